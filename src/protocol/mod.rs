@@ -1,0 +1,112 @@
+//! The Centrifuge client protocol: what a client may say, what it is answered, and the numbers
+//! that both sides know by heart.
+//!
+//! Owns no state. Never does I/O. Source of every name and number: the protocol's public
+//! documentation and definitions (centrifugal/protocol).
+
+pub mod json;
+
+/// An error reply: the command failed, the connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The number that clients act on.
+    pub code: u32,
+    /// The same for people.
+    pub message: &'static str,
+    /// Whether trying again may help.
+    pub temporary: bool,
+}
+
+macro_rules! errors {
+    ($($name:ident = $code:literal, $message:literal, $temporary:literal;)*) => {
+        impl Error {
+            $(
+                #[doc = concat!("Error ", stringify!($code), ": ", $message, ".")]
+                pub const $name: Error =
+                    Error { code: $code, message: $message, temporary: $temporary };
+            )*
+        }
+    };
+}
+
+errors! {
+    INTERNAL = 100, "internal server error", true;
+    UNKNOWN_CHANNEL = 102, "unknown channel", false;
+    PERMISSION_DENIED = 103, "permission denied", false;
+    ALREADY_SUBSCRIBED = 105, "already subscribed", false;
+    LIMIT_EXCEEDED = 106, "limit exceeded", false;
+    BAD_REQUEST = 107, "bad request", false;
+    NOT_AVAILABLE = 108, "not available", false;
+}
+
+/// Why the server ends a connection: a WebSocket close code with its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disconnect {
+    /// 3000-3499 and 4000-4499 ask the client to come back, 3500-3999 and 4500-4999 not to.
+    pub code: u16,
+    /// Never valid JSON: clients would read advice in it.
+    pub reason: &'static str,
+}
+
+macro_rules! disconnects {
+    ($($name:ident = $code:literal, $reason:literal;)*) => {
+        impl Disconnect {
+            $(
+                #[doc = concat!("Close code ", stringify!($code), ": ", $reason, ".")]
+                pub const $name: Disconnect = Disconnect { code: $code, reason: $reason };
+            )*
+        }
+    };
+}
+
+disconnects! {
+    SHUTDOWN = 3001, "shutdown";
+    SLOW = 3008, "slow";
+    NO_PONG = 3012, "no pong";
+    BAD_REQUEST = 3501, "bad request";
+    STALE = 3502, "stale";
+    INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol";
+    PERMISSION_DENIED = 3507, "permission denied";
+    NOT_AVAILABLE = 3508, "not available";
+}
+
+/// Where a client stands in a channel's stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Offset of the last publication seen; 0 before the first.
+    pub offset: u64,
+    /// Which life of the stream the offset counts in.
+    pub epoch: Epoch,
+}
+
+/// Names one life of a stream: eight letters, all zero where the client gave none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch([u8; 8]);
+
+impl Epoch {
+    /// An epoch drawn from randomness.
+    pub fn from_random(random: u64) -> Self {
+        let letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        Epoch(random.to_le_bytes().map(|byte| letters[usize::from(byte) % letters.len()]))
+    }
+
+    /// The epoch that a client names. One that this server cannot have given out equals none of
+    /// its own.
+    pub fn parse(text: &str) -> Self {
+        match text.as_bytes().try_into() {
+            Ok(letters) => Epoch(letters),
+            Err(_) if text.is_empty() => Epoch::default(),
+            Err(_) => Epoch([b'?'; 8]),
+        }
+    }
+
+    /// Whether the client named none.
+    pub fn is_unset(&self) -> bool {
+        self.0 == [0; 8]
+    }
+
+    /// The letters; empty where unset.
+    pub fn as_str(&self) -> &str {
+        if self.is_unset() { "" } else { std::str::from_utf8(&self.0).unwrap_or("") }
+    }
+}

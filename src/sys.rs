@@ -1,0 +1,129 @@
+//! What a shard needs of the operating system besides its ring: listeners, limits, pinning,
+//! doorbell descriptors, the clock.
+//!
+//! Owns no state. Never touches a connection. Everything here is a thin, safe wrapper; an error
+//! is the kernel's own `io::Error` with the operation named.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::EventfdFlags;
+use rustix::process::{Resource, Rlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Options that every accepted socket inherits from its listener.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerOptions {
+    /// Kernel send buffer in bytes (the kernel doubles it); bounds what a stalled reader pins.
+    pub send_buffer: usize,
+    /// Kernel receive buffer in bytes (the kernel doubles it).
+    pub receive_buffer: usize,
+    /// Unacknowledged data older than this ends the connection (TCP_USER_TIMEOUT).
+    pub user_timeout: Duration,
+    /// Length of the accept queue asked for; the kernel caps it at net.core.somaxconn.
+    pub backlog: i32,
+}
+
+/// A listening TCP socket with SO_REUSEPORT, one of several on the same address.
+pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(options.send_buffer)?;
+    socket.set_recv_buffer_size(options.receive_buffer)?;
+    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket)
+}
+
+/// Whether something listens on `address` already. SO_REUSEPORT would hide that: two servers of
+/// one user would silently share the port.
+pub fn port_in_use(address: SocketAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    match socket.bind(&address.into()) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// The address to listen on; an empty string means every IPv4 address.
+pub fn listen_address(address: &str, port: u16) -> Result<SocketAddr, String> {
+    let ip: IpAddr = match address {
+        "" => IpAddr::from([0, 0, 0, 0]),
+        "localhost" => IpAddr::from([127, 0, 0, 1]),
+        text => text.parse().map_err(|_| {
+            format!("http_server.address: `{text}` is no IP address; use one, or leave it empty")
+        })?,
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// Raises the soft limit of open files to the hard one and returns it: the direct descriptor
+/// table of each ring is capped by the soft limit.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum {
+        rustix::process::setrlimit(Resource::Nofile, wanted)?;
+    }
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Number of processors this process may run on.
+pub fn processors() -> usize {
+    core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1))
+}
+
+/// Pins the calling thread to the `nth` processor (modulo their number) that the process may use;
+/// returns which one, or `None` where the kernel refused.
+pub fn pin(nth: usize) -> Option<usize> {
+    let ids = core_affinity::get_core_ids()?;
+    let id = *ids.get(nth % ids.len().max(1))?;
+    core_affinity::set_for_current(id).then_some(id.id)
+}
+
+/// A doorbell: an eventfd whose counter nobody reads; every ring of it is a fresh edge for a
+/// multishot poll.
+pub fn doorbell() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)
+}
+
+/// Rings a doorbell. A full counter still leaves it readable, so that error is no error.
+pub fn ring_doorbell(bell: impl AsFd) {
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+/// Fills `bytes` with randomness from the kernel.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+/// Milliseconds since the clock was made: all the time that the data plane knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock {
+    /// Starts at zero.
+    pub fn new() -> Self {
+        Clock(Instant::now())
+    }
+
+    /// Milliseconds since the start.
+    pub fn millis(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}

@@ -1,0 +1,170 @@
+//! A coarse timing wheel over slab indices: one deadline a slot, no allocation a timer.
+//!
+//! Owns the deadlines. Never reads a clock: the caller brings the tick. The invariant: a slot is
+//! linked in exactly one bucket, the one of its deadline, or in none.
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Link {
+    next: u32,
+    previous: u32,
+    /// Tick at which the slot is due; meaningful while linked.
+    deadline: u32,
+}
+
+const UNLINKED: Link = Link { next: NONE, previous: NONE, deadline: NONE };
+
+/// Deadlines of slots, in ticks.
+pub struct Wheel {
+    heads: Box<[u32]>,
+    links: Vec<Link>,
+    /// The next tick that has not been swept.
+    now: u32,
+    linked: usize,
+}
+
+impl Wheel {
+    /// A wheel of `buckets` (a power of two) that starts at tick 0. A deadline further away than
+    /// `buckets` ticks is passed over once a turn of the wheel.
+    pub fn new(buckets: usize) -> Self {
+        assert!(buckets.is_power_of_two(), "the tick is masked");
+        Wheel {
+            heads: vec![NONE; buckets].into_boxed_slice(),
+            links: Vec::new(),
+            now: 0,
+            linked: 0,
+        }
+    }
+
+    fn bucket(&self, deadline: u32) -> usize {
+        deadline as usize & (self.heads.len() - 1)
+    }
+
+    /// Sets the slot's deadline, replacing the one it had. A deadline in the past is due at the
+    /// next sweep.
+    pub fn set(&mut self, slot: u32, deadline: u32) {
+        self.clear(slot);
+        if self.links.len() <= slot as usize {
+            self.links.resize(slot as usize + 1, UNLINKED);
+        }
+        let deadline = deadline.max(self.now);
+        let bucket = self.bucket(deadline);
+        let head = self.heads[bucket];
+        self.links[slot as usize] = Link { next: head, previous: NONE, deadline };
+        if head != NONE {
+            self.links[head as usize].previous = slot;
+        }
+        self.heads[bucket] = slot;
+        self.linked += 1;
+    }
+
+    /// Takes the slot's deadline away, if it has one.
+    pub fn clear(&mut self, slot: u32) {
+        let Some(&link) = self.links.get(slot as usize) else { return };
+        if link.deadline == NONE {
+            return;
+        }
+        if link.previous == NONE {
+            let bucket = self.bucket(link.deadline);
+            self.heads[bucket] = link.next;
+        } else {
+            self.links[link.previous as usize].next = link.next;
+        }
+        if link.next != NONE {
+            self.links[link.next as usize].previous = link.previous;
+        }
+        self.links[slot as usize] = UNLINKED;
+        self.linked -= 1;
+    }
+
+    /// Unlinks every slot due at or before `now` and adds it to `due`, at most `limit` of them;
+    /// what is left comes at the next call.
+    pub fn sweep(&mut self, now: u32, limit: usize, due: &mut Vec<u32>) {
+        if self.linked == 0 {
+            self.now = self.now.max(now.saturating_add(1));
+            return;
+        }
+        while self.now <= now {
+            let mut slot = self.heads[self.bucket(self.now)];
+            while slot != NONE {
+                let link = self.links[slot as usize];
+                if link.deadline <= self.now {
+                    if due.len() >= limit {
+                        return;
+                    }
+                    self.clear(slot);
+                    due.push(slot);
+                }
+                slot = link.next;
+            }
+            self.now += 1;
+        }
+    }
+
+    /// The earliest tick at which something may be due; `None` while nothing is set. Exact
+    /// within one turn of the wheel, early beyond it.
+    pub fn next_due(&self) -> Option<u32> {
+        if self.linked == 0 {
+            return None;
+        }
+        let buckets = self.heads.len() as u32;
+        let ahead = (0..buckets).find(|ahead| self.heads[self.bucket(self.now + ahead)] != NONE);
+        Some(self.now + ahead.unwrap_or(buckets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep(wheel: &mut Wheel, now: u32) -> Vec<u32> {
+        let mut due = Vec::new();
+        wheel.sweep(now, usize::MAX, &mut due);
+        due.sort_unstable();
+        due
+    }
+
+    #[test]
+    fn deadlines_come_due_once_and_in_time() {
+        let mut wheel = Wheel::new(8);
+        wheel.set(5, 3);
+        wheel.set(6, 3);
+        wheel.set(7, 20);
+        assert_eq!(wheel.next_due(), Some(3));
+        assert_eq!(sweep(&mut wheel, 2), [0u32; 0]);
+        assert_eq!(sweep(&mut wheel, 3), [5, 6]);
+        assert_eq!(sweep(&mut wheel, 19), [0u32; 0]);
+        assert_eq!(sweep(&mut wheel, 25), [7]);
+        assert_eq!(wheel.next_due(), None);
+    }
+
+    #[test]
+    fn set_replaces_and_clear_removes() {
+        let mut wheel = Wheel::new(8);
+        for slot in 0..4 {
+            wheel.set(slot, 2);
+        }
+        wheel.set(1, 5);
+        wheel.clear(2);
+        wheel.clear(9);
+        assert_eq!(sweep(&mut wheel, 4), [0, 3]);
+        assert_eq!(sweep(&mut wheel, 5), [1]);
+    }
+
+    #[test]
+    fn a_limited_sweep_goes_on_where_it_stopped() {
+        let mut wheel = Wheel::new(8);
+        for slot in 0..5 {
+            wheel.set(slot, 1);
+        }
+        let mut due = Vec::new();
+        wheel.sweep(4, 3, &mut due);
+        assert_eq!(due.len(), 3);
+        wheel.sweep(4, 10, &mut due);
+        due.sort_unstable();
+        assert_eq!(due, [0, 1, 2, 3, 4]);
+        wheel.set(0, 1);
+        assert_eq!(sweep(&mut wheel, 5), [0], "a deadline in the past is due at once");
+    }
+}
