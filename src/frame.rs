@@ -246,15 +246,20 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 }
 
 /// Appends the header of an unmasked, unfragmented frame.
-pub fn write_header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
+fn write_header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
     header.format(length as u64, out).expect("writing to a Vec cannot fail");
 }
 
 /// Appends a whole frame.
-pub fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     write_header(opcode, payload.len(), out);
     out.extend_from_slice(payload);
+}
+
+/// Appends the header of a text frame whose payload the caller appends.
+pub fn write_text_header(length: usize, out: &mut Vec<u8>) {
+    write_header(OpCode::Data(Data::Text), length, out);
 }
 
 /// Appends a text frame.

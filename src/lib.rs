@@ -3,14 +3,27 @@
 //! The modules stand from the ground up; each imports only from those above it.
 
 // Floor 0: the machine.
+pub mod metrics;
 pub mod sys;
 pub mod wheel;
 
 // Floor 1: bytes and their meaning.
+pub mod auth;
 pub mod frame;
 pub mod http;
 pub mod protocol;
+pub mod publication;
+
+// Floor 2: state, without I/O, clock or threads.
+pub mod message;
+pub mod history;
+pub mod channels;
+pub mod outbox;
+pub mod turn;
+pub mod connection;
+pub mod hub;
 
 // Floor 3: the edges.
 #[allow(unsafe_code)]
 pub mod ring;
+pub mod bus;

@@ -63,8 +63,10 @@ disconnects! {
     SHUTDOWN = 3001, "shutdown";
     SLOW = 3008, "slow";
     NO_PONG = 3012, "no pong";
+    INVALID_TOKEN = 3500, "invalid token";
     BAD_REQUEST = 3501, "bad request";
     STALE = 3502, "stale";
+    CHANNEL_LIMIT = 3505, "channel limit";
     INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol";
     PERMISSION_DENIED = 3507, "permission denied";
     NOT_AVAILABLE = 3508, "not available";

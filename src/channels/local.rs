@@ -1,0 +1,496 @@
+//! The local side of channels: a shard's own subscribers, grouped by encoding, and the laps that
+//! carry publications to them.
+//!
+//! Owns subscriptions, groups and the bytes of laps. Never sends: a step says which slot gets
+//! which range. The invariants: a lap gives one range to everybody who was a member when it
+//! opened and is one still; a joiner gets nothing that was appended before it joined; nothing is
+//! given to a member after it left.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::publication::{Encoding, Publication};
+
+/// No index.
+pub const NONE: u32 = u32::MAX;
+/// Member position of a subscription whose answer has not come.
+const PENDING: u32 = u32::MAX;
+/// Slot of a member that left while a lap was open.
+const TOMBSTONE: u32 = u32::MAX;
+
+/// One connection's membership, or its wish for one.
+#[derive(Clone, Copy, Debug)]
+struct Subscription {
+    /// The channel while pending, the group once joined.
+    place: u32,
+    /// Index among the group's members.
+    position: u32,
+    /// The connection's next subscription.
+    next: u32,
+    /// Tells lives of this index apart.
+    serial: u32,
+}
+
+impl Subscription {
+    fn is_pending(&self) -> bool {
+        self.position == PENDING
+    }
+}
+
+struct Channel {
+    name: Arc<str>,
+    hash: u64,
+    /// First of its groups.
+    group: u32,
+    /// Subscribes on their way to the home and back.
+    pending: u32,
+    live: u32,
+    /// Whether an answer has come: the home knows of this shard's interest.
+    confirmed: bool,
+    /// Whether it is in the list of channels to be released.
+    idle: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    slot: u32,
+    subscription: u32,
+}
+
+struct Group {
+    channel: u32,
+    next: u32,
+    members: SmallVec<[Member; 2]>,
+    /// Present while something is to be sent.
+    fanout: Option<Box<Fanout>>,
+    encoding: Encoding,
+}
+
+/// From this member on, the range starts there.
+#[derive(Clone, Copy)]
+struct Start {
+    member: u32,
+    byte: u32,
+}
+
+#[derive(Default)]
+struct Fanout {
+    /// The lap being walked, by its key.
+    lap: Option<usize>,
+    lap_starts: Vec<Start>,
+    /// Members of the lap: those that were there when it opened.
+    lap_members: u32,
+    cursor: u32,
+    /// What the next lap will carry.
+    pending: Vec<u8>,
+    pending_publications: u32,
+    pending_starts: Vec<Start>,
+}
+
+/// A range of a lap for one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Who gets it.
+    pub slot: u32,
+    /// Key of the lap, for [`Locals::lap`].
+    pub lap: u32,
+    /// First byte.
+    pub start: u32,
+    /// Behind the last byte.
+    pub end: u32,
+    /// Publications in the whole lap; a joiner's part may hold fewer.
+    pub publications: u32,
+}
+
+struct Lap {
+    bytes: Vec<u8>,
+    publications: u32,
+}
+
+/// All channels that one shard has subscribers of.
+#[derive(Default)]
+pub struct Locals {
+    table: HashTable<u32>,
+    channels: Slab<Channel>,
+    groups: Slab<Group>,
+    subscriptions: Slab<Subscription>,
+    /// Groups with something to send, in turn.
+    open: VecDeque<u32>,
+    laps: Slab<Lap>,
+    /// Laps whose last range has been given out; recycled when the turn has been sent.
+    walked: Vec<usize>,
+    spare: Vec<Vec<u8>>,
+    backlog: usize,
+    /// Channels without subscribers whose home has not been told.
+    idle: VecDeque<u32>,
+    serial: u32,
+}
+
+/// Buffers kept for the next laps.
+const SPARE_MAX: usize = 16;
+/// A buffer that grew beyond this is not kept.
+const SPARE_BYTES: usize = 256 * 1024;
+
+impl Locals {
+    /// Number of subscriptions, pending ones included.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Bytes waiting for a lap or in one.
+    pub fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    /// Whether `key` still is the pending subscription that was given `serial`.
+    pub fn awaits(&self, key: u32, serial: u32) -> bool {
+        self.subscriptions
+            .get(key as usize)
+            .is_some_and(|found| found.is_pending() && found.serial == serial)
+    }
+
+    /// Whether the answer for `key` has not come yet.
+    pub fn is_pending(&self, key: u32) -> bool {
+        self.subscriptions[key as usize].is_pending()
+    }
+
+    fn find(&self, hash: u64, name: &str) -> Option<u32> {
+        let channels = &self.channels;
+        self.table.find(hash, |at| *channels[*at as usize].name == *name).copied()
+    }
+
+    fn channel_of(&self, subscription: &Subscription) -> u32 {
+        if subscription.is_pending() {
+            subscription.place
+        } else {
+            self.groups[subscription.place as usize].channel
+        }
+    }
+
+    /// The channel's name as it is shared here, if the shard knows the channel.
+    pub fn name(&self, hash: u64, name: &str) -> Option<Arc<str>> {
+        self.find(hash, name).map(|at| self.channels[at as usize].name.clone())
+    }
+
+    /// Whether the channel's home knows of this shard's interest, so that a join needs no
+    /// request.
+    pub fn is_confirmed(&self, hash: u64, name: &str) -> bool {
+        self.find(hash, name).is_some_and(|at| self.channels[at as usize].confirmed)
+    }
+
+    /// The subscription of the list that starts at `head` which is on this channel.
+    pub fn find_subscription(&self, head: u32, hash: u64, name: &str) -> Option<u32> {
+        let channel = self.find(hash, name)?;
+        let mut key = head;
+        while key != NONE {
+            let subscription = &self.subscriptions[key as usize];
+            if self.channel_of(subscription) == channel {
+                return Some(key);
+            }
+            key = subscription.next;
+        }
+        None
+    }
+
+    /// Adds a pending subscription in front of the list at `head`; returns its key and serial.
+    pub fn begin(&mut self, head: &mut u32, hash: u64, name: &Arc<str>) -> (u32, u32) {
+        let channel = self.find(hash, name).unwrap_or_else(|| {
+            let channel = Channel {
+                name: name.clone(),
+                hash,
+                group: NONE,
+                pending: 0,
+                live: 0,
+                confirmed: false,
+                idle: false,
+            };
+            let at = self.channels.insert(channel) as u32;
+            let channels = &self.channels;
+            self.table.insert_unique(hash, at, |at| channels[*at as usize].hash);
+            at
+        });
+        self.channels[channel as usize].pending += 1;
+        self.serial = self.serial.wrapping_add(1);
+        let subscription =
+            Subscription { place: channel, position: PENDING, next: *head, serial: self.serial };
+        *head = self.subscriptions.insert(subscription) as u32;
+        (*head, self.serial)
+    }
+
+    /// The answer for `key` has come and the connection still wants it: joins behind everything
+    /// that was appended so far.
+    pub fn join(&mut self, key: u32, slot: u32, encoding: Encoding) {
+        let channel = self.subscriptions[key as usize].place;
+        let group = self.group(channel, encoding);
+        let Group { members, fanout, .. } = &mut self.groups[group as usize];
+        let position = members.len() as u32;
+        members.push(Member { slot, subscription: key });
+        if let Some(fanout) = fanout
+            && !fanout.pending.is_empty()
+        {
+            let byte = fanout.pending.len() as u32;
+            fanout.pending_starts.push(Start { member: position, byte });
+        }
+        let subscription = &mut self.subscriptions[key as usize];
+        (subscription.place, subscription.position) = (group, position);
+        self.channels[channel as usize].live += 1;
+    }
+
+    fn group(&mut self, channel: u32, encoding: Encoding) -> u32 {
+        let mut group = self.channels[channel as usize].group;
+        while group != NONE {
+            if self.groups[group as usize].encoding == encoding {
+                return group;
+            }
+            group = self.groups[group as usize].next;
+        }
+        let next = self.channels[channel as usize].group;
+        let group = Group { channel, next, members: SmallVec::new(), fanout: None, encoding };
+        let at = self.groups.insert(group) as u32;
+        self.channels[channel as usize].group = at;
+        at
+    }
+
+    /// An answer for a subscribe of this channel has come, whether or not anybody still wants
+    /// it. Call it after the join.
+    pub fn answered(&mut self, hash: u64, name: &str) {
+        let channel = self.find(hash, name).expect("a pending subscribe keeps its channel");
+        let state = &mut self.channels[channel as usize];
+        state.pending -= 1;
+        state.confirmed = true;
+        self.note_if_idle(channel);
+    }
+
+    fn note_if_idle(&mut self, channel: u32) {
+        let state = &mut self.channels[channel as usize];
+        if state.live == 0 && state.pending == 0 && !state.idle {
+            state.idle = true;
+            self.idle.push_back(channel);
+        }
+    }
+
+    /// Ends the subscription `key` of the list at `head`. A pending one is only forgotten: its
+    /// answer is still to come. Returns whether it was there.
+    pub fn leave(&mut self, head: &mut u32, key: u32) -> bool {
+        let Some(next) = self.subscriptions.get(key as usize).map(|found| found.next) else {
+            return false;
+        };
+        if *head == key {
+            *head = next;
+        } else {
+            let mut before = *head;
+            while self.subscriptions[before as usize].next != key {
+                before = self.subscriptions[before as usize].next;
+            }
+            self.subscriptions[before as usize].next = next;
+        }
+        let subscription = self.subscriptions.remove(key as usize);
+        if !subscription.is_pending() {
+            self.remove_member(&subscription);
+        }
+        true
+    }
+
+    fn remove_member(&mut self, subscription: &Subscription) {
+        let group = &mut self.groups[subscription.place as usize];
+        let channel = group.channel;
+        let position = subscription.position as usize;
+        if group.fanout.is_some() {
+            group.members[position].slot = TOMBSTONE;
+        } else {
+            group.members.swap_remove(position);
+            if let Some(moved) = group.members.get(position) {
+                self.subscriptions[moved.subscription as usize].position = position as u32;
+            } else if group.members.is_empty() {
+                // A list that once was long gives its memory back.
+                group.members.shrink_to_fit();
+            }
+        }
+        self.channels[channel as usize].live -= 1;
+        self.note_if_idle(channel);
+    }
+
+    /// Appends a publication for every group of its channel that has members.
+    pub fn append(&mut self, publication: &Publication) {
+        let Some(channel) = self.find(publication.hash(), publication.channel()) else { return };
+        let Channel { group, live, .. } = self.channels[channel as usize];
+        if live == 0 {
+            return;
+        }
+        let mut at = group;
+        while at != NONE {
+            let group = &mut self.groups[at as usize];
+            if !group.members.is_empty() {
+                let opened = group.fanout.is_none();
+                let fanout = group.fanout.get_or_insert_default();
+                if opened {
+                    fanout.pending = self.spare.pop().unwrap_or_default();
+                    self.open.push_back(at);
+                }
+                let before = fanout.pending.len();
+                publication.write_frame(group.encoding, &mut fanout.pending);
+                fanout.pending_publications += 1;
+                self.backlog += fanout.pending.len() - before;
+            }
+            at = group.next;
+        }
+    }
+
+    /// Whether some group has something to send.
+    pub fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Walks the next group in turn for at most `quota` members; adds what each gets to
+    /// `deliveries`.
+    pub fn step(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
+        let Some(at) = self.open.pop_front() else { return };
+        let group = &mut self.groups[at as usize];
+        let fanout = group.fanout.as_mut().expect("an open group has a fan-out");
+        let lap = *fanout.lap.get_or_insert_with(|| {
+            let next = self.spare.pop().unwrap_or_default();
+            let bytes = std::mem::replace(&mut fanout.pending, next);
+            fanout.lap_starts = std::mem::take(&mut fanout.pending_starts);
+            (fanout.lap_members, fanout.cursor) = (group.members.len() as u32, 0);
+            let publications = std::mem::take(&mut fanout.pending_publications);
+            self.laps.insert(Lap { bytes, publications })
+        });
+        let (end, publications) = (self.laps[lap].bytes.len() as u32, self.laps[lap].publications);
+        let mut late = fanout.lap_starts.partition_point(|start| start.member <= fanout.cursor);
+        let until = fanout.lap_members.min(fanout.cursor.saturating_add(quota as u32));
+        for member in fanout.cursor..until {
+            while fanout.lap_starts.get(late).is_some_and(|start| start.member <= member) {
+                late += 1;
+            }
+            let start = late.checked_sub(1).map_or(0, |late| fanout.lap_starts[late].byte);
+            let slot = group.members[member as usize].slot;
+            if slot != TOMBSTONE && start < end {
+                deliveries.push(Delivery { slot, lap: lap as u32, start, end, publications });
+            }
+        }
+        fanout.cursor = until;
+        if until < fanout.lap_members {
+            self.open.push_back(at);
+        } else {
+            self.close_lap(at);
+        }
+    }
+
+    fn close_lap(&mut self, at: u32) {
+        let Group { members, fanout: state, channel, .. } = &mut self.groups[at as usize];
+        let fanout = state.as_mut().expect("an open group has a fan-out");
+        self.walked.extend(fanout.lap.take());
+        fanout.lap_starts.clear();
+        let mut starts = fanout.pending_starts.iter_mut().peekable();
+        let (mut kept, mut from) = (0u32, 0u32);
+        members.retain(|member| {
+            while let Some(start) = starts.next_if(|start| start.member == from) {
+                start.member = kept;
+            }
+            from += 1;
+            let stays = member.slot != TOMBSTONE;
+            if stays {
+                self.subscriptions[member.subscription as usize].position = kept;
+                kept += 1;
+            }
+            stays
+        });
+        let channel = *channel;
+        if !fanout.pending.is_empty() && !members.is_empty() {
+            self.open.push_back(at);
+        } else if let Some(done) = state.take() {
+            self.backlog -= done.pending.len();
+            self.keep_spare(done.pending);
+        }
+        self.note_if_idle(channel);
+    }
+
+    fn keep_spare(&mut self, mut bytes: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_BYTES {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
+
+    /// The bytes of a lap.
+    pub fn lap(&self, lap: u32) -> &[u8] {
+        &self.laps[lap as usize].bytes
+    }
+
+    /// The turn has been sent: laps that were walked to their end are not looked at any more.
+    pub fn end_turn(&mut self) {
+        while let Some(lap) = self.walked.pop() {
+            let lap = self.laps.remove(lap);
+            self.backlog -= lap.bytes.len();
+            self.keep_spare(lap.bytes);
+        }
+    }
+
+    /// Takes one channel that has had no subscribers since it was noted; its record goes away
+    /// and the home must be told. `told` is asked first and may refuse for now.
+    pub fn release_idle(&mut self, mut told: impl FnMut(&Arc<str>, u64) -> bool) {
+        for _ in 0..self.idle.len() {
+            let Some(&at) = self.idle.front() else { break };
+            let channel = &self.channels[at as usize];
+            let busy = channel.live > 0 || channel.pending > 0 || self.has_fanout(channel.group);
+            if !busy && !told(&channel.name, channel.hash) {
+                break;
+            }
+            self.idle.pop_front();
+            if busy {
+                self.channels[at as usize].idle = false;
+            } else {
+                self.remove(at);
+            }
+        }
+    }
+
+    /// Whether some channel waits for its home to be told.
+    pub fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    fn has_fanout(&self, mut group: u32) -> bool {
+        while group != NONE {
+            if self.groups[group as usize].fanout.is_some() {
+                return true;
+            }
+            group = self.groups[group as usize].next;
+        }
+        false
+    }
+
+    fn remove(&mut self, at: u32) {
+        let channel = self.channels.remove(at as usize);
+        self.table
+            .find_entry(channel.hash, |other| *other == at)
+            .expect("every channel is in the table")
+            .remove();
+        let mut group = channel.group;
+        while group != NONE {
+            group = self.groups.remove(group as usize).next;
+        }
+    }
+
+    /// Every channel with subscribers, and their number.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
+        self.channels
+            .iter()
+            .filter(|(_, channel)| channel.live > 0)
+            .map(|(_, channel)| (&channel.name, channel.live))
+    }
+
+    /// Number of channels known here.
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether no channel is known here.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+}

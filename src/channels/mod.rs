@@ -1,0 +1,39 @@
+//! Channels as a shard sees them: at home (offsets, history, who is interested) and locally (its
+//! own subscribers, and the laps that bring them publications).
+//!
+//! Owns the naming rule that every endpoint shares. Never does I/O.
+
+pub mod home;
+pub mod local;
+
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+
+use crate::message::Endpoint;
+
+/// Hashes channel names and finds their homes; the same on every endpoint of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    key: [u8; 16],
+    shards: u8,
+}
+
+impl Names {
+    /// Homes spread over `shards` by a hash under `key`, so that no client can aim at one shard.
+    pub fn new(key: [u8; 16], shards: u8) -> Self {
+        assert!(shards > 0, "a node has a shard");
+        Names { key, shards }
+    }
+
+    /// The hash of a name.
+    pub fn hash(&self, name: &str) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    /// The shard that a hash is at home on. Tables use the low bits, so this uses the high ones.
+    pub fn home(&self, hash: u64) -> Endpoint {
+        ((hash >> 32) % u64::from(self.shards)) as Endpoint
+    }
+}

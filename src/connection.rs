@@ -1,0 +1,157 @@
+//! A connection as plain data: what a shard keeps for every socket it owns.
+//!
+//! Owns nothing but itself; what only some connections need (unread input, unsent output, held
+//! publications) lives in side slabs. The invariant: an idle connection is this record alone, at
+//! most 128 bytes.
+
+use std::sync::Arc;
+
+use crate::frame::Fragments;
+use crate::http::Transport;
+use crate::message::Subscribed;
+use crate::protocol::Position;
+
+/// No index into a side slab.
+pub const NONE: u32 = u32::MAX;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The slot waits for a socket.
+    Reserved,
+    /// The request head is arriving.
+    Head,
+    /// Switched to its transport; the connect command has not come.
+    Open,
+    /// The connect command was answered.
+    Connected,
+    /// A close frame is on its way; the peer's is awaited.
+    Closing,
+    /// On its way to the control plane or to another shard.
+    Leaving,
+    /// The socket is being shut down and closed.
+    Ending,
+}
+
+/// Yes-or-no facts of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u16);
+
+macro_rules! flags {
+    ($($bit:literal $is:ident $set:ident $doc:literal;)*) => {
+        impl Flags {
+            $(
+                #[doc = concat!("Whether ", $doc, ".")]
+                pub fn $is(self) -> bool {
+                    self.0 & (1 << $bit) != 0
+                }
+
+                #[doc = concat!("Says whether ", $doc, ".")]
+                pub fn $set(&mut self, yes: bool) {
+                    self.0 = self.0 & !(1 << $bit) | u16::from(yes) << $bit;
+                }
+            )*
+        }
+    };
+}
+
+flags! {
+    0 watched set_watched "a multishot poll is armed";
+    1 receiving set_receiving "a read is under way";
+    2 awaiting_writable set_awaiting_writable "a poll for writability is armed";
+    3 paused set_paused "its input is left where it is";
+    4 readable set_readable "input arrived while it was paused";
+    5 end_when_flushed set_end_when_flushed "it ends as soon as its output is sent";
+    6 pong_due set_pong_due "a pong is awaited";
+    7 queued set_queued "it is in the list of connections to go on with";
+    8 slow set_slow "it was closed for being behind";
+    9 counted set_counted "it is among the connected clients of the metrics";
+    10 reset set_reset "its peer had its time and did not close";
+    11 checking set_checking "its deadline looks for a pong rather than sending a ping";
+    12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
+}
+
+/// What a shard keeps for every socket.
+#[derive(Debug)]
+pub struct Connection {
+    /// Tells lives of the slot apart; 24 bits.
+    pub generation: u32,
+    /// First of its subscriptions.
+    pub subscriptions: u32,
+    /// Its entry in the turn's output.
+    pub turn: u32,
+    /// Its unread input.
+    pub inbound: u32,
+    /// Its unsent output.
+    pub outbox: u32,
+    /// Output held back while its server-side subscriptions are being made.
+    pub hold: u32,
+    /// Number of its subscriptions.
+    pub subscribed: u16,
+    /// Yes-or-no facts.
+    pub flags: Flags,
+    /// Kernel operations that have not completed for the last time.
+    pub operations: u8,
+    /// How far it has come.
+    pub phase: Phase,
+    /// How it is spoken to.
+    pub transport: Transport,
+}
+
+const _: () = assert!(size_of::<Option<Connection>>() <= 128);
+
+impl Connection {
+    /// A slot that waits for a socket.
+    pub fn reserved(generation: u32) -> Self {
+        Connection {
+            generation,
+            subscriptions: NONE,
+            turn: NONE,
+            inbound: NONE,
+            outbox: NONE,
+            hold: NONE,
+            subscribed: 0,
+            flags: Flags::default(),
+            operations: 0,
+            phase: Phase::Reserved,
+            transport: Transport::WebSocket,
+        }
+    }
+
+    /// Whether output may still be added.
+    pub fn takes_output(&self) -> bool {
+        matches!(self.phase, Phase::Head | Phase::Open | Phase::Connected)
+    }
+}
+
+/// Input that could not be used up at once.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// Bytes from the socket that make no whole frame or head yet, or wait their turn.
+    pub bytes: Vec<u8>,
+    /// A message of which some fragments have come.
+    pub fragments: Fragments,
+    /// The rest of a frame's commands, waiting for room on the bus or for an answer.
+    pub commands: Vec<u8>,
+}
+
+impl Inbound {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.fragments.is_empty() && self.commands.is_empty()
+    }
+}
+
+/// A unidirectional client whose channels are still being joined.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// Channels whose homes have not been asked yet, last first.
+    pub wanted: Vec<(Arc<str>, Option<Position>)>,
+    /// Answers still to come.
+    pub pending: usize,
+    /// Answers that came.
+    pub answers: Vec<Subscribed>,
+    /// Frames that go behind the connect push.
+    pub output: Vec<u8>,
+}

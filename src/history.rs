@@ -1,0 +1,162 @@
+//! A channel's stream: its epoch, its top offset and the publications still kept.
+//!
+//! Owns the publications. Never reads a clock. The invariant: kept offsets are consecutive and
+//! end at the top, so a recovery is either gapless or refused.
+
+use std::collections::VecDeque;
+
+use crate::protocol::{Epoch, Position};
+use crate::publication::Publication;
+
+/// How much a stream keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Publications kept at most.
+    pub size: usize,
+    /// Milliseconds that a publication is kept.
+    pub ttl: u64,
+    /// Milliseconds that epoch and top outlive the last publication.
+    pub meta_ttl: u64,
+}
+
+struct Kept {
+    publication: Publication,
+    expires: u64,
+}
+
+/// One life of a channel's publications.
+pub struct Stream {
+    epoch: Epoch,
+    top: u64,
+    kept: VecDeque<Kept>,
+    /// When epoch and top are forgotten.
+    expires: u64,
+}
+
+/// What a recovering subscriber gets.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// Whether `publications` is all that was missed.
+    pub recovered: bool,
+    /// From the one after the requested offset to the top.
+    pub publications: Vec<Publication>,
+}
+
+impl Stream {
+    /// An empty stream in a new epoch.
+    pub fn new(epoch: Epoch, retention: &Retention, now: u64) -> Self {
+        Stream { epoch, top: 0, kept: VecDeque::new(), expires: now + retention.meta_ttl }
+    }
+
+    /// Where the stream stands.
+    pub fn position(&self) -> Position {
+        Position { offset: self.top, epoch: self.epoch }
+    }
+
+    /// The offset that the next publication gets.
+    pub fn next_offset(&self) -> u64 {
+        self.top + 1
+    }
+
+    /// Adds a publication that was given the next offset.
+    pub fn push(&mut self, publication: Publication, retention: &Retention, now: u64) {
+        assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
+        self.top += 1;
+        self.expire(now);
+        self.kept.push_back(Kept { publication, expires: now + retention.ttl });
+        while self.kept.len() > retention.size {
+            self.kept.pop_front();
+        }
+        self.expires = now + retention.meta_ttl;
+    }
+
+    /// Drops publications that are too old; returns whether the stream itself is.
+    pub fn expire(&mut self, now: u64) -> bool {
+        while self.kept.front().is_some_and(|kept| kept.expires <= now) {
+            self.kept.pop_front();
+        }
+        self.expires <= now
+    }
+
+    /// When [`Stream::expire`] has something to do next.
+    pub fn next_expiry(&self) -> u64 {
+        self.kept.front().map_or(self.expires, |kept| kept.expires)
+    }
+
+    /// What came after `since`, if all of it is still here and not over the limits in number
+    /// and bytes.
+    pub fn recover(&self, since: Position, limit: usize, bytes_max: usize) -> Recovery {
+        let another_life = !since.epoch.is_unset() && since.epoch != self.epoch;
+        let missed = match self.top.checked_sub(since.offset) {
+            Some(missed) if !another_life => missed as usize,
+            _ => return Recovery::default(),
+        };
+        if missed > self.kept.len() || missed > limit {
+            return Recovery::default();
+        }
+        let publications: Vec<Publication> = self
+            .kept
+            .range(self.kept.len() - missed..)
+            .map(|kept| kept.publication.clone())
+            .collect();
+        let bytes: usize = publications.iter().map(Publication::size).sum();
+        if bytes > bytes_max {
+            return Recovery::default();
+        }
+        Recovery { recovered: true, publications }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000 };
+
+    fn stream(publications: u64) -> Stream {
+        let mut stream = Stream::new(Epoch::parse("aaaaaaaa"), &RETENTION, 0);
+        for offset in 1..=publications {
+            stream.push(Publication::new("c", 1, b"1", Some(offset)), &RETENTION, offset);
+        }
+        stream
+    }
+
+    fn check(since: u64, epoch: &str, expected: Option<&[u64]>) {
+        let since = Position { offset: since, epoch: Epoch::parse(epoch) };
+        let recovery = stream(5).recover(since, 10, 1 << 20);
+        let offsets: Vec<u64> =
+            recovery.publications.iter().filter_map(Publication::offset).collect();
+        assert_eq!(recovery.recovered.then_some(&offsets[..]), expected, "{since:?}");
+    }
+
+    #[test]
+    fn recovery_is_gapless_or_refused() {
+        check(5, "aaaaaaaa", Some(&[]));
+        check(4, "aaaaaaaa", Some(&[5]));
+        check(2, "aaaaaaaa", Some(&[3, 4, 5]));
+        check(2, "", Some(&[3, 4, 5]));
+        check(1, "aaaaaaaa", None);
+        check(6, "aaaaaaaa", None);
+        check(4, "bbbbbbbb", None);
+    }
+
+    #[test]
+    fn limits_refuse_rather_than_cut() {
+        let since = Position { offset: 2, epoch: Epoch::default() };
+        assert!(!stream(5).recover(since, 2, 1 << 20).recovered);
+        assert!(!stream(5).recover(since, 10, 10).recovered);
+    }
+
+    #[test]
+    fn old_publications_go_first_then_the_stream() {
+        let mut stream = stream(5);
+        assert_eq!(stream.next_expiry(), 103);
+        assert!(!stream.expire(104));
+        assert_eq!(stream.next_expiry(), 105);
+        let since = Position { offset: 4, epoch: Epoch::default() };
+        assert!(stream.recover(since, 10, 1 << 20).recovered);
+        assert!(!stream.expire(105));
+        assert!(!stream.recover(since, 10, 1 << 20).recovered);
+        assert!(stream.expire(1005));
+    }
+}

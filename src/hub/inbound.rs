@@ -1,0 +1,302 @@
+//! From bytes to commands: what a socket brought is cut into a request head, frames and commands,
+//! as far as the connection may go on; the rest is kept.
+
+use crate::connection::{Inbound, NONE, Phase};
+use crate::frame::{self, Event, Fragments};
+use crate::http::{self, Head, Status, Transport, Upgrade};
+use crate::hub::commands::Stop;
+use crate::hub::{Hub, json};
+use crate::message::Post;
+use crate::protocol::Disconnect;
+use crate::protocol::json::Commands;
+
+/// Commands of one connection handled in one turn.
+const COMMANDS_MAX: usize = 64;
+
+impl Hub {
+    /// Bytes have come for a connection.
+    pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
+        self.metrics.received_bytes.add(bytes.len() as u64);
+        let connection = &self.connections[slot as usize];
+        if let Some(inbound) = self.inbound.get_mut(connection.inbound as usize) {
+            inbound.bytes.extend_from_slice(bytes);
+            if !connection.flags.queued() {
+                self.resume(post, slot);
+            }
+            return;
+        }
+        let mut inbound = Inbound::default();
+        let used = self.consume(post, slot, bytes, &mut inbound);
+        inbound.bytes.extend_from_slice(&bytes[used..]);
+        self.keep_inbound(slot, inbound);
+    }
+
+    /// Goes on with a connection whose input was left where it was.
+    pub(super) fn resume(&mut self, post: &mut impl Post, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.set_queued(false);
+        connection.flags.set_paused(false);
+        if connection.hold != NONE {
+            self.ask_homes(post, slot);
+        }
+        let at = self.connections[slot as usize].inbound as usize;
+        if let Some(inbound) = self.inbound.get_mut(at) {
+            let mut inbound = std::mem::take(inbound);
+            let mut bytes = std::mem::take(&mut inbound.bytes);
+            let commands = std::mem::take(&mut inbound.commands);
+            if !commands.is_empty() {
+                self.run_commands(post, slot, &commands, &mut inbound);
+            }
+            let used = self.consume(post, slot, &mut bytes, &mut inbound);
+            bytes.drain(..used);
+            inbound.bytes = bytes;
+            self.keep_inbound(slot, inbound);
+        }
+        let connection = &self.connections[slot as usize];
+        if !connection.flags.paused() && connection.flags.readable() {
+            self.wanted.reads.push(slot);
+        }
+    }
+
+    /// Keeps what could not be used up, or forgets the record where nothing is left.
+    fn keep_inbound(&mut self, slot: u32, inbound: Inbound) {
+        let connection = &mut self.connections[slot as usize];
+        let keep = !inbound.is_empty() && connection.phase != Phase::Ending;
+        match (keep, connection.inbound) {
+            (true, NONE) => connection.inbound = self.inbound.insert(inbound) as u32,
+            (true, at) => self.inbound[at as usize] = inbound,
+            (false, _) => self.drop_inbound(slot),
+        }
+    }
+
+    /// Uses up input from the front as far as the connection may go on; returns how many bytes.
+    fn consume(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        input: &mut [u8],
+        inbound: &mut Inbound,
+    ) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let connection = &self.connections[slot as usize];
+            if connection.flags.paused() {
+                break;
+            }
+            let rest = &mut input[used..];
+            let step = match connection.phase {
+                Phase::Head => self.read_head(post, slot, rest),
+                Phase::Open | Phase::Connected => self.read_frame(post, slot, rest, inbound),
+                Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
+                Phase::Leaving => break,
+                Phase::Reserved | Phase::Ending => Some(rest.len()),
+            };
+            match step {
+                Some(step) => used += step,
+                None => break,
+            }
+        }
+        used
+    }
+
+    fn read_head(&mut self, post: &mut impl Post, slot: u32, input: &[u8]) -> Option<usize> {
+        match http::parse(input, &self.settings.paths) {
+            Head::Partial => None,
+            Head::Refused(status) => {
+                self.refuse(slot, status);
+                Some(input.len())
+            }
+            Head::Control => {
+                self.wheel.clear(slot);
+                self.connections[slot as usize].phase = Phase::Leaving;
+                self.wanted.hand_overs.push(slot);
+                None
+            }
+            Head::Upgrade(upgrade, used) => {
+                self.upgrade(post, slot, &upgrade);
+                Some(used)
+            }
+        }
+    }
+
+    fn upgrade(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
+        let (origin, host) = (upgrade.origin.as_deref(), upgrade.host.as_deref());
+        if !self.settings.rules.allows_origin(origin, host) {
+            return self.refuse(slot, Status::Forbidden);
+        }
+        let connection = &mut self.connections[slot as usize];
+        self.turn.preface(&mut connection.turn, slot, |out| {
+            http::write_switching(&upgrade.accept, upgrade.subprotocol, out);
+        });
+        self.open(post, slot, upgrade);
+    }
+
+    /// The switch has been answered: the transport begins.
+    pub fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
+        let connection = &mut self.connections[slot as usize];
+        connection.transport = upgrade.transport;
+        connection.phase = Phase::Open;
+        self.set_deadline(slot, self.settings.stale_close_delay);
+        match (upgrade.transport, &upgrade.connect) {
+            (Transport::Echo, _) => self.wheel.clear(slot),
+            (_, _) if upgrade.protobuf => self.disconnect(slot, Disconnect::NOT_AVAILABLE),
+            (Transport::UniWebSocket, Some(connect)) => {
+                self.connect_uni(post, slot, connect.as_bytes());
+            }
+            _ => {}
+        }
+    }
+
+    fn read_frame(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        input: &mut [u8],
+        inbound: &mut Inbound,
+    ) -> Option<usize> {
+        match frame::decode(input, &mut inbound.fragments, self.settings.message_bytes) {
+            Ok(None) => None,
+            Ok(Some((used, event))) => {
+                self.event(post, slot, event, inbound);
+                Some(used)
+            }
+            Err(violation) => {
+                self.write_close(slot, Some(violation.code()), violation.reason());
+                self.connections[slot as usize].flags.set_end_when_flushed(true);
+                Some(input.len())
+            }
+        }
+    }
+
+    fn event(&mut self, post: &mut impl Post, slot: u32, event: Event<'_>, inbound: &mut Inbound) {
+        match event {
+            Event::Message(kind, payload) => {
+                let connection = &self.connections[slot as usize];
+                match (connection.transport, connection.phase) {
+                    (Transport::Echo, _) => {
+                        self.write(slot, |out| frame::write_message(kind, &payload, out));
+                    }
+                    (Transport::UniWebSocket, Phase::Open) if connection.hold == NONE => {
+                        self.connect_uni(post, slot, &payload);
+                    }
+                    (Transport::UniWebSocket, _) => {}
+                    (Transport::WebSocket, _) if payload.trim_ascii().is_empty() => {
+                        self.disconnect(slot, Disconnect::BAD_REQUEST);
+                    }
+                    (Transport::WebSocket, _) => self.run_commands(post, slot, &payload, inbound),
+                }
+            }
+            Event::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
+            Event::Close(code) => {
+                self.write_close(slot, code, "");
+                self.connections[slot as usize].flags.set_end_when_flushed(true);
+            }
+            Event::Fragment | Event::Pong => {}
+        }
+    }
+
+    /// After our close frame only the peer's counts.
+    fn await_close(
+        &mut self,
+        slot: u32,
+        input: &mut [u8],
+        fragments: &mut Fragments,
+    ) -> Option<usize> {
+        match frame::decode(input, fragments, self.settings.message_bytes) {
+            Ok(None) => None,
+            Ok(Some((used, Event::Close(_)))) => {
+                self.end_when_flushed(slot);
+                Some(used)
+            }
+            Ok(Some((used, _))) => Some(used),
+            Err(_) => {
+                self.end_when_flushed(slot);
+                Some(input.len())
+            }
+        }
+    }
+
+    /// Ends a connection as soon as nothing is left to be sent on it.
+    fn end_when_flushed(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.set_end_when_flushed(true);
+        if connection.turn == NONE && connection.outbox == NONE {
+            self.end(slot);
+        }
+    }
+
+    /// Runs the commands of a frame in order. What cannot be run yet is kept, and the connection
+    /// reads nothing until it has been.
+    fn run_commands(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        frame: &[u8],
+        inbound: &mut Inbound,
+    ) {
+        let mut commands = Commands::new(frame);
+        let (mut done, mut count) = (0, 0);
+        let stop = loop {
+            if count == COMMANDS_MAX {
+                break Some(Stop::Turn);
+            }
+            let result = match commands.next() {
+                None => return,
+                Some(Err(_)) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+                Some(Ok(command)) => self.command(post, slot, &command),
+            };
+            if let Err(stop) = result {
+                break Some(stop);
+            }
+            if !self.connections[slot as usize].takes_output() {
+                return;
+            }
+            (done, count) = (commands.consumed(), count + 1);
+        };
+        self.metrics.commands.add(count as u64);
+        let rest = &frame[done..];
+        match stop {
+            Some(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
+            _ if rest.trim_ascii().is_empty() => return,
+            Some(Stop::Turn) => self.pause(slot, Pause::Ready),
+            Some(Stop::Room) => self.pause(slot, Pause::Blocked),
+            Some(Stop::Wait) | None => self.connections[slot as usize].flags.set_paused(true),
+        }
+        inbound.commands = rest.to_vec();
+    }
+
+    pub(super) fn pause(&mut self, slot: u32, pause: Pause) {
+        let flags = &mut self.connections[slot as usize].flags;
+        flags.set_paused(true);
+        if !flags.queued() {
+            flags.set_queued(true);
+            match pause {
+                Pause::Ready => self.ready.push(slot),
+                Pause::Blocked => self.blocked.push(slot),
+            }
+        }
+    }
+
+    fn connect_uni(&mut self, post: &mut impl Post, slot: u32, request: &[u8]) {
+        let request = match request.trim_ascii() {
+            b"" => Ok(json::ConnectRequest::default()),
+            request => serde_json::from_slice(request),
+        };
+        let result = match request {
+            Ok(request) => self.begin_uni(post, slot, &request),
+            Err(_) => Err(Disconnect::BAD_REQUEST),
+        };
+        if let Err(disconnect) = result {
+            self.disconnect(slot, disconnect);
+        }
+    }
+}
+
+/// Why a connection is left with input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// It had its share of the turn.
+    Ready,
+    /// There was no room on the bus.
+    Blocked,
+}

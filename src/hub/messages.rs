@@ -1,0 +1,196 @@
+//! What each message of the bus does, and what homes do for others.
+
+use std::sync::Arc;
+
+use crate::auth::glob_matches;
+use crate::connection::NONE;
+use crate::hub::commands::NoRoom;
+use crate::hub::{Hub, json};
+use crate::message::{
+    Endpoint, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed, Survey,
+    Surveyed,
+};
+use crate::protocol::Position;
+use crate::protocol::json::Subscribed as Answer;
+
+impl Hub {
+    /// Handles a message. `Err` gives it back: there is no room for what it would cause, so it
+    /// must wait, and with it everything behind it in its inbox.
+    pub fn handle(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
+        match message {
+            Message::Publication(publication) => self.locals.append(&publication),
+            Message::Subscribed(answer) => self.subscribed(*answer),
+            Message::Release(release) => self.homes.release(&release),
+            Message::Survey(survey) => self.survey(post, &survey),
+            Message::Publish(request) => match self.publish_at_home(post, &request) {
+                Ok(position) if request.tag != 0 => {
+                    let published = Published { tag: request.tag, position };
+                    post.send(self.control, Message::Published(published));
+                }
+                Ok(_) => {}
+                Err(NoRoom) => return Err(Message::Publish(request)),
+            },
+            Message::Subscribe(request) => {
+                let shard = request.subscriber.shard;
+                if !post.reserve(shard, Rank::Delivery) {
+                    return Err(Message::Subscribe(request));
+                }
+                let answer = self.homes.subscribe(&request, self.now);
+                post.send(shard, Message::Subscribed(Box::new(answer)));
+            }
+            Message::Adopt(_)
+            | Message::HandOver(_)
+            | Message::Drain(_)
+            | Message::Room(_)
+            | Message::Place(_)
+            | Message::Published(_)
+            | Message::Surveyed(_) => unreachable!("the shard and the control plane keep these"),
+        }
+        Ok(())
+    }
+
+    /// Gives a publication its offset and sends it to every interested shard, or does nothing at
+    /// all where one of them has no room.
+    pub(super) fn publish_at_home(
+        &mut self,
+        post: &mut impl Post,
+        request: &Publish,
+    ) -> Result<Option<Position>, NoRoom> {
+        let own = 1u64 << self.shard;
+        let interested = self.homes.interested(request.hash, &request.channel);
+        if interested & own != 0 && !self.takes_deliveries() {
+            return Err(NoRoom);
+        }
+        let others = interested & !own;
+        for shard in shards(others) {
+            if !post.reserve(shard, Rank::Delivery) {
+                let reserved = others & ((1 << shard) - 1);
+                shards(reserved).for_each(|shard| post.cancel(shard, Rank::Delivery));
+                return Err(NoRoom);
+            }
+        }
+        self.metrics.publications.add(1);
+        let (publication, position) = self.homes.publish(request, self.now);
+        for shard in shards(others) {
+            post.send(shard, Message::Publication(publication.clone()));
+        }
+        if interested & own != 0 {
+            self.locals.append(&publication);
+        }
+        Ok(position)
+    }
+
+    /// A home has answered: the subscriber joins, if it is still there and still wants to.
+    pub(super) fn subscribed(&mut self, answer: Subscribed) {
+        let subscriber = answer.subscriber;
+        let (hash, channel) = (answer.hash, answer.channel.clone());
+        let wanted = self
+            .connections
+            .get(subscriber.slot as usize)
+            .is_some_and(|found| found.generation == subscriber.generation)
+            && self.locals.awaits(subscriber.subscription, subscriber.serial);
+        if wanted {
+            self.locals.join(subscriber.subscription, subscriber.slot, answer.encoding);
+        }
+        self.locals.answered(hash, &channel);
+        if wanted {
+            self.tell_subscriber(answer);
+        }
+    }
+
+    fn tell_subscriber(&mut self, answer: Subscribed) {
+        let slot = answer.subscriber.slot;
+        let connection = &mut self.connections[slot as usize];
+        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+            hold.pending -= 1;
+            hold.answers.push(answer);
+            if hold.wanted.is_empty() {
+                self.finish_hold(slot);
+            }
+            return;
+        }
+        // A connection that waits for this answer goes on behind it.
+        if connection.flags.paused() && !connection.flags.queued() && connection.inbound != NONE {
+            connection.flags.set_queued(true);
+            self.ready.push(slot);
+        }
+        let command = answer.subscriber.command;
+        self.write_json(slot, |out| json::write_subscribed(command, &answer.result(), out));
+    }
+
+    /// Tells homes which channels nobody here wants any more. A channel stays noted until its
+    /// home has taken the news.
+    pub(super) fn tell_homes(&mut self, post: &mut impl Post) {
+        let Hub { locals, homes, names, shard, .. } = self;
+        locals.release_idle(|name, hash| {
+            let release = Release { channel: name.clone(), hash, shard: *shard };
+            let home = names.home(hash);
+            if home == *shard {
+                homes.release(&release);
+            } else if post.reserve(home, Rank::Request) {
+                post.send(home, Message::Release(release));
+            } else {
+                return false;
+            }
+            true
+        });
+    }
+
+    /// The control plane has kept room for the answer.
+    fn survey(&mut self, post: &mut impl Post, survey: &Survey) {
+        let matches = |name: &str| match &survey.pattern {
+            Some(pattern) => glob_matches(pattern, name),
+            None => true,
+        };
+        let channels: Vec<(Arc<str>, u32)> = self
+            .locals
+            .iter()
+            .filter(|(name, _)| matches(name))
+            .map(|(name, subscribers)| (name.clone(), subscribers))
+            .collect();
+        let surveyed = Surveyed { tag: survey.tag, channels };
+        post.send(self.control, Message::Surveyed(Box::new(surveyed)));
+    }
+}
+
+impl Subscribe {
+    /// The answer that the home would give, where the shard is known to be interested and the
+    /// channel keeps no history.
+    pub(super) fn confirmed(self) -> Subscribed {
+        Subscribed {
+            channel: self.channel,
+            hash: self.hash,
+            subscriber: self.subscriber,
+            encoding: self.encoding,
+            was_recovering: false,
+            recovered: false,
+            position: None,
+            publications: Vec::new(),
+        }
+    }
+}
+
+impl Subscribed {
+    /// What the client is told.
+    pub(super) fn result(&self) -> Answer<'_> {
+        Answer {
+            recoverable: self.position.is_some(),
+            positioned: self.position.is_some(),
+            was_recovering: self.was_recovering,
+            recovered: self.recovered,
+            position: self.position,
+            publications: self.publications.iter().map(|missed| missed.object()).collect(),
+        }
+    }
+}
+
+/// The shards of a mask, lowest first.
+fn shards(mut mask: u64) -> impl Iterator<Item = Endpoint> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let shard = mask.trailing_zeros() as Endpoint;
+            mask &= mask - 1;
+            shard
+        })
+    })
+}

@@ -1,0 +1,739 @@
+//! One shard's state: its connections, their channels, the channels at home here, and the output
+//! of the turn.
+//!
+//! Owns everything a shard knows, as plain data. Never does I/O, never reads a clock and never
+//! blocks: the shard brings bytes, messages, the time and a [`Post`], and takes lists of what the
+//! ring should do. The invariants: a connection gets bytes in the order of their events; nothing
+//! is written to one that no longer takes output; whatever finds no room on the bus is left
+//! where it was.
+
+mod commands;
+mod inbound;
+mod messages;
+
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+use slab::Slab;
+
+use crate::auth::Rules;
+use crate::channels::home::{self, Homes};
+use crate::channels::local::{Delivery, Locals};
+use crate::channels::{Names, local};
+use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
+use crate::frame;
+use crate::http::{Paths, Status, Transport};
+use crate::message::{Endpoint, Post};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::protocol::{Disconnect, json};
+use crate::publication::Encoding;
+use crate::turn::{Entry, Turn};
+use crate::wheel::Wheel;
+
+/// Milliseconds of one tick of the deadline wheel.
+const TICK: u64 = 128;
+/// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
+const FANOUT_SENDS: usize = 128;
+/// Bytes that one turn of fan-out gives out.
+const FANOUT_BYTES: usize = 4 << 20;
+/// Members of one group walked before the next group has its turn.
+const FANOUT_QUANTUM: usize = 64;
+/// Deadlines looked at in one turn.
+const DEADLINES: usize = 256;
+/// Bytes of an outbox sent at once.
+const DRAIN_BYTES: usize = 256 * 1024;
+
+/// A ping as it goes over the wire: `{}` in a text frame.
+const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
+/// For unidirectional clients a WebSocket ping goes with it.
+const UNI_PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}', 0x89, 0x00];
+
+/// What a shard goes by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who may do what.
+    pub rules: Rules,
+    /// Paths of the transports.
+    pub paths: Paths,
+    /// What homes keep.
+    pub homes: home::Settings,
+    /// Connections that the shard holds at most.
+    pub slots: usize,
+    /// Bytes of one message of a client.
+    pub message_bytes: usize,
+    /// Bytes that one connection may be behind.
+    pub outbox_bytes: usize,
+    /// Bytes that all connections of a shard may be behind together.
+    pub outbox_budget: usize,
+    /// Bytes waiting for their lap past which no publication is taken in.
+    pub backlog_bytes: usize,
+    /// Subscriptions of one connection.
+    pub channel_limit: u16,
+    /// Bytes of a channel's name.
+    pub channel_bytes: usize,
+    /// Milliseconds between pings.
+    pub ping_interval: u64,
+    /// Milliseconds in which a pong must follow; `None`: no pong is asked for.
+    pub pong_timeout: Option<u64>,
+    /// Milliseconds for the request head.
+    pub head_timeout: u64,
+    /// Milliseconds for the connect command.
+    pub stale_close_delay: u64,
+    /// Milliseconds for the peer's close frame.
+    pub close_timeout: u64,
+}
+
+struct Drain {
+    slot: u32,
+    bytes: usize,
+    short: bool,
+}
+
+/// What the ring should do for the hub's connections; the shard empties each list.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Shut down and close.
+    pub ends: Vec<u32>,
+    /// Hand to the control plane.
+    pub hand_overs: Vec<u32>,
+    /// Say when it takes bytes again.
+    pub writable: Vec<u32>,
+    /// Read, since it was left unread.
+    pub reads: Vec<u32>,
+}
+
+/// One shard's state.
+pub struct Hub {
+    settings: Arc<Settings>,
+    names: Names,
+    shard: Endpoint,
+    control: Endpoint,
+    /// Key of the client ids.
+    key: [u8; 16],
+    metrics: Arc<Metrics>,
+    /// The time of this turn, in milliseconds.
+    now: u64,
+    connections: Slab<Connection>,
+    generations: Vec<u32>,
+    inbound: Slab<Inbound>,
+    outboxes: Slab<Outbox>,
+    outbox_bytes: usize,
+    holds: Slab<Hold>,
+    locals: Locals,
+    homes: Homes,
+    turn: Turn,
+    wheel: Wheel,
+    /// Connections to go on with in the next turn.
+    ready: Vec<u32>,
+    /// Connections that found no room on the bus.
+    blocked: Vec<u32>,
+    drains: Vec<Drain>,
+    deliveries: Vec<Delivery>,
+    due: Vec<u32>,
+    json: Vec<u8>,
+    frames: Vec<u8>,
+    /// What the ring should do.
+    pub wanted: Wanted,
+}
+
+/// Which shard a hub is, and what it shares with the node.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The shard's number.
+    pub shard: Endpoint,
+    /// The control plane's place on the bus.
+    pub control: Endpoint,
+    /// How channels find their homes.
+    pub names: Names,
+    /// Key of the client ids.
+    pub key: [u8; 16],
+    /// Seed of the epochs.
+    pub seed: u64,
+}
+
+impl Hub {
+    /// A shard without connections.
+    pub fn new(settings: Arc<Settings>, place: &Place, metrics: Arc<Metrics>) -> Self {
+        Hub {
+            names: place.names,
+            shard: place.shard,
+            control: place.control,
+            key: place.key,
+            metrics,
+            now: 0,
+            connections: Slab::with_capacity(settings.slots),
+            generations: Vec::with_capacity(settings.slots),
+            inbound: Slab::new(),
+            outboxes: Slab::new(),
+            outbox_bytes: 0,
+            holds: Slab::new(),
+            locals: Locals::default(),
+            homes: Homes::new(settings.homes, place.seed),
+            turn: Turn::default(),
+            wheel: Wheel::new(512),
+            ready: Vec::new(),
+            blocked: Vec::new(),
+            drains: Vec::new(),
+            deliveries: Vec::new(),
+            due: Vec::new(),
+            json: Vec::new(),
+            frames: Vec::new(),
+            wanted: Wanted::default(),
+            settings,
+        }
+    }
+
+    // ---- slots ---------------------------------------------------------------------------
+
+    /// Reserves a slot for a socket to come; returns it with its generation, `None` where all
+    /// are taken.
+    pub fn reserve(&mut self) -> Option<(u32, u32)> {
+        if self.connections.len() >= self.settings.slots {
+            return None;
+        }
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key();
+        if self.generations.len() <= slot {
+            self.generations.resize(slot + 1, 0);
+        }
+        let generation = self.generations[slot];
+        entry.insert(Connection::reserved(generation));
+        Some((slot as u32, generation))
+    }
+
+    /// Slots that are not taken.
+    pub fn room(&self) -> usize {
+        self.settings.slots - self.connections.len()
+    }
+
+    /// Slots that are taken, reserved ones included.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether no slot is taken.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// The connection of a slot, if this generation of it still lives.
+    pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(slot as usize)
+            .filter(|connection| connection.generation == generation)
+    }
+
+    /// Gives a slot back; its next life has another generation.
+    pub fn free(&mut self, slot: u32) {
+        let connection = self.connections.remove(slot as usize);
+        assert!(
+            connection.subscriptions == NONE && connection.turn == NONE,
+            "nothing refers to it"
+        );
+        let generation = &mut self.generations[slot as usize];
+        *generation = (*generation + 1) & 0xff_ffff;
+    }
+
+    /// A socket has arrived in a reserved slot; its request head is awaited.
+    pub fn opened(&mut self, slot: u32) {
+        self.connections[slot as usize].phase = Phase::Head;
+        self.set_deadline(slot, self.settings.head_timeout);
+    }
+
+    /// Every slot that is taken.
+    pub fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> {
+        self.connections.iter().map(|(slot, connection)| (slot as u32, connection))
+    }
+
+    /// The bytes that came so far on a connection that is handed over.
+    pub fn take_inbound(&mut self, slot: u32) -> Vec<u8> {
+        let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
+        self.inbound.try_remove(at as usize).map(|inbound| inbound.bytes).unwrap_or_default()
+    }
+
+    // ---- output --------------------------------------------------------------------------
+
+    /// Adds whole frames to a connection's output, wherever that is at the moment.
+    fn write(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let connection = &mut self.connections[slot as usize];
+        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+            write(&mut hold.output);
+        } else if connection.outbox == NONE {
+            self.turn.private(&mut connection.turn, slot, write);
+        } else {
+            let mut frames = std::mem::take(&mut self.frames);
+            frames.clear();
+            write(&mut frames);
+            self.append_outbox(slot, &frames);
+            self.frames = frames;
+        }
+    }
+
+    /// Adds a reply or push, framed, to a connection's output.
+    fn write_json(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut json = std::mem::take(&mut self.json);
+        json.clear();
+        write(&mut json);
+        self.write(slot, |out| frame::write_text(&json, out));
+        self.json = json;
+    }
+
+    fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
+        let at = self.connections[slot as usize].outbox as usize;
+        let before = self.outboxes[at].unsent().len();
+        self.outboxes[at].append(frames);
+        let after = self.outboxes[at].unsent().len();
+        self.outbox_bytes += after - before;
+        if after > self.settings.outbox_bytes {
+            self.close_slow(slot);
+        } else if self.outbox_bytes > self.settings.outbox_budget {
+            self.close_slowest();
+        }
+    }
+
+    fn close_slowest(&mut self) {
+        let slowest = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.outbox != NONE && connection.takes_output())
+            .max_by_key(|(_, connection)| self.outboxes[connection.outbox as usize].unsent().len());
+        if let Some((slot, _)) = slowest {
+            self.close_slow(slot as u32);
+        }
+    }
+
+    /// Ends a connection that is too far behind: what was begun is finished, the rest dropped.
+    fn close_slow(&mut self, slot: u32) {
+        if !self.connections[slot as usize].takes_output() {
+            return;
+        }
+        let mut close = Vec::new();
+        let Disconnect { code, reason } = Disconnect::SLOW;
+        frame::write_close(Some(code), reason, &mut close);
+        let outbox = &mut self.outboxes[self.connections[slot as usize].outbox as usize];
+        self.outbox_bytes -= outbox.unsent().len();
+        outbox.overflow(&close);
+        self.outbox_bytes += outbox.unsent().len();
+        self.metrics.slow.add(1);
+        self.begin_closing(slot);
+    }
+
+    /// Answers a request head with a status and ends the connection.
+    pub fn refuse(&mut self, slot: u32, status: Status) {
+        let connection = &mut self.connections[slot as usize];
+        self.turn.preface(&mut connection.turn, slot, |out| {
+            out.extend_from_slice(status.response());
+        });
+        connection.flags.set_end_when_flushed(true);
+        self.begin_closing(slot);
+    }
+
+    /// Closes a connection with a code.
+    pub fn disconnect(&mut self, slot: u32, disconnect: Disconnect) {
+        let connection = &self.connections[slot as usize];
+        if !connection.takes_output() {
+            return;
+        }
+        if connection.phase == Phase::Head {
+            return self.end(slot);
+        }
+        let Disconnect { code, reason } = disconnect;
+        if connection.transport == Transport::UniWebSocket {
+            self.write_json(slot, |out| json::write_disconnect_push(code, reason, out));
+        }
+        self.write_close(slot, Some(code), reason);
+    }
+
+    fn write_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
+        self.release_hold(slot);
+        self.write(slot, |out| frame::write_close(code, reason, out));
+        self.metrics.disconnects.add(1);
+        if self.connections[slot as usize].takes_output() {
+            self.begin_closing(slot);
+        }
+    }
+
+    /// What was held back goes out, or is dropped if the connect was never answered.
+    fn release_hold(&mut self, slot: u32) {
+        let at = std::mem::replace(&mut self.connections[slot as usize].hold, NONE);
+        self.holds.try_remove(at as usize);
+    }
+
+    fn begin_closing(&mut self, slot: u32) {
+        self.release_hold(slot);
+        self.leave_all(slot);
+        self.drop_inbound(slot);
+        self.uncount(slot);
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Closing;
+        connection.flags.set_paused(false);
+        if connection.flags.readable() {
+            self.wanted.reads.push(slot);
+        }
+        self.set_deadline(slot, self.settings.close_timeout);
+    }
+
+    /// The peer is gone, or has had its time: no more output, the socket is taken down.
+    pub fn end(&mut self, slot: u32) {
+        if matches!(self.connections[slot as usize].phase, Phase::Ending | Phase::Leaving) {
+            return;
+        }
+        self.release_hold(slot);
+        self.leave_all(slot);
+        self.drop_inbound(slot);
+        self.drop_outbox(slot);
+        self.uncount(slot);
+        self.wheel.clear(slot);
+        self.connections[slot as usize].phase = Phase::Ending;
+        self.wanted.ends.push(slot);
+    }
+
+    /// The peer went away without closing.
+    pub fn lost(&mut self, slot: u32) {
+        if self.connections[slot as usize].takes_output() {
+            self.metrics.lost.add(1);
+        }
+        self.end(slot);
+    }
+
+    fn uncount(&mut self, slot: u32) {
+        let flags = &mut self.connections[slot as usize].flags;
+        if flags.counted() {
+            flags.set_counted(false);
+            self.metrics.clients.subtract(1);
+        }
+    }
+
+    fn leave_all(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        while connection.subscriptions != NONE {
+            let key = connection.subscriptions;
+            self.locals.leave(&mut connection.subscriptions, key);
+        }
+        connection.subscribed = 0;
+    }
+
+    fn drop_inbound(&mut self, slot: u32) {
+        let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
+        self.inbound.try_remove(at as usize);
+    }
+
+    fn drop_outbox(&mut self, slot: u32) {
+        let at = std::mem::replace(&mut self.connections[slot as usize].outbox, NONE);
+        if let Some(outbox) = self.outboxes.try_remove(at as usize) {
+            self.outbox_bytes -= outbox.unsent().len();
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------
+
+    fn set_deadline(&mut self, slot: u32, after: u64) {
+        self.wheel.set(slot, ((self.now + after).div_ceil(TICK)) as u32);
+    }
+
+    /// Closes a connection with 3001 after some time rather than now.
+    pub fn disconnect_after(&mut self, slot: u32, after: u64) {
+        if self.connections[slot as usize].takes_output() {
+            self.connections[slot as usize].flags.set_shutting_down(true);
+            self.set_deadline(slot, after);
+        }
+    }
+
+    /// When something is due next, in milliseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        let deadline = self.wheel.next_due().map(|tick| u64::from(tick) * TICK);
+        deadline.into_iter().chain(self.homes.next_expiry()).min()
+    }
+
+    /// Tells the hub what time it is and does what is due; returns whether more is due already.
+    pub fn expire(&mut self, now: u64) -> bool {
+        self.now = now;
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
+        let more = due.len() >= DEADLINES;
+        for slot in due.drain(..) {
+            self.deadline(slot);
+        }
+        self.due = due;
+        self.homes.expire(now);
+        more
+    }
+
+    fn deadline(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        match connection.phase {
+            Phase::Head if connection.flags.shutting_down() => self.end(slot),
+            Phase::Head => self.refuse(slot, Status::Timeout),
+            Phase::Open | Phase::Connected if connection.flags.shutting_down() => {
+                self.disconnect(slot, Disconnect::SHUTDOWN);
+            }
+            Phase::Open => self.disconnect(slot, Disconnect::STALE),
+            Phase::Connected => self.ping_or_check(slot),
+            Phase::Closing => {
+                self.connections[slot as usize].flags.set_reset(true);
+                self.end(slot);
+            }
+            Phase::Reserved | Phase::Leaving | Phase::Ending => {}
+        }
+    }
+
+    fn ping_or_check(&mut self, slot: u32) {
+        let Settings { ping_interval, pong_timeout, .. } = *self.settings;
+        let connection = &mut self.connections[slot as usize];
+        let asks_pong = connection.transport == Transport::WebSocket;
+        let pong_timeout = pong_timeout.filter(|_| asks_pong);
+        if connection.flags.checking() {
+            connection.flags.set_checking(false);
+            if connection.flags.pong_due() {
+                return self.disconnect(slot, Disconnect::NO_PONG);
+            }
+            return self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
+        }
+        connection.flags.set_pong_due(pong_timeout.is_some());
+        connection.flags.set_checking(pong_timeout.is_some());
+        let frame = if asks_pong { PING_FRAME } else { UNI_PING_FRAME };
+        if connection.outbox == NONE {
+            self.turn.fixed(&mut connection.turn, slot, frame);
+        } else {
+            self.append_outbox(slot, frame);
+        }
+        self.metrics.pings.add(1);
+        if self.connections[slot as usize].phase == Phase::Connected {
+            self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
+        }
+    }
+
+    /// The first ping comes at a random time in the second half of the interval, so that pings
+    /// of connections that came together spread.
+    fn set_first_ping(&mut self, slot: u32) {
+        let half = self.settings.ping_interval / 2;
+        let random = self.client_hash(slot).0 % half.max(1);
+        self.set_deadline(slot, half + random);
+    }
+
+    fn client_hash(&self, slot: u32) -> (u64, u64) {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u8(self.shard);
+        hasher.write_u32(slot);
+        hasher.write_u32(self.connections[slot as usize].generation);
+        let hash = hasher.finish128();
+        (hash.h1, hash.h2)
+    }
+
+    /// The client's id, in the form of a version 4 UUID: a keyed hash of where it lives, so that
+    /// it is unguessable and takes no memory.
+    fn client_id(&self, slot: u32) -> String {
+        let (high, low) = self.client_hash(slot);
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            high >> 32,
+            high >> 16 & 0xffff,
+            high & 0xfff,
+            low >> 48 & 0x3fff | 0x8000,
+            low & 0xffff_ffff_ffff,
+        )
+    }
+
+    // ---- the turn ------------------------------------------------------------------------
+
+    /// Goes on with connections that were left with input: those whose turn was used up, and
+    /// those that found no room.
+    pub fn go_on(&mut self, post: &mut impl Post) {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.append(&mut self.blocked);
+        for slot in ready.drain(..) {
+            if self.connections.get(slot as usize).is_some_and(|found| found.flags.queued()) {
+                self.resume(post, slot);
+            }
+        }
+        if self.ready.is_empty() {
+            self.ready = ready;
+        }
+    }
+
+    /// Whether there is work that needs no event from outside.
+    pub fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || self.locals.has_open() || !self.drains.is_empty()
+    }
+
+    /// Whether publications may still be taken in.
+    pub fn takes_deliveries(&self) -> bool {
+        self.locals.backlog() <= self.settings.backlog_bytes
+    }
+
+    /// Tells homes which channels nobody here wants any more, as far as there is room.
+    pub fn release_channels(&mut self, post: &mut impl Post) {
+        if self.locals.has_idle() {
+            self.tell_homes(post);
+        }
+    }
+
+    /// Gives open laps to their next members, as many as one turn may send.
+    pub fn fan_out(&mut self) {
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        let mut bytes = 0;
+        let (mut given, mut publications) = (0, 0);
+        while self.locals.has_open()
+            && given < FANOUT_SENDS
+            && self.turn.entries().len() < 2 * FANOUT_SENDS
+            && bytes < FANOUT_BYTES
+        {
+            self.locals.step(FANOUT_QUANTUM.min(FANOUT_SENDS - given), &mut deliveries);
+            given += deliveries.len().max(1);
+            for delivery in deliveries.drain(..) {
+                bytes += (delivery.end - delivery.start) as usize;
+                publications += u64::from(delivery.publications);
+                self.deliver(&delivery);
+            }
+        }
+        self.deliveries = deliveries;
+        self.metrics.deliveries.add(publications);
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let slot = delivery.slot;
+        let connection = &mut self.connections[slot as usize];
+        if connection.outbox == NONE && connection.hold == NONE {
+            return self.turn.delivery(&mut connection.turn, delivery, &self.locals);
+        }
+        // A connection that an earlier delivery of this step closed has left its groups.
+        if connection.takes_output() {
+            let range = delivery.start as usize..delivery.end as usize;
+            let mut frames = std::mem::take(&mut self.frames);
+            frames.clear();
+            frames.extend_from_slice(&self.locals.lap(delivery.lap)[range]);
+            if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+                hold.output.extend_from_slice(&frames);
+            } else {
+                self.append_outbox(slot, &frames);
+            }
+            self.frames = frames;
+        }
+    }
+
+    /// Whether the turn has anything to send.
+    pub fn has_output(&self) -> bool {
+        !self.turn.entries().is_empty() || !self.drains.is_empty()
+    }
+
+    /// What the turn sends: each slot at most once, with its generation and its bytes.
+    pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
+        for entry in self.turn.entries() {
+            let generation = self.connections[entry.slot as usize].generation;
+            let segments = self.turn.segments(entry, &self.locals);
+            send(generation, entry.slot, Segments::Turn(segments));
+        }
+        for drain in &self.drains {
+            let connection = &self.connections[drain.slot as usize];
+            let unsent = self.outboxes[connection.outbox as usize].unsent();
+            send(connection.generation, drain.slot, Segments::Outbox(&unsent[..drain.bytes]));
+        }
+    }
+
+    /// A send of this turn was short: the socket took `sent` bytes.
+    pub fn short(&mut self, slot: u32, sent: usize) {
+        self.metrics.short_sends.add(1);
+        let connection = &mut self.connections[slot as usize];
+        if connection.outbox != NONE {
+            let outbox = &mut self.outboxes[connection.outbox as usize];
+            outbox.advance(sent);
+            self.outbox_bytes -= sent;
+            if let Some(drain) = self.drains.iter_mut().find(|drain| drain.slot == slot) {
+                drain.short = true;
+            }
+        } else {
+            let entry: Entry = self.turn.entries()[connection.turn as usize];
+            let segments = self.turn.segments(&entry, &self.locals);
+            let outbox = Outbox::new(segments, entry.preface as usize, sent);
+            self.outbox_bytes += outbox.unsent().len();
+            connection.outbox = self.outboxes.insert(outbox) as u32;
+        }
+        self.wanted.writable.push(slot);
+    }
+
+    /// A slot takes bytes again.
+    pub fn writable(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        if let Some(outbox) = self.outboxes.get(connection.outbox as usize) {
+            let bytes = outbox.unsent().len().min(DRAIN_BYTES);
+            self.drains.push(Drain { slot, bytes, short: false });
+        }
+    }
+
+    /// Everything of this turn has been sent, and short sends have been told.
+    pub fn end_turn(&mut self) {
+        for at in 0..self.turn.entries().len() {
+            let slot = self.turn.entries()[at].slot;
+            let connection = &mut self.connections[slot as usize];
+            connection.turn = NONE;
+            if connection.flags.end_when_flushed() && connection.outbox == NONE {
+                self.end(slot);
+            } else if connection.outbox != NONE {
+                self.check_outbox(slot);
+            }
+        }
+        self.turn.clear();
+        self.locals.end_turn();
+        for drain in std::mem::take(&mut self.drains) {
+            if !drain.short {
+                self.drained(drain.slot, drain.bytes);
+            }
+        }
+    }
+
+    fn check_outbox(&mut self, slot: u32) {
+        let unsent = self.outboxes[self.connections[slot as usize].outbox as usize].unsent().len();
+        if self.connections[slot as usize].phase == Phase::Ending {
+            self.drop_outbox(slot);
+        } else if unsent > self.settings.outbox_bytes {
+            self.close_slow(slot);
+        } else if self.outbox_bytes > self.settings.outbox_budget {
+            self.close_slowest();
+        }
+    }
+
+    fn drained(&mut self, slot: u32, bytes: usize) {
+        let at = self.connections[slot as usize].outbox as usize;
+        let Some(outbox) = self.outboxes.get_mut(at) else { return };
+        outbox.advance(bytes);
+        self.outbox_bytes -= bytes;
+        if !outbox.unsent().is_empty() {
+            return self.writable(slot);
+        }
+        self.drop_outbox(slot);
+        if self.connections[slot as usize].flags.end_when_flushed() {
+            self.end(slot);
+        }
+    }
+
+    /// Brings the gauges of the metrics up to date.
+    pub fn measure(&self) {
+        let metrics = &self.metrics;
+        metrics.sockets.set(self.connections.len() as u64);
+        metrics.subscriptions.set(self.locals.subscriptions() as u64);
+        metrics.channels.set(self.homes.len() as u64);
+        metrics.outboxes.set(self.outboxes.len() as u64);
+        metrics.outbox_bytes.set(self.outbox_bytes as u64);
+        metrics.backlog_bytes.set(self.locals.backlog() as u64);
+    }
+}
+
+/// The bytes of one send.
+pub enum Segments<'a> {
+    /// Pieces of the turn.
+    Turn(crate::turn::Segments<'a>),
+    /// The front of an outbox.
+    Outbox(&'a [u8]),
+}
+
+/// The encoding that a transport's subscribers want.
+fn encoding(transport: Transport) -> Encoding {
+    match transport {
+        Transport::UniWebSocket => Encoding::UniJson,
+        Transport::WebSocket | Transport::Echo => Encoding::Json,
+    }
+}
+
+const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);

@@ -1,0 +1,116 @@
+//! Counters that shards write and the control plane reads.
+//!
+//! Owns one block of counters a shard, each block on cache lines of its own. Never blocks: each
+//! counter has one writer, and a reader may be a moment behind.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number written by one thread and read by others.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        // One writer: a load and a store suffice, without a locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes `n` away.
+    pub fn subtract(&self, n: u64) {
+        self.add(n.wrapping_neg());
+    }
+
+    /// Sets the number.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident,)*) => {
+        /// The counters of one shard.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $name: Counter,)*
+        }
+
+        /// What a counter is to those who read it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            /// Only grows.
+            Total,
+            /// Goes up and down.
+            Gauge,
+        }
+
+        impl Metrics {
+            /// Name, meaning, kind and value of every counter.
+            pub fn list(&self) -> Vec<(&'static str, &'static str, Kind, u64)> {
+                vec![$((
+                    stringify!($name),
+                    concat!($($doc),+).trim_ascii(),
+                    Kind::$kind,
+                    self.$name.get(),
+                ),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Sockets held, in whatever phase.
+    sockets: Gauge,
+    /// Clients connected.
+    clients: Gauge,
+    /// Subscriptions, pending ones included.
+    subscriptions: Gauge,
+    /// Channels at home on this shard.
+    channels: Gauge,
+    /// Connections that are behind.
+    outboxes: Gauge,
+    /// Bytes in their outboxes.
+    outbox_bytes: Gauge,
+    /// Bytes waiting for a lap or in one.
+    backlog_bytes: Gauge,
+    /// Sockets accepted.
+    accepted: Total,
+    /// Connections refused with 503.
+    refused: Total,
+    /// Sockets moved to a shard with room.
+    relayed: Total,
+    /// Sockets handed to the control plane.
+    handed_over: Total,
+    /// Client connects answered.
+    connects: Total,
+    /// Commands handled.
+    commands: Total,
+    /// Error replies.
+    errors: Total,
+    /// Publications that came to their home here.
+    publications: Total,
+    /// Publications given to a socket.
+    deliveries: Total,
+    /// Bytes received.
+    received_bytes: Total,
+    /// Sends that came back short or refused.
+    short_sends: Total,
+    /// Pings sent.
+    pings: Total,
+    /// Connections closed for being behind (3008).
+    slow: Total,
+    /// Connections closed by this side, whatever the code.
+    disconnects: Total,
+    /// Connections whose peer went away.
+    lost: Total,
+    /// Turns of the loop.
+    turns: Total,
+    /// Times a turn waited.
+    sleeps: Total,
+}
