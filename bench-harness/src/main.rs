@@ -1,1 +1,3 @@
+//! The harness on the command line.
+
 fn main() {}

@@ -1,0 +1,25 @@
+//! The harness as a library: what a measurement is, how it is kept and how it is told.
+//!
+//! Owns the list of modules, from the ground up: a module uses only those above its own line.
+//! Never measures anything by itself. Invariant: no number leaves here without the environment it
+//! was taken in, and no expected delivery goes uncounted.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod rows;
+
+pub mod environment;
+
+pub mod account;
+
+pub mod latency;
+
+pub mod progress;
+
+pub mod table;
+
+pub mod plot;
+
+pub mod files;
+
+pub mod results;
