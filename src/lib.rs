@@ -1,1 +1,3 @@
 //! Drumline.
+
+pub mod preflight;
