@@ -27,3 +27,6 @@ pub mod hub;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod bus;
+
+// Floor 5: the process.
+pub mod preflight;
