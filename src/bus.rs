@@ -210,9 +210,11 @@ impl Line {
         Some(message)
     }
 
-    /// Whether no inbox holds anything.
-    pub fn is_empty(&self) -> bool {
-        self.station().inboxes.iter().all(|inbox| inbox.receiver.is_empty())
+    /// Whether no inbox holds anything that could be taken; inboxes of `stalled` ranks wait for
+    /// room elsewhere and do not count.
+    fn is_idle(&self, stalled: &[bool; RANKS]) -> bool {
+        let mut inboxes = self.station().inboxes.iter().zip(stalled);
+        inboxes.all(|(inbox, stalled)| *stalled || inbox.receiver.is_empty())
     }
 
     /// Wakes whoever was sent something, or waits for room that was made, since the last call.
@@ -224,9 +226,10 @@ impl Line {
         }
     }
 
-    /// Says that this endpoint is about to wait. `true`: it may, until its bell rings.
-    pub fn prepare_to_sleep(&self) -> bool {
-        self.station().sleep.prepare(|| self.is_empty())
+    /// Says that this endpoint is about to wait. `true`: it may, until its bell rings. Inboxes
+    /// of `stalled` ranks are left as they are.
+    pub fn prepare_to_sleep(&self, stalled: &[bool; RANKS]) -> bool {
+        self.station().sleep.prepare(|| self.is_idle(stalled))
     }
 
     /// Says that this endpoint goes on.
@@ -273,8 +276,8 @@ mod tests {
         assert!(!zero.reserve(1, Rank::Request), "full");
         assert!(zero.reserve(1, Rank::Delivery), "ranks have inboxes of their own");
         zero.cancel(1, Rank::Delivery);
-        assert!(zero.prepare_to_sleep());
-        assert!(!one.prepare_to_sleep(), "a message lies there");
+        assert!(zero.prepare_to_sleep(&[false; RANKS]));
+        assert!(!one.prepare_to_sleep(&[false; RANKS]), "a message lies there");
         assert!(one.take(Rank::Request).is_some());
         one.ring();
         assert!(!bus.stations[0].sleep.must_ring(), "the waiter was woken already");

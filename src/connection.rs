@@ -69,6 +69,9 @@ flags! {
     9 counted set_counted "it is among the connected clients of the metrics";
     10 reset set_reset "its peer had its time and did not close";
     11 checking set_checking "its deadline looks for a pong rather than sending a ping";
+    13 peer_ended set_peer_ended "the peer sends nothing more: read on until the end";
+    14 refusing set_refusing "there is no room for it: its request is answered 503";
+    15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is left";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
 }
 

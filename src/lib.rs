@@ -28,5 +28,9 @@ pub mod hub;
 pub mod ring;
 pub mod bus;
 
+// Floor 4: the engine.
+pub mod shard;
+pub mod node;
+
 // Floor 5: the process.
 pub mod preflight;

@@ -54,6 +54,8 @@ pub enum Message {
     Release(Release),
     /// A full shard asks for a slot.
     Room(Room),
+    /// The slot that was given is not needed: its socket could not be moved.
+    Vacate(Vacate),
     /// To every subscriber of its channel.
     Publication(Publication),
     /// The answer to `Subscribe`.
@@ -70,14 +72,14 @@ impl Message {
     /// The rank at which it travels.
     pub fn rank(&self) -> Rank {
         match self {
-            Message::Adopt(_)
-            | Message::HandOver(_)
-            | Message::Survey(_)
-            | Message::Drain(_) => Rank::Ingress,
+            Message::Adopt(_) | Message::HandOver(_) | Message::Survey(_) | Message::Drain(_) => {
+                Rank::Ingress
+            }
             Message::Subscribe(_)
             | Message::Publish(_)
             | Message::Release(_)
-            | Message::Room(_) => Rank::Request,
+            | Message::Room(_)
+            | Message::Vacate(_) => Rank::Request,
             Message::Publication(_)
             | Message::Subscribed(_)
             | Message::Published(_)
@@ -235,6 +237,15 @@ pub struct Place {
     pub shard: Endpoint,
     /// The slot to move to, and its life; `None`: full here too.
     pub target: Option<(u32, u32)>,
+}
+
+/// A slot of the receiver's that was reserved for a move which failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Vacate {
+    /// The slot.
+    pub slot: u32,
+    /// Its life.
+    pub generation: u32,
 }
 
 /// What pure state may ask of the bus. A reservation is room for one message; a send uses one.

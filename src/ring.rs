@@ -368,9 +368,13 @@ impl Ring {
         }
     }
 
-    /// Runs deferred work and gives queued entries to the kernel without waiting.
+    /// Gives queued entries to the kernel and runs what it deferred, if there is either.
     pub fn poll(&mut self) {
-        self.wait(Some(Duration::ZERO));
+        let submissions = self.ring.submission();
+        if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
+            drop(submissions);
+            self.submit();
+        }
     }
 
     /// Accepts one connection from `listener` into `slot`.
@@ -540,6 +544,9 @@ impl<'bytes> Batch<'_, 'bytes> {
         segments: impl ExactSizeIterator<Item = &'bytes [u8]>,
     ) {
         assert!(segments.len() <= Self::SEGMENTS, "segments of one send are bounded");
+        if segments.len() == 1 {
+            return segments.for_each(|bytes| self.send(generation, slot, bytes));
+        }
         let ring = &mut *self.ring;
         let full = ring.iovecs.len() + segments.len() > ring.iovecs.capacity()
             || ring.messages.len() == ring.messages.capacity()

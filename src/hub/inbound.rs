@@ -102,6 +102,10 @@ impl Hub {
     fn read_head(&mut self, post: &mut impl Post, slot: u32, input: &[u8]) -> Option<usize> {
         match http::parse(input, &self.settings.paths) {
             Head::Partial => None,
+            _ if self.connections[slot as usize].flags.refusing() => {
+                self.refuse(slot, Status::Unavailable);
+                Some(input.len())
+            }
             Head::Refused(status) => {
                 self.refuse(slot, status);
                 Some(input.len())

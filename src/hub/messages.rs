@@ -43,6 +43,7 @@ impl Hub {
             | Message::Drain(_)
             | Message::Room(_)
             | Message::Place(_)
+            | Message::Vacate(_)
             | Message::Published(_)
             | Message::Surveyed(_) => unreachable!("the shard and the control plane keep these"),
         }

@@ -45,6 +45,9 @@ const DEADLINES: usize = 256;
 /// Bytes of an outbox sent at once.
 const DRAIN_BYTES: usize = 256 * 1024;
 
+/// Milliseconds that a connection without room has for its request head.
+const REFUSAL_TIME: u64 = 1000;
+
 /// A ping as it goes over the wire: `{}` in a text frame.
 const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
 /// For unidirectional clients a WebSocket ping goes with it.
@@ -225,8 +228,21 @@ impl Hub {
             .filter(|connection| connection.generation == generation)
     }
 
+    /// The generation of a slot's present life.
+    pub fn generation(&self, slot: u32) -> u32 {
+        self.generations[slot as usize]
+    }
+
+    /// The control plane's place on the bus.
+    pub fn control(&self) -> Endpoint {
+        self.control
+    }
+
     /// Gives a slot back; its next life has another generation.
     pub fn free(&mut self, slot: u32) {
+        self.wheel.clear(slot);
+        self.drop_inbound(slot);
+        self.drop_outbox(slot);
         let connection = self.connections.remove(slot as usize);
         assert!(
             connection.subscriptions == NONE && connection.turn == NONE,
@@ -240,6 +256,23 @@ impl Hub {
     pub fn opened(&mut self, slot: u32) {
         self.connections[slot as usize].phase = Phase::Head;
         self.set_deadline(slot, self.settings.head_timeout);
+    }
+
+    /// A socket has arrived for which there is no room: its request is read, so that the answer
+    /// is not lost to a reset, and answered 503.
+    pub fn opened_without_room(&mut self, slot: u32) {
+        self.opened(slot);
+        self.connections[slot as usize].flags.set_refusing(true);
+        self.set_deadline(slot, REFUSAL_TIME);
+        self.metrics.refused.add(1);
+    }
+
+    /// A request that was to be handed over cannot be: it is answered 503.
+    pub fn turn_back(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Head;
+        connection.flags.set_unwatched(false);
+        self.refuse(slot, Status::Unavailable);
     }
 
     /// Every slot that is taken.

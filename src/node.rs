@@ -1,0 +1,157 @@
+//! All shards of one process: their threads, their rings, the bus between them.
+//!
+//! Owns the threads. Never serves a request itself. The invariant: either every shard has its
+//! ring, its listener and its memory, or nothing listens and the error says what is missing.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use crate::bus::{Bus, Capacities};
+use crate::channels::Names;
+use crate::hub::{Hub, Place, Settings};
+use crate::metrics::Metrics;
+use crate::ring::{Ring, Sizes};
+use crate::shard::{Shard, Sign};
+use crate::sys::{self, Clock, ListenerOptions};
+
+/// Submission entries of a ring; more are submitted in several calls.
+const SUBMISSIONS: u32 = 1024;
+/// Receive buffers of a ring.
+const BUFFERS: u16 = 128;
+/// Bytes of a receive buffer.
+const BUFFER_BYTES: u32 = 4096;
+/// Completion entries of a ring at most; the kernel keeps what does not fit.
+const COMPLETIONS_MAX: u32 = 65_536;
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Connections that each shard holds; as many shards as entries.
+    pub slots: Vec<usize>,
+    /// Options of accepted sockets.
+    pub listener: ListenerOptions,
+    /// Messages that each inbox holds, by rank.
+    pub inboxes: Capacities,
+    /// What shards go by; its number of slots is replaced by each shard's own.
+    pub settings: Settings,
+}
+
+/// A running node.
+pub struct Node {
+    /// The bus, whose last endpoint is the control plane's.
+    pub bus: Arc<Bus>,
+    /// The counters of each shard.
+    pub metrics: Arc<[Arc<Metrics>]>,
+    /// How channels find their homes.
+    pub names: Names,
+    /// The processor of each shard; `None` where it could not be pinned.
+    pub processors: Vec<Option<usize>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a shard's thread needs to begin.
+struct Start {
+    place: Place,
+    plan: Arc<Plan>,
+    bus: Arc<Bus>,
+    metrics: Arc<Metrics>,
+    signs: Arc<[Sign]>,
+    clock: Clock,
+    listener: socket2::Socket,
+}
+
+impl Node {
+    /// Starts every shard, or none. `control` wakes the control plane. The error names cause and
+    /// cure.
+    pub fn start(plan: Plan, control: Box<dyn Fn() + Send + Sync>) -> Result<Self, String> {
+        let shards = plan.slots.len();
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| format!("{what}: {error}")
+        };
+        let bus = Bus::new(shards, plan.inboxes, control).map_err(failed("eventfd"))?;
+        let names = Names::new(sys::random().map_err(failed("getrandom"))?, shards as u8);
+        let key = sys::random().map_err(failed("getrandom"))?;
+        let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
+        let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
+        let (plan, clock) = (Arc::new(plan), Clock::new());
+        let mut starts = Vec::with_capacity(shards);
+        for shard in 0..shards {
+            let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
+            let place = Place { shard: shard as u8, control: bus.control(), names, key, seed };
+            let listener = sys::listener(plan.address, &plan.listener)
+                .map_err(failed(&format!("cannot listen on {}", plan.address)))?;
+            starts.push(Start {
+                place,
+                plan: plan.clone(),
+                bus: bus.clone(),
+                metrics: metrics[shard].clone(),
+                signs: signs.clone(),
+                clock,
+                listener,
+            });
+        }
+        let (threads, processors) = spawn(starts)?;
+        Ok(Node { bus, metrics, names, processors, threads })
+    }
+
+    /// Waits until every shard has closed its connections after a drain.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A shard that panicked has said so; the others are still waited for.
+            let _ = thread.join();
+        }
+    }
+}
+
+type Ready = Result<Option<usize>, String>;
+
+fn spawn(starts: Vec<Start>) -> Result<(Vec<JoinHandle<()>>, Vec<Option<usize>>), String> {
+    let mut threads = Vec::with_capacity(starts.len());
+    let mut processors = Vec::with_capacity(starts.len());
+    for start in starts {
+        let (ready, readiness) = mpsc::channel::<Ready>();
+        let name = format!("shard-{}", start.place.shard);
+        let thread = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || run(start, &ready))
+            .map_err(|error| format!("cannot start thread {name}: {error}"))?;
+        let ready = readiness.recv().map_err(|_| format!("thread {name} ended at once"))?;
+        processors.push(ready?);
+        threads.push(thread);
+    }
+    Ok((threads, processors))
+}
+
+fn run(start: Start, ready: &mpsc::Sender<Ready>) {
+    let shard = usize::from(start.place.shard);
+    let processor = sys::pin(shard);
+    let slots = start.plan.slots[shard];
+    let sizes = Sizes {
+        submissions: SUBMISSIONS,
+        completions: (slots as u32 + SUBMISSIONS).next_power_of_two().min(COMPLETIONS_MAX),
+        slots: slots as u32,
+        buffers: BUFFERS,
+        buffer_bytes: BUFFER_BYTES,
+    };
+    let ring = match Ring::new(&sizes) {
+        Ok(ring) => ring,
+        Err(error) => {
+            let cure = "see `drumline check`";
+            let _ =
+                ready.send(Err(format!("no ring of {slots} slots for a shard: {error}: {cure}")));
+            return;
+        }
+    };
+    let settings = Arc::new(Settings { slots, ..start.plan.settings.clone() });
+    let hub = Hub::new(settings, &start.place, start.metrics.clone());
+    let line = start.bus.line(start.place.shard);
+    let shard =
+        Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs);
+    if ready.send(Ok(processor)).is_ok() {
+        shard.run();
+    }
+}

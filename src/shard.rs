@@ -1,0 +1,603 @@
+//! A shard: one pinned thread that turns completions and messages into state changes, and state
+//! into sends.
+//!
+//! Owns a ring, a hub and a line of the bus. Never waits for anything but its ring. A turn: what
+//! is due, completions, messages, connections left with input, fan-out, one transmit, then what
+//! the ring should do for the hub. The invariants: a slot is given back only after every
+//! operation on it has completed for the last time; a read is under way only where its outcome
+//! may be taken.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::bus::Line;
+use crate::connection::Phase;
+use crate::hub::{Hub, Segments};
+use crate::message::{Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate};
+use crate::metrics::Metrics;
+use crate::ring::{Completion, Op, Ring, Token};
+use crate::sys::Clock;
+
+/// Accepts outstanding, and so slots kept for sockets that must move on.
+const ACCEPTS: usize = 16;
+/// Messages of one rank taken in a turn.
+const MESSAGES: usize = 512;
+
+/// What every shard may know of every other without asking.
+#[derive(Debug)]
+pub struct Sign {
+    ring: AtomicI32,
+    free: AtomicUsize,
+}
+
+impl Default for Sign {
+    fn default() -> Self {
+        Sign { ring: AtomicI32::new(-1), free: AtomicUsize::new(0) }
+    }
+}
+
+/// A socket that was accepted here and must move.
+#[derive(Clone, Copy)]
+struct Guest {
+    slot: u32,
+    generation: u32,
+}
+
+/// One shard's thread.
+pub struct Shard {
+    ring: Ring,
+    line: Line,
+    hub: Hub,
+    clock: Clock,
+    listener: Option<Socket>,
+    metrics: Arc<Metrics>,
+    signs: Arc<[Sign]>,
+    /// Slots for connections that stay.
+    places: usize,
+    accepts_max: usize,
+    /// Accepts outstanding.
+    accepts: usize,
+    completions: Vec<Completion>,
+    /// Messages that found no room for what they would cause, by rank.
+    stalled: [Option<Message>; RANKS],
+    guests: Vec<Guest>,
+    /// Slots of other shards to give back, and slots here whose owner must be told.
+    vacant: Vec<(Endpoint, Vacate)>,
+    /// Where each socket on its way was promised a slot.
+    moving: Vec<(Guest, Endpoint, u32, u32)>,
+    starved: Vec<u32>,
+    draining: bool,
+}
+
+impl Shard {
+    /// A shard that will accept from `listener`. Call it on the shard's own thread.
+    pub fn new(
+        ring: Ring,
+        line: Line,
+        hub: Hub,
+        listener: Socket,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        signs: Arc<[Sign]>,
+    ) -> Self {
+        let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
+        let places = hub.room().saturating_sub(accepts_max);
+        signs[usize::from(line.endpoint())].ring.store(ring.descriptor(), Ordering::Release);
+        Shard {
+            ring,
+            line,
+            hub,
+            clock,
+            listener: Some(listener),
+            metrics,
+            signs,
+            places,
+            accepts_max,
+            accepts: 0,
+            completions: Vec::new(),
+            stalled: Default::default(),
+            guests: Vec::new(),
+            vacant: Vec::new(),
+            moving: Vec::new(),
+            starved: Vec::new(),
+            draining: false,
+        }
+    }
+
+    /// Runs until the node shuts down and every connection is closed.
+    pub fn run(mut self) {
+        let doorbell = self.line.doorbell().expect("a shard's bell is a descriptor");
+        self.ring.watch_doorbell(doorbell);
+        while !(self.draining && self.hub.is_empty()) {
+            let more_is_due = self.hub.expire(self.clock.millis());
+            self.take_completions();
+            self.take_messages();
+            self.hub.go_on(&mut self.line);
+            self.hub.release_channels(&mut self.line);
+            self.hub.fan_out();
+            self.transmit();
+            self.carry_out();
+            self.move_guests();
+            self.refill_accepts();
+            self.report();
+            self.line.ring();
+            if more_is_due || self.hub.is_busy() || !self.completions.is_empty() {
+                self.ring.poll();
+            } else {
+                self.sleep();
+            }
+        }
+    }
+
+    fn sleep(&mut self) {
+        let stalled = std::array::from_fn(|rank| self.stalled[rank].is_some());
+        if !self.line.prepare_to_sleep(&stalled) {
+            return self.ring.poll();
+        }
+        self.metrics.sleeps.add(1);
+        let now = self.clock.millis();
+        let timeout = self.hub.next_due().map(|due| Duration::from_millis(due.saturating_sub(now)));
+        self.ring.wait(timeout);
+        self.line.wake_up();
+    }
+
+    fn report(&mut self) {
+        self.metrics.turns.add(1);
+        self.hub.measure();
+        let free = if self.draining { 0 } else { self.free_places() };
+        self.signs[usize::from(self.line.endpoint())].free.store(free, Ordering::Relaxed);
+    }
+
+    /// Connections that may still come to stay.
+    fn free_places(&self) -> usize {
+        (self.places + self.accepts).saturating_sub(self.hub.len())
+    }
+
+    // ---- completions ---------------------------------------------------------------------
+
+    fn take_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        for completion in completions.drain(..) {
+            self.complete(&completion);
+        }
+        self.completions = completions;
+        for slot in std::mem::take(&mut self.starved) {
+            self.read(slot);
+        }
+    }
+
+    fn complete(&mut self, completion: &Completion) {
+        let Token { op, generation, slot } = completion.token;
+        if op == Op::Wake {
+            if !completion.more() {
+                let doorbell = self.line.doorbell().expect("a shard's bell is a descriptor");
+                self.ring.watch_doorbell(doorbell);
+            }
+            return;
+        }
+        let connection =
+            self.hub.connection(slot, generation).expect("a slot outlives its operations");
+        if !completion.more() && op != Op::Arrive {
+            connection.operations -= 1;
+        }
+        match op {
+            Op::Accept => self.accepted(completion),
+            Op::Arrive => self.arrived(slot),
+            Op::Poll => self.polled(completion),
+            Op::Receive => self.received(completion),
+            Op::Writable => {
+                connection.flags.set_awaiting_writable(false);
+                if connection.phase != Phase::Ending {
+                    self.hub.writable(slot);
+                }
+            }
+            Op::Shutdown => self.cancel_watches(slot),
+            Op::Install => self.installed(completion),
+            Op::Pass => self.passed(completion),
+            Op::Close => self.closed(slot),
+            Op::Cancel => {}
+            Op::Send | Op::Wake | Op::Socket | Op::Connect => {
+                unreachable!("{op:?} never completes here")
+            }
+        }
+        self.close_if_done(slot, generation);
+    }
+
+    fn operation(&mut self, slot: u32, generation: u32) {
+        let connection = self.hub.connection(slot, generation).expect("operations are on slots");
+        connection.operations += 1;
+    }
+
+    fn polled(&mut self, completion: &Completion) {
+        let Token { generation, slot, .. } = completion.token;
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if !completion.more() {
+            connection.flags.set_watched(false);
+        }
+        if matches!(connection.phase, Phase::Ending | Phase::Leaving) {
+            return;
+        }
+        let ended = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
+        if completion.result < 0 || completion.result & ended != 0 {
+            connection.flags.set_peer_ended(true);
+        }
+        if !completion.more() {
+            self.watch(slot);
+        }
+        self.read(slot);
+    }
+
+    fn watch(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        self.operation(slot, generation);
+        self.ring.watch(generation, slot);
+        if let Some(connection) = self.hub.connection(slot, generation) {
+            connection.flags.set_watched(true);
+        }
+    }
+
+    /// Reads from a slot, or notes that there is something to read where that must wait.
+    fn read(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let reads = matches!(
+            connection.phase,
+            Phase::Head | Phase::Open | Phase::Connected | Phase::Closing
+        );
+        if !reads {
+            return;
+        }
+        let later = connection.flags.receiving() || connection.flags.paused();
+        connection.flags.set_readable(later);
+        if !later {
+            connection.flags.set_receiving(true);
+            connection.operations += 1;
+            self.ring.receive(generation, slot);
+        }
+    }
+
+    fn received(&mut self, completion: &Completion) {
+        let Token { generation, slot, .. } = completion.token;
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        connection.flags.set_receiving(false);
+        let live = !matches!(connection.phase, Phase::Ending | Phase::Leaving);
+        if let Some(buffer) = completion.buffer() {
+            let bytes = self.ring.received(buffer, completion.result.max(0) as usize);
+            if live && !bytes.is_empty() {
+                self.hub.receive(&mut self.line, slot, bytes);
+            }
+            self.ring.recycle(buffer);
+        }
+        if !live {
+            return;
+        }
+        match completion.errno() {
+            Some(libc::EAGAIN | libc::EINTR) => {}
+            Some(libc::ENOBUFS) => return self.starved.push(slot),
+            Some(_) => return self.hub.lost(slot),
+            None if completion.result == 0 => return self.hub.lost(slot),
+            None => {}
+        }
+        let flags = self.hub.connection(slot, generation).map(|found| found.flags);
+        let more = completion.socket_nonempty()
+            || flags.is_some_and(|flags| flags.readable() || flags.peer_ended());
+        if more {
+            self.read(slot);
+        }
+    }
+
+    // ---- sockets that come ---------------------------------------------------------------
+
+    fn refill_accepts(&mut self) {
+        if self.draining {
+            return;
+        }
+        while self.accepts < self.accepts_max {
+            let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
+            let Some((slot, generation)) = self.hub.reserve() else { return };
+            self.operation(slot, generation);
+            self.ring.accept(listener, generation, slot);
+            self.accepts += 1;
+        }
+    }
+
+    fn accepted(&mut self, completion: &Completion) {
+        let Token { generation, slot, .. } = completion.token;
+        self.accepts -= 1;
+        if completion.result < 0 {
+            return self.hub.free(slot);
+        }
+        self.metrics.accepted.add(1);
+        if self.draining {
+            self.hub.opened(slot);
+            return self.hub.end(slot);
+        }
+        if self.hub.len() - self.accepts <= self.places {
+            self.hub.opened(slot);
+            return self.watch(slot);
+        }
+        if let Some(connection) = self.hub.connection(slot, generation) {
+            connection.phase = Phase::Leaving;
+        }
+        self.guests.push(Guest { slot, generation });
+    }
+
+    /// Asks shards with room for a place for sockets that cannot stay here.
+    fn move_guests(&mut self) {
+        for (endpoint, vacate) in std::mem::take(&mut self.vacant) {
+            if self.line.reserve(endpoint, Rank::Request) {
+                self.line.send(endpoint, Message::Vacate(vacate));
+            } else {
+                self.vacant.push((endpoint, vacate));
+            }
+        }
+        for guest in std::mem::take(&mut self.guests) {
+            let signs = self.signs.iter().map(|sign| sign.free.load(Ordering::Relaxed));
+            let roomiest = signs.enumerate().max_by_key(|(_, free)| *free);
+            match roomiest {
+                Some((to, free)) if free > 0 && to != usize::from(self.line.endpoint()) => {
+                    let to = to as Endpoint;
+                    if self.line.reserve(to, Rank::Request) {
+                        let Guest { slot, generation } = guest;
+                        let shard = self.line.endpoint();
+                        self.line.send(to, Message::Room(Room { shard, slot, generation }));
+                    } else {
+                        self.guests.push(guest);
+                    }
+                }
+                Some((_, free)) if free > 0 => self.stay(guest),
+                _ => self.turn_away(guest),
+            }
+        }
+    }
+
+    /// A place has become free here meanwhile.
+    fn stay(&mut self, guest: Guest) {
+        self.hub.opened(guest.slot);
+        self.watch(guest.slot);
+    }
+
+    fn turn_away(&mut self, guest: Guest) {
+        self.hub.opened_without_room(guest.slot);
+        self.watch(guest.slot);
+    }
+
+    /// Another shard asks for a slot.
+    fn give_room(&mut self, room: &Room) -> bool {
+        if !self.line.reserve(room.shard, Rank::Delivery) {
+            return false;
+        }
+        let target = if self.free_places() > 0 { self.hub.reserve() } else { None };
+        let Room { slot, generation, shard } = *room;
+        let place = Place { slot, generation, shard: self.line.endpoint(), target };
+        self.line.send(shard, Message::Place(place));
+        true
+    }
+
+    /// Another shard has given a slot, or has none.
+    fn take_place(&mut self, place: &Place) {
+        let guest = Guest { slot: place.slot, generation: place.generation };
+        let Some((slot, generation)) = place.target else { return self.guests.push(guest) };
+        let ring: RawFd = self.signs[usize::from(place.shard)].ring.load(Ordering::Acquire);
+        self.operation(guest.slot, guest.generation);
+        self.ring.pass(Token::new(Op::Pass, guest.generation, guest.slot), ring, generation, slot);
+        self.moving.push((guest, place.shard, slot, generation));
+    }
+
+    fn passed(&mut self, completion: &Completion) {
+        let Token { slot, generation, .. } = completion.token;
+        let at = self.moving.iter().position(|(guest, ..)| guest.slot == slot);
+        let (guest, shard, target, life) =
+            self.moving.swap_remove(at.expect("every pass was noted"));
+        if completion.result < 0 {
+            self.vacant.push((shard, Vacate { slot: target, generation: life }));
+            return self.turn_away(guest);
+        }
+        self.metrics.relayed.add(1);
+        self.operation(slot, generation);
+        self.ring.close(generation, slot);
+    }
+
+    fn arrived(&mut self, slot: u32) {
+        self.metrics.accepted.add(1);
+        self.hub.opened(slot);
+        if self.draining {
+            return self.hub.end(slot);
+        }
+        self.watch(slot);
+    }
+
+    /// The control plane hands a socket over that has been switched to WebSocket.
+    fn adopt(&mut self, adopt: Adopt) {
+        let room = !self.draining && self.free_places() > 0;
+        let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {
+            return self.metrics.refused.add(1);
+        };
+        if self.ring.place(slot, &adopt.socket).is_err() {
+            self.metrics.refused.add(1);
+            return self.hub.free(slot);
+        }
+        self.hub.opened(slot);
+        self.watch(slot);
+        self.hub.open(&mut self.line, slot, &adopt.upgrade);
+        let mut bytes = adopt.bytes;
+        if !bytes.is_empty() {
+            self.hub.receive(&mut self.line, slot, &mut bytes);
+        }
+        self.read(slot);
+    }
+
+    // ---- sockets that go -----------------------------------------------------------------
+
+    fn carry_out(&mut self) {
+        let mut wanted = std::mem::take(&mut self.hub.wanted);
+        for slot in wanted.reads.drain(..) {
+            self.read(slot);
+        }
+        for slot in wanted.writable.drain(..) {
+            self.await_writable(slot);
+        }
+        for slot in wanted.hand_overs.drain(..) {
+            let generation = self.hub.generation(slot);
+            self.operation(slot, generation);
+            self.ring.install(generation, slot);
+            self.cancel_watches(slot);
+        }
+        for slot in wanted.ends.drain(..) {
+            let generation = self.hub.generation(slot);
+            self.operation(slot, generation);
+            self.ring.shutdown(generation, slot);
+        }
+        self.hub.wanted = wanted;
+    }
+
+    fn await_writable(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
+        if !gone && !connection.flags.awaiting_writable() {
+            connection.flags.set_awaiting_writable(true);
+            connection.operations += 1;
+            self.ring.watch_writable(generation, slot);
+        }
+    }
+
+    fn cancel_watches(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let armed = [
+            (connection.flags.watched(), Op::Poll),
+            (connection.flags.awaiting_writable(), Op::Writable),
+        ];
+        for (_, op) in armed.into_iter().filter(|(armed, _)| *armed) {
+            self.operation(slot, generation);
+            self.ring.cancel(Token::new(op, generation, slot));
+        }
+        if let Some(connection) = self.hub.connection(slot, generation) {
+            connection.flags.set_unwatched(true);
+        }
+    }
+
+    /// Once a slot's socket is shut down or moved and nothing is under way on it: closes it.
+    fn close_if_done(&mut self, slot: u32, generation: u32) {
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
+        if gone && connection.flags.unwatched() && connection.operations == 0 {
+            connection.operations = 1;
+            self.ring.close(generation, slot);
+        }
+    }
+
+    fn closed(&mut self, slot: u32) {
+        self.hub.free(slot);
+    }
+
+    /// A slot's socket has an ordinary descriptor: the control plane takes it.
+    fn installed(&mut self, completion: &Completion) {
+        let Token { slot, .. } = completion.token;
+        let control = self.hub.control();
+        if completion.result < 0 || !self.line.reserve(control, Rank::Ingress) {
+            if completion.result >= 0 {
+                drop(self.ring.installed(completion));
+            }
+            // No descriptor or no room: the request is answered here.
+            self.metrics.refused.add(1);
+            return self.hub.turn_back(slot);
+        }
+        let socket = self.ring.installed(completion);
+        let bytes = self.hub.take_inbound(slot);
+        self.metrics.handed_over.add(1);
+        self.line.send(control, Message::HandOver(Box::new(HandOver { socket, bytes })));
+    }
+
+    // ---- messages ------------------------------------------------------------------------
+
+    fn take_messages(&mut self) {
+        for rank in Rank::SERVED {
+            for _ in 0..MESSAGES {
+                if rank == Rank::Delivery && !self.hub.takes_deliveries() {
+                    break;
+                }
+                let waiting = self.stalled[rank as usize].take();
+                let Some(message) = waiting.or_else(|| self.line.take(rank)) else { break };
+                if let Err(message) = self.handle(message) {
+                    self.stalled[rank as usize] = Some(message);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> Result<(), Message> {
+        match message {
+            Message::Adopt(adopt) => self.adopt(*adopt),
+            Message::Drain(over) => self.drain(over),
+            Message::Room(room) if !self.give_room(&room) => return Err(Message::Room(room)),
+            Message::Room(_) => {}
+            Message::Place(place) => self.take_place(&place),
+            Message::Vacate(vacate) => {
+                if self.hub.connection(vacate.slot, vacate.generation).is_some() {
+                    self.hub.free(vacate.slot);
+                }
+            }
+            other => return self.hub.handle(&mut self.line, other),
+        }
+        Ok(())
+    }
+
+    /// Stops accepting and closes every connection, spread over so many milliseconds.
+    fn drain(&mut self, over: u64) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let slots: Vec<(u32, u32, bool)> = self
+            .hub
+            .slots()
+            .map(|(slot, found)| {
+                (slot, found.generation, found.phase == Phase::Reserved && found.operations > 0)
+            })
+            .collect();
+        let count = slots.len().max(1) as u64;
+        for (nth, (slot, generation, accepting)) in (0u64..).zip(slots) {
+            if accepting {
+                self.operation(slot, generation);
+                self.ring.cancel(Token::new(Op::Accept, generation, slot));
+            } else {
+                self.hub.disconnect_after(slot, over * nth / count);
+            }
+        }
+        self.listener = None;
+    }
+
+    // ---- output --------------------------------------------------------------------------
+
+    fn transmit(&mut self) {
+        if !self.hub.has_output() {
+            return;
+        }
+        let hub = &self.hub;
+        self.ring.transmit(|batch| {
+            hub.for_each_send(|generation, slot, segments| match segments {
+                Segments::Outbox(bytes) => batch.send(generation, slot, bytes),
+                Segments::Turn(pieces) => batch.send_segments(generation, slot, pieces),
+            });
+        });
+        let from = self.completions.len();
+        self.ring.reap(&mut self.completions);
+        let is_send = |completion: &mut Completion| completion.token.op == Op::Send;
+        for completion in self.completions.extract_if(from.., is_send) {
+            let slot = completion.token.slot;
+            match completion.errno() {
+                None => self.hub.short(slot, completion.result as usize),
+                Some(libc::EAGAIN) => self.hub.short(slot, 0),
+                Some(_) => self.hub.lost(slot),
+            }
+        }
+        self.hub.end_turn();
+    }
+}
