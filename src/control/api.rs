@@ -351,3 +351,185 @@ impl Api {
         Ok(InfoResult { nodes: [node] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::channels::Names;
+    use crate::message::{Message, Post, RANKS, Rank, Surveyed};
+    use crate::metrics::Metrics;
+    use crate::protocol::{Epoch, Position};
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tokio::sync::Notify;
+    use tower::ServiceExt;
+
+    /// Two threads that answer as shards do: what is published there has an offset, unless its
+    /// channel begins with `plain`; `mute` channels are never answered.
+    fn link(capacity: usize) -> Arc<Link> {
+        let bell = Arc::new(Notify::new());
+        let rung = bell.clone();
+        let bus = Bus::new(2, [capacity; RANKS], Box::new(move || rung.notify_one())).unwrap();
+        for shard in 0..2 {
+            let mut line = bus.line(shard);
+            let control = bus.control();
+            std::thread::spawn(move || {
+                let mut offset = 0;
+                loop {
+                    for rank in Rank::SERVED {
+                        while let Some(message) = line.take(rank) {
+                            if let Some(answer) = answered(message, &mut offset) {
+                                line.send(control, answer);
+                            }
+                            line.ring();
+                        }
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            });
+        }
+        let metrics: Arc<[Arc<Metrics>]> = (0..2).map(|_| Arc::default()).collect();
+        metrics[0].clients.set(3);
+        metrics[1].clients.set(4);
+        Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, bell))
+    }
+
+    fn answered(message: Message, offset: &mut u64) -> Option<Message> {
+        match message {
+            Message::Publish(publish) if &*publish.channel == "mute" => None,
+            Message::Publish(publish) => {
+                *offset += 1;
+                let position = Position { offset: *offset, epoch: Epoch::parse("abcdefgh") };
+                let position = Some(position).filter(|_| !publish.channel.starts_with("plain"));
+                Some(Message::Published(Published { tag: publish.tag, position }))
+            }
+            Message::Survey(survey) => {
+                let channels = vec![("a".into(), 2), ("b".into(), 1)];
+                Some(Message::Surveyed(Box::new(Surveyed { tag: survey.tag, channels })))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.http_api.key = "secret".into();
+        config
+    }
+
+    fn start(config: Config, capacity: usize) -> Router {
+        let link = link(capacity);
+        let dispatched = link.clone();
+        tokio::spawn(async move { dispatched.dispatch(|_| {}).await });
+        router(&Arc::new(config), &link)
+    }
+
+    async fn send(router: &Router, request: Request<Body>) -> (u16, String) {
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn post(router: &Router, method: &str, body: &str) -> (u16, String) {
+        let request = Request::post(format!("/api/{method}")).header("X-API-Key", "secret");
+        send(router, request.body(body.to_owned().into()).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn only_the_key_opens() {
+        let router = start(config(), 64);
+        let check = async |request: axum::http::request::Builder, status: u16| {
+            let (found, body) = send(&router, request.body("{}".into()).unwrap()).await;
+            assert_eq!(found, status, "{body}");
+            assert!(status == 200 || body.is_empty(), "{body}");
+        };
+        let info = || Request::post("/api/info");
+        check(info(), 401).await;
+        check(info().header("X-API-Key", "wrong!"), 401).await;
+        check(info().header("X-API-Key", "secre"), 401).await;
+        check(info().header("X-API-Key", "secret"), 200).await;
+        check(info().header("Authorization", "apikey secret"), 200).await;
+        check(info().header("Authorization", "Bearer secret"), 401).await;
+        check(Request::post("/api/info?api_key=secret"), 200).await;
+        check(Request::get("/api/info?api_key=secret"), 405).await;
+        check(Request::post("/api/other?api_key=secret"), 404).await;
+        let open = start(Config::default(), 64);
+        let (status, _) =
+            send(&open, info().header("X-API-Key", "").body("{}".into()).unwrap()).await;
+        assert_eq!(status, 401, "no key configured opens for no key");
+    }
+
+    #[tokio::test]
+    async fn publish_answers_with_place_or_error() {
+        let router = start(config(), 64);
+        let check = async |body: &str, status: u16, expected: &str| {
+            let (found, text) = post(&router, "publish", body).await;
+            assert_eq!(found, status, "{body}: {text}");
+            assert!(text.starts_with(expected), "{body}: {text}");
+        };
+        let bad = r#"{"error":{"code":107,"message":"bad request"}}"#;
+        let unknown = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
+        check(r#"{"channel":"plain","data":{"a":[1]}}"#, 200, r#"{"result":{}}"#).await;
+        let placed = r#"{"result":{"offset":1,"epoch":"abcdefgh"}}"#;
+        check(r#"{"channel":"kept","data":null,"later":true}"#, 200, r#"{"result":{"offset":"#)
+            .await;
+        check(
+            r#"{"channel":"plain","b64data":"e30=","skip_history":true}"#,
+            200,
+            r#"{"result":{}}"#,
+        )
+        .await;
+        check(r#"{"channel":"plain","b64data":"?"}"#, 200, bad).await;
+        check(r#"{"channel":"plain","b64data":"e3s="}"#, 200, bad).await;
+        check(r#"{"channel":"plain"}"#, 200, bad).await;
+        check(r#"{"channel":"","data":1}"#, 200, bad).await;
+        check(r#"{"channel":"a:b","data":1}"#, 200, unknown).await;
+        let long = format!(r#"{{"channel":"{}","data":1}}"#, "c".repeat(256));
+        check(&long, 200, bad).await;
+        check("{", 400, "the body is no request").await;
+        check(r#"{"channel":1}"#, 400, "the body is no request").await;
+        let (_, text) = post(&start(config(), 64), "publish", r#"{"channel":"k","data":1}"#).await;
+        assert_eq!(text, placed);
+    }
+
+    #[tokio::test]
+    async fn a_broadcast_keeps_the_order_of_its_channels() {
+        // Inboxes of one message: everything has to wait for room, and nothing is lost.
+        let router = start(config(), 1);
+        let channels: Vec<String> =
+            (0..40).map(|n| format!("\"{}\"", ["plain", "", "a:b", "kept"][n % 4])).collect();
+        let body = format!(r#"{{"channels":[{}],"data":{{}}}}"#, channels.join(","));
+        let (status, text) = post(&router, "broadcast", &body).await;
+        assert_eq!(status, 200);
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let responses = answer["result"]["responses"].as_array().unwrap();
+        assert_eq!(responses.len(), 40);
+        for four in responses.chunks(4) {
+            assert_eq!(four[0], serde_json::json!({"result": {}}));
+            assert_eq!(four[1]["error"]["code"], 107);
+            assert_eq!(four[2]["error"]["code"], 102);
+            assert!(four[3]["result"]["offset"].is_u64(), "{text}");
+        }
+        let (_, text) = post(&router, "broadcast", r#"{"channels":[],"data":1}"#).await;
+        assert!(text.contains("107"));
+    }
+
+    #[tokio::test]
+    async fn channels_and_info_add_up_over_shards() {
+        let router = start(config(), 64);
+        let (_, text) = post(&router, "channels", r#"{"pattern":"*"}"#).await;
+        let expected = r#"{"result":{"channels":{"a":{"num_clients":4},"b":{"num_clients":2}}}}"#;
+        assert_eq!(text, expected);
+        let (_, text) = post(&router, "info", "{}").await;
+        assert!(text.contains(r#""num_clients":7,"num_users":0"#), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_answered_in_time_is_an_error() {
+        let router = start(config(), 64);
+        let (status, text) = post(&router, "publish", r#"{"channel":"mute","data":1}"#).await;
+        assert_eq!((status, text.contains("\"code\":100")), (200, true), "{text}");
+    }
+}
