@@ -236,7 +236,7 @@ fn refusal(status: Status) -> Response {
     let bytes = status.response();
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut parsed = httparse::Response::new(&mut headers);
-    let body = match parsed.parse(bytes) {
+    let body = match parsed.parse(&bytes) {
         Ok(httparse::Status::Complete(used)) => &bytes[used..],
         _ => &[],
     };
