@@ -94,6 +94,29 @@ struct Drain {
     short: bool,
 }
 
+/// What a hub still holds; all 0 once every client is gone and every message has been handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Slots taken.
+    pub connections: usize,
+    /// Subscriptions, pending ones included.
+    pub subscriptions: usize,
+    /// Channels known locally.
+    pub channels: usize,
+    /// Channels at home here.
+    pub homes: usize,
+    /// Connections with unread input.
+    pub inbound: usize,
+    /// Connections with unsent output.
+    pub outboxes: usize,
+    /// Bytes of their outboxes.
+    pub outbox_bytes: usize,
+    /// Unidirectional clients whose channels are being joined.
+    pub holds: usize,
+    /// Bytes waiting for a lap or in one.
+    pub backlog: usize,
+}
+
 /// What the ring should do for the hub's connections; the shard empties each list.
 #[derive(Debug, Default)]
 pub struct Wanted {
@@ -605,15 +628,20 @@ impl Hub {
 
     /// Gives open laps to their next members, as many as one turn may send.
     pub fn fan_out(&mut self) {
+        self.fan_out_up_to(FANOUT_SENDS);
+    }
+
+    /// Gives open laps to their next members, at most `sends` of them.
+    pub fn fan_out_up_to(&mut self, sends: usize) {
         let mut deliveries = std::mem::take(&mut self.deliveries);
         let mut bytes = 0;
         let (mut given, mut publications) = (0, 0);
         while self.locals.has_open()
-            && given < FANOUT_SENDS
+            && given < sends
             && self.turn.entries().len() < 2 * FANOUT_SENDS
             && bytes < FANOUT_BYTES
         {
-            self.locals.step(FANOUT_QUANTUM.min(FANOUT_SENDS - given), &mut deliveries);
+            self.locals.step(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
             given += deliveries.len().max(1);
             for delivery in deliveries.drain(..) {
                 bytes += (delivery.end - delivery.start) as usize;
@@ -738,6 +766,21 @@ impl Hub {
         self.drop_outbox(slot);
         if self.connections[slot as usize].flags.end_when_flushed() {
             self.end(slot);
+        }
+    }
+
+    /// What is still held.
+    pub fn remains(&self) -> Remains {
+        Remains {
+            connections: self.connections.len(),
+            subscriptions: self.locals.subscriptions(),
+            channels: self.locals.len(),
+            homes: self.homes.len(),
+            inbound: self.inbound.len(),
+            outboxes: self.outboxes.len(),
+            outbox_bytes: self.outbox_bytes,
+            holds: self.holds.len(),
+            backlog: self.locals.backlog(),
         }
     }
 
