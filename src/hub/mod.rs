@@ -688,8 +688,10 @@ impl Hub {
         }
         for drain in &self.drains {
             let connection = &self.connections[drain.slot as usize];
-            let unsent = self.outboxes[connection.outbox as usize].unsent();
-            send(connection.generation, drain.slot, Segments::Outbox(&unsent[..drain.bytes]));
+            // The connection may have ended since, or its outbox have been cut.
+            let Some(outbox) = self.outboxes.get(connection.outbox as usize) else { continue };
+            let bytes = &outbox.unsent()[..drain.bytes.min(outbox.unsent().len())];
+            send(connection.generation, drain.slot, Segments::Outbox(bytes));
         }
     }
 
@@ -725,6 +727,12 @@ impl Hub {
 
     /// Everything of this turn has been sent, and short sends have been told.
     pub fn end_turn(&mut self) {
+        // First, so that no outbox is cut before what was sent of it is taken off.
+        for drain in std::mem::take(&mut self.drains) {
+            if !drain.short {
+                self.drained(drain.slot, drain.bytes);
+            }
+        }
         for at in 0..self.turn.entries().len() {
             let slot = self.turn.entries()[at].slot;
             let connection = &mut self.connections[slot as usize];
@@ -737,11 +745,6 @@ impl Hub {
         }
         self.turn.clear();
         self.locals.end_turn();
-        for drain in std::mem::take(&mut self.drains) {
-            if !drain.short {
-                self.drained(drain.slot, drain.bytes);
-            }
-        }
     }
 
     fn check_outbox(&mut self, slot: u32) {
@@ -758,6 +761,7 @@ impl Hub {
     fn drained(&mut self, slot: u32, bytes: usize) {
         let at = self.connections[slot as usize].outbox as usize;
         let Some(outbox) = self.outboxes.get_mut(at) else { return };
+        let bytes = bytes.min(outbox.unsent().len());
         outbox.advance(bytes);
         self.outbox_bytes -= bytes;
         if !outbox.unsent().is_empty() {
