@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Account, World};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 200;
 /// Seeds within which every fault must show.
 const FAULT_SEEDS: u64 = 300;
 
@@ -50,6 +50,8 @@ pub enum Fault {
     StaleCompletion,
     /// A slot is not given back.
     SlotForgotten,
+    /// A turn that sends nothing does not end: its laps are kept, and count as backlog.
+    TurnEndedOnlyWithOutput,
     /// What was left unread is not read later.
     UnreadForgotten,
 }
@@ -117,5 +119,6 @@ faults! {
     finds_a_short_send_not_told ShortSendNotTold;
     finds_a_stale_completion StaleCompletion;
     finds_a_slot_forgotten SlotForgotten;
+    finds_a_turn_ended_only_with_output TurnEndedOnlyWithOutput;
     finds_unread_input_forgotten UnreadForgotten;
 }

@@ -155,6 +155,8 @@ pub struct Hub {
     ready: Vec<u32>,
     /// Connections that found no room on the bus.
     blocked: Vec<u32>,
+    /// Something was put off since the own backlog was over its bound: nobody else will wake it.
+    awaits_backlog: bool,
     drains: Vec<Drain>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
@@ -201,6 +203,7 @@ impl Hub {
             wheel: Wheel::new(512),
             ready: Vec::new(),
             blocked: Vec::new(),
+            awaits_backlog: false,
             drains: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
@@ -506,6 +509,7 @@ impl Hub {
     /// Tells the hub what time it is and does what is due; returns whether more is due already.
     pub fn expire(&mut self, now: u64) -> bool {
         self.now = now;
+        self.awaits_backlog = false;
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
         let more = due.len() >= DEADLINES;
@@ -611,7 +615,10 @@ impl Hub {
 
     /// Whether there is work that needs no event from outside.
     pub fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || self.locals.has_open() || !self.drains.is_empty()
+        !self.ready.is_empty()
+            || self.locals.has_open()
+            || !self.drains.is_empty()
+            || (self.awaits_backlog && self.takes_deliveries())
     }
 
     /// Whether publications may still be taken in.

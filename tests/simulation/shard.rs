@@ -209,6 +209,7 @@ impl Shard {
             };
             outcomes.push((slot, around.clients[client].socket.take(&bytes, around.random)));
         });
+        let idle = outcomes.is_empty();
         for (slot, taken) in outcomes {
             match taken {
                 Taken::Whole => {}
@@ -217,7 +218,9 @@ impl Shard {
                 Taken::Refused => self.hub.lost(slot),
             }
         }
-        self.hub.end_turn();
+        if !idle || fault != Some(Fault::TurnEndedOnlyWithOutput) {
+            self.hub.end_turn();
+        }
         failure.map_or(Ok(()), Err)
     }
 
@@ -225,7 +228,8 @@ impl Shard {
         let mut wanted = std::mem::take(&mut self.hub.wanted);
         for slot in wanted.reads.drain(..) {
             if self.fault != Some(Fault::UnreadForgotten) {
-                self.read(slot, around);
+                // A read's outcome comes in a later turn.
+                self.events.push_back((Event::Readable, slot, self.hub.generation(slot)));
             }
         }
         for slot in wanted.writable.drain(..) {

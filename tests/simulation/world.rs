@@ -412,7 +412,8 @@ impl World {
         for (at, shard) in self.shards.iter().enumerate() {
             let remains = shard.hub.remains();
             if remains != Remains::default() || shard.is_stalled() {
-                return Err(format!("shard {at} at the end: {remains:?}"));
+                let slots: Vec<_> = shard.hub.slots().collect();
+                return Err(format!("shard {at} at the end: {remains:?} {slots:?}"));
             }
         }
         match self.bus.taken() {
