@@ -60,6 +60,7 @@ impl Hub {
         let own = 1u64 << self.shard;
         let interested = self.homes.interested(request.hash, &request.channel);
         if interested & own != 0 && !self.takes_deliveries() {
+            self.awaits_backlog = true;
             return Err(NoRoom);
         }
         let others = interested & !own;
