@@ -65,7 +65,7 @@ flags! {
     5 end_when_flushed set_end_when_flushed "it ends as soon as its output is sent";
     6 pong_due set_pong_due "a pong is awaited";
     7 queued set_queued "it is in the list of connections to go on with";
-    8 slow set_slow "it was closed for being behind";
+    8 lingering set_lingering "it was answered with a status and waits for the peer to close";
     9 counted set_counted "it is among the connected clients of the metrics";
     10 reset set_reset "its peer had its time and did not close";
     11 checking set_checking "its deadline looks for a pong rather than sending a ping";

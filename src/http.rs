@@ -74,41 +74,33 @@ pub enum Status {
 
 impl Status {
     /// The whole response.
-    pub fn response(self) -> &'static [u8] {
-        macro_rules! response {
-            ($line:literal, $extra:literal, $body:literal) => {
-                concat!(
-                    "HTTP/1.1 ",
-                    $line,
-                    "\r\n",
-                    $extra,
-                    "Content-Type: text/plain\r\nConnection: close\r\n\r\n",
-                    $body,
-                    "\n"
-                )
-                .as_bytes()
-            };
-        }
-        match self {
-            Status::BadRequest => response!("400 Bad Request", "", "malformed request"),
+    pub fn response(self) -> Vec<u8> {
+        let (line, extra, body) = match self {
+            Status::BadRequest => ("400 Bad Request", "", "malformed request\n"),
             Status::Forbidden => {
-                response!("403 Forbidden", "", "origin not allowed: see client.allowed_origins")
+                ("403 Forbidden", "", "origin not allowed: see client.allowed_origins\n")
             }
-            Status::Timeout => response!("408 Request Timeout", "", "request head took too long"),
-            Status::UpgradeRequired => response!(
+            Status::Timeout => ("408 Request Timeout", "", "request head took too long\n"),
+            Status::UpgradeRequired => (
                 "426 Upgrade Required",
                 "Sec-WebSocket-Version: 13\r\n",
-                "only WebSocket version 13 is spoken here"
+                "only WebSocket version 13 is spoken here\n",
             ),
             Status::HeadTooLarge => {
-                response!("431 Request Header Fields Too Large", "", "request head over 16 KiB")
+                ("431 Request Header Fields Too Large", "", "request head over 16 KiB\n")
             }
-            Status::Unavailable => response!(
+            Status::Unavailable => (
                 "503 Service Unavailable",
                 "Retry-After: 5\r\n",
-                "no room for another connection"
+                "no room for another connection\n",
             ),
-        }
+        };
+        format!(
+            "HTTP/1.1 {line}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
     }
 }
 

@@ -107,9 +107,13 @@ impl Node {
     }
 }
 
+/// A shard is ready, on this processor; or it cannot be.
 type Ready = Result<Option<usize>, String>;
 
-fn spawn(starts: Vec<Start>) -> Result<(Vec<JoinHandle<()>>, Vec<Option<usize>>), String> {
+/// Threads, and the processor of each.
+type Threads = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
+
+fn spawn(starts: Vec<Start>) -> Result<Threads, String> {
     let mut threads = Vec::with_capacity(starts.len());
     let mut processors = Vec::with_capacity(starts.len());
     for start in starts {

@@ -26,6 +26,9 @@ const READABLE: u32 =
     (libc::POLLIN | libc::POLLRDHUP | libc::POLLERR | libc::POLLHUP) as u16 as u32;
 const BUFFER_GROUP: u16 = 0;
 
+/// Unsent data is dropped at the close, and the peer told so.
+static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
 /// What an operation was; the first byte of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -42,6 +45,8 @@ pub enum Op {
     Writable,
     /// Both directions of a slot shut down.
     Shutdown,
+    /// A slot set to reset its peer when it is closed.
+    Reset,
     /// A poll cancelled.
     Cancel,
     /// A slot's descriptor closed.
@@ -60,13 +65,14 @@ pub enum Op {
     Connect,
 }
 
-const OPS: [Op; 14] = [
+const OPS: [Op; 15] = [
     Op::Accept,
     Op::Poll,
     Op::Receive,
     Op::Send,
     Op::Writable,
     Op::Shutdown,
+    Op::Reset,
     Op::Cancel,
     Op::Close,
     Op::Wake,
@@ -432,6 +438,19 @@ impl Ring {
     pub fn shutdown(&mut self, generation: u32, slot: u32) {
         let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_RDWR).build();
         self.push(entry, Token::new(Op::Shutdown, generation, slot));
+    }
+
+    /// Makes the coming close of a slot a reset: what the kernel still holds for it is dropped.
+    pub fn reset(&mut self, generation: u32, slot: u32) {
+        let entry = opcode::SetSockOpt::new(
+            Fixed(slot),
+            libc::SOL_SOCKET as u32,
+            libc::SO_LINGER as u32,
+            (&raw const LINGER_NONE).cast(),
+            size_of::<libc::linger>() as u32,
+        )
+        .build();
+        self.push(entry, Token::new(Op::Reset, generation, slot));
     }
 
     /// Cancels the operation that `target` names; completes with `Op::Cancel` of its slot.

@@ -24,6 +24,8 @@ use crate::sys::Clock;
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
+/// Milliseconds without accepts after one failed: the kernel is out of something.
+const ACCEPT_PAUSE: u64 = 20;
 /// Messages of one rank taken in a turn.
 const MESSAGES: usize = 512;
 
@@ -61,6 +63,8 @@ pub struct Shard {
     accepts_max: usize,
     /// Accepts outstanding.
     accepts: usize,
+    /// When the next accept may be asked for, in milliseconds.
+    accept_after: u64,
     completions: Vec<Completion>,
     /// Messages that found no room for what they would cause, by rank.
     stalled: [Option<Message>; RANKS],
@@ -98,6 +102,7 @@ impl Shard {
             places,
             accepts_max,
             accepts: 0,
+            accept_after: 0,
             completions: Vec::new(),
             stalled: Default::default(),
             guests: Vec::new(),
@@ -118,6 +123,7 @@ impl Shard {
             self.take_messages();
             self.hub.go_on(&mut self.line);
             self.hub.release_channels(&mut self.line);
+            self.line.ring();
             self.hub.fan_out();
             self.transmit();
             self.carry_out();
@@ -140,7 +146,9 @@ impl Shard {
         }
         self.metrics.sleeps.add(1);
         let now = self.clock.millis();
-        let timeout = self.hub.next_due().map(|due| Duration::from_millis(due.saturating_sub(now)));
+        let accept_after = Some(self.accept_after).filter(|after| *after > 0);
+        let due = self.hub.next_due().into_iter().chain(accept_after).min();
+        let timeout = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
         self.ring.wait(timeout);
         self.line.wake_up();
     }
@@ -196,7 +204,7 @@ impl Shard {
                     self.hub.writable(slot);
                 }
             }
-            Op::Shutdown => self.cancel_watches(slot),
+            Op::Shutdown | Op::Reset => self.cancel_watches(slot),
             Op::Install => self.installed(completion),
             Op::Pass => self.passed(completion),
             Op::Close => self.closed(slot),
@@ -294,9 +302,11 @@ impl Shard {
     // ---- sockets that come ---------------------------------------------------------------
 
     fn refill_accepts(&mut self) {
-        if self.draining {
+        let wanted = !self.draining && self.accepts < self.accepts_max;
+        if !wanted || (self.accept_after > 0 && self.clock.millis() < self.accept_after) {
             return;
         }
+        self.accept_after = 0;
         while self.accepts < self.accepts_max {
             let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
             let Some((slot, generation)) = self.hub.reserve() else { return };
@@ -310,7 +320,12 @@ impl Shard {
         let Token { generation, slot, .. } = completion.token;
         self.accepts -= 1;
         if completion.result < 0 {
-            return self.hub.free(slot);
+            if let Some(connection) = self.hub.connection(slot, generation) {
+                connection.phase = Phase::Ending;
+                connection.flags.set_unwatched(true);
+            }
+            self.accept_after = self.clock.millis() + ACCEPT_PAUSE;
+            return;
         }
         self.metrics.accepted.add(1);
         if self.draining {
@@ -450,8 +465,13 @@ impl Shard {
         }
         for slot in wanted.ends.drain(..) {
             let generation = self.hub.generation(slot);
-            self.operation(slot, generation);
-            self.ring.shutdown(generation, slot);
+            let Some(connection) = self.hub.connection(slot, generation) else { continue };
+            connection.operations += 1;
+            if connection.flags.reset() {
+                self.ring.reset(generation, slot);
+            } else {
+                self.ring.shutdown(generation, slot);
+            }
         }
         self.hub.wanted = wanted;
     }

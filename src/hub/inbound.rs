@@ -87,6 +87,7 @@ impl Hub {
             let step = match connection.phase {
                 Phase::Head => self.read_head(post, slot, rest),
                 Phase::Open | Phase::Connected => self.read_frame(post, slot, rest, inbound),
+                Phase::Closing if connection.flags.lingering() => Some(rest.len()),
                 Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
                 Phase::Leaving => break,
                 Phase::Reserved | Phase::Ending => Some(rest.len()),

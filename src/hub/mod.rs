@@ -45,7 +45,7 @@ const DEADLINES: usize = 256;
 /// Bytes of an outbox sent at once.
 const DRAIN_BYTES: usize = 256 * 1024;
 
-/// Milliseconds that a connection without room has for its request head.
+/// Milliseconds that a refused connection has for its request head, and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
 
 /// A ping as it goes over the wire: `{}` in a text frame.
@@ -357,10 +357,12 @@ impl Hub {
     pub fn refuse(&mut self, slot: u32, status: Status) {
         let connection = &mut self.connections[slot as usize];
         self.turn.preface(&mut connection.turn, slot, |out| {
-            out.extend_from_slice(status.response());
+            out.extend_from_slice(&status.response());
         });
-        connection.flags.set_end_when_flushed(true);
+        // Closing at once, with input unread, would reset the answer away.
+        connection.flags.set_lingering(true);
         self.begin_closing(slot);
+        self.set_deadline(slot, REFUSAL_TIME);
     }
 
     /// Closes a connection with a code.
