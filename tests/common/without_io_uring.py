@@ -31,7 +31,7 @@ def forbid():
         (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0),
     ]
     for step in steps:
-        if libc.prctl(*step) != 0:
+        if libc.prctl(*map(ctypes.c_ulong, step[:2]), *step[2:]) != 0:
             sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
 
 
