@@ -34,3 +34,7 @@ pub mod node;
 
 // Floor 5: the process.
 pub mod preflight;
+pub mod config;
+pub mod banner;
+pub mod control;
+pub mod server;

@@ -494,3 +494,155 @@ impl Locals {
         self.channels.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: u64 = 7;
+
+    /// A shard with one channel, and the head of each slot's subscription list.
+    struct Fixture {
+        locals: Locals,
+        heads: Vec<u32>,
+        name: Arc<str>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Fixture { locals: Locals::default(), heads: vec![NONE; 8], name: "c".into() }
+        }
+
+        fn join(&mut self, slot: u32) {
+            let head = &mut self.heads[slot as usize];
+            let (key, serial) = self.locals.begin(head, HASH, &self.name);
+            assert!(self.locals.awaits(key, serial));
+            self.locals.join(key, slot, Encoding::UniJson);
+            self.locals.answered(HASH, &self.name);
+        }
+
+        fn leave(&mut self, slot: u32) {
+            let head = &mut self.heads[slot as usize];
+            let key = *head;
+            assert!(self.locals.leave(head, key));
+        }
+
+        fn publish(&mut self, data: &str) {
+            self.locals.append(&Publication::new("c", HASH, data.as_bytes(), None));
+        }
+
+        /// Walks `quota` members; what each slot got, as the data of the publications.
+        fn step(&mut self, quota: usize) -> Vec<(u32, String)> {
+            let mut deliveries = Vec::new();
+            self.locals.step(quota, &mut deliveries);
+            deliveries
+                .iter()
+                .map(|delivery| {
+                    let range = delivery.start as usize..delivery.end as usize;
+                    let text = String::from_utf8_lossy(&self.locals.lap(delivery.lap)[range]);
+                    let digits =
+                        text.split("\"data\":").skip(1).filter_map(|rest| rest.chars().next());
+                    (delivery.slot, digits.collect())
+                })
+                .collect()
+        }
+
+        fn release(&mut self) -> usize {
+            let mut released = 0;
+            self.locals.release_idle(|_, _| {
+                released += 1;
+                true
+            });
+            released
+        }
+    }
+
+    fn given(expected: &[(u32, &str)]) -> Vec<(u32, String)> {
+        expected.iter().map(|(slot, data)| (*slot, (*data).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_lap_carries_what_was_published_before_it_and_the_next_one_the_rest() {
+        let mut fixture = Fixture::new();
+        (0..3).for_each(|slot| fixture.join(slot));
+        fixture.publish("1");
+        fixture.publish("2");
+        assert_eq!(fixture.step(2), given(&[(0, "12"), (1, "12")]));
+        fixture.publish("3");
+        fixture.publish("4");
+        assert_eq!(fixture.step(2), given(&[(2, "12")]));
+        assert_eq!(fixture.step(9), given(&[(0, "34"), (1, "34"), (2, "34")]));
+        assert!(!fixture.locals.has_open());
+        fixture.locals.end_turn();
+        assert_eq!(fixture.locals.backlog(), 0);
+    }
+
+    #[test]
+    fn a_joiner_gets_nothing_from_before_it_joined() {
+        let mut fixture = Fixture::new();
+        fixture.join(0);
+        fixture.publish("1");
+        fixture.join(1);
+        fixture.publish("2");
+        fixture.join(2);
+        assert_eq!(fixture.step(1), given(&[(0, "12")]));
+        fixture.publish("3");
+        fixture.join(3);
+        fixture.publish("4");
+        assert_eq!(fixture.step(9), given(&[(1, "2")]), "slot 2 came behind all of it");
+        let next = given(&[(0, "34"), (1, "34"), (2, "34"), (3, "4")]);
+        assert_eq!(fixture.step(9), next);
+    }
+
+    #[test]
+    fn a_leaver_gets_nothing_and_the_marks_of_joiners_stay_right() {
+        let mut fixture = Fixture::new();
+        (0..4).for_each(|slot| fixture.join(slot));
+        fixture.publish("1");
+        assert_eq!(fixture.step(1), given(&[(0, "1")]));
+        fixture.leave(1);
+        fixture.publish("2");
+        fixture.join(4);
+        fixture.publish("3");
+        fixture.leave(0);
+        fixture.join(5);
+        assert_eq!(fixture.step(9), given(&[(2, "1"), (3, "1")]));
+        fixture.leave(2);
+        assert_eq!(fixture.step(9), given(&[(3, "23"), (4, "3")]));
+        fixture.publish("4");
+        assert_eq!(fixture.step(9), given(&[(3, "4"), (4, "4"), (5, "4")]));
+    }
+
+    #[test]
+    fn a_channel_is_released_once_nobody_is_in_it_or_on_the_way() {
+        let mut fixture = Fixture::new();
+        fixture.join(0);
+        fixture.publish("1");
+        fixture.leave(0);
+        assert_eq!(fixture.release(), 0, "its lap is still open");
+        assert_eq!(fixture.step(9), given(&[]));
+        fixture.locals.end_turn();
+        assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
+        assert_eq!(fixture.locals.backlog(), 0);
+
+        let (key, serial) = fixture.locals.begin(&mut fixture.heads[1], HASH, &fixture.name);
+        assert!(fixture.locals.leave(&mut fixture.heads[1], key));
+        assert!(!fixture.locals.awaits(key, serial));
+        assert_eq!(fixture.release(), 0, "its answer is still to come");
+        fixture.locals.answered(HASH, "c");
+        assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_release_that_finds_no_room_is_tried_again_and_a_joiner_undoes_it() {
+        let mut fixture = Fixture::new();
+        fixture.join(0);
+        fixture.leave(0);
+        fixture.locals.release_idle(|_, _| false);
+        assert!(fixture.locals.has_idle());
+        fixture.join(1);
+        assert_eq!(fixture.release(), 0);
+        fixture.leave(1);
+        assert_eq!(fixture.release(), 1);
+    }
+}

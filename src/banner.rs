@@ -1,0 +1,161 @@
+//! The first screen of `drumline serve`: where it listens, what it can hold, how to try it.
+//!
+//! Owns nothing: facts in, text out.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What the first screen tells.
+#[derive(Clone, Debug)]
+pub struct Banner {
+    /// Public address.
+    pub address: SocketAddr,
+    /// Internal address, if there is one.
+    pub internal: Option<SocketAddr>,
+    /// Path of the WebSocket.
+    pub websocket: String,
+    /// Path of the API; `None` where there is none.
+    pub api: Option<String>,
+    /// Key of the API; empty where none is asked for.
+    pub key: String,
+    /// Whether the page is served.
+    pub page: bool,
+    /// The processor of each shard; `None` where it could not be pinned.
+    pub processors: Vec<Option<usize>>,
+    /// Connections that each shard has slots for.
+    pub slots: Vec<usize>,
+    /// Connections that the box can hold, what bounds them, and how that comes about.
+    pub bound: Option<(u64, String, String)>,
+    /// The configuration file; `None`: none, and the open defaults hold.
+    pub file: Option<String>,
+}
+
+/// The first screen.
+pub fn banner(facts: &Banner) -> String {
+    let mut text = format!("Drumline {}\n\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<12}{value}");
+    line("listens on", format!("{} (WebSocket at {})", facts.address, facts.websocket));
+    if let Some(internal) = facts.internal {
+        line("internal", format!("{internal} (API, metrics, health and page, here alone)"));
+    }
+    line("shards", shards(&facts.processors));
+    line("holds", holds(facts));
+    match &facts.file {
+        Some(file) => line("configured", format!("by {file}")),
+        None => line(
+            "configured",
+            "by nothing: everybody may connect, subscribe and publish, and the key below is this\n\
+             \x20             run's; `drumline genconfig --config drumline.toml` begins a closed one"
+                .to_owned(),
+        ),
+    }
+    let inner = url(facts.internal.unwrap_or(facts.address));
+    if let Some(api) = &facts.api {
+        _ = write!(text, "\n  publish:\n    {}\n", curl(&inner, api, &facts.key));
+    }
+    if facts.page {
+        _ = write!(text, "\n  page:\n    {inner}/\n");
+    }
+    text
+}
+
+/// The line that publishes.
+fn curl(url: &str, api: &str, key: &str) -> String {
+    let key = if key.is_empty() { String::new() } else { format!(" -H 'X-API-Key: {key}'") };
+    let body = r#"{"channel":"news","data":{"text":"hello"}}"#;
+    format!("curl{key} -d '{body}' {url}{api}/publish")
+}
+
+/// An address as one would open it on this machine.
+fn url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{address}")
+}
+
+fn shards(processors: &[Option<usize>]) -> String {
+    let mut cores: Vec<usize> = processors.iter().flatten().copied().collect();
+    cores.sort_unstable();
+    cores.dedup();
+    let loose = processors.iter().filter(|processor| processor.is_none()).count();
+    let mut text = format!("{} on cores {}", processors.len(), ranges(&cores));
+    if loose > 0 {
+        _ = write!(text, ", {loose} of them not pinned");
+    }
+    text
+}
+
+/// `0-3,5` for 0, 1, 2, 3 and 5.
+fn ranges(sorted: &[usize]) -> String {
+    let runs = sorted.chunk_by(|one, next| one + 1 == *next);
+    let run = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [only] => only.to_string(),
+        [] => String::new(),
+    };
+    runs.map(run).collect::<Vec<_>>().join(",")
+}
+
+fn holds(facts: &Banner) -> String {
+    let slots: u64 = facts.slots.iter().map(|slots| *slots as u64).sum();
+    match &facts.bound {
+        Some((bound, name, because)) if *bound < slots => {
+            format!("{bound} connections, limited by {name}: {because}")
+        }
+        _ => format!("{slots} connections, limited by the slots of the shards"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Banner {
+        Banner {
+            address: "0.0.0.0:8000".parse().unwrap(),
+            internal: None,
+            websocket: "/connection/websocket".into(),
+            api: Some("/api".into()),
+            key: "abc".into(),
+            page: true,
+            processors: vec![Some(0), Some(1), Some(3)],
+            slots: vec![1000; 3],
+            bound: Some((500, "memory".into(), "2 MiB".into())),
+            file: None,
+        }
+    }
+
+    #[test]
+    fn the_first_screen_says_where_how_many_and_how() {
+        let text = banner(&facts());
+        let check = |part: &str| assert!(text.contains(part), "{part}\n{text}");
+        check("0.0.0.0:8000 (WebSocket at /connection/websocket)");
+        check("3 on cores 0-1,3\n");
+        check("500 connections, limited by memory: 2 MiB\n");
+        check("everybody may connect");
+        check("-H 'X-API-Key: abc' -d '{\"channel\":\"news\"");
+        check("http://127.0.0.1:8000/api/publish\n");
+        check("    http://127.0.0.1:8000/\n");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_told() {
+        let text = banner(&Banner {
+            internal: Some("[::]:9000".parse().unwrap()),
+            key: String::new(),
+            page: false,
+            processors: vec![Some(2), None],
+            bound: None,
+            file: Some("drumline.toml".into()),
+            ..facts()
+        });
+        assert!(!text.contains("X-API-Key") && !text.contains("page:"), "{text}");
+        assert!(text.contains("http://[::1]:9000/api/publish"), "{text}");
+        assert!(text.contains("2 on cores 2, 1 of them not pinned"), "{text}");
+        assert!(text.contains("3000 connections") && text.contains("by drumline.toml"), "{text}");
+    }
+}

@@ -1,0 +1,95 @@
+//! Metrics in Prometheus' text format: what the shards count, and the process as a whole.
+//!
+//! Owns nothing but the time of the start. Never asks a shard: it reads what they write anyhow.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+
+use crate::config::Config;
+use crate::control::link::Link;
+use crate::metrics::{Kind, Metrics};
+
+/// The metrics' route.
+pub fn router(config: &Config, link: &Arc<Link>) -> Router {
+    if !config.prometheus.enabled {
+        return Router::new();
+    }
+    let (link, started) = (link.clone(), Instant::now());
+    let serve = move || async move {
+        let text = format!("{}{}", shards(link.metrics()), process(started));
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    };
+    Router::new().route(&config.prometheus.handler_prefix, get(serve))
+}
+
+/// Every counter of every shard.
+fn shards(metrics: &[Arc<Metrics>]) -> String {
+    let lists: Vec<_> = metrics.iter().map(|metrics| metrics.list()).collect();
+    let mut text = String::new();
+    for at in 0..lists.first().map_or(0, Vec::len) {
+        let (name, meaning, kind, _) = lists[0][at];
+        let (suffix, kind) = match kind {
+            Kind::Total => ("_total", "counter"),
+            Kind::Gauge => ("", "gauge"),
+        };
+        head(&mut text, &format!("drumline_{name}{suffix}"), meaning, kind);
+        for (shard, list) in lists.iter().enumerate() {
+            _ = writeln!(text, "drumline_{name}{suffix}{{shard=\"{shard}\"}} {}", list[at].3);
+        }
+    }
+    text
+}
+
+fn head(text: &mut String, name: &str, meaning: &str, kind: &str) {
+    _ = write!(text, "# HELP {name} {meaning}\n# TYPE {name} {kind}\n");
+}
+
+/// The process: memory, descriptors, time, build.
+fn process(started: Instant) -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+            .map(|kib| kib * 1024)
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").map(|found| found.count() as u64).ok();
+    let gauges = [
+        ("process_resident_memory_bytes", "Memory held, in bytes.", bytes("VmRSS:")),
+        ("drumline_anonymous_memory_bytes", "Of it not backed by files.", bytes("RssAnon:")),
+        ("process_open_fds", "Open descriptors, those of the rings left out.", descriptors),
+        ("drumline_uptime_seconds", "Time since the start.", Some(started.elapsed().as_secs())),
+    ];
+    let mut text = String::new();
+    for (name, meaning, value) in gauges {
+        if let Some(value) = value {
+            head(&mut text, name, meaning, "gauge");
+            _ = writeln!(text, "{name} {value}");
+        }
+    }
+    head(&mut text, "drumline_build_info", "The version that runs.", "gauge");
+    _ = writeln!(text, "drumline_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_its_head_and_its_shards() {
+        let metrics = [Arc::new(Metrics::default()), Arc::new(Metrics::default())];
+        metrics[1].accepted.add(7);
+        let text = shards(&metrics);
+        let expected = "# HELP drumline_accepted_total Sockets accepted.\n\
+            # TYPE drumline_accepted_total counter\n\
+            drumline_accepted_total{shard=\"0\"} 0\ndrumline_accepted_total{shard=\"1\"} 7\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("\ndrumline_clients{shard=\"0\"} 0\n"));
+        assert!(process(Instant::now()).contains("\nprocess_resident_memory_bytes "));
+    }
+}

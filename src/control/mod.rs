@@ -1,0 +1,165 @@
+//! The control plane: everything of a node that is not a push connection, on tokio.
+//!
+//! Owns the HTTP side (API, page, metrics, health), signals and the way out. Never touches a
+//! connection of a shard: it speaks to shards by the bus alone. The invariant: whatever comes
+//! here, the data plane never waits for it.
+
+pub mod api;
+pub mod handover;
+pub mod link;
+pub mod metrics;
+pub mod page;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::bus::Bus;
+use crate::channels::Names;
+use crate::config::Config;
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::sys;
+
+use self::handover::Door;
+use self::link::Link;
+
+/// Between two looks at whether connections are drained.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// How long requests that are being answered may take once everything else is down.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The control plane of a node, ready to run.
+pub struct Control {
+    config: Arc<Config>,
+    link: Arc<Link>,
+    internal: Option<TcpListener>,
+}
+
+impl Control {
+    /// The control plane of the node of `bus`. The bus's bell for it must call
+    /// `bell.notify_one()`. Fails where the internal port cannot be listened on.
+    pub fn new(
+        config: Arc<Config>,
+        bus: Arc<Bus>,
+        names: Names,
+        metrics: Arc<[Arc<Metrics>]>,
+        bell: Arc<Notify>,
+    ) -> io::Result<Self> {
+        let internal = match internal_address(&config) {
+            Some(address) => {
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                Some(listener)
+            }
+            None => None,
+        };
+        Ok(Control { config, link: Arc::new(Link::new(bus, names, metrics, bell)), internal })
+    }
+
+    /// Where the internal port is, if there is one.
+    pub fn internal_address(&self) -> Option<SocketAddr> {
+        self.internal.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until a signal ends it and every connection is drained or has had its time. A
+    /// second signal ends the process at once.
+    pub async fn run(self) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (stop, stopped) = watch::channel(());
+        let Control { config, link, internal } = self;
+        let inner = inner_router(&config, &link);
+        let public = if internal.is_some() { Router::new() } else { inner.clone() };
+        let public = handover::with_push_paths(public, &config, &link);
+        let door = Door::new(public, stopped.clone());
+        let dispatcher = {
+            let (link, door) = (link.clone(), door.clone());
+            tokio::spawn(async move { link.dispatch(|socket| door.let_in(socket)).await })
+        };
+        if let Some(listener) = internal {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(listen(listener, Door::new(inner, stopped)));
+        }
+        any(&mut terminate, &mut interrupt).await;
+        tokio::spawn(async move {
+            any(&mut terminate, &mut interrupt).await;
+            std::process::exit(1);
+        });
+        drain(&config, &link).await;
+        drop(stop);
+        // The door's connections hold the other end of the watch: gone when all are answered.
+        let _ = tokio::time::timeout(LAST_ANSWERS, door.closed()).await;
+        dispatcher.abort();
+        Ok(())
+    }
+}
+
+/// Where the internal port is, if there is one.
+fn internal_address(config: &Config) -> Option<SocketAddr> {
+    let server = &config.http_server;
+    let text = match server.internal_address.as_str() {
+        "" => &server.address,
+        _ => &server.internal_address,
+    };
+    (server.internal_port != 0)
+        .then(|| sys::listen_address(text, server.internal_port).ok())
+        .flatten()
+}
+
+/// What is served on the internal port, or else on the public one.
+fn inner_router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
+    let router =
+        api::router(config, link).merge(metrics::router(config, link)).merge(page::router(config));
+    if config.health.enabled {
+        let path = config.health.handler_prefix.as_str();
+        router.route(path, axum::routing::get(health))
+    } else {
+        router
+    }
+}
+
+async fn health() -> impl axum::response::IntoResponse {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
+}
+
+async fn any(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+async fn listen(listener: tokio::net::TcpListener, door: Door) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => door.serve(socket, Vec::new()),
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// Tells every shard to close its connections and waits until they have.
+async fn drain(config: &Config, link: &Link) {
+    let end = Instant::now() + config.shutdown.timeout.0;
+    for shard in link.shards() {
+        let mut message = Message::Drain(config.shutdown.spread.millis());
+        while let Err(refused) = link.tell(shard, message).await {
+            message = refused;
+            if Instant::now() >= end {
+                return;
+            }
+        }
+    }
+    while link.sum(|metrics| metrics.sockets.get()) > 0 && Instant::now() < end {
+        sleep(DRAIN_LOOK).await;
+    }
+}

@@ -1,0 +1,145 @@
+//! The process that serves: shards, control plane, first screen, the way out.
+//!
+//! Owns the order of starting and ending. Never serves a request itself. The invariant: either
+//! all of it runs, or nothing does and the error names cause and cure.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::banner::{Banner, banner};
+use crate::config::{self, Loaded};
+use crate::control::Control;
+use crate::message::RANKS;
+use crate::node::{Node, Plan};
+use crate::preflight::{self, MAX_SHARDS, Report, Request};
+use crate::sys;
+
+/// Connections that a node is laid out for where nothing says otherwise.
+pub const CONNECTIONS: u64 = 1_000_000;
+
+/// Why the server cannot start, or had to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fatal {
+    /// One sentence.
+    pub cause: String,
+    /// One line.
+    pub cure: String,
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  cure: {}", self.cause, self.cure)
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+impl From<config::Error> for Fatal {
+    fn from(error: config::Error) -> Self {
+        Fatal { cause: error.cause, cure: error.cure }
+    }
+}
+
+/// `cause; cure` or `cause: cure` taken apart.
+fn fatal(text: &str) -> Fatal {
+    let (cause, cure) = text
+        .split_once("; ")
+        .or_else(|| text.rsplit_once(": "))
+        .unwrap_or((text, "see `drumline check`"));
+    Fatal { cause: cause.to_owned(), cure: cure.to_owned() }
+}
+
+/// Serves until a signal ends it.
+pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
+    let Loaded { config, file, warnings } = loaded;
+    for warning in &warnings {
+        eprintln!("drumline: {warning}");
+    }
+    let _ = sys::raise_open_files();
+    let server = &config.http_server;
+    let address = sys::listen_address(&server.address, server.port).map_err(|text| fatal(&text))?;
+    let request = Request { shards: config.shards, port: server.port, connections: CONNECTIONS };
+    let report = preflight::survey(&request);
+    report.verdict().map_err(|refused| {
+        let text = refused.to_string();
+        let (cause, cure) = text.split_once(": ").unwrap_or((&text, ""));
+        Fatal { cause: cause.to_owned(), cure: cure.to_owned() }
+    })?;
+    if sys::port_in_use(address).unwrap_or(false) {
+        return Err(Fatal {
+            cause: format!("{address} is taken"),
+            cure: format!("ss -ltnp 'sport = :{}' shows by whom", server.port),
+        });
+    }
+    let slots = slots(&report, config.engine.slots_per_shard);
+    let plan = Plan {
+        address,
+        listener: config.listener_options(),
+        inboxes: [config.engine.inbox; RANKS],
+        settings: config.hub_settings(0),
+        slots: slots.clone(),
+    };
+    let bell = Arc::new(Notify::new());
+    let rung = bell.clone();
+    let node =
+        Node::start(plan, Box::new(move || rung.notify_one())).map_err(|text| fatal(&text))?;
+    let config = Arc::new(config);
+    let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
+    let control = Control::new(config.clone(), bus, node.names, metrics, bell);
+    let control = control.map_err(|error| internal_refused(&config, &error))?;
+    let runtime = runtime(config.engine.control_threads).map_err(|error| Fatal {
+        cause: format!("no runtime for the control plane: {error}"),
+        cure: "raise the limit on threads and descriptors".into(),
+    })?;
+    let facts = Banner {
+        address,
+        internal: control.internal_address(),
+        websocket: config.websocket.handler_prefix.clone(),
+        api: (!config.http_api.disabled).then(|| config.http_api.handler_prefix.clone()),
+        key: if config.http_api.insecure { String::new() } else { config.http_api.key.clone() },
+        page: config.page.enabled,
+        processors: node.processors.clone(),
+        slots,
+        bound: report
+            .bounds()
+            .into_iter()
+            .next()
+            .map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
+        file: file.map(|file| file.display().to_string()),
+    };
+    print!("{}", banner(&facts));
+    runtime.block_on(control.run()).map_err(|error| Fatal {
+        cause: format!("the control plane cannot run: {error}"),
+        cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
+    })
+}
+
+fn internal_refused(config: &config::Config, error: &std::io::Error) -> Fatal {
+    let port = config.http_server.internal_port;
+    Fatal {
+        cause: format!("http_server.internal_port {port} cannot be listened on: {error}"),
+        cure: format!("ss -ltnp 'sport = :{port}' shows by whom it is taken; or another port"),
+    }
+}
+
+fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().thread_name("control").build()
+}
+
+/// Slots of each shard: as configured, or as many as each ring may have and the node needs.
+fn slots(report: &Report, configured: usize) -> Vec<usize> {
+    let shards = report.request.shards.clamp(1, MAX_SHARDS - 1);
+    let table = report.facts.nofile.map_or(1024, |(_, hard)| preflight::ring_slots(hard));
+    let wanted = CONNECTIONS * 112 / 100 / shards as u64;
+    let each = if configured > 0 { configured } else { wanted.max(1024) as usize };
+    vec![each.min(table as usize); shards]
+}
