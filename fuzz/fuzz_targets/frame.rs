@@ -1,0 +1,53 @@
+//! A client's frames, arriving in whatever pieces: never a panic, and the pieces do not matter.
+#![no_main]
+
+use drumline::frame::{Event, Fragments, Violation, decode, write_message, write_pong};
+use libfuzzer_sys::fuzz_target;
+
+const LIMIT: usize = 4096;
+
+/// What a connection makes of `bytes` that come `piece` at a time: everything it was told.
+fn told(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>) {
+    let (mut waiting, mut fragments) = (Vec::new(), Fragments::default());
+    let mut log = Vec::new();
+    for piece in bytes.chunks(piece) {
+        waiting.extend_from_slice(piece);
+        loop {
+            // A violation may be seen before the frame is whole, but never changes its kind.
+            let used = match decode(&mut waiting, &mut fragments, LIMIT) {
+                Ok(None) => break,
+                Ok(Some((used, event))) => {
+                    note(&event, &mut log);
+                    used
+                }
+                Err(violation) => return (log, Some(violation)),
+            };
+            assert!(used > 0 && used <= waiting.len());
+            waiting.drain(..used);
+        }
+    }
+    (log, None)
+}
+
+fn note(event: &Event<'_>, log: &mut Vec<u8>) {
+    match event {
+        Event::Message(kind, payload) => {
+            assert!(payload.len() <= LIMIT);
+            write_message(*kind, payload, log);
+        }
+        Event::Ping(payload) => {
+            assert!(payload.len() <= 125);
+            write_pong(payload, log);
+        }
+        Event::Fragment => log.push(b'f'),
+        Event::Pong => log.push(b'p'),
+        Event::Close(code) => log.extend_from_slice(format!("c{code:?}").as_bytes()),
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&piece, bytes)) = input.split_first() else { return };
+    let whole = told(bytes, usize::MAX);
+    let cut = told(bytes, usize::from(piece).max(1));
+    assert_eq!(whole, cut);
+});

@@ -1,0 +1,383 @@
+//! What the wire tests share: the real binary on a free port, and a client that sees every byte.
+//!
+//! Owns the server's process and ends it by its id. Every wait has an end. The invariant: nothing
+//! here uses the engine's own code for frames, so that it checks what it is told, not itself.
+
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before a test calls it lost.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const WEBSOCKET: &str = "/connection/websocket";
+pub const UNI_WEBSOCKET: &str = "/connection/uni_websocket";
+
+/// The binary under test: the one that cargo built, or the one named by DRUMLINE.
+pub fn binary() -> PathBuf {
+    std::env::var_os("DRUMLINE").map_or_else(|| env!("CARGO_BIN_EXE_drumline").into(), Into::into)
+}
+
+/// A port that nobody uses, below those that the kernel gives to clients.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + ((std::process::id() * 131 + nth) % 18_000) as u16;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// Waits until `done` says something.
+pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    pub internal: u16,
+}
+
+impl Server {
+    /// Insecure, two small shards, and the flags given.
+    pub fn start(flags: &[&str]) -> Server {
+        let mut all = vec!["--client.insecure"];
+        if !flags.contains(&"--shards") {
+            all.extend(["--shards", "2"]);
+        }
+        if !flags.contains(&"--engine.slots_per_shard") {
+            all.extend(["--engine.slots_per_shard", "500"]);
+        }
+        all.extend(flags);
+        Server::with(&all)
+    }
+
+    /// The flags given and no others, except for the ports.
+    pub fn with(flags: &[&str]) -> Server {
+        let (port, internal) = (free_port(), free_port());
+        let child = Command::new(binary())
+            .arg("serve")
+            .args(["--http_server.port", &port.to_string()])
+            .args(["--http_server.internal_port", &internal.to_string()])
+            .args(flags)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let mut server = Server { child, port, internal };
+        wait_for("the server to listen", || {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("the server ended at once: {status}, flags {flags:?}");
+            }
+            TcpStream::connect(server.internal_address()).ok()
+        });
+        server.settle();
+        server
+    }
+
+    /// Waits until no socket of a client is held, and returns the number of slots taken then:
+    /// those that wait for a socket.
+    pub fn settle(&self) -> u64 {
+        let mut last = u64::MAX;
+        wait_for("the number of sockets to settle", || {
+            let now = self.metric("drumline_sockets");
+            std::thread::sleep(Duration::from_millis(30));
+            (std::mem::replace(&mut last, now) == now).then_some(now)
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    fn internal_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.internal))
+    }
+
+    /// The sum of a metric over all shards.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.internal_address()).expect("the internal port");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("metrics are text");
+        let values: Vec<f64> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .map(|rest| rest.rsplit(' ').next().unwrap().parse().expect("a number"))
+            .collect();
+        assert!(!values.is_empty(), "no metric {name} in:\n{text}");
+        values.iter().sum::<f64>() as u64
+    }
+
+    /// Waits until a metric says so.
+    pub fn wait_metric(&self, name: &str, mut accept: impl FnMut(u64) -> bool) -> u64 {
+        let mut last = 0;
+        wait_for(name, || {
+            last = self.metric(name);
+            accept(last).then_some(last)
+        })
+    }
+
+    pub fn signal_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the server runs");
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        wait_for("the server to end", || child.try_wait().unwrap())
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A request head for an upgrade of `path`.
+pub fn upgrade_request(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+/// A masked frame, as a client sends it.
+pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        medium @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// One end of a connection, byte for byte.
+pub struct Client {
+    pub stream: TcpStream,
+    bytes: Vec<u8>,
+    texts: std::collections::VecDeque<String>,
+}
+
+impl Client {
+    /// A TCP connection without a word said.
+    pub fn dial(server: &Server) -> Client {
+        Client::over(TcpStream::connect(server.address()).expect("the server takes connections"))
+    }
+
+    pub fn over(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, bytes: Vec::new(), texts: Default::default() }
+    }
+
+    /// Switched to a path's transport.
+    pub fn open(server: &Server, path: &str) -> Client {
+        let mut client = Client::dial(server);
+        client.send_raw(upgrade_request(path).as_bytes());
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    /// Connected as a client of the bidirectional protocol; its connect command had id 1.
+    pub fn connected(server: &Server) -> Client {
+        let mut client = Client::open(server, WEBSOCKET);
+        client.send("{\"id\":1,\"connect\":{}}");
+        let reply = client.text();
+        assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":\""), "{reply}");
+        client
+    }
+
+    /// Connected and subscribed to a channel; that command had id 2.
+    pub fn subscribed(server: &Server, channel: &str) -> Client {
+        let mut client = Client::connected(server);
+        client.send(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"));
+        assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
+        client
+    }
+
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server takes bytes");
+    }
+
+    /// Sends a text frame.
+    pub fn send(&mut self, text: &str) {
+        self.send_raw(&client_frame(0x81, text.as_bytes()));
+    }
+
+    fn fill(&mut self) -> std::io::Result<usize> {
+        let mut chunk = [0; 16 * 1024];
+        let count = self.stream.read(&mut chunk)?;
+        self.bytes.extend_from_slice(&chunk[..count]);
+        Ok(count)
+    }
+
+    /// A response head, its empty line included.
+    pub fn read_head(&mut self) -> String {
+        loop {
+            if let Some(at) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                let rest = self.bytes.split_off(at + 4);
+                let head = std::mem::replace(&mut self.bytes, rest);
+                return String::from_utf8(head).expect("a head is text");
+            }
+            let count = self.fill().expect("a response head in time");
+            assert!(count > 0, "closed within a head: {:?}", String::from_utf8_lossy(&self.bytes));
+        }
+    }
+
+    /// A response's body of a known length.
+    pub fn read_body(&mut self, head: &str) -> String {
+        let length: usize = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no content-length in {head}"));
+        while self.bytes.len() < length {
+            assert!(self.fill().expect("a body in time") > 0, "closed within a body");
+        }
+        let rest = self.bytes.split_off(length);
+        String::from_utf8(std::mem::replace(&mut self.bytes, rest)).expect("a body of text")
+    }
+
+    /// One frame as it came: its first byte and its payload. `None`: the connection has ended.
+    pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            if let Some((start, length)) = server_header(&self.bytes)
+                && self.bytes.len() >= start + length
+            {
+                let rest = self.bytes.split_off(start + length);
+                let mut frame = std::mem::replace(&mut self.bytes, rest);
+                return Some((frame[0], frame.split_off(start)));
+            }
+            match self.fill() {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no frame in time: {error}"),
+            }
+        }
+    }
+
+    /// The next reply or push.
+    pub fn text(&mut self) -> String {
+        loop {
+            if let Some(text) = self.texts.pop_front() {
+                return text;
+            }
+            match self.frame() {
+                Some((0x81, payload)) => {
+                    let text = String::from_utf8(payload).expect("text is UTF-8");
+                    self.texts.extend(text.split('\n').map(str::to_owned));
+                }
+                other => panic!("not a text frame: {other:?}"),
+            }
+        }
+    }
+
+    /// Sends a command and returns the next text.
+    pub fn ask(&mut self, command: &str) -> String {
+        self.send(command);
+        self.text()
+    }
+
+    /// Reads on to the close frame, which must come, answers it and sees the end.
+    pub fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.frame() {
+                Some((0x88, payload)) => {
+                    let code = u16::from_be_bytes(*payload.first_chunk().expect("a close code"));
+                    let reason = String::from_utf8(payload[2..].to_vec()).expect("UTF-8");
+                    // The server may have closed already, and then needs no answer.
+                    let _ = self.stream.write_all(&client_frame(0x88, &payload[..2]));
+                    assert!(self.frame().is_none(), "nothing follows a close frame");
+                    return (code, reason);
+                }
+                Some(_) => {}
+                None => panic!("ended without a close frame"),
+            }
+        }
+    }
+
+    /// Reads to the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        loop {
+            match self.fill() {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("no end in time: {error}"),
+            }
+        }
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Whether the connection still answers: a WebSocket ping comes back.
+    pub fn is_alive(&mut self) -> bool {
+        if self.stream.write_all(&client_frame(0x89, b"alive?")).is_err() {
+            return false;
+        }
+        loop {
+            match self.frame() {
+                Some((0x8a, payload)) if payload == b"alive?" => return true,
+                Some((0x88, _)) | None => return false,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Ends the connection with a reset and no goodbye.
+    pub fn vanish(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// Where the payload of a server's frame starts and how long it is. Server frames are unmasked.
+fn server_header(bytes: &[u8]) -> Option<(usize, usize)> {
+    let second = *bytes.get(1)?;
+    assert_eq!(second & 0x80, 0, "a server must not mask");
+    match second {
+        126 => Some((4, u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?).into())),
+        127 => Some((10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize)),
+        short => Some((2, short.into())),
+    }
+}

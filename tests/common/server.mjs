@@ -1,0 +1,84 @@
+// The real server for the tests in JavaScript: on a free port, ended by its own process handle.
+
+import { spawn } from "node:child_process";
+import { createServer } from "node:net";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const binary =
+  process.env.DRUMLINE ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/drumline`;
+
+export const KEY = "a-key-for-tests";
+
+/** Rejects when `promise` takes longer than it may. */
+export function within(milliseconds, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited in vain for: ${what}`)), milliseconds);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** A port that nobody uses, below those that the kernel gives to clients. */
+export async function freePort() {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 2000);
+    const probe = createServer();
+    const free = await new Promise((resolve) => {
+      probe.once("error", () => resolve(false));
+      probe.listen(port, "0.0.0.0", () => probe.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
+}
+
+export class Server {
+  constructor(port) {
+    this.port = port;
+    this.base = `http://127.0.0.1:${port}`;
+    this.websocket = `ws://127.0.0.1:${port}/connection/websocket`;
+  }
+
+  async start(flags = []) {
+    const all = ["serve", "--http_server.port", this.port, "--shards", "2", "--client.insecure"];
+    all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500", ...flags);
+    this.child = spawn(binary, all.map(String), { stdio: ["ignore", "ignore", "inherit"] });
+    this.ended = new Promise((resolve) => {
+      this.child.once("error", (error) => resolve(error.message));
+      this.child.once("exit", (code, signal) => resolve(code ?? signal));
+    });
+    this.ended.then((how) => { this.how = how; });
+    for (let tries = 0; tries < 200; tries++) {
+      if (this.how !== undefined) throw new Error(`the server ended at once: ${this.how}`);
+      const answer = await fetch(`${this.base}/health`).catch(() => undefined);
+      if (answer?.ok) return this;
+      await sleep(100);
+    }
+    throw new Error("the server does not answer");
+  }
+
+  /** SIGTERM; resolves to the exit code. */
+  async stop() {
+    this.child.kill("SIGTERM");
+    return within(30_000, "the server's end", this.ended);
+  }
+
+  kill() {
+    this.child?.kill("SIGKILL");
+  }
+
+  async api(method, body) {
+    const answer = await fetch(`${this.base}/api/${method}`, {
+      method: "POST",
+      headers: { "X-API-Key": KEY, "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(10_000),
+    });
+    if (answer.status !== 200) throw new Error(`${method}: HTTP ${answer.status}`);
+    const parsed = await answer.json();
+    if (parsed.error) throw new Error(`${method}: ${JSON.stringify(parsed.error)}`);
+    return parsed.result;
+  }
+}

@@ -1,0 +1,237 @@
+//! Style is a test: what the compiler does not ask of these files, this does.
+//!
+//! Reads the repository's own files. Each rule lists all its offences at once.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+const COLUMNS_MAX: usize = 100;
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 800;
+
+struct File {
+    /// Relative to the repository.
+    name: String,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn walk(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    const SKIPPED: [&str; 4] = ["target", "node_modules", "corpus-work", "artifacts"];
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && !SKIPPED.contains(&name) {
+            walk(&path, extension, found);
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+}
+
+fn files(folders: &[&str], extension: &str) -> Vec<File> {
+    let mut paths = Vec::new();
+    for folder in folders {
+        walk(&root().join(folder), extension, &mut paths);
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| File {
+            name: path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(),
+            text: fs::read_to_string(&path).unwrap(),
+        })
+        .collect()
+}
+
+fn rust_files() -> Vec<File> {
+    files(&["src", "tests", "bench-harness", "fuzz"], "rs")
+}
+
+fn report(rule: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
+}
+
+/// A file without its tests: everything before its `#[cfg(test)]` module, or
+/// `#[cfg(all(test, ...))]`.
+fn without_tests(text: &str) -> &str {
+    let starts = ["\n#[cfg(test)]\nmod ", "\n#[cfg(all(test"];
+    let end = starts.iter().filter_map(|start| text.find(start)).min();
+    &text[..end.unwrap_or(text.len())]
+}
+
+#[test]
+fn a_module_imports_only_from_those_above_it() {
+    let list = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let modules: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ").or(line.strip_prefix("mod ")))
+        .filter_map(|rest| rest.strip_suffix(';'))
+        .collect();
+    let rank = |name: &str| modules.iter().position(|module| *module == name);
+    let mut offences = Vec::new();
+    for file in files(&["src"], "rs") {
+        let path = file.name.strip_prefix("src/").unwrap();
+        let own = path.split(['/', '.']).next().unwrap();
+        let Some(own_rank) = rank(own) else { continue };
+        for (number, line) in without_tests(&file.text).lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for name in imported(line) {
+                if rank(name).is_some_and(|rank| rank > own_rank) {
+                    let at = number + 1;
+                    offences.push(format!("{}:{at}: {own} uses {name}, below it", file.name));
+                }
+            }
+        }
+    }
+    report("src/lib.rs lists the modules from the ground up", &offences);
+}
+
+/// The top modules that a line names as `crate::name` or `crate::{name, ...}`.
+fn imported(line: &str) -> Vec<&str> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    line.match_indices("crate::")
+        .flat_map(|(at, found)| {
+            let rest = &line[at + found.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => group.split(',').collect(),
+                None => vec![rest],
+            }
+        })
+        .map(|item| item.trim())
+        .map(|item| item.split(|letter| !is_name(letter)).next().unwrap_or_default())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let offences: Vec<_> = rust_files()
+        .into_iter()
+        .filter(|file| {
+            let mut lines = file.text.lines();
+            !lines.find(|line| !line.starts_with("#!")).unwrap_or_default().starts_with("//! ")
+        })
+        .map(|file| file.name)
+        .collect();
+    report("every .rs opens with `//!`", &offences);
+}
+
+#[test]
+fn every_unsafe_has_its_reason() {
+    let mut offences = Vec::new();
+    for file in rust_files() {
+        let lines: Vec<&str> = file.text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let begins = ["unsafe {", "unsafe impl", "unsafe fn"]
+                .iter()
+                .any(|word| code.contains(word) && !code.contains('"'));
+            let reasons = &lines[number.saturating_sub(8)..=number];
+            let reason = reasons.iter().any(|line| line.contains("SAFETY") || line.contains("# Safety"));
+            if begins && !reason {
+                offences.push(format!("{}:{}", file.name, number + 1));
+            }
+        }
+    }
+    report("a SAFETY reason stands at every `unsafe`", &offences);
+}
+
+#[test]
+fn nothing_is_unwrapped_outside_tests() {
+    let needle = [".unw", "rap()"].concat();
+    let mut offences = Vec::new();
+    for file in files(&["src", "bench-harness/src"], "rs") {
+        for (number, line) in without_tests(&file.text).lines().enumerate() {
+            if line.contains(&needle) && !line.trim_start().starts_with("//") {
+                offences.push(format!("{}:{}", file.name, number + 1));
+            }
+        }
+    }
+    report("no unwrap outside tests", &offences);
+}
+
+#[test]
+fn lines_functions_and_files_are_short() {
+    let mut offences = Vec::new();
+    for file in rust_files() {
+        let count = without_tests(&file.text).lines().count();
+        if count > FILE_LINES_MAX {
+            offences.push(format!("{}: {count} lines", file.name));
+        }
+        let mut opened: Option<(usize, String)> = None;
+        for (number, line) in file.text.lines().enumerate() {
+            // One string that cannot be broken may be longer; rustfmt breaks all else.
+            if line.chars().count() > COLUMNS_MAX && !is_one_string(line) {
+                offences.push(format!("{}:{}: over {COLUMNS_MAX} columns", file.name, number + 1));
+            }
+            if let Some((start, end)) = &opened {
+                if line == end {
+                    if number - start > FUNCTION_LINES_MAX {
+                        let length = number - start + 1;
+                        offences.push(format!("{}:{}: {length} lines", file.name, start + 1));
+                    }
+                    opened = None;
+                }
+            } else if starts_function(line) {
+                let indent = line.len() - line.trim_start().len();
+                opened = Some((number, format!("{}}}", " ".repeat(indent))));
+            }
+        }
+    }
+    report("lines, functions and files are short", &offences);
+}
+
+fn is_one_string(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with(['"', 'r', 'b', '\\']) || line.matches('"').count() >= 2
+}
+
+fn starts_function(line: &str) -> bool {
+    let mut words = line.trim_start();
+    for word in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
+        words = words.strip_prefix(word).unwrap_or(words);
+    }
+    words.starts_with("fn ") && !line.trim_end().ends_with([';', '}'])
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let words = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X"].concat()];
+    let mut all = rust_files();
+    all.extend(files(&["scripts", "tests"], "sh"));
+    all.extend(files(&["tests"], "mjs"));
+    all.extend(files(&["tests"], "py"));
+    let mut offences = Vec::new();
+    for file in all {
+        for (number, line) in file.text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word.as_str()) && !line.contains("mktemp")) {
+                offences.push(format!("{}:{}", file.name, number + 1));
+            }
+        }
+    }
+    report("nothing is left for later", &offences);
+}
+
+#[test]
+fn scripts_can_be_run() {
+    let mut paths = Vec::new();
+    walk(&root().join("scripts"), "sh", &mut paths);
+    walk(&root().join("tests"), "sh", &mut paths);
+    assert!(!paths.is_empty());
+    let offences: Vec<_> = paths
+        .iter()
+        .filter(|path| fs::metadata(path).unwrap().permissions().mode() & 0o111 == 0)
+        .map(|path| path.display().to_string())
+        .collect();
+    report("every script is executable", &offences);
+}

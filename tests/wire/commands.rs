@@ -1,0 +1,174 @@
+//! Commands and their replies, text for text.
+
+use crate::common::{Client, Server};
+
+fn subscribe(id: u32, channel: &str) -> String {
+    format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{channel}\"}}}}")
+}
+
+fn error(id: u32, code: u32, message: &str) -> String {
+    format!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}")
+}
+
+/// The texts of two pieces of work whose order is not promised.
+fn both(client: &mut Client) -> [String; 2] {
+    let mut texts = [client.text(), client.text()];
+    texts.sort();
+    texts
+}
+
+#[test]
+fn every_reply_is_exactly_this_text() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, crate::common::WEBSOCKET);
+    let connect = client.ask("{\"id\":1,\"connect\":{\"name\":\"test\",\"unknown\":[1]}}");
+    let (before, rest) = connect.split_at("{\"id\":1,\"connect\":{\"client\":\"".len());
+    let (client_id, after) = rest.split_at(36);
+    assert_eq!(before, "{\"id\":1,\"connect\":{\"client\":\"");
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!("\",\"version\":\"drumline {version}\",\"ping\":25,\"pong\":true}}}}");
+    assert_eq!(after, expected);
+    let shape: String = client_id.chars().map(|c| if c == '-' { '-' } else { 'x' }).collect();
+    assert_eq!(shape, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+
+    assert_eq!(client.ask(&subscribe(2, "room")), "{\"id\":2,\"subscribe\":{}}");
+    client.send("{\"id\":3,\"publish\":{\"channel\":\"room\",\"data\":{\"a\": [1, \"\\n\"]}}}");
+    assert_eq!(
+        both(&mut client),
+        [
+            "{\"id\":3,\"publish\":{}}",
+            "{\"push\":{\"channel\":\"room\",\"pub\":{\"data\":{\"a\": [1, \"\\n\"]}}}}",
+        ]
+    );
+    assert_eq!(
+        client.ask("{\"id\":4,\"unsubscribe\":{\"channel\":\"room\"}}"),
+        "{\"id\":4,\"unsubscribe\":{}}"
+    );
+    assert_eq!(
+        client.ask("{\"id\":5,\"publish\":{\"channel\":\"room\",\"data\":null}}"),
+        "{\"id\":5,\"publish\":{}}",
+        "and no push behind an unsubscribe"
+    );
+    assert_eq!(client.ask(&subscribe(6, "room")), "{\"id\":6,\"subscribe\":{}}");
+}
+
+#[test]
+fn a_newline_in_a_payload_does_not_reach_the_wire() {
+    let server = Server::start(&[]);
+    let mut client = Client::subscribed(&server, "room");
+    client.send("{\"id\":3,\"publish\":{\"channel\":\"room\",\"data\":{\n\"a\":\n1}}}");
+    assert_eq!(
+        both(&mut client)[1],
+        "{\"push\":{\"channel\":\"room\",\"pub\":{\"data\":{\"a\":1}}}}"
+    );
+}
+
+#[test]
+fn commands_of_one_frame_run_in_order() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, crate::common::WEBSOCKET);
+    let mut commands = vec!["{\"id\":1,\"connect\":{}}".to_owned()];
+    for nth in 0..60 {
+        commands.push(subscribe(nth * 2 + 2, &format!("c{nth}")));
+        commands
+            .push(format!("{{\"id\":{},\"unsubscribe\":{{\"channel\":\"c{nth}\"}}}}", nth * 2 + 3));
+    }
+    client.send(&(commands.join("\n") + "\n"));
+    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+    for nth in 0..60 {
+        assert_eq!(client.text(), format!("{{\"id\":{},\"subscribe\":{{}}}}", nth * 2 + 2));
+        assert_eq!(client.text(), format!("{{\"id\":{},\"unsubscribe\":{{}}}}", nth * 2 + 3));
+    }
+}
+
+#[test]
+fn a_publisher_is_heard_in_order_by_all_shards() {
+    let server = Server::start(&["--shards", "3"]);
+    let mut subscribers: Vec<_> = (0..12).map(|_| Client::subscribed(&server, "news")).collect();
+    let mut publisher = Client::connected(&server);
+    for nth in 0..200 {
+        publisher.send(&format!(
+            "{{\"id\":{},\"publish\":{{\"channel\":\"news\",\"data\":{nth}}}}}",
+            nth + 2
+        ));
+    }
+    for nth in 0..200 {
+        assert_eq!(publisher.text(), format!("{{\"id\":{},\"publish\":{{}}}}", nth + 2));
+    }
+    for subscriber in &mut subscribers {
+        for nth in 0..200 {
+            let expected = format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":{nth}}}}}}}");
+            assert_eq!(subscriber.text(), expected);
+        }
+    }
+}
+
+#[test]
+fn errors_leave_the_connection_open() {
+    let server = Server::start(&[]);
+    let mut client = Client::subscribed(&server, "a");
+    let mut check = |command: String, id, code, message| {
+        assert_eq!(client.ask(&command), error(id, code, message), "{command}");
+    };
+    check(subscribe(3, "nobody:knows"), 3, 102, "unknown channel");
+    check(subscribe(4, "a"), 4, 105, "already subscribed");
+    check(subscribe(5, &"n".repeat(256)), 5, 107, "bad request");
+    check(subscribe(6, "caf\u{e9}"), 6, 107, "bad request");
+    let publish = |id, rest| format!("{{\"id\":{id},\"publish\":{{{rest}}}}}");
+    check(publish(7, "\"channel\":\"a\""), 7, 107, "bad request");
+    check(publish(8, "\"channel\":\"no:such\",\"data\":1"), 8, 102, "unknown channel");
+    for (id, name) in [(9, "presence"), (10, "presence_stats"), (11, "history")] {
+        let command = format!("{{\"id\":{id},\"{name}\":{{\"channel\":\"a\"}}}}");
+        check(command, id, 108, "not available");
+    }
+    check("{\"id\":12,\"rpc\":{\"method\":\"m\",\"data\":{}}}".into(), 12, 108, "not available");
+    assert_eq!(client.ask(&subscribe(13, &"n".repeat(255))), "{\"id\":13,\"subscribe\":{}}");
+    assert_eq!(server.metric("drumline_errors_total"), 10);
+}
+
+#[test]
+fn the_129th_channel_is_too_many() {
+    let server = Server::start(&[]);
+    let mut client = Client::connected(&server);
+    for nth in 0..128 {
+        let id = nth + 2;
+        let reply = client.ask(&subscribe(id, &format!("channel-{nth}")));
+        assert_eq!(reply, format!("{{\"id\":{id},\"subscribe\":{{}}}}"));
+    }
+    assert_eq!(client.ask(&subscribe(200, "more")), error(200, 106, "limit exceeded"));
+    client.ask("{\"id\":201,\"unsubscribe\":{\"channel\":\"channel-5\"}}");
+    assert_eq!(client.ask(&subscribe(202, "more")), "{\"id\":202,\"subscribe\":{}}");
+}
+
+#[test]
+fn what_no_rule_allows_is_refused() {
+    let flags = ["--client.allow_anonymous_connect_without_token", "--shards", "1"];
+    let server = Server::with(&flags);
+    let mut client = Client::connected(&server);
+    let denied = |id| error(id, 103, "permission denied");
+    assert_eq!(client.ask(&subscribe(2, "a")), denied(2));
+    let publish = "{\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":1}}";
+    assert_eq!(client.ask(publish), denied(3));
+}
+
+#[test]
+fn an_independent_client_speaks_to_it() {
+    let server = Server::start(&[]);
+    let stream = std::net::TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
+    let url = format!("ws://127.0.0.1:{}/connection/websocket", server.port);
+    let (mut socket, response) = tungstenite::client(url, stream).unwrap();
+    assert_eq!(response.status(), 101);
+    socket.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"t\"}}".into()).unwrap();
+    assert!(socket.read().unwrap().to_text().unwrap().starts_with("{\"id\":1,\"connect\":{"));
+    assert_eq!(socket.read().unwrap().to_text().unwrap(), "{\"id\":2,\"subscribe\":{}}");
+    let mut publisher = Client::connected(&server);
+    publisher.ask("{\"id\":2,\"publish\":{\"channel\":\"t\",\"data\":\"hello\"}}");
+    assert_eq!(
+        socket.read().unwrap().to_text().unwrap(),
+        "{\"push\":{\"channel\":\"t\",\"pub\":{\"data\":\"hello\"}}}"
+    );
+    socket.close(None).unwrap();
+    assert!(matches!(socket.read(), Ok(tungstenite::Message::Close(_))));
+    server.wait_metric("drumline_clients", |clients| clients == 1);
+}

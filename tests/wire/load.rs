@@ -1,0 +1,158 @@
+//! Clients that ask for too much, or take too little, do not disturb the others.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::common::{Client, PATIENCE, Server, WEBSOCKET, upgrade_request};
+
+fn publish(id: usize, channel: &str, data: &str) -> String {
+    format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}")
+}
+
+/// A round trip of publications between two clients, which must not take long.
+fn others_are_well(server: &Server) {
+    let mut listener = Client::subscribed(server, "others");
+    let mut speaker = Client::connected(server);
+    let start = Instant::now();
+    for nth in 0..5 {
+        speaker.ask(&publish(nth + 2, "others", "1"));
+        assert_eq!(listener.text(), "{\"push\":{\"channel\":\"others\",\"pub\":{\"data\":1}}}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// A client whose kernel takes little and which subscribes and then reads nothing.
+fn slow_reader(server: &Server) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    let mut client = Client::over(TcpStream::from(socket));
+    client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    client.send("{\"id\":1,\"connect\":{}}");
+    client.text();
+    assert_eq!(
+        client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"flood\"}}"),
+        "{\"id\":2,\"subscribe\":{}}"
+    );
+    client
+}
+
+#[test]
+fn a_slow_reader_is_closed_and_learns_why() {
+    let server = Server::start(&["--client.queue_max_size", "200000"]);
+    let mut slow = slow_reader(&server);
+    let mut quick = Client::subscribed(&server, "flood");
+    let mut publisher = Client::connected(&server);
+    let data = format!("\"{}\"", "x".repeat(30_000));
+    let expected = format!("{{\"push\":{{\"channel\":\"flood\",\"pub\":{{\"data\":{data}}}}}}}");
+    let start = Instant::now();
+    let mut sent = 0;
+    while server.metric("drumline_slow_total") == 0 {
+        assert!(start.elapsed() < PATIENCE, "never too slow after {sent} publications");
+        publisher.ask(&publish(sent + 2, "flood", &data));
+        assert_eq!(quick.text(), expected);
+        sent += 1;
+    }
+    let mut whole = 0;
+    let close = loop {
+        match slow.frame().expect("a close frame before the end") {
+            (0x81, payload) => {
+                assert!(payload == expected.as_bytes(), "only whole frames");
+                whole += 1;
+            }
+            (first, payload) => break (first, payload),
+        }
+    };
+    assert_eq!(close, (0x88, [&3008u16.to_be_bytes()[..], b"slow"].concat()));
+    assert!(whole < sent, "{whole} of {sent}");
+    assert_eq!(server.metric("drumline_slow_total"), 1);
+    drop(slow);
+    server.wait_metric("drumline_outbox_bytes", |bytes| bytes == 0);
+    assert!(quick.is_alive());
+}
+
+#[test]
+fn a_reader_who_catches_up_gets_everything() {
+    let server = Server::start(&["--client.queue_max_size", "8000000"]);
+    let mut late = slow_reader(&server);
+    let mut publisher = Client::connected(&server);
+    let filler = "x".repeat(30_000);
+    for nth in 0..100 {
+        publisher.ask(&publish(nth + 2, "flood", &format!("\"{nth} {filler}\"")));
+    }
+    server.wait_metric("drumline_outboxes", |outboxes| outboxes == 1);
+    for nth in 0..100 {
+        let text = late.text();
+        let expected = format!("{{\"push\":{{\"channel\":\"flood\",\"pub\":{{\"data\":\"{nth} x");
+        assert!(text.starts_with(&expected), "{nth}: {}", &text[..60]);
+    }
+    assert!(late.is_alive());
+    server.wait_metric("drumline_outboxes", |outboxes| outboxes == 0);
+}
+
+#[test]
+fn deep_nesting_disturbs_nobody() {
+    let server = Server::start(&["--websocket.message_size_limit", "1000000"]);
+    let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+    for text in [
+        publish(2, "a", &deep("[", "]")),
+        publish(2, "a", &"[".repeat(400_000)),
+        format!("{{\"id\":2,\"unknown\":{}}}", deep("{\"a\":", "}")),
+        format!("{{\"id\":2,\"rpc\":{{\"data\":{}}}}}", deep("[", "]")),
+        deep("[", "]"),
+    ] {
+        let mut client = Client::connected(&server);
+        client.send(&text);
+        assert!(client.frame().is_some(), "some answer: a reply, an error or a close");
+        others_are_well(&server);
+    }
+}
+
+#[test]
+fn ten_thousand_commands_in_a_frame_are_answered_in_order_between_others() {
+    let server = Server::start(&[
+        "--websocket.message_size_limit",
+        "1000000",
+        "--client.queue_max_size",
+        "8000000",
+    ]);
+    let commands: Vec<String> = (2..10_002)
+        .map(|id| format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"a\"}}}}"))
+        .collect();
+    let mut greedy = Client::connected(&server);
+    greedy.send(&commands.join("\n"));
+    others_are_well(&server);
+    for id in 2..10_002 {
+        assert_eq!(greedy.text(), format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"));
+    }
+    assert!(greedy.is_alive());
+}
+
+#[test]
+fn a_message_may_be_longer_than_64_kib() {
+    let server = Server::start(&["--websocket.message_size_limit", "1000000"]);
+    let mut subscriber = Client::subscribed(&server, "big");
+    let mut publisher = Client::connected(&server);
+    for length in [65_400, 65_536, 70_000, 300_000] {
+        let data = format!("\"{}\"", "y".repeat(length));
+        assert_eq!(publisher.ask(&publish(9, "big", &data)), "{\"id\":9,\"publish\":{}}");
+        let expected = format!("{{\"push\":{{\"channel\":\"big\",\"pub\":{{\"data\":{data}}}}}}}");
+        assert!(subscriber.text() == expected, "{length}");
+        others_are_well(&server);
+    }
+}
+
+#[test]
+fn echo_gives_back_what_came() {
+    let server = Server::start(&["--engine.echo"]);
+    let mut client = Client::open(&server, "/echo");
+    for payload in [&b""[..], b"text", "caf\u{e9}".as_bytes()] {
+        client.send_raw(&crate::common::client_frame(0x81, payload));
+        assert_eq!(client.frame(), Some((0x81, payload.to_vec())));
+        client.send_raw(&crate::common::client_frame(0x82, payload));
+        assert_eq!(client.frame(), Some((0x82, payload.to_vec())));
+    }
+}

@@ -1,0 +1,16 @@
+//! The wire is the contract: the real binary over TCP, byte for byte.
+//!
+//! One file a subject; each test starts a server of its own and every wait has an end.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod closes;
+mod commands;
+mod heads;
+mod load;
+mod room;
+mod start;
+mod uni;

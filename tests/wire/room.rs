@@ -1,0 +1,99 @@
+//! Slots: none is lost, and a full node says so.
+
+use std::net::Shutdown;
+
+use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET, upgrade_request};
+
+#[test]
+fn whoever_goes_gives_its_slot_back() {
+    let server = Server::start(&[]);
+    let before = server.settle();
+    for round in 0..3 {
+        let mut clients = Vec::new();
+        for nth in 0..60 {
+            clients.push(match nth % 6 {
+                0 => Client::dial(&server),
+                1 => {
+                    let mut client = Client::dial(&server);
+                    client.send_raw(&upgrade_request(WEBSOCKET).as_bytes()[..40]);
+                    client
+                }
+                2 => Client::open(&server, WEBSOCKET),
+                3 => Client::connected(&server),
+                4 => {
+                    let mut client = Client::subscribed(&server, "a");
+                    client.send_raw(b"\x81\xfe");
+                    client
+                }
+                _ => Client::open(&server, UNI_WEBSOCKET),
+            });
+        }
+        server.wait_metric("drumline_sockets", |sockets| sockets >= before + 60);
+        server.wait_metric("drumline_clients", |count| count == 20);
+        let mut halves = Vec::new();
+        for (nth, client) in clients.into_iter().enumerate() {
+            match (nth + round) % 3 {
+                0 => client.vanish(),
+                1 => {
+                    client.stream.shutdown(Shutdown::Write).unwrap();
+                    halves.push(client);
+                }
+                _ => drop(client),
+            }
+        }
+        server.wait_metric("drumline_clients", |clients| clients == 0);
+        server.wait_metric("drumline_sockets", |sockets| sockets <= before);
+        server.wait_metric("drumline_subscriptions", |count| count == 0);
+        server.wait_metric("drumline_channels", |count| count == 0);
+    }
+}
+
+#[test]
+fn a_full_node_refuses_the_next_and_disturbs_nobody() {
+    let server = Server::start(&["--shards", "1", "--engine.slots_per_shard", "40"]);
+    let mut clients = Vec::new();
+    let refusal = loop {
+        assert!(clients.len() < 40, "more clients than slots");
+        let mut client = Client::dial(&server);
+        client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
+        let head = client.read_head();
+        if !head.starts_with("HTTP/1.1 101 ") {
+            break head;
+        }
+        client.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
+        client.text();
+        assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
+        clients.push(client);
+    };
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+    assert!(clients.len() >= 24, "only {} clients in 40 slots", clients.len());
+    for _ in 0..20 {
+        let mut client = Client::dial(&server);
+        client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
+        assert!(client.read_head().starts_with("HTTP/1.1 503 "));
+    }
+    assert!(server.metric("drumline_refused_total") >= 21);
+    clients[0].send("{\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":1}}");
+    for client in &mut clients[1..] {
+        assert_eq!(client.text(), "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}");
+    }
+    let full = clients.len() as u64;
+    clients.pop();
+    server.wait_metric("drumline_clients", |clients| clients == full - 1);
+    server.settle();
+    clients.push(Client::connected(&server));
+    assert!(clients.iter_mut().all(Client::is_alive));
+}
+
+#[test]
+fn a_full_shard_sends_its_guests_to_one_with_room() {
+    drumline::sys::raise_open_files().unwrap();
+    let server = Server::start(&["--shards", "2", "--engine.slots_per_shard", "100,1000"]);
+    let mut clients: Vec<_> = (0..900).map(|_| Client::connected(&server)).collect();
+    assert_eq!(server.metric("drumline_refused_total"), 0);
+    assert!(server.metric("drumline_relayed_total") > 200);
+    assert_eq!(server.metric("drumline_clients"), 900);
+    assert!(clients.iter_mut().all(Client::is_alive));
+    drop(clients);
+    server.wait_metric("drumline_clients", |clients| clients == 0);
+}

@@ -1,0 +1,76 @@
+//! Unidirectional clients over WebSocket: pushes only.
+
+use crate::common::{Client, Server, UNI_WEBSOCKET};
+
+fn check_connect(text: &str, subs: &str) {
+    let expected = format!(
+        "\",\"version\":\"drumline {}\",\"ping\":25{subs}}}}}",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(text.starts_with("{\"connect\":{\"client\":\""), "{text}");
+    assert!(text.ends_with(&expected), "{text}");
+}
+
+fn publish(server: &Server, channel: &str, data: &str) {
+    let mut publisher = Client::connected(server);
+    let command =
+        format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
+    assert_eq!(publisher.ask(&command), "{\"id\":2,\"publish\":{}}");
+}
+
+#[test]
+fn the_connect_request_may_stand_in_the_query() {
+    let server = Server::start(&[]);
+    let path = format!("{UNI_WEBSOCKET}?cf_connect=%7B%22subs%22%3A%7B%22news%22%3A%7B%7D%7D%7D");
+    let mut client = Client::open(&server, &path);
+    check_connect(&client.text(), ",\"subs\":{\"news\":{}}");
+    publish(&server, "news", "{\"n\":1}");
+    assert_eq!(client.text(), "{\"channel\":\"news\",\"pub\":{\"data\":{\"n\":1}}}");
+    client.send("whatever a client says later is ignored");
+    publish(&server, "news", "2");
+    assert_eq!(client.text(), "{\"channel\":\"news\",\"pub\":{\"data\":2}}");
+}
+
+#[test]
+fn or_be_the_first_frame() {
+    let server = Server::start(&[]);
+    let mut plain = Client::open(&server, UNI_WEBSOCKET);
+    plain.send("{}");
+    check_connect(&plain.text(), "");
+    let mut client = Client::open(&server, UNI_WEBSOCKET);
+    client.send("{\"subs\":{\"a\":{},\"b\":{}}}");
+    let text = client.text();
+    assert!(text.contains("\"a\":{}") && text.contains("\"b\":{}"), "{text}");
+    publish(&server, "b", "[]");
+    assert_eq!(client.text(), "{\"channel\":\"b\",\"pub\":{\"data\":[]}}");
+}
+
+#[test]
+fn it_is_told_why_it_ends() {
+    let mut server = Server::start(&["--shutdown.spread", "0s"]);
+    let mut client = Client::open(&server, UNI_WEBSOCKET);
+    client.send("no json");
+    assert_eq!(client.text(), "{\"disconnect\":{\"code\":3501,\"reason\":\"bad request\"}}");
+    assert_eq!(client.closed(), (3501, "bad request".into()));
+
+    let mut client = Client::open(&server, UNI_WEBSOCKET);
+    client.send("{}");
+    check_connect(&client.text(), "");
+    server.signal_stop();
+    assert_eq!(client.text(), "{\"disconnect\":{\"code\":3001,\"reason\":\"shutdown\"}}");
+    assert_eq!(client.closed(), (3001, "shutdown".into()));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn its_ping_is_one_of_the_application_and_one_of_websocket() {
+    let server =
+        Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
+    let mut client = Client::open(&server, UNI_WEBSOCKET);
+    client.send("{}");
+    client.text();
+    for _ in 0..2 {
+        assert_eq!(client.frame(), Some((0x81, b"{}".to_vec())));
+        assert_eq!(client.frame(), Some((0x89, Vec::new())));
+    }
+}
