@@ -800,7 +800,6 @@ impl Hub {
     /// Brings the gauges of the metrics up to date.
     pub fn measure(&self) {
         let metrics = &self.metrics;
-        metrics.sockets.set(self.connections.len() as u64);
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
         metrics.channels.set(self.homes.len() as u64);
         metrics.outboxes.set(self.outboxes.len() as u64);

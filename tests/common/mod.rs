@@ -270,7 +270,9 @@ impl Client {
     pub fn read_body(&mut self, head: &str) -> String {
         let length: usize = head
             .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok())
+            .find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+            })
             .unwrap_or_else(|| panic!("no content-length in {head}"));
         while self.bytes.len() < length {
             assert!(self.fill().expect("a body in time") > 0, "closed within a body");
