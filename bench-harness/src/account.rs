@@ -15,14 +15,7 @@ const TICK_NS: u64 = 10_000_000;
 /// Bytes in a page, as /proc/slabinfo and /proc/net/sockstat count them on x86-64 and most arm64.
 const PAGE_BYTES: u64 = 4096;
 /// The slab caches that a connection is made of.
-pub const SLABS: [&str; 6] = [
-    "TCP",
-    "TCPv6",
-    "filp",
-    "io_kiocb",
-    "sock_inode_cache",
-    "dentry",
-];
+pub const SLABS: [&str; 6] = ["TCP", "TCPv6", "filp", "io_kiocb", "sock_inode_cache", "dentry"];
 
 /// What a process and its descendants have used so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +54,7 @@ impl ProcessSample {
     /// Samples `pid` and all its living descendants.
     pub fn of_tree(pid: u32) -> Result<Self> {
         let pids = descendants(pid, &all_parents()?);
-        let mut sum = ProcessSample {
-            scheduled_ns: Some(0),
-            pss: Some(0),
-            ..Default::default()
-        };
+        let mut sum = ProcessSample { scheduled_ns: Some(0), pss: Some(0), ..Default::default() };
         for &one in &pids {
             match Self::of_one(one) {
                 Ok(sample) => sum.add(&sample),
@@ -89,9 +78,7 @@ impl ProcessSample {
             scheduled_ns: scheduled(pid),
             rss_anon: kib_field(&status, "RssAnon")
                 .with_context(|| format!("/proc/{pid}/status: no RssAnon"))?,
-            pss: read(pid, "smaps_rollup")
-                .ok()
-                .and_then(|text| kib_field(&text, "Pss")),
+            pss: read(pid, "smaps_rollup").ok().and_then(|text| kib_field(&text, "Pss")),
         })
     }
 
@@ -99,10 +86,7 @@ impl ProcessSample {
         self.pids.extend(&other.pids);
         self.user_ns += other.user_ns;
         self.system_ns += other.system_ns;
-        self.scheduled_ns = self
-            .scheduled_ns
-            .zip(other.scheduled_ns)
-            .map(|(a, b)| a + b);
+        self.scheduled_ns = self.scheduled_ns.zip(other.scheduled_ns).map(|(a, b)| a + b);
         self.rss_anon += other.rss_anon;
         self.pss = self.pss.zip(other.pss).map(|(a, b)| a + b);
     }
@@ -126,14 +110,9 @@ impl ProcessSample {
         Ok(ProcessDelta {
             user_ns,
             system_ns,
-            cpu_ns: exact
-                .filter(|exact| exact + slack >= ticks)
-                .unwrap_or(ticks),
+            cpu_ns: exact.filter(|exact| exact + slack >= ticks).unwrap_or(ticks),
             rss_anon: difference(self.rss_anon, before.rss_anon),
-            pss: self
-                .pss
-                .zip(before.pss)
-                .map(|(now, then)| difference(now, then)),
+            pss: self.pss.zip(before.pss).map(|(now, then)| difference(now, then)),
         })
     }
 }
@@ -141,10 +120,7 @@ impl ProcessSample {
 impl ProcessDelta {
     /// Processor time a delivered message, in ns.
     pub fn cpu_ns_per(&self, deliveries: u64) -> Result<f64> {
-        ensure!(
-            deliveries > 0,
-            "no deliveries to divide the processor time by"
-        );
+        ensure!(deliveries > 0, "no deliveries to divide the processor time by");
         Ok(self.cpu_ns as f64 / deliveries as f64)
     }
 
@@ -295,10 +271,7 @@ fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        let children = parents
-            .iter()
-            .filter(|(_, p)| *p == parent)
-            .map(|(pid, _)| *pid);
+        let children = parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid);
         let new: Vec<u32> = children.filter(|pid| !found.contains(pid)).collect();
         found.extend(new);
         next += 1;
@@ -316,23 +289,14 @@ struct Stat {
 
 /// /proc/PID/stat; the name in parentheses may itself hold spaces and parentheses.
 fn parse_stat(text: &str) -> Result<Stat> {
-    let (_, rest) = text
-        .rsplit_once(") ")
-        .context("stat: no name in parentheses")?;
+    let (_, rest) = text.rsplit_once(") ").context("stat: no name in parentheses")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |i: usize| -> Result<u64> {
-        let field = fields
-            .get(i)
-            .with_context(|| format!("stat: no field {}", i + 3))?;
-        field
-            .parse()
-            .with_context(|| format!("stat: field {} is {field}", i + 3))
+        let field = fields.get(i).with_context(|| format!("stat: no field {}", i + 3))?;
+        field.parse().with_context(|| format!("stat: field {} is {field}", i + 3))
     };
     Ok(Stat {
-        state: fields
-            .first()
-            .and_then(|f| f.chars().next())
-            .context("stat: no state")?,
+        state: fields.first().and_then(|f| f.chars().next()).context("stat: no state")?,
         parent: u32::try_from(number(1)?)?,
         user_ns: number(11)? * TICK_NS,
         system_ns: number(12)? * TICK_NS,
@@ -345,9 +309,7 @@ fn parse_schedstat(text: &str) -> Option<u64> {
 
 /// The bytes of a `Name:   123 kB` line.
 fn kib_field(text: &str, name: &str) -> Option<u64> {
-    let rest = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(rest.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
@@ -370,18 +332,13 @@ fn parse_sockstat(text: &str) -> Result<Sockstat> {
 
 /// The number behind `name` in the line that starts with `line:`.
 fn named_number(text: &str, line: &str, name: &str) -> Option<u64> {
-    let rest = text
-        .lines()
-        .find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
+    let rest = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
     let mut words = rest.split_whitespace().skip_while(|word| *word != name);
     words.nth(1)?.parse().ok()
 }
 
 fn parse_slabinfo(text: &str) -> Result<BTreeMap<String, Slab>> {
-    ensure!(
-        text.starts_with("slabinfo - version: 2."),
-        "slabinfo: not version 2"
-    );
+    ensure!(text.starts_with("slabinfo - version: 2."), "slabinfo: not version 2");
     let mut found = BTreeMap::new();
     for line in text.lines().skip(2) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -396,11 +353,7 @@ fn parse_slabinfo(text: &str) -> Result<BTreeMap<String, Slab>> {
         };
         found.insert(
             (*name).to_owned(),
-            Slab {
-                active,
-                objects,
-                bytes: slabs * pages * PAGE_BYTES,
-            },
+            Slab { active, objects, bytes: slabs * pages * PAGE_BYTES },
         );
     }
     Ok(found)
@@ -436,37 +389,21 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
     #[test]
     fn kernel_text() {
         let stat = parse_sockstat(SOCKSTAT).unwrap();
-        assert_eq!(
-            (stat.sockets, stat.tcp_in_use, stat.tcp_mem_pages),
-            (11, 1, 169)
-        );
+        assert_eq!((stat.sockets, stat.tcp_in_use, stat.tcp_mem_pages), (11, 1, 169));
         assert!(parse_sockstat("sockets: used 11\n").is_err());
         assert_eq!(named_number("TCP6: inuse 4\n", "TCP6", "inuse"), Some(4));
         let meminfo = "SReclaimable:     115296 kB\nSUnreclaim:        25676 kB\n";
         assert_eq!(kib_field(meminfo, "SUnreclaim"), Some(25_676 * 1024));
         assert_eq!(kib_field(meminfo, "SUn"), None);
-        assert_eq!(
-            kib_field("Pss_Anon: 3 kB\nPss:   523 kB\n", "Pss"),
-            Some(523 * 1024)
-        );
+        assert_eq!(kib_field("Pss_Anon: 3 kB\nPss:   523 kB\n", "Pss"), Some(523 * 1024));
         assert_eq!(parse_schedstat("6041378 187548 3\n"), Some(6_041_378));
     }
 
     #[test]
     fn slab_caches() {
         let slabs = parse_slabinfo(SLABINFO).unwrap();
-        assert_eq!(
-            slabs.keys().collect::<Vec<_>>(),
-            ["TCP", "TCPv6", "filp", "io_kiocb"]
-        );
-        assert_eq!(
-            slabs["TCP"],
-            Slab {
-                active: 20,
-                objects: 26,
-                bytes: 2 * 8 * 4096
-            }
-        );
+        assert_eq!(slabs.keys().collect::<Vec<_>>(), ["TCP", "TCPv6", "filp", "io_kiocb"]);
+        assert_eq!(slabs["TCP"], Slab { active: 20, objects: 26, bytes: 2 * 8 * 4096 });
         assert!(parse_slabinfo("").is_err());
         assert!(parse_slabinfo("slabinfo - version: 2.1\n#\nTCP 1 2 3\n").is_err());
     }
@@ -497,40 +434,21 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
         assert_eq!(cpu(sample(110, Some(1_200_000_000))), 2_000_000_000);
         assert_eq!(cpu(sample(110, Some(1))), 2_000_000_000);
         assert_eq!(cpu(sample(110, None)), 2_000_000_000);
-        let other = ProcessSample {
-            pids: vec![5, 6],
-            ..sample(110, None)
-        };
+        let other = ProcessSample { pids: vec![5, 6], ..sample(110, None) };
         assert!(other.since(&before).is_err());
     }
 
     #[test]
     fn arithmetic() {
-        let mut before = KernelSample {
-            s_unreclaim: 1_000,
-            tcp_mem_pages: 9,
-            ..Default::default()
-        };
-        let mut after = KernelSample {
-            s_unreclaim: 401_000,
-            tcp_mem_pages: 7,
-            ..Default::default()
-        };
+        let mut before =
+            KernelSample { s_unreclaim: 1_000, tcp_mem_pages: 9, ..Default::default() };
+        let mut after =
+            KernelSample { s_unreclaim: 401_000, tcp_mem_pages: 7, ..Default::default() };
         (before.s_reclaimable, after.s_reclaimable) = (5_000, 105_000);
-        after.slabs.insert(
-            "TCP".into(),
-            Slab {
-                active: 1,
-                objects: 1,
-                bytes: 9,
-            },
-        );
+        after.slabs.insert("TCP".into(), Slab { active: 1, objects: 1, bytes: 9 });
         let delta = after.since(&before);
         assert_eq!((delta.slab(), delta.tcp_mem), (500_000, -8192));
-        assert!(
-            delta.slabs.is_empty(),
-            "a cache seen only once has no growth"
-        );
+        assert!(delta.slabs.is_empty(), "a cache seen only once has no growth");
         assert_eq!(per_connection(delta.slab(), 100).unwrap(), 5_000.0);
         assert!(per_connection(1, 0).is_err());
         let delta = sample(50, None).since(&sample(0, None)).unwrap();

@@ -78,9 +78,7 @@ fn limit(value: Option<u64>) -> String {
 
 /// The present second in UTC, RFC 3339.
 fn now() -> String {
-    jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string()
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn read(path: &str) -> Result<String> {
@@ -88,17 +86,10 @@ fn read(path: &str) -> Result<String> {
 }
 
 fn git(args: &[&str]) -> Result<String> {
-    let output = Command::new("git")
-        .args(args)
-        .output()
-        .context("cannot run git")?;
+    let output = Command::new("git").args(args).output().context("cannot run git")?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "git {} failed (run inside the repository): {}",
-            args[0],
-            why.trim()
-        );
+        bail!("git {} failed (run inside the repository): {}", args[0], why.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -115,39 +106,27 @@ fn commit() -> Result<String> {
         ":(top,exclude)RESULTS.md",
         ":(top,exclude)bench-harness/results",
     ])?;
-    Ok(if changed.is_empty() {
-        head
-    } else {
-        format!("{head}-dirty")
-    })
+    Ok(if changed.is_empty() { head } else { format!("{head}-dirty") })
 }
 
 fn parse_cpu_model(cpuinfo: &str) -> Option<String> {
-    ["model name", "Model", "Hardware", "CPU part"]
-        .iter()
-        .find_map(|wanted| {
-            cpuinfo.lines().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                (key.trim() == *wanted).then(|| value.trim().to_owned())
-            })
+    ["model name", "Model", "Hardware", "CPU part"].iter().find_map(|wanted| {
+        cpuinfo.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == *wanted).then(|| value.trim().to_owned())
         })
+    })
 }
 
 fn parse_cores(cpuinfo: &str) -> Result<u32> {
-    let is_core = |line: &&str| {
-        line.split(':')
-            .next()
-            .is_some_and(|k| k.trim() == "processor")
-    };
+    let is_core = |line: &&str| line.split(':').next().is_some_and(|k| k.trim() == "processor");
     let cores = cpuinfo.lines().filter(is_core).count();
     ensure!(cores > 0, "/proc/cpuinfo names no processor");
     Ok(u32::try_from(cores)?)
 }
 
 fn parse_memory(meminfo: &str) -> Result<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     Ok(kib.context("/proc/meminfo has no MemTotal")? * 1024)
 }
@@ -160,10 +139,7 @@ fn parse_nofile(limits: &str) -> Result<(Option<u64>, Option<u64>)> {
     let mut words = rest.split_whitespace();
     let mut next = || match words.next() {
         Some("unlimited") => Ok(None),
-        Some(word) => word
-            .parse()
-            .map(Some)
-            .context("/proc/self/limits: not a number"),
+        Some(word) => word.parse().map(Some).context("/proc/self/limits: not a number"),
         None => bail!("/proc/self/limits: the line for open files is short"),
     };
     Ok((next()?, next()?))
@@ -173,11 +149,7 @@ fn parse_nofile(limits: &str) -> Result<(Option<u64>, Option<u64>)> {
 fn command_line(args: impl Iterator<Item = String>) -> String {
     let mut words = Vec::new();
     for (i, arg) in args.enumerate() {
-        let arg = if i == 0 {
-            arg.rsplit('/').next().unwrap_or_default().to_owned()
-        } else {
-            arg
-        };
+        let arg = if i == 0 { arg.rsplit('/').next().unwrap_or_default().to_owned() } else { arg };
         words.push(quote(arg));
     }
     words.join(" ")
@@ -208,15 +180,9 @@ Max open files            1024                 20000                files
 
     #[test]
     fn captured_text() {
-        assert_eq!(
-            parse_cpu_model(CPUINFO).unwrap(),
-            "Intel(R) Xeon(R) Processor @ 2.80GHz"
-        );
+        assert_eq!(parse_cpu_model(CPUINFO).unwrap(), "Intel(R) Xeon(R) Processor @ 2.80GHz");
         assert_eq!(parse_cores(CPUINFO).unwrap(), 2);
-        assert_eq!(
-            parse_memory("MemTotal:       24601988 kB\n").unwrap(),
-            24_601_988 * 1024
-        );
+        assert_eq!(parse_memory("MemTotal:       24601988 kB\n").unwrap(), 24_601_988 * 1024);
         assert_eq!(parse_nofile(LIMITS).unwrap(), (Some(1024), Some(20_000)));
         let unlimited = "Max open files            unlimited            unlimited  files\n";
         assert_eq!(parse_nofile(unlimited).unwrap(), (None, None));
@@ -238,21 +204,14 @@ Max open files            1024                 20000                files
             line(&["/x/y/drumline-bench", "idle", "--n=1000"]),
             "drumline-bench idle --n=1000"
         );
-        assert_eq!(
-            line(&["b", "two words", "it's", ""]),
-            r"b 'two words' 'it'\''s' ''"
-        );
+        assert_eq!(line(&["b", "two words", "it's", ""]), r"b 'two words' 'it'\''s' ''");
     }
 
     #[test]
     fn collected_here() {
         let here = Environment::collect().unwrap();
         assert_eq!(here.day().len(), 10);
-        assert!(
-            here.date.ends_with('Z') && here.date.len() == 20,
-            "{}",
-            here.date
-        );
+        assert!(here.date.ends_with('Z') && here.date.len() == 20, "{}", here.date);
         assert!(here.commit.len() >= 9);
         let text = serde_json::to_string(&here).unwrap();
         assert_eq!(serde_json::from_str::<Environment>(&text).unwrap(), here);

@@ -87,15 +87,8 @@ impl Run {
     /// Refuses a run that could not be told honestly.
     pub fn check(&self) -> Result<()> {
         let scenario = &self.scenario;
-        ensure!(
-            self.format == FORMAT,
-            "format {} instead of {FORMAT}",
-            self.format
-        );
-        ensure!(
-            is_name(scenario),
-            "\"{scenario}\" is no name for a scenario (a-z, 0-9 and -)"
-        );
+        ensure!(self.format == FORMAT, "format {} instead of {FORMAT}", self.format);
+        ensure!(is_name(scenario), "\"{scenario}\" is no name for a scenario (a-z, 0-9 and -)");
         rows::check(&self.rows).with_context(|| format!("scenario {scenario}"))?;
         for entry in &self.latency {
             let told = || format!("scenario {scenario}, series {}", entry.series);
@@ -127,18 +120,12 @@ impl Run {
         let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        ensure!(
-            names.len() == files.len(),
-            "two series share the name of their files"
-        );
+        ensure!(names.len() == files.len(), "two series share the name of their files");
         if !series.is_empty() {
             files.push((PLOT.to_owned(), self.plot(series)?.svg()?));
         }
         self.check()?;
-        files.push((
-            SUMMARY.to_owned(),
-            serde_json::to_string_pretty(self)? + "\n",
-        ));
+        files.push((SUMMARY.to_owned(), serde_json::to_string_pretty(self)? + "\n"));
         write_files(&dir, &files)?;
         Ok(dir)
     }
@@ -146,9 +133,7 @@ impl Run {
     /// The drawing of the run.
     fn plot(&self, series: &[(String, Recorder)]) -> Result<Plot> {
         let Environment { commit, kernel, .. } = &self.environment;
-        let lines = series
-            .iter()
-            .map(|(name, recorder)| Series::new(name, recorder));
+        let lines = series.iter().map(|(name, recorder)| Series::new(name, recorder));
         Ok(Plot {
             title: self.title.clone(),
             subtitle: format!("{}\ncommit {commit} · {kernel}", self.load),
@@ -171,9 +156,7 @@ fn latency_entry(name: &str, recorder: &Recorder) -> Result<Latency> {
     Ok(Latency {
         series: name.to_owned(),
         deliveries: recorder.deliveries,
-        percentiles: recorder
-            .percentiles()
-            .with_context(|| format!("series {name}"))?,
+        percentiles: recorder.percentiles().with_context(|| format!("series {name}"))?,
         hgrm: format!("{file}-us.hgrm"),
         hlog: format!("{file}.hlog"),
     })
@@ -195,11 +178,7 @@ fn file_name(series: &str) -> String {
         }
     }
     let trimmed = out.trim_matches(['-', '.']);
-    if trimmed.is_empty() {
-        "latency".to_owned()
-    } else {
-        trimmed.to_owned()
-    }
+    if trimmed.is_empty() { "latency".to_owned() } else { trimmed.to_owned() }
 }
 
 /// Replaces the directory's files. An old summary goes first, so a broken run leaves none.
@@ -236,11 +215,7 @@ fn hgrm(h: &Histogram<u64>, unit_ns: f64) -> String {
         }
         out.push('\n');
     }
-    let (mean, stdev, max) = (
-        h.mean() / unit_ns,
-        h.stdev() / unit_ns,
-        h.max() as f64 / unit_ns,
-    );
+    let (mean, stdev, max) = (h.mean() / unit_ns, h.stdev() / unit_ns, h.max() as f64 / unit_ns);
     let _ = write!(
         out,
         "#[Mean    = {mean:12.digits$}, StdDeviation   = {stdev:12.digits$}]\n\
@@ -312,35 +287,23 @@ pub(crate) mod tests {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            let tail = if x.is_multiple_of(1000) {
-                x % 48_000_000
-            } else {
-                x % 90_000
-            };
+            let tail = if x.is_multiple_of(1000) { x % 48_000_000 } else { x % 90_000 };
             let second = [0, 1, 2, 4][(i / 12_500) as usize];
             r.expect(1);
-            r.record(second * 1_000_000_000 + i, (40_000 + tail) * scale)
-                .unwrap();
+            r.record(second * 1_000_000_000 + i, (40_000 + tail) * scale).unwrap();
         }
         r
     }
 
     fn run() -> Run {
         let environment = environment("2026-11-22T10:00:00Z", "71965af00");
-        let mut run = Run::new(
-            "unicast",
-            "Unicast",
-            "1,000 connections, 10,000/s",
-            environment,
-        );
+        let mut run = Run::new("unicast", "Unicast", "1,000 connections, 10,000/s", environment);
         run.rows.push(Row::new("p99", 5.5e6, "ns").at_most(25e6));
         run
     }
 
     fn decode(text: &str) -> Histogram<u64> {
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .unwrap();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
         Deserializer::new().deserialize(&mut &bytes[..]).unwrap()
     }
 
@@ -348,11 +311,7 @@ pub(crate) mod tests {
     fn hlog_reads_back() {
         let r = recorder(1);
         let text = hlog(&r).unwrap();
-        assert!(
-            text.contains("\n#[Histogram log format version 1.3]\n"),
-            "{}",
-            &text[..300]
-        );
+        assert!(text.contains("\n#[Histogram log format version 1.3]\n"), "{}", &text[..300]);
         let mut sum = Histogram::<u64>::new(SIGNIFICANT_DIGITS).unwrap();
         let mut seconds = Vec::new();
         for entry in IntervalLogIterator::new(text.as_bytes()) {
@@ -368,10 +327,7 @@ pub(crate) mod tests {
                 }
             }
         }
-        assert_eq!(
-            seconds,
-            [(0, 12_500), (1, 12_500), (2, 12_500), (3, 0), (4, 12_500)]
-        );
+        assert_eq!(seconds, [(0, 12_500), (1, 12_500), (2, 12_500), (3, 0), (4, 12_500)]);
         let total = r.total().unwrap();
         assert_eq!((sum.len(), sum.max()), (total.len(), total.max()));
         assert_eq!(sum.value_at_quantile(0.999), total.value_at_quantile(0.999));
@@ -380,9 +336,7 @@ pub(crate) mod tests {
     #[test]
     fn hgrm_is_the_percentile_text() {
         let mut h = Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3).unwrap();
-        [1000, 1000, 2000, 3000]
-            .iter()
-            .for_each(|v| h.record(*v).unwrap());
+        [1000, 1000, 2000, 3000].iter().for_each(|v| h.record(*v).unwrap());
         let wanted = "       Value     Percentile TotalCount 1/(1-Percentile)
 
        1.000 0.000000000000          2           1.00
@@ -395,15 +349,11 @@ pub(crate) mod tests {
 ";
         let text = hgrm(&h, 1000.0);
         assert!(text.starts_with(wanted), "{text}");
-        assert!(
-            text.contains("\n       3.001 1.000000000000          4\n#[Mean    ="),
-            "{text}"
-        );
+        assert!(text.contains("\n       3.001 1.000000000000          4\n#[Mean    ="), "{text}");
         assert!(text.ends_with("SubBuckets     =         2048]\n"), "{text}");
         let rows = text.lines().skip(2).filter(|line| !line.starts_with('#'));
-        let values: Vec<f64> = rows
-            .map(|l| l.split_whitespace().next().unwrap().parse().unwrap())
-            .collect();
+        let values: Vec<f64> =
+            rows.map(|l| l.split_whitespace().next().unwrap().parse().unwrap()).collect();
         assert!(values.is_sorted());
     }
 
@@ -411,10 +361,8 @@ pub(crate) mod tests {
     fn a_run_is_written_and_read() {
         let root = tempfile::tempdir().unwrap();
         let mut run = run();
-        let series = [
-            ("Drumline, 10k/s".to_owned(), recorder(1)),
-            ("peer".to_owned(), recorder(3)),
-        ];
+        let series =
+            [("Drumline, 10k/s".to_owned(), recorder(1)), ("peer".to_owned(), recorder(3))];
         let dir = run.write(root.path(), &series).unwrap();
         assert!(dir.ends_with("2026-11-22-71965af00/unicast"));
         let mut names: Vec<_> = fs::read_dir(&dir)
@@ -422,20 +370,11 @@ pub(crate) mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        let wanted = [
-            "drumline-10k-s-us.hgrm",
-            "drumline-10k-s.hlog",
-            "peer-us.hgrm",
-            "peer.hlog",
-        ];
+        let wanted = ["drumline-10k-s-us.hgrm", "drumline-10k-s.hlog", "peer-us.hgrm", "peer.hlog"];
         assert_eq!(names[..4], wanted);
         assert_eq!(names[4..], [PLOT, SUMMARY]);
         assert_eq!(Run::read(&dir.join(SUMMARY)).unwrap(), run);
-        assert_eq!(
-            run.write(root.path(), &series).unwrap(),
-            dir,
-            "the same run again"
-        );
+        assert_eq!(run.write(root.path(), &series).unwrap(), dir, "the same run again");
     }
 
     #[test]
@@ -443,31 +382,11 @@ pub(crate) mod tests {
         let root = tempfile::tempdir().unwrap();
         let empty = Recorder::new(SystemTime::UNIX_EPOCH).unwrap();
         assert!(run().write(root.path(), &[("a".into(), empty)]).is_err());
-        let twins = [
-            ("a b".to_owned(), recorder(1)),
-            ("a-b".to_owned(), recorder(1)),
-        ];
+        let twins = [("a b".to_owned(), recorder(1)), ("a-b".to_owned(), recorder(1))];
         assert!(run().write(root.path(), &twins).is_err());
-        assert!(
-            Run {
-                rows: Vec::new(),
-                ..run()
-            }
-            .write(root.path(), &[])
-            .is_err()
-        );
-        assert!(
-            Run {
-                scenario: "../x".into(),
-                ..run()
-            }
-            .write(root.path(), &[])
-            .is_err()
-        );
-        assert!(
-            fs::read_dir(root.path()).unwrap().next().is_none(),
-            "nothing was written"
-        );
+        assert!(Run { rows: Vec::new(), ..run() }.write(root.path(), &[]).is_err());
+        assert!(Run { scenario: "../x".into(), ..run() }.write(root.path(), &[]).is_err());
+        assert!(fs::read_dir(root.path()).unwrap().next().is_none(), "nothing was written");
     }
 
     #[test]
@@ -477,10 +396,7 @@ pub(crate) mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, &text[..text.len() / 2]).unwrap();
         let error = format!("{:#}", Run::read(&path).unwrap_err());
-        assert!(
-            error.contains("summary.json is no complete summary"),
-            "{error}"
-        );
+        assert!(error.contains("summary.json is no complete summary"), "{error}");
         fs::write(&path, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
         assert!(format!("{:#}", Run::read(&path).unwrap_err()).contains("format 2"));
         let hollow = text.replace("\"rows\": [", "\"rows\": [], \"old\": [");

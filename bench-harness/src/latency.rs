@@ -112,22 +112,15 @@ impl Recorder {
         }
         // Zero has no place in a histogram of ns; nothing on a socket takes less than one.
         let latency_ns = latency_ns.max(1);
-        self.total
-            .record(latency_ns)
-            .context("latency out of range")?;
-        self.present
-            .record(latency_ns)
-            .context("latency out of range")?;
+        self.total.record(latency_ns).context("latency out of range")?;
+        self.present.record(latency_ns).context("latency out of range")?;
         self.deliveries.delivered += 1;
         Ok(())
     }
 
     /// Takes over everything `other` has recorded in the same run.
     pub fn merge(&mut self, mut other: Recorder) -> Result<()> {
-        ensure!(
-            self.started == other.started,
-            "recorders of different runs cannot be merged"
-        );
+        ensure!(self.started == other.started, "recorders of different runs cannot be merged");
         self.total.add(&other.total).context("merging latencies")?;
         self.close_second();
         other.close_second();
@@ -148,10 +141,7 @@ impl Recorder {
 
     /// The distribution of the whole run, in ns. An error if nothing was recorded.
     pub fn total(&self) -> Result<&Histogram<u64>> {
-        ensure!(
-            !self.total.is_empty(),
-            "no latencies were recorded: an empty run has no numbers"
-        );
+        ensure!(!self.total.is_empty(), "no latencies were recorded: an empty run has no numbers");
         Ok(&self.total)
     }
 
@@ -177,10 +167,7 @@ impl Recorder {
     pub fn seconds(&self) -> Result<Vec<(u64, Histogram<u64>)>> {
         let mut counts = self.past.clone();
         if !self.present.is_empty() {
-            counts
-                .entry(self.second)
-                .or_default()
-                .extend(sparse(&self.present));
+            counts.entry(self.second).or_default().extend(sparse(&self.present));
         }
         let (Some(&first), Some(&last)) = (counts.keys().next(), counts.keys().next_back()) else {
             return Ok(Vec::new());
@@ -214,9 +201,7 @@ fn histogram() -> Result<Histogram<u64>> {
 }
 
 fn sparse(h: &Histogram<u64>) -> Sparse {
-    h.iter_recorded()
-        .map(|step| (step.value_iterated_to(), step.count_at_value()))
-        .collect()
+    h.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
 }
 
 #[cfg(test)]
@@ -258,18 +243,10 @@ mod tests {
         b.deliveries.duplicates = 2;
         b.deliveries.out_of_order = 1;
         a.merge(b).unwrap();
-        let wanted = Deliveries {
-            expected: 4,
-            delivered: 4,
-            out_of_order: 1,
-            duplicates: 2,
-        };
+        let wanted = Deliveries { expected: 4, delivered: 4, out_of_order: 1, duplicates: 2 };
         assert_eq!(a.deliveries, wanted);
         let seconds = a.seconds().unwrap();
-        let counts: Vec<_> = seconds
-            .iter()
-            .map(|(s, h)| (*s, h.len(), h.max() / MS))
-            .collect();
+        let counts: Vec<_> = seconds.iter().map(|(s, h)| (*s, h.len(), h.max() / MS)).collect();
         assert_eq!(counts, [(0, 2, 5), (1, 0, 0), (2, 0, 0), (3, 2, 7)]);
         let mut sum = histogram().unwrap();
         seconds.iter().for_each(|(_, h)| sum.add(h).unwrap());
@@ -295,10 +272,7 @@ mod tests {
         assert_eq!(r.seconds().unwrap().len(), 1, "a clock that steps back");
         assert!(r.percentiles().is_err(), "more delivered than expected");
         r.expect(2);
-        assert!(
-            r.percentiles().unwrap().max >= 3_600 * SECOND_NS,
-            "an hour is kept"
-        );
+        assert!(r.percentiles().unwrap().max >= 3_600 * SECOND_NS, "an hour is kept");
         let later = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
         assert!(r.merge(Recorder::new(later).unwrap()).is_err());
     }

@@ -14,7 +14,15 @@ pub mod account;
 
 pub mod latency;
 
+pub mod clock;
+
+pub mod wire;
+
 pub mod progress;
+
+pub mod dense;
+
+pub mod limit;
 
 pub mod table;
 

@@ -19,9 +19,8 @@ const LOWER_HEIGHT: f64 = 170.0;
 const AXIS: f64 = 62.0;
 /// Characters of the subtitle and legend that fit a line at their font sizes.
 const SUBTITLE_CHARS: usize = 125;
-const COLOURS: [&str; 8] = [
-    "#0b62a4", "#d1495b", "#2e8b57", "#e08e0b", "#7b4ea3", "#159c9c", "#8c5a3c", "#5a5a5a",
-];
+const COLOURS: [&str; 8] =
+    ["#0b62a4", "#d1495b", "#2e8b57", "#e08e0b", "#7b4ea3", "#159c9c", "#8c5a3c", "#5a5a5a"];
 
 /// One line in each panel.
 #[derive(Debug, Clone)]
@@ -42,24 +41,15 @@ impl Series {
         let mut percentiles: Vec<(f64, f64)> = steps
             .filter(|step| step.quantile_iterated_to() < 1.0)
             .map(|step| {
-                (
-                    1.0 / (1.0 - step.quantile_iterated_to()),
-                    step.value_iterated_to() as f64,
-                )
+                (1.0 / (1.0 - step.quantile_iterated_to()), step.value_iterated_to() as f64)
             })
             .collect();
         let last = percentiles.last().map_or(1.0, |point| point.0);
         percentiles.push((last.max(total.len() as f64), total.max() as f64));
         let seconds = recorder.seconds()?;
         let worst = seconds.iter().filter(|(_, h)| !h.is_empty());
-        let worst = worst
-            .map(|(second, h)| (*second as f64, h.max() as f64))
-            .collect();
-        Ok(Series {
-            name: name.into(),
-            percentiles,
-            worst,
-        })
+        let worst = worst.map(|(second, h)| (*second as f64, h.max() as f64)).collect();
+        Ok(Series { name: name.into(), percentiles, worst })
     }
 }
 
@@ -82,36 +72,16 @@ impl Plot {
         let top = self.head(&mut svg);
         let y = Latency::over(self.series.iter().flat_map(|s| &s.percentiles));
         let x = Percentile::over(&self.series);
-        let upper = Panel {
-            top,
-            height: UPPER_HEIGHT,
-        };
+        let upper = Panel { top, height: UPPER_HEIGHT };
         upper.frame(&mut svg, &y, &x.ticks(), "percentile");
-        upper.lines(
-            &mut svg,
-            &y,
-            &self.series,
-            |s| &s.percentiles,
-            |v| x.at(v),
-            |_, _| false,
-        );
+        upper.lines(&mut svg, &y, &self.series, |s| &s.percentiles, |v| x.at(v), |_, _| false);
 
         let y = Latency::over(self.series.iter().flat_map(|s| &s.worst));
         let x = Seconds::over(&self.series);
-        let lower = Panel {
-            top: top + UPPER_HEIGHT + AXIS + 22.0,
-            height: LOWER_HEIGHT,
-        };
+        let lower = Panel { top: top + UPPER_HEIGHT + AXIS + 22.0, height: LOWER_HEIGHT };
         svg.text(LEFT, lower.top - 10.0, "worst of each second", "class='b'");
         lower.frame(&mut svg, &y, &x.ticks(), "seconds since the start");
-        lower.lines(
-            &mut svg,
-            &y,
-            &self.series,
-            |s| &s.worst,
-            |v| x.at(v),
-            |a, b| b - a > 1.0,
-        );
+        lower.lines(&mut svg, &y, &self.series, |s| &s.worst, |v| x.at(v), |a, b| b - a > 1.0);
         Ok(svg.finish(lower.top + LOWER_HEIGHT + AXIS))
     }
 
@@ -119,11 +89,7 @@ impl Plot {
     fn head(&self, svg: &mut Svg) -> f64 {
         svg.text(LEFT, 36.0, &self.title, "class='t'");
         let mut y = 40.0;
-        for line in self
-            .subtitle
-            .lines()
-            .flat_map(|line| wrap(line, SUBTITLE_CHARS))
-        {
+        for line in self.subtitle.lines().flat_map(|line| wrap(line, SUBTITLE_CHARS)) {
             y += 18.0;
             svg.text(LEFT, y, &line, "class='s'");
         }
@@ -161,12 +127,7 @@ impl Panel {
         for ns in &y.ticks {
             let at = self.y(y, *ns);
             svg.line((LEFT, at), (WIDTH - RIGHT, at), "#e3e6ea", 1.0);
-            svg.text(
-                LEFT - 8.0,
-                at + 4.0,
-                &milliseconds(*ns),
-                "text-anchor='end'",
-            );
+            svg.text(LEFT - 8.0, at + 4.0, &milliseconds(*ns), "text-anchor='end'");
         }
         for (at, label) in x_ticks {
             svg.line((*at, self.top), (*at, bottom), "#eef0f2", 1.0);
@@ -175,12 +136,7 @@ impl Panel {
         }
         svg.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "#8a9099", 1.0);
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-        svg.text(
-            middle,
-            bottom + 42.0,
-            x_name,
-            "class='s' text-anchor='middle'",
-        );
+        svg.text(middle, bottom + 42.0, x_name, "class='s' text-anchor='middle'");
         let unit = if y.log { "ms (log)" } else { "ms" };
         let attributes = format!(
             "class='s' text-anchor='middle' transform='rotate(-90 22 {0:.1})'",
@@ -201,10 +157,8 @@ impl Panel {
     ) {
         for (i, one) in series.iter().enumerate() {
             for run in points(one).chunk_by(|a, b| !gap(a.0, b.0)) {
-                let drawn: Vec<(f64, f64)> = run
-                    .iter()
-                    .map(|(px, ns)| (x(*px), self.y(y, *ns)))
-                    .collect();
+                let drawn: Vec<(f64, f64)> =
+                    run.iter().map(|(px, ns)| (x(*px), self.y(y, *ns))).collect();
                 svg.polyline(&drawn, colour(i));
             }
         }
@@ -229,23 +183,14 @@ impl Latency {
             (low.min(ns.max(1.0)), high.max(*ns))
         });
         let low = low.min(high);
-        if high / low > 100.0 {
-            Self::log(low, high)
-        } else {
-            Self::linear(high)
-        }
+        if high / low > 100.0 { Self::log(low, high) } else { Self::linear(high) }
     }
 
     fn linear(high: f64) -> Self {
         let step = round_step(high / 5.0, &[1.0, 2.0, 2.5, 5.0]);
         let count = (high / step).ceil().max(1.0);
         let ticks = (0..=count as u32).map(|i| f64::from(i) * step).collect();
-        Latency {
-            log: false,
-            low: 0.0,
-            high: count * step,
-            ticks,
-        }
+        Latency { log: false, low: 0.0, high: count * step, ticks }
     }
 
     fn log(low: f64, high: f64) -> Self {
@@ -256,20 +201,9 @@ impl Latency {
         let high = all.iter().copied().find(|t| *t >= high).unwrap_or(high);
         // Few decades leave room for 2 and 5 between the powers of ten.
         let room = high / low <= 2e3;
-        let ticks = all
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| room || i.is_multiple_of(3));
-        let ticks = ticks
-            .map(|(_, t)| *t)
-            .filter(|t| (low..=high).contains(t))
-            .collect();
-        Latency {
-            log: true,
-            low,
-            high,
-            ticks,
-        }
+        let ticks = all.iter().enumerate().filter(|(i, _)| room || i.is_multiple_of(3));
+        let ticks = ticks.map(|(_, t)| *t).filter(|t| (low..=high).contains(t)).collect();
+        Latency { log: true, low, high, ticks }
     }
 
     /// Where a latency stands between bottom (0) and top (1).
@@ -286,9 +220,7 @@ impl Latency {
 fn round_step(raw: f64, multiples: &[f64]) -> f64 {
     let power = 10f64.powf(raw.log10().floor());
     let mut steps = multiples.iter().map(|m| m * power);
-    steps
-        .find(|step| *step >= raw * 0.999)
-        .unwrap_or(10.0 * power)
+    steps.find(|step| *step >= raw * 0.999).unwrap_or(10.0 * power)
 }
 
 /// A tick of the latency axis, in ms.
@@ -310,9 +242,7 @@ struct Percentile {
 impl Percentile {
     fn over(series: &[Series]) -> Self {
         let last = series.iter().filter_map(|s| s.percentiles.last());
-        Percentile {
-            high: last.map(|p| p.0).fold(10.0, f64::max),
-        }
+        Percentile { high: last.map(|p| p.0).fold(10.0, f64::max) }
     }
 
     fn at(&self, x: f64) -> f64 {
@@ -348,10 +278,7 @@ impl Seconds {
         let all = series.iter().flat_map(|s| &s.worst).map(|p| p.0);
         let (low, high) = all.fold((f64::MAX, 0.0_f64), |(l, h), s| (l.min(s), h.max(s)));
         let low = low.min(high);
-        Seconds {
-            low,
-            high: high.max(low + 1.0),
-        }
+        Seconds { low, high: high.max(low + 1.0) }
     }
 
     fn at(&self, second: f64) -> f64 {
@@ -363,9 +290,7 @@ impl Seconds {
         let first = (self.low / step).ceil() as u64;
         let last = (self.high / step).floor() as u64;
         let label = |i: u64| i as f64 * step;
-        (first..=last)
-            .map(|i| (self.at(label(i)), crate::rows::number(label(i))))
-            .collect()
+        (first..=last).map(|i| (self.at(label(i)), crate::rows::number(label(i)))).collect()
     }
 }
 
@@ -397,14 +322,8 @@ struct Svg {
 
 impl Svg {
     fn text(&mut self, x: f64, y: f64, text: &str, attributes: &str) {
-        let text = text
-            .replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;");
-        let _ = writeln!(
-            self.body,
-            "<text x='{x:.1}' y='{y:.1}' {attributes}>{text}</text>"
-        );
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let _ = writeln!(self.body, "<text x='{x:.1}' y='{y:.1}' {attributes}>{text}</text>");
     }
 
     fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, width: f64) {
@@ -418,10 +337,7 @@ impl Svg {
 
     fn polyline(&mut self, points: &[(f64, f64)], colour: &str) {
         if let [(x, y)] = points {
-            let _ = writeln!(
-                self.body,
-                "<circle cx='{x:.1}' cy='{y:.1}' r='3' fill='{colour}'/>"
-            );
+            let _ = writeln!(self.body, "<circle cx='{x:.1}' cy='{y:.1}' r='3' fill='{colour}'/>");
             return;
         }
         let mut list = String::new();
@@ -456,11 +372,7 @@ mod tests {
     fn series(name: &str, worst: u64) -> Series {
         let mut r = Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
         for i in 0..20_000u64 {
-            let latency = if i % 5_000 == 77 {
-                worst
-            } else {
-                80_000 + i * 10
-            };
+            let latency = if i % 5_000 == 77 { worst } else { 80_000 + i * 10 };
             r.record(i * 1_000_000, latency).unwrap();
         }
         Series::new(name, &r).unwrap()
@@ -482,31 +394,15 @@ mod tests {
         assert!(!linear.log);
         assert_eq!(linear.ticks, [0.0, 1e7, 2e7, 3e7, 4e7, 5e7]);
         let log = Latency::over([(1.0, 80e3), (2.0, 42e6)].iter());
-        assert!(
-            log.log && log.low == 50e3 && log.high == 50e6,
-            "{} {}",
-            log.low,
-            log.high
-        );
+        assert!(log.log && log.low == 50e3 && log.high == 50e6, "{} {}", log.low, log.high);
         assert!((log.part(50e6) - 1.0).abs() < 1e-9 && log.part(50e3) == 0.0);
-        for (ns, text) in [
-            (5e4, "0.05"),
-            (1e7, "10"),
-            (0.0, "0"),
-            (1e3, "0.001"),
-            (2e10, "20,000"),
-        ] {
+        for (ns, text) in [(5e4, "0.05"), (1e7, "10"), (0.0, "0"), (1e3, "0.001"), (2e10, "20,000")]
+        {
             assert_eq!(milliseconds(ns), text);
         }
-        let labels: Vec<String> = Percentile { high: 1e6 }
-            .ticks()
-            .into_iter()
-            .map(|t| t.1)
-            .collect();
-        assert_eq!(
-            labels,
-            ["0%", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%"]
-        );
+        let labels: Vec<String> =
+            Percentile { high: 1e6 }.ticks().into_iter().map(|t| t.1).collect();
+        assert_eq!(labels, ["0%", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%"]);
         for (raw, step) in [(1.0, 1.0), (1.3, 2.0), (3.0, 5.0), (70.0, 100.0)] {
             assert_eq!(round_step(raw, &[1.0, 2.0, 5.0]), step);
         }
@@ -522,14 +418,7 @@ mod tests {
         let svg = plot.svg().unwrap();
         assert!(svg.contains("a &lt; b &amp; c") && svg.matches("<polyline").count() == 4);
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
-        assert!(
-            Plot {
-                series: Vec::new(),
-                ..plot
-            }
-            .svg()
-            .is_err()
-        );
+        assert!(Plot { series: Vec::new(), ..plot }.svg().is_err());
         let empty = Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
         assert!(Series::new("empty", &empty).is_err());
     }
@@ -539,13 +428,7 @@ mod tests {
         let mut r = Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
         r.record(0, 5).unwrap();
         let series = vec![Series::new("one", &r).unwrap()];
-        let svg = Plot {
-            title: String::new(),
-            subtitle: String::new(),
-            series,
-        }
-        .svg()
-        .unwrap();
+        let svg = Plot { title: String::new(), subtitle: String::new(), series }.svg().unwrap();
         assert!(svg.contains("<circle") && !svg.contains("NaN"));
     }
 

@@ -24,10 +24,7 @@ impl Progress {
     /// Progress of `what` (a plural noun) toward `total`; a bar on a terminal, lines elsewhere.
     pub fn new(what: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| bar(what, total));
-        Progress {
-            bar,
-            plain: RefCell::new(Plain::new(what, total, Instant::now())),
-        }
+        Progress { bar, plain: RefCell::new(Plain::new(what, total, Instant::now())) }
     }
 
     /// So many are done.
@@ -71,12 +68,7 @@ struct Plain {
 
 impl Plain {
     fn new(what: &str, total: u64, now: Instant) -> Self {
-        Plain {
-            what: what.to_owned(),
-            total,
-            started: now,
-            last: now,
-        }
+        Plain { what: what.to_owned(), total, started: now, last: now }
     }
 
     fn at(&mut self, now: Instant, done: u64) -> Option<String> {

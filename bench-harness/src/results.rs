@@ -43,18 +43,12 @@ fn find(results: &Path) -> Result<Vec<Found>> {
     for day in directories(results)? {
         for dir in directories(&day)? {
             let run = Run::read(&dir.join(SUMMARY))?;
-            let named = dir
-                .file_name()
-                .is_some_and(|name| name == run.scenario.as_str());
+            let named = dir.file_name().is_some_and(|name| name == run.scenario.as_str());
             ensure!(named, "{} holds a run of {}", dir.display(), run.scenario);
             found.push(Found { dir, run });
         }
     }
-    ensure!(
-        !found.is_empty(),
-        "no runs below {}: nothing to report",
-        results.display()
-    );
+    ensure!(!found.is_empty(), "no runs below {}: nothing to report", results.display());
     Ok(found)
 }
 
@@ -126,12 +120,7 @@ fn render(runs: &[Found], causes: &Causes, link: &dyn Fn(&Path) -> Option<String
     );
     targets(&mut out, runs);
     for found in runs {
-        scenario(
-            &mut out,
-            found,
-            causes.get(&found.run.scenario),
-            link(&found.dir),
-        );
+        scenario(&mut out, found, causes.get(&found.run.scenario), link(&found.dir));
     }
     out
 }
@@ -148,10 +137,7 @@ fn targets(out: &mut String, runs: &[Found]) {
         out.push_str("No scenario has a target.\n");
         return;
     }
-    let met = with_target
-        .iter()
-        .filter(|(_, row)| row.verdict() == Verdict::Met)
-        .count();
+    let met = with_target.iter().filter(|(_, row)| row.verdict() == Verdict::Met).count();
     let _ = writeln!(out, "{met} of {} met.\n", with_target.len());
     out.push_str("| scenario | what | measured | target | verdict |\n|---|---|--:|--:|---|\n");
     for (run, row) in with_target {
@@ -256,21 +242,12 @@ fn deliveries(out: &mut String, run: &Run) {
 }
 
 fn files(out: &mut String, run: &Run, dir: &str) {
-    let names = run
-        .latency
-        .iter()
-        .flat_map(|entry| [entry.hgrm.as_str(), entry.hlog.as_str()]);
-    let links: Vec<String> = std::iter::once(SUMMARY)
-        .chain(names)
-        .map(|n| format!("[{n}]({dir}/{n})"))
-        .collect();
+    let names = run.latency.iter().flat_map(|entry| [entry.hgrm.as_str(), entry.hlog.as_str()]);
+    let links: Vec<String> =
+        std::iter::once(SUMMARY).chain(names).map(|n| format!("[{n}]({dir}/{n})")).collect();
     let _ = writeln!(out, "- files: {}", links.join(", "));
     if !run.latency.is_empty() {
-        let _ = writeln!(
-            out,
-            "\n![{}]({dir}/{PLOT})",
-            run.title.replace(['[', ']'], "")
-        );
+        let _ = writeln!(out, "\n![{}]({dir}/{PLOT})", run.title.replace(['[', ']'], ""));
     }
 }
 
@@ -289,9 +266,7 @@ fn cell(text: &str) -> String {
 /// The anchor that GitHub gives to a heading.
 fn anchor(heading: &str) -> String {
     let lower = heading.to_lowercase();
-    let kept = lower
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    let kept = lower.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
@@ -305,10 +280,8 @@ mod tests {
         let load = "1,000 connections, nothing sent";
         let title = format!("{scenario}: in words");
         let mut run = Run::new(scenario, &title, load, environment(date, "71965af00"));
-        run.rows
-            .push(Row::new("memory a connection", measured, "bytes").at_most(200.0));
-        run.rows
-            .push(Row::new("connections", 1e6, "count").note("none | refused"));
+        run.rows.push(Row::new("memory a connection", measured, "bytes").at_most(200.0));
+        run.rows.push(Row::new("connections", 1e6, "count").note("none | refused"));
         run
     }
 
@@ -330,22 +303,13 @@ mod tests {
     fn latest_runs_newest_first() {
         let root = tempfile::tempdir().unwrap();
         let bench = root.path().join("bench");
-        run("idle", "2026-11-20T10:00:00Z", 999.0)
-            .write(&bench, &[])
-            .unwrap();
-        run("idle", "2026-11-21T10:00:00Z", 225.0)
-            .write(&bench, &one_series())
-            .unwrap();
-        run("storm", "2026-11-22T10:00:00Z", 150.0)
-            .write(&bench, &[])
-            .unwrap();
+        run("idle", "2026-11-20T10:00:00Z", 999.0).write(&bench, &[]).unwrap();
+        run("idle", "2026-11-21T10:00:00Z", 225.0).write(&bench, &one_series()).unwrap();
+        run("storm", "2026-11-22T10:00:00Z", 150.0).write(&bench, &[]).unwrap();
         let causes = "[idle]\n\"memory a connection\" = \"\"\"\nThe head buffer\nis kept.\"\"\"\n";
         fs::write(bench.join(CAUSES), causes).unwrap();
         let text = report(root.path()).unwrap();
-        let at = |part: &str| {
-            text.find(part)
-                .unwrap_or_else(|| panic!("{part} not in\n{text}"))
-        };
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} not in\n{text}"));
         assert!(at("1 of 2 met.") < at("## storm: in words"));
         assert!(at("## storm: in words") < at("## idle: in words"));
         assert!(!text.contains("999 bytes"));
@@ -365,14 +329,9 @@ mod tests {
     #[test]
     fn a_miss_without_a_reason_says_so() {
         let root = tempfile::tempdir().unwrap();
-        run("idle", "2026-11-21T10:00:00Z", 225.0)
-            .write(&root.path().join("bench"), &[])
-            .unwrap();
+        run("idle", "2026-11-21T10:00:00Z", 225.0).write(&root.path().join("bench"), &[]).unwrap();
         let text = report(root.path()).unwrap();
-        assert!(
-            text.contains("missed by 12.5%: not yet explained"),
-            "{text}"
-        );
+        assert!(text.contains("missed by 12.5%: not yet explained"), "{text}");
     }
 
     #[test]
@@ -386,9 +345,7 @@ mod tests {
         error("cannot list");
         fs::create_dir(&bench).unwrap();
         error("no runs below");
-        let dir = run("idle", "2026-11-21T10:00:00Z", 1.0)
-            .write(&bench, &[])
-            .unwrap();
+        let dir = run("idle", "2026-11-21T10:00:00Z", 1.0).write(&bench, &[]).unwrap();
         fs::write(bench.join(CAUSES), "[idle]\n\"memry\" = \"x\"\n").unwrap();
         error("[idle] \"memry\", which no run has");
         fs::write(bench.join(CAUSES), "[idle\n").unwrap();
@@ -404,9 +361,6 @@ mod tests {
 
     #[test]
     fn anchors() {
-        assert_eq!(
-            anchor("Idle: 1,000,000 sockets (plain)"),
-            "idle-1000000-sockets-plain"
-        );
+        assert_eq!(anchor("Idle: 1,000,000 sockets (plain)"), "idle-1000000-sockets-plain");
     }
 }

@@ -47,13 +47,7 @@ impl Row {
     /// A row without target and note.
     pub fn new(what: impl Into<String>, measured: f64, unit: impl Into<String>) -> Self {
         let (what, unit) = (what.into(), unit.into());
-        Row {
-            what,
-            measured,
-            unit,
-            target: None,
-            note: None,
-        }
+        Row { what, measured, unit, target: None, note: None }
     }
 
     /// The same row, met when measured at `limit` or below, in the row's unit.
@@ -77,11 +71,7 @@ impl Row {
     /// Refuses a row that could not be told honestly: no name, or a value that is no number.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.what.trim().is_empty(), "a row without a name");
-        ensure!(
-            self.measured.is_finite(),
-            "row \"{}\": measured value is no number",
-            self.what
-        );
+        ensure!(self.measured.is_finite(), "row \"{}\": measured value is no number", self.what);
         if let Some(Target::AtMost(v) | Target::AtLeast(v)) = self.target {
             ensure!(v.is_finite(), "row \"{}\": target is no number", self.what);
         }
@@ -164,19 +154,13 @@ pub fn number(v: f64) -> String {
     } else {
         three_digits(magnitude)
     };
-    if v < 0.0 && text != "0" {
-        format!("-{text}")
-    } else {
-        text
-    }
+    if v < 0.0 && text != "0" { format!("-{text}") } else { text }
 }
 
 /// Three significant digits of a positive number below 999.5.
 fn three_digits(v: f64) -> String {
     // log10 of the number as it will be rounded, so that 9.996 reads 10.0 and not 10.00.
-    let exponent = format!("{v:.2e}")
-        .split_once('e')
-        .and_then(|(_, e)| e.parse::<i32>().ok());
+    let exponent = format!("{v:.2e}").split_once('e').and_then(|(_, e)| e.parse::<i32>().ok());
     let decimals = usize::try_from(2 - exponent.unwrap_or(0)).unwrap_or(0);
     format!("{v:.decimals$}")
 }
@@ -260,20 +244,11 @@ mod tests {
         assert_eq!(row.verdict(), Verdict::NoTarget);
         assert_eq!(row.clone().at_most(225.0).verdict_text(), "met");
         assert_eq!(row.clone().at_most(200.0).verdict_text(), "missed by 12.5%");
-        assert_eq!(
-            row.clone().at_most(200.0).target_text(),
-            "at most 200 bytes"
-        );
+        assert_eq!(row.clone().at_most(200.0).target_text(), "at most 200 bytes");
         assert_eq!(row.clone().at_least(200.0).verdict_text(), "met");
         assert_eq!(row.clone().at_least(300.0).verdict_text(), "missed by 25%");
-        assert_eq!(
-            row.clone().at_most(224.99).verdict_text(),
-            "missed by less than 0.1%"
-        );
-        assert_eq!(
-            Row::new("lost", 3.0, "count").at_most(0.0).verdict_text(),
-            "missed by 3"
-        );
+        assert_eq!(row.clone().at_most(224.99).verdict_text(), "missed by less than 0.1%");
+        assert_eq!(Row::new("lost", 3.0, "count").at_most(0.0).verdict_text(), "missed by 3");
     }
 
     #[test]

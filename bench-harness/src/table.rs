@@ -13,20 +13,9 @@ pub fn render(title: &str, rows: &[Row]) -> Result<String> {
     let mut cells = vec![["", "measured", "target", "verdict"].map(str::to_owned)];
     for row in rows {
         let what = row.what.clone();
-        cells.push([
-            what,
-            row.measured_text(),
-            row.target_text(),
-            row.verdict_text(),
-        ]);
+        cells.push([what, row.measured_text(), row.target_text(), row.verdict_text()]);
     }
-    let width = |i: usize| {
-        cells
-            .iter()
-            .map(|c| c[i].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width = |i: usize| cells.iter().map(|c| c[i].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
     let mut out = format!("{title}\n");
     for [what, measured, target, verdict] in &cells {
@@ -50,9 +39,7 @@ mod tests {
     #[test]
     fn aligned() {
         let rows = [
-            Row::new("memory a connection", 203.0, "bytes")
-                .at_most(200.0)
-                .note("PSS"),
+            Row::new("memory a connection", 203.0, "bytes").at_most(200.0).note("PSS"),
             Row::new("p99", 5_500_000.0, "ns"),
         ];
         let wanted = "\
