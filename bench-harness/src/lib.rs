@@ -24,6 +24,10 @@ pub mod dense;
 
 pub mod limit;
 
+pub mod publish;
+
+pub mod server;
+
 pub mod table;
 
 pub mod plot;
