@@ -28,6 +28,8 @@ pub mod publish;
 
 pub mod server;
 
+pub mod scenario;
+
 pub mod table;
 
 pub mod plot;

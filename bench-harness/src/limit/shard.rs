@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long, default_value_t = 65_536)]
     pub send_buffer: usize,
     /// SO_RCVBUF of accepted sockets, in bytes.
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 65_536)]
     pub receive_buffer: usize,
 }
 
@@ -59,7 +59,7 @@ impl Options {
         ListenerOptions {
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
-            user_timeout: Duration::from_secs(30),
+            user_timeout: Duration::from_secs(45),
             backlog: 4096,
         }
     }
