@@ -68,15 +68,17 @@ impl Room {
 /// Whether an endpoint sleeps; the protocol that loses no wake-up.
 ///
 /// The consumer says that it is asleep, then looks at its inboxes once more, then waits. The
-/// producer pushes, then looks whether the consumer is asleep. One of the two sees the other.
+/// producer pushes, then looks whether the consumer is asleep. One of the two sees the other. News
+/// that lies in no inbox (there is room again) is a nudge, which the consumer looks at likewise.
 #[derive(Debug)]
 pub struct Sleep {
     asleep: AtomicBool,
+    nudged: AtomicBool,
 }
 
 impl Default for Sleep {
     fn default() -> Self {
-        Sleep { asleep: AtomicBool::new(false) }
+        Sleep { asleep: AtomicBool::new(false), nudged: AtomicBool::new(false) }
     }
 }
 
@@ -86,11 +88,17 @@ impl Sleep {
     pub fn prepare(&self, empty: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let empty = empty();
-        if !empty {
+        let nudged = self.nudged.swap(false, Ordering::SeqCst);
+        let sleeps = !nudged && empty();
+        if !sleeps {
             self.wake_up();
         }
-        empty
+        sleeps
+    }
+
+    /// There is news for the consumer that lies in no inbox. Ask [`Sleep::must_ring`] next.
+    pub fn nudge(&self) {
+        self.nudged.store(true, Ordering::SeqCst);
     }
 
     /// The consumer goes on.
@@ -162,7 +170,7 @@ impl Bus {
 
     /// The view of one endpoint.
     pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
-        Line { bus: self.clone(), endpoint, rung: 0 }
+        Line { bus: self.clone(), endpoint, rung: 0, freed: 0 }
     }
 
     fn ring(&self, endpoint: Endpoint) {
@@ -182,6 +190,8 @@ pub struct Line {
     endpoint: Endpoint,
     /// Bit n: endpoint n was sent something since the bells were last rung.
     rung: u64,
+    /// Bit n: endpoint n waited for room that was made since then.
+    freed: u64,
 }
 
 impl Line {
@@ -206,7 +216,7 @@ impl Line {
     pub fn take(&mut self, rank: Rank) -> Option<Message> {
         let inbox = &self.station().inboxes[rank as usize];
         let message = inbox.receiver.try_recv().ok()?;
-        self.rung |= inbox.room.free();
+        self.freed |= inbox.room.free();
         Some(message)
     }
 
@@ -219,9 +229,14 @@ impl Line {
 
     /// Wakes whoever was sent something, or waits for room that was made, since the last call.
     pub fn ring(&mut self) {
-        let mut rung = std::mem::take(&mut self.rung);
+        let freed = std::mem::take(&mut self.freed);
+        let mut rung = std::mem::take(&mut self.rung) | freed;
         while rung != 0 {
-            self.bus.ring(rung.trailing_zeros() as Endpoint);
+            let endpoint = rung.trailing_zeros();
+            if freed >> endpoint & 1 != 0 {
+                self.bus.stations[endpoint as usize].sleep.nudge();
+            }
+            self.bus.ring(endpoint as Endpoint);
             rung &= rung - 1;
         }
     }
@@ -244,7 +259,7 @@ impl Post for Line {
     }
 
     fn cancel(&mut self, to: Endpoint, rank: Rank) {
-        self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
+        self.freed |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
     }
 
     fn send(&mut self, to: Endpoint, message: Message) {
@@ -282,6 +297,19 @@ mod tests {
         one.ring();
         assert!(!bus.stations[0].sleep.must_ring(), "the waiter was woken already");
         assert!(zero.reserve(1, Rank::Request));
+    }
+
+    #[test]
+    fn a_waiter_that_is_told_before_it_sleeps_looks_again() {
+        let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        assert!(zero.reserve(1, Rank::Request));
+        zero.send(1, release());
+        assert!(!zero.reserve(1, Rank::Request), "it waits");
+        one.take(Rank::Request);
+        one.ring();
+        assert!(!zero.prepare_to_sleep(&[false; RANKS]), "there is room");
+        assert!(zero.prepare_to_sleep(&[false; RANKS]));
     }
 }
 
