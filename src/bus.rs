@@ -49,7 +49,9 @@ impl Room {
             return true;
         }
         self.waiting.fetch_or(1 << endpoint, Ordering::SeqCst);
-        // The consumer may have made room between the look and the note.
+        // The consumer may have made room between the look and the note: one of the two sees
+        // the other.
+        fence(Ordering::SeqCst);
         self.take()
     }
 
@@ -57,6 +59,7 @@ impl Room {
     /// free.
     pub fn free(&self) -> u64 {
         let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
+        fence(Ordering::SeqCst);
         if left <= self.capacity / 2 && self.waiting.load(Ordering::SeqCst) != 0 {
             self.waiting.swap(0, Ordering::SeqCst)
         } else {
@@ -349,6 +352,29 @@ mod loom_tests {
                 taken += std::mem::take(&mut *inbox.lock().unwrap());
             }
             assert_eq!(taken, 2, "sleeping with a message in the inbox");
+        });
+    }
+
+    /// A producer that finds no room and goes to sleep is woken, whenever room is made.
+    #[test]
+    fn no_waiter_sleeps_on() {
+        loom::model(|| {
+            let (room, sleep) = (Arc::new(Room::new(1)), Arc::new(Sleep::default()));
+            assert!(room.reserve(0));
+            let consumer = {
+                let (room, sleep) = (room.clone(), sleep.clone());
+                thread::spawn(move || {
+                    let woken = room.free() & 1 << 1 != 0;
+                    if woken {
+                        sleep.nudge();
+                    }
+                    woken && sleep.must_ring()
+                })
+            };
+            let waits = !room.reserve(1);
+            let sleeps = waits && sleep.prepare(|| true);
+            let bell = consumer.join().unwrap();
+            assert!(!sleeps || bell, "asleep though there is room");
         });
     }
 
