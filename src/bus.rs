@@ -91,8 +91,7 @@ impl Sleep {
     pub fn prepare(&self, empty: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let nudged = self.nudged.swap(false, Ordering::SeqCst);
-        let sleeps = !nudged && empty();
+        let sleeps = empty() && !self.nudged.swap(false, Ordering::SeqCst);
         if !sleeps {
             self.wake_up();
         }
