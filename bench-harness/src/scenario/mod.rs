@@ -388,6 +388,13 @@ fn enough_shards(connections: u64) -> Result<u32> {
     Ok((connections.div_ceil(slots) as u32).max(drumline::sys::processors() as u32))
 }
 
+/// Slab memory that has grown since `quiet`, both kinds, in bytes; after what the ramp deferred to
+/// later is done.
+pub fn slab_growth(quiet: &KernelSample) -> Result<i64> {
+    std::thread::sleep(Duration::from_secs(2));
+    Ok(KernelSample::now()?.since(quiet).slab())
+}
+
 /// What a child used while `work` ran.
 pub fn used(
     sample: impl Fn() -> Result<ProcessSample>,
