@@ -344,14 +344,16 @@ impl Bench {
         Ok(())
     }
 
-    /// Waits until the sockets of what was stopped are gone, and the kernel with them.
+    /// Waits until the sockets of what was stopped are gone, those in TIME_WAIT too (a minute, and
+    /// 256 bytes of slab each), and the slab no longer changes.
     pub fn settle(&self, baseline: &KernelSample) -> Result<()> {
         let begun = Instant::now();
         let mut last = 0;
         loop {
             let now = KernelSample::now()?;
             let slab = now.s_unreclaim + now.s_reclaimable;
-            let gone = now.sockets_in_use <= baseline.sockets_in_use + SETTLED_SOCKETS;
+            let gone = now.sockets_in_use <= baseline.sockets_in_use + SETTLED_SOCKETS
+                && time_waits()? <= SETTLED_SOCKETS;
             if gone && slab.abs_diff(last) < 1 << 20 {
                 return Ok(());
             }
@@ -386,6 +388,21 @@ fn enough_shards(connections: u64) -> Result<u32> {
     // SO_REUSEPORT fills shards unevenly: a twentieth of them stays free.
     let slots = room - room / 20;
     Ok((connections.div_ceil(slots) as u32).max(drumline::sys::processors() as u32))
+}
+
+/// Sockets in TIME_WAIT.
+fn time_waits() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/sockstat").context("cannot read sockstat")?;
+    let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    let mut words = line.split(' ').skip_while(|word| *word != "tw");
+    words.nth(1).and_then(|count| count.parse().ok()).context("sockstat: no TCP tw")
+}
+
+/// Slab memory that has grown since `quiet`, both kinds, in bytes; after what the ramp deferred to
+/// later is done.
+pub fn slab_growth(quiet: &KernelSample) -> Result<i64> {
+    std::thread::sleep(Duration::from_secs(2));
+    Ok(KernelSample::now()?.since(quiet).slab())
 }
 
 /// What a child used while `work` ran.
