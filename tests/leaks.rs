@@ -63,7 +63,9 @@ fn nothing_stays_behind() {
     server.wait_metric("drumline_subscriptions", |count| count == 0);
     assert!(server.metric("drumline_connects_total") >= CYCLES as u64 * 2 / 3);
     let Some(before) = before else {
-        return eprintln!("/proc/slabinfo may not be read: only the server's own count was checked");
+        return eprintln!(
+            "/proc/slabinfo may not be read: only the server's own count was checked"
+        );
     };
     let start = Instant::now();
     loop {

@@ -137,7 +137,8 @@ fn every_unsafe_has_its_reason() {
                 .iter()
                 .any(|word| code.contains(word) && !code.contains('"'));
             let reasons = &lines[number.saturating_sub(8)..=number];
-            let reason = reasons.iter().any(|line| line.contains("SAFETY") || line.contains("# Safety"));
+            let reason =
+                reasons.iter().any(|line| line.contains("SAFETY") || line.contains("# Safety"));
             if begins && !reason {
                 offences.push(format!("{}:{}", file.name, number + 1));
             }

@@ -98,8 +98,7 @@ fn who_never_connects_is_stale() {
 
 #[test]
 fn pings_want_a_pong() {
-    let server =
-        Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
+    let server = Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
     let mut answering = Client::connected(&server);
     let mut silent = Client::connected(&server);
     for _ in 0..2 {

@@ -97,7 +97,8 @@ fn a_publisher_is_heard_in_order_by_all_shards() {
     }
     for subscriber in &mut subscribers {
         for nth in 0..200 {
-            let expected = format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":{nth}}}}}}}");
+            let expected =
+                format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":{nth}}}}}}}");
             assert_eq!(subscriber.text(), expected);
         }
     }
@@ -159,7 +160,9 @@ fn an_independent_client_speaks_to_it() {
     let url = format!("ws://127.0.0.1:{}/connection/websocket", server.port);
     let (mut socket, response) = tungstenite::client(url, stream).unwrap();
     assert_eq!(response.status(), 101);
-    socket.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"t\"}}".into()).unwrap();
+    socket
+        .send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"t\"}}".into())
+        .unwrap();
     assert!(socket.read().unwrap().to_text().unwrap().starts_with("{\"id\":1,\"connect\":{"));
     assert_eq!(socket.read().unwrap().to_text().unwrap(), "{\"id\":2,\"subscribe\":{}}");
     let mut publisher = Client::connected(&server);

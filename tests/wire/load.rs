@@ -96,7 +96,8 @@ fn a_reader_who_catches_up_gets_everything() {
 #[test]
 fn deep_nesting_disturbs_nobody() {
     let server = Server::start(&["--websocket.message_size_limit", "1000000"]);
-    let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+    let deep =
+        |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
     for text in [
         publish(2, "a", &deep("[", "]")),
         publish(2, "a", &"[".repeat(400_000)),

@@ -3,18 +3,15 @@
 use crate::common::{Client, Server, UNI_WEBSOCKET};
 
 fn check_connect(text: &str, subs: &str) {
-    let expected = format!(
-        "\",\"version\":\"drumline {}\",\"ping\":25{subs}}}}}",
-        env!("CARGO_PKG_VERSION")
-    );
+    let expected =
+        format!("\",\"version\":\"drumline {}\",\"ping\":25{subs}}}}}", env!("CARGO_PKG_VERSION"));
     assert!(text.starts_with("{\"connect\":{\"client\":\""), "{text}");
     assert!(text.ends_with(&expected), "{text}");
 }
 
 fn publish(server: &Server, channel: &str, data: &str) {
     let mut publisher = Client::connected(server);
-    let command =
-        format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
+    let command = format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
     assert_eq!(publisher.ask(&command), "{\"id\":2,\"publish\":{}}");
 }
 
@@ -64,8 +61,7 @@ fn it_is_told_why_it_ends() {
 
 #[test]
 fn its_ping_is_one_of_the_application_and_one_of_websocket() {
-    let server =
-        Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
+    let server = Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
     let mut client = Client::open(&server, UNI_WEBSOCKET);
     client.send("{}");
     client.text();
