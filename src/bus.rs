@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::message::{Endpoint, Message, Post, RANKS, Rank};
+use crate::message::{Endpoint, Message, Post, RANKS, Rank, endpoints};
 use crate::sys;
 
 #[cfg(drumline_loom)]
@@ -125,6 +125,9 @@ struct Inbox {
 struct Station {
     inboxes: [Inbox; RANKS],
     sleep: Sleep,
+    /// Room was made somewhere that this endpoint had found none: what waits for it must be
+    /// tried once more before sleeping.
+    room_made: AtomicBool,
     bell: Bell,
 }
 
@@ -147,7 +150,8 @@ impl Bus {
                 let (sender, receiver) = bounded(capacity);
                 Inbox { room: Room::new(capacity), sender, receiver }
             });
-            Station { inboxes, sleep: Sleep::default(), bell }
+            let room_made = AtomicBool::new(false);
+            Station { inboxes, sleep: Sleep::default(), room_made, bell }
         };
         let mut stations = Vec::with_capacity(shards + 1);
         for _ in 0..shards {
@@ -164,7 +168,7 @@ impl Bus {
 
     /// The view of one endpoint.
     pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
-        Line { bus: self.clone(), endpoint, rung: 0 }
+        Line { bus: self.clone(), endpoint, rung: 0, freed: 0 }
     }
 
     fn ring(&self, endpoint: Endpoint) {
@@ -184,6 +188,8 @@ pub struct Line {
     endpoint: Endpoint,
     /// Bit n: endpoint n was sent something since the bells were last rung.
     rung: u64,
+    /// Bit n: endpoint n waits for room that was made since then.
+    freed: u64,
 }
 
 impl Line {
@@ -208,23 +214,27 @@ impl Line {
     pub fn take(&mut self, rank: Rank) -> Option<Message> {
         let inbox = &self.station().inboxes[rank as usize];
         let message = inbox.receiver.try_recv().ok()?;
-        self.rung |= inbox.room.free();
+        self.freed |= inbox.room.free();
         Some(message)
     }
 
     /// Whether no inbox holds anything that could be taken; inboxes of `stalled` ranks wait for
     /// room elsewhere and do not count.
     fn is_idle(&self, stalled: &[bool; RANKS]) -> bool {
-        let mut inboxes = self.station().inboxes.iter().zip(stalled);
-        inboxes.all(|(inbox, stalled)| *stalled || inbox.receiver.is_empty())
+        let station = self.station();
+        let mut inboxes = station.inboxes.iter().zip(stalled);
+        !station.room_made.swap(false, Ordering::SeqCst)
+            && inboxes.all(|(inbox, stalled)| *stalled || inbox.receiver.is_empty())
     }
 
     /// Wakes whoever was sent something, or waits for room that was made, since the last call.
     pub fn ring(&mut self) {
-        let mut rung = std::mem::take(&mut self.rung);
-        while rung != 0 {
-            self.bus.ring(rung.trailing_zeros() as Endpoint);
-            rung &= rung - 1;
+        let freed = std::mem::take(&mut self.freed);
+        for endpoint in endpoints(freed) {
+            self.bus.stations[usize::from(endpoint)].room_made.store(true, Ordering::SeqCst);
+        }
+        for endpoint in endpoints(freed | std::mem::take(&mut self.rung)) {
+            self.bus.ring(endpoint);
         }
     }
 
@@ -246,7 +256,7 @@ impl Post for Line {
     }
 
     fn cancel(&mut self, to: Endpoint, rank: Rank) {
-        self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
+        self.freed |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
     }
 
     fn send(&mut self, to: Endpoint, message: Message) {
@@ -267,6 +277,21 @@ mod tests {
 
     fn release() -> Message {
         Message::Release(Release { channel: "c".into(), hash: 1, shard: 0 })
+    }
+
+    #[test]
+    fn room_made_while_awake_is_not_slept_over() {
+        let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        assert!(zero.reserve(1, Rank::Request));
+        zero.send(1, release());
+        assert!(!zero.reserve(1, Rank::Request), "something stalls");
+        assert!(one.take(Rank::Request).is_some());
+        one.ring();
+        let stalled = [true; RANKS];
+        assert!(!zero.prepare_to_sleep(&stalled), "it must be tried once more");
+        assert!(zero.reserve(1, Rank::Request));
+        assert!(zero.prepare_to_sleep(&stalled));
     }
 
     #[test]

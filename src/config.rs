@@ -516,8 +516,8 @@ struct Gathered {
 
 /// Merges defaults, file, environment and flags.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
-    let mut gathered = Gathered::default();
-    gathered.figment = Figment::from(Serialized::defaults(Config::default()));
+    let defaults = Figment::from(Serialized::defaults(Config::default()));
+    let mut gathered = Gathered { figment: defaults, ..Gathered::default() };
     let named = sources.file.clone();
     let file = named.or_else(|| Some(PathBuf::from(FILE)).filter(|file| file.exists()));
     match &file {

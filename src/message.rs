@@ -35,6 +35,17 @@ impl Rank {
 /// A place on the bus: a shard, or behind the last shard the control plane.
 pub type Endpoint = u8;
 
+/// The endpoints of a mask, lowest first.
+pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let endpoint = mask.trailing_zeros() as Endpoint;
+            mask &= mask - 1;
+            endpoint
+        })
+    })
+}
+
 /// One message.
 #[derive(Debug)]
 pub enum Message {

@@ -60,7 +60,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     let _ = sys::raise_open_files();
     let server = &config.http_server;
     let address = sys::listen_address(&server.address, server.port).map_err(|text| fatal(&text))?;
-    let request = Request { shards: config.shards, port: server.port, connections: CONNECTIONS };
+    let shards = if config.shards == 0 { sys::processors() } else { config.shards };
+    let request = Request { shards, port: server.port, connections: CONNECTIONS };
     let report = preflight::survey(&request);
     report.verdict().map_err(|refused| {
         let text = refused.to_string();

@@ -156,6 +156,7 @@ impl Shard {
     fn report(&mut self) {
         self.metrics.turns.add(1);
         self.hub.measure();
+        self.metrics.sockets.set((self.hub.len() - self.accepts) as u64);
         let free = if self.draining { 0 } else { self.free_places() };
         self.signs[usize::from(self.line.endpoint())].free.store(free, Ordering::Relaxed);
     }

@@ -236,9 +236,9 @@ fn refusal(status: Status) -> Response {
     let bytes = status.response();
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut parsed = httparse::Response::new(&mut headers);
-    let body = match parsed.parse(bytes) {
-        Ok(httparse::Status::Complete(used)) => &bytes[used..],
-        _ => &[],
+    let body = match parsed.parse(&bytes) {
+        Ok(httparse::Status::Complete(used)) => bytes[used..].to_vec(),
+        _ => Vec::new(),
     };
     let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let mut response = (code.unwrap_or(StatusCode::BAD_REQUEST), body).into_response();

@@ -7,8 +7,8 @@ use crate::connection::NONE;
 use crate::hub::commands::NoRoom;
 use crate::hub::{Hub, json};
 use crate::message::{
-    Endpoint, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed, Survey,
-    Surveyed,
+    Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed, Survey, Surveyed,
+    endpoints,
 };
 use crate::protocol::Position;
 use crate::protocol::json::Subscribed as Answer;
@@ -60,19 +60,20 @@ impl Hub {
         let own = 1u64 << self.shard;
         let interested = self.homes.interested(request.hash, &request.channel);
         if interested & own != 0 && !self.takes_deliveries() {
+            self.awaits_backlog = true;
             return Err(NoRoom);
         }
         let others = interested & !own;
-        for shard in shards(others) {
+        for shard in endpoints(others) {
             if !post.reserve(shard, Rank::Delivery) {
                 let reserved = others & ((1 << shard) - 1);
-                shards(reserved).for_each(|shard| post.cancel(shard, Rank::Delivery));
+                endpoints(reserved).for_each(|shard| post.cancel(shard, Rank::Delivery));
                 return Err(NoRoom);
             }
         }
         self.metrics.publications.add(1);
         let (publication, position) = self.homes.publish(request, self.now);
-        for shard in shards(others) {
+        for shard in endpoints(others) {
             post.send(shard, Message::Publication(publication.clone()));
         }
         if interested & own != 0 {
@@ -183,15 +184,4 @@ impl Subscribed {
             publications: self.publications.iter().map(|missed| missed.object()).collect(),
         }
     }
-}
-
-/// The shards of a mask, lowest first.
-fn shards(mut mask: u64) -> impl Iterator<Item = Endpoint> {
-    std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let shard = mask.trailing_zeros() as Endpoint;
-            mask &= mask - 1;
-            shard
-        })
-    })
 }

@@ -94,6 +94,29 @@ struct Drain {
     short: bool,
 }
 
+/// What a hub still holds; all 0 once every client is gone and every message has been handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Slots taken.
+    pub connections: usize,
+    /// Subscriptions, pending ones included.
+    pub subscriptions: usize,
+    /// Channels known locally.
+    pub channels: usize,
+    /// Channels at home here.
+    pub homes: usize,
+    /// Connections with unread input.
+    pub inbound: usize,
+    /// Connections with unsent output.
+    pub outboxes: usize,
+    /// Bytes of their outboxes.
+    pub outbox_bytes: usize,
+    /// Unidirectional clients whose channels are being joined.
+    pub holds: usize,
+    /// Bytes waiting for a lap or in one.
+    pub backlog: usize,
+}
+
 /// What the ring should do for the hub's connections; the shard empties each list.
 #[derive(Debug, Default)]
 pub struct Wanted {
@@ -132,6 +155,8 @@ pub struct Hub {
     ready: Vec<u32>,
     /// Connections that found no room on the bus.
     blocked: Vec<u32>,
+    /// Something was put off since the own backlog was over its bound: nobody else will wake it.
+    awaits_backlog: bool,
     drains: Vec<Drain>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
@@ -178,6 +203,7 @@ impl Hub {
             wheel: Wheel::new(512),
             ready: Vec::new(),
             blocked: Vec::new(),
+            awaits_backlog: false,
             drains: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
@@ -485,6 +511,7 @@ impl Hub {
     /// Tells the hub what time it is and does what is due; returns whether more is due already.
     pub fn expire(&mut self, now: u64) -> bool {
         self.now = now;
+        self.awaits_backlog = false;
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
         let more = due.len() >= DEADLINES;
@@ -590,7 +617,10 @@ impl Hub {
 
     /// Whether there is work that needs no event from outside.
     pub fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || self.locals.has_open() || !self.drains.is_empty()
+        !self.ready.is_empty()
+            || self.locals.has_open()
+            || !self.drains.is_empty()
+            || (self.awaits_backlog && self.takes_deliveries())
     }
 
     /// Whether publications may still be taken in.
@@ -607,15 +637,20 @@ impl Hub {
 
     /// Gives open laps to their next members, as many as one turn may send.
     pub fn fan_out(&mut self) {
+        self.fan_out_up_to(FANOUT_SENDS);
+    }
+
+    /// Gives open laps to their next members, at most `sends` of them.
+    pub fn fan_out_up_to(&mut self, sends: usize) {
         let mut deliveries = std::mem::take(&mut self.deliveries);
         let mut bytes = 0;
         let (mut given, mut publications) = (0, 0);
         while self.locals.has_open()
-            && given < FANOUT_SENDS
+            && given < sends
             && self.turn.entries().len() < 2 * FANOUT_SENDS
             && bytes < FANOUT_BYTES
         {
-            self.locals.step(FANOUT_QUANTUM.min(FANOUT_SENDS - given), &mut deliveries);
+            self.locals.step(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
             given += deliveries.len().max(1);
             for delivery in deliveries.drain(..) {
                 bytes += (delivery.end - delivery.start) as usize;
@@ -662,8 +697,10 @@ impl Hub {
         }
         for drain in &self.drains {
             let connection = &self.connections[drain.slot as usize];
-            let unsent = self.outboxes[connection.outbox as usize].unsent();
-            send(connection.generation, drain.slot, Segments::Outbox(&unsent[..drain.bytes]));
+            // The connection may have ended since, or its outbox have been cut.
+            let Some(outbox) = self.outboxes.get(connection.outbox as usize) else { continue };
+            let bytes = &outbox.unsent()[..drain.bytes.min(outbox.unsent().len())];
+            send(connection.generation, drain.slot, Segments::Outbox(bytes));
         }
     }
 
@@ -699,6 +736,12 @@ impl Hub {
 
     /// Everything of this turn has been sent, and short sends have been told.
     pub fn end_turn(&mut self) {
+        // First, so that no outbox is cut before what was sent of it is taken off.
+        for drain in std::mem::take(&mut self.drains) {
+            if !drain.short {
+                self.drained(drain.slot, drain.bytes);
+            }
+        }
         for at in 0..self.turn.entries().len() {
             let slot = self.turn.entries()[at].slot;
             let connection = &mut self.connections[slot as usize];
@@ -711,11 +754,6 @@ impl Hub {
         }
         self.turn.clear();
         self.locals.end_turn();
-        for drain in std::mem::take(&mut self.drains) {
-            if !drain.short {
-                self.drained(drain.slot, drain.bytes);
-            }
-        }
     }
 
     fn check_outbox(&mut self, slot: u32) {
@@ -732,6 +770,7 @@ impl Hub {
     fn drained(&mut self, slot: u32, bytes: usize) {
         let at = self.connections[slot as usize].outbox as usize;
         let Some(outbox) = self.outboxes.get_mut(at) else { return };
+        let bytes = bytes.min(outbox.unsent().len());
         outbox.advance(bytes);
         self.outbox_bytes -= bytes;
         if !outbox.unsent().is_empty() {
@@ -743,10 +782,24 @@ impl Hub {
         }
     }
 
+    /// What is still held.
+    pub fn remains(&self) -> Remains {
+        Remains {
+            connections: self.connections.len(),
+            subscriptions: self.locals.subscriptions(),
+            channels: self.locals.len(),
+            homes: self.homes.len(),
+            inbound: self.inbound.len(),
+            outboxes: self.outboxes.len(),
+            outbox_bytes: self.outbox_bytes,
+            holds: self.holds.len(),
+            backlog: self.locals.backlog(),
+        }
+    }
+
     /// Brings the gauges of the metrics up to date.
     pub fn measure(&self) {
         let metrics = &self.metrics;
-        metrics.sockets.set(self.connections.len() as u64);
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
         metrics.channels.set(self.homes.len() as u64);
         metrics.outboxes.set(self.outboxes.len() as u64);

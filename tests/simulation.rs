@@ -1,0 +1,124 @@
+//! A seeded simulation of a node: several shards' pure state, a bus whose inboxes mostly hold one
+//! message, sockets that take what they like, and model clients that check all they read.
+//!
+//! `DRUMLINE_SIMULATION_SEEDS=n` runs n seeds instead of the default, and
+//! `DRUMLINE_SIMULATION_SEED=s` only seed s, which a failure names. The faults planted here prove
+//! that the checks see; those inside the hub need `--features planted-faults`.
+
+#[path = "simulation/bus.rs"]
+mod bus;
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/ledger.rs"]
+mod ledger;
+#[path = "simulation/random.rs"]
+mod random;
+#[path = "simulation/shard.rs"]
+mod shard;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use world::{Account, World};
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 200;
+/// Seeds within which every fault must show.
+const FAULT_SEEDS: u64 = 300;
+
+/// What may be planted outside the hub: in the bus, and in what drives a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A delivery comes out before the one sent before it.
+    DeliveryOvertakes,
+    /// A publication is sent without room.
+    PublicationLostWhenFull,
+    /// A publication arrives twice.
+    PublicationTwice,
+    /// A channel's release is sent without room, and never again.
+    ReleaseNotRetried,
+    /// A reservation that was given back stays taken.
+    ReservationLeaked,
+    /// Who waits for room is not told that there is some.
+    WaiterForgotten,
+    /// Who waits for room is told only if it sleeps already.
+    RoomToldOnlyToSleepers,
+    /// The rest of a short send is not kept.
+    ShortSendNotTold,
+    /// What one connection of a slot came to is applied to the next.
+    StaleCompletion,
+    /// A slot is not given back.
+    SlotForgotten,
+    /// A turn that sends nothing does not end: its laps are kept, and count as backlog.
+    TurnEndedOnlyWithOutput,
+    /// What was left unread is not read later.
+    UnreadForgotten,
+}
+
+fn run(seed: u64, fault: Option<Fault>) -> Result<Account, String> {
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, fault).run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number of or for seeds"))
+}
+
+#[test]
+fn a_node_keeps_its_promises() {
+    let seeds = match number("DRUMLINE_SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("DRUMLINE_SIMULATION_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut total = Account::default();
+    let mut failures = Vec::new();
+    for seed in seeds {
+        match run(seed, None) {
+            Ok(Account { clients, seen, slow }) => {
+                total.clients += clients;
+                total.seen += seen;
+                total.slow += slow;
+            }
+            Err(error) => failures.push(format!("DRUMLINE_SIMULATION_SEED={seed}: {error}")),
+        }
+    }
+    println!("{total:?}");
+    failures.truncate(20);
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn find(fault: Fault) {
+    let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, Some(fault)).err()?)));
+    let (seed, error) = found.unwrap_or_else(|| panic!("{fault:?} was not found"));
+    println!("{fault:?} was found by seed {seed}: {error}");
+}
+
+macro_rules! faults {
+    ($($name:ident $fault:ident;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                find(Fault::$fault);
+            }
+        )*
+    };
+}
+
+faults! {
+    finds_a_delivery_that_overtakes DeliveryOvertakes;
+    finds_a_publication_lost_when_full PublicationLostWhenFull;
+    finds_a_publication_that_comes_twice PublicationTwice;
+    finds_a_release_not_retried ReleaseNotRetried;
+    finds_a_reservation_leaked ReservationLeaked;
+    finds_a_waiter_forgotten WaiterForgotten;
+    finds_room_told_only_to_sleepers RoomToldOnlyToSleepers;
+    finds_a_short_send_not_told ShortSendNotTold;
+    finds_a_stale_completion StaleCompletion;
+    finds_a_slot_forgotten SlotForgotten;
+    finds_a_turn_ended_only_with_output TurnEndedOnlyWithOutput;
+    finds_unread_input_forgotten UnreadForgotten;
+}

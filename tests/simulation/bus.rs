@@ -1,0 +1,165 @@
+//! The simulated bus: the same rooms, ranks and bells as `drumline::bus`, without threads.
+//!
+//! The invariant that faults may break: what was reserved fits, and comes out in order, once.
+
+use std::collections::VecDeque;
+
+use drumline::message::{Endpoint, Message, Post, RANKS, Rank};
+
+use crate::Fault;
+
+struct Inbox {
+    queue: VecDeque<Message>,
+    /// Reserved or lying there.
+    taken: usize,
+    capacity: usize,
+    waiting: u64,
+}
+
+/// All inboxes, and who is to be woken.
+pub struct Bus {
+    stations: Vec<[Inbox; RANKS]>,
+    /// Who was told that there is room, and must look before it sleeps.
+    pub nudged: Vec<bool>,
+    pub asleep: Vec<bool>,
+    fault: Option<Fault>,
+    /// Counts what a fault may hit, so that it hits some and not all.
+    count: usize,
+}
+
+impl Bus {
+    pub fn new(shards: usize, capacities: [usize; RANKS], fault: Option<Fault>) -> Self {
+        let inbox = |capacity| Inbox { queue: VecDeque::new(), taken: 0, capacity, waiting: 0 };
+        Bus {
+            stations: (0..=shards).map(|_| capacities.map(inbox)).collect(),
+            nudged: vec![false; shards + 1],
+            asleep: vec![false; shards + 1],
+            fault,
+            count: 0,
+        }
+    }
+
+    pub fn line<'a>(&'a mut self, endpoint: Endpoint, bells: &'a mut Bells) -> Line<'a> {
+        Line { bus: self, endpoint, bells }
+    }
+
+    /// Takes the oldest message of a rank.
+    pub fn take(&mut self, endpoint: Endpoint, rank: Rank, bells: &mut Bells) -> Option<Message> {
+        let message = self.stations[usize::from(endpoint)][rank as usize].queue.pop_front()?;
+        self.free(endpoint, rank, bells);
+        Some(message)
+    }
+
+    fn free(&mut self, endpoint: Endpoint, rank: Rank, bells: &mut Bells) {
+        let inbox = &mut self.stations[usize::from(endpoint)][rank as usize];
+        inbox.taken -= 1;
+        if inbox.taken <= inbox.capacity / 2 && self.fault != Some(Fault::WaiterForgotten) {
+            bells.room |= std::mem::take(&mut inbox.waiting);
+        }
+    }
+
+    /// Rings what an endpoint has to ring.
+    pub fn ring(&mut self, bells: &mut Bells) {
+        let Bells { sent, room } = std::mem::take(bells);
+        for endpoint in 0..self.asleep.len() {
+            if room >> endpoint & 1 != 0 && self.fault != Some(Fault::RoomToldOnlyToSleepers) {
+                self.nudged[endpoint] = true;
+            }
+            if (sent | room) >> endpoint & 1 != 0 {
+                self.asleep[endpoint] = false;
+            }
+        }
+    }
+
+    /// An endpoint wants to sleep; whether it may.
+    pub fn sleep(&mut self, endpoint: Endpoint, stalled: &[bool; RANKS]) -> bool {
+        let at = usize::from(endpoint);
+        let nudged = std::mem::take(&mut self.nudged[at]);
+        let mut inboxes = self.stations[at].iter().zip(stalled);
+        self.asleep[at] =
+            !nudged && inboxes.all(|(inbox, stalled)| *stalled || inbox.queue.is_empty());
+        self.asleep[at]
+    }
+
+    /// Messages that lie somewhere and room that is promised.
+    pub fn taken(&self) -> usize {
+        self.stations.iter().flatten().map(|inbox| inbox.taken).sum()
+    }
+
+    fn hits(&mut self, fault: Fault, every: usize) -> bool {
+        if self.fault != Some(fault) {
+            return false;
+        }
+        self.count += 1;
+        self.count.is_multiple_of(every)
+    }
+}
+
+/// Whom an endpoint will ring at the end of its turn.
+#[derive(Default)]
+pub struct Bells {
+    sent: u64,
+    room: u64,
+}
+
+/// One endpoint's hold on the bus.
+pub struct Line<'a> {
+    bus: &'a mut Bus,
+    endpoint: Endpoint,
+    bells: &'a mut Bells,
+}
+
+impl Post for Line<'_> {
+    fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
+        let lies = matches!(
+            (self.bus.fault, rank),
+            (Some(Fault::PublicationLostWhenFull), Rank::Delivery)
+                | (Some(Fault::ReleaseNotRetried), Rank::Request)
+        );
+        let inbox = &mut self.bus.stations[usize::from(to)][rank as usize];
+        let room = inbox.taken < inbox.capacity;
+        if room || lies {
+            inbox.taken += 1;
+        } else {
+            inbox.waiting |= 1 << self.endpoint;
+        }
+        room || lies
+    }
+
+    fn cancel(&mut self, to: Endpoint, rank: Rank) {
+        if !self.bus.hits(Fault::ReservationLeaked, 3) {
+            self.bus.free(to, rank, self.bells);
+        }
+    }
+
+    fn send(&mut self, to: Endpoint, message: Message) {
+        let rank = message.rank();
+        let is_publication = matches!(message, Message::Publication(_));
+        let full = {
+            let inbox = &self.bus.stations[usize::from(to)][rank as usize];
+            inbox.taken > inbox.capacity
+        };
+        let lost = full
+            && match self.bus.fault {
+                Some(Fault::PublicationLostWhenFull) => is_publication,
+                Some(Fault::ReleaseNotRetried) => matches!(message, Message::Release(_)),
+                _ => false,
+            };
+        if lost {
+            self.bus.stations[usize::from(to)][rank as usize].taken -= 1;
+            return;
+        }
+        let twice = is_publication && self.bus.hits(Fault::PublicationTwice, 5);
+        let overtakes = rank == Rank::Delivery && self.bus.hits(Fault::DeliveryOvertakes, 2);
+        let inbox = &mut self.bus.stations[usize::from(to)][rank as usize];
+        if twice && let Message::Publication(publication) = &message {
+            inbox.queue.push_back(Message::Publication(publication.clone()));
+            inbox.taken += 1;
+        }
+        match inbox.queue.pop_back() {
+            Some(last) if overtakes => inbox.queue.extend([message, last]),
+            last => inbox.queue.extend(last.into_iter().chain([message])),
+        }
+        self.bells.sent |= 1 << to;
+    }
+}

@@ -1,0 +1,476 @@
+//! A model client: its end of a socket, an independent reader of frames, and what it knows.
+//!
+//! Knows nothing of the server's state. The invariant: whatever it reads is checked at once
+//! against what it sent and saw before.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::Value;
+
+use crate::ledger::Ledger;
+use crate::random::Random;
+
+/// What a send came to.
+pub enum Taken {
+    Whole,
+    Part(usize),
+    Refused,
+}
+
+/// The socket between a client and its shard.
+#[derive(Default)]
+pub struct Socket {
+    /// Sent by the client, unread by the shard.
+    pub input: VecDeque<u8>,
+    /// The client sends nothing more.
+    pub ended: bool,
+    /// The client is gone: sends fail.
+    pub vanished: bool,
+    /// Sent by the shard, unread by the client.
+    pub output: VecDeque<u8>,
+    /// Bytes that `output` holds at most.
+    pub capacity: usize,
+    /// The shard wants to be told when there is room.
+    pub awaited: bool,
+    /// The shard has shut its side down.
+    pub shut: bool,
+    /// Its output was cut off, since the client had its time.
+    pub reset: bool,
+}
+
+impl Socket {
+    /// A send of the shard's.
+    pub fn take(&mut self, bytes: &[u8], random: &mut Random) -> Taken {
+        if self.vanished {
+            return Taken::Refused;
+        }
+        let mut room = self.capacity.saturating_sub(self.output.len());
+        if random.one_in(6) {
+            room = room.min(random.below(bytes.len() + 1));
+        }
+        let taken = room.min(bytes.len());
+        self.output.extend(&bytes[..taken]);
+        if taken == bytes.len() { Taken::Whole } else { Taken::Part(taken) }
+    }
+}
+
+/// A command that waits for its reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    Connect,
+    Subscribe(Option<u64>),
+    Unsubscribe,
+    Publish(u64),
+}
+
+struct Outstanding {
+    id: u64,
+    channel: usize,
+    asked: Asked,
+}
+
+/// What a client knows of a channel.
+#[derive(Clone, Default)]
+pub struct View {
+    pub subscribed: bool,
+    /// When it saw that it is subscribed.
+    pub since: usize,
+    pub epoch: String,
+    /// Last offset seen.
+    pub offset: u64,
+    /// Last number of each publisher in this life of the subscription.
+    pub seen: BTreeMap<usize, u64>,
+}
+
+/// How a client's stream must end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manners {
+    pub said_close: bool,
+    pub rude: bool,
+    /// Being closed as slow would be no surprise.
+    pub may_be_slow: bool,
+}
+
+pub struct Client {
+    pub number: usize,
+    pub uni: bool,
+    pub shard: usize,
+    pub slot: u32,
+    pub generation: u32,
+    pub socket: Socket,
+    pub stalled: bool,
+    pub views: Vec<View>,
+    /// The channels that a unidirectional client asked for, with the offset it had.
+    pub wanted: Vec<(usize, Option<u64>)>,
+    pub manners: Manners,
+    /// The code of the close frame that came, 0 for none in it.
+    pub closed: Option<u16>,
+    pub connected: bool,
+    pub sent_connect: bool,
+    /// Saw the end of the stream, or went away.
+    pub done: bool,
+    history: bool,
+    head_seen: bool,
+    received: Vec<u8>,
+    outstanding: VecDeque<Outstanding>,
+    next_id: u64,
+    next_number: Vec<u64>,
+}
+
+impl Client {
+    pub fn new(number: usize, uni: bool, channels: usize, history: bool, capacity: usize) -> Self {
+        Client {
+            number,
+            uni,
+            shard: 0,
+            slot: 0,
+            generation: 0,
+            socket: Socket { capacity, ..Socket::default() },
+            stalled: false,
+            views: vec![View::default(); channels],
+            wanted: Vec::new(),
+            manners: Manners::default(),
+            closed: None,
+            connected: false,
+            sent_connect: false,
+            done: false,
+            history,
+            head_seen: false,
+            received: Vec::new(),
+            outstanding: VecDeque::new(),
+            next_id: 0,
+            next_number: vec![0; channels],
+        }
+    }
+
+    // ---- sending -------------------------------------------------------------------------
+
+    pub fn send_frame(&mut self, opcode: u8, payload: &[u8], random: &mut Random) {
+        let mask = (random.next() as u32).to_ne_bytes();
+        let mut frame = vec![0x80 | opcode];
+        match payload.len() {
+            short @ 0..=125 => frame.push(0x80 | short as u8),
+            medium => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(medium as u16).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&mask);
+        frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+        self.socket.input.extend(frame);
+    }
+
+    /// The text of a command, which is noted as asked.
+    pub fn command(
+        &mut self,
+        asked: Asked,
+        channel: usize,
+        pad: usize,
+        ledger: &mut Ledger,
+        now: usize,
+    ) -> String {
+        self.next_id += 1;
+        let id = self.next_id;
+        let text = match &asked {
+            Asked::Connect => format!("{{\"id\":{id},\"connect\":{{}}}}"),
+            Asked::Subscribe(None) => {
+                format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\"}}}}")
+            }
+            Asked::Subscribe(Some(offset)) => format!(
+                "{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"recover\":true,\
+                 \"epoch\":\"{}\",\"offset\":{offset}}}}}",
+                self.views[channel].epoch
+            ),
+            Asked::Unsubscribe => {
+                format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"c{channel}\"}}}}")
+            }
+            Asked::Publish(_) => String::new(),
+        };
+        let (asked, text) = if let Asked::Publish(_) = asked {
+            self.next_number[channel] += 1;
+            let n = self.next_number[channel];
+            ledger.published(channel, self.number, n, now);
+            let text = format!(
+                "{{\"id\":{id},\"publish\":{{\"channel\":\"c{channel}\",\"data\":{{\"p\":{},\
+                 \"n\":{n},\"x\":\"{}\"}}}}}}",
+                self.number,
+                "x".repeat(pad)
+            );
+            (Asked::Publish(n), text)
+        } else {
+            (asked, text)
+        };
+        self.outstanding.push_back(Outstanding { id, channel, asked });
+        text
+    }
+
+    // ---- receiving -----------------------------------------------------------------------
+
+    /// Reads what the shard sent, at most `limit` bytes of it.
+    pub fn read(&mut self, limit: usize, ledger: &mut Ledger, now: usize) -> Result<(), String> {
+        let bytes = limit.min(self.socket.output.len());
+        self.received.extend(self.socket.output.drain(..bytes));
+        while self.read_one(ledger, now)? {}
+        if self.socket.output.is_empty() && self.socket.shut {
+            self.done = true;
+            if !self.socket.reset {
+                self.check_end()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<(), String> {
+        if !self.received.is_empty() {
+            return Err(format!("the stream ends inside a frame: {:?}", self.received));
+        }
+        match self.closed {
+            Some(_) => Ok(()),
+            None => Err("the stream ends without a close frame".into()),
+        }
+    }
+
+    fn read_one(&mut self, ledger: &mut Ledger, now: usize) -> Result<bool, String> {
+        if self.received.is_empty() {
+            return Ok(false);
+        }
+        if !self.head_seen {
+            let end = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            let Some(end) = end else { return Ok(false) };
+            if !self.received.starts_with(b"HTTP/1.1 101 ") {
+                return Err("the upgrade was refused".into());
+            }
+            self.received.drain(..end + 4);
+            self.head_seen = true;
+            return Ok(true);
+        }
+        if self.closed.is_some() {
+            return Err(format!("bytes behind the close frame: {:?}", self.received));
+        }
+        let Some((opcode, payload)) = self.take_frame()? else { return Ok(false) };
+        match opcode {
+            1 => self.text(&payload, ledger, now)?,
+            8 => self.close(&payload)?,
+            9 | 10 => {}
+            other => return Err(format!("a frame with opcode {other}")),
+        }
+        Ok(true)
+    }
+
+    fn take_frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+        let bytes = &self.received;
+        let (Some(&first), Some(&second)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
+        if first & 0xf0 != 0x80 || second & 0x80 != 0 {
+            return Err(format!("a malformed frame header: {first:#x} {second:#x}"));
+        }
+        let (start, length) = match second {
+            126 if bytes.len() < 4 => return Ok(None),
+            126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
+            127 => return Err("no frame here is that long".into()),
+            short => (2, usize::from(short)),
+        };
+        if bytes.len() < start + length {
+            return Ok(None);
+        }
+        let payload = self.received.drain(..start + length).skip(start).collect();
+        Ok(Some((first & 0x0f, payload)))
+    }
+
+    fn close(&mut self, payload: &[u8]) -> Result<(), String> {
+        let code = payload.first_chunk::<2>().map_or(0, |code| u16::from_be_bytes(*code));
+        let expected = match code {
+            3008 => self.manners.may_be_slow,
+            3501 => self.manners.rude,
+            1000 | 0 => self.manners.said_close,
+            _ => false,
+        };
+        self.closed = Some(code);
+        expected.then_some(()).ok_or(format!("closed with {code}"))
+    }
+
+    fn text(&mut self, payload: &[u8], ledger: &mut Ledger, now: usize) -> Result<(), String> {
+        let value: Value = serde_json::from_slice(payload)
+            .map_err(|error| format!("{error} in {}", String::from_utf8_lossy(payload)))?;
+        let checked = if value.as_object().is_some_and(|object| object.is_empty()) {
+            Ok(())
+        } else if let Some(id) = value["id"].as_u64() {
+            self.reply(id, &value, ledger, now)
+        } else if value["connect"].is_object() {
+            self.connect_push(&value["connect"], ledger, now)
+        } else if self.uni {
+            match value["disconnect"].is_object() {
+                true => Ok(()),
+                false => self.push(&value, ledger),
+            }
+        } else {
+            self.push(&value["push"], ledger)
+        };
+        checked.map_err(|error| format!("{error}; got {value}"))
+    }
+
+    fn reply(
+        &mut self,
+        id: u64,
+        value: &Value,
+        ledger: &mut Ledger,
+        now: usize,
+    ) -> Result<(), String> {
+        let at = self.outstanding.iter().position(|asked| asked.id == id);
+        let Some(asked) = at.and_then(|at| self.outstanding.remove(at)) else {
+            return Err("a reply to nothing".into());
+        };
+        let Outstanding { channel, asked, .. } = asked;
+        let before = self.outstanding.iter().any(|other| other.id < id && other.channel == channel);
+        if before {
+            return Err("a reply out of order".into());
+        }
+        match asked {
+            Asked::Connect if value["connect"].is_object() => self.connected = true,
+            Asked::Subscribe(_) if self.views[channel].subscribed => {
+                if value["error"]["code"] != 105 {
+                    return Err("subscribed twice".into());
+                }
+            }
+            Asked::Subscribe(since) if value["subscribe"].is_object() => {
+                self.subscribed(channel, since, &value["subscribe"], ledger, now)?;
+            }
+            Asked::Unsubscribe if value["unsubscribe"].is_object() => {
+                self.views[channel].subscribed = false;
+            }
+            Asked::Publish(n) if value["publish"].is_object() => {
+                ledger.acknowledged(channel, self.number, n);
+            }
+            other => return Err(format!("a reply that does not fit {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn connect_push(
+        &mut self,
+        value: &Value,
+        ledger: &mut Ledger,
+        now: usize,
+    ) -> Result<(), String> {
+        if !self.uni || std::mem::replace(&mut self.connected, true) {
+            return Err("a connect push too many".into());
+        }
+        let told = value["subs"].as_object().map_or(0, |subs| subs.len());
+        if told != self.wanted.len() {
+            return Err(format!("not the wanted channels {:?}", self.wanted));
+        }
+        for (channel, since) in self.wanted.clone() {
+            let answer = &value["subs"][format!("c{channel}")];
+            if !answer.is_object() {
+                return Err(format!("no c{channel}"));
+            }
+            self.subscribed(channel, since, answer, ledger, now)?;
+        }
+        Ok(())
+    }
+
+    fn subscribed(
+        &mut self,
+        channel: usize,
+        since: Option<u64>,
+        answer: &Value,
+        ledger: &mut Ledger,
+        now: usize,
+    ) -> Result<(), String> {
+        let recovered = answer["recovered"] == true;
+        let offset = answer["offset"].as_u64().unwrap_or(0);
+        let epoch = answer["epoch"].as_str().unwrap_or("").to_owned();
+        let missed = answer["publications"].as_array().cloned().unwrap_or_default();
+        if !recovered && !missed.is_empty() {
+            return Err("publications though not recovered".into());
+        }
+        if recovered && since != Some(offset) {
+            return Err("recovered from another offset".into());
+        }
+        if self.history != !epoch.is_empty()
+            || (answer["was_recovering"] == true) != (self.history && since.is_some())
+        {
+            return Err("not what was asked for".into());
+        }
+        ledger.epoch(channel, &epoch)?;
+        let view = &mut self.views[channel];
+        *view = View { subscribed: true, since: now, epoch, offset, seen: BTreeMap::new() };
+        missed.iter().try_for_each(|publication| self.publication(channel, publication, ledger))
+    }
+
+    fn push(&mut self, push: &Value, ledger: &mut Ledger) -> Result<(), String> {
+        let name = push["channel"].as_str().unwrap_or("");
+        let channel = name.strip_prefix('c').and_then(|digits| digits.parse().ok());
+        match channel {
+            Some(channel) if channel < self.views.len() && push["pub"].is_object() => {
+                self.publication(channel, &push["pub"], ledger)
+            }
+            _ => Err("an unknown push".into()),
+        }
+    }
+
+    fn publication(
+        &mut self,
+        channel: usize,
+        publication: &Value,
+        ledger: &mut Ledger,
+    ) -> Result<(), String> {
+        let view = &mut self.views[channel];
+        if !view.subscribed {
+            return Err(format!("a publication of c{channel}, which is not subscribed"));
+        }
+        let data = &publication["data"];
+        let (Some(publisher), Some(n)) = (data["p"].as_u64(), data["n"].as_u64()) else {
+            return Err("a publication that nobody sent".into());
+        };
+        let publisher = publisher as usize;
+        if let Some(offset) = publication["offset"].as_u64() {
+            if offset != view.offset + 1 {
+                return Err(format!("offset {offset} behind {}", view.offset));
+            }
+            view.offset = offset;
+            ledger.placed(channel, offset, (publisher, n))?;
+        } else if self.history {
+            return Err("a publication without offset".into());
+        }
+        if let Some(before) = view.seen.insert(publisher, n)
+            && n != before + 1
+        {
+            return Err(format!("number {n} of publisher {publisher} behind {before}"));
+        }
+        ledger.sent(channel, publisher, n)
+    }
+
+    // ---- at rest -------------------------------------------------------------------------
+
+    /// Whether the server owes it answers and publications.
+    pub fn is_owed(&self) -> bool {
+        !self.done
+            && self.manners
+                == Manners { may_be_slow: self.manners.may_be_slow, ..Manners::default() }
+            && self.closed.is_none()
+            && !self.socket.vanished
+    }
+
+    /// Everything has settled: nothing may be missing.
+    pub fn check_settled(&self, ledger: &Ledger) -> Result<(), String> {
+        if !self.received.is_empty() && !self.done {
+            return Err(format!("a frame was only begun: {:?}", self.received));
+        }
+        if !self.is_owed() {
+            return Ok(());
+        }
+        if let Some(asked) = self.outstanding.front() {
+            return Err(format!(
+                "no reply to {} {:?} on c{}",
+                asked.id, asked.asked, asked.channel
+            ));
+        }
+        if self.uni && self.sent_connect && !self.connected {
+            return Err("no connect push".into());
+        }
+        for (channel, view) in self.views.iter().enumerate().filter(|(_, view)| view.subscribed) {
+            ledger.check_complete(channel, view)?;
+        }
+        Ok(())
+    }
+}

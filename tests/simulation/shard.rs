@@ -1,0 +1,257 @@
+//! One simulated shard: a hub, driven part by part in the order of a real shard's turn.
+//!
+//! Mirrors what `drumline::shard` does with completions; sockets are the model clients' own.
+
+use std::collections::VecDeque;
+
+use drumline::connection::Phase;
+use drumline::hub::{Hub, Segments};
+use drumline::message::{Endpoint, Message, RANKS, Rank};
+
+use crate::Fault;
+use crate::bus::{Bells, Bus};
+use crate::client::{Client, Taken};
+use crate::random::Random;
+
+/// What the simulated kernel tells a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Readable,
+    Writable,
+    Closed,
+}
+
+/// Parts of a turn.
+const PARTS: usize = 9;
+
+pub struct Shard {
+    pub hub: Hub,
+    endpoint: Endpoint,
+    part: usize,
+    more_due: bool,
+    bells: Bells,
+    stalled: [Option<Message>; RANKS],
+    pub events: VecDeque<(Event, u32, u32)>,
+    /// Whose socket each slot is.
+    pub owners: Vec<Option<usize>>,
+    fault: Option<Fault>,
+}
+
+/// What a shard's turn touches beside the shard.
+pub struct Surroundings<'a> {
+    pub bus: &'a mut Bus,
+    pub clients: &'a mut [Client],
+    pub random: &'a mut Random,
+    pub now: u64,
+}
+
+impl Shard {
+    pub fn new(hub: Hub, endpoint: Endpoint, fault: Option<Fault>) -> Self {
+        Shard {
+            hub,
+            endpoint,
+            part: 0,
+            more_due: false,
+            bells: Bells::default(),
+            stalled: Default::default(),
+            events: VecDeque::new(),
+            owners: Vec::new(),
+            fault,
+        }
+    }
+
+    /// A client's socket arrives.
+    pub fn accept(&mut self, client: usize) -> Option<(u32, u32)> {
+        let (slot, generation) = self.hub.reserve()?;
+        self.hub.opened(slot);
+        let at = slot as usize;
+        self.owners.resize(self.owners.len().max(at + 1), None);
+        self.owners[at] = Some(client);
+        Some((slot, generation))
+    }
+
+    /// Runs the next part of the turn.
+    pub fn step(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
+        let part = self.part;
+        self.part = (part + 1) % PARTS;
+        match part {
+            0 => self.more_due = self.hub.expire(around.now),
+            1 => self.take_events(around),
+            2 => self.take_messages(around),
+            3 => self.hub.go_on(&mut around.bus.line(self.endpoint, &mut self.bells)),
+            4 => self.hub.release_channels(&mut around.bus.line(self.endpoint, &mut self.bells)),
+            5 if around.random.one_in(3) => self.hub.fan_out(),
+            5 => {
+                let sends = around.random.between(1, 6);
+                self.hub.fan_out_up_to(sends);
+            }
+            6 => self.transmit(around)?,
+            7 => self.carry_out(around),
+            _ => {
+                around.bus.ring(&mut self.bells);
+                self.sleep(around);
+            }
+        }
+        Ok(())
+    }
+
+    fn sleep(&mut self, around: &mut Surroundings<'_>) {
+        if !self.more_due && !self.hub.is_busy() && self.events.is_empty() {
+            let stalled = std::array::from_fn(|rank| self.stalled[rank].is_some());
+            around.bus.sleep(self.endpoint, &stalled);
+        }
+    }
+
+    fn take_events(&mut self, around: &mut Surroundings<'_>) {
+        let most = around.random.between(1, 8);
+        for _ in 0..most.min(self.events.len()) {
+            let Some((event, slot, generation)) = self.events.pop_front() else { return };
+            let stale = self.hub.generation(slot) != generation;
+            if stale && self.fault != Some(Fault::StaleCompletion) {
+                continue;
+            }
+            let generation = self.hub.generation(slot);
+            let Some(connection) = self.hub.connection(slot, generation) else { continue };
+            let gone = connection.phase == Phase::Ending;
+            match event {
+                Event::Closed if gone => self.free(slot),
+                Event::Closed if stale => self.hub.lost(slot),
+                Event::Readable if !gone => self.read(slot, around),
+                Event::Writable if !gone => self.hub.writable(slot),
+                _ => {}
+            }
+        }
+    }
+
+    fn free(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        if self.fault == Some(Fault::SlotForgotten) && generation % 4 == 3 {
+            return;
+        }
+        self.owners[slot as usize] = None;
+        self.hub.free(slot);
+        if self.fault == Some(Fault::StaleCompletion) {
+            self.events.push_back((Event::Closed, slot, generation));
+        }
+    }
+
+    fn read(&mut self, slot: u32, around: &mut Surroundings<'_>) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let reads = matches!(
+            connection.phase,
+            Phase::Head | Phase::Open | Phase::Connected | Phase::Closing
+        );
+        if !reads {
+            return;
+        }
+        let later = connection.flags.paused();
+        connection.flags.set_readable(later);
+        let Some(client) = self.owners[slot as usize].filter(|_| !later) else { return };
+        let socket = &mut around.clients[client].socket;
+        let whole = socket.input.len();
+        if whole == 0 && socket.ended {
+            return self.hub.lost(slot);
+        }
+        let cut = around.random.one_in(3) && whole > 0;
+        let bytes = if cut { around.random.between(1, whole) } else { whole };
+        let mut bytes: Vec<u8> = socket.input.drain(..bytes.min(4096)).collect();
+        if !socket.input.is_empty() || socket.ended {
+            self.events.push_back((Event::Readable, slot, generation));
+        }
+        if !bytes.is_empty() {
+            let mut line = around.bus.line(self.endpoint, &mut self.bells);
+            self.hub.receive(&mut line, slot, &mut bytes);
+        }
+    }
+
+    fn take_messages(&mut self, around: &mut Surroundings<'_>) {
+        for rank in Rank::SERVED {
+            // What is stalled is tried in every turn, as a real shard does.
+            let least = usize::from(self.stalled[rank as usize].is_some());
+            for _ in 0..around.random.between(least, 4) {
+                if rank == Rank::Delivery && !self.hub.takes_deliveries() {
+                    break;
+                }
+                let waiting = self.stalled[rank as usize].take();
+                let message =
+                    waiting.or_else(|| around.bus.take(self.endpoint, rank, &mut self.bells));
+                let Some(message) = message else { break };
+                let mut line = around.bus.line(self.endpoint, &mut self.bells);
+                if let Err(message) = self.hub.handle(&mut line, message) {
+                    self.stalled[rank as usize] = Some(message);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether a message waits for room elsewhere.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.iter().any(Option::is_some)
+    }
+
+    fn transmit(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
+        let mut outcomes: Vec<(u32, Taken)> = Vec::new();
+        let (owners, fault) = (&self.owners, self.fault);
+        let mut failure = None;
+        self.hub.for_each_send(|_, slot, segments| {
+            let bytes: Vec<u8> = match segments {
+                Segments::Outbox(bytes) => bytes.to_vec(),
+                Segments::Turn(pieces) => pieces.flatten().copied().collect(),
+            };
+            if outcomes.iter().any(|(other, _)| *other == slot) {
+                failure = Some(format!("two sends to slot {slot} in one enter"));
+            }
+            let Some(client) = owners[slot as usize] else {
+                failure = Some(format!("a send to slot {slot}, which nobody has"));
+                return;
+            };
+            outcomes.push((slot, around.clients[client].socket.take(&bytes, around.random)));
+        });
+        let idle = outcomes.is_empty();
+        for (slot, taken) in outcomes {
+            match taken {
+                Taken::Whole => {}
+                Taken::Part(_) if fault == Some(Fault::ShortSendNotTold) => {}
+                Taken::Part(bytes) => self.hub.short(slot, bytes),
+                Taken::Refused => self.hub.lost(slot),
+            }
+        }
+        if !idle || fault != Some(Fault::TurnEndedOnlyWithOutput) {
+            self.hub.end_turn();
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn carry_out(&mut self, around: &mut Surroundings<'_>) {
+        let mut wanted = std::mem::take(&mut self.hub.wanted);
+        for slot in wanted.reads.drain(..) {
+            if self.fault != Some(Fault::UnreadForgotten) {
+                // A read's outcome comes in a later turn.
+                self.events.push_back((Event::Readable, slot, self.hub.generation(slot)));
+            }
+        }
+        for slot in wanted.writable.drain(..) {
+            let generation = self.hub.generation(slot);
+            let gone = self
+                .hub
+                .connection(slot, generation)
+                .is_none_or(|connection| connection.phase == Phase::Ending);
+            if let Some(client) = self.owners[slot as usize].filter(|_| !gone) {
+                around.clients[client].socket.awaited = true;
+            }
+        }
+        for slot in wanted.ends.drain(..) {
+            let generation = self.hub.generation(slot);
+            let reset =
+                self.hub.connection(slot, generation).is_some_and(|found| found.flags.reset());
+            if let Some(client) = self.owners[slot as usize] {
+                let socket = &mut around.clients[client].socket;
+                (socket.shut, socket.reset) = (true, reset);
+            }
+            self.events.push_back((Event::Closed, slot, generation));
+        }
+        self.hub.wanted = wanted;
+    }
+}

@@ -1,0 +1,424 @@
+//! A node in a seed: its shards, its bus, its clients, and who moves next.
+//!
+//! The invariant: everything follows from the seed and the fault, so a run can be repeated.
+
+use std::sync::Arc;
+
+use drumline::auth::Rules;
+use drumline::channels::Names;
+use drumline::channels::home;
+use drumline::history::Retention;
+use drumline::http::Paths;
+use drumline::hub::{Hub, Place, Remains, Settings};
+
+use crate::Fault;
+use crate::bus::Bus;
+use crate::client::{Asked, Client, View};
+use crate::ledger::Ledger;
+use crate::random::Random;
+use crate::shard::{Event, Shard, Surroundings};
+
+/// Rounds in which everything must come to rest.
+const ROUNDS_MAX: usize = 20_000;
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+/// What a run covered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    pub clients: usize,
+    pub seen: usize,
+    pub slow: usize,
+}
+
+pub struct World {
+    random: Random,
+    now: u64,
+    /// Counts everything that happens: the clock of the checks.
+    steps: usize,
+    bus: Bus,
+    shards: Vec<Shard>,
+    clients: Vec<Client>,
+    ledger: Ledger,
+    channels: usize,
+    history: bool,
+    may_be_slow: bool,
+    clients_max: usize,
+}
+
+fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
+    let may_be_slow = random.one_in(3);
+    let retention = Retention {
+        size: random.pick(&[2, 5, 100]),
+        ttl: random.pick(&[300, 60_000]),
+        meta_ttl: 120_000,
+    };
+    let settings = Settings {
+        rules: Rules { insecure: true, ..Rules::default() },
+        paths: Paths {
+            websocket: "/connection/websocket".into(),
+            uni_websocket: "/connection/uni_websocket".into(),
+            echo: None,
+        },
+        homes: home::Settings {
+            retention: history.then_some(retention),
+            recovery_limit: random.pick(&[3, 1000]),
+            recovery_bytes: 20_000,
+            streams_max: 1000,
+        },
+        slots: random.between(2, 6),
+        message_bytes: 64 * 1024,
+        outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
+        outbox_budget: if may_be_slow { random.between(1000, 5000) } else { 1 << 30 },
+        backlog_bytes: random.pick(&[0, 200, 1 << 20]),
+        channel_limit: 100,
+        channel_bytes: 255,
+        ping_interval: 2_000,
+        pong_timeout: None,
+        head_timeout: 100_000,
+        stale_close_delay: 100_000,
+        close_timeout: 5_000,
+    };
+    (settings, may_be_slow)
+}
+
+impl World {
+    pub fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut random = Random::new(seed);
+        let shards = random.between(1, 4);
+        let history = random.one_in(2);
+        let (settings, may_be_slow) = settings(&mut random, history);
+        let capacity = random.pick(&[1, 1, 1, 2, 5]);
+        let names = Names::new([7; 16], shards as u8);
+        let settings = Arc::new(settings);
+        let hubs = (0..shards as u8).map(|shard| {
+            let place = Place {
+                shard,
+                control: shards as u8,
+                names,
+                key: [3; 16],
+                seed: seed + u64::from(shard),
+            };
+            Shard::new(Hub::new(settings.clone(), &place, Arc::default()), shard, fault)
+        });
+        let channels = random.between(1, 4);
+        World {
+            now: 0,
+            steps: 0,
+            bus: Bus::new(shards, [capacity; 4], fault),
+            shards: hubs.collect(),
+            clients: Vec::new(),
+            ledger: Ledger::new(channels),
+            channels,
+            history,
+            may_be_slow,
+            clients_max: random.between(2, 12),
+            random,
+        }
+    }
+
+    /// The whole life of a node.
+    pub fn run(&mut self) -> Result<Account, String> {
+        for _ in 0..self.random.between(1, 4) {
+            for _ in 0..self.random.between(50, 700) {
+                self.happen()?;
+            }
+            self.settle()?;
+            for client in &self.clients {
+                let settled = client.check_settled(&self.ledger);
+                settled.map_err(|error| self.of(client.number, &error))?;
+            }
+        }
+        self.finish()?;
+        let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
+        Ok(Account { clients: self.clients.len(), seen: self.ledger.seen, slow })
+    }
+
+    fn of(&self, client: usize, error: &str) -> String {
+        let uni = if self.clients[client].uni { "unidirectional " } else { "" };
+        format!("{uni}client {client} at step {}: {error}", self.steps)
+    }
+
+    /// One thing happens.
+    fn happen(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        if self.random.one_in(20) {
+            let by = self.random.pick(&[1, 20, 150]);
+            self.pass_time(by);
+        }
+        let live = self.clients.iter().filter(|client| !client.done).count();
+        if live < self.clients_max && self.random.one_in(6) {
+            self.come();
+        }
+        let shard = self.random.below(self.shards.len());
+        for _ in 0..self.random.between(0, 6) {
+            self.step_shard(shard)?;
+        }
+        let alive: Vec<usize> =
+            (0..self.clients.len()).filter(|at| !self.clients[*at].done).collect();
+        if !alive.is_empty() {
+            let client = self.random.pick(&alive);
+            self.act(client)?;
+        }
+        Ok(())
+    }
+
+    fn pass_time(&mut self, by: u64) {
+        self.now += by;
+        for (at, shard) in self.shards.iter().enumerate() {
+            if shard.hub.next_due().is_some_and(|due| due <= self.now) {
+                self.bus.asleep[at] = false;
+            }
+        }
+    }
+
+    fn step_shard(&mut self, at: usize) -> Result<(), String> {
+        if self.bus.asleep[at] {
+            return Ok(());
+        }
+        let mut around = Surroundings {
+            bus: &mut self.bus,
+            clients: &mut self.clients,
+            random: &mut self.random,
+            now: self.now,
+        };
+        self.shards[at].step(&mut around)
+    }
+
+    // ---- clients -------------------------------------------------------------------------
+
+    /// A client connects, perhaps with what another one knew.
+    fn come(&mut self) {
+        let shard = self.random.below(self.shards.len());
+        let number = self.clients.len();
+        let uni = self.random.one_in(4);
+        let capacity = self.random.pick(&[150, 600, 5000, 100_000]);
+        let mut client = Client::new(number, uni, self.channels, self.history, capacity);
+        let Some((slot, generation)) = self.shards[shard].accept(number) else { return };
+        (client.shard, client.slot, client.generation) = (shard, slot, generation);
+        client.manners.may_be_slow = self.may_be_slow;
+        if self.random.one_in(2) && !self.clients.is_empty() {
+            let before = &self.clients[self.random.below(self.clients.len())].views;
+            for (view, before) in client.views.iter_mut().zip(before) {
+                *view =
+                    View { epoch: before.epoch.clone(), offset: before.offset, ..View::default() };
+            }
+        }
+        let path = if uni { "uni_websocket" } else { "websocket" };
+        let head = format!(
+            "GET /connection/{path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\n{KEY}\r\n"
+        );
+        client.socket.input.extend(head.bytes());
+        self.clients.push(client);
+        if self.random.one_in(2) {
+            self.connect(number);
+        }
+        self.tell(number, Event::Readable);
+    }
+
+    /// The kernel tells the shard something about a client's socket.
+    fn tell(&mut self, client: usize, event: Event) {
+        let Client { shard, slot, generation, .. } = self.clients[client];
+        self.shards[shard].events.push_back((event, slot, generation));
+        self.bus.asleep[shard] = false;
+    }
+
+    fn connect(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        client.sent_connect = true;
+        let text = if client.uni {
+            for channel in 0..self.channels {
+                if self.random.one_in(2) {
+                    let view = &client.views[channel];
+                    let since = (!view.epoch.is_empty()).then_some(view.offset);
+                    client.wanted.push((channel, since));
+                }
+            }
+            let subs: Vec<String> = client
+                .wanted
+                .iter()
+                .map(|(channel, since)| match since {
+                    None => format!("\"c{channel}\":{{}}"),
+                    Some(offset) => format!(
+                        "\"c{channel}\":{{\"recover\":true,\"epoch\":\"{}\",\"offset\":{offset}}}",
+                        client.views[*channel].epoch
+                    ),
+                })
+                .collect();
+            format!("{{\"subs\":{{{}}}}}", subs.join(","))
+        } else {
+            client.command(Asked::Connect, usize::MAX, 0, &mut self.ledger, self.steps)
+        };
+        client.send_frame(1, text.as_bytes(), &mut self.random);
+    }
+
+    fn act(&mut self, at: usize) -> Result<(), String> {
+        match self.random.below(24) {
+            0..=8 => self.send(at),
+            9..=17 if !self.clients[at].stalled => {
+                let limit = self.random.pick(&[10, 100, 100_000]);
+                self.read(at, limit)?;
+            }
+            18 if self.random.one_in(4) => {
+                let client = &mut self.clients[at];
+                client.stalled = !client.stalled;
+            }
+            19 if self.random.one_in(4) => self.close(at),
+            20 if self.random.one_in(4) => self.vanish(at),
+            21 if self.random.one_in(8) => self.be_rude(at),
+            22 => {
+                let client = &mut self.clients[at];
+                client.send_frame(9, b"p", &mut self.random);
+                self.tell(at, Event::Readable);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A frame with some commands.
+    fn send(&mut self, at: usize) {
+        if self.clients[at].manners.said_close || self.clients[at].closed.is_some() {
+            return;
+        }
+        if !self.clients[at].sent_connect {
+            self.connect(at);
+        } else if !self.clients[at].uni {
+            let many = self.random.one_in(40);
+            let count = if many { 100 } else { self.random.between(1, 4) };
+            let lines: Vec<String> = (0..count).map(|_| self.any_command(at)).collect();
+            let text = lines.join("\n");
+            self.clients[at].send_frame(1, text.as_bytes(), &mut self.random);
+        }
+        self.tell(at, Event::Readable);
+    }
+
+    fn any_command(&mut self, at: usize) -> String {
+        let channel = self.random.below(self.channels);
+        let client = &mut self.clients[at];
+        let view = &client.views[channel];
+        let asked = match self.random.below(8) {
+            0..=3 => Asked::Publish(0),
+            4 => Asked::Unsubscribe,
+            _ if self.random.one_in(2) && !view.epoch.is_empty() => {
+                Asked::Subscribe(Some(view.offset))
+            }
+            _ => Asked::Subscribe(None),
+        };
+        let pad = self.random.pick(&[0, 0, 10, 100, 400]);
+        client.command(asked, channel, pad, &mut self.ledger, self.steps)
+    }
+
+    fn read(&mut self, at: usize, limit: usize) -> Result<(), String> {
+        let client = &mut self.clients[at];
+        let result = client.read(limit, &mut self.ledger, self.steps);
+        result.map_err(|error| self.of(at, &error))?;
+        let socket = &mut self.clients[at].socket;
+        if socket.awaited && socket.output.len() * 3 <= socket.capacity * 2 {
+            socket.awaited = false;
+            self.tell(at, Event::Writable);
+        }
+        let client = &self.clients[at];
+        if client.closed.is_some() && !client.manners.said_close && self.random.one_in(3) {
+            self.close(at);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if !std::mem::replace(&mut client.manners.said_close, true) {
+            client.send_frame(8, &1000u16.to_be_bytes(), &mut self.random);
+            self.tell(at, Event::Readable);
+        }
+    }
+
+    fn vanish(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let socket = &mut client.socket;
+        (socket.vanished, socket.ended, client.done) = (true, true, true);
+        let awaited = std::mem::take(&mut socket.awaited);
+        let writable_first = self.random.one_in(2);
+        if awaited && writable_first {
+            self.tell(at, Event::Writable);
+        }
+        self.tell(at, Event::Readable);
+        if awaited && !writable_first {
+            self.tell(at, Event::Writable);
+        }
+    }
+
+    fn be_rude(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if !client.uni && client.sent_connect && !client.manners.said_close {
+            client.manners.rude = true;
+            client.send_frame(1, b"{\"id\":9999,\"subscribe\":{}}", &mut self.random);
+            self.tell(at, Event::Readable);
+        }
+    }
+
+    // ---- rest ----------------------------------------------------------------------------
+
+    /// Nobody does anything new, and everybody reads, until nothing moves any more.
+    fn settle(&mut self) -> Result<(), String> {
+        for client in &mut self.clients {
+            client.stalled = false;
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.steps += 1;
+            let mut moved = false;
+            for at in 0..self.clients.len() {
+                let client = &self.clients[at];
+                let socket = &client.socket;
+                if !client.done && (!socket.output.is_empty() || socket.shut || socket.awaited) {
+                    moved = true;
+                    let limit = self.random.pick(&[50, 100_000]);
+                    self.read(at, limit)?;
+                }
+            }
+            for at in 0..self.shards.len() {
+                moved |= !self.bus.asleep[at];
+                for _ in 0..self.random.between(1, 9) {
+                    self.step_shard(at)?;
+                }
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+        Err(format!("no rest after {ROUNDS_MAX} rounds"))
+    }
+
+    /// Everybody goes, and nothing may remain.
+    fn finish(&mut self) -> Result<(), String> {
+        for at in 0..self.clients.len() {
+            match self.clients[at].done {
+                false if self.random.one_in(2) => self.close(at),
+                false => self.vanish(at),
+                true => {}
+            }
+            for _ in 0..self.random.between(0, 20) {
+                let shard = self.random.below(self.shards.len());
+                self.step_shard(shard)?;
+            }
+        }
+        self.settle()?;
+        for by in [6_000, 200_000, 2_000, 2_000] {
+            self.pass_time(by);
+            self.bus.asleep.fill(false);
+            self.bus.asleep[self.shards.len()] = true;
+            self.settle()?;
+        }
+        for (at, shard) in self.shards.iter().enumerate() {
+            let remains = shard.hub.remains();
+            if remains != Remains::default() || shard.is_stalled() {
+                let slots: Vec<_> = shard.hub.slots().collect();
+                return Err(format!("shard {at} at the end: {remains:?} {slots:?}"));
+            }
+        }
+        match self.bus.taken() {
+            0 => Ok(()),
+            taken => Err(format!("{taken} messages or reservations are left on the bus")),
+        }
+    }
+}
