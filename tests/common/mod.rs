@@ -61,7 +61,7 @@ pub struct Server {
 impl Server {
     /// Insecure, two small shards, and the flags given.
     pub fn start(flags: &[&str]) -> Server {
-        let mut all = vec!["--client.insecure"];
+        let mut all = vec!["--client.insecure", "--uni_websocket.enabled"];
         if !flags.contains(&"--shards") {
             all.extend(["--shards", "2"]);
         }
