@@ -8,13 +8,13 @@
 //! where it was.
 
 mod commands;
+mod deadlines;
 mod inbound;
 mod messages;
+mod output;
 
-use std::hash::Hasher;
 use std::sync::Arc;
 
-use siphasher::sip128::{Hasher128, SipHasher13};
 use slab::Slab;
 
 use crate::auth::Rules;
@@ -22,36 +22,26 @@ use crate::channels::home::{self, Homes};
 use crate::channels::local::{Delivery, Locals};
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
-use crate::frame;
 use crate::http::{Paths, Status, Transport};
 use crate::message::{Endpoint, Post};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::protocol::{Disconnect, json};
+use crate::protocol::json;
 use crate::publication::Encoding;
 use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
 
-/// Milliseconds of one tick of the deadline wheel.
-const TICK: u64 = 128;
 /// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
 const FANOUT_SENDS: usize = 128;
 /// Bytes that one turn of fan-out gives out.
 const FANOUT_BYTES: usize = 4 << 20;
 /// Members of one group walked before the next group has its turn.
 const FANOUT_QUANTUM: usize = 64;
-/// Deadlines looked at in one turn.
-const DEADLINES: usize = 256;
 /// Bytes of an outbox sent at once.
 const DRAIN_BYTES: usize = 256 * 1024;
 
 /// Milliseconds that a refused connection has for its request head, and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
-
-/// A ping as it goes over the wire: `{}` in a text frame.
-const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
-/// For unidirectional clients a WebSocket ping goes with it.
-const UNI_PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}', 0x89, 0x00];
 
 /// What a shard goes by.
 #[derive(Clone, Debug)]
@@ -214,8 +204,6 @@ impl Hub {
         }
     }
 
-    // ---- slots ---------------------------------------------------------------------------
-
     /// Reserves a slot for a socket to come; returns it with its generation, `None` where all
     /// are taken.
     pub fn reserve(&mut self) -> Option<(u32, u32)> {
@@ -311,294 +299,6 @@ impl Hub {
         let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
         self.inbound.try_remove(at as usize).map(|inbound| inbound.bytes).unwrap_or_default()
     }
-
-    // ---- output --------------------------------------------------------------------------
-
-    /// Adds whole frames to a connection's output, wherever that is at the moment.
-    fn write(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let connection = &mut self.connections[slot as usize];
-        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
-            write(&mut hold.output);
-        } else if connection.outbox == NONE {
-            self.turn.private(&mut connection.turn, slot, write);
-        } else {
-            let mut frames = std::mem::take(&mut self.frames);
-            frames.clear();
-            write(&mut frames);
-            self.append_outbox(slot, &frames);
-            self.frames = frames;
-        }
-    }
-
-    /// Adds a reply or push, framed, to a connection's output.
-    fn write_json(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut json = std::mem::take(&mut self.json);
-        json.clear();
-        write(&mut json);
-        self.write(slot, |out| frame::write_text(&json, out));
-        self.json = json;
-    }
-
-    fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
-        let at = self.connections[slot as usize].outbox as usize;
-        let before = self.outboxes[at].unsent().len();
-        self.outboxes[at].append(frames);
-        let after = self.outboxes[at].unsent().len();
-        self.outbox_bytes += after - before;
-        if after > self.settings.outbox_bytes {
-            self.close_slow(slot);
-        } else if self.outbox_bytes > self.settings.outbox_budget {
-            self.close_slowest();
-        }
-    }
-
-    fn close_slowest(&mut self) {
-        let slowest = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.outbox != NONE && connection.takes_output())
-            .max_by_key(|(_, connection)| self.outboxes[connection.outbox as usize].unsent().len());
-        if let Some((slot, _)) = slowest {
-            self.close_slow(slot as u32);
-        }
-    }
-
-    /// Ends a connection that is too far behind: what was begun is finished, the rest dropped.
-    fn close_slow(&mut self, slot: u32) {
-        if !self.connections[slot as usize].takes_output() {
-            return;
-        }
-        let mut close = Vec::new();
-        let Disconnect { code, reason } = Disconnect::SLOW;
-        frame::write_close(Some(code), reason, &mut close);
-        let outbox = &mut self.outboxes[self.connections[slot as usize].outbox as usize];
-        self.outbox_bytes -= outbox.unsent().len();
-        outbox.overflow(&close);
-        self.outbox_bytes += outbox.unsent().len();
-        self.metrics.slow.add(1);
-        self.begin_closing(slot);
-    }
-
-    /// Answers a request head with a status and ends the connection.
-    pub fn refuse(&mut self, slot: u32, status: Status) {
-        let connection = &mut self.connections[slot as usize];
-        self.turn.preface(&mut connection.turn, slot, |out| {
-            out.extend_from_slice(&status.response());
-        });
-        // Closing at once, with input unread, would reset the answer away.
-        connection.flags.set_lingering(true);
-        self.begin_closing(slot);
-        self.set_deadline(slot, REFUSAL_TIME);
-    }
-
-    /// Closes a connection with a code.
-    pub fn disconnect(&mut self, slot: u32, disconnect: Disconnect) {
-        let connection = &self.connections[slot as usize];
-        if !connection.takes_output() {
-            return;
-        }
-        if connection.phase == Phase::Head {
-            return self.end(slot);
-        }
-        let Disconnect { code, reason } = disconnect;
-        if connection.transport == Transport::UniWebSocket {
-            self.write_json(slot, |out| json::write_disconnect_push(code, reason, out));
-        }
-        self.write_close(slot, Some(code), reason);
-    }
-
-    fn write_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
-        self.release_hold(slot);
-        self.write(slot, |out| frame::write_close(code, reason, out));
-        self.metrics.disconnects.add(1);
-        if self.connections[slot as usize].takes_output() {
-            self.begin_closing(slot);
-        }
-    }
-
-    /// What was held back goes out, or is dropped if the connect was never answered.
-    fn release_hold(&mut self, slot: u32) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].hold, NONE);
-        self.holds.try_remove(at as usize);
-    }
-
-    fn begin_closing(&mut self, slot: u32) {
-        self.release_hold(slot);
-        self.leave_all(slot);
-        self.drop_inbound(slot);
-        self.uncount(slot);
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Closing;
-        connection.flags.set_paused(false);
-        if connection.flags.readable() {
-            self.wanted.reads.push(slot);
-        }
-        self.set_deadline(slot, self.settings.close_timeout);
-    }
-
-    /// The peer is gone, or has had its time: no more output, the socket is taken down.
-    pub fn end(&mut self, slot: u32) {
-        if matches!(self.connections[slot as usize].phase, Phase::Ending | Phase::Leaving) {
-            return;
-        }
-        self.release_hold(slot);
-        self.leave_all(slot);
-        self.drop_inbound(slot);
-        self.drop_outbox(slot);
-        self.uncount(slot);
-        self.wheel.clear(slot);
-        self.connections[slot as usize].phase = Phase::Ending;
-        self.wanted.ends.push(slot);
-    }
-
-    /// The peer went away without closing.
-    pub fn lost(&mut self, slot: u32) {
-        if self.connections[slot as usize].takes_output() {
-            self.metrics.lost.add(1);
-        }
-        self.end(slot);
-    }
-
-    fn uncount(&mut self, slot: u32) {
-        let flags = &mut self.connections[slot as usize].flags;
-        if flags.counted() {
-            flags.set_counted(false);
-            self.metrics.clients.subtract(1);
-        }
-    }
-
-    fn leave_all(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        while connection.subscriptions != NONE {
-            let key = connection.subscriptions;
-            self.locals.leave(&mut connection.subscriptions, key);
-        }
-        connection.subscribed = 0;
-    }
-
-    fn drop_inbound(&mut self, slot: u32) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
-        self.inbound.try_remove(at as usize);
-    }
-
-    fn drop_outbox(&mut self, slot: u32) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].outbox, NONE);
-        if let Some(outbox) = self.outboxes.try_remove(at as usize) {
-            self.outbox_bytes -= outbox.unsent().len();
-        }
-    }
-
-    // ---- time ----------------------------------------------------------------------------
-
-    fn set_deadline(&mut self, slot: u32, after: u64) {
-        self.wheel.set(slot, ((self.now + after).div_ceil(TICK)) as u32);
-    }
-
-    /// Closes a connection with 3001 after some time rather than now.
-    pub fn disconnect_after(&mut self, slot: u32, after: u64) {
-        if self.connections[slot as usize].takes_output() {
-            self.connections[slot as usize].flags.set_shutting_down(true);
-            self.set_deadline(slot, after);
-        }
-    }
-
-    /// When something is due next, in milliseconds.
-    pub fn next_due(&self) -> Option<u64> {
-        let deadline = self.wheel.next_due().map(|tick| u64::from(tick) * TICK);
-        deadline.into_iter().chain(self.homes.next_expiry()).min()
-    }
-
-    /// Tells the hub what time it is and does what is due; returns whether more is due already.
-    pub fn expire(&mut self, now: u64) -> bool {
-        self.now = now;
-        self.awaits_backlog = false;
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
-        let more = due.len() >= DEADLINES;
-        for slot in due.drain(..) {
-            self.deadline(slot);
-        }
-        self.due = due;
-        self.homes.expire(now);
-        more
-    }
-
-    fn deadline(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
-        match connection.phase {
-            Phase::Head if connection.flags.shutting_down() => self.end(slot),
-            Phase::Head => self.refuse(slot, Status::Timeout),
-            Phase::Open | Phase::Connected if connection.flags.shutting_down() => {
-                self.disconnect(slot, Disconnect::SHUTDOWN);
-            }
-            Phase::Open => self.disconnect(slot, Disconnect::STALE),
-            Phase::Connected => self.ping_or_check(slot),
-            Phase::Closing => {
-                self.connections[slot as usize].flags.set_reset(true);
-                self.end(slot);
-            }
-            Phase::Reserved | Phase::Leaving | Phase::Ending => {}
-        }
-    }
-
-    fn ping_or_check(&mut self, slot: u32) {
-        let Settings { ping_interval, pong_timeout, .. } = *self.settings;
-        let connection = &mut self.connections[slot as usize];
-        let asks_pong = connection.transport == Transport::WebSocket;
-        let pong_timeout = pong_timeout.filter(|_| asks_pong);
-        if connection.flags.checking() {
-            connection.flags.set_checking(false);
-            if connection.flags.pong_due() {
-                return self.disconnect(slot, Disconnect::NO_PONG);
-            }
-            return self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
-        }
-        connection.flags.set_pong_due(pong_timeout.is_some());
-        connection.flags.set_checking(pong_timeout.is_some());
-        let frame = if asks_pong { PING_FRAME } else { UNI_PING_FRAME };
-        if connection.outbox == NONE {
-            self.turn.fixed(&mut connection.turn, slot, frame);
-        } else {
-            self.append_outbox(slot, frame);
-        }
-        self.metrics.pings.add(1);
-        if self.connections[slot as usize].phase == Phase::Connected {
-            self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
-        }
-    }
-
-    /// The first ping comes at a random time in the second half of the interval, so that pings
-    /// of connections that came together spread.
-    fn set_first_ping(&mut self, slot: u32) {
-        let half = self.settings.ping_interval / 2;
-        let random = self.client_hash(slot).0 % half.max(1);
-        self.set_deadline(slot, half + random);
-    }
-
-    fn client_hash(&self, slot: u32) -> (u64, u64) {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        hasher.write_u8(self.shard);
-        hasher.write_u32(slot);
-        hasher.write_u32(self.connections[slot as usize].generation);
-        let hash = hasher.finish128();
-        (hash.h1, hash.h2)
-    }
-
-    /// The client's id, in the form of a version 4 UUID: a keyed hash of where it lives, so that
-    /// it is unguessable and takes no memory.
-    fn client_id(&self, slot: u32) -> String {
-        let (high, low) = self.client_hash(slot);
-        format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xfff,
-            low >> 48 & 0x3fff | 0x8000,
-            low & 0xffff_ffff_ffff,
-        )
-    }
-
-    // ---- the turn ------------------------------------------------------------------------
 
     /// Goes on with connections that were left with input: those whose turn was used up, and
     /// those that found no room.

@@ -1,0 +1,130 @@
+//! What happens by itself: deadlines, pings, and the ids that need no memory.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::connection::{NONE, Phase};
+use crate::http::{Status, Transport};
+use crate::hub::{Hub, Settings};
+use crate::protocol::Disconnect;
+
+/// Milliseconds of one tick of the deadline wheel.
+const TICK: u64 = 128;
+/// Deadlines looked at in one turn.
+const DEADLINES: usize = 256;
+
+/// A ping as it goes over the wire: `{}` in a text frame.
+const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
+/// For unidirectional clients a WebSocket ping goes with it.
+const UNI_PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}', 0x89, 0x00];
+
+impl Hub {
+    pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
+        self.wheel.set(slot, ((self.now + after).div_ceil(TICK)) as u32);
+    }
+
+    /// Closes a connection with 3001 after some time rather than now.
+    pub fn disconnect_after(&mut self, slot: u32, after: u64) {
+        if self.connections[slot as usize].takes_output() {
+            self.connections[slot as usize].flags.set_shutting_down(true);
+            self.set_deadline(slot, after);
+        }
+    }
+
+    /// When something is due next, in milliseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        let deadline = self.wheel.next_due().map(|tick| u64::from(tick) * TICK);
+        deadline.into_iter().chain(self.homes.next_expiry()).min()
+    }
+
+    /// Tells the hub what time it is and does what is due; returns whether more is due already.
+    pub fn expire(&mut self, now: u64) -> bool {
+        self.now = now;
+        self.awaits_backlog = false;
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
+        let more = due.len() >= DEADLINES;
+        for slot in due.drain(..) {
+            self.deadline(slot);
+        }
+        self.due = due;
+        self.homes.expire(now);
+        more
+    }
+
+    pub(super) fn deadline(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        match connection.phase {
+            Phase::Head if connection.flags.shutting_down() => self.end(slot),
+            Phase::Head => self.refuse(slot, Status::Timeout),
+            Phase::Open | Phase::Connected if connection.flags.shutting_down() => {
+                self.disconnect(slot, Disconnect::SHUTDOWN);
+            }
+            Phase::Open => self.disconnect(slot, Disconnect::STALE),
+            Phase::Connected => self.ping_or_check(slot),
+            Phase::Closing => {
+                self.connections[slot as usize].flags.set_reset(true);
+                self.end(slot);
+            }
+            Phase::Reserved | Phase::Leaving | Phase::Ending => {}
+        }
+    }
+
+    pub(super) fn ping_or_check(&mut self, slot: u32) {
+        let Settings { ping_interval, pong_timeout, .. } = *self.settings;
+        let connection = &mut self.connections[slot as usize];
+        let asks_pong = connection.transport == Transport::WebSocket;
+        let pong_timeout = pong_timeout.filter(|_| asks_pong);
+        if connection.flags.checking() {
+            connection.flags.set_checking(false);
+            if connection.flags.pong_due() {
+                return self.disconnect(slot, Disconnect::NO_PONG);
+            }
+            return self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
+        }
+        connection.flags.set_pong_due(pong_timeout.is_some());
+        connection.flags.set_checking(pong_timeout.is_some());
+        let frame = if asks_pong { PING_FRAME } else { UNI_PING_FRAME };
+        if connection.outbox == NONE {
+            self.turn.fixed(&mut connection.turn, slot, frame);
+        } else {
+            self.append_outbox(slot, frame);
+        }
+        self.metrics.pings.add(1);
+        if self.connections[slot as usize].phase == Phase::Connected {
+            self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
+        }
+    }
+
+    /// The first ping comes at a random time in the second half of the interval, so that pings
+    /// of connections that came together spread.
+    pub(super) fn set_first_ping(&mut self, slot: u32) {
+        let half = self.settings.ping_interval / 2;
+        let random = self.client_hash(slot).0 % half.max(1);
+        self.set_deadline(slot, half + random);
+    }
+
+    pub(super) fn client_hash(&self, slot: u32) -> (u64, u64) {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u8(self.shard);
+        hasher.write_u32(slot);
+        hasher.write_u32(self.connections[slot as usize].generation);
+        let hash = hasher.finish128();
+        (hash.h1, hash.h2)
+    }
+
+    /// The client's id, in the form of a version 4 UUID: a keyed hash of where it lives, so that
+    /// it is unguessable and takes no memory.
+    pub(super) fn client_id(&self, slot: u32) -> String {
+        let (high, low) = self.client_hash(slot);
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            high >> 32,
+            high >> 16 & 0xffff,
+            high & 0xfff,
+            low >> 48 & 0x3fff | 0x8000,
+            low & 0xffff_ffff_ffff,
+        )
+    }
+}

@@ -1,0 +1,183 @@
+//! What a connection is sent, wherever its output is at the moment, and how it ends.
+
+use crate::connection::{NONE, Phase};
+use crate::frame;
+use crate::http::{Status, Transport};
+use crate::hub::{Hub, REFUSAL_TIME, json};
+use crate::protocol::Disconnect;
+
+impl Hub {
+    /// Adds whole frames to a connection's output, wherever that is at the moment.
+    pub(super) fn write(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let connection = &mut self.connections[slot as usize];
+        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+            write(&mut hold.output);
+        } else if connection.outbox == NONE {
+            self.turn.private(&mut connection.turn, slot, write);
+        } else {
+            let mut frames = std::mem::take(&mut self.frames);
+            frames.clear();
+            write(&mut frames);
+            self.append_outbox(slot, &frames);
+            self.frames = frames;
+        }
+    }
+
+    /// Adds a reply or push, framed, to a connection's output.
+    pub(super) fn write_json(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut json = std::mem::take(&mut self.json);
+        json.clear();
+        write(&mut json);
+        self.write(slot, |out| frame::write_text(&json, out));
+        self.json = json;
+    }
+
+    pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
+        let at = self.connections[slot as usize].outbox as usize;
+        let before = self.outboxes[at].unsent().len();
+        self.outboxes[at].append(frames);
+        let after = self.outboxes[at].unsent().len();
+        self.outbox_bytes += after - before;
+        if after > self.settings.outbox_bytes {
+            self.close_slow(slot);
+        } else if self.outbox_bytes > self.settings.outbox_budget {
+            self.close_slowest();
+        }
+    }
+
+    pub(super) fn close_slowest(&mut self) {
+        let slowest = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.outbox != NONE && connection.takes_output())
+            .max_by_key(|(_, connection)| self.outboxes[connection.outbox as usize].unsent().len());
+        if let Some((slot, _)) = slowest {
+            self.close_slow(slot as u32);
+        }
+    }
+
+    /// Ends a connection that is too far behind: what was begun is finished, the rest dropped.
+    pub(super) fn close_slow(&mut self, slot: u32) {
+        if !self.connections[slot as usize].takes_output() {
+            return;
+        }
+        let mut close = Vec::new();
+        let Disconnect { code, reason } = Disconnect::SLOW;
+        frame::write_close(Some(code), reason, &mut close);
+        let outbox = &mut self.outboxes[self.connections[slot as usize].outbox as usize];
+        self.outbox_bytes -= outbox.unsent().len();
+        outbox.overflow(&close);
+        self.outbox_bytes += outbox.unsent().len();
+        self.metrics.slow.add(1);
+        self.begin_closing(slot);
+    }
+
+    /// Answers a request head with a status and ends the connection.
+    pub fn refuse(&mut self, slot: u32, status: Status) {
+        let connection = &mut self.connections[slot as usize];
+        self.turn.preface(&mut connection.turn, slot, |out| {
+            out.extend_from_slice(&status.response());
+        });
+        // Closing at once, with input unread, would reset the answer away.
+        connection.flags.set_lingering(true);
+        self.begin_closing(slot);
+        self.set_deadline(slot, REFUSAL_TIME);
+    }
+
+    /// Closes a connection with a code.
+    pub fn disconnect(&mut self, slot: u32, disconnect: Disconnect) {
+        let connection = &self.connections[slot as usize];
+        if !connection.takes_output() {
+            return;
+        }
+        if connection.phase == Phase::Head {
+            return self.end(slot);
+        }
+        let Disconnect { code, reason } = disconnect;
+        if connection.transport == Transport::UniWebSocket {
+            self.write_json(slot, |out| json::write_disconnect_push(code, reason, out));
+        }
+        self.write_close(slot, Some(code), reason);
+    }
+
+    pub(super) fn write_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
+        self.release_hold(slot);
+        self.write(slot, |out| frame::write_close(code, reason, out));
+        self.metrics.disconnects.add(1);
+        if self.connections[slot as usize].takes_output() {
+            self.begin_closing(slot);
+        }
+    }
+
+    /// What was held back goes out, or is dropped if the connect was never answered.
+    pub(super) fn release_hold(&mut self, slot: u32) {
+        let at = std::mem::replace(&mut self.connections[slot as usize].hold, NONE);
+        self.holds.try_remove(at as usize);
+    }
+
+    pub(super) fn begin_closing(&mut self, slot: u32) {
+        self.release_hold(slot);
+        self.leave_all(slot);
+        self.drop_inbound(slot);
+        self.uncount(slot);
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Closing;
+        connection.flags.set_paused(false);
+        if connection.flags.readable() {
+            self.wanted.reads.push(slot);
+        }
+        self.set_deadline(slot, self.settings.close_timeout);
+    }
+
+    /// The peer is gone, or has had its time: no more output, the socket is taken down.
+    pub fn end(&mut self, slot: u32) {
+        if matches!(self.connections[slot as usize].phase, Phase::Ending | Phase::Leaving) {
+            return;
+        }
+        self.release_hold(slot);
+        self.leave_all(slot);
+        self.drop_inbound(slot);
+        self.drop_outbox(slot);
+        self.uncount(slot);
+        self.wheel.clear(slot);
+        self.connections[slot as usize].phase = Phase::Ending;
+        self.wanted.ends.push(slot);
+    }
+
+    /// The peer went away without closing.
+    pub fn lost(&mut self, slot: u32) {
+        if self.connections[slot as usize].takes_output() {
+            self.metrics.lost.add(1);
+        }
+        self.end(slot);
+    }
+
+    pub(super) fn uncount(&mut self, slot: u32) {
+        let flags = &mut self.connections[slot as usize].flags;
+        if flags.counted() {
+            flags.set_counted(false);
+            self.metrics.clients.subtract(1);
+        }
+    }
+
+    pub(super) fn leave_all(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        while connection.subscriptions != NONE {
+            let key = connection.subscriptions;
+            self.locals.leave(&mut connection.subscriptions, key);
+        }
+        connection.subscribed = 0;
+    }
+
+    pub(super) fn drop_inbound(&mut self, slot: u32) {
+        let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
+        self.inbound.try_remove(at as usize);
+    }
+
+    pub(super) fn drop_outbox(&mut self, slot: u32) {
+        let at = std::mem::replace(&mut self.connections[slot as usize].outbox, NONE);
+        if let Some(outbox) = self.outboxes.try_remove(at as usize) {
+            self.outbox_bytes -= outbox.unsent().len();
+        }
+    }
+}
