@@ -182,7 +182,8 @@ impl fmt::Display for Fatal {
             ),
             Self::Filtered => f.write_str(
                 "io_uring is forbidden (EPERM) although kernel.io_uring_disabled allows it: a seccomp filter or \
-                 security module blocks it; in a container use a profile that permits io_uring_setup, io_uring_enter \
+                 security module blocks it; in a container use a profile that permits \
+                 io_uring_setup, io_uring_enter \
                  and io_uring_register (docker run --security-opt seccomp=profile.json)",
             ),
             Self::TooOld(release) => write!(
