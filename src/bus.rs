@@ -49,8 +49,9 @@ impl Room {
             return true;
         }
         self.waiting.fetch_or(1 << endpoint, Ordering::SeqCst);
+        // The consumer may have made room between the look and the note: one of the two sees
+        // the other.
         fence(Ordering::SeqCst);
-        // The consumer may have made room between the look and the note.
         self.take()
     }
 
@@ -70,15 +71,17 @@ impl Room {
 /// Whether an endpoint sleeps; the protocol that loses no wake-up.
 ///
 /// The consumer says that it is asleep, then looks at its inboxes once more, then waits. The
-/// producer pushes, then looks whether the consumer is asleep. One of the two sees the other.
+/// producer pushes, then looks whether the consumer is asleep. One of the two sees the other. News
+/// that lies in no inbox (there is room again) is a nudge, which the consumer looks at likewise.
 #[derive(Debug)]
 pub struct Sleep {
     asleep: AtomicBool,
+    nudged: AtomicBool,
 }
 
 impl Default for Sleep {
     fn default() -> Self {
-        Sleep { asleep: AtomicBool::new(false) }
+        Sleep { asleep: AtomicBool::new(false), nudged: AtomicBool::new(false) }
     }
 }
 
@@ -88,11 +91,16 @@ impl Sleep {
     pub fn prepare(&self, empty: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let empty = empty();
-        if !empty {
+        let sleeps = empty() && !self.nudged.swap(false, Ordering::SeqCst);
+        if !sleeps {
             self.wake_up();
         }
-        empty
+        sleeps
+    }
+
+    /// There is news for the consumer that lies in no inbox. Ask [`Sleep::must_ring`] next.
+    pub fn nudge(&self) {
+        self.nudged.store(true, Ordering::SeqCst);
     }
 
     /// The consumer goes on.
@@ -125,9 +133,6 @@ struct Inbox {
 struct Station {
     inboxes: [Inbox; RANKS],
     sleep: Sleep,
-    /// Room was made somewhere that this endpoint had found none: what waits for it must be
-    /// tried once more before sleeping.
-    room_made: AtomicBool,
     bell: Bell,
 }
 
@@ -150,8 +155,7 @@ impl Bus {
                 let (sender, receiver) = bounded(capacity);
                 Inbox { room: Room::new(capacity), sender, receiver }
             });
-            let room_made = AtomicBool::new(false);
-            Station { inboxes, sleep: Sleep::default(), room_made, bell }
+            Station { inboxes, sleep: Sleep::default(), bell }
         };
         let mut stations = Vec::with_capacity(shards + 1);
         for _ in 0..shards {
@@ -188,7 +192,7 @@ pub struct Line {
     endpoint: Endpoint,
     /// Bit n: endpoint n was sent something since the bells were last rung.
     rung: u64,
-    /// Bit n: endpoint n waits for room that was made since then.
+    /// Bit n: endpoint n waited for room that was made since then.
     freed: u64,
 }
 
@@ -221,17 +225,15 @@ impl Line {
     /// Whether no inbox holds anything that could be taken; inboxes of `stalled` ranks wait for
     /// room elsewhere and do not count.
     fn is_idle(&self, stalled: &[bool; RANKS]) -> bool {
-        let station = self.station();
-        let mut inboxes = station.inboxes.iter().zip(stalled);
-        !station.room_made.swap(false, Ordering::SeqCst)
-            && inboxes.all(|(inbox, stalled)| *stalled || inbox.receiver.is_empty())
+        let mut inboxes = self.station().inboxes.iter().zip(stalled);
+        inboxes.all(|(inbox, stalled)| *stalled || inbox.receiver.is_empty())
     }
 
     /// Wakes whoever was sent something, or waits for room that was made, since the last call.
     pub fn ring(&mut self) {
         let freed = std::mem::take(&mut self.freed);
         for endpoint in endpoints(freed) {
-            self.bus.stations[usize::from(endpoint)].room_made.store(true, Ordering::SeqCst);
+            self.bus.stations[usize::from(endpoint)].sleep.nudge();
         }
         for endpoint in endpoints(freed | std::mem::take(&mut self.rung)) {
             self.bus.ring(endpoint);
@@ -280,21 +282,6 @@ mod tests {
     }
 
     #[test]
-    fn room_made_while_awake_is_not_slept_over() {
-        let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
-        let (mut zero, mut one) = (bus.line(0), bus.line(1));
-        assert!(zero.reserve(1, Rank::Request));
-        zero.send(1, release());
-        assert!(!zero.reserve(1, Rank::Request), "something stalls");
-        assert!(one.take(Rank::Request).is_some());
-        one.ring();
-        let stalled = [true; RANKS];
-        assert!(!zero.prepare_to_sleep(&stalled), "it must be tried once more");
-        assert!(zero.reserve(1, Rank::Request));
-        assert!(zero.prepare_to_sleep(&stalled));
-    }
-
-    #[test]
     fn room_is_bounded_and_waiters_are_woken() {
         let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut zero, mut one) = (bus.line(0), bus.line(1));
@@ -310,6 +297,19 @@ mod tests {
         assert!(!bus.stations[0].sleep.must_ring(), "the waiter was woken already");
         assert!(zero.reserve(1, Rank::Request));
     }
+
+    #[test]
+    fn a_waiter_that_is_told_before_it_sleeps_looks_again() {
+        let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        assert!(zero.reserve(1, Rank::Request));
+        zero.send(1, release());
+        assert!(!zero.reserve(1, Rank::Request), "it waits");
+        one.take(Rank::Request);
+        one.ring();
+        assert!(!zero.prepare_to_sleep(&[false; RANKS]), "there is room");
+        assert!(zero.prepare_to_sleep(&[false; RANKS]));
+    }
 }
 
 #[cfg(all(test, drumline_loom))]
@@ -324,7 +324,7 @@ mod loom_tests {
         model.check(check);
     }
 
-    /// Two producers and a consumer that waits where it may: no message is left behind.
+    /// Two producers and a consumer that waits whenever it may: no message is left behind.
     #[test]
     fn no_wake_up_is_lost() {
         model(|| {
@@ -350,6 +350,29 @@ mod loom_tests {
         });
     }
 
+    /// A producer that finds no room and goes to sleep is woken, whenever room is made.
+    #[test]
+    fn no_waiter_sleeps_on() {
+        model(|| {
+            let (room, sleep) = (Arc::new(Room::new(1)), Arc::new(Sleep::default()));
+            assert!(room.reserve(0));
+            let consumer = {
+                let (room, sleep) = (room.clone(), sleep.clone());
+                thread::spawn(move || {
+                    let woken = room.free() & 1 << 1 != 0;
+                    if woken {
+                        sleep.nudge();
+                    }
+                    woken && sleep.must_ring()
+                })
+            };
+            let waits = !room.reserve(1);
+            let sleeps = waits && sleep.prepare(|| true);
+            let bell = consumer.join().unwrap();
+            assert!(!sleeps || bell, "asleep though there is room");
+        });
+    }
+
     /// A producer that finds no room is in the mask of those to be woken, or finds room.
     #[test]
     fn no_waiter_is_forgotten() {
@@ -362,7 +385,8 @@ mod loom_tests {
             };
             let woken = room.free();
             let reserved = producer.join().unwrap();
-            assert!(reserved || woken & 1 << 1 != 0, "nobody wakes endpoint 1");
+            let woken_later = if reserved { room.free() } else { 0 };
+            assert!(reserved || (woken | woken_later) & 1 << 1 != 0, "nobody wakes endpoint 1");
         });
     }
 }

@@ -599,7 +599,8 @@ impl Shard {
 
     fn transmit(&mut self) {
         if !self.hub.has_output() {
-            return;
+            // Laps that went to outboxes, or to nobody any more, end here too.
+            return self.hub.end_turn();
         }
         let hub = &self.hub;
         self.ring.transmit(|batch| {

@@ -3,7 +3,8 @@
 //!
 //! `DRUMLINE_SIMULATION_SEEDS=n` runs n seeds instead of the default, and
 //! `DRUMLINE_SIMULATION_SEED=s` only seed s, which a failure names. The faults planted here prove
-//! that the checks see; those inside the hub need `--features planted-faults`.
+//! that the checks see; those inside the hub need a build of their own:
+//! `cargo test --test simulation --features planted-faults`.
 
 #[path = "simulation/bus.rs"]
 mod bus;
@@ -95,6 +96,26 @@ fn find(fault: Fault) {
     let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, Some(fault)).err()?)));
     let (seed, error) = found.unwrap_or_else(|| panic!("{fault:?} was not found"));
     println!("{fault:?} was found by seed {seed}: {error}");
+}
+
+/// The races that only the hub itself can lose.
+#[cfg(feature = "planted-faults")]
+#[test]
+fn finds_what_is_planted_in_the_hub() {
+    use drumline::faults::{Planted, plant};
+
+    for fault in [
+        Planted::JoinerStartsAtFront,
+        Planted::LeaverStays,
+        Planted::ReleasedWhilePending,
+        Planted::StaleAnswerJoins,
+    ] {
+        plant(Some(fault));
+        let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));
+        plant(None);
+        let (seed, error) = found.unwrap_or_else(|| panic!("{fault:?} was not found"));
+        println!("{fault:?} was found by seed {seed}: {error}");
+    }
 }
 
 macro_rules! faults {

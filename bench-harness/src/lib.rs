@@ -14,7 +14,21 @@ pub mod account;
 
 pub mod latency;
 
+pub mod clock;
+
+pub mod wire;
+
 pub mod progress;
+
+pub mod dense;
+
+pub mod limit;
+
+pub mod publish;
+
+pub mod server;
+
+pub mod scenario;
 
 pub mod table;
 

@@ -1,3 +1,63 @@
 //! The harness on the command line.
+//!
+//! Owns the list of commands. Never measures. Invariant: an error names cause and cure and ends
+//! the process with 1.
 
-fn main() {}
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use drumline_bench::scenario::{self, Common};
+use drumline_bench::{limit, results};
+
+/// Load generator and reports for Drumline.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The bare kernel: memory of a socket, processor time of a send.
+    Limit(Common),
+    /// A million connections: ramp, memory, pings, a broadcast, rooms, a channel each.
+    Million(scenario::million::Options),
+    /// Memory a connection, on a shared channel and on one each.
+    Memory(Common),
+    /// Processor time a delivery of one publication to many, against the limit.
+    Fanout(Common),
+    /// Latency of one publication to one subscriber, by HTTP.
+    Latency(Common),
+    /// Stalled readers beside others.
+    Slow(Common),
+    /// Probes one to one while a publication goes to very many.
+    Isolation(Common),
+    /// Writes RESULTS.md from all results.
+    Report {
+        /// Where results are kept.
+        #[arg(long, default_value = "bench-harness/results")]
+        results: PathBuf,
+        /// The file to write.
+        #[arg(long, default_value = "RESULTS.md")]
+        out: PathBuf,
+    },
+    /// The bare kernel's process: takes orders on standard input (started by the scenarios).
+    #[command(hide = true)]
+    LimitServer(limit::Options),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Limit(common) => scenario::limit::run(&common),
+        Command::Million(options) => scenario::million::run(&options),
+        Command::Memory(common) => scenario::memory::run(&common),
+        Command::Fanout(common) => scenario::fanout::run(&common),
+        Command::Latency(common) => scenario::latency::run(&common),
+        Command::Slow(common) => scenario::slow::run(&common),
+        Command::Isolation(common) => scenario::isolation::run(&common),
+        Command::Report { results, out } => results::write(&results, &out),
+        Command::LimitServer(options) => limit::serve(&options),
+    }
+}

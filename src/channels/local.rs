@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::faults::{Planted, planted};
 use crate::publication::{Encoding, Publication};
 
 /// No index.
@@ -148,9 +149,9 @@ impl Locals {
 
     /// Whether `key` still is the pending subscription that was given `serial`.
     pub fn awaits(&self, key: u32, serial: u32) -> bool {
-        self.subscriptions
-            .get(key as usize)
-            .is_some_and(|found| found.is_pending() && found.serial == serial)
+        self.subscriptions.get(key as usize).is_some_and(|found| {
+            found.is_pending() && (found.serial == serial || planted(Planted::StaleAnswerJoins))
+        })
     }
 
     /// Whether the answer for `key` has not come yet.
@@ -231,6 +232,7 @@ impl Locals {
         members.push(Member { slot, subscription: key });
         if let Some(fanout) = fanout
             && !fanout.pending.is_empty()
+            && !planted(Planted::JoinerStartsAtFront)
         {
             let byte = fanout.pending.len() as u32;
             fanout.pending_starts.push(Start { member: position, byte });
@@ -267,7 +269,8 @@ impl Locals {
 
     fn note_if_idle(&mut self, channel: u32) {
         let state = &mut self.channels[channel as usize];
-        if state.live == 0 && state.pending == 0 && !state.idle {
+        let pending = state.pending > 0 && !planted(Planted::ReleasedWhilePending);
+        if state.live == 0 && !pending && !state.idle {
             state.idle = true;
             self.idle.push_back(channel);
         }
@@ -300,7 +303,9 @@ impl Locals {
         let channel = group.channel;
         let position = subscription.position as usize;
         if group.fanout.is_some() {
-            group.members[position].slot = TOMBSTONE;
+            if !planted(Planted::LeaverStays) {
+                group.members[position].slot = TOMBSTONE;
+            }
         } else {
             group.members.swap_remove(position);
             if let Some(moved) = group.members.get(position) {
@@ -436,7 +441,8 @@ impl Locals {
         for _ in 0..self.idle.len() {
             let Some(&at) = self.idle.front() else { break };
             let channel = &self.channels[at as usize];
-            let busy = channel.live > 0 || channel.pending > 0 || self.has_fanout(channel.group);
+            let pending = channel.pending > 0 && !planted(Planted::ReleasedWhilePending);
+            let busy = channel.live > 0 || pending || self.has_fanout(channel.group);
             if !busy && !told(&channel.name, channel.hash) {
                 break;
             }

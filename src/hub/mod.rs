@@ -525,3 +525,153 @@ fn encoding(transport: Transport) -> Encoding {
 }
 
 const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Retention;
+    use crate::message::{Message, Rank};
+
+    /// A bus on which nothing has room.
+    struct Nowhere;
+
+    impl Post for Nowhere {
+        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
+            false
+        }
+
+        fn cancel(&mut self, _: Endpoint, _: Rank) {}
+
+        fn send(&mut self, _: Endpoint, _: Message) {
+            unreachable!("nothing was reserved")
+        }
+    }
+
+    fn hub(outbox_bytes: usize, outbox_budget: usize, backlog_bytes: usize) -> Hub {
+        let retention = None::<Retention>;
+        let homes =
+            home::Settings { retention, recovery_limit: 0, recovery_bytes: 0, streams_max: 0 };
+        let settings = Settings {
+            rules: Rules { insecure: true, ..Rules::default() },
+            paths: Paths { websocket: "/w".into(), uni_websocket: "/u".into(), echo: None },
+            homes,
+            slots: 4,
+            message_bytes: 1 << 16,
+            outbox_bytes,
+            outbox_budget,
+            backlog_bytes,
+            channel_limit: 8,
+            channel_bytes: 255,
+            ping_interval: 25_000,
+            pong_timeout: None,
+            head_timeout: 1000,
+            stale_close_delay: 1000,
+            close_timeout: 1000,
+        };
+        let names = Names::new([0; 16], 1);
+        let place = Place { shard: 0, control: 1, names, key: [0; 16], seed: 0 };
+        Hub::new(Arc::new(settings), &place, Arc::default())
+    }
+
+    /// A frame of a client whose mask is 0.
+    fn say(hub: &mut Hub, slot: u32, text: &str) {
+        let mut frame = vec![0x81, 0xfe];
+        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(text.as_bytes());
+        hub.receive(&mut Nowhere, slot, &mut frame);
+    }
+
+    /// A connected client that is subscribed to channel `c`.
+    fn subscriber(hub: &mut Hub) -> u32 {
+        let (slot, _) = hub.reserve().unwrap();
+        hub.opened(slot);
+        let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\n\r\n"
+            .to_vec();
+        hub.receive(&mut Nowhere, slot, &mut head);
+        let commands = r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#;
+        say(hub, slot, commands);
+        slot
+    }
+
+    fn publish(hub: &mut Hub, slot: u32, bytes: usize) {
+        let data = "x".repeat(bytes);
+        say(hub, slot, &format!(r#"{{"id":3,"publish":{{"channel":"c","data":"{data}"}}}}"#));
+    }
+
+    /// Sends everything, except that the sockets in `short` take nothing.
+    fn transmit(hub: &mut Hub, short: &[u32]) -> Vec<(u32, Vec<u8>)> {
+        let mut sent = Vec::new();
+        hub.for_each_send(|_, slot, segments| {
+            let bytes = match segments {
+                Segments::Outbox(bytes) => bytes.to_vec(),
+                Segments::Turn(pieces) => pieces.flatten().copied().collect(),
+            };
+            sent.push((slot, bytes));
+        });
+        for slot in short {
+            hub.short(*slot, 0);
+        }
+        hub.end_turn();
+        sent
+    }
+
+    const ROOMY: usize = 1 << 20;
+
+    #[test]
+    fn a_socket_that_ends_before_its_outbox_is_sent_gets_nothing() {
+        let mut hub = hub(ROOMY, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[slot]);
+        hub.writable(slot);
+        hub.lost(slot);
+        assert_eq!(transmit(&mut hub, &[]), []);
+        hub.free(slot);
+        assert_eq!(hub.remains().outbox_bytes, 0);
+    }
+
+    #[test]
+    fn an_outbox_that_overflows_before_it_is_sent_ends_with_the_close_frame() {
+        let mut hub = hub(1000, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[slot]);
+        hub.writable(slot);
+        publish(&mut hub, slot, 1000);
+        hub.fan_out();
+        let sent = transmit(&mut hub, &[]);
+        assert!(sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
+        assert_eq!(hub.remains().outboxes, 0);
+    }
+
+    #[test]
+    fn an_outbox_that_was_sent_is_not_cut_by_the_budget() {
+        let mut hub = hub(ROOMY, ROOMY, ROOMY);
+        let (one, two) = (subscriber(&mut hub), subscriber(&mut hub));
+        transmit(&mut hub, &[one]);
+        Arc::make_mut(&mut hub.settings).outbox_budget = hub.remains().outbox_bytes;
+        hub.writable(one);
+        publish(&mut hub, two, 10);
+        transmit(&mut hub, &[two]);
+        assert_eq!(hub.remains().outboxes, 1, "only two is behind");
+        assert_eq!(hub.connections[one as usize].phase, Phase::Connected);
+    }
+
+    #[test]
+    fn what_waits_for_the_own_backlog_keeps_the_shard_busy() {
+        let mut hub = hub(ROOMY, ROOMY, 0);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[]);
+        publish(&mut hub, slot, 10);
+        publish(&mut hub, slot, 10);
+        hub.fan_out();
+        transmit(&mut hub, &[]);
+        assert!(hub.is_busy(), "the second publish can go on now");
+        hub.expire(0);
+        hub.go_on(&mut Nowhere);
+        hub.fan_out();
+        transmit(&mut hub, &[]);
+        assert!(!hub.is_busy());
+    }
+}

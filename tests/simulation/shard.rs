@@ -209,7 +209,7 @@ impl Shard {
             };
             outcomes.push((slot, around.clients[client].socket.take(&bytes, around.random)));
         });
-        let idle = outcomes.is_empty();
+        let has_output = self.hub.has_output();
         for (slot, taken) in outcomes {
             match taken {
                 Taken::Whole => {}
@@ -218,7 +218,7 @@ impl Shard {
                 Taken::Refused => self.hub.lost(slot),
             }
         }
-        if !idle || fault != Some(Fault::TurnEndedOnlyWithOutput) {
+        if has_output || fault != Some(Fault::TurnEndedOnlyWithOutput) {
             self.hub.end_turn();
         }
         failure.map_or(Ok(()), Err)

@@ -1,0 +1,517 @@
+//! What the dense client knows of its connections, and what their bytes mean.
+//!
+//! Owns the state of each connection and the bytes of frames that are not whole yet. Never touches
+//! the ring. Invariant: a connection has at most one outcome: up, refused, or up and lost.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use drumline::frame::server_frame_bytes;
+
+use super::{Channels, Counters, Mode, Plan};
+use crate::latency::Recorder;
+use crate::wire::{self, Line, Stamp};
+
+/// Bits of [`Socket::flags`].
+const PONG: u8 = 1;
+const CONNECTED: u8 = 2;
+const SUBSCRIBED: u8 = 4;
+const STALLED: u8 = 8;
+/// The close code of an end without one.
+const NO_CODE: u16 = 1005;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Opening,
+    Upgrading,
+    Joining,
+    Up,
+    Raw,
+    Down,
+}
+
+/// One connection.
+#[derive(Debug, Clone, Copy)]
+struct Socket {
+    /// The highest sequence number seen in this phase.
+    last: u32,
+    /// Which of the 32 before it were seen.
+    seen: u32,
+    state: State,
+    flags: u8,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must stay small");
+
+/// What is to be sent.
+pub(super) enum Send {
+    Upgrade,
+    Pong,
+    /// A range of [`Book::text`].
+    Text(Range<usize>),
+}
+
+/// Bytes that are the same for all.
+pub(super) struct Fixed {
+    pub(super) upgrade: Vec<u8>,
+    pub(super) pong: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Tally {
+    up: u64,
+    delivered: u64,
+    out_of_order: u64,
+    duplicates: u64,
+    stray: u64,
+    pings: u64,
+    pongs: u64,
+}
+
+pub(super) struct Book {
+    sockets: Vec<Socket>,
+    partial: HashMap<u32, Vec<u8>>,
+    channels: Option<Channels>,
+    stall: bool,
+    phase: u16,
+    /// Not yet added to the shared counters.
+    tally: Tally,
+    /// Of the present phase, not yet in a recorder.
+    out_of_order: u64,
+    duplicates: u64,
+    raw_bytes: u64,
+    closed: Option<u16>,
+    /// Connections being made.
+    pub(super) in_flight: u32,
+    /// What each slot sends next.
+    pub(super) sends: Vec<(u32, Send)>,
+    pub(super) text: Vec<u8>,
+    pub(super) fixed: Fixed,
+}
+
+impl Book {
+    pub(super) fn new(plan: &Plan, count: u32) -> Self {
+        let blank = Socket { last: 0, seen: 0, state: State::Opening, flags: 0 };
+        let mut pong = Vec::new();
+        wire::client_frame(wire::TEXT, b"{}", &mut pong);
+        let (channels, stall) = match &plan.mode {
+            Mode::Raw => (None, false),
+            Mode::Subscribe(channels) => (Some(channels.clone()), false),
+            Mode::Stall(channels) => (Some(channels.clone()), true),
+        };
+        Book {
+            sockets: vec![blank; count as usize],
+            partial: HashMap::new(),
+            channels,
+            stall,
+            phase: 0,
+            tally: Tally::default(),
+            out_of_order: 0,
+            duplicates: 0,
+            raw_bytes: 0,
+            closed: None,
+            in_flight: 0,
+            sends: Vec::new(),
+            text: Vec::new(),
+            fixed: Fixed { upgrade: wire::upgrade(plan.port), pong },
+        }
+    }
+
+    fn socket(&mut self, slot: u32) -> &mut Socket {
+        &mut self.sockets[slot as usize]
+    }
+
+    pub(super) fn is_down(&self, slot: u32) -> bool {
+        self.sockets[slot as usize].state == State::Down
+    }
+
+    /// Whether an edge of this slot is to be read; a stalled one remembers nothing.
+    pub(super) fn wants_read(&self, slot: u32) -> bool {
+        let socket = &self.sockets[slot as usize];
+        socket.state != State::Down && socket.flags & STALLED == 0
+    }
+
+    /// The peer took the connection.
+    pub(super) fn connected(&mut self, slot: u32, raw: bool) {
+        if raw {
+            self.socket(slot).state = State::Raw;
+            self.tally.up += 1;
+            self.in_flight -= 1;
+        } else {
+            self.socket(slot).state = State::Upgrading;
+            self.sends.push((slot, Send::Upgrade));
+        }
+    }
+
+    /// The connection did not come up.
+    pub(super) fn refuse(&mut self, slot: u32, cause: String, counters: &Counters) {
+        let socket = self.socket(slot);
+        if matches!(socket.state, State::Opening | State::Upgrading | State::Joining) {
+            socket.state = State::Down;
+            self.in_flight -= 1;
+            counters.refuse(cause);
+        }
+    }
+
+    /// The connection ended.
+    pub(super) fn lose(&mut self, slot: u32, code: u16, counters: &Counters) {
+        self.partial.remove(&slot);
+        match self.socket(slot).state {
+            State::Down => {}
+            State::Up | State::Raw => {
+                self.socket(slot).state = State::Down;
+                counters.lose(code);
+            }
+            _ => self.refuse(slot, format!("closed before it was up, code {code}"), counters),
+        }
+    }
+
+    /// The close code that the last consumed bytes held.
+    pub(super) fn take_closed(&mut self) -> Option<u16> {
+        self.closed.take()
+    }
+
+    /// Raw bytes consumed since the last call.
+    pub(super) fn take_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.raw_bytes)
+    }
+
+    /// A phase begins.
+    pub(super) fn begin(&mut self, phase: u16) {
+        self.phase = phase;
+        (self.out_of_order, self.duplicates) = (0, 0);
+        for socket in &mut self.sockets {
+            (socket.last, socket.seen) = (0, 0);
+        }
+    }
+
+    /// The phase is over: what the recorder does not know yet.
+    pub(super) fn finish(&mut self, recorder: &mut Recorder) {
+        recorder.deliveries.out_of_order += std::mem::take(&mut self.out_of_order);
+        recorder.deliveries.duplicates += std::mem::take(&mut self.duplicates);
+        self.phase = 0;
+    }
+
+    /// Stalled slots read again; the slots.
+    pub(super) fn resume(&mut self) -> Vec<u32> {
+        self.stall = false;
+        let stalled = |socket: &Socket| socket.flags & STALLED != 0 && socket.state == State::Up;
+        let slots = (0..self.sockets.len() as u32)
+            .filter(|slot| stalled(&self.sockets[*slot as usize]))
+            .collect::<Vec<_>>();
+        for slot in &slots {
+            self.socket(*slot).flags &= !STALLED;
+        }
+        slots
+    }
+
+    /// Adds what was counted to the shared counters.
+    pub(super) fn publish(&mut self, counters: &Counters) {
+        let tally = std::mem::take(&mut self.tally);
+        self.out_of_order += tally.out_of_order;
+        self.duplicates += tally.duplicates;
+        for (counter, by) in [
+            (&counters.up, tally.up),
+            (&counters.delivered, tally.delivered),
+            (&counters.stray, tally.stray),
+            (&counters.pings, tally.pings),
+            (&counters.pongs, tally.pongs),
+        ] {
+            if by > 0 {
+                counter.fetch_add(by, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes the bytes that came. The inner error is the reason to refuse the connection.
+    pub(super) fn consume(
+        &mut self,
+        slot: u32,
+        index: u64,
+        input: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<Result<(), String>> {
+        if self.sockets[slot as usize].state == State::Raw {
+            self.raw_bytes += input.len() as u64;
+            return Ok(Ok(()));
+        }
+        let Some(mut kept) = self.partial.remove(&slot) else {
+            let (used, outcome) = self.parse(slot, index, input, now_ns, recorder)?;
+            if used < input.len() {
+                self.partial.insert(slot, input[used..].to_vec());
+            }
+            return Ok(outcome);
+        };
+        kept.extend_from_slice(input);
+        let (used, outcome) = self.parse(slot, index, &kept, now_ns, recorder)?;
+        if used < kept.len() {
+            kept.drain(..used);
+            self.partial.insert(slot, kept);
+        }
+        Ok(outcome)
+    }
+
+    /// Takes whole heads and frames from the front; the bytes used and a reason to refuse.
+    fn parse(
+        &mut self,
+        slot: u32,
+        index: u64,
+        bytes: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<(usize, Result<(), String>)> {
+        let mut used = 0;
+        if self.socket(slot).state == State::Upgrading {
+            let Some(head) = wire::head_bytes(bytes) else { return Ok((0, Ok(()))) };
+            if !wire::accepted(&bytes[..head]) {
+                let first = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                let told = String::from_utf8_lossy(first).into_owned();
+                return Ok((bytes.len(), Err(format!("upgrade answered `{told}`"))));
+            }
+            used = head;
+            self.say_hello(slot, index);
+        }
+        while let Some(length) = server_frame_bytes(&bytes[used..]) {
+            let Some(frame) = bytes.get(used..used + length) else { break };
+            used += length;
+            if let Err(cause) = self.frame(slot, frame, now_ns, recorder)? {
+                return Ok((bytes.len(), Err(cause)));
+            }
+        }
+        Ok((used, Ok(())))
+    }
+
+    fn say_hello(&mut self, slot: u32, index: u64) {
+        self.socket(slot).state = State::Joining;
+        let Some(channels) = &self.channels else { return };
+        let start = self.text.len();
+        wire::hello(&channels.of(index), &mut self.text);
+        self.sends.push((slot, Send::Text(start..self.text.len())));
+    }
+
+    fn frame(
+        &mut self,
+        slot: u32,
+        frame: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<Result<(), String>> {
+        let header = match frame[1] & 0x7f {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        let payload = &frame[header..];
+        match frame[0] & 0x0f {
+            0x1 => {
+                for text in payload.split(|byte| *byte == b'\n') {
+                    if let Err(cause) = self.line(slot, text, now_ns, recorder)? {
+                        return Ok(Err(cause));
+                    }
+                }
+            }
+            0x8 => {
+                let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                self.closed = Some(code.unwrap_or(NO_CODE));
+            }
+            0x9 => {
+                let start = self.text.len();
+                wire::client_frame(wire::PONG, payload, &mut self.text);
+                self.sends.push((slot, Send::Text(start..self.text.len())));
+            }
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn line(
+        &mut self,
+        slot: u32,
+        text: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<Result<(), String>> {
+        match wire::line(text) {
+            Line::Push(push) => self.push(slot, push, now_ns, recorder)?,
+            Line::Ping => {
+                self.tally.pings += 1;
+                if self.socket(slot).flags & PONG != 0 {
+                    self.tally.pongs += 1;
+                    self.sends.push((slot, Send::Pong));
+                }
+            }
+            Line::Reply(id, reply) => self.reply(slot, id, reply),
+            Line::Error(reply) => {
+                return Ok(Err(format!("answered `{}`", String::from_utf8_lossy(reply))));
+            }
+            Line::Other(_) => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn reply(&mut self, slot: u32, id: u32, reply: &[u8]) {
+        let stall = self.stall;
+        let socket = self.socket(slot);
+        if id == 1 {
+            socket.flags |= CONNECTED;
+            if wire::find(reply, b"\"pong\":true").is_some() {
+                socket.flags |= PONG;
+            }
+        } else if id == 2 {
+            socket.flags |= SUBSCRIBED;
+        }
+        let both = CONNECTED | SUBSCRIBED;
+        if socket.state == State::Joining && socket.flags & both == both {
+            socket.state = State::Up;
+            if stall {
+                socket.flags |= STALLED;
+            }
+            self.tally.up += 1;
+            self.in_flight -= 1;
+        }
+    }
+
+    fn push(
+        &mut self,
+        slot: u32,
+        push: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<()> {
+        let stamp = Stamp::find(push).filter(|stamp| stamp.phase == self.phase);
+        let (Some(stamp), Some(recorder)) = (stamp, recorder) else {
+            self.tally.stray += 1;
+            return Ok(());
+        };
+        match self.socket(slot).see(stamp.sequence) {
+            Seen::Again => self.tally.duplicates += 1,
+            Seen::New { late } => {
+                self.tally.delivered += 1;
+                self.tally.out_of_order += u64::from(late);
+                recorder.record(now_ns, now_ns.saturating_sub(stamp.due_ns))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Again,
+    New { late: bool },
+}
+
+impl Socket {
+    /// Notes a sequence number. One that is more than 32 behind counts as late, never as a copy.
+    fn see(&mut self, sequence: u32) -> Seen {
+        if sequence > self.last {
+            let ahead = sequence - self.last;
+            self.seen = match ahead {
+                1..=31 => self.seen << ahead | 1 << (ahead - 1),
+                32 => 1 << 31,
+                _ => 0,
+            };
+            self.last = sequence;
+            return Seen::New { late: false };
+        }
+        let behind = self.last - sequence;
+        if behind == 0 {
+            return Seen::Again;
+        }
+        let bit = if behind <= 32 { 1 << (behind - 1) } else { 0 };
+        if self.seen & bit != 0 {
+            return Seen::Again;
+        }
+        self.seen |= bit;
+        Seen::New { late: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book(mode: Mode) -> Book {
+        let plan = Plan { connections: 1, port: 1, in_flight: 1, mode };
+        let mut book = Book::new(&plan, 1);
+        book.in_flight = 1;
+        book.connected(0, false);
+        book
+    }
+
+    const HEAD: &[u8] =
+        b"HTTP/1.1 101 x\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+    fn stream() -> Vec<u8> {
+        let mut bytes = HEAD.to_vec();
+        for text in
+            [&b"{\"id\":1,\"connect\":{\"pong\":true}}\n{\"id\":2,\"subscribe\":{}}"[..], b"{}"]
+        {
+            drumline::frame::write_text(text, &mut bytes);
+        }
+        for sequence in [1, 2, 2, 4, 3] {
+            let mut push = b"{\"push\":{\"channel\":\"c\",\"pub\":{\"data\":".to_vec();
+            Stamp { due_ns: 5, phase: 3, sequence }.write(300, &mut push);
+            push.extend(b"}}}");
+            drumline::frame::write_text(&push, &mut bytes);
+        }
+        drumline::frame::write_close(Some(3008), "slow", &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn bytes_mean_the_same_however_they_are_cut() {
+        for cut in [1, 2, 3, 7, 100, 10_000] {
+            let counters = Counters::default();
+            let mut book = book(Mode::Subscribe(Channels::Distinct));
+            book.begin(3);
+            let mut recorder = Some(Recorder::new(std::time::SystemTime::now()).unwrap());
+            for piece in stream().chunks(cut) {
+                book.consume(0, 9, piece, 105, &mut recorder).unwrap().unwrap();
+            }
+            book.publish(&counters);
+            let mut recorder = recorder.unwrap();
+            book.finish(&mut recorder);
+            assert_eq!(book.take_closed(), Some(3008));
+            assert_eq!(recorder.deliveries.delivered, 4);
+            assert_eq!(recorder.deliveries.out_of_order, 1);
+            assert_eq!(recorder.deliveries.duplicates, 1);
+            assert_eq!(counters.standing(), 1);
+            assert_eq!(counters.pongs.load(Ordering::Relaxed), 1);
+            assert_eq!(book.in_flight, 0);
+            assert_eq!(book.sends.len(), 3, "upgrade, hello, pong");
+            book.lose(0, 3008, &counters);
+            assert_eq!(counters.codes()[&3008], 1);
+        }
+    }
+
+    #[test]
+    fn refusals_name_their_cause() {
+        let counters = Counters::default();
+        let mut book = book(Mode::Subscribe(Channels::Distinct));
+        let mut none = None;
+        let cause =
+            book.consume(0, 0, b"HTTP/1.1 503 busy\r\n\r\n", 0, &mut none).unwrap().unwrap_err();
+        book.refuse(0, cause, &counters);
+        book.lose(0, 1006, &counters);
+        assert_eq!(counters.causes()["upgrade answered `HTTP/1.1 503 busy`"], 1);
+        assert_eq!(counters.lost(), 0);
+    }
+
+    #[test]
+    fn order() {
+        let mut socket = Socket { last: 0, seen: 0, state: State::Up, flags: 0 };
+        let mut see = |sequence| socket.see(sequence);
+        assert_eq!(see(1), Seen::New { late: false });
+        assert_eq!(see(1), Seen::Again);
+        assert_eq!(see(40), Seen::New { late: false });
+        assert_eq!(see(39), Seen::New { late: true });
+        assert_eq!(see(39), Seen::Again);
+        assert_eq!(see(40), Seen::Again);
+        assert_eq!(see(72), Seen::New { late: false });
+        assert_eq!(see(40), Seen::Again);
+    }
+}

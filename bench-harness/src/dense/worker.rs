@@ -1,0 +1,230 @@
+//! One ring thread of the dense client.
+//!
+//! Owns the ring and its connections' slots. Never closes a connection before the end, so that
+//! what is lost is the server's doing. Invariant: at most `buffers` reads are queued at a time, so
+//! none fails for want of one, and an edge that was not read out stays on the ready list.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use anyhow::{Context, Result};
+use drumline::ring::{Completion, Op, Ring, Sizes};
+
+use super::book::{Book, Send};
+use super::{Command, Counters, Mode, Plan};
+use crate::clock::RunClock;
+use crate::latency::Recorder;
+
+/// Receive buffers of a ring, and bytes of each.
+const BUFFERS: u16 = 256;
+const BUFFER_BYTES: u32 = 4096;
+/// errno values that the kernel answers a read with: nothing there, and no buffer.
+const EAGAIN: i32 = 11;
+const ENOBUFS: i32 = 105;
+
+pub(super) struct Worker {
+    ring: Ring,
+    plan: Arc<Plan>,
+    counters: Arc<Counters>,
+    clock: RunClock,
+    bell: OwnedFd,
+    first: u64,
+    count: u32,
+    /// Slots from here on were not begun yet.
+    next: u32,
+    book: Book,
+    /// Slots with something to read.
+    ready: VecDeque<u32>,
+    recorder: Option<Recorder>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        counters: Arc<Counters>,
+        clock: RunClock,
+        first: u64,
+        count: u32,
+        bell: OwnedFd,
+    ) -> Result<Self> {
+        let sizes = Sizes {
+            submissions: 1024,
+            completions: (count * 2).next_power_of_two().clamp(4096, 65_536),
+            slots: count,
+            buffers: BUFFERS,
+            buffer_bytes: BUFFER_BYTES,
+        };
+        let ring = Ring::new(&sizes).with_context(|| {
+            let why = drumline::ring::permitted().err().unwrap_or_default();
+            format!("cannot set up a ring of {count} slots {why}")
+        })?;
+        let book = Book::new(&plan, count);
+        Ok(Worker {
+            ring,
+            plan,
+            counters,
+            clock,
+            bell,
+            first,
+            count,
+            next: 0,
+            book,
+            ready: VecDeque::new(),
+            recorder: None,
+        })
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) -> Result<()> {
+        self.ring.watch_doorbell(self.bell.as_raw_fd());
+        let mut completions = Vec::new();
+        loop {
+            if !self.obey(inbox)? {
+                return Ok(());
+            }
+            self.open();
+            self.read();
+            self.send();
+            if self.ready.is_empty() {
+                self.ring.wait(None);
+            } else {
+                self.ring.poll();
+            }
+            self.ring.reap(&mut completions);
+            for completion in completions.drain(..) {
+                self.complete(&completion)?;
+            }
+            self.book.publish(&self.counters);
+        }
+    }
+
+    /// Takes the commands that are there; false: stop.
+    fn obey(&mut self, inbox: &Receiver<Command>) -> Result<bool> {
+        loop {
+            match inbox.try_recv() {
+                Ok(Command::Begin(phase, done)) => {
+                    self.book.begin(phase);
+                    self.recorder = Some(Recorder::new(self.clock.started())?);
+                    // Nobody waiting is no error.
+                    let _ = done.send(());
+                }
+                Ok(Command::Finish(out)) => {
+                    let fresh = Recorder::new(self.clock.started())?;
+                    let mut recorder = self.recorder.take().unwrap_or(fresh);
+                    self.book.finish(&mut recorder);
+                    let _ = out.send(recorder);
+                }
+                Ok(Command::Resume) => self.ready.extend(self.book.resume()),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(false),
+                Err(TryRecvError::Empty) => return Ok(true),
+            }
+        }
+    }
+
+    /// Begins connections, as many as may be in flight.
+    fn open(&mut self) {
+        while self.next < self.count && self.book.in_flight < self.plan.in_flight {
+            self.ring.socket(0, self.next);
+            self.book.in_flight += 1;
+            self.next += 1;
+        }
+    }
+
+    /// Queues reads of ready slots, no more than there are buffers.
+    fn read(&mut self) {
+        for _ in 0..BUFFERS {
+            let Some(slot) = self.ready.pop_front() else { break };
+            self.ring.receive(0, slot);
+        }
+    }
+
+    /// Sends what the connections have to say.
+    fn send(&mut self) {
+        let book = &mut self.book;
+        if book.sends.is_empty() {
+            return;
+        }
+        let (sends, text, fixed) = (&book.sends, &book.text, &book.fixed);
+        self.ring.transmit(|batch| {
+            for (slot, send) in sends {
+                let bytes = match send {
+                    Send::Upgrade => &fixed.upgrade[..],
+                    Send::Pong => &fixed.pong[..],
+                    Send::Text(range) => &text[range.clone()],
+                };
+                batch.send(0, *slot, bytes);
+            }
+        });
+        book.sends.clear();
+        book.text.clear();
+    }
+
+    fn complete(&mut self, completion: &Completion) -> Result<()> {
+        let slot = completion.token.slot;
+        match completion.token.op {
+            Op::Socket | Op::Connect if completion.result < 0 => {
+                let error = std::io::Error::from_raw_os_error(-completion.result);
+                let step = if completion.token.op == Op::Socket { "socket" } else { "connect" };
+                self.book.refuse(slot, format!("{step}: {error}"), &self.counters);
+            }
+            Op::Socket => {
+                let peer = self.plan.peer(self.first + u64::from(slot));
+                self.ring.connect(0, slot, peer);
+            }
+            Op::Connect => {
+                self.ring.watch(0, slot);
+                self.book.connected(slot, self.plan.mode == Mode::Raw);
+            }
+            Op::Poll => {
+                if !completion.more() && completion.result >= 0 && !self.book.is_down(slot) {
+                    self.ring.watch(0, slot);
+                }
+                if self.book.wants_read(slot) {
+                    self.ready.push_back(slot);
+                }
+            }
+            Op::Receive => self.received(completion)?,
+            Op::Send => self.book.lose(slot, 1006, &self.counters),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, completion: &Completion) -> Result<()> {
+        let slot = completion.token.slot;
+        let Some(buffer) = completion.buffer() else {
+            match completion.errno() {
+                Some(EAGAIN) => {}
+                Some(ENOBUFS) => self.ready.push_back(slot),
+                _ => self.book.lose(slot, 1006, &self.counters),
+            }
+            return Ok(());
+        };
+        let bytes = completion.result.max(0) as usize;
+        if bytes == 0 {
+            self.ring.recycle(buffer);
+            self.book.lose(slot, 1006, &self.counters);
+            return Ok(());
+        }
+        let input = self.ring.received(buffer, bytes);
+        let now_ns = self.clock.now_ns();
+        let index = self.first + u64::from(slot);
+        let result = self.book.consume(slot, index, input, now_ns, &mut self.recorder);
+        self.ring.recycle(buffer);
+        if let Err(cause) = result? {
+            self.book.refuse(slot, cause, &self.counters);
+        }
+        let more = completion.socket_nonempty() || bytes == BUFFER_BYTES as usize;
+        if more && self.book.wants_read(slot) {
+            self.ready.push_back(slot);
+        }
+        // A peer that is gone has no more edges; its end is read now.
+        if let Some(code) = self.book.take_closed() {
+            self.book.lose(slot, code, &self.counters);
+        }
+        self.counters.bytes.fetch_add(self.book.take_bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Publishers over HTTP: POST /api/publish on kept-alive connections.
+//!
+//! Owns one connection a publisher. Never pipelines: a request waits for the answer before it, and
+//! if that makes it late, lateness and latency show it. Invariant: an answer counts as a
+//! confirmation only with status 200 and without an error in its body.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, ensure};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::TcpStream;
+
+use super::pace::Pace;
+use super::{Api, Load, Message, Published};
+use crate::clock::RunClock;
+use crate::wire;
+
+const READ_BYTES: usize = 4096;
+
+pub(super) async fn publish(load: Load, clock: RunClock) -> Result<Published> {
+    let load = Rc::new(load);
+    let tasks: Vec<_> = (0..load.publishers)
+        .map(|publisher| monoio::spawn(one(load.clone(), publisher, clock)))
+        .collect();
+    let mut sum = Published::new(&clock)?;
+    for task in tasks {
+        sum.merge(task.await?)?;
+    }
+    Ok(sum)
+}
+
+async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
+    let mut published = Published::new(&clock)?;
+    let Api::Http(key) = &load.api else { return Ok(published) };
+    let mut client = Client::open(load.server).await?;
+    let pace = Pace::new(clock)?;
+    for message in load.of(publisher) {
+        pace.until(message.stamp.due_ns).await?;
+        published.note(&clock, message.stamp.due_ns)?;
+        let (status, body) = client.post(key, &body(&message, load.bytes)).await?;
+        if status == 200 && wire::find(&body, b"\"error\"").is_none() {
+            published.confirmed += 1;
+        } else {
+            let told = || format!("{status} {}", String::from_utf8_lossy(&body));
+            published.refusal.get_or_insert_with(told);
+        }
+    }
+    Ok(published)
+}
+
+fn body(message: &Message, bytes: usize) -> Vec<u8> {
+    let mut body = format!("{{\"channel\":\"{}\",\"data\":", message.channel).into_bytes();
+    message.stamp.write(bytes, &mut body);
+    body.push(b'}');
+    body
+}
+
+struct Client {
+    stream: TcpStream,
+    server: SocketAddr,
+    /// Read beyond the last answer.
+    rest: Vec<u8>,
+}
+
+impl Client {
+    async fn open(server: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_addr(server)
+            .await
+            .with_context(|| format!("cannot connect to {server}"))?;
+        stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+        Ok(Client { stream, server, rest: Vec::new() })
+    }
+
+    /// Posts a publication: status and body of the answer.
+    async fn post(&mut self, key: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+        let mut request = format!(
+            "POST /api/publish HTTP/1.1\r\nHost: {}\r\nX-API-Key: {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.server,
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(body);
+        let (written, _) = self.stream.write_all(request).await;
+        written.context("cannot write to the HTTP API")?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<(u16, Vec<u8>)> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        loop {
+            if let Some((end, status, body)) = whole(&bytes)? {
+                let body = bytes[body..end].to_vec();
+                self.rest = bytes.split_off(end);
+                return Ok((status, body));
+            }
+            let (read, buffer) = self.stream.read(vec![0; READ_BYTES]).await;
+            let read = read.context("cannot read from the HTTP API")?;
+            ensure!(read > 0, "the HTTP API closed a kept-alive connection");
+            bytes.extend_from_slice(&buffer[..read]);
+        }
+    }
+}
+
+/// End of the answer at the front, its status, and where its body starts; `None`: not whole yet.
+fn whole(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>> {
+    let Some(start) = wire::head_bytes(bytes) else { return Ok(None) };
+    let head = String::from_utf8_lossy(&bytes[..start]).to_ascii_lowercase();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|length| length.trim().parse::<usize>().ok());
+    let (Some(status), Some(length)) = (status, length) else {
+        anyhow::bail!("the HTTP API answered without status or Content-Length: {head}");
+    };
+    Ok((bytes.len() >= start + length).then_some((start + length, status, start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}rest";
+        assert_eq!(whole(text).unwrap(), Some((text.len() - 4, 200, text.len() - 6)));
+        assert_eq!(whole(&text[..20]).unwrap(), None);
+        assert!(whole(b"x\r\n\r\n").is_err());
+    }
+}

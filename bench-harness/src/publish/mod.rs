@@ -1,0 +1,241 @@
+//! Publishers and probes: tasks on their own thread, speaking through an independent WebSocket
+//! implementation.
+//!
+//! Owns schedules and what came of them. Never waits for an answer before the next message is due
+//! (open loop). Invariant: a message is stamped with the time it should be sent at, so that a late
+//! publisher shows as latency and, beside it, as lateness.
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::clock::RunClock;
+use crate::dense::Channels;
+use crate::latency::Recorder;
+use crate::wire::Stamp;
+
+mod http;
+mod pace;
+mod probe;
+mod socket;
+mod websocket;
+
+pub use probe::{Probed, Probes, probe};
+
+/// A step through the channels that has no factor in common with any likely number of them: the
+/// next message goes to another shard.
+const STRIDE: u64 = 611_953;
+
+/// How messages reach the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Api {
+    /// `publish` commands, each publisher its own WebSocket.
+    WebSocket,
+    /// POST /api/publish with this key, each publisher its own kept-alive connection.
+    Http(String),
+}
+
+/// What is published, when, and where to.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The server.
+    pub server: SocketAddr,
+    /// How.
+    pub api: Api,
+    /// Connections that publish.
+    pub publishers: u64,
+    /// Channels by number.
+    pub channels: Channels,
+    /// How many channels there are.
+    pub channel_count: u64,
+    /// Phase that the messages belong to.
+    pub phase: u16,
+    /// Bytes of data in each message.
+    pub bytes: usize,
+    /// The first message is due so long after the start of the run, in ns.
+    pub first_ns: u64,
+    /// From message to message, in ns.
+    pub interval_ns: u64,
+    /// Messages in all.
+    pub messages: u64,
+    /// Publications that a WebSocket publisher puts into one frame; all are due with the first.
+    pub per_frame: u64,
+}
+
+/// One message to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) channel: String,
+    pub(crate) stamp: Stamp,
+}
+
+impl Load {
+    /// The number of the channel that message `index` goes to.
+    fn channel(&self, index: u64) -> u64 {
+        let step = if gcd(STRIDE, self.channel_count) == 1 { STRIDE } else { 1 };
+        (u128::from(index) * u128::from(step) % u128::from(self.channel_count)) as u64
+    }
+
+    /// Whether `publisher` sends message `index`: over HTTP they take turns, over WebSocket a
+    /// channel stays with one publisher, which keeps its order.
+    fn is_of(&self, index: u64, publisher: u64) -> bool {
+        match self.api {
+            Api::Http(_) => index % self.publishers == publisher,
+            Api::WebSocket => self.channel(index) % self.publishers == publisher,
+        }
+    }
+
+    /// Message `index`.
+    pub(crate) fn message(&self, index: u64) -> Message {
+        let due_ns = self.first_ns + index / self.per_frame * self.per_frame * self.interval_ns;
+        let sequence = (index / self.channel_count + 1) as u32;
+        Message {
+            channel: self.channels.nth(self.channel(index)),
+            stamp: Stamp { due_ns, phase: self.phase, sequence },
+        }
+    }
+
+    /// What `publisher` sends, in the order of its schedule.
+    pub(crate) fn of(&self, publisher: u64) -> impl Iterator<Item = Message> + '_ {
+        (0..self.messages)
+            .filter(move |index| self.is_of(*index, publisher))
+            .map(|index| self.message(index))
+    }
+
+    /// Deliveries that the messages should cause among so many connections, each on its channel.
+    pub fn expected(&self, connections: u64) -> u64 {
+        let subscribers = |channel: u64| match self.channels {
+            Channels::Shared(_) => connections,
+            Channels::Distinct => u64::from(channel < connections),
+            Channels::Rooms(rooms) => connections.saturating_sub(channel).div_ceil(rooms),
+        };
+        (0..self.messages).map(|index| subscribers(self.channel(index))).sum()
+    }
+
+    /// Starts the publishers on a thread of their own.
+    pub fn start(self, clock: RunClock) -> Result<Running<Published>> {
+        spawn("publishers", move || async move {
+            match self.api {
+                Api::WebSocket => websocket::publish(self, clock).await,
+                Api::Http(_) => http::publish(self, clock).await,
+            }
+        })
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// What became of the messages on the publishers' side.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Messages written to a socket.
+    pub sent: u64,
+    /// Of them, those that the server confirmed.
+    pub confirmed: u64,
+    /// The first refusal, if any.
+    pub refusal: Option<String>,
+    /// Actual minus scheduled time of sending.
+    pub lateness: Recorder,
+}
+
+impl Published {
+    fn new(clock: &RunClock) -> Result<Self> {
+        let lateness = Recorder::new(clock.started())?;
+        Ok(Published { sent: 0, confirmed: 0, refusal: None, lateness })
+    }
+
+    fn merge(&mut self, other: Published) -> Result<()> {
+        self.sent += other.sent;
+        self.confirmed += other.confirmed;
+        self.refusal = self.refusal.take().or(other.refusal);
+        self.lateness.merge(other.lateness)
+    }
+
+    /// Notes that a message that was due at `due_ns` goes out now.
+    fn note(&mut self, clock: &RunClock, due_ns: u64) -> Result<()> {
+        let now_ns = clock.now_ns();
+        self.sent += 1;
+        self.lateness.expect(1);
+        self.lateness.record(now_ns, now_ns.saturating_sub(due_ns))
+    }
+}
+
+/// Tasks running on a thread of their own.
+pub struct Running<T> {
+    handle: JoinHandle<Result<T>>,
+}
+
+impl<T> Running<T> {
+    /// Waits for their end.
+    pub fn join(self) -> Result<T> {
+        self.handle.join().map_err(|_| anyhow!("publishers or probes panicked"))?
+    }
+}
+
+/// Runs `tasks` on a monoio runtime of its own thread.
+fn spawn<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
+    name: &str,
+    tasks: impl FnOnce() -> F + Send + 'static,
+) -> Result<Running<T>> {
+    let handle = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+                .enable_timer()
+                .build()
+                .context("cannot set up the publishers' ring")?;
+            runtime.block_on(tasks())
+        })
+        .context("cannot start the publishers' thread")?;
+    Ok(Running { handle })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(api: Api, channels: Channels, channel_count: u64) -> Load {
+        Load {
+            server: SocketAddr::from(([127, 0, 0, 1], 1)),
+            api,
+            publishers: 3,
+            channels,
+            channel_count,
+            phase: 2,
+            bytes: 128,
+            first_ns: 1000,
+            interval_ns: 10,
+            messages: 100,
+            per_frame: 1,
+        }
+    }
+
+    #[test]
+    fn every_message_has_one_publisher_and_every_channel_its_order() {
+        for api in [Api::WebSocket, Api::Http("k".into())] {
+            let load = load(api.clone(), Channels::Rooms(7), 7);
+            let all: Vec<Message> = (0..3).flat_map(|p| load.of(p).collect::<Vec<_>>()).collect();
+            assert_eq!(all.len(), 100);
+            let mut of_room: Vec<Message> =
+                all.into_iter().filter(|message| message.channel == "r3").collect();
+            if api != Api::WebSocket {
+                of_room.sort_by_key(|message| message.stamp.due_ns);
+            }
+            let sequences: Vec<u32> = of_room.iter().map(|m| m.stamp.sequence).collect();
+            assert_eq!(sequences, (1..=sequences.len() as u32).collect::<Vec<_>>());
+            assert!(of_room.is_sorted_by_key(|message| message.stamp.due_ns));
+        }
+    }
+
+    #[test]
+    fn messages_of_a_frame_are_due_together() {
+        let mut load = load(Api::WebSocket, Channels::Shared("all".into()), 1);
+        load.per_frame = 10;
+        assert_eq!(load.message(9).stamp.due_ns, 1000);
+        assert_eq!(load.message(10).stamp.due_ns, 1100);
+        assert_eq!(load.message(10).stamp.sequence, 11);
+    }
+}

@@ -1,0 +1,135 @@
+//! One publication to many: processor time a delivery, against the bare kernel in the same run.
+//!
+//! Owns the rows of `fanout`. Never compares across runs. Invariant: limit and server take turns,
+//! each with as many sockets of its own, and the same bytes go to each.
+
+use anyhow::Result;
+
+use super::{Bench, Burst, Common, PATIENCE, all, frame_bytes, median};
+use crate::dense::{Dense, Mode};
+use crate::latency::Recorder;
+use crate::limit::Limit;
+use crate::publish::Api;
+use crate::rows::Row;
+use crate::server::Server;
+
+/// Bytes of data in a publication.
+const BYTES: usize = 128;
+/// Times that limit and server take turns.
+const PAIRS: usize = 10;
+/// Publications of each turn.
+const ROUNDS: u64 = 4;
+/// Publications in a frame, and frames of that measurement.
+const BUNCH: u64 = 10;
+const BUNCHES: u64 = 4;
+/// Time for a delivery in the schedule, in ns: so that a publication is through before the next.
+const ROOM_NS: u64 = 30_000;
+
+struct Sides {
+    limit: Limit,
+    raw: Dense,
+    raw_bytes: u64,
+    server: Server,
+    dense: Dense,
+}
+
+/// Runs it.
+pub fn run(common: &Common) -> Result<()> {
+    let mut bench = Bench::new(common, "fanout", "One publication to many", (15_000, 1))?;
+    let connections = bench.connections;
+    let (mut limit, port) = bench.limit()?;
+    let (raw, ramp) = bench.connect(connections, port, Mode::Raw)?;
+    bench.await_accepted(&mut limit, ramp.up)?;
+    let server = bench.server(false)?;
+    let port = server.address().port();
+    let (dense, _) = bench.connect(connections, port, Mode::Subscribe(all()))?;
+    let mut sides = Sides { limit, raw, raw_bytes: 0, server, dense };
+    compare(&mut bench, &mut sides)?;
+    bunches(&mut bench, &sides)?;
+    bench.check_standing(&sides.dense, "during the fan-outs");
+    sides.server.stop()?;
+    sides.dense.stop()?;
+    sides.raw.stop()?;
+    sides.limit.stop()?;
+    bench.finish()
+}
+
+/// The pairs: limit, server, limit, server, ...
+fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
+    // Both sides once beforehand: first sends grow buffers.
+    by_limit(bench, sides)?;
+    by_server(bench, sides)?;
+    let (mut floors, mut costs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sum: Option<Recorder> = None;
+    for _ in 0..PAIRS {
+        let floor = by_limit(bench, sides)?;
+        let (cost, recorder) = by_server(bench, sides)?;
+        floors.push(floor);
+        costs.push(cost);
+        ratios.push(cost / floor);
+        match &mut sum {
+            Some(sum) => sum.merge(recorder)?,
+            None => sum = Some(recorder),
+        }
+    }
+    bench.row(Row::new("CPU a send, limit", median(floors)?, "ns"));
+    bench.row(Row::new("CPU a delivery", median(costs)?, "ns"));
+    let spread = format!("{ratios:.3?}");
+    let row = Row::new("CPU a delivery against the limit", median(ratios)?, "ratio");
+    bench.row(row.at_most(1.05).note(format!("median of {PAIRS} pairs: {spread}")));
+    if let Some(sum) = sum {
+        bench.series("fan-out", sum);
+    }
+    Ok(())
+}
+
+fn by_limit(bench: &mut Bench, sides: &mut Sides) -> Result<f64> {
+    let bytes = frame_bytes(BYTES);
+    let before = sides.limit.sample()?;
+    let mut sends = 0;
+    for _ in 0..ROUNDS {
+        let sent = sides.limit.send(bytes, 1)?;
+        sends += sent.sends;
+        sides.raw_bytes += sent.sends * bytes as u64;
+        let received = sides.raw.await_bytes(sides.raw_bytes, PATIENCE);
+        if received != sides.raw_bytes {
+            bench.fault(format!("limit: {} bytes sent, {received} received", sides.raw_bytes));
+        }
+    }
+    sides.limit.sample()?.since(&before)?.cpu_ns_per(sends)
+}
+
+fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {
+    let burst = Burst::to_all(ROUNDS, BYTES, bench.connections * ROOM_NS);
+    let before = sides.server.sample()?;
+    let delivered = bench.deliver(&sides.server, &sides.dense, burst)?;
+    let used = sides.server.sample()?.since(&before)?;
+    let deliveries = delivered.recorder.deliveries.delivered;
+    Ok((used.cpu_ns_per(deliveries)?, delivered.recorder))
+}
+
+/// Ten publications in one frame against ten by themselves.
+fn bunches(bench: &mut Bench, sides: &Sides) -> Result<()> {
+    let mut costs = Vec::new();
+    for (name, per_frame) in [("single", 1), ("in one frame", BUNCH)] {
+        let burst = Burst {
+            api: Api::WebSocket,
+            publishers: 1,
+            channels: all(),
+            bytes: BYTES,
+            messages: BUNCH * BUNCHES,
+            interval_ns: bench.connections * ROOM_NS,
+            per_frame,
+        };
+        let before = sides.server.sample()?;
+        let delivered = bench.deliver(&sides.server, &sides.dense, burst)?;
+        let used = sides.server.sample()?.since(&before)?;
+        bench.account(&format!("ten {name}"), &delivered.recorder);
+        let cost = used.cpu_ns_per(delivered.recorder.deliveries.delivered)?;
+        bench.row(Row::new(format!("CPU a delivery, ten {name}"), cost, "ns"));
+        costs.push(cost);
+    }
+    let row = Row::new("ten in one frame against ten single", costs[1] / costs[0], "ratio");
+    bench.row(row.at_most(0.25));
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Memory of a connection: with one channel for all, and with a channel each.
+//!
+//! Owns the rows of `memory`. Never publishes. Invariant: the fixed part at no connections and the
+//! slope are told apart.
+
+use anyhow::Result;
+
+use super::{Bench, Common, all};
+use crate::account::{KernelSample, ProcessSample, per_connection};
+use crate::dense::{Channels, Dense, Mode, Ramp};
+use crate::rows::Row;
+use crate::server::Server;
+
+/// Bytes that a process may take at no connections: so much, and so much a shard.
+const FIXED_BYTES: f64 = 64.0 * 1_048_576.0;
+const FIXED_BYTES_A_SHARD: f64 = 2.0 * 1_048_576.0;
+/// Bytes a connection: on a shared channel, and on one of its own.
+const SHARED_BYTES: f64 = 200.0;
+const DISTINCT_BYTES: f64 = 450.0;
+
+/// Runs it.
+pub fn run(common: &Common) -> Result<()> {
+    let mut bench = Bench::new(common, "memory", "Memory a connection", (100_000, 1))?;
+    let quiet = KernelSample::now()?;
+    for (name, channels) in [("shared", all()), ("distinct", Channels::Distinct)] {
+        let server = bench.server(false)?;
+        let (dense, _, _) = measure(&mut bench, &server, name, channels, &quiet)?;
+        bench.check_standing(&dense, "while idle");
+        server.stop()?;
+        dense.stop()?;
+        bench.settle(&quiet)?;
+    }
+    bench.finish()
+}
+
+/// Connects all and adds the rows of user memory. Answers slab a connection too.
+pub fn measure(
+    bench: &mut Bench,
+    server: &Server,
+    name: &str,
+    channels: Channels,
+    quiet: &KernelSample,
+) -> Result<(Dense, Ramp, f64)> {
+    let target = if channels == Channels::Distinct { DISTINCT_BYTES } else { SHARED_BYTES };
+    let empty = server.sample()?;
+    let fixed_target = FIXED_BYTES + FIXED_BYTES_A_SHARD * f64::from(bench.shards);
+    let fixed = Row::new(format!("{name}: fixed memory"), empty.rss_anon as f64, "bytes");
+    bench.row(fixed.at_most(fixed_target).note("RssAnon at no connections"));
+    let port = server.address().port();
+    let (dense, ramp) = bench.connect(bench.connections, port, Mode::Subscribe(channels))?;
+    let full: ProcessSample = server.sample()?;
+    let slope = per_connection(full.since(&empty)?.rss_anon, ramp.up)?;
+    let row = Row::new(format!("{name}: user memory a connection"), slope, "bytes");
+    bench.row(row.at_most(target).note("growth of RssAnon divided by connections"));
+    let kernel = KernelSample::now()?.since(quiet);
+    let slab = per_connection(kernel.slab(), ramp.up)?;
+    let row = Row::new(format!("{name}: slab a connection, both ends"), slab, "bytes");
+    bench.row(row);
+    Ok((dense, ramp, slab))
+}

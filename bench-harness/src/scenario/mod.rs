@@ -1,0 +1,430 @@
+//! The scenarios, one a file, and what they share.
+//!
+//! Owns the flags, the phases, the ports and the ending of a run. Never decides what a number
+//! means: that is the scenario's. Invariant: a refused or lost connection, or a lost delivery, is
+//! a fault, and faults end the process with 1 unless asked otherwise.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::account::{KernelSample, ProcessDelta, ProcessSample};
+use crate::clock::RunClock;
+use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
+use crate::environment::Environment;
+use crate::files::Run;
+use crate::latency::Recorder;
+use crate::limit::{Limit, Options};
+use crate::publish::{Api, Load, Published};
+use crate::rows::{Row, number};
+use crate::server::{API_KEY, Server, Target};
+use crate::table;
+
+pub mod fanout;
+pub mod isolation;
+pub mod latency;
+pub mod limit;
+pub mod memory;
+pub mod million;
+pub mod slow;
+
+/// From the start of publishers to their first message, in ns: time to connect them.
+const LEAD_NS: u64 = 500_000_000;
+/// Without a delivery for so long, the missing ones are lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Sockets that one shard holds at most, below a table of RLIMIT_NOFILE slots.
+const SPARE_SLOTS: u64 = 500;
+/// A machine is quiet again when no more TCP sockets than this are left from before.
+const SETTLED_SOCKETS: u64 = 200;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Flags of every scenario.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Common {
+    /// The server's program.
+    #[arg(long, default_value = "target/release/drumline")]
+    pub server: PathBuf,
+    /// First port to use; every server and limit takes the next.
+    #[arg(long, default_value_t = 8100)]
+    pub port: u16,
+    /// Connections; each scenario has its own default.
+    #[arg(long)]
+    pub connections: Option<u64>,
+    /// Shards of the server; by default as many as processors, more if RLIMIT_NOFILE demands it.
+    #[arg(long)]
+    pub shards: Option<u32>,
+    /// Seconds of each measured phase; each scenario has its own default.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Connections that each client thread makes at a time.
+    #[arg(long, default_value_t = 64)]
+    pub in_flight: u32,
+    /// Where results are kept.
+    #[arg(long, default_value = "bench-harness/results")]
+    pub results: PathBuf,
+    /// End with 0 although connections or deliveries were lost.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// One more argument of the server; may be given several times.
+    #[arg(long = "server-argument", allow_hyphen_values = true)]
+    pub server_arguments: Vec<String>,
+}
+
+/// A scenario being run.
+pub struct Bench {
+    /// The flags.
+    pub common: Common,
+    /// Connections of the scenario.
+    pub connections: u64,
+    /// Seconds of a phase.
+    pub seconds: u64,
+    /// Shards of the server and of the limit.
+    pub shards: u32,
+    /// The clock of the run.
+    pub clock: RunClock,
+    run: Run,
+    series: Vec<(String, Recorder)>,
+    faults: Vec<String>,
+    phase: u16,
+    port: u16,
+}
+
+/// What a phase delivered.
+pub struct Delivered {
+    /// Latencies and account.
+    pub recorder: Recorder,
+    /// The publishers' side.
+    pub published: Published,
+    /// From the first scheduled message to the last delivery.
+    pub took: Duration,
+}
+
+/// A load without its time: the bench gives it one.
+pub struct Burst {
+    /// How it is published.
+    pub api: Api,
+    /// Connections that publish.
+    pub publishers: u64,
+    /// Where to.
+    pub channels: Channels,
+    /// Bytes of data.
+    pub bytes: usize,
+    /// Messages in all.
+    pub messages: u64,
+    /// From message to message, in ns.
+    pub interval_ns: u64,
+    /// Publications in a frame.
+    pub per_frame: u64,
+}
+
+impl Burst {
+    /// Publishes by one kept-alive HTTP connection to all.
+    pub fn to_all(messages: u64, bytes: usize, interval_ns: u64) -> Self {
+        Burst {
+            api: Api::Http(API_KEY.to_owned()),
+            publishers: 1,
+            channels: all(),
+            bytes,
+            messages,
+            interval_ns,
+            per_frame: 1,
+        }
+    }
+}
+
+/// The channel that everybody shares.
+pub fn all() -> Channels {
+    Channels::Shared("all".to_owned())
+}
+
+/// Bytes of the frame that carries a publication of `bytes` bytes of data in [`all`].
+pub fn frame_bytes(bytes: usize) -> usize {
+    let text = "{\"push\":{\"channel\":\"all\",\"pub\":{\"data\":}}}".len() + bytes;
+    text + if text < 126 { 2 } else { 4 }
+}
+
+impl Bench {
+    /// A run of `scenario` with these defaults.
+    pub fn new(common: &Common, scenario: &str, title: &str, defaults: (u64, u64)) -> Result<Self> {
+        let environment = Environment::collect()?;
+        let connections = common.connections.unwrap_or(defaults.0);
+        let seconds = common.seconds.unwrap_or(defaults.1).max(1);
+        let shards = match common.shards {
+            Some(shards) => shards.max(1),
+            None => enough_shards(connections)?,
+        };
+        let load = format!("{} connections, {shards} shards", number(connections as f64));
+        let mut run = Run::new(scenario, title, &load, environment);
+        for (name, value) in
+            [("connections", connections), ("seconds", seconds), ("shards", u64::from(shards))]
+        {
+            run.parameters.insert(name.to_owned(), value.into());
+        }
+        Ok(Bench {
+            common: common.clone(),
+            connections,
+            seconds,
+            shards,
+            clock: RunClock::start(),
+            run,
+            series: Vec::new(),
+            faults: Vec::new(),
+            phase: 0,
+            port: common.port,
+        })
+    }
+
+    /// Adds a measured row.
+    pub fn row(&mut self, row: Row) {
+        eprintln!("  {}: {} ({})", row.what, row.measured_text(), row.verdict_text());
+        self.run.rows.push(row);
+    }
+
+    /// Adds a remark on the whole run.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.run.notes.push(note.into());
+    }
+
+    /// Notes something that must not happen.
+    pub fn fault(&mut self, fault: String) {
+        eprintln!("  FAULT: {fault}");
+        self.run.notes.push(format!("Fault: {fault}"));
+        self.faults.push(fault);
+    }
+
+    /// Keeps a recorder as a series of the run, and accounts for its deliveries.
+    pub fn series(&mut self, name: &str, recorder: Recorder) {
+        self.account(name, &recorder);
+        if recorder.deliveries.delivered > 0 {
+            self.series.push((name.to_owned(), recorder));
+        }
+    }
+
+    /// Tells what became of the deliveries; a loss is a fault.
+    pub fn account(&mut self, name: &str, recorder: &Recorder) {
+        let account = recorder.deliveries;
+        let told = format!(
+            "{name}: {} expected, {} delivered, {} lost, {} out of order, {} duplicates",
+            number(account.expected as f64),
+            number(account.delivered as f64),
+            number(account.lost() as f64),
+            number(account.out_of_order as f64),
+            number(account.duplicates as f64)
+        );
+        eprintln!("  {told}");
+        if account.lost() > 0 || account.duplicates > 0 {
+            self.fault(told);
+        }
+    }
+
+    fn next_port(&mut self) -> u16 {
+        let port = self.port;
+        self.port += 1;
+        port
+    }
+
+    /// Starts the server on a port of its own.
+    pub fn server(&mut self, pong: bool) -> Result<Server> {
+        let target = Target {
+            program: self.common.server.clone(),
+            port: self.next_port(),
+            shards: self.shards,
+            pong,
+            arguments: self.common.server_arguments.clone(),
+        };
+        Server::start(&target)
+    }
+
+    /// Starts the limit on a port of its own, which is answered too.
+    pub fn limit(&mut self) -> Result<(Limit, u16)> {
+        let port = self.next_port();
+        let slots = self.connections.div_ceil(u64::from(self.shards));
+        // SO_REUSEPORT spreads unevenly: six standard deviations of room, and the accepts.
+        let room = slots + 6 * slots.isqrt() + 64;
+        let slots = room.min(drumline::sys::raise_open_files()?) as u32;
+        let options = Options {
+            port,
+            shards: self.shards,
+            slots,
+            send_buffer: 65_536,
+            receive_buffer: 65_536,
+        };
+        Ok((Limit::start(&options)?, port))
+    }
+
+    /// Connects the dense client; refused and lost connections are faults.
+    pub fn connect(&mut self, connections: u64, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
+        let plan = Plan { connections, port, in_flight: self.common.in_flight, mode };
+        let dense = Dense::start(plan, self.clock)?;
+        let ramp = dense.ramp()?;
+        if ramp.refused > 0 {
+            let causes = dense.counters().causes();
+            self.fault(format!("{} connections never came up: {causes:?}", ramp.refused));
+        }
+        self.check_standing(&dense, "while connecting");
+        Ok((dense, ramp))
+    }
+
+    /// A fault if connections were lost.
+    pub fn check_standing(&mut self, dense: &Dense, when: &str) {
+        let lost = dense.counters().lost();
+        if lost > 0 {
+            let codes = dense.counters().codes();
+            self.fault(format!("{lost} connections lost {when}, by close code: {codes:?}"));
+        }
+    }
+
+    /// Waits until the limit has accepted what the client connected.
+    pub fn await_accepted(&self, limit: &mut Limit, connections: u64) -> Result<()> {
+        let begun = Instant::now();
+        while limit.accepted()? < connections {
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "the limit accepted {} of {connections} connections: give it more --shards",
+                    limit.accepted()?
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Publishes and waits for every delivery.
+    pub fn deliver(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<Delivered> {
+        self.phase += 1;
+        dense.begin(self.phase)?;
+        let channel_count = burst.channels.count(dense.connections());
+        let first_ns = self.clock.now_ns() + LEAD_NS;
+        let load = Load {
+            server: server.address(),
+            api: burst.api,
+            publishers: burst.publishers,
+            channels: burst.channels,
+            channel_count,
+            phase: self.phase,
+            bytes: burst.bytes,
+            first_ns,
+            interval_ns: burst.interval_ns,
+            messages: burst.messages,
+            per_frame: burst.per_frame,
+        };
+        let expected = load.expected(dense.connections());
+        let running = load.start(self.clock)?;
+        let published = running.join()?;
+        dense.await_delivered(expected, PATIENCE);
+        let took = Duration::from_nanos(self.clock.now_ns().saturating_sub(first_ns));
+        let recorder = dense.finish(expected)?;
+        if let Some(refusal) = &published.refusal {
+            self.fault(format!("a publication was refused: {refusal}"));
+        }
+        Ok(Delivered { recorder, published, took })
+    }
+
+    /// Adds how late the publishers were.
+    pub fn lateness(&mut self, what: &str, published: &Published) -> Result<()> {
+        let late = published.lateness.percentiles()?;
+        self.row(Row::new(format!("{what}: publishers' lateness, p99"), late.p99 as f64, "ns"));
+        Ok(())
+    }
+
+    /// Adds median and tails of a recorder with these targets in ns (0: none).
+    pub fn percentiles(
+        &mut self,
+        what: &str,
+        recorder: &Recorder,
+        targets: [f64; 3],
+    ) -> Result<()> {
+        let all = recorder.percentiles()?;
+        let values = [("p50", all.p50), ("p99", all.p99), ("p99.9", all.p99_9)];
+        for ((name, value), target) in values.into_iter().zip(targets) {
+            let row = Row::new(format!("{what}: {name}"), value as f64, "ns");
+            self.row(if target > 0.0 { row.at_most(target) } else { row });
+        }
+        Ok(())
+    }
+
+    /// Waits until the sockets of what was stopped are gone, and the kernel with them.
+    pub fn settle(&self, baseline: &KernelSample) -> Result<()> {
+        let begun = Instant::now();
+        let mut last = 0;
+        loop {
+            let now = KernelSample::now()?;
+            let slab = now.s_unreclaim + now.s_reclaimable;
+            let gone = now.sockets_in_use <= baseline.sockets_in_use + SETTLED_SOCKETS;
+            if gone && slab.abs_diff(last) < 1 << 20 {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(120) {
+                bail!(
+                    "{} sockets are still there two minutes after their end: stop what else runs \
+                     on this machine",
+                    now.sockets_in_use
+                );
+            }
+            last = slab;
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Writes the run, prints its table, and tells its faults.
+    pub fn finish(mut self) -> Result<()> {
+        let dir = self.run.write(&self.common.results, &self.series)?;
+        println!("{}", table::render(&self.run.title, &self.run.rows)?);
+        println!("{}", dir.display());
+        if !self.faults.is_empty() && !self.common.keep_going {
+            bail!("{}", self.faults.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+/// Shards that hold so many connections: one a processor, or as many as RLIMIT_NOFILE demands.
+fn enough_shards(connections: u64) -> Result<u32> {
+    let limit = drumline::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
+    let room = limit.saturating_sub(SPARE_SLOTS).max(1);
+    // SO_REUSEPORT fills shards unevenly: a twentieth of them stays free.
+    let slots = room - room / 20;
+    Ok((connections.div_ceil(slots) as u32).max(drumline::sys::processors() as u32))
+}
+
+/// What a child used while `work` ran.
+pub fn used(
+    sample: impl Fn() -> Result<ProcessSample>,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<ProcessDelta> {
+    let before = sample()?;
+    work()?;
+    sample()?.since(&before)
+}
+
+/// The middle value; the lower of two.
+pub fn median(mut values: Vec<f64>) -> Result<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().context("no values to take a median of")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_as_long_as_the_engine_makes_them() {
+        for bytes in [48, 128, 512] {
+            let mut frame = Vec::new();
+            let text = format!(
+                "{{\"push\":{{\"channel\":\"all\",\"pub\":{{\"data\":{}}}}}}}",
+                "x".repeat(bytes)
+            );
+            drumline::frame::write_text(text.as_bytes(), &mut frame);
+            assert_eq!(frame.len(), frame_bytes(bytes));
+        }
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]).unwrap(), 2.0);
+        assert!(median(Vec::new()).is_err());
+    }
+}

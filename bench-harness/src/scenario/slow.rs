@@ -1,0 +1,154 @@
+//! Readers that stall: what they cost, and that nobody else pays.
+//!
+//! Owns the rows of `slow`. Never reads for the stalled before the server has closed the first.
+//! Invariant: the probes' latency with stalled readers is held against the same probes without.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Bench, Burst, Common, SECOND_NS, all};
+use crate::account::KernelSample;
+use crate::clock::RunClock;
+use crate::dense::{Dense, Mode};
+use crate::publish::{Api, Probed, Probes, Running, probe};
+use crate::rows::Row;
+use crate::server::Server;
+
+/// Stalled connections, and those that stall and then read.
+const STALLED: u64 = 1_000;
+const WAKERS: u64 = 10;
+const BYTES: usize = 128;
+/// Messages a second to all.
+const RATE: u64 = 100;
+/// Pairs of probes and their messages a second.
+const PAIRS: u64 = 16;
+const PROBES_PER_SECOND: u64 = 400;
+/// The counter of connections closed for being behind.
+const SLOW: &str = "drumline_slow_total";
+/// The close code of being behind.
+const SLOW_CODE: u16 = 3008;
+const SAMPLE_EVERY: Duration = Duration::from_millis(200);
+
+/// Memory at one moment, over that before the load, in bytes.
+#[derive(Default)]
+struct Peaks {
+    user: i64,
+    kernel: i64,
+    timeline: Vec<String>,
+}
+
+/// Runs it; `--connections` are those that read.
+pub fn run(common: &Common) -> Result<()> {
+    let mut bench = Bench::new(common, "slow", "Stalled readers", (500, 120))?;
+    let server = bench.server(false)?;
+    let port = server.address().port();
+    let (reading, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;
+    let (without, _) = phase(&mut bench, &server, &reading, None)?;
+    bench.percentiles("probes, nobody stalled", &without.recorder, [0.0; 3])?;
+    let (stalled, _) = bench.connect(STALLED, port, Mode::Stall(all()))?;
+    let (wakers, _) = bench.connect(WAKERS, port, Mode::Stall(all()))?;
+    let (with, peaks) = phase(&mut bench, &server, &reading, Some(&wakers))?;
+    bench.percentiles("probes, stalled beside them", &with.recorder, [0.0; 3])?;
+    let ratio =
+        with.recorder.percentiles()?.p99 as f64 / without.recorder.percentiles()?.p99 as f64;
+    bench.row(Row::new("probes' p99 with against without", ratio, "ratio"));
+    bench.series("probes, nobody stalled", without.recorder);
+    bench.series("probes, stalled beside them", with.recorder);
+    bench.row(Row::new("peak growth of user memory", peaks.user as f64, "bytes"));
+    bench.row(Row::new("peak growth of TCP memory", peaks.kernel as f64, "bytes"));
+    bench.note(format!("Over time: {}", peaks.timeline.join("; ")));
+    closes(&mut bench, &server, &wakers)?;
+    bench.check_standing(&reading, "beside the stalled");
+    for dense in [reading, stalled, wakers] {
+        dense.stop()?;
+    }
+    server.stop()?;
+    bench.finish()
+}
+
+/// How many were closed, and with which code those saw it that read again.
+fn closes(bench: &mut Bench, server: &Server, wakers: &Dense) -> Result<()> {
+    let closed =
+        server.metric(SLOW, "")?.with_context(|| format!("the server has no metric {SLOW}"))?;
+    let row = Row::new("stalled connections closed", closed, "count");
+    bench.row(row.at_least((STALLED + WAKERS) as f64).note(format!("{SLOW} of /metrics")));
+    let seen = wakers.counters().codes().get(&SLOW_CODE).copied().unwrap_or(0);
+    let row = Row::new("close code 3008 seen on reading again", seen as f64, "count");
+    bench.row(row.at_least(1.0).note(format!("{:?} of {WAKERS}", wakers.counters().codes())));
+    Ok(())
+}
+
+/// The load for a phase, with probes beside it; memory is watched if somebody is to be woken.
+fn phase(
+    bench: &mut Bench,
+    server: &Server,
+    reading: &Dense,
+    wakers: Option<&Dense>,
+) -> Result<(Probed, Peaks)> {
+    let seconds = if wakers.is_some() { bench.seconds } else { bench.seconds.div_ceil(4) };
+    let probes = start_probes(bench.clock, server, seconds)?;
+    let burst = Burst {
+        api: Api::WebSocket,
+        publishers: 1,
+        channels: all(),
+        bytes: BYTES,
+        messages: RATE * seconds,
+        interval_ns: SECOND_NS / RATE,
+        per_frame: 1,
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (delivered, peaks) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(server, wakers, &stop));
+        let delivered = bench.deliver(server, reading, burst);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (delivered, watcher.join())
+    });
+    let peaks = peaks.map_err(|_| anyhow::anyhow!("the memory's watcher panicked"))??;
+    let name = if wakers.is_some() { "readers, stalled beside them" } else { "readers" };
+    bench.series(name, delivered?.recorder);
+    Ok((probes.join()?, peaks))
+}
+
+fn start_probes(clock: RunClock, server: &Server, seconds: u64) -> Result<Running<Probed>> {
+    let probes = Probes {
+        server: server.address(),
+        pairs: PAIRS,
+        first_ns: clock.now_ns() + super::LEAD_NS,
+        per_second: PROBES_PER_SECOND,
+        for_ns: seconds * SECOND_NS,
+        bytes: BYTES,
+    };
+    probe(probes, clock)
+}
+
+/// Samples memory until told to stop; wakes the wakers once the server has closed a connection.
+fn watch(
+    server: &Server,
+    mut wakers: Option<&Dense>,
+    stop: &std::sync::atomic::AtomicBool,
+) -> Result<Peaks> {
+    let (user, kernel) = (server.sample()?, KernelSample::now()?);
+    let mut peaks = Peaks::default();
+    let mut samples = 0u64;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        std::thread::sleep(SAMPLE_EVERY);
+        let grown = server.sample()?.since(&user)?.rss_anon;
+        let tcp = KernelSample::now()?.since(&kernel).tcp_mem;
+        peaks.user = peaks.user.max(grown);
+        peaks.kernel = peaks.kernel.max(tcp);
+        samples += 1;
+        if samples.is_multiple_of(50) {
+            let second = samples * SAMPLE_EVERY.as_millis() as u64 / 1000;
+            let line = format!("{second} s: user {} KiB, TCP {} KiB", grown / 1024, tcp / 1024);
+            peaks.timeline.push(line);
+        }
+        if let Some(waiting) = wakers
+            && server.metric(SLOW, "")?.unwrap_or(0.0) > 0.0
+        {
+            waiting.resume()?;
+            wakers = None;
+        }
+    }
+    Ok(peaks)
+}

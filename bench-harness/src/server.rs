@@ -1,0 +1,181 @@
+//! The server under test, as a child process.
+//!
+//! Owns the child and its end. Never configures it beyond its command line. Invariant: a server
+//! that does not end by itself on SIGTERM, with status 0, is an error, never a shrug.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::account::ProcessSample;
+
+/// Key of the HTTP API in every run.
+pub const API_KEY: &str = "bench";
+/// How long a server may take to listen, and to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How to start it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The program.
+    pub program: PathBuf,
+    /// Port of everything.
+    pub port: u16,
+    /// Shards.
+    pub shards: u32,
+    /// Whether clients answer pings.
+    pub pong: bool,
+    /// More arguments.
+    pub arguments: Vec<String>,
+}
+
+/// The running server.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    stopped: bool,
+}
+
+impl Server {
+    /// Starts the server and waits until its port takes connections.
+    pub fn start(target: &Target) -> Result<Self> {
+        ensure!(
+            Path::new(&target.program).exists(),
+            "there is no {}: build it with `cargo build --release`, or name it by --server",
+            target.program.display()
+        );
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
+        ensure!(
+            TcpStream::connect(address).is_err(),
+            "port {} is taken: stop what listens there, or choose another by --port",
+            target.port
+        );
+        let child = Command::new(&target.program)
+            .args(arguments(target))
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", target.program.display()))?;
+        let mut server = Server { child, address, stopped: false };
+        server.await_port()?;
+        Ok(server)
+    }
+
+    fn await_port(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait().context("waiting for the server")? {
+                bail!("the server ended with {status} before it listened: see its error above");
+            }
+            ensure!(begun.elapsed() < PATIENCE, "the server does not listen on {}", self.address);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its processor time and memory so far.
+    pub fn sample(&self) -> Result<ProcessSample> {
+        ProcessSample::of_tree(self.child.id())
+    }
+
+    /// The sum of a metric over its label sets that contain `label`; `None` if it is not there.
+    pub fn metric(&self, name: &str, label: &str) -> Result<Option<f64>> {
+        Ok(metric(&self.get("/metrics")?, name, label))
+    }
+
+    /// The body of a GET.
+    fn get(&self, path: &str) -> Result<String> {
+        let told = || format!("GET {path}");
+        let mut stream = TcpStream::connect(self.address).with_context(told)?;
+        stream.set_read_timeout(Some(PATIENCE)).with_context(told)?;
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(head.as_bytes()).with_context(told)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).with_context(told)?;
+        let (head, body) = text.split_once("\r\n\r\n").with_context(told)?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "GET {path} answered {head}");
+        Ok(body.to_owned())
+    }
+
+    /// Asks it to end and waits; an error if it does not, or not with status 0.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).context("cannot signal the server")?;
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().context("waiting for the server")? {
+                self.stopped = true;
+                ensure!(status.success(), "the server ended with {status} after SIGTERM");
+                return Ok(());
+            }
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "the server does not end {PATIENCE:?} after SIGTERM"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.stopped {
+            // After an error elsewhere: nothing may be left running.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn arguments(target: &Target) -> Vec<String> {
+    let pairs = [
+        ("--http_server.port", target.port.to_string()),
+        ("--shards", target.shards.to_string()),
+        ("--http_api.key", API_KEY.to_owned()),
+        ("--client.ping_interval", "25s".to_owned()),
+        ("--shutdown.spread", "0s".to_owned()),
+    ];
+    let mut arguments: Vec<String> =
+        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+    arguments.push("--client.insecure".to_owned());
+    arguments.push(format!("--engine.pong={}", target.pong));
+    arguments.extend(target.arguments.iter().cloned());
+    arguments
+}
+
+fn metric(text: &str, name: &str, label: &str) -> Option<f64> {
+    let mut found = None;
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        if !rest.starts_with(['{', ' ']) || !rest.contains(label) {
+            continue;
+        }
+        if let Some(value) = rest.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()) {
+            found = Some(found.unwrap_or(0.0) + value);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics() {
+        let text = "# HELP a b\na{code=\"3008\"} 3\na{code=\"1000\"} 4\nab 5\n";
+        assert_eq!(metric(text, "a", "code=\"3008\""), Some(3.0));
+        assert_eq!(metric(text, "a", ""), Some(7.0));
+        assert_eq!(metric(text, "c", ""), None);
+    }
+}

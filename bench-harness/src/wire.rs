@@ -1,0 +1,234 @@
+//! Bytes of the client's side: the upgrade, masked frames, commands, and the stamp in a payload.
+//!
+//! Owns the formats that the harness sends and looks for. Never does I/O. Invariant: a stamped
+//! payload has exactly the size asked for and is JSON, so that every server carries it untouched.
+
+use std::io::Write as _;
+
+/// Key of every upgrade; a fixed one has a fixed answer, so checking costs no hash.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// The answer to [`KEY`] (the example of RFC 6455).
+const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// Mask of every frame: random ones would cost time and change nothing for the server.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+/// Where a stamp begins.
+const STAMP: &[u8] = b"{\"t\":\"";
+/// Digits of the scheduled time: 14 of ns are 27 hours.
+const TIME_DIGITS: usize = 14;
+/// Digits of the phase and of the sequence number behind it.
+const PHASE_DIGITS: usize = 3;
+const SEQUENCE_DIGITS: usize = 9;
+/// First bytes of frames that a client sends: text, and the answer to a ping frame.
+pub const TEXT: u8 = 0x81;
+/// First byte of a pong frame.
+pub const PONG: u8 = 0x8a;
+/// The fewest bytes that a stamped payload has.
+pub const PAYLOAD_MIN: usize = 48;
+
+/// The upgrade request.
+pub fn upgrade(port: u16) -> Vec<u8> {
+    format!(
+        "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Bytes of the response head at the front of `bytes`; `None`: not whole yet.
+pub fn head_bytes(bytes: &[u8]) -> Option<usize> {
+    find(bytes, b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// Whether a response head accepts the upgrade.
+pub fn accepted(head: &[u8]) -> bool {
+    head.starts_with(b"HTTP/1.1 101 ") && find(head, ACCEPT).is_some()
+}
+
+/// Appends a masked frame.
+pub fn client_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
+    out.push(first);
+    match payload.len() {
+        short @ 0..=125 => out.push(0x80 | short as u8),
+        medium @ 126..=0xffff => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&MASK);
+    out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at % 4]));
+}
+
+/// Appends the first frame of a connection: connect and subscribe at once, as SDKs do.
+pub fn hello(channel: &str, out: &mut Vec<u8>) {
+    client_frame(TEXT, hello_text(channel).as_bytes(), out);
+}
+
+/// The commands of [`hello`].
+pub fn hello_text(channel: &str) -> String {
+    format!(
+        "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"
+    )
+}
+
+/// What one line of a server's text frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// Nothing: an empty reply is a ping.
+    Ping,
+    /// A publication.
+    Push(&'a [u8]),
+    /// An answer without an error: the command's number and the line.
+    Reply(u32, &'a [u8]),
+    /// An answer with an error.
+    Error(&'a [u8]),
+    /// None of these.
+    Other(&'a [u8]),
+}
+
+/// Tells the lines of a text frame apart.
+pub fn line(text: &[u8]) -> Line<'_> {
+    if text == b"{}" {
+        return Line::Ping;
+    }
+    if text.starts_with(b"{\"push\":") {
+        return Line::Push(text);
+    }
+    let Some(rest) = text.strip_prefix(b"{\"id\":") else {
+        return Line::Other(text);
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if rest[digits..].starts_with(b",\"error\":") {
+        return Line::Error(text);
+    }
+    number(&rest[..digits]).map_or(Line::Other(text), |id| Line::Reply(id as u32, text))
+}
+
+/// What a payload says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// When it should have been sent, in ns since the start of the run.
+    pub due_ns: u64,
+    /// The phase of the run that it belongs to.
+    pub phase: u16,
+    /// Its number within its channel, from 1.
+    pub sequence: u32,
+}
+
+impl Stamp {
+    /// Appends a JSON payload of `bytes` bytes, at least [`PAYLOAD_MIN`], with this stamp.
+    pub fn write(&self, bytes: usize, out: &mut Vec<u8>) {
+        let Stamp { due_ns, phase, sequence } = self;
+        let start = out.len();
+        let written = write!(
+            out,
+            "{{\"t\":\"{due_ns:0t$}\",\"q\":\"{phase:0p$}{sequence:0s$}\",\"p\":\"",
+            t = TIME_DIGITS,
+            p = PHASE_DIGITS,
+            s = SEQUENCE_DIGITS
+        );
+        debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
+        out.resize((start + bytes).saturating_sub(2).max(out.len()), b'x');
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// The stamp of the first payload in `text`.
+    pub fn find(text: &[u8]) -> Option<Self> {
+        let at = find(text, STAMP)? + STAMP.len();
+        let time = text.get(at..at + TIME_DIGITS)?;
+        let at = at + TIME_DIGITS + "\",\"q\":\"".len();
+        let phase = text.get(at..at + PHASE_DIGITS)?;
+        let at = at + PHASE_DIGITS;
+        let sequence = text.get(at..at + SEQUENCE_DIGITS)?;
+        Some(Stamp {
+            due_ns: number(time)?,
+            phase: number(phase)? as u16,
+            sequence: number(sequence)? as u32,
+        })
+    }
+}
+
+/// The data of a push: what lies between `"data":` and the object's end. Only for payloads that
+/// hold no closing brace within, as ours.
+pub fn data(push: &[u8]) -> Option<&[u8]> {
+    let at = find(push, b"\"data\":")? + b"\"data\":".len();
+    let end = push[at..].iter().position(|&byte| byte == b'}')?;
+    Some(&push[at..at + end + 1])
+}
+
+/// The first place of `what` in `text`.
+pub fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |sum, byte| {
+        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drumline::frame::{Event, Fragments, Kind, decode};
+
+    #[test]
+    fn stamps_come_back_and_sizes_are_exact() {
+        let stamp = Stamp { due_ns: 1_234_567_890, phase: 7, sequence: 42 };
+        for bytes in [PAYLOAD_MIN, 128, 512] {
+            let mut payload = Vec::new();
+            stamp.write(bytes, &mut payload);
+            assert_eq!(payload.len(), bytes);
+            serde_json::from_slice::<serde_json::Value>(&payload).unwrap();
+            let mut push = br#"{"push":{"channel":"c","pub":{"data":"#.to_vec();
+            push.extend(&payload);
+            push.extend(br#","offset":5}}}"#);
+            assert_eq!(Stamp::find(&push), Some(stamp));
+            assert_eq!(data(&push), Some(&payload[..]));
+        }
+        assert_eq!(Stamp::find(b"{\"t\":\"1"), None);
+    }
+
+    #[test]
+    fn the_engine_reads_our_frames() {
+        for bytes in [0, 125, 126, 70_000] {
+            let mut frame = Vec::new();
+            client_frame(TEXT, &vec![b'a'; bytes], &mut frame);
+            let (used, event) = decode(&mut frame.clone(), &mut Fragments::default(), 1 << 20)
+                .map(|step| step.map(|(used, event)| (used, format!("{event:?}"))))
+                .unwrap()
+                .unwrap();
+            assert_eq!(used, frame.len());
+            let wanted =
+                Event::Message(Kind::Text, drumline::frame::Payload::Joined(vec![b'a'; bytes]));
+            assert_eq!(event.replace("Whole", "Joined"), format!("{wanted:?}"));
+        }
+    }
+
+    #[test]
+    fn lines() {
+        assert_eq!(line(b"{}"), Line::Ping);
+        assert_eq!(line(b"{\"push\":{}}"), Line::Push(b"{\"push\":{}}"));
+        let reply = b"{\"id\":12,\"connect\":{}}";
+        assert_eq!(line(reply), Line::Reply(12, reply));
+        let error = b"{\"id\":2,\"error\":{\"code\":103}}";
+        assert_eq!(line(error), Line::Error(error));
+        assert_eq!(line(b""), Line::Other(b""));
+    }
+
+    #[test]
+    fn upgrades() {
+        let key = tungstenite::handshake::derive_accept_key(KEY.as_bytes());
+        assert_eq!(key.as_bytes(), ACCEPT);
+        let head = format!("HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {key}\r\n\r\n");
+        assert_eq!(head_bytes(head.as_bytes()), Some(head.len()));
+        assert!(accepted(head.as_bytes()));
+        assert!(!accepted(b"HTTP/1.1 503 x\r\n\r\n"));
+    }
+}
