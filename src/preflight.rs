@@ -1,9 +1,10 @@
 //! What this box permits and how many connections it can hold: the logic behind `drumline check`.
 //!
-//! Owns: reading the facts (kernel, io_uring, limits, memory, sysctls), the arithmetic on them, and the sentence that
-//! names what stands in the way together with the line that cures it. Never changes a setting (`scripts/tune.sh`
-//! does), never keeps a ring or a socket open past [`survey`]. Invariant: [`survey`] alone touches the machine;
-//! everything a [`Report`] says follows from its [`Facts`] and [`Request`], so it can be tested with made-up ones.
+//! Owns: reading the facts (kernel, io_uring, limits, memory, sysctls), the arithmetic on them, and
+//! the sentence that names what stands in the way together with the line that cures it. Never
+//! changes a setting (`scripts/tune.sh` does), never keeps a ring or a socket open past [`survey`].
+//! Invariant: [`survey`] alone touches the machine; everything a [`Report`] says follows from its
+//! [`Facts`] and [`Request`], so it can be tested with made-up ones.
 
 use std::fmt;
 use std::fs;
@@ -12,11 +13,13 @@ use std::net::TcpListener;
 
 use io_uring::{IoUring, Probe, opcode};
 
-/// Direct descriptors that one ring may have, whatever RLIMIT_NOFILE says (the kernel's IORING_MAX_FIXED_FILES).
+/// Direct descriptors that one ring may have, whatever RLIMIT_NOFILE says (the kernel's
+/// IORING_MAX_FIXED_FILES).
 pub const MAX_RING_SLOTS: u64 = 1 << 20;
 /// Shards that one node may have: interest in a channel is one 64-bit mask.
 pub const MAX_SHARDS: usize = 64;
-/// Kernel memory of one idle connection: socket, inode, file, dentry, direct descriptor, armed poll.
+/// Kernel memory of one idle connection: socket, inode, file, dentry, direct descriptor, armed
+/// poll.
 pub const KERNEL_BYTES: u64 = 4_400;
 /// User-space memory of one idle connection.
 pub const USER_BYTES: u64 = 300;
@@ -25,9 +28,11 @@ const MIB: u64 = 1 << 20;
 /// The process at 0 connections: 64 MiB and 2 MiB a shard.
 const FIXED_BYTES: u64 = 64 * MIB;
 const SHARD_BYTES: u64 = 2 * MIB;
-/// Idle sockets hold no `tcp_mem` pages. This plans for one connection in four having data in flight at a time.
+/// Idle sockets hold no `tcp_mem` pages. This plans for one connection in four having data in
+/// flight at a time.
 const CONNECTIONS_PER_TCP_PAGE: u64 = 4;
-/// Slots wanted for a hundred connections: hashing is uneven, and some slots are reserved for accepts and relays.
+/// Slots wanted for a hundred connections: hashing is uneven, and some slots are reserved for
+/// accepts and relays.
 const SLOTS_PER_HUNDRED: u64 = 112;
 /// CAP_SYS_RESOURCE, which may raise a hard limit.
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -56,7 +61,8 @@ pub enum Ring {
     Refused(i32),
 }
 
-/// What was read from the machine. `None` means: not there or not readable, so nothing is concluded from it.
+/// What was read from the machine. `None` means: not there or not readable, so nothing is concluded
+/// from it.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Kernel release, such as `6.12.4-arch1`.
@@ -176,7 +182,8 @@ impl fmt::Display for Fatal {
             ),
             Self::Filtered => f.write_str(
                 "io_uring is forbidden (EPERM) although kernel.io_uring_disabled allows it: a seccomp filter or \
-                 security module blocks it; in a container use a profile that permits io_uring_setup, io_uring_enter \
+                 security module blocks it; in a container use a profile that permits \
+                 io_uring_setup, io_uring_enter \
                  and io_uring_register (docker run --security-opt seccomp=profile.json)",
             ),
             Self::TooOld(release) => write!(
@@ -206,7 +213,7 @@ impl fmt::Display for Fatal {
 
 impl std::error::Error for Fatal {}
 
-// --- what follows from the facts ---------------------------------------------------------------------------------
+// --- what follows from the facts -----------------------------------------------------------------
 
 impl Report {
     /// Whether the engine can run here at all.
@@ -404,8 +411,8 @@ pub fn ring_slots(nofile: u64) -> u64 {
     nofile.min(MAX_RING_SLOTS)
 }
 
-/// Shards that carry `wanted_connections` with some slots to spare: one a core, more where the limit on descriptors
-/// leaves each ring a small table, never more than [`MAX_SHARDS`].
+/// Shards that carry `wanted_connections` with some slots to spare: one a core, more where the
+/// limit on descriptors leaves each ring a small table, never more than [`MAX_SHARDS`].
 pub fn recommended_shards(cores: usize, nofile: u64, wanted_connections: u64) -> usize {
     let cores = cores.clamp(1, MAX_SHARDS);
     let slots = u128::from(wanted_connections) * u128::from(SLOTS_PER_HUNDRED);
@@ -427,8 +434,8 @@ fn fixed_bytes(shards: usize) -> u64 {
     FIXED_BYTES.saturating_add((shards as u64).saturating_mul(SHARD_BYTES))
 }
 
-/// The line that gives the rings more slots: more shards if they suffice and the limit cannot be raised here, else a
-/// higher limit, with `fs.nr_open` first where that is in the way.
+/// The line that gives the rings more slots: more shards if they suffice and the limit cannot be
+/// raised here, else a higher limit, with `fs.nr_open` first where that is in the way.
 fn slots_cure(facts: &Facts, request: &Request) -> String {
     let hard = facts.nofile.map_or(0, |(_, hard)| hard);
     let shards = recommended_shards(facts.cores, hard, request.connections);
@@ -452,7 +459,7 @@ fn slots_cure(facts: &Facts, request: &Request) -> String {
     format!("{raise}{as_whom}{then}{or}")
 }
 
-// --- what it looks like -------------------------------------------------------------------------------------------
+// --- what it looks like --------------------------------------------------------------------------
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -536,7 +543,7 @@ impl fmt::Display for Severity {
     }
 }
 
-// --- parsing ------------------------------------------------------------------------------------------------------
+// --- parsing -------------------------------------------------------------------------------------
 
 /// Soft and hard "Max open files" of `/proc/self/limits`; `unlimited` is `u64::MAX`.
 fn parse_nofile(text: &str) -> Option<(u64, u64)> {
@@ -567,12 +574,14 @@ fn number_at(text: &str, place: usize) -> Option<u64> {
     text.split_whitespace().nth(place)?.parse().ok()
 }
 
-/// A memory limit as cgroups print it; none when it is `max` or version 1's "no limit" of nearly 2^63.
+/// A memory limit as cgroups print it; none when it is `max` or version 1's "no limit" of nearly
+/// 2^63.
 fn parse_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|limit| *limit < 1 << 60)
 }
 
-/// Page cache that a cgroup can give back, from its `memory.stat` (version 1 says `total_inactive_file`).
+/// Page cache that a cgroup can give back, from its `memory.stat` (version 1 says
+/// `total_inactive_file`).
 fn parse_inactive_file(text: &str) -> u64 {
     let value = |name: &str| {
         text.lines()
@@ -581,8 +590,8 @@ fn parse_inactive_file(text: &str) -> u64 {
     value("total_inactive_file").or_else(|| value("inactive_file")).unwrap_or(0)
 }
 
-/// The folders whose limit binds the process, from `/proc/self/cgroup`: its own and every one above it, with the
-/// names of the limit and usage files (version 2, then version 1).
+/// The folders whose limit binds the process, from `/proc/self/cgroup`: its own and every one above
+/// it, with the names of the limit and usage files (version 2, then version 1).
 fn cgroup_folders(text: &str) -> Vec<(String, &'static str, &'static str)> {
     let mut folders = Vec::new();
     for line in text.lines() {
@@ -605,7 +614,7 @@ fn cgroup_folders(text: &str) -> Vec<(String, &'static str, &'static str)> {
     folders
 }
 
-// --- reading the machine ------------------------------------------------------------------------------------------
+// --- reading the machine -------------------------------------------------------------------------
 
 /// The operations that the shards use.
 const NEEDED: [(&str, u8); 12] = [
@@ -623,7 +632,8 @@ const NEEDED: [(&str, u8); 12] = [
     ("Connect", opcode::Connect::CODE),
 ];
 
-/// Collect the facts. Sets a small ring up and binds the port for a moment; both are gone on return.
+/// Collect the facts. Sets a small ring up and binds the port for a moment; both are gone on
+/// return.
 pub fn survey(request: &Request) -> Report {
     let facts = read_facts(request.port);
     let mut request = request.clone();
@@ -686,7 +696,8 @@ fn try_ring() -> Ring {
     }
 }
 
-/// What is left below the tightest memory limit above this process, page cache that can go not counted.
+/// What is left below the tightest memory limit above this process, page cache that can go not
+/// counted.
 fn cgroup_left() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let left = cgroup_folders(&text).into_iter().filter_map(|(folder, limit, usage)| {

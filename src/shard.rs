@@ -576,21 +576,21 @@ impl Shard {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
-        let slots: Vec<(u32, u32, bool)> = self
-            .hub
-            .slots()
-            .map(|(slot, found)| {
-                (slot, found.generation, found.phase == Phase::Reserved && found.operations > 0)
-            })
-            .collect();
-        let count = slots.len().max(1) as u64;
-        for (nth, (slot, generation, accepting)) in (0u64..).zip(slots) {
-            if accepting {
-                self.operation(slot, generation);
-                self.ring.cancel(Token::new(Op::Accept, generation, slot));
+        let (mut accepting, mut taken) = (Vec::new(), Vec::new());
+        for (slot, found) in self.hub.slots() {
+            if found.phase == Phase::Reserved && found.operations > 0 {
+                accepting.push((slot, found.generation));
             } else {
-                self.hub.disconnect_after(slot, over * nth / count);
+                taken.push(slot);
             }
+        }
+        for (slot, generation) in accepting {
+            self.operation(slot, generation);
+            self.ring.cancel(Token::new(Op::Accept, generation, slot));
+        }
+        let count = taken.len().max(1) as u64;
+        for (nth, slot) in (0u64..).zip(taken) {
+            self.hub.disconnect_after(slot, over * nth / count);
         }
         self.listener = None;
     }

@@ -79,7 +79,7 @@ try {
   await within(120_000, "the whole test", steps());
 } finally {
   await browser?.close();
-  await server.stop();
-  if (!process.env.SCREENSHOT) await rm(folder, { recursive: true, force: true });
+  server.kill();
+  await rm(folder, { recursive: true, force: true });
 }
 process.exit(0);

@@ -62,7 +62,7 @@ fn report(rule: &str, offences: &[String]) {
 /// A file without its tests: everything before its `#[cfg(test)]` module, or
 /// `#[cfg(all(test, ...))]`.
 fn without_tests(text: &str) -> &str {
-    let starts = ["\n#[cfg(test)]\nmod ", "\n#[cfg(all(test"];
+    let starts = ["\n#[cfg(test)]\nmod ", "\n#[cfg(test)]\npub(crate) mod ", "\n#[cfg(all(test"];
     let end = starts.iter().filter_map(|start| text.find(start)).min();
     &text[..end.unwrap_or(text.len())]
 }
@@ -165,6 +165,7 @@ fn nothing_is_unwrapped_outside_tests() {
 fn lines_functions_and_files_are_short() {
     let mut offences = Vec::new();
     for file in rust_files() {
+        // Fixtures of unit tests may be wide.
         let count = without_tests(&file.text).lines().count();
         if count > FILE_LINES_MAX {
             offences.push(format!("{}: {count} lines", file.name));
@@ -172,7 +173,7 @@ fn lines_functions_and_files_are_short() {
         let mut opened: Option<(usize, String)> = None;
         for (number, line) in file.text.lines().enumerate() {
             // One string that cannot be broken may be longer; rustfmt breaks all else.
-            if line.chars().count() > COLUMNS_MAX && !is_one_string(line) {
+            if number < count && line.chars().count() > COLUMNS_MAX && !is_one_string(line) {
                 offences.push(format!("{}:{}: over {COLUMNS_MAX} columns", file.name, number + 1));
             }
             if let Some((start, end)) = &opened {

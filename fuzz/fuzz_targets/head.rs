@@ -15,7 +15,9 @@ fuzz_target!(|bytes: &[u8]| {
         Head::Upgrade(upgrade, used) => {
             assert!(used <= bytes.len() && used <= HEAD_MAX);
             assert_eq!(upgrade.accept.len(), 28);
-            assert!(matches!(parse(&bytes[..used], &paths), Head::Upgrade(_, same) if same == used));
+            assert!(
+                matches!(parse(&bytes[..used], &paths), Head::Upgrade(_, same) if same == used)
+            );
             assert!(matches!(parse(&bytes[..used - 1], &paths), Head::Partial));
         }
         Head::Control => {}

@@ -61,7 +61,7 @@ pub struct Server {
 impl Server {
     /// Insecure, two small shards, and the flags given.
     pub fn start(flags: &[&str]) -> Server {
-        let mut all = vec!["--client.insecure"];
+        let mut all = vec!["--client.insecure", "--uni_websocket.enabled"];
         if !flags.contains(&"--shards") {
             all.extend(["--shards", "2"]);
         }
@@ -155,6 +155,12 @@ impl Server {
     }
 }
 
+impl From<&Server> for SocketAddr {
+    fn from(server: &Server) -> SocketAddr {
+        server.address()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already; then there is nothing to end.
@@ -200,8 +206,8 @@ pub struct Client {
 
 impl Client {
     /// A TCP connection without a word said.
-    pub fn dial(server: &Server) -> Client {
-        Client::over(TcpStream::connect(server.address()).expect("the server takes connections"))
+    pub fn dial(server: impl Into<SocketAddr>) -> Client {
+        Client::over(TcpStream::connect(server.into()).expect("the server takes connections"))
     }
 
     pub fn over(stream: TcpStream) -> Client {
@@ -212,7 +218,7 @@ impl Client {
     }
 
     /// Switched to a path's transport.
-    pub fn open(server: &Server, path: &str) -> Client {
+    pub fn open(server: impl Into<SocketAddr>, path: &str) -> Client {
         let mut client = Client::dial(server);
         client.send_raw(upgrade_request(path).as_bytes());
         let head = client.read_head();
@@ -221,7 +227,7 @@ impl Client {
     }
 
     /// Connected as a client of the bidirectional protocol; its connect command had id 1.
-    pub fn connected(server: &Server) -> Client {
+    pub fn connected(server: impl Into<SocketAddr>) -> Client {
         let mut client = Client::open(server, WEBSOCKET);
         client.send("{\"id\":1,\"connect\":{}}");
         let reply = client.text();

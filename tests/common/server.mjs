@@ -45,6 +45,7 @@ export class Server {
     const all = ["serve", "--http_server.port", this.port, "--shards", "2", "--client.insecure"];
     all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500", ...flags);
     this.child = spawn(binary, all.map(String), { stdio: ["ignore", "ignore", "inherit"] });
+    this.how = undefined;
     this.ended = new Promise((resolve) => {
       this.child.once("error", (error) => resolve(error.message));
       this.child.once("exit", (code, signal) => resolve(code ?? signal));

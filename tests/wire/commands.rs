@@ -143,8 +143,13 @@ fn the_129th_channel_is_too_many() {
 
 #[test]
 fn what_no_rule_allows_is_refused() {
-    let flags = ["--client.allow_anonymous_connect_without_token", "--shards", "1"];
-    let server = Server::with(&flags);
+    // Without a file everything is open; so the doors are closed one by one.
+    let server = Server::with(&[
+        "--shards",
+        "1",
+        "--channel.without_namespace.allow_subscribe_for_client=false",
+        "--channel.without_namespace.allow_publish_for_client=false",
+    ]);
     let mut client = Client::connected(&server);
     let denied = |id| error(id, 103, "permission denied");
     assert_eq!(client.ask(&subscribe(2, "a")), denied(2));
