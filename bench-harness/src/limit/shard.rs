@@ -60,7 +60,7 @@ impl Options {
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
             user_timeout: Duration::from_secs(45),
-            backlog: 4096,
+            backlog: i32::MAX,
         }
     }
 }
