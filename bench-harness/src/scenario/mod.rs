@@ -32,7 +32,7 @@ pub mod slow;
 /// From the start of publishers to their first message, in ns: time to connect them.
 const LEAD_NS: u64 = 500_000_000;
 /// Without a delivery for so long, the missing ones are lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Sockets that one shard holds at most, below a table of RLIMIT_NOFILE slots.
 const SPARE_SLOTS: u64 = 500;
 /// A machine is quiet again when no more TCP sockets than this are left from before.
@@ -244,9 +244,8 @@ impl Bench {
     pub fn limit(&mut self) -> Result<(Limit, u16)> {
         let port = self.next_port();
         let slots = self.connections.div_ceil(u64::from(self.shards));
-        // SO_REUSEPORT spreads unevenly: six standard deviations of room, and the accepts.
-        let room = slots + 6 * slots.isqrt() + 64;
-        let slots = room.min(drumline::sys::raise_open_files()?) as u32;
+        // SO_REUSEPORT spreads unevenly, and the limit moves nothing to a shard with room.
+        let slots = (slots * 2).min(drumline::sys::raise_open_files()?) as u32;
         let options = Options {
             port,
             shards: self.shards,
@@ -280,14 +279,16 @@ impl Bench {
     }
 
     /// Waits until the limit has accepted what the client connected.
-    pub fn await_accepted(&self, limit: &mut Limit, connections: u64) -> Result<()> {
+    pub fn await_accepted(&mut self, limit: &mut Limit, connections: u64) -> Result<()> {
         let begun = Instant::now();
         while limit.accepted()? < connections {
             if begun.elapsed() > PATIENCE {
-                bail!(
-                    "the limit accepted {} of {connections} connections: give it more --shards",
-                    limit.accepted()?
-                );
+                let accepted = limit.accepted()?;
+                if accepted < connections - connections / 100 {
+                    bail!("the limit accepted {accepted} of {connections}: give it more --shards");
+                }
+                self.run.notes.push(format!("the limit held {accepted} of {connections}"));
+                return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
