@@ -45,6 +45,7 @@ impl Hub {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
         let more = due.len() >= DEADLINES;
+        due.sort_unstable();
         for slot in due.drain(..) {
             self.deadline(slot);
         }
@@ -97,12 +98,14 @@ impl Hub {
         }
     }
 
-    /// The first ping comes at a random time in the second half of the interval, so that pings
-    /// of connections that came together spread.
+    /// Pings go round the slots once an interval, so that they spread evenly however connections
+    /// came, and neighbours in memory are sent to one after the other.
     pub(super) fn set_first_ping(&mut self, slot: u32) {
-        let half = self.settings.ping_interval / 2;
-        let random = self.client_hash(slot).0 % half.max(1);
-        self.set_deadline(slot, half + random);
+        let Settings { ping_interval, slots, .. } = *self.settings;
+        let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
+        let among_shards = ping_interval * u64::from(self.shard) / 64;
+        let ahead = among_slots + among_shards + ping_interval - self.now % ping_interval;
+        self.set_deadline(slot, ahead % ping_interval + 1);
     }
 
     pub(super) fn client_hash(&self, slot: u32) -> (u64, u64) {

@@ -26,7 +26,7 @@ use crate::http::{Paths, Status, Transport};
 use crate::message::{Endpoint, Post};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::protocol::json;
+use crate::protocol::{Disconnect, json};
 use crate::publication::Encoding;
 use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
@@ -376,6 +376,10 @@ impl Hub {
             frames.extend_from_slice(&self.locals.lap(delivery.lap)[range]);
             if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
                 hold.output.extend_from_slice(&frames);
+                if hold.output.len() > self.settings.outbox_bytes {
+                    self.metrics.slow.add(1);
+                    self.disconnect(slot, Disconnect::SLOW);
+                }
             } else {
                 self.append_outbox(slot, &frames);
             }

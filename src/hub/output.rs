@@ -94,7 +94,9 @@ impl Hub {
             return self.end(slot);
         }
         let Disconnect { code, reason } = disconnect;
-        if connection.transport == Transport::UniWebSocket {
+        let transport = connection.transport;
+        self.release_hold(slot);
+        if transport == Transport::UniWebSocket {
             self.write_json(slot, |out| json::write_disconnect_push(code, reason, out));
         }
         self.write_close(slot, Some(code), reason);
@@ -118,9 +120,12 @@ impl Hub {
     pub(super) fn begin_closing(&mut self, slot: u32) {
         self.release_hold(slot);
         self.leave_all(slot);
-        self.drop_inbound(slot);
         self.uncount(slot);
         let connection = &mut self.connections[slot as usize];
+        if let Some(inbound) = self.inbound.get_mut(connection.inbound as usize) {
+            // A frame that is half there stays, or the peer's close frame could not be told.
+            inbound.commands = Vec::new();
+        }
         connection.phase = Phase::Closing;
         connection.flags.set_paused(false);
         if connection.flags.readable() {

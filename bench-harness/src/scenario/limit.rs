@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::{Bench, Common, PATIENCE, frame_bytes};
+use super::{Bench, Common, PATIENCE, frame_bytes, slab_growth};
 use crate::account::{KernelSample, per_connection};
 use crate::dense::Mode;
 use crate::rows::Row;
@@ -23,7 +23,7 @@ pub fn run(common: &Common) -> Result<()> {
     let (mut limit, port) = bench.limit()?;
     let (dense, ramp) = bench.connect(connections, port, Mode::Raw)?;
     bench.await_accepted(&mut limit, ramp.up)?;
-    let slab = KernelSample::now()?.since(&before).slab();
+    let slab = slab_growth(&before)?;
     bench.row(Row::new("time to all connected", ramp.took.as_nanos() as f64, "ns"));
     bench.row(
         Row::new("slab a connection, both ends", per_connection(slab, ramp.up)?, "bytes")

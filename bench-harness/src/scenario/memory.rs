@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::{Bench, Common, all};
+use super::{Bench, Common, all, slab_growth};
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Ramp};
 use crate::rows::Row;
@@ -52,8 +52,7 @@ pub fn measure(
     let slope = per_connection(full.since(&empty)?.rss_anon, ramp.up)?;
     let row = Row::new(format!("{name}: user memory a connection"), slope, "bytes");
     bench.row(row.at_most(target).note("growth of RssAnon divided by connections"));
-    let kernel = KernelSample::now()?.since(quiet);
-    let slab = per_connection(kernel.slab(), ramp.up)?;
+    let slab = per_connection(slab_growth(quiet)?, ramp.up)?;
     let row = Row::new(format!("{name}: slab a connection, both ends"), slab, "bytes");
     bench.row(row);
     Ok((dense, ramp, slab))

@@ -4,11 +4,15 @@
 //! connection is on one channel, so each kind of channel has its own ramp. Invariant: the limit
 //! holds as many sockets for the same client, before the server does.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::ValueEnum;
 
 use super::limit::{PING_BYTES, PING_SECONDS};
-use super::{Bench, Burst, Common, PATIENCE, SECOND_NS, all, frame_bytes, memory, used};
+use super::{
+    Bench, Burst, Common, PATIENCE, SECOND_NS, all, frame_bytes, memory, slab_growth, used,
+};
 use crate::account::{KernelSample, per_connection};
 use crate::dense::{Channels, Dense, Mode};
 use crate::publish::Api;
@@ -56,6 +60,7 @@ pub struct Options {
 struct Floor {
     slab: f64,
     broadcast_ns: f64,
+    /// Processor time of one ping, in ns.
     ping_cpu_ns: f64,
 }
 
@@ -84,7 +89,7 @@ fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Raw)?;
     bench.await_accepted(&mut limit, ramp.up)?;
     bench.row(Row::new("limit: time to all connected", ramp.took.as_nanos() as f64, "ns"));
-    let slab = per_connection(KernelSample::now()?.since(quiet).slab(), ramp.up)?;
+    let slab = per_connection(slab_growth(quiet)?, ramp.up)?;
     bench.row(Row::new("limit: slab a connection, both ends", slab, "bytes"));
     let bytes = frame_bytes(BROADCAST_BYTES);
     let begun = bench.clock.now_ns();
@@ -98,13 +103,14 @@ fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     bench.row(Row::new("limit: one broadcast", broadcast_ns, "ns"));
     let rate = bench.connections.div_ceil(PING_SECONDS);
     let before = limit.sample()?;
-    limit.rate(rate, bench.seconds, PING_BYTES)?;
+    let sent = limit.rate(rate, bench.seconds, PING_BYTES)?;
     let cpu = limit.sample()?.since(&before)?;
+    let ping_cpu_ns = cpu.cpu_ns_per(sent.sends)?;
     let cores = cpu.cores(bench.seconds * SECOND_NS)?;
     bench.row(Row::new(format!("limit: cores for {rate} pings a second"), cores, "cores"));
     dense.stop()?;
     limit.stop()?;
-    Ok(Floor { slab, broadcast_ns, ping_cpu_ns: cpu.cpu_ns as f64 })
+    Ok(Floor { slab, broadcast_ns, ping_cpu_ns })
 }
 
 fn shared(bench: &mut Bench, floor: &Floor, quiet: &KernelSample) -> Result<()> {
@@ -144,9 +150,10 @@ fn idle(
     (name, target): (&str, f64),
 ) -> Result<()> {
     let pings = || dense.counters().pings.load(std::sync::atomic::Ordering::Relaxed);
-    let lost = dense.counters().lost();
-    let before = pings();
-    let time = std::time::Duration::from_secs(bench.seconds);
+    // Every connection's first ping comes within one interval.
+    std::thread::sleep(Duration::from_secs(PING_SECONDS + 1));
+    let (lost, before) = (dense.counters().lost(), pings());
+    let time = Duration::from_secs(bench.seconds);
     let cpu = used(
         || server.sample(),
         || {
@@ -157,9 +164,13 @@ fn idle(
     let (came, lost) = (pings() - before, dense.counters().lost() - lost);
     let cores = cpu.cores(bench.seconds * SECOND_NS)?;
     bench.row(Row::new(format!("idle, {name}: cores"), cores, "cores"));
-    let ratio = cpu.cpu_ns as f64 / floor.ping_cpu_ns;
-    let note = format!("{came} pings came in {} s", bench.seconds);
-    let row = Row::new(format!("idle, {name}: CPU against the limit's"), ratio, "ratio");
+    let due = bench.connections * bench.seconds / PING_SECONDS;
+    if came < due / 2 {
+        bench.fault(format!("idle, {name}: {came} pings came, and about {due} were due"));
+    }
+    let ratio = cpu.cpu_ns as f64 / came.max(1) as f64 / floor.ping_cpu_ns;
+    let note = format!("{came} pings came in {} s, about {due} were due", bench.seconds);
+    let row = Row::new(format!("idle, {name}: CPU a ping against the limit's"), ratio, "ratio");
     bench.row(row.at_most(target).note(note));
     bench.row(Row::new(format!("idle, {name}: lost"), lost as f64, "count").at_most(0.0));
     Ok(())

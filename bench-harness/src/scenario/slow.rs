@@ -1,6 +1,6 @@
 //! Readers that stall: what they cost, and that nobody else pays.
 //!
-//! Owns the rows of `slow`. Never reads for the stalled before the server has closed the first.
+//! Owns the rows of `slow`. Never lets a stalled one read, but for a few on a channel of their own.
 //! Invariant: the probes' latency with stalled readers is held against the same probes without.
 
 use std::time::Duration;
@@ -10,14 +10,21 @@ use anyhow::{Context, Result};
 use super::{Bench, Burst, Common, SECOND_NS, all};
 use crate::account::KernelSample;
 use crate::clock::RunClock;
-use crate::dense::{Dense, Mode};
-use crate::publish::{Api, Probed, Probes, Running, probe};
+use crate::dense::{Channels, Dense, Mode};
+use crate::publish::{Api, Load, Probed, Probes, Running, probe};
 use crate::rows::Row;
 use crate::server::Server;
 
-/// Stalled connections, and those that stall and then read.
+/// Stalled connections.
 const STALLED: u64 = 1_000;
+/// Those that stall and read again when the first of them is closed: alike, so that all are closed
+/// within the seconds that a close frame waits for its reader.
 const WAKERS: u64 = 10;
+/// Messages a second to them, and for how many seconds at most.
+const WAKERS_RATE: u64 = 1_000;
+const WAKERS_SECONDS: u64 = 30;
+/// Phase number of their messages, which nobody accounts for.
+const WAKERS_PHASE: u16 = 901;
 const BYTES: usize = 128;
 /// Messages a second to all.
 const RATE: u64 = 100;
@@ -44,11 +51,10 @@ pub fn run(common: &Common) -> Result<()> {
     let server = bench.server(false)?;
     let port = server.address().port();
     let (reading, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;
-    let (without, _) = phase(&mut bench, &server, &reading, None)?;
+    let (without, _) = phase(&mut bench, &server, &reading, false)?;
     bench.percentiles("probes, nobody stalled", &without.recorder, [0.0; 3])?;
     let (stalled, _) = bench.connect(STALLED, port, Mode::Stall(all()))?;
-    let (wakers, _) = bench.connect(WAKERS, port, Mode::Stall(all()))?;
-    let (with, peaks) = phase(&mut bench, &server, &reading, Some(&wakers))?;
+    let (with, peaks) = phase(&mut bench, &server, &reading, true)?;
     bench.percentiles("probes, stalled beside them", &with.recorder, [0.0; 3])?;
     let ratio =
         with.recorder.percentiles()?.p99 as f64 / without.recorder.percentiles()?.p99 as f64;
@@ -58,35 +64,63 @@ pub fn run(common: &Common) -> Result<()> {
     bench.row(Row::new("peak growth of user memory", peaks.user as f64, "bytes"));
     bench.row(Row::new("peak growth of TCP memory", peaks.kernel as f64, "bytes"));
     bench.note(format!("Over time: {}", peaks.timeline.join("; ")));
-    closes(&mut bench, &server, &wakers)?;
+    let closed = slow(&server)?;
+    let row = Row::new("stalled connections closed", closed, "count");
+    bench.row(row.at_least(STALLED as f64).note(format!("{SLOW} of /metrics")));
     bench.check_standing(&reading, "beside the stalled");
-    for dense in [reading, stalled, wakers] {
-        dense.stop()?;
-    }
+    reading.stop()?;
+    stalled.stop()?;
+    wake(&mut bench, &server)?;
     server.stop()?;
     bench.finish()
 }
 
-/// How many were closed, and with which code those saw it that read again.
-fn closes(bench: &mut Bench, server: &Server, wakers: &Dense) -> Result<()> {
-    let closed =
-        server.metric(SLOW, "")?.with_context(|| format!("the server has no metric {SLOW}"))?;
-    let row = Row::new("stalled connections closed", closed, "count");
-    bench.row(row.at_least((STALLED + WAKERS) as f64).note(format!("{SLOW} of /metrics")));
-    let seen = wakers.counters().codes().get(&SLOW_CODE).copied().unwrap_or(0);
-    let row = Row::new("close code 3008 seen on reading again", seen as f64, "count");
-    bench.row(row.at_least(1.0).note(format!("{:?} of {WAKERS}", wakers.counters().codes())));
-    Ok(())
+/// Connections that the server has closed for being behind.
+fn slow(server: &Server) -> Result<f64> {
+    server.metric(SLOW, "")?.with_context(|| format!("the server has no metric {SLOW}"))
 }
 
-/// The load for a phase, with probes beside it; memory is watched if somebody is to be woken.
+/// Lets a few fall behind, and has them read when the first was closed: what do they see?
+fn wake(bench: &mut Bench, server: &Server) -> Result<()> {
+    let channels = Channels::Shared("wake".to_owned());
+    let mode = Mode::Stall(channels.clone());
+    let (wakers, _) = bench.connect(WAKERS, server.address().port(), mode)?;
+    let before = slow(server)?;
+    let load = Load {
+        server: server.address(),
+        api: Api::WebSocket,
+        publishers: 1,
+        channels,
+        channel_count: 1,
+        phase: WAKERS_PHASE,
+        bytes: BYTES,
+        first_ns: bench.clock.now_ns() + super::LEAD_NS,
+        interval_ns: SECOND_NS / WAKERS_RATE,
+        messages: WAKERS_RATE * WAKERS_SECONDS,
+        per_frame: 1,
+    };
+    let running = load.start(bench.clock)?;
+    let begun = std::time::Instant::now();
+    while slow(server)? == before && begun.elapsed().as_secs() < WAKERS_SECONDS {
+        std::thread::sleep(SAMPLE_EVERY);
+    }
+    wakers.resume()?;
+    running.join()?;
+    let codes = wakers.counters().codes();
+    let seen = codes.get(&SLOW_CODE).copied().unwrap_or(0);
+    let row = Row::new("close code 3008 seen on reading again", seen as f64, "count");
+    bench.row(row.at_least(1.0).note(format!("by code: {codes:?}, of {WAKERS}")));
+    wakers.stop()
+}
+
+/// The load for a phase, with probes beside it and memory watched.
 fn phase(
     bench: &mut Bench,
     server: &Server,
     reading: &Dense,
-    wakers: Option<&Dense>,
+    stalled: bool,
 ) -> Result<(Probed, Peaks)> {
-    let seconds = if wakers.is_some() { bench.seconds } else { bench.seconds.div_ceil(4) };
+    let seconds = if stalled { bench.seconds } else { bench.seconds.div_ceil(4) };
     let probes = start_probes(bench.clock, server, seconds)?;
     let burst = Burst {
         api: Api::WebSocket,
@@ -99,13 +133,13 @@ fn phase(
     };
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (delivered, peaks) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(server, wakers, &stop));
+        let watcher = scope.spawn(|| watch(server, &stop));
         let delivered = bench.deliver(server, reading, burst);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         (delivered, watcher.join())
     });
     let peaks = peaks.map_err(|_| anyhow::anyhow!("the memory's watcher panicked"))??;
-    let name = if wakers.is_some() { "readers, stalled beside them" } else { "readers" };
+    let name = if stalled { "readers, stalled beside them" } else { "readers" };
     bench.series(name, delivered?.recorder);
     Ok((probes.join()?, peaks))
 }
@@ -122,12 +156,8 @@ fn start_probes(clock: RunClock, server: &Server, seconds: u64) -> Result<Runnin
     probe(probes, clock)
 }
 
-/// Samples memory until told to stop; wakes the wakers once the server has closed a connection.
-fn watch(
-    server: &Server,
-    mut wakers: Option<&Dense>,
-    stop: &std::sync::atomic::AtomicBool,
-) -> Result<Peaks> {
+/// Samples memory until told to stop.
+fn watch(server: &Server, stop: &std::sync::atomic::AtomicBool) -> Result<Peaks> {
     let (user, kernel) = (server.sample()?, KernelSample::now()?);
     let mut peaks = Peaks::default();
     let mut samples = 0u64;
@@ -142,12 +172,6 @@ fn watch(
             let second = samples * SAMPLE_EVERY.as_millis() as u64 / 1000;
             let line = format!("{second} s: user {} KiB, TCP {} KiB", grown / 1024, tcp / 1024);
             peaks.timeline.push(line);
-        }
-        if let Some(waiting) = wakers
-            && server.metric(SLOW, "")?.unwrap_or(0.0) > 0.0
-        {
-            waiting.resume()?;
-            wakers = None;
         }
     }
     Ok(peaks)

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# A million connections on this machine, or as many as it holds: builds, sizes the run, runs it.
+# Arguments go on to `drumline-bench million`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Kernel and user memory of one connection with both of its ends on this machine, and what stays free.
+bytes_per_connection=12288
+spare_bytes=$((1 << 30))
+most=1000000
+
+available_kib=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+connections=$(((available_kib * 1024 - spare_bytes) / bytes_per_connection))
+if ((connections > most)); then
+    connections=$most
+fi
+if ((connections < 1000)); then
+    echo "million.sh: only $((available_kib / 1024)) MiB of memory are available; free some" >&2
+    exit 1
+fi
+
+# A ring's table of sockets is capped by RLIMIT_NOFILE: more shards where it is low.
+ulimit -Sn "$(ulimit -Hn)" || true
+nofile=$(ulimit -n)
+if [[ $nofile == unlimited ]] || ((nofile > 1048576)); then
+    nofile=1048576
+fi
+slots=$(((nofile - 500) * 95 / 100))
+if ((slots < 1)); then
+    echo "million.sh: RLIMIT_NOFILE is $nofile; raise the hard limit (ulimit -Hn) to 20000 or more" >&2
+    exit 1
+fi
+shards=$(((connections + slots - 1) / slots))
+cores=$(nproc)
+if ((shards < cores)); then
+    shards=$cores
+fi
+if ((shards > 63)); then
+    shards=63
+    connections=$((shards * slots < connections ? shards * slots : connections))
+    echo "million.sh: RLIMIT_NOFILE is $nofile, so 63 shards hold $connections connections" >&2
+fi
+
+cargo build --release --workspace
+target=${CARGO_TARGET_DIR:-target}/release
+echo "million.sh: $connections connections, $shards shards, RLIMIT_NOFILE $nofile" >&2
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+status=0
+"$target/drumline-bench" million --server "$target/drumline" \
+    --connections "$connections" --shards "$shards" "$@" | tee "$output" || status=$?
+results=$(tail -n 1 "$output")
+if [[ -f $results/plot.svg ]]; then
+    echo "plot: $results/plot.svg"
+fi
+exit "$status"
