@@ -65,7 +65,7 @@ step_wire() {
         name=${name%.rs}
         if [[ $name != simulation ]]; then arguments+=(--test "$name"); fi
     done
-    cargo test "${arguments[@]}"
+    cargo test --no-fail-fast "${arguments[@]}"
 }
 
 step_tune() { tests/tune.sh; }

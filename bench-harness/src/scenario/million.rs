@@ -52,7 +52,8 @@ pub struct Options {
     #[command(flatten)]
     common: Common,
     /// The parts to run, after the limit.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Stage::value_variants().to_vec())]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(default_values_t = Stage::value_variants().to_vec())]
     stages: Vec<Stage>,
 }
 
