@@ -20,7 +20,7 @@ use crate::hub::{Hub, Segments};
 use crate::message::{Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate};
 use crate::metrics::Metrics;
 use crate::ring::{Completion, Op, Ring, Token};
-use crate::sys::Clock;
+use crate::sys::{self, Clock};
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
@@ -75,6 +75,8 @@ pub struct Shard {
     moving: Vec<(Guest, Endpoint, u32, u32)>,
     starved: Vec<u32>,
     draining: bool,
+    /// Whether there are more shards than processors.
+    shares_processor: bool,
 }
 
 impl Shard {
@@ -90,6 +92,7 @@ impl Shard {
     ) -> Self {
         let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
         let places = hub.room().saturating_sub(accepts_max);
+        let shares_processor = signs.len() > sys::processors();
         signs[usize::from(line.endpoint())].ring.store(ring.descriptor(), Ordering::Release);
         Shard {
             ring,
@@ -110,6 +113,7 @@ impl Shard {
             moving: Vec::new(),
             starved: Vec::new(),
             draining: false,
+            shares_processor,
         }
     }
 
@@ -133,6 +137,10 @@ impl Shard {
             self.line.ring();
             if more_is_due || self.hub.is_busy() || !self.completions.is_empty() {
                 self.ring.poll();
+                if self.shares_processor {
+                    // A turn is about a millisecond; the scheduler's slice would be several.
+                    std::thread::yield_now();
+                }
             } else {
                 self.sleep();
             }
