@@ -32,7 +32,7 @@ use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
 
 /// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
-const FANOUT_SENDS: usize = 128;
+pub const FANOUT_SENDS: usize = 128;
 /// Bytes that one turn of fan-out gives out.
 const FANOUT_BYTES: usize = 4 << 20;
 /// Members of one group walked before the next group has its turn.
