@@ -99,13 +99,16 @@ impl Hub {
     }
 
     /// Pings go round the slots once an interval, so that they spread evenly however connections
-    /// came, and neighbours in memory are sent to one after the other.
+    /// came, and neighbours in memory are sent to one after the other. The first comes in the
+    /// second half of the interval: a slot whose turn is sooner takes the opposite point.
     pub(super) fn set_first_ping(&mut self, slot: u32) {
         let Settings { ping_interval, slots, .. } = *self.settings;
         let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
         let among_shards = ping_interval * u64::from(self.shard) / 64;
         let ahead = among_slots + among_shards + ping_interval - self.now % ping_interval;
-        self.set_deadline(slot, ahead % ping_interval + 1);
+        let ahead = ahead % ping_interval;
+        let half = ping_interval / 2;
+        self.set_deadline(slot, if ahead < half { ahead + half } else { ahead });
     }
 
     pub(super) fn client_hash(&self, slot: u32) -> (u64, u64) {
