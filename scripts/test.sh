@@ -87,7 +87,10 @@ step_fuzz() {
     done
 }
 
-step_bench() { "$TARGET/release/drumline-bench" million --connections 30000; }
+step_bench() {
+    "$TARGET/release/drumline-bench" million --connections 30000 --seconds 5 --stages shared \
+        --stages unicast --results "$TARGET/bench-smoke"
+}
 
 # --- what steps need --------------------------------------------------------------------------
 
