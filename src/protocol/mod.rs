@@ -67,8 +67,6 @@ disconnects! {
     BAD_REQUEST = 3501, "bad request";
     STALE = 3502, "stale";
     CHANNEL_LIMIT = 3505, "channel limit";
-    INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol";
-    PERMISSION_DENIED = 3507, "permission denied";
     NOT_AVAILABLE = 3508, "not available";
 }
 
