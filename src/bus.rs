@@ -1,10 +1,11 @@
-//! The bus: bounded inboxes, one for each rank of each endpoint, and the bells that wake them.
+//! The bus: bounded inboxes, one for each rank of each endpoint, and the bells that wake whoever
+//! takes from them.
 //!
 //! Owns the queues. Never blocks and never grows: room is reserved before anything is sent, and
 //! whoever finds none is woken when there is some again. The invariants: a reserved message
-//! always fits; an endpoint never sleeps while a message lies in one of its inboxes.
+//! always fits; a consumer never sleeps while there is news for one of its endpoints.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -68,39 +69,34 @@ impl Room {
     }
 }
 
-/// Whether an endpoint sleeps; the protocol that loses no wake-up.
+/// Whether a consumer sleeps, and who of its endpoints has news; the protocol that loses no
+/// wake-up.
 ///
-/// The consumer says that it is asleep, then looks at its inboxes once more, then waits. The
-/// producer pushes, then looks whether the consumer is asleep. One of the two sees the other. News
-/// that lies in no inbox (there is room again) is a nudge, which the consumer looks at likewise.
+/// The consumer says that it is asleep, then looks for news once more, then waits. The producer
+/// notes the news, then looks whether the consumer is asleep. One of the two sees the other.
 #[derive(Debug)]
 pub struct Sleep {
     asleep: AtomicBool,
-    nudged: AtomicBool,
+    /// Bit n: there is a message for endpoint n, or room that it waited for.
+    news: AtomicU64,
 }
 
 impl Default for Sleep {
     fn default() -> Self {
-        Sleep { asleep: AtomicBool::new(false), nudged: AtomicBool::new(false) }
+        Sleep { asleep: AtomicBool::new(false), news: AtomicU64::new(0) }
     }
 }
 
 impl Sleep {
-    /// The consumer is about to wait. Returns whether it may: `empty` must look at every inbox
-    /// afresh.
-    pub fn prepare(&self, empty: impl FnOnce() -> bool) -> bool {
+    /// The consumer is about to wait. Returns whether it may.
+    pub fn prepare(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let sleeps = empty() && !self.nudged.swap(false, Ordering::SeqCst);
+        let sleeps = self.news.load(Ordering::SeqCst) == 0;
         if !sleeps {
             self.wake_up();
         }
         sleeps
-    }
-
-    /// There is news for the consumer that lies in no inbox. Ask [`Sleep::must_ring`] next.
-    pub fn nudge(&self) {
-        self.nudged.store(true, Ordering::SeqCst);
     }
 
     /// The consumer goes on.
@@ -108,17 +104,27 @@ impl Sleep {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// The producer has pushed. Returns whether it must ring: only one of several producers
-    /// does.
-    pub fn must_ring(&self) -> bool {
+    /// The endpoints with news since the last call. Whoever takes it looks at their inboxes
+    /// afterwards.
+    pub fn take_news(&self) -> u64 {
+        match self.news.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.news.swap(0, Ordering::SeqCst),
+        }
+    }
+
+    /// There is news for an endpoint: the producer has pushed, or made room. Returns whether it
+    /// must ring: only one of several producers does.
+    pub fn tell(&self, endpoint: Endpoint) -> bool {
+        self.news.fetch_or(1 << endpoint, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)
     }
 }
 
-/// How an endpoint is woken.
+/// How a consumer is woken.
 pub enum Bell {
-    /// A shard's eventfd, which its ring polls.
+    /// A worker's eventfd, which its ring polls.
     Descriptor(OwnedFd),
     /// A call: the control plane's.
     Call(Box<dyn Fn() + Send + Sync>),
@@ -132,37 +138,49 @@ struct Inbox {
 
 struct Station {
     inboxes: [Inbox; RANKS],
+    /// Who takes from them: an index of the bus's consumers.
+    consumer: usize,
+}
+
+struct Consumer {
     sleep: Sleep,
     bell: Bell,
 }
 
-/// All inboxes of a node: one station a shard, and the control plane's behind them.
+/// All inboxes of a node: one station a shard, and the control plane's behind them; and who
+/// takes from them: workers, and the control plane behind them.
 pub struct Bus {
     stations: Box<[Station]>,
+    consumers: Box<[Consumer]>,
 }
 
 impl Bus {
-    /// A bus of as many shards as there are `capacities`, and a control plane that is woken by
-    /// `control`.
+    /// A bus of `shards` shards that `workers` threads turn, shard n worker n modulo `workers`,
+    /// and a control plane that is woken by `control`.
     pub fn new(
         shards: usize,
+        workers: usize,
         capacities: Capacities,
         control: Box<dyn Fn() + Send + Sync>,
     ) -> std::io::Result<Arc<Self>> {
         assert!(shards < 64, "a mask of interested shards has 64 bits");
-        let station = |bell| {
+        assert!(workers > 0, "somebody turns the shards");
+        let station = |consumer| {
             let inboxes = capacities.map(|capacity| {
                 let (sender, receiver) = bounded(capacity);
                 Inbox { room: Room::new(capacity), sender, receiver }
             });
-            Station { inboxes, sleep: Sleep::default(), bell }
+            Station { inboxes, consumer }
         };
-        let mut stations = Vec::with_capacity(shards + 1);
-        for _ in 0..shards {
-            stations.push(station(Bell::Descriptor(sys::doorbell()?)));
+        let of_shards = (0..shards).map(|shard| station(shard % workers));
+        let stations = of_shards.chain([station(workers)]).collect();
+        let mut consumers = Vec::with_capacity(workers + 1);
+        for _ in 0..workers {
+            let bell = Bell::Descriptor(sys::doorbell()?);
+            consumers.push(Consumer { sleep: Sleep::default(), bell });
         }
-        stations.push(station(Bell::Call(control)));
-        Ok(Arc::new(Bus { stations: stations.into() }))
+        consumers.push(Consumer { sleep: Sleep::default(), bell: Bell::Call(control) });
+        Ok(Arc::new(Bus { stations, consumers: consumers.into() }))
     }
 
     /// The control plane's endpoint.
@@ -172,13 +190,19 @@ impl Bus {
 
     /// The view of one endpoint.
     pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
-        Line { bus: self.clone(), endpoint, rung: 0, freed: 0 }
+        Line { bus: self.clone(), endpoint, rung: 0 }
+    }
+
+    /// The watch of the worker that turns an endpoint's shard, or of the control plane.
+    pub fn watch(self: &Arc<Self>, endpoint: Endpoint) -> Watch {
+        let consumer = self.stations[usize::from(endpoint)].consumer;
+        Watch { bus: self.clone(), consumer }
     }
 
     fn ring(&self, endpoint: Endpoint) {
-        let station = &self.stations[usize::from(endpoint)];
-        if station.sleep.must_ring() {
-            match &station.bell {
+        let consumer = &self.consumers[self.stations[usize::from(endpoint)].consumer];
+        if consumer.sleep.tell(endpoint) {
+            match &consumer.bell {
                 Bell::Descriptor(bell) => sys::ring_doorbell(bell.as_fd()),
                 Bell::Call(call) => call(),
             }
@@ -186,14 +210,49 @@ impl Bus {
     }
 }
 
+/// A consumer's sleep: when it may wait, and what woke it.
+pub struct Watch {
+    bus: Arc<Bus>,
+    consumer: usize,
+}
+
+impl Watch {
+    fn consumer(&self) -> &Consumer {
+        &self.bus.consumers[self.consumer]
+    }
+
+    /// The descriptor of the bell; `None` for the control plane.
+    pub fn doorbell(&self) -> Option<&OwnedFd> {
+        match &self.consumer().bell {
+            Bell::Descriptor(bell) => Some(bell),
+            Bell::Call(_) => None,
+        }
+    }
+
+    /// Bit n: endpoint n was sent something, or there is room that it waited for, since the last
+    /// call. Take from its inboxes afterwards.
+    pub fn take_news(&self) -> u64 {
+        self.consumer().sleep.take_news()
+    }
+
+    /// Says that the consumer is about to wait. `true`: it may, until the bell rings.
+    pub fn prepare_to_sleep(&self) -> bool {
+        self.consumer().sleep.prepare()
+    }
+
+    /// Says that the consumer goes on.
+    pub fn wake_up(&self) {
+        self.consumer().sleep.wake_up();
+    }
+}
+
 /// One endpoint's hold on the bus: its own inboxes to take from, everybody's to send to.
 pub struct Line {
     bus: Arc<Bus>,
     endpoint: Endpoint,
-    /// Bit n: endpoint n was sent something since the bells were last rung.
+    /// Bit n: endpoint n was sent something, or waited for room that was made, since the bells
+    /// were last rung.
     rung: u64,
-    /// Bit n: endpoint n waited for room that was made since then.
-    freed: u64,
 }
 
 impl Line {
@@ -206,49 +265,19 @@ impl Line {
         &self.bus.stations[usize::from(self.endpoint)]
     }
 
-    /// The descriptor of this endpoint's bell; `None` for the control plane.
-    pub fn doorbell(&self) -> Option<RawFd> {
-        match &self.station().bell {
-            Bell::Descriptor(bell) => Some(bell.as_raw_fd()),
-            Bell::Call(_) => None,
-        }
-    }
-
     /// Takes the oldest message of a rank.
     pub fn take(&mut self, rank: Rank) -> Option<Message> {
         let inbox = &self.station().inboxes[rank as usize];
         let message = inbox.receiver.try_recv().ok()?;
-        self.freed |= inbox.room.free();
+        self.rung |= inbox.room.free();
         Some(message)
     }
 
-    /// Whether no inbox holds anything that could be taken; inboxes of `stalled` ranks wait for
-    /// room elsewhere and do not count.
-    fn is_idle(&self, stalled: &[bool; RANKS]) -> bool {
-        let mut inboxes = self.station().inboxes.iter().zip(stalled);
-        inboxes.all(|(inbox, stalled)| *stalled || inbox.receiver.is_empty())
-    }
-
-    /// Wakes whoever was sent something, or waits for room that was made, since the last call.
+    /// Tells whoever was sent something, or waited for room that was made, since the last call.
     pub fn ring(&mut self) {
-        let freed = std::mem::take(&mut self.freed);
-        for endpoint in endpoints(freed) {
-            self.bus.stations[usize::from(endpoint)].sleep.nudge();
-        }
-        for endpoint in endpoints(freed | std::mem::take(&mut self.rung)) {
+        for endpoint in endpoints(std::mem::take(&mut self.rung)) {
             self.bus.ring(endpoint);
         }
-    }
-
-    /// Says that this endpoint is about to wait. `true`: it may, until its bell rings. Inboxes
-    /// of `stalled` ranks are left as they are.
-    pub fn prepare_to_sleep(&self, stalled: &[bool; RANKS]) -> bool {
-        self.station().sleep.prepare(|| self.is_idle(stalled))
-    }
-
-    /// Says that this endpoint goes on.
-    pub fn wake_up(&self) {
-        self.station().sleep.wake_up();
     }
 }
 
@@ -258,7 +287,7 @@ impl Post for Line {
     }
 
     fn cancel(&mut self, to: Endpoint, rank: Rank) {
-        self.freed |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
+        self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
     }
 
     fn send(&mut self, to: Endpoint, message: Message) {
@@ -276,6 +305,7 @@ impl Post for Line {
 mod tests {
     use super::*;
     use crate::message::Release;
+    use std::os::fd::AsRawFd;
 
     fn release() -> Message {
         Message::Release(Release { channel: "c".into(), hash: 1, shard: 0 })
@@ -283,32 +313,53 @@ mod tests {
 
     #[test]
     fn room_is_bounded_and_waiters_are_woken() {
-        let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
+        let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        let (zeros, ones) = (bus.watch(0), bus.watch(1));
         assert!(zero.reserve(1, Rank::Request));
         zero.send(1, release());
+        zero.ring();
         assert!(!zero.reserve(1, Rank::Request), "full");
         assert!(zero.reserve(1, Rank::Delivery), "ranks have inboxes of their own");
         zero.cancel(1, Rank::Delivery);
-        assert!(zero.prepare_to_sleep(&[false; RANKS]));
-        assert!(!one.prepare_to_sleep(&[false; RANKS]), "a message lies there");
+        assert!(zeros.prepare_to_sleep());
+        assert!(!ones.prepare_to_sleep(), "a message lies there");
+        assert_eq!(ones.take_news(), 0b10);
         assert!(one.take(Rank::Request).is_some());
         one.ring();
-        assert!(!bus.stations[0].sleep.must_ring(), "the waiter was woken already");
+        assert!(!zeros.consumer().sleep.tell(0), "the waiter was woken already");
+        assert_eq!(zeros.take_news(), 0b01);
         assert!(zero.reserve(1, Rank::Request));
     }
 
     #[test]
     fn a_waiter_that_is_told_before_it_sleeps_looks_again() {
-        let bus = Bus::new(2, [1; RANKS], Box::new(|| {})).unwrap();
+        let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        let zeros = bus.watch(0);
         assert!(zero.reserve(1, Rank::Request));
         zero.send(1, release());
         assert!(!zero.reserve(1, Rank::Request), "it waits");
         one.take(Rank::Request);
         one.ring();
-        assert!(!zero.prepare_to_sleep(&[false; RANKS]), "there is room");
-        assert!(zero.prepare_to_sleep(&[false; RANKS]));
+        assert!(!zeros.prepare_to_sleep(), "there is room");
+        assert_eq!(zeros.take_news(), 0b01);
+        assert!(zeros.prepare_to_sleep());
+    }
+
+    #[test]
+    fn shards_of_one_worker_share_its_bell_and_keep_their_news_apart() {
+        let bus = Bus::new(3, 2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut one, watch) = (bus.line(1), bus.watch(0));
+        let bell = |watch: &Watch| watch.doorbell().map(AsRawFd::as_raw_fd);
+        assert_eq!(bell(&watch), bell(&bus.watch(2)));
+        assert_ne!(bell(&watch), bell(&bus.watch(1)));
+        assert!(watch.prepare_to_sleep());
+        assert!(one.reserve(2, Rank::Request));
+        one.send(2, release());
+        one.ring();
+        assert_eq!(watch.take_news(), 0b100);
+        assert_eq!(watch.take_news(), 0);
     }
 }
 
@@ -324,25 +375,30 @@ mod loom_tests {
         model.check(check);
     }
 
-    /// Two producers and a consumer that waits whenever it may: no message is left behind.
+    /// Two producers and a consumer that waits whenever it may: no message is left behind, and
+    /// news comes after what it tells of.
     #[test]
     fn no_wake_up_is_lost() {
         model(|| {
             let sleep = Arc::new(Sleep::default());
-            let inbox = Arc::new(AtomicUsize::new(0));
+            let inboxes = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
             let bell = Arc::new(AtomicBool::new(false));
             let producers: Vec<_> = (0..2)
-                .map(|_| {
-                    let (sleep, inbox, bell) = (sleep.clone(), inbox.clone(), bell.clone());
+                .map(|endpoint| {
+                    let (sleep, inboxes, bell) = (sleep.clone(), inboxes.clone(), bell.clone());
                     thread::spawn(move || {
-                        inbox.fetch_add(1, Ordering::Release);
-                        if sleep.must_ring() {
+                        inboxes[endpoint].store(1, Ordering::Relaxed);
+                        if sleep.tell(endpoint as Endpoint) {
                             bell.store(true, Ordering::Release);
                         }
                     })
                 })
                 .collect();
-            let sleeps = sleep.prepare(|| inbox.load(Ordering::Acquire) == 0);
+            let sleeps = sleep.prepare();
+            for endpoint in endpoints(sleep.take_news()) {
+                let inbox = &inboxes[usize::from(endpoint)];
+                assert_eq!(inbox.load(Ordering::Relaxed), 1, "news of nothing");
+            }
             for producer in producers {
                 producer.join().unwrap();
             }
@@ -358,16 +414,10 @@ mod loom_tests {
             assert!(room.reserve(0));
             let consumer = {
                 let (room, sleep) = (room.clone(), sleep.clone());
-                thread::spawn(move || {
-                    let woken = room.free() & 1 << 1 != 0;
-                    if woken {
-                        sleep.nudge();
-                    }
-                    woken && sleep.must_ring()
-                })
+                thread::spawn(move || room.free() & 1 << 1 != 0 && sleep.tell(1))
             };
             let waits = !room.reserve(1);
-            let sleeps = waits && sleep.prepare(|| true);
+            let sleeps = waits && sleep.prepare();
             let bell = consumer.join().unwrap();
             assert!(!sleeps || bell, "asleep though there is room");
         });

@@ -295,6 +295,9 @@ section! {
         inbox: usize = 4096,
         /// Test mode: a WebSocket at /echo that sends back what it gets.
         echo: bool = false,
+        /// Whether processors are held out of deep idle while serving: quicker wake-ups for more
+        /// power.
+        force_latency: bool = false,
         /// Threads of the HTTP side.
         control_threads: usize = 1,
     }

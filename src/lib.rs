@@ -31,6 +31,7 @@ pub mod bus;
 
 // Floor 4: the engine.
 pub mod shard;
+pub mod worker;
 pub mod node;
 
 // Floor 5: the process.

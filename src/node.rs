@@ -1,4 +1,4 @@
-//! All shards of one process: their threads, their rings, the bus between them.
+//! All shards of one process: their workers, their rings, the bus between them.
 //!
 //! Owns the threads. Never serves a request itself. The invariant: either every shard has its
 //! ring, its listener and its memory, or nothing listens and the error says what is missing.
@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::ring::{Ring, Sizes};
 use crate::shard::{Shard, Sign};
 use crate::sys::{self, Clock, ListenerOptions};
+use crate::worker::Worker;
 
 /// Submission entries of a ring; more are submitted in several calls.
 const SUBMISSIONS: u32 = 1024;
@@ -47,12 +48,12 @@ pub struct Node {
     pub metrics: Arc<[Arc<Metrics>]>,
     /// How channels find their homes.
     pub names: Names,
-    /// The processor of each shard; `None` where it could not be pinned.
+    /// The processor of each shard's worker; `None` where it could not be pinned.
     pub processors: Vec<Option<usize>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a shard's thread needs to begin.
+/// What a shard needs to begin.
 struct Start {
     place: Place,
     plan: Arc<Plan>,
@@ -72,19 +73,20 @@ impl Node {
             let what = what.to_owned();
             move |error: std::io::Error| format!("{what}: {error}")
         };
-        let bus = Bus::new(shards, plan.inboxes, control).map_err(failed("eventfd"))?;
+        let workers = shards.min(sys::processors());
+        let bus = Bus::new(shards, workers, plan.inboxes, control).map_err(failed("eventfd"))?;
         let names = Names::new(sys::random().map_err(failed("getrandom"))?, shards as u8);
         let key = sys::random().map_err(failed("getrandom"))?;
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
-        let mut starts = Vec::with_capacity(shards);
+        let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
             let place = Place { shard: shard as u8, control: bus.control(), names, key, seed };
             let listener = sys::listener(plan.address, &plan.listener)
                 .map_err(failed(&format!("cannot listen on {}", plan.address)))?;
-            starts.push(Start {
+            crews[shard % workers].push(Start {
                 place,
                 plan: plan.clone(),
                 bus: bus.clone(),
@@ -94,7 +96,8 @@ impl Node {
                 listener,
             });
         }
-        let (threads, processors) = spawn(starts)?;
+        let (threads, pinned) = spawn(crews)?;
+        let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
         Ok(Node { bus, metrics, names, processors, threads })
     }
 
@@ -107,21 +110,21 @@ impl Node {
     }
 }
 
-/// A shard is ready, on this processor; or it cannot be.
+/// A worker is ready, on this processor; or it cannot be.
 type Ready = Result<Option<usize>, String>;
 
 /// Threads, and the processor of each.
 type Threads = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
 
-fn spawn(starts: Vec<Start>) -> Result<Threads, String> {
-    let mut threads = Vec::with_capacity(starts.len());
-    let mut processors = Vec::with_capacity(starts.len());
-    for start in starts {
+fn spawn(crews: Vec<Vec<Start>>) -> Result<Threads, String> {
+    let mut threads = Vec::with_capacity(crews.len());
+    let mut processors = Vec::with_capacity(crews.len());
+    for (nth, crew) in crews.into_iter().enumerate() {
         let (ready, readiness) = mpsc::channel::<Ready>();
-        let name = format!("shard-{}", start.place.shard);
+        let name = format!("worker-{nth}");
         let thread = std::thread::Builder::new()
             .name(name.clone())
-            .spawn(move || run(start, &ready))
+            .spawn(move || run(nth, crew, &ready))
             .map_err(|error| format!("cannot start thread {name}: {error}"))?;
         let ready = readiness.recv().map_err(|_| format!("thread {name} ended at once"))?;
         processors.push(ready?);
@@ -130,10 +133,34 @@ fn spawn(starts: Vec<Start>) -> Result<Threads, String> {
     Ok((threads, processors))
 }
 
-fn run(start: Start, ready: &mpsc::Sender<Ready>) {
-    let shard = usize::from(start.place.shard);
-    let processor = sys::pin(shard);
-    let slots = start.plan.slots[shard];
+fn run(nth: usize, crew: Vec<Start>, ready: &mpsc::Sender<Ready>) {
+    let processor = sys::pin(nth);
+    let worker = match worker(crew) {
+        Ok(worker) => worker,
+        Err(error) => {
+            // Nobody listening: the start was given up.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    if ready.send(Ok(processor)).is_ok() {
+        worker.run();
+    }
+}
+
+fn worker(crew: Vec<Start>) -> Result<Worker, String> {
+    let mut starts = crew.into_iter();
+    let leader = starts.next().ok_or("a worker without shards")?;
+    let (watch, clock) = (leader.bus.watch(leader.place.shard), leader.clock);
+    let leader = shard(leader)?;
+    let followers = starts.map(shard).collect::<Result<_, _>>()?;
+    Worker::new(leader, followers, watch, clock)
+        .map_err(|error| format!("no doorbell for a ring: {error}: see `drumline check`"))
+}
+
+fn shard(start: Start) -> Result<Shard, String> {
+    let shard = start.place.shard;
+    let slots = start.plan.slots[usize::from(shard)];
     let sizes = Sizes {
         submissions: SUBMISSIONS,
         completions: (slots as u32 + SUBMISSIONS).next_power_of_two().min(COMPLETIONS_MAX),
@@ -141,21 +168,11 @@ fn run(start: Start, ready: &mpsc::Sender<Ready>) {
         buffers: BUFFERS,
         buffer_bytes: BUFFER_BYTES,
     };
-    let ring = match Ring::new(&sizes) {
-        Ok(ring) => ring,
-        Err(error) => {
-            let cure = "see `drumline check`";
-            let _ =
-                ready.send(Err(format!("no ring of {slots} slots for a shard: {error}: {cure}")));
-            return;
-        }
-    };
+    let ring = Ring::new(&sizes).map_err(|error| {
+        format!("no ring of {slots} slots for a shard: {error}: see `drumline check`")
+    })?;
     let settings = Arc::new(Settings { slots, ..start.plan.settings.clone() });
     let hub = Hub::new(settings, &start.place, start.metrics.clone());
-    let line = start.bus.line(start.place.shard);
-    let shard =
-        Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs);
-    if ready.send(Ok(processor)).is_ok() {
-        shard.run();
-    }
+    let line = start.bus.line(shard);
+    Ok(Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs))
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use crate::sys;
+
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 const READABLE: u32 =
     (libc::POLLIN | libc::POLLRDHUP | libc::POLLERR | libc::POLLHUP) as u16 as u32;
@@ -51,7 +53,7 @@ pub enum Op {
     Cancel,
     /// A slot's descriptor closed.
     Close,
-    /// The doorbell rang.
+    /// The doorbell rang; never comes out of the ring.
     Wake,
     /// A slot made an ordinary descriptor too.
     Install,
@@ -247,6 +249,9 @@ pub struct Ring {
     buffers: Buffers,
     /// Completions taken out of the kernel's queue to make room while submitting.
     stash: Vec<Completion>,
+    /// What ends a wait from outside, and whether it is being watched.
+    doorbell: Option<OwnedFd>,
+    doorbell_watched: bool,
     /// Peer addresses of queued connects; each lives until its submission is consumed.
     addresses: Box<[libc::sockaddr_in]>,
     next_address: usize,
@@ -292,6 +297,8 @@ impl Ring {
             ring,
             buffers,
             stash: Vec::new(),
+            doorbell: None,
+            doorbell_watched: false,
             addresses: vec![blank; submissions].into_boxed_slice(),
             next_address: 0,
             iovecs: Vec::with_capacity(submissions * 4),
@@ -344,11 +351,12 @@ impl Ring {
 
     fn drain_into(&mut self, into: &mut Vec<Completion>) {
         for entry in self.ring.completion() {
-            into.push(Completion {
-                token: Token::from_user_data(entry.user_data()),
-                result: entry.result(),
-                flags: entry.flags(),
-            });
+            let token = Token::from_user_data(entry.user_data());
+            if token.op == Op::Wake {
+                self.doorbell_watched = cqueue::more(entry.flags());
+                continue;
+            }
+            into.push(Completion { token, result: entry.result(), flags: entry.flags() });
         }
     }
 
@@ -358,9 +366,10 @@ impl Ring {
         self.drain_into(into);
     }
 
-    /// Submits, then waits for a completion or for `timeout`; `None` waits for ever and zero
-    /// only runs what the kernel deferred.
+    /// Submits, then waits for a completion, the doorbell or `timeout`; `None` waits for ever
+    /// and zero only runs what the kernel deferred.
     pub fn wait(&mut self, timeout: Option<Duration>) {
+        self.rewatch_doorbell();
         let timespec;
         let mut arguments = SubmitArgs::new();
         if let Some(timeout) = timeout {
@@ -383,6 +392,22 @@ impl Ring {
         }
     }
 
+    /// Whether [`Ring::reap`] or [`Ring::poll`] would bring something.
+    pub fn has_news(&mut self) -> bool {
+        let submissions = self.ring.submission();
+        let waits = submissions.taskrun() || submissions.cq_overflow();
+        drop(submissions);
+        waits || !self.stash.is_empty() || !self.ring.completion().is_empty()
+    }
+
+    /// Rings `doorbell` whenever there is news, for a thread that waits on another ring.
+    ///
+    /// A ring that defers its task work wakes nobody who polls its descriptor; the registered
+    /// eventfd is the way that works.
+    pub fn announce(&mut self, doorbell: &OwnedFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(doorbell.as_raw_fd())
+    }
+
     /// Accepts one connection from `listener` into `slot`.
     pub fn accept(&mut self, listener: RawFd, generation: u32, slot: u32) {
         let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
@@ -397,9 +422,22 @@ impl Ring {
         self.push(entry, Token::new(Op::Poll, generation, slot));
     }
 
-    /// Watches an ordinary descriptor, the doorbell, until the ring ends.
-    pub fn watch_doorbell(&mut self, doorbell: RawFd) {
-        let entry = opcode::PollAdd::new(Fd(doorbell), libc::POLLIN as u32).multi(true).build();
+    /// Has a wait end whenever `doorbell`, an eventfd, rings.
+    pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
+        self.doorbell = Some(doorbell);
+        self.doorbell_watched = false;
+    }
+
+    /// The watch ends when another ring's news rings the bell: the kernel takes it for a loop.
+    /// The bell's counter is taken back first, or the new watch would complete at once.
+    fn rewatch_doorbell(&mut self) {
+        let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.doorbell_watched) else {
+            return;
+        };
+        let descriptor = doorbell.as_raw_fd();
+        sys::silence_doorbell(doorbell);
+        self.doorbell_watched = true;
+        let entry = opcode::PollAdd::new(Fd(descriptor), libc::POLLIN as u32).multi(true).build();
         self.push(entry, Token::new(Op::Wake, 0, 0));
     }
 

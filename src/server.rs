@@ -74,6 +74,12 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
             cure: format!("ss -ltnp 'sport = :{}' shows by whom", server.port),
         });
     }
+    let _awake = config.engine.force_latency.then(sys::hold_processors_awake).transpose().map_err(
+        |error| Fatal {
+            cause: format!("engine.force_latency: /dev/cpu_dma_latency: {error}"),
+            cure: "start as root, or leave engine.force_latency off".into(),
+        },
+    )?;
     let slots = slots(&report, config.engine.slots_per_shard);
     let plan = Plan {
         address,

@@ -1,13 +1,11 @@
-//! A shard: one pinned thread that turns completions and messages into state changes, and state
-//! into sends.
+//! A shard: turns completions and messages into state changes, and state into sends.
 //!
-//! Owns a ring, a hub and a line of the bus. Never waits for anything but its ring. A turn: what
-//! is due, completions, messages, connections left with input, fan-out, one transmit, then what
-//! the ring should do for the hub. The invariants: a slot is given back only after every
-//! operation on it has completed for the last time; a read is under way only where its outcome
-//! may be taken.
+//! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: what is due,
+//! completions, messages, connections left with input, fan-out, one transmit, then what the ring
+//! should do for the hub. The invariants: a slot is given back only after every operation on it
+//! has completed for the last time; a read is under way only where its outcome may be taken.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,11 +14,11 @@ use socket2::Socket;
 
 use crate::bus::Line;
 use crate::connection::Phase;
-use crate::hub::{FANOUT_SENDS, Hub, Segments};
+use crate::hub::{Hub, Segments};
 use crate::message::{Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate};
 use crate::metrics::Metrics;
 use crate::ring::{Completion, Op, Ring, Token};
-use crate::sys::{self, Clock};
+use crate::sys::Clock;
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
@@ -49,7 +47,7 @@ struct Guest {
     generation: u32,
 }
 
-/// One shard's thread.
+/// One shard of a worker's.
 pub struct Shard {
     ring: Ring,
     line: Line,
@@ -75,14 +73,14 @@ pub struct Shard {
     moving: Vec<(Guest, Endpoint, u32, u32)>,
     starved: Vec<u32>,
     draining: bool,
-    /// Whether there are more shards than processors.
-    shares_processor: bool,
-    /// Sends of a turn's fan-out: about a millisecond, less where others wait for the processor.
-    fanout_sends: usize,
+    /// Whether the last turn left work for the next.
+    busy: bool,
+    /// When the next turn is due whatever happens, in milliseconds.
+    due: Option<u64>,
 }
 
 impl Shard {
-    /// A shard that will accept from `listener`. Call it on the shard's own thread.
+    /// A shard that will accept from `listener`. Call it on its worker's thread.
     pub fn new(
         ring: Ring,
         line: Line,
@@ -94,8 +92,6 @@ impl Shard {
     ) -> Self {
         let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
         let places = hub.room().saturating_sub(accepts_max);
-        let shares_processor = signs.len() > sys::processors();
-        let fanout_sends = if shares_processor { FANOUT_SENDS / 4 } else { FANOUT_SENDS };
         signs[usize::from(line.endpoint())].ring.store(ring.descriptor(), Ordering::Release);
         Shard {
             ring,
@@ -116,53 +112,76 @@ impl Shard {
             moving: Vec::new(),
             starved: Vec::new(),
             draining: false,
-            shares_processor,
-            fanout_sends,
+            busy: true,
+            due: None,
         }
     }
 
-    /// Runs until the node shuts down and every connection is closed.
-    pub fn run(mut self) {
-        let doorbell = self.line.doorbell().expect("a shard's bell is a descriptor");
-        self.ring.watch_doorbell(doorbell);
-        while !(self.draining && self.hub.is_empty()) {
-            let more_is_due = self.hub.expire(self.clock.millis());
-            self.take_completions();
-            self.take_messages();
-            self.hub.go_on(&mut self.line);
-            self.hub.release_channels(&mut self.line);
-            self.line.ring();
-            self.hub.fan_out_up_to(self.fanout_sends);
-            self.transmit();
-            self.carry_out();
-            self.move_guests();
-            self.refill_accepts();
-            self.report();
-            self.line.ring();
-            if more_is_due || self.hub.is_busy() || !self.completions.is_empty() {
-                self.ring.poll();
-                if self.shares_processor {
-                    // A turn is about a millisecond; the scheduler's slice would be several.
-                    std::thread::yield_now();
-                }
-            } else {
-                self.sleep();
-            }
-        }
+    /// Whether a turn now would find work. `now` in milliseconds.
+    pub fn has_work(&mut self, now: u64) -> bool {
+        self.busy || self.due.is_some_and(|due| due <= now) || self.ring.has_news()
     }
 
-    fn sleep(&mut self) {
-        let stalled = std::array::from_fn(|rank| self.stalled[rank].is_some());
-        if !self.line.prepare_to_sleep(&stalled) {
-            return self.ring.poll();
-        }
-        self.metrics.sleeps.add(1);
-        let now = self.clock.millis();
+    /// Whether the node shuts down and every connection here is closed.
+    pub fn is_done(&self) -> bool {
+        self.draining && self.hub.is_empty()
+    }
+
+    /// When there will be work whatever happens, in milliseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        self.due
+    }
+
+    /// Whether the last turn left work for the next: laps are open, or input was left.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// One turn, whose fan-out makes at most so many sends.
+    pub fn turn(&mut self, fanout_sends: usize) {
+        self.ring.poll();
+        let mut goes_on = self.hub.expire(self.clock.millis());
+        self.take_completions();
+        goes_on |= self.take_messages();
+        self.hub.go_on(&mut self.line);
+        self.hub.release_channels(&mut self.line);
+        self.line.ring();
+        self.hub.fan_out_up_to(fanout_sends);
+        self.transmit();
+        self.carry_out();
+        self.move_guests();
+        self.refill_accepts();
+        self.report();
+        self.line.ring();
+        self.busy = goes_on || self.hub.is_busy() || !self.completions.is_empty();
         let accept_after = Some(self.accept_after).filter(|after| *after > 0);
-        let due = self.hub.next_due().into_iter().chain(accept_after).min();
-        let timeout = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+        self.due = self.hub.next_due().into_iter().chain(accept_after).min();
+    }
+
+    /// Gives the ring what the last turn left for it.
+    pub fn submit(&mut self) {
+        self.ring.poll();
+    }
+
+    /// Waits for a completion or the doorbell, or for `timeout`; `None` waits for ever.
+    pub fn wait(&mut self, timeout: Option<Duration>) {
+        self.metrics.sleeps.add(1);
         self.ring.wait(timeout);
-        self.line.wake_up();
+    }
+
+    /// Which endpoint of the bus this shard is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.line.endpoint()
+    }
+
+    /// Has [`Shard::wait`] end when the doorbell rings.
+    pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
+        self.ring.watch_doorbell(doorbell);
+    }
+
+    /// Rings `doorbell` whenever this shard's ring has work. Errors are the kernel's.
+    pub fn announce(&mut self, doorbell: &OwnedFd) -> std::io::Result<()> {
+        self.ring.announce(doorbell)
     }
 
     fn report(&mut self) {
@@ -194,13 +213,6 @@ impl Shard {
 
     fn complete(&mut self, completion: &Completion) {
         let Token { op, generation, slot } = completion.token;
-        if op == Op::Wake {
-            if !completion.more() {
-                let doorbell = self.line.doorbell().expect("a shard's bell is a descriptor");
-                self.ring.watch_doorbell(doorbell);
-            }
-            return;
-        }
         let connection =
             self.hub.connection(slot, generation).expect("a slot outlives its operations");
         if !completion.more() && op != Op::Arrive {
@@ -550,20 +562,28 @@ impl Shard {
 
     // ---- messages ------------------------------------------------------------------------
 
-    fn take_messages(&mut self) {
+    /// Takes what came in; returns whether some of it may be left.
+    fn take_messages(&mut self) -> bool {
+        let mut left = false;
         for rank in Rank::SERVED {
-            for _ in 0..MESSAGES {
-                if rank == Rank::Delivery && !self.hub.takes_deliveries() {
-                    break;
-                }
-                let waiting = self.stalled[rank as usize].take();
-                let Some(message) = waiting.or_else(|| self.line.take(rank)) else { break };
-                if let Err(message) = self.handle(message) {
-                    self.stalled[rank as usize] = Some(message);
-                    break;
-                }
+            left |= self.take_rank(rank);
+        }
+        left
+    }
+
+    fn take_rank(&mut self, rank: Rank) -> bool {
+        for _ in 0..MESSAGES {
+            if rank == Rank::Delivery && !self.hub.takes_deliveries() {
+                return true;
+            }
+            let waiting = self.stalled[rank as usize].take();
+            let Some(message) = waiting.or_else(|| self.line.take(rank)) else { return false };
+            if let Err(message) = self.handle(message) {
+                self.stalled[rank as usize] = Some(message);
+                return false;
             }
         }
+        true
     }
 
     fn handle(&mut self, message: Message) -> Result<(), Message> {

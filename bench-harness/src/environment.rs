@@ -28,13 +28,16 @@ pub struct Environment {
     pub nofile_soft: Option<u64>,
     /// Hard RLIMIT_NOFILE, `None` if unlimited.
     pub nofile_hard: Option<u64>,
+    /// Whether the processors were held out of deep idle (/dev/cpu_dma_latency at 0).
+    #[serde(default)]
+    pub held_awake: bool,
     /// The exact command line, quoted for a shell; the program without its directory.
     pub command: String,
 }
 
 impl Environment {
     /// Reads everything. Call it once, before the run, from inside the repository.
-    pub fn collect() -> Result<Self> {
+    pub fn collect(held_awake: bool) -> Result<Self> {
         let cpuinfo = read("/proc/cpuinfo")?;
         let (nofile_soft, nofile_hard) = parse_nofile(&read("/proc/self/limits")?)?;
         Ok(Environment {
@@ -50,6 +53,7 @@ impl Environment {
             memory_bytes: parse_memory(&read("/proc/meminfo")?)?,
             nofile_soft,
             nofile_hard,
+            held_awake,
             command: command_line(std::env::args()),
         })
     }
@@ -62,9 +66,10 @@ impl Environment {
     /// Machine and limits in one line.
     pub fn machine(&self) -> String {
         format!(
-            "{}, {} cores, {}, RLIMIT_NOFILE {} (hard {})",
+            "{}, {} cores{}, {}, RLIMIT_NOFILE {} (hard {})",
             self.cpu,
             self.cores,
+            if self.held_awake { " held out of deep idle" } else { "" },
             crate::rows::value(self.memory_bytes as f64, "bytes"),
             limit(self.nofile_soft),
             limit(self.nofile_hard),
@@ -209,7 +214,7 @@ Max open files            1024                 20000                files
 
     #[test]
     fn collected_here() {
-        let here = Environment::collect().unwrap();
+        let here = Environment::collect(false).unwrap();
         assert_eq!(here.day().len(), 10);
         assert!(here.date.ends_with('Z') && here.date.len() == 20, "{}", here.date);
         assert!(here.commit.len() >= 9);

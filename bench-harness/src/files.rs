@@ -274,6 +274,7 @@ pub(crate) mod tests {
             memory_bytes: 24 << 30,
             nofile_soft: Some(20_000),
             nofile_hard: Some(20_000),
+            held_awake: false,
             command: "drumline-bench idle --connections 1000000".into(),
         }
     }

@@ -370,7 +370,7 @@ mod tests {
     fn link(capacity: usize) -> Arc<Link> {
         let bell = Arc::new(Notify::new());
         let rung = bell.clone();
-        let bus = Bus::new(2, [capacity; RANKS], Box::new(move || rung.notify_one())).unwrap();
+        let bus = Bus::new(2, 1, [capacity; RANKS], Box::new(move || rung.notify_one())).unwrap();
         for shard in 0..2 {
             let mut line = bus.line(shard);
             let control = bus.control();

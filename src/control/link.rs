@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::bus::{Bus, Line};
 use crate::channels::Names;
 use crate::message::{
-    Endpoint, HandOver, Message, Post, Publish, Published, RANKS, Rank, Survey, Surveyed,
+    Endpoint, HandOver, Message, Post, Publish, Published, Rank, Survey, Surveyed,
 };
 use crate::metrics::Metrics;
 
@@ -183,7 +183,9 @@ impl Link {
     /// Takes what comes in, for as long as the process runs. Sockets go to `hand_over`.
     pub async fn dispatch(&self, mut hand_over: impl FnMut(HandOver)) {
         let mut line = self.bus.line(self.bus.control());
+        let watch = self.bus.watch(self.bus.control());
         loop {
+            watch.take_news();
             let mut taken = 0;
             for rank in Rank::SERVED {
                 while taken < BATCH
@@ -194,13 +196,13 @@ impl Link {
                 }
             }
             line.ring();
-            let asleep = taken < BATCH && line.prepare_to_sleep(&[false; RANKS]);
+            let asleep = taken < BATCH && watch.prepare_to_sleep();
             // Said to be asleep, the bell rings for room too; only now is it safe to let those
             // who wait for some look again and wait on.
             self.room.notify_waiters();
             if asleep {
                 self.bell.notified().await;
-                line.wake_up();
+                watch.wake_up();
             } else {
                 tokio::task::yield_now().await;
             }

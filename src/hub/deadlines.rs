@@ -11,8 +11,10 @@ use crate::protocol::Disconnect;
 
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;
-/// Deadlines looked at in one turn.
-const DEADLINES: usize = 256;
+/// Deadlines looked at in one turn: what their sends take is about a millisecond.
+const DEADLINES: usize = 128;
+/// Shards of a node at most: their ticks are spread over one.
+const SHARDS_MAX: u64 = 64;
 
 /// A ping as it goes over the wire: `{}` in a text frame.
 const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
@@ -20,8 +22,15 @@ const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
 const UNI_PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}', 0x89, 0x00];
 
 impl Hub {
+    /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
+    /// at once, a million pings would come in bursts.
+    fn phase(&self) -> u64 {
+        TICK * u64::from(self.shard) / SHARDS_MAX
+    }
+
     pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
-        self.wheel.set(slot, ((self.now + after).div_ceil(TICK)) as u32);
+        let tick = (self.now + self.phase() + after).div_ceil(TICK);
+        self.wheel.set(slot, tick as u32);
     }
 
     /// Closes a connection with 3001 after some time rather than now.
@@ -34,7 +43,8 @@ impl Hub {
 
     /// When something is due next, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
-        let deadline = self.wheel.next_due().map(|tick| u64::from(tick) * TICK);
+        let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
+        let deadline = self.wheel.next_due().map(at);
         deadline.into_iter().chain(self.homes.next_expiry()).min()
     }
 
@@ -43,7 +53,7 @@ impl Hub {
         self.now = now;
         self.awaits_backlog = false;
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.sweep((now / TICK) as u32, DEADLINES, &mut due);
+        self.wheel.sweep(((now + self.phase()) / TICK) as u32, DEADLINES, &mut due);
         let more = due.len() >= DEADLINES;
         due.sort_unstable();
         for slot in due.drain(..) {
@@ -104,7 +114,7 @@ impl Hub {
     pub(super) fn set_first_ping(&mut self, slot: u32) {
         let Settings { ping_interval, slots, .. } = *self.settings;
         let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
-        let among_shards = ping_interval * u64::from(self.shard) / 64;
+        let among_shards = ping_interval * u64::from(self.shard) / SHARDS_MAX;
         let ahead = among_slots + among_shards + ping_interval - self.now % ping_interval;
         let ahead = ahead % ping_interval;
         let half = ping_interval / 2;

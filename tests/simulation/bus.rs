@@ -19,8 +19,8 @@ struct Inbox {
 /// All inboxes, and who is to be woken.
 pub struct Bus {
     stations: Vec<[Inbox; RANKS]>,
-    /// Who was told that there is room, and must look before it sleeps.
-    pub nudged: Vec<bool>,
+    /// Who was sent something, or told that there is room, and must look before it sleeps.
+    news: Vec<bool>,
     pub asleep: Vec<bool>,
     fault: Option<Fault>,
     /// Counts what a fault may hit, so that it hits some and not all.
@@ -32,7 +32,7 @@ impl Bus {
         let inbox = |capacity| Inbox { queue: VecDeque::new(), taken: 0, capacity, waiting: 0 };
         Bus {
             stations: (0..=shards).map(|_| capacities.map(inbox)).collect(),
-            nudged: vec![false; shards + 1],
+            news: vec![false; shards + 1],
             asleep: vec![false; shards + 1],
             fault,
             count: 0,
@@ -62,23 +62,23 @@ impl Bus {
     pub fn ring(&mut self, bells: &mut Bells) {
         let Bells { sent, room } = std::mem::take(bells);
         for endpoint in 0..self.asleep.len() {
-            if room >> endpoint & 1 != 0 && self.fault != Some(Fault::RoomToldOnlyToSleepers) {
-                self.nudged[endpoint] = true;
-            }
-            if (sent | room) >> endpoint & 1 != 0 {
+            let of_room = room >> endpoint & 1 != 0
+                && (self.fault != Some(Fault::RoomToldOnlyToSleepers) || self.asleep[endpoint]);
+            if sent >> endpoint & 1 != 0 || of_room {
+                self.news[endpoint] = true;
                 self.asleep[endpoint] = false;
             }
         }
     }
 
-    /// An endpoint wants to sleep; whether it may.
-    pub fn sleep(&mut self, endpoint: Endpoint, stalled: &[bool; RANKS]) -> bool {
-        let at = usize::from(endpoint);
-        let nudged = std::mem::take(&mut self.nudged[at]);
-        let mut inboxes = self.stations[at].iter().zip(stalled);
-        self.asleep[at] =
-            !nudged && inboxes.all(|(inbox, stalled)| *stalled || inbox.queue.is_empty());
-        self.asleep[at]
+    /// An endpoint is about to look at its inboxes.
+    pub fn take_news(&mut self, endpoint: Endpoint) {
+        self.news[usize::from(endpoint)] = false;
+    }
+
+    /// An endpoint wants to sleep, and does so unless there is news.
+    pub fn sleep(&mut self, endpoint: Endpoint) {
+        self.asleep[usize::from(endpoint)] = !self.news[usize::from(endpoint)];
     }
 
     /// Messages that lie somewhere and room that is promised.

@@ -28,7 +28,7 @@ pub struct Shard {
     pub hub: Hub,
     endpoint: Endpoint,
     part: usize,
-    more_due: bool,
+    goes_on: bool,
     bells: Bells,
     stalled: [Option<Message>; RANKS],
     pub events: VecDeque<(Event, u32, u32)>,
@@ -51,7 +51,7 @@ impl Shard {
             hub,
             endpoint,
             part: 0,
-            more_due: false,
+            goes_on: false,
             bells: Bells::default(),
             stalled: Default::default(),
             events: VecDeque::new(),
@@ -75,9 +75,12 @@ impl Shard {
         let part = self.part;
         self.part = (part + 1) % PARTS;
         match part {
-            0 => self.more_due = self.hub.expire(around.now),
+            0 => {
+                around.bus.take_news(self.endpoint);
+                self.goes_on = self.hub.expire(around.now);
+            }
             1 => self.take_events(around),
-            2 => self.take_messages(around),
+            2 => self.goes_on |= self.take_messages(around),
             3 => self.hub.go_on(&mut around.bus.line(self.endpoint, &mut self.bells)),
             4 => self.hub.release_channels(&mut around.bus.line(self.endpoint, &mut self.bells)),
             5 if around.random.one_in(3) => self.hub.fan_out(),
@@ -96,9 +99,8 @@ impl Shard {
     }
 
     fn sleep(&mut self, around: &mut Surroundings<'_>) {
-        if !self.more_due && !self.hub.is_busy() && self.events.is_empty() {
-            let stalled = std::array::from_fn(|rank| self.stalled[rank].is_some());
-            around.bus.sleep(self.endpoint, &stalled);
+        if !self.goes_on && !self.hub.is_busy() && self.events.is_empty() {
+            around.bus.sleep(self.endpoint);
         }
     }
 
@@ -165,25 +167,32 @@ impl Shard {
         }
     }
 
-    fn take_messages(&mut self, around: &mut Surroundings<'_>) {
+    /// Takes what came in; returns whether some of it may be left.
+    fn take_messages(&mut self, around: &mut Surroundings<'_>) -> bool {
+        let mut left = false;
         for rank in Rank::SERVED {
-            // What is stalled is tried in every turn, as a real shard does.
-            let least = usize::from(self.stalled[rank as usize].is_some());
-            for _ in 0..around.random.between(least, 4) {
-                if rank == Rank::Delivery && !self.hub.takes_deliveries() {
-                    break;
-                }
-                let waiting = self.stalled[rank as usize].take();
-                let message =
-                    waiting.or_else(|| around.bus.take(self.endpoint, rank, &mut self.bells));
-                let Some(message) = message else { break };
-                let mut line = around.bus.line(self.endpoint, &mut self.bells);
-                if let Err(message) = self.hub.handle(&mut line, message) {
-                    self.stalled[rank as usize] = Some(message);
-                    break;
-                }
+            left |= self.take_rank(rank, around);
+        }
+        left
+    }
+
+    fn take_rank(&mut self, rank: Rank, around: &mut Surroundings<'_>) -> bool {
+        // What is stalled is tried in every turn, as a real shard does.
+        let least = usize::from(self.stalled[rank as usize].is_some());
+        for _ in 0..around.random.between(least, 4) {
+            if rank == Rank::Delivery && !self.hub.takes_deliveries() {
+                return true;
+            }
+            let waiting = self.stalled[rank as usize].take();
+            let message = waiting.or_else(|| around.bus.take(self.endpoint, rank, &mut self.bells));
+            let Some(message) = message else { return false };
+            let mut line = around.bus.line(self.endpoint, &mut self.bells);
+            if let Err(message) = self.hub.handle(&mut line, message) {
+                self.stalled[rank as usize] = Some(message);
+                return false;
             }
         }
+        true
     }
 
     /// Whether a message waits for room elsewhere.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 use drumline::frame::server_frame_bytes;
 
-use super::{Channels, Counters, Mode, Plan};
+use super::{Channels, Counters, GREETING_BYTES, Mode, Plan};
 use crate::latency::Recorder;
 use crate::wire::{self, Line, Stamp};
 
@@ -28,6 +28,8 @@ enum State {
     Upgrading,
     Joining,
     Up,
+    /// Raw, and not accepted yet: the limit's greeting is to come.
+    Greeting,
     Raw,
     Down,
 }
@@ -74,6 +76,7 @@ pub(super) struct Book {
     sockets: Vec<Socket>,
     partial: HashMap<u32, Vec<u8>>,
     channels: Option<Channels>,
+    raw: bool,
     stall: bool,
     phase: u16,
     /// Not yet added to the shared counters.
@@ -101,10 +104,12 @@ impl Book {
             Mode::Subscribe(channels) => (Some(channels.clone()), false),
             Mode::Stall(channels) => (Some(channels.clone()), true),
         };
+        let raw = plan.mode == Mode::Raw;
         Book {
             sockets: vec![blank; count as usize],
             partial: HashMap::new(),
             channels,
+            raw,
             stall,
             phase: 0,
             tally: Tally::default(),
@@ -133,12 +138,10 @@ impl Book {
         socket.state != State::Down && socket.flags & STALLED == 0
     }
 
-    /// The peer took the connection.
-    pub(super) fn connected(&mut self, slot: u32, raw: bool) {
-        if raw {
-            self.socket(slot).state = State::Raw;
-            self.tally.up += 1;
-            self.in_flight -= 1;
+    /// The peer's kernel took the connection; what comes next says that the peer did.
+    pub(super) fn connected(&mut self, slot: u32) {
+        if self.raw {
+            self.socket(slot).state = State::Greeting;
         } else {
             self.socket(slot).state = State::Upgrading;
             self.sends.push((slot, Send::Upgrade));
@@ -148,7 +151,10 @@ impl Book {
     /// The connection did not come up.
     pub(super) fn refuse(&mut self, slot: u32, cause: String, counters: &Counters) {
         let socket = self.socket(slot);
-        if matches!(socket.state, State::Opening | State::Upgrading | State::Joining) {
+        if matches!(
+            socket.state,
+            State::Opening | State::Upgrading | State::Joining | State::Greeting
+        ) {
             socket.state = State::Down;
             self.in_flight -= 1;
             counters.refuse(cause);
@@ -234,9 +240,19 @@ impl Book {
         now_ns: u64,
         recorder: &mut Option<Recorder>,
     ) -> Result<Result<(), String>> {
-        if self.sockets[slot as usize].state == State::Raw {
-            self.raw_bytes += input.len() as u64;
-            return Ok(Ok(()));
+        match self.sockets[slot as usize].state {
+            State::Raw => {
+                self.raw_bytes += input.len() as u64;
+                return Ok(Ok(()));
+            }
+            State::Greeting => {
+                self.socket(slot).state = State::Raw;
+                self.tally.up += 1;
+                self.in_flight -= 1;
+                self.raw_bytes += input.len() as u64 - GREETING_BYTES;
+                return Ok(Ok(()));
+            }
+            _ => {}
         }
         let Some(mut kept) = self.partial.remove(&slot) else {
             let (used, outcome) = self.parse(slot, index, input, now_ns, recorder)?;
@@ -438,7 +454,7 @@ mod tests {
         let plan = Plan { connections: 1, port: 1, in_flight: 1, mode };
         let mut book = Book::new(&plan, 1);
         book.in_flight = 1;
-        book.connected(0, false);
+        book.connected(0);
         book
     }
 

@@ -22,13 +22,16 @@ use crate::progress::Progress;
 mod book;
 mod worker;
 
-use worker::Worker;
+use worker::Start;
 
 /// Connections toward one loopback address: the search for a free local port gets slow past half
 /// of the range.
 const PER_ADDRESS: u64 = 12_500;
 /// Direct descriptors that a ring's table leaves to the process's ordinary ones.
 const SPARE_DESCRIPTORS: u64 = 500;
+/// What the limit sends a socket once it has accepted it: the handshake alone says only that a
+/// kernel has.
+pub const GREETING_BYTES: u64 = 1;
 /// The ramp is given up when nothing comes up for so long.
 const RAMP_STALL: Duration = Duration::from_secs(30);
 
@@ -74,7 +77,7 @@ impl Channels {
 /// What each connection does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// Connects at TCP and counts bytes.
+    /// Connects at TCP, waits for the greeting and counts the bytes behind it.
     Raw,
     /// WebSocket, connect, subscribe, then reads.
     Subscribe(Channels),
@@ -168,7 +171,7 @@ impl Counters {
     }
 }
 
-/// What a thread is told.
+/// What a lane is told.
 enum Command {
     /// A phase begins: forget sequences, start recording.
     Begin(u16, Sender<()>),
@@ -180,13 +183,14 @@ enum Command {
     Stop,
 }
 
-struct Thread {
+/// One ring's connections, from outside.
+struct Lane {
     commands: Sender<Command>,
+    /// Of the thread that turns it.
     bell: OwnedFd,
-    handle: JoinHandle<Result<()>>,
 }
 
-impl Thread {
+impl Lane {
     fn tell(&self, command: Command) -> Result<()> {
         self.commands
             .send(command)
@@ -213,7 +217,8 @@ pub struct Ramp {
 pub struct Dense {
     plan: Arc<Plan>,
     counters: Arc<Counters>,
-    threads: Vec<Thread>,
+    lanes: Vec<Lane>,
+    threads: Vec<JoinHandle<Result<()>>>,
     begun: Instant,
 }
 
@@ -224,21 +229,32 @@ impl Dense {
         let plan = Arc::new(plan);
         let counters = Arc::new(Counters::default());
         let begun = Instant::now();
-        let mut threads = Vec::new();
-        for (first, count) in shares(plan.connections)? {
-            let (commands, inbox) = channel();
-            let bell = drumline::sys::doorbell().context("cannot make an eventfd")?;
-            let watched = bell.try_clone().context("cannot copy an eventfd")?;
+        let shares = shares(plan.connections)?;
+        let crews = shares.len().min(drumline::sys::processors());
+        let bells: Vec<OwnedFd> = (0..crews)
+            .map(|_| drumline::sys::doorbell().context("cannot make an eventfd"))
+            .collect::<Result<_>>()?;
+        let mut starts: Vec<Vec<Start>> = (0..crews).map(|_| Vec::new()).collect();
+        let mut lanes = Vec::new();
+        for (nth, (first, count)) in shares.into_iter().enumerate() {
+            let (sender, commands) = channel();
+            let bell = bells[nth % crews].try_clone().context("cannot copy an eventfd")?;
+            lanes.push(Lane { commands: sender, bell });
             let (plan, counters) = (plan.clone(), counters.clone());
-            let handle = std::thread::Builder::new()
-                .name(format!("dense-{}", threads.len()))
-                .spawn(move || {
-                    Worker::new(plan, counters, clock, first, count, watched)?.run(&inbox)
-                })
-                .context("cannot start a thread of the dense client")?;
-            threads.push(Thread { commands, bell, handle });
+            starts[nth % crews].push(Start { plan, counters, clock, first, count, commands });
         }
-        Ok(Dense { plan, counters, threads, begun })
+        let threads = starts
+            .into_iter()
+            .zip(bells)
+            .enumerate()
+            .map(|(nth, (starts, bell))| {
+                std::thread::Builder::new()
+                    .name(format!("dense-{nth}"))
+                    .spawn(move || worker::run(starts, bell))
+                    .context("cannot start a thread of the dense client")
+            })
+            .collect::<Result<_>>()?;
+        Ok(Dense { plan, counters, lanes, threads, begun })
     }
 
     /// What was counted so far.
@@ -277,7 +293,7 @@ impl Dense {
     /// An error if a thread has ended: its connections are gone.
     fn alive(&self) -> Result<()> {
         ensure!(
-            self.threads.iter().all(|thread| !thread.handle.is_finished()),
+            self.threads.iter().all(|thread| !thread.is_finished()),
             "a thread of the dense client has ended: {}",
             "stop it to see its error"
         );
@@ -288,11 +304,11 @@ impl Dense {
     pub fn begin(&self, phase: u16) -> Result<()> {
         self.counters.delivered.store(0, Ordering::Relaxed);
         let (done, dones) = channel();
-        for thread in &self.threads {
-            thread.tell(Command::Begin(phase, done.clone()))?;
+        for lane in &self.lanes {
+            lane.tell(Command::Begin(phase, done.clone()))?;
         }
         drop(done);
-        for _ in &self.threads {
+        for _ in &self.lanes {
             dones.recv().context("a thread of the dense client has died")?;
         }
         Ok(())
@@ -312,12 +328,12 @@ impl Dense {
     /// Ends the phase: everything that was recorded, with `expected` deliveries expected.
     pub fn finish(&self, expected: u64) -> Result<Recorder> {
         let (out, outs) = channel();
-        for thread in &self.threads {
-            thread.tell(Command::Finish(out.clone()))?;
+        for lane in &self.lanes {
+            lane.tell(Command::Finish(out.clone()))?;
         }
         drop(out);
         let mut sum: Option<Recorder> = None;
-        for _ in &self.threads {
+        for _ in &self.lanes {
             let one = outs.recv().context("a thread of the dense client has died")?;
             match &mut sum {
                 Some(sum) => sum.merge(one)?,
@@ -331,20 +347,17 @@ impl Dense {
 
     /// Lets stalled connections read again.
     pub fn resume(&self) -> Result<()> {
-        self.threads.iter().try_for_each(|thread| thread.tell(Command::Resume))
+        self.lanes.iter().try_for_each(|lane| lane.tell(Command::Resume))
     }
 
     /// Closes all connections and waits for the threads.
     pub fn stop(self) -> Result<()> {
-        for thread in &self.threads {
+        for lane in &self.lanes {
             // One that has ended already tells its error below.
-            let _ = thread.tell(Command::Stop);
+            let _ = lane.tell(Command::Stop);
         }
         for thread in self.threads {
-            thread
-                .handle
-                .join()
-                .map_err(|_| anyhow!("a thread of the dense client panicked"))??;
+            thread.join().map_err(|_| anyhow!("a thread of the dense client panicked"))??;
         }
         Ok(())
     }
@@ -364,7 +377,7 @@ fn await_count(counter: &AtomicU64, expected: u64, patience: Duration) -> u64 {
     }
 }
 
-/// First index and count of each ring's connections.
+/// First index and count of each lane's connections.
 fn shares(connections: u64) -> Result<Vec<(u64, u32)>> {
     let limit = drumline::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
     ensure!(

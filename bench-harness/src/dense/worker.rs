@@ -1,11 +1,11 @@
-//! One ring thread of the dense client.
+//! One thread of the dense client, and the rings that it turns.
 //!
-//! Owns the ring and its connections' slots. Never closes a connection before the end, so that
+//! Owns the rings and their connections' slots. Never closes a connection before the end, so that
 //! what is lost is the server's doing. Invariant: at most `buffers` reads are queued at a time, so
 //! none fails for want of one, and an edge that was not read out stays on the ready list.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use drumline::ring::{Completion, Op, Ring, Sizes};
 
 use super::book::{Book, Send};
-use super::{Command, Counters, Mode, Plan};
+use super::{Command, Counters, Plan};
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 
@@ -25,12 +25,49 @@ const BUFFER_BYTES: u32 = 4096;
 const EAGAIN: i32 = 11;
 const ENOBUFS: i32 = 105;
 
-pub(super) struct Worker {
+/// What a lane of connections is made from.
+pub(super) struct Start {
+    pub(super) plan: Arc<Plan>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) clock: RunClock,
+    /// The first connection's index.
+    pub(super) first: u64,
+    pub(super) count: u32,
+    pub(super) commands: Receiver<Command>,
+}
+
+/// Turns lanes until one is told to stop. The first one's ring is waited on; the others ring
+/// the bell.
+pub(super) fn run(starts: Vec<Start>, bell: OwnedFd) -> Result<()> {
+    let mut lanes = starts.into_iter().map(Lane::new).collect::<Result<Vec<_>>>()?;
+    for lane in &mut lanes[1..] {
+        lane.ring.announce(&bell).context("cannot announce a ring's news")?;
+    }
+    lanes[0].ring.watch_doorbell(bell);
+    loop {
+        let mut worked = false;
+        for lane in &mut lanes {
+            if !lane.obey()? {
+                return Ok(());
+            }
+            if lane.has_work() {
+                lane.turn()?;
+                worked = true;
+            }
+        }
+        if !worked {
+            lanes[0].ring.wait(None);
+        }
+    }
+}
+
+/// The connections of one ring.
+struct Lane {
     ring: Ring,
     plan: Arc<Plan>,
     counters: Arc<Counters>,
     clock: RunClock,
-    bell: OwnedFd,
+    commands: Receiver<Command>,
     first: u64,
     count: u32,
     /// Slots from here on were not begun yet.
@@ -39,17 +76,12 @@ pub(super) struct Worker {
     /// Slots with something to read.
     ready: VecDeque<u32>,
     recorder: Option<Recorder>,
+    completions: Vec<Completion>,
 }
 
-impl Worker {
-    pub(super) fn new(
-        plan: Arc<Plan>,
-        counters: Arc<Counters>,
-        clock: RunClock,
-        first: u64,
-        count: u32,
-        bell: OwnedFd,
-    ) -> Result<Self> {
+impl Lane {
+    fn new(start: Start) -> Result<Self> {
+        let Start { plan, counters, clock, first, count, commands } = start;
         let sizes = Sizes {
             submissions: 1024,
             completions: (count * 2).next_power_of_two().clamp(4096, 65_536),
@@ -62,48 +94,49 @@ impl Worker {
             format!("cannot set up a ring of {count} slots {why}")
         })?;
         let book = Book::new(&plan, count);
-        Ok(Worker {
+        Ok(Lane {
             ring,
             plan,
             counters,
             clock,
-            bell,
+            commands,
             first,
             count,
             next: 0,
             book,
             ready: VecDeque::new(),
             recorder: None,
+            completions: Vec::new(),
         })
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<Command>) -> Result<()> {
-        self.ring.watch_doorbell(self.bell.as_raw_fd());
-        let mut completions = Vec::new();
-        loop {
-            if !self.obey(inbox)? {
-                return Ok(());
-            }
-            self.open();
-            self.read();
-            self.send();
-            if self.ready.is_empty() {
-                self.ring.wait(None);
-            } else {
-                self.ring.poll();
-            }
-            self.ring.reap(&mut completions);
-            for completion in completions.drain(..) {
-                self.complete(&completion)?;
-            }
-            self.book.publish(&self.counters);
+    fn has_work(&mut self) -> bool {
+        !self.ready.is_empty() || self.may_open() || self.ring.has_news()
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        self.open();
+        self.read();
+        self.send();
+        self.ring.poll();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        for completion in completions.drain(..) {
+            self.complete(&completion)?;
         }
+        self.completions = completions;
+        // What the completions asked for goes out before anybody waits.
+        self.read();
+        self.send();
+        self.ring.poll();
+        self.book.publish(&self.counters);
+        Ok(())
     }
 
     /// Takes the commands that are there; false: stop.
-    fn obey(&mut self, inbox: &Receiver<Command>) -> Result<bool> {
+    fn obey(&mut self) -> Result<bool> {
         loop {
-            match inbox.try_recv() {
+            match self.commands.try_recv() {
                 Ok(Command::Begin(phase, done)) => {
                     self.book.begin(phase);
                     self.recorder = Some(Recorder::new(self.clock.started())?);
@@ -123,9 +156,13 @@ impl Worker {
         }
     }
 
+    fn may_open(&self) -> bool {
+        self.next < self.count && self.book.in_flight < self.plan.in_flight
+    }
+
     /// Begins connections, as many as may be in flight.
     fn open(&mut self) {
-        while self.next < self.count && self.book.in_flight < self.plan.in_flight {
+        while self.may_open() {
             self.ring.socket(0, self.next);
             self.book.in_flight += 1;
             self.next += 1;
@@ -175,7 +212,7 @@ impl Worker {
             }
             Op::Connect => {
                 self.ring.watch(0, slot);
-                self.book.connected(slot, self.plan.mode == Mode::Raw);
+                self.book.connected(slot);
             }
             Op::Poll => {
                 if !completion.more() && completion.result >= 0 && !self.book.is_down(slot) {

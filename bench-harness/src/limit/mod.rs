@@ -58,8 +58,6 @@ enum Order {
     Send { bytes: usize, rounds: u32, per_turn: u32 },
     /// `rate PER_SECOND SECONDS BYTES PER_TURN`: to the sockets in turn.
     Rate { per_second: u64, seconds: u64, bytes: usize, per_turn: u32 },
-    /// `accepted`: how many sockets.
-    Accepted,
     /// `quit`.
     Quit,
 }
@@ -80,11 +78,10 @@ impl Order {
                 bytes: number(bytes)? as usize,
                 per_turn: number(per_turn)?.max(1) as u32,
             },
-            ["accepted"] => Order::Accepted,
             ["quit"] => Order::Quit,
             _ => bail!(
                 "`{line}` is no command; use `send BYTES ROUNDS PER_TURN`, \
-                 `rate PER_SECOND SECONDS BYTES PER_TURN`, `accepted` or `quit`"
+                 `rate PER_SECOND SECONDS BYTES PER_TURN` or `quit`"
             ),
         })
     }
@@ -129,13 +126,6 @@ impl Limit {
     fn order(&mut self, order: &str) -> Result<String> {
         writeln!(self.orders, "{order}").context("the limit takes no orders: it has ended")?;
         self.answer()
-    }
-
-    /// Sockets it has accepted.
-    pub fn accepted(&mut self) -> Result<u64> {
-        let line = self.order("accepted")?;
-        let count = line.strip_prefix("accepted ").and_then(|count| count.parse().ok());
-        count.with_context(|| format!("the limit said `{line}`"))
     }
 
     /// Sends `bytes` bytes to each socket, `rounds` times.

@@ -18,6 +18,7 @@ use drumline::sys::{self, ListenerOptions};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Order, Sent};
+use crate::dense::GREETING_BYTES;
 
 /// Accepts outstanding on a shard.
 const ACCEPTS: u32 = 16;
@@ -106,7 +107,7 @@ pub fn serve(options: &Options) -> Result<()> {
         failures.recv().context("a shard of the limit died")??;
     }
     answer("ready")?;
-    obey(&shards, &accepted)
+    obey(&shards)
 }
 
 fn answer(line: &str) -> Result<()> {
@@ -114,11 +115,10 @@ fn answer(line: &str) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot answer")
 }
 
-fn obey(shards: &[Handle], accepted: &AtomicU64) -> Result<()> {
+fn obey(shards: &[Handle]) -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         match Order::parse(&line.context("cannot read an order")?)? {
             Order::Quit => return Ok(()),
-            Order::Accepted => answer(&format!("accepted {}", accepted.load(Ordering::Relaxed)))?,
             order => answer(&all(shards, order)?.line())?,
         }
     }
@@ -183,7 +183,7 @@ impl Start {
             short: 0,
             at: 0,
         };
-        shard.ring.watch_doorbell(self.bell.as_raw_fd());
+        shard.ring.watch_doorbell(self.bell);
         for _ in 0..ACCEPTS {
             shard.accept();
         }
@@ -232,20 +232,29 @@ impl Shard {
         }
     }
 
-    /// Takes completions: new sockets, sends that came back short, and the bell.
+    /// Takes completions: new sockets, which are greeted, and sends that came back short.
     fn reap(&mut self) {
         let mut completions = Vec::new();
         self.ring.reap(&mut completions);
+        let from = self.live.len();
         for completion in completions {
+            let slot = completion.token.slot;
             match completion.token.op {
                 Op::Accept if completion.result >= 0 => {
-                    self.live.push(completion.token.slot);
+                    self.live.push(slot);
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     self.accept();
                 }
+                Op::Accept => self.ring.accept(self.listener, 0, slot),
                 Op::Send => self.short += 1,
                 _ => {}
             }
+        }
+        let fresh = &self.live[from..];
+        if !fresh.is_empty() {
+            let greeting = [b'x'; GREETING_BYTES as usize];
+            let ring = &mut self.ring;
+            ring.transmit(|batch| fresh.iter().for_each(|slot| batch.send(0, *slot, &greeting)));
         }
     }
 
@@ -257,7 +266,7 @@ impl Shard {
             Order::Rate { per_second, seconds, per_turn, .. } => {
                 self.rate(&job.bytes, per_second, seconds, per_turn)
             }
-            Order::Accepted | Order::Quit => 0,
+            Order::Quit => 0,
         };
         Sent {
             sends,

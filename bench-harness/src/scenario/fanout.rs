@@ -37,9 +37,8 @@ struct Sides {
 pub fn run(common: &Common) -> Result<()> {
     let mut bench = Bench::new(common, "fanout", "One publication to many", (15_000, 1))?;
     let connections = bench.connections;
-    let (mut limit, port) = bench.limit()?;
-    let (raw, ramp) = bench.connect(connections, port, Mode::Raw)?;
-    bench.await_accepted(&mut limit, ramp.up)?;
+    let (limit, port) = bench.limit()?;
+    let (raw, _) = bench.connect(connections, port, Mode::Raw)?;
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(connections, port, Mode::Subscribe(all()))?;

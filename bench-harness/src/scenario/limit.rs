@@ -22,7 +22,6 @@ pub fn run(common: &Common) -> Result<()> {
     let before = KernelSample::now()?;
     let (mut limit, port) = bench.limit()?;
     let (dense, ramp) = bench.connect(connections, port, Mode::Raw)?;
-    bench.await_accepted(&mut limit, ramp.up)?;
     let slab = slab_growth(&before)?;
     bench.row(Row::new("time to all connected", ramp.took.as_nanos() as f64, "ns"));
     bench.row(

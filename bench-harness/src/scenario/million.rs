@@ -88,7 +88,6 @@ pub fn run(options: &Options) -> Result<()> {
 fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     let (mut limit, port) = bench.limit()?;
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Raw)?;
-    bench.await_accepted(&mut limit, ramp.up)?;
     bench.row(Row::new("limit: time to all connected", ramp.took.as_nanos() as f64, "ns"));
     let slab = per_connection(slab_growth(quiet)?, ramp.up)?;
     bench.row(Row::new("limit: slab a connection, both ends", slab, "bytes"));

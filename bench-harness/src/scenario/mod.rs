@@ -4,6 +4,7 @@
 //! means: that is the scenario's. Invariant: a refused or lost connection, or a lost delivery, is
 //! a fault, and faults end the process with 1 unless asked otherwise.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,10 @@ pub struct Common {
     /// Where results are kept.
     #[arg(long, default_value = "bench-harness/results")]
     pub results: PathBuf,
+    /// Leave the processors' idle states as they are. Otherwise they are held out of deep idle
+    /// while measuring, for everything measured alike.
+    #[arg(long)]
+    pub deep_idle: bool,
     /// End with 0 although connections or deliveries were lost.
     #[arg(long)]
     pub keep_going: bool,
@@ -92,6 +97,8 @@ pub struct Bench {
     faults: Vec<String>,
     phase: u16,
     port: u16,
+    /// Keeps the processors awake as long as it lives.
+    _awake: Option<OwnedFd>,
 }
 
 /// What a phase delivered.
@@ -151,7 +158,13 @@ pub fn frame_bytes(bytes: usize) -> usize {
 impl Bench {
     /// A run of `scenario` with these defaults.
     pub fn new(common: &Common, scenario: &str, title: &str, defaults: (u64, u64)) -> Result<Self> {
-        let environment = Environment::collect()?;
+        let awake = (!common.deep_idle).then(drumline::sys::hold_processors_awake);
+        let awake = awake.and_then(|held| {
+            let refused =
+                |error| eprintln!("processors may idle deeply: /dev/cpu_dma_latency: {error}");
+            held.map_err(refused).ok()
+        });
+        let environment = Environment::collect(awake.is_some())?;
         let connections = common.connections.unwrap_or(defaults.0);
         let seconds = common.seconds.unwrap_or(defaults.1).max(1);
         let shards = match common.shards {
@@ -176,6 +189,7 @@ impl Bench {
             faults: Vec::new(),
             phase: 0,
             port: common.port,
+            _awake: awake,
         })
     }
 
@@ -276,23 +290,6 @@ impl Bench {
             let codes = dense.counters().codes();
             self.fault(format!("{lost} connections lost {when}, by close code: {codes:?}"));
         }
-    }
-
-    /// Waits until the limit has accepted what the client connected.
-    pub fn await_accepted(&mut self, limit: &mut Limit, connections: u64) -> Result<()> {
-        let begun = Instant::now();
-        while limit.accepted()? < connections {
-            if begun.elapsed() > PATIENCE {
-                let accepted = limit.accepted()?;
-                if accepted < connections - connections / 100 {
-                    bail!("the limit accepted {accepted} of {connections}: give it more --shards");
-                }
-                self.run.notes.push(format!("the limit held {accepted} of {connections}"));
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
     }
 
     /// Publishes and waits for every delivery.
