@@ -28,12 +28,18 @@ enum Command {
     Memory(Common),
     /// Processor time a delivery of one publication to many, against the limit.
     Fanout(Common),
-    /// Latency of one publication to one subscriber, by HTTP.
-    Latency(Common),
+    /// Latency of one publication to one subscriber, by HTTP; with --sweep up to the knee.
+    Latency(scenario::latency::Options),
     /// Stalled readers beside others.
     Slow(Common),
     /// Probes one to one while a publication goes to very many.
     Isolation(Common),
+    /// All connections cut, all back at once, recovering what they missed.
+    Storm(Common),
+    /// SIGTERM while publications flow: how long, and what clients see.
+    Drain(Common),
+    /// One shard and two, and what a model makes of sixteen and sixty-four.
+    MultiCore(Common),
     /// Writes RESULTS.md from all results.
     Report {
         /// Where results are kept.
@@ -54,9 +60,12 @@ fn main() -> Result<()> {
         Command::Million(options) => scenario::million::run(&options),
         Command::Memory(common) => scenario::memory::run(&common),
         Command::Fanout(common) => scenario::fanout::run(&common),
-        Command::Latency(common) => scenario::latency::run(&common),
+        Command::Latency(options) => scenario::latency::run(&options),
         Command::Slow(common) => scenario::slow::run(&common),
         Command::Isolation(common) => scenario::isolation::run(&common),
+        Command::Storm(common) => scenario::storm::run(&common),
+        Command::Drain(common) => scenario::drain::run(&common),
+        Command::MultiCore(common) => scenario::multi_core::run(&common),
         Command::Report { results, out } => results::write(&results, &out),
         Command::LimitServer(options) => limit::serve(&options),
     }

@@ -30,6 +30,8 @@ pub struct Target {
     pub shards: u32,
     /// Whether clients answer pings.
     pub pong: bool,
+    /// Time over which it spreads its closes when it is told to end, in seconds.
+    pub spread_seconds: u64,
     /// More arguments.
     pub arguments: Vec<String>,
 }
@@ -143,12 +145,12 @@ fn arguments(target: &Target) -> Vec<String> {
         ("--shards", target.shards.to_string()),
         ("--http_api.key", API_KEY.to_owned()),
         ("--client.ping_interval", "25s".to_owned()),
-        ("--shutdown.spread", "0s".to_owned()),
     ];
     let mut arguments: Vec<String> =
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
     arguments.push("--client.insecure".to_owned());
     arguments.push(format!("--engine.pong={}", target.pong));
+    arguments.push(format!("--shutdown.spread={}s", target.spread_seconds));
     arguments.extend(target.arguments.iter().cloned());
     arguments
 }

@@ -74,6 +74,45 @@ pub fn hello_text(channel: &str) -> String {
     )
 }
 
+/// Where in a channel's stream a subscriber stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Of the stream.
+    pub epoch: String,
+    /// Of the last publication that was seen.
+    pub offset: u64,
+}
+
+impl Position {
+    /// Takes over what an answer or a push says of it; the last offset counts.
+    pub fn update(&mut self, text: &[u8]) {
+        if let Some(epoch) = field(text, b"\"epoch\":\"") {
+            let end = epoch.iter().position(|byte| *byte == b'"').unwrap_or(epoch.len());
+            self.epoch = String::from_utf8_lossy(&epoch[..end]).into_owned();
+        }
+        let mut rest = text;
+        while let Some(digits) = field(rest, b"\"offset\":") {
+            let end = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            self.offset = self.offset.max(number(&digits[..end]).unwrap_or(0));
+            rest = &digits[end..];
+        }
+    }
+}
+
+fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    find(text, name).map(|at| &text[at + name.len()..])
+}
+
+/// The first frame of a connection that comes back: it recovers what it has missed.
+pub fn recover(channel: &str, position: &Position, out: &mut Vec<u8>) {
+    let Position { epoch, offset } = position;
+    let text = format!(
+        "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\",\
+         \"recover\":true,\"epoch\":\"{epoch}\",\"offset\":{offset}}}}}"
+    );
+    client_frame(TEXT, text.as_bytes(), out);
+}
+
 /// What one line of a server's text frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -133,6 +172,15 @@ impl Stamp {
         debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
         out.resize((start + bytes).saturating_sub(2).max(out.len()), b'x');
         out.extend_from_slice(b"\"}");
+    }
+
+    /// The stamps of all payloads in `text`, in order.
+    pub fn all(mut text: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        std::iter::from_fn(move || {
+            let stamp = Stamp::find(text)?;
+            text = field(text, STAMP)?;
+            Some(stamp)
+        })
     }
 
     /// The stamp of the first payload in `text`.
@@ -209,6 +257,24 @@ mod tests {
                 Event::Message(Kind::Text, drumline::frame::Payload::Joined(vec![b'a'; bytes]));
             assert_eq!(event.replace("Whole", "Joined"), format!("{wanted:?}"));
         }
+    }
+
+    #[test]
+    fn positions_and_recovered_stamps() {
+        let mut text = b"{\"id\":2,\"subscribe\":{\"epoch\":\"abcd\",\"publications\":[".to_vec();
+        for sequence in [1, 2] {
+            text.extend(b"{\"data\":");
+            Stamp { due_ns: 5, phase: 3, sequence }.write(64, &mut text);
+            text.extend(format!(",\"offset\":{}}},", sequence + 6).bytes());
+        }
+        text.extend(b"],\"offset\":6}}");
+        let sequences: Vec<u32> = Stamp::all(&text).map(|stamp| stamp.sequence).collect();
+        assert_eq!(sequences, [1, 2]);
+        let mut position = Position::default();
+        position.update(&text);
+        assert_eq!(position, Position { epoch: "abcd".into(), offset: 8 });
+        position.update(b"{\"push\":{}}");
+        assert_eq!(position.offset, 8);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use drumline::frame::server_frame_bytes;
 
 use super::{Channels, Counters, GREETING_BYTES, Mode, Plan};
 use crate::latency::Recorder;
-use crate::wire::{self, Line, Stamp};
+use crate::wire::{self, Line, Position, Stamp};
 
 /// Bits of [`Socket::flags`].
 const PONG: u8 = 1;
@@ -31,6 +31,8 @@ enum State {
     /// Raw, and not accepted yet: the limit's greeting is to come.
     Greeting,
     Raw,
+    /// Being cut by this side; it may come back.
+    Cut,
     Down,
 }
 
@@ -78,6 +80,10 @@ pub(super) struct Book {
     channels: Option<Channels>,
     raw: bool,
     stall: bool,
+    /// Where those who recover stand, if this is watched.
+    position: Option<Position>,
+    /// Whether those who come back recover.
+    recovers: bool,
     phase: u16,
     /// Not yet added to the shared counters.
     tally: Tally,
@@ -111,6 +117,8 @@ impl Book {
             channels,
             raw,
             stall,
+            position: None,
+            recovers: false,
             phase: 0,
             tally: Tally::default(),
             out_of_order: 0,
@@ -128,8 +136,9 @@ impl Book {
         &mut self.sockets[slot as usize]
     }
 
-    pub(super) fn is_down(&self, slot: u32) -> bool {
-        self.sockets[slot as usize].state == State::Down
+    /// Whether a slot has a socket that is to go on.
+    pub(super) fn is_live(&self, slot: u32) -> bool {
+        !matches!(self.sockets[slot as usize].state, State::Down | State::Cut)
     }
 
     /// Whether an edge of this slot is to be read; a stalled one remembers nothing.
@@ -198,6 +207,38 @@ impl Book {
         recorder.deliveries.out_of_order += std::mem::take(&mut self.out_of_order);
         recorder.deliveries.duplicates += std::mem::take(&mut self.duplicates);
         self.phase = 0;
+    }
+
+    /// From now on it is noted where the channel stands.
+    pub(super) fn track(&mut self) {
+        self.position = Some(Position::default());
+    }
+
+    /// Cuts every connection that is up; the slots.
+    pub(super) fn cut(&mut self) -> Vec<u32> {
+        let up = |slot: &u32| self.sockets[*slot as usize].state == State::Up;
+        let slots: Vec<u32> = (0..self.sockets.len() as u32).filter(up).collect();
+        for slot in &slots {
+            let socket = self.socket(*slot);
+            (socket.state, socket.flags) = (State::Cut, 0);
+            self.partial.remove(slot);
+        }
+        slots
+    }
+
+    pub(super) fn is_cut(&self, slot: u32) -> bool {
+        self.sockets[slot as usize].state == State::Cut
+    }
+
+    /// Those that were cut are to come back; the slots.
+    pub(super) fn come_back(&mut self, recovers: bool) -> Vec<u32> {
+        self.recovers = recovers;
+        let slots: Vec<u32> =
+            (0..self.sockets.len() as u32).filter(|slot| self.is_cut(*slot)).collect();
+        for slot in &slots {
+            self.socket(*slot).state = State::Opening;
+        }
+        slots
     }
 
     /// Stalled slots read again; the slots.
@@ -304,7 +345,12 @@ impl Book {
         self.socket(slot).state = State::Joining;
         let Some(channels) = &self.channels else { return };
         let start = self.text.len();
-        wire::hello(&channels.of(index), &mut self.text);
+        match &self.position {
+            Some(position) if self.recovers => {
+                wire::recover(&channels.of(index), position, &mut self.text);
+            }
+            _ => wire::hello(&channels.of(index), &mut self.text),
+        }
         self.sends.push((slot, Send::Text(start..self.text.len())));
     }
 
@@ -359,11 +405,46 @@ impl Book {
                     self.sends.push((slot, Send::Pong));
                 }
             }
-            Line::Reply(id, reply) => self.reply(slot, id, reply),
+            Line::Reply(id, reply) => {
+                if id == 2
+                    && self.position.is_some()
+                    && let Err(cause) = self.recovered(slot, reply, now_ns, recorder)?
+                {
+                    return Ok(Err(cause));
+                }
+                self.reply(slot, id, reply);
+            }
             Line::Error(reply) => {
                 return Ok(Err(format!("answered `{}`", String::from_utf8_lossy(reply))));
             }
             Line::Other(_) => {}
+        }
+        Ok(Ok(()))
+    }
+
+    /// Where the cut found the channel is where everybody recovers from.
+    fn note_position(&mut self, text: &[u8]) {
+        if let Some(position) = self.position.as_mut().filter(|_| !self.recovers) {
+            position.update(text);
+        }
+    }
+
+    /// The answer to a subscribe where positions are tracked: what it brings is delivered too.
+    fn recovered(
+        &mut self,
+        slot: u32,
+        reply: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<Result<(), String>> {
+        if self.recovers && wire::find(reply, b"\"recovered\":true").is_none() {
+            return Ok(Err(format!("not recovered: `{}`", String::from_utf8_lossy(reply))));
+        }
+        self.note_position(reply);
+        if self.recovers {
+            for stamp in Stamp::all(reply) {
+                self.delivered(slot, stamp, now_ns, recorder)?;
+            }
         }
         Ok(Ok(()))
     }
@@ -397,8 +478,24 @@ impl Book {
         now_ns: u64,
         recorder: &mut Option<Recorder>,
     ) -> Result<()> {
-        let stamp = Stamp::find(push).filter(|stamp| stamp.phase == self.phase);
-        let (Some(stamp), Some(recorder)) = (stamp, recorder) else {
+        self.note_position(push);
+        match Stamp::find(push) {
+            Some(stamp) => self.delivered(slot, stamp, now_ns, recorder),
+            None => {
+                self.tally.stray += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn delivered(
+        &mut self,
+        slot: u32,
+        stamp: Stamp,
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<()> {
+        let Some(recorder) = recorder.as_mut().filter(|_| stamp.phase == self.phase) else {
             self.tally.stray += 1;
             return Ok(());
         };

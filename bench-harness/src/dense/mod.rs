@@ -179,6 +179,12 @@ enum Command {
     Finish(Sender<Recorder>),
     /// Stalled connections read again.
     Resume,
+    /// Note where the channel stands from now on.
+    Track,
+    /// End every connection from this side.
+    Cut,
+    /// Connect again those that were cut; whether they recover.
+    ComeBack(bool),
     /// End.
     Stop,
 }
@@ -348,6 +354,31 @@ impl Dense {
     /// Lets stalled connections read again.
     pub fn resume(&self) -> Result<()> {
         self.lanes.iter().try_for_each(|lane| lane.tell(Command::Resume))
+    }
+
+    /// Notes from now on where the shared channel stands; told before connections are made, it
+    /// misses nothing.
+    pub fn track(&self) -> Result<()> {
+        self.lanes.iter().try_for_each(|lane| lane.tell(Command::Track))
+    }
+
+    /// Cuts all connections at once and waits until every socket is closed.
+    pub fn cut(&self) -> Result<()> {
+        self.lanes.iter().try_for_each(|lane| lane.tell(Command::Cut))?;
+        let begun = Instant::now();
+        while read(&self.counters.up) > 0 {
+            let left = read(&self.counters.up);
+            ensure!(begun.elapsed() < RAMP_STALL, "{left} connections could not be cut");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Lets all that were cut connect again at once, and waits for them as [`Dense::ramp`] does.
+    pub fn come_back(&mut self, recovers: bool) -> Result<Ramp> {
+        self.begun = Instant::now();
+        self.lanes.iter().try_for_each(|lane| lane.tell(Command::ComeBack(recovers)))?;
+        self.ramp()
     }
 
     /// Closes all connections and waits for the threads.

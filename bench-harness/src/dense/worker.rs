@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use anyhow::{Context, Result};
-use drumline::ring::{Completion, Op, Ring, Sizes};
+use drumline::ring::{Completion, Op, Ring, Sizes, Token};
 
 use super::book::{Book, Send};
 use super::{Command, Counters, Plan};
@@ -69,9 +69,8 @@ struct Lane {
     clock: RunClock,
     commands: Receiver<Command>,
     first: u64,
-    count: u32,
-    /// Slots from here on were not begun yet.
-    next: u32,
+    /// Slots whose connections are to be made.
+    opening: VecDeque<u32>,
     book: Book,
     /// Slots with something to read.
     ready: VecDeque<u32>,
@@ -101,8 +100,7 @@ impl Lane {
             clock,
             commands,
             first,
-            count,
-            next: 0,
+            opening: (0..count).collect(),
             book,
             ready: VecDeque::new(),
             recorder: None,
@@ -150,22 +148,36 @@ impl Lane {
                     let _ = out.send(recorder);
                 }
                 Ok(Command::Resume) => self.ready.extend(self.book.resume()),
+                Ok(Command::Track) => self.book.track(),
+                Ok(Command::Cut) => self.cut(),
+                Ok(Command::ComeBack(recovers)) => {
+                    self.opening.extend(self.book.come_back(recovers));
+                }
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(false),
                 Err(TryRecvError::Empty) => return Ok(true),
             }
         }
     }
 
+    /// Ends every connection from this side: shut down, then the poll cancelled, then closed, each
+    /// when the step before it has completed.
+    fn cut(&mut self) {
+        for slot in self.book.cut() {
+            self.ring.shutdown(0, slot);
+        }
+        self.ring.poll();
+    }
+
     fn may_open(&self) -> bool {
-        self.next < self.count && self.book.in_flight < self.plan.in_flight
+        !self.opening.is_empty() && self.book.in_flight < self.plan.in_flight
     }
 
     /// Begins connections, as many as may be in flight.
     fn open(&mut self) {
         while self.may_open() {
-            self.ring.socket(0, self.next);
+            let Some(slot) = self.opening.pop_front() else { return };
+            self.ring.socket(0, slot);
             self.book.in_flight += 1;
-            self.next += 1;
         }
     }
 
@@ -173,7 +185,9 @@ impl Lane {
     fn read(&mut self) {
         for _ in 0..BUFFERS {
             let Some(slot) = self.ready.pop_front() else { break };
-            self.ring.receive(0, slot);
+            if self.book.is_live(slot) {
+                self.ring.receive(0, slot);
+            }
         }
     }
 
@@ -214,8 +228,10 @@ impl Lane {
                 self.ring.watch(0, slot);
                 self.book.connected(slot);
             }
+            Op::Poll if self.book.is_cut(slot) && completion.more() => {}
+            Op::Poll if self.book.is_cut(slot) => self.ring.close(0, slot),
             Op::Poll => {
-                if !completion.more() && completion.result >= 0 && !self.book.is_down(slot) {
+                if !completion.more() && completion.result >= 0 && self.book.is_live(slot) {
                     self.ring.watch(0, slot);
                 }
                 if self.book.wants_read(slot) {
@@ -223,6 +239,10 @@ impl Lane {
                 }
             }
             Op::Receive => self.received(completion)?,
+            Op::Shutdown => self.ring.cancel(Token::new(Op::Poll, 0, slot)),
+            Op::Close if self.book.is_cut(slot) => {
+                self.counters.up.fetch_sub(1, Ordering::Relaxed);
+            }
             Op::Send => self.book.lose(slot, 1006, &self.counters),
             _ => {}
         }

@@ -1,40 +1,53 @@
-//! One publication to one: latency at a steady rate among idle connections.
+//! One publication to one: latency at a steady rate among idle connections, or at rising rates
+//! until it passes a limit.
 //!
-//! Owns the rows of `latency`. Never publishes by anything but HTTP. Invariant: latency counts
-//! from the scheduled time, so a slow answer of the API is part of it.
+//! Owns the rows of `latency` and of its sweep. Never publishes by anything but HTTP. Invariant:
+//! latency counts from the scheduled time, so a slow answer of the API is part of it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Bench, Burst, Common, SECOND_NS};
-use crate::dense::{Channels, Mode};
+use crate::dense::{Channels, Dense, Mode};
 use crate::publish::Api;
-use crate::server::API_KEY;
+use crate::rows::Row;
+use crate::server::{API_KEY, Server};
 
 /// Publications a second.
 const RATE: u64 = 2_000;
 /// Kept-alive connections that publish.
 const PUBLISHERS: u64 = 8;
 const BYTES: usize = 128;
+/// A sweep's rates rise by half each.
+const RISE: f64 = 1.5;
+/// The publishers' part of the latency at most, or the rate measures them and not the server.
+const LATE: f64 = 0.5;
+
+/// Flags of it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Find the knee: raise the rate until the 99th percentile passes --limit-ms.
+    #[arg(long)]
+    sweep: bool,
+    /// The first rate of the sweep, publications a second.
+    #[arg(long, default_value_t = 500)]
+    from: u64,
+    /// The 99th percentile that ends the sweep, in ms.
+    #[arg(long, default_value_t = 20)]
+    limit_ms: u64,
+}
 
 /// Runs it.
-pub fn run(common: &Common) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
+    if options.sweep { sweep(options) } else { steady(&options.common) }
+}
+
+fn steady(common: &Common) -> Result<()> {
     let title = "One publication to one subscriber";
     let mut bench = Bench::new(common, "latency", title, (15_000, 30))?;
-    let server = bench.server(false)?;
-    let mode = Mode::Subscribe(Channels::Distinct);
-    let (dense, _) = bench.connect(bench.connections, server.address().port(), mode)?;
-    let burst = |seconds: u64| Burst {
-        api: Api::Http(API_KEY.to_owned()),
-        publishers: PUBLISHERS,
-        channels: Channels::Distinct,
-        bytes: BYTES,
-        messages: RATE * seconds,
-        interval_ns: SECOND_NS / RATE,
-        per_frame: 1,
-    };
-    let warm = bench.deliver(&server, &dense, burst(1))?;
-    bench.account("warm-up", &warm.recorder);
-    let delivered = bench.deliver(&server, &dense, burst(bench.seconds))?;
+    let (server, dense) = start(&mut bench)?;
+    let delivered = bench.deliver(&server, &dense, burst(RATE, bench.seconds))?;
     bench.percentiles("delivery", &delivered.recorder, [150e3, 2e6, 0.0])?;
     bench.lateness("delivery", &delivered.published)?;
     bench.series("drumline", delivered.recorder);
@@ -42,4 +55,59 @@ pub fn run(common: &Common) -> Result<()> {
     server.stop()?;
     dense.stop()?;
     bench.finish()
+}
+
+/// Rising rates, one histogram each; the last one within the limit is the knee.
+fn sweep(options: &Options) -> Result<()> {
+    let limit_ns = options.limit_ms * 1_000_000;
+    ensure!(options.from > 0 && limit_ns > 0, "--from and --limit-ms must be above 0");
+    let title = "One publication to one subscriber, up to the knee";
+    let mut bench = Bench::new(&options.common, "latency-sweep", title, (15_000, 10))?;
+    let (server, dense) = start(&mut bench)?;
+    let (mut rate, mut knee) = (options.from, 0);
+    loop {
+        let delivered = bench.deliver(&server, &dense, burst(rate, bench.seconds))?;
+        let latency = delivered.recorder.percentiles()?;
+        let late = delivered.published.lateness.percentiles()?;
+        let name = format!("{rate} a second");
+        let own = late.p99 as f64 > LATE * latency.p99 as f64;
+        let mark = if own { "the publishers were late, which is part of it: " } else { "" };
+        let told = format!("{mark}publishers' lateness at p99 {} us", late.p99 / 1000);
+        bench.row(Row::new(format!("{name}: p50"), latency.p50 as f64, "ns"));
+        bench.row(Row::new(format!("{name}: p99"), latency.p99 as f64, "ns").note(told));
+        bench.series(&name, delivered.recorder);
+        if latency.p99 > limit_ns {
+            break;
+        }
+        knee = rate;
+        rate = (rate as f64 * RISE) as u64;
+    }
+    let row = Row::new("knee", knee as f64, "count");
+    bench.row(row.note(format!("publications a second with p99 within {} ms", options.limit_ms)));
+    bench.check_standing(&dense, "during the sweep");
+    server.stop()?;
+    dense.stop()?;
+    bench.finish()
+}
+
+/// A server with a channel for each connection, warm.
+fn start(bench: &mut Bench) -> Result<(Server, Dense)> {
+    let server = bench.server(false)?;
+    let mode = Mode::Subscribe(Channels::Distinct);
+    let (dense, _) = bench.connect(bench.connections, server.address().port(), mode)?;
+    let warm = bench.deliver(&server, &dense, burst(RATE, 1))?;
+    bench.account("warm-up", &warm.recorder);
+    Ok((server, dense))
+}
+
+fn burst(rate: u64, seconds: u64) -> Burst {
+    Burst {
+        api: Api::Http(API_KEY.to_owned()),
+        publishers: PUBLISHERS,
+        channels: Channels::Distinct,
+        bytes: BYTES,
+        messages: rate * seconds,
+        interval_ns: SECOND_NS / rate,
+        per_frame: 1,
+    }
 }

@@ -22,13 +22,16 @@ use crate::rows::{Row, number};
 use crate::server::{API_KEY, Server, Target};
 use crate::table;
 
+pub mod drain;
 pub mod fanout;
 pub mod isolation;
 pub mod latency;
 pub mod limit;
 pub mod memory;
 pub mod million;
+pub mod multi_core;
 pub mod slow;
+pub mod storm;
 
 /// From the start of publishers to their first message, in ns: time to connect them.
 const LEAD_NS: u64 = 500_000_000;
@@ -90,6 +93,8 @@ pub struct Bench {
     pub seconds: u64,
     /// Shards of the server and of the limit.
     pub shards: u32,
+    /// Seconds over which a server that is told to end spreads its closes.
+    pub spread_seconds: u64,
     /// The clock of the run.
     pub clock: RunClock,
     run: Run,
@@ -183,6 +188,7 @@ impl Bench {
             connections,
             seconds,
             shards,
+            spread_seconds: 0,
             clock: RunClock::start(),
             run,
             series: Vec::new(),
@@ -249,6 +255,7 @@ impl Bench {
             port: self.next_port(),
             shards: self.shards,
             pong,
+            spread_seconds: self.spread_seconds,
             arguments: self.common.server_arguments.clone(),
         };
         Server::start(&target)
@@ -274,13 +281,28 @@ impl Bench {
     pub fn connect(&mut self, connections: u64, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
         let plan = Plan { connections, port, in_flight: self.common.in_flight, mode };
         let dense = Dense::start(plan, self.clock)?;
+        let ramp = self.ramp(&dense)?;
+        Ok((dense, ramp))
+    }
+
+    /// Connects all, and notes where the channel stands from the first answer on.
+    pub fn connect_tracked(&mut self, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
+        let in_flight = self.common.in_flight;
+        let plan = Plan { connections: self.connections, port, in_flight, mode };
+        let dense = Dense::start(plan, self.clock)?;
+        dense.track()?;
+        let ramp = self.ramp(&dense)?;
+        Ok((dense, ramp))
+    }
+
+    fn ramp(&mut self, dense: &Dense) -> Result<Ramp> {
         let ramp = dense.ramp()?;
         if ramp.refused > 0 {
             let causes = dense.counters().causes();
             self.fault(format!("{} connections never came up: {causes:?}", ramp.refused));
         }
-        self.check_standing(&dense, "while connecting");
-        Ok((dense, ramp))
+        self.check_standing(dense, "while connecting");
+        Ok(ramp)
     }
 
     /// A fault if connections were lost.
@@ -294,6 +316,25 @@ impl Bench {
 
     /// Publishes and waits for every delivery.
     pub fn deliver(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<Delivered> {
+        let (first_ns, expected, published) = self.send(server, dense, burst)?;
+        dense.await_delivered(expected, PATIENCE);
+        let took = Duration::from_nanos(self.clock.now_ns().saturating_sub(first_ns));
+        let recorder = dense.finish(expected)?;
+        Ok(Delivered { recorder, published, took })
+    }
+
+    /// Publishes in a phase of its own, which goes on; the deliveries that it should cause.
+    pub fn publish(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<u64> {
+        Ok(self.send(server, dense, burst)?.1)
+    }
+
+    /// When the first message was due, the deliveries expected, and the publishers' side.
+    fn send(
+        &mut self,
+        server: &Server,
+        dense: &Dense,
+        burst: Burst,
+    ) -> Result<(u64, u64, Published)> {
         self.phase += 1;
         dense.begin(self.phase)?;
         let channel_count = burst.channels.count(dense.connections());
@@ -312,15 +353,11 @@ impl Bench {
             per_frame: burst.per_frame,
         };
         let expected = load.expected(dense.connections());
-        let running = load.start(self.clock)?;
-        let published = running.join()?;
-        dense.await_delivered(expected, PATIENCE);
-        let took = Duration::from_nanos(self.clock.now_ns().saturating_sub(first_ns));
-        let recorder = dense.finish(expected)?;
+        let published = load.start(self.clock)?.join()?;
         if let Some(refusal) = &published.refusal {
             self.fault(format!("a publication was refused: {refusal}"));
         }
-        Ok(Delivered { recorder, published, took })
+        Ok((first_ns, expected, published))
     }
 
     /// Adds how late the publishers were.

@@ -1,0 +1,76 @@
+//! All connections cut, all back at once: with nothing to recover, and with what they missed.
+//!
+//! Owns the rows of `storm`. Never restarts the server. Invariant: what was published while nobody
+//! was there is expected by everybody, and counted.
+
+use anyhow::Result;
+
+use super::{Bench, Burst, Common, SECOND_NS, all};
+use crate::dense::{Dense, Mode};
+use crate::publish::Api;
+use crate::rows::Row;
+use crate::server::{API_KEY, Server};
+
+/// Publications that everybody misses, and bytes of each.
+const MISSED: u64 = 10;
+const BYTES: usize = 128;
+/// Connections that each ring makes at a time: the storm.
+const IN_FLIGHT: u32 = 1024;
+/// With what was missed, at most so many times as long as without.
+const RATIO: f64 = 1.5;
+
+/// Runs it.
+pub fn run(common: &Common) -> Result<()> {
+    let mut common = common.clone();
+    common.in_flight = common.in_flight.max(IN_FLIGHT);
+    for argument in ["history_size=100", "history_ttl=600s"] {
+        common.server_arguments.push(format!("--channel.without_namespace.{argument}"));
+    }
+    let title = "All cut, all back at once";
+    let mut bench = Bench::new(&common, "storm", title, (100_000, 1))?;
+    let server = bench.server(false)?;
+    let port = server.address().port();
+    let (mut dense, first) = bench.connect_tracked(port, Mode::Subscribe(all()))?;
+    bench.row(Row::new("first connect of all", first.took.as_nanos() as f64, "ns"));
+    let plain = back(&mut bench, &mut dense, false)?;
+    bench.row(Row::new("back, nothing missed", plain, "ns"));
+    let whole = missed(&mut bench, &server, &mut dense)?;
+    bench.row(Row::new(format!("back and recovered, {MISSED} missed"), whole, "ns"));
+    let row = Row::new("recovering against a plain reconnect", whole / plain, "ratio");
+    bench.row(row.at_most(RATIO));
+    bench.check_standing(&dense, "in the storm");
+    dense.stop()?;
+    server.stop()?;
+    bench.finish()
+}
+
+/// Cuts all and lets them come back; the time until the last is subscribed again, in ns.
+fn back(bench: &mut Bench, dense: &mut Dense, recovers: bool) -> Result<f64> {
+    dense.cut()?;
+    let ramp = dense.come_back(recovers)?;
+    if ramp.refused > 0 {
+        let causes = dense.counters().causes();
+        bench.fault(format!("{} connections did not come back: {causes:?}", ramp.refused));
+    }
+    Ok(ramp.took.as_nanos() as f64)
+}
+
+/// Everybody hears one publication, is cut, and misses some.
+fn missed(bench: &mut Bench, server: &Server, dense: &mut Dense) -> Result<f64> {
+    let seen = bench.deliver(server, dense, Burst::to_all(1, BYTES, SECOND_NS))?;
+    bench.account("before the cut", &seen.recorder);
+    dense.cut()?;
+    let burst = Burst { api: Api::Http(API_KEY.to_owned()), ..Burst::to_all(MISSED, BYTES, 1) };
+    let expected = bench.publish(server, dense, burst)?;
+    let ramp = dense.come_back(true)?;
+    if ramp.refused > 0 {
+        let causes = dense.counters().causes();
+        bench.fault(format!("{} connections did not come back: {causes:?}", ramp.refused));
+    }
+    dense.await_delivered(expected, super::PATIENCE);
+    let recorder = dense.finish(expected)?;
+    let lost = recorder.deliveries.lost() as f64;
+    bench.row(Row::new("missed publications lost", lost, "count").at_most(0.0));
+    bench.series("what was missed", recorder);
+    Ok(ramp.took.as_nanos() as f64)
+}
