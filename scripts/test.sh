@@ -89,7 +89,9 @@ step_fuzz() {
 
 # The ramp of the million and its memory, at 30,000: none refused, none lost.
 step_bench() {
-    "$TARGET/release/drumline-bench" memory --connections 30000 --results "$TARGET/bench-smoke"
+    # An interval of pings long, so that each connection's is due once.
+    "$TARGET/release/drumline-bench" million --connections 30000 --seconds 25 --stages shared \
+        --results "$TARGET/bench-smoke"
 }
 
 # --- what steps need --------------------------------------------------------------------------
