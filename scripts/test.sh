@@ -32,6 +32,7 @@ page        180    release npm chromium
 autobahn    400    release python curl
 nginx       200    release npm nginx curl
 dead-peer   120    release npm nft ip curl
+histograms  900    release python
 fuzz        1200   clang cargo-fuzz
 bench       900    release python
 "
@@ -74,6 +75,13 @@ step_page() { node tests/page.mjs; }
 step_autobahn() { tests/autobahn.sh; }
 step_nginx() { tests/nginx.sh; }
 step_dead-peer() { tests/dead-peer.sh; }
+
+# Our files by HdrHistogram's Python port, its files by ours.
+step_histograms() {
+    DRUMLINE_TEST_PYTHON=$PWD/.venv/bin/python \
+        cargo test -p drumline-bench --lib python_agrees || return 1
+    .venv/bin/python tests/histograms.py "$TARGET/release/drumline-bench"
+}
 
 step_fuzz() {
     local target

@@ -36,4 +36,6 @@ pub mod plot;
 
 pub mod files;
 
+pub mod compare;
+
 pub mod results;

@@ -4,11 +4,12 @@
 //! the process with 1.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{limit, results};
+use drumline_bench::{compare, limit, results};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Drain(Common),
     /// One shard and two, and what a model makes of sixteen and sixty-four.
     MultiCore(Common),
+    /// Compares latencies: results folders, .hgrm and .hlog files, ours or anyone's.
+    Compare(compare::Options),
     /// Writes RESULTS.md from all results.
     Report {
         /// Where results are kept.
@@ -54,7 +57,17 @@ enum Command {
     LimitServer(limit::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Limit(common) => scenario::limit::run(&common),
         Command::Million(options) => scenario::million::run(&options),
@@ -66,6 +79,7 @@ fn main() -> Result<()> {
         Command::Storm(common) => scenario::storm::run(&common),
         Command::Drain(common) => scenario::drain::run(&common),
         Command::MultiCore(common) => scenario::multi_core::run(&common),
+        Command::Compare(options) => compare::run(&options),
         Command::Report { results, out } => results::write(&results, &out),
         Command::LimitServer(options) => limit::serve(&options),
     }

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use anyhow::{Result, ensure};
+use hdrhistogram::Histogram;
 
 use crate::latency::Recorder;
 
@@ -19,8 +20,19 @@ const LOWER_HEIGHT: f64 = 170.0;
 const AXIS: f64 = 62.0;
 /// Characters of the subtitle and legend that fit a line at their font sizes.
 const SUBTITLE_CHARS: usize = 125;
-const COLOURS: [&str; 8] =
-    ["#0b62a4", "#d1495b", "#2e8b57", "#e08e0b", "#7b4ea3", "#159c9c", "#8c5a3c", "#5a5a5a"];
+/// Of each line on a light ground and on a dark one.
+const COLOURS: [(&str, &str); 8] = [
+    ("#0b62a4", "#5aa9e6"),
+    ("#d1495b", "#ff7f8e"),
+    ("#2e8b57", "#5fcf92"),
+    ("#b86f00", "#f2b04a"),
+    ("#7b4ea3", "#bb93e0"),
+    ("#0f8080", "#4ecaca"),
+    ("#8c5a3c", "#c99878"),
+    ("#5a5a5a", "#b4b4b4"),
+];
+/// So that lines are told apart without their colours, too.
+const DASHES: [&str; 4] = ["none", "9 3", "3 3", "9 3 3 3"];
 
 /// One line in each panel.
 #[derive(Debug, Clone)]
@@ -31,32 +43,49 @@ pub struct Series {
     percentiles: Vec<(f64, f64)>,
     /// (second since the start, worst latency in ns); a second without a delivery is absent.
     worst: Vec<(f64, f64)>,
+    /// Seconds that one point of `worst` stands for.
+    step: f64,
 }
 
 impl Series {
     /// The series of everything recorded. An error if nothing was.
     pub fn new(name: impl Into<String>, recorder: &Recorder) -> Result<Self> {
-        let total = recorder.total()?;
-        let steps = total.iter_quantiles(crate::files::TICKS_PER_HALF_DISTANCE);
-        let mut percentiles: Vec<(f64, f64)> = steps
-            .filter(|step| step.quantile_iterated_to() < 1.0)
-            .map(|step| {
-                (1.0 / (1.0 - step.quantile_iterated_to()), step.value_iterated_to() as f64)
-            })
-            .collect();
-        let last = percentiles.last().map_or(1.0, |point| point.0);
-        percentiles.push((last.max(total.len() as f64), total.max() as f64));
         let seconds = recorder.seconds()?;
         let worst = seconds.iter().filter(|(_, h)| !h.is_empty());
         let worst = worst.map(|(second, h)| (*second as f64, h.max() as f64)).collect();
-        Ok(Series { name: name.into(), percentiles, worst })
+        let percentiles = percentile_points(recorder.total()?);
+        Ok(Series { name: name.into(), percentiles, worst, step: 1.0 })
     }
+
+    /// A series whose points were read from files: (1/(1-percentile), ns) and (second, ns), both
+    /// ascending. A point of `worst` stands for `step` seconds; without any there is no line.
+    pub fn of_points(
+        name: impl Into<String>,
+        percentiles: Vec<(f64, f64)>,
+        worst: Vec<(f64, f64)>,
+        step: f64,
+    ) -> Self {
+        Series { name: name.into(), percentiles, worst, step }
+    }
+}
+
+/// The points of a histogram in the upper panel, (1/(1-percentile), value), up to its count of
+/// samples and its maximum. The values keep the histogram's unit.
+pub fn percentile_points(total: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let steps = total.iter_quantiles(crate::files::TICKS_PER_HALF_DISTANCE);
+    let mut points: Vec<(f64, f64)> = steps
+        .filter(|step| step.quantile_iterated_to() < 1.0)
+        .map(|step| (1.0 / (1.0 - step.quantile_iterated_to()), step.value_iterated_to() as f64))
+        .collect();
+    let last = points.last().map_or(1.0, |point| point.0);
+    points.push((last.max(total.len() as f64), total.max() as f64));
+    points
 }
 
 /// A drawing of one scenario.
 #[derive(Debug, Clone)]
 pub struct Plot {
-    /// The scenario, in words.
+    /// The scenario, in words; without one the head is left out.
     pub title: String,
     /// Load, commit and kernel; may have several lines.
     pub subtitle: String,
@@ -67,28 +96,38 @@ pub struct Plot {
 impl Plot {
     /// The drawing as an SVG document. An error if there is nothing to draw.
     pub fn svg(&self) -> Result<String> {
+        stack(std::slice::from_ref(self))
+    }
+
+    /// Draws both panels, the lower only where a series knows its seconds; answers the height.
+    fn draw(&self, svg: &mut Svg) -> Result<f64> {
         ensure!(!self.series.is_empty(), "a plot without series");
-        let mut svg = Svg::default();
-        let top = self.head(&mut svg);
+        let top = self.head(svg);
         let y = Latency::over(self.series.iter().flat_map(|s| &s.percentiles));
         let x = Percentile::over(&self.series);
         let upper = Panel { top, height: UPPER_HEIGHT };
-        upper.frame(&mut svg, &y, &x.ticks(), "percentile");
-        upper.lines(&mut svg, &y, &self.series, |s| &s.percentiles, |v| x.at(v), |_, _| false);
-
+        upper.frame(svg, &y, &x.ticks(), "percentile");
+        upper.lines(svg, &y, &self.series, |s| &s.percentiles, |v| x.at(v), |_, _, _| false);
+        if self.series.iter().all(|series| series.worst.is_empty()) {
+            return Ok(top + UPPER_HEIGHT + AXIS);
+        }
         let y = Latency::over(self.series.iter().flat_map(|s| &s.worst));
         let x = Seconds::over(&self.series);
         let lower = Panel { top: top + UPPER_HEIGHT + AXIS + 22.0, height: LOWER_HEIGHT };
         svg.text(LEFT, lower.top - 10.0, "worst of each second", "class='b'");
-        lower.frame(&mut svg, &y, &x.ticks(), "seconds since the start");
-        lower.lines(&mut svg, &y, &self.series, |s| &s.worst, |v| x.at(v), |a, b| b - a > 1.0);
-        Ok(svg.finish(lower.top + LOWER_HEIGHT + AXIS))
+        lower.frame(svg, &y, &x.ticks(), "seconds since the start");
+        let gap = |s: &Series, a: f64, b: f64| b - a > 1.5 * s.step;
+        lower.lines(svg, &y, &self.series, |s| &s.worst, |v| x.at(v), gap);
+        Ok(lower.top + LOWER_HEIGHT + AXIS)
     }
 
     /// Title, subtitle and legend; answers where the upper panel begins.
     fn head(&self, svg: &mut Svg) -> f64 {
-        svg.text(LEFT, 36.0, &self.title, "class='t'");
-        let mut y = 40.0;
+        let mut y = 0.0;
+        if !self.title.is_empty() {
+            svg.text(LEFT, 36.0, &self.title, "class='t'");
+            y = 40.0;
+        }
         for line in self.subtitle.lines().flat_map(|line| wrap(line, SUBTITLE_CHARS)) {
             y += 18.0;
             svg.text(LEFT, y, &line, "class='s'");
@@ -96,13 +135,13 @@ impl Plot {
         y += 26.0;
         let mut x = LEFT;
         for (i, series) in self.series.iter().enumerate() {
-            let wide = 34.0 + 7.6 * series.name.chars().count() as f64;
+            let wide = 44.0 + 7.6 * series.name.chars().count() as f64;
             if x > LEFT && x + wide > WIDTH - RIGHT {
                 x = LEFT;
                 y += 20.0;
             }
-            svg.line((x, y - 4.0), (x + 20.0, y - 4.0), colour(i), 3.0);
-            svg.text(x + 26.0, y, &series.name, "");
+            svg.line((x, y - 4.0), (x + 30.0, y - 4.0), &line_class(i));
+            svg.text(x + 36.0, y, &series.name, "");
             x += wide + 12.0;
         }
         svg.text(LEFT, y + 28.0, "latency by percentile", "class='b'");
@@ -110,8 +149,28 @@ impl Plot {
     }
 }
 
-fn colour(i: usize) -> &'static str {
-    COLOURS[i % COLOURS.len()]
+/// Several drawings as one SVG document, each below the one before. An error if there is nothing
+/// to draw.
+pub fn stack(plots: &[Plot]) -> Result<String> {
+    ensure!(!plots.is_empty(), "nothing to draw");
+    let (mut body, mut height) = (String::new(), 0.0);
+    for plot in plots {
+        let mut svg = Svg::default();
+        let own = plot.draw(&mut svg)?;
+        let _ = write!(body, "<g transform='translate(0 {height:.0})'>\n{}</g>\n", svg.body);
+        height += own;
+    }
+    let mut titles: Vec<&str> = plots.iter().map(|plot| plot.title.as_str()).collect();
+    titles.push("latency by percentile and the worst of each second");
+    titles.retain(|title| !title.is_empty());
+    Ok(document(&titles.join("; "), &body, height))
+}
+
+/// Classes of a series' line: its colour and its dashes.
+fn line_class(i: usize) -> String {
+    // Dashes move on when the colours begin again, so that no two lines look alike.
+    let dash = (i + i / COLOURS.len()) % DASHES.len();
+    format!("l c{} d{dash}", i % COLOURS.len())
 }
 
 /// A place for lines, from left to right margin.
@@ -126,15 +185,15 @@ impl Panel {
         let bottom = self.top + self.height;
         for ns in &y.ticks {
             let at = self.y(y, *ns);
-            svg.line((LEFT, at), (WIDTH - RIGHT, at), "#e3e6ea", 1.0);
+            svg.line((LEFT, at), (WIDTH - RIGHT, at), "grid");
             svg.text(LEFT - 8.0, at + 4.0, &milliseconds(*ns), "text-anchor='end'");
         }
         for (at, label) in x_ticks {
-            svg.line((*at, self.top), (*at, bottom), "#eef0f2", 1.0);
-            svg.line((*at, bottom), (*at, bottom + 5.0), "#8a9099", 1.0);
+            svg.line((*at, self.top), (*at, bottom), "grid");
+            svg.line((*at, bottom), (*at, bottom + 5.0), "axis");
             svg.text(*at, bottom + 20.0, label, "text-anchor='middle'");
         }
-        svg.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "#8a9099", 1.0);
+        svg.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "axis");
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
         svg.text(middle, bottom + 42.0, x_name, "class='s' text-anchor='middle'");
         let unit = if y.log { "ms (log)" } else { "ms" };
@@ -153,13 +212,13 @@ impl Panel {
         series: &'a [Series],
         points: impl Fn(&'a Series) -> &'a [(f64, f64)],
         x: impl Fn(f64) -> f64,
-        gap: impl Fn(f64, f64) -> bool,
+        gap: impl Fn(&Series, f64, f64) -> bool,
     ) {
         for (i, one) in series.iter().enumerate() {
-            for run in points(one).chunk_by(|a, b| !gap(a.0, b.0)) {
+            for run in points(one).chunk_by(|a, b| !gap(one, a.0, b.0)) {
                 let drawn: Vec<(f64, f64)> =
                     run.iter().map(|(px, ns)| (x(*px), self.y(y, *ns))).collect();
-                svg.polyline(&drawn, colour(i));
+                svg.polyline(&drawn, i);
             }
         }
     }
@@ -322,47 +381,66 @@ struct Svg {
 
 impl Svg {
     fn text(&mut self, x: f64, y: f64, text: &str, attributes: &str) {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let text = escape(text);
         let _ = writeln!(self.body, "<text x='{x:.1}' y='{y:.1}' {attributes}>{text}</text>");
     }
 
-    fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, width: f64) {
+    fn line(&mut self, from: (f64, f64), to: (f64, f64), class: &str) {
         let _ = writeln!(
             self.body,
-            "<line x1='{:.1}' y1='{:.1}' x2='{:.1}' y2='{:.1}' stroke='{colour}' \
-             stroke-width='{width}'/>",
+            "<line x1='{:.1}' y1='{:.1}' x2='{:.1}' y2='{:.1}' class='{class}'/>",
             from.0, from.1, to.0, to.1
         );
     }
 
-    fn polyline(&mut self, points: &[(f64, f64)], colour: &str) {
+    fn polyline(&mut self, points: &[(f64, f64)], i: usize) {
+        let class = line_class(i);
         if let [(x, y)] = points {
-            let _ = writeln!(self.body, "<circle cx='{x:.1}' cy='{y:.1}' r='3' fill='{colour}'/>");
+            let _ = writeln!(self.body, "<circle cx='{x:.1}' cy='{y:.1}' r='2' class='{class}'/>");
             return;
         }
         let mut list = String::new();
         for (x, y) in points {
             let _ = write!(list, "{x:.1},{y:.1} ");
         }
-        let _ = writeln!(
-            self.body,
-            "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2' \
-             stroke-linejoin='round'/>",
-            list.trim_end()
-        );
+        let list = list.trim_end();
+        let _ = writeln!(self.body, "<polyline points='{list}' class='{class}'/>");
     }
+}
 
-    fn finish(self, height: f64) -> String {
-        format!(
-            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height:.0}' \
-             width='{WIDTH}' height='{height:.0}' font-size='13' fill='#2b2f36' \
-             font-family='system-ui, \"Segoe UI\", Roboto, \"DejaVu Sans\", sans-serif'>\n\
-             <style>.t{{font-size:20px;font-weight:600}}.s{{font-size:12px;fill:#5d6570}}\
-             .b{{font-size:14px;font-weight:600}}</style>\n\
-             <rect width='100%' height='100%' fill='#ffffff'/>\n{}</svg>\n",
-            self.body
-        )
+/// Text as it may stand in an element or in a quoted attribute of SVG and HTML.
+pub fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('\'', "&#39;").replace('"', "&quot;")
+}
+
+/// The whole document: light by itself, dark where the reader's screen is.
+fn document(title: &str, body: &str, height: f64) -> String {
+    let mut light = String::from(
+        ".plot text{fill:#2b2f36}.plot .t{font-size:20px;font-weight:600}\
+         .plot .s{font-size:12px;fill:#5d6570}.plot .b{font-size:14px;font-weight:600}\
+         .plot .ground{fill:#ffffff}.plot .grid{stroke:#e3e6ea}.plot .axis{stroke:#8a9099}\
+         .plot .l{fill:none;stroke-width:2;stroke-linejoin:round}",
+    );
+    let mut dark = String::from(
+        ".plot text{fill:#e4e7eb}.plot .s{fill:#a3abb6}.plot .ground{fill:#16191d}\
+         .plot .grid{stroke:#2c3138}.plot .axis{stroke:#7d8590}",
+    );
+    for (i, (on_light, on_dark)) in COLOURS.iter().enumerate() {
+        let _ = write!(light, ".plot .c{i}{{stroke:{on_light}}}");
+        let _ = write!(dark, ".plot .c{i}{{stroke:{on_dark}}}");
     }
+    for (i, dash) in DASHES.iter().enumerate() {
+        let _ = write!(light, ".plot .d{i}{{stroke-dasharray:{dash}}}");
+    }
+    format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' class='plot' role='img' aria-label='{}' \
+         viewBox='0 0 {WIDTH} {height:.0}' width='{WIDTH}' height='{height:.0}' font-size='13' \
+         font-family='system-ui, \"Segoe UI\", Roboto, \"DejaVu Sans\", sans-serif'>\n\
+         <style>{light}\n@media (prefers-color-scheme: dark){{{dark}}}</style>\n\
+         <rect width='100%' height='100%' class='ground'/>\n{body}</svg>\n",
+        escape(title)
+    )
 }
 
 #[cfg(test)]
