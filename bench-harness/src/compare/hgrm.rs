@@ -102,7 +102,8 @@ impl Table {
     /// Takes the rows up to the footer.
     fn read<'a>(mut self, lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Result<Self> {
         for (number, line) in lines {
-            let told = || format!("line {}", number + 1);
+            let told =
+                || format!("line {} is cut off or damaged, write the file again", number + 1);
             if line.trim_start().starts_with("#[Max") {
                 self.footer = Some(footer(line).with_context(told)?);
                 break;
@@ -120,7 +121,7 @@ impl Table {
         let Some(last) = self.rows.last() else { return Ok(()) };
         ensure!(
             row.value >= last.value && row.quantile >= last.quantile && row.count >= last.count,
-            "falls below the row before it: the table is damaged, or two were joined"
+            "it falls below the row before it"
         );
         Ok(())
     }
@@ -178,7 +179,7 @@ fn row(line: &str) -> Result<Row> {
     let fields: Vec<&str> =
         line.split([',', ' ', '\t']).filter(|field| !field.is_empty()).collect();
     let ([value, quantile, count] | [value, quantile, count, _]) = fields[..] else {
-        bail!("is no row of a percentile table: \"{}\"", line.trim());
+        bail!("\"{}\" is no row of a percentile table", line.trim());
     };
     let (value, quantile) = (number(value)?, number(quantile)?);
     ensure!((0.0..=1.0).contains(&quantile), "percentile {quantile} is not between 0 and 1");
@@ -350,7 +351,10 @@ mod tests {
         refused(&whole[..at + 20], "is no whole footer");
         refused(&whole[..whole.find("0.998").unwrap() + 4], "is no row");
         refused(&whole.replace("3992", "399x"), "\"399x\" is no count");
-        refused(&whole.replace("3992", "99"), "line 7: falls below the row before it");
+        refused(
+            &whole.replace("3992", "99"),
+            "write the file again: it falls below the row before it",
+        );
         refused(&whole.replace("  4.000", "  0,921"), "is no");
         refused(&whole.replace("=         4000", "=         4100"), "its footer 4100");
     }

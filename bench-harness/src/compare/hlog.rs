@@ -121,8 +121,12 @@ fn interval(line: &str) -> Result<Interval<'_>> {
 }
 
 fn number(text: &str) -> Result<f64> {
-    let number: f64 = text.parse().with_context(|| format!("\"{text}\" is no number"))?;
-    ensure!(number.is_finite() && number >= 0.0, "\"{text}\" is no time and no latency");
+    let number: f64 =
+        text.parse().with_context(|| format!("\"{text}\" is no number; write the log again"))?;
+    ensure!(
+        number.is_finite() && number >= 0.0,
+        "\"{text}\" is no time and no latency; write the log again"
+    );
     Ok(number)
 }
 

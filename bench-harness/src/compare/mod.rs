@@ -158,7 +158,7 @@ fn remarks(inputs: &[Input], groups: &[Group<'_>]) -> Vec<String> {
     let lines = || groups.iter().flat_map(|group| &group.lines);
     let readings = |line: &Line<'_>| line.measured.distribution.percentiles;
     if lines().any(|line| readings(line).iter().flatten().any(|reading| reading.estimated)) {
-        notes.push("~ lies between two rows of a percentile table.".to_owned());
+        notes.push("~ was estimated between two rows of a percentile table.".to_owned());
     }
     if lines().any(|line| readings(line).contains(&None)) {
         notes.push("Where a percentile is not known, the table ends before it.".to_owned());
@@ -180,11 +180,14 @@ fn text(comparison: &Comparison<'_>) -> String {
     out
 }
 
-/// The drawing of a group.
+/// The drawing of a group. Runs come to the same phase at different times, so each series counts
+/// its seconds from its own first.
 fn drawing(group: &Group<'_>, title: &str) -> Plot {
     let series = group.lines.iter().map(|line| {
         let told = &line.measured.distribution;
-        Series::of_points(&line.label, told.curve.clone(), told.worst.clone(), told.step)
+        let first = told.worst.first().map_or(0.0, |point| point.0);
+        let worst = told.worst.iter().map(|(second, ns)| (second - first, *ns)).collect();
+        Series::of_points(&line.label, told.curve.clone(), worst, told.step)
     });
     Plot { title: title.to_owned(), subtitle: String::new(), series: series.collect() }
 }

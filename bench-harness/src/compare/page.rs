@@ -23,6 +23,7 @@ h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}\
 caption{text-align:left;color:var(--soft);padding-bottom:.4rem}\
 th,td{padding:.35rem .7rem;border-bottom:1px solid var(--rule);vertical-align:top}\
 th{text-align:left;font-weight:600}.numbers td,.numbers thead th{text-align:right}\
+.numbers thead th:first-child{text-align:left}\
 td{white-space:nowrap}.facts td{white-space:normal;overflow-wrap:anywhere}\
 small{display:block;color:var(--soft)}code{font-size:.9em}svg{width:100%;height:auto}\
 figure{margin:1rem 0}figcaption{color:var(--soft)}";
@@ -30,7 +31,7 @@ figure{margin:1rem 0}figcaption{color:var(--soft)}";
 /// The page. Writing to a string cannot fail, so its results are dropped here and below.
 pub fn render(comparison: &Comparison<'_>) -> Result<String> {
     let labels: Vec<&str> = comparison.inputs.iter().map(|i| i.label.as_str()).collect();
-    let title = escape(&format!("Latencies of {}", labels.join(" and ")));
+    let title = escape(&format!("Latencies: {}", labels.join(", ")));
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
@@ -87,7 +88,8 @@ fn section(out: &mut String, group: &Group<'_>) -> Result<()> {
     let _ = writeln!(
         out,
         "<figure>\n{svg}<figcaption>Above, latency by percentile; x is 1/(1-percentile) on a log \
-         axis. Below, the worst of each second where the file tells it.</figcaption>\n</figure>\n\
+         axis. Below, the worst of each second, counted from the first of each series, where the \
+         file tells it.</figcaption>\n</figure>\n\
          </section>"
     );
     Ok(())
