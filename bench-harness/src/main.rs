@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{limit, results};
+use drumline_bench::{limit, plain, results, target};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Drain(Common),
     /// One shard and two, and what a model makes of sixteen and sixty-four.
     MultiCore(Common),
+    /// Drumline and other servers in turn, under the same load.
+    Peers(scenario::peers::Options),
     /// Writes RESULTS.md from all results.
     Report {
         /// Where results are kept.
@@ -52,6 +54,15 @@ enum Command {
     /// The bare kernel's process: takes orders on standard input (started by the scenarios).
     #[command(hide = true)]
     LimitServer(limit::Options),
+    /// A plain broadcast server on monoio (started by `peers`).
+    #[command(hide = true)]
+    PlainMonoio(plain::Options),
+    /// A plain broadcast server on tokio-tungstenite (started by `peers`).
+    #[command(hide = true)]
+    PlainTokio(plain::Options),
+    /// Becomes a target's process (started by `peers`).
+    #[command(hide = true)]
+    Child(target::Becoming),
 }
 
 fn main() -> Result<()> {
@@ -66,6 +77,10 @@ fn main() -> Result<()> {
         Command::Storm(common) => scenario::storm::run(&common),
         Command::Drain(common) => scenario::drain::run(&common),
         Command::MultiCore(common) => scenario::multi_core::run(&common),
+        Command::Peers(options) => scenario::peers::run(&options),
+        Command::PlainMonoio(options) => plain::serve_monoio(&options),
+        Command::PlainTokio(options) => plain::serve_tokio(&options),
+        Command::Child(becoming) => target::become_child(&becoming),
         Command::Report { results, out } => results::write(&results, &out),
         Command::LimitServer(options) => limit::serve(&options),
     }
