@@ -67,7 +67,8 @@ impl ProcessSample {
         Ok(sum)
     }
 
-    fn of_one(pid: u32) -> Result<Self> {
+    /// Samples `pid` without its descendants.
+    pub fn of_one(pid: u32) -> Result<Self> {
         let stat = parse_stat(&read(pid, "stat")?).with_context(|| format!("process {pid}"))?;
         ensure!(stat.state != 'Z', "process {pid} has ended");
         let status = read(pid, "status")?;

@@ -16,6 +16,7 @@ use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
+use crate::grid::Grid;
 use crate::latency::{Deliveries, Percentiles, Recorder, SIGNIFICANT_DIGITS};
 use crate::plot::{Plot, Series};
 use crate::rows::{self, Row};
@@ -47,6 +48,9 @@ pub struct Run {
     pub parameters: serde_json::Map<String, serde_json::Value>,
     /// The measured rows with their targets.
     pub rows: Vec<Row>,
+    /// Targets beside each other, where a scenario measures several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<Grid>,
     /// Latencies, one entry a series; empty for a scenario that measures none.
     pub latency: Vec<Latency>,
     /// Remarks on the whole run.
@@ -79,6 +83,7 @@ impl Run {
             environment,
             parameters: serde_json::Map::new(),
             rows: Vec::new(),
+            tables: Vec::new(),
             latency: Vec::new(),
             notes: Vec::new(),
         }
@@ -90,6 +95,9 @@ impl Run {
         ensure!(self.format == FORMAT, "format {} instead of {FORMAT}", self.format);
         ensure!(is_name(scenario), "\"{scenario}\" is no name for a scenario (a-z, 0-9 and -)");
         rows::check(&self.rows).with_context(|| format!("scenario {scenario}"))?;
+        for table in &self.tables {
+            table.check().with_context(|| format!("scenario {scenario}"))?;
+        }
         for entry in &self.latency {
             let told = || format!("scenario {scenario}, series {}", entry.series);
             entry.deliveries.check().with_context(told)?;

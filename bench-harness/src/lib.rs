@@ -8,6 +8,8 @@
 
 pub mod rows;
 
+pub mod grid;
+
 pub mod environment;
 
 pub mod account;
@@ -18,6 +20,8 @@ pub mod clock;
 
 pub mod wire;
 
+pub mod dialect;
+
 pub mod progress;
 
 pub mod dense;
@@ -27,6 +31,10 @@ pub mod limit;
 pub mod publish;
 
 pub mod server;
+
+pub mod plain;
+
+pub mod target;
 
 pub mod scenario;
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{compare, limit, results};
+use drumline_bench::{compare, limit, plain, results, target};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -43,6 +43,8 @@ enum Command {
     MultiCore(Common),
     /// Compares latencies: results folders, .hgrm and .hlog files, ours or anyone's.
     Compare(compare::Options),
+    /// Drumline and other servers in turn, under the same load.
+    Peers(scenario::peers::Options),
     /// Writes RESULTS.md from all results.
     Report {
         /// Where results are kept.
@@ -55,6 +57,15 @@ enum Command {
     /// The bare kernel's process: takes orders on standard input (started by the scenarios).
     #[command(hide = true)]
     LimitServer(limit::Options),
+    /// A plain broadcast server on monoio (started by `peers`).
+    #[command(hide = true)]
+    PlainMonoio(plain::Options),
+    /// A plain broadcast server on tokio-tungstenite (started by `peers`).
+    #[command(hide = true)]
+    PlainTokio(plain::Options),
+    /// Becomes a target's process (started by `peers`).
+    #[command(hide = true)]
+    Child(target::Becoming),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +91,10 @@ fn run() -> Result<()> {
         Command::Drain(common) => scenario::drain::run(&common),
         Command::MultiCore(common) => scenario::multi_core::run(&common),
         Command::Compare(options) => compare::run(&options),
+        Command::Peers(options) => scenario::peers::run(&options),
+        Command::PlainMonoio(options) => plain::serve_monoio(&options),
+        Command::PlainTokio(options) => plain::serve_tokio(&options),
+        Command::Child(becoming) => target::become_child(&becoming),
         Command::Report { results, out } => results::write(&results, &out),
         Command::LimitServer(options) => limit::serve(&options),
     }

@@ -173,6 +173,12 @@ fn scenario(
             verdict_cell(row)
         );
     }
+    if let Some(first) = run.tables.first() {
+        let _ = writeln!(out, "\n{}", first.legend());
+    }
+    for table in &run.tables {
+        let _ = write!(out, "\n{}", table.markdown());
+    }
     remarks(out, run, causes);
     deliveries(out, run);
     let e = &run.environment;
@@ -324,6 +330,30 @@ mod tests {
         at("](bench/2026-11-21-71965af00/idle/drumline-us.hgrm)");
         at("![idle: in words](bench/2026-11-21-71965af00/idle/plot.svg)");
         assert_eq!(text, report(root.path()).unwrap());
+    }
+
+    #[test]
+    fn tables_of_targets_are_told_whole() {
+        use crate::grid::{Better, Column, Grid};
+        let root = tempfile::tempdir().unwrap();
+        let mut run = run("peers", "2026-11-21T10:00:00Z", 225.0);
+        let columns = vec![Column::new("CPU a delivery", "ns", Better::Less)];
+        let mut grid = Grid::new("fanout", "one to many", columns);
+        for (name, values) in [("drumline", vec![Some(500.0)]), ("other", vec![Some(1000.0)])] {
+            grid.target(name);
+            grid.line(name).unwrap().values = vec![values];
+        }
+        grid.target("dead");
+        grid.line("dead").unwrap().remarks.push("ended with 1".to_owned());
+        run.tables.push(grid);
+        run.write(&root.path().join("bench"), &[]).unwrap();
+        let text = report(root.path()).unwrap();
+        for part in [
+            "**fanout**: one to many\n\n| target | CPU a delivery |\n|---|--:|\n",
+            "| other | 1.00 us; 0.500x |\n| dead | - |\n\n- dead: ended with 1\n",
+        ] {
+            assert!(text.contains(part), "{part} not in\n{text}");
+        }
     }
 
     #[test]

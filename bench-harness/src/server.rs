@@ -139,7 +139,8 @@ impl Drop for Server {
     }
 }
 
-fn arguments(target: &Target) -> Vec<String> {
+/// The command line of the server.
+pub fn arguments(target: &Target) -> Vec<String> {
     let pairs = [
         ("--http_server.port", target.port.to_string()),
         ("--shards", target.shards.to_string()),

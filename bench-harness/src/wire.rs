@@ -18,20 +18,27 @@ const TIME_DIGITS: usize = 14;
 /// Digits of the phase and of the sequence number behind it.
 const PHASE_DIGITS: usize = 3;
 const SEQUENCE_DIGITS: usize = 9;
-/// First bytes of frames that a client sends: text, and the answer to a ping frame.
+/// First bytes of frames that a client sends: text, binary, and the answer to a ping frame.
 pub const TEXT: u8 = 0x81;
+/// First byte of a binary frame.
+pub const BINARY: u8 = 0x82;
 /// First byte of a pong frame.
 pub const PONG: u8 = 0x8a;
 /// The fewest bytes that a stamped payload has.
 pub const PAYLOAD_MIN: usize = 48;
 
-/// The upgrade request.
-pub fn upgrade(port: u16) -> Vec<u8> {
-    format!(
-        "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    )
-    .into_bytes()
+/// Where Drumline takes WebSockets.
+pub const PATH: &str = "/connection/websocket";
+
+/// Appends an upgrade request for `path`; `headers` are more lines of it, each with its CRLF.
+pub fn upgrade(path: &str, port: u16, headers: &str, out: &mut Vec<u8>) {
+    let written = write!(
+        out,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
+         {headers}\r\n"
+    );
+    debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
 }
 
 /// Bytes of the response head at the front of `bytes`; `None`: not whole yet.

@@ -11,14 +11,14 @@ use anyhow::Result;
 use drumline::frame::server_frame_bytes;
 
 use super::{Channels, Counters, GREETING_BYTES, Mode, Plan};
+use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED};
 use crate::latency::Recorder;
-use crate::wire::{self, Line, Position, Stamp};
+use crate::wire::{self, Position, Stamp};
 
-/// Bits of [`Socket::flags`].
+/// Bits of [`Socket::flags`], beside those of the steps to being subscribed.
 const PONG: u8 = 1;
-const CONNECTED: u8 = 2;
-const SUBSCRIBED: u8 = 4;
 const STALLED: u8 = 8;
+const _: () = assert!((CONNECTED | SUBSCRIBED) & (PONG | STALLED) == 0, "bits of their own");
 /// The close code of an end without one.
 const NO_CODE: u16 = 1005;
 
@@ -51,16 +51,9 @@ const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must stay sm
 
 /// What is to be sent.
 pub(super) enum Send {
-    Upgrade,
     Pong,
     /// A range of [`Book::text`].
     Text(Range<usize>),
-}
-
-/// Bytes that are the same for all.
-pub(super) struct Fixed {
-    pub(super) upgrade: Vec<u8>,
-    pub(super) pong: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -78,6 +71,8 @@ pub(super) struct Book {
     sockets: Vec<Socket>,
     partial: HashMap<u32, Vec<u8>>,
     channels: Option<Channels>,
+    dialect: &'static dyn Dialect,
+    port: u16,
     raw: bool,
     stall: bool,
     /// Where those who recover stand, if this is watched.
@@ -97,14 +92,15 @@ pub(super) struct Book {
     /// What each slot sends next.
     pub(super) sends: Vec<(u32, Send)>,
     pub(super) text: Vec<u8>,
-    pub(super) fixed: Fixed,
+    /// The answer to a ping of the protocol.
+    pub(super) pong: Vec<u8>,
 }
 
 impl Book {
     pub(super) fn new(plan: &Plan, count: u32) -> Self {
         let blank = Socket { last: 0, seen: 0, state: State::Opening, flags: 0 };
         let mut pong = Vec::new();
-        wire::client_frame(wire::TEXT, b"{}", &mut pong);
+        plan.dialect.pong(&mut pong);
         let (channels, stall) = match &plan.mode {
             Mode::Raw => (None, false),
             Mode::Subscribe(channels) => (Some(channels.clone()), false),
@@ -115,6 +111,8 @@ impl Book {
             sockets: vec![blank; count as usize],
             partial: HashMap::new(),
             channels,
+            dialect: plan.dialect,
+            port: plan.port,
             raw,
             stall,
             position: None,
@@ -128,7 +126,7 @@ impl Book {
             in_flight: 0,
             sends: Vec::new(),
             text: Vec::new(),
-            fixed: Fixed { upgrade: wire::upgrade(plan.port), pong },
+            pong,
         }
     }
 
@@ -148,13 +146,16 @@ impl Book {
     }
 
     /// The peer's kernel took the connection; what comes next says that the peer did.
-    pub(super) fn connected(&mut self, slot: u32) {
+    pub(super) fn connected(&mut self, slot: u32, index: u64) {
         if self.raw {
             self.socket(slot).state = State::Greeting;
-        } else {
-            self.socket(slot).state = State::Upgrading;
-            self.sends.push((slot, Send::Upgrade));
+            return;
         }
+        self.socket(slot).state = State::Upgrading;
+        let Some(channels) = &self.channels else { return };
+        let start = self.text.len();
+        self.dialect.upgrade(self.port, &channels.of(index), &mut self.text);
+        self.sends.push((slot, Send::Text(start..self.text.len())));
     }
 
     /// The connection did not come up.
@@ -349,9 +350,12 @@ impl Book {
             Some(position) if self.recovers => {
                 wire::recover(&channels.of(index), position, &mut self.text);
             }
-            _ => wire::hello(&channels.of(index), &mut self.text),
+            _ => self.dialect.hello(&channels.of(index), &mut self.text),
         }
-        self.sends.push((slot, Send::Text(start..self.text.len())));
+        if self.text.len() > start {
+            self.sends.push((slot, Send::Text(start..self.text.len())));
+        }
+        self.step(slot, 0);
     }
 
     fn frame(
@@ -368,11 +372,15 @@ impl Book {
         };
         let payload = &frame[header..];
         match frame[0] & 0x0f {
-            0x1 => {
-                for text in payload.split(|byte| *byte == b'\n') {
-                    if let Err(cause) = self.line(slot, text, now_ns, recorder)? {
+            // Whole messages only: no server that is measured here cuts one into fragments.
+            0x1 | 0x2 => {
+                let mut rest = payload;
+                while !rest.is_empty() {
+                    let (used, heard) = self.dialect.hear(rest);
+                    if let Err(cause) = self.heard(slot, heard, now_ns, recorder)? {
                         return Ok(Err(cause));
                     }
+                    rest = rest.get(used.max(1)..).unwrap_or_default();
                 }
             }
             0x8 => {
@@ -389,35 +397,37 @@ impl Book {
         Ok(Ok(()))
     }
 
-    fn line(
+    fn heard(
         &mut self,
         slot: u32,
-        text: &[u8],
+        heard: Heard<'_>,
         now_ns: u64,
         recorder: &mut Option<Recorder>,
     ) -> Result<Result<(), String>> {
-        match wire::line(text) {
-            Line::Push(push) => self.push(slot, push, now_ns, recorder)?,
-            Line::Ping => {
+        match heard {
+            Heard::Delivery(push) => self.push(slot, push, now_ns, recorder)?,
+            Heard::Ping => {
                 self.tally.pings += 1;
                 if self.socket(slot).flags & PONG != 0 {
                     self.tally.pongs += 1;
                     self.sends.push((slot, Send::Pong));
                 }
             }
-            Line::Reply(id, reply) => {
-                if id == 2
-                    && self.position.is_some()
+            Heard::Connected { pong } => {
+                self.step(slot, CONNECTED | if pong { PONG } else { 0 });
+            }
+            Heard::Subscribed(reply) => {
+                if self.position.is_some()
                     && let Err(cause) = self.recovered(slot, reply, now_ns, recorder)?
                 {
                     return Ok(Err(cause));
                 }
-                self.reply(slot, id, reply);
+                self.step(slot, SUBSCRIBED);
             }
-            Line::Error(reply) => {
-                return Ok(Err(format!("answered `{}`", String::from_utf8_lossy(reply))));
+            Heard::Refused(answer) => {
+                return Ok(Err(format!("answered `{}`", String::from_utf8_lossy(answer))));
             }
-            Line::Other(_) => {}
+            Heard::Other => {}
         }
         Ok(Ok(()))
     }
@@ -449,19 +459,12 @@ impl Book {
         Ok(Ok(()))
     }
 
-    fn reply(&mut self, slot: u32, id: u32, reply: &[u8]) {
-        let stall = self.stall;
+    /// Notes steps that are done, and that the connection is up if they were the last.
+    fn step(&mut self, slot: u32, done: u8) {
+        let (stall, awaited) = (self.stall, self.dialect.awaited());
         let socket = self.socket(slot);
-        if id == 1 {
-            socket.flags |= CONNECTED;
-            if wire::find(reply, b"\"pong\":true").is_some() {
-                socket.flags |= PONG;
-            }
-        } else if id == 2 {
-            socket.flags |= SUBSCRIBED;
-        }
-        let both = CONNECTED | SUBSCRIBED;
-        if socket.state == State::Joining && socket.flags & both == both {
+        socket.flags |= done;
+        if socket.state == State::Joining && socket.flags & awaited == awaited {
             socket.state = State::Up;
             if stall {
                 socket.flags |= STALLED;
@@ -548,10 +551,17 @@ mod tests {
     use super::*;
 
     fn book(mode: Mode) -> Book {
-        let plan = Plan { connections: 1, port: 1, in_flight: 1, mode };
+        let plan = Plan {
+            connections: 1,
+            port: 1,
+            one_address: false,
+            dialect: &crate::dialect::Drumline,
+            in_flight: 1,
+            mode,
+        };
         let mut book = Book::new(&plan, 1);
         book.in_flight = 1;
-        book.connected(0);
+        book.connected(0, 9);
         book
     }
 

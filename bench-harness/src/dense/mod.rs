@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::clock::RunClock;
+use crate::dialect::Dialect;
 use crate::latency::Recorder;
 use crate::progress::Progress;
 
@@ -90,8 +91,12 @@ pub enum Mode {
 pub struct Plan {
     /// Connections in all.
     pub connections: u64,
-    /// Port of the server, which listens on every loopback address.
+    /// Port of the server.
     pub port: u16,
+    /// Whether the server listens on 127.0.0.1 alone, and not on every loopback address.
+    pub one_address: bool,
+    /// What clients say and understand; raw ones nothing.
+    pub dialect: &'static dyn Dialect,
     /// Connections of a ring that are being made at a time.
     pub in_flight: u32,
     /// What each connection does.
@@ -101,7 +106,8 @@ pub struct Plan {
 impl Plan {
     /// The peer of the connection with this index.
     fn peer(&self, index: u64) -> SocketAddrV4 {
-        let addresses = self.connections.div_ceil(PER_ADDRESS).max(1);
+        let many = self.connections.div_ceil(PER_ADDRESS).max(1);
+        let addresses = if self.one_address { 1 } else { many };
         let last = 1 + (index % addresses) as u32;
         let ip = u32::from(Ipv4Addr::new(127, 0, 0, 0)) + last;
         SocketAddrV4::new(Ipv4Addr::from(ip), self.port)

@@ -197,12 +197,11 @@ impl Lane {
         if book.sends.is_empty() {
             return;
         }
-        let (sends, text, fixed) = (&book.sends, &book.text, &book.fixed);
+        let (sends, text, pong) = (&book.sends, &book.text, &book.pong);
         self.ring.transmit(|batch| {
             for (slot, send) in sends {
                 let bytes = match send {
-                    Send::Upgrade => &fixed.upgrade[..],
-                    Send::Pong => &fixed.pong[..],
+                    Send::Pong => &pong[..],
                     Send::Text(range) => &text[range.clone()],
                 };
                 batch.send(0, *slot, bytes);
@@ -226,7 +225,7 @@ impl Lane {
             }
             Op::Connect => {
                 self.ring.watch(0, slot);
-                self.book.connected(slot);
+                self.book.connected(slot, self.first + u64::from(slot));
             }
             Op::Poll if self.book.is_cut(slot) && completion.more() => {}
             Op::Poll if self.book.is_cut(slot) => self.ring.close(0, slot),

@@ -1,8 +1,9 @@
-//! Publishers over HTTP: POST /api/publish on kept-alive connections.
+//! Publishers over HTTP: one POST a publication, on kept-alive connections.
 //!
-//! Owns one connection a publisher. Never pipelines: a request waits for the answer before it, and
-//! if that makes it late, lateness and latency show it. Invariant: an answer counts as a
-//! confirmation only with status 200 and without an error in its body.
+//! Owns one connection a publisher. Never pipelines but within what goes out together: otherwise a
+//! request waits for the answer before it, and if that makes it late, lateness and latency show
+//! it. Invariant: an answer counts as a confirmation only with a status of success and, from
+//! Drumline, without an error in its body.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 
 use super::pace::Pace;
-use super::{Api, Load, Message, Published};
+use super::{Api, Load, Message, Post, Published};
 use crate::clock::RunClock;
 use crate::wire;
 
@@ -32,27 +33,48 @@ pub(super) async fn publish(load: Load, clock: RunClock) -> Result<Published> {
 
 async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
     let mut published = Published::new(&clock)?;
-    let Api::Http(key) = &load.api else { return Ok(published) };
+    let Api::Http(post) = &load.api else { return Ok(published) };
     let mut client = Client::open(load.server).await?;
     let pace = Pace::new(clock)?;
-    for message in load.of(publisher) {
-        pace.until(message.stamp.due_ns).await?;
-        published.note(&clock, message.stamp.due_ns)?;
-        let (status, body) = client.post(key, &body(&message, load.bytes)).await?;
-        if status == 200 && wire::find(&body, b"\"error\"").is_none() {
-            published.confirmed += 1;
-        } else {
-            let told = || format!("{status} {}", String::from_utf8_lossy(&body));
-            published.refusal.get_or_insert_with(told);
+    let mut messages = load.of(publisher).peekable();
+    while let Some(first) = messages.next() {
+        let due_ns = first.stamp.due_ns;
+        pace.until(due_ns).await?;
+        let mut requests = Vec::new();
+        client.request(post, &first, load.bytes, &mut requests);
+        published.note(&clock, due_ns)?;
+        let mut count = 1;
+        while let Some(message) =
+            messages.next_if(|next| load.per_frame > 1 && next.stamp.due_ns == due_ns)
+        {
+            client.request(post, &message, load.bytes, &mut requests);
+            published.note(&clock, due_ns)?;
+            count += 1;
+        }
+        client.write(requests).await?;
+        for _ in 0..count {
+            let (status, body) = client.answer().await?;
+            let error = post.envelope && wire::find(&body, b"\"error\"").is_some();
+            if (200..300).contains(&status) && !error {
+                published.confirmed += 1;
+            } else {
+                let told = || format!("{status} {}", String::from_utf8_lossy(&body));
+                published.refusal.get_or_insert_with(told);
+            }
         }
     }
     Ok(published)
 }
 
-fn body(message: &Message, bytes: usize) -> Vec<u8> {
-    let mut body = format!("{{\"channel\":\"{}\",\"data\":", message.channel).into_bytes();
+fn body(post: &Post, message: &Message, bytes: usize) -> Vec<u8> {
+    let mut body = Vec::with_capacity(bytes + 64);
+    if post.envelope {
+        body.extend(format!("{{\"channel\":\"{}\",\"data\":", message.channel).into_bytes());
+    }
     message.stamp.write(bytes, &mut body);
-    body.push(b'}');
+    if post.envelope {
+        body.push(b'}');
+    }
     body
 }
 
@@ -72,19 +94,24 @@ impl Client {
         Ok(Client { stream, server, rest: Vec::new() })
     }
 
-    /// Posts a publication: status and body of the answer.
-    async fn post(&mut self, key: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
-        let mut request = format!(
-            "POST /api/publish HTTP/1.1\r\nHost: {}\r\nX-API-Key: {key}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+    /// Appends the request of a publication.
+    fn request(&self, post: &Post, message: &Message, bytes: usize, out: &mut Vec<u8>) {
+        let body = body(post, message, bytes);
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: {}\r\n{}Content-Length: {}\r\n\r\n",
+            post.path.replace("{}", &message.channel),
             self.server,
+            post.headers,
             body.len()
-        )
-        .into_bytes();
-        request.extend_from_slice(body);
-        let (written, _) = self.stream.write_all(request).await;
+        );
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(&body);
+    }
+
+    async fn write(&mut self, requests: Vec<u8>) -> Result<()> {
+        let (written, _) = self.stream.write_all(requests).await;
         written.context("cannot write to the HTTP API")?;
-        self.answer().await
+        Ok(())
     }
 
     async fn answer(&mut self) -> Result<(u16, Vec<u8>)> {
@@ -111,7 +138,8 @@ fn whole(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>> {
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"))
-        .and_then(|length| length.trim().parse::<usize>().ok());
+        .and_then(|length| length.trim().parse::<usize>().ok())
+        .or((status == Some(204)).then_some(0));
     let (Some(status), Some(length)) = (status, length) else {
         anyhow::bail!("the HTTP API answered without status or Content-Length: {head}");
     };

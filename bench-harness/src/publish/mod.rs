@@ -19,21 +19,49 @@ mod http;
 mod pace;
 mod probe;
 mod socket;
+mod stream;
 mod websocket;
 
 pub use probe::{Probed, Probes, probe};
+pub use stream::Feed;
 
 /// A step through the channels that has no factor in common with any likely number of them: the
 /// next message goes to another shard.
 const STRIDE: u64 = 611_953;
 
-/// How messages reach the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How messages reach the server; each publisher has its own connection.
+#[derive(Debug, Clone)]
 pub enum Api {
-    /// `publish` commands, each publisher its own WebSocket.
+    /// Drumline's `publish` commands.
     WebSocket,
-    /// POST /api/publish with this key, each publisher its own kept-alive connection.
-    Http(String),
+    /// Requests on a kept-alive connection.
+    Http(Post),
+    /// A protocol of its own over TCP.
+    Stream(&'static dyn Feed),
+}
+
+/// How a publication is posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Post {
+    /// The path; `{}` in it stands for the channel.
+    pub path: String,
+    /// More header lines, each with its CRLF.
+    pub headers: String,
+    /// Whether the body is Drumline's JSON around channel and data, and not the bare payload.
+    pub envelope: bool,
+}
+
+impl Post {
+    /// To Drumline, with this key of its API.
+    pub fn drumline(key: &str) -> Self {
+        let headers = format!("X-API-Key: {key}\r\nContent-Type: application/json\r\n");
+        Post { path: "/api/publish".to_owned(), headers, envelope: true }
+    }
+
+    /// The bare payload to a path that names the channel.
+    pub fn bare(path: &str) -> Self {
+        Post { path: path.to_owned(), headers: String::new(), envelope: false }
+    }
 }
 
 /// What is published, when, and where to.
@@ -59,7 +87,8 @@ pub struct Load {
     pub interval_ns: u64,
     /// Messages in all.
     pub messages: u64,
-    /// Publications that a WebSocket publisher puts into one frame; all are due with the first.
+    /// Publications that go out together, all due with the first: in one frame, or as requests
+    /// that do not wait for each other's answers.
     pub per_frame: u64,
 }
 
@@ -77,12 +106,12 @@ impl Load {
         (u128::from(index) * u128::from(step) % u128::from(self.channel_count)) as u64
     }
 
-    /// Whether `publisher` sends message `index`: over HTTP they take turns, over WebSocket a
-    /// channel stays with one publisher, which keeps its order.
+    /// Whether `publisher` sends message `index`: over HTTP they take turns, otherwise a channel
+    /// stays with one publisher, which keeps its order.
     fn is_of(&self, index: u64, publisher: u64) -> bool {
         match self.api {
             Api::Http(_) => index % self.publishers == publisher,
-            Api::WebSocket => self.channel(index) % self.publishers == publisher,
+            Api::WebSocket | Api::Stream(_) => self.channel(index) % self.publishers == publisher,
         }
     }
 
@@ -119,6 +148,7 @@ impl Load {
             match self.api {
                 Api::WebSocket => websocket::publish(self, clock).await,
                 Api::Http(_) => http::publish(self, clock).await,
+                Api::Stream(_) => stream::publish(self, clock).await,
             }
         })
     }
@@ -215,13 +245,13 @@ mod tests {
 
     #[test]
     fn every_message_has_one_publisher_and_every_channel_its_order() {
-        for api in [Api::WebSocket, Api::Http("k".into())] {
+        for api in [Api::WebSocket, Api::Http(Post::drumline("k"))] {
             let load = load(api.clone(), Channels::Rooms(7), 7);
             let all: Vec<Message> = (0..3).flat_map(|p| load.of(p).collect::<Vec<_>>()).collect();
             assert_eq!(all.len(), 100);
             let mut of_room: Vec<Message> =
                 all.into_iter().filter(|message| message.channel == "r3").collect();
-            if api != Api::WebSocket {
+            if matches!(api, Api::Http(_)) {
                 of_room.sort_by_key(|message| message.stamp.due_ns);
             }
             let sequences: Vec<u32> = of_room.iter().map(|m| m.stamp.sequence).collect();

@@ -72,7 +72,9 @@ pub(super) async fn open(server: SocketAddr, hello: &str) -> Result<(Sender, Rec
         .await
         .with_context(|| format!("cannot connect to {server}"))?;
     stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-    let (written, _) = stream.write_all(wire::upgrade(server.port())).await;
+    let mut upgrade = Vec::new();
+    wire::upgrade(wire::PATH, server.port(), "", &mut upgrade);
+    let (written, _) = stream.write_all(upgrade).await;
     written.context("cannot send the upgrade")?;
     let mut bytes = Vec::new();
     let head = loop {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::{Bench, Burst, Common, SECOND_NS};
 use crate::dense::{Channels, Dense, Mode};
-use crate::publish::Api;
+use crate::publish::{Api, Post};
 use crate::rows::Row;
 use crate::server::{API_KEY, Server};
 
@@ -102,7 +102,7 @@ fn start(bench: &mut Bench) -> Result<(Server, Dense)> {
 
 fn burst(rate: u64, seconds: u64) -> Burst {
     Burst {
-        api: Api::Http(API_KEY.to_owned()),
+        api: Api::Http(Post::drumline(API_KEY)),
         publishers: PUBLISHERS,
         channels: Channels::Distinct,
         bytes: BYTES,

@@ -4,6 +4,7 @@
 //! means: that is the scenario's. Invariant: a refused or lost connection, or a lost delivery, is
 //! a fault, and faults end the process with 1 unless asked otherwise.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,11 +14,13 @@ use anyhow::{Context, Result, bail};
 use crate::account::{KernelSample, ProcessDelta, ProcessSample};
 use crate::clock::RunClock;
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
+use crate::dialect;
 use crate::environment::Environment;
 use crate::files::Run;
+use crate::grid::Grid;
 use crate::latency::Recorder;
 use crate::limit::{Limit, Options};
-use crate::publish::{Api, Load, Published};
+use crate::publish::{Api, Load, Post, Published};
 use crate::rows::{Row, number};
 use crate::server::{API_KEY, Server, Target};
 use crate::table;
@@ -30,6 +33,7 @@ pub mod limit;
 pub mod memory;
 pub mod million;
 pub mod multi_core;
+pub mod peers;
 pub mod slow;
 pub mod storm;
 
@@ -138,7 +142,7 @@ impl Burst {
     /// Publishes by one kept-alive HTTP connection to all.
     pub fn to_all(messages: u64, bytes: usize, interval_ns: u64) -> Self {
         Burst {
-            api: Api::Http(API_KEY.to_owned()),
+            api: Api::Http(Post::drumline(API_KEY)),
             publishers: 1,
             channels: all(),
             bytes,
@@ -221,8 +225,23 @@ impl Bench {
     pub fn series(&mut self, name: &str, recorder: Recorder) {
         self.account(name, &recorder);
         if recorder.deliveries.delivered > 0 {
-            self.series.push((name.to_owned(), recorder));
+            self.keep(name, recorder);
         }
+    }
+
+    /// Keeps a recorder with deliveries that are accounted for already.
+    pub fn keep(&mut self, name: &str, recorder: Recorder) {
+        self.series.push((name.to_owned(), recorder));
+    }
+
+    /// Adds tables of targets beside each other.
+    pub fn tables(&mut self, tables: Vec<Grid>) {
+        self.run.tables.extend(tables);
+    }
+
+    /// Adds a parameter of the scenario.
+    pub fn parameter(&mut self, name: &str, value: impl Into<serde_json::Value>) {
+        self.run.parameters.insert(name.to_owned(), value.into());
     }
 
     /// Tells what became of the deliveries; a loss is a fault.
@@ -246,6 +265,17 @@ impl Bench {
         let port = self.port;
         self.port += 1;
         port
+    }
+
+    /// The next port that nothing listens on.
+    fn free_port(&mut self) -> Result<u16> {
+        for _ in 0..1000 {
+            let port = self.next_port();
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Ok(port);
+            }
+        }
+        bail!("no port is free from {} on: choose others by --port", self.common.port)
     }
 
     /// Starts the server on a port of its own.
@@ -279,20 +309,28 @@ impl Bench {
 
     /// Connects the dense client; refused and lost connections are faults.
     pub fn connect(&mut self, connections: u64, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
-        let plan = Plan { connections, port, in_flight: self.common.in_flight, mode };
-        let dense = Dense::start(plan, self.clock)?;
+        let dense = Dense::start(self.plan(connections, port, mode), self.clock)?;
         let ramp = self.ramp(&dense)?;
         Ok((dense, ramp))
     }
 
     /// Connects all, and notes where the channel stands from the first answer on.
     pub fn connect_tracked(&mut self, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
-        let in_flight = self.common.in_flight;
-        let plan = Plan { connections: self.connections, port, in_flight, mode };
-        let dense = Dense::start(plan, self.clock)?;
+        let dense = Dense::start(self.plan(self.connections, port, mode), self.clock)?;
         dense.track()?;
         let ramp = self.ramp(&dense)?;
         Ok((dense, ramp))
+    }
+
+    fn plan(&self, connections: u64, port: u16, mode: Mode) -> Plan {
+        Plan {
+            connections,
+            port,
+            one_address: false,
+            dialect: &dialect::Drumline,
+            in_flight: self.common.in_flight,
+            mode,
+        }
     }
 
     fn ramp(&mut self, dense: &Dense) -> Result<Ramp> {
@@ -314,10 +352,23 @@ impl Bench {
         }
     }
 
-    /// Publishes and waits for every delivery.
+    /// Publishes and waits for every delivery; a refused publication is a fault.
     pub fn deliver(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<Delivered> {
+        let delivered = self.deliver_to(server.address(), dense, burst, PATIENCE)?;
+        self.check_refusal(&delivered.published);
+        Ok(delivered)
+    }
+
+    /// Publishes to this address and waits for every delivery, but not when none comes for so long.
+    pub fn deliver_to(
+        &mut self,
+        server: SocketAddr,
+        dense: &Dense,
+        burst: Burst,
+        patience: Duration,
+    ) -> Result<Delivered> {
         let (first_ns, expected, published) = self.send(server, dense, burst)?;
-        dense.await_delivered(expected, PATIENCE);
+        dense.await_delivered(expected, patience);
         let took = Duration::from_nanos(self.clock.now_ns().saturating_sub(first_ns));
         let recorder = dense.finish(expected)?;
         Ok(Delivered { recorder, published, took })
@@ -325,39 +376,57 @@ impl Bench {
 
     /// Publishes in a phase of its own, which goes on; the deliveries that it should cause.
     pub fn publish(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<u64> {
-        Ok(self.send(server, dense, burst)?.1)
+        let (_, expected, published) = self.send(server.address(), dense, burst)?;
+        self.check_refusal(&published);
+        Ok(expected)
     }
 
     /// When the first message was due, the deliveries expected, and the publishers' side.
     fn send(
         &mut self,
-        server: &Server,
+        server: SocketAddr,
         dense: &Dense,
         burst: Burst,
     ) -> Result<(u64, u64, Published)> {
-        self.phase += 1;
+        let load = self.load(server, dense.connections(), burst);
+        let first_ns = load.first_ns;
         dense.begin(self.phase)?;
-        let channel_count = burst.channels.count(dense.connections());
-        let first_ns = self.clock.now_ns() + LEAD_NS;
-        let load = Load {
-            server: server.address(),
-            api: burst.api,
-            publishers: burst.publishers,
-            channels: burst.channels,
-            channel_count,
-            phase: self.phase,
-            bytes: burst.bytes,
-            first_ns,
-            interval_ns: burst.interval_ns,
-            messages: burst.messages,
-            per_frame: burst.per_frame,
-        };
         let expected = load.expected(dense.connections());
         let published = load.start(self.clock)?.join()?;
+        Ok((first_ns, expected, published))
+    }
+
+    fn check_refusal(&mut self, published: &Published) {
         if let Some(refusal) = &published.refusal {
             self.fault(format!("a publication was refused: {refusal}"));
         }
-        Ok((first_ns, expected, published))
+    }
+
+    /// A load of a phase of its own that begins soon.
+    fn load(&mut self, server: SocketAddr, connections: u64, burst: Burst) -> Load {
+        self.phase += 1;
+        Load {
+            server,
+            api: burst.api,
+            publishers: burst.publishers,
+            channel_count: burst.channels.count(connections),
+            channels: burst.channels,
+            phase: self.phase,
+            bytes: burst.bytes,
+            first_ns: self.clock.now_ns() + LEAD_NS,
+            interval_ns: burst.interval_ns,
+            messages: burst.messages,
+            per_frame: burst.per_frame,
+        }
+    }
+
+    /// Publishes where nobody listens; an error if a publication is refused.
+    pub fn publish_unheard(&mut self, server: SocketAddr, burst: Burst) -> Result<()> {
+        let published = self.load(server, 1, burst).start(self.clock)?.join()?;
+        match published.refusal {
+            Some(refusal) => bail!("a publication was refused: {refusal}"),
+            None => Ok(()),
+        }
     }
 
     /// Adds how late the publishers were.
@@ -412,6 +481,12 @@ impl Bench {
     /// Writes the run, prints its table, and tells its faults.
     pub fn finish(mut self) -> Result<()> {
         let dir = self.run.write(&self.common.results, &self.series)?;
+        for table in &self.run.tables {
+            println!("{}", table.text());
+        }
+        if let Some(first) = self.run.tables.first() {
+            println!("{}\n", first.legend());
+        }
         println!("{}", table::render(&self.run.title, &self.run.rows)?);
         println!("{}", dir.display());
         if !self.faults.is_empty() && !self.common.keep_going {

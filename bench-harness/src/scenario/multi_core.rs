@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{Bench, Burst, Common, SECOND_NS, all, used};
 use crate::dense::{Channels, Mode};
-use crate::publish::Api;
+use crate::publish::{Api, Post};
 use crate::rows::Row;
 use crate::server::API_KEY;
 
@@ -76,7 +76,7 @@ fn singles(bench: &mut Bench, name: &str) -> Result<f64> {
     let mode = Mode::Subscribe(Channels::Distinct);
     let (dense, _) = bench.connect(bench.connections, port, mode)?;
     let burst = Burst {
-        api: Api::Http(API_KEY.to_owned()),
+        api: Api::Http(Post::drumline(API_KEY)),
         publishers: 8,
         channels: Channels::Distinct,
         bytes: BYTES,

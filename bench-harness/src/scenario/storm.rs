@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{Bench, Burst, Common, SECOND_NS, all};
 use crate::dense::{Dense, Mode};
-use crate::publish::Api;
+use crate::publish::{Api, Post};
 use crate::rows::Row;
 use crate::server::{API_KEY, Server};
 
@@ -60,7 +60,8 @@ fn missed(bench: &mut Bench, server: &Server, dense: &mut Dense) -> Result<f64> 
     let seen = bench.deliver(server, dense, Burst::to_all(1, BYTES, SECOND_NS))?;
     bench.account("before the cut", &seen.recorder);
     dense.cut()?;
-    let burst = Burst { api: Api::Http(API_KEY.to_owned()), ..Burst::to_all(MISSED, BYTES, 1) };
+    let burst =
+        Burst { api: Api::Http(Post::drumline(API_KEY)), ..Burst::to_all(MISSED, BYTES, 1) };
     let expected = bench.publish(server, dense, burst)?;
     let ramp = dense.come_back(true)?;
     if ramp.refused > 0 {

@@ -1,0 +1,107 @@
+//! Publishers over TCP in a protocol of the server's own.
+//!
+//! Owns one connection a publisher. Never waits for an answer between messages: such protocols
+//! publish without one. Invariant: at the end the server has answered a flush that came behind the
+//! last message, so everything before it was taken, or the publisher says that it was not.
+
+use std::fmt::Debug;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::TcpStream;
+
+use super::pace::Pace;
+use super::{Api, Load, Message, Published};
+use crate::clock::RunClock;
+
+const READ_BYTES: usize = 4096;
+/// How long the answer to a flush is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a publisher says.
+pub trait Feed: Debug + Send + Sync {
+    /// Appends what a publisher says first.
+    fn hello(&self, out: &mut Vec<u8>);
+
+    /// Appends a publication.
+    fn publish(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>);
+
+    /// Appends a question that the server answers once everything before it was taken.
+    fn flush(&self, out: &mut Vec<u8>);
+
+    /// Whether the answer is at the end of what was heard since; an error if a refusal is there.
+    fn flushed(&self, heard: &[u8]) -> Result<bool>;
+}
+
+pub(super) async fn publish(load: Load, clock: RunClock) -> Result<Published> {
+    let load = Rc::new(load);
+    let tasks: Vec<_> = (0..load.publishers)
+        .map(|publisher| monoio::spawn(one(load.clone(), publisher, clock)))
+        .collect();
+    let mut sum = Published::new(&clock)?;
+    for task in tasks {
+        sum.merge(task.await?)?;
+    }
+    Ok(sum)
+}
+
+async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
+    let mut published = Published::new(&clock)?;
+    let Api::Stream(feed) = load.api else { return Ok(published) };
+    let mut messages = load.of(publisher).peekable();
+    if messages.peek().is_none() {
+        return Ok(published);
+    }
+    let mut stream = TcpStream::connect_addr(load.server)
+        .await
+        .with_context(|| format!("cannot connect to {}", load.server))?;
+    stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+    let mut hello = Vec::new();
+    feed.hello(&mut hello);
+    flush(&mut stream, feed, hello).await?;
+    let pace = Pace::new(clock)?;
+    while let Some(first) = messages.next() {
+        let due_ns = first.stamp.due_ns;
+        pace.until(due_ns).await?;
+        let mut bytes = Vec::new();
+        append(feed, &first, load.bytes, &mut bytes);
+        published.note(&clock, due_ns)?;
+        while let Some(message) =
+            messages.next_if(|next| load.per_frame > 1 && next.stamp.due_ns == due_ns)
+        {
+            append(feed, &message, load.bytes, &mut bytes);
+            published.note(&clock, due_ns)?;
+        }
+        let (written, _) = stream.write_all(bytes).await;
+        written.context("cannot publish")?;
+    }
+    match flush(&mut stream, feed, Vec::new()).await {
+        Ok(()) => published.confirmed = published.sent,
+        Err(error) => published.refusal = Some(format!("{error:#}")),
+    }
+    Ok(published)
+}
+
+fn append(feed: &dyn Feed, message: &Message, bytes: usize, out: &mut Vec<u8>) {
+    let mut payload = Vec::with_capacity(bytes);
+    message.stamp.write(bytes, &mut payload);
+    feed.publish(&message.channel, &payload, out);
+}
+
+/// Sends `bytes` and a flush, and waits for its answer.
+async fn flush(stream: &mut TcpStream, feed: &dyn Feed, mut bytes: Vec<u8>) -> Result<()> {
+    feed.flush(&mut bytes);
+    let (written, _) = stream.write_all(bytes).await;
+    written.context("cannot write to the server")?;
+    let mut heard = Vec::new();
+    while !feed.flushed(&heard)? {
+        let read = monoio::time::timeout(PATIENCE, stream.read(vec![0; READ_BYTES])).await;
+        let (read, buffer) = read.context("the server does not answer a publisher")?;
+        let read = read.context("cannot read from the server")?;
+        ensure!(read > 0, "the server closed a publisher's connection");
+        heard.extend_from_slice(&buffer[..read]);
+    }
+    Ok(())
+}

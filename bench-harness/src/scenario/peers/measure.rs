@@ -1,0 +1,331 @@
+//! One target's turn: started, loaded, accounted for, and stopped.
+//!
+//! Owns what is done with a target and which numbers are taken. Never compares. Invariant: whatever
+//! fails, the target and its connections are gone when a turn is over.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::tables::Tables;
+use super::{
+    BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_UNHEARD, FIXED, KERNEL, LATE, LOST,
+    Numbers, P50, P99, P999, SPEED, Scenario, Stage, USER,
+};
+use crate::account::{KernelSample, ProcessSample, per_connection};
+use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
+use crate::scenario::{Burst, Delivered, frame_bytes, time_waits};
+use crate::target::{Adapter, Peer, Place, Target};
+
+/// Without a delivery for so long, the missing ones are lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What a ramp leaves to be done later is done after this.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Slab memory of a socket in TIME_WAIT, in bytes.
+const TIME_WAIT_BYTES: i64 = 256;
+/// The machine is quiet again when no more sockets than this are left over, and its slab memory
+/// changes by less than so many bytes in half a second; that is waited for so long.
+const SPARE_SOCKETS: u64 = 200;
+const SETTLED_BYTES: u64 = 1 << 20;
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+/// The bare kernel's fan-outs in a turn.
+const LIMIT_ROUNDS: u64 = 4;
+/// At a steady rate the machine is full when less than this part of it is idle.
+const IDLE_PART: f64 = 0.1;
+
+/// A target's turn in a stage.
+pub(super) fn stage(
+    bench: &mut Bench,
+    tables: &mut Tables,
+    (target, stage): (Target, Stage),
+    scenarios: &[Scenario],
+    plan: &Numbers,
+) -> Result<()> {
+    match target {
+        Target::Server(adapter) => server(bench, tables, (adapter, stage), scenarios, plan),
+        Target::Limit => limit(bench, tables, scenarios, plan),
+    }
+}
+
+/// What a part of a turn needs to know.
+struct Turn<'a> {
+    bench: &'a mut Bench,
+    tables: &'a mut Tables,
+    plan: &'a Numbers,
+    peer: &'a mut Peer,
+    dense: &'a Dense,
+}
+
+fn server(
+    bench: &mut Bench,
+    tables: &mut Tables,
+    (adapter, stage): (&'static dyn Adapter, Stage),
+    scenarios: &[Scenario],
+    plan: &Numbers,
+) -> Result<()> {
+    settle(plan)?;
+    let kernel = slab()?;
+    let place = place(bench, adapter, plan)?;
+    let mut peer = Peer::start(adapter, place)?;
+    let empty = peer.sample()?;
+    let dense = Dense::start(
+        Plan {
+            connections: plan.connections,
+            port: peer.port(),
+            one_address: true,
+            dialect: adapter.dialect(),
+            in_flight: bench.common.in_flight,
+            mode: Mode::Subscribe(stage.channels(plan.connections)),
+        },
+        bench.clock,
+    )?;
+    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense: &dense };
+    let measured = turn.all(scenarios, &empty, kernel);
+    // The server first: it is the one whose sockets wait out their time.
+    let stopped = peer.stop();
+    let closed = dense.stop();
+    measured.and(stopped).and(closed)
+}
+
+fn place(bench: &mut Bench, adapter: &dyn Adapter, plan: &Numbers) -> Result<Place> {
+    let port = bench.free_port()?;
+    let publish_port = if adapter.has_publish_port() { bench.free_port()? } else { port };
+    Ok(Place {
+        server: bench.common.server.clone(),
+        server_arguments: bench.common.server_arguments.clone(),
+        peers: std::path::absolute(&plan.peers)?,
+        dir: std::path::PathBuf::new(),
+        port,
+        publish_port,
+        workers: bench.shards,
+    })
+}
+
+impl Turn<'_> {
+    fn all(&mut self, scenarios: &[Scenario], empty: &ProcessSample, kernel: i64) -> Result<()> {
+        let ramp = self.dense.ramp()?;
+        self.peer.alive()?;
+        if ramp.refused > 0 {
+            let causes = self.dense.counters().causes();
+            bail!("{} of {} never came up: {causes:?}", ramp.refused, self.plan.connections);
+        }
+        self.standing("while connecting")?;
+        for scenario in scenarios {
+            match scenario {
+                Scenario::Idle => self.idle(ramp, empty, kernel)?,
+                _ => self.loaded(*scenario)?,
+            }
+            self.peer.alive()?;
+            self.standing(&format!("in {}", scenario.name()))?;
+        }
+        Ok(())
+    }
+
+    fn standing(&self, when: &str) -> Result<()> {
+        let lost = self.dense.counters().lost();
+        let codes = self.dense.counters().codes();
+        ensure!(lost == 0, "{lost} connections lost {when}, by close code: {codes:?}");
+        Ok(())
+    }
+
+    fn idle(&mut self, ramp: Ramp, empty: &ProcessSample, kernel: i64) -> Result<()> {
+        std::thread::sleep(SETTLE);
+        let used = self.peer.sample()?.since(empty)?;
+        let user = used.pss.context("/proc/PID/smaps_rollup may not be read: run as root")?;
+        let fixed = empty.pss.unwrap_or(empty.rss_anon) as f64;
+        let values = [
+            (USER, per_connection(user, ramp.up)?),
+            (KERNEL, per_connection(slab()? - kernel, ramp.up)?),
+            (CONNECTS, connects(ramp)),
+            (FIXED, fixed),
+        ];
+        values.into_iter().for_each(|(column, v)| self.tables.set(Scenario::Idle, column, v));
+        Ok(())
+    }
+
+    /// A warm-up, then the load that is measured.
+    fn loaded(&mut self, scenario: Scenario) -> Result<()> {
+        let api = self.peer.adapter().api();
+        let Some((warm, measured)) = scenario.loads(&api, self.plan) else { return Ok(()) };
+        let warm = self.deliver(warm)?;
+        self.lost(scenario, &warm, "the warm-up of ");
+        let publications = measured.messages;
+        let interval_ns = measured.interval_ns;
+        let (server, client) = (self.peer.sample()?, own()?);
+        let delivered = self.deliver(measured)?;
+        let cpu = self.peer.sample()?.since(&server)?;
+        let client = own()?.since(&client)?;
+        let count = delivered.recorder.deliveries.delivered;
+        ensure!(count > 0, "nothing of {publications} publications was delivered");
+        let wall_ns = delivered.took.as_nanos() as u64;
+        let each = cpu.cpu_ns_per(count)?;
+        let late = delivered.published.lateness.percentiles()?;
+        self.set(scenario, CPU, each);
+        self.set(scenario, CPU_BOTH, each);
+        self.set(scenario, CLIENT_CPU, client.cpu_ns_per(count)?);
+        self.set(scenario, SPEED, count as f64 / delivered.took.as_secs_f64());
+        self.set(scenario, LATE, late.p99 as f64);
+        let lost = self.lost(scenario, &delivered, "");
+        self.set(scenario, LOST, lost as f64);
+        if scenario.is_rated() {
+            let cores = cpu.cores(wall_ns)? + client.cores(wall_ns)?;
+            self.rated(scenario, delivered, cores)?;
+        } else if late.max > interval_ns {
+            self.late(scenario, "a publication went out later than the next was due");
+        }
+        if scenario == Scenario::Unicast {
+            self.unheard(scenario)?;
+        }
+        Ok(())
+    }
+
+    /// Latencies, and whether they are the target's.
+    fn rated(&mut self, scenario: Scenario, delivered: Delivered, cores: f64) -> Result<()> {
+        let all = delivered.recorder.percentiles()?;
+        let late = delivered.published.lateness.percentiles()?;
+        for (column, v) in [(P50, all.p50), (P99, all.p99), (P999, all.p99_9)] {
+            self.set(scenario, column, v as f64);
+        }
+        if late.p99 > all.p99 / 2 {
+            self.late(scenario, "publishers' lateness is more than half of p99");
+        }
+        let full = drumline::sys::processors() as f64 * (1.0 - IDLE_PART);
+        if cores > full {
+            self.late(scenario, &format!("the machine was full ({cores:.2} processors)"));
+        }
+        if scenario == Scenario::Unicast {
+            self.tables.latencies(delivered.recorder)?;
+        }
+        Ok(())
+    }
+
+    /// The same publications where nobody listens: what publishing costs by itself.
+    fn unheard(&mut self, scenario: Scenario) -> Result<()> {
+        let api = self.peer.adapter().api();
+        let Some((burst, _)) = scenario.loads(&api, self.plan) else { return Ok(()) };
+        let messages = burst.messages;
+        let burst = Burst { channels: Channels::Shared("nobody".to_owned()), ..burst };
+        let before = self.peer.sample()?;
+        self.bench.publish_unheard(self.peer.publish_address(), burst)?;
+        let cpu = self.peer.sample()?.since(&before)?;
+        self.set(scenario, CPU_UNHEARD, cpu.cpu_ns_per(messages)?);
+        Ok(())
+    }
+
+    fn deliver(&mut self, burst: Burst) -> Result<Delivered> {
+        let to = self.peer.publish_address();
+        let delivered = self.bench.deliver_to(to, self.dense, burst, PATIENCE);
+        // A dead target explains more than its broken connections do.
+        self.peer.alive()?;
+        let delivered = delivered?;
+        match &delivered.published.refusal {
+            Some(refusal) => bail!("a publication was refused: {refusal}"),
+            None => Ok(delivered),
+        }
+    }
+
+    /// Deliveries that did not come or came twice are a fault; how many were lost.
+    fn lost(&mut self, scenario: Scenario, delivered: &Delivered, part: &str) -> u64 {
+        let account = delivered.recorder.deliveries;
+        let (lost, duplicates) = (account.lost(), account.duplicates);
+        if lost > 0 || duplicates > 0 {
+            let told = format!(
+                "{part}round {}: {lost} of {} deliveries lost, {duplicates} duplicates",
+                self.tables.round() + 1,
+                account.expected
+            );
+            self.tables.remark(scenario, &told);
+            let name = self.peer.adapter().name();
+            self.bench.fault(format!("{name}, {}: {told}", scenario.name()));
+        }
+        lost
+    }
+
+    fn late(&mut self, scenario: Scenario, why: &str) {
+        let told = format!("client late in round {}: {why}", self.tables.round() + 1);
+        self.tables.remark(scenario, &told);
+    }
+
+    fn set(&mut self, scenario: Scenario, column: &str, value: f64) {
+        self.tables.set(scenario, column, value);
+    }
+}
+
+/// The bare kernel's turn: sockets held, and the bytes of a fan-out.
+fn limit(
+    bench: &mut Bench,
+    tables: &mut Tables,
+    scenarios: &[Scenario],
+    plan: &Numbers,
+) -> Result<()> {
+    let silent = |scenario: &Scenario| !matches!(scenario, Scenario::Idle | Scenario::Fanout);
+    for scenario in scenarios.iter().filter(|scenario| silent(scenario)) {
+        tables.remark(*scenario, "does not apply: it takes no publications");
+    }
+    if scenarios.iter().all(silent) {
+        return Ok(());
+    }
+    settle(plan)?;
+    let kernel = slab()?;
+    let (mut limit, port) = bench.limit()?;
+    let (dense, ramp) = bench.connect(plan.connections, port, Mode::Raw)?;
+    std::thread::sleep(SETTLE);
+    let idle = [(KERNEL, per_connection(slab()? - kernel, ramp.up)?), (CONNECTS, connects(ramp))];
+    idle.into_iter().for_each(|(column, v)| tables.set(Scenario::Idle, column, v));
+    tables.remark(Scenario::Idle, "connects at TCP only; no user memory to speak of");
+    let bytes = frame_bytes(BYTES);
+    let mut received = 0;
+    let mut fanouts = |rounds| -> Result<(f64, f64)> {
+        let (server, client) = (limit.sample()?, own()?);
+        let mut sends = 0;
+        for _ in 0..rounds {
+            let sent = limit.send(bytes, 1)?;
+            sends += sent.sends;
+            received += sent.sends * bytes as u64;
+            let came = dense.await_bytes(received, PATIENCE);
+            ensure!(came == received, "{received} bytes sent, {came} received");
+        }
+        let (server, client) = (limit.sample()?.since(&server)?, own()?.since(&client)?);
+        Ok((server.cpu_ns_per(sends)?, client.cpu_ns_per(sends)?))
+    };
+    let measured = fanouts(1).and_then(|_| fanouts(LIMIT_ROUNDS));
+    let stopped = limit.stop();
+    let closed = dense.stop();
+    let (server, client) = measured?;
+    tables.set(Scenario::Fanout, CPU, server);
+    tables.set(Scenario::Fanout, CLIENT_CPU, client);
+    tables.set(Scenario::Fanout, LOST, 0.0);
+    stopped.and(closed)
+}
+
+/// Connections a second of a ramp.
+fn connects(ramp: Ramp) -> f64 {
+    ramp.up as f64 / ramp.took.as_secs_f64().max(1e-9)
+}
+
+/// The client's own processor time.
+fn own() -> Result<ProcessSample> {
+    ProcessSample::of_one(std::process::id())
+}
+
+/// Waits until the sockets of the turn before are gone and their memory is given back.
+fn settle(plan: &Numbers) -> Result<()> {
+    let (begun, mut last) = (Instant::now(), 0);
+    while begun.elapsed() < SETTLED_WITHIN {
+        let now = slab()?;
+        let gone = KernelSample::now()?.sockets_in_use <= plan.sockets + SPARE_SOCKETS;
+        if gone && now.abs_diff(last) < SETTLED_BYTES {
+            break;
+        }
+        last = now;
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+/// Slab memory now, in bytes, without that of sockets of earlier turns that wait out their time.
+fn slab() -> Result<i64> {
+    let now = KernelSample::now()?;
+    let waits = time_waits()? as i64;
+    Ok((now.s_unreclaim + now.s_reclaimable) as i64 - waits * TIME_WAIT_BYTES)
+}

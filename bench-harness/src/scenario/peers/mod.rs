@@ -1,0 +1,371 @@
+//! Drumline and other servers in turn, under the same load from the same client.
+//!
+//! Owns the flags, the scenarios as data and the order of the turns. Never starts a target by
+//! itself: that is its adapter's. Invariant: every target that was asked for keeps its line in
+//! every table, with values or with the reason why not, and whoever fails or loses is a fault.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::{Bench, Burst, Common, SECOND_NS, all};
+use crate::account::KernelSample;
+use crate::dense::Channels;
+use crate::grid::{Better, Column};
+use crate::publish::Api;
+use crate::rows::number;
+use crate::target::{ALL, Target};
+
+mod measure;
+mod tables;
+mod verdicts;
+
+use tables::Tables;
+
+/// Bytes of data in every message.
+pub(super) const BYTES: usize = 128;
+/// Time for a delivery in the schedule of fan-outs, in ns: one is through before the next.
+const ROOM_NS: u64 = 60_000;
+/// Members of a room, and publications a second in all rooms together.
+const ROOM: u64 = 100;
+const ROOMS_PER_SECOND: u64 = 50;
+/// Kept-alive connections that publish at a rate.
+const PUBLISHERS: u64 = 8;
+/// Publications of a burst.
+const BURST: u64 = 100;
+/// Descriptors that a target's process needs beside its connections.
+const SPARE: u64 = 1_000;
+
+/// Flags of it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Targets, in the order of their turns; Drumline is always among them. By default all.
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
+    /// Scenarios.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(default_values_t = Scenario::value_variants().to_vec())]
+    scenarios: Vec<Scenario>,
+    /// Times that every target has its turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Publications a second in the unicast scenario: below the knee of the slowest target.
+    #[arg(long, default_value_t = 1_000)]
+    rate: u64,
+    /// Where `scripts/peers.sh setup` put the peers; by default `peers` beside this program's
+    /// build folder.
+    #[arg(long)]
+    peers: Option<PathBuf>,
+}
+
+/// What is measured, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// All on one channel and silent: memory, and how fast they came.
+    Idle,
+    /// One publication to all, again and again.
+    Fanout,
+    /// A hundred publications at once to all.
+    Burst,
+    /// Rooms of a hundred at a rate.
+    Rooms,
+    /// A channel each, at a rate.
+    Unicast,
+}
+
+/// Who is subscribed to what: scenarios with the same answer share their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// All to one channel.
+    Shared,
+    /// Rooms.
+    Rooms,
+    /// A channel each.
+    Distinct,
+}
+
+/// Quantities of the tables.
+pub(super) const USER: &str = "user memory a connection";
+pub(super) const KERNEL: &str = "kernel memory a connection, both ends";
+pub(super) const FIXED: &str = "memory at no connections";
+pub(super) const CONNECTS: &str = "connects a second";
+pub(super) const CPU: &str = "CPU a delivery";
+pub(super) const CPU_BOTH: &str = "CPU a publish and delivery";
+pub(super) const CPU_UNHEARD: &str = "CPU a publish nobody hears";
+pub(super) const CLIENT_CPU: &str = "client's CPU a delivery";
+pub(super) const SPEED: &str = "deliveries a second";
+pub(super) const P50: &str = "p50";
+pub(super) const P99: &str = "p99";
+pub(super) const P999: &str = "p99.9";
+pub(super) const LATE: &str = "publishers' lateness, p99";
+pub(super) const LOST: &str = "lost";
+
+impl Scenario {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Scenario::Idle => "idle",
+            Scenario::Fanout => "fanout",
+            Scenario::Burst => "burst",
+            Scenario::Rooms => "rooms",
+            Scenario::Unicast => "unicast",
+        }
+    }
+
+    pub(super) fn stage(self) -> Stage {
+        match self {
+            Scenario::Idle | Scenario::Fanout | Scenario::Burst => Stage::Shared,
+            Scenario::Rooms => Stage::Rooms,
+            Scenario::Unicast => Stage::Distinct,
+        }
+    }
+
+    /// Whether messages come at a steady rate, so that latency means something.
+    pub(super) fn is_rated(self) -> bool {
+        matches!(self, Scenario::Rooms | Scenario::Unicast)
+    }
+
+    /// What is published: the warm-up and what is measured. `None`: nothing.
+    pub(super) fn loads(self, api: &Api, plan: &Numbers) -> Option<(Burst, Burst)> {
+        let of = |publishers, channels, messages, interval_ns, per_frame| Burst {
+            api: api.clone(),
+            publishers,
+            channels,
+            bytes: BYTES,
+            messages,
+            interval_ns,
+            per_frame,
+        };
+        let fanout_ns = plan.connections * ROOM_NS;
+        let (warm, measured) = match self {
+            Scenario::Idle => return None,
+            Scenario::Fanout => (of(1, all(), 2, fanout_ns, 1), of(1, all(), 4, fanout_ns, 1)),
+            Scenario::Burst => {
+                (of(1, all(), 10, fanout_ns, 10), of(1, all(), BURST, fanout_ns, BURST))
+            }
+            Scenario::Rooms => {
+                let at = |seconds| {
+                    let rooms = Stage::Rooms.channels(plan.connections);
+                    let interval_ns = SECOND_NS / ROOMS_PER_SECOND;
+                    of(PUBLISHERS, rooms, ROOMS_PER_SECOND * seconds, interval_ns, 1)
+                };
+                (at(1), at(plan.seconds))
+            }
+            Scenario::Unicast => {
+                let at = |seconds| {
+                    let interval_ns = SECOND_NS / plan.rate;
+                    of(PUBLISHERS, Channels::Distinct, plan.rate * seconds, interval_ns, 1)
+                };
+                (at(1), at(plan.seconds))
+            }
+        };
+        Some((warm, measured))
+    }
+
+    fn load_text(self, plan: &Numbers) -> String {
+        let n = number(plan.connections as f64);
+        let (rate, seconds) = (number(plan.rate as f64), plan.seconds);
+        match self {
+            Scenario::Idle => format!("{n} connections subscribed to one channel, nothing sent"),
+            Scenario::Fanout => {
+                format!("one publication of {BYTES} bytes to {n} subscribers, 4 times a round")
+            }
+            Scenario::Burst => {
+                format!("{BURST} publications of {BYTES} bytes at once to {n} subscribers")
+            }
+            Scenario::Rooms => format!(
+                "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications a second of \
+                 {BYTES} bytes, {seconds} s a round"
+            ),
+            Scenario::Unicast => format!(
+                "{n} connections with a channel each, {rate} publications a second of {BYTES} \
+                 bytes, {seconds} s a round"
+            ),
+        }
+    }
+
+    fn columns(self) -> Vec<Column> {
+        use Better::{Less, More, Neither};
+        let list: &[(&str, &str, Better)] = match self {
+            Scenario::Idle => &[
+                (USER, "bytes", Less),
+                (KERNEL, "bytes", Less),
+                (CONNECTS, "count", More),
+                (FIXED, "bytes", Neither),
+            ],
+            Scenario::Fanout => {
+                &[(CPU, "ns", Less), (CLIENT_CPU, "ns", Neither), (LOST, "count", Neither)]
+            }
+            Scenario::Burst => &[
+                (CPU, "ns", Less),
+                (SPEED, "count", More),
+                (CLIENT_CPU, "ns", Neither),
+                (LOST, "count", Neither),
+            ],
+            Scenario::Rooms => &[
+                (CPU, "ns", Less),
+                (P50, "ns", Less),
+                (P99, "ns", Less),
+                (P999, "ns", Less),
+                (LATE, "ns", Neither),
+                (LOST, "count", Neither),
+            ],
+            Scenario::Unicast => &[
+                (CPU_BOTH, "ns", Less),
+                (CPU_UNHEARD, "ns", Less),
+                (P50, "ns", Less),
+                (P99, "ns", Less),
+                (P999, "ns", Less),
+                (LATE, "ns", Neither),
+                (LOST, "count", Neither),
+            ],
+        };
+        list.iter().map(|(name, unit, better)| Column::new(name, unit, *better)).collect()
+    }
+}
+
+impl Stage {
+    const ALL: [Stage; 3] = [Stage::Shared, Stage::Rooms, Stage::Distinct];
+
+    pub(super) fn channels(self, connections: u64) -> Channels {
+        match self {
+            Stage::Shared => all(),
+            Stage::Rooms => Channels::Rooms((connections / ROOM).max(1)),
+            Stage::Distinct => Channels::Distinct,
+        }
+    }
+}
+
+/// The numbers of the run.
+#[derive(Debug, Clone)]
+pub(super) struct Numbers {
+    pub(super) connections: u64,
+    pub(super) seconds: u64,
+    pub(super) rate: u64,
+    pub(super) peers: PathBuf,
+    /// Sockets on the machine before the run.
+    pub(super) sockets: u64,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let targets = chosen(&options.targets)?;
+    ensure!(options.rounds > 0 && options.rate > 0, "--rounds and --rate must be 1 or more");
+    let title = "Drumline and its peers";
+    let mut bench = Bench::new(&options.common, "peers", title, (10_000, 5))?;
+    let most = drumline::sys::raise_open_files()?.saturating_sub(SPARE);
+    ensure!(
+        bench.connections <= most,
+        "{} connections are more than a process may hold here ({most}): take fewer, or raise \
+         RLIMIT_NOFILE",
+        bench.connections
+    );
+    let plan = Numbers {
+        connections: bench.connections,
+        seconds: bench.seconds,
+        rate: options.rate,
+        peers: options.peers.clone().map_or_else(beside, Ok)?,
+        sockets: KernelSample::now()?.sockets_in_use,
+    };
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    bench.parameter("rounds", options.rounds as u64);
+    bench.parameter("rate", options.rate);
+    bench.parameter("targets", names.join(","));
+    for target in &targets {
+        bench.note(format!("{}: {}", target.name(), target.about()));
+    }
+    let mut tables = Tables::new(&options.scenarios, &targets, &plan);
+    for round in 0..options.rounds {
+        for stage in Stage::ALL {
+            turns(&mut bench, &mut tables, (round, stage), &targets, &plan)?;
+        }
+    }
+    tables.finish(&mut bench)?;
+    bench.finish()
+}
+
+/// Every target's turn in a stage.
+fn turns(
+    bench: &mut Bench,
+    tables: &mut Tables,
+    (round, stage): (usize, Stage),
+    targets: &[Target],
+    plan: &Numbers,
+) -> Result<()> {
+    let scenarios = tables.scenarios(stage);
+    if scenarios.is_empty() {
+        return Ok(());
+    }
+    for target in targets {
+        let name = target.name();
+        if tables.has_failed(name) {
+            continue;
+        }
+        eprintln!("round {}, {stage:?}, {name}", round + 1);
+        tables.turn(name, round);
+        if let Err(error) = measure::stage(bench, tables, (*target, stage), &scenarios, plan) {
+            let told = format!("{name} failed in round {}: {error:#}", round + 1);
+            tables.fail(name, told.clone());
+            bench.fault(told);
+        }
+    }
+    Ok(())
+}
+
+/// The targets by their names, Drumline first and each once; all without names.
+fn chosen(names: &[String]) -> Result<Vec<Target>> {
+    if names.is_empty() {
+        return Ok(ALL.to_vec());
+    }
+    let mut targets: Vec<Target> = vec![ALL[0]];
+    for name in names {
+        let target = Target::named(name.trim())?;
+        if !targets.iter().any(|one| one.name() == target.name()) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}
+
+/// `peers` in the build folder that this program lies in.
+fn beside() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    match program.ancestors().nth(2) {
+        Some(folder) => Ok(folder.join("peers")),
+        None => bail!("{} is in no build folder: name the peers by --peers", program.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_chosen_once_and_drumline_comes_first() {
+        let names = |given: &[&str]| -> Vec<&str> {
+            let given: Vec<String> = given.iter().map(|name| (*name).to_owned()).collect();
+            chosen(&given).unwrap().iter().map(|target| target.name()).collect()
+        };
+        assert_eq!(names(&["nchan", "drumline", "nchan"]), ["drumline", "nchan"]);
+        assert_eq!(names(&[]).len(), ALL.len());
+        assert!(chosen(&["nobody".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn loads_are_what_the_text_says() {
+        let peers = PathBuf::from("/nowhere");
+        let plan = Numbers { connections: 1_000, seconds: 3, rate: 50, peers, sockets: 0 };
+        let of = |scenario: Scenario| scenario.loads(&Api::WebSocket, &plan);
+        assert!(of(Scenario::Idle).is_none());
+        let (_, burst) = of(Scenario::Burst).unwrap();
+        assert_eq!((burst.messages, burst.per_frame), (100, 100));
+        let (warm, unicast) = of(Scenario::Unicast).unwrap();
+        assert_eq!((warm.messages, unicast.messages, unicast.interval_ns), (50, 150, 20_000_000));
+        assert!(Scenario::Rooms.load_text(&plan).contains("1,000 connections in rooms of 100"));
+        for scenario in Scenario::value_variants() {
+            assert!(!scenario.columns().is_empty());
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The two plain broadcast servers of this package, see [`crate::plain`].
+//!
+//! Owns their adapters. Never serves: they are commands of this program. Invariant: the path of the
+//! upgrade is the topic, and the answer to it says that the topic is subscribed to.
+
+use anyhow::{Context, Result};
+
+use super::{Adapter, Launch, Place};
+use crate::dialect::Dialect;
+use crate::publish::{Api, Post};
+
+/// One of them.
+#[derive(Debug)]
+pub(super) enum Plain {
+    Monoio,
+    Tokio,
+}
+
+impl Dialect for Plain {
+    fn path(&self, channel: &str) -> String {
+        format!("/{channel}")
+    }
+}
+
+impl Adapter for Plain {
+    fn name(&self) -> &'static str {
+        match self {
+            Plain::Monoio => "monoio",
+            Plain::Tokio => "tokio",
+        }
+    }
+
+    fn about(&self) -> &'static str {
+        match self {
+            Plain::Monoio => "plain broadcast on monoio, tasks a connection, published to by HTTP",
+            Plain::Tokio => "plain broadcast on tokio-tungstenite, a task a connection, by HTTP",
+        }
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        match self {
+            Plain::Monoio => &Plain::Monoio,
+            Plain::Tokio => &Plain::Tokio,
+        }
+    }
+
+    fn api(&self) -> Api {
+        Api::Http(Post::bare("/publish/{}"))
+    }
+
+    fn has_publish_port(&self) -> bool {
+        true
+    }
+
+    fn launch(&self, place: &Place) -> Result<Launch> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let arguments = vec![
+            format!("plain-{}", self.name()),
+            format!("--port={}", place.port),
+            format!("--publish-port={}", place.publish_port),
+            format!("--workers={}", place.workers),
+        ];
+        Ok(Launch { program, arguments, environment: Vec::new() })
+    }
+}

@@ -1,0 +1,43 @@
+//! uWebSockets in C++: the small server in `bench-harness/peers/uwebsockets`.
+//!
+//! Owns its adapter. Never builds it: the setup does. Invariant: the path of the upgrade is the
+//! topic, and the answer to it says that the topic is subscribed to.
+
+use anyhow::Result;
+
+use super::{Adapter, Launch, Place};
+use crate::dialect::Dialect;
+use crate::publish::{Api, Post};
+
+#[derive(Debug)]
+pub(super) struct UWebSockets;
+
+impl Dialect for UWebSockets {
+    fn path(&self, channel: &str) -> String {
+        format!("/{channel}")
+    }
+}
+
+impl Adapter for UWebSockets {
+    fn name(&self) -> &'static str {
+        "uwebsockets"
+    }
+
+    fn about(&self) -> &'static str {
+        "uWebSockets, C++, an App a thread, published to by HTTP"
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        &UWebSockets
+    }
+
+    fn api(&self) -> Api {
+        Api::Http(Post::bare("/publish/{}"))
+    }
+
+    fn launch(&self, place: &Place) -> Result<Launch> {
+        let arguments = vec![place.port.to_string(), place.workers.to_string()];
+        let program = place.made("uwebsockets/server")?;
+        Ok(Launch { program, arguments, environment: Vec::new() })
+    }
+}

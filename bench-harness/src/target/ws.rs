@@ -1,0 +1,45 @@
+//! Node's `ws`: the small server in `bench-harness/peers/ws`.
+//!
+//! Owns its adapter. Never installs it: the setup does. Invariant: one process serves, as Node does
+//! unless its user writes a cluster.
+
+use anyhow::Result;
+
+use super::{Adapter, Launch, Place, installed};
+use crate::dialect::Dialect;
+use crate::publish::{Api, Post};
+
+#[derive(Debug)]
+pub(super) struct Ws;
+
+impl Dialect for Ws {
+    fn path(&self, channel: &str) -> String {
+        format!("/{channel}")
+    }
+}
+
+impl Adapter for Ws {
+    fn name(&self) -> &'static str {
+        "ws"
+    }
+
+    fn about(&self) -> &'static str {
+        "Node's ws, one process, a loop over the topic's sockets, published to by HTTP"
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        &Ws
+    }
+
+    fn api(&self) -> Api {
+        Api::Http(Post::bare("/publish/{}"))
+    }
+
+    fn launch(&self, place: &Place) -> Result<Launch> {
+        place.made("ws/node_modules/ws")?;
+        let script = place.made("ws/server.cjs")?.to_string_lossy().into_owned();
+        let program = installed(&["/usr/bin/node", "/usr/local/bin/node"], "Node")?;
+        let arguments = vec![script, place.port.to_string()];
+        Ok(Launch { program, arguments, environment: Vec::new() })
+    }
+}
