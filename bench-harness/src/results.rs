@@ -10,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::files::{PLOT, Run, SUMMARY};
 pub use crate::rows::{Row, Target, Verdict};
@@ -17,6 +19,26 @@ use crate::rows::{number, value};
 
 /// Name of the hand-written reasons of missed rows, in the results directory.
 pub const CAUSES: &str = "causes.toml";
+
+/// Name of the hand-written list of our own performance cliffs, beside it.
+pub const CLIFFS: &str = "cliffs.toml";
+
+/// Rows that tell where our own performance ends.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cliffs {
+    #[serde(default)]
+    cliff: Vec<Cliff>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cliff {
+    scenario: String,
+    row: String,
+    /// What happens there, and what to do about it.
+    why: String,
+}
 
 /// Reasons of missed rows: scenario, then row, then the reason.
 type Causes = BTreeMap<String, BTreeMap<String, String>>;
@@ -31,9 +53,10 @@ struct Found {
 /// cannot be read whole, or if causes.toml explains what no run has.
 pub fn write(results: &Path, out: &Path) -> Result<()> {
     let all = find(results)?;
-    let causes = read_causes(&results.join(CAUSES))?;
+    let causes: Causes = by_hand(&results.join(CAUSES))?;
     check_causes(&causes, &all)?;
-    let text = render(&latest(all), &causes, &|dir| link(out, dir));
+    let cliffs: Cliffs = by_hand(&results.join(CLIFFS))?;
+    let text = render(&latest(all), &causes, &cliffs, &|dir| link(out, dir))?;
     fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))
 }
 
@@ -65,10 +88,11 @@ fn directories(of: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn read_causes(path: &Path) -> Result<Causes> {
+/// A file that people write; empty where there is none.
+fn by_hand<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
     match fs::read_to_string(path) {
         Ok(text) => toml::from_str(&text).with_context(|| format!("in {}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Causes::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
@@ -111,18 +135,49 @@ fn link(out: &Path, dir: &Path) -> Option<String> {
 }
 
 /// The text. Writing to a string cannot fail, so its results are dropped here and below.
-fn render(runs: &[Found], causes: &Causes, link: &dyn Fn(&Path) -> Option<String>) -> String {
+fn render(
+    runs: &[Found],
+    causes: &Causes,
+    cliffs: &Cliffs,
+    link: &dyn Fn(&Path) -> Option<String>,
+) -> Result<String> {
     let mut out = String::from(
         "# Results\n\n\
          `drumline-bench report` writes this file from the `summary.json` of each scenario's \
-         latest run; the reasons of misses come from `bench-harness/results/causes.toml`. \
-         Don't edit it by hand.\n",
+         latest run; the reasons of misses come from `bench-harness/results/causes.toml`, the \
+         cliffs from `cliffs.toml` beside it. Don't edit it by hand.\n",
     );
     targets(&mut out, runs);
+    write_cliffs(&mut out, runs, cliffs)?;
     for found in runs {
         scenario(&mut out, found, causes.get(&found.run.scenario), link(&found.dir));
     }
-    out
+    Ok(out)
+}
+
+/// Where our own performance ends. An error if no run has such a row: the cliff has moved.
+fn write_cliffs(out: &mut String, runs: &[Found], cliffs: &Cliffs) -> Result<()> {
+    if cliffs.cliff.is_empty() {
+        return Ok(());
+    }
+    out.push_str("\n## Our own cliffs\n\n");
+    out.push_str("| where | measured | what happens | command |\n|---|--:|---|---|\n");
+    for Cliff { scenario, row, why } in &cliffs.cliff {
+        let of = |found: &&Found| found.run.scenario == *scenario;
+        let run = runs.iter().find(of).map(|found| &found.run);
+        let found = run.and_then(|run| Some((run, run.rows.iter().find(|one| one.what == *row)?)));
+        let (run, found) = found
+            .with_context(|| format!("{CLIFFS} names [{scenario}] \"{row}\", which no run has"))?;
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | `{}` |",
+            cell(row),
+            cell(&found.measured_text()),
+            cell(why),
+            cell(&command(run))
+        );
+    }
+    Ok(())
 }
 
 /// All targets in one table.
@@ -179,50 +234,51 @@ fn scenario(
     for table in &run.tables {
         let _ = write!(out, "\n{}", table.markdown());
     }
-    remarks(out, run, causes);
-    deliveries(out, run);
+    misses(out, run, causes);
     let e = &run.environment;
-    let _ = write!(
-        out,
-        "\n- commit {}, {}\n- {}\n- {}\n- `{}`\n",
-        e.commit,
-        e.date,
-        e.kernel,
-        e.machine(),
-        e.command.replace('`', "'")
-    );
+    let _ = writeln!(out, "\n`{}` at commit {}, {}", command(run), e.commit, e.date);
+    if let Some(dir) = link.as_ref().filter(|_| !run.latency.is_empty()) {
+        let _ = writeln!(out, "\n![{}]({dir}/{PLOT})", run.title.replace(['[', ']'], ""));
+    }
+    out.push_str("\n<details><summary>notes, deliveries, machine, files</summary>\n\n");
+    notes(out, run);
+    deliveries(out, run);
+    let _ = writeln!(out, "- {}\n- {}", e.kernel, e.machine());
     if let Some(dir) = link {
         files(out, run, &dir);
     }
+    out.push_str("\n</details>\n");
 }
 
-/// Causes of misses, notes of rows, notes of the run.
-fn remarks(out: &mut String, run: &Run, causes: Option<&BTreeMap<String, String>>) {
-    let mut lines = Vec::new();
+fn command(run: &Run) -> String {
+    run.environment.command.replace('`', "'")
+}
+
+/// Why rows missed their targets.
+fn misses(out: &mut String, run: &Run, causes: Option<&BTreeMap<String, String>>) {
+    let missed = run.rows.iter().filter(|row| matches!(row.verdict(), Verdict::Missed(_)));
+    for (nth, row) in missed.enumerate() {
+        let cause = causes.and_then(|rows| rows.get(&row.what));
+        let cause = cause.map_or("not yet explained", |text| text.trim()).replace('\n', " ");
+        let gap = if nth == 0 { "\n" } else { "" };
+        let _ = writeln!(out, "{gap}- **{}** {}: {cause}", row.what, row.verdict_text());
+    }
+}
+
+/// Notes of rows, then those of the run.
+fn notes(out: &mut String, run: &Run) {
     for row in &run.rows {
-        if let Verdict::Missed(_) = row.verdict() {
-            let cause = causes.and_then(|rows| rows.get(&row.what));
-            let cause = cause.map_or("not yet explained", |text| text.trim());
-            lines.push(format!("**{}** {}: {cause}", row.what, row.verdict_text()));
-        }
         if let Some(note) = &row.note {
-            lines.push(format!("{}: {note}", row.what));
+            let _ = writeln!(out, "- {}: {}", row.what, note.replace('\n', " "));
         }
     }
-    lines.extend(run.notes.iter().cloned());
-    if !lines.is_empty() {
-        out.push('\n');
-    }
-    for line in lines {
-        let _ = writeln!(out, "- {}", line.replace('\n', " "));
+    for note in &run.notes {
+        let _ = writeln!(out, "- {}", note.replace('\n', " "));
     }
 }
 
 /// What became of the messages, and the distribution, a line a series.
 fn deliveries(out: &mut String, run: &Run) {
-    if !run.latency.is_empty() {
-        out.push('\n');
-    }
     for entry in &run.latency {
         let (d, p) = (&entry.deliveries, &entry.percentiles);
         let count = |n: u64| number(n as f64);
@@ -252,9 +308,6 @@ fn files(out: &mut String, run: &Run, dir: &str) {
     let links: Vec<String> =
         std::iter::once(SUMMARY).chain(names).map(|n| format!("[{n}]({dir}/{n})")).collect();
     let _ = writeln!(out, "- files: {}", links.join(", "));
-    if !run.latency.is_empty() {
-        let _ = writeln!(out, "\n![{}]({dir}/{PLOT})", run.title.replace(['[', ']'], ""));
-    }
 }
 
 fn verdict_cell(row: &Row) -> String {
@@ -326,7 +379,7 @@ mod tests {
         at("- **memory a connection** missed by 12.5%: The head buffer is kept.");
         at("3 expected, 2 delivered, 1 lost, 0 out of order, 0 duplicates; p50 13.1 us");
         at("RLIMIT_NOFILE 20,000 (hard 20,000)");
-        at("- `drumline-bench idle --connections 1000000`");
+        at("`drumline-bench idle --connections 1000000` at commit");
         at("](bench/2026-11-21-71965af00/idle/drumline-us.hgrm)");
         at("![idle: in words](bench/2026-11-21-71965af00/idle/plot.svg)");
         assert_eq!(text, report(root.path()).unwrap());
@@ -350,7 +403,7 @@ mod tests {
         let text = report(root.path()).unwrap();
         for part in [
             "**fanout**: one to many\n\n| target | CPU a delivery |\n|---|--:|\n",
-            "| other | 1.00 us; 0.500x |\n| dead | - |\n\n- dead: ended with 1\n",
+            "| other | 1 us; 0.500x |\n| dead | - |\n\n- dead: ended with 1",
         ] {
             assert!(text.contains(part), "{part} not in\n{text}");
         }
