@@ -366,10 +366,9 @@ impl Ring {
         self.drain_into(into);
     }
 
-    /// Submits, then waits for a completion, the doorbell or `timeout`; `None` waits for ever
-    /// and zero only runs what the kernel deferred.
+    /// Submits, then waits for a completion, the doorbell if it is armed, or `timeout`; `None`
+    /// waits for ever and zero only runs what the kernel deferred.
     pub fn wait(&mut self, timeout: Option<Duration>) {
-        self.rewatch_doorbell();
         let timespec;
         let mut arguments = SubmitArgs::new();
         if let Some(timeout) = timeout {
@@ -422,15 +421,16 @@ impl Ring {
         self.push(entry, Token::new(Op::Poll, generation, slot));
     }
 
-    /// Has a wait end whenever `doorbell`, an eventfd, rings.
+    /// Which doorbell, an eventfd, [`Ring::arm_doorbell`] watches.
     pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
         self.doorbell = Some(doorbell);
         self.doorbell_watched = false;
     }
 
-    /// The watch ends when another ring's news rings the bell: the kernel takes it for a loop.
-    /// The bell's counter is taken back first, or the new watch would complete at once.
-    fn rewatch_doorbell(&mut self) {
+    /// Makes the next wait end when the doorbell rings from now on. Call it before the last look
+    /// for what the bell tells of: earlier rings are taken back, or a new watch would complete at
+    /// once. A watch ends when another ring's news rings the bell: the kernel takes it for a loop.
+    pub fn arm_doorbell(&mut self) {
         let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.doorbell_watched) else {
             return;
         };
@@ -737,5 +737,33 @@ mod tests {
         assert_eq!(short[0].token.op, Op::Send);
         assert!(short[0].result < block.len() as i32);
         drop(peer);
+    }
+
+    #[test]
+    fn an_armed_doorbell_ends_the_wait_whoever_rings_it() {
+        let bell = sys::doorbell().unwrap();
+        let (mut leader, mut follower) = (ring(), ring());
+        follower.announce(&bell).unwrap();
+        leader.watch_doorbell(bell.try_clone().unwrap());
+        let patience = Duration::from_secs(20);
+        let mut completions = Vec::new();
+        for round in 0..50 {
+            leader.arm_doorbell();
+            let begun = std::time::Instant::now();
+            if round % 2 == 0 {
+                sys::ring_doorbell(&bell);
+            } else {
+                // A completion of the other ring rings too, and ends the watch.
+                follower.cancel(Token::new(Op::Poll, 0, 0));
+                follower.submit();
+            }
+            leader.wait(Some(patience));
+            assert!(begun.elapsed() < patience / 2, "round {round}");
+            leader.reap(&mut completions);
+            follower.reap(&mut completions);
+            // A ring before the bell is armed again is for whoever looks behind that.
+            sys::ring_doorbell(&bell);
+        }
+        assert!(completions.iter().all(|completion| completion.token.op == Op::Cancel));
     }
 }

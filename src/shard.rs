@@ -154,13 +154,23 @@ impl Shard {
         self.report();
         self.line.ring();
         self.busy = goes_on || self.hub.is_busy() || !self.completions.is_empty();
-        let accept_after = Some(self.accept_after).filter(|after| *after > 0);
+        let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
         self.due = self.hub.next_due().into_iter().chain(accept_after).min();
     }
 
     /// Gives the ring what the last turn left for it.
     pub fn submit(&mut self) {
         self.ring.poll();
+    }
+
+    /// Makes the next wait end when the doorbell rings from now on.
+    pub fn arm_doorbell(&mut self) {
+        self.ring.arm_doorbell();
+    }
+
+    /// Whether the ring has something for a turn.
+    pub fn has_news(&mut self) -> bool {
+        self.ring.has_news()
     }
 
     /// Waits for a completion or the doorbell, or for `timeout`; `None` waits for ever.

@@ -9,6 +9,8 @@ use crate::channels::local::{Delivery, Locals};
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
+/// Private bytes of a turn past which nothing more is answered in it: recoveries are large.
+const PRIVATE_BYTES: usize = 4 << 20;
 /// Pieces of one entry after which further ranges are copied and so join into one piece.
 const PIECES_MAX: u32 = 200;
 
@@ -83,11 +85,21 @@ impl Turn {
         entry.pieces += 1;
     }
 
+    /// Whether the turn holds as many private bytes as it may: commands and deliveries wait for
+    /// the next.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() > PRIVATE_BYTES
+    }
+
+    fn private_end(&self) -> u32 {
+        u32::try_from(self.bytes.len()).expect("a turn's bytes are bounded")
+    }
+
     /// Adds what `write` appends. `handle` is the connection's entry of this turn.
     pub fn private(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len() as u32;
+        let start = self.private_end();
         write(&mut self.bytes);
-        let end = self.bytes.len() as u32;
+        let end = self.private_end();
         if start < end {
             self.add(handle, slot, Source::Private { start, end });
         }

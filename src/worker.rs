@@ -72,19 +72,25 @@ impl Worker {
                 worked = true;
             }
         }
-        if has_work(&mut self.leader) {
+        let leads = has_work(&mut self.leader);
+        if leads {
             self.leader.turn(sends);
-            if worked || self.leader.is_busy() {
-                self.leader.submit();
-            }
-            return true;
         }
-        worked
+        // What the leader's ring was left with goes with the wait, unless there is none now.
+        if worked || self.leader.is_busy() {
+            self.leader.submit();
+        }
+        worked || leads
     }
 
     fn sleep(&mut self) {
+        // Armed before the last look: what rings behind it ends the wait.
+        self.leader.arm_doorbell();
         if !self.watch.prepare_to_sleep() {
             return;
+        }
+        if self.followers.iter_mut().any(Shard::has_news) {
+            return self.watch.wake_up();
         }
         let due = self.shards().filter_map(Shard::next_due).min();
         let now = self.clock.millis();

@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::control::link::{Busy, Link, Pending};
@@ -26,6 +27,8 @@ use crate::sys;
 
 /// Bytes of a request body.
 const BODY_MAX: usize = 16 << 20;
+/// How long a request body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a publication at most: past it every subscriber would be closed as slow.
 const fn publication_max(config: &Config) -> usize {
     config.client.queue_max_size
@@ -93,7 +96,6 @@ pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
     });
     Router::new()
         .route(&format!("{}/{{method}}", config.http_api.handler_prefix), any(call))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api)
 }
 
@@ -112,7 +114,7 @@ async fn call(
     Path(method): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
     if verb != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
@@ -120,12 +122,31 @@ async fn call(
     if !api.lets_in(&headers, query.as_deref().unwrap_or_default()) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
     match method.as_str() {
         "publish" => answer(&body, async |request| api.publish(request).await).await,
         "broadcast" => answer(&body, async |request| api.broadcast(request).await).await,
         "channels" => answer(&body, async |request| api.channels(request).await).await,
         "info" => answer(&body, async |request| api.info(request)).await,
         _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Reads a body, of a bounded length and in a bounded time.
+async fn read(body: Body) -> Result<Bytes, Response> {
+    match timeout(BODY_TIMEOUT, to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let text = "the body is over 16 MiB, or broke off: send it in smaller parts\n";
+            Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
+        }
+        Err(_) => {
+            let text = "the body did not come within 30 s: send it at once\n";
+            Err((StatusCode::REQUEST_TIMEOUT, text).into_response())
+        }
     }
 }
 

@@ -141,6 +141,9 @@ impl Hub {
         let connection = &mut self.connections[slot as usize];
         connection.transport = upgrade.transport;
         connection.phase = Phase::Open;
+        if connection.flags.shutting_down() {
+            return self.disconnect(slot, Disconnect::SHUTDOWN);
+        }
         self.set_deadline(slot, self.settings.stale_close_delay);
         match (upgrade.transport, &upgrade.connect) {
             (Transport::Echo, _) => self.wheel.clear(slot),
@@ -242,7 +245,7 @@ impl Hub {
         let mut commands = Commands::new(frame);
         let (mut done, mut count) = (0, 0);
         let stop = loop {
-            if count == COMMANDS_MAX {
+            if count == COMMANDS_MAX || self.turn.is_full() {
                 break Some(Stop::Turn);
             }
             let result = match commands.next() {

@@ -325,7 +325,7 @@ impl Hub {
 
     /// Whether publications may still be taken in.
     pub fn takes_deliveries(&self) -> bool {
-        self.locals.backlog() <= self.settings.backlog_bytes
+        self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
     }
 
     /// Tells homes which channels nobody here wants any more, as far as there is room.

@@ -45,6 +45,8 @@ pub(super) fn run(starts: Vec<Start>, bell: OwnedFd) -> Result<()> {
     }
     lanes[0].ring.watch_doorbell(bell);
     loop {
+        // Before the last look: what rings behind it ends the wait.
+        lanes[0].ring.arm_doorbell();
         let mut worked = false;
         for lane in &mut lanes {
             if !lane.obey()? {

@@ -218,6 +218,7 @@ impl Shard {
 
     fn run(&mut self, inbox: &Receiver<Job>) -> Result<()> {
         loop {
+            self.ring.arm_doorbell();
             match inbox.try_recv() {
                 Ok(job) => {
                     let sent = self.carry_out(&job);
