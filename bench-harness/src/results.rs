@@ -350,7 +350,7 @@ mod tests {
         let text = report(root.path()).unwrap();
         for part in [
             "**fanout**: one to many\n\n| target | CPU a delivery |\n|---|--:|\n",
-            "| other | 1.00 us; 0.500x |\n| dead | - |\n\n- dead: ended with 1\n",
+            "| other | 1 us; 0.500x |\n| dead | - |\n\n- dead: ended with 1\n",
         ] {
             assert!(text.contains(part), "{part} not in\n{text}");
         }
