@@ -40,7 +40,8 @@ pub(super) fn add(bench: &mut Bench, tables: &Tables) {
         let row = Row::new(what, better.len() as f64, "count").at_most(0.0);
         let whose =
             if better.is_empty() { String::new() } else { format!("{}; ", better.join(", ")) };
-        bench.row(row.note(format!("{whose}better in every pair; the limit is no peer")));
+        bench
+            .row(row.note(format!("{whose}counted if better in every pair; the limit is no peer")));
     }
 }
 
