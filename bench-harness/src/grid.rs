@@ -186,14 +186,15 @@ impl Grid {
         };
         let mut text = spread.text(&column.unit);
         let first = &self.lines[0].target;
-        if column.better != Better::Neither && line.target != *first {
-            if let Some(ratio) = Spread::of(self.ratios(first, &line.target, &column.name)) {
-                let told = match ratio.is_no_difference() {
-                    true => "no difference".to_owned(),
-                    false => value(ratio.median, "ratio"),
-                };
-                let _ = write!(text, "; {told}");
-            }
+        if column.better != Better::Neither
+            && line.target != *first
+            && let Some(ratio) = Spread::of(self.ratios(first, &line.target, &column.name))
+        {
+            let told = match ratio.is_no_difference() {
+                true => "no difference".to_owned(),
+                false => value(ratio.median, "ratio"),
+            };
+            let _ = write!(text, "; {told}");
         }
         text
     }

@@ -61,10 +61,6 @@ fn listen(port: u16) -> Result<TcpListener> {
 
 async fn run(options: &Options) -> Result<()> {
     let topics = Arc::new(Topics::default());
-    let publish = |State(topics): State<Arc<Topics>>, Path(topic): Path<String>, body: String| async move {
-        topics.publish(&topic, body);
-        "ok"
-    };
     let router = Router::new().route("/publish/{topic}", post(publish)).with_state(topics.clone());
     let publishers = listen(options.publish_port)?;
     let sockets = listen(options.port)?;
@@ -73,6 +69,15 @@ async fn run(options: &Options) -> Result<()> {
         let (stream, _) = sockets.accept().await.context("cannot accept")?;
         tokio::spawn(connection(stream, topics.clone()));
     }
+}
+
+async fn publish(
+    State(topics): State<Arc<Topics>>,
+    Path(topic): Path<String>,
+    body: String,
+) -> &'static str {
+    topics.publish(&topic, body);
+    "ok"
 }
 
 async fn connection(stream: TcpStream, topics: Arc<Topics>) -> Result<()> {

@@ -32,8 +32,12 @@ impl Adapter for Plain {
 
     fn about(&self) -> &'static str {
         match self {
-            Plain::Monoio => "plain broadcast on monoio, tasks a connection, published to by HTTP",
-            Plain::Tokio => "plain broadcast on tokio-tungstenite, a task a connection, by HTTP",
+            Plain::Monoio => {
+                "plain broadcast on monoio, two tasks a connection, published to by HTTP"
+            }
+            Plain::Tokio => {
+                "plain broadcast on tokio-tungstenite with its defaults, published to by HTTP"
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use tempfile::TempDir;
 
@@ -75,6 +75,16 @@ impl Peer {
             bail!("{} ended with {status}{}", self.adapter.name(), self.tail());
         }
         Ok(())
+    }
+
+    /// Why something failed: if the target has ended, that it has, and how.
+    pub fn cause(&mut self, error: Error) -> Error {
+        // Its sockets are closed a little before it has ended.
+        std::thread::sleep(BREATH);
+        match self.alive() {
+            Ok(()) => error,
+            Err(death) => anyhow!("{death:#}; then: {error:#}"),
+        }
     }
 
     /// The end of what it wrote.

@@ -81,6 +81,7 @@ fn server(
     )?;
     let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense: &dense };
     let measured = turn.all(scenarios, &empty, kernel);
+    let measured = measured.map_err(|error| peer.cause(error));
     // The server first: it is the one whose sockets wait out their time.
     let stopped = peer.stop();
     let closed = dense.stop();

@@ -306,9 +306,9 @@ fn turns(
         eprintln!("round {}, {stage:?}, {name}", round + 1);
         tables.turn(name, round);
         if let Err(error) = measure::stage(bench, tables, (*target, stage), &scenarios, plan) {
-            let told = format!("{name} failed in round {}: {error:#}", round + 1);
-            tables.fail(name, told.clone());
-            bench.fault(told);
+            let told = format!("failed in round {}: {error:#}", round + 1);
+            bench.fault(format!("{name} {told}"));
+            tables.fail(name, told);
         }
     }
     Ok(())

@@ -40,7 +40,8 @@ pub(super) fn add(bench: &mut Bench, tables: &Tables) {
         let row = Row::new(what, better.len() as f64, "count").at_most(0.0);
         let whose =
             if better.is_empty() { String::new() } else { format!("{}; ", better.join(", ")) };
-        bench.row(row.note(format!("{whose}better in every pair; the limit is no peer")));
+        bench
+            .row(row.note(format!("{whose}counted if better in every pair; the limit is no peer")));
     }
 }
 
@@ -48,9 +49,11 @@ fn ratio(grid: &Grid, quantity: &str, target: &str) -> Option<Row> {
     let spread = Spread::of(grid.ratios("drumline", target, quantity))?;
     let what = format!("{}, {quantity}: drumline against {target}", grid.name);
     let unsure = if spread.is_no_difference() { "; no difference" } else { "" };
-    let note = format!(
-        "median of {} pairs, {:.3} to {:.3}{unsure}",
-        spread.count, spread.low, spread.high
-    );
+    let note = match spread.count {
+        1 => "one pair: the spread is unknown".to_owned(),
+        count => {
+            format!("median of {count} pairs, {:.3} to {:.3}{unsure}", spread.low, spread.high)
+        }
+    };
     Some(Row::new(what, spread.median, "ratio").note(note))
 }
