@@ -17,8 +17,9 @@ use super::{Api, Load, Message, Published};
 use crate::clock::RunClock;
 
 const READ_BYTES: usize = 4096;
-/// How long the answer to a flush is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer to a flush is waited for: a server that delivers before it reads on gives it
+/// only behind the last delivery of a burst.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a publisher says.
 pub trait Feed: Debug + Send + Sync {
