@@ -44,8 +44,9 @@ pub fn banner(facts: &Banner) -> String {
         Some(file) => line("configured", format!("by {file}")),
         None => line(
             "configured",
-            "by nothing: everybody may connect, subscribe and publish, and the key below is this\n\
-             \x20             run's; `drumline genconfig --config drumline.toml` begins a closed one"
+            "by no file: everybody may connect, subscribe and publish where no flag forbids it, and\n\
+             \x20             a key that was not given is this run's; `drumline genconfig --config\n\
+             \x20             drumline.toml` begins a closed one"
                 .to_owned(),
         ),
     }
@@ -106,7 +107,12 @@ fn holds(facts: &Banner) -> String {
         Some((bound, name, because)) if *bound < slots => {
             format!("{bound} connections, limited by {name}: {because}")
         }
-        _ => format!("{slots} connections, limited by the slots of the shards"),
+        _ => format!(
+            "{slots} connections, limited by {} rings of {} (RLIMIT_NOFILE caps one): more by\n\
+             \x20             --shards; `drumline check` says how many",
+            facts.slots.len(),
+            facts.slots.iter().max().unwrap_or(&0)
+        ),
     }
 }
 

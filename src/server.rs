@@ -100,11 +100,12 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         cause: format!("no runtime for the control plane: {error}"),
         cure: "raise the limit on threads and descriptors".into(),
     })?;
+    let lets_in = config.http_api.insecure || !config.http_api.key.is_empty();
     let facts = Banner {
         address,
         internal: control.internal_address(),
         websocket: config.websocket.handler_prefix.clone(),
-        api: (!config.http_api.disabled).then(|| config.http_api.handler_prefix.clone()),
+        api: (!config.http_api.disabled && lets_in).then(|| config.http_api.handler_prefix.clone()),
         key: if config.http_api.insecure { String::new() } else { config.http_api.key.clone() },
         page: config.page.enabled,
         processors: node.processors.clone(),

@@ -120,7 +120,8 @@ async fn call(
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
     if !api.lets_in(&headers, query.as_deref().unwrap_or_default()) {
-        return StatusCode::UNAUTHORIZED.into_response();
+        let text = "X-API-Key is missing or wrong: it is http_api.key of the configuration\n";
+        return (StatusCode::UNAUTHORIZED, text).into_response();
     }
     let body = match read(body).await {
         Ok(body) => body,
