@@ -19,19 +19,7 @@ use crate::wire;
 
 const READ_BYTES: usize = 4096;
 
-pub(super) async fn publish(load: Load, clock: RunClock) -> Result<Published> {
-    let load = Rc::new(load);
-    let tasks: Vec<_> = (0..load.publishers)
-        .map(|publisher| monoio::spawn(one(load.clone(), publisher, clock)))
-        .collect();
-    let mut sum = Published::new(&clock)?;
-    for task in tasks {
-        sum.merge(task.await?)?;
-    }
-    Ok(sum)
-}
-
-async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
+pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
     let mut published = Published::new(&clock)?;
     let Api::Http(post) = &load.api else { return Ok(published) };
     let mut client = Client::open(load.server).await?;

@@ -6,6 +6,7 @@
 //! publisher shows as latency and, beside it, as lateness.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
@@ -146,12 +147,29 @@ impl Load {
     pub fn start(self, clock: RunClock) -> Result<Running<Published>> {
         spawn("publishers", move || async move {
             match self.api {
-                Api::WebSocket => websocket::publish(self, clock).await,
-                Api::Http(_) => http::publish(self, clock).await,
-                Api::Stream(_) => stream::publish(self, clock).await,
+                Api::WebSocket => each(self, clock, websocket::one).await,
+                Api::Http(_) => each(self, clock, http::one).await,
+                Api::Stream(_) => each(self, clock, stream::one).await,
             }
         })
     }
+}
+
+/// Runs all publishers of a load at a time, each by `one`; what came of them together.
+async fn each<F: Future<Output = Result<Published>> + 'static>(
+    load: Load,
+    clock: RunClock,
+    one: impl Fn(Rc<Load>, u64, RunClock) -> F,
+) -> Result<Published> {
+    let load = Rc::new(load);
+    let tasks: Vec<_> = (0..load.publishers)
+        .map(|publisher| monoio::spawn(one(load.clone(), publisher, clock)))
+        .collect();
+    let mut sum = Published::new(&clock)?;
+    for task in tasks {
+        sum.merge(task.await?)?;
+    }
+    Ok(sum)
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

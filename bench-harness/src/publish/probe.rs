@@ -80,7 +80,7 @@ async fn run(load: Load, clock: RunClock) -> Result<Probed> {
             .collect();
         readers.push(monoio::spawn(read(receiver, expected, load.bytes, clock)));
     }
-    let published = websocket::publish(load, clock).await?;
+    let published = super::each(load, clock, websocket::one).await?;
     let mut recorder = Recorder::new(clock.started())?;
     for reader in readers {
         recorder.merge(reader.await?)?;

@@ -36,19 +36,7 @@ pub trait Feed: Debug + Send + Sync {
     fn flushed(&self, heard: &[u8]) -> Result<bool>;
 }
 
-pub(super) async fn publish(load: Load, clock: RunClock) -> Result<Published> {
-    let load = Rc::new(load);
-    let tasks: Vec<_> = (0..load.publishers)
-        .map(|publisher| monoio::spawn(one(load.clone(), publisher, clock)))
-        .collect();
-    let mut sum = Published::new(&clock)?;
-    for task in tasks {
-        sum.merge(task.await?)?;
-    }
-    Ok(sum)
-}
-
-async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
+pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
     let mut published = Published::new(&clock)?;
     let Api::Stream(feed) = load.api else { return Ok(published) };
     let mut messages = load.of(publisher).peekable();

@@ -27,19 +27,7 @@ struct Replies {
     refusal: Option<String>,
 }
 
-pub(super) async fn publish(load: Load, clock: RunClock) -> Result<Published> {
-    let load = Rc::new(load);
-    let tasks: Vec<_> = (0..load.publishers)
-        .map(|publisher| monoio::spawn(one(load.clone(), publisher, clock)))
-        .collect();
-    let mut sum = Published::new(&clock)?;
-    for task in tasks {
-        sum.merge(task.await?)?;
-    }
-    Ok(sum)
-}
-
-async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
+pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
     let mut published = Published::new(&clock)?;
     let mut messages = load.of(publisher).peekable();
     if messages.peek().is_none() {
