@@ -2,6 +2,8 @@
 //!
 //! Owns the rules as data. Never asks anybody. The invariant: what no rule allows is refused.
 
+use std::hint::black_box;
+
 /// Rules of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -55,6 +57,31 @@ impl Rules {
     }
 }
 
+/// Who may use the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The key to give; empty: nobody has it.
+    pub key: String,
+    /// Whether everybody may without a key.
+    pub insecure: bool,
+}
+
+impl ApiKey {
+    /// Whether a request that gives this key may go on.
+    pub fn opens_for(&self, given: Option<&str>) -> bool {
+        let right =
+            |given: &str| !self.key.is_empty() && same(self.key.as_bytes(), given.as_bytes());
+        self.insecure || given.is_some_and(right)
+    }
+}
+
+/// Whether two texts are the same, in a time that tells nothing but their lengths.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let differences =
+        one.iter().zip(other).fold(0, |found, (one, other)| black_box(found | (one ^ other)));
+    one.len() == other.len() && differences == 0
+}
+
 /// Whether `text` matches `glob`, in which `*` stands for any run of characters.
 pub fn glob_matches(glob: &str, text: &str) -> bool {
     let Some((first, rest)) = glob.split_once('*') else { return glob == text };
@@ -73,6 +100,17 @@ pub fn glob_matches(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_key_opens() {
+        let key = |key: &str, insecure| ApiKey { key: key.into(), insecure };
+        assert!(key("secret", false).opens_for(Some("secret")));
+        for given in [None, Some(""), Some("secre"), Some("secret!"), Some("Secret")] {
+            assert!(!key("secret", false).opens_for(given), "{given:?}");
+            assert!(!key("", false).opens_for(given), "{given:?}");
+            assert!(key("", true).opens_for(given), "{given:?}");
+        }
+    }
 
     #[test]
     fn globs() {

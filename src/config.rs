@@ -18,7 +18,7 @@ use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use serde::Serialize;
 
-use crate::auth::Rules;
+use crate::auth::{ApiKey, Rules};
 use crate::channels::home;
 use crate::history::Retention;
 use crate::http::Paths;
@@ -472,7 +472,19 @@ impl Config {
             websocket: self.websocket.handler_prefix.clone(),
             uni_websocket: if uni.enabled { &uni.handler_prefix } else { NO_PATH }.to_owned(),
             echo: self.engine.echo.then(|| "/echo".to_owned()),
+            publish: self.public_api().map(|prefix| format!("{prefix}/publish")),
         }
+    }
+
+    /// Who may use the API.
+    pub fn api_key(&self) -> ApiKey {
+        ApiKey { key: self.http_api.key.clone(), insecure: self.http_api.insecure }
+    }
+
+    /// Path of the API where the public port has it.
+    fn public_api(&self) -> Option<&str> {
+        let here = !self.http_api.disabled && self.http_server.internal_port == 0;
+        here.then_some(&self.http_api.handler_prefix)
     }
 
     /// The settings of a shard with `slots` connections.
@@ -482,6 +494,7 @@ impl Config {
         let keeps = options.history_size > 0 && options.history_ttl > Span::seconds(0);
         hub::Settings {
             rules: self.rules(),
+            api: self.api_key(),
             paths: self.paths(),
             homes: home::Settings {
                 retention: keeps.then(|| Retention {

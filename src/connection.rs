@@ -22,6 +22,10 @@ pub enum Phase {
     Reserved,
     /// The request head is arriving.
     Head,
+    /// A call of the API waits for the answer of its channel's home.
+    Asking,
+    /// A call of the API was answered; the next request may come.
+    KeptAlive,
     /// Switched to its transport; the connect command has not come.
     Open,
     /// The connect command was answered.
@@ -124,7 +128,12 @@ impl Connection {
 
     /// Whether output may still be added.
     pub fn takes_output(&self) -> bool {
-        matches!(self.phase, Phase::Head | Phase::Open | Phase::Connected)
+        self.is_plain_http() || matches!(self.phase, Phase::Open | Phase::Connected)
+    }
+
+    /// Whether it still speaks HTTP: what it is sent is responses, not frames.
+    pub fn is_plain_http(&self) -> bool {
+        matches!(self.phase, Phase::Head | Phase::Asking | Phase::KeptAlive)
     }
 }
 

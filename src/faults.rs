@@ -14,6 +14,8 @@ pub enum Planted {
     ReleasedWhilePending,
     /// An answer joins whoever has its place now.
     StaleAnswerJoins,
+    /// A call is served while the answer before it is still to be sent.
+    CallBeforeFlush,
 }
 
 #[cfg(feature = "planted-faults")]

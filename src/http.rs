@@ -1,9 +1,9 @@
-//! Request heads on the public port: which transport a request asks for, and whether the shard
-//! keeps the socket or hands it to the control plane.
+//! Requests on the public port: which transport a request asks for, and whether the shard keeps
+//! the socket or hands it to the control plane.
 //!
-//! Owns nothing; reads bytes and says what they are. Never parses a body. The invariant: a socket
-//! stays with the shard only for a complete, legal upgrade of a push path; whatever else is
-//! well-formed goes to the control plane untouched.
+//! Owns nothing; reads bytes and says what they are. Never looks into a body. The invariant: a
+//! socket stays with the shard only for a complete, legal upgrade of a push path or a plain call
+//! of the API's publish method; whatever else is well-formed goes to the control plane untouched.
 
 use tungstenite::handshake::derive_accept_key;
 
@@ -42,13 +42,25 @@ pub struct Upgrade {
     pub host: Option<String>,
 }
 
+/// A call of the API's publish method in its plain form: HTTP/1.1, kept alive, a body of known
+/// length and no key but in `X-API-Key`.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The key it gives.
+    pub key: Option<&'a str>,
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
 /// What the bytes so far are.
 #[derive(Debug)]
-pub enum Head {
+pub enum Head<'a> {
     /// Not all there yet.
     Partial,
     /// An upgrade for the shard; the head took this many bytes.
     Upgrade(Box<Upgrade>, usize),
+    /// A call for the shard; head and body took this many bytes.
+    Call(Call<'a>, usize),
     /// A request for the control plane.
     Control,
     /// Refused with this status.
@@ -80,7 +92,7 @@ impl Status {
             Status::Forbidden => {
                 ("403 Forbidden", "", "origin not allowed: see client.allowed_origins\n")
             }
-            Status::Timeout => ("408 Request Timeout", "", "request head took too long\n"),
+            Status::Timeout => ("408 Request Timeout", "", "request took too long\n"),
             Status::UpgradeRequired => (
                 "426 Upgrade Required",
                 "Sec-WebSocket-Version: 13\r\n",
@@ -113,6 +125,8 @@ pub struct Paths {
     pub uni_websocket: String,
     /// Of the echo test mode, where it is on.
     pub echo: Option<String>,
+    /// Of the API's publish method, where the public port has it.
+    pub publish: Option<String>,
 }
 
 impl Paths {
@@ -129,8 +143,8 @@ impl Paths {
     }
 }
 
-/// Reads a request head.
-pub fn parse(bytes: &[u8], paths: &Paths) -> Head {
+/// Reads a request head, and behind that of a call the body, of at most `body_max` bytes.
+pub fn parse<'a>(bytes: &'a [u8], paths: &Paths, body_max: usize) -> Head<'a> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let head_bytes = match request.parse(bytes) {
@@ -142,6 +156,9 @@ pub fn parse(bytes: &[u8], paths: &Paths) -> Head {
         Err(_) => return Head::Refused(Status::BadRequest),
     };
     let target = request.path.unwrap_or_default();
+    if paths.publish.as_deref() == Some(target) {
+        return call(bytes, head_bytes, body_max, &request);
+    }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let Some(transport) = paths.transport(path) else { return Head::Control };
     if !has_token(&request, "upgrade", "websocket") {
@@ -186,6 +203,38 @@ fn upgrade(
         origin: header(request, "origin").map(str::to_owned),
         host: header(request, "host").map(str::to_owned),
     })
+}
+
+/// A call, if it is a plain one.
+fn call<'a>(
+    bytes: &'a [u8],
+    head_bytes: usize,
+    body_max: usize,
+    request: &httparse::Request<'_, 'a>,
+) -> Head<'a> {
+    const NOT_PLAIN: [&str; 4] = ["transfer-encoding", "expect", "upgrade", "authorization"];
+    let named = |names: &[&str]| {
+        let found = |name: &str| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+        request.headers.iter().filter(|header| found(header.name)).count()
+    };
+    let length = header(request, "content-length")
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<usize>().ok());
+    let plain = request.method == Some("POST")
+        && request.version == Some(1)
+        && named(&NOT_PLAIN) == 0
+        && named(&["content-length"]) == 1
+        && named(&["x-api-key"]) <= 1
+        && !has_token(request, "connection", "close");
+    match length.filter(|length| plain && *length <= body_max) {
+        None => Head::Control,
+        Some(length) if bytes.len() - head_bytes < length => Head::Partial,
+        Some(length) => {
+            let end = head_bytes + length;
+            let key = header(request, "x-api-key");
+            Head::Call(Call { key, body: &bytes[head_bytes..end] }, end)
+        }
+    }
 }
 
 fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str> {
@@ -244,6 +293,19 @@ pub fn write_switching(accept: &str, subprotocol: Option<&str>, out: &mut Vec<u8
     out.extend_from_slice(b"\r\n\r\n");
 }
 
+/// Appends a kept-alive answer to a call; with `last` the connection is closed behind it. There is
+/// no `Date`: state has no clock.
+pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
+    if last {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(json.len().to_string().as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(json);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,7 +316,12 @@ mod tests {
             websocket: "/connection/websocket".into(),
             uni_websocket: "/connection/uni_websocket".into(),
             echo: None,
+            publish: Some("/api/publish".into()),
         }
+    }
+
+    fn parse<'a>(bytes: &'a [u8], paths: &Paths) -> Head<'a> {
+        super::parse(bytes, paths, 100)
     }
 
     const GOOD: &str = "GET /connection/websocket?cf_protocol=json HTTP/1.1\r\nHost: a\r\n\
@@ -291,12 +358,67 @@ mod tests {
 
     #[test]
     fn other_requests_go_to_the_control_plane() {
-        for request in ["GET / HTTP/1.1\r\n\r\n", "POST /api/publish HTTP/1.1\r\nHost: x\r\n\r\n{}"]
-        {
+        for request in ["GET / HTTP/1.1\r\n\r\n", "POST /api/info HTTP/1.1\r\nHost: x\r\n\r\n{}"] {
             assert!(matches!(parse(request.as_bytes(), &paths()), Head::Control));
         }
         let plain = GOOD.replace("Upgrade: WebSocket\r\n", "");
         assert!(matches!(parse(plain.as_bytes(), &paths()), Head::Control));
+    }
+
+    const CALL: &str = "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: secret\r\n\
+        Content-Length: 7\r\n\r\n{\"a\":1}";
+
+    #[test]
+    fn a_call_is_recognised_byte_by_byte() {
+        for cut in 0..CALL.len() {
+            assert!(matches!(parse(&CALL.as_bytes()[..cut], &paths()), Head::Partial), "{cut}");
+        }
+        let two = [CALL, CALL].concat();
+        let Head::Call(call, used) = parse(two.as_bytes(), &paths()) else { panic!() };
+        assert_eq!((call.key, call.body, used), (Some("secret"), &b"{\"a\":1}"[..], CALL.len()));
+    }
+
+    #[test]
+    fn a_call_that_is_not_plain_goes_to_the_control_plane() {
+        let check = |from: &str, to: &str| {
+            let request = CALL.replace(from, to);
+            assert!(matches!(parse(request.as_bytes(), &paths()), Head::Control), "{request}");
+        };
+        check("POST", "PUT");
+        check("HTTP/1.1", "HTTP/1.0");
+        check("/api/publish", "/api/publish?api_key=secret");
+        check("Content-Length: 7", "Transfer-Encoding: chunked");
+        check("Content-Length: 7", "Content-Length: 7\r\nTransfer-Encoding: chunked");
+        check("Content-Length: 7", "Content-Length: 7\r\nContent-Length: 7");
+        check("Content-Length: 7", "Content-Length: +7");
+        check("Content-Length: 7", "Content-Length: 99999999999999999999999");
+        check("Content-Length: 7", "Content-Length: 101");
+        check("Content-Length: 7", "Content-Length:");
+        check("Content-Length: 7\r\n", "");
+        check("Host: a", "Connection: keep-alive, close");
+        check("Host: a", "Expect: 100-continue");
+        check("Host: a", "Upgrade: h2c");
+        check("Host: a", "Authorization: apikey secret");
+        check("Host: a", "X-Api-Key: other");
+        let none = Paths { publish: None, ..paths() };
+        assert!(matches!(parse(CALL.as_bytes(), &none), Head::Control));
+    }
+
+    #[test]
+    fn an_answer_is_read_by_others() {
+        for last in [false, true] {
+            let mut bytes = Vec::new();
+            write_answer(b"{\"result\":{}}", last, &mut bytes);
+            let mut headers = [httparse::EMPTY_HEADER; 4];
+            let mut response = httparse::Response::new(&mut headers);
+            let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
+            assert_eq!((response.code, &bytes[used..]), (Some(200), &b"{\"result\":{}}"[..]));
+            let said = |name, value: &[u8]| {
+                response.headers.iter().any(|found| found.name == name && found.value == value)
+            };
+            assert!(said("Content-Length", b"13"));
+            assert_eq!(said("Connection", b"close"), last);
+        }
     }
 
     #[test]

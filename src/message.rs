@@ -71,8 +71,8 @@ pub enum Message {
     Publication(Publication),
     /// The answer to `Subscribe`.
     Subscribed(Box<Subscribed>),
-    /// The answer to `Publish` from the control plane.
-    Published(Published),
+    /// The answer to `Publish`, for who waits for one.
+    Published(Box<Published>),
     /// The answer to `Room`.
     Place(Place),
     /// The answer to `Survey`.
@@ -202,17 +202,48 @@ pub struct Publish {
     pub data: Box<[u8]>,
     /// Whether it stays out of the history.
     pub skip_history: bool,
-    /// Tag under which the control plane waits for the answer; 0 where nobody does.
-    pub tag: u64,
+    /// Who waits for the answer.
+    pub asker: Asker,
 }
 
-/// A home's answer to a publish of the control plane's.
-#[derive(Clone, Copy, Debug)]
+/// Who waits for a home's answer to a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Nobody.
+    Nobody,
+    /// The control plane, under this tag; it has kept room for the answer.
+    Control(u64),
+    /// A connection whose call of the API is to be answered.
+    Caller {
+        /// The shard of the connection.
+        shard: Endpoint,
+        /// The connection.
+        slot: u32,
+        /// The connection's life.
+        generation: u32,
+    },
+}
+
+impl Asker {
+    /// The shard that gets the answer, if one does.
+    pub fn shard(&self) -> Option<Endpoint> {
+        match self {
+            Asker::Caller { shard, .. } => Some(*shard),
+            Asker::Nobody | Asker::Control(_) => None,
+        }
+    }
+}
+
+/// A home's answer to a publish.
+#[derive(Debug)]
 pub struct Published {
     /// Of the request.
-    pub tag: u64,
+    pub asker: Asker,
     /// The publication's place; `None` where the channel keeps no history.
     pub position: Option<Position>,
+    /// The publication itself where the asker's shard has subscribers: both fit one place in its
+    /// inbox.
+    pub publication: Option<Publication>,
 }
 
 /// A shard leaves a channel.

@@ -91,6 +91,8 @@ counters! {
     connects: Total,
     /// Commands handled.
     commands: Total,
+    /// Calls of the API that a shard answered itself.
+    calls: Total,
     /// Error replies.
     errors: Total,
     /// Publications that came to their home here.

@@ -288,11 +288,7 @@ impl Shard {
     fn read(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
-        let reads = matches!(
-            connection.phase,
-            Phase::Head | Phase::Open | Phase::Connected | Phase::Closing
-        );
-        if !reads {
+        if !connection.takes_output() && connection.phase != Phase::Closing {
             return;
         }
         let later = connection.flags.receiving() || connection.flags.paused();
@@ -323,7 +319,7 @@ impl Shard {
             Some(libc::EAGAIN | libc::EINTR) => {}
             Some(libc::ENOBUFS) => return self.starved.push(slot),
             Some(_) => return self.hub.lost(slot),
-            None if completion.result == 0 => return self.hub.lost(slot),
+            None if completion.result == 0 => return self.hub.peer_ended(slot),
             None => {}
         }
         let flags = self.hub.connection(slot, generation).map(|found| found.flags);

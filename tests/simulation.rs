@@ -109,6 +109,7 @@ fn finds_what_is_planted_in_the_hub() {
         Planted::LeaverStays,
         Planted::ReleasedWhilePending,
         Planted::StaleAnswerJoins,
+        Planted::CallBeforeFlush,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

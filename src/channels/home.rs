@@ -236,6 +236,7 @@ impl Homes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Asker;
     use crate::message::Subscriber;
     use crate::publication::Encoding;
 
@@ -251,7 +252,7 @@ mod tests {
             hash: 7,
             data: b"1"[..].into(),
             skip_history: false,
-            tag: 0,
+            asker: Asker::Nobody,
         };
         homes.publish(&request, now).1
     }

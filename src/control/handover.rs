@@ -171,7 +171,7 @@ struct Back {
 /// Adds the paths of push transports to a router: upgrades there go back to a shard.
 pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>) -> Router {
     let back = Arc::new(Back { link: link.clone(), paths: config.paths(), rules: config.rules() });
-    let Paths { websocket, uni_websocket, echo } = &back.paths;
+    let Paths { websocket, uni_websocket, echo, .. } = &back.paths;
     let served = [Some(websocket), Some(uni_websocket), echo.as_ref()];
     let served: Vec<String> = served.into_iter().flatten().cloned().collect();
     served.iter().filter(|path| path.starts_with('/')).fold(router, |router, path| {
@@ -181,10 +181,10 @@ pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>) -> Rou
 }
 
 fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
-    let upgrade = match http::parse(&head_of(&request), &back.paths) {
+    let upgrade = match http::parse(&head_of(&request), &back.paths, 0) {
         Head::Upgrade(upgrade, _) => *upgrade,
         Head::Refused(status) => return refusal(status),
-        Head::Control | Head::Partial => {
+        Head::Control | Head::Partial | Head::Call(..) => {
             let text = "a WebSocket is served here: the request must ask for an upgrade\n";
             return (StatusCode::BAD_REQUEST, text).into_response();
         }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::bus::{Bus, Line};
 use crate::channels::Names;
 use crate::message::{
-    Endpoint, HandOver, Message, Post, Publish, Published, Rank, Survey, Surveyed,
+    Asker, Endpoint, HandOver, Message, Post, Publish, Published, Rank, Survey, Surveyed,
 };
 use crate::metrics::Metrics;
 
@@ -31,7 +31,7 @@ const BATCH: usize = 512;
 pub struct Busy;
 
 enum Answer {
-    Published(Published),
+    Published(Box<Published>),
     Surveyed(Box<Surveyed>),
 }
 
@@ -109,8 +109,10 @@ impl Link {
     ) -> Result<Pending, Busy> {
         let hash = self.names.hash(channel);
         let channel = channel.clone();
-        let message =
-            |tag| Message::Publish(Box::new(Publish { channel, hash, data, skip_history, tag }));
+        let message = |tag| {
+            let asker = Asker::Control(tag);
+            Message::Publish(Box::new(Publish { channel, hash, data, skip_history, asker }))
+        };
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
@@ -212,9 +214,10 @@ impl Link {
     fn handle(&self, message: Message, hand_over: &mut impl FnMut(HandOver)) {
         match message {
             Message::HandOver(socket) => hand_over(*socket),
-            Message::Published(published) => {
-                self.answer(published.tag, Answer::Published(published));
-            }
+            Message::Published(published) => match published.asker {
+                Asker::Control(tag) => self.answer(tag, Answer::Published(published)),
+                other => unreachable!("{other:?} does not wait here"),
+            },
             Message::Surveyed(surveyed) => self.answer(surveyed.tag, Answer::Surveyed(surveyed)),
             other => unreachable!("no shard sends this to the control plane: {other:?}"),
         }
@@ -239,7 +242,7 @@ impl Pending {
     /// What a home said to a publication.
     pub async fn published(self) -> Result<Published, Busy> {
         match self.answer().await? {
-            Answer::Published(published) => Ok(published),
+            Answer::Published(published) => Ok(*published),
             Answer::Surveyed(_) => Err(Busy),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::connection::{Hold, NONE, Phase};
 use crate::hub::inbound::Pause;
 use crate::hub::{Hub, encoding, json};
-use crate::message::{Post, Publish, Rank, Subscribe, Subscriber};
+use crate::message::{Asker, Post, Publish, Rank, Subscribe, Subscriber};
 use crate::protocol::json::{Command, ConnectRequest, Connected, PublishRequest, SubscribeRequest};
 use crate::protocol::{Disconnect, Epoch, Error, Position};
 
@@ -141,7 +141,7 @@ impl Hub {
     // ---- channels ------------------------------------------------------------------------
 
     /// Whether a name is one that a channel may have.
-    fn check_channel(&self, channel: &str) -> Result<(), Error> {
+    pub(super) fn check_channel(&self, channel: &str) -> Result<(), Error> {
         if channel.len() > self.settings.channel_bytes || !channel.is_ascii() {
             return Err(Error::BAD_REQUEST);
         }
@@ -152,7 +152,7 @@ impl Hub {
         Ok(())
     }
 
-    fn named(&self, hash: u64, channel: &str) -> Arc<str> {
+    pub(super) fn named(&self, hash: u64, channel: &str) -> Arc<str> {
         self.locals.name(hash, channel).unwrap_or_else(|| channel.into())
     }
 
@@ -276,7 +276,7 @@ impl Hub {
             hash,
             data: data.get().as_bytes().into(),
             skip_history: false,
-            tag: 0,
+            asker: Asker::Nobody,
         };
         if home == self.shard {
             self.publish_at_home(post, &request)?;

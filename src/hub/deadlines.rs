@@ -68,6 +68,7 @@ impl Hub {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Head if connection.flags.shutting_down() => self.end(slot),
+            Phase::KeptAlive => self.end(slot),
             Phase::Head => self.refuse(slot, Status::Timeout),
             Phase::Open | Phase::Connected if connection.flags.shutting_down() => {
                 self.disconnect(slot, Disconnect::SHUTDOWN);
@@ -78,6 +79,8 @@ impl Hub {
                 self.connections[slot as usize].flags.set_reset(true);
                 self.end(slot);
             }
+            // The answer ends it.
+            Phase::Asking => {}
             Phase::Reserved | Phase::Leaving | Phase::Ending => {}
         }
     }

@@ -85,11 +85,11 @@ impl Hub {
             }
             let rest = &mut input[used..];
             let step = match connection.phase {
-                Phase::Head => self.read_head(post, slot, rest),
+                Phase::Head | Phase::KeptAlive => self.read_head(post, slot, rest),
                 Phase::Open | Phase::Connected => self.read_frame(post, slot, rest, inbound),
                 Phase::Closing if connection.flags.lingering() => Some(rest.len()),
                 Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
-                Phase::Leaving => break,
+                Phase::Asking | Phase::Leaving => break,
                 Phase::Reserved | Phase::Ending => Some(rest.len()),
             };
             match step {
@@ -101,7 +101,10 @@ impl Hub {
     }
 
     fn read_head(&mut self, post: &mut impl Post, slot: u32, input: &[u8]) -> Option<usize> {
-        match http::parse(input, &self.settings.paths) {
+        if self.awaits_flush(slot) {
+            return None;
+        }
+        match http::parse(input, &self.settings.paths, self.settings.message_bytes) {
             Head::Partial => None,
             _ if self.connections[slot as usize].flags.refusing() => {
                 self.refuse(slot, Status::Unavailable);
@@ -112,16 +115,22 @@ impl Hub {
                 Some(input.len())
             }
             Head::Control => {
-                self.wheel.clear(slot);
-                self.connections[slot as usize].phase = Phase::Leaving;
-                self.wanted.hand_overs.push(slot);
+                self.hand_over(slot);
                 None
             }
+            Head::Call(call, used) => self.call(post, slot, &call).then_some(used),
             Head::Upgrade(upgrade, used) => {
                 self.upgrade(post, slot, &upgrade);
                 Some(used)
             }
         }
+    }
+
+    /// The control plane serves the request, and every later one of the connection.
+    pub(super) fn hand_over(&mut self, slot: u32) {
+        self.wheel.clear(slot);
+        self.connections[slot as usize].phase = Phase::Leaving;
+        self.wanted.hand_overs.push(slot);
     }
 
     fn upgrade(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
@@ -225,7 +234,7 @@ impl Hub {
     }
 
     /// Ends a connection as soon as nothing is left to be sent on it.
-    fn end_when_flushed(&mut self, slot: u32) {
+    pub(super) fn end_when_flushed(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         connection.flags.set_end_when_flushed(true);
         if connection.turn == NONE && connection.outbox == NONE {

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use crate::auth::glob_matches;
-use crate::connection::NONE;
 use crate::hub::commands::NoRoom;
 use crate::hub::{Hub, json};
 use crate::message::{
-    Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed, Survey, Surveyed,
-    endpoints,
+    Asker, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed, Survey,
+    Surveyed, endpoints,
 };
 use crate::protocol::Position;
 use crate::protocol::json::Subscribed as Answer;
@@ -22,14 +21,17 @@ impl Hub {
             Message::Subscribed(answer) => self.subscribed(*answer),
             Message::Release(release) => self.homes.release(&release),
             Message::Survey(survey) => self.survey(post, &survey),
-            Message::Publish(request) => match self.publish_at_home(post, &request) {
-                Ok(position) if request.tag != 0 => {
-                    let published = Published { tag: request.tag, position };
-                    post.send(self.control, Message::Published(published));
+            Message::Published(published) => self.published(*published),
+            Message::Publish(request) => {
+                let asker = request.asker;
+                let Ok(position) = self.publish_at_home(post, &request) else {
+                    return Err(Message::Publish(request));
+                };
+                if let Asker::Control(_) = asker {
+                    let published = Published { asker, position, publication: None };
+                    post.send(self.control, Message::Published(Box::new(published)));
                 }
-                Ok(_) => {}
-                Err(NoRoom) => return Err(Message::Publish(request)),
-            },
+            }
             Message::Subscribe(request) => {
                 let shard = request.subscriber.shard;
                 if !post.reserve(shard, Rank::Delivery) {
@@ -44,14 +46,13 @@ impl Hub {
             | Message::Room(_)
             | Message::Place(_)
             | Message::Vacate(_)
-            | Message::Published(_)
             | Message::Surveyed(_) => unreachable!("the shard and the control plane keep these"),
         }
         Ok(())
     }
 
-    /// Gives a publication its offset and sends it to every interested shard, or does nothing at
-    /// all where one of them has no room.
+    /// Gives a publication its offset and sends it to every interested shard, and the answer to a
+    /// caller's, or does nothing at all where one of them has no room.
     pub(super) fn publish_at_home(
         &mut self,
         post: &mut impl Post,
@@ -63,7 +64,8 @@ impl Hub {
             self.awaits_backlog = true;
             return Err(NoRoom);
         }
-        let others = interested & !own;
+        let caller = request.asker.shard();
+        let others = (interested | caller.map_or(0, |shard| 1 << shard)) & !own;
         for shard in endpoints(others) {
             if !post.reserve(shard, Rank::Delivery) {
                 let reserved = others & ((1 << shard) - 1);
@@ -74,7 +76,15 @@ impl Hub {
         self.metrics.publications.add(1);
         let (publication, position) = self.homes.publish(request, self.now);
         for shard in endpoints(others) {
-            post.send(shard, Message::Publication(publication.clone()));
+            let wanted = interested & (1 << shard) != 0;
+            let message = if caller == Some(shard) {
+                let publication = wanted.then(|| publication.clone());
+                let asker = request.asker;
+                Message::Published(Box::new(Published { asker, position, publication }))
+            } else {
+                Message::Publication(publication.clone())
+            };
+            post.send(shard, message);
         }
         if interested & own != 0 {
             self.locals.append(&publication);
@@ -112,10 +122,7 @@ impl Hub {
             return;
         }
         // A connection that waits for this answer goes on behind it.
-        if connection.flags.paused() && !connection.flags.queued() && connection.inbound != NONE {
-            connection.flags.set_queued(true);
-            self.ready.push(slot);
-        }
+        self.go_on_later(slot);
         let command = answer.subscriber.command;
         self.write_json(slot, |out| json::write_subscribed(command, &answer.result(), out));
     }

@@ -7,6 +7,7 @@
 //! is written to one that no longer takes output; whatever finds no room on the bus is left
 //! where it was.
 
+mod calls;
 mod commands;
 mod deadlines;
 mod inbound;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::auth::Rules;
+use crate::auth::{ApiKey, Rules};
 use crate::channels::home::{self, Homes};
 use crate::channels::local::{Delivery, Locals};
 use crate::channels::{Names, local};
@@ -48,6 +49,8 @@ const REFUSAL_TIME: u64 = 1000;
 pub struct Settings {
     /// Who may do what.
     pub rules: Rules,
+    /// Who may use the API.
+    pub api: ApiKey,
     /// Paths of the transports.
     pub paths: Paths,
     /// What homes keep.
@@ -483,6 +486,8 @@ impl Hub {
         self.drop_outbox(slot);
         if self.connections[slot as usize].flags.end_when_flushed() {
             self.end(slot);
+        } else if self.connections[slot as usize].phase == Phase::KeptAlive {
+            self.go_on_later(slot);
         }
     }
 
@@ -557,7 +562,13 @@ mod tests {
             home::Settings { retention, recovery_limit: 0, recovery_bytes: 0, streams_max: 0 };
         let settings = Settings {
             rules: Rules { insecure: true, ..Rules::default() },
-            paths: Paths { websocket: "/w".into(), uni_websocket: "/u".into(), echo: None },
+            api: ApiKey { key: "k".into(), insecure: false },
+            paths: Paths {
+                websocket: "/w".into(),
+                uni_websocket: "/u".into(),
+                echo: None,
+                publish: Some("/p".into()),
+            },
             homes,
             slots: 4,
             message_bytes: 1 << 16,

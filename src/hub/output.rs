@@ -61,6 +61,9 @@ impl Hub {
         if !self.connections[slot as usize].takes_output() {
             return;
         }
+        if self.connections[slot as usize].is_plain_http() {
+            return self.end(slot);
+        }
         let mut close = Vec::new();
         let Disconnect { code, reason } = Disconnect::SLOW;
         frame::write_close(Some(code), reason, &mut close);
@@ -90,7 +93,7 @@ impl Hub {
         if !connection.takes_output() {
             return;
         }
-        if connection.phase == Phase::Head {
+        if connection.is_plain_http() {
             return self.end(slot);
         }
         let Disconnect { code, reason } = disconnect;
@@ -149,9 +152,20 @@ impl Hub {
         self.wanted.ends.push(slot);
     }
 
+    /// The peer sends nothing more. One that called the API may still be waiting for its answer.
+    pub fn peer_ended(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        if connection.phase == Phase::KeptAlive {
+            self.end_when_flushed(slot);
+        } else {
+            self.lost(slot);
+        }
+    }
+
     /// The peer went away without closing.
     pub fn lost(&mut self, slot: u32) {
-        if self.connections[slot as usize].takes_output() {
+        let connection = &self.connections[slot as usize];
+        if connection.takes_output() && connection.phase != Phase::KeptAlive {
             self.metrics.lost.add(1);
         }
         self.end(slot);

@@ -50,6 +50,21 @@ pub struct Command<'a> {
     pub ping: Option<Ignored>,
 }
 
+/// The body of the API's publish method as backends mostly send it; another one does not parse.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainPublish<'a> {
+    /// The channel.
+    #[serde(borrow)]
+    pub channel: Cow<'a, str>,
+    /// JSON text.
+    #[serde(borrow)]
+    pub data: &'a RawValue,
+    /// Whether it stays out of the history.
+    #[serde(default)]
+    pub skip_history: bool,
+}
+
 /// An object of which nothing is read.
 #[derive(Debug, Deserialize)]
 pub struct Ignored {}
@@ -297,6 +312,20 @@ fn write_subscribe_result(subscribed: &Subscribed<'_>, out: &mut Vec<u8>) {
 /// Appends a reply whose result is empty: `{"id":4,"unsubscribe":{}}`.
 pub fn write_empty(id: u32, key: &str, out: &mut Vec<u8>) {
     write_result(id, key, out, |out| out.extend_from_slice(b"{}"));
+}
+
+/// Appends the API's answer to a publish: `{"result":{"offset":7,"epoch":"abcdefgh"}}`, empty
+/// inside where the channel keeps no history.
+pub fn write_published(position: Option<Position>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"result\":{");
+    if let Some(position) = position {
+        out.extend_from_slice(b"\"offset\":");
+        write_number(position.offset, out);
+        out.extend_from_slice(b",\"epoch\":\"");
+        out.extend_from_slice(position.epoch.as_str().as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"}}");
 }
 
 /// Appends an error reply.

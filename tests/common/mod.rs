@@ -51,6 +51,9 @@ pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The key of the API where the public port has it.
+pub const API_KEY: &str = "secret";
+
 /// A running server.
 pub struct Server {
     child: Child,
@@ -61,6 +64,18 @@ pub struct Server {
 impl Server {
     /// Insecure, two small shards, and the flags given.
     pub fn start(flags: &[&str]) -> Server {
+        Server::with(&Server::small(flags))
+    }
+
+    /// The same, with everything on the one public port and [`API_KEY`] as the key of its API.
+    pub fn on_one_port(flags: &[&str]) -> Server {
+        let mut all = Server::small(flags);
+        all.extend(["--http_api.key", API_KEY]);
+        let port = free_port();
+        Server::spawn(&all, port, port)
+    }
+
+    fn small<'a>(flags: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["--client.insecure", "--uni_websocket.enabled"];
         if !flags.contains(&"--shards") {
             all.extend(["--shards", "2"]);
@@ -69,16 +84,21 @@ impl Server {
             all.extend(["--engine.slots_per_shard", "500"]);
         }
         all.extend(flags);
-        Server::with(&all)
+        all
     }
 
     /// The flags given and no others, except for the ports.
     pub fn with(flags: &[&str]) -> Server {
-        let (port, internal) = (free_port(), free_port());
+        Server::spawn(flags, free_port(), free_port())
+    }
+
+    /// The internal port may be the public one.
+    fn spawn(flags: &[&str], port: u16, internal: u16) -> Server {
+        let own = if internal == port { 0 } else { internal };
         let child = Command::new(binary())
             .arg("serve")
             .args(["--http_server.port", &port.to_string()])
-            .args(["--http_server.internal_port", &internal.to_string()])
+            .args(["--http_server.internal_port", &own.to_string()])
             .args(flags)
             .stdin(Stdio::null())
             .spawn()

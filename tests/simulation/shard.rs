@@ -140,11 +140,7 @@ impl Shard {
     fn read(&mut self, slot: u32, around: &mut Surroundings<'_>) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
-        let reads = matches!(
-            connection.phase,
-            Phase::Head | Phase::Open | Phase::Connected | Phase::Closing
-        );
-        if !reads {
+        if !connection.takes_output() && connection.phase != Phase::Closing {
             return;
         }
         let later = connection.flags.paused();
@@ -153,7 +149,7 @@ impl Shard {
         let socket = &mut around.clients[client].socket;
         let whole = socket.input.len();
         if whole == 0 && socket.ended {
-            return self.hub.lost(slot);
+            return self.hub.peer_ended(slot);
         }
         let cut = around.random.one_in(3) && whole > 0;
         let bytes = if cut { around.random.between(1, whole) } else { whole };

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use drumline::auth::Rules;
+use drumline::auth::{ApiKey, Rules};
 use drumline::channels::Names;
 use drumline::channels::home;
 use drumline::history::Retention;
@@ -58,7 +58,9 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             websocket: "/connection/websocket".into(),
             uni_websocket: "/connection/uni_websocket".into(),
             echo: None,
+            publish: Some("/api/publish".into()),
         },
+        api: ApiKey { key: "secret".into(), insecure: false },
         homes: home::Settings {
             retention: history.then_some(retention),
             recovery_limit: random.pick(&[3, 1000]),
@@ -196,6 +198,10 @@ impl World {
         let Some((slot, generation)) = self.shards[shard].accept(number) else { return };
         (client.shard, client.slot, client.generation) = (shard, slot, generation);
         client.manners.may_be_slow = self.may_be_slow;
+        if !uni && self.random.one_in(4) {
+            (client.backend, client.sent_connect) = (true, true);
+            return self.clients.push(client);
+        }
         if self.random.one_in(2) && !self.clients.is_empty() {
             let before = &self.clients[self.random.below(self.clients.len())].views;
             for (view, before) in client.views.iter_mut().zip(before) {
@@ -266,7 +272,7 @@ impl World {
             19 if self.random.one_in(4) => self.close(at),
             20 if self.random.one_in(4) => self.vanish(at),
             21 if self.random.one_in(8) => self.be_rude(at),
-            22 => {
+            22 if !self.clients[at].backend => {
                 let client = &mut self.clients[at];
                 client.send_frame(9, b"p", &mut self.random);
                 self.tell(at, Event::Readable);
@@ -283,6 +289,8 @@ impl World {
         }
         if !self.clients[at].sent_connect {
             self.connect(at);
+        } else if self.clients[at].backend {
+            self.call(at);
         } else if !self.clients[at].uni {
             let many = self.random.one_in(40);
             let count = if many { 100 } else { self.random.between(1, 4) };
@@ -291,6 +299,15 @@ impl World {
             self.clients[at].send_frame(1, text.as_bytes(), &mut self.random);
         }
         self.tell(at, Event::Readable);
+    }
+
+    /// Some calls, one behind the other.
+    fn call(&mut self, at: usize) {
+        for _ in 0..self.random.between(1, 4) {
+            let channel = self.random.below(self.channels);
+            let pad = self.random.pick(&[0, 10, 100]);
+            self.clients[at].call(channel, pad, &mut self.ledger, self.steps);
+        }
     }
 
     fn any_command(&mut self, at: usize) -> String {
@@ -328,7 +345,11 @@ impl World {
     fn close(&mut self, at: usize) {
         let client = &mut self.clients[at];
         if !std::mem::replace(&mut client.manners.said_close, true) {
-            client.send_frame(8, &1000u16.to_be_bytes(), &mut self.random);
+            if client.backend {
+                client.socket.ended = true;
+            } else {
+                client.send_frame(8, &1000u16.to_be_bytes(), &mut self.random);
+            }
             self.tell(at, Event::Readable);
         }
     }
@@ -350,7 +371,8 @@ impl World {
 
     fn be_rude(&mut self, at: usize) {
         let client = &mut self.clients[at];
-        if !client.uni && client.sent_connect && !client.manners.said_close {
+        let is_client = !client.uni && !client.backend;
+        if is_client && client.sent_connect && !client.manners.said_close {
             client.manners.rude = true;
             client.send_frame(1, b"{\"id\":9999,\"subscribe\":{}}", &mut self.random);
             self.tell(at, Event::Readable);

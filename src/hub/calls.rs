@@ -1,0 +1,147 @@
+//! Calls of the API that a shard answers itself: a plain publish, with no thread between the
+//! backend's socket and the channel's home.
+//!
+//! Whatever is not plain and right goes to the control plane with its bytes, which knows every
+//! other method and every refusal. A connection has one call at a time: the next request is read
+//! when the answer before it has been sent.
+
+use crate::connection::{NONE, Phase};
+use crate::faults::{Planted, planted};
+use crate::http::{self, Call};
+use crate::hub::commands::NoRoom;
+use crate::hub::inbound::Pause;
+use crate::hub::{Hub, json};
+use crate::message::{Asker, Message, Post, Publish, Published, Rank};
+use crate::protocol::Position;
+use crate::protocol::json::PlainPublish;
+
+/// Milliseconds that a connection may be idle between two requests.
+const KEEP_ALIVE: u64 = 75_000;
+
+/// How far a publish has come.
+enum Progress {
+    /// It can be answered.
+    Done(Option<Position>),
+    /// Its home has been asked for its place.
+    Asked,
+}
+
+impl Hub {
+    /// Whether an answer is still to be sent before the next request may be read; if so, the
+    /// connection goes on when it has been.
+    pub(super) fn awaits_flush(&mut self, slot: u32) -> bool {
+        let connection = &mut self.connections[slot as usize];
+        if planted(Planted::CallBeforeFlush) {
+            return false;
+        }
+        if connection.turn != NONE || self.turn.is_full() {
+            self.pause(slot, Pause::Ready);
+            true
+        } else if connection.outbox != NONE {
+            connection.flags.set_paused(true);
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Serves a call; returns whether its bytes are used up.
+    pub(super) fn call(&mut self, post: &mut impl Post, slot: u32, call: &Call<'_>) -> bool {
+        let Some(request) = self.plain_publish(call) else {
+            self.hand_over(slot);
+            return false;
+        };
+        match self.publish_for_caller(post, slot, &request) {
+            Ok(Progress::Done(position)) => self.answer_call(slot, position),
+            Ok(Progress::Asked) => {
+                let connection = &mut self.connections[slot as usize];
+                connection.phase = Phase::Asking;
+                connection.flags.set_paused(true);
+            }
+            Err(NoRoom) => {
+                self.pause(slot, Pause::Blocked);
+                return false;
+            }
+        }
+        self.metrics.calls.add(1);
+        true
+    }
+
+    /// What a call publishes, if nothing is to be said against it.
+    fn plain_publish<'a>(&self, call: &Call<'a>) -> Option<PlainPublish<'a>> {
+        if !self.settings.api.opens_for(call.key) {
+            return None;
+        }
+        let request: PlainPublish<'a> = serde_json::from_slice(call.body).ok()?;
+        let fits = request.data.get().len() <= self.settings.outbox_bytes;
+        let named = !request.channel.is_empty() && self.check_channel(&request.channel).is_ok();
+        (fits && named).then_some(request)
+    }
+
+    /// Brings a publication to its home. Its place is waited for only where there is one: without
+    /// history the answer says no more than that the publication is on its way.
+    fn publish_for_caller(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        request: &PlainPublish<'_>,
+    ) -> Result<Progress, NoRoom> {
+        let hash = self.names.hash(&request.channel);
+        let home = self.names.home(hash);
+        let waits = self.settings.homes.retention.is_some() && !request.skip_history;
+        if home != self.shard && !post.reserve(home, Rank::Request) {
+            return Err(NoRoom);
+        }
+        let generation = self.connections[slot as usize].generation;
+        let caller = Asker::Caller { shard: self.shard, slot, generation };
+        let publish = Publish {
+            channel: self.named(hash, &request.channel),
+            hash,
+            data: request.data.get().as_bytes().into(),
+            skip_history: request.skip_history,
+            asker: if waits && home != self.shard { caller } else { Asker::Nobody },
+        };
+        if home == self.shard {
+            return self.publish_at_home(post, &publish).map(Progress::Done);
+        }
+        post.send(home, Message::Publish(Box::new(publish)));
+        Ok(if waits { Progress::Asked } else { Progress::Done(None) })
+    }
+
+    fn answer_call(&mut self, slot: u32, position: Option<Position>) {
+        let mut json = std::mem::take(&mut self.json);
+        json.clear();
+        json::write_published(position, &mut json);
+        let connection = &mut self.connections[slot as usize];
+        let last = connection.flags.shutting_down();
+        connection.phase = Phase::KeptAlive;
+        connection.flags.set_end_when_flushed(last);
+        self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&json, last, out));
+        self.json = json;
+        self.set_deadline(slot, KEEP_ALIVE);
+    }
+
+    /// A home has answered a call, and so is the caller: it reads nothing and is sent nothing
+    /// until then, so that nothing ends it.
+    pub(super) fn published(&mut self, published: Published) {
+        if let Some(publication) = &published.publication {
+            self.locals.append(publication);
+        }
+        let Asker::Caller { slot, generation, .. } = published.asker else {
+            unreachable!("only callers wait on a shard: {published:?}")
+        };
+        let caller = self.connection(slot, generation).expect("a caller outlives its answer");
+        assert_eq!(caller.phase, Phase::Asking, "a caller waits for one answer");
+        self.answer_call(slot, published.position);
+        self.go_on_later(slot);
+    }
+
+    /// What a connection waited for has come: its input is looked at again.
+    pub(super) fn go_on_later(&mut self, slot: u32) {
+        let flags = &mut self.connections[slot as usize].flags;
+        if flags.paused() && !flags.queued() {
+            flags.set_queued(true);
+            self.ready.push(slot);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Calls of the API on the public port: what a shard answers itself, and what it leaves to the
+//! control plane.
+
+use crate::common::{API_KEY, Client, Server, WEBSOCKET, client_frame, upgrade_request};
+
+const HISTORY: [&str; 4] = [
+    "--channel.without_namespace.history_size",
+    "20000",
+    "--channel.without_namespace.history_ttl",
+    "600s",
+];
+
+fn call(channel: &str, data: &str) -> String {
+    let body = format!("{{\"channel\":\"{channel}\",\"data\":{data}}}");
+    format!(
+        "POST /api/publish HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The answer's head and body.
+fn answer(client: &mut Client) -> (String, String) {
+    let head = client.read_head();
+    let body = client.read_body(&head);
+    (head, body)
+}
+
+fn status_and_body(client: &mut Client) -> (String, String) {
+    let (head, body) = answer(client);
+    (head.split(' ').nth(1).unwrap_or_default().to_owned(), body)
+}
+
+#[test]
+fn a_publish_is_answered_and_heard() {
+    let server = Server::on_one_port(&[]);
+    let mut subscriber = Client::subscribed(&server, "news");
+    let mut backend = Client::dial(&server);
+    for n in 0..3 {
+        backend.send_raw(call("news", &format!("{{\"n\":{n}}}")).as_bytes());
+        let (head, body) = answer(&mut backend);
+        let expected = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+            Content-Length: 13\r\n\r\n";
+        assert_eq!((&*head, &*body), (expected, "{\"result\":{}}"));
+        let heard =
+            format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":{{\"n\":{n}}}}}}}}}");
+        assert_eq!(subscriber.text(), heard);
+    }
+    assert_eq!(server.metric("drumline_calls_total"), 3);
+    let lost = server.metric("drumline_lost_total");
+    drop(backend);
+    server.settle();
+    assert_eq!(server.metric("drumline_lost_total"), lost, "an idle backend may go");
+}
+
+#[test]
+fn calls_in_one_packet_are_answered_in_order_with_their_places() {
+    let server = Server::on_one_port(&HISTORY);
+    for channel in ["a", "b", "c", "d"] {
+        let mut subscriber = Client::connected(&server);
+        subscriber.ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"));
+        let mut backend = Client::dial(&server);
+        let packet: String = (1..=200).map(|n| call(channel, &n.to_string())).collect();
+        backend.send_raw(packet.as_bytes());
+        for n in 1..=200 {
+            let (status, body) = status_and_body(&mut backend);
+            assert_eq!(status, "200");
+            let start = format!("{{\"result\":{{\"offset\":{n},\"epoch\":\"");
+            assert!(body.starts_with(&start), "{body}");
+            let heard = subscriber.text();
+            assert!(heard.contains(&format!("\"data\":{n},\"offset\":{n}}}")), "{heard}");
+        }
+    }
+    assert_eq!(server.metric("drumline_calls_total"), 800);
+}
+
+#[test]
+fn a_call_may_come_byte_by_byte() {
+    let server = Server::on_one_port(&[]);
+    let mut backend = Client::dial(&server);
+    for _ in 0..2 {
+        for byte in call("news", "[1,2]").as_bytes() {
+            backend.send_raw(std::slice::from_ref(byte));
+        }
+        assert_eq!(status_and_body(&mut backend), ("200".into(), "{\"result\":{}}".into()));
+    }
+    assert_eq!(server.metric("drumline_calls_total"), 2);
+}
+
+#[test]
+fn what_a_shard_does_not_answer_the_control_plane_does() {
+    let server = Server::on_one_port(&[]);
+    let good = call("news", "1");
+    let wrong_key = good.replace(API_KEY, "wrong!");
+    let large = call("news", &format!("\"{}\"", "x".repeat(200_000)));
+    let bad = "{\"error\":{\"code\":107,\"message\":\"bad request\"}}";
+    for (request, status, expected) in [
+        (&*wrong_key, "401", "X-API-Key is missing or wrong"),
+        (&*large, "200", "{\"result\":{}}"),
+        (&*call("", "1"), "200", bad),
+        (&*call("news", "{"), "400", "the body is no request"),
+        (&*call("a:b", "1"), "200", "{\"error\":{\"code\":102"),
+        (&*good.replace("\"data\":1", "\"b64=\":1"), "200", bad),
+        (&*good.replace("Host: test", "Authorization: apikey secret"), "200", "{\"result\":{}}"),
+    ] {
+        let mut backend = Client::dial(&server);
+        backend.send_raw(good.as_bytes());
+        assert_eq!(status_and_body(&mut backend).0, "200");
+        // In one packet: the first goes to the control plane and takes the rest along.
+        backend.send_raw(format!("{request}{good}").as_bytes());
+        let (found, body) = status_and_body(&mut backend);
+        assert!(found == status && body.starts_with(expected), "{found} {body}");
+        assert_eq!(status_and_body(&mut backend), ("200".into(), "{\"result\":{}}".into()));
+    }
+    assert_eq!(server.metric("drumline_calls_total"), 7);
+}
+
+#[test]
+fn a_connection_may_call_and_then_become_a_websocket() {
+    let server = Server::on_one_port(&HISTORY);
+    let mut client = Client::dial(&server);
+    let mut bytes = call("news", "1").into_bytes();
+    bytes.extend(upgrade_request(WEBSOCKET).into_bytes());
+    bytes.extend(client_frame(0x81, b"{\"id\":1,\"connect\":{}}"));
+    client.send_raw(&bytes);
+    assert_eq!(status_and_body(&mut client).0, "200");
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+}
+
+#[test]
+fn who_reads_no_answers_is_answered_when_it_does() {
+    let server = Server::on_one_port(&HISTORY);
+    let mut backend = Client::dial(&server);
+    let mut writer = backend.stream.try_clone().unwrap();
+    const CALLS: usize = 20_000;
+    let packet = call("news", "1").repeat(100);
+    let sent = std::thread::spawn(move || {
+        for _ in 0..CALLS / 100 {
+            std::io::Write::write_all(&mut writer, packet.as_bytes()).unwrap();
+        }
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for n in 1..=CALLS {
+        let (status, body) = status_and_body(&mut backend);
+        assert!(status == "200" && body.contains(&format!("\"offset\":{n},")), "{body}");
+    }
+    sent.join().unwrap();
+}
+
+#[test]
+fn who_has_sent_everything_still_gets_its_answer() {
+    let server = Server::on_one_port(&HISTORY);
+    let mut backend = Client::dial(&server);
+    backend.send_raw(call("news", "1").repeat(3).as_bytes());
+    backend.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    for _ in 0..3 {
+        assert_eq!(status_and_body(&mut backend).0, "200");
+    }
+    assert_eq!(backend.rest(), b"");
+}
+
+#[test]
+fn a_body_that_does_not_come_is_given_up() {
+    let server = Server::on_one_port(&[]);
+    let mut backend = Client::dial(&server);
+    let request = call("news", "1");
+    backend.send_raw(&request.as_bytes()[..request.len() - 1]);
+    let rest = String::from_utf8(backend.rest()).unwrap();
+    assert!(rest.starts_with("HTTP/1.1 408 "), "{rest}");
+}
+
+#[test]
+fn a_stop_ends_idle_backends_without_a_word() {
+    let mut server = Server::on_one_port(&["--shutdown.timeout", "1s"]);
+    let mut backend = Client::dial(&server);
+    backend.send_raw(call("news", "1").as_bytes());
+    assert_eq!(status_and_body(&mut backend).0, "200");
+    server.signal_stop();
+    assert_eq!(backend.rest(), b"");
+    assert!(server.wait().success());
+}
