@@ -12,7 +12,7 @@ use crate::protocol::Disconnect;
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;
 /// Deadlines looked at in one turn: what their sends take is about a millisecond.
-const DEADLINES: usize = 128;
+const DEADLINES: usize = 16;
 /// Shards of a node at most: their ticks are spread over one.
 const SHARDS_MAX: u64 = 64;
 
