@@ -388,6 +388,8 @@ impl Book {
                 self.closed = Some(code.unwrap_or(NO_CODE));
             }
             0x9 => {
+                self.tally.pings += 1;
+                self.tally.pongs += 1;
                 let start = self.text.len();
                 wire::client_frame(wire::PONG, payload, &mut self.text);
                 self.sends.push((slot, Send::Text(start..self.text.len())));
@@ -609,6 +611,20 @@ mod tests {
             book.lose(0, 3008, &counters);
             assert_eq!(counters.codes()[&3008], 1);
         }
+    }
+
+    #[test]
+    fn ping_frames_are_counted_and_answered() {
+        let counters = Counters::default();
+        let mut book = book(Mode::Subscribe(Channels::Distinct));
+        let mut bytes = HEAD.to_vec();
+        bytes.extend([0x89, 2, b'h', b'i']);
+        book.consume(0, 9, &bytes, 0, &mut None).unwrap().unwrap();
+        book.publish(&counters);
+        assert_eq!((counters.pings(), counters.pongs.load(Ordering::Relaxed)), (1, 1));
+        let mut pong = Vec::new();
+        wire::client_frame(wire::PONG, b"hi", &mut pong);
+        assert!(book.text.ends_with(&pong));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub struct Counters {
     pub delivered: AtomicU64,
     /// Deliveries that belong to no present phase, or carry no stamp.
     pub stray: AtomicU64,
-    /// Pings seen.
+    /// Pings seen, of the protocol or as frames.
     pub pings: AtomicU64,
     /// Pongs sent.
     pub pongs: AtomicU64,
@@ -164,6 +164,11 @@ impl Counters {
     /// Close codes of lost connections; 1006 is an end without a close frame.
     pub fn codes(&self) -> BTreeMap<u16, u64> {
         locked(&self.codes).clone()
+    }
+
+    /// Pings seen since the start.
+    pub fn pings(&self) -> u64 {
+        read(&self.pings)
     }
 
     /// Connections that were up and ended.

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::{Adapter, Launch, Place};
 use crate::dialect::{self, Dialect};
 use crate::publish::{Api, Post};
-use crate::server::{self, API_KEY, arguments};
+use crate::server::{self, API_KEY, PING_SECONDS, arguments};
 
 #[derive(Debug)]
 pub(super) struct Drumline;
@@ -30,6 +30,10 @@ impl Adapter for Drumline {
         Api::Http(Post::drumline(API_KEY))
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         let program = std::path::absolute(&place.server)?;
         ensure!(
@@ -41,7 +45,8 @@ impl Adapter for Drumline {
             program: program.clone(),
             port: place.port,
             shards: place.workers,
-            pong: false,
+            ping_seconds: place.ping_seconds.unwrap_or(PING_SECONDS),
+            pong: place.ping_seconds.is_some(),
             spread_seconds: 0,
             arguments: place.server_arguments.clone(),
         };

@@ -42,6 +42,11 @@ pub trait Adapter: Debug + Sync {
         false
     }
 
+    /// Whether it pings idle clients by itself when [`Place::ping_seconds`] asks for it.
+    fn pings(&self) -> bool {
+        false
+    }
+
     /// Writes what it needs into [`Place::dir`] and answers how to start it. All its processes are
     /// descendants of that one, and it runs in the foreground. An error says what is missing.
     fn launch(&self, place: &Place) -> Result<Launch>;
@@ -64,6 +69,9 @@ pub struct Place {
     pub publish_port: u16,
     /// Threads or processes that serve, where it can have more than one.
     pub workers: u32,
+    /// From one keep-alive ping to the next, in seconds, as near as the target's own steps allow;
+    /// `None`: as it likes.
+    pub ping_seconds: Option<u64>,
 }
 
 impl Place {

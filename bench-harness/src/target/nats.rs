@@ -102,11 +102,17 @@ impl Adapter for Nats {
         true
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         let program = place.made("nats/nats-server")?;
         let path = place.dir.join("nats.conf");
+        let pings = place.ping_seconds.map(|seconds| format!("ping_interval: \"{seconds}s\"\n"));
+        let pings = pings.unwrap_or_default();
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_connections: 100000\nmax_pending: 64MB\n\
+            "listen: \"127.0.0.1:{}\"\nmax_connections: 100000\nmax_pending: 64MB\n{pings}\
              websocket {{\n  listen: \"127.0.0.1:{}\"\n  no_tls: true\n  compression: false\n}}\n",
             place.publish_port, place.port
         );

@@ -38,6 +38,10 @@ impl Adapter for Nchan {
         Api::Http(Post::bare("/publish/{}"))
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         let program = installed(&["/usr/sbin/nginx"], "Debian's nginx")?;
         let modules = [
@@ -63,6 +67,8 @@ impl Adapter for Nchan {
 
 fn configuration(place: &Place, module: &str) -> String {
     let (dir, port, workers) = (place.dir.display(), place.port, place.workers);
+    // 0: none.
+    let ping_seconds = place.ping_seconds.unwrap_or(0);
     format!(
         "load_module {module};
 daemon off;
@@ -89,6 +95,7 @@ http {{
             nchan_subscriber websocket;
             nchan_channel_id $1;
             nchan_subscriber_timeout 0;
+            nchan_websocket_ping_interval {ping_seconds};
             nchan_subscriber_first_message newest;
         }}
         location ~ ^/publish/(.+)$ {{

@@ -35,8 +35,13 @@ impl Adapter for UWebSockets {
         Api::Http(Post::bare("/publish/{}"))
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
-        let arguments = vec![place.port.to_string(), place.workers.to_string()];
+        let mut arguments = vec![place.port.to_string(), place.workers.to_string()];
+        arguments.extend(place.ping_seconds.map(|seconds| seconds.to_string()));
         let program = place.made("uwebsockets/server")?;
         Ok(Launch { program, arguments, environment: Vec::new() })
     }

@@ -5,12 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::tables::Tables;
 use super::{
-    BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_UNHEARD, FIXED, KERNEL, LATE, LOST,
-    Numbers, P50, P99, P999, SPEED, Scenario, Stage, USER,
+    BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE, LOST,
+    Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
@@ -20,7 +20,7 @@ use crate::target::{Adapter, Peer, Place, Target};
 /// Without a delivery for so long, the missing ones are lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a ramp leaves to be done later is done after this.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Slab memory of a socket in TIME_WAIT, in bytes.
 const TIME_WAIT_BYTES: i64 = 256;
 /// The machine is quiet again when no more sockets than this are left over, and its slab memory
@@ -42,18 +42,26 @@ pub(super) fn stage(
     plan: &Numbers,
 ) -> Result<()> {
     match target {
+        Target::Server(adapter) if stage == Stage::Pinged && !adapter.pings() => unpinged(tables),
         Target::Server(adapter) => server(bench, tables, (adapter, stage), scenarios, plan),
+        Target::Limit if stage == Stage::Pinged => unpinged(tables),
         Target::Limit => limit(bench, tables, scenarios, plan),
     }
 }
 
+fn unpinged(tables: &mut Tables) -> Result<()> {
+    tables.remark(Scenario::Idle, &format!("{CPU_PINGS} does not apply: it pings nobody"));
+    Ok(())
+}
+
 /// What a part of a turn needs to know.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     bench: &'a mut Bench,
-    tables: &'a mut Tables,
-    plan: &'a Numbers,
-    peer: &'a mut Peer,
-    dense: &'a Dense,
+    pub(super) tables: &'a mut Tables,
+    pub(super) plan: &'a Numbers,
+    pub(super) peer: &'a mut Peer,
+    pub(super) dense: &'a Dense,
+    stage: Stage,
 }
 
 fn server(
@@ -65,7 +73,7 @@ fn server(
 ) -> Result<()> {
     settle(plan)?;
     let kernel = slab()?;
-    let place = place(bench, adapter, plan)?;
+    let place = place(bench, (adapter, stage), plan)?;
     let mut peer = Peer::start(adapter, place)?;
     let empty = peer.sample()?;
     let dense = Dense::start(
@@ -79,7 +87,7 @@ fn server(
         },
         bench.clock,
     )?;
-    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense: &dense };
+    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense: &dense, stage };
     let measured = turn.all(scenarios, &empty, kernel);
     let measured = measured.map_err(|error| peer.cause(error));
     // The server first: it is the one whose sockets wait out their time.
@@ -88,7 +96,11 @@ fn server(
     measured.and(stopped).and(closed)
 }
 
-fn place(bench: &mut Bench, adapter: &dyn Adapter, plan: &Numbers) -> Result<Place> {
+fn place(
+    bench: &mut Bench,
+    (adapter, stage): (&dyn Adapter, Stage),
+    plan: &Numbers,
+) -> Result<Place> {
     let port = bench.free_port()?;
     let publish_port = if adapter.has_publish_port() { bench.free_port()? } else { port };
     Ok(Place {
@@ -99,6 +111,7 @@ fn place(bench: &mut Bench, adapter: &dyn Adapter, plan: &Numbers) -> Result<Pla
         port,
         publish_port,
         workers: bench.shards,
+        ping_seconds: (stage == Stage::Pinged).then_some(PING_SECONDS),
     })
 }
 
@@ -113,6 +126,7 @@ impl Turn<'_> {
         self.standing("while connecting")?;
         for scenario in scenarios {
             match scenario {
+                Scenario::Idle if self.stage == Stage::Pinged => self.pings()?,
                 Scenario::Idle => self.idle(ramp, empty, kernel)?,
                 _ => self.loaded(*scenario)?,
             }
@@ -126,21 +140,6 @@ impl Turn<'_> {
         let lost = self.dense.counters().lost();
         let codes = self.dense.counters().codes();
         ensure!(lost == 0, "{lost} connections lost {when}, by close code: {codes:?}");
-        Ok(())
-    }
-
-    fn idle(&mut self, ramp: Ramp, empty: &ProcessSample, kernel: i64) -> Result<()> {
-        std::thread::sleep(SETTLE);
-        let used = self.peer.sample()?.since(empty)?;
-        let user = used.pss.context("/proc/PID/smaps_rollup may not be read: run as root")?;
-        let fixed = empty.pss.unwrap_or(empty.rss_anon) as f64;
-        let values = [
-            (USER, per_connection(user, ramp.up)?),
-            (KERNEL, per_connection(slab()? - kernel, ramp.up)?),
-            (CONNECTS, connects(ramp)),
-            (FIXED, fixed),
-        ];
-        values.into_iter().for_each(|(column, v)| self.tables.set(Scenario::Idle, column, v));
         Ok(())
     }
 
@@ -247,7 +246,7 @@ impl Turn<'_> {
         self.tables.remark(scenario, &told);
     }
 
-    fn set(&mut self, scenario: Scenario, column: &str, value: f64) {
+    pub(super) fn set(&mut self, scenario: Scenario, column: &str, value: f64) {
         self.tables.set(scenario, column, value);
     }
 }
@@ -300,7 +299,7 @@ fn limit(
 }
 
 /// Connections a second of a ramp.
-fn connects(ramp: Ramp) -> f64 {
+pub(super) fn connects(ramp: Ramp) -> f64 {
     ramp.up as f64 / ramp.took.as_secs_f64().max(1e-9)
 }
 
@@ -325,7 +324,7 @@ fn settle(plan: &Numbers) -> Result<()> {
 }
 
 /// Slab memory now, in bytes, without that of sockets of earlier turns that wait out their time.
-fn slab() -> Result<i64> {
+pub(super) fn slab() -> Result<i64> {
     let now = KernelSample::now()?;
     let waits = time_waits()? as i64;
     Ok((now.s_unreclaim + now.s_reclaimable) as i64 - waits * TIME_WAIT_BYTES)

@@ -17,6 +17,7 @@ use crate::publish::Api;
 use crate::rows::number;
 use crate::target::{ALL, Target};
 
+mod idle;
 mod measure;
 mod tables;
 mod verdicts;
@@ -34,6 +35,8 @@ const ROOMS_PER_SECOND: u64 = 50;
 const PUBLISHERS: u64 = 8;
 /// Publications of a burst.
 const BURST: u64 = 100;
+/// From one keep-alive ping to the next where pings are measured, in seconds.
+pub(super) const PING_SECONDS: u64 = 5;
 /// Descriptors that a target's process needs beside its connections.
 const SPARE: u64 = 1_000;
 
@@ -64,7 +67,7 @@ pub struct Options {
 /// What is measured, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// All on one channel and silent: memory, and how fast they came.
+    /// All on one channel and silent: memory, how fast they came, and what pings cost.
     Idle,
     /// One publication to all, again and again.
     Fanout,
@@ -81,6 +84,8 @@ pub enum Scenario {
 pub(super) enum Stage {
     /// All to one channel.
     Shared,
+    /// The same where the server pings.
+    Pinged,
     /// Rooms.
     Rooms,
     /// A channel each.
@@ -92,6 +97,8 @@ pub(super) const USER: &str = "user memory a connection";
 pub(super) const KERNEL: &str = "kernel memory a connection, both ends";
 pub(super) const FIXED: &str = "memory at no connections";
 pub(super) const CONNECTS: &str = "connects a second";
+pub(super) const CPU_PINGS: &str = "CPU of pings";
+pub(super) const PINGS: &str = "pings a connection";
 pub(super) const CPU: &str = "CPU a delivery";
 pub(super) const CPU_BOTH: &str = "CPU a publish and delivery";
 pub(super) const CPU_UNHEARD: &str = "CPU a publish nobody hears";
@@ -114,11 +121,12 @@ impl Scenario {
         }
     }
 
-    pub(super) fn stage(self) -> Stage {
+    pub(super) fn stages(self) -> &'static [Stage] {
         match self {
-            Scenario::Idle | Scenario::Fanout | Scenario::Burst => Stage::Shared,
-            Scenario::Rooms => Stage::Rooms,
-            Scenario::Unicast => Stage::Distinct,
+            Scenario::Idle => &[Stage::Shared, Stage::Pinged],
+            Scenario::Fanout | Scenario::Burst => &[Stage::Shared],
+            Scenario::Rooms => &[Stage::Rooms],
+            Scenario::Unicast => &[Stage::Distinct],
         }
     }
 
@@ -168,7 +176,12 @@ impl Scenario {
         let n = number(plan.connections as f64);
         let (rate, seconds) = (number(plan.rate as f64), plan.seconds);
         match self {
-            Scenario::Idle => format!("{n} connections subscribed to one channel, nothing sent"),
+            Scenario::Idle => format!(
+                "{n} connections subscribed to one channel, nothing sent; {CPU_PINGS}: of the \
+                 server for a ping and its answer, in a launch of its own that pings about every \
+                 {PING_SECONDS} s, all processor time of {} s divided by the pings that came",
+                idle::WINDOW.as_secs()
+            ),
             Scenario::Fanout => {
                 format!("one publication of {BYTES} bytes to {n} subscribers, 4 times a round")
             }
@@ -194,6 +207,8 @@ impl Scenario {
                 (KERNEL, "bytes", Less),
                 (CONNECTS, "count", More),
                 (FIXED, "bytes", Neither),
+                (CPU_PINGS, "ns", Less),
+                (PINGS, "count", Neither),
             ],
             Scenario::Fanout => {
                 &[(CPU, "ns", Less), (CLIENT_CPU, "ns", Neither), (LOST, "count", Neither)]
@@ -227,11 +242,11 @@ impl Scenario {
 }
 
 impl Stage {
-    const ALL: [Stage; 3] = [Stage::Shared, Stage::Rooms, Stage::Distinct];
+    const ALL: [Stage; 4] = [Stage::Shared, Stage::Pinged, Stage::Rooms, Stage::Distinct];
 
     pub(super) fn channels(self, connections: u64) -> Channels {
         match self {
-            Stage::Shared => all(),
+            Stage::Shared | Stage::Pinged => all(),
             Stage::Rooms => Channels::Rooms((connections / ROOM).max(1)),
             Stage::Distinct => Channels::Distinct,
         }
