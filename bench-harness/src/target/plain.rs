@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 
 use super::{Adapter, Launch, Place};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
 /// One of them.
@@ -17,8 +17,8 @@ pub(super) enum Plain {
 }
 
 impl Dialect for Plain {
-    fn path(&self, channel: &str) -> String {
-        format!("/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
     }
 }
 

@@ -6,15 +6,15 @@
 use anyhow::Result;
 
 use super::{Adapter, Launch, Place};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
 #[derive(Debug)]
 pub(super) struct UWebSockets;
 
 impl Dialect for UWebSockets {
-    fn path(&self, channel: &str) -> String {
-        format!("/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
     }
 }
 

@@ -6,15 +6,15 @@
 use anyhow::Result;
 
 use super::{Adapter, Launch, Place, installed};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
 #[derive(Debug)]
 pub(super) struct Ws;
 
 impl Dialect for Ws {
-    fn path(&self, channel: &str) -> String {
-        format!("/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
     }
 }
 

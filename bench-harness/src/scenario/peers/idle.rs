@@ -1,7 +1,7 @@
 //! Connections that are silent: what they hold, and what keeping them alive costs.
 //!
-//! Owns the numbers of `idle`. Never publishes. Invariant: pings are those that the client has seen,
-//! whatever the target was asked for.
+//! Owns the numbers of `idle`. Never publishes. Invariant: pings are those that the client has
+//! seen, whatever the target was asked for.
 
 use std::time::Duration;
 

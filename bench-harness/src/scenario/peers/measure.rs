@@ -10,15 +10,17 @@ use anyhow::{Result, bail, ensure};
 use super::tables::Tables;
 use super::{
     BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE, LOST,
-    Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage,
+    Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, storm,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
+use crate::dialect::Dialect;
+use crate::latency::Deliveries;
 use crate::scenario::{Burst, Delivered, frame_bytes, time_waits};
 use crate::target::{Adapter, Peer, Place, Target};
 
 /// Without a delivery for so long, the missing ones are lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// What a ramp leaves to be done later is done after this.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Slab memory of a socket in TIME_WAIT, in bytes.
@@ -56,11 +58,11 @@ fn unpinged(tables: &mut Tables) -> Result<()> {
 
 /// What a part of a turn needs to know.
 pub(super) struct Turn<'a> {
-    bench: &'a mut Bench,
+    pub(super) bench: &'a mut Bench,
     pub(super) tables: &'a mut Tables,
     pub(super) plan: &'a Numbers,
     pub(super) peer: &'a mut Peer,
-    pub(super) dense: &'a Dense,
+    pub(super) dense: Dense,
     stage: Stage,
 }
 
@@ -76,24 +78,34 @@ fn server(
     let place = place(bench, (adapter, stage), plan)?;
     let mut peer = Peer::start(adapter, place)?;
     let empty = peer.sample()?;
-    let dense = Dense::start(
-        Plan {
-            connections: plan.connections,
-            port: peer.port(),
-            one_address: true,
-            dialect: adapter.dialect(),
-            in_flight: bench.common.in_flight,
-            mode: Mode::Subscribe(stage.channels(plan.connections)),
-        },
-        bench.clock,
-    )?;
-    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense: &dense, stage };
+    let dense = client(bench, &peer, (adapter.dialect(), stage), plan)?;
+    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense, stage };
     let measured = turn.all(scenarios, &empty, kernel);
+    let dense = turn.dense;
     let measured = measured.map_err(|error| peer.cause(error));
     // The server first: it is the one whose sockets wait out their time.
     let stopped = peer.stop();
     let closed = dense.stop();
     measured.and(stopped).and(closed)
+}
+
+/// Connections to a target, which begin to come up.
+pub(super) fn client(
+    bench: &Bench,
+    peer: &Peer,
+    (dialect, stage): (&'static dyn Dialect, Stage),
+    plan: &Numbers,
+) -> Result<Dense> {
+    let at_once = if stage == Stage::Storm { storm::IN_FLIGHT } else { 0 };
+    let plan = Plan {
+        connections: plan.connections,
+        port: peer.port(),
+        one_address: true,
+        dialect,
+        in_flight: bench.common.in_flight.max(at_once),
+        mode: Mode::Subscribe(stage.channels(plan.connections)),
+    };
+    Dense::start(plan, bench.clock)
 }
 
 fn place(
@@ -112,28 +124,35 @@ fn place(
         publish_port,
         workers: bench.shards,
         ping_seconds: (stage == Stage::Pinged).then_some(PING_SECONDS),
+        recovers: stage == Stage::Storm && adapter.recovery().is_some(),
     })
 }
 
 impl Turn<'_> {
     fn all(&mut self, scenarios: &[Scenario], empty: &ProcessSample, kernel: i64) -> Result<()> {
         let ramp = self.dense.ramp()?;
-        self.peer.alive()?;
-        if ramp.refused > 0 {
-            let causes = self.dense.counters().causes();
-            bail!("{} of {} never came up: {causes:?}", ramp.refused, self.plan.connections);
-        }
-        self.standing("while connecting")?;
+        self.up(ramp)?;
         for scenario in scenarios {
             match scenario {
                 Scenario::Idle if self.stage == Stage::Pinged => self.pings()?,
                 Scenario::Idle => self.idle(ramp, empty, kernel)?,
+                Scenario::Storm => self.storm()?,
                 _ => self.loaded(*scenario)?,
             }
             self.peer.alive()?;
             self.standing(&format!("in {}", scenario.name()))?;
         }
         Ok(())
+    }
+
+    /// An error unless all connections are up.
+    pub(super) fn up(&mut self, ramp: Ramp) -> Result<()> {
+        self.peer.alive()?;
+        if ramp.refused > 0 {
+            let causes = self.dense.counters().causes();
+            bail!("{} of {} never came up: {causes:?}", ramp.refused, self.plan.connections);
+        }
+        self.standing("while connecting")
     }
 
     fn standing(&self, when: &str) -> Result<()> {
@@ -148,7 +167,7 @@ impl Turn<'_> {
         let api = self.peer.adapter().api();
         let Some((warm, measured)) = scenario.loads(&api, self.plan) else { return Ok(()) };
         let warm = self.deliver(warm)?;
-        self.lost(scenario, &warm, "the warm-up of ");
+        self.lost(scenario, &warm.recorder.deliveries, "the warm-up of ");
         let publications = measured.messages;
         let interval_ns = measured.interval_ns;
         let (server, client) = (self.peer.sample()?, own()?);
@@ -165,7 +184,7 @@ impl Turn<'_> {
         self.set(scenario, CLIENT_CPU, client.cpu_ns_per(count)?);
         self.set(scenario, SPEED, count as f64 / delivered.took.as_secs_f64());
         self.set(scenario, LATE, late.p99 as f64);
-        let lost = self.lost(scenario, &delivered, "");
+        let lost = self.lost(scenario, &delivered.recorder.deliveries, "");
         self.set(scenario, LOST, lost as f64);
         if scenario.is_rated() {
             let cores = cpu.cores(wall_ns)? + client.cores(wall_ns)?;
@@ -212,9 +231,9 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn deliver(&mut self, burst: Burst) -> Result<Delivered> {
+    pub(super) fn deliver(&mut self, burst: Burst) -> Result<Delivered> {
         let to = self.peer.publish_address();
-        let delivered = self.bench.deliver_to(to, self.dense, burst, PATIENCE);
+        let delivered = self.bench.deliver_to(to, &self.dense, burst, PATIENCE);
         // A dead target explains more than its broken connections do.
         self.peer.alive()?;
         let delivered = delivered?;
@@ -225,8 +244,7 @@ impl Turn<'_> {
     }
 
     /// Deliveries that did not come or came twice are a fault; how many were lost.
-    fn lost(&mut self, scenario: Scenario, delivered: &Delivered, part: &str) -> u64 {
-        let account = delivered.recorder.deliveries;
+    pub(super) fn lost(&mut self, scenario: Scenario, account: &Deliveries, part: &str) -> u64 {
         let (lost, duplicates) = (account.lost(), account.duplicates);
         if lost > 0 || duplicates > 0 {
             let told = format!(

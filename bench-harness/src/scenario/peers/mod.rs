@@ -19,6 +19,7 @@ use crate::target::{ALL, Target};
 
 mod idle;
 mod measure;
+mod storm;
 mod tables;
 mod verdicts;
 
@@ -77,6 +78,8 @@ pub enum Scenario {
     Rooms,
     /// A channel each, at a rate.
     Unicast,
+    /// All cut and all back at once, without and with something missed.
+    Storm,
 }
 
 /// Who is subscribed to what: scenarios with the same answer share their connections.
@@ -90,6 +93,8 @@ pub(super) enum Stage {
     Rooms,
     /// A channel each.
     Distinct,
+    /// All to one channel, where those that come back may recover.
+    Storm,
 }
 
 /// Quantities of the tables.
@@ -108,6 +113,8 @@ pub(super) const P50: &str = "p50";
 pub(super) const P99: &str = "p99";
 pub(super) const P999: &str = "p99.9";
 pub(super) const LATE: &str = "publishers' lateness, p99";
+pub(super) const BACK: &str = "back";
+pub(super) const WHOLE: &str = "whole";
 pub(super) const LOST: &str = "lost";
 
 impl Scenario {
@@ -118,6 +125,7 @@ impl Scenario {
             Scenario::Burst => "burst",
             Scenario::Rooms => "rooms",
             Scenario::Unicast => "unicast",
+            Scenario::Storm => "storm",
         }
     }
 
@@ -127,6 +135,7 @@ impl Scenario {
             Scenario::Fanout | Scenario::Burst => &[Stage::Shared],
             Scenario::Rooms => &[Stage::Rooms],
             Scenario::Unicast => &[Stage::Distinct],
+            Scenario::Storm => &[Stage::Storm],
         }
     }
 
@@ -148,7 +157,7 @@ impl Scenario {
         };
         let fanout_ns = plan.connections * ROOM_NS;
         let (warm, measured) = match self {
-            Scenario::Idle => return None,
+            Scenario::Idle | Scenario::Storm => return None,
             Scenario::Fanout => (of(1, all(), 2, fanout_ns, 1), of(1, all(), 4, fanout_ns, 1)),
             Scenario::Burst => {
                 (of(1, all(), 10, fanout_ns, 10), of(1, all(), BURST, fanout_ns, BURST))
@@ -196,6 +205,12 @@ impl Scenario {
                 "{n} connections with a channel each, {rate} publications a second of {BYTES} \
                  bytes, {seconds} s a round"
             ),
+            Scenario::Storm => format!(
+                "{n} connections of one channel cut and back at once; {BACK}: until all are \
+                 subscribed again; {WHOLE}: until all are, and have the {} publications of \
+                 {BYTES} bytes that they missed",
+                storm::MISSED
+            ),
         }
     }
 
@@ -236,17 +251,19 @@ impl Scenario {
                 (LATE, "ns", Neither),
                 (LOST, "count", Neither),
             ],
+            Scenario::Storm => &[(BACK, "ns", Less), (WHOLE, "ns", Less), (LOST, "count", Neither)],
         };
         list.iter().map(|(name, unit, better)| Column::new(name, unit, *better)).collect()
     }
 }
 
 impl Stage {
-    const ALL: [Stage; 4] = [Stage::Shared, Stage::Pinged, Stage::Rooms, Stage::Distinct];
+    const ALL: [Stage; 5] =
+        [Stage::Shared, Stage::Pinged, Stage::Rooms, Stage::Distinct, Stage::Storm];
 
     pub(super) fn channels(self, connections: u64) -> Channels {
         match self {
-            Stage::Shared | Stage::Pinged => all(),
+            Stage::Shared | Stage::Pinged | Stage::Storm => all(),
             Stage::Rooms => Channels::Rooms((connections / ROOM).max(1)),
             Stage::Distinct => Channels::Distinct,
         }
