@@ -7,28 +7,55 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::measure::{SETTLE, Turn, connects, slab};
-use super::{CONNECTS, CPU_PINGS, FIXED, KERNEL, PINGS, Scenario, USER};
+use super::measure::{Empty, SETTLE, Turn, slab};
+use super::{CONNECTS, CPU_PINGS, FIXED, KERNEL, PINGS, SLOPE, Scenario, USER};
 use crate::account::{ProcessSample, per_connection};
 use crate::dense::Ramp;
 
+/// The slope is that from one connection of so many to all.
+pub(super) const PART: u32 = 3;
+/// Without it there is no account of memory.
+const NO_PSS: &str = "/proc/PID/smaps_rollup may not be read: run as root";
 /// Pings are watched for so long.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
+/// What was there when the first connections were up.
+pub(super) struct Early {
+    ramp: Ramp,
+    user: ProcessSample,
+}
+
 impl Turn<'_> {
-    /// Memory, and how fast the connections came.
-    pub(super) fn idle(&mut self, ramp: Ramp, empty: &ProcessSample, kernel: i64) -> Result<()> {
+    /// The first connections, and then the others begin to come.
+    pub(super) fn early(&mut self) -> Result<Early> {
+        let ramp = self.dense.ramp()?;
+        self.up(ramp)?;
         std::thread::sleep(SETTLE);
-        let used = self.peer.sample()?.since(empty)?;
-        let user = used.pss.context("/proc/PID/smaps_rollup may not be read: run as root")?;
-        let fixed = empty.pss.unwrap_or(empty.rss_anon) as f64;
+        let user = self.peer.sample()?;
+        self.dense.open_rest()?;
+        Ok(Early { ramp, user })
+    }
+
+    /// Memory, and how fast the connections came.
+    pub(super) fn idle(&mut self, ramp: Ramp, early: &Early, empty: &Empty) -> Result<()> {
+        std::thread::sleep(SETTLE);
+        let now = self.peer.sample()?;
+        let user = now.since(&empty.user)?.pss.context(NO_PSS)?;
+        let rise = now.since(&early.user)?.pss.context(NO_PSS)?;
+        let took = (early.ramp.took + ramp.took).as_secs_f64();
+        let fixed = empty.user.pss.unwrap_or(empty.user.rss_anon) as f64;
         let values = [
             (USER, per_connection(user, ramp.up)?),
-            (KERNEL, per_connection(slab()? - kernel, ramp.up)?),
-            (CONNECTS, connects(ramp)),
+            (KERNEL, per_connection(slab()? - empty.kernel, ramp.up)?),
+            (CONNECTS, ramp.up as f64 / took.max(1e-9)),
             (FIXED, fixed),
         ];
         values.into_iter().for_each(|(column, v)| self.set(Scenario::Idle, column, v));
+        // A few connections may all be among the first.
+        if ramp.up > early.ramp.up {
+            let slope = per_connection(rise, ramp.up - early.ramp.up)?;
+            self.set(Scenario::Idle, SLOPE, slope);
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use super::tables::Tables;
 use super::{
     BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE, LOST,
-    Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, storm,
+    Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
@@ -56,6 +56,13 @@ fn unpinged(tables: &mut Tables) -> Result<()> {
     Ok(())
 }
 
+/// What there is without connections.
+pub(super) struct Empty {
+    pub(super) user: ProcessSample,
+    /// Slab memory, in bytes.
+    pub(super) kernel: i64,
+}
+
 /// What a part of a turn needs to know.
 pub(super) struct Turn<'a> {
     pub(super) bench: &'a mut Bench,
@@ -63,7 +70,6 @@ pub(super) struct Turn<'a> {
     pub(super) plan: &'a Numbers,
     pub(super) peer: &'a mut Peer,
     pub(super) dense: Dense,
-    stage: Stage,
 }
 
 fn server(
@@ -78,9 +84,14 @@ fn server(
     let place = place(bench, (adapter, stage), plan)?;
     let mut peer = Peer::start(adapter, place)?;
     let empty = peer.sample()?;
-    let dense = client(bench, &peer, (adapter.dialect(), stage), plan)?;
-    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense, stage };
-    let measured = turn.all(scenarios, &empty, kernel);
+    // For the idle scenario some come early.
+    let parted = stage == Stage::Shared && scenarios.contains(&Scenario::Idle);
+    let of = if parted { idle::PART } else { 1 };
+    let client = client(bench, &peer, (adapter.dialect(), stage), plan);
+    let dense = Dense::start_part(client, bench.clock, of)?;
+    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense };
+    let empty = Empty { user: empty, kernel };
+    let measured = turn.all(scenarios, parted, &empty);
     let dense = turn.dense;
     let measured = measured.map_err(|error| peer.cause(error));
     // The server first: it is the one whose sockets wait out their time.
@@ -89,23 +100,22 @@ fn server(
     measured.and(stopped).and(closed)
 }
 
-/// Connections to a target, which begin to come up.
+/// Connections to a target.
 pub(super) fn client(
     bench: &Bench,
     peer: &Peer,
     (dialect, stage): (&'static dyn Dialect, Stage),
     plan: &Numbers,
-) -> Result<Dense> {
+) -> Plan {
     let at_once = if stage == Stage::Storm { storm::IN_FLIGHT } else { 0 };
-    let plan = Plan {
+    Plan {
         connections: plan.connections,
         port: peer.port(),
         one_address: true,
         dialect,
         in_flight: bench.common.in_flight.max(at_once),
         mode: Mode::Subscribe(stage.channels(plan.connections)),
-    };
-    Dense::start(plan, bench.clock)
+    }
 }
 
 fn place(
@@ -129,14 +139,15 @@ fn place(
 }
 
 impl Turn<'_> {
-    fn all(&mut self, scenarios: &[Scenario], empty: &ProcessSample, kernel: i64) -> Result<()> {
+    fn all(&mut self, scenarios: &[Scenario], parted: bool, empty: &Empty) -> Result<()> {
+        let early = if parted { Some(self.early()?) } else { None };
         let ramp = self.dense.ramp()?;
         self.up(ramp)?;
         for scenario in scenarios {
-            match scenario {
-                Scenario::Idle if self.stage == Stage::Pinged => self.pings()?,
-                Scenario::Idle => self.idle(ramp, empty, kernel)?,
-                Scenario::Storm => self.storm()?,
+            match (scenario, &early) {
+                (Scenario::Idle, Some(early)) => self.idle(ramp, early, empty)?,
+                (Scenario::Idle, None) => self.pings()?,
+                (Scenario::Storm, _) => self.storm()?,
                 _ => self.loaded(*scenario)?,
             }
             self.peer.alive()?;
@@ -317,7 +328,7 @@ fn limit(
 }
 
 /// Connections a second of a ramp.
-pub(super) fn connects(ramp: Ramp) -> f64 {
+fn connects(ramp: Ramp) -> f64 {
     ramp.up as f64 / ramp.took.as_secs_f64().max(1e-9)
 }
 

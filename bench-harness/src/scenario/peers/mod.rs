@@ -99,6 +99,7 @@ pub(super) enum Stage {
 
 /// Quantities of the tables.
 pub(super) const USER: &str = "user memory a connection";
+pub(super) const SLOPE: &str = "user memory a connection, slope";
 pub(super) const KERNEL: &str = "kernel memory a connection, both ends";
 pub(super) const FIXED: &str = "memory at no connections";
 pub(super) const CONNECTS: &str = "connects a second";
@@ -186,9 +187,10 @@ impl Scenario {
         let (rate, seconds) = (number(plan.rate as f64), plan.seconds);
         match self {
             Scenario::Idle => format!(
-                "{n} connections subscribed to one channel, nothing sent; {CPU_PINGS}: of the \
-                 server for a ping and its answer, in a launch of its own that pings about every \
-                 {PING_SECONDS} s, all processor time of {} s divided by the pings that came",
+                "{n} connections subscribed to one channel, nothing sent; slope: growth from a \
+                 third of the connections to all, without what is touched once; {CPU_PINGS}: of \
+                 the server for a ping and its answer, in a launch of its own that pings about \
+                 every {PING_SECONDS} s, all processor time of {} s divided by the pings that came",
                 idle::WINDOW.as_secs()
             ),
             Scenario::Fanout => {
@@ -219,6 +221,7 @@ impl Scenario {
         let list: &[(&str, &str, Better)] = match self {
             Scenario::Idle => &[
                 (USER, "bytes", Less),
+                (SLOPE, "bytes", Less),
                 (KERNEL, "bytes", Less),
                 (CONNECTS, "count", More),
                 (FIXED, "bytes", Neither),

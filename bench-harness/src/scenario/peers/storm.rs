@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 
 use super::measure::{PATIENCE, SETTLE, Turn, client};
 use super::{BACK, BYTES, Burst, LOST, Scenario, Stage, WHOLE};
+use crate::dense::Dense;
 use crate::publish::Api;
 use crate::target::Recovery;
 
@@ -44,7 +45,8 @@ impl Turn<'_> {
     /// Everybody hears one publication, is cut, misses some and comes back for them.
     fn recover(&mut self, recovery: Recovery) -> Result<()> {
         let Recovery { dialect, api, .. } = recovery;
-        let again = client(self.bench, self.peer, (dialect, Stage::Storm), self.plan)?;
+        let plan = client(self.bench, self.peer, (dialect, Stage::Storm), self.plan);
+        let again = Dense::start(plan, self.bench.clock)?;
         again.track()?;
         std::mem::replace(&mut self.dense, again).stop()?;
         let ramp = self.dense.ramp()?;
