@@ -20,7 +20,7 @@ pub(super) struct Mosquitto;
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
-const PUBLISH_ONCE: u8 = 0x32;
+const PUBLISH_AT_LEAST_ONCE: u8 = 0x32;
 const PUBACK: u8 = 0x40;
 const SUBSCRIBE: u8 = 0x82;
 const SUBACK: u8 = 0x90;
@@ -174,7 +174,7 @@ impl Feed for Kept {
     fn publish(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>) {
         // A number of its own, and never 0.
         let number = Stamp::find(payload).map_or(1, |stamp| (stamp.sequence % 0xffff) as u16 + 1);
-        packet(PUBLISH_ONCE, &[&text(channel), &number.to_be_bytes(), payload], out);
+        packet(PUBLISH_AT_LEAST_ONCE, &[&text(channel), &number.to_be_bytes(), payload], out);
     }
 
     fn flush(&self, out: &mut Vec<u8>) {
@@ -268,7 +268,7 @@ mod tests {
     fn kept_messages_are_numbered_and_acknowledged() {
         let mut out = Vec::new();
         Kept.publish("c", b"hi", &mut out);
-        assert_eq!(out, [PUBLISH_ONCE, 7, 0, 1, b'c', 0, 1, b'h', b'i']);
+        assert_eq!(out, [PUBLISH_AT_LEAST_ONCE, 7, 0, 1, b'c', 0, 1, b'h', b'i']);
         assert!(Kept.flushed(&[CONNACK, 2, 0, 0, PUBACK, 2, 0, 1, PINGRESP, 0]).unwrap());
         let (_, Heard::Delivery(body)) = Kept.hear(&out) else { panic!("no delivery") };
         let (mut answer, mut wanted) = (Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
 //! NATS with WebSocket subscribers, published to by its own protocol over TCP.
 //!
 //! Owns its adapter, its configuration and the few lines of the protocol that it takes. Never
-//! compresses. Invariant: the answer to a PING that came behind the SUB says that the subject is
-//! subscribed to.
+//! compresses. Invariant: the answer to a PING that came behind the SUB, or to the making of the
+//! consumer that delivers to it, says that the subject is subscribed to.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -9,8 +9,8 @@ use anyhow::{Result, bail, ensure};
 
 use super::tables::Tables;
 use super::{
-    BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE, LOST,
-    Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
+    BUSY, BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE,
+    LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
@@ -194,11 +194,12 @@ impl Turn<'_> {
         self.set(scenario, CPU_BOTH, each);
         self.set(scenario, CLIENT_CPU, client.cpu_ns_per(count)?);
         self.set(scenario, SPEED, count as f64 / delivered.took.as_secs_f64());
+        let cores = cpu.cores(wall_ns)? + client.cores(wall_ns)?;
+        self.set(scenario, BUSY, cores);
         self.set(scenario, LATE, late.p99 as f64);
         let lost = self.lost(scenario, &delivered.recorder.deliveries, "");
         self.set(scenario, LOST, lost as f64);
         if scenario.is_rated() {
-            let cores = cpu.cores(wall_ns)? + client.cores(wall_ns)?;
             self.rated(scenario, delivered, cores)?;
         } else if late.max > interval_ns {
             self.late(scenario, "a publication went out later than the next was due");

@@ -110,6 +110,7 @@ pub(super) const CPU_BOTH: &str = "CPU a publish and delivery";
 pub(super) const CPU_UNHEARD: &str = "CPU a publish nobody hears";
 pub(super) const CLIENT_CPU: &str = "client's CPU a delivery";
 pub(super) const SPEED: &str = "deliveries a second";
+pub(super) const BUSY: &str = "processors busy, both ends";
 pub(super) const P50: &str = "p50";
 pub(super) const P99: &str = "p99";
 pub(super) const P999: &str = "p99.9";
@@ -197,7 +198,11 @@ impl Scenario {
                 format!("one publication of {BYTES} bytes to {n} subscribers, 4 times a round")
             }
             Scenario::Burst => {
-                format!("{BURST} publications of {BYTES} bytes at once to {n} subscribers")
+                format!(
+                    "{BURST} publications of {BYTES} bytes at once to {n} subscribers, so that \
+                     from the first to the last the server has work: {SPEED} are those at \
+                     saturation"
+                )
             }
             Scenario::Rooms => format!(
                 "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications a second of \
@@ -234,6 +239,7 @@ impl Scenario {
             Scenario::Burst => &[
                 (CPU, "ns", Less),
                 (SPEED, "count", More),
+                (BUSY, "count", Neither),
                 (CLIENT_CPU, "ns", Neither),
                 (LOST, "count", Neither),
             ],
@@ -399,8 +405,11 @@ mod tests {
         let (warm, unicast) = of(Scenario::Unicast).unwrap();
         assert_eq!((warm.messages, unicast.messages, unicast.interval_ns), (50, 150, 20_000_000));
         assert!(Scenario::Rooms.load_text(&plan).contains("1,000 connections in rooms of 100"));
+        assert!(of(Scenario::Storm).is_none());
+        assert!(Scenario::Storm.load_text(&plan).contains("the 10 publications of 128 bytes"));
         for scenario in Scenario::value_variants() {
             assert!(!scenario.columns().is_empty());
+            assert!(scenario.stages().iter().all(|stage| Stage::ALL.contains(stage)));
         }
     }
 }

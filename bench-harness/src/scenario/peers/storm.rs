@@ -45,6 +45,8 @@ impl Turn<'_> {
     /// Everybody hears one publication, is cut, misses some and comes back for them.
     fn recover(&mut self, recovery: Recovery) -> Result<()> {
         let Recovery { dialect, api, .. } = recovery;
+        // Those of before make room first.
+        self.cut()?;
         let plan = client(self.bench, self.peer, (dialect, Stage::Storm), self.plan);
         let again = Dense::start(plan, self.bench.clock)?;
         again.track()?;
