@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 
-use crate::wire::{self, Line};
+use crate::wire::{self, Line, Position};
 
 /// A step to being subscribed: the server knows the client.
 pub const CONNECTED: u8 = 2;
@@ -33,11 +33,22 @@ pub enum Heard<'a> {
     Other,
 }
 
+/// A connection that is to be a subscriber.
+#[derive(Debug, Clone, Copy)]
+pub struct Subscriber<'a> {
+    /// Its number among all of them.
+    pub index: u64,
+    /// Its channel.
+    pub channel: &'a str,
+    /// Where it stood when it was cut, if it is to recover what it has missed since.
+    pub position: Option<&'a Position>,
+}
+
 /// How subscribers of one kind of server speak. What is not overridden fits a server that takes
 /// the channel from the path of the upgrade and sends publications as they are.
 pub trait Dialect: Debug + Send + Sync {
-    /// Path of the upgrade of a subscriber of `channel`.
-    fn path(&self, channel: &str) -> String;
+    /// Path of its upgrade.
+    fn path(&self, who: &Subscriber<'_>) -> String;
 
     /// More header lines of the upgrade, each with its CRLF.
     fn headers(&self) -> &'static str {
@@ -45,7 +56,7 @@ pub trait Dialect: Debug + Send + Sync {
     }
 
     /// Appends the frames that a client sends once it is upgraded.
-    fn hello(&self, _channel: &str, _out: &mut Vec<u8>) {}
+    fn hello(&self, _who: &Subscriber<'_>, _out: &mut Vec<u8>) {}
 
     /// The steps ([`CONNECTED`], [`SUBSCRIBED`]) that make a subscriber; 0: the upgrade is enough.
     fn awaited(&self) -> u8 {
@@ -60,9 +71,20 @@ pub trait Dialect: Debug + Send + Sync {
     /// Appends the frame that answers a ping of the protocol.
     fn pong(&self, _out: &mut Vec<u8>) {}
 
-    /// Appends the upgrade of a subscriber of `channel`.
-    fn upgrade(&self, port: u16, channel: &str, out: &mut Vec<u8>) {
-        wire::upgrade(&self.path(channel), port, self.headers(), out);
+    /// Appends the frame that answers a delivery, where the server waits for one.
+    fn acknowledge(&self, _delivery: &[u8], _out: &mut Vec<u8>) {}
+
+    /// Takes over where the channel stands by a delivery or the answer to a subscription.
+    fn note(&self, _heard: &[u8], _position: &mut Position) {}
+
+    /// Whether the answer to the subscription of one that comes back says that nothing is missing.
+    fn has_recovered(&self, _answer: &[u8]) -> bool {
+        true
+    }
+
+    /// Appends its upgrade.
+    fn upgrade(&self, port: u16, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        wire::upgrade(&self.path(who), port, self.headers(), out);
     }
 }
 
@@ -71,12 +93,15 @@ pub trait Dialect: Debug + Send + Sync {
 pub struct Drumline;
 
 impl Dialect for Drumline {
-    fn path(&self, _channel: &str) -> String {
+    fn path(&self, _who: &Subscriber<'_>) -> String {
         wire::PATH.to_owned()
     }
 
-    fn hello(&self, channel: &str, out: &mut Vec<u8>) {
-        wire::hello(channel, out);
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        match who.position {
+            Some(position) => wire::recover(who.channel, position, out),
+            None => wire::hello(who.channel, out),
+        }
     }
 
     fn awaited(&self) -> u8 {
@@ -100,6 +125,14 @@ impl Dialect for Drumline {
 
     fn pong(&self, out: &mut Vec<u8>) {
         wire::client_frame(wire::TEXT, b"{}", out);
+    }
+
+    fn note(&self, heard: &[u8], position: &mut Position) {
+        position.update(heard);
+    }
+
+    fn has_recovered(&self, answer: &[u8]) -> bool {
+        wire::find(answer, b"\"recovered\":true").is_some()
     }
 }
 

@@ -16,6 +16,10 @@ use crate::account::ProcessSample;
 
 /// Key of the HTTP API in every run.
 pub const API_KEY: &str = "bench";
+/// From one ping to the next where nothing else is asked for, in seconds.
+pub const PING_SECONDS: u64 = 25;
+/// Time for a pong, in seconds; it must be shorter than that from ping to ping.
+const PONG_SECONDS: u64 = 8;
 /// How long a server may take to listen, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,6 +32,8 @@ pub struct Target {
     pub port: u16,
     /// Shards.
     pub shards: u32,
+    /// From one ping to the next, in seconds, at least 2.
+    pub ping_seconds: u64,
     /// Whether clients answer pings.
     pub pong: bool,
     /// Time over which it spreads its closes when it is told to end, in seconds.
@@ -145,7 +151,8 @@ pub fn arguments(target: &Target) -> Vec<String> {
         ("--http_server.port", target.port.to_string()),
         ("--shards", target.shards.to_string()),
         ("--http_api.key", API_KEY.to_owned()),
-        ("--client.ping_interval", "25s".to_owned()),
+        ("--client.ping_interval", format!("{}s", target.ping_seconds)),
+        ("--client.pong_timeout", format!("{}s", PONG_SECONDS.min(target.ping_seconds - 1))),
     ];
     let mut arguments: Vec<String> =
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
@@ -173,6 +180,23 @@ fn metric(text: &str, name: &str, label: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pong_is_due_before_the_next_ping() {
+        for (ping_seconds, pong) in [(PING_SECONDS, "8s"), (5, "4s")] {
+            let arguments = arguments(&Target {
+                program: PathBuf::new(),
+                port: 1,
+                shards: 1,
+                ping_seconds,
+                pong: true,
+                spread_seconds: 0,
+                arguments: Vec::new(),
+            });
+            let at = arguments.iter().position(|one| one == "--client.pong_timeout").unwrap();
+            assert_eq!(arguments[at + 1], pong);
+        }
+    }
 
     #[test]
     fn metrics() {

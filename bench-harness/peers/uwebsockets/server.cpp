@@ -2,7 +2,7 @@
 // and POST /publish/TOPIC sends the body to all of them. One App a thread, all on the same port; a publication
 // goes to the others by Loop::defer.
 //
-// Usage: server PORT THREADS
+// Usage: server PORT THREADS [PING_SECONDS]
 
 #include <App.h>
 
@@ -37,14 +37,17 @@ static void publish(uWS::App *own, std::string_view topic, std::string_view mess
     }
 }
 
-static void serve(int port, unsigned threads) {
+// The library pings a socket that was idle for its timeout less a margin, which is 4 s for short ones.
+static constexpr unsigned PING_MARGIN = 4;
+
+static void serve(int port, unsigned threads, unsigned pingSeconds) {
     uWS::App app;
     app.ws<Nothing>("/*", {
         .compression = uWS::DISABLED,
         .maxPayloadLength = 64 * 1024,
-        .idleTimeout = 0,
+        .idleTimeout = static_cast<unsigned short>(pingSeconds ? pingSeconds + PING_MARGIN : 0),
         .maxBackpressure = 1024 * 1024,
-        .sendPingsAutomatically = false,
+        .sendPingsAutomatically = pingSeconds > 0,
         .upgrade = [](auto *response, auto *request, auto *context) {
             opening = request->getUrl().substr(1);
             response->template upgrade<Nothing>({}, request->getHeader("sec-websocket-key"),
@@ -86,14 +89,15 @@ static void serve(int port, unsigned threads) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) {
-        fprintf(stderr, "usage: %s PORT THREADS\n", arguments[0]);
+    if (count != 3 && count != 4) {
+        fprintf(stderr, "usage: %s PORT THREADS [PING_SECONDS]\n", arguments[0]);
         return 2;
     }
     int port = atoi(arguments[1]);
     unsigned threads = atoi(arguments[2]);
+    unsigned pingSeconds = count == 4 ? atoi(arguments[3]) : 0;
     std::vector<std::thread> others;
-    for (unsigned nth = 1; nth < threads; ++nth) others.emplace_back(serve, port, threads);
-    serve(port, threads);
+    for (unsigned nth = 1; nth < threads; ++nth) others.emplace_back(serve, port, threads, pingSeconds);
+    serve(port, threads, pingSeconds);
     for (auto &thread : others) thread.join();
 }

@@ -11,7 +11,7 @@ use anyhow::Result;
 use drumline::frame::server_frame_bytes;
 
 use super::{Channels, Counters, GREETING_BYTES, Mode, Plan};
-use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED};
+use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
 use crate::latency::Recorder;
 use crate::wire::{self, Position, Stamp};
 
@@ -152,10 +152,35 @@ impl Book {
             return;
         }
         self.socket(slot).state = State::Upgrading;
+        let port = self.port;
+        self.say(slot, index, |dialect, who, out| dialect.upgrade(port, who, out));
+    }
+
+    /// Sends what a subscriber says by `words`.
+    fn say(
+        &mut self,
+        slot: u32,
+        index: u64,
+        words: impl FnOnce(&dyn Dialect, &Subscriber<'_>, &mut Vec<u8>),
+    ) {
         let Some(channels) = &self.channels else { return };
+        let channel = channels.of(index);
+        let position = self.position.as_ref().filter(|_| self.recovers);
         let start = self.text.len();
-        self.dialect.upgrade(self.port, &channels.of(index), &mut self.text);
-        self.sends.push((slot, Send::Text(start..self.text.len())));
+        words(self.dialect, &Subscriber { index, channel: &channel, position }, &mut self.text);
+        self.queue(slot, start);
+    }
+
+    /// Sends the text from `start` on; what follows other text of the same slot goes with it.
+    fn queue(&mut self, slot: u32, start: usize) {
+        let end = self.text.len();
+        match self.sends.last_mut() {
+            _ if start == end => {}
+            Some((last, Send::Text(range))) if *last == slot && range.end == start => {
+                range.end = end;
+            }
+            _ => self.sends.push((slot, Send::Text(start..end))),
+        }
     }
 
     /// The connection did not come up.
@@ -344,17 +369,7 @@ impl Book {
 
     fn say_hello(&mut self, slot: u32, index: u64) {
         self.socket(slot).state = State::Joining;
-        let Some(channels) = &self.channels else { return };
-        let start = self.text.len();
-        match &self.position {
-            Some(position) if self.recovers => {
-                wire::recover(&channels.of(index), position, &mut self.text);
-            }
-            _ => self.dialect.hello(&channels.of(index), &mut self.text),
-        }
-        if self.text.len() > start {
-            self.sends.push((slot, Send::Text(start..self.text.len())));
-        }
+        self.say(slot, index, |dialect, who, out| dialect.hello(who, out));
         self.step(slot, 0);
     }
 
@@ -388,9 +403,11 @@ impl Book {
                 self.closed = Some(code.unwrap_or(NO_CODE));
             }
             0x9 => {
+                self.tally.pings += 1;
+                self.tally.pongs += 1;
                 let start = self.text.len();
                 wire::client_frame(wire::PONG, payload, &mut self.text);
-                self.sends.push((slot, Send::Text(start..self.text.len())));
+                self.queue(slot, start);
             }
             _ => {}
         }
@@ -405,7 +422,12 @@ impl Book {
         recorder: &mut Option<Recorder>,
     ) -> Result<Result<(), String>> {
         match heard {
-            Heard::Delivery(push) => self.push(slot, push, now_ns, recorder)?,
+            Heard::Delivery(push) => {
+                self.push(slot, push, now_ns, recorder)?;
+                let start = self.text.len();
+                self.dialect.acknowledge(push, &mut self.text);
+                self.queue(slot, start);
+            }
             Heard::Ping => {
                 self.tally.pings += 1;
                 if self.socket(slot).flags & PONG != 0 {
@@ -435,7 +457,7 @@ impl Book {
     /// Where the cut found the channel is where everybody recovers from.
     fn note_position(&mut self, text: &[u8]) {
         if let Some(position) = self.position.as_mut().filter(|_| !self.recovers) {
-            position.update(text);
+            self.dialect.note(text, position);
         }
     }
 
@@ -447,7 +469,7 @@ impl Book {
         now_ns: u64,
         recorder: &mut Option<Recorder>,
     ) -> Result<Result<(), String>> {
-        if self.recovers && wire::find(reply, b"\"recovered\":true").is_none() {
+        if self.recovers && !self.dialect.has_recovered(reply) {
             return Ok(Err(format!("not recovered: `{}`", String::from_utf8_lossy(reply))));
         }
         self.note_position(reply);
@@ -605,10 +627,24 @@ mod tests {
             assert_eq!(counters.standing(), 1);
             assert_eq!(counters.pongs.load(Ordering::Relaxed), 1);
             assert_eq!(book.in_flight, 0);
-            assert_eq!(book.sends.len(), 3, "upgrade, hello, pong");
+            assert_eq!(book.sends.len(), 2, "upgrade and hello, pong");
             book.lose(0, 3008, &counters);
             assert_eq!(counters.codes()[&3008], 1);
         }
+    }
+
+    #[test]
+    fn ping_frames_are_counted_and_answered() {
+        let counters = Counters::default();
+        let mut book = book(Mode::Subscribe(Channels::Distinct));
+        let mut bytes = HEAD.to_vec();
+        bytes.extend([0x89, 2, b'h', b'i']);
+        book.consume(0, 9, &bytes, 0, &mut None).unwrap().unwrap();
+        book.publish(&counters);
+        assert_eq!((counters.pings(), counters.pongs.load(Ordering::Relaxed)), (1, 1));
+        let mut pong = Vec::new();
+        wire::client_frame(wire::PONG, b"hi", &mut pong);
+        assert!(book.text.ends_with(&pong));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub struct Counters {
     pub delivered: AtomicU64,
     /// Deliveries that belong to no present phase, or carry no stamp.
     pub stray: AtomicU64,
-    /// Pings seen.
+    /// Pings seen, of the protocol or as frames.
     pub pings: AtomicU64,
     /// Pongs sent.
     pub pongs: AtomicU64,
@@ -166,6 +166,11 @@ impl Counters {
         locked(&self.codes).clone()
     }
 
+    /// Pings seen since the start.
+    pub fn pings(&self) -> u64 {
+        read(&self.pings)
+    }
+
     /// Connections that were up and ended.
     pub fn lost(&self) -> u64 {
         read(&self.lost)
@@ -185,6 +190,8 @@ enum Command {
     Finish(Sender<Recorder>),
     /// Stalled connections read again.
     Resume,
+    /// Make the connections that were held back.
+    OpenRest,
     /// Note where the channel stands from now on.
     Track,
     /// End every connection from this side.
@@ -231,12 +238,19 @@ pub struct Dense {
     counters: Arc<Counters>,
     lanes: Vec<Lane>,
     threads: Vec<JoinHandle<Result<()>>>,
+    /// Connections that are to be up by now, those held back not among them.
+    asked: u64,
     begun: Instant,
 }
 
 impl Dense {
     /// Starts to connect; [`Dense::ramp`] waits for it.
     pub fn start(plan: Plan, clock: RunClock) -> Result<Self> {
+        Self::start_part(plan, clock, 1)
+    }
+
+    /// Starts to connect one of so many; [`Dense::open_rest`] lets the others follow.
+    pub fn start_part(plan: Plan, clock: RunClock, of: u32) -> Result<Self> {
         ensure!(plan.connections > 0, "no connections to make: --connections is 0");
         let plan = Arc::new(plan);
         let counters = Arc::new(Counters::default());
@@ -247,13 +261,16 @@ impl Dense {
             .map(|_| drumline::sys::doorbell().context("cannot make an eventfd"))
             .collect::<Result<_>>()?;
         let mut starts: Vec<Vec<Start>> = (0..crews).map(|_| Vec::new()).collect();
-        let mut lanes = Vec::new();
+        let (mut lanes, mut asked) = (Vec::new(), 0);
         for (nth, (first, count)) in shares.into_iter().enumerate() {
             let (sender, commands) = channel();
             let bell = bells[nth % crews].try_clone().context("cannot copy an eventfd")?;
             lanes.push(Lane { commands: sender, bell });
             let (plan, counters) = (plan.clone(), counters.clone());
-            starts[nth % crews].push(Start { plan, counters, clock, first, count, commands });
+            let early = count.div_ceil(of);
+            asked += u64::from(early);
+            let start = Start { plan, counters, clock, first, count, early, commands };
+            starts[nth % crews].push(start);
         }
         let threads = starts
             .into_iter()
@@ -266,7 +283,7 @@ impl Dense {
                     .context("cannot start a thread of the dense client")
             })
             .collect::<Result<_>>()?;
-        Ok(Dense { plan, counters, lanes, threads, begun })
+        Ok(Dense { plan, counters, lanes, threads, asked, begun })
     }
 
     /// What was counted so far.
@@ -274,19 +291,19 @@ impl Dense {
         &self.counters
     }
 
-    /// Connections asked for.
+    /// Connections in all.
     pub fn connections(&self) -> u64 {
         self.plan.connections
     }
 
-    /// Waits until every connection is up or refused.
+    /// Waits until every connection asked for is up or refused.
     pub fn ramp(&self) -> Result<Ramp> {
-        let progress = Progress::new("connections", self.plan.connections);
+        let progress = Progress::new("connections", self.asked);
         let mut last = (0, Instant::now());
         loop {
             let (up, refused) = (read(&self.counters.up), read(&self.counters.refused));
             progress.set(up);
-            let done = up + refused >= self.plan.connections;
+            let done = up + refused >= self.asked;
             if up + refused > last.0 {
                 last = (up + refused, Instant::now());
             }
@@ -295,11 +312,18 @@ impl Dense {
                 self.alive()?;
                 let took = last.1 - self.begun;
                 let lost = self.counters.lost();
-                return Ok(Ramp { up, refused: self.plan.connections - up, lost, took });
+                return Ok(Ramp { up, refused: self.asked - up, lost, took });
             }
             self.alive()?;
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Lets the connections that were held back follow; [`Dense::ramp`] then waits for all.
+    pub fn open_rest(&mut self) -> Result<()> {
+        self.begun = Instant::now();
+        self.asked = self.plan.connections;
+        self.lanes.iter().try_for_each(|lane| lane.tell(Command::OpenRest))
     }
 
     /// An error if a thread has ended: its connections are gone.

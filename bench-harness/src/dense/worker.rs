@@ -5,6 +5,7 @@
 //! none fails for want of one, and an edge that was not read out stays on the ready list.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,8 @@ pub(super) struct Start {
     /// The first connection's index.
     pub(super) first: u64,
     pub(super) count: u32,
+    /// How many of them are made at once; the others are held back.
+    pub(super) early: u32,
     pub(super) commands: Receiver<Command>,
 }
 
@@ -73,6 +76,8 @@ struct Lane {
     first: u64,
     /// Slots whose connections are to be made.
     opening: VecDeque<u32>,
+    /// Slots whose connections are held back.
+    held: Range<u32>,
     book: Book,
     /// Slots with something to read.
     ready: VecDeque<u32>,
@@ -82,7 +87,7 @@ struct Lane {
 
 impl Lane {
     fn new(start: Start) -> Result<Self> {
-        let Start { plan, counters, clock, first, count, commands } = start;
+        let Start { plan, counters, clock, first, count, early, commands } = start;
         let sizes = Sizes {
             submissions: 1024,
             completions: (count * 2).next_power_of_two().clamp(4096, 65_536),
@@ -102,7 +107,8 @@ impl Lane {
             clock,
             commands,
             first,
-            opening: (0..count).collect(),
+            opening: (0..early).collect(),
+            held: early..count,
             book,
             ready: VecDeque::new(),
             recorder: None,
@@ -150,6 +156,7 @@ impl Lane {
                     let _ = out.send(recorder);
                 }
                 Ok(Command::Resume) => self.ready.extend(self.book.resume()),
+                Ok(Command::OpenRest) => self.opening.extend(std::mem::take(&mut self.held)),
                 Ok(Command::Track) => self.book.track(),
                 Ok(Command::Cut) => self.cut(),
                 Ok(Command::ComeBack(recovers)) => {

@@ -19,6 +19,9 @@ pub struct Options {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// From one ping to the next, in seconds; none by default.
+    #[arg(long)]
+    ping_seconds: Option<u64>,
 }
 
 /// Length of the accept queues.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream as Pipe;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -24,6 +25,8 @@ use crate::wire::head_bytes;
 const READ_BYTES: usize = 1024;
 /// First byte of a text frame.
 const TEXT: u8 = 0x81;
+/// A whole ping frame.
+const PING: [u8; 2] = [0x89, 0];
 
 type Frame = Rc<Vec<u8>>;
 
@@ -53,11 +56,19 @@ impl Topics {
 
     fn publish(&self, topic: &str, payload: &[u8]) {
         let Some(members) = self.members.get(topic) else { return };
-        let frame = Rc::new(frame(payload));
-        for member in members.values() {
-            // One that is leaving takes no more.
-            let _ = member.unbounded_send(frame.clone());
-        }
+        send(members, frame(payload));
+    }
+
+    fn ping(&self) {
+        self.members.values().for_each(|members| send(members, PING.to_vec()));
+    }
+}
+
+fn send(members: &HashMap<u64, UnboundedSender<Frame>>, frame: Vec<u8>) {
+    let frame = Rc::new(frame);
+    for member in members.values() {
+        // One that is leaving takes no more.
+        let _ = member.unbounded_send(frame.clone());
     }
 }
 
@@ -93,22 +104,25 @@ pub fn serve(options: &Options) -> Result<()> {
     for _ in 1..options.workers {
         let (near, other) = Pipe::pair().context("cannot make a pair of sockets")?;
         far.push(near);
-        let port = options.port;
+        let (port, ping_seconds) = (options.port, options.ping_seconds);
         threads.push(std::thread::spawn(move || {
             runtime(async move {
                 let topics = Rc::default();
                 let thread = Thread { topics, others: Rc::default() };
                 monoio::spawn(forwarded(UnixStream::from_std(other)?, thread.topics.clone()));
+                monoio::spawn(ping(ping_seconds, thread.topics.clone()));
                 accept(port, thread, subscriber).await
             })
         }));
     }
-    let (port, publish_port) = (options.port, options.publish_port);
+    let (port, publish_port, ping_seconds) =
+        (options.port, options.publish_port, options.ping_seconds);
     runtime(async move {
         let others = far.into_iter().map(|pipe| Ok(forward(UnixStream::from_std(pipe)?)));
         let others = Rc::new(others.collect::<Result<Vec<_>>>()?);
         let thread = Thread { topics: Rc::default(), others };
         monoio::spawn(accept(publish_port, thread.clone(), publisher));
+        monoio::spawn(ping(ping_seconds, thread.topics.clone()));
         accept(port, thread, subscriber).await
     })?;
     for thread in threads {
@@ -119,9 +133,19 @@ pub fn serve(options: &Options) -> Result<()> {
 
 fn runtime(main: impl Future<Output = Result<()>>) -> Result<()> {
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+        .enable_timer()
         .build()
         .context("cannot set up a ring")?;
     runtime.block_on(main)
+}
+
+/// Pings all subscribers of a thread, again and again; without an interval nobody.
+async fn ping(seconds: Option<u64>, topics: Rc<RefCell<Topics>>) {
+    let Some(seconds) = seconds else { return };
+    loop {
+        monoio::time::sleep(Duration::from_secs(seconds)).await;
+        topics.borrow().ping();
+    }
 }
 
 /// A task for every connection to a port.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -14,9 +15,10 @@ use axum::routing::post;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::broadcast::{Receiver, Sender, channel};
+use tokio::time::{Instant, Interval, interval_at};
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
 use super::{BACKLOG, Options};
 
@@ -67,7 +69,7 @@ async fn run(options: &Options) -> Result<()> {
     tokio::spawn(async move { axum::serve(publishers, router).await });
     loop {
         let (stream, _) = sockets.accept().await.context("cannot accept")?;
-        tokio::spawn(connection(stream, topics.clone()));
+        tokio::spawn(connection(stream, topics.clone(), options.ping_seconds));
     }
 }
 
@@ -80,7 +82,19 @@ async fn publish(
     "ok"
 }
 
-async fn connection(stream: TcpStream, topics: Arc<Topics>) -> Result<()> {
+/// Waits for the next ping; forever if there is none.
+async fn next(pings: &mut Option<Interval>) {
+    match pings {
+        Some(pings) => drop(pings.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    topics: Arc<Topics>,
+    ping_seconds: Option<u64>,
+) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut messages = None;
     // The library's own shape of a refusal, which is never made here.
@@ -92,9 +106,14 @@ async fn connection(stream: TcpStream, topics: Arc<Topics>) -> Result<()> {
     let socket = accept_hdr_async(stream, upgrade).await?;
     let mut messages = messages.context("upgraded without a request")?;
     let (mut output, mut input) = socket.split();
+    let mut pings = ping_seconds.map(Duration::from_secs).map(|every| {
+        // The first one is not due at once.
+        interval_at(Instant::now() + every, every)
+    });
     loop {
         tokio::select! {
             message = messages.recv() => output.send(Message::Text(message?)).await?,
+            () = next(&mut pings) => output.send(Message::Ping(Bytes::new())).await?,
             received = input.next() => match received {
                 Some(Ok(_)) => {}
                 _ => return Ok(()),

@@ -22,7 +22,7 @@ use crate::latency::Recorder;
 use crate::limit::{Limit, Options};
 use crate::publish::{Api, Load, Post, Published};
 use crate::rows::{Row, number};
-use crate::server::{API_KEY, Server, Target};
+use crate::server::{API_KEY, PING_SECONDS, Server, Target};
 use crate::table;
 
 pub mod drain;
@@ -284,6 +284,7 @@ impl Bench {
             program: self.common.server.clone(),
             port: self.next_port(),
             shards: self.shards,
+            ping_seconds: PING_SECONDS,
             pong,
             spread_seconds: self.spread_seconds,
             arguments: self.common.server_arguments.clone(),

@@ -5,13 +5,16 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Adapter, Launch, Place};
+use super::{Adapter, Launch, Place, Recovery};
 use crate::dialect::{self, Dialect};
 use crate::publish::{Api, Post};
-use crate::server::{self, API_KEY, arguments};
+use crate::server::{self, API_KEY, PING_SECONDS, arguments};
 
 #[derive(Debug)]
 pub(super) struct Drumline;
+
+/// What keeps publications for those that come back.
+const HISTORY: [&str; 2] = ["history_size=100", "history_ttl=600s"];
 
 impl Adapter for Drumline {
     fn name(&self) -> &'static str {
@@ -30,6 +33,15 @@ impl Adapter for Drumline {
         Api::Http(Post::drumline(API_KEY))
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
+    fn recovery(&self) -> Option<Recovery> {
+        let by = "from the channel's history, by epoch and offset";
+        Some(Recovery { by, dialect: self.dialect(), api: self.api() })
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         let program = std::path::absolute(&place.server)?;
         ensure!(
@@ -37,13 +49,18 @@ impl Adapter for Drumline {
             "there is no {}: build it with `cargo build --release`, or name it by --server",
             program.display()
         );
+        let mut more = place.server_arguments.clone();
+        if place.recovers {
+            more.extend(HISTORY.map(|one| format!("--channel.without_namespace.{one}")));
+        }
         let target = server::Target {
             program: program.clone(),
             port: place.port,
             shards: place.workers,
-            pong: false,
+            ping_seconds: place.ping_seconds.unwrap_or(PING_SECONDS),
+            pong: place.ping_seconds.is_some(),
             spread_seconds: 0,
-            arguments: place.server_arguments.clone(),
+            arguments: more,
         };
         Ok(Launch { program, arguments: arguments(&target), environment: Vec::new() })
     }

@@ -42,6 +42,21 @@ pub trait Adapter: Debug + Sync {
         false
     }
 
+    /// Whether it pings idle clients by itself when [`Place::ping_seconds`] asks for it.
+    fn pings(&self) -> bool {
+        false
+    }
+
+    /// How subscribers recover what they missed; `None`: it keeps no messages.
+    fn recovery(&self) -> Option<Recovery> {
+        None
+    }
+
+    /// Makes what [`Adapter::recovery`] needs, in a target that serves already.
+    fn prepare_recovery(&self, _place: &Place) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes what it needs into [`Place::dir`] and answers how to start it. All its processes are
     /// descendants of that one, and it runs in the foreground. An error says what is missing.
     fn launch(&self, place: &Place) -> Result<Launch>;
@@ -64,6 +79,22 @@ pub struct Place {
     pub publish_port: u16,
     /// Threads or processes that serve, where it can have more than one.
     pub workers: u32,
+    /// From one keep-alive ping to the next, in seconds, as near as the target's own steps allow;
+    /// `None`: as it likes.
+    pub ping_seconds: Option<u64>,
+    /// Whether it is to keep messages for those that come back, where it can.
+    pub recovers: bool,
+}
+
+/// How subscribers that were cut recover what they missed.
+#[derive(Debug)]
+pub struct Recovery {
+    /// By what, in few words.
+    pub by: &'static str,
+    /// What such subscribers say, from the first time on.
+    pub dialect: &'static dyn Dialect,
+    /// How publishers publish what is kept for them.
+    pub api: Api,
 }
 
 impl Place {

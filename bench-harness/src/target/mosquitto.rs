@@ -1,17 +1,17 @@
 //! mosquitto, MQTT 3.1.1 over WebSocket, published to by MQTT over TCP.
 //!
 //! Owns its adapter, its configuration and the few packets of the protocol that it takes. Never
-//! uses another quality of service than 0, at most once. Invariant: SUBACK says that the topic is
-//! subscribed to.
+//! uses another quality of service than 0, at most once, but where messages are to be recovered: 1,
+//! at least once. Invariant: SUBACK says that the topic is subscribed to.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Adapter, Launch, Place, installed};
-use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED};
+use super::{Adapter, Launch, Place, Recovery, installed};
+use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
 use crate::publish::{Api, Feed};
-use crate::wire;
+use crate::wire::{self, Stamp};
 
 #[derive(Debug)]
 pub(super) struct Mosquitto;
@@ -20,12 +20,21 @@ pub(super) struct Mosquitto;
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
+const PUBLISH_AT_LEAST_ONCE: u8 = 0x32;
+const PUBACK: u8 = 0x40;
 const SUBSCRIBE: u8 = 0x82;
 const SUBACK: u8 = 0x90;
 const PINGREQ: u8 = 0xc0;
 const PINGRESP: u8 = 0xd0;
 /// MQTT 3.1.1, a clean session, no keep-alive, and a name that the broker makes up.
 const HELLO: [u8; 12] = [0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 0];
+/// The same, but a session that is kept; the name follows.
+const HELLO_AGAIN: [u8; 10] = [0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 0];
+
+/// Text behind its length.
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
 
 /// Appends a packet.
 fn packet(first: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
@@ -57,7 +66,7 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 impl Dialect for Mosquitto {
-    fn path(&self, _channel: &str) -> String {
+    fn path(&self, _who: &Subscriber<'_>) -> String {
         "/mqtt".to_owned()
     }
 
@@ -65,11 +74,10 @@ impl Dialect for Mosquitto {
         "Sec-WebSocket-Protocol: mqtt\r\n"
     }
 
-    fn hello(&self, channel: &str, out: &mut Vec<u8>) {
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
         let (mut connect, mut subscribe) = (Vec::new(), Vec::new());
         packet(CONNECT, &[&HELLO], &mut connect);
-        let length = (channel.len() as u16).to_be_bytes();
-        packet(SUBSCRIBE, &[&[0, 1], &length, channel.as_bytes(), &[0]], &mut subscribe);
+        packet(SUBSCRIBE, &[&[0, 1], &text(who.channel), &[0]], &mut subscribe);
         wire::client_frame(wire::BINARY, &connect, out);
         wire::client_frame(wire::BINARY, &subscribe, out);
     }
@@ -84,7 +92,7 @@ impl Dialect for Mosquitto {
         };
         let heard = match (first & 0xf0, body) {
             (CONNACK, [_, 0]) => Heard::Connected { pong: false },
-            (SUBACK, [_, _, 0]) => Heard::Subscribed(body),
+            (SUBACK, [_, _, 0 | 1]) => Heard::Subscribed(body),
             (CONNACK | SUBACK, _) => Heard::Refused(&message[..whole]),
             (PUBLISH, body) => Heard::Delivery(body),
             _ => Heard::Other,
@@ -99,8 +107,7 @@ impl Feed for Mosquitto {
     }
 
     fn publish(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>) {
-        let length = (channel.len() as u16).to_be_bytes();
-        packet(PUBLISH, &[&length, channel.as_bytes(), payload], out);
+        packet(PUBLISH, &[&text(channel), payload], out);
     }
 
     fn flush(&self, out: &mut Vec<u8>) {
@@ -116,6 +123,66 @@ impl Feed for Mosquitto {
             heard = &heard[whole..];
         }
         Ok(false)
+    }
+}
+
+/// With a session that is kept, and messages that are kept until they are acknowledged.
+#[derive(Debug)]
+struct Kept;
+
+impl Dialect for Kept {
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        Mosquitto.path(who)
+    }
+
+    fn headers(&self) -> &'static str {
+        Mosquitto.headers()
+    }
+
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        let (mut connect, mut subscribe) = (Vec::new(), Vec::new());
+        packet(CONNECT, &[&HELLO_AGAIN, &text(&format!("c{}", who.index))], &mut connect);
+        packet(SUBSCRIBE, &[&[0, 1], &text(who.channel), &[1]], &mut subscribe);
+        wire::client_frame(wire::BINARY, &connect, out);
+        wire::client_frame(wire::BINARY, &subscribe, out);
+    }
+
+    fn awaited(&self) -> u8 {
+        Mosquitto.awaited()
+    }
+
+    fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
+        Mosquitto.hear(message)
+    }
+
+    fn acknowledge(&self, delivery: &[u8], out: &mut Vec<u8>) {
+        // The message's number follows the topic.
+        let Some(length) = delivery.first_chunk::<2>() else { return };
+        let at = 2 + usize::from(u16::from_be_bytes(*length));
+        let Some(number) = delivery.get(at..at + 2) else { return };
+        let mut answer = Vec::new();
+        packet(PUBACK, &[number], &mut answer);
+        wire::client_frame(wire::BINARY, &answer, out);
+    }
+}
+
+impl Feed for Kept {
+    fn hello(&self, out: &mut Vec<u8>) {
+        Feed::hello(&Mosquitto, out);
+    }
+
+    fn publish(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>) {
+        // A number of its own, and never 0.
+        let number = Stamp::find(payload).map_or(1, |stamp| (stamp.sequence % 0xffff) as u16 + 1);
+        packet(PUBLISH_AT_LEAST_ONCE, &[&text(channel), &number.to_be_bytes(), payload], out);
+    }
+
+    fn flush(&self, out: &mut Vec<u8>) {
+        Mosquitto.flush(out);
+    }
+
+    fn flushed(&self, heard: &[u8]) -> Result<bool> {
+        Mosquitto.flushed(heard)
     }
 }
 
@@ -138,6 +205,11 @@ impl Adapter for Mosquitto {
 
     fn has_publish_port(&self) -> bool {
         true
+    }
+
+    fn recovery(&self) -> Option<Recovery> {
+        let by = "from the client's kept session, quality of service 1";
+        Some(Recovery { by, dialect: &Kept, api: Api::Stream(&Kept) })
     }
 
     fn launch(&self, place: &Place) -> Result<Launch> {
@@ -190,5 +262,20 @@ mod tests {
         assert!(!Mosquitto.flushed(&[CONNACK, 2, 0, 0]).unwrap());
         assert!(Mosquitto.flushed(&[CONNACK, 2, 0, 0, PINGRESP, 0]).unwrap());
         assert!(Mosquitto.flushed(&[CONNACK, 2, 0, 5]).is_err());
+    }
+
+    #[test]
+    fn kept_messages_are_numbered_and_acknowledged() {
+        let mut out = Vec::new();
+        Kept.publish("c", b"hi", &mut out);
+        assert_eq!(out, [PUBLISH_AT_LEAST_ONCE, 7, 0, 1, b'c', 0, 1, b'h', b'i']);
+        assert!(Kept.flushed(&[CONNACK, 2, 0, 0, PUBACK, 2, 0, 1, PINGRESP, 0]).unwrap());
+        let (_, Heard::Delivery(body)) = Kept.hear(&out) else { panic!("no delivery") };
+        let (mut answer, mut wanted) = (Vec::new(), Vec::new());
+        Kept.acknowledge(body, &mut answer);
+        wire::client_frame(wire::BINARY, &[PUBACK, 2, 0, 1], &mut wanted);
+        assert_eq!(answer, wanted);
+        Kept.acknowledge(&[0], &mut answer);
+        assert_eq!(answer, wanted, "what is no message is not acknowledged");
     }
 }

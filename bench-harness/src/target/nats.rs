@@ -1,15 +1,18 @@
 //! NATS with WebSocket subscribers, published to by its own protocol over TCP.
 //!
 //! Owns its adapter, its configuration and the few lines of the protocol that it takes. Never
-//! compresses. Invariant: the answer to a PING that came behind the SUB says that the subject is
-//! subscribed to.
+//! compresses. Invariant: the answer to a PING that came behind the SUB, or to the making of the
+//! consumer that delivers to it, says that the subject is subscribed to.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use super::{Adapter, Launch, Place};
-use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED};
+use super::{Adapter, Launch, Place, Recovery};
+use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
 use crate::publish::{Api, Feed};
 use crate::wire::{self, find};
 
@@ -20,12 +23,12 @@ const CONNECT: &str =
     "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"bench\",\"version\":\"1\"}\r\n";
 
 impl Dialect for Nats {
-    fn path(&self, _channel: &str) -> String {
+    fn path(&self, _who: &Subscriber<'_>) -> String {
         "/".to_owned()
     }
 
-    fn hello(&self, channel: &str, out: &mut Vec<u8>) {
-        let text = format!("{CONNECT}SUB {channel} 1\r\nPING\r\n");
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        let text = format!("{CONNECT}SUB {} 1\r\nPING\r\n", who.channel);
         wire::client_frame(wire::BINARY, text.as_bytes(), out);
     }
 
@@ -56,6 +59,87 @@ impl Dialect for Nats {
     fn pong(&self, out: &mut Vec<u8>) {
         wire::client_frame(wire::BINARY, b"PONG\r\n", out);
     }
+}
+
+/// A durable consumer of the JetStream [`STREAM`] for every client, which the server remembers.
+#[derive(Debug)]
+struct Durable;
+
+/// The stream, of this name and of the subject of this name.
+const STREAM: &str = "all";
+/// Subjects of answers to questions begin so.
+const ANSWERS: &str = "answer.";
+/// How long the answer to the making of the stream is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Dialect for Durable {
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        Nats.path(who)
+    }
+
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        let index = who.index;
+        let text = match who.position {
+            Some(_) => format!("{CONNECT}SUB kept.{index} 1\r\nPING\r\n"),
+            None => {
+                let consumer = format!(
+                    "{{\"stream_name\":\"{STREAM}\",\"config\":{{\"durable_name\":\"c{index}\",\
+                     \"deliver_subject\":\"kept.{index}\",\"deliver_policy\":\"new\",\
+                     \"ack_policy\":\"none\",\"mem_storage\":true}}}}"
+                );
+                format!(
+                    "{CONNECT}SUB kept.{index} 1\r\nSUB {ANSWERS}{index} 2\r\n\
+                     PUB $JS.API.CONSUMER.DURABLE.CREATE.{STREAM}.c{index} {ANSWERS}{index} \
+                     {}\r\n{consumer}\r\n",
+                    consumer.len()
+                )
+            }
+        };
+        wire::client_frame(wire::BINARY, text.as_bytes(), out);
+    }
+
+    fn awaited(&self) -> u8 {
+        Nats.awaited()
+    }
+
+    fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
+        let answers =
+            message.strip_prefix(b"MSG ").is_some_and(|m| m.starts_with(ANSWERS.as_bytes()));
+        match Nats.hear(message) {
+            (used, Heard::Delivery(answer)) if answers => match find(answer, b"\"error\":") {
+                Some(_) => (used, Heard::Refused(answer)),
+                None => (used, Heard::Subscribed(answer)),
+            },
+            heard => heard,
+        }
+    }
+
+    fn pong(&self, out: &mut Vec<u8>) {
+        Nats.pong(out);
+    }
+}
+
+/// Makes the stream; `port` is the publishers'.
+fn make_stream(port: u16) -> Result<()> {
+    let stream = format!(
+        "{{\"name\":\"{STREAM}\",\"subjects\":[\"{STREAM}\"],\"storage\":\"memory\",\"max_consumers\":100000}}"
+    );
+    let text = format!(
+        "{CONNECT}SUB {ANSWERS}s 1\r\nPUB $JS.API.STREAM.CREATE.{STREAM} {ANSWERS}s {}\r\n{stream}\r\n",
+        stream.len()
+    );
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(text.as_bytes())?;
+    let (mut heard, mut bytes) = (Vec::new(), [0; 4096]);
+    while find(&heard, b"\"did_create\":true").is_none() {
+        let read = socket.read(&mut bytes)?;
+        heard.extend_from_slice(&bytes[..read]);
+        let refused =
+            read == 0 || [&b"\"error\":"[..], b"-ERR"].iter().any(|e| find(&heard, e).is_some());
+        ensure!(!refused, "NATS made no stream: {}", String::from_utf8_lossy(&heard).trim_end());
+    }
+    Ok(())
 }
 
 impl Feed for Nats {
@@ -102,11 +186,30 @@ impl Adapter for Nats {
         true
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
+    fn recovery(&self) -> Option<Recovery> {
+        let by = "from a JetStream stream in memory, a durable push consumer without \
+                  acknowledgements a client";
+        Some(Recovery { by, dialect: &Durable, api: self.api() })
+    }
+
+    fn prepare_recovery(&self, place: &Place) -> Result<()> {
+        make_stream(place.publish_port).context("cannot make a stream")
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         let program = place.made("nats/nats-server")?;
         let path = place.dir.join("nats.conf");
+        let pings = place.ping_seconds.map(|seconds| format!("ping_interval: \"{seconds}s\"\n"));
+        let pings = pings.unwrap_or_default();
+        let dir = place.dir.display();
+        let stream = format!("jetstream {{ store_dir: \"{dir}/jetstream\" }}\n");
+        let stream = if place.recovers { stream } else { String::new() };
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_connections: 100000\nmax_pending: 64MB\n\
+            "listen: \"127.0.0.1:{}\"\nmax_connections: 100000\nmax_pending: 64MB\n{pings}{stream}\
              websocket {{\n  listen: \"127.0.0.1:{}\"\n  no_tls: true\n  compression: false\n}}\n",
             place.publish_port, place.port
         );
@@ -138,6 +241,22 @@ mod tests {
         assert_eq!(heard[2..], [delivery, pinged]);
         message.truncate(40);
         Nats.hear(&message[20..]);
+    }
+
+    #[test]
+    fn consumers_are_made_once() {
+        let new = Subscriber { index: 7, channel: "all", position: None };
+        let (mut first, mut again) = (Vec::new(), Vec::new());
+        Dialect::hello(&Durable, &new, &mut first);
+        let position = wire::Position::default();
+        Durable.hello(&Subscriber { position: Some(&position), ..new }, &mut again);
+        assert!(first.len() > again.len());
+        let hear = |message: &'static [u8]| Durable.hear(message).1;
+        assert_eq!(hear(b"MSG answer.7 2 2\r\n{}\r\n"), Heard::Subscribed(b"{}\r\n"));
+        let refused = hear(b"MSG answer.7 2 11\r\n{\"error\":1}\r\n");
+        assert_eq!(refused, Heard::Refused(b"{\"error\":1}\r\n"));
+        let kept = hear(b"MSG kept.7 1 $JS.ACK.all.c7.1.2.1.5.0 1\r\na\r\n");
+        assert_eq!(kept, Heard::Delivery(b"a\r\n"));
     }
 
     #[test]

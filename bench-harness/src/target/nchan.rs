@@ -8,16 +8,45 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Adapter, Launch, Place, installed};
-use crate::dialect::Dialect;
+use super::{Adapter, Launch, Place, Recovery, installed};
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
+use crate::wire::Position;
 
 #[derive(Debug)]
 pub(super) struct Nchan;
 
 impl Dialect for Nchan {
-    fn path(&self, channel: &str) -> String {
-        format!("/subscribe/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/subscribe/{}", who.channel)
+    }
+}
+
+/// With the id before every message: a second, which is the position's epoch here, and a number
+/// within it.
+#[derive(Debug)]
+struct Numbered;
+
+impl Dialect for Numbered {
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        let path = Nchan.path(who);
+        match who.position {
+            Some(Position { epoch, offset }) => format!("{path}?last_event_id={epoch}:{offset}"),
+            None => path,
+        }
+    }
+
+    fn headers(&self) -> &'static str {
+        "Sec-WebSocket-Protocol: ws+meta.nchan\r\n"
+    }
+
+    fn note(&self, heard: &[u8], position: &mut Position) {
+        let line = heard.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let id = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("id: "));
+        let parts = id.and_then(|id| id.trim_end().split_once(':'));
+        if let Some((second, Ok(offset))) = parts.map(|(second, nth)| (second, nth.parse())) {
+            *position = Position { epoch: second.to_owned(), offset };
+        }
     }
 }
 
@@ -36,6 +65,15 @@ impl Adapter for Nchan {
 
     fn api(&self) -> Api {
         Api::Http(Post::bare("/publish/{}"))
+    }
+
+    fn pings(&self) -> bool {
+        true
+    }
+
+    fn recovery(&self) -> Option<Recovery> {
+        let by = "from the channel's message buffer, by the last message's id";
+        Some(Recovery { by, dialect: &Numbered, api: self.api() })
     }
 
     fn launch(&self, place: &Place) -> Result<Launch> {
@@ -63,6 +101,9 @@ impl Adapter for Nchan {
 
 fn configuration(place: &Place, module: &str) -> String {
     let (dir, port, workers) = (place.dir.display(), place.port, place.workers);
+    // 0: none.
+    let ping_seconds = place.ping_seconds.unwrap_or(0);
+    let kept = if place.recovers { "600s" } else { "10s" };
     format!(
         "load_module {module};
 daemon off;
@@ -89,16 +130,35 @@ http {{
             nchan_subscriber websocket;
             nchan_channel_id $1;
             nchan_subscriber_timeout 0;
+            nchan_websocket_ping_interval {ping_seconds};
             nchan_subscriber_first_message newest;
         }}
         location ~ ^/publish/(.+)$ {{
             nchan_publisher http;
             nchan_channel_id $1;
             nchan_message_buffer_length 200;
-            nchan_message_timeout 10s;
+            nchan_message_timeout {kept};
         }}
     }}
 }}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_noted_and_asked_from() {
+        let mut position = Position::default();
+        Numbered.note(b"id: 1700000000:3\ncontent-type: text/plain\n\n{}", &mut position);
+        assert_eq!(position, Position { epoch: "1700000000".to_owned(), offset: 3 });
+        Numbered.note(b"{\"t\":1}", &mut position);
+        assert_eq!(position.offset, 3);
+        let who = Subscriber { index: 0, channel: "all", position: Some(&position) };
+        assert_eq!(Numbered.path(&who), "/subscribe/all?last_event_id=1700000000:3");
+        let new = Subscriber { position: None, ..who };
+        assert_eq!(Numbered.path(&new), "/subscribe/all");
+    }
 }

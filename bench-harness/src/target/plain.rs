@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 
 use super::{Adapter, Launch, Place};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
 /// One of them.
@@ -17,8 +17,8 @@ pub(super) enum Plain {
 }
 
 impl Dialect for Plain {
-    fn path(&self, channel: &str) -> String {
-        format!("/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
     }
 }
 
@@ -56,14 +56,19 @@ impl Adapter for Plain {
         true
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let arguments = vec![
+        let mut arguments = vec![
             format!("plain-{}", self.name()),
             format!("--port={}", place.port),
             format!("--publish-port={}", place.publish_port),
             format!("--workers={}", place.workers),
         ];
+        arguments.extend(place.ping_seconds.map(|seconds| format!("--ping-seconds={seconds}")));
         Ok(Launch { program, arguments, environment: Vec::new() })
     }
 }

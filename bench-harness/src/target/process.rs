@@ -50,6 +50,9 @@ impl Peer {
         }
         std::thread::sleep(BREATH);
         peer.alive()?;
+        if peer.place.recovers {
+            adapter.prepare_recovery(&peer.place).map_err(|error| peer.cause(error))?;
+        }
         Ok(peer)
     }
 

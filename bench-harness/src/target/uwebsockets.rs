@@ -6,15 +6,15 @@
 use anyhow::Result;
 
 use super::{Adapter, Launch, Place};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
 #[derive(Debug)]
 pub(super) struct UWebSockets;
 
 impl Dialect for UWebSockets {
-    fn path(&self, channel: &str) -> String {
-        format!("/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
     }
 }
 
@@ -35,8 +35,13 @@ impl Adapter for UWebSockets {
         Api::Http(Post::bare("/publish/{}"))
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
-        let arguments = vec![place.port.to_string(), place.workers.to_string()];
+        let mut arguments = vec![place.port.to_string(), place.workers.to_string()];
+        arguments.extend(place.ping_seconds.map(|seconds| seconds.to_string()));
         let program = place.made("uwebsockets/server")?;
         Ok(Launch { program, arguments, environment: Vec::new() })
     }

@@ -6,15 +6,15 @@
 use anyhow::Result;
 
 use super::{Adapter, Launch, Place, installed};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
 #[derive(Debug)]
 pub(super) struct Ws;
 
 impl Dialect for Ws {
-    fn path(&self, channel: &str) -> String {
-        format!("/{channel}")
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
     }
 }
 
@@ -35,11 +35,16 @@ impl Adapter for Ws {
         Api::Http(Post::bare("/publish/{}"))
     }
 
+    fn pings(&self) -> bool {
+        true
+    }
+
     fn launch(&self, place: &Place) -> Result<Launch> {
         place.made("ws/node_modules/ws")?;
         let script = place.made("ws/server.cjs")?.to_string_lossy().into_owned();
         let program = installed(&["/usr/bin/node", "/usr/local/bin/node"], "Node")?;
-        let arguments = vec![script, place.port.to_string()];
+        let mut arguments = vec![script, place.port.to_string()];
+        arguments.extend(place.ping_seconds.map(|seconds| seconds.to_string()));
         Ok(Launch { program, arguments, environment: Vec::new() })
     }
 }

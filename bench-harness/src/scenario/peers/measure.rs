@@ -5,22 +5,24 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::tables::Tables;
 use super::{
-    BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_UNHEARD, FIXED, KERNEL, LATE, LOST,
-    Numbers, P50, P99, P999, SPEED, Scenario, Stage, USER,
+    BUSY, BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE,
+    LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
+use crate::dialect::Dialect;
+use crate::latency::Deliveries;
 use crate::scenario::{Burst, Delivered, frame_bytes, time_waits};
 use crate::target::{Adapter, Peer, Place, Target};
 
 /// Without a delivery for so long, the missing ones are lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// What a ramp leaves to be done later is done after this.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Slab memory of a socket in TIME_WAIT, in bytes.
 const TIME_WAIT_BYTES: i64 = 256;
 /// The machine is quiet again when no more sockets than this are left over, and its slab memory
@@ -42,18 +44,32 @@ pub(super) fn stage(
     plan: &Numbers,
 ) -> Result<()> {
     match target {
+        Target::Server(adapter) if stage == Stage::Pinged && !adapter.pings() => unpinged(tables),
         Target::Server(adapter) => server(bench, tables, (adapter, stage), scenarios, plan),
+        Target::Limit if stage == Stage::Pinged => unpinged(tables),
         Target::Limit => limit(bench, tables, scenarios, plan),
     }
 }
 
+fn unpinged(tables: &mut Tables) -> Result<()> {
+    tables.remark(Scenario::Idle, &format!("{CPU_PINGS} does not apply: it pings nobody"));
+    Ok(())
+}
+
+/// What there is without connections.
+pub(super) struct Empty {
+    pub(super) user: ProcessSample,
+    /// Slab memory, in bytes.
+    pub(super) kernel: i64,
+}
+
 /// What a part of a turn needs to know.
-struct Turn<'a> {
-    bench: &'a mut Bench,
-    tables: &'a mut Tables,
-    plan: &'a Numbers,
-    peer: &'a mut Peer,
-    dense: &'a Dense,
+pub(super) struct Turn<'a> {
+    pub(super) bench: &'a mut Bench,
+    pub(super) tables: &'a mut Tables,
+    pub(super) plan: &'a Numbers,
+    pub(super) peer: &'a mut Peer,
+    pub(super) dense: Dense,
 }
 
 fn server(
@@ -65,22 +81,18 @@ fn server(
 ) -> Result<()> {
     settle(plan)?;
     let kernel = slab()?;
-    let place = place(bench, adapter, plan)?;
+    let place = place(bench, (adapter, stage), plan)?;
     let mut peer = Peer::start(adapter, place)?;
     let empty = peer.sample()?;
-    let dense = Dense::start(
-        Plan {
-            connections: plan.connections,
-            port: peer.port(),
-            one_address: true,
-            dialect: adapter.dialect(),
-            in_flight: bench.common.in_flight,
-            mode: Mode::Subscribe(stage.channels(plan.connections)),
-        },
-        bench.clock,
-    )?;
-    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense: &dense };
-    let measured = turn.all(scenarios, &empty, kernel);
+    // For the idle scenario some come early.
+    let parted = stage == Stage::Shared && scenarios.contains(&Scenario::Idle);
+    let of = if parted { idle::PART } else { 1 };
+    let client = client(bench, &peer, (adapter.dialect(), stage), plan);
+    let dense = Dense::start_part(client, bench.clock, of)?;
+    let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense };
+    let empty = Empty { user: empty, kernel };
+    let measured = turn.all(scenarios, parted, &empty);
+    let dense = turn.dense;
     let measured = measured.map_err(|error| peer.cause(error));
     // The server first: it is the one whose sockets wait out their time.
     let stopped = peer.stop();
@@ -88,7 +100,29 @@ fn server(
     measured.and(stopped).and(closed)
 }
 
-fn place(bench: &mut Bench, adapter: &dyn Adapter, plan: &Numbers) -> Result<Place> {
+/// Connections to a target.
+pub(super) fn client(
+    bench: &Bench,
+    peer: &Peer,
+    (dialect, stage): (&'static dyn Dialect, Stage),
+    plan: &Numbers,
+) -> Plan {
+    let at_once = if stage == Stage::Storm { storm::IN_FLIGHT } else { 0 };
+    Plan {
+        connections: plan.connections,
+        port: peer.port(),
+        one_address: true,
+        dialect,
+        in_flight: bench.common.in_flight.max(at_once),
+        mode: Mode::Subscribe(stage.channels(plan.connections)),
+    }
+}
+
+fn place(
+    bench: &mut Bench,
+    (adapter, stage): (&dyn Adapter, Stage),
+    plan: &Numbers,
+) -> Result<Place> {
     let port = bench.free_port()?;
     let publish_port = if adapter.has_publish_port() { bench.free_port()? } else { port };
     Ok(Place {
@@ -99,27 +133,37 @@ fn place(bench: &mut Bench, adapter: &dyn Adapter, plan: &Numbers) -> Result<Pla
         port,
         publish_port,
         workers: bench.shards,
+        ping_seconds: (stage == Stage::Pinged).then_some(PING_SECONDS),
+        recovers: stage == Stage::Storm && adapter.recovery().is_some(),
     })
 }
 
 impl Turn<'_> {
-    fn all(&mut self, scenarios: &[Scenario], empty: &ProcessSample, kernel: i64) -> Result<()> {
+    fn all(&mut self, scenarios: &[Scenario], parted: bool, empty: &Empty) -> Result<()> {
+        let early = if parted { Some(self.early()?) } else { None };
         let ramp = self.dense.ramp()?;
-        self.peer.alive()?;
-        if ramp.refused > 0 {
-            let causes = self.dense.counters().causes();
-            bail!("{} of {} never came up: {causes:?}", ramp.refused, self.plan.connections);
-        }
-        self.standing("while connecting")?;
+        self.up(ramp)?;
         for scenario in scenarios {
-            match scenario {
-                Scenario::Idle => self.idle(ramp, empty, kernel)?,
+            match (scenario, &early) {
+                (Scenario::Idle, Some(early)) => self.idle(ramp, early, empty)?,
+                (Scenario::Idle, None) => self.pings()?,
+                (Scenario::Storm, _) => self.storm()?,
                 _ => self.loaded(*scenario)?,
             }
             self.peer.alive()?;
             self.standing(&format!("in {}", scenario.name()))?;
         }
         Ok(())
+    }
+
+    /// An error unless all connections are up.
+    pub(super) fn up(&mut self, ramp: Ramp) -> Result<()> {
+        self.peer.alive()?;
+        if ramp.refused > 0 {
+            let causes = self.dense.counters().causes();
+            bail!("{} of {} never came up: {causes:?}", ramp.refused, self.plan.connections);
+        }
+        self.standing("while connecting")
     }
 
     fn standing(&self, when: &str) -> Result<()> {
@@ -129,27 +173,12 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn idle(&mut self, ramp: Ramp, empty: &ProcessSample, kernel: i64) -> Result<()> {
-        std::thread::sleep(SETTLE);
-        let used = self.peer.sample()?.since(empty)?;
-        let user = used.pss.context("/proc/PID/smaps_rollup may not be read: run as root")?;
-        let fixed = empty.pss.unwrap_or(empty.rss_anon) as f64;
-        let values = [
-            (USER, per_connection(user, ramp.up)?),
-            (KERNEL, per_connection(slab()? - kernel, ramp.up)?),
-            (CONNECTS, connects(ramp)),
-            (FIXED, fixed),
-        ];
-        values.into_iter().for_each(|(column, v)| self.tables.set(Scenario::Idle, column, v));
-        Ok(())
-    }
-
     /// A warm-up, then the load that is measured.
     fn loaded(&mut self, scenario: Scenario) -> Result<()> {
         let api = self.peer.adapter().api();
         let Some((warm, measured)) = scenario.loads(&api, self.plan) else { return Ok(()) };
         let warm = self.deliver(warm)?;
-        self.lost(scenario, &warm, "the warm-up of ");
+        self.lost(scenario, &warm.recorder.deliveries, "the warm-up of ");
         let publications = measured.messages;
         let interval_ns = measured.interval_ns;
         let (server, client) = (self.peer.sample()?, own()?);
@@ -165,11 +194,12 @@ impl Turn<'_> {
         self.set(scenario, CPU_BOTH, each);
         self.set(scenario, CLIENT_CPU, client.cpu_ns_per(count)?);
         self.set(scenario, SPEED, count as f64 / delivered.took.as_secs_f64());
+        let cores = cpu.cores(wall_ns)? + client.cores(wall_ns)?;
+        self.set(scenario, BUSY, cores);
         self.set(scenario, LATE, late.p99 as f64);
-        let lost = self.lost(scenario, &delivered, "");
+        let lost = self.lost(scenario, &delivered.recorder.deliveries, "");
         self.set(scenario, LOST, lost as f64);
         if scenario.is_rated() {
-            let cores = cpu.cores(wall_ns)? + client.cores(wall_ns)?;
             self.rated(scenario, delivered, cores)?;
         } else if late.max > interval_ns {
             self.late(scenario, "a publication went out later than the next was due");
@@ -213,9 +243,9 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn deliver(&mut self, burst: Burst) -> Result<Delivered> {
+    pub(super) fn deliver(&mut self, burst: Burst) -> Result<Delivered> {
         let to = self.peer.publish_address();
-        let delivered = self.bench.deliver_to(to, self.dense, burst, PATIENCE);
+        let delivered = self.bench.deliver_to(to, &self.dense, burst, PATIENCE);
         // A dead target explains more than its broken connections do.
         self.peer.alive()?;
         let delivered = delivered?;
@@ -226,8 +256,7 @@ impl Turn<'_> {
     }
 
     /// Deliveries that did not come or came twice are a fault; how many were lost.
-    fn lost(&mut self, scenario: Scenario, delivered: &Delivered, part: &str) -> u64 {
-        let account = delivered.recorder.deliveries;
+    pub(super) fn lost(&mut self, scenario: Scenario, account: &Deliveries, part: &str) -> u64 {
         let (lost, duplicates) = (account.lost(), account.duplicates);
         if lost > 0 || duplicates > 0 {
             let told = format!(
@@ -247,7 +276,7 @@ impl Turn<'_> {
         self.tables.remark(scenario, &told);
     }
 
-    fn set(&mut self, scenario: Scenario, column: &str, value: f64) {
+    pub(super) fn set(&mut self, scenario: Scenario, column: &str, value: f64) {
         self.tables.set(scenario, column, value);
     }
 }
@@ -325,7 +354,7 @@ fn settle(plan: &Numbers) -> Result<()> {
 }
 
 /// Slab memory now, in bytes, without that of sockets of earlier turns that wait out their time.
-fn slab() -> Result<i64> {
+pub(super) fn slab() -> Result<i64> {
     let now = KernelSample::now()?;
     let waits = time_waits()? as i64;
     Ok((now.s_unreclaim + now.s_reclaimable) as i64 - waits * TIME_WAIT_BYTES)

@@ -17,7 +17,9 @@ use crate::publish::Api;
 use crate::rows::number;
 use crate::target::{ALL, Target};
 
+mod idle;
 mod measure;
+mod storm;
 mod tables;
 mod verdicts;
 
@@ -34,6 +36,8 @@ const ROOMS_PER_SECOND: u64 = 50;
 const PUBLISHERS: u64 = 8;
 /// Publications of a burst.
 const BURST: u64 = 100;
+/// From one keep-alive ping to the next where pings are measured, in seconds.
+pub(super) const PING_SECONDS: u64 = 5;
 /// Descriptors that a target's process needs beside its connections.
 const SPARE: u64 = 1_000;
 
@@ -64,7 +68,7 @@ pub struct Options {
 /// What is measured, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// All on one channel and silent: memory, and how fast they came.
+    /// All on one channel and silent: memory, how fast they came, and what pings cost.
     Idle,
     /// One publication to all, again and again.
     Fanout,
@@ -74,6 +78,8 @@ pub enum Scenario {
     Rooms,
     /// A channel each, at a rate.
     Unicast,
+    /// All cut and all back at once, without and with something missed.
+    Storm,
 }
 
 /// Who is subscribed to what: scenarios with the same answer share their connections.
@@ -81,26 +87,36 @@ pub enum Scenario {
 pub(super) enum Stage {
     /// All to one channel.
     Shared,
+    /// The same where the server pings.
+    Pinged,
     /// Rooms.
     Rooms,
     /// A channel each.
     Distinct,
+    /// All to one channel, where those that come back may recover.
+    Storm,
 }
 
 /// Quantities of the tables.
 pub(super) const USER: &str = "user memory a connection";
+pub(super) const SLOPE: &str = "user memory a connection, slope";
 pub(super) const KERNEL: &str = "kernel memory a connection, both ends";
 pub(super) const FIXED: &str = "memory at no connections";
 pub(super) const CONNECTS: &str = "connects a second";
+pub(super) const CPU_PINGS: &str = "CPU of pings";
+pub(super) const PINGS: &str = "pings a connection";
 pub(super) const CPU: &str = "CPU a delivery";
 pub(super) const CPU_BOTH: &str = "CPU a publish and delivery";
 pub(super) const CPU_UNHEARD: &str = "CPU a publish nobody hears";
 pub(super) const CLIENT_CPU: &str = "client's CPU a delivery";
 pub(super) const SPEED: &str = "deliveries a second";
+pub(super) const BUSY: &str = "processors busy, both ends";
 pub(super) const P50: &str = "p50";
 pub(super) const P99: &str = "p99";
 pub(super) const P999: &str = "p99.9";
 pub(super) const LATE: &str = "publishers' lateness, p99";
+pub(super) const BACK: &str = "back";
+pub(super) const WHOLE: &str = "whole";
 pub(super) const LOST: &str = "lost";
 
 impl Scenario {
@@ -111,14 +127,17 @@ impl Scenario {
             Scenario::Burst => "burst",
             Scenario::Rooms => "rooms",
             Scenario::Unicast => "unicast",
+            Scenario::Storm => "storm",
         }
     }
 
-    pub(super) fn stage(self) -> Stage {
+    pub(super) fn stages(self) -> &'static [Stage] {
         match self {
-            Scenario::Idle | Scenario::Fanout | Scenario::Burst => Stage::Shared,
-            Scenario::Rooms => Stage::Rooms,
-            Scenario::Unicast => Stage::Distinct,
+            Scenario::Idle => &[Stage::Shared, Stage::Pinged],
+            Scenario::Fanout | Scenario::Burst => &[Stage::Shared],
+            Scenario::Rooms => &[Stage::Rooms],
+            Scenario::Unicast => &[Stage::Distinct],
+            Scenario::Storm => &[Stage::Storm],
         }
     }
 
@@ -140,7 +159,7 @@ impl Scenario {
         };
         let fanout_ns = plan.connections * ROOM_NS;
         let (warm, measured) = match self {
-            Scenario::Idle => return None,
+            Scenario::Idle | Scenario::Storm => return None,
             Scenario::Fanout => (of(1, all(), 2, fanout_ns, 1), of(1, all(), 4, fanout_ns, 1)),
             Scenario::Burst => {
                 (of(1, all(), 10, fanout_ns, 10), of(1, all(), BURST, fanout_ns, BURST))
@@ -168,12 +187,22 @@ impl Scenario {
         let n = number(plan.connections as f64);
         let (rate, seconds) = (number(plan.rate as f64), plan.seconds);
         match self {
-            Scenario::Idle => format!("{n} connections subscribed to one channel, nothing sent"),
+            Scenario::Idle => format!(
+                "{n} connections subscribed to one channel, nothing sent; slope: growth from a \
+                 third of the connections to all, without what is touched once; {CPU_PINGS}: of \
+                 the server for a ping and its answer, in a launch of its own that pings about \
+                 every {PING_SECONDS} s, all processor time of {} s divided by the pings that came",
+                idle::WINDOW.as_secs()
+            ),
             Scenario::Fanout => {
                 format!("one publication of {BYTES} bytes to {n} subscribers, 4 times a round")
             }
             Scenario::Burst => {
-                format!("{BURST} publications of {BYTES} bytes at once to {n} subscribers")
+                format!(
+                    "{BURST} publications of {BYTES} bytes at once to {n} subscribers, so that \
+                     from the first to the last the server has work: {SPEED} are those at \
+                     saturation"
+                )
             }
             Scenario::Rooms => format!(
                 "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications a second of \
@@ -183,6 +212,12 @@ impl Scenario {
                 "{n} connections with a channel each, {rate} publications a second of {BYTES} \
                  bytes, {seconds} s a round"
             ),
+            Scenario::Storm => format!(
+                "{n} connections of one channel cut and back at once; {BACK}: until all are \
+                 subscribed again; {WHOLE}: until all are, and have the {} publications of \
+                 {BYTES} bytes that they missed",
+                storm::MISSED
+            ),
         }
     }
 
@@ -191,9 +226,12 @@ impl Scenario {
         let list: &[(&str, &str, Better)] = match self {
             Scenario::Idle => &[
                 (USER, "bytes", Less),
+                (SLOPE, "bytes", Less),
                 (KERNEL, "bytes", Less),
                 (CONNECTS, "count", More),
                 (FIXED, "bytes", Neither),
+                (CPU_PINGS, "ns", Less),
+                (PINGS, "count", Neither),
             ],
             Scenario::Fanout => {
                 &[(CPU, "ns", Less), (CLIENT_CPU, "ns", Neither), (LOST, "count", Neither)]
@@ -201,6 +239,7 @@ impl Scenario {
             Scenario::Burst => &[
                 (CPU, "ns", Less),
                 (SPEED, "count", More),
+                (BUSY, "count", Neither),
                 (CLIENT_CPU, "ns", Neither),
                 (LOST, "count", Neither),
             ],
@@ -221,17 +260,19 @@ impl Scenario {
                 (LATE, "ns", Neither),
                 (LOST, "count", Neither),
             ],
+            Scenario::Storm => &[(BACK, "ns", Less), (WHOLE, "ns", Less), (LOST, "count", Neither)],
         };
         list.iter().map(|(name, unit, better)| Column::new(name, unit, *better)).collect()
     }
 }
 
 impl Stage {
-    const ALL: [Stage; 3] = [Stage::Shared, Stage::Rooms, Stage::Distinct];
+    const ALL: [Stage; 5] =
+        [Stage::Shared, Stage::Pinged, Stage::Rooms, Stage::Distinct, Stage::Storm];
 
     pub(super) fn channels(self, connections: u64) -> Channels {
         match self {
-            Stage::Shared => all(),
+            Stage::Shared | Stage::Pinged | Stage::Storm => all(),
             Stage::Rooms => Channels::Rooms((connections / ROOM).max(1)),
             Stage::Distinct => Channels::Distinct,
         }
@@ -364,8 +405,11 @@ mod tests {
         let (warm, unicast) = of(Scenario::Unicast).unwrap();
         assert_eq!((warm.messages, unicast.messages, unicast.interval_ns), (50, 150, 20_000_000));
         assert!(Scenario::Rooms.load_text(&plan).contains("1,000 connections in rooms of 100"));
+        assert!(of(Scenario::Storm).is_none());
+        assert!(Scenario::Storm.load_text(&plan).contains("the 10 publications of 128 bytes"));
         for scenario in Scenario::value_variants() {
             assert!(!scenario.columns().is_empty());
+            assert!(scenario.stages().iter().all(|stage| Stage::ALL.contains(stage)));
         }
     }
 }

@@ -45,7 +45,8 @@ impl Tables {
 
     /// The scenarios of a stage.
     pub(super) fn scenarios(&self, stage: Stage) -> Vec<Scenario> {
-        self.scenarios.iter().copied().filter(|scenario| scenario.stage() == stage).collect()
+        let is_of = |scenario: &Scenario| scenario.stages().contains(&stage);
+        self.scenarios.iter().copied().filter(is_of).collect()
     }
 
     /// What comes is of this target in this round, from 0.

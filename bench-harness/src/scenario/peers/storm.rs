@@ -1,0 +1,81 @@
+//! All connections of a target cut, all back at once: with nothing to recover, and with what they
+//! missed.
+//!
+//! Owns the numbers of `storm`. Never restarts the target. Invariant: what was published while
+//! nobody was there is expected by everybody of a target that can recover, and counted.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::measure::{PATIENCE, SETTLE, Turn, client};
+use super::{BACK, BYTES, Burst, LOST, Scenario, Stage, WHOLE};
+use crate::dense::Dense;
+use crate::publish::Api;
+use crate::target::Recovery;
+
+/// Publications that everybody misses.
+pub(super) const MISSED: u64 = 10;
+/// Connections that each of the client's rings makes at a time: the storm.
+pub(super) const IN_FLIGHT: u32 = 1024;
+
+impl Turn<'_> {
+    /// A plain reconnect of everybody, then one that recovers where the target can.
+    pub(super) fn storm(&mut self) -> Result<()> {
+        self.cut()?;
+        let ramp = self.dense.come_back(false)?;
+        self.up(ramp)?;
+        self.set(Scenario::Storm, BACK, ramp.took.as_nanos() as f64);
+        let Some(recovery) = self.peer.adapter().recovery() else {
+            let told = format!("{WHOLE} does not apply: it keeps no messages");
+            self.tables.remark(Scenario::Storm, &told);
+            return Ok(());
+        };
+        self.tables.remark(Scenario::Storm, &format!("recovers {}", recovery.by));
+        self.recover(recovery)
+    }
+
+    /// Cuts all connections and gives the target the time to notice.
+    fn cut(&mut self) -> Result<()> {
+        self.dense.cut()?;
+        std::thread::sleep(SETTLE);
+        self.peer.alive()
+    }
+
+    /// Everybody hears one publication, is cut, misses some and comes back for them.
+    fn recover(&mut self, recovery: Recovery) -> Result<()> {
+        let Recovery { dialect, api, .. } = recovery;
+        // Those of before make room first.
+        self.cut()?;
+        let plan = client(self.bench, self.peer, (dialect, Stage::Storm), self.plan);
+        let again = Dense::start(plan, self.bench.clock)?;
+        again.track()?;
+        std::mem::replace(&mut self.dense, again).stop()?;
+        let ramp = self.dense.ramp()?;
+        self.up(ramp)?;
+        let heard = self.deliver(burst(1, &api))?;
+        self.lost(Scenario::Storm, &heard.recorder.deliveries, "before the cut in ");
+        self.cut()?;
+        let to = self.peer.publish_address();
+        let (_, expected, published) = self.bench.send(to, &self.dense, burst(MISSED, &api))?;
+        if let Some(refusal) = published.refusal {
+            bail!("a publication was refused: {refusal}");
+        }
+        let begun = Instant::now();
+        let ramp = self.dense.come_back(true)?;
+        self.up(ramp)?;
+        self.dense.await_delivered(expected, PATIENCE);
+        let whole = begun.elapsed();
+        let recorder = self.dense.finish(expected)?;
+        let lost = self.lost(Scenario::Storm, &recorder.deliveries, "");
+        self.set(Scenario::Storm, LOST, lost as f64);
+        if lost == 0 {
+            self.set(Scenario::Storm, WHOLE, whole.as_nanos() as f64);
+        }
+        Ok(())
+    }
+}
+
+fn burst(messages: u64, api: &Api) -> Burst {
+    Burst { api: api.clone(), ..Burst::to_all(messages, BYTES, 1) }
+}
