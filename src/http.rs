@@ -239,7 +239,12 @@ fn call<'a>(
 
 fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str> {
     let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(found.value).ok().map(str::trim)
+    std::str::from_utf8(found.value).ok().map(trim)
+}
+
+/// Without the white space that HTTP knows; other kinds belong to the value.
+fn trim(value: &str) -> &str {
+    value.trim_matches([' ', '\t'])
 }
 
 fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
@@ -249,7 +254,7 @@ fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bo
         .filter(|header| header.name.eq_ignore_ascii_case(name))
         .filter_map(|header| std::str::from_utf8(header.value).ok())
         .flat_map(|value| value.split(','))
-        .any(|value| value.trim().eq_ignore_ascii_case(token))
+        .any(|value| trim(value).eq_ignore_ascii_case(token))
 }
 
 fn query_value(query: &str, name: &str) -> Option<String> {
@@ -391,6 +396,8 @@ mod tests {
         check("Content-Length: 7", "Content-Length: 7\r\nTransfer-Encoding: chunked");
         check("Content-Length: 7", "Content-Length: 7\r\nContent-Length: 7");
         check("Content-Length: 7", "Content-Length: +7");
+        check("Content-Length: 7", "Content-Length: \u{a0}7");
+        check("Content-Length: 7", "Content-Length: 7\u{2003}");
         check("Content-Length: 7", "Content-Length: 99999999999999999999999");
         check("Content-Length: 7", "Content-Length: 101");
         check("Content-Length: 7", "Content-Length:");

@@ -9,9 +9,10 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 
 use io_uring::{IoUring, Probe, opcode};
+
+use crate::sys;
 
 /// Direct descriptors that one ring may have, whatever RLIMIT_NOFILE says (the kernel's
 /// IORING_MAX_FIXED_FILES).
@@ -670,7 +671,7 @@ fn read_facts(port: u16) -> Facts {
             .zip(sysctl("net/ipv4/ip_local_port_range", 1)),
         conntrack: one("net/netfilter/nf_conntrack_count")
             .zip(one("net/netfilter/nf_conntrack_max")),
-        port_refused: TcpListener::bind(("0.0.0.0", port)).err().map(|error| error.kind()),
+        port_refused: sys::try_bind(([0, 0, 0, 0], port).into()).err().map(|error| error.kind()),
     }
 }
 

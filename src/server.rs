@@ -3,8 +3,8 @@
 //! Owns the order of starting and ending. Never serves a request itself. The invariant: either
 //! all of it runs, or nothing does and the error names cause and cure.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use tokio::sync::Notify;
 
@@ -68,7 +68,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         let (cause, cure) = text.split_once(": ").unwrap_or((&text, ""));
         Fatal { cause: cause.to_owned(), cure: cure.to_owned() }
     })?;
-    if sys::port_in_use(address).unwrap_or(false) {
+    if sys::try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
         return Err(Fatal {
             cause: format!("{address} is taken"),
             cure: format!("ss -ltnp 'sport = :{}' shows by whom", server.port),

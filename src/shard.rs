@@ -1,13 +1,15 @@
 //! A shard: turns completions and messages into state changes, and state into sends.
 //!
 //! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: what is due,
-//! completions, messages, connections left with input, fan-out, one transmit, then what the ring
-//! should do for the hub. The invariants: a slot is given back only after every operation on it
-//! has completed for the last time; a read is under way only where its outcome may be taken.
+//! messages, completions, connections left with input, fan-out, one transmit, then what the ring
+//! should do for the hub. Completions are reaped before messages are taken and handled after: who
+//! publishes here because it was told that something was published elsewhere comes behind that.
+//! The invariants: a slot is given back only after every operation on it has completed for the
+//! last time; a read is under way only where its outcome may be taken.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::Socket;
@@ -32,11 +34,13 @@ const MESSAGES: usize = 512;
 pub struct Sign {
     ring: AtomicI32,
     free: AtomicUsize,
+    /// Whether the node shuts down and every connection of the shard is closed.
+    done: AtomicBool,
 }
 
 impl Default for Sign {
     fn default() -> Self {
-        Sign { ring: AtomicI32::new(-1), free: AtomicUsize::new(0) }
+        Sign { ring: AtomicI32::new(-1), free: AtomicUsize::new(0), done: AtomicBool::new(false) }
     }
 }
 
@@ -127,6 +131,12 @@ impl Shard {
         self.draining && self.hub.is_empty()
     }
 
+    /// Whether that is so of every shard. Until then this one is still the home of channels that
+    /// others have connections for.
+    pub fn is_node_done(&self) -> bool {
+        self.signs.iter().all(|sign| sign.done.load(Ordering::Acquire))
+    }
+
     /// When there will be work whatever happens, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         self.due
@@ -141,8 +151,9 @@ impl Shard {
     pub fn turn(&mut self, fanout_sends: usize) {
         self.ring.poll();
         let mut goes_on = self.hub.expire(self.clock.millis());
-        self.take_completions();
+        self.ring.reap(&mut self.completions);
         goes_on |= self.take_messages();
+        self.take_completions();
         self.hub.go_on(&mut self.line);
         self.hub.release_channels(&mut self.line);
         self.line.ring();
@@ -199,7 +210,9 @@ impl Shard {
         self.hub.measure();
         self.metrics.sockets.set((self.hub.len() - self.accepts) as u64);
         let free = if self.draining { 0 } else { self.free_places() };
-        self.signs[usize::from(self.line.endpoint())].free.store(free, Ordering::Relaxed);
+        let sign = &self.signs[usize::from(self.line.endpoint())];
+        sign.free.store(free, Ordering::Relaxed);
+        sign.done.store(self.is_done(), Ordering::Release);
     }
 
     /// Connections that may still come to stay.
@@ -211,7 +224,6 @@ impl Shard {
 
     fn take_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
-        self.ring.reap(&mut completions);
         for completion in completions.drain(..) {
             self.complete(&completion);
         }
@@ -405,6 +417,9 @@ impl Shard {
     /// A place has become free here meanwhile.
     fn stay(&mut self, guest: Guest) {
         self.hub.opened(guest.slot);
+        if self.draining {
+            return self.hub.end(guest.slot);
+        }
         self.watch(guest.slot);
     }
 

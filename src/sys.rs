@@ -40,16 +40,13 @@ pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<So
     Ok(socket)
 }
 
-/// Whether something listens on `address` already. SO_REUSEPORT would hide that: two servers of
-/// one user would silently share the port.
-pub fn port_in_use(address: SocketAddr) -> io::Result<bool> {
+/// An error if `address` could not be listened on, as when something listens there already.
+/// SO_REUSEPORT would hide that: two servers of one user would silently share the port. Never
+/// listens itself: who connected meanwhile would be reset.
+pub fn try_bind(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    match socket.bind(&address.into()) {
-        Ok(()) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
-        Err(error) => Err(error),
-    }
+    socket.bind(&address.into())
 }
 
 /// The address to listen on; an empty string means every IPv4 address.

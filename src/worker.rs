@@ -16,6 +16,9 @@ use crate::sys::Clock;
 /// Sends that a shard's turn may make however many laps are open: what an enter is worth.
 const FANOUT_SENDS_MIN: usize = 16;
 
+/// How often a worker that is done looks whether the others are.
+const OTHERS_DONE: Duration = Duration::from_millis(10);
+
 /// One thread's shards.
 pub struct Worker {
     /// The one whose ring is waited on.
@@ -39,10 +42,10 @@ impl Worker {
         Ok(Worker { leader, followers, watch, clock })
     }
 
-    /// Runs until the node shuts down and every connection is closed.
+    /// Runs until the node shuts down and every connection of every shard is closed.
     pub fn run(mut self) {
         let mut open = 1;
-        while !self.is_done() {
+        while !self.leader.is_node_done() {
             let sends = (FANOUT_SENDS / open).max(FANOUT_SENDS_MIN);
             if self.pass(sends) {
                 open = self.shards().filter(|shard| shard.is_busy()).count().max(1);
@@ -94,7 +97,8 @@ impl Worker {
         }
         let due = self.shards().filter_map(Shard::next_due).min();
         let now = self.clock.millis();
-        self.leader.wait(due.map(|due| Duration::from_millis(due.saturating_sub(now))));
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+        self.leader.wait(if self.is_done() { Some(OTHERS_DONE) } else { due });
         self.watch.wake_up();
     }
 }

@@ -72,6 +72,10 @@ impl Hub {
         if !self.settings.api.opens_for(call.key) {
             return None;
         }
+        // An array of the fields would be read as well.
+        if !call.body.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
         let request: PlainPublish<'a> = serde_json::from_slice(call.body).ok()?;
         let fits = request.data.get().len() <= self.settings.outbox_bytes;
         let named = !request.channel.is_empty() && self.check_channel(&request.channel).is_ok();
@@ -118,7 +122,7 @@ impl Hub {
         connection.flags.set_end_when_flushed(last);
         self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&json, last, out));
         self.json = json;
-        self.set_deadline(slot, KEEP_ALIVE);
+        self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
     }
 
     /// A home has answered a call, and so is the caller: it reads nothing and is sent nothing

@@ -69,6 +69,7 @@ impl Hub {
         match connection.phase {
             Phase::Head if connection.flags.shutting_down() => self.end(slot),
             Phase::KeptAlive => self.end(slot),
+            Phase::Head if connection.flags.refusing() => self.refuse(slot, Status::Unavailable),
             Phase::Head => self.refuse(slot, Status::Timeout),
             Phase::Open | Phase::Connected if connection.flags.shutting_down() => {
                 self.disconnect(slot, Disconnect::SHUTDOWN);

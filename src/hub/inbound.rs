@@ -105,7 +105,10 @@ impl Hub {
             return None;
         }
         match http::parse(input, &self.settings.paths, self.settings.message_bytes) {
-            Head::Partial => None,
+            Head::Partial => {
+                self.begin_request(slot);
+                None
+            }
             _ if self.connections[slot as usize].flags.refusing() => {
                 self.refuse(slot, Status::Unavailable);
                 Some(input.len())
@@ -123,6 +126,15 @@ impl Hub {
                 self.upgrade(post, slot, &upgrade);
                 Some(used)
             }
+        }
+    }
+
+    /// A request has begun on a connection that was idle: it has as long as the first one had.
+    fn begin_request(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.phase == Phase::KeptAlive && !connection.flags.shutting_down() {
+            connection.phase = Phase::Head;
+            self.set_deadline(slot, self.settings.head_timeout);
         }
     }
 

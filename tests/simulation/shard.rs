@@ -79,8 +79,8 @@ impl Shard {
                 around.bus.take_news(self.endpoint);
                 self.goes_on = self.hub.expire(around.now);
             }
-            1 => self.take_events(around),
-            2 => self.goes_on |= self.take_messages(around),
+            1 => self.goes_on |= self.take_messages(around),
+            2 => self.take_events(around),
             3 => self.hub.go_on(&mut around.bus.line(self.endpoint, &mut self.bells)),
             4 => self.hub.release_channels(&mut around.bus.line(self.endpoint, &mut self.bells)),
             5 if around.random.one_in(3) => self.hub.fan_out(),

@@ -1,7 +1,7 @@
 //! Calls of the API on the public port: what a shard answers itself, and what it leaves to the
 //! control plane.
 
-use crate::common::{API_KEY, Client, Server, WEBSOCKET, client_frame, upgrade_request};
+use crate::common::{API_KEY, Client, Server, WEBSOCKET, client_frame, upgrade_request, wait_for};
 
 const HISTORY: [&str; 4] = [
     "--channel.without_namespace.history_size",
@@ -99,6 +99,11 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
         (&*large, "200", "{\"result\":{}}"),
         (&*call("", "1"), "200", bad),
         (&*call("news", "{"), "400", "the body is no request"),
+        (
+            &*good.replace("{\"channel\":\"news\",\"data\":1}", "[\"news\",                 1]"),
+            "400",
+            "the body is",
+        ),
         (&*call("a:b", "1"), "200", "{\"error\":{\"code\":102"),
         (&*good.replace("\"data\":1", "\"b64=\":1"), "200", bad),
         (&*good.replace("Host: test", "Authorization: apikey secret"), "200", "{\"result\":{}}"),
@@ -112,7 +117,7 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
         assert!(found == status && body.starts_with(expected), "{found} {body}");
         assert_eq!(status_and_body(&mut backend), ("200".into(), "{\"result\":{}}".into()));
     }
-    assert_eq!(server.metric("drumline_calls_total"), 7);
+    assert_eq!(server.metric("drumline_calls_total"), 8);
 }
 
 #[test]
@@ -169,6 +174,55 @@ fn a_body_that_does_not_come_is_given_up() {
     backend.send_raw(&request.as_bytes()[..request.len() - 1]);
     let rest = String::from_utf8(backend.rest()).unwrap();
     assert!(rest.starts_with("HTTP/1.1 408 "), "{rest}");
+}
+
+#[test]
+fn who_finds_no_room_is_told_so_however_slow_its_body_is() {
+    let server = Server::on_one_port(&["--shards", "1", "--engine.slots_per_shard", "40"]);
+    let mut held = Vec::new();
+    let refused = wait_for("a refusal", || {
+        let mut backend = Client::dial(&server);
+        let request = call("news", "1");
+        backend.send_raw(&request.as_bytes()[..request.len() - 1]);
+        held.push(backend);
+        let last = held.len() - 1;
+        (held.len() > 40).then(|| String::from_utf8(held[last].rest()).unwrap())
+    });
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+}
+
+#[test]
+fn a_stop_answers_the_calls_that_still_come() {
+    for flags in [&HISTORY[..], &[]] {
+        let mut flags = flags.to_vec();
+        flags.extend(["--shutdown.spread", "2s"]);
+        let mut server = Server::on_one_port(&flags);
+        let mut subscribers: Vec<Client> = (0..8).map(|_| Client::connected(&server)).collect();
+        let mut backends: Vec<Client> = (0..24).map(|_| Client::dial(&server)).collect();
+        for backend in &mut backends {
+            backend.send_raw(call("before", "1").as_bytes());
+            assert_eq!(status_and_body(backend).0, "200");
+        }
+        for (n, subscriber) in subscribers.iter_mut().enumerate() {
+            subscriber.ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"c{n}\"}}}}"));
+        }
+        let begun = std::time::Instant::now();
+        server.signal_stop();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let mut answered = 0;
+        for (n, backend) in backends.iter_mut().enumerate() {
+            // Some were closed already; the others are answered and closed.
+            let request = call(&format!("c{}", n % 8), "1");
+            let _ = std::io::Write::write_all(&mut backend.stream, request.as_bytes());
+            let rest = String::from_utf8(backend.rest()).unwrap();
+            assert!(rest.is_empty() || rest.contains("Connection: close"), "{rest}");
+            answered += usize::from(!rest.is_empty());
+        }
+        assert!(answered > 12, "{answered} were answered");
+        drop(subscribers);
+        assert!(server.wait().success());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
 }
 
 #[test]
