@@ -31,6 +31,9 @@ const BUFFER_GROUP: u16 = 0;
 /// Unsent data is dropped at the close, and the peer told so.
 static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
+/// Bytes of a small receive buffer (the kernel doubles them).
+static SMALL_BUFFER: libc::c_int = 32 * 1024;
+
 /// What an operation was; the first byte of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -63,11 +66,13 @@ pub enum Op {
     Arrive,
     /// A socket made in a slot.
     Socket,
+    /// A slot given a small receive buffer.
+    Narrow,
     /// A slot connected to its peer.
     Connect,
 }
 
-const OPS: [Op; 15] = [
+const OPS: [Op; 16] = [
     Op::Accept,
     Op::Poll,
     Op::Receive,
@@ -82,6 +87,7 @@ const OPS: [Op; 15] = [
     Op::Pass,
     Op::Arrive,
     Op::Socket,
+    Op::Narrow,
     Op::Connect,
 ];
 
@@ -480,15 +486,20 @@ impl Ring {
 
     /// Makes the coming close of a slot a reset: what the kernel still holds for it is dropped.
     pub fn reset(&mut self, generation: u32, slot: u32) {
-        let entry = opcode::SetSockOpt::new(
-            Fixed(slot),
-            libc::SOL_SOCKET as u32,
-            libc::SO_LINGER as u32,
-            (&raw const LINGER_NONE).cast(),
-            size_of::<libc::linger>() as u32,
-        )
-        .build();
-        self.push(entry, Token::new(Op::Reset, generation, slot));
+        self.set_option(Token::new(Op::Reset, generation, slot), libc::SO_LINGER, &LINGER_NONE);
+    }
+
+    /// Gives a slot's socket, before it is connected, a receive buffer that does not grow.
+    pub fn narrow(&mut self, generation: u32, slot: u32) {
+        self.set_option(Token::new(Op::Narrow, generation, slot), libc::SO_RCVBUF, &SMALL_BUFFER);
+    }
+
+    fn set_option<T>(&mut self, token: Token, option: libc::c_int, value: &'static T) {
+        let (level, option) = (libc::SOL_SOCKET as u32, option as u32);
+        let (value, bytes) = (std::ptr::from_ref(value), size_of::<T>() as u32);
+        let slot = Fixed(token.slot);
+        let entry = opcode::SetSockOpt::new(slot, level, option, value.cast(), bytes).build();
+        self.push(entry, token);
     }
 
     /// Cancels the operation that `target` names; completes with `Op::Cancel` of its slot.

@@ -256,7 +256,7 @@ impl Shard {
             Op::Pass => self.passed(completion),
             Op::Close => self.closed(slot),
             Op::Cancel => {}
-            Op::Send | Op::Wake | Op::Socket | Op::Connect => {
+            Op::Send | Op::Wake | Op::Socket | Op::Narrow | Op::Connect => {
                 unreachable!("{op:?} never completes here")
             }
         }

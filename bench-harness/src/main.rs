@@ -32,7 +32,7 @@ enum Command {
     /// Latency of one publication to one subscriber, by HTTP; with --sweep up to the knee.
     Latency(scenario::latency::Options),
     /// Stalled readers beside others.
-    Slow(Common),
+    Slow(scenario::slow::Options),
     /// Probes one to one while a publication goes to very many.
     Isolation(Common),
     /// All connections cut, all back at once, recovering what they missed.
@@ -85,7 +85,7 @@ fn run() -> Result<()> {
         Command::Memory(common) => scenario::memory::run(&common),
         Command::Fanout(common) => scenario::fanout::run(&common),
         Command::Latency(options) => scenario::latency::run(&options),
-        Command::Slow(common) => scenario::slow::run(&common),
+        Command::Slow(options) => scenario::slow::run(&options),
         Command::Isolation(common) => scenario::isolation::run(&common),
         Command::Storm(common) => scenario::storm::run(&common),
         Command::Drain(common) => scenario::drain::run(&common),

@@ -82,7 +82,7 @@ pub enum Mode {
     Raw,
     /// WebSocket, connect, subscribe, then reads.
     Subscribe(Channels),
-    /// The same, but reads nothing once it is subscribed.
+    /// The same with a small receive buffer, and reads nothing once it is subscribed.
     Stall(Channels),
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use drumline::ring::{Completion, Op, Ring, Sizes, Token};
 
 use super::book::{Book, Send};
-use super::{Command, Counters, Plan};
+use super::{Command, Counters, Mode, Plan};
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 
@@ -228,7 +228,9 @@ impl Lane {
                 let step = if completion.token.op == Op::Socket { "socket" } else { "connect" };
                 self.book.refuse(slot, format!("{step}: {error}"), &self.counters);
             }
-            Op::Socket => {
+            // What it does not read is to wait at the server.
+            Op::Socket if matches!(self.plan.mode, Mode::Stall(_)) => self.ring.narrow(0, slot),
+            Op::Socket | Op::Narrow => {
                 let peer = self.plan.peer(self.first + u64::from(slot));
                 self.ring.connect(0, slot, peer);
             }

@@ -1,11 +1,12 @@
 //! Readers that stall: what they cost, and that nobody else pays.
 //!
 //! Owns the rows of `slow`. Never lets a stalled one read, but for a few on a channel of their own.
-//! Invariant: the probes' latency with stalled readers is held against the same probes without.
+//! Invariant: the probes' latency with stalled readers is held against the same probes where as many
+//! connections read as then stall.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Bench, Burst, Common, SECOND_NS, all};
 use crate::account::KernelSample;
@@ -15,8 +16,6 @@ use crate::publish::{Api, Load, Probed, Probes, Running, probe};
 use crate::rows::Row;
 use crate::server::Server;
 
-/// Stalled connections.
-const STALLED: u64 = 1_000;
 /// Those that stall and read again when the first of them is closed: alike, so that all are closed
 /// within the seconds that a close frame waits for its reader.
 const WAKERS: u64 = 10;
@@ -26,8 +25,6 @@ const WAKERS_SECONDS: u64 = 30;
 /// Phase number of their messages, which nobody accounts for.
 const WAKERS_PHASE: u16 = 901;
 const BYTES: usize = 128;
-/// Messages a second to all.
-const RATE: u64 = 100;
 /// Pairs of probes and their messages a second.
 const PAIRS: u64 = 16;
 const PROBES_PER_SECOND: u64 = 400;
@@ -47,17 +44,36 @@ struct Peaks {
     timeline: Vec<String>,
 }
 
-/// Runs it; `--connections` are those that read.
-pub fn run(common: &Common) -> Result<()> {
-    let mut bench = Bench::new(common, "slow", "Stalled readers", (500, 120))?;
+/// Flags of it; `--connections` are those that read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Connections that stall.
+    #[arg(long, default_value_t = 1_000)]
+    stalled: u64,
+    /// Messages a second to all.
+    #[arg(long, default_value_t = 100)]
+    rate: u64,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let &Options { stalled: count, rate, .. } = options;
+    ensure!(count > 0 && rate > 0, "--stalled and --rate must be 1 or more");
+    let mut bench = Bench::new(&options.common, "slow", "Stalled readers", (500, 120))?;
+    bench.parameter("stalled", count);
+    bench.parameter("rate", rate);
     let server = bench.server(false)?;
     let port = server.address().port();
     let (reading, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;
-    let (without, _) = phase(&mut bench, &server, &reading, false)?;
+    let (alike, _) = bench.connect(count, port, Mode::Subscribe(all()))?;
+    let (without, _) = phase(&mut bench, &server, &reading, (rate, false))?;
+    alike.stop()?;
     bench.percentiles("probes, nobody stalled", &without.recorder, [0.0; 3])?;
-    let (stalled, _) = bench.connect(STALLED, port, Mode::Stall(all()))?;
+    let (stalled, _) = bench.connect(count, port, Mode::Stall(all()))?;
     let lost_before = counter(&server, LOST)?;
-    let (with, peaks) = phase(&mut bench, &server, &reading, true)?;
+    let (with, peaks) = phase(&mut bench, &server, &reading, (rate, true))?;
     bench.percentiles("probes, stalled beside them", &with.recorder, [0.0; 3])?;
     let ratio =
         with.recorder.percentiles()?.p99 as f64 / without.recorder.percentiles()?.p99 as f64;
@@ -68,10 +84,10 @@ pub fn run(common: &Common) -> Result<()> {
     bench.row(Row::new("peak growth of TCP memory", peaks.kernel as f64, "bytes"));
     bench.note(format!("Over time: {}", peaks.timeline.join("; ")));
     let slow = counter(&server, SLOW)?;
-    let lost = (counter(&server, LOST)? - lost_before).min(STALLED as f64 - slow);
+    let lost = (counter(&server, LOST)? - lost_before).min(count as f64 - slow);
     let told = format!("{slow} by 3008 ({SLOW}), {lost} by TCP_USER_TIMEOUT ({LOST})");
     let row = Row::new("stalled connections closed", slow + lost, "count");
-    bench.row(row.at_least(STALLED as f64).note(told));
+    bench.row(row.at_least(count as f64).note(told));
     bench.check_standing(&reading, "beside the stalled");
     reading.stop()?;
     stalled.stop()?;
@@ -122,7 +138,7 @@ fn phase(
     bench: &mut Bench,
     server: &Server,
     reading: &Dense,
-    stalled: bool,
+    (rate, stalled): (u64, bool),
 ) -> Result<(Probed, Peaks)> {
     let seconds = if stalled { bench.seconds } else { bench.seconds.div_ceil(4) };
     let probes = start_probes(bench.clock, server, seconds)?;
@@ -131,8 +147,8 @@ fn phase(
         publishers: 1,
         channels: all(),
         bytes: BYTES,
-        messages: RATE * seconds,
-        interval_ns: SECOND_NS / RATE,
+        messages: rate * seconds,
+        interval_ns: SECOND_NS / rate,
         per_frame: 1,
     };
     let stop = std::sync::atomic::AtomicBool::new(false);
