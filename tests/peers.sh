@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Every target of `drumline-bench peers` for real, in a small run: nothing is lost and no line of a table is missing.
+# And what goes wrong is said: a peer that is not set up, one that dies half-way, too few descriptors.
+#
+# Needs `scripts/peers.sh setup` and a release build.
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+BENCH=$TARGET/release/drumline-bench
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+TARGETS="drumline limit uwebsockets nchan nats ws mosquitto monoio tokio"
+
+fail() {
+    echo "peers: $*" >&2
+    tail -n 60 "$WORK/out" >&2
+    exit 1
+}
+
+# peers ARGUMENT...: a small run; its output goes to $WORK/out.
+peers() {
+    TMPDIR=$WORK "$BENCH" peers --results "$WORK/results" --rounds 1 --rate 200 "$@" >"$WORK/out" 2>&1
+}
+
+# refused TEXT ARGUMENT...: the run must fail, and say so.
+refused() {
+    local text=$1
+    shift
+    if peers "$@"; then fail "ended with 0 though it should say: $text"; fi
+    grep -qF -- "$text" "$WORK/out" || fail "does not say: $text"
+}
+
+peers --connections 300 --seconds 1 --scenarios fanout,burst,rooms,unicast,storm || fail "a run of all targets failed"
+for target in $TARGETS; do
+    lines=$(grep -c "^  $target  " "$WORK/out")
+    ((lines == 5)) || fail "$target stands in $lines of 5 tables"
+done
+peers --connections 300 --targets nchan --scenarios idle || fail "a run of idle connections failed"
+echo "every target is in every table, and nothing was lost"
+
+refused "scripts/peers.sh setup" --peers "$WORK" --connections 100 --targets ws --scenarios idle
+grep -q "^  ws  " "$WORK/out" || fail "who is not set up has no line"
+
+peers --connections 300 --seconds 20 --targets nchan --scenarios unicast &
+running=$!
+for _ in $(seq 100); do
+    sleep 0.2
+    nginx=$(pgrep -f "nginx: master process .*$WORK" | head -n 1)
+    if grep -q "nchan" "$WORK/out" && [[ -n $nginx ]] && grep -c "300 of 300" "$WORK/out" | grep -q 2; then break; fi
+done
+[[ -n $nginx ]] || fail "nchan was not started"
+sleep 2
+kill -KILL "$nginx"
+if wait "$running"; then fail "ended with 0 though a peer died"; fi
+grep -q "nchan failed in round 1" "$WORK/out" || fail "does not say that nchan died"
+grep -q "^  nchan  " "$WORK/out" || fail "who died has no line"
+
+(ulimit -n 1500 && refused "are more than a process may hold here" --connections 2000 --targets limit) || exit 1
+echo "a peer that is not set up, one that dies and too few descriptors are told"
