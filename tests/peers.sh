@@ -42,15 +42,15 @@ echo "every target is in every table, and nothing was lost"
 refused "scripts/peers.sh setup" --peers "$WORK" --connections 100 --targets ws --scenarios idle
 grep -q "^  ws  " "$WORK/out" || fail "who is not set up has no line"
 
-peers --connections 300 --seconds 20 --targets nchan --scenarios unicast &
+peers --connections 300 --seconds 10 --targets nchan --scenarios unicast &
 running=$!
-for _ in $(seq 100); do
+for _ in $(seq 300); do
     sleep 0.2
     nginx=$(pgrep -f "nginx: master process .*$WORK" | head -n 1)
-    if grep -q "nchan" "$WORK/out" && [[ -n $nginx ]] && grep -c "300 of 300" "$WORK/out" | grep -q 2; then break; fi
+    if [[ -n $nginx ]]; then break; fi
 done
 [[ -n $nginx ]] || fail "nchan was not started"
-sleep 2
+sleep 5
 kill -KILL "$nginx"
 if wait "$running"; then fail "ended with 0 though a peer died"; fi
 grep -q "nchan failed in round 1" "$WORK/out" || fail "does not say that nchan died"
