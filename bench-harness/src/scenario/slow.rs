@@ -1,8 +1,8 @@
 //! Readers that stall: what they cost, and that nobody else pays.
 //!
 //! Owns the rows of `slow`. Never lets a stalled one read, but for a few on a channel of their own.
-//! Invariant: the probes' latency with stalled readers is held against the same probes where as many
-//! connections read as then stall.
+//! Invariant: the probes' latency with stalled readers is held against the same probes where as
+//! many connections read as then stall.
 
 use std::time::Duration;
 
