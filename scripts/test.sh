@@ -34,7 +34,7 @@ nginx       200    release npm nginx curl
 dead-peer   120    release npm nft ip curl
 histograms  900    release python
 fuzz        1200   clang cargo-fuzz
-peers       900    release peers
+peers       900    release python peers
 bench       900    release python
 "
 
