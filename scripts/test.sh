@@ -34,7 +34,6 @@ nginx       200    release npm nginx curl
 dead-peer   120    release npm nft ip curl
 histograms  900    release python
 fuzz        1200   clang cargo-fuzz
-peers       900    release python peers
 bench       900    release python
 "
 
@@ -76,7 +75,6 @@ step_page() { node tests/page.mjs; }
 step_autobahn() { tests/autobahn.sh; }
 step_nginx() { tests/nginx.sh; }
 step_dead-peer() { tests/dead-peer.sh; }
-step_peers() { tests/peers.sh; }
 
 # Our files by HdrHistogram's Python port, its files by ours.
 step_histograms() {
@@ -127,7 +125,6 @@ need_ip() { need_command ip iproute2; }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_release() { cargo build --release --workspace; }
-need_peers() { scripts/peers.sh setup; }
 need_cargo-fuzz() { cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked; }
 
 need_npm() {
