@@ -236,8 +236,7 @@ impl Homes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Asker;
-    use crate::message::Subscriber;
+    use crate::message::{Asker, Subscriber};
     use crate::publication::Encoding;
 
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {

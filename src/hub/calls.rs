@@ -10,21 +10,14 @@ use crate::faults::{Planted, planted};
 use crate::http::{self, Call};
 use crate::hub::commands::NoRoom;
 use crate::hub::inbound::Pause;
+use crate::hub::messages::Brought;
 use crate::hub::{Hub, json};
-use crate::message::{Asker, Message, Post, Publish, Published, Rank};
+use crate::message::{Asker, Post, Published};
 use crate::protocol::Position;
 use crate::protocol::json::PlainPublish;
 
 /// Milliseconds that a connection may be idle between two requests.
 const KEEP_ALIVE: u64 = 75_000;
-
-/// How far a publish has come.
-enum Progress {
-    /// It can be answered.
-    Done(Option<Position>),
-    /// Its home has been asked for its place.
-    Asked,
-}
 
 impl Hub {
     /// Whether an answer is still to be sent before the next request may be read; if so, the
@@ -51,13 +44,22 @@ impl Hub {
             self.hand_over(slot);
             return false;
         };
-        match self.publish_for_caller(post, slot, &request) {
-            Ok(Progress::Done(position)) => self.answer_call(slot, position),
-            Ok(Progress::Asked) => {
+        // A place is waited for only where there is one: without history the answer says no more
+        // than that the publication is on its way.
+        let waits = self.settings.homes.retention.is_some() && !request.skip_history;
+        let generation = self.connections[slot as usize].generation;
+        let caller = Asker::Caller { shard: self.shard, slot, generation };
+        let asker = if waits { caller } else { Asker::Nobody };
+        let PlainPublish { channel, data, skip_history } = &request;
+        let named = (&**channel, self.names.hash(channel));
+        match self.bring_home(post, named, data, *skip_history, asker) {
+            Ok(Brought::Published(position)) => self.answer_call(slot, position),
+            Ok(Brought::Sent) if waits => {
                 let connection = &mut self.connections[slot as usize];
                 connection.phase = Phase::Asking;
                 connection.flags.set_paused(true);
             }
+            Ok(Brought::Sent) => self.answer_call(slot, None),
             Err(NoRoom) => {
                 self.pause(slot, Pause::Blocked);
                 return false;
@@ -80,36 +82,6 @@ impl Hub {
         let fits = request.data.get().len() <= self.settings.outbox_bytes;
         let named = !request.channel.is_empty() && self.check_channel(&request.channel).is_ok();
         (fits && named).then_some(request)
-    }
-
-    /// Brings a publication to its home. Its place is waited for only where there is one: without
-    /// history the answer says no more than that the publication is on its way.
-    fn publish_for_caller(
-        &mut self,
-        post: &mut impl Post,
-        slot: u32,
-        request: &PlainPublish<'_>,
-    ) -> Result<Progress, NoRoom> {
-        let hash = self.names.hash(&request.channel);
-        let home = self.names.home(hash);
-        let waits = self.settings.homes.retention.is_some() && !request.skip_history;
-        if home != self.shard && !post.reserve(home, Rank::Request) {
-            return Err(NoRoom);
-        }
-        let generation = self.connections[slot as usize].generation;
-        let caller = Asker::Caller { shard: self.shard, slot, generation };
-        let publish = Publish {
-            channel: self.named(hash, &request.channel),
-            hash,
-            data: request.data.get().as_bytes().into(),
-            skip_history: request.skip_history,
-            asker: if waits && home != self.shard { caller } else { Asker::Nobody },
-        };
-        if home == self.shard {
-            return self.publish_at_home(post, &publish).map(Progress::Done);
-        }
-        post.send(home, Message::Publish(Box::new(publish)));
-        Ok(if waits { Progress::Asked } else { Progress::Done(None) })
     }
 
     fn answer_call(&mut self, slot: u32, position: Option<Position>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::connection::{Hold, NONE, Phase};
 use crate::hub::inbound::Pause;
 use crate::hub::{Hub, encoding, json};
-use crate::message::{Asker, Post, Publish, Rank, Subscribe, Subscriber};
+use crate::message::{Asker, Post, Rank, Subscribe, Subscriber};
 use crate::protocol::json::{Command, ConnectRequest, Connected, PublishRequest, SubscribeRequest};
 use crate::protocol::{Disconnect, Epoch, Error, Position};
 
@@ -267,22 +267,7 @@ impl Hub {
         if !self.settings.rules.allows_publish(subscribed) {
             return Ok(Answer::Error(Error::PERMISSION_DENIED));
         }
-        let home = self.names.home(hash);
-        if home != self.shard && !post.reserve(home, Rank::Request) {
-            return Err(Stop::Room);
-        }
-        let request = Publish {
-            channel: self.named(hash, channel),
-            hash,
-            data: data.get().as_bytes().into(),
-            skip_history: false,
-            asker: Asker::Nobody,
-        };
-        if home == self.shard {
-            self.publish_at_home(post, &request)?;
-        } else {
-            post.send(home, crate::message::Message::Publish(Box::new(request)));
-        }
+        self.bring_home(post, (channel, hash), data, false, Asker::Nobody)?;
         Ok(Answer::Empty("publish"))
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use crate::auth::glob_matches;
 use crate::hub::commands::NoRoom;
 use crate::hub::{Hub, json};
@@ -49,6 +51,30 @@ impl Hub {
             | Message::Surveyed(_) => unreachable!("the shard and the control plane keep these"),
         }
         Ok(())
+    }
+
+    /// Brings a publication to its channel's home, which may be here; does nothing at all where
+    /// there is no room.
+    pub(super) fn bring_home(
+        &mut self,
+        post: &mut impl Post,
+        (channel, hash): (&str, u64),
+        data: &RawValue,
+        skip_history: bool,
+        asker: Asker,
+    ) -> Result<Brought, NoRoom> {
+        let home = self.names.home(hash);
+        if home != self.shard && !post.reserve(home, Rank::Request) {
+            return Err(NoRoom);
+        }
+        let channel = self.named(hash, channel);
+        let data = data.get().as_bytes().into();
+        let request = Publish { channel, hash, data, skip_history, asker };
+        if home == self.shard {
+            return self.publish_at_home(post, &request).map(Brought::Published);
+        }
+        post.send(home, Message::Publish(Box::new(request)));
+        Ok(Brought::Sent)
     }
 
     /// Gives a publication its offset and sends it to every interested shard, and the answer to a
@@ -160,6 +186,14 @@ impl Hub {
         let surveyed = Surveyed { tag: survey.tag, channels };
         post.send(self.control, Message::Surveyed(Box::new(surveyed)));
     }
+}
+
+/// How far a publication has come on its way home.
+pub(super) enum Brought {
+    /// Its home is here and has published it, at this place if the channel keeps history.
+    Published(Option<Position>),
+    /// Its home is on another shard, which answers who asked to be.
+    Sent,
 }
 
 impl Subscribe {

@@ -149,7 +149,7 @@ fn idle(
     floor: &Floor,
     (name, target): (&str, f64),
 ) -> Result<()> {
-    let pings = || dense.counters().pings.load(std::sync::atomic::Ordering::Relaxed);
+    let pings = || dense.counters().pings();
     // Every connection's first ping comes within one interval.
     std::thread::sleep(Duration::from_secs(PING_SECONDS + 1));
     let (lost, before) = (dense.counters().lost(), pings());
