@@ -36,6 +36,19 @@ enum State {
     Down,
 }
 
+impl State {
+    /// What a connection that is being made waits for.
+    fn waits_for(self) -> Option<&'static str> {
+        match self {
+            State::Opening => Some("the kernel's connection"),
+            State::Upgrading => Some("the answer to the upgrade"),
+            State::Joining => Some("the answer to connect or subscribe"),
+            State::Greeting => Some("the limit's greeting"),
+            State::Up | State::Raw | State::Cut | State::Down => None,
+        }
+    }
+}
+
 /// One connection.
 #[derive(Debug, Clone, Copy)]
 struct Socket {
@@ -186,14 +199,23 @@ impl Book {
     /// The connection did not come up.
     pub(super) fn refuse(&mut self, slot: u32, cause: String, counters: &Counters) {
         let socket = self.socket(slot);
-        if matches!(
-            socket.state,
-            State::Opening | State::Upgrading | State::Joining | State::Greeting
-        ) {
+        if socket.state.waits_for().is_some() {
             socket.state = State::Down;
             self.in_flight -= 1;
             counters.refuse(cause);
         }
+    }
+
+    /// Refuses those of these connections that are not up, with what each waits for.
+    pub(super) fn give_up(&mut self, slots: Range<u32>, counters: &Counters) {
+        for slot in slots {
+            let socket = self.socket(slot);
+            if let Some(what) = socket.state.waits_for() {
+                socket.state = State::Down;
+                counters.refuse(format!("waited for {what}"));
+            }
+        }
+        self.in_flight = 0;
     }
 
     /// The connection ended.
@@ -645,6 +667,22 @@ mod tests {
         let mut pong = Vec::new();
         wire::client_frame(wire::PONG, b"hi", &mut pong);
         assert!(book.text.ends_with(&pong));
+    }
+
+    #[test]
+    fn giving_up_names_what_was_waited_for() {
+        for (mode, what) in [
+            (Mode::Raw, "waited for the limit's greeting"),
+            (Mode::Subscribe(Channels::Distinct), "waited for the answer to the upgrade"),
+        ] {
+            let counters = Counters::default();
+            let mut book = book(mode);
+            book.give_up(0..1, &counters);
+            book.give_up(0..1, &counters);
+            book.lose(0, 1006, &counters);
+            assert_eq!(counters.causes(), [(what.to_owned(), 1)].into());
+            assert_eq!((book.in_flight, counters.lost()), (0, 0));
+        }
     }
 
     #[test]

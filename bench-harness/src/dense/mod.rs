@@ -190,6 +190,8 @@ enum Command {
     Finish(Sender<Recorder>),
     /// Stalled connections read again.
     Resume,
+    /// Refuse the connections that are still being made, with what they wait for.
+    GiveUp(Sender<()>),
     /// Make the connections that were held back.
     OpenRest,
     /// Note where the channel stands from now on.
@@ -309,6 +311,9 @@ impl Dense {
             }
             if done || last.1.elapsed() > RAMP_STALL {
                 progress.finish(up);
+                if !done {
+                    self.all_answer(Command::GiveUp)?;
+                }
                 self.alive()?;
                 let took = last.1 - self.begun;
                 let lost = self.counters.lost();
@@ -339,9 +344,14 @@ impl Dense {
     /// Begins a phase: deliveries with its number are recorded. Returns when all threads know.
     pub fn begin(&self, phase: u16) -> Result<()> {
         self.counters.delivered.store(0, Ordering::Relaxed);
+        self.all_answer(|done| Command::Begin(phase, done))
+    }
+
+    /// Tells all lanes a command and waits until each has carried it out.
+    fn all_answer(&self, command: impl Fn(Sender<()>) -> Command) -> Result<()> {
         let (done, dones) = channel();
         for lane in &self.lanes {
-            lane.tell(Command::Begin(phase, done.clone()))?;
+            lane.tell(command(done.clone()))?;
         }
         drop(done);
         for _ in &self.lanes {

@@ -74,6 +74,7 @@ struct Lane {
     clock: RunClock,
     commands: Receiver<Command>,
     first: u64,
+    count: u32,
     /// Slots whose connections are to be made.
     opening: VecDeque<u32>,
     /// Slots whose connections are held back.
@@ -107,6 +108,7 @@ impl Lane {
             clock,
             commands,
             first,
+            count,
             opening: (0..early).collect(),
             held: early..count,
             book,
@@ -154,6 +156,12 @@ impl Lane {
                     let mut recorder = self.recorder.take().unwrap_or(fresh);
                     self.book.finish(&mut recorder);
                     let _ = out.send(recorder);
+                }
+                Ok(Command::GiveUp(done)) => {
+                    self.opening.clear();
+                    let held = self.held.len() as u32;
+                    self.book.give_up(0..self.count - held, &self.counters);
+                    let _ = done.send(());
                 }
                 Ok(Command::Resume) => self.ready.extend(self.book.resume()),
                 Ok(Command::OpenRest) => self.opening.extend(std::mem::take(&mut self.held)),

@@ -246,7 +246,11 @@ impl Shard {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     self.accept();
                 }
-                Op::Accept => self.ring.accept(self.listener, 0, slot),
+                Op::Accept => {
+                    let error = std::io::Error::from_raw_os_error(-completion.result);
+                    eprintln!("the limit could not accept a socket: {error}");
+                    self.ring.accept(self.listener, 0, slot);
+                }
                 Op::Send => self.short += 1,
                 _ => {}
             }

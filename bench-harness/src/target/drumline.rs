@@ -8,11 +8,13 @@ use anyhow::{Result, ensure};
 use super::{Adapter, Launch, Place, Recovery};
 use crate::dialect::{self, Dialect};
 use crate::publish::{Api, Post};
-use crate::server::{self, API_KEY, PING_SECONDS, arguments};
+use crate::server::{self, API_KEY, arguments};
 
 #[derive(Debug)]
 pub(super) struct Drumline;
 
+/// Longer than any turn: nobody is pinged where pings are not what is measured, as by the peers.
+const SILENT_SECONDS: u64 = 3_600;
 /// What keeps publications for those that come back.
 const HISTORY: [&str; 2] = ["history_size=100", "history_ttl=600s"];
 
@@ -22,7 +24,7 @@ impl Adapter for Drumline {
     }
 
     fn about(&self) -> &'static str {
-        "this engine, JSON, published to by HTTP"
+        "this engine, JSON, published to by HTTP; like the others it pings where that is measured"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {
@@ -57,7 +59,7 @@ impl Adapter for Drumline {
             program: program.clone(),
             port: place.port,
             shards: place.workers,
-            ping_seconds: place.ping_seconds.unwrap_or(PING_SECONDS),
+            ping_seconds: place.ping_seconds.unwrap_or(SILENT_SECONDS),
             pong: place.ping_seconds.is_some(),
             spread_seconds: 0,
             arguments: more,

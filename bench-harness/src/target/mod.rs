@@ -80,7 +80,7 @@ pub struct Place {
     /// Threads or processes that serve, where it can have more than one.
     pub workers: u32,
     /// From one keep-alive ping to the next, in seconds, as near as the target's own steps allow;
-    /// `None`: as it likes.
+    /// `None`: never, or as seldom as the target can.
     pub ping_seconds: Option<u64>,
     /// Whether it is to keep messages for those that come back, where it can.
     pub recovers: bool,
