@@ -35,6 +35,7 @@ dead-peer   120    release npm nft ip curl
 histograms  900    release python
 fuzz        1200   clang cargo-fuzz
 bench       900    release python
+peers       900    release python peers
 "
 
 step_format() {
@@ -102,6 +103,9 @@ step_bench() {
         --results "$TARGET/bench-smoke"
 }
 
+# Every target of the comparison, small; a peer that is not there, one that dies.
+step_peers() { tests/peers.sh; }
+
 # --- what steps need --------------------------------------------------------------------------
 
 APT_UPDATED=
@@ -124,6 +128,7 @@ need_nft() { need_command nft nftables; }
 need_ip() { need_command ip iproute2; }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
+need_peers() { scripts/peers.sh setup; }
 need_release() { cargo build --release --workspace; }
 need_cargo-fuzz() { cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked; }
 

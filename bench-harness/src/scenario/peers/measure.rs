@@ -9,8 +9,8 @@ use anyhow::{Result, bail, ensure};
 
 use super::tables::Tables;
 use super::{
-    BUSY, BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE,
-    LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
+    BUSY, BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, FANOUTS,
+    KERNEL, LATE, LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
@@ -30,8 +30,6 @@ const TIME_WAIT_BYTES: i64 = 256;
 const SPARE_SOCKETS: u64 = 200;
 const SETTLED_BYTES: u64 = 1 << 20;
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
-/// The bare kernel's fan-outs in a turn.
-const LIMIT_ROUNDS: u64 = 4;
 /// At a steady rate the machine is full when less than this part of it is idle.
 const IDLE_PART: f64 = 0.1;
 
@@ -318,7 +316,7 @@ fn limit(
         let (server, client) = (limit.sample()?.since(&server)?, own()?.since(&client)?);
         Ok((server.cpu_ns_per(sends)?, client.cpu_ns_per(sends)?))
     };
-    let measured = fanouts(1).and_then(|_| fanouts(LIMIT_ROUNDS));
+    let measured = fanouts(1).and_then(|_| fanouts(FANOUTS));
     let stopped = limit.stop();
     let closed = dense.stop();
     let (server, client) = measured?;

@@ -34,6 +34,8 @@ const ROOM: u64 = 100;
 const ROOMS_PER_SECOND: u64 = 50;
 /// Kept-alive connections that publish at a rate.
 const PUBLISHERS: u64 = 8;
+/// Fan-outs of a turn, one after the other.
+pub(super) const FANOUTS: u64 = 8;
 /// Publications of a burst.
 const BURST: u64 = 100;
 /// From one keep-alive ping to the next where pings are measured, in seconds.
@@ -160,7 +162,9 @@ impl Scenario {
         let fanout_ns = plan.connections * ROOM_NS;
         let (warm, measured) = match self {
             Scenario::Idle | Scenario::Storm => return None,
-            Scenario::Fanout => (of(1, all(), 2, fanout_ns, 1), of(1, all(), 4, fanout_ns, 1)),
+            Scenario::Fanout => {
+                (of(1, all(), 2, fanout_ns, 1), of(1, all(), FANOUTS, fanout_ns, 1))
+            }
             Scenario::Burst => {
                 (of(1, all(), 10, fanout_ns, 10), of(1, all(), BURST, fanout_ns, BURST))
             }
@@ -195,7 +199,9 @@ impl Scenario {
                 idle::WINDOW.as_secs()
             ),
             Scenario::Fanout => {
-                format!("one publication of {BYTES} bytes to {n} subscribers, 4 times a round")
+                format!(
+                    "one publication of {BYTES} bytes to {n} subscribers, {FANOUTS} times a round"
+                )
             }
             Scenario::Burst => {
                 format!(
