@@ -4,50 +4,94 @@
 //! newlines taken out, since a newline ends a reply.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{Error, Position};
+use super::command::{
+    ChannelRequest, Command, ConnectRequest, HistoryRequest, PublishRequest, RefreshRequest,
+    Request, RpcRequest, SubRefreshRequest, SubscribeRequest,
+};
+use super::reply::{ClientInfo, Connected, History, Lease, Push, Reply, Stats, Subscribed};
+use super::{Error, Position, VERSION};
 
-/// One command of a frame. Which request is present says what it is; unknown fields are ignored.
+// ---- reading ---------------------------------------------------------------------------------
+
+/// One command as it is written: which request is present says what it is.
 #[derive(Debug, Deserialize)]
-pub struct Command<'a> {
-    /// Echoed in the reply; 0 makes it a pong.
+struct Written<'a> {
     #[serde(default)]
-    pub id: u32,
-    /// Must come first on a connection.
+    id: u32,
     #[serde(borrow)]
-    pub connect: Option<ConnectRequest<'a>>,
-    /// Join a channel.
+    connect: Option<Box<ConnectRequest<'a>>>,
     #[serde(borrow)]
-    pub subscribe: Option<SubscribeRequest<'a>>,
-    /// Leave a channel.
+    subscribe: Option<Box<SubscribeRequest<'a>>>,
     #[serde(borrow)]
-    pub unsubscribe: Option<ChannelRequest<'a>>,
-    /// Publish into a channel.
+    unsubscribe: Option<ChannelRequest<'a>>,
     #[serde(borrow)]
-    pub publish: Option<PublishRequest<'a>>,
-    /// Who is in a channel.
+    publish: Option<PublishRequest<'a>>,
     #[serde(borrow)]
-    pub presence: Option<ChannelRequest<'a>>,
-    /// How many are in a channel.
+    presence: Option<ChannelRequest<'a>>,
     #[serde(borrow)]
-    pub presence_stats: Option<ChannelRequest<'a>>,
-    /// What was published in a channel.
+    presence_stats: Option<ChannelRequest<'a>>,
     #[serde(borrow)]
-    pub history: Option<ChannelRequest<'a>>,
-    /// A call of the application's own.
-    pub rpc: Option<Ignored>,
-    /// An asynchronous message of the application's own.
-    pub send: Option<Ignored>,
-    /// A new connection token.
-    pub refresh: Option<Ignored>,
-    /// A new subscription token.
+    history: Option<HistoryRequest<'a>>,
     #[serde(borrow)]
-    pub sub_refresh: Option<ChannelRequest<'a>>,
-    /// Reserved; no client sends it.
-    pub ping: Option<Ignored>,
+    rpc: Option<RpcRequest<'a>>,
+    send: Option<Ignored>,
+    #[serde(borrow)]
+    refresh: Option<RefreshRequest<'a>>,
+    #[serde(borrow)]
+    sub_refresh: Option<SubRefreshRequest<'a>>,
+    ping: Option<Ignored>,
+}
+
+/// An object of which nothing is read.
+#[derive(Debug, Deserialize)]
+struct Ignored {}
+
+impl<'a> Written<'a> {
+    /// The first that is there, in the order of the protocol.
+    fn request(self) -> Option<Request<'a>> {
+        None.or(self.connect.map(Request::Connect))
+            .or(self.ping.map(|_| Request::Ping))
+            .or(self.subscribe.map(Request::Subscribe))
+            .or(self.unsubscribe.map(Request::Unsubscribe))
+            .or(self.publish.map(Request::Publish))
+            .or(self.presence.map(Request::Presence))
+            .or(self.presence_stats.map(Request::PresenceStats))
+            .or(self.history.map(Request::History))
+            .or(self.rpc.map(Request::Rpc))
+            .or(self.send.map(|_| Request::Send))
+            .or(self.refresh.map(Request::Refresh))
+            .or(self.sub_refresh.map(Request::SubRefresh))
+    }
+}
+
+/// The commands of a frame, one after the other.
+pub struct Commands<'a> {
+    stream: serde_json::StreamDeserializer<'a, serde_json::de::SliceRead<'a>, Written<'a>>,
+}
+
+impl<'a> Commands<'a> {
+    /// Reads `frame`.
+    pub fn new(frame: &'a [u8]) -> Self {
+        Commands { stream: serde_json::Deserializer::from_slice(frame).into_iter() }
+    }
+
+    /// The next command, `None` at the end. An error ends the frame.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Option<Result<Command<'a>, serde_json::Error>> {
+        let written = self.stream.next()?;
+        Some(written.map(|written| Command { id: written.id, request: written.request() }))
+    }
+
+    /// How many bytes of the frame the commands so far took.
+    pub fn consumed(&self) -> usize {
+        self.stream.byte_offset()
+    }
 }
 
 /// The body of the API's publish method as backends mostly send it; another one does not parse.
@@ -65,141 +109,12 @@ pub struct PlainPublish<'a> {
     pub skip_history: bool,
 }
 
-/// An object of which nothing is read.
-#[derive(Debug, Deserialize)]
-pub struct Ignored {}
-
-/// The first command.
-#[derive(Debug, Default, Deserialize)]
-pub struct ConnectRequest<'a> {
-    /// A connection token.
-    #[serde(borrow, default)]
-    pub token: Cow<'a, str>,
-    /// Name of the client library.
-    #[serde(borrow, default)]
-    pub name: Cow<'a, str>,
-    /// The channels that a unidirectional client wants, with its positions in them.
-    #[serde(borrow, default)]
-    pub subs: Option<Requested<'a>>,
+/// Whether bytes are the text of one JSON value.
+pub fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<&RawValue>(bytes).is_ok()
 }
 
-/// Channels with the client's position in each, in the order given.
-#[derive(Debug, Default)]
-pub struct Requested<'a>(pub Vec<(Cow<'a, str>, SubscribeRequest<'a>)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Requested<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<'a>(std::marker::PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> serde::de::Visitor<'de> for Entries<'a> {
-            type Value = Requested<'a>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object of channels")
-            }
-
-            fn visit_map<M: serde::de::MapAccess<'de>>(
-                self,
-                mut map: M,
-            ) -> Result<Self::Value, M::Error> {
-                let mut entries = Vec::new();
-                while let Some((Text(channel), request)) = map.next_entry()? {
-                    entries.push((channel, request));
-                }
-                Ok(Requested(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(std::marker::PhantomData))
-    }
-}
-
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// Join a channel, perhaps where the client left off.
-#[derive(Debug, Default, Deserialize)]
-pub struct SubscribeRequest<'a> {
-    /// The channel.
-    #[serde(borrow, default)]
-    pub channel: Cow<'a, str>,
-    /// Whether the missed publications are wanted.
-    #[serde(default)]
-    pub recover: bool,
-    /// The stream's life in which the client left off.
-    #[serde(borrow, default)]
-    pub epoch: Cow<'a, str>,
-    /// The last offset that the client saw.
-    #[serde(default)]
-    pub offset: u64,
-    /// Asks for positions to be checked.
-    #[serde(default)]
-    pub positioned: bool,
-    /// Asks for recovery later on.
-    #[serde(default)]
-    pub recoverable: bool,
-}
-
-/// A request that only names a channel.
-#[derive(Debug, Deserialize)]
-pub struct ChannelRequest<'a> {
-    /// The channel.
-    #[serde(borrow, default)]
-    pub channel: Cow<'a, str>,
-}
-
-/// Publish into a channel.
-#[derive(Debug, Deserialize)]
-pub struct PublishRequest<'a> {
-    /// The channel.
-    #[serde(borrow, default)]
-    pub channel: Cow<'a, str>,
-    /// Any JSON, `null` included.
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub data: Option<&'a RawValue>,
-}
-
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// The commands of a frame, one after the other.
-pub struct Commands<'a> {
-    stream: serde_json::StreamDeserializer<'a, serde_json::de::SliceRead<'a>, Command<'a>>,
-}
-
-impl<'a> Commands<'a> {
-    /// Reads `frame`.
-    pub fn new(frame: &'a [u8]) -> Self {
-        Commands { stream: serde_json::Deserializer::from_slice(frame).into_iter() }
-    }
-
-    /// The next command, `None` at the end. An error ends the frame.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Option<Result<Command<'a>, serde_json::Error>> {
-        self.stream.next()
-    }
-
-    /// How many bytes of the frame the commands so far took.
-    pub fn consumed(&self) -> usize {
-        self.stream.byte_offset()
-    }
-}
-
-/// What a subscribed client is told about the stream.
-#[derive(Debug, Default)]
-pub struct Subscribed<'a> {
-    /// Whether it may recover later.
-    pub recoverable: bool,
-    /// Whether its position is checked.
-    pub positioned: bool,
-    /// Whether it asked for what it missed.
-    pub was_recovering: bool,
-    /// Whether it gets all of it here.
-    pub recovered: bool,
-    /// Where it stands after this answer's start.
-    pub position: Option<Position>,
-    /// What it missed, each a JSON object.
-    pub publications: Vec<&'a [u8]>,
-}
+// ---- writing ---------------------------------------------------------------------------------
 
 fn is_false(value: &bool) -> bool {
     !value
@@ -209,58 +124,8 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-#[derive(Serialize)]
-struct SubscribeResult<'a> {
-    #[serde(skip_serializing_if = "is_false")]
-    recoverable: bool,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    epoch: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    publications: Vec<&'a RawValue>,
-    #[serde(skip_serializing_if = "is_false")]
-    recovered: bool,
-    #[serde(skip_serializing_if = "is_zero")]
-    offset: u64,
-    #[serde(skip_serializing_if = "is_false")]
-    positioned: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    was_recovering: bool,
-}
-
-#[derive(Serialize)]
-struct ConnectResult<'a> {
-    client: &'a str,
-    version: &'a str,
-    ping: u32,
-    #[serde(skip_serializing_if = "is_false")]
-    pong: bool,
-}
-
-/// What a connected client is told.
-#[derive(Clone, Copy, Debug)]
-pub struct Connected<'a> {
-    /// The client's id.
-    pub client: &'a str,
-    /// Seconds between pings.
-    pub ping: u32,
-    /// Whether a pong is expected.
-    pub pong: bool,
-}
-
-const VERSION: &str = concat!("drumline ", env!("CARGO_PKG_VERSION"));
-
 fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("a Vec takes everything, and the keys are strings");
-}
-
-fn write_result(id: u32, key: &str, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(b"{\"id\":");
-    write_number(u64::from(id), out);
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
-    write(out);
-    out.push(b'}');
 }
 
 /// Appends decimal digits.
@@ -269,49 +134,298 @@ pub fn write_number(number: u64, out: &mut Vec<u8>) {
     write!(out, "{number}").expect("a Vec takes everything");
 }
 
-/// Appends a connect reply.
-pub fn write_connected(id: u32, connected: &Connected<'_>, out: &mut Vec<u8>) {
-    write_result(id, "connect", out, |out| write_json(&connect_result(connected), out));
+/// Appends a payload without the newlines between its tokens.
+fn write_payload(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend(payload.iter().filter(|byte| **byte != b'\n' && **byte != b'\r'));
 }
 
-fn connect_result<'a>(connected: &Connected<'a>) -> ConnectResult<'a> {
-    ConnectResult {
-        client: connected.client,
-        version: VERSION,
-        ping: connected.ping,
-        pong: connected.pong,
+/// Text of a JSON value within another; `null` where it is none, which a writer has checked.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = Vec::new();
+        let bytes = if self.0.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            write_payload(self.0, &mut text);
+            &text
+        } else {
+            self.0
+        };
+        serde_json::from_slice::<&RawValue>(bytes).unwrap_or(RawValue::NULL).serialize(serializer)
     }
 }
 
-/// Appends a subscribe reply.
-pub fn write_subscribed(id: u32, subscribed: &Subscribed<'_>, out: &mut Vec<u8>) {
-    write_result(id, "subscribe", out, |out| write_subscribe_result(subscribed, out));
+#[derive(Serialize)]
+struct ErrorBody {
+    code: u32,
+    message: &'static str,
+    #[serde(skip_serializing_if = "is_false")]
+    temporary: bool,
 }
 
-fn write_subscribe_result(subscribed: &Subscribed<'_>, out: &mut Vec<u8>) {
-    let position = subscribed.position.unwrap_or_default();
-    let publications = subscribed
-        .publications
-        .iter()
-        .filter_map(|publication| serde_json::from_slice::<&RawValue>(publication).ok())
-        .collect();
-    write_json(
-        &SubscribeResult {
+#[derive(Serialize)]
+struct ConnectBody<'a> {
+    client: &'a str,
+    version: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    expires: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Raw<'a>>,
+    #[serde(skip_serializing_if = "Subs::is_empty")]
+    subs: Subs<'a>,
+    #[serde(skip_serializing_if = "is_zero")]
+    ping: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    pong: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    session: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<i64>,
+}
+
+impl<'a> From<&'a Connected<'a>> for ConnectBody<'a> {
+    fn from(connected: &'a Connected<'a>) -> Self {
+        ConnectBody {
+            client: connected.client,
+            version: VERSION,
+            expires: connected.expires.is_some(),
+            ttl: connected.expires.map(|Lease(seconds)| seconds),
+            data: connected.data.map(Raw),
+            subs: Subs(&connected.subs),
+            ping: u64::from(connected.ping),
+            pong: connected.pong,
+            session: connected.session,
+            node: connected.node,
+            time: connected.time,
+        }
+    }
+}
+
+struct Subs<'a>(&'a [(&'a str, Subscribed<'a>)]);
+
+impl Subs<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Subs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entries = self.0.iter().map(|(channel, one)| (channel, SubscribeBody::from(one)));
+        serializer.collect_map(entries)
+    }
+}
+
+#[derive(Serialize)]
+struct SubscribeBody<'a> {
+    #[serde(skip_serializing_if = "is_false")]
+    expires: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    recoverable: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    epoch: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publications: Vec<Raw<'a>>,
+    #[serde(skip_serializing_if = "is_false")]
+    recovered: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    offset: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    positioned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Raw<'a>>,
+    #[serde(skip_serializing_if = "is_false")]
+    was_recovering: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    delta: bool,
+}
+
+impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
+    fn from(subscribed: &'a Subscribed<'a>) -> Self {
+        SubscribeBody {
+            expires: subscribed.expires.is_some(),
+            ttl: subscribed.expires.map(|Lease(seconds)| seconds),
             recoverable: subscribed.recoverable,
-            epoch: position.epoch.as_str(),
-            publications,
+            epoch: subscribed.position.as_ref().map_or("", |position| position.epoch.as_str()),
+            publications: subscribed.publications.iter().map(|object| Raw(object)).collect(),
             recovered: subscribed.recovered,
-            offset: position.offset,
+            offset: subscribed.position.map_or(0, |position| position.offset),
             positioned: subscribed.positioned,
+            data: subscribed.data.map(Raw),
             was_recovering: subscribed.was_recovering,
-        },
-        out,
-    );
+            delta: subscribed.delta,
+        }
+    }
 }
 
-/// Appends a reply whose result is empty: `{"id":4,"unsubscribe":{}}`.
-pub fn write_empty(id: u32, key: &str, out: &mut Vec<u8>) {
-    write_result(id, key, out, |out| out.extend_from_slice(b"{}"));
+#[derive(Serialize)]
+struct InfoBody<'a> {
+    user: &'a str,
+    client: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conn_info: Option<Raw<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chan_info: Option<Raw<'a>>,
+}
+
+impl<'a> From<&'a ClientInfo> for InfoBody<'a> {
+    fn from(info: &'a ClientInfo) -> Self {
+        InfoBody {
+            user: &info.user,
+            client: &info.client,
+            conn_info: info.connection.as_deref().map(Raw),
+            chan_info: info.channel.as_deref().map(Raw),
+        }
+    }
+}
+
+/// Everybody in a channel, by the connections' ids.
+struct Roll<'a>(&'a [ClientInfo]);
+
+impl Serialize for Roll<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for info in self.0 {
+            map.serialize_entry(&info.client, &InfoBody::from(info))?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct PresenceBody<'a> {
+    presence: Roll<'a>,
+}
+
+#[derive(Serialize)]
+struct StatsBody {
+    num_clients: u32,
+    num_users: u32,
+}
+
+#[derive(Serialize)]
+struct HistoryBody<'a> {
+    publications: Vec<Raw<'a>>,
+    epoch: &'a str,
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct LeaseBody {
+    #[serde(skip_serializing_if = "is_false")]
+    expires: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+}
+
+impl From<&Option<Lease>> for LeaseBody {
+    fn from(lease: &Option<Lease>) -> Self {
+        LeaseBody { expires: lease.is_some(), ttl: lease.map(|Lease(seconds)| seconds) }
+    }
+}
+
+#[derive(Serialize)]
+struct Reason<'a> {
+    code: u32,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+/// Appends what the API and clients are told of who is in a channel.
+pub fn write_presence(members: &[ClientInfo], out: &mut Vec<u8>) {
+    write_json(&PresenceBody { presence: Roll(members) }, out);
+}
+
+/// Appends how many are in a channel, for the API and clients.
+pub fn write_stats(stats: Stats, out: &mut Vec<u8>) {
+    write_json(&StatsBody { num_clients: stats.clients, num_users: stats.users }, out);
+}
+
+/// Appends what was published in a channel, for the API and clients.
+pub fn write_history(history: &History<'_>, out: &mut Vec<u8>) {
+    let body = HistoryBody {
+        publications: history.publications.iter().map(|object| Raw(object)).collect(),
+        epoch: history.position.epoch.as_str(),
+        offset: history.position.offset,
+    };
+    write_json(&body, out);
+}
+
+/// Appends a reply.
+pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
+    let key = match reply {
+        Reply::Error(_) => "error",
+        Reply::Connect(_) => "connect",
+        Reply::Subscribe(_) => "subscribe",
+        Reply::Unsubscribe => "unsubscribe",
+        Reply::Publish => "publish",
+        Reply::Presence(_) => "presence",
+        Reply::PresenceStats(_) => "presence_stats",
+        Reply::History(_) => "history",
+        Reply::Refresh(_) => "refresh",
+        Reply::SubRefresh(_) => "sub_refresh",
+    };
+    out.extend_from_slice(b"{\"id\":");
+    write_number(u64::from(id), out);
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    match reply {
+        Reply::Error(Error { code, message, temporary }) => {
+            write_json(&ErrorBody { code: *code, message, temporary: *temporary }, out);
+        }
+        Reply::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
+        Reply::Subscribe(subscribed) => write_json(&SubscribeBody::from(*subscribed), out),
+        Reply::Unsubscribe | Reply::Publish => write_json(&Empty {}, out),
+        Reply::Presence(members) => write_presence(members, out),
+        Reply::PresenceStats(stats) => write_stats(*stats, out),
+        Reply::History(history) => write_history(history, out),
+        Reply::Refresh(lease) | Reply::SubRefresh(lease) => {
+            write_json(&LeaseBody::from(lease), out);
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends a push as a unidirectional client gets it.
+pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    match push {
+        Push::Subscribe { channel, .. } | Push::Unsubscribe { channel, .. } => {
+            out.extend_from_slice(b"\"channel\":");
+            write_json(channel, out);
+            out.push(b',');
+        }
+        Push::Connect(_) | Push::Disconnect { .. } | Push::Refresh(_) => {}
+    }
+    let key: &[u8] = match push {
+        Push::Connect(_) => b"\"connect\":",
+        Push::Subscribe { .. } => b"\"subscribe\":",
+        Push::Unsubscribe { .. } => b"\"unsubscribe\":",
+        Push::Disconnect { .. } => b"\"disconnect\":",
+        Push::Refresh(_) => b"\"refresh\":",
+    };
+    out.extend_from_slice(key);
+    match push {
+        Push::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
+        Push::Subscribe { subscribed, .. } => write_json(&SubscribeBody::from(*subscribed), out),
+        Push::Unsubscribe { code, reason, .. } => {
+            write_json(&Reason { code: *code, reason }, out);
+        }
+        Push::Disconnect { code, reason } => {
+            write_json(&Reason { code: u32::from(*code), reason }, out);
+        }
+        Push::Refresh(lease) => write_json(&LeaseBody::from(lease), out),
+    }
+    out.push(b'}');
 }
 
 /// Appends the API's answer to a publish: `{"result":{"offset":7,"epoch":"abcdefgh"}}`, empty
@@ -328,79 +442,75 @@ pub fn write_published(position: Option<Position>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
-/// Appends an error reply.
-pub fn write_error(id: u32, error: Error, out: &mut Vec<u8>) {
-    #[derive(Serialize)]
-    struct Body {
-        code: u32,
-        message: &'static str,
-        #[serde(skip_serializing_if = "is_false")]
-        temporary: bool,
-    }
-    let Error { code, message, temporary } = error;
-    write_result(id, "error", out, |out| write_json(&Body { code, message, temporary }, out));
+/// Parts of a publication beside its data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Details<'a> {
+    /// Who published it, if a client did.
+    pub info: Option<&'a ClientInfo>,
+    /// Its offset, where the channel keeps history.
+    pub offset: Option<u64>,
+    /// Its tags.
+    pub tags: &'a [(Box<str>, Box<str>)],
 }
 
-/// Appends the first push of a unidirectional client.
-pub fn write_connect_push(
-    connected: &Connected<'_>,
-    subs: &[(&str, Subscribed<'_>)],
-    out: &mut Vec<u8>,
-) {
-    out.extend_from_slice(b"{\"connect\":");
-    write_json(&connect_result(connected), out);
-    if !subs.is_empty() {
-        out.pop();
-        out.extend_from_slice(b",\"subs\":{");
-        for (index, (channel, subscribed)) in subs.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            write_json(channel, out);
-            out.push(b':');
-            write_subscribe_result(subscribed, out);
-        }
-        out.extend_from_slice(b"}}");
-    }
-    out.push(b'}');
-}
-
-/// Appends the last push of a unidirectional client.
-pub fn write_disconnect_push(code: u16, reason: &str, out: &mut Vec<u8>) {
-    #[derive(Serialize)]
-    struct Push<'a> {
-        disconnect: Body<'a>,
-    }
-    #[derive(Serialize)]
-    struct Body<'a> {
-        code: u16,
-        reason: &'a str,
-    }
-    write_json(&Push { disconnect: Body { code, reason } }, out);
+/// Where the parts of a written publication stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The publication object.
+    pub object: Range<usize>,
+    /// The data within it.
+    pub data: Range<usize>,
 }
 
 /// Appends `{"channel":"c","pub":{"data":...}}`, the push of a publication as a unidirectional
-/// client gets it; returns where in `out` the publication object stands.
+/// client gets it.
 pub fn write_publication(
     channel: &str,
     data: &[u8],
-    offset: Option<u64>,
+    details: &Details<'_>,
     out: &mut Vec<u8>,
-) -> std::ops::Range<usize> {
+) -> Places {
     out.extend_from_slice(b"{\"channel\":");
     write_json(&channel, out);
     out.extend_from_slice(b",\"pub\":");
     let start = out.len();
     out.extend_from_slice(b"{\"data\":");
-    out.extend(data.iter().filter(|byte| **byte != b'\n' && **byte != b'\r'));
-    if let Some(offset) = offset {
+    let data_start = out.len();
+    write_payload(data, out);
+    let data_end = out.len();
+    if let Some(info) = details.info {
+        out.extend_from_slice(b",\"info\":");
+        write_json(&InfoBody::from(info), out);
+    }
+    if let Some(offset) = details.offset {
         out.extend_from_slice(b",\"offset\":");
         write_number(offset, out);
+    }
+    if !details.tags.is_empty() {
+        out.extend_from_slice(b",\"tags\":");
+        write_json(&Tags(details.tags), out);
     }
     out.push(b'}');
     let end = out.len();
     out.push(b'}');
-    start..end
+    Places { object: start..end, data: data_start..data_end }
+}
+
+struct Tags<'a>(&'a [(Box<str>, Box<str>)]);
+
+impl Serialize for Tags<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// Appends `{"channel":"c","join":{"info":...}}` or the same with `leave`.
+pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"channel\":");
+    write_json(&channel, out);
+    out.extend_from_slice(if joined { b",\"join\":{\"info\":" } else { b",\"leave\":{\"info\":" });
+    write_json(&InfoBody::from(info), out);
+    out.extend_from_slice(b"}}");
 }
 
 /// What goes around a push for a bidirectional client.

@@ -4,7 +4,23 @@
 //! Owns no state. Never does I/O. Source of every name and number: the protocol's public
 //! documentation and definitions (centrifugal/protocol).
 
+pub mod command;
 pub mod json;
+pub mod reply;
+
+/// What a connected client is told it is connected to.
+pub const VERSION: &str = concat!("drumline ", env!("CARGO_PKG_VERSION"));
+
+/// How what is said is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Wire {
+    /// JSON text.
+    #[default]
+    Json,
+    /// Protocol buffers, each message behind its length.
+    Protobuf,
+}
 
 /// An error reply: the command failed, the connection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +53,9 @@ errors! {
     LIMIT_EXCEEDED = 106, "limit exceeded", false;
     BAD_REQUEST = 107, "bad request", false;
     NOT_AVAILABLE = 108, "not available", false;
+    TOKEN_EXPIRED = 109, "token expired", false;
+    EXPIRED = 110, "expired", false;
+    UNRECOVERABLE_POSITION = 112, "unrecoverable position", false;
 }
 
 /// Why the server ends a connection: a WebSocket close code with its reason.
@@ -61,12 +80,20 @@ macro_rules! disconnects {
 
 disconnects! {
     SHUTDOWN = 3001, "shutdown";
+    EXPIRED = 3005, "connection expired";
+    SUBSCRIPTION_EXPIRED = 3006, "subscription expired";
     SLOW = 3008, "slow";
+    INSUFFICIENT_STATE = 3010, "insufficient state";
+    FORCE_RECONNECT = 3011, "force reconnect";
     NO_PONG = 3012, "no pong";
     INVALID_TOKEN = 3500, "invalid token";
     BAD_REQUEST = 3501, "bad request";
     STALE = 3502, "stale";
+    FORCE_DISCONNECT = 3503, "force disconnect";
+    CONNECTION_LIMIT = 3504, "connection limit";
     CHANNEL_LIMIT = 3505, "channel limit";
+    INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol";
+    PERMISSION_DENIED = 3507, "permission denied";
     NOT_AVAILABLE = 3508, "not available";
 }
 

@@ -1,0 +1,145 @@
+//! What a client is told, in whichever encoding it is told.
+//!
+//! Owns nothing: everything is borrowed for as long as it takes to be written.
+
+use super::command::Payload;
+use super::{Error, Position};
+
+/// Who a client is to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// The user; empty for one without a name.
+    pub user: Box<str>,
+    /// The connection's id.
+    pub client: Box<str>,
+    /// JSON text about the connection, from its token.
+    pub connection: Option<Box<[u8]>>,
+    /// JSON text about its being in this channel, from the subscription's token.
+    pub channel: Option<Box<[u8]>>,
+}
+
+/// The answer to a command.
+#[derive(Debug)]
+pub enum Reply<'a> {
+    /// It failed; the connection goes on.
+    Error(Error),
+    /// To connect.
+    Connect(&'a Connected<'a>),
+    /// To subscribe.
+    Subscribe(&'a Subscribed<'a>),
+    /// To unsubscribe.
+    Unsubscribe,
+    /// To publish.
+    Publish,
+    /// To presence.
+    Presence(&'a [ClientInfo]),
+    /// To presence stats.
+    PresenceStats(Stats),
+    /// To history.
+    History(&'a History<'a>),
+    /// To refresh.
+    Refresh(Option<Lease>),
+    /// To refresh of a subscription.
+    SubRefresh(Option<Lease>),
+}
+
+/// What comes without having been asked for. Publications, joins and leaves are written by
+/// [`crate::publication`], once for all who get them.
+#[derive(Debug)]
+pub enum Push<'a> {
+    /// A unidirectional client is connected.
+    Connect(&'a Connected<'a>),
+    /// The server has subscribed the client to a channel.
+    Subscribe {
+        /// The channel.
+        channel: &'a str,
+        /// What it is told about the stream.
+        subscribed: &'a Subscribed<'a>,
+    },
+    /// The server has ended a subscription.
+    Unsubscribe {
+        /// The channel.
+        channel: &'a str,
+        /// Why, as a number.
+        code: u32,
+        /// Why, for people.
+        reason: &'a str,
+    },
+    /// The connection ends, where no close frame can say so.
+    Disconnect {
+        /// Why, as a number.
+        code: u16,
+        /// Why, for people.
+        reason: &'a str,
+    },
+    /// A unidirectional client's connection has a new end.
+    Refresh(Option<Lease>),
+}
+
+/// How long something holds: seconds from now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease(pub u32);
+
+/// How many are in a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections.
+    pub clients: u32,
+    /// Different users among them.
+    pub users: u32,
+}
+
+/// What a connected client is told.
+#[derive(Debug, Default)]
+pub struct Connected<'a> {
+    /// The client's id.
+    pub client: &'a str,
+    /// When it must have a new token; `None`: never.
+    pub expires: Option<Lease>,
+    /// From the application.
+    pub data: Option<&'a [u8]>,
+    /// Channels that the server has subscribed it to.
+    pub subs: Vec<(&'a str, Subscribed<'a>)>,
+    /// Seconds between pings; 0: it gets none of the protocol's.
+    pub ping: u32,
+    /// Whether a pong is expected.
+    pub pong: bool,
+    /// Names the connection to others that speak for it; empty: it needs none.
+    pub session: &'a str,
+    /// The node that knows the session; empty: it needs none.
+    pub node: &'a str,
+    /// Unix time in milliseconds, if the client is to know it.
+    pub time: Option<i64>,
+}
+
+/// What a subscribed client is told about the stream.
+#[derive(Debug, Default)]
+pub struct Subscribed<'a> {
+    /// When it must have a new token; `None`: never.
+    pub expires: Option<Lease>,
+    /// Whether it may recover later.
+    pub recoverable: bool,
+    /// Whether its position is checked.
+    pub positioned: bool,
+    /// Whether it asked for what it missed.
+    pub was_recovering: bool,
+    /// Whether it gets all of it here.
+    pub recovered: bool,
+    /// Where it stands after this answer's start.
+    pub position: Option<Position>,
+    /// What it missed, each as the encoding's publication object.
+    pub publications: Vec<Payload<'a>>,
+    /// From the application.
+    pub data: Option<&'a [u8]>,
+    /// Whether publications come as differences.
+    pub delta: bool,
+}
+
+/// What was published in a channel.
+#[derive(Debug, Default)]
+pub struct History<'a> {
+    /// Each as the encoding's publication object.
+    pub publications: Vec<Payload<'a>>,
+    /// Where the stream stands.
+    pub position: Position,
+}
