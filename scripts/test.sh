@@ -28,6 +28,9 @@ simulation  900
 wire        900    release
 tune        300    ip
 sdk         180    release npm
+protocol    300    release npm python
+delta       300    npm
+keys        180    release npm
 page        180    release npm chromium
 autobahn    400    release python curl
 nginx       200    release npm nginx curl
@@ -72,6 +75,11 @@ step_wire() {
 
 step_tune() { tests/tune.sh; }
 step_sdk() { node tests/sdk.mjs; }
+step_protocol() {
+    node tests/protocol.mjs && .venv/bin/python tests/protocol.py "$DRUMLINE"
+}
+step_delta() { node tests/delta.mjs; }
+step_keys() { node tests/keys.mjs; }
 step_page() { node tests/page.mjs; }
 step_autobahn() { tests/autobahn.sh; }
 step_nginx() { tests/nginx.sh; }

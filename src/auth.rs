@@ -1,4 +1,4 @@
-//! Who may do what: origins, and what a client may do in a channel.
+//! Who may come: origins, and who may use the API.
 //!
 //! Owns the rules as data. Never asks anybody. The invariant: what no rule allows is refused.
 
@@ -11,18 +11,10 @@ pub struct Rules {
     pub allowed_origins: Vec<String>,
     /// Connect without a token.
     pub anonymous: bool,
+    /// A token must name a user.
+    pub no_anonymous_tokens: bool,
     /// Everybody may do everything.
     pub insecure: bool,
-    /// Clients with a user may subscribe.
-    pub subscribe_for_client: bool,
-    /// Clients without a user may subscribe.
-    pub subscribe_for_anonymous: bool,
-    /// Clients with a user may publish.
-    pub publish_for_client: bool,
-    /// Clients without a user may publish.
-    pub publish_for_anonymous: bool,
-    /// Subscribers may publish into their channel.
-    pub publish_for_subscriber: bool,
 }
 
 impl Rules {
@@ -35,25 +27,6 @@ impl Rules {
         }
         let origin = origin.to_ascii_lowercase();
         self.allowed_origins.iter().any(|glob| glob_matches(&glob.to_ascii_lowercase(), &origin))
-    }
-
-    /// Whether a client without a token may connect.
-    pub fn allows_connect(&self) -> bool {
-        self.insecure || self.anonymous
-    }
-
-    /// Whether a client without a user may subscribe. A private channel needs a token, which
-    /// such a client cannot have.
-    pub fn allows_subscribe(&self, channel: &str) -> bool {
-        let open = self.subscribe_for_client && self.subscribe_for_anonymous;
-        self.insecure || (open && !channel.starts_with('$') && !channel.contains('#'))
-    }
-
-    /// Whether a client without a user may publish.
-    pub fn allows_publish(&self, subscribed: bool) -> bool {
-        self.insecure
-            || (self.publish_for_client && self.publish_for_anonymous)
-            || (self.publish_for_subscriber && subscribed)
     }
 }
 
@@ -135,21 +108,5 @@ mod tests {
         check(Some("http://localhost:8000"), Some("localhost:9000"), false);
         check(Some("https://x.A.com"), Some("b"), true);
         check(Some("null"), None, false);
-    }
-
-    #[test]
-    fn what_no_rule_allows_is_refused() {
-        let none = Rules::default();
-        assert!(
-            !none.allows_connect() && !none.allows_subscribe("a") && !none.allows_publish(true)
-        );
-        let open = Rules {
-            subscribe_for_client: true,
-            subscribe_for_anonymous: true,
-            publish_for_subscriber: true,
-            ..Rules::default()
-        };
-        assert!(open.allows_subscribe("a") && !open.allows_subscribe("$a"));
-        assert!(open.allows_publish(true) && !open.allows_publish(false));
     }
 }

@@ -26,8 +26,8 @@ pub struct Banner {
     pub slots: Vec<usize>,
     /// Connections that the box can hold, what bounds them, and how that comes about.
     pub bound: Option<(u64, String, String)>,
-    /// The configuration file; `None`: none, and the open defaults hold.
-    pub file: Option<String>,
+    /// What configured it, such as a file's name; `None`: nothing, and the open defaults hold.
+    pub source: Option<String>,
 }
 
 /// The first screen.
@@ -40,8 +40,8 @@ pub fn banner(facts: &Banner) -> String {
     }
     line("shards", shards(&facts.processors));
     line("holds", holds(facts));
-    match &facts.file {
-        Some(file) => line("configured", format!("by {file}")),
+    match &facts.source {
+        Some(source) => line("configured", format!("by {source}")),
         None => line(
             "configured",
             "by no file: everybody may connect, subscribe and publish where no flag forbids it, and\n\
@@ -131,7 +131,7 @@ mod tests {
             processors: vec![Some(0), Some(1), Some(3)],
             slots: vec![1000; 3],
             bound: Some((500, "memory".into(), "2 MiB".into())),
-            file: None,
+            source: None,
         }
     }
 
@@ -156,7 +156,7 @@ mod tests {
             page: false,
             processors: vec![Some(2), None],
             bound: None,
-            file: Some("drumline.toml".into()),
+            source: Some("drumline.toml".into()),
             ..facts()
         });
         assert!(!text.contains("X-API-Key") && !text.contains("page:"), "{text}");

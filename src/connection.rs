@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::frame::Fragments;
 use crate::http::Transport;
-use crate::message::Subscribed;
-use crate::protocol::Position;
+use crate::message::{Grant, Subscribed};
+use crate::protocol::{Position, Wire};
 
 /// No index into a side slab.
 pub const NONE: u32 = u32::MAX;
@@ -40,7 +40,7 @@ pub enum Phase {
 
 /// Yes-or-no facts of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 macro_rules! flags {
     ($($bit:literal $is:ident $set:ident $doc:literal;)*) => {
@@ -53,7 +53,7 @@ macro_rules! flags {
 
                 #[doc = concat!("Says whether ", $doc, ".")]
                 pub fn $set(&mut self, yes: bool) {
-                    self.0 = self.0 & !(1 << $bit) | u16::from(yes) << $bit;
+                    self.0 = self.0 & !(1 << $bit) | u32::from(yes) << $bit;
                 }
             )*
         }
@@ -76,6 +76,7 @@ flags! {
     13 peer_ended set_peer_ended "the peer sends nothing more: read on until the end";
     14 refusing set_refusing "there is no room for it: its request is answered 503";
     15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is left";
+    16 unusable set_unusable "its connect was answered with an error: it may say nothing more";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
 }
 
@@ -104,6 +105,21 @@ pub struct Connection {
     pub phase: Phase,
     /// How it is spoken to.
     pub transport: Transport,
+    /// How what is said is written down.
+    pub wire: Wire,
+    /// Who it is; `None`: nobody in particular.
+    pub identity: Option<Box<Identity>>,
+}
+
+/// Who a connection is, where a token says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; empty: none.
+    pub user: Box<str>,
+    /// JSON text about the connection, for others.
+    pub info: Option<Box<[u8]>>,
+    /// When the connection ends unless it is refreshed, as unix time in seconds.
+    pub expires: Option<u64>,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 128);
@@ -123,7 +139,14 @@ impl Connection {
             operations: 0,
             phase: Phase::Reserved,
             transport: Transport::WebSocket,
+            wire: Wire::Json,
+            identity: None,
         }
+    }
+
+    /// Its user; empty: none.
+    pub fn user(&self) -> &str {
+        self.identity.as_ref().map_or("", |identity| &identity.user)
     }
 
     /// Whether output may still be added.
@@ -155,15 +178,28 @@ impl Inbound {
     }
 }
 
-/// A unidirectional client whose channels are still being joined.
+/// A channel that a client is to be in from the start.
+#[derive(Debug)]
+pub struct Wish {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Where the client left off.
+    pub since: Option<Position>,
+    /// What it has there.
+    pub grant: Grant,
+}
+
+/// A client whose channels are still being joined before its connect is answered.
 #[derive(Debug, Default)]
 pub struct Hold {
+    /// Id of its connect command.
+    pub command: u32,
     /// Channels whose homes have not been asked yet, last first.
-    pub wanted: Vec<(Arc<str>, Option<Position>)>,
+    pub wanted: Vec<Wish>,
     /// Answers still to come.
     pub pending: usize,
     /// Answers that came.
     pub answers: Vec<Subscribed>,
-    /// Frames that go behind the connect push.
+    /// Frames that go behind the answer to its connect.
     pub output: Vec<u8>,
 }

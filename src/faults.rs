@@ -16,6 +16,10 @@ pub enum Planted {
     StaleAnswerJoins,
     /// A call is served while the answer before it is still to be sent.
     CallBeforeFlush,
+    /// Who returns to a channel is announced before its leave is.
+    LeaveOvertaken,
+    /// A leave that finds no room is not told later.
+    LeaveForgotten,
 }
 
 #[cfg(feature = "planted-faults")]

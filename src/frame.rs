@@ -267,6 +267,11 @@ pub fn write_text(payload: &[u8], out: &mut Vec<u8>) {
     write_frame(OpCode::Data(Data::Text), payload, out);
 }
 
+/// Appends a binary frame.
+pub fn write_binary(payload: &[u8], out: &mut Vec<u8>) {
+    write_frame(OpCode::Data(Data::Binary), payload, out);
+}
+
 /// Appends the echo of a ping.
 pub fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
     write_frame(OpCode::Control(Control::Pong), payload, out);

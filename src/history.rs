@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::message::Excerpt;
 use crate::protocol::{Epoch, Position};
 use crate::publication::Publication;
 
@@ -29,6 +30,8 @@ pub struct Stream {
     epoch: Epoch,
     top: u64,
     kept: VecDeque<Kept>,
+    /// The application's own number of the latest publication, and in which of its lives.
+    version: Option<Box<(u64, Box<str>)>>,
     /// When epoch and top are forgotten.
     expires: u64,
 }
@@ -45,7 +48,8 @@ pub struct Recovery {
 impl Stream {
     /// An empty stream in a new epoch.
     pub fn new(epoch: Epoch, retention: &Retention, now: u64) -> Self {
-        Stream { epoch, top: 0, kept: VecDeque::new(), expires: now + retention.meta_ttl }
+        let expires = now + retention.meta_ttl;
+        Stream { epoch, top: 0, kept: VecDeque::new(), version: None, expires }
     }
 
     /// Where the stream stands.
@@ -83,6 +87,53 @@ impl Stream {
         self.kept.front().map_or(self.expires, |kept| kept.expires)
     }
 
+    /// What the latest publication is, for those who want no more than that: nothing is missed by
+    /// who is at the top already.
+    pub fn recover_latest(&self, since: Position) -> Recovery {
+        let same_life = since.epoch.is_unset() || since.epoch == self.epoch;
+        if same_life && since.offset == self.top && self.top > 0 {
+            return Recovery { recovered: true, publications: Vec::new() };
+        }
+        let latest = self.kept.back().map(|kept| kept.publication.clone());
+        Recovery { recovered: latest.is_some(), publications: latest.into_iter().collect() }
+    }
+
+    /// Whether the application has published this version, or a newer one of the same life.
+    pub fn is_old(&self, version: u64, life: &str) -> bool {
+        let last = self.version.as_deref().filter(|(_, one)| **one == *life);
+        version > 0 && last.is_some_and(|(last, _)| version <= *last)
+    }
+
+    /// Notes the application's own number of the latest publication.
+    pub fn set_version(&mut self, version: u64, life: &str) {
+        self.version = Some(Box::new((version, life.into())));
+    }
+
+    /// Forgets what was published, but not how far it has come.
+    pub fn forget(&mut self) {
+        self.kept.clear();
+    }
+
+    /// A part of what is kept. `since.offset` is behind the part, in whichever direction it goes;
+    /// the caller has compared the epoch.
+    pub fn excerpt(&self, excerpt: &Excerpt) -> Vec<Publication> {
+        let offset = |kept: &Kept| kept.publication.offset().unwrap_or(0);
+        let since = excerpt.since.map(|since| since.offset);
+        let publications = |kept: &Kept| kept.publication.clone();
+        if excerpt.reverse {
+            let wanted = |kept: &&Kept| since.is_none_or(|since| offset(kept) < since);
+            let kept = self.kept.iter().rev().filter(wanted);
+            return kept.take(excerpt.limit).map(publications).collect();
+        }
+        let wanted = |kept: &&Kept| since.is_none_or(|since| offset(kept) > since);
+        self.kept.iter().filter(wanted).take(excerpt.limit).map(publications).collect()
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// What came after `since`, if all of it is still here and not over the limits in number
     /// and bytes.
     pub fn recover(&self, since: Position, limit: usize, bytes_max: usize) -> Recovery {
@@ -110,13 +161,16 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publication::Draft;
 
     const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000 };
 
     fn stream(publications: u64) -> Stream {
         let mut stream = Stream::new(Epoch::parse("aaaaaaaa"), &RETENTION, 0);
         for offset in 1..=publications {
-            stream.push(Publication::new("c", 1, b"1", Some(offset)), &RETENTION, offset);
+            let draft =
+                Draft { channel: "c", data: b"1", offset: Some(offset), ..Draft::default() };
+            stream.push(Publication::new(draft), &RETENTION, offset);
         }
         stream
     }
@@ -138,6 +192,40 @@ mod tests {
         check(1, "aaaaaaaa", None);
         check(6, "aaaaaaaa", None);
         check(4, "bbbbbbbb", None);
+    }
+
+    #[test]
+    fn excerpts_go_both_ways() {
+        let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
+            let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
+            let excerpt = stream(5).excerpt(&Excerpt { limit, since, reverse });
+            let offsets: Vec<u64> = excerpt.iter().filter_map(Publication::offset).collect();
+            assert_eq!(offsets, expected, "{limit} {since:?} {reverse}");
+        };
+        check(10, None, false, &[3, 4, 5]);
+        check(10, None, true, &[5, 4, 3]);
+        check(2, None, false, &[3, 4]);
+        check(2, None, true, &[5, 4]);
+        check(10, Some(3), false, &[4, 5]);
+        check(10, Some(4), true, &[3]);
+        check(10, Some(5), false, &[]);
+        check(0, None, false, &[]);
+    }
+
+    #[test]
+    fn a_cache_gives_the_latest() {
+        let since = |offset, epoch| Position { offset, epoch: Epoch::parse(epoch) };
+        let latest = |since| {
+            let recovery = stream(5).recover_latest(since);
+            (recovery.recovered, recovery.publications.len())
+        };
+        assert_eq!(latest(since(1, "aaaaaaaa")), (true, 1));
+        assert_eq!(latest(since(5, "aaaaaaaa")), (true, 0));
+        assert_eq!(latest(since(5, "bbbbbbbb")), (true, 1));
+        let mut empty = stream(5);
+        empty.forget();
+        assert!(!empty.recover_latest(since(1, "")).recovered);
+        assert_eq!(empty.position().offset, 5);
     }
 
     #[test]

@@ -23,6 +23,13 @@ pub enum Transport {
     Echo,
 }
 
+impl Transport {
+    /// Whether clients only listen.
+    pub fn is_unidirectional(self) -> bool {
+        self == Transport::UniWebSocket
+    }
+}
+
 /// A complete upgrade request.
 #[derive(Debug)]
 pub struct Upgrade {

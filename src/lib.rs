@@ -10,14 +10,20 @@ pub mod wheel;
 
 // Floor 1: bytes and their meaning.
 pub mod auth;
+pub mod token;
+pub mod delta;
+pub mod filter;
 pub mod frame;
+pub mod gate;
 pub mod http;
+pub mod ids;
 pub mod protocol;
 pub mod publication;
 
 // Floor 2: state, without I/O, clock or threads.
 pub mod message;
 pub mod history;
+pub mod namespaces;
 pub mod channels;
 pub mod outbox;
 pub mod turn;

@@ -6,9 +6,13 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::filter::Filter;
 use crate::http::Upgrade;
-use crate::protocol::Position;
-use crate::publication::{Encoding, Publication};
+use crate::ids::Address;
+use crate::protocol::reply::{ClientInfo, Stats};
+use crate::protocol::{Error, Position};
+use crate::publication::{Encoding, Event, Extra, Publication};
+use crate::token::{ConnectClaims, Refusal, SubscribeClaims};
 
 /// Number of ranks, and of inboxes an endpoint has.
 pub const RANKS: usize = 4;
@@ -53,22 +57,34 @@ pub enum Message {
     Adopt(Box<Adopt>),
     /// A shard hands a socket over whose request is not for a shard.
     HandOver(Box<HandOver>),
+    /// A shard wants a token looked at that takes too long to look at itself.
+    Verify(Box<Verify>),
     /// The control plane asks what a shard holds.
     Survey(Box<Survey>),
+    /// The backend wants something of a user's connections.
+    Order(Arc<Order>),
     /// Stop accepting and close every connection within so many milliseconds.
     Drain(u64),
     /// A shard wants into a channel for one of its connections.
     Subscribe(Box<Subscribe>),
     /// Publish into a channel that is at home here.
     Publish(Box<Publish>),
+    /// A connection has left a channel whose home knows who is there.
+    Leave(Box<Leave>),
+    /// Somebody asks a channel's home about it.
+    Question(Box<Question>),
     /// A shard has no subscribers of a channel any more.
     Release(Release),
     /// A full shard asks for a slot.
     Room(Room),
     /// The slot that was given is not needed: its socket could not be moved.
     Vacate(Vacate),
+    /// The answer to `Question`.
+    Answer(Box<Answer>),
     /// To every subscriber of its channel.
     Publication(Publication),
+    /// The answer to `Verify`.
+    Verified(Box<Verified>),
     /// The answer to `Subscribe`.
     Subscribed(Box<Subscribed>),
     /// The answer to `Publish`, for who waits for one.
@@ -83,15 +99,22 @@ impl Message {
     /// The rank at which it travels.
     pub fn rank(&self) -> Rank {
         match self {
-            Message::Adopt(_) | Message::HandOver(_) | Message::Survey(_) | Message::Drain(_) => {
-                Rank::Ingress
-            }
+            Message::Adopt(_)
+            | Message::HandOver(_)
+            | Message::Verify(_)
+            | Message::Survey(_)
+            | Message::Order(_)
+            | Message::Drain(_) => Rank::Ingress,
             Message::Subscribe(_)
             | Message::Publish(_)
+            | Message::Leave(_)
+            | Message::Question(_)
             | Message::Release(_)
             | Message::Room(_)
             | Message::Vacate(_) => Rank::Request,
             Message::Publication(_)
+            | Message::Answer(_)
+            | Message::Verified(_)
             | Message::Subscribed(_)
             | Message::Published(_)
             | Message::Place(_)
@@ -118,6 +141,46 @@ pub struct HandOver {
     pub socket: OwnedFd,
     /// What was read from it: at least a whole request head.
     pub bytes: Vec<u8>,
+}
+
+/// A token to be looked at.
+#[derive(Debug)]
+pub struct Verify {
+    /// The connection that gave it, and waits.
+    pub address: Address,
+    /// The token.
+    pub token: Box<str>,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A connection.
+    Connection,
+    /// A subscription.
+    Subscription,
+}
+
+/// What a token turned out to be.
+#[derive(Debug)]
+pub struct Verified {
+    /// The connection that gave it.
+    pub address: Address,
+    /// What it says, or why it says nothing.
+    pub verdict: Verdict,
+}
+
+/// What a token says, or why it says nothing.
+#[derive(Debug)]
+pub enum Verdict {
+    /// About a connection.
+    Connection(Result<ConnectClaims, Refusal>),
+    /// About a subscription.
+    Subscription(Result<SubscribeClaims, Refusal>),
+    /// There are too many to look at; it may be tried again.
+    Busy,
 }
 
 /// A question to a shard.
@@ -155,6 +218,29 @@ pub struct Subscriber {
     pub command: u32,
 }
 
+impl Subscriber {
+    /// Where the connection lives.
+    pub fn address(&self) -> Address {
+        Address { shard: self.shard, slot: self.slot, generation: self.generation }
+    }
+}
+
+/// What a subscriber is granted of its channel's stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// Its position is told and checked.
+    pub positioned: bool,
+    /// It may recover.
+    pub recoverable: bool,
+}
+
+impl Granted {
+    /// Whether the stream must be there for it.
+    pub fn needs_stream(self) -> bool {
+        self.positioned || self.recoverable
+    }
+}
+
 /// A request to a channel's home.
 #[derive(Debug)]
 pub struct Subscribe {
@@ -168,6 +254,12 @@ pub struct Subscribe {
     pub encoding: Encoding,
     /// Where the client left off, if it asks for what it missed.
     pub since: Option<Position>,
+    /// What it is granted of the stream.
+    pub granted: Granted,
+    /// Which publications it wants; `None`: all.
+    pub filter: Option<Filter>,
+    /// Who it is to others, where the channel knows who is there.
+    pub info: Option<Box<ClientInfo>>,
 }
 
 /// A home's answer to a subscribe.
@@ -181,6 +273,10 @@ pub struct Subscribed {
     pub subscriber: Subscriber,
     /// How it wants publications.
     pub encoding: Encoding,
+    /// Which of them; `None`: all.
+    pub filter: Option<Filter>,
+    /// What it is granted of the stream.
+    pub granted: Granted,
     /// Whether it asked for what it missed.
     pub was_recovering: bool,
     /// Whether `publications` is all of that.
@@ -198,15 +294,178 @@ pub struct Publish {
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
-    /// JSON text.
+    /// What is published.
     pub data: Box<[u8]>,
+    /// Whether that is JSON text.
+    pub event: Event,
+    /// Whether it may go out as a difference.
+    pub delta: bool,
+    /// Who publishes it, and its tags.
+    pub extra: Option<Arc<Extra>>,
     /// Whether it stays out of the history.
     pub skip_history: bool,
+    /// What tells it from an earlier one.
+    pub guard: Option<Box<Guard>>,
     /// Who waits for the answer.
     pub asker: Asker,
 }
 
-/// Who waits for a home's answer to a publish.
+/// What tells a publication from an earlier one, so that it is published once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// One of these is published once; empty: none.
+    pub key: Box<str>,
+    /// Only what is newer than the stream's last is published; 0: none.
+    pub version: u64,
+    /// In which life of the versions.
+    pub version_epoch: Box<str>,
+}
+
+/// A connection leaves a channel.
+#[derive(Debug)]
+pub struct Leave {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The connection.
+    pub address: Address,
+}
+
+/// A question about a channel.
+#[derive(Debug)]
+pub struct Question {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// Who asks.
+    pub asker: Asker,
+    /// What is asked.
+    pub about: About,
+}
+
+/// What can be asked about a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// What was published.
+    History(Excerpt),
+    /// That what was published is forgotten.
+    Oblivion,
+    /// Who is there.
+    Presence,
+    /// How many are there.
+    Stats,
+}
+
+/// A part of what was published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Excerpt {
+    /// Publications at most.
+    pub limit: usize,
+    /// From behind this position on, or in front of it.
+    pub since: Option<Position>,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// A home's answer to a question.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who asked.
+    pub asker: Asker,
+    /// What it is told.
+    pub told: Result<Told, Error>,
+}
+
+/// What a home tells about a channel.
+#[derive(Debug)]
+pub enum Told {
+    /// What was published, and where the stream stands.
+    History(Vec<Publication>, Position),
+    /// It is forgotten.
+    Oblivion,
+    /// Who is there.
+    Presence(Vec<ClientInfo>),
+    /// How many are there.
+    Stats(Stats),
+}
+
+/// What the backend wants of the connections of a user.
+#[derive(Debug)]
+pub struct Order {
+    /// The user.
+    pub user: Box<str>,
+    /// Only this client, unless it is empty.
+    pub client: Box<str>,
+    /// What is to be done.
+    pub deed: Deed,
+}
+
+/// What can be done to connections.
+#[derive(Debug)]
+pub enum Deed {
+    /// They are closed, except these clients.
+    Disconnect {
+        /// Close code.
+        code: u16,
+        /// Its reason.
+        reason: Box<str>,
+        /// Clients that stay.
+        except: Vec<Box<str>>,
+    },
+    /// They leave a channel.
+    Unsubscribe {
+        /// The channel.
+        channel: Arc<str>,
+    },
+    /// They join a channel.
+    Subscribe {
+        /// The channel.
+        channel: Arc<str>,
+        /// What they have there.
+        grant: Grant,
+        /// Where they left off.
+        since: Option<Position>,
+    },
+    /// Their connection has a new end, as unix time in seconds; `None`: it has none.
+    Refresh {
+        /// The new end.
+        expires: Option<u64>,
+    },
+}
+
+/// What a subscription has beside its place in the channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Its end, as unix time in seconds.
+    pub expires: Option<u64>,
+    /// JSON text about the client in this channel.
+    pub info: Option<Box<[u8]>>,
+    /// JSON text for the subscriber alone.
+    pub data: Option<Box<[u8]>>,
+    /// Whether the server has subscribed the client.
+    pub server_side: bool,
+    /// Overrides of the channel's options.
+    pub overrides: Overrides,
+}
+
+/// Overrides of a channel's options for one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Whether it is known to be there.
+    pub presence: Option<bool>,
+    /// Whether its coming and going is told.
+    pub join_leave: Option<bool>,
+    /// Whether it is told of others' unasked.
+    pub force_push_join_leave: Option<bool>,
+    /// Whether its position is checked unasked.
+    pub force_positioning: Option<bool>,
+    /// Whether it may recover unasked.
+    pub force_recovery: Option<bool>,
+}
+
+/// Who waits for a home's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     /// Nobody.
@@ -214,13 +473,13 @@ pub enum Asker {
     /// The control plane, under this tag; it has kept room for the answer.
     Control(u64),
     /// A connection whose call of the API is to be answered.
-    Caller {
-        /// The shard of the connection.
-        shard: Endpoint,
-        /// The connection.
-        slot: u32,
-        /// The connection's life.
-        generation: u32,
+    Caller(Address),
+    /// A client whose command is to be answered.
+    Client {
+        /// Where it lives.
+        address: Address,
+        /// Id of the command.
+        command: u32,
     },
 }
 
@@ -228,7 +487,7 @@ impl Asker {
     /// The shard that gets the answer, if one does.
     pub fn shard(&self) -> Option<Endpoint> {
         match self {
-            Asker::Caller { shard, .. } => Some(*shard),
+            Asker::Caller(address) | Asker::Client { address, .. } => Some(address.shard),
             Asker::Nobody | Asker::Control(_) => None,
         }
     }

@@ -69,6 +69,8 @@ counters! {
     sockets: Gauge,
     /// Clients connected.
     clients: Gauge,
+    /// Different users among them, on this shard.
+    users: Gauge,
     /// Subscriptions, pending ones included.
     subscriptions: Gauge,
     /// Channels at home on this shard.

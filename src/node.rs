@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 
 use crate::bus::{Bus, Capacities};
 use crate::channels::Names;
+use crate::gate::Gate;
 use crate::hub::{Hub, Place, Settings};
+use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::ring::{Ring, Sizes};
 use crate::shard::{Shard, Sign};
@@ -76,14 +78,18 @@ impl Node {
         let workers = shards.min(sys::processors());
         let bus = Bus::new(shards, workers, plan.inboxes, control).map_err(failed("eventfd"))?;
         let names = Names::new(sys::random().map_err(failed("getrandom"))?, shards as u8);
-        let key = sys::random().map_err(failed("getrandom"))?;
+        let ids = Ids::new(sys::random().map_err(failed("getrandom"))?);
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
+        let unix_start = sys::unix_millis();
+        let Settings { connection_limit, connection_rate, .. } = plan.settings;
+        let gate = Arc::new(Gate::new(connection_limit, connection_rate));
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
-            let place = Place { shard: shard as u8, control: bus.control(), names, key, seed };
+            let (shard_number, control, gate) = (shard as u8, bus.control(), gate.clone());
+            let place = Place { shard: shard_number, control, names, ids, gate, unix_start, seed };
             let listener = sys::listener(plan.address, &plan.listener)
                 .map_err(failed(&format!("cannot listen on {}", plan.address)))?;
             crews[shard % workers].push(Start {

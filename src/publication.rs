@@ -1,23 +1,74 @@
-//! A publication as it travels: one shared allocation with a plain-data header, the channel's
-//! name and the push, encoded once.
+//! What happens in a channel, as it travels: one shared allocation with a plain-data header, the
+//! channel's name and the push as JSON; what is rarer stands beside it.
 //!
 //! Owns its bytes. Never changes after it is made; every shard and every history entry shares it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::delta::Differ;
 use crate::frame;
-use crate::protocol::json;
+use crate::protocol::Wire;
+use crate::protocol::json::{self, Data, Details};
+use crate::protocol::protobuf;
+use crate::protocol::reply::ClientInfo;
 
-/// How a group of subscribers wants its publications.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Encoding {
-    /// `{"push":{...}}` in a text frame.
-    Json,
-    /// The push alone in a text frame.
-    UniJson,
+/// How a group of subscribers wants what happens in its channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// How it is written down.
+    pub wire: Wire,
+    /// Whether a push stands alone, or within a reply.
+    pub unidirectional: bool,
+    /// Whether it is told who comes and goes.
+    pub joins: bool,
+    /// Whether it takes differences to the publication before.
+    pub delta: bool,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Event {
+    /// Somebody has published JSON text.
+    #[default]
+    Data,
+    /// Somebody has published what is no JSON text.
+    Binary,
+    /// A client has come.
+    Join,
+    /// A client has gone.
+    Leave,
+}
+
+/// What few publications carry.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// The client that published, came or went.
+    pub info: Option<ClientInfo>,
+    /// For the application's own use.
+    pub tags: Box<[(Box<str>, Box<str>)]>,
+}
+
+/// What a publication is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Draft<'a> {
+    /// The channel.
+    pub channel: &'a str,
+    /// Hash of its name.
+    pub hash: u64,
+    /// What has happened.
+    pub event: Event,
+    /// What was published; nothing for those who come and go.
+    pub data: &'a [u8],
+    /// What few carry.
+    pub extra: Option<Arc<Extra>>,
+    /// `None` where the channel keeps no history.
+    pub offset: Option<u64>,
+    /// Whether it may go out as a difference.
+    pub delta: bool,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -27,46 +78,88 @@ struct Header {
     hash: u64,
     /// 0 where the channel keeps no history.
     offset: u64,
-    /// The publication object within the push, in bytes from its start.
+    /// The publication object, in bytes from the end of the channel's name; empty where there is
+    /// no JSON.
     object_start: u32,
     object_end: u32,
+    /// The data.
+    data_start: u32,
+    data_end: u32,
     channel_bytes: u32,
-    reserved: u32,
+    event: u16,
+    delta: u16,
 }
 
 const HEADER_BYTES: usize = size_of::<Header>();
+/// Bytes that the object and its surroundings take beside the data and the channel's name.
+const AROUND_BYTES: usize = 64;
+/// Bytes of data past which no difference is looked for: it would take a millisecond.
+const DIFFERENCE_BYTES: usize = 64 * 1024;
 
 /// One publication, encoded.
 #[derive(Clone, Debug)]
-pub struct Publication(Arc<[u8]>);
+pub struct Publication {
+    bytes: Arc<[u8]>,
+    extra: Option<Arc<Extra>>,
+}
 
 impl Publication {
-    /// Encodes a publication. `offset` is `None` where the channel keeps no history.
-    pub fn new(channel: &str, hash: u64, data: &[u8], offset: Option<u64>) -> Self {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + 2 * channel.len() + data.len() + 64);
+    /// Encodes a publication.
+    pub fn new(draft: Draft<'_>) -> Self {
+        let Draft { channel, hash, event, data, extra, offset, delta } = draft;
+        let room = HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES;
+        let mut bytes = Vec::with_capacity(room);
         bytes.resize(HEADER_BYTES, 0);
         bytes.extend_from_slice(channel.as_bytes());
-        let push = bytes.len();
-        let object = json::write_publication(channel, data, offset, &mut bytes);
-        let header = Header {
+        let start = bytes.len();
+        let at = |place: usize| (place - start) as u32;
+        let mut header = Header {
             hash,
             offset: offset.unwrap_or(0),
-            object_start: (object.start - push) as u32,
-            object_end: (object.end - push) as u32,
+            object_start: 0,
+            object_end: 0,
+            data_start: 0,
+            data_end: 0,
             channel_bytes: channel.len() as u32,
-            reserved: 0,
+            event: event as u16,
+            delta: u16::from(delta),
         };
+        match event {
+            Event::Data => {
+                let details = details(extra.as_deref(), offset);
+                let places =
+                    json::write_publication(channel, Data::Plain(data), &details, &mut bytes);
+                (header.object_start, header.object_end) =
+                    (at(places.object.start), at(places.object.end));
+                (header.data_start, header.data_end) = (at(places.data.start), at(places.data.end));
+            }
+            Event::Binary => {
+                bytes.extend_from_slice(data);
+                header.data_end = at(bytes.len());
+            }
+            Event::Join | Event::Leave => {
+                let info = extra.as_ref().and_then(|extra| extra.info.as_ref());
+                let info = info.expect("who comes or goes is somebody");
+                json::write_presence_change(channel, event == Event::Join, info, &mut bytes);
+            }
+        }
         bytes[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
-        Publication(bytes.into())
+        Publication { bytes: bytes.into(), extra }
     }
 
     fn header(&self) -> Header {
-        bytemuck::pod_read_unaligned(&self.0[..HEADER_BYTES])
+        bytemuck::pod_read_unaligned(&self.bytes[..HEADER_BYTES])
     }
 
     /// Hash of the channel's name.
     pub fn hash(&self) -> u64 {
         self.header().hash
+    }
+
+    /// What has happened.
+    pub fn event(&self) -> Event {
+        let events = [Event::Data, Event::Binary, Event::Join, Event::Leave];
+        events[self.header().event as usize]
     }
 
     /// The offset; `None` where the channel keeps no history.
@@ -76,38 +169,157 @@ impl Publication {
 
     /// The channel's name.
     pub fn channel(&self) -> &str {
-        let name = &self.0[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
+        let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
         std::str::from_utf8(name).expect("made from a str")
     }
 
     fn push(&self) -> &[u8] {
-        &self.0[HEADER_BYTES + self.header().channel_bytes as usize..]
+        &self.bytes[HEADER_BYTES + self.header().channel_bytes as usize..]
     }
 
-    /// The publication object alone, as history and recovery give it.
-    pub fn object(&self) -> &[u8] {
-        let header = self.header();
-        &self.push()[header.object_start as usize..header.object_end as usize]
+    /// What was published.
+    pub fn data(&self) -> &[u8] {
+        let Header { data_start, data_end, .. } = self.header();
+        &self.push()[data_start as usize..data_end as usize]
+    }
+
+    fn details(&self) -> Details<'_> {
+        details(self.extra.as_deref(), self.offset())
+    }
+
+    /// Its tags.
+    pub fn tags(&self) -> &[(Box<str>, Box<str>)] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.tags)
+    }
+
+    /// The publication object alone, as history and recovery give it; `None`: it cannot be
+    /// written in JSON.
+    pub fn object(&self, encoding: Encoding) -> Option<Cow<'_, [u8]>> {
+        match encoding.wire {
+            Wire::Json if self.event() == Event::Binary => None,
+            Wire::Json if encoding.delta => {
+                let mut object = Vec::new();
+                let text = std::str::from_utf8(self.data()).ok()?;
+                json::write_object(Data::Text(text), &self.details(), &mut object);
+                Some(Cow::Owned(object))
+            }
+            Wire::Json => {
+                let Header { object_start, object_end, .. } = self.header();
+                Some(Cow::Borrowed(&self.push()[object_start as usize..object_end as usize]))
+            }
+            Wire::Protobuf => {
+                let mut object = Vec::new();
+                protobuf::write_publication_object(
+                    self.data(),
+                    &self.details(),
+                    false,
+                    &mut object,
+                );
+                Some(Cow::Owned(object))
+            }
+        }
     }
 
     /// Bytes that it takes in memory.
     pub fn size(&self) -> usize {
-        self.0.len()
+        let tags = |extra: &Arc<Extra>| {
+            extra.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
+        };
+        self.bytes.len() + self.extra.as_ref().map_or(0, |extra| size_of::<Extra>() + tags(extra))
+    }
+
+    /// Whether a group with this encoding is told of it.
+    pub fn concerns(&self, encoding: Encoding) -> bool {
+        match self.event() {
+            Event::Data => true,
+            Event::Binary => encoding.wire == Wire::Protobuf,
+            Event::Join | Event::Leave => encoding.joins,
+        }
+    }
+
+    /// Whether it is what somebody has published, rather than news of who comes and goes.
+    pub fn has_data(&self) -> bool {
+        matches!(self.event(), Event::Data | Event::Binary)
     }
 
     /// Appends the push as a WebSocket frame.
     pub fn write_frame(&self, encoding: Encoding, out: &mut Vec<u8>) {
-        let push = self.push();
-        match encoding {
-            Encoding::UniJson => frame::write_text(push, out),
-            Encoding::Json => {
-                let around = json::PUSH_OPEN.len() + json::PUSH_CLOSE.len();
-                frame::write_text_header(push.len() + around, out);
-                out.extend_from_slice(json::PUSH_OPEN);
-                out.extend_from_slice(push);
-                out.extend_from_slice(json::PUSH_CLOSE);
+        match encoding.wire {
+            Wire::Json => write_json_frame(self.push(), encoding, out),
+            Wire::Protobuf => {
+                let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+                self.write_protobuf(&mut message);
+                frame::write_binary(&message, out);
             }
         }
+    }
+
+    /// Appends the push as a WebSocket frame for those who take differences: to the publication
+    /// before, if there is one, it may be one and that is shorter.
+    pub fn write_difference(
+        &self,
+        encoding: Encoding,
+        before: Option<&Publication>,
+        differ: &mut Differ,
+        out: &mut Vec<u8>,
+    ) {
+        let mut patch = Vec::new();
+        let data = self.data();
+        let before = before.filter(|_| self.header().delta != 0 && data.len() <= DIFFERENCE_BYTES);
+        if let Some(before) = before {
+            differ.create(before.data(), data, &mut patch);
+        }
+        let is_patch = before.is_some() && patch.len() < data.len();
+        if encoding.wire == Wire::Protobuf {
+            let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+            let bytes = if is_patch { &patch } else { data };
+            let (channel, details) = (self.channel(), self.details());
+            protobuf::write_publication(channel, bytes, &details, is_patch, &mut message);
+            return frame::write_binary(&message, out);
+        }
+        // A patch may end within a character; text cannot.
+        let patch = is_patch.then(|| std::str::from_utf8(&patch).ok()).flatten();
+        let data = match (patch, std::str::from_utf8(data)) {
+            (Some(patch), _) => Data::Patch(patch),
+            (None, Ok(text)) => Data::Text(text),
+            (None, Err(_)) => unreachable!("JSON is text: {self:?}"),
+        };
+        let mut push = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+        json::write_publication(self.channel(), data, &self.details(), &mut push);
+        write_json_frame(&push, encoding, out);
+    }
+
+    fn write_protobuf(&self, out: &mut Vec<u8>) {
+        let info = self.extra.as_ref().and_then(|extra| extra.info.as_ref());
+        match (self.event(), info) {
+            (event @ (Event::Join | Event::Leave), Some(info)) => {
+                protobuf::write_presence_change(self.channel(), event == Event::Join, info, out);
+            }
+            _ => {
+                let (channel, data) = (self.channel(), self.data());
+                protobuf::write_publication(channel, data, &self.details(), false, out);
+            }
+        }
+    }
+}
+
+/// Appends a push in a text frame, alone or within a reply.
+fn write_json_frame(push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
+    if encoding.unidirectional {
+        return frame::write_text(push, out);
+    }
+    let around = json::PUSH_OPEN.len() + json::PUSH_CLOSE.len();
+    frame::write_text_header(push.len() + around, out);
+    out.extend_from_slice(json::PUSH_OPEN);
+    out.extend_from_slice(push);
+    out.extend_from_slice(json::PUSH_CLOSE);
+}
+
+fn details(extra: Option<&Extra>, offset: Option<u64>) -> Details<'_> {
+    Details {
+        info: extra.and_then(|extra| extra.info.as_ref()),
+        offset,
+        tags: extra.map_or(&[], |extra| &extra.tags),
     }
 }
 
@@ -115,20 +327,82 @@ impl Publication {
 mod tests {
     use super::*;
 
+    fn text(publication: &Publication, unidirectional: bool) -> String {
+        let mut out = Vec::new();
+        let encoding = Encoding { unidirectional, ..Encoding::default() };
+        publication.write_frame(encoding, &mut out);
+        let header = if out[1] < 126 { 2 } else { 4 };
+        String::from_utf8(out[header..].to_vec()).unwrap()
+    }
+
     #[test]
     fn a_publication_gives_back_what_it_was_made_of() {
-        let publication = Publication::new("news", 42, b"{\"a\":1}", Some(7));
+        let draft = Draft { channel: "news", hash: 42, data: b"{\"a\":1}", ..Draft::default() };
+        let publication = Publication::new(Draft { offset: Some(7), ..draft.clone() });
         assert_eq!(publication.hash(), 42);
         assert_eq!(publication.offset(), Some(7));
         assert_eq!(publication.channel(), "news");
-        assert_eq!(publication.object(), b"{\"data\":{\"a\":1},\"offset\":7}");
-        let mut out = Vec::new();
-        publication.write_frame(Encoding::Json, &mut out);
-        let expected = br#"{"push":{"channel":"news","pub":{"data":{"a":1},"offset":7}}}"#;
-        assert_eq!(&out[2..], expected);
-        assert_eq!(usize::from(out[1]), expected.len());
-        out.clear();
-        publication.write_frame(Encoding::UniJson, &mut out);
-        assert_eq!(&out[2..], br#"{"channel":"news","pub":{"data":{"a":1},"offset":7}}"#);
+        assert_eq!(publication.data(), b"{\"a\":1}");
+        let object = publication.object(Encoding::default()).unwrap();
+        assert_eq!(*object, *b"{\"data\":{\"a\":1},\"offset\":7}");
+        let push = r#"{"channel":"news","pub":{"data":{"a":1},"offset":7}}"#;
+        assert_eq!(text(&publication, true), push);
+        assert_eq!(text(&publication, false), format!(r#"{{"push":{push}}}"#));
+
+        let binary = Publication::new(Draft { event: Event::Binary, data: b"\xff", ..draft });
+        assert_eq!(binary.data(), b"\xff");
+        assert_eq!(binary.object(Encoding::default()), None);
+        assert!(!binary.concerns(Encoding::default()));
+        assert!(binary.concerns(Encoding { wire: Wire::Protobuf, ..Encoding::default() }));
+    }
+
+    #[test]
+    fn who_takes_differences_gets_them_where_they_are_shorter() {
+        let make = |data: &str, delta| {
+            let data = data.as_bytes();
+            Publication::new(Draft { channel: "c", data, delta, ..Draft::default() })
+        };
+        let long = "x".repeat(200);
+        let (one, two) = (format!("\"{long}1\""), format!("\"{long}2\""));
+        let (before, after) = (make(&one, true), make(&two, true));
+        let encoding = Encoding { unidirectional: true, delta: true, ..Encoding::default() };
+        let sent = |publication: &Publication, before: Option<&Publication>| {
+            let mut out = Vec::new();
+            publication.write_difference(encoding, before, &mut Differ::default(), &mut out);
+            let header = if out[1] < 126 { 2 } else { 4 };
+            let push: serde_json::Value = serde_json::from_slice(&out[header..]).unwrap();
+            let data = push["pub"]["data"].as_str().unwrap().to_owned();
+            (data, push["pub"]["delta"].as_bool().unwrap_or(false))
+        };
+        assert_eq!(sent(&after, None), (two.clone(), false));
+        let (patch, is_patch) = sent(&after, Some(&before));
+        assert!(is_patch && patch.len() < 40, "{patch}");
+        let applied = crate::delta::apply(one.as_bytes(), patch.as_bytes()).unwrap();
+        assert_eq!(applied, two.as_bytes());
+        assert_eq!(sent(&make(&two, false), Some(&before)), (two.clone(), false));
+        assert_eq!(sent(&make("1", true), Some(&before)), ("1".to_owned(), false));
+        let object = after.object(encoding).unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&object).unwrap();
+        assert_eq!(object["data"], *two);
+    }
+
+    #[test]
+    fn who_comes_and_goes_and_publishes_is_named() {
+        let info = ClientInfo {
+            user: "u".into(),
+            client: "c".into(),
+            connection: Some(b"{\"n\":1}"[..].into()),
+            channel: None,
+        };
+        let tags = [("k".into(), "v".into())].into();
+        let extra = Some(Arc::new(Extra { info: Some(info), tags }));
+        let draft = Draft { channel: "a", extra, data: b"1", ..Draft::default() };
+        let info = r#""info":{"user":"u","client":"c","conn_info":{"n":1}}"#;
+        let leave = Publication::new(Draft { event: Event::Leave, ..draft.clone() });
+        assert_eq!(text(&leave, true), format!(r#"{{"channel":"a","leave":{{{info}}}}}"#));
+        assert!(!leave.concerns(Encoding::default()));
+        let data = Publication::new(draft);
+        let push = format!(r#"{{"channel":"a","pub":{{"data":1,{info},"tags":{{"k":"v"}}}}}}"#);
+        assert_eq!(text(&data, true), push);
     }
 }

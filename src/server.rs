@@ -53,7 +53,7 @@ fn fatal(text: &str) -> Fatal {
 
 /// Serves until a signal ends it.
 pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
-    let Loaded { config, file, warnings } = loaded;
+    let Loaded { config, source, warnings } = loaded;
     for warning in &warnings {
         eprintln!("drumline: {warning}");
     }
@@ -115,7 +115,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
             .into_iter()
             .next()
             .map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
-        file: file.map(|file| file.display().to_string()),
+        source,
     };
     print!("{}", banner(&facts));
     runtime.block_on(control.run()).map_err(|error| Fatal {

@@ -110,6 +110,8 @@ fn finds_what_is_planted_in_the_hub() {
         Planted::ReleasedWhilePending,
         Planted::StaleAnswerJoins,
         Planted::CallBeforeFlush,
+        Planted::LeaveOvertaken,
+        Planted::LeaveForgotten,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

@@ -8,6 +8,10 @@ use std::fmt::Debug;
 
 use crate::wire::{self, Line, Position};
 
+mod identified;
+
+pub use identified::Identified;
+
 /// A step to being subscribed: the server knows the client.
 pub const CONNECTED: u8 = 2;
 /// A step to being subscribed: the server knows the subscription.

@@ -29,6 +29,8 @@ enum Command {
     Memory(Common),
     /// Processor time a delivery of one publication to many, against the limit.
     Fanout(Common),
+    /// Processor time a delivery in JSON and in protobuf.
+    Variants(Common),
     /// Latency of one publication to one subscriber, by HTTP; with --sweep up to the knee.
     Latency(scenario::latency::Options),
     /// Stalled readers beside others.
@@ -41,6 +43,8 @@ enum Command {
     Drain(Common),
     /// One shard and two, and what a model makes of sixteen and sixty-four.
     MultiCore(Common),
+    /// Tokens verified in a second of one processor.
+    Tokens(Common),
     /// Compares latencies: results folders, .hgrm and .hlog files, ours or anyone's.
     Compare(compare::Options),
     /// Drumline and other servers in turn, under the same load.
@@ -90,6 +94,8 @@ fn run() -> Result<()> {
         Command::Storm(common) => scenario::storm::run(&common),
         Command::Drain(common) => scenario::drain::run(&common),
         Command::MultiCore(common) => scenario::multi_core::run(&common),
+        Command::Variants(common) => scenario::variants::run(&common),
+        Command::Tokens(common) => scenario::tokens::run(&common),
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),

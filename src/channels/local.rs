@@ -13,7 +13,9 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::delta::Differ;
 use crate::faults::{Planted, planted};
+use crate::filter::Filter;
 use crate::publication::{Encoding, Publication};
 
 /// No index.
@@ -66,9 +68,22 @@ struct Group {
     channel: u32,
     next: u32,
     members: SmallVec<[Member; 2]>,
+    /// What its members let through.
+    filter: Option<Filter>,
+    /// What its members have got last, where they take differences; `None` too while a member
+    /// has got nothing yet.
+    last: Option<Publication>,
     /// Present while something is to be sent.
     fanout: Option<Box<Fanout>>,
     encoding: Encoding,
+}
+
+impl Group {
+    /// Whether its filter lets a publication through; news of who comes and goes passes any.
+    fn lets_through(&self, publication: &Publication) -> bool {
+        let passes = |filter: &Filter| filter.matches(publication.tags());
+        !publication.has_data() || self.filter.as_ref().is_none_or(passes)
+    }
 }
 
 /// From this member on, the range starts there.
@@ -129,6 +144,9 @@ pub struct Locals {
     /// Channels without subscribers whose home has not been told.
     idle: VecDeque<u32>,
     serial: u32,
+    /// Slots of members whose encoding cannot carry what was published.
+    unfit: Vec<u32>,
+    differ: Differ,
 }
 
 /// Buffers kept for the next laps.
@@ -175,6 +193,17 @@ impl Locals {
     /// The channel's name as it is shared here, if the shard knows the channel.
     pub fn name(&self, hash: u64, name: &str) -> Option<Arc<str>> {
         self.find(hash, name).map(|at| self.channels[at as usize].name.clone())
+    }
+
+    /// Name and hash of a subscription's channel.
+    pub fn channel(&self, key: u32) -> (&Arc<str>, u64) {
+        let channel = &self.channels[self.channel_of(&self.subscriptions[key as usize]) as usize];
+        (&channel.name, channel.hash)
+    }
+
+    /// The subscription behind this one in its connection's list, or [`NONE`].
+    pub fn next_subscription(&self, key: u32) -> u32 {
+        self.subscriptions[key as usize].next
     }
 
     /// Whether the channel's home knows of this shard's interest, so that a join needs no
@@ -224,10 +253,11 @@ impl Locals {
 
     /// The answer for `key` has come and the connection still wants it: joins behind everything
     /// that was appended so far.
-    pub fn join(&mut self, key: u32, slot: u32, encoding: Encoding) {
+    pub fn join(&mut self, key: u32, slot: u32, encoding: Encoding, filter: Option<&Filter>) {
         let channel = self.subscriptions[key as usize].place;
-        let group = self.group(channel, encoding);
-        let Group { members, fanout, .. } = &mut self.groups[group as usize];
+        let group = self.group(channel, encoding, filter);
+        let Group { members, fanout, last, .. } = &mut self.groups[group as usize];
+        *last = None;
         let position = members.len() as u32;
         members.push(Member { slot, subscription: key });
         if let Some(fanout) = fanout
@@ -242,16 +272,24 @@ impl Locals {
         self.channels[channel as usize].live += 1;
     }
 
-    fn group(&mut self, channel: u32, encoding: Encoding) -> u32 {
-        let mut group = self.channels[channel as usize].group;
-        while group != NONE {
-            if self.groups[group as usize].encoding == encoding {
-                return group;
+    fn group(&mut self, channel: u32, encoding: Encoding, filter: Option<&Filter>) -> u32 {
+        let mut at = self.channels[channel as usize].group;
+        while at != NONE {
+            let group = &self.groups[at as usize];
+            if group.encoding == encoding && group.filter.as_ref() == filter {
+                return at;
             }
-            group = self.groups[group as usize].next;
+            at = group.next;
         }
-        let next = self.channels[channel as usize].group;
-        let group = Group { channel, next, members: SmallVec::new(), fanout: None, encoding };
+        let group = Group {
+            channel,
+            next: self.channels[channel as usize].group,
+            members: SmallVec::new(),
+            filter: filter.cloned(),
+            last: None,
+            fanout: None,
+            encoding,
+        };
         let at = self.groups.insert(group) as u32;
         self.channels[channel as usize].group = at;
         at
@@ -328,21 +366,44 @@ impl Locals {
         }
         let mut at = group;
         while at != NONE {
-            let group = &mut self.groups[at as usize];
-            if !group.members.is_empty() {
-                let opened = group.fanout.is_none();
-                let fanout = group.fanout.get_or_insert_default();
-                if opened {
-                    fanout.pending = self.spare.pop().unwrap_or_default();
-                    self.open.push_back(at);
-                }
-                let before = fanout.pending.len();
-                publication.write_frame(group.encoding, &mut fanout.pending);
-                fanout.pending_publications += 1;
-                self.backlog += fanout.pending.len() - before;
+            let group = &self.groups[at as usize];
+            let next = group.next;
+            if group.members.is_empty() || !group.lets_through(publication) {
+                // Nobody there wants it.
+            } else if publication.concerns(group.encoding) {
+                self.add(at, publication);
+            } else if publication.has_data() {
+                let slots = group.members.iter().map(|member| member.slot);
+                self.unfit.extend(slots.filter(|slot| *slot != TOMBSTONE));
             }
-            at = group.next;
+            at = next;
         }
+    }
+
+    /// Adds a publication to what a group's members get next.
+    fn add(&mut self, at: u32, publication: &Publication) {
+        let group = &mut self.groups[at as usize];
+        let opened = group.fanout.is_none();
+        let fanout = group.fanout.get_or_insert_default();
+        if opened {
+            fanout.pending = self.spare.pop().unwrap_or_default();
+            self.open.push_back(at);
+        }
+        let before = fanout.pending.len();
+        if group.encoding.delta && publication.has_data() {
+            let last = group.last.replace(publication.clone());
+            let (differ, out) = (&mut self.differ, &mut fanout.pending);
+            publication.write_difference(group.encoding, last.as_ref(), differ, out);
+        } else {
+            publication.write_frame(group.encoding, &mut fanout.pending);
+        }
+        fanout.pending_publications += 1;
+        self.backlog += fanout.pending.len() - before;
+    }
+
+    /// A member whose encoding cannot carry what was published.
+    pub fn take_unfit(&mut self) -> Option<u32> {
+        self.unfit.pop()
     }
 
     /// Whether some group has something to send.
@@ -504,6 +565,7 @@ impl Locals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publication::Draft;
 
     const HASH: u64 = 7;
 
@@ -523,7 +585,8 @@ mod tests {
             let head = &mut self.heads[slot as usize];
             let (key, serial) = self.locals.begin(head, HASH, &self.name);
             assert!(self.locals.awaits(key, serial));
-            self.locals.join(key, slot, Encoding::UniJson);
+            let encoding = Encoding { unidirectional: true, ..Encoding::default() };
+            self.locals.join(key, slot, encoding, None);
             self.locals.answered(HASH, &self.name);
         }
 
@@ -534,7 +597,9 @@ mod tests {
         }
 
         fn publish(&mut self, data: &str) {
-            self.locals.append(&Publication::new("c", HASH, data.as_bytes(), None));
+            let data = data.as_bytes();
+            let draft = Draft { channel: "c", hash: HASH, data, ..Draft::default() };
+            self.locals.append(&Publication::new(draft));
         }
 
         /// Walks `quota` members; what each slot got, as the data of the publications.

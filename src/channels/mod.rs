@@ -3,6 +3,8 @@
 //!
 //! Owns the naming rule that every endpoint shares. Never does I/O.
 
+pub mod members;
+pub mod repeats;
 pub mod home;
 pub mod local;
 

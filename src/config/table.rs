@@ -1,22 +1,26 @@
 //! Every key of the configuration: its name, its type, its default and what it is for.
 //!
-//! Owns the table, from which flags, variables, the file and its template are read off. The
-//! invariant: what is not here cannot be configured.
+//! Owns the table, from which flags, variables, files and whatever is printed of them are read off.
+//! Never says what a value does to the engine. The invariant: what is not here cannot be
+//! configured. In a section plain keys stand before sections, as TOML wants them.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Kind, Span, join};
+use super::Span;
+use super::key::{Key, Kind, join};
 
 /// A section of the configuration, or a value in one: what it holds and what it is for.
 pub(super) trait Node {
     fn describe(&self, path: &str, doc: &'static str, keys: &mut Vec<Key>);
 }
 
+/// A section with its keys. What stands behind `..` is a section whose keys are its own too.
 macro_rules! section {
     (
         $(#[$meta:meta])*
         $name:ident {
             $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr,)*
+            $(.. $(#[doc = $part_doc:literal])+ $part:ident: $part_type:ty)?
         }
     ) => {
         $(#[$meta])*
@@ -24,11 +28,12 @@ macro_rules! section {
         #[serde(default)]
         pub struct $name {
             $($(#[doc = $doc])+ pub $field: $type,)*
+            $($(#[doc = $part_doc])+ #[serde(flatten)] pub $part: $part_type,)?
         }
 
         impl Default for $name {
             fn default() -> Self {
-                $name { $($field: $default,)* }
+                $name { $($field: $default,)* $($part: <$part_type>::default(),)? }
             }
         }
 
@@ -39,6 +44,7 @@ macro_rules! section {
                     concat!($($doc),+).trim_ascii(),
                     keys,
                 );)*
+                $(self.$part.describe(path, "", keys);)?
             }
         }
     };
@@ -63,6 +69,7 @@ values! {
     String: Text,
     Vec<String>: List,
     Span: Duration,
+    Vec<Namespace>: Namespaces,
 }
 
 section! {
@@ -118,20 +125,92 @@ section! {
         allowed_origins: Vec<String> = Vec::new(),
         /// Everybody may do everything: for development only.
         insecure: bool = false,
+        /// Nobody looks at the signatures of tokens: for development only.
+        insecure_skip_token_signature_verify: bool = false,
         /// Clients may connect without a token.
         allow_anonymous_connect_without_token: bool = false,
+        /// Connection tokens must name a user.
+        disallow_anonymous_connection_tokens: bool = false,
+        /// The answer to a connect says the server's time.
+        connect_include_server_time: bool = false,
         /// Time between pings.
         ping_interval: Span = Span::seconds(25),
         /// Time in which a pong must follow a ping; shorter than ping_interval.
         pong_timeout: Span = Span::seconds(8),
         /// Time for a client to connect before its socket is closed.
         stale_close_delay: Span = Span::seconds(10),
+        /// Time to refresh a connection after its token has expired.
+        expired_close_delay: Span = Span::seconds(25),
+        /// Time to refresh a subscription after its token has expired.
+        expired_sub_close_delay: Span = Span::seconds(25),
+        /// Connections of this node; 0: as many as it has room for.
+        connection_limit: usize = 0,
+        /// New connections in a second; 0: no limit.
+        connection_rate_limit: usize = 0,
         /// Subscriptions of one client.
         channel_limit: u16 = 128,
         /// Bytes that one client may be behind before it is closed as slow.
         queue_max_size: usize = 1_048_576,
+        /// Publications that one call of a client for history may bring.
+        history_max_publication_limit: usize = 300,
         /// Publications that one recovery may bring.
         recovery_max_publication_limit: usize = 300,
+        /// What tokens are checked by.
+        token: Token = Token::default(),
+        /// What subscription tokens are checked by, where it is not what all are.
+        subscription_token: SubscriptionToken = SubscriptionToken::default(),
+        /// A channel of one's own.
+        subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel::default(),
+    }
+}
+
+section! {
+    /// What tokens are checked by.
+    Token {
+        /// Secret of HS256, HS384 and HS512; empty: such tokens are refused.
+        hmac_secret_key: String = String::new(),
+        /// Secret that hmac_secret_key came after; tokens signed with it are still taken.
+        hmac_previous_secret_key: String = String::new(),
+        /// Unix time in seconds until which hmac_previous_secret_key is taken; 0: for ever.
+        hmac_previous_secret_key_valid_until: u64 = 0,
+        /// Public key of RS256, RS384 and RS512 in PEM; empty: such tokens are refused.
+        rsa_public_key: String = String::new(),
+        /// Public key of ES256, ES384 and ES512 in PEM; empty: such tokens are refused.
+        ecdsa_public_key: String = String::new(),
+        /// Address of a key set (JWKS), which then alone counts; `{{name}}` in it stands for a
+        /// named group of issuer_regex or audience_regex.
+        jwks_public_endpoint: String = String::new(),
+        /// Audience (`aud`) that a token must be for; empty: any.
+        audience: String = String::new(),
+        /// Regular expression that the audience must match; empty: any.
+        audience_regex: String = String::new(),
+        /// Issuer (`iss`) that a token must come from; empty: any.
+        issuer: String = String::new(),
+        /// Regular expression that the issuer must match; empty: any.
+        issuer_regex: String = String::new(),
+        /// Claim that names the user; empty: `sub`.
+        user_id_claim: String = String::new(),
+    }
+}
+
+section! {
+    /// What subscription tokens are checked by, where it is not what all are.
+    SubscriptionToken {
+        /// Subscription tokens are checked by the keys of this section, not by client.token's.
+        enabled: bool = false,
+        ..
+        /// What they are checked by.
+        token: Token
+    }
+}
+
+section! {
+    /// A channel of one's own, to which the server subscribes every client that has a user.
+    PersonalChannel {
+        /// Whether there is one.
+        enabled: bool = false,
+        /// Namespace of such channels; empty: none.
+        personal_channel_namespace: String = String::new(),
     }
 }
 
@@ -142,18 +221,68 @@ section! {
         max_length: usize = 255,
         /// How long a channel's position outlives its last publication.
         history_meta_ttl: Span = Span::seconds(720 * 3600),
+        /// Beginning of channels that need a token; empty: none do.
+        private_prefix: String = "$".to_owned(),
+        /// What ends the namespace in a channel's name; empty: there are no namespaces.
+        namespace_boundary: String = ":".to_owned(),
+        /// What users who alone may subscribe stand behind in a channel's name; empty: none do.
+        user_boundary: String = "#".to_owned(),
+        /// What stands between such users; empty: there is only one.
+        user_separator: String = ",".to_owned(),
+        /// Namespaces: tables, each with a `name` and the keys of channel.without_namespace. As a
+        /// flag or in the environment: the same as JSON, or names separated by spaces.
+        namespaces: Vec<Namespace> = Vec::new(),
         /// Channels whose name has no namespace.
         without_namespace: ChannelOptions = ChannelOptions::default(),
     }
 }
 
 section! {
+    /// A namespace: the channels whose name begins with its name and the boundary.
+    Namespace {
+        /// Its name.
+        name: String = String::new(),
+        ..
+        /// What holds for its channels.
+        options: ChannelOptions
+    }
+}
+
+section! {
     /// Options of a group of channels.
     ChannelOptions {
+        /// Who is subscribed can be asked for.
+        presence: bool = false,
+        /// Joining and leaving are told to those subscribers who ask for it.
+        join_leave: bool = false,
+        /// Joining and leaving are told to every subscriber; with join_leave.
+        force_push_join_leave: bool = false,
         /// Publications that a channel keeps; with history_ttl, or not at all.
         history_size: usize = 0,
         /// How long a publication is kept; with history_size, or not at all.
         history_ttl: Span = Span::seconds(0),
+        /// How long a channel's position outlives its last publication; 0s: as
+        /// channel.history_meta_ttl.
+        history_meta_ttl: Span = Span::seconds(0),
+        /// Every subscriber learns its position, and is told when it has missed something.
+        force_positioning: bool = false,
+        /// Subscribers may ask for that.
+        allow_positioning: bool = false,
+        /// Every subscriber that comes back gets what it has missed; with history.
+        force_recovery: bool = false,
+        /// Subscribers may ask for that.
+        allow_recovery: bool = false,
+        /// What a recovery brings: stream (what was missed) or cache (the latest publication);
+        /// empty: stream.
+        force_recovery_mode: String = String::new(),
+        /// Whoever subscribes gets the latest publication; with cache as force_recovery_mode.
+        auto_cache_recover: bool = false,
+        /// Kinds of deltas that subscribers may ask for: fossil.
+        allowed_delta_types: Vec<String> = Vec::new(),
+        /// Every publication may go out as a delta, not only those that ask for it.
+        delta_publish: bool = false,
+        /// Subscribers may filter publications by their tags.
+        allow_tags_filter: bool = false,
         /// Clients may subscribe.
         allow_subscribe_for_client: bool = false,
         /// Clients without a user may subscribe too.
@@ -164,6 +293,25 @@ section! {
         allow_publish_for_anonymous: bool = false,
         /// Subscribers may publish into their channel.
         allow_publish_for_subscriber: bool = false,
+        /// Clients may ask for presence.
+        allow_presence_for_client: bool = false,
+        /// Clients without a user may ask for presence too.
+        allow_presence_for_anonymous: bool = false,
+        /// Subscribers may ask for their channel's presence.
+        allow_presence_for_subscriber: bool = false,
+        /// Clients may ask for history.
+        allow_history_for_client: bool = false,
+        /// Clients without a user may ask for history too.
+        allow_history_for_anonymous: bool = false,
+        /// Subscribers may ask for their channel's history.
+        allow_history_for_subscriber: bool = false,
+        /// Users may subscribe to channels that name them behind channel.user_boundary.
+        allow_user_limited_channels: bool = false,
+        /// Regular expression that a channel's name behind its namespace must match; empty: it
+        /// must be ASCII.
+        channel_regex: String = String::new(),
+        /// What publications must be: json, json_object or binary; empty: anything but nothing.
+        publication_data_format: String = String::new(),
     }
 }
 
@@ -178,6 +326,8 @@ section! {
         disabled: bool = false,
         /// Path under which the methods are.
         handler_prefix: String = "/api".to_owned(),
+        /// How errors are answered: transport (by HTTP status); empty: in a body of status 200.
+        error_mode: String = String::new(),
     }
 }
 

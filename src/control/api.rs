@@ -1,9 +1,13 @@
 //! The HTTP API for backends: Centrifugo's methods, shapes and codes.
 //!
 //! Owns the key and the node's name. Never keeps a channel. The invariant: whatever a request
-//! that is authorised and well-formed asks, the answer is HTTP 200 with `result` or `error`.
+//! that is authorised and well-formed asks, the answer is `result` or `error`, by HTTP 200 unless
+//! the statuses of HTTP were asked for.
 
-use std::collections::BTreeMap;
+mod channels;
+mod publish;
+mod users;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,18 +25,17 @@ use tokio::time::timeout;
 
 use crate::auth::ApiKey;
 use crate::config::Config;
-use crate::control::link::{Busy, Link, Pending};
-use crate::message::Published;
+use crate::control::link::{Busy, Link};
+use crate::namespaces::{Namespaces, Options};
+use crate::protocol;
 use crate::sys;
 
 /// Bytes of a request body.
 const BODY_MAX: usize = 16 << 20;
 /// How long a request body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a publication at most: past it every subscriber would be closed as slow.
-const fn publication_max(config: &Config) -> usize {
-    config.client.queue_max_size
-}
+/// Commands of one batch.
+const BATCH_MAX: usize = 10_000;
 
 /// An error of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,18 +44,33 @@ pub struct Fault {
     message: &'static str,
 }
 
-impl Fault {
-    /// Something failed here; the request may be tried again.
-    pub const INTERNAL: Fault = Fault { code: 100, message: "internal server error" };
-    /// No such namespace.
-    pub const UNKNOWN_CHANNEL: Fault = Fault { code: 102, message: "unknown channel" };
-    /// The request makes no sense.
-    pub const BAD_REQUEST: Fault = Fault { code: 107, message: "bad request" };
+impl From<protocol::Error> for Fault {
+    fn from(error: protocol::Error) -> Self {
+        Fault { code: error.code, message: error.message }
+    }
 }
 
 impl From<Busy> for Fault {
     fn from(_: Busy) -> Self {
-        Fault::INTERNAL
+        protocol::Error::INTERNAL.into()
+    }
+}
+
+impl Fault {
+    /// The request makes no sense.
+    fn bad_request() -> Self {
+        protocol::Error::BAD_REQUEST.into()
+    }
+
+    /// The status of HTTP that says about the same.
+    fn status(self) -> StatusCode {
+        match self.code {
+            102 | 104 => StatusCode::NOT_FOUND,
+            107 | 108 => StatusCode::BAD_REQUEST,
+            112 => StatusCode::RANGE_NOT_SATISFIABLE,
+            113 => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
     }
 }
 
@@ -73,9 +91,37 @@ impl<T> From<Result<T, Fault>> for Outcome<T> {
     }
 }
 
+/// Why a request was not carried out.
+#[derive(Debug)]
+enum Refused {
+    /// There is no such method.
+    Unknown,
+    /// It cannot be read.
+    Malformed(serde_json::Error),
+    /// It is answered with this.
+    Fault(Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Refused::Fault(fault)
+    }
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => protocol::Error::METHOD_NOT_FOUND.into(),
+            Refused::Malformed(_) => Fault::bad_request(),
+            Refused::Fault(fault) => fault,
+        }
+    }
+}
+
 /// The API of a node.
 pub struct Api {
     config: Arc<Config>,
+    namespaces: Arc<Namespaces>,
     key: ApiKey,
     link: Arc<Link>,
     started: Instant,
@@ -90,14 +136,17 @@ pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
     }
     let api = Arc::new(Api {
         config: config.clone(),
+        namespaces: config.namespaces(),
         key: config.api_key(),
         link: link.clone(),
         started: Instant::now(),
         uid: uid().unwrap_or_default(),
         name: name(config),
     });
+    let prefix = &config.http_api.handler_prefix;
     Router::new()
-        .route(&format!("{}/{{method}}", config.http_api.handler_prefix), any(call))
+        .route(prefix, any(call_named))
+        .route(&format!("{prefix}/{{method}}"), any(call))
         .with_state(api)
 }
 
@@ -118,24 +167,73 @@ async fn call(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if verb != Method::POST {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
-    }
-    if !api.lets_in(&headers, query.as_deref().unwrap_or_default()) {
-        let text = "X-API-Key is missing or wrong: it is http_api.key of the configuration\n";
-        return (StatusCode::UNAUTHORIZED, text).into_response();
-    }
-    let body = match read(body).await {
+    let body = match api.open(&verb, query.as_deref(), &headers, body).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    match method.as_str() {
-        "publish" => answer(&body, async |request| api.publish(request).await).await,
-        "broadcast" => answer(&body, async |request| api.broadcast(request).await).await,
-        "channels" => answer(&body, async |request| api.channels(request).await).await,
-        "info" => answer(&body, async |request| api.info(request)).await,
-        _ => StatusCode::NOT_FOUND.into_response(),
+    let by_status = api.answers_by_status(&headers);
+    let result = match method.as_str() {
+        "batch" => match read_as(&body) {
+            Ok(batch) => return axum::Json(api.batch(batch).await).into_response(),
+            Err(refused) => Err(refused),
+        },
+        method => api.run(method, &body).await,
+    };
+    match result {
+        Err(Refused::Unknown) => StatusCode::NOT_FOUND.into_response(),
+        Err(Refused::Malformed(error)) => {
+            let text = format!("the body is no request of this method: {error}\n");
+            (StatusCode::BAD_REQUEST, text).into_response()
+        }
+        Err(Refused::Fault(fault)) if by_status => {
+            (fault.status(), axum::Json(fault)).into_response()
+        }
+        Err(Refused::Fault(fault)) => axum::Json(Outcome::<()>::Error(fault)).into_response(),
+        Ok(result) => axum::Json(Outcome::Result(result)).into_response(),
     }
+}
+
+/// A command that names its method itself, as older libraries send it; one a line.
+#[derive(Debug, Deserialize)]
+struct Named {
+    method: String,
+    #[serde(default)]
+    params: Option<Box<RawValue>>,
+}
+
+async fn call_named(
+    State(api): State<Arc<Api>>,
+    verb: Method,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let body = match api.open(&verb, query.as_deref(), &headers, body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let mut lines = Vec::new();
+    for command in serde_json::Deserializer::from_slice(&body).into_iter::<Named>() {
+        let Named { method, params } = match command {
+            Ok(command) if lines.len() < BATCH_MAX => command,
+            Ok(_) => {
+                let text = format!("more than {BATCH_MAX} commands: send them in parts\n");
+                return (StatusCode::BAD_REQUEST, text).into_response();
+            }
+            Err(error) => {
+                let text = format!("the body is no list of commands: {error}\n");
+                return (StatusCode::BAD_REQUEST, text).into_response();
+            }
+        };
+        let params = params.as_ref().map_or("{}", |params| params.get());
+        let result = api.run(&method, params.as_bytes()).await.map_err(Fault::from);
+        lines.push(line(&Outcome::from(result)));
+    }
+    ([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response()
+}
+
+fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("answers have only keys that are texts")
 }
 
 /// Reads a body, of a bounded length and in a bounded time.
@@ -153,19 +251,111 @@ async fn read(body: Body) -> Result<Bytes, Response> {
     }
 }
 
-/// Reads a request, lets `method` answer it, and writes that down.
-async fn answer<Q: DeserializeOwned, A: Serialize>(
-    body: &[u8],
-    method: impl AsyncFnOnce(Q) -> Result<A, Fault>,
-) -> Response {
-    let request = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(error) => {
-            let text = format!("the body is no request of this method: {error}\n");
-            return (StatusCode::BAD_REQUEST, text).into_response();
+/// Several commands in one request.
+#[derive(Debug, Deserialize)]
+struct Batch {
+    #[serde(default)]
+    commands: Vec<std::collections::BTreeMap<String, Box<RawValue>>>,
+    #[serde(default)]
+    parallel: bool,
+}
+
+/// The answers to a batch, each under its method's name or `error`.
+#[derive(Debug, Serialize)]
+struct BatchResult {
+    replies: Vec<std::collections::BTreeMap<String, Box<RawValue>>>,
+}
+
+fn raw_text(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("answers have only keys that are texts")
+}
+
+fn read_as<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Refused> {
+    serde_json::from_slice(body).map_err(Refused::Malformed)
+}
+
+impl Api {
+    /// The body of a request that may be made.
+    async fn open(
+        &self,
+        verb: &Method,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Bytes, Response> {
+        if verb != Method::POST {
+            let allow = [(header::ALLOW, "POST")];
+            return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
         }
-    };
-    axum::Json(Outcome::from(method(request).await)).into_response()
+        if !self.lets_in(headers, query.unwrap_or_default()) {
+            let text = "X-API-Key is missing or wrong: it is http_api.key of the configuration\n";
+            return Err((StatusCode::UNAUTHORIZED, text).into_response());
+        }
+        read(body).await
+    }
+
+    /// Whether errors are to be told by HTTP's statuses.
+    fn answers_by_status(&self, headers: &HeaderMap) -> bool {
+        let asked = headers.get("x-centrifugo-error-mode").and_then(|mode| mode.to_str().ok());
+        asked.unwrap_or(&self.config.http_api.error_mode) == "transport"
+    }
+
+    /// Carries one request out; its result as JSON.
+    async fn run(&self, method: &str, body: &[u8]) -> Result<Box<RawValue>, Refused> {
+        Ok(match method {
+            "publish" => raw_text(&self.publish(read_as(body)?).await?),
+            "broadcast" => raw_text(&self.broadcast(read_as(body)?).await?),
+            "subscribe" => raw_text(&self.subscribe(read_as(body)?).await?),
+            "unsubscribe" => raw_text(&self.unsubscribe(read_as(body)?).await?),
+            "disconnect" => raw_text(&self.disconnect(read_as(body)?).await?),
+            "refresh" => raw_text(&self.refresh(read_as(body)?).await?),
+            "presence" => self.presence(read_as(body)?).await?,
+            "presence_stats" => self.presence_stats(read_as(body)?).await?,
+            "history" => self.history(read_as(body)?).await?,
+            "history_remove" => raw_text(&self.history_remove(read_as(body)?).await?),
+            "channels" => raw_text(&self.channels(read_as(body)?).await?),
+            "info" => raw_text(&self.info(read_as(body)?)?),
+            _ => return Err(Refused::Unknown),
+        })
+    }
+
+    /// Carries several out, in order or at the same time; the answers are in order.
+    async fn batch(&self, batch: Batch) -> BatchResult {
+        let one = async |command: &std::collections::BTreeMap<String, Box<RawValue>>| {
+            let Some((method, params)) = command.first_key_value() else {
+                return [("error".to_owned(), raw_text(&Fault::bad_request()))].into();
+            };
+            match self.run(method, params.get().as_bytes()).await {
+                Ok(result) => [(method.clone(), result)].into(),
+                Err(refused) => [("error".to_owned(), raw_text(&Fault::from(refused)))].into(),
+            }
+        };
+        let commands = batch.commands.iter().take(BATCH_MAX);
+        let replies = if batch.parallel {
+            futures_util::future::join_all(commands.map(one)).await
+        } else {
+            let mut replies = Vec::new();
+            for command in commands {
+                replies.push(one(command).await);
+            }
+            replies
+        };
+        BatchResult { replies }
+    }
+
+    /// Options of a channel that a request names.
+    fn options(&self, channel: &str) -> Result<&Options, Fault> {
+        Ok(self.namespaces.of(channel)?)
+    }
+}
+
+/// What has no result but that it went through.
+#[derive(Debug, Serialize)]
+struct Empty {}
+
+/// `null` is a value too.
+fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 // ---- who may ---------------------------------------------------------------------------------
@@ -187,188 +377,12 @@ fn given_key<'a>(headers: &'a HeaderMap, query: &'a str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix("api_key="))
 }
 
-// ---- publish and broadcast -------------------------------------------------------------------
-
-/// A publication: JSON, or base64 of it, into one channel or several.
-#[derive(Debug, Deserialize)]
-struct Publish {
-    #[serde(default)]
-    channel: Arc<str>,
-    #[serde(default)]
-    channels: Vec<Arc<str>>,
-    #[serde(default, deserialize_with = "raw")]
-    data: Option<Box<RawValue>>,
-    #[serde(default)]
-    b64data: String,
-    #[serde(default)]
-    skip_history: bool,
-}
-
-/// `null` is a value too.
-fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(deserializer).map(Some)
-}
-
-impl Publish {
-    /// The JSON text of it.
-    fn text(&self, max: usize) -> Result<Box<[u8]>, Fault> {
-        let text = match &self.data {
-            _ if !self.b64data.is_empty() => {
-                let bytes = data_encoding::BASE64.decode(self.b64data.as_bytes());
-                let bytes = bytes.map_err(|_| Fault::BAD_REQUEST)?;
-                serde_json::from_slice::<&RawValue>(&bytes).map_err(|_| Fault::BAD_REQUEST)?;
-                bytes
-            }
-            Some(data) => data.get().as_bytes().to_vec(),
-            None => return Err(Fault::BAD_REQUEST),
-        };
-        if text.len() > max { Err(Fault::BAD_REQUEST) } else { Ok(text.into()) }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct PublishResult {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<String>,
-}
-
-impl From<Published> for PublishResult {
-    fn from(published: Published) -> Self {
-        let position = published.position;
-        PublishResult {
-            offset: position.map(|position| position.offset),
-            epoch: position.map(|position| position.epoch.as_str().to_owned()),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct BroadcastResult {
-    responses: Vec<Outcome<PublishResult>>,
-}
-
-impl Api {
-    async fn publish(&self, request: Publish) -> Result<PublishResult, Fault> {
-        let data = request.text(publication_max(&self.config))?;
-        let pending = self.post(&request.channel, data, request.skip_history).await?;
-        Ok(pending.published().await?.into())
-    }
-
-    /// Everything is sent before the first answer is waited for.
-    async fn broadcast(&self, request: Publish) -> Result<BroadcastResult, Fault> {
-        if request.channels.is_empty() {
-            return Err(Fault::BAD_REQUEST);
-        }
-        let data = request.text(publication_max(&self.config))?;
-        let mut posted = Vec::with_capacity(request.channels.len());
-        for channel in &request.channels {
-            posted.push(self.post(channel, data.clone(), request.skip_history).await);
-        }
-        let mut responses = Vec::with_capacity(posted.len());
-        for pending in posted {
-            responses.push(settle(pending).await.into());
-        }
-        Ok(BroadcastResult { responses })
-    }
-
-    async fn post(
-        &self,
-        channel: &Arc<str>,
-        data: Box<[u8]>,
-        skip_history: bool,
-    ) -> Result<Pending, Fault> {
-        if channel.is_empty() || channel.len() > self.config.channel.max_length {
-            return Err(Fault::BAD_REQUEST);
-        }
-        if channel.contains(':') {
-            return Err(Fault::UNKNOWN_CHANNEL);
-        }
-        Ok(self.link.publish(channel, data, skip_history).await?)
-    }
-}
-
-async fn settle(pending: Result<Pending, Fault>) -> Result<PublishResult, Fault> {
-    Ok(pending?.published().await?.into())
-}
-
-// ---- channels and info -----------------------------------------------------------------------
-
-#[derive(Debug, Deserialize)]
-struct Channels {
-    #[serde(default)]
-    pattern: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ChannelsResult {
-    channels: BTreeMap<Arc<str>, ChannelInfo>,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct ChannelInfo {
-    num_clients: u32,
-}
-
-#[derive(Debug, Deserialize)]
-struct Info {}
-
-#[derive(Debug, Serialize)]
-struct InfoResult {
-    nodes: [NodeInfo; 1],
-}
-
-#[derive(Debug, Serialize)]
-struct NodeInfo {
-    uid: String,
-    name: String,
-    version: &'static str,
-    num_clients: u64,
-    num_users: u64,
-    num_channels: u64,
-    num_subs: u64,
-    uptime: u64,
-}
-
-impl Api {
-    async fn channels(&self, request: Channels) -> Result<ChannelsResult, Fault> {
-        let pattern = Some(request.pattern).filter(|pattern| !pattern.is_empty());
-        let mut asked = Vec::new();
-        for shard in self.link.shards() {
-            asked.push(self.link.survey(shard, pattern.clone()).await?);
-        }
-        let mut channels: BTreeMap<Arc<str>, ChannelInfo> = BTreeMap::new();
-        for pending in asked {
-            for (channel, subscribers) in pending.surveyed().await?.channels {
-                channels.entry(channel).or_default().num_clients += subscribers;
-            }
-        }
-        Ok(ChannelsResult { channels })
-    }
-
-    fn info(&self, _: Info) -> Result<InfoResult, Fault> {
-        let node = NodeInfo {
-            uid: self.uid.clone(),
-            name: self.name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            num_clients: self.link.sum(|metrics| metrics.clients.get()),
-            // Without tokens no client has a user.
-            num_users: 0,
-            num_channels: self.link.sum(|metrics| metrics.channels.get()),
-            num_subs: self.link.sum(|metrics| metrics.subscriptions.get()),
-            uptime: self.started.elapsed().as_secs(),
-        };
-        Ok(InfoResult { nodes: [node] })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bus::Bus;
     use crate::channels::Names;
-    use crate::message::{Message, Post, RANKS, Rank, Surveyed};
+    use crate::message::{Message, Post, Published, RANKS, Rank, Surveyed};
     use crate::metrics::Metrics;
     use crate::protocol::{Epoch, Position};
     use axum::body::{Body, to_bytes};
@@ -434,7 +448,7 @@ mod tests {
     fn start(config: Config, capacity: usize) -> Router {
         let link = link(capacity);
         let dispatched = link.clone();
-        tokio::spawn(async move { dispatched.dispatch(|_| {}).await });
+        tokio::spawn(async move { dispatched.dispatch(|_| {}, |_| {}).await });
         router(&Arc::new(config), &link)
     }
 

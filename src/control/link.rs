@@ -15,9 +15,11 @@ use tokio::time::timeout;
 use crate::bus::{Bus, Line};
 use crate::channels::Names;
 use crate::message::{
-    Asker, Endpoint, HandOver, Message, Post, Publish, Published, Rank, Survey, Surveyed,
+    About, Asker, Endpoint, HandOver, Message, Post, Publish, Published, Question, Rank, Survey,
+    Surveyed, Told, Verify,
 };
 use crate::metrics::Metrics;
+use crate::protocol::Error;
 
 /// How long one waits for room on the bus.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
@@ -33,6 +35,7 @@ pub struct Busy;
 enum Answer {
     Published(Box<Published>),
     Surveyed(Box<Surveyed>),
+    Told(Result<Told, Error>),
 }
 
 /// A question that was asked.
@@ -103,15 +106,21 @@ impl Link {
     /// Sends a publication to its channel's home; the answer may be waited for later.
     pub async fn publish(
         &self,
-        channel: &Arc<str>,
-        data: Box<[u8]>,
-        skip_history: bool,
+        channel: &str,
+        request: impl FnOnce(Asker, u64) -> Publish,
     ) -> Result<Pending, Busy> {
+        let hash = self.names.hash(channel);
+        let message = |tag| Message::Publish(Box::new(request(Asker::Control(tag), hash)));
+        self.ask(self.names.home(hash), Rank::Request, message).await
+    }
+
+    /// Asks a channel's home about it.
+    pub async fn question(&self, channel: &Arc<str>, about: About) -> Result<Pending, Busy> {
         let hash = self.names.hash(channel);
         let channel = channel.clone();
         let message = |tag| {
             let asker = Asker::Control(tag);
-            Message::Publish(Box::new(Publish { channel, hash, data, skip_history, asker }))
+            Message::Question(Box::new(Question { channel, hash, asker, about }))
         };
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
@@ -182,8 +191,13 @@ impl Link {
 
     // ---- being told ----------------------------------------------------------------------
 
-    /// Takes what comes in, for as long as the process runs. Sockets go to `hand_over`.
-    pub async fn dispatch(&self, mut hand_over: impl FnMut(HandOver)) {
+    /// Takes what comes in, for as long as the process runs. Sockets go to `hand_over`, tokens
+    /// to `look_at`.
+    pub async fn dispatch(
+        &self,
+        mut hand_over: impl FnMut(HandOver),
+        mut look_at: impl FnMut(Verify),
+    ) {
         let mut line = self.bus.line(self.bus.control());
         let watch = self.bus.watch(self.bus.control());
         loop {
@@ -194,7 +208,11 @@ impl Link {
                     && let Some(message) = line.take(rank)
                 {
                     taken += 1;
-                    self.handle(message, &mut hand_over);
+                    match message {
+                        Message::HandOver(socket) => hand_over(*socket),
+                        Message::Verify(token) => look_at(*token),
+                        message => self.handle(message),
+                    }
                 }
             }
             line.ring();
@@ -211,11 +229,14 @@ impl Link {
         }
     }
 
-    fn handle(&self, message: Message, hand_over: &mut impl FnMut(HandOver)) {
+    fn handle(&self, message: Message) {
         match message {
-            Message::HandOver(socket) => hand_over(*socket),
             Message::Published(published) => match published.asker {
                 Asker::Control(tag) => self.answer(tag, Answer::Published(published)),
+                other => unreachable!("{other:?} does not wait here"),
+            },
+            Message::Answer(told) => match told.asker {
+                Asker::Control(tag) => self.answer(tag, Answer::Told(told.told)),
                 other => unreachable!("{other:?} does not wait here"),
             },
             Message::Surveyed(surveyed) => self.answer(surveyed.tag, Answer::Surveyed(surveyed)),
@@ -243,7 +264,7 @@ impl Pending {
     pub async fn published(self) -> Result<Published, Busy> {
         match self.answer().await? {
             Answer::Published(published) => Ok(*published),
-            Answer::Surveyed(_) => Err(Busy),
+            Answer::Surveyed(_) | Answer::Told(_) => Err(Busy),
         }
     }
 
@@ -251,7 +272,15 @@ impl Pending {
     pub async fn surveyed(self) -> Result<Surveyed, Busy> {
         match self.answer().await? {
             Answer::Surveyed(surveyed) => Ok(*surveyed),
-            Answer::Published(_) => Err(Busy),
+            Answer::Published(_) | Answer::Told(_) => Err(Busy),
+        }
+    }
+
+    /// What a home said to a question.
+    pub async fn told(self) -> Result<Result<Told, Error>, Busy> {
+        match self.answer().await? {
+            Answer::Told(told) => Ok(told),
+            Answer::Published(_) | Answer::Surveyed(_) => Err(Busy),
         }
     }
 }

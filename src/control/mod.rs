@@ -6,9 +6,11 @@
 
 pub mod api;
 pub mod handover;
+pub mod keys;
 pub mod link;
 pub mod metrics;
 pub mod page;
+pub mod tokens;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +31,7 @@ use crate::sys;
 
 use self::handover::Door;
 use self::link::Link;
+use self::tokens::Keeper;
 
 /// Between two looks at whether connections are drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
@@ -83,7 +86,10 @@ impl Control {
         let door = Door::new(public, stopped.clone());
         let dispatcher = {
             let (link, door) = (link.clone(), door.clone());
-            tokio::spawn(async move { link.dispatch(|socket| door.let_in(socket)).await })
+            let keeper = Keeper::new(link.clone(), &config);
+            tokio::spawn(async move {
+                link.dispatch(|socket| door.let_in(socket), |token| keeper.look_at(token)).await
+            })
         };
         if let Some(listener) = internal {
             let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -8,13 +8,17 @@
 use crate::connection::{NONE, Phase};
 use crate::faults::{Planted, planted};
 use crate::http::{self, Call};
+use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::inbound::Pause;
 use crate::hub::messages::Brought;
-use crate::hub::{Hub, json};
+use crate::hub::subscriptions::checked;
+use crate::ids::Address;
 use crate::message::{Asker, Post, Published};
+use crate::namespaces::Options;
 use crate::protocol::Position;
-use crate::protocol::json::PlainPublish;
+use crate::protocol::json::{self, PlainPublish};
+use crate::publication::Event;
 
 /// Milliseconds that a connection may be idle between two requests.
 const KEEP_ALIVE: u64 = 75_000;
@@ -46,13 +50,13 @@ impl Hub {
         };
         // A place is waited for only where there is one: without history the answer says no more
         // than that the publication is on its way.
-        let waits = self.settings.homes.retention.is_some() && !request.skip_history;
-        let generation = self.connections[slot as usize].generation;
-        let caller = Asker::Caller { shard: self.shard, slot, generation };
-        let asker = if waits { caller } else { Asker::Nobody };
         let PlainPublish { channel, data, skip_history } = &request;
+        let keeps = |options: &Options| options.retention.is_some();
+        let waits = !skip_history && self.settings.namespaces.of(channel).is_ok_and(keeps);
+        let asker = if waits { Asker::Caller(self.address(slot)) } else { Asker::Nobody };
         let named = (&**channel, self.names.hash(channel));
-        match self.bring_home(post, named, data, *skip_history, asker) {
+        let draft = (data.get().as_bytes(), Event::Data, None);
+        match self.bring_home(post, named, draft, *skip_history, asker) {
             Ok(Brought::Published(position)) => self.answer_call(slot, position),
             Ok(Brought::Sent) if waits => {
                 let connection = &mut self.connections[slot as usize];
@@ -79,21 +83,22 @@ impl Hub {
             return None;
         }
         let request: PlainPublish<'a> = serde_json::from_slice(call.body).ok()?;
-        let fits = request.data.get().len() <= self.settings.outbox_bytes;
-        let named = !request.channel.is_empty() && self.check_channel(&request.channel).is_ok();
-        (fits && named).then_some(request)
+        let data = request.data.get().as_bytes();
+        let fits = data.len() <= self.settings.outbox_bytes;
+        let options = self.settings.namespaces.of(&request.channel).ok()?;
+        (fits && checked(options.format, data, true).is_ok()).then_some(request)
     }
 
     fn answer_call(&mut self, slot: u32, position: Option<Position>) {
-        let mut json = std::mem::take(&mut self.json);
-        json.clear();
-        json::write_published(position, &mut json);
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        json::write_published(position, &mut body);
         let connection = &mut self.connections[slot as usize];
         let last = connection.flags.shutting_down();
         connection.phase = Phase::KeptAlive;
         connection.flags.set_end_when_flushed(last);
-        self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&json, last, out));
-        self.json = json;
+        self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
+        self.body = body;
         self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
     }
 
@@ -103,7 +108,7 @@ impl Hub {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
         }
-        let Asker::Caller { slot, generation, .. } = published.asker else {
+        let Asker::Caller(Address { slot, generation, .. }) = published.asker else {
             unreachable!("only callers wait on a shard: {published:?}")
         };
         let caller = self.connection(slot, generation).expect("a caller outlives its answer");

@@ -1,13 +1,10 @@
 //! What happens by itself: deadlines, pings, and the ids that need no memory.
 
-use std::hash::Hasher;
-
-use siphasher::sip128::{Hasher128, SipHasher13};
-
 use crate::connection::{NONE, Phase};
 use crate::http::{Status, Transport};
 use crate::hub::{Hub, Settings};
-use crate::protocol::Disconnect;
+use crate::ids::Address;
+use crate::protocol::{Disconnect, Wire};
 
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;
@@ -18,6 +15,8 @@ const SHARDS_MAX: u64 = 64;
 
 /// A ping as it goes over the wire: `{}` in a text frame.
 const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
+/// The same in protocol buffers: a reply of no length.
+const PROTOBUF_PING_FRAME: &[u8] = &[0x82, 0x01, 0x00];
 /// For unidirectional clients a WebSocket ping goes with it.
 const UNI_PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}', 0x89, 0x00];
 
@@ -87,6 +86,9 @@ impl Hub {
     }
 
     pub(super) fn ping_or_check(&mut self, slot: u32) {
+        if self.expire_leases(slot) {
+            return;
+        }
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;
         let connection = &mut self.connections[slot as usize];
         let asks_pong = connection.transport == Transport::WebSocket;
@@ -100,7 +102,11 @@ impl Hub {
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
-        let frame = if asks_pong { PING_FRAME } else { UNI_PING_FRAME };
+        let frame = match connection.wire {
+            Wire::Protobuf => PROTOBUF_PING_FRAME,
+            Wire::Json if asks_pong => PING_FRAME,
+            Wire::Json => UNI_PING_FRAME,
+        };
         if connection.outbox == NONE {
             self.turn.fixed(&mut connection.turn, slot, frame);
         } else {
@@ -125,26 +131,14 @@ impl Hub {
         self.set_deadline(slot, if ahead < half { ahead + half } else { ahead });
     }
 
-    pub(super) fn client_hash(&self, slot: u32) -> (u64, u64) {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        hasher.write_u8(self.shard);
-        hasher.write_u32(slot);
-        hasher.write_u32(self.connections[slot as usize].generation);
-        let hash = hasher.finish128();
-        (hash.h1, hash.h2)
+    /// Where a connection lives.
+    pub(super) fn address(&self, slot: u32) -> Address {
+        let generation = self.connections[slot as usize].generation;
+        Address { shard: self.shard, slot, generation }
     }
 
-    /// The client's id, in the form of a version 4 UUID: a keyed hash of where it lives, so that
-    /// it is unguessable and takes no memory.
+    /// The client's id.
     pub(super) fn client_id(&self, slot: u32) -> String {
-        let (high, low) = self.client_hash(slot);
-        format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xfff,
-            low >> 48 & 0x3fff | 0x8000,
-            low & 0xffff_ffff_ffff,
-        )
+        self.ids.client(self.address(slot))
     }
 }

@@ -4,11 +4,12 @@
 use crate::connection::{Inbound, NONE, Phase};
 use crate::frame::{self, Event, Fragments};
 use crate::http::{self, Head, Status, Transport, Upgrade};
+use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::hub::{Hub, json};
 use crate::message::Post;
 use crate::protocol::Disconnect;
-use crate::protocol::json::Commands;
+use crate::protocol::command::{Command, ConnectRequest};
+use crate::protocol::{Wire, json, protobuf};
 
 /// Commands of one connection handled in one turn.
 const COMMANDS_MAX: usize = 64;
@@ -38,6 +39,9 @@ impl Hub {
         connection.flags.set_paused(false);
         if connection.hold != NONE {
             self.ask_homes(post, slot);
+        }
+        if let Some(request) = self.connects.remove(&slot) {
+            self.connect_uni(post, slot, &request);
         }
         let at = self.connections[slot as usize].inbound as usize;
         if let Some(inbound) = self.inbound.get_mut(at) {
@@ -150,6 +154,9 @@ impl Hub {
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
+        if !self.gate.admits(self.now) {
+            return self.refuse(slot, Status::Unavailable);
+        }
         let connection = &mut self.connections[slot as usize];
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_switching(&upgrade.accept, upgrade.subprotocol, out);
@@ -161,6 +168,9 @@ impl Hub {
     pub fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
         let connection = &mut self.connections[slot as usize];
         connection.transport = upgrade.transport;
+        if upgrade.protobuf && !upgrade.transport.is_unidirectional() {
+            connection.wire = Wire::Protobuf;
+        }
         connection.phase = Phase::Open;
         if connection.flags.shutting_down() {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
@@ -168,7 +178,9 @@ impl Hub {
         self.set_deadline(slot, self.settings.stale_close_delay);
         match (upgrade.transport, &upgrade.connect) {
             (Transport::Echo, _) => self.wheel.clear(slot),
-            (_, _) if upgrade.protobuf => self.disconnect(slot, Disconnect::NOT_AVAILABLE),
+            (transport, _) if transport.is_unidirectional() && upgrade.protobuf => {
+                self.disconnect(slot, Disconnect::NOT_AVAILABLE);
+            }
             (Transport::UniWebSocket, Some(connect)) => {
                 self.connect_uni(post, slot, connect.as_bytes());
             }
@@ -205,11 +217,13 @@ impl Hub {
                     (Transport::Echo, _) => {
                         self.write(slot, |out| frame::write_message(kind, &payload, out));
                     }
-                    (Transport::UniWebSocket, Phase::Open) if connection.hold == NONE => {
+                    (Transport::UniWebSocket, Phase::Open)
+                        if connection.hold == NONE && !self.connects.contains_key(&slot) =>
+                    {
                         self.connect_uni(post, slot, &payload);
                     }
                     (Transport::UniWebSocket, _) => {}
-                    (Transport::WebSocket, _) if payload.trim_ascii().is_empty() => {
+                    (Transport::WebSocket, _) if self.is_blank(slot, &payload) => {
                         self.disconnect(slot, Disconnect::BAD_REQUEST);
                     }
                     (Transport::WebSocket, _) => self.run_commands(post, slot, &payload, inbound),
@@ -263,7 +277,7 @@ impl Hub {
         frame: &[u8],
         inbound: &mut Inbound,
     ) {
-        let mut commands = Commands::new(frame);
+        let mut commands = Commands::new(self.connections[slot as usize].wire, frame);
         let (mut done, mut count) = (0, 0);
         let stop = loop {
             if count == COMMANDS_MAX || self.turn.is_full() {
@@ -271,7 +285,7 @@ impl Hub {
             }
             let result = match commands.next() {
                 None => return,
-                Some(Err(_)) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+                Some(Err(Malformed)) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
                 Some(Ok(command)) => self.command(post, slot, &command),
             };
             if let Err(stop) = result {
@@ -286,12 +300,20 @@ impl Hub {
         let rest = &frame[done..];
         match stop {
             Some(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
-            _ if rest.trim_ascii().is_empty() => return,
+            _ if self.is_blank(slot, rest) => return,
             Some(Stop::Turn) => self.pause(slot, Pause::Ready),
             Some(Stop::Room) => self.pause(slot, Pause::Blocked),
             Some(Stop::Wait) | None => self.connections[slot as usize].flags.set_paused(true),
         }
         inbound.commands = rest.to_vec();
+    }
+
+    /// Whether a frame, or the rest of one, holds no command.
+    fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
+        match self.connections[slot as usize].wire {
+            Wire::Json => frame.trim_ascii().is_empty(),
+            Wire::Protobuf => frame.is_empty(),
+        }
     }
 
     pub(super) fn pause(&mut self, slot: u32, pause: Pause) {
@@ -306,17 +328,53 @@ impl Hub {
         }
     }
 
-    fn connect_uni(&mut self, post: &mut impl Post, slot: u32, request: &[u8]) {
-        let request = match request.trim_ascii() {
-            b"" => Ok(json::ConnectRequest::default()),
-            request => serde_json::from_slice(request),
+    fn connect_uni(&mut self, post: &mut impl Post, slot: u32, text: &[u8]) {
+        let request = match text.trim_ascii() {
+            b"" => Ok(ConnectRequest::default()),
+            text => serde_json::from_slice(text),
         };
         let result = match request {
             Ok(request) => self.begin_uni(post, slot, &request),
-            Err(_) => Err(Disconnect::BAD_REQUEST),
+            Err(_) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
         };
-        if let Err(disconnect) = result {
-            self.disconnect(slot, disconnect);
+        match result {
+            Ok(()) => return,
+            Err(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
+            Err(Stop::Room | Stop::Turn) => self.pause(slot, Pause::Blocked),
+            Err(Stop::Wait) => self.connections[slot as usize].flags.set_paused(true),
+        }
+        self.connects.insert(slot, text.into());
+    }
+}
+
+/// The commands of a frame, in whichever encoding.
+enum Commands<'a> {
+    Json(json::Commands<'a>),
+    Protobuf(protobuf::Commands<'a>),
+}
+
+/// What no command can be read from.
+struct Malformed;
+
+impl<'a> Commands<'a> {
+    fn new(wire: Wire, frame: &'a [u8]) -> Self {
+        match wire {
+            Wire::Json => Commands::Json(json::Commands::new(frame)),
+            Wire::Protobuf => Commands::Protobuf(protobuf::Commands::new(frame)),
+        }
+    }
+
+    fn next(&mut self) -> Option<Result<Command<'a>, Malformed>> {
+        match self {
+            Commands::Json(commands) => Some(commands.next()?.map_err(|_| Malformed)),
+            Commands::Protobuf(commands) => Some(commands.next()?.map_err(|_| Malformed)),
+        }
+    }
+
+    fn consumed(&self) -> usize {
+        match self {
+            Commands::Json(commands) => commands.consumed(),
+            Commands::Protobuf(commands) => commands.consumed(),
         }
     }
 }

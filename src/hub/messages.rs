@@ -2,28 +2,33 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use crate::auth::glob_matches;
+use crate::connection::Connection;
+use crate::faults::{Planted, planted};
+use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::hub::{Hub, json};
 use crate::message::{
-    Asker, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed, Survey,
-    Surveyed, endpoints,
+    Answer, Asker, Leave, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed,
+    Survey, Surveyed, endpoints,
 };
-use crate::protocol::Position;
-use crate::protocol::json::Subscribed as Answer;
+use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
+use crate::protocol::{self, Disconnect, Position};
+use crate::publication::{Draft, Event, Extra, Publication};
 
 impl Hub {
     /// Handles a message. `Err` gives it back: there is no room for what it would cause, so it
     /// must wait, and with it everything behind it in its inbox.
     pub fn handle(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
         match message {
-            Message::Publication(publication) => self.locals.append(&publication),
+            Message::Publication(publication) => self.append(&publication),
             Message::Subscribed(answer) => self.subscribed(*answer),
+            Message::Answer(answer) => self.answered(*answer),
             Message::Release(release) => self.homes.release(&release),
             Message::Survey(survey) => self.survey(post, &survey),
             Message::Published(published) => self.published(*published),
+            Message::Order(order) => {
+                return self.obey(post, &order).map_err(|NoRoom| Message::Order(order));
+            }
             Message::Publish(request) => {
                 let asker = request.asker;
                 let Ok(position) = self.publish_at_home(post, &request) else {
@@ -35,15 +40,33 @@ impl Hub {
                 }
             }
             Message::Subscribe(request) => {
+                let named = (&*request.channel, request.hash);
                 let shard = request.subscriber.shard;
-                if !post.reserve(shard, Rank::Delivery) {
+                let announces = request.info.is_some() && self.announces(named.0);
+                let Ok(hear) = self.prepare_arrival(post, named, shard, announces) else {
                     return Err(Message::Subscribe(request));
-                }
-                let answer = self.homes.subscribe(&request, self.now);
-                post.send(shard, Message::Subscribed(Box::new(answer)));
+                };
+                self.arrive_at_home(post, &request, hear);
             }
+            Message::Leave(leave) => {
+                return self.depart_at_home(post, &leave).map_err(|NoRoom| Message::Leave(leave));
+            }
+            Message::Question(question) => {
+                let asker = question.asker;
+                // The control plane has kept room for the answer.
+                if let Some(shard) = asker.shard()
+                    && !post.reserve(shard, Rank::Delivery)
+                {
+                    return Err(Message::Question(question));
+                }
+                let told = self.homes.tell(&question, self.now);
+                let to = asker.shard().unwrap_or(self.control);
+                post.send(to, Message::Answer(Box::new(Answer { asker, told })));
+            }
+            Message::Verified(verified) => self.verified(*verified),
             Message::Adopt(_)
             | Message::HandOver(_)
+            | Message::Verify(_)
             | Message::Drain(_)
             | Message::Room(_)
             | Message::Place(_)
@@ -53,13 +76,22 @@ impl Hub {
         Ok(())
     }
 
+    /// Gives a publication to this shard's subscribers. Those that it cannot be written for are
+    /// closed: they would miss it without knowing.
+    pub(super) fn append(&mut self, publication: &Publication) {
+        self.locals.append(publication);
+        while let Some(slot) = self.locals.take_unfit() {
+            self.disconnect(slot, Disconnect::INAPPROPRIATE_PROTOCOL);
+        }
+    }
+
     /// Brings a publication to its channel's home, which may be here; does nothing at all where
     /// there is no room.
     pub(super) fn bring_home(
         &mut self,
         post: &mut impl Post,
         (channel, hash): (&str, u64),
-        data: &RawValue,
+        (data, event, extra): (&[u8], Event, Option<Arc<Extra>>),
         skip_history: bool,
         asker: Asker,
     ) -> Result<Brought, NoRoom> {
@@ -67,9 +99,20 @@ impl Hub {
         if home != self.shard && !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
+        let options = self.settings.namespaces.of(channel);
+        let delta = options.is_ok_and(|options| options.delta_publish);
         let channel = self.named(hash, channel);
-        let data = data.get().as_bytes().into();
-        let request = Publish { channel, hash, data, skip_history, asker };
+        let request = Publish {
+            channel,
+            hash,
+            data: data.into(),
+            event,
+            delta,
+            extra,
+            skip_history,
+            guard: None,
+            asker,
+        };
         if home == self.shard {
             return self.publish_at_home(post, &request).map(Brought::Published);
         }
@@ -84,21 +127,15 @@ impl Hub {
         post: &mut impl Post,
         request: &Publish,
     ) -> Result<Option<Position>, NoRoom> {
+        if let Some(position) = self.homes.published_before(request, self.now) {
+            return Ok(position);
+        }
         let own = 1u64 << self.shard;
         let interested = self.homes.interested(request.hash, &request.channel);
-        if interested & own != 0 && !self.takes_deliveries() {
-            self.awaits_backlog = true;
-            return Err(NoRoom);
-        }
         let caller = request.asker.shard();
-        let others = (interested | caller.map_or(0, |shard| 1 << shard)) & !own;
-        for shard in endpoints(others) {
-            if !post.reserve(shard, Rank::Delivery) {
-                let reserved = others & ((1 << shard) - 1);
-                endpoints(reserved).for_each(|shard| post.cancel(shard, Rank::Delivery));
-                return Err(NoRoom);
-            }
-        }
+        let asked = caller.map_or(0, |shard| 1 << shard) & !own;
+        self.reserve_all(post, interested | asked)?;
+        let others = (interested | asked) & !own;
         self.metrics.publications.add(1);
         let (publication, position) = self.homes.publish(request, self.now);
         for shard in endpoints(others) {
@@ -113,9 +150,107 @@ impl Hub {
             post.send(shard, message);
         }
         if interested & own != 0 {
-            self.locals.append(&publication);
+            self.append(&publication);
         }
         Ok(position)
+    }
+
+    /// Keeps room for one delivery to each of these shards, this one among them, or for none.
+    fn reserve_all(&mut self, post: &mut impl Post, shards: u64) -> Result<(), NoRoom> {
+        let own = 1u64 << self.shard;
+        if shards & own != 0 && !self.takes_deliveries() {
+            self.awaits_backlog = true;
+            return Err(NoRoom);
+        }
+        let others = shards & !own;
+        for shard in endpoints(others) {
+            if !post.reserve(shard, Rank::Delivery) {
+                let reserved = others & ((1 << shard) - 1);
+                endpoints(reserved).for_each(|shard| post.cancel(shard, Rank::Delivery));
+                return Err(NoRoom);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends to shards for which room was kept.
+    fn spread(&mut self, post: &mut impl Post, shards: u64, publication: &Publication) {
+        let own = 1u64 << self.shard;
+        for shard in endpoints(shards & !own) {
+            post.send(shard, Message::Publication(publication.clone()));
+        }
+        if shards & own != 0 {
+            self.append(publication);
+        }
+    }
+
+    /// Whether a channel's subscribers may be told who comes and goes.
+    fn announces(&self, channel: &str) -> bool {
+        self.settings.namespaces.of(channel).is_ok_and(|options| options.join_leave)
+    }
+
+    /// Keeps room for what an arrival leads to: the answer, and the news of it to these shards.
+    pub(super) fn prepare_arrival(
+        &mut self,
+        post: &mut impl Post,
+        (channel, hash): (&str, u64),
+        subscriber: u8,
+        announces: bool,
+    ) -> Result<u64, NoRoom> {
+        let answers = subscriber != self.shard;
+        if answers && !post.reserve(subscriber, Rank::Delivery) {
+            return Err(NoRoom);
+        }
+        if !announces {
+            return Ok(0);
+        }
+        let hear = self.homes.interested(hash, channel) | 1 << subscriber;
+        if self.reserve_all(post, hear).is_err() {
+            if answers {
+                post.cancel(subscriber, Rank::Delivery);
+            }
+            return Err(NoRoom);
+        }
+        Ok(hear)
+    }
+
+    /// A subscriber arrives at its channel's home, with room for what follows: its answer first,
+    /// then the news of it.
+    pub(super) fn arrive_at_home(&mut self, post: &mut impl Post, request: &Subscribe, hear: u64) {
+        let answer = self.homes.subscribe(request, self.now);
+        if let Some(info) = &request.info {
+            self.homes.arrive(request, info);
+        }
+        let shard = request.subscriber.shard;
+        if shard == self.shard {
+            self.subscribed(answer);
+        } else {
+            post.send(shard, Message::Subscribed(Box::new(answer)));
+        }
+        if let Some(info) = request.info.as_ref().filter(|_| hear != 0) {
+            let news = news(Event::Join, (&request.channel, request.hash), (**info).clone());
+            self.spread(post, hear, &news);
+        }
+    }
+
+    /// A subscriber has left a channel at home here.
+    fn depart_at_home(&mut self, post: &mut impl Post, leave: &Leave) -> Result<(), NoRoom> {
+        let mut hear = 0;
+        if self.announces(&leave.channel) {
+            hear = self.homes.interested(leave.hash, &leave.channel);
+            self.reserve_all(post, hear)?;
+        }
+        match self.homes.depart(leave) {
+            Some(info) if hear != 0 => {
+                let news = news(Event::Leave, (&leave.channel, leave.hash), info);
+                self.spread(post, hear, &news);
+            }
+            _ => {
+                let others = hear & !(1 << self.shard);
+                endpoints(others).for_each(|shard| post.cancel(shard, Rank::Delivery));
+            }
+        }
+        Ok(())
     }
 
     /// A home has answered: the subscriber joins, if it is still there and still wants to.
@@ -128,7 +263,9 @@ impl Hub {
             .is_some_and(|found| found.generation == subscriber.generation)
             && self.locals.awaits(subscriber.subscription, subscriber.serial);
         if wanted {
-            self.locals.join(subscriber.subscription, subscriber.slot, answer.encoding);
+            let Subscribed { encoding, filter, .. } = &answer;
+            let (key, slot) = (subscriber.subscription, subscriber.slot);
+            self.locals.join(key, slot, *encoding, filter.as_ref());
         }
         self.locals.answered(hash, &channel);
         if wanted {
@@ -147,15 +284,54 @@ impl Hub {
             }
             return;
         }
+        let Connection { wire, transport, .. } = *connection;
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        let command = answer.subscriber.command;
+        let written = self.told(&answer).map(|told| {
+            if command == 0 {
+                let push = Push::Subscribe { channel: &answer.channel, subscribed: &told };
+                protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
+            } else {
+                protocol::write_reply(wire, command, &Reply::Subscribe(&told), &mut body);
+            }
+        });
+        match written {
+            Some(()) => self.write_body(slot, &body),
+            None => self.disconnect(slot, Disconnect::INAPPROPRIATE_PROTOCOL),
+        }
+        self.body = body;
         // A connection that waits for this answer goes on behind it.
         self.go_on_later(slot);
-        let command = answer.subscriber.command;
-        self.write_json(slot, |out| json::write_subscribed(command, &answer.result(), out));
     }
 
-    /// Tells homes which channels nobody here wants any more. A channel stays noted until its
-    /// home has taken the news.
+    /// What a subscriber is told by its home's answer; `None`: it missed what cannot be written
+    /// for it.
+    pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> Option<Told<'a>> {
+        let grant = self.grants.get(&answer.subscriber.subscription);
+        let wanted = |missed: &&Publication| {
+            answer.filter.as_ref().is_none_or(|filter| filter.matches(missed.tags()))
+        };
+        let wanted = answer.publications.iter().filter(wanted);
+        let objects = wanted.map(|missed| missed.object(answer.encoding));
+        Some(Told {
+            expires: self.lease(grant.and_then(|grant| grant.expires)),
+            recoverable: answer.granted.recoverable,
+            positioned: answer.granted.positioned,
+            was_recovering: answer.was_recovering,
+            recovered: answer.recovered,
+            position: answer.position,
+            publications: objects.collect::<Option<_>>()?,
+            data: grant.and_then(|grant| grant.data.as_deref()),
+            delta: answer.encoding.delta,
+        })
+    }
+
+    /// Tells homes who has left their channels and which of them nobody here wants any more. A
+    /// channel stays noted until its home has taken the news.
     pub(super) fn tell_homes(&mut self, post: &mut impl Post) {
+        self.tell_leaves(post);
+
         let Hub { locals, homes, names, shard, .. } = self;
         locals.release_idle(|name, hash| {
             let release = Release { channel: name.clone(), hash, shard: *shard };
@@ -169,6 +345,27 @@ impl Hub {
             }
             true
         });
+    }
+
+    /// Tells homes who has left their channels, as far as there is room.
+    pub(super) fn tell_leaves(&mut self, post: &mut impl Post) {
+        while let Some(leave) = self.leaves.pop_front() {
+            let home = self.names.home(leave.hash);
+            let told = if home == self.shard {
+                self.depart_at_home(post, &leave).is_ok()
+            } else {
+                post.reserve(home, Rank::Request)
+            };
+            if !told {
+                if !planted(Planted::LeaveForgotten) {
+                    self.leaves.push_front(leave);
+                }
+                return;
+            }
+            if home != self.shard {
+                post.send(home, Message::Leave(Box::new(leave)));
+            }
+        }
     }
 
     /// The control plane has kept room for the answer.
@@ -196,33 +393,27 @@ pub(super) enum Brought {
     Sent,
 }
 
+/// The news of somebody's coming or going.
+fn news(event: Event, (channel, hash): (&str, u64), info: ClientInfo) -> Publication {
+    let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
+    Publication::new(Draft { channel, hash, event, extra, ..Draft::default() })
+}
+
 impl Subscribe {
-    /// The answer that the home would give, where the shard is known to be interested and the
-    /// channel keeps no history.
+    /// The answer that the home would give, where the shard is known to be interested and nothing
+    /// is asked for beside what is to come.
     pub(super) fn confirmed(self) -> Subscribed {
         Subscribed {
             channel: self.channel,
             hash: self.hash,
             subscriber: self.subscriber,
             encoding: self.encoding,
+            filter: self.filter,
+            granted: self.granted,
             was_recovering: false,
             recovered: false,
             position: None,
             publications: Vec::new(),
-        }
-    }
-}
-
-impl Subscribed {
-    /// What the client is told.
-    pub(super) fn result(&self) -> Answer<'_> {
-        Answer {
-            recoverable: self.position.is_some(),
-            positioned: self.position.is_some(),
-            was_recovering: self.was_recovering,
-            recovered: self.recovered,
-            position: self.position,
-            publications: self.publications.iter().map(|missed| missed.object()).collect(),
         }
     }
 }

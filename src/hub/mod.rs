@@ -12,10 +12,17 @@ mod commands;
 mod deadlines;
 mod inbound;
 mod messages;
+mod orders;
 mod output;
+mod questions;
+mod session;
+mod verdicts;
+pub mod subscriptions;
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::auth::{ApiKey, Rules};
@@ -23,12 +30,15 @@ use crate::channels::home::{self, Homes};
 use crate::channels::local::{Delivery, Locals};
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
-use crate::http::{Paths, Status, Transport};
-use crate::message::{Endpoint, Post};
+use crate::gate::Gate;
+use crate::http::{Paths, Status};
+use crate::ids::Ids;
+use crate::message::{Endpoint, Grant, Leave, Post, Verdict};
 use crate::metrics::Metrics;
+use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
-use crate::protocol::{Disconnect, json};
-use crate::publication::Encoding;
+use crate::protocol::Disconnect;
+use crate::token::Verifier;
 use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
 
@@ -47,8 +57,14 @@ const REFUSAL_TIME: u64 = 1000;
 /// What a shard goes by.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who may do what.
+    /// Who may come.
     pub rules: Rules,
+    /// What may be done in which channel.
+    pub namespaces: Arc<Namespaces>,
+    /// What tokens are good for.
+    pub tokens: Tokens,
+    /// The namespace of the channels that each user has for itself, if they have any.
+    pub personal_namespace: Option<String>,
     /// Who may use the API.
     pub api: ApiKey,
     /// Paths of the transports.
@@ -67,8 +83,18 @@ pub struct Settings {
     pub backlog_bytes: usize,
     /// Subscriptions of one connection.
     pub channel_limit: u16,
-    /// Bytes of a channel's name.
-    pub channel_bytes: usize,
+    /// Publications that one excerpt of a channel's history has at most.
+    pub history_limit: usize,
+    /// Clients of the node at most; 0: no limit.
+    pub connection_limit: u64,
+    /// New connections of the node in a second; 0: no limit.
+    pub connection_rate: u64,
+    /// Whether clients are told the time.
+    pub tells_time: bool,
+    /// Seconds for a new connection token once the old one is over.
+    pub expired_close_delay: u64,
+    /// The same for a subscription's.
+    pub expired_sub_close_delay: u64,
     /// Milliseconds between pings.
     pub ping_interval: u64,
     /// Milliseconds in which a pong must follow; `None`: no pong is asked for.
@@ -79,6 +105,15 @@ pub struct Settings {
     pub stale_close_delay: u64,
     /// Milliseconds for the peer's close frame.
     pub close_timeout: u64,
+}
+
+/// What tokens are good for.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// For connections.
+    pub connection: Arc<Verifier>,
+    /// For subscriptions.
+    pub subscription: Arc<Verifier>,
 }
 
 struct Drain {
@@ -104,8 +139,16 @@ pub struct Remains {
     pub outboxes: usize,
     /// Bytes of their outboxes.
     pub outbox_bytes: usize,
-    /// Unidirectional clients whose channels are being joined.
+    /// Clients whose channels are being joined.
     pub holds: usize,
+    /// Subscriptions with something of their own.
+    pub grants: usize,
+    /// Homes to be told of somebody's leaving.
+    pub leaves: usize,
+    /// Connections with a user.
+    pub users: usize,
+    /// Tokens that are being looked at.
+    pub verdicts: usize,
     /// Bytes waiting for a lap or in one.
     pub backlog: usize,
 }
@@ -129,8 +172,10 @@ pub struct Hub {
     names: Names,
     shard: Endpoint,
     control: Endpoint,
-    /// Key of the client ids.
-    key: [u8; 16],
+    ids: Ids,
+    gate: Arc<Gate>,
+    /// Unix time, in milliseconds, when this turn's time was 0.
+    unix_start: u64,
     metrics: Arc<Metrics>,
     /// The time of this turn, in milliseconds.
     now: u64,
@@ -140,6 +185,17 @@ pub struct Hub {
     outboxes: Slab<Outbox>,
     outbox_bytes: usize,
     holds: Slab<Hold>,
+    /// What few subscriptions have, by their keys.
+    grants: HashMap<u32, Grant>,
+    /// Who has left a channel whose home has still to be told.
+    leaves: VecDeque<Leave>,
+    /// Connections whose token is being looked at; what it says, once that is known.
+    verdicts: HashMap<u32, Option<Verdict>>,
+    /// Connect requests of unidirectional clients among them.
+    connects: HashMap<u32, Box<[u8]>>,
+    /// Slots by their users.
+    users: HashTable<u32>,
+    different_users: u64,
     locals: Locals,
     homes: Homes,
     turn: Turn,
@@ -153,7 +209,7 @@ pub struct Hub {
     drains: Vec<Drain>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
-    json: Vec<u8>,
+    body: Vec<u8>,
     frames: Vec<u8>,
     /// What the ring should do.
     pub wanted: Wanted,
@@ -168,8 +224,12 @@ pub struct Place {
     pub control: Endpoint,
     /// How channels find their homes.
     pub names: Names,
-    /// Key of the client ids.
-    pub key: [u8; 16],
+    /// Names of the clients.
+    pub ids: Ids,
+    /// How many clients the node takes.
+    pub gate: Arc<Gate>,
+    /// Unix time, in milliseconds, when the shard's time was 0.
+    pub unix_start: u64,
     /// Seed of the epochs.
     pub seed: u64,
 }
@@ -181,7 +241,9 @@ impl Hub {
             names: place.names,
             shard: place.shard,
             control: place.control,
-            key: place.key,
+            ids: place.ids,
+            gate: place.gate.clone(),
+            unix_start: place.unix_start,
             metrics,
             now: 0,
             connections: Slab::with_capacity(settings.slots),
@@ -190,8 +252,14 @@ impl Hub {
             outboxes: Slab::new(),
             outbox_bytes: 0,
             holds: Slab::new(),
+            grants: HashMap::new(),
+            leaves: VecDeque::new(),
+            verdicts: HashMap::new(),
+            connects: HashMap::new(),
+            users: HashTable::new(),
+            different_users: 0,
             locals: Locals::default(),
-            homes: Homes::new(settings.homes, place.seed),
+            homes: Homes::new(settings.homes.clone(), place.names, place.ids, place.seed),
             turn: Turn::default(),
             wheel: Wheel::new(512),
             ready: Vec::new(),
@@ -200,7 +268,7 @@ impl Hub {
             drains: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
-            json: Vec::new(),
+            body: Vec::new(),
             frames: Vec::new(),
             wanted: Wanted::default(),
             settings,
@@ -333,7 +401,7 @@ impl Hub {
 
     /// Tells homes which channels nobody here wants any more, as far as there is room.
     pub fn release_channels(&mut self, post: &mut impl Post) {
-        if self.locals.has_idle() {
+        if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);
         }
     }
@@ -502,6 +570,10 @@ impl Hub {
             outboxes: self.outboxes.len(),
             outbox_bytes: self.outbox_bytes,
             holds: self.holds.len(),
+            grants: self.grants.len(),
+            leaves: self.leaves.len(),
+            users: self.users.len(),
+            verdicts: self.verdicts.len() + self.connects.len(),
             backlog: self.locals.backlog(),
         }
     }
@@ -509,6 +581,7 @@ impl Hub {
     /// Brings the gauges of the metrics up to date.
     pub fn measure(&self) {
         let metrics = &self.metrics;
+        metrics.users.set(self.different_users);
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
         metrics.channels.set(self.homes.len() as u64);
         metrics.outboxes.set(self.outboxes.len() as u64);
@@ -525,21 +598,13 @@ pub enum Segments<'a> {
     Outbox(&'a [u8]),
 }
 
-/// The encoding that a transport's subscribers want.
-fn encoding(transport: Transport) -> Encoding {
-    match transport {
-        Transport::UniWebSocket => Encoding::UniJson,
-        Transport::WebSocket | Transport::Echo => Encoding::Json,
-    }
-}
-
 const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Retention;
     use crate::message::{Message, Rank};
+    use crate::token;
 
     /// A bus on which nothing has room.
     struct Nowhere;
@@ -557,11 +622,19 @@ mod tests {
     }
 
     fn hub(outbox_bytes: usize, outbox_budget: usize, backlog_bytes: usize) -> Hub {
-        let retention = None::<Retention>;
-        let homes =
-            home::Settings { retention, recovery_limit: 0, recovery_bytes: 0, streams_max: 0 };
+        let namespaces = Arc::new(Namespaces::default());
+        let homes = home::Settings {
+            namespaces: namespaces.clone(),
+            recovery_limit: 0,
+            answer_bytes: 0,
+            streams_max: 0,
+        };
+        let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
         let settings = Settings {
             rules: Rules { insecure: true, ..Rules::default() },
+            namespaces,
+            tokens: Tokens { connection: verifier.clone(), subscription: verifier },
+            personal_namespace: None,
             api: ApiKey { key: "k".into(), insecure: false },
             paths: Paths {
                 websocket: "/w".into(),
@@ -576,7 +649,12 @@ mod tests {
             outbox_budget,
             backlog_bytes,
             channel_limit: 8,
-            channel_bytes: 255,
+            history_limit: 0,
+            connection_limit: 0,
+            connection_rate: 0,
+            tells_time: false,
+            expired_close_delay: 25,
+            expired_sub_close_delay: 25,
             ping_interval: 25_000,
             pong_timeout: None,
             head_timeout: 1000,
@@ -584,7 +662,9 @@ mod tests {
             close_timeout: 1000,
         };
         let names = Names::new([0; 16], 1);
-        let place = Place { shard: 0, control: 1, names, key: [0; 16], seed: 0 };
+        let ids = Ids::new([0; 16]);
+        let gate = Arc::default();
+        let place = Place { shard: 0, control: 1, names, ids, gate, unix_start: 0, seed: 0 };
         Hub::new(Arc::new(settings), &place, Arc::default())
     }
 

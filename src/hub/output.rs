@@ -1,10 +1,11 @@
 //! What a connection is sent, wherever its output is at the moment, and how it ends.
 
-use crate::connection::{NONE, Phase};
+use crate::connection::{Connection, NONE, Phase};
 use crate::frame;
-use crate::http::{Status, Transport};
-use crate::hub::{Hub, REFUSAL_TIME, json};
-use crate::protocol::Disconnect;
+use crate::http::Status;
+use crate::hub::{Hub, REFUSAL_TIME};
+use crate::protocol::reply::{Push, Reply};
+use crate::protocol::{self, Disconnect, Wire};
 
 impl Hub {
     /// Adds whole frames to a connection's output, wherever that is at the moment.
@@ -23,13 +24,33 @@ impl Hub {
         }
     }
 
-    /// Adds a reply or push, framed, to a connection's output.
-    pub(super) fn write_json(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut json = std::mem::take(&mut self.json);
-        json.clear();
-        write(&mut json);
-        self.write(slot, |out| frame::write_text(&json, out));
-        self.json = json;
+    /// Adds a reply to a connection's output.
+    pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
+        let wire = self.connections[slot as usize].wire;
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        protocol::write_reply(wire, command, reply, &mut body);
+        self.write_body(slot, &body);
+        self.body = body;
+    }
+
+    /// Adds a push to a connection's output.
+    pub(super) fn push(&mut self, slot: u32, push: &Push<'_>) {
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        protocol::write_push(wire, transport.is_unidirectional(), push, &mut body);
+        self.write_body(slot, &body);
+        self.body = body;
+    }
+
+    /// Adds what a reply or push was written as to a connection's output.
+    pub(super) fn write_body(&mut self, slot: u32, body: &[u8]) {
+        let wire = self.connections[slot as usize].wire;
+        self.write(slot, |out| match wire {
+            Wire::Json => frame::write_text(body, out),
+            Wire::Protobuf => frame::write_binary(body, out),
+        });
     }
 
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
@@ -97,10 +118,15 @@ impl Hub {
             return self.end(slot);
         }
         let Disconnect { code, reason } = disconnect;
-        let transport = connection.transport;
+        self.disconnect_saying(slot, code, reason);
+    }
+
+    /// Closes a connection with a code of somebody else's choice.
+    pub(super) fn disconnect_saying(&mut self, slot: u32, code: u16, reason: &str) {
+        let unidirectional = self.connections[slot as usize].transport.is_unidirectional();
         self.release_hold(slot);
-        if transport == Transport::UniWebSocket {
-            self.write_json(slot, |out| json::write_disconnect_push(code, reason, out));
+        if unidirectional {
+            self.push(slot, &Push::Disconnect { code, reason });
         }
         self.write_close(slot, Some(code), reason);
     }
@@ -123,6 +149,8 @@ impl Hub {
     pub(super) fn begin_closing(&mut self, slot: u32) {
         self.release_hold(slot);
         self.leave_all(slot);
+        self.forget_user(slot);
+        self.forget_verdict(slot);
         self.uncount(slot);
         let connection = &mut self.connections[slot as usize];
         if let Some(inbound) = self.inbound.get_mut(connection.inbound as usize) {
@@ -144,6 +172,8 @@ impl Hub {
         }
         self.release_hold(slot);
         self.leave_all(slot);
+        self.forget_user(slot);
+        self.forget_verdict(slot);
         self.drop_inbound(slot);
         self.drop_outbox(slot);
         self.uncount(slot);
@@ -175,17 +205,9 @@ impl Hub {
         let flags = &mut self.connections[slot as usize].flags;
         if flags.counted() {
             flags.set_counted(false);
+            self.gate.leave();
             self.metrics.clients.subtract(1);
         }
-    }
-
-    pub(super) fn leave_all(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        while connection.subscriptions != NONE {
-            let key = connection.subscriptions;
-            self.locals.leave(&mut connection.subscriptions, key);
-        }
-        connection.subscribed = 0;
     }
 
     pub(super) fn drop_inbound(&mut self, slot: u32) {

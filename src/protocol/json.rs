@@ -462,21 +462,42 @@ pub struct Places {
     pub data: Range<usize>,
 }
 
+/// What a publication's data is written as.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// JSON text as it is.
+    Plain(&'a [u8]),
+    /// The same as a string of text, for who may get differences.
+    Text(&'a str),
+    /// The difference to the publication before, as a string.
+    Patch(&'a str),
+}
+
 /// Appends `{"channel":"c","pub":{"data":...}}`, the push of a publication as a unidirectional
 /// client gets it.
 pub fn write_publication(
     channel: &str,
-    data: &[u8],
+    data: Data<'_>,
     details: &Details<'_>,
     out: &mut Vec<u8>,
 ) -> Places {
     out.extend_from_slice(b"{\"channel\":");
     write_json(&channel, out);
     out.extend_from_slice(b",\"pub\":");
+    let places = write_object(data, details, out);
+    out.push(b'}');
+    places
+}
+
+/// Appends a publication object: `{"data":...}`.
+pub fn write_object(data: Data<'_>, details: &Details<'_>, out: &mut Vec<u8>) -> Places {
     let start = out.len();
     out.extend_from_slice(b"{\"data\":");
     let data_start = out.len();
-    write_payload(data, out);
+    match data {
+        Data::Plain(text) => write_payload(text, out),
+        Data::Text(text) | Data::Patch(text) => write_json(&text, out),
+    }
     let data_end = out.len();
     if let Some(info) = details.info {
         out.extend_from_slice(b",\"info\":");
@@ -490,9 +511,11 @@ pub fn write_publication(
         out.extend_from_slice(b",\"tags\":");
         write_json(&Tags(details.tags), out);
     }
+    if matches!(data, Data::Patch(_)) {
+        out.extend_from_slice(b",\"delta\":true");
+    }
     out.push(b'}');
     let end = out.len();
-    out.push(b'}');
     Places { object: start..end, data: data_start..data_end }
 }
 
@@ -532,26 +555,40 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    fn first(text: &str) -> Request<'_> {
+        Commands::new(text.as_bytes()).next().unwrap().unwrap().request.unwrap()
+    }
+
     #[test]
     fn commands_of_a_frame_come_in_order() {
         let frame = b"{\"id\":1,\"connect\":{\"name\":\"js\"},\"new\":[]}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\\u0062\"}}\n{}\n";
         let mut commands = Commands::new(frame);
         let first = commands.next().unwrap().unwrap();
-        assert_eq!((first.id, first.connect.unwrap().name.as_ref()), (1, "js"));
+        assert_eq!(first.id, 1);
+        assert!(matches!(first.request, Some(Request::Connect(connect)) if connect.name == "js"));
         let second = commands.next().unwrap().unwrap();
-        assert_eq!(second.subscribe.unwrap().channel, "ab");
+        assert!(matches!(second.request, Some(Request::Subscribe(join)) if join.channel == "ab"));
         let consumed = commands.consumed();
         assert_eq!(&frame[consumed..], b"\n{}\n");
-        assert_eq!(commands.next().unwrap().unwrap().id, 0);
+        let third = commands.next().unwrap().unwrap();
+        assert!(third.id == 0 && third.request.is_none());
         assert!(commands.next().is_none());
+    }
+
+    #[test]
+    fn the_first_request_in_the_protocols_order_counts() {
+        let both = first(r#"{"id":1,"refresh":{},"publish":{},"history":{}}"#);
+        assert!(matches!(both, Request::Publish(_)));
+        let ping = first(r#"{"id":1,"subscribe":{},"ping":{}}"#);
+        assert!(matches!(ping, Request::Ping));
     }
 
     #[test]
     fn data_may_be_null_or_missing() {
         let check = |data: &str, expected: Option<&str>| {
-            let frame = format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\"{data}}}}}");
-            let command = Commands::new(frame.as_bytes()).next().unwrap().unwrap();
-            assert_eq!(command.publish.unwrap().data.map(RawValue::get), expected);
+            let command = format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\"{data}}}}}");
+            let Request::Publish(request) = first(&command) else { panic!("{command}") };
+            assert_eq!(request.data.as_deref(), expected.map(str::as_bytes));
         };
         check("", None);
         check(",\"data\":null", Some("null"));
@@ -560,17 +597,15 @@ mod tests {
 
     #[test]
     fn replies_have_the_documented_shape() {
-        let connected = Connected { client: "id", ping: 25, pong: true };
-        assert_eq!(
-            text(|out| write_connected(1, &connected, out)),
-            format!(
-                "{{\"id\":1,\"connect\":{{\"client\":\"id\",\"version\":\"{VERSION}\",\"ping\":25,\"pong\":true}}}}"
-            )
-        );
-        assert_eq!(
-            text(|out| write_subscribed(2, &Subscribed::default(), out)),
-            "{\"id\":2,\"subscribe\":{}}"
-        );
+        let check = |id, reply: &Reply<'_>, expected: &str| {
+            assert_eq!(text(|out| write_reply(id, reply, out)), expected);
+        };
+        let connected = Connected { client: "id", ping: 25, pong: true, ..Connected::default() };
+        let body =
+            format!("{{\"client\":\"id\",\"version\":\"{VERSION}\",\"ping\":25,\"pong\":true}}");
+        check(1, &Reply::Connect(&connected), &format!("{{\"id\":1,\"connect\":{body}}}"));
+        let plain = Subscribed::default();
+        check(2, &Reply::Subscribe(&plain), "{\"id\":2,\"subscribe\":{}}");
         let position = Position { offset: 7, epoch: Epoch::parse("abcdefgh") };
         let recovered = Subscribed {
             recoverable: true,
@@ -578,36 +613,96 @@ mod tests {
             was_recovering: true,
             recovered: true,
             position: Some(position),
-            publications: vec![b"{\"data\":1,\"offset\":8}"],
+            publications: vec![b"{\"data\":1,\"offset\":8}".into()],
+            expires: Some(Lease(60)),
+            data: Some(b"[1,\n2]"),
+            delta: true,
         };
-        assert_eq!(
-            text(|out| write_subscribed(3, &recovered, out)),
-            "{\"id\":3,\"subscribe\":{\"recoverable\":true,\"epoch\":\"abcdefgh\",\"publications\":\
-             [{\"data\":1,\"offset\":8}],\"recovered\":true,\"offset\":7,\"positioned\":true,\
-             \"was_recovering\":true}}"
+        check(
+            3,
+            &Reply::Subscribe(&recovered),
+            "{\"id\":3,\"subscribe\":{\"expires\":true,\"ttl\":60,\"recoverable\":true,\
+             \"epoch\":\"abcdefgh\",\"publications\":[{\"data\":1,\"offset\":8}],\
+             \"recovered\":true,\"offset\":7,\"positioned\":true,\"data\":[1,2],\
+             \"was_recovering\":true,\"delta\":true}}",
         );
-        assert_eq!(
-            text(|out| write_error(4, Error::INTERNAL, out)),
-            "{\"id\":4,\"error\":{\"code\":100,\"message\":\"internal server error\",\"temporary\":true}}"
+        check(
+            4,
+            &Reply::Error(Error::INTERNAL),
+            "{\"id\":4,\"error\":{\"code\":100,\"message\":\"internal server error\",\"temporary\":true}}",
         );
-        assert_eq!(text(|out| write_empty(5, "publish", out)), "{\"id\":5,\"publish\":{}}");
-        assert_eq!(
-            text(|out| write_connect_push(&connected, &[("c", Subscribed::default())], out)),
-            format!(
-                "{{\"connect\":{{\"client\":\"id\",\"version\":\"{VERSION}\",\"ping\":25,\"pong\":true,\"subs\":{{\"c\":{{}}}}}}}}"
-            )
+        check(5, &Reply::Publish, "{\"id\":5,\"publish\":{}}");
+        check(6, &Reply::Unsubscribe, "{\"id\":6,\"unsubscribe\":{}}");
+        let info = ClientInfo { user: "u".into(), client: "c".into(), ..ClientInfo::default() };
+        check(
+            7,
+            &Reply::Presence(&[info]),
+            "{\"id\":7,\"presence\":{\"presence\":{\"c\":{\"user\":\"u\",\"client\":\"c\"}}}}",
+        );
+        check(8, &Reply::Presence(&[]), "{\"id\":8,\"presence\":{\"presence\":{}}}");
+        check(
+            9,
+            &Reply::PresenceStats(Stats::default()),
+            "{\"id\":9,\"presence_stats\":{\"num_clients\":0,\"num_users\":0}}",
+        );
+        let nothing = History { position, ..History::default() };
+        check(
+            10,
+            &Reply::History(&nothing),
+            "{\"id\":10,\"history\":{\"publications\":[],\"epoch\":\"abcdefgh\",\"offset\":7}}",
+        );
+        check(11, &Reply::Refresh(None), "{\"id\":11,\"refresh\":{}}");
+        let lease = Some(Lease(9));
+        check(
+            12,
+            &Reply::SubRefresh(lease),
+            "{\"id\":12,\"sub_refresh\":{\"expires\":true,\"ttl\":9}}",
         );
     }
 
     #[test]
-    fn a_publication_has_no_newline_and_knows_its_object() {
+    fn pushes_have_the_documented_shape() {
+        let check = |push: &Push<'_>, expected: &str| {
+            assert_eq!(text(|out| write_push(push, out)), expected);
+        };
+        let subs = vec![("c", Subscribed::default())];
+        let connected = Connected { client: "id", subs, ..Connected::default() };
+        check(
+            &Push::Connect(&connected),
+            &format!(
+                "{{\"connect\":{{\"client\":\"id\",\"version\":\"{VERSION}\",\"subs\":{{\"c\":{{}}}}}}}}"
+            ),
+        );
+        let subscribed = Subscribed { recoverable: true, ..Subscribed::default() };
+        check(
+            &Push::Subscribe { channel: "a\"b", subscribed: &subscribed },
+            "{\"channel\":\"a\\\"b\",\"subscribe\":{\"recoverable\":true}}",
+        );
+        check(
+            &Push::Unsubscribe { channel: "c", code: 2000, reason: "r" },
+            "{\"channel\":\"c\",\"unsubscribe\":{\"code\":2000,\"reason\":\"r\"}}",
+        );
+        check(
+            &Push::Disconnect { code: 3001, reason: "shutdown" },
+            "{\"disconnect\":{\"code\":3001,\"reason\":\"shutdown\"}}",
+        );
+        check(&Push::Refresh(Some(Lease(5))), "{\"refresh\":{\"expires\":true,\"ttl\":5}}");
+    }
+
+    #[test]
+    fn a_publication_has_no_newline_and_knows_its_parts() {
         let mut out = b"x".to_vec();
-        let object = write_publication("a\"b", b"{\n\"k\":1}", Some(3), &mut out);
+        let details = Details { offset: Some(3), ..Details::default() };
+        let data = Data::Plain(b"{\n\"k\":1}");
+        let places = write_publication("a\"b", data, &details, &mut out);
         assert_eq!(
             &out[1..],
             b"{\"channel\":\"a\\\"b\",\"pub\":{\"data\":{\"k\":1},\"offset\":3}}"
         );
-        assert_eq!(&out[object], b"{\"data\":{\"k\":1},\"offset\":3}");
+        assert_eq!(&out[places.object], b"{\"data\":{\"k\":1},\"offset\":3}");
+        assert_eq!(&out[places.data], b"{\"k\":1}");
+        let patch = text(|out| _ = write_object(Data::Patch("a\"b"), &details, out));
+        assert_eq!(patch, "{\"data\":\"a\\\"b\",\"offset\":3,\"delta\":true}");
     }
 
     proptest! {

@@ -6,7 +6,10 @@
 
 pub mod command;
 pub mod json;
+pub mod protobuf;
 pub mod reply;
+
+use self::reply::{Push, Reply};
 
 /// What a connected client is told it is connected to.
 pub const VERSION: &str = concat!("drumline ", env!("CARGO_PKG_VERSION"));
@@ -20,6 +23,27 @@ pub enum Wire {
     Json,
     /// Protocol buffers, each message behind its length.
     Protobuf,
+}
+
+/// Appends a reply.
+pub fn write_reply(wire: Wire, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
+    match wire {
+        Wire::Json => json::write_reply(id, reply, out),
+        Wire::Protobuf => protobuf::write_reply(id, reply, out),
+    }
+}
+
+/// Appends a push: alone for a unidirectional client, else within a reply.
+pub fn write_push(wire: Wire, unidirectional: bool, push: &Push<'_>, out: &mut Vec<u8>) {
+    match wire {
+        Wire::Json if unidirectional => json::write_push(push, out),
+        Wire::Json => {
+            out.extend_from_slice(json::PUSH_OPEN);
+            json::write_push(push, out);
+            out.extend_from_slice(json::PUSH_CLOSE);
+        }
+        Wire::Protobuf => protobuf::write_push(push, out),
+    }
 }
 
 /// An error reply: the command failed, the connection goes on.
@@ -49,6 +73,7 @@ errors! {
     INTERNAL = 100, "internal server error", true;
     UNKNOWN_CHANNEL = 102, "unknown channel", false;
     PERMISSION_DENIED = 103, "permission denied", false;
+    METHOD_NOT_FOUND = 104, "method not found", false;
     ALREADY_SUBSCRIBED = 105, "already subscribed", false;
     LIMIT_EXCEEDED = 106, "limit exceeded", false;
     BAD_REQUEST = 107, "bad request", false;
@@ -80,6 +105,7 @@ macro_rules! disconnects {
 
 disconnects! {
     SHUTDOWN = 3001, "shutdown";
+    INTERNAL = 3004, "internal server error";
     EXPIRED = 3005, "connection expired";
     SUBSCRIPTION_EXPIRED = 3006, "subscription expired";
     SLOW = 3008, "slow";

@@ -342,6 +342,14 @@ impl Client {
         }
     }
 
+    /// The next push, without who published it.
+    pub fn push(&mut self) -> String {
+        let text = self.text();
+        let Some(start) = text.find(",\"info\":{") else { return text };
+        let end = start + text[start..].find('}').expect("an object ends");
+        format!("{}{}", &text[..start], &text[end + 1..])
+    }
+
     /// Sends a command and returns the next text.
     pub fn ask(&mut self, command: &str) -> String {
         self.send(command);

@@ -41,8 +41,13 @@ export class Server {
     this.websocket = `ws://127.0.0.1:${port}/connection/websocket`;
   }
 
-  async start(flags = []) {
-    const all = ["serve", "--http_server.port", this.port, "--shards", "2", "--client.insecure"];
+  /** With everything open to everybody. */
+  start(flags = []) {
+    return this.run(["--client.insecure", ...flags]);
+  }
+
+  async run(flags) {
+    const all = ["serve", "--http_server.port", this.port, "--shards", "2"];
     all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500", ...flags);
     this.child = spawn(binary, all.map(String), { stdio: ["ignore", "ignore", "inherit"] });
     this.how = undefined;

@@ -61,6 +61,7 @@ pub enum Asked {
     Subscribe(Option<u64>),
     Unsubscribe,
     Publish(u64),
+    Stats,
 }
 
 struct Outstanding {
@@ -109,6 +110,8 @@ pub struct Client {
     pub closed: Option<u16>,
     pub connected: bool,
     pub sent_connect: bool,
+    /// How many are in the channel that it last asked about.
+    pub counted: Option<u64>,
     /// Saw the end of the stream, or went away.
     pub done: bool,
     history: bool,
@@ -136,6 +139,7 @@ impl Client {
             closed: None,
             connected: false,
             sent_connect: false,
+            counted: None,
             done: false,
             history,
             head_seen: false,
@@ -187,6 +191,9 @@ impl Client {
             Asked::Unsubscribe => {
                 format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"c{channel}\"}}}}")
             }
+            Asked::Stats => {
+                format!("{{\"id\":{id},\"presence_stats\":{{\"channel\":\"c{channel}\"}}}}")
+            }
             Asked::Publish(_) => String::new(),
         };
         let (asked, text) = if let Asked::Publish(_) = asked {
@@ -212,6 +219,11 @@ impl Client {
         let (number, pad) = (self.number, "x".repeat(pad));
         let data = format!("{{\"p\":{number},\"n\":{n},\"x\":\"{pad}\"}}");
         (n, format!("{{\"channel\":\"c{channel}\",\"data\":{data}}}"))
+    }
+
+    /// Whether it is connected and stays so.
+    pub fn is_there(&self) -> bool {
+        self.connected && !self.done && self.closed.is_none() && !self.manners.said_close
     }
 
     /// Sends a call of the API's publish method, which is noted as asked.
@@ -403,6 +415,9 @@ impl Client {
             Asked::Publish(n) if value["publish"].is_object() => {
                 ledger.acknowledged(channel, self.number, n);
             }
+            Asked::Stats if value["presence_stats"].is_object() => {
+                self.counted = value["presence_stats"]["num_clients"].as_u64();
+            }
             other => return Err(format!("a reply that does not fit {other:?}")),
         }
         Ok(())
@@ -467,6 +482,7 @@ impl Client {
             Some(channel) if channel < self.views.len() && push["pub"].is_object() => {
                 self.publication(channel, &push["pub"], ledger)
             }
+            Some(_) if push["join"].is_object() || push["leave"].is_object() => Ok(()),
             _ => Err("an unknown push".into()),
         }
     }

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use drumline::auth::{ApiKey, Rules};
 use drumline::channels::Names;
 use drumline::channels::home;
+use drumline::gate::Gate;
 use drumline::history::Retention;
 use drumline::http::Paths;
-use drumline::hub::{Hub, Place, Remains, Settings};
+use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
+use drumline::ids::Ids;
+use drumline::namespaces::{Namespaces, Options};
+use drumline::token::{self, Verifier};
 
 use crate::Fault;
 use crate::bus::Bus;
@@ -41,6 +45,7 @@ pub struct World {
     ledger: Ledger,
     channels: usize,
     history: bool,
+    presence: bool,
     may_be_slow: bool,
     clients_max: usize,
 }
@@ -52,8 +57,21 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         ttl: random.pick(&[300, 60_000]),
         meta_ttl: 120_000,
     };
+    let without = Options {
+        retention: history.then_some(retention),
+        force_recovery: true,
+        presence: random.one_in(2),
+        join_leave: random.one_in(3),
+        force_push_join_leave: random.one_in(2),
+        ..Options::default()
+    };
+    let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
+    let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
     let settings = Settings {
         rules: Rules { insecure: true, ..Rules::default() },
+        namespaces: namespaces.clone(),
+        tokens: Tokens { connection: verifier.clone(), subscription: verifier },
+        personal_namespace: None,
         paths: Paths {
             websocket: "/connection/websocket".into(),
             uni_websocket: "/connection/uni_websocket".into(),
@@ -62,9 +80,9 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         },
         api: ApiKey { key: "secret".into(), insecure: false },
         homes: home::Settings {
-            retention: history.then_some(retention),
+            namespaces,
             recovery_limit: random.pick(&[3, 1000]),
-            recovery_bytes: 20_000,
+            answer_bytes: 20_000,
             streams_max: 1000,
         },
         slots: random.between(2, 6),
@@ -73,7 +91,12 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         outbox_budget: if may_be_slow { random.between(1000, 5000) } else { 1 << 30 },
         backlog_bytes: random.pick(&[0, 200, 1 << 20]),
         channel_limit: 100,
-        channel_bytes: 255,
+        history_limit: 300,
+        connection_limit: 0,
+        connection_rate: 0,
+        tells_time: false,
+        expired_close_delay: 25,
+        expired_sub_close_delay: 25,
         ping_interval: 2_000,
         pong_timeout: None,
         head_timeout: 100_000,
@@ -91,13 +114,17 @@ impl World {
         let (settings, may_be_slow) = settings(&mut random, history);
         let capacity = random.pick(&[1, 1, 1, 2, 5]);
         let names = Names::new([7; 16], shards as u8);
+        let presence = settings.namespaces.without.presence;
         let settings = Arc::new(settings);
+        let gate = Arc::<Gate>::default();
         let hubs = (0..shards as u8).map(|shard| {
             let place = Place {
                 shard,
                 control: shards as u8,
                 names,
-                key: [3; 16],
+                ids: Ids::new([3; 16]),
+                gate: gate.clone(),
+                unix_start: 0,
                 seed: seed + u64::from(shard),
             };
             Shard::new(Hub::new(settings.clone(), &place, Arc::default()), shard, fault)
@@ -112,6 +139,7 @@ impl World {
             ledger: Ledger::new(channels),
             channels,
             history,
+            presence,
             may_be_slow,
             clients_max: random.between(2, 12),
             random,
@@ -129,6 +157,7 @@ impl World {
                 let settled = client.check_settled(&self.ledger);
                 settled.map_err(|error| self.of(client.number, &error))?;
             }
+            self.count_present()?;
         }
         self.finish()?;
         let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
@@ -409,6 +438,30 @@ impl World {
             }
         }
         Err(format!("no rest after {ROUNDS_MAX} rounds"))
+    }
+
+    /// Where it is known who is in a channel, as many are known as there are.
+    fn count_present(&mut self) -> Result<(), String> {
+        let askers = self.clients.iter().filter(|client| client.is_there() && !client.uni);
+        let Some(at) = askers.map(|client| client.number).next().filter(|_| self.presence) else {
+            return Ok(());
+        };
+        for channel in 0..self.channels {
+            let (ledger, client) = (&mut self.ledger, &mut self.clients[at]);
+            let text = client.command(Asked::Stats, channel, 0, ledger, self.steps);
+            client.send_frame(1, text.as_bytes(), &mut self.random);
+            self.tell(at, Event::Readable);
+            self.settle()?;
+            // A ping may have closed one that is too slow meanwhile; such a count is too old.
+            let there = |client: &&Client| client.is_there() && client.views[channel].subscribed;
+            let expected = self.clients.iter().filter(there).count() as u64;
+            let counted = self.clients[at].counted.take();
+            if self.clients[at].is_there() && counted != Some(expected) {
+                let told = format!("{counted:?} counted in c{channel}, {expected} are there");
+                return Err(self.of(at, &told));
+            }
+        }
+        Ok(())
     }
 
     /// Everybody goes, and nothing may remain.

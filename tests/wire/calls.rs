@@ -3,11 +3,13 @@
 
 use crate::common::{API_KEY, Client, Server, WEBSOCKET, client_frame, upgrade_request, wait_for};
 
-const HISTORY: [&str; 4] = [
+const HISTORY: [&str; 6] = [
     "--channel.without_namespace.history_size",
     "20000",
     "--channel.without_namespace.history_ttl",
     "600s",
+    "--channel.without_namespace.force_recovery",
+    "true",
 ];
 
 fn call(channel: &str, data: &str) -> String {

@@ -18,7 +18,7 @@ fn others_are_well(server: &Server) {
     let start = Instant::now();
     for nth in 0..5 {
         speaker.ask(&publish(nth + 2, "others", "1"));
-        assert_eq!(listener.text(), "{\"push\":{\"channel\":\"others\",\"pub\":{\"data\":1}}}");
+        assert_eq!(listener.push(), "{\"push\":{\"channel\":\"others\",\"pub\":{\"data\":1}}}");
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
@@ -53,7 +53,7 @@ fn a_slow_reader_is_closed_and_learns_why() {
     while server.metric("drumline_slow_total") == 0 {
         assert!(start.elapsed() < PATIENCE, "never too slow after {sent} publications");
         publisher.ask(&publish(sent + 2, "flood", &data));
-        assert_eq!(quick.text(), expected);
+        assert_eq!(quick.push(), expected);
         sent += 1;
     }
     let mut whole = 0;
@@ -85,7 +85,7 @@ fn a_reader_who_catches_up_gets_everything() {
     }
     server.wait_metric("drumline_outboxes", |outboxes| outboxes == 1);
     for nth in 0..100 {
-        let text = late.text();
+        let text = late.push();
         let expected = format!("{{\"push\":{{\"channel\":\"flood\",\"pub\":{{\"data\":\"{nth} x");
         assert!(text.starts_with(&expected), "{nth}: {}", &text[..60]);
     }
@@ -141,7 +141,7 @@ fn a_message_may_be_longer_than_64_kib() {
         let data = format!("\"{}\"", "y".repeat(length));
         assert_eq!(publisher.ask(&publish(9, "big", &data)), "{\"id\":9,\"publish\":{}}");
         let expected = format!("{{\"push\":{{\"channel\":\"big\",\"pub\":{{\"data\":{data}}}}}}}");
-        assert!(subscriber.text() == expected, "{length}");
+        assert!(subscriber.push() == expected, "{length}");
         others_are_well(&server);
     }
 }

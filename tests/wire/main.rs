@@ -13,5 +13,6 @@ mod commands;
 mod heads;
 mod load;
 mod room;
+mod rules;
 mod start;
 mod uni;

@@ -81,7 +81,7 @@ fn a_full_node_refuses_the_next_and_disturbs_nobody() {
     assert!(server.metric("drumline_refused_total") >= 21);
     clients[0].send("{\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":1}}");
     for client in &mut clients[1..] {
-        assert_eq!(client.text(), "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}");
+        assert_eq!(client.push(), "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}");
     }
     let full = clients.len() as u64;
     clients.pop();

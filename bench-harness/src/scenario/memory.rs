@@ -4,10 +4,12 @@
 //! slope are told apart.
 
 use anyhow::Result;
+use drumline::protocol::Wire;
 
 use super::{Bench, Common, all, slab_growth};
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Ramp};
+use crate::dialect::Identified;
 use crate::rows::Row;
 use crate::server::Server;
 
@@ -17,6 +19,15 @@ const FIXED_BYTES_A_SHARD: f64 = 2.0 * 1_048_576.0;
 /// Bytes a connection: on a shared channel, and on one of its own.
 const SHARED_BYTES: f64 = 200.0;
 const DISTINCT_BYTES: f64 = 450.0;
+/// With a user of its own, on a shared channel with recovery.
+const IDENTIFIED_BYTES: f64 = 300.0;
+/// A member of a channel that knows who is there.
+const MEMBER_BYTES: f64 = 120.0;
+const RECOVERY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
+const IDENTIFIED: [(&str, &Identified); 2] = [
+    ("token, JSON", &Identified { wire: Wire::Json }),
+    ("token, protobuf", &Identified { wire: Wire::Protobuf }),
+];
 
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
@@ -30,7 +41,43 @@ pub fn run(common: &Common) -> Result<()> {
         dense.stop()?;
         bench.settle(&quiet)?;
     }
+    let mut plain = 0.0;
+    for (name, dialect) in IDENTIFIED {
+        let bytes = identified(&mut bench, dialect, false, &quiet)?;
+        let row = Row::new(format!("{name}: user memory a connection"), bytes, "bytes");
+        bench.row(row.at_most(IDENTIFIED_BYTES).note("users all different, recovery on"));
+        if dialect.wire == Wire::Json {
+            plain = bytes;
+        }
+    }
+    let (_, dialect) = IDENTIFIED[0];
+    let present = identified(&mut bench, dialect, true, &quiet)?;
+    let row = Row::new("presence: user memory a member", present - plain, "bytes");
+    bench.row(row.at_most(MEMBER_BYTES).note("one channel; beyond the same without presence"));
     bench.finish()
+}
+
+/// Everybody a user of its own, on a shared channel that may be recovered; user memory of each.
+fn identified(
+    bench: &mut Bench,
+    dialect: &'static Identified,
+    presence: bool,
+    quiet: &KernelSample,
+) -> Result<f64> {
+    let mut arguments: Vec<String> =
+        RECOVERY.iter().map(|one| format!("--channel.without_namespace.{one}")).collect();
+    arguments.push(format!("--channel.without_namespace.presence={presence}"));
+    arguments.push(Identified::server_argument());
+    let server = bench.server_with(false, &arguments)?;
+    let empty = server.sample()?;
+    let (port, mode) = (server.address().port(), Mode::Subscribe(all()));
+    let (dense, ramp) = bench.connect_as(dialect, bench.connections, port, mode)?;
+    let slope = per_connection(server.sample()?.since(&empty)?.rss_anon, ramp.up)?;
+    bench.check_standing(&dense, "while idle");
+    server.stop()?;
+    dense.stop()?;
+    bench.settle(quiet)?;
+    Ok(slope)
 }
 
 /// Connects all and adds the rows of user memory. Answers slab a connection too.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::account::{KernelSample, ProcessDelta, ProcessSample};
 use crate::clock::RunClock;
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
-use crate::dialect;
+use crate::dialect::{self, Dialect};
 use crate::environment::Environment;
 use crate::files::Run;
 use crate::grid::Grid;
@@ -36,6 +36,8 @@ pub mod multi_core;
 pub mod peers;
 pub mod slow;
 pub mod storm;
+pub mod tokens;
+pub mod variants;
 
 /// From the start of publishers to their first message, in ns: time to connect them.
 const LEAD_NS: u64 = 500_000_000;
@@ -280,6 +282,11 @@ impl Bench {
 
     /// Starts the server on a port of its own.
     pub fn server(&mut self, pong: bool) -> Result<Server> {
+        self.server_with(pong, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn server_with(&mut self, pong: bool, arguments: &[String]) -> Result<Server> {
         let target = Target {
             program: self.common.server.clone(),
             port: self.next_port(),
@@ -287,7 +294,7 @@ impl Bench {
             ping_seconds: PING_SECONDS,
             pong,
             spread_seconds: self.spread_seconds,
-            arguments: self.common.server_arguments.clone(),
+            arguments: [&self.common.server_arguments, arguments].concat(),
         };
         Server::start(&target)
     }
@@ -310,7 +317,19 @@ impl Bench {
 
     /// Connects the dense client; refused and lost connections are faults.
     pub fn connect(&mut self, connections: u64, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
-        let dense = Dense::start(self.plan(connections, port, mode), self.clock)?;
+        self.connect_as(&dialect::Drumline, connections, port, mode)
+    }
+
+    /// The same with clients that speak otherwise.
+    pub fn connect_as(
+        &mut self,
+        dialect: &'static dyn Dialect,
+        connections: u64,
+        port: u16,
+        mode: Mode,
+    ) -> Result<(Dense, Ramp)> {
+        let plan = Plan { dialect, ..self.plan(connections, port, mode) };
+        let dense = Dense::start(plan, self.clock)?;
         let ramp = self.ramp(&dense)?;
         Ok((dense, ramp))
     }

@@ -23,7 +23,7 @@ const RATIO: f64 = 1.5;
 pub fn run(common: &Common) -> Result<()> {
     let mut common = common.clone();
     common.in_flight = common.in_flight.max(IN_FLIGHT);
-    for argument in ["history_size=100", "history_ttl=600s"] {
+    for argument in ["history_size=100", "history_ttl=600s", "force_recovery=true"] {
         common.server_arguments.push(format!("--channel.without_namespace.{argument}"));
     }
     let title = "All cut, all back at once";

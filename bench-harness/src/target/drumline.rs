@@ -16,7 +16,7 @@ pub(super) struct Drumline;
 /// Longer than any turn: nobody is pinged where pings are not what is measured, as by the peers.
 const SILENT_SECONDS: u64 = 3_600;
 /// What keeps publications for those that come back.
-const HISTORY: [&str; 2] = ["history_size=100", "history_ttl=600s"];
+const HISTORY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
 
 impl Adapter for Drumline {
     fn name(&self) -> &'static str {

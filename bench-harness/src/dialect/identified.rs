@@ -1,0 +1,192 @@
+//! Drumline's clients with a user each, named by a token, in JSON or in protobuf.
+//!
+//! Owns what they say. Never reads more of an answer than the dense client asks for. Invariant: no
+//! two of them have the same user.
+//!
+//! The field numbers are those of the protocol's public definition (centrifugal/protocol).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use drumline::protocol::Wire;
+use drumline::token::{Settings, make_connection};
+
+use super::{CONNECTED, Dialect, Drumline, Heard, SUBSCRIBED, Subscriber};
+use crate::wire;
+
+/// What tokens are signed with, and the server's setting for it.
+const SECRET: &str = "a-secret-of-the-benchmark";
+
+/// Clients with a user each.
+#[derive(Debug, Clone, Copy)]
+pub struct Identified {
+    /// How they write.
+    pub wire: Wire,
+}
+
+impl Identified {
+    /// What a server needs to take their tokens.
+    pub fn server_argument() -> String {
+        format!("--client.token.hmac_secret_key={SECRET}")
+    }
+
+    fn token(who: &Subscriber<'_>) -> String {
+        let settings = Settings { hmac_secret_key: SECRET.to_owned(), ..Settings::default() };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let user = format!("user-{:08}", who.index);
+        // Without a token the server refuses the connection, and says so.
+        make_connection(&settings, &user, None, now).unwrap_or_default()
+    }
+}
+
+impl Dialect for Identified {
+    fn path(&self, _who: &Subscriber<'_>) -> String {
+        match self.wire {
+            Wire::Json => wire::PATH.to_owned(),
+            Wire::Protobuf => format!("{}?format=protobuf", wire::PATH),
+        }
+    }
+
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        let token = Self::token(who);
+        match self.wire {
+            Wire::Json => {
+                let text = format!(
+                    "{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}\n\
+                     {{\"id\":2,\"subscribe\":{{\"channel\":\"{}\"}}}}",
+                    who.channel
+                );
+                wire::client_frame(wire::TEXT, text.as_bytes(), out);
+            }
+            Wire::Protobuf => {
+                let mut commands = Vec::new();
+                command(1, (4, &field(1, token.as_bytes())), &mut commands);
+                command(2, (5, &field(1, who.channel.as_bytes())), &mut commands);
+                wire::client_frame(wire::BINARY, &commands, out);
+            }
+        }
+    }
+
+    fn awaited(&self) -> u8 {
+        CONNECTED | SUBSCRIBED
+    }
+
+    fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
+        if self.wire == Wire::Json {
+            return Drumline.hear(message);
+        }
+        let Some((length, start)) = varint(message) else { return (message.len(), Heard::Other) };
+        let end = start.saturating_add(length as usize).min(message.len());
+        let reply = &message[start..end];
+        if reply.is_empty() {
+            return (end, Heard::Ping);
+        }
+        let heard = match fields(reply).find(|(number, _)| *number != 1) {
+            Some((2, error)) => Heard::Refused(error),
+            Some((4, push)) => Heard::Delivery(push),
+            // Field 8 of the connect result: whether it is to answer pings.
+            Some((5, result)) => {
+                Heard::Connected { pong: fields(result).any(|(number, _)| number == 8) }
+            }
+            Some((6, result)) => Heard::Subscribed(result),
+            _ => Heard::Other,
+        };
+        (end, heard)
+    }
+
+    fn pong(&self, out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Json => wire::client_frame(wire::TEXT, b"{}", out),
+            Wire::Protobuf => wire::client_frame(wire::BINARY, &[0], out),
+        }
+    }
+}
+
+/// A field that holds bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    write_varint(bytes.len() as u64, &mut out);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// Appends a command behind its length.
+fn command(id: u8, (number, request): (u8, &[u8]), out: &mut Vec<u8>) {
+    let mut command = vec![1 << 3, id];
+    command.extend(field(number, request));
+    write_varint(command.len() as u64, out);
+    out.extend(command);
+}
+
+fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// A number at the front, and how many bytes it took.
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0;
+    for (at, byte) in bytes.iter().enumerate().take(9) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, at + 1));
+        }
+    }
+    None
+}
+
+/// The fields of a message; those that hold a number have no bytes.
+fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    std::iter::from_fn(move || {
+        let (key, used) = varint(bytes)?;
+        let (value, more) = varint(bytes.get(used..)?)?;
+        let start = used + more;
+        let end = if key & 7 == 2 { start.checked_add(value as usize)? } else { start };
+        let content = bytes.get(start..end)?;
+        bytes = &bytes[end..];
+        Some((key >> 3, content))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drumline::protocol::protobuf;
+    use drumline::protocol::reply::{Connected, Reply, Subscribed};
+
+    #[test]
+    fn protobuf_is_heard() {
+        let dialect = Identified { wire: Wire::Protobuf };
+        let mut message = Vec::new();
+        let connected = Connected { client: "c", ping: 25, pong: true, ..Connected::default() };
+        protobuf::write_reply(1, &Reply::Connect(&connected), &mut message);
+        let first = message.len();
+        protobuf::write_reply(2, &Reply::Subscribe(&Subscribed::default()), &mut message);
+        let second = message.len();
+        message.push(0);
+        assert_eq!(dialect.hear(&message), (first, Heard::Connected { pong: true }));
+        assert_eq!(dialect.hear(&message[first..]), (second - first, Heard::Subscribed(b"")));
+        assert_eq!(dialect.hear(&message[second..]), (1, Heard::Ping));
+        let mut error = Vec::new();
+        protobuf::write_reply(1, &Reply::Error(drumline::protocol::Error::INTERNAL), &mut error);
+        assert!(matches!(dialect.hear(&error), (_, Heard::Refused(_))));
+    }
+
+    #[test]
+    fn the_server_reads_what_clients_say() {
+        let dialect = Identified { wire: Wire::Protobuf };
+        let who = Subscriber { index: 7, channel: "news", position: None };
+        let mut frame = Vec::new();
+        dialect.hello(&who, &mut frame);
+        let mask_at = if frame[1] & 0x7f == 126 { 4 } else { 2 };
+        let mask: [u8; 4] = frame[mask_at..mask_at + 4].try_into().unwrap();
+        let payload = frame[mask_at + 4..].iter().enumerate();
+        let payload: Vec<u8> = payload.map(|(at, byte)| byte ^ mask[at % 4]).collect();
+        let mut commands = protobuf::Commands::new(&payload);
+        assert_eq!(commands.next().unwrap().unwrap().id, 1);
+        assert_eq!(commands.next().unwrap().unwrap().id, 2);
+        assert!(commands.next().is_none());
+    }
+}

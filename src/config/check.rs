@@ -1,0 +1,208 @@
+//! What a configuration must be to work.
+//!
+//! Owns the rules between keys. Never changes a value. The invariant: whatever is refused is
+//! refused with its place, its cause and its cure, and the first of it alone.
+
+use regex::Regex;
+
+use crate::preflight::MAX_SHARDS;
+use crate::sys;
+
+use super::{ChannelOptions, Client, Config, Error, Span, Token, error};
+
+fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(error(cause, cure)) }
+}
+
+impl Config {
+    /// What cannot work, the first of it.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let (client, server, engine) = (&self.client, &self.http_server, &self.engine);
+        must(
+            client.ping_interval > client.pong_timeout,
+            "client.ping_interval is not longer than client.pong_timeout",
+            "lengthen the first or shorten the second",
+        )?;
+        must(
+            server.port != server.internal_port,
+            "http_server.port and http_server.internal_port are the same",
+            "give the internal port another number, or 0 for none",
+        )?;
+        must(server.port != 0, "http_server.port is 0", "give it a number from 1 to 65535")?;
+        must(
+            self.shards < MAX_SHARDS,
+            "shards is over 63",
+            "use at most 63, or 0 for as many as the box needs",
+        )?;
+        must(engine.inbox > 0, "engine.inbox is 0", "give it at least 1; 4096 is the default")?;
+        must(engine.control_threads > 0, "engine.control_threads is 0", "give it at least 1")?;
+        let addresses = [&server.address, &server.internal_address];
+        for address in addresses {
+            sys::listen_address(address, server.port).map_err(|text| {
+                match text.split_once("; ") {
+                    Some((cause, cure)) => error(cause, cure),
+                    None => error(text, "use an IP address"),
+                }
+            })?;
+        }
+        check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
+        self.check_paths()?;
+        check_token("client.token", &client.token)?;
+        check_token("client.subscription_token", &client.subscription_token.token)?;
+        self.verifiers().map_err(|cause| error(cause, "mend it, or leave it empty"))?;
+        self.check_channels()
+    }
+
+    fn check_channels(&self) -> Result<(), Error> {
+        let channel = &self.channel;
+        let check = |place: &str, options: &ChannelOptions| {
+            check_options(place, options, channel.meta_ttl(options))
+        };
+        check("channel.without_namespace", &channel.without_namespace)?;
+        for (at, namespace) in channel.namespaces.iter().enumerate() {
+            let name = &namespace.name;
+            let place = format!("channel.namespaces[{at}] {name:?}");
+            let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.".contains(&letter);
+            must(
+                name.len() >= 2 && name.bytes().all(is_plain),
+                format!("{place}: that is no name for a namespace"),
+                "use at least two of letters, digits, `-`, `_` and `.`",
+            )?;
+            let before = channel.namespaces[..at].iter().position(|other| other.name == *name);
+            if let Some(before) = before {
+                return Err(error(
+                    format!("{place}: channel.namespaces[{before}] has the same name"),
+                    "name every namespace once",
+                ));
+            }
+            check(&place, &namespace.options)?;
+        }
+        self.check_personal_channel(&self.client)
+    }
+
+    fn check_personal_channel(&self, client: &Client) -> Result<(), Error> {
+        let personal = &client.subscribe_to_user_personal_channel;
+        let namespace = &personal.personal_channel_namespace;
+        let mut namespaces = self.channel.namespaces.iter();
+        must(
+            !personal.enabled
+                || namespace.is_empty()
+                || namespaces.any(|other| other.name == *namespace),
+            format!(
+                "client.subscribe_to_user_personal_channel.personal_channel_namespace: \
+                 there is no namespace {namespace:?}"
+            ),
+            "add it to channel.namespaces, or leave the key empty",
+        )
+    }
+
+    /// Every path begins with a slash, and no two are the same.
+    fn check_paths(&self) -> Result<(), Error> {
+        let paths = [
+            ("http_api", &self.http_api.handler_prefix),
+            ("websocket", &self.websocket.handler_prefix),
+            ("uni_websocket", &self.uni_websocket.handler_prefix),
+            ("prometheus", &self.prometheus.handler_prefix),
+            ("health", &self.health.handler_prefix),
+        ];
+        for (at, (section, path)) in paths.iter().enumerate() {
+            let plain = path.len() > 1
+                && path.starts_with('/')
+                && !path.ends_with('/')
+                && path
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"?#{}*%\"<>'\\".contains(&byte));
+            if !plain {
+                return Err(error(
+                    format!("{section}.handler_prefix: `{path}` is no plain path"),
+                    "begin it with a slash, end it without one, and leave out `?#{}*%<>`, quotes and spaces",
+                ));
+            }
+            if let Some((other, _)) = paths[..at].iter().find(|(_, before)| before == path) {
+                return Err(error(
+                    format!("{other}.handler_prefix and {section}.handler_prefix are the same"),
+                    "give each a path of its own",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What works, but perhaps not as meant.
+    pub(super) fn warnings(&self) -> Option<String> {
+        let api = &self.http_api;
+        (api.key.is_empty() && !api.insecure && !api.disabled).then(|| {
+            "http_api.key is not set, so every API request is refused; set it, or http_api.disabled"
+                .to_owned()
+        })
+    }
+}
+
+/// A key that holds one of a few words, or nothing.
+fn check_word(place: &str, name: &str, word: &str, words: &[&str]) -> Result<(), Error> {
+    must(
+        word.is_empty() || words.contains(&word),
+        format!("{place}: {name} {word:?} is unknown"),
+        format!("use {}, or leave it empty", words.join(" or ")),
+    )
+}
+
+/// A key that holds a regular expression, or nothing.
+fn check_regex(place: &str, name: &str, pattern: &str) -> Result<(), Error> {
+    Regex::new(pattern).map(drop).map_err(|refused| {
+        let refused = refused.to_string();
+        let reason = refused.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        error(
+            format!("{place}: {name} `{pattern}` is no regular expression: {reason}"),
+            "mend it; neither look-around nor references back are known, as in Go",
+        )
+    })
+}
+
+fn check_token(place: &str, token: &Token) -> Result<(), Error> {
+    check_regex(place, "audience_regex", &token.audience_regex)?;
+    check_regex(place, "issuer_regex", &token.issuer_regex)?;
+    let claim = &token.user_id_claim;
+    must(
+        claim.bytes().all(|letter| letter.is_ascii_alphabetic() || letter == b'_'),
+        format!("{place}: user_id_claim {claim:?} is no plain name"),
+        "use letters and `_` alone",
+    )?;
+    let endpoint = &token.jwks_public_endpoint;
+    must(
+        endpoint.is_empty() || endpoint.starts_with("http://") || endpoint.starts_with("https://"),
+        format!("{place}: jwks_public_endpoint {endpoint:?} is no address"),
+        "begin it with https:// or http://",
+    )
+}
+
+/// Options of a group of channels, whose positions are kept for `meta_ttl`.
+fn check_options(place: &str, options: &ChannelOptions, meta_ttl: Span) -> Result<(), Error> {
+    let sized = options.history_size > 0;
+    must(
+        sized == (options.history_ttl > Span::seconds(0)),
+        format!("{place}: of history_size and history_ttl only one is set"),
+        "set both, for example history_size = 100 and history_ttl = \"300s\", or none",
+    )?;
+    must(
+        options.history_ttl <= meta_ttl,
+        format!("{place}: history_ttl {} is over history_meta_ttl {meta_ttl}", options.history_ttl),
+        "shorten the first or lengthen the second, here or as channel.history_meta_ttl",
+    )?;
+    must(
+        sized || !options.force_recovery,
+        format!("{place}: force_recovery without history"),
+        "set history_size and history_ttl too, for example to 100 and \"300s\"",
+    )?;
+    check_word(place, "force_recovery_mode", &options.force_recovery_mode, &["stream", "cache"])?;
+    for kind in &options.allowed_delta_types {
+        must(
+            kind == "fossil",
+            format!("{place}: allowed_delta_types: {kind:?} is unknown"),
+            "use \"fossil\", or leave the list empty",
+        )?;
+    }
+    check_regex(place, "channel_regex", &options.channel_regex)?;
+    let formats = ["json", "json_object", "binary"];
+    check_word(place, "publication_data_format", &options.publication_data_format, &formats)
+}

@@ -1,0 +1,269 @@
+//! What the configuration says to the data plane, in the data plane's words.
+//!
+//! Owns nothing. Never doubts a value: what was loaded was checked. The invariant: a setting of the
+//! data plane is a constant here or follows from keys.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::auth::{ApiKey, Rules};
+use crate::channels::home;
+use crate::history::Retention;
+use crate::http::Paths;
+use crate::hub::{self, Tokens};
+use crate::message::Purpose;
+use crate::namespaces::{Format, Namespaces, Options, Permit, RecoveryMode};
+use crate::sys;
+use crate::token::{self, Verifier};
+
+use super::{Channel, ChannelOptions, Config, Span, Token};
+
+/// Milliseconds for a request head.
+const HEAD_TIMEOUT: u64 = 10_000;
+/// Milliseconds for the peer's close frame.
+const CLOSE_TIMEOUT: u64 = 5_000;
+/// No request's path is this one: a path has no space.
+const NO_PATH: &str = " ";
+
+impl Channel {
+    /// How long the position of a channel with these options outlives its last publication.
+    pub fn meta_ttl(&self, options: &ChannelOptions) -> Span {
+        let own = options.history_meta_ttl;
+        if own == Span::seconds(0) { self.history_meta_ttl } else { own }
+    }
+
+    /// The same options as the data plane reads them.
+    fn options(&self, options: &ChannelOptions) -> Options {
+        let keeps = options.history_size > 0 && options.history_ttl > Span::seconds(0);
+        let permit = |client, anonymous, subscriber| Permit { client, anonymous, subscriber };
+        Options {
+            retention: keeps.then(|| Retention {
+                size: options.history_size,
+                ttl: options.history_ttl.millis(),
+                meta_ttl: self.meta_ttl(options).millis(),
+            }),
+            presence: options.presence,
+            join_leave: options.join_leave,
+            force_push_join_leave: options.force_push_join_leave,
+            force_positioning: options.force_positioning,
+            allow_positioning: options.allow_positioning,
+            force_recovery: options.force_recovery,
+            allow_recovery: options.allow_recovery,
+            recovery_mode: match options.force_recovery_mode.as_str() {
+                "cache" => RecoveryMode::Cache,
+                _ => RecoveryMode::Stream,
+            },
+            auto_cache_recover: options.auto_cache_recover,
+            allow_delta: options.allowed_delta_types.iter().any(|kind| kind == "fossil"),
+            delta_publish: options.delta_publish,
+            allow_filter: options.allow_tags_filter,
+            user_limited: options.allow_user_limited_channels,
+            subscribe: permit(
+                options.allow_subscribe_for_client,
+                options.allow_subscribe_for_anonymous,
+                false,
+            ),
+            publish: permit(
+                options.allow_publish_for_client,
+                options.allow_publish_for_anonymous,
+                options.allow_publish_for_subscriber,
+            ),
+            see_presence: permit(
+                options.allow_presence_for_client,
+                options.allow_presence_for_anonymous,
+                options.allow_presence_for_subscriber,
+            ),
+            read_history: permit(
+                options.allow_history_for_client,
+                options.allow_history_for_anonymous,
+                options.allow_history_for_subscriber,
+            ),
+            regex: Regex::new(&options.channel_regex)
+                .ok()
+                .filter(|_| !options.channel_regex.is_empty()),
+            format: match options.publication_data_format.as_str() {
+                "json" => Format::Json,
+                "json_object" => Format::Object,
+                "binary" => Format::Binary,
+                _ => Format::NotEmpty,
+            },
+        }
+    }
+}
+
+impl Token {
+    /// What a verifier is made from.
+    fn settings(&self, skips_signature: bool) -> token::Settings {
+        token::Settings {
+            hmac_secret_key: self.hmac_secret_key.clone(),
+            hmac_previous_secret_key: self.hmac_previous_secret_key.clone(),
+            hmac_previous_secret_key_valid_until: self.hmac_previous_secret_key_valid_until,
+            rsa_public_key: self.rsa_public_key.clone(),
+            ecdsa_public_key: self.ecdsa_public_key.clone(),
+            jwks_public_endpoint: self.jwks_public_endpoint.clone(),
+            audience: self.audience.clone(),
+            audience_regex: self.audience_regex.clone(),
+            issuer: self.issuer.clone(),
+            issuer_regex: self.issuer_regex.clone(),
+            user_id_claim: self.user_id_claim.clone(),
+            insecure_skip_signature_verify: skips_signature,
+        }
+    }
+}
+
+impl Config {
+    /// Who may come.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            allowed_origins: self.client.allowed_origins.clone(),
+            anonymous: self.client.allow_anonymous_connect_without_token,
+            no_anonymous_tokens: self.client.disallow_anonymous_connection_tokens,
+            insecure: self.client.insecure,
+        }
+    }
+
+    /// What may be done in which channel.
+    pub fn namespaces(&self) -> Arc<Namespaces> {
+        let channel = &self.channel;
+        let named = channel
+            .namespaces
+            .iter()
+            .map(|namespace| (namespace.name.as_str().into(), channel.options(&namespace.options)));
+        Arc::new(Namespaces {
+            without: channel.options(&channel.without_namespace),
+            named: named.collect(),
+            private_prefix: channel.private_prefix.clone(),
+            boundary: channel.namespace_boundary.clone(),
+            user_boundary: channel.user_boundary.clone(),
+            user_separator: channel.user_separator.clone(),
+            max_length: channel.max_length,
+        })
+    }
+
+    /// What tokens for this are made and checked by.
+    pub fn token_settings(&self, purpose: Purpose) -> token::Settings {
+        let client = &self.client;
+        let own = &client.subscription_token;
+        let token = match purpose {
+            Purpose::Subscription if own.enabled => &own.token,
+            Purpose::Subscription | Purpose::Connection => &client.token,
+        };
+        token.settings(client.insecure_skip_token_signature_verify)
+    }
+
+    /// What tokens are good for; the error names the key that is none.
+    pub(super) fn verifiers(&self) -> Result<Tokens, String> {
+        let verifier = |section: &str, purpose| {
+            let verifier = Verifier::new(&self.token_settings(purpose));
+            verifier.map(Arc::new).map_err(|cause| format!("{section}: {cause}"))
+        };
+        let connection = verifier("client.token", Purpose::Connection)?;
+        let subscription = verifier("client.subscription_token", Purpose::Subscription)?;
+        Ok(Tokens { connection, subscription })
+    }
+
+    /// What tokens are good for.
+    pub fn tokens(&self) -> Tokens {
+        self.verifiers().expect("a loaded configuration has been checked")
+    }
+
+    /// Paths that the shards serve.
+    pub fn paths(&self) -> Paths {
+        let uni = &self.uni_websocket;
+        Paths {
+            websocket: self.websocket.handler_prefix.clone(),
+            uni_websocket: if uni.enabled { &uni.handler_prefix } else { NO_PATH }.to_owned(),
+            echo: self.engine.echo.then(|| "/echo".to_owned()),
+            publish: self.public_api().map(|prefix| format!("{prefix}/publish")),
+        }
+    }
+
+    /// Who may use the API.
+    pub fn api_key(&self) -> ApiKey {
+        ApiKey { key: self.http_api.key.clone(), insecure: self.http_api.insecure }
+    }
+
+    /// Path of the API where the public port has it.
+    fn public_api(&self) -> Option<&str> {
+        let here = !self.http_api.disabled && self.http_server.internal_port == 0;
+        here.then_some(&self.http_api.handler_prefix)
+    }
+
+    /// The settings of a shard with `slots` connections.
+    pub fn hub_settings(&self, slots: usize) -> hub::Settings {
+        let (client, engine) = (&self.client, &self.engine);
+        let personal = &client.subscribe_to_user_personal_channel;
+        let namespaces = self.namespaces();
+        hub::Settings {
+            rules: self.rules(),
+            namespaces: namespaces.clone(),
+            tokens: self.tokens(),
+            personal_namespace: personal
+                .enabled
+                .then(|| personal.personal_channel_namespace.clone()),
+            api: self.api_key(),
+            paths: self.paths(),
+            homes: home::Settings {
+                namespaces,
+                recovery_limit: client.recovery_max_publication_limit,
+                // What does not fit an outbox could not be delivered.
+                answer_bytes: client.queue_max_size,
+                streams_max: engine.streams_max,
+            },
+            slots,
+            message_bytes: self.websocket.message_size_limit,
+            outbox_bytes: client.queue_max_size,
+            outbox_budget: engine.outbox_budget,
+            backlog_bytes: engine.backlog,
+            channel_limit: client.channel_limit,
+            history_limit: client.history_max_publication_limit,
+            connection_limit: client.connection_limit as u64,
+            connection_rate: client.connection_rate_limit as u64,
+            tells_time: client.connect_include_server_time,
+            expired_close_delay: client.expired_close_delay.millis() / 1000,
+            expired_sub_close_delay: client.expired_sub_close_delay.millis() / 1000,
+            ping_interval: client.ping_interval.millis(),
+            pong_timeout: engine.pong.then(|| client.pong_timeout.millis()),
+            head_timeout: HEAD_TIMEOUT,
+            stale_close_delay: client.stale_close_delay.millis(),
+            close_timeout: CLOSE_TIMEOUT,
+        }
+    }
+
+    /// Options of accepted sockets.
+    pub fn listener_options(&self) -> sys::ListenerOptions {
+        sys::ListenerOptions {
+            send_buffer: self.engine.send_buffer,
+            receive_buffer: self.engine.receive_buffer,
+            user_timeout: self.engine.user_timeout.0,
+            backlog: i32::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_plane_gets_what_was_configured() {
+        let mut config = Config::default();
+        assert!(!config.namespaces().keep_history());
+        config.engine.pong = false;
+        config.uni_websocket.enabled = false;
+        let options = &mut config.channel.without_namespace;
+        (options.history_size, options.history_ttl) = (5, Span::seconds(60));
+        let settings = config.hub_settings(7);
+        assert_eq!(settings.slots, 7);
+        assert_eq!(settings.pong_timeout, None);
+        assert_eq!(settings.ping_interval, 25_000);
+        let retention = settings.namespaces.without.retention.unwrap();
+        assert_eq!((retention.size, retention.ttl), (5, 60_000));
+        assert_eq!(retention.meta_ttl, 720 * 3_600_000);
+        assert_eq!(settings.paths.uni_websocket, NO_PATH);
+        config.channel.without_namespace.history_meta_ttl = Span::seconds(120);
+        let retention = config.namespaces().without.retention.unwrap();
+        assert_eq!(retention.meta_ttl, 120_000);
+    }
+}

@@ -1,0 +1,153 @@
+//! The configuration as it is printed: a commented file, the defaults, a description.
+//!
+//! Owns nothing: the table in, text out. The invariant: every key stands in each of them once, and
+//! what is a file can be loaded.
+
+use std::fmt::Write as _;
+
+use super::key::{Key, Kind, keys};
+use super::table::Config;
+
+/// A namespace as the commented file shows it; no key of it is at its default.
+const NAMESPACE: &str = "[[channel.namespaces]]
+name = \"chat\"
+presence = true
+history_size = 100
+history_ttl = \"300s\"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+";
+
+/// A commented `drumline.toml` with every key at its default.
+pub fn template() -> String {
+    let mut text = String::from(
+        "# Drumline's configuration: every key, its meaning and its default.\n\
+         # The environment (DRUMLINE_HTTP_SERVER_PORT=8000) and flags (--http_server.port 8000)\n\
+         # say the same things and win over this file, in that order.\n",
+    );
+    let mut open = "";
+    for key in keys() {
+        let (section, name) = key.split();
+        if section != open {
+            _ = write!(text, "\n[{section}]\n");
+            open = section;
+        }
+        _ = writeln!(text, "# {}", key.doc);
+        match key.kind {
+            Kind::Namespaces => NAMESPACE.lines().for_each(|line| _ = writeln!(text, "# {line}")),
+            _ => _ = writeln!(text, "#{name} = {}", key.default),
+        }
+    }
+    text
+}
+
+/// The defaults as a JSON file.
+pub fn default_json() -> String {
+    let text = serde_json::to_string_pretty(&Config::default());
+    text.expect("a configuration has nothing that JSON has not") + "\n"
+}
+
+/// Every key with its default, its variable and its meaning, in Markdown.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         A key stands in a file in its section, in the environment as its variable, and on the\n\
+         command line as a flag: `--http_server.port 8000`. A flag wins over the environment,\n\
+         which wins over the file. Variables may begin with `CENTRIFUGO_` too; those that begin\n\
+         with `DRUMLINE_` win over them.\n\n\
+         A namespace has a name and the keys of `channel.without_namespace`. A variable with its\n\
+         name sets one of them: `DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE=true`. In TOML:\n\n",
+    );
+    _ = writeln!(text, "```toml\n{NAMESPACE}```");
+    let mut open = None;
+    for key in keys() {
+        let section = key.split().0;
+        if open != Some(section) {
+            let title = if section.is_empty() { "Top level" } else { section };
+            _ = write!(text, "\n## {title}\n\n| key | default | variable | meaning |\n");
+            text.push_str("|---|---|---|---|\n");
+            open = Some(section);
+        }
+        text.push_str(&row(key));
+    }
+    text
+}
+
+fn row(key: &Key) -> String {
+    let cells = [
+        format!("`{}`", key.path),
+        format!("`{}`", key.default),
+        format!("`{}`", key.variable()),
+        key.doc.to_owned(),
+    ];
+    format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::config::{Namespace, Sources, load};
+
+    /// A file with that text, loaded.
+    fn load_as(name: &str, text: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file: PathBuf = folder.path().join(Path::new(name));
+        std::fs::write(&file, text).unwrap();
+        load(&Sources { file: Some(file), ..Sources::default() }).unwrap().config
+    }
+
+    #[test]
+    fn the_template_holds_every_default() {
+        let text = template();
+        let uncommented: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        assert_eq!(load_as("drumline.toml", &uncommented), Config::default());
+        for key in keys() {
+            assert!(text.contains(key.doc) && !key.doc.is_empty(), "{}", key.path);
+        }
+        let mut variables: Vec<_> = keys().iter().map(Key::variable).collect();
+        variables.sort_unstable();
+        variables.dedup();
+        assert_eq!(variables.len(), keys().len(), "no two keys share a variable");
+    }
+
+    #[test]
+    fn the_example_of_a_namespace_is_one() {
+        let lines = template();
+        let example: Vec<&str> = lines
+            .lines()
+            .skip_while(|line| *line != "# [[channel.namespaces]]")
+            .map_while(|line| line.strip_prefix("# "))
+            .collect();
+        let loaded = load_as("drumline.toml", &example.join("\n"));
+        let [Namespace { name, options }] = &loaded.channel.namespaces[..] else {
+            panic!("{:?}", loaded.channel.namespaces)
+        };
+        assert_eq!((name.as_str(), options.history_size), ("chat", 100));
+        assert!(options.presence && options.force_recovery);
+    }
+
+    #[test]
+    fn the_defaults_are_a_file_and_every_key_is_described() {
+        assert_eq!(load_as("config.json", &default_json()), Config::default());
+        let text = document();
+        for key in keys() {
+            let cell = format!("| `{}` |", key.path);
+            assert_eq!(text.matches(&cell).count(), 1, "{}", key.path);
+            assert!(text.contains(&key.variable()), "{}", key.path);
+        }
+        let titles: Vec<_> = text.lines().filter(|line| line.starts_with("## ")).collect();
+        let mut once = titles.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), titles.len(), "{titles:?}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Tokens that take long to look at: asymmetric signatures and keys that must be fetched, on
+//! threads of their own.
+//!
+//! Owns the queue of them. Never delays a shard. The invariant: at most so many wait and so many
+//! are looked at at a time; past that a client is told to try again.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::control::keys::KeySets;
+use crate::control::link::Link;
+use crate::hub::Tokens;
+use crate::message::{Message, Purpose, Verdict, Verified, Verify};
+use crate::sys;
+use crate::token::{KeySet, Refusal};
+
+/// Tokens that wait or are looked at, at most: of 64 KiB each at the worst.
+const WAITING_MAX: usize = 4096;
+
+/// Looks at tokens.
+#[derive(Clone)]
+pub struct Keeper {
+    link: Arc<Link>,
+    tokens: Tokens,
+    connection_keys: Option<Arc<KeySets>>,
+    subscription_keys: Option<Arc<KeySets>>,
+    waiting: Arc<Semaphore>,
+    /// One token is looked at on as many threads.
+    hands: Arc<Semaphore>,
+}
+
+impl Keeper {
+    /// Answers by `link`.
+    pub fn new(link: Arc<Link>, config: &Config) -> Self {
+        let keys = |purpose| {
+            let address = config.token_settings(purpose).jwks_public_endpoint;
+            (!address.is_empty()).then(|| Arc::new(KeySets::new(address)))
+        };
+        // Half the processors, so that the shards keep the others.
+        let hands = (sys::processors() / 2).max(1);
+        Keeper {
+            link,
+            tokens: config.tokens(),
+            connection_keys: keys(Purpose::Connection),
+            subscription_keys: keys(Purpose::Subscription),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            hands: Arc::new(Semaphore::new(hands)),
+        }
+    }
+
+    /// Looks at a token some time soon, and answers the shard that asked.
+    pub fn look_at(&self, verify: Verify) {
+        let keeper = self.clone();
+        tokio::spawn(async move {
+            let address = verify.address;
+            let verdict = keeper.verdict(verify).await;
+            let answer = Message::Verified(Box::new(Verified { address, verdict }));
+            // A shard without room for a whole second is as good as gone; its client's own time
+            // limit ends the wait.
+            let _ = keeper.link.tell(address.shard, answer).await;
+        });
+    }
+
+    async fn verdict(&self, verify: Verify) -> Verdict {
+        let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let sets = match verify.purpose {
+            Purpose::Connection => self.connection_keys.as_ref(),
+            Purpose::Subscription => self.subscription_keys.as_ref(),
+        };
+        let Some(sets) = sets else { return self.look(&Arc::new(verify), None).await };
+        let Some(keys) = sets.get().await else { return Verdict::Busy };
+        let verify = Arc::new(verify);
+        let verdict = self.look(&verify, Some(keys.clone())).await;
+        if !lacks_key(&verdict) {
+            return verdict;
+        }
+        // A key that is not there may be a new one.
+        match sets.newer_than(Some(&keys)).await {
+            Some(newer) => self.look(&verify, Some(newer)).await,
+            None => verdict,
+        }
+    }
+
+    async fn look(&self, verify: &Arc<Verify>, keys: Option<Arc<KeySet>>) -> Verdict {
+        let Ok(_hand) = self.hands.acquire().await else { return Verdict::Busy };
+        let (tokens, verify) = (self.tokens.clone(), verify.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let (now, keys) = (sys::unix_millis() / 1000, keys.as_deref());
+            match verify.purpose {
+                Purpose::Connection => {
+                    Verdict::Connection(tokens.connection.connection(&verify.token, now, keys))
+                }
+                Purpose::Subscription => {
+                    let verifier = &tokens.subscription;
+                    Verdict::Subscription(verifier.subscription(&verify.token, now, keys))
+                }
+            }
+        });
+        work.await.unwrap_or(Verdict::Busy)
+    }
+}
+
+fn lacks_key(verdict: &Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Connection(Err(Refusal::NoKey)) | Verdict::Subscription(Err(Refusal::NoKey))
+    )
+}

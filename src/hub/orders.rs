@@ -1,0 +1,99 @@
+//! What the backend wants of the connections of a user, and how these are found.
+
+use crate::connection::{Phase, Wish};
+use crate::hub::Hub;
+use crate::hub::commands::NoRoom;
+use crate::message::{Deed, Order, Post};
+use crate::protocol::reply::Push;
+
+/// Unsubscribe code: the server has ended the subscription, and it is not to be made again.
+const SERVER_UNSUBSCRIBE: u32 = 2000;
+
+impl Hub {
+    /// Notes whose connection this is.
+    pub(super) fn index_user(&mut self, slot: u32) {
+        let user = self.connections[slot as usize].user();
+        if user.is_empty() {
+            return;
+        }
+        let hash = self.names.hash(user);
+        self.different_users += u64::from(!self.is_known(hash, user));
+        let (connections, names) = (&self.connections, &self.names);
+        let rehash = |slot: &u32| names.hash(connections[*slot as usize].user());
+        self.users.insert_unique(hash, slot, rehash);
+    }
+
+    /// The connection belongs to nobody any more.
+    pub(super) fn forget_user(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        let Some(identity) = connection.identity.take() else { return };
+        if !identity.user.is_empty() {
+            let hash = self.names.hash(&identity.user);
+            self.users.find_entry(hash, |at| *at == slot).expect("users are indexed").remove();
+            self.different_users -= u64::from(!self.is_known(hash, &identity.user));
+        }
+    }
+
+    /// Whether the user has a connection here.
+    fn is_known(&self, hash: u64, user: &str) -> bool {
+        let is_theirs = |slot: &u32| self.connections[*slot as usize].user() == user;
+        self.users.find(hash, is_theirs).is_some()
+    }
+
+    /// Connected clients of a user; those without one are not found.
+    fn connections_of(&self, user: &str) -> Vec<u32> {
+        let hash = self.names.hash(user);
+        let is_theirs = |slot: &u32| {
+            let connection = &self.connections[*slot as usize];
+            connection.user() == user && connection.phase == Phase::Connected
+        };
+        self.users.iter_hash(hash).copied().filter(is_theirs).collect()
+    }
+
+    /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
+    pub(super) fn obey(&mut self, post: &mut impl Post, order: &Order) -> Result<(), NoRoom> {
+        for slot in self.connections_of(&order.user) {
+            if !order.client.is_empty() && *order.client != self.client_id(slot) {
+                continue;
+            }
+            match &order.deed {
+                Deed::Disconnect { code, reason, except } => {
+                    let client = self.client_id(slot);
+                    if !except.iter().any(|stays| **stays == *client) {
+                        self.disconnect_saying(slot, *code, reason);
+                    }
+                }
+                Deed::Unsubscribe { channel } => {
+                    let hash = self.names.hash(channel);
+                    let head = self.connections[slot as usize].subscriptions;
+                    if let Some(key) = self.locals.find_subscription(head, hash, channel) {
+                        let reason = "server unsubscribe";
+                        self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, reason);
+                    }
+                }
+                Deed::Subscribe { channel, grant, since } => {
+                    let hash = self.names.hash(channel);
+                    let head = self.connections[slot as usize].subscriptions;
+                    if self.locals.find_subscription(head, hash, channel).is_none() {
+                        let wish =
+                            Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
+                        self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
+                    }
+                }
+                Deed::Refresh { expires } => self.extend(slot, *expires),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a connection a new end.
+    fn extend(&mut self, slot: u32, expires: Option<u64>) {
+        if let Some(identity) = &mut self.connections[slot as usize].identity {
+            identity.expires = expires;
+        }
+        let lease = self.lease(expires);
+        if self.connections[slot as usize].transport.is_unidirectional() {
+            self.push(slot, &Push::Refresh(lease));
+        }
+    }
+}

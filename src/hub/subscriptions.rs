@@ -1,0 +1,414 @@
+//! Joining and leaving channels, and publishing into them: what clients ask for and what the
+//! server does for them.
+
+use std::sync::Arc;
+
+use crate::connection::{NONE, Wish};
+use crate::faults::{Planted, planted};
+use crate::filter::{self, Filter};
+use crate::hub::Hub;
+use crate::hub::commands::{Failed, NoRoom, Stop};
+use crate::message::{
+    Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe, Subscriber,
+    Verdict,
+};
+use crate::namespaces::{Format, Options};
+use crate::protocol::command::{PublishRequest, SubRefreshRequest, SubscribeRequest};
+use crate::protocol::reply::{ClientInfo, Push, Reply};
+use crate::protocol::{Disconnect, Error, Position, Wire, json};
+use crate::publication::{Encoding, Event, Extra};
+use crate::token::{Refusal, Work};
+
+/// What a subscriber asks for beside the channel.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    since: Option<Position>,
+    granted: Granted,
+    joins: bool,
+    delta: bool,
+    filter: Option<Filter>,
+}
+
+/// A subscription on its way.
+struct Entry<'a> {
+    channel: &'a str,
+    command: u32,
+    asked: Asked,
+    grant: Option<Grant>,
+}
+
+impl Hub {
+    pub(super) fn named(&self, hash: u64, channel: &str) -> Arc<str> {
+        self.locals.name(hash, channel).unwrap_or_else(|| channel.into())
+    }
+
+    pub(super) fn find_subscription(
+        &self,
+        slot: u32,
+        hash: u64,
+        channel: &str,
+    ) -> Result<Option<u32>, Stop> {
+        let head = self.connections[slot as usize].subscriptions;
+        match self.locals.find_subscription(head, hash, channel) {
+            Some(key) if self.locals.is_pending(key) => Err(Stop::Wait),
+            found => Ok(found),
+        }
+    }
+
+    /// Whether a client may subscribe without a token.
+    pub(super) fn allows_subscribe(&self, options: &Options, channel: &str, user: &str) -> bool {
+        let (rules, namespaces) = (&self.settings.rules, &self.settings.namespaces);
+        if rules.insecure {
+            return true;
+        }
+        if namespaces.is_private(channel) {
+            return false;
+        }
+        match namespaces.users(channel) {
+            Some(mut users) => {
+                options.user_limited && !user.is_empty() && users.any(|one| one == user)
+            }
+            None => options.subscribe.allows(user, false),
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &SubscribeRequest<'_>,
+    ) -> Result<(), Failed> {
+        let channel = &*request.channel;
+        let known_delta = request.delta.is_empty() || request.delta == "fossil";
+        if channel.is_empty() || !known_delta {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let settings = self.settings.clone();
+        let options = settings.namespaces.of(channel)?;
+        if request.kind != 0 {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
+        let filter = match request.filter.as_deref() {
+            None => None,
+            Some(_) if !options.allow_filter => return Err(Error::BAD_REQUEST.into()),
+            Some(node) => Some(filter::compile(node).map_err(|_| Error::BAD_REQUEST)?),
+        };
+        let delta = options.allow_delta && !request.delta.is_empty();
+        let hash = self.names.hash(channel);
+        if self.find_subscription(slot, hash, channel)?.is_some() {
+            return Err(Error::ALREADY_SUBSCRIBED.into());
+        }
+        if self.connections[slot as usize].subscribed >= settings.channel_limit {
+            return Err(Error::LIMIT_EXCEEDED.into());
+        }
+        let grant = if !request.token.is_empty() {
+            Some(self.subscribe_grant(post, slot, channel, &request.token)?)
+        } else {
+            let user = self.connections[slot as usize].user();
+            if !self.allows_subscribe(options, channel, user) {
+                return Err(Error::PERMISSION_DENIED.into());
+            }
+            None
+        };
+        let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
+        let joins = request.join_leave;
+        let asked = Asked { since: request.since(), granted, joins, delta, filter };
+        let entry = Entry { channel, command, asked, grant };
+        self.enter(post, slot, options, entry)?;
+        Ok(())
+    }
+
+    /// What a subscription token gives.
+    fn subscribe_grant(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        channel: &str,
+        token: &str,
+    ) -> Result<Grant, Failed> {
+        let settings = self.settings.clone();
+        let verifier = &settings.tokens.subscription;
+        let claims = match verifier.work(token) {
+            Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
+            Ok(Work::Elsewhere) => match self.verdict(post, slot, token, Purpose::Subscription)? {
+                Verdict::Subscription(claims) => claims,
+                Verdict::Connection(_) | Verdict::Busy => return Err(Error::INTERNAL.into()),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        let claims = match claims {
+            Ok(claims) => claims,
+            Err(_) if settings.rules.insecure => return Ok(Grant::default()),
+            Err(Refusal::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
+            Err(_) => return Err(Error::PERMISSION_DENIED.into()),
+        };
+        let client = claims.client.is_empty() || claims.client == self.client_id(slot);
+        let user = self.connections[slot as usize].user();
+        if claims.channel != channel || claims.user != user || !client {
+            return Err(Disconnect::INVALID_TOKEN.into());
+        }
+        Ok(Grant { expires: claims.expires, ..Grant::from(&claims.options) })
+    }
+
+    /// Joins a channel for a connection that has not asked for it by a command.
+    pub(super) fn join_unasked(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        wish: Wish,
+    ) -> Result<(), Wish> {
+        let settings = self.settings.clone();
+        let Ok(options) = settings.namespaces.of(&wish.channel) else { return Ok(()) };
+        let asked = Asked { since: wish.since, ..Asked::default() };
+        let grant = Some(wish.grant.clone());
+        let entry = Entry { channel: &wish.channel, command: 0, asked, grant };
+        self.enter(post, slot, options, entry).map_err(|NoRoom| wish)
+    }
+
+    /// What a subscriber gets of what it asks for.
+    fn terms(
+        &self,
+        slot: u32,
+        options: &Options,
+        asked: &Asked,
+        overrides: Overrides,
+    ) -> (Granted, bool) {
+        let user = self.connections[slot as usize].user();
+        let insecure = self.settings.rules.insecure;
+        let history = insecure || options.read_history.allows(user, true);
+        let seen = insecure || options.see_presence.allows(user, true);
+        let force_recovery = overrides.force_recovery.unwrap_or(options.force_recovery);
+        let force_positioning = overrides.force_positioning.unwrap_or(options.force_positioning);
+        let may_recover = options.allow_recovery || history;
+        let recoverable = force_recovery || (asked.granted.recoverable && may_recover);
+        let may_position = options.allow_positioning || history;
+        let positioned =
+            recoverable || force_positioning || (asked.granted.positioned && may_position);
+        let keeps = options.retention.is_some();
+        let granted =
+            Granted { positioned: keeps && positioned, recoverable: keeps && recoverable };
+        let told = overrides.join_leave.unwrap_or(options.join_leave);
+        let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
+        (granted, told && (pushed || (asked.joins && seen)))
+    }
+
+    /// Asks a channel's home for a subscription, or joins at once where the home need not be
+    /// asked.
+    fn enter(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        options: &Options,
+        entry: Entry<'_>,
+    ) -> Result<(), NoRoom> {
+        let Entry { channel, command, asked, grant } = entry;
+        let hash = self.names.hash(channel);
+        let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
+        let (granted, joins) = self.terms(slot, options, &asked, overrides);
+        let tracked = is_tracked(options, overrides);
+        let overtakes = planted(Planted::LeaveOvertaken);
+        if tracked && !overtakes && self.is_leaving(slot, hash, channel) {
+            // Its home must hear of the leave before it hears of the return.
+            self.tell_leaves(post);
+            if self.is_leaving(slot, hash, channel) {
+                return Err(NoRoom);
+            }
+        }
+        let home = self.names.home(hash);
+        let here = home == self.shard;
+        let simple = !tracked && !granted.needs_stream();
+        let at_once = !here && simple && self.locals.is_confirmed(hash, channel);
+        let mut hear = 0;
+        if here {
+            let announces = tracked && options.join_leave;
+            hear = self.prepare_arrival(post, (channel, hash), self.shard, announces)?;
+        } else if !at_once && !post.reserve(home, Rank::Request) {
+            return Err(NoRoom);
+        }
+        let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
+        let name = self.named(hash, channel);
+        let connection = &mut self.connections[slot as usize];
+        let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, &name);
+        connection.subscribed += 1;
+        let subscriber = Subscriber {
+            shard: self.shard,
+            slot,
+            generation: connection.generation,
+            subscription,
+            serial,
+            command,
+        };
+        let encoding = Encoding { joins, delta: asked.delta, ..self.encoding(slot) };
+        let since = match asked.since {
+            None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
+            since => since.filter(|_| granted.recoverable),
+        };
+        self.grants.extend(grant.map(|grant| (subscription, grant)));
+        let filter = asked.filter;
+        let request =
+            Subscribe { channel: name, hash, subscriber, encoding, filter, since, granted, info };
+        if here {
+            self.arrive_at_home(post, &request, hear);
+        } else if at_once {
+            self.subscribed(request.confirmed());
+        } else {
+            post.send(home, Message::Subscribe(Box::new(request)));
+        }
+        Ok(())
+    }
+
+    /// Who a connection is to others in a channel.
+    pub(super) fn client_info(&self, slot: u32, grant: Option<&Grant>) -> ClientInfo {
+        let identity = self.connections[slot as usize].identity.as_deref();
+        ClientInfo {
+            user: identity.map(|identity| identity.user.clone()).unwrap_or_default(),
+            client: self.client_id(slot).into(),
+            connection: identity.and_then(|identity| identity.info.clone()),
+            channel: grant.and_then(|grant| grant.info.clone()),
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        slot: u32,
+        command: u32,
+        channel: &str,
+    ) -> Result<(), Failed> {
+        if channel.is_empty() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let hash = self.names.hash(channel);
+        if let Some(key) = self.find_subscription(slot, hash, channel)? {
+            self.leave(slot, key);
+        }
+        self.reply(slot, command, &Reply::Unsubscribe);
+        Ok(())
+    }
+
+    /// Ends a subscription, answered or not.
+    pub(super) fn leave(&mut self, slot: u32, key: u32) {
+        let overrides = self.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
+        let (channel, hash) = self.locals.channel(key);
+        let options = self.settings.namespaces.of(channel);
+        if options.is_ok_and(|options| is_tracked(options, overrides)) {
+            let (channel, address) = (channel.clone(), self.address(slot));
+            self.leaves.push_back(Leave { channel, hash, address });
+        }
+        let connection = &mut self.connections[slot as usize];
+        self.locals.leave(&mut connection.subscriptions, key);
+        connection.subscribed -= 1;
+    }
+
+    /// Whether the home has still to be told that this connection has left the channel.
+    fn is_leaving(&self, slot: u32, hash: u64, channel: &str) -> bool {
+        let address = self.address(slot);
+        self.leaves.iter().any(|leave| {
+            leave.hash == hash && leave.address == address && *leave.channel == *channel
+        })
+    }
+
+    /// Ends a subscription and tells the client.
+    pub(super) fn end_subscription(&mut self, slot: u32, key: u32, code: u32, reason: &str) {
+        let channel = self.locals.channel(key).0.clone();
+        self.leave(slot, key);
+        self.push(slot, &Push::Unsubscribe { channel: &channel, code, reason });
+    }
+
+    /// A client's new subscription token.
+    pub(super) fn sub_refresh(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &SubRefreshRequest<'_>,
+    ) -> Result<(), Failed> {
+        let channel = &*request.channel;
+        if channel.is_empty() || request.token.is_empty() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let hash = self.names.hash(channel);
+        let Some(key) = self.find_subscription(slot, hash, channel)? else {
+            return Err(Error::PERMISSION_DENIED.into());
+        };
+        let grant = match self.subscribe_grant(post, slot, channel, &request.token) {
+            Ok(grant) => grant,
+            Err(Failed::Error(Error::TOKEN_EXPIRED)) => return Err(Error::EXPIRED.into()),
+            Err(Failed::Error(Error::PERMISSION_DENIED)) => {
+                return Err(Disconnect::INVALID_TOKEN.into());
+            }
+            Err(failed) => return Err(failed),
+        };
+        let expires = grant.expires;
+        let kept = self.grants.entry(key).or_default();
+        (kept.expires, kept.info) = (expires, grant.info);
+        self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
+        Ok(())
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &PublishRequest<'_>,
+    ) -> Result<(), Failed> {
+        let channel = &*request.channel;
+        if channel.is_empty() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let Some(data) = &request.data else { return Err(Error::BAD_REQUEST.into()) };
+        let settings = self.settings.clone();
+        let options = settings.namespaces.of(channel)?;
+        let hash = self.names.hash(channel);
+        let subscription = self.find_subscription(slot, hash, channel)?;
+        let connection = &self.connections[slot as usize];
+        let allowed = options.publish.allows(connection.user(), subscription.is_some());
+        if !allowed && !settings.rules.insecure {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
+        let is_json = connection.wire == Wire::Json || json::is_json(data);
+        let event = checked(options.format, data, is_json)?;
+        let grant = subscription.and_then(|key| self.grants.get(&key));
+        let info = Some(self.client_info(slot, grant));
+        let extra = Some(Arc::new(Extra { info, ..Extra::default() }));
+        let draft = (&**data, event, extra);
+        self.bring_home(post, (channel, hash), draft, false, Asker::Nobody)?;
+        self.reply(slot, command, &Reply::Publish);
+        Ok(())
+    }
+
+    /// How a connection wants publications.
+    pub(super) fn encoding(&self, slot: u32) -> Encoding {
+        let connection = &self.connections[slot as usize];
+        let unidirectional = connection.transport.is_unidirectional();
+        Encoding { wire: connection.wire, unidirectional, ..Encoding::default() }
+    }
+
+    pub(super) fn leave_all(&mut self, slot: u32) {
+        while self.connections[slot as usize].subscriptions != NONE {
+            self.leave(slot, self.connections[slot as usize].subscriptions);
+        }
+    }
+}
+
+/// Whether the home is to know who is in the channel.
+fn is_tracked(options: &Options, overrides: Overrides) -> bool {
+    overrides.presence.unwrap_or(options.presence)
+        || overrides.join_leave.unwrap_or(options.join_leave)
+}
+
+/// What data counts as, if a channel with this format takes it.
+pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<Event, Error> {
+    let fits = match format {
+        Format::NotEmpty => !data.is_empty(),
+        Format::Json => is_json,
+        Format::Object => is_json && data.trim_ascii_start().starts_with(b"{"),
+        Format::Binary => true,
+    };
+    match (fits, is_json) {
+        (false, _) => Err(Error::BAD_REQUEST),
+        (true, true) => Ok(Event::Data),
+        (true, false) => Ok(Event::Binary),
+    }
+}

@@ -1,0 +1,205 @@
+//! Who may what: tokens, permissions and limits, each with the code that it ends in.
+
+use drumline::sys;
+use drumline::token::{Settings, make_connection, make_subscription};
+
+use crate::common::{Client, Server, WEBSOCKET};
+
+const SECRET: &str = "a-secret-for-tests";
+
+fn settings(secret: &str) -> Settings {
+    Settings { hmac_secret_key: secret.to_owned(), ..Settings::default() }
+}
+
+fn now() -> u64 {
+    sys::unix_millis() / 1000
+}
+
+fn user(name: &str) -> String {
+    make_connection(&settings(SECRET), name, Some(600), now()).unwrap()
+}
+
+fn subscription(user: &str, channel: &str) -> String {
+    make_subscription(&settings(SECRET), user, channel, Some(600), now()).unwrap()
+}
+
+/// A server that asks for tokens, with these flags too.
+fn server(flags: &[&str]) -> Server {
+    let mut all = vec!["--shards", "2", "--client.token.hmac_secret_key", SECRET];
+    all.extend(["--channel.without_namespace.allow_subscribe_for_client", "--http_api.insecure"]);
+    all.extend(flags);
+    Server::with(&all)
+}
+
+fn connect(token: &str) -> String {
+    format!("{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}")
+}
+
+fn connected(server: &Server, name: &str) -> Client {
+    let mut client = Client::open(server, WEBSOCKET);
+    let reply = client.ask(&connect(&user(name)));
+    assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{reply}");
+    client
+}
+
+fn error(id: u32, code: u32, message: &str) -> String {
+    format!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}")
+}
+
+fn bad_request() -> (u16, String) {
+    (3501, "bad request".into())
+}
+
+fn invalid_token() -> (u16, String) {
+    (3500, "invalid token".into())
+}
+
+#[test]
+fn a_connection_needs_a_token_of_this_server() {
+    let server = server(&[]);
+    let other = make_connection(&settings("another"), "42", None, now()).unwrap();
+    for (command, expected) in [
+        ("{\"id\":1,\"connect\":{}}".to_owned(), bad_request()),
+        (connect("nonsense"), invalid_token()),
+        (connect(&other), invalid_token()),
+        (connect(&subscription("42", "news")), invalid_token()),
+    ] {
+        let mut client = Client::open(&server, WEBSOCKET);
+        client.send(&command);
+        assert_eq!(client.closed(), expected, "{command}");
+    }
+    let reply = Client::open(&server, WEBSOCKET).ask(&connect(&user("42")));
+    assert!(reply.contains("\"expires\":true,\"ttl\":"), "{reply}");
+}
+
+#[test]
+fn an_expired_token_is_told_and_then_nothing_more_is_listened_to() {
+    let server = server(&["--client.stale_close_delay", "1s"]);
+    let old = make_connection(&settings(SECRET), "42", Some(10), now() - 60).unwrap();
+    let mut client = Client::open(&server, WEBSOCKET);
+    assert_eq!(client.ask(&connect(&old)), error(1, 109, "token expired"));
+    client.send(&connect(&user("42")));
+    assert_eq!(client.closed(), bad_request());
+    let mut silent = Client::open(&server, WEBSOCKET);
+    assert_eq!(silent.ask(&connect(&old)), error(1, 109, "token expired"));
+    assert_eq!(silent.closed(), (3502, "stale".into()));
+}
+
+#[test]
+fn nobody_in_particular_may_be_kept_out() {
+    let server = server(&["--client.disallow_anonymous_connection_tokens"]);
+    let mut client = Client::open(&server, WEBSOCKET);
+    client.send(&connect(&user("")));
+    assert_eq!(client.closed(), (3507, "permission denied".into()));
+}
+
+#[test]
+fn a_refresh_must_be_of_the_same_user() {
+    let server = server(&[]);
+    let refresh = |token: &str| format!("{{\"id\":2,\"refresh\":{{\"token\":\"{token}\"}}}}");
+    let old = make_connection(&settings(SECRET), "42", Some(10), now() - 60).unwrap();
+    for (token, expected) in [
+        (String::new(), bad_request()),
+        (user("43"), invalid_token()),
+        ("nonsense".to_owned(), invalid_token()),
+        (old, (3005, "connection expired".into())),
+    ] {
+        let mut client = connected(&server, "42");
+        client.send(&refresh(&token));
+        assert_eq!(client.closed(), expected, "{token}");
+    }
+    let reply = connected(&server, "42").ask(&refresh(&user("42")));
+    assert!(reply.starts_with("{\"id\":2,\"refresh\":{\"expires\":true,\"ttl\":"), "{reply}");
+}
+
+#[test]
+fn subscription_tokens_open_their_own_channel_to_their_own_user() {
+    let server = server(&[]);
+    let subscribe = |channel: &str, token: &str| {
+        format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+    };
+    let old = make_subscription(&settings(SECRET), "42", "$a", Some(10), now() - 60).unwrap();
+    for (token, expected) in [
+        ("nonsense".to_owned(), error(2, 103, "permission denied")),
+        (user("42"), error(2, 103, "permission denied")),
+        (old.clone(), error(2, 109, "token expired")),
+    ] {
+        assert_eq!(connected(&server, "42").ask(&subscribe("$a", &token)), expected, "{token}");
+    }
+    for token in [subscription("42", "$b"), subscription("43", "$a")] {
+        let mut client = connected(&server, "42");
+        client.send(&subscribe("$a", &token));
+        assert_eq!(client.closed(), invalid_token(), "{token}");
+    }
+    let mut client = connected(&server, "42");
+    let reply = client.ask(&subscribe("$a", &subscription("42", "$a")));
+    assert!(reply.starts_with("{\"id\":2,\"subscribe\":{\"expires\":true,\"ttl\":"), "{reply}");
+    let refresh = |channel: &str, token: &str| {
+        format!("{{\"id\":3,\"sub_refresh\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+    };
+    let reply = client.ask(&refresh("$a", &subscription("42", "$a")));
+    assert!(reply.starts_with("{\"id\":3,\"sub_refresh\":{\"expires\":true,\"ttl\":"), "{reply}");
+    assert_eq!(client.ask(&refresh("$a", &old)), error(3, 110, "expired"));
+    let other = refresh("$b", &subscription("42", "$b"));
+    assert_eq!(client.ask(&other), error(3, 103, "permission denied"));
+    client.send(&refresh("$a", "nonsense"));
+    assert_eq!(client.closed(), invalid_token());
+}
+
+#[test]
+fn what_a_channel_does_not_offer_is_refused() {
+    let server = server(&[
+        "--channel.without_namespace.history_size",
+        "10",
+        "--channel.without_namespace.history_ttl",
+        "60s",
+        "--channel.without_namespace.allow_history_for_client",
+    ]);
+    let mut client = connected(&server, "42");
+    for (command, code, message) in [
+        ("\"subscribe\":{\"channel\":\"a\",\"type\":1}", 103, "permission denied"),
+        (
+            "\"subscribe\":{\"channel\":\"a\",\"tf\":{\"key\":\"k\",\"cmp\":\"ex\"}}",
+            107,
+            "bad request",
+        ),
+        ("\"subscribe\":{\"channel\":\"$a\"}", 103, "permission denied"),
+        ("\"subscribe\":{\"channel\":\"a#42\"}", 103, "permission denied"),
+        ("\"presence\":{\"channel\":\"a\"}", 108, "not available"),
+        ("\"presence_stats\":{\"channel\":\"a\"}", 108, "not available"),
+        (
+            "\"history\":{\"channel\":\"a\",\"reverse\":true,\"since\":{\"offset\":0}}",
+            107,
+            "bad request",
+        ),
+        (
+            "\"history\":{\"channel\":\"a\",\"since\":{\"offset\":1,\"epoch\":\"xxxxxxxx\"}}",
+            112,
+            "unrecoverable position",
+        ),
+        ("\"publish\":{\"channel\":\"a\",\"data\":1}", 103, "permission denied"),
+        ("\"rpc\":{\"method\":\"m\"}", 108, "not available"),
+    ] {
+        let command = format!("{{\"id\":5,{command}}}");
+        assert_eq!(client.ask(&command), error(5, code, message), "{command}");
+    }
+    client.send("{\"id\":6,\"subscribe\":{\"channel\":\"a\",\"delta\":\"other\"}}");
+    assert_eq!(client.closed(), bad_request());
+}
+
+#[test]
+fn limits_of_the_node() {
+    let full = server(&["--client.connection_limit", "1"]);
+    let _first = connected(&full, "42");
+    let mut second = Client::open(&full, WEBSOCKET);
+    second.send(&connect(&user("43")));
+    assert_eq!(second.closed(), (3504, "connection limit".into()));
+
+    let slow = server(&["--client.connection_rate_limit", "2"]);
+    let refused = (0..20).filter(|_| {
+        let mut client = Client::dial(&slow);
+        client.send_raw(crate::common::upgrade_request(WEBSOCKET).as_bytes());
+        client.read_head().starts_with("HTTP/1.1 503")
+    });
+    assert!(refused.count() >= 10, "two a second are let in");
+}
