@@ -132,47 +132,46 @@ mod tests {
         assert!(!flagged.config.rules().anonymous);
     }
 
-    #[test]
-    fn one_configuration_in_three_languages() {
-        let toml = r#"
-            [http_server]
-            internal_port = "9000"
-            [client]
-            allowed_origins = ["https://a.example"]
-            expired_close_delay = "10s"
-            [client.token]
-            hmac_secret_key = "secret"
-            user_id_claim = "uid"
-            [client.subscription_token]
-            enabled = true
-            hmac_secret_key = "other"
-            [[channel.namespaces]]
-            name = "chat"
-            presence = true
-            history_size = 10
-            history_ttl = "300s"
-            allowed_delta_types = ["fossil"]
-            [[channel.namespaces]]
-            name = "news"
-            [http_api]
-            key = "k""#;
-        let json = r#"{
-            "http_server": {"internal_port": "9000"},
-            "client": {
-                "allowed_origins": ["https://a.example"],
-                "expired_close_delay": "10s",
-                "token": {"hmac_secret_key": "secret", "user_id_claim": "uid"},
-                "subscription_token": {"enabled": true, "hmac_secret_key": "other"},
-                "channel_limit": null
-            },
-            "channel": {"namespaces": [
-                {"name": "chat", "presence": true, "history_size": 10, "history_ttl": "300s",
-                 "allowed_delta_types": ["fossil"]},
-                {"name": "news", "channel_regex": null}
-            ]},
-            "http_api.key": "k"
-        }"#;
-        let yaml = "
+    /// One configuration in three languages.
+    const TOML: &str = r#"
+    [http_server]
+    internal_port = "9000"
+    [client]
+    allowed_origins = ["https://a.example"]
+    expired_close_delay = "10s"
+    [client.token]
+    hmac_secret_key = "secret"
+    user_id_claim = "uid"
+    [client.subscription_token]
+    enabled = true
+    hmac_secret_key = "other"
+    [[channel.namespaces]]
+    name = "chat"
+    presence = true
+    history_size = 10
+    history_ttl = "300s"
+    allowed_delta_types = ["fossil"]
+    [[channel.namespaces]]
+    name = "news"
+    [http_api]
+    key = "k""#;
+    const JSON: &str = r#"{
+    "http_server": {"internal_port": "9000"},
+    "client": {
+        "allowed_origins": ["https://a.example"],
+        "expired_close_delay": "10s",
+        "token": {"hmac_secret_key": "secret", "user_id_claim": "uid"},
+        "subscription_token": {"enabled": true, "hmac_secret_key": "other"},
+        "channel_limit": null
+    },
+    "channel": {"namespaces": [
+        {"name": "chat", "presence": true, "history_size": 10, "history_ttl": "300s",
+         "allowed_delta_types": ["fossil"]},
+        {"name": "news", "channel_regex": null}
+    ]},
+    "http_api.key": "k"
+}"#;
+    const YAML: &str = "
 http_server:
   internal_port: \"9000\"
 client:
@@ -194,6 +193,9 @@ channel:
 http_api:
   key: k
 ";
+
+    #[test]
+    fn one_configuration_in_three_languages() {
         let mut expected = Config::default();
         expected.http_server.internal_port = 9000;
         expected.http_api.key = "k".into();
@@ -211,11 +213,12 @@ http_api:
         });
         expected.channel.namespaces = vec![chat, namespace("news", |_| {})];
         for (name, text) in [
-            ("drumline.toml", toml),
-            ("config.json", json),
-            ("config.yaml", yaml),
-            ("config.YML", yaml),
-            ("without-extension", toml),
+            ("drumline.toml", TOML),
+            ("config.json", JSON),
+            ("config.yaml", YAML),
+            ("config.YML", YAML),
+            ("marked.json", &format!("\u{feff}{JSON}")),
+            ("without-extension", TOML),
         ] {
             let loaded = load_file(name, text, &[], &[]).unwrap();
             assert_eq!(loaded.config, expected, "{name}");
@@ -338,6 +341,9 @@ http_api:
         ] {
             check("", &[(name, value)], cause, cure);
         }
+        let yaml = "channel: {namespaces: [{name: on, presence: yes}]}";
+        let refused = load_file("config.yaml", yaml, &[], &[]).unwrap_err();
+        assert!(refused.cause.contains("\"on\"") && refused.cause.contains("\"yes\" is not"));
         let not = |name: &str, text: &str| load_file(name, text, &[], &[]).unwrap_err().cause;
         assert!(not("config.json", "{").contains("config.json is not JSON: "));
         assert!(not("config.yaml", "a: [").contains("config.yaml is not YAML: "));

@@ -59,6 +59,7 @@ impl Differ {
         out.push(b'\n');
         let (head, tail) = shared_ends(source, target);
         let (from, to) = (head.end(), target.len() - tail.length);
+        write_literal(&target[..head.target], out);
         head.write(out);
         self.write_between(source, &target[..to], from, out);
         tail.write(out);
@@ -205,7 +206,7 @@ impl Shared {
 fn shared_ends(source: &[u8], target: &[u8]) -> (Shared, Shared) {
     let head = Shared { source: 0, target: 0, length: shared_start(source, target) };
     let head = head.between_characters(target).if_shorter().unwrap_or_default();
-    let length = shared_end(source, &target[head.length..]);
+    let length = shared_end(source, &target[head.end()..]);
     let tail = Shared { source: source.len() - length, target: target.len() - length, length };
     (head, tail.between_characters(target).if_shorter().unwrap_or_default())
 }

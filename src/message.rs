@@ -285,6 +285,8 @@ pub struct Subscribed {
     pub position: Option<Position>,
     /// What was missed.
     pub publications: Vec<Publication>,
+    /// The news of its coming, where that is told: both fit one place in the inbox.
+    pub news: Option<Publication>,
 }
 
 /// A publication on its way to its home.

@@ -273,6 +273,7 @@ impl Homes {
                 _ => position,
             },
             publications: recovery.publications,
+            news: None,
         }
     }
 

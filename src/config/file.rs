@@ -52,7 +52,11 @@ impl Format {
         match self {
             Format::Toml => Toml::from_str(text).map_err(said),
             Format::Json => Json::from_str(text).map_err(said),
-            Format::Yaml => serde_saphyr::from_str(text).map_err(said),
+            Format::Yaml => {
+                // Only true and false are switches: a namespace may be named `on`.
+                let options = serde_saphyr::options! { strict_booleans: true };
+                serde_saphyr::from_str_with_options(text, options).map_err(said)
+            }
         }
     }
 }
@@ -72,7 +76,9 @@ pub(super) fn read(file: &Path) -> Result<Dict, Error> {
              `drumline genconfig --config drumline.toml`",
         )
     })?;
-    let value = format.parse(&text).map_err(|refused| {
+    // Some editors begin a file with a mark of its encoding.
+    let text = text.trim_start_matches('\u{feff}');
+    let value = format.parse(text).map_err(|refused| {
         let cause = refused.trim_end().replace('\n', "\n  ");
         error(
             format!("{name} is not {}: {cause}", format.name()),

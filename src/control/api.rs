@@ -509,7 +509,7 @@ mod tests {
         )
         .await;
         check(r#"{"channel":"plain","b64data":"?"}"#, 200, bad).await;
-        check(r#"{"channel":"plain","b64data":"e3s="}"#, 200, bad).await;
+        check(r#"{"channel":"plain","b64data":"e3s="}"#, 200, r#"{"result":{}}"#).await;
         check(r#"{"channel":"plain"}"#, 200, bad).await;
         check(r#"{"channel":"","data":1}"#, 200, bad).await;
         check(r#"{"channel":"a:b","data":1}"#, 200, unknown).await;

@@ -189,46 +189,60 @@ impl Hub {
         self.settings.namespaces.of(channel).is_ok_and(|options| options.join_leave)
     }
 
-    /// Keeps room for what an arrival leads to: the answer, and the news of it to these shards.
+    /// Keeps room for what an arrival leads to: the answer, and the news of it to the shards that
+    /// it returns, if any is told.
     pub(super) fn prepare_arrival(
         &mut self,
         post: &mut impl Post,
         (channel, hash): (&str, u64),
         subscriber: u8,
         announces: bool,
-    ) -> Result<u64, NoRoom> {
+    ) -> Result<Option<u64>, NoRoom> {
         let answers = subscriber != self.shard;
         if answers && !post.reserve(subscriber, Rank::Delivery) {
             return Err(NoRoom);
         }
         if !announces {
-            return Ok(0);
+            return Ok(None);
         }
-        let hear = self.homes.interested(hash, channel) | 1 << subscriber;
+        let mut hear = self.homes.interested(hash, channel) | 1 << subscriber;
+        if answers {
+            // Its own shard hears of it by the answer.
+            hear &= !(1 << subscriber);
+        }
         if self.reserve_all(post, hear).is_err() {
             if answers {
                 post.cancel(subscriber, Rank::Delivery);
             }
             return Err(NoRoom);
         }
-        Ok(hear)
+        Ok(Some(hear))
     }
 
-    /// A subscriber arrives at its channel's home, with room for what follows: its answer first,
-    /// then the news of it.
-    pub(super) fn arrive_at_home(&mut self, post: &mut impl Post, request: &Subscribe, hear: u64) {
-        let answer = self.homes.subscribe(request, self.now);
+    /// A subscriber arrives at its channel's home. Those shards for which room was kept hear the
+    /// news of it, the subscriber's own behind its answer.
+    pub(super) fn arrive_at_home(
+        &mut self,
+        post: &mut impl Post,
+        request: &Subscribe,
+        hear: Option<u64>,
+    ) {
+        let mut answer = self.homes.subscribe(request, self.now);
         if let Some(info) = &request.info {
             self.homes.arrive(request, info);
         }
+        let news = hear.zip(request.info.as_ref()).map(|(hear, info)| {
+            let named = (&*request.channel, request.hash);
+            (hear, news(Event::Join, named, (**info).clone()))
+        });
         let shard = request.subscriber.shard;
         if shard == self.shard {
             self.subscribed(answer);
         } else {
+            answer.news = news.as_ref().map(|(_, news)| news.clone());
             post.send(shard, Message::Subscribed(Box::new(answer)));
         }
-        if let Some(info) = request.info.as_ref().filter(|_| hear != 0) {
-            let news = news(Event::Join, (&request.channel, request.hash), (**info).clone());
+        if let Some((hear, news)) = news {
             self.spread(post, hear, &news);
         }
     }
@@ -254,7 +268,8 @@ impl Hub {
     }
 
     /// A home has answered: the subscriber joins, if it is still there and still wants to.
-    pub(super) fn subscribed(&mut self, answer: Subscribed) {
+    pub(super) fn subscribed(&mut self, mut answer: Subscribed) {
+        let news = answer.news.take();
         let subscriber = answer.subscriber;
         let (hash, channel) = (answer.hash, answer.channel.clone());
         let wanted = self
@@ -270,6 +285,9 @@ impl Hub {
         self.locals.answered(hash, &channel);
         if wanted {
             self.tell_subscriber(answer);
+        }
+        if let Some(news) = news {
+            self.append(&news);
         }
     }
 
@@ -414,6 +432,7 @@ impl Subscribe {
             recovered: false,
             position: None,
             publications: Vec::new(),
+            news: None,
         }
     }
 }

@@ -219,7 +219,7 @@ impl Hub {
         let here = home == self.shard;
         let simple = !tracked && !granted.needs_stream();
         let at_once = !here && simple && self.locals.is_confirmed(hash, channel);
-        let mut hear = 0;
+        let mut hear = None;
         if here {
             let announces = tracked && options.join_leave;
             hear = self.prepare_arrival(post, (channel, hash), self.shard, announces)?;
