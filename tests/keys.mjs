@@ -48,8 +48,8 @@ function ends(given) {
 }
 
 async function staticKeys() {
-  const flags = ["--client.token.rsa_public_key", pem(pairs.RS256)];
-  flags.push("--client.token.ecdsa_public_key", pem(pairs.ES256));
+  const flags = [`--client.token.rsa_public_key=${pem(pairs.RS256)}`];
+  flags.push(`--client.token.ecdsa_public_key=${pem(pairs.ES256)}`);
   await server.run(flags);
   assert.equal(await ends(token("RS256")), "connected");
   assert.equal(await ends(token("ES256")), "connected");
