@@ -100,6 +100,18 @@ class Server:
             self.folder.cleanup()
 
 
+class Api:
+    """The API by its library: each method takes the fields of its request."""
+
+    def __init__(self, port):
+        self.client = cent.Client(f"http://127.0.0.1:{port}/api", KEY)
+
+    def __getattr__(self, method):
+        name = "".join(word.capitalize() for word in method.split("_"))
+        request = getattr(cent, f"{name}Request")
+        return lambda **fields: getattr(self.client, method)(request(**fields))
+
+
 class Listener(centrifuge.SubscriptionEventHandler):
     """What a subscription hears, in order."""
 
@@ -179,8 +191,8 @@ async def presence(clients, api, name):
     assert publication.info.user == "43"
     await two.disconnect()
     assert await soon(heard.changes.get()) == ("leave", "43")
-    assert api.presence_stats(channel).num_clients == 1
-    assert [info.user for info in api.presence(channel).presence.values()] == ["42"]
+    assert api.presence_stats(channel=channel).num_clients == 1
+    assert [info.user for info in api.presence(channel=channel).presence.values()] == ["42"]
     await one.disconnect()
 
 
@@ -189,13 +201,13 @@ async def recovery(clients, api, name):
     client = await clients.connected("44")
     subscription, heard = await clients.subscribed(client, channel)
     await soon(heard.subscribed.get())
-    api.publish(channel, {"nth": 0})
+    api.publish(channel=channel, data={"nth": 0})
     assert clients.unpack((await soon(heard.publications.get())).data) == {"nth": 0}
     reason = cent.Disconnect(code=3011, reason="again")
-    api.disconnect("44", disconnect=reason)
+    api.disconnect(user="44", disconnect=reason)
     await asyncio.sleep(0.2)
     for nth in range(1, 11):
-        api.publish(channel, {"nth": nth})
+        api.publish(channel=channel, data={"nth": nth})
     back = await soon(heard.subscribed.get())
     assert (back.was_recovering, back.recovered) == (True, True), back
     for nth in range(1, 11):
@@ -220,7 +232,7 @@ async def deltas(clients, api, name):
     for nth in range(1000):
         document["nth"] = nth
         document["numbers"][nth % 50] = nth
-        api.publish(channel, document)
+        api.publish(channel=channel, data=document)
         assert clients.unpack((await soon(heard.publications.get())).data) == document
         if late is not None:
             assert clients.unpack((await soon(late.publications.get())).data) == document
@@ -246,14 +258,14 @@ async def server_side(clients, api, name):
 
     user = f"47-{name}"
     client = await clients.connected(user, events=Events())
-    api.subscribe(user, "push:a")
+    api.subscribe(user=user, channel="push:a")
     assert await soon(heard.get()) == ("subscribed", "push:a")
-    api.publish("push:a", [1])
+    api.publish(channel="push:a", data=[1])
     assert await soon(heard.get()) == ("publication", [1])
-    api.unsubscribe(user, "push:a")
+    api.unsubscribe(user=user, channel="push:a")
     assert await soon(heard.get()) == ("unsubscribed", "push:a")
-    api.refresh(user, expire_at=int(time.time()) + 600)
-    api.disconnect(user)
+    api.refresh(user=user, expire_at=int(time.time()) + 600)
+    api.disconnect(user=user)
     for _ in range(100):
         if client.state == centrifuge.ClientState.DISCONNECTED:
             return
@@ -264,33 +276,33 @@ async def server_side(clients, api, name):
 def calls(api):
     """Every method of the API's library."""
     channel = "chat:api"
-    first = api.publish(channel, 1, tags={"t": "x"}, idempotency_key="k")
-    assert api.publish(channel, 1, idempotency_key="k") == first
-    assert api.broadcast([channel, "push:b"], {"all": True}).responses[0].result.offset == 2
-    history = api.history(channel, limit=10)
+    first = api.publish(channel=channel, data=1, tags={"t": "x"}, idempotency_key="k")
+    assert api.publish(channel=channel, data=1, idempotency_key="k") == first
+    assert api.broadcast(channels=[channel, "push:b"], data={"all": True}).responses[0].result.offset == 2
+    history = api.history(channel=channel, limit=10)
     assert [one.data for one in history.publications] == [1, {"all": True}]
     assert history.publications[0].tags == {"t": "x"}
     since = cent.StreamPosition(offset=1, epoch=history.epoch)
-    assert [one.offset for one in api.history(channel, limit=10, since=since).publications] == [2]
-    api.history_remove(channel)
-    assert api.history(channel, limit=10).publications == []
+    assert [one.offset for one in api.history(channel=channel, limit=10, since=since).publications] == [2]
+    api.history_remove(channel=channel)
+    assert api.history(channel=channel, limit=10).publications == []
     assert api.channels().channels == {}
     assert len(api.info().nodes) == 1
-    replies = api.batch([
+    replies = api.batch(requests=[
         cent.PublishRequest(channel=channel, data=3),
         cent.HistoryRequest(channel=channel, limit=1, reverse=True),
     ]).replies
     assert (replies[0].offset, replies[1].publications[0].data) == (3, 3)
     try:
-        api.publish("nowhere:1", 1)
+        api.publish(channel="nowhere:1", data=1)
         raise AssertionError("a channel of no namespace was taken")
-    except cent.CentAPIError as error:
-        assert error.error.code == 102, error
+    except cent.CentApiResponseError as error:
+        assert error.code == 102, error
 
 
 async def main(program):
     with Server(program) as server:
-        api = cent.Client(f"http://127.0.0.1:{server.port}/api", KEY)
+        api = Api(server.port)
         calls(api)
         print("api: every method")
         for name, use_protobuf in (("json", False), ("protobuf", True)):
