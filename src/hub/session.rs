@@ -127,8 +127,8 @@ impl Hub {
         for (channel, grant) in wanted {
             self.settings.namespaces.of(&channel).map_err(Refused::Error)?;
             let asked = request.subs.iter().flat_map(|subs| &subs.0);
-            let asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
-            let since = asked.last().and_then(|asked| asked.since());
+            let mut asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
+            let since = asked.next_back().and_then(|asked| asked.since());
             if !wishes.iter().any(|wish| wish.channel == channel) {
                 let grant = Grant { server_side: true, ..grant };
                 wishes.push(Wish { channel, since, grant });

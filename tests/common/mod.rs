@@ -224,6 +224,13 @@ pub struct Client {
     texts: std::collections::VecDeque<String>,
 }
 
+/// A push without who published it.
+pub fn without_publisher(push: &str) -> String {
+    let Some(start) = push.find(",\"info\":{") else { return push.to_owned() };
+    let end = start + push[start..].find('}').expect("an object ends");
+    format!("{}{}", &push[..start], &push[end + 1..])
+}
+
 impl Client {
     /// A TCP connection without a word said.
     pub fn dial(server: impl Into<SocketAddr>) -> Client {
@@ -344,10 +351,7 @@ impl Client {
 
     /// The next push, without who published it.
     pub fn push(&mut self) -> String {
-        let text = self.text();
-        let Some(start) = text.find(",\"info\":{") else { return text };
-        let end = start + text[start..].find('}').expect("an object ends");
-        format!("{}{}", &text[..start], &text[end + 1..])
+        without_publisher(&self.text())
     }
 
     /// Sends a command and returns the next text.

@@ -66,7 +66,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         ..Options::default()
     };
     let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
-    let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
+    let verifier = Arc::new(Verifier::new(&token::Settings::default()).expect("nothing is wrong"));
     let settings = Settings {
         rules: Rules { insecure: true, ..Rules::default() },
         namespaces: namespaces.clone(),

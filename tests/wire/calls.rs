@@ -3,13 +3,12 @@
 
 use crate::common::{API_KEY, Client, Server, WEBSOCKET, client_frame, upgrade_request, wait_for};
 
-const HISTORY: [&str; 6] = [
+const HISTORY: [&str; 5] = [
     "--channel.without_namespace.history_size",
     "20000",
     "--channel.without_namespace.history_ttl",
     "600s",
     "--channel.without_namespace.force_recovery",
-    "true",
 ];
 
 fn call(channel: &str, data: &str) -> String {

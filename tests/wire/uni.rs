@@ -4,7 +4,7 @@ use crate::common::{Client, Server, UNI_WEBSOCKET};
 
 fn check_connect(text: &str, subs: &str) {
     let expected =
-        format!("\",\"version\":\"drumline {}\",\"ping\":25{subs}}}}}", env!("CARGO_PKG_VERSION"));
+        format!("\",\"version\":\"drumline {}\"{subs},\"ping\":25}}}}", env!("CARGO_PKG_VERSION"));
     assert!(text.starts_with("{\"connect\":{\"client\":\""), "{text}");
     assert!(text.ends_with(&expected), "{text}");
 }
