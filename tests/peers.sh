@@ -54,6 +54,8 @@ sleep 5
 kill -KILL "$nginx"
 if wait "$running"; then fail "ended with 0 though a peer died"; fi
 grep -q "nchan failed in round 1" "$WORK/out" || fail "does not say that nchan died"
+left=$(ps -eo pgid=,stat=,comm= | awk -v group="$nginx" '$1 == group && $2 !~ /^Z/')
+[[ -z $left ]] || fail "left behind: $left"
 grep -q "^  nchan  " "$WORK/out" || fail "who died has no line"
 
 (ulimit -n 1500 && refused "are more than a process may hold here" --connections 2000 --targets limit) || exit 1

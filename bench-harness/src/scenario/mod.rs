@@ -269,11 +269,13 @@ impl Bench {
         port
     }
 
-    /// The next port that nothing listens on.
+    /// The next port that nothing listens on. A server that is bound to one address would take
+    /// what is meant for another that is bound to all.
     fn free_port(&mut self) -> Result<u16> {
         for _ in 0..1000 {
             let port = self.next_port();
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            let free = |address: Ipv4Addr| TcpListener::bind((address, port)).is_ok();
+            if free(Ipv4Addr::LOCALHOST) && free(Ipv4Addr::UNSPECIFIED) {
                 return Ok(port);
             }
         }
@@ -289,7 +291,7 @@ impl Bench {
     pub fn server_with(&mut self, pong: bool, arguments: &[String]) -> Result<Server> {
         let target = Target {
             program: self.common.server.clone(),
-            port: self.next_port(),
+            port: self.free_port()?,
             shards: self.shards,
             ping_seconds: PING_SECONDS,
             pong,
@@ -301,7 +303,7 @@ impl Bench {
 
     /// Starts the limit on a port of its own, which is answered too.
     pub fn limit(&mut self) -> Result<(Limit, u16)> {
-        let port = self.next_port();
+        let port = self.free_port()?;
         let slots = self.connections.div_ceil(u64::from(self.shards));
         // SO_REUSEPORT spreads unevenly, and the limit moves nothing to a shard with room.
         let slots = (slots * 2).min(drumline::sys::raise_open_files()?) as u32;

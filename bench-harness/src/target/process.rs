@@ -12,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, getppid, kill_process, kill_process_group, set_parent_process_death_signal,
+};
 use tempfile::TempDir;
 
 use super::{Adapter, Launch, Place};
@@ -132,24 +134,19 @@ impl Peer {
         Ok(())
     }
 
+    /// Ends it, and whoever of its group is left when it has ended: workers outlive a master that
+    /// was killed.
     fn end(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
-        }
-        let tree = ProcessSample::of_tree(self.child.id()).map(|sample| sample.pids);
+        let pid = Pid::from_child(&self.child);
         // It may end by itself between two lines here: then there is nobody to signal.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE / 3 {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < PATIENCE / 3 {
             std::thread::sleep(Duration::from_millis(10));
         }
-        for pid in tree.into_iter().flatten().filter_map(|pid| Pid::from_raw(pid as i32)) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        let _ = self.child.kill();
+        let _ = kill_process_group(pid, Signal::KILL);
         let _ = self.child.wait();
     }
 }
@@ -174,6 +171,7 @@ fn spawn(launch: &Launch, place: &Place) -> Result<Child> {
         .envs(launch.environment.iter().map(|(name, value)| (name, value)))
         .env("TMPDIR", &place.dir)
         .current_dir(&place.dir)
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(again)

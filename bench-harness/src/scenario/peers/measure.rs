@@ -297,6 +297,8 @@ fn limit(
     let kernel = slab()?;
     let (mut limit, port) = bench.limit()?;
     let (dense, ramp) = bench.connect(plan.connections, port, Mode::Raw)?;
+    let count = plan.connections;
+    ensure!(ramp.refused == 0, "{} of {count} sockets never came up", ramp.refused);
     std::thread::sleep(SETTLE);
     let idle = [(KERNEL, per_connection(slab()? - kernel, ramp.up)?), (CONNECTS, connects(ramp))];
     idle.into_iter().for_each(|(column, v)| tables.set(Scenario::Idle, column, v));
