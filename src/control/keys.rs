@@ -6,8 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
+use axum::http::Uri;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::token::KeySet;
 
@@ -29,7 +36,7 @@ struct Cached {
 
 /// The key set at one address.
 pub struct KeySets {
-    client: reqwest::Client,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     address: String,
     cached: Mutex<Option<Cached>>,
 }
@@ -37,7 +44,9 @@ pub struct KeySets {
 impl KeySets {
     /// The set at `address`, which is fetched when it is needed.
     pub fn new(address: String) -> Self {
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap_or_default();
+        let connector =
+            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
         KeySets { client, address, cached: Mutex::new(None) }
     }
 
@@ -74,25 +83,22 @@ impl KeySets {
     async fn fetch(&self) -> Result<KeySet, String> {
         let mut cause = String::new();
         for _ in 0..ATTEMPTS {
-            match self.attempt().await {
-                Ok(bytes) => return KeySet::parse(&bytes),
-                Err(error) => cause = error,
+            match timeout(PATIENCE, self.attempt()).await {
+                Ok(Ok(bytes)) => return KeySet::parse(&bytes),
+                Ok(Err(error)) => cause = error,
+                Err(_) => cause = format!("no answer within {PATIENCE:?}"),
             }
         }
         Err(cause)
     }
 
-    async fn attempt(&self) -> Result<Vec<u8>, String> {
-        let sent = self.client.get(&self.address).send().await;
-        let answer = sent.and_then(reqwest::Response::error_for_status);
-        let mut answer = answer.map_err(|error| error.to_string())?;
-        let mut bytes = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|error| error.to_string())? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > BYTES_MAX {
-                return Err("it is over 1 MiB".to_owned());
-            }
+    async fn attempt(&self) -> Result<Bytes, String> {
+        let address: Uri = self.address.parse().map_err(|error| format!("{error}"))?;
+        let answer = self.client.get(address).await.map_err(|error| error.to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("the answer is {}", answer.status()));
         }
-        Ok(bytes)
+        let body = Limited::new(answer.into_body(), BYTES_MAX).collect().await;
+        Ok(body.map_err(|error| error.to_string())?.to_bytes())
     }
 }
