@@ -16,6 +16,8 @@ export CARGO_TARGET_DIR=$TARGET
 export DRUMLINE=${DRUMLINE:-$TARGET/release/drumline}
 LOGS=$TARGET/test-logs
 FUZZ_SECONDS=${FUZZ_SECONDS:-15}
+# Quick to build; --release is quick to run, for longer runs.
+FUZZ_BUILD=${FUZZ_BUILD:---dev}
 
 # Name, seconds it may take, what it needs.
 STEPS="
@@ -56,7 +58,7 @@ step_shellcheck() {
 step_unit() { cargo test --workspace --lib --bins; }
 
 step_loom() {
-    RUSTFLAGS="--cfg drumline_loom" cargo test --lib --target-dir "$TARGET/loom" loom
+    cargo test --lib --features loom loom
 }
 
 step_simulation() { cargo test --test simulation; }
@@ -98,7 +100,7 @@ step_fuzz() {
     export RUSTC_BOOTSTRAP=1
     for target in frame command head; do
         mkdir -p "fuzz/corpus-work/$target"
-        cargo fuzz run --target-dir "$TARGET/fuzz" "$target" \
+        cargo fuzz run "$FUZZ_BUILD" --target-dir "$TARGET/fuzz" "$target" \
             "fuzz/corpus-work/$target" "fuzz/seeds/$target" \
             -- -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=4096 || return 1
     done

@@ -13,9 +13,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::message::{Endpoint, Message, Post, RANKS, Rank, endpoints};
 use crate::sys;
 
-#[cfg(drumline_loom)]
+#[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-#[cfg(not(drumline_loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// How many messages each inbox holds, by rank.
@@ -301,7 +301,7 @@ impl Post for Line {
     }
 }
 
-#[cfg(all(test, not(drumline_loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use crate::message::Release;
@@ -363,7 +363,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, drumline_loom))]
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;
     use loom::sync::Arc;
