@@ -90,7 +90,7 @@ step_dead-peer() { tests/dead-peer.sh; }
 # Our files by HdrHistogram's Python port, its files by ours.
 step_histograms() {
     DRUMLINE_TEST_PYTHON=$PWD/.venv/bin/python \
-        cargo test -p drumline-bench --lib python_agrees || return 1
+        cargo test --workspace --lib python_agrees || return 1
     .venv/bin/python tests/histograms.py "$TARGET/release/drumline-bench"
 }
 
