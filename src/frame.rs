@@ -262,6 +262,11 @@ pub fn write_text_header(length: usize, out: &mut Vec<u8>) {
     write_header(OpCode::Data(Data::Text), length, out);
 }
 
+/// Appends the header of a binary frame whose payload the caller appends.
+pub fn write_binary_header(length: usize, out: &mut Vec<u8>) {
+    write_header(OpCode::Data(Data::Binary), length, out);
+}
+
 /// Appends a text frame.
 pub fn write_text(payload: &[u8], out: &mut Vec<u8>) {
     write_frame(OpCode::Data(Data::Text), payload, out);

@@ -168,8 +168,8 @@ mod tests {
     fn stream(publications: u64) -> Stream {
         let mut stream = Stream::new(Epoch::parse("aaaaaaaa"), &RETENTION, 0);
         for offset in 1..=publications {
-            let draft =
-                Draft { channel: "c", data: b"1", offset: Some(offset), ..Draft::default() };
+            let position = Some(Position { offset, epoch: stream.epoch });
+            let draft = Draft { channel: "c", data: b"1", position, ..Draft::default() };
             stream.push(Publication::new(draft), &RETENTION, offset);
         }
         stream

@@ -2,10 +2,18 @@
 //! the socket or hands it to the control plane.
 //!
 //! Owns nothing; reads bytes and says what they are. Never looks into a body. The invariant: a
-//! socket stays with the shard only for a complete, legal upgrade of a push path or a plain call
+//! socket stays with the shard only for a complete, legal request of a push path or a plain call
 //! of the API's publish method; whatever else is well-formed goes to the control plane untouched.
 
+mod answer;
+
+use std::borrow::Cow;
+
 use tungstenite::handshake::derive_accept_key;
+
+pub use self::answer::{
+    Cors, Status, write_answer, write_no_content, write_stream_head, write_switching,
+};
 
 /// The longest request head taken, in bytes.
 pub const HEAD_MAX: usize = 16 * 1024;
@@ -19,6 +27,16 @@ pub enum Transport {
     WebSocket,
     /// Pushes only, over WebSocket.
     UniWebSocket,
+    /// Replies as an answer that does not end; commands by requests of their own.
+    HttpStream,
+    /// The same as server-sent events.
+    Sse,
+    /// Pushes only, as an answer that does not end.
+    UniHttpStream,
+    /// The same as server-sent events.
+    UniSse,
+    /// Pushes only, as an answer that ends with the first of them.
+    LongPolling,
     /// Test mode: every message comes back as it went.
     Echo,
 }
@@ -26,7 +44,23 @@ pub enum Transport {
 impl Transport {
     /// Whether clients only listen.
     pub fn is_unidirectional(self) -> bool {
-        self == Transport::UniWebSocket
+        matches!(
+            self,
+            Transport::UniWebSocket
+                | Transport::UniHttpStream
+                | Transport::UniSse
+                | Transport::LongPolling
+        )
+    }
+
+    /// Whether it begins with an upgrade and ends with a close frame.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Transport::WebSocket | Transport::UniWebSocket | Transport::Echo)
+    }
+
+    /// Whether commands come by requests of their own.
+    pub fn is_emulated(self) -> bool {
+        matches!(self, Transport::HttpStream | Transport::Sse)
     }
 }
 
@@ -49,6 +83,51 @@ pub struct Upgrade {
     pub host: Option<String>,
 }
 
+/// A complete request for a stream.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    /// Which transport its path names.
+    pub transport: Transport,
+    /// Whether the protobuf encoding was asked for.
+    pub protobuf: bool,
+    /// The first commands; of a unidirectional client the connect request.
+    pub opening: Cow<'a, [u8]>,
+    /// The last event that a client got before it came back.
+    pub last_event: Option<&'a str>,
+    /// The Origin header.
+    pub origin: Option<&'a str>,
+    /// The Host header.
+    pub host: Option<&'a str>,
+}
+
+/// A complete request that speaks for the client of a stream.
+#[derive(Debug)]
+pub struct Emulation<'a> {
+    /// Whether its body is protocol buffers, rather than JSON.
+    pub protobuf: bool,
+    /// The whole body.
+    pub body: &'a [u8],
+    /// The Origin header.
+    pub origin: Option<&'a str>,
+    /// The Host header.
+    pub host: Option<&'a str>,
+    /// Whether it is the connection's last.
+    pub last: bool,
+}
+
+/// A browser's question whether a page may send a request.
+#[derive(Debug)]
+pub struct Preflight<'a> {
+    /// The headers that it would have.
+    pub headers: &'a str,
+    /// The Origin header.
+    pub origin: Option<&'a str>,
+    /// The Host header.
+    pub host: Option<&'a str>,
+    /// Whether it is the connection's last.
+    pub last: bool,
+}
+
 /// A call of the API's publish method in its plain form: HTTP/1.1, kept alive, a body of known
 /// length and no key but in `X-API-Key`.
 #[derive(Debug)]
@@ -66,6 +145,12 @@ pub enum Head<'a> {
     Partial,
     /// An upgrade for the shard; the head took this many bytes.
     Upgrade(Box<Upgrade>, usize),
+    /// A stream for the shard; head and body took this many bytes.
+    Stream(Stream<'a>, usize),
+    /// Somebody speaks for the client of a stream; head and body took this many bytes.
+    Emulation(Emulation<'a>, usize),
+    /// A browser asks whether it may; the head took this many bytes.
+    Preflight(Preflight<'a>, usize),
     /// A call for the shard; head and body took this many bytes.
     Call(Call<'a>, usize),
     /// A request for the control plane.
@@ -74,84 +159,33 @@ pub enum Head<'a> {
     Refused(Status),
 }
 
-/// The statuses that a shard itself answers with.
+/// What a path that the shards serve is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// 400: no HTTP, or an upgrade that breaks its rules.
-    BadRequest,
-    /// 403: an origin that is not allowed.
-    Forbidden,
-    /// 408: the head did not come in time.
-    Timeout,
-    /// 426: another WebSocket version.
-    UpgradeRequired,
-    /// 431: the head does not end.
-    HeadTooLarge,
-    /// 503: no room for another connection.
-    Unavailable,
+pub enum Service {
+    /// Push connections.
+    Transport(Transport),
+    /// What clients of streams say.
+    Emulation,
+    /// The API's publish method.
+    Publish,
 }
 
-impl Status {
-    /// The whole response.
-    pub fn response(self) -> Vec<u8> {
-        let (line, extra, body) = match self {
-            Status::BadRequest => ("400 Bad Request", "", "malformed request\n"),
-            Status::Forbidden => {
-                ("403 Forbidden", "", "origin not allowed: see client.allowed_origins\n")
-            }
-            Status::Timeout => ("408 Request Timeout", "", "request took too long\n"),
-            Status::UpgradeRequired => (
-                "426 Upgrade Required",
-                "Sec-WebSocket-Version: 13\r\n",
-                "only WebSocket version 13 is spoken here\n",
-            ),
-            Status::HeadTooLarge => {
-                ("431 Request Header Fields Too Large", "", "request head over 16 KiB\n")
-            }
-            Status::Unavailable => (
-                "503 Service Unavailable",
-                "Retry-After: 5\r\n",
-                "no room for another connection\n",
-            ),
-        };
-        format!(
-            "HTTP/1.1 {line}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
-    }
+/// A path that the shards serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The path.
+    pub path: String,
+    /// What it is for.
+    pub service: Service,
+    /// Bytes of a request's body at most.
+    pub body_max: usize,
 }
 
-/// Paths that the shards serve.
-#[derive(Clone, Debug)]
-pub struct Paths {
-    /// Of the bidirectional WebSocket.
-    pub websocket: String,
-    /// Of the unidirectional WebSocket.
-    pub uni_websocket: String,
-    /// Of the echo test mode, where it is on.
-    pub echo: Option<String>,
-    /// Of the API's publish method, where the public port has it.
-    pub publish: Option<String>,
-}
+/// All paths that the shards serve.
+pub type Routes = Vec<Route>;
 
-impl Paths {
-    fn transport(&self, path: &str) -> Option<Transport> {
-        if path == self.websocket {
-            Some(Transport::WebSocket)
-        } else if path == self.uni_websocket {
-            Some(Transport::UniWebSocket)
-        } else if Some(path) == self.echo.as_deref() {
-            Some(Transport::Echo)
-        } else {
-            None
-        }
-    }
-}
-
-/// Reads a request head, and behind that of a call the body, of at most `body_max` bytes.
-pub fn parse<'a>(bytes: &'a [u8], paths: &Paths, body_max: usize) -> Head<'a> {
+/// Reads a request head, and the body behind that of a stream, an emulation or a call.
+pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let head_bytes = match request.parse(bytes) {
@@ -163,18 +197,136 @@ pub fn parse<'a>(bytes: &'a [u8], paths: &Paths, body_max: usize) -> Head<'a> {
         Err(_) => return Head::Refused(Status::BadRequest),
     };
     let target = request.path.unwrap_or_default();
-    if paths.publish.as_deref() == Some(target) {
-        return call(bytes, head_bytes, body_max, &request);
-    }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let Some(transport) = paths.transport(path) else { return Head::Control };
-    if !has_token(&request, "upgrade", "websocket") {
-        return Head::Control;
+    let Some(route) = routes.iter().find(|route| route.path == path) else { return Head::Control };
+    let body = body(bytes, head_bytes, route.body_max, &request);
+    match route.service {
+        Service::Publish if path.len() < target.len() => Head::Control,
+        Service::Publish => call(&body, &request),
+        Service::Transport(transport) if transport.is_websocket() => {
+            if !has_token(&request, "upgrade", "websocket") {
+                return Head::Control;
+            }
+            match upgrade(transport, query, &request) {
+                Ok(upgrade) => Head::Upgrade(Box::new(upgrade), head_bytes),
+                Err(status) => Head::Refused(status),
+            }
+        }
+        Service::Transport(_) | Service::Emulation => {
+            let (body, used) = match body {
+                Body::Partial => return Head::Partial,
+                Body::Whole(body, used) => (body, used),
+                Body::TooLarge => return Head::Refused(Status::TooLarge),
+                Body::Special => return Head::Control,
+            };
+            match (request.method.unwrap_or_default(), route.service) {
+                ("OPTIONS", _) => Head::Preflight(preflight(&request), used),
+                ("POST", Service::Emulation) => Head::Emulation(emulation(body, &request), used),
+                (method, Service::Transport(transport)) => {
+                    match stream(transport, method, query, body, &request) {
+                        Ok(stream) => Head::Stream(stream, used),
+                        Err(status) => Head::Refused(status),
+                    }
+                }
+                _ => Head::Refused(Status::MethodNotAllowed),
+            }
+        }
     }
-    match upgrade(transport, query, &request) {
-        Ok(upgrade) => Head::Upgrade(Box::new(upgrade), head_bytes),
-        Err(status) => Head::Refused(status),
+}
+
+/// What stands behind a head.
+enum Body<'a> {
+    /// Not all there yet.
+    Partial,
+    /// All of it; head and body took this many bytes.
+    Whole(&'a [u8], usize),
+    /// More than the path takes.
+    TooLarge,
+    /// Of no known length, or with wishes of its own: nothing for a shard.
+    Special,
+}
+
+fn body<'a>(
+    bytes: &'a [u8],
+    head_bytes: usize,
+    body_max: usize,
+    request: &httparse::Request<'_, 'a>,
+) -> Body<'a> {
+    let special = count(request, &["transfer-encoding", "expect", "upgrade"]) > 0;
+    let (length, lengths) =
+        (header(request, "content-length"), count(request, &["content-length"]));
+    if special || request.version != Some(1) || lengths > 1 {
+        return Body::Special;
     }
+    if lengths == 0 {
+        let bodiless = matches!(request.method, Some("GET" | "HEAD" | "OPTIONS"));
+        return if bodiless { Body::Whole(&[], head_bytes) } else { Body::Special };
+    }
+    let length = length
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<usize>().ok());
+    match length {
+        None => Body::Special,
+        Some(length) if length > body_max => Body::TooLarge,
+        Some(length) if bytes.len() - head_bytes < length => Body::Partial,
+        Some(length) => {
+            let end = head_bytes + length;
+            Body::Whole(&bytes[head_bytes..end], end)
+        }
+    }
+}
+
+fn stream<'a>(
+    transport: Transport,
+    method: &str,
+    query: &str,
+    body: &'a [u8],
+    request: &httparse::Request<'_, 'a>,
+) -> Result<Stream<'a>, Status> {
+    let asked = query_value(query, "cf_connect").map(|text| Cow::Owned(text.into_bytes()));
+    let opening = match (method, transport) {
+        ("POST", _) => Cow::Borrowed(body),
+        ("GET", Transport::Sse) => asked.ok_or(Status::BadRequest)?,
+        ("GET", Transport::UniSse | Transport::LongPolling) => asked.unwrap_or_default(),
+        _ => return Err(Status::MethodNotAllowed),
+    };
+    Ok(Stream {
+        transport,
+        protobuf: transport == Transport::HttpStream
+            && (is_protobuf(request) || asks_protobuf(query)),
+        opening,
+        last_event: header(request, "last-event-id").filter(|last| !last.is_empty()),
+        origin: header(request, "origin"),
+        host: header(request, "host"),
+    })
+}
+
+fn emulation<'a>(body: &'a [u8], request: &httparse::Request<'_, 'a>) -> Emulation<'a> {
+    Emulation {
+        protobuf: is_protobuf(request),
+        body,
+        origin: header(request, "origin"),
+        host: header(request, "host"),
+        last: has_token(request, "connection", "close"),
+    }
+}
+
+fn preflight<'a>(request: &httparse::Request<'_, 'a>) -> Preflight<'a> {
+    Preflight {
+        headers: header(request, "access-control-request-headers").unwrap_or_default(),
+        origin: header(request, "origin"),
+        host: header(request, "host"),
+        last: has_token(request, "connection", "close"),
+    }
+}
+
+fn is_protobuf(request: &httparse::Request<'_, '_>) -> bool {
+    header(request, "content-type") == Some("application/octet-stream")
+}
+
+fn asks_protobuf(query: &str) -> bool {
+    query_value(query, "format").as_deref() == Some("protobuf")
+        || query_value(query, "cf_protocol").as_deref() == Some("protobuf")
 }
 
 fn upgrade(
@@ -198,14 +350,11 @@ fn upgrade(
     let subprotocol = ["centrifuge-protobuf", "centrifuge-json"]
         .into_iter()
         .find(|name| has_token(request, "sec-websocket-protocol", name));
-    let asked = |name: &str| query_value(query, name);
     Ok(Upgrade {
         transport,
         accept: derive_accept_key(key.as_bytes()),
-        connect: asked("cf_connect"),
-        protobuf: subprotocol == Some("centrifuge-protobuf")
-            || asked("format").as_deref() == Some("protobuf")
-            || asked("cf_protocol").as_deref() == Some("protobuf"),
+        connect: query_value(query, "cf_connect"),
+        protobuf: subprotocol == Some("centrifuge-protobuf") || asks_protobuf(query),
         subprotocol,
         origin: header(request, "origin").map(str::to_owned),
         host: header(request, "host").map(str::to_owned),
@@ -213,35 +362,24 @@ fn upgrade(
 }
 
 /// A call, if it is a plain one.
-fn call<'a>(
-    bytes: &'a [u8],
-    head_bytes: usize,
-    body_max: usize,
-    request: &httparse::Request<'_, 'a>,
-) -> Head<'a> {
-    const NOT_PLAIN: [&str; 4] = ["transfer-encoding", "expect", "upgrade", "authorization"];
-    let named = |names: &[&str]| {
-        let found = |name: &str| names.iter().any(|other| name.eq_ignore_ascii_case(other));
-        request.headers.iter().filter(|header| found(header.name)).count()
-    };
-    let length = header(request, "content-length")
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| text.parse::<usize>().ok());
+fn call<'a>(body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Head<'a> {
     let plain = request.method == Some("POST")
-        && request.version == Some(1)
-        && named(&NOT_PLAIN) == 0
-        && named(&["content-length"]) == 1
-        && named(&["x-api-key"]) <= 1
+        && count(request, &["authorization"]) == 0
+        && count(request, &["x-api-key"]) <= 1
         && !has_token(request, "connection", "close");
-    match length.filter(|length| plain && *length <= body_max) {
-        None => Head::Control,
-        Some(length) if bytes.len() - head_bytes < length => Head::Partial,
-        Some(length) => {
-            let end = head_bytes + length;
-            let key = header(request, "x-api-key");
-            Head::Call(Call { key, body: &bytes[head_bytes..end] }, end)
+    match *body {
+        Body::Partial if plain => Head::Partial,
+        Body::Whole(body, used) if plain => {
+            Head::Call(Call { key: header(request, "x-api-key"), body }, used)
         }
+        _ => Head::Control,
     }
+}
+
+/// How many headers have one of these names.
+fn count(request: &httparse::Request<'_, '_>, names: &[&str]) -> usize {
+    let found = |name: &str| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    request.headers.iter().filter(|header| found(header.name)).count()
 }
 
 fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str> {
@@ -291,49 +429,27 @@ fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Appends the 101 answer to an upgrade.
-pub fn write_switching(accept: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
-    out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Accept: ",
-    );
-    out.extend_from_slice(accept.as_bytes());
-    if let Some(subprotocol) = subprotocol {
-        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-        out.extend_from_slice(subprotocol.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n\r\n");
-}
-
-/// Appends a kept-alive answer to a call; with `last` the connection is closed behind it. There is
-/// no `Date`: state has no clock.
-pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
-    if last {
-        out.extend_from_slice(b"Connection: close\r\n");
-    }
-    out.extend_from_slice(b"Content-Length: ");
-    out.extend_from_slice(json.len().to_string().as_bytes());
-    out.extend_from_slice(b"\r\n\r\n");
-    out.extend_from_slice(json);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn paths() -> Paths {
-        Paths {
-            websocket: "/connection/websocket".into(),
-            uni_websocket: "/connection/uni_websocket".into(),
-            echo: None,
-            publish: Some("/api/publish".into()),
-        }
+    fn routes() -> Routes {
+        let route = |path: &str, service| Route { path: path.into(), service, body_max: 100 };
+        let transport = |path, transport| route(path, Service::Transport(transport));
+        vec![
+            transport("/connection/websocket", Transport::WebSocket),
+            transport("/connection/uni_websocket", Transport::UniWebSocket),
+            transport("/connection/http_stream", Transport::HttpStream),
+            transport("/connection/sse", Transport::Sse),
+            transport("/connection/uni_sse", Transport::UniSse),
+            route("/emulation", Service::Emulation),
+            route("/api/publish", Service::Publish),
+        ]
     }
 
-    fn parse<'a>(bytes: &'a [u8], paths: &Paths) -> Head<'a> {
-        super::parse(bytes, paths, 100)
+    fn parse(bytes: &[u8]) -> Head<'_> {
+        super::parse(bytes, &routes())
     }
 
     const GOOD: &str = "GET /connection/websocket?cf_protocol=json HTTP/1.1\r\nHost: a\r\n\
@@ -343,9 +459,9 @@ mod tests {
     #[test]
     fn an_upgrade_is_recognised_byte_by_byte() {
         for cut in 0..GOOD.len() {
-            assert!(matches!(parse(&GOOD.as_bytes()[..cut], &paths()), Head::Partial), "{cut}");
+            assert!(matches!(parse(&GOOD.as_bytes()[..cut]), Head::Partial), "{cut}");
         }
-        let Head::Upgrade(upgrade, used) = parse(GOOD.as_bytes(), &paths()) else { panic!() };
+        let Head::Upgrade(upgrade, used) = parse(GOOD.as_bytes()) else { panic!() };
         assert_eq!(used, GOOD.len());
         assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(upgrade.transport, Transport::WebSocket);
@@ -355,7 +471,7 @@ mod tests {
     fn refusals_name_their_status() {
         let check = |from: &str, to: &str, expected: Status| {
             let request = GOOD.replace(from, to);
-            match parse(request.as_bytes(), &paths()) {
+            match parse(request.as_bytes()) {
                 Head::Refused(status) => assert_eq!(status, expected, "{to}"),
                 other => panic!("{to}: {other:?}"),
             }
@@ -371,10 +487,10 @@ mod tests {
     #[test]
     fn other_requests_go_to_the_control_plane() {
         for request in ["GET / HTTP/1.1\r\n\r\n", "POST /api/info HTTP/1.1\r\nHost: x\r\n\r\n{}"] {
-            assert!(matches!(parse(request.as_bytes(), &paths()), Head::Control));
+            assert!(matches!(parse(request.as_bytes()), Head::Control));
         }
         let plain = GOOD.replace("Upgrade: WebSocket\r\n", "");
-        assert!(matches!(parse(plain.as_bytes(), &paths()), Head::Control));
+        assert!(matches!(parse(plain.as_bytes()), Head::Control));
     }
 
     const CALL: &str = "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: secret\r\n\
@@ -383,10 +499,10 @@ mod tests {
     #[test]
     fn a_call_is_recognised_byte_by_byte() {
         for cut in 0..CALL.len() {
-            assert!(matches!(parse(&CALL.as_bytes()[..cut], &paths()), Head::Partial), "{cut}");
+            assert!(matches!(parse(&CALL.as_bytes()[..cut]), Head::Partial), "{cut}");
         }
         let two = [CALL, CALL].concat();
-        let Head::Call(call, used) = parse(two.as_bytes(), &paths()) else { panic!() };
+        let Head::Call(call, used) = parse(two.as_bytes()) else { panic!() };
         assert_eq!((call.key, call.body, used), (Some("secret"), &b"{\"a\":1}"[..], CALL.len()));
     }
 
@@ -394,7 +510,7 @@ mod tests {
     fn a_call_that_is_not_plain_goes_to_the_control_plane() {
         let check = |from: &str, to: &str| {
             let request = CALL.replace(from, to);
-            assert!(matches!(parse(request.as_bytes(), &paths()), Head::Control), "{request}");
+            assert!(matches!(parse(request.as_bytes()), Head::Control), "{request}");
         };
         check("POST", "PUT");
         check("HTTP/1.1", "HTTP/1.0");
@@ -414,25 +530,7 @@ mod tests {
         check("Host: a", "Upgrade: h2c");
         check("Host: a", "Authorization: apikey secret");
         check("Host: a", "X-Api-Key: other");
-        let none = Paths { publish: None, ..paths() };
-        assert!(matches!(parse(CALL.as_bytes(), &none), Head::Control));
-    }
-
-    #[test]
-    fn an_answer_is_read_by_others() {
-        for last in [false, true] {
-            let mut bytes = Vec::new();
-            write_answer(b"{\"result\":{}}", last, &mut bytes);
-            let mut headers = [httparse::EMPTY_HEADER; 4];
-            let mut response = httparse::Response::new(&mut headers);
-            let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
-            assert_eq!((response.code, &bytes[used..]), (Some(200), &b"{\"result\":{}}"[..]));
-            let said = |name, value: &[u8]| {
-                response.headers.iter().any(|found| found.name == name && found.value == value)
-            };
-            assert!(said("Content-Length", b"13"));
-            assert_eq!(said("Connection", b"close"), last);
-        }
+        assert!(matches!(super::parse(CALL.as_bytes(), &[]), Head::Control));
     }
 
     #[test]
@@ -441,14 +539,69 @@ mod tests {
             "/connection/websocket?cf_protocol=json",
             "/connection/uni_websocket?cf_connect=%7B%22name%22%3A%22a+b%22%7D",
         );
-        let Head::Upgrade(upgrade, _) = parse(request.as_bytes(), &paths()) else { panic!() };
+        let Head::Upgrade(upgrade, _) = parse(request.as_bytes()) else { panic!() };
         assert_eq!(upgrade.connect.as_deref(), Some("{\"name\":\"a b\"}"));
+    }
+
+    fn stream(request: &str) -> Result<(Transport, String, bool), Status> {
+        match parse(request.as_bytes()) {
+            Head::Stream(stream, used) => {
+                assert_eq!(used, request.len());
+                let opening = String::from_utf8(stream.opening.into_owned()).unwrap();
+                Ok((stream.transport, opening, stream.protobuf))
+            }
+            Head::Refused(status) => Err(status),
+            other => panic!("{request}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stream_begins_with_what_its_client_says_first() {
+        let post = "POST /connection/http_stream HTTP/1.1\r\nHost: a\r\n\
+            Content-Length: 2\r\nContent-Type: application/json\r\n\r\n{}";
+        for cut in 0..post.len() {
+            assert!(matches!(parse(&post.as_bytes()[..cut]), Head::Partial), "{cut}");
+        }
+        assert_eq!(stream(post), Ok((Transport::HttpStream, "{}".into(), false)));
+        let protobuf = post.replace("application/json", "application/octet-stream");
+        assert_eq!(stream(&protobuf), Ok((Transport::HttpStream, "{}".into(), true)));
+        let get = |path: &str| format!("GET /connection/{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(
+            stream(&get("sse?cf_connect=%7B%7D%0A%7B%7D")),
+            Ok((Transport::Sse, "{}\n{}".into(), false))
+        );
+        assert_eq!(stream(&get("uni_sse")), Ok((Transport::UniSse, String::new(), false)));
+        assert_eq!(stream(&get("sse")), Err(Status::BadRequest));
+        assert_eq!(stream(&get("http_stream")), Err(Status::MethodNotAllowed));
+        let large = post.replace("Content-Length: 2", "Content-Length: 101");
+        assert_eq!(stream(&large), Err(Status::TooLarge));
+        let chunked = post.replace("Content-Length: 2", "Transfer-Encoding: chunked");
+        assert!(matches!(parse(chunked.as_bytes()), Head::Control));
+    }
+
+    #[test]
+    fn who_speaks_for_a_stream_is_let_and_heard() {
+        let post = "POST /emulation HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
+            Connection: close\r\nContent-Length: 2\r\n\r\n{}";
+        let Head::Emulation(emulation, used) = parse(post.as_bytes()) else { panic!() };
+        assert_eq!((emulation.body, emulation.origin), (&b"{}"[..], Some("https://b")));
+        assert!(emulation.last && !emulation.protobuf && used == post.len());
+        let get = post.replace("POST", "GET");
+        assert!(matches!(parse(get.as_bytes()), Head::Refused(Status::MethodNotAllowed)));
+        for path in ["/emulation", "/connection/sse"] {
+            let options = format!(
+                "OPTIONS {path} HTTP/1.1\r\nOrigin: https://b\r\n\
+                 Access-Control-Request-Headers: content-type\r\n\r\n"
+            );
+            let Head::Preflight(asked, _) = parse(options.as_bytes()) else { panic!() };
+            assert_eq!((asked.headers, asked.origin), ("content-type", Some("https://b")));
+        }
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            parse(&bytes, &paths());
+            parse(&bytes);
         }
     }
 }

@@ -30,8 +30,9 @@ impl Ids {
         Ids { key }
     }
 
-    fn hash(&self, address: Address) -> (u64, u64) {
+    fn hash(&self, what: Name, address: Address) -> (u64, u64) {
         let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u8(what as u8);
         hasher.write_u8(address.shard);
         hasher.write_u32(address.slot);
         hasher.write_u32(address.generation);
@@ -41,16 +42,49 @@ impl Ids {
 
     /// A client's id, in the form of a version 4 UUID.
     pub fn client(&self, address: Address) -> String {
-        let (high, low) = self.hash(address);
-        format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xfff,
-            low >> 48 & 0x3fff | 0x8000,
-            low & 0xffff_ffff_ffff,
-        )
+        uuid(self.hash(Name::Client, address))
     }
+
+    /// The node's id, in the same form.
+    pub fn node(&self) -> String {
+        uuid(self.hash(Name::Node, Address { shard: 0, slot: 0, generation: 0 }))
+    }
+
+    /// What the client of a stream shows when it says something by a request of its own: where
+    /// the stream lives, under a seal.
+    pub fn session(&self, address: Address) -> String {
+        let Address { shard, slot, generation } = address;
+        let (high, low) = self.hash(Name::Session, address);
+        format!("{shard:02x}{slot:08x}{generation:08x}{high:016x}{low:016x}")
+    }
+
+    /// Where the stream of a session lives; `None`: this node has given no such session out.
+    pub fn find(&self, session: &str) -> Option<Address> {
+        let digits = |range| u32::from_str_radix(session.get(range)?, 16).ok();
+        let shard = u8::try_from(digits(0..2)?).ok()?;
+        let address = Address { shard, slot: digits(2..10)?, generation: digits(10..18)? };
+        (self.session(address) == session).then_some(address)
+    }
+}
+
+/// What a name is of: names of one kind tell nothing about those of another.
+#[derive(Clone, Copy)]
+enum Name {
+    Client,
+    Session,
+    Node,
+}
+
+/// The form of a version 4 UUID.
+fn uuid((high, low): (u64, u64)) -> String {
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff,
+    )
 }
 
 #[cfg(test)]
@@ -75,5 +109,23 @@ mod tests {
             assert_ne!(ids.client(other), name);
         }
         assert_ne!(Ids::new([8; 16]).client(address), name);
+        assert_ne!(ids.node(), name);
+    }
+
+    #[test]
+    fn a_session_is_good_for_its_stream_alone() {
+        let ids = Ids::new([7; 16]);
+        let address = Address { shard: 63, slot: 1_000_000, generation: 0xff_ffff };
+        let session = ids.session(address);
+        assert_eq!(ids.find(&session), Some(address));
+        assert_eq!(Ids::new([8; 16]).find(&session), None);
+        for at in 0..session.len() {
+            let mut forged = session.clone().into_bytes();
+            forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
+            assert_eq!(ids.find(std::str::from_utf8(&forged).unwrap()), None, "{at}");
+        }
+        for wrong in ["", "x", &session[1..], &session.to_uppercase(), "\u{e9}\u{e9}\u{e9}"] {
+            assert_eq!(ids.find(wrong), None, "{wrong}");
+        }
     }
 }

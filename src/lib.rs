@@ -15,9 +15,10 @@ pub mod delta;
 pub mod filter;
 pub mod frame;
 pub mod gate;
-pub mod http;
 pub mod ids;
 pub mod protocol;
+pub mod http;
+pub mod framing;
 pub mod publication;
 
 // Floor 2: state, without I/O, clock or threads.

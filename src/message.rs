@@ -53,12 +53,14 @@ pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
 /// One message.
 #[derive(Debug)]
 pub enum Message {
-    /// The control plane hands a socket over, already switched to WebSocket.
+    /// The control plane hands a socket over.
     Adopt(Box<Adopt>),
     /// A shard hands a socket over whose request is not for a shard.
     HandOver(Box<HandOver>),
     /// A shard wants a token looked at that takes too long to look at itself.
     Verify(Box<Verify>),
+    /// Somebody speaks for the client of a stream.
+    Emulated(Box<Emulated>),
     /// The control plane asks what a shard holds.
     Survey(Box<Survey>),
     /// The backend wants something of a user's connections.
@@ -102,6 +104,7 @@ impl Message {
             Message::Adopt(_)
             | Message::HandOver(_)
             | Message::Verify(_)
+            | Message::Emulated(_)
             | Message::Survey(_)
             | Message::Order(_)
             | Message::Drain(_) => Rank::Ingress,
@@ -128,9 +131,9 @@ impl Message {
 pub struct Adopt {
     /// The socket.
     pub socket: OwnedFd,
-    /// The request that was answered with 101.
-    pub upgrade: Upgrade,
-    /// Bytes that came behind the request.
+    /// The request that was answered with 101; `None`: its first request is still to come.
+    pub upgrade: Option<Upgrade>,
+    /// Bytes that came behind that request, or from the start.
     pub bytes: Vec<u8>,
 }
 
@@ -141,6 +144,15 @@ pub struct HandOver {
     pub socket: OwnedFd,
     /// What was read from it: at least a whole request head.
     pub bytes: Vec<u8>,
+}
+
+/// What somebody says for the client of a stream.
+#[derive(Debug)]
+pub struct Emulated {
+    /// Where the stream lives.
+    pub address: Address,
+    /// A frame of commands.
+    pub frame: Box<[u8]>,
 }
 
 /// A token to be looked at.

@@ -1,10 +1,11 @@
 //! What one connection that is behind has still to be sent.
 //!
 //! Owns copies of bytes that the socket did not take. Exists only while a socket is behind. The
-//! invariant: the bytes are whole server frames, except that the first may have been begun; a
-//! begun frame is always finished.
+//! invariant: the bytes are whole messages as they are framed, except that the first may have been
+//! begun; what was begun is always finished.
 
-use crate::frame::server_frame_bytes;
+use crate::framing::Framing;
+use crate::protocol::Wire;
 
 /// Unsent output of one connection.
 #[derive(Debug, Default)]
@@ -12,17 +13,24 @@ pub struct Outbox {
     bytes: Vec<u8>,
     /// Where the unsent bytes start.
     start: usize,
-    /// Bytes left of a frame, or of a response head, that the socket has taken a part of.
+    /// Bytes left of a message, or of a response head, that the socket has taken a part of.
     begun: usize,
-    /// Whether a close frame ends it: nothing may follow.
+    framing: Framing,
+    wire: Wire,
+    /// Whether a last message ends it: nothing may follow.
     closed: bool,
 }
 
 impl Outbox {
     /// An outbox of `segments` of which the socket took `sent` bytes. The first `preface` bytes
-    /// are a response head, what follows is frames.
-    pub fn new<'a>(segments: impl Iterator<Item = &'a [u8]>, preface: usize, sent: usize) -> Self {
-        let mut outbox = Outbox { begun: preface, ..Outbox::default() };
+    /// are a response head, what follows is messages.
+    pub fn new<'a>(
+        segments: impl Iterator<Item = &'a [u8]>,
+        (framing, wire): (Framing, Wire),
+        preface: usize,
+        sent: usize,
+    ) -> Self {
+        let mut outbox = Outbox { begun: preface, framing, wire, ..Outbox::default() };
         for segment in segments {
             outbox.bytes.extend_from_slice(segment);
         }
@@ -30,10 +38,10 @@ impl Outbox {
         outbox
     }
 
-    /// Adds whole frames; ignored behind a close frame.
-    pub fn append(&mut self, frames: &[u8]) {
+    /// Adds whole messages; ignored behind a last one.
+    pub fn append(&mut self, messages: &[u8]) {
         if !self.closed {
-            self.bytes.extend_from_slice(frames);
+            self.bytes.extend_from_slice(messages);
         }
     }
 
@@ -58,7 +66,8 @@ impl Outbox {
             if left == 0 {
                 break;
             }
-            self.begun = server_frame_bytes(self.unsent()).expect("whole frames are appended");
+            let first = self.framing.message_bytes(self.wire, self.unsent());
+            self.begun = first.expect("whole messages are appended");
         }
         if self.start * 2 > self.bytes.len() {
             self.bytes.drain(..self.start);
@@ -66,10 +75,10 @@ impl Outbox {
         }
     }
 
-    /// Drops every frame that has not been begun, ends with `close` and takes nothing more.
-    pub fn overflow(&mut self, close: &[u8]) {
+    /// Drops every message that has not been begun, ends with `last` and takes nothing more.
+    pub fn overflow(&mut self, last: &[u8]) {
         self.bytes.truncate(self.start + self.begun);
-        self.bytes.extend_from_slice(close);
+        self.bytes.extend_from_slice(last);
         self.bytes.shrink_to_fit();
         self.closed = true;
     }
@@ -80,6 +89,8 @@ mod tests {
     use super::*;
     use crate::frame;
     use proptest::prelude::*;
+
+    const FRAMES: (Framing, Wire) = (Framing::WebSocket, Wire::Json);
 
     fn frames(lengths: &[usize]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -92,14 +103,14 @@ mod tests {
     #[test]
     fn overflow_finishes_the_frame_begun_and_drops_the_rest() {
         let bytes = frames(&[10, 20, 30]);
-        let mut outbox = Outbox::new([&bytes[..]].into_iter(), 0, 15);
+        let mut outbox = Outbox::new([&bytes[..]].into_iter(), FRAMES, 0, 15);
         outbox.overflow(b"CLOSE");
         outbox.append(b"ignored");
         let mut expected = bytes[15..12 + 22].to_vec();
         expected.extend_from_slice(b"CLOSE");
         assert_eq!(outbox.unsent(), expected);
 
-        let mut outbox = Outbox::new([&bytes[..]].into_iter(), 0, 12);
+        let mut outbox = Outbox::new([&bytes[..]].into_iter(), FRAMES, 0, 12);
         outbox.overflow(b"CLOSE");
         assert_eq!(outbox.unsent(), b"CLOSE", "a frame boundary keeps nothing");
     }
@@ -109,9 +120,17 @@ mod tests {
         let mut bytes = b"HTTP/1.1 101\r\n\r\n".to_vec();
         let preface = bytes.len();
         bytes.extend(frames(&[5]));
-        let mut outbox = Outbox::new([&bytes[..]].into_iter(), preface, 0);
+        let mut outbox = Outbox::new([&bytes[..]].into_iter(), FRAMES, preface, 0);
         outbox.overflow(b"C");
         assert_eq!(outbox.unsent(), b"HTTP/1.1 101\r\n\r\nC");
+    }
+
+    #[test]
+    fn a_line_begun_is_finished() {
+        let lines = (Framing::Lines, Wire::Json);
+        let mut outbox = Outbox::new([&b"{\"a\":1}\n{\"b\":2}\n"[..]].into_iter(), lines, 0, 3);
+        outbox.overflow(b"{}\n");
+        assert_eq!(outbox.unsent(), b"\":1}\n{}\n");
     }
 
     proptest! {
@@ -121,7 +140,7 @@ mod tests {
             steps in proptest::collection::vec(0usize..400, 1..40),
         ) {
             let bytes = frames(&lengths);
-            let mut outbox = Outbox::new([&bytes[..]].into_iter(), 0, 0);
+            let mut outbox = Outbox::new([&bytes[..]].into_iter(), FRAMES, 0, 0);
             let mut taken = Vec::new();
             for step in steps {
                 let step = step.min(outbox.unsent().len());

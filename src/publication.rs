@@ -9,17 +9,19 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use crate::delta::Differ;
-use crate::frame;
-use crate::protocol::Wire;
+use crate::framing::Framing;
 use crate::protocol::json::{self, Data, Details};
 use crate::protocol::protobuf;
 use crate::protocol::reply::ClientInfo;
+use crate::protocol::{Epoch, Position, Wire};
 
 /// How a group of subscribers wants what happens in its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// How it is written down.
     pub wire: Wire,
+    /// How messages stand one behind the other.
+    pub framing: Framing,
     /// Whether a push stands alone, or within a reply.
     pub unidirectional: bool,
     /// Whether it is told who comes and goes.
@@ -65,8 +67,8 @@ pub struct Draft<'a> {
     pub data: &'a [u8],
     /// What few carry.
     pub extra: Option<Arc<Extra>>,
-    /// `None` where the channel keeps no history.
-    pub offset: Option<u64>,
+    /// Its place in the stream; `None` where the channel keeps no history.
+    pub position: Option<Position>,
     /// Whether it may go out as a difference.
     pub delta: bool,
 }
@@ -78,6 +80,8 @@ struct Header {
     hash: u64,
     /// 0 where the channel keeps no history.
     offset: u64,
+    /// Which life of the stream the offset counts in.
+    epoch: Epoch,
     /// The publication object, in bytes from the end of the channel's name; empty where there is
     /// no JSON.
     object_start: u32,
@@ -106,7 +110,8 @@ pub struct Publication {
 impl Publication {
     /// Encodes a publication.
     pub fn new(draft: Draft<'_>) -> Self {
-        let Draft { channel, hash, event, data, extra, offset, delta } = draft;
+        let Draft { channel, hash, event, data, extra, position, delta } = draft;
+        let offset = position.map(|position| position.offset);
         let room = HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES;
         let mut bytes = Vec::with_capacity(room);
         bytes.resize(HEADER_BYTES, 0);
@@ -116,6 +121,7 @@ impl Publication {
         let mut header = Header {
             hash,
             offset: offset.unwrap_or(0),
+            epoch: position.unwrap_or_default().epoch,
             object_start: 0,
             object_end: 0,
             data_start: 0,
@@ -242,19 +248,19 @@ impl Publication {
         matches!(self.event(), Event::Data | Event::Binary)
     }
 
-    /// Appends the push as a WebSocket frame.
-    pub fn write_frame(&self, encoding: Encoding, out: &mut Vec<u8>) {
+    /// Appends the push.
+    pub fn write(&self, encoding: Encoding, out: &mut Vec<u8>) {
         match encoding.wire {
-            Wire::Json => write_json_frame(self.push(), encoding, out),
+            Wire::Json => self.write_json(self.push(), encoding, out),
             Wire::Protobuf => {
                 let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
                 self.write_protobuf(&mut message);
-                frame::write_binary(&message, out);
+                encoding.framing.write(encoding.wire, &message, out);
             }
         }
     }
 
-    /// Appends the push as a WebSocket frame for those who take differences: to the publication
+    /// Appends the push for those who take differences: to the publication
     /// before, if there is one, it may be one and that is shorter.
     pub fn write_difference(
         &self,
@@ -275,7 +281,7 @@ impl Publication {
             let bytes = if is_patch { &patch } else { data };
             let (channel, details) = (self.channel(), self.details());
             protobuf::write_publication(channel, bytes, &details, is_patch, &mut message);
-            return frame::write_binary(&message, out);
+            return encoding.framing.write(encoding.wire, &message, out);
         }
         // A patch may end within a character; text cannot.
         let patch = is_patch.then(|| std::str::from_utf8(&patch).ok()).flatten();
@@ -286,7 +292,31 @@ impl Publication {
         };
         let mut push = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
         json::write_publication(self.channel(), data, &self.details(), &mut push);
-        write_json_frame(&push, encoding, out);
+        self.write_json(&push, encoding, out);
+    }
+
+    /// Appends a push in JSON, alone or within a reply.
+    fn write_json(&self, push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
+        let Encoding { wire, framing, unidirectional, .. } = encoding;
+        if unidirectional {
+            self.write_event_id(framing, out);
+            return framing.write(wire, push, out);
+        }
+        let around = json::PUSH_OPEN.len() + json::PUSH_CLOSE.len();
+        framing.open(wire, push.len() + around, out);
+        out.extend_from_slice(json::PUSH_OPEN);
+        out.extend_from_slice(push);
+        out.extend_from_slice(json::PUSH_CLOSE);
+        framing.close(wire, out);
+    }
+
+    /// Appends what a browser gives back as `Last-Event-ID` when it comes again.
+    fn write_event_id(&self, framing: Framing, out: &mut Vec<u8>) {
+        let Header { offset, epoch, .. } = self.header();
+        if framing == Framing::Events && offset > 0 {
+            let position = Position { offset, epoch };
+            EventId { position, channel: self.channel() }.write_line(out);
+        }
     }
 
     fn write_protobuf(&self, out: &mut Vec<u8>) {
@@ -303,16 +333,32 @@ impl Publication {
     }
 }
 
-/// Appends a push in a text frame, alone or within a reply.
-fn write_json_frame(push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
-    if encoding.unidirectional {
-        return frame::write_text(push, out);
+/// A publication's place as an event's id: `OFFSET:EPOCH:CHANNEL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventId<'a> {
+    /// In its stream.
+    pub position: Position,
+    /// The stream's channel.
+    pub channel: &'a str,
+}
+
+impl<'a> EventId<'a> {
+    /// Reads what [`EventId::write_line`] has written behind `id: `.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (offset, rest) = text.split_once(':')?;
+        let (epoch, channel) = rest.split_once(':')?;
+        let position = Position { offset: offset.parse().ok()?, epoch: Epoch::parse(epoch) };
+        Some(EventId { position, channel })
     }
-    let around = json::PUSH_OPEN.len() + json::PUSH_CLOSE.len();
-    frame::write_text_header(push.len() + around, out);
-    out.extend_from_slice(json::PUSH_OPEN);
-    out.extend_from_slice(push);
-    out.extend_from_slice(json::PUSH_CLOSE);
+
+    /// Appends the event's line for it; nothing where the channel's name does not fit a line.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        let EventId { position: Position { offset, epoch }, channel } = self;
+        if !channel.bytes().any(|byte| byte.is_ascii_control()) {
+            let line = format!("id: {offset}:{}:{channel}\n", epoch.as_str());
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
 }
 
 fn details(extra: Option<&Extra>, offset: Option<u64>) -> Details<'_> {
@@ -330,7 +376,7 @@ mod tests {
     fn text(publication: &Publication, unidirectional: bool) -> String {
         let mut out = Vec::new();
         let encoding = Encoding { unidirectional, ..Encoding::default() };
-        publication.write_frame(encoding, &mut out);
+        publication.write(encoding, &mut out);
         let header = if out[1] < 126 { 2 } else { 4 };
         String::from_utf8(out[header..].to_vec()).unwrap()
     }
@@ -338,7 +384,8 @@ mod tests {
     #[test]
     fn a_publication_gives_back_what_it_was_made_of() {
         let draft = Draft { channel: "news", hash: 42, data: b"{\"a\":1}", ..Draft::default() };
-        let publication = Publication::new(Draft { offset: Some(7), ..draft.clone() });
+        let position = Some(Position { offset: 7, epoch: Epoch::parse("abcdefgh") });
+        let publication = Publication::new(Draft { position, ..draft.clone() });
         assert_eq!(publication.hash(), 42);
         assert_eq!(publication.offset(), Some(7));
         assert_eq!(publication.channel(), "news");
@@ -348,6 +395,18 @@ mod tests {
         let push = r#"{"channel":"news","pub":{"data":{"a":1},"offset":7}}"#;
         assert_eq!(text(&publication, true), push);
         assert_eq!(text(&publication, false), format!(r#"{{"push":{push}}}"#));
+        let mut event = Vec::new();
+        let events =
+            Encoding { framing: Framing::Events, unidirectional: true, ..Encoding::default() };
+        publication.write(events, &mut event);
+        let event = String::from_utf8(event).unwrap();
+        assert_eq!(event, format!("id: 7:abcdefgh:news\ndata: {push}\n\n"));
+        let id = event.lines().next().unwrap().strip_prefix("id: ").unwrap();
+        assert_eq!(
+            EventId::parse(id).map(|id| (id.channel, Some(id.position))),
+            Some(("news", position))
+        );
+        assert_eq!(EventId::parse("7:abcdefgh"), None);
 
         let binary = Publication::new(Draft { event: Event::Binary, data: b"\xff", ..draft });
         assert_eq!(binary.data(), b"\xff");

@@ -473,7 +473,7 @@ impl Shard {
         self.watch(slot);
     }
 
-    /// The control plane hands a socket over that has been switched to WebSocket.
+    /// The control plane hands a socket over.
     fn adopt(&mut self, adopt: Adopt) {
         let room = !self.draining && self.free_places() > 0;
         let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {
@@ -485,7 +485,9 @@ impl Shard {
         }
         self.hub.opened(slot);
         self.watch(slot);
-        self.hub.open(&mut self.line, slot, &adopt.upgrade);
+        if let Some(upgrade) = &adopt.upgrade {
+            self.hub.open(&mut self.line, slot, upgrade);
+        }
         let mut bytes = adopt.bytes;
         if !bytes.is_empty() {
             self.hub.receive(&mut self.line, slot, &mut bytes);

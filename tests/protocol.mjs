@@ -1,14 +1,19 @@
-// The client protocol by the JavaScript SDK, unchanged, in JSON and in protobuf: tokens,
-// permissions, presence, history, recovery, and what the API does to connections.
+// The client protocol by the JavaScript SDK, unchanged, in JSON and in protobuf, by every
+// transport: tokens, permissions, presence, history, recovery, and what the API does to connections.
+//
+// Usage: node tests/protocol.mjs [KIND]     every kind, each with a server of its own, or one
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import { Centrifuge as JsonCentrifuge } from "centrifuge";
 import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
+import { EventSource } from "eventsource";
 import WebSocket from "ws";
 
 import { Server, freePort, sleep, within } from "./common/server.mjs";
@@ -93,22 +98,32 @@ function listen(emitter, ...events) {
   return next;
 }
 
-/** One encoding's clients: what they send and get is JSON, or its bytes. */
-const encodings = {
-  json: { Centrifuge: JsonCentrifuge, pack: (value) => value, unpack: (data) => data },
-  protobuf: {
-    Centrifuge: ProtobufCentrifuge,
-    pack: (value) => new TextEncoder().encode(JSON.stringify(value)),
-    unpack: (data) => JSON.parse(new TextDecoder().decode(data)),
-  },
+/** An encoding's clients: what they send and get is JSON, or its bytes. */
+const json = { Centrifuge: JsonCentrifuge, pack: (value) => value, unpack: (data) => data };
+const protobuf = {
+  Centrifuge: ProtobufCentrifuge,
+  pack: (value) => new TextEncoder().encode(JSON.stringify(value)),
+  unpack: (data) => JSON.parse(new TextDecoder().decode(data)),
+};
+const kinds = {
+  "websocket-json": { ...json, transport: "websocket" },
+  "websocket-protobuf": { ...protobuf, transport: "websocket" },
+  "http_stream-json": { ...json, transport: "http_stream" },
+  "http_stream-protobuf": { ...protobuf, transport: "http_stream" },
+  "sse-json": { ...json, transport: "sse" },
 };
 
-let encoding;
+const kind = process.argv[2];
+const encoding = { ...kinds[kind], name: kind };
 const made = [];
 
 function client(options = {}) {
-  const it = new encoding.Centrifuge(server.websocket, {
+  const { transport } = encoding;
+  const base = transport === "websocket" ? server.websocket : `${server.base}/connection/${transport}`;
+  const it = new encoding.Centrifuge([{ transport, endpoint: base }], {
     websocket: WebSocket,
+    eventsource: EventSource,
+    emulationEndpoint: `${server.base}/emulation`,
     minReconnectDelay: 50,
     maxReconnectDelay: 300,
     ...options,
@@ -373,16 +388,24 @@ const parts = {
 
 async function steps() {
   await server.run(["--config", config]);
-  for (const [name, chosen] of Object.entries(encodings)) {
-    encoding = { ...chosen, name };
-    for (const [what, part] of Object.entries(parts)) {
-      await part();
-      made.splice(0).forEach((it) => it.disconnect());
-      console.log(`${name}: ${what}`);
-    }
+  for (const [what, part] of Object.entries(parts)) {
+    await part();
+    made.splice(0).forEach((it) => it.disconnect());
+    console.log(`${kind}: ${what}`);
   }
   assert.equal(await server.stop(), 0);
 }
 
-await within(240_000, "the whole test", steps());
+/** Mostly they wait, so they do it at the same time. */
+async function all() {
+  const ends = Object.keys(kinds).map((name) => new Promise((resolve) => {
+    const child = spawn(process.execPath, [fileURLToPath(import.meta.url), name], { stdio: "inherit" });
+    child.once("exit", (code, signal) => resolve({ name, how: code ?? signal }));
+  }));
+  const failed = (await Promise.all(ends)).filter(({ how }) => how !== 0);
+  assert.deepEqual(failed, []);
+}
+
+assert.ok(kind === undefined || kind in kinds, `no kind ${kind}: ${Object.keys(kinds)}`);
+await within(240_000, "the whole test", kind ? steps() : all());
 process.exit(0);

@@ -1,20 +1,26 @@
 //! Request heads: never a panic, and a head that is complete was not complete a byte earlier.
 #![no_main]
 
-use drumline::http::{HEAD_MAX, Head, Paths, parse};
+use drumline::http::{HEAD_MAX, Head, Route, Service, Transport, parse};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of a call's body at most.
 const BODY_MAX: usize = 1000;
 
 fuzz_target!(|bytes: &[u8]| {
-    let paths = Paths {
-        websocket: "/connection/websocket".into(),
-        uni_websocket: "/connection/uni_websocket".into(),
-        echo: Some("/echo".into()),
-        publish: Some("/api/publish".into()),
-    };
-    let parse = |bytes| parse(bytes, &paths, BODY_MAX);
+    let routes = [
+        ("/connection/websocket", Service::Transport(Transport::WebSocket)),
+        ("/connection/uni_websocket", Service::Transport(Transport::UniWebSocket)),
+        ("/connection/http_stream", Service::Transport(Transport::HttpStream)),
+        ("/connection/sse", Service::Transport(Transport::Sse)),
+        ("/connection/uni_sse", Service::Transport(Transport::UniSse)),
+        ("/emulation", Service::Emulation),
+        ("/api/publish", Service::Publish),
+    ];
+    let route =
+        |(path, service): (&str, _)| Route { path: path.into(), service, body_max: BODY_MAX };
+    let routes = routes.map(route);
+    let parse = |bytes| parse(bytes, &routes);
     match parse(bytes) {
         Head::Partial => assert!(bytes.len() < HEAD_MAX + BODY_MAX),
         Head::Upgrade(upgrade, used) => {
@@ -28,6 +34,14 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(matches!(parse(&bytes[..used]), Head::Call(_, same) if same == used));
             assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
         }
+        Head::Stream(_, used) => {
+            assert!(matches!(parse(&bytes[..used]), Head::Stream(_, same) if same == used));
+            assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
+        }
+        Head::Emulation(emulation, used) => {
+            assert!(emulation.body.len() <= BODY_MAX && bytes[..used].ends_with(emulation.body));
+        }
+        Head::Preflight(_, used) => assert!(used <= bytes.len()),
         Head::Control => {}
         Head::Refused(status) => assert!(status.response().starts_with(b"HTTP/1.1 4")),
     }

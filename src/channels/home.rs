@@ -218,7 +218,7 @@ impl Homes {
             event: request.event,
             data: &request.data,
             extra: request.extra.clone(),
-            offset: None,
+            position: None,
             delta: request.delta,
         };
         let Some(retention) = self.retention(&request.channel).filter(|_| !request.skip_history)
@@ -228,10 +228,9 @@ impl Homes {
         };
         let at = self.find_or_insert(request.hash, &request.channel);
         let stream = self.stream(at, &retention, now);
-        let offset = Some(stream.next_offset());
-        let publication = Publication::new(Draft { offset, ..draft });
+        let position = Some(Position { offset: stream.next_offset(), epoch: stream.epoch() });
+        let publication = Publication::new(Draft { position, ..draft });
         stream.push(publication.clone(), &retention, now);
-        let position = Some(stream.position());
         self.schedule(at);
         self.note(request, position, now);
         (publication, position)

@@ -395,7 +395,7 @@ impl Locals {
             let (differ, out) = (&mut self.differ, &mut fanout.pending);
             publication.write_difference(group.encoding, last.as_ref(), differ, out);
         } else {
-            publication.write_frame(group.encoding, &mut fanout.pending);
+            publication.write(group.encoding, &mut fanout.pending);
         }
         fanout.pending_publications += 1;
         self.backlog += fanout.pending.len() - before;

@@ -102,6 +102,12 @@ impl Config {
             ("http_api", &self.http_api.handler_prefix),
             ("websocket", &self.websocket.handler_prefix),
             ("uni_websocket", &self.uni_websocket.handler_prefix),
+            ("http_stream", &self.http_stream.handler_prefix),
+            ("sse", &self.sse.handler_prefix),
+            ("uni_http_stream", &self.uni_http_stream.handler_prefix),
+            ("uni_sse", &self.uni_sse.handler_prefix),
+            ("long_polling", &self.long_polling.handler_prefix),
+            ("emulation", &self.emulation.handler_prefix),
             ("prometheus", &self.prometheus.handler_prefix),
             ("health", &self.health.handler_prefix),
         ];

@@ -10,21 +10,22 @@ use regex::Regex;
 use crate::auth::{ApiKey, Rules};
 use crate::channels::home;
 use crate::history::Retention;
-use crate::http::Paths;
+use crate::http::{Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
 use crate::message::Purpose;
 use crate::namespaces::{Format, Namespaces, Options, Permit, RecoveryMode};
 use crate::sys;
 use crate::token::{self, Verifier};
 
-use super::{Channel, ChannelOptions, Config, Span, Token};
+use super::{
+    Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, Span, Sse, Token,
+    UniHttpStream, UniSse,
+};
 
 /// Milliseconds for a request head.
 const HEAD_TIMEOUT: u64 = 10_000;
 /// Milliseconds for the peer's close frame.
 const CLOSE_TIMEOUT: u64 = 5_000;
-/// No request's path is this one: a path has no space.
-const NO_PATH: &str = " ";
 
 impl Channel {
     /// How long the position of a channel with these options outlives its last publication.
@@ -169,14 +170,39 @@ impl Config {
     }
 
     /// Paths that the shards serve.
-    pub fn paths(&self) -> Paths {
-        let uni = &self.uni_websocket;
-        Paths {
-            websocket: self.websocket.handler_prefix.clone(),
-            uni_websocket: if uni.enabled { &uni.handler_prefix } else { NO_PATH }.to_owned(),
-            echo: self.engine.echo.then(|| "/echo".to_owned()),
-            publish: self.public_api().map(|prefix| format!("{prefix}/publish")),
+    pub fn routes(&self) -> Routes {
+        let mut routes = Routes::new();
+        let mut serve = |enabled: bool, path: &str, service, body_max| {
+            if enabled {
+                routes.push(Route { path: path.to_owned(), service, body_max });
+            }
+        };
+        let mut transport = |enabled, path: &str, transport, body_max| {
+            serve(enabled, path, Service::Transport(transport), body_max);
+        };
+        let (websocket, uni) = (&self.websocket, &self.uni_websocket);
+        transport(true, &websocket.handler_prefix, Transport::WebSocket, 0);
+        transport(uni.enabled, &uni.handler_prefix, Transport::UniWebSocket, 0);
+        transport(self.engine.echo, "/echo", Transport::Echo, 0);
+        let HttpStream { enabled, handler_prefix, max_request_body_size } = &self.http_stream;
+        transport(*enabled, handler_prefix, Transport::HttpStream, *max_request_body_size);
+        let Sse { enabled, handler_prefix, max_request_body_size } = &self.sse;
+        transport(*enabled, handler_prefix, Transport::Sse, *max_request_body_size);
+        let UniHttpStream { enabled, handler_prefix, max_request_body_size } =
+            &self.uni_http_stream;
+        transport(*enabled, handler_prefix, Transport::UniHttpStream, *max_request_body_size);
+        let UniSse { enabled, handler_prefix, max_request_body_size } = &self.uni_sse;
+        transport(*enabled, handler_prefix, Transport::UniSse, *max_request_body_size);
+        let LongPolling { enabled, handler_prefix, max_request_body_size } = &self.long_polling;
+        transport(*enabled, handler_prefix, Transport::LongPolling, *max_request_body_size);
+        let emulated = self.http_stream.enabled || self.sse.enabled;
+        let Emulation { handler_prefix, max_request_body_size } = &self.emulation;
+        serve(emulated, handler_prefix, Service::Emulation, *max_request_body_size);
+        if let Some(prefix) = self.public_api() {
+            let path = format!("{prefix}/publish");
+            serve(true, &path, Service::Publish, websocket.message_size_limit);
         }
+        routes
     }
 
     /// Who may use the API.
@@ -203,7 +229,7 @@ impl Config {
                 .enabled
                 .then(|| personal.personal_channel_namespace.clone()),
             api: self.api_key(),
-            paths: self.paths(),
+            routes: self.routes(),
             homes: home::Settings {
                 namespaces,
                 recovery_limit: client.recovery_max_publication_limit,
@@ -261,7 +287,8 @@ mod tests {
         let retention = settings.namespaces.without.retention.unwrap();
         assert_eq!((retention.size, retention.ttl), (5, 60_000));
         assert_eq!(retention.meta_ttl, 720 * 3_600_000);
-        assert_eq!(settings.paths.uni_websocket, NO_PATH);
+        let uni = Service::Transport(Transport::UniWebSocket);
+        assert!(settings.routes.iter().all(|route| route.service != uni));
         config.channel.without_namespace.history_meta_ttl = Span::seconds(120);
         let retention = config.namespaces().without.retention.unwrap();
         assert_eq!(retention.meta_ttl, 120_000);

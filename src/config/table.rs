@@ -90,6 +90,18 @@ section! {
         websocket: WebSocket = WebSocket::default(),
         /// The unidirectional WebSocket.
         uni_websocket: UniWebSocket = UniWebSocket::default(),
+        /// Replies as an answer that does not end.
+        http_stream: HttpStream = HttpStream::default(),
+        /// Replies as server-sent events.
+        sse: Sse = Sse::default(),
+        /// Pushes alone as an answer that does not end.
+        uni_http_stream: UniHttpStream = UniHttpStream::default(),
+        /// Pushes alone as server-sent events.
+        uni_sse: UniSse = UniSse::default(),
+        /// Pushes alone, an answer for each batch.
+        long_polling: LongPolling = LongPolling::default(),
+        /// What clients of http_stream and sse say.
+        emulation: Emulation = Emulation::default(),
         /// Metrics.
         prometheus: Prometheus = Prometheus::default(),
         /// Health.
@@ -348,6 +360,76 @@ section! {
         enabled: bool = true,
         /// Its path.
         handler_prefix: String = "/connection/uni_websocket".to_owned(),
+    }
+}
+
+section! {
+    /// Replies as an answer that does not end.
+    HttpStream {
+        /// Whether it is served.
+        enabled: bool = true,
+        /// Its path.
+        handler_prefix: String = "/connection/http_stream".to_owned(),
+        /// Bytes of a request's body at most.
+        max_request_body_size: usize = 65_536,
+    }
+}
+
+section! {
+    /// Replies as server-sent events.
+    Sse {
+        /// Whether it is served.
+        enabled: bool = true,
+        /// Its path.
+        handler_prefix: String = "/connection/sse".to_owned(),
+        /// Bytes of a request's body at most.
+        max_request_body_size: usize = 65_536,
+    }
+}
+
+section! {
+    /// Pushes alone as an answer that does not end.
+    UniHttpStream {
+        /// Whether it is served.
+        enabled: bool = true,
+        /// Its path.
+        handler_prefix: String = "/connection/uni_http_stream".to_owned(),
+        /// Bytes of a request's body at most.
+        max_request_body_size: usize = 65_536,
+    }
+}
+
+section! {
+    /// Pushes alone as server-sent events.
+    UniSse {
+        /// Whether it is served.
+        enabled: bool = true,
+        /// Its path.
+        handler_prefix: String = "/connection/uni_sse".to_owned(),
+        /// Bytes of a request's body at most.
+        max_request_body_size: usize = 65_536,
+    }
+}
+
+section! {
+    /// Pushes alone, an answer for each batch.
+    LongPolling {
+        /// Whether it is served.
+        enabled: bool = true,
+        /// Its path.
+        handler_prefix: String = "/connection/long_polling".to_owned(),
+        /// Bytes of a request's body at most.
+        max_request_body_size: usize = 65_536,
+    }
+}
+
+section! {
+    /// What clients of http_stream and sse say.
+    Emulation {
+        /// Its path.
+        handler_prefix: String = "/emulation".to_owned(),
+        /// Bytes of a request's body at most.
+        max_request_body_size: usize = 65_536,
     }
 }
 

@@ -16,21 +16,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::auth::Rules;
 use crate::config::Config;
 use crate::control::link::Link;
-use crate::http::{self, Head, Paths, Status, Upgrade};
+use crate::http::{self, Head, Routes, Service, Status, Upgrade};
 use crate::message::{Adopt, HandOver, Message};
 
 /// How long a connection may take for a request head, or be idle between two requests.
@@ -164,27 +165,33 @@ impl Door {
 
 struct Back {
     link: Arc<Link>,
-    paths: Paths,
+    routes: Routes,
     rules: Rules,
 }
 
-/// Adds the paths of push transports to a router: upgrades there go back to a shard.
+/// Adds the paths of push transports to a router: what is asked for there goes back to a shard.
 pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>) -> Router {
-    let back = Arc::new(Back { link: link.clone(), paths: config.paths(), rules: config.rules() });
-    let Paths { websocket, uni_websocket, echo, .. } = &back.paths;
-    let served = [Some(websocket), Some(uni_websocket), echo.as_ref()];
-    let served: Vec<String> = served.into_iter().flatten().cloned().collect();
-    served.iter().filter(|path| path.starts_with('/')).fold(router, |router, path| {
-        let back = back.clone();
-        router.route(path, any(move |request| async move { give_back(&back, request) }))
+    let back =
+        Arc::new(Back { link: link.clone(), routes: config.routes(), rules: config.rules() });
+    back.routes.iter().fold(router, |router, route| {
+        let (back, body_max) = (back.clone(), route.body_max);
+        match route.service {
+            Service::Publish => router,
+            Service::Transport(transport) if transport.is_websocket() => router
+                .route(&route.path, any(move |request| async move { give_back(&back, request) })),
+            Service::Transport(_) | Service::Emulation => router.route(
+                &route.path,
+                any(move |request| async move { pass_on(&back.link, request, body_max).await }),
+            ),
+        }
     })
 }
 
 fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
-    let upgrade = match http::parse(&head_of(&request), &back.paths, 0) {
+    let upgrade = match http::parse(&head_of(&request), &back.routes) {
         Head::Upgrade(upgrade, _) => *upgrade,
         Head::Refused(status) => return refusal(status),
-        Head::Control | Head::Partial | Head::Call(..) => {
+        _ => {
             let text = "a WebSocket is served here: the request must ask for an upgrade\n";
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
@@ -202,6 +209,40 @@ fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
         }
     });
     response
+}
+
+/// Has a shard answer a request that came here: on a connection that began with another one, or
+/// in a form that a shard does not read. The connection stays, its answer comes by way of here.
+async fn pass_on(link: &Link, request: Request, body_max: usize) -> Response {
+    let (mut head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, body_max).await else {
+        return refusal(Status::TooLarge);
+    };
+    for name in [header::TRANSFER_ENCODING, header::EXPECT, header::UPGRADE, header::CONNECTION] {
+        head.headers.remove(name);
+    }
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    head.version = Version::HTTP_11;
+    match answer_of(link, Request::from_parts(head, Body::from(body))).await {
+        Some(mut response) => {
+            response.headers_mut().remove(header::CONNECTION);
+            response
+        }
+        None => refusal(Status::Unavailable),
+    }
+}
+
+/// What the shard with most room answers, which may have no end.
+async fn answer_of(link: &Link, request: Request) -> Option<Response> {
+    let (near, far) = UnixStream::pair().ok()?;
+    let far = OwnedFd::from(far.into_std().ok()?);
+    let adopt = Adopt { socket: far, upgrade: None, bytes: Vec::new() };
+    link.tell(link.emptiest(), Message::Adopt(Box::new(adopt))).await.ok()?;
+    let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.ok()?;
+    // It ends with the answer, or with whoever reads that.
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.ok()?;
+    Some(response.map(Body::new))
 }
 
 /// The request's head as text, for the one judge of what an upgrade is.
@@ -258,7 +299,7 @@ async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
     let mut bytes = parts.read_buf.to_vec();
     bytes.extend_from_slice(&unread);
     let Ok(socket) = socket.into_std() else { return };
-    let adopt = Adopt { socket: OwnedFd::from(socket), upgrade, bytes };
+    let adopt = Adopt { socket: OwnedFd::from(socket), upgrade: Some(upgrade), bytes };
     // Without room the socket is closed, and the client comes again.
     let _ = link.tell(link.emptiest(), Message::Adopt(Box::new(adopt))).await;
 }

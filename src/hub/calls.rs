@@ -21,7 +21,7 @@ use crate::protocol::json::{self, PlainPublish};
 use crate::publication::Event;
 
 /// Milliseconds that a connection may be idle between two requests.
-const KEEP_ALIVE: u64 = 75_000;
+pub(super) const KEEP_ALIVE: u64 = 75_000;
 
 impl Hub {
     /// Whether an answer is still to be sent before the next request may be read; if so, the

@@ -1,10 +1,11 @@
 //! What happens by itself: deadlines, pings, and the ids that need no memory.
 
 use crate::connection::{NONE, Phase};
+use crate::framing::Framing;
 use crate::http::{Status, Transport};
 use crate::hub::{Hub, Settings};
 use crate::ids::Address;
-use crate::protocol::{Disconnect, Wire};
+use crate::protocol::Disconnect;
 
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;
@@ -12,13 +13,6 @@ const TICK: u64 = 128;
 const DEADLINES: usize = 16;
 /// Shards of a node at most: their ticks are spread over one.
 const SHARDS_MAX: u64 = 64;
-
-/// A ping as it goes over the wire: `{}` in a text frame.
-const PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}'];
-/// The same in protocol buffers: a reply of no length.
-const PROTOBUF_PING_FRAME: &[u8] = &[0x82, 0x01, 0x00];
-/// For unidirectional clients a WebSocket ping goes with it.
-const UNI_PING_FRAME: &[u8] = &[0x81, 0x02, b'{', b'}', 0x89, 0x00];
 
 impl Hub {
     /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
@@ -91,8 +85,8 @@ impl Hub {
         }
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;
         let connection = &mut self.connections[slot as usize];
-        let asks_pong = connection.transport == Transport::WebSocket;
-        let pong_timeout = pong_timeout.filter(|_| asks_pong);
+        let unidirectional = connection.transport.is_unidirectional();
+        let pong_timeout = pong_timeout.filter(|_| !unidirectional);
         if connection.flags.checking() {
             connection.flags.set_checking(false);
             if connection.flags.pong_due() {
@@ -102,15 +96,14 @@ impl Hub {
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
-        let frame = match connection.wire {
-            Wire::Protobuf => PROTOBUF_PING_FRAME,
-            Wire::Json if asks_pong => PING_FRAME,
-            Wire::Json => UNI_PING_FRAME,
-        };
+        let ping = Framing::of(connection.transport).ping(connection.wire, unidirectional);
+        if connection.transport == Transport::LongPolling {
+            connection.flags.set_end_when_flushed(true);
+        }
         if connection.outbox == NONE {
-            self.turn.fixed(&mut connection.turn, slot, frame);
+            self.turn.fixed(&mut connection.turn, slot, ping);
         } else {
-            self.append_outbox(slot, frame);
+            self.append_outbox(slot, ping);
         }
         self.metrics.pings.add(1);
         if self.connections[slot as usize].phase == Phase::Connected {

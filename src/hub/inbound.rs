@@ -89,7 +89,9 @@ impl Hub {
             }
             let rest = &mut input[used..];
             let step = match connection.phase {
-                Phase::Head | Phase::KeptAlive => self.read_head(post, slot, rest),
+                Phase::Head | Phase::KeptAlive => self.read_head(post, slot, rest, inbound),
+                // What comes behind the request of a stream is not for it.
+                _ if !connection.transport.is_websocket() => Some(rest.len()),
                 Phase::Open | Phase::Connected => self.read_frame(post, slot, rest, inbound),
                 Phase::Closing if connection.flags.lingering() => Some(rest.len()),
                 Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
@@ -104,11 +106,18 @@ impl Hub {
         used
     }
 
-    fn read_head(&mut self, post: &mut impl Post, slot: u32, input: &[u8]) -> Option<usize> {
+    fn read_head(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        input: &[u8],
+        inbound: &mut Inbound,
+    ) -> Option<usize> {
         if self.awaits_flush(slot) {
             return None;
         }
-        match http::parse(input, &self.settings.paths, self.settings.message_bytes) {
+        let settings = self.settings.clone();
+        match http::parse(input, &settings.routes) {
             Head::Partial => {
                 self.begin_request(slot);
                 None
@@ -126,6 +135,17 @@ impl Hub {
                 None
             }
             Head::Call(call, used) => self.call(post, slot, &call).then_some(used),
+            Head::Stream(stream, used) => {
+                self.begin_stream(post, slot, &stream, inbound);
+                Some(used)
+            }
+            Head::Emulation(emulation, used) => {
+                self.speak_for(post, slot, &emulation).then_some(used)
+            }
+            Head::Preflight(asked, used) => {
+                self.answer_preflight(slot, &asked);
+                Some(used)
+            }
             Head::Upgrade(upgrade, used) => {
                 self.upgrade(post, slot, &upgrade);
                 Some(used)
@@ -178,7 +198,7 @@ impl Hub {
         self.set_deadline(slot, self.settings.stale_close_delay);
         match (upgrade.transport, &upgrade.connect) {
             (Transport::Echo, _) => self.wheel.clear(slot),
-            (transport, _) if transport.is_unidirectional() && upgrade.protobuf => {
+            (Transport::UniWebSocket, _) if upgrade.protobuf => {
                 self.disconnect(slot, Disconnect::NOT_AVAILABLE);
             }
             (Transport::UniWebSocket, Some(connect)) => {
@@ -222,11 +242,8 @@ impl Hub {
                     {
                         self.connect_uni(post, slot, &payload);
                     }
-                    (Transport::UniWebSocket, _) => {}
-                    (Transport::WebSocket, _) if self.is_blank(slot, &payload) => {
-                        self.disconnect(slot, Disconnect::BAD_REQUEST);
-                    }
-                    (Transport::WebSocket, _) => self.run_commands(post, slot, &payload, inbound),
+                    (Transport::WebSocket, _) => self.take_frame(post, slot, &payload, inbound),
+                    _ => {}
                 }
             }
             Event::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
@@ -266,6 +283,20 @@ impl Hub {
         if connection.turn == NONE && connection.outbox == NONE {
             self.end(slot);
         }
+    }
+
+    /// A frame of commands has come.
+    pub(super) fn take_frame(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        frame: &[u8],
+        inbound: &mut Inbound,
+    ) {
+        if self.is_blank(slot, frame) {
+            return self.disconnect(slot, Disconnect::BAD_REQUEST);
+        }
+        self.run_commands(post, slot, frame, inbound);
     }
 
     /// Runs the commands of a frame in order. What cannot be run yet is kept, and the connection
@@ -309,7 +340,7 @@ impl Hub {
     }
 
     /// Whether a frame, or the rest of one, holds no command.
-    fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
+    pub(super) fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
         match self.connections[slot as usize].wire {
             Wire::Json => frame.trim_ascii().is_empty(),
             Wire::Protobuf => frame.is_empty(),
@@ -328,7 +359,7 @@ impl Hub {
         }
     }
 
-    fn connect_uni(&mut self, post: &mut impl Post, slot: u32, text: &[u8]) {
+    pub(super) fn connect_uni(&mut self, post: &mut impl Post, slot: u32, text: &[u8]) {
         let request = match text.trim_ascii() {
             b"" => Ok(ConnectRequest::default()),
             text => serde_json::from_slice(text),

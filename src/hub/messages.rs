@@ -64,6 +64,7 @@ impl Hub {
                 post.send(to, Message::Answer(Box::new(Answer { asker, told })));
             }
             Message::Verified(verified) => self.verified(*verified),
+            Message::Emulated(emulated) => self.emulated(&emulated),
             Message::Adopt(_)
             | Message::HandOver(_)
             | Message::Verify(_)

@@ -14,6 +14,7 @@ mod inbound;
 mod messages;
 mod orders;
 mod output;
+mod streams;
 mod questions;
 mod session;
 mod verdicts;
@@ -30,8 +31,9 @@ use crate::channels::home::{self, Homes};
 use crate::channels::local::{Delivery, Locals};
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
+use crate::framing::Framing;
 use crate::gate::Gate;
-use crate::http::{Paths, Status};
+use crate::http::{Routes, Status, Transport};
 use crate::ids::Ids;
 use crate::message::{Endpoint, Grant, Leave, Post, Verdict};
 use crate::metrics::Metrics;
@@ -67,8 +69,8 @@ pub struct Settings {
     pub personal_namespace: Option<String>,
     /// Who may use the API.
     pub api: ApiKey,
-    /// Paths of the transports.
-    pub paths: Paths,
+    /// Paths that are served.
+    pub routes: Routes,
     /// What homes keep.
     pub homes: home::Settings,
     /// Connections that the shard holds at most.
@@ -436,6 +438,9 @@ impl Hub {
     fn deliver(&mut self, delivery: &Delivery) {
         let slot = delivery.slot;
         let connection = &mut self.connections[slot as usize];
+        if connection.transport == Transport::LongPolling && connection.phase == Phase::Connected {
+            connection.flags.set_end_when_flushed(true);
+        }
         if connection.outbox == NONE && connection.hold == NONE {
             return self.turn.delivery(&mut connection.turn, delivery, &self.locals);
         }
@@ -493,7 +498,8 @@ impl Hub {
         } else {
             let entry: Entry = self.turn.entries()[connection.turn as usize];
             let segments = self.turn.segments(&entry, &self.locals);
-            let outbox = Outbox::new(segments, entry.preface as usize, sent);
+            let framed = (Framing::of(connection.transport), connection.wire);
+            let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
             self.outbox_bytes += outbox.unsent().len();
             connection.outbox = self.outboxes.insert(outbox) as u32;
         }
@@ -603,6 +609,7 @@ const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Route, Service};
     use crate::message::{Message, Rank};
     use crate::token;
 
@@ -636,12 +643,11 @@ mod tests {
             tokens: Tokens { connection: verifier.clone(), subscription: verifier },
             personal_namespace: None,
             api: ApiKey { key: "k".into(), insecure: false },
-            paths: Paths {
-                websocket: "/w".into(),
-                uni_websocket: "/u".into(),
-                echo: None,
-                publish: Some("/p".into()),
-            },
+            routes: vec![Route {
+                path: "/w".into(),
+                service: Service::Transport(Transport::WebSocket),
+                body_max: 0,
+            }],
             homes,
             slots: 4,
             message_bytes: 1 << 16,

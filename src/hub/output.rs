@@ -2,13 +2,14 @@
 
 use crate::connection::{Connection, NONE, Phase};
 use crate::frame;
+use crate::framing::Framing;
 use crate::http::Status;
 use crate::hub::{Hub, REFUSAL_TIME};
 use crate::protocol::reply::{Push, Reply};
-use crate::protocol::{self, Disconnect, Wire};
+use crate::protocol::{self, Disconnect};
 
 impl Hub {
-    /// Adds whole frames to a connection's output, wherever that is at the moment.
+    /// Adds whole messages to a connection's output, wherever that is at the moment.
     pub(super) fn write(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let connection = &mut self.connections[slot as usize];
         if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
@@ -46,11 +47,8 @@ impl Hub {
 
     /// Adds what a reply or push was written as to a connection's output.
     pub(super) fn write_body(&mut self, slot: u32, body: &[u8]) {
-        let wire = self.connections[slot as usize].wire;
-        self.write(slot, |out| match wire {
-            Wire::Json => frame::write_text(body, out),
-            Wire::Protobuf => frame::write_binary(body, out),
-        });
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        self.write(slot, |out| Framing::of(transport).write(wire, body, out));
     }
 
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
@@ -85,15 +83,29 @@ impl Hub {
         if self.connections[slot as usize].is_plain_http() {
             return self.end(slot);
         }
-        let mut close = Vec::new();
-        let Disconnect { code, reason } = Disconnect::SLOW;
-        frame::write_close(Some(code), reason, &mut close);
+        let last = self.last_message(slot, Disconnect::SLOW);
         let outbox = &mut self.outboxes[self.connections[slot as usize].outbox as usize];
         self.outbox_bytes -= outbox.unsent().len();
-        outbox.overflow(&close);
+        outbox.overflow(&last);
         self.outbox_bytes += outbox.unsent().len();
         self.metrics.slow.add(1);
         self.begin_closing(slot);
+    }
+
+    /// What tells a client that there will be no more: a close frame, or a push where the
+    /// transport has none.
+    fn last_message(&self, slot: u32, disconnect: Disconnect) -> Vec<u8> {
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Disconnect { code, reason } = disconnect;
+        let mut message = Vec::new();
+        if transport.is_websocket() {
+            frame::write_close(Some(code), reason, &mut message);
+            return message;
+        }
+        let (push, mut body) = (Push::Disconnect { code, reason }, Vec::new());
+        protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
+        Framing::of(transport).write(wire, &body, &mut message);
+        message
     }
 
     /// Answers a request head with a status and ends the connection.
@@ -123,12 +135,18 @@ impl Hub {
 
     /// Closes a connection with a code of somebody else's choice.
     pub(super) fn disconnect_saying(&mut self, slot: u32, code: u16, reason: &str) {
-        let unidirectional = self.connections[slot as usize].transport.is_unidirectional();
+        let transport = self.connections[slot as usize].transport;
         self.release_hold(slot);
-        if unidirectional {
+        if transport.is_unidirectional() || !transport.is_websocket() {
             self.push(slot, &Push::Disconnect { code, reason });
         }
-        self.write_close(slot, Some(code), reason);
+        if transport.is_websocket() {
+            return self.write_close(slot, Some(code), reason);
+        }
+        self.metrics.disconnects.add(1);
+        if self.connections[slot as usize].takes_output() {
+            self.begin_closing(slot);
+        }
     }
 
     pub(super) fn write_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
@@ -159,6 +177,9 @@ impl Hub {
         }
         connection.phase = Phase::Closing;
         connection.flags.set_paused(false);
+        // A stream has said its last word; its peer has none.
+        let ends = !connection.transport.is_websocket() || connection.flags.end_when_flushed();
+        connection.flags.set_end_when_flushed(ends);
         if connection.flags.readable() {
             self.wanted.reads.push(slot);
         }

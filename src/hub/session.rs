@@ -7,10 +7,11 @@ use crate::http::Transport;
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
 use crate::hub::inbound::Pause;
-use crate::message::{Grant, Overrides, Post, Purpose, Verdict};
+use crate::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
 use crate::protocol::command::{ConnectRequest, RefreshRequest};
 use crate::protocol::reply::{Connected, Lease, Push, Reply};
-use crate::protocol::{self, Disconnect, Error};
+use crate::protocol::{self, Disconnect, Error, Position};
+use crate::publication::{EventId, Publication};
 use crate::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
 
 /// Why a client may not connect.
@@ -245,9 +246,12 @@ impl Hub {
         let hold = self.holds.remove(at);
         let connection = &mut self.connections[slot as usize];
         connection.hold = NONE;
-        let unidirectional = connection.transport == Transport::UniWebSocket;
+        let transport = connection.transport;
+        let unidirectional = transport.is_unidirectional();
         let expires = connection.identity.as_ref().and_then(|identity| identity.expires);
-        let client = self.client_id(slot);
+        let (client, node) = (self.client_id(slot), self.ids.node());
+        let session = self.ids.session(self.address(slot));
+        let spoken_for = transport.is_emulated();
         let wire = self.connections[slot as usize].wire;
         let subs = hold.answers.iter();
         let subs = subs.filter_map(|answer| Some((&*answer.channel, self.told(answer)?)));
@@ -257,8 +261,10 @@ impl Hub {
             subs: subs.collect(),
             ping: (self.settings.ping_interval / 1000) as u32,
             pong: self.settings.pong_timeout.is_some() && !unidirectional,
+            session: if spoken_for || unidirectional { &session } else { "" },
+            node: if spoken_for { &node } else { "" },
             time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
-            ..Connected::default()
+            data: None,
         };
         let mut body = Vec::new();
         if unidirectional {
@@ -267,10 +273,32 @@ impl Hub {
             protocol::write_reply(wire, hold.command, &Reply::Connect(&connected), &mut body);
         }
         drop(connected);
+        self.write_event_id(slot, &hold.answers);
         self.write_body(slot, &body);
         self.write(slot, |out| out.extend_from_slice(&hold.output));
         self.set_connected(slot);
+        let has_news = |answer: &Subscribed| {
+            answer.was_recovering && !(answer.recovered && answer.publications.is_empty())
+        };
+        if transport == Transport::LongPolling && hold.answers.iter().any(has_news) {
+            self.end_when_flushed(slot);
+        }
         self.go_on_later(slot);
+    }
+
+    /// Where the stream of a client's only channel stands, for a browser that comes again before
+    /// anything was published.
+    fn write_event_id(&mut self, slot: u32, answers: &[Subscribed]) {
+        let ([answer], Transport::UniSse) = (answers, self.connections[slot as usize].transport)
+        else {
+            return;
+        };
+        if let Some(told) = answer.position {
+            let last = answer.publications.last().and_then(Publication::offset);
+            let position = Position { offset: last.unwrap_or(told.offset), ..told };
+            let id = EventId { position, channel: &answer.channel };
+            self.write(slot, |out| id.write_line(out));
+        }
     }
 
     fn set_connected(&mut self, slot: u32) {

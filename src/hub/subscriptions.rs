@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::connection::{NONE, Wish};
+use crate::connection::{Connection, NONE, Wish};
 use crate::faults::{Planted, planted};
 use crate::filter::{self, Filter};
+use crate::framing::Framing;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, NoRoom, Stop};
 use crate::message::{
@@ -380,9 +381,10 @@ impl Hub {
 
     /// How a connection wants publications.
     pub(super) fn encoding(&self, slot: u32) -> Encoding {
-        let connection = &self.connections[slot as usize];
-        let unidirectional = connection.transport.is_unidirectional();
-        Encoding { wire: connection.wire, unidirectional, ..Encoding::default() }
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let framing = Framing::of(transport);
+        let unidirectional = transport.is_unidirectional();
+        Encoding { wire, framing, unidirectional, ..Encoding::default() }
     }
 
     pub(super) fn leave_all(&mut self, slot: u32) {

@@ -237,3 +237,24 @@ fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload<
     let text = <&RawValue>::deserialize(deserializer)?;
     Ok(Some(Cow::Borrowed(text.get().as_bytes())))
 }
+
+/// What somebody says for the client of a stream, by a request of its own.
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+pub struct EmulationRequest {
+    /// The node that knows the session.
+    #[prost(string, tag = "1")]
+    #[serde(default)]
+    pub node: String,
+    /// Names the connection that it speaks for.
+    #[prost(string, tag = "2")]
+    #[serde(default)]
+    pub session: String,
+    /// A frame of commands, in the connection's own encoding.
+    #[prost(bytes = "vec", tag = "3")]
+    #[serde(default, deserialize_with = "text_bytes")]
+    pub data: Vec<u8>,
+}
+
+fn text_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    String::deserialize(deserializer).map(String::into_bytes)
+}

@@ -9,10 +9,11 @@ use std::ops::Range;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::command::{
-    ChannelRequest, Command, ConnectRequest, HistoryRequest, PublishRequest, RefreshRequest,
-    Request, RpcRequest, SubRefreshRequest, SubscribeRequest,
+    ChannelRequest, Command, ConnectRequest, EmulationRequest, HistoryRequest, PublishRequest,
+    RefreshRequest, Request, RpcRequest, SubRefreshRequest, SubscribeRequest,
 };
 use super::reply::{ClientInfo, Connected, History, Lease, Push, Reply, Stats, Subscribed};
 use super::{Error, Position, VERSION};
@@ -107,6 +108,23 @@ pub struct PlainPublish<'a> {
     /// Whether it stays out of the history.
     #[serde(default)]
     pub skip_history: bool,
+}
+
+/// Reads the body of a request that speaks for a stream's client; its data is a text.
+pub fn read_emulation(body: &[u8]) -> serde_json::Result<EmulationRequest> {
+    serde_json::from_slice(body)
+}
+
+/// A connect request that asks for what was published in a channel since `position` too; `None`:
+/// it is none.
+pub fn resume(request: &[u8], channel: &str, position: Position) -> Option<Vec<u8>> {
+    let request = if request.trim_ascii().is_empty() { b"{}" } else { request };
+    let mut request: serde_json::Map<String, Value> = serde_json::from_slice(request).ok()?;
+    let subs = request.entry("subs").or_insert_with(|| json!({})).as_object_mut()?;
+    let Position { offset, epoch } = position;
+    let since = json!({"recover": true, "offset": offset, "epoch": epoch.as_str()});
+    subs.insert(channel.to_owned(), since);
+    serde_json::to_vec(&request).ok()
 }
 
 /// Whether bytes are the text of one JSON value.

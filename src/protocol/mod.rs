@@ -9,6 +9,8 @@ pub mod json;
 pub mod protobuf;
 pub mod reply;
 
+use bytemuck::{Pod, Zeroable};
+
 use self::reply::{Push, Reply};
 
 /// What a connected client is told it is connected to.
@@ -112,6 +114,7 @@ disconnects! {
     INSUFFICIENT_STATE = 3010, "insufficient state";
     FORCE_RECONNECT = 3011, "force reconnect";
     NO_PONG = 3012, "no pong";
+    TOO_MANY_REQUESTS = 3013, "too many requests";
     INVALID_TOKEN = 3500, "invalid token";
     BAD_REQUEST = 3501, "bad request";
     STALE = 3502, "stale";
@@ -133,7 +136,8 @@ pub struct Position {
 }
 
 /// Names one life of a stream: eight letters, all zero where the client gave none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
 pub struct Epoch([u8; 8]);
 
 impl Epoch {

@@ -9,7 +9,7 @@ use drumline::channels::Names;
 use drumline::channels::home;
 use drumline::gate::Gate;
 use drumline::history::Retention;
-use drumline::http::Paths;
+use drumline::http::{Route, Service, Transport};
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
 use drumline::ids::Ids;
 use drumline::namespaces::{Namespaces, Options};
@@ -50,6 +50,13 @@ pub struct World {
     clients_max: usize,
 }
 
+/// What the clients of the simulation ask for.
+const ROUTES: [(&str, Service); 3] = [
+    ("/connection/websocket", Service::Transport(Transport::WebSocket)),
+    ("/connection/uni_websocket", Service::Transport(Transport::UniWebSocket)),
+    ("/api/publish", Service::Publish),
+];
+
 fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
     let may_be_slow = random.one_in(3);
     let retention = Retention {
@@ -72,12 +79,9 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         namespaces: namespaces.clone(),
         tokens: Tokens { connection: verifier.clone(), subscription: verifier },
         personal_namespace: None,
-        paths: Paths {
-            websocket: "/connection/websocket".into(),
-            uni_websocket: "/connection/uni_websocket".into(),
-            echo: None,
-            publish: Some("/api/publish".into()),
-        },
+        routes: ROUTES
+            .map(|(path, service)| Route { path: path.into(), service, body_max: 65_536 })
+            .into(),
         api: ApiKey { key: "secret".into(), insecure: false },
         homes: home::Settings {
             namespaces,

@@ -15,7 +15,7 @@ use self::replies::{
     Answer, ConnectPush, Mover, PublicationBody, PushBody, Pushed, Reason, Renewed, SubscribePush,
 };
 use self::wire::{Body, Fields};
-use super::command::Command;
+use super::command::{Command, EmulationRequest};
 use super::json::Details;
 use super::reply::{ClientInfo, Push, Reply};
 
@@ -70,26 +70,9 @@ impl<'a> Commands<'a> {
     }
 }
 
-/// What a client sends beside the stream of a transport that only goes one way. Its data is a
-/// frame of commands.
-#[derive(Clone, PartialEq, Message)]
-pub struct EmulationRequest {
-    /// The node that knows the session.
-    #[prost(string, tag = "1")]
-    pub node: String,
-    /// Names the connection that it speaks for.
-    #[prost(string, tag = "2")]
-    pub session: String,
-    /// What is said, in the connection's own encoding.
-    #[prost(bytes = "vec", tag = "3")]
-    pub data: Vec<u8>,
-}
-
-impl EmulationRequest {
-    /// Reads the body of a request, which has no length in front.
-    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        Ok(Self::decode(body)?)
-    }
+/// Reads the body of a request that speaks for a stream's client, which has no length in front.
+pub fn read_emulation(body: &[u8]) -> Result<EmulationRequest, Malformed> {
+    Ok(EmulationRequest::decode(body)?)
 }
 
 // ---- writing ---------------------------------------------------------------------------------
@@ -413,9 +396,9 @@ mod tests {
     fn an_emulation_request_is_read() {
         let expected =
             EmulationRequest { node: "n".into(), session: "s".into(), data: b"\x00".to_vec() };
-        assert_eq!(EmulationRequest::parse(b"\x0a\x01n\x12\x01s\x1a\x01\x00"), Ok(expected));
-        assert_eq!(EmulationRequest::parse(b""), Ok(EmulationRequest::default()));
-        assert_eq!(EmulationRequest::parse(b"\x0a\x02n"), Err(Malformed));
+        assert_eq!(read_emulation(b"\x0a\x01n\x12\x01s\x1a\x01\x00"), Ok(expected));
+        assert_eq!(read_emulation(b""), Ok(EmulationRequest::default()));
+        assert_eq!(read_emulation(b"\x0a\x02n"), Err(Malformed));
     }
 
     // ---- writing -----------------------------------------------------------------------------
@@ -685,7 +668,7 @@ mod tests {
                 consumed = commands.consumed();
             }
             prop_assert!(commands.next().is_none() && commands.consumed() == consumed);
-            let _ = EmulationRequest::parse(&bytes);
+            let _ = read_emulation(&bytes);
         }
 
         #[test]

@@ -1,0 +1,191 @@
+//! Answers that a shard gives by itself.
+//!
+//! Owns nothing. There is no `Date` in them: state has no clock.
+
+use super::Transport;
+use crate::protocol::Wire;
+
+/// The statuses that a shard itself answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// 400: no HTTP, or an upgrade that breaks its rules.
+    BadRequest,
+    /// 403: an origin that is not allowed.
+    Forbidden,
+    /// 404: the node that was named is another.
+    NotFound,
+    /// 405: nothing is served by this method.
+    MethodNotAllowed,
+    /// 408: the head did not come in time.
+    Timeout,
+    /// 413: the body is over its limit.
+    TooLarge,
+    /// 426: another WebSocket version.
+    UpgradeRequired,
+    /// 431: the head does not end.
+    HeadTooLarge,
+    /// 503: no room for another connection.
+    Unavailable,
+}
+
+impl Status {
+    /// The whole response.
+    pub fn response(self) -> Vec<u8> {
+        let (line, extra, body) = match self {
+            Status::BadRequest => ("400 Bad Request", "", "malformed request\n"),
+            Status::Forbidden => {
+                ("403 Forbidden", "", "origin not allowed: see client.allowed_origins\n")
+            }
+            Status::NotFound => ("404 Not Found", "", "unknown node\n"),
+            Status::MethodNotAllowed => (
+                "405 Method Not Allowed",
+                "Allow: GET, POST, OPTIONS\r\n",
+                "streams are asked for by GET or POST, emulation by POST\n",
+            ),
+            Status::Timeout => ("408 Request Timeout", "", "request took too long\n"),
+            Status::TooLarge => ("413 Content Too Large", "", "request body over its limit\n"),
+            Status::UpgradeRequired => (
+                "426 Upgrade Required",
+                "Sec-WebSocket-Version: 13\r\n",
+                "only WebSocket version 13 is spoken here\n",
+            ),
+            Status::HeadTooLarge => {
+                ("431 Request Header Fields Too Large", "", "request head over 16 KiB\n")
+            }
+            Status::Unavailable => (
+                "503 Service Unavailable",
+                "Retry-After: 5\r\n",
+                "no room for another connection\n",
+            ),
+        };
+        format!(
+            "HTTP/1.1 {line}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+}
+
+/// A browser page of another origin, which may read an answer if it is let.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cors<'a> {
+    /// The page's origin; `None`: it is no such page that asks.
+    pub origin: Option<&'a str>,
+}
+
+impl Cors<'_> {
+    fn write(self, out: &mut Vec<u8>) {
+        if let Some(origin) = self.origin {
+            let parts = ["Access-Control-Allow-Origin: ", origin, "\r\n"];
+            out.extend(parts.iter().flat_map(|part| part.bytes()));
+            out.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n");
+        }
+    }
+}
+
+/// Appends the 101 answer to an upgrade.
+pub fn write_switching(accept: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
+    );
+    out.extend_from_slice(accept.as_bytes());
+    if let Some(subprotocol) = subprotocol {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+        out.extend_from_slice(subprotocol.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends a kept-alive answer to a call; with `last` the connection is closed behind it.
+pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
+    if last {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(json.len().to_string().as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(json);
+}
+
+/// Appends the head of an answer that goes on until the connection ends, and what a stream of its
+/// kind begins with.
+pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: &mut Vec<u8>) {
+    let (kind, beginning): (_, &[u8]) = match (transport, wire) {
+        (Transport::Sse | Transport::UniSse, _) => ("text/event-stream", b"\r\n"),
+        (_, Wire::Json) => ("application/json", b""),
+        (_, Wire::Protobuf) => ("application/octet-stream", b""),
+    };
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
+    out.extend_from_slice(kind.as_bytes());
+    // Proxies are to pass on what they get when they get it.
+    out.extend_from_slice(
+        b"\r\nCache-Control: private, no-cache, no-store, must-revalidate, max-age=0\r\n\
+          X-Accel-Buffering: no\r\nConnection: close\r\n",
+    );
+    cors.write(out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(beginning);
+}
+
+/// Appends an answer without content: to an emulation request, or with `asked` (the headers that
+/// a page wants to send) to a browser's question whether it may send one.
+pub fn write_no_content(cors: Cors<'_>, asked: Option<&str>, last: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 204 No Content\r\n");
+    cors.write(out);
+    if let Some(headers) = asked {
+        out.extend_from_slice(
+            b"Access-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
+              Access-Control-Max-Age: 300\r\nAccess-Control-Allow-Headers: ",
+        );
+        out.extend_from_slice(headers.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if last {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_by_others() {
+        for last in [false, true] {
+            let mut bytes = Vec::new();
+            write_answer(b"{\"result\":{}}", last, &mut bytes);
+            let mut headers = [httparse::EMPTY_HEADER; 4];
+            let mut response = httparse::Response::new(&mut headers);
+            let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
+            assert_eq!((response.code, &bytes[used..]), (Some(200), &b"{\"result\":{}}"[..]));
+            let said = |name, value: &[u8]| {
+                response.headers.iter().any(|found| found.name == name && found.value == value)
+            };
+            assert!(said("Content-Length", b"13"));
+            assert_eq!(said("Connection", b"close"), last);
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_may_read_what_it_is_let() {
+        let text = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            String::from_utf8(bytes).unwrap()
+        };
+        let cors = Cors { origin: Some("https://a.com") };
+        let allowed = "Access-Control-Allow-Origin: https://a.com\r\n";
+        let head = |cors| text(&|out| write_stream_head(Transport::Sse, Wire::Json, cors, out));
+        assert!(head(cors).contains(allowed) && head(cors).ends_with("\r\n\r\n\r\n"));
+        assert!(!head(Cors::default()).contains("Access-Control"));
+        let answer = text(&|out| write_no_content(cors, Some("content-type"), false, out));
+        assert!(answer.contains(allowed));
+        assert!(answer.contains("Access-Control-Allow-Headers: content-type\r\n"));
+        let answer = text(&|out| write_no_content(cors, None, true, out));
+        assert!(!answer.contains("Allow-Headers") && answer.contains("Connection: close\r\n"));
+    }
+}

@@ -1,0 +1,154 @@
+//! Streams: connections that are answers without end, and the requests that speak for their
+//! clients.
+//!
+//! A request that speaks for a client may come to any shard; what it says is brought to the shard
+//! of its stream and stands there in line with what was said before.
+
+use crate::connection::{Inbound, NONE, Phase};
+use crate::http::{self, Cors, Emulation, Preflight, Status, Stream};
+use crate::hub::Hub;
+use crate::hub::calls::KEEP_ALIVE;
+use crate::hub::inbound::Pause;
+use crate::message::{Emulated, Message, Post, Rank};
+use crate::protocol::command::EmulationRequest;
+use crate::protocol::{Disconnect, Wire, json, protobuf};
+use crate::publication::EventId;
+
+/// Messages of the largest size that may wait for a stream's client: past that somebody floods it.
+const FRAMES_MAX: usize = 4;
+
+impl Hub {
+    /// A stream begins: its head goes out, then what its first commands lead to.
+    pub(super) fn begin_stream(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        stream: &Stream<'_>,
+        inbound: &mut Inbound,
+    ) {
+        let &Stream { transport, origin, host, .. } = stream;
+        if !self.settings.rules.allows_origin(origin, host) {
+            return self.refuse(slot, Status::Forbidden);
+        }
+        if !self.gate.admits(self.now) {
+            return self.refuse(slot, Status::Unavailable);
+        }
+        let wire = if stream.protobuf { Wire::Protobuf } else { Wire::Json };
+        let connection = &mut self.connections[slot as usize];
+        (connection.transport, connection.wire) = (transport, wire);
+        connection.phase = Phase::Open;
+        let shutting_down = connection.flags.shutting_down();
+        self.turn.preface(&mut connection.turn, slot, |out| {
+            http::write_stream_head(transport, wire, Cors { origin }, out);
+        });
+        if shutting_down {
+            return self.disconnect(slot, Disconnect::SHUTDOWN);
+        }
+        self.set_deadline(slot, self.settings.stale_close_delay);
+        if !transport.is_unidirectional() {
+            return self.take_frame(post, slot, &stream.opening, inbound);
+        }
+        let resumed = stream
+            .last_event
+            .and_then(EventId::parse)
+            .and_then(|last| json::resume(&stream.opening, last.channel, last.position));
+        self.connect_uni(post, slot, resumed.as_deref().unwrap_or(&stream.opening));
+    }
+
+    /// Somebody says something for the client of a stream; returns whether the bytes of the
+    /// request are used up.
+    pub(super) fn speak_for(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        emulation: &Emulation<'_>,
+    ) -> bool {
+        let &Emulation { origin, host, last, .. } = emulation;
+        if !self.settings.rules.allows_origin(origin, host) {
+            self.refuse(slot, Status::Forbidden);
+            return true;
+        }
+        let request = if emulation.protobuf {
+            protobuf::read_emulation(emulation.body).ok()
+        } else {
+            json::read_emulation(emulation.body).ok()
+        };
+        let Some(EmulationRequest { node, session, data }) = request else {
+            self.refuse(slot, Status::BadRequest);
+            return true;
+        };
+        if node != self.ids.node() {
+            self.refuse(slot, Status::NotFound);
+            return true;
+        }
+        // One that ended meanwhile, or never was, is not told from one that lives.
+        if let Some(address) = self.ids.find(&session) {
+            let emulated = Emulated { address, frame: data.into() };
+            if address.shard == self.shard {
+                self.emulated(&emulated);
+            } else if post.reserve(address.shard, Rank::Ingress) {
+                post.send(address.shard, Message::Emulated(Box::new(emulated)));
+            } else {
+                self.pause(slot, Pause::Blocked);
+                return false;
+            }
+        }
+        self.answer_without_content(slot, Cors { origin }, None, last);
+        true
+    }
+
+    /// Something was said for the client of a stream here, which goes on with it behind what was
+    /// said before.
+    pub(super) fn emulated(&mut self, emulated: &Emulated) {
+        let Emulated { address, frame } = emulated;
+        let slot = address.slot;
+        let Some(connection) = self.connection(slot, address.generation) else { return };
+        let open = matches!(connection.phase, Phase::Open | Phase::Connected);
+        if !open || !connection.transport.is_emulated() {
+            return;
+        }
+        if self.is_blank(slot, frame) {
+            return self.disconnect(slot, Disconnect::BAD_REQUEST);
+        }
+        let connection = &mut self.connections[slot as usize];
+        if connection.inbound == NONE {
+            connection.inbound = self.inbound.insert(Inbound::default()) as u32;
+        }
+        let commands = &mut self.inbound[connection.inbound as usize].commands;
+        if connection.wire == Wire::Json && !commands.is_empty() {
+            commands.push(b'\n');
+        }
+        commands.extend_from_slice(frame);
+        connection.flags.set_paused(true);
+        if commands.len() > FRAMES_MAX * self.settings.message_bytes {
+            return self.disconnect(slot, Disconnect::TOO_MANY_REQUESTS);
+        }
+        self.go_on_later(slot);
+    }
+
+    /// A browser asks whether a page may send a request.
+    pub(super) fn answer_preflight(&mut self, slot: u32, asked: &Preflight<'_>) {
+        let &Preflight { headers, origin, host, last } = asked;
+        if !self.settings.rules.allows_origin(origin, host) {
+            return self.refuse(slot, Status::Forbidden);
+        }
+        self.answer_without_content(slot, Cors { origin }, Some(headers), last);
+    }
+
+    fn answer_without_content(
+        &mut self,
+        slot: u32,
+        cors: Cors<'_>,
+        asked: Option<&str>,
+        last: bool,
+    ) {
+        let connection = &mut self.connections[slot as usize];
+        let last = last || connection.flags.shutting_down();
+        connection.phase = Phase::KeptAlive;
+        connection.flags.set_end_when_flushed(last);
+        self.turn.preface(&mut connection.turn, slot, |out| {
+            http::write_no_content(cors, asked, last, out);
+        });
+        self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
+    }
+}
