@@ -378,6 +378,20 @@ impl Client {
         }
     }
 
+    /// A line, without its end.
+    pub fn line(&mut self) -> String {
+        loop {
+            if let Some(at) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                let rest = self.bytes.split_off(at + 1);
+                let mut line = std::mem::replace(&mut self.bytes, rest);
+                line.pop();
+                return String::from_utf8(line).expect("lines are text");
+            }
+            let count = self.fill().expect("a line in time");
+            assert!(count > 0, "closed within a line: {:?}", String::from_utf8_lossy(&self.bytes));
+        }
+    }
+
     /// Reads to the end of the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         loop {

@@ -15,4 +15,5 @@ mod load;
 mod room;
 mod rules;
 mod start;
+mod streams;
 mod uni;
