@@ -34,6 +34,7 @@ protocol    300    release npm python
 delta       300    npm
 keys        180    release npm
 page        180    release npm chromium
+browser     180    release npm chromium
 autobahn    400    release python curl
 nginx       200    release npm nginx curl
 dead-peer   120    release npm nft ip curl
@@ -83,6 +84,7 @@ step_protocol() {
 step_delta() { node tests/delta.mjs; }
 step_keys() { node tests/keys.mjs; }
 step_page() { node tests/page.mjs; }
+step_browser() { node tests/browser.mjs; }
 step_autobahn() { tests/autobahn.sh; }
 step_nginx() { tests/nginx.sh; }
 step_dead-peer() { tests/dead-peer.sh; }
