@@ -19,6 +19,9 @@ FUZZ_SECONDS=${FUZZ_SECONDS:-15}
 # Quick to build; --release is quick to run, for longer runs.
 FUZZ_BUILD=${FUZZ_BUILD:---dev}
 
+# Needs that take long to build. They are built in this order while the first steps run.
+BEHIND="release cargo-fuzz fuzzers"
+
 # Name, seconds it may take, what it needs.
 STEPS="
 format      120
@@ -39,7 +42,7 @@ autobahn    400    release python curl
 nginx       200    release npm nginx curl
 dead-peer   120    release npm nft ip curl
 histograms  900    release python
-fuzz        1200   clang cargo-fuzz
+fuzz        1200   clang cargo-fuzz fuzzers
 bench       900    release python
 peers       900    release python peers
 "
@@ -98,12 +101,9 @@ step_histograms() {
 
 step_fuzz() {
     local target
-    # The sanitizers' flags are unstable; the compiler is the stable one all the same.
-    export RUSTC_BOOTSTRAP=1
     for target in frame command head; do
         mkdir -p "fuzz/corpus-work/$target"
-        cargo fuzz run "$FUZZ_BUILD" --target-dir "$TARGET/fuzz" "$target" \
-            "fuzz/corpus-work/$target" "fuzz/seeds/$target" \
+        in_fuzz run "$target" "fuzz/corpus-work/$target" "fuzz/seeds/$target" \
             -- -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=4096 || return 1
     done
 }
@@ -142,6 +142,9 @@ need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_peers() { scripts/peers.sh setup; }
 need_release() { cargo build --release --workspace; }
+# The sanitizers' flags are unstable; the compiler is the stable one all the same.
+in_fuzz() { RUSTC_BOOTSTRAP=1 cargo fuzz "$1" "$FUZZ_BUILD" --target-dir "$TARGET/fuzz" "${@:2}"; }
+need_fuzzers() { in_fuzz build; }
 need_cargo-fuzz() { cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked; }
 
 need_npm() {
@@ -209,8 +212,43 @@ for name in "${CHOSEN[@]}"; do
         if [[ -n $need && " ${NEEDS[*]} " != *" $need "* ]]; then NEEDS+=("$need"); fi
     done < <(field "$name" 3)
 done
-for need in "${NEEDS[@]}"; do run "setup-$need" "need_$need"; done
+is_behind() { [[ " $BEHIND " == *" $1 "* ]]; }
+for need in "${NEEDS[@]}"; do
+    if ! is_behind "$need"; then run "setup-$need" "need_$need"; fi
+done
+
+# What is built behind the first steps, one after the other; each leaves its log and its status.
+build_behind() {
+    local need
+    for need in $BEHIND; do
+        if [[ " ${NEEDS[*]} " == *" $need "* ]]; then
+            "need_$need" >"$LOGS/behind-$need.log" 2>&1 </dev/null
+            echo $? >"$LOGS/behind-$need.status"
+        fi
+    done
+}
+rm -f "$LOGS"/behind-*
+build_behind &
+BUILDER=$!
+trap 'kill "$BUILDER" 2>/dev/null' EXIT
+
+# Waits for what is built behind, and says how that went.
+await_built() {
+    while [[ ! -s $LOGS/behind-$1.status ]]; do
+        if ! kill -0 "$BUILDER" 2>/dev/null && [[ ! -s $LOGS/behind-$1.status ]]; then return 1; fi
+        sleep 1
+    done
+    cat "$LOGS/behind-$1.log"
+    return "$(<"$LOGS/behind-$1.status")"
+}
+BUILT=" "
 for name in "${CHOSEN[@]}"; do
+    for need in $(field "$name" 3); do
+        if is_behind "$need" && [[ $BUILT != *" $need "* ]]; then
+            BUILT+="$need "
+            run "setup-$need" await_built "$need"
+        fi
+    done
     run "$name" timeout --kill-after=30 "$(field "$name" 2 | head -n 1)" "$PWD/scripts/test.sh" --step "$name"
 done
 
