@@ -280,7 +280,8 @@ impl Hub {
         let has_news = |answer: &Subscribed| {
             answer.was_recovering && !(answer.recovered && answer.publications.is_empty())
         };
-        if transport == Transport::LongPolling && hold.answers.iter().any(has_news) {
+        let has_news = hold.answers.iter().any(has_news) || !hold.output.is_empty();
+        if transport == Transport::LongPolling && has_news {
             self.end_when_flushed(slot);
         }
         self.go_on_later(slot);
