@@ -20,6 +20,8 @@ pub enum Planted {
     LeaveOvertaken,
     /// A leave that finds no room is not told later.
     LeaveForgotten,
+    /// What was said for a stream's client is forgotten where it finds no room.
+    VoiceForgotten,
 }
 
 #[cfg(feature = "planted-faults")]

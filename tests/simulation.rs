@@ -26,7 +26,7 @@ use world::{Account, World};
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 200;
 /// Seeds within which every fault must show.
-const FAULT_SEEDS: u64 = 300;
+const FAULT_SEEDS: u64 = 600;
 
 /// What may be planted outside the hub: in the bus, and in what drives a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,7 @@ fn finds_what_is_planted_in_the_hub() {
         Planted::CallBeforeFlush,
         Planted::LeaveOvertaken,
         Planted::LeaveForgotten,
+        Planted::VoiceForgotten,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

@@ -62,6 +62,8 @@ pub enum Asked {
     Unsubscribe,
     Publish(u64),
     Stats,
+    /// Something for the client of a stream.
+    Speak,
 }
 
 struct Outstanding {
@@ -95,8 +97,12 @@ pub struct Manners {
 pub struct Client {
     pub number: usize,
     pub uni: bool,
-    /// Calls the API instead of switching to WebSocket.
+    /// Calls the API, or speaks for a stream, instead of switching to WebSocket.
     pub backend: bool,
+    /// Gets its replies as a stream of lines; who speaks for it, by number.
+    pub voice: Option<usize>,
+    /// What its connect reply says that others show who speak for it: session and node.
+    pub session: Option<(String, String)>,
     pub shard: usize,
     pub slot: u32,
     pub generation: u32,
@@ -128,6 +134,8 @@ impl Client {
             number,
             uni,
             backend: false,
+            voice: None,
+            session: None,
             shard: 0,
             slot: 0,
             generation: 0,
@@ -194,7 +202,7 @@ impl Client {
             Asked::Stats => {
                 format!("{{\"id\":{id},\"presence_stats\":{{\"channel\":\"c{channel}\"}}}}")
             }
-            Asked::Publish(_) => String::new(),
+            Asked::Publish(_) | Asked::Speak => String::new(),
         };
         let (asked, text) = if let Asked::Publish(_) = asked {
             let (n, request) = self.publish_request(channel, pad, ledger, now);
@@ -219,6 +227,26 @@ impl Client {
         let (number, pad) = (self.number, "x".repeat(pad));
         let data = format!("{{\"p\":{number},\"n\":{n},\"x\":\"{pad}\"}}");
         (n, format!("{{\"channel\":\"c{channel}\",\"data\":{data}}}"))
+    }
+
+    /// Asks for a stream, with its first commands.
+    pub fn open_stream(&mut self, commands: &str) {
+        self.post("/connection/http_stream", commands);
+    }
+
+    /// Says something for the client of a stream.
+    pub fn speak(&mut self, (session, node): &(String, String), frame: &str) {
+        let data = serde_json::json!({"session": session, "node": node, "data": frame});
+        self.post("/emulation", &data.to_string());
+        self.next_id += 1;
+        let asked = Asked::Speak;
+        self.outstanding.push_back(Outstanding { id: self.next_id, channel: usize::MAX, asked });
+    }
+
+    fn post(&mut self, path: &str, body: &str) {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        self.socket.input.extend(head.bytes().chain(body.bytes()));
     }
 
     /// Whether it is connected and stays so.
@@ -256,7 +284,10 @@ impl Client {
     }
 
     fn check_end(&self) -> Result<(), String> {
-        if self.backend && self.manners.may_be_slow {
+        // Who speaks HTTP is told nothing when it is slow, or was the first to go.
+        let cut_off = self.backend && self.manners.may_be_slow
+            || self.voice.is_some() && self.manners.said_close;
+        if cut_off {
             return Ok(());
         }
         if !self.received.is_empty() {
@@ -279,8 +310,10 @@ impl Client {
         if !self.head_seen {
             let end = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n");
             let Some(end) = end else { return Ok(false) };
-            if !self.received.starts_with(b"HTTP/1.1 101 ") {
-                return Err("the upgrade was refused".into());
+            let status: &[u8] =
+                if self.voice.is_some() { b"HTTP/1.1 200 " } else { b"HTTP/1.1 101 " };
+            if !self.received.starts_with(status) {
+                return Err("it was refused".into());
             }
             self.received.drain(..end + 4);
             self.head_seen = true;
@@ -288,6 +321,14 @@ impl Client {
         }
         if self.closed.is_some() {
             return Err(format!("bytes behind the close frame: {:?}", self.received));
+        }
+        if self.voice.is_some() {
+            let Some(end) = self.received.iter().position(|byte| *byte == b'\n') else {
+                return Ok(false);
+            };
+            let line: Vec<u8> = self.received.drain(..=end).collect();
+            self.text(&line, ledger, now)?;
+            return Ok(true);
         }
         let Some((opcode, payload)) = self.take_frame()? else { return Ok(false) };
         match opcode {
@@ -303,6 +344,12 @@ impl Client {
     fn answer(&mut self, ledger: &mut Ledger) -> Result<bool, String> {
         let text = String::from_utf8_lossy(&self.received).into_owned();
         let Some((head, rest)) = text.split_once("\r\n\r\n") else { return Ok(false) };
+        if self.outstanding.front().is_some_and(|asked| asked.asked == Asked::Speak) {
+            self.outstanding.pop_front();
+            self.received.drain(..head.len() + 4);
+            let heard = head.starts_with("HTTP/1.1 204 ");
+            return heard.then_some(true).ok_or(format!("not heard: {text}"));
+        }
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let length: usize = length.and_then(|digits| digits.parse().ok()).ok_or("no length")?;
         if !head.starts_with("HTTP/1.1 200 ") {
@@ -377,6 +424,8 @@ impl Client {
                 true => Ok(()),
                 false => self.push(&value, ledger),
             }
+        } else if let Some(code) = value["push"]["disconnect"]["code"].as_u64() {
+            self.close(&(code as u16).to_be_bytes())
         } else {
             self.push(&value["push"], ledger)
         };
@@ -400,7 +449,11 @@ impl Client {
             return Err("a reply out of order".into());
         }
         match asked {
-            Asked::Connect if value["connect"].is_object() => self.connected = true,
+            Asked::Connect if value["connect"].is_object() => {
+                self.connected = true;
+                let told = |name: &str| value["connect"][name].as_str().map(str::to_owned);
+                self.session = told("session").zip(told("node"));
+            }
             Asked::Subscribe(_) if self.views[channel].subscribed => {
                 if value["error"]["code"] != 105 {
                     return Err("subscribed twice".into());

@@ -51,9 +51,11 @@ pub struct World {
 }
 
 /// What the clients of the simulation ask for.
-const ROUTES: [(&str, Service); 3] = [
+const ROUTES: [(&str, Service); 5] = [
     ("/connection/websocket", Service::Transport(Transport::WebSocket)),
     ("/connection/uni_websocket", Service::Transport(Transport::UniWebSocket)),
+    ("/connection/http_stream", Service::Transport(Transport::HttpStream)),
+    ("/emulation", Service::Emulation),
     ("/api/publish", Service::Publish),
 ];
 
@@ -157,7 +159,10 @@ impl World {
                 self.happen()?;
             }
             self.settle()?;
-            for client in &self.clients {
+            let is_done = |at: usize| self.clients[at].done;
+            // Whom nobody speaks for any more may have said less than it meant to.
+            let heard = self.clients.iter().filter(|client| !client.voice.is_some_and(is_done));
+            for client in heard {
                 let settled = client.check_settled(&self.ledger);
                 settled.map_err(|error| self.of(client.number, &error))?;
             }
@@ -242,6 +247,10 @@ impl World {
                     View { epoch: before.epoch.clone(), offset: before.offset, ..View::default() };
             }
         }
+        if !uni && self.random.one_in(8) {
+            self.clients.push(client);
+            return self.come_as_stream(number);
+        }
         let path = if uni { "uni_websocket" } else { "websocket" };
         let head = format!(
             "GET /connection/{path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -253,6 +262,47 @@ impl World {
             self.connect(number);
         }
         self.tell(number, Event::Readable);
+    }
+
+    /// A client asks for a stream, and somebody else for it speaks.
+    fn come_as_stream(&mut self, number: usize) {
+        let shard = self.random.below(self.shards.len());
+        let voice = self.clients.len();
+        let mut other = Client::new(voice, false, self.channels, self.history, 100_000);
+        let Some((slot, generation)) = self.shards[shard].accept(voice) else {
+            return self.vanish(number);
+        };
+        (other.shard, other.slot, other.generation) = (shard, slot, generation);
+        (other.backend, other.sent_connect) = (true, true);
+        other.manners.may_be_slow = self.may_be_slow;
+        self.clients.push(other);
+        let client = &mut self.clients[number];
+        (client.voice, client.sent_connect) = (Some(voice), true);
+        let mut lines =
+            vec![client.command(Asked::Connect, usize::MAX, 0, &mut self.ledger, self.steps)];
+        lines.extend((0..self.random.between(0, 3)).map(|_| self.any_command(number)));
+        self.clients[number].open_stream(&lines.join("\n"));
+        self.tell(number, Event::Readable);
+    }
+
+    /// Some client says something, or another one for it.
+    fn say(&mut self, at: usize, text: &str) {
+        match (self.clients[at].voice, self.clients[at].session.clone()) {
+            (None, _) => {
+                self.clients[at].send_frame(1, text.as_bytes(), &mut self.random);
+                self.tell(at, Event::Readable);
+            }
+            (Some(voice), Some(session)) => {
+                self.clients[voice].speak(&session, text);
+                self.tell(voice, Event::Readable);
+            }
+            (Some(_), None) => unreachable!("nobody speaks for a client without a session"),
+        }
+    }
+
+    /// Whether somebody speaks for other clients: it stays until the end.
+    fn is_voice(&self, at: usize) -> bool {
+        self.clients.iter().any(|client| client.voice == Some(at))
     }
 
     /// The kernel tells the shard something about a client's socket.
@@ -302,10 +352,10 @@ impl World {
                 let client = &mut self.clients[at];
                 client.stalled = !client.stalled;
             }
-            19 if self.random.one_in(4) => self.close(at),
-            20 if self.random.one_in(4) => self.vanish(at),
+            19 if self.random.one_in(4) && !self.is_voice(at) => self.close(at),
+            20 if self.random.one_in(4) && !self.is_voice(at) => self.vanish(at),
             21 if self.random.one_in(8) => self.be_rude(at),
-            22 if !self.clients[at].backend => {
+            22 if !self.clients[at].backend && self.clients[at].voice.is_none() => {
                 let client = &mut self.clients[at];
                 client.send_frame(9, b"p", &mut self.random);
                 self.tell(at, Event::Readable);
@@ -322,16 +372,22 @@ impl World {
         }
         if !self.clients[at].sent_connect {
             self.connect(at);
+        } else if self.is_voice(at) || self.awaits_session(at) {
+            return;
         } else if self.clients[at].backend {
             self.call(at);
         } else if !self.clients[at].uni {
-            let many = self.random.one_in(40);
+            let many = self.random.one_in(40) && self.clients[at].voice.is_none();
             let count = if many { 100 } else { self.random.between(1, 4) };
             let lines: Vec<String> = (0..count).map(|_| self.any_command(at)).collect();
             let text = lines.join("\n");
-            self.clients[at].send_frame(1, text.as_bytes(), &mut self.random);
+            return self.say(at, &text);
         }
         self.tell(at, Event::Readable);
+    }
+
+    fn awaits_session(&self, at: usize) -> bool {
+        self.clients[at].voice.is_some() && self.clients[at].session.is_none()
     }
 
     /// Some calls, one behind the other.
@@ -378,7 +434,7 @@ impl World {
     fn close(&mut self, at: usize) {
         let client = &mut self.clients[at];
         if !std::mem::replace(&mut client.manners.said_close, true) {
-            if client.backend {
+            if client.backend || client.voice.is_some() {
                 client.socket.ended = true;
             } else {
                 client.send_frame(8, &1000u16.to_be_bytes(), &mut self.random);
@@ -406,9 +462,11 @@ impl World {
         let client = &mut self.clients[at];
         let is_client = !client.uni && !client.backend;
         if is_client && client.sent_connect && !client.manners.said_close {
-            client.manners.rude = true;
-            client.send_frame(1, b"{\"id\":9999,\"subscribe\":{}}", &mut self.random);
-            self.tell(at, Event::Readable);
+            if self.awaits_session(at) {
+                return;
+            }
+            self.clients[at].manners.rude = true;
+            self.say(at, "{\"id\":9999,\"subscribe\":{}}");
         }
     }
 
@@ -446,15 +504,17 @@ impl World {
 
     /// Where it is known who is in a channel, as many are known as there are.
     fn count_present(&mut self) -> Result<(), String> {
-        let askers = self.clients.iter().filter(|client| client.is_there() && !client.uni);
+        let askers = self
+            .clients
+            .iter()
+            .filter(|client| client.is_there() && !client.uni && client.voice.is_none());
         let Some(at) = askers.map(|client| client.number).next().filter(|_| self.presence) else {
             return Ok(());
         };
         for channel in 0..self.channels {
             let (ledger, client) = (&mut self.ledger, &mut self.clients[at]);
             let text = client.command(Asked::Stats, channel, 0, ledger, self.steps);
-            client.send_frame(1, text.as_bytes(), &mut self.random);
-            self.tell(at, Event::Readable);
+            self.say(at, &text);
             self.settle()?;
             // A ping may have closed one that is too slow meanwhile; such a count is too old.
             let there = |client: &&Client| client.is_there() && client.views[channel].subscribed;
