@@ -4,12 +4,14 @@
 //! publications) lives in side slabs. The invariant: an idle connection is this record alone, at
 //! most 128 bytes.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::frame::Fragments;
 use crate::http::Transport;
 use crate::message::{Grant, Subscribed};
 use crate::protocol::{Position, Wire};
+use crate::revocation::Mark;
 
 /// No index into a side slab.
 pub const NONE: u32 = u32::MAX;
@@ -119,10 +121,14 @@ pub struct Identity {
     /// JSON text about the connection, for others.
     pub info: Option<Box<[u8]>>,
     /// When the connection ends unless it is refreshed, as unix time in seconds.
-    pub expires: Option<u64>,
+    pub expires: Option<NonZeroU64>,
+    /// The token that says so.
+    pub token: Mark,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 128);
+// An allocation of the C library of 64 bytes, its own 8 included.
+const _: () = assert!(size_of::<Identity>() <= 56);
 
 impl Connection {
     /// A slot that waits for a socket.
@@ -147,6 +153,11 @@ impl Connection {
     /// Its user; empty: none.
     pub fn user(&self) -> &str {
         self.identity.as_ref().map_or("", |identity| &identity.user)
+    }
+
+    /// When it ends unless it is refreshed, as unix time in seconds.
+    pub fn expires(&self) -> Option<u64> {
+        self.identity.as_ref().and_then(|identity| identity.expires).map(NonZeroU64::get)
     }
 
     /// Whether output may still be added.

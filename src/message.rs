@@ -12,6 +12,7 @@ use crate::ids::Address;
 use crate::protocol::reply::{ClientInfo, Stats};
 use crate::protocol::{Error, Position};
 use crate::publication::{Encoding, Event, Extra, Publication};
+use crate::revocation::{Mark, Revocations};
 use crate::token::{ConnectClaims, Refusal, SubscribeClaims};
 
 /// Number of ranks, and of inboxes an endpoint has.
@@ -65,6 +66,8 @@ pub enum Message {
     Survey(Box<Survey>),
     /// The backend wants something of a user's connections.
     Order(Arc<Order>),
+    /// The tokens that count no more have changed.
+    Revoke(Arc<Revocations>),
     /// Stop accepting and close every connection within so many milliseconds.
     Drain(u64),
     /// A shard wants into a channel for one of its connections.
@@ -107,6 +110,7 @@ impl Message {
             | Message::Emulated(_)
             | Message::Survey(_)
             | Message::Order(_)
+            | Message::Revoke(_)
             | Message::Drain(_) => Rank::Ingress,
             Message::Subscribe(_)
             | Message::Publish(_)
@@ -460,6 +464,8 @@ pub struct Grant {
     pub data: Option<Box<[u8]>>,
     /// Whether the server has subscribed the client.
     pub server_side: bool,
+    /// The subscription's token.
+    pub token: Mark,
     /// Overrides of the channel's options.
     pub overrides: Overrides,
 }

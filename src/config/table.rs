@@ -490,6 +490,8 @@ section! {
         backlog: usize = 16 << 20,
         /// Channels with history that one shard keeps.
         streams_max: usize = 100_000,
+        /// Revocations of tokens that are kept until they are over; past it none is taken.
+        revocations_max: usize = 100_000,
         /// Messages that one inbox between shards holds.
         inbox: usize = 4096,
         /// Test mode: a WebSocket at /echo that sends back what it gets.

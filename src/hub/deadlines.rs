@@ -54,6 +54,7 @@ impl Hub {
         }
         self.due = due;
         self.homes.expire(now);
+        self.walk_revoked();
         more
     }
 

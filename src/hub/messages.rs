@@ -29,6 +29,7 @@ impl Hub {
             Message::Order(order) => {
                 return self.obey(post, &order).map_err(|NoRoom| Message::Order(order));
             }
+            Message::Revoke(revocations) => self.revoke(revocations),
             Message::Publish(request) => {
                 let asker = request.asker;
                 let Ok(position) = self.publish_at_home(post, &request) else {

@@ -16,6 +16,7 @@ mod orders;
 mod output;
 mod streams;
 mod questions;
+mod revocations;
 mod session;
 mod verdicts;
 pub mod subscriptions;
@@ -40,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
 use crate::protocol::Disconnect;
+use crate::revocation::Revocations;
 use crate::token::Verifier;
 use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
@@ -195,6 +197,9 @@ pub struct Hub {
     verdicts: HashMap<u32, Option<Verdict>>,
     /// Connect requests of unidirectional clients among them.
     connects: HashMap<u32, Box<[u8]>>,
+    /// Tokens that count no more.
+    revocations: Arc<Revocations>,
+    revoked_walk: revocations::Walk,
     /// Slots by their users.
     users: HashTable<u32>,
     different_users: u64,
@@ -258,6 +263,8 @@ impl Hub {
             leaves: VecDeque::new(),
             verdicts: HashMap::new(),
             connects: HashMap::new(),
+            revocations: Arc::default(),
+            revoked_walk: revocations::Walk::default(),
             users: HashTable::new(),
             different_users: 0,
             locals: Locals::default(),
@@ -394,6 +401,7 @@ impl Hub {
             || self.locals.has_open()
             || !self.drains.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
+            || self.walks_revoked()
     }
 
     /// Whether publications may still be taken in.

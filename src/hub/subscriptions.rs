@@ -149,7 +149,11 @@ impl Hub {
         if claims.channel != channel || claims.user != user || !client {
             return Err(Disconnect::INVALID_TOKEN.into());
         }
-        Ok(Grant { expires: claims.expires, ..Grant::from(&claims.options) })
+        let token = self.mark(&claims.jti, claims.issued_at);
+        if self.is_subscription_revoked(user, channel, token) && !settings.rules.insecure {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
+        Ok(Grant { expires: claims.expires, token, ..Grant::from(&claims.options) })
     }
 
     /// Joins a channel for a connection that has not asked for it by a command.
@@ -342,7 +346,7 @@ impl Hub {
         };
         let expires = grant.expires;
         let kept = self.grants.entry(key).or_default();
-        (kept.expires, kept.info) = (expires, grant.info);
+        (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
         self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
         Ok(())
     }

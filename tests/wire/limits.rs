@@ -1,0 +1,128 @@
+//! What ends though nobody asked for its end: tokens that are revoked, connections of a user that
+//! has too many, tokens whose time is over.
+
+use drumline::sys;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use crate::common::{Client, Server, WEBSOCKET};
+
+const SECRET: &str = "a-secret-for-tests";
+const EMPTY: &str = r#"{"result":{}}"#;
+
+fn now() -> u64 {
+    sys::unix_millis() / 1000
+}
+
+fn token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    encode(&Header::default(), claims, &key).unwrap()
+}
+
+/// A server that asks for tokens, with these flags too. Clients land on any of its shards.
+fn server(flags: &[&str]) -> Server {
+    let mut all = vec!["--shards", "3", "--client.token.hmac_secret_key", SECRET];
+    all.extend(["--channel.without_namespace.allow_subscribe_for_client", "--http_api.insecure"]);
+    all.extend(flags);
+    Server::with(&all)
+}
+
+fn connect(claims: &Value) -> String {
+    format!("{{\"id\":1,\"connect\":{{\"token\":\"{}\"}}}}", token(claims))
+}
+
+fn connected(server: &Server, claims: &Value) -> Client {
+    let mut client = Client::open(server, WEBSOCKET);
+    let reply = client.ask(&connect(claims));
+    assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{reply}");
+    client
+}
+
+/// How a connect with these claims is refused.
+fn refused(server: &Server, claims: &Value) -> (u16, String) {
+    let mut client = Client::open(server, WEBSOCKET);
+    client.send(&connect(claims));
+    client.closed()
+}
+
+fn invalid_token() -> (u16, String) {
+    (3500, "invalid token".into())
+}
+
+#[test]
+fn a_revoked_token_ends_who_came_with_it_and_lets_nobody_in() {
+    let server = server(&[]);
+    let leaked = json!({"sub": "42", "jti": "leaked"});
+    let fine = json!({"sub": "42", "jti": "fine"});
+    let mut others: Vec<Client> = (0..3).map(|_| connected(&server, &fine)).collect();
+    let mut ended: Vec<Client> = (0..6).map(|_| connected(&server, &leaked)).collect();
+    let mut unnamed = connected(&server, &json!({"sub": "42"}));
+    assert_eq!(server.api("revoke_token", r#"{"uid":"leaked","expire_at":99999999999}"#), EMPTY);
+    for client in &mut ended {
+        assert_eq!(client.closed(), invalid_token());
+    }
+    assert_eq!(refused(&server, &leaked), invalid_token());
+    others[0].send(&format!("{{\"id\":2,\"refresh\":{{\"token\":\"{}\"}}}}", token(&leaked)));
+    assert_eq!(others[0].closed(), invalid_token());
+    assert!(others[1].is_alive() && others[2].is_alive() && unnamed.is_alive());
+    assert!(server.api("revoke_token", "{}").contains("\"code\":107"));
+    // It has an end, and that is over.
+    let old = format!("{{\"uid\":\"fine\",\"expire_at\":{}}}", now() - 1);
+    assert_eq!(server.api("revoke_token", &old), EMPTY);
+    assert!(connected(&server, &fine).is_alive() && others[1].is_alive());
+}
+
+#[test]
+fn a_users_tokens_end_by_when_they_were_made() {
+    let server = server(&[]);
+    let made = |user: &str, at: u64| json!({"sub": user, "iat": at});
+    let mut old: Vec<Client> = (0..4).map(|_| connected(&server, &made("42", 1_000))).collect();
+    old.push(connected(&server, &json!({"sub": "42"})));
+    let mut young = connected(&server, &made("42", 2_000));
+    let mut other = connected(&server, &made("43", 1_000));
+    let order = r#"{"user":"42","issued_before":2000,"expire_at":99999999999}"#;
+    assert_eq!(server.api("invalidate_user_tokens", order), EMPTY);
+    for client in &mut old {
+        assert_eq!(client.closed(), invalid_token());
+    }
+    assert_eq!(refused(&server, &made("42", 1_999)), invalid_token());
+    assert!(young.is_alive() && other.is_alive());
+    // Without a time: everything up to now.
+    assert_eq!(server.api("invalidate_user_tokens", r#"{"user":"42"}"#), EMPTY);
+    assert_eq!(young.closed(), invalid_token());
+    assert!(connected(&server, &made("42", now() + 60)).is_alive());
+    assert!(server.api("invalidate_user_tokens", "{}").contains("\"code\":107"));
+}
+
+#[test]
+fn a_revoked_subscription_token_ends_the_subscription_alone() {
+    let server = server(&["--engine.revocations_max", "2"]);
+    let of = |channel: &str| json!({"sub": "42", "channel": channel, "jti": channel, "iat": 1_000});
+    let subscribe = |id: u32, channel: &str| {
+        let token = token(&of(channel));
+        format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+    };
+    let mut client = connected(&server, &json!({"sub": "42", "iat": 1_000}));
+    for (id, channel) in [(2, "$a"), (3, "$b"), (4, "$c")] {
+        let reply = client.ask(&subscribe(id, channel));
+        assert_eq!(reply, format!("{{\"id\":{id},\"subscribe\":{{}}}}"));
+    }
+    let ended = |channel: &str| {
+        let why = "\"unsubscribe\":{\"code\":2000,\"reason\":\"server unsubscribe\"}";
+        format!("{{\"push\":{{\"channel\":\"{channel}\",{why}}}}}")
+    };
+    assert_eq!(server.api("revoke_token", r#"{"uid":"$a"}"#), EMPTY);
+    assert_eq!(client.text(), ended("$a"));
+    let order = r#"{"user":"42","channel":"$b"}"#;
+    assert_eq!(server.api("invalidate_user_tokens", order), EMPTY);
+    assert_eq!(client.text(), ended("$b"));
+    let denied = "{\"id\":5,\"error\":{\"code\":103,\"message\":\"permission denied\"}}";
+    assert_eq!(client.ask(&subscribe(5, "$a")), denied);
+    assert_eq!(client.ask(&subscribe(5, "$b")), denied);
+    let full = r#"{"error":{"code":106,"message":"limit exceeded"}}"#;
+    assert_eq!(server.api("revoke_token", r#"{"uid":"$c"}"#), full);
+    assert!(client.is_alive());
+    let refresh = format!("\"channel\":\"$c\",\"token\":\"{}\"", token(&of("$a")));
+    client.send(&format!("{{\"id\":6,\"sub_refresh\":{{{refresh}}}}}"));
+    assert_eq!(client.closed(), invalid_token());
+}
