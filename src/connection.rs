@@ -79,6 +79,7 @@ flags! {
     14 refusing set_refusing "there is no room for it: its request is answered 503";
     15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is left";
     16 unusable set_unusable "its connect was answered with an error: it may say nothing more";
+    17 admitted set_admitted "its user's home counts it, or is about to";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
 }
 
@@ -200,11 +201,25 @@ pub struct Wish {
     pub grant: Grant,
 }
 
+/// How far a held connection's admission has come, where its user's connections are limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// It is admitted, or need not be.
+    #[default]
+    Done,
+    /// Its user's home is to be asked.
+    Wanted,
+    /// It has been asked.
+    Asked,
+}
+
 /// A client whose channels are still being joined before its connect is answered.
 #[derive(Debug, Default)]
 pub struct Hold {
     /// Id of its connect command.
     pub command: u32,
+    /// Whether it may be there at all.
+    pub admission: Stage,
     /// Channels whose homes have not been asked yet, last first.
     pub wanted: Vec<Wish>,
     /// Answers still to come.

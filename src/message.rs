@@ -76,6 +76,10 @@ pub enum Message {
     Publish(Box<Publish>),
     /// A connection has left a channel whose home knows who is there.
     Leave(Box<Leave>),
+    /// A shard asks a user's home whether there is room for one more connection of the user.
+    Admit(Admit),
+    /// A connection of a user is gone.
+    Depart(Depart),
     /// Somebody asks a channel's home about it.
     Question(Box<Question>),
     /// A shard has no subscribers of a channel any more.
@@ -90,6 +94,8 @@ pub enum Message {
     Publication(Publication),
     /// The answer to `Verify`.
     Verified(Box<Verified>),
+    /// The answer to `Admit`, and the news of it to the shard of who is replaced.
+    Admitted(Admitted),
     /// The answer to `Subscribe`.
     Subscribed(Box<Subscribed>),
     /// The answer to `Publish`, for who waits for one.
@@ -115,6 +121,8 @@ impl Message {
             Message::Subscribe(_)
             | Message::Publish(_)
             | Message::Leave(_)
+            | Message::Admit(_)
+            | Message::Depart(_)
             | Message::Question(_)
             | Message::Release(_)
             | Message::Room(_)
@@ -122,6 +130,7 @@ impl Message {
             Message::Publication(_)
             | Message::Answer(_)
             | Message::Verified(_)
+            | Message::Admitted(_)
             | Message::Subscribed(_)
             | Message::Published(_)
             | Message::Place(_)
@@ -346,6 +355,33 @@ pub struct Leave {
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
+    /// The connection.
+    pub address: Address,
+}
+
+/// A connection whose user's connections are limited wants in.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    /// Hash of the user's name.
+    pub user: u64,
+    /// The connection.
+    pub address: Address,
+}
+
+/// What a user's home says to that.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Who wants in, and whether it may, where that is a connection of this shard.
+    pub newcomer: Option<(Address, bool)>,
+    /// A connection of this shard that has to make room.
+    pub replaced: Option<Address>,
+}
+
+/// A connection that was admitted is gone.
+#[derive(Clone, Debug)]
+pub struct Depart {
+    /// Hash of the user's name.
+    pub user: u64,
     /// The connection.
     pub address: Address,
 }

@@ -5,6 +5,7 @@
 
 pub mod members;
 pub mod repeats;
+pub mod users;
 pub mod home;
 pub mod local;
 

@@ -159,6 +159,8 @@ section! {
         connection_limit: usize = 0,
         /// New connections in a second; 0: no limit.
         connection_rate_limit: usize = 0,
+        /// Connections of one user on this node; 0: no limit.
+        user_connection_limit: usize = 0,
         /// Subscriptions of one client.
         channel_limit: u16 = 128,
         /// Bytes that one client may be behind before it is closed as slow.
@@ -223,6 +225,8 @@ section! {
         enabled: bool = false,
         /// Namespace of such channels; empty: none.
         personal_channel_namespace: String = String::new(),
+        /// A user's new connection closes the one before it.
+        single_connection: bool = false,
     }
 }
 

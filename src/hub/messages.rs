@@ -8,8 +8,8 @@ use crate::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::message::{
-    Answer, Asker, Leave, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed,
-    Survey, Surveyed, endpoints,
+    Answer, Asker, Depart, Leave, Message, Post, Publish, Published, Rank, Release, Subscribe,
+    Subscribed, Survey, Surveyed, endpoints,
 };
 use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
 use crate::protocol::{self, Disconnect, Position};
@@ -66,6 +66,11 @@ impl Hub {
             }
             Message::Verified(verified) => self.verified(*verified),
             Message::Emulated(emulated) => self.emulated(&emulated),
+            Message::Admit(admit) => {
+                return self.admit_at_home(post, &admit).map_err(|NoRoom| Message::Admit(admit));
+            }
+            Message::Admitted(admitted) => self.admitted(admitted),
+            Message::Depart(Depart { user, address }) => self.users_at_home.depart(user, address),
             Message::Adopt(_)
             | Message::HandOver(_)
             | Message::Verify(_)

@@ -7,6 +7,7 @@
 //! is written to one that no longer takes output; whatever finds no room on the bus is left
 //! where it was.
 
+mod admission;
 mod calls;
 mod commands;
 mod deadlines;
@@ -30,13 +31,14 @@ use slab::Slab;
 use crate::auth::{ApiKey, Rules};
 use crate::channels::home::{self, Homes};
 use crate::channels::local::{Delivery, Locals};
+use crate::channels::users::{Limit, Users};
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
 use crate::framing::Framing;
 use crate::gate::Gate;
 use crate::http::{Routes, Status, Transport};
 use crate::ids::Ids;
-use crate::message::{Endpoint, Grant, Leave, Post, Verdict};
+use crate::message::{Depart, Endpoint, Grant, Leave, Post, Verdict};
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
@@ -93,6 +95,8 @@ pub struct Settings {
     pub connection_limit: u64,
     /// New connections of the node in a second; 0: no limit.
     pub connection_rate: u64,
+    /// Connections of one user on the node.
+    pub user_limit: Limit,
     /// Whether clients are told the time.
     pub tells_time: bool,
     /// Seconds for a new connection token once the old one is over.
@@ -151,6 +155,8 @@ pub struct Remains {
     pub leaves: usize,
     /// Connections with a user.
     pub users: usize,
+    /// Users at home here, and connections that their homes are to be told of.
+    pub counted_users: usize,
     /// Tokens that are being looked at.
     pub verdicts: usize,
     /// Bytes waiting for a lap or in one.
@@ -205,6 +211,10 @@ pub struct Hub {
     different_users: u64,
     locals: Locals,
     homes: Homes,
+    /// Users at home here, where their connections are limited.
+    users_at_home: Users,
+    /// Connections that are gone, whose user's home has still to be told.
+    departures: VecDeque<Depart>,
     turn: Turn,
     wheel: Wheel,
     /// Connections to go on with in the next turn.
@@ -269,6 +279,8 @@ impl Hub {
             different_users: 0,
             locals: Locals::default(),
             homes: Homes::new(settings.homes.clone(), place.names, place.ids, place.seed),
+            users_at_home: Users::default(),
+            departures: VecDeque::new(),
             turn: Turn::default(),
             wheel: Wheel::new(512),
             ready: Vec::new(),
@@ -414,6 +426,7 @@ impl Hub {
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);
         }
+        self.tell_departures(post);
     }
 
     /// Gives open laps to their next members, as many as one turn may send.
@@ -587,6 +600,7 @@ impl Hub {
             grants: self.grants.len(),
             leaves: self.leaves.len(),
             users: self.users.len(),
+            counted_users: self.users_at_home.len() + self.departures.len(),
             verdicts: self.verdicts.len() + self.connects.len(),
             backlog: self.locals.backlog(),
         }
@@ -666,6 +680,7 @@ mod tests {
             history_limit: 0,
             connection_limit: 0,
             connection_rate: 0,
+            user_limit: Limit::default(),
             tells_time: false,
             expired_close_delay: 25,
             expired_sub_close_delay: 25,

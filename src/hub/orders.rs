@@ -32,6 +32,7 @@ impl Hub {
         if !identity.user.is_empty() {
             let hash = self.names.hash(&identity.user);
             self.users.find_entry(hash, |at| *at == slot).expect("users are indexed").remove();
+            self.note_departure(slot, hash);
             self.different_users -= u64::from(!self.is_known(hash, &identity.user));
         }
     }

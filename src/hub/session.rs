@@ -226,13 +226,17 @@ impl Hub {
     /// Joins channels before the connect is answered.
     fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, wanted: Vec<Wish>) {
         let pending = wanted.len();
-        let hold = Hold { command, wanted, pending, ..Hold::default() };
+        let admission = self.admission(slot);
+        let hold = Hold { command, admission, wanted, pending, ..Hold::default() };
         self.connections[slot as usize].hold = self.holds.insert(hold) as u32;
         self.ask_homes(post, slot);
     }
 
     /// Asks the homes of a held connection's channels, as far as there is room.
     pub(super) fn ask_homes(&mut self, post: &mut impl Post, slot: u32) {
+        if !self.is_admitted(post, slot) {
+            return;
+        }
         let at = self.connections[slot as usize].hold as usize;
         while let Some(wish) = self.holds[at].wanted.pop() {
             if let Err(wish) = self.join_unasked(post, slot, wish) {

@@ -57,7 +57,7 @@ impl Socket {
 /// A command that waits for its reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
-    Connect,
+    Connect(String),
     Subscribe(Option<u64>),
     Unsubscribe,
     Publish(u64),
@@ -90,6 +90,8 @@ pub struct Manners {
     pub rude: bool,
     /// Being closed as slow would be no surprise.
     pub may_be_slow: bool,
+    /// Nor would being closed since its user has too many connections.
+    pub may_be_refused: bool,
 }
 
 pub struct Client {
@@ -97,6 +99,8 @@ pub struct Client {
     pub uni: bool,
     /// Calls the API instead of switching to WebSocket.
     pub backend: bool,
+    /// Whose it is.
+    pub user: usize,
     pub shard: usize,
     pub slot: u32,
     pub generation: u32,
@@ -128,6 +132,7 @@ impl Client {
             number,
             uni,
             backend: false,
+            user: 0,
             shard: 0,
             slot: 0,
             generation: 0,
@@ -179,7 +184,9 @@ impl Client {
         self.next_id += 1;
         let id = self.next_id;
         let text = match &asked {
-            Asked::Connect => format!("{{\"id\":{id},\"connect\":{{}}}}"),
+            Asked::Connect(token) => {
+                format!("{{\"id\":{id},\"connect\":{{\"token\":\"{token}\"}}}}")
+            }
             Asked::Subscribe(None) => {
                 format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\"}}}}")
             }
@@ -356,6 +363,7 @@ impl Client {
         let expected = match code {
             3008 => self.manners.may_be_slow,
             3501 => self.manners.rude,
+            3504 => self.manners.may_be_refused,
             1000 | 0 => self.manners.said_close,
             _ => false,
         };
@@ -400,7 +408,7 @@ impl Client {
             return Err("a reply out of order".into());
         }
         match asked {
-            Asked::Connect if value["connect"].is_object() => self.connected = true,
+            Asked::Connect(_) if value["connect"].is_object() => self.connected = true,
             Asked::Subscribe(_) if self.views[channel].subscribed => {
                 if value["error"]["code"] != 105 {
                     return Err("subscribed twice".into());
@@ -525,7 +533,11 @@ impl Client {
     pub fn is_owed(&self) -> bool {
         !self.done
             && self.manners
-                == Manners { may_be_slow: self.manners.may_be_slow, ..Manners::default() }
+                == Manners {
+                    may_be_slow: self.manners.may_be_slow,
+                    may_be_refused: self.manners.may_be_refused,
+                    ..Manners::default()
+                }
             && self.closed.is_none()
             && !self.socket.vanished
     }

@@ -5,7 +5,7 @@ use drumline::sys;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server, WEBSOCKET};
+use crate::common::{Client, Server, WEBSOCKET, wait_for};
 
 const SECRET: &str = "a-secret-for-tests";
 const EMPTY: &str = r#"{"result":{}}"#;
@@ -125,4 +125,46 @@ fn a_revoked_subscription_token_ends_the_subscription_alone() {
     let refresh = format!("\"channel\":\"$c\",\"token\":\"{}\"", token(&of("$a")));
     client.send(&format!("{{\"id\":6,\"sub_refresh\":{{{refresh}}}}}"));
     assert_eq!(client.closed(), invalid_token());
+}
+
+fn connection_limit() -> (u16, String) {
+    (3504, "connection limit".into())
+}
+
+#[test]
+fn a_user_has_so_many_connections_whatever_shards_they_are_on() {
+    let server = server(&["--client.user_connection_limit", "4"]);
+    let (user, other) = (json!({"sub": "42"}), json!({"sub": "43"}));
+    let mut clients: Vec<Client> = (0..4).map(|_| connected(&server, &user)).collect();
+    for _ in 0..4 {
+        assert_eq!(refused(&server, &user), connection_limit());
+    }
+    assert!(connected(&server, &other).is_alive());
+    // Nobody in particular may come as often as it likes.
+    let _nobody: Vec<Client> = (0..6).map(|_| connected(&server, &json!({}))).collect();
+    clients.pop().unwrap().vanish();
+    wait_for("a place", || {
+        let mut client = Client::open(&server, WEBSOCKET);
+        client.send(&connect(&user));
+        let admitted = matches!(client.frame(), Some((0x81, _)));
+        admitted.then(|| clients.push(client))
+    });
+    assert_eq!(refused(&server, &user), connection_limit());
+    assert!(clients.iter_mut().all(Client::is_alive));
+}
+
+#[test]
+fn a_users_new_connection_closes_the_one_before() {
+    let personal = "--client.subscribe_to_user_personal_channel";
+    let (on, single) = (format!("{personal}.enabled"), format!("{personal}.single_connection"));
+    let server = server(&[&on, &single]);
+    let user = json!({"sub": "42"});
+    let mut other = connected(&server, &json!({"sub": "43"}));
+    let mut last = connected(&server, &user);
+    for _ in 0..8 {
+        let next = connected(&server, &user);
+        assert_eq!(last.closed(), connection_limit());
+        last = next;
+    }
+    assert!(last.is_alive() && other.is_alive());
 }
