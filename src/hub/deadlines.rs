@@ -22,8 +22,17 @@ impl Hub {
     }
 
     pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
-        let tick = (self.now + self.phase() + after).div_ceil(TICK);
-        self.wheel.set(slot, tick as u32);
+        self.wheel.set(slot, self.tick_at(self.now + after) as u32);
+    }
+
+    /// The tick at which something is due at a time in milliseconds.
+    pub(super) fn tick_at(&self, time: u64) -> u64 {
+        time.saturating_add(self.phase()).div_ceil(TICK)
+    }
+
+    /// The tick of this turn.
+    pub(super) fn tick(&self) -> u64 {
+        (self.now + self.phase()) / TICK
     }
 
     /// Closes a connection with 3001 after some time rather than now.
@@ -46,7 +55,7 @@ impl Hub {
         self.now = now;
         self.awaits_backlog = false;
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.sweep(((now + self.phase()) / TICK) as u32, DEADLINES, &mut due);
+        self.wheel.sweep(self.tick() as u32, DEADLINES, &mut due);
         let more = due.len() >= DEADLINES;
         due.sort_unstable();
         for slot in due.drain(..) {
@@ -81,7 +90,7 @@ impl Hub {
     }
 
     pub(super) fn ping_or_check(&mut self, slot: u32) {
-        if self.expire_leases(slot) {
+        if self.expire_leases(slot) || self.resume_ping(slot) {
             return;
         }
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;
@@ -93,7 +102,8 @@ impl Hub {
             if connection.flags.pong_due() {
                 return self.disconnect(slot, Disconnect::NO_PONG);
             }
-            return self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
+            self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
+            return self.watch_ends(slot);
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
@@ -109,6 +119,7 @@ impl Hub {
         self.metrics.pings.add(1);
         if self.connections[slot as usize].phase == Phase::Connected {
             self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
+            self.watch_ends(slot);
         }
     }
 
@@ -123,6 +134,7 @@ impl Hub {
         let ahead = ahead % ping_interval;
         let half = ping_interval / 2;
         self.set_deadline(slot, if ahead < half { ahead + half } else { ahead });
+        self.watch_ends(slot);
     }
 
     /// Where a connection lives.

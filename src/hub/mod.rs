@@ -12,6 +12,7 @@ mod calls;
 mod commands;
 mod deadlines;
 mod inbound;
+mod leases;
 mod messages;
 mod orders;
 mod output;
@@ -159,6 +160,8 @@ pub struct Remains {
     pub counted_users: usize,
     /// Tokens that are being looked at.
     pub verdicts: usize,
+    /// Pings put off.
+    pub put_off: usize,
     /// Bytes waiting for a lap or in one.
     pub backlog: usize,
 }
@@ -217,6 +220,8 @@ pub struct Hub {
     departures: VecDeque<Depart>,
     turn: Turn,
     wheel: Wheel,
+    /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
+    put_off: HashMap<u32, u32>,
     /// Connections to go on with in the next turn.
     ready: Vec<u32>,
     /// Connections that found no room on the bus.
@@ -283,6 +288,7 @@ impl Hub {
             departures: VecDeque::new(),
             turn: Turn::default(),
             wheel: Wheel::new(512),
+            put_off: HashMap::new(),
             ready: Vec::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
@@ -347,6 +353,7 @@ impl Hub {
     /// Gives a slot back; its next life has another generation.
     pub fn free(&mut self, slot: u32) {
         self.wheel.clear(slot);
+        self.put_off.remove(&slot);
         self.drop_inbound(slot);
         self.drop_outbox(slot);
         let connection = self.connections.remove(slot as usize);
@@ -602,6 +609,7 @@ impl Hub {
             users: self.users.len(),
             counted_users: self.users_at_home.len() + self.departures.len(),
             verdicts: self.verdicts.len() + self.connects.len(),
+            put_off: self.put_off.len(),
             backlog: self.locals.backlog(),
         }
     }

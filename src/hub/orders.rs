@@ -94,6 +94,7 @@ impl Hub {
         if let Some(identity) = &mut self.connections[slot as usize].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
         }
+        self.watch_ends(slot);
         let lease = self.lease(expires);
         if self.connections[slot as usize].transport.is_unidirectional() {
             self.push(slot, &Push::Refresh(lease));

@@ -365,12 +365,13 @@ impl Hub {
             }
             None => return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN)),
         }
+        self.watch_ends(slot);
         self.reply(slot, command, &Reply::Refresh(self.lease(expires)));
         Ok(())
     }
 
     /// Closes a connection whose token, or a subscription's, has not been refreshed in time;
-    /// returns whether it did. Looked at with every ping.
+    /// returns whether it did. Looked at with every ping, and when something ends.
     pub(super) fn expire_leases(&mut self, slot: u32) -> bool {
         let now = self.unix_time();
         let over = |expires: Option<u64>, grace: u64| {

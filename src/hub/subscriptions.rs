@@ -249,7 +249,11 @@ impl Hub {
             None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
             since => since.filter(|_| granted.recoverable),
         };
+        let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
         self.grants.extend(grant.map(|grant| (subscription, grant)));
+        if ends {
+            self.watch_ends(slot);
+        }
         let filter = asked.filter;
         let request =
             Subscribe { channel: name, hash, subscriber, encoding, filter, since, granted, info };
@@ -347,6 +351,7 @@ impl Hub {
         let expires = grant.expires;
         let kept = self.grants.entry(key).or_default();
         (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
+        self.watch_ends(slot);
         self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
         Ok(())
     }

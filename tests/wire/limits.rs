@@ -168,3 +168,31 @@ fn a_users_new_connection_closes_the_one_before() {
     }
     assert!(last.is_alive() && other.is_alive());
 }
+
+#[test]
+fn what_a_token_gives_ends_in_time_though_pings_are_rare() {
+    let server = server(&[
+        "--client.expired_close_delay",
+        "3s",
+        "--client.expired_sub_close_delay",
+        "1s",
+        "--client.ping_interval",
+        "60s",
+    ]);
+    let start = now();
+    let mut client = connected(&server, &json!({"sub": "42", "exp": start + 2}));
+    let secret = token(&json!({"sub": "42", "channel": "$a", "exp": start + 1}));
+    let reply = client
+        .ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"$a\",\"token\":\"{secret}\"}}}}"));
+    assert!(reply.contains("\"expires\":true,\"ttl\":"), "{reply}");
+    let mut lasting = connected(&server, &json!({"sub": "42", "exp": start + 2}));
+    let later = token(&json!({"sub": "42", "exp": start + 600}));
+    lasting.ask(&format!("{{\"id\":2,\"refresh\":{{\"token\":\"{later}\"}}}}"));
+    let push = client.text();
+    assert!(push.contains("\"unsubscribe\":{\"code\":2501,"), "{push}");
+    assert!((start + 2..=start + 3).contains(&now()), "{} behind", now() - start);
+    assert_eq!(client.closed(), (3005, "connection expired".into()));
+    assert!((start + 5..=start + 6).contains(&now()), "{} behind", now() - start);
+    // Its end was put off, and no ping with it.
+    assert!(lasting.is_alive());
+}
