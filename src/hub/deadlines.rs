@@ -14,6 +14,9 @@ const DEADLINES: usize = 16;
 /// Shards of a node at most: their ticks are spread over one.
 const SHARDS_MAX: u64 = 64;
 
+/// A ping of WebSocket's own.
+const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
+
 impl Hub {
     /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
     /// at once, a million pings would come in bursts.
@@ -107,7 +110,11 @@ impl Hub {
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
-        let ping = Framing::of(connection.transport).ping(connection.wire, unidirectional);
+        let ping = if connection.flags.frame_pings() {
+            WEBSOCKET_PING
+        } else {
+            Framing::of(connection.transport).ping(connection.wire, unidirectional)
+        };
         if connection.transport == Transport::LongPolling {
             connection.flags.set_end_when_flushed(true);
         }

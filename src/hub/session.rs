@@ -261,6 +261,7 @@ impl Hub {
         connection.hold = NONE;
         let transport = connection.transport;
         let unidirectional = transport.is_unidirectional();
+        let frame_pings = connection.flags.frame_pings();
         let expires = connection.expires();
         let (client, node) = (self.client_id(slot), self.ids.node());
         let session = self.ids.session(self.address(slot));
@@ -272,8 +273,8 @@ impl Hub {
             client: &client,
             expires: self.lease(expires),
             subs: subs.collect(),
-            ping: (self.settings.ping_interval / 1000) as u32,
-            pong: self.settings.pong_timeout.is_some() && !unidirectional,
+            ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
+            pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
             session: if spoken_for || unidirectional { &session } else { "" },
             node: if spoken_for { &node } else { "" },
             time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),

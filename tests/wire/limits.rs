@@ -5,7 +5,7 @@ use drumline::sys;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server, WEBSOCKET, wait_for};
+use crate::common::{Client, Server, WEBSOCKET, client_frame, wait_for};
 
 const SECRET: &str = "a-secret-for-tests";
 const EMPTY: &str = r#"{"result":{}}"#;
@@ -195,4 +195,31 @@ fn what_a_token_gives_ends_in_time_though_pings_are_rare() {
     assert!((start + 5..=start + 6).contains(&now()), "{} behind", now() - start);
     // Its end was put off, and no ping with it.
     assert!(lasting.is_alive());
+}
+
+#[test]
+fn pings_are_websockets_own_for_who_asks_for_them() {
+    let flags = ["--client.ping_interval", "2s", "--client.pong_timeout", "1s"];
+    let server = server(&flags);
+    let open = || {
+        let path = format!("{WEBSOCKET}?cf_ws_frame_ping_pong=true");
+        let mut client = Client::open(&server, &path);
+        let reply = client.ask(&connect(&json!({"sub": "42"})));
+        assert!(reply.contains("\"client\":\"") && !reply.contains("\"p"), "{reply}");
+        client
+    };
+    let ping = Some((0x89, Vec::new()));
+    let (mut silent, mut polite) = (open(), open());
+    for _ in 0..2 {
+        assert_eq!(polite.frame(), ping);
+        polite.send_raw(&client_frame(0x8a, b""));
+    }
+    assert!(polite.is_alive());
+    assert_eq!(silent.frame(), ping);
+    assert_eq!(silent.closed(), (3012, "no pong".into()));
+    // The protocol's own pong answers nothing here.
+    let mut rude = open();
+    assert_eq!(rude.frame(), ping);
+    rude.send("{}");
+    assert_eq!(rude.closed(), (3501, "bad request".into()));
 }
