@@ -410,6 +410,8 @@ pub enum About {
     Presence,
     /// How many are there.
     Stats,
+    /// Where its stream stands.
+    Position,
 }
 
 /// A part of what was published.
@@ -443,6 +445,8 @@ pub enum Told {
     Presence(Vec<ClientInfo>),
     /// How many are there.
     Stats(Stats),
+    /// Where its stream stands; `None`: it has none.
+    Position(Option<Position>),
 }
 
 /// What the backend wants of the connections of a user.
@@ -530,6 +534,15 @@ pub enum Asker {
     Control(u64),
     /// A connection whose call of the API is to be answered.
     Caller(Address),
+    /// A shard that holds its subscribers' position against the answer.
+    Watcher {
+        /// The shard.
+        shard: Endpoint,
+        /// The channel's index there.
+        channel: u32,
+        /// That index's life.
+        serial: u32,
+    },
     /// A client whose command is to be answered.
     Client {
         /// Where it lives.
@@ -544,6 +557,7 @@ impl Asker {
     pub fn shard(&self) -> Option<Endpoint> {
         match self {
             Asker::Caller(address) | Asker::Client { address, .. } => Some(address.shard),
+            Asker::Watcher { shard, .. } => Some(*shard),
             Asker::Nobody | Asker::Control(_) => None,
         }
     }

@@ -6,6 +6,7 @@
 pub mod members;
 pub mod repeats;
 pub mod users;
+pub mod watch;
 pub mod home;
 pub mod local;
 

@@ -252,6 +252,7 @@ impl Config {
                 single: personal.enabled && personal.single_connection,
             },
             tells_time: client.connect_include_server_time,
+            position_check_delay: client.channel_position_check_delay.millis(),
             expired_close_delay: client.expired_close_delay.millis() / 1000,
             expired_sub_close_delay: client.expired_sub_close_delay.millis() / 1000,
             ping_interval: client.ping_interval.millis(),

@@ -149,6 +149,9 @@ section! {
         ping_interval: Span = Span::seconds(25),
         /// Time in which a pong must follow a ping; shorter than ping_interval.
         pong_timeout: Span = Span::seconds(8),
+        /// Time between two checks that a channel's subscribers, where they are positioned, stand
+        /// where its stream does; 0s: never.
+        channel_position_check_delay: Span = Span::seconds(40),
         /// Time for a client to connect before its socket is closed.
         stale_close_delay: Span = Span::seconds(10),
         /// Time to refresh a connection after its token has expired.

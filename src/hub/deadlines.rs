@@ -50,7 +50,8 @@ impl Hub {
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
         let deadline = self.wheel.next_due().map(at);
-        deadline.into_iter().chain(self.homes.next_expiry()).min()
+        let others = [self.homes.next_expiry(), self.locals.watches.next_due()];
+        deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Tells the hub what time it is and does what is due; returns whether more is due already.
@@ -67,6 +68,7 @@ impl Hub {
         self.due = due;
         self.homes.expire(now);
         self.walk_revoked();
+        self.tell_lost();
         more
     }
 

@@ -287,6 +287,12 @@ impl Hub {
         if wanted {
             let Subscribed { encoding, filter, .. } = &answer;
             let (key, slot) = (subscriber.subscription, subscriber.slot);
+            if let Some(top) = top(&answer)
+                && self.settings.position_check_delay > 0
+            {
+                let times = (self.now, self.settings.position_check_delay);
+                self.locals.watch(key, top, times);
+            }
             self.locals.join(key, slot, *encoding, filter.as_ref());
         }
         self.locals.answered(hash, &channel);
@@ -416,6 +422,13 @@ pub(super) enum Brought {
     Published(Option<Position>),
     /// Its home is on another shard, which answers who asked to be.
     Sent,
+}
+
+/// Where the stream of a subscriber's channel stands, if its position is to be checked.
+fn top(answer: &Subscribed) -> Option<Position> {
+    let position = answer.position.filter(|_| answer.granted.positioned)?;
+    let last = answer.publications.last().and_then(Publication::offset);
+    Some(Position { offset: last.unwrap_or(position.offset), ..position })
 }
 
 /// The news of somebody's coming or going.

@@ -16,10 +16,11 @@ mod leases;
 mod messages;
 mod orders;
 mod output;
-mod streams;
+mod positions;
 mod questions;
 mod revocations;
 mod session;
+mod streams;
 mod verdicts;
 pub mod subscriptions;
 
@@ -100,6 +101,8 @@ pub struct Settings {
     pub user_limit: Limit,
     /// Whether clients are told the time.
     pub tells_time: bool,
+    /// Milliseconds between two checks of a channel's subscribers' position; 0: there are none.
+    pub position_check_delay: u64,
     /// Seconds for a new connection token once the old one is over.
     pub expired_close_delay: u64,
     /// The same for a subscription's.
@@ -162,6 +165,8 @@ pub struct Remains {
     pub verdicts: usize,
     /// Pings put off.
     pub put_off: usize,
+    /// Channels whose subscribers' position is checked.
+    pub watches: usize,
     /// Bytes waiting for a lap or in one.
     pub backlog: usize,
 }
@@ -231,6 +236,7 @@ pub struct Hub {
     drains: Vec<Drain>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
+    checks: Vec<(u32, u32)>,
     body: Vec<u8>,
     frames: Vec<u8>,
     /// What the ring should do.
@@ -295,6 +301,7 @@ impl Hub {
             drains: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
+            checks: Vec::new(),
             body: Vec::new(),
             frames: Vec::new(),
             wanted: Wanted::default(),
@@ -421,6 +428,7 @@ impl Hub {
             || !self.drains.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
             || self.walks_revoked()
+            || self.locals.has_lost()
     }
 
     /// Whether publications may still be taken in.
@@ -434,6 +442,7 @@ impl Hub {
             self.tell_homes(post);
         }
         self.tell_departures(post);
+        self.check_positions(post);
     }
 
     /// Gives open laps to their next members, as many as one turn may send.
@@ -610,6 +619,7 @@ impl Hub {
             counted_users: self.users_at_home.len() + self.departures.len(),
             verdicts: self.verdicts.len() + self.connects.len(),
             put_off: self.put_off.len(),
+            watches: self.locals.watches.len(),
             backlog: self.locals.backlog(),
         }
     }
@@ -690,6 +700,7 @@ mod tests {
             connection_rate: 0,
             user_limit: Limit::default(),
             tells_time: false,
+            position_check_delay: 40_000,
             expired_close_delay: 25,
             expired_sub_close_delay: 25,
             ping_interval: 25_000,

@@ -111,6 +111,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         connection_rate: 0,
         user_limit,
         tells_time: false,
+        position_check_delay: random.pick(&[0, 1_000]),
         expired_close_delay: 25,
         expired_sub_close_delay: 25,
         ping_interval: 2_000,

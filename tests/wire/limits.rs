@@ -223,3 +223,74 @@ fn pings_are_websockets_own_for_who_asks_for_them() {
     rude.send("{}");
     assert_eq!(rude.closed(), (3501, "bad request".into()));
 }
+
+/// A server whose shards keep one stream each, and so lose those before.
+fn forgetful(delay: &str) -> Server {
+    let of = |option: &str| format!("--channel.without_namespace.{option}");
+    server(&[
+        &of("history_size"),
+        "10",
+        &of("history_ttl"),
+        "60s",
+        &of("force_recovery"),
+        "--engine.streams_max",
+        "1",
+        "--client.channel_position_check_delay",
+        delay,
+    ])
+}
+
+fn publish(server: &Server, channel: &str) {
+    let reply = server.api("publish", &format!("{{\"channel\":\"{channel}\",\"data\":1}}"));
+    assert!(reply.contains("\"offset\":"), "{reply}");
+}
+
+/// Other channels take the place of every stream.
+fn forget(server: &Server) {
+    (0..30).for_each(|nth| publish(server, &format!("other-{nth}")));
+}
+
+fn subscribed_to(server: &Server, channel: &str) -> Client {
+    let mut client = connected(server, &json!({"sub": "42"}));
+    let subscribe = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
+    let reply = client.ask(&subscribe);
+    assert!(reply.contains("\"positioned\":true"), "{reply}");
+    client
+}
+
+const LOST: &str =
+    r#"{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
+
+#[test]
+fn subscribers_of_a_stream_that_is_gone_are_told_though_nothing_is_published() {
+    let server = forgetful("1s");
+    let mut clients: Vec<Client> = (0..6).map(|_| subscribed_to(&server, "a")).collect();
+    let subs = json!({"sub": "42", "channels": ["a"]});
+    let mut served = connected(&server, &subs);
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    publish(&server, "a");
+    for client in &mut clients {
+        assert!(client.text().contains("\"offset\":1"), "all were where the stream is");
+    }
+    forget(&server);
+    for client in &mut clients {
+        assert_eq!(client.text(), LOST);
+    }
+    assert_eq!(served.closed(), (3010, "insufficient state".into()));
+    // Who comes back is told the truth, and stays.
+    let again = clients[0].ask(r#"{"id":3,"subscribe":{"channel":"a","recover":true}}"#);
+    assert!(again.contains("\"was_recovering\":true"), "{again}");
+}
+
+#[test]
+fn a_publication_that_does_not_follow_the_last_ends_subscriptions() {
+    let server = forgetful("60s");
+    let mut clients: Vec<Client> = (0..6).map(|_| subscribed_to(&server, "a")).collect();
+    (0..3).for_each(|_| publish(&server, "a"));
+    forget(&server);
+    publish(&server, "a");
+    for client in &mut clients {
+        let told = (0..5).map(|_| client.text()).find(|text| *text == LOST);
+        assert!(told.is_some(), "the offset began again");
+    }
+}
