@@ -4,12 +4,14 @@
 //! publications) lives in side slabs. The invariant: an idle connection is this record alone, at
 //! most 128 bytes.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::frame::Fragments;
 use crate::http::Transport;
 use crate::message::{Grant, Subscribed};
 use crate::protocol::{Position, Wire};
+use crate::revocation::Mark;
 
 /// No index into a side slab.
 pub const NONE: u32 = u32::MAX;
@@ -77,6 +79,8 @@ flags! {
     14 refusing set_refusing "there is no room for it: its request is answered 503";
     15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is left";
     16 unusable set_unusable "its connect was answered with an error: it may say nothing more";
+    17 admitted set_admitted "its user's home counts it, or is about to";
+    18 frame_pings set_frame_pings "its pings are WebSocket's own";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
 }
 
@@ -119,10 +123,14 @@ pub struct Identity {
     /// JSON text about the connection, for others.
     pub info: Option<Box<[u8]>>,
     /// When the connection ends unless it is refreshed, as unix time in seconds.
-    pub expires: Option<u64>,
+    pub expires: Option<NonZeroU64>,
+    /// The token that says so.
+    pub token: Mark,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 128);
+// An allocation of the C library of 64 bytes, its own 8 included.
+const _: () = assert!(size_of::<Identity>() <= 56);
 
 impl Connection {
     /// A slot that waits for a socket.
@@ -147,6 +155,11 @@ impl Connection {
     /// Its user; empty: none.
     pub fn user(&self) -> &str {
         self.identity.as_ref().map_or("", |identity| &identity.user)
+    }
+
+    /// When it ends unless it is refreshed, as unix time in seconds.
+    pub fn expires(&self) -> Option<u64> {
+        self.identity.as_ref().and_then(|identity| identity.expires).map(NonZeroU64::get)
     }
 
     /// Whether output may still be added.
@@ -189,11 +202,25 @@ pub struct Wish {
     pub grant: Grant,
 }
 
+/// How far a held connection's admission has come, where its user's connections are limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// It is admitted, or need not be.
+    #[default]
+    Done,
+    /// Its user's home is to be asked.
+    Wanted,
+    /// It has been asked.
+    Asked,
+}
+
 /// A client whose channels are still being joined before its connect is answered.
 #[derive(Debug, Default)]
 pub struct Hold {
     /// Id of its connect command.
     pub command: u32,
+    /// Whether it may be there at all.
+    pub admission: Stage,
     /// Channels whose homes have not been asked yet, last first.
     pub wanted: Vec<Wish>,
     /// Answers still to come.

@@ -75,6 +75,8 @@ pub struct Upgrade {
     pub connect: Option<String>,
     /// Whether the protobuf encoding was asked for.
     pub protobuf: bool,
+    /// Whether pings are to be WebSocket's own, rather than the protocol's.
+    pub frame_pings: bool,
     /// The subprotocol to name in the answer.
     pub subprotocol: Option<&'static str>,
     /// The Origin header.
@@ -355,6 +357,7 @@ fn upgrade(
         accept: derive_accept_key(key.as_bytes()),
         connect: query_value(query, "cf_connect"),
         protobuf: subprotocol == Some("centrifuge-protobuf") || asks_protobuf(query),
+        frame_pings: query_value(query, "cf_ws_frame_ping_pong").as_deref() == Some("true"),
         subprotocol,
         origin: header(request, "origin").map(str::to_owned),
         host: header(request, "host").map(str::to_owned),

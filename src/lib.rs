@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod http;
 pub mod framing;
 pub mod publication;
+pub mod revocation;
 
 // Floor 2: state, without I/O, clock or threads.
 pub mod message;

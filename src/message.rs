@@ -12,6 +12,7 @@ use crate::ids::Address;
 use crate::protocol::reply::{ClientInfo, Stats};
 use crate::protocol::{Error, Position};
 use crate::publication::{Encoding, Event, Extra, Publication};
+use crate::revocation::{Mark, Revocations};
 use crate::token::{ConnectClaims, Refusal, SubscribeClaims};
 
 /// Number of ranks, and of inboxes an endpoint has.
@@ -65,6 +66,8 @@ pub enum Message {
     Survey(Box<Survey>),
     /// The backend wants something of a user's connections.
     Order(Arc<Order>),
+    /// The tokens that count no more have changed.
+    Revoke(Arc<Revocations>),
     /// Stop accepting and close every connection within so many milliseconds.
     Drain(u64),
     /// A shard wants into a channel for one of its connections.
@@ -73,6 +76,10 @@ pub enum Message {
     Publish(Box<Publish>),
     /// A connection has left a channel whose home knows who is there.
     Leave(Box<Leave>),
+    /// A shard asks a user's home whether there is room for one more connection of the user.
+    Admit(Admit),
+    /// A connection of a user is gone.
+    Depart(Depart),
     /// Somebody asks a channel's home about it.
     Question(Box<Question>),
     /// A shard has no subscribers of a channel any more.
@@ -87,6 +94,8 @@ pub enum Message {
     Publication(Publication),
     /// The answer to `Verify`.
     Verified(Box<Verified>),
+    /// The answer to `Admit`, and the news of it to the shard of who is replaced.
+    Admitted(Admitted),
     /// The answer to `Subscribe`.
     Subscribed(Box<Subscribed>),
     /// The answer to `Publish`, for who waits for one.
@@ -107,10 +116,13 @@ impl Message {
             | Message::Emulated(_)
             | Message::Survey(_)
             | Message::Order(_)
+            | Message::Revoke(_)
             | Message::Drain(_) => Rank::Ingress,
             Message::Subscribe(_)
             | Message::Publish(_)
             | Message::Leave(_)
+            | Message::Admit(_)
+            | Message::Depart(_)
             | Message::Question(_)
             | Message::Release(_)
             | Message::Room(_)
@@ -118,6 +130,7 @@ impl Message {
             Message::Publication(_)
             | Message::Answer(_)
             | Message::Verified(_)
+            | Message::Admitted(_)
             | Message::Subscribed(_)
             | Message::Published(_)
             | Message::Place(_)
@@ -346,6 +359,33 @@ pub struct Leave {
     pub address: Address,
 }
 
+/// A connection whose user's connections are limited wants in.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    /// Hash of the user's name.
+    pub user: u64,
+    /// The connection.
+    pub address: Address,
+}
+
+/// What a user's home says to that.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Who wants in, and whether it may, where that is a connection of this shard.
+    pub newcomer: Option<(Address, bool)>,
+    /// A connection of this shard that has to make room.
+    pub replaced: Option<Address>,
+}
+
+/// A connection that was admitted is gone.
+#[derive(Clone, Debug)]
+pub struct Depart {
+    /// Hash of the user's name.
+    pub user: u64,
+    /// The connection.
+    pub address: Address,
+}
+
 /// A question about a channel.
 #[derive(Debug)]
 pub struct Question {
@@ -370,6 +410,8 @@ pub enum About {
     Presence,
     /// How many are there.
     Stats,
+    /// Where its stream stands.
+    Position,
 }
 
 /// A part of what was published.
@@ -403,6 +445,8 @@ pub enum Told {
     Presence(Vec<ClientInfo>),
     /// How many are there.
     Stats(Stats),
+    /// Where its stream stands; `None`: it has none.
+    Position(Option<Position>),
 }
 
 /// What the backend wants of the connections of a user.
@@ -460,6 +504,8 @@ pub struct Grant {
     pub data: Option<Box<[u8]>>,
     /// Whether the server has subscribed the client.
     pub server_side: bool,
+    /// The subscription's token.
+    pub token: Mark,
     /// Overrides of the channel's options.
     pub overrides: Overrides,
 }
@@ -488,6 +534,15 @@ pub enum Asker {
     Control(u64),
     /// A connection whose call of the API is to be answered.
     Caller(Address),
+    /// A shard that holds its subscribers' position against the answer.
+    Watcher {
+        /// The shard.
+        shard: Endpoint,
+        /// The channel's index there.
+        channel: u32,
+        /// That index's life.
+        serial: u32,
+    },
     /// A client whose command is to be answered.
     Client {
         /// Where it lives.
@@ -502,6 +557,7 @@ impl Asker {
     pub fn shard(&self) -> Option<Endpoint> {
         match self {
             Asker::Caller(address) | Asker::Client { address, .. } => Some(address.shard),
+            Asker::Watcher { shard, .. } => Some(*shard),
             Asker::Nobody | Asker::Control(_) => None,
         }
     }

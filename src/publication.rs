@@ -173,6 +173,12 @@ impl Publication {
         Some(self.header().offset).filter(|offset| *offset > 0)
     }
 
+    /// Its place in the stream; `None` where the channel keeps no history.
+    pub fn position(&self) -> Option<Position> {
+        let Header { offset, epoch, .. } = self.header();
+        (offset > 0).then_some(Position { offset, epoch })
+    }
+
     /// The channel's name.
     pub fn channel(&self) -> &str {
         let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
@@ -312,9 +318,9 @@ impl Publication {
 
     /// Appends what a browser gives back as `Last-Event-ID` when it comes again.
     fn write_event_id(&self, framing: Framing, out: &mut Vec<u8>) {
-        let Header { offset, epoch, .. } = self.header();
-        if framing == Framing::Events && offset > 0 {
-            let position = Position { offset, epoch };
+        if framing == Framing::Events
+            && let Some(position) = self.position()
+        {
             EventId { position, channel: self.channel() }.write_line(out);
         }
     }

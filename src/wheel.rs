@@ -59,6 +59,12 @@ impl Wheel {
         self.linked += 1;
     }
 
+    /// The slot's deadline, if it has one.
+    pub fn deadline(&self, slot: u32) -> Option<u32> {
+        let link = self.links.get(slot as usize)?;
+        Some(link.deadline).filter(|deadline| *deadline != NONE)
+    }
+
     /// Takes the slot's deadline away, if it has one.
     pub fn clear(&mut self, slot: u32) {
         let Some(&link) = self.links.get(slot as usize) else { return };
@@ -132,6 +138,7 @@ mod tests {
         wheel.set(6, 3);
         wheel.set(7, 20);
         assert_eq!(wheel.next_due(), Some(3));
+        assert_eq!((wheel.deadline(7), wheel.deadline(4)), (Some(20), None));
         assert_eq!(sweep(&mut wheel, 2), [0u32; 0]);
         assert_eq!(sweep(&mut wheel, 3), [5, 6]);
         assert_eq!(sweep(&mut wheel, 19), [0u32; 0]);

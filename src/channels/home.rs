@@ -319,6 +319,10 @@ impl Homes {
                 let members = self.channels[at].members.as_deref();
                 Ok(Told::Presence(members.map(|all| all.list(&self.ids)).unwrap_or_default()))
             }
+            About::Position => {
+                let stream = found.and_then(|at| self.channels[at as usize].stream.as_deref());
+                Ok(Told::Position(stream.map(Stream::position)))
+            }
             About::History(excerpt) => self.recall(question, excerpt, now),
             About::Oblivion => {
                 if let Some(at) = found {

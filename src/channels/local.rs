@@ -13,15 +13,19 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::channels::watch::Watches;
 use crate::delta::Differ;
 use crate::faults::{Planted, planted};
 use crate::filter::Filter;
+use crate::protocol::Position;
 use crate::publication::{Encoding, Publication};
 
 /// No index.
 pub const NONE: u32 = u32::MAX;
 /// Member position of a subscription whose answer has not come.
 const PENDING: u32 = u32::MAX;
+/// Bit of a subscription's serial: its position is checked.
+const POSITIONED: u32 = 1 << 31;
 /// Slot of a member that left while a lap was open.
 const TOMBSTONE: u32 = u32::MAX;
 
@@ -34,7 +38,7 @@ struct Subscription {
     position: u32,
     /// The connection's next subscription.
     next: u32,
-    /// Tells lives of this index apart.
+    /// Tells lives of this index apart; see [`POSITIONED`].
     serial: u32,
 }
 
@@ -56,6 +60,8 @@ struct Channel {
     confirmed: bool,
     /// Whether it is in the list of channels to be released.
     idle: bool,
+    /// Whether its subscribers' position is known and checked.
+    watched: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +113,15 @@ struct Fanout {
     pending_starts: Vec<Start>,
 }
 
+/// A subscriber that may have missed something, or stands in a stream that is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its connection.
+    pub slot: u32,
+    /// Its subscription there.
+    pub subscription: u32,
+}
+
 /// A range of a lap for one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -146,6 +161,10 @@ pub struct Locals {
     serial: u32,
     /// Slots of members whose encoding cannot carry what was published.
     unfit: Vec<u32>,
+    /// Where the subscribers stand whose positions are checked.
+    pub watches: Watches,
+    /// Members that do not stand where they should; some have left since.
+    lost: VecDeque<Lost>,
     differ: Differ,
 }
 
@@ -237,6 +256,7 @@ impl Locals {
                 live: 0,
                 confirmed: false,
                 idle: false,
+                watched: false,
             };
             let at = self.channels.insert(channel) as u32;
             let channels = &self.channels;
@@ -244,7 +264,7 @@ impl Locals {
             at
         });
         self.channels[channel as usize].pending += 1;
-        self.serial = self.serial.wrapping_add(1);
+        self.serial = (self.serial + 1) % POSITIONED;
         let subscription =
             Subscription { place: channel, position: PENDING, next: *head, serial: self.serial };
         *head = self.subscriptions.insert(subscription) as u32;
@@ -270,6 +290,64 @@ impl Locals {
         let subscription = &mut self.subscriptions[key as usize];
         (subscription.place, subscription.position) = (group, position);
         self.channels[channel as usize].live += 1;
+    }
+
+    /// The pending subscription `key` joins where its channel's stream stands, and is to be told
+    /// if it ever does not stand there any more. Call it before the join.
+    pub fn watch(&mut self, key: u32, top: Position, times: (u64, u64)) {
+        let subscription = &mut self.subscriptions[key as usize];
+        subscription.serial |= POSITIONED;
+        let channel = subscription.place;
+        if !self.watches.join(channel, top, times) {
+            self.lose(channel);
+            self.watches.join(channel, top, times);
+        }
+        self.channels[channel as usize].watched = true;
+    }
+
+    /// The members of a channel do not stand where its stream does.
+    pub fn lose(&mut self, channel: u32) {
+        self.end_watch(channel);
+        let mut at = self.channels[channel as usize].group;
+        while at != NONE {
+            let group = &self.groups[at as usize];
+            let members = group.members.iter().filter(|member| member.slot != TOMBSTONE);
+            let lost =
+                |member: &Member| Lost { slot: member.slot, subscription: member.subscription };
+            self.lost.extend(members.map(lost));
+            at = group.next;
+        }
+    }
+
+    fn end_watch(&mut self, channel: u32) {
+        let state = &mut self.channels[channel as usize];
+        if std::mem::take(&mut state.watched) {
+            self.watches.end(channel);
+        }
+    }
+
+    /// A member that does not stand where it should.
+    pub fn next_lost(&mut self) -> Option<Lost> {
+        while let Some(lost) = self.lost.pop_front() {
+            let found = self.subscriptions.get(lost.subscription as usize);
+            let Some(found) = found.filter(|found| !found.is_pending()) else { continue };
+            let group = self.groups.get(found.place as usize);
+            let member = group.and_then(|group| group.members.get(found.position as usize));
+            if found.serial & POSITIONED != 0 && member.is_some_and(|one| one.slot == lost.slot) {
+                return Some(lost);
+            }
+        }
+        None
+    }
+
+    /// Whether some members do not stand where they should.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Name and hash of the channel with this index.
+    pub fn named(&self, channel: u32) -> Option<(&Arc<str>, u64)> {
+        self.channels.get(channel as usize).map(|channel| (&channel.name, channel.hash))
     }
 
     fn group(&mut self, channel: u32, encoding: Encoding, filter: Option<&Filter>) -> u32 {
@@ -311,6 +389,9 @@ impl Locals {
         if state.live == 0 && !pending && !state.idle {
             state.idle = true;
             self.idle.push_back(channel);
+        }
+        if self.channels[channel as usize].live == 0 {
+            self.end_watch(channel);
         }
     }
 
@@ -360,9 +441,15 @@ impl Locals {
     /// Appends a publication for every group of its channel that has members.
     pub fn append(&mut self, publication: &Publication) {
         let Some(channel) = self.find(publication.hash(), publication.channel()) else { return };
-        let Channel { group, live, .. } = self.channels[channel as usize];
+        let Channel { group, live, watched, .. } = self.channels[channel as usize];
         if live == 0 {
             return;
+        }
+        if watched
+            && let Some(position) = publication.position()
+            && !self.watches.follow(channel, position)
+        {
+            self.lose(channel);
         }
         let mut at = group;
         while at != NONE {

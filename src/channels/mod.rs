@@ -5,6 +5,8 @@
 
 pub mod members;
 pub mod repeats;
+pub mod users;
+pub mod watch;
 pub mod home;
 pub mod local;
 
@@ -12,6 +14,7 @@ use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
 use crate::message::Endpoint;
+use crate::revocation::Subject;
 
 /// Hashes channel names and finds their homes; the same on every endpoint of a node.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,22 @@ impl Names {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(name.as_bytes());
         hasher.finish()
+    }
+
+    /// The hash of what a revocation names. Each kind of name begins with a byte of its own; a
+    /// user's ends with one that no text has.
+    pub fn subject(&self, subject: Subject<'_>) -> u64 {
+        let (kind, owner, channel) = match subject {
+            Subject::Token(name) => (1, name, None),
+            Subject::User(user) => (2, user, None),
+            Subject::Subscriber { user, channel } => (3, user, Some(channel)),
+        };
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u8(kind);
+        hasher.write(owner.as_bytes());
+        hasher.write_u8(0xff);
+        hasher.write(channel.unwrap_or_default().as_bytes());
+        hasher.finish().max(1)
     }
 
     /// The shard that a hash is at home on. Tables use the low bits, so this uses the high ones.

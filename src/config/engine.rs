@@ -9,6 +9,7 @@ use regex::Regex;
 
 use crate::auth::{ApiKey, Rules};
 use crate::channels::home;
+use crate::channels::users::Limit;
 use crate::history::Retention;
 use crate::http::{Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
@@ -246,7 +247,12 @@ impl Config {
             history_limit: client.history_max_publication_limit,
             connection_limit: client.connection_limit as u64,
             connection_rate: client.connection_rate_limit as u64,
+            user_limit: Limit {
+                most: client.user_connection_limit,
+                single: personal.enabled && personal.single_connection,
+            },
             tells_time: client.connect_include_server_time,
+            position_check_delay: client.channel_position_check_delay.millis(),
             expired_close_delay: client.expired_close_delay.millis() / 1000,
             expired_sub_close_delay: client.expired_sub_close_delay.millis() / 1000,
             ping_interval: client.ping_interval.millis(),

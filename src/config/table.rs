@@ -149,6 +149,9 @@ section! {
         ping_interval: Span = Span::seconds(25),
         /// Time in which a pong must follow a ping; shorter than ping_interval.
         pong_timeout: Span = Span::seconds(8),
+        /// Time between two checks that a channel's subscribers, where they are positioned, stand
+        /// where its stream does; 0s: never.
+        channel_position_check_delay: Span = Span::seconds(40),
         /// Time for a client to connect before its socket is closed.
         stale_close_delay: Span = Span::seconds(10),
         /// Time to refresh a connection after its token has expired.
@@ -159,6 +162,8 @@ section! {
         connection_limit: usize = 0,
         /// New connections in a second; 0: no limit.
         connection_rate_limit: usize = 0,
+        /// Connections of one user on this node; 0: no limit.
+        user_connection_limit: usize = 0,
         /// Subscriptions of one client.
         channel_limit: u16 = 128,
         /// Bytes that one client may be behind before it is closed as slow.
@@ -223,6 +228,8 @@ section! {
         enabled: bool = false,
         /// Namespace of such channels; empty: none.
         personal_channel_namespace: String = String::new(),
+        /// A user's new connection closes the one before it.
+        single_connection: bool = false,
     }
 }
 
@@ -490,6 +497,8 @@ section! {
         backlog: usize = 16 << 20,
         /// Channels with history that one shard keeps.
         streams_max: usize = 100_000,
+        /// Revocations of tokens that are kept until they are over; past it none is taken.
+        revocations_max: usize = 100_000,
         /// Messages that one inbox between shards holds.
         inbox: usize = 4096,
         /// Test mode: a WebSocket at /echo that sends back what it gets.

@@ -6,6 +6,7 @@
 
 mod channels;
 mod publish;
+mod tokens;
 mod users;
 
 use std::io;
@@ -21,6 +22,7 @@ use axum::routing::any;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::auth::ApiKey;
@@ -28,6 +30,7 @@ use crate::config::Config;
 use crate::control::link::{Busy, Link};
 use crate::namespaces::{Namespaces, Options};
 use crate::protocol;
+use crate::revocation::Revocations;
 use crate::sys;
 
 /// Bytes of a request body.
@@ -124,6 +127,8 @@ pub struct Api {
     namespaces: Arc<Namespaces>,
     key: ApiKey,
     link: Arc<Link>,
+    /// The tokens that count no more, as every shard is told.
+    revocations: Mutex<Arc<Revocations>>,
     started: Instant,
     uid: String,
     name: String,
@@ -139,6 +144,7 @@ pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
         namespaces: config.namespaces(),
         key: config.api_key(),
         link: link.clone(),
+        revocations: Mutex::default(),
         started: Instant::now(),
         uid: uid().unwrap_or_default(),
         name: name(config),
@@ -309,6 +315,10 @@ impl Api {
             "unsubscribe" => raw_text(&self.unsubscribe(read_as(body)?).await?),
             "disconnect" => raw_text(&self.disconnect(read_as(body)?).await?),
             "refresh" => raw_text(&self.refresh(read_as(body)?).await?),
+            "revoke_token" => raw_text(&self.revoke_token(read_as(body)?).await?),
+            "invalidate_user_tokens" => {
+                raw_text(&self.invalidate_user_tokens(read_as(body)?).await?)
+            }
             "presence" => self.presence(read_as(body)?).await?,
             "presence_stats" => self.presence_stats(read_as(body)?).await?,
             "history" => self.history(read_as(body)?).await?,

@@ -80,6 +80,11 @@ impl Link {
         &self.metrics
     }
 
+    /// How names are hashed.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Every shard.
     pub fn shards(&self) -> std::ops::Range<Endpoint> {
         0..self.bus.control()

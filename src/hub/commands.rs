@@ -132,7 +132,7 @@ impl Hub {
 
     fn pong(&mut self, slot: u32) -> Result<(), Stop> {
         let flags = &mut self.connections[slot as usize].flags;
-        if !flags.pong_due() {
+        if !flags.pong_due() || flags.frame_pings() {
             return Err(BAD_REQUEST);
         }
         flags.set_pong_due(false);

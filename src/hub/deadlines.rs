@@ -14,6 +14,9 @@ const DEADLINES: usize = 16;
 /// Shards of a node at most: their ticks are spread over one.
 const SHARDS_MAX: u64 = 64;
 
+/// A ping of WebSocket's own.
+const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
+
 impl Hub {
     /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
     /// at once, a million pings would come in bursts.
@@ -22,8 +25,17 @@ impl Hub {
     }
 
     pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
-        let tick = (self.now + self.phase() + after).div_ceil(TICK);
-        self.wheel.set(slot, tick as u32);
+        self.wheel.set(slot, self.tick_at(self.now + after) as u32);
+    }
+
+    /// The tick at which something is due at a time in milliseconds.
+    pub(super) fn tick_at(&self, time: u64) -> u64 {
+        time.saturating_add(self.phase()).div_ceil(TICK)
+    }
+
+    /// The tick of this turn.
+    pub(super) fn tick(&self) -> u64 {
+        (self.now + self.phase()) / TICK
     }
 
     /// Closes a connection with 3001 after some time rather than now.
@@ -38,7 +50,8 @@ impl Hub {
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
         let deadline = self.wheel.next_due().map(at);
-        deadline.into_iter().chain(self.homes.next_expiry()).min()
+        let others = [self.homes.next_expiry(), self.locals.watches.next_due()];
+        deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Tells the hub what time it is and does what is due; returns whether more is due already.
@@ -46,7 +59,7 @@ impl Hub {
         self.now = now;
         self.awaits_backlog = false;
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.sweep(((now + self.phase()) / TICK) as u32, DEADLINES, &mut due);
+        self.wheel.sweep(self.tick() as u32, DEADLINES, &mut due);
         let more = due.len() >= DEADLINES;
         due.sort_unstable();
         for slot in due.drain(..) {
@@ -54,6 +67,8 @@ impl Hub {
         }
         self.due = due;
         self.homes.expire(now);
+        self.walk_revoked();
+        self.tell_lost();
         more
     }
 
@@ -80,7 +95,7 @@ impl Hub {
     }
 
     pub(super) fn ping_or_check(&mut self, slot: u32) {
-        if self.expire_leases(slot) {
+        if self.expire_leases(slot) || self.resume_ping(slot) {
             return;
         }
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;
@@ -92,11 +107,16 @@ impl Hub {
             if connection.flags.pong_due() {
                 return self.disconnect(slot, Disconnect::NO_PONG);
             }
-            return self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
+            self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
+            return self.watch_ends(slot);
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
-        let ping = Framing::of(connection.transport).ping(connection.wire, unidirectional);
+        let ping = if connection.flags.frame_pings() {
+            WEBSOCKET_PING
+        } else {
+            Framing::of(connection.transport).ping(connection.wire, unidirectional)
+        };
         if connection.transport == Transport::LongPolling {
             connection.flags.set_end_when_flushed(true);
         }
@@ -108,6 +128,7 @@ impl Hub {
         self.metrics.pings.add(1);
         if self.connections[slot as usize].phase == Phase::Connected {
             self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
+            self.watch_ends(slot);
         }
     }
 
@@ -122,6 +143,7 @@ impl Hub {
         let ahead = ahead % ping_interval;
         let half = ping_interval / 2;
         self.set_deadline(slot, if ahead < half { ahead + half } else { ahead });
+        self.watch_ends(slot);
     }
 
     /// Where a connection lives.

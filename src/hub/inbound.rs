@@ -191,6 +191,8 @@ impl Hub {
         if upgrade.protobuf && !upgrade.transport.is_unidirectional() {
             connection.wire = Wire::Protobuf;
         }
+        let bidirectional = upgrade.transport == Transport::WebSocket;
+        connection.flags.set_frame_pings(upgrade.frame_pings && bidirectional);
         connection.phase = Phase::Open;
         if connection.flags.shutting_down() {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
@@ -250,6 +252,9 @@ impl Hub {
             Event::Close(code) => {
                 self.write_close(slot, code, "");
                 self.connections[slot as usize].flags.set_end_when_flushed(true);
+            }
+            Event::Pong if self.connections[slot as usize].flags.frame_pings() => {
+                self.connections[slot as usize].flags.set_pong_due(false);
             }
             Event::Fragment | Event::Pong => {}
         }

@@ -8,8 +8,8 @@ use crate::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::message::{
-    Answer, Asker, Leave, Message, Post, Publish, Published, Rank, Release, Subscribe, Subscribed,
-    Survey, Surveyed, endpoints,
+    Answer, Asker, Depart, Leave, Message, Post, Publish, Published, Rank, Release, Subscribe,
+    Subscribed, Survey, Surveyed, endpoints,
 };
 use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
 use crate::protocol::{self, Disconnect, Position};
@@ -29,6 +29,7 @@ impl Hub {
             Message::Order(order) => {
                 return self.obey(post, &order).map_err(|NoRoom| Message::Order(order));
             }
+            Message::Revoke(revocations) => self.revoke(revocations),
             Message::Publish(request) => {
                 let asker = request.asker;
                 let Ok(position) = self.publish_at_home(post, &request) else {
@@ -65,6 +66,11 @@ impl Hub {
             }
             Message::Verified(verified) => self.verified(*verified),
             Message::Emulated(emulated) => self.emulated(&emulated),
+            Message::Admit(admit) => {
+                return self.admit_at_home(post, &admit).map_err(|NoRoom| Message::Admit(admit));
+            }
+            Message::Admitted(admitted) => self.admitted(admitted),
+            Message::Depart(Depart { user, address }) => self.users_at_home.depart(user, address),
             Message::Adopt(_)
             | Message::HandOver(_)
             | Message::Verify(_)
@@ -281,6 +287,12 @@ impl Hub {
         if wanted {
             let Subscribed { encoding, filter, .. } = &answer;
             let (key, slot) = (subscriber.subscription, subscriber.slot);
+            if let Some(top) = top(&answer)
+                && self.settings.position_check_delay > 0
+            {
+                let times = (self.now, self.settings.position_check_delay);
+                self.locals.watch(key, top, times);
+            }
             self.locals.join(key, slot, *encoding, filter.as_ref());
         }
         self.locals.answered(hash, &channel);
@@ -410,6 +422,13 @@ pub(super) enum Brought {
     Published(Option<Position>),
     /// Its home is on another shard, which answers who asked to be.
     Sent,
+}
+
+/// Where the stream of a subscriber's channel stands, if its position is to be checked.
+fn top(answer: &Subscribed) -> Option<Position> {
+    let position = answer.position.filter(|_| answer.granted.positioned)?;
+    let last = answer.publications.last().and_then(Publication::offset);
+    Some(Position { offset: last.unwrap_or(position.offset), ..position })
 }
 
 /// The news of somebody's coming or going.

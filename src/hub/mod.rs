@@ -7,16 +7,20 @@
 //! is written to one that no longer takes output; whatever finds no room on the bus is left
 //! where it was.
 
+mod admission;
 mod calls;
 mod commands;
 mod deadlines;
 mod inbound;
+mod leases;
 mod messages;
 mod orders;
 mod output;
-mod streams;
+mod positions;
 mod questions;
+mod revocations;
 mod session;
+mod streams;
 mod verdicts;
 pub mod subscriptions;
 
@@ -29,17 +33,19 @@ use slab::Slab;
 use crate::auth::{ApiKey, Rules};
 use crate::channels::home::{self, Homes};
 use crate::channels::local::{Delivery, Locals};
+use crate::channels::users::{Limit, Users};
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
 use crate::framing::Framing;
 use crate::gate::Gate;
 use crate::http::{Routes, Status, Transport};
 use crate::ids::Ids;
-use crate::message::{Endpoint, Grant, Leave, Post, Verdict};
+use crate::message::{Depart, Endpoint, Grant, Leave, Post, Verdict};
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
 use crate::protocol::Disconnect;
+use crate::revocation::Revocations;
 use crate::token::Verifier;
 use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
@@ -91,8 +97,12 @@ pub struct Settings {
     pub connection_limit: u64,
     /// New connections of the node in a second; 0: no limit.
     pub connection_rate: u64,
+    /// Connections of one user on the node.
+    pub user_limit: Limit,
     /// Whether clients are told the time.
     pub tells_time: bool,
+    /// Milliseconds between two checks of a channel's subscribers' position; 0: there are none.
+    pub position_check_delay: u64,
     /// Seconds for a new connection token once the old one is over.
     pub expired_close_delay: u64,
     /// The same for a subscription's.
@@ -149,8 +159,14 @@ pub struct Remains {
     pub leaves: usize,
     /// Connections with a user.
     pub users: usize,
+    /// Users at home here, and connections that their homes are to be told of.
+    pub counted_users: usize,
     /// Tokens that are being looked at.
     pub verdicts: usize,
+    /// Pings put off.
+    pub put_off: usize,
+    /// Channels whose subscribers' position is checked.
+    pub watches: usize,
     /// Bytes waiting for a lap or in one.
     pub backlog: usize,
 }
@@ -195,13 +211,22 @@ pub struct Hub {
     verdicts: HashMap<u32, Option<Verdict>>,
     /// Connect requests of unidirectional clients among them.
     connects: HashMap<u32, Box<[u8]>>,
+    /// Tokens that count no more.
+    revocations: Arc<Revocations>,
+    revoked_walk: revocations::Walk,
     /// Slots by their users.
     users: HashTable<u32>,
     different_users: u64,
     locals: Locals,
     homes: Homes,
+    /// Users at home here, where their connections are limited.
+    users_at_home: Users,
+    /// Connections that are gone, whose user's home has still to be told.
+    departures: VecDeque<Depart>,
     turn: Turn,
     wheel: Wheel,
+    /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
+    put_off: HashMap<u32, u32>,
     /// Connections to go on with in the next turn.
     ready: Vec<u32>,
     /// Connections that found no room on the bus.
@@ -211,6 +236,7 @@ pub struct Hub {
     drains: Vec<Drain>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
+    checks: Vec<(u32, u32)>,
     body: Vec<u8>,
     frames: Vec<u8>,
     /// What the ring should do.
@@ -258,18 +284,24 @@ impl Hub {
             leaves: VecDeque::new(),
             verdicts: HashMap::new(),
             connects: HashMap::new(),
+            revocations: Arc::default(),
+            revoked_walk: revocations::Walk::default(),
             users: HashTable::new(),
             different_users: 0,
             locals: Locals::default(),
             homes: Homes::new(settings.homes.clone(), place.names, place.ids, place.seed),
+            users_at_home: Users::default(),
+            departures: VecDeque::new(),
             turn: Turn::default(),
             wheel: Wheel::new(512),
+            put_off: HashMap::new(),
             ready: Vec::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
             drains: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
+            checks: Vec::new(),
             body: Vec::new(),
             frames: Vec::new(),
             wanted: Wanted::default(),
@@ -328,6 +360,7 @@ impl Hub {
     /// Gives a slot back; its next life has another generation.
     pub fn free(&mut self, slot: u32) {
         self.wheel.clear(slot);
+        self.put_off.remove(&slot);
         self.drop_inbound(slot);
         self.drop_outbox(slot);
         let connection = self.connections.remove(slot as usize);
@@ -394,6 +427,8 @@ impl Hub {
             || self.locals.has_open()
             || !self.drains.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
+            || self.walks_revoked()
+            || self.locals.has_lost()
     }
 
     /// Whether publications may still be taken in.
@@ -406,6 +441,8 @@ impl Hub {
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);
         }
+        self.tell_departures(post);
+        self.check_positions(post);
     }
 
     /// Gives open laps to their next members, as many as one turn may send.
@@ -579,7 +616,10 @@ impl Hub {
             grants: self.grants.len(),
             leaves: self.leaves.len(),
             users: self.users.len(),
+            counted_users: self.users_at_home.len() + self.departures.len(),
             verdicts: self.verdicts.len() + self.connects.len(),
+            put_off: self.put_off.len(),
+            watches: self.locals.watches.len(),
             backlog: self.locals.backlog(),
         }
     }
@@ -658,7 +698,9 @@ mod tests {
             history_limit: 0,
             connection_limit: 0,
             connection_rate: 0,
+            user_limit: Limit::default(),
             tells_time: false,
+            position_check_delay: 40_000,
             expired_close_delay: 25,
             expired_sub_close_delay: 25,
             ping_interval: 25_000,

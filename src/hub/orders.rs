@@ -1,5 +1,7 @@
 //! What the backend wants of the connections of a user, and how these are found.
 
+use std::num::NonZeroU64;
+
 use crate::connection::{Phase, Wish};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
@@ -7,7 +9,7 @@ use crate::message::{Deed, Order, Post};
 use crate::protocol::reply::Push;
 
 /// Unsubscribe code: the server has ended the subscription, and it is not to be made again.
-const SERVER_UNSUBSCRIBE: u32 = 2000;
+pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
 
 impl Hub {
     /// Notes whose connection this is.
@@ -30,6 +32,7 @@ impl Hub {
         if !identity.user.is_empty() {
             let hash = self.names.hash(&identity.user);
             self.users.find_entry(hash, |at| *at == slot).expect("users are indexed").remove();
+            self.note_departure(slot, hash);
             self.different_users -= u64::from(!self.is_known(hash, &identity.user));
         }
     }
@@ -89,8 +92,9 @@ impl Hub {
     /// Gives a connection a new end.
     fn extend(&mut self, slot: u32, expires: Option<u64>) {
         if let Some(identity) = &mut self.connections[slot as usize].identity {
-            identity.expires = expires;
+            identity.expires = expires.and_then(NonZeroU64::new);
         }
+        self.watch_ends(slot);
         let lease = self.lease(expires);
         if self.connections[slot as usize].transport.is_unidirectional() {
             self.push(slot, &Push::Refresh(lease));

@@ -113,8 +113,12 @@ impl Hub {
 
     /// A home has answered a client's question; the client may be gone.
     pub(super) fn answered(&mut self, answer: Answer) {
-        let Asker::Client { address, command } = answer.asker else {
-            unreachable!("only clients are told here: {answer:?}")
+        let (address, command) = match (answer.asker, &answer.told) {
+            (Asker::Client { address, command }, _) => (address, command),
+            (Asker::Watcher { channel, serial, .. }, Ok(Told::Position(top))) => {
+                return self.checked((channel, serial), *top);
+            }
+            _ => unreachable!("nobody else is told here: {answer:?}"),
         };
         let found = self.connection(address.slot, address.generation);
         if !found.is_some_and(|connection| connection.takes_output()) {
@@ -125,7 +129,7 @@ impl Hub {
             Err(error) => self.reply_error(slot, command, error),
             Ok(Told::Presence(members)) => self.reply(slot, command, &Reply::Presence(&members)),
             Ok(Told::Stats(stats)) => self.reply(slot, command, &Reply::PresenceStats(stats)),
-            Ok(Told::Oblivion) => unreachable!("no client may make a channel forget"),
+            Ok(Told::Oblivion | Told::Position(_)) => unreachable!("no client may ask that"),
             Ok(Told::History(publications, position)) => {
                 let encoding = self.encoding(slot);
                 let objects = publications.iter().map(|one| one.object(encoding));

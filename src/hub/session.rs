@@ -1,5 +1,6 @@
 //! Who a connection is: connecting, tokens, and how long both hold.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::connection::{Hold, Identity, NONE, Phase, Wish};
@@ -12,6 +13,7 @@ use crate::protocol::command::{ConnectRequest, RefreshRequest};
 use crate::protocol::reply::{Connected, Lease, Push, Reply};
 use crate::protocol::{self, Disconnect, Error, Position};
 use crate::publication::{EventId, Publication};
+use crate::revocation::Mark;
 use crate::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
 
 /// Why a client may not connect.
@@ -36,6 +38,7 @@ impl From<&SubscribeOptions> for Grant {
             info: options.info.clone(),
             data: options.data.clone(),
             server_side: false,
+            token: Mark::NONE,
             overrides: Overrides {
                 presence: options.presence,
                 join_leave: options.join_leave,
@@ -168,16 +171,22 @@ impl Hub {
             Err(refusal) => Err(refusal),
         };
         match claims {
-            Ok(claims) => Ok(Some(claims)),
+            Ok(claims) if !self.is_revoked(&claims.user, self.mark_of(&claims)) => Ok(Some(claims)),
             Err(Refusal::Expired) => Err(Refused::Error(Error::TOKEN_EXPIRED)),
-            Err(_) if rules.insecure => Ok(None),
-            Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
+            Ok(_) | Err(_) if rules.insecure => Ok(None),
+            Ok(_) | Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
         }
     }
 
+    fn mark_of(&self, claims: &ConnectClaims) -> Mark {
+        self.mark(&claims.jti, claims.issued_at)
+    }
+
     fn identify(&mut self, slot: u32, claims: ConnectClaims) {
+        let token = self.mark_of(&claims);
         let ConnectClaims { user, info, expires, .. } = claims;
-        let identity = Identity { user: user.into(), info, expires };
+        let expires = expires.and_then(NonZeroU64::new);
+        let identity = Identity { user: user.into(), info, expires, token };
         self.connections[slot as usize].identity = Some(Box::new(identity));
         self.index_user(slot);
     }
@@ -217,13 +226,17 @@ impl Hub {
     /// Joins channels before the connect is answered.
     fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, wanted: Vec<Wish>) {
         let pending = wanted.len();
-        let hold = Hold { command, wanted, pending, ..Hold::default() };
+        let admission = self.admission(slot);
+        let hold = Hold { command, admission, wanted, pending, ..Hold::default() };
         self.connections[slot as usize].hold = self.holds.insert(hold) as u32;
         self.ask_homes(post, slot);
     }
 
     /// Asks the homes of a held connection's channels, as far as there is room.
     pub(super) fn ask_homes(&mut self, post: &mut impl Post, slot: u32) {
+        if !self.is_admitted(post, slot) {
+            return;
+        }
         let at = self.connections[slot as usize].hold as usize;
         while let Some(wish) = self.holds[at].wanted.pop() {
             if let Err(wish) = self.join_unasked(post, slot, wish) {
@@ -248,7 +261,8 @@ impl Hub {
         connection.hold = NONE;
         let transport = connection.transport;
         let unidirectional = transport.is_unidirectional();
-        let expires = connection.identity.as_ref().and_then(|identity| identity.expires);
+        let frame_pings = connection.flags.frame_pings();
+        let expires = connection.expires();
         let (client, node) = (self.client_id(slot), self.ids.node());
         let session = self.ids.session(self.address(slot));
         let spoken_for = transport.is_emulated();
@@ -259,8 +273,8 @@ impl Hub {
             client: &client,
             expires: self.lease(expires),
             subs: subs.collect(),
-            ping: (self.settings.ping_interval / 1000) as u32,
-            pong: self.settings.pong_timeout.is_some() && !unidirectional,
+            ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
+            pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
             session: if spoken_for || unidirectional { &session } else { "" },
             node: if spoken_for { &node } else { "" },
             time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
@@ -344,28 +358,28 @@ impl Hub {
         if claims.user != self.connections[slot as usize].user() {
             return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN));
         }
-        let expires = claims.expires;
+        let (expires, token) = (claims.expires, self.mark_of(&claims));
         match &mut self.connections[slot as usize].identity {
             Some(identity) => {
-                identity.expires = expires;
-                identity.info = claims.info;
+                identity.expires = expires.and_then(NonZeroU64::new);
+                (identity.info, identity.token) = (claims.info, token);
             }
             None => return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN)),
         }
+        self.watch_ends(slot);
         self.reply(slot, command, &Reply::Refresh(self.lease(expires)));
         Ok(())
     }
 
     /// Closes a connection whose token, or a subscription's, has not been refreshed in time;
-    /// returns whether it did. Looked at with every ping.
+    /// returns whether it did. Looked at with every ping, and when something ends.
     pub(super) fn expire_leases(&mut self, slot: u32) -> bool {
         let now = self.unix_time();
         let over = |expires: Option<u64>, grace: u64| {
             expires.is_some_and(|end| end.saturating_add(grace) <= now)
         };
         let connection = &self.connections[slot as usize];
-        let expires = connection.identity.as_ref().and_then(|identity| identity.expires);
-        if over(expires, self.settings.expired_close_delay) {
+        if over(connection.expires(), self.settings.expired_close_delay) {
             self.disconnect(slot, Disconnect::EXPIRED);
             return true;
         }

@@ -149,7 +149,11 @@ impl Hub {
         if claims.channel != channel || claims.user != user || !client {
             return Err(Disconnect::INVALID_TOKEN.into());
         }
-        Ok(Grant { expires: claims.expires, ..Grant::from(&claims.options) })
+        let token = self.mark(&claims.jti, claims.issued_at);
+        if self.is_subscription_revoked(user, channel, token) && !settings.rules.insecure {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
+        Ok(Grant { expires: claims.expires, token, ..Grant::from(&claims.options) })
     }
 
     /// Joins a channel for a connection that has not asked for it by a command.
@@ -245,7 +249,11 @@ impl Hub {
             None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
             since => since.filter(|_| granted.recoverable),
         };
+        let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
         self.grants.extend(grant.map(|grant| (subscription, grant)));
+        if ends {
+            self.watch_ends(slot);
+        }
         let filter = asked.filter;
         let request =
             Subscribe { channel: name, hash, subscriber, encoding, filter, since, granted, info };
@@ -342,7 +350,8 @@ impl Hub {
         };
         let expires = grant.expires;
         let kept = self.grants.entry(key).or_default();
-        (kept.expires, kept.info) = (expires, grant.info);
+        (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
+        self.watch_ends(slot);
         self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
         Ok(())
     }

@@ -133,6 +133,20 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.internal))
     }
 
+    /// What the API answers, with [`API_KEY`] where it asks for one.
+    pub fn api(&self, method: &str, body: &str) -> String {
+        let mut client = Client::dial(self.internal_address());
+        let head = format!(
+            "POST /api/{method} HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        client.send_raw(head.as_bytes());
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        client.read_body(&head)
+    }
+
     /// The sum of a metric over all shards.
     pub fn metric(&self, name: &str) -> u64 {
         let mut stream = TcpStream::connect(self.internal_address()).expect("the internal port");

@@ -57,7 +57,7 @@ impl Socket {
 /// A command that waits for its reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
-    Connect,
+    Connect(String),
     Subscribe(Option<u64>),
     Unsubscribe,
     Publish(u64),
@@ -92,6 +92,8 @@ pub struct Manners {
     pub rude: bool,
     /// Being closed as slow would be no surprise.
     pub may_be_slow: bool,
+    /// Nor would being closed since its user has too many connections.
+    pub may_be_refused: bool,
 }
 
 pub struct Client {
@@ -103,6 +105,8 @@ pub struct Client {
     pub voice: Option<usize>,
     /// What its connect reply says that others show who speak for it: session and node.
     pub session: Option<(String, String)>,
+    /// Whose it is.
+    pub user: usize,
     pub shard: usize,
     pub slot: u32,
     pub generation: u32,
@@ -136,6 +140,7 @@ impl Client {
             backend: false,
             voice: None,
             session: None,
+            user: 0,
             shard: 0,
             slot: 0,
             generation: 0,
@@ -187,7 +192,9 @@ impl Client {
         self.next_id += 1;
         let id = self.next_id;
         let text = match &asked {
-            Asked::Connect => format!("{{\"id\":{id},\"connect\":{{}}}}"),
+            Asked::Connect(token) => {
+                format!("{{\"id\":{id},\"connect\":{{\"token\":\"{token}\"}}}}")
+            }
             Asked::Subscribe(None) => {
                 format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\"}}}}")
             }
@@ -403,6 +410,7 @@ impl Client {
         let expected = match code {
             3008 => self.manners.may_be_slow,
             3501 => self.manners.rude,
+            3504 => self.manners.may_be_refused,
             1000 | 0 => self.manners.said_close,
             _ => false,
         };
@@ -449,7 +457,7 @@ impl Client {
             return Err("a reply out of order".into());
         }
         match asked {
-            Asked::Connect if value["connect"].is_object() => {
+            Asked::Connect(_) if value["connect"].is_object() => {
                 self.connected = true;
                 let told = |name: &str| value["connect"][name].as_str().map(str::to_owned);
                 self.session = told("session").zip(told("node"));
@@ -578,7 +586,11 @@ impl Client {
     pub fn is_owed(&self) -> bool {
         !self.done
             && self.manners
-                == Manners { may_be_slow: self.manners.may_be_slow, ..Manners::default() }
+                == Manners {
+                    may_be_slow: self.manners.may_be_slow,
+                    may_be_refused: self.manners.may_be_refused,
+                    ..Manners::default()
+                }
             && self.closed.is_none()
             && !self.socket.vanished
     }

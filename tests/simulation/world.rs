@@ -7,13 +7,14 @@ use std::sync::Arc;
 use drumline::auth::{ApiKey, Rules};
 use drumline::channels::Names;
 use drumline::channels::home;
+use drumline::channels::users::Limit;
 use drumline::gate::Gate;
 use drumline::history::Retention;
 use drumline::http::{Route, Service, Transport};
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
 use drumline::ids::Ids;
 use drumline::namespaces::{Namespaces, Options};
-use drumline::token::{self, Verifier};
+use drumline::token::{self, Verifier, make_connection};
 
 use crate::Fault;
 use crate::bus::Bus;
@@ -47,6 +48,9 @@ pub struct World {
     history: bool,
     presence: bool,
     may_be_slow: bool,
+    limit: Limit,
+    /// Tokens of the users.
+    tokens: Vec<String>,
     clients_max: usize,
 }
 
@@ -58,6 +62,10 @@ const ROUTES: [(&str, Service); 5] = [
     ("/emulation", Service::Emulation),
     ("/api/publish", Service::Publish),
 ];
+
+fn tokens() -> token::Settings {
+    token::Settings { hmac_secret_key: "secret".into(), ..token::Settings::default() }
+}
 
 fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
     let may_be_slow = random.one_in(3);
@@ -74,8 +82,12 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         force_push_join_leave: random.one_in(2),
         ..Options::default()
     };
+    let mut user_limit = Limit::default();
+    if random.one_in(3) {
+        user_limit = Limit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
+    }
     let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
-    let verifier = Arc::new(Verifier::new(&token::Settings::default()).expect("nothing is wrong"));
+    let verifier = Arc::new(Verifier::new(&tokens()).expect("nothing is wrong"));
     let settings = Settings {
         rules: Rules { insecure: true, ..Rules::default() },
         namespaces: namespaces.clone(),
@@ -100,7 +112,9 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         history_limit: 300,
         connection_limit: 0,
         connection_rate: 0,
+        user_limit,
         tells_time: false,
+        position_check_delay: random.pick(&[0, 1_000]),
         expired_close_delay: 25,
         expired_sub_close_delay: 25,
         ping_interval: 2_000,
@@ -121,6 +135,8 @@ impl World {
         let capacity = random.pick(&[1, 1, 1, 2, 5]);
         let names = Names::new([7; 16], shards as u8);
         let presence = settings.namespaces.without.presence;
+        let limit = settings.user_limit;
+        let token = |user| make_connection(&tokens(), user, None, 0).expect("there is a secret");
         let settings = Arc::new(settings);
         let gate = Arc::<Gate>::default();
         let hubs = (0..shards as u8).map(|shard| {
@@ -147,6 +163,8 @@ impl World {
             history,
             presence,
             may_be_slow,
+            limit,
+            tokens: ["a", "b", ""].map(token).into(),
             clients_max: random.between(2, 12),
             random,
         }
@@ -167,6 +185,7 @@ impl World {
                 settled.map_err(|error| self.of(client.number, &error))?;
             }
             self.count_present()?;
+            self.count_users()?;
         }
         self.finish()?;
         let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
@@ -236,6 +255,8 @@ impl World {
         let Some((slot, generation)) = self.shards[shard].accept(number) else { return };
         (client.shard, client.slot, client.generation) = (shard, slot, generation);
         client.manners.may_be_slow = self.may_be_slow;
+        client.manners.may_be_refused = self.limit.counts();
+        client.user = self.random.below(self.tokens.len());
         if !uni && self.random.one_in(4) {
             (client.backend, client.sent_connect) = (true, true);
             return self.clients.push(client);
@@ -278,8 +299,8 @@ impl World {
         self.clients.push(other);
         let client = &mut self.clients[number];
         (client.voice, client.sent_connect) = (Some(voice), true);
-        let mut lines =
-            vec![client.command(Asked::Connect, usize::MAX, 0, &mut self.ledger, self.steps)];
+        let asked = Asked::Connect(self.tokens[client.user].clone());
+        let mut lines = vec![client.command(asked, usize::MAX, 0, &mut self.ledger, self.steps)];
         lines.extend((0..self.random.between(0, 3)).map(|_| self.any_command(number)));
         self.clients[number].open_stream(&lines.join("\n"));
         self.tell(number, Event::Readable);
@@ -334,9 +355,11 @@ impl World {
                     ),
                 })
                 .collect();
-            format!("{{\"subs\":{{{}}}}}", subs.join(","))
+            let token = &self.tokens[client.user];
+            format!("{{\"token\":\"{token}\",\"subs\":{{{}}}}}", subs.join(","))
         } else {
-            client.command(Asked::Connect, usize::MAX, 0, &mut self.ledger, self.steps)
+            let token = self.tokens[client.user].clone();
+            client.command(Asked::Connect(token), usize::MAX, 0, &mut self.ledger, self.steps)
         };
         client.send_frame(1, text.as_bytes(), &mut self.random);
     }
@@ -523,6 +546,23 @@ impl World {
             if self.clients[at].is_there() && counted != Some(expected) {
                 let told = format!("{counted:?} counted in c{channel}, {expected} are there");
                 return Err(self.of(at, &told));
+            }
+        }
+        Ok(())
+    }
+
+    /// No user that is somebody has more connections than it may.
+    fn count_users(&self) -> Result<(), String> {
+        let most = match self.limit {
+            Limit { single: true, .. } => 1,
+            Limit { most: 0, .. } => usize::MAX,
+            Limit { most, .. } => most,
+        };
+        for user in 0..self.tokens.len() - 1 {
+            let there = |client: &&Client| client.is_there() && client.user == user;
+            let count = self.clients.iter().filter(there).count();
+            if count > most {
+                return Err(format!("user {user} has {count} connections, {most} may be"));
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ mod calls;
 mod closes;
 mod commands;
 mod heads;
+mod limits;
 mod load;
 mod room;
 mod rules;

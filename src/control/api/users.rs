@@ -9,6 +9,7 @@ use super::channels::Since;
 use super::{Api, Empty, Fault, raw};
 use crate::message::{Deed, Grant, Message, Order, Overrides};
 use crate::protocol::{Disconnect, json};
+use crate::revocation::Mark;
 
 /// Subscribes a user's connections to a channel.
 #[derive(Debug, Deserialize)]
@@ -127,6 +128,7 @@ impl Api {
             info: text(request.info, &request.b64info)?,
             data: text(request.data, &request.b64data)?,
             server_side: true,
+            token: Mark::NONE,
             overrides: request.overrides.unwrap_or_default().into(),
         };
         let since = request.recover_since.as_ref().map(Since::position);

@@ -1,0 +1,134 @@
+//! How many connections a user may have: each is admitted by its user's home before its connect is
+//! answered, and the home is told when it is gone.
+
+use crate::connection::Stage;
+use crate::hub::Hub;
+use crate::hub::commands::NoRoom;
+use crate::hub::inbound::Pause;
+use crate::message::{Admit, Admitted, Depart, Message, Post, Rank};
+use crate::protocol::Disconnect;
+
+impl Hub {
+    /// Where the admission of a connection begins.
+    pub(super) fn admission(&self, slot: u32) -> Stage {
+        let named = !self.connections[slot as usize].user().is_empty();
+        if named && self.settings.user_limit.counts() { Stage::Wanted } else { Stage::Done }
+    }
+
+    /// Goes on with the admission of a held connection, as far as there is room; returns whether
+    /// it is admitted.
+    pub(super) fn is_admitted(&mut self, post: &mut impl Post, slot: u32) -> bool {
+        let hold = self.connections[slot as usize].hold as usize;
+        if self.holds[hold].admission == Stage::Wanted && self.ask_admission(post, slot).is_err() {
+            self.pause(slot, Pause::Blocked);
+        }
+        // It may have been refused, and its hold is gone.
+        let hold = self.connections[slot as usize].hold as usize;
+        self.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Done)
+    }
+
+    fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), NoRoom> {
+        let user = self.names.hash(self.connections[slot as usize].user());
+        // Its home must hear who is gone before it hears who comes.
+        self.tell_departures(post);
+        if self.departures.iter().any(|departure| departure.user == user) {
+            return Err(NoRoom);
+        }
+        let admit = Admit { user, address: self.address(slot) };
+        let home = self.names.home(user);
+        if home != self.shard && !post.reserve(home, Rank::Request) {
+            return Err(NoRoom);
+        }
+        let hold = self.connections[slot as usize].hold as usize;
+        self.holds[hold].admission = Stage::Asked;
+        self.connections[slot as usize].flags.set_admitted(true);
+        if home != self.shard {
+            post.send(home, Message::Admit(admit));
+        } else if let Err(NoRoom) = self.admit_at_home(post, &admit) {
+            self.holds[hold].admission = Stage::Wanted;
+            self.connections[slot as usize].flags.set_admitted(false);
+            return Err(NoRoom);
+        }
+        Ok(())
+    }
+
+    /// Decides about a connection of a user at home here, and tells its shard, and that of the
+    /// connection that it replaces; or does nothing at all where one of them has no room.
+    pub(super) fn admit_at_home(
+        &mut self,
+        post: &mut impl Post,
+        admit: &Admit,
+    ) -> Result<(), NoRoom> {
+        let limit = self.settings.user_limit;
+        let replaced = self.users_at_home.replaced(admit.user, limit);
+        let asker = admit.address.shard;
+        let other = replaced.map(|address| address.shard).filter(|shard| *shard != asker);
+        let mut reserved = None;
+        for shard in [Some(asker), other].into_iter().flatten().filter(|to| *to != self.shard) {
+            if !post.reserve(shard, Rank::Delivery) {
+                reserved.into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
+                return Err(NoRoom);
+            }
+            reserved = Some(shard);
+        }
+        let admits = self.users_at_home.admit(admit.user, admit.address, limit);
+        let newcomer = Some((admit.address, admits));
+        let own = replaced.filter(|_| other.is_none());
+        let news = [
+            (Some(asker), Admitted { newcomer, replaced: own }),
+            (other, Admitted { newcomer: None, replaced }),
+        ];
+        for (shard, admitted) in news {
+            match shard {
+                Some(shard) if shard != self.shard => post.send(shard, Message::Admitted(admitted)),
+                Some(_) => self.admitted(admitted),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A home has decided; who is meant may be gone.
+    pub(super) fn admitted(&mut self, Admitted { newcomer, replaced }: Admitted) {
+        if let Some(address) = replaced
+            && self.connection(address.slot, address.generation).is_some()
+        {
+            self.disconnect(address.slot, Disconnect::CONNECTION_LIMIT);
+        }
+        let Some((address, admits)) = newcomer else { return };
+        let Some(connection) = self.connection(address.slot, address.generation) else { return };
+        let hold = connection.hold as usize;
+        let Some(hold) = self.holds.get_mut(hold) else { return };
+        if admits {
+            hold.admission = Stage::Done;
+            self.pause(address.slot, Pause::Ready);
+        } else {
+            self.disconnect(address.slot, Disconnect::CONNECTION_LIMIT);
+        }
+    }
+
+    /// A connection's user is forgotten: the user's home is to know.
+    pub(super) fn note_departure(&mut self, slot: u32, user: u64) {
+        let address = self.address(slot);
+        let flags = &mut self.connections[slot as usize].flags;
+        if flags.admitted() {
+            flags.set_admitted(false);
+            self.departures.push_back(Depart { user, address });
+        }
+    }
+
+    /// Tells homes of users who is gone, as far as there is room.
+    pub(super) fn tell_departures(&mut self, post: &mut impl Post) {
+        while let Some(departure) = self.departures.front() {
+            let home = self.names.home(departure.user);
+            if home == self.shard {
+                self.users_at_home.depart(departure.user, departure.address);
+            } else if post.reserve(home, Rank::Request) {
+                post.send(home, Message::Depart(departure.clone()));
+            } else {
+                return;
+            }
+            self.departures.pop_front();
+        }
+    }
+}

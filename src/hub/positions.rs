@@ -1,0 +1,60 @@
+//! Whether subscribers stand where their channels' streams do: held against the homes' streams from
+//! time to time, and against every publication that comes.
+
+use crate::channels::local::Lost;
+use crate::hub::Hub;
+use crate::message::{About, Answer, Asker, Message, Post, Question, Rank};
+use crate::protocol::{Disconnect, Position};
+
+/// Channels whose check is begun in one turn.
+const CHECKS: usize = 16;
+/// Subscribers that are told in one turn that they have lost their place.
+const LOSSES: usize = 64;
+
+/// Unsubscribe code: the client is to subscribe again, and gets what it missed if it can be had.
+const INSUFFICIENT_STATE: u32 = 2500;
+
+impl Hub {
+    /// Asks homes of channels that are due where their streams stand, as far as there is room.
+    pub(super) fn check_positions(&mut self, post: &mut impl Post) {
+        let times = (self.now, self.settings.position_check_delay);
+        let mut due = std::mem::take(&mut self.checks);
+        self.locals.watches.sweep(CHECKS, times, &mut due);
+        for (channel, serial) in due.drain(..) {
+            let Some((name, hash)) = self.locals.named(channel) else { continue };
+            let asker = Asker::Watcher { shard: self.shard, channel, serial };
+            let question = Question { channel: name.clone(), hash, asker, about: About::Position };
+            let home = self.names.home(hash);
+            if home == self.shard {
+                let told = self.homes.tell(&question, self.now);
+                self.answered(Answer { asker, told });
+            } else if post.reserve(home, Rank::Request) {
+                post.send(home, Message::Question(Box::new(question)));
+            } else {
+                self.locals.watches.again(channel, self.now);
+            }
+        }
+        self.checks = due;
+    }
+
+    /// A home has said where a channel's stream stands.
+    pub(super) fn checked(&mut self, (channel, serial): (u32, u32), top: Option<Position>) {
+        if !self.locals.watches.agrees(channel, serial, top) {
+            self.locals.lose(channel);
+        }
+    }
+
+    /// Tells subscribers that have lost their place, some in each turn. Those that the server
+    /// subscribed can only come back with their connection.
+    pub(super) fn tell_lost(&mut self) {
+        for _ in 0..LOSSES {
+            let Some(Lost { slot, subscription }) = self.locals.next_lost() else { return };
+            if self.grants.get(&subscription).is_some_and(|grant| grant.server_side) {
+                self.disconnect(slot, Disconnect::INSUFFICIENT_STATE);
+            } else {
+                let reason = "insufficient state";
+                self.end_subscription(slot, subscription, INSUFFICIENT_STATE, reason);
+            }
+        }
+    }
+}

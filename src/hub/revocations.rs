@@ -1,0 +1,95 @@
+//! Tokens that are revoked: which they are, and who came with one.
+
+use std::sync::Arc;
+
+use crate::connection::NONE;
+use crate::hub::Hub;
+use crate::hub::orders::SERVER_UNSUBSCRIBE;
+use crate::protocol::Disconnect;
+use crate::revocation::{Mark, Revocations, Subject};
+
+/// Connections and subscriptions looked at in one turn: about 100 us.
+const LOOKS: usize = 512;
+
+/// A walk over the slots.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    /// The slot to be looked at next.
+    next: u32,
+    /// Slots that are still to be looked at.
+    left: usize,
+}
+
+impl Hub {
+    /// What is remembered of a token.
+    pub(super) fn mark(&self, jti: &str, issued_at: Option<u64>) -> Mark {
+        let id = if jti.is_empty() { 0 } else { self.names.subject(Subject::Token(jti)) };
+        Mark { id, issued_at: issued_at.unwrap_or(0) }
+    }
+
+    /// Whether a user's connection token counts no more.
+    pub(super) fn is_revoked(&self, user: &str, mark: Mark) -> bool {
+        !self.revocations.is_empty() && mark != Mark::NONE && {
+            let owner = self.names.subject(Subject::User(user));
+            self.revocations.covers(mark, owner, self.unix_time())
+        }
+    }
+
+    /// Whether a user's subscription token for a channel counts no more.
+    pub(super) fn is_subscription_revoked(&self, user: &str, channel: &str, mark: Mark) -> bool {
+        !self.revocations.is_empty() && mark != Mark::NONE && {
+            let owner = self.names.subject(Subject::Subscriber { user, channel });
+            self.revocations.covers(mark, owner, self.unix_time())
+        }
+    }
+
+    /// The list has changed: everybody who is there is looked at, some in each turn.
+    pub(super) fn revoke(&mut self, revocations: Arc<Revocations>) {
+        self.revocations = revocations;
+        if !self.settings.rules.insecure {
+            self.revoked_walk.left = self.generations.len();
+        }
+    }
+
+    /// Whether somebody is still to be looked at.
+    pub(super) fn walks_revoked(&self) -> bool {
+        self.revoked_walk.left > 0
+    }
+
+    /// Goes on with looking at everybody.
+    pub(super) fn walk_revoked(&mut self) {
+        let mut looks = 0;
+        while self.revoked_walk.left > 0 && looks < LOOKS {
+            let slots = self.generations.len() as u32;
+            let slot = self.revoked_walk.next % slots;
+            self.revoked_walk.next = slot + 1;
+            self.revoked_walk.left -= 1;
+            looks += 1 + self.end_revoked(slot);
+        }
+    }
+
+    /// Ends a connection, or those of its subscriptions, whose token is revoked; returns how many
+    /// subscriptions were looked at.
+    fn end_revoked(&mut self, slot: u32) -> usize {
+        let Some(connection) = self.connections.get(slot as usize) else { return 0 };
+        let Some(identity) = connection.identity.as_deref() else { return 0 };
+        if self.is_revoked(&identity.user, identity.token) {
+            self.disconnect(slot, Disconnect::INVALID_TOKEN);
+            return 0;
+        }
+        if self.grants.is_empty() {
+            return 0;
+        }
+        let user = identity.user.clone();
+        let (mut key, mut looks) = (connection.subscriptions, 0);
+        while key != NONE {
+            let next = self.locals.next_subscription(key);
+            let mark = self.grants.get(&key).map_or(Mark::NONE, |grant| grant.token);
+            if self.is_subscription_revoked(&user, self.locals.channel(key).0, mark) {
+                self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
+            }
+            (key, looks) = (next, looks + 1);
+        }
+        looks
+    }
+}

@@ -1,0 +1,296 @@
+//! What ends though nobody asked for its end: tokens that are revoked, connections of a user that
+//! has too many, tokens whose time is over.
+
+use drumline::sys;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use crate::common::{Client, Server, WEBSOCKET, client_frame, wait_for};
+
+const SECRET: &str = "a-secret-for-tests";
+const EMPTY: &str = r#"{"result":{}}"#;
+
+fn now() -> u64 {
+    sys::unix_millis() / 1000
+}
+
+fn token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    encode(&Header::default(), claims, &key).unwrap()
+}
+
+/// A server that asks for tokens, with these flags too. Clients land on any of its shards.
+fn server(flags: &[&str]) -> Server {
+    let mut all = vec!["--shards", "3", "--client.token.hmac_secret_key", SECRET];
+    all.extend(["--channel.without_namespace.allow_subscribe_for_client", "--http_api.insecure"]);
+    all.extend(flags);
+    Server::with(&all)
+}
+
+fn connect(claims: &Value) -> String {
+    format!("{{\"id\":1,\"connect\":{{\"token\":\"{}\"}}}}", token(claims))
+}
+
+fn connected(server: &Server, claims: &Value) -> Client {
+    let mut client = Client::open(server, WEBSOCKET);
+    let reply = client.ask(&connect(claims));
+    assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{reply}");
+    client
+}
+
+/// How a connect with these claims is refused.
+fn refused(server: &Server, claims: &Value) -> (u16, String) {
+    let mut client = Client::open(server, WEBSOCKET);
+    client.send(&connect(claims));
+    client.closed()
+}
+
+fn invalid_token() -> (u16, String) {
+    (3500, "invalid token".into())
+}
+
+#[test]
+fn a_revoked_token_ends_who_came_with_it_and_lets_nobody_in() {
+    let server = server(&[]);
+    let leaked = json!({"sub": "42", "jti": "leaked"});
+    let fine = json!({"sub": "42", "jti": "fine"});
+    let mut others: Vec<Client> = (0..3).map(|_| connected(&server, &fine)).collect();
+    let mut ended: Vec<Client> = (0..6).map(|_| connected(&server, &leaked)).collect();
+    let mut unnamed = connected(&server, &json!({"sub": "42"}));
+    assert_eq!(server.api("revoke_token", r#"{"uid":"leaked","expire_at":99999999999}"#), EMPTY);
+    for client in &mut ended {
+        assert_eq!(client.closed(), invalid_token());
+    }
+    assert_eq!(refused(&server, &leaked), invalid_token());
+    others[0].send(&format!("{{\"id\":2,\"refresh\":{{\"token\":\"{}\"}}}}", token(&leaked)));
+    assert_eq!(others[0].closed(), invalid_token());
+    assert!(others[1].is_alive() && others[2].is_alive() && unnamed.is_alive());
+    assert!(server.api("revoke_token", "{}").contains("\"code\":107"));
+    // It has an end, and that is over.
+    let old = format!("{{\"uid\":\"fine\",\"expire_at\":{}}}", now() - 1);
+    assert_eq!(server.api("revoke_token", &old), EMPTY);
+    assert!(connected(&server, &fine).is_alive() && others[1].is_alive());
+}
+
+#[test]
+fn a_users_tokens_end_by_when_they_were_made() {
+    let server = server(&[]);
+    let made = |user: &str, at: u64| json!({"sub": user, "iat": at});
+    let mut old: Vec<Client> = (0..4).map(|_| connected(&server, &made("42", 1_000))).collect();
+    old.push(connected(&server, &json!({"sub": "42"})));
+    let mut young = connected(&server, &made("42", 2_000));
+    let mut other = connected(&server, &made("43", 1_000));
+    let order = r#"{"user":"42","issued_before":2000,"expire_at":99999999999}"#;
+    assert_eq!(server.api("invalidate_user_tokens", order), EMPTY);
+    for client in &mut old {
+        assert_eq!(client.closed(), invalid_token());
+    }
+    assert_eq!(refused(&server, &made("42", 1_999)), invalid_token());
+    assert!(young.is_alive() && other.is_alive());
+    // Without a time: everything up to now.
+    assert_eq!(server.api("invalidate_user_tokens", r#"{"user":"42"}"#), EMPTY);
+    assert_eq!(young.closed(), invalid_token());
+    assert!(connected(&server, &made("42", now() + 60)).is_alive());
+    assert!(server.api("invalidate_user_tokens", "{}").contains("\"code\":107"));
+}
+
+#[test]
+fn a_revoked_subscription_token_ends_the_subscription_alone() {
+    let server = server(&["--engine.revocations_max", "2"]);
+    let of = |channel: &str| json!({"sub": "42", "channel": channel, "jti": channel, "iat": 1_000});
+    let subscribe = |id: u32, channel: &str| {
+        let token = token(&of(channel));
+        format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+    };
+    let mut client = connected(&server, &json!({"sub": "42", "iat": 1_000}));
+    for (id, channel) in [(2, "$a"), (3, "$b"), (4, "$c")] {
+        let reply = client.ask(&subscribe(id, channel));
+        assert_eq!(reply, format!("{{\"id\":{id},\"subscribe\":{{}}}}"));
+    }
+    let ended = |channel: &str| {
+        let why = "\"unsubscribe\":{\"code\":2000,\"reason\":\"server unsubscribe\"}";
+        format!("{{\"push\":{{\"channel\":\"{channel}\",{why}}}}}")
+    };
+    assert_eq!(server.api("revoke_token", r#"{"uid":"$a"}"#), EMPTY);
+    assert_eq!(client.text(), ended("$a"));
+    let order = r#"{"user":"42","channel":"$b"}"#;
+    assert_eq!(server.api("invalidate_user_tokens", order), EMPTY);
+    assert_eq!(client.text(), ended("$b"));
+    let denied = "{\"id\":5,\"error\":{\"code\":103,\"message\":\"permission denied\"}}";
+    assert_eq!(client.ask(&subscribe(5, "$a")), denied);
+    assert_eq!(client.ask(&subscribe(5, "$b")), denied);
+    let full = r#"{"error":{"code":106,"message":"limit exceeded"}}"#;
+    assert_eq!(server.api("revoke_token", r#"{"uid":"$c"}"#), full);
+    assert!(client.is_alive());
+    let refresh = format!("\"channel\":\"$c\",\"token\":\"{}\"", token(&of("$a")));
+    client.send(&format!("{{\"id\":6,\"sub_refresh\":{{{refresh}}}}}"));
+    assert_eq!(client.closed(), invalid_token());
+}
+
+fn connection_limit() -> (u16, String) {
+    (3504, "connection limit".into())
+}
+
+#[test]
+fn a_user_has_so_many_connections_whatever_shards_they_are_on() {
+    let server = server(&["--client.user_connection_limit", "4"]);
+    let (user, other) = (json!({"sub": "42"}), json!({"sub": "43"}));
+    let mut clients: Vec<Client> = (0..4).map(|_| connected(&server, &user)).collect();
+    for _ in 0..4 {
+        assert_eq!(refused(&server, &user), connection_limit());
+    }
+    assert!(connected(&server, &other).is_alive());
+    // Nobody in particular may come as often as it likes.
+    let _nobody: Vec<Client> = (0..6).map(|_| connected(&server, &json!({}))).collect();
+    clients.pop().unwrap().vanish();
+    wait_for("a place", || {
+        let mut client = Client::open(&server, WEBSOCKET);
+        client.send(&connect(&user));
+        let admitted = matches!(client.frame(), Some((0x81, _)));
+        admitted.then(|| clients.push(client))
+    });
+    assert_eq!(refused(&server, &user), connection_limit());
+    assert!(clients.iter_mut().all(Client::is_alive));
+}
+
+#[test]
+fn a_users_new_connection_closes_the_one_before() {
+    let personal = "--client.subscribe_to_user_personal_channel";
+    let (on, single) = (format!("{personal}.enabled"), format!("{personal}.single_connection"));
+    let server = server(&[&on, &single]);
+    let user = json!({"sub": "42"});
+    let mut other = connected(&server, &json!({"sub": "43"}));
+    let mut last = connected(&server, &user);
+    for _ in 0..8 {
+        let next = connected(&server, &user);
+        assert_eq!(last.closed(), connection_limit());
+        last = next;
+    }
+    assert!(last.is_alive() && other.is_alive());
+}
+
+#[test]
+fn what_a_token_gives_ends_in_time_though_pings_are_rare() {
+    let server = server(&[
+        "--client.expired_close_delay",
+        "3s",
+        "--client.expired_sub_close_delay",
+        "1s",
+        "--client.ping_interval",
+        "60s",
+    ]);
+    let start = now();
+    let mut client = connected(&server, &json!({"sub": "42", "exp": start + 2}));
+    let secret = token(&json!({"sub": "42", "channel": "$a", "exp": start + 1}));
+    let reply = client
+        .ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"$a\",\"token\":\"{secret}\"}}}}"));
+    assert!(reply.contains("\"expires\":true,\"ttl\":"), "{reply}");
+    let mut lasting = connected(&server, &json!({"sub": "42", "exp": start + 2}));
+    let later = token(&json!({"sub": "42", "exp": start + 600}));
+    lasting.ask(&format!("{{\"id\":2,\"refresh\":{{\"token\":\"{later}\"}}}}"));
+    let push = client.text();
+    assert!(push.contains("\"unsubscribe\":{\"code\":2501,"), "{push}");
+    assert!((start + 2..=start + 3).contains(&now()), "{} behind", now() - start);
+    assert_eq!(client.closed(), (3005, "connection expired".into()));
+    assert!((start + 5..=start + 6).contains(&now()), "{} behind", now() - start);
+    // Its end was put off, and no ping with it.
+    assert!(lasting.is_alive());
+}
+
+#[test]
+fn pings_are_websockets_own_for_who_asks_for_them() {
+    let flags = ["--client.ping_interval", "2s", "--client.pong_timeout", "1s"];
+    let server = server(&flags);
+    let open = || {
+        let path = format!("{WEBSOCKET}?cf_ws_frame_ping_pong=true");
+        let mut client = Client::open(&server, &path);
+        let reply = client.ask(&connect(&json!({"sub": "42"})));
+        assert!(reply.contains("\"client\":\"") && !reply.contains("\"p"), "{reply}");
+        client
+    };
+    let ping = Some((0x89, Vec::new()));
+    let (mut silent, mut polite) = (open(), open());
+    for _ in 0..2 {
+        assert_eq!(polite.frame(), ping);
+        polite.send_raw(&client_frame(0x8a, b""));
+    }
+    assert!(polite.is_alive());
+    assert_eq!(silent.frame(), ping);
+    assert_eq!(silent.closed(), (3012, "no pong".into()));
+    // The protocol's own pong answers nothing here.
+    let mut rude = open();
+    assert_eq!(rude.frame(), ping);
+    rude.send("{}");
+    assert_eq!(rude.closed(), (3501, "bad request".into()));
+}
+
+/// A server whose shards keep one stream each, and so lose those before.
+fn forgetful(delay: &str) -> Server {
+    let of = |option: &str| format!("--channel.without_namespace.{option}");
+    server(&[
+        &of("history_size"),
+        "10",
+        &of("history_ttl"),
+        "60s",
+        &of("force_recovery"),
+        "--engine.streams_max",
+        "1",
+        "--client.channel_position_check_delay",
+        delay,
+    ])
+}
+
+fn publish(server: &Server, channel: &str) {
+    let reply = server.api("publish", &format!("{{\"channel\":\"{channel}\",\"data\":1}}"));
+    assert!(reply.contains("\"offset\":"), "{reply}");
+}
+
+/// Other channels take the place of every stream.
+fn forget(server: &Server) {
+    (0..30).for_each(|nth| publish(server, &format!("other-{nth}")));
+}
+
+fn subscribed_to(server: &Server, channel: &str) -> Client {
+    let mut client = connected(server, &json!({"sub": "42"}));
+    let subscribe = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
+    let reply = client.ask(&subscribe);
+    assert!(reply.contains("\"positioned\":true"), "{reply}");
+    client
+}
+
+const LOST: &str =
+    r#"{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
+
+#[test]
+fn subscribers_of_a_stream_that_is_gone_are_told_though_nothing_is_published() {
+    let server = forgetful("1s");
+    let mut clients: Vec<Client> = (0..6).map(|_| subscribed_to(&server, "a")).collect();
+    let subs = json!({"sub": "42", "channels": ["a"]});
+    let mut served = connected(&server, &subs);
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    publish(&server, "a");
+    for client in &mut clients {
+        assert!(client.text().contains("\"offset\":1"), "all were where the stream is");
+    }
+    forget(&server);
+    for client in &mut clients {
+        assert_eq!(client.text(), LOST);
+    }
+    assert_eq!(served.closed(), (3010, "insufficient state".into()));
+    // Who comes back is told the truth, and stays.
+    let again = clients[0].ask(r#"{"id":3,"subscribe":{"channel":"a","recover":true}}"#);
+    assert!(again.contains("\"was_recovering\":true"), "{again}");
+}
+
+#[test]
+fn a_publication_that_does_not_follow_the_last_ends_subscriptions() {
+    let server = forgetful("60s");
+    let mut clients: Vec<Client> = (0..6).map(|_| subscribed_to(&server, "a")).collect();
+    (0..3).for_each(|_| publish(&server, "a"));
+    forget(&server);
+    publish(&server, "a");
+    for client in &mut clients {
+        let told = (0..5).map(|_| client.text()).find(|text| *text == LOST);
+        assert!(told.is_some(), "the offset began again");
+    }
+}
