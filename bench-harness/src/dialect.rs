@@ -8,11 +8,13 @@ use std::fmt::Debug;
 
 use crate::wire::{self, Line, Position};
 
+mod bearer;
 mod framing;
 mod identified;
 mod packed;
 mod streamed;
 
+pub use bearer::Bearer;
 pub use framing::{Framing, Part};
 pub use identified::Identified;
 pub use packed::Packed;

@@ -26,8 +26,10 @@ use crate::server::{API_KEY, PING_SECONDS, Server, Target};
 use crate::table;
 use crate::wire::Data;
 
+pub mod api;
 pub mod drain;
 pub mod fanout;
+pub mod flood;
 pub mod isolation;
 pub mod latency;
 pub mod limit;
