@@ -83,6 +83,18 @@ impl ProcessSample {
         })
     }
 
+    /// The niceness of the nicest of the process's threads.
+    pub fn niceness(pid: u32) -> Result<i32> {
+        let told = || format!("cannot list the threads of process {pid}");
+        let mut nicest = None;
+        for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(told)? {
+            // One that ended since it was listed does not count.
+            let Ok(text) = fs::read_to_string(task?.path().join("stat")) else { continue };
+            nicest = nicest.max(Some(parse_stat(&text)?.nice));
+        }
+        nicest.with_context(told)
+    }
+
     fn add(&mut self, other: &Self) {
         self.pids.extend(&other.pids);
         self.user_ns += other.user_ns;
@@ -286,21 +298,24 @@ struct Stat {
     parent: u32,
     user_ns: u64,
     system_ns: u64,
+    nice: i32,
 }
 
 /// /proc/PID/stat; the name in parentheses may itself hold spaces and parentheses.
 fn parse_stat(text: &str) -> Result<Stat> {
     let (_, rest) = text.rsplit_once(") ").context("stat: no name in parentheses")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    let number = |i: usize| -> Result<u64> {
+    let number = |i: usize| -> Result<i64> {
         let field = fields.get(i).with_context(|| format!("stat: no field {}", i + 3))?;
         field.parse().with_context(|| format!("stat: field {} is {field}", i + 3))
     };
+    let ticks = |i: usize| -> Result<u64> { Ok(u64::try_from(number(i)?)? * TICK_NS) };
     Ok(Stat {
         state: fields.first().and_then(|f| f.chars().next()).context("stat: no state")?,
         parent: u32::try_from(number(1)?)?,
-        user_ns: number(11)? * TICK_NS,
-        system_ns: number(12)? * TICK_NS,
+        user_ns: ticks(11)?,
+        system_ns: ticks(12)?,
+        nice: i32::try_from(number(16)?)?,
     })
 }
 
@@ -379,9 +394,10 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
 
     #[test]
     fn stat_with_a_hostile_name() {
-        let text = "10177 (a) R 5 b) S 10176 10170 7384 0 -1 4194304 105 0 0 0 250 31 9 9 20 0 1 0";
+        let text =
+            "10177 (a) R 5 b) S 10176 10170 7384 0 -1 4194304 105 0 0 0 250 31 9 9 20 -5 1 0";
         let stat = parse_stat(text).unwrap();
-        assert_eq!((stat.state, stat.parent), ('S', 10176));
+        assert_eq!((stat.state, stat.parent, stat.nice), ('S', 10176, -5));
         assert_eq!((stat.user_ns, stat.system_ns), (2_500_000_000, 310_000_000));
         assert!(parse_stat("10177 (a) S 1 2").is_err());
         assert!(parse_stat("").is_err());

@@ -28,6 +28,12 @@ impl RunClock {
         self.started
     }
 
+    /// The time now, in unix seconds.
+    pub fn unix_seconds(&self) -> u64 {
+        let now = self.started + self.origin.elapsed();
+        now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+    }
+
     /// The time from now until `at_ns` after the start; zero if that is past.
     pub fn until(&self, at_ns: u64) -> Duration {
         Duration::from_nanos(at_ns.saturating_sub(self.now_ns()))

@@ -8,9 +8,17 @@ use std::fmt::Debug;
 
 use crate::wire::{self, Line, Position};
 
+mod bearer;
+mod framing;
 mod identified;
+mod packed;
+mod streamed;
 
+pub use bearer::Bearer;
+pub use framing::{Framing, Part};
 pub use identified::Identified;
+pub use packed::Packed;
+pub use streamed::Streamed;
 
 /// A step to being subscribed: the server knows the client.
 pub const CONNECTED: u8 = 2;
@@ -37,6 +45,15 @@ pub enum Heard<'a> {
     Other,
 }
 
+/// How the content of publications is packed where it is not plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// As fossil deltas to the publication before.
+    Delta,
+    /// Whole messages, by permessage-deflate without context takeover (RFC 7692).
+    Deflate,
+}
+
 /// A connection that is to be a subscriber.
 #[derive(Debug, Clone, Copy)]
 pub struct Subscriber<'a> {
@@ -57,6 +74,21 @@ pub trait Dialect: Debug + Send + Sync {
     /// More header lines of the upgrade, each with its CRLF.
     fn headers(&self) -> &'static str {
         ""
+    }
+
+    /// Why the head of the answer to its upgrade does not do; `None`: it does.
+    fn refusal(&self, head: &[u8]) -> Option<String> {
+        upgrade_refusal(head)
+    }
+
+    /// How messages stand behind that head.
+    fn framing(&self) -> Framing {
+        Framing::WebSocket
+    }
+
+    /// How publications are packed; `None`: not at all.
+    fn packing(&self) -> Option<Packing> {
+        None
     }
 
     /// Appends the frames that a client sends once it is upgraded.
@@ -90,6 +122,16 @@ pub trait Dialect: Debug + Send + Sync {
     fn upgrade(&self, port: u16, who: &Subscriber<'_>, out: &mut Vec<u8>) {
         wire::upgrade(&self.path(who), port, self.headers(), out);
     }
+}
+
+/// Why an answer is no upgrade to a WebSocket.
+fn upgrade_refusal(head: &[u8]) -> Option<String> {
+    (!wire::accepted(head)).then(|| format!("upgrade answered `{}`", first_line(head)))
+}
+
+fn first_line(head: &[u8]) -> String {
+    let first = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    String::from_utf8_lossy(first).into_owned()
 }
 
 /// Drumline's: JSON lines.

@@ -26,7 +26,13 @@ pub mod progress;
 
 pub mod dense;
 
+pub mod subprocess;
+
 pub mod limit;
+
+pub mod signer;
+
+pub mod verifier;
 
 pub mod publish;
 

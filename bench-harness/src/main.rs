@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{compare, limit, plain, results, target};
+use drumline_bench::{compare, limit, plain, results, target, verifier};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -25,11 +25,11 @@ enum Command {
     Limit(Common),
     /// A million connections: ramp, memory, pings, a broadcast, rooms, a channel each.
     Million(scenario::million::Options),
-    /// Memory a connection, on a shared channel and on one each.
+    /// Memory a connection: shared channel and one each, tokens, transports, presence.
     Memory(Common),
     /// Processor time a delivery of one publication to many, against the limit.
     Fanout(Common),
-    /// Processor time a delivery in JSON and in protobuf.
+    /// Processor time a delivery in JSON, in protobuf, as delta and deflated.
     Variants(Common),
     /// Latency of one publication to one subscriber, by HTTP; with --sweep up to the knee.
     Latency(scenario::latency::Options),
@@ -43,6 +43,10 @@ enum Command {
     Drain(Common),
     /// One shard and two, and what a model makes of sixteen and sixty-four.
     MultiCore(Common),
+    /// Thousands connect at once, each with a signature to verify, beside others.
+    Flood(Common),
+    /// Publications a second by the HTTP API, Drumline and nchan in turn.
+    Api(scenario::api::Options),
     /// Tokens verified in a second of one processor.
     Tokens(Common),
     /// Compares latencies: results folders, .hgrm and .hlog files, ours or anyone's.
@@ -61,6 +65,9 @@ enum Command {
     /// The bare kernel's process: takes orders on standard input (started by the scenarios).
     #[command(hide = true)]
     LimitServer(limit::Options),
+    /// Verifies tokens: takes orders on standard input (started by `flood`).
+    #[command(hide = true)]
+    Verifier(verifier::Options),
     /// A plain broadcast server on monoio (started by `peers`).
     #[command(hide = true)]
     PlainMonoio(plain::Options),
@@ -95,6 +102,8 @@ fn run() -> Result<()> {
         Command::Drain(common) => scenario::drain::run(&common),
         Command::MultiCore(common) => scenario::multi_core::run(&common),
         Command::Variants(common) => scenario::variants::run(&common),
+        Command::Flood(common) => scenario::flood::run(&common),
+        Command::Api(options) => scenario::api::run(&options),
         Command::Tokens(common) => scenario::tokens::run(&common),
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
@@ -103,5 +112,6 @@ fn run() -> Result<()> {
         Command::Child(becoming) => target::become_child(&becoming),
         Command::Report { results, out } => results::write(&results, &out),
         Command::LimitServer(options) => limit::serve(&options),
+        Command::Verifier(options) => verifier::serve(&options),
     }
 }

@@ -90,6 +90,11 @@ impl Server {
         self.address
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its processor time and memory so far.
     pub fn sample(&self) -> Result<ProcessSample> {
         ProcessSample::of_tree(self.child.id())

@@ -1,7 +1,8 @@
 //! Bytes of the client's side: the upgrade, masked frames, commands, and the stamp in a payload.
 //!
 //! Owns the formats that the harness sends and looks for. Never does I/O. Invariant: a stamped
-//! payload has exactly the size asked for and is JSON, so that every server carries it untouched.
+//! payload is JSON and, where a size is asked for, has exactly that, so that every server carries
+//! it untouched.
 
 use std::io::Write as _;
 
@@ -167,18 +168,46 @@ pub struct Stamp {
 impl Stamp {
     /// Appends a JSON payload of `bytes` bytes, at least [`PAYLOAD_MIN`], with this stamp.
     pub fn write(&self, bytes: usize, out: &mut Vec<u8>) {
-        let Stamp { due_ns, phase, sequence } = self;
         let start = out.len();
+        self.begin(out);
+        out.extend_from_slice(b",\"p\":\"");
+        out.resize((start + bytes).saturating_sub(2).max(out.len()), b'x');
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// Appends an object that is still open, with this stamp.
+    fn begin(&self, out: &mut Vec<u8>) {
+        let Stamp { due_ns, phase, sequence } = self;
         let written = write!(
             out,
-            "{{\"t\":\"{due_ns:0t$}\",\"q\":\"{phase:0p$}{sequence:0s$}\",\"p\":\"",
+            "{{\"t\":\"{due_ns:0t$}\",\"q\":\"{phase:0p$}{sequence:0s$}\"",
             t = TIME_DIGITS,
             p = PHASE_DIGITS,
             s = SEQUENCE_DIGITS
         );
         debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
-        out.resize((start + bytes).saturating_sub(2).max(out.len()), b'x');
-        out.extend_from_slice(b"\"}");
+    }
+
+    /// Appends a quote of a share with this stamp: a document of which little changes from one
+    /// message to the next.
+    fn write_quote(&self, out: &mut Vec<u8>) {
+        self.begin(out);
+        let nth = u64::from(self.sequence);
+        let (bid, size) = (10_000 + nth * 7 % 100, 1_000 + nth * 3 % 20 * 100);
+        let price = |cents: u64| format!("{}.{:02}", cents / 100, cents % 100);
+        let written = write!(
+            out,
+            ",\"symbol\":\"DRUM\",\"name\":\"Drumline Holdings N.V.\",\"isin\":\"NL0012345678\",\
+             \"venue\":\"XAMS\",\"currency\":\"EUR\",\"session\":\"continuous\",\"open\":100.42,\
+             \"high\":101.87,\"low\":99.63,\"close\":100.18,\"bid\":{},\"bidSize\":{size},\
+             \"ask\":{},\"askSize\":{},\"last\":{},\"volume\":{},\"currencySymbol\":\"\u{20ac}\"}}",
+            price(bid),
+            price(bid + 2),
+            size + 300,
+            price(bid + 1),
+            1_834_211 + nth * 25,
+        );
+        debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
     }
 
     /// The stamps of all payloads in `text`, in order.
@@ -203,6 +232,25 @@ impl Stamp {
             phase: number(phase)? as u16,
             sequence: number(sequence)? as u32,
         })
+    }
+}
+
+/// What the data of a message is, beside its stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// Filling, up to so many bytes in all, at least [`PAYLOAD_MIN`].
+    Filled(usize),
+    /// A quote of a share, of about 350 bytes.
+    Quote,
+}
+
+impl Data {
+    /// Appends the payload with this stamp.
+    pub fn write(self, stamp: &Stamp, out: &mut Vec<u8>) {
+        match self {
+            Data::Filled(bytes) => stamp.write(bytes, out),
+            Data::Quote => stamp.write_quote(out),
+        }
     }
 }
 
@@ -248,6 +296,21 @@ mod tests {
             assert_eq!(data(&push), Some(&payload[..]));
         }
         assert_eq!(Stamp::find(b"{\"t\":\"1"), None);
+    }
+
+    #[test]
+    fn quotes_differ_a_little() {
+        let quote = |sequence| {
+            let mut out = Vec::new();
+            Data::Quote.write(&Stamp { due_ns: 5, phase: 3, sequence }, &mut out);
+            out
+        };
+        let (one, other) = (quote(1), quote(2));
+        assert_eq!(Stamp::find(&other).unwrap().sequence, 2);
+        serde_json::from_slice::<serde_json::Value>(&one).unwrap();
+        assert!((200..=500).contains(&one.len()), "{} bytes", one.len());
+        let different = one.iter().zip(&other).filter(|(one, other)| one != other).count();
+        assert!((5..one.len() / 8).contains(&different), "{different} bytes differ");
     }
 
     #[test]

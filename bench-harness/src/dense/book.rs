@@ -7,17 +7,18 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use anyhow::Result;
-use drumline::frame::server_frame_bytes;
-
+use super::unpack::{Unpacker, is_delta};
 use super::{Channels, Counters, GREETING_BYTES, Mode, Plan};
-use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
+use crate::dialect::{CONNECTED, Dialect, Heard, Packing, Part, SUBSCRIBED, Subscriber};
 use crate::latency::Recorder;
 use crate::wire::{self, Position, Stamp};
+use anyhow::{Result, ensure};
 
 /// Bits of [`Socket::flags`], beside those of the steps to being subscribed.
 const PONG: u8 = 1;
 const STALLED: u8 = 8;
+/// The bit of a frame's first byte that says that its message is compressed.
+const COMPRESSED: u8 = 0x40;
 const _: () = assert!((CONNECTED | SUBSCRIBED) & (PONG | STALLED) == 0, "bits of their own");
 /// The close code of an end without one.
 const NO_CODE: u16 = 1005;
@@ -73,6 +74,7 @@ pub(super) enum Send {
 struct Tally {
     up: u64,
     delivered: u64,
+    packed: u64,
     out_of_order: u64,
     duplicates: u64,
     stray: u64,
@@ -88,6 +90,7 @@ pub(super) struct Book {
     port: u16,
     raw: bool,
     stall: bool,
+    unpacker: Unpacker,
     /// Where those who recover stand, if this is watched.
     position: Option<Position>,
     /// Whether those who come back recover.
@@ -128,6 +131,7 @@ impl Book {
             port: plan.port,
             raw,
             stall,
+            unpacker: Unpacker::default(),
             position: None,
             recovers: false,
             phase: 0,
@@ -310,6 +314,7 @@ impl Book {
         for (counter, by) in [
             (&counters.up, tally.up),
             (&counters.delivered, tally.delivered),
+            (&counters.packed, tally.packed),
             (&counters.stray, tally.stray),
             (&counters.pings, tally.pings),
             (&counters.pongs, tally.pongs),
@@ -371,18 +376,20 @@ impl Book {
         let mut used = 0;
         if self.socket(slot).state == State::Upgrading {
             let Some(head) = wire::head_bytes(bytes) else { return Ok((0, Ok(()))) };
-            if !wire::accepted(&bytes[..head]) {
-                let first = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-                let told = String::from_utf8_lossy(first).into_owned();
-                return Ok((bytes.len(), Err(format!("upgrade answered `{told}`"))));
+            if let Some(cause) = self.dialect.refusal(&bytes[..head]) {
+                return Ok((bytes.len(), Err(cause)));
             }
             used = head;
             self.say_hello(slot, index);
         }
-        while let Some(length) = server_frame_bytes(&bytes[used..]) {
-            let Some(frame) = bytes.get(used..used + length) else { break };
+        let framing = self.dialect.framing();
+        while let Some((length, part)) = framing.part(&bytes[used..]) {
             used += length;
-            if let Err(cause) = self.frame(slot, frame, now_ns, recorder)? {
+            let taken = match part {
+                Part::Frame(frame) => self.frame(slot, frame, now_ns, recorder)?,
+                Part::Message(message) => self.message(slot, message, now_ns, recorder)?,
+            };
+            if let Err(cause) = taken {
                 return Ok((bytes.len(), Err(cause)));
             }
         }
@@ -410,16 +417,16 @@ impl Book {
         let payload = &frame[header..];
         match frame[0] & 0x0f {
             // Whole messages only: no server that is measured here cuts one into fragments.
-            0x1 | 0x2 => {
-                let mut rest = payload;
-                while !rest.is_empty() {
-                    let (used, heard) = self.dialect.hear(rest);
-                    if let Err(cause) = self.heard(slot, heard, now_ns, recorder)? {
-                        return Ok(Err(cause));
-                    }
-                    rest = rest.get(used.max(1)..).unwrap_or_default();
-                }
+            0x1 | 0x2 if frame[0] & COMPRESSED != 0 => {
+                let agreed = self.dialect.packing() == Some(Packing::Deflate);
+                ensure!(agreed, "the server compressed a message although nobody had agreed to it");
+                let before = self.tally.delivered;
+                let message = self.unpacker.unpack(Packing::Deflate, payload)?;
+                let taken = self.message(slot, &message, now_ns, recorder)?;
+                self.tally.packed += self.tally.delivered - before;
+                return Ok(taken);
             }
+            0x1 | 0x2 => return self.message(slot, payload, now_ns, recorder),
             0x8 => {
                 let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                 self.closed = Some(code.unwrap_or(NO_CODE));
@@ -432,6 +439,25 @@ impl Book {
                 self.queue(slot, start);
             }
             _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes a message apart.
+    fn message(
+        &mut self,
+        slot: u32,
+        message: &[u8],
+        now_ns: u64,
+        recorder: &mut Option<Recorder>,
+    ) -> Result<Result<(), String>> {
+        let mut rest = message;
+        while !rest.is_empty() {
+            let (used, heard) = self.dialect.hear(rest);
+            if let Err(cause) = self.heard(slot, heard, now_ns, recorder)? {
+                return Ok(Err(cause));
+            }
+            rest = rest.get(used.max(1)..).unwrap_or_default();
         }
         Ok(Ok(()))
     }
@@ -526,7 +552,14 @@ impl Book {
         recorder: &mut Option<Recorder>,
     ) -> Result<()> {
         self.note_position(push);
-        match Stamp::find(push) {
+        let stamp = match self.dialect.packing() {
+            Some(Packing::Delta) => {
+                self.tally.packed += u64::from(is_delta(push));
+                Stamp::find(&self.unpacker.unpack(Packing::Delta, push)?)
+            }
+            Some(Packing::Deflate) | None => Stamp::find(push),
+        };
+        match stamp {
             Some(stamp) => self.delivered(slot, stamp, now_ns, recorder),
             None => {
                 self.tally.stray += 1;
@@ -593,16 +626,15 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Streamed;
 
     fn book(mode: Mode) -> Book {
-        let plan = Plan {
-            connections: 1,
-            port: 1,
-            one_address: false,
-            dialect: &crate::dialect::Drumline,
-            in_flight: 1,
-            mode,
-        };
+        book_of(&crate::dialect::Drumline, mode)
+    }
+
+    fn book_of(dialect: &'static dyn Dialect, mode: Mode) -> Book {
+        let plan =
+            Plan { connections: 1, port: 1, one_address: false, dialect, in_flight: 1, mode };
         let mut book = Book::new(&plan, 1);
         book.in_flight = 1;
         book.connected(0, 9);
@@ -667,6 +699,35 @@ mod tests {
         let mut pong = Vec::new();
         wire::client_frame(wire::PONG, b"hi", &mut pong);
         assert!(book.text.ends_with(&pong));
+    }
+
+    #[test]
+    fn answers_that_do_not_end_are_heard_however_they_are_cut() {
+        let replies = ["{\"id\":1,\"connect\":{}}", "{\"id\":2,\"subscribe\":{}}", "{}"];
+        for (dialect, before, after) in
+            [(&Streamed::HttpStream, "", "\n"), (&Streamed::Sse, "data: ", "\n\n")]
+        {
+            let body: String = replies.map(|reply| [before, reply, after].concat()).concat();
+            let stream = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\r\n{body}");
+            for cut in [1, 7, 1000] {
+                let counters = Counters::default();
+                let mut book = book_of(dialect, Mode::Subscribe(Channels::Distinct));
+                for piece in stream.as_bytes().chunks(cut) {
+                    book.consume(0, 9, piece, 0, &mut None).unwrap().unwrap();
+                }
+                book.publish(&counters);
+                assert_eq!((counters.standing(), counters.pings()), (1, 1), "{dialect:?} by {cut}");
+                assert_eq!((book.sends.len(), book.in_flight), (1, 0), "the request alone");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_agreed_to_compressed_messages() {
+        let mut book = book(Mode::Subscribe(Channels::Distinct));
+        let bytes = [HEAD, &[0xc1, 2, b'{', b'}']].concat();
+        let error = book.consume(0, 9, &bytes, 0, &mut None).unwrap_err();
+        assert!(error.to_string().contains("nobody had agreed"), "{error}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::latency::Recorder;
 use crate::progress::Progress;
 
 mod book;
+mod unpack;
 mod worker;
 
 use worker::Start;
@@ -127,6 +128,8 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Deliveries of the present phase, distinct ones.
     pub delivered: AtomicU64,
+    /// Deliveries that came packed, since the start.
+    pub packed: AtomicU64,
     /// Deliveries that belong to no present phase, or carry no stamp.
     pub stray: AtomicU64,
     /// Pings seen, of the protocol or as frames.
@@ -135,6 +138,8 @@ pub struct Counters {
     pub pongs: AtomicU64,
     causes: Mutex<BTreeMap<String, u64>>,
     codes: Mutex<BTreeMap<u16, u64>>,
+    /// Why a thread has died.
+    death: Mutex<Option<String>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -164,6 +169,23 @@ impl Counters {
     /// Close codes of lost connections; 1006 is an end without a close frame.
     pub fn codes(&self) -> BTreeMap<u16, u64> {
         locked(&self.codes).clone()
+    }
+
+    fn die(&self, error: &anyhow::Error) {
+        locked(&self.death).get_or_insert_with(|| format!("{error:#}"));
+    }
+
+    /// The error of a command that a thread has not carried out.
+    fn dead(&self) -> anyhow::Error {
+        match &*locked(&self.death) {
+            Some(why) => anyhow!("a thread of the dense client has died: {why}"),
+            None => anyhow!("a thread of the dense client has died"),
+        }
+    }
+
+    /// Deliveries that came packed, since the start.
+    pub fn packed(&self) -> u64 {
+        read(&self.packed)
     }
 
     /// Pings seen since the start.
@@ -212,12 +234,11 @@ struct Lane {
 }
 
 impl Lane {
-    fn tell(&self, command: Command) -> Result<()> {
-        self.commands
-            .send(command)
-            .map_err(|_| anyhow!("a thread of the dense client has died"))?;
+    /// Whether it is there to hear it.
+    fn tell(&self, command: Command) -> bool {
+        let heard = self.commands.send(command).is_ok();
         drumline::sys::ring_doorbell(&self.bell);
-        Ok(())
+        heard
     }
 }
 
@@ -279,9 +300,12 @@ impl Dense {
             .zip(bells)
             .enumerate()
             .map(|(nth, (starts, bell))| {
+                let counters = counters.clone();
                 std::thread::Builder::new()
                     .name(format!("dense-{nth}"))
-                    .spawn(move || worker::run(starts, bell))
+                    .spawn(move || {
+                        worker::run(starts, bell).inspect_err(|error| counters.die(error))
+                    })
                     .context("cannot start a thread of the dense client")
             })
             .collect::<Result<_>>()?;
@@ -328,17 +352,13 @@ impl Dense {
     pub fn open_rest(&mut self) -> Result<()> {
         self.begun = Instant::now();
         self.asked = self.plan.connections;
-        self.lanes.iter().try_for_each(|lane| lane.tell(Command::OpenRest))
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::OpenRest))
     }
 
     /// An error if a thread has ended: its connections are gone.
     fn alive(&self) -> Result<()> {
-        ensure!(
-            self.threads.iter().all(|thread| !thread.is_finished()),
-            "a thread of the dense client has ended: {}",
-            "stop it to see its error"
-        );
-        Ok(())
+        let alive = self.threads.iter().all(|thread| !thread.is_finished());
+        if alive { Ok(()) } else { Err(self.counters.dead()) }
     }
 
     /// Begins a phase: deliveries with its number are recorded. Returns when all threads know.
@@ -347,15 +367,19 @@ impl Dense {
         self.all_answer(|done| Command::Begin(phase, done))
     }
 
+    fn tell(&self, lane: &Lane, command: Command) -> Result<()> {
+        if lane.tell(command) { Ok(()) } else { Err(self.counters.dead()) }
+    }
+
     /// Tells all lanes a command and waits until each has carried it out.
     fn all_answer(&self, command: impl Fn(Sender<()>) -> Command) -> Result<()> {
         let (done, dones) = channel();
         for lane in &self.lanes {
-            lane.tell(command(done.clone()))?;
+            self.tell(lane, command(done.clone()))?;
         }
         drop(done);
         for _ in &self.lanes {
-            dones.recv().context("a thread of the dense client has died")?;
+            dones.recv().map_err(|_| self.counters.dead())?;
         }
         Ok(())
     }
@@ -375,12 +399,12 @@ impl Dense {
     pub fn finish(&self, expected: u64) -> Result<Recorder> {
         let (out, outs) = channel();
         for lane in &self.lanes {
-            lane.tell(Command::Finish(out.clone()))?;
+            self.tell(lane, Command::Finish(out.clone()))?;
         }
         drop(out);
         let mut sum: Option<Recorder> = None;
         for _ in &self.lanes {
-            let one = outs.recv().context("a thread of the dense client has died")?;
+            let one = outs.recv().map_err(|_| self.counters.dead())?;
             match &mut sum {
                 Some(sum) => sum.merge(one)?,
                 None => sum = Some(one),
@@ -393,18 +417,18 @@ impl Dense {
 
     /// Lets stalled connections read again.
     pub fn resume(&self) -> Result<()> {
-        self.lanes.iter().try_for_each(|lane| lane.tell(Command::Resume))
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Resume))
     }
 
     /// Notes from now on where the shared channel stands; told before connections are made, it
     /// misses nothing.
     pub fn track(&self) -> Result<()> {
-        self.lanes.iter().try_for_each(|lane| lane.tell(Command::Track))
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Track))
     }
 
     /// Cuts all connections at once and waits until every socket is closed.
     pub fn cut(&self) -> Result<()> {
-        self.lanes.iter().try_for_each(|lane| lane.tell(Command::Cut))?;
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Cut))?;
         let begun = Instant::now();
         while read(&self.counters.up) > 0 {
             let left = read(&self.counters.up);
@@ -417,7 +441,7 @@ impl Dense {
     /// Lets all that were cut connect again at once, and waits for them as [`Dense::ramp`] does.
     pub fn come_back(&mut self, recovers: bool) -> Result<Ramp> {
         self.begun = Instant::now();
-        self.lanes.iter().try_for_each(|lane| lane.tell(Command::ComeBack(recovers)))?;
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::ComeBack(recovers)))?;
         self.ramp()
     }
 
@@ -425,7 +449,7 @@ impl Dense {
     pub fn stop(self) -> Result<()> {
         for lane in &self.lanes {
             // One that has ended already tells its error below.
-            let _ = lane.tell(Command::Stop);
+            lane.tell(Command::Stop);
         }
         for thread in self.threads {
             thread.join().map_err(|_| anyhow!("a thread of the dense client panicked"))??;

@@ -24,6 +24,15 @@ pub struct Identified {
 }
 
 impl Identified {
+    /// What they say in JSON, with these more fields of the subscription.
+    pub(super) fn commands(who: &Subscriber<'_>, more: &str) -> String {
+        let (token, channel) = (Self::token(who), who.channel);
+        format!(
+            "{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}\n\
+             {{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"{more}}}}}"
+        )
+    }
+
     /// What a server needs to take their tokens.
     pub fn server_argument() -> String {
         format!("--client.token.hmac_secret_key={SECRET}")
@@ -47,19 +56,13 @@ impl Dialect for Identified {
     }
 
     fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
-        let token = Self::token(who);
         match self.wire {
             Wire::Json => {
-                let text = format!(
-                    "{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}\n\
-                     {{\"id\":2,\"subscribe\":{{\"channel\":\"{}\"}}}}",
-                    who.channel
-                );
-                wire::client_frame(wire::TEXT, text.as_bytes(), out);
+                wire::client_frame(wire::TEXT, Self::commands(who, "").as_bytes(), out);
             }
             Wire::Protobuf => {
                 let mut commands = Vec::new();
-                command(1, (4, &field(1, token.as_bytes())), &mut commands);
+                command(1, (4, &field(1, Self::token(who).as_bytes())), &mut commands);
                 command(2, (5, &field(1, who.channel.as_bytes())), &mut commands);
                 wire::client_frame(wire::BINARY, &commands, out);
             }

@@ -5,12 +5,10 @@
 //! have the options of the server's, and its sends the server's flags, so what remains between
 //! the two is the server.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::account::ProcessSample;
+use crate::subprocess::{QUIT, Subprocess};
 
 mod shard;
 
@@ -78,7 +76,7 @@ impl Order {
                 bytes: number(bytes)? as usize,
                 per_turn: number(per_turn)?.max(1) as u32,
             },
-            ["quit"] => Order::Quit,
+            [QUIT] => Order::Quit,
             _ => bail!(
                 "`{line}` is no command; use `send BYTES ROUNDS PER_TURN`, \
                  `rate PER_SECOND SECONDS BYTES PER_TURN` or `quit`"
@@ -89,43 +87,19 @@ impl Order {
 
 /// The running child.
 pub struct Limit {
-    child: Child,
-    orders: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    process: Subprocess,
 }
 
 impl Limit {
     /// Starts the child and waits until it listens.
     pub fn start(options: &Options) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut child = Command::new(program)
-            .arg("limit-server")
-            .args(options.arguments())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the limit's process")?;
-        let orders = child.stdin.take().context("the limit has no standard input")?;
-        let output = child.stdout.take().context("the limit has no standard output")?;
-        let mut limit = Limit { child, orders, answers: BufReader::new(output).lines() };
-        let ready = limit.answer()?;
-        ensure!(ready == "ready", "the limit said `{ready}` instead of `ready`");
-        Ok(limit)
+        let process = Subprocess::start("limit-server", &options.arguments())?;
+        Ok(Limit { process })
     }
 
     /// The child's processor time and memory so far.
     pub fn sample(&self) -> Result<ProcessSample> {
-        ProcessSample::of_tree(self.child.id())
-    }
-
-    fn answer(&mut self) -> Result<String> {
-        let line = self.answers.next().context("the limit has ended: see its error above")?;
-        line.context("cannot read from the limit")
-    }
-
-    fn order(&mut self, order: &str) -> Result<String> {
-        writeln!(self.orders, "{order}").context("the limit takes no orders: it has ended")?;
-        self.answer()
+        self.process.sample()
     }
 
     /// Sends `bytes` bytes to each socket, `rounds` times.
@@ -139,24 +113,14 @@ impl Limit {
     }
 
     fn sent(&mut self, order: &str) -> Result<Sent> {
-        let line = self.order(order)?;
+        self.process.order(order)?;
+        let line = self.process.answer()?;
         Sent::parse(&line).with_context(|| format!("the limit said `{line}`"))
     }
 
     /// Ends the child.
-    pub fn stop(mut self) -> Result<()> {
-        writeln!(self.orders, "quit").context("the limit has ended by itself")?;
-        let status = self.child.wait().context("waiting for the limit")?;
-        ensure!(status.success(), "the limit ended with {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        // After an error elsewhere; one that has been waited for refuses the signal.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn stop(self) -> Result<()> {
+        self.process.stop()
     }
 }
 

@@ -4,7 +4,7 @@
 //! socket here costs what the kernel takes for it and nothing else. Invariant: every order is
 //! answered with one line when the last shard is done with it.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Order, Sent};
 use crate::dense::GREETING_BYTES;
+use crate::subprocess::{answer, ready};
 
 /// Accepts outstanding on a shard.
 const ACCEPTS: u32 = 16;
@@ -106,13 +107,8 @@ pub fn serve(options: &Options) -> Result<()> {
     for _ in 0..options.shards {
         failures.recv().context("a shard of the limit died")??;
     }
-    answer("ready")?;
+    ready()?;
     obey(&shards)
-}
-
-fn answer(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot answer")
 }
 
 fn obey(shards: &[Handle]) -> Result<()> {

@@ -15,7 +15,7 @@ use monoio::net::TcpStream;
 use super::pace::Pace;
 use super::{Api, Load, Message, Post, Published};
 use crate::clock::RunClock;
-use crate::wire;
+use crate::wire::{self, Data};
 
 const READ_BYTES: usize = 4096;
 
@@ -29,13 +29,13 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
         let due_ns = first.stamp.due_ns;
         pace.until(due_ns).await?;
         let mut requests = Vec::new();
-        client.request(post, &first, load.bytes, &mut requests);
+        client.request(post, &first, load.data, &mut requests);
         published.note(&clock, due_ns)?;
         let mut count = 1;
         while let Some(message) =
             messages.next_if(|next| load.per_frame > 1 && next.stamp.due_ns == due_ns)
         {
-            client.request(post, &message, load.bytes, &mut requests);
+            client.request(post, &message, load.data, &mut requests);
             published.note(&clock, due_ns)?;
             count += 1;
         }
@@ -54,12 +54,12 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
     Ok(published)
 }
 
-fn body(post: &Post, message: &Message, bytes: usize) -> Vec<u8> {
-    let mut body = Vec::with_capacity(bytes + 64);
+fn body(post: &Post, message: &Message, data: Data) -> Vec<u8> {
+    let mut body = Vec::new();
     if post.envelope {
         body.extend(format!("{{\"channel\":\"{}\",\"data\":", message.channel).into_bytes());
     }
-    message.stamp.write(bytes, &mut body);
+    data.write(&message.stamp, &mut body);
     if post.envelope {
         body.push(b'}');
     }
@@ -71,6 +71,8 @@ struct Client {
     server: SocketAddr,
     /// Read beyond the last answer.
     rest: Vec<u8>,
+    /// What is read into.
+    buffer: Vec<u8>,
 }
 
 impl Client {
@@ -79,12 +81,12 @@ impl Client {
             .await
             .with_context(|| format!("cannot connect to {server}"))?;
         stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-        Ok(Client { stream, server, rest: Vec::new() })
+        Ok(Client { stream, server, rest: Vec::new(), buffer: vec![0; READ_BYTES] })
     }
 
     /// Appends the request of a publication.
-    fn request(&self, post: &Post, message: &Message, bytes: usize, out: &mut Vec<u8>) {
-        let body = body(post, message, bytes);
+    fn request(&self, post: &Post, message: &Message, data: Data, out: &mut Vec<u8>) {
+        let body = body(post, message, data);
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\n{}Content-Length: {}\r\n\r\n",
             post.path.replace("{}", &message.channel),
@@ -110,10 +112,11 @@ impl Client {
                 self.rest = bytes.split_off(end);
                 return Ok((status, body));
             }
-            let (read, buffer) = self.stream.read(vec![0; READ_BYTES]).await;
+            let (read, buffer) = self.stream.read(std::mem::take(&mut self.buffer)).await;
             let read = read.context("cannot read from the HTTP API")?;
             ensure!(read > 0, "the HTTP API closed a kept-alive connection");
             bytes.extend_from_slice(&buffer[..read]);
+            self.buffer = buffer;
         }
     }
 }
@@ -121,12 +124,13 @@ impl Client {
 /// End of the answer at the front, its status, and where its body starts; `None`: not whole yet.
 fn whole(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>> {
     let Some(start) = wire::head_bytes(bytes) else { return Ok(None) };
-    let head = String::from_utf8_lossy(&bytes[..start]).to_ascii_lowercase();
+    let head = String::from_utf8_lossy(&bytes[..start]);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let length = head
         .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .and_then(|length| length.trim().parse::<usize>().ok())
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, length)| length.trim().parse::<usize>().ok())
         .or((status == Some(204)).then_some(0));
     let (Some(status), Some(length)) = (status, length) else {
         anyhow::bail!("the HTTP API answered without status or Content-Length: {head}");

@@ -1,5 +1,5 @@
-//! Publishers and probes: tasks on their own thread, speaking through an independent WebSocket
-//! implementation.
+//! Publishers, probes and those who come and go: tasks on their own thread, speaking through an
+//! independent WebSocket implementation.
 //!
 //! Owns schedules and what came of them. Never waits for an answer before the next message is due
 //! (open loop). Invariant: a message is stamped with the time it should be sent at, so that a late
@@ -8,14 +8,16 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::clock::RunClock;
 use crate::dense::Channels;
 use crate::latency::Recorder;
-use crate::wire::Stamp;
+use crate::wire::{Data, Stamp};
 
+mod churn;
 mod http;
 mod pace;
 mod probe;
@@ -23,6 +25,7 @@ mod socket;
 mod stream;
 mod websocket;
 
+pub use churn::Churn;
 pub use probe::{Probed, Probes, probe};
 pub use stream::Feed;
 
@@ -80,8 +83,8 @@ pub struct Load {
     pub channel_count: u64,
     /// Phase that the messages belong to.
     pub phase: u16,
-    /// Bytes of data in each message.
-    pub bytes: usize,
+    /// Data of each message.
+    pub data: Data,
     /// The first message is due so long after the start of the run, in ns.
     pub first_ns: u64,
     /// From message to message, in ns.
@@ -128,7 +131,13 @@ impl Load {
 
     /// What `publisher` sends, in the order of its schedule.
     pub(crate) fn of(&self, publisher: u64) -> impl Iterator<Item = Message> + '_ {
-        (0..self.messages)
+        // Whose turn comes so regularly need not be asked about the turns of others.
+        let (first, step) = match self.api {
+            Api::Http(_) => (publisher, self.publishers as usize),
+            Api::WebSocket | Api::Stream(_) => (0, 1),
+        };
+        (first..self.messages)
+            .step_by(step)
             .filter(move |index| self.is_of(*index, publisher))
             .map(|index| self.message(index))
     }
@@ -146,11 +155,14 @@ impl Load {
     /// Starts the publishers on a thread of their own.
     pub fn start(self, clock: RunClock) -> Result<Running<Published>> {
         spawn("publishers", move || async move {
-            match self.api {
+            let first_ns = self.first_ns;
+            let mut published = match self.api {
                 Api::WebSocket => each(self, clock, websocket::one).await,
                 Api::Http(_) => each(self, clock, http::one).await,
                 Api::Stream(_) => each(self, clock, stream::one).await,
-            }
+            }?;
+            published.took = Duration::from_nanos(clock.now_ns().saturating_sub(first_ns));
+            Ok(published)
         })
     }
 }
@@ -185,6 +197,8 @@ pub struct Published {
     pub confirmed: u64,
     /// The first refusal, if any.
     pub refusal: Option<String>,
+    /// From the first scheduled message until all publishers were done.
+    pub took: Duration,
     /// Actual minus scheduled time of sending.
     pub lateness: Recorder,
 }
@@ -192,7 +206,7 @@ pub struct Published {
 impl Published {
     fn new(clock: &RunClock) -> Result<Self> {
         let lateness = Recorder::new(clock.started())?;
-        Ok(Published { sent: 0, confirmed: 0, refusal: None, lateness })
+        Ok(Published { sent: 0, confirmed: 0, refusal: None, took: Duration::ZERO, lateness })
     }
 
     fn merge(&mut self, other: Published) -> Result<()> {
@@ -253,7 +267,7 @@ mod tests {
             channels,
             channel_count,
             phase: 2,
-            bytes: 128,
+            data: Data::Filled(128),
             first_ns: 1000,
             interval_ns: 10,
             messages: 100,

@@ -14,7 +14,7 @@ use super::{Api, Load, Published, Running, spawn, websocket};
 use crate::clock::RunClock;
 use crate::dense::Channels;
 use crate::latency::Recorder;
-use crate::wire::{self, Line, Stamp};
+use crate::wire::{self, Data, Line, Stamp};
 
 /// How long the last deliveries are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,16 +57,16 @@ pub fn probe(probes: Probes, clock: RunClock) -> Result<Running<Probed>> {
         channels: Channels::Rooms(probes.pairs),
         channel_count: probes.pairs,
         phase: PHASE,
-        bytes: probes.bytes,
+        data: Data::Filled(probes.bytes),
         first_ns: probes.first_ns,
         interval_ns,
         messages: probes.for_ns / interval_ns,
         per_frame: 1,
     };
-    spawn("probes", move || run(load, clock))
+    spawn("probes", move || run(load, probes.bytes, clock))
 }
 
-async fn run(load: Load, clock: RunClock) -> Result<Probed> {
+async fn run(load: Load, bytes: usize, clock: RunClock) -> Result<Probed> {
     let shared = Rc::new(load.clone());
     let mut readers = Vec::new();
     for pair in 0..load.publishers {
@@ -78,7 +78,7 @@ async fn run(load: Load, clock: RunClock) -> Result<Probed> {
             .filter(|message| message.channel == channel)
             .map(|message| message.stamp)
             .collect();
-        readers.push(monoio::spawn(read(receiver, expected, load.bytes, clock)));
+        readers.push(monoio::spawn(read(receiver, expected, bytes, clock)));
     }
     let published = super::each(load, clock, websocket::one).await?;
     let mut recorder = Recorder::new(clock.started())?;

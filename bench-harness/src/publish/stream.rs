@@ -15,6 +15,7 @@ use monoio::net::TcpStream;
 use super::pace::Pace;
 use super::{Api, Load, Message, Published};
 use crate::clock::RunClock;
+use crate::wire::Data;
 
 const READ_BYTES: usize = 4096;
 /// How long the answer to a flush is waited for: a server that delivers before it reads on gives it
@@ -55,12 +56,12 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
         let due_ns = first.stamp.due_ns;
         pace.until(due_ns).await?;
         let mut bytes = Vec::new();
-        append(feed, &first, load.bytes, &mut bytes);
+        append(feed, &first, load.data, &mut bytes);
         published.note(&clock, due_ns)?;
         while let Some(message) =
             messages.next_if(|next| load.per_frame > 1 && next.stamp.due_ns == due_ns)
         {
-            append(feed, &message, load.bytes, &mut bytes);
+            append(feed, &message, load.data, &mut bytes);
             published.note(&clock, due_ns)?;
         }
         let (written, _) = stream.write_all(bytes).await;
@@ -73,9 +74,9 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
     Ok(published)
 }
 
-fn append(feed: &dyn Feed, message: &Message, bytes: usize, out: &mut Vec<u8>) {
-    let mut payload = Vec::with_capacity(bytes);
-    message.stamp.write(bytes, &mut payload);
+fn append(feed: &dyn Feed, message: &Message, data: Data, out: &mut Vec<u8>) {
+    let mut payload = Vec::new();
+    data.write(&message.stamp, &mut payload);
     feed.publish(&message.channel, &payload, out);
 }
 

@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::socket::{Receiver, open};
 use super::{Load, Message, Published};
 use crate::clock::RunClock;
-use crate::wire::{self, Line};
+use crate::wire::{self, Data, Line};
 
 /// How long the last replies are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,12 +43,12 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
     while let Some(first) = messages.next() {
         text.clear();
         pace.until(first.stamp.due_ns).await?;
-        command(&mut id, &first, load.bytes, &mut text)?;
+        command(&mut id, &first, load.data, &mut text)?;
         published.note(&clock, first.stamp.due_ns)?;
         for _ in 1..load.per_frame {
             let Some(message) = messages.next() else { break };
             text.push('\n');
-            command(&mut id, &message, load.bytes, &mut text)?;
+            command(&mut id, &message, load.data, &mut text)?;
             published.note(&clock, message.stamp.due_ns)?;
         }
         sender.send(text.clone()).await?;
@@ -62,11 +62,11 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
 }
 
 /// Appends a publish command.
-fn command(id: &mut u64, message: &Message, bytes: usize, text: &mut String) -> Result<()> {
+fn command(id: &mut u64, message: &Message, data: Data, text: &mut String) -> Result<()> {
     *id += 1;
-    let mut data = Vec::with_capacity(bytes);
-    message.stamp.write(bytes, &mut data);
-    let data = String::from_utf8(data).map_err(|_| anyhow!("a payload is text"))?;
+    let mut payload = Vec::new();
+    data.write(&message.stamp, &mut payload);
+    let data = String::from_utf8(payload).map_err(|_| anyhow!("a payload is text"))?;
     let channel = &message.channel;
     write!(text, "{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}")?;
     Ok(())

@@ -11,6 +11,7 @@ use super::{Bench, Common, SECOND_NS, all};
 use crate::dense::Mode;
 use crate::publish::{Api, Load};
 use crate::rows::Row;
+use crate::wire::Data;
 
 /// Time over which the closes are spread, in seconds.
 const SPREAD: u64 = 5;
@@ -38,7 +39,7 @@ pub fn run(common: &Common) -> Result<()> {
         channels: all(),
         channel_count: 1,
         phase: 1,
-        bytes: BYTES,
+        data: Data::Filled(BYTES),
         first_ns: bench.clock.now_ns() + super::LEAD_NS,
         interval_ns: SECOND_NS / RATE,
         messages: RATE * (bench.seconds + 2 * SPREAD),

@@ -12,6 +12,7 @@ use crate::limit::Limit;
 use crate::publish::Api;
 use crate::rows::Row;
 use crate::server::Server;
+use crate::wire::Data;
 
 /// Bytes of data in a publication.
 const BYTES: usize = 128;
@@ -99,7 +100,7 @@ fn by_limit(bench: &mut Bench, sides: &mut Sides) -> Result<f64> {
 }
 
 fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {
-    let burst = Burst::to_all(ROUNDS, BYTES, bench.connections * ROOM_NS);
+    let burst = Burst::to_all(ROUNDS, Data::Filled(BYTES), bench.connections * ROOM_NS);
     let before = sides.server.sample()?;
     let delivered = bench.deliver(&sides.server, &sides.dense, burst)?;
     let used = sides.server.sample()?.since(&before)?;
@@ -115,7 +116,7 @@ fn bunches(bench: &mut Bench, sides: &Sides) -> Result<()> {
             api: Api::WebSocket,
             publishers: 1,
             channels: all(),
-            bytes: BYTES,
+            data: Data::Filled(BYTES),
             messages: BUNCH * BUNCHES,
             interval_ns: bench.connections * ROOM_NS,
             per_frame,

@@ -9,6 +9,7 @@ use super::{Bench, Burst, Common, all};
 use crate::dense::Mode;
 use crate::publish::{Probes, probe};
 use crate::rows::Row;
+use crate::wire::Data;
 
 const BYTES: usize = 128;
 /// Publications to all, one after the other.
@@ -39,7 +40,7 @@ pub fn run(common: &Common) -> Result<()> {
     bench.percentiles("probes alone", &alone.recorder, [0.0; 3])?;
     bench.series("probes alone", alone.recorder);
 
-    let burst = Burst::to_all(MESSAGES, BYTES, bench.connections * ROOM_NS);
+    let burst = Burst::to_all(MESSAGES, Data::Filled(BYTES), bench.connections * ROOM_NS);
     let lasts_ns = MESSAGES * burst.interval_ns;
     let first_ns = bench.clock.now_ns() + super::LEAD_NS;
     let running = probe(probes(first_ns, lasts_ns), bench.clock)?;

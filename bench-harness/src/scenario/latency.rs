@@ -11,6 +11,7 @@ use crate::dense::{Channels, Dense, Mode};
 use crate::publish::{Api, Post};
 use crate::rows::Row;
 use crate::server::{API_KEY, Server};
+use crate::wire::Data;
 
 /// Publications a second.
 const RATE: u64 = 2_000;
@@ -105,7 +106,7 @@ fn burst(rate: u64, seconds: u64) -> Burst {
         api: Api::Http(Post::drumline(API_KEY)),
         publishers: PUBLISHERS,
         channels: Channels::Distinct,
-        bytes: BYTES,
+        data: Data::Filled(BYTES),
         messages: rate * seconds,
         interval_ns: SECOND_NS / rate,
         per_frame: 1,

@@ -1,4 +1,5 @@
-//! Memory of a connection: with one channel for all, and with a channel each.
+//! Memory of a connection: with one channel for all, with a channel each, by each transport, and
+//! in a channel that knows who is there.
 //!
 //! Owns the rows of `memory`. Never publishes. Invariant: the fixed part at no connections and the
 //! slope are told apart.
@@ -6,11 +7,12 @@
 use anyhow::Result;
 use drumline::protocol::Wire;
 
-use super::{Bench, Common, all, slab_growth};
+use super::{Bench, Common, all, median, slab_growth};
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Mode, Ramp};
-use crate::dialect::Identified;
-use crate::rows::Row;
+use crate::dialect::{Dialect, Identified, Streamed};
+use crate::publish::Churn;
+use crate::rows::{Row, number};
 use crate::server::Server;
 
 /// Bytes that a process may take at no connections: so much, and so much a shard.
@@ -23,11 +25,24 @@ const DISTINCT_BYTES: f64 = 450.0;
 const IDENTIFIED_BYTES: f64 = 300.0;
 /// A member of a channel that knows who is there.
 const MEMBER_BYTES: f64 = 120.0;
+/// By an answer that does not end.
+const STREAMED_BYTES: f64 = 400.0;
 const RECOVERY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
-const IDENTIFIED: [(&str, &Identified); 2] = [
-    ("token, JSON", &Identified { wire: Wire::Json }),
-    ("token, protobuf", &Identified { wire: Wire::Protobuf }),
-];
+const JSON: &Identified = &Identified { wire: Wire::Json };
+const PROTOBUF: &Identified = &Identified { wire: Wire::Protobuf };
+const STREAMED: [(&str, &Streamed); 2] =
+    [("http_stream", &Streamed::HttpStream), ("sse", &Streamed::Sse)];
+/// The join and the leave are measured among all members, and among so many fewer.
+const FEWER: u64 = 100;
+/// Among all a join and a leave may cost so many times as much as among the few. Were it a + b n
+/// for n members, b would be at most a / 98,000 where all are 100,000: with 20 us for a, 0.2 ns a
+/// member, in which nobody looks at one. What is left of the ratio is for caches that the few fit
+/// into and all do not.
+const CHURN_RATIO: f64 = 2.0;
+/// Clients that join and leave, frames of each in a round, and rounds.
+const CHURNERS: u64 = 8;
+const CHURN_FRAMES: u64 = 25;
+const CHURN_ROUNDS: usize = 7;
 
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
@@ -41,43 +56,110 @@ pub fn run(common: &Common) -> Result<()> {
         dense.stop()?;
         bench.settle(&quiet)?;
     }
-    let mut plain = 0.0;
-    for (name, dialect) in IDENTIFIED {
-        let bytes = identified(&mut bench, dialect, false, &quiet)?;
-        let row = Row::new(format!("{name}: user memory a connection"), bytes, "bytes");
-        bench.row(row.at_most(IDENTIFIED_BYTES).note("users all different, recovery on"));
-        if dialect.wire == Wire::Json {
-            plain = bytes;
-        }
+    let plain = identified(&mut bench, ("token, JSON", JSON, IDENTIFIED_BYTES), &[], &quiet)?;
+    identified(&mut bench, ("token, protobuf", PROTOBUF, IDENTIFIED_BYTES), &[], &quiet)?;
+    for (name, dialect) in STREAMED {
+        let arguments = [dialect.server_argument()];
+        identified(&mut bench, (name, dialect, STREAMED_BYTES), &arguments, &quiet)?;
     }
-    let (_, dialect) = IDENTIFIED[0];
-    let present = identified(&mut bench, dialect, true, &quiet)?;
-    let row = Row::new("presence: user memory a member", present - plain, "bytes");
-    bench.row(row.at_most(MEMBER_BYTES).note("one channel; beyond the same without presence"));
+    presence(&mut bench, plain, &quiet)?;
     bench.finish()
 }
 
-/// Everybody a user of its own, on a shared channel that may be recovered; user memory of each.
+/// Everybody a user of its own, on a shared channel that may be recovered: adds the row of user
+/// memory, and answers it.
 fn identified(
     bench: &mut Bench,
-    dialect: &'static Identified,
-    presence: bool,
+    (name, dialect, target): (&str, &'static dyn Dialect, f64),
+    arguments: &[String],
     quiet: &KernelSample,
 ) -> Result<f64> {
-    let mut arguments: Vec<String> =
-        RECOVERY.iter().map(|one| format!("--channel.without_namespace.{one}")).collect();
-    arguments.push(format!("--channel.without_namespace.presence={presence}"));
-    arguments.push(Identified::server_argument());
-    let server = bench.server_with(false, &arguments)?;
-    let empty = server.sample()?;
-    let (port, mode) = (server.address().port(), Mode::Subscribe(all()));
-    let (dense, ramp) = bench.connect_as(dialect, bench.connections, port, mode)?;
-    let slope = per_connection(server.sample()?.since(&empty)?.rss_anon, ramp.up)?;
-    bench.check_standing(&dense, "while idle");
-    server.stop()?;
-    dense.stop()?;
+    let standing = Standing::start(bench, dialect, bench.connections, arguments)?;
+    let bytes = standing.bytes;
+    let row = Row::new(format!("{name}: user memory a connection"), bytes, "bytes");
+    bench.row(row.at_most(target).note("users all different, recovery on"));
+    standing.stop(bench)?;
     bench.settle(quiet)?;
-    Ok(slope)
+    Ok(bytes)
+}
+
+/// A channel that knows who is there: memory of a member beyond `plain`, and what it costs to join
+/// and to leave among few and among all.
+fn presence(bench: &mut Bench, plain: f64, quiet: &KernelSample) -> Result<()> {
+    let arguments = ["--channel.without_namespace.presence".to_owned()];
+    let mut costs = Vec::new();
+    for members in [(bench.connections / FEWER).max(1), bench.connections] {
+        let standing = Standing::start(bench, JSON, members, &arguments)?;
+        if members == bench.connections {
+            let bytes = standing.bytes - plain;
+            let row = Row::new("presence: user memory a member", bytes, "bytes");
+            bench.row(row.at_most(MEMBER_BYTES).note("beyond the same without presence"));
+        }
+        let cost = standing.churn()?;
+        let among = number(members as f64);
+        bench.row(Row::new(format!("presence: CPU of a join and leave among {among}"), cost, "ns"));
+        costs.push(cost);
+        standing.stop(bench)?;
+        bench.settle(quiet)?;
+    }
+    let row = Row::new(
+        "presence: join and leave, among all against a hundredth",
+        costs[1] / costs[0],
+        "ratio",
+    );
+    bench.row(row.at_most(CHURN_RATIO));
+    Ok(())
+}
+
+/// A server and its idle subscribers, each a user of its own, on a shared channel.
+struct Standing {
+    server: Server,
+    dense: Dense,
+    /// User memory of each.
+    bytes: f64,
+}
+
+impl Standing {
+    fn start(
+        bench: &mut Bench,
+        dialect: &'static dyn Dialect,
+        connections: u64,
+        more: &[String],
+    ) -> Result<Self> {
+        let mut arguments: Vec<String> =
+            RECOVERY.iter().map(|one| format!("--channel.without_namespace.{one}")).collect();
+        arguments.push(Identified::server_argument());
+        arguments.extend_from_slice(more);
+        let server = bench.server_with(false, &arguments)?;
+        let empty = server.sample()?;
+        let (port, mode) = (server.address().port(), Mode::Subscribe(all()));
+        let (dense, ramp) = bench.connect_as(dialect, connections, port, mode)?;
+        let bytes = per_connection(server.sample()?.since(&empty)?.rss_anon, ramp.up)?;
+        Ok(Standing { server, dense, bytes })
+    }
+
+    /// The server's processor time for a join and a leave, in ns: the median of the rounds.
+    fn churn(&self) -> Result<f64> {
+        let churn = Churn {
+            server: self.server.address(),
+            channel: all().nth(0),
+            clients: CHURNERS,
+            frames: CHURN_FRAMES,
+        };
+        let mut costs = Vec::new();
+        for _ in 0..CHURN_ROUNDS {
+            let before = self.server.sample()?;
+            churn.clone().start()?.join()?;
+            costs.push(self.server.sample()?.since(&before)?.cpu_ns_per(churn.joins())?);
+        }
+        median(costs)
+    }
+
+    fn stop(self, bench: &mut Bench) -> Result<()> {
+        bench.check_standing(&self.dense, "while idle");
+        self.server.stop()?;
+        self.dense.stop()
+    }
 }
 
 /// Connects all and adds the rows of user memory. Answers slab a connection too.

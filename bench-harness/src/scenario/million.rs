@@ -18,6 +18,7 @@ use crate::dense::{Channels, Dense, Mode};
 use crate::publish::Api;
 use crate::rows::Row;
 use crate::server::Server;
+use crate::wire::Data;
 
 /// Bytes of data in the broadcast and in the messages at a rate.
 const BROADCAST_BYTES: usize = 128;
@@ -124,7 +125,7 @@ fn shared(bench: &mut Bench, floor: &Floor, quiet: &KernelSample) -> Result<()> 
     let above = Row::new("slab a connection above the limit", slab - floor.slab, "bytes");
     bench.row(above.at_most(KERNEL_BYTES));
     idle(bench, &server, &dense, floor, ("pong off", 1.15))?;
-    let burst = Burst::to_all(1, BROADCAST_BYTES, SECOND_NS);
+    let burst = Burst::to_all(1, Data::Filled(BROADCAST_BYTES), SECOND_NS);
     let delivered = bench.deliver(&server, &dense, burst)?;
     let took = delivered.took.as_nanos() as f64;
     bench.row(Row::new("one broadcast", took, "ns"));
@@ -207,7 +208,7 @@ fn at_rate(
         api: Api::WebSocket,
         publishers: PUBLISHERS,
         channels: channels.clone(),
-        bytes: BYTES,
+        data: Data::Filled(BYTES),
         messages: (seconds * SECOND_NS / interval_ns).max(1),
         interval_ns,
         per_frame: 1,

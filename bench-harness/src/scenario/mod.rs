@@ -24,9 +24,12 @@ use crate::publish::{Api, Load, Post, Published};
 use crate::rows::{Row, number};
 use crate::server::{API_KEY, PING_SECONDS, Server, Target};
 use crate::table;
+use crate::wire::Data;
 
+pub mod api;
 pub mod drain;
 pub mod fanout;
+pub mod flood;
 pub mod isolation;
 pub mod latency;
 pub mod limit;
@@ -130,8 +133,8 @@ pub struct Burst {
     pub publishers: u64,
     /// Where to.
     pub channels: Channels,
-    /// Bytes of data.
-    pub bytes: usize,
+    /// Data of each.
+    pub data: Data,
     /// Messages in all.
     pub messages: u64,
     /// From message to message, in ns.
@@ -142,12 +145,12 @@ pub struct Burst {
 
 impl Burst {
     /// Publishes by one kept-alive HTTP connection to all.
-    pub fn to_all(messages: u64, bytes: usize, interval_ns: u64) -> Self {
+    pub fn to_all(messages: u64, data: Data, interval_ns: u64) -> Self {
         Burst {
             api: Api::Http(Post::drumline(API_KEY)),
             publishers: 1,
             channels: all(),
-            bytes,
+            data,
             messages,
             interval_ns,
             per_frame: 1,
@@ -434,7 +437,7 @@ impl Bench {
             channel_count: burst.channels.count(connections),
             channels: burst.channels,
             phase: self.phase,
-            bytes: burst.bytes,
+            data: burst.data,
             first_ns: self.clock.now_ns() + LEAD_NS,
             interval_ns: burst.interval_ns,
             messages: burst.messages,
@@ -443,11 +446,11 @@ impl Bench {
     }
 
     /// Publishes where nobody listens; an error if a publication is refused.
-    pub fn publish_unheard(&mut self, server: SocketAddr, burst: Burst) -> Result<()> {
+    pub fn publish_unheard(&mut self, server: SocketAddr, burst: Burst) -> Result<Published> {
         let published = self.load(server, 1, burst).start(self.clock)?.join()?;
         match published.refusal {
             Some(refusal) => bail!("a publication was refused: {refusal}"),
-            None => Ok(()),
+            None => Ok(published),
         }
     }
 

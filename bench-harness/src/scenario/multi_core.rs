@@ -10,6 +10,7 @@ use crate::dense::{Channels, Mode};
 use crate::publish::{Api, Post};
 use crate::rows::Row;
 use crate::server::API_KEY;
+use crate::wire::Data;
 
 const BYTES: usize = 128;
 /// Publications to all, and of one to one, in a measured phase.
@@ -56,7 +57,7 @@ fn measure(bench: &mut Bench, shards: u32) -> Result<Cost> {
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;
-    let burst = Burst::to_all(BROADCASTS, BYTES, BROADCAST_INTERVAL);
+    let burst = Burst::to_all(BROADCASTS, Data::Filled(BYTES), BROADCAST_INTERVAL);
     let before = server.sample()?;
     let delivered = bench.deliver(&server, &dense, burst)?;
     let cpu = server.sample()?.since(&before)?;
@@ -79,7 +80,7 @@ fn singles(bench: &mut Bench, name: &str) -> Result<f64> {
         api: Api::Http(Post::drumline(API_KEY)),
         publishers: 8,
         channels: Channels::Distinct,
-        bytes: BYTES,
+        data: Data::Filled(BYTES),
         messages: SINGLES_PER_SECOND * bench.seconds,
         interval_ns: SECOND_NS / SINGLES_PER_SECOND,
         per_frame: 1,

@@ -15,6 +15,7 @@ use crate::dense::{Channels, Dense, Mode};
 use crate::publish::{Api, Load, Probed, Probes, Running, probe};
 use crate::rows::Row;
 use crate::server::Server;
+use crate::wire::Data;
 
 /// Those that stall and read again when the first of them is closed: alike, so that all are closed
 /// within the seconds that a close frame waits for its reader.
@@ -113,7 +114,7 @@ fn wake(bench: &mut Bench, server: &Server) -> Result<()> {
         channels,
         channel_count: 1,
         phase: WAKERS_PHASE,
-        bytes: BYTES,
+        data: Data::Filled(BYTES),
         first_ns: bench.clock.now_ns() + super::LEAD_NS,
         interval_ns: SECOND_NS / WAKERS_RATE,
         messages: WAKERS_RATE * WAKERS_SECONDS,
@@ -146,7 +147,7 @@ fn phase(
         api: Api::WebSocket,
         publishers: 1,
         channels: all(),
-        bytes: BYTES,
+        data: Data::Filled(BYTES),
         messages: rate * seconds,
         interval_ns: SECOND_NS / rate,
         per_frame: 1,

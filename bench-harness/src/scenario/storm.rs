@@ -10,6 +10,7 @@ use crate::dense::{Dense, Mode};
 use crate::publish::{Api, Post};
 use crate::rows::Row;
 use crate::server::{API_KEY, Server};
+use crate::wire::Data;
 
 /// Publications that everybody misses, and bytes of each.
 const MISSED: u64 = 10;
@@ -57,11 +58,13 @@ fn back(bench: &mut Bench, dense: &mut Dense, recovers: bool) -> Result<f64> {
 
 /// Everybody hears one publication, is cut, and misses some.
 fn missed(bench: &mut Bench, server: &Server, dense: &mut Dense) -> Result<f64> {
-    let seen = bench.deliver(server, dense, Burst::to_all(1, BYTES, SECOND_NS))?;
+    let seen = bench.deliver(server, dense, Burst::to_all(1, Data::Filled(BYTES), SECOND_NS))?;
     bench.account("before the cut", &seen.recorder);
     dense.cut()?;
-    let burst =
-        Burst { api: Api::Http(Post::drumline(API_KEY)), ..Burst::to_all(MISSED, BYTES, 1) };
+    let burst = Burst {
+        api: Api::Http(Post::drumline(API_KEY)),
+        ..Burst::to_all(MISSED, Data::Filled(BYTES), 1)
+    };
     let expected = bench.publish(server, dense, burst)?;
     let ramp = dense.come_back(true)?;
     if ramp.refused > 0 {

@@ -1,59 +1,87 @@
-//! One publication to many in each encoding: processor time a delivery, in the same run.
+//! One publication to many in each form that it can have on the wire: processor time a delivery,
+//! in the same run.
 //!
-//! Owns the rows of `variants`. Never mixes encodings in a channel. Invariant: the subscribers of
-//! each encoding are as many, on the same server, and take turns.
+//! Owns the rows of `variants`. Never mixes variants in a channel. Invariant: the subscribers of
+//! each variant are as many, on the same server, get the same documents, and take turns.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use drumline::protocol::Wire;
 
 use super::{Bench, Burst, Common, median};
 use crate::dense::{Channels, Dense, Mode};
-use crate::dialect::Identified;
+use crate::dialect::{Dialect, Identified, Packed, Packing};
 use crate::rows::Row;
 use crate::server::Server;
+use crate::wire::Data;
 
-/// Bytes of data in a publication.
-const BYTES: usize = 128;
-/// Times that the encodings take turns, and publications of each turn.
-const PAIRS: usize = 10;
+/// Times that the variants take turns, and publications of each turn.
+const TURNS: usize = 10;
 const ROUNDS: u64 = 4;
 /// Time for a delivery in the schedule, in ns: so that a publication is through before the next.
 const ROOM_NS: u64 = 30_000;
-/// Protobuf may cost so many times as much as JSON.
+/// A variant may cost so many times as much as the first.
 const RATIO: f64 = 1.10;
+/// What makes a server take all variants, and deltas of every publication.
+const ARGUMENTS: [&str; 5] = [
+    "--websocket.compression",
+    "--channel.without_namespace.history_size=10",
+    "--channel.without_namespace.history_ttl=600s",
+    "--channel.without_namespace.allowed_delta_types=fossil",
+    "--channel.without_namespace.delta_publish",
+];
 
-const JSON: &Identified = &Identified { wire: Wire::Json };
-const PROTOBUF: &Identified = &Identified { wire: Wire::Protobuf };
+struct Variant {
+    name: &'static str,
+    dialect: &'static dyn Dialect,
+}
+
+/// Plain JSON first: the others are held against it.
+const VARIANTS: [Variant; 4] = [
+    Variant { name: "JSON", dialect: &Identified { wire: Wire::Json } },
+    Variant { name: "protobuf", dialect: &Identified { wire: Wire::Protobuf } },
+    Variant { name: "delta", dialect: &Packed { packing: Packing::Delta } },
+    Variant { name: "deflate", dialect: &Packed { packing: Packing::Deflate } },
+];
 
 struct Side {
+    variant: &'static Variant,
     dense: Dense,
-    channel: &'static str,
+    costs: Vec<f64>,
 }
 
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
-    let title = "One publication to many, by encoding";
-    let mut bench = Bench::new(common, "variants", title, (15_000, 1))?;
-    let server = bench.server_with(false, &[Identified::server_argument()])?;
-    let json = side(&mut bench, &server, JSON, "json")?;
-    let protobuf = side(&mut bench, &server, PROTOBUF, "protobuf")?;
-    // Both once beforehand: first sends grow buffers.
-    for side in [&json, &protobuf] {
+    let title = "One publication to many, by variant";
+    let mut bench = Bench::new(common, "variants", title, (7_500, 1))?;
+    bench
+        .note("connections: so many of each variant, on a channel of their own; quotes of a share");
+    let mut arguments = ARGUMENTS.map(str::to_owned).to_vec();
+    arguments.push(Identified::server_argument());
+    let server = bench.server_with(false, &arguments)?;
+    let mut sides = Vec::new();
+    for variant in &VARIANTS {
+        sides.push(side(&mut bench, &server, variant)?);
+    }
+    // All once beforehand: first sends grow buffers, and the first publication is no delta.
+    for side in &sides {
         cost(&mut bench, &server, side)?;
     }
-    let (mut costs, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
-    for _ in 0..PAIRS {
-        let pair = [cost(&mut bench, &server, &json)?, cost(&mut bench, &server, &protobuf)?];
-        ratios.push(pair[1] / pair[0]);
-        costs.iter_mut().zip(pair).for_each(|(costs, one)| costs.push(one));
+    let before: Vec<u64> = sides.iter().map(|side| side.dense.counters().packed()).collect();
+    for _ in 0..TURNS {
+        for side in &mut sides {
+            let cost = cost(&mut bench, &server, side)?;
+            side.costs.push(cost);
+        }
     }
-    for (name, costs) in ["JSON", "protobuf"].into_iter().zip(costs) {
-        bench.row(Row::new(format!("CPU a delivery, {name}"), median(costs)?, "ns"));
+    for (side, before) in sides.iter().zip(before) {
+        check_packed(&mut bench, side, before);
+        let name = side.variant.name;
+        bench.row(Row::new(format!("CPU a delivery, {name}"), median(side.costs.clone())?, "ns"));
     }
-    let spread = format!("median of {PAIRS} pairs: {ratios:.3?}");
-    let row = Row::new("protobuf against JSON", median(ratios)?, "ratio");
-    bench.row(row.at_most(RATIO).note(spread));
-    for side in [json, protobuf] {
+    for side in &sides[1..] {
+        bench.row(ratio(&sides[0], side)?);
+    }
+    for side in sides {
         bench.check_standing(&side.dense, "during the fan-outs");
         side.dense.stop()?;
     }
@@ -61,25 +89,48 @@ pub fn run(common: &Common) -> Result<()> {
     bench.finish()
 }
 
-fn side(
-    bench: &mut Bench,
-    server: &Server,
-    dialect: &'static Identified,
-    channel: &'static str,
-) -> Result<Side> {
-    let mode = Mode::Subscribe(Channels::Shared(channel.to_owned()));
+fn side(bench: &mut Bench, server: &Server, variant: &'static Variant) -> Result<Side> {
+    let mode = Mode::Subscribe(channel(variant));
     let port = server.address().port();
-    let (dense, _) = bench.connect_as(dialect, bench.connections, port, mode)?;
-    Ok(Side { dense, channel })
+    let (dense, ramp) = bench.connect_as(variant.dialect, bench.connections, port, mode)?;
+    let causes = || dense.counters().causes();
+    ensure!(ramp.up > 0, "nobody subscribed by {}: {:?}", variant.name, causes());
+    Ok(Side { variant, dense, costs: Vec::new() })
+}
+
+fn channel(variant: &Variant) -> Channels {
+    Channels::Shared(variant.name.to_lowercase())
 }
 
 fn cost(bench: &mut Bench, server: &Server, side: &Side) -> Result<f64> {
     let burst = Burst {
-        channels: Channels::Shared(side.channel.to_owned()),
-        ..Burst::to_all(ROUNDS, BYTES, bench.connections * ROOM_NS)
+        channels: channel(side.variant),
+        ..Burst::to_all(ROUNDS, Data::Quote, bench.connections * ROOM_NS)
     };
     let before = server.sample()?;
     let delivered = bench.deliver(server, &side.dense, burst)?;
     let used = server.sample()?.since(&before)?;
     used.cpu_ns_per(delivered.recorder.deliveries.delivered)
+}
+
+/// A variant that came plain would be compared with itself: a fault.
+fn check_packed(bench: &mut Bench, side: &Side, before: u64) {
+    let wanted = match side.variant.dialect.packing() {
+        Some(_) => side.dense.connections() * ROUNDS * TURNS as u64,
+        None => 0,
+    };
+    let packed = side.dense.counters().packed() - before;
+    if packed != wanted {
+        let name = side.variant.name;
+        bench.fault(format!("{name}: {packed} publications came packed instead of {wanted}"));
+    }
+}
+
+/// The median of a variant's ratios to plain JSON, turn by turn.
+fn ratio(plain: &Side, side: &Side) -> Result<Row> {
+    let ratios: Vec<f64> =
+        side.costs.iter().zip(&plain.costs).map(|(cost, plain)| cost / plain).collect();
+    let what = format!("{} against {}", side.variant.name, plain.variant.name);
+    let spread = format!("median of {} pairs: {ratios:.3?}", ratios.len());
+    Ok(Row::new(what, median(ratios)?, "ratio").at_most(RATIO).note(spread))
 }

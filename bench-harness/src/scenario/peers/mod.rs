@@ -16,6 +16,7 @@ use crate::grid::{Better, Column};
 use crate::publish::Api;
 use crate::rows::number;
 use crate::target::{ALL, Target};
+use crate::wire::Data;
 
 mod idle;
 mod measure;
@@ -154,7 +155,7 @@ impl Scenario {
             api: api.clone(),
             publishers,
             channels,
-            bytes: BYTES,
+            data: Data::Filled(BYTES),
             messages,
             interval_ns,
             per_frame,

@@ -13,6 +13,7 @@ use super::{BACK, BYTES, Burst, LOST, Scenario, Stage, WHOLE};
 use crate::dense::Dense;
 use crate::publish::Api;
 use crate::target::Recovery;
+use crate::wire::Data;
 
 /// Publications that everybody misses.
 pub(super) const MISSED: u64 = 10;
@@ -77,5 +78,5 @@ impl Turn<'_> {
 }
 
 fn burst(messages: u64, api: &Api) -> Burst {
-    Burst { api: api.clone(), ..Burst::to_all(messages, BYTES, 1) }
+    Burst { api: api.clone(), ..Burst::to_all(messages, Data::Filled(BYTES), 1) }
 }

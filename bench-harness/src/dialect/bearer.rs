@@ -1,0 +1,61 @@
+//! Drumline's clients that bring tokens made beforehand, and subscribe to nothing.
+//!
+//! Owns their first command. Never makes a token. Invariant: who is not known by its token has not
+//! connected, even where the server would let anybody in.
+
+use super::{CONNECTED, Dialect, Drumline, Heard, Subscriber};
+use crate::wire;
+
+/// Clients by the number of their token; those beyond the last have none.
+#[derive(Debug)]
+pub struct Bearer {
+    /// The tokens, which expire some day: the server tells when, and so that it has read them.
+    pub tokens: Vec<String>,
+}
+
+impl Dialect for Bearer {
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        Drumline.path(who)
+    }
+
+    fn hello(&self, who: &Subscriber<'_>, out: &mut Vec<u8>) {
+        let token = self.tokens.get(who.index as usize).map_or("", String::as_str);
+        let text = format!("{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}");
+        wire::client_frame(wire::TEXT, text.as_bytes(), out);
+    }
+
+    fn awaited(&self) -> u8 {
+        CONNECTED
+    }
+
+    fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
+        let (used, heard) = Drumline.hear(message);
+        let known = || wire::find(&message[..used.min(message.len())], b"\"ttl\":").is_some();
+        match heard {
+            Heard::Connected { .. } if !self.tokens.is_empty() && !known() => {
+                (used, Heard::Refused(b"connected, but not by its token"))
+            }
+            heard => (used, heard),
+        }
+    }
+
+    fn pong(&self, out: &mut Vec<u8>) {
+        Drumline.pong(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_known_by_its_token_has_not_connected() {
+        let anybody = b"{\"id\":1,\"connect\":{\"client\":\"c\"}}";
+        let known = b"{\"id\":1,\"connect\":{\"client\":\"c\",\"expires\":true,\"ttl\":3600}}";
+        let bearer = Bearer { tokens: vec!["t".to_owned()] };
+        assert!(matches!(bearer.hear(anybody).1, Heard::Refused(_)));
+        assert_eq!(bearer.hear(known).1, Heard::Connected { pong: false });
+        let nobody = Bearer { tokens: Vec::new() };
+        assert_eq!(nobody.hear(anybody).1, Heard::Connected { pong: false });
+    }
+}

@@ -1,0 +1,272 @@
+//! Publications a second by the HTTP API, at saturation: Drumline and nchan in turn.
+//!
+//! Owns the rows of `api`. Never lets both work at a time. Invariant: both have the same client,
+//! which waits for an answer before it sends the next request of a connection, and as many
+//! workers; each is held against the other at its own best number of connections.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Bench, Burst, Common, all};
+use crate::account::ProcessSample;
+use crate::dense::{Channels, Dense, Mode, Plan};
+use crate::grid::{Better, Column, Grid};
+use crate::publish::Published;
+use crate::rows::Row;
+use crate::target::{Adapter, Peer, Place, Target};
+use crate::wire::Data;
+
+/// Those that are measured, ours first.
+const TARGETS: [&str; 2] = ["drumline", "nchan"];
+/// Kept-alive connections that publish.
+const PUBLISHERS: [u64; 3] = [1, 8, 64];
+const BYTES: usize = 128;
+/// Publications by which a target's speed is guessed, so that a turn takes its time.
+const GUESS: u64 = 1_000;
+/// So many times as many publications as nchan, at least.
+const RATIO: f64 = 2.0;
+/// Without a delivery for so long, the missing ones are lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Flags of it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Times that both have their turns.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// A target with its subscriber.
+struct Side {
+    name: &'static str,
+    adapter: &'static dyn Adapter,
+    peer: Peer,
+    dense: Dense,
+}
+
+/// What one turn was.
+struct Turn {
+    /// Publications a second.
+    rate: f64,
+    /// Processor time of the target and of the harness for each, in ns.
+    server: f64,
+    client: f64,
+    lost: u64,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(options.rounds > 0, "--rounds must be 1 or more");
+    let title = "Publications by the HTTP API";
+    let mut bench = Bench::new(&options.common, "api", title, (1, 1))?;
+    ensure!(bench.connections == 1, "one subscriber or none: --connections is of no use here");
+    bench.parameter("rounds", options.rounds as u64);
+    let sides: Vec<Side> =
+        TARGETS.into_iter().map(|name| start(&mut bench, name)).collect::<Result<_>>()?;
+    for side in &sides {
+        bench.note(format!("{}: {}", side.name, side.adapter.about()));
+    }
+    let mut tables = Vec::new();
+    for heard in [false, true] {
+        let table = measure(&mut bench, &sides, heard, options.rounds)?;
+        bench.row(best(&table)?);
+        tables.push(table);
+    }
+    bench.tables(tables);
+    for side in sides {
+        bench.check_standing(&side.dense, &format!("at {}", side.name));
+        side.peer.stop()?;
+        side.dense.stop()?;
+    }
+    bench.finish()
+}
+
+/// A target, and somebody who is subscribed to the one channel of [`all`].
+fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
+    let Target::Server(adapter) = Target::named(name)? else {
+        anyhow::bail!("{name} takes no publications");
+    };
+    let port = bench.free_port()?;
+    let place = Place {
+        server: bench.common.server.clone(),
+        server_arguments: bench.common.server_arguments.clone(),
+        peers: PathBuf::new(),
+        dir: PathBuf::new(),
+        port,
+        publish_port: port,
+        workers: bench.shards,
+        ping_seconds: None,
+        recovers: false,
+    };
+    let peer = Peer::start(adapter, place)?;
+    let plan = Plan {
+        connections: bench.connections,
+        port,
+        one_address: true,
+        dialect: adapter.dialect(),
+        in_flight: 1,
+        mode: Mode::Subscribe(all()),
+    };
+    let dense = Dense::start(plan, bench.clock)?;
+    let ramp = dense.ramp()?;
+    ensure!(ramp.up == 1, "{name}: nobody subscribed: {:?}", dense.counters().causes());
+    Ok(Side { name, adapter, peer, dense })
+}
+
+/// Both in turn by each number of connections, to the subscriber's channel or to nobody's.
+fn measure(bench: &mut Bench, sides: &[Side], heard: bool, rounds: usize) -> Result<Grid> {
+    let mut table = table(bench, heard);
+    for side in sides {
+        table.target(side.name);
+    }
+    for publishers in PUBLISHERS {
+        let mut messages = Vec::new();
+        for side in sides {
+            let guess = turn(bench, side, (heard, publishers), GUESS)?;
+            messages.push((guess.rate * bench.seconds as f64) as u64 + publishers);
+        }
+        for round in 0..rounds {
+            for (side, messages) in sides.iter().zip(&messages) {
+                eprintln!("round {}, {publishers} connections, {}", round + 1, side.name);
+                let turn = turn(bench, side, (heard, publishers), *messages)?;
+                note(&mut table, side.name, publishers, &turn)?;
+            }
+        }
+    }
+    Ok(table)
+}
+
+/// Publishes so many as fast as answers come.
+fn turn(
+    bench: &mut Bench,
+    side: &Side,
+    (heard, publishers): (bool, u64),
+    messages: u64,
+) -> Result<Turn> {
+    let channels = if heard { all() } else { Channels::Shared("nobodys".to_owned()) };
+    let burst = Burst {
+        api: side.adapter.api(),
+        publishers,
+        channels,
+        data: Data::Filled(BYTES),
+        messages,
+        // All are due at once, so each goes when the one before it is answered.
+        interval_ns: 0,
+        per_frame: 1,
+    };
+    let own = || ProcessSample::of_one(std::process::id());
+    let (server, client) = (side.peer.sample()?, own()?);
+    let address = side.peer.publish_address();
+    let (published, lost): (Published, u64) = match heard {
+        true => {
+            let delivered = bench.deliver_to(address, &side.dense, burst, PATIENCE)?;
+            (delivered.published, delivered.recorder.deliveries.lost())
+        }
+        false => (bench.publish_unheard(address, burst)?, 0),
+    };
+    let (server, client) = (side.peer.sample()?.since(&server)?, own()?.since(&client)?);
+    let Published { confirmed, took, refusal, .. } = published;
+    ensure!(confirmed == messages, "{}: a publication was refused: {refusal:?}", side.name);
+    if lost > 0 {
+        bench.fault(format!("{}: {lost} of {messages} deliveries lost", side.name));
+    }
+    Ok(Turn {
+        rate: messages as f64 / took.as_secs_f64(),
+        server: server.cpu_ns_per(messages)?,
+        client: client.cpu_ns_per(messages)?,
+        lost,
+    })
+}
+
+const SERVER: &str = "CPU a publish";
+const CLIENT: &str = "client's CPU a publish";
+const LOST: &str = "lost";
+
+fn rate_column(publishers: u64) -> String {
+    let plural = if publishers == 1 { "" } else { "s" };
+    format!("{publishers} connection{plural}")
+}
+
+fn table(bench: &Bench, heard: bool) -> Grid {
+    let mut columns: Vec<Column> = PUBLISHERS
+        .into_iter()
+        .map(|publishers| Column::new(&rate_column(publishers), "count", Better::More))
+        .collect();
+    columns.push(Column::new(SERVER, "ns", Better::Less));
+    columns.push(Column::new(CLIENT, "ns", Better::Neither));
+    columns.push(Column::new(LOST, "count", Better::Neither));
+    let name = if heard { "one subscriber" } else { "no subscriber" };
+    let load = format!(
+        "publications a second of {BYTES} bytes over so many kept-alive connections, {} s a \
+         round; processor time over all of them",
+        bench.seconds
+    );
+    Grid::new(name, &load, columns)
+}
+
+fn note(table: &mut Grid, target: &str, publishers: u64, turn: &Turn) -> Result<()> {
+    let rate = rate_column(publishers);
+    let values = [
+        (rate.as_str(), turn.rate),
+        (SERVER, turn.server),
+        (CLIENT, turn.client),
+        (LOST, turn.lost as f64),
+    ];
+    for (name, value) in values {
+        let at = table.columns.iter().position(|column| column.name == name);
+        let at = at.with_context(|| format!("the table has no column {name}"))?;
+        let line = table.line(target).with_context(|| format!("the table has no {target}"))?;
+        line.values[at].push(Some(value));
+    }
+    Ok(())
+}
+
+/// Ours against theirs, each at the number of connections at which its median is the highest.
+fn best(table: &Grid) -> Result<Row> {
+    let best = |target: &str| {
+        PUBLISHERS
+            .into_iter()
+            .filter_map(|publishers| {
+                Some((table.spread(target, &rate_column(publishers))?.median, publishers))
+            })
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .with_context(|| format!("{target} was not measured"))
+    };
+    let [(ours, at), (theirs, other_at)] = [best(TARGETS[0])?, best(TARGETS[1])?];
+    let what = format!("publications a second, {}: drumline against nchan", table.name);
+    let note = format!(
+        "medians of {ours:.0} over {} and {theirs:.0} over {}",
+        rate_column(at),
+        rate_column(other_at)
+    );
+    Ok(Row::new(what, ours / theirs, "ratio").at_least(RATIO).note(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_held_against_the_other_at_its_best() {
+        let columns = PUBLISHERS.map(|n| Column::new(&rate_column(n), "count", Better::More));
+        let mut table = Grid::new("no subscriber", "", columns.to_vec());
+        for (name, rates) in [("drumline", [9e3, 30e3, 60e3]), ("nchan", [8e3, 40e3, 20e3])] {
+            table.target(name);
+            let line = table.line(name).unwrap();
+            line.values = rates.map(|rate| vec![Some(rate)]).to_vec();
+        }
+        let row = best(&table).unwrap();
+        assert_eq!(row.measured, 1.5);
+        assert_eq!(
+            row.note.unwrap(),
+            "medians of 60000 over 64 connections and 40000 over 8 connections"
+        );
+        assert!(row.target.is_some());
+        table.lines.pop();
+        assert!(best(&table).is_err());
+    }
+}

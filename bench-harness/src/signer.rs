@@ -1,0 +1,61 @@
+//! Tokens with an elliptic curve's signature, as a backend makes them.
+//!
+//! Owns a key pair that lives as long as the run. Never verifies: that is the server's, and the
+//! control's. Invariant: no two tokens are the same, so none is verified from memory.
+
+use anyhow::{Result, anyhow};
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+/// Signs connection tokens with ES256.
+pub struct Signer {
+    key: EcdsaKeyPair,
+    signed: u64,
+}
+
+impl Signer {
+    /// A signer with a new key pair.
+    pub fn new() -> Result<Self> {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+        Ok(Signer { key: key.map_err(|_| anyhow!("cannot make a key pair"))?, signed: 0 })
+    }
+
+    /// What verifies the tokens, as the server's setting has it: PEM.
+    pub fn public_key(&self) -> Result<String> {
+        let der = self.key.public_key().as_der().map_err(|_| anyhow!("a key that has no DER"))?;
+        let text = STANDARD.encode(der.as_ref());
+        Ok(format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"))
+    }
+
+    /// A token for a user of its own that expires at `expires`, in unix seconds.
+    pub fn token(&mut self, expires: u64) -> Result<String> {
+        self.signed += 1;
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","typ":"JWT"}"#);
+        let claims = format!(r#"{{"sub":"user-{:08}","exp":{expires}}}"#, self.signed);
+        let told = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.key.sign(&SystemRandom::new(), told.as_bytes());
+        let signature = signature.map_err(|_| anyhow!("cannot sign a token"))?;
+        Ok(format!("{told}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verifier;
+
+    #[test]
+    fn the_servers_verifier_takes_them() {
+        let mut signer = Signer::new().unwrap();
+        let tokens = [signer.token(2_000_000_000).unwrap(), signer.token(2_000_000_000).unwrap()];
+        assert_ne!(tokens[0], tokens[1]);
+        let verifier = verifier::of(&signer.public_key().unwrap()).unwrap();
+        let claims = verifier.connection(&tokens[1], 1_790_000_000, None).unwrap();
+        assert_eq!(claims.user, "user-00000002");
+        let other = verifier::of(&Signer::new().unwrap().public_key().unwrap()).unwrap();
+        assert!(other.connection(&tokens[1], 1_790_000_000, None).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! A process that verifies tokens as the server does, and does nothing else: the control of a
+//! flood of connects.
+//!
+//! Owns the child's tokens and threads, and the orders. Never opens a socket. Invariant: a token
+//! that it refuses ends it, so that what was counted was verified.
+
+use std::io::BufRead;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use drumline::token::{Settings, Verifier};
+use rustix::process::setpriority_process;
+
+use crate::subprocess::{QUIT, Subprocess, answer, ready};
+
+/// What the child is told: `load TOKEN ...` and then `verify`.
+const LOAD: &str = "load";
+const VERIFY: &str = "verify";
+
+/// Options of the child.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// The key, in PEM.
+    #[arg(long)]
+    key: String,
+    /// Threads.
+    #[arg(long)]
+    threads: usize,
+    /// Niceness of them.
+    #[arg(long, allow_negative_numbers = true)]
+    nice: i32,
+}
+
+/// The running child.
+pub struct Control {
+    process: Subprocess,
+}
+
+impl Control {
+    /// Starts a child that verifies by `key`, on so many threads that are so nice.
+    pub fn start(key: &str, threads: usize, nice: i32) -> Result<Self> {
+        let arguments =
+            [format!("--key={key}"), format!("--threads={threads}"), format!("--nice={nice}")];
+        Ok(Control { process: Subprocess::start("verifier", &arguments)? })
+    }
+
+    /// Hands it the tokens that it verifies next.
+    pub fn load(&mut self, tokens: &[String]) -> Result<()> {
+        self.process.order(&format!("{LOAD} {}", tokens.join(" ")))?;
+        let answer = self.process.answer()?;
+        ensure!(answer == tokens.len().to_string(), "the verifier loaded `{answer}` tokens");
+        Ok(())
+    }
+
+    /// Lets it begin; [`Control::finish`] waits for it.
+    pub fn begin(&mut self) -> Result<()> {
+        self.process.order(VERIFY)
+    }
+
+    /// Waits until all are verified; the time it took.
+    pub fn finish(&mut self) -> Result<Duration> {
+        let line = self.process.answer()?;
+        let nanoseconds = line.parse().with_context(|| format!("the verifier said `{line}`"))?;
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Ends the child.
+    pub fn stop(self) -> Result<()> {
+        self.process.stop()
+    }
+}
+
+/// The server's verifier with this public key of an elliptic curve, in PEM.
+pub fn of(key: &str) -> Result<Verifier> {
+    let settings = Settings { ecdsa_public_key: key.to_owned(), ..Settings::default() };
+    Verifier::new(&settings).map_err(|cause| anyhow!(cause))
+}
+
+/// Runs the child: reads orders from standard input, answers on standard output.
+pub fn serve(options: &Options) -> Result<()> {
+    let verifier = of(&options.key)?;
+    let told = || format!("cannot take a niceness of {}", options.nice);
+    setpriority_process(None, options.nice).with_context(told)?;
+    let mut tokens: Vec<String> = Vec::new();
+    ready()?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("cannot read an order")?;
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            (LOAD, rest) => {
+                tokens = rest.split(' ').map(str::to_owned).collect();
+                answer(&tokens.len().to_string())?;
+            }
+            (VERIFY, "") => answer(&verify(&verifier, &tokens, options.threads)?.to_string())?,
+            (QUIT, "") => return Ok(()),
+            (order, _) => bail!("`{order}` is no command; use `{LOAD} TOKEN ...` or `{VERIFY}`"),
+        }
+    }
+    Ok(())
+}
+
+/// Verifies all, each thread its share; the time it took, in ns.
+fn verify(verifier: &Verifier, tokens: &[String], threads: usize) -> Result<u128> {
+    let begun = Instant::now();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let share = tokens.len().div_ceil(threads.max(1)).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            tokens.chunks(share).map(|part| scope.spawn(|| all(verifier, part, now))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().map_err(|_| anyhow!("a thread of the verifier panicked"))?
+        })
+    })?;
+    Ok(begun.elapsed().as_nanos())
+}
+
+fn all(verifier: &Verifier, tokens: &[String], now: u64) -> Result<()> {
+    for token in tokens {
+        let claims = verifier.connection(token, now, None);
+        ensure!(claims.is_ok(), "a token of our own was refused: {claims:?}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signer::Signer;
+
+    #[test]
+    fn one_bad_token_spoils_it() {
+        let mut signer = Signer::new().unwrap();
+        let verifier = of(&signer.public_key().unwrap()).unwrap();
+        let mut tokens: Vec<String> =
+            (0..5).map(|_| signer.token(4_000_000_000).unwrap()).collect();
+        for threads in [1, 2, 9] {
+            assert!(verify(&verifier, &tokens, threads).unwrap() > 0);
+        }
+        tokens[3].pop();
+        assert!(verify(&verifier, &tokens, 2).is_err());
+    }
+}
