@@ -647,14 +647,14 @@ pub enum Segments<'a> {
 const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::http::{Route, Service};
     use crate::message::{Message, Rank};
     use crate::token;
 
     /// A bus on which nothing has room.
-    struct Nowhere;
+    pub(crate) struct Nowhere;
 
     impl Post for Nowhere {
         fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
@@ -668,7 +668,7 @@ mod tests {
         }
     }
 
-    fn hub(outbox_bytes: usize, outbox_budget: usize, backlog_bytes: usize) -> Hub {
+    pub(crate) fn hub(outbox_bytes: usize, outbox_budget: usize, backlog_bytes: usize) -> Hub {
         let namespaces = Arc::new(Namespaces::default());
         let homes = home::Settings {
             namespaces: namespaces.clone(),
@@ -683,11 +683,13 @@ mod tests {
             tokens: Tokens { connection: verifier.clone(), subscription: verifier },
             personal_namespace: None,
             api: ApiKey { key: "k".into(), insecure: false },
-            routes: vec![Route {
-                path: "/w".into(),
-                service: Service::Transport(Transport::WebSocket),
-                body_max: 0,
-            }],
+            routes: [("/w", Transport::WebSocket), ("/s", Transport::HttpStream)]
+                .map(|(path, transport)| Route {
+                    path: path.into(),
+                    service: Service::Transport(transport),
+                    body_max: 1000,
+                })
+                .into(),
             homes,
             slots: 4,
             message_bytes: 1 << 16,
@@ -745,7 +747,7 @@ mod tests {
     }
 
     /// Sends everything, except that the sockets in `short` take nothing.
-    fn transmit(hub: &mut Hub, short: &[u32]) -> Vec<(u32, Vec<u8>)> {
+    pub(crate) fn transmit(hub: &mut Hub, short: &[u32]) -> Vec<(u32, Vec<u8>)> {
         let mut sent = Vec::new();
         hub.for_each_send(|_, slot, segments| {
             let bytes = match segments {

@@ -153,3 +153,32 @@ impl Hub {
         self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::tests::{Nowhere, hub, transmit};
+
+    #[test]
+    fn a_stream_that_is_talked_at_without_measure_ends() {
+        let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
+        let (slot, _) = hub.reserve().unwrap();
+        hub.opened(slot);
+        let body = r#"{"id":1,"connect":{}}"#;
+        let head = format!("POST /s HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        hub.receive(&mut Nowhere, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
+        transmit(&mut hub, &[]);
+        let address = hub.address(slot);
+        let text = format!("{{\"id\":2,\"rpc\":{{\"data\":\"{}\"}}}}", "x".repeat(65_000));
+        let said = Emulated { address, frame: text.into_bytes().into() };
+        for _ in 0..FRAMES_MAX {
+            hub.emulated(&said);
+        }
+        assert_eq!(hub.connections[slot as usize].phase, Phase::Connected, "so much may wait");
+        hub.emulated(&said);
+        let sent = transmit(&mut hub, &[]);
+        let last = br#"{"push":{"disconnect":{"code":3013,"reason":"too many requests"}}}"#;
+        assert!(sent[0].1.starts_with(last), "{sent:?}");
+        assert_eq!(hub.remains().inbound, 0);
+    }
+}
