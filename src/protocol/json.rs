@@ -157,7 +157,8 @@ fn write_payload(payload: &[u8], out: &mut Vec<u8>) {
     out.extend(payload.iter().filter(|byte| **byte != b'\n' && **byte != b'\r'));
 }
 
-/// Text of a JSON value within another; `null` where it is none, which a writer has checked.
+/// Text of a JSON value within another; `null` where it is none, as what a token gives in base64
+/// may be.
 struct Raw<'a>(&'a [u8]);
 
 impl Serialize for Raw<'_> {
