@@ -79,6 +79,8 @@ pub struct Options {
     pub allow_delta: bool,
     /// Every publication may go out as one.
     pub delta_publish: bool,
+    /// A number may stand for a channel's name in what its subscribers are sent in JSON.
+    pub allow_compaction: bool,
     /// Subscribers may let only publications with certain tags through.
     pub allow_filter: bool,
     /// Channels with a user boundary in their name are for the users named behind it.

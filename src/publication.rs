@@ -28,6 +28,8 @@ pub struct Encoding {
     pub joins: bool,
     /// Whether it takes differences to the publication before.
     pub delta: bool,
+    /// Whether a number stands for the channel's name in pushes; in JSON within replies only.
+    pub compact: bool,
 }
 
 /// What has happened.
@@ -254,10 +256,10 @@ impl Publication {
         matches!(self.event(), Event::Data | Event::Binary)
     }
 
-    /// Appends the push.
-    pub fn write(&self, encoding: Encoding, out: &mut Vec<u8>) {
+    /// Appends the push. `number` is the channel's on this shard.
+    pub fn write(&self, encoding: Encoding, number: u32, out: &mut Vec<u8>) {
         match encoding.wire {
-            Wire::Json => self.write_json(self.push(), encoding, out),
+            Wire::Json => self.write_json(self.push(), encoding, number, out),
             Wire::Protobuf => {
                 let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
                 self.write_protobuf(&mut message);
@@ -270,7 +272,7 @@ impl Publication {
     /// before, if there is one, it may be one and that is shorter.
     pub fn write_difference(
         &self,
-        encoding: Encoding,
+        (encoding, number): (Encoding, u32),
         before: Option<&Publication>,
         differ: &mut Differ,
         out: &mut Vec<u8>,
@@ -298,16 +300,23 @@ impl Publication {
         };
         let mut push = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
         json::write_publication(self.channel(), data, &self.details(), &mut push);
-        self.write_json(&push, encoding, out);
+        self.write_json(&push, encoding, number, out);
     }
 
     /// Appends a push in JSON, alone or within a reply.
-    fn write_json(&self, push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
+    fn write_json(&self, push: &[u8], encoding: Encoding, number: u32, out: &mut Vec<u8>) {
         let Encoding { wire, framing, unidirectional, .. } = encoding;
         if unidirectional {
             self.write_event_id(framing, out);
             return framing.write(wire, push, out);
         }
+        let renamed;
+        let push = if encoding.compact {
+            renamed = json::renamed(push, number);
+            &renamed
+        } else {
+            push
+        };
         let around = json::PUSH_OPEN.len() + json::PUSH_CLOSE.len();
         framing.open(wire, push.len() + around, out);
         out.extend_from_slice(json::PUSH_OPEN);
@@ -382,7 +391,7 @@ mod tests {
     fn text(publication: &Publication, unidirectional: bool) -> String {
         let mut out = Vec::new();
         let encoding = Encoding { unidirectional, ..Encoding::default() };
-        publication.write(encoding, &mut out);
+        publication.write(encoding, 5, &mut out);
         let header = if out[1] < 126 { 2 } else { 4 };
         String::from_utf8(out[header..].to_vec()).unwrap()
     }
@@ -404,7 +413,7 @@ mod tests {
         let mut event = Vec::new();
         let events =
             Encoding { framing: Framing::Events, unidirectional: true, ..Encoding::default() };
-        publication.write(events, &mut event);
+        publication.write(events, 5, &mut event);
         let event = String::from_utf8(event).unwrap();
         assert_eq!(event, format!("id: 7:abcdefgh:news\ndata: {push}\n\n"));
         let id = event.lines().next().unwrap().strip_prefix("id: ").unwrap();
@@ -433,7 +442,7 @@ mod tests {
         let encoding = Encoding { unidirectional: true, delta: true, ..Encoding::default() };
         let sent = |publication: &Publication, before: Option<&Publication>| {
             let mut out = Vec::new();
-            publication.write_difference(encoding, before, &mut Differ::default(), &mut out);
+            publication.write_difference((encoding, 5), before, &mut Differ::default(), &mut out);
             let header = if out[1] < 126 { 2 } else { 4 };
             let push: serde_json::Value = serde_json::from_slice(&out[header..]).unwrap();
             let data = push["pub"]["data"].as_str().unwrap().to_owned();

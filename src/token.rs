@@ -26,7 +26,7 @@ use keys::{Algorithm, Key, Kind};
 pub const TOKEN_MAX: usize = 64 * 1024;
 
 /// What tokens are verified with. The names are Centrifugo's; empty means not set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Verifies HS256, HS384 and HS512, and signs the tokens made here.
     pub hmac_secret_key: String,
@@ -52,6 +52,13 @@ pub struct Settings {
     pub user_id_claim: String,
     /// Claims are believed without a signature. The time still counts.
     pub insecure_skip_signature_verify: bool,
+}
+
+impl fmt::Debug for Settings {
+    /// Says nothing of its keys: some are secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Settings").finish_non_exhaustive()
+    }
 }
 
 /// Why a token does not count.
@@ -461,6 +468,12 @@ pub(crate) mod tests {
         let mut parts: Vec<&str> = token.split('.').collect();
         parts[index] = part;
         parts.join(".")
+    }
+
+    #[test]
+    fn secrets_are_not_told() {
+        let told = format!("{:?} {:?}", settings(), verifier(&settings()));
+        assert!(!told.contains(SECRET), "{told}");
     }
 
     #[test]

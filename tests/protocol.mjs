@@ -63,6 +63,18 @@ writeFileSync(config, JSON.stringify({
       },
       { name: "last", history_size: 1, history_ttl: "300s", force_recovery: true,
         force_recovery_mode: "cache", allow_subscribe_for_client: true },
+      {
+        name: "short",
+        allow_channel_compaction: true,
+        allow_subscribe_for_client: true,
+        join_leave: true,
+        force_push_join_leave: true,
+        history_size: 50,
+        history_ttl: "300s",
+        force_recovery: true,
+        allowed_delta_types: ["fossil"],
+        delta_publish: true,
+      },
       { name: "personal" },
       { name: "push" },
     ],
@@ -302,6 +314,58 @@ const parts = {
     assert.deepEqual([reborn.wasRecovering, reborn.recovered], [true, false]);
     await server.api("publish", { channel, data: "new" });
     assert.equal(encoding.unpack((await heard()).data), "new");
+  },
+
+  async "numbers stand for the names of channels where their namespace says so"() {
+    const seen = [];
+    class Overheard extends WebSocket {
+      constructor(...options) {
+        super(...options);
+        this.on("message", (data) => seen.push(data.toString("latin1")));
+      }
+    }
+    const { it } = await connected({
+      ...as("47"), websocket: Overheard, minReconnectDelay: 500, maxReconnectDelay: 600,
+    });
+    const name = (part) => `short:a-name-of-some-length-${part}-${encoding.name}`;
+    const all = [];
+    for (const part of ["a", "b", "c"]) {
+      all.push(await subscribed(it, name(part), part === "c" ? { delta: "fossil" } : {}));
+    }
+    const joins = listen(all[0].subscription, "join", "leave");
+    // The number of one that has left may become another's.
+    all[1].subscription.unsubscribe();
+    const fourth = await subscribed(it, name("d"));
+    all[1].subscription.subscribe();
+    assert.equal((await all[1].states("unsubscribed")).event, "unsubscribed");
+    assert.equal((await all[1].states("subscribed again")).event, "subscribed");
+    const guest = await connected(as("48"));
+    await subscribed(guest.it, name("a"));
+    const join = await joins("a join");
+    assert.deepEqual([join.event, join.info.user], ["join", "48"]);
+    seen.length = 0;
+    const text = "a text that is long enough for a difference to it to be shorter than it is";
+    const say = async (nth) => {
+      for (const part of ["a", "b", "c", "d"]) {
+        await server.api("publish", { channel: name(part), data: { part, nth, text } });
+      }
+      for (const [part, one] of [["a", all[0]], ["b", all[1]], ["c", all[2]], ["d", fourth]]) {
+        const { data } = await one.heard(`what is said in ${part}`);
+        assert.deepEqual(encoding.unpack(data), { part, nth, text });
+      }
+    };
+    await say(1);
+    await say(2);
+    if (kind === "websocket-json") {
+      assert.ok(seen.length >= 8 && seen.every((frame) => !frame.includes("a-name-of-some")));
+    }
+    guest.it.disconnect();
+    assert.equal((await joins("a leave")).event, "leave");
+    const away = listen(it, "connecting");
+    await server.api("disconnect", { user: "47", disconnect: { code: 3011, reason: "again" } });
+    await away();
+    await say(3);
+    assert.equal(all[0].heard.count() + fourth.heard.count(), 0);
   },
 
   async "a cache gives the latest to who comes back"() {

@@ -168,6 +168,11 @@ pub struct Locals {
     differ: Differ,
 }
 
+/// The number of the channel with this index; 0 is none's.
+fn number(channel: u32) -> u32 {
+    channel + 1
+}
+
 /// Buffers kept for the next laps.
 const SPARE_MAX: usize = 16;
 /// A buffer that grew beyond this is not kept.
@@ -218,6 +223,12 @@ impl Locals {
     pub fn channel(&self, key: u32) -> (&Arc<str>, u64) {
         let channel = &self.channels[self.channel_of(&self.subscriptions[key as usize]) as usize];
         (&channel.name, channel.hash)
+    }
+
+    /// The number that stands for a subscription's channel here. Another channel gets it only when
+    /// nobody is subscribed to this one any more.
+    pub fn number(&self, key: u32) -> u32 {
+        number(self.channel_of(&self.subscriptions[key as usize]))
     }
 
     /// The subscription behind this one in its connection's list, or [`NONE`].
@@ -470,6 +481,7 @@ impl Locals {
     /// Adds a publication to what a group's members get next.
     fn add(&mut self, at: u32, publication: &Publication) {
         let group = &mut self.groups[at as usize];
+        let number = number(group.channel);
         let opened = group.fanout.is_none();
         let fanout = group.fanout.get_or_insert_default();
         if opened {
@@ -480,9 +492,10 @@ impl Locals {
         if group.encoding.delta && publication.has_data() {
             let last = group.last.replace(publication.clone());
             let (differ, out) = (&mut self.differ, &mut fanout.pending);
-            publication.write_difference(group.encoding, last.as_ref(), differ, out);
+            let encoding = (group.encoding, number);
+            publication.write_difference(encoding, last.as_ref(), differ, out);
         } else {
-            publication.write(group.encoding, &mut fanout.pending);
+            publication.write(group.encoding, number, &mut fanout.pending);
         }
         fanout.pending_publications += 1;
         self.backlog += fanout.pending.len() - before;

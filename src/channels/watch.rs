@@ -57,7 +57,7 @@ impl Watches {
         self.serial = self.serial.wrapping_add(1);
         let watch = Watch { position: top, serial: self.serial, lately: false };
         self.by_channel.insert(channel, watch);
-        let spread = u64::from(channel.wrapping_mul(0x9e37_79b9)) * (delay / 2) >> 32;
+        let spread = (u64::from(channel.wrapping_mul(0x9e37_79b9)) * (delay / 2)) >> 32;
         self.set_due(channel, now + delay - spread);
         true
     }

@@ -59,6 +59,7 @@ impl Channel {
             auto_cache_recover: options.auto_cache_recover,
             allow_delta: options.allowed_delta_types.iter().any(|kind| kind == "fossil"),
             delta_publish: options.delta_publish,
+            allow_compaction: options.allow_channel_compaction,
             allow_filter: options.allow_tags_filter,
             user_limited: options.allow_user_limited_channels,
             subscribe: permit(

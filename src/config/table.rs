@@ -300,6 +300,9 @@ section! {
         allowed_delta_types: Vec<String> = Vec::new(),
         /// Every publication may go out as a delta, not only those that ask for it.
         delta_publish: bool = false,
+        /// A number stands for the channel's name in what is sent to clients that know of it, in
+        /// JSON.
+        allow_channel_compaction: bool = false,
         /// Subscribers may filter publications by their tags.
         allow_tags_filter: bool = false,
         /// Clients may subscribe.

@@ -355,6 +355,10 @@ impl Hub {
             publications: objects.collect::<Option<_>>()?,
             data: grant.and_then(|grant| grant.data.as_deref()),
             delta: answer.encoding.delta,
+            number: match answer.encoding.compact {
+                true => self.locals.number(answer.subscriber.subscription),
+                false => 0,
+            },
         })
     }
 

@@ -20,6 +20,9 @@ use crate::protocol::{Disconnect, Error, Position, Wire, json};
 use crate::publication::{Encoding, Event, Extra};
 use crate::token::{Refusal, Work};
 
+/// Bit of a request's flags: the client knows channels by numbers too.
+const COMPACTION: i64 = 1;
+
 /// What a subscriber asks for beside the channel.
 #[derive(Clone, Debug, Default)]
 struct Asked {
@@ -27,6 +30,7 @@ struct Asked {
     granted: Granted,
     joins: bool,
     delta: bool,
+    compact: bool,
     filter: Option<Filter>,
 }
 
@@ -114,7 +118,12 @@ impl Hub {
         };
         let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
         let joins = request.join_leave;
-        let asked = Asked { since: request.since(), granted, joins, delta, filter };
+        // In protocol buffers the JavaScript SDK takes numbers of 64 bits for objects, of which
+        // no two are the same, and drops what it cannot find a channel for.
+        let compact = options.allow_compaction
+            && request.flag & COMPACTION != 0
+            && self.connections[slot as usize].wire == Wire::Json;
+        let asked = Asked { since: request.since(), granted, joins, delta, compact, filter };
         let entry = Entry { channel, command, asked, grant };
         self.enter(post, slot, options, entry)?;
         Ok(())
@@ -244,7 +253,8 @@ impl Hub {
             serial,
             command,
         };
-        let encoding = Encoding { joins, delta: asked.delta, ..self.encoding(slot) };
+        let Asked { delta, compact, .. } = asked;
+        let encoding = Encoding { joins, delta, compact, ..self.encoding(slot) };
         let since = match asked.since {
             None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
             since => since.filter(|_| granted.recoverable),

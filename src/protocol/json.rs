@@ -157,7 +157,8 @@ fn write_payload(payload: &[u8], out: &mut Vec<u8>) {
     out.extend(payload.iter().filter(|byte| **byte != b'\n' && **byte != b'\r'));
 }
 
-/// Text of a JSON value within another; `null` where it is none, which a writer has checked.
+/// Text of a JSON value within another; `null` where it is none, as what a token gives in base64
+/// may be.
 struct Raw<'a>(&'a [u8]);
 
 impl Serialize for Raw<'_> {
@@ -262,6 +263,8 @@ struct SubscribeBody<'a> {
     was_recovering: bool,
     #[serde(skip_serializing_if = "is_false")]
     delta: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    id: u64,
 }
 
 impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
@@ -278,6 +281,7 @@ impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
             data: subscribed.data.map(Raw),
             was_recovering: subscribed.was_recovering,
             delta: subscribed.delta,
+            id: u64::from(subscribed.number),
         }
     }
 }
@@ -554,6 +558,25 @@ pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out
     out.extend_from_slice(b"}}");
 }
 
+/// A push that begins with its channel's name, with a number in the name's place.
+pub fn renamed(push: &[u8], number: u32) -> Vec<u8> {
+    let name = &push[CHANNEL_OPEN.len()..];
+    let mut escaped = false;
+    let is_end = |byte: &u8| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    };
+    let end = name.iter().position(is_end).map_or(name.len(), |end| end + 1);
+    let mut renamed = Vec::with_capacity(push.len());
+    renamed.extend_from_slice(b"{\"id\":");
+    write_number(u64::from(number), &mut renamed);
+    renamed.extend_from_slice(&name[end..]);
+    renamed
+}
+
+/// How a push begins; the channel's name follows.
+const CHANNEL_OPEN: &[u8] = b"{\"channel\":\"";
 /// What goes around a push for a bidirectional client.
 pub const PUSH_OPEN: &[u8] = b"{\"push\":";
 /// See [`PUSH_OPEN`].
@@ -575,6 +598,17 @@ mod tests {
 
     fn first(text: &str) -> Request<'_> {
         Commands::new(text.as_bytes()).next().unwrap().unwrap().request.unwrap()
+    }
+
+    #[test]
+    fn a_number_takes_the_place_of_any_name() {
+        for name in ["c", "", "quo\"te", "back\\", "\\\"", "\u{1}\n\u{e9}", "\",\"pub\":{}"] {
+            let named = text(|out| {
+                write_publication(name, Data::Plain(b"\"c\""), &Details::default(), out);
+            });
+            let renamed = String::from_utf8(renamed(named.as_bytes(), 305)).unwrap();
+            assert_eq!(renamed, r#"{"id":305,"pub":{"data":"c"}}"#, "{name:?}");
+        }
     }
 
     #[test]
@@ -635,6 +669,7 @@ mod tests {
             expires: Some(Lease(60)),
             data: Some(b"[1,\n2]"),
             delta: true,
+            number: 12,
         };
         check(
             3,
@@ -642,7 +677,7 @@ mod tests {
             "{\"id\":3,\"subscribe\":{\"expires\":true,\"ttl\":60,\"recoverable\":true,\
              \"epoch\":\"abcdefgh\",\"publications\":[{\"data\":1,\"offset\":8}],\
              \"recovered\":true,\"offset\":7,\"positioned\":true,\"data\":[1,2],\
-             \"was_recovering\":true,\"delta\":true}}",
+             \"was_recovering\":true,\"delta\":true,\"id\":12}}",
         );
         check(
             4,

@@ -133,6 +133,8 @@ pub struct Subscribed<'a> {
     pub data: Option<&'a [u8]>,
     /// Whether publications come as differences.
     pub delta: bool,
+    /// What stands for the channel's name in pushes; 0: the name does.
+    pub number: u32,
 }
 
 /// What was published in a channel.

@@ -78,6 +78,8 @@ pub struct View {
     pub subscribed: bool,
     /// When it saw that it is subscribed.
     pub since: usize,
+    /// What stands for the channel's name in pushes; 0: the name does.
+    pub number: u64,
     pub epoch: String,
     /// Last offset seen.
     pub offset: u64,
@@ -196,10 +198,10 @@ impl Client {
                 format!("{{\"id\":{id},\"connect\":{{\"token\":\"{token}\"}}}}")
             }
             Asked::Subscribe(None) => {
-                format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\"}}}}")
+                format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"flag\":1}}}}")
             }
             Asked::Subscribe(Some(offset)) => format!(
-                "{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"recover\":true,\
+                "{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"recover\":true,\"flag\":{id},\
                  \"epoch\":\"{}\",\"offset\":{offset}}}}}",
                 self.views[channel].epoch
             ),
@@ -532,13 +534,30 @@ impl Client {
         }
         ledger.epoch(channel, &epoch)?;
         let view = &mut self.views[channel];
-        *view = View { subscribed: true, since: now, epoch, offset, seen: BTreeMap::new() };
+        let number = answer["id"].as_u64().unwrap_or(0);
+        *view = View { subscribed: true, since: now, number, epoch, offset, seen: BTreeMap::new() };
         missed.iter().try_for_each(|publication| self.publication(channel, publication, ledger))
     }
 
-    fn push(&mut self, push: &Value, ledger: &mut Ledger) -> Result<(), String> {
+    /// The channel of a push, which says it by the number where there is one, or by the name.
+    fn named(&self, push: &Value) -> Result<Option<usize>, String> {
         let name = push["channel"].as_str().unwrap_or("");
-        let channel = name.strip_prefix('c').and_then(|digits| digits.parse().ok());
+        let Some(number) = push["id"].as_u64() else {
+            let channel = name.strip_prefix('c').and_then(|digits| digits.parse().ok());
+            let view = channel.and_then(|channel: usize| self.views.get(channel));
+            let numbered = view.is_some_and(|view| view.subscribed && view.number != 0);
+            return if numbered { Err("not by its number".into()) } else { Ok(channel) };
+        };
+        let has_it = |view: &View| view.subscribed && view.number == number && number != 0;
+        let mut channels = (0..self.views.len()).filter(|channel| has_it(&self.views[*channel]));
+        match (channels.next(), channels.next()) {
+            (Some(channel), None) if name.is_empty() => Ok(Some(channel)),
+            _ => Err("a number of no channel, or of two".into()),
+        }
+    }
+
+    fn push(&mut self, push: &Value, ledger: &mut Ledger) -> Result<(), String> {
+        let channel = self.named(push)?;
         match channel {
             Some(channel) if channel < self.views.len() && push["pub"].is_object() => {
                 self.publication(channel, &push["pub"], ledger)

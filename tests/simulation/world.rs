@@ -80,6 +80,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         presence: random.one_in(2),
         join_leave: random.one_in(3),
         force_push_join_leave: random.one_in(2),
+        allow_compaction: random.one_in(2),
         ..Options::default()
     };
     let mut user_limit = Limit::default();

@@ -294,3 +294,30 @@ fn a_publication_that_does_not_follow_the_last_ends_subscriptions() {
         assert!(told.is_some(), "the offset began again");
     }
 }
+
+#[test]
+fn what_a_token_says_in_other_bytes_leaves_json_whole() {
+    let of = |option: &str| format!("--channel.without_namespace.{option}");
+    let flags = [of("presence"), of("join_leave"), of("force_push_join_leave")];
+    let more = [of("allow_presence_for_subscriber"), of("allow_publish_for_subscriber")];
+    let flags: Vec<&str> = flags.iter().chain(&more).map(String::as_str).collect();
+    let server = server(&flags);
+    // No JSON, and what would end the object that it stands in.
+    for info in ["/w==", "fSw="] {
+        let mut client = connected(&server, &json!({"sub": "42", "b64info": info}));
+        let secret = json!({"sub": "42", "channel": "$a", "b64info": info, "b64data": info});
+        let subscribe = json!({"channel": "$a", "token": token(&secret)});
+        client.send(&json!({"id": 2, "subscribe": subscribe}).to_string());
+        client.send(r#"{"id":3,"publish":{"channel":"$a","data":1}}"#);
+        client.send(r#"{"id":4,"presence":{"channel":"$a"}}"#);
+        // The answers, its own join and its own publication.
+        let said: Vec<Value> =
+            (0..5).map(|_| serde_json::from_str(&client.text()).expect("JSON")).collect();
+        let joined = said.iter().find(|one| one["push"]["join"].is_object()).expect("a join");
+        assert_eq!(joined["push"]["join"]["info"]["conn_info"], Value::Null);
+        let there = said.iter().find(|one| one["id"] == 4).expect("an answer");
+        assert_eq!(there["presence"]["presence"].as_object().map(|all| all.len()), Some(1));
+        client.send_raw(&client_frame(0x88, &1000u16.to_be_bytes()));
+        client.rest();
+    }
+}

@@ -460,6 +460,7 @@ mod tests {
             publications: vec![object(b"1", 301), object(b"", 302), Cow::Borrowed(b"")],
             data: Some(b"{}"),
             delta: true,
+            ..Subscribed::default()
         }
     }
 
