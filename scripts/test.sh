@@ -80,7 +80,7 @@ step_wire() {
 }
 
 step_tune() { tests/tune.sh; }
-step_sdk() { node tests/sdk.mjs; }
+step_sdk() { node tests/sdk.mjs && node tests/bandwidth.mjs; }
 step_protocol() {
     node tests/protocol.mjs && .venv/bin/python tests/protocol.py "$DRUMLINE"
 }

@@ -81,6 +81,7 @@ flags! {
     16 unusable set_unusable "its connect was answered with an error: it may say nothing more";
     17 admitted set_admitted "its user's home counts it, or is about to";
     18 frame_pings set_frame_pings "its pings are WebSocket's own";
+    19 compressing set_compressing "what is the same for many is compressed for it, and its messages may be";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
 }
 

@@ -79,6 +79,8 @@ impl std::ops::Deref for Payload<'_> {
 pub enum Event<'a> {
     /// A message is complete.
     Message(Kind, Payload<'a>),
+    /// A message is complete that is compressed; text is not yet known to be UTF-8.
+    Compressed(Kind, Payload<'a>),
     /// A fragment was kept; the message goes on.
     Fragment,
     /// To be answered with the same bytes.
@@ -93,6 +95,7 @@ pub enum Event<'a> {
 #[derive(Debug, Default)]
 pub struct Fragments {
     kind: Option<Kind>,
+    compressed: bool,
     bytes: Vec<u8>,
     /// How many of the bytes are known to be whole UTF-8 characters.
     checked: usize,
@@ -109,7 +112,7 @@ impl Fragments {
             return Err(Violation::TooBig);
         }
         self.bytes.extend_from_slice(payload);
-        if self.kind == Some(Kind::Text) {
+        if self.kind == Some(Kind::Text) && !self.compressed {
             match std::str::from_utf8(&self.bytes[self.checked..]) {
                 Ok(_) => self.checked = self.bytes.len(),
                 Err(error) if error.error_len().is_some() => return Err(Violation::Utf8),
@@ -121,6 +124,9 @@ impl Fragments {
 
     fn finish(&mut self, kind: Kind) -> Result<Event<'static>, Violation> {
         let fragments = std::mem::take(self);
+        if fragments.compressed {
+            return Ok(Event::Compressed(kind, Payload::Joined(fragments.bytes)));
+        }
         if kind == Kind::Text && fragments.checked != fragments.bytes.len() {
             return Err(Violation::Utf8);
         }
@@ -129,11 +135,13 @@ impl Fragments {
 }
 
 /// Takes one frame from the front of `input`, unmasking in place. `None`: it is not there whole
-/// yet. Otherwise the bytes consumed and what they meant. `limit` bounds a message in bytes.
+/// yet. Otherwise the bytes consumed and what they meant. `limit` bounds a message in bytes, as it
+/// travels; `compresses` says whether it may travel compressed.
 pub fn decode<'a>(
     input: &'a mut [u8],
     fragments: &mut Fragments,
     limit: usize,
+    compresses: bool,
 ) -> Result<Option<(usize, Event<'a>)>, Violation> {
     let mut cursor = Cursor::new(&*input);
     let parsed = FrameHeader::parse(&mut cursor);
@@ -141,6 +149,11 @@ pub fn decode<'a>(
         return Ok(None);
     };
     let start = cursor.position() as usize;
+    let may_be_marked =
+        compresses && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+    if header.rsv1 && !may_be_marked {
+        return Err(Violation::Protocol("reserved bit set"));
+    }
     let mask = check_header(&header, length, fragments, limit)?;
     let end = start + length as usize;
     if input.len() < end {
@@ -157,7 +170,7 @@ fn check_header(
     fragments: &Fragments,
     limit: usize,
 ) -> Result<[u8; 4], Violation> {
-    if header.rsv1 || header.rsv2 || header.rsv3 {
+    if header.rsv2 || header.rsv3 {
         return Err(Violation::Protocol("reserved bit set"));
     }
     let Some(mask) = header.mask else {
@@ -201,11 +214,15 @@ fn meaning<'a>(
         OpCode::Data(_) => fragments.kind.ok_or(Violation::Protocol("continuation of nothing"))?,
     };
     if header.is_final && fragments.is_empty() {
+        if header.rsv1 {
+            return Ok(Event::Compressed(kind, Payload::Whole(payload)));
+        }
         if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
             return Err(Violation::Utf8);
         }
         return Ok(Event::Message(kind, Payload::Whole(payload)));
     }
+    fragments.compressed |= header.rsv1;
     fragments.kind = Some(kind);
     fragments.append(payload, limit)?;
     if header.is_final { fragments.finish(kind) } else { Ok(Event::Fragment) }
@@ -302,6 +319,27 @@ pub fn write_close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(reason);
 }
 
+/// Puts a payload that is marked as compressed in place of the one of the frame that `out` has from
+/// `start` to its end.
+pub fn replace_by_compressed(out: &mut Vec<u8>, start: usize, payload: &[u8]) {
+    const RSV1: u8 = 0x40;
+    let first = out[start] | RSV1;
+    out.truncate(start);
+    write_header(OpCode::Data(Data::Binary), payload.len(), out);
+    out[start] = first;
+    out.extend_from_slice(payload);
+}
+
+/// The payload of the server frame that `bytes` are; `None` where the header is not there.
+pub fn server_payload(bytes: &[u8]) -> Option<&[u8]> {
+    let header = match bytes.get(1)? & 0x7f {
+        126 => 4,
+        127 => HEADER_MAX,
+        _ => 2,
+    };
+    bytes.get(header..)
+}
+
 /// Bytes of the server frame that starts at the front of `bytes`, header included; `None` where
 /// not even the header is there.
 pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
@@ -338,7 +376,7 @@ mod tests {
 
     fn check(first: u8, payload: &[u8], expected: Result<Event<'static>, Violation>) {
         let mut frame = client_frame(first, payload, [1, 2, 3, 4]);
-        let got = decode(&mut frame, &mut Fragments::default(), 1 << 20)
+        let got = decode(&mut frame, &mut Fragments::default(), 1 << 20, false)
             .map(|step| step.expect("a whole frame").1);
         assert_eq!(format!("{got:?}"), format!("{expected:?}"), "{first:#x} {payload:?}");
     }
@@ -366,7 +404,7 @@ mod tests {
     #[test]
     fn an_unmasked_frame_is_refused() {
         let mut frame = [0x81, 1, b'x'];
-        let got = decode(&mut frame, &mut Fragments::default(), 10);
+        let got = decode(&mut frame, &mut Fragments::default(), 10, false);
         assert_eq!(got.unwrap_err(), Violation::Protocol("client frame not masked"));
     }
 
@@ -374,9 +412,12 @@ mod tests {
     fn the_limit_counts_all_fragments_and_needs_only_the_header() {
         let mut fragments = Fragments::default();
         let mut first = client_frame(0x01, &[b'a'; 8], [0; 4]);
-        decode(&mut first, &mut fragments, 10).unwrap();
+        decode(&mut first, &mut fragments, 10, false).unwrap();
         let mut header_only = client_frame(0x80, &[b'b'; 8], [0; 4])[..6].to_vec();
-        assert_eq!(decode(&mut header_only, &mut fragments, 10).unwrap_err(), Violation::TooBig);
+        assert_eq!(
+            decode(&mut header_only, &mut fragments, 10, false).unwrap_err(),
+            Violation::TooBig
+        );
     }
 
     #[test]
@@ -398,7 +439,7 @@ mod tests {
         ) {
             let mut bytes = vec![0; offset];
             bytes.extend(client_frame(0x82, &payload, mask));
-            let (used, event) = decode(&mut bytes[offset..], &mut Fragments::default(), 1000)
+            let (used, event) = decode(&mut bytes[offset..], &mut Fragments::default(), 1000, false)
                 .unwrap().unwrap();
             prop_assert_eq!(event, Event::Message(Kind::Binary, Payload::Whole(&payload)));
             prop_assert_eq!(used + offset, client_frame(0x82, &payload, mask).len() + offset);
@@ -413,11 +454,11 @@ mod tests {
             for cut in cuts {
                 let end = (at + cut).min(bytes.len());
                 let mut frame = client_frame(first, &bytes[at..end], [9, 8, 7, 6]);
-                prop_assert_eq!(decode(&mut frame, &mut fragments, 1 << 20).unwrap().unwrap().1, Event::Fragment);
+                prop_assert_eq!(decode(&mut frame, &mut fragments, 1 << 20, false).unwrap().unwrap().1, Event::Fragment);
                 (at, first) = (end, 0x00);
             }
             let mut frame = client_frame(first | 0x80, &bytes[at..], [9, 8, 7, 6]);
-            let event = decode(&mut frame, &mut fragments, 1 << 20).unwrap().unwrap().1;
+            let event = decode(&mut frame, &mut fragments, 1 << 20, false).unwrap().unwrap().1;
             let Event::Message(Kind::Text, payload) = event else { panic!("{event:?}") };
             prop_assert_eq!(&*payload, bytes);
         }
@@ -426,7 +467,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut fragments = Fragments::default();
             let mut rest = &mut bytes[..];
-            while let Ok(Some((used, _))) = decode(rest, &mut fragments, 64) {
+            while let Ok(Some((used, _))) = decode(rest, &mut fragments, 64, true) {
                 rest = &mut std::mem::take(&mut rest)[used..];
             }
         }

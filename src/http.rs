@@ -11,6 +11,8 @@ use std::borrow::Cow;
 
 use tungstenite::handshake::derive_accept_key;
 
+use crate::deflate;
+
 pub use self::answer::{
     Cors, Status, write_answer, write_no_content, write_stream_head, write_switching,
 };
@@ -79,6 +81,8 @@ pub struct Upgrade {
     pub frame_pings: bool,
     /// The subprotocol to name in the answer.
     pub subprotocol: Option<&'static str>,
+    /// What the answer says of compression, where it was offered and is on.
+    pub compression: Option<&'static str>,
     /// The Origin header.
     pub origin: Option<String>,
     /// The Host header.
@@ -181,6 +185,8 @@ pub struct Route {
     pub service: Service,
     /// Bytes of a request's body at most.
     pub body_max: usize,
+    /// Whether messages of its clients may be compressed.
+    pub compresses: bool,
 }
 
 /// All paths that the shards serve.
@@ -209,7 +215,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
             if !has_token(&request, "upgrade", "websocket") {
                 return Head::Control;
             }
-            match upgrade(transport, query, &request) {
+            match upgrade(transport, query, route.compresses, &request) {
                 Ok(upgrade) => Head::Upgrade(Box::new(upgrade), head_bytes),
                 Err(status) => Head::Refused(status),
             }
@@ -334,6 +340,7 @@ fn asks_protobuf(query: &str) -> bool {
 fn upgrade(
     transport: Transport,
     query: &str,
+    compresses: bool,
     request: &httparse::Request<'_, '_>,
 ) -> Result<Upgrade, Status> {
     let legal = request.method == Some("GET")
@@ -352,6 +359,7 @@ fn upgrade(
     let subprotocol = ["centrifuge-protobuf", "centrifuge-json"]
         .into_iter()
         .find(|name| has_token(request, "sec-websocket-protocol", name));
+    let offers = headers(request, "sec-websocket-extensions").filter(|_| compresses);
     Ok(Upgrade {
         transport,
         accept: derive_accept_key(key.as_bytes()),
@@ -359,6 +367,7 @@ fn upgrade(
         protobuf: subprotocol == Some("centrifuge-protobuf") || asks_protobuf(query),
         frame_pings: query_value(query, "cf_ws_frame_ping_pong").as_deref() == Some("true"),
         subprotocol,
+        compression: offers.filter_map(deflate::negotiate).next(),
         origin: header(request, "origin").map(str::to_owned),
         host: header(request, "host").map(str::to_owned),
     })
@@ -395,12 +404,17 @@ fn trim(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 
-fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
+/// The values of every header of that name.
+fn headers<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> impl Iterator<Item = &'a str> {
     request
         .headers
         .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case(name))
+        .filter(move |header| header.name.eq_ignore_ascii_case(name))
         .filter_map(|header| std::str::from_utf8(header.value).ok())
+}
+
+fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
+    headers(request, name)
         .flat_map(|value| value.split(','))
         .any(|value| trim(value).eq_ignore_ascii_case(token))
 }
@@ -438,7 +452,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn routes() -> Routes {
-        let route = |path: &str, service| Route { path: path.into(), service, body_max: 100 };
+        let route = |path: &str, service| Route {
+            path: path.into(),
+            service,
+            body_max: 100,
+            compresses: false,
+        };
         let transport = |path, transport| route(path, Service::Transport(transport));
         vec![
             transport("/connection/websocket", Transport::WebSocket),

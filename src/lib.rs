@@ -14,6 +14,7 @@ pub mod token;
 pub mod delta;
 pub mod filter;
 pub mod frame;
+pub mod deflate;
 pub mod gate;
 pub mod ids;
 pub mod protocol;

@@ -30,6 +30,8 @@ pub struct Encoding {
     pub delta: bool,
     /// Whether a number stands for the channel's name in pushes; in JSON within replies only.
     pub compact: bool,
+    /// Whether it takes compressed messages.
+    pub compressed: bool,
 }
 
 /// What has happened.
@@ -153,6 +155,11 @@ impl Publication {
         }
         bytes[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
         Publication { bytes: bytes.into(), extra }
+    }
+
+    /// Whether this is the same one, not only one like it.
+    pub fn is(&self, other: &Publication) -> bool {
+        Arc::ptr_eq(&self.bytes, &other.bytes)
     }
 
     fn header(&self) -> Header {

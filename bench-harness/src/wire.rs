@@ -318,10 +318,11 @@ mod tests {
         for bytes in [0, 125, 126, 70_000] {
             let mut frame = Vec::new();
             client_frame(TEXT, &vec![b'a'; bytes], &mut frame);
-            let (used, event) = decode(&mut frame.clone(), &mut Fragments::default(), 1 << 20)
-                .map(|step| step.map(|(used, event)| (used, format!("{event:?}"))))
-                .unwrap()
-                .unwrap();
+            let (used, event) =
+                decode(&mut frame.clone(), &mut Fragments::default(), 1 << 20, false)
+                    .map(|step| step.map(|(used, event)| (used, format!("{event:?}"))))
+                    .unwrap()
+                    .unwrap();
             assert_eq!(used, frame.len());
             let wanted =
                 Event::Message(Kind::Text, drumline::frame::Payload::Joined(vec![b'a'; bytes]));

@@ -1,6 +1,8 @@
-//! A client's frames, arriving in whatever pieces: never a panic, and the pieces do not matter.
+//! A client's frames, compressed or not, arriving in whatever pieces: never a panic, no message
+//! over its limit, and the pieces do not matter.
 #![no_main]
 
+use drumline::deflate::Inflater;
 use drumline::frame::{Event, Fragments, Violation, decode, write_message, write_pong};
 use libfuzzer_sys::fuzz_target;
 
@@ -8,16 +10,19 @@ const LIMIT: usize = 4096;
 
 /// What a connection makes of `bytes` that come `piece` at a time: everything it was told.
 fn told(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>) {
+    let mut inflater = Inflater::default();
     let (mut waiting, mut fragments) = (Vec::new(), Fragments::default());
     let mut log = Vec::new();
     for piece in bytes.chunks(piece) {
         waiting.extend_from_slice(piece);
         loop {
             // A violation may be seen before the frame is whole, but never changes its kind.
-            let used = match decode(&mut waiting, &mut fragments, LIMIT) {
+            let used = match decode(&mut waiting, &mut fragments, LIMIT, true) {
                 Ok(None) => break,
                 Ok(Some((used, event))) => {
-                    note(&event, &mut log);
+                    if let Err(violation) = note(&event, &mut inflater, &mut log) {
+                        return (log, Some(violation));
+                    }
                     used
                 }
                 Err(violation) => return (log, Some(violation)),
@@ -29,11 +34,17 @@ fn told(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>) {
     (log, None)
 }
 
-fn note(event: &Event<'_>, log: &mut Vec<u8>) {
+fn note(event: &Event<'_>, inflater: &mut Inflater, log: &mut Vec<u8>) -> Result<(), Violation> {
     match event {
         Event::Message(kind, payload) => {
             assert!(payload.len() <= LIMIT);
             write_message(*kind, payload, log);
+        }
+        Event::Compressed(kind, payload) => {
+            let message = inflater.inflate(*kind, payload, LIMIT)?;
+            assert!(message.len() <= LIMIT);
+            write_message(*kind, &message, log);
+            inflater.recycle(message);
         }
         Event::Ping(payload) => {
             assert!(payload.len() <= 125);
@@ -43,6 +54,7 @@ fn note(event: &Event<'_>, log: &mut Vec<u8>) {
         Event::Pong => log.push(b'p'),
         Event::Close(code) => log.extend_from_slice(format!("c{code:?}").as_bytes()),
     }
+    Ok(())
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -17,8 +17,12 @@ fuzz_target!(|bytes: &[u8]| {
         ("/emulation", Service::Emulation),
         ("/api/publish", Service::Publish),
     ];
-    let route =
-        |(path, service): (&str, _)| Route { path: path.into(), service, body_max: BODY_MAX };
+    let route = |(path, service): (&str, _)| Route {
+        path: path.into(),
+        service,
+        body_max: BODY_MAX,
+        compresses: true,
+    };
     let routes = routes.map(route);
     let parse = |bytes| parse(bytes, &routes);
     match parse(bytes) {

@@ -14,6 +14,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::channels::watch::Watches;
+use crate::deflate::{Compression, Deflater};
 use crate::delta::Differ;
 use crate::faults::{Planted, planted};
 use crate::filter::Filter;
@@ -166,6 +167,11 @@ pub struct Locals {
     /// Members that do not stand where they should; some have left since.
     lost: VecDeque<Lost>,
     differ: Differ,
+    /// For bidirectional clients and for unidirectional ones.
+    deflaters: [Deflater; 2],
+    /// The compressed frame that was made last: groups whose filters differ share it.
+    compressed: Option<(Publication, Encoding)>,
+    compressed_frame: Vec<u8>,
 }
 
 /// The number of the channel with this index; 0 is none's.
@@ -179,6 +185,18 @@ const SPARE_MAX: usize = 16;
 const SPARE_BYTES: usize = 256 * 1024;
 
 impl Locals {
+    /// No channels yet; what is said of compression is for bidirectional and unidirectional
+    /// clients.
+    pub fn new(compression: Compression, uni: Compression) -> Self {
+        let deflaters = [Deflater::new(compression), Deflater::new(uni)];
+        Locals { deflaters, ..Locals::default() }
+    }
+
+    /// What compresses for such clients.
+    pub fn deflater(&mut self, unidirectional: bool) -> &mut Deflater {
+        &mut self.deflaters[usize::from(unidirectional)]
+    }
+
     /// Number of subscriptions, pending ones included.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.len()
@@ -489,13 +507,27 @@ impl Locals {
             self.open.push_back(at);
         }
         let before = fanout.pending.len();
-        if group.encoding.delta && publication.has_data() {
+        let encoding = group.encoding;
+        if encoding.delta && publication.has_data() {
             let last = group.last.replace(publication.clone());
             let (differ, out) = (&mut self.differ, &mut fanout.pending);
-            let encoding = (group.encoding, number);
-            publication.write_difference(encoding, last.as_ref(), differ, out);
+            publication.write_difference((encoding, number), last.as_ref(), differ, out);
+            if encoding.compressed {
+                let deflater = &mut self.deflaters[usize::from(encoding.unidirectional)];
+                deflater.compress_frame(&mut fanout.pending, before);
+            }
+        } else if encoding.compressed {
+            let made = self.compressed.as_ref();
+            if made.is_none_or(|(made, kind)| !made.is(publication) || *kind != encoding) {
+                self.compressed_frame.clear();
+                publication.write(encoding, number, &mut self.compressed_frame);
+                let deflater = &mut self.deflaters[usize::from(encoding.unidirectional)];
+                deflater.compress_frame(&mut self.compressed_frame, 0);
+                self.compressed = Some((publication.clone(), encoding));
+            }
+            fanout.pending.extend_from_slice(&self.compressed_frame);
         } else {
-            publication.write(group.encoding, number, &mut fanout.pending);
+            publication.write(encoding, number, &mut fanout.pending);
         }
         fanout.pending_publications += 1;
         self.backlog += fanout.pending.len() - before;

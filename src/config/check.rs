@@ -47,6 +47,17 @@ impl Config {
         }
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
         self.check_paths()?;
+        let levels = [
+            ("websocket", self.websocket.compression_level),
+            ("uni_websocket", self.uni_websocket.compression_level),
+        ];
+        for (section, level) in levels {
+            must(
+                (1..=9).contains(&level),
+                format!("{section}.compression_level is {level}"),
+                "use a level from 1, the quickest, to 9",
+            )?;
+        }
         check_token("client.token", &client.token)?;
         check_token("client.subscription_token", &client.subscription_token.token)?;
         self.verifiers().map_err(|cause| error(cause, "mend it, or leave it empty"))?;

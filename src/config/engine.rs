@@ -10,6 +10,7 @@ use regex::Regex;
 use crate::auth::{ApiKey, Rules};
 use crate::channels::home;
 use crate::channels::users::Limit;
+use crate::deflate::Compression;
 use crate::history::Retention;
 use crate::http::{Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
@@ -95,6 +96,10 @@ impl Channel {
     }
 }
 
+fn compression(level: u16, min_bytes: usize) -> Compression {
+    Compression { level: level.clamp(1, 9) as u8, min_bytes }
+}
+
 impl Token {
     /// What a verifier is made from.
     fn settings(&self, skips_signature: bool) -> token::Settings {
@@ -176,7 +181,8 @@ impl Config {
         let mut routes = Routes::new();
         let mut serve = |enabled: bool, path: &str, service, body_max| {
             if enabled {
-                routes.push(Route { path: path.to_owned(), service, body_max });
+                let compresses = self.compresses(service);
+                routes.push(Route { path: path.to_owned(), service, body_max, compresses });
             }
         };
         let mut transport = |enabled, path: &str, transport, body_max| {
@@ -207,6 +213,17 @@ impl Config {
         routes
     }
 
+    /// Whether messages may be compressed.
+    fn compresses(&self, service: Service) -> bool {
+        match service {
+            Service::Transport(Transport::WebSocket | Transport::Echo) => {
+                self.websocket.compression
+            }
+            Service::Transport(Transport::UniWebSocket) => self.uni_websocket.compression,
+            _ => false,
+        }
+    }
+
     /// Who may use the API.
     pub fn api_key(&self) -> ApiKey {
         ApiKey { key: self.http_api.key.clone(), insecure: self.http_api.insecure }
@@ -221,6 +238,7 @@ impl Config {
     /// The settings of a shard with `slots` connections.
     pub fn hub_settings(&self, slots: usize) -> hub::Settings {
         let (client, engine) = (&self.client, &self.engine);
+        let (websocket, uni) = (&self.websocket, &self.uni_websocket);
         let personal = &client.subscribe_to_user_personal_channel;
         let namespaces = self.namespaces();
         hub::Settings {
@@ -240,7 +258,13 @@ impl Config {
                 streams_max: engine.streams_max,
             },
             slots,
-            message_bytes: self.websocket.message_size_limit,
+            message_bytes: websocket.message_size_limit,
+            inflated_bytes: match websocket.decompressed_message_size_limit {
+                0 => websocket.message_size_limit,
+                limit => limit,
+            },
+            compression: compression(websocket.compression_level, websocket.compression_min_size),
+            uni_compression: compression(uni.compression_level, uni.compression_min_size),
             outbox_bytes: client.queue_max_size,
             outbox_budget: engine.outbox_budget,
             backlog_bytes: engine.backlog,

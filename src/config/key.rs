@@ -338,7 +338,7 @@ mod tests {
             "uni_grpc",
             "uni_websocket.message_size_limit",
             "usage_stats",
-            "websocket.compression",
+            "websocket.write_timeout",
             "websocket.disabled",
             "webtransport",
         ] {

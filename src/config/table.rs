@@ -360,6 +360,15 @@ section! {
         handler_prefix: String = "/connection/websocket".to_owned(),
         /// Bytes of one message of a client.
         message_size_limit: usize = 65_536,
+        /// Messages may be compressed (permessage-deflate, without context takeover).
+        compression: bool = false,
+        /// How well publications are compressed: from 1, the quickest, to 9.
+        compression_level: u16 = 1,
+        /// Bytes below which a publication is not compressed.
+        compression_min_size: usize = 0,
+        /// Bytes that one compressed message of a client may be when it is read; 0: as
+        /// message_size_limit. The same holds for the unidirectional WebSocket.
+        decompressed_message_size_limit: usize = 0,
     }
 }
 
@@ -370,6 +379,12 @@ section! {
         enabled: bool = true,
         /// Its path.
         handler_prefix: String = "/connection/uni_websocket".to_owned(),
+        /// Messages may be compressed (permessage-deflate, without context takeover).
+        compression: bool = false,
+        /// How well publications are compressed: from 1, the quickest, to 9.
+        compression_level: u16 = 1,
+        /// Bytes below which a publication is not compressed.
+        compression_min_size: usize = 0,
     }
 }
 

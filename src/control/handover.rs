@@ -269,6 +269,9 @@ fn switching(upgrade: &Upgrade) -> Result<Response, axum::http::Error> {
     if let Some(subprotocol) = upgrade.subprotocol {
         response = response.header(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
+    if let Some(compression) = upgrade.compression {
+        response = response.header(header::SEC_WEBSOCKET_EXTENSIONS, compression);
+    }
     response.body(Body::empty())
 }
 

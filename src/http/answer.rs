@@ -2,7 +2,7 @@
 //!
 //! Owns nothing. There is no `Date` in them: state has no clock.
 
-use super::Transport;
+use super::{Transport, Upgrade};
 use crate::protocol::Wire;
 
 /// The statuses that a shard itself answers with.
@@ -85,15 +85,21 @@ impl Cors<'_> {
 }
 
 /// Appends the 101 answer to an upgrade.
-pub fn write_switching(accept: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
+pub fn write_switching(upgrade: &Upgrade, out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
           Sec-WebSocket-Accept: ",
     );
-    out.extend_from_slice(accept.as_bytes());
-    if let Some(subprotocol) = subprotocol {
-        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-        out.extend_from_slice(subprotocol.as_bytes());
+    out.extend_from_slice(upgrade.accept.as_bytes());
+    let named = [
+        (&b"\r\nSec-WebSocket-Protocol: "[..], upgrade.subprotocol),
+        (b"\r\nSec-WebSocket-Extensions: ", upgrade.compression),
+    ];
+    for (name, value) in named {
+        if let Some(value) = value {
+            out.extend_from_slice(name);
+            out.extend_from_slice(value.as_bytes());
+        }
     }
     out.extend_from_slice(b"\r\n\r\n");
 }

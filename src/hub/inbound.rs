@@ -2,7 +2,7 @@
 //! as far as the connection may go on; the rest is kept.
 
 use crate::connection::{Inbound, NONE, Phase};
-use crate::frame::{self, Event, Fragments};
+use crate::frame::{self, Event, Fragments, Kind, Violation};
 use crate::http::{self, Head, Status, Transport, Upgrade};
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
@@ -179,7 +179,7 @@ impl Hub {
         }
         let connection = &mut self.connections[slot as usize];
         self.turn.preface(&mut connection.turn, slot, |out| {
-            http::write_switching(&upgrade.accept, upgrade.subprotocol, out);
+            http::write_switching(upgrade, out);
         });
         self.open(post, slot, upgrade);
     }
@@ -188,6 +188,7 @@ impl Hub {
     pub fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
         let connection = &mut self.connections[slot as usize];
         connection.transport = upgrade.transport;
+        connection.flags.set_compressing(upgrade.compression.is_some());
         if upgrade.protobuf && !upgrade.transport.is_unidirectional() {
             connection.wire = Wire::Protobuf;
         }
@@ -217,35 +218,42 @@ impl Hub {
         input: &mut [u8],
         inbound: &mut Inbound,
     ) -> Option<usize> {
-        match frame::decode(input, &mut inbound.fragments, self.settings.message_bytes) {
+        let compresses = self.connections[slot as usize].flags.compressing();
+        if compresses && self.inflater.is_spent() {
+            self.pause(slot, Pause::Ready);
+            return None;
+        }
+        let (bytes, limit) = (input.len(), self.settings.message_bytes);
+        match frame::decode(input, &mut inbound.fragments, limit, compresses) {
             Ok(None) => None,
             Ok(Some((used, event))) => {
                 self.event(post, slot, event, inbound);
                 Some(used)
             }
             Err(violation) => {
-                self.write_close(slot, Some(violation.code()), violation.reason());
-                self.connections[slot as usize].flags.set_end_when_flushed(true);
-                Some(input.len())
+                self.close_violator(slot, violation);
+                Some(bytes)
             }
         }
     }
 
+    /// Ends a connection whose frames are against the rules.
+    fn close_violator(&mut self, slot: u32, violation: Violation) {
+        self.write_close(slot, Some(violation.code()), violation.reason());
+        self.connections[slot as usize].flags.set_end_when_flushed(true);
+    }
+
     fn event(&mut self, post: &mut impl Post, slot: u32, event: Event<'_>, inbound: &mut Inbound) {
         match event {
-            Event::Message(kind, payload) => {
-                let connection = &self.connections[slot as usize];
-                match (connection.transport, connection.phase) {
-                    (Transport::Echo, _) => {
-                        self.write(slot, |out| frame::write_message(kind, &payload, out));
+            Event::Message(kind, payload) => self.message(post, slot, (kind, &payload), inbound),
+            Event::Compressed(kind, payload) => {
+                let limit = self.settings.inflated_bytes;
+                match self.inflater.inflate(kind, &payload, limit) {
+                    Ok(message) => {
+                        self.message(post, slot, (kind, &message), inbound);
+                        self.inflater.recycle(message);
                     }
-                    (Transport::UniWebSocket, Phase::Open)
-                        if connection.hold == NONE && !self.connects.contains_key(&slot) =>
-                    {
-                        self.connect_uni(post, slot, &payload);
-                    }
-                    (Transport::WebSocket, _) => self.take_frame(post, slot, &payload, inbound),
-                    _ => {}
+                    Err(violation) => self.close_violator(slot, violation),
                 }
             }
             Event::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
@@ -260,6 +268,38 @@ impl Hub {
         }
     }
 
+    fn message(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (kind, payload): (Kind, &[u8]),
+        inbound: &mut Inbound,
+    ) {
+        let connection = &self.connections[slot as usize];
+        match (connection.transport, connection.phase) {
+            (Transport::Echo, _) => self.echo(slot, kind, payload),
+            (Transport::UniWebSocket, Phase::Open)
+                if connection.hold == NONE && !self.connects.contains_key(&slot) =>
+            {
+                self.connect_uni(post, slot, payload);
+            }
+            (Transport::WebSocket, _) => self.take_frame(post, slot, payload, inbound),
+            _ => {}
+        }
+    }
+
+    /// A message goes back as it came, compressed where what is published would be.
+    fn echo(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
+        let mut message = std::mem::take(&mut self.body);
+        message.clear();
+        frame::write_message(kind, payload, &mut message);
+        if self.connections[slot as usize].flags.compressing() {
+            self.locals.deflater(false).compress_frame(&mut message, 0);
+        }
+        self.write(slot, |out| out.extend_from_slice(&message));
+        self.body = message;
+    }
+
     /// After our close frame only the peer's counts.
     fn await_close(
         &mut self,
@@ -267,7 +307,8 @@ impl Hub {
         input: &mut [u8],
         fragments: &mut Fragments,
     ) -> Option<usize> {
-        match frame::decode(input, fragments, self.settings.message_bytes) {
+        let compresses = self.connections[slot as usize].flags.compressing();
+        match frame::decode(input, fragments, self.settings.message_bytes, compresses) {
             Ok(None) => None,
             Ok(Some((used, Event::Close(_)))) => {
                 self.end_when_flushed(slot);

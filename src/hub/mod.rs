@@ -36,6 +36,7 @@ use crate::channels::local::{Delivery, Locals};
 use crate::channels::users::{Limit, Users};
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
+use crate::deflate::{Compression, Inflater};
 use crate::framing::Framing;
 use crate::gate::Gate;
 use crate::http::{Routes, Status, Transport};
@@ -83,6 +84,12 @@ pub struct Settings {
     pub slots: usize,
     /// Bytes of one message of a client.
     pub message_bytes: usize,
+    /// Bytes that one compressed message of a client may be when it is read.
+    pub inflated_bytes: usize,
+    /// How publications are compressed for those who take that.
+    pub compression: Compression,
+    /// The same for unidirectional clients.
+    pub uni_compression: Compression,
     /// Bytes that one connection may be behind.
     pub outbox_bytes: usize,
     /// Bytes that all connections of a shard may be behind together.
@@ -218,6 +225,7 @@ pub struct Hub {
     users: HashTable<u32>,
     different_users: u64,
     locals: Locals,
+    inflater: Inflater,
     homes: Homes,
     /// Users at home here, where their connections are limited.
     users_at_home: Users,
@@ -288,7 +296,8 @@ impl Hub {
             revoked_walk: revocations::Walk::default(),
             users: HashTable::new(),
             different_users: 0,
-            locals: Locals::default(),
+            locals: Locals::new(settings.compression, settings.uni_compression),
+            inflater: Inflater::default(),
             homes: Homes::new(settings.homes.clone(), place.names, place.ids, place.seed),
             users_at_home: Users::default(),
             departures: VecDeque::new(),
@@ -409,6 +418,7 @@ impl Hub {
     /// Goes on with connections that were left with input: those whose turn was used up, and
     /// those that found no room.
     pub fn go_on(&mut self, post: &mut impl Post) {
+        self.inflater.renew();
         let mut ready = std::mem::take(&mut self.ready);
         ready.append(&mut self.blocked);
         for slot in ready.drain(..) {
@@ -688,11 +698,15 @@ pub(crate) mod tests {
                     path: path.into(),
                     service: Service::Transport(transport),
                     body_max: 1000,
+                    compresses: false,
                 })
                 .into(),
             homes,
             slots: 4,
             message_bytes: 1 << 16,
+            inflated_bytes: 1 << 16,
+            compression: Compression::default(),
+            uni_compression: Compression::default(),
             outbox_bytes,
             outbox_budget,
             backlog_bytes,

@@ -400,10 +400,11 @@ impl Hub {
 
     /// How a connection wants publications.
     pub(super) fn encoding(&self, slot: u32) -> Encoding {
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, flags, .. } = self.connections[slot as usize];
         let framing = Framing::of(transport);
         let unidirectional = transport.is_unidirectional();
-        Encoding { wire, framing, unidirectional, ..Encoding::default() }
+        let compressed = flags.compressing();
+        Encoding { wire, framing, unidirectional, compressed, ..Encoding::default() }
     }
 
     pub(super) fn leave_all(&mut self, slot: u32) {

@@ -3,7 +3,8 @@
 import json
 import sys
 
-GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
+# Unimplemented is an offer of compression that was passed over.
+GOOD = {"OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"}
 
 
 def order(case):
@@ -28,6 +29,8 @@ def main(report, expected, write):
         if result is None or not set(result) <= GOOD:
             bad += 1
             print(f"{case}: {result}")
+        elif case not in wanted and case.startswith(("12.", "13.")) and not write:
+            continue  # only with --compression
         elif case not in wanted or result != wanted[case]:
             bad += 1
             print(f"{case}: {result}, expected {wanted.get(case)}")

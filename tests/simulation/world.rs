@@ -8,6 +8,7 @@ use drumline::auth::{ApiKey, Rules};
 use drumline::channels::Names;
 use drumline::channels::home;
 use drumline::channels::users::Limit;
+use drumline::deflate::Compression;
 use drumline::gate::Gate;
 use drumline::history::Retention;
 use drumline::http::{Route, Service, Transport};
@@ -95,7 +96,12 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         tokens: Tokens { connection: verifier.clone(), subscription: verifier },
         personal_namespace: None,
         routes: ROUTES
-            .map(|(path, service)| Route { path: path.into(), service, body_max: 65_536 })
+            .map(|(path, service)| Route {
+                path: path.into(),
+                service,
+                body_max: 65_536,
+                compresses: false,
+            })
             .into(),
         api: ApiKey { key: "secret".into(), insecure: false },
         homes: home::Settings {
@@ -106,6 +112,9 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         },
         slots: random.between(2, 6),
         message_bytes: 64 * 1024,
+        inflated_bytes: 64 * 1024,
+        compression: Compression::default(),
+        uni_compression: Compression::default(),
         outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
         outbox_budget: if may_be_slow { random.between(1000, 5000) } else { 1 << 30 },
         backlog_bytes: random.pick(&[0, 200, 1 << 20]),

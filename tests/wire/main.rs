@@ -10,6 +10,7 @@ mod common;
 mod calls;
 mod closes;
 mod commands;
+mod deflate;
 mod heads;
 mod limits;
 mod load;
