@@ -303,6 +303,27 @@ http_api:
     }
 
     #[test]
+    fn the_latest_alone_goes_with_nothing_that_counts() {
+        for option in [
+            "history_size = 1\nhistory_ttl = \"1s\"",
+            "force_positioning = true",
+            "allow_positioning = true",
+            "allow_recovery = true",
+            "allowed_delta_types = [\"fossil\"]",
+            "delta_publish = true",
+            "batch_max_size = 2",
+        ] {
+            let batch = "batch_max_delay = \"200ms\"\nbatch_flush_latest = ";
+            let text = |latest| format!("[channel.without_namespace]\n{batch}{latest}\n{option}");
+            assert!(load_text(&text(false), &[], &[]).is_ok(), "{option}");
+            let refused = load_text(&text(true), &[], &[]).unwrap_err();
+            let name = option.split(' ').next().unwrap();
+            assert!(refused.cause.ends_with(&format!("batch_flush_latest with {name}")));
+            assert!(refused.cure.starts_with("leave one of them out"), "{refused}");
+        }
+    }
+
+    #[test]
     fn wrong_values_name_key_cause_and_cure() {
         let check = |text: &str, environment: &[(&str, &str)], cause: &str, cure: &str| {
             let refused = load_text(text, environment, &[]).unwrap_err();
@@ -319,6 +340,13 @@ http_api:
             ("[client]\npong_timeout = \"25s\"", "client.ping_interval", "shorten"),
             ("[channel.without_namespace]\nhistory_size = 1", "history_ttl", "both"),
             ("[http_server]\ninternal_port = 8000", "internal_port", "another"),
+            ("[websocket]\ncompression_level = 0", "compression_level is 0", "1, the quickest"),
+            ("[channel.without_namespace]\nbatch_max_size = 9", "batch_max_size without", "200ms"),
+            (
+                "[[channel.namespaces]]\nname = \"chat\"\nbatch_flush_latest = true",
+                "channel.namespaces[0] \"chat\": batch_flush_latest without",
+                "batch_max_delay",
+            ),
             ("[http_server]\naddress = \"x\"", "http_server.address", "use one"),
             ("[health]\nhandler_prefix = \"/api\"", "the same", "of its own"),
             ("[http_api]\nerror_mode = \"http\"", "error_mode \"http\"", "use transport"),

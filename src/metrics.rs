@@ -101,6 +101,8 @@ counters! {
     publications: Total,
     /// Publications given to a socket.
     deliveries: Total,
+    /// Publications that did not go out, since a later one came meanwhile (batch_flush_latest).
+    replaced: Total,
     /// Bytes received.
     received_bytes: Total,
     /// Sends that came back short or refused.

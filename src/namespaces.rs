@@ -52,6 +52,23 @@ pub enum RecoveryMode {
     Cache,
 }
 
+/// How publications of a channel wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// One goes out in so many milliseconds: the latest.
+    Latest {
+        /// Milliseconds.
+        interval: u64,
+    },
+    /// Several go out together.
+    Together {
+        /// Milliseconds that the first of them waits.
+        window: u64,
+        /// As soon as there are so many, they go out.
+        publications: u32,
+    },
+}
+
 /// Options of the channels of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -81,6 +98,8 @@ pub struct Options {
     pub delta_publish: bool,
     /// A number may stand for a channel's name in what its subscribers are sent in JSON.
     pub allow_compaction: bool,
+    /// How publications wait; `None`: they go out at once.
+    pub pace: Option<Pace>,
     /// Subscribers may let only publications with certain tags through.
     pub allow_filter: bool,
     /// Channels with a user boundary in their name are for the users named behind it.

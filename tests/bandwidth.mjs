@@ -1,4 +1,5 @@
-// Fewer bytes and fewer packets: permessage-deflate with `ws` and with the JavaScript SDK over it.
+// Fewer bytes and fewer packets: permessage-deflate with `ws` and with the JavaScript SDK over it;
+// channels whose publications go out together, and channels that give the latest only.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -6,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { Server, freePort, within } from "./common/server.mjs";
+import { Server, freePort, sleep, within } from "./common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());
@@ -43,14 +44,17 @@ async function subscriber(channel, deflate) {
   client.connect();
   await next(client, "connected");
   const subscription = client.newSubscription(channel);
-  const heard = [];
-  subscription.on("publication", ({ data }) => heard.push(data));
+  const [heard, times] = [[], []];
+  subscription.on("publication", ({ data, offset }) => {
+    heard.push(offset === undefined ? data : [data, offset]);
+    times.push(performance.now());
+  });
   subscription.subscribe();
   await next(subscription, "subscribed");
   const count = async (wanted) => {
     while (heard.length < wanted) await next(subscription, "publication");
   };
-  return { client, socket: made, heard, count };
+  return { client, socket: made, heard, times, count };
 }
 
 /** Messages of every size and kind go to /echo and come back as they went. */
@@ -112,5 +116,69 @@ async function deflate() {
   assert.equal(await server.stop(), 0);
 }
 
-await within(60_000, "the whole test", deflate());
+const DELAY = 500;
+const NAMESPACES = [
+  { name: "latest", batch_max_delay: `${DELAY}ms`, batch_flush_latest: true },
+  {
+    name: "together",
+    batch_max_delay: `${DELAY}ms`,
+    batch_max_size: 6,
+    history_size: 100,
+    history_ttl: "60s",
+    force_recovery: true,
+  },
+];
+
+/** At most one publication in DELAY, and the last of all. */
+async function latest() {
+  const { client, heard, times } = await subscriber("latest:quote", true);
+  const began = performance.now();
+  for (let nth = 0; nth < 150; nth++) {
+    await server.api("publish", { channel: "latest:quote", data: nth });
+    await sleep(5);
+  }
+  const most = (performance.now() - began) / DELAY + 2;
+  await sleep(2 * DELAY);
+  assert.equal(heard[0], 0, "the first waits for nobody");
+  assert.equal(heard.at(-1), 149, "the last arrives");
+  assert.ok(heard.length >= 3 && heard.length <= most, `${heard}`);
+  assert.deepEqual(heard, heard.toSorted((one, other) => one - other));
+  times.slice(1).forEach((time, at) => {
+    assert.ok(time - times[at] > DELAY / 2, `${heard} at ${times}`);
+  });
+  client.disconnect();
+  console.log(`of 150 publications the latest, ${heard.length} times`);
+}
+
+/** Publications wait for each other; who comes meanwhile misses nothing and gets nothing twice. */
+async function together() {
+  const channel = "together:quotes";
+  const publish = (data) => server.api("publish", { channel, data });
+  const first = await subscriber(channel, false);
+  const began = performance.now();
+  for (const data of [1, 2, 3]) await publish(data);
+  const joiner = await subscriber(channel, false);
+  const inTime = performance.now() - began < DELAY;
+  await publish(4);
+  await first.count(4);
+  await joiner.count(1);
+  assert.deepEqual(first.heard, [[1, 1], [2, 2], [3, 3], [4, 4]]);
+  assert.deepEqual(joiner.heard, [[4, 4]]);
+  if (inTime) assert.ok(first.times[0] - began >= DELAY - 20, "the first has waited");
+  const burst = performance.now();
+  await Promise.all([5, 6, 7, 8, 9, 10].map(publish));
+  await first.count(10);
+  assert.ok(performance.now() - burst < DELAY, "as many as there may be do not wait");
+  for (const { client } of [first, joiner]) client.disconnect();
+  console.log("publications go out together, in order, each once");
+}
+
+async function paces() {
+  await server.start(["--channel.namespaces", JSON.stringify(NAMESPACES), "--websocket.compression"]);
+  await latest();
+  await together();
+  assert.equal(await server.stop(), 0);
+}
+
+await within(60_000, "the whole test", deflate().then(paces));
 process.exit(0);

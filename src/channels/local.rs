@@ -6,6 +6,8 @@
 //! opened and is one still; a joiner gets nothing that was appended before it joined; nothing is
 //! given to a member after it left.
 
+mod pace;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use self::pace::Pacing;
 use crate::channels::watch::Watches;
 use crate::deflate::{Compression, Deflater};
 use crate::delta::Differ;
@@ -63,6 +66,8 @@ struct Channel {
     idle: bool,
     /// Whether its subscribers' position is known and checked.
     watched: bool,
+    /// Whether its publications may wait.
+    paced: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -167,6 +172,7 @@ pub struct Locals {
     /// Members that do not stand where they should; some have left since.
     lost: VecDeque<Lost>,
     differ: Differ,
+    pacing: Pacing,
     /// For bidirectional clients and for unidirectional ones.
     deflaters: [Deflater; 2],
     /// The compressed frame that was made last: groups whose filters differ share it.
@@ -286,6 +292,7 @@ impl Locals {
                 confirmed: false,
                 idle: false,
                 watched: false,
+                paced: false,
             };
             let at = self.channels.insert(channel) as u32;
             let channels = &self.channels;
@@ -470,7 +477,7 @@ impl Locals {
     /// Appends a publication for every group of its channel that has members.
     pub fn append(&mut self, publication: &Publication) {
         let Some(channel) = self.find(publication.hash(), publication.channel()) else { return };
-        let Channel { group, live, watched, .. } = self.channels[channel as usize];
+        let Channel { group, live, watched, paced, .. } = self.channels[channel as usize];
         if live == 0 {
             return;
         }
@@ -487,7 +494,11 @@ impl Locals {
             if group.members.is_empty() || !group.lets_through(publication) {
                 // Nobody there wants it.
             } else if publication.concerns(group.encoding) {
-                self.add(at, publication);
+                if paced {
+                    self.add_at_pace(at, channel, publication);
+                } else {
+                    self.add(at, publication);
+                }
             } else if publication.has_data() {
                 let slots = group.members.iter().map(|member| member.slot);
                 self.unfit.extend(slots.filter(|slot| *slot != TOMBSTONE));
@@ -498,14 +509,21 @@ impl Locals {
 
     /// Adds a publication to what a group's members get next.
     fn add(&mut self, at: u32, publication: &Publication) {
-        let group = &mut self.groups[at as usize];
-        let number = number(group.channel);
-        let opened = group.fanout.is_none();
-        let fanout = group.fanout.get_or_insert_default();
-        if opened {
-            fanout.pending = self.spare.pop().unwrap_or_default();
+        let idle = self.groups[at as usize].fanout.is_none();
+        self.write(at, publication);
+        if idle {
             self.open.push_back(at);
         }
+    }
+
+    /// Appends a publication to a group's pending bytes.
+    fn write(&mut self, at: u32, publication: &Publication) {
+        let group = &mut self.groups[at as usize];
+        let number = number(group.channel);
+        let fanout = group.fanout.get_or_insert_with(|| {
+            let pending = self.spare.pop().unwrap_or_default();
+            Box::new(Fanout { pending, ..Fanout::default() })
+        });
         let before = fanout.pending.len();
         let encoding = group.encoding;
         if encoding.delta && publication.has_data() {
@@ -599,9 +617,12 @@ impl Locals {
         });
         let channel = *channel;
         if !fanout.pending.is_empty() && !members.is_empty() {
-            self.open.push_back(at);
+            if !self.pacing.has_window(at) {
+                self.open.push_back(at);
+            }
         } else if let Some(done) = state.take() {
             self.backlog -= done.pending.len();
+            self.pacing.end_window(at);
             self.keep_spare(done.pending);
         }
         self.note_if_idle(channel);
@@ -671,6 +692,9 @@ impl Locals {
             .remove();
         let mut group = channel.group;
         while group != NONE {
+            if channel.paced {
+                self.pacing.forget(at, group);
+            }
             group = self.groups.remove(group as usize).next;
         }
     }
@@ -695,47 +719,57 @@ impl Locals {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::namespaces::Pace;
     use crate::publication::Draft;
 
     const HASH: u64 = 7;
 
     /// A shard with one channel, and the head of each slot's subscription list.
-    struct Fixture {
-        locals: Locals,
+    pub(super) struct Fixture {
+        pub(super) locals: Locals,
         heads: Vec<u32>,
         name: Arc<str>,
+        pace: Option<Pace>,
     }
 
     impl Fixture {
         fn new() -> Self {
-            Fixture { locals: Locals::default(), heads: vec![NONE; 8], name: "c".into() }
+            let (locals, heads) = (Locals::default(), vec![NONE; 8]);
+            Fixture { locals, heads, name: "c".into(), pace: None }
         }
 
-        fn join(&mut self, slot: u32) {
+        pub(super) fn at_pace(pace: Pace) -> Self {
+            Fixture { pace: Some(pace), ..Fixture::new() }
+        }
+
+        pub(super) fn join(&mut self, slot: u32) {
             let head = &mut self.heads[slot as usize];
             let (key, serial) = self.locals.begin(head, HASH, &self.name);
             assert!(self.locals.awaits(key, serial));
+            if let Some(pace) = self.pace {
+                self.locals.set_pace(key, pace);
+            }
             let encoding = Encoding { unidirectional: true, ..Encoding::default() };
             self.locals.join(key, slot, encoding, None);
             self.locals.answered(HASH, &self.name);
         }
 
-        fn leave(&mut self, slot: u32) {
+        pub(super) fn leave(&mut self, slot: u32) {
             let head = &mut self.heads[slot as usize];
             let key = *head;
             assert!(self.locals.leave(head, key));
         }
 
-        fn publish(&mut self, data: &str) {
+        pub(super) fn publish(&mut self, data: &str) {
             let data = data.as_bytes();
             let draft = Draft { channel: "c", hash: HASH, data, ..Draft::default() };
             self.locals.append(&Publication::new(draft));
         }
 
         /// Walks `quota` members; what each slot got, as the data of the publications.
-        fn step(&mut self, quota: usize) -> Vec<(u32, String)> {
+        pub(super) fn step(&mut self, quota: usize) -> Vec<(u32, String)> {
             let mut deliveries = Vec::new();
             self.locals.step(quota, &mut deliveries);
             deliveries
@@ -750,7 +784,7 @@ mod tests {
                 .collect()
         }
 
-        fn release(&mut self) -> usize {
+        pub(super) fn release(&mut self) -> usize {
             let mut released = 0;
             self.locals.release_idle(|_, _| {
                 released += 1;
@@ -760,7 +794,7 @@ mod tests {
         }
     }
 
-    fn given(expected: &[(u32, &str)]) -> Vec<(u32, String)> {
+    pub(super) fn given(expected: &[(u32, &str)]) -> Vec<(u32, String)> {
         expected.iter().map(|(slot, data)| (*slot, (*data).to_owned())).collect()
     }
 

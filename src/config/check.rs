@@ -193,6 +193,42 @@ fn check_token(place: &str, token: &Token) -> Result<(), Error> {
     )
 }
 
+/// Publications that wait do so for a time, and one that may be replaced is counted nowhere.
+fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
+    let waits = options.batch_max_delay > Span::seconds(0);
+    let latest = options.batch_flush_latest;
+    for (set, name) in
+        [(options.batch_max_size > 0, "batch_max_size"), (latest, "batch_flush_latest")]
+    {
+        must(
+            waits || !set,
+            format!("{place}: {name} without batch_max_delay"),
+            "set batch_max_delay too, for example to \"200ms\"",
+        )?;
+    }
+    must(
+        !latest || options.batch_max_size == 0,
+        format!("{place}: batch_flush_latest with batch_max_size"),
+        "leave one of them out: the latest goes out once in batch_max_delay, whatever the number",
+    )?;
+    let counted = [
+        (options.history_size > 0, "history_size"),
+        (options.force_positioning, "force_positioning"),
+        (options.allow_positioning, "allow_positioning"),
+        (options.force_recovery, "force_recovery"),
+        (options.allow_recovery, "allow_recovery"),
+        (!options.allowed_delta_types.is_empty(), "allowed_delta_types"),
+        (options.delta_publish, "delta_publish"),
+    ];
+    match counted.into_iter().find(|(set, _)| latest && *set) {
+        Some((_, name)) => Err(error(
+            format!("{place}: batch_flush_latest with {name}"),
+            "leave one of them out: who gets only the latest would seem to have missed the rest",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Options of a group of channels, whose positions are kept for `meta_ttl`.
 fn check_options(place: &str, options: &ChannelOptions, meta_ttl: Span) -> Result<(), Error> {
     let sized = options.history_size > 0;
@@ -211,6 +247,7 @@ fn check_options(place: &str, options: &ChannelOptions, meta_ttl: Span) -> Resul
         format!("{place}: force_recovery without history"),
         "set history_size and history_ttl too, for example to 100 and \"300s\"",
     )?;
+    check_batch(place, options)?;
     check_word(place, "force_recovery_mode", &options.force_recovery_mode, &["stream", "cache"])?;
     for kind in &options.allowed_delta_types {
         must(

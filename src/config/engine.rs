@@ -15,7 +15,7 @@ use crate::history::Retention;
 use crate::http::{Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
 use crate::message::Purpose;
-use crate::namespaces::{Format, Namespaces, Options, Permit, RecoveryMode};
+use crate::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
 use crate::sys;
 use crate::token::{self, Verifier};
 
@@ -61,6 +61,7 @@ impl Channel {
             allow_delta: options.allowed_delta_types.iter().any(|kind| kind == "fossil"),
             delta_publish: options.delta_publish,
             allow_compaction: options.allow_channel_compaction,
+            pace: options.pace(),
             allow_filter: options.allow_tags_filter,
             user_limited: options.allow_user_limited_channels,
             subscribe: permit(
@@ -93,6 +94,21 @@ impl Channel {
                 _ => Format::NotEmpty,
             },
         }
+    }
+}
+
+impl ChannelOptions {
+    /// How publications wait.
+    fn pace(&self) -> Option<Pace> {
+        let time = self.batch_max_delay.millis();
+        let publications = match self.batch_max_size {
+            0 => u32::MAX,
+            size => size.try_into().unwrap_or(u32::MAX),
+        };
+        (time > 0).then_some(match self.batch_flush_latest {
+            true => Pace::Latest { interval: time },
+            false => Pace::Together { window: time, publications },
+        })
     }
 }
 

@@ -303,6 +303,13 @@ section! {
         /// A number stands for the channel's name in what is sent to clients that know of it, in
         /// JSON.
         allow_channel_compaction: bool = false,
+        /// Publications wait for this long to go out together; 0s: they go at once.
+        batch_max_delay: Span = Span::seconds(0),
+        /// As soon as there are so many, they wait no longer; 0: any number waits.
+        batch_max_size: usize = 0,
+        /// At most one publication goes out in batch_max_delay, the latest; without history,
+        /// positioning and deltas.
+        batch_flush_latest: bool = false,
         /// Subscribers may filter publications by their tags.
         allow_tags_filter: bool = false,
         /// Clients may subscribe.

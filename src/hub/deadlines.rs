@@ -50,7 +50,8 @@ impl Hub {
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
         let deadline = self.wheel.next_due().map(at);
-        let others = [self.homes.next_expiry(), self.locals.watches.next_due()];
+        let (homes, locals) = (self.homes.next_expiry(), self.locals.next_due());
+        let others = [homes, locals, self.locals.watches.next_due()];
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -58,9 +59,10 @@ impl Hub {
     pub fn expire(&mut self, now: u64) -> bool {
         self.now = now;
         self.awaits_backlog = false;
+        let more_waits = self.locals.expire(now);
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep(self.tick() as u32, DEADLINES, &mut due);
-        let more = due.len() >= DEADLINES;
+        let more = due.len() >= DEADLINES || more_waits;
         due.sort_unstable();
         for slot in due.drain(..) {
             self.deadline(slot);

@@ -462,6 +462,9 @@ impl Hub {
 
     /// Gives open laps to their next members, at most `sends` of them.
     pub fn fan_out_up_to(&mut self, sends: usize) {
+        if self.locals.backlog() > self.settings.backlog_bytes {
+            self.locals.open_windows();
+        }
         let mut deliveries = std::mem::take(&mut self.deliveries);
         let mut bytes = 0;
         let (mut given, mut publications) = (0, 0);
@@ -643,6 +646,7 @@ impl Hub {
         metrics.outboxes.set(self.outboxes.len() as u64);
         metrics.outbox_bytes.set(self.outbox_bytes as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
+        metrics.replaced.set(self.locals.replaced());
     }
 }
 

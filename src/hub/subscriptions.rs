@@ -244,6 +244,9 @@ impl Hub {
         let name = self.named(hash, channel);
         let connection = &mut self.connections[slot as usize];
         let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, &name);
+        if let Some(pace) = options.pace {
+            self.locals.set_pace(subscription, pace);
+        }
         connection.subscribed += 1;
         let subscriber = Subscriber {
             shard: self.shard,

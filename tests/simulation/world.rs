@@ -14,7 +14,7 @@ use drumline::history::Retention;
 use drumline::http::{Route, Service, Transport};
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
 use drumline::ids::Ids;
-use drumline::namespaces::{Namespaces, Options};
+use drumline::namespaces::{Namespaces, Options, Pace};
 use drumline::token::{self, Verifier, make_connection};
 
 use crate::Fault;
@@ -25,6 +25,8 @@ use crate::random::Random;
 use crate::shard::{Event, Shard, Surroundings};
 
 /// Rounds in which everything must come to rest.
+/// Milliseconds that a publication waits at most.
+const WINDOW_MAX: u64 = 100;
 const ROUNDS_MAX: usize = 20_000;
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
@@ -82,6 +84,10 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         join_leave: random.one_in(3),
         force_push_join_leave: random.one_in(2),
         allow_compaction: random.one_in(2),
+        pace: random.one_in(3).then(|| Pace::Together {
+            window: random.pick(&[1, 30, WINDOW_MAX]),
+            publications: random.pick(&[2, 5, u32::MAX]),
+        }),
         ..Options::default()
     };
     let mut user_limit = Limit::default();
@@ -505,6 +511,11 @@ impl World {
 
     // ---- rest ----------------------------------------------------------------------------
 
+    /// Whether publications wait for others to go out with.
+    fn is_waiting(&self) -> bool {
+        self.shards.iter().any(|shard| shard.hub.remains().backlog > 0)
+    }
+
     /// Nobody does anything new, and everybody reads, until nothing moves any more.
     fn settle(&mut self) -> Result<(), String> {
         for client in &mut self.clients {
@@ -528,7 +539,9 @@ impl World {
                     self.step_shard(at)?;
                 }
             }
-            if !moved {
+            if !moved && self.is_waiting() {
+                self.pass_time(WINDOW_MAX);
+            } else if !moved {
                 return Ok(());
             }
         }
