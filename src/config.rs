@@ -125,6 +125,7 @@ mod tests {
         };
         check("DRUMLINE_HTTP_SERVER_PORT", "8001", true);
         check("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", "secret", false);
+        check("DRUMLINE_CLIENT_PROXY_CONNECT_ENDPOINT", "http://a", false);
         check("CENTRIFUGO_HTTP_SERVER_PORT", "8001", false);
         check("CENTRIFUGO_CHANNEL_NAMESPACES", "chat", false);
         check("CENTRIFUGO_SERVICE_HOST", "10.0.0.1", true);

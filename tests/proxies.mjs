@@ -108,7 +108,6 @@ async function metric(name) {
 async function proxies() {
   const backend = await new Backend().listen();
   const flags = ["--client.ping_interval=1s", "--client.pong_timeout=500ms"];
-  flags.push("--client.allow_anonymous_connect_without_token=false");
   const place = (section, path) => flags.push(`--${section}.endpoint=${backend.url(path)}`);
   for (const one of ["connect", "refresh"]) {
     flags.push(`--client.proxy.${one}.enabled`);

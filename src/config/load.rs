@@ -30,11 +30,11 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Whether somebody who wrote no file has said who may come in: with a key of tokens, or in
-    /// Centrifugo's words, which let nobody in that they do not name.
+    /// Whether somebody who wrote no file has said who may come in: with a key of tokens, with a
+    /// connect proxy, or in Centrifugo's words, which let nobody in that they do not name.
     fn close(&self) -> bool {
         keys().iter().any(|key| {
-            let of_tokens = ["client.token.", "client.subscription_token."]
+            let lets_in = ["client.token.", "client.subscription_token.", "client.proxy.connect."]
                 .iter()
                 .any(|section| key.path.starts_with(section));
             let told = |prefix: &str| {
@@ -42,7 +42,7 @@ impl Sources {
                 self.environment.iter().any(|(name, _)| *name == variable)
             };
             let flagged = || self.flags.iter().any(|(path, _)| *path == key.path);
-            told(CENTRIFUGO_PREFIX) || (of_tokens && (told(PREFIX) || flagged()))
+            told(CENTRIFUGO_PREFIX) || (lets_in && (told(PREFIX) || flagged()))
         })
     }
 }

@@ -83,8 +83,8 @@ section! {
         /// Rings that connections live on, each with its part of the channels, turned by at most as
         /// many threads as there are processors; 0: one a processor.
         shards: usize = 0,
-        /// Proxies that namespaces name instead of channel.proxy's and rpc.proxy: tables, each with a
-        /// `name` and the keys of such a proxy. As a flag or in the environment: the same as JSON.
+        /// Proxies that namespaces name instead of channel.proxy's and rpc.proxy: tables, each with
+        /// a `name` and the keys of such a proxy. As a flag or in the environment: as JSON.
         proxies: Vec<NamedProxy> = Vec::new(),
         /// Where the server listens.
         http_server: HttpServer = HttpServer::default(),
