@@ -331,7 +331,7 @@ pub enum Refused {
 }
 
 /// Who a client is, as the backend says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {
     /// The same that a token would say.
     pub claims: ConnectClaims,

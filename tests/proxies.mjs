@@ -255,7 +255,7 @@ async function commands(backend, first) {
   second.disconnect();
 }
 
-/** Both kinds are looked at with the pings, each second here. */
+/** What ends is renewed without the client, or is over. */
 async function renewals(backend) {
   const on = backend.on;
   const soon = (seconds) => Math.floor(Date.now() / 1000) + seconds;

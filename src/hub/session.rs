@@ -141,7 +141,8 @@ impl Hub {
         }
         let (claims, data) = match self.settings.proxies.connect {
             Some(upstream) if request.token.is_empty() => {
-                self.backend_claims(post, slot, upstream, request)?
+                let introduction = self.introduce(post, slot, upstream, request)?;
+                introduction.map(|found| (Some(found.claims), found.data)).unwrap_or_default()
             }
             _ => (self.connect_claims(post, slot, &request.token)?, None),
         };
@@ -178,23 +179,22 @@ impl Hub {
     }
 
     /// What the backend says about a client without a token, and what it tells it.
-    fn backend_claims(
+    fn introduce(
         &mut self,
         post: &mut impl Post,
         slot: u32,
         upstream: Upstream,
         request: &ConnectRequest<'_>,
-    ) -> Result<(Option<ConnectClaims>, Option<Box<[u8]>>), Refused> {
+    ) -> Result<Option<Introduction>, Refused> {
         let asked = self.ask_backend(post, slot, upstream, || Event::connect(request));
         let verdict = asked.map_err(Refused::Stop)?;
         self.use_up_verdict(slot);
         match &*verdict {
             Verdict::Command(Ok(Answer::Connect(Some(introduction)))) => {
-                let Introduction { claims, data } = &**introduction;
-                self.fits_wire(slot, data.as_deref())?;
-                Ok((Some(claims.clone()), data.clone()))
+                self.fits_wire(slot, introduction.data.as_deref())?;
+                Ok(Some(Introduction::clone(introduction)))
             }
-            Verdict::Command(Ok(_)) => Ok((self.connect_claims(post, slot, "")?, None)),
+            Verdict::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
             _ => Err(Refused::Backend(verdict)),
         }
     }
