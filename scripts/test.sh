@@ -36,6 +36,7 @@ sdk         180    release npm
 protocol    300    release npm python
 delta       300    npm
 keys        180    release npm
+proxies     180    release npm
 page        180    release npm chromium
 browser     180    release npm chromium
 autobahn    400    release python curl
@@ -86,6 +87,7 @@ step_protocol() {
 }
 step_delta() { node tests/delta.mjs; }
 step_keys() { node tests/keys.mjs; }
+step_proxies() { node tests/proxies.mjs; }
 step_page() { node tests/page.mjs; }
 step_browser() { node tests/browser.mjs; }
 step_autobahn() { tests/autobahn.sh; }

@@ -10,10 +10,11 @@ mod engine;
 mod file;
 mod key;
 mod load;
-mod namespaces;
 mod print;
+mod proxies;
 mod span;
 mod table;
+mod tables;
 
 use std::fmt;
 
@@ -124,6 +125,7 @@ mod tests {
         };
         check("DRUMLINE_HTTP_SERVER_PORT", "8001", true);
         check("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", "secret", false);
+        check("DRUMLINE_CLIENT_PROXY_CONNECT_ENDPOINT", "http://a", false);
         check("CENTRIFUGO_HTTP_SERVER_PORT", "8001", false);
         check("CENTRIFUGO_CHANNEL_NAMESPACES", "chat", false);
         check("CENTRIFUGO_SERVICE_HOST", "10.0.0.1", true);
@@ -271,7 +273,7 @@ http_api:
         let file = "api_key = \"x\"\n[admin]\npassword = \"p\"\n[http_server]\nprot = 1\n\
                     [client]\npresence_update_interval = \"27s\"\n[http_api]\nkey = \"k\"\n\
                     [[channel.namespaces]]\nname = \"chat\"\nhistroy_size = 3\n\
-                    subscribe_proxy_enabled = true";
+                    subscription_type = \"map\"";
         let environment = [
             ("DRUMLINE_CLIENT_INSECUR", "true"),
             ("DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENSE", "true"),
@@ -290,7 +292,7 @@ http_api:
             "http_server.prot (did you mean http_server.port?)",
             " client.presence_update_interval,",
             "channel.namespaces.chat.histroy_size (did you mean history_size?)",
-            " channel.namespaces.chat.subscribe_proxy_enabled,",
+            " channel.namespaces.chat.subscription_type,",
             "DRUMLINE_CLIENT_INSECUR (did you mean DRUMLINE_CLIENT_INSECURE?)",
             "_CHAT_PRESENSE (did you mean DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE?)",
             " CENTRIFUGO_ADMIN_ENABLED",
@@ -424,6 +426,79 @@ http_api:
             let found = whole(list);
             assert!(found.starts_with(&format!("channel.namespaces{cause}")), "{found}");
         }
+    }
+
+    #[test]
+    fn proxies_have_numbers_and_names() {
+        let file = r#"
+        [http_api]
+        key = "k"
+        [[proxies]]
+        name = "spare"
+        endpoint = "http://a/spare"
+        [[proxies]]
+        name = "chat-subscribe"
+        http_headers = ["Cookie"]
+        [proxies.http.static_headers]
+        X-Key = "secret"
+        [client.proxy.connect]
+        enabled = true
+        endpoint = "https://a/connect"
+        http_headers = ["X-Real-Ip", "cookie"]
+        emulated_headers = ["Authorization"]
+        [[channel.namespaces]]
+        name = "chat"
+        subscribe_proxy_enabled = true
+        subscribe_proxy_name = "chat-subscribe"
+        [rpc.proxy]
+        endpoint = "http://a/rpc"
+        [[rpc.namespaces]]
+        name = "math"
+        proxy_enabled = true
+        "#;
+        let environment = [
+            ("CENTRIFUGO_PROXIES_CHAT_SUBSCRIBE_ENDPOINT", "http://a/chat"),
+            ("DRUMLINE_CLIENT_PROXY_CONNECT_HTTP_STATIC_HEADERS", r#"{"X-Other": "1"}"#),
+        ];
+        let loaded = load_text(file, &environment, &[]).unwrap();
+        assert_eq!(loaded.warnings, [""; 0]);
+        let config = loaded.config;
+        let all = config.all_proxies();
+        let endpoint =
+            |upstream: crate::proxy::Upstream| all[usize::from(upstream.0)].1.endpoint.as_str();
+        let used: Vec<&str> = config.used_proxies().into_iter().map(endpoint).collect();
+        assert_eq!(used, ["https://a/connect", "http://a/rpc", "http://a/chat"]);
+        let settings = config.hub_settings(1);
+        let options = settings.namespaces.of("chat:1").unwrap();
+        assert_eq!(options.subscribe_proxy.map(endpoint), Some("http://a/chat"));
+        assert_eq!(settings.proxies.connect.map(endpoint), Some("https://a/connect"));
+        assert_eq!(settings.proxies.calls.upstream("math:add").map(endpoint), Ok("http://a/rpc"));
+        assert!(settings.proxies.calls.upstream("add").is_err());
+        assert_eq!(settings.proxies.wants.emulated, ["authorization"]);
+        assert_eq!(settings.proxies.wants.headers, ["cookie", "x-real-ip"]);
+        assert_eq!(config.proxies[1].proxy.http.static_headers["X-Key"], "secret");
+        assert_eq!(config.client.proxy.connect.proxy.http.static_headers["X-Other"], "1");
+    }
+
+    #[test]
+    fn wrong_proxies_are_refused() {
+        let check = |text: &str, cause: &str| {
+            let refused = load_text(text, &[], &[]).unwrap_err();
+            assert!(refused.cause.contains(cause), "{refused:?}");
+        };
+        let connect = |rest: &str| format!("[client.proxy.connect]\nenabled = true\n{rest}");
+        check(&connect(""), "client.proxy.connect: it is used, and endpoint is empty");
+        check(&connect("endpoint = \"grpc://a\""), "endpoint \"grpc://a\" is no address");
+        let there = connect("endpoint = \"http://a\"\n");
+        check(&format!("{there}timeout = \"0s\""), "timeout is 0s");
+        check(&format!("{there}http_headers = [\"Host\"]"), "\"Host\" is no header");
+        check(&format!("{there}http_headers = [\"a b\"]"), "\"a b\" is no header");
+        check(&format!("{there}http.static_headers = {{ X = [] }}"), "a table is not a table of");
+        let options = "[channel.without_namespace]\npublish_proxy_enabled = true\n";
+        check(options, "channel.proxy.publish: it is used");
+        check(&format!("{options}publish_proxy_name = \"x1\""), "there is no proxy \"x1\"");
+        check("[[proxies]]\nname = \"x\"", "proxies[0] \"x\": that is no name");
+        check("[client.hook.disconnect]\nenabled = true", "client.hook.disconnect: it is used");
     }
 
     #[test]

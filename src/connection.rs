@@ -228,6 +228,8 @@ pub struct Hold {
     pub pending: usize,
     /// Answers that came.
     pub answers: Vec<Subscribed>,
+    /// What the backend tells it.
+    pub data: Option<Box<[u8]>>,
     /// Frames that go behind the answer to its connect.
     pub output: Vec<u8>,
 }

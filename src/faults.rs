@@ -22,6 +22,8 @@ pub enum Planted {
     LeaveForgotten,
     /// What was said for a stream's client is forgotten where it finds no room.
     VoiceForgotten,
+    /// News for the backend that finds no room is not told later.
+    NoticeForgotten,
 }
 
 #[cfg(feature = "planted-faults")]

@@ -44,6 +44,20 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Its name to the backend.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::UniWebSocket => "uni_websocket",
+            Transport::HttpStream => "http_stream",
+            Transport::UniHttpStream => "uni_http_stream",
+            Transport::Sse => "sse",
+            Transport::UniSse => "uni_sse",
+            Transport::LongPolling => "long_polling",
+            Transport::Echo => "echo",
+        }
+    }
+
     /// Whether clients only listen.
     pub fn is_unidirectional(self) -> bool {
         matches!(
@@ -87,7 +101,12 @@ pub struct Upgrade {
     pub origin: Option<String>,
     /// The Host header.
     pub host: Option<String>,
+    /// Headers that are kept of it, see [`kept_headers`].
+    pub kept: Vec<Header>,
 }
+
+/// A header: its name in lower case, and its value.
+pub type Header = (Box<str>, Box<[u8]>);
 
 /// A complete request for a stream.
 #[derive(Debug)]
@@ -370,7 +389,24 @@ fn upgrade(
         compression: offers.filter_map(deflate::negotiate).next(),
         origin: header(request, "origin").map(str::to_owned),
         host: header(request, "host").map(str::to_owned),
+        kept: Vec::new(),
     })
+}
+
+/// Those headers of a whole request head that have one of these names in lower case, as often as
+/// they are there.
+pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    if names.is_empty() || request.parse(bytes).is_err() {
+        return Vec::new();
+    }
+    let found = |name: &String| {
+        let same = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name);
+        let values = request.headers.iter().filter(same).map(|header| header.value.into());
+        values.map(|value| (name.as_str().into(), value)).collect::<Vec<_>>()
+    };
+    names.iter().flat_map(found).collect()
 }
 
 /// A call, if it is a plain one.
@@ -487,6 +523,15 @@ mod tests {
         assert_eq!(used, GOOD.len());
         assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(upgrade.transport, Transport::WebSocket);
+    }
+
+    #[test]
+    fn headers_are_kept_where_they_are_asked_for() {
+        let more = "Host: a\r\nCookie: a=1\r\nX-Other: 2\r\ncookie: b=2\r\n";
+        let request = GOOD.replace("Host: a\r\n", more);
+        let kept = kept_headers(request.as_bytes(), &["x-none".into(), "cookie".into()]);
+        let kept: Vec<_> = kept.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(kept, [("cookie", b"a=1".as_slice()), ("cookie", b"b=2")]);
     }
 
     #[test]

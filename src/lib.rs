@@ -20,6 +20,7 @@ pub mod ids;
 pub mod protocol;
 pub mod http;
 pub mod framing;
+pub mod proxy;
 pub mod publication;
 pub mod revocation;
 

@@ -144,7 +144,7 @@ fn flag(key: &config::Key) -> Arg {
         Kind::Text => flag.value_name("TEXT"),
         Kind::List => flag.value_name("LIST"),
         Kind::Duration => flag.value_name("TIME"),
-        Kind::Namespaces => flag.value_name("JSON"),
+        Kind::Map | Kind::Tables => flag.value_name("JSON"),
     }
 }
 

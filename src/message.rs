@@ -11,6 +11,7 @@ use crate::http::Upgrade;
 use crate::ids::Address;
 use crate::protocol::reply::{ClientInfo, Stats};
 use crate::protocol::{Error, Position};
+use crate::proxy;
 use crate::publication::{Encoding, Event, Extra, Publication};
 use crate::revocation::{Mark, Revocations};
 use crate::token::{ConnectClaims, Refusal, SubscribeClaims};
@@ -58,8 +59,10 @@ pub enum Message {
     Adopt(Box<Adopt>),
     /// A shard hands a socket over whose request is not for a shard.
     HandOver(Box<HandOver>),
-    /// A shard wants a token looked at that takes too long to look at itself.
-    Verify(Box<Verify>),
+    /// A shard wants to know what it cannot find out itself.
+    Consult(Box<Consult>),
+    /// A shard has news of a client for the backend.
+    Notice(Box<Notice>),
     /// Somebody speaks for the client of a stream.
     Emulated(Box<Emulated>),
     /// The control plane asks what a shard holds.
@@ -92,8 +95,8 @@ pub enum Message {
     Answer(Box<Answer>),
     /// To every subscriber of its channel.
     Publication(Publication),
-    /// The answer to `Verify`.
-    Verified(Box<Verified>),
+    /// The answer to `Consult`.
+    Consulted(Box<Consulted>),
     /// The answer to `Admit`, and the news of it to the shard of who is replaced.
     Admitted(Admitted),
     /// The answer to `Subscribe`.
@@ -112,7 +115,8 @@ impl Message {
         match self {
             Message::Adopt(_)
             | Message::HandOver(_)
-            | Message::Verify(_)
+            | Message::Consult(_)
+            | Message::Notice(_)
             | Message::Emulated(_)
             | Message::Survey(_)
             | Message::Order(_)
@@ -129,7 +133,7 @@ impl Message {
             | Message::Vacate(_) => Rank::Request,
             Message::Publication(_)
             | Message::Answer(_)
-            | Message::Verified(_)
+            | Message::Consulted(_)
             | Message::Admitted(_)
             | Message::Subscribed(_)
             | Message::Published(_)
@@ -168,15 +172,38 @@ pub struct Emulated {
     pub frame: Box<[u8]>,
 }
 
-/// A token to be looked at.
+/// What a shard cannot find out itself, or not in time.
 #[derive(Debug)]
-pub struct Verify {
-    /// The connection that gave it, and waits.
+pub struct Consult {
+    /// The connection that it is about.
     pub address: Address,
-    /// The token.
-    pub token: Box<str>,
-    /// What it is for.
-    pub purpose: Purpose,
+    /// What is to be found out.
+    pub matter: Matter,
+}
+
+/// What is to be found out.
+#[derive(Debug)]
+pub enum Matter {
+    /// What a token says; the connection waits.
+    Token {
+        /// The token.
+        token: Box<str>,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// What the backend says to a client's command; the connection waits.
+    Command(proxy::Request),
+    /// How much longer the connection holds, or its subscription to a channel; nobody waits.
+    Renewal(proxy::Request),
+}
+
+/// News of a client for the backend.
+#[derive(Debug)]
+pub struct Notice {
+    /// The connection; what is said of it stays in order.
+    pub address: Address,
+    /// What is said.
+    pub request: proxy::Request,
 }
 
 /// What a token is for.
@@ -188,23 +215,28 @@ pub enum Purpose {
     Subscription,
 }
 
-/// What a token turned out to be.
+/// What was found out.
 #[derive(Debug)]
-pub struct Verified {
-    /// The connection that gave it.
+pub struct Consulted {
+    /// The connection that it is about.
     pub address: Address,
-    /// What it says, or why it says nothing.
+    /// What it was.
     pub verdict: Verdict,
 }
 
-/// What a token says, or why it says nothing.
+/// What was found out, or why nothing was.
 #[derive(Debug)]
 pub enum Verdict {
-    /// About a connection.
+    /// What a token says about a connection.
     Connection(Result<ConnectClaims, Refusal>),
-    /// About a subscription.
+    /// What a token says about a subscription.
     Subscription(Result<SubscribeClaims, Refusal>),
-    /// There are too many to look at; it may be tried again.
+    /// What the backend says to a command.
+    Command(Result<proxy::Answer, proxy::Refused>),
+    /// How much longer the connection holds, or its subscription to the channel; without an answer
+    /// the backend is asked again later.
+    Renewal(Option<Arc<str>>, Result<proxy::Answer, proxy::Refused>),
+    /// There is too much to find out; it may be tried again.
     Busy,
 }
 

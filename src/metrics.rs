@@ -115,6 +115,10 @@ counters! {
     disconnects: Total,
     /// Connections whose peer went away.
     lost: Total,
+    /// Disconnects and unsubscribes that the backend is to be told of.
+    hook_events: Total,
+    /// Those of them that found no room on their shard.
+    hook_events_dropped: Total,
     /// Turns of the loop.
     turns: Total,
     /// Times a turn waited.

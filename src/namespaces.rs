@@ -9,6 +9,7 @@ use regex::Regex;
 
 use crate::history::Retention;
 use crate::protocol::Error;
+use crate::proxy::Upstream;
 
 /// Who may do one thing in a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,14 @@ pub struct Options {
     pub regex: Option<Regex>,
     /// What publications must be.
     pub format: Format,
+    /// Who is asked whether a client may subscribe.
+    pub subscribe_proxy: Option<Upstream>,
+    /// Who is asked whether a client may publish.
+    pub publish_proxy: Option<Upstream>,
+    /// Who is asked how much longer a subscription holds.
+    pub sub_refresh_proxy: Option<Upstream>,
+    /// Who is told of subscriptions that have ended.
+    pub unsubscribe_hook: Option<Upstream>,
 }
 
 /// All namespaces of a node.
@@ -187,6 +196,12 @@ impl Namespaces {
         let (_, users) = channel.rsplit_once(&*self.user_boundary)?;
         let separator = if self.user_separator.is_empty() { "\0" } else { &*self.user_separator };
         Some(users.split(separator))
+    }
+
+    /// Whether a channel's name says that it is for this user, and its options go by that.
+    pub fn is_for(&self, options: &Options, channel: &str, user: &str) -> bool {
+        let mut listed = self.users(channel).into_iter().flatten();
+        options.user_limited && !user.is_empty() && listed.any(|one| one == user)
     }
 
     /// The channel that only this user is in.

@@ -128,7 +128,7 @@ impl Shard {
 
     /// Whether the node shuts down and every connection here is closed.
     pub fn is_done(&self) -> bool {
-        self.draining && self.hub.is_empty()
+        self.draining && self.hub.is_empty() && !self.hub.has_outgoing()
     }
 
     /// Whether that is so of every shard. Until then this one is still the home of channels that

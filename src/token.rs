@@ -5,7 +5,7 @@
 //! keys are brought to it. The invariant: no claim is read before a key of the algorithm's own
 //! kind has verified the signature, unless the settings say that nobody's signature counts.
 
-mod claims;
+pub(crate) mod claims;
 mod keys;
 
 use std::borrow::Cow;

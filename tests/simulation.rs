@@ -10,6 +10,8 @@
 mod bus;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/control.rs"]
+mod control;
 #[path = "simulation/ledger.rs"]
 mod ledger;
 #[path = "simulation/random.rs"]
@@ -79,7 +81,8 @@ fn a_node_keeps_its_promises() {
     let mut failures = Vec::new();
     for seed in seeds {
         match run(seed, None) {
-            Ok(Account { clients, seen, slow }) => {
+            Ok(Account { clients, seen, slow, told }) => {
+                total.told += told;
                 total.clients += clients;
                 total.seen += seen;
                 total.slow += slow;
@@ -113,6 +116,7 @@ fn finds_what_is_planted_in_the_hub() {
         Planted::LeaveOvertaken,
         Planted::LeaveForgotten,
         Planted::VoiceForgotten,
+        Planted::NoticeForgotten,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

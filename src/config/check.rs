@@ -3,12 +3,13 @@
 //! Owns the rules between keys. Never changes a value. The invariant: whatever is refused is
 //! refused with its place, its cause and its cure, and the first of it alone.
 
+use axum::http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 
 use crate::preflight::MAX_SHARDS;
 use crate::sys;
 
-use super::{ChannelOptions, Client, Config, Error, Span, Token, error};
+use super::{ChannelOptions, Client, Config, Error, Proxy, Span, Token, error};
 
 fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Result<(), Error> {
     if holds { Ok(()) } else { Err(error(cause, cure)) }
@@ -61,6 +62,7 @@ impl Config {
         check_token("client.token", &client.token)?;
         check_token("client.subscription_token", &client.subscription_token.token)?;
         self.verifiers().map_err(|cause| error(cause, "mend it, or leave it empty"))?;
+        self.check_proxies()?;
         self.check_channels()
     }
 
@@ -70,25 +72,53 @@ impl Config {
             check_options(place, options, channel.meta_ttl(options))
         };
         check("channel.without_namespace", &channel.without_namespace)?;
+        let names = channel.namespaces.iter().map(|namespace| &*namespace.name);
+        check_names("channel.namespaces", &names.collect::<Vec<_>>())?;
         for (at, namespace) in channel.namespaces.iter().enumerate() {
-            let name = &namespace.name;
-            let place = format!("channel.namespaces[{at}] {name:?}");
-            let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.".contains(&letter);
-            must(
-                name.len() >= 2 && name.bytes().all(is_plain),
-                format!("{place}: that is no name for a namespace"),
-                "use at least two of letters, digits, `-`, `_` and `.`",
-            )?;
-            let before = channel.namespaces[..at].iter().position(|other| other.name == *name);
-            if let Some(before) = before {
-                return Err(error(
-                    format!("{place}: channel.namespaces[{before}] has the same name"),
-                    "name every namespace once",
-                ));
-            }
+            let place = format!("channel.namespaces[{at}] {:?}", namespace.name);
             check(&place, &namespace.options)?;
         }
         self.check_personal_channel(&self.client)
+    }
+
+    fn check_proxies(&self) -> Result<(), Error> {
+        let (channel, rpc) = (&self.channel, &self.rpc);
+        let names: Vec<&str> = self.proxies.iter().map(|proxy| &*proxy.name).collect();
+        check_names("proxies", &names)?;
+        let methods = rpc.namespaces.iter().map(|namespace| &*namespace.name);
+        check_names("rpc.namespaces", &methods.collect::<Vec<_>>())?;
+        let of_channels = |place: String, options: &ChannelOptions| {
+            let ChannelOptions {
+                subscribe_proxy_name,
+                publish_proxy_name,
+                sub_refresh_proxy_name,
+                ..
+            } = options.clone();
+            [
+                (format!("{place}: subscribe_proxy_name"), subscribe_proxy_name),
+                (format!("{place}: publish_proxy_name"), publish_proxy_name),
+                (format!("{place}: sub_refresh_proxy_name"), sub_refresh_proxy_name),
+            ]
+        };
+        let without = of_channels("channel.without_namespace".into(), &channel.without_namespace);
+        let named = channel.namespaces.iter();
+        let named = named.flat_map(|one| of_channels(one.name.clone(), &one.options));
+        let methods = rpc.namespaces.iter().map(|one| (one.name.clone(), &one.options));
+        let methods = methods.chain([("rpc.without_namespace".to_owned(), &rpc.without_namespace)]);
+        let methods = methods
+            .map(|(place, options)| (format!("{place}: proxy_name"), options.proxy_name.clone()));
+        for (place, name) in without.into_iter().chain(named).chain(methods) {
+            must(
+                name.is_empty() || names.contains(&&*name),
+                format!("{place}: there is no proxy {name:?}"),
+                "add it to proxies, or leave the key empty",
+            )?;
+        }
+        let used = self.used_proxies();
+        for (at, (place, proxy)) in self.all_proxies().into_iter().enumerate() {
+            check_proxy(&place, proxy, used.iter().any(|upstream| usize::from(upstream.0) == at))?;
+        }
+        Ok(())
     }
 
     fn check_personal_channel(&self, client: &Client) -> Result<(), Error> {
@@ -153,6 +183,26 @@ impl Config {
                 .to_owned()
         })
     }
+}
+
+/// The names of a list of tables.
+fn check_names(list: &str, names: &[&str]) -> Result<(), Error> {
+    for (at, name) in names.iter().enumerate() {
+        let place = format!("{list}[{at}] {name:?}");
+        let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.".contains(&letter);
+        must(
+            name.len() >= 2 && name.bytes().all(is_plain),
+            format!("{place}: that is no name"),
+            "use at least two of letters, digits, `-`, `_` and `.`",
+        )?;
+        if let Some(before) = names[..at].iter().position(|other| other == name) {
+            return Err(error(
+                format!("{place}: {list}[{before}] has the same name"),
+                "name each of them once",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A key that holds one of a few words, or nothing.
@@ -227,6 +277,47 @@ fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
         )),
         None => Ok(()),
     }
+}
+
+/// Headers that belong to a request to the backend itself.
+const OWN_HEADERS: [&str; 7] =
+    ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
+
+fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
+    let endpoint = &proxy.endpoint;
+    must(
+        !used || !endpoint.is_empty(),
+        format!("{place}: it is used, and endpoint is empty"),
+        "set it to an address, for example \"http://localhost:3000/centrifugo\"",
+    )?;
+    let of_http = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    must(
+        endpoint.is_empty() || (of_http && endpoint.parse::<Uri>().is_ok()),
+        format!("{place}: endpoint {endpoint:?} is no address of HTTP"),
+        "begin it with http:// or https://; the backend is not spoken to otherwise",
+    )?;
+    must(
+        proxy.timeout > Span::seconds(0),
+        format!("{place}: timeout is 0s"),
+        "give the backend some time, for example \"1s\"",
+    )?;
+    let given = [&proxy.http_headers, &proxy.emulated_headers].into_iter().flatten();
+    for name in given.chain(proxy.http.static_headers.keys()) {
+        let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        must(
+            !own && HeaderName::try_from(name).is_ok(),
+            format!("{place}: {name:?} is no header that can be set"),
+            "leave it out, or mend its name",
+        )?;
+    }
+    for (name, value) in &proxy.http.static_headers {
+        must(
+            HeaderValue::try_from(value).is_ok(),
+            format!("{place}: the value of {name} in http.static_headers is none of a header"),
+            "use visible ASCII alone",
+        )?;
+    }
+    Ok(())
 }
 
 /// Options of a group of channels, whose positions are kept for `meta_ttl`.

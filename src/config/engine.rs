@@ -19,9 +19,10 @@ use crate::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode}
 use crate::sys;
 use crate::token::{self, Verifier};
 
+use super::proxies::ChannelUpstreams;
 use super::{
-    Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, Span, Sse, Token,
-    UniHttpStream, UniSse,
+    Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, NamedProxy, Span, Sse,
+    Token, UniHttpStream, UniSse,
 };
 
 /// Milliseconds for a request head.
@@ -37,8 +38,9 @@ impl Channel {
     }
 
     /// The same options as the data plane reads them.
-    fn options(&self, options: &ChannelOptions) -> Options {
+    fn options(&self, options: &ChannelOptions, proxies: &[NamedProxy]) -> Options {
         let keeps = options.history_size > 0 && options.history_ttl > Span::seconds(0);
+        let upstreams = ChannelUpstreams::of(options, proxies);
         let permit = |client, anonymous, subscriber| Permit { client, anonymous, subscriber };
         Options {
             retention: keeps.then(|| Retention {
@@ -93,6 +95,10 @@ impl Channel {
                 "binary" => Format::Binary,
                 _ => Format::NotEmpty,
             },
+            subscribe_proxy: upstreams.subscribe,
+            publish_proxy: upstreams.publish,
+            sub_refresh_proxy: upstreams.sub_refresh,
+            unsubscribe_hook: upstreams.unsubscribe_hook,
         }
     }
 }
@@ -153,9 +159,9 @@ impl Config {
         let named = channel
             .namespaces
             .iter()
-            .map(|namespace| (namespace.name.as_str().into(), channel.options(&namespace.options)));
+            .map(|one| (one.name.as_str().into(), channel.options(&one.options, &self.proxies)));
         Arc::new(Namespaces {
-            without: channel.options(&channel.without_namespace),
+            without: channel.options(&channel.without_namespace, &self.proxies),
             named: named.collect(),
             private_prefix: channel.private_prefix.clone(),
             boundary: channel.namespace_boundary.clone(),
@@ -264,6 +270,7 @@ impl Config {
             personal_namespace: personal
                 .enabled
                 .then(|| personal.personal_channel_namespace.clone()),
+            proxies: self.upstreams(),
             api: self.api_key(),
             routes: self.routes(),
             homes: home::Settings {

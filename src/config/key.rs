@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use figment::value::{Dict, Num, Value};
 
 use super::span::parse_duration;
-use super::table::{Config, Namespace, Node};
+use super::table::{Config, NamedProxy, Namespace, Node, RpcNamespace};
 use super::{Error, error};
 
 /// What environment variables begin with.
@@ -27,10 +27,12 @@ pub enum Kind {
     Text,
     /// Texts; in a flag or the environment separated by spaces or commas.
     List,
+    /// Texts by their names; in a flag or the environment a JSON object.
+    Map,
     /// A duration such as `25s`.
     Duration,
     /// Tables with names; in a flag or the environment JSON, or names alone.
-    Namespaces,
+    Tables,
 }
 
 impl Kind {
@@ -41,8 +43,9 @@ impl Kind {
             Kind::Number => "a whole number",
             Kind::Text => "text in quotes",
             Kind::List => "a list of texts",
+            Kind::Map => "a table of texts",
             Kind::Duration => "a duration such as \"25s\", \"300ms\" or \"720h\"",
-            Kind::Namespaces => "a list of tables, each with a name",
+            Kind::Tables => "a list of tables, each with a name",
         }
     }
 
@@ -63,11 +66,13 @@ impl Kind {
                 parse_duration(text)?;
                 text.into()
             }
+            Kind::Map if text.is_empty() => Dict::new().into(),
+            Kind::Map => return self.take(&serde_json::from_str(text).ok()?),
             Kind::List => parts().map(Value::from).collect::<Vec<_>>().into(),
-            Kind::Namespaces if text.starts_with(['[', '{']) => {
+            Kind::Tables if text.starts_with(['[', '{']) => {
                 serde_json::from_str::<Vec<Value>>(text).ok()?.into()
             }
-            Kind::Namespaces => {
+            Kind::Tables => {
                 let named = |name: &str| Value::from(Dict::from([("name".into(), name.into())]));
                 parts().map(named).collect::<Vec<_>>().into()
             }
@@ -82,13 +87,18 @@ impl Kind {
         match (self, value, whole) {
             (Kind::Switch, Value::Bool(..), _)
             | (Kind::Text, Value::String(..), _)
-            | (Kind::Namespaces, Value::Array(..), _) => Some(value.clone()),
+            | (Kind::Tables, Value::Array(..), _) => Some(value.clone()),
             (Kind::Number, _, Some(number)) => Some(number.into()),
             (Kind::Text, _, Some(number)) => Some(number.to_string().into()),
             (Kind::Duration, _, Some(0)) => Some("0s".into()),
             (Kind::Number, Value::String(_, text), _) if text.is_empty() => Some(0_u64.into()),
             (Kind::List, Value::Array(_, parts), _) => {
                 parts.iter().all(|part| part.as_str().is_some()).then(|| value.clone())
+            }
+            (Kind::Map, Value::Dict(_, table), _) => {
+                let taken = |value: &Value| Kind::Text.take(value);
+                let texts = table.iter().map(|(name, value)| Some((name.clone(), taken(value)?)));
+                Some(texts.collect::<Option<Dict>>()?.into())
             }
             (_, Value::String(_, text), _) => self.read(text),
             _ => None,
@@ -128,7 +138,11 @@ impl Key {
     /// A value of it, as it is written in a flag or the environment.
     pub(super) fn example(&self) -> String {
         match &self.default {
-            _ if self.kind == Kind::Namespaces => r#"[{"name":"chat","presence":true}]"#.to_owned(),
+            _ if self.kind == Kind::Tables => {
+                let option = &table_keys(&self.path)[1];
+                format!(r#"[{{"name":"chat","{}":{}}}]"#, option.path, option.default)
+            }
+            _ if self.kind == Kind::Map => r#"{"X-Key":"some text"}"#.to_owned(),
             toml::Value::String(text) if text.is_empty() => "some text".to_owned(),
             toml::Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -146,7 +160,10 @@ impl Key {
     /// Why what stands at `place` in a file is no value of it.
     pub(super) fn refuse(&self, place: &str, what: &str) -> Error {
         let value = match self.kind {
-            Kind::Namespaces => "[{ name = \"chat\", presence = true }]".to_owned(),
+            Kind::Tables => {
+                let option = &table_keys(&self.path)[1];
+                format!("[{{ name = \"chat\", {} = {} }}]", option.path, option.default)
+            }
             _ => self.default.to_string(),
         };
         let (expected, name) = (self.kind.expected(), self.split().1);
@@ -169,10 +186,16 @@ pub fn keys() -> &'static [Key] {
     &KEYS
 }
 
-/// The keys of one namespace.
-pub(super) fn namespace_keys() -> &'static [Key] {
-    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| describe(&Namespace::default()));
-    &KEYS
+/// The keys of one table of a list.
+pub(super) fn table_keys(list: &str) -> &'static [Key] {
+    static CHANNELS: LazyLock<Vec<Key>> = LazyLock::new(|| describe(&Namespace::default()));
+    static METHODS: LazyLock<Vec<Key>> = LazyLock::new(|| describe(&RpcNamespace::default()));
+    static PROXIES: LazyLock<Vec<Key>> = LazyLock::new(|| describe(&NamedProxy::default()));
+    match list {
+        "proxies" => &PROXIES,
+        "rpc.namespaces" => &METHODS,
+        _ => &CHANNELS,
+    }
 }
 
 fn describe(node: &impl Node) -> Vec<Key> {
@@ -288,10 +311,10 @@ mod tests {
             (Kind::Duration, "0", Some("\"0s\"")),
             (Kind::Duration, "25", None),
             (Kind::Duration, "\"25\"", None),
-            (Kind::Namespaces, "[{\"name\":\"a\"}]", Some("[{\"name\":\"a\"}]")),
-            (Kind::Namespaces, "\"a b\"", Some("[{\"name\":\"a\"},{\"name\":\"b\"}]")),
-            (Kind::Namespaces, "{\"name\":\"a\"}", None),
-            (Kind::Namespaces, "\"{\"", None),
+            (Kind::Tables, "[{\"name\":\"a\"}]", Some("[{\"name\":\"a\"}]")),
+            (Kind::Tables, "\"a b\"", Some("[{\"name\":\"a\"},{\"name\":\"b\"}]")),
+            (Kind::Tables, "{\"name\":\"a\"}", None),
+            (Kind::Tables, "\"{\"", None),
         ] {
             check(kind, json, expected);
         }
@@ -315,7 +338,6 @@ mod tests {
             "broker",
             "client.concurrency",
             "client.presence_update_interval",
-            "client.proxy",
             "consumers",
             "debug",
             "dev",
@@ -332,8 +354,6 @@ mod tests {
             "opentelemetry",
             "pid_file",
             "presence_manager",
-            "proxies",
-            "rpc",
             "swagger",
             "uni_grpc",
             "uni_websocket.message_size_limit",

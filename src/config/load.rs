@@ -14,8 +14,8 @@ use serde::Serialize;
 use crate::sys;
 
 use super::key::{self, CENTRIFUGO_PREFIX, Key, Kind, PREFIX, join, keys, nearest, shown};
-use super::namespaces::Namespaces;
 use super::table::Config;
+use super::tables::Tables;
 use super::{Error, error, file};
 
 /// Where values come from, besides the defaults; later ones win.
@@ -30,11 +30,11 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Whether somebody who wrote no file has said who may come in: with a key of tokens, or in
-    /// Centrifugo's words, which let nobody in that they do not name.
+    /// Whether somebody who wrote no file has said who may come in: with a key of tokens, with a
+    /// connect proxy, or in Centrifugo's words, which let nobody in that they do not name.
     fn close(&self) -> bool {
         keys().iter().any(|key| {
-            let of_tokens = ["client.token.", "client.subscription_token."]
+            let lets_in = ["client.token.", "client.subscription_token.", "client.proxy.connect."]
                 .iter()
                 .any(|section| key.path.starts_with(section));
             let told = |prefix: &str| {
@@ -42,7 +42,7 @@ impl Sources {
                 self.environment.iter().any(|(name, _)| *name == variable)
             };
             let flagged = || self.flags.iter().any(|(path, _)| *path == key.path);
-            told(CENTRIFUGO_PREFIX) || (of_tokens && (told(PREFIX) || flagged()))
+            told(CENTRIFUGO_PREFIX) || (lets_in && (told(PREFIX) || flagged()))
         })
     }
 }
@@ -93,7 +93,8 @@ struct Gathered {
     figment: Figment,
     /// Where a key was last set.
     origins: HashMap<String, String>,
-    namespaces: Namespaces,
+    /// Every list of tables.
+    tables: Vec<Tables>,
     /// Unknown keys, as they were written, and what they may have been meant for.
     unknown: Vec<String>,
 }
@@ -103,7 +104,7 @@ impl Gathered {
         Gathered {
             figment: Figment::from(Serialized::defaults(Config::default())),
             origins: HashMap::new(),
-            namespaces: Namespaces::default(),
+            tables: lists().map(|key| Tables::new(&key.path)).collect(),
             unknown: Vec::new(),
         }
     }
@@ -114,13 +115,10 @@ impl Gathered {
     }
 
     fn add_value(&mut self, key: &Key, value: Value, origin: &str) -> Result<(), Error> {
-        if key.kind != Kind::Namespaces {
-            self.add(&key.path, value, origin);
-            return Ok(());
+        match self.tables.iter_mut().find(|tables| tables.list() == key.path) {
+            Some(tables) => self.unknown.extend(tables.read(&value, origin)?),
+            None => self.add(&key.path, value, origin),
         }
-        let (namespaces, unknown) = Namespaces::read(&value, origin)?;
-        self.namespaces = namespaces;
-        self.unknown.extend(unknown);
         Ok(())
     }
 
@@ -189,25 +187,33 @@ impl Gathered {
                 self.add_text(key, text, name)?;
             }
         }
-        // What is said of single namespaces comes on top of the list.
-        let list = keys().iter().find(|key| key.kind == Kind::Namespaces);
-        let list = list.map(|key| key.variable_of(prefix)).unwrap_or_default();
+        // What is said of single tables comes on top of their list.
+        let lists: Vec<String> = lists().map(|key| key.variable_of(prefix)).collect();
         for (name, text) in ours().filter(|(name, _)| key(name).is_none()) {
-            if self.namespaces.set(&list, name, text)? || is_of_kubernetes(name, text) {
+            let mut set = is_of_kubernetes(name, text);
+            for (tables, list) in self.tables.iter_mut().zip(&lists) {
+                set = set || tables.set(list, name, text)?;
+            }
+            if set {
                 continue;
             }
             let known = keys().iter().map(|key| (variable_rest(key), key.variable_of(prefix)));
             let meant = nearest(&name[prefix.len()..], known, 0.8);
-            let meant = meant.or_else(|| self.namespaces.meant(&list, name));
+            let mut tables = self.tables.iter().zip(&lists);
+            let meant =
+                meant.or_else(|| tables.find_map(|(tables, list)| tables.meant(list, name)));
             self.unknown.push(key::unknown(name, meant));
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Config, Error> {
-        let Gathered { figment, origins, namespaces, .. } = self;
-        let list = Serialized::default("channel.namespaces", namespaces.into_values());
-        figment.merge(list).extract().map_err(|refused| refuse(&refused, &origins))
+        let Gathered { mut figment, origins, tables, .. } = self;
+        for tables in tables {
+            let path = tables.list();
+            figment = figment.merge(Serialized::default(path, tables.into_values()));
+        }
+        figment.extract().map_err(|refused| refuse(&refused, &origins))
     }
 
     /// What is told of unknown keys: one sentence for all of them.
@@ -219,6 +225,11 @@ impl Gathered {
             )
         })
     }
+}
+
+/// The keys that hold tables.
+fn lists() -> impl Iterator<Item = &'static Key> {
+    keys().iter().filter(|key| key.kind == Kind::Tables)
 }
 
 /// A variable without what all begin with.

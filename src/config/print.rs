@@ -19,6 +19,25 @@ allow_subscribe_for_client = true
 allow_publish_for_subscriber = true
 ";
 
+const RPC_NAMESPACE: &str = "[[rpc.namespaces]]
+name = \"chat\"
+proxy_enabled = true
+";
+
+const PROXY: &str = "[[proxies]]
+name = \"chat\"
+endpoint = \"http://localhost:3000/chat\"
+";
+
+/// A table of a list as the commented file shows it.
+fn example(list: &str) -> &'static str {
+    match list {
+        "proxies" => PROXY,
+        "rpc.namespaces" => RPC_NAMESPACE,
+        _ => NAMESPACE,
+    }
+}
+
 /// A commented `drumline.toml` with every key at its default.
 pub fn template() -> String {
     let mut text = String::from(
@@ -35,7 +54,9 @@ pub fn template() -> String {
         }
         _ = writeln!(text, "# {}", key.doc);
         match key.kind {
-            Kind::Namespaces => NAMESPACE.lines().for_each(|line| _ = writeln!(text, "# {line}")),
+            Kind::Tables => {
+                example(&key.path).lines().for_each(|line| _ = writeln!(text, "# {line}"));
+            }
             _ => _ = writeln!(text, "#{name} = {}", key.default),
         }
     }

@@ -4,6 +4,8 @@
 //! Never says what a value does to the engine. The invariant: what is not here cannot be
 //! configured. In a section plain keys stand before sections, as TOML wants them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Span;
@@ -68,8 +70,11 @@ values! {
     usize: Number,
     String: Text,
     Vec<String>: List,
+    BTreeMap<String, String>: Map,
     Span: Duration,
-    Vec<Namespace>: Namespaces,
+    Vec<Namespace>: Tables,
+    Vec<RpcNamespace>: Tables,
+    Vec<NamedProxy>: Tables,
 }
 
 section! {
@@ -78,12 +83,17 @@ section! {
         /// Rings that connections live on, each with its part of the channels, turned by at most as
         /// many threads as there are processors; 0: one a processor.
         shards: usize = 0,
+        /// Proxies that namespaces name instead of channel.proxy's and rpc.proxy: tables, each with
+        /// a `name` and the keys of such a proxy. As a flag or in the environment: as JSON.
+        proxies: Vec<NamedProxy> = Vec::new(),
         /// Where the server listens.
         http_server: HttpServer = HttpServer::default(),
         /// What clients may do and how long they may take.
         client: Client = Client::default(),
         /// Channels.
         channel: Channel = Channel::default(),
+        /// Calls of the application's own.
+        rpc: Rpc = Rpc::default(),
         /// The HTTP API for backends.
         http_api: HttpApi = HttpApi::default(),
         /// The bidirectional WebSocket.
@@ -178,6 +188,115 @@ section! {
         subscription_token: SubscriptionToken = SubscriptionToken::default(),
         /// A channel of one's own.
         subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel::default(),
+        /// What the backend is asked about clients.
+        proxy: ClientProxies = ClientProxies::default(),
+        /// What the backend is told about clients.
+        hook: ClientHooks = ClientHooks::default(),
+    }
+}
+
+section! {
+    /// What the backend is asked about clients.
+    ClientProxies {
+        /// Who a client without a token is.
+        connect: OptionalProxy = OptionalProxy::default(),
+        /// How much longer a connection holds whose time is over.
+        refresh: OptionalProxy = OptionalProxy::default(),
+    }
+}
+
+section! {
+    /// What the backend is told about clients.
+    ClientHooks {
+        /// Whose connection has ended.
+        disconnect: OptionalProxy = OptionalProxy::default(),
+    }
+}
+
+section! {
+    /// A place where the backend is asked or told, if that is switched on.
+    OptionalProxy {
+        /// Whether it is.
+        enabled: bool = false,
+        ..
+        /// The place.
+        proxy: Proxy
+    }
+}
+
+section! {
+    /// A place where the backend is asked or told, by an HTTP POST of JSON.
+    Proxy {
+        /// Its address, which begins with http:// or https://.
+        endpoint: String = String::new(),
+        /// How long an answer may take.
+        timeout: Span = Span::seconds(1),
+        /// Headers of the client's HTTP request that go along.
+        http_headers: Vec<String> = Vec::new(),
+        /// Headers that the client itself gave with its connect that go along; nobody vouches for
+        /// them.
+        emulated_headers: Vec<String> = Vec::new(),
+        /// Payloads go as base64, so that they need not be JSON.
+        binary_encoding: bool = false,
+        /// The meta of the connection goes along.
+        include_connection_meta: bool = false,
+        /// What is special about HTTP.
+        http: ProxyHttp = ProxyHttp::default(),
+    }
+}
+
+section! {
+    /// A proxy that namespaces may name.
+    NamedProxy {
+        /// Its name.
+        name: String = String::new(),
+        ..
+        /// The place.
+        proxy: Proxy
+    }
+}
+
+section! {
+    /// What is special about HTTP.
+    ProxyHttp {
+        /// Headers of every request by their names; those of clients win over them.
+        static_headers: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// Calls of the application's own.
+    Rpc {
+        /// What ends the namespace in a method's name; empty: there are no namespaces.
+        namespace_boundary: String = ":".to_owned(),
+        /// Namespaces of methods: tables, each with a `name` and the keys of rpc.without_namespace.
+        /// As a flag or in the environment: the same as JSON, or names separated by spaces.
+        namespaces: Vec<RpcNamespace> = Vec::new(),
+        /// Who carries them out.
+        proxy: Proxy = Proxy::default(),
+        /// Calls of methods whose name has no namespace.
+        without_namespace: RpcOptions = RpcOptions::default(),
+    }
+}
+
+section! {
+    /// A namespace of methods: those whose name begins with its name and the boundary.
+    RpcNamespace {
+        /// Its name.
+        name: String = String::new(),
+        ..
+        /// What holds for its methods.
+        options: RpcOptions
+    }
+}
+
+section! {
+    /// Options of a group of methods.
+    RpcOptions {
+        /// Calls go to the backend.
+        proxy_enabled: bool = false,
+        /// Which of `proxies` they go to; empty: rpc.proxy.
+        proxy_name: String = String::new(),
     }
 }
 
@@ -253,6 +372,30 @@ section! {
         namespaces: Vec<Namespace> = Vec::new(),
         /// Channels whose name has no namespace.
         without_namespace: ChannelOptions = ChannelOptions::default(),
+        /// What the backend is asked about channels, where their options say so.
+        proxy: ChannelProxies = ChannelProxies::default(),
+        /// What the backend is told about channels, where their options say so.
+        hook: ChannelHooks = ChannelHooks::default(),
+    }
+}
+
+section! {
+    /// What the backend is asked about channels, where their options say so.
+    ChannelProxies {
+        /// Whether a client may subscribe without a token.
+        subscribe: Proxy = Proxy::default(),
+        /// Whether a client may publish, and what.
+        publish: Proxy = Proxy::default(),
+        /// How much longer a subscription holds whose time is over.
+        sub_refresh: Proxy = Proxy::default(),
+    }
+}
+
+section! {
+    /// What the backend is told about channels, where their options say so.
+    ChannelHooks {
+        /// Whose subscription has ended.
+        unsubscribe: Proxy = Proxy::default(),
     }
 }
 
@@ -341,6 +484,20 @@ section! {
         channel_regex: String = String::new(),
         /// What publications must be: json, json_object or binary; empty: anything but nothing.
         publication_data_format: String = String::new(),
+        /// The backend is asked who may subscribe without a token.
+        subscribe_proxy_enabled: bool = false,
+        /// Which of `proxies` it is asked by; empty: channel.proxy.subscribe.
+        subscribe_proxy_name: String = String::new(),
+        /// The backend is asked who may publish.
+        publish_proxy_enabled: bool = false,
+        /// Which of `proxies` it is asked by; empty: channel.proxy.publish.
+        publish_proxy_name: String = String::new(),
+        /// The backend is asked how much longer a subscription holds whose time is over.
+        sub_refresh_proxy_enabled: bool = false,
+        /// Which of `proxies` it is asked by; empty: channel.proxy.sub_refresh.
+        sub_refresh_proxy_name: String = String::new(),
+        /// The backend is told of subscriptions that have ended.
+        unsubscribe_hook_enabled: bool = false,
     }
 }
 
@@ -524,6 +681,10 @@ section! {
         streams_max: usize = 100_000,
         /// Revocations of tokens that are kept until they are over; past it none is taken.
         revocations_max: usize = 100_000,
+        /// Ends of clients and subscriptions that may wait to be told to the backend.
+        hooks_max: usize = 100_000,
+        /// How long the backend is tried to be told of one before that is dropped.
+        hook_ttl: Span = Span::seconds(3600),
         /// Messages that one inbox between shards holds.
         inbox: usize = 4096,
         /// Test mode: a WebSocket at /echo that sends back what it gets.

@@ -458,7 +458,7 @@ mod tests {
     fn start(config: Config, capacity: usize) -> Router {
         let link = link(capacity);
         let dispatched = link.clone();
-        tokio::spawn(async move { dispatched.dispatch(|_| {}, |_| {}).await });
+        tokio::spawn(async move { dispatched.dispatch(|_| {}, |_| {}, |_| {}).await });
         router(&Arc::new(config), &link)
     }
 

@@ -167,12 +167,17 @@ struct Back {
     link: Arc<Link>,
     routes: Routes,
     rules: Rules,
+    kept_headers: Vec<String>,
 }
 
 /// Adds the paths of push transports to a router: what is asked for there goes back to a shard.
 pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>) -> Router {
-    let back =
-        Arc::new(Back { link: link.clone(), routes: config.routes(), rules: config.rules() });
+    let back = Arc::new(Back {
+        link: link.clone(),
+        routes: config.routes(),
+        rules: config.rules(),
+        kept_headers: config.upstreams().wants.headers,
+    });
     back.routes.iter().fold(router, |router, route| {
         let (back, body_max) = (back.clone(), route.body_max);
         match route.service {
@@ -188,7 +193,8 @@ pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>) -> Rou
 }
 
 fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
-    let upgrade = match http::parse(&head_of(&request), &back.routes) {
+    let head = head_of(&request);
+    let mut upgrade = match http::parse(&head, &back.routes) {
         Head::Upgrade(upgrade, _) => *upgrade,
         Head::Refused(status) => return refusal(status),
         _ => {
@@ -199,6 +205,7 @@ fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
     if !back.rules.allows_origin(upgrade.origin.as_deref(), upgrade.host.as_deref()) {
         return refusal(Status::Forbidden);
     }
+    upgrade.kept = http::kept_headers(&head, &back.kept_headers);
     let Ok(response) = switching(&upgrade) else { return refusal(Status::BadRequest) };
     let upgraded = hyper::upgrade::on(&mut request);
     let back = back.clone();

@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::Uri;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::{BodyExt, Limited};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use crate::control::backend::Client;
 use crate::token::KeySet;
 
 /// How long a set holds.
@@ -36,17 +33,14 @@ struct Cached {
 
 /// The key set at one address.
 pub struct KeySets {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client,
     address: String,
     cached: Mutex<Option<Cached>>,
 }
 
 impl KeySets {
     /// The set at `address`, which is fetched when it is needed.
-    pub fn new(address: String) -> Self {
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+    pub fn new(client: Client, address: String) -> Self {
         KeySets { client, address, cached: Mutex::new(None) }
     }
 

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use crate::bus::{Bus, Line};
 use crate::channels::Names;
 use crate::message::{
-    About, Asker, Endpoint, HandOver, Message, Post, Publish, Published, Question, Rank, Survey,
-    Surveyed, Told, Verify,
+    About, Asker, Consult, Endpoint, HandOver, Message, Notice, Post, Publish, Published, Question,
+    Rank, Survey, Surveyed, Told,
 };
 use crate::metrics::Metrics;
 use crate::protocol::Error;
@@ -196,12 +196,13 @@ impl Link {
 
     // ---- being told ----------------------------------------------------------------------
 
-    /// Takes what comes in, for as long as the process runs. Sockets go to `hand_over`, tokens
-    /// to `look_at`.
+    /// Takes what comes in, for as long as the process runs. Sockets go to `hand_over`, what
+    /// is to be found out to `consult`, and news for the backend to `tell`.
     pub async fn dispatch(
         &self,
         mut hand_over: impl FnMut(HandOver),
-        mut look_at: impl FnMut(Verify),
+        mut consult: impl FnMut(Consult),
+        mut tell: impl FnMut(Notice),
     ) {
         let mut line = self.bus.line(self.bus.control());
         let watch = self.bus.watch(self.bus.control());
@@ -215,7 +216,8 @@ impl Link {
                     taken += 1;
                     match message {
                         Message::HandOver(socket) => hand_over(*socket),
-                        Message::Verify(token) => look_at(*token),
+                        Message::Consult(about) => consult(*about),
+                        Message::Notice(news) => tell(*news),
                         message => self.handle(message),
                     }
                 }

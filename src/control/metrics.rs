@@ -15,16 +15,53 @@ use crate::control::link::Link;
 use crate::metrics::{Kind, Metrics};
 
 /// The metrics' route.
-pub fn router(config: &Config, link: &Arc<Link>) -> Router {
+pub fn router(
+    config: &Config,
+    link: &Arc<Link>,
+    samples: impl Fn() -> Vec<Sample> + Clone + Send + Sync + 'static,
+) -> Router {
     if !config.prometheus.enabled {
         return Router::new();
     }
     let (link, started) = (link.clone(), Instant::now());
     let serve = move || async move {
-        let text = format!("{}{}", shards(link.metrics()), process(started));
+        let (shards, own) = (shards(link.metrics()), own(&samples()));
+        let text = format!("{shards}{own}{}", process(started));
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     };
     Router::new().route(&config.prometheus.handler_prefix, get(serve))
+}
+
+/// A number of the control plane's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Its name, without what all have.
+    pub name: &'static str,
+    /// A sentence.
+    pub meaning: &'static str,
+    /// What it is to those who read it.
+    pub kind: Kind,
+    /// The number.
+    pub value: u64,
+}
+
+/// How a kind shows in a name, and what it is called.
+fn kind_of(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Total => ("_total", "counter"),
+        Kind::Gauge => ("", "gauge"),
+    }
+}
+
+/// What the control plane counts itself.
+fn own(samples: &[Sample]) -> String {
+    let mut text = String::new();
+    for Sample { name, meaning, kind, value } in samples {
+        let (suffix, kind) = kind_of(*kind);
+        head(&mut text, &format!("drumline_{name}{suffix}"), meaning, kind);
+        _ = writeln!(text, "drumline_{name}{suffix} {value}");
+    }
+    text
 }
 
 /// Every counter of every shard.
@@ -33,10 +70,7 @@ fn shards(metrics: &[Arc<Metrics>]) -> String {
     let mut text = String::new();
     for at in 0..lists.first().map_or(0, Vec::len) {
         let (name, meaning, kind, _) = lists[0][at];
-        let (suffix, kind) = match kind {
-            Kind::Total => ("_total", "counter"),
-            Kind::Gauge => ("", "gauge"),
-        };
+        let (suffix, kind) = kind_of(kind);
         head(&mut text, &format!("drumline_{name}{suffix}"), meaning, kind);
         for (shard, list) in lists.iter().enumerate() {
             _ = writeln!(text, "drumline_{name}{suffix}{{shard=\"{shard}\"}} {}", list[at].3);

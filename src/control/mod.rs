@@ -5,11 +5,14 @@
 //! here, the data plane never waits for it.
 
 pub mod api;
+pub mod backend;
 pub mod handover;
+pub mod hooks;
 pub mod keys;
 pub mod link;
 pub mod metrics;
 pub mod page;
+pub mod proxies;
 pub mod tokens;
 
 use std::io;
@@ -25,12 +28,15 @@ use tokio::time::{Instant, sleep};
 use crate::bus::Bus;
 use crate::channels::Names;
 use crate::config::Config;
-use crate::message::Message;
+use crate::message::{Consult, Matter, Message};
 use crate::metrics::Metrics;
 use crate::sys;
 
+use self::backend::Backend;
 use self::handover::Door;
+use self::hooks::Hooks;
 use self::link::Link;
+use self::proxies::Proxies;
 use self::tokens::Keeper;
 
 /// Between two looks at whether connections are drained.
@@ -80,15 +86,24 @@ impl Control {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (stop, stopped) = watch::channel(());
         let Control { config, link, internal } = self;
-        let inner = inner_router(&config, &link);
+        let client = backend::client();
+        let backend = Arc::new(Backend::new(&config, &client));
+        let proxies = Proxies::new(link.clone(), backend.clone());
+        let hooks = Arc::new(Hooks::start(&config, backend));
+        let inner = inner_router(&config, &link, &proxies, &hooks);
         let public = if internal.is_some() { Router::new() } else { inner.clone() };
         let public = handover::with_push_paths(public, &config, &link);
         let door = Door::new(public, stopped.clone());
         let dispatcher = {
-            let (link, door) = (link.clone(), door.clone());
-            let keeper = Keeper::new(link.clone(), &config);
+            let (link, door, hooks) = (link.clone(), door.clone(), hooks.clone());
+            let keeper = Keeper::new(link.clone(), &config, &client);
             tokio::spawn(async move {
-                link.dispatch(|socket| door.let_in(socket), |token| keeper.look_at(token)).await
+                let consult = |Consult { address, matter }| match matter {
+                    Matter::Token { token, purpose } => keeper.look_at(address, token, purpose),
+                    Matter::Command(request) => proxies.ask(address, request),
+                    Matter::Renewal(request) => proxies.renew(address, request),
+                };
+                link.dispatch(|socket| door.let_in(socket), consult, |news| hooks.tell(news)).await
             })
         };
         if let Some(listener) = internal {
@@ -100,7 +115,12 @@ impl Control {
             any(&mut terminate, &mut interrupt).await;
             std::process::exit(1);
         });
-        drain(&config, &link).await;
+        let end = Instant::now() + config.shutdown.timeout.0;
+        drain(&config, &link, end).await;
+        let untold = hooks.settled(&link, end).await;
+        if untold > 0 {
+            eprintln!("drumline: the backend was not told of {untold} ends in time");
+        }
         drop(stop);
         // The door's connections hold the other end of the watch: gone when all are answered.
         let _ = tokio::time::timeout(LAST_ANSWERS, door.closed()).await;
@@ -122,9 +142,17 @@ fn internal_address(config: &Config) -> Option<SocketAddr> {
 }
 
 /// What is served on the internal port, or else on the public one.
-fn inner_router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
-    let router =
-        api::router(config, link).merge(metrics::router(config, link)).merge(page::router(config));
+fn inner_router(
+    config: &Arc<Config>,
+    link: &Arc<Link>,
+    proxies: &Proxies,
+    hooks: &Arc<Hooks>,
+) -> Router {
+    let (proxies, hooks) = (proxies.clone(), hooks.clone());
+    let samples = move || [proxies.samples(), hooks.samples()].concat();
+    let router = api::router(config, link)
+        .merge(metrics::router(config, link, samples))
+        .merge(page::router(config));
     if config.health.enabled {
         let path = config.health.handler_prefix.as_str();
         router.route(path, axum::routing::get(health))
@@ -153,9 +181,8 @@ async fn listen(listener: tokio::net::TcpListener, door: Door) {
     }
 }
 
-/// Tells every shard to close its connections and waits until they have.
-async fn drain(config: &Config, link: &Link) {
-    let end = Instant::now() + config.shutdown.timeout.0;
+/// Tells every shard to close its connections and waits until they have, or until `end`.
+async fn drain(config: &Config, link: &Link, end: Instant) {
     for shard in link.shards() {
         let mut message = Message::Drain(config.shutdown.spread.millis());
         while let Err(refused) = link.tell(shard, message).await {

@@ -9,15 +9,23 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::control::backend::Client;
 use crate::control::keys::KeySets;
 use crate::control::link::Link;
 use crate::hub::Tokens;
-use crate::message::{Message, Purpose, Verdict, Verified, Verify};
+use crate::ids::Address;
+use crate::message::{Consulted, Message, Purpose, Verdict};
 use crate::sys;
 use crate::token::{KeySet, Refusal};
 
 /// Tokens that wait or are looked at, at most: of 64 KiB each at the worst.
 const WAITING_MAX: usize = 4096;
+
+/// A token and what it is for.
+struct Verify {
+    token: Box<str>,
+    purpose: Purpose,
+}
 
 /// Looks at tokens.
 #[derive(Clone)]
@@ -33,10 +41,10 @@ pub struct Keeper {
 
 impl Keeper {
     /// Answers by `link`.
-    pub fn new(link: Arc<Link>, config: &Config) -> Self {
+    pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
             let address = config.token_settings(purpose).jwks_public_endpoint;
-            (!address.is_empty()).then(|| Arc::new(KeySets::new(address)))
+            (!address.is_empty()).then(|| Arc::new(KeySets::new(client.clone(), address)))
         };
         // Half the processors, so that the shards keep the others.
         let hands = (sys::processors() / 2).max(1);
@@ -51,12 +59,11 @@ impl Keeper {
     }
 
     /// Looks at a token some time soon, and answers the shard that asked.
-    pub fn look_at(&self, verify: Verify) {
+    pub fn look_at(&self, address: Address, token: Box<str>, purpose: Purpose) {
         let keeper = self.clone();
         tokio::spawn(async move {
-            let address = verify.address;
-            let verdict = keeper.verdict(verify).await;
-            let answer = Message::Verified(Box::new(Verified { address, verdict }));
+            let verdict = keeper.verdict(Verify { token, purpose }).await;
+            let answer = Message::Consulted(Box::new(Consulted { address, verdict }));
             // A shard without room for a whole second is as good as gone; its client's own time
             // limit ends the wait.
             let _ = keeper.link.tell(address.shard, answer).await;

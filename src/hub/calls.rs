@@ -11,7 +11,7 @@ use crate::http::{self, Call};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::inbound::Pause;
-use crate::hub::messages::Brought;
+use crate::hub::messages::{Brought, Terms};
 use crate::hub::subscriptions::checked;
 use crate::ids::Address;
 use crate::message::{Asker, Post, Published};
@@ -56,7 +56,8 @@ impl Hub {
         let asker = if waits { Asker::Caller(self.address(slot)) } else { Asker::Nobody };
         let named = (&**channel, self.names.hash(channel));
         let draft = (data.get().as_bytes(), Event::Data, None);
-        match self.bring_home(post, named, draft, *skip_history, asker) {
+        let terms = Terms { skip_history: *skip_history, ..Terms::default() };
+        match self.bring_home(post, named, draft, terms, asker) {
             Ok(Brought::Published(position)) => self.answer_call(slot, position),
             Ok(Brought::Sent) if waits => {
                 let connection = &mut self.connections[slot as usize];

@@ -37,6 +37,8 @@ pub(super) enum Failed {
     Stop(Stop),
     /// It is answered with this.
     Error(Error),
+    /// It has been answered.
+    Answered,
 }
 
 impl From<Error> for Failed {
@@ -111,12 +113,16 @@ impl Hub {
             Request::Refresh(request) => {
                 self.refresh(post, slot, id, request).map_err(Failed::Stop)
             }
-            // Nobody is there to be called.
-            Request::Rpc(_) => Err(Error::NOT_AVAILABLE.into()),
+            Request::Rpc(request) => self.rpc(post, slot, id, request),
             Request::Connect(_) | Request::Ping | Request::Send => Err(BAD_REQUEST.into()),
         };
+        // One that is run again needs what was found out for it.
+        let again = matches!(result, Err(Failed::Stop(Stop::Room | Stop::Wait)));
+        if !again {
+            self.use_up_verdict(slot);
+        }
         match result {
-            Ok(()) => Ok(()),
+            Ok(()) | Err(Failed::Answered) => Ok(()),
             Err(Failed::Stop(stop)) => Err(stop),
             Err(Failed::Error(error)) => {
                 self.reply_error(slot, id, error);

@@ -104,6 +104,10 @@ impl Hub {
         let connection = &mut self.connections[slot as usize];
         let unidirectional = connection.transport.is_unidirectional();
         let pong_timeout = pong_timeout.filter(|_| !unidirectional);
+        if connection.flags.checking() && connection.flags.pong_due() && connection.flags.paused() {
+            // Nothing is read of it while it waits: its pong may be there.
+            return self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
+        }
         if connection.flags.checking() {
             connection.flags.set_checking(false);
             if connection.flags.pong_due() {

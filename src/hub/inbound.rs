@@ -136,6 +136,7 @@ impl Hub {
             }
             Head::Call(call, used) => self.call(post, slot, &call).then_some(used),
             Head::Stream(stream, used) => {
+                self.note_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
                 self.begin_stream(post, slot, &stream, inbound);
                 Some(used)
             }
@@ -146,7 +147,8 @@ impl Hub {
                 self.answer_preflight(slot, &asked);
                 Some(used)
             }
-            Head::Upgrade(upgrade, used) => {
+            Head::Upgrade(mut upgrade, used) => {
+                upgrade.kept = http::kept_headers(input, &settings.proxies.wants.headers);
                 self.upgrade(post, slot, &upgrade);
                 Some(used)
             }
@@ -195,7 +197,8 @@ impl Hub {
         let bidirectional = upgrade.transport == Transport::WebSocket;
         connection.flags.set_frame_pings(upgrade.frame_pings && bidirectional);
         connection.phase = Phase::Open;
-        if connection.flags.shutting_down() {
+        self.note_headers(slot, upgrade.kept.clone());
+        if self.connections[slot as usize].flags.shutting_down() {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
         }
         self.set_deadline(slot, self.settings.stale_close_delay);

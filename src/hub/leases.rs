@@ -9,12 +9,17 @@ impl Hub {
     fn next_end(&self, slot: u32) -> Option<u64> {
         let connection = &self.connections[slot as usize];
         let settings = &self.settings;
-        let own = connection.expires().map(|end| end.saturating_add(settings.expired_close_delay));
+        // What the backend renews is looked at when its time is over.
+        let delay = settings.proxies.refresh.map_or(settings.expired_close_delay, |_| 0);
+        let own = connection.expires().map(|end| end.saturating_add(delay));
         let mut first = own.unwrap_or(u64::MAX);
         let mut key = if self.grants.is_empty() { NONE } else { connection.subscriptions };
         while key != NONE {
             let expires = self.grants.get(&key).and_then(|grant| grant.expires);
-            let end = expires.map(|end| end.saturating_add(settings.expired_sub_close_delay));
+            let end = expires.map(|end| {
+                let renewed = self.sub_refresh_proxy(key).is_some();
+                end.saturating_add(if renewed { 0 } else { settings.expired_sub_close_delay })
+            });
             first = first.min(end.unwrap_or(u64::MAX));
             key = self.locals.next_subscription(key);
         }

@@ -8,8 +8,8 @@ use crate::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::message::{
-    Answer, Asker, Depart, Leave, Message, Post, Publish, Published, Rank, Release, Subscribe,
-    Subscribed, Survey, Surveyed, endpoints,
+    Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
+    Subscribe, Subscribed, Survey, Surveyed, endpoints,
 };
 use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
 use crate::protocol::{self, Disconnect, Position};
@@ -64,7 +64,7 @@ impl Hub {
                 let to = asker.shard().unwrap_or(self.control);
                 post.send(to, Message::Answer(Box::new(Answer { asker, told })));
             }
-            Message::Verified(verified) => self.verified(*verified),
+            Message::Consulted(consulted) => self.consulted(*consulted),
             Message::Emulated(emulated) => self.emulated(&emulated),
             Message::Admit(admit) => {
                 return self.admit_at_home(post, &admit).map_err(|NoRoom| Message::Admit(admit));
@@ -73,7 +73,8 @@ impl Hub {
             Message::Depart(Depart { user, address }) => self.users_at_home.depart(user, address),
             Message::Adopt(_)
             | Message::HandOver(_)
-            | Message::Verify(_)
+            | Message::Consult(_)
+            | Message::Notice(_)
             | Message::Drain(_)
             | Message::Room(_)
             | Message::Place(_)
@@ -99,7 +100,7 @@ impl Hub {
         post: &mut impl Post,
         (channel, hash): (&str, u64),
         (data, event, extra): (&[u8], Event, Option<Arc<Extra>>),
-        skip_history: bool,
+        terms: Terms,
         asker: Asker,
     ) -> Result<Brought, NoRoom> {
         let home = self.names.home(hash);
@@ -107,7 +108,7 @@ impl Hub {
             return Err(NoRoom);
         }
         let options = self.settings.namespaces.of(channel);
-        let delta = options.is_ok_and(|options| options.delta_publish);
+        let delta = terms.delta || options.is_ok_and(|options| options.delta_publish);
         let channel = self.named(hash, channel);
         let request = Publish {
             channel,
@@ -116,8 +117,8 @@ impl Hub {
             event,
             delta,
             extra,
-            skip_history,
-            guard: None,
+            skip_history: terms.skip_history,
+            guard: terms.guard,
             asker,
         };
         if home == self.shard {
@@ -340,13 +341,16 @@ impl Hub {
     /// for it.
     pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> Option<Told<'a>> {
         let grant = self.grants.get(&answer.subscriber.subscription);
+        // What the server renews by itself ends for nobody.
+        let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
+        let expires = grant.and_then(|grant| grant.expires).filter(ends);
         let wanted = |missed: &&Publication| {
             answer.filter.as_ref().is_none_or(|filter| filter.matches(missed.tags()))
         };
         let wanted = answer.publications.iter().filter(wanted);
         let objects = wanted.map(|missed| missed.object(answer.encoding));
         Some(Told {
-            expires: self.lease(grant.and_then(|grant| grant.expires)),
+            expires: self.lease(expires),
             recoverable: answer.granted.recoverable,
             positioned: answer.granted.positioned,
             was_recovering: answer.was_recovering,
@@ -418,6 +422,17 @@ impl Hub {
         let surveyed = Surveyed { tag: survey.tag, channels };
         post.send(self.control, Message::Surveyed(Box::new(surveyed)));
     }
+}
+
+/// What few publications ask of their channel's home.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    /// To be kept out of the history.
+    pub(super) skip_history: bool,
+    /// To go out as a difference where that can be.
+    pub(super) delta: bool,
+    /// To be told from an earlier one.
+    pub(super) guard: Option<Box<Guard>>,
 }
 
 /// How far a publication has come on its way home.

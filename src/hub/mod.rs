@@ -8,6 +8,7 @@
 //! where it was.
 
 mod admission;
+mod backend;
 mod calls;
 mod commands;
 mod deadlines;
@@ -20,6 +21,7 @@ mod positions;
 mod questions;
 mod revocations;
 mod session;
+mod settings;
 mod streams;
 mod verdicts;
 pub mod subscriptions;
@@ -30,26 +32,26 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::auth::{ApiKey, Rules};
-use crate::channels::home::{self, Homes};
+use crate::channels::home::Homes;
 use crate::channels::local::{Delivery, Locals};
-use crate::channels::users::{Limit, Users};
+use crate::channels::users::Users;
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
-use crate::deflate::{Compression, Inflater};
+use crate::deflate::Inflater;
 use crate::framing::Framing;
 use crate::gate::Gate;
-use crate::http::{Routes, Status, Transport};
+use crate::http::{Status, Transport};
 use crate::ids::Ids;
-use crate::message::{Depart, Endpoint, Grant, Leave, Post, Verdict};
+use crate::message::{Depart, Endpoint, Grant, Leave, Message, Post, Verdict};
 use crate::metrics::Metrics;
-use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
 use crate::protocol::Disconnect;
+use crate::proxy::Baggage;
 use crate::revocation::Revocations;
-use crate::token::Verifier;
 use crate::turn::{Entry, Turn};
 use crate::wheel::Wheel;
+
+pub use self::settings::{Settings, Tokens};
 
 /// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
 pub const FANOUT_SENDS: usize = 128;
@@ -62,78 +64,6 @@ const DRAIN_BYTES: usize = 256 * 1024;
 
 /// Milliseconds that a refused connection has for its request head, and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
-
-/// What a shard goes by.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Who may come.
-    pub rules: Rules,
-    /// What may be done in which channel.
-    pub namespaces: Arc<Namespaces>,
-    /// What tokens are good for.
-    pub tokens: Tokens,
-    /// The namespace of the channels that each user has for itself, if they have any.
-    pub personal_namespace: Option<String>,
-    /// Who may use the API.
-    pub api: ApiKey,
-    /// Paths that are served.
-    pub routes: Routes,
-    /// What homes keep.
-    pub homes: home::Settings,
-    /// Connections that the shard holds at most.
-    pub slots: usize,
-    /// Bytes of one message of a client.
-    pub message_bytes: usize,
-    /// Bytes that one compressed message of a client may be when it is read.
-    pub inflated_bytes: usize,
-    /// How publications are compressed for those who take that.
-    pub compression: Compression,
-    /// The same for unidirectional clients.
-    pub uni_compression: Compression,
-    /// Bytes that one connection may be behind.
-    pub outbox_bytes: usize,
-    /// Bytes that all connections of a shard may be behind together.
-    pub outbox_budget: usize,
-    /// Bytes waiting for their lap past which no publication is taken in.
-    pub backlog_bytes: usize,
-    /// Subscriptions of one connection.
-    pub channel_limit: u16,
-    /// Publications that one excerpt of a channel's history has at most.
-    pub history_limit: usize,
-    /// Clients of the node at most; 0: no limit.
-    pub connection_limit: u64,
-    /// New connections of the node in a second; 0: no limit.
-    pub connection_rate: u64,
-    /// Connections of one user on the node.
-    pub user_limit: Limit,
-    /// Whether clients are told the time.
-    pub tells_time: bool,
-    /// Milliseconds between two checks of a channel's subscribers' position; 0: there are none.
-    pub position_check_delay: u64,
-    /// Seconds for a new connection token once the old one is over.
-    pub expired_close_delay: u64,
-    /// The same for a subscription's.
-    pub expired_sub_close_delay: u64,
-    /// Milliseconds between pings.
-    pub ping_interval: u64,
-    /// Milliseconds in which a pong must follow; `None`: no pong is asked for.
-    pub pong_timeout: Option<u64>,
-    /// Milliseconds for the request head.
-    pub head_timeout: u64,
-    /// Milliseconds for the connect command.
-    pub stale_close_delay: u64,
-    /// Milliseconds for the peer's close frame.
-    pub close_timeout: u64,
-}
-
-/// What tokens are good for.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    /// For connections.
-    pub connection: Arc<Verifier>,
-    /// For subscriptions.
-    pub subscription: Arc<Verifier>,
-}
 
 struct Drain {
     slot: u32,
@@ -168,8 +98,12 @@ pub struct Remains {
     pub users: usize,
     /// Users at home here, and connections that their homes are to be told of.
     pub counted_users: usize,
-    /// Tokens that are being looked at.
+    /// Connections that wait for something to be found out.
     pub verdicts: usize,
+    /// Connections of which something is kept for the backend's eyes.
+    pub baggage: usize,
+    /// What is to be told to the backend.
+    pub outgoing: usize,
     /// Pings put off.
     pub put_off: usize,
     /// Channels whose subscribers' position is checked.
@@ -214,13 +148,17 @@ pub struct Hub {
     grants: HashMap<u32, Grant>,
     /// Who has left a channel whose home has still to be told.
     leaves: VecDeque<Leave>,
-    /// Connections whose token is being looked at; what it says, once that is known.
-    verdicts: HashMap<u32, Option<Verdict>>,
+    /// Connections for which something is being found out; what it is, once that is known.
+    verdicts: HashMap<u32, Option<Arc<Verdict>>>,
     /// Connect requests of unidirectional clients among them.
     connects: HashMap<u32, Box<[u8]>>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
     revoked_walk: revocations::Walk,
+    /// What is kept of connections for the backend's eyes.
+    baggage: HashMap<u32, Arc<Baggage>>,
+    /// What is to be told to the backend, or asked without anybody waiting.
+    outgoing: VecDeque<Message>,
     /// Slots by their users.
     users: HashTable<u32>,
     different_users: u64,
@@ -294,6 +232,8 @@ impl Hub {
             connects: HashMap::new(),
             revocations: Arc::default(),
             revoked_walk: revocations::Walk::default(),
+            baggage: HashMap::new(),
+            outgoing: VecDeque::new(),
             users: HashTable::new(),
             different_users: 0,
             locals: Locals::new(settings.compression, settings.uni_compression),
@@ -446,13 +386,15 @@ impl Hub {
         self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
     }
 
-    /// Tells homes which channels nobody here wants any more, as far as there is room.
+    /// Tells homes which channels nobody here wants any more, and the control plane what waits for
+    /// it, as far as there is room.
     pub fn release_channels(&mut self, post: &mut impl Post) {
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);
         }
         self.tell_departures(post);
         self.check_positions(post);
+        self.tell_control(post);
     }
 
     /// Gives open laps to their next members, as many as one turn may send.
@@ -633,6 +575,8 @@ impl Hub {
             verdicts: self.verdicts.len() + self.connects.len(),
             put_off: self.put_off.len(),
             watches: self.locals.watches.len(),
+            baggage: self.baggage.len(),
+            outgoing: self.outgoing.len(),
             backlog: self.locals.backlog(),
         }
     }
@@ -663,9 +607,14 @@ const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::auth::{ApiKey, Rules};
+    use crate::channels::home;
+    use crate::channels::users::Limit;
     use crate::http::{Route, Service};
-    use crate::message::{Message, Rank};
-    use crate::token;
+    use crate::message::Rank;
+    use crate::namespaces::Namespaces;
+    use crate::proxy::Upstreams;
+    use crate::token::{self, Verifier};
 
     /// A bus on which nothing has room.
     pub(crate) struct Nowhere;
@@ -696,6 +645,7 @@ pub(crate) mod tests {
             namespaces,
             tokens: Tokens { connection: verifier.clone(), subscription: verifier },
             personal_namespace: None,
+            proxies: Upstreams::default(),
             api: ApiKey { key: "k".into(), insecure: false },
             routes: [("/w", Transport::WebSocket), ("/s", Transport::HttpStream)]
                 .map(|(path, transport)| Route {

@@ -89,6 +89,8 @@ impl Hub {
         outbox.overflow(&last);
         self.outbox_bytes += outbox.unsent().len();
         self.metrics.slow.add(1);
+        let Disconnect { code, reason } = Disconnect::SLOW;
+        self.farewell(slot, code, reason);
         self.begin_closing(slot);
     }
 
@@ -137,6 +139,7 @@ impl Hub {
     pub(super) fn disconnect_saying(&mut self, slot: u32, code: u16, reason: &str) {
         let transport = self.connections[slot as usize].transport;
         self.release_hold(slot);
+        self.farewell(slot, code, reason);
         if transport.is_unidirectional() || !transport.is_websocket() {
             self.push(slot, &Push::Disconnect { code, reason });
         }
@@ -166,10 +169,10 @@ impl Hub {
 
     pub(super) fn begin_closing(&mut self, slot: u32) {
         self.release_hold(slot);
-        self.leave_all(slot);
+        let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
+        self.farewell(slot, code, reason);
         self.forget_user(slot);
         self.forget_verdict(slot);
-        self.uncount(slot);
         let connection = &mut self.connections[slot as usize];
         if let Some(inbound) = self.inbound.get_mut(connection.inbound as usize) {
             // A frame that is half there stays, or the peer's close frame could not be told.
@@ -192,12 +195,12 @@ impl Hub {
             return;
         }
         self.release_hold(slot);
-        self.leave_all(slot);
+        let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
+        self.farewell(slot, code, reason);
         self.forget_user(slot);
         self.forget_verdict(slot);
         self.drop_inbound(slot);
         self.drop_outbox(slot);
-        self.uncount(slot);
         self.wheel.clear(slot);
         self.connections[slot as usize].phase = Phase::Ending;
         self.wanted.ends.push(slot);
@@ -222,13 +225,11 @@ impl Hub {
         self.end(slot);
     }
 
+    /// A client is connected no more.
     pub(super) fn uncount(&mut self, slot: u32) {
-        let flags = &mut self.connections[slot as usize].flags;
-        if flags.counted() {
-            flags.set_counted(false);
-            self.gate.leave();
-            self.metrics.clients.subtract(1);
-        }
+        self.connections[slot as usize].flags.set_counted(false);
+        self.gate.leave();
+        self.metrics.clients.subtract(1);
     }
 
     pub(super) fn drop_inbound(&mut self, slot: u32) {

@@ -6,23 +6,34 @@ use std::sync::Arc;
 use crate::connection::{Hold, Identity, NONE, Phase, Wish};
 use crate::http::Transport;
 use crate::hub::Hub;
-use crate::hub::commands::Stop;
+use crate::hub::commands::{Failed, Stop};
 use crate::hub::inbound::Pause;
-use crate::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
+use crate::message::{Grant, Matter, Overrides, Post, Purpose, Subscribed, Verdict};
 use crate::protocol::command::{ConnectRequest, RefreshRequest};
 use crate::protocol::reply::{Connected, Lease, Push, Reply};
 use crate::protocol::{self, Disconnect, Error, Position};
+use crate::proxy::{self, Answer, Event, Introduction, Upstream};
 use crate::publication::{EventId, Publication};
 use crate::revocation::Mark;
 use crate::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
 
 /// Why a client may not connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Refused {
     /// Not now, or not at all.
     Stop(Stop),
     /// It is told why, and may try again on another connection.
     Error(Error),
+    /// The backend has said why.
+    Backend(Arc<Verdict>),
+}
+
+/// A client that may connect.
+struct Newcomer {
+    /// The channels that it is to be in.
+    wishes: Vec<Wish>,
+    /// What the backend tells it.
+    data: Option<Box<[u8]>>,
 }
 
 impl From<Disconnect> for Refused {
@@ -71,11 +82,17 @@ impl Hub {
         request: &ConnectRequest<'_>,
     ) -> Result<(), Stop> {
         match self.admit(post, slot, request) {
-            Ok(wanted) => self.hold(post, slot, command, wanted),
+            Ok(newcomer) => self.hold(post, slot, command, newcomer),
             Err(Refused::Stop(stop)) => return Err(stop),
             Err(Refused::Error(error)) => {
                 self.connections[slot as usize].flags.set_unusable(true);
                 self.reply_error(slot, command, error);
+            }
+            Err(Refused::Backend(verdict)) => {
+                self.connections[slot as usize].flags.set_unusable(true);
+                if let Failed::Error(error) = self.refuse_command(slot, command, &verdict) {
+                    self.reply_error(slot, command, error);
+                }
             }
         }
         Ok(())
@@ -89,7 +106,7 @@ impl Hub {
         request: &ConnectRequest<'_>,
     ) -> Result<(), Stop> {
         match self.admit(post, slot, request) {
-            Ok(wanted) => self.hold(post, slot, 0, wanted),
+            Ok(newcomer) => self.hold(post, slot, 0, newcomer),
             Err(Refused::Stop(stop)) => return Err(stop),
             // One that can be told nothing else comes back, with another token.
             Err(Refused::Error(Error::TOKEN_EXPIRED)) => {
@@ -99,6 +116,12 @@ impl Hub {
                 return Err(Stop::Disconnect(Disconnect::INTERNAL));
             }
             Err(Refused::Error(_)) => return Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+            Err(Refused::Backend(verdict)) => match &*verdict {
+                Verdict::Command(Err(proxy::Refused::Disconnect { code, reason })) => {
+                    self.disconnect_saying(slot, *code, reason);
+                }
+                _ => return Err(Stop::Disconnect(Disconnect::INTERNAL)),
+            },
         }
         Ok(())
     }
@@ -109,14 +132,24 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         request: &ConnectRequest<'_>,
-    ) -> Result<Vec<Wish>, Refused> {
+    ) -> Result<Newcomer, Refused> {
         if self.gate.is_full() {
             return Err(Disconnect::CONNECTION_LIMIT.into());
         }
-        let claims = self.connect_claims(post, slot, &request.token)?;
+        if let Some(headers) = &request.headers {
+            self.note_emulated(slot, headers);
+        }
+        let (claims, data) = match self.settings.proxies.connect {
+            Some(upstream) if request.token.is_empty() => {
+                let introduction = self.introduce(post, slot, upstream, request)?;
+                introduction.map(|found| (Some(found.claims), found.data)).unwrap_or_default()
+            }
+            _ => (self.connect_claims(post, slot, &request.token)?, None),
+        };
         let mut wanted = Vec::new();
         if let Some(claims) = claims {
-            if claims.user.is_empty() && self.settings.rules.no_anonymous_tokens {
+            let by_token = !request.token.is_empty();
+            if claims.user.is_empty() && by_token && self.settings.rules.no_anonymous_tokens {
                 return Err(Disconnect::PERMISSION_DENIED.into());
             }
             for (channel, options) in &claims.subs {
@@ -142,7 +175,28 @@ impl Hub {
         if wishes.len() > usize::from(self.settings.channel_limit) {
             return Err(Disconnect::CHANNEL_LIMIT.into());
         }
-        Ok(wishes)
+        Ok(Newcomer { wishes, data })
+    }
+
+    /// What the backend says about a client without a token, and what it tells it.
+    fn introduce(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        upstream: Upstream,
+        request: &ConnectRequest<'_>,
+    ) -> Result<Option<Introduction>, Refused> {
+        let asked = self.ask_backend(post, slot, upstream, || Event::connect(request));
+        let verdict = asked.map_err(Refused::Stop)?;
+        self.use_up_verdict(slot);
+        match &*verdict {
+            Verdict::Command(Ok(Answer::Connect(Some(introduction)))) => {
+                self.fits_wire(slot, introduction.data.as_deref())?;
+                Ok(Some(Introduction::clone(introduction)))
+            }
+            Verdict::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
+            _ => Err(Refused::Backend(verdict)),
+        }
     }
 
     /// What the token says, if one is given and looked at.
@@ -161,13 +215,16 @@ impl Hub {
         let verifier = &settings.tokens.connection;
         let claims = match verifier.work(token) {
             Ok(Work::Here) => verifier.connection(token, self.unix_time(), None),
-            Ok(Work::Elsewhere) => match self.verdict(post, slot, token, Purpose::Connection) {
-                Ok(Verdict::Connection(claims)) => claims,
-                Ok(Verdict::Subscription(_) | Verdict::Busy) => {
-                    return Err(Refused::Error(Error::INTERNAL));
+            Ok(Work::Elsewhere) => {
+                let purpose = Purpose::Connection;
+                let matter = |_: &Hub| Matter::Token { token: token.into(), purpose };
+                let verdict = self.consult(post, slot, matter).map_err(Refused::Stop)?;
+                self.use_up_verdict(slot);
+                match &*verdict {
+                    Verdict::Connection(claims) => claims.clone(),
+                    _ => return Err(Refused::Error(Error::INTERNAL)),
                 }
-                Err(stop) => return Err(Refused::Stop(stop)),
-            },
+            }
             Err(refusal) => Err(refusal),
         };
         match claims {
@@ -184,7 +241,8 @@ impl Hub {
 
     fn identify(&mut self, slot: u32, claims: ConnectClaims) {
         let token = self.mark_of(&claims);
-        let ConnectClaims { user, info, expires, .. } = claims;
+        let ConnectClaims { user, info, expires, meta, .. } = claims;
+        self.note_meta(slot, meta);
         let expires = expires.and_then(NonZeroU64::new);
         let identity = Identity { user: user.into(), info, expires, token };
         self.connections[slot as usize].identity = Some(Box::new(identity));
@@ -224,10 +282,11 @@ impl Hub {
     }
 
     /// Joins channels before the connect is answered.
-    fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, wanted: Vec<Wish>) {
+    fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, newcomer: Newcomer) {
+        let Newcomer { wishes: wanted, data } = newcomer;
         let pending = wanted.len();
         let admission = self.admission(slot);
-        let hold = Hold { command, admission, wanted, pending, ..Hold::default() };
+        let hold = Hold { command, admission, wanted, pending, data, ..Hold::default() };
         self.connections[slot as usize].hold = self.holds.insert(hold) as u32;
         self.ask_homes(post, slot);
     }
@@ -271,14 +330,14 @@ impl Hub {
         let subs = subs.filter_map(|answer| Some((&*answer.channel, self.told(answer)?)));
         let connected = Connected {
             client: &client,
-            expires: self.lease(expires),
+            expires: self.lease(expires.filter(|_| self.settings.proxies.refresh.is_none())),
+            data: hold.data.as_deref(),
             subs: subs.collect(),
             ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
             pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
             session: if spoken_for || unidirectional { &session } else { "" },
             node: if spoken_for { &node } else { "" },
             time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
-            data: None,
         };
         let mut body = Vec::new();
         if unidirectional {
@@ -347,6 +406,7 @@ impl Hub {
             Ok(Some(claims)) => claims,
             Ok(None) => return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN)),
             Err(Refused::Stop(stop)) => return Err(stop),
+            Err(Refused::Backend(_)) => unreachable!("no backend is asked about a token"),
             Err(Refused::Error(Error::TOKEN_EXPIRED)) => {
                 return Err(Stop::Disconnect(Disconnect::EXPIRED));
             }
@@ -379,24 +439,32 @@ impl Hub {
             expires.is_some_and(|end| end.saturating_add(grace) <= now)
         };
         let connection = &self.connections[slot as usize];
-        if over(connection.expires(), self.settings.expired_close_delay) {
-            self.disconnect(slot, Disconnect::EXPIRED);
-            return true;
+        let expires = connection.expires();
+        match self.settings.proxies.refresh {
+            Some(upstream) if over(expires, 0) => self.renew(slot, upstream),
+            None if over(expires, self.settings.expired_close_delay) => {
+                self.disconnect(slot, Disconnect::EXPIRED);
+                return true;
+            }
+            _ => {}
         }
         if self.grants.is_empty() {
             return false;
         }
-        let mut key = connection.subscriptions;
+        let mut key = self.connections[slot as usize].subscriptions;
         while key != NONE {
             let next = self.locals.next_subscription(key);
-            let grant = self.grants.get(&key);
-            let expires = grant.and_then(|grant| grant.expires);
-            if over(expires, self.settings.expired_sub_close_delay) {
-                if grant.is_some_and(|grant| grant.server_side) {
-                    self.disconnect(slot, Disconnect::SUBSCRIPTION_EXPIRED);
-                    return true;
+            let expires = self.grants.get(&key).and_then(|grant| grant.expires);
+            let proxy = expires.and_then(|_| self.sub_refresh_proxy(key));
+            match proxy {
+                Some(upstream) if over(expires, 0) => self.renew_subscription(slot, key, upstream),
+                None if over(expires, self.settings.expired_sub_close_delay) => {
+                    self.expire_subscription(slot, key);
+                    if !self.connections[slot as usize].takes_output() {
+                        return true;
+                    }
                 }
-                self.end_subscription(slot, key, 2501, "subscription expired");
+                _ => {}
             }
             key = next;
         }

@@ -3,20 +3,23 @@
 
 use std::sync::Arc;
 
-use crate::connection::{Connection, NONE, Wish};
+use crate::connection::{Connection, Wish};
 use crate::faults::{Planted, planted};
 use crate::filter::{self, Filter};
 use crate::framing::Framing;
 use crate::hub::Hub;
+use crate::hub::backend::{BY_CLIENT, Why};
 use crate::hub::commands::{Failed, NoRoom, Stop};
+use crate::hub::messages::Terms;
 use crate::message::{
-    Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe, Subscriber,
-    Verdict,
+    Asker, Grant, Granted, Leave, Matter, Message, Overrides, Post, Purpose, Rank, Subscribe,
+    Subscriber, Verdict,
 };
 use crate::namespaces::{Format, Options};
 use crate::protocol::command::{PublishRequest, SubRefreshRequest, SubscribeRequest};
 use crate::protocol::reply::{ClientInfo, Push, Reply};
 use crate::protocol::{Disconnect, Error, Position, Wire, json};
+use crate::proxy::Answer;
 use crate::publication::{Encoding, Event, Extra};
 use crate::token::{Refusal, Work};
 
@@ -70,10 +73,30 @@ impl Hub {
             return false;
         }
         match namespaces.users(channel) {
-            Some(mut users) => {
-                options.user_limited && !user.is_empty() && users.any(|one| one == user)
-            }
+            Some(_) => namespaces.is_for(options, channel, user),
             None => options.subscribe.allows(user, false),
+        }
+    }
+
+    /// What a client is granted of a channel beside its options, if it may subscribe at all.
+    fn permit_subscribe(
+        &mut self,
+        post: &mut impl Post,
+        (slot, command): (u32, u32),
+        options: &Options,
+        request: &SubscribeRequest<'_>,
+    ) -> Result<Option<Grant>, Failed> {
+        let channel = &*request.channel;
+        if !request.token.is_empty() {
+            return self.subscribe_grant(post, slot, channel, &request.token).map(Some);
+        }
+        if let Some(upstream) = self.subscribe_proxy(slot, options, channel) {
+            return self.ask_subscribe(post, (slot, command), upstream, request).map(Some);
+        }
+        let user = self.connections[slot as usize].user();
+        match self.allows_subscribe(options, channel, user) {
+            true => Ok(None),
+            false => Err(Error::PERMISSION_DENIED.into()),
         }
     }
 
@@ -107,15 +130,7 @@ impl Hub {
         if self.connections[slot as usize].subscribed >= settings.channel_limit {
             return Err(Error::LIMIT_EXCEEDED.into());
         }
-        let grant = if !request.token.is_empty() {
-            Some(self.subscribe_grant(post, slot, channel, &request.token)?)
-        } else {
-            let user = self.connections[slot as usize].user();
-            if !self.allows_subscribe(options, channel, user) {
-                return Err(Error::PERMISSION_DENIED.into());
-            }
-            None
-        };
+        let grant = self.permit_subscribe(post, (slot, command), options, request)?;
         let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
         let joins = request.join_leave;
         // In protocol buffers the JavaScript SDK takes numbers of 64 bits for objects, of which
@@ -141,10 +156,14 @@ impl Hub {
         let verifier = &settings.tokens.subscription;
         let claims = match verifier.work(token) {
             Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
-            Ok(Work::Elsewhere) => match self.verdict(post, slot, token, Purpose::Subscription)? {
-                Verdict::Subscription(claims) => claims,
-                Verdict::Connection(_) | Verdict::Busy => return Err(Error::INTERNAL.into()),
-            },
+            Ok(Work::Elsewhere) => {
+                let purpose = Purpose::Subscription;
+                let matter = |_: &Hub| Matter::Token { token: token.into(), purpose };
+                match &*self.consult(post, slot, matter)? {
+                    Verdict::Subscription(claims) => claims.clone(),
+                    _ => return Err(Error::INTERNAL.into()),
+                }
+            }
             Err(refusal) => Err(refusal),
         };
         let claims = match claims {
@@ -302,20 +321,26 @@ impl Hub {
         }
         let hash = self.names.hash(channel);
         if let Some(key) = self.find_subscription(slot, hash, channel)? {
-            self.leave(slot, key);
+            self.leave(slot, key, BY_CLIENT);
         }
         self.reply(slot, command, &Reply::Unsubscribe);
         Ok(())
     }
 
     /// Ends a subscription, answered or not.
-    pub(super) fn leave(&mut self, slot: u32, key: u32) {
+    pub(super) fn leave(&mut self, slot: u32, key: u32, why: Why<'_>) {
         let overrides = self.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
         let (channel, hash) = self.locals.channel(key);
-        let options = self.settings.namespaces.of(channel);
-        if options.is_ok_and(|options| is_tracked(options, overrides)) {
-            let (channel, address) = (channel.clone(), self.address(slot));
-            self.leaves.push_back(Leave { channel, hash, address });
+        if let Ok(options) = self.settings.namespaces.of(channel) {
+            let hook = options.unsubscribe_hook.filter(|_| !self.locals.is_pending(key));
+            let tracked = is_tracked(options, overrides);
+            let told = (hook.is_some() || tracked).then(|| channel.clone());
+            if let (Some(upstream), Some(channel)) = (hook, &told) {
+                self.note_unsubscribe(slot, upstream, channel, why);
+            }
+            if let Some(channel) = told.filter(|_| tracked) {
+                self.leaves.push_back(Leave { channel, hash, address: self.address(slot) });
+            }
         }
         let connection = &mut self.connections[slot as usize];
         self.locals.leave(&mut connection.subscriptions, key);
@@ -333,8 +358,17 @@ impl Hub {
     /// Ends a subscription and tells the client.
     pub(super) fn end_subscription(&mut self, slot: u32, key: u32, code: u32, reason: &str) {
         let channel = self.locals.channel(key).0.clone();
-        self.leave(slot, key);
+        self.leave(slot, key, (code, reason));
         self.push(slot, &Push::Unsubscribe { channel: &channel, code, reason });
+    }
+
+    /// Ends a subscription whose time is over.
+    pub(super) fn expire_subscription(&mut self, slot: u32, key: u32) {
+        if self.grants.get(&key).is_some_and(|grant| grant.server_side) {
+            self.disconnect(slot, Disconnect::SUBSCRIPTION_EXPIRED);
+        } else {
+            self.end_subscription(slot, key, 2501, "subscription expired");
+        }
     }
 
     /// A client's new subscription token.
@@ -385,18 +419,30 @@ impl Hub {
         let options = settings.namespaces.of(channel)?;
         let hash = self.names.hash(channel);
         let subscription = self.find_subscription(slot, hash, channel)?;
-        let connection = &self.connections[slot as usize];
-        let allowed = options.publish.allows(connection.user(), subscription.is_some());
-        if !allowed && !settings.rules.insecure {
-            return Err(Error::PERMISSION_DENIED.into());
+        let (mut data, mut tags, mut terms) = (&**data, Box::default(), Terms::default());
+        let asked;
+        if let Some(upstream) = options.publish_proxy {
+            asked = self.ask_publish(post, (slot, command), upstream, (channel, data))?;
+            if let Verdict::Command(Ok(Answer::Publish(permission))) = &*asked {
+                (data, terms) =
+                    (permission.data.as_deref().unwrap_or(data), (&**permission).into());
+                tags = permission.tags.clone().into_iter().collect();
+            }
+        } else {
+            let user = self.connections[slot as usize].user();
+            let allowed = options.publish.allows(user, subscription.is_some());
+            if !allowed && !settings.rules.insecure {
+                return Err(Error::PERMISSION_DENIED.into());
+            }
         }
-        let is_json = connection.wire == Wire::Json || json::is_json(data);
+        let unchanged = options.publish_proxy.is_none();
+        let wire = self.connections[slot as usize].wire;
+        let is_json = (wire == Wire::Json && unchanged) || json::is_json(data);
         let event = checked(options.format, data, is_json)?;
         let grant = subscription.and_then(|key| self.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
-        let extra = Some(Arc::new(Extra { info, ..Extra::default() }));
-        let draft = (&**data, event, extra);
-        self.bring_home(post, (channel, hash), draft, false, Asker::Nobody)?;
+        let extra = Some(Arc::new(Extra { info, tags }));
+        self.bring_home(post, (channel, hash), (data, event, extra), terms, Asker::Nobody)?;
         self.reply(slot, command, &Reply::Publish);
         Ok(())
     }
@@ -408,12 +454,6 @@ impl Hub {
         let unidirectional = transport.is_unidirectional();
         let compressed = flags.compressing();
         Encoding { wire, framing, unidirectional, compressed, ..Encoding::default() }
-    }
-
-    pub(super) fn leave_all(&mut self, slot: u32) {
-        while self.connections[slot as usize].subscriptions != NONE {
-            self.leave(slot, self.connections[slot as usize].subscriptions);
-        }
     }
 }
 

@@ -1,39 +1,52 @@
-//! Tokens that take too long to look at are looked at elsewhere, while their connections wait: the
-//! command that brought one is run again when the verdict is there.
+//! What takes too long to find out is found out elsewhere, while the connection waits: the command
+//! that led to the question is run again when the verdict is there.
+
+use std::sync::Arc;
 
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::message::{Message, Post, Purpose, Rank, Verdict, Verified, Verify};
+use crate::message::{Consult, Consulted, Matter, Message, Post, Rank, Verdict};
 
 impl Hub {
-    /// What is known of a connection's token, or why the connection has to wait.
-    pub(super) fn verdict(
+    /// What was found out for a connection's command, or why the connection has to wait. The
+    /// verdict stays until the command has come through.
+    pub(super) fn consult(
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        token: &str,
-        purpose: Purpose,
-    ) -> Result<Verdict, Stop> {
-        match self.verdicts.remove(&slot) {
-            Some(Some(verdict)) => return Ok(verdict),
+        matter: impl FnOnce(&Self) -> Matter,
+    ) -> Result<Arc<Verdict>, Stop> {
+        match self.verdicts.get(&slot) {
+            Some(Some(verdict)) => return Ok(verdict.clone()),
             Some(None) => {}
             None if !post.reserve(self.control, Rank::Ingress) => return Err(Stop::Room),
             None => {
-                let verify = Verify { address: self.address(slot), token: token.into(), purpose };
-                post.send(self.control, Message::Verify(Box::new(verify)));
+                let consult = Consult { address: self.address(slot), matter: matter(self) };
+                post.send(self.control, Message::Consult(Box::new(consult)));
             }
         }
         self.verdicts.insert(slot, None);
         Err(Stop::Wait)
     }
 
-    /// A token has been looked at; its connection goes on if it is still there.
-    pub(super) fn verified(&mut self, verified: Verified) {
-        let Verified { address, verdict } = verified;
-        let waits = self.connection(address.slot, address.generation).is_some();
-        if let Some(awaited) = self.verdicts.get_mut(&address.slot).filter(|_| waits) {
-            *awaited = Some(verdict);
+    /// Something has been found out; its connection goes on if it is still there.
+    pub(super) fn consulted(&mut self, consulted: Consulted) {
+        let Consulted { address, verdict } = consulted;
+        if self.connection(address.slot, address.generation).is_none() {
+            return;
+        }
+        if let Verdict::Renewal(channel, told) = verdict {
+            self.renewed(address.slot, channel.as_deref(), told);
+        } else if let Some(awaited) = self.verdicts.get_mut(&address.slot) {
+            *awaited = Some(Arc::new(verdict));
             self.go_on_later(address.slot);
+        }
+    }
+
+    /// The command that a verdict was for has come through.
+    pub(super) fn use_up_verdict(&mut self, slot: u32) {
+        if !self.verdicts.is_empty() {
+            self.verdicts.remove(&slot);
         }
     }
 

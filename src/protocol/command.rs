@@ -4,6 +4,7 @@
 //! is checked by who carries the command out. The JSON encoding is read straight into these.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -71,6 +72,8 @@ pub struct ConnectRequest<'a> {
     /// Its version, or the application's.
     #[serde(borrow)]
     pub version: Cow<'a, str>,
+    /// For the application's proxies, as if the HTTP request had them.
+    pub headers: Option<BTreeMap<String, String>>,
 }
 
 /// Channels with the client's position in each, in the order given.

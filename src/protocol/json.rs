@@ -175,9 +175,9 @@ impl Serialize for Raw<'_> {
 }
 
 #[derive(Serialize)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     code: u32,
-    message: &'static str,
+    message: &'a str,
     #[serde(skip_serializing_if = "is_false")]
     temporary: bool,
 }
@@ -339,6 +339,12 @@ struct HistoryBody<'a> {
 }
 
 #[derive(Serialize)]
+struct RpcBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Raw<'a>>,
+}
+
+#[derive(Serialize)]
 struct LeaseBody {
     #[serde(skip_serializing_if = "is_false")]
     expires: bool,
@@ -384,7 +390,7 @@ pub fn write_history(history: &History<'_>, out: &mut Vec<u8>) {
 /// Appends a reply.
 pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     let key = match reply {
-        Reply::Error(_) => "error",
+        Reply::Error(_) | Reply::Refused { .. } => "error",
         Reply::Connect(_) => "connect",
         Reply::Subscribe(_) => "subscribe",
         Reply::Unsubscribe => "unsubscribe",
@@ -392,6 +398,7 @@ pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Presence(_) => "presence",
         Reply::PresenceStats(_) => "presence_stats",
         Reply::History(_) => "history",
+        Reply::Rpc(_) => "rpc",
         Reply::Refresh(_) => "refresh",
         Reply::SubRefresh(_) => "sub_refresh",
     };
@@ -404,12 +411,16 @@ pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Error(Error { code, message, temporary }) => {
             write_json(&ErrorBody { code: *code, message, temporary: *temporary }, out);
         }
+        Reply::Refused { code, message, temporary } => {
+            write_json(&ErrorBody { code: *code, message, temporary: *temporary }, out);
+        }
         Reply::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
         Reply::Subscribe(subscribed) => write_json(&SubscribeBody::from(*subscribed), out),
         Reply::Unsubscribe | Reply::Publish => write_json(&Empty {}, out),
         Reply::Presence(members) => write_presence(members, out),
         Reply::PresenceStats(stats) => write_stats(*stats, out),
         Reply::History(history) => write_history(history, out),
+        Reply::Rpc(data) => write_json(&RpcBody { data: data.map(Raw) }, out),
         Reply::Refresh(lease) | Reply::SubRefresh(lease) => {
             write_json(&LeaseBody::from(lease), out);
         }
@@ -710,6 +721,21 @@ mod tests {
             12,
             &Reply::SubRefresh(lease),
             "{\"id\":12,\"sub_refresh\":{\"expires\":true,\"ttl\":9}}",
+        );
+    }
+
+    #[test]
+    fn what_the_backend_said_has_the_documented_shape() {
+        let check = |id, reply: &Reply<'_>, expected: &str| {
+            assert_eq!(text(|out| write_reply(id, reply, out)), expected);
+        };
+        check(13, &Reply::Rpc(Some(b"{\n}")), "{\"id\":13,\"rpc\":{\"data\":{}}}");
+        check(14, &Reply::Rpc(None), "{\"id\":14,\"rpc\":{}}");
+        let (code, message) = (1000, "a \"word\"");
+        check(
+            15,
+            &Reply::Refused { code, message, temporary: false },
+            "{\"id\":15,\"error\":{\"code\":1000,\"message\":\"a \\\"word\\\"\"}}",
         );
     }
 

@@ -106,6 +106,7 @@ macro_rules! disconnects {
 }
 
 disconnects! {
+    CONNECTION_CLOSED = 3000, "connection closed";
     SHUTDOWN = 3001, "shutdown";
     INTERNAL = 3004, "internal server error";
     EXPIRED = 3005, "connection expired";

@@ -23,6 +23,15 @@ pub struct ClientInfo {
 pub enum Reply<'a> {
     /// It failed; the connection goes on.
     Error(Error),
+    /// It failed for a reason of the application's own.
+    Refused {
+        /// Why, as a number.
+        code: u32,
+        /// Why, for people.
+        message: &'a str,
+        /// Whether trying again may help.
+        temporary: bool,
+    },
     /// To connect.
     Connect(&'a Connected<'a>),
     /// To subscribe.
@@ -37,6 +46,8 @@ pub enum Reply<'a> {
     PresenceStats(Stats),
     /// To history.
     History(&'a History<'a>),
+    /// To a call of the application's own; `None`: nothing was returned.
+    Rpc(Option<&'a [u8]>),
     /// To refresh.
     Refresh(Option<Lease>),
     /// To refresh of a subscription.

@@ -78,7 +78,7 @@ pub struct SubscribeOptions {
 
 /// A text that is borrowed where it has no escapes, also within an `Option`.
 #[derive(Deserialize, PartialEq, Eq, Hash)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The claims of both kinds of token. What only one kind knows is typed when it is asked for, since
 /// an application may use the name for something else in the other.
@@ -223,7 +223,10 @@ fn owned(text: Option<Text<'_>>) -> String {
 }
 
 /// The bytes of a claim that may be given as JSON or, which wins, in base64.
-fn bytes(json: Option<&RawValue>, base64: Option<Text<'_>>) -> Result<Option<Box<[u8]>>, Refusal> {
+pub(crate) fn bytes(
+    json: Option<&RawValue>,
+    base64: Option<Text<'_>>,
+) -> Result<Option<Box<[u8]>>, Refusal> {
     match base64 {
         Some(Text(text)) if !text.is_empty() => {
             let bytes = BASE64.decode(text.as_bytes()).map_err(|_| Refusal::Invalid)?;
@@ -233,8 +236,13 @@ fn bytes(json: Option<&RawValue>, base64: Option<Text<'_>>) -> Result<Option<Box
     }
 }
 
+/// The options of a subscription, from the text of an object that has them among its fields.
+pub(crate) fn subscribe_options(text: &str) -> Result<SubscribeOptions, Refusal> {
+    object::<OptionsText<'_>>(text.as_bytes())?.meant()
+}
+
 /// The channels of `subs`, or where it has none, of `channels`.
-fn subs(
+pub(crate) fn subs(
     subs: Option<&RawValue>,
     channels: Option<&RawValue>,
 ) -> Result<Vec<(String, SubscribeOptions)>, Refusal> {

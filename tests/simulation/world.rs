@@ -14,20 +14,25 @@ use drumline::history::Retention;
 use drumline::http::{Route, Service, Transport};
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
 use drumline::ids::Ids;
+use drumline::metrics::Metrics;
 use drumline::namespaces::{Namespaces, Options, Pace};
+use drumline::proxy::{Upstream, Upstreams};
 use drumline::token::{self, Verifier, make_connection};
 
 use crate::Fault;
 use crate::bus::Bus;
 use crate::client::{Asked, Client, View};
+use crate::control::Control;
 use crate::ledger::Ledger;
 use crate::random::Random;
 use crate::shard::{Event, Shard, Surroundings};
 
-/// Rounds in which everything must come to rest.
 /// Milliseconds that a publication waits at most.
 const WINDOW_MAX: u64 = 100;
+/// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 20_000;
+/// The one address of the backend.
+const UPSTREAM: Upstream = Upstream(0);
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 /// What a run covered.
@@ -36,6 +41,8 @@ pub struct Account {
     pub clients: usize,
     pub seen: usize,
     pub slow: usize,
+    /// News for the backend.
+    pub told: u64,
 }
 
 pub struct World {
@@ -45,6 +52,9 @@ pub struct World {
     steps: usize,
     bus: Bus,
     shards: Vec<Shard>,
+    control: Control,
+    metrics: Vec<Arc<Metrics>>,
+    hooked: bool,
     clients: Vec<Client>,
     ledger: Ledger,
     channels: usize,
@@ -70,14 +80,14 @@ fn tokens() -> token::Settings {
     token::Settings { hmac_secret_key: "secret".into(), ..token::Settings::default() }
 }
 
-fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
-    let may_be_slow = random.one_in(3);
+/// Options of every channel.
+fn options(random: &mut Random, history: bool) -> Options {
     let retention = Retention {
         size: random.pick(&[2, 5, 100]),
         ttl: random.pick(&[300, 60_000]),
         meta_ttl: 120_000,
     };
-    let without = Options {
+    Options {
         retention: history.then_some(retention),
         force_recovery: true,
         presence: random.one_in(2),
@@ -88,12 +98,26 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             window: random.pick(&[1, 30, WINDOW_MAX]),
             publications: random.pick(&[2, 5, u32::MAX]),
         }),
+        subscribe_proxy: random.one_in(4).then_some(UPSTREAM),
+        publish_proxy: random.one_in(4).then_some(UPSTREAM),
+        unsubscribe_hook: random.one_in(2).then_some(UPSTREAM),
         ..Options::default()
-    };
+    }
+}
+
+fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
+    let may_be_slow = random.one_in(3);
+    let without = options(random, history);
     let mut user_limit = Limit::default();
     if random.one_in(3) {
         user_limit = Limit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
     }
+    let proxies = Upstreams {
+        connect: random.one_in(4).then_some(UPSTREAM),
+        disconnect_hook: random.one_in(2).then_some(UPSTREAM),
+        waiting_max: 1 << 20,
+        ..Upstreams::default()
+    };
     let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
     let verifier = Arc::new(Verifier::new(&tokens()).expect("nothing is wrong"));
     let settings = Settings {
@@ -101,6 +125,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         namespaces: namespaces.clone(),
         tokens: Tokens { connection: verifier.clone(), subscription: verifier },
         personal_namespace: None,
+        proxies,
         routes: ROUTES
             .map(|(path, service)| Route {
                 path: path.into(),
@@ -155,6 +180,7 @@ impl World {
         let token = |user| make_connection(&tokens(), user, None, 0).expect("there is a secret");
         let settings = Arc::new(settings);
         let gate = Arc::<Gate>::default();
+        let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
         let hubs = (0..shards as u8).map(|shard| {
             let place = Place {
                 shard,
@@ -165,7 +191,8 @@ impl World {
                 unix_start: 0,
                 seed: seed + u64::from(shard),
             };
-            Shard::new(Hub::new(settings.clone(), &place, Arc::default()), shard, fault)
+            let metrics = metrics[usize::from(shard)].clone();
+            Shard::new(Hub::new(settings.clone(), &place, metrics), shard, fault)
         });
         let channels = random.between(1, 4);
         World {
@@ -173,6 +200,9 @@ impl World {
             steps: 0,
             bus: Bus::new(shards, [capacity; 4], fault),
             shards: hubs.collect(),
+            control: Control::new(shards as u8),
+            hooked: settings.proxies.disconnect_hook.is_some(),
+            metrics,
             clients: Vec::new(),
             ledger: Ledger::new(channels),
             channels,
@@ -205,7 +235,8 @@ impl World {
         }
         self.finish()?;
         let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
-        Ok(Account { clients: self.clients.len(), seen: self.ledger.seen, slow })
+        let told = self.control.told;
+        Ok(Account { clients: self.clients.len(), seen: self.ledger.seen, slow, told })
     }
 
     fn of(&self, client: usize, error: &str) -> String {
@@ -228,6 +259,7 @@ impl World {
         for _ in 0..self.random.between(0, 6) {
             self.step_shard(shard)?;
         }
+        self.step_control()?;
         let alive: Vec<usize> =
             (0..self.clients.len()).filter(|at| !self.clients[*at].done).collect();
         if !alive.is_empty() {
@@ -244,6 +276,13 @@ impl World {
                 self.bus.asleep[at] = false;
             }
         }
+    }
+
+    fn step_control(&mut self) -> Result<(), String> {
+        if self.bus.asleep[self.shards.len()] {
+            return Ok(());
+        }
+        self.control.step(&mut self.bus, &mut self.random)
     }
 
     fn step_shard(&mut self, at: usize) -> Result<(), String> {
@@ -539,6 +578,8 @@ impl World {
                     self.step_shard(at)?;
                 }
             }
+            moved |= !self.bus.asleep[self.shards.len()];
+            self.step_control()?;
             if !moved && self.is_waiting() {
                 self.pass_time(WINDOW_MAX);
             } else if !moved {
@@ -608,7 +649,6 @@ impl World {
         for by in [6_000, 200_000, 2_000, 2_000] {
             self.pass_time(by);
             self.bus.asleep.fill(false);
-            self.bus.asleep[self.shards.len()] = true;
             self.settle()?;
         }
         for (at, shard) in self.shards.iter().enumerate() {
@@ -618,9 +658,28 @@ impl World {
                 return Err(format!("shard {at} at the end: {remains:?} {slots:?}"));
             }
         }
+        self.check_told()?;
         match self.bus.taken() {
             0 => Ok(()),
             taken => Err(format!("{taken} messages or reservations are left on the bus")),
         }
+    }
+
+    /// Everything that the backend was to be told was told, and every client's end with it.
+    fn check_told(&self) -> Result<(), String> {
+        let sum = |of: fn(&Metrics) -> u64| self.metrics.iter().map(|one| of(one)).sum::<u64>();
+        let (noted, dropped) =
+            (sum(|one| one.hook_events.get()), sum(|one| one.hook_events_dropped.get()));
+        if dropped > 0 || noted != self.control.told {
+            let told = self.control.told;
+            return Err(format!("{told} of {noted} ends were told, {dropped} dropped"));
+        }
+        for client in self.clients.iter().filter(|client| client.connected && self.hooked) {
+            let life = (client.shard, client.slot, client.generation);
+            if !self.control.has_ended(life) {
+                return Err(self.of(client.number, "its end was not told"));
+            }
+        }
+        Ok(())
     }
 }

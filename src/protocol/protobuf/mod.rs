@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(
             read_back(empty),
             "Command { id: 1, request: Some(Connect(ConnectRequest { token: \"\", data: None, \
-             subs: None, name: \"\", version: \"\" })) }"
+             subs: None, name: \"\", version: \"\", headers: None })) }"
         );
         let publish = requests::PublishRequest { channel: "c".into(), data: Vec::new() };
         let publish = requests::Command { publish: Some(publish), ..Default::default() };
@@ -525,6 +525,13 @@ mod tests {
             Reply::Error(Error { code: 111, message: "wait", temporary: true }),
             b"\x0f\x08\xac\x02\x12\x0a\x08\x6f\x12\x04wait\x18\x01",
         );
+        let (code, message) = (111, "wait");
+        check(
+            Reply::Refused { code, message, temporary: true },
+            b"\x0f\x08\xac\x02\x12\x0a\x08\x6f\x12\x04wait\x18\x01",
+        );
+        check(Reply::Rpc(Some(b"1")), b"\x08\x08\xac\x02\x6a\x03\x0a\x011");
+        check(Reply::Rpc(None), b"\x05\x08\xac\x02\x6a\x00");
         // Even at its least a connection has an id and knows what it is connected to.
         let mut expected = vec![0, 0x08, 0xac, 0x02, 0x2a, 0, 0x0a, 2, b'i', b'd', 0x12];
         expected.push(VERSION.len() as u8);

@@ -22,7 +22,10 @@ impl Body for Answer<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.number(1, self.id.into());
         match self.reply {
-            Reply::Error(error) => fields.message(2, error),
+            Reply::Error(Error { code, message, temporary })
+            | Reply::Refused { code, message, temporary } => {
+                fields.message(2, &Failure { code: *code, message, temporary: *temporary });
+            }
             Reply::Connect(connected) => fields.message(5, connected),
             Reply::Subscribe(subscribed) => fields.message(6, subscribed),
             Reply::Unsubscribe => fields.message(7, &()),
@@ -30,6 +33,7 @@ impl Body for Answer<'_> {
             Reply::Presence(members) => fields.message(9, &Roll(members)),
             Reply::PresenceStats(stats) => fields.message(10, stats),
             Reply::History(history) => fields.message(11, history),
+            Reply::Rpc(data) => fields.message(13, &Returned(data.unwrap_or_default())),
             Reply::Refresh(lease) => fields.message(14, &Renewed { field: 3, lease: *lease }),
             Reply::SubRefresh(lease) => fields.message(15, &Renewed { field: 1, lease: *lease }),
         }
@@ -92,7 +96,14 @@ fn write_lease(field: u32, lease: Option<Lease>, fields: &mut impl Fields) {
     }
 }
 
-impl Body for Error {
+/// `Error`.
+struct Failure<'a> {
+    code: u32,
+    message: &'a str,
+    temporary: bool,
+}
+
+impl Body for Failure<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.number(1, self.code.into());
         fields.text(2, self.message);
@@ -181,6 +192,15 @@ impl Body for History<'_> {
         }
         fields.text(2, self.position.epoch.as_str());
         fields.number(3, self.position.offset);
+    }
+}
+
+/// `RPCResult`.
+struct Returned<'a>(&'a [u8]);
+
+impl Body for Returned<'_> {
+    fn write(&self, fields: &mut impl Fields) {
+        fields.bytes(1, self.0);
     }
 }
 

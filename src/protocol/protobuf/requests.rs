@@ -5,6 +5,7 @@
 //! fields that this server has no use for are left out, and so skipped.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use prost::Message;
 
@@ -82,6 +83,8 @@ pub(super) struct ConnectRequest {
     pub(super) name: String,
     #[prost(string, tag = "5")]
     pub(super) version: String,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 /// An entry of the map of channels.
@@ -102,6 +105,7 @@ impl From<ConnectRequest> for command::ConnectRequest<'static> {
             subs: (!subs.is_empty()).then_some(Requested(subs)),
             name: request.name.into(),
             version: request.version.into(),
+            headers: (!request.headers.is_empty()).then_some(request.headers),
         }
     }
 }

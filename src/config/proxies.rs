@@ -1,0 +1,163 @@
+//! Where the backend is asked and told, as the data plane knows it: by numbers.
+//!
+//! Owns the numbers. Never speaks to the backend. The invariant: a number that the data plane has
+//! stands for a proxy with an address.
+
+use crate::proxy::{Calls, Upstream, Upstreams, Wants};
+
+use super::{ChannelOptions, Config, NamedProxy, Proxy, RpcOptions};
+
+/// The proxies that have a section of their own, in the order of their numbers.
+#[derive(Clone, Copy)]
+enum Own {
+    Connect,
+    Refresh,
+    Subscribe,
+    Publish,
+    SubRefresh,
+    Rpc,
+    DisconnectHook,
+    UnsubscribeHook,
+}
+
+/// How many those are.
+const OWN_PROXIES: u16 = Own::UnsubscribeHook as u16 + 1;
+
+impl Own {
+    fn upstream(self) -> Upstream {
+        Upstream(self as u16)
+    }
+
+    fn when(self, enabled: bool) -> Option<Upstream> {
+        enabled.then(|| self.upstream())
+    }
+
+    /// The same, or the proxy of that name instead, if there is a name. The named ones come behind
+    /// those with a section of their own.
+    fn or_named(self, enabled: bool, name: &str, named: &[NamedProxy]) -> Option<Upstream> {
+        let found = named.iter().position(|proxy| proxy.name == name);
+        let found = found.map(|at| Upstream(OWN_PROXIES + at as u16));
+        if name.is_empty() { self.when(enabled) } else { found.filter(|_| enabled) }
+    }
+}
+
+/// Where the backend is asked about one group of channels.
+pub(super) struct ChannelUpstreams {
+    pub(super) subscribe: Option<Upstream>,
+    pub(super) publish: Option<Upstream>,
+    pub(super) sub_refresh: Option<Upstream>,
+    pub(super) unsubscribe_hook: Option<Upstream>,
+}
+
+impl ChannelUpstreams {
+    pub(super) fn of(options: &ChannelOptions, named: &[NamedProxy]) -> Self {
+        let upstream = |own: Own, enabled, name: &str| own.or_named(enabled, name, named);
+        ChannelUpstreams {
+            subscribe: upstream(
+                Own::Subscribe,
+                options.subscribe_proxy_enabled,
+                &options.subscribe_proxy_name,
+            ),
+            publish: upstream(
+                Own::Publish,
+                options.publish_proxy_enabled,
+                &options.publish_proxy_name,
+            ),
+            sub_refresh: upstream(
+                Own::SubRefresh,
+                options.sub_refresh_proxy_enabled,
+                &options.sub_refresh_proxy_name,
+            ),
+            unsubscribe_hook: Own::UnsubscribeHook.when(options.unsubscribe_hook_enabled),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Upstream> {
+        let Self { subscribe, publish, sub_refresh, unsubscribe_hook } = self;
+        [*subscribe, *publish, *sub_refresh, *unsubscribe_hook].into_iter().flatten()
+    }
+}
+
+impl Config {
+    /// Every proxy and hook by its number, with its section.
+    pub fn all_proxies(&self) -> Vec<(String, &Proxy)> {
+        let (client, channel) = (&self.client, &self.channel);
+        let own = [
+            ("client.proxy.connect", &client.proxy.connect.proxy),
+            ("client.proxy.refresh", &client.proxy.refresh.proxy),
+            ("channel.proxy.subscribe", &channel.proxy.subscribe),
+            ("channel.proxy.publish", &channel.proxy.publish),
+            ("channel.proxy.sub_refresh", &channel.proxy.sub_refresh),
+            ("rpc.proxy", &self.rpc.proxy),
+            ("client.hook.disconnect", &client.hook.disconnect.proxy),
+            ("channel.hook.unsubscribe", &channel.hook.unsubscribe),
+        ];
+        let own = own.into_iter().map(|(section, proxy)| (section.to_owned(), proxy));
+        let named = self.proxies.iter().enumerate();
+        let named = named.map(|(at, one)| (format!("proxies[{at}] {:?}", one.name), &one.proxy));
+        own.chain(named).collect()
+    }
+
+    /// The numbers of those that are used.
+    pub fn used_proxies(&self) -> Vec<Upstream> {
+        let Upstreams { connect, refresh, calls, disconnect_hook, .. } = self.own_upstreams();
+        let channel = &self.channel;
+        let named = channel.namespaces.iter().map(|namespace| &namespace.options);
+        let groups = named.chain([&channel.without_namespace]);
+        let of_channels = groups.flat_map(|options| {
+            ChannelUpstreams::of(options, &self.proxies).all().collect::<Vec<_>>()
+        });
+        let mut used: Vec<Upstream> = [connect, refresh, calls.without, disconnect_hook]
+            .into_iter()
+            .chain(calls.named.into_values())
+            .flatten()
+            .chain(of_channels)
+            .collect();
+        used.sort_unstable_by_key(|upstream| upstream.0);
+        used.dedup();
+        used
+    }
+
+    /// Where the backend is asked about what concerns no channel.
+    fn own_upstreams(&self) -> Upstreams {
+        let (client, rpc) = (&self.client, &self.rpc);
+        let upstream = |options: &RpcOptions| {
+            Own::Rpc.or_named(options.proxy_enabled, &options.proxy_name, &self.proxies)
+        };
+        let named = rpc.namespaces.iter();
+        let calls = Calls {
+            without: upstream(&rpc.without_namespace),
+            named: named.map(|one| (one.name.as_str().into(), upstream(&one.options))).collect(),
+            boundary: rpc.namespace_boundary.clone(),
+        };
+        Upstreams {
+            connect: Own::Connect.when(client.proxy.connect.enabled),
+            refresh: Own::Refresh.when(client.proxy.refresh.enabled),
+            calls,
+            disconnect_hook: Own::DisconnectHook.when(client.hook.disconnect.enabled),
+            waiting_max: self.engine.hooks_max,
+            wants: Wants::default(),
+        }
+    }
+
+    /// The same, with what any proxy wants to know of clients.
+    pub fn upstreams(&self) -> Upstreams {
+        let headers = self.wanted(|proxy| &proxy.http_headers);
+        let emulated = self.wanted(|proxy| &proxy.emulated_headers);
+        let meta = self.used().any(|proxy| proxy.include_connection_meta);
+        Upstreams { wants: Wants { headers, emulated, meta }, ..self.own_upstreams() }
+    }
+
+    fn used(&self) -> impl Iterator<Item = &Proxy> {
+        let proxies = self.all_proxies();
+        self.used_proxies().into_iter().map(move |upstream| proxies[usize::from(upstream.0)].1)
+    }
+
+    fn wanted(&self, headers: impl Fn(&Proxy) -> &Vec<String>) -> Vec<String> {
+        let named = self.used().flat_map(|proxy| headers(proxy).iter());
+        let mut names: Vec<String> = named.map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,116 @@
+//! Questions of the shards to the backend, and its answers.
+//!
+//! Owns the queue of them. Never delays a shard. The invariant: at most so many wait or are under
+//! way; past that a client is told to try again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+
+use crate::control::backend::Backend;
+use crate::control::link::Link;
+use crate::control::metrics::Sample;
+use crate::ids::Address;
+use crate::message::{Consulted, Message, Verdict};
+use crate::metrics::Kind;
+use crate::proxy::{self, Answer, Event, Refused, Request};
+
+/// Questions that wait or are under way, at most: of 64 KiB each at the worst.
+const WAITING_MAX: usize = 4096;
+
+/// Asks the backend.
+#[derive(Clone)]
+pub struct Proxies {
+    link: Arc<Link>,
+    backend: Arc<Backend>,
+    waiting: Arc<Semaphore>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Proxies {
+    /// Answers by `link`.
+    pub fn new(link: Arc<Link>, backend: Arc<Backend>) -> Self {
+        let waiting = Arc::new(Semaphore::new(WAITING_MAX));
+        Proxies { link, backend, waiting, counts: Arc::default() }
+    }
+
+    /// Asks what a client's command waits for, and answers the shard.
+    pub fn ask(&self, address: Address, request: Request) {
+        let proxies = self.clone();
+        tokio::spawn(async move {
+            let verdict = match proxies.waiting.try_acquire() {
+                Ok(_place) => Verdict::Command(proxies.answer(&request).await),
+                Err(_) => Verdict::Busy,
+            };
+            proxies.reply(address, verdict).await;
+        });
+    }
+
+    /// Asks how much longer something holds, and answers the shard.
+    pub fn renew(&self, address: Address, request: Request) {
+        let proxies = self.clone();
+        tokio::spawn(async move {
+            // Without an answer the shard asks again later.
+            let Ok(_place) = proxies.waiting.try_acquire() else { return };
+            let told = proxies.answer(&request).await;
+            let channel = match request.event {
+                Event::SubRefresh { channel } => Some(channel),
+                _ => None,
+            };
+            proxies.reply(address, Verdict::Renewal(channel, told)).await;
+        });
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Answer, Refused> {
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = match self.backend.post(request).await {
+            Ok(body) => proxy::answer(&request.event, &body),
+            Err(refused) => Err(refused),
+        };
+        if answer == Err(Refused::Failed) {
+            self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn reply(&self, address: Address, verdict: Verdict) {
+        let answer = Message::Consulted(Box::new(Consulted { address, verdict }));
+        // A shard without room for a whole second is as good as gone; its client's own time limit
+        // ends the wait.
+        let _ = self.link.tell(address.shard, answer).await;
+    }
+
+    /// How it goes.
+    pub fn samples(&self) -> Vec<Sample> {
+        let under_way = WAITING_MAX - self.waiting.available_permits();
+        let Counts { requests, failures } = &*self.counts;
+        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        vec![
+            Sample {
+                name: "proxy_requests",
+                meaning: "Questions to the backend.",
+                kind: Kind::Total,
+                value: number(requests),
+            },
+            Sample {
+                name: "proxy_failures",
+                meaning: "Questions to the backend without an answer that can be understood.",
+                kind: Kind::Total,
+                value: number(failures),
+            },
+            Sample {
+                name: "proxy_waiting",
+                meaning: "Questions to the backend that wait or are under way.",
+                kind: Kind::Gauge,
+                value: under_way as u64,
+            },
+        ]
+    }
+}

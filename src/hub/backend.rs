@@ -1,0 +1,354 @@
+//! What the backend is asked about clients and told of them: connects, commands, renewals, ends.
+//!
+//! What no connection waits for goes out when there is room; so does what has happened to one, in
+//! its order.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use crate::connection::{NONE, Phase};
+use crate::faults::{Planted, planted};
+use crate::http::Header;
+use crate::hub::Hub;
+use crate::hub::commands::{Failed, Stop};
+use crate::hub::messages::Terms;
+use crate::message::{Consult, Grant, Guard, Matter, Message, Notice, Post, Rank, Verdict};
+use crate::namespaces::Options;
+use crate::protocol::command::{RpcRequest, SubscribeRequest};
+use crate::protocol::reply::Reply;
+use crate::protocol::{Disconnect, Error, Wire, json};
+use crate::proxy::{Answer, Event, Permission, Refused, Renewal, Request, Upstream};
+use crate::token::SubscribeOptions;
+
+/// Seconds after which the backend is asked again how much longer something holds, if it has not
+/// answered.
+const RENEWAL_PAUSE: u64 = 60;
+
+/// Why a subscription has ended, to the backend: a code, and the same for people.
+pub(super) type Why<'a> = (u32, &'a str);
+/// The client wished it.
+pub(super) const BY_CLIENT: Why<'_> = (0, "client unsubscribed");
+/// Its connection has ended.
+const BY_END: Why<'_> = (1, "client disconnected");
+
+impl Hub {
+    fn backend_request(&self, slot: u32, upstream: Upstream, event: Event) -> Request {
+        let connection = &self.connections[slot as usize];
+        Request {
+            upstream,
+            client: self.client_id(slot),
+            user: connection.user().into(),
+            transport: connection.transport,
+            wire: connection.wire,
+            baggage: self.baggage.get(&slot).cloned(),
+            event,
+        }
+    }
+
+    /// What the backend says to a connection's command, or why the connection has to wait.
+    pub(super) fn ask_backend(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        upstream: Upstream,
+        event: impl FnOnce() -> Event,
+    ) -> Result<Arc<Verdict>, Stop> {
+        self.consult(post, slot, |hub| {
+            Matter::Command(hub.backend_request(slot, upstream, event()))
+        })
+    }
+
+    /// Answers a command with what the backend said to refuse it.
+    pub(super) fn refuse_command(&mut self, slot: u32, command: u32, verdict: &Verdict) -> Failed {
+        match verdict {
+            Verdict::Command(Err(Refused::Error { code, message, temporary })) => {
+                self.metrics.errors.add(1);
+                let (code, temporary) = (*code, *temporary);
+                self.reply(slot, command, &Reply::Refused { code, message, temporary });
+                Failed::Answered
+            }
+            Verdict::Command(Err(Refused::Disconnect { code, reason })) => {
+                self.disconnect_saying(slot, *code, reason);
+                Failed::Answered
+            }
+            Verdict::Command(Err(Refused::Payload)) => Error::BAD_REQUEST.into(),
+            _ => Error::INTERNAL.into(),
+        }
+    }
+
+    // ---- commands ------------------------------------------------------------------------
+
+    /// Notes headers of a client's HTTP request.
+    pub(super) fn note_headers(&mut self, slot: u32, headers: Vec<Header>) {
+        if !headers.is_empty() {
+            Arc::make_mut(self.baggage.entry(slot).or_default()).headers = headers;
+        }
+    }
+
+    /// Notes the headers that a client gives with its connect, as far as somebody wants them.
+    pub(super) fn note_emulated(&mut self, slot: u32, headers: &BTreeMap<String, String>) {
+        let wanted = &self.settings.proxies.wants.emulated;
+        let named = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let kept: Vec<(Box<str>, Box<str>)> = named
+            .filter(|(name, _)| wanted.contains(name))
+            .map(|(name, value)| (name.into(), value.as_str().into()))
+            .collect();
+        if !kept.is_empty() {
+            Arc::make_mut(self.baggage.entry(slot).or_default()).emulated = kept;
+        }
+    }
+
+    /// Notes what is for the backend's eyes, if somebody wants it.
+    pub(super) fn note_meta(&mut self, slot: u32, meta: Option<Box<[u8]>>) {
+        if meta.is_some() && self.settings.proxies.wants.meta {
+            Arc::make_mut(self.baggage.entry(slot).or_default()).meta = meta;
+        }
+    }
+
+    /// Who is asked whether a client may subscribe without a token, if not the channel's options.
+    pub(super) fn subscribe_proxy(
+        &self,
+        slot: u32,
+        options: &Options,
+        channel: &str,
+    ) -> Option<Upstream> {
+        let namespaces = &self.settings.namespaces;
+        let user = self.connections[slot as usize].user();
+        let own = namespaces.is_for(options, channel, user);
+        options.subscribe_proxy.filter(|_| !own && !namespaces.is_private(channel))
+    }
+
+    /// Who is asked how much longer a subscription holds, if not the client.
+    pub(super) fn sub_refresh_proxy(&self, key: u32) -> Option<Upstream> {
+        let options = self.settings.namespaces.of(self.locals.channel(key).0);
+        options.ok().and_then(|options| options.sub_refresh_proxy)
+    }
+
+    /// What the backend grants a subscriber.
+    pub(super) fn ask_subscribe(
+        &mut self,
+        post: &mut impl Post,
+        (slot, command): (u32, u32),
+        upstream: Upstream,
+        request: &SubscribeRequest<'_>,
+    ) -> Result<Grant, Failed> {
+        let verdict = self.ask_backend(post, slot, upstream, || Event::Subscribe {
+            channel: (&*request.channel).into(),
+            data: request.data.as_deref().map(Into::into),
+        })?;
+        let Verdict::Command(Ok(Answer::Subscribe(options, expires))) = &*verdict else {
+            return Err(self.refuse_command(slot, command, &verdict));
+        };
+        let SubscribeOptions { data, .. } = options;
+        self.fits_wire(slot, data.as_deref())?;
+        Ok(Grant { expires: *expires, ..Grant::from(options) })
+    }
+
+    /// What the backend says is to be published.
+    pub(super) fn ask_publish(
+        &mut self,
+        post: &mut impl Post,
+        (slot, command): (u32, u32),
+        upstream: Upstream,
+        (channel, data): (&str, &[u8]),
+    ) -> Result<Arc<Verdict>, Failed> {
+        let verdict = self.ask_backend(post, slot, upstream, || Event::Publish {
+            channel: channel.into(),
+            data: data.into(),
+        })?;
+        match &*verdict {
+            Verdict::Command(Ok(Answer::Publish(_))) => Ok(verdict),
+            _ => Err(self.refuse_command(slot, command, &verdict)),
+        }
+    }
+
+    /// A call of the application's own.
+    pub(super) fn rpc(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &RpcRequest<'_>,
+    ) -> Result<(), Failed> {
+        let upstream = self.settings.proxies.calls.upstream(&request.method)?;
+        let verdict = self.ask_backend(post, slot, upstream, || Event::Rpc {
+            method: (&*request.method).into(),
+            data: request.data.as_deref().map(Into::into),
+        })?;
+        let Verdict::Command(Ok(Answer::Rpc(data))) = &*verdict else {
+            return Err(self.refuse_command(slot, command, &verdict));
+        };
+        self.fits_wire(slot, data.as_deref())?;
+        self.reply(slot, command, &Reply::Rpc(data.as_deref()));
+        Ok(())
+    }
+
+    /// What the backend gives a client must be JSON where that is all the client reads.
+    pub(super) fn fits_wire(&self, slot: u32, data: Option<&[u8]>) -> Result<(), Disconnect> {
+        let is_json = self.connections[slot as usize].wire == Wire::Json;
+        match data {
+            Some(data) if is_json && !json::is_json(data) => {
+                Err(Disconnect::INAPPROPRIATE_PROTOCOL)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // ---- renewals ------------------------------------------------------------------------
+
+    /// Has the backend asked how much longer something holds; returns when it is asked again
+    /// unless it answers. `None`: too much waits already.
+    fn ask_renewal(&mut self, slot: u32, upstream: Upstream, event: Event) -> Option<u64> {
+        if self.outgoing.len() >= self.settings.proxies.waiting_max {
+            return None;
+        }
+        let matter = Matter::Renewal(self.backend_request(slot, upstream, event));
+        let consult = Consult { address: self.address(slot), matter };
+        self.outgoing.push_back(Message::Consult(Box::new(consult)));
+        Some(self.unix_time() + RENEWAL_PAUSE)
+    }
+
+    /// A connection whose time is over: the backend decides whether it goes on.
+    pub(super) fn renew(&mut self, slot: u32, upstream: Upstream) {
+        let again = self.ask_renewal(slot, upstream, Event::Refresh);
+        if let (Some(identity), Some(again)) =
+            (&mut self.connections[slot as usize].identity, again)
+        {
+            identity.expires = NonZeroU64::new(again);
+        }
+    }
+
+    /// A subscription whose time is over: the backend decides whether it goes on.
+    pub(super) fn renew_subscription(&mut self, slot: u32, key: u32, upstream: Upstream) {
+        let channel = self.locals.channel(key).0.clone();
+        let again = self.ask_renewal(slot, upstream, Event::SubRefresh { channel });
+        if let (Some(grant), Some(_)) = (self.grants.get_mut(&key), again) {
+            grant.expires = again;
+        }
+    }
+
+    /// The backend has said how much longer a connection holds, or its subscription to a channel.
+    /// Without an answer it is asked again later.
+    pub(super) fn renewed(
+        &mut self,
+        slot: u32,
+        channel: Option<&str>,
+        told: Result<Answer, Refused>,
+    ) {
+        let connected = self.connections[slot as usize].phase == Phase::Connected;
+        let Ok(Answer::Refresh(renewal)) = told else { return };
+        match channel {
+            _ if !connected => {}
+            None => self.renewed_connection(slot, renewal),
+            Some(channel) => {
+                let hash = self.names.hash(channel);
+                let head = self.connections[slot as usize].subscriptions;
+                if let Some(key) = self.locals.find_subscription(head, hash, channel) {
+                    self.renewed_subscription(slot, key, renewal);
+                }
+            }
+        }
+    }
+
+    fn renewed_connection(&mut self, slot: u32, renewal: Option<Renewal>) {
+        let Some(Renewal { expires, info, meta }) = renewal else {
+            return self.disconnect(slot, Disconnect::EXPIRED);
+        };
+        if let Some(identity) = &mut self.connections[slot as usize].identity {
+            identity.expires = expires.and_then(NonZeroU64::new);
+            identity.info = info.or(identity.info.take());
+        }
+        self.note_meta(slot, meta);
+        self.watch_ends(slot);
+    }
+
+    fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<Renewal>) {
+        match (renewal, self.grants.get_mut(&key)) {
+            (Some(Renewal { expires, info, .. }), Some(grant)) => {
+                grant.expires = expires;
+                grant.info = info.or(grant.info.take());
+                self.watch_ends(slot);
+            }
+            (None, Some(_)) => self.expire_subscription(slot, key),
+            (_, None) => {}
+        }
+    }
+
+    // ---- news ----------------------------------------------------------------------------
+
+    /// A subscription ends: the backend is told where it wants to know.
+    pub(super) fn note_unsubscribe(
+        &mut self,
+        slot: u32,
+        upstream: Upstream,
+        channel: &Arc<str>,
+        (code, reason): Why<'_>,
+    ) {
+        if self.connections[slot as usize].flags.counted() {
+            let (channel, reason) = (channel.clone(), reason.into());
+            self.note(slot, upstream, Event::Unsubscribe { channel, code, reason });
+        }
+    }
+
+    /// A connection ends: it leaves its channels and is counted no more, and the backend is told
+    /// where it wants to know. What comes later of its end says nothing new.
+    pub(super) fn farewell(&mut self, slot: u32, code: u16, reason: &str) {
+        while self.connections[slot as usize].subscriptions != NONE {
+            self.leave(slot, self.connections[slot as usize].subscriptions, BY_END);
+        }
+        if self.connections[slot as usize].flags.counted() {
+            if let Some(upstream) = self.settings.proxies.disconnect_hook {
+                self.note(slot, upstream, Event::Disconnect { code, reason: reason.into() });
+            }
+            self.uncount(slot);
+        }
+        if !self.baggage.is_empty() {
+            self.baggage.remove(&slot);
+        }
+    }
+
+    fn note(&mut self, slot: u32, upstream: Upstream, event: Event) {
+        self.metrics.hook_events.add(1);
+        if self.outgoing.len() >= self.settings.proxies.waiting_max {
+            return self.metrics.hook_events_dropped.add(1);
+        }
+        let request = self.backend_request(slot, upstream, event);
+        let notice = Notice { address: self.address(slot), request };
+        self.outgoing.push_back(Message::Notice(Box::new(notice)));
+    }
+
+    /// Whether something waits for room to be told.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Sends what waits for room, as far as there is some.
+    pub(super) fn tell_control(&mut self, post: &mut impl Post) {
+        while let Some(message) = self.outgoing.pop_front() {
+            if !post.reserve(self.control, Rank::Ingress) {
+                if !planted(Planted::NoticeForgotten) {
+                    self.outgoing.push_front(message);
+                }
+                return;
+            }
+            post.send(self.control, message);
+        }
+    }
+}
+
+impl From<&Permission> for Terms {
+    fn from(permission: &Permission) -> Self {
+        let Permission { idempotency_key, version, version_epoch, .. } = permission;
+        let guard = Guard {
+            key: idempotency_key.clone(),
+            version: *version,
+            version_epoch: version_epoch.clone(),
+        };
+        Terms {
+            skip_history: permission.skip_history,
+            delta: permission.delta,
+            guard: (guard != Guard::default()).then(|| Box::new(guard)),
+        }
+    }
+}

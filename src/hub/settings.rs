@@ -1,0 +1,88 @@
+//! What a shard goes by.
+//!
+//! Owns nothing but what the configuration says, in the data plane's words.
+
+use std::sync::Arc;
+
+use crate::auth::{ApiKey, Rules};
+use crate::channels::home;
+use crate::channels::users::Limit;
+use crate::deflate::Compression;
+use crate::http::Routes;
+use crate::namespaces::Namespaces;
+use crate::proxy::Upstreams;
+use crate::token::Verifier;
+
+/// What a shard goes by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who may come.
+    pub rules: Rules,
+    /// What may be done in which channel.
+    pub namespaces: Arc<Namespaces>,
+    /// What tokens are good for.
+    pub tokens: Tokens,
+    /// The namespace of the channels that each user has for itself, if they have any.
+    pub personal_namespace: Option<String>,
+    /// Where the backend is asked, and told.
+    pub proxies: Upstreams,
+    /// Who may use the API.
+    pub api: ApiKey,
+    /// Paths that are served.
+    pub routes: Routes,
+    /// What homes keep.
+    pub homes: home::Settings,
+    /// Connections that the shard holds at most.
+    pub slots: usize,
+    /// Bytes of one message of a client.
+    pub message_bytes: usize,
+    /// Bytes that one compressed message of a client may be when it is read.
+    pub inflated_bytes: usize,
+    /// How publications are compressed for those who take that.
+    pub compression: Compression,
+    /// The same for unidirectional clients.
+    pub uni_compression: Compression,
+    /// Bytes that one connection may be behind.
+    pub outbox_bytes: usize,
+    /// Bytes that all connections of a shard may be behind together.
+    pub outbox_budget: usize,
+    /// Bytes waiting for their lap past which no publication is taken in.
+    pub backlog_bytes: usize,
+    /// Subscriptions of one connection.
+    pub channel_limit: u16,
+    /// Publications that one excerpt of a channel's history has at most.
+    pub history_limit: usize,
+    /// Clients of the node at most; 0: no limit.
+    pub connection_limit: u64,
+    /// New connections of the node in a second; 0: no limit.
+    pub connection_rate: u64,
+    /// Connections of one user on the node.
+    pub user_limit: Limit,
+    /// Whether clients are told the time.
+    pub tells_time: bool,
+    /// Milliseconds between two checks of a channel's subscribers' position; 0: there are none.
+    pub position_check_delay: u64,
+    /// Seconds for a new connection token once the old one is over.
+    pub expired_close_delay: u64,
+    /// The same for a subscription's.
+    pub expired_sub_close_delay: u64,
+    /// Milliseconds between pings.
+    pub ping_interval: u64,
+    /// Milliseconds in which a pong must follow; `None`: no pong is asked for.
+    pub pong_timeout: Option<u64>,
+    /// Milliseconds for the request head.
+    pub head_timeout: u64,
+    /// Milliseconds for the connect command.
+    pub stale_close_delay: u64,
+    /// Milliseconds for the peer's close frame.
+    pub close_timeout: u64,
+}
+
+/// What tokens are good for.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// For connections.
+    pub connection: Arc<Verifier>,
+    /// For subscriptions.
+    pub subscription: Arc<Verifier>,
+}

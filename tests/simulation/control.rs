@@ -1,0 +1,102 @@
+//! The simulated control plane: answers what shards ask of the backend, some time, and keeps what
+//! they tell it.
+//!
+//! The invariant: what is told of one connection comes in its order, and its end comes last, once.
+
+use std::collections::{HashMap, VecDeque};
+
+use drumline::message::{Consult, Consulted, Endpoint, Matter, Message, Post, Rank, Verdict};
+use drumline::proxy::{Answer, Event};
+
+use crate::bus::{Bells, Bus};
+use crate::random::Random;
+
+/// Which life of which slot of which shard.
+pub type Life = (usize, u32, u32);
+
+pub struct Control {
+    endpoint: Endpoint,
+    bells: Bells,
+    /// Answers under way.
+    answers: VecDeque<Consulted>,
+    /// Whether connections of which something was told have ended.
+    ended: HashMap<Life, bool>,
+    /// News that came.
+    pub told: u64,
+}
+
+impl Control {
+    pub fn new(endpoint: Endpoint) -> Self {
+        Control {
+            endpoint,
+            bells: Bells::default(),
+            answers: VecDeque::new(),
+            ended: HashMap::new(),
+            told: 0,
+        }
+    }
+
+    /// Takes some of what came, and answers some of what was asked, in any order.
+    pub fn step(&mut self, bus: &mut Bus, random: &mut Random) -> Result<(), String> {
+        bus.take_news(self.endpoint);
+        let mut empty = false;
+        for _ in 0..random.between(0, 4) {
+            match bus.take(self.endpoint, Rank::Ingress, &mut self.bells) {
+                None => empty = true,
+                Some(Message::Consult(consult)) => self.answers.push_back(answer(*consult)),
+                Some(Message::Notice(notice)) => {
+                    let address = notice.address;
+                    let life = (usize::from(address.shard), address.slot, address.generation);
+                    self.hear(life, &notice.request.event)?;
+                }
+                Some(other) => return Err(format!("the control plane was sent {other:?}")),
+            }
+        }
+        for _ in 0..random.between(0, 2) {
+            let at = random.below(self.answers.len().max(1));
+            let Some(answer) = self.answers.get(at) else { break };
+            let shard = answer.address.shard;
+            let mut line = bus.line(self.endpoint, &mut self.bells);
+            if line.reserve(shard, Rank::Delivery)
+                && let Some(answer) = self.answers.remove(at)
+            {
+                line.send(shard, Message::Consulted(Box::new(answer)));
+            }
+        }
+        bus.ring(&mut self.bells);
+        if empty && self.answers.is_empty() {
+            bus.sleep(self.endpoint);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, life: Life, event: &Event) -> Result<(), String> {
+        self.told += 1;
+        let ended = self.ended.entry(life).or_default();
+        if *ended {
+            return Err(format!("{event:?} is told of {life:?} behind its end"));
+        }
+        *ended = matches!(event, Event::Disconnect { .. });
+        Ok(())
+    }
+
+    /// Whether the end of a connection was told.
+    pub fn has_ended(&self, life: Life) -> bool {
+        self.ended.get(&life).copied().unwrap_or_default()
+    }
+}
+
+/// The backend lets everybody do everything.
+fn answer(consult: Consult) -> Consulted {
+    let Consult { address, matter } = consult;
+    let (Matter::Command(request) | Matter::Renewal(request)) = matter else {
+        unreachable!("nobody has a token here")
+    };
+    let told = match request.event {
+        Event::Connect { .. } => Answer::Connect(None),
+        Event::Subscribe { .. } => Answer::Subscribe(Default::default(), None),
+        Event::Publish { .. } => Answer::Publish(Box::default()),
+        other => unreachable!("nobody is asked about {other:?}"),
+    };
+    Consulted { address, verdict: Verdict::Command(Ok(told)) }
+}
