@@ -716,6 +716,19 @@ mod tests {
             "{\"id\":10,\"history\":{\"publications\":[],\"epoch\":\"abcdefgh\",\"offset\":7}}",
         );
         check(11, &Reply::Refresh(None), "{\"id\":11,\"refresh\":{}}");
+        let lease = Some(Lease(9));
+        check(
+            12,
+            &Reply::SubRefresh(lease),
+            "{\"id\":12,\"sub_refresh\":{\"expires\":true,\"ttl\":9}}",
+        );
+    }
+
+    #[test]
+    fn what_the_application_answers_has_the_documented_shape() {
+        let check = |id, reply: &Reply<'_>, expected: &str| {
+            assert_eq!(text(|out| write_reply(id, reply, out)), expected);
+        };
         check(13, &Reply::Rpc(Some(b"{\n}")), "{\"id\":13,\"rpc\":{\"data\":{}}}");
         check(14, &Reply::Rpc(None), "{\"id\":14,\"rpc\":{}}");
         let (code, message) = (1000, "a \"word\"");
@@ -723,12 +736,6 @@ mod tests {
             15,
             &Reply::Refused { code, message, temporary: false },
             "{\"id\":15,\"error\":{\"code\":1000,\"message\":\"a \\\"word\\\"\"}}",
-        );
-        let lease = Some(Lease(9));
-        check(
-            12,
-            &Reply::SubRefresh(lease),
-            "{\"id\":12,\"sub_refresh\":{\"expires\":true,\"ttl\":9}}",
         );
     }
 
