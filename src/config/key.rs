@@ -334,7 +334,6 @@ mod tests {
             "presence_manager",
             "proxies",
             "rpc",
-            "swagger",
             "uni_grpc",
             "uni_websocket.message_size_limit",
             "usage_stats",

@@ -106,6 +106,8 @@ section! {
         prometheus: Prometheus = Prometheus::default(),
         /// Health.
         health: Health = Health::default(),
+        /// The description of the HTTP API.
+        swagger: Swagger = Swagger::default(),
         /// The page at `/`.
         page: Page = Page::default(),
         /// The way out.
@@ -460,6 +462,16 @@ section! {
         enabled: bool = true,
         /// Its path.
         handler_prefix: String = "/health".to_owned(),
+    }
+}
+
+section! {
+    /// The description of the HTTP API.
+    Swagger {
+        /// Whether it is served.
+        enabled: bool = false,
+        /// Path of its page; the document in OpenAPI is at `openapi.json` behind it.
+        handler_prefix: String = "/swagger".to_owned(),
     }
 }
 

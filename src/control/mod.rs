@@ -10,6 +10,7 @@ pub mod keys;
 pub mod link;
 pub mod metrics;
 pub mod page;
+pub mod swagger;
 pub mod tokens;
 
 use std::io;
@@ -123,8 +124,10 @@ fn internal_address(config: &Config) -> Option<SocketAddr> {
 
 /// What is served on the internal port, or else on the public one.
 fn inner_router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
-    let router =
-        api::router(config, link).merge(metrics::router(config, link)).merge(page::router(config));
+    let router = api::router(config, link)
+        .merge(metrics::router(config, link))
+        .merge(swagger::router(config))
+        .merge(page::router(config));
     if config.health.enabled {
         let path = config.health.handler_prefix.as_str();
         router.route(path, axum::routing::get(health))
