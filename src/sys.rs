@@ -157,4 +157,9 @@ impl Clock {
     pub fn millis(&self) -> u64 {
         self.0.elapsed().as_millis() as u64
     }
+
+    /// Microseconds since the start.
+    pub fn micros(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
+    }
 }

@@ -512,6 +512,9 @@ section! {
         backlog: usize = 16 << 20,
         /// Channels with history that one shard keeps.
         streams_max: usize = 100_000,
+        /// Bytes that the history of one shard's channels takes; past it the oldest publications
+        /// make room.
+        history_bytes: usize = 256 << 20,
         /// Revocations of tokens that are kept until they are over; past it none is taken.
         revocations_max: usize = 100_000,
         /// Messages that one inbox between shards holds.

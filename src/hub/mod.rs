@@ -629,7 +629,7 @@ impl Hub {
         let metrics = &self.metrics;
         metrics.users.set(self.different_users);
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
-        metrics.channels.set(self.homes.len() as u64);
+        self.homes.measure(metrics);
         metrics.outboxes.set(self.outboxes.len() as u64);
         metrics.outbox_bytes.set(self.outbox_bytes as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
@@ -675,6 +675,7 @@ pub(crate) mod tests {
             recovery_limit: 0,
             answer_bytes: 0,
             streams_max: 0,
+            history_bytes: 0,
         };
         let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
         let settings = Settings {
