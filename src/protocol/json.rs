@@ -132,8 +132,8 @@ pub fn is_json(bytes: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(bytes).is_ok()
 }
 
-/// Levels to which a publication may be nested. Readers of clients give up at some depth, the Python
-/// SDK's at less than 1000.
+/// Levels to which a publication may be nested. Readers of clients give up at some depth, the
+/// Python SDK's at less than 1000.
 const DEPTH_MAX: usize = 512;
 
 /// Whether JSON text is nested deeper than every client can read.

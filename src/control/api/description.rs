@@ -1,8 +1,8 @@
 //! The API's description in OpenAPI, made of the types that requests are read into and answers are
 //! written from.
 //!
-//! Owns what these types do not say: paths, keys and statuses. Never says of a method what the table
-//! of methods does not.
+//! Owns what these types do not say: paths, keys and statuses. Never says of a method what the
+//! table of methods does not.
 
 use std::borrow::Cow;
 

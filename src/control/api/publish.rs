@@ -22,7 +22,10 @@ const fn publication_max(config: &Config) -> usize {
 
 /// A request that publishes: what, and where.
 macro_rules! publication {
-    ($(#[doc = $doc:literal])+ $name:ident { $(#[doc = $target_doc:literal])+ $target:ident: $type:ty }) => {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident { $(#[doc = $target_doc:literal])+ $target:ident: $type:ty }
+    ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Deserialize, JsonSchema)]
         #[schemars(extend("anyOf" = [{ "required": ["data"] }, { "required": ["b64data"] }]))]
