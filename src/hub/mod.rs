@@ -767,6 +767,27 @@ pub(crate) mod tests {
     const ROOMY: usize = 1 << 20;
 
     #[test]
+    fn a_frame_full_of_commands_is_carried_out_a_part_a_turn() {
+        let mut hub = hub(ROOMY, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[]);
+        hub.go_on(&mut Nowhere);
+        let start = hub.metrics.commands.get();
+        assert_eq!(start, 2, "connect and subscribe");
+        let commands = [r#"{"id":3,"unsubscribe":{"channel":"a"}}"#; 1000].join("\n");
+        say(&mut hub, slot, &commands);
+        let (mut done, mut turns) = (0, 0);
+        while done < 1000 {
+            let now = hub.metrics.commands.get() - start;
+            assert!((1..=64).contains(&(now - done)), "{} commands in a turn", now - done);
+            (done, turns) = (now, turns + 1);
+            transmit(&mut hub, &[]);
+            hub.go_on(&mut Nowhere);
+        }
+        assert_eq!((done, turns), (1000, 16));
+    }
+
+    #[test]
     fn a_socket_that_ends_before_its_outbox_is_sent_gets_nothing() {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);

@@ -77,7 +77,6 @@ fn ten_thousand_commands_of_a_frame_leave_room_for_others() {
         .collect();
     let frame = client_frame(0x81, commands.join("\n").as_bytes());
     let mut greedy = Client::connected(&server);
-    let before = server.metric("drumline_turns_total");
     neighbour_suffers_little(&server, |nth| {
         if nth % 20 == 0 {
             greedy.send_raw(&frame);
@@ -86,8 +85,6 @@ fn ten_thousand_commands_of_a_frame_leave_room_for_others() {
     for id in (2..10_002).chain(2..10_002) {
         assert_eq!(greedy.text(), format!("{{\"id\":{id},\"publish\":{{}}}}"));
     }
-    let turns = server.metric("drumline_turns_total") - before;
-    assert!(turns >= 20_000 / 64, "20,000 commands in {turns} turns");
 }
 
 #[test]
