@@ -25,11 +25,20 @@ struct Kept {
     expires: u64,
 }
 
+impl Kept {
+    /// Bytes that it takes in memory.
+    fn size(&self) -> usize {
+        size_of::<Kept>() + self.publication.size()
+    }
+}
+
 /// One life of a channel's publications.
 pub struct Stream {
     epoch: Epoch,
     top: u64,
     kept: VecDeque<Kept>,
+    /// Bytes of what is kept.
+    bytes: usize,
     /// The application's own number of the latest publication, and in which of its lives.
     version: Option<Box<(u64, Box<str>)>>,
     /// When epoch and top are forgotten.
@@ -49,7 +58,7 @@ impl Stream {
     /// An empty stream in a new epoch.
     pub fn new(epoch: Epoch, retention: &Retention, now: u64) -> Self {
         let expires = now + retention.meta_ttl;
-        Stream { epoch, top: 0, kept: VecDeque::new(), version: None, expires }
+        Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires }
     }
 
     /// Where the stream stands.
@@ -67,9 +76,11 @@ impl Stream {
         assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
         self.top += 1;
         self.expire(now);
-        self.kept.push_back(Kept { publication, expires: now + retention.ttl });
+        let kept = Kept { publication, expires: now + retention.ttl };
+        self.bytes += kept.size();
+        self.kept.push_back(kept);
         while self.kept.len() > retention.size {
-            self.kept.pop_front();
+            self.drop_oldest();
         }
         self.expires = now + retention.meta_ttl;
     }
@@ -77,9 +88,27 @@ impl Stream {
     /// Drops publications that are too old; returns whether the stream itself is.
     pub fn expire(&mut self, now: u64) -> bool {
         while self.kept.front().is_some_and(|kept| kept.expires <= now) {
-            self.kept.pop_front();
+            self.drop_oldest();
         }
         self.expires <= now
+    }
+
+    fn drop_oldest(&mut self) {
+        self.bytes -= self.kept.pop_front().map_or(0, |kept| kept.size());
+    }
+
+    /// Drops the oldest publications until so many bytes are free, or none is left; how many.
+    pub fn shed(&mut self, bytes: usize) -> usize {
+        let (kept, enough) = (self.kept.len(), self.bytes.saturating_sub(bytes));
+        while self.bytes > enough {
+            self.drop_oldest();
+        }
+        kept - self.kept.len()
+    }
+
+    /// Bytes that what is kept takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// When [`Stream::expire`] has something to do next.
@@ -111,7 +140,8 @@ impl Stream {
 
     /// Forgets what was published, but not how far it has come.
     pub fn forget(&mut self) {
-        self.kept.clear();
+        self.kept = VecDeque::new();
+        self.bytes = 0;
     }
 
     /// A part of what is kept. `since.offset` is behind the part, in whichever direction it goes;
@@ -224,6 +254,7 @@ mod tests {
         assert_eq!(latest(since(5, "bbbbbbbb")), (true, 1));
         let mut empty = stream(5);
         empty.forget();
+        assert_eq!(empty.bytes(), 0);
         assert!(!empty.recover_latest(since(1, "")).recovered);
         assert_eq!(empty.position().offset, 5);
     }
@@ -233,6 +264,18 @@ mod tests {
         let since = Position { offset: 2, epoch: Epoch::default() };
         assert!(!stream(5).recover(since, 2, 1 << 20).recovered);
         assert!(!stream(5).recover(since, 10, 10).recovered);
+    }
+
+    #[test]
+    fn bytes_are_those_of_what_is_kept() {
+        assert_eq!(stream(5).bytes(), stream(3).bytes());
+        assert_eq!(stream(1).bytes() * 3, stream(3).bytes());
+        let mut stream = stream(3);
+        assert_eq!((stream.shed(0), stream.shed(1)), (0, 1));
+        assert_eq!(stream.bytes() * 3, self::stream(3).bytes() * 2);
+        assert!(stream.recover(Position { offset: 1, epoch: Epoch::default() }, 9, 9999).recovered);
+        assert_eq!(stream.shed(usize::MAX), 2);
+        assert_eq!((stream.bytes(), stream.position().offset), (0, 3));
     }
 
     #[test]

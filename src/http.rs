@@ -455,7 +455,8 @@ fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bo
         .any(|value| trim(value).eq_ignore_ascii_case(token))
 }
 
-fn query_value(query: &str, name: &str) -> Option<String> {
+/// The value of a parameter, decoded; `None`: there is none, or it is no text.
+pub fn query_value(query: &str, name: &str) -> Option<String> {
     query
         .split('&')
         .filter_map(|pair| pair.split_once('='))

@@ -484,12 +484,21 @@ pub enum Told {
 /// What the backend wants of the connections of a user.
 #[derive(Debug)]
 pub struct Order {
+    /// Whose.
+    pub whose: Whose,
+    /// What is to be done.
+    pub deed: Deed,
+}
+
+/// Some connections of a user.
+#[derive(Debug, Default)]
+pub struct Whose {
     /// The user.
     pub user: Box<str>,
     /// Only this client, unless it is empty.
     pub client: Box<str>,
-    /// What is to be done.
-    pub deed: Deed,
+    /// Only the client of this session, unless it is empty.
+    pub session: Box<str>,
 }
 
 /// What can be done to connections.
@@ -522,6 +531,8 @@ pub enum Deed {
     Refresh {
         /// The new end.
         expires: Option<u64>,
+        /// JSON text about the client from now on; `None`: as before.
+        info: Option<Box<[u8]>>,
     },
 }
 

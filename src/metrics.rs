@@ -75,6 +75,10 @@ counters! {
     subscriptions: Gauge,
     /// Channels at home on this shard.
     channels: Gauge,
+    /// Of these with history.
+    streams: Gauge,
+    /// Bytes of what the history keeps.
+    history_bytes: Gauge,
     /// Connections that are behind.
     outboxes: Gauge,
     /// Bytes in their outboxes.
@@ -99,6 +103,10 @@ counters! {
     errors: Total,
     /// Publications that came to their home here.
     publications: Total,
+    /// Streams dropped to make room for new ones.
+    streams_evicted: Total,
+    /// Publications dropped from the history to make room for newer ones.
+    history_shed: Total,
     /// Publications given to a socket.
     deliveries: Total,
     /// Publications that did not go out, since a later one came meanwhile (batch_flush_latest).
@@ -121,6 +129,10 @@ counters! {
     hook_events_dropped: Total,
     /// Turns of the loop.
     turns: Total,
+    /// Turns that took longer than a millisecond.
+    long_turns: Total,
+    /// The longest turn since the start, in microseconds.
+    longest_turn_micros: Gauge,
     /// Times a turn waited.
     sleeps: Total,
 }

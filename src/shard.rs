@@ -29,6 +29,9 @@ const ACCEPT_PAUSE: u64 = 20;
 /// Messages of one rank taken in a turn.
 const MESSAGES: usize = 512;
 
+/// Microseconds past which a turn is a long one.
+const LONG_TURN: u64 = 1000;
+
 /// What every shard may know of every other without asking.
 #[derive(Debug)]
 pub struct Sign {
@@ -149,8 +152,9 @@ impl Shard {
 
     /// One turn, whose fan-out makes at most so many sends.
     pub fn turn(&mut self, fanout_sends: usize) {
+        let start = self.clock.micros();
         self.ring.poll();
-        let mut goes_on = self.hub.expire(self.clock.millis());
+        let mut goes_on = self.hub.expire(start / 1000);
         self.ring.reap(&mut self.completions);
         goes_on |= self.take_messages();
         self.take_completions();
@@ -162,7 +166,7 @@ impl Shard {
         self.carry_out();
         self.move_guests();
         self.refill_accepts();
-        self.report();
+        self.report(start);
         self.line.ring();
         self.busy = goes_on || self.hub.is_busy() || !self.completions.is_empty();
         let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
@@ -205,8 +209,16 @@ impl Shard {
         self.ring.announce(doorbell)
     }
 
-    fn report(&mut self) {
+    /// Tells the others of this shard, and the metrics of a turn that began then.
+    fn report(&mut self, start: u64) {
+        let took = self.clock.micros().saturating_sub(start);
         self.metrics.turns.add(1);
+        if took > LONG_TURN {
+            self.metrics.long_turns.add(1);
+        }
+        if took > self.metrics.longest_turn_micros.get() {
+            self.metrics.longest_turn_micros.set(took);
+        }
         self.hub.measure();
         self.metrics.sockets.set((self.hub.len() - self.accepts) as u64);
         let free = if self.draining { 0 } else { self.free_places() };

@@ -118,6 +118,19 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// Processor time that the process has taken, by its own code and by the kernel for it.
+pub fn processor_time() -> Duration {
+    let taken = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(taken.tv_sec as u64, taken.tv_nsec as u32)
+}
+
+/// Bytes that a line of /proc/self/status says, such as `VmRSS:`.
+pub fn memory(line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let rest = status.lines().find_map(|found| found.strip_prefix(line))?;
+    Some(rest.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
 /// Unix time in milliseconds.
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -143,5 +156,10 @@ impl Clock {
     /// Milliseconds since the start.
     pub fn millis(&self) -> u64 {
         self.0.elapsed().as_millis() as u64
+    }
+
+    /// Microseconds since the start.
+    pub fn micros(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
     }
 }

@@ -14,9 +14,31 @@ process.on("exit", () => server.kill());
 const folder = await mkdtemp(join(tmpdir(), "drumline-page-"));
 const screenshot = process.env.SCREENSHOT ?? join(folder, "page.png");
 let browser;
+const complaints = [];
+
+/** The description of the API shows every method with its fields, and calls it. */
+async function swagger() {
+  const page = await browser.newPage();
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  await page.goto(`${server.base}/swagger#publish`);
+  const method = page.locator("#publish");
+  await method.locator("td", { hasText: "idempotency_key" }).waitFor();
+  const { paths } = await (await fetch(`${server.base}/swagger/openapi.json`)).json();
+  assert.equal(await page.locator("details").count(), Object.keys(paths).length);
+  await method.locator("button").click();
+  await method.locator(".bad", { hasText: "HTTP 401" }).waitFor();
+  await page.fill("#key", KEY);
+  await method.locator("textarea").fill('{"channel":"browser","data":{"text":"sent from <b>there</b>"}}');
+  await method.locator("button").click();
+  await method.locator(".good", { hasText: "HTTP 200" }).waitFor();
+  assert.deepEqual(JSON.parse(await method.locator("pre").textContent()), { result: {} });
+  await page.screenshot({ path: screenshot.replace(/\.png$/, "-api.png") });
+  await page.close();
+  console.log("the API's page calls what it describes");
+}
 
 async function steps() {
-  await server.start();
+  await server.start(["--swagger.enabled"]);
   browser = await chromium.launchPersistentContext(join(folder, "profile"), {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     headless: true,
@@ -28,7 +50,6 @@ async function steps() {
   });
   const page = await browser.newPage();
   page.setDefaultTimeout(20_000);
-  const complaints = [];
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (line) => { if (line.type() === "error") complaints.push(line.text()); });
   await page.goto(`${server.base}/`);
@@ -60,6 +81,7 @@ async function steps() {
   console.log("it shows what the API published");
 
   await page.screenshot({ path: screenshot });
+  await swagger();
   assert.deepEqual(complaints, []);
 
   assert.equal(await within(30_000, "the end", server.stop()), 0);

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import random
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import cent
 import centrifuge
+import requests
+import schemathesis
 
 SECRET = "a-secret-for-tests"
 KEY = "a-key-for-tests"
@@ -46,6 +49,7 @@ CONFIG = {
         ]
     },
     "http_api": {"key": KEY},
+    "swagger": {"enabled": True},
     "shutdown": {"spread": "0s"},
 }
 
@@ -101,15 +105,30 @@ class Server:
 
 
 class Api:
-    """The API by its library: each method takes the fields of its request."""
+    """The API by its library: each method takes the fields of its request. Every answer is also
+    compared with the API's own description."""
 
     def __init__(self, port):
-        self.client = cent.Client(f"http://127.0.0.1:{port}/api", KEY)
+        self.description = schemathesis.openapi.from_url(description(port))
+        self.compared = set()
+        session = requests.Session()
+        session.hooks["response"].append(self.compare)
+        self.client = cent.Client(f"http://127.0.0.1:{port}/api", KEY, session=session)
+
+    def compare(self, response, **_):
+        path = "/" + response.url.rsplit("/", 1)[1]
+        self.description[path]["POST"].validate_response(response)
+        self.compared.add(path)
 
     def __getattr__(self, method):
         name = "".join(word.capitalize() for word in method.split("_"))
         request = getattr(cent, f"{name}Request")
         return lambda **fields: getattr(self.client, method)(request(**fields))
+
+
+def description(port):
+    """Where the API is described."""
+    return f"http://127.0.0.1:{port}/swagger/openapi.json"
 
 
 class Listener(centrifuge.SubscriptionEventHandler):
@@ -258,6 +277,8 @@ async def server_side(clients, api, name):
 
     user = f"47-{name}"
     client = await clients.connected(user, events=Events())
+    api.subscribe(user=user, channel="push:b", session="of nobody")
+    api.subscribe(user=user, channel="push:b", client="of nobody")
     api.subscribe(user=user, channel="push:a")
     assert await soon(heard.get()) == ("subscribed", "push:a")
     api.publish(channel="push:a", data=[1])
@@ -287,7 +308,10 @@ def calls(api):
     api.history_remove(channel=channel)
     assert api.history(channel=channel, limit=10).publications == []
     assert api.channels().channels == {}
-    assert len(api.info().nodes) == 1
+    node = api.info().nodes[0]
+    assert node.process.rss > 1 << 20 and node.metrics.items["publications"] == 3, node
+    api.revoke_token(uid="no token's name", expire_at=int(time.time()) + 60)
+    api.invalidate_user_tokens(user="nobody")
     replies = api.batch(requests=[
         cent.PublishRequest(channel=channel, data=3),
         cent.HistoryRequest(channel=channel, limit=1, reverse=True),
@@ -300,6 +324,26 @@ def calls(api):
         assert error.code == 102, error
 
 
+def described(port):
+    """The API does as its description says, to requests made from that by schemathesis."""
+    common = Path(__file__).resolve().parent / "common"
+    program = [sys.executable, "-m", "schemathesis.cli"]
+    program += ["--config-file", str(common / "schemathesis.toml"), "run", description(port)]
+    program += ["--header", f"X-API-Key: {KEY}"]
+    # What the schema allows may still be no channel, and an error.
+    by_status = ["--header", "X-Centrifugo-Error-Mode: transport"]
+    by_status += ["--exclude-checks", "positive_data_acceptance"]
+    in_bodies = ["--mode", "positive", "--phases", "fuzzing"]
+    for name, flags in (("by status", by_status), ("in bodies", in_bodies)):
+        with tempfile.TemporaryDirectory() as folder:
+            run = subprocess.run(
+                program + flags, cwd=folder, env={**os.environ, "PYTHONPATH": str(common)},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+            )
+        assert run.returncode == 0, run.stdout
+        print(f"described, errors {name}: {run.stdout.strip().splitlines()[-1].strip('= ')}")
+
+
 async def main(program):
     with Server(program) as server:
         api = Api(server.port)
@@ -310,6 +354,9 @@ async def main(program):
             for part in (presence, recovery, deltas, server_side):
                 await part(clients, api, name)
                 print(f"{name}: {part.__name__}")
+        every = {operation.ok().path for operation in api.description.get_all_operations()}
+        assert api.compared == every - {"/rpc"}, every - api.compared
+        described(server.port)
 
 
 asyncio.run(asyncio.wait_for(main(sys.argv[1]), 240))

@@ -13,11 +13,13 @@ use slab::Slab;
 use crate::channels::Names;
 use crate::channels::members::Members;
 use crate::channels::repeats::Repeats;
+use crate::channels::streams::{NONE, Streams};
 use crate::history::{Recovery, Retention, Stream};
 use crate::ids::Ids;
 use crate::message::{
     About, Excerpt, Leave, Publish, Question, Release, Subscribe, Subscribed, Told,
 };
+use crate::metrics::Metrics;
 use crate::namespaces::{Namespaces, RecoveryMode};
 use crate::protocol::reply::ClientInfo;
 use crate::protocol::{Epoch, Error, Position};
@@ -28,6 +30,8 @@ use crate::wheel::Wheel;
 const TICK: u64 = 1000;
 /// Streams looked at in one sweep.
 const SWEEP_MAX: usize = 256;
+/// Streams that drop something for one publication.
+const SHEDDERS_MAX: usize = 64;
 /// Bytes of one member in an answer, at least.
 const MEMBER_BYTES: usize = 100;
 
@@ -40,8 +44,12 @@ pub struct Settings {
     pub recovery_limit: usize,
     /// Bytes of one recovery, and of any other answer, at most.
     pub answer_bytes: usize,
-    /// Streams that one shard keeps at most; past it the one that expires first makes room.
+    /// Streams that one shard keeps at most; past it the one that expires first, of a few, makes
+    /// room.
     pub streams_max: usize,
+    /// Bytes that their publications take at most; past it the stream whose oldest expires first,
+    /// of a few, drops that and as many more as are needed.
+    pub history_bytes: usize,
 }
 
 struct Channel {
@@ -49,7 +57,8 @@ struct Channel {
     hash: u64,
     /// Bit n: shard n has subscribers, or has asked for some.
     interested: u64,
-    stream: Option<Box<Stream>>,
+    /// Number of its stream; [`NONE`]: it has none.
+    stream: u32,
     members: Option<Box<Members>>,
 }
 
@@ -61,7 +70,11 @@ pub struct Homes {
     table: HashTable<u32>,
     channels: Slab<Channel>,
     expiry: Wheel,
-    streams: usize,
+    streams: Streams,
+    /// Streams that made room for others.
+    evicted: u64,
+    /// Publications that made room for newer ones.
+    shed: u64,
     repeats: Repeats,
     /// State of the epoch generator, seeded from randomness.
     seed: u64,
@@ -78,7 +91,9 @@ impl Homes {
             table: HashTable::new(),
             channels: Slab::new(),
             expiry: Wheel::new(1024),
-            streams: 0,
+            streams: Streams::new(),
+            evicted: 0,
+            shed: 0,
             repeats: Repeats::default(),
             seed,
             due: Vec::new(),
@@ -105,7 +120,7 @@ impl Homes {
             return at;
         }
         let channel =
-            Channel { name: name.clone(), hash, interested: 0, stream: None, members: None };
+            Channel { name: name.clone(), hash, interested: 0, stream: NONE, members: None };
         let at = self.channels.insert(channel) as u32;
         let channels = &self.channels;
         self.table.insert_unique(hash, at, |at| channels[*at as usize].hash);
@@ -114,7 +129,7 @@ impl Homes {
 
     fn remove_if_unused(&mut self, at: u32) {
         let channel = &self.channels[at as usize];
-        if channel.interested != 0 || channel.stream.is_some() || channel.members.is_some() {
+        if channel.interested != 0 || channel.stream != NONE || channel.members.is_some() {
             return;
         }
         let hash = channel.hash;
@@ -135,50 +150,76 @@ impl Homes {
         self.settings.namespaces.of(name).ok()?.retention
     }
 
-    fn stream(&mut self, at: u32, retention: &Retention, now: u64) -> &mut Stream {
-        if self.channels[at as usize].stream.is_none() {
-            if self.streams >= self.settings.streams_max {
-                self.evict();
-            }
-            // SplitMix64's step: epochs need to differ, not to be secret.
-            self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.seed;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let epoch = Epoch::from_random(mixed ^ (mixed >> 31));
-            let stream = Stream::new(epoch, retention, now);
-            self.channels[at as usize].stream = Some(Box::new(stream));
-            self.streams += 1;
-            self.schedule(at);
+    /// The number of a channel's stream, if it has one.
+    fn stream_of(&self, at: u32) -> Option<u32> {
+        Some(self.channels[at as usize].stream).filter(|stream| *stream != NONE)
+    }
+
+    /// The number of a channel's stream, which begins if there is none.
+    fn stream(&mut self, at: u32, retention: &Retention, now: u64) -> u32 {
+        if let Some(stream) = self.stream_of(at) {
+            return stream;
         }
-        self.channels[at as usize].stream.as_deref_mut().expect("made if it was not there")
+        if self.streams.len() >= self.settings.streams_max
+            && let Some(other) = self.streams.first_to_go(|_| true)
+        {
+            self.evicted += 1;
+            self.drop_stream(other);
+        }
+        // SplitMix64's step: epochs need to differ, not to be secret.
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let epoch = Epoch::from_random(mixed ^ (mixed >> 31));
+        let stream = self.streams.insert(Stream::new(epoch, retention, now), at);
+        self.channels[at as usize].stream = stream;
+        self.schedule(at);
+        stream
     }
 
     fn schedule(&mut self, at: u32) {
-        if let Some(stream) = &self.channels[at as usize].stream {
-            self.expiry.set(at, (stream.next_expiry() / TICK) as u32 + 1);
+        if let Some(stream) = self.stream_of(at) {
+            let due = self.streams.get(stream).next_expiry() / TICK;
+            self.expiry.set(at, due as u32 + 1);
         }
     }
 
-    /// Drops the stream that expires first among a few, so that endless new channels replace
-    /// each other instead of filling the memory.
-    fn evict(&mut self) {
-        let victim = self
-            .channels
-            .iter()
-            .filter_map(|(at, channel)| Some((channel.stream.as_ref()?.next_expiry(), at as u32)))
-            .take(SWEEP_MAX)
-            .min();
-        if let Some((_, at)) = victim {
-            self.drop_stream(at);
+    /// Has streams drop their oldest publications until all together keep little enough: any, as
+    /// far as some are found, and at last the one of this channel, which has grown.
+    fn make_room(&mut self, at: u32) {
+        for turn in 0..=SHEDDERS_MAX {
+            let over = self.streams.bytes().saturating_sub(self.settings.history_bytes);
+            if over == 0 {
+                return;
+            }
+            let any = (turn < SHEDDERS_MAX)
+                .then(|| self.streams.first_to_go(|stream| stream.bytes() > 0))
+                .flatten();
+            let channel = any.unwrap_or(at);
+            if let Some(stream) = self.stream_of(channel) {
+                self.shed += self.streams.change(stream, |stream| stream.shed(over)) as u64;
+                self.schedule(channel);
+            }
         }
     }
 
     fn drop_stream(&mut self, at: u32) {
-        self.expiry.clear(at);
-        self.channels[at as usize].stream = None;
-        self.streams -= 1;
-        self.remove_if_unused(at);
+        if let Some(stream) = self.stream_of(at) {
+            self.expiry.clear(at);
+            self.streams.remove(stream);
+            self.channels[at as usize].stream = NONE;
+            self.remove_if_unused(at);
+        }
+    }
+
+    /// Reports what is kept, and what made room.
+    pub fn measure(&self, metrics: &Metrics) {
+        metrics.channels.set(self.len() as u64);
+        metrics.streams.set(self.streams.len() as u64);
+        metrics.history_bytes.set(self.streams.bytes() as u64);
+        metrics.streams_evicted.set(self.evicted);
+        metrics.history_shed.set(self.shed);
     }
 
     /// Where a publication went that is not to be published again; `None`: it is a new one.
@@ -190,7 +231,7 @@ impl Homes {
             return Some(position);
         }
         let at = self.find(request.hash, &request.channel)?;
-        let stream = self.channels[at as usize].stream.as_deref()?;
+        let stream = self.streams.get(self.stream_of(at)?);
         let old = !request.skip_history && stream.is_old(guard.version, &guard.version_epoch);
         old.then(|| Some(stream.position()))
     }
@@ -204,9 +245,12 @@ impl Homes {
         if guard.version > 0
             && position.is_some()
             && let Some(at) = self.find(request.hash, &request.channel)
-            && let Some(stream) = self.channels[at as usize].stream.as_deref_mut()
+            && let Some(stream) = self.stream_of(at)
         {
-            stream.set_version(guard.version, &guard.version_epoch);
+            let version = |stream: &mut Stream| {
+                stream.set_version(guard.version, &guard.version_epoch);
+            };
+            self.streams.change(stream, version);
         }
     }
 
@@ -228,10 +272,12 @@ impl Homes {
         };
         let at = self.find_or_insert(request.hash, &request.channel);
         let stream = self.stream(at, &retention, now);
-        let position = Some(Position { offset: stream.next_offset(), epoch: stream.epoch() });
+        let position = self.streams.get(stream).position();
+        let position = Some(Position { offset: position.offset + 1, ..position });
         let publication = Publication::new(Draft { position, ..draft });
-        stream.push(publication.clone(), &retention, now);
+        self.streams.change(stream, |stream| stream.push(publication.clone(), &retention, now));
         self.schedule(at);
+        self.make_room(at);
         self.note(request, position, now);
         (publication, position)
     }
@@ -246,7 +292,8 @@ impl Homes {
             let mode = self.recovery_mode(&request.channel);
             let Settings { recovery_limit, answer_bytes, .. } = self.settings;
             let stream = self.stream(at, &retention, now);
-            stream.expire(now);
+            self.streams.change(stream, |stream| stream.expire(now));
+            let stream = self.streams.get(stream);
             match (request.since, mode) {
                 (Some(since), RecoveryMode::Stream) => {
                     recovery = stream.recover(since, recovery_limit, answer_bytes);
@@ -320,14 +367,16 @@ impl Homes {
                 Ok(Told::Presence(members.map(|all| all.list(&self.ids)).unwrap_or_default()))
             }
             About::Position => {
-                let stream = found.and_then(|at| self.channels[at as usize].stream.as_deref());
+                let stream =
+                    found.and_then(|at| self.stream_of(at)).map(|stream| self.streams.get(stream));
                 Ok(Told::Position(stream.map(Stream::position)))
             }
             About::History(excerpt) => self.recall(question, excerpt, now),
             About::Oblivion => {
-                if let Some(at) = found {
-                    let stream = self.channels[at as usize].stream.as_deref_mut();
-                    stream.into_iter().for_each(Stream::forget);
+                if let Some(at) = found
+                    && let Some(stream) = self.stream_of(at)
+                {
+                    self.streams.change(stream, Stream::forget);
                     self.schedule(at);
                 }
                 Ok(Told::Oblivion)
@@ -341,7 +390,8 @@ impl Homes {
         let at = self.find_or_insert(question.hash, &question.channel);
         let answer_bytes = self.settings.answer_bytes;
         let stream = self.stream(at, &retention, now);
-        stream.expire(now);
+        self.streams.change(stream, |stream| stream.expire(now));
+        let stream = self.streams.get(stream);
         let same_life = |since: Position| since.epoch.is_unset() || since.epoch == stream.epoch();
         if !excerpt.since.is_none_or(same_life) {
             return Err(Error::UNRECOVERABLE_POSITION);
@@ -367,8 +417,8 @@ impl Homes {
         let mut due = std::mem::take(&mut self.due);
         self.expiry.sweep((now / TICK) as u32, SWEEP_MAX, &mut due);
         for at in due.drain(..) {
-            let Some(stream) = &mut self.channels[at as usize].stream else { continue };
-            if stream.expire(now) {
+            let Some(stream) = self.stream_of(at) else { continue };
+            if self.streams.change(stream, |stream| stream.expire(now)) {
                 self.drop_stream(at);
             } else {
                 self.schedule(at);
@@ -392,11 +442,19 @@ mod tests {
     use crate::protocol::reply::Stats;
     use crate::publication::{Encoding, Event};
 
+    /// Room for some dozens of small publications.
+    const HISTORY_BYTES: usize = 10_000;
+
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {
         let without = Options { retention, ..Options::default() };
         let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
-        let settings =
-            Settings { namespaces, recovery_limit: 10, answer_bytes: 1 << 20, streams_max };
+        let settings = Settings {
+            namespaces,
+            recovery_limit: 10,
+            answer_bytes: 1 << 20,
+            streams_max,
+            history_bytes: HISTORY_BYTES,
+        };
         Homes::new(settings, Names::new([0; 16], 1), Ids::new([0; 16]), 1)
     }
 
@@ -560,5 +618,69 @@ mod tests {
         homes.expire(62_000);
         assert!(homes.is_empty());
         assert_eq!(homes.next_expiry(), None);
+    }
+
+    /// What is kept of a channel, and up to where it has come.
+    fn kept(homes: &Homes, channel: &str) -> Option<(usize, u64)> {
+        let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
+        let excerpt = Excerpt { limit: usize::MAX, ..Excerpt::default() };
+        Some((stream.excerpt(&excerpt).len(), stream.position().offset))
+    }
+
+    #[test]
+    fn endless_channels_replace_each_other_whichever_they_are() {
+        let mut homes = homes(Some(RETENTION), 40);
+        for nth in 0..400u64 {
+            publish(&mut homes, &nth.to_string(), nth * 10);
+            assert!(homes.len() <= 40);
+        }
+        assert_eq!(homes.evicted, 360);
+        assert!((0..300).all(|nth: u32| kept(&homes, &nth.to_string()).is_none()), "the old go");
+        let metrics = Metrics::default();
+        homes.measure(&metrics);
+        assert_eq!((metrics.streams.get(), metrics.streams_evicted.get()), (40, 360));
+    }
+
+    #[test]
+    fn endless_bytes_push_the_oldest_out_and_no_position_is_lost() {
+        let retention = Retention { size: 1000, ..RETENTION };
+        let mut homes = homes(Some(retention), 1000);
+        for nth in 0..300u64 {
+            publish(&mut homes, "old", nth);
+        }
+        let (most, top) = kept(&homes, "old").unwrap();
+        assert!(most < 200 && top == 300, "{most}");
+        assert_eq!(homes.shed, 300 - most as u64);
+        for nth in 0..300u64 {
+            publish(&mut homes, &format!("new{}", nth % 3), 1000 + nth);
+            assert!(homes.streams.bytes() <= HISTORY_BYTES);
+        }
+        assert_eq!(kept(&homes, "old"), Some((0, 300)), "what is older goes first");
+        let (some, top) = kept(&homes, "new2").unwrap();
+        assert!(some > 10 && top == 100, "{some}");
+        ask(&mut homes, About::Oblivion).unwrap();
+        homes.expire(62_000);
+        assert_eq!((homes.streams.bytes(), homes.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_larger_than_all_room_is_not_kept() {
+        let mut homes = homes(Some(RETENTION), 10);
+        publish(&mut homes, "a", 0);
+        let request = Publish {
+            channel: "b".into(),
+            hash: 7,
+            data: vec![b'1'; HISTORY_BYTES].into(),
+            event: Event::Data,
+            delta: false,
+            extra: None,
+            skip_history: false,
+            guard: None,
+            asker: Asker::Nobody,
+        };
+        assert_eq!(homes.publish(&request, 1).1.unwrap().offset, 1);
+        assert_eq!((kept(&homes, "a"), kept(&homes, "b")), (Some((0, 1)), Some((0, 1))));
+        assert_eq!(publish(&mut homes, "b", 2).unwrap().offset, 2);
+        assert_eq!(kept(&homes, "b"), Some((1, 2)));
     }
 }

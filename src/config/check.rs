@@ -151,6 +151,7 @@ impl Config {
             ("emulation", &self.emulation.handler_prefix),
             ("prometheus", &self.prometheus.handler_prefix),
             ("health", &self.health.handler_prefix),
+            ("swagger", &self.swagger.handler_prefix),
         ];
         for (at, (section, path)) in paths.iter().enumerate() {
             let plain = path.len() > 1

@@ -279,6 +279,7 @@ impl Config {
                 // What does not fit an outbox could not be delivered.
                 answer_bytes: client.queue_max_size,
                 streams_max: engine.streams_max,
+                history_bytes: engine.history_bytes,
             },
             slots,
             message_bytes: websocket.message_size_limit,

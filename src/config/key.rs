@@ -354,7 +354,6 @@ mod tests {
             "opentelemetry",
             "pid_file",
             "presence_manager",
-            "swagger",
             "uni_grpc",
             "uni_websocket.message_size_limit",
             "usage_stats",

@@ -116,6 +116,8 @@ section! {
         prometheus: Prometheus = Prometheus::default(),
         /// Health.
         health: Health = Health::default(),
+        /// The description of the HTTP API.
+        swagger: Swagger = Swagger::default(),
         /// The page at `/`.
         page: Page = Page::default(),
         /// The way out.
@@ -643,6 +645,16 @@ section! {
 }
 
 section! {
+    /// The description of the HTTP API.
+    Swagger {
+        /// Whether it is served.
+        enabled: bool = false,
+        /// Path of its page; the document in OpenAPI is at `openapi.json` behind it.
+        handler_prefix: String = "/swagger".to_owned(),
+    }
+}
+
+section! {
     /// The page at `/`.
     Page {
         /// Whether it is served.
@@ -679,6 +691,9 @@ section! {
         backlog: usize = 16 << 20,
         /// Channels with history that one shard keeps.
         streams_max: usize = 100_000,
+        /// Bytes that the history of one shard's channels takes; past it the oldest publications
+        /// make room.
+        history_bytes: usize = 256 << 20,
         /// Revocations of tokens that are kept until they are over; past it none is taken.
         revocations_max: usize = 100_000,
         /// Ends of clients and subscriptions that may wait to be told to the backend.

@@ -5,10 +5,17 @@
 //! the statuses of HTTP were asked for.
 
 mod channels;
+mod description;
+mod info;
+mod methods;
 mod publish;
 mod tokens;
 mod users;
 
+pub use self::description::document;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +26,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use serde::de::DeserializeOwned;
+use schemars::JsonSchema;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
@@ -28,10 +36,14 @@ use tokio::time::timeout;
 use crate::auth::ApiKey;
 use crate::config::Config;
 use crate::control::link::{Busy, Link};
+use crate::http::query_value;
 use crate::namespaces::{Namespaces, Options};
 use crate::protocol;
 use crate::revocation::Revocations;
 use crate::sys;
+
+use self::info::Samples;
+use self::methods::{Command, read_object};
 
 /// Bytes of a request body.
 const BODY_MAX: usize = 16 << 20;
@@ -40,10 +52,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Commands of one batch.
 const BATCH_MAX: usize = 10_000;
 
-/// An error of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Error", deny_unknown_fields)]
 pub struct Fault {
+    /// 100 internal server error, 102 unknown channel, 104 not found, 106 limit exceeded, 107 bad
+    /// request, 108 not available, 112 unrecoverable position.
     code: u32,
+    /// The same in words.
     message: &'static str,
 }
 
@@ -60,6 +76,9 @@ impl From<Busy> for Fault {
 }
 
 impl Fault {
+    /// There is no such method.
+    const NOT_FOUND: Fault = Fault { code: 104, message: "not found" };
+
     /// The request makes no sense.
     fn bad_request() -> Self {
         protocol::Error::BAD_REQUEST.into()
@@ -78,8 +97,9 @@ impl Fault {
 }
 
 /// How every method answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "{T}OrError")]
 enum Outcome<T> {
     Result(T),
     Error(Fault),
@@ -94,29 +114,26 @@ impl<T> From<Result<T, Fault>> for Outcome<T> {
     }
 }
 
-/// Why a request was not carried out.
+/// Why a request cannot be carried out.
 #[derive(Debug)]
 enum Refused {
     /// There is no such method.
     Unknown,
     /// It cannot be read.
     Malformed(serde_json::Error),
-    /// It is answered with this.
-    Fault(Fault),
 }
 
-impl From<Fault> for Refused {
-    fn from(fault: Fault) -> Self {
-        Refused::Fault(fault)
+impl From<serde_json::Error> for Refused {
+    fn from(error: serde_json::Error) -> Self {
+        Refused::Malformed(error)
     }
 }
 
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Unknown => protocol::Error::METHOD_NOT_FOUND.into(),
+            Refused::Unknown => Fault::NOT_FOUND,
             Refused::Malformed(_) => Fault::bad_request(),
-            Refused::Fault(fault) => fault,
         }
     }
 }
@@ -130,6 +147,7 @@ pub struct Api {
     /// The tokens that count no more, as every shard is told.
     revocations: Mutex<Arc<Revocations>>,
     started: Instant,
+    samples: Samples,
     uid: String,
     name: String,
 }
@@ -146,6 +164,7 @@ pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
         link: link.clone(),
         revocations: Mutex::default(),
         started: Instant::now(),
+        samples: Samples::new(link),
         uid: uid().unwrap_or_default(),
         name: name(config),
     });
@@ -177,25 +196,33 @@ async fn call(
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let by_status = api.answers_by_status(&headers);
-    let result = match method.as_str() {
-        "batch" => match read_as(&body) {
-            Ok(batch) => return axum::Json(api.batch(batch).await).into_response(),
-            Err(refused) => Err(refused),
-        },
-        method => api.run(method, &body).await,
+    if method == "batch" {
+        return match api.batch(&body).await {
+            Ok(result) => axum::Json(result).into_response(),
+            Err(refused) => refused.into_response(),
+        };
+    }
+    let command = match Command::read(&method, &body) {
+        Ok(command) => command,
+        Err(refused) => return refused.into_response(),
     };
-    match result {
-        Err(Refused::Unknown) => StatusCode::NOT_FOUND.into_response(),
-        Err(Refused::Malformed(error)) => {
-            let text = format!("the body is no request of this method: {error}\n");
-            (StatusCode::BAD_REQUEST, text).into_response()
-        }
-        Err(Refused::Fault(fault)) if by_status => {
+    match api.run(command).await {
+        Err(fault) if api.answers_by_status(&headers) => {
             (fault.status(), axum::Json(fault)).into_response()
         }
-        Err(Refused::Fault(fault)) => axum::Json(Outcome::<()>::Error(fault)).into_response(),
-        Ok(result) => axum::Json(Outcome::Result(result)).into_response(),
+        result => axum::Json(Outcome::from(result)).into_response(),
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Refused::Unknown => StatusCode::NOT_FOUND.into_response(),
+            Refused::Malformed(error) => {
+                let text = format!("the body is no request of this method: {error}\n");
+                (StatusCode::BAD_REQUEST, text).into_response()
+            }
+        }
     }
 }
 
@@ -232,14 +259,13 @@ async fn call_named(
             }
         };
         let params = params.as_ref().map_or("{}", |params| params.get());
-        let result = api.run(&method, params.as_bytes()).await.map_err(Fault::from);
-        lines.push(line(&Outcome::from(result)));
+        let result = match Command::read(&method, params.as_bytes()) {
+            Ok(command) => api.run(command).await,
+            Err(refused) => Err(refused.into()),
+        };
+        lines.push(raw_text(&Outcome::from(result)).get().to_owned());
     }
     ([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response()
-}
-
-fn line(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("answers have only keys that are texts")
 }
 
 /// Reads a body, of a bounded length and in a bounded time.
@@ -258,26 +284,26 @@ async fn read(body: Body) -> Result<Bytes, Response> {
 }
 
 /// Several commands in one request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Batch {
-    #[serde(default)]
-    commands: Vec<std::collections::BTreeMap<String, Box<RawValue>>>,
-    #[serde(default)]
-    parallel: bool,
+    /// Each under its method's name.
+    #[schemars(with = "Option<Vec<description::BatchCommand>>", length(max = BATCH_MAX))]
+    commands: Option<Vec<BTreeMap<String, Box<RawValue>>>>,
+    /// Whether they are carried out at the same time rather than one behind the other.
+    parallel: Option<bool>,
 }
 
-/// The answers to a batch, each under its method's name or `error`.
-#[derive(Debug, Serialize)]
+/// The answers to a batch, in the order of its commands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct BatchResult {
-    replies: Vec<std::collections::BTreeMap<String, Box<RawValue>>>,
+    /// Each result under its method's name, or an error.
+    #[schemars(with = "Vec<description::BatchReply>")]
+    replies: Vec<BTreeMap<String, Box<RawValue>>>,
 }
 
 fn raw_text(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("answers have only keys that are texts")
-}
-
-fn read_as<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Refused> {
-    serde_json::from_slice(body).map_err(Refused::Malformed)
 }
 
 impl Api {
@@ -306,51 +332,35 @@ impl Api {
         asked.unwrap_or(&self.config.http_api.error_mode) == "transport"
     }
 
-    /// Carries one request out; its result as JSON.
-    async fn run(&self, method: &str, body: &[u8]) -> Result<Box<RawValue>, Refused> {
-        Ok(match method {
-            "publish" => raw_text(&self.publish(read_as(body)?).await?),
-            "broadcast" => raw_text(&self.broadcast(read_as(body)?).await?),
-            "subscribe" => raw_text(&self.subscribe(read_as(body)?).await?),
-            "unsubscribe" => raw_text(&self.unsubscribe(read_as(body)?).await?),
-            "disconnect" => raw_text(&self.disconnect(read_as(body)?).await?),
-            "refresh" => raw_text(&self.refresh(read_as(body)?).await?),
-            "revoke_token" => raw_text(&self.revoke_token(read_as(body)?).await?),
-            "invalidate_user_tokens" => {
-                raw_text(&self.invalidate_user_tokens(read_as(body)?).await?)
-            }
-            "presence" => self.presence(read_as(body)?).await?,
-            "presence_stats" => self.presence_stats(read_as(body)?).await?,
-            "history" => self.history(read_as(body)?).await?,
-            "history_remove" => raw_text(&self.history_remove(read_as(body)?).await?),
-            "channels" => raw_text(&self.channels(read_as(body)?).await?),
-            "info" => raw_text(&self.info(read_as(body)?)?),
-            _ => return Err(Refused::Unknown),
-        })
-    }
-
-    /// Carries several out, in order or at the same time; the answers are in order.
-    async fn batch(&self, batch: Batch) -> BatchResult {
-        let one = async |command: &std::collections::BTreeMap<String, Box<RawValue>>| {
-            let Some((method, params)) = command.first_key_value() else {
-                return [("error".to_owned(), raw_text(&Fault::bad_request()))].into();
+    /// Carries several out, in order or at the same time; none unless all can be read.
+    async fn batch(&self, body: &[u8]) -> Result<BatchResult, Refused> {
+        let Batch { commands, parallel } = read_object(body)?;
+        let commands = commands.unwrap_or_default();
+        if commands.len() > BATCH_MAX {
+            let cause = format!("more than {BATCH_MAX} commands: send them in parts");
+            return Err(serde_json::Error::custom(cause).into());
+        }
+        let one = async |(method, command): (String, Result<Command, Fault>)| {
+            let result = match command {
+                Ok(command) => self.run(command).await,
+                Err(fault) => Err(fault),
             };
-            match self.run(method, params.get().as_bytes()).await {
-                Ok(result) => [(method.clone(), result)].into(),
-                Err(refused) => [("error".to_owned(), raw_text(&Fault::from(refused)))].into(),
+            match result {
+                Ok(result) => BTreeMap::from([(method, result)]),
+                Err(fault) => BTreeMap::from([("error".to_owned(), raw_text(&fault))]),
             }
         };
-        let commands = batch.commands.iter().take(BATCH_MAX);
-        let replies = if batch.parallel {
-            futures_util::future::join_all(commands.map(one)).await
-        } else {
-            let mut replies = Vec::new();
-            for command in commands {
-                replies.push(one(command).await);
-            }
-            replies
-        };
-        BatchResult { replies }
+        let commands =
+            commands.into_iter().map(only_one).collect::<Result<Vec<_>, _>>()?.into_iter();
+        if parallel.unwrap_or_default() {
+            let replies = futures_util::future::join_all(commands.map(one)).await;
+            return Ok(BatchResult { replies });
+        }
+        let mut replies = Vec::with_capacity(commands.len());
+        for command in commands {
+            replies.push(one(command).await);
+        }
+        Ok(BatchResult { replies })
     }
 
     /// Options of a channel that a request names.
@@ -359,9 +369,39 @@ impl Api {
     }
 }
 
+/// The one command that an object of a batch holds, and its method. What is known must be read;
+/// what is unknown is told in its place.
+fn only_one(
+    commands: BTreeMap<String, Box<RawValue>>,
+) -> Result<(String, Result<Command, Fault>), Refused> {
+    let mut known = Vec::new();
+    for (method, params) in commands {
+        match Command::read(&method, params.get().as_bytes()) {
+            Ok(command) => known.push((method, Ok(command))),
+            Err(Refused::Unknown) => {}
+            Err(malformed) => return Err(malformed),
+        }
+    }
+    let unnamed = |fault| (String::new(), Err(fault));
+    Ok(match known.len() {
+        0 => unnamed(Fault::NOT_FOUND),
+        1 => known.remove(0),
+        _ => unnamed(Fault::bad_request()),
+    })
+}
+
 /// What has no result but that it went through.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct Empty {}
+
+/// An object, and no array of its fields.
+fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let Some(text) = Option::<Box<RawValue>>::deserialize(deserializer)? else { return Ok(None) };
+    read_object(text.get().as_bytes()).map(Some).map_err(D::Error::custom)
+}
 
 /// `null` is a value too.
 fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
@@ -372,19 +412,19 @@ fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue
 
 impl Api {
     fn lets_in(&self, headers: &HeaderMap, query: &str) -> bool {
-        self.key.opens_for(given_key(headers, query))
+        self.key.opens_for(given_key(headers, query).as_deref())
     }
 }
 
-fn given_key<'a>(headers: &'a HeaderMap, query: &'a str) -> Option<&'a str> {
+fn given_key<'a>(headers: &'a HeaderMap, query: &str) -> Option<Cow<'a, str>> {
     if let Some(key) = headers.get("x-api-key") {
-        return key.to_str().ok();
+        return key.to_str().ok().map(Cow::Borrowed);
     }
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         let (scheme, key) = authorization.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("apikey").then_some(key.trim());
+        return scheme.eq_ignore_ascii_case("apikey").then_some(key.trim().into());
     }
-    query.split('&').find_map(|pair| pair.strip_prefix("api_key="))
+    query_value(query, "api_key").map(Cow::Owned)
 }
 
 #[cfg(test)]
@@ -490,6 +530,7 @@ mod tests {
         check(info().header("Authorization", "apikey secret"), 200).await;
         check(info().header("Authorization", "Bearer secret"), 401).await;
         check(Request::post("/api/info?api_key=secret"), 200).await;
+        check(Request::post("/api/info?a=b&api_key=%73ecret"), 200).await;
         check(Request::get("/api/info?api_key=secret"), 405).await;
         check(Request::post("/api/other?api_key=secret"), 404).await;
         let open = start(Config::default(), 64);
@@ -551,6 +592,60 @@ mod tests {
         }
         let (_, text) = post(&router, "broadcast", r#"{"channels":[],"data":1}"#).await;
         assert!(text.contains("107"));
+    }
+
+    #[tokio::test]
+    async fn what_stands_for_nothing_is_nothing_and_an_array_is_no_object() {
+        let router = start(config(), 64);
+        let check = async |method: &str, body: &str, status: u16, expected: &str| {
+            let (found, text) = post(&router, method, body).await;
+            assert_eq!(found, status, "{method} {body}: {text}");
+            assert!(text.starts_with(expected), "{method} {body}: {text}");
+        };
+        let nothing = r#"{"channel":"plain","data":1,"tags":null,"delta":null,"version":null}"#;
+        check("publish", nothing, 200, r#"{"result":{}}"#).await;
+        check("channels", r#"{"pattern":null}"#, 200, r#"{"result":{"channels":{"a""#).await;
+        check("channels", "[null]", 400, "the body is no request of this method: an object").await;
+        check("history", r#"{"channel":"a","since":[1,"e"]}"#, 400, "the body is no").await;
+        check("rpc", r#"{"method":"m","params":1}"#, 200, r#"{"error":{"code":104,"#).await;
+        check("rpc", "{}", 200, r#"{"error":{"code":107,"#).await;
+        check("other", "{}", 404, "").await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_carried_out_as_a_whole_or_not_at_all() {
+        let router = start(config(), 64);
+        let publish = r#"{"publish":{"channel":"kept","data":1}}"#;
+        for parallel in [true, false] {
+            let body = format!(
+                r#"{{"commands":[{publish},{{"nothing":{{}}}},{{"publish":{{}},"info":{{}}}},
+                   {{"publish":{{"channel":"a:b","data":1}}}}],"parallel":{parallel}}}"#
+            );
+            let (status, text) = post(&router, "batch", &body).await;
+            assert_eq!(status, 200, "{text}");
+            let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let replies = answer["replies"].as_array().unwrap();
+            assert!(replies[0]["publish"]["offset"].is_u64(), "{text}");
+            let codes: Vec<_> =
+                replies[1..].iter().map(|reply| reply["error"]["code"].as_u64()).collect();
+            assert_eq!(codes, [Some(104), Some(107), Some(102)], "{text}");
+        }
+        let (_, text) = post(&router, "batch", "{}").await;
+        assert_eq!(text, r#"{"replies":[]}"#);
+        let before = offset(&router).await;
+        let malformed = format!(r#"{{"commands":[{publish},{{"publish":{{"channel":1}}}}]}}"#);
+        assert_eq!(post(&router, "batch", &malformed).await.0, 400);
+        let many = vec![publish; BATCH_MAX + 1].join(",");
+        let (status, text) = post(&router, "batch", &format!(r#"{{"commands":[{many}]}}"#)).await;
+        assert!(status == 400 && text.contains("in parts"), "{text}");
+        assert_eq!(offset(&router).await, before + 1, "nothing was published in between");
+    }
+
+    /// Where a publication goes that is published now.
+    async fn offset(router: &Router) -> u64 {
+        let (_, text) = post(router, "publish", r#"{"channel":"kept","data":1}"#).await;
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        answer["result"]["offset"].as_u64().unwrap()
     }
 
     #[tokio::test]

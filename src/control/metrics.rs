@@ -13,6 +13,7 @@ use axum::routing::get;
 use crate::config::Config;
 use crate::control::link::Link;
 use crate::metrics::{Kind, Metrics};
+use crate::sys;
 
 /// The metrics' route.
 pub fn router(
@@ -85,16 +86,10 @@ fn head(text: &mut String, name: &str, meaning: &str, kind: &str) {
 
 /// The process: memory, descriptors, time, build.
 fn process(started: Instant) -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-            .map(|kib| kib * 1024)
-    };
     let descriptors = std::fs::read_dir("/proc/self/fd").map(|found| found.count() as u64).ok();
     let gauges = [
-        ("process_resident_memory_bytes", "Memory held, in bytes.", bytes("VmRSS:")),
-        ("drumline_anonymous_memory_bytes", "Of it not backed by files.", bytes("RssAnon:")),
+        ("process_resident_memory_bytes", "Memory held, in bytes.", sys::memory("VmRSS:")),
+        ("drumline_anonymous_memory_bytes", "Of it not backed by files.", sys::memory("RssAnon:")),
         ("process_open_fds", "Open descriptors, those of the rings left out.", descriptors),
         ("drumline_uptime_seconds", "Time since the start.", Some(started.elapsed().as_secs())),
     ];

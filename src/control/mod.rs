@@ -13,6 +13,7 @@ pub mod link;
 pub mod metrics;
 pub mod page;
 pub mod proxies;
+pub mod swagger;
 pub mod tokens;
 
 use std::io;
@@ -152,6 +153,7 @@ fn inner_router(
     let samples = move || [proxies.samples(), hooks.samples()].concat();
     let router = api::router(config, link)
         .merge(metrics::router(config, link, samples))
+        .merge(swagger::router(config))
         .merge(page::router(config));
     if config.health.enabled {
         let path = config.health.handler_prefix.as_str();

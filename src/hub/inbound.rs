@@ -371,12 +371,12 @@ impl Hub {
             if let Err(stop) = result {
                 break Some(stop);
             }
+            self.metrics.commands.add(1);
             if !self.connections[slot as usize].takes_output() {
                 return;
             }
             (done, count) = (commands.consumed(), count + 1);
         };
-        self.metrics.commands.add(count as u64);
         let rest = &frame[done..];
         match stop {
             Some(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),

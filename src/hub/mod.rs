@@ -586,7 +586,7 @@ impl Hub {
         let metrics = &self.metrics;
         metrics.users.set(self.different_users);
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
-        metrics.channels.set(self.homes.len() as u64);
+        self.homes.measure(metrics);
         metrics.outboxes.set(self.outboxes.len() as u64);
         metrics.outbox_bytes.set(self.outbox_bytes as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
@@ -610,6 +610,7 @@ pub(crate) mod tests {
     use crate::auth::{ApiKey, Rules};
     use crate::channels::home;
     use crate::channels::users::Limit;
+    use crate::deflate::Compression;
     use crate::http::{Route, Service};
     use crate::message::Rank;
     use crate::namespaces::Namespaces;
@@ -638,6 +639,7 @@ pub(crate) mod tests {
             recovery_limit: 0,
             answer_bytes: 0,
             streams_max: 0,
+            history_bytes: 0,
         };
         let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
         let settings = Settings {
@@ -732,6 +734,27 @@ pub(crate) mod tests {
     }
 
     const ROOMY: usize = 1 << 20;
+
+    #[test]
+    fn a_frame_full_of_commands_is_carried_out_a_part_a_turn() {
+        let mut hub = hub(ROOMY, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[]);
+        hub.go_on(&mut Nowhere);
+        let start = hub.metrics.commands.get();
+        assert_eq!(start, 2, "connect and subscribe");
+        let commands = [r#"{"id":3,"unsubscribe":{"channel":"a"}}"#; 1000].join("\n");
+        say(&mut hub, slot, &commands);
+        let (mut done, mut turns) = (0, 0);
+        while done < 1000 {
+            let now = hub.metrics.commands.get() - start;
+            assert!((1..=64).contains(&(now - done)), "{} commands in a turn", now - done);
+            (done, turns) = (now, turns + 1);
+            transmit(&mut hub, &[]);
+            hub.go_on(&mut Nowhere);
+        }
+        assert_eq!((done, turns), (1000, 16));
+    }
 
     #[test]
     fn a_socket_that_ends_before_its_outbox_is_sent_gets_nothing() {

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use crate::connection::{Phase, Wish};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::message::{Deed, Order, Post};
+use crate::message::{Deed, Order, Post, Whose};
 use crate::protocol::reply::Push;
 
 /// Unsubscribe code: the server has ended the subscription, and it is not to be made again.
@@ -55,8 +55,12 @@ impl Hub {
 
     /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
     pub(super) fn obey(&mut self, post: &mut impl Post, order: &Order) -> Result<(), NoRoom> {
-        for slot in self.connections_of(&order.user) {
-            if !order.client.is_empty() && *order.client != self.client_id(slot) {
+        let Whose { user, client, session } = &order.whose;
+        for slot in self.connections_of(user) {
+            let other_client = !client.is_empty() && **client != *self.client_id(slot);
+            let other_session =
+                !session.is_empty() && self.ids.find(session) != Some(self.address(slot));
+            if other_client || other_session {
                 continue;
             }
             match &order.deed {
@@ -83,16 +87,19 @@ impl Hub {
                         self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
                     }
                 }
-                Deed::Refresh { expires } => self.extend(slot, *expires),
+                Deed::Refresh { expires, info } => self.extend(slot, *expires, info.as_deref()),
             }
         }
         Ok(())
     }
 
-    /// Gives a connection a new end.
-    fn extend(&mut self, slot: u32, expires: Option<u64>) {
+    /// Gives a connection a new end, and says something else about it, if that is given.
+    fn extend(&mut self, slot: u32, expires: Option<u64>, info: Option<&[u8]>) {
         if let Some(identity) = &mut self.connections[slot as usize].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
+            if let Some(info) = info {
+                identity.info = Some(info.into());
+            }
         }
         self.watch_ends(slot);
         let lease = self.lease(expires);

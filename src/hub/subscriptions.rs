@@ -473,6 +473,7 @@ pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<Event, Erro
     };
     match (fits, is_json) {
         (false, _) => Err(Error::BAD_REQUEST),
+        (true, true) if json::is_too_deep(data) => Err(Error::BAD_REQUEST),
         (true, true) => Ok(Event::Data),
         (true, false) => Ok(Event::Binary),
     }

@@ -132,6 +132,34 @@ pub fn is_json(bytes: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(bytes).is_ok()
 }
 
+/// Levels to which a publication may be nested. Readers of clients give up at some depth, the
+/// Python SDK's at less than 1000.
+const DEPTH_MAX: usize = 512;
+
+/// Whether JSON text is nested deeper than every client can read.
+pub fn is_too_deep(text: &[u8]) -> bool {
+    let opens = |byte: &u8| matches!(byte, b'[' | b'{');
+    // A level takes two bytes; most publications are told by that.
+    if text.len() <= 2 * DEPTH_MAX || text.iter().filter(|byte| opens(byte)).count() <= DEPTH_MAX {
+        return false;
+    }
+    let (mut depth, mut quoted, mut bytes) = (0usize, false, text.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' => _ = bytes.next(),
+            _ if quoted => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
 // ---- writing ---------------------------------------------------------------------------------
 
 fn is_false(value: &bool) -> bool {
@@ -600,6 +628,24 @@ mod tests {
     use super::super::Epoch;
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn depth_is_that_of_what_is_not_quoted() {
+        let nested = |levels: usize, within: &str| {
+            format!("{}{within}{}", "[{\"a\":".repeat(levels), "}]".repeat(levels))
+        };
+        let check = |text: &str, expected| {
+            assert!(is_json(text.as_bytes()), "{text}");
+            assert_eq!(is_too_deep(text.as_bytes()), expected, "{text}");
+        };
+        check(&nested(DEPTH_MAX / 2, "1"), false);
+        check(&nested(DEPTH_MAX / 2, "[]"), true);
+        check(&nested(20_000, "1"), true);
+        check(&format!("[{}1]", "[[]],".repeat(2000)), false);
+        check(&format!("\"{}\"", "[".repeat(5000)), false);
+        check(&format!("\"\\\"{}\\\\\"", "[".repeat(5000)), false);
+        check(&nested(DEPTH_MAX / 2, &format!("\"\\\\{}\"", "[".repeat(99))), false);
+    }
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();

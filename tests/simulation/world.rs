@@ -140,6 +140,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             recovery_limit: random.pick(&[3, 1000]),
             answer_bytes: 20_000,
             streams_max: 1000,
+            history_bytes: 1 << 20,
         },
         slots: random.between(2, 6),
         message_bytes: 64 * 1024,

@@ -1,9 +1,11 @@
 //! Who may what: tokens, permissions and limits, each with the code that it ends in.
 
+use std::net::SocketAddr;
+
 use drumline::sys;
 use drumline::token::{Settings, make_connection, make_subscription};
 
-use crate::common::{Client, Server, WEBSOCKET};
+use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 
 const SECRET: &str = "a-secret-for-tests";
 
@@ -185,6 +187,36 @@ fn what_a_channel_does_not_offer_is_refused() {
     }
     client.send("{\"id\":6,\"subscribe\":{\"channel\":\"a\",\"delta\":\"other\"}}");
     assert_eq!(client.closed(), bad_request());
+}
+
+#[test]
+fn an_order_reaches_the_session_that_it_names_alone() {
+    let server = server(&["--uni_websocket.enabled"]);
+    let connected = || {
+        let mut client = Client::open(&server, UNI_WEBSOCKET);
+        client.send(&format!("{{\"token\":\"{}\"}}", user("42")));
+        let text = client.text();
+        let (_, session) = text.split_once("\"session\":\"").expect("a session");
+        (client, session.split('"').next().unwrap_or_default().to_owned())
+    };
+    let ((mut one, first), (mut two, second)) = (connected(), connected());
+    assert_ne!(first, second);
+    for session in [&second[1..], &format!("{first}0"), &first] {
+        let body = format!("{{\"user\":\"42\",\"session\":\"{session}\"}}");
+        let mut api = Client::dial(SocketAddr::from(([127, 0, 0, 1], server.internal)));
+        api.send_raw(
+            format!(
+                "POST /api/disconnect HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        );
+        let head = api.read_head();
+        assert_eq!(api.read_body(&head), "{\"result\":{}}");
+    }
+    assert_eq!(one.text(), "{\"disconnect\":{\"code\":3503,\"reason\":\"force disconnect\"}}");
+    assert_eq!(one.closed(), (3503, "force disconnect".into()));
+    assert!(two.is_alive());
 }
 
 #[test]

@@ -3,55 +3,144 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Api, Empty, Fault};
+use super::{Api, Empty, Fault, object};
 use crate::message::{About, Excerpt, Told};
-use crate::protocol::reply::History;
-use crate::protocol::{Epoch, Error, Position, json};
-use crate::publication::Encoding;
+use crate::protocol::reply::ClientInfo;
+use crate::protocol::{Epoch, Error, Position};
+use crate::publication::{Encoding, Publication};
 
-/// A request that only names a channel.
-#[derive(Debug, Deserialize)]
-pub(super) struct Channel {
-    #[serde(default)]
-    channel: Arc<str>,
+macro_rules! only_a_channel {
+    ($(#[doc = $doc:literal] $name:ident;)*) => {
+        $(#[doc = $doc]
+        #[derive(Debug, Deserialize, JsonSchema)]
+        pub(super) struct $name {
+            /// The channel.
+            #[schemars(required, length(min = 1))]
+            channel: Option<Arc<str>>,
+        })*
+    };
 }
 
-/// A part of what was published in a channel.
-#[derive(Debug, Deserialize)]
-pub(super) struct HistoryRequest {
-    #[serde(default)]
-    channel: Arc<str>,
-    #[serde(default)]
-    limit: i32,
-    #[serde(default)]
+only_a_channel! {
+    /// Asks who is there.
+    Presence;
+    /// Asks how many are there.
+    PresenceStats;
+    /// Forgets what was published.
+    HistoryRemove;
+}
+
+/// Asks for a part of what was published.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct History {
+    /// The channel.
+    #[schemars(required, length(min = 1))]
+    channel: Option<Arc<str>>,
+    /// Publications at most: none without it, all if it is negative.
+    limit: Option<i32>,
+    /// From behind this position on, or in front of it.
+    #[serde(default, deserialize_with = "object")]
     since: Option<Since>,
-    #[serde(default)]
-    reverse: bool,
+    /// Newest first.
+    reverse: Option<bool>,
 }
 
-/// A position as backends name it.
-#[derive(Debug, Deserialize)]
+/// A position in a channel's stream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "StreamPosition")]
 pub(super) struct Since {
-    #[serde(default)]
-    offset: u64,
-    #[serde(default)]
+    /// Offset of a publication; 0: in front of the first.
+    offset: Option<u64>,
+    /// Which life of the stream; empty: whichever there is.
+    epoch: Option<String>,
+}
+
+/// Who is in a channel.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct PresenceResult {
+    /// By the id of the client.
+    presence: BTreeMap<Box<str>, Member>,
+}
+
+/// A client, as others see it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ClientInfo")]
+struct Member {
+    /// Its user; empty: nobody in particular.
+    user: Box<str>,
+    /// Its id.
+    client: Box<str>,
+    /// What its connection's token says about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conn_info: Option<Box<RawValue>>,
+    /// What its subscription says about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chan_info: Option<Box<RawValue>>,
+}
+
+impl From<ClientInfo> for Member {
+    fn from(info: ClientInfo) -> Self {
+        // Both were read as JSON when they came in.
+        let raw = |text: Option<Box<[u8]>>| serde_json::from_slice(&text?).ok();
+        Member {
+            conn_info: raw(info.connection),
+            chan_info: raw(info.channel),
+            user: info.user,
+            client: info.client,
+        }
+    }
+}
+
+/// How many are in a channel.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct PresenceStatsResult {
+    /// Clients.
+    num_clients: u32,
+    /// Different users among them.
+    num_users: u32,
+}
+
+/// A part of what was published, and where the channel stands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct HistoryResult {
+    /// In the order that was asked for.
+    publications: Vec<Past>,
+    /// Which life of the stream.
     epoch: String,
+    /// Offset of the newest publication; 0: there was none yet.
+    offset: u64,
+}
+
+/// Something that was published.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Publication")]
+struct Past {
+    /// What.
+    data: Box<RawValue>,
+    /// By which client, if by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<Member>,
+    /// Its place in the stream.
+    offset: u64,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl Since {
     pub(super) fn position(&self) -> Position {
-        Position { offset: self.offset, epoch: Epoch::parse(&self.epoch) }
+        let epoch = self.epoch.as_deref().unwrap_or_default();
+        Position { offset: self.offset.unwrap_or_default(), epoch: Epoch::parse(epoch) }
     }
-}
-
-/// What was written as JSON, to be embedded.
-fn written(write: impl FnOnce(&mut Vec<u8>)) -> Result<Box<RawValue>, Fault> {
-    let mut text = Vec::new();
-    write(&mut text);
-    serde_json::from_slice(&text).map_err(|_| Error::INTERNAL.into())
 }
 
 impl Api {
@@ -60,98 +149,97 @@ impl Api {
     }
 
     /// Asks about who is in a channel, if it is known.
-    async fn ask_presence(&self, channel: &Arc<str>, about: About) -> Result<Told, Fault> {
-        if !self.options(channel)?.presence {
+    async fn ask_presence(&self, channel: Option<Arc<str>>, about: About) -> Result<Told, Fault> {
+        let channel = channel.unwrap_or_default();
+        if !self.options(&channel)?.presence {
             return Err(Error::NOT_AVAILABLE.into());
         }
-        self.ask(channel, about).await
+        self.ask(&channel, about).await
     }
 
-    pub(super) async fn presence(&self, request: Channel) -> Result<Box<RawValue>, Fault> {
-        match self.ask_presence(&request.channel, About::Presence).await? {
-            Told::Presence(members) => written(|out| json::write_presence(&members, out)),
-            _ => Err(Error::INTERNAL.into()),
-        }
+    pub(super) async fn presence(&self, request: Presence) -> Result<PresenceResult, Fault> {
+        let Told::Presence(members) = self.ask_presence(request.channel, About::Presence).await?
+        else {
+            return Err(Error::INTERNAL.into());
+        };
+        let named = |info: ClientInfo| (info.client.clone(), info.into());
+        Ok(PresenceResult { presence: members.into_iter().map(named).collect() })
     }
 
-    pub(super) async fn presence_stats(&self, request: Channel) -> Result<Box<RawValue>, Fault> {
-        match self.ask_presence(&request.channel, About::Stats).await? {
-            Told::Stats(stats) => written(|out| json::write_stats(stats, out)),
-            _ => Err(Error::INTERNAL.into()),
-        }
+    pub(super) async fn presence_stats(
+        &self,
+        request: PresenceStats,
+    ) -> Result<PresenceStatsResult, Fault> {
+        let Told::Stats(stats) = self.ask_presence(request.channel, About::Stats).await? else {
+            return Err(Error::INTERNAL.into());
+        };
+        Ok(PresenceStatsResult { num_clients: stats.clients, num_users: stats.users })
     }
 
-    pub(super) async fn history(&self, request: HistoryRequest) -> Result<Box<RawValue>, Fault> {
-        let HistoryRequest { channel, limit, since, reverse } = request;
+    pub(super) async fn history(&self, request: History) -> Result<HistoryResult, Fault> {
+        let History { channel, limit, since, reverse } = request;
+        let channel = channel.unwrap_or_default();
         if self.options(&channel)?.retention.is_none() {
             return Err(Error::NOT_AVAILABLE.into());
         }
+        let reverse = reverse.unwrap_or_default();
         let since = since.as_ref().map(Since::position);
         if reverse && since.is_some_and(|since| since.offset == 0) {
             return Err(Fault::bad_request());
         }
         // A negative limit: all there is.
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
         let excerpt = Excerpt { limit, since, reverse };
         let Told::History(publications, position) =
             self.ask(&channel, About::History(excerpt)).await?
         else {
             return Err(Error::INTERNAL.into());
         };
-        let objects =
-            publications.iter().map(|publication| publication.object(Encoding::default()));
-        let publications = objects.collect::<Option<_>>().ok_or(Error::NOT_AVAILABLE)?;
-        written(|out| json::write_history(&History { publications, position }, out))
+        let past = |publication: &Publication| {
+            let object = publication.object(Encoding::default()).ok_or(Error::NOT_AVAILABLE)?;
+            serde_json::from_slice(&object).map_err(|_| Error::INTERNAL.into())
+        };
+        let publications = publications.iter().map(past).collect::<Result<_, Fault>>()?;
+        let epoch = position.epoch.as_str().to_owned();
+        Ok(HistoryResult { publications, epoch, offset: position.offset })
     }
 
-    pub(super) async fn history_remove(&self, request: Channel) -> Result<Empty, Fault> {
-        if self.options(&request.channel)?.retention.is_none() {
+    pub(super) async fn history_remove(&self, request: HistoryRemove) -> Result<Empty, Fault> {
+        let channel = request.channel.unwrap_or_default();
+        if self.options(&channel)?.retention.is_none() {
             return Err(Error::NOT_AVAILABLE.into());
         }
-        self.ask(&request.channel, About::Oblivion).await?;
+        self.ask(&channel, About::Oblivion).await?;
         Ok(Empty {})
     }
 }
 
-#[derive(Debug, Deserialize)]
+/// Asks for channels by name.
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Channels {
-    #[serde(default)]
-    pattern: String,
+    /// Those whose names match this glob, in which `*` stands for any run of characters; all
+    /// without it.
+    pattern: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct ChannelsResult {
+    /// By name.
     channels: BTreeMap<Arc<str>, ChannelInfo>,
 }
 
-#[derive(Debug, Default, Serialize)]
+/// A channel.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct ChannelInfo {
+    /// Its subscribers.
     num_clients: u32,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Info {}
-
-#[derive(Debug, Serialize)]
-pub(super) struct InfoResult {
-    nodes: [NodeInfo; 1],
-}
-
-#[derive(Debug, Serialize)]
-struct NodeInfo {
-    uid: String,
-    name: String,
-    version: &'static str,
-    num_clients: u64,
-    num_users: u64,
-    num_channels: u64,
-    num_subs: u64,
-    uptime: u64,
 }
 
 impl Api {
     pub(super) async fn channels(&self, request: Channels) -> Result<ChannelsResult, Fault> {
-        let pattern = Some(request.pattern).filter(|pattern| !pattern.is_empty());
+        let pattern = request.pattern.filter(|pattern| !pattern.is_empty());
         let mut asked = Vec::new();
         for shard in self.link.shards() {
             asked.push(self.link.survey(shard, pattern.clone()).await?);
@@ -163,19 +251,5 @@ impl Api {
             }
         }
         Ok(ChannelsResult { channels })
-    }
-
-    pub(super) fn info(&self, _: Info) -> Result<InfoResult, Fault> {
-        let node = NodeInfo {
-            uid: self.uid.clone(),
-            name: self.name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            num_clients: self.link.sum(|metrics| metrics.clients.get()),
-            num_users: self.link.sum(|metrics| metrics.users.get()),
-            num_channels: self.link.sum(|metrics| metrics.channels.get()),
-            num_subs: self.link.sum(|metrics| metrics.subscriptions.get()),
-            uptime: self.started.elapsed().as_secs(),
-        };
-        Ok(InfoResult { nodes: [node] })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -19,29 +20,88 @@ const fn publication_max(config: &Config) -> usize {
     config.client.queue_max_size
 }
 
-/// A publication: JSON, or base64 of anything, into one channel or several.
-#[derive(Debug, Deserialize)]
-pub(super) struct Publish {
-    #[serde(default)]
-    channel: Arc<str>,
-    #[serde(default)]
-    channels: Vec<Arc<str>>,
-    #[serde(default, deserialize_with = "raw")]
-    data: Option<Box<RawValue>>,
-    #[serde(default)]
-    b64data: String,
-    #[serde(default)]
-    skip_history: bool,
-    #[serde(default)]
-    tags: BTreeMap<Box<str>, Box<str>>,
-    #[serde(default)]
-    delta: bool,
-    #[serde(default)]
-    idempotency_key: Box<str>,
-    #[serde(default)]
-    version: u64,
-    #[serde(default)]
-    version_epoch: Box<str>,
+/// A request that publishes: what, and where.
+macro_rules! publication {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident { $(#[doc = $target_doc:literal])+ $target:ident: $type:ty }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[schemars(extend("anyOf" = [{ "required": ["data"] }, { "required": ["b64data"] }]))]
+        pub(super) struct $name {
+            $(#[doc = $target_doc])+
+            #[schemars(required, length(min = 1))]
+            $target: Option<$type>,
+            /// What is published, as JSON.
+            #[serde(default, deserialize_with = "raw")]
+            data: Option<Box<RawValue>>,
+            /// Instead of `data`: base64 of any bytes.
+            b64data: Option<String>,
+            /// Whether it stays out of the history.
+            skip_history: Option<bool>,
+            /// Texts that subscribers may filter by.
+            tags: Option<BTreeMap<Box<str>, Box<str>>>,
+            /// Whether subscribers who take differences get one.
+            delta: Option<bool>,
+            /// One of these is published once in five minutes.
+            idempotency_key: Option<Box<str>>,
+            /// Only what is newer than the channel's last is published.
+            version: Option<u64>,
+            /// In which life of the versions.
+            version_epoch: Option<Box<str>>,
+        }
+
+        impl $name {
+            fn draft(self, max: usize) -> Result<($type, Draft), Fault> {
+                let (data, is_json) = match (self.b64data.unwrap_or_default(), self.data) {
+                    (base64, _) if !base64.is_empty() => {
+                        let bytes = data_encoding::BASE64.decode(base64.as_bytes());
+                        let bytes = bytes.map_err(|_| Fault::bad_request())?;
+                        let is_json = json::is_json(&bytes);
+                        (bytes.into_boxed_slice(), is_json)
+                    }
+                    (_, Some(data)) => (data.get().as_bytes().into(), true),
+                    (_, None) => return Err(Fault::bad_request()),
+                };
+                if data.len() > max {
+                    return Err(Fault::bad_request());
+                }
+                let tags = self.tags.unwrap_or_default();
+                let extra = Extra { info: None, tags: tags.into_iter().collect() };
+                let guard = Guard {
+                    key: self.idempotency_key.unwrap_or_default(),
+                    version: self.version.unwrap_or_default(),
+                    version_epoch: self.version_epoch.unwrap_or_default(),
+                };
+                let draft = Draft {
+                    data,
+                    is_json,
+                    extra: (!extra.tags.is_empty()).then(|| Arc::new(extra)),
+                    guard: (guard != Guard::default()).then(|| Box::new(guard)),
+                    skip_history: self.skip_history.unwrap_or_default(),
+                    delta: self.delta.unwrap_or_default(),
+                };
+                Ok((self.$target.unwrap_or_default(), draft))
+            }
+        }
+    };
+}
+
+publication! {
+    /// Publishes into a channel.
+    Publish {
+        /// The channel.
+        channel: Arc<str>
+    }
+}
+
+publication! {
+    /// Publishes the same into several channels.
+    Broadcast {
+        /// The channels.
+        channels: Vec<Arc<str>>
+    }
 }
 
 /// What a publication is made of, whichever channel it goes to.
@@ -54,43 +114,14 @@ struct Draft {
     delta: bool,
 }
 
-impl Publish {
-    fn draft(&mut self, max: usize) -> Result<Draft, Fault> {
-        let (data, is_json) = match &self.data {
-            _ if !self.b64data.is_empty() => {
-                let bytes = data_encoding::BASE64.decode(self.b64data.as_bytes());
-                let bytes = bytes.map_err(|_| Fault::bad_request())?;
-                let is_json = json::is_json(&bytes);
-                (bytes, is_json)
-            }
-            Some(data) => (data.get().as_bytes().to_vec(), true),
-            None => return Err(Fault::bad_request()),
-        };
-        if data.len() > max {
-            return Err(Fault::bad_request());
-        }
-        let tags = std::mem::take(&mut self.tags);
-        let extra = Extra { info: None, tags: tags.into_iter().collect() };
-        let guard = Guard {
-            key: std::mem::take(&mut self.idempotency_key),
-            version: self.version,
-            version_epoch: std::mem::take(&mut self.version_epoch),
-        };
-        Ok(Draft {
-            data: data.into(),
-            is_json,
-            extra: (!extra.tags.is_empty()).then(|| Arc::new(extra)),
-            guard: (guard != Guard::default()).then(|| Box::new(guard)),
-            skip_history: self.skip_history,
-            delta: self.delta,
-        })
-    }
-}
-
-#[derive(Debug, Serialize)]
+/// Where a publication is; without fields where the channel keeps no history.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct PublishResult {
+    /// Its place in the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    /// Which life of the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
 }
@@ -105,26 +136,28 @@ impl From<Published> for PublishResult {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct BroadcastResult {
+    /// Of each channel, in the order of the channels.
     responses: Vec<Outcome<PublishResult>>,
 }
 
 impl Api {
-    pub(super) async fn publish(&self, mut request: Publish) -> Result<PublishResult, Fault> {
-        let draft = request.draft(publication_max(&self.config))?;
-        let pending = self.post(&request.channel, &draft).await?;
+    pub(super) async fn publish(&self, request: Publish) -> Result<PublishResult, Fault> {
+        let (channel, draft) = request.draft(publication_max(&self.config))?;
+        let pending = self.post(&channel, &draft).await?;
         Ok(pending.published().await?.into())
     }
 
     /// Everything is sent before the first answer is waited for.
-    pub(super) async fn broadcast(&self, mut request: Publish) -> Result<BroadcastResult, Fault> {
-        if request.channels.is_empty() {
+    pub(super) async fn broadcast(&self, request: Broadcast) -> Result<BroadcastResult, Fault> {
+        let (channels, draft) = request.draft(publication_max(&self.config))?;
+        if channels.is_empty() {
             return Err(Fault::bad_request());
         }
-        let draft = request.draft(publication_max(&self.config))?;
-        let mut posted = Vec::with_capacity(request.channels.len());
-        for channel in &request.channels {
+        let mut posted = Vec::with_capacity(channels.len());
+        for channel in &channels {
             posted.push(self.post(channel, &draft).await);
         }
         let mut responses = Vec::with_capacity(posted.len());

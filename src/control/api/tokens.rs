@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Api, Empty, Fault};
@@ -11,27 +12,28 @@ use crate::protocol::Error;
 use crate::revocation::{Revocation, Subject};
 use crate::sys;
 
-/// Revokes one token, by its name (`jti`).
-#[derive(Debug, Deserialize)]
+/// Revokes one token.
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct RevokeToken {
-    #[serde(default)]
-    uid: String,
-    #[serde(default)]
-    expire_at: u64,
+    /// Its name: its claim `jti`.
+    #[schemars(required, length(min = 1))]
+    uid: Option<String>,
+    /// Until when it is revoked, as unix time in seconds; 0: for ever.
+    expire_at: Option<u64>,
 }
 
-/// Revokes tokens of a user that were made before some time: those for connections, or those for
-/// subscriptions to a channel.
-#[derive(Debug, Deserialize)]
+/// Revokes tokens of a user: those for connections, or those for subscriptions to a channel.
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct InvalidateUserTokens {
-    #[serde(default)]
-    user: String,
-    #[serde(default)]
-    issued_before: u64,
-    #[serde(default)]
-    expire_at: u64,
-    #[serde(default)]
-    channel: String,
+    /// The user.
+    #[schemars(required, length(min = 1))]
+    user: Option<String>,
+    /// Those that were made before, as unix time in seconds; 0: before now.
+    issued_before: Option<u64>,
+    /// Until when they are revoked, as unix time in seconds; 0: for ever.
+    expire_at: Option<u64>,
+    /// The channel whose tokens are meant.
+    channel: Option<String>,
 }
 
 fn now() -> u64 {
@@ -40,26 +42,29 @@ fn now() -> u64 {
 
 impl Api {
     pub(super) async fn revoke_token(&self, request: RevokeToken) -> Result<Empty, Fault> {
-        if request.uid.is_empty() {
+        let uid = request.uid.unwrap_or_default();
+        if uid.is_empty() {
             return Err(Fault::bad_request());
         }
-        self.revoke(Subject::Token(&request.uid), u64::MAX, request.expire_at).await
+        let expire_at = request.expire_at.unwrap_or_default();
+        self.revoke(Subject::Token(&uid), u64::MAX, expire_at).await
     }
 
     pub(super) async fn invalidate_user_tokens(
         &self,
         request: InvalidateUserTokens,
     ) -> Result<Empty, Fault> {
-        let InvalidateUserTokens { user, issued_before, expire_at, channel } = &request;
+        let InvalidateUserTokens { user, issued_before, expire_at, channel } = request;
+        let user = &user.unwrap_or_default();
         if user.is_empty() {
             return Err(Fault::bad_request());
         }
-        let issued_before = if *issued_before == 0 { now() } else { *issued_before };
-        let subject = match channel.as_str() {
+        let issued_before = issued_before.filter(|at| *at > 0).unwrap_or_else(now);
+        let subject = match channel.as_deref().unwrap_or_default() {
             "" => Subject::User(user),
             channel => Subject::Subscriber { user, channel },
         };
-        self.revoke(subject, issued_before, *expire_at).await
+        self.revoke(subject, issued_before, expire_at.unwrap_or_default()).await
     }
 
     /// Adds to the list, which every shard is told: those who check a token are asked nothing. A

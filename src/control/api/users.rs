@@ -2,52 +2,96 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::channels::Since;
-use super::{Api, Empty, Fault, raw};
-use crate::message::{Deed, Grant, Message, Order, Overrides};
-use crate::protocol::{Disconnect, json};
+use super::{Api, Empty, Fault, object, raw};
+use crate::message::{Deed, Grant, Message, Order, Overrides, Whose};
+use crate::protocol::{self, json};
 use crate::revocation::Mark;
 
-/// Subscribes a user's connections to a channel.
-#[derive(Debug, Deserialize)]
-pub(super) struct Subscribe {
-    #[serde(default)]
-    user: Box<str>,
-    #[serde(default)]
-    channel: Arc<str>,
-    #[serde(default)]
-    client: Box<str>,
-    #[serde(default, deserialize_with = "raw")]
-    info: Option<Box<RawValue>>,
-    #[serde(default)]
-    b64info: String,
-    #[serde(default, deserialize_with = "raw")]
-    data: Option<Box<RawValue>>,
-    #[serde(default)]
-    b64data: String,
-    #[serde(default)]
-    recover_since: Option<Since>,
-    #[serde(default)]
-    expire_at: u64,
-    #[serde(default, rename = "override")]
-    overrides: Option<Override>,
+/// A request about the connections of a user: what, beside whose.
+macro_rules! about_a_user {
+    ($(#[doc = $doc:literal])+ $name:ident { $($fields:tt)* }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Deserialize, JsonSchema)]
+        pub(super) struct $name {
+            /// The user.
+            #[schemars(required, length(min = 1))]
+            user: Option<Box<str>>,
+            /// Only the client of this id.
+            client: Option<Box<str>>,
+            /// Only the client of this session.
+            session: Option<Box<str>>,
+            $($fields)*
+        }
+
+        impl $name {
+            /// Whose connections are meant.
+            fn whose(&mut self) -> Whose {
+                Whose {
+                    user: self.user.take().unwrap_or_default(),
+                    client: self.client.take().unwrap_or_default(),
+                    session: self.session.take().unwrap_or_default(),
+                }
+            }
+        }
+    };
+}
+
+about_a_user! {
+    /// Subscribes a user's connections to a channel.
+    Subscribe {
+        /// The channel.
+        #[schemars(required, length(min = 1))]
+        channel: Option<Arc<str>>,
+        /// What others in the channel are told about them.
+        #[serde(default, deserialize_with = "raw")]
+        info: Option<Box<RawValue>>,
+        /// The same in base64.
+        b64info: Option<String>,
+        /// What they alone are told.
+        #[serde(default, deserialize_with = "raw")]
+        data: Option<Box<RawValue>>,
+        /// The same in base64.
+        b64data: Option<String>,
+        /// They get what was published behind this position.
+        #[serde(default, deserialize_with = "object")]
+        recover_since: Option<Since>,
+        /// End of the subscription, as unix time in seconds; 0: it has none.
+        expire_at: Option<u64>,
+        /// Options that differ from the channel's.
+        #[serde(default, rename = "override", deserialize_with = "object")]
+        overrides: Option<Override>,
+    }
 }
 
 /// Options that differ from the channel's.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Override {
+    /// Whether it is known that they are there.
+    #[serde(deserialize_with = "object")]
     presence: Option<Value>,
+    /// Whether their coming and going is told.
+    #[serde(deserialize_with = "object")]
     join_leave: Option<Value>,
+    /// Whether they are told of others' coming and going.
+    #[serde(deserialize_with = "object")]
     force_push_join_leave: Option<Value>,
+    /// Whether their position is checked.
+    #[serde(deserialize_with = "object")]
     force_positioning: Option<Value>,
+    /// Whether they may recover.
+    #[serde(deserialize_with = "object")]
     force_recovery: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Whether.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "BoolValue")]
 struct Value {
     value: bool,
 }
@@ -65,53 +109,50 @@ impl From<Override> for Overrides {
     }
 }
 
-/// Ends subscriptions of a user's connections.
-#[derive(Debug, Deserialize)]
-pub(super) struct Unsubscribe {
-    #[serde(default)]
-    user: Box<str>,
-    #[serde(default)]
-    channel: Arc<str>,
-    #[serde(default)]
-    client: Box<str>,
+about_a_user! {
+    /// Ends a subscription of a user's connections.
+    Unsubscribe {
+        /// The channel; without it nothing ends.
+        channel: Option<Arc<str>>,
+    }
 }
 
-/// Closes a user's connections.
-#[derive(Debug, Deserialize)]
-pub(super) struct Close {
-    #[serde(default)]
-    user: Box<str>,
-    #[serde(default)]
-    client: Box<str>,
-    #[serde(default)]
-    whitelist: Vec<Box<str>>,
-    #[serde(default)]
-    disconnect: Option<Reason>,
+about_a_user! {
+    /// Closes a user's connections.
+    Disconnect {
+        /// Ids of clients that stay.
+        whitelist: Option<Vec<Box<str>>>,
+        /// What they are told; without it 3503, `force disconnect`.
+        #[serde(default, deserialize_with = "object")]
+        disconnect: Option<Reason>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
+/// Why a connection is closed.
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Reason {
-    #[serde(default)]
-    code: u16,
-    #[serde(default)]
-    reason: Box<str>,
+    /// From 3000 to 4999; of these 3500 to 3999 and from 4500 on ask clients not to come back. 0 is
+    /// 3503.
+    code: Option<u16>,
+    /// A text that is no JSON.
+    reason: Option<Box<str>>,
 }
 
-/// Gives a user's connections a new end.
-#[derive(Debug, Deserialize)]
-pub(super) struct Refresh {
-    #[serde(default)]
-    user: Box<str>,
-    #[serde(default)]
-    client: Box<str>,
-    #[serde(default)]
-    expired: bool,
-    #[serde(default)]
-    expire_at: u64,
+about_a_user! {
+    /// Gives a user's connections a new end.
+    Refresh {
+        /// They have ended already, and are closed.
+        expired: Option<bool>,
+        /// Their end, as unix time in seconds; 0: they have none.
+        expire_at: Option<u64>,
+        /// What others are told about them from now on.
+        info: Option<Box<RawValue>>,
+    }
 }
 
 /// JSON text given as such or as base64.
-fn text(value: Option<Box<RawValue>>, base64: &str) -> Result<Option<Box<[u8]>>, Fault> {
+fn text(value: Option<Box<RawValue>>, base64: Option<String>) -> Result<Option<Box<[u8]>>, Fault> {
+    let base64 = base64.unwrap_or_default();
     if base64.is_empty() {
         return Ok(value.map(|value| value.get().as_bytes().into()));
     }
@@ -121,58 +162,65 @@ fn text(value: Option<Box<RawValue>>, base64: &str) -> Result<Option<Box<[u8]>>,
 }
 
 impl Api {
-    pub(super) async fn subscribe(&self, request: Subscribe) -> Result<Empty, Fault> {
-        self.options(&request.channel)?;
+    pub(super) async fn subscribe(&self, mut request: Subscribe) -> Result<Empty, Fault> {
+        let (whose, channel) = (request.whose(), request.channel.unwrap_or_default());
+        self.options(&channel)?;
         let grant = Grant {
-            expires: Some(request.expire_at).filter(|at| *at > 0),
-            info: text(request.info, &request.b64info)?,
-            data: text(request.data, &request.b64data)?,
+            expires: request.expire_at.filter(|at| *at > 0),
+            info: text(request.info, request.b64info)?,
+            data: text(request.data, request.b64data)?,
             server_side: true,
             token: Mark::NONE,
             overrides: request.overrides.unwrap_or_default().into(),
         };
         let since = request.recover_since.as_ref().map(Since::position);
-        let deed = Deed::Subscribe { channel: request.channel, grant, since };
-        self.order(request.user, request.client, deed).await
+        self.order(whose, Deed::Subscribe { channel, grant, since }).await
     }
 
-    pub(super) async fn unsubscribe(&self, request: Unsubscribe) -> Result<Empty, Fault> {
-        if !request.channel.is_empty() {
-            self.options(&request.channel)?;
+    pub(super) async fn unsubscribe(&self, mut request: Unsubscribe) -> Result<Empty, Fault> {
+        let (whose, channel) = (request.whose(), request.channel.unwrap_or_default());
+        if !channel.is_empty() {
+            self.options(&channel)?;
         }
-        let deed = Deed::Unsubscribe { channel: request.channel };
-        self.order(request.user, request.client, deed).await
+        self.order(whose, Deed::Unsubscribe { channel }).await
     }
 
-    pub(super) async fn disconnect(&self, request: Close) -> Result<Empty, Fault> {
-        let (code, reason) = match request.disconnect {
-            Some(Reason { code, reason }) if code > 0 => (code, reason),
-            _ => (Disconnect::FORCE_DISCONNECT.code, Disconnect::FORCE_DISCONNECT.reason.into()),
+    pub(super) async fn disconnect(&self, mut request: Disconnect) -> Result<Empty, Fault> {
+        let whose = request.whose();
+        let given = request.disconnect.map(|Reason { code, reason }| (code, reason));
+        let (code, reason) = match given {
+            Some((Some(code), reason)) if code > 0 => (code, reason.unwrap_or_default()),
+            _ => {
+                let force = protocol::Disconnect::FORCE_DISCONNECT;
+                (force.code, force.reason.into())
+            }
         };
         // Close codes of applications and of the protocol; others may not be sent.
         if !(3000..5000).contains(&code) {
             return Err(Fault::bad_request());
         }
-        let deed = Deed::Disconnect { code, reason, except: request.whitelist };
-        self.order(request.user, request.client, deed).await
+        let except = request.whitelist.unwrap_or_default();
+        self.order(whose, Deed::Disconnect { code, reason, except }).await
     }
 
-    pub(super) async fn refresh(&self, request: Refresh) -> Result<Empty, Fault> {
-        let deed = if request.expired {
-            let Disconnect { code, reason } = Disconnect::EXPIRED;
+    pub(super) async fn refresh(&self, mut request: Refresh) -> Result<Empty, Fault> {
+        let whose = request.whose();
+        let deed = if request.expired.unwrap_or_default() {
+            let protocol::Disconnect { code, reason } = protocol::Disconnect::EXPIRED;
             Deed::Disconnect { code, reason: reason.into(), except: Vec::new() }
         } else {
-            Deed::Refresh { expires: Some(request.expire_at).filter(|at| *at > 0) }
+            let info = request.info.map(|info| info.get().as_bytes().into());
+            Deed::Refresh { expires: request.expire_at.filter(|at| *at > 0), info }
         };
-        self.order(request.user, request.client, deed).await
+        self.order(whose, deed).await
     }
 
     /// Tells every shard; which of them has the user's connections is not known here.
-    async fn order(&self, user: Box<str>, client: Box<str>, deed: Deed) -> Result<Empty, Fault> {
-        if user.is_empty() {
+    async fn order(&self, whose: Whose, deed: Deed) -> Result<Empty, Fault> {
+        if whose.user.is_empty() {
             return Err(Fault::bad_request());
         }
-        let order = Arc::new(Order { user, client, deed });
+        let order = Arc::new(Order { whose, deed });
         for shard in self.link.shards() {
             let message = Message::Order(order.clone());
             self.link.tell(shard, message).await.map_err(|_| crate::control::link::Busy)?;

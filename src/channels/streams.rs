@@ -1,0 +1,93 @@
+//! The streams of a home, bounded in number and bytes.
+//!
+//! Owns every stream. Never knows a channel but by its number. The invariant: the sum of bytes is
+//! that of the streams.
+
+use slab::Slab;
+
+use crate::history::Stream;
+
+/// The number of no stream.
+pub(super) const NONE: u32 = u32::MAX;
+/// Streams looked at for one that makes room.
+const FEW: usize = 16;
+/// Places passed over on the way to them.
+const PASSED_MAX: usize = 256;
+
+struct Held {
+    stream: Stream,
+    /// Whose it is.
+    channel: u32,
+}
+
+/// All streams of a home.
+pub(super) struct Streams {
+    held: Slab<Held>,
+    bytes: usize,
+    /// Behind the last place that was ever taken.
+    end: usize,
+    /// Where it was last looked for one that makes room: in turn, so that none is spared.
+    hand: usize,
+}
+
+impl Streams {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Streams { held: Slab::new(), bytes: 0, end: 0, hand: 0 }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of what they keep.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes an empty stream of a channel in; its number.
+    pub(super) fn insert(&mut self, stream: Stream, channel: u32) -> u32 {
+        let at = self.held.insert(Held { stream, channel });
+        self.end = self.end.max(at + 1);
+        at as u32
+    }
+
+    /// Drops a stream.
+    pub(super) fn remove(&mut self, at: u32) {
+        self.bytes -= self.held.remove(at as usize).stream.bytes();
+    }
+
+    /// A stream.
+    pub(super) fn get(&self, at: u32) -> &Stream {
+        &self.held[at as usize].stream
+    }
+
+    /// Changes a stream.
+    pub(super) fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Stream) -> T) -> T {
+        let stream = &mut self.held[at as usize].stream;
+        let before = stream.bytes();
+        let result = change(stream);
+        self.bytes = self.bytes - before + stream.bytes();
+        result
+    }
+
+    /// The channel whose stream makes room for others: of a few that are `fit` for it, the one that
+    /// expires first.
+    pub(super) fn first_to_go(&mut self, fit: impl Fn(&Stream) -> bool) -> Option<u32> {
+        let (mut found, mut first) = (0, None);
+        for _ in 0..PASSED_MAX.min(self.end) {
+            self.hand = if self.hand + 1 < self.end { self.hand + 1 } else { 0 };
+            let Some(held) = self.held.get(self.hand).filter(|held| fit(&held.stream)) else {
+                continue;
+            };
+            let candidate = (held.stream.next_expiry(), held.channel);
+            first = Some(first.map_or(candidate, |first| candidate.min(first)));
+            found += 1;
+            if found == FEW {
+                break;
+            }
+        }
+        first.map(|(_, channel)| channel)
+    }
+}

@@ -1,0 +1,178 @@
+//! The API's description in OpenAPI, made of the types that requests are read into and answers are
+//! written from.
+//!
+//! Owns what these types do not say: paths, keys and statuses. Never says of a method what the
+//! table of methods does not.
+
+use std::borrow::Cow;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+
+use super::methods::{Method, methods};
+use super::{Batch, BatchResult, Fault};
+
+/// What the description says before anything else.
+const ABOUT: &str = "Each method is a POST of a JSON object. What could be read is answered by \
+     HTTP 200 with a `result` or an `error`, unless errors are told by HTTP's statuses: by the \
+     configuration `http_api.error_mode`, or by the header `X-Centrifugo-Error-Mode: transport`.";
+
+/// The description of the API under a path.
+pub fn document(prefix: &str) -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        })
+        .with_transform(RecursiveTransform(tidy))
+        .into_generator();
+    let mut paths = Map::new();
+    for Method { name, summary, request, answer, .. } in methods(&mut generator) {
+        let mut operation = operation(name, summary, &request, &answer);
+        if let Some(responses) = operation["responses"].as_object_mut() {
+            for (status, code) in [(404, "102 or 104"), (416, "112"), (500, "100 or 106")] {
+                responses.insert(status.to_string(), fault(code));
+            }
+        }
+        paths.insert(format!("/{name}"), json!({ "post": operation }));
+    }
+    let request = generator.subschema_for::<Batch>();
+    let answer = generator.subschema_for::<BatchResult>();
+    let batch = operation("batch", "Carries several requests out.", &request, &answer);
+    paths.insert("/batch".to_owned(), json!({ "post": batch }));
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Drumline",
+            "description": ABOUT,
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": prefix }],
+        "security": [{ "key": [] }, { "authorization": [] }, { "query": [] }],
+        "paths": paths,
+        "components": { "schemas": schemas, "securitySchemes": keys() },
+    })
+}
+
+/// How a key is given.
+fn keys() -> Value {
+    json!({
+        "key": {
+            "type": "apiKey", "in": "header", "name": "X-API-Key",
+            "description": "`http_api.key` of the configuration",
+        },
+        "authorization": {
+            "type": "apiKey", "in": "header", "name": "Authorization",
+            "description": "the same behind `apikey `",
+        },
+        "query": {
+            "type": "apiKey", "in": "query", "name": "api_key",
+            "description": "the same, percent-encoded",
+        },
+    })
+}
+
+fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Value {
+    let text = |description: &str| {
+        let content = json!({ "text/plain": { "schema": { "type": "string" } } });
+        json!({ "description": description, "content": content })
+    };
+    let mut malformed = fault("107 or 108");
+    malformed["description"] = "The body cannot be read, which a text says; or error 107 or 108, \
+                                where errors are told by status"
+        .into();
+    malformed["content"]["text/plain"] = json!({ "schema": { "type": "string" } });
+    json!({
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {
+            "required": true,
+            "content": { "application/json": { "schema": request } },
+        },
+        "responses": {
+            "200": {
+                "description": "It could be read",
+                "content": { "application/json": { "schema": answer } },
+            },
+            "400": malformed,
+            "401": text("The key is missing or wrong"),
+            "408": text("The body did not come in time"),
+            "413": text("The body is too large"),
+        },
+    })
+}
+
+/// An error by HTTP's status.
+fn fault(codes: &str) -> Value {
+    json!({
+        "description": format!("Error {codes}, where errors are told by status"),
+        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+    })
+}
+
+/// Says how large a number may be, which its format says to few, and takes away what only the
+/// source code is to say: how its lines are broken, and what stands for nothing.
+fn tidy(schema: &mut Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    let (least, most) = match schema.get("format").and_then(Value::as_str) {
+        Some("uint16") => (json!(0), json!(u16::MAX)),
+        Some("uint32") => (json!(0), json!(u32::MAX)),
+        Some("uint64") => (json!(0), json!(u64::MAX)),
+        Some("int32") => (json!(i32::MIN), json!(i32::MAX)),
+        _ => return,
+    };
+    schema.insert("minimum".to_owned(), least);
+    schema.insert("maximum".to_owned(), most);
+}
+
+/// A command of a batch.
+pub(super) struct BatchCommand;
+
+/// An answer of a batch.
+pub(super) struct BatchReply;
+
+impl JsonSchema for BatchCommand {
+    fn schema_name() -> Cow<'static, str> {
+        "Command".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let methods = methods(generator).into_iter();
+        let properties = methods.map(|method| (method.name.to_owned(), method.request.to_value()));
+        json_schema!({
+            "description": "A request under its method's name.",
+            "type": "object",
+            "properties": properties.collect::<Map<_, _>>(),
+        })
+    }
+}
+
+impl JsonSchema for BatchReply {
+    fn schema_name() -> Cow<'static, str> {
+        "Reply".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let methods = methods(generator).into_iter();
+        let results = methods.map(|method| (method.name.to_owned(), method.result.to_value()));
+        let mut properties: Map<_, _> = results.collect();
+        properties.insert("error".to_owned(), generator.subschema_for::<Fault>().to_value());
+        json_schema!({
+            "description": "A result under its method's name, or an error.",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false,
+            "minProperties": 1,
+            "maxProperties": 1,
+        })
+    }
+}
