@@ -36,5 +36,5 @@ macro_rules! read_as {
 fuzz_target!(|frame: &[u8]| {
     read_as!(json, frame);
     read_as!(protobuf, frame);
-    let _ = protobuf::EmulationRequest::parse(frame);
+    let _ = protobuf::read_emulation(frame);
 });

@@ -4,6 +4,7 @@
 //! The invariants: a connection is a member once, and a user is counted once, however many
 //! connections it has; coming and going take the same time however many there are.
 
+use compact_str::CompactString;
 use hashbrown::HashTable;
 use slab::Slab;
 
@@ -17,81 +18,110 @@ struct Infos {
     channel: Option<Box<[u8]>>,
 }
 
+/// An address in eight bytes: a generation has 24 bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    slot: u32,
+    life: u32,
+}
+
+impl From<Address> for Place {
+    fn from(Address { shard, slot, generation }: Address) -> Self {
+        Place { slot, life: generation << 8 | u32::from(shard) }
+    }
+}
+
+impl From<Place> for Address {
+    fn from(Place { slot, life }: Place) -> Self {
+        Address { shard: life as u8, slot, generation: life >> 8 }
+    }
+}
+
+impl Place {
+    /// Spreads places, of which no client chooses its own (SplitMix64's last steps).
+    fn hash(self) -> u64 {
+        let mut mixed = u64::from(self.slot) << 32 | u64::from(self.life);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
 struct Member {
-    address: Address,
+    place: Place,
     user: u32,
     infos: Option<Box<Infos>>,
 }
 
 struct User {
-    name: Box<str>,
-    hash: u64,
+    /// Mostly short enough to stand here.
+    name: CompactString,
+    hash: u32,
     connections: u32,
+}
+
+// Slabs of a hundred thousand: what one takes there.
+const _: () = assert!(size_of::<Member>() <= 24 && size_of::<User>() <= 32);
+
+/// The hash that a user is found by, from what is kept of it: high and low bits count.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// The members of one channel.
 #[derive(Default)]
 pub struct Members {
-    by_address: HashTable<u32>,
+    by_place: HashTable<u32>,
     members: Slab<Member>,
     by_name: HashTable<u32>,
     users: Slab<User>,
-}
-
-/// Spreads addresses, of which no client chooses its own (SplitMix64's last steps).
-fn hash(address: Address) -> u64 {
-    let mut mixed = u64::from(address.slot) << 32 | u64::from(address.generation) << 8;
-    mixed |= u64::from(address.shard);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 impl Members {
     /// Adds a connection, whose user's name has this hash; one that is there already stays as
     /// it is.
     pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64) {
-        if self.find(address).is_some() {
+        let place = Place::from(address);
+        if self.find(place).is_some() {
             return;
         }
-        let user = self.user(&info.user, user_hash);
+        let user = self.user(&info.user, user_hash as u32);
         self.users[user as usize].connections += 1;
         let infos = Infos { connection: info.connection.clone(), channel: info.channel.clone() };
         let infos = (infos != Infos::default()).then(|| Box::new(infos));
-        let at = self.members.insert(Member { address, user, infos }) as u32;
+        let at = self.members.insert(Member { place, user, infos }) as u32;
         let members = &self.members;
-        self.by_address.insert_unique(hash(address), at, |at| hash(members[*at as usize].address));
+        self.by_place.insert_unique(place.hash(), at, |at| members[*at as usize].place.hash());
     }
 
-    fn find(&self, address: Address) -> Option<u32> {
+    fn find(&self, place: Place) -> Option<u32> {
         let members = &self.members;
-        let same = |at: &u32| members[*at as usize].address == address;
-        self.by_address.find(hash(address), same).copied()
+        self.by_place.find(place.hash(), |at| members[*at as usize].place == place).copied()
     }
 
-    fn user(&mut self, name: &str, hash: u64) -> u32 {
+    fn user(&mut self, name: &str, hash: u32) -> u32 {
         let users = &self.users;
-        if let Some(at) = self.by_name.find(hash, |at| *users[*at as usize].name == *name) {
+        if let Some(at) = self.by_name.find(spread(hash), |at| users[*at as usize].name == name) {
             return *at;
         }
         let user = User { name: name.into(), hash, connections: 0 };
         let at = self.users.insert(user) as u32;
         let users = &self.users;
-        self.by_name.insert_unique(hash, at, |at| users[*at as usize].hash);
+        self.by_name.insert_unique(spread(hash), at, |at| spread(users[*at as usize].hash));
         at
     }
 
     /// Takes a connection out; who it was.
     pub fn remove(&mut self, address: Address, ids: &Ids) -> Option<ClientInfo> {
-        let members = &self.members;
-        let same = |at: &u32| members[*at as usize].address == address;
-        let (at, _) = self.by_address.find_entry(hash(address), same).ok()?.remove();
+        let (place, members) = (Place::from(address), &self.members);
+        let same = |at: &u32| members[*at as usize].place == place;
+        let (at, _) = self.by_place.find_entry(place.hash(), same).ok()?.remove();
         let info = self.info(&self.members[at as usize], ids);
         let member = self.members.remove(at as usize);
         let user = &mut self.users[member.user as usize];
         user.connections -= 1;
         if user.connections == 0 {
-            let hash = user.hash;
+            let hash = spread(user.hash);
             self.by_name
                 .find_entry(hash, |at| *at == member.user)
                 .expect("every user is in the table")
@@ -104,8 +134,8 @@ impl Members {
     fn info(&self, member: &Member, ids: &Ids) -> ClientInfo {
         let infos = member.infos.as_deref();
         ClientInfo {
-            user: self.users[member.user as usize].name.clone(),
-            client: ids.client(member.address).into(),
+            user: self.users[member.user as usize].name.as_str().into(),
+            client: ids.client(member.place.into()).into(),
             connection: infos.and_then(|infos| infos.connection.clone()),
             channel: infos.and_then(|infos| infos.channel.clone()),
         }
