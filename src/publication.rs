@@ -246,7 +246,14 @@ impl Publication {
         let tags = |extra: &Arc<Extra>| {
             extra.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
         };
-        self.bytes.len() + self.extra.as_ref().map_or(0, |extra| size_of::<Extra>() + tags(extra))
+        let info = |info: &ClientInfo| {
+            let texts = [&info.connection, &info.channel].into_iter().flatten();
+            info.user.len() + info.client.len() + texts.map(|text| text.len()).sum::<usize>()
+        };
+        let extra = |extra: &Arc<Extra>| {
+            size_of::<Extra>() + tags(extra) + extra.info.as_ref().map_or(0, info)
+        };
+        self.bytes.len() + self.extra.as_ref().map_or(0, extra)
     }
 
     /// Whether a group with this encoding is told of it.

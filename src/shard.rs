@@ -497,9 +497,7 @@ impl Shard {
         }
         self.hub.opened(slot);
         self.watch(slot);
-        if let Some(upgrade) = &adopt.upgrade {
-            self.hub.open(&mut self.line, slot, upgrade);
-        }
+        self.hub.adopt(&mut self.line, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;
         if !bytes.is_empty() {
             self.hub.receive(&mut self.line, slot, &mut bytes);

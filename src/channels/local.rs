@@ -388,12 +388,21 @@ impl Locals {
 
     fn group(&mut self, channel: u32, encoding: Encoding, filter: Option<&Filter>) -> u32 {
         let mut at = self.channels[channel as usize].group;
+        let mut abandoned = NONE;
         while at != NONE {
             let group = &self.groups[at as usize];
             if group.encoding == encoding && group.filter.as_ref() == filter {
                 return at;
             }
+            if group.members.is_empty() && group.fanout.is_none() && self.pacing.is_at_rest(at) {
+                abandoned = at;
+            }
             at = group.next;
+        }
+        // There are as many groups as members at most, whatever filters these think of.
+        if let Some(group) = self.groups.get_mut(abandoned as usize) {
+            (group.encoding, group.filter, group.last) = (encoding, filter.cloned(), None);
+            return abandoned;
         }
         let group = Group {
             channel,
@@ -721,6 +730,7 @@ impl Locals {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::filter::{self, FilterNode};
     use crate::namespaces::Pace;
     use crate::publication::Draft;
 
@@ -756,6 +766,15 @@ pub(crate) mod tests {
             self.locals.answered(HASH, &self.name);
         }
 
+        fn join_filtered(&mut self, slot: u32, value: &str) {
+            let (key, cmp, val) = ("k".to_owned(), "eq".to_owned(), value.to_owned());
+            let node = FilterNode { key, cmp, val, ..FilterNode::default() };
+            let filter = filter::compile(&node).unwrap();
+            let (key, _) = self.locals.begin(&mut self.heads[slot as usize], HASH, &self.name);
+            self.locals.join(key, slot, Encoding::default(), Some(&filter));
+            self.locals.answered(HASH, &self.name);
+        }
+
         pub(super) fn leave(&mut self, slot: u32) {
             let head = &mut self.heads[slot as usize];
             let key = *head;
@@ -782,6 +801,10 @@ pub(crate) mod tests {
                     (delivery.slot, digits.collect())
                 })
                 .collect()
+        }
+
+        fn groups(&self) -> usize {
+            self.locals.groups.len()
         }
 
         pub(super) fn release(&mut self) -> usize {
@@ -868,6 +891,22 @@ pub(crate) mod tests {
         assert_eq!(fixture.release(), 0, "its answer is still to come");
         fixture.locals.answered(HASH, "c");
         assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_channel_keeps_no_group_for_a_filter_that_nobody_has() {
+        let mut fixture = Fixture::new();
+        fixture.join(0);
+        for nth in 0..100 {
+            fixture.join_filtered(1, &nth.to_string());
+            fixture.publish("1");
+            while fixture.locals.has_open() {
+                fixture.step(10);
+            }
+            fixture.locals.end_turn();
+            fixture.leave(1);
+        }
+        assert_eq!(fixture.groups(), 2);
     }
 
     #[test]

@@ -48,7 +48,7 @@ use self::methods::{Command, read_object};
 /// Bytes of a request body.
 const BODY_MAX: usize = 16 << 20;
 /// How long a request body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Commands of one batch.
 const BATCH_MAX: usize = 10_000;
 

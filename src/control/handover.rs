@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::client::conn::http1 as client;
@@ -27,9 +27,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::auth::Rules;
 use crate::config::Config;
+use crate::control::api::BODY_TIMEOUT;
 use crate::control::link::Link;
 use crate::http::{self, Head, Routes, Service, Status, Upgrade};
 use crate::message::{Adopt, HandOver, Message};
@@ -222,9 +224,15 @@ fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
 /// in a form that a shard does not read. The connection stays, its answer comes by way of here.
 async fn pass_on(link: &Link, request: Request, body_max: usize) -> Response {
     let (mut head, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, body_max).await else {
-        return refusal(Status::TooLarge);
+    let body = match timeout(BODY_TIMEOUT, axum::body::to_bytes(body, body_max)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return refusal(Status::TooLarge),
+        Err(_) => return refusal(Status::Timeout),
     };
+    // A target with scheme and host is none that a shard knows.
+    if let Some(target) = head.uri.path_and_query().cloned() {
+        head.uri = Uri::from(target);
+    }
     for name in [header::TRANSFER_ENCODING, header::EXPECT, header::UPGRADE, header::CONNECTION] {
         head.headers.remove(name);
     }

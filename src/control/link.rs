@@ -163,6 +163,15 @@ impl Link {
         }
     }
 
+    /// Sends what nobody answers, however long it takes until there is room: a connection waits
+    /// for it and reads nothing meanwhile.
+    pub async fn tell_at_last(&self, to: Endpoint, message: Message) {
+        let mut left = self.tell(to, message).await;
+        while let Err(message) = left {
+            left = self.tell(to, message).await;
+        }
+    }
+
     async fn wait_for_room(&self, to: Endpoint, rank: Rank, answered: bool) -> Result<Line, Busy> {
         let attempts = async {
             loop {

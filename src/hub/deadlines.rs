@@ -105,7 +105,10 @@ impl Hub {
         let unidirectional = connection.transport.is_unidirectional();
         let pong_timeout = pong_timeout.filter(|_| !unidirectional);
         if connection.flags.checking() && connection.flags.pong_due() && connection.flags.paused() {
-            // Nothing is read of it while it waits: its pong may be there.
+            // Nothing is read of it while it waits: its pong may be there, or its end.
+            if connection.flags.peer_ended() {
+                return self.lost(slot);
+            }
             return self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
         }
         if connection.flags.checking() {

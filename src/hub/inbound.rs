@@ -130,6 +130,10 @@ impl Hub {
                 self.refuse(slot, status);
                 Some(input.len())
             }
+            Head::Control if self.connections[slot as usize].flags.passed_on() => {
+                self.refuse(slot, Status::BadRequest);
+                Some(input.len())
+            }
             Head::Control => {
                 self.hand_over(slot);
                 None
@@ -184,6 +188,19 @@ impl Hub {
             http::write_switching(upgrade, out);
         });
         self.open(post, slot, upgrade);
+    }
+
+    /// A socket from the control plane, which has answered the switch if there was one; else the
+    /// request is still to come.
+    pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
+        let Some(upgrade) = upgrade else {
+            return self.connections[slot as usize].flags.set_passed_on(true);
+        };
+        let admitted = self.gate.admits(self.now);
+        self.open(post, slot, upgrade);
+        if !admitted {
+            self.disconnect(slot, Disconnect::TOO_MANY_REQUESTS);
+        }
     }
 
     /// The switch has been answered: the transport begins.

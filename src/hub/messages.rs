@@ -12,7 +12,7 @@ use crate::message::{
     Subscribe, Subscribed, Survey, Surveyed, endpoints,
 };
 use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
-use crate::protocol::{self, Disconnect, Position};
+use crate::protocol::{self, Disconnect, Error, Position};
 use crate::publication::{Draft, Event, Extra, Publication};
 
 impl Hub {
@@ -299,9 +299,27 @@ impl Hub {
         self.locals.answered(hash, &channel);
         if wanted {
             self.tell_subscriber(answer);
+        } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
+            self.give_up(subscriber.slot, subscriber.command);
         }
         if let Some(news) = news {
             self.append(&news);
+        }
+    }
+
+    /// The server ended a subscription that was still to be answered: whoever waits for it goes on.
+    fn give_up(&mut self, slot: u32, command: u32) {
+        let connection = &self.connections[slot as usize];
+        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+            hold.pending -= 1;
+            if hold.wanted.is_empty() {
+                self.finish_hold(slot);
+            }
+        } else if connection.takes_output() {
+            if command > 0 {
+                self.reply_error(slot, command, Error::PERMISSION_DENIED);
+            }
+            self.go_on_later(slot);
         }
     }
 

@@ -72,21 +72,25 @@ impl Hub {
     /// subscriptions were looked at.
     fn end_revoked(&mut self, slot: u32) -> usize {
         let Some(connection) = self.connections.get(slot as usize) else { return 0 };
-        let Some(identity) = connection.identity.as_deref() else { return 0 };
-        if self.is_revoked(&identity.user, identity.token) {
+        let identity = connection.identity.as_deref();
+        if identity.is_some_and(|identity| self.is_revoked(&identity.user, identity.token)) {
             self.disconnect(slot, Disconnect::INVALID_TOKEN);
             return 0;
         }
         if self.grants.is_empty() {
             return 0;
         }
-        let user = identity.user.clone();
+        let user: Box<str> = connection.user().into();
         let (mut key, mut looks) = (connection.subscriptions, 0);
         while key != NONE {
             let next = self.locals.next_subscription(key);
             let mark = self.grants.get(&key).map_or(Mark::NONE, |grant| grant.token);
             if self.is_subscription_revoked(&user, self.locals.channel(key).0, mark) {
                 self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
+                // Telling it may have been one message too many.
+                if !self.connections[slot as usize].takes_output() {
+                    break;
+                }
             }
             (key, looks) = (next, looks + 1);
         }

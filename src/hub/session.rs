@@ -108,15 +108,11 @@ impl Hub {
         match self.admit(post, slot, request) {
             Ok(newcomer) => self.hold(post, slot, 0, newcomer),
             Err(Refused::Stop(stop)) => return Err(stop),
-            // One that can be told nothing else comes back, with another token.
-            Err(Refused::Error(Error::TOKEN_EXPIRED)) => {
-                return Err(Stop::Disconnect(Disconnect::EXPIRED));
-            }
-            Err(Refused::Error(Error::INTERNAL)) => {
-                return Err(Stop::Disconnect(Disconnect::INTERNAL));
-            }
-            Err(Refused::Error(_)) => return Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+            Err(Refused::Error(error)) => return Err(Stop::Disconnect(instead_of(error.code))),
             Err(Refused::Backend(verdict)) => match &*verdict {
+                Verdict::Command(Err(proxy::Refused::Error { code, .. })) => {
+                    return Err(Stop::Disconnect(instead_of(*code)));
+                }
                 Verdict::Command(Err(proxy::Refused::Disconnect { code, reason })) => {
                     self.disconnect_saying(slot, *code, reason);
                 }
@@ -155,7 +151,8 @@ impl Hub {
             for (channel, options) in &claims.subs {
                 wanted.push((Arc::from(&**channel), Grant::from(options)));
             }
-            self.identify(slot, claims);
+            let token = if by_token { self.mark_of(&claims) } else { Mark::NONE };
+            self.identify(slot, claims, token);
         }
         if let Some(channel) = self.personal_channel(slot) {
             wanted.push((channel, Grant::default()));
@@ -239,8 +236,7 @@ impl Hub {
         self.mark(&claims.jti, claims.issued_at)
     }
 
-    fn identify(&mut self, slot: u32, claims: ConnectClaims) {
-        let token = self.mark_of(&claims);
+    fn identify(&mut self, slot: u32, claims: ConnectClaims, token: Mark) {
         let ConnectClaims { user, info, expires, meta, .. } = claims;
         self.note_meta(slot, meta);
         let expires = expires.and_then(NonZeroU64::new);
@@ -271,6 +267,10 @@ impl Hub {
                 Err(Error::UNKNOWN_CHANNEL) => return Err(Disconnect::BAD_REQUEST.into()),
                 Err(_) => continue,
             };
+            // Before they are looked through: a request may name thousands.
+            if wishes.len() > usize::from(self.settings.channel_limit) {
+                return Err(Disconnect::CHANNEL_LIMIT.into());
+            }
             let named = wishes.iter().any(|wish| *wish.channel == **channel);
             if !named && self.allows_subscribe(options, channel, user) {
                 let grant = Grant { server_side: true, ..Grant::default() };
@@ -469,5 +469,16 @@ impl Hub {
             key = next;
         }
         false
+    }
+}
+
+/// How the connection of a unidirectional client ends where another one would be answered with an
+/// error.
+fn instead_of(code: u32) -> Disconnect {
+    match code {
+        109 | 110 => Disconnect::EXPIRED,
+        111 => Disconnect::TOO_MANY_REQUESTS,
+        103 => Disconnect::PERMISSION_DENIED,
+        _ => Disconnect::INTERNAL,
     }
 }

@@ -304,6 +304,15 @@ fn a_request_of_another_form_or_on_an_old_connection_is_served_by_way_of_the_con
     let connected = client.line();
     assert!(connected.starts_with("{\"id\":1,\"connect\":{"), "{connected}");
 
+    // A target with scheme and host is told apart from one without, and goes round only once.
+    let absolute =
+        get("http://test/connection/sse?cf_connect=%7B%22id%22:1,%22connect%22:%7B%7D%7D", "");
+    let mut whole = Client::dial(&server);
+    whole.send_raw(&absolute);
+    assert!(whole.read_head().starts_with("HTTP/1.1 200 OK\r\n"));
+    drop(whole);
+    assert_eq!(status(&server, &get("http://test/connection/sse", "")), "400");
+
     let chunked = "POST /emulation HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
     let frame = emulation(&connected, "{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
     let body = &frame[frame.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4..];

@@ -71,6 +71,13 @@ impl Pacing {
     }
 }
 
+impl Pacing {
+    /// Whether nothing of this group waits, nor for it.
+    pub(super) fn is_at_rest(&self, group: u32) -> bool {
+        !self.waits.contains_key(&group)
+    }
+}
+
 impl Locals {
     /// Publications of this subscription's channel keep this pace from now on.
     pub fn set_pace(&mut self, key: u32, pace: Pace) {
