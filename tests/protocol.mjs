@@ -196,6 +196,21 @@ const parts = {
     assert.equal(asked, 1, "an expired token is asked for again");
   },
 
+  async "every close code says whether to come back"() {
+    const back = [3001, 3004, 3005, 3006, 3008, 3010, 3011, 3012, 3013, 3499, 4000, 4499];
+    const stay = [3500, 3501, 3502, 3503, 3504, 3505, 3506, 3507, 3508, 3999, 4500, 4999];
+    await Promise.all([...back, ...stay].map(async (code) => {
+      const user = `code-${code}`;
+      const { it, states } = await connected(as(user));
+      const away = listen(it, "connecting", "disconnected");
+      await server.api("disconnect", { user, disconnect: { code, reason: "told" } });
+      const { event, code: seen, reason } = await away(`what ${code} leads to`);
+      const expected = back.includes(code) ? "connecting" : "disconnected";
+      assert.deepEqual([event, seen, reason], [expected, code, "told"]);
+      if (expected === "connecting") assert.equal((await states("back")).event, "connected");
+    }));
+  },
+
   async "a connection and a subscription outlive their tokens by refreshing them"() {
     let asked = 0;
     const { it, states } = await connected({

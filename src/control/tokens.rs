@@ -18,8 +18,10 @@ use crate::message::{Consulted, Message, Purpose, Verdict};
 use crate::sys;
 use crate::token::{KeySet, Refusal};
 
-/// Tokens that wait or are looked at, at most: of 64 KiB each at the worst.
-const WAITING_MAX: usize = 4096;
+/// Bytes of the tokens that wait or are looked at, at most.
+const WAITING_BYTES: usize = 64 << 20;
+/// What it takes for one to wait, beside its own bytes.
+const WAITING_EACH: usize = 1024;
 
 /// A token and what it is for.
 struct Verify {
@@ -53,7 +55,7 @@ impl Keeper {
             tokens: config.tokens(),
             connection_keys: keys(Purpose::Connection),
             subscription_keys: keys(Purpose::Subscription),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
             hands: Arc::new(Semaphore::new(hands)),
         }
     }
@@ -69,7 +71,8 @@ impl Keeper {
     }
 
     async fn verdict(&self, verify: Verify) -> Verdict {
-        let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let bytes = (verify.token.len() + WAITING_EACH) as u32;
+        let Ok(_place) = self.waiting.try_acquire_many(bytes) else { return Verdict::Busy };
         let sets = match verify.purpose {
             Purpose::Connection => self.connection_keys.as_ref(),
             Purpose::Subscription => self.subscription_keys.as_ref(),
