@@ -108,3 +108,65 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::Names;
+    use crate::hub::tests::{hub, transmit};
+    use crate::message::{Endpoint, Message, Rank, Subscribed};
+
+    /// A bus on which everything has room.
+    #[derive(Default)]
+    struct Everywhere(Vec<Message>);
+
+    impl Post for Everywhere {
+        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
+            true
+        }
+
+        fn cancel(&mut self, _: Endpoint, _: Rank) {}
+
+        fn send(&mut self, _: Endpoint, message: Message) {
+            self.0.push(message);
+        }
+    }
+
+    #[test]
+    fn a_subscription_that_is_ended_before_its_answer_leaves_nobody_waiting() {
+        let (mut hub, mut post) = (hub(1 << 20, 1 << 20, 1 << 20), Everywhere::default());
+        hub.names = Names::new([0; 16], 2);
+        let elsewhere = |name: &&str| hub.names.home(hub.names.hash(name)) == 1;
+        let channel = ["a", "b", "c", "d", "e", "f"].into_iter().find(elsewhere).unwrap();
+        let (slot, _) = hub.reserve().unwrap();
+        hub.opened(slot);
+        let body = format!(
+            "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}\n\
+             {{\"id\":3,\"publish\":{{\"channel\":\"{channel}\",\"data\":1}}}}"
+        );
+        let head = format!("POST /s HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        hub.receive(&mut post, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
+        let Some(Message::Subscribe(asked)) = post.0.pop() else { panic!("the home is asked") };
+        let key = hub.connections[slot as usize].subscriptions;
+        hub.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
+        let answer = Subscribed {
+            channel: asked.channel.clone(),
+            hash: asked.hash,
+            subscriber: asked.subscriber,
+            encoding: asked.encoding,
+            filter: None,
+            granted: asked.granted,
+            was_recovering: false,
+            recovered: false,
+            position: None,
+            publications: Vec::new(),
+            news: None,
+        };
+        hub.handle(&mut post, Message::Subscribed(Box::new(answer))).unwrap();
+        hub.go_on(&mut post);
+        assert!(matches!(post.0.as_slice(), [Message::Publish(_)]), "{:?}", post.0);
+        let sent = String::from_utf8(transmit(&mut hub, &[]).remove(0).1).unwrap();
+        assert!(sent.contains("{\"id\":2,\"error\":{\"code\":103,"), "{sent}");
+        assert!(sent.ends_with("{\"id\":3,\"publish\":{}}\n"), "{sent}");
+    }
+}
