@@ -127,6 +127,18 @@ fn a_revoked_subscription_token_ends_the_subscription_alone() {
     assert_eq!(client.closed(), invalid_token());
 }
 
+#[test]
+fn who_is_nobody_in_particular_loses_what_a_revoked_token_gave() {
+    let server = server(&["--client.allow_anonymous_connect_without_token"]);
+    let mut client = Client::open(&server, WEBSOCKET);
+    assert!(client.ask("{\"id\":1,\"connect\":{}}").contains("\"connect\""));
+    let token = token(&json!({"sub": "", "channel": "$a", "jti": "leaked"}));
+    let subscribe = format!("\"subscribe\":{{\"channel\":\"$a\",\"token\":\"{token}\"}}");
+    assert_eq!(client.ask(&format!("{{\"id\":2,{subscribe}}}")), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(server.api("revoke_token", r#"{"uid":"leaked"}"#), EMPTY);
+    assert!(client.text().contains("\"unsubscribe\":{\"code\":2000"));
+}
+
 fn connection_limit() -> (u16, String) {
     (3504, "connection limit".into())
 }
