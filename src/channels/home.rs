@@ -459,10 +459,14 @@ mod tests {
     }
 
     fn publish(homes: &mut Homes, channel: &str, now: u64) -> Option<Position> {
+        publish_data(homes, channel, b"1", now)
+    }
+
+    fn publish_data(homes: &mut Homes, channel: &str, data: &[u8], now: u64) -> Option<Position> {
         let request = Publish {
             channel: channel.into(),
             hash: 7,
-            data: b"1"[..].into(),
+            data: data.into(),
             event: Event::Data,
             delta: false,
             extra: None,
@@ -667,18 +671,8 @@ mod tests {
     fn what_is_larger_than_all_room_is_not_kept() {
         let mut homes = homes(Some(RETENTION), 10);
         publish(&mut homes, "a", 0);
-        let request = Publish {
-            channel: "b".into(),
-            hash: 7,
-            data: vec![b'1'; HISTORY_BYTES].into(),
-            event: Event::Data,
-            delta: false,
-            extra: None,
-            skip_history: false,
-            guard: None,
-            asker: Asker::Nobody,
-        };
-        assert_eq!(homes.publish(&request, 1).1.unwrap().offset, 1);
+        let large = [b'1'; HISTORY_BYTES];
+        assert_eq!(publish_data(&mut homes, "b", &large, 1).unwrap().offset, 1);
         assert_eq!((kept(&homes, "a"), kept(&homes, "b")), (Some((0, 1)), Some((0, 1))));
         assert_eq!(publish(&mut homes, "b", 2).unwrap().offset, 2);
         assert_eq!(kept(&homes, "b"), Some((1, 2)));

@@ -554,64 +554,34 @@ section! {
     }
 }
 
-section! {
+/// Sections of streams, which differ in their paths alone.
+macro_rules! streams {
+    ($($(#[$meta:meta])* $name:ident $path:literal;)*) => {
+        $(section! {
+            $(#[$meta])*
+            $name {
+                /// Whether it is served.
+                enabled: bool = true,
+                /// Its path.
+                handler_prefix: String = $path.to_owned(),
+                /// Bytes of a request's body at most.
+                max_request_body_size: usize = 65_536,
+            }
+        })*
+    };
+}
+
+streams! {
     /// Replies as an answer that does not end.
-    HttpStream {
-        /// Whether it is served.
-        enabled: bool = true,
-        /// Its path.
-        handler_prefix: String = "/connection/http_stream".to_owned(),
-        /// Bytes of a request's body at most.
-        max_request_body_size: usize = 65_536,
-    }
-}
-
-section! {
+    HttpStream "/connection/http_stream";
     /// Replies as server-sent events.
-    Sse {
-        /// Whether it is served.
-        enabled: bool = true,
-        /// Its path.
-        handler_prefix: String = "/connection/sse".to_owned(),
-        /// Bytes of a request's body at most.
-        max_request_body_size: usize = 65_536,
-    }
-}
-
-section! {
+    Sse "/connection/sse";
     /// Pushes alone as an answer that does not end.
-    UniHttpStream {
-        /// Whether it is served.
-        enabled: bool = true,
-        /// Its path.
-        handler_prefix: String = "/connection/uni_http_stream".to_owned(),
-        /// Bytes of a request's body at most.
-        max_request_body_size: usize = 65_536,
-    }
-}
-
-section! {
+    UniHttpStream "/connection/uni_http_stream";
     /// Pushes alone as server-sent events.
-    UniSse {
-        /// Whether it is served.
-        enabled: bool = true,
-        /// Its path.
-        handler_prefix: String = "/connection/uni_sse".to_owned(),
-        /// Bytes of a request's body at most.
-        max_request_body_size: usize = 65_536,
-    }
-}
-
-section! {
+    UniSse "/connection/uni_sse";
     /// Pushes alone, an answer for each batch.
-    LongPolling {
-        /// Whether it is served.
-        enabled: bool = true,
-        /// Its path.
-        handler_prefix: String = "/connection/long_polling".to_owned(),
-        /// Bytes of a request's body at most.
-        max_request_body_size: usize = 65_536,
-    }
+    LongPolling "/connection/long_polling";
 }
 
 section! {

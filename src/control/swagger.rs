@@ -4,11 +4,10 @@
 //! Owns the page's text. Never loads anything from elsewhere.
 
 use axum::Router;
-use axum::http::header;
 use axum::routing::get;
 
 use crate::config::Config;
-use crate::control::api;
+use crate::control::{api, page};
 
 const PAGE: &str = include_str!("swagger.html");
 /// Stands in the page for the path of the document.
@@ -25,13 +24,7 @@ pub fn router(config: &Config) -> Router {
     let prefix = &config.swagger.handler_prefix;
     let path = format!("{prefix}/openapi.json");
     // A configured path is checked to be plain.
-    let page: &'static str = PAGE.replace(PATH, &path).leak();
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    let page = get(move || async move { (headers, page) });
+    let page = page::served(&PAGE.replace(PATH, &path), POLICY);
     let document = api::document(&config.http_api.handler_prefix);
     Router::new()
         .route(prefix, page.clone())

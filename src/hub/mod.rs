@@ -132,6 +132,8 @@ pub struct Hub {
     shard: Endpoint,
     control: Endpoint,
     ids: Ids,
+    /// The node's id.
+    node: Box<str>,
     gate: Arc<Gate>,
     /// Unix time, in milliseconds, when this turn's time was 0.
     unix_start: u64,
@@ -216,6 +218,7 @@ impl Hub {
             shard: place.shard,
             control: place.control,
             ids: place.ids,
+            node: place.ids.node().into(),
             gate: place.gate.clone(),
             unix_start: place.unix_start,
             metrics,

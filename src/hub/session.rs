@@ -322,9 +322,12 @@ impl Hub {
         let unidirectional = transport.is_unidirectional();
         let frame_pings = connection.flags.frame_pings();
         let expires = connection.expires();
-        let (client, node) = (self.client_id(slot), self.ids.node());
-        let session = self.ids.session(self.address(slot));
+        let client = self.client_id(slot);
+        // Made for those alone who are told.
         let spoken_for = transport.is_emulated();
+        let named = spoken_for || unidirectional;
+        let session = if named { self.ids.session(self.address(slot)) } else { String::new() };
+        let node = if spoken_for { &*self.node } else { "" };
         let wire = self.connections[slot as usize].wire;
         let subs = hold.answers.iter();
         let subs = subs.filter_map(|answer| Some((&*answer.channel, self.told(answer)?)));
@@ -335,8 +338,8 @@ impl Hub {
             subs: subs.collect(),
             ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
             pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
-            session: if spoken_for || unidirectional { &session } else { "" },
-            node: if spoken_for { &node } else { "" },
+            session: &session,
+            node,
             time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
         };
         let mut body = Vec::new();

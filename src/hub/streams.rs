@@ -78,7 +78,7 @@ impl Hub {
             self.refuse(slot, Status::BadRequest);
             return true;
         };
-        if node != self.ids.node() {
+        if node != *self.node {
             self.refuse(slot, Status::NotFound);
             return true;
         }

@@ -133,6 +133,14 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.internal))
     }
 
+    /// Has a client of its own publish into a channel.
+    pub fn publish(&self, channel: &str, data: &str) {
+        let mut publisher = Client::connected(self);
+        let command =
+            format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
+        assert_eq!(publisher.ask(&command), "{\"id\":2,\"publish\":{}}");
+    }
+
     /// What the API answers, with [`API_KEY`] where it asks for one.
     pub fn api(&self, method: &str, body: &str) -> String {
         let mut client = Client::dial(self.internal_address());

@@ -57,12 +57,6 @@ fn emulation(connect: &str, frame: &str) -> Vec<u8> {
     post("/emulation", "application/json", body.as_bytes())
 }
 
-fn publish(server: &Server, channel: &str, data: &str) {
-    let mut publisher = Client::connected(server);
-    let command = format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
-    assert_eq!(publisher.ask(&command), "{\"id\":2,\"publish\":{}}");
-}
-
 #[test]
 fn whoever_has_the_session_speaks_for_a_stream_on_whichever_shard() {
     let server = Server::start(&[]);
@@ -89,7 +83,7 @@ fn whoever_has_the_session_speaks_for_a_stream_on_whichever_shard() {
             assert_eq!(stream.line(), format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"));
         }
     }
-    publish(&server, "a", "{\"n\":1}");
+    server.publish("a", "{\"n\":1}");
     for stream in &mut streams {
         let push = "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":{\"n\":1}}}}";
         assert_eq!(crate::common::without_publisher(&stream.line()), push);
@@ -216,13 +210,13 @@ fn an_event_stream_goes_on_where_the_last_event_was() {
     assert!(first.line().starts_with("id: 0:"), "where it stands before anything was said");
     assert!(first.line().starts_with("data: {\"connect\":"));
     assert_eq!(first.line(), "");
-    publish(&server, "news", "1");
+    server.publish("news", "1");
     let id = first.line();
     let id = id.strip_prefix("id: ").unwrap();
     assert!(first.line().starts_with("data: {\"channel\":\"news\",\"pub\":{\"data\":1,"));
     drop(first);
-    publish(&server, "news", "2");
-    publish(&server, "news", "3");
+    server.publish("news", "2");
+    server.publish("news", "3");
     let mut again = stream(&server, &get(path, &format!("Last-Event-ID: {id}\r\n")));
     assert_eq!(again.line(), "\r");
     assert_eq!(again.line().split(':').nth(1), Some(" 3"), "behind what is recovered");
@@ -245,17 +239,17 @@ fn a_long_poll_ends_with_the_first_publication_or_what_was_missed() {
     };
     let mut poll = ask("");
     let connected = poll.line();
-    publish(&server, "news", "1");
+    server.publish("news", "1");
     let told = String::from_utf8(poll.rest()).unwrap();
     assert!(told.starts_with("{\"channel\":\"news\",\"pub\":{\"data\":1,"), "{told}");
-    publish(&server, "news", "2");
+    server.publish("news", "2");
     let since =
         format!("\"recover\":true,\"epoch\":\"{}\",\"offset\":1", field(&connected, "epoch"));
     let told = String::from_utf8(ask(&since).rest()).unwrap();
     assert!(told.contains("\"recovered\":true") && told.contains("\"data\":2"), "{told}");
     let mut poll = ask(&since.replace("\"offset\":1", "\"offset\":2"));
     assert!(poll.line().contains("\"recovered\":true"));
-    publish(&server, "news", "3");
+    server.publish("news", "3");
     let told = String::from_utf8(poll.rest()).unwrap();
     assert!(told.starts_with("{\"channel\":\"news\",\"pub\":{\"data\":3,"), "{told}");
     let quick = Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);

@@ -11,22 +11,16 @@ fn check_connect(text: &str, subs: &str) {
     assert!(text.contains(&expected), "{text}");
 }
 
-fn publish(server: &Server, channel: &str, data: &str) {
-    let mut publisher = Client::connected(server);
-    let command = format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
-    assert_eq!(publisher.ask(&command), "{\"id\":2,\"publish\":{}}");
-}
-
 #[test]
 fn the_connect_request_may_stand_in_the_query() {
     let server = Server::start(&[]);
     let path = format!("{UNI_WEBSOCKET}?cf_connect=%7B%22subs%22%3A%7B%22news%22%3A%7B%7D%7D%7D");
     let mut client = Client::open(&server, &path);
     check_connect(&client.text(), ",\"subs\":{\"news\":{}}");
-    publish(&server, "news", "{\"n\":1}");
+    server.publish("news", "{\"n\":1}");
     assert_eq!(client.push(), "{\"channel\":\"news\",\"pub\":{\"data\":{\"n\":1}}}");
     client.send("whatever a client says later is ignored");
-    publish(&server, "news", "2");
+    server.publish("news", "2");
     assert_eq!(client.push(), "{\"channel\":\"news\",\"pub\":{\"data\":2}}");
 }
 
@@ -40,7 +34,7 @@ fn or_be_the_first_frame() {
     client.send("{\"subs\":{\"a\":{},\"b\":{}}}");
     let text = client.text();
     assert!(text.contains("\"a\":{}") && text.contains("\"b\":{}"), "{text}");
-    publish(&server, "b", "[]");
+    server.publish("b", "[]");
     assert_eq!(client.push(), "{\"channel\":\"b\",\"pub\":{\"data\":[]}}");
 }
 
