@@ -50,7 +50,12 @@ for _ in $(seq 300); do
     if [[ -n $nginx ]]; then break; fi
 done
 [[ -n $nginx ]] || fail "nchan was not started"
-sleep 5
+# Half-way is where all its clients are there.
+sockets() { find "/proc/$(pgrep -P "$nginx" | head -n 1)/fd" -type l 2>/dev/null | wc -l; }
+for _ in $(seq 300); do
+    if (($(sockets) > 300)); then break; fi
+    sleep 0.2
+done
 kill -KILL "$nginx"
 if wait "$running"; then fail "ended with 0 though a peer died"; fi
 grep -q "nchan failed in round 1" "$WORK/out" || fail "does not say that nchan died"

@@ -24,7 +24,7 @@ import schemathesis
 
 SECRET = "a-secret-for-tests"
 KEY = "a-key-for-tests"
-PATIENCE = 15
+PATIENCE = 30
 
 CONFIG = {
     "client": {"token": {"hmac_secret_key": SECRET}},
@@ -67,10 +67,13 @@ def token(user, **claims):
 
 def free_port():
     while True:
-        port = random.randint(10_000, 12_000)
+        port = random.randint(10_000, 30_000)
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        return port
 
 
 class Server:
@@ -156,6 +159,14 @@ async def soon(awaitable):
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
+async def until(what, holds):
+    """Waits until `holds`, with a bound."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, f"waited in vain for: {what}"
+        await asyncio.sleep(0.01)
+
+
 class Clients:
     """Clients of one encoding."""
 
@@ -224,7 +235,7 @@ async def recovery(clients, api, name):
     assert clients.unpack((await soon(heard.publications.get())).data) == {"nth": 0}
     reason = cent.Disconnect(code=3011, reason="again")
     api.disconnect(user="44", disconnect=reason)
-    await asyncio.sleep(0.2)
+    await until("the end of the connection", lambda: client.state != centrifuge.ClientState.CONNECTED)
     for nth in range(1, 11):
         api.publish(channel=channel, data={"nth": nth})
     back = await soon(heard.subscribed.get())
@@ -287,11 +298,7 @@ async def server_side(clients, api, name):
     assert await soon(heard.get()) == ("unsubscribed", "push:a")
     api.refresh(user=user, expire_at=int(time.time()) + 600)
     api.disconnect(user=user)
-    for _ in range(100):
-        if client.state == centrifuge.ClientState.DISCONNECTED:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("the API's disconnect did nothing")
+    await until("a disconnect", lambda: client.state == centrifuge.ClientState.DISCONNECTED)
 
 
 def calls(api):

@@ -8,7 +8,7 @@ import { Centrifuge } from "centrifuge";
 import { Centrifuge as Binary } from "centrifuge/build/protobuf";
 import WebSocket from "ws";
 
-import { Server, freePort, sleep, within } from "./common/server.mjs";
+import { Server, freePort, until, within } from "./common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());
@@ -86,14 +86,6 @@ async function refused(options) {
   made.connect();
   const { code, reason } = await end;
   return [code, reason];
-}
-
-async function until(what, holds) {
-  for (let tries = 0; tries < 500; tries++) {
-    if (await holds()) return;
-    await sleep(20);
-  }
-  assert.fail(`waited in vain for: ${what}`);
 }
 
 async function metric(name) {
@@ -259,10 +251,10 @@ async function commands(backend, first) {
 async function renewals(backend) {
   const on = backend.on;
   const soon = (seconds) => Math.floor(Date.now() / 1000) + seconds;
-  on.connect = () => ({ result: { user: "7", expire_at: soon(1) } });
-  on.subscribe = () => ({ result: { expire_at: soon(1) } });
+  on.connect = () => ({ result: { user: "7", expire_at: soon(2) } });
+  on.subscribe = () => ({ result: { expire_at: soon(2) } });
   on.refresh = () => ({ result: { expire_at: soon(3600) } });
-  on.sub_refresh = () => ({ result: { expire_at: soon(1) } });
+  on.sub_refresh = () => ({ result: { expire_at: soon(2) } });
   const [renewed] = await connected();
   const sub = renewed.newSubscription("leased");
   const subscribed = event(sub, "subscribed");
@@ -423,7 +415,9 @@ async function aBackendThatFails() {
   assert.equal(await metric("hook_events_total"), 200);
   const { port } = backend;
   await backend.close();
-  await sleep(500);
+  const retried = await metric("hooks_retried_total");
+  await until("attempts without a backend", async () =>
+    (await metric("hooks_retried_total")) > retried);
   failing = false;
   await backend.listen(port);
   await until("everything told", async () => (await metric("hooks_waiting")) === 0);
@@ -449,9 +443,7 @@ async function aBackendThatIsDown() {
   for (let nth = 0; nth < 8; nth++) (await connected())[0].disconnect();
   await until("drops", async () => (await metric("hooks_dropped_total")) === 3);
   assert.equal(await metric("hooks_waiting"), 5);
-  const start = Date.now();
-  assert.equal(await server.stop(), 0);
-  assert.ok(Date.now() - start < 4000, "it ends in its time");
+  assert.equal(await server.stop(), 0, "it ends although the backend is down");
 
   await server.start([...flags, "--engine.hook_ttl=300ms"]);
   (await connected())[0].disconnect();

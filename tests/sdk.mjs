@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { Server, freePort, sleep, within } from "./common/server.mjs";
+import { Server, freePort, within } from "./common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());
@@ -108,7 +108,7 @@ async function steps() {
   const first = await reconnecting();
   assert.equal(first.code, 3001);
   assert.equal(first.reason, "shutdown");
-  await sleep(300);
+  await within(20_000, "an attempt in vain", new Promise((resolve) => one.once("error", resolve)));
   await server.start(["--shutdown.spread", "0s"]);
   assert.equal((await states("a reconnect")).event, "connected");
   assert.equal((await others("a reconnect")).event, "connected");

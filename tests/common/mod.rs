@@ -92,8 +92,23 @@ impl Server {
         Server::spawn(flags, free_port(), free_port())
     }
 
-    /// The internal port may be the public one.
+    /// The internal port may be the public one. Another process may have taken a port since it
+    /// was found free: then the server starts on others.
     fn spawn(flags: &[&str], port: u16, internal: u16) -> Server {
+        let one = port == internal;
+        let mut ports = (port, internal);
+        for _ in 0..3 {
+            match Server::try_spawn(flags, ports.0, ports.1) {
+                Ok(server) => return server,
+                Err(status) => eprintln!("the server ended at once: {status}, flags {flags:?}"),
+            }
+            let port = free_port();
+            ports = (port, if one { port } else { free_port() });
+        }
+        panic!("the server does not start");
+    }
+
+    fn try_spawn(flags: &[&str], port: u16, internal: u16) -> Result<Server, ExitStatus> {
         let own = if internal == port { 0 } else { internal };
         let child = Command::new(binary())
             .arg("serve")
@@ -104,14 +119,16 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let mut server = Server { child, port, internal };
-        wait_for("the server to listen", || {
-            if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("the server ended at once: {status}, flags {flags:?}");
-            }
-            TcpStream::connect(server.internal_address()).ok()
+        let ended = wait_for("the server to listen", || {
+            let ended = server.child.try_wait().unwrap();
+            let listens = || TcpStream::connect(server.internal_address()).is_ok();
+            (ended.is_some() || listens()).then_some(ended)
         });
+        if let Some(status) = ended {
+            return Err(status);
+        }
         server.settle();
-        server
+        Ok(server)
     }
 
     /// Waits until no socket of a client is held, and returns the number of slots taken then:

@@ -21,10 +21,19 @@ export function within(milliseconds, what, promise) {
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+/** Repeats `holds` until it is true; what it waits for is bounded. */
+export async function until(what, holds, milliseconds = 30_000) {
+  const end = performance.now() + milliseconds;
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`waited in vain for: ${what}`);
+    await sleep(20);
+  }
+}
+
 /** A port that nobody uses, below those that the kernel gives to clients. */
 export async function freePort() {
   for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 2000);
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
     const probe = createServer();
     const free = await new Promise((resolve) => {
       probe.once("error", () => resolve(false));
@@ -36,6 +45,10 @@ export async function freePort() {
 
 export class Server {
   constructor(port) {
+    this.#listenOn(port);
+  }
+
+  #listenOn(port) {
     this.port = port;
     this.base = `http://127.0.0.1:${port}`;
     this.websocket = `ws://127.0.0.1:${port}/connection/websocket`;
@@ -46,7 +59,19 @@ export class Server {
     return this.run(["--client.insecure", ...flags]);
   }
 
+  /** Another process may have taken the port since it was found free: then on another one. */
   async run(flags) {
+    const first = this.child === undefined;
+    for (let tries = 1; ; tries++) {
+      const failure = await this.#spawn(flags);
+      if (failure === undefined) return this;
+      if (!first || tries === 3) throw new Error(failure);
+      this.#listenOn(await freePort());
+    }
+  }
+
+  /** What went wrong, if anything. */
+  async #spawn(flags) {
     const all = ["serve", "--http_server.port", this.port, "--shards", "2"];
     all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500", ...flags);
     this.child = spawn(binary, all.map(String), { stdio: ["ignore", "ignore", "inherit"] });
@@ -56,13 +81,11 @@ export class Server {
       this.child.once("exit", (code, signal) => resolve(code ?? signal));
     });
     this.ended.then((how) => { this.how = how; });
-    for (let tries = 0; tries < 200; tries++) {
-      if (this.how !== undefined) throw new Error(`the server ended at once: ${this.how}`);
-      const answer = await fetch(`${this.base}/health`).catch(() => undefined);
-      if (answer?.ok) return this;
-      await sleep(100);
-    }
-    throw new Error("the server does not answer");
+    await until("the server to answer", async () => {
+      if (this.how !== undefined) return true;
+      return (await fetch(`${this.base}/health`).catch(() => undefined))?.ok;
+    });
+    return this.how === undefined ? undefined : `the server ended at once: ${this.how}`;
   }
 
   /** SIGTERM; resolves to the exit code. */

@@ -1,7 +1,7 @@
 //! Clients that ask for too much, or take too little, do not disturb the others.
 
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
@@ -11,16 +11,14 @@ fn publish(id: usize, channel: &str, data: &str) -> String {
     format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}")
 }
 
-/// A round trip of publications between two clients, which must not take long.
+/// Round trips of publications between two clients; each is bounded by the client's patience.
 fn others_are_well(server: &Server) {
     let mut listener = Client::subscribed(server, "others");
     let mut speaker = Client::connected(server);
-    let start = Instant::now();
     for nth in 0..5 {
         speaker.ask(&publish(nth + 2, "others", "1"));
         assert_eq!(listener.push(), "{\"push\":{\"channel\":\"others\",\"pub\":{\"data\":1}}}");
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 /// A client whose kernel takes little and which subscribes and then reads nothing.
