@@ -53,6 +53,8 @@ enum Command {
     Compare(compare::Options),
     /// Drumline and other servers in turn, under the same load.
     Peers(scenario::peers::Options),
+    /// Two builds of the server in turn: whether the newer one is slower or larger.
+    Versus(scenario::versus::Options),
     /// Writes RESULTS.md from all results.
     Report {
         /// Where results are kept.
@@ -107,6 +109,7 @@ fn run() -> Result<()> {
         Command::Tokens(common) => scenario::tokens::run(&common),
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
+        Command::Versus(options) => scenario::versus::run(&options),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),
         Command::PlainTokio(options) => plain::serve_tokio(&options),
         Command::Child(becoming) => target::become_child(&becoming),

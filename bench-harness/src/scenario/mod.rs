@@ -41,6 +41,7 @@ pub mod slow;
 pub mod storm;
 pub mod tokens;
 pub mod variants;
+pub mod versus;
 
 /// From the start of publishers to their first message, in ns: time to connect them.
 const LEAD_NS: u64 = 500_000_000;
