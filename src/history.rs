@@ -61,6 +61,11 @@ impl Stream {
         Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires }
     }
 
+    /// The stream of a channel that nothing was published to: it is only looked at.
+    pub fn empty(epoch: Epoch) -> Self {
+        Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires: u64::MAX }
+    }
+
     /// Where the stream stands.
     pub fn position(&self) -> Position {
         Position { offset: self.top, epoch: self.epoch }

@@ -477,8 +477,8 @@ pub enum Told {
     Presence(Vec<ClientInfo>),
     /// How many are there.
     Stats(Stats),
-    /// Where its stream stands; `None`: it has none.
-    Position(Option<Position>),
+    /// Where its stream stands.
+    Position(Position),
 }
 
 /// What the backend wants of the connections of a user.

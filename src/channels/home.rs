@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::channels::Names;
+use crate::channels::epochs::Epochs;
 use crate::channels::members::Members;
 use crate::channels::repeats::Repeats;
 use crate::channels::streams::{NONE, Streams};
@@ -59,6 +60,8 @@ struct Channel {
     interested: u64,
     /// Number of its stream; [`NONE`]: it has none.
     stream: u32,
+    /// Generation of its stream, or of the one that its first publication begins.
+    generation: u32,
     members: Option<Box<Members>>,
 }
 
@@ -76,8 +79,7 @@ pub struct Homes {
     /// Publications that made room for newer ones.
     shed: u64,
     repeats: Repeats,
-    /// State of the epoch generator, seeded from randomness.
-    seed: u64,
+    epochs: Epochs,
     due: Vec<u32>,
 }
 
@@ -95,7 +97,7 @@ impl Homes {
             evicted: 0,
             shed: 0,
             repeats: Repeats::default(),
-            seed,
+            epochs: Epochs::new(seed),
             due: Vec::new(),
         }
     }
@@ -119,8 +121,14 @@ impl Homes {
         if let Some(at) = self.find(hash, name) {
             return at;
         }
-        let channel =
-            Channel { name: name.clone(), hash, interested: 0, stream: NONE, members: None };
+        let channel = Channel {
+            name: name.clone(),
+            hash,
+            interested: 0,
+            stream: NONE,
+            generation: self.epochs.generation(hash),
+            members: None,
+        };
         let at = self.channels.insert(channel) as u32;
         let channels = &self.channels;
         self.table.insert_unique(hash, at, |at| channels[*at as usize].hash);
@@ -160,22 +168,50 @@ impl Homes {
         if let Some(stream) = self.stream_of(at) {
             return stream;
         }
-        if self.streams.len() >= self.settings.streams_max
-            && let Some(other) = self.streams.first_to_go(|_| true)
-        {
-            self.evicted += 1;
-            self.drop_stream(other);
+        if self.streams.len() >= self.settings.streams_max {
+            self.evict();
         }
-        // SplitMix64's step: epochs need to differ, not to be secret.
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let epoch = Epoch::from_random(mixed ^ (mixed >> 31));
+        let Channel { hash, generation, .. } = self.channels[at as usize];
+        let epoch = self.epochs.epoch(hash, generation);
         let stream = self.streams.insert(Stream::new(epoch, retention, now), at);
         self.channels[at as usize].stream = stream;
         self.schedule(at);
         stream
+    }
+
+    /// Drops one of a few streams: rather one that keeps nothing and has no subscribers, and of
+    /// these the one that expires first.
+    fn evict(&mut self) {
+        let channels = &self.channels;
+        let rank = |stream: &Stream, channel: u32| {
+            let interested = channels.get(channel as usize).is_some_and(|one| one.interested != 0);
+            Some((interested || stream.bytes() > 0, stream.next_expiry()))
+        };
+        if let Some(channel) = self.streams.first_to_go(rank) {
+            self.evicted += 1;
+            self.drop_stream(channel);
+        }
+    }
+
+    /// The epoch of a channel's stream, or of the one that its first publication begins.
+    fn epoch(&self, found: Option<u32>, hash: u64) -> Epoch {
+        let generation = match found {
+            Some(at) => self.channels[at as usize].generation,
+            None => self.epochs.generation(hash),
+        };
+        self.epochs.epoch(hash, generation)
+    }
+
+    /// A channel's stream as it is at this time. A channel that nothing was published to has an
+    /// empty one, which is not kept.
+    fn stream_now(&mut self, found: Option<u32>, hash: u64, now: u64) -> Now<'_> {
+        match found.and_then(|at| self.stream_of(at)) {
+            Some(stream) => {
+                self.streams.change(stream, |stream| stream.expire(now));
+                Now::Kept(self.streams.get(stream))
+            }
+            None => Now::Unpublished(Stream::empty(self.epoch(found, hash))),
+        }
     }
 
     fn schedule(&mut self, at: u32) {
@@ -194,7 +230,10 @@ impl Homes {
                 return;
             }
             let any = (turn < SHEDDERS_MAX)
-                .then(|| self.streams.first_to_go(|stream| stream.bytes() > 0))
+                .then(|| {
+                    self.streams
+                        .first_to_go(|stream, _| (stream.bytes() > 0).then(|| stream.next_expiry()))
+                })
                 .flatten();
             let channel = any.unwrap_or(at);
             if let Some(stream) = self.stream_of(channel) {
@@ -208,7 +247,9 @@ impl Homes {
         if let Some(stream) = self.stream_of(at) {
             self.expiry.clear(at);
             self.streams.remove(stream);
-            self.channels[at as usize].stream = NONE;
+            let channel = &mut self.channels[at as usize];
+            channel.stream = NONE;
+            channel.generation = self.epochs.renew(channel.hash);
             self.remove_if_unused(at);
         }
     }
@@ -288,12 +329,10 @@ impl Homes {
         self.channels[at as usize].interested |= 1 << request.subscriber.shard;
         let retention = self.retention(&request.channel).filter(|_| request.granted.needs_stream());
         let mut recovery = Recovery::default();
-        let position = retention.map(|retention| {
+        let position = retention.map(|_| {
             let mode = self.recovery_mode(&request.channel);
             let Settings { recovery_limit, answer_bytes, .. } = self.settings;
-            let stream = self.stream(at, &retention, now);
-            self.streams.change(stream, |stream| stream.expire(now));
-            let stream = self.streams.get(stream);
+            let stream = self.stream_now(Some(at), request.hash, now);
             match (request.since, mode) {
                 (Some(since), RecoveryMode::Stream) => {
                     recovery = stream.recover(since, recovery_limit, answer_bytes);
@@ -367,9 +406,7 @@ impl Homes {
                 Ok(Told::Presence(members.map(|all| all.list(&self.ids)).unwrap_or_default()))
             }
             About::Position => {
-                let stream =
-                    found.and_then(|at| self.stream_of(at)).map(|stream| self.streams.get(stream));
-                Ok(Told::Position(stream.map(Stream::position)))
+                Ok(Told::Position(self.stream_now(found, question.hash, now).position()))
             }
             About::History(excerpt) => self.recall(question, excerpt, now),
             About::Oblivion => {
@@ -384,14 +421,12 @@ impl Homes {
         }
     }
 
-    /// Looks a part of the history up; a stream that was not there begins.
+    /// Looks a part of the history up.
     fn recall(&mut self, question: &Question, excerpt: &Excerpt, now: u64) -> Result<Told, Error> {
-        let retention = self.retention(&question.channel).ok_or(Error::NOT_AVAILABLE)?;
-        let at = self.find_or_insert(question.hash, &question.channel);
+        self.retention(&question.channel).ok_or(Error::NOT_AVAILABLE)?;
         let answer_bytes = self.settings.answer_bytes;
-        let stream = self.stream(at, &retention, now);
-        self.streams.change(stream, |stream| stream.expire(now));
-        let stream = self.streams.get(stream);
+        let found = self.find(question.hash, &question.channel);
+        let stream = self.stream_now(found, question.hash, now);
         let same_life = |since: Position| since.epoch.is_unset() || since.epoch == stream.epoch();
         if !excerpt.since.is_none_or(same_life) {
             return Err(Error::UNRECOVERABLE_POSITION);
@@ -430,6 +465,25 @@ impl Homes {
     /// When [`Homes::expire`] has something to do next, in milliseconds.
     pub fn next_expiry(&self) -> Option<u64> {
         self.expiry.next_due().map(|tick| u64::from(tick) * TICK)
+    }
+}
+
+/// A channel's stream as it is now.
+enum Now<'a> {
+    /// Something was published to it.
+    Kept(&'a Stream),
+    /// Nothing was: an empty one, in the epoch that the first publication begins in.
+    Unpublished(Stream),
+}
+
+impl std::ops::Deref for Now<'_> {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        match self {
+            Now::Kept(stream) => stream,
+            Now::Unpublished(stream) => stream,
+        }
     }
 }
 
@@ -629,6 +683,117 @@ mod tests {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
         let excerpt = Excerpt { limit: usize::MAX, ..Excerpt::default() };
         Some((stream.excerpt(&excerpt).len(), stream.position().offset))
+    }
+
+    #[test]
+    fn channels_without_publications_cost_no_stream_and_keep_their_position() {
+        let mut homes = homes(Some(RETENTION), 2);
+        publish(&mut homes, "real", 0);
+        let empty = |homes: &mut Homes, name: &str, since| {
+            let answer =
+                homes.subscribe(&Subscribe { channel: name.into(), ..request(0, since) }, 0);
+            homes.release(&Release { channel: name.into(), hash: 7, shard: 0 });
+            answer
+        };
+        let position = empty(&mut homes, "quiet", None).position.unwrap();
+        assert_eq!(position.offset, 0);
+        for nth in 0..1000 {
+            empty(&mut homes, &format!("other-{nth}"), None);
+        }
+        assert_eq!((homes.streams.len(), homes.evicted, homes.len()), (1, 0, 1));
+        assert_eq!(kept(&homes, "real"), Some((1, 1)));
+        let answer = empty(&mut homes, "quiet", Some(position));
+        assert!(answer.recovered && answer.publications.is_empty());
+        assert_eq!(answer.position, Some(position));
+        assert!(!empty(&mut homes, "quiet", Some(Position { offset: 1, ..position })).recovered);
+        let begun = publish(&mut homes, "quiet", 0).unwrap();
+        assert_eq!(begun, Position { offset: 1, ..position }, "in the epoch that was promised");
+        let answer = empty(&mut homes, "quiet", Some(position));
+        assert!(answer.recovered && answer.publications.len() == 1, "{answer:?}");
+    }
+
+    #[test]
+    fn history_and_positions_of_unpublished_channels_keep_no_stream() {
+        let mut homes = homes(Some(RETENTION), 2);
+        let excerpt = Excerpt { limit: 10, ..Excerpt::default() };
+        let Ok(Told::History(publications, history)) = ask(&mut homes, About::History(excerpt))
+        else {
+            panic!("no history")
+        };
+        let Ok(Told::Position(position)) = ask(&mut homes, About::Position) else {
+            panic!("no position")
+        };
+        assert!(publications.is_empty() && history.offset == 0 && homes.is_empty());
+        let subscribed = subscribe(&mut homes, 0, None).position.unwrap();
+        assert_eq!((history, position), (subscribed, subscribed));
+        assert_eq!(homes.streams.len(), 0);
+    }
+
+    #[test]
+    fn a_position_in_a_stream_that_ended_matches_no_later_one() {
+        let ends: [fn(&mut Homes); 2] = [
+            |homes| (0..2).for_each(|nth| _ = publish(homes, &format!("other-{nth}"), 1)),
+            |homes| homes.expire(70_000),
+        ];
+        for (nth, end) in ends.into_iter().enumerate() {
+            for subscribed in [false, true] {
+                let mut homes = homes(Some(RETENTION), 1);
+                let before = subscribe(&mut homes, 0, None).position.unwrap();
+                if !subscribed {
+                    homes.release(&Release { channel: "a".into(), hash: 7, shard: 0 });
+                }
+                publish(&mut homes, "a", 0);
+                end(&mut homes);
+                assert_eq!(kept(&homes, "a"), None, "end {nth}");
+                let Ok(Told::Position(now)) = ask(&mut homes, About::Position) else {
+                    panic!("no position")
+                };
+                assert_ne!(now.epoch, before.epoch, "end {nth}, subscribed {subscribed}");
+                let answer = subscribe(&mut homes, 0, Some(before));
+                assert!(!answer.recovered && answer.position == Some(now), "{answer:?}");
+                let after = publish(&mut homes, "a", 80_000).unwrap();
+                assert_eq!(after, Position { offset: 1, ..now });
+                let answer = subscribe(&mut homes, 0, Some(Position { offset: 1, ..before }));
+                assert!(!answer.recovered);
+            }
+        }
+    }
+
+    #[test]
+    fn subscribers_of_an_unpublished_channel_keep_their_epoch_while_others_end() {
+        let mut homes = homes(Some(RETENTION), 1);
+        let before = subscribe(&mut homes, 0, None).position.unwrap();
+        // All channels of this test share one counter.
+        (0..5).for_each(|nth| _ = publish(&mut homes, &format!("other-{nth}"), 0));
+        assert_eq!(homes.evicted, 4);
+        let Ok(Told::Position(now)) = ask(&mut homes, About::Position) else {
+            panic!("no position")
+        };
+        assert_eq!(now, before);
+        assert_eq!(publish(&mut homes, "a", 0), Some(Position { offset: 1, ..before }));
+    }
+
+    #[test]
+    fn streams_that_keep_nothing_and_have_no_subscribers_make_room_first() {
+        let mut homes = homes(Some(RETENTION), 12);
+        for nth in 0..4 {
+            publish(&mut homes, &format!("old-{nth}"), 0);
+        }
+        // Nothing is left of what was published; the streams themselves last longer than others.
+        homes.expire(7_000);
+        subscribe(&mut homes, 0, None);
+        publish(&mut homes, "a", 0);
+        homes.expire(14_000);
+        for nth in 0..7 {
+            publish(&mut homes, &format!("live-{nth}"), 14_000);
+        }
+        assert_eq!((homes.streams.len(), homes.evicted), (12, 0));
+        for nth in 0..4 {
+            publish(&mut homes, &format!("new-{nth}"), 15_000);
+        }
+        assert!((0..4).all(|nth| kept(&homes, &format!("old-{nth}")).is_none()));
+        assert!((0..7).all(|nth| kept(&homes, &format!("live-{nth}")).is_some()));
+        assert_eq!(kept(&homes, "a"), Some((0, 1)), "it has a subscriber");
     }
 
     #[test]

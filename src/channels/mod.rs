@@ -7,6 +7,7 @@ pub mod members;
 pub mod repeats;
 pub mod users;
 pub mod watch;
+mod epochs;
 mod streams;
 pub mod home;
 pub mod local;

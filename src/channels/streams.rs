@@ -72,16 +72,19 @@ impl Streams {
         result
     }
 
-    /// The channel whose stream makes room for others: of a few that are `fit` for it, the one that
-    /// expires first.
-    pub(super) fn first_to_go(&mut self, fit: impl Fn(&Stream) -> bool) -> Option<u32> {
+    /// The channel whose stream makes room for others: of a few that have a rank, the one of the
+    /// lowest.
+    pub(super) fn first_to_go<R: Ord + Copy>(
+        &mut self,
+        rank: impl Fn(&Stream, u32) -> Option<R>,
+    ) -> Option<u32> {
         let (mut found, mut first) = (0, None);
         for _ in 0..PASSED_MAX.min(self.end) {
             self.hand = if self.hand + 1 < self.end { self.hand + 1 } else { 0 };
-            let Some(held) = self.held.get(self.hand).filter(|held| fit(&held.stream)) else {
-                continue;
-            };
-            let candidate = (held.stream.next_expiry(), held.channel);
+            let held = self.held.get(self.hand);
+            let ranked =
+                held.and_then(|held| Some((rank(&held.stream, held.channel)?, held.channel)));
+            let Some(candidate) = ranked else { continue };
             first = Some(first.map_or(candidate, |first| candidate.min(first)));
             found += 1;
             if found == FEW {

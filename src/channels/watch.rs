@@ -102,11 +102,11 @@ impl Watches {
         self.set_due(channel, now + TICK);
     }
 
-    /// Where a home's stream stands, if there is one; returns whether the subscribers here stand
-    /// there too, or are gone.
-    pub fn agrees(&self, channel: u32, serial: u32, top: Option<Position>) -> bool {
+    /// Compares where a home's stream stands; returns whether the subscribers here stand there too,
+    /// or are gone.
+    pub fn agrees(&self, channel: u32, serial: u32, top: Position) -> bool {
         let watch = self.by_channel.get(&channel).filter(|watch| watch.serial == serial);
-        watch.is_none_or(|watch| top == Some(watch.position))
+        watch.is_none_or(|watch| top == watch.position)
     }
 
     /// When something is due next, in milliseconds.
@@ -161,11 +161,11 @@ mod tests {
             watches.sweep(1, (2 * DELAY, DELAY), &mut asked);
             asked[0]
         };
-        assert!(watches.follow(1, at(6)) && watches.agrees(1, serial, Some(at(6))));
-        assert!(!watches.agrees(1, serial, Some(at(7))) && !watches.agrees(1, serial, None));
+        assert!(watches.follow(1, at(6)) && watches.agrees(1, serial, at(6)));
+        assert!(!watches.agrees(1, serial, at(7)) && !watches.agrees(1, serial, at(0)));
         let another = Position { epoch: Epoch::parse("zzzzzzzz"), ..at(6) };
-        assert!(!watches.agrees(1, serial, Some(another)));
-        assert!(watches.agrees(1, serial + 1, None), "another life of the index");
+        assert!(!watches.agrees(1, serial, another));
+        assert!(watches.agrees(1, serial + 1, at(0)), "another life of the index");
         assert!(!watches.follow(1, at(6)) && !watches.follow(1, at(8)), "again, and a gap");
         assert!(!watches.follow(1, Position { offset: 9, ..another }), "another stream");
         watches.follow(1, at(8));

@@ -38,7 +38,7 @@ impl Hub {
     }
 
     /// A home has said where a channel's stream stands.
-    pub(super) fn checked(&mut self, (channel, serial): (u32, u32), top: Option<Position>) {
+    pub(super) fn checked(&mut self, (channel, serial): (u32, u32), top: Position) {
         if !self.locals.watches.agrees(channel, serial, top) {
             self.locals.lose(channel);
         }

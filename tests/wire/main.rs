@@ -15,6 +15,7 @@ mod deflate;
 mod heads;
 mod limits;
 mod load;
+mod recovery;
 mod room;
 mod rules;
 mod start;
