@@ -32,14 +32,14 @@ impl Permit {
 /// What publications must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Anything but nothing.
+    /// JSON text; empty data is refused, too.
     #[default]
     NotEmpty,
     /// JSON text.
     Json,
     /// A JSON object.
     Object,
-    /// Anything.
+    /// Any bytes, even none. Only protobuf clients subscribe.
     Binary,
 }
 

@@ -133,6 +133,12 @@ impl Turn {
         Segments { turn: self, locals, next: entry.head, left: entry.pieces as usize }
     }
 
+    /// Bytes that the turn sends to the socket whose entry this is.
+    pub fn bytes_of(&self, handle: u32, locals: &Locals) -> usize {
+        let entry = self.entries.get(handle as usize);
+        entry.map_or(0, |entry| self.segments(entry, locals).map(<[u8]>::len).sum())
+    }
+
     /// The turn has been sent.
     pub fn clear(&mut self) {
         self.entries.clear();

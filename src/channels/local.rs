@@ -165,8 +165,6 @@ pub struct Locals {
     /// Channels without subscribers whose home has not been told.
     idle: VecDeque<u32>,
     serial: u32,
-    /// Slots of members whose encoding cannot carry what was published.
-    unfit: Vec<u32>,
     /// Where the subscribers stand whose positions are checked.
     pub watches: Watches,
     /// Members that do not stand where they should; some have left since.
@@ -508,9 +506,6 @@ impl Locals {
                 } else {
                     self.add(at, publication);
                 }
-            } else if publication.has_data() {
-                let slots = group.members.iter().map(|member| member.slot);
-                self.unfit.extend(slots.filter(|slot| *slot != TOMBSTONE));
             }
             at = next;
         }
@@ -558,11 +553,6 @@ impl Locals {
         }
         fanout.pending_publications += 1;
         self.backlog += fanout.pending.len() - before;
-    }
-
-    /// A member whose encoding cannot carry what was published.
-    pub fn take_unfit(&mut self) -> Option<u32> {
-        self.unfit.pop()
     }
 
     /// Whether some group has something to send.

@@ -68,6 +68,8 @@ impl Config {
 
     fn check_channels(&self) -> Result<(), Error> {
         let channel = &self.channel;
+        let format = &channel.publication_data_format;
+        check_word("channel", "publication_data_format", format, FORMATS)?;
         let check = |place: &str, options: &ChannelOptions| {
             check_options(place, options, channel.meta_ttl(options))
         };
@@ -321,6 +323,9 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// Words of publication_data_format.
+const FORMATS: &[&str] = &["json", "json_object", "binary"];
+
 /// Options of a group of channels, whose positions are kept for `meta_ttl`.
 fn check_options(place: &str, options: &ChannelOptions, meta_ttl: Span) -> Result<(), Error> {
     let sized = options.history_size > 0;
@@ -349,6 +354,5 @@ fn check_options(place: &str, options: &ChannelOptions, meta_ttl: Span) -> Resul
         )?;
     }
     check_regex(place, "channel_regex", &options.channel_regex)?;
-    let formats = ["json", "json_object", "binary"];
-    check_word(place, "publication_data_format", &options.publication_data_format, &formats)
+    check_word(place, "publication_data_format", &options.publication_data_format, FORMATS)
 }

@@ -37,6 +37,17 @@ impl Channel {
         if own == Span::seconds(0) { self.history_meta_ttl } else { own }
     }
 
+    /// What publications of a channel with these options must be.
+    fn format(&self, options: &ChannelOptions) -> Format {
+        let own = options.publication_data_format.as_str();
+        match if own.is_empty() { self.publication_data_format.as_str() } else { own } {
+            "json" => Format::Json,
+            "json_object" => Format::Object,
+            "binary" => Format::Binary,
+            _ => Format::NotEmpty,
+        }
+    }
+
     /// The same options as the data plane reads them.
     fn options(&self, options: &ChannelOptions, proxies: &[NamedProxy]) -> Options {
         let keeps = options.history_size > 0 && options.history_ttl > Span::seconds(0);
@@ -89,12 +100,7 @@ impl Channel {
             regex: Regex::new(&options.channel_regex)
                 .ok()
                 .filter(|_| !options.channel_regex.is_empty()),
-            format: match options.publication_data_format.as_str() {
-                "json" => Format::Json,
-                "json_object" => Format::Object,
-                "binary" => Format::Binary,
-                _ => Format::NotEmpty,
-            },
+            format: self.format(options),
             subscribe_proxy: upstreams.subscribe,
             publish_proxy: upstreams.publish,
             sub_refresh_proxy: upstreams.sub_refresh,

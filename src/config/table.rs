@@ -369,6 +369,9 @@ section! {
         user_boundary: String = "#".to_owned(),
         /// What stands between such users; empty: there is only one.
         user_separator: String = ",".to_owned(),
+        /// Format that publications must have in every channel whose namespace does not say so
+        /// itself: json, json_object or binary. Empty: JSON text.
+        publication_data_format: String = String::new(),
         /// Namespaces: tables, each with a `name` and the keys of channel.without_namespace. As a
         /// flag or in the environment: the same as JSON, or names separated by spaces.
         namespaces: Vec<Namespace> = Vec::new(),
@@ -484,7 +487,9 @@ section! {
         /// Regular expression that a channel's name behind its namespace must match; empty: it
         /// must be ASCII.
         channel_regex: String = String::new(),
-        /// What publications must be: json, json_object or binary; empty: anything but nothing.
+        /// Format that publications must have: json (any JSON text), json_object, or binary (any
+        /// bytes, even none; only protobuf clients may subscribe). Empty: as
+        /// channel.publication_data_format.
         publication_data_format: String = String::new(),
         /// The backend is asked who may subscribe without a token.
         subscribe_proxy_enabled: bool = false,

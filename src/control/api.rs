@@ -560,7 +560,8 @@ mod tests {
         )
         .await;
         check(r#"{"channel":"plain","b64data":"?"}"#, 200, bad).await;
-        check(r#"{"channel":"plain","b64data":"e3s="}"#, 200, r#"{"result":{}}"#).await;
+        let not_json = r#"{"error":{"code":107,"message":"bad request: data is not JSON; set pub"#;
+        check(r#"{"channel":"plain","b64data":"e3s="}"#, 200, not_json).await;
         check(r#"{"channel":"plain"}"#, 200, bad).await;
         check(r#"{"channel":"","data":1}"#, 200, bad).await;
         check(r#"{"channel":"a:b","data":1}"#, 200, unknown).await;

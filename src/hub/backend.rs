@@ -180,7 +180,7 @@ impl Hub {
             return Err(self.refuse_command(slot, command, &verdict));
         };
         self.fits_wire(slot, data.as_deref())?;
-        self.reply(slot, command, &Reply::Rpc(data.as_deref()));
+        self.reply_if_it_fits(slot, command, &Reply::Rpc(data.as_deref()));
         Ok(())
     }
 

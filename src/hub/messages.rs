@@ -12,7 +12,7 @@ use crate::message::{
     Subscribe, Subscribed, Survey, Surveyed, endpoints,
 };
 use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
-use crate::protocol::{self, Disconnect, Error, Position};
+use crate::protocol::{self, Error, Position};
 use crate::publication::{Draft, Event, Extra, Publication};
 
 impl Hub {
@@ -20,7 +20,7 @@ impl Hub {
     /// must wait, and with it everything behind it in its inbox.
     pub fn handle(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
         match message {
-            Message::Publication(publication) => self.append(&publication),
+            Message::Publication(publication) => self.locals.append(&publication),
             Message::Subscribed(answer) => self.subscribed(*answer),
             Message::Answer(answer) => self.answered(*answer),
             Message::Release(release) => self.homes.release(&release),
@@ -82,15 +82,6 @@ impl Hub {
             | Message::Surveyed(_) => unreachable!("the shard and the control plane keep these"),
         }
         Ok(())
-    }
-
-    /// Gives a publication to this shard's subscribers. Those that it cannot be written for are
-    /// closed: they would miss it without knowing.
-    pub(super) fn append(&mut self, publication: &Publication) {
-        self.locals.append(publication);
-        while let Some(slot) = self.locals.take_unfit() {
-            self.disconnect(slot, Disconnect::INAPPROPRIATE_PROTOCOL);
-        }
     }
 
     /// Brings a publication to its channel's home, which may be here; does nothing at all where
@@ -158,7 +149,7 @@ impl Hub {
             post.send(shard, message);
         }
         if interested & own != 0 {
-            self.append(&publication);
+            self.locals.append(&publication);
         }
         Ok(position)
     }
@@ -188,7 +179,7 @@ impl Hub {
             post.send(shard, Message::Publication(publication.clone()));
         }
         if shards & own != 0 {
-            self.append(publication);
+            self.locals.append(publication);
         }
     }
 
@@ -303,7 +294,7 @@ impl Hub {
             self.give_up(subscriber.slot, subscriber.command);
         }
         if let Some(news) = news {
-            self.append(&news);
+            self.locals.append(&news);
         }
     }
 
@@ -323,7 +314,7 @@ impl Hub {
         }
     }
 
-    fn tell_subscriber(&mut self, answer: Subscribed) {
+    fn tell_subscriber(&mut self, mut answer: Subscribed) {
         let slot = answer.subscriber.slot;
         let connection = &mut self.connections[slot as usize];
         if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
@@ -336,28 +327,30 @@ impl Hub {
         }
         let Connection { wire, transport, .. } = *connection;
         let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        let command = answer.subscriber.command;
-        let written = self.told(&answer).map(|told| {
+        loop {
+            body.clear();
+            let command = answer.subscriber.command;
+            let told = self.told(&answer);
             if command == 0 {
                 let push = Push::Subscribe { channel: &answer.channel, subscribed: &told };
                 protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
             } else {
                 protocol::write_reply(wire, command, &Reply::Subscribe(&told), &mut body);
             }
-        });
-        match written {
-            Some(()) => self.write_body(slot, &body),
-            None => self.disconnect(slot, Disconnect::INAPPROPRIATE_PROTOCOL),
+            if answer.publications.is_empty() || body.len() <= self.room_for_answer(slot) {
+                break;
+            }
+            answer.give_up_recovery();
         }
+        self.write_body(slot, &body);
         self.body = body;
         // A connection that waits for this answer goes on behind it.
         self.go_on_later(slot);
     }
 
-    /// What a subscriber is told by its home's answer; `None`: it missed what cannot be written
-    /// for it.
-    pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> Option<Told<'a>> {
+    /// What a subscriber is told by its home's answer. Publications that its encoding cannot
+    /// carry count as not recovered.
+    pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> Told<'a> {
         let grant = self.grants.get(&answer.subscriber.subscription);
         // What the server renews by itself ends for nobody.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
@@ -367,21 +360,22 @@ impl Hub {
         };
         let wanted = answer.publications.iter().filter(wanted);
         let objects = wanted.map(|missed| missed.object(answer.encoding));
-        Some(Told {
+        let objects: Option<Vec<_>> = objects.collect();
+        Told {
             expires: self.lease(expires),
             recoverable: answer.granted.recoverable,
             positioned: answer.granted.positioned,
             was_recovering: answer.was_recovering,
-            recovered: answer.recovered,
+            recovered: answer.recovered && objects.is_some(),
             position: answer.position,
-            publications: objects.collect::<Option<_>>()?,
+            publications: objects.unwrap_or_default(),
             data: grant.and_then(|grant| grant.data.as_deref()),
             delta: answer.encoding.delta,
             number: match answer.encoding.compact {
                 true => self.locals.number(answer.subscriber.subscription),
                 false => 0,
             },
-        })
+        }
     }
 
     /// Tells homes who has left their channels and which of them nobody here wants any more. A
@@ -472,6 +466,19 @@ fn top(answer: &Subscribed) -> Option<Position> {
 fn news(event: Event, (channel, hash): (&str, u64), info: ClientInfo) -> Publication {
     let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
     Publication::new(Draft { channel, hash, event, extra, ..Draft::default() })
+}
+
+impl Subscribed {
+    /// Tells the subscriber that it did not recover, and where the stream stands instead: what it
+    /// missed does not fit its outbox.
+    pub(super) fn give_up_recovery(&mut self) {
+        let top = self.publications.last().and_then(Publication::offset);
+        if let (Some(position), Some(top)) = (&mut self.position, top) {
+            position.offset = top;
+        }
+        self.publications = Vec::new();
+        self.recovered = false;
+    }
 }
 
 impl Subscribe {

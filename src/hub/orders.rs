@@ -81,7 +81,9 @@ impl Hub {
                 Deed::Subscribe { channel, grant, since } => {
                     let hash = self.names.hash(channel);
                     let head = self.connections[slot as usize].subscriptions;
-                    if self.locals.find_subscription(head, hash, channel).is_none() {
+                    let options = self.settings.namespaces.of(channel);
+                    let reads = options.is_ok_and(|options| self.reads(slot, options).is_ok());
+                    if reads && self.locals.find_subscription(head, hash, channel).is_none() {
                         let wish =
                             Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
                         self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;

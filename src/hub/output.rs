@@ -6,7 +6,10 @@ use crate::framing::Framing;
 use crate::http::Status;
 use crate::hub::{Hub, REFUSAL_TIME};
 use crate::protocol::reply::{Push, Reply};
-use crate::protocol::{self, Disconnect};
+use crate::protocol::{self, Disconnect, Error};
+
+/// Bytes around one message on any transport, at most.
+const FRAMING_BYTES: usize = 32;
 
 impl Hub {
     /// Adds whole messages to a connection's output, wherever that is at the moment.
@@ -32,6 +35,32 @@ impl Hub {
         body.clear();
         protocol::write_reply(wire, command, reply, &mut body);
         self.write_body(slot, &body);
+        self.body = body;
+    }
+
+    /// Bytes that an answer to a connection may have: its outbox must be able to hold the answer
+    /// behind everything that is not sent yet.
+    pub(super) fn room_for_answer(&self, slot: u32) -> usize {
+        let connection = &self.connections[slot as usize];
+        let unsent = match self.outboxes.get(connection.outbox as usize) {
+            Some(outbox) => outbox.unsent().len(),
+            None => self.turn.bytes_of(connection.turn, &self.locals),
+        };
+        let held = self.holds.get(connection.hold as usize).map_or(0, |hold| hold.output.len());
+        self.settings.outbox_bytes.saturating_sub(unsent + held + FRAMING_BYTES)
+    }
+
+    /// Adds a reply to a connection's output; error 106 if the reply does not fit its outbox.
+    pub(super) fn reply_if_it_fits(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
+        let wire = self.connections[slot as usize].wire;
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        protocol::write_reply(wire, command, reply, &mut body);
+        if body.len() <= self.room_for_answer(slot) {
+            self.write_body(slot, &body);
+        } else {
+            self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
+        }
         self.body = body;
     }
 

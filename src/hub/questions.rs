@@ -51,6 +51,7 @@ impl Hub {
         let channel = &*request.channel;
         let offers = |options: &Options| options.retention.is_some();
         self.permit(slot, channel, |options| options.read_history, offers)?;
+        self.reads(slot, self.settings.namespaces.of(channel)?)?;
         let since = request
             .since
             .as_ref()
@@ -127,7 +128,9 @@ impl Hub {
         let slot = address.slot;
         match answer.told {
             Err(error) => self.reply_error(slot, command, error),
-            Ok(Told::Presence(members)) => self.reply(slot, command, &Reply::Presence(&members)),
+            Ok(Told::Presence(members)) => {
+                self.reply_if_it_fits(slot, command, &Reply::Presence(&members));
+            }
             Ok(Told::Stats(stats)) => self.reply(slot, command, &Reply::PresenceStats(stats)),
             Ok(Told::Oblivion | Told::Position(_)) => unreachable!("no client may ask that"),
             Ok(Told::History(publications, position)) => {
@@ -136,9 +139,9 @@ impl Hub {
                 match objects.collect() {
                     Some(publications) => {
                         let history = History { publications, position };
-                        self.reply(slot, command, &Reply::History(&history));
+                        self.reply_if_it_fits(slot, command, &Reply::History(&history));
                     }
-                    None => self.disconnect(slot, Disconnect::INAPPROPRIATE_PROTOCOL),
+                    None => self.reply_error(slot, command, Error::BINARY_CHANNEL),
                 }
             }
         }

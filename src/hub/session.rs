@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::connection::{Hold, Identity, NONE, Phase, Wish};
+use crate::connection::{Connection, Hold, Identity, NONE, Phase, Wish};
 use crate::http::Transport;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
@@ -108,6 +108,9 @@ impl Hub {
         match self.admit(post, slot, request) {
             Ok(newcomer) => self.hold(post, slot, 0, newcomer),
             Err(Refused::Stop(stop)) => return Err(stop),
+            Err(Refused::Error(Error::BINARY_CHANNEL)) => {
+                return Err(Stop::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
+            }
             Err(Refused::Error(error)) => return Err(Stop::Disconnect(instead_of(error.code))),
             Err(Refused::Backend(verdict)) => match &*verdict {
                 Verdict::Command(Err(proxy::Refused::Error { code, .. })) => {
@@ -159,7 +162,8 @@ impl Hub {
         }
         let mut wishes: Vec<Wish> = Vec::with_capacity(wanted.len());
         for (channel, grant) in wanted {
-            self.settings.namespaces.of(&channel).map_err(Refused::Error)?;
+            let options = self.settings.namespaces.of(&channel).map_err(Refused::Error)?;
+            self.reads(slot, options).map_err(Refused::Error)?;
             let asked = request.subs.iter().flat_map(|subs| &subs.0);
             let mut asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
             let since = asked.next_back().and_then(|asked| asked.since());
@@ -273,6 +277,7 @@ impl Hub {
             }
             let named = wishes.iter().any(|wish| *wish.channel == **channel);
             if !named && self.allows_subscribe(options, channel, user) {
+                self.reads(slot, options).map_err(Refused::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
                 wishes.push(Wish { channel, since: asked.since(), grant });
@@ -315,40 +320,19 @@ impl Hub {
         if self.holds[at].pending > 0 {
             return;
         }
-        let hold = self.holds.remove(at);
+        let mut hold = self.holds.remove(at);
         let connection = &mut self.connections[slot as usize];
         connection.hold = NONE;
         let transport = connection.transport;
-        let unidirectional = transport.is_unidirectional();
-        let frame_pings = connection.flags.frame_pings();
-        let expires = connection.expires();
-        let client = self.client_id(slot);
-        // Made for those alone who are told.
-        let spoken_for = transport.is_emulated();
-        let named = spoken_for || unidirectional;
-        let session = if named { self.ids.session(self.address(slot)) } else { String::new() };
-        let node = if spoken_for { &*self.node } else { "" };
-        let wire = self.connections[slot as usize].wire;
-        let subs = hold.answers.iter();
-        let subs = subs.filter_map(|answer| Some((&*answer.channel, self.told(answer)?)));
-        let connected = Connected {
-            client: &client,
-            expires: self.lease(expires.filter(|_| self.settings.proxies.refresh.is_none())),
-            data: hold.data.as_deref(),
-            subs: subs.collect(),
-            ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
-            pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
-            session: &session,
-            node,
-            time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
-        };
+        let room = self.room_for_answer(slot).saturating_sub(hold.output.len());
+        give_up_recoveries(&mut hold.answers, room);
         let mut body = Vec::new();
-        if unidirectional {
-            protocol::write_push(wire, true, &Push::Connect(&connected), &mut body);
-        } else {
-            protocol::write_reply(wire, hold.command, &Reply::Connect(&connected), &mut body);
+        self.write_connected(slot, &hold, &mut body);
+        if body.len() > room {
+            give_up_recoveries(&mut hold.answers, 0);
+            body.clear();
+            self.write_connected(slot, &hold, &mut body);
         }
-        drop(connected);
         self.write_event_id(slot, &hold.answers);
         self.write_body(slot, &body);
         self.write(slot, |out| out.extend_from_slice(&hold.output));
@@ -361,6 +345,38 @@ impl Hub {
             self.end_when_flushed(slot);
         }
         self.go_on_later(slot);
+    }
+
+    /// Appends the answer to a held connection's connect.
+    fn write_connected(&self, slot: u32, hold: &Hold, body: &mut Vec<u8>) {
+        let Connection { transport, flags, wire, .. } = self.connections[slot as usize];
+        let unidirectional = transport.is_unidirectional();
+        let frame_pings = flags.frame_pings();
+        let expires = self.connections[slot as usize].expires();
+        let client = self.client_id(slot);
+        // Made for those alone who are told.
+        let spoken_for = transport.is_emulated();
+        let named = spoken_for || unidirectional;
+        let session = if named { self.ids.session(self.address(slot)) } else { String::new() };
+        let node = if spoken_for { &*self.node } else { "" };
+        let subs = hold.answers.iter();
+        let subs = subs.map(|answer| (&*answer.channel, self.told(answer)));
+        let connected = Connected {
+            client: &client,
+            expires: self.lease(expires.filter(|_| self.settings.proxies.refresh.is_none())),
+            data: hold.data.as_deref(),
+            subs: subs.collect(),
+            ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
+            pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
+            session: &session,
+            node,
+            time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
+        };
+        if unidirectional {
+            protocol::write_push(wire, true, &Push::Connect(&connected), body);
+        } else {
+            protocol::write_reply(wire, hold.command, &Reply::Connect(&connected), body);
+        }
     }
 
     /// Where the stream of a client's only channel stands, for a browser that comes again before
@@ -472,6 +488,18 @@ impl Hub {
             key = next;
         }
         false
+    }
+}
+
+/// Keeps the recoveries that fit so many bytes, and gives the others up.
+fn give_up_recoveries(answers: &mut [Subscribed], room: usize) {
+    let mut left = room;
+    for answer in answers {
+        let bytes: usize = answer.publications.iter().map(Publication::size).sum();
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => answer.give_up_recovery(),
+        }
     }
 }
 

@@ -117,6 +117,7 @@ impl Hub {
         if request.kind != 0 {
             return Err(Error::PERMISSION_DENIED.into());
         }
+        self.reads(slot, options)?;
         let filter = match request.filter.as_deref() {
             None => None,
             Some(_) if !options.allow_filter => return Err(Error::BAD_REQUEST.into()),
@@ -419,6 +420,9 @@ impl Hub {
         let options = settings.namespaces.of(channel)?;
         let hash = self.names.hash(channel);
         let subscription = self.find_subscription(slot, hash, channel)?;
+        let wire = self.connections[slot as usize].wire;
+        let is_json = |data: &[u8]| json::is_json(data);
+        let mut event = checked(options.format, data, wire == Wire::Json || is_json(data))?;
         let (mut data, mut tags, mut terms) = (&**data, Box::default(), Terms::default());
         let asked;
         if let Some(upstream) = options.publish_proxy {
@@ -427,6 +431,7 @@ impl Hub {
                 (data, terms) =
                     (permission.data.as_deref().unwrap_or(data), (&**permission).into());
                 tags = permission.tags.clone().into_iter().collect();
+                event = checked(options.format, data, is_json(data))?;
             }
         } else {
             let user = self.connections[slot as usize].user();
@@ -435,15 +440,21 @@ impl Hub {
                 return Err(Error::PERMISSION_DENIED.into());
             }
         }
-        let unchanged = options.publish_proxy.is_none();
-        let wire = self.connections[slot as usize].wire;
-        let is_json = (wire == Wire::Json && unchanged) || json::is_json(data);
-        let event = checked(options.format, data, is_json)?;
         let grant = subscription.and_then(|key| self.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(Extra { info, tags }));
         self.bring_home(post, (channel, hash), (data, event, extra), terms, Asker::Nobody)?;
         self.reply(slot, command, &Reply::Publish);
+        Ok(())
+    }
+
+    /// Whether a connection's encoding can carry everything that a channel with these options
+    /// may publish: JSON cannot carry bytes.
+    pub(super) fn reads(&self, slot: u32, options: &Options) -> Result<(), Error> {
+        let is_json = self.connections[slot as usize].wire == Wire::Json;
+        if is_json && options.format == Format::Binary {
+            return Err(Error::BINARY_CHANNEL);
+        }
         Ok(())
     }
 
@@ -472,9 +483,11 @@ pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<Event, Erro
         Format::Binary => true,
     };
     match (fits, is_json) {
+        (false, false) if !data.is_empty() => Err(Error::NOT_JSON),
         (false, _) => Err(Error::BAD_REQUEST),
         (true, true) if json::is_too_deep(data) => Err(Error::BAD_REQUEST),
         (true, true) => Ok(Event::Data),
-        (true, false) => Ok(Event::Binary),
+        (true, false) if format == Format::Binary => Ok(Event::Binary),
+        (true, false) => Err(Error::NOT_JSON),
     }
 }

@@ -79,6 +79,10 @@ errors! {
     ALREADY_SUBSCRIBED = 105, "already subscribed", false;
     LIMIT_EXCEEDED = 106, "limit exceeded", false;
     BAD_REQUEST = 107, "bad request", false;
+    NOT_JSON = 107,
+        "bad request: data is not JSON; set publication_data_format to binary to allow it", false;
+    BINARY_CHANNEL = 107,
+        "bad request: the channel carries binary data; connect with the protobuf protocol", false;
     NOT_AVAILABLE = 108, "not available", false;
     TOKEN_EXPIRED = 109, "token expired", false;
     EXPIRED = 110, "expired", false;

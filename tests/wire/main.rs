@@ -12,6 +12,7 @@ mod calls;
 mod closes;
 mod commands;
 mod deflate;
+mod formats;
 mod heads;
 mod limits;
 mod load;
