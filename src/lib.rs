@@ -4,6 +4,7 @@
 
 // Floor 0: the machine.
 pub mod faults;
+pub mod log;
 pub mod metrics;
 pub mod sys;
 pub mod wheel;

@@ -3,13 +3,15 @@
 //! Owns the flags, which come from the table of configuration keys. Never decides anything else.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use drumline::config::{self, Format, Kind, Loaded, Sources};
+use drumline::log;
 use drumline::message::Purpose;
 use drumline::preflight::{self, Request, Severity};
 use drumline::server::{self, Fatal};
@@ -18,6 +20,10 @@ use drumline::token::{self, Refusal};
 
 /// Exit status where something keeps the server from starting.
 const FAILED: u8 = 2;
+/// Exit status where the reader of stdout has gone: what a shell reports after a SIGPIPE.
+const READER_GONE: u8 = 141;
+/// How long the last log lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -35,10 +41,12 @@ fn main() -> ExitCode {
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
     };
-    done.unwrap_or_else(|fatal| {
-        eprintln!("drumline: {fatal}");
+    let code = done.unwrap_or_else(|fatal| {
+        log::text(format!("drumline: {fatal}\n"));
         ExitCode::from(FAILED)
-    })
+    });
+    log::flush(LAST_LINES);
+    code
 }
 
 fn command() -> Command {
@@ -170,12 +178,12 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let connections = matches.get_one("connections").copied().unwrap_or(server::CONNECTIONS);
     let request = Request { shards: config.shards, port: config.http_server.port, connections };
     let report = preflight::survey(&request);
-    print!("{report}");
-    Ok(match report.findings().iter().map(|finding| finding.severity).max() {
+    let code = match report.findings().iter().map(|finding| finding.severity).max() {
         Some(Severity::Fatal) => ExitCode::from(FAILED),
         Some(Severity::Limit | Severity::Advice) => ExitCode::from(1),
         None => ExitCode::SUCCESS,
-    })
+    };
+    say_and_end(&report.to_string(), code)
 }
 
 /// 0: the file is fine; 2: it cannot be used.
@@ -187,7 +195,7 @@ fn check_config(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
         cure: "name the file: `drumline checkconfig FILE`".into(),
     })?;
     for warning in &loaded.warnings {
-        eprintln!("drumline: {warning}");
+        log::text(format!("drumline: {warning}\n"));
     }
     say(format!("{source} is fine\n"))
 }
@@ -264,10 +272,21 @@ fn generate(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     })
 }
 
-/// Prints a text and is done.
+/// Prints the output of a command.
 fn say(text: String) -> Result<ExitCode, Fatal> {
-    print!("{text}");
-    Ok(ExitCode::SUCCESS)
+    say_and_end(&text, ExitCode::SUCCESS)
+}
+
+/// Prints the output of a command that ends with this status if all of it is written.
+fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Fatal> {
+    match log::print(text) {
+        Ok(()) => Ok(code),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
+        Err(error) => Err(Fatal {
+            cause: format!("cannot write to stdout: {error}"),
+            cure: "write to a file or device that has room".into(),
+        }),
+    }
 }
 
 fn write_new(file: &Path, text: &str) -> std::io::Result<()> {

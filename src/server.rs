@@ -3,6 +3,7 @@
 //! Owns the order of starting and ending. Never serves a request itself. The invariant: either
 //! all of it runs, or nothing does and the error names cause and cure.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -11,6 +12,8 @@ use tokio::sync::Notify;
 use crate::banner::{Banner, banner};
 use crate::config::{self, Loaded};
 use crate::control::Control;
+use crate::control::signals::Signals;
+use crate::log;
 use crate::message::RANKS;
 use crate::node::{Node, Plan};
 use crate::preflight::{self, MAX_SHARDS, Report, Request};
@@ -54,8 +57,9 @@ fn fatal(text: &str) -> Fatal {
 /// Serves until a signal ends it.
 pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     let Loaded { config, source, warnings } = loaded;
+    log::start();
     for warning in &warnings {
-        eprintln!("drumline: {warning}");
+        log::warn("config", warning);
     }
     let _ = sys::raise_open_files();
     let server = &config.http_server;
@@ -80,13 +84,23 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
             cure: "start as root, or leave engine.force_latency off".into(),
         },
     )?;
-    let slots = slots(&report, config.engine.slots_per_shard);
     let plan = Plan {
         address,
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         settings: config.hub_settings(0),
-        slots: slots.clone(),
+        slots: slots(&report, config.engine.slots_per_shard),
+    };
+    let runtime = runtime(config.engine.control_threads).map_err(|error| Fatal {
+        cause: format!("no runtime for the control plane: {error}"),
+        cure: "raise the limit on threads and descriptors".into(),
+    })?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::install().map_err(|error| Fatal {
+            cause: format!("no handlers for signals: {error}"),
+            cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
+        })?
     };
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
@@ -96,32 +110,36 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
     let control = Control::new(config.clone(), bus, node.names, metrics, bell);
     let control = control.map_err(|error| internal_refused(&config, &error))?;
-    let runtime = runtime(config.engine.control_threads).map_err(|error| Fatal {
-        cause: format!("no runtime for the control plane: {error}"),
-        cure: "raise the limit on threads and descriptors".into(),
-    })?;
+    let internal = control.internal_address();
+    log::screen(banner(&facts(&config, (address, internal), &node, &report, source)));
+    runtime.block_on(control.run(signals)).map_err(|error| Fatal {
+        cause: format!("the control plane cannot run: {error}"),
+        cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
+    })
+}
+
+/// What the first screen tells of a server that listens at `address`.
+fn facts(
+    config: &config::Config,
+    (address, internal): (SocketAddr, Option<SocketAddr>),
+    node: &Node,
+    report: &Report,
+    source: Option<String>,
+) -> Banner {
     let lets_in = config.http_api.insecure || !config.http_api.key.is_empty();
-    let facts = Banner {
+    let bound = report.bounds().into_iter().next();
+    Banner {
         address,
-        internal: control.internal_address(),
+        internal,
         websocket: config.websocket.handler_prefix.clone(),
         api: (!config.http_api.disabled && lets_in).then(|| config.http_api.handler_prefix.clone()),
         key: if config.http_api.insecure { String::new() } else { config.http_api.key.clone() },
         page: config.page.enabled,
         processors: node.processors.clone(),
-        slots,
-        bound: report
-            .bounds()
-            .into_iter()
-            .next()
-            .map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
+        slots: slots(report, config.engine.slots_per_shard),
+        bound: bound.map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
         source,
-    };
-    print!("{}", banner(&facts));
-    runtime.block_on(control.run()).map_err(|error| Fatal {
-        cause: format!("the control plane cannot run: {error}"),
-        cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
-    })
+    }
 }
 
 fn internal_refused(config: &config::Config, error: &std::io::Error) -> Fatal {

@@ -161,6 +161,22 @@ fn nothing_is_unwrapped_outside_tests() {
     report("no unwrap outside tests", &offences);
 }
 
+/// `println!` panics where stdout is closed and blocks where nobody reads it; src/log.rs does not.
+#[test]
+fn output_goes_through_the_log_module_alone() {
+    let words = ["print!(", "println!(", "dbg!(", "stdout()", "stderr()"];
+    let mut offences = Vec::new();
+    for file in files(&["src"], "rs").iter().filter(|file| file.name != "src/log.rs") {
+        for (number, line) in without_tests(&file.text).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| code.contains(word)) {
+                offences.push(format!("{}:{}", file.name, number + 1));
+            }
+        }
+    }
+    report("what the process writes to stderr and stdout goes through crate::log", &offences);
+}
+
 #[test]
 fn lines_functions_and_files_are_short() {
     let mut offences = Vec::new();

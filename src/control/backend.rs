@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::{Config, Proxy};
+use crate::log;
 use crate::proxy::{Baggage, Refused, Request, Upstream};
 
 /// Bytes of an answer at most.
@@ -166,7 +167,7 @@ impl Target {
         let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
             *last = Some(Instant::now());
-            eprintln!("drumline: the backend at {} fails: {cause}", self.uri);
+            log::warn("backend", format_args!("request to {} failed: {cause}", self.uri));
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::control::backend::Client;
+use crate::log;
 use crate::token::KeySet;
 
 /// How long a set holds.
@@ -65,7 +66,10 @@ impl KeySets {
         }
         let fetched = self.fetch().await.map(Arc::new);
         if let Err(cause) = &fetched {
-            eprintln!("drumline: the key set at {} cannot be used: {cause}", self.address);
+            log::warn(
+                "tokens",
+                format_args!("cannot use the key set at {}: {cause}", self.address),
+            );
         }
         // One that cannot be had again is better than none.
         let kept = cached.take().and_then(|cached| cached.keys);

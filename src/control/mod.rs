@@ -13,6 +13,7 @@ pub mod link;
 pub mod metrics;
 pub mod page;
 pub mod proxies;
+pub mod signals;
 pub mod swagger;
 pub mod tokens;
 
@@ -22,13 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::bus::Bus;
 use crate::channels::Names;
 use crate::config::Config;
+use crate::log;
 use crate::message::{Consult, Matter, Message};
 use crate::metrics::Metrics;
 use crate::sys;
@@ -38,6 +39,7 @@ use self::handover::Door;
 use self::hooks::Hooks;
 use self::link::Link;
 use self::proxies::Proxies;
+use self::signals::Signals;
 use self::tokens::Keeper;
 
 /// Between two looks at whether connections are drained.
@@ -82,9 +84,7 @@ impl Control {
 
     /// Serves until a signal ends it and every connection is drained or has had its time. A
     /// second signal ends the process at once.
-    pub async fn run(self) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, internal } = self;
         let client = backend::client();
@@ -111,16 +111,17 @@ impl Control {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::spawn(listen(listener, Door::new(inner, stopped)));
         }
-        any(&mut terminate, &mut interrupt).await;
+        signals.end().await;
         tokio::spawn(async move {
-            any(&mut terminate, &mut interrupt).await;
+            signals.end().await;
             std::process::exit(1);
         });
         let end = Instant::now() + config.shutdown.timeout.0;
         drain(&config, &link, end).await;
         let untold = hooks.settled(&link, end).await;
         if untold > 0 {
-            eprintln!("drumline: the backend was not told of {untold} ends in time");
+            let what = format_args!("{untold} hook events were not delivered before the timeout");
+            log::warn("hooks", format_args!("{what}; raise shutdown.timeout"));
         }
         drop(stop);
         // The door's connections hold the other end of the watch: gone when all are answered.
@@ -165,13 +166,6 @@ fn inner_router(
 
 async fn health() -> impl axum::response::IntoResponse {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
-}
-
-async fn any(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
 }
 
 async fn listen(listener: tokio::net::TcpListener, door: Door) {
