@@ -108,17 +108,32 @@ impl Server {
         panic!("the server does not start");
     }
 
-    fn try_spawn(flags: &[&str], port: u16, internal: u16) -> Result<Server, ExitStatus> {
+    /// The flags given and no others, on ports of its own, and not waited for.
+    pub fn launch(flags: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
+        Server::launch_on(flags, free_port(), free_port(), prepare)
+    }
+
+    fn launch_on(
+        flags: &[&str],
+        port: u16,
+        internal: u16,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Server {
         let own = if internal == port { 0 } else { internal };
-        let child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .arg("serve")
             .args(["--http_server.port", &port.to_string()])
             .args(["--http_server.internal_port", &own.to_string()])
             .args(flags)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        let mut server = Server { child, port, internal };
+            .stdin(Stdio::null());
+        prepare(&mut command);
+        let child = command.spawn().expect("the binary starts");
+        Server { child, port, internal }
+    }
+
+    fn try_spawn(flags: &[&str], port: u16, internal: u16) -> Result<Server, ExitStatus> {
+        let mut server = Server::launch_on(flags, port, internal, |_| {});
         let ended = wait_for("the server to listen", || {
             let ended = server.child.try_wait().unwrap();
             let listens = || TcpStream::connect(server.internal_address()).is_ok();
@@ -146,7 +161,7 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    fn internal_address(&self) -> SocketAddr {
+    pub fn internal_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.internal))
     }
 
@@ -200,7 +215,11 @@ impl Server {
     }
 
     pub fn signal_stop(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the server runs");
+        self.signal(Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the server runs");
     }
 
     /// Waits for the end of the process.
