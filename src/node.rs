@@ -82,14 +82,13 @@ impl Node {
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
-        let unix_start = sys::unix_millis();
         let Settings { connection_limit, connection_rate, .. } = plan.settings;
         let gate = Arc::new(Gate::new(connection_limit, connection_rate));
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
             let (shard_number, control, gate) = (shard as u8, bus.control(), gate.clone());
-            let place = Place { shard: shard_number, control, names, ids, gate, unix_start, seed };
+            let place = Place { shard: shard_number, control, names, ids, gate, seed };
             let listener = sys::listener(plan.address, &plan.listener)
                 .map_err(failed(&format!("cannot listen on {}", plan.address)))?;
             crews[shard % workers].push(Start {

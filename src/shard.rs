@@ -1,8 +1,9 @@
 //! A shard: turns completions and messages into state changes, and state into sends.
 //!
-//! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: what is due,
-//! messages, completions, connections left with input, fan-out, one transmit, then what the ring
-//! should do for the hub. Completions are reaped before messages are taken and handled after: who
+//! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: messages,
+//! completions, what is due, connections left with input, fan-out, one transmit, then what the
+//! ring should do for the hub. What is due comes behind what came: nobody is closed for a silence
+//! that the process slept through. Completions are reaped before messages are taken and handled after: who
 //! publishes here because it was told that something was published elsewhere comes behind that.
 //! The invariants: a slot is given back only after every operation on it has completed for the
 //! last time; a read is under way only where its outcome may be taken.
@@ -20,7 +21,7 @@ use crate::hub::{Hub, Segments};
 use crate::message::{Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate};
 use crate::metrics::Metrics;
 use crate::ring::{Completion, Op, Ring, Token};
-use crate::sys::Clock;
+use crate::sys::{Clock, Now};
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
@@ -60,6 +61,8 @@ pub struct Shard {
     line: Line,
     hub: Hub,
     clock: Clock,
+    /// The time of this turn, in milliseconds.
+    now: u64,
     listener: Option<Socket>,
     metrics: Arc<Metrics>,
     signs: Arc<[Sign]>,
@@ -105,6 +108,7 @@ impl Shard {
             line,
             hub,
             clock,
+            now: 0,
             listener: Some(listener),
             metrics,
             signs,
@@ -124,9 +128,15 @@ impl Shard {
         }
     }
 
-    /// Whether a turn now would find work. `now` in milliseconds.
-    pub fn has_work(&mut self, now: u64) -> bool {
-        self.busy || self.due.is_some_and(|due| due <= now) || self.ring.has_news()
+    /// Whether a turn now would find work.
+    pub fn has_work(&mut self, now: Now) -> bool {
+        let due = self.due.is_some_and(|due| due <= now.millis);
+        self.busy || due || self.hub.has_stepped(now) || self.ring.has_news()
+    }
+
+    /// Whether there are connections, which may have something that ends by the wall clock.
+    pub fn has_connections(&self) -> bool {
+        self.hub.len() > self.accepts
     }
 
     /// Whether the node shuts down and every connection here is closed.
@@ -150,14 +160,16 @@ impl Shard {
         self.busy
     }
 
-    /// One turn, whose fan-out makes at most so many sends.
-    pub fn turn(&mut self, fanout_sends: usize) {
+    /// One turn at this time, whose fan-out makes at most so many sends.
+    pub fn turn(&mut self, now: Now, fanout_sends: usize) {
         let start = self.clock.micros();
+        self.now = now.millis;
         self.ring.poll();
-        let mut goes_on = self.hub.expire(start / 1000);
+        self.hub.begin_turn(now);
         self.ring.reap(&mut self.completions);
-        goes_on |= self.take_messages();
+        let mut goes_on = self.take_messages();
         self.take_completions();
+        goes_on |= self.hub.expire();
         self.hub.go_on(&mut self.line);
         self.hub.release_channels(&mut self.line);
         self.line.ring();
@@ -358,7 +370,7 @@ impl Shard {
 
     fn refill_accepts(&mut self) {
         let wanted = !self.draining && self.accepts < self.accepts_max;
-        if !wanted || (self.accept_after > 0 && self.clock.millis() < self.accept_after) {
+        if !wanted || (self.accept_after > 0 && self.now < self.accept_after) {
             return;
         }
         self.accept_after = 0;
@@ -379,7 +391,7 @@ impl Shard {
                 connection.phase = Phase::Ending;
                 connection.flags.set_unwatched(true);
             }
-            self.accept_after = self.clock.millis() + ACCEPT_PAUSE;
+            self.accept_after = self.now + ACCEPT_PAUSE;
             return;
         }
         self.metrics.accepted.add(1);

@@ -137,7 +137,23 @@ pub fn unix_millis() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Milliseconds since the clock was made: all the time that the data plane knows.
+/// What time it is, by both clocks at once: all the time that the data plane knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since the clock was made, by the monotonic clock: what durations count in.
+    pub millis: u64,
+    /// Unix time in milliseconds, by the wall clock, which may step: what tokens count in.
+    pub unix: u64,
+}
+
+impl Now {
+    /// How far the wall clock is ahead of the monotonic one, in milliseconds.
+    pub fn ahead(self) -> i64 {
+        self.unix as i64 - self.millis as i64
+    }
+}
+
+/// Counts milliseconds from when it was made, and reads the wall clock beside.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
@@ -151,6 +167,11 @@ impl Clock {
     /// Starts at zero.
     pub fn new() -> Self {
         Clock(Instant::now())
+    }
+
+    /// What both clocks say now.
+    pub fn now(&self) -> Now {
+        Now { millis: self.millis(), unix: unix_millis() }
     }
 
     /// Milliseconds since the start.

@@ -19,6 +19,9 @@ const FANOUT_SENDS_MIN: usize = 16;
 /// How often a worker that is done looks whether the others are.
 const OTHERS_DONE: Duration = Duration::from_millis(10);
 
+/// How often a worker with connections looks whether the wall clock has stepped: nobody says so.
+const WALL_CLOCK: Duration = Duration::from_secs(1);
+
 /// One thread's shards.
 pub struct Worker {
     /// The one whose ring is waited on.
@@ -26,6 +29,8 @@ pub struct Worker {
     followers: Vec<Shard>,
     watch: Watch,
     clock: Clock,
+    /// When the last pass began, in milliseconds.
+    now: u64,
 }
 
 impl Worker {
@@ -39,7 +44,7 @@ impl Worker {
         let doorbell = watch.doorbell().expect("a worker's bell is a descriptor").try_clone()?;
         followers.iter_mut().try_for_each(|shard| shard.announce(&doorbell))?;
         leader.watch_doorbell(doorbell);
-        Ok(Worker { leader, followers, watch, clock })
+        Ok(Worker { leader, followers, watch, clock, now: 0 })
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.
@@ -65,19 +70,20 @@ impl Worker {
 
     /// A turn of every shard that has work; returns whether one had.
     fn pass(&mut self, sends: usize) -> bool {
-        let (news, now) = (self.watch.take_news(), self.clock.millis());
+        let (news, now) = (self.watch.take_news(), self.clock.now());
+        self.now = now.millis;
         let has_work = |shard: &mut Shard| news >> shard.endpoint() & 1 != 0 || shard.has_work(now);
         let mut worked = false;
         for shard in &mut self.followers {
             if has_work(shard) {
-                shard.turn(sends);
+                shard.turn(now, sends);
                 shard.submit();
                 worked = true;
             }
         }
         let leads = has_work(&mut self.leader);
         if leads {
-            self.leader.turn(sends);
+            self.leader.turn(now, sends);
         }
         // What the leader's ring was left with goes with the wait, unless there is none now.
         if worked || self.leader.is_busy() {
@@ -96,8 +102,9 @@ impl Worker {
             return self.watch.wake_up();
         }
         let due = self.shards().filter_map(Shard::next_due).min();
-        let now = self.clock.millis();
-        let due = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now)));
+        let looks = self.shards().any(Shard::has_connections).then_some(WALL_CLOCK);
+        let due = due.into_iter().chain(looks).min();
         self.leader.wait(if self.is_done() { Some(OTHERS_DONE) } else { due });
         self.watch.wake_up();
     }

@@ -6,6 +6,7 @@ use crate::http::{Status, Transport};
 use crate::hub::{Hub, Settings};
 use crate::ids::Address;
 use crate::protocol::Disconnect;
+use crate::sys::Now;
 
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;
@@ -25,6 +26,7 @@ impl Hub {
     }
 
     pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
+        self.connections[slot as usize].flags.set_listened(false);
         self.wheel.set(slot, self.tick_at(self.now + after) as u32);
     }
 
@@ -55,10 +57,17 @@ impl Hub {
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    /// Tells the hub what time it is and does what is due; returns whether more is due already.
-    pub fn expire(&mut self, now: u64) -> bool {
-        self.now = now;
+    /// Tells the hub what time it is.
+    pub fn begin_turn(&mut self, now: Now) {
+        (self.now, self.unix) = (now.millis, now.unix);
         self.awaits_backlog = false;
+        self.follow_wall_clock(now);
+    }
+
+    /// Does what is due; returns whether more is due already. What came in time is read before:
+    /// a process that was stopped for a while judges nobody by it.
+    pub fn expire(&mut self) -> bool {
+        let now = self.now;
         let more_waits = self.locals.expire(now);
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep(self.tick() as u32, DEADLINES, &mut due);
@@ -70,11 +79,34 @@ impl Hub {
         self.due = due;
         self.homes.expire(now);
         self.walk_revoked();
+        self.walk_leases();
         self.tell_lost();
         more
     }
 
+    /// Whether everything that a peer had sent by its deadline was read. If not, it is read now,
+    /// and the deadline comes once more: silence is judged after listening.
+    fn has_listened(&mut self, slot: u32) -> bool {
+        let flags = &mut self.connections[slot as usize].flags;
+        if flags.listened() {
+            return true;
+        }
+        flags.set_listened(true);
+        self.wanted.reads.push(slot);
+        self.wheel.set(slot, self.tick() as u32 + 1);
+        false
+    }
+
     pub(super) fn deadline(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        let silent = match connection.phase {
+            Phase::Head | Phase::Open => !connection.flags.shutting_down(),
+            Phase::KeptAlive | Phase::Closing => true,
+            _ => false,
+        };
+        if silent && !self.has_listened(slot) {
+            return;
+        }
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Head if connection.flags.shutting_down() => self.end(slot),
@@ -112,10 +144,18 @@ impl Hub {
             return self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
         }
         if connection.flags.checking() {
-            connection.flags.set_checking(false);
             if connection.flags.pong_due() {
-                return self.disconnect(slot, Disconnect::NO_PONG);
+                let reading = connection.flags.listened() && connection.flags.receiving();
+                if reading {
+                    // Bytes still come, and its pong may be among them.
+                    return self.wheel.set(slot, self.tick() as u32 + 1);
+                }
+                if self.has_listened(slot) {
+                    self.disconnect(slot, Disconnect::NO_PONG);
+                }
+                return;
             }
+            connection.flags.set_checking(false);
             self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
             return self.watch_ends(slot);
         }

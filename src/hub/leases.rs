@@ -3,8 +3,42 @@
 
 use crate::connection::{NONE, Phase};
 use crate::hub::Hub;
+use crate::hub::walk::LOOKS;
+use crate::sys::Now;
+
+/// Milliseconds that the wall clock may gain or lose before ends are looked at again.
+const STEP: u64 = 500;
 
 impl Hub {
+    /// Whether the wall clock has stepped since ends by tokens were turned into deadlines.
+    pub fn has_stepped(&self, now: Now) -> bool {
+        self.ahead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)
+    }
+
+    /// Has everybody's ends looked at again where the wall clock has stepped. One that steps back
+    /// needs no walk: who is looked at too early is looked at again in time.
+    pub(super) fn follow_wall_clock(&mut self, now: Now) {
+        if self.has_stepped(now) {
+            self.leases_walk.begin(self.generations.len());
+            self.ahead = None;
+        }
+        self.ahead.get_or_insert(now.ahead());
+    }
+
+    /// Goes on with looking at everybody's ends.
+    pub(super) fn walk_leases(&mut self) {
+        let mut looks = 0;
+        while looks < LOOKS
+            && let Some(slot) = self.leases_walk.step(self.generations.len())
+        {
+            looks += 1;
+            if let Some(connection) = self.connections.get(slot as usize) {
+                looks += usize::from(connection.subscribed);
+                self.watch_ends(slot);
+            }
+        }
+    }
+
     /// When the first of what a connection holds by tokens ends for good, in milliseconds.
     fn next_end(&self, slot: u32) -> Option<u64> {
         let connection = &self.connections[slot as usize];
@@ -24,7 +58,8 @@ impl Hub {
             key = self.locals.next_subscription(key);
         }
         let end = Some(first).filter(|first| *first != u64::MAX)?;
-        Some(end.saturating_mul(1000).saturating_sub(self.unix_start))
+        let left = end.saturating_mul(1000).saturating_sub(self.unix);
+        Some(self.now.saturating_add(left))
     }
 
     /// Sees to it that a connection is looked at when something of its ends, though its ping is
@@ -56,5 +91,98 @@ impl Hub {
             self.watch_ends(slot);
         }
         early
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::connection::Identity;
+    use crate::hub::tests::{Nowhere, hub, say, subscriber, transmit};
+
+    const START: u64 = 1_700_000_000;
+
+    /// A hub at a time, with a client whose token ends an hour later.
+    fn with_token() -> (Hub, u32) {
+        let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
+        hub.begin_turn(Now { millis: 5_000, unix: START * 1000 });
+        let slot = subscriber(&mut hub);
+        let expires = NonZeroU64::new(START + 3600);
+        let identity = Identity { expires, ..Identity::default() };
+        hub.connections[slot as usize].identity = Some(Box::new(identity));
+        hub.watch_ends(slot);
+        transmit(&mut hub, &[]);
+        (hub, slot)
+    }
+
+    /// What time brings: turns until nothing more is due.
+    fn at(hub: &mut Hub, millis: u64, unix: u64) -> Phase {
+        hub.begin_turn(Now { millis, unix });
+        while hub.expire() || hub.leases_walk.goes_on() {
+            hub.go_on(&mut Nowhere);
+        }
+        transmit(hub, &[]);
+        hub.connections[0].phase
+    }
+
+    #[test]
+    fn a_token_that_ended_by_a_step_of_the_wall_clock_ends_soon() {
+        let (mut hub, _) = with_token();
+        let later = Now { millis: 6_000, unix: START * 1000 + 7_200_000 };
+        assert!(hub.has_stepped(later));
+        at(&mut hub, later.millis, later.unix);
+        assert_eq!(at(&mut hub, later.millis + 200, later.unix + 200), Phase::Closing);
+    }
+
+    #[test]
+    fn a_wall_clock_that_steps_back_ends_nothing_and_forgets_no_end() {
+        let (mut hub, _) = with_token();
+        let back = START * 1000 - 7_200_000;
+        assert_eq!(at(&mut hub, 6_000, back), Phase::Connected);
+        let mut millis = 6_000;
+        while millis < 3 * 3600 * 1000 + 5_000 {
+            millis += 1_000;
+            assert_eq!(at(&mut hub, millis, back + millis - 6_000), Phase::Connected, "{millis}");
+        }
+        let end = (START + 3600 + hub.settings.expired_close_delay) * 1000;
+        let millis = 6_000 + end - back + 200;
+        assert_eq!(at(&mut hub, millis, end + 200), Phase::Closing);
+    }
+
+    #[test]
+    fn a_pong_that_came_before_its_deadline_was_looked_at_counts() {
+        let (mut hub, slot) = with_token();
+        let settings = std::sync::Arc::make_mut(&mut hub.settings);
+        settings.pong_timeout = Some(1_000);
+        let unix = START * 1000;
+        at(&mut hub, 31_000, unix);
+        assert!(hub.connections[slot as usize].flags.pong_due());
+        assert_eq!(at(&mut hub, 41_000, unix), Phase::Connected);
+        assert_eq!(hub.wanted.reads, [slot], "its socket is read first");
+        say(&mut hub, slot, "{}");
+        assert_eq!(at(&mut hub, 51_000, unix), Phase::Connected);
+        // The next one is not answered.
+        let mut millis = 51_000;
+        while hub.connections[slot as usize].phase == Phase::Connected && millis < 200_000 {
+            millis += 128;
+            at(&mut hub, millis, unix);
+        }
+        assert!(millis < 80_000, "silence is found out: {millis}");
+    }
+
+    #[test]
+    fn whoever_is_waited_for_is_listened_to_before_it_is_judged() {
+        let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
+        hub.begin_turn(Now { millis: 5_000, unix: 0 });
+        let (slot, _) = hub.reserve().unwrap();
+        hub.opened(slot);
+        assert_eq!(at(&mut hub, 60_000, 0), Phase::Head);
+        assert_eq!(hub.wanted.reads, [slot]);
+        assert_eq!(at(&mut hub, 60_200, 0), Phase::Closing, "it said nothing");
+        assert_eq!(at(&mut hub, 120_000, 0), Phase::Closing);
+        assert_eq!(hub.wanted.reads, [slot, slot]);
+        assert_eq!(at(&mut hub, 120_200, 0), Phase::Ending);
     }
 }

@@ -24,6 +24,7 @@ mod session;
 mod settings;
 mod streams;
 mod verdicts;
+mod walk;
 pub mod subscriptions;
 
 use std::collections::{HashMap, VecDeque};
@@ -135,11 +136,16 @@ pub struct Hub {
     /// The node's id.
     node: Box<str>,
     gate: Arc<Gate>,
-    /// Unix time, in milliseconds, when this turn's time was 0.
-    unix_start: u64,
     metrics: Arc<Metrics>,
-    /// The time of this turn, in milliseconds.
+    /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
+    /// The same by the wall clock: unix time in milliseconds.
+    unix: u64,
+    /// How far the wall clock was ahead of the monotonic one when ends by tokens were last turned
+    /// into deadlines; `None` before the first turn.
+    ahead: Option<i64>,
+    /// The walk that looks at those ends again.
+    leases_walk: walk::Walk,
     connections: Slab<Connection>,
     generations: Vec<u32>,
     inbound: Slab<Inbound>,
@@ -156,7 +162,7 @@ pub struct Hub {
     connects: HashMap<u32, Box<[u8]>>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
-    revoked_walk: revocations::Walk,
+    revoked_walk: walk::Walk,
     /// What is kept of connections for the backend's eyes.
     baggage: HashMap<u32, Arc<Baggage>>,
     /// What is to be told to the backend, or asked without anybody waiting.
@@ -204,8 +210,6 @@ pub struct Place {
     pub ids: Ids,
     /// How many clients the node takes.
     pub gate: Arc<Gate>,
-    /// Unix time, in milliseconds, when the shard's time was 0.
-    pub unix_start: u64,
     /// Seed of the epochs.
     pub seed: u64,
 }
@@ -220,9 +224,11 @@ impl Hub {
             ids: place.ids,
             node: place.ids.node().into(),
             gate: place.gate.clone(),
-            unix_start: place.unix_start,
             metrics,
             now: 0,
+            unix: 0,
+            ahead: None,
+            leases_walk: walk::Walk::default(),
             connections: Slab::with_capacity(settings.slots),
             generations: Vec::with_capacity(settings.slots),
             inbound: Slab::new(),
@@ -234,7 +240,7 @@ impl Hub {
             verdicts: HashMap::new(),
             connects: HashMap::new(),
             revocations: Arc::default(),
-            revoked_walk: revocations::Walk::default(),
+            revoked_walk: walk::Walk::default(),
             baggage: HashMap::new(),
             outgoing: VecDeque::new(),
             users: HashTable::new(),
@@ -380,7 +386,8 @@ impl Hub {
             || self.locals.has_open()
             || !self.drains.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
-            || self.walks_revoked()
+            || self.revoked_walk.goes_on()
+            || self.leases_walk.goes_on()
             || self.locals.has_lost()
     }
 
@@ -618,6 +625,7 @@ pub(crate) mod tests {
     use crate::message::Rank;
     use crate::namespaces::Namespaces;
     use crate::proxy::Upstreams;
+    use crate::sys::Now;
     use crate::token::{self, Verifier};
 
     /// A bus on which nothing has room.
@@ -687,12 +695,12 @@ pub(crate) mod tests {
         let names = Names::new([0; 16], 1);
         let ids = Ids::new([0; 16]);
         let gate = Arc::default();
-        let place = Place { shard: 0, control: 1, names, ids, gate, unix_start: 0, seed: 0 };
+        let place = Place { shard: 0, control: 1, names, ids, gate, seed: 0 };
         Hub::new(Arc::new(settings), &place, Arc::default())
     }
 
     /// A frame of a client whose mask is 0.
-    fn say(hub: &mut Hub, slot: u32, text: &str) {
+    pub(crate) fn say(hub: &mut Hub, slot: u32, text: &str) {
         let mut frame = vec![0x81, 0xfe];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
         frame.extend_from_slice(&[0; 4]);
@@ -701,7 +709,7 @@ pub(crate) mod tests {
     }
 
     /// A connected client that is subscribed to channel `c`.
-    fn subscriber(hub: &mut Hub) -> u32 {
+    pub(crate) fn subscriber(hub: &mut Hub) -> u32 {
         let (slot, _) = hub.reserve().unwrap();
         hub.opened(slot);
         let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -807,7 +815,7 @@ pub(crate) mod tests {
         hub.fan_out();
         transmit(&mut hub, &[]);
         assert!(hub.is_busy(), "the second publish can go on now");
-        hub.expire(0);
+        hub.begin_turn(Now::default());
         hub.go_on(&mut Nowhere);
         hub.fan_out();
         transmit(&mut hub, &[]);

@@ -5,20 +5,9 @@ use std::sync::Arc;
 use crate::connection::NONE;
 use crate::hub::Hub;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
+use crate::hub::walk::LOOKS;
 use crate::protocol::Disconnect;
 use crate::revocation::{Mark, Revocations, Subject};
-
-/// Connections and subscriptions looked at in one turn: about 100 us.
-const LOOKS: usize = 512;
-
-/// A walk over the slots.
-#[derive(Debug, Default)]
-pub(super) struct Walk {
-    /// The slot to be looked at next.
-    next: u32,
-    /// Slots that are still to be looked at.
-    left: usize,
-}
 
 impl Hub {
     /// What is remembered of a token.
@@ -47,23 +36,16 @@ impl Hub {
     pub(super) fn revoke(&mut self, revocations: Arc<Revocations>) {
         self.revocations = revocations;
         if !self.settings.rules.insecure {
-            self.revoked_walk.left = self.generations.len();
+            self.revoked_walk.begin(self.generations.len());
         }
-    }
-
-    /// Whether somebody is still to be looked at.
-    pub(super) fn walks_revoked(&self) -> bool {
-        self.revoked_walk.left > 0
     }
 
     /// Goes on with looking at everybody.
     pub(super) fn walk_revoked(&mut self) {
         let mut looks = 0;
-        while self.revoked_walk.left > 0 && looks < LOOKS {
-            let slots = self.generations.len() as u32;
-            let slot = self.revoked_walk.next % slots;
-            self.revoked_walk.next = slot + 1;
-            self.revoked_walk.left -= 1;
+        while looks < LOOKS
+            && let Some(slot) = self.revoked_walk.step(self.generations.len())
+        {
             looks += 1 + self.end_revoked(slot);
         }
     }

@@ -62,9 +62,9 @@ impl From<&SubscribeOptions> for Grant {
 }
 
 impl Hub {
-    /// Unix time of this turn, in seconds.
+    /// Unix time of this turn by the wall clock, in seconds.
     pub(super) fn unix_time(&self) -> u64 {
-        (self.unix_start + self.now) / 1000
+        self.unix / 1000
     }
 
     /// How long something holds that ends then; at least a second.
@@ -370,7 +370,7 @@ impl Hub {
             pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
             session: &session,
             node,
-            time: self.settings.tells_time.then(|| (self.unix_start + self.now) as i64),
+            time: self.settings.tells_time.then(|| self.unix as i64),
         };
         if unidirectional {
             protocol::write_push(wire, true, &Push::Connect(&connected), body);

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use drumline::connection::Phase;
 use drumline::hub::{Hub, Segments};
 use drumline::message::{Endpoint, Message, RANKS, Rank};
+use drumline::sys::Now;
 
 use crate::Fault;
 use crate::bus::{Bells, Bus};
@@ -77,10 +78,13 @@ impl Shard {
         match part {
             0 => {
                 around.bus.take_news(self.endpoint);
-                self.goes_on = self.hub.expire(around.now);
+                self.hub.begin_turn(Now { millis: around.now, unix: around.now });
             }
-            1 => self.goes_on |= self.take_messages(around),
-            2 => self.take_events(around),
+            1 => self.goes_on = self.take_messages(around),
+            2 => {
+                self.take_events(around);
+                self.goes_on |= self.hub.expire();
+            }
             3 => self.hub.go_on(&mut around.bus.line(self.endpoint, &mut self.bells)),
             4 => self.hub.release_channels(&mut around.bus.line(self.endpoint, &mut self.bells)),
             5 if around.random.one_in(3) => self.hub.fan_out(),

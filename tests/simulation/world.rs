@@ -189,7 +189,6 @@ impl World {
                 names,
                 ids: Ids::new([3; 16]),
                 gate: gate.clone(),
-                unix_start: 0,
                 seed: seed + u64::from(shard),
             };
             let metrics = metrics[usize::from(shard)].clone();

@@ -1,0 +1,52 @@
+//! A walk over a shard's slots, some in each turn.
+
+/// Slots, and what they lead to, looked at in one turn: about 100 us.
+pub(super) const LOOKS: usize = 512;
+
+/// How far a walk has come.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    /// The slot to be looked at next.
+    next: u32,
+    /// Slots that are still to be looked at.
+    left: usize,
+}
+
+impl Walk {
+    /// Begins, or begins again: each of `slots` slots is looked at from now on.
+    pub(super) fn begin(&mut self, slots: usize) {
+        self.left = slots;
+    }
+
+    /// Whether some slots are still to be looked at.
+    pub(super) fn goes_on(&self) -> bool {
+        self.left > 0
+    }
+
+    /// The next slot of `slots` to look at, if one is left.
+    pub(super) fn step(&mut self, slots: usize) -> Option<u32> {
+        self.left = self.left.checked_sub(1)?;
+        let slot = self.next % u32::try_from(slots).ok().filter(|slots| *slots > 0)?;
+        self.next = slot + 1;
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_that_begins_again_looks_at_every_slot_once_more() {
+        let mut walk = Walk::default();
+        assert_eq!(walk.step(3), None);
+        walk.begin(3);
+        let mut seen: Vec<u32> = (0..2).filter_map(|_| walk.step(3)).collect();
+        walk.begin(3);
+        seen.extend(std::iter::from_fn(|| walk.step(3)));
+        assert_eq!(seen, [0, 1, 2, 0, 1]);
+        walk.begin(1);
+        assert_eq!(walk.step(0), None);
+        assert!(!walk.goes_on());
+    }
+}
