@@ -36,6 +36,7 @@ sdk         180    release npm
 protocol    300    release npm python
 delta       300    npm
 keys        180    release npm
+clock       180    release npm faketime
 proxies     180    release npm
 page        180    release npm chromium
 browser     180    release npm chromium
@@ -87,6 +88,7 @@ step_protocol() {
 }
 step_delta() { node tests/delta.mjs; }
 step_keys() { node tests/keys.mjs; }
+step_clock() { node tests/clock.mjs; }
 step_proxies() { node tests/proxies.mjs; }
 step_page() { node tests/page.mjs; }
 step_browser() { node tests/browser.mjs; }
@@ -140,6 +142,7 @@ need_nginx() { need_command nginx nginx; }
 need_chromium() { need_command chromium chromium; }
 need_nft() { need_command nft nftables; }
 need_ip() { need_command ip iproute2; }
+need_faketime() { need_command faketime faketime; }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_peers() { scripts/peers.sh setup; }

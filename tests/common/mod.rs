@@ -407,6 +407,17 @@ impl Client {
         }
     }
 
+    /// The next reply or push, if it is there already.
+    pub fn poll_text(&mut self) -> Option<String> {
+        self.stream.set_nonblocking(true).unwrap();
+        let filled = self.fill();
+        self.stream.set_nonblocking(false).unwrap();
+        assert!(!matches!(filled, Ok(0)), "the connection has ended");
+        let whole = server_header(&self.bytes)
+            .is_some_and(|(start, length)| self.bytes.len() >= start + length);
+        (whole || !self.texts.is_empty()).then(|| self.text())
+    }
+
     /// The next push, without who published it.
     pub fn push(&mut self) -> String {
         without_publisher(&self.text())

@@ -59,11 +59,14 @@ export class Server {
     return this.run(["--client.insecure", ...flags]);
   }
 
-  /** Another process may have taken the port since it was found free: then on another one. */
-  async run(flags) {
+  /**
+   * With these flags, and these variables beside the test's own. Another process may have taken the
+   * port since it was found free: then on another one.
+   */
+  async run(flags, env = {}) {
     const first = this.child === undefined;
     for (let tries = 1; ; tries++) {
-      const failure = await this.#spawn(flags);
+      const failure = await this.#spawn(flags, env);
       if (failure === undefined) return this;
       if (!first || tries === 3) throw new Error(failure);
       this.#listenOn(await freePort());
@@ -71,10 +74,12 @@ export class Server {
   }
 
   /** What went wrong, if anything. */
-  async #spawn(flags) {
+  async #spawn(flags, env) {
     const all = ["serve", "--http_server.port", this.port, "--shards", "2"];
     all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500", ...flags);
-    this.child = spawn(binary, all.map(String), { stdio: ["ignore", "ignore", "inherit"] });
+    this.child = spawn(binary, all.map(String), {
+      stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, ...env },
+    });
     this.how = undefined;
     this.ended = new Promise((resolve) => {
       this.child.once("error", (error) => resolve(error.message));

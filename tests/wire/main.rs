@@ -18,6 +18,7 @@ mod limits;
 mod load;
 mod output;
 mod recovery;
+mod pauses;
 mod room;
 mod rules;
 mod signals;
