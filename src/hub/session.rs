@@ -370,7 +370,7 @@ impl Hub {
             pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
             session: &session,
             node,
-            time: self.settings.tells_time.then(|| self.unix as i64),
+            time: self.settings.tells_time.then_some(self.unix as i64),
         };
         if unidirectional {
             protocol::write_push(wire, true, &Push::Connect(&connected), body);
