@@ -16,6 +16,8 @@ pub struct Rules {
     pub no_anonymous_tokens: bool,
     /// Everybody may do everything.
     pub insecure: bool,
+    /// The server is open to its own machine alone: requests of others are refused.
+    pub local: bool,
 }
 
 impl Rules {

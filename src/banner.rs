@@ -5,6 +5,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config::Access;
+
 /// What the first screen tells.
 #[derive(Clone, Debug)]
 pub struct Banner {
@@ -12,12 +14,12 @@ pub struct Banner {
     pub address: SocketAddr,
     /// Internal address, if there is one.
     pub internal: Option<SocketAddr>,
-    /// Path of the WebSocket.
-    pub websocket: String,
+    /// Path of the WebSocket; `None` where it is off.
+    pub websocket: Option<String>,
     /// Path of the API; `None` where there is none.
     pub api: Option<String>,
-    /// Key of the API; empty where none is asked for.
-    pub key: String,
+    /// Key of the API.
+    pub key: ApiKey,
     /// Whether the page is served.
     pub page: bool,
     /// The processor of each shard; `None` where it could not be pinned.
@@ -26,30 +28,34 @@ pub struct Banner {
     pub slots: Vec<usize>,
     /// Connections that the box can hold, what bounds them, and how that comes about.
     pub bound: Option<(u64, String, String)>,
-    /// What configured it, such as a file's name; `None`: nothing, and the open defaults hold.
-    pub source: Option<String>,
+    /// To whom the server is open.
+    pub access: Access,
+    /// How clients get in, and what to set where they do not.
+    pub entrance: String,
+}
+
+/// What is told of the API's key. A configured key is never shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiKey {
+    /// No key is asked for.
+    None,
+    /// The key was made for this run.
+    Made(String),
+    /// The operator set it.
+    Configured,
 }
 
 /// The first screen.
 pub fn banner(facts: &Banner) -> String {
     let mut text = format!("Drumline {}\n\n", env!("CARGO_PKG_VERSION"));
     let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<12}{value}");
-    line("listens on", format!("{} (WebSocket at {})", facts.address, facts.websocket));
+    line("listens on", listens(facts));
     if let Some(internal) = facts.internal {
-        line("internal", format!("{internal} (API, metrics, health and page, here alone)"));
+        line("internal", format!("{internal} (API, metrics, health and page, only here)"));
     }
     line("shards", shards(&facts.processors));
     line("holds", holds(facts));
-    match &facts.source {
-        Some(source) => line("configured", format!("by {source}")),
-        None => line(
-            "configured",
-            "by no file: everybody may connect, subscribe and publish where no flag forbids it, and\n\
-             \x20             a key that was not given is this run's; `drumline genconfig --config\n\
-             \x20             drumline.toml` begins a closed one"
-                .to_owned(),
-        ),
-    }
+    line("access", access(facts));
     let inner = url(facts.internal.unwrap_or(facts.address));
     if let Some(api) = &facts.api {
         _ = write!(text, "\n  publish:\n    {}\n", curl(&inner, api, &facts.key));
@@ -60,9 +66,33 @@ pub fn banner(facts: &Banner) -> String {
     text
 }
 
+fn listens(facts: &Banner) -> String {
+    match &facts.websocket {
+        Some(path) => format!("{} (WebSocket at {path})", facts.address),
+        None => facts.address.to_string(),
+    }
+}
+
+/// To whom the server is open, or what closed it.
+fn access(facts: &Banner) -> String {
+    match &facts.access {
+        Access::Open => "open, because nothing is configured: everybody on this machine may\n\
+             \x20             connect, subscribe and publish; other machines cannot reach it.\n\
+             \x20             `drumline genconfig --config drumline.toml` begins a configuration"
+            .to_owned(),
+        Access::Closed(setting) => {
+            format!("closed by {setting}\n  {:<12}{}", "clients", facts.entrance)
+        }
+    }
+}
+
 /// The line that publishes.
-fn curl(url: &str, api: &str, key: &str) -> String {
-    let key = if key.is_empty() { String::new() } else { format!(" -H 'X-API-Key: {key}'") };
+fn curl(url: &str, api: &str, key: &ApiKey) -> String {
+    let key = match key {
+        ApiKey::None => String::new(),
+        ApiKey::Made(key) => format!(" -H 'X-API-Key: {key}'"),
+        ApiKey::Configured => " -H 'X-API-Key: <http_api.key>'".to_owned(),
+    };
     let body = r#"{"channel":"news","data":{"text":"hello"}}"#;
     format!("curl{key} -d '{body}' {url}{api}/publish")
 }
@@ -124,14 +154,15 @@ mod tests {
         Banner {
             address: "0.0.0.0:8000".parse().unwrap(),
             internal: None,
-            websocket: "/connection/websocket".into(),
+            websocket: Some("/connection/websocket".into()),
             api: Some("/api".into()),
-            key: "abc".into(),
+            key: ApiKey::Made("abc".into()),
             page: true,
             processors: vec![Some(0), Some(1), Some(3)],
             slots: vec![1000; 3],
             bound: Some((500, "memory".into(), "2 MiB".into())),
-            source: None,
+            access: Access::Open,
+            entrance: "clients connect with a token".into(),
         }
     }
 
@@ -142,26 +173,35 @@ mod tests {
         check("0.0.0.0:8000 (WebSocket at /connection/websocket)");
         check("3 on cores 0-1,3\n");
         check("500 connections, limited by memory: 2 MiB\n");
-        check("everybody may connect");
+        check("everybody on this machine may\n              connect, subscribe");
         check("-H 'X-API-Key: abc' -d '{\"channel\":\"news\"");
         check("http://127.0.0.1:8000/api/publish\n");
         check("    http://127.0.0.1:8000/\n");
     }
 
     #[test]
+    fn a_configured_key_is_not_shown() {
+        let text = banner(&Banner { key: ApiKey::Configured, ..facts() });
+        assert!(text.contains("-H 'X-API-Key: <http_api.key>' -d"), "{text}");
+    }
+
+    #[test]
     fn what_is_not_there_is_not_told() {
         let text = banner(&Banner {
             internal: Some("[::]:9000".parse().unwrap()),
-            key: String::new(),
+            key: ApiKey::None,
+            websocket: None,
             page: false,
             processors: vec![Some(2), None],
             bound: None,
-            source: Some("drumline.toml".into()),
+            access: Access::Closed("drumline.toml".into()),
             ..facts()
         });
         assert!(!text.contains("X-API-Key") && !text.contains("page:"), "{text}");
         assert!(text.contains("http://[::1]:9000/api/publish"), "{text}");
         assert!(text.contains("2 on cores 2, 1 of them not pinned"), "{text}");
-        assert!(text.contains("3000 connections") && text.contains("by drumline.toml"), "{text}");
+        assert!(text.contains("3000 connections") && !text.contains("WebSocket"), "{text}");
+        let told = "closed by drumline.toml\n  clients     clients connect with a token\n";
+        assert!(text.contains(told), "{text}");
     }
 }

@@ -5,8 +5,10 @@
 //! a configuration that was loaded is one that works, and what stands in a source unknown to the
 //! table was warned of.
 
+mod access;
 mod check;
 mod engine;
+mod environment;
 mod file;
 mod key;
 mod load;
@@ -18,6 +20,8 @@ mod tables;
 
 use std::fmt;
 
+pub use self::access::Access;
+pub use self::environment::environment;
 pub use self::file::{FILES, Format};
 pub use self::key::{CENTRIFUGO_PREFIX, Key, Kind, PREFIX, keys};
 pub use self::load::{Loaded, Sources, load};
@@ -101,37 +105,183 @@ mod tests {
         assert_eq!(flag.config.http_server.port, 4);
     }
 
-    #[test]
-    fn a_file_closes_what_is_open_without_one() {
-        let closed = load_text("", &[], &[]).unwrap();
-        assert_eq!(closed.config, Config::default());
-        assert_eq!(closed.warnings.len(), 1, "no API key");
-        let open = load(&Sources::default()).unwrap();
-        assert!(open.source.is_none());
-        let namespaces = open.config.namespaces();
-        let options = namespaces.of("a").unwrap();
-        assert!(open.config.rules().anonymous);
-        assert!(options.subscribe.allows("", false) && options.publish.allows("", false));
-        assert_eq!(open.config.http_api.key.len(), 32);
+    fn load_without_file(
+        environment: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<Loaded, Error> {
+        let own = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        };
+        load(&Sources { file: None, environment: own(environment), flags: own(flags) })
+    }
+
+    /// What only an open server serves unasked.
+    fn shown(config: &Config) -> [bool; 7] {
+        [
+            config.uni_websocket.enabled,
+            config.uni_http_stream.enabled,
+            config.uni_sse.enabled,
+            config.long_polling.enabled,
+            config.prometheus.enabled,
+            config.swagger.enabled,
+            config.page.enabled,
+        ]
     }
 
     #[test]
-    fn whoever_says_who_may_come_in_is_not_left_open() {
-        let check = |name: &str, value: &str, open: bool| {
-            let environment = vec![(name.to_owned(), value.to_owned())];
-            let loaded = load(&Sources { environment, ..Sources::default() }).unwrap();
-            assert_eq!(loaded.source.is_none(), open, "{name}");
-            assert_eq!(loaded.config.rules().anonymous, open, "{name}");
+    fn a_server_without_configuration_is_open_on_loopback() {
+        let open = load_without_file(&[], &[]).unwrap();
+        assert_eq!((&open.access, &open.file), (&Access::Open, &None));
+        let config = &open.config;
+        let namespaces = config.namespaces();
+        let options = namespaces.of("a").unwrap();
+        assert!(config.rules().anonymous);
+        assert!(options.subscribe.allows("", false) && options.publish.allows("", false));
+        assert_eq!(config.http_api.key.len(), 32);
+        assert_eq!(config.http_server.address, "127.0.0.1");
+        assert_eq!(shown(config), [true; 7]);
+        let again = load_without_file(&[], &[]).unwrap();
+        assert_ne!(again.config.http_api.key, config.http_api.key, "a key for each run");
+        for (flag, value) in [
+            ("http_server.port", "9000"),
+            ("http_server.address", "localhost"),
+            ("http_server.address", "::1"),
+            ("http_server.internal_port", "9000"),
+            ("http_server.internal_address", ""),
+            ("shards", "2"),
+            ("engine.echo", "true"),
+            ("websocket.compression", "true"),
+            ("http_api.handler_prefix", "/other"),
+        ] {
+            let loaded = load_without_file(&[], &[(flag, value)]).unwrap();
+            assert!(loaded.access.is_open(), "{flag}");
+        }
+        let off = load_without_file(&[], &[("page.enabled", "false")]).unwrap();
+        assert!(off.access.is_open() && !off.config.page.enabled, "flags win");
+    }
+
+    #[test]
+    fn a_file_closes_the_server_and_only_what_it_names_is_served() {
+        let closed = load_text("", &[], &[]).unwrap();
+        assert_eq!(closed.config, Config::default());
+        assert_eq!(closed.warnings.len(), 1, "no API key");
+        let Access::Closed(setting) = closed.access else { panic!("open with a file") };
+        assert!(setting.ends_with("drumline.toml"), "{setting}");
+        let config = closed.config;
+        assert_eq!(shown(&config), [false; 7]);
+        assert!(config.health.enabled && config.http_stream.enabled && config.sse.enabled);
+        assert!(config.entrance().starts_with("no client can connect: set client.token."));
+    }
+
+    #[test]
+    fn variables_and_flags_about_access_close_the_server() {
+        let check = |environment: &[(&str, &str)], flags: &[(&str, &str)], setting: &str| {
+            let loaded = load_without_file(environment, flags).unwrap();
+            assert_eq!(loaded.access, Access::Closed(setting.to_owned()));
+            let config = loaded.config;
+            assert_eq!(shown(&config), [false; 7], "{setting}");
+            assert!(!config.rules().anonymous || setting.contains("anonymous"), "{setting}");
+            let namespaces = config.namespaces();
+            let options = namespaces.of("a").unwrap();
+            assert!(!options.subscribe.allows("", false) && !options.publish.allows("", false));
         };
-        check("DRUMLINE_HTTP_SERVER_PORT", "8001", true);
-        check("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", "secret", false);
-        check("DRUMLINE_CLIENT_PROXY_CONNECT_ENDPOINT", "http://a", false);
-        check("CENTRIFUGO_HTTP_SERVER_PORT", "8001", false);
-        check("CENTRIFUGO_CHANNEL_NAMESPACES", "chat", false);
-        check("CENTRIFUGO_SERVICE_HOST", "10.0.0.1", true);
-        let flags = vec![("client.token.jwks_public_endpoint".to_owned(), "https://a".to_owned())];
-        let flagged = load(&Sources { flags, ..Sources::default() }).unwrap();
-        assert!(!flagged.config.rules().anonymous);
+        for (name, value) in [
+            ("DRUMLINE_HTTP_SERVER_PORT", "8001"),
+            ("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", "secret"),
+            ("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", ""),
+            ("DRUMLINE_PORT", "tcp://10.0.0.1:8000"),
+            ("CENTRIFUGO_HTTP_SERVER_PORT", "8001"),
+            ("CENTRIFUGO_TOKEN_HMAC_SECRET_KEY", "secret"),
+            ("CENTRIFUGO_SERVICE_HOST", "10.0.0.1"),
+            ("DRUMLINE_TUNE_STATE", "/tmp/saved"),
+        ] {
+            check(&[(name, value)], &[], &format!("{name} in the environment"));
+        }
+        for (flag, value) in [
+            ("client.token.jwks_public_endpoint", "https://a"),
+            ("client.channel_limit", "3"),
+            ("client.allow_anonymous_connect_without_token", "true"),
+            ("channel.without_namespace.presence", "true"),
+            ("channel.namespaces", ""),
+            ("rpc.without_namespace.proxy_enabled", "false"),
+            ("http_api.key", "k"),
+            ("http_api.insecure", "true"),
+            ("proxies", ""),
+        ] {
+            check(&[], &[(flag, value)], &format!("--{flag}"));
+        }
+        for (flag, value) in [
+            ("http_server.address", ""),
+            ("http_server.address", "0.0.0.0"),
+            ("http_server.address", "::"),
+            ("http_server.internal_address", "10.0.0.1"),
+        ] {
+            check(&[], &[(flag, value)], &format!("--{flag} {value}"));
+        }
+        check(
+            &[("DRUMLINE_SHARDS", "1")],
+            &[("client.insecure", "false")],
+            "DRUMLINE_SHARDS in the environment",
+        );
+    }
+
+    #[test]
+    fn an_unknown_variable_of_ours_is_refused() {
+        let check = |name: &str, meant: &str| {
+            let refused = load_without_file(&[(name, "x")], &[]).unwrap_err();
+            assert!(refused.cause.contains(name) && refused.cause.contains(meant), "{refused}");
+        };
+        check("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET", "DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY?");
+        check("DRUMLINE_CLIENT_INSECUR", "DRUMLINE_CLIENT_INSECURE?");
+        check("DRUMLINE_X", "unknown environment variable");
+        check("DRUMLINE_PORT", "");
+        let named = [
+            ("DRUMLINE_CHANNEL_NAMESPACES", "chat"),
+            ("DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENSE", "true"),
+        ];
+        let refused = load_without_file(&named, &[]).unwrap_err();
+        assert!(refused.cause.contains("_NAMESPACES_CHAT_PRESENCE?"), "{refused}");
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        let file = "[http_api]\nkey = \"k\"\n[http_server]\nport = 8001\n\
+                    [[channel.namespaces]]\nname = \"chat\"\npresence = true";
+        for prefix in ["DRUMLINE", "CENTRIFUGO"] {
+            let names = [
+                "HTTP_API_KEY",
+                "HTTP_SERVER_PORT",
+                "CLIENT_PING_INTERVAL",
+                "CLIENT_INSECURE",
+                "CLIENT_ALLOWED_ORIGINS",
+                "CHANNEL_NAMESPACES",
+                "CHANNEL_NAMESPACES_CHAT_PRESENCE",
+                "CHANNEL_NAMESPACES_CHAT_HISTORY_SIZE",
+            ];
+            let names = names.map(|name| format!("{prefix}_{name}"));
+            let empty: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+            let loaded = load_text(file, &empty, &[]).unwrap();
+            assert_eq!(loaded.config, load_text(file, &[], &[]).unwrap().config, "{prefix}");
+            assert_eq!(loaded.warnings, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn the_first_screen_says_how_clients_get_in() {
+        let check = |text: &str, expected: &str| {
+            let told = load_text(text, &[], &[]).unwrap().config.entrance();
+            assert!(told.contains(expected), "{text}: {told}");
+        };
+        let subscribe = "[channel.without_namespace]\nallow_subscribe_for_client = true\n";
+        let token = "[client.token]\nhmac_secret_key = \"k\"\n";
+        let anonymous = "[client]\nallow_anonymous_connect_without_token = true\n";
+        check("", "no client can connect");
+        check(subscribe, "no client can connect");
+        check("[client]\ninsecure = true", "everybody do everything");
+        check(&format!("{token}{subscribe}"), "clients connect with a token");
+        check(token, "subscribe with a token alone: set channel.without_namespace.allow_sub");
+        check(anonymous, "but cannot subscribe: set channel.without_namespace.allow_subscribe");
+        check(&format!("{anonymous}{subscribe}"), "clients connect with no token");
     }
 
     /// One configuration in three languages.
@@ -275,8 +425,9 @@ http_api:
                     [[channel.namespaces]]\nname = \"chat\"\nhistroy_size = 3\n\
                     subscription_type = \"map\"";
         let environment = [
-            ("DRUMLINE_CLIENT_INSECUR", "true"),
-            ("DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENSE", "true"),
+            ("CENTRIFUGO_CLIENT_INSECUR", "true"),
+            ("CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENSE", "true"),
+            ("DRUMLINE_TUNE_STATE", "/tmp/saved"),
             ("CENTRIFUGO_ADMIN_ENABLED", "true"),
             ("OTHER", "x"),
             ("DRUMLINE_SERVICE_PORT_HTTP", "8000"),
@@ -293,13 +444,16 @@ http_api:
             " client.presence_update_interval,",
             "channel.namespaces.chat.histroy_size (did you mean history_size?)",
             " channel.namespaces.chat.subscription_type,",
-            "DRUMLINE_CLIENT_INSECUR (did you mean DRUMLINE_CLIENT_INSECURE?)",
-            "_CHAT_PRESENSE (did you mean DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE?)",
+            "CENTRIFUGO_CLIENT_INSECUR (did you mean CENTRIFUGO_CLIENT_INSECURE?)",
+            "_CHAT_PRESENSE (did you mean CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENCE?)",
             " CENTRIFUGO_ADMIN_ENABLED",
+            " DRUMLINE_SERVICE_PORT_HTTP,",
+            " DRUMLINE_PORT_8000_TCP_ADDR",
+            " CENTRIFUGO_PORT",
         ] {
             assert!(told(part), "{part}: {}", warnings[0]);
         }
-        for part in ["OTHER", "SERVICE", "TCP", "CENTRIFUGO_PORT", "CENTRIFUGO_ADMIN_ENABLED ("] {
+        for part in ["OTHER", "TUNE", "CENTRIFUGO_ADMIN_ENABLED ("] {
             assert!(!told(part), "{part}: {}", warnings[0]);
         }
     }

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::deflate;
+use crate::local::foreign;
 
 pub use self::answer::{
     Cors, Status, write_answer, write_no_content, write_stream_head, write_switching,
@@ -407,6 +408,15 @@ pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
         values.map(|value| (name.as_str().into(), value)).collect::<Vec<_>>()
     };
     names.iter().flat_map(found).collect()
+}
+
+/// Whether a whole request head is one that a server refuses which is open to its own machine
+/// alone. The control plane answers it.
+pub fn is_foreign(bytes: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    request.parse(bytes).is_ok()
+        && foreign(request.headers.iter().map(|header| (header.name, header.value))).is_some()
 }
 
 /// A call, if it is a plain one.

@@ -11,6 +11,7 @@ pub mod wheel;
 
 // Floor 1: bytes and their meaning.
 pub mod auth;
+pub mod local;
 pub mod token;
 pub mod delta;
 pub mod filter;

@@ -161,12 +161,9 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Fatal> {
         let value = matches.get_one::<String>(&key.path)?;
         Some((key.path.clone(), value.clone()))
     };
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
     let sources = Sources {
         file: matches.get_one::<PathBuf>("config").cloned(),
-        environment: std::env::vars_os().filter_map(text).collect(),
+        environment: config::environment(std::env::vars_os())?,
         flags: config::keys().iter().filter_map(given).collect(),
     };
     Ok(config::load(&sources)?)
@@ -190,7 +187,7 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
 fn check_config(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let file = matches.get_one("file").or_else(|| matches.get_one("config")).cloned();
     let loaded = config::load(&Sources { file, ..Sources::default() })?;
-    let source = loaded.source.ok_or_else(|| Fatal {
+    let source = loaded.file.ok_or_else(|| Fatal {
         cause: format!("there is none of {}", config::FILES.join(", ")),
         cure: "name the file: `drumline checkconfig FILE`".into(),
     })?;

@@ -44,6 +44,8 @@ pub struct Plan {
 
 /// A running node.
 pub struct Node {
+    /// Where it listens, with the port that the kernel chose where none was named.
+    pub address: SocketAddr,
     /// The bus, whose last endpoint is the control plane's.
     pub bus: Arc<Bus>,
     /// The counters of each shard.
@@ -85,12 +87,16 @@ impl Node {
         let Settings { connection_limit, connection_rate, .. } = plan.settings;
         let gate = Arc::new(Gate::new(connection_limit, connection_rate));
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut address = plan.address;
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
             let (shard_number, control, gate) = (shard as u8, bus.control(), gate.clone());
             let place = Place { shard: shard_number, control, names, ids, gate, seed };
-            let listener = sys::listener(plan.address, &plan.listener)
-                .map_err(failed(&format!("cannot listen on {}", plan.address)))?;
+            let refused = failed(&format!("cannot listen on {address}"));
+            let listener = sys::listener(address, &plan.listener).map_err(&refused)?;
+            // The other shards share the port that the first one was given.
+            let bound = listener.local_addr().map_err(&refused)?;
+            address = bound.as_socket().unwrap_or(address);
             crews[shard % workers].push(Start {
                 place,
                 plan: plan.clone(),
@@ -103,7 +109,7 @@ impl Node {
         }
         let (threads, pinned) = spawn(crews)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
-        Ok(Node { bus, metrics, names, processors, threads })
+        Ok(Node { address, bus, metrics, names, processors, threads })
     }
 
     /// Waits until every shard has closed its connections after a drain.

@@ -3,14 +3,13 @@
 //! Owns the order of starting and ending. Never serves a request itself. The invariant: either
 //! all of it runs, or nothing does and the error names cause and cure.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::sync::Notify;
 
-use crate::banner::{Banner, banner};
-use crate::config::{self, Loaded};
+use crate::banner::{ApiKey, Banner, banner};
+use crate::config::{self, Access, Config, Loaded};
 use crate::control::Control;
 use crate::control::signals::Signals;
 use crate::log;
@@ -56,7 +55,7 @@ fn fatal(text: &str) -> Fatal {
 
 /// Serves until a signal ends it.
 pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
-    let Loaded { config, source, warnings } = loaded;
+    let Loaded { mut config, access, warnings, .. } = loaded;
     log::start();
     for warning in &warnings {
         log::warn("config", warning);
@@ -84,11 +83,13 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
             cure: "start as root, or leave engine.force_latency off".into(),
         },
     )?;
+    let mut settings = config.hub_settings(0);
+    settings.rules.local = access.is_open();
     let plan = Plan {
         address,
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
-        settings: config.hub_settings(0),
+        settings,
         slots: slots(&report, config.engine.slots_per_shard),
     };
     let runtime = runtime(config.engine.control_threads).map_err(|error| Fatal {
@@ -106,43 +107,46 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     let rung = bell.clone();
     let node =
         Node::start(plan, Box::new(move || rung.notify_one())).map_err(|text| fatal(&text))?;
+    // A port of 0 has become a free one.
+    config.http_server.port = node.address.port();
     let config = Arc::new(config);
     let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
-    let control = Control::new(config.clone(), bus, node.names, metrics, bell);
+    let control = Control::new(config.clone(), bus, node.names, metrics, bell, access.is_open());
     let control = control.map_err(|error| internal_refused(&config, &error))?;
-    let internal = control.internal_address();
-    log::screen(banner(&facts(&config, (address, internal), &node, &report, source)));
+    let facts = facts(&config, &access, &node, &report);
+    log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
     runtime.block_on(control.run(signals)).map_err(|error| Fatal {
         cause: format!("the control plane cannot run: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
     })
 }
 
-/// What the first screen tells of a server that listens at `address`.
-fn facts(
-    config: &config::Config,
-    (address, internal): (SocketAddr, Option<SocketAddr>),
-    node: &Node,
-    report: &Report,
-    source: Option<String>,
-) -> Banner {
-    let lets_in = config.http_api.insecure || !config.http_api.key.is_empty();
+/// What the first screen tells.
+fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Banner {
+    let api = &config.http_api;
+    let lets_in = api.insecure || !api.key.is_empty();
     let bound = report.bounds().into_iter().next();
     Banner {
-        address,
-        internal,
-        websocket: config.websocket.handler_prefix.clone(),
-        api: (!config.http_api.disabled && lets_in).then(|| config.http_api.handler_prefix.clone()),
-        key: if config.http_api.insecure { String::new() } else { config.http_api.key.clone() },
+        address: node.address,
+        internal: None,
+        websocket: (!config.websocket.disabled).then(|| config.websocket.handler_prefix.clone()),
+        api: (!api.disabled && lets_in).then(|| api.handler_prefix.clone()),
+        key: match access {
+            _ if api.insecure => ApiKey::None,
+            // Nobody configured it: it was made for this run.
+            Access::Open => ApiKey::Made(api.key.clone()),
+            Access::Closed(_) => ApiKey::Configured,
+        },
         page: config.page.enabled,
         processors: node.processors.clone(),
         slots: slots(report, config.engine.slots_per_shard),
         bound: bound.map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
-        source,
+        access: access.clone(),
+        entrance: config.entrance(),
     }
 }
 
-fn internal_refused(config: &config::Config, error: &std::io::Error) -> Fatal {
+fn internal_refused(config: &Config, error: &std::io::Error) -> Fatal {
     let port = config.http_server.internal_port;
     Fatal {
         cause: format!("http_server.internal_port {port} cannot be listened on: {error}"),

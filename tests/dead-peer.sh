@@ -41,7 +41,8 @@ clients_are() { [[ $(clients) == "$1" ]]; }
 
 start "$WORK/server.log" ip netns exec "$SERVER" "$DRUMLINE" serve --http_server.port 8000 \
     --http_server.internal_port 8001 --shards 2 --client.insecure --engine.slots_per_shard 200 \
-    --engine.pong=false --engine.user_timeout 3s --client.ping_interval 2s --client.pong_timeout 1s
+    --engine.pong=false --engine.user_timeout 3s --client.ping_interval 2s --client.pong_timeout 1s \
+    --prometheus.enabled
 wait_until 20 inside curl -fsS --max-time 2 http://127.0.0.1:8001/metrics || fail "the server does not answer"
 
 for nth in 1 2 3; do

@@ -41,7 +41,7 @@ http {
 }
 CONF
 start "$WORK/server.log" "$DRUMLINE" serve --http_server.port "$PORT" --shards 2 --client.insecure \
-    --http_api.key a-key-for-tests --engine.slots_per_shard 500
+    --http_api.key a-key-for-tests --engine.slots_per_shard 500 --page.enabled --prometheus.enabled
 SERVER=$PID
 start "$WORK/nginx.log" nginx -e stderr -p "$WORK/nginx" -c "$WORK/nginx.conf"
 if ! wait_until 20 curl -fsS --max-time 2 "http://127.0.0.1:$FRONT/health"; then

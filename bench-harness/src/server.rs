@@ -63,7 +63,16 @@ impl Server {
             "port {} is taken: stop what listens there, or choose another by --port",
             target.port
         );
-        let child = Command::new(&target.program)
+        let mut command = Command::new(&target.program);
+        // What the operator's environment configures is not what is measured.
+        let configures =
+            |name: &str| name.starts_with("DRUMLINE_") || name.starts_with("CENTRIFUGO_");
+        for (name, _) in std::env::vars_os() {
+            if configures(&name.to_string_lossy()) {
+                command.env_remove(&name);
+            }
+        }
+        let child = command
             .args(arguments(target))
             .stdin(Stdio::null())
             .spawn()
@@ -162,6 +171,7 @@ pub fn arguments(target: &Target) -> Vec<String> {
     let mut arguments: Vec<String> =
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
     arguments.push("--client.insecure".to_owned());
+    arguments.push("--prometheus.enabled".to_owned());
     arguments.push(format!("--engine.pong={}", target.pong));
     arguments.push(format!("--shutdown.spread={}s", target.spread_seconds));
     arguments.extend(target.arguments.iter().cloned());

@@ -25,11 +25,10 @@ impl Config {
             "lengthen the first or shorten the second",
         )?;
         must(
-            server.port != server.internal_port,
+            server.port == 0 || server.port != server.internal_port,
             "http_server.port and http_server.internal_port are the same",
             "give the internal port another number, or 0 for none",
         )?;
-        must(server.port != 0, "http_server.port is 0", "give it a number from 1 to 65535")?;
         must(
             self.shards < MAX_SHARDS,
             "shards is over 63",

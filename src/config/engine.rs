@@ -156,6 +156,7 @@ impl Config {
             anonymous: self.client.allow_anonymous_connect_without_token,
             no_anonymous_tokens: self.client.disallow_anonymous_connection_tokens,
             insecure: self.client.insecure,
+            local: false,
         }
     }
 
@@ -217,7 +218,7 @@ impl Config {
             serve(enabled, path, Service::Transport(transport), body_max);
         };
         let (websocket, uni) = (&self.websocket, &self.uni_websocket);
-        transport(true, &websocket.handler_prefix, Transport::WebSocket, 0);
+        transport(!websocket.disabled, &websocket.handler_prefix, Transport::WebSocket, 0);
         transport(uni.enabled, &uni.handler_prefix, Transport::UniWebSocket, 0);
         transport(self.engine.echo, "/echo", Transport::Echo, 0);
         let HttpStream { enabled, handler_prefix, max_request_body_size } = &self.http_stream;
@@ -338,7 +339,7 @@ mod tests {
         let mut config = Config::default();
         assert!(!config.namespaces().keep_history());
         config.engine.pong = false;
-        config.uni_websocket.enabled = false;
+        config.websocket.disabled = true;
         let options = &mut config.channel.without_namespace;
         (options.history_size, options.history_ttl) = (5, Span::seconds(60));
         let settings = config.hub_settings(7);
@@ -348,8 +349,10 @@ mod tests {
         let retention = settings.namespaces.without.retention.unwrap();
         assert_eq!((retention.size, retention.ttl), (5, 60_000));
         assert_eq!(retention.meta_ttl, 720 * 3_600_000);
-        let uni = Service::Transport(Transport::UniWebSocket);
-        assert!(settings.routes.iter().all(|route| route.service != uni));
+        let served: Vec<_> = settings.routes.iter().map(|route| route.service).collect();
+        let streams = [Transport::HttpStream, Transport::Sse].map(Service::Transport);
+        let expected = [&streams[..], &[Service::Emulation, Service::Publish]].concat();
+        assert_eq!(served, expected, "neither the WebSocket nor unidirectional transports");
         config.channel.without_namespace.history_meta_ttl = Span::seconds(120);
         let retention = config.namespaces().without.retention.unwrap();
         assert_eq!(retention.meta_ttl, 120_000);

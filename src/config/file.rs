@@ -4,6 +4,7 @@
 //! it is a table.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Format as _, Json, Toml};
@@ -61,9 +62,14 @@ impl Format {
     }
 }
 
-/// The file that is read where none is named.
+/// The file that is read where none is named. One that may be there, but cannot be looked at,
+/// counts as present: to pass over it could open the server.
 pub(super) fn present() -> Option<PathBuf> {
-    FILES.iter().map(PathBuf::from).find(|file| file.exists())
+    let absent = |file: &PathBuf| {
+        let found = file.symlink_metadata();
+        found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
+    FILES.iter().map(PathBuf::from).find(|file| !absent(file))
 }
 
 /// Reads a file.

@@ -358,7 +358,6 @@ mod tests {
             "uni_websocket.message_size_limit",
             "usage_stats",
             "websocket.write_timeout",
-            "websocket.disabled",
             "webtransport",
         ] {
             check(path, None);

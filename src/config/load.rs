@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use crate::sys;
 
+use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
+use super::environment::{is_of_kubernetes, is_of_scripts};
 use super::key::{self, CENTRIFUGO_PREFIX, Key, Kind, PREFIX, join, keys, nearest, shown};
 use super::table::Config;
 use super::tables::Tables;
@@ -29,31 +31,15 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
 }
 
-impl Sources {
-    /// Whether somebody who wrote no file has said who may come in: with a key of tokens, with a
-    /// connect proxy, or in Centrifugo's words, which let nobody in that they do not name.
-    fn close(&self) -> bool {
-        keys().iter().any(|key| {
-            let lets_in = ["client.token.", "client.subscription_token.", "client.proxy.connect."]
-                .iter()
-                .any(|section| key.path.starts_with(section));
-            let told = |prefix: &str| {
-                let variable = key.variable_of(prefix);
-                self.environment.iter().any(|(name, _)| *name == variable)
-            };
-            let flagged = || self.flags.iter().any(|(path, _)| *path == key.path);
-            told(CENTRIFUGO_PREFIX) || (lets_in && (told(PREFIX) || flagged()))
-        })
-    }
-}
-
 /// A configuration and how it came about.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What holds.
     pub config: Config,
-    /// What configured it, such as the name of a file; `None`: nothing, and the open defaults hold.
-    pub source: Option<String>,
+    /// The file that was read; `None`: there is none.
+    pub file: Option<String>,
+    /// To whom the server is open.
+    pub access: Access,
     /// What should be told: a sentence each.
     pub warnings: Vec<String>,
 }
@@ -61,18 +47,15 @@ pub struct Loaded {
 /// Merges defaults, file, environment and flags.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let mut gathered = Gathered::new();
-    let source = match sources.file.clone().or_else(file::present) {
-        Some(file) => {
-            let origin = file.display().to_string();
-            gathered.add_table("", &file::read(&file)?, &origin)?;
-            Some(origin)
-        }
-        None if sources.close() => Some("the environment and flags".to_owned()),
-        None => {
-            gathered.add_open_defaults()?;
-            None
-        }
-    };
+    let path = sources.file.clone().or_else(file::present);
+    let file = path.as_ref().map(|path| path.display().to_string());
+    if let (Some(path), Some(origin)) = (&path, &file) {
+        gathered.add_table("", &file::read(path)?, origin)?;
+    }
+    let access = sources.access(file.as_deref());
+    if access.is_open() {
+        gathered.add_open_defaults()?;
+    }
     for prefix in [CENTRIFUGO_PREFIX, PREFIX] {
         gathered.add_environment(prefix, &sources.environment)?;
     }
@@ -85,7 +68,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let config = gathered.finish()?;
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
-    Ok(Loaded { config, source, warnings })
+    Ok(Loaded { config, file, access, warnings })
 }
 
 /// What is gathered on the way.
@@ -154,19 +137,14 @@ impl Gathered {
         Ok(())
     }
 
-    /// What holds where nobody has configured anything: everybody may try everything out, and a
-    /// key is made for the API.
+    /// The defaults of an open server: everybody on this machine may try everything out, and the
+    /// API gets a key of its own.
     fn add_open_defaults(&mut self) -> Result<(), Error> {
         let origin = "the defaults without a file";
-        for path in [
-            "client.allow_anonymous_connect_without_token",
-            "channel.without_namespace.allow_subscribe_for_client",
-            "channel.without_namespace.allow_subscribe_for_anonymous",
-            "channel.without_namespace.allow_publish_for_client",
-            "channel.without_namespace.allow_publish_for_anonymous",
-        ] {
+        for path in OPEN_SWITCHES {
             self.add(path, true, origin);
         }
+        self.add("http_server.address", OPEN_ADDRESS, origin);
         let random = sys::random::<16>().map_err(|refused| {
             error(format!("no randomness for a key: {refused}"), "set http_api.key")
         })?;
@@ -180,30 +158,56 @@ impl Gathered {
         prefix: &str,
         environment: &[(String, String)],
     ) -> Result<(), Error> {
+        // An empty variable counts as unset, as in Centrifugo.
         let ours = || environment.iter().filter(|(name, _)| name.starts_with(prefix));
         let key = |name: &str| keys().iter().find(|key| key.variable_of(prefix) == name);
+        let is_strange = |name: &str, text: &str| {
+            is_of_kubernetes(name, text) || (key(name).is_none() && !is_of_scripts(name))
+        };
         for (name, text) in ours() {
-            if let Some(key) = key(name) {
-                self.add_text(key, text, name)?;
+            match key(name) {
+                Some(key) if !text.is_empty() && !is_of_kubernetes(name, text) => {
+                    self.add_text(key, text, name)?;
+                }
+                _ => {}
             }
         }
-        // What is said of single tables comes on top of their list.
+        // Variables of single tables come on top of their lists.
         let lists: Vec<String> = lists().map(|key| key.variable_of(prefix)).collect();
-        for (name, text) in ours().filter(|(name, _)| key(name).is_none()) {
-            let mut set = is_of_kubernetes(name, text);
-            for (tables, list) in self.tables.iter_mut().zip(&lists) {
-                set = set || tables.set(list, name, text)?;
-            }
-            if set {
-                continue;
-            }
-            let known = keys().iter().map(|key| (variable_rest(key), key.variable_of(prefix)));
-            let meant = nearest(&name[prefix.len()..], known, 0.8);
-            let mut tables = self.tables.iter().zip(&lists);
-            let meant =
-                meant.or_else(|| tables.find_map(|(tables, list)| tables.meant(list, name)));
-            self.unknown.push(key::unknown(name, meant));
+        for (name, text) in ours().filter(|(name, text)| is_strange(name, text)) {
+            self.add_strange_variable(prefix, &lists, (name, text))?;
         }
+        Ok(())
+    }
+
+    /// Adds a variable that is no key of its own: an option of one table of a list, or unknown.
+    fn add_strange_variable(
+        &mut self,
+        prefix: &str,
+        lists: &[String],
+        (name, text): (&str, &str),
+    ) -> Result<(), Error> {
+        if is_of_kubernetes(name, text) {
+            self.unknown.push(name.to_owned());
+            return Ok(());
+        }
+        for (tables, list) in self.tables.iter_mut().zip(lists) {
+            if tables.set(list, name, text)? {
+                return Ok(());
+            }
+        }
+        let known = keys().iter().map(|key| (variable_rest(key), key.variable_of(prefix)));
+        let meant = nearest(&name[prefix.len()..], known, 0.8);
+        let mut tables = self.tables.iter().zip(lists);
+        let meant = meant.or_else(|| tables.find_map(|(tables, list)| tables.meant(list, name)));
+        let told = key::unknown(name, meant);
+        if prefix == PREFIX {
+            return Err(error(
+                format!("unknown environment variable {told}"),
+                "correct its name or unset it; `drumline configdoc` lists every variable",
+            ));
+        }
+        self.unknown.push(told);
         Ok(())
     }
 
@@ -220,7 +224,7 @@ impl Gathered {
     fn warning(&self) -> Option<String> {
         (!self.unknown.is_empty()).then(|| {
             format!(
-                "unknown configuration keys have no effect: {}; `drumline genconfig` lists all keys",
+                "unknown keys and variables have no effect: {}; `drumline genconfig` lists all keys",
                 self.unknown.join(", ")
             )
         })
@@ -235,13 +239,6 @@ fn lists() -> impl Iterator<Item = &'static Key> {
 /// A variable without what all begin with.
 fn variable_rest(key: &Key) -> String {
     key.variable_of("")
-}
-
-/// Whether Kubernetes has made a variable of a service's name: `..._SERVICE_HOST`, `..._PORT` with
-/// an address, `..._PORT_8000_TCP_ADDR`.
-fn is_of_kubernetes(name: &str, text: &str) -> bool {
-    let made = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP_", "_UDP_"];
-    made.iter().any(|part| name.contains(part)) || (name.contains("PORT") && text.contains("://"))
 }
 
 /// A value that is of the right kind, and yet cannot be: names the key, where it was set, and what

@@ -130,9 +130,11 @@ section! {
 section! {
     /// Where the server listens.
     HttpServer {
-        /// IP address to listen on; empty: every IPv4 address.
+        /// IP address to listen on; empty: every IPv4 address, but 127.0.0.1 where nothing is
+        /// configured and the server is therefore open.
         address: String = String::new(),
-        /// Public port: client connections, and everything else unless internal_port is set.
+        /// Public port: client connections, and everything else unless internal_port is set; 0: a
+        /// free one, which the first screen shows.
         port: u16 = 8000,
         /// IP address of the internal port; empty: as the public one.
         internal_address: String = String::new(),
@@ -527,7 +529,9 @@ section! {
 section! {
     /// The bidirectional WebSocket.
     WebSocket {
-        /// Its path.
+        /// Turn the WebSocket endpoint off.
+        disabled: bool = false,
+        /// Path of the WebSocket endpoint.
         handler_prefix: String = "/connection/websocket".to_owned(),
         /// Bytes of one message of a client.
         message_size_limit: usize = 65_536,
@@ -546,9 +550,9 @@ section! {
 section! {
     /// The unidirectional WebSocket.
     UniWebSocket {
-        /// Whether it is served.
-        enabled: bool = true,
-        /// Its path.
+        /// Serve the unidirectional WebSocket.
+        enabled: bool = false,
+        /// Path of the unidirectional WebSocket endpoint.
         handler_prefix: String = "/connection/uni_websocket".to_owned(),
         /// Messages may be compressed (permessage-deflate, without context takeover).
         compression: bool = false,
@@ -559,17 +563,17 @@ section! {
     }
 }
 
-/// Sections of streams, which differ in their paths alone.
+/// Sections of streams, which differ in their paths and in whether they are on by default.
 macro_rules! streams {
-    ($($(#[$meta:meta])* $name:ident $path:literal;)*) => {
+    ($($(#[$meta:meta])* $name:ident $path:literal $enabled:literal;)*) => {
         $(section! {
             $(#[$meta])*
             $name {
-                /// Whether it is served.
-                enabled: bool = true,
-                /// Its path.
+                /// Serve this transport.
+                enabled: bool = $enabled,
+                /// Path of this transport's endpoint.
                 handler_prefix: String = $path.to_owned(),
-                /// Bytes of a request's body at most.
+                /// Maximum size of a request body in bytes.
                 max_request_body_size: usize = 65_536,
             }
         })*
@@ -578,15 +582,15 @@ macro_rules! streams {
 
 streams! {
     /// Replies as an answer that does not end.
-    HttpStream "/connection/http_stream";
+    HttpStream "/connection/http_stream" true;
     /// Replies as server-sent events.
-    Sse "/connection/sse";
+    Sse "/connection/sse" true;
     /// Pushes alone as an answer that does not end.
-    UniHttpStream "/connection/uni_http_stream";
+    UniHttpStream "/connection/uni_http_stream" false;
     /// Pushes alone as server-sent events.
-    UniSse "/connection/uni_sse";
+    UniSse "/connection/uni_sse" false;
     /// Pushes alone, an answer for each batch.
-    LongPolling "/connection/long_polling";
+    LongPolling "/connection/long_polling" false;
 }
 
 section! {
@@ -602,9 +606,9 @@ section! {
 section! {
     /// Metrics.
     Prometheus {
-        /// Whether they are served.
-        enabled: bool = true,
-        /// Their path.
+        /// Serve metrics in Prometheus' format.
+        enabled: bool = false,
+        /// Path of the metrics.
         handler_prefix: String = "/metrics".to_owned(),
     }
 }
@@ -612,9 +616,9 @@ section! {
 section! {
     /// Health.
     Health {
-        /// Whether it is served.
+        /// Serve the health check.
         enabled: bool = true,
-        /// Its path.
+        /// Path of the health check.
         handler_prefix: String = "/health".to_owned(),
     }
 }
@@ -622,7 +626,7 @@ section! {
 section! {
     /// The description of the HTTP API.
     Swagger {
-        /// Whether it is served.
+        /// Serve the description of the HTTP API and its page.
         enabled: bool = false,
         /// Path of its page; the document in OpenAPI is at `openapi.json` behind it.
         handler_prefix: String = "/swagger".to_owned(),
@@ -632,8 +636,8 @@ section! {
 section! {
     /// The page at `/`.
     Page {
-        /// Whether it is served.
-        enabled: bool = true,
+        /// Serve a page at `/` that connects, subscribes and shows messages.
+        enabled: bool = false,
     }
 }
 

@@ -42,6 +42,10 @@ impl Tables {
     pub(super) fn set(&mut self, list: &str, name: &str, text: &str) -> Result<bool, Error> {
         let named = self.variables(list).find(|(_, _, found)| found == name);
         let Some((at, key, _)) = named else { return Ok(false) };
+        // An empty variable counts as unset.
+        if text.is_empty() {
+            return Ok(true);
+        }
         let value = key.kind.read(text).ok_or_else(|| key.refuse_text(name, text))?;
         insert(&mut self.given[at], &key.path, value);
         Ok(true)

@@ -23,12 +23,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::bus::Bus;
 use crate::channels::Names;
 use crate::config::Config;
+use crate::local::{Foreign, foreign, is_loopback};
 use crate::log;
 use crate::message::{Consult, Matter, Message};
 use crate::metrics::Metrics;
@@ -54,17 +59,21 @@ pub struct Control {
     config: Arc<Config>,
     link: Arc<Link>,
     internal: Option<TcpListener>,
+    /// Whether requests of other machines are refused.
+    local: bool,
 }
 
 impl Control {
     /// The control plane of the node of `bus`. The bus's bell for it must call
-    /// `bell.notify_one()`. Fails where the internal port cannot be listened on.
+    /// `bell.notify_one()`. With `local` requests of other machines are refused. Fails where the
+    /// internal port cannot be listened on.
     pub fn new(
         config: Arc<Config>,
         bus: Arc<Bus>,
         names: Names,
         metrics: Arc<[Arc<Metrics>]>,
         bell: Arc<Notify>,
+        local: bool,
     ) -> io::Result<Self> {
         let internal = match internal_address(&config) {
             Some(address) => {
@@ -74,7 +83,8 @@ impl Control {
             }
             None => None,
         };
-        Ok(Control { config, link: Arc::new(Link::new(bus, names, metrics, bell)), internal })
+        let link = Arc::new(Link::new(bus, names, metrics, bell));
+        Ok(Control { config, link, internal, local })
     }
 
     /// Where the internal port is, if there is one.
@@ -86,7 +96,7 @@ impl Control {
     /// second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, internal } = self;
+        let Control { config, link, internal, local } = self;
         let client = backend::client();
         let backend = Arc::new(Backend::new(&config, &client));
         let proxies = Proxies::new(link.clone(), backend.clone());
@@ -94,6 +104,8 @@ impl Control {
         let inner = inner_router(&config, &link, &proxies, &hooks);
         let public = if internal.is_some() { Router::new() } else { inner.clone() };
         let public = handover::with_push_paths(public, &config, &link);
+        let [public, inner] = [public, inner]
+            .map(|router| if local { of_this_machine_alone(router) } else { router });
         let door = Door::new(public, stopped.clone());
         let dispatcher = {
             let (link, door, hooks) = (link.clone(), door.clone(), hooks.clone());
@@ -164,7 +176,21 @@ fn inner_router(
     }
 }
 
-async fn health() -> impl axum::response::IntoResponse {
+/// Refuses requests that do not come from this machine, see [`foreign`].
+fn of_this_machine_alone(router: Router) -> Router {
+    router.layer(from_fn(async |request: Request, next: Next| {
+        let headers = request.headers().iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let target = request.uri().authority().map(|target| target.as_str());
+        let elsewhere = target.filter(|target| !is_loopback(target)).map(|_| Foreign::Host);
+        match foreign(headers).or(elsewhere) {
+            Some(refused) => (StatusCode::FORBIDDEN, refused.to_string()).into_response(),
+            None => next.run(request).await,
+        }
+    }))
+}
+
+async fn health() -> impl IntoResponse {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
 }
 

@@ -126,6 +126,10 @@ impl Hub {
                 self.refuse(slot, Status::Unavailable);
                 Some(input.len())
             }
+            _ if settings.rules.local && http::is_foreign(input) => {
+                self.hand_over(slot);
+                None
+            }
             Head::Refused(status) => {
                 self.refuse(slot, status);
                 Some(input.len())

@@ -26,6 +26,18 @@ pub fn binary() -> PathBuf {
     std::env::var_os("DRUMLINE").map_or_else(|| env!("CARGO_BIN_EXE_drumline").into(), Into::into)
 }
 
+/// The binary under test, in an environment that configures nothing.
+pub fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("DRUMLINE_") || text.starts_with("CENTRIFUGO_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// A port that nobody uses, below those that the kernel gives to clients.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -51,6 +63,14 @@ pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Flags of the transports that are off by default.
+const UNIDIRECTIONAL: [&str; 4] = [
+    "--uni_websocket.enabled",
+    "--uni_http_stream.enabled",
+    "--uni_sse.enabled",
+    "--long_polling.enabled",
+];
+
 /// The key of the API where the public port has it.
 pub const API_KEY: &str = "secret";
 
@@ -62,7 +82,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Insecure, two small shards, and the flags given.
+    /// Insecure, two small shards, every transport, and the flags given.
     pub fn start(flags: &[&str]) -> Server {
         Server::with(&Server::small(flags))
     }
@@ -76,7 +96,8 @@ impl Server {
     }
 
     fn small<'a>(flags: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["--client.insecure", "--uni_websocket.enabled"];
+        let mut all = vec!["--client.insecure", "--page.enabled"];
+        all.extend(UNIDIRECTIONAL);
         if !flags.contains(&"--shards") {
             all.extend(["--shards", "2"]);
         }
@@ -87,7 +108,7 @@ impl Server {
         all
     }
 
-    /// The flags given and no others, except for the ports.
+    /// The flags given and no others, except for the ports and the metrics, which tests ask for.
     pub fn with(flags: &[&str]) -> Server {
         Server::spawn(flags, free_port(), free_port())
     }
@@ -120,9 +141,9 @@ impl Server {
         prepare: impl FnOnce(&mut Command),
     ) -> Server {
         let own = if internal == port { 0 } else { internal };
-        let mut command = Command::new(binary());
+        let mut command = command();
         command
-            .arg("serve")
+            .args(["serve", "--prometheus.enabled"])
             .args(["--http_server.port", &port.to_string()])
             .args(["--http_server.internal_port", &own.to_string()])
             .args(flags)

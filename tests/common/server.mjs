@@ -8,6 +8,11 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const binary =
   process.env.DRUMLINE ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/drumline`;
 
+/** An environment that configures nothing. */
+const ours = /^(DRUMLINE|CENTRIFUGO)_/;
+const plain = Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.test(name)));
+const OFF = ["uni_websocket", "uni_http_stream", "uni_sse", "long_polling", "prometheus", "page"];
+
 export const KEY = "a-key-for-tests";
 
 /** Rejects when `promise` takes longer than it may. */
@@ -76,9 +81,12 @@ export class Server {
   /** What went wrong, if anything. */
   async #spawn(flags, env) {
     const all = ["serve", "--http_server.port", this.port, "--shards", "2"];
-    all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500", ...flags);
+    all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500");
+    // What is off by default: the tests use it.
+    for (const one of OFF) all.push(`--${one}.enabled`);
+    all.push(...flags);
     this.child = spawn(binary, all.map(String), {
-      stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, ...env },
+      stdio: ["ignore", "ignore", "inherit"], env: { ...plain, ...env },
     });
     this.how = undefined;
     this.ended = new Promise((resolve) => {

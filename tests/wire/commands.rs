@@ -143,13 +143,8 @@ fn the_129th_channel_is_too_many() {
 
 #[test]
 fn what_no_rule_allows_is_refused() {
-    // Without a file everything is open; so the doors are closed one by one.
-    let server = Server::with(&[
-        "--shards",
-        "1",
-        "--channel.without_namespace.allow_subscribe_for_client=false",
-        "--channel.without_namespace.allow_publish_for_client=false",
-    ]);
+    let anonymous = "--client.allow_anonymous_connect_without_token";
+    let server = Server::with(&["--shards", "1", anonymous]);
     let mut client = Client::connected(&server);
     let denied = |id| error(id, 103, "permission denied");
     assert_eq!(client.ask(&subscribe(2, "a")), denied(2));

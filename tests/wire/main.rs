@@ -8,6 +8,7 @@
 mod common;
 
 mod abuse;
+mod access;
 mod calls;
 mod closes;
 mod commands;
