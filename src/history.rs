@@ -98,6 +98,27 @@ impl Stream {
         self.expires <= now
     }
 
+    /// The same for a bounded number of publications: the stream is not over while some are left.
+    pub fn expire_some(&mut self, now: u64, most: usize) -> bool {
+        for _ in 0..most {
+            if self.kept.front().is_none_or(|kept| kept.expires > now) {
+                return self.expires <= now;
+            }
+            self.drop_oldest();
+        }
+        false
+    }
+
+    /// Number of publications that are kept.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     fn drop_oldest(&mut self) {
         self.bytes -= self.kept.pop_front().map_or(0, |kept| kept.size());
     }

@@ -8,6 +8,7 @@ pub mod log;
 pub mod metrics;
 pub mod sys;
 pub mod wheel;
+pub mod budget;
 
 // Floor 1: bytes and their meaning.
 pub mod auth;

@@ -133,6 +133,12 @@ counters! {
     long_turns: Total,
     /// The longest turn since the start, in microseconds.
     longest_turn_micros: Gauge,
+    /// Passes of a worker over its shards, counted at its first shard.
+    passes: Total,
+    /// Passes that took more than 5 milliseconds of processor time.
+    long_passes: Total,
+    /// The pass that took the most processor time since the start, in microseconds.
+    longest_pass_cpu_micros: Gauge,
     /// Times a turn waited.
     sleeps: Total,
 }

@@ -3,11 +3,13 @@
 //! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: messages,
 //! completions, what is due, connections left with input, fan-out, one transmit, then what the
 //! ring should do for the hub. What is due comes behind what came: nobody is closed for a silence
-//! that the process slept through. Completions are reaped before messages are taken and handled after: who
-//! publishes here because it was told that something was published elsewhere comes behind that.
+//! that the process slept through. Completions are reaped before messages are taken and handled
+//! after: who publishes here because it was told that something was published elsewhere comes
+//! behind that. Every step does as much as the turn's share of work allows.
 //! The invariants: a slot is given back only after every operation on it has completed for the
 //! last time; a read is under way only where its outcome may be taken.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::budget::{Stage, cost};
 use crate::bus::Line;
 use crate::connection::Phase;
 use crate::hub::{Hub, Segments};
@@ -55,6 +58,26 @@ struct Guest {
     generation: u32,
 }
 
+/// What one turn of a shard may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Units of work.
+    pub work: usize,
+    /// Whether one piece of work may be larger than that.
+    pub large: bool,
+    /// Sends of the fan-out.
+    pub sends: usize,
+}
+
+/// What a turn used of its share; the last piece of its work may have gone beyond.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// Units of work.
+    pub work: usize,
+    /// Sends of the fan-out.
+    pub sends: usize,
+}
+
 /// One shard of a worker's.
 pub struct Shard {
     ring: Ring,
@@ -74,6 +97,8 @@ pub struct Shard {
     /// When the next accept may be asked for, in milliseconds.
     accept_after: u64,
     completions: Vec<Completion>,
+    /// Completions that are still to be handled, in their order.
+    reaped: VecDeque<Completion>,
     /// Messages that found no room for what they would cause, by rank.
     stalled: [Option<Message>; RANKS],
     guests: Vec<Guest>,
@@ -117,6 +142,7 @@ impl Shard {
             accepts: 0,
             accept_after: 0,
             completions: Vec::new(),
+            reaped: VecDeque::new(),
             stalled: Default::default(),
             guests: Vec::new(),
             vacant: Vec::new(),
@@ -160,10 +186,11 @@ impl Shard {
         self.busy
     }
 
-    /// One turn at this time, whose fan-out makes at most so many sends.
-    pub fn turn(&mut self, now: Now, fanout_sends: usize) {
+    /// One turn at this time and of this share; returns what it used of the share.
+    pub fn turn(&mut self, now: Now, share: Share) -> Used {
         let start = self.clock.micros();
         self.now = now.millis;
+        self.hub.set_share(share.work, share.large);
         self.ring.poll();
         self.hub.begin_turn(now);
         self.ring.reap(&mut self.completions);
@@ -173,16 +200,23 @@ impl Shard {
         self.hub.go_on(&mut self.line);
         self.hub.release_channels(&mut self.line);
         self.line.ring();
-        self.hub.fan_out_up_to(fanout_sends);
+        let sends = self.hub.fan_out_up_to(share.sends);
         self.transmit();
         self.carry_out();
         self.move_guests();
         self.refill_accepts();
         self.report(start);
         self.line.ring();
-        self.busy = goes_on || self.hub.is_busy() || !self.completions.is_empty();
+        let reaped = self.completions.len() + self.reaped.len();
+        self.busy = goes_on || self.hub.is_busy() || reaped > 0;
         let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
         self.due = self.hub.next_due().into_iter().chain(accept_after).min();
+        Used { work: self.hub.work_done(), sends }
+    }
+
+    /// The counters of the shard.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Gives the ring what the last turn left for it.
@@ -247,11 +281,13 @@ impl Shard {
     // ---- completions ---------------------------------------------------------------------
 
     fn take_completions(&mut self) {
-        let mut completions = std::mem::take(&mut self.completions);
-        for completion in completions.drain(..) {
+        self.hub.begin(Stage::Completions);
+        self.reaped.extend(self.completions.drain(..));
+        while !self.reaped.is_empty() && !self.hub.is_spent() {
+            let Some(completion) = self.reaped.pop_front() else { break };
+            self.hub.charge(cost::COMPLETION);
             self.complete(&completion);
         }
-        self.completions = completions;
         for slot in std::mem::take(&mut self.starved) {
             self.read(slot);
         }
@@ -611,6 +647,11 @@ impl Shard {
     fn take_messages(&mut self) -> bool {
         let mut left = false;
         for rank in Rank::SERVED {
+            self.hub.begin(match rank {
+                Rank::Delivery => Stage::Deliveries,
+                Rank::Store | Rank::Request => Stage::Requests,
+                Rank::Ingress => Stage::Ingress,
+            });
             left |= self.take_rank(rank);
         }
         left
@@ -623,6 +664,10 @@ impl Shard {
             }
             let waiting = self.stalled[rank as usize].take();
             let Some(message) = waiting.or_else(|| self.line.take(rank)) else { return false };
+            if !self.hub.affords(&message) {
+                self.stalled[rank as usize] = Some(message);
+                return true;
+            }
             if let Err(message) = self.handle(message) {
                 self.stalled[rank as usize] = Some(message);
                 return false;

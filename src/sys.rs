@@ -124,6 +124,12 @@ pub fn processor_time() -> Duration {
     Duration::new(taken.tv_sec as u64, taken.tv_nsec as u32)
 }
 
+/// Processor time that the calling thread has taken, in microseconds. A system call.
+pub fn thread_micros() -> u64 {
+    let taken = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    taken.tv_sec as u64 * 1_000_000 + taken.tv_nsec as u64 / 1000
+}
+
 /// Bytes that a line of /proc/self/status says, such as `VmRSS:`.
 pub fn memory(line: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -9,12 +9,16 @@
 use std::time::Duration;
 
 use crate::bus::Watch;
-use crate::hub::FANOUT_SENDS;
-use crate::shard::Shard;
-use crate::sys::Clock;
+use crate::hub::{FANOUT_SENDS, WORK};
+use crate::shard::{Shard, Share, Used};
+use crate::sys::{self, Clock};
 
 /// Sends that a shard's turn may make however many laps are open: what an enter is worth.
 const FANOUT_SENDS_MIN: usize = 16;
+/// Units of work that a shard's turn may do however many shards have work.
+const WORK_MIN: usize = 50_000;
+/// Microseconds of processor time past which a pass is a long one.
+const LONG_PASS: u64 = 5000;
 
 /// How often a worker that is done looks whether the others are.
 const OTHERS_DONE: Duration = Duration::from_millis(10);
@@ -31,6 +35,37 @@ pub struct Worker {
     clock: Clock,
     /// When the last pass began, in milliseconds.
     now: u64,
+    /// Passes so far: each gives the large share to another shard.
+    passes: usize,
+}
+
+/// What the shards of a worker may still do in a pass.
+struct Pool {
+    work: usize,
+    sends: usize,
+    /// Turns that are still to come.
+    turns: usize,
+    /// The turn, counted from the last, that gets the large share.
+    large: usize,
+}
+
+impl Pool {
+    fn new(turns: usize, pass: usize) -> Self {
+        Pool { work: WORK, sends: FANOUT_SENDS, turns, large: 1 + pass % turns }
+    }
+
+    /// Has a shard take its turn. What the turns before it have left is shared by those to come.
+    fn give(&mut self, turn: impl FnOnce(Share) -> Used) {
+        let turns = self.turns.max(1);
+        let used = turn(Share {
+            work: (self.work / turns).max(WORK_MIN),
+            large: self.turns == self.large,
+            sends: (self.sends / turns).max(FANOUT_SENDS_MIN),
+        });
+        self.work = self.work.saturating_sub(used.work);
+        self.sends = self.sends.saturating_sub(used.sends);
+        self.turns = self.turns.saturating_sub(1);
+    }
 }
 
 impl Worker {
@@ -44,17 +79,13 @@ impl Worker {
         let doorbell = watch.doorbell().expect("a worker's bell is a descriptor").try_clone()?;
         followers.iter_mut().try_for_each(|shard| shard.announce(&doorbell))?;
         leader.watch_doorbell(doorbell);
-        Ok(Worker { leader, followers, watch, clock, now: 0 })
+        Ok(Worker { leader, followers, watch, clock, now: 0, passes: 0 })
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.
     pub fn run(mut self) {
-        let mut open = 1;
         while !self.leader.is_node_done() {
-            let sends = (FANOUT_SENDS / open).max(FANOUT_SENDS_MIN);
-            if self.pass(sends) {
-                open = self.shards().filter(|shard| shard.is_busy()).count().max(1);
-            } else {
+            if !self.pass() {
                 self.sleep();
             }
         }
@@ -69,27 +100,51 @@ impl Worker {
     }
 
     /// A turn of every shard that has work; returns whether one had.
-    fn pass(&mut self, sends: usize) -> bool {
+    fn pass(&mut self) -> bool {
         let (news, now) = (self.watch.take_news(), self.clock.now());
         self.now = now.millis;
         let has_work = |shard: &mut Shard| news >> shard.endpoint() & 1 != 0 || shard.has_work(now);
-        let mut worked = false;
-        for shard in &mut self.followers {
-            if has_work(shard) {
-                shard.turn(now, sends);
-                shard.submit();
-                worked = true;
-            }
+        let mut working = 0u64;
+        for (nth, shard) in self.followers.iter_mut().enumerate() {
+            working |= u64::from(has_work(shard)) << nth;
         }
         let leads = has_work(&mut self.leader);
-        if leads {
-            self.leader.turn(now, sends);
+        if working == 0 && !leads {
+            return false;
+        }
+        let (start, cpu_start) = (self.clock.micros(), sys::thread_micros());
+        self.passes = self.passes.wrapping_add(1);
+        let mut pool = Pool::new(working.count_ones() as usize + 1, self.passes);
+        for (nth, shard) in self.followers.iter_mut().enumerate() {
+            if working >> nth & 1 != 0 {
+                pool.give(|share| shard.turn(now, share));
+                shard.submit();
+            }
+        }
+        // The followers may have given it work.
+        if leads || has_work(&mut self.leader) {
+            pool.give(|share| self.leader.turn(now, share));
         }
         // What the leader's ring was left with goes with the wait, unless there is none now.
-        if worked || self.leader.is_busy() {
+        if working != 0 || self.leader.is_busy() {
             self.leader.submit();
         }
-        worked || leads
+        self.report(start, cpu_start);
+        true
+    }
+
+    /// Tells the metrics of a pass that began then. Its processor time is at most its wall time, so
+    /// that only a pass which may be the longest is measured to its end.
+    fn report(&self, start: u64, cpu_start: u64) {
+        let metrics = self.leader.metrics();
+        metrics.passes.add(1);
+        let took = self.clock.micros().saturating_sub(start);
+        let longest = metrics.longest_pass_cpu_micros.get();
+        if took > longest.min(LONG_PASS) {
+            let took = sys::thread_micros().saturating_sub(cpu_start);
+            metrics.longest_pass_cpu_micros.set(longest.max(took));
+            metrics.long_passes.add(u64::from(took > LONG_PASS));
+        }
     }
 
     fn sleep(&mut self) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::budget::{Budget, cost};
 use crate::channels::Names;
 use crate::channels::epochs::Epochs;
 use crate::channels::members::Members;
@@ -30,7 +31,9 @@ use crate::wheel::Wheel;
 /// Milliseconds of one tick of the expiry wheel.
 const TICK: u64 = 1000;
 /// Streams looked at in one sweep.
-const SWEEP_MAX: usize = 256;
+const SWEEP_MAX: usize = 32;
+/// Publications that one of them drops then; the rest is due again at once.
+const DROPS_MAX: usize = 256;
 /// Streams that drop something for one publication.
 const SHEDDERS_MAX: usize = 64;
 /// Bytes of one member in an answer, at least.
@@ -448,12 +451,17 @@ impl Homes {
     }
 
     /// Drops what has expired by `now`, a bounded number at a time.
-    pub fn expire(&mut self, now: u64) {
+    pub fn expire(&mut self, now: u64, budget: &mut Budget) {
         let mut due = std::mem::take(&mut self.due);
-        self.expiry.sweep((now / TICK) as u32, SWEEP_MAX, &mut due);
+        let most = if budget.is_spent() { 0 } else { SWEEP_MAX };
+        self.expiry.sweep((now / TICK) as u32, most, &mut due);
         for at in due.drain(..) {
             let Some(stream) = self.stream_of(at) else { continue };
-            if self.streams.change(stream, |stream| stream.expire(now)) {
+            let before = self.streams.get(stream).len();
+            let is_over = self.streams.change(stream, |stream| stream.expire_some(now, DROPS_MAX));
+            let dropped = before - self.streams.get(stream).len();
+            budget.charge(cost::LOOK + dropped * cost::PUBLICATION);
+            if is_over {
                 self.drop_stream(at);
             } else {
                 self.schedule(at);
@@ -671,9 +679,9 @@ mod tests {
             publish(&mut homes, channel, 0);
         }
         assert_eq!(homes.len(), 2, "endless channels replace each other");
-        homes.expire(7_000);
+        homes.expire(7_000, &mut Budget::new(1_000_000, true));
         assert_eq!(homes.len(), 2);
-        homes.expire(62_000);
+        homes.expire(62_000, &mut Budget::new(1_000_000, true));
         assert!(homes.is_empty());
         assert_eq!(homes.next_expiry(), None);
     }
@@ -733,7 +741,7 @@ mod tests {
     fn a_position_in_a_stream_that_ended_matches_no_later_one() {
         let ends: [fn(&mut Homes); 2] = [
             |homes| (0..2).for_each(|nth| _ = publish(homes, &format!("other-{nth}"), 1)),
-            |homes| homes.expire(70_000),
+            |homes| homes.expire(70_000, &mut Budget::new(1_000_000, true)),
         ];
         for (nth, end) in ends.into_iter().enumerate() {
             for subscribed in [false, true] {
@@ -780,10 +788,10 @@ mod tests {
             publish(&mut homes, &format!("old-{nth}"), 0);
         }
         // Nothing is left of what was published; the streams themselves last longer than others.
-        homes.expire(7_000);
+        homes.expire(7_000, &mut Budget::new(1_000_000, true));
         subscribe(&mut homes, 0, None);
         publish(&mut homes, "a", 0);
-        homes.expire(14_000);
+        homes.expire(14_000, &mut Budget::new(1_000_000, true));
         for nth in 0..7 {
             publish(&mut homes, &format!("live-{nth}"), 14_000);
         }
@@ -828,7 +836,7 @@ mod tests {
         let (some, top) = kept(&homes, "new2").unwrap();
         assert!(some > 10 && top == 100, "{some}");
         ask(&mut homes, About::Oblivion).unwrap();
-        homes.expire(62_000);
+        homes.expire(62_000, &mut Budget::new(1_000_000, true));
         assert_eq!((homes.streams.bytes(), homes.len()), (0, 0));
     }
 

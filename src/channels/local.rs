@@ -720,6 +720,7 @@ impl Locals {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::filter::{self, FilterNode};
     use crate::namespaces::Pace;
     use crate::publication::Draft;
@@ -763,6 +764,10 @@ pub(crate) mod tests {
             let (key, _) = self.locals.begin(&mut self.heads[slot as usize], HASH, &self.name);
             self.locals.join(key, slot, Encoding::default(), Some(&filter));
             self.locals.answered(HASH, &self.name);
+        }
+
+        pub(super) fn expire(&mut self, now: u64) -> bool {
+            self.locals.expire(now, &mut Budget::new(1_000_000, true))
         }
 
         pub(super) fn leave(&mut self, slot: u32) {

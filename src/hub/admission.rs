@@ -1,6 +1,7 @@
 //! How many connections a user may have: each is admitted by its user's home before its connect is
 //! answered, and the home is told when it is gone.
 
+use crate::budget::cost;
 use crate::connection::Stage;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
@@ -119,7 +120,9 @@ impl Hub {
 
     /// Tells homes of users who is gone, as far as there is room.
     pub(super) fn tell_departures(&mut self, post: &mut impl Post) {
-        while let Some(departure) = self.departures.front() {
+        while !self.departures.is_empty() && !self.is_spent() {
+            self.budget.charge(cost::MESSAGE);
+            let Some(departure) = self.departures.front() else { return };
             let home = self.names.home(departure.user);
             if home == self.shard {
                 self.users_at_home.depart(departure.user, departure.address);

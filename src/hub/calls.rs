@@ -123,7 +123,7 @@ impl Hub {
         let flags = &mut self.connections[slot as usize].flags;
         if flags.paused() && !flags.queued() {
             flags.set_queued(true);
-            self.ready.push(slot);
+            self.ready.push_back(slot);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What happens by itself: deadlines, pings, and the ids that need no memory.
 
+use crate::budget::{Stage, cost};
 use crate::connection::{NONE, Phase};
 use crate::framing::Framing;
 use crate::http::{Status, Transport};
@@ -68,16 +69,19 @@ impl Hub {
     /// a process that was stopped for a while judges nobody by it.
     pub fn expire(&mut self) -> bool {
         let now = self.now;
-        let more_waits = self.locals.expire(now);
+        self.budget.begin(Stage::Deadlines);
+        let more_waits = self.locals.expire(now, &mut self.budget);
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.sweep(self.tick() as u32, DEADLINES, &mut due);
-        let more = due.len() >= DEADLINES || more_waits;
+        let most = self.budget.pieces(cost::DEADLINE, DEADLINES);
+        self.wheel.sweep(self.tick() as u32, most, &mut due);
+        let more = due.len() >= most || more_waits;
         due.sort_unstable();
         for slot in due.drain(..) {
+            self.budget.charge(cost::DEADLINE);
             self.deadline(slot);
         }
         self.due = due;
-        self.homes.expire(now);
+        self.homes.expire(now, &mut self.budget);
         self.walk_revoked();
         self.walk_leases();
         self.tell_lost();

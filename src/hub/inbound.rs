@@ -1,6 +1,7 @@
 //! From bytes to commands: what a socket brought is cut into a request head, frames and commands,
 //! as far as the connection may go on; the rest is kept.
 
+use crate::budget::cost;
 use crate::connection::{Inbound, NONE, Phase};
 use crate::frame::{self, Event, Fragments, Kind, Violation};
 use crate::http::{self, Head, Status, Transport, Upgrade};
@@ -83,10 +84,14 @@ impl Hub {
     ) -> usize {
         let mut used = 0;
         while used < input.len() {
-            let connection = &self.connections[slot as usize];
-            if connection.flags.paused() {
+            if self.connections[slot as usize].flags.paused() {
                 break;
             }
+            if self.is_spent() {
+                self.pause(slot, Pause::Ready);
+                break;
+            }
+            let connection = &self.connections[slot as usize];
             let rest = &mut input[used..];
             let step = match connection.phase {
                 Phase::Head | Phase::KeptAlive => self.read_head(post, slot, rest, inbound),
@@ -99,7 +104,10 @@ impl Hub {
                 Phase::Reserved | Phase::Ending => Some(rest.len()),
             };
             match step {
-                Some(step) => used += step,
+                Some(step) => {
+                    self.budget.charge(cost::LOOK + step);
+                    used += step;
+                }
                 None => break,
             }
         }
@@ -381,7 +389,7 @@ impl Hub {
         let mut commands = Commands::new(self.connections[slot as usize].wire, frame);
         let (mut done, mut count) = (0, 0);
         let stop = loop {
-            if count == COMMANDS_MAX || self.turn.is_full() {
+            if count == COMMANDS_MAX || self.turn.is_full() || self.is_spent() {
                 break Some(Stop::Turn);
             }
             let result = match commands.next() {
@@ -392,6 +400,9 @@ impl Hub {
             if let Err(stop) = result {
                 break Some(stop);
             }
+            let connection = &self.connections[slot as usize];
+            let (bytes, looks) = (commands.consumed() - done, usize::from(connection.subscribed));
+            self.budget.charge(cost::COMMAND + bytes + looks);
             self.metrics.commands.add(1);
             if !self.connections[slot as usize].takes_output() {
                 return;
@@ -423,7 +434,7 @@ impl Hub {
         if !flags.queued() {
             flags.set_queued(true);
             match pause {
-                Pause::Ready => self.ready.push(slot),
+                Pause::Ready => self.ready.push_back(slot),
                 Pause::Blocked => self.blocked.push(slot),
             }
         }

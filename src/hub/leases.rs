@@ -1,6 +1,7 @@
 //! When what a connection holds by a token ends: its one deadline is the sooner of that and its
 //! next ping, so that no connection has a timer of its own for either.
 
+use crate::budget::cost;
 use crate::connection::{NONE, Phase};
 use crate::hub::Hub;
 use crate::hub::walk::LOOKS;
@@ -29,13 +30,16 @@ impl Hub {
     pub(super) fn walk_leases(&mut self) {
         let mut looks = 0;
         while looks < LOOKS
+            && !self.is_spent()
             && let Some(slot) = self.leases_walk.step(self.generations.len())
         {
-            looks += 1;
+            let mut looked = 1;
             if let Some(connection) = self.connections.get(slot as usize) {
-                looks += usize::from(connection.subscribed);
+                looked += usize::from(connection.subscribed);
                 self.watch_ends(slot);
             }
+            self.budget.charge(looked * cost::LOOK);
+            looks += looked;
         }
     }
 

@@ -3,19 +3,50 @@
 use std::sync::Arc;
 
 use crate::auth::glob_matches;
+use crate::budget::cost;
 use crate::connection::Connection;
 use crate::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::message::{
-    Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
-    Subscribe, Subscribed, Survey, Surveyed, endpoints,
+    About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
+    Subscribe, Subscribed, Survey, Surveyed, Told, endpoints,
 };
-use crate::protocol::reply::{ClientInfo, Push, Reply, Subscribed as Told};
+use crate::protocol::reply::{self, ClientInfo, Push, Reply};
 use crate::protocol::{self, Error, Position};
 use crate::publication::{Draft, Event, Extra, Publication};
 
 impl Hub {
+    /// Whether a message may be handled in this turn; if so, its cost is charged.
+    pub fn affords(&mut self, message: &Message) -> bool {
+        let bytes = |all: &[Publication]| -> usize {
+            all.iter().map(|one| cost::PUBLICATION + one.size()).sum()
+        };
+        let extra = match message {
+            Message::Publication(publication) => publication.size(),
+            Message::Publish(request) => request.data.len(),
+            Message::Subscribed(answer) => cost::JOIN + bytes(&answer.publications),
+            Message::Subscribe(_) | Message::Leave(_) => cost::JOIN,
+            Message::Answer(answer) => match &answer.told {
+                Ok(Told::History(publications, _)) => bytes(publications),
+                Ok(Told::Presence(members)) => members.len() * cost::MEMBER,
+                _ => 0,
+            },
+            Message::Question(question) => match question.about {
+                About::History(excerpt) => excerpt.limit.min(1000) * cost::PUBLICATION,
+                _ => 0,
+            },
+            Message::Adopt(_) | Message::Emulated(_) => cost::CONNECTION,
+            _ => 0,
+        };
+        let affords = self.budget.affords(cost::MESSAGE + extra);
+        match affords {
+            true => self.budget.charge(cost::MESSAGE + extra),
+            false => self.unfinished = true,
+        }
+        affords
+    }
+
     /// Handles a message. `Err` gives it back: there is no room for what it would cause, so it
     /// must wait, and with it everything behind it in its inbox.
     pub fn handle(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
@@ -350,7 +381,7 @@ impl Hub {
 
     /// What a subscriber is told by its home's answer. Publications that its encoding cannot
     /// carry count as not recovered.
-    pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> Told<'a> {
+    pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
         let grant = self.grants.get(&answer.subscriber.subscription);
         // What the server renews by itself ends for nobody.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
@@ -361,7 +392,7 @@ impl Hub {
         let wanted = answer.publications.iter().filter(wanted);
         let objects = wanted.map(|missed| missed.object(answer.encoding));
         let objects: Option<Vec<_>> = objects.collect();
-        Told {
+        reply::Subscribed {
             expires: self.lease(expires),
             recoverable: answer.granted.recoverable,
             positioned: answer.granted.positioned,
@@ -383,8 +414,13 @@ impl Hub {
     pub(super) fn tell_homes(&mut self, post: &mut impl Post) {
         self.tell_leaves(post);
 
-        let Hub { locals, homes, names, shard, .. } = self;
+        let Hub { locals, homes, names, shard, budget, unfinished, .. } = self;
         locals.release_idle(|name, hash| {
+            if budget.is_spent() {
+                *unfinished = true;
+                return false;
+            }
+            budget.charge(cost::MESSAGE);
             let release = Release { channel: name.clone(), hash, shard: *shard };
             let home = names.home(hash);
             if home == *shard {
@@ -400,7 +436,9 @@ impl Hub {
 
     /// Tells homes who has left their channels, as far as there is room.
     pub(super) fn tell_leaves(&mut self, post: &mut impl Post) {
-        while let Some(leave) = self.leaves.pop_front() {
+        while !self.leaves.is_empty() && !self.is_spent() {
+            let Some(leave) = self.leaves.pop_front() else { return };
+            self.budget.charge(cost::JOIN);
             let home = self.names.home(leave.hash);
             let told = if home == self.shard {
                 self.depart_at_home(post, &leave).is_ok()

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::budget::{Budget, Stage, cost};
 use crate::channels::home::Homes;
 use crate::channels::local::{Delivery, Locals};
 use crate::channels::users::Users;
@@ -54,6 +55,8 @@ use crate::wheel::Wheel;
 
 pub use self::settings::{Settings, Tokens};
 
+/// Units of work that the shards of a worker do in one pass, apart from fan-out.
+pub const WORK: usize = 1_000_000;
 /// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
 pub const FANOUT_SENDS: usize = 128;
 /// Bytes that one turn of fan-out gives out.
@@ -181,8 +184,12 @@ pub struct Hub {
     wheel: Wheel,
     /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
     put_off: HashMap<u32, u32>,
+    /// The work that this turn may still do.
+    budget: Budget,
+    /// Some work was left for the next turn, since this one's budget was spent.
+    unfinished: bool,
     /// Connections to go on with in the next turn.
-    ready: Vec<u32>,
+    ready: VecDeque<u32>,
     /// Connections that found no room on the bus.
     blocked: Vec<u32>,
     /// Something was put off since the own backlog was over its bound: nobody else will wake it.
@@ -253,7 +260,9 @@ impl Hub {
             turn: Turn::default(),
             wheel: Wheel::new(512),
             put_off: HashMap::new(),
-            ready: Vec::new(),
+            budget: Budget::new(WORK, true),
+            unfinished: false,
+            ready: VecDeque::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
             drains: Vec::new(),
@@ -368,21 +377,52 @@ impl Hub {
     /// those that found no room.
     pub fn go_on(&mut self, post: &mut impl Post) {
         self.inflater.renew();
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.append(&mut self.blocked);
-        for slot in ready.drain(..) {
+        self.budget.begin(Stage::Input);
+        self.ready.extend(self.blocked.drain(..));
+        for _ in 0..self.ready.len() {
+            if self.is_spent() {
+                break;
+            }
+            let Some(slot) = self.ready.pop_front() else { break };
             if self.connections.get(slot as usize).is_some_and(|found| found.flags.queued()) {
+                self.budget.charge(cost::CONNECTION);
                 self.resume(post, slot);
             }
         }
-        if self.ready.is_empty() {
-            self.ready = ready;
-        }
+    }
+
+    /// The share of work that this turn may do; see [`Budget::new`].
+    pub fn set_share(&mut self, units: usize, large: bool) {
+        self.budget = Budget::new(units, large);
+        self.unfinished = false;
+    }
+
+    /// Units of work that this turn has done.
+    pub fn work_done(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// A stage of the turn begins.
+    pub fn begin(&mut self, stage: Stage) {
+        self.budget.begin(stage);
+    }
+
+    /// Some work was done.
+    pub fn charge(&mut self, units: usize) {
+        self.budget.charge(units);
+    }
+
+    /// Whether the stage must leave the rest of its work to the next turn, which is then due.
+    pub fn is_spent(&mut self) -> bool {
+        let spent = self.budget.is_spent();
+        self.unfinished |= spent;
+        spent
     }
 
     /// Whether there is work that needs no event from outside.
     pub fn is_busy(&self) -> bool {
-        !self.ready.is_empty()
+        self.unfinished
+            || !self.ready.is_empty()
             || self.locals.has_open()
             || !self.drains.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
@@ -399,6 +439,7 @@ impl Hub {
     /// Tells homes which channels nobody here wants any more, and the control plane what waits for
     /// it, as far as there is room.
     pub fn release_channels(&mut self, post: &mut impl Post) {
+        self.budget.begin(Stage::Rest);
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);
         }
@@ -409,11 +450,11 @@ impl Hub {
 
     /// Gives open laps to their next members, as many as one turn may send.
     pub fn fan_out(&mut self) {
-        self.fan_out_up_to(FANOUT_SENDS);
+        let _ = self.fan_out_up_to(FANOUT_SENDS);
     }
 
-    /// Gives open laps to their next members, at most `sends` of them.
-    pub fn fan_out_up_to(&mut self, sends: usize) {
+    /// Gives open laps to their next members, at most `sends` of them; returns how many.
+    pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
         if self.locals.backlog() > self.settings.backlog_bytes {
             self.locals.open_windows();
         }
@@ -435,6 +476,7 @@ impl Hub {
         }
         self.deliveries = deliveries;
         self.metrics.deliveries.add(publications);
+        given
     }
 
     fn deliver(&mut self, delivery: &Delivery) {
@@ -730,6 +772,7 @@ pub(crate) mod tests {
     /// Sends everything, except that the sockets in `short` take nothing.
     pub(crate) fn transmit(hub: &mut Hub, short: &[u32]) -> Vec<(u32, Vec<u8>)> {
         let mut sent = Vec::new();
+        hub.set_share(WORK, true);
         hub.for_each_send(|_, slot, segments| {
             let bytes = match segments {
                 Segments::Outbox(bytes) => bytes.to_vec(),

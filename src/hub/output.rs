@@ -1,5 +1,6 @@
 //! What a connection is sent, wherever its output is at the moment, and how it ends.
 
+use crate::budget::cost;
 use crate::connection::{Connection, NONE, Phase};
 use crate::frame;
 use crate::framing::Framing;
@@ -77,6 +78,7 @@ impl Hub {
     /// Adds what a reply or push was written as to a connection's output.
     pub(super) fn write_body(&mut self, slot: u32, body: &[u8]) {
         let Connection { wire, transport, .. } = self.connections[slot as usize];
+        self.budget.charge(body.len());
         self.write(slot, |out| Framing::of(transport).write(wire, body, out));
     }
 
@@ -196,7 +198,14 @@ impl Hub {
         self.holds.try_remove(at as usize);
     }
 
+    /// What the end of a connection costs: it leaves every channel.
+    fn charge_close(&mut self, slot: u32) {
+        let subscribed = usize::from(self.connections[slot as usize].subscribed);
+        self.budget.charge(cost::CLOSE + subscribed * cost::JOIN);
+    }
+
     pub(super) fn begin_closing(&mut self, slot: u32) {
+        self.charge_close(slot);
         self.release_hold(slot);
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
         self.farewell(slot, code, reason);
@@ -223,6 +232,7 @@ impl Hub {
         if matches!(self.connections[slot as usize].phase, Phase::Ending | Phase::Leaving) {
             return;
         }
+        self.charge_close(slot);
         self.release_hold(slot);
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
         self.farewell(slot, code, reason);

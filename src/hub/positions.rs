@@ -1,6 +1,7 @@
 //! Whether subscribers stand where their channels' streams do: held against the homes' streams from
 //! time to time, and against every publication that comes.
 
+use crate::budget::cost;
 use crate::channels::local::Lost;
 use crate::hub::Hub;
 use crate::message::{About, Answer, Asker, Message, Post, Question, Rank};
@@ -48,6 +49,10 @@ impl Hub {
     /// subscribed can only come back with their connection.
     pub(super) fn tell_lost(&mut self) {
         for _ in 0..LOSSES {
+            if self.is_spent() {
+                return;
+            }
+            self.budget.charge(cost::JOIN);
             let Some(Lost { slot, subscription }) = self.locals.next_lost() else { return };
             if self.grants.get(&subscription).is_some_and(|grant| grant.server_side) {
                 self.disconnect(slot, Disconnect::INSUFFICIENT_STATE);

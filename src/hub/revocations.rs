@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::budget::cost;
 use crate::connection::NONE;
 use crate::hub::Hub;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
@@ -44,9 +45,12 @@ impl Hub {
     pub(super) fn walk_revoked(&mut self) {
         let mut looks = 0;
         while looks < LOOKS
+            && !self.is_spent()
             && let Some(slot) = self.revoked_walk.step(self.generations.len())
         {
-            looks += 1 + self.end_revoked(slot);
+            let looked = 1 + self.end_revoked(slot);
+            self.budget.charge(looked * cost::LOOK);
+            looks += looked;
         }
     }
 

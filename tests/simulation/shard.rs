@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use drumline::budget::Stage;
 use drumline::connection::Phase;
 use drumline::hub::{Hub, Segments};
 use drumline::message::{Endpoint, Message, RANKS, Rank};
@@ -78,6 +79,9 @@ impl Shard {
         match part {
             0 => {
                 around.bus.take_news(self.endpoint);
+                // Small shares leave much for later turns; a large one comes from time to time.
+                let (work, large) = (around.random.between(1000, 60_000), around.random.one_in(3));
+                self.hub.set_share(work, large);
                 self.hub.begin_turn(Now { millis: around.now, unix: around.now });
             }
             1 => self.goes_on = self.take_messages(around),
@@ -171,6 +175,11 @@ impl Shard {
     fn take_messages(&mut self, around: &mut Surroundings<'_>) -> bool {
         let mut left = false;
         for rank in Rank::SERVED {
+            self.hub.begin(match rank {
+                Rank::Delivery => Stage::Deliveries,
+                Rank::Store | Rank::Request => Stage::Requests,
+                Rank::Ingress => Stage::Ingress,
+            });
             left |= self.take_rank(rank, around);
         }
         left
@@ -186,6 +195,10 @@ impl Shard {
             let waiting = self.stalled[rank as usize].take();
             let message = waiting.or_else(|| around.bus.take(self.endpoint, rank, &mut self.bells));
             let Some(message) = message else { return false };
+            if !self.hub.affords(&message) {
+                self.stalled[rank as usize] = Some(message);
+                return true;
+            }
             let mut line = around.bus.line(self.endpoint, &mut self.bells);
             if let Err(message) = self.hub.handle(&mut line, message) {
                 self.stalled[rank as usize] = Some(message);

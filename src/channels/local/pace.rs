@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::budget::{Budget, cost};
 use crate::channels::local::Locals;
 use crate::namespaces::Pace;
 use crate::publication::Publication;
@@ -151,9 +152,13 @@ impl Locals {
 
     /// Tells what time it is and lets go what has waited long enough, a bounded number at a time;
     /// returns whether more has.
-    pub fn expire(&mut self, now: u64) -> bool {
+    pub fn expire(&mut self, now: u64, budget: &mut Budget) -> bool {
         self.pacing.now = now;
         for _ in 0..DUE_MAX {
+            if budget.is_spent() {
+                break;
+            }
+            budget.charge(cost::MESSAGE);
             let Some(&(until, at)) = self.pacing.due.first() else { return false };
             if until > now {
                 return false;
@@ -203,19 +208,19 @@ mod tests {
         fixture.publish("1");
         assert_eq!(fixture.step(9), given(&[(0, "1"), (1, "1")]), "the first waits for nobody");
         for (now, data) in [(0, "2"), (50, "3"), (99, "4")] {
-            assert!(!fixture.locals.expire(now));
+            assert!(!fixture.expire(now));
             fixture.publish(data);
             assert!(!fixture.locals.has_open());
         }
         assert_eq!((fixture.locals.next_due(), fixture.locals.replaced()), (Some(100), 2));
-        fixture.locals.expire(100);
+        fixture.expire(100);
         assert_eq!(fixture.step(9), given(&[(0, "4"), (1, "4")]));
         fixture.publish("5");
-        fixture.locals.expire(199);
+        fixture.expire(199);
         assert!(!fixture.locals.has_open());
-        fixture.locals.expire(200);
+        fixture.expire(200);
         assert_eq!(fixture.step(9), given(&[(0, "5"), (1, "5")]));
-        fixture.locals.expire(300);
+        fixture.expire(300);
         assert_eq!(fixture.locals.next_due(), None, "nothing is kept of a channel at rest");
         fixture.publish("6");
         assert_eq!(fixture.step(9), given(&[(0, "6"), (1, "6")]));
@@ -228,12 +233,12 @@ mod tests {
         fixture.publish("1");
         assert_eq!(fixture.step(1), given(&[(0, "1")]));
         for (now, data) in [(100, "2"), (200, "3"), (300, "4")] {
-            fixture.locals.expire(now);
+            fixture.expire(now);
             fixture.publish(data);
         }
         assert_eq!(fixture.step(9), given(&[(1, "1")]));
         assert_eq!(fixture.step(9), given(&[(0, "2"), (1, "2")]));
-        fixture.locals.expire(400);
+        fixture.expire(400);
         assert_eq!(fixture.step(9), given(&[(0, "4"), (1, "4")]));
     }
 
@@ -248,10 +253,10 @@ mod tests {
                 fixture.step(9);
             }
             fixture.leave(0);
-            fixture.locals.expire(100);
+            fixture.expire(100);
             fixture.step(9);
             fixture.locals.end_turn();
-            fixture.locals.expire(200);
+            fixture.expire(200);
             assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
             assert_eq!((fixture.locals.backlog(), fixture.locals.next_due()), (0, None));
         }
@@ -271,12 +276,12 @@ mod tests {
         fixture.join(0);
         fixture.publish("1");
         assert!(!fixture.locals.has_open());
-        fixture.locals.expire(60);
+        fixture.expire(60);
         fixture.join(1);
         fixture.publish("2");
-        fixture.locals.expire(99);
+        fixture.expire(99);
         assert!(!fixture.locals.has_open());
-        fixture.locals.expire(100);
+        fixture.expire(100);
         assert_eq!(fixture.step(9), given(&[(0, "12"), (1, "2")]), "no gap and nothing twice");
         ["3", "4", "5"].iter().for_each(|data| fixture.publish(data));
         assert_eq!(fixture.step(9), given(&[(0, "345"), (1, "345")]), "as many as there may be");
@@ -289,16 +294,16 @@ mod tests {
             let mut fixture = Fixture::at_pace(TOGETHER);
             (0..2).for_each(|slot| fixture.join(slot));
             fixture.publish("1");
-            fixture.locals.expire(100);
+            fixture.expire(100);
             assert_eq!(fixture.step(1), given(&[(0, "1")]));
             fixture.publish("2");
             if early {
-                fixture.locals.expire(200);
+                fixture.expire(200);
             }
             assert_eq!(fixture.step(9), given(&[(1, "1")]));
             assert_eq!(fixture.locals.has_open(), early);
             fixture.publish("3");
-            fixture.locals.expire(200);
+            fixture.expire(200);
             assert_eq!(fixture.step(9), given(&[(0, "23"), (1, "23")]));
             assert!(!fixture.locals.has_open());
         }

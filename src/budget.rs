@@ -1,0 +1,162 @@
+//! How much work one turn of a shard may do.
+//!
+//! Owns a number of units; a unit is about a nanosecond of processor time on a slow machine. Never
+//! reads a clock: whoever does work charges what the work costs by what it touches (members walked,
+//! bytes copied), and stops when the budget of the stage is spent. The invariants: no stage of a
+//! turn uses what is kept for the stages behind it, and each stage does at least one piece of work
+//! that is not larger than the whole budget.
+
+/// What the pieces of work cost, in units.
+pub mod cost {
+    /// One command of a client, beside its bytes.
+    pub const COMMAND: usize = 1_500;
+    /// Resuming the input of one connection, and the send that answers it.
+    pub const CONNECTION: usize = 4_000;
+    /// One message of the bus, beside what it carries.
+    pub const MESSAGE: usize = 1_000;
+    /// A subscriber that joins or leaves.
+    pub const JOIN: usize = 2_000;
+    /// One completion of the kernel.
+    pub const COMPLETION: usize = 500;
+    /// One deadline, which mostly is the send of a ping.
+    pub const DEADLINE: usize = 8_000;
+    /// Closing one connection: its last frame, its shutdown and the end of its subscriptions.
+    pub const CLOSE: usize = 10_000;
+    /// Looking at one entry of a table.
+    pub const LOOK: usize = 100;
+    /// Encoding one member of a presence answer.
+    pub const MEMBER: usize = 500;
+    /// One publication of an answer, beside its bytes.
+    pub const PUBLICATION: usize = 150;
+}
+
+/// The stages of a turn, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Deliveries of other shards.
+    Deliveries,
+    /// Requests to channels at home here.
+    Requests,
+    /// What comes from outside.
+    Ingress,
+    /// Completions of the kernel.
+    Completions,
+    /// Deadlines, and walks over tables that go on each turn.
+    Deadlines,
+    /// Connections that were left with input.
+    Input,
+    /// What homes and the control plane are told.
+    Rest,
+}
+
+impl Stage {
+    /// Sixteenths of the budget that are kept for the stages behind this one.
+    fn kept(self) -> i64 {
+        match self {
+            Stage::Deliveries => 11,
+            Stage::Requests => 8,
+            Stage::Ingress => 7,
+            Stage::Completions => 5,
+            Stage::Deadlines => 3,
+            Stage::Input => 1,
+            Stage::Rest => 0,
+        }
+    }
+}
+
+/// The work that a turn may still do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    total: i64,
+    left: i64,
+    /// What the stages behind this one are to have.
+    kept: i64,
+    /// The stage has done nothing yet.
+    fresh: bool,
+    /// A piece of work may be larger than the whole budget.
+    large: bool,
+}
+
+impl Budget {
+    /// The share of a turn. One of the shards of a worker gets a `large` one in each pass: only
+    /// there a piece of work may cost more than the share.
+    pub fn new(units: usize, large: bool) -> Self {
+        let total = units as i64;
+        Budget { total, left: total, kept: 0, fresh: true, large }
+    }
+
+    /// Units of work that were done.
+    pub fn used(&self) -> usize {
+        usize::try_from(self.total - self.left).unwrap_or(0)
+    }
+
+    /// A stage begins. What the stages before it left is for this one.
+    pub fn begin(&mut self, stage: Stage) {
+        self.kept = self.total * stage.kept() / 16;
+        self.fresh = true;
+    }
+
+    /// Whether a piece of work of this cost may be done now.
+    pub fn affords(&self, units: usize) -> bool {
+        let units = units as i64;
+        let first = self.fresh && (self.large || units <= self.total);
+        first || self.left - units >= self.kept
+    }
+
+    /// How many pieces of work of this cost may be done now, at most so many.
+    pub fn pieces(&self, units: usize, most: usize) -> usize {
+        (1..=most).rev().find(|pieces| self.affords(pieces * units)).unwrap_or(0)
+    }
+
+    /// Whether the stage must leave the rest of its work to the next turn.
+    pub fn is_spent(&self) -> bool {
+        !self.affords(1)
+    }
+
+    /// Some work was done.
+    pub fn charge(&mut self, units: usize) {
+        self.left -= units as i64;
+        self.fresh = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_leaves_the_later_ones_their_share() {
+        let mut budget = Budget::new(1600, false);
+        budget.begin(Stage::Deliveries);
+        let mut done = 0;
+        while !budget.is_spent() {
+            budget.charge(100);
+            done += 1;
+        }
+        assert_eq!(done, 5);
+        budget.begin(Stage::Rest);
+        assert!(budget.affords(1100) && !budget.is_spent());
+    }
+
+    #[test]
+    fn every_stage_does_one_piece_of_work() {
+        let mut budget = Budget::new(1600, false);
+        budget.begin(Stage::Deliveries);
+        assert!(budget.affords(1600) && !budget.affords(1601));
+        budget.charge(1600);
+        assert!(budget.is_spent());
+        budget.begin(Stage::Completions);
+        assert!(!budget.is_spent());
+        budget.charge(1);
+        assert!(budget.is_spent());
+    }
+
+    #[test]
+    fn only_a_large_share_takes_work_beyond_itself() {
+        let mut budget = Budget::new(1600, true);
+        budget.begin(Stage::Deliveries);
+        assert!(budget.affords(1_000_000));
+        budget.charge(1_000_000);
+        assert!(budget.is_spent());
+    }
+}
