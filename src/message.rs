@@ -547,6 +547,8 @@ pub struct Grant {
     pub data: Option<Box<[u8]>>,
     /// Whether the server has subscribed the client.
     pub server_side: bool,
+    /// Whether the connection token named the channel.
+    pub by_connection_token: bool,
     /// The subscription's token.
     pub token: Mark,
     /// Overrides of the channel's options.

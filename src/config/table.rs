@@ -149,7 +149,9 @@ section! {
         /// Origins that browser pages may come from, `*` as wildcard; the server's own host
         /// always may.
         allowed_origins: Vec<String> = Vec::new(),
-        /// Everybody may do everything: for development only.
+        /// Let clients connect without a token and do everything: for development only. Tokens
+        /// that are given must still be valid, and channels with the private prefix still need
+        /// one; the expiration of connection tokens is ignored.
         insecure: bool = false,
         /// Nobody looks at the signatures of tokens: for development only.
         insecure_skip_token_signature_verify: bool = false,

@@ -106,17 +106,17 @@ impl Hub {
         }
     }
 
-    /// Who is asked whether a client may subscribe without a token, if not the channel's options.
+    /// The backend that decides whether a client may subscribe without a token; `None`: the
+    /// channel's name or options decide.
     pub(super) fn subscribe_proxy(
         &self,
-        slot: u32,
         options: &Options,
         channel: &str,
     ) -> Option<Upstream> {
         let namespaces = &self.settings.namespaces;
-        let user = self.connections[slot as usize].user();
-        let own = namespaces.is_for(options, channel, user);
-        options.subscribe_proxy.filter(|_| !own && !namespaces.is_private(channel))
+        // The name of a user-limited channel says who may subscribe.
+        let user_limited = options.user_limited && namespaces.users(channel).is_some();
+        options.subscribe_proxy.filter(|_| !user_limited && !namespaces.is_private(channel))
     }
 
     /// Who is asked how much longer a subscription holds, if not the client.
@@ -255,6 +255,10 @@ impl Hub {
         let Some(Renewal { expires, info, meta }) = renewal else {
             return self.disconnect(slot, Disconnect::EXPIRED);
         };
+        // The time is over already: an answer without a later end renews nothing.
+        if expires.is_none() || self.is_over(expires) {
+            return self.disconnect(slot, Disconnect::EXPIRED);
+        }
         if let Some(identity) = &mut self.connections[slot as usize].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
             identity.info = info.or(identity.info.take());
@@ -264,6 +268,7 @@ impl Hub {
     }
 
     fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<Renewal>) {
+        let renewal = renewal.filter(|renewal| !self.is_over(renewal.expires));
         match (renewal, self.grants.get_mut(&key)) {
             (Some(Renewal { expires, info, .. }), Some(grant)) => {
                 grant.expires = expires;

@@ -110,9 +110,7 @@ impl Hub {
             Request::PresenceStats(request) => self.stats(post, slot, id, &request.channel),
             Request::History(request) => self.history(post, slot, id, request),
             Request::SubRefresh(request) => self.sub_refresh(post, slot, id, request),
-            Request::Refresh(request) => {
-                self.refresh(post, slot, id, request).map_err(Failed::Stop)
-            }
+            Request::Refresh(request) => self.refresh(post, slot, id, request),
             Request::Rpc(request) => self.rpc(post, slot, id, request),
             Request::Connect(_) | Request::Ping | Request::Send => Err(BAD_REQUEST.into()),
         };

@@ -5,12 +5,25 @@ use crate::budget::cost;
 use crate::connection::{NONE, Phase};
 use crate::hub::Hub;
 use crate::hub::walk::LOOKS;
+use crate::protocol::reply::Lease;
 use crate::sys::Now;
 
 /// Milliseconds that the wall clock may gain or lose before ends are looked at again.
 const STEP: u64 = 500;
 
 impl Hub {
+    /// Whether a lease with this end, as unix time in seconds, is over; one without an end never
+    /// is. Nothing is given out on a lease that is over.
+    pub(super) fn is_over(&self, expires: Option<u64>) -> bool {
+        expires.is_some_and(|end| end <= self.unix_time())
+    }
+
+    /// How much longer a lease with this end holds.
+    pub(super) fn lease(&self, expires: Option<u64>) -> Option<Lease> {
+        let left = |end: u64| end.saturating_sub(self.unix_time()).min(u64::from(u32::MAX));
+        expires.map(|end| Lease(left(end) as u32))
+    }
+
     /// Whether the wall clock has stepped since ends by tokens were turned into deadlines.
     pub fn has_stepped(&self, now: Now) -> bool {
         self.ahead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)

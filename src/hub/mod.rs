@@ -19,6 +19,7 @@ mod orders;
 mod output;
 mod positions;
 mod questions;
+mod refresh;
 mod revocations;
 mod session;
 mod settings;

@@ -6,6 +6,7 @@ use crate::connection::{Phase, Wish};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::message::{Deed, Order, Post, Whose};
+use crate::protocol::Disconnect;
 use crate::protocol::reply::Push;
 
 /// Unsubscribe code: the server has ended the subscription, and it is not to be made again.
@@ -83,7 +84,8 @@ impl Hub {
                     let head = self.connections[slot as usize].subscriptions;
                     let options = self.settings.namespaces.of(channel);
                     let reads = options.is_ok_and(|options| self.reads(slot, options).is_ok());
-                    if reads && self.locals.find_subscription(head, hash, channel).is_none() {
+                    let may = reads && !self.is_over(grant.expires);
+                    if may && self.locals.find_subscription(head, hash, channel).is_none() {
                         let wish =
                             Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
                         self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
@@ -97,6 +99,9 @@ impl Hub {
 
     /// Gives a connection a new end, and says something else about it, if that is given.
     fn extend(&mut self, slot: u32, expires: Option<u64>, info: Option<&[u8]>) {
+        if self.is_over(expires) {
+            return self.disconnect(slot, Disconnect::EXPIRED);
+        }
         if let Some(identity) = &mut self.connections[slot as usize].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
             if let Some(info) = info {

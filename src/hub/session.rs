@@ -9,8 +9,8 @@ use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
 use crate::hub::inbound::Pause;
 use crate::message::{Grant, Matter, Overrides, Post, Purpose, Subscribed, Verdict};
-use crate::protocol::command::{ConnectRequest, RefreshRequest};
-use crate::protocol::reply::{Connected, Lease, Push, Reply};
+use crate::protocol::command::ConnectRequest;
+use crate::protocol::reply::{Connected, Push, Reply};
 use crate::protocol::{self, Disconnect, Error, Position};
 use crate::proxy::{self, Answer, Event, Introduction, Upstream};
 use crate::publication::{EventId, Publication};
@@ -49,6 +49,7 @@ impl From<&SubscribeOptions> for Grant {
             info: options.info.clone(),
             data: options.data.clone(),
             server_side: false,
+            by_connection_token: false,
             token: Mark::NONE,
             overrides: Overrides {
                 presence: options.presence,
@@ -65,12 +66,6 @@ impl Hub {
     /// Unix time of this turn by the wall clock, in seconds.
     pub(super) fn unix_time(&self) -> u64 {
         self.unix / 1000
-    }
-
-    /// How long something holds that ends then; at least a second.
-    pub(super) fn lease(&self, expires: Option<u64>) -> Option<Lease> {
-        let left = |end: u64| end.saturating_sub(self.unix_time()).clamp(1, u64::from(u32::MAX));
-        expires.map(|end| Lease(left(end) as u32))
     }
 
     /// A client's connect command.
@@ -138,21 +133,30 @@ impl Hub {
         if let Some(headers) = &request.headers {
             self.note_emulated(slot, headers);
         }
+        let by_token = !request.token.is_empty();
         let (claims, data) = match self.settings.proxies.connect {
-            Some(upstream) if request.token.is_empty() => {
+            Some(upstream) if !by_token => {
                 let introduction = self.introduce(post, slot, upstream, request)?;
                 introduction.map(|found| (Some(found.claims), found.data)).unwrap_or_default()
             }
             _ => (self.connect_claims(post, slot, &request.token)?, None),
         };
+        // A backend that says who the client is says which channels the server joins for it, too.
+        let named_by_backend = claims.is_some() && !by_token;
         let mut wanted = Vec::new();
-        if let Some(claims) = claims {
-            let by_token = !request.token.is_empty();
+        if let Some(mut claims) = claims {
             if claims.user.is_empty() && by_token && self.settings.rules.no_anonymous_tokens {
                 return Err(Disconnect::PERMISSION_DENIED.into());
             }
+            if by_token && self.settings.rules.insecure {
+                claims.expires = None;
+            }
+            if self.is_over(claims.expires) {
+                return Err(Refused::Error(Error::EXPIRED));
+            }
             for (channel, options) in &claims.subs {
-                wanted.push((Arc::from(&**channel), Grant::from(options)));
+                let grant = Grant { by_connection_token: by_token, ..Grant::from(options) };
+                wanted.push((Arc::from(&**channel), grant));
             }
             let token = if by_token { self.mark_of(&claims) } else { Mark::NONE };
             self.identify(slot, claims, token);
@@ -172,7 +176,9 @@ impl Hub {
                 wishes.push(Wish { channel, since, grant });
             }
         }
-        self.add_permitted(slot, request, &mut wishes)?;
+        if !named_by_backend {
+            self.add_permitted(slot, request, &mut wishes)?;
+        }
         if wishes.len() > usize::from(self.settings.channel_limit) {
             return Err(Disconnect::CHANNEL_LIMIT.into());
         }
@@ -201,7 +207,7 @@ impl Hub {
     }
 
     /// What the token says, if one is given and looked at.
-    fn connect_claims(
+    pub(super) fn connect_claims(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -231,12 +237,11 @@ impl Hub {
         match claims {
             Ok(claims) if !self.is_revoked(&claims.user, self.mark_of(&claims)) => Ok(Some(claims)),
             Err(Refusal::Expired) => Err(Refused::Error(Error::TOKEN_EXPIRED)),
-            Ok(_) | Err(_) if rules.insecure => Ok(None),
             Ok(_) | Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
         }
     }
 
-    fn mark_of(&self, claims: &ConnectClaims) -> Mark {
+    pub(super) fn mark_of(&self, claims: &ConnectClaims) -> Mark {
         self.mark(&claims.jti, claims.issued_at)
     }
 
@@ -276,7 +281,9 @@ impl Hub {
                 return Err(Disconnect::CHANNEL_LIMIT.into());
             }
             let named = wishes.iter().any(|wish| *wish.channel == **channel);
-            if !named && self.allows_subscribe(options, channel, user) {
+            // The backend of a subscribe proxy is asked by the client's own subscribe alone.
+            let asks_backend = options.subscribe_proxy.is_some();
+            if !named && !asks_backend && self.allows_subscribe(options, channel, user) {
                 self.reads(slot, options).map_err(Refused::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
@@ -408,46 +415,6 @@ impl Hub {
         if !shutting_down {
             self.set_first_ping(slot);
         }
-    }
-
-    /// A client's new connection token.
-    pub(super) fn refresh(
-        &mut self,
-        post: &mut impl Post,
-        slot: u32,
-        command: u32,
-        request: &RefreshRequest<'_>,
-    ) -> Result<(), Stop> {
-        if request.token.is_empty() {
-            return Err(Stop::Disconnect(Disconnect::BAD_REQUEST));
-        }
-        let claims = match self.connect_claims(post, slot, &request.token) {
-            Ok(Some(claims)) => claims,
-            Ok(None) => return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN)),
-            Err(Refused::Stop(stop)) => return Err(stop),
-            Err(Refused::Backend(_)) => unreachable!("no backend is asked about a token"),
-            Err(Refused::Error(Error::TOKEN_EXPIRED)) => {
-                return Err(Stop::Disconnect(Disconnect::EXPIRED));
-            }
-            Err(Refused::Error(error)) => {
-                self.reply_error(slot, command, error);
-                return Ok(());
-            }
-        };
-        if claims.user != self.connections[slot as usize].user() {
-            return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN));
-        }
-        let (expires, token) = (claims.expires, self.mark_of(&claims));
-        match &mut self.connections[slot as usize].identity {
-            Some(identity) => {
-                identity.expires = expires.and_then(NonZeroU64::new);
-                (identity.info, identity.token) = (claims.info, token);
-            }
-            None => return Err(Stop::Disconnect(Disconnect::INVALID_TOKEN)),
-        }
-        self.watch_ends(slot);
-        self.reply(slot, command, &Reply::Refresh(self.lease(expires)));
-        Ok(())
     }
 
     /// Closes a connection whose token, or a subscription's, has not been refreshed in time;

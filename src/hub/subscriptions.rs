@@ -16,7 +16,7 @@ use crate::message::{
     Subscriber, Verdict,
 };
 use crate::namespaces::{Format, Options};
-use crate::protocol::command::{PublishRequest, SubRefreshRequest, SubscribeRequest};
+use crate::protocol::command::{PublishRequest, SubscribeRequest};
 use crate::protocol::reply::{ClientInfo, Push, Reply};
 use crate::protocol::{Disconnect, Error, Position, Wire, json};
 use crate::proxy::Answer;
@@ -66,11 +66,11 @@ impl Hub {
     /// Whether a client may subscribe without a token.
     pub(super) fn allows_subscribe(&self, options: &Options, channel: &str, user: &str) -> bool {
         let (rules, namespaces) = (&self.settings.rules, &self.settings.namespaces);
-        if rules.insecure {
-            return true;
-        }
         if namespaces.is_private(channel) {
             return false;
+        }
+        if rules.insecure {
+            return true;
         }
         match namespaces.users(channel) {
             Some(_) => namespaces.is_for(options, channel, user),
@@ -90,7 +90,7 @@ impl Hub {
         if !request.token.is_empty() {
             return self.subscribe_grant(post, slot, channel, &request.token).map(Some);
         }
-        if let Some(upstream) = self.subscribe_proxy(slot, options, channel) {
+        if let Some(upstream) = self.subscribe_proxy(options, channel) {
             return self.ask_subscribe(post, (slot, command), upstream, request).map(Some);
         }
         let user = self.connections[slot as usize].user();
@@ -132,6 +132,9 @@ impl Hub {
             return Err(Error::LIMIT_EXCEEDED.into());
         }
         let grant = self.permit_subscribe(post, (slot, command), options, request)?;
+        if grant.as_ref().is_some_and(|grant| self.is_over(grant.expires)) {
+            return Err(Error::EXPIRED.into());
+        }
         let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
         let joins = request.join_leave;
         // In protocol buffers the JavaScript SDK takes numbers of 64 bits for objects, of which
@@ -146,7 +149,7 @@ impl Hub {
     }
 
     /// What a subscription token gives.
-    fn subscribe_grant(
+    pub(super) fn subscribe_grant(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -169,7 +172,6 @@ impl Hub {
         };
         let claims = match claims {
             Ok(claims) => claims,
-            Err(_) if settings.rules.insecure => return Ok(Grant::default()),
             Err(Refusal::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
             Err(_) => return Err(Error::PERMISSION_DENIED.into()),
         };
@@ -179,7 +181,7 @@ impl Hub {
             return Err(Disconnect::INVALID_TOKEN.into());
         }
         let token = self.mark(&claims.jti, claims.issued_at);
-        if self.is_subscription_revoked(user, channel, token) && !settings.rules.insecure {
+        if self.is_subscription_revoked(user, channel, token) {
             return Err(Error::PERMISSION_DENIED.into());
         }
         Ok(Grant { expires: claims.expires, token, ..Grant::from(&claims.options) })
@@ -370,38 +372,6 @@ impl Hub {
         } else {
             self.end_subscription(slot, key, 2501, "subscription expired");
         }
-    }
-
-    /// A client's new subscription token.
-    pub(super) fn sub_refresh(
-        &mut self,
-        post: &mut impl Post,
-        slot: u32,
-        command: u32,
-        request: &SubRefreshRequest<'_>,
-    ) -> Result<(), Failed> {
-        let channel = &*request.channel;
-        if channel.is_empty() || request.token.is_empty() {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        let hash = self.names.hash(channel);
-        let Some(key) = self.find_subscription(slot, hash, channel)? else {
-            return Err(Error::PERMISSION_DENIED.into());
-        };
-        let grant = match self.subscribe_grant(post, slot, channel, &request.token) {
-            Ok(grant) => grant,
-            Err(Failed::Error(Error::TOKEN_EXPIRED)) => return Err(Error::EXPIRED.into()),
-            Err(Failed::Error(Error::PERMISSION_DENIED)) => {
-                return Err(Disconnect::INVALID_TOKEN.into());
-            }
-            Err(failed) => return Err(failed),
-        };
-        let expires = grant.expires;
-        let kept = self.grants.entry(key).or_default();
-        (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
-        self.watch_ends(slot);
-        self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
-        Ok(())
     }
 
     pub(super) fn publish(

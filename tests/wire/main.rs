@@ -15,6 +15,7 @@ mod commands;
 mod deflate;
 mod formats;
 mod heads;
+mod leases;
 mod limits;
 mod load;
 mod output;

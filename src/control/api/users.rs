@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use super::channels::Since;
 use super::{Api, Empty, Fault, object, raw};
 use crate::message::{Deed, Grant, Message, Order, Overrides, Whose};
-use crate::protocol::{self, json};
+use crate::protocol::{self, Error, json};
 use crate::revocation::Mark;
+use crate::sys;
 
 /// A request about the connections of a user: what, beside whose.
 macro_rules! about_a_user {
@@ -60,8 +61,8 @@ about_a_user! {
         /// They get what was published behind this position.
         #[serde(default, deserialize_with = "object")]
         recover_since: Option<Since>,
-        /// End of the subscription, as unix time in seconds; 0: it has none.
-        expire_at: Option<u64>,
+        /// End of the subscription, as unix time in seconds; 0 or less: the subscription has none.
+        expire_at: Option<i64>,
         /// Options that differ from the channel's.
         #[serde(default, rename = "override", deserialize_with = "object")]
         overrides: Option<Override>,
@@ -143,11 +144,16 @@ about_a_user! {
     Refresh {
         /// They have ended already, and are closed.
         expired: Option<bool>,
-        /// Their end, as unix time in seconds; 0: they have none.
-        expire_at: Option<u64>,
+        /// End of the connections, as unix time in seconds; 0 or less: the connections have none.
+        expire_at: Option<i64>,
         /// What others are told about them from now on.
         info: Option<Box<RawValue>>,
     }
+}
+
+/// The end that a request names, as unix time in seconds.
+fn end(expire_at: Option<i64>) -> Option<u64> {
+    expire_at.and_then(|at| u64::try_from(at).ok()).filter(|at| *at > 0)
 }
 
 /// JSON text given as such or as base64.
@@ -165,11 +171,17 @@ impl Api {
     pub(super) async fn subscribe(&self, mut request: Subscribe) -> Result<Empty, Fault> {
         let (whose, channel) = (request.whose(), request.channel.unwrap_or_default());
         self.options(&channel)?;
+        let expires = end(request.expire_at);
+        if expires.is_some_and(|end| end <= sys::unix_millis() / 1000) {
+            // Centrifugo's answer to an end in the past.
+            return Err(Error::INTERNAL.into());
+        }
         let grant = Grant {
-            expires: request.expire_at.filter(|at| *at > 0),
+            expires,
             info: text(request.info, request.b64info)?,
             data: text(request.data, request.b64data)?,
             server_side: true,
+            by_connection_token: false,
             token: Mark::NONE,
             overrides: request.overrides.unwrap_or_default().into(),
         };
@@ -210,7 +222,7 @@ impl Api {
             Deed::Disconnect { code, reason: reason.into(), except: Vec::new() }
         } else {
             let info = request.info.map(|info| info.get().as_bytes().into());
-            Deed::Refresh { expires: request.expire_at.filter(|at| *at > 0), info }
+            Deed::Refresh { expires: end(request.expire_at), info }
         };
         self.order(whose, deed).await
     }

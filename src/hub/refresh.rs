@@ -1,0 +1,125 @@
+//! Tokens that clients send to renew their connection or a subscription.
+//!
+//! The invariant: a token that is refused changes nothing.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+
+use crate::budget::cost;
+use crate::connection::NONE;
+use crate::hub::Hub;
+use crate::hub::commands::Failed;
+use crate::hub::session::Refused;
+use crate::message::Post;
+use crate::protocol::command::{RefreshRequest, SubRefreshRequest};
+use crate::protocol::reply::Reply;
+use crate::protocol::{Disconnect, Error};
+use crate::token::ConnectClaims;
+
+impl Hub {
+    /// A client's new connection token.
+    pub(super) fn refresh(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &RefreshRequest<'_>,
+    ) -> Result<(), Failed> {
+        // Where the backend renews connections, clients have no token to send.
+        if request.token.is_empty() || self.settings.proxies.refresh.is_some() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let claims = match self.connect_claims(post, slot, &request.token) {
+            Ok(Some(claims)) => claims,
+            // Without a token, or by the backend: neither is the case here.
+            Ok(None) | Err(Refused::Backend(_)) => return Err(Disconnect::INVALID_TOKEN.into()),
+            Err(Refused::Stop(stop)) => return Err(stop.into()),
+            Err(Refused::Error(Error::TOKEN_EXPIRED)) => return Err(Disconnect::EXPIRED.into()),
+            Err(Refused::Error(error)) => return Err(error.into()),
+        };
+        if claims.user != self.connections[slot as usize].user() {
+            return Err(Disconnect::INVALID_TOKEN.into());
+        }
+        for (channel, _) in &claims.subs {
+            self.settings.namespaces.of(channel)?;
+        }
+        let subscribed = usize::from(self.connections[slot as usize].subscribed);
+        self.budget.charge((claims.subs.len() + subscribed) * cost::LOOK);
+        if self.has_other_channels(slot, &claims) {
+            return Err(Disconnect::INSUFFICIENT_STATE.into());
+        }
+        if self.is_over(claims.expires) {
+            return Err(Error::EXPIRED.into());
+        }
+        let token = self.mark_of(&claims);
+        let ConnectClaims { expires, info, meta, .. } = claims;
+        let identity = self.connections[slot as usize].identity.get_or_insert_default();
+        identity.expires = expires.and_then(NonZeroU64::new);
+        identity.info = info.or(identity.info.take());
+        identity.token = token;
+        self.note_meta(slot, meta);
+        self.watch_ends(slot);
+        self.reply(slot, command, &Reply::Refresh(self.lease(expires)));
+        Ok(())
+    }
+
+    /// Whether a new connection token names other channels than the connection has: one that the
+    /// connection is not in, or no longer one that the token before it named. The client gets the
+    /// new set by connecting again.
+    fn has_other_channels(&self, slot: u32, claims: &ConnectClaims) -> bool {
+        let mut held = HashMap::new();
+        let mut key = self.connections[slot as usize].subscriptions;
+        while key != NONE {
+            let by_token = self.grants.get(&key).is_some_and(|grant| grant.by_connection_token);
+            held.insert(&**self.locals.channel(key).0, by_token);
+            key = self.locals.next_subscription(key);
+        }
+        let is_new = |(channel, _): &(String, _)| held.remove(channel.as_str()).is_none();
+        claims.subs.iter().any(is_new) || held.values().any(|by_token| *by_token)
+    }
+
+    /// A client's new subscription token.
+    pub(super) fn sub_refresh(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &SubRefreshRequest<'_>,
+    ) -> Result<(), Failed> {
+        let channel = &*request.channel;
+        if channel.is_empty() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let hash = self.names.hash(channel);
+        let Some(key) = self.find_subscription(slot, hash, channel)? else {
+            return Err(Error::PERMISSION_DENIED.into());
+        };
+        // Clients have no token for what the server has subscribed them to, or the backend renews.
+        let server_side = self.grants.get(&key).is_some_and(|grant| grant.server_side);
+        if server_side || self.sub_refresh_proxy(key).is_some() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        if request.token.is_empty() {
+            return Err(Error::BAD_REQUEST.into());
+        }
+        let grant = match self.subscribe_grant(post, slot, channel, &request.token) {
+            Ok(grant) => grant,
+            Err(Failed::Error(Error::TOKEN_EXPIRED)) => {
+                return Err(Disconnect::SUBSCRIPTION_EXPIRED.into());
+            }
+            Err(Failed::Error(Error::PERMISSION_DENIED)) => {
+                return Err(Disconnect::INVALID_TOKEN.into());
+            }
+            Err(failed) => return Err(failed),
+        };
+        if self.is_over(grant.expires) {
+            return Err(Error::EXPIRED.into());
+        }
+        let expires = grant.expires;
+        let kept = self.grants.entry(key).or_default();
+        (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
+        self.watch_ends(slot);
+        self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
+        Ok(())
+    }
+}
