@@ -108,11 +108,7 @@ impl Hub {
 
     /// The backend that decides whether a client may subscribe without a token; `None`: the
     /// channel's name or options decide.
-    pub(super) fn subscribe_proxy(
-        &self,
-        options: &Options,
-        channel: &str,
-    ) -> Option<Upstream> {
+    pub(super) fn subscribe_proxy(&self, options: &Options, channel: &str) -> Option<Upstream> {
         let namespaces = &self.settings.namespaces;
         // The name of a user-limited channel says who may subscribe.
         let user_limited = options.user_limited && namespaces.users(channel).is_some();
