@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use drumline::config::{self, Format, Kind, Loaded, Sources};
+use drumline::crash;
 use drumline::log;
 use drumline::message::Purpose;
 use drumline::preflight::{self, Request, Severity};
@@ -26,6 +27,7 @@ const READER_GONE: u8 = 141;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    crash::install();
     let matches = command().get_matches();
     let (name, matches) = matches.subcommand().unwrap_or(("serve", &matches));
     let done = match name {

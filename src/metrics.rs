@@ -141,4 +141,8 @@ counters! {
     longest_pass_cpu_micros: Gauge,
     /// Times a turn waited.
     sleeps: Total,
+    /// Times the kernel had to keep completions because the ring's completion queue was full.
+    completion_overflows: Total,
+    /// Completions of operations on a slot that has another connection, or none, by now.
+    stale_completions: Total,
 }

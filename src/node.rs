@@ -18,14 +18,19 @@ use crate::shard::{Shard, Sign};
 use crate::sys::{self, Clock, ListenerOptions};
 use crate::worker::Worker;
 
-/// Submission entries of a ring; more are submitted in several calls.
-const SUBMISSIONS: u32 = 1024;
-/// Receive buffers of a ring.
-const BUFFERS: u16 = 128;
 /// Bytes of a receive buffer.
 const BUFFER_BYTES: u32 = 4096;
-/// Completion entries of a ring at most; the kernel keeps what does not fit.
-const COMPLETIONS_MAX: u32 = 65_536;
+
+/// Sizes of every ring of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSizes {
+    /// Submission entries; more operations are submitted in several calls.
+    pub submissions: u32,
+    /// Completion entries at most; the kernel keeps aside what finds no room.
+    pub completions: u32,
+    /// Receive buffers, a power of two.
+    pub buffers: u16,
+}
 
 /// What a node is made of.
 #[derive(Clone, Debug)]
@@ -38,6 +43,8 @@ pub struct Plan {
     pub listener: ListenerOptions,
     /// Messages that each inbox holds, by rank.
     pub inboxes: Capacities,
+    /// Sizes of each shard's ring.
+    pub rings: RingSizes,
     /// What shards go by; its number of slots is replaced by each shard's own.
     pub settings: Settings,
 }
@@ -115,7 +122,7 @@ impl Node {
     /// Waits until every shard has closed its connections after a drain.
     pub fn join(self) {
         for thread in self.threads {
-            // A shard that panicked has said so; the others are still waited for.
+            // A panic of a worker has ended the process already, except in a test.
             let _ = thread.join();
         }
     }
@@ -172,11 +179,15 @@ fn worker(crew: Vec<Start>) -> Result<Worker, String> {
 fn shard(start: Start) -> Result<Shard, String> {
     let shard = start.place.shard;
     let slots = start.plan.slots[usize::from(shard)];
+    let RingSizes { submissions, completions, buffers } = start.plan.rings;
+    // Every connection may have one completion, and every operation of a call. The kernel takes
+    // no fewer completion entries than submission entries.
+    let wanted = (slots as u32).saturating_add(submissions).min(completions).max(submissions);
     let sizes = Sizes {
-        submissions: SUBMISSIONS,
-        completions: (slots as u32 + SUBMISSIONS).next_power_of_two().min(COMPLETIONS_MAX),
+        submissions,
+        completions: wanted.next_power_of_two(),
         slots: slots as u32,
-        buffers: BUFFERS,
+        buffers,
         buffer_bytes: BUFFER_BYTES,
     };
     let ring = Ring::new(&sizes).map_err(|error| {
@@ -185,5 +196,6 @@ fn shard(start: Start) -> Result<Shard, String> {
     let settings = Arc::new(Settings { slots, ..start.plan.settings.clone() });
     let hub = Hub::new(settings, &start.place, start.metrics.clone());
     let line = start.bus.line(shard);
-    Ok(Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs))
+    Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs)
+        .map_err(|error| format!("a ring has no second descriptor: {error}; raise `ulimit -n`"))
 }

@@ -50,9 +50,9 @@ impl Outbox {
         &self.bytes[self.start..]
     }
 
-    /// The socket took `sent` bytes.
-    pub fn advance(&mut self, sent: usize) {
-        assert!(sent <= self.unsent().len(), "no more is taken than was there");
+    /// The socket took `sent` bytes, or all that there are; returns how many.
+    pub fn advance(&mut self, sent: usize) -> usize {
+        let sent = sent.min(self.unsent().len());
         let mut left = sent;
         loop {
             if left < self.begun {
@@ -66,13 +66,16 @@ impl Outbox {
             if left == 0 {
                 break;
             }
-            let first = self.framing.message_bytes(self.wire, self.unsent());
-            self.begun = first.expect("whole messages are appended");
+            let unsent = self.unsent();
+            let first = self.framing.message_bytes(self.wire, unsent);
+            // What is no whole message counts as one.
+            self.begun = first.filter(|bytes| *bytes > 0).unwrap_or(unsent.len());
         }
         if self.start * 2 > self.bytes.len() {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
+        sent
     }
 
     /// Drops every message that has not been begun, ends with `last` and takes nothing more.

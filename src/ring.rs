@@ -2,28 +2,39 @@
 //! are finished when [`Ring::transmit`] returns.
 //!
 //! Owns the ring, its receive buffers and the scratch that system calls point into. Never knows
-//! what a connection is: it takes slots and tokens and gives completions. The invariant: no
+//! what a connection is: it takes slots and tokens and gives completions. The invariants: no
 //! pointer handed to the kernel outlives the call that handed it over, except into memory that
-//! the ring itself owns.
+//! the ring itself owns; nothing is concluded from a completion that is not there before the
+//! completions that the kernel keeps aside, because the queue was full, have been taken.
 //!
 //! The flags are the ones that were measured to be right: sends carry
 //! `MSG_DONTWAIT|MSG_WAITALL|MSG_NOSIGNAL` and skip their completion on success, so that a short
 //! or refused send, and only that, posts one.
 
+mod batch;
+mod buffers;
+mod completion;
+mod token;
+
 use std::io;
-use std::marker::PhantomData;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::sys;
+use crate::{crash, sys};
 
-const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+use self::buffers::Buffers;
+
+pub use self::batch::Batch;
+pub use self::buffers::Received;
+pub use self::completion::{Completion, Unsent};
+pub use self::token::{Op, Token};
+
 const READABLE: u32 =
     (libc::POLLIN | libc::POLLRDHUP | libc::POLLERR | libc::POLLHUP) as u16 as u32;
 const BUFFER_GROUP: u16 = 0;
@@ -34,130 +45,19 @@ static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 /// Bytes of a small receive buffer (the kernel doubles them).
 static SMALL_BUFFER: libc::c_int = 32 * 1024;
 
-/// What an operation was; the first byte of its token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Op {
-    /// A connection accepted into a reserved slot.
-    Accept = 1,
-    /// Multishot readiness of a slot.
-    Poll,
-    /// One read into a provided buffer.
-    Receive,
-    /// A send that came back short or refused.
-    Send,
-    /// Oneshot writability of a slot that is behind.
-    Writable,
-    /// Both directions of a slot shut down.
-    Shutdown,
-    /// A slot set to reset its peer when it is closed.
-    Reset,
-    /// A poll cancelled.
-    Cancel,
-    /// A slot's descriptor closed.
-    Close,
-    /// The doorbell rang; never comes out of the ring.
-    Wake,
-    /// A slot made an ordinary descriptor too.
-    Install,
-    /// A slot's socket sent to another ring.
-    Pass,
-    /// A socket arrived from another ring.
-    Arrive,
-    /// A socket made in a slot.
-    Socket,
-    /// A slot given a small receive buffer.
-    Narrow,
-    /// A slot connected to its peer.
-    Connect,
-}
-
-const OPS: [Op; 16] = [
-    Op::Accept,
-    Op::Poll,
-    Op::Receive,
-    Op::Send,
-    Op::Writable,
-    Op::Shutdown,
-    Op::Reset,
-    Op::Cancel,
-    Op::Close,
-    Op::Wake,
-    Op::Install,
-    Op::Pass,
-    Op::Arrive,
-    Op::Socket,
-    Op::Narrow,
-    Op::Connect,
-];
-
-/// Names an operation: what, on which slot, of which of the slot's lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// The operation.
-    pub op: Op,
-    /// The slot's generation, 24 bits.
-    pub generation: u32,
-    /// The slot: index of the direct descriptor and of the connection.
-    pub slot: u32,
-}
-
-impl Token {
-    /// A token; the generation is cut to 24 bits.
-    pub fn new(op: Op, generation: u32, slot: u32) -> Self {
-        Token { op, generation: generation & 0xff_ffff, slot }
-    }
-
-    /// As the kernel carries it: op:8 | generation:24 | slot:32.
-    pub fn to_user_data(self) -> u64 {
-        (self.op as u64) << 56 | u64::from(self.generation) << 32 | u64::from(self.slot)
-    }
-
-    /// Back from the kernel. The kernel returns only what `to_user_data` gave it.
-    pub fn from_user_data(data: u64) -> Self {
-        let op = OPS[(data >> 56) as usize - 1];
-        Token { op, generation: (data >> 32) as u32 & 0xff_ffff, slot: data as u32 }
-    }
-}
-
-/// One completion.
-#[derive(Clone, Copy, Debug)]
-pub struct Completion {
-    /// What completed.
-    pub token: Token,
-    /// Bytes, a descriptor or an event mask; below zero a negated errno.
-    pub result: i32,
-    flags: u32,
-}
-
-impl Completion {
-    /// Whether the multishot operation goes on.
-    pub fn more(&self) -> bool {
-        cqueue::more(self.flags)
-    }
-
-    /// Whether the socket had more to read than fitted.
-    pub fn socket_nonempty(&self) -> bool {
-        cqueue::sock_nonempty(self.flags)
-    }
-
-    /// The provided buffer that holds what was read.
-    pub fn buffer(&self) -> Option<u16> {
-        cqueue::buffer_select(self.flags)
-    }
-
-    /// The errno, if it failed.
-    pub fn errno(&self) -> Option<i32> {
-        (self.result < 0).then_some(-self.result)
-    }
-}
+/// Enters in a row that the kernel may refuse for want of something, before the ring is given up.
+const REFUSALS_MAX: u32 = 5_000;
+/// Refusals in a row that are tried again at once.
+const REFUSALS_AT_ONCE: u32 = 16;
+/// Time between two tries after that.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Sizes of a ring, all fixed at its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Submission entries.
     pub submissions: u32,
-    /// Completion entries.
+    /// Completion entries, at least as many as submission entries.
     pub completions: u32,
     /// Direct descriptors.
     pub slots: u32,
@@ -167,102 +67,34 @@ pub struct Sizes {
     pub buffer_bytes: u32,
 }
 
-/// A memory mapping of the ring's own; unmapped with it.
-struct Mapping {
-    address: *mut u8,
-    bytes: usize,
-}
-
-impl Mapping {
-    fn new(bytes: usize) -> io::Result<Self> {
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
-        // memory of ours.
-        let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Mapping { address: address.cast(), bytes })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: address and length are the mapping's own, and nothing borrows it any more.
-        unsafe { libc::munmap(self.address.cast(), self.bytes) };
-    }
-}
-
-/// The provided receive buffers: a ring of descriptors that the kernel takes from, and the bytes.
-struct Buffers {
-    descriptors: Mapping,
-    bytes: Mapping,
-    count: u16,
-    buffer_bytes: u32,
-    tail: u16,
-}
-
-impl Buffers {
-    fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
-        assert!(count.is_power_of_two(), "the kernel masks the index");
-        let descriptor_bytes = usize::from(count) * size_of::<io_uring::types::BufRingEntry>();
-        Ok(Buffers {
-            descriptors: Mapping::new(descriptor_bytes)?,
-            bytes: Mapping::new(usize::from(count) * buffer_bytes as usize)?,
-            count,
-            buffer_bytes,
-            tail: 0,
-        })
-    }
-
-    fn address(&self, buffer: u16) -> *mut u8 {
-        assert!(buffer < self.count, "the kernel returns only buffers it was given");
-        // SAFETY: the index is below the count, so the result is inside the mapping.
-        unsafe { self.bytes.address.add(usize::from(buffer) * self.buffer_bytes as usize) }
-    }
-
-    fn offer(&mut self, buffer: u16) {
-        let address = self.address(buffer) as u64;
-        let entries: *mut io_uring::types::BufRingEntry = self.descriptors.address.cast();
-        // SAFETY: the masked index is inside the mapping; the kernel reads an entry only after
-        // the tail store below has published it.
-        unsafe {
-            let entry = &mut *entries.add(usize::from(self.tail & (self.count - 1)));
-            entry.set_addr(address);
-            entry.set_len(self.buffer_bytes);
-            entry.set_bid(buffer);
-        }
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail field lies in the first entry of the page-aligned mapping, is only
-        // ever accessed as an atomic by us, and the kernel only reads it.
-        let tail =
-            unsafe { AtomicU16::from_ptr(io_uring::types::BufRingEntry::tail(entries).cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
-    }
-}
+/// A ring as others see it: they can pass sockets to it.
+#[derive(Debug)]
+pub struct Handle(OwnedFd);
 
 /// One thread's io_uring.
 pub struct Ring {
     ring: IoUring,
-    buffers: Buffers,
-    /// Completions taken out of the kernel's queue to make room while submitting.
+    buffers: Rc<Buffers>,
+    /// Completions taken out of the kernel's queue but not reaped yet.
     stash: Vec<Completion>,
+    /// Number of the present batch of sends, and what came back of it.
+    batch: u8,
+    unsent: Vec<Unsent>,
+    /// Refusals of the kernel since the last enter that succeeded.
+    refusals: u32,
+    overflows: u64,
+    /// What connections are accepted from.
+    listener: Option<OwnedFd>,
     /// What ends a wait from outside, and whether it is being watched.
     doorbell: Option<OwnedFd>,
     doorbell_watched: bool,
     /// Peer addresses of queued connects; each lives until its submission is consumed.
     addresses: Box<[libc::sockaddr_in]>,
     next_address: usize,
+    /// What queued sends of several ranges point to; cleared once they are submitted.
     iovecs: Vec<libc::iovec>,
     messages: Vec<libc::msghdr>,
+    copies: Vec<Vec<u8>>,
 }
 
 impl Ring {
@@ -277,22 +109,23 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(sizes.completions)
             .build(sizes.submissions)?;
-        let mut buffers = Buffers::new(sizes.buffers, sizes.buffer_bytes)?;
+        let buffers = Buffers::new(sizes.buffers, sizes.buffer_bytes)?;
         if sizes.slots > 0 {
             ring.submitter().register_files_sparse(sizes.slots)?;
         }
-        // SAFETY: the mapping has room for `count` entries, is page-aligned, and is unmapped
+        // SAFETY: the mapping has room for `count` entries and is page-aligned. It is unmapped
         // after the ring (field order), which ends the registration.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
-                buffers.descriptors.address as u64,
-                sizes.buffers,
+                buffers.descriptors(),
+                buffers.count(),
                 BUFFER_GROUP,
                 0,
             )?;
         }
-        for buffer in 0..sizes.buffers {
-            buffers.offer(buffer);
+        for buffer in 0..buffers.count() {
+            // SAFETY: nothing refers to a buffer yet, and the kernel has none.
+            unsafe { buffers.offer(buffer) };
         }
         // Saves a descriptor look-up an enter; a kernel that cannot is no worse off.
         let _ = ring.submitter().register_ring_fd();
@@ -301,80 +134,135 @@ impl Ring {
         let blank: libc::sockaddr_in = unsafe { std::mem::zeroed() };
         Ok(Ring {
             ring,
-            buffers,
+            buffers: Rc::new(buffers),
             stash: Vec::new(),
+            batch: 0,
+            unsent: Vec::new(),
+            refusals: 0,
+            overflows: 0,
+            listener: None,
             doorbell: None,
             doorbell_watched: false,
             addresses: vec![blank; submissions].into_boxed_slice(),
             next_address: 0,
-            iovecs: Vec::with_capacity(submissions * 4),
+            iovecs: Vec::with_capacity((submissions * 4).max(batch::SEGMENTS)),
             messages: Vec::with_capacity(submissions),
+            copies: Vec::new(),
         })
     }
 
-    /// The ring's descriptor, for others to pass sockets to.
-    pub fn descriptor(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    /// The ring for others to pass sockets to.
+    pub fn handle(&self) -> io::Result<Handle> {
+        // SAFETY: the ring owns its descriptor for as long as it is borrowed here.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        descriptor.try_clone_to_owned().map(Handle)
     }
 
-    fn push(&mut self, entry: squeue::Entry, token: Token) {
-        if self.ring.submission().is_full() {
+    /// Queues an entry.
+    ///
+    /// # Safety
+    ///
+    /// Whatever the entry points to lives until it is submitted.
+    unsafe fn push(&mut self, entry: squeue::Entry, user_data: u64) {
+        let entry = entry.user_data(user_data);
+        // SAFETY: the caller's promise.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.submit();
         }
-        let entry = entry.user_data(token.to_user_data());
-        // SAFETY: everything an entry points to is owned by the ring until its submission is
-        // consumed, or borrowed for the whole of `transmit`.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        pushed.expect("submit leaves the queue empty");
+    }
+
+    /// Queues an entry that points to nothing but 'static memory or the ring's own.
+    fn queue(&mut self, entry: squeue::Entry, token: Token) {
+        // SAFETY: private, and called only with entries that are built from numbers, from
+        // statics, or from `addresses`, of which there are as many as submission entries.
+        unsafe { self.push(entry, token.to_user_data()) };
     }
 
     /// Gives everything queued to the kernel; runs what it deferred.
     pub fn submit(&mut self) {
         loop {
+            let before = self.ring.submission().len();
             match self.ring.submit() {
                 Ok(_) if self.ring.submission().is_empty() => break,
-                Ok(_) => {}
-                Err(error) => self.make_room(&error),
+                Ok(_) if self.ring.submission().len() < before => {}
+                Ok(_) => self.refused(&io::ErrorKind::WouldBlock.into()),
+                Err(error) => self.refused(&error),
             }
         }
+        self.refusals = 0;
         self.iovecs.clear();
         self.messages.clear();
+        self.copies.clear();
     }
 
     /// After a refused enter: takes completions out so that the next try can go on. Queued sends
-    /// borrow memory, so returning with them unsubmitted is not an option.
-    fn make_room(&mut self, error: &io::Error) {
-        match error.raw_os_error() {
-            Some(libc::EINTR | libc::EAGAIN) => {}
-            Some(libc::EBUSY) => {
-                let mut stash = std::mem::take(&mut self.stash);
-                self.drain_into(&mut stash);
-                self.stash = stash;
-            }
-            _ => panic!("io_uring_enter failed for good: {error}"),
+    /// borrow memory, so returning with them unsubmitted is not an option. A ring that cannot be
+    /// entered serves nobody and gives nothing back: it ends the process.
+    fn refused(&mut self, error: &io::Error) {
+        let is_transient = error.kind() == io::ErrorKind::WouldBlock
+            || matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::ENOMEM));
+        self.refusals += 1;
+        if !is_transient || self.refusals > REFUSALS_MAX {
+            let times = self.refusals;
+            crash::end(&format!("io_uring_enter failed, {times} times in a row: {error}"));
+        }
+        self.drain();
+        if self.refusals > REFUSALS_AT_ONCE {
+            std::thread::sleep(REFUSAL_PAUSE);
         }
     }
 
-    fn drain_into(&mut self, into: &mut Vec<Completion>) {
-        for entry in self.ring.completion() {
-            let token = Token::from_user_data(entry.user_data());
+    /// Takes what is in the completion queue.
+    fn drain(&mut self) {
+        let queue = self.ring.completion();
+        // Counted where the kernel had no memory to keep a completion that found no room.
+        if queue.overflow() > 0 {
+            crash::end("the kernel dropped completions of io_uring for want of memory");
+        }
+        for entry in queue {
+            // Nothing here has such a name: nobody waits for it.
+            let Some((token, batch)) = Token::from_user_data(entry.user_data()) else { continue };
             if token.op == Op::Wake {
                 self.doorbell_watched = cqueue::more(entry.flags());
-                continue;
+            } else if batch == Some(self.batch) {
+                self.unsent.push(Unsent::new(token, entry.result()));
+            } else {
+                // SAFETY: the entry comes from this ring's queue, which gives it once.
+                let completion = unsafe { Completion::new(token, &entry, &self.buffers) };
+                self.stash.push(completion);
             }
-            into.push(Completion { token, result: entry.result(), flags: entry.flags() });
         }
+    }
+
+    /// Takes every completion that there is, those that the kernel keeps because the queue was
+    /// full included. It ends: nothing is submitted meanwhile, and while the kernel keeps
+    /// completions each operation posts its last one.
+    fn collect(&mut self) {
+        self.drain();
+        while self.ring.submission().cq_overflow() {
+            self.overflows += 1;
+            self.submit();
+            self.drain();
+        }
+    }
+
+    /// How many times the kernel had to keep completions since the queue was full.
+    pub fn overflows(&self) -> u64 {
+        self.overflows
     }
 
     /// Moves all completions that are there into `into`.
     pub fn reap(&mut self, into: &mut Vec<Completion>) {
+        self.collect();
         into.append(&mut self.stash);
-        self.drain_into(into);
     }
 
     /// Submits, then waits for a completion, the doorbell if it is armed, or `timeout`; `None`
     /// waits for ever and zero only runs what the kernel deferred.
     pub fn wait(&mut self, timeout: Option<Duration>) {
+        if !self.stash.is_empty() {
+            return self.poll();
+        }
         let timespec;
         let mut arguments = SubmitArgs::new();
         if let Some(timeout) = timeout {
@@ -382,9 +270,8 @@ impl Ring {
             arguments = arguments.timespec(&timespec);
         }
         match self.ring.submitter().submit_with_args(1, &arguments) {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) => {}
-            Err(error) => self.make_room(&error),
+            Err(error) if error.raw_os_error() != Some(libc::ETIME) => self.refused(&error),
+            _ => self.refusals = 0,
         }
     }
 
@@ -413,22 +300,39 @@ impl Ring {
         self.ring.submitter().register_eventfd(doorbell.as_raw_fd())
     }
 
-    /// Accepts one connection from `listener` into `slot`.
-    pub fn accept(&mut self, listener: RawFd, generation: u32, slot: u32) {
+    /// What [`Ring::accept`] accepts from.
+    pub fn listen(&mut self, listener: impl Into<OwnedFd>) {
+        self.stop_listening();
+        self.listener = Some(listener.into());
+    }
+
+    /// Closes what connections were accepted from. Accepts under way have to be cancelled.
+    pub fn stop_listening(&mut self) {
+        // Queued entries name the descriptor by its number.
+        self.submit();
+        self.listener = None;
+    }
+
+    /// Accepts one connection into `slot`; returns whether there is something to accept from.
+    pub fn accept(&mut self, generation: u32, slot: u32) -> bool {
+        let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return false };
         let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
             .file_index(Some(destination(slot)))
             .build();
-        self.push(entry, Token::new(Op::Accept, generation, slot));
+        self.queue(entry, Token::new(Op::Accept, generation, slot));
+        true
     }
 
     /// Watches a slot for input, end and error until cancelled; edge-triggered.
     pub fn watch(&mut self, generation: u32, slot: u32) {
         let entry = opcode::PollAdd::new(Fixed(slot), READABLE).multi(true).build();
-        self.push(entry, Token::new(Op::Poll, generation, slot));
+        self.queue(entry, Token::new(Op::Poll, generation, slot));
     }
 
     /// Which doorbell, an eventfd, [`Ring::arm_doorbell`] watches.
     pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
+        // A queued entry names the present one by its number.
+        self.submit();
         self.doorbell = Some(doorbell);
         self.doorbell_watched = false;
     }
@@ -444,44 +348,30 @@ impl Ring {
         sys::silence_doorbell(doorbell);
         self.doorbell_watched = true;
         let entry = opcode::PollAdd::new(Fd(descriptor), libc::POLLIN as u32).multi(true).build();
-        self.push(entry, Token::new(Op::Wake, 0, 0));
+        self.queue(entry, Token::new(Op::Wake, 0, 0));
     }
 
     /// Reads once, without waiting, into a provided buffer.
     pub fn receive(&mut self, generation: u32, slot: u32) {
-        let entry = opcode::Recv::new(Fixed(slot), ptr::null_mut(), self.buffers.buffer_bytes)
+        let entry = opcode::Recv::new(Fixed(slot), ptr::null_mut(), self.buffers.buffer_bytes())
             .flags(libc::MSG_DONTWAIT)
             .buf_group(BUFFER_GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry, Token::new(Op::Receive, generation, slot));
-    }
-
-    /// The bytes that a completed `receive` brought. Give the buffer back with
-    /// [`Ring::recycle`].
-    pub fn received(&mut self, buffer: u16, bytes: usize) -> &mut [u8] {
-        assert!(bytes <= self.buffers.buffer_bytes as usize, "a read fits its buffer");
-        // SAFETY: the kernel handed this buffer to us with the completion and does not touch it
-        // until it is offered again; `&mut self` keeps that from happening meanwhile.
-        unsafe { std::slice::from_raw_parts_mut(self.buffers.address(buffer), bytes) }
-    }
-
-    /// Gives a receive buffer back to the kernel.
-    pub fn recycle(&mut self, buffer: u16) {
-        self.buffers.offer(buffer);
+        self.queue(entry, Token::new(Op::Receive, generation, slot));
     }
 
     /// Completes once when the slot takes bytes again.
     pub fn watch_writable(&mut self, generation: u32, slot: u32) {
         let events = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u16 as u32;
         let entry = opcode::PollAdd::new(Fixed(slot), events).build();
-        self.push(entry, Token::new(Op::Writable, generation, slot));
+        self.queue(entry, Token::new(Op::Writable, generation, slot));
     }
 
     /// Shuts both directions of a slot down.
     pub fn shutdown(&mut self, generation: u32, slot: u32) {
         let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_RDWR).build();
-        self.push(entry, Token::new(Op::Shutdown, generation, slot));
+        self.queue(entry, Token::new(Op::Shutdown, generation, slot));
     }
 
     /// Makes the coming close of a slot a reset: what the kernel still holds for it is dropped.
@@ -499,34 +389,26 @@ impl Ring {
         let (value, bytes) = (std::ptr::from_ref(value), size_of::<T>() as u32);
         let slot = Fixed(token.slot);
         let entry = opcode::SetSockOpt::new(slot, level, option, value.cast(), bytes).build();
-        self.push(entry, token);
+        self.queue(entry, token);
     }
 
     /// Cancels the operation that `target` names; completes with `Op::Cancel` of its slot.
     pub fn cancel(&mut self, target: Token) {
         let entry =
             opcode::AsyncCancel2::new(CancelBuilder::user_data(target.to_user_data())).build();
-        self.push(entry, Token::new(Op::Cancel, target.generation, target.slot));
+        self.queue(entry, Token::new(Op::Cancel, target.generation, target.slot));
     }
 
     /// Closes a slot's descriptor.
     pub fn close(&mut self, generation: u32, slot: u32) {
         let entry = opcode::Close::new(Fixed(slot)).build();
-        self.push(entry, Token::new(Op::Close, generation, slot));
+        self.queue(entry, Token::new(Op::Close, generation, slot));
     }
 
     /// Makes an ordinary descriptor of a slot's socket; the result is its number.
     pub fn install(&mut self, generation: u32, slot: u32) {
         let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
-        self.push(entry, Token::new(Op::Install, generation, slot));
-    }
-
-    /// Takes over the descriptor that a completed `install` made.
-    pub fn installed(&self, completion: &Completion) -> OwnedFd {
-        assert!(completion.token.op == Op::Install && completion.result >= 0);
-        // SAFETY: the kernel made this descriptor for us in this very operation; nobody else
-        // knows its number.
-        unsafe { OwnedFd::from_raw_fd(completion.result) }
+        self.queue(entry, Token::new(Op::Install, generation, slot));
     }
 
     /// Puts an ordinary descriptor's socket into an empty slot; the caller's descriptor may be
@@ -537,17 +419,20 @@ impl Ring {
     }
 
     /// Sends a slot's socket into `target_slot` of another ring, which gets `Op::Arrive` with
-    /// `target_generation`.
-    pub fn pass(&mut self, source: Token, ring: RawFd, target_generation: u32, target_slot: u32) {
+    /// `target_generation`. Where `Op::Pass` fails, the socket may be there all the same, without
+    /// an `Op::Arrive`: the other ring has to close its slot.
+    pub fn pass(&mut self, source: Token, ring: &Handle, target_generation: u32, target_slot: u32) {
         let arrival = Token::new(Op::Arrive, target_generation, target_slot);
         let entry = opcode::MsgRingSendFd::new(
-            Fd(ring),
+            Fd(ring.0.as_raw_fd()),
             Fixed(source.slot),
             destination(target_slot),
             arrival.to_user_data(),
         )
         .build();
-        self.push(entry, Token::new(Op::Pass, source.generation, source.slot));
+        self.queue(entry, Token::new(Op::Pass, source.generation, source.slot));
+        // At once, since the entry names the other ring's descriptor by its number.
+        self.submit();
     }
 
     /// Makes a TCP socket in a slot.
@@ -555,7 +440,7 @@ impl Ring {
         let entry = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP)
             .file_index(Some(destination(slot)))
             .build();
-        self.push(entry, Token::new(Op::Socket, generation, slot));
+        self.queue(entry, Token::new(Op::Socket, generation, slot));
     }
 
     /// Connects a slot's socket.
@@ -574,81 +459,38 @@ impl Ring {
         let address: *const libc::sockaddr_in = &raw const self.addresses[at];
         let bytes = size_of::<libc::sockaddr_in>() as libc::socklen_t;
         let entry = opcode::Connect::new(Fixed(slot), address.cast(), bytes).build();
-        self.push(entry, Token::new(Op::Connect, generation, slot));
+        self.queue(entry, Token::new(Op::Connect, generation, slot));
+    }
+
+    /// Completion entries that are free once everything queued has completed.
+    fn room(&mut self) -> usize {
+        let completions = self.ring.completion();
+        let free = completions.capacity() - completions.len();
+        drop(completions);
+        free.saturating_sub(self.ring.submission().len())
+    }
+
+    fn finish_sends(&mut self) {
+        self.submit();
+        self.collect();
     }
 
     /// Sends borrowed bytes to many slots at once. `fill` queues at most one send a slot; when
-    /// this returns, each is done, and only short or refused ones have posted a completion.
-    pub fn transmit<'bytes>(&mut self, fill: impl FnOnce(&mut Batch<'_, 'bytes>)) {
-        let mut batch = Batch { ring: self, bytes: PhantomData };
-        fill(&mut batch);
+    /// this returns, each is done. The result is every send that was not done in full.
+    #[must_use]
+    pub fn transmit<'bytes>(&mut self, fill: impl FnOnce(&mut Batch<'_, 'bytes>)) -> &[Unsent] {
+        self.batch = token::next_batch(self.batch);
+        self.unsent.clear();
+        fill(&mut Batch::new(self));
+        &self.unsent
     }
 }
 
-/// Sends being queued; submitted when it is dropped, which [`Ring::transmit`] makes sure of.
-pub struct Batch<'ring, 'bytes> {
-    ring: &'ring mut Ring,
-    bytes: PhantomData<&'bytes [u8]>,
-}
-
-impl<'bytes> Batch<'_, 'bytes> {
-    /// The most segments that one send may have.
-    pub const SEGMENTS: usize = 256;
-
-    /// Queues a send of one range.
-    pub fn send(&mut self, generation: u32, slot: u32, bytes: &'bytes [u8]) {
-        let entry = opcode::Send::new(Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
-            .flags(SEND_FLAGS)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS);
-        self.ring.push(entry, Token::new(Op::Send, generation, slot));
-    }
-
-    /// Queues a send of several ranges, at most [`Batch::SEGMENTS`], one after the other.
-    pub fn send_segments(
-        &mut self,
-        generation: u32,
-        slot: u32,
-        segments: impl ExactSizeIterator<Item = &'bytes [u8]>,
-    ) {
-        assert!(segments.len() <= Self::SEGMENTS, "segments of one send are bounded");
-        if segments.len() == 1 {
-            return segments.for_each(|bytes| self.send(generation, slot, bytes));
-        }
-        let ring = &mut *self.ring;
-        let full = ring.iovecs.len() + segments.len() > ring.iovecs.capacity()
-            || ring.messages.len() == ring.messages.capacity()
-            || ring.ring.submission().is_full();
-        if full {
-            ring.submit();
-        }
-        let first = ring.iovecs.len();
-        ring.iovecs.extend(segments.map(|bytes| libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        }));
-        // SAFETY: msghdr is plain data for which all zeroes is a value.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = ring.iovecs[first..].as_mut_ptr();
-        message.msg_iovlen = ring.iovecs.len() - first;
-        ring.messages.push(message);
-        let message: *const libc::msghdr = &raw const ring.messages[ring.messages.len() - 1];
-        let entry = opcode::SendMsg::new(Fixed(slot), message)
-            .flags(SEND_FLAGS as u32)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS);
-        ring.push(entry, Token::new(Op::Send, generation, slot));
-    }
-}
-
-impl Drop for Batch<'_, '_> {
-    fn drop(&mut self) {
-        self.ring.submit();
-    }
-}
-
+/// A slot that the kernel puts a new descriptor into. The kernel refuses one that is beyond the
+/// table, and no table is as large as what cannot be named.
 fn destination(slot: u32) -> DestinationSlot {
-    DestinationSlot::try_from_slot_target(slot).expect("a slot is below the table's size")
+    let named = DestinationSlot::try_from_slot_target(slot.min(u32::MAX - 2));
+    named.unwrap_or(DestinationSlot::auto_target())
 }
 
 /// Whether this process may set up rings with the flags that a shard needs; the error names
@@ -679,47 +521,71 @@ pub fn permitted() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
 
-    fn ring() -> Ring {
-        let sizes =
-            Sizes { submissions: 64, completions: 256, slots: 16, buffers: 8, buffer_bytes: 4096 };
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn ring_of(submissions: u32, completions: u32, buffers: u16) -> Ring {
+        let sizes = Sizes { submissions, completions, slots: 64, buffers, buffer_bytes: 4096 };
         Ring::new(&sizes).expect("io_uring is there in tests")
     }
 
-    fn next(ring: &mut Ring) -> Completion {
-        let mut completions = Vec::new();
-        while completions.is_empty() {
-            ring.wait(Some(Duration::from_secs(5)));
-            ring.reap(&mut completions);
-        }
-        assert_eq!(completions.len(), 1, "{completions:?}");
-        completions[0]
+    fn ring() -> Ring {
+        ring_of(64, 256, 8)
     }
 
-    #[test]
-    fn tokens_survive_the_kernel() {
-        for op in OPS {
-            let token = Token::new(op, 0xab_cdef, 0x1234_5678);
-            assert_eq!(Token::from_user_data(token.to_user_data()), token);
+    /// At least one completion.
+    fn some(ring: &mut Ring) -> Vec<Completion> {
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            ring.wait(Some(PATIENCE));
+            ring.reap(&mut completions);
+        }
+        completions
+    }
+
+    fn next(ring: &mut Ring) -> Completion {
+        let mut completions = some(ring);
+        assert_eq!(completions.len(), 1, "{completions:?}");
+        completions.remove(0)
+    }
+
+    /// Peers of so many slots of a ring, from slot 0.
+    fn peers(ring: &mut Ring, count: u32) -> Vec<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        ring.listen(listener);
+        (0..count)
+            .map(|slot| {
+                let peer = TcpStream::connect(address).unwrap();
+                peer.set_read_timeout(Some(PATIENCE)).unwrap();
+                assert!(ring.accept(1, slot));
+                let accepted = next(ring);
+                assert_eq!((accepted.token, accepted.result), (Token::new(Op::Accept, 1, slot), 0));
+                peer
+            })
+            .collect()
+    }
+
+    /// Fills the sockets of so many slots until they take nothing more.
+    fn fill(ring: &mut Ring, count: u32) {
+        let block = vec![7u8; 1 << 20];
+        for slot in 0..count {
+            while ring.transmit(|batch| batch.send(1, slot, &block)).is_empty() {}
         }
     }
 
     #[test]
     fn a_borrowed_send_is_done_when_transmit_returns() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut ring = ring();
-        ring.accept(listener.as_raw_fd(), 1, 3);
-        let accepted = next(&mut ring);
-        assert_eq!((accepted.token, accepted.result), (Token::new(Op::Accept, 1, 3), 0));
-
+        let mut peer = peers(&mut ring, 1).remove(0);
         let mut one = b"one ".to_vec();
         let (two, three) = (b"two ".to_vec(), b"three".to_vec());
-        ring.transmit(|batch| batch.send(1, 3, &one));
+        assert_eq!(ring.transmit(|batch| batch.send(1, 0, &one)), []);
         one.fill(b'x');
-        ring.transmit(|batch| batch.send_segments(1, 3, [&two[..], &three[..]].into_iter()));
+        let segments = [&two[..], &three[..]];
+        assert_eq!(ring.transmit(|batch| batch.send_segments(1, 0, segments)), []);
         let mut bytes = [0; 13];
         peer.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"one two three");
@@ -729,25 +595,227 @@ mod tests {
         assert!(completions.is_empty(), "success posts nothing: {completions:?}");
     }
 
+    /// An iterator that says too little about its length.
+    struct Lying<I>(I);
+
+    impl<I: Iterator> Iterator for Lying<I> {
+        type Item = I::Item;
+
+        fn next(&mut self) -> Option<I::Item> {
+            self.0.next()
+        }
+
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (0, Some(0))
+        }
+    }
+
+    impl<I: Iterator> ExactSizeIterator for Lying<I> {}
+
     #[test]
-    fn a_short_send_posts_what_was_taken() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut ring = ring();
-        ring.accept(listener.as_raw_fd(), 1, 0);
-        next(&mut ring);
-        let block = vec![7u8; 1 << 20];
-        let mut short = Vec::new();
-        for _ in 0..64 {
-            ring.transmit(|batch| batch.send(1, 0, &block));
-            ring.reap(&mut short);
-            if !short.is_empty() {
-                break;
+    fn a_send_may_have_any_number_of_ranges_whatever_their_iterator_says() {
+        for submissions in [2, 4, 64] {
+            let mut ring = ring_of(submissions, 64, 2);
+            let mut peers = peers(&mut ring, 3);
+            for count in [1, 2, 3, 200, 255, 256, 257, 258, 1000, 5000] {
+                let ranges: Vec<Vec<u8>> = (0..count).map(|nth| vec![nth as u8; 3]).collect();
+                let unsent = ring.transmit(|batch| {
+                    for slot in 0..3 {
+                        batch.send_segments(1, slot, Lying(ranges.iter().map(Vec::as_slice)));
+                    }
+                });
+                assert_eq!(unsent, [], "{count} ranges");
+                let expected = ranges.concat();
+                for peer in &mut peers {
+                    let mut bytes = vec![0; expected.len()];
+                    peer.read_exact(&mut bytes).unwrap();
+                    assert!(bytes == expected, "{count} ranges, {submissions} submissions");
+                }
             }
         }
-        assert_eq!(short[0].token.op, Op::Send);
-        assert!(short[0].result < block.len() as i32);
+    }
+
+    #[test]
+    fn a_short_send_is_told_with_what_was_taken() {
+        let mut ring = ring();
+        let peer = peers(&mut ring, 1).remove(0);
+        let block = vec![7u8; 1 << 20];
+        let short = loop {
+            if let [short] = ring.transmit(|batch| batch.send(1, 0, &block)) {
+                break *short;
+            }
+        };
+        assert_eq!((short.slot, short.generation), (0, 1));
+        assert!(short.taken.is_some_and(|taken| taken < block.len()), "{short:?}");
+        fill(&mut ring, 1);
+        let again = ring.transmit(|batch| batch.send(1, 0, &block));
+        assert!(matches!(again, [Unsent { taken: Some(_), .. }]), "{again:?}");
         drop(peer);
+    }
+
+    #[test]
+    fn every_refused_send_is_told_however_small_the_completion_queue() {
+        for (submissions, completions) in [(2, 2), (4, 4), (8, 8), (4, 16), (16, 16)] {
+            let mut ring = ring_of(submissions, completions, 2);
+            let peers = peers(&mut ring, 50);
+            fill(&mut ring, 50);
+            // Completions of other operations share the queue.
+            for slot in 0..50 {
+                ring.watch_writable(1, slot);
+                ring.receive(1, slot);
+                ring.cancel(Token::new(Op::Writable, 1, slot));
+            }
+            // Sockets that are full may have room for a little by now.
+            let bytes = vec![7; 4 << 20];
+            let unsent =
+                ring.transmit(|batch| (0..50).for_each(|slot| batch.send(1, slot, &bytes)));
+            let slots: Vec<u32> = unsent.iter().map(|send| send.slot).collect();
+            assert_eq!(slots, (0..50).collect::<Vec<u32>>(), "{completions} completions");
+            assert!(
+                unsent.iter().all(|send| send.taken.is_some_and(|taken| taken < bytes.len())),
+                "{unsent:?}"
+            );
+            let mut others = Vec::new();
+            ring.reap(&mut others);
+            ring.poll();
+            ring.reap(&mut others);
+            let of = |op| others.iter().filter(|found| found.token.op == op).count();
+            let counts = [Op::Send, Op::Receive, Op::Cancel, Op::Writable].map(of);
+            assert_eq!(counts, [0, 50, 50, 50], "{completions} completions");
+            assert!(completions == 16 || ring.overflows() > 0);
+            drop(peers);
+        }
+    }
+
+    #[test]
+    fn a_send_to_a_broken_socket_is_told_in_the_same_transmit() {
+        let mut ring = ring_of(2, 2, 2);
+        let peers = peers(&mut ring, 40);
+        for peer in peers {
+            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        let expected: Vec<_> =
+            (0..40).map(|slot| Unsent { slot, generation: 1, taken: None }).collect();
+        let unsent = ring.transmit(|batch| (0..40).for_each(|slot| batch.send(1, slot, b"x")));
+        assert_eq!(unsent, expected);
+    }
+
+    #[test]
+    fn readiness_of_more_sockets_than_completion_entries_is_reaped_at_once() {
+        let mut ring = ring_of(4, 4, 2);
+        let mut peers = peers(&mut ring, 60);
+        (0..60).for_each(|slot| ring.watch(1, slot));
+        ring.submit();
+        peers.iter_mut().for_each(|peer| peer.write_all(b"x").unwrap());
+        ring.poll();
+        let mut completions = Vec::new();
+        ring.reap(&mut completions);
+        let mut slots: Vec<u32> = completions.iter().map(|found| found.token.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots, (0..60).collect::<Vec<u32>>());
+        assert!(ring.overflows() > 0);
+        assert!(!ring.has_news(), "nothing is left");
+    }
+
+    #[test]
+    fn a_buffer_is_given_back_once_its_bytes_are_dropped() {
+        let mut ring = ring_of(8, 8, 2);
+        let mut peers = peers(&mut ring, 3);
+        for round in 0..20u8 {
+            peers.iter_mut().for_each(|peer| peer.write_all(&[round]).unwrap());
+            (0..3).for_each(|slot| ring.receive(1, slot));
+            let mut completions = Vec::new();
+            while completions.len() < 3 {
+                completions.extend(some(&mut ring));
+            }
+            let mut held = Vec::new();
+            for completion in &mut completions {
+                held.extend(completion.take_received());
+                assert!(completion.take_received().is_none(), "one owner for each buffer");
+            }
+            assert_eq!(held.iter().map(|bytes| bytes[0]).collect::<Vec<_>>(), [round; 2]);
+            let refused = completions.iter().find(|found| found.errno() == Some(libc::ENOBUFS));
+            let slot = refused.expect("two buffers for three reads").token.slot;
+            drop(held);
+            // Bytes that nobody takes give their buffer back as well.
+            ring.receive(1, slot);
+            assert_eq!(next(&mut ring).result, 1);
+        }
+        // They may outlive the ring.
+        peers[0].write_all(b"last").unwrap();
+        ring.receive(1, 0);
+        let mut bytes = next(&mut ring).take_received().expect("the bytes");
+        drop(ring);
+        bytes[0] = b'L';
+        assert_eq!(&bytes[..], b"Last");
+    }
+
+    #[test]
+    fn an_installed_descriptor_has_one_owner() {
+        let mut ring = ring();
+        let mut peer = peers(&mut ring, 1).remove(0);
+        for round in 0..2 {
+            ring.install(1, 0);
+            let mut completion = next(&mut ring);
+            let descriptor = completion.take_descriptor().expect("a descriptor");
+            assert!(completion.take_descriptor().is_none());
+            if round == 0 {
+                continue;
+            }
+            ring.shutdown(1, 0);
+            next(&mut ring);
+            ring.close(1, 0);
+            next(&mut ring);
+            drop(TcpStream::from(descriptor));
+            assert_eq!(peer.read(&mut [0]).unwrap(), 0, "no copy is left");
+        }
+    }
+
+    #[test]
+    fn a_passed_socket_arrives_though_the_other_queue_is_full() {
+        let (mut from, mut to) = (ring_of(8, 8, 2), ring_of(2, 2, 2));
+        let mut peers = peers(&mut from, 20);
+        let handle = to.handle().unwrap();
+        for slot in 0..20 {
+            from.pass(Token::new(Op::Pass, 1, slot), &handle, 5, slot);
+        }
+        let (mut passed, mut arrived) = (Vec::new(), Vec::new());
+        while passed.len() < 20 {
+            to.poll();
+            from.wait(Some(Duration::from_millis(10)));
+            from.reap(&mut passed);
+        }
+        to.poll();
+        to.reap(&mut arrived);
+        assert!(passed.iter().all(|found| found.result >= 0), "{passed:?}");
+        assert_eq!(arrived.len(), 20);
+        assert!(arrived.iter().all(|found| found.token.op == Op::Arrive));
+        let unsent = to.transmit(|batch| (0..20).for_each(|slot| batch.send(5, slot, b"here")));
+        assert_eq!(unsent, []);
+        for peer in &mut peers {
+            let mut bytes = [0; 4];
+            peer.read_exact(&mut bytes).unwrap();
+            peer.shutdown(Shutdown::Both).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_slot_that_nothing_came_into_can_be_closed() {
+        let mut ring = ring();
+        ring.close(1, 9);
+        let closed = next(&mut ring);
+        assert_eq!((closed.token.op, closed.errno()), (Op::Close, Some(libc::EBADF)));
+    }
+
+    #[test]
+    fn a_slot_beyond_the_table_is_an_error_of_the_operation() {
+        let mut ring = ring();
+        for slot in [64, 1 << 20, u32::MAX - 2, u32::MAX] {
+            ring.socket(1, slot);
+            let made = next(&mut ring);
+            assert_eq!((made.token, made.result < 0), (Token::new(Op::Socket, 1, slot), true));
+        }
     }
 
     #[test]
@@ -756,7 +824,6 @@ mod tests {
         let (mut leader, mut follower) = (ring(), ring());
         follower.announce(&bell).unwrap();
         leader.watch_doorbell(bell.try_clone().unwrap());
-        let patience = Duration::from_secs(20);
         let mut completions = Vec::new();
         for round in 0..50 {
             leader.arm_doorbell();
@@ -768,8 +835,8 @@ mod tests {
                 follower.cancel(Token::new(Op::Poll, 0, 0));
                 follower.submit();
             }
-            leader.wait(Some(patience));
-            assert!(begun.elapsed() < patience / 2, "round {round}");
+            leader.wait(Some(PATIENCE));
+            assert!(begun.elapsed() < PATIENCE / 2, "round {round}");
             leader.reap(&mut completions);
             follower.reap(&mut completions);
             // A ring before the bell is armed again is for whoever looks behind that.

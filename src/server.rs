@@ -89,6 +89,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         address,
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
+        rings: config.ring_sizes(),
         settings,
         slots: slots(&report, config.engine.slots_per_shard),
     };

@@ -10,9 +10,9 @@
 //! last time; a read is under way only where its outcome may be taken.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socket2::Socket;
@@ -23,7 +23,7 @@ use crate::connection::Phase;
 use crate::hub::{Hub, Segments};
 use crate::message::{Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate};
 use crate::metrics::Metrics;
-use crate::ring::{Completion, Op, Ring, Token};
+use crate::ring::{Completion, Handle, Op, Ring, Token};
 use crate::sys::{Clock, Now};
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
@@ -37,18 +37,12 @@ const MESSAGES: usize = 512;
 const LONG_TURN: u64 = 1000;
 
 /// What every shard may know of every other without asking.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sign {
-    ring: AtomicI32,
+    ring: OnceLock<Handle>,
     free: AtomicUsize,
     /// Whether the node shuts down and every connection of the shard is closed.
     done: AtomicBool,
-}
-
-impl Default for Sign {
-    fn default() -> Self {
-        Sign { ring: AtomicI32::new(-1), free: AtomicUsize::new(0), done: AtomicBool::new(false) }
-    }
 }
 
 /// A socket that was accepted here and must move.
@@ -86,7 +80,6 @@ pub struct Shard {
     clock: Clock,
     /// The time of this turn, in milliseconds.
     now: u64,
-    listener: Option<Socket>,
     metrics: Arc<Metrics>,
     signs: Arc<[Sign]>,
     /// Slots for connections that stay.
@@ -115,26 +108,28 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard that will accept from `listener`. Call it on its worker's thread.
+    /// A shard that will accept from `listener`. Call it on its worker's thread. Errors are the
+    /// kernel's.
     pub fn new(
-        ring: Ring,
+        mut ring: Ring,
         line: Line,
         hub: Hub,
         listener: Socket,
         clock: Clock,
         metrics: Arc<Metrics>,
         signs: Arc<[Sign]>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
         let places = hub.room().saturating_sub(accepts_max);
-        signs[usize::from(line.endpoint())].ring.store(ring.descriptor(), Ordering::Release);
-        Shard {
+        let handle = ring.handle()?;
+        signs[usize::from(line.endpoint())].ring.get_or_init(|| handle);
+        ring.listen(listener);
+        Ok(Shard {
             ring,
             line,
             hub,
             clock,
             now: 0,
-            listener: Some(listener),
             metrics,
             signs,
             places,
@@ -151,7 +146,7 @@ impl Shard {
             draining: false,
             busy: true,
             due: None,
-        }
+        })
     }
 
     /// Whether a turn now would find work.
@@ -207,8 +202,7 @@ impl Shard {
         self.refill_accepts();
         self.report(start);
         self.line.ring();
-        let reaped = self.completions.len() + self.reaped.len();
-        self.busy = goes_on || self.hub.is_busy() || reaped > 0;
+        self.busy = goes_on || self.hub.is_busy() || !self.reaped.is_empty();
         let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
         self.due = self.hub.next_due().into_iter().chain(accept_after).min();
         Used { work: self.hub.work_done(), sends }
@@ -266,7 +260,8 @@ impl Shard {
             self.metrics.longest_turn_micros.set(took);
         }
         self.hub.measure();
-        self.metrics.sockets.set((self.hub.len() - self.accepts) as u64);
+        self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
+        self.metrics.completion_overflows.set(self.ring.overflows());
         let free = if self.draining { 0 } else { self.free_places() };
         let sign = &self.signs[usize::from(self.line.endpoint())];
         sign.free.store(free, Ordering::Relaxed);
@@ -286,24 +281,27 @@ impl Shard {
         while !self.reaped.is_empty() && !self.hub.is_spent() {
             let Some(completion) = self.reaped.pop_front() else { break };
             self.hub.charge(cost::COMPLETION);
-            self.complete(&completion);
+            self.complete(completion);
         }
         for slot in std::mem::take(&mut self.starved) {
             self.read(slot);
         }
     }
 
-    fn complete(&mut self, completion: &Completion) {
+    fn complete(&mut self, completion: Completion) {
         let Token { op, generation, slot } = completion.token;
-        let connection =
-            self.hub.connection(slot, generation).expect("a slot outlives its operations");
-        if !completion.more() && op != Op::Arrive {
-            connection.operations -= 1;
+        let Some(connection) = self.hub.connection(slot, generation) else {
+            // The slot has another life, or none. Whatever the kernel gave goes back with the
+            // completion.
+            return self.metrics.stale_completions.add(1);
+        };
+        if !completion.more() && !matches!(op, Op::Arrive | Op::Send) {
+            connection.operations = connection.operations.saturating_sub(1);
         }
         match op {
-            Op::Accept => self.accepted(completion),
-            Op::Arrive => self.arrived(slot),
-            Op::Poll => self.polled(completion),
+            Op::Accept => self.accepted(&completion),
+            Op::Arrive => self.arrived(slot, generation),
+            Op::Poll => self.polled(&completion),
             Op::Receive => self.received(completion),
             Op::Writable => {
                 connection.flags.set_awaiting_writable(false);
@@ -313,19 +311,20 @@ impl Shard {
             }
             Op::Shutdown | Op::Reset => self.cancel_watches(slot),
             Op::Install => self.installed(completion),
-            Op::Pass => self.passed(completion),
-            Op::Close => self.closed(slot),
-            Op::Cancel => {}
-            Op::Send | Op::Wake | Op::Socket | Op::Narrow | Op::Connect => {
-                unreachable!("{op:?} never completes here")
-            }
+            Op::Pass => self.passed(&completion),
+            Op::Close => return self.hub.free(slot),
+            // Its bytes were taken for sent, and others may have followed them.
+            Op::Send => self.hub.lost(slot),
+            // A shard asks for none of the last ones.
+            Op::Cancel | Op::Wake | Op::Socket | Op::Narrow | Op::Connect => {}
         }
         self.close_if_done(slot, generation);
     }
 
-    fn operation(&mut self, slot: u32, generation: u32) {
-        let connection = self.hub.connection(slot, generation).expect("operations are on slots");
-        connection.operations += 1;
+    /// Notes that an operation on a slot begins; returns whether this life of the slot goes on.
+    fn begin(&mut self, slot: u32, generation: u32) -> bool {
+        let connection = self.hub.connection(slot, generation);
+        connection.map(|found| found.operations = found.operations.saturating_add(1)).is_some()
     }
 
     fn polled(&mut self, completion: &Completion) {
@@ -349,10 +348,10 @@ impl Shard {
 
     fn watch(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
-        self.operation(slot, generation);
-        self.ring.watch(generation, slot);
         if let Some(connection) = self.hub.connection(slot, generation) {
             connection.flags.set_watched(true);
+            connection.operations = connection.operations.saturating_add(1);
+            self.ring.watch(generation, slot);
         }
     }
 
@@ -367,22 +366,21 @@ impl Shard {
         connection.flags.set_readable(later);
         if !later {
             connection.flags.set_receiving(true);
-            connection.operations += 1;
+            connection.operations = connection.operations.saturating_add(1);
             self.ring.receive(generation, slot);
         }
     }
 
-    fn received(&mut self, completion: &Completion) {
+    fn received(&mut self, mut completion: Completion) {
         let Token { generation, slot, .. } = completion.token;
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         connection.flags.set_receiving(false);
         let live = !matches!(connection.phase, Phase::Ending | Phase::Leaving);
-        if let Some(buffer) = completion.buffer() {
-            let bytes = self.ring.received(buffer, completion.result.max(0) as usize);
-            if live && !bytes.is_empty() {
-                self.hub.receive(&mut self.line, slot, bytes);
-            }
-            self.ring.recycle(buffer);
+        if let Some(mut bytes) = completion.take_received()
+            && live
+            && !bytes.is_empty()
+        {
+            self.hub.receive(&mut self.line, slot, &mut bytes);
         }
         if !live {
             return;
@@ -411,17 +409,18 @@ impl Shard {
         }
         self.accept_after = 0;
         while self.accepts < self.accepts_max {
-            let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
             let Some((slot, generation)) = self.hub.reserve() else { return };
-            self.operation(slot, generation);
-            self.ring.accept(listener, generation, slot);
+            if !self.ring.accept(generation, slot) {
+                return self.hub.free(slot);
+            }
+            self.begin(slot, generation);
             self.accepts += 1;
         }
     }
 
     fn accepted(&mut self, completion: &Completion) {
         let Token { generation, slot, .. } = completion.token;
-        self.accepts -= 1;
+        self.accepts = self.accepts.saturating_sub(1);
         if completion.result < 0 {
             if let Some(connection) = self.hub.connection(slot, generation) {
                 connection.phase = Phase::Ending;
@@ -435,7 +434,7 @@ impl Shard {
             self.hub.opened(slot);
             return self.hub.end(slot);
         }
-        if self.hub.len() - self.accepts <= self.places {
+        if self.hub.len().saturating_sub(self.accepts) <= self.places {
             self.hub.opened(slot);
             return self.watch(slot);
         }
@@ -504,27 +503,50 @@ impl Shard {
     fn take_place(&mut self, place: &Place) {
         let guest = Guest { slot: place.slot, generation: place.generation };
         let Some((slot, generation)) = place.target else { return self.guests.push(guest) };
-        let ring: RawFd = self.signs[usize::from(place.shard)].ring.load(Ordering::Acquire);
-        self.operation(guest.slot, guest.generation);
-        self.ring.pass(Token::new(Op::Pass, guest.generation, guest.slot), ring, generation, slot);
-        self.moving.push((guest, place.shard, slot, generation));
+        let signs = self.signs.clone();
+        let ring = signs.get(usize::from(place.shard)).and_then(|sign| sign.ring.get());
+        if let Some(ring) = ring.filter(|_| self.begin(guest.slot, guest.generation)) {
+            let source = Token::new(Op::Pass, guest.generation, guest.slot);
+            self.moving.push((guest, place.shard, slot, generation));
+            self.ring.pass(source, ring, generation, slot);
+        } else {
+            self.vacant.push((place.shard, Vacate { slot, generation }));
+        }
     }
 
     fn passed(&mut self, completion: &Completion) {
         let Token { slot, generation, .. } = completion.token;
         let at = self.moving.iter().position(|(guest, ..)| guest.slot == slot);
-        let (guest, shard, target, life) =
-            self.moving.swap_remove(at.expect("every pass was noted"));
+        let Some((guest, shard, target, life)) = at.map(|at| self.moving.swap_remove(at)) else {
+            return;
+        };
         if completion.result < 0 {
             self.vacant.push((shard, Vacate { slot: target, generation: life }));
             return self.turn_away(guest);
         }
         self.metrics.relayed.add(1);
-        self.operation(slot, generation);
-        self.ring.close(generation, slot);
+        if self.begin(slot, generation) {
+            self.ring.close(generation, slot);
+        }
     }
 
-    fn arrived(&mut self, slot: u32) {
+    /// A promised slot is not used. The kernel may have put the socket there before it failed to
+    /// say so (-EOVERFLOW), so the slot is closed, whatever it holds, before it is given back.
+    fn vacated(&mut self, vacate: &Vacate) {
+        let Vacate { slot, generation } = *vacate;
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if connection.phase == Phase::Reserved {
+            connection.phase = Phase::Ending;
+            connection.operations = connection.operations.saturating_add(1);
+            self.ring.close(generation, slot);
+        }
+    }
+
+    fn arrived(&mut self, slot: u32, generation: u32) {
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if connection.phase != Phase::Reserved {
+            return self.metrics.stale_completions.add(1);
+        }
         self.metrics.accepted.add(1);
         self.hub.opened(slot);
         if self.draining {
@@ -565,14 +587,15 @@ impl Shard {
         }
         for slot in wanted.hand_overs.drain(..) {
             let generation = self.hub.generation(slot);
-            self.operation(slot, generation);
-            self.ring.install(generation, slot);
-            self.cancel_watches(slot);
+            if self.begin(slot, generation) {
+                self.ring.install(generation, slot);
+                self.cancel_watches(slot);
+            }
         }
         for slot in wanted.ends.drain(..) {
             let generation = self.hub.generation(slot);
             let Some(connection) = self.hub.connection(slot, generation) else { continue };
-            connection.operations += 1;
+            connection.operations = connection.operations.saturating_add(1);
             if connection.flags.reset() {
                 self.ring.reset(generation, slot);
             } else {
@@ -588,7 +611,7 @@ impl Shard {
         let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
         if !gone && !connection.flags.awaiting_writable() {
             connection.flags.set_awaiting_writable(true);
-            connection.operations += 1;
+            connection.operations = connection.operations.saturating_add(1);
             self.ring.watch_writable(generation, slot);
         }
     }
@@ -601,8 +624,9 @@ impl Shard {
             (connection.flags.awaiting_writable(), Op::Writable),
         ];
         for (_, op) in armed.into_iter().filter(|(armed, _)| *armed) {
-            self.operation(slot, generation);
-            self.ring.cancel(Token::new(op, generation, slot));
+            if self.begin(slot, generation) {
+                self.ring.cancel(Token::new(op, generation, slot));
+            }
         }
         if let Some(connection) = self.hub.connection(slot, generation) {
             connection.flags.set_unwatched(true);
@@ -619,23 +643,16 @@ impl Shard {
         }
     }
 
-    fn closed(&mut self, slot: u32) {
-        self.hub.free(slot);
-    }
-
     /// A slot's socket has an ordinary descriptor: the control plane takes it.
-    fn installed(&mut self, completion: &Completion) {
+    fn installed(&mut self, mut completion: Completion) {
         let Token { slot, .. } = completion.token;
         let control = self.hub.control();
-        if completion.result < 0 || !self.line.reserve(control, Rank::Ingress) {
-            if completion.result >= 0 {
-                drop(self.ring.installed(completion));
-            }
+        let socket = completion.take_descriptor();
+        let Some(socket) = socket.filter(|_| self.line.reserve(control, Rank::Ingress)) else {
             // No descriptor or no room: the request is answered here.
             self.metrics.refused.add(1);
             return self.hub.turn_back(slot);
-        }
-        let socket = self.ring.installed(completion);
+        };
         let bytes = self.hub.take_inbound(slot);
         self.metrics.handed_over.add(1);
         self.line.send(control, Message::HandOver(Box::new(HandOver { socket, bytes })));
@@ -683,11 +700,7 @@ impl Shard {
             Message::Room(room) if !self.give_room(&room) => return Err(Message::Room(room)),
             Message::Room(_) => {}
             Message::Place(place) => self.take_place(&place),
-            Message::Vacate(vacate) => {
-                if self.hub.connection(vacate.slot, vacate.generation).is_some() {
-                    self.hub.free(vacate.slot);
-                }
-            }
+            Message::Vacate(vacate) => self.vacated(&vacate),
             other => return self.hub.handle(&mut self.line, other),
         }
         Ok(())
@@ -707,14 +720,15 @@ impl Shard {
             }
         }
         for (slot, generation) in accepting {
-            self.operation(slot, generation);
-            self.ring.cancel(Token::new(Op::Accept, generation, slot));
+            if self.begin(slot, generation) {
+                self.ring.cancel(Token::new(Op::Accept, generation, slot));
+            }
         }
         let count = taken.len().max(1) as u64;
         for (nth, slot) in (0u64..).zip(taken) {
             self.hub.disconnect_after(slot, over * nth / count);
         }
-        self.listener = None;
+        self.ring.stop_listening();
     }
 
     // ---- output --------------------------------------------------------------------------
@@ -725,22 +739,14 @@ impl Shard {
             return self.hub.end_turn();
         }
         let hub = &self.hub;
-        self.ring.transmit(|batch| {
+        let unsent = self.ring.transmit(|batch| {
             hub.for_each_send(|generation, slot, segments| match segments {
                 Segments::Outbox(bytes) => batch.send(generation, slot, bytes),
                 Segments::Turn(pieces) => batch.send_segments(generation, slot, pieces),
             });
         });
-        let from = self.completions.len();
-        self.ring.reap(&mut self.completions);
-        let is_send = |completion: &mut Completion| completion.token.op == Op::Send;
-        for completion in self.completions.extract_if(from.., is_send) {
-            let slot = completion.token.slot;
-            match completion.errno() {
-                None => self.hub.short(slot, completion.result as usize),
-                Some(libc::EAGAIN) => self.hub.short(slot, 0),
-                Some(_) => self.hub.lost(slot),
-            }
+        for send in unsent {
+            self.hub.sent_less(send.slot, send.generation, send.taken);
         }
         self.hub.end_turn();
     }

@@ -9,10 +9,28 @@ use regex::Regex;
 use crate::preflight::MAX_SHARDS;
 use crate::sys;
 
-use super::{ChannelOptions, Client, Config, Error, Proxy, Span, Token, error};
+use super::{ChannelOptions, Client, Config, Engine, Error, Proxy, Span, Token, error};
 
 fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Result<(), Error> {
     if holds { Ok(()) } else { Err(error(cause, cure)) }
+}
+
+fn check_rings(engine: &Engine) -> Result<(), Error> {
+    must(
+        (1..=32_768).contains(&engine.ring_submissions),
+        format!("engine.ring_submissions is {}", engine.ring_submissions),
+        "give it a number from 1 to 32768; 1024 is the default",
+    )?;
+    must(
+        (1..=65_536).contains(&engine.ring_completions),
+        format!("engine.ring_completions is {}", engine.ring_completions),
+        "give it a number from 1 to 65536, the default",
+    )?;
+    must(
+        engine.ring_buffers.is_power_of_two() && engine.ring_buffers <= 32_768,
+        format!("engine.ring_buffers is {}", engine.ring_buffers),
+        "give it a power of two from 1 to 32768; 128 is the default",
+    )
 }
 
 impl Config {
@@ -35,6 +53,7 @@ impl Config {
             "use at most 63, or 0 for as many as the box needs",
         )?;
         must(engine.inbox > 0, "engine.inbox is 0", "give it at least 1; 4096 is the default")?;
+        check_rings(engine)?;
         must(engine.control_threads > 0, "engine.control_threads is 0", "give it at least 1")?;
         let addresses = [&server.address, &server.internal_address];
         for address in addresses {

@@ -16,6 +16,7 @@ use crate::http::{Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
 use crate::message::Purpose;
 use crate::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
+use crate::node::RingSizes;
 use crate::sys;
 use crate::token::{self, Verifier};
 
@@ -316,6 +317,16 @@ impl Config {
             head_timeout: HEAD_TIMEOUT,
             stale_close_delay: client.stale_close_delay.millis(),
             close_timeout: CLOSE_TIMEOUT,
+        }
+    }
+
+    /// Sizes of each shard's ring.
+    pub fn ring_sizes(&self) -> RingSizes {
+        RingSizes {
+            // Both were checked to be at most 65536.
+            submissions: self.engine.ring_submissions as u32,
+            completions: self.engine.ring_completions as u32,
+            buffers: self.engine.ring_buffers,
         }
     }
 

@@ -683,6 +683,13 @@ section! {
         hook_ttl: Span = Span::seconds(3600),
         /// Messages that one inbox between shards holds.
         inbox: usize = 4096,
+        /// Submission queue entries of each io_uring ring, from 1 to 32768.
+        ring_submissions: usize = 1024,
+        /// Maximum number of completion queue entries of each io_uring ring, up to 65536. A ring
+        /// gets no more than its connections need. Small values are for tests of a full queue.
+        ring_completions: usize = 65_536,
+        /// Receive buffers of 4 KiB of each io_uring ring, a power of two up to 32768.
+        ring_buffers: u16 = 128,
         /// Test mode: a WebSocket at /echo that sends back what it gets.
         echo: bool = false,
         /// Whether processors are held out of deep idle while serving: quicker wake-ups for more

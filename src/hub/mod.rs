@@ -516,12 +516,12 @@ impl Hub {
     /// What the turn sends: each slot at most once, with its generation and its bytes.
     pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
         for entry in self.turn.entries() {
-            let generation = self.connections[entry.slot as usize].generation;
+            let Some(connection) = self.connections.get(entry.slot as usize) else { continue };
             let segments = self.turn.segments(entry, &self.locals);
-            send(generation, entry.slot, Segments::Turn(segments));
+            send(connection.generation, entry.slot, Segments::Turn(segments));
         }
         for drain in &self.drains {
-            let connection = &self.connections[drain.slot as usize];
+            let Some(connection) = self.connections.get(drain.slot as usize) else { continue };
             // The connection may have ended since, or its outbox have been cut.
             let Some(outbox) = self.outboxes.get(connection.outbox as usize) else { continue };
             let bytes = &outbox.unsent()[..drain.bytes.min(outbox.unsent().len())];
@@ -529,25 +529,40 @@ impl Hub {
         }
     }
 
-    /// A send of this turn was short: the socket took `sent` bytes.
-    pub fn short(&mut self, slot: u32, sent: usize) {
-        self.metrics.short_sends.add(1);
-        let connection = &mut self.connections[slot as usize];
-        if connection.outbox != NONE {
-            let outbox = &mut self.outboxes[connection.outbox as usize];
-            outbox.advance(sent);
-            self.outbox_bytes -= sent;
-            if let Some(drain) = self.drains.iter_mut().find(|drain| drain.slot == slot) {
-                drain.short = true;
-            }
-        } else {
-            let entry: Entry = self.turn.entries()[connection.turn as usize];
-            let segments = self.turn.segments(&entry, &self.locals);
-            let framed = (Framing::of(connection.transport), connection.wire);
-            let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
-            self.outbox_bytes += outbox.unsent().len();
-            connection.outbox = self.outboxes.insert(outbox) as u32;
+    /// A socket took less than it was sent in this turn: so many bytes, or `None` where it is
+    /// broken. Whoever has the slot by now is not concerned by a send to another connection.
+    pub fn sent_less(&mut self, slot: u32, generation: u32, taken: Option<usize>) {
+        let Some(connection) = self.connection(slot, generation) else { return };
+        let turn = connection.turn as usize;
+        match taken {
+            Some(sent) if connection.outbox != NONE => self.drained_less(slot, sent),
+            Some(sent) if turn < self.turn.entries().len() => self.fell_behind(slot, turn, sent),
+            // Nothing was sent to it in this turn: the bytes of an earlier one are missing.
+            _ => self.lost(slot),
         }
+    }
+
+    fn drained_less(&mut self, slot: u32, sent: usize) {
+        let at = self.connections[slot as usize].outbox as usize;
+        let drain = self.drains.iter_mut().find(|drain| drain.slot == slot);
+        let (Some(outbox), Some(drain)) = (self.outboxes.get_mut(at), drain) else {
+            return self.lost(slot);
+        };
+        drain.short = true;
+        self.outbox_bytes -= outbox.advance(sent);
+        self.metrics.short_sends.add(1);
+        self.wanted.writable.push(slot);
+    }
+
+    fn fell_behind(&mut self, slot: u32, turn: usize, sent: usize) {
+        self.metrics.short_sends.add(1);
+        let entry: Entry = self.turn.entries()[turn];
+        let segments = self.turn.segments(&entry, &self.locals);
+        let connection = &mut self.connections[slot as usize];
+        let framed = (Framing::of(connection.transport), connection.wire);
+        let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
+        self.outbox_bytes += outbox.unsent().len();
+        connection.outbox = self.outboxes.insert(outbox) as u32;
         self.wanted.writable.push(slot);
     }
 
@@ -782,7 +797,7 @@ pub(crate) mod tests {
             sent.push((slot, bytes));
         });
         for slot in short {
-            hub.short(*slot, 0);
+            hub.sent_less(*slot, hub.generation(*slot), Some(0));
         }
         hub.end_turn();
         sent

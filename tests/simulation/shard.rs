@@ -214,30 +214,31 @@ impl Shard {
     }
 
     fn transmit(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
-        let mut outcomes: Vec<(u32, Taken)> = Vec::new();
+        let mut outcomes: Vec<(u32, u32, Taken)> = Vec::new();
         let (owners, fault) = (&self.owners, self.fault);
         let mut failure = None;
-        self.hub.for_each_send(|_, slot, segments| {
+        self.hub.for_each_send(|generation, slot, segments| {
             let bytes: Vec<u8> = match segments {
                 Segments::Outbox(bytes) => bytes.to_vec(),
                 Segments::Turn(pieces) => pieces.flatten().copied().collect(),
             };
-            if outcomes.iter().any(|(other, _)| *other == slot) {
+            if outcomes.iter().any(|(other, ..)| *other == slot) {
                 failure = Some(format!("two sends to slot {slot} in one enter"));
             }
             let Some(client) = owners[slot as usize] else {
                 failure = Some(format!("a send to slot {slot}, which nobody has"));
                 return;
             };
-            outcomes.push((slot, around.clients[client].socket.take(&bytes, around.random)));
+            let taken = around.clients[client].socket.take(&bytes, around.random);
+            outcomes.push((slot, generation, taken));
         });
         let has_output = self.hub.has_output();
-        for (slot, taken) in outcomes {
+        for (slot, generation, taken) in outcomes {
             match taken {
                 Taken::Whole => {}
                 Taken::Part(_) if fault == Some(Fault::ShortSendNotTold) => {}
-                Taken::Part(bytes) => self.hub.short(slot, bytes),
-                Taken::Refused => self.hub.lost(slot),
+                Taken::Part(bytes) => self.hub.sent_less(slot, generation, Some(bytes)),
+                Taken::Refused => self.hub.sent_less(slot, generation, None),
             }
         }
         if has_output || fault != Some(Fault::TurnEndedOnlyWithOutput) {

@@ -103,6 +103,7 @@ fn a_full_shard_sends_its_guests_to_one_with_room() {
         slots: vec![100, 1000],
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
+        rings: config.ring_sizes(),
         settings: config.hub_settings(0),
     };
     let node = Node::start(plan, Box::new(|| {})).unwrap();

@@ -130,7 +130,7 @@ impl Lane {
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
         for completion in completions.drain(..) {
-            self.complete(&completion)?;
+            self.complete(completion)?;
         }
         self.completions = completions;
         // What the completions asked for goes out before anybody waits.
@@ -215,7 +215,7 @@ impl Lane {
             return;
         }
         let (sends, text, pong) = (&book.sends, &book.text, &book.pong);
-        self.ring.transmit(|batch| {
+        let unsent = self.ring.transmit(|batch| {
             for (slot, send) in sends {
                 let bytes = match send {
                     Send::Pong => &pong[..],
@@ -224,11 +224,14 @@ impl Lane {
                 batch.send(0, *slot, bytes);
             }
         });
+        // Whoever says that little has to be able to say it.
+        let unsent: Vec<u32> = unsent.iter().map(|send| send.slot).collect();
         book.sends.clear();
         book.text.clear();
+        unsent.into_iter().for_each(|slot| book.lose(slot, 1006, &self.counters));
     }
 
-    fn complete(&mut self, completion: &Completion) -> Result<()> {
+    fn complete(&mut self, completion: Completion) -> Result<()> {
         let slot = completion.token.slot;
         match completion.token.op {
             Op::Socket | Op::Connect if completion.result < 0 => {
@@ -267,9 +270,9 @@ impl Lane {
         Ok(())
     }
 
-    fn received(&mut self, completion: &Completion) -> Result<()> {
+    fn received(&mut self, mut completion: Completion) -> Result<()> {
         let slot = completion.token.slot;
-        let Some(buffer) = completion.buffer() else {
+        let Some(input) = completion.take_received() else {
             match completion.errno() {
                 Some(EAGAIN) => {}
                 Some(ENOBUFS) => self.ready.push_back(slot),
@@ -277,17 +280,15 @@ impl Lane {
             }
             return Ok(());
         };
-        let bytes = completion.result.max(0) as usize;
+        let bytes = input.len();
         if bytes == 0 {
-            self.ring.recycle(buffer);
             self.book.lose(slot, 1006, &self.counters);
             return Ok(());
         }
-        let input = self.ring.received(buffer, bytes);
         let now_ns = self.clock.now_ns();
         let index = self.first + u64::from(slot);
-        let result = self.book.consume(slot, index, input, now_ns, &mut self.recorder);
-        self.ring.recycle(buffer);
+        let result = self.book.consume(slot, index, &input, now_ns, &mut self.recorder);
+        drop(input);
         if let Err(cause) = result? {
             self.book.refuse(slot, cause, &self.counters);
         }

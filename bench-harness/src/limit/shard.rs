@@ -6,7 +6,7 @@
 
 use std::io::BufRead;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -171,7 +171,6 @@ impl Start {
         let ring = Ring::new(&sizes).context("the limit cannot set up a ring")?;
         let mut shard = Shard {
             ring,
-            listener: listener.as_raw_fd(),
             slots: self.options.slots,
             next: 0,
             live: Vec::new(),
@@ -179,6 +178,7 @@ impl Start {
             short: 0,
             at: 0,
         };
+        shard.ring.listen(listener);
         shard.ring.watch_doorbell(self.bell);
         for _ in 0..ACCEPTS {
             shard.accept();
@@ -193,7 +193,6 @@ impl Start {
 
 struct Shard {
     ring: Ring,
-    listener: i32,
     slots: u32,
     /// Slots from here on were not given to an accept yet.
     next: u32,
@@ -207,7 +206,7 @@ struct Shard {
 impl Shard {
     fn accept(&mut self) {
         if self.next < self.slots {
-            self.ring.accept(self.listener, 0, self.next);
+            self.ring.accept(0, self.next);
             self.next += 1;
         }
     }
@@ -245,9 +244,8 @@ impl Shard {
                 Op::Accept => {
                     let error = std::io::Error::from_raw_os_error(-completion.result);
                     eprintln!("the limit could not accept a socket: {error}");
-                    self.ring.accept(self.listener, 0, slot);
+                    self.ring.accept(0, slot);
                 }
-                Op::Send => self.short += 1,
                 _ => {}
             }
         }
@@ -255,7 +253,10 @@ impl Shard {
         if !fresh.is_empty() {
             let greeting = [b'x'; GREETING_BYTES as usize];
             let ring = &mut self.ring;
-            ring.transmit(|batch| fresh.iter().for_each(|slot| batch.send(0, *slot, &greeting)));
+            let unsent = ring.transmit(|batch| {
+                fresh.iter().for_each(|slot| batch.send(0, *slot, &greeting));
+            });
+            self.short += unsent.len() as u64;
         }
     }
 
@@ -281,8 +282,10 @@ impl Shard {
         let live = std::mem::take(&mut self.live);
         for _ in 0..rounds {
             for slots in live.chunks(per_turn as usize) {
-                self.ring
-                    .transmit(|batch| slots.iter().for_each(|slot| batch.send(0, *slot, bytes)));
+                let unsent = self.ring.transmit(|batch| {
+                    slots.iter().for_each(|slot| batch.send(0, *slot, bytes));
+                });
+                self.short += unsent.len() as u64;
                 self.reap();
             }
         }
@@ -308,12 +311,13 @@ impl Shard {
                 continue;
             }
             let (live, at) = (&self.live, &mut self.at);
-            self.ring.transmit(|batch| {
+            let unsent = self.ring.transmit(|batch| {
                 for _ in 0..turn {
                     *at = (*at + 1) % live.len();
                     batch.send(0, live[*at], bytes);
                 }
             });
+            self.short += unsent.len() as u64;
             self.reap();
             sent += turn;
         }

@@ -1,0 +1,126 @@
+//! Sends of one transmit.
+
+use std::marker::PhantomData;
+
+use io_uring::types::Fixed;
+use io_uring::{opcode, squeue};
+
+use super::Ring;
+use super::token::Token;
+
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+/// Ranges of one send past which further ones are copied into one.
+pub(super) const SEGMENTS: usize = 256;
+/// Bytes of a plain send at most: its length has 32 bits. A longer one is a vector of one range.
+const PLAIN_BYTES: usize = 1 << 30;
+
+/// Sends being queued; submitted when it is dropped, which [`Ring::transmit`] makes sure of.
+pub struct Batch<'ring, 'bytes> {
+    ring: &'ring mut Ring,
+    bytes: PhantomData<&'bytes [u8]>,
+    /// Sends for which there are completion entries, should all of them fail.
+    room: usize,
+}
+
+impl<'ring, 'bytes> Batch<'ring, 'bytes> {
+    pub(super) fn new(ring: &'ring mut Ring) -> Self {
+        let room = ring.room();
+        Batch { ring, bytes: PhantomData, room }
+    }
+
+    /// Makes sure that this send's completion has an entry: more sends than completion entries
+    /// would have the kernel keep their completions aside.
+    fn make_room(&mut self) {
+        if self.room == 0 {
+            self.ring.finish_sends();
+            self.room = self.ring.room().max(1);
+        }
+        self.room -= 1;
+    }
+
+    /// Queues a send of one range.
+    pub fn send(&mut self, generation: u32, slot: u32, bytes: &'bytes [u8]) {
+        if bytes.len() > PLAIN_BYTES {
+            return self.send_vector(generation, slot, bytes, std::iter::empty());
+        }
+        self.make_room();
+        let entry = opcode::Send::new(Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(SEND_FLAGS)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        let token = Token::of_send(generation, slot, self.ring.batch);
+        // SAFETY: `'bytes` outlives the call of `transmit`, which submits before it returns, and
+        // a send that does not wait is done when it is submitted.
+        unsafe { self.ring.push(entry, token) };
+    }
+
+    /// Queues a send of several ranges, one after the other.
+    pub fn send_segments(
+        &mut self,
+        generation: u32,
+        slot: u32,
+        segments: impl IntoIterator<Item = &'bytes [u8]>,
+    ) {
+        let mut segments = segments.into_iter();
+        let Some(first) = segments.next() else { return };
+        match segments.next() {
+            None => self.send(generation, slot, first),
+            Some(second) => {
+                let rest = std::iter::once(second).chain(segments);
+                self.send_vector(generation, slot, first, rest);
+            }
+        }
+    }
+
+    fn send_vector(
+        &mut self,
+        generation: u32,
+        slot: u32,
+        first: &'bytes [u8],
+        mut rest: impl Iterator<Item = &'bytes [u8]>,
+    ) {
+        self.make_room();
+        let ring = &mut *self.ring;
+        // Neither list may grow past its capacity: queued entries point into both. Nor may the
+        // push below submit, since that clears them.
+        let is_full = ring.iovecs.capacity() - ring.iovecs.len() < SEGMENTS
+            || ring.messages.len() == ring.messages.capacity()
+            || ring.ring.submission().is_full();
+        if is_full {
+            ring.submit();
+        }
+        let start = ring.iovecs.len();
+        let range = |bytes: &[u8]| libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
+        ring.iovecs.push(range(first));
+        ring.iovecs.extend(rest.by_ref().take(SEGMENTS - 2).map(range));
+        let copied: Vec<u8> = rest.flatten().copied().collect();
+        if !copied.is_empty() {
+            // Its bytes stay where they are when the list of copies grows.
+            ring.iovecs.push(range(&copied));
+            ring.copies.push(copied);
+        }
+        // SAFETY: msghdr is plain data for which all zeroes is a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = ring.iovecs[start..].as_mut_ptr();
+        message.msg_iovlen = ring.iovecs.len() - start;
+        ring.messages.push(message);
+        let message: *const libc::msghdr = &raw const ring.messages[ring.messages.len() - 1];
+        let entry = opcode::SendMsg::new(Fixed(slot), message)
+            .flags(SEND_FLAGS as u32)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        let token = Token::of_send(generation, slot, ring.batch);
+        // SAFETY: message, vector and copies are the ring's own, had room without moving, and are
+        // cleared only when the queue has been submitted; the bytes live as in `send`.
+        unsafe { ring.push(entry, token) };
+    }
+}
+
+impl Drop for Batch<'_, '_> {
+    fn drop(&mut self) {
+        self.ring.finish_sends();
+    }
+}

@@ -1,0 +1,93 @@
+//! What the kernel says about an operation, with whatever it gave along: a buffer, a descriptor.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use super::buffers::{Buffers, Received};
+use super::token::{Op, Token};
+
+use std::rc::Rc;
+
+/// One completion. What it owns is given back when it is dropped.
+#[derive(Debug)]
+pub struct Completion {
+    /// What completed.
+    pub token: Token,
+    /// Bytes, a descriptor or an event mask; below zero a negated errno.
+    pub result: i32,
+    flags: u32,
+    received: Option<Received>,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Completion {
+    /// The completion of an entry that was just taken out of the completion queue of the ring
+    /// that owns `buffers`.
+    ///
+    /// # Safety
+    ///
+    /// The kernel posted the entry, and no other completion is made of it.
+    pub(super) unsafe fn new(token: Token, entry: &cqueue::Entry, buffers: &Rc<Buffers>) -> Self {
+        let (result, flags) = (entry.result(), entry.flags());
+        let bytes = usize::try_from(result).unwrap_or(0);
+        let received = cqueue::buffer_select(flags).and_then(|id| {
+            // SAFETY: the kernel gave this buffer away with this entry, of which this is the only
+            // completion.
+            unsafe { Buffers::taken(buffers, id, bytes) }
+        });
+        let descriptor = (token.op == Op::Install && result >= 0).then(|| {
+            // SAFETY: the kernel made this descriptor for this operation, and this is its only
+            // completion, so nobody else owns the number.
+            unsafe { OwnedFd::from_raw_fd(result) }
+        });
+        Completion { token, result, flags, received, descriptor }
+    }
+
+    /// Whether the multishot operation goes on.
+    pub fn more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// Whether the socket had more to read than fitted.
+    pub fn socket_nonempty(&self) -> bool {
+        cqueue::sock_nonempty(self.flags)
+    }
+
+    /// Takes the bytes that a completed `receive` brought. The kernel gets their buffer back when
+    /// they are dropped.
+    pub fn take_received(&mut self) -> Option<Received> {
+        self.received.take()
+    }
+
+    /// Takes the descriptor that a completed `install` made.
+    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
+    }
+
+    /// The errno, if it failed.
+    pub fn errno(&self) -> Option<i32> {
+        (self.result < 0).then(|| self.result.saturating_neg())
+    }
+}
+
+/// A send whose bytes the socket did not all take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// The slot.
+    pub slot: u32,
+    /// The slot's generation.
+    pub generation: u32,
+    /// Bytes that the socket took; `None`: the socket is broken.
+    pub taken: Option<usize>,
+}
+
+impl Unsent {
+    pub(super) fn new(token: Token, result: i32) -> Self {
+        let taken = match result {
+            errno if errno == -libc::EAGAIN => Some(0),
+            bytes => usize::try_from(bytes).ok(),
+        };
+        Unsent { slot: token.slot, generation: token.generation, taken }
+    }
+}
