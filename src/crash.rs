@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::log;
+
 /// Exit status of a process that ends by its own fault (EX_SOFTWARE of sysexits.h).
 pub const STATUS: i32 = 70;
 
 /// How long standard error may take to accept the report.
 const REPORT_TIME: Duration = Duration::from_secs(1);
+/// How long lines of the log that are still queued may take.
+const LOG_TIME: Duration = Duration::from_millis(100);
 /// How long a second thread that fails waits for the report of the first one.
 const OTHERS_REPORT_TIME: Duration = Duration::from_secs(10);
 /// Bytes that a pipe accepts without blocking once poll says that it is writable (PIPE_BUF).
@@ -45,6 +49,7 @@ pub fn end(cause: &str) -> ! {
         let backtrace = format!("{}\n", Backtrace::force_capture());
         // A standard error that breaks meanwhile gets no more.
         let _ = report(backtrace.as_bytes(), deadline.max(Instant::now() + REPORT_TIME));
+        log::flush(LOG_TIME);
     }
     std::process::exit(STATUS);
 }

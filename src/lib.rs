@@ -3,9 +3,9 @@
 //! The modules stand from the ground up; each imports only from those above it.
 
 // Floor 0: the machine.
-pub mod crash;
 pub mod faults;
 pub mod log;
+pub mod crash;
 pub mod metrics;
 pub mod sys;
 pub mod wheel;

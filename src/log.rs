@@ -1,8 +1,8 @@
 //! Log lines and the first screen: a bounded queue and a writer thread for stderr, and another
 //! pair for stdout.
 //!
-//! Owns the only writes to stderr and stdout. The invariants: logging neither fails nor blocks,
-//! whatever stderr is; a line that cannot be queued or written is counted, and the count is
+//! Owns the only writes to stderr and stdout, but for the last report of the process (`crash`).
+//! The invariants: logging neither fails nor blocks, whatever stderr is; a line that cannot be queued or written is counted, and the count is
 //! written as soon as a write succeeds again. Levels and targets are those of the `tracing` crate,
 //! so a subscriber of it needs no more than a call of [`write`].
 

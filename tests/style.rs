@@ -161,12 +161,14 @@ fn nothing_is_unwrapped_outside_tests() {
     report("no unwrap outside tests", &offences);
 }
 
-/// `println!` panics where stdout is closed and blocks where nobody reads it; src/log.rs does not.
+/// `println!` panics where stdout is closed and blocks where nobody reads it; src/log.rs does not,
+/// nor does the last report of src/crash.rs.
 #[test]
 fn output_goes_through_the_log_module_alone() {
     let words = ["print!(", "println!(", "dbg!(", "stdout()", "stderr()"];
     let mut offences = Vec::new();
-    for file in files(&["src"], "rs").iter().filter(|file| file.name != "src/log.rs") {
+    let careful = ["src/log.rs", "src/crash.rs"];
+    for file in files(&["src"], "rs").iter().filter(|file| !careful.contains(&&*file.name)) {
         for (number, line) in without_tests(&file.text).lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             if words.iter().any(|word| code.contains(word)) {
