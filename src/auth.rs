@@ -20,12 +20,32 @@ pub struct Rules {
     pub local: bool,
 }
 
+/// The Origin headers of a request name no one page: there are several, or one is no text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnclearOrigin;
+
+/// Which page a request comes from, by the values of its Origin headers; `None`: it comes from no
+/// page. An empty value is none, as in Centrifugo.
+pub fn origin<'a>(
+    mut values: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<&'a str>, UnclearOrigin> {
+    let Some(value) = values.next() else { return Ok(None) };
+    let origin = std::str::from_utf8(value).map_err(|_| UnclearOrigin)?;
+    let origin = origin.trim_matches([' ', '\t']);
+    match values.next() {
+        None => Ok(Some(origin).filter(|origin| !origin.is_empty())),
+        Some(_) => Err(UnclearOrigin),
+    }
+}
+
 impl Rules {
-    /// Whether a browser page of `origin` may connect to a server that it calls `host`.
+    /// Whether a browser page of `origin` may connect to a server that it calls `host`. Letters
+    /// count the same in both cases. The server's own page may, by whichever scheme: a proxy may
+    /// end TLS.
     pub fn allows_origin(&self, origin: Option<&str>, host: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         let own = origin.split_once("://").map(|(_, rest)| rest);
-        if own.is_some() && own == host {
+        if own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host)) {
             return true;
         }
         let origin = origin.to_ascii_lowercase();
@@ -118,5 +138,24 @@ mod tests {
         check(Some("http://localhost:8000"), Some("localhost:9000"), false);
         check(Some("https://x.A.com"), Some("b"), true);
         check(Some("null"), None, false);
+        check(Some("https://LocalHost:8000"), Some("localHOST:8000"), true);
+        check(Some("localhost:8000"), Some("localhost:8000"), false);
+        check(Some("https://"), Some(""), true);
+        check(Some("https://b"), None, false);
+    }
+
+    #[test]
+    fn origins_that_name_no_one_page_are_none_to_go_by() {
+        let check = |values: &[&[u8]], expected| {
+            assert_eq!(origin(values.iter().copied()), expected, "{values:?}");
+        };
+        check(&[], Ok(None));
+        check(&[b""], Ok(None));
+        check(&[b" \t"], Ok(None));
+        check(&[b"https://a"], Ok(Some("https://a")));
+        check(&[b"https://a\xff"], Err(UnclearOrigin));
+        check(&[b"https://a", b"https://a"], Err(UnclearOrigin));
+        check(&[b"", b"https://a"], Err(UnclearOrigin));
+        check(&[b"https://a", b""], Err(UnclearOrigin));
     }
 }

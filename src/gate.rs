@@ -40,8 +40,13 @@ impl Gate {
         self.present.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether another connection may come in this second, `now` in milliseconds; counts it.
+    /// Whether another connection may come in at `now`, in milliseconds: the node has a place for
+    /// it, and not too many came in this second. Counts it. To be asked before the request is
+    /// answered: who is turned away by a status comes back.
     pub fn admits(&self, now: u64) -> bool {
+        if self.is_full() {
+            return false;
+        }
         if self.rate == 0 {
             return true;
         }
@@ -66,7 +71,7 @@ mod tests {
         gate.enter();
         assert!(!gate.is_full());
         gate.enter();
-        assert!(gate.is_full());
+        assert!(gate.is_full() && !gate.admits(0));
         gate.leave();
         assert!(!gate.is_full());
         let let_in = |now| (0..10).filter(|_| gate.admits(now)).count();

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use tungstenite::handshake::derive_accept_key;
 
+use crate::auth;
 use crate::deflate;
 use crate::local::foreign;
 
@@ -118,6 +119,8 @@ pub struct Stream<'a> {
     pub protobuf: bool,
     /// The first commands; of a unidirectional client the connect request.
     pub opening: Cow<'a, [u8]>,
+    /// Whether they stood in the URL, which somebody else may have written.
+    pub by_url: bool,
     /// The last event that a client got before it came back.
     pub last_event: Option<&'a str>,
     /// The Origin header.
@@ -224,6 +227,9 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
         }
         Err(_) => return Head::Refused(Status::BadRequest),
     };
+    if !is_host_legal(request.version == Some(1), count(&request, &["host"])) {
+        return Head::Refused(Status::BadRequest);
+    }
     let target = request.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let Some(route) = routes.iter().find(|route| route.path == path) else { return Head::Control };
@@ -241,6 +247,10 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
             }
         }
         Service::Transport(_) | Service::Emulation => {
+            // A link or a form would use the cookies of whoever follows it.
+            if has_token(&request, "sec-fetch-mode", "navigate") {
+                return Head::Refused(Status::Navigation);
+            }
             let (body, used) = match body {
                 Body::Partial => return Head::Partial,
                 Body::Whole(body, used) => (body, used),
@@ -248,8 +258,14 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
                 Body::Special => return Head::Control,
             };
             match (request.method.unwrap_or_default(), route.service) {
-                ("OPTIONS", _) => Head::Preflight(preflight(&request), used),
-                ("POST", Service::Emulation) => Head::Emulation(emulation(body, &request), used),
+                ("OPTIONS", _) => match preflight(&request) {
+                    Ok(asked) => Head::Preflight(asked, used),
+                    Err(status) => Head::Refused(status),
+                },
+                ("POST", Service::Emulation) => match emulation(body, &request) {
+                    Ok(emulation) => Head::Emulation(emulation, used),
+                    Err(status) => Head::Refused(status),
+                },
                 (method, Service::Transport(transport)) => {
                     match stream(transport, method, query, body, &request) {
                         Ok(stream) => Head::Stream(stream, used),
@@ -260,6 +276,11 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
             }
         }
     }
+}
+
+/// Whether a request has as many Host headers as it must: one, of which HTTP/1.0 knows nothing.
+pub fn is_host_legal(is_http11: bool, hosts: usize) -> bool {
+    hosts == 1 || (hosts == 0 && !is_http11)
 }
 
 /// What stands behind a head.
@@ -323,29 +344,40 @@ fn stream<'a>(
         protobuf: transport == Transport::HttpStream
             && (is_protobuf(request) || asks_protobuf(query)),
         opening,
+        by_url: method == "GET",
         last_event: header(request, "last-event-id").filter(|last| !last.is_empty()),
-        origin: header(request, "origin"),
+        origin: origin(request)?,
         host: header(request, "host"),
     })
 }
 
-fn emulation<'a>(body: &'a [u8], request: &httparse::Request<'_, 'a>) -> Emulation<'a> {
-    Emulation {
+fn emulation<'a>(
+    body: &'a [u8],
+    request: &httparse::Request<'_, 'a>,
+) -> Result<Emulation<'a>, Status> {
+    Ok(Emulation {
         protobuf: is_protobuf(request),
         body,
-        origin: header(request, "origin"),
+        origin: origin(request)?,
         host: header(request, "host"),
         last: has_token(request, "connection", "close"),
-    }
+    })
 }
 
-fn preflight<'a>(request: &httparse::Request<'_, 'a>) -> Preflight<'a> {
-    Preflight {
+fn preflight<'a>(request: &httparse::Request<'_, 'a>) -> Result<Preflight<'a>, Status> {
+    Ok(Preflight {
         headers: header(request, "access-control-request-headers").unwrap_or_default(),
-        origin: header(request, "origin"),
+        origin: origin(request)?,
         host: header(request, "host"),
         last: has_token(request, "connection", "close"),
-    }
+    })
+}
+
+/// The page that a request comes from; refused where that is unclear.
+fn origin<'a>(request: &httparse::Request<'_, 'a>) -> Result<Option<&'a str>, Status> {
+    let own = |header: &&httparse::Header<'a>| header.name.eq_ignore_ascii_case("origin");
+    auth::origin(request.headers.iter().filter(own).map(|header| header.value))
+        .map_err(|_| Status::Forbidden)
 }
 
 fn is_protobuf(request: &httparse::Request<'_, '_>) -> bool {
@@ -388,7 +420,7 @@ fn upgrade(
         frame_pings: query_value(query, "cf_ws_frame_ping_pong").as_deref() == Some("true"),
         subprotocol,
         compression: offers.filter_map(deflate::negotiate).next(),
-        origin: header(request, "origin").map(str::to_owned),
+        origin: origin(request)?.map(str::to_owned),
         host: header(request, "host").map(str::to_owned),
         kept: Vec::new(),
     })
@@ -563,8 +595,57 @@ mod tests {
     }
 
     #[test]
+    fn hosts_and_origins_are_one_or_the_request_is_refused() {
+        let check = |from: &str, to: &[u8], expected: Result<Option<&str>, Status>| {
+            let (before, behind) = GOOD.split_once(from).unwrap();
+            let request = [before.as_bytes(), to, behind.as_bytes()].concat();
+            let found = match parse(&request) {
+                Head::Upgrade(upgrade, _) => Ok(upgrade.origin),
+                Head::Refused(status) => Err(status),
+                other => panic!("{other:?}"),
+            };
+            let found = found.as_ref().map(Option::as_deref).map_err(|status| *status);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(to));
+        };
+        check("Host: a\r\n", b"", Err(Status::BadRequest));
+        check("Host: a\r\n", b"Host: a\r\nhost: a\r\n", Err(Status::BadRequest));
+        check("Host: a\r\n", b"Host: a\r\nOrigin: https://b\r\n", Ok(Some("https://b")));
+        check("Host: a\r\n", b"Host: a\r\nOrigin:\r\n", Ok(None));
+        check("Host: a\r\n", b"Host: a\r\nOrigin: https://\xff\r\n", Err(Status::Forbidden));
+        let two = b"Host: a\r\nOrigin: https://b\r\norigin: https://c\r\n";
+        check("Host: a\r\n", two, Err(Status::Forbidden));
+        for path in ["/", "/health", "/api/publish"] {
+            let request = format!("POST {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+            assert!(matches!(parse(request.as_bytes()), Head::Refused(Status::BadRequest)));
+        }
+    }
+
+    #[test]
+    fn nobody_is_led_to_a_stream_by_a_link_or_a_form() {
+        for (method, path) in [
+            ("GET", "/connection/sse?cf_connect={}"),
+            ("POST", "/connection/http_stream"),
+            ("GET", "/connection/uni_sse"),
+            ("POST", "/emulation"),
+        ] {
+            let request = |mode: &str| {
+                format!(
+                    "{method} {path} HTTP/1.1\r\nHost: a\r\nSec-Fetch-Mode: {mode}\r\n\
+                     Content-Length: 0\r\n\r\n"
+                )
+            };
+            let refused = matches!(
+                parse(request("navigate").as_bytes()),
+                Head::Refused(Status::Navigation)
+            );
+            assert!(refused, "{path}");
+            assert!(!matches!(parse(request("cors").as_bytes()), Head::Refused(_)), "{path}");
+        }
+    }
+
+    #[test]
     fn other_requests_go_to_the_control_plane() {
-        for request in ["GET / HTTP/1.1\r\n\r\n", "POST /api/info HTTP/1.1\r\nHost: x\r\n\r\n{}"] {
+        for request in ["GET / HTTP/1.0\r\n\r\n", "POST /api/info HTTP/1.1\r\nHost: x\r\n\r\n{}"] {
             assert!(matches!(parse(request.as_bytes()), Head::Control));
         }
         let plain = GOOD.replace("Upgrade: WebSocket\r\n", "");
@@ -603,11 +684,11 @@ mod tests {
         check("Content-Length: 7", "Content-Length: 101");
         check("Content-Length: 7", "Content-Length:");
         check("Content-Length: 7\r\n", "");
-        check("Host: a", "Connection: keep-alive, close");
-        check("Host: a", "Expect: 100-continue");
-        check("Host: a", "Upgrade: h2c");
-        check("Host: a", "Authorization: apikey secret");
-        check("Host: a", "X-Api-Key: other");
+        check("Host: a", "Host: a\r\nConnection: keep-alive, close");
+        check("Host: a", "Host: a\r\nExpect: 100-continue");
+        check("Host: a", "Host: a\r\nUpgrade: h2c");
+        check("Host: a", "Host: a\r\nAuthorization: apikey secret");
+        check("Host: a", "Host: a\r\nX-Api-Key: other");
         assert!(matches!(super::parse(CALL.as_bytes(), &[]), Head::Control));
     }
 
@@ -668,7 +749,7 @@ mod tests {
         assert!(matches!(parse(get.as_bytes()), Head::Refused(Status::MethodNotAllowed)));
         for path in ["/emulation", "/connection/sse"] {
             let options = format!(
-                "OPTIONS {path} HTTP/1.1\r\nOrigin: https://b\r\n\
+                "OPTIONS {path} HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
                  Access-Control-Request-Headers: content-type\r\n\r\n"
             );
             let Head::Preflight(asked, _) = parse(options.as_bytes()) else { panic!() };

@@ -59,6 +59,10 @@ pub struct Node {
     pub metrics: Arc<[Arc<Metrics>]>,
     /// How channels find their homes.
     pub names: Names,
+    /// How many clients the node takes.
+    pub gate: Arc<Gate>,
+    /// The clock that the shards go by.
+    pub clock: Clock,
     /// The processor of each shard's worker; `None` where it could not be pinned.
     pub processors: Vec<Option<usize>>,
     threads: Vec<JoinHandle<()>>,
@@ -97,8 +101,8 @@ impl Node {
         let mut address = plan.address;
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
-            let (shard_number, control, gate) = (shard as u8, bus.control(), gate.clone());
-            let place = Place { shard: shard_number, control, names, ids, gate, seed };
+            let (shard_number, control) = (shard as u8, bus.control());
+            let place = Place { shard: shard_number, control, names, ids, gate: gate.clone(), seed };
             let refused = failed(&format!("cannot listen on {address}"));
             let listener = sys::listener(address, &plan.listener).map_err(&refused)?;
             // The other shards share the port that the first one was given.
@@ -116,7 +120,7 @@ impl Node {
         }
         let (threads, pinned) = spawn(crews)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
-        Ok(Node { address, bus, metrics, names, processors, threads })
+        Ok(Node { address, bus, metrics, names, gate, clock, processors, threads })
     }
 
     /// Waits until every shard has closed its connections after a drain.

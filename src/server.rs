@@ -111,9 +111,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     // A port of 0 has become a free one.
     config.http_server.port = node.address.port();
     let config = Arc::new(config);
-    let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
-    let control = Control::new(config.clone(), bus, node.names, metrics, bell, access.is_open());
-    let control = control.map_err(|error| internal_refused(&config, &error))?;
+    let control = Control::new(config.clone(), &node, bell, access.is_open())
+        .map_err(|error| internal_refused(&config, &error))?;
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
     runtime.block_on(control.run(signals)).map_err(|error| Fatal {

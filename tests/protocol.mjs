@@ -14,6 +14,7 @@ import { fileURLToPath } from "node:url";
 import { Centrifuge as JsonCentrifuge } from "centrifuge";
 import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
 import { EventSource } from "eventsource";
+import OldEventSource from "eventsource2";
 import WebSocket from "ws";
 
 import { Server, freePort, sleep, within } from "./common/server.mjs";
@@ -127,6 +128,8 @@ const kinds = {
   "http_stream-json": { ...json, transport: "http_stream" },
   "http_stream-protobuf": { ...protobuf, transport: "http_stream" },
   "sse-json": { ...json, transport: "sse" },
+  // Version 2 of npm's package, which much of Node's world still has.
+  "sse-json-eventsource-2": { ...json, transport: "sse", eventsource: OldEventSource },
 };
 
 const kind = process.argv[2];
@@ -138,7 +141,7 @@ function client(options = {}) {
   const base = transport === "websocket" ? server.websocket : `${server.base}/connection/${transport}`;
   const it = new encoding.Centrifuge([{ transport, endpoint: base }], {
     websocket: WebSocket,
-    eventsource: EventSource,
+    eventsource: encoding.eventsource ?? EventSource,
     emulationEndpoint: `${server.base}/emulation`,
     minReconnectDelay: 50,
     maxReconnectDelay: 300,
@@ -227,6 +230,17 @@ const parts = {
       assert.deepEqual([event, seen, reason], [expected, code, "told"]);
       if (expected === "connecting") assert.equal((await states("back")).event, "connected");
     }));
+  },
+
+  async "code 3000 is a transport that closed"() {
+    const user = "code-3000";
+    const { it, states } = await connected(as(user));
+    const away = listen(it, "connecting", "disconnected");
+    await server.api("disconnect", { user, disconnect: { code: 3000, reason: "told" } });
+    const { event, reason } = await away("the end of the transport");
+    assert.equal(event, "connecting");
+    assert.notEqual(reason, "told", "nothing was said");
+    assert.equal((await states("back")).event, "connected");
   },
 
   async "a connection and a subscription outlive their tokens by refreshing them"() {

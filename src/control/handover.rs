@@ -17,6 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::client::conn::http1 as client;
@@ -33,8 +34,10 @@ use crate::auth::Rules;
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
 use crate::control::link::Link;
+use crate::gate::Gate;
 use crate::http::{self, Head, Routes, Service, Status, Upgrade};
 use crate::message::{Adopt, HandOver, Message};
+use crate::sys::Clock;
 
 /// How long a connection may take for a request head, or be idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -119,6 +122,7 @@ pub struct Door {
 impl Door {
     /// A door to `router` that closes when the other end of `stopped` is dropped.
     pub fn new(router: Router, stopped: watch::Receiver<()>) -> Self {
+        let router = router.layer(middleware::from_fn(with_legal_host));
         Door { router, stopped, inside: watch::Sender::new(()) }
     }
 
@@ -163,9 +167,28 @@ impl Door {
     }
 }
 
+/// Refuses what a shard would refuse too: a connection that began with a legal request may go on
+/// with others.
+async fn with_legal_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    match http::is_host_legal(request.version() == Version::HTTP_11, hosts) {
+        true => next.run(request).await,
+        false => refusal(Status::BadRequest),
+    }
+}
+
 // ---- and back --------------------------------------------------------------------------------
 
+/// How push connections are let into the node.
+pub struct Entry {
+    /// How many clients it takes.
+    pub gate: Arc<Gate>,
+    /// The clock of the shards.
+    pub clock: Clock,
+}
+
 struct Back {
+    entry: Entry,
     link: Arc<Link>,
     routes: Routes,
     rules: Rules,
@@ -173,8 +196,14 @@ struct Back {
 }
 
 /// Adds the paths of push transports to a router: what is asked for there goes back to a shard.
-pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>) -> Router {
+pub fn with_push_paths(
+    router: Router,
+    config: &Config,
+    link: &Arc<Link>,
+    entry: Entry,
+) -> Router {
     let back = Arc::new(Back {
+        entry,
         link: link.clone(),
         routes: config.routes(),
         rules: config.rules(),
@@ -206,6 +235,9 @@ fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
     };
     if !back.rules.allows_origin(upgrade.origin.as_deref(), upgrade.host.as_deref()) {
         return refusal(Status::Forbidden);
+    }
+    if !back.entry.gate.admits(back.entry.clock.millis()) {
+        return refusal(Status::Unavailable);
     }
     upgrade.kept = http::kept_headers(&head, &back.kept_headers);
     let Ok(response) = switching(&upgrade) else { return refusal(Status::BadRequest) };

@@ -30,17 +30,15 @@ use axum::response::IntoResponse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::bus::Bus;
-use crate::channels::Names;
 use crate::config::Config;
 use crate::local::{Foreign, foreign, is_loopback};
 use crate::log;
 use crate::message::{Consult, Matter, Message};
-use crate::metrics::Metrics;
+use crate::node::Node;
 use crate::sys;
 
 use self::backend::Backend;
-use self::handover::Door;
+use self::handover::{Door, Entry};
 use self::hooks::Hooks;
 use self::link::Link;
 use self::proxies::Proxies;
@@ -58,20 +56,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Control {
     config: Arc<Config>,
     link: Arc<Link>,
+    entry: Entry,
     internal: Option<TcpListener>,
     /// Whether requests of other machines are refused.
     local: bool,
 }
 
 impl Control {
-    /// The control plane of the node of `bus`. The bus's bell for it must call
-    /// `bell.notify_one()`. With `local` requests of other machines are refused. Fails where the
-    /// internal port cannot be listened on.
+    /// The control plane of `node`, whose bell for it must call `bell.notify_one()`. With `local`
+    /// requests of other machines are refused. Fails where the internal port cannot be listened on.
     pub fn new(
         config: Arc<Config>,
-        bus: Arc<Bus>,
-        names: Names,
-        metrics: Arc<[Arc<Metrics>]>,
+        node: &Node,
         bell: Arc<Notify>,
         local: bool,
     ) -> io::Result<Self> {
@@ -83,8 +79,10 @@ impl Control {
             }
             None => None,
         };
-        let link = Arc::new(Link::new(bus, names, metrics, bell));
-        Ok(Control { config, link, internal, local })
+        let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
+        let link = Arc::new(Link::new(bus, node.names, metrics, bell));
+        let entry = Entry { gate: node.gate.clone(), clock: node.clock };
+        Ok(Control { config, link, entry, internal, local })
     }
 
     /// Where the internal port is, if there is one.
@@ -96,14 +94,14 @@ impl Control {
     /// second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, internal, local } = self;
+        let Control { config, link, entry, internal, local } = self;
         let client = backend::client();
         let backend = Arc::new(Backend::new(&config, &client));
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend));
         let inner = inner_router(&config, &link, &proxies, &hooks);
         let public = if internal.is_some() { Router::new() } else { inner.clone() };
-        let public = handover::with_push_paths(public, &config, &link);
+        let public = handover::with_push_paths(public, &config, &link, entry);
         let [public, inner] = [public, inner]
             .map(|router| if local { of_this_machine_alone(router) } else { router });
         let door = Door::new(public, stopped.clone());

@@ -10,8 +10,12 @@ use crate::protocol::Wire;
 pub enum Status {
     /// 400: no HTTP, or an upgrade that breaks its rules.
     BadRequest,
+    /// 400: what stands in a URL is not one connect command.
+    NotConnect,
     /// 403: an origin that is not allowed.
     Forbidden,
+    /// 403: a browser goes to a stream as to a page.
+    Navigation,
     /// 404: the node that was named is another.
     NotFound,
     /// 405: nothing is served by this method.
@@ -36,6 +40,16 @@ impl Status {
             Status::Forbidden => {
                 ("403 Forbidden", "", "origin not allowed: see client.allowed_origins\n")
             }
+            Status::NotConnect => (
+                "400 Bad Request",
+                "",
+                "cf_connect must hold one connect command: send others by POST\n",
+            ),
+            Status::Navigation => (
+                "403 Forbidden",
+                "",
+                "a stream is no page: open it by EventSource or fetch, not by a link or a form\n",
+            ),
             Status::NotFound => ("404 Not Found", "", "unknown node\n"),
             Status::MethodNotAllowed => (
                 "405 Method Not Allowed",
@@ -116,13 +130,13 @@ pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(json);
 }
 
-/// Appends the head of an answer that goes on until the connection ends, and what a stream of its
-/// kind begins with.
+/// Appends the head of an answer that goes on until the connection ends. The first event follows it
+/// at once: npm's `eventsource` 2 loses an event behind an empty line.
 pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: &mut Vec<u8>) {
-    let (kind, beginning): (_, &[u8]) = match (transport, wire) {
-        (Transport::Sse | Transport::UniSse, _) => ("text/event-stream", b"\r\n"),
-        (_, Wire::Json) => ("application/json", b""),
-        (_, Wire::Protobuf) => ("application/octet-stream", b""),
+    let kind = match (transport, wire) {
+        (Transport::Sse | Transport::UniSse, _) => "text/event-stream",
+        (_, Wire::Json) => "application/json",
+        (_, Wire::Protobuf) => "application/octet-stream",
     };
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
     out.extend_from_slice(kind.as_bytes());
@@ -133,7 +147,6 @@ pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: 
     );
     cors.write(out);
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(beginning);
 }
 
 /// Appends an answer without content: to an emulation request, or with `asked` (the headers that
@@ -186,7 +199,7 @@ mod tests {
         let cors = Cors { origin: Some("https://a.com") };
         let allowed = "Access-Control-Allow-Origin: https://a.com\r\n";
         let head = |cors| text(&|out| write_stream_head(Transport::Sse, Wire::Json, cors, out));
-        assert!(head(cors).contains(allowed) && head(cors).ends_with("\r\n\r\n\r\n"));
+        assert!(head(cors).contains(allowed) && head(cors).ends_with("\r\n\r\n"));
         assert!(!head(Cors::default()).contains("Access-Control"));
         let answer = text(&|out| write_no_content(cors, Some("content-type"), false, out));
         assert!(answer.contains(allowed));

@@ -139,7 +139,9 @@ impl Hub {
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;
         let connection = &mut self.connections[slot as usize];
         let unidirectional = connection.transport.is_unidirectional();
-        let pong_timeout = pong_timeout.filter(|_| !unidirectional);
+        // A unidirectional client says nothing, but its WebSocket answers pings of WebSocket's own.
+        let answers = !unidirectional || connection.transport.is_websocket();
+        let pong_timeout = pong_timeout.filter(|_| answers);
         if connection.flags.checking() && connection.flags.pong_due() && connection.flags.paused() {
             // Nothing is read of it while it waits: its pong may be there, or its end.
             if connection.flags.peer_ended() {

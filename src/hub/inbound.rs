@@ -202,17 +202,13 @@ impl Hub {
         self.open(post, slot, upgrade);
     }
 
-    /// A socket from the control plane, which has answered the switch if there was one; else the
-    /// request is still to come.
+    /// A socket from the control plane, which has asked the gate and answered the switch if there
+    /// was one; else the request is still to come.
     pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
         let Some(upgrade) = upgrade else {
             return self.connections[slot as usize].flags.set_passed_on(true);
         };
-        let admitted = self.gate.admits(self.now);
         self.open(post, slot, upgrade);
-        if !admitted {
-            self.disconnect(slot, Disconnect::TOO_MANY_REQUESTS);
-        }
     }
 
     /// The switch has been answered: the transport begins.
@@ -293,10 +289,13 @@ impl Hub {
                 self.write_close(slot, code, "");
                 self.connections[slot as usize].flags.set_end_when_flushed(true);
             }
-            Event::Pong if self.connections[slot as usize].flags.frame_pings() => {
-                self.connections[slot as usize].flags.set_pong_due(false);
+            Event::Pong => {
+                let connection = &mut self.connections[slot as usize];
+                let counts = connection.flags.frame_pings()
+                    || connection.transport == Transport::UniWebSocket;
+                connection.flags.set_pong_due(connection.flags.pong_due() && !counts);
             }
-            Event::Fragment | Event::Pong => {}
+            Event::Fragment => {}
         }
     }
 

@@ -151,7 +151,7 @@ mod tests {
             "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}\n\
              {{\"id\":3,\"publish\":{{\"channel\":\"{channel}\",\"data\":1}}}}"
         );
-        let head = format!("POST /s HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         hub.receive(&mut post, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
         let Some(Message::Subscribe(asked)) = post.0.pop() else { panic!("the home is asked") };
         let key = hub.connections[slot as usize].subscriptions;

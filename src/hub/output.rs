@@ -171,6 +171,12 @@ impl Hub {
         let transport = self.connections[slot as usize].transport;
         self.release_hold(slot);
         self.farewell(slot, code, reason);
+        if code == Disconnect::CONNECTION_CLOSED.code {
+            // Its meaning is a transport that ended: nothing is said, as by Centrifugo.
+            self.metrics.disconnects.add(1);
+            self.begin_closing(slot);
+            return self.end_when_flushed(slot);
+        }
         if transport.is_unidirectional() || !transport.is_websocket() {
             self.push(slot, &Push::Disconnect { code, reason });
         }

@@ -128,7 +128,8 @@ impl Hub {
         request: &ConnectRequest<'_>,
     ) -> Result<Newcomer, Refused> {
         if self.gate.is_full() {
-            return Err(Disconnect::CONNECTION_LIMIT.into());
+            // It was not full when the connection was let in: the client is to come back.
+            return Err(Disconnect::TOO_MANY_REQUESTS.into());
         }
         if let Some(headers) = &request.headers {
             self.note_emulated(slot, headers);

@@ -11,7 +11,7 @@ use crate::hub::Hub;
 use crate::hub::calls::KEEP_ALIVE;
 use crate::hub::inbound::Pause;
 use crate::message::{Emulated, Message, Post, Rank};
-use crate::protocol::command::EmulationRequest;
+use crate::protocol::command::{EmulationRequest, Request};
 use crate::protocol::{Disconnect, Wire, json, protobuf};
 use crate::publication::EventId;
 
@@ -30,6 +30,9 @@ impl Hub {
         let &Stream { transport, origin, host, .. } = stream;
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
+        }
+        if stream.by_url && !transport.is_unidirectional() && !is_connect(&stream.opening) {
+            return self.refuse(slot, Status::NotConnect);
         }
         if !self.gate.admits(self.now) {
             return self.refuse(slot, Status::Unavailable);
@@ -154,10 +157,34 @@ impl Hub {
     }
 }
 
+/// Whether commands are a connect and nothing else.
+fn is_connect(commands: &[u8]) -> bool {
+    let mut commands = json::Commands::new(commands);
+    let first = commands.next().and_then(Result::ok);
+    let connects =
+        first.is_some_and(|first| matches!(first.request, Some(Request::Connect(_))));
+    connects && commands.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hub::tests::{Nowhere, hub, transmit};
+
+    #[test]
+    fn a_connect_alone_may_stand_in_a_url() {
+        let check = |commands: &str, expected| {
+            assert_eq!(is_connect(commands.as_bytes()), expected, "{commands}");
+        };
+        let connect = "{\"id\":1,\"connect\":{\"token\":\"x\"}}";
+        check(connect, true);
+        check(&format!(" {connect}\n"), true);
+        for other in ["", "{}", "[]", "{\"id\":1,\"rpc\":{\"data\":1}}", "{\"id\":1"] {
+            check(other, false);
+            check(&format!("{other}\n{connect}"), other.is_empty());
+            check(&format!("{connect}\n{other}"), other.is_empty());
+        }
+    }
 
     #[test]
     fn a_stream_that_is_talked_at_without_measure_ends() {
@@ -165,7 +192,7 @@ mod tests {
         let (slot, _) = hub.reserve().unwrap();
         hub.opened(slot);
         let body = r#"{"id":1,"connect":{}}"#;
-        let head = format!("POST /s HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         hub.receive(&mut Nowhere, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
         transmit(&mut hub, &[]);
         let address = hub.address(slot);

@@ -219,12 +219,76 @@ fn an_order_reaches_the_session_that_it_names_alone() {
 }
 
 #[test]
+fn code_3000_ends_the_transport_without_a_word() {
+    let server = server(&["--uni_sse.enabled"]);
+    let disconnect = || {
+        let body = "{\"user\":\"42\",\"disconnect\":{\"code\":3000,\"reason\":\"told\"}}";
+        assert_eq!(server.api("disconnect", body), "{\"result\":{}}");
+    };
+    let mut client = connected(&server, "42");
+    disconnect();
+    assert_eq!(client.frame(), None, "no close frame");
+
+    let mut stream = Client::dial(&server);
+    let body = format!("{{\"token\":\"{}\"}}", user("42"));
+    stream.send_raw(
+        format!(
+            "POST /connection/uni_sse HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .as_bytes(),
+    );
+    stream.read_head();
+    assert!(stream.line().starts_with("data: {\"connect\":"));
+    assert_eq!(stream.line(), "");
+    disconnect();
+    assert_eq!(stream.rest(), b"", "no push");
+    server.wait_metric("drumline_clients", |clients| clients == 0);
+}
+
+#[test]
 fn limits_of_the_node() {
-    let full = server(&["--client.connection_limit", "1"]);
-    let _first = connected(&full, "42");
+    let full = server(&[
+        "--client.connection_limit",
+        "1",
+        "--uni_websocket.enabled",
+        "--uni_sse.enabled",
+        "--uni_http_stream.enabled",
+        "--long_polling.enabled",
+    ]);
+    // Let in before the node was full.
     let mut second = Client::open(&full, WEBSOCKET);
+    let _first = connected(&full, "42");
     second.send(&connect(&user("43")));
-    assert_eq!(second.closed(), (3504, "connection limit".into()));
+    assert_eq!(second.closed(), (3013, "too many requests".into()));
+
+    let post = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    };
+    let upgrade = |path: &str| crate::common::upgrade_request(path).into_bytes();
+    for request in [
+        upgrade(WEBSOCKET),
+        upgrade("/connection/uni_websocket"),
+        post("/connection/http_stream"),
+        post("/connection/sse"),
+        post("/connection/uni_sse"),
+        post("/connection/uni_http_stream"),
+        post("/connection/long_polling"),
+    ] {
+        let mut first = Client::dial(&full);
+        first.send_raw(&request);
+        // On a connection that the control plane has.
+        let mut later = Client::dial(&full);
+        later.send_raw(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = later.read_head();
+        later.read_body(&head);
+        later.send_raw(&request);
+        for mut client in [first, later] {
+            let head = client.read_head().to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 503 "), "{head}");
+            assert!(head.contains("\r\nretry-after: "), "{head}");
+        }
+    }
 
     let slow = server(&["--client.connection_rate_limit", "2"]);
     let refused = (0..20).filter(|_| {

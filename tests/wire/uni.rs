@@ -61,8 +61,14 @@ fn its_ping_is_one_of_the_application_and_one_of_websocket() {
     let mut client = Client::open(&server, UNI_WEBSOCKET);
     client.send("{}");
     client.text();
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert_eq!(client.frame(), Some((0x81, b"{}".to_vec())));
         assert_eq!(client.frame(), Some((0x89, Vec::new())));
+        client.send_raw(&crate::common::client_frame(0x8a, b""));
     }
+    assert_eq!(client.frame(), Some((0x81, b"{}".to_vec())), "its pongs keep it");
+    assert_eq!(client.frame(), Some((0x89, Vec::new())));
+    let end = "{\"disconnect\":{\"code\":3012,\"reason\":\"no pong\"}}";
+    assert_eq!(client.text(), end, "silence does not");
+    assert_eq!(client.closed(), (3012, "no pong".into()));
 }
