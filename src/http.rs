@@ -634,10 +634,8 @@ mod tests {
                      Content-Length: 0\r\n\r\n"
                 )
             };
-            let refused = matches!(
-                parse(request("navigate").as_bytes()),
-                Head::Refused(Status::Navigation)
-            );
+            let refused =
+                matches!(parse(request("navigate").as_bytes()), Head::Refused(Status::Navigation));
             assert!(refused, "{path}");
             assert!(!matches!(parse(request("cors").as_bytes()), Head::Refused(_)), "{path}");
         }

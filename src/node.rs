@@ -102,7 +102,8 @@ impl Node {
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
             let (shard_number, control) = (shard as u8, bus.control());
-            let place = Place { shard: shard_number, control, names, ids, gate: gate.clone(), seed };
+            let place =
+                Place { shard: shard_number, control, names, ids, gate: gate.clone(), seed };
             let refused = failed(&format!("cannot listen on {address}"));
             let listener = sys::listener(address, &plan.listener).map_err(&refused)?;
             // The other shards share the port that the first one was given.

@@ -196,12 +196,7 @@ struct Back {
 }
 
 /// Adds the paths of push transports to a router: what is asked for there goes back to a shard.
-pub fn with_push_paths(
-    router: Router,
-    config: &Config,
-    link: &Arc<Link>,
-    entry: Entry,
-) -> Router {
+pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>, entry: Entry) -> Router {
     let back = Arc::new(Back {
         entry,
         link: link.clone(),

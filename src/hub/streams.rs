@@ -161,8 +161,7 @@ impl Hub {
 fn is_connect(commands: &[u8]) -> bool {
     let mut commands = json::Commands::new(commands);
     let first = commands.next().and_then(Result::ok);
-    let connects =
-        first.is_some_and(|first| matches!(first.request, Some(Request::Connect(_))));
+    let connects = first.is_some_and(|first| matches!(first.request, Some(Request::Connect(_))));
     connects && commands.next().is_none()
 }
 

@@ -107,7 +107,11 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
         ),
         (&*call("a:b", "1"), "200", "{\"error\":{\"code\":102"),
         (&*good.replace("\"data\":1", "\"b64=\":1"), "200", bad),
-        (&*good.replace("Host: test", "Host: test\r\nAuthorization: apikey secret"), "200", "{\"result\":{}}"),
+        (
+            &*good.replace("Host: test", "Host: test\r\nAuthorization: apikey secret"),
+            "200",
+            "{\"result\":{}}",
+        ),
     ] {
         let mut backend = Client::dial(&server);
         backend.send_raw(good.as_bytes());
