@@ -2,8 +2,9 @@
 //!
 //! Owns the rules as data. Never asks anybody. The invariant: what no rule allows is refused.
 
-use std::fmt;
 use std::hint::black_box;
+
+use crate::secret::Secret;
 
 /// Rules of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,26 +55,19 @@ impl Rules {
 }
 
 /// Who may use the API.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiKey {
     /// The key to give; empty: nobody has it.
-    pub key: String,
+    pub key: Secret,
     /// Whether everybody may without a key.
     pub insecure: bool,
-}
-
-impl fmt::Debug for ApiKey {
-    /// Says nothing of the key.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ApiKey").finish_non_exhaustive()
-    }
 }
 
 impl ApiKey {
     /// Whether a request that gives this key may go on.
     pub fn opens_for(&self, given: Option<&str>) -> bool {
-        let right =
-            |given: &str| !self.key.is_empty() && same(self.key.as_bytes(), given.as_bytes());
+        let key = self.key.reveal();
+        let right = |given: &str| !key.is_empty() && same(key.as_bytes(), given.as_bytes());
         self.insecure || given.is_some_and(right)
     }
 }

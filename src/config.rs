@@ -99,7 +99,7 @@ mod tests {
         assert_eq!((config.shards, config.http_server.port), (4, 2));
         assert_eq!(config.client.ping_interval, Span::seconds(60));
         assert_eq!(config.client.allowed_origins, ["http://a", "http://b"]);
-        assert_eq!(config.http_api.key, "12345");
+        assert_eq!(config.http_api.key.reveal(), "12345");
         assert!(config.client.insecure && loaded.warnings.is_empty());
         let flag = load_text(file, &both, &[("http_server.port", "4")]).unwrap();
         assert_eq!(flag.config.http_server.port, 4);
@@ -137,7 +137,7 @@ mod tests {
         let options = namespaces.of("a").unwrap();
         assert!(config.rules().anonymous);
         assert!(options.subscribe.allows("", false) && options.publish.allows("", false));
-        assert_eq!(config.http_api.key.len(), 32);
+        assert_eq!(config.http_api.key.reveal().len(), 32);
         assert_eq!(config.http_server.address, "127.0.0.1");
         assert_eq!(shown(config), [true; 7]);
         let again = load_without_file(&[], &[]).unwrap();
@@ -480,6 +480,85 @@ http_api:
     }
 
     #[test]
+    fn no_error_shows_a_secret() {
+        const SECRET: &str = "hunter2";
+        let refused = |name: &str, text: &str, environment: &[(&str, &str)]| {
+            let told = load_file(name, text, environment, &[]).unwrap_err().to_string();
+            assert!(!told.contains(SECRET), "{text} {environment:?}: {told}");
+        };
+        let connect = "[client.proxy.connect]\nenabled = true\nendpoint = ";
+        for text in [
+            "[http_api]\nkey = hunter2",
+            "[http_api]\nkey = [\"hunter2\"]",
+            "http_api = \"hunter2\"",
+            "[client.token]\nhmac_secret_key = {a = \"hunter2\"}",
+            "[client.token]\njwks_public_endpoint = \"user:hunter2@a\"",
+            &format!("{connect}\"user:hunter2@a/b\""),
+            &format!("{connect}\"ftp://user:hunter2@a/b\""),
+            &format!("{connect}\"http://user:hunter2@a b/\""),
+            &format!("{connect}\"ftp://a/b?token=hunter2\""),
+            &format!("{connect}\"http://a\"\nhttp_headers = [\"Authorization: hunter2\"]"),
+            &format!("{connect}\"http://a\"\nhttp.static_headers = {{ \"X: hunter2\" = \"a\" }}"),
+            &format!("{connect}\"http://a\"\nhttp.static_headers = {{ X = \"hunter2\\n\" }}"),
+            &format!("{connect}\"http://a\"\nhttp.static_headers = {{ X = [\"hunter2\"] }}"),
+            &format!("{connect}\"http://a\"\nhttp.static_headers = \"hunter2\""),
+            "proxies = [\"http://user:hunter2@a\"]",
+            "proxies = \"[{hunter2\"",
+        ] {
+            refused("drumline.toml", text, &[]);
+        }
+        refused("config.json", r#"{"http_api": {"key": hunter2}}"#, &[]);
+        refused("config.json", r#"["hunter2"]"#, &[]);
+        refused("config.json", r#""hunter2""#, &[]);
+        refused("config.yaml", "http_api: {key: *hunter2}", &[]);
+        refused("config.yaml", "hunter2", &[]);
+        for variable in [
+            "DRUMLINE_PROXIES",
+            "DRUMLINE_CHANNEL_NAMESPACES",
+            "DRUMLINE_CLIENT_PROXY_CONNECT_HTTP_STATIC_HEADERS",
+        ] {
+            refused("drumline.toml", "", &[(variable, r#"[{"hunter2": "#)]);
+        }
+    }
+
+    #[test]
+    fn a_loaded_configuration_shows_no_secret() {
+        let token = "hmac_secret_key = \"hunter2\"\nhmac_previous_secret_key = \"hunter2\"";
+        let text = format!(
+            "[http_api]\nkey = \"hunter2\"\n[client.token]\n{token}\n\
+             [client.subscription_token]\n{token}\n[rpc.proxy]\n\
+             endpoint = \"https://user:hunter2@a/b?token=hunter2\"\n\
+             http.static_headers = {{ X = \"hunter2\" }}"
+        );
+        let sources = Sources {
+            environment: vec![("DRUMLINE_HTTP_API_KEY".into(), "hunter2".into())],
+            flags: vec![("http_api.key".into(), "hunter2".into())],
+            ..Sources::default()
+        };
+        let loaded = load_text(&text, &[], &[]).unwrap();
+        let settings = loaded.config.hub_settings(1);
+        for shown in [
+            format!("{loaded:?}"),
+            serde_json::to_string(&loaded.config).unwrap(),
+            format!("{sources:?}"),
+            format!("{:?} {:?}", settings.api, settings.tokens),
+            loaded.config.entrance(),
+        ] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        assert_eq!(loaded.config.rpc.proxy.endpoint.to_string(), "https://***@a/b?***");
+        // Each key whose name says that it holds a secret is one that is never shown.
+        for key in keys() {
+            let name = key.path.rsplit('.').next().unwrap();
+            let hidden = matches!(key.kind, Kind::Secret | Kind::Address | Kind::Map);
+            let tells = ["secret", "endpoint", "headers"].iter().any(|part| name.ends_with(part));
+            let tells = tells || name.ends_with("_secret_key") || key.path == "http_api.key";
+            let lists = ["http_headers", "emulated_headers"].contains(&name);
+            assert!(hidden || !tells || lists, "{}", key.path);
+        }
+    }
+
+    #[test]
     fn wrong_values_name_key_cause_and_cure() {
         let check = |text: &str, environment: &[(&str, &str)], cause: &str, cure: &str| {
             let refused = load_text(text, environment, &[]).unwrap_err();
@@ -488,11 +567,17 @@ http_api:
         };
         for (text, cause, cure) in [
             ("[http_server]\nport = \"x\"", "http_server.port in ", "port = 8000"),
-            ("[http_server]\nport = 70000", "http_server.port in ", "port = 8000"),
+            ("[http_server]\nport = 70000", "http_server.port in ", "at most 65535"),
+            ("[http_server]\nport = -1", "http_server.port in ", "at most 65535"),
+            ("[engine]\ninbox = 0", "engine.inbox is 0", "at least 1 and at most 1048576"),
+            ("[engine]\ninbox = 9999999", "engine.inbox is 9999999", "at most 1048576"),
+            ("[engine]\ncontrol_threads = 1000000", "control_threads", "at most 256"),
+            ("[engine]\nsend_buffer = 9999999999", "send_buffer", "at most 1073741824"),
+            ("[client]\nping_interval = \"876001h\"", "ping_interval", "at most 876000h"),
             ("[client]\nping_interval = \"25\"", "client.ping_interval", "\"25s\""),
             ("[client.subscription_token]\nenabled = 1", "token.enabled in ", "true or false"),
             ("client = 3", "client in ", "[client]"),
-            ("client = ", "is not TOML", "mend"),
+            ("client = ", "is not TOML: line 1, column 10: ", "correct that line"),
             ("[client]\npong_timeout = \"25s\"", "client.ping_interval", "shorten"),
             ("[channel.without_namespace]\nhistory_size = 1", "history_ttl", "both"),
             ("[http_server]\ninternal_port = 8000", "internal_port", "another"),
@@ -519,8 +604,9 @@ http_api:
         }
         for (name, value, cause, cure) in [
             ("DRUMLINE_CLIENT_INSECURE", "yes", "DRUMLINE_CLIENT_INSECURE: `yes`", "false"),
-            ("DRUMLINE_HTTP_SERVER_PORT", "70000", "http_server.port in DRUMLINE", "8000"),
-            ("DRUMLINE_CHANNEL_NAMESPACES", "[{", "_NAMESPACES: `[{`", "\"name\""),
+            ("DRUMLINE_HTTP_SERVER_PORT", "70000", "http_server.port in DRUMLINE", "at most 65535"),
+            ("DRUMLINE_HTTP_SERVER_PORT", "x", "DRUMLINE_HTTP_SERVER_PORT: `x`", "at most 65535"),
+            ("DRUMLINE_CHANNEL_NAMESPACES", "[{", "_NAMESPACES: the value is not", "\"name\""),
             ("CENTRIFUGO_CHANNEL_NAMESPACES", "[{}]", "[0] in CENTRIFUGO", "a name"),
         ] {
             check("", &[(name, value)], cause, cure);
@@ -532,6 +618,21 @@ http_api:
         assert!(not("config.json", "{").contains("config.json is not JSON: "));
         assert!(not("config.yaml", "a: [").contains("config.yaml is not YAML: "));
         assert!(not("config.json", "[]").contains("a list stands where the sections should"));
+    }
+
+    #[test]
+    fn every_number_names_its_bound() {
+        for key in keys().iter().filter(|key| key.kind == Kind::Number) {
+            for value in ["-1", "99999999999999999999999", "x"] {
+                let refused = load_text("", &[(&key.variable(), value)], &[]).unwrap_err();
+                let bound = format!("at most {}", key.most);
+                assert!(refused.cure.contains(&bound), "{}: {refused}", key.path);
+            }
+            if key.most == u64::from(u16::MAX) {
+                let refused = load_text("", &[(&key.variable(), "65536")], &[]).unwrap_err();
+                assert!(refused.cure.contains("at most 65535"), "{}: {refused}", key.path);
+            }
+        }
     }
 
     #[test]
@@ -575,7 +676,7 @@ http_api:
             (r#"[{"name":"ab"},{"name":"cd"},{"name":"ab"}]"#, "[2] \"ab\": channel.namespaces[0]"),
             (r#"[{"presence":true}]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES has no name"),
             (r#"[{"name":true}]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES: name: true is not text"),
-            (r#"["chat"]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES: \"chat\" is no table"),
+            (r#"["chat"]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES: a text is no table"),
         ] {
             let found = whole(list);
             assert!(found.starts_with(&format!("channel.namespaces{cause}")), "{found}");
@@ -619,7 +720,7 @@ http_api:
         let config = loaded.config;
         let all = config.all_proxies();
         let endpoint =
-            |upstream: crate::proxy::Upstream| all[usize::from(upstream.0)].1.endpoint.as_str();
+            |upstream: crate::proxy::Upstream| all[usize::from(upstream.0)].1.endpoint.reveal();
         let used: Vec<&str> = config.used_proxies().into_iter().map(endpoint).collect();
         assert_eq!(used, ["https://a/connect", "http://a/rpc", "http://a/chat"]);
         let settings = config.hub_settings(1);
@@ -630,8 +731,9 @@ http_api:
         assert!(settings.proxies.calls.upstream("add").is_err());
         assert_eq!(settings.proxies.wants.emulated, ["authorization"]);
         assert_eq!(settings.proxies.wants.headers, ["cookie", "x-real-ip"]);
-        assert_eq!(config.proxies[1].proxy.http.static_headers["X-Key"], "secret");
-        assert_eq!(config.client.proxy.connect.proxy.http.static_headers["X-Other"], "1");
+        assert_eq!(config.proxies[1].proxy.http.static_headers["X-Key"].reveal(), "secret");
+        let headers = &config.client.proxy.connect.proxy.http.static_headers;
+        assert_eq!(headers["X-Other"].reveal(), "1");
     }
 
     #[test]
@@ -642,11 +744,11 @@ http_api:
         };
         let connect = |rest: &str| format!("[client.proxy.connect]\nenabled = true\n{rest}");
         check(&connect(""), "client.proxy.connect: it is used, and endpoint is empty");
-        check(&connect("endpoint = \"grpc://a\""), "endpoint \"grpc://a\" is no address");
+        check(&connect("endpoint = \"grpc://a\""), "endpoint \"grpc://a\" is no URL");
         let there = connect("endpoint = \"http://a\"\n");
         check(&format!("{there}timeout = \"0s\""), "timeout is 0s");
         check(&format!("{there}http_headers = [\"Host\"]"), "\"Host\" is no header");
-        check(&format!("{there}http_headers = [\"a b\"]"), "\"a b\" is no header");
+        check(&format!("{there}http_headers = [\"a b\"]"), "\"a\" is no header");
         check(&format!("{there}http.static_headers = {{ X = [] }}"), "a table is not a table of");
         let options = "[channel.without_namespace]\npublish_proxy_enabled = true\n";
         check(options, "channel.proxy.publish: it is used");

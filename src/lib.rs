@@ -12,6 +12,7 @@ pub mod wheel;
 pub mod budget;
 
 // Floor 1: bytes and their meaning.
+pub mod secret;
 pub mod auth;
 pub mod local;
 pub mod token;

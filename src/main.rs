@@ -2,8 +2,9 @@
 //!
 //! Owns the flags, which come from the table of configuration keys. Never decides anything else.
 
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -151,7 +152,8 @@ fn flag(key: &config::Key) -> Arg {
             .require_equals(true)
             .default_missing_value("true"),
         Kind::Number => flag.value_name("N"),
-        Kind::Text => flag.value_name("TEXT"),
+        Kind::Text | Kind::Secret => flag.value_name("TEXT"),
+        Kind::Address => flag.value_name("URL"),
         Kind::List => flag.value_name("LIST"),
         Kind::Duration => flag.value_name("TIME"),
         Kind::Map | Kind::Tables => flag.value_name("JSON"),
@@ -288,6 +290,15 @@ fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Fatal> {
     }
 }
 
+/// Writes a new file, whole or not at all, that its owner alone may read: keys go into it.
 fn write_new(file: &Path, text: &str) -> std::io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).open(file)?.write_all(text.as_bytes())
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut new = tempfile::Builder::new()
+        .prefix(".drumline-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    new.write_all(text.as_bytes())?;
+    new.as_file().sync_all()?;
+    new.persist_noclobber(file).map_err(|refused| refused.error)?;
+    Ok(())
 }

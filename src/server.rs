@@ -134,7 +134,7 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
         key: match access {
             _ if api.insecure => ApiKey::None,
             // Nobody configured it: it was made for this run.
-            Access::Open => ApiKey::Made(api.key.clone()),
+            Access::Open => ApiKey::Made(api.key.reveal().to_owned()),
             Access::Closed(_) => ApiKey::Configured,
         },
         page: config.page.enabled,

@@ -6,10 +6,18 @@
 use axum::http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 
-use crate::preflight::MAX_SHARDS;
+use crate::preflight::{MAX_RING_SLOTS, MAX_SHARDS};
+use crate::secret::Address;
 use crate::sys;
 
 use super::{ChannelOptions, Client, Config, Engine, Error, Proxy, Span, Token, error};
+
+/// Messages of one inbox: its slots are allocated at the start.
+const INBOX_MAX: usize = 1 << 20;
+/// Threads of the control plane.
+const CONTROL_THREADS_MAX: usize = 256;
+/// Bytes of a socket's buffer: the kernel takes an int, and doubles it.
+const SOCKET_BUFFER_MAX: usize = 1 << 30;
 
 fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Result<(), Error> {
     if holds { Ok(()) } else { Err(error(cause, cure)) }
@@ -36,7 +44,7 @@ fn check_rings(engine: &Engine) -> Result<(), Error> {
 impl Config {
     /// What cannot work, the first of it.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let (client, server, engine) = (&self.client, &self.http_server, &self.engine);
+        let (client, server) = (&self.client, &self.http_server);
         must(
             client.ping_interval > client.pong_timeout,
             "client.ping_interval is not longer than client.pong_timeout",
@@ -52,9 +60,8 @@ impl Config {
             "shards is over 63",
             "use at most 63, or 0 for as many as the box needs",
         )?;
-        must(engine.inbox > 0, "engine.inbox is 0", "give it at least 1; 4096 is the default")?;
-        check_rings(engine)?;
-        must(engine.control_threads > 0, "engine.control_threads is 0", "give it at least 1")?;
+        self.check_bounds()?;
+        check_rings(&self.engine)?;
         let addresses = [&server.address, &server.internal_address];
         for address in addresses {
             sys::listen_address(address, server.port).map_err(|text| {
@@ -82,6 +89,25 @@ impl Config {
         self.verifiers().map_err(|cause| error(cause, "mend it, or leave it empty"))?;
         self.check_proxies()?;
         self.check_channels()
+    }
+
+    /// Numbers that more than their type bounds.
+    fn check_bounds(&self) -> Result<(), Error> {
+        let engine = &self.engine;
+        for (name, value, least, most) in [
+            ("engine.inbox", engine.inbox, 1, INBOX_MAX),
+            ("engine.control_threads", engine.control_threads, 1, CONTROL_THREADS_MAX),
+            ("engine.slots_per_shard", engine.slots_per_shard, 0, MAX_RING_SLOTS as usize),
+            ("engine.send_buffer", engine.send_buffer, 1, SOCKET_BUFFER_MAX),
+            ("engine.receive_buffer", engine.receive_buffer, 1, SOCKET_BUFFER_MAX),
+        ] {
+            must(
+                (least..=most).contains(&value),
+                format!("{name} is {value}"),
+                format!("give it at least {least} and at most {most}"),
+            )?;
+        }
+        Ok(())
     }
 
     fn check_channels(&self) -> Result<(), Error> {
@@ -258,8 +284,8 @@ fn check_token(place: &str, token: &Token) -> Result<(), Error> {
     )?;
     let endpoint = &token.jwks_public_endpoint;
     must(
-        endpoint.is_empty() || endpoint.starts_with("http://") || endpoint.starts_with("https://"),
-        format!("{place}: jwks_public_endpoint {endpoint:?} is no address"),
+        endpoint.is_empty() || is_of_http(endpoint),
+        format!("{place}: jwks_public_endpoint {endpoint:?} is no URL"),
         "begin it with https:// or http://",
     )
 }
@@ -304,6 +330,10 @@ fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
 const OWN_HEADERS: [&str; 7] =
     ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
 
+fn is_of_http(address: &Address) -> bool {
+    ["http://", "https://"].iter().any(|scheme| address.reveal().starts_with(scheme))
+}
+
 fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
     let endpoint = &proxy.endpoint;
     must(
@@ -311,10 +341,9 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
         format!("{place}: it is used, and endpoint is empty"),
         "set it to an address, for example \"http://localhost:3000/centrifugo\"",
     )?;
-    let of_http = endpoint.starts_with("http://") || endpoint.starts_with("https://");
     must(
-        endpoint.is_empty() || (of_http && endpoint.parse::<Uri>().is_ok()),
-        format!("{place}: endpoint {endpoint:?} is no address of HTTP"),
+        endpoint.is_empty() || (is_of_http(endpoint) && endpoint.reveal().parse::<Uri>().is_ok()),
+        format!("{place}: endpoint {endpoint:?} is no URL of HTTP"),
         "begin it with http:// or https://; the backend is not spoken to otherwise",
     )?;
     must(
@@ -327,13 +356,17 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
         let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         must(
             !own && HeaderName::try_from(name).is_ok(),
-            format!("{place}: {name:?} is no header that can be set"),
+            // What stands behind the name may be a secret.
+            format!(
+                "{place}: {:?} is no header that can be set",
+                name.split([':', ' ']).next().unwrap_or_default()
+            ),
             "leave it out, or mend its name",
         )?;
     }
     for (name, value) in &proxy.http.static_headers {
         must(
-            HeaderValue::try_from(value).is_ok(),
+            HeaderValue::try_from(value.reveal()).is_ok(),
             format!("{place}: the value of {name} in http.static_headers is none of a header"),
             "use visible ASCII alone",
         )?;

@@ -133,12 +133,12 @@ impl Token {
     /// What a verifier is made from.
     fn settings(&self, skips_signature: bool) -> token::Settings {
         token::Settings {
-            hmac_secret_key: self.hmac_secret_key.clone(),
-            hmac_previous_secret_key: self.hmac_previous_secret_key.clone(),
+            hmac_secret_key: self.hmac_secret_key.reveal().to_owned(),
+            hmac_previous_secret_key: self.hmac_previous_secret_key.reveal().to_owned(),
             hmac_previous_secret_key_valid_until: self.hmac_previous_secret_key_valid_until,
             rsa_public_key: self.rsa_public_key.clone(),
             ecdsa_public_key: self.ecdsa_public_key.clone(),
-            jwks_public_endpoint: self.jwks_public_endpoint.clone(),
+            jwks_public_endpoint: self.jwks_public_endpoint.reveal().to_owned(),
             audience: self.audience.clone(),
             audience_regex: self.audience_regex.clone(),
             issuer: self.issuer.clone(),

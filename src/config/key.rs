@@ -25,6 +25,10 @@ pub enum Kind {
     Number,
     /// Text.
     Text,
+    /// Text that is never shown: a key or a password.
+    Secret,
+    /// A URL, of which user, password and query are never shown.
+    Address,
     /// Texts; in a flag or the environment separated by spaces or commas.
     List,
     /// Texts by their names; in a flag or the environment a JSON object.
@@ -41,12 +45,17 @@ impl Kind {
         match self {
             Kind::Switch => "true or false",
             Kind::Number => "a whole number",
-            Kind::Text => "text in quotes",
+            Kind::Text | Kind::Secret | Kind::Address => "text in quotes",
             Kind::List => "a list of texts",
             Kind::Map => "a table of texts",
             Kind::Duration => "a duration such as \"25s\", \"300ms\" or \"720h\"",
             Kind::Tables => "a list of tables, each with a name",
         }
+    }
+
+    /// Whether a value of it may hold a secret, so that no error shows it.
+    fn is_hidden(self) -> bool {
+        matches!(self, Kind::Secret | Kind::Address | Kind::Map | Kind::Tables)
     }
 
     /// Reads a value that came as text.
@@ -61,7 +70,7 @@ impl Kind {
                 _ => return None,
             },
             Kind::Number => text.parse::<u64>().ok()?.into(),
-            Kind::Text => text.into(),
+            Kind::Text | Kind::Secret | Kind::Address => text.into(),
             Kind::Duration => {
                 parse_duration(text)?;
                 text.into()
@@ -86,10 +95,10 @@ impl Kind {
         let whole = whole.and_then(|number| u64::try_from(number).ok());
         match (self, value, whole) {
             (Kind::Switch, Value::Bool(..), _)
-            | (Kind::Text, Value::String(..), _)
+            | (Kind::Text | Kind::Secret | Kind::Address, Value::String(..), _)
             | (Kind::Tables, Value::Array(..), _) => Some(value.clone()),
             (Kind::Number, _, Some(number)) => Some(number.into()),
-            (Kind::Text, _, Some(number)) => Some(number.to_string().into()),
+            (Kind::Text | Kind::Secret, _, Some(number)) => Some(number.to_string().into()),
             (Kind::Duration, _, Some(0)) => Some("0s".into()),
             (Kind::Number, Value::String(_, text), _) if text.is_empty() => Some(0_u64.into()),
             (Kind::List, Value::Array(_, parts), _) => {
@@ -117,9 +126,20 @@ pub struct Key {
     pub kind: Kind,
     /// Its value where nobody gives one.
     pub default: toml::Value,
+    /// The largest value of a number.
+    pub most: u64,
 }
 
 impl Key {
+    /// What to write, with its bounds.
+    fn expected(&self) -> String {
+        match self.kind {
+            Kind::Number => format!("{} of at most {}", self.kind.expected(), self.most),
+            Kind::Duration => format!("{}, of at most 876000h", self.kind.expected()),
+            kind => kind.expected().to_owned(),
+        }
+    }
+
     /// The environment variable that sets it.
     pub fn variable(&self) -> String {
         self.variable_of(PREFIX)
@@ -151,9 +171,10 @@ impl Key {
 
     /// Why a text at `place` is no value of it.
     pub(super) fn refuse_text(&self, place: &str, text: &str) -> Error {
+        let what = if self.kind.is_hidden() { "the value".into() } else { format!("`{text}`") };
         error(
-            format!("{place}: `{text}` is not {}", self.kind.expected()),
-            format!("write for example {}", self.example()),
+            format!("{place}: {what} is not {}", self.kind.expected()),
+            format!("write {}, for example {}", self.expected(), self.example()),
         )
     }
 
@@ -166,7 +187,7 @@ impl Key {
             }
             _ => self.default.to_string(),
         };
-        let (expected, name) = (self.kind.expected(), self.split().1);
+        let (expected, name) = (self.expected(), self.split().1);
         let cure = format!("write {expected}, for example {name} = {value}");
         error(format!("{place}: {what}"), cure)
     }
@@ -174,7 +195,9 @@ impl Key {
     /// Takes a value of a file, or says why not.
     pub(super) fn take(&self, place: &str, value: &Value) -> Result<Value, Error> {
         self.kind.take(value).ok_or_else(|| {
-            let what = format!("{} is not {}", shown(value), self.kind.expected());
+            let hidden = self.kind.is_hidden();
+            let shown = if hidden { kind_of(value).to_owned() } else { shown(value) };
+            let what = format!("{shown} is not {}", self.kind.expected());
             self.refuse(place, &what)
         })
     }
@@ -230,11 +253,22 @@ fn is_below(path: &str, section: &str) -> bool {
 }
 
 /// A value as an error shows it.
-pub(super) fn shown(value: &Value) -> String {
+fn shown(value: &Value) -> String {
     match value {
-        Value::Dict(..) => "a table".to_owned(),
-        Value::Array(..) => "a list".to_owned(),
+        Value::Dict(..) | Value::Array(..) => kind_of(value).to_owned(),
         _ => serde_json::to_string(value).unwrap_or_default(),
+    }
+}
+
+/// What a value is, as an error says it that must not show the value.
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Dict(..) => "a table",
+        Value::Array(..) => "a list",
+        Value::String(..) | Value::Char(..) => "a text",
+        Value::Bool(..) => "true or false",
+        Value::Num(..) => "a number",
+        Value::Empty(..) => "nothing",
     }
 }
 
@@ -302,6 +336,8 @@ mod tests {
             (Kind::Number, "true", None),
             (Kind::Text, "\" a \"", Some("\" a \"")),
             (Kind::Text, "12", Some("\"12\"")),
+            (Kind::Secret, "12", Some("\"12\"")),
+            (Kind::Address, "12", None),
             (Kind::Text, "true", None),
             (Kind::Text, "[]", None),
             (Kind::List, "[\"a\",\"b\"]", Some("[\"a\",\"b\"]")),

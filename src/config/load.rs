@@ -4,6 +4,7 @@
 //! wins, and whatever cannot be used was either refused or is told of.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use figment::Figment;
@@ -15,13 +16,13 @@ use crate::sys;
 
 use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
 use super::environment::{is_of_kubernetes, is_of_scripts};
-use super::key::{self, CENTRIFUGO_PREFIX, Key, Kind, PREFIX, join, keys, nearest, shown};
+use super::key::{self, CENTRIFUGO_PREFIX, Key, Kind, PREFIX, join, keys, kind_of, nearest};
 use super::table::Config;
 use super::tables::Tables;
 use super::{Error, error, file};
 
 /// Where values come from, besides the defaults; later ones win.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The file that `--config` names.
     pub file: Option<PathBuf>,
@@ -29,6 +30,19 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Flags: the key's path and its value.
     pub flags: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Sources {
+    /// Says nothing of values: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |pairs: &[(String, String)]| {
+            pairs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let Sources { file, environment, flags } = self;
+        let mut shown = f.debug_struct("Sources");
+        shown.field("file", file).field("environment", &names(environment));
+        shown.field("flags", &names(flags)).finish()
+    }
 }
 
 /// A configuration and how it came about.
@@ -128,7 +142,7 @@ impl Gathered {
                 (None, Value::Dict(_, table)) => self.add_table(&path, table, origin)?,
                 (None, other) => {
                     return Err(error(
-                        format!("{path} in {origin}: {} is no section", shown(other)),
+                        format!("{path} in {origin}: {} is no section", kind_of(other)),
                         format!("write it as a section with its keys, in TOML below [{path}]"),
                     ));
                 }

@@ -50,7 +50,11 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// Reads a duration: numbers with units, one behind the other; `0` needs no unit.
+/// A hundred years: sums of times and durations never overflow.
+const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
+
+/// Reads a duration of at most [`LONGEST`]: numbers with units, one behind the other; `0` needs no
+/// unit.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -73,5 +77,6 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         seconds += number.parse::<f64>().ok()? * unit;
         rest = tail;
     }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
+    let duration = Duration::try_from_secs_f64(seconds).ok()?;
+    (!text.is_empty() && duration <= LONGEST).then_some(duration)
 }

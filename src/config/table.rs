@@ -4,9 +4,12 @@
 //! Never says what a value does to the engine. The invariant: what is not here cannot be
 //! configured. In a section plain keys stand before sections, as TOML wants them.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use crate::secret::{Address, Secret};
 
 use super::Span;
 use super::key::{Key, Kind, join};
@@ -57,10 +60,17 @@ macro_rules! values {
         $(impl Node for $type {
             fn describe(&self, path: &str, doc: &'static str, keys: &mut Vec<Key>) {
                 let default = toml::Value::try_from(self).expect("a value of TOML's kinds");
-                keys.push(Key { path: path.to_owned(), doc, kind: Kind::$kind, default });
+                let most = most::<$type>();
+                keys.push(Key { path: path.to_owned(), doc, kind: Kind::$kind, default, most });
             }
         })*
     };
+}
+
+/// The largest number that a type of the table holds; no type takes more than TOML writes.
+fn most<T: 'static>() -> u64 {
+    let small = TypeId::of::<T>() == TypeId::of::<u16>();
+    if small { u16::MAX.into() } else { i64::MAX as u64 }
 }
 
 values! {
@@ -70,7 +80,9 @@ values! {
     usize: Number,
     String: Text,
     Vec<String>: List,
-    BTreeMap<String, String>: Map,
+    Secret: Secret,
+    Address: Address,
+    BTreeMap<String, Secret>: Map,
     Span: Duration,
     Vec<Namespace>: Tables,
     Vec<RpcNamespace>: Tables,
@@ -233,8 +245,8 @@ section! {
 section! {
     /// A place where the backend is asked or told, by an HTTP POST of JSON.
     Proxy {
-        /// Its address, which begins with http:// or https://.
-        endpoint: String = String::new(),
+        /// URL of the backend, which begins with http:// or https://.
+        endpoint: Address = Address::default(),
         /// How long an answer may take.
         timeout: Span = Span::seconds(1),
         /// Headers of the client's HTTP request that go along.
@@ -266,7 +278,7 @@ section! {
     /// What is special about HTTP.
     ProxyHttp {
         /// Headers of every request by their names; those of clients win over them.
-        static_headers: BTreeMap<String, String> = BTreeMap::new(),
+        static_headers: BTreeMap<String, Secret> = BTreeMap::new(),
     }
 }
 
@@ -310,9 +322,9 @@ section! {
     /// What tokens are checked by.
     Token {
         /// Secret of HS256, HS384 and HS512; empty: such tokens are refused.
-        hmac_secret_key: String = String::new(),
+        hmac_secret_key: Secret = Secret::default(),
         /// Secret that hmac_secret_key came after; tokens signed with it are still taken.
-        hmac_previous_secret_key: String = String::new(),
+        hmac_previous_secret_key: Secret = Secret::default(),
         /// Unix time in seconds until which hmac_previous_secret_key is taken; 0: for ever.
         hmac_previous_secret_key_valid_until: u64 = 0,
         /// Public key of RS256, RS384 and RS512 in PEM; empty: such tokens are refused.
@@ -321,14 +333,16 @@ section! {
         ecdsa_public_key: String = String::new(),
         /// Address of a key set (JWKS), which then alone counts; `{{name}}` in it stands for a
         /// named group of issuer_regex or audience_regex.
-        jwks_public_endpoint: String = String::new(),
+        jwks_public_endpoint: Address = Address::default(),
         /// Audience (`aud`) that a token must be for; empty: any.
         audience: String = String::new(),
-        /// Regular expression that the audience must match; empty: any.
+        /// Regular expression that the audience must contain a match of; empty: any. As in
+        /// Centrifugo it is not anchored: write `^...$` to match the whole audience.
         audience_regex: String = String::new(),
         /// Issuer (`iss`) that a token must come from; empty: any.
         issuer: String = String::new(),
-        /// Regular expression that the issuer must match; empty: any.
+        /// Regular expression that the issuer must contain a match of; empty: any. As in
+        /// Centrifugo it is not anchored: write `^...$` to match the whole issuer.
         issuer_regex: String = String::new(),
         /// Claim that names the user; empty: `sub`.
         user_id_claim: String = String::new(),
@@ -464,27 +478,31 @@ section! {
         batch_flush_latest: bool = false,
         /// Subscribers may filter publications by their tags.
         allow_tags_filter: bool = false,
-        /// Clients may subscribe.
+        /// Allow clients with a user to subscribe without a token. Channels with `$` still need a
+        /// token, and channels with `#` a user that they name.
         allow_subscribe_for_client: bool = false,
-        /// Clients without a user may subscribe too.
+        /// Allow clients without a user to subscribe too; with allow_subscribe_for_client.
         allow_subscribe_for_anonymous: bool = false,
-        /// Clients may publish.
+        /// Allow clients with a user to publish to every channel, whether or not they may subscribe
+        /// to it: to channels with `$` or `#` too, as in Centrifugo.
         allow_publish_for_client: bool = false,
-        /// Clients without a user may publish too.
+        /// Allow clients without a user to publish too; with allow_publish_for_client.
         allow_publish_for_anonymous: bool = false,
-        /// Subscribers may publish into their channel.
+        /// Allow clients to publish to channels that they are subscribed to.
         allow_publish_for_subscriber: bool = false,
-        /// Clients may ask for presence.
+        /// Allow clients with a user to ask for the presence of every channel, whether or not they
+        /// may subscribe to it: of channels with `$` or `#` too, as in Centrifugo.
         allow_presence_for_client: bool = false,
-        /// Clients without a user may ask for presence too.
+        /// Allow clients without a user to ask for presence too; with allow_presence_for_client.
         allow_presence_for_anonymous: bool = false,
-        /// Subscribers may ask for their channel's presence.
+        /// Allow clients to ask for the presence of channels that they are subscribed to.
         allow_presence_for_subscriber: bool = false,
-        /// Clients may ask for history.
+        /// Allow clients with a user to ask for the history of every channel, whether or not they
+        /// may subscribe to it: of channels with `$` or `#` too, as in Centrifugo.
         allow_history_for_client: bool = false,
-        /// Clients without a user may ask for history too.
+        /// Allow clients without a user to ask for history too; with allow_history_for_client.
         allow_history_for_anonymous: bool = false,
-        /// Subscribers may ask for their channel's history.
+        /// Allow clients to ask for the history of channels that they are subscribed to.
         allow_history_for_subscriber: bool = false,
         /// Users may subscribe to channels that name them behind channel.user_boundary.
         allow_user_limited_channels: bool = false,
@@ -516,7 +534,7 @@ section! {
     /// The HTTP API for backends.
     HttpApi {
         /// Key that requests carry as `X-API-Key`; without one every request is refused.
-        key: String = String::new(),
+        key: Secret = Secret::default(),
         /// No key is asked for.
         insecure: bool = false,
         /// No API at all.

@@ -5,7 +5,7 @@
 
 use figment::value::{Dict, Value};
 
-use super::key::{Key, join, nearest, shown, table_keys, unknown, variable};
+use super::key::{Key, join, kind_of, nearest, table_keys, unknown, variable};
 use super::{Error, error};
 
 /// The tables of one list that the last source gave.
@@ -97,7 +97,7 @@ fn read(
     let place = format!("{list}[{at}]");
     let cure = format!("write a table with a name, in TOML name = \"chat\" below [[{list}]]");
     let Some(table) = value.as_dict() else {
-        return Err(error(format!("{place} in {origin}: {} is no table", shown(value)), cure));
+        return Err(error(format!("{place} in {origin}: {} is no table", kind_of(value)), cure));
     };
     let key = table_keys(list).iter().find(|key| key.path == "name");
     let name = match (key, table.get("name")) {

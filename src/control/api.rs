@@ -411,20 +411,24 @@ fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue
 // ---- who may ---------------------------------------------------------------------------------
 
 impl Api {
+    /// Whether any of the places that may hold a key holds the right one, as in Centrifugo.
     fn lets_in(&self, headers: &HeaderMap, query: &str) -> bool {
-        self.key.opens_for(given_key(headers, query).as_deref())
+        self.key.opens_for(None)
+            || given_keys(headers, query).any(|key| self.key.opens_for(Some(&key)))
     }
 }
 
-fn given_key<'a>(headers: &'a HeaderMap, query: &str) -> Option<Cow<'a, str>> {
-    if let Some(key) = headers.get("x-api-key") {
-        return key.to_str().ok().map(Cow::Borrowed);
-    }
-    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
-        let (scheme, key) = authorization.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("apikey").then_some(key.trim().into());
-    }
-    query_value(query, "api_key").map(Cow::Owned)
+/// Every key that a request gives: in `X-API-Key`, behind `apikey` in `Authorization`, and as
+/// `api_key` in the query.
+fn given_keys<'a>(headers: &'a HeaderMap, query: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    let own = headers.get_all("x-api-key").iter().filter_map(|key| key.to_str().ok());
+    let authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorizations = authorizations.filter_map(|value| {
+        let (scheme, key) = value.to_str().ok()?.trim_start().split_once([' ', '\t'])?;
+        scheme.eq_ignore_ascii_case("apikey").then_some(key.trim())
+    });
+    let asked = query_value(query, "api_key").map(Cow::Owned);
+    own.chain(authorizations).map(Cow::Borrowed).chain(asked)
 }
 
 #[cfg(test)]
@@ -531,6 +535,20 @@ mod tests {
         check(info().header("Authorization", "Bearer secret"), 401).await;
         check(Request::post("/api/info?api_key=secret"), 200).await;
         check(Request::post("/api/info?a=b&api_key=%73ecret"), 200).await;
+        check(info().header("Authorization", "ApiKey\tsecret"), 200).await;
+        check(info().header("Authorization", "apikey  secret "), 200).await;
+        check(info().header("Authorization", "apikey secret secret"), 401).await;
+        check(info().header("Authorization", "apikeysecret"), 401).await;
+        // Any place that holds the right key opens, whatever stands in the others.
+        let asked = || Request::post("/api/info?api_key=secret");
+        check(asked().header("Authorization", "Basic dXNlcjpwYXNz"), 200).await;
+        check(asked().header("X-API-Key", ""), 200).await;
+        check(asked().header("X-API-Key", "wrong!"), 200).await;
+        let keyed = || info().header("X-API-Key", "secret");
+        check(keyed().header("Authorization", "apikey wrong"), 200).await;
+        check(info().header("X-API-Key", "").header("Authorization", "apikey secret"), 200).await;
+        let wrong = Request::post("/api/info?api_key=wrong").header("X-API-Key", "wrong");
+        check(wrong.header("Authorization", "apikey wrong"), 401).await;
         check(Request::get("/api/info?api_key=secret"), 405).await;
         check(Request::post("/api/other?api_key=secret"), 404).await;
         let open = start(Config::default(), 64);

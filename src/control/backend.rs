@@ -79,6 +79,8 @@ impl Backend {
 struct Target {
     client: Client,
     uri: Uri,
+    /// The same as a log line shows it, without secrets.
+    shown: String,
     patience: Duration,
     binary: bool,
     tells_meta: bool,
@@ -97,13 +99,17 @@ impl Target {
         let static_headers = proxy.http.static_headers.iter();
         Some(Target {
             client,
-            uri: proxy.endpoint.parse().ok()?,
+            uri: proxy.endpoint.reveal().parse().ok()?,
+            shown: proxy.endpoint.to_string(),
             patience: proxy.timeout.0,
             binary: proxy.binary_encoding,
             tells_meta: proxy.include_connection_meta,
             static_headers: static_headers
                 .filter_map(|(name, value)| {
-                    Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+                    Some((
+                        HeaderName::try_from(name).ok()?,
+                        HeaderValue::try_from(value.reveal()).ok()?,
+                    ))
                 })
                 .collect(),
             http_headers: names(&proxy.http_headers),
@@ -167,7 +173,7 @@ impl Target {
         let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
             *last = Some(Instant::now());
-            log::warn("backend", format_args!("request to {} failed: {cause}", self.uri));
+            log::warn("backend", format_args!("request to {} failed: {cause}", self.shown));
         }
     }
 }

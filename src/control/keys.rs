@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::control::backend::Client;
 use crate::log;
+use crate::secret::Address;
 use crate::token::KeySet;
 
 /// How long a set holds.
@@ -35,13 +36,13 @@ struct Cached {
 /// The key set at one address.
 pub struct KeySets {
     client: Client,
-    address: String,
+    address: Address,
     cached: Mutex<Option<Cached>>,
 }
 
 impl KeySets {
     /// The set at `address`, which is fetched when it is needed.
-    pub fn new(client: Client, address: String) -> Self {
+    pub fn new(client: Client, address: Address) -> Self {
         KeySets { client, address, cached: Mutex::new(None) }
     }
 
@@ -91,7 +92,7 @@ impl KeySets {
     }
 
     async fn attempt(&self) -> Result<Bytes, String> {
-        let address: Uri = self.address.parse().map_err(|error| format!("{error}"))?;
+        let address: Uri = self.address.reveal().parse().map_err(|error| format!("{error}"))?;
         let answer = self.client.get(address).await.map_err(|error| error.to_string())?;
         if !answer.status().is_success() {
             return Err(format!("the answer is {}", answer.status()));

@@ -46,7 +46,7 @@ impl Keeper {
     pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
             let address = config.token_settings(purpose).jwks_public_endpoint;
-            (!address.is_empty()).then(|| Arc::new(KeySets::new(client.clone(), address)))
+            (!address.is_empty()).then(|| Arc::new(KeySets::new(client.clone(), address.into())))
         };
         // Half the processors, so that the shards keep the others.
         let hands = (sys::processors() / 2).max(1);

@@ -126,6 +126,39 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
 }
 
 #[test]
+fn any_place_that_holds_the_right_key_opens_the_api() {
+    let server = Server::on_one_port(&[]);
+    let basic = "Authorization: Basic dXNlcjpwYXNz\r\n";
+    let own = format!("X-API-Key: {API_KEY}\r\n");
+    let right = format!("?api_key={API_KEY}");
+    let (right, own) = (right.as_str(), own.as_str());
+    for (query, headers, expected) in [
+        ("", own, "200"),
+        ("", &format!("{basic}{own}"), "200"),
+        (right, "", "200"),
+        (right, basic, "200"),
+        (right, "X-API-Key: wrong\r\n", "200"),
+        (right, "X-API-Key:\r\n", "200"),
+        ("?api_key=wrong", own, "200"),
+        ("", &format!("Authorization: apikey\t{API_KEY}\r\n"), "200"),
+        ("", &format!("X-API-Key: wrong\r\nAuthorization: apikey {API_KEY}\r\n"), "200"),
+        ("", basic, "401"),
+        ("", "X-API-Key:\r\n", "401"),
+        ("?api_key=", "X-API-Key: wrong\r\n", "401"),
+    ] {
+        let mut backend = Client::dial(&server);
+        let body = "{\"channel\":\"news\",\"data\":1}";
+        let request = format!(
+            "POST /api/publish{query} HTTP/1.1\r\nHost: test\r\n{headers}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        backend.send_raw(request.as_bytes());
+        assert_eq!(status_and_body(&mut backend).0, expected, "{request}");
+    }
+}
+
+#[test]
 fn a_connection_may_call_and_then_become_a_websocket() {
     let server = Server::on_one_port(&HISTORY);
     let mut client = Client::dial(&server);

@@ -24,6 +24,7 @@ mod pauses;
 mod room;
 mod rules;
 mod signals;
+mod secrets;
 mod start;
 mod streams;
 mod uni;
