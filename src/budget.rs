@@ -45,6 +45,8 @@ pub enum Stage {
     Deadlines,
     /// Connections that were left with input.
     Input,
+    /// Answers of homes that take many turns.
+    Answers,
     /// What homes and the control plane are told.
     Rest,
 }
@@ -54,11 +56,12 @@ impl Stage {
     fn kept(self) -> i64 {
         match self {
             Stage::Deliveries => 11,
-            Stage::Requests => 8,
-            Stage::Ingress => 7,
-            Stage::Completions => 5,
-            Stage::Deadlines => 3,
-            Stage::Input => 1,
+            Stage::Requests => 9,
+            Stage::Ingress => 8,
+            Stage::Completions => 6,
+            Stage::Deadlines => 5,
+            Stage::Input => 3,
+            Stage::Answers => 1,
             Stage::Rest => 0,
         }
     }

@@ -82,6 +82,7 @@ flags! {
     17 admitted set_admitted "its user's home counts it, or is about to";
     18 frame_pings set_frame_pings "its pings are WebSocket's own";
     19 compressing set_compressing "what is the same for many is compressed for it, and its messages may be";
+    28 asking set_asking "its question to a channel's home is still to be answered";
     20 passed_on set_passed_on "its request was with the control plane already";
     21 listened set_listened "what its peer had sent by its deadline is being read, or was";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";

@@ -170,19 +170,31 @@ impl Stream {
         self.bytes = 0;
     }
 
-    /// A part of what is kept. `since.offset` is behind the part, in whichever direction it goes;
-    /// the caller has compared the epoch.
-    pub fn excerpt(&self, excerpt: &Excerpt) -> Vec<Publication> {
-        let offset = |kept: &Kept| kept.publication.offset().unwrap_or(0);
-        let since = excerpt.since.map(|since| since.offset);
-        let publications = |kept: &Kept| kept.publication.clone();
+    /// A part of what is kept, if it has no more than so many bytes. `since.offset` is behind the
+    /// part, in whichever direction it goes; the caller has compared the epoch. Costs what it gives.
+    pub fn excerpt(&self, excerpt: &Excerpt, bytes_max: usize) -> Option<Vec<Publication>> {
+        let kept = self.kept.len();
+        // Offsets of what is kept are consecutive up to the top.
+        let from_first = |offset: u64| {
+            let first = (self.top + 1).saturating_sub(kept as u64);
+            usize::try_from(offset.saturating_sub(first)).unwrap_or(kept).min(kept)
+        };
+        let range = match excerpt.since.map(|since| since.offset) {
+            None => 0..kept,
+            Some(since) if excerpt.reverse => 0..from_first(since),
+            Some(since) => from_first(since.saturating_add(1))..kept,
+        };
+        let mut left = bytes_max;
+        let mut take = |kept: &Kept| {
+            left = left.checked_sub(kept.publication.size())?;
+            Some(kept.publication.clone())
+        };
+        let part = self.kept.range(range);
         if excerpt.reverse {
-            let wanted = |kept: &&Kept| since.is_none_or(|since| offset(kept) < since);
-            let kept = self.kept.iter().rev().filter(wanted);
-            return kept.take(excerpt.limit).map(publications).collect();
+            part.rev().take(excerpt.limit).map(&mut take).collect()
+        } else {
+            part.take(excerpt.limit).map(&mut take).collect()
         }
-        let wanted = |kept: &&Kept| since.is_none_or(|since| offset(kept) > since);
-        self.kept.iter().filter(wanted).take(excerpt.limit).map(publications).collect()
     }
 
     /// The epoch.
@@ -254,7 +266,7 @@ mod tests {
     fn excerpts_go_both_ways() {
         let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
             let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
-            let excerpt = stream(5).excerpt(&Excerpt { limit, since, reverse });
+            let excerpt = stream(5).excerpt(&Excerpt { limit, since, reverse }, 1000).unwrap();
             let offsets: Vec<u64> = excerpt.iter().filter_map(Publication::offset).collect();
             assert_eq!(offsets, expected, "{limit} {since:?} {reverse}");
         };
@@ -266,6 +278,13 @@ mod tests {
         check(10, Some(4), true, &[3]);
         check(10, Some(5), false, &[]);
         check(0, None, false, &[]);
+        check(10, Some(1), false, &[3, 4, 5]);
+        check(10, Some(9), false, &[]);
+        check(10, Some(9), true, &[5, 4, 3]);
+        check(10, Some(2), true, &[]);
+        check(10, Some(u64::MAX), false, &[]);
+        let all = Excerpt { limit: 9, ..Excerpt::default() };
+        assert!(stream(5).excerpt(&all, stream(5).bytes() / 2).is_none());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::filter::Filter;
 use crate::http::Upgrade;
 use crate::ids::Address;
-use crate::protocol::reply::{ClientInfo, Stats};
-use crate::protocol::{Error, Position};
+use crate::protocol::reply::{ClientInfo, Roll, Stats};
+use crate::protocol::{Error, Position, Wire};
 use crate::proxy;
 use crate::publication::{Encoding, Event, Extra, Publication};
 use crate::revocation::{Mark, Revocations};
@@ -438,8 +438,8 @@ pub enum About {
     History(Excerpt),
     /// That what was published is forgotten.
     Oblivion,
-    /// Who is there.
-    Presence,
+    /// Who is there, in this encoding.
+    Presence(Wire),
     /// How many are there.
     Stats,
     /// Where its stream stands.
@@ -474,7 +474,7 @@ pub enum Told {
     /// It is forgotten.
     Oblivion,
     /// Who is there.
-    Presence(Vec<ClientInfo>),
+    Presence(Roll),
     /// How many are there.
     Stats(Stats),
     /// Where its stream stands.

@@ -5,11 +5,14 @@
 //! in order, and a subscribe answer names exactly the position behind which the next publication
 //! to that shard continues.
 
+mod rolls;
+
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use slab::Slab;
 
+use self::rolls::Rolls;
 use crate::budget::{Budget, cost};
 use crate::channels::Names;
 use crate::channels::epochs::Epochs;
@@ -36,8 +39,6 @@ const SWEEP_MAX: usize = 32;
 const DROPS_MAX: usize = 256;
 /// Streams that drop something for one publication.
 const SHEDDERS_MAX: usize = 64;
-/// Bytes of one member in an answer, at least.
-const MEMBER_BYTES: usize = 100;
 
 /// What homes keep and give out.
 #[derive(Clone, Debug)]
@@ -82,6 +83,7 @@ pub struct Homes {
     /// Publications that made room for newer ones.
     shed: u64,
     repeats: Repeats,
+    rolls: Rolls,
     epochs: Epochs,
     due: Vec<u32>,
 }
@@ -100,6 +102,7 @@ impl Homes {
             evicted: 0,
             shed: 0,
             repeats: Repeats::default(),
+            rolls: Rolls::default(),
             epochs: Epochs::new(seed),
             due: Vec::new(),
         }
@@ -392,22 +395,14 @@ impl Homes {
     /// Answers a question about a channel.
     pub fn tell(&mut self, question: &Question, now: u64) -> Result<Told, Error> {
         let found = self.find(question.hash, &question.channel);
-        let members = |homes: &Self| {
-            let at = found? as usize;
-            homes.channels[at].members.as_deref().map(|members| (members.stats(), at))
-        };
         match &question.about {
             About::Stats => {
-                Ok(Told::Stats(members(self).map(|(stats, _)| stats).unwrap_or_default()))
+                let channel = found.and_then(|at| self.channels.get(at as usize));
+                let members = channel.and_then(|channel| channel.members.as_deref());
+                Ok(Told::Stats(members.map(Members::stats).unwrap_or_default()))
             }
-            About::Presence => {
-                let Some((stats, at)) = members(self) else { return Ok(Told::Presence(vec![])) };
-                if stats.clients as usize * MEMBER_BYTES > self.settings.answer_bytes {
-                    return Err(Error::LIMIT_EXCEEDED);
-                }
-                let members = self.channels[at].members.as_deref();
-                Ok(Told::Presence(members.map(|all| all.list(&self.ids)).unwrap_or_default()))
-            }
+            // It may take many turns: see `Homes::await_roll`.
+            About::Presence(_) => Err(Error::INTERNAL),
             About::Position => {
                 Ok(Told::Position(self.stream_now(found, question.hash, now).position()))
             }
@@ -434,11 +429,9 @@ impl Homes {
         if !excerpt.since.is_none_or(same_life) {
             return Err(Error::UNRECOVERABLE_POSITION);
         }
-        let publications = stream.excerpt(excerpt);
-        let bytes: usize = publications.iter().map(Publication::size).sum();
-        if bytes > answer_bytes {
+        let Some(publications) = stream.excerpt(excerpt, answer_bytes) else {
             return Err(Error::LIMIT_EXCEEDED);
-        }
+        };
         Ok(Told::History(publications, stream.position()))
     }
 
@@ -639,9 +632,18 @@ mod tests {
             homes.arrive(&request(shard, None), &info);
         }
         assert_eq!(stats(&mut homes), Stats { clients: 2, users: 1 });
-        assert!(
-            matches!(ask(&mut homes, About::Presence), Ok(Told::Presence(all)) if all.len() == 2)
-        );
+        let (about, asker) = (About::Presence(crate::protocol::Wire::Json), Asker::Nobody);
+        for _ in 0..2 {
+            homes.await_roll(Question { channel: "a".into(), hash: 7, asker, about }).unwrap();
+        }
+        let told = homes.first_roll(&mut Budget::new(1_000_000, true)).unwrap();
+        assert!(matches!(told, Ok(Told::Presence(roll)) if roll.parts().len() == 1));
+        homes.drop_first();
+        homes.settings.answer_bytes = 100;
+        let told = homes.first_roll(&mut Budget::new(1_000_000, true)).unwrap();
+        assert_eq!(told.unwrap_err(), Error::LIMIT_EXCEEDED, "two members take more");
+        homes.drop_first();
+        assert_eq!(homes.waiting_rolls(), 0);
         for shard in [1, 2] {
             let address = Address { shard, slot: 0, generation: 0 };
             let leave = Leave { channel: "a".into(), hash: 7, address };
@@ -649,6 +651,34 @@ mod tests {
             assert!(homes.depart(&leave).is_none());
         }
         assert!(homes.is_empty());
+    }
+
+    #[test]
+    fn a_presence_answer_counts_what_is_said_about_members() {
+        let mut homes = homes(None, 10);
+        let mut ask = |members: u32, told: usize| {
+            let connection = Some(format!("\"{}\"", "i".repeat(told)).into_bytes().into());
+            let info = ClientInfo { connection, ..ClientInfo::default() };
+            for slot in 0..members {
+                let request = request(0, None);
+                let subscriber = Subscriber { slot, ..request.subscriber };
+                homes.arrive(&Subscribe { subscriber, ..request }, &info);
+            }
+            let about = About::Presence(crate::protocol::Wire::Protobuf);
+            let question = Question { channel: "a".into(), hash: 7, asker: Asker::Nobody, about };
+            homes.await_roll(question).unwrap();
+            let told = homes.first_roll(&mut Budget::new(100_000_000, true)).unwrap();
+            homes.drop_first();
+            for slot in 0..members {
+                let address = Address { shard: 0, slot, generation: 0 };
+                homes.depart(&Leave { channel: "a".into(), hash: 7, address });
+            }
+            told.map(|told| matches!(told, Told::Presence(roll) if roll.bytes() <= 1 << 20))
+        };
+        assert_eq!(ask(600, 4096), Err(Error::LIMIT_EXCEEDED));
+        assert_eq!(ask(600, 1000), Ok(true));
+        assert_eq!(ask(9000, 0), Ok(true));
+        assert_eq!(ask(12_000, 0), Err(Error::LIMIT_EXCEEDED), "exactly, once it is encoded");
     }
 
     #[test]
@@ -690,7 +720,7 @@ mod tests {
     fn kept(homes: &Homes, channel: &str) -> Option<(usize, u64)> {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
         let excerpt = Excerpt { limit: usize::MAX, ..Excerpt::default() };
-        Some((stream.excerpt(&excerpt).len(), stream.position().offset))
+        Some((stream.excerpt(&excerpt, usize::MAX)?.len(), stream.position().offset))
     }
 
     #[test]

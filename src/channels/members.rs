@@ -8,8 +8,14 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::budget::{Budget, cost};
+use crate::channels::roll::{PART, Parts};
 use crate::ids::{Address, Ids};
-use crate::protocol::reply::{ClientInfo, Stats};
+use crate::protocol::reply::{ClientInfo, Roll, Stats};
+use crate::protocol::{Wire, write_member};
+
+/// Bytes of one member in an answer beside its user and what is said about it, at least.
+const MEMBER_BYTES: usize = 80;
 
 /// JSON texts about a member, where it has any.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,6 +81,12 @@ pub struct Members {
     members: Slab<Member>,
     by_name: HashTable<u32>,
     users: Slab<User>,
+    /// Places of the slab that were ever taken.
+    end: usize,
+    /// Bytes of a presence answer, at least.
+    bytes: usize,
+    /// What was encoded of it: in JSON, and in protocol buffers.
+    rolls: [Option<Box<Parts>>; 2],
 }
 
 impl Members {
@@ -90,6 +102,9 @@ impl Members {
         let infos = Infos { connection: info.connection.clone(), channel: info.channel.clone() };
         let infos = (infos != Infos::default()).then(|| Box::new(infos));
         let at = self.members.insert(Member { place, user, infos }) as u32;
+        self.end = self.end.max(at as usize + 1);
+        self.bytes += self.member_bytes(at as usize);
+        self.change(at as usize);
         let members = &self.members;
         self.by_place.insert_unique(place.hash(), at, |at| members[*at as usize].place.hash());
     }
@@ -117,6 +132,8 @@ impl Members {
         let same = |at: &u32| members[*at as usize].place == place;
         let (at, _) = self.by_place.find_entry(place.hash(), same).ok()?.remove();
         let info = self.info(&self.members[at as usize], ids);
+        self.bytes -= self.member_bytes(at as usize);
+        self.change(at as usize);
         let member = self.members.remove(at as usize);
         let user = &mut self.users[member.user as usize];
         user.connections -= 1;
@@ -141,9 +158,54 @@ impl Members {
         }
     }
 
-    /// Everybody.
-    pub fn list(&self, ids: &Ids) -> Vec<ClientInfo> {
-        self.members.iter().map(|(_, member)| self.info(member, ids)).collect()
+    /// The member at this place of the slab has come or is about to go.
+    fn change(&mut self, at: usize) {
+        self.rolls.iter_mut().flatten().for_each(|parts| parts.change(at));
+    }
+
+    /// Bytes that a member takes in an answer, at least.
+    fn member_bytes(&self, at: usize) -> usize {
+        let Member { user, infos, .. } = &self.members[at];
+        let infos = infos.as_deref();
+        let texts = infos.into_iter().flat_map(|infos| [&infos.connection, &infos.channel]);
+        let texts: usize = texts.flatten().map(|text| text.len()).sum();
+        MEMBER_BYTES + self.users[*user as usize].name.len() + texts
+    }
+
+    /// Bytes of a presence answer, at least.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Goes on encoding everybody, as far as the budget allows; `None`: in the next turn. The answer
+    /// is at least as long as [`Members::bytes`].
+    pub fn roll(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
+        let end = self.end;
+        let rolls = &mut self.rolls[wire as usize];
+        let mut parts = rolls.take().unwrap_or_else(|| Box::new(Parts::new(end)));
+        while !budget.is_spent() && !parts.are_complete() {
+            let mut encoded = 0;
+            parts.encode_next(|range, out| {
+                for member in range.filter_map(|at| self.members.get(at)) {
+                    write_member(wire, &self.info(member, ids), out);
+                    encoded += 1;
+                }
+                budget.charge(PART * cost::LOOK / 8 + encoded * cost::MEMBER + out.len());
+            });
+        }
+        let roll = parts.are_complete().then(|| parts.roll());
+        self.rolls[wire as usize] = Some(parts);
+        roll
+    }
+
+    /// Bytes that are encoded so far.
+    pub fn encoded(&self, wire: Wire) -> usize {
+        self.rolls[wire as usize].as_ref().map_or(0, |parts| parts.bytes())
+    }
+
+    /// Drops what was encoded.
+    pub fn forget_roll(&mut self, wire: Wire) {
+        self.rolls[wire as usize] = None;
     }
 
     /// How many connections and users there are.
@@ -160,6 +222,8 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Stage;
+    use crate::protocol::json;
 
     fn address(slot: u32) -> Address {
         Address { shard: 1, slot, generation: 2 }
@@ -167,6 +231,51 @@ mod tests {
 
     fn info(user: &str) -> ClientInfo {
         ClientInfo { user: user.into(), connection: Some(b"1"[..].into()), ..ClientInfo::default() }
+    }
+
+    /// What is told of everybody in JSON.
+    fn roll(members: &mut Members) -> String {
+        let mut budget = Budget::new(1_000_000, true);
+        let roll = members.roll(Wire::Json, &Ids::new([1; 16]), &mut budget).unwrap();
+        assert!(roll.bytes() >= members.bytes(), "{} {}", roll.bytes(), members.bytes());
+        let mut out = Vec::new();
+        json::write_presence(&roll, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_takes_many_turns_and_is_that_of_its_last_moment() {
+        let ids = Ids::new([1; 16]);
+        let mut members = Members::default();
+        for slot in 0..1000 {
+            members.insert(address(slot), &info("u"), 1);
+        }
+        let mut turns = 0;
+        let mut told = loop {
+            turns += 1;
+            // Some come and go meanwhile, those that are encoded already among them.
+            members.remove(address(turns), &ids);
+            members.remove(address(999 - turns), &ids);
+            members.insert(address(2000 + turns), &info("v"), 2);
+            let mut budget = Budget::new(100_000, false);
+            budget.begin(Stage::Rest);
+            if let Some(roll) = members.roll(Wire::Json, &ids, &mut budget) {
+                break roll;
+            }
+            assert!(budget.used() < 200_000, "{}", budget.used());
+        };
+        assert!(turns > 5, "{turns}");
+        let mut out = Vec::new();
+        json::write_presence(&told, &mut out);
+        let told_json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let named = told_json["presence"].as_object().unwrap();
+        assert_eq!(named.len() as u32, members.stats().clients);
+        for (slot, there) in [(0, true), (1, false), (turns, false), (2000 + turns, true)] {
+            assert_eq!(named.contains_key(&ids.client(address(slot))), there, "{slot}");
+        }
+        told = members.roll(Wire::Json, &ids, &mut Budget::new(1, false)).unwrap();
+        let again = members.roll(Wire::Json, &ids, &mut Budget::new(1, true)).unwrap();
+        assert_eq!(told.bytes(), again.bytes());
     }
 
     #[test]
@@ -183,7 +292,7 @@ mod tests {
         assert_eq!(gone.connection.as_deref(), Some(&b"1"[..]));
         assert_eq!(members.remove(address(1), &ids), None);
         assert_eq!(members.stats(), Stats { clients: 2, users: 2 });
-        assert_eq!(members.list(&ids).len(), 2);
+        assert_eq!(roll(&mut members).matches("\"user\":").count(), 2);
         members.remove(address(3), &ids);
         members.remove(address(2), &ids);
         assert!(members.is_empty() && members.stats() == Stats::default());

@@ -3,6 +3,7 @@
 //!
 //! Owns the naming rule that every endpoint shares. Never does I/O.
 
+pub mod roll;
 pub mod members;
 pub mod repeats;
 pub mod users;

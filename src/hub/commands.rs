@@ -115,7 +115,7 @@ impl Hub {
             Request::Connect(_) | Request::Ping | Request::Send => Err(BAD_REQUEST.into()),
         };
         // One that is run again needs what was found out for it.
-        let again = matches!(result, Err(Failed::Stop(Stop::Room | Stop::Wait)));
+        let again = matches!(result, Err(Failed::Stop(Stop::Room | Stop::Wait | Stop::Turn)));
         if !again {
             self.use_up_verdict(slot);
         }

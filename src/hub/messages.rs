@@ -27,9 +27,10 @@ impl Hub {
             Message::Publish(request) => request.data.len(),
             Message::Subscribed(answer) => cost::JOIN + bytes(&answer.publications),
             Message::Subscribe(_) | Message::Leave(_) => cost::JOIN,
+            Message::Answer(answer) if !self.is_listening(answer.asker) => 0,
             Message::Answer(answer) => match &answer.told {
                 Ok(Told::History(publications, _)) => bytes(publications),
-                Ok(Told::Presence(members)) => members.len() * cost::MEMBER,
+                Ok(Told::Presence(roll)) => roll.bytes(),
                 _ => 0,
             },
             Message::Question(question) => match question.about {
@@ -82,6 +83,10 @@ impl Hub {
             }
             Message::Leave(leave) => {
                 return self.depart_at_home(post, &leave).map_err(|NoRoom| Message::Leave(leave));
+            }
+            Message::Question(question) if matches!(question.about, About::Presence(_)) => {
+                let waits = self.await_roll(*question);
+                return waits.map_err(|question| Message::Question(Box::new(question)));
             }
             Message::Question(question) => {
                 let asker = question.asker;

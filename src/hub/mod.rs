@@ -440,6 +440,8 @@ impl Hub {
     /// Tells homes which channels nobody here wants any more, and the control plane what waits for
     /// it, as far as there is room.
     pub fn release_channels(&mut self, post: &mut impl Post) {
+        self.budget.begin(Stage::Answers);
+        self.answer_rolls(post);
         self.budget.begin(Stage::Rest);
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);

@@ -9,6 +9,8 @@ use crate::hub::{Hub, REFUSAL_TIME};
 use crate::protocol::reply::{Push, Reply};
 use crate::protocol::{self, Disconnect, Error};
 
+/// Bytes that the memory kept for writing answers has at most.
+const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes around one message on any transport, at most.
 const FRAMING_BYTES: usize = 32;
 
@@ -62,7 +64,9 @@ impl Hub {
         } else {
             self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
         }
-        self.body = body;
+        if body.capacity() <= SCRATCH_BYTES {
+            self.body = body;
+        }
     }
 
     /// Adds a push to a connection's output.

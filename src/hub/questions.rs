@@ -1,12 +1,16 @@
 //! What clients ask channels' homes, and what they are told.
 
+use crate::budget::cost;
 use crate::hub::Hub;
-use crate::hub::commands::{Failed, NoRoom};
+use crate::hub::commands::{Failed, NoRoom, Stop};
 use crate::message::{About, Answer, Asker, Excerpt, Message, Post, Question, Rank, Told};
 use crate::namespaces::{Options, Permit};
 use crate::protocol::command::HistoryRequest;
 use crate::protocol::reply::{History, Reply};
 use crate::protocol::{Disconnect, Epoch, Error, Position};
+
+/// Bytes for a connection in one turn past which no more questions of it are answered in the turn.
+const ANSWERS_BYTES: usize = 64 * 1024;
 
 impl Hub {
     pub(super) fn presence(
@@ -16,7 +20,8 @@ impl Hub {
         command: u32,
         channel: &str,
     ) -> Result<(), Failed> {
-        self.ask_presence(post, (slot, command), channel, About::Presence)
+        let about = About::Presence(self.connections[slot as usize].wire);
+        self.ask_presence(post, (slot, command), channel, about)
     }
 
     pub(super) fn stats(
@@ -89,6 +94,8 @@ impl Hub {
         Ok(())
     }
 
+    /// Asks a channel's home. A connection has one question at a time, and none while the turn
+    /// holds much for it already.
     fn ask(
         &mut self,
         post: &mut impl Post,
@@ -96,6 +103,13 @@ impl Hub {
         channel: &str,
         about: About,
     ) -> Result<(), Failed> {
+        let connection = &self.connections[slot as usize];
+        if connection.flags.asking() {
+            return Err(Failed::Stop(Stop::Wait));
+        }
+        if self.turn.bytes_of(connection.turn, &self.locals) > ANSWERS_BYTES {
+            return Err(Failed::Stop(Stop::Turn));
+        }
         let hash = self.names.hash(channel);
         let home = self.names.home(hash);
         let asker = Asker::Client { address: self.address(slot), command };
@@ -103,13 +117,76 @@ impl Hub {
             return Err(NoRoom.into());
         }
         let question = Question { channel: self.named(hash, channel), hash, asker, about };
-        if home == self.shard {
+        if home != self.shard {
+            self.connections[slot as usize].flags.set_asking(true);
+            post.send(home, Message::Question(Box::new(question)));
+        } else if matches!(about, About::Presence(_)) {
+            self.await_roll(question).map_err(|_| Error::INTERNAL)?;
+            self.connections[slot as usize].flags.set_asking(true);
+        } else {
+            if let About::History(excerpt) = about {
+                self.budget.charge(excerpt.limit * cost::PUBLICATION);
+            }
             let told = self.homes.tell(&question, self.now);
             self.answered(Answer { asker, told });
-        } else {
-            post.send(home, Message::Question(Box::new(question)));
         }
         Ok(())
+    }
+
+    /// Whether an asker still waits for its answer here.
+    pub(super) fn is_listening(&mut self, asker: Asker) -> bool {
+        match asker {
+            Asker::Client { address, .. } => self
+                .connection(address.slot, address.generation)
+                .is_some_and(|connection| connection.takes_output()),
+            _ => true,
+        }
+    }
+
+    /// A question about who is in a channel at home here waits for its answer.
+    pub(super) fn await_roll(&mut self, question: Question) -> Result<(), Question> {
+        self.unfinished = true;
+        self.homes.await_roll(question)
+    }
+
+    /// Goes on with answers about who is in channels at home here.
+    pub(super) fn answer_rolls(&mut self, post: &mut impl Post) {
+        for _ in 0..self.homes.waiting_rolls() {
+            if self.is_spent() {
+                return;
+            }
+            self.budget.charge(cost::MESSAGE);
+            let Some(asker) = self.homes.first_asker() else { return };
+            let remote = asker.shard().filter(|shard| *shard != self.shard);
+            if remote.is_none() && !self.is_listening(asker) {
+                self.homes.drop_first();
+            } else if remote.is_some_and(|shard| !post.reserve(shard, Rank::Delivery)) {
+                self.homes.postpone_first();
+            } else if !self.answer_roll(post, asker) {
+                remote.into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
+                self.unfinished = true;
+                return;
+            }
+        }
+    }
+
+    /// Answers the first question about who is in a channel, if the answer is complete and may be
+    /// given in this turn. For another shard there is room.
+    fn answer_roll(&mut self, post: &mut impl Post, asker: Asker) -> bool {
+        let Some(told) = self.homes.first_roll(&mut self.budget) else { return false };
+        if asker.shard() != Some(self.shard) {
+            let to = asker.shard().unwrap_or(self.control);
+            post.send(to, Message::Answer(Box::new(Answer { asker, told })));
+        } else {
+            if let Ok(Told::Presence(roll)) = &told
+                && !self.budget.affords(roll.bytes())
+            {
+                return false;
+            }
+            self.answered(Answer { asker, told });
+        }
+        self.homes.drop_first();
+        true
     }
 
     /// A home has answered a client's question; the client may be gone.
@@ -126,10 +203,12 @@ impl Hub {
             return;
         }
         let slot = address.slot;
+        self.connections[slot as usize].flags.set_asking(false);
+        self.go_on_later(slot);
         match answer.told {
             Err(error) => self.reply_error(slot, command, error),
-            Ok(Told::Presence(members)) => {
-                self.reply_if_it_fits(slot, command, &Reply::Presence(&members));
+            Ok(Told::Presence(roll)) => {
+                self.reply_if_it_fits(slot, command, &Reply::Presence(&roll));
             }
             Ok(Told::Stats(stats)) => self.reply(slot, command, &Reply::PresenceStats(stats)),
             Ok(Told::Oblivion | Told::Position(_)) => unreachable!("no client may ask that"),

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use super::command::{
     ChannelRequest, Command, ConnectRequest, EmulationRequest, HistoryRequest, PublishRequest,
     RefreshRequest, Request, RpcRequest, SubRefreshRequest, SubscribeRequest,
 };
-use super::reply::{ClientInfo, Connected, History, Lease, Push, Reply, Stats, Subscribed};
+use super::reply::{ClientInfo, Connected, History, Lease, Push, Reply, Roll, Stats, Subscribed};
 use super::{Error, Position, VERSION};
 
 // ---- reading ---------------------------------------------------------------------------------
@@ -335,24 +334,6 @@ impl<'a> From<&'a ClientInfo> for InfoBody<'a> {
     }
 }
 
-/// Everybody in a channel, by the connections' ids.
-struct Roll<'a>(&'a [ClientInfo]);
-
-impl Serialize for Roll<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for info in self.0 {
-            map.serialize_entry(&info.client, &InfoBody::from(info))?;
-        }
-        map.end()
-    }
-}
-
-#[derive(Serialize)]
-struct PresenceBody<'a> {
-    presence: Roll<'a>,
-}
-
 #[derive(Serialize)]
 struct StatsBody {
     num_clients: u32,
@@ -396,8 +377,26 @@ struct Reason<'a> {
 struct Empty {}
 
 /// Appends what the API and clients are told of who is in a channel.
-pub fn write_presence(members: &[ClientInfo], out: &mut Vec<u8>) {
-    write_json(&PresenceBody { presence: Roll(members) }, out);
+pub fn write_presence(roll: &Roll, out: &mut Vec<u8>) {
+    out.reserve(roll.bytes() + roll.parts().len() + 16);
+    out.extend_from_slice(b"{\"presence\":{");
+    for (nth, part) in roll.parts().iter().enumerate() {
+        if nth > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends a member of a channel, behind those that a part of its roll has already.
+pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    write_json(&info.client, out);
+    out.push(b':');
+    write_json(&InfoBody::from(info), out);
 }
 
 /// Appends how many are in a channel, for the API and clients.
@@ -625,7 +624,7 @@ pub const PING: &[u8] = b"{}";
 
 #[cfg(test)]
 mod tests {
-    use super::super::Epoch;
+    use super::super::{Epoch, Wire};
     use super::*;
     use proptest::prelude::*;
 
@@ -746,10 +745,10 @@ mod tests {
         let info = ClientInfo { user: "u".into(), client: "c".into(), ..ClientInfo::default() };
         check(
             7,
-            &Reply::Presence(&[info]),
+            &Reply::Presence(&Roll::of(Wire::Json, &[info])),
             "{\"id\":7,\"presence\":{\"presence\":{\"c\":{\"user\":\"u\",\"client\":\"c\"}}}}",
         );
-        check(8, &Reply::Presence(&[]), "{\"id\":8,\"presence\":{\"presence\":{}}}");
+        check(8, &Reply::Presence(&Roll::default()), "{\"id\":8,\"presence\":{\"presence\":{}}}");
         check(
             9,
             &Reply::PresenceStats(Stats::default()),

@@ -11,7 +11,7 @@ pub mod reply;
 
 use bytemuck::{Pod, Zeroable};
 
-use self::reply::{Push, Reply};
+use self::reply::{ClientInfo, Push, Reply};
 
 /// What a connected client is told it is connected to.
 pub const VERSION: &str = concat!("drumline ", env!("CARGO_PKG_VERSION"));
@@ -32,6 +32,14 @@ pub fn write_reply(wire: Wire, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     match wire {
         Wire::Json => json::write_reply(id, reply, out),
         Wire::Protobuf => protobuf::write_reply(id, reply, out),
+    }
+}
+
+/// Appends a member of a channel to a part of a [`reply::Roll`].
+pub fn write_member(wire: Wire, info: &ClientInfo, out: &mut Vec<u8>) {
+    match wire {
+        Wire::Json => json::write_member(info, out),
+        Wire::Protobuf => protobuf::write_member(info, out),
     }
 }
 

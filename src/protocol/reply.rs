@@ -2,6 +2,8 @@
 //!
 //! Owns nothing: everything is borrowed for as long as it takes to be written.
 
+use std::sync::Arc;
+
 use super::command::Payload;
 use super::{Error, Position};
 
@@ -16,6 +18,40 @@ pub struct ClientInfo {
     pub connection: Option<Box<[u8]>>,
     /// JSON text about its being in this channel, from the subscription's token.
     pub channel: Option<Box<[u8]>>,
+}
+
+/// Everybody in a channel, in one encoding: parts that several answers share, each of some
+/// members as [`super::write_member`] appends them.
+#[derive(Clone, Debug, Default)]
+pub struct Roll {
+    parts: Vec<Arc<[u8]>>,
+    bytes: usize,
+}
+
+impl Roll {
+    /// Parts in their order, none of them empty.
+    pub fn new(parts: Vec<Arc<[u8]>>) -> Self {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        Roll { parts, bytes }
+    }
+
+    /// These members in one part.
+    #[cfg(test)]
+    pub fn of(wire: super::Wire, members: &[ClientInfo]) -> Self {
+        let mut part = Vec::new();
+        members.iter().for_each(|info| super::write_member(wire, info, &mut part));
+        Roll::new(vec![part.into()])
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &[Arc<[u8]>] {
+        &self.parts
+    }
+
+    /// Bytes of all parts.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// The answer to a command.
@@ -41,7 +77,7 @@ pub enum Reply<'a> {
     /// To publish.
     Publish,
     /// To presence.
-    Presence(&'a [ClientInfo]),
+    Presence(&'a Roll),
     /// To presence stats.
     PresenceStats(Stats),
     /// To history.

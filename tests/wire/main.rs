@@ -8,6 +8,7 @@
 mod common;
 
 mod abuse;
+mod answers;
 mod access;
 mod calls;
 mod closes;

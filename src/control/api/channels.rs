@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Api, Empty, Fault, object};
 use crate::message::{About, Excerpt, Told};
-use crate::protocol::reply::ClientInfo;
-use crate::protocol::{Epoch, Error, Position};
+use crate::protocol::{Epoch, Error, Position, Wire, json};
 use crate::publication::{Encoding, Publication};
 
 macro_rules! only_a_channel {
@@ -60,7 +59,7 @@ pub(super) struct Since {
 }
 
 /// Who is in a channel.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct PresenceResult {
     /// By the id of the client.
@@ -82,19 +81,6 @@ struct Member {
     /// What its subscription says about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     chan_info: Option<Box<RawValue>>,
-}
-
-impl From<ClientInfo> for Member {
-    fn from(info: ClientInfo) -> Self {
-        // Both were read as JSON when they came in.
-        let raw = |text: Option<Box<[u8]>>| serde_json::from_slice(&text?).ok();
-        Member {
-            conn_info: raw(info.connection),
-            chan_info: raw(info.channel),
-            user: info.user,
-            client: info.client,
-        }
-    }
 }
 
 /// How many are in a channel.
@@ -158,12 +144,13 @@ impl Api {
     }
 
     pub(super) async fn presence(&self, request: Presence) -> Result<PresenceResult, Fault> {
-        let Told::Presence(members) = self.ask_presence(request.channel, About::Presence).await?
-        else {
+        let about = About::Presence(Wire::Json);
+        let Told::Presence(roll) = self.ask_presence(request.channel, about).await? else {
             return Err(Error::INTERNAL.into());
         };
-        let named = |info: ClientInfo| (info.client.clone(), info.into());
-        Ok(PresenceResult { presence: members.into_iter().map(named).collect() })
+        let mut text = Vec::new();
+        json::write_presence(&roll, &mut text);
+        serde_json::from_slice(&text).map_err(|_| Error::INTERNAL.into())
     }
 
     pub(super) async fn presence_stats(

@@ -126,6 +126,11 @@ pub fn write_publication(
     write_pushed(channel, 4, PublicationBody { data, details, delta }, out);
 }
 
+/// Appends a member of a channel to a part of its roll.
+pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
+    replies::write_member(info, out);
+}
+
 /// Appends the push that somebody has come to a channel, or has left it.
 pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out: &mut Vec<u8>) {
     write_pushed(channel, if joined { 5 } else { 6 }, Mover(info), out);
@@ -145,8 +150,8 @@ mod tests {
     use prost::Message;
 
     use super::super::command::Request;
-    use super::super::reply::{Connected, History, Lease, Stats, Subscribed};
-    use super::super::{Epoch, Error, Position, VERSION};
+    use super::super::reply::{Connected, History, Lease, Roll, Stats, Subscribed};
+    use super::super::{Epoch, Error, Position, VERSION, Wire};
     use super::*;
 
     // ---- reading -----------------------------------------------------------------------------
@@ -512,7 +517,7 @@ mod tests {
         check(Reply::Unsubscribe, b"\x05\x08\xac\x02\x3a\x00");
         check(Reply::Publish, b"\x05\x08\xac\x02\x42\x00");
         check(Reply::Subscribe(&Subscribed::default()), b"\x05\x08\xac\x02\x32\x00");
-        check(Reply::Presence(&[]), b"\x05\x08\xac\x02\x4a\x00");
+        check(Reply::Presence(&Roll::default()), b"\x05\x08\xac\x02\x4a\x00");
         check(Reply::History(&History::default()), b"\x05\x08\xac\x02\x5a\x00");
         check(Reply::Refresh(None), b"\x05\x08\xac\x02\x72\x00");
         check(Reply::Refresh(Some(Lease(9))), b"\x09\x08\xac\x02\x72\x04\x18\x01\x20\x09");
@@ -568,7 +573,10 @@ mod tests {
             [(String::new(), mirror::ClientInfo::default()), ("id".into(), info_received())];
         let presence = Some(mirror::PresenceResult { presence: presence.into() });
         let members = [ClientInfo::default(), info()];
-        check(Reply::Presence(&members), mirror::Reply { presence, ..none() });
+        check(
+            Reply::Presence(&Roll::of(Wire::Protobuf, &members)),
+            mirror::Reply { presence, ..none() },
+        );
         let history = Some(mirror::HistoryResult {
             publications: subscribed_received().publications,
             epoch: "abcdefgh".into(),

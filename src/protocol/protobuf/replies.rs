@@ -5,7 +5,9 @@
 
 use super::wire::{Body, Fields};
 use crate::protocol::json::Details;
-use crate::protocol::reply::{ClientInfo, Connected, History, Lease, Reply, Stats, Subscribed};
+use crate::protocol::reply::{
+    ClientInfo, Connected, History, Lease, Reply, Roll, Stats, Subscribed,
+};
 use crate::protocol::{Error, VERSION};
 
 // ---- envelopes -------------------------------------------------------------------------------
@@ -30,7 +32,7 @@ impl Body for Answer<'_> {
             Reply::Subscribe(subscribed) => fields.message(6, subscribed),
             Reply::Unsubscribe => fields.message(7, &()),
             Reply::Publish => fields.message(8, &()),
-            Reply::Presence(members) => fields.message(9, &Roll(members)),
+            Reply::Presence(roll) => fields.message(9, roll),
             Reply::PresenceStats(stats) => fields.message(10, stats),
             Reply::History(history) => fields.message(11, history),
             Reply::Rpc(data) => fields.message(13, &Returned(data.unwrap_or_default())),
@@ -166,14 +168,15 @@ impl Body for Subscribed<'_> {
 }
 
 /// `PresenceResult`.
-struct Roll<'a>(&'a [ClientInfo]);
-
-impl Body for Roll<'_> {
+impl Body for Roll {
     fn write(&self, fields: &mut impl Fields) {
-        for info in self.0 {
-            fields.message(1, &Entry(&info.client, info));
-        }
+        self.parts().iter().for_each(|part| fields.raw(part));
     }
+}
+
+/// Appends an entry of `PresenceResult`.
+pub(super) fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
+    out.message(1, &Entry(&info.client, info));
 }
 
 /// `PresenceStatsResult`.

@@ -1,0 +1,89 @@
+//! Answers that are large: they fit the outbox of the client that asked, or they are an error.
+
+use crate::common::{Client, Server};
+
+const KEPT: &str = r#"[{"name":"kept","history_size":100,"history_ttl":"300s","force_recovery":true,
+    "presence":true}]"#;
+
+/// A server whose clients may be 200,000 bytes behind, with 100,000 bytes of history in `kept:a`.
+fn server() -> Server {
+    let flags = ["--client.queue_max_size", "200000", "--channel.namespaces", KEPT];
+    let server = Server::on_one_port(&flags);
+    let data = "x".repeat(10_000);
+    for _ in 0..10 {
+        server.api("publish", &format!("{{\"channel\":\"kept:a\",\"data\":\"{data}\"}}"));
+    }
+    server
+}
+
+fn history(id: usize) -> String {
+    format!("{{\"id\":{id},\"history\":{{\"channel\":\"kept:a\",\"limit\":10}}}}")
+}
+
+#[test]
+fn many_large_answers_close_nobody_who_reads_late() {
+    let server = server();
+    let mut client = Client::connected(&server);
+    let commands: Vec<String> = (2..102).map(history).collect();
+    client.send(&commands.join("\n"));
+    server.wait_metric("drumline_outboxes", |outboxes| outboxes == 1);
+    let (mut told, mut refused) = (0, 0);
+    for id in 2..102 {
+        let text = client.text();
+        let start = format!("{{\"id\":{id},");
+        assert!(text.starts_with(&start), "in their order: {id} {}", &text[..40]);
+        match text.contains("\"error\":{\"code\":106,") {
+            true => refused += 1,
+            false => told += usize::from(text.len() > 100_000),
+        }
+    }
+    assert_eq!(told + refused, 100, "{told} {refused}");
+    assert!(told > 1, "{told}");
+    assert!(client.is_alive());
+    assert_eq!(server.metric("drumline_slow_total"), 0);
+}
+
+#[test]
+fn a_recovery_that_does_not_fit_beside_others_is_not_recovered() {
+    let server = server();
+    let data = "x".repeat(10_000);
+    for channel in ["b", "c"] {
+        for _ in 0..10 {
+            let body = format!("{{\"channel\":\"kept:{channel}\",\"data\":\"{data}\"}}");
+            server.api("publish", &body);
+        }
+    }
+    let mut client = Client::open(&server, crate::common::UNI_WEBSOCKET);
+    let sub = |name: &str| format!("\"kept:{name}\":{{\"recover\":true,\"offset\":0}}");
+    client.send(&format!("{{\"subs\":{{{},{},{}}}}}", sub("a"), sub("b"), sub("c")));
+    let text = client.text();
+    assert!(text.len() < 200_000, "{}", text.len());
+    assert_eq!(text.matches("\"recovered\":true").count(), 1, "one of three fits");
+    assert_eq!(text.matches("\"offset\":10,").count() + text.matches("\"offset\":10}").count(), 3);
+    assert!(client.is_alive());
+}
+
+#[test]
+fn presence_is_answered_to_clients_and_the_api() {
+    let server = server();
+    let users: Vec<Client> = (0..8)
+        .map(|_| {
+            let mut client = Client::connected(&server);
+            client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"kept:a\"}}");
+            client
+        })
+        .collect();
+    let mut asker = Client::connected(&server);
+    let presence = asker.ask("{\"id\":2,\"presence\":{\"channel\":\"kept:a\"}}");
+    assert_eq!(presence.matches("\"client\":").count(), 8, "{presence}");
+    drop(users);
+    server.wait_metric("drumline_clients", |clients| clients == 1);
+    let none = "{\"id\":3,\"presence\":{\"presence\":{}}}";
+    let ask = || asker.ask("{\"id\":3,\"presence\":{\"channel\":\"kept:a\"}}");
+    crate::common::wait_for("everybody to be gone", {
+        let mut ask = ask;
+        move || (ask() == none).then_some(())
+    });
+    let told = server.api("presence", r#"{"channel":"kept:a"}"#);
+    assert_eq!(told, "{\"result\":{\"presence\":{}}}");
+}
