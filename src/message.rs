@@ -311,6 +311,8 @@ pub struct Subscribe {
     pub encoding: Encoding,
     /// Where the client left off, if it asks for what it missed.
     pub since: Option<Position>,
+    /// Whether it wants no subscription where that cannot be recovered.
+    pub strict: bool,
     /// What it is granted of the stream.
     pub granted: Granted,
     /// Which publications it wants; `None`: all.
@@ -338,6 +340,8 @@ pub struct Subscribed {
     pub was_recovering: bool,
     /// Whether `publications` is all of that.
     pub recovered: bool,
+    /// Whether it wants no subscription unless it is.
+    pub strict: bool,
     /// Where the stream stands; `None` where the channel keeps no history.
     pub position: Option<Position>,
     /// What was missed.

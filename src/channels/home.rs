@@ -335,8 +335,10 @@ impl Homes {
         self.channels[at as usize].interested |= 1 << request.subscriber.shard;
         let retention = self.retention(&request.channel).filter(|_| request.granted.needs_stream());
         let mut recovery = Recovery::default();
+        let mode = self.recovery_mode(&request.channel);
+        // A cache has no gap to speak of.
+        let strict = request.strict && mode == RecoveryMode::Stream;
         let position = retention.map(|_| {
-            let mode = self.recovery_mode(&request.channel);
             let Settings { recovery_limit, answer_bytes, .. } = self.settings;
             let stream = self.stream_now(Some(at), request.hash, now);
             match (request.since, mode) {
@@ -357,6 +359,7 @@ impl Homes {
             granted: request.granted,
             was_recovering: position.is_some() && request.since.is_some(),
             recovered: recovery.recovered,
+            strict,
             position: match request.since {
                 Some(since) if recovery.recovered => {
                     position.map(|top| Position { offset: since.offset.min(top.offset), ..top })
@@ -542,6 +545,7 @@ mod tests {
             encoding: Encoding::default(),
             filter: None,
             since,
+            strict: false,
             granted: Granted { positioned: true, recoverable: true },
             info: None,
         }

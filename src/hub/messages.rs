@@ -7,6 +7,7 @@ use crate::budget::cost;
 use crate::connection::Connection;
 use crate::faults::{Planted, planted};
 use crate::hub::Hub;
+use crate::hub::backend::BY_CLIENT;
 use crate::hub::commands::NoRoom;
 use crate::message::{
     About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
@@ -263,7 +264,11 @@ impl Hub {
         hear: Option<u64>,
     ) {
         let mut answer = self.homes.subscribe(request, self.now);
-        if let Some(info) = &request.info {
+        let mut hear = hear;
+        if answer.is_refused() {
+            let others = hear.take().unwrap_or(0) & !(1 << self.shard);
+            endpoints(others).for_each(|shard| post.cancel(shard, Rank::Delivery));
+        } else if let Some(info) = &request.info {
             self.homes.arrive(request, info);
         }
         let news = hear.zip(request.info.as_ref()).map(|(hear, info)| {
@@ -312,7 +317,10 @@ impl Hub {
             .get(subscriber.slot as usize)
             .is_some_and(|found| found.generation == subscriber.generation)
             && self.locals.awaits(subscriber.subscription, subscriber.serial);
-        if wanted {
+        let refused = answer.is_refused();
+        if wanted && refused {
+            self.leave(subscriber.slot, subscriber.subscription, BY_CLIENT);
+        } else if wanted {
             let Subscribed { encoding, filter, .. } = &answer;
             let (key, slot) = (subscriber.subscription, subscriber.slot);
             if let Some(top) = top(&answer)
@@ -324,7 +332,10 @@ impl Hub {
             self.locals.join(key, slot, *encoding, filter.as_ref());
         }
         self.locals.answered(hash, &channel);
-        if wanted {
+        if wanted && refused {
+            self.reply_error(subscriber.slot, subscriber.command, Error::UNRECOVERABLE_POSITION);
+            self.go_on_later(subscriber.slot);
+        } else if wanted {
             self.tell_subscriber(answer);
         } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
             self.give_up(subscriber.slot, subscriber.command);
@@ -377,6 +388,12 @@ impl Hub {
                 break;
             }
             answer.give_up_recovery();
+            if answer.is_refused() {
+                self.body = body;
+                self.leave(slot, answer.subscriber.subscription, BY_CLIENT);
+                self.reply_error(slot, answer.subscriber.command, Error::UNRECOVERABLE_POSITION);
+                return self.go_on_later(slot);
+            }
         }
         self.write_body(slot, &body);
         self.body = body;
@@ -512,6 +529,11 @@ fn news(event: Event, (channel, hash): (&str, u64), info: ClientInfo) -> Publica
 }
 
 impl Subscribed {
+    /// Whether there is to be no subscription: not everything that was missed is there.
+    fn is_refused(&self) -> bool {
+        self.strict && self.was_recovering && !self.recovered
+    }
+
     /// Tells the subscriber that it did not recover, and where the stream stands instead: what it
     /// missed does not fit its outbox.
     pub(super) fn give_up_recovery(&mut self) {
@@ -537,6 +559,7 @@ impl Subscribe {
             granted: self.granted,
             was_recovering: false,
             recovered: false,
+            strict: false,
             position: None,
             publications: Vec::new(),
             news: None,

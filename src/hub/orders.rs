@@ -165,6 +165,7 @@ mod tests {
             granted: asked.granted,
             was_recovering: false,
             recovered: false,
+            strict: false,
             position: None,
             publications: Vec::new(),
             news: None,

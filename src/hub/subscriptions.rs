@@ -25,11 +25,15 @@ use crate::token::{Refusal, Work};
 
 /// Bit of a request's flags: the client knows channels by numbers too.
 const COMPACTION: i64 = 1;
+/// Bit of a request's flags: the client fetches the channel's state by itself where what it missed
+/// cannot be recovered, and wants error 112 instead of a subscription.
+const STRICT: i64 = 2;
 
 /// What a subscriber asks for beside the channel.
 #[derive(Clone, Debug, Default)]
 struct Asked {
     since: Option<Position>,
+    strict: bool,
     granted: Granted,
     joins: bool,
     delta: bool,
@@ -142,7 +146,9 @@ impl Hub {
         let compact = options.allow_compaction
             && request.flag & COMPACTION != 0
             && self.connections[slot as usize].wire == Wire::Json;
-        let asked = Asked { since: request.since(), granted, joins, delta, compact, filter };
+        let strict = request.flag & STRICT != 0;
+        let since = request.since();
+        let asked = Asked { since, strict, granted, joins, delta, compact, filter };
         let entry = Entry { channel, command, asked, grant };
         self.enter(post, slot, options, entry)?;
         Ok(())
@@ -278,7 +284,7 @@ impl Hub {
             serial,
             command,
         };
-        let Asked { delta, compact, .. } = asked;
+        let Asked { delta, compact, strict, .. } = asked;
         let encoding = Encoding { joins, delta, compact, ..self.encoding(slot) };
         let since = match asked.since {
             None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
@@ -290,8 +296,17 @@ impl Hub {
             self.watch_ends(slot);
         }
         let filter = asked.filter;
-        let request =
-            Subscribe { channel: name, hash, subscriber, encoding, filter, since, granted, info };
+        let request = Subscribe {
+            channel: name,
+            hash,
+            subscriber,
+            encoding,
+            filter,
+            since,
+            strict,
+            granted,
+            info,
+        };
         if here {
             self.arrive_at_home(post, &request, hear);
         } else if at_once {

@@ -164,9 +164,9 @@ impl Epoch {
     /// its own.
     pub fn parse(text: &str) -> Self {
         match text.as_bytes().try_into() {
-            Ok(letters) => Epoch(letters),
+            Ok(letters) if letters != [0; 8] => Epoch(letters),
             Err(_) if text.is_empty() => Epoch::default(),
-            Err(_) => Epoch([b'?'; 8]),
+            _ => Epoch([b'?'; 8]),
         }
     }
 

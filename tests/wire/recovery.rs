@@ -104,3 +104,110 @@ fn a_position_in_an_evicted_stream_is_not_taken_for_one_in_the_next() {
     let reply = subscribe(&mut client, "a", Some((0, &before)));
     assert!(reply["recovered"].is_null(), "{reply}");
 }
+
+#[test]
+fn a_client_that_fetches_state_itself_is_not_subscribed_where_it_cannot_recover() {
+    let of = |option: &str| format!("--channel.without_namespace.{option}");
+    for shards in ["1", "3"] {
+        let server = Server::start(&[
+            "--shards",
+            shards,
+            &of("history_size"),
+            "2",
+            &of("history_ttl"),
+            "300s",
+            &of("force_recovery"),
+            &of("presence"),
+            &of("join_leave"),
+            &of("force_push_join_leave"),
+            "--http_api.key",
+            API_KEY,
+        ]);
+        let mut witness = Client::connected(&server);
+        let command = "{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+        let reply: Value = serde_json::from_str(&witness.ask(command)).expect("JSON");
+        let epoch = reply["subscribe"]["epoch"].as_str().expect("an epoch").to_owned();
+        assert!(witness.text().contains("\"join\""), "its own");
+        (0..5).for_each(|_| _ = publish(&server, "a"));
+        (0..5).for_each(|_| assert!(witness.text().contains("\"pub\"")));
+
+        let mut client = Client::connected(&server);
+        let recover = |flag: u64, offset: u64, epoch: &str| {
+            format!(
+                "{{\"id\":3,\"subscribe\":{{\"channel\":\"a\",\"recover\":true,\"flag\":{flag},\
+                 \"offset\":{offset},\"epoch\":\"{epoch}\"}}}}"
+            )
+        };
+        let refused = "{\"id\":3,\"error\":{\"code\":112,\"message\":\"unrecoverable position\"}}";
+        for flag in [2, 3] {
+            for (offset, epoch) in [(1, &*epoch), (0, "_"), (5, "_"), (5, "abcdefgh"), (9, &*epoch)]
+            {
+                assert_eq!(client.ask(&recover(flag, offset, epoch)), refused, "{offset} {epoch}");
+            }
+        }
+        let presence = server.api("presence_stats", "{\"channel\":\"a\"}");
+        assert_eq!(presence, "{\"result\":{\"num_clients\":1,\"num_users\":1}}");
+        publish(&server, "a");
+        assert!(witness.text().contains("\"offset\":6"), "no join, no leave");
+        // Nobody is subscribed; what can be recovered is, and without the flag it is told.
+        let reply = client.ask(&recover(2, 5, &epoch));
+        assert!(reply.contains("\"recovered\":true") && reply.contains("\"offset\":6"), "{reply}");
+        leave_among_pushes(&mut client);
+        let reply = client.ask(&recover(1, 0, "_"));
+        assert!(reply.contains("\"was_recovering\":true"), "{reply}");
+        assert!(!reply.contains("\"recovered\":true"), "{reply}");
+    }
+}
+
+fn leave_among_pushes(client: &mut Client) {
+    client.send("{\"id\":4,\"unsubscribe\":{\"channel\":\"a\"}}");
+    while client.text() != "{\"id\":4,\"unsubscribe\":{}}" {}
+}
+
+#[test]
+fn the_first_publication_behind_a_recovery_is_whole() {
+    let of = |option: &str| format!("--channel.without_namespace.{option}");
+    let server = Server::start(&[
+        &of("history_size"),
+        "5",
+        &of("history_ttl"),
+        "300s",
+        &of("force_recovery"),
+        &of("allowed_delta_types"),
+        "fossil",
+        &of("delta_publish"),
+        "--http_api.key",
+        API_KEY,
+    ]);
+    let subscribe = |client: &mut Client, since: &str| -> Value {
+        let text = client.ask(&format!(
+            "{{\"id\":2,\"subscribe\":{{\"channel\":\"a\",\"delta\":\"fossil\"{since}}}}}"
+        ));
+        serde_json::from_str::<Value>(&text).expect("JSON")["subscribe"].clone()
+    };
+    let publish = |nth: u32| {
+        let data = format!("{{\"n\":{nth},\"long\":\"{}\"}}", "x".repeat(200));
+        server.api("publish", &format!("{{\"channel\":\"a\",\"data\":{data}}}"));
+    };
+    let is_delta = |client: &mut Client| {
+        let push: Value = serde_json::from_str(&client.text()).expect("JSON");
+        push["push"]["pub"]["delta"].as_bool().unwrap_or(false)
+    };
+    let mut one = Client::connected(&server);
+    let told = subscribe(&mut one, "");
+    let epoch = told["epoch"].as_str().expect("an epoch").to_owned();
+    publish(1);
+    publish(2);
+    assert_eq!([is_delta(&mut one), is_delta(&mut one)], [false, true]);
+    for (offset, missed) in [(2, 0), (2, 2)] {
+        let mut two = Client::connected(&server);
+        let since = format!(",\"recover\":true,\"offset\":{offset},\"epoch\":\"{epoch}\"");
+        let told = subscribe(&mut two, &since);
+        assert_eq!(told["recovered"], true, "{told}");
+        assert_eq!(told["publications"].as_array().map_or(0, Vec::len), missed, "{told}");
+        publish(3);
+        assert!(!is_delta(&mut two), "it need not have what the others have");
+        publish(4);
+        assert!(is_delta(&mut two));
+    }
+}
