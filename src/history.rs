@@ -171,7 +171,8 @@ impl Stream {
     }
 
     /// A part of what is kept, if it has no more than so many bytes. `since.offset` is behind the
-    /// part, in whichever direction it goes; the caller has compared the epoch. Costs what it gives.
+    /// part, in whichever direction it goes; the caller has compared the epoch. The cost is that
+    /// of the part alone.
     pub fn excerpt(&self, excerpt: &Excerpt, bytes_max: usize) -> Option<Vec<Publication>> {
         let kept = self.kept.len();
         // Offsets of what is kept are consecutive up to the top.

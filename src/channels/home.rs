@@ -682,7 +682,7 @@ mod tests {
         assert_eq!(ask(600, 4096), Err(Error::LIMIT_EXCEEDED));
         assert_eq!(ask(600, 1000), Ok(true));
         assert_eq!(ask(9000, 0), Ok(true));
-        assert_eq!(ask(12_000, 0), Err(Error::LIMIT_EXCEEDED), "exactly, once it is encoded");
+        assert_eq!(ask(13_000, 0), Err(Error::LIMIT_EXCEEDED), "exactly, once it is encoded");
     }
 
     #[test]

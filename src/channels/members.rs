@@ -177,8 +177,8 @@ impl Members {
         self.bytes
     }
 
-    /// Goes on encoding everybody, as far as the budget allows; `None`: in the next turn. The answer
-    /// is at least as long as [`Members::bytes`].
+    /// Goes on encoding everybody, as far as the budget allows; `None`: in the next turn. The
+    /// answer is at least as long as [`Members::bytes`].
     pub fn roll(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
         let end = self.end;
         let rolls = &mut self.rolls[wire as usize];
