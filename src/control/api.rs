@@ -43,6 +43,7 @@ use crate::revocation::Revocations;
 use crate::sys;
 
 use self::info::Samples;
+pub use self::methods::METHODS;
 use self::methods::{Command, read_object};
 
 /// Bytes of a request body.
@@ -302,6 +303,29 @@ struct BatchResult {
     replies: Vec<BTreeMap<String, Box<RawValue>>>,
 }
 
+/// A command of a batch under its method's name, or why there is none.
+type BatchedCommand = (String, Result<Command, Fault>);
+
+/// Whether a body is a request of `method`: what the fuzzers ask.
+pub fn reads(method: &str, body: &[u8]) -> bool {
+    match method {
+        "batch" => read_batch(body).is_ok(),
+        _ => Command::read(method, body).is_ok(),
+    }
+}
+
+/// The commands of a batch, and whether they are carried out in parallel.
+fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), Refused> {
+    let Batch { commands, parallel } = read_object(body)?;
+    let commands = commands.unwrap_or_default();
+    if commands.len() > BATCH_MAX {
+        let cause = format!("more than {BATCH_MAX} commands: send them in parts");
+        return Err(serde_json::Error::custom(cause).into());
+    }
+    let commands = commands.into_iter().map(only_one).collect::<Result<_, _>>()?;
+    Ok((commands, parallel.unwrap_or_default()))
+}
+
 fn raw_text(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("answers have only keys that are texts")
 }
@@ -334,13 +358,8 @@ impl Api {
 
     /// Carries several out, in order or at the same time; none unless all can be read.
     async fn batch(&self, body: &[u8]) -> Result<BatchResult, Refused> {
-        let Batch { commands, parallel } = read_object(body)?;
-        let commands = commands.unwrap_or_default();
-        if commands.len() > BATCH_MAX {
-            let cause = format!("more than {BATCH_MAX} commands: send them in parts");
-            return Err(serde_json::Error::custom(cause).into());
-        }
-        let one = async |(method, command): (String, Result<Command, Fault>)| {
+        let (commands, parallel) = read_batch(body)?;
+        let one = async |(method, command): BatchedCommand| {
             let result = match command {
                 Ok(command) => self.run(command).await,
                 Err(fault) => Err(fault),
@@ -350,10 +369,8 @@ impl Api {
                 Err(fault) => BTreeMap::from([("error".to_owned(), raw_text(&fault))]),
             }
         };
-        let commands =
-            commands.into_iter().map(only_one).collect::<Result<Vec<_>, _>>()?.into_iter();
-        if parallel.unwrap_or_default() {
-            let replies = futures_util::future::join_all(commands.map(one)).await;
+        if parallel {
+            let replies = futures_util::future::join_all(commands.into_iter().map(one)).await;
             return Ok(BatchResult { replies });
         }
         let mut replies = Vec::with_capacity(commands.len());
@@ -371,9 +388,7 @@ impl Api {
 
 /// The one command that an object of a batch holds, and its method. What is known must be read;
 /// what is unknown is told in its place.
-fn only_one(
-    commands: BTreeMap<String, Box<RawValue>>,
-) -> Result<(String, Result<Command, Fault>), Refused> {
+fn only_one(commands: BTreeMap<String, Box<RawValue>>) -> Result<BatchedCommand, Refused> {
     let mut known = Vec::new();
     for (method, params) in commands {
         match Command::read(&method, params.get().as_bytes()) {

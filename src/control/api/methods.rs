@@ -55,6 +55,9 @@ macro_rules! methods {
             }
         }
 
+        /// Names of the methods that a request may name in its path, without `batch`.
+        pub const METHODS: &[&str] = &[$(stringify!($method)),*];
+
         /// Every method.
         pub(super) fn methods(generator: &mut SchemaGenerator) -> Vec<Method> {
             vec![$(Method {
