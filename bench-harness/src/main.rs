@@ -45,6 +45,8 @@ enum Command {
     MultiCore(Common),
     /// Thousands connect at once, each with a signature to verify, beside others.
     Flood(Common),
+    /// Hostile loads at 2 and at 60 shards: the longest pass, others' pings, memory, health.
+    Hostile(scenario::hostile::Options),
     /// Publications a second by the HTTP API, Drumline and nchan in turn.
     Api(scenario::api::Options),
     /// Tokens verified in a second of one processor.
@@ -105,6 +107,7 @@ fn run() -> Result<()> {
         Command::MultiCore(common) => scenario::multi_core::run(&common),
         Command::Variants(common) => scenario::variants::run(&common),
         Command::Flood(common) => scenario::flood::run(&common),
+        Command::Hostile(options) => scenario::hostile::run(&options),
         Command::Api(options) => scenario::api::run(&options),
         Command::Tokens(common) => scenario::tokens::run(&common),
         Command::Compare(options) => compare::run(&options),

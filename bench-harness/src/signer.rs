@@ -30,10 +30,24 @@ impl Signer {
         Ok(format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"))
     }
 
+    /// What verifies the tokens, as a key of a key set.
+    pub fn jwk(&self, kid: &str) -> String {
+        // A point of the curve, not compressed: a byte that says so, and two coordinates.
+        let point = &self.key.public_key().as_ref()[1..];
+        let [x, y] = [&point[..32], &point[32..]].map(|half| URL_SAFE_NO_PAD.encode(half));
+        format!(r#"{{"kty":"EC","crv":"P-256","alg":"ES256","kid":"{kid}","x":"{x}","y":"{y}"}}"#)
+    }
+
     /// A token for a user of its own that expires at `expires`, in unix seconds.
     pub fn token(&mut self, expires: u64) -> Result<String> {
+        self.token_of(None, expires)
+    }
+
+    /// The same, which names its key.
+    pub fn token_of(&mut self, kid: Option<&str>, expires: u64) -> Result<String> {
         self.signed += 1;
-        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","typ":"JWT"}"#);
+        let kid = kid.map_or(String::new(), |kid| format!(r#","kid":"{kid}""#));
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"ES256","typ":"JWT"{kid}}}"#));
         let claims = format!(r#"{{"sub":"user-{:08}","exp":{expires}}}"#, self.signed);
         let told = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
         let signature = self.key.sign(&SystemRandom::new(), told.as_bytes());

@@ -70,6 +70,16 @@ pub fn client_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at % 4]));
 }
 
+/// Where the payload of a server's frame starts and how long it is; `None`: its header is not
+/// whole yet.
+pub fn server_header(bytes: &[u8]) -> Option<(usize, usize)> {
+    match bytes.get(1)? & 0x7f {
+        126 => Some((4, u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?).into())),
+        127 => Some((10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize)),
+        short => Some((2, short.into())),
+    }
+}
+
 /// Appends the first frame of a connection: connect and subscribe at once, as SDKs do.
 pub fn hello(channel: &str, out: &mut Vec<u8>) {
     client_frame(TEXT, hello_text(channel).as_bytes(), out);

@@ -30,6 +30,7 @@ pub mod api;
 pub mod drain;
 pub mod fanout;
 pub mod flood;
+pub mod hostile;
 pub mod isolation;
 pub mod latency;
 pub mod limit;

@@ -1,0 +1,195 @@
+//! A blocking client that may send whatever it likes.
+//!
+//! Owns one socket. Never waits longer than its patience. Invariant: what it reads are the server's
+//! frames as they came; it answers none of them.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::net::sockopt;
+
+use crate::wire;
+
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Subprotocol of clients that speak protobuf.
+const PROTOBUF: &str = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
+
+/// A connection.
+pub struct Client {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Client {
+    /// A TCP connection.
+    pub fn dial(server: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(server).with_context(|| format!("connect to {server}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Client { stream, input: Vec::new() })
+    }
+
+    /// A WebSocket on which nothing has been said.
+    pub fn open(server: SocketAddr, headers: &str) -> Result<Self> {
+        let mut client = Self::dial(server)?;
+        let mut upgrade = Vec::new();
+        wire::upgrade(wire::PATH, server.port(), headers, &mut upgrade);
+        client.write(&upgrade)?;
+        let head = client.head()?;
+        ensure!(wire::accepted(&head), "refused: {}", String::from_utf8_lossy(&head));
+        Ok(client)
+    }
+
+    /// A connected client of the JSON protocol.
+    pub fn connected(server: SocketAddr) -> Result<Self> {
+        let mut client = Self::open(server, "")?;
+        let answer = client.ask("{\"id\":1,\"connect\":{}}")?;
+        ensure!(answer.contains("\"connect\":{"), "a connect was answered `{answer}`");
+        Ok(client)
+    }
+
+    /// A connected client of the protobuf protocol.
+    pub fn connected_by_protobuf(server: SocketAddr) -> Result<Self> {
+        let mut client = Self::open(server, PROTOBUF)?;
+        // A command with id 1 and an empty connect request, behind its length.
+        client.send_frame(wire::BINARY, b"\x04\x08\x01\x22\x00")?;
+        client.frame(PATIENCE)?.context("closed instead of an answer to the connect")?;
+        Ok(client)
+    }
+
+    /// A connected client that has subscribed with this request.
+    pub fn subscribed(server: SocketAddr, request: &str) -> Result<Self> {
+        let mut client = Self::connected(server)?;
+        let answer = client.ask(&format!("{{\"id\":2,\"subscribe\":{request}}}"))?;
+        ensure!(answer.contains("\"subscribe\":{"), "a subscribe was answered `{answer}`");
+        Ok(client)
+    }
+
+    /// Writes bytes as they are.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).context("write to the server")
+    }
+
+    /// Sends a frame.
+    pub fn send_frame(&mut self, first: u8, payload: &[u8]) -> Result<()> {
+        let mut frame = Vec::with_capacity(payload.len() + 14);
+        wire::client_frame(first, payload, &mut frame);
+        self.write(&frame)
+    }
+
+    /// Sends a text frame.
+    pub fn send(&mut self, text: &str) -> Result<()> {
+        self.send_frame(wire::TEXT, text.as_bytes())
+    }
+
+    /// Sends a command; the text of the next frame.
+    pub fn ask(&mut self, command: &str) -> Result<String> {
+        self.send(command)?;
+        let frame = self.frame(PATIENCE)?.context("closed instead of an answer")?;
+        Ok(String::from_utf8_lossy(&frame).into_owned())
+    }
+
+    /// A response's head.
+    pub fn head(&mut self) -> Result<Vec<u8>> {
+        loop {
+            if let Some(head) = wire::head_bytes(&self.input) {
+                let rest = self.input.split_off(head);
+                return Ok(std::mem::replace(&mut self.input, rest));
+            }
+            ensure!(self.fill()? > 0, "closed within a response's head");
+        }
+    }
+
+    fn fill(&mut self) -> Result<usize> {
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(count) => {
+                self.input.extend_from_slice(&chunk[..count]);
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
+            Err(error) => Err(error).context("read from the server"),
+        }
+    }
+
+    /// The payload of the next text or binary frame; `None` where the server has closed.
+    pub fn frame(&mut self, patience: Duration) -> Result<Option<Vec<u8>>> {
+        let begun = Instant::now();
+        loop {
+            while let Some((opcode, payload)) = self.take_frame() {
+                match opcode {
+                    1 | 2 => return Ok(Some(payload)),
+                    8 => return Ok(None),
+                    _ => {}
+                }
+            }
+            let left = patience.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                bail!("no frame within {patience:?}");
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            if self.fill()? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next whole frame that has come: its opcode and payload.
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (start, length) = wire::server_header(&self.input)?;
+        let end = start.checked_add(length).filter(|end| *end <= self.input.len())?;
+        let rest = self.input.split_off(end);
+        let mut frame = std::mem::replace(&mut self.input, rest);
+        let payload = frame.split_off(start);
+        Some((frame[0] & 0x0f, payload))
+    }
+
+    /// Reads and drops what comes, until `deadline` or the end of the connection.
+    pub fn drain(&mut self, deadline: Instant) {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            self.input.clear();
+            if !self.fill().is_ok_and(|count| count > 0) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the server has closed the connection, or has said so, as far as can be seen without
+    /// waiting.
+    pub fn is_closed(&mut self) -> bool {
+        if self.stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let mut chunk = [0; 4096];
+        let ended = loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => break true,
+                Ok(count) => self.input.extend_from_slice(&chunk[..count]),
+                Err(error) => break error.kind() != ErrorKind::WouldBlock,
+            }
+        };
+        let mut closes = false;
+        while let Some((opcode, _)) = self.take_frame() {
+            closes |= opcode == 8;
+        }
+        ended || closes || self.stream.set_nonblocking(false).is_err()
+    }
+
+    /// The socket alone, for one who reads nothing that has come so far.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) -> Result<()> {
+        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).context("set SO_LINGER")
+    }
+}

@@ -1,0 +1,264 @@
+//! Hostile loads, each beside clients that only ping: how long the server's longest pass is, what
+//! the others wait, and what memory it takes.
+//!
+//! Owns the rows of `hostile`. Never mixes two loads in one server. Invariant: a server that ends,
+//! fails a question about its health or takes more memory than its budgets is a fault.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use self::probe::Probes;
+use self::watch::{Seen, Watch};
+use super::{Bench, Common};
+use crate::grid::{Better, Column, Grid};
+use crate::latency::{Percentiles, Recorder};
+use crate::rows::{Row, value};
+use crate::server::Server;
+
+mod client;
+mod keys;
+mod loads;
+mod probe;
+mod watch;
+
+/// Sizes: shards, and the bound on a pass in the thread's processor time, in us.
+const SIZES: [(u32, f64); 2] = [(2, 5_000.0), (60, 10_000.0)];
+/// Connections of a load that is not scaled down.
+const FULL: u64 = 9_000;
+/// The bound on the others' ping, in ns.
+const PING_P99: f64 = 20e6;
+/// Probes for each shard, and the fewest.
+const PROBES_PER_SHARD: u64 = 2;
+const PROBES_MIN: u64 = 32;
+const COLUMNS: [(&str, &str); 9] = [
+    ("pass, processor", "ns"),
+    ("pass, wall", "ns"),
+    ("ping p50", "ns"),
+    ("ping p99", "ns"),
+    ("ping max", "ns"),
+    ("RssAnon", "bytes"),
+    ("of the budgets", "percent"),
+    ("health failed", "count"),
+    ("health, longest", "ns"),
+];
+
+/// Flags of `hostile`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Loads to run, by name, with commas; all of them without it.
+    #[arg(long, value_delimiter = ',')]
+    loads: Vec<String>,
+    /// End with 1 where a pass takes more processor time than its bound.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// A server under a load.
+pub struct Scene {
+    server: Server,
+    /// Where clients connect.
+    address: SocketAddr,
+    /// Where API, metrics and health are.
+    control: SocketAddr,
+    /// Connections of the run; loads are scaled by it.
+    connections: u64,
+    /// How long the load goes on once it is there.
+    lasts: Duration,
+    probes: u64,
+    clock: crate::clock::RunClock,
+    running: Option<(Probes, Watch, Instant)>,
+    /// What must not happen and did.
+    faults: Vec<String>,
+    remarks: Vec<String>,
+}
+
+impl Scene {
+    /// A number of the full load, scaled down as the connections are.
+    fn scaled(&self, full: u64) -> u64 {
+        (full * self.connections / FULL).max(2)
+    }
+
+    /// The load begins: from now on the others are measured.
+    fn begin(&mut self) -> Result<()> {
+        let probes = Probes::start(self.address, self.probes, self.clock)?;
+        let watch = Watch::start(self.server.pid(), self.control)?;
+        self.running = Some((probes, watch, Instant::now()));
+        Ok(())
+    }
+
+    /// When the load is to end.
+    fn deadline(&self) -> Instant {
+        self.running.as_ref().map_or_else(Instant::now, |(_, _, begun)| *begun) + self.lasts
+    }
+
+    fn goes_on(&self) -> bool {
+        Instant::now() < self.deadline()
+    }
+
+    /// The largest value of a metric.
+    fn metric(&self, name: &str) -> Result<Option<f64>> {
+        Ok(values(&watch::get(self.control, "/metrics")?, name).max_by(f64::total_cmp))
+    }
+}
+
+/// What a load came to.
+struct Outcome {
+    /// The longest pass, in us of processor time; `None`: this server does not say.
+    pass_cpu: Option<f64>,
+    /// The longest pass or turn in us of wall time.
+    pass_wall: Option<f64>,
+    ping: Percentiles,
+    recorder: Recorder,
+    seen: Seen,
+    /// Sum of the budgets of memory; `None`: this server does not say.
+    budgets: Option<f64>,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let title = "Hostile loads beside clients that ping";
+    let mut bench = Bench::new(&options.common, "hostile", title, (FULL, 5))?;
+    let columns = || COLUMNS.map(|(name, unit)| Column::new(name, unit, Better::Neither)).to_vec();
+    let sizes = match options.common.shards {
+        Some(shards) => vec![(shards, if shards > 2 { SIZES[1].1 } else { SIZES[0].1 })],
+        None => SIZES.to_vec(),
+    };
+    let unknown = options.loads.iter().find(|name| loads::ALL.iter().all(|one| one.name != **name));
+    if let Some(unknown) = unknown {
+        let all: Vec<&str> = loads::ALL.iter().map(|load| load.name).collect();
+        anyhow::bail!("no load is called {unknown}: there are {}", all.join(", "));
+    }
+    let mut grids = Vec::new();
+    for (shards, bound) in sizes {
+        bench.shards = shards;
+        let name = format!("{shards} shards");
+        let mut grid = Grid::new(&name, "each load on a server of its own", columns());
+        for load in &loads::ALL {
+            if !options.loads.is_empty() && !options.loads.iter().any(|name| name == load.name) {
+                continue;
+            }
+            eprintln!("{name}: {}", load.name);
+            grid.target(load.name);
+            let told = format!("{name}, {}", load.name);
+            match one(&mut bench, load, &mut grid) {
+                Ok(outcome) => tell(&mut bench, options, &told, outcome, (bound, &mut grid, load)),
+                Err(error) => {
+                    bench.fault(format!("{told}: {error:#}"));
+                    if let Some(line) = grid.line(load.name) {
+                        line.remarks.push(format!("failed: {error:#}"));
+                    }
+                }
+            }
+        }
+        grids.push(grid);
+    }
+    bench.tables(grids);
+    bench.finish()
+}
+
+/// One load against a server of its own.
+fn one(bench: &mut Bench, load: &loads::Load, grid: &mut Grid) -> Result<Outcome> {
+    let mut arguments = (load.flags)(bench.connections);
+    let mut control = None;
+    if load.internal {
+        let port = bench.free_port()?;
+        arguments.push(format!("--http_server.internal_port={port}"));
+        control = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    let keys = load.keys.then(keys::KeySets::start).transpose()?;
+    if let Some(keys) = &keys {
+        arguments.push(format!("--client.token.jwks_public_endpoint={}", keys.endpoint()));
+    }
+    let server = bench.server_with(false, &arguments)?;
+    let address = server.address();
+    let mut scene = Scene {
+        server,
+        address,
+        control: control.unwrap_or(address),
+        connections: bench.connections,
+        lasts: Duration::from_secs(bench.seconds.max(load.seconds_min)),
+        probes: (PROBES_PER_SHARD * u64::from(bench.shards)).max(PROBES_MIN),
+        clock: bench.clock,
+        running: None,
+        faults: Vec::new(),
+        remarks: Vec::new(),
+    };
+    (load.run)(&mut scene, keys.as_ref())?;
+    let (probes, watch, _) = scene.running.take().context("the load has not begun")?;
+    let (recorder, seen) = (probes.stop()?, watch.stop()?);
+    let pass_cpu = scene.metric("drumline_longest_pass_cpu_micros")?;
+    let pass_wall = scene.metric("drumline_longest_pass_micros")?;
+    let pass_wall = pass_wall.or(scene.metric("drumline_longest_turn_micros")?);
+    let text = watch::get(scene.control, "/metrics")?;
+    let budgets: Vec<f64> = values(&text, "drumline_memory_budget_bytes").collect();
+    let budgets = (!budgets.is_empty()).then(|| budgets.iter().sum());
+    for fault in scene.faults {
+        bench.fault(format!("{} shards, {}: {fault}", bench.shards, load.name));
+    }
+    if let Some(line) = grid.line(load.name) {
+        line.remarks.extend(scene.remarks);
+    }
+    scene.server.stop()?;
+    Ok(Outcome { pass_cpu, pass_wall, ping: recorder.percentiles()?, recorder, seen, budgets })
+}
+
+/// The values of a metric in Prometheus' text.
+fn values<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
+    let ours =
+        move |line: &'a str| line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
+    text.lines().filter_map(ours).filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
+}
+
+/// Adds the rows and the line of a load.
+fn tell(
+    bench: &mut Bench,
+    options: &Options,
+    told: &str,
+    outcome: Outcome,
+    (bound, grid, load): (f64, &mut Grid, &loads::Load),
+) {
+    let Outcome { pass_cpu, pass_wall, ping, recorder, seen, budgets } = outcome;
+    let rss = seen.rss_anon as f64;
+    if let Some(micros) = pass_cpu {
+        let row = Row::new(format!("{told}: longest pass"), micros * 1e3, "ns");
+        bench.row(row.at_most(bound * 1e3).note("processor time of the worker's thread"));
+        if options.strict && micros > bound {
+            bench.fault(format!("{told}: a pass of {micros} us of processor time"));
+        }
+    }
+    let row = Row::new(format!("{told}: others' ping p99"), ping.p99 as f64, "ns");
+    bench.row(row.at_most(PING_P99));
+    if let Some(budgets) = budgets {
+        let row = Row::new(format!("{told}: RssAnon"), rss, "bytes");
+        bench.row(row.at_most(budgets).note("held against the sum of the memory budgets"));
+        if rss > budgets {
+            let (rss, budgets) = (value(rss, "bytes"), value(budgets, "bytes"));
+            bench.fault(format!("{told}: RssAnon {rss} of budgets of {budgets}"));
+        }
+    }
+    if seen.failed > 0 {
+        let Seen { failed, asked, cause, .. } = &seen;
+        let cause = cause.as_deref().unwrap_or_default();
+        bench.fault(format!("{told}: {failed} of {asked} questions to health and API: {cause}"));
+    }
+    let micros = |value: Option<f64>| value.map(|micros| micros * 1e3);
+    let cells = [
+        micros(pass_cpu),
+        micros(pass_wall),
+        Some(ping.p50 as f64),
+        Some(ping.p99 as f64),
+        Some(ping.max as f64),
+        Some(rss),
+        budgets.map(|budgets| 100.0 * rss / budgets),
+        Some(seen.failed as f64),
+        Some(seen.longest.as_nanos() as f64),
+    ];
+    if let Some(line) = grid.line(load.name) {
+        line.values.iter_mut().zip(cells).for_each(|(values, cell)| values.push(cell));
+    }
+    bench.series(told, recorder);
+}
