@@ -5,7 +5,7 @@
 #        scripts/test.sh --list        their names
 #
 # Installs what the chosen steps need and is not there: Debian packages (as root or by sudo), npm packages
-# into tests/node_modules, Python packages into .venv, cargo-fuzz. Each step's output goes to a file of its
+# into tests/node_modules, Python packages into .venv, cargo-fuzz, cargo-audit and cargo-deny. Each step's output goes to a file of its
 # own under the target folder and is shown where it fails. Every step is bounded in time and ends the
 # processes it started. The last line is 'N passed, N failed'; any failure makes the exit status 1.
 set -uo pipefail
@@ -15,16 +15,23 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR=$TARGET
 export DRUMLINE=${DRUMLINE:-$TARGET/release/drumline}
 LOGS=$TARGET/test-logs
-FUZZ_SECONDS=${FUZZ_SECONDS:-15}
+# All fuzzers of frames, commands, files and so on share these seconds of processor time.
+FUZZ_SECONDS=${FUZZ_SECONDS:-120}
+# How long the fuzzing client speaks to a server.
+FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-20}
+# Advisories about crates, and a copy of them for where the network does not let them be fetched.
+ADVISORY_URL=${ADVISORY_URL:-https://github.com/RustSec/advisory-db}
+ADVISORY_DB=${ADVISORY_DB:-}
 # Quick to build; --release is quick to run, for longer runs.
 FUZZ_BUILD=${FUZZ_BUILD:---dev}
 
 # Needs that take long to build. They are built in this order while the first steps run.
-BEHIND="release cargo-fuzz fuzzers"
+BEHIND="release cargo-audit cargo-deny cargo-fuzz fuzzers"
 
 # Name, seconds it may take, what it needs.
 STEPS="
 format      120
+style       900
 clippy      900
 shellcheck  60     shellcheck
 unit        900
@@ -44,7 +51,10 @@ autobahn    400    release python curl
 nginx       200    release npm nginx curl
 dead-peer   120    release npm nft ip curl
 histograms  900    release python
-fuzz        1200   clang cargo-fuzz fuzzers
+client      300    release
+hostile     600    release
+audit       300    cargo-audit cargo-deny
+fuzz        900    clang cargo-fuzz fuzzers
 bench       900    release python
 peers       900    release python peers
 "
@@ -52,6 +62,8 @@ peers       900    release python peers
 step_format() {
     cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
 }
+
+step_style() { cargo test --test style; }
 
 step_clippy() { cargo clippy --workspace --all-targets -- -D warnings; }
 
@@ -69,14 +81,17 @@ step_loom() {
 
 step_simulation() { cargo test --test simulation; }
 
-# Everything in tests/*.rs but the simulation. One process after the other.
+# Everything in tests/*.rs that has no step of its own. One process after the other.
 step_wire() {
     local path name arguments=()
     for path in tests/*.rs tests/*/main.rs; do
         name=${path#tests/}
         name=${name%/main.rs}
         name=${name%.rs}
-        if [[ $name != simulation ]]; then arguments+=(--test "$name"); fi
+        case $name in
+            style | simulation | fuzz_client) ;;
+            *) arguments+=(--test "$name") ;;
+        esac
     done
     cargo test --no-fail-fast "${arguments[@]}"
 }
@@ -103,13 +118,68 @@ step_histograms() {
     .venv/bin/python tests/histograms.py "$TARGET/release/drumline-bench"
 }
 
+# Each target in its share of the seconds, as many at a time as there are processors.
 step_fuzz() {
-    local target
-    for target in frame command head; do
-        mkdir -p "fuzz/corpus-work/$target"
-        in_fuzz run "$target" "fuzz/corpus-work/$target" "fuzz/seeds/$target" \
-            -- -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=4096 || return 1
+    local targets share processors failed=0
+    targets=$(in_fuzz list) || return 1
+    share=$((FUZZ_SECONDS / $(wc -w <<<"$targets")))
+    processors=$(nproc)
+    export -f in_fuzz fuzz_one
+    export FUZZ_BUILD SHARE=$((share > 1 ? share : 1))
+    # shellcheck disable=SC2086 # one argument a target
+    printf '%s\n' $targets | xargs -P "$processors" -I{} bash -c 'fuzz_one {}' || failed=1
+    return "$failed"
+}
+
+# fuzz_one TARGET: what it says is shown where it fails.
+fuzz_one() {
+    local log=$TARGET/test-logs/fuzz-$1.log
+    mkdir -p "fuzz/corpus-work/$1"
+    if in_fuzz run "$1" "fuzz/corpus-work/$1" "fuzz/seeds/$1" \
+        -- -max_total_time="$SHARE" -timeout=10 -rss_limit_mb=4096 >"$log" 2>&1; then
+        echo "$1: $(grep -Eo '^(Done|DONE).*' "$log" | tail -n 1)"
+    else
+        tail -n 60 "$log"
+        echo "$1: failed"
+        return 1
+    fi
+}
+
+# Every transport by a client that sends valid, half-valid and invalid input; the seed is printed.
+step_client() {
+    DRUMLINE_FUZZ_SECONDS=$FUZZ_CLIENT_SECONDS \
+        cargo test --release --test fuzz_client -- --nocapture
+}
+
+# The hostile loads, small: what must not happen, and the bound of a pass.
+step_hostile() {
+    "$TARGET/release/drumline-bench" hostile --connections 300 --seconds 1 --strict \
+        --results "$TARGET/bench-smoke"
+}
+
+# Known faults of dependencies (.cargo/audit.toml), their licences, sources and bans (deny.toml).
+step_audit() {
+    local database lock
+    database=$(advisory_database) || return 1
+    echo "advisories of $database"
+    for lock in Cargo.lock fuzz/Cargo.lock; do
+        cargo audit --db "$database" --no-fetch --stale --deny warnings --color never --file "$lock" || return 1
     done
+    cargo deny --color never check bans licenses sources
+}
+
+# advisory_database: fetches the database, or takes the copy of ADVISORY_DB; prints its folder.
+advisory_database() {
+    local fetched=$TARGET/advisory-db
+    rm -rf "$fetched"
+    if GIT_TERMINAL_PROMPT=0 timeout 120 git clone -q --depth 1 "$ADVISORY_URL" "$fetched" >&2; then
+        echo "$fetched"
+    elif [[ -d $ADVISORY_DB/crates ]]; then
+        echo "$ADVISORY_DB"
+    else
+        echo "no advisory database: $ADVISORY_URL cannot be fetched; name a copy of it by ADVISORY_DB" >&2
+        return 1
+    fi
 }
 
 # The ramp of the million and its memory, at 30,000: none refused, none lost.
@@ -150,6 +220,8 @@ need_release() { cargo build --release --workspace; }
 # The sanitizers' flags are unstable; the compiler is the stable one all the same.
 in_fuzz() { RUSTC_BOOTSTRAP=1 cargo fuzz "$1" "$FUZZ_BUILD" --target-dir "$TARGET/fuzz" "${@:2}"; }
 need_fuzzers() { in_fuzz build; }
+need_cargo-audit() { cargo audit --version >/dev/null 2>&1 || cargo install cargo-audit --locked; }
+need_cargo-deny() { cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked; }
 need_cargo-fuzz() { cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked; }
 
 need_npm() {
