@@ -121,11 +121,11 @@ step_histograms() {
 # Each target in its share of the seconds, as many at a time as there are processors.
 step_fuzz() {
     local targets share processors failed=0
-    targets=$(in_fuzz list) || return 1
+    targets=$(cargo fuzz list) || return 1
     share=$((FUZZ_SECONDS / $(wc -w <<<"$targets")))
     processors=$(nproc)
     export -f in_fuzz fuzz_one
-    export FUZZ_BUILD SHARE=$((share > 1 ? share : 1))
+    export TARGET FUZZ_BUILD SHARE=$((share > 1 ? share : 1))
     # shellcheck disable=SC2086 # one argument a target
     printf '%s\n' $targets | xargs -P "$processors" -I{} bash -c 'fuzz_one {}' || failed=1
     return "$failed"

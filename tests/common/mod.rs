@@ -95,6 +95,12 @@ impl Server {
         Server::spawn(&all, port, port)
     }
 
+    /// The flags given and no others, with everything on the one public port.
+    pub fn on_public_port(flags: &[&str]) -> Server {
+        let port = free_port();
+        Server::spawn(flags, port, port)
+    }
+
     fn small<'a>(flags: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["--client.insecure", "--page.enabled"];
         all.extend(UNIDIRECTIONAL);
@@ -210,20 +216,26 @@ impl Server {
 
     /// The sum of a metric over all shards.
     pub fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics();
+        let values = values(&text, name);
+        assert!(!values.is_empty(), "no metric {name} in:\n{text}");
+        values.iter().sum::<f64>() as u64
+    }
+
+    /// The largest value of a metric among the shards; `None`: there is no such metric.
+    pub fn largest(&self, name: &str) -> Option<u64> {
+        values(&self.metrics(), name).into_iter().max_by(f64::total_cmp).map(|most| most as u64)
+    }
+
+    /// All metrics, as text.
+    pub fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(self.internal_address()).expect("the internal port");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
         stream.write_all(request).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("metrics are text");
-        let values: Vec<f64> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with(['{', ' ']))
-            .map(|rest| rest.rsplit(' ').next().unwrap().parse().expect("a number"))
-            .collect();
-        assert!(!values.is_empty(), "no metric {name} in:\n{text}");
-        values.iter().sum::<f64>() as u64
+        text
     }
 
     /// Waits until a metric says so.
@@ -252,6 +264,15 @@ impl Server {
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+}
+
+/// The values of a metric in the text of all.
+fn values(text: &str, name: &str) -> Vec<f64> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .map(|rest| rest.rsplit(' ').next().unwrap().parse().expect("a number"))
+        .collect()
 }
 
 impl From<&Server> for SocketAddr {
