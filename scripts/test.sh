@@ -148,7 +148,7 @@ fuzz_one() {
 # Every transport by a client that sends valid, half-valid and invalid input; the seed is printed.
 step_client() {
     DRUMLINE_FUZZ_SECONDS=$FUZZ_CLIENT_SECONDS \
-        cargo test --release --test fuzz_client -- --nocapture
+        cargo test --test fuzz_client -- --nocapture
 }
 
 # The hostile loads, small: what must not happen, and the bound of a pass.
