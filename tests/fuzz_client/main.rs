@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 use common::{API_KEY, Client, Server};
 use random::Random;
 
-/// Sessions that go on at the same time.
-const WORKERS: u64 = 12;
+/// Sessions that go on at the same time, and of these subscribers to much.
+const WORKERS: u64 = 16;
+const AUDIENCE: u64 = 5;
 /// A pass takes at most so much processor time, in us: twice the bound of a quiet machine's.
 const PASS_MICROS: u64 = 10_000;
 /// What the second half of a run may leave behind of memory, in bytes.
@@ -80,7 +81,8 @@ fn config(backend: u16) -> String {
         "shutdown": {{ "spread": "0s" }},
         "shards": 3,
         "engine": {{ "slots_per_shard": 200, "inbox": 16, "outbox_budget": 2000000,
-            "backlog": 200000, "streams_max": 40, "history_bytes": 1000000 }}
+            "backlog": 200000, "streams_max": 40, "history_bytes": 1000000,
+            "ring_submissions": 8, "ring_completions": 16, "ring_buffers": 4 }}
     }}"#,
         secret = words::SECRET,
         subscribe = proxy("subscribe"),
@@ -122,7 +124,10 @@ fn speak(server: &Server, seed: u64, lasts: Duration) -> u64 {
                 let mut random = Random(seed.wrapping_add(worker << 48));
                 while !over.load(Ordering::Relaxed) {
                     // The server may close or reset at any time, and refuse when it is full.
-                    let _ = speak::session(&mut random, server.address());
+                    let _ = match worker < AUDIENCE {
+                        true => speak::audience(&mut random, server.address()),
+                        false => speak::session(&mut random, server.address()),
+                    };
                     sessions.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -174,6 +179,11 @@ fn a_fuzzing_client_of_every_transport_leaves_the_server_as_it_was() {
         }
         server.wait_metric("drumline_sockets", |now| now <= sockets);
         memory.push(server.metric("process_resident_memory_bytes"));
+    }
+    for name in ["connects_total", "publications_total", "deliveries_total", "errors_total"] {
+        let count = server.metric(&format!("drumline_{name}"));
+        println!("{name} {count}");
+        assert!(count > 20, "{name}: {count}: nothing was tried");
     }
     let grown = memory[1].saturating_sub(memory[0]);
     assert!(grown < GROWTH_MAX, "{grown} bytes more after the second half: {memory:?}");

@@ -158,6 +158,30 @@ fn websocket(random: &mut Random, server: SocketAddr, protobuf: bool) -> std::io
     line.end(random)
 }
 
+/// A client that subscribes to much and stays for a while; some read nothing.
+pub fn audience(random: &mut Random, server: SocketAddr) -> std::io::Result<()> {
+    let mut line = Line::dial(server)?;
+    let mut said = upgrade(random, "/connection/websocket", false);
+    let mut commands = vec!["{\"id\":1,\"connect\":{}}".to_owned()];
+    for id in 2..16 {
+        commands.push(format!("{{\"id\":{id},\"subscribe\":{}}}", words::subscribe(random)));
+    }
+    said.extend(client_frame(0x81, commands.join("\n").as_bytes()));
+    line.say(random, &said)?;
+    let reads = !random.once_in(4);
+    for _ in 0..random.below(40) {
+        match reads {
+            true => line.listen(|_| false)?,
+            false => std::thread::sleep(READ_MAX),
+        }
+        line.heard.clear();
+        if random.once_in(4) {
+            line.say(random, &client_frame(0x81, b"{}"))?;
+        }
+    }
+    line.end(random)
+}
+
 fn post(path: &str, kind: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\n{headers}\

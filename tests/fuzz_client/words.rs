@@ -233,6 +233,19 @@ fn request(random: &mut Random, method: &str) -> String {
     object
 }
 
+/// A subscribe request that the server grants, most of the time.
+pub fn subscribe(random: &mut Random) -> String {
+    let channel = random.one_of(&CHANNELS[..12]);
+    let more = match random.below(6) {
+        0 => ",\"delta\":\"fossil\"".to_owned(),
+        1 => format!(",\"tf\":{}", filter(random, 0)),
+        2 => ",\"join_leave\":true,\"flag\":1".to_owned(),
+        3 => ",\"recover\":true,\"epoch\":\"abcdefgh\",\"offset\":1".to_owned(),
+        _ => String::new(),
+    };
+    format!("{{\"channel\":\"{channel}\"{more}}}")
+}
+
 /// A command of the JSON protocol.
 pub fn command(random: &mut Random, id: usize) -> String {
     if random.once_in(12) {
