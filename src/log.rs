@@ -2,9 +2,10 @@
 //! pair for stdout.
 //!
 //! Owns the only writes to stderr and stdout, but for the last report of the process (`crash`).
-//! The invariants: logging neither fails nor blocks, whatever stderr is; a line that cannot be queued or written is counted, and the count is
-//! written as soon as a write succeeds again. Levels and targets are those of the `tracing` crate,
-//! so a subscriber of it needs no more than a call of [`write`].
+//! The invariants: logging neither fails nor blocks, whatever stderr is; a line that cannot be
+//! queued or written is counted, and the count is written as soon as a write succeeds again.
+//! Levels and targets are those of the `tracing` crate, so a subscriber of it needs no more than a
+//! call of [`write`].
 
 use std::fmt::{self, Display, Write as _};
 use std::fs::File;

@@ -19,6 +19,7 @@ mod heads;
 mod leases;
 mod limits;
 mod load;
+mod overflow;
 mod output;
 mod recovery;
 mod pauses;

@@ -1,0 +1,115 @@
+//! Rings whose completion queue is smaller than what happens at once: nothing is lost, and nothing
+//! that the kernel says late ends the server.
+
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+
+use crate::common::{Client, Server, WEBSOCKET, client_frame, upgrade_request};
+
+/// The smallest rings, on one shard.
+const SMALL: [&str; 10] = [
+    "--shards",
+    "1",
+    "--engine.slots_per_shard",
+    "400",
+    "--engine.ring_submissions",
+    "4",
+    "--engine.ring_completions",
+    "4",
+    "--engine.ring_buffers",
+    "4",
+];
+
+/// More than one turn of fan-out has completion entries for.
+const SUBSCRIBERS: usize = 150;
+
+fn subscribed(server: &Server, receive_buffer: usize) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(receive_buffer).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    let mut client = Client::over(TcpStream::from(socket));
+    client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    client.send("{\"id\":1,\"connect\":{}}");
+    client.text();
+    let reply = client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
+    assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
+    client
+}
+
+fn publish(nth: usize, data: &str) -> String {
+    format!("{{\"id\":{},\"publish\":{{\"channel\":\"a\",\"data\":{data}}}}}", nth + 2)
+}
+
+#[test]
+fn a_publication_to_sockets_that_are_all_broken_does_not_end_the_server() {
+    let mut server = Server::start(&SMALL);
+    let mut publisher = Client::connected(&server);
+    for round in 0..5 {
+        let mut clients: Vec<Client> =
+            (0..SUBSCRIBERS).map(|_| subscribed(&server, 65_536)).collect();
+        // While the server stands still a publication comes, then every subscriber floods it with
+        // pongs and resets: the server sends before it has read of the resets.
+        server.signal(Signal::STOP);
+        publisher.send(&publish(round, "1"));
+        let flood = client_frame(0x8a, b"pong").repeat(100);
+        clients.iter_mut().for_each(|client| client.send_raw(&flood));
+        clients.into_iter().for_each(Client::vanish);
+        server.signal(Signal::CONT);
+        assert_eq!(publisher.text(), format!("{{\"id\":{},\"publish\":{{}}}}", round + 2));
+        server.wait_metric("drumline_clients", |clients| clients == 1);
+        assert!(server.is_running());
+    }
+    assert!(server.metric("drumline_completion_overflows_total") > 0, "no queue was full");
+    server.wait_metric("drumline_outboxes", |outboxes| outboxes == 0);
+    server.wait_metric("drumline_subscriptions", |subscriptions| subscriptions == 0);
+    assert!(publisher.is_alive());
+}
+
+#[test]
+fn subscribers_that_all_fall_behind_at_once_get_every_byte() {
+    let flags = [&SMALL[..], &["--client.queue_max_size", "8000000"]].concat();
+    let server = Server::start(&flags);
+    let mut clients: Vec<Client> = (0..SUBSCRIBERS).map(|_| subscribed(&server, 4096)).collect();
+    let mut publisher = Client::connected(&server);
+    let filler = "x".repeat(20_000);
+    for nth in 0..12 {
+        publisher.ask(&publish(nth, &format!("\"{nth} {filler}\"")));
+    }
+    server.wait_metric("drumline_outboxes", |outboxes| outboxes == SUBSCRIBERS as u64);
+    assert!(server.metric("drumline_short_sends_total") >= SUBSCRIBERS as u64);
+    for client in &mut clients {
+        for nth in 0..12 {
+            let push = client.push();
+            let data = format!("\"{nth} {filler}\"");
+            let whole = format!("{{\"push\":{{\"channel\":\"a\",\"pub\":{{\"data\":{data}}}}}}}");
+            assert!(push == whole, "publication {nth}: {}", &push[..push.len().min(60)]);
+        }
+    }
+    assert!(clients.iter_mut().all(Client::is_alive));
+    assert!(server.metric("drumline_completion_overflows_total") > 0, "no queue was full");
+    assert_eq!(server.metric("drumline_stale_completions_total"), 0);
+    drop(clients);
+    server.wait_metric("drumline_clients", |clients| clients == 1);
+    server.wait_metric("drumline_outbox_bytes", |bytes| bytes == 0);
+}
+
+#[test]
+fn connections_come_speak_and_go_over_the_smallest_rings() {
+    let server = Server::start(&SMALL);
+    let before = server.settle();
+    for _ in 0..3 {
+        let mut clients: Vec<Client> = (0..100).map(|_| subscribed(&server, 65_536)).collect();
+        server.publish("a", "1");
+        for client in &mut clients {
+            assert_eq!(client.push(), "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}");
+        }
+        for (nth, client) in clients.into_iter().enumerate() {
+            if nth % 2 == 0 { client.vanish() } else { drop(client) }
+        }
+        server.wait_metric("drumline_sockets", |sockets| sockets <= before);
+        server.wait_metric("drumline_clients", |clients| clients == 0);
+    }
+}
