@@ -290,6 +290,10 @@ impl Post for Line {
         self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
     }
 
+    fn nudge(&mut self, to: Endpoint) {
+        self.rung |= 1 << to;
+    }
+
     fn send(&mut self, to: Endpoint, message: Message) {
         let inbox = &self.bus.stations[usize::from(to)].inboxes[message.rank() as usize];
         match inbox.sender.try_send(message) {

@@ -7,7 +7,6 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::frame::Fragments;
 use crate::http::Transport;
 use crate::message::{Grant, Subscribed};
 use crate::protocol::{Position, Wire};
@@ -174,24 +173,6 @@ impl Connection {
     /// Whether it still speaks HTTP: what it is sent is responses, not frames.
     pub fn is_plain_http(&self) -> bool {
         matches!(self.phase, Phase::Head | Phase::Asking | Phase::KeptAlive)
-    }
-}
-
-/// Input that could not be used up at once.
-#[derive(Debug, Default)]
-pub struct Inbound {
-    /// Bytes from the socket that make no whole frame or head yet, or wait their turn.
-    pub bytes: Vec<u8>,
-    /// A message of which some fragments have come.
-    pub fragments: Fragments,
-    /// The rest of a frame's commands, waiting for room on the bus or for an answer.
-    pub commands: Vec<u8>,
-}
-
-impl Inbound {
-    /// Whether there is nothing to keep.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.fragments.is_empty() && self.commands.is_empty()
     }
 }
 

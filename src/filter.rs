@@ -10,10 +10,17 @@
 //! compared exactly; a tag that is no number matches no comparison. Unlike there, a filter is
 //! refused where it compares with what is no number: it would never match.
 
+mod shared;
+
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
+
+use crate::memory::Charge;
+
+pub use self::shared::Filters;
 
 const NODES_MAX: usize = 100;
 const DEPTH_MAX: usize = 16;
@@ -59,8 +66,30 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 /// Its bytes are nodes. A node is its test, the length of what follows, and that: further nodes,
 /// or the key as a text (its length, its bytes) and what the tag is compared with. That is the
 /// rest of the node, and for `in` and `nin` as many texts as there are.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Filter(Arc<[u8]>);
+#[derive(Clone, Debug)]
+pub struct Filter(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    bytes: Box<[u8]>,
+    /// Counts the filter for as long as somebody has it.
+    #[expect(dead_code, reason = "its end is what counts")]
+    charge: Option<Charge>,
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.bytes == other.0.bytes
+    }
+}
+
+impl Eq for Filter {}
+
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.bytes.hash(state);
+    }
+}
 
 /// What a node says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +139,7 @@ const JOINING: usize = 3;
 pub fn compile(node: &FilterNode) -> Result<Filter, String> {
     let mut compiler = Compiler::default();
     compiler.node(node, 1)?;
-    Ok(Filter(compiler.bytes.into()))
+    Ok(Filter(Arc::new(Compiled { bytes: compiler.bytes.into(), charge: None })))
 }
 
 #[derive(Default)]
@@ -193,7 +222,7 @@ impl Compiler {
 impl Filter {
     /// Whether a publication with these tags is wanted.
     pub fn matches(&self, tags: &[(Box<str>, Box<str>)]) -> bool {
-        nodes(&self.0).all(|(test, body)| test.holds(body, tags))
+        nodes(&self.0.bytes).all(|(test, body)| test.holds(body, tags))
     }
 }
 

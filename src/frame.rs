@@ -9,6 +9,8 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use crate::growth;
+
 /// The longest header that a server writes: two bytes and an eight-byte length.
 pub const HEADER_MAX: usize = 10;
 /// The longest payload of a control frame.
@@ -107,11 +109,16 @@ impl Fragments {
         self.kind.is_none()
     }
 
+    /// Bytes that it takes in memory.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     fn append(&mut self, payload: &[u8], limit: usize) -> Result<(), Violation> {
         if self.bytes.len() + payload.len() > limit {
             return Err(Violation::TooBig);
         }
-        self.bytes.extend_from_slice(payload);
+        growth::append(&mut self.bytes, payload);
         if self.kind == Some(Kind::Text) && !self.compressed {
             match std::str::from_utf8(&self.bytes[self.checked..]) {
                 Ok(_) => self.checked = self.bytes.len(),

@@ -28,7 +28,8 @@ struct Kept {
 impl Kept {
     /// Bytes that it takes in memory.
     fn size(&self) -> usize {
-        size_of::<Kept>() + self.publication.size()
+        // The queue doubles when it grows.
+        2 * size_of::<Kept>() + self.publication.size()
     }
 }
 

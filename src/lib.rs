@@ -4,9 +4,12 @@
 
 // Floor 0: the machine.
 pub mod faults;
+pub mod growth;
 pub mod log;
 pub mod crash;
+pub mod memory;
 pub mod metrics;
+pub mod ranking;
 pub mod sys;
 pub mod wheel;
 pub mod budget;
@@ -35,6 +38,7 @@ pub mod history;
 pub mod namespaces;
 pub mod channels;
 pub mod outbox;
+pub mod unread;
 pub mod turn;
 pub mod connection;
 pub mod hub;

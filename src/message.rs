@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::filter::Filter;
 use crate::http::Upgrade;
 use crate::ids::Address;
+use crate::memory::Charge;
 use crate::protocol::reply::{ClientInfo, Roll, Stats};
 use crate::protocol::{Error, Position, Wire};
 use crate::proxy;
@@ -190,6 +191,8 @@ pub enum Matter {
         token: Box<str>,
         /// What it is for.
         purpose: Purpose,
+        /// Counts it while it waits.
+        charge: Charge,
     },
     /// What the backend says to a client's command; the connection waits.
     Command(proxy::Request),
@@ -674,6 +677,8 @@ pub trait Post {
     fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool;
     /// Gives a reservation back.
     fn cancel(&mut self, to: Endpoint, rank: Rank);
+    /// Has a shard take a turn, though nothing is sent to it.
+    fn nudge(&mut self, to: Endpoint);
     /// Sends into a reservation made before.
     fn send(&mut self, to: Endpoint, message: Message);
 }

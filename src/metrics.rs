@@ -81,8 +81,12 @@ counters! {
     history_bytes: Gauge,
     /// Connections that are behind.
     outboxes: Gauge,
-    /// Bytes in their outboxes.
+    /// Bytes that their outboxes take.
     outbox_bytes: Gauge,
+    /// Connections with input that is not used up.
+    unread: Gauge,
+    /// Bytes that this input takes.
+    unread_bytes: Gauge,
     /// Bytes waiting for a lap or in one.
     backlog_bytes: Gauge,
     /// Sockets accepted.
@@ -119,6 +123,8 @@ counters! {
     pings: Total,
     /// Connections closed for being behind (3008).
     slow: Total,
+    /// Connections closed since unread input was over the node's budget (3008, or 503).
+    unread_closed: Total,
     /// Connections closed by this side, whatever the code.
     disconnects: Total,
     /// Connections whose peer went away.

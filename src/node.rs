@@ -12,6 +12,7 @@ use crate::channels::Names;
 use crate::gate::Gate;
 use crate::hub::{Hub, Place, Settings};
 use crate::ids::Ids;
+use crate::memory::Budgets;
 use crate::metrics::Metrics;
 use crate::ring::{Ring, Sizes};
 use crate::shard::{Shard, Sign};
@@ -57,6 +58,8 @@ pub struct Node {
     pub bus: Arc<Bus>,
     /// The counters of each shard.
     pub metrics: Arc<[Arc<Metrics>]>,
+    /// How much memory the node may use, and how much it does.
+    pub budgets: Budgets,
     /// How channels find their homes.
     pub names: Names,
     /// How many clients the node takes.
@@ -97,13 +100,20 @@ impl Node {
         let (plan, clock) = (Arc::new(plan), Clock::new());
         let Settings { connection_limit, connection_rate, .. } = plan.settings;
         let gate = Arc::new(Gate::new(connection_limit, connection_rate));
+        let budgets = Budgets::new(&plan.settings.budgets, shards);
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = plan.address;
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
-            let (shard_number, control) = (shard as u8, bus.control());
-            let place =
-                Place { shard: shard_number, control, names, ids, gate: gate.clone(), seed };
+            let place = Place {
+                shard: shard as u8,
+                control: bus.control(),
+                names,
+                ids,
+                gate: gate.clone(),
+                budgets: budgets.clone(),
+                seed,
+            };
             let refused = failed(&format!("cannot listen on {address}"));
             let listener = sys::listener(address, &plan.listener).map_err(&refused)?;
             // The other shards share the port that the first one was given.
@@ -121,7 +131,7 @@ impl Node {
         }
         let (threads, pinned) = spawn(crews)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
-        Ok(Node { address, bus, metrics, names, gate, clock, processors, threads })
+        Ok(Node { address, bus, metrics, budgets, names, gate, clock, processors, threads })
     }
 
     /// Waits until every shard has closed its connections after a drain.
@@ -198,7 +208,7 @@ fn shard(start: Start) -> Result<Shard, String> {
     let ring = Ring::new(&sizes).map_err(|error| {
         format!("no ring of {slots} slots for a shard: {error}: see `drumline check`")
     })?;
-    let settings = Arc::new(Settings { slots, ..start.plan.settings.clone() });
+    let settings = Arc::new(start.plan.settings.of_shard(slots, start.plan.slots.len()));
     let hub = Hub::new(settings, &start.place, start.metrics.clone());
     let line = start.bus.line(shard);
     Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs)

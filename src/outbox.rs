@@ -4,8 +4,13 @@
 //! invariant: the bytes are whole messages as they are framed, except that the first may have been
 //! begun; what was begun is always finished.
 
+use slab::Slab;
+
 use crate::framing::Framing;
+use crate::growth;
+use crate::memory::Share;
 use crate::protocol::Wire;
+use crate::ranking::Ranking;
 
 /// Unsent output of one connection.
 #[derive(Debug, Default)]
@@ -35,14 +40,20 @@ impl Outbox {
             outbox.bytes.extend_from_slice(segment);
         }
         outbox.advance(sent);
+        growth::trim(&mut outbox.bytes);
         outbox
     }
 
     /// Adds whole messages; ignored behind a last one.
     pub fn append(&mut self, messages: &[u8]) {
         if !self.closed {
-            self.bytes.extend_from_slice(messages);
+            growth::append(&mut self.bytes, messages);
         }
+    }
+
+    /// Bytes that it takes in memory.
+    fn size(&self) -> usize {
+        size_of::<Held>() + self.bytes.capacity()
     }
 
     /// What is still to be sent.
@@ -74,6 +85,7 @@ impl Outbox {
         if self.start * 2 > self.bytes.len() {
             self.bytes.drain(..self.start);
             self.start = 0;
+            growth::trim(&mut self.bytes);
         }
         sent
     }
@@ -84,6 +96,91 @@ impl Outbox {
         self.bytes.extend_from_slice(last);
         self.bytes.shrink_to_fit();
         self.closed = true;
+    }
+}
+
+struct Held {
+    slot: u32,
+    outbox: Outbox,
+}
+
+/// The outboxes of a shard, and what they take.
+///
+/// Never closes a connection: it says which one is furthest behind. What it counts is what the
+/// bytes take in memory.
+pub struct Outboxes {
+    held: Slab<Held>,
+    share: Share,
+    ranking: Ranking,
+}
+
+impl Outboxes {
+    /// None yet; `share` counts them.
+    pub fn new(share: Share) -> Self {
+        Outboxes { held: Slab::new(), share, ranking: Ranking::default() }
+    }
+
+    /// Number of connections that are behind.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// What the shard uses of the node's budget.
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Takes the outbox of a slot in; its number.
+    pub fn insert(&mut self, slot: u32, outbox: Outbox) -> u32 {
+        let at = self.held.insert(Held { slot, outbox }) as u32;
+        self.count(at, 0);
+        at
+    }
+
+    /// An outbox.
+    pub fn get(&self, at: u32) -> Option<&Outbox> {
+        self.held.get(at as usize).map(|held| &held.outbox)
+    }
+
+    /// Bytes that are unsent in an outbox.
+    pub fn unsent(&self, at: u32) -> usize {
+        self.get(at).map_or(0, |outbox| outbox.unsent().len())
+    }
+
+    /// Changes an outbox.
+    pub fn change(&mut self, at: u32, change: impl FnOnce(&mut Outbox)) {
+        if let Some(held) = self.held.get_mut(at as usize) {
+            let before = held.outbox.size();
+            change(&mut held.outbox);
+            self.count(at, before);
+        }
+    }
+
+    fn count(&mut self, at: u32, before: usize) {
+        let after = self.held.get(at as usize).map_or(0, |held| held.outbox.size());
+        if before != after {
+            self.share.change(before, after);
+            self.ranking.set(at, after);
+            self.share.weigh(self.ranking.top());
+        }
+    }
+
+    /// Drops an outbox.
+    pub fn remove(&mut self, at: u32) {
+        if let Some(held) = self.held.try_remove(at as usize) {
+            self.count(at, held.outbox.size());
+        }
+    }
+
+    /// The slot whose outbox is the largest.
+    pub fn largest(&self) -> Option<u32> {
+        let (at, _) = self.ranking.largest()?;
+        self.held.get(at as usize).map(|held| held.slot)
     }
 }
 

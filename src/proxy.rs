@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::http::{Header, Transport};
+use crate::memory::Charge;
 use crate::protocol::command::ConnectRequest;
 use crate::protocol::{Error, Wire};
 use crate::token::{ConnectClaims, Refusal, SubscribeOptions, claims};
@@ -92,6 +93,15 @@ impl Baggage {
     pub fn is_empty(&self) -> bool {
         *self == Baggage::default()
     }
+
+    /// Bytes that it takes in memory.
+    fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        let emulated = self.emulated.iter().map(|(name, value)| name.len() + value.len());
+        let records = (self.headers.len() + self.emulated.len()) * size_of::<Header>();
+        let meta = self.meta.as_ref().map_or(0, |meta| meta.len());
+        headers.sum::<usize>() + emulated.sum::<usize>() + records + meta
+    }
 }
 
 /// One question to the backend, or one piece of news for it.
@@ -111,6 +121,19 @@ pub struct Request {
     pub baggage: Option<Arc<Baggage>>,
     /// What it is about.
     pub event: Event,
+    /// Counts it while it waits.
+    pub charge: Option<Charge>,
+}
+
+/// Bytes that a request takes beside its texts: records, queues, what HTTP needs for it.
+const REQUEST_BESIDE: usize = 1024;
+
+impl Request {
+    /// Bytes that it takes in memory.
+    pub fn size(&self) -> usize {
+        let baggage = self.baggage.as_deref().map_or(0, Baggage::size);
+        REQUEST_BESIDE + self.client.len() + self.user.len() + baggage + self.event.size()
+    }
 }
 
 /// What the backend is asked or told about.
@@ -174,6 +197,24 @@ pub enum Event {
 }
 
 impl Event {
+    /// Bytes of its texts.
+    fn size(&self) -> usize {
+        let data = |data: &Option<Box<[u8]>>| data.as_ref().map_or(0, |data| data.len());
+        match self {
+            Event::Connect { name, version, data: sent, channels } => {
+                let channels = channels.iter().map(|one| size_of::<Box<str>>() + one.len());
+                name.len() + version.len() + data(sent) + channels.sum::<usize>()
+            }
+            Event::Refresh => 0,
+            Event::Subscribe { channel, data: sent } => channel.len() + data(sent),
+            Event::Publish { channel, data } => channel.len() + data.len(),
+            Event::SubRefresh { channel } => channel.len(),
+            Event::Rpc { method, data: sent } => method.len() + data(sent),
+            Event::Disconnect { reason, .. } => reason.len(),
+            Event::Unsubscribe { channel, reason, .. } => channel.len() + reason.len(),
+        }
+    }
+
     /// A client's connect.
     pub fn connect(request: &ConnectRequest<'_>) -> Self {
         let subs = request.subs.iter().flat_map(|subs| &subs.0);
@@ -568,6 +609,7 @@ mod tests {
             wire: Wire::Json,
             baggage: None,
             event,
+            charge: None,
         }
     }
 

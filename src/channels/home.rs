@@ -21,6 +21,7 @@ use crate::channels::repeats::Repeats;
 use crate::channels::streams::{NONE, Streams};
 use crate::history::{Recovery, Retention, Stream};
 use crate::ids::Ids;
+use crate::memory::{Relief, Share};
 use crate::message::{
     About, Excerpt, Leave, Publish, Question, Release, Subscribe, Subscribed, Told,
 };
@@ -39,6 +40,9 @@ const SWEEP_MAX: usize = 32;
 const DROPS_MAX: usize = 256;
 /// Streams that drop something for one publication.
 const SHEDDERS_MAX: usize = 64;
+/// Bytes that a channel takes beside its record and its name: what the allocator adds to it, and
+/// its places in tables and the wheel.
+const CHANNEL_BESIDE: usize = 64;
 
 /// What homes keep and give out.
 #[derive(Clone, Debug)]
@@ -49,12 +53,8 @@ pub struct Settings {
     pub recovery_limit: usize,
     /// Bytes of one recovery, and of any other answer, at most.
     pub answer_bytes: usize,
-    /// Streams that one shard keeps at most; past it the one that expires first, of a few, makes
-    /// room.
+    /// Streams that one home keeps at most; past it one of a few makes room.
     pub streams_max: usize,
-    /// Bytes that their publications take at most; past it the stream whose oldest expires first,
-    /// of a few, drops that and as many more as are needed.
-    pub history_bytes: usize,
 }
 
 struct Channel {
@@ -85,12 +85,19 @@ pub struct Homes {
     repeats: Repeats,
     rolls: Rolls,
     epochs: Epochs,
+    /// What the streams use of the node's budget.
+    history: Share,
     due: Vec<u32>,
 }
 
 impl Homes {
-    /// No channels yet. `seed` makes the epochs.
-    pub fn new(settings: Settings, names: Names, ids: Ids, seed: u64) -> Self {
+    /// No channels yet. `seed` makes the epochs; the shares count history and idempotency keys.
+    pub fn new(
+        settings: Settings,
+        (names, ids): (Names, Ids),
+        seed: u64,
+        (history, keys): (Share, Share),
+    ) -> Self {
         Homes {
             settings,
             names,
@@ -101,9 +108,10 @@ impl Homes {
             streams: Streams::new(),
             evicted: 0,
             shed: 0,
-            repeats: Repeats::default(),
+            repeats: Repeats::new(keys),
             rolls: Rolls::default(),
             epochs: Epochs::new(seed),
+            history,
             due: Vec::new(),
         }
     }
@@ -177,9 +185,10 @@ impl Homes {
         if self.streams.len() >= self.settings.streams_max {
             self.evict();
         }
-        let Channel { hash, generation, .. } = self.channels[at as usize];
+        let Channel { hash, generation, ref name, .. } = self.channels[at as usize];
+        let beside = size_of::<Channel>() + CHANNEL_BESIDE + name.len();
         let epoch = self.epochs.epoch(hash, generation);
-        let stream = self.streams.insert(Stream::new(epoch, retention, now), at);
+        let stream = self.streams.insert(Stream::new(epoch, retention, now), at, beside);
         self.channels[at as usize].stream = stream;
         self.schedule(at);
         stream
@@ -227,32 +236,51 @@ impl Homes {
         }
     }
 
-    /// Has streams drop their oldest publications until all together keep little enough: any, as
-    /// far as some are found, and at last the one of this channel, which has grown.
-    fn make_room(&mut self, at: u32) {
+    /// Has streams drop their oldest publications while the node keeps too much history and this
+    /// home keeps most of it: of any few streams the one whose oldest expires first, and at last
+    /// the one that has grown. Where no publication is left, streams go.
+    fn make_room(&mut self, grown: Option<u32>) {
         for turn in 0..=SHEDDERS_MAX {
-            let over = self.streams.bytes().saturating_sub(self.settings.history_bytes);
-            if over == 0 {
+            self.history.set(self.streams.bytes());
+            if self.history.relief() != Relief::Here {
                 return;
             }
-            let any = (turn < SHEDDERS_MAX)
-                .then(|| {
-                    self.streams
-                        .first_to_go(|stream, _| (stream.bytes() > 0).then(|| stream.next_expiry()))
-                })
-                .flatten();
-            let channel = any.unwrap_or(at);
-            if let Some(stream) = self.stream_of(channel) {
+            if self.streams.kept_bytes() == 0 {
+                self.evict();
+                continue;
+            }
+            let oldest = |stream: &Stream, _| (stream.bytes() > 0).then(|| stream.next_expiry());
+            let any =
+                (turn < SHEDDERS_MAX).then(|| self.streams.first_to_go(oldest)).flatten().or(grown);
+            if let Some(channel) = any
+                && let Some(stream) = self.stream_of(channel)
+            {
+                let over = self.history.excess();
                 self.shed += self.streams.change(stream, |stream| stream.shed(over)) as u64;
                 self.schedule(channel);
             }
         }
+        self.history.set(self.streams.bytes());
+    }
+
+    /// Gives up what the node's budgets ask of this home, some at a time.
+    pub fn relieve(&mut self) {
+        if self.history.relief() == Relief::Here {
+            self.make_room(None);
+        }
+        self.repeats.relieve();
+    }
+
+    /// Who gives up history, and who idempotency keys, if somebody must.
+    pub fn reliefs(&self) -> [Relief; 2] {
+        [self.history.relief(), self.repeats.share().relief()]
     }
 
     fn drop_stream(&mut self, at: u32) {
         if let Some(stream) = self.stream_of(at) {
             self.expiry.clear(at);
             self.streams.remove(stream);
+            self.history.set(self.streams.bytes());
             let channel = &mut self.channels[at as usize];
             channel.stream = NONE;
             channel.generation = self.epochs.renew(channel.hash);
@@ -264,7 +292,7 @@ impl Homes {
     pub fn measure(&self, metrics: &Metrics) {
         metrics.channels.set(self.len() as u64);
         metrics.streams.set(self.streams.len() as u64);
-        metrics.history_bytes.set(self.streams.bytes() as u64);
+        metrics.history_bytes.set(self.history.used() as u64);
         metrics.streams_evicted.set(self.evicted);
         metrics.history_shed.set(self.shed);
     }
@@ -324,7 +352,7 @@ impl Homes {
         let publication = Publication::new(Draft { position, ..draft });
         self.streams.change(stream, |stream| stream.push(publication.clone(), &retention, now));
         self.schedule(at);
-        self.make_room(at);
+        self.make_room(Some(at));
         self.note(request, position, now);
         (publication, position)
     }
@@ -415,6 +443,7 @@ impl Homes {
                     && let Some(stream) = self.stream_of(at)
                 {
                     self.streams.change(stream, Stream::forget);
+                    self.history.set(self.streams.bytes());
                     self.schedule(at);
                 }
                 Ok(Told::Oblivion)
@@ -463,6 +492,7 @@ impl Homes {
                 self.schedule(at);
             }
         }
+        self.history.set(self.streams.bytes());
         self.due = due;
     }
 
@@ -495,6 +525,7 @@ impl std::ops::Deref for Now<'_> {
 mod tests {
     use super::*;
     use crate::ids::Address;
+    use crate::memory::{Budgets, Kind, Limits};
     use crate::message::{Asker, Granted, Guard, Subscriber};
     use crate::namespaces::Options;
     use crate::protocol::reply::Stats;
@@ -506,14 +537,11 @@ mod tests {
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {
         let without = Options { retention, ..Options::default() };
         let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
-        let settings = Settings {
-            namespaces,
-            recovery_limit: 10,
-            answer_bytes: 1 << 20,
-            streams_max,
-            history_bytes: HISTORY_BYTES,
-        };
-        Homes::new(settings, Names::new([0; 16], 1), Ids::new([0; 16]), 1)
+        let settings =
+            Settings { namespaces, recovery_limit: 10, answer_bytes: 1 << 20, streams_max };
+        let budgets = Budgets::new(&Limits::all(HISTORY_BYTES), 1);
+        let shares = (budgets.share(Kind::History, 0), budgets.share(Kind::Keys, 0));
+        Homes::new(settings, (Names::new([0; 16], 1), Ids::new([0; 16])), 1, shares)
     }
 
     fn publish(homes: &mut Homes, channel: &str, now: u64) -> Option<Position> {

@@ -18,12 +18,17 @@ struct Held {
     stream: Stream,
     /// Whose it is.
     channel: u32,
+    /// Bytes that the stream and its channel take beside what is kept.
+    beside: usize,
 }
 
 /// All streams of a home.
 pub(super) struct Streams {
     held: Slab<Held>,
-    bytes: usize,
+    /// Bytes of what is kept.
+    kept: usize,
+    /// Bytes of everything else.
+    beside: usize,
     /// Behind the last place that was ever taken.
     end: usize,
     /// Where it was last looked for one that makes room: in turn, so that none is spared.
@@ -33,7 +38,7 @@ pub(super) struct Streams {
 impl Streams {
     /// None yet.
     pub(super) fn new() -> Self {
-        Streams { held: Slab::new(), bytes: 0, end: 0, hand: 0 }
+        Streams { held: Slab::new(), kept: 0, beside: 0, end: 0, hand: 0 }
     }
 
     /// How many there are.
@@ -41,21 +46,30 @@ impl Streams {
         self.held.len()
     }
 
-    /// Bytes of what they keep.
+    /// Bytes that they take in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.kept + self.beside
     }
 
-    /// Takes an empty stream of a channel in; its number.
-    pub(super) fn insert(&mut self, stream: Stream, channel: u32) -> u32 {
-        let at = self.held.insert(Held { stream, channel });
+    /// Bytes of the publications that they keep.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept
+    }
+
+    /// Takes an empty stream in, whose channel takes so many bytes; its number.
+    pub(super) fn insert(&mut self, stream: Stream, channel: u32, channel_bytes: usize) -> u32 {
+        let beside = size_of::<Held>() + channel_bytes;
+        self.beside += beside;
+        let at = self.held.insert(Held { stream, channel, beside });
         self.end = self.end.max(at + 1);
         at as u32
     }
 
     /// Drops a stream.
     pub(super) fn remove(&mut self, at: u32) {
-        self.bytes -= self.held.remove(at as usize).stream.bytes();
+        let Held { stream, beside, .. } = self.held.remove(at as usize);
+        self.kept -= stream.bytes();
+        self.beside -= beside;
     }
 
     /// A stream.
@@ -68,7 +82,7 @@ impl Streams {
         let stream = &mut self.held[at as usize].stream;
         let before = stream.bytes();
         let result = change(stream);
-        self.bytes = self.bytes - before + stream.bytes();
+        self.kept = self.kept - before + stream.bytes();
         result
     }
 

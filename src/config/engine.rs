@@ -14,6 +14,7 @@ use crate::deflate::Compression;
 use crate::history::Retention;
 use crate::http::{Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
+use crate::memory::{Kind, Limits};
 use crate::message::Purpose;
 use crate::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
 use crate::node::RingSizes;
@@ -287,7 +288,6 @@ impl Config {
                 // What does not fit an outbox could not be delivered.
                 answer_bytes: client.queue_max_size,
                 streams_max: engine.streams_max,
-                history_bytes: engine.history_bytes,
             },
             slots,
             message_bytes: websocket.message_size_limit,
@@ -298,7 +298,7 @@ impl Config {
             compression: compression(websocket.compression_level, websocket.compression_min_size),
             uni_compression: compression(uni.compression_level, uni.compression_min_size),
             outbox_bytes: client.queue_max_size,
-            outbox_budget: engine.outbox_budget,
+            budgets: self.budgets(),
             backlog_bytes: engine.backlog,
             channel_limit: client.channel_limit,
             history_limit: client.history_max_publication_limit,
@@ -328,6 +328,20 @@ impl Config {
             completions: self.engine.ring_completions as u32,
             buffers: self.engine.ring_buffers,
         }
+    }
+
+    /// Bytes that the node may use, for each kind of memory.
+    pub fn budgets(&self) -> Limits {
+        let engine = &self.engine;
+        Limits::all(0)
+            .with(Kind::Outboxes, engine.outbox_budget)
+            .with(Kind::Unread, engine.unread_budget)
+            .with(Kind::History, engine.history_bytes)
+            .with(Kind::Backlog, engine.backlog)
+            .with(Kind::Filters, engine.filter_budget)
+            .with(Kind::Keys, engine.idempotency_budget)
+            .with(Kind::Hooks, engine.hook_budget)
+            .with(Kind::Questions, engine.question_budget)
     }
 
     /// Options of accepted sockets.

@@ -684,15 +684,31 @@ section! {
         receive_buffer: usize = 65_536,
         /// How long sent data may stay unacknowledged before the connection counts as lost.
         user_timeout: Span = Span::seconds(45),
-        /// Bytes that all clients of a shard may be behind together.
-        outbox_budget: usize = 64 << 20,
-        /// Bytes waiting to be sent past which a shard takes no more publications in.
-        backlog: usize = 16 << 20,
-        /// Channels with history that one shard keeps.
-        streams_max: usize = 100_000,
-        /// Bytes that the history of one shard's channels takes; past it the oldest publications
-        /// make room.
-        history_bytes: usize = 256 << 20,
+        /// Bytes of unsent output that the node keeps for clients that are behind. Past it the
+        /// server closes the client with the most (3008).
+        outbox_budget: usize = 256 << 20,
+        /// Bytes of unread input that the node keeps: parts of requests and messages, and commands
+        /// that wait. Past it the server closes the connection with the most (3008, or status 503).
+        unread_budget: usize = 128 << 20,
+        /// Bytes of publications that the node keeps until they are written to all subscribers,
+        /// divided evenly among the shards. Past it a shard takes no more publications in.
+        backlog: usize = 32 << 20,
+        /// Channels with history that the node keeps, divided evenly among the shards. Past it a
+        /// channel without publications, or whose publications expire first, makes room.
+        streams_max: usize = 1_000_000,
+        /// Bytes of history that the node keeps. Past it the oldest publications make room.
+        history_bytes: usize = 512 << 20,
+        /// Bytes of tags filters that the node keeps; equal filters of a shard count once. Past it
+        /// a subscribe with a filter is answered with error 106.
+        filter_budget: usize = 64 << 20,
+        /// Bytes of idempotency keys that the node keeps. Past it the oldest keys make room.
+        idempotency_budget: usize = 64 << 20,
+        /// Bytes of disconnects and unsubscribes that wait to be sent to the backend. Past it new
+        /// ones are dropped and counted.
+        hook_budget: usize = 64 << 20,
+        /// Bytes of tokens to verify and questions to the backend that wait for an answer. Past it
+        /// a client's command is answered with error 100.
+        question_budget: usize = 64 << 20,
         /// Revocations of tokens that are kept until they are over; past it none is taken.
         revocations_max: usize = 100_000,
         /// Ends of clients and subscriptions that may wait to be told to the backend.

@@ -451,6 +451,7 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
     use crate::channels::Names;
+    use crate::memory::{Budgets, Limits};
     use crate::message::{Message, Post, Published, RANKS, Rank, Surveyed};
     use crate::metrics::Metrics;
     use crate::protocol::{Epoch, Position};
@@ -486,7 +487,8 @@ mod tests {
         let metrics: Arc<[Arc<Metrics>]> = (0..2).map(|_| Arc::default()).collect();
         metrics[0].clients.set(3);
         metrics[1].clients.set(4);
-        Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, bell))
+        let budgets = Budgets::new(&Limits::all(0), 2);
+        Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, budgets, bell))
     }
 
     fn answered(message: Message, offset: &mut u64) -> Option<Message> {

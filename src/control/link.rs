@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::bus::{Bus, Line};
 use crate::channels::Names;
+use crate::memory::Budgets;
 use crate::message::{
     About, Asker, Consult, Endpoint, HandOver, Message, Notice, Post, Publish, Published, Question,
     Rank, Survey, Surveyed, Told,
@@ -48,6 +49,7 @@ pub struct Link {
     bus: Arc<Bus>,
     names: Names,
     metrics: Arc<[Arc<Metrics>]>,
+    budgets: Budgets,
     /// What the bus rings.
     bell: Arc<Notify>,
     /// Told whenever there may be room again.
@@ -62,12 +64,14 @@ impl Link {
         bus: Arc<Bus>,
         names: Names,
         metrics: Arc<[Arc<Metrics>]>,
+        budgets: Budgets,
         bell: Arc<Notify>,
     ) -> Self {
         Link {
             bus,
             names,
             metrics,
+            budgets,
             bell,
             room: Notify::new(),
             waiting: Mutex::default(),
@@ -78,6 +82,11 @@ impl Link {
     /// The counters of each shard.
     pub fn metrics(&self) -> &Arc<[Arc<Metrics>]> {
         &self.metrics
+    }
+
+    /// How much memory the node may use, and how much it does.
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// How names are hashed.

@@ -12,7 +12,8 @@ use axum::routing::get;
 
 use crate::config::Config;
 use crate::control::link::Link;
-use crate::metrics::{Kind, Metrics};
+use crate::memory::{Budget, Budgets, Kind};
+use crate::metrics::{self, Metrics};
 use crate::sys;
 
 /// The metrics' route.
@@ -27,7 +28,7 @@ pub fn router(
     let (link, started) = (link.clone(), Instant::now());
     let serve = move || async move {
         let (shards, own) = (shards(link.metrics()), own(&samples()));
-        let text = format!("{shards}{own}{}", process(started));
+        let text = format!("{shards}{own}{}{}", memory(link.budgets()), process(started));
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     };
     Router::new().route(&config.prometheus.handler_prefix, get(serve))
@@ -41,16 +42,16 @@ pub struct Sample {
     /// A sentence.
     pub meaning: &'static str,
     /// What it is to those who read it.
-    pub kind: Kind,
+    pub kind: metrics::Kind,
     /// The number.
     pub value: u64,
 }
 
 /// How a kind shows in a name, and what it is called.
-fn kind_of(kind: Kind) -> (&'static str, &'static str) {
+fn kind_of(kind: metrics::Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Total => ("_total", "counter"),
-        Kind::Gauge => ("", "gauge"),
+        metrics::Kind::Total => ("_total", "counter"),
+        metrics::Kind::Gauge => ("", "gauge"),
     }
 }
 
@@ -77,6 +78,23 @@ fn shards(metrics: &[Arc<Metrics>]) -> String {
             _ = writeln!(text, "drumline_{name}{suffix}{{shard=\"{shard}\"}} {}", list[at].3);
         }
     }
+    text
+}
+
+/// What the node may use of memory that peers and backends make grow, and what it uses.
+fn memory(budgets: &Budgets) -> String {
+    let mut text = String::new();
+    let name = "drumline_memory_budget_bytes";
+    head(&mut text, name, "Sum of the node's memory budgets.", "gauge");
+    _ = writeln!(text, "{name} {}", budgets.limit());
+    let mut each = |name: &str, meaning: &str, number: fn(&Budget) -> usize| {
+        head(&mut text, name, meaning, "gauge");
+        for kind in Kind::ALL {
+            _ = writeln!(text, "{name}{{kind=\"{}\"}} {}", kind.name(), number(&budgets[kind]));
+        }
+    };
+    each("drumline_memory_limit_bytes", "Memory budget of each kind.", Budget::limit);
+    each("drumline_memory_used_bytes", "Memory used of each budget.", Budget::used);
     text
 }
 
@@ -108,6 +126,7 @@ fn process(started: Instant) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Limits;
 
     #[test]
     fn every_counter_has_its_head_and_its_shards() {
@@ -119,6 +138,11 @@ mod tests {
             drumline_accepted_total{shard=\"0\"} 0\ndrumline_accepted_total{shard=\"1\"} 7\n";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("\ndrumline_clients{shard=\"0\"} 0\n"));
+        let budgets = Budgets::new(&Limits::all(100).with(Kind::Unread, 50), 1);
+        let _charge = budgets[Kind::Unread].charge(7);
+        let text = memory(&budgets);
+        assert!(text.contains("\ndrumline_memory_budget_bytes 750\n"), "{text}");
+        assert!(text.contains("\ndrumline_memory_used_bytes{kind=\"unread\"} 7\n"), "{text}");
         assert!(process(Instant::now()).contains("\nprocess_resident_memory_bytes "));
     }
 }

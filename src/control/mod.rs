@@ -80,7 +80,7 @@ impl Control {
             None => None,
         };
         let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
-        let link = Arc::new(Link::new(bus, node.names, metrics, bell));
+        let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), bell));
         let entry = Entry { gate: node.gate.clone(), clock: node.clock };
         Ok(Control { config, link, entry, internal, local })
     }
@@ -110,7 +110,9 @@ impl Control {
             let keeper = Keeper::new(link.clone(), &config, &client);
             tokio::spawn(async move {
                 let consult = |Consult { address, matter }| match matter {
-                    Matter::Token { token, purpose } => keeper.look_at(address, token, purpose),
+                    Matter::Token { token, purpose, charge } => {
+                        keeper.look_at(address, token, purpose, charge);
+                    }
                     Matter::Command(request) => proxies.ask(address, request),
                     Matter::Renewal(request) => proxies.renew(address, request),
                 };

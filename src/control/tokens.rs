@@ -1,8 +1,8 @@
 //! Tokens that take long to look at: asymmetric signatures and keys that must be fetched, on
 //! threads of their own.
 //!
-//! Owns the queue of them. Never delays a shard. The invariant: at most so many wait and so many
-//! are looked at at a time; past that a client is told to try again.
+//! Owns the queue of them. Never delays a shard. The invariant: at most so many are looked at at a
+//! time. The shards bound the bytes of those that wait.
 
 use std::sync::Arc;
 
@@ -14,14 +14,10 @@ use crate::control::keys::KeySets;
 use crate::control::link::Link;
 use crate::hub::Tokens;
 use crate::ids::Address;
+use crate::memory::Charge;
 use crate::message::{Consulted, Message, Purpose, Verdict};
 use crate::sys;
 use crate::token::{KeySet, Refusal};
-
-/// Bytes of the tokens that wait or are looked at, at most.
-const WAITING_BYTES: usize = 64 << 20;
-/// What it takes for one to wait, beside its own bytes.
-const WAITING_EACH: usize = 1024;
 
 /// A token and what it is for.
 struct Verify {
@@ -36,7 +32,6 @@ pub struct Keeper {
     tokens: Tokens,
     connection_keys: Option<Arc<KeySets>>,
     subscription_keys: Option<Arc<KeySets>>,
-    waiting: Arc<Semaphore>,
     /// One token is looked at on as many threads.
     hands: Arc<Semaphore>,
 }
@@ -55,15 +50,16 @@ impl Keeper {
             tokens: config.tokens(),
             connection_keys: keys(Purpose::Connection),
             subscription_keys: keys(Purpose::Subscription),
-            waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
             hands: Arc::new(Semaphore::new(hands)),
         }
     }
 
     /// Looks at a token some time soon, and answers the shard that asked.
-    pub fn look_at(&self, address: Address, token: Box<str>, purpose: Purpose) {
+    /// The charge counts the token until then.
+    pub fn look_at(&self, address: Address, token: Box<str>, purpose: Purpose, charge: Charge) {
         let keeper = self.clone();
         tokio::spawn(async move {
+            let _charge = charge;
             let verdict = keeper.verdict(Verify { token, purpose }).await;
             let answer = Message::Consulted(Box::new(Consulted { address, verdict }));
             keeper.link.tell_at_last(address.shard, answer).await;
@@ -71,8 +67,6 @@ impl Keeper {
     }
 
     async fn verdict(&self, verify: Verify) -> Verdict {
-        let bytes = (verify.token.len() + WAITING_EACH) as u32;
-        let Ok(_place) = self.waiting.try_acquire_many(bytes) else { return Verdict::Busy };
         let sets = match verify.purpose {
             Purpose::Connection => self.connection_keys.as_ref(),
             Purpose::Subscription => self.subscription_keys.as_ref(),

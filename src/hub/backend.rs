@@ -13,6 +13,7 @@ use crate::http::Header;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
 use crate::hub::messages::Terms;
+use crate::memory::Kind;
 use crate::message::{Consult, Grant, Guard, Matter, Message, Notice, Post, Rank, Verdict};
 use crate::namespaces::Options;
 use crate::protocol::command::{RpcRequest, SubscribeRequest};
@@ -33,9 +34,16 @@ pub(super) const BY_CLIENT: Why<'_> = (0, "client unsubscribed");
 const BY_END: Why<'_> = (1, "client disconnected");
 
 impl Hub {
-    fn backend_request(&self, slot: u32, upstream: Upstream, event: Event) -> Request {
+    /// A request to the backend, if the budget has room for it.
+    fn backend_request(
+        &self,
+        slot: u32,
+        upstream: Upstream,
+        event: Event,
+        kind: Kind,
+    ) -> Option<Request> {
         let connection = &self.connections[slot as usize];
-        Request {
+        let mut request = Request {
             upstream,
             client: self.client_id(slot),
             user: connection.user().into(),
@@ -43,7 +51,10 @@ impl Hub {
             wire: connection.wire,
             baggage: self.baggage.get(&slot).cloned(),
             event,
-        }
+            charge: None,
+        };
+        request.charge = Some(self.budgets[kind].charge(request.size())?);
+        Some(request)
     }
 
     /// What the backend says to a connection's command, or why the connection has to wait.
@@ -55,7 +66,7 @@ impl Hub {
         event: impl FnOnce() -> Event,
     ) -> Result<Arc<Verdict>, Stop> {
         self.consult(post, slot, |hub| {
-            Matter::Command(hub.backend_request(slot, upstream, event()))
+            hub.backend_request(slot, upstream, event(), Kind::Questions).map(Matter::Command)
         })
     }
 
@@ -199,7 +210,8 @@ impl Hub {
         if self.outgoing.len() >= self.settings.proxies.waiting_max {
             return None;
         }
-        let matter = Matter::Renewal(self.backend_request(slot, upstream, event));
+        let request = self.backend_request(slot, upstream, event, Kind::Questions)?;
+        let matter = Matter::Renewal(request);
         let consult = Consult { address: self.address(slot), matter };
         self.outgoing.push_back(Message::Consult(Box::new(consult)));
         Some(self.unix_time() + RENEWAL_PAUSE)
@@ -311,10 +323,10 @@ impl Hub {
 
     fn note(&mut self, slot: u32, upstream: Upstream, event: Event) {
         self.metrics.hook_events.add(1);
-        if self.outgoing.len() >= self.settings.proxies.waiting_max {
-            return self.metrics.hook_events_dropped.add(1);
-        }
-        let request = self.backend_request(slot, upstream, event);
+        let request = (self.outgoing.len() < self.settings.proxies.waiting_max)
+            .then(|| self.backend_request(slot, upstream, event, Kind::Hooks))
+            .flatten();
+        let Some(request) = request else { return self.metrics.hook_events_dropped.add(1) };
         let notice = Notice { address: self.address(slot), request };
         self.outgoing.push_back(Message::Notice(Box::new(notice)));
     }

@@ -2,8 +2,9 @@
 //! as far as the connection may go on; the rest is kept.
 
 use crate::budget::cost;
-use crate::connection::{Inbound, NONE, Phase};
+use crate::connection::{Connection, NONE, Phase};
 use crate::frame::{self, Event, Fragments, Kind, Violation};
+use crate::growth;
 use crate::http::{self, Head, Status, Transport, Upgrade};
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
@@ -11,6 +12,7 @@ use crate::message::Post;
 use crate::protocol::Disconnect;
 use crate::protocol::command::{Command, ConnectRequest};
 use crate::protocol::{Wire, json, protobuf};
+use crate::unread::Inbound;
 
 /// Commands of one connection handled in one turn.
 const COMMANDS_MAX: usize = 64;
@@ -20,16 +22,18 @@ impl Hub {
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.metrics.received_bytes.add(bytes.len() as u64);
         let connection = &self.connections[slot as usize];
-        if let Some(inbound) = self.inbound.get_mut(connection.inbound as usize) {
-            inbound.bytes.extend_from_slice(bytes);
-            if !connection.flags.queued() {
+        if let Some(inbound) = self.unread.get_mut(connection.inbound) {
+            growth::append(&mut inbound.bytes, bytes);
+            if connection.flags.queued() {
+                self.settle_inbound(slot);
+            } else {
                 self.resume(post, slot);
             }
             return;
         }
         let mut inbound = Inbound::default();
         let used = self.consume(post, slot, bytes, &mut inbound);
-        inbound.bytes.extend_from_slice(&bytes[used..]);
+        growth::append(&mut inbound.bytes, &bytes[used..]);
         self.keep_inbound(slot, inbound);
     }
 
@@ -41,15 +45,14 @@ impl Hub {
         if connection.hold != NONE {
             self.ask_homes(post, slot);
         }
-        if let Some(request) = self.connects.remove(&slot) {
-            self.connect_uni(post, slot, &request);
-        }
-        let at = self.connections[slot as usize].inbound as usize;
-        if let Some(inbound) = self.inbound.get_mut(at) {
+        let Connection { inbound: at, transport, .. } = self.connections[slot as usize];
+        if let Some(inbound) = self.unread.get_mut(at) {
             let mut inbound = std::mem::take(inbound);
             let mut bytes = std::mem::take(&mut inbound.bytes);
             let commands = std::mem::take(&mut inbound.commands);
-            if !commands.is_empty() {
+            if !commands.is_empty() && transport.is_unidirectional() {
+                self.connect_uni(post, slot, &commands, &mut inbound);
+            } else if !commands.is_empty() {
                 self.run_commands(post, slot, &commands, &mut inbound);
             }
             let used = self.consume(post, slot, &mut bytes, &mut inbound);
@@ -66,12 +69,25 @@ impl Hub {
     /// Keeps what could not be used up, or forgets the record where nothing is left.
     fn keep_inbound(&mut self, slot: u32, inbound: Inbound) {
         let connection = &mut self.connections[slot as usize];
-        let keep = !inbound.is_empty() && connection.phase != Phase::Ending;
-        match (keep, connection.inbound) {
-            (true, NONE) => connection.inbound = self.inbound.insert(inbound) as u32,
-            (true, at) => self.inbound[at as usize] = inbound,
-            (false, _) => self.drop_inbound(slot),
+        if inbound.is_empty() || connection.phase == Phase::Ending {
+            return self.drop_inbound(slot);
         }
+        if connection.inbound == NONE {
+            connection.inbound = self.unread.insert(slot);
+        }
+        if let Some(kept) = self.unread.get_mut(connection.inbound) {
+            *kept = inbound;
+        }
+        self.settle_inbound(slot);
+    }
+
+    /// Counts what a connection's input takes, and closes the connection with the most input if
+    /// that is too much for the node.
+    fn settle_inbound(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        // One that is handed over is out of reach.
+        self.unread.settle(connection.inbound, connection.phase != Phase::Leaving);
+        self.shed_unread();
     }
 
     /// Uses up input from the front as far as the connection may go on; returns how many bytes.
@@ -165,7 +181,7 @@ impl Hub {
             }
             Head::Upgrade(mut upgrade, used) => {
                 upgrade.kept = http::kept_headers(input, &settings.proxies.wants.headers);
-                self.upgrade(post, slot, &upgrade);
+                self.upgrade(post, slot, &upgrade, inbound);
                 Some(used)
             }
         }
@@ -187,7 +203,13 @@ impl Hub {
         self.wanted.hand_overs.push(slot);
     }
 
-    fn upgrade(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
+    fn upgrade(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        upgrade: &Upgrade,
+        inbound: &mut Inbound,
+    ) {
         let (origin, host) = (upgrade.origin.as_deref(), upgrade.host.as_deref());
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
@@ -199,7 +221,7 @@ impl Hub {
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_switching(upgrade, out);
         });
-        self.open(post, slot, upgrade);
+        self.open(post, slot, upgrade, inbound);
     }
 
     /// A socket from the control plane, which has asked the gate and answered the switch if there
@@ -208,11 +230,13 @@ impl Hub {
         let Some(upgrade) = upgrade else {
             return self.connections[slot as usize].flags.set_passed_on(true);
         };
-        self.open(post, slot, upgrade);
+        let mut inbound = Inbound::default();
+        self.open(post, slot, upgrade, &mut inbound);
+        self.keep_inbound(slot, inbound);
     }
 
     /// The switch has been answered: the transport begins.
-    pub fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade) {
+    fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade, inbound: &mut Inbound) {
         let connection = &mut self.connections[slot as usize];
         connection.transport = upgrade.transport;
         connection.flags.set_compressing(upgrade.compression.is_some());
@@ -233,7 +257,7 @@ impl Hub {
                 self.disconnect(slot, Disconnect::NOT_AVAILABLE);
             }
             (Transport::UniWebSocket, Some(connect)) => {
-                self.connect_uni(post, slot, connect.as_bytes());
+                self.connect_uni(post, slot, connect.as_bytes(), inbound);
             }
             _ => {}
         }
@@ -310,9 +334,9 @@ impl Hub {
         match (connection.transport, connection.phase) {
             (Transport::Echo, _) => self.echo(slot, kind, payload),
             (Transport::UniWebSocket, Phase::Open)
-                if connection.hold == NONE && !self.connects.contains_key(&slot) =>
+                if connection.hold == NONE && inbound.commands.is_empty() =>
             {
-                self.connect_uni(post, slot, payload);
+                self.connect_uni(post, slot, payload, inbound);
             }
             (Transport::WebSocket, _) => self.take_frame(post, slot, payload, inbound),
             _ => {}
@@ -439,7 +463,15 @@ impl Hub {
         }
     }
 
-    pub(super) fn connect_uni(&mut self, post: &mut impl Post, slot: u32, text: &[u8]) {
+    /// A unidirectional client's connect request has come, or is run again. While it waits, it is
+    /// kept where other clients' commands are.
+    pub(super) fn connect_uni(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        text: &[u8],
+        inbound: &mut Inbound,
+    ) {
         let request = match text.trim_ascii() {
             b"" => Ok(ConnectRequest::default()),
             text => serde_json::from_slice(text),
@@ -454,7 +486,8 @@ impl Hub {
             Err(Stop::Room | Stop::Turn) => self.pause(slot, Pause::Blocked),
             Err(Stop::Wait) => self.connections[slot as usize].flags.set_paused(true),
         }
-        self.connects.insert(slot, text.into());
+        inbound.commands =
+            if text.trim_ascii().is_empty() { b"{}".to_vec() } else { text.to_vec() };
     }
 }
 

@@ -20,6 +20,7 @@ mod output;
 mod positions;
 mod questions;
 mod refresh;
+mod relief;
 mod revocations;
 mod session;
 mod settings;
@@ -39,19 +40,22 @@ use crate::channels::home::Homes;
 use crate::channels::local::{Delivery, Locals};
 use crate::channels::users::Users;
 use crate::channels::{Names, local};
-use crate::connection::{Connection, Hold, Inbound, NONE, Phase};
+use crate::connection::{Connection, Hold, NONE, Phase};
 use crate::deflate::Inflater;
+use crate::filter::Filters;
 use crate::framing::Framing;
 use crate::gate::Gate;
 use crate::http::{Status, Transport};
 use crate::ids::Ids;
+use crate::memory::{Budgets, Kind, Share};
 use crate::message::{Depart, Endpoint, Grant, Leave, Message, Post, Verdict};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Outboxes};
 use crate::protocol::Disconnect;
 use crate::proxy::Baggage;
 use crate::revocation::Revocations;
 use crate::turn::{Entry, Turn};
+use crate::unread::Unread;
 use crate::wheel::Wheel;
 
 pub use self::settings::{Settings, Tokens};
@@ -89,6 +93,8 @@ pub struct Remains {
     pub homes: usize,
     /// Connections with unread input.
     pub inbound: usize,
+    /// Bytes that their input takes.
+    pub inbound_bytes: usize,
     /// Connections with unsent output.
     pub outboxes: usize,
     /// Bytes of their outboxes.
@@ -140,6 +146,8 @@ pub struct Hub {
     /// The node's id.
     node: Box<str>,
     gate: Arc<Gate>,
+    /// How much memory the node may use.
+    budgets: Budgets,
     metrics: Arc<Metrics>,
     /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
@@ -152,9 +160,8 @@ pub struct Hub {
     leases_walk: walk::Walk,
     connections: Slab<Connection>,
     generations: Vec<u32>,
-    inbound: Slab<Inbound>,
-    outboxes: Slab<Outbox>,
-    outbox_bytes: usize,
+    unread: Unread,
+    outboxes: Outboxes,
     holds: Slab<Hold>,
     /// What few subscriptions have, by their keys.
     grants: HashMap<u32, Grant>,
@@ -162,8 +169,6 @@ pub struct Hub {
     leaves: VecDeque<Leave>,
     /// Connections for which something is being found out; what it is, once that is known.
     verdicts: HashMap<u32, Option<Arc<Verdict>>>,
-    /// Connect requests of unidirectional clients among them.
-    connects: HashMap<u32, Box<[u8]>>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
     revoked_walk: walk::Walk,
@@ -175,6 +180,9 @@ pub struct Hub {
     users: HashTable<u32>,
     different_users: u64,
     locals: Locals,
+    filters: Filters,
+    /// What the publications that wait to be sent use of the node's budget.
+    backlog: Share,
     inflater: Inflater,
     homes: Homes,
     /// Users at home here, where their connections are limited.
@@ -218,6 +226,8 @@ pub struct Place {
     pub ids: Ids,
     /// How many clients the node takes.
     pub gate: Arc<Gate>,
+    /// How much memory the node may use.
+    pub budgets: Budgets,
     /// Seed of the epochs.
     pub seed: u64,
 }
@@ -225,6 +235,7 @@ pub struct Place {
 impl Hub {
     /// A shard without connections.
     pub fn new(settings: Arc<Settings>, place: &Place, metrics: Arc<Metrics>) -> Self {
+        let share = |kind| place.budgets.share(kind, usize::from(place.shard));
         Hub {
             names: place.names,
             shard: place.shard,
@@ -232,6 +243,7 @@ impl Hub {
             ids: place.ids,
             node: place.ids.node().into(),
             gate: place.gate.clone(),
+            budgets: place.budgets.clone(),
             metrics,
             now: 0,
             unix: 0,
@@ -239,14 +251,12 @@ impl Hub {
             leases_walk: walk::Walk::default(),
             connections: Slab::with_capacity(settings.slots),
             generations: Vec::with_capacity(settings.slots),
-            inbound: Slab::new(),
-            outboxes: Slab::new(),
-            outbox_bytes: 0,
+            unread: Unread::new(share(Kind::Unread)),
+            outboxes: Outboxes::new(share(Kind::Outboxes)),
             holds: Slab::new(),
             grants: HashMap::new(),
             leaves: VecDeque::new(),
             verdicts: HashMap::new(),
-            connects: HashMap::new(),
             revocations: Arc::default(),
             revoked_walk: walk::Walk::default(),
             baggage: HashMap::new(),
@@ -254,8 +264,15 @@ impl Hub {
             users: HashTable::new(),
             different_users: 0,
             locals: Locals::new(settings.compression, settings.uni_compression),
+            filters: Filters::new(place.budgets[Kind::Filters].clone()),
+            backlog: share(Kind::Backlog),
             inflater: Inflater::default(),
-            homes: Homes::new(settings.homes.clone(), place.names, place.ids, place.seed),
+            homes: Homes::new(
+                settings.homes.clone(),
+                (place.names, place.ids),
+                place.seed,
+                (share(Kind::History), share(Kind::Keys)),
+            ),
             users_at_home: Users::default(),
             departures: VecDeque::new(),
             turn: Turn::default(),
@@ -371,7 +388,7 @@ impl Hub {
     /// The bytes that came so far on a connection that is handed over.
     pub fn take_inbound(&mut self, slot: u32) -> Vec<u8> {
         let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
-        self.inbound.try_remove(at as usize).map(|inbound| inbound.bytes).unwrap_or_default()
+        self.unread.remove(at).map(|inbound| inbound.bytes).unwrap_or_default()
     }
 
     /// Goes on with connections that were left with input: those whose turn was used up, and
@@ -430,6 +447,7 @@ impl Hub {
             || self.revoked_walk.goes_on()
             || self.leases_walk.goes_on()
             || self.locals.has_lost()
+            || self.must_relieve()
     }
 
     /// Whether publications may still be taken in.
@@ -447,6 +465,7 @@ impl Hub {
             self.tell_homes(post);
         }
         self.tell_departures(post);
+        self.relieve(post);
         self.check_positions(post);
         self.tell_control(post);
     }
@@ -525,7 +544,7 @@ impl Hub {
         for drain in &self.drains {
             let Some(connection) = self.connections.get(drain.slot as usize) else { continue };
             // The connection may have ended since, or its outbox have been cut.
-            let Some(outbox) = self.outboxes.get(connection.outbox as usize) else { continue };
+            let Some(outbox) = self.outboxes.get(connection.outbox) else { continue };
             let bytes = &outbox.unsent()[..drain.bytes.min(outbox.unsent().len())];
             send(connection.generation, drain.slot, Segments::Outbox(bytes));
         }
@@ -545,13 +564,13 @@ impl Hub {
     }
 
     fn drained_less(&mut self, slot: u32, sent: usize) {
-        let at = self.connections[slot as usize].outbox as usize;
+        let at = self.connections[slot as usize].outbox;
         let drain = self.drains.iter_mut().find(|drain| drain.slot == slot);
-        let (Some(outbox), Some(drain)) = (self.outboxes.get_mut(at), drain) else {
+        let (Some(_), Some(drain)) = (self.outboxes.get(at), drain) else {
             return self.lost(slot);
         };
         drain.short = true;
-        self.outbox_bytes -= outbox.advance(sent);
+        self.outboxes.change(at, |outbox| _ = outbox.advance(sent));
         self.metrics.short_sends.add(1);
         self.wanted.writable.push(slot);
     }
@@ -563,15 +582,14 @@ impl Hub {
         let connection = &mut self.connections[slot as usize];
         let framed = (Framing::of(connection.transport), connection.wire);
         let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
-        self.outbox_bytes += outbox.unsent().len();
-        connection.outbox = self.outboxes.insert(outbox) as u32;
+        connection.outbox = self.outboxes.insert(slot, outbox);
         self.wanted.writable.push(slot);
     }
 
     /// A slot takes bytes again.
     pub fn writable(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
-        if let Some(outbox) = self.outboxes.get(connection.outbox as usize) {
+        if let Some(outbox) = self.outboxes.get(connection.outbox) {
             let bytes = outbox.unsent().len().min(DRAIN_BYTES);
             self.drains.push(Drain { slot, bytes, short: false });
         }
@@ -600,23 +618,23 @@ impl Hub {
     }
 
     fn check_outbox(&mut self, slot: u32) {
-        let unsent = self.outboxes[self.connections[slot as usize].outbox as usize].unsent().len();
+        let unsent = self.outboxes.unsent(self.connections[slot as usize].outbox);
         if self.connections[slot as usize].phase == Phase::Ending {
             self.drop_outbox(slot);
         } else if unsent > self.settings.outbox_bytes {
             self.close_slow(slot);
-        } else if self.outbox_bytes > self.settings.outbox_budget {
-            self.close_slowest();
+        } else {
+            self.shed_outbox();
         }
     }
 
     fn drained(&mut self, slot: u32, bytes: usize) {
-        let at = self.connections[slot as usize].outbox as usize;
-        let Some(outbox) = self.outboxes.get_mut(at) else { return };
-        let bytes = bytes.min(outbox.unsent().len());
-        outbox.advance(bytes);
-        self.outbox_bytes -= bytes;
-        if !outbox.unsent().is_empty() {
+        let at = self.connections[slot as usize].outbox;
+        if self.outboxes.get(at).is_none() {
+            return;
+        }
+        self.outboxes.change(at, |outbox| _ = outbox.advance(bytes));
+        if self.outboxes.unsent(at) > 0 {
             return self.writable(slot);
         }
         self.drop_outbox(slot);
@@ -634,15 +652,16 @@ impl Hub {
             subscriptions: self.locals.subscriptions(),
             channels: self.locals.len(),
             homes: self.homes.len(),
-            inbound: self.inbound.len(),
+            inbound: self.unread.len(),
+            inbound_bytes: self.unread.share().used(),
             outboxes: self.outboxes.len(),
-            outbox_bytes: self.outbox_bytes,
+            outbox_bytes: self.outboxes.share().used(),
             holds: self.holds.len(),
             grants: self.grants.len(),
             leaves: self.leaves.len(),
             users: self.users.len(),
             counted_users: self.users_at_home.len() + self.departures.len(),
-            verdicts: self.verdicts.len() + self.connects.len(),
+            verdicts: self.verdicts.len(),
             put_off: self.put_off.len(),
             watches: self.locals.watches.len(),
             baggage: self.baggage.len(),
@@ -652,13 +671,16 @@ impl Hub {
     }
 
     /// Brings the gauges of the metrics up to date.
-    pub fn measure(&self) {
+    pub fn measure(&mut self) {
+        self.backlog.set(self.locals.backlog());
         let metrics = &self.metrics;
         metrics.users.set(self.different_users);
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
         self.homes.measure(metrics);
         metrics.outboxes.set(self.outboxes.len() as u64);
-        metrics.outbox_bytes.set(self.outbox_bytes as u64);
+        metrics.outbox_bytes.set(self.outboxes.share().used() as u64);
+        metrics.unread.set(self.unread.len() as u64);
+        metrics.unread_bytes.set(self.unread.share().used() as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
         metrics.replaced.set(self.locals.replaced());
     }
@@ -682,6 +704,7 @@ pub(crate) mod tests {
     use crate::channels::users::Limit;
     use crate::deflate::Compression;
     use crate::http::{Route, Service};
+    use crate::memory::Limits;
     use crate::message::Rank;
     use crate::namespaces::Namespaces;
     use crate::proxy::Upstreams;
@@ -696,6 +719,8 @@ pub(crate) mod tests {
             false
         }
 
+        fn nudge(&mut self, _: Endpoint) {}
+
         fn cancel(&mut self, _: Endpoint, _: Rank) {}
 
         fn send(&mut self, _: Endpoint, _: Message) {
@@ -704,13 +729,23 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn hub(outbox_bytes: usize, outbox_budget: usize, backlog_bytes: usize) -> Hub {
+        let limits = Limits::all(1 << 40).with(Kind::Outboxes, outbox_budget);
+        hub_of(outbox_bytes, backlog_bytes, &Budgets::new(&limits, 1), 0)
+    }
+
+    /// A shard of a node whose shards share budgets.
+    pub(crate) fn hub_of(
+        outbox_bytes: usize,
+        backlog_bytes: usize,
+        budgets: &Budgets,
+        shard: Endpoint,
+    ) -> Hub {
         let namespaces = Arc::new(Namespaces::default());
         let homes = home::Settings {
             namespaces: namespaces.clone(),
             recovery_limit: 0,
             answer_bytes: 0,
             streams_max: 0,
-            history_bytes: 0,
         };
         let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
         let settings = Settings {
@@ -735,7 +770,7 @@ pub(crate) mod tests {
             compression: Compression::default(),
             uni_compression: Compression::default(),
             outbox_bytes,
-            outbox_budget,
+            budgets: Limits::all(0),
             backlog_bytes,
             channel_limit: 8,
             history_limit: 0,
@@ -755,7 +790,8 @@ pub(crate) mod tests {
         let names = Names::new([0; 16], 1);
         let ids = Ids::new([0; 16]);
         let gate = Arc::default();
-        let place = Place { shard: 0, control: 1, names, ids, gate, seed: 0 };
+        let budgets = budgets.clone();
+        let place = Place { shard, control: 9, names, ids, gate, budgets, seed: 0 };
         Hub::new(Arc::new(settings), &place, Arc::default())
     }
 
@@ -855,10 +891,14 @@ pub(crate) mod tests {
 
     #[test]
     fn an_outbox_that_was_sent_is_not_cut_by_the_budget() {
-        let mut hub = hub(ROOMY, ROOMY, ROOMY);
-        let (one, two) = (subscriber(&mut hub), subscriber(&mut hub));
-        transmit(&mut hub, &[one]);
-        Arc::make_mut(&mut hub.settings).outbox_budget = hub.remains().outbox_bytes;
+        let behind = |budget| {
+            let mut hub = hub(ROOMY, budget, ROOMY);
+            let (one, two) = (subscriber(&mut hub), subscriber(&mut hub));
+            transmit(&mut hub, &[one]);
+            (hub, one, two)
+        };
+        let budget = behind(ROOMY).0.remains().outbox_bytes;
+        let (mut hub, one, two) = behind(budget);
         hub.writable(one);
         publish(&mut hub, two, 10);
         transmit(&mut hub, &[two]);

@@ -132,6 +132,8 @@ mod tests {
             true
         }
 
+        fn nudge(&mut self, _: Endpoint) {}
+
         fn cancel(&mut self, _: Endpoint, _: Rank) {}
 
         fn send(&mut self, _: Endpoint, message: Message) {

@@ -45,7 +45,7 @@ impl Hub {
     /// behind everything that is not sent yet.
     pub(super) fn room_for_answer(&self, slot: u32) -> usize {
         let connection = &self.connections[slot as usize];
-        let unsent = match self.outboxes.get(connection.outbox as usize) {
+        let unsent = match self.outboxes.get(connection.outbox) {
             Some(outbox) => outbox.unsent().len(),
             None => self.turn.bytes_of(connection.turn, &self.locals),
         };
@@ -87,26 +87,12 @@ impl Hub {
     }
 
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
-        let at = self.connections[slot as usize].outbox as usize;
-        let before = self.outboxes[at].unsent().len();
-        self.outboxes[at].append(frames);
-        let after = self.outboxes[at].unsent().len();
-        self.outbox_bytes += after - before;
-        if after > self.settings.outbox_bytes {
+        let at = self.connections[slot as usize].outbox;
+        self.outboxes.change(at, |outbox| outbox.append(frames));
+        if self.outboxes.unsent(at) > self.settings.outbox_bytes {
             self.close_slow(slot);
-        } else if self.outbox_bytes > self.settings.outbox_budget {
-            self.close_slowest();
-        }
-    }
-
-    pub(super) fn close_slowest(&mut self) {
-        let slowest = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.outbox != NONE && connection.takes_output())
-            .max_by_key(|(_, connection)| self.outboxes[connection.outbox as usize].unsent().len());
-        if let Some((slot, _)) = slowest {
-            self.close_slow(slot as u32);
+        } else {
+            self.shed_outbox();
         }
     }
 
@@ -119,10 +105,8 @@ impl Hub {
             return self.end(slot);
         }
         let last = self.last_message(slot, Disconnect::SLOW);
-        let outbox = &mut self.outboxes[self.connections[slot as usize].outbox as usize];
-        self.outbox_bytes -= outbox.unsent().len();
-        outbox.overflow(&last);
-        self.outbox_bytes += outbox.unsent().len();
+        let at = self.connections[slot as usize].outbox;
+        self.outboxes.change(at, |outbox| outbox.overflow(&last));
         self.metrics.slow.add(1);
         let Disconnect { code, reason } = Disconnect::SLOW;
         self.farewell(slot, code, reason);
@@ -222,9 +206,10 @@ impl Hub {
         self.forget_user(slot);
         self.forget_verdict(slot);
         let connection = &mut self.connections[slot as usize];
-        if let Some(inbound) = self.inbound.get_mut(connection.inbound as usize) {
+        if let Some(inbound) = self.unread.get_mut(connection.inbound) {
             // A frame that is half there stays, or the peer's close frame could not be told.
             inbound.commands = Vec::new();
+            self.unread.settle(connection.inbound, true);
         }
         connection.phase = Phase::Closing;
         connection.flags.set_paused(false);
@@ -283,13 +268,11 @@ impl Hub {
 
     pub(super) fn drop_inbound(&mut self, slot: u32) {
         let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
-        self.inbound.try_remove(at as usize);
+        self.unread.remove(at);
     }
 
     pub(super) fn drop_outbox(&mut self, slot: u32) {
         let at = std::mem::replace(&mut self.connections[slot as usize].outbox, NONE);
-        if let Some(outbox) = self.outboxes.try_remove(at as usize) {
-            self.outbox_bytes -= outbox.unsent().len();
-        }
+        self.outboxes.remove(at);
     }
 }

@@ -8,7 +8,7 @@ use crate::http::Transport;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
 use crate::hub::inbound::Pause;
-use crate::message::{Grant, Matter, Overrides, Post, Purpose, Subscribed, Verdict};
+use crate::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
 use crate::protocol::command::ConnectRequest;
 use crate::protocol::reply::{Connected, Push, Reply};
 use crate::protocol::{self, Disconnect, Error, Position};
@@ -225,7 +225,7 @@ impl Hub {
             Ok(Work::Here) => verifier.connection(token, self.unix_time(), None),
             Ok(Work::Elsewhere) => {
                 let purpose = Purpose::Connection;
-                let matter = |_: &Hub| Matter::Token { token: token.into(), purpose };
+                let matter = |hub: &Hub| hub.token_matter(token, purpose);
                 let verdict = self.consult(post, slot, matter).map_err(Refused::Stop)?;
                 self.use_up_verdict(slot);
                 match &*verdict {

@@ -9,6 +9,7 @@ use crate::channels::home;
 use crate::channels::users::Limit;
 use crate::deflate::Compression;
 use crate::http::Routes;
+use crate::memory::Limits;
 use crate::namespaces::Namespaces;
 use crate::proxy::Upstreams;
 use crate::token::Verifier;
@@ -44,9 +45,9 @@ pub struct Settings {
     pub uni_compression: Compression,
     /// Bytes that one connection may be behind.
     pub outbox_bytes: usize,
-    /// Bytes that all connections of a shard may be behind together.
-    pub outbox_budget: usize,
-    /// Bytes waiting for their lap past which no publication is taken in.
+    /// Bytes that the node may use, for each kind of memory.
+    pub budgets: Limits,
+    /// Bytes waiting for their lap past which the shard takes no publication in.
     pub backlog_bytes: usize,
     /// Subscriptions of one connection.
     pub channel_limit: u16,
@@ -76,6 +77,18 @@ pub struct Settings {
     pub stale_close_delay: u64,
     /// Milliseconds for the peer's close frame.
     pub close_timeout: u64,
+}
+
+impl Settings {
+    /// What one of so many shards goes by, which holds so many connections. Streams and backlog are
+    /// divided evenly: channels are spread evenly, and each shard gets what is published to many.
+    #[must_use]
+    pub fn of_shard(&self, slots: usize, shards: usize) -> Self {
+        let mut settings = Settings { slots, ..self.clone() };
+        settings.homes.streams_max = (self.homes.streams_max / shards.max(1)).max(1);
+        settings.backlog_bytes = self.backlog_bytes / shards.max(1);
+        settings
+    }
 }
 
 /// What tokens are good for.

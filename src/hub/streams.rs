@@ -4,8 +4,9 @@
 //! A request that speaks for a client may come to any shard; what it says is brought to the shard
 //! of its stream and stands there in line with what was said before.
 
-use crate::connection::{Inbound, NONE, Phase};
+use crate::connection::{NONE, Phase};
 use crate::faults::{Planted, planted};
+use crate::growth;
 use crate::http::{self, Cors, Emulation, Preflight, Status, Stream};
 use crate::hub::Hub;
 use crate::hub::calls::KEEP_ALIVE;
@@ -14,6 +15,7 @@ use crate::message::{Emulated, Message, Post, Rank};
 use crate::protocol::command::{EmulationRequest, Request};
 use crate::protocol::{Disconnect, Wire, json, protobuf};
 use crate::publication::EventId;
+use crate::unread::Inbound;
 
 /// Messages of the largest size that may wait for a stream's client: past that somebody floods it.
 const FRAMES_MAX: usize = 4;
@@ -56,7 +58,7 @@ impl Hub {
             .last_event
             .and_then(EventId::parse)
             .and_then(|last| json::resume(&stream.opening, last.channel, last.position));
-        self.connect_uni(post, slot, resumed.as_deref().unwrap_or(&stream.opening));
+        self.connect_uni(post, slot, resumed.as_deref().unwrap_or(&stream.opening), inbound);
     }
 
     /// Somebody says something for the client of a stream; returns whether the bytes of the
@@ -116,18 +118,22 @@ impl Hub {
         }
         let connection = &mut self.connections[slot as usize];
         if connection.inbound == NONE {
-            connection.inbound = self.inbound.insert(Inbound::default()) as u32;
+            connection.inbound = self.unread.insert(slot);
         }
-        let commands = &mut self.inbound[connection.inbound as usize].commands;
+        let at = connection.inbound;
+        let Some(Inbound { commands, .. }) = self.unread.get_mut(at) else { return };
         if connection.wire == Wire::Json && !commands.is_empty() {
-            commands.push(b'\n');
+            growth::append(commands, b"\n");
         }
-        commands.extend_from_slice(frame);
+        growth::append(commands, frame);
+        let waiting = commands.len();
+        self.unread.settle(at, true);
         connection.flags.set_paused(true);
-        if commands.len() > FRAMES_MAX * self.settings.message_bytes {
+        if waiting > FRAMES_MAX * self.settings.message_bytes {
             return self.disconnect(slot, Disconnect::TOO_MANY_REQUESTS);
         }
         self.go_on_later(slot);
+        self.shed_unread();
     }
 
     /// A browser asks whether a page may send a request.

@@ -12,8 +12,8 @@ use crate::hub::backend::{BY_CLIENT, Why};
 use crate::hub::commands::{Failed, NoRoom, Stop};
 use crate::hub::messages::Terms;
 use crate::message::{
-    Asker, Grant, Granted, Leave, Matter, Message, Overrides, Post, Purpose, Rank, Subscribe,
-    Subscriber, Verdict,
+    Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe, Subscriber,
+    Verdict,
 };
 use crate::namespaces::{Format, Options};
 use crate::protocol::command::{PublishRequest, SubscribeRequest};
@@ -125,7 +125,10 @@ impl Hub {
         let filter = match request.filter.as_deref() {
             None => None,
             Some(_) if !options.allow_filter => return Err(Error::BAD_REQUEST.into()),
-            Some(node) => Some(filter::compile(node).map_err(|_| Error::BAD_REQUEST)?),
+            Some(node) => {
+                let filter = filter::compile(node).map_err(|_| Error::BAD_REQUEST)?;
+                Some(self.filters.share(filter).ok_or(Error::LIMIT_EXCEEDED)?)
+            }
         };
         let delta = options.allow_delta && !request.delta.is_empty();
         let hash = self.names.hash(channel);
@@ -168,7 +171,7 @@ impl Hub {
             Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
             Ok(Work::Elsewhere) => {
                 let purpose = Purpose::Subscription;
-                let matter = |_: &Hub| Matter::Token { token: token.into(), purpose };
+                let matter = |hub: &Hub| hub.token_matter(token, purpose);
                 match &*self.consult(post, slot, matter)? {
                     Verdict::Subscription(claims) => claims.clone(),
                     _ => return Err(Error::INTERNAL.into()),

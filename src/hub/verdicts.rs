@@ -5,28 +5,43 @@ use std::sync::Arc;
 
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::message::{Consult, Consulted, Matter, Message, Post, Rank, Verdict};
+use crate::memory::Kind;
+use crate::message::{Consult, Consulted, Matter, Message, Post, Purpose, Rank, Verdict};
+
+/// Bytes that a token takes while it waits, beside its own.
+const TOKEN_BESIDE: usize = 1024;
 
 impl Hub {
     /// What was found out for a connection's command, or why the connection has to wait. The
-    /// verdict stays until the command has come through.
+    /// verdict stays until the command has come through. Where the budget has no room for the
+    /// matter, the verdict is that too much waits already.
     pub(super) fn consult(
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        matter: impl FnOnce(&Self) -> Matter,
+        matter: impl FnOnce(&Self) -> Option<Matter>,
     ) -> Result<Arc<Verdict>, Stop> {
         match self.verdicts.get(&slot) {
             Some(Some(verdict)) => return Ok(verdict.clone()),
             Some(None) => {}
             None if !post.reserve(self.control, Rank::Ingress) => return Err(Stop::Room),
             None => {
-                let consult = Consult { address: self.address(slot), matter: matter(self) };
+                let Some(matter) = matter(self) else {
+                    post.cancel(self.control, Rank::Ingress);
+                    return Ok(Arc::new(Verdict::Busy));
+                };
+                let consult = Consult { address: self.address(slot), matter };
                 post.send(self.control, Message::Consult(Box::new(consult)));
             }
         }
         self.verdicts.insert(slot, None);
         Err(Stop::Wait)
+    }
+
+    /// A token that the control plane is to look at, if the budget has room for it.
+    pub(super) fn token_matter(&self, token: &str, purpose: Purpose) -> Option<Matter> {
+        let charge = self.budgets[Kind::Questions].charge(TOKEN_BESIDE + token.len())?;
+        Some(Matter::Token { token: token.into(), purpose, charge })
     }
 
     /// Something has been found out; its connection goes on if it is still there.
@@ -53,6 +68,5 @@ impl Hub {
     /// The connection does not wait any more.
     pub(super) fn forget_verdict(&mut self, slot: u32) {
         self.verdicts.remove(&slot);
-        self.connects.remove(&slot);
     }
 }

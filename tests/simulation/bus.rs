@@ -132,6 +132,10 @@ impl Post for Line<'_> {
         }
     }
 
+    fn nudge(&mut self, to: Endpoint) {
+        self.bells.sent |= 1 << to;
+    }
+
     fn send(&mut self, to: Endpoint, message: Message) {
         let rank = message.rank();
         let is_publication = matches!(message, Message::Publication(_));

@@ -118,7 +118,7 @@ pub struct Client {
     /// The channels that a unidirectional client asked for, with the offset it had.
     pub wanted: Vec<(usize, Option<u64>)>,
     pub manners: Manners,
-    /// The code of the close frame that came, 0 for none in it.
+    /// The code of the close frame that came, 0 for none in it; or the status that refused it.
     pub closed: Option<u16>,
     pub connected: bool,
     pub sent_connect: bool,
@@ -193,6 +193,8 @@ impl Client {
     ) -> String {
         self.next_id += 1;
         let id = self.next_id;
+        // Channels by numbers or not; never strict about recovery.
+        let flag = id & 1;
         let text = match &asked {
             Asked::Connect(token) => {
                 format!("{{\"id\":{id},\"connect\":{{\"token\":\"{token}\"}}}}")
@@ -201,7 +203,7 @@ impl Client {
                 format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"flag\":1}}}}")
             }
             Asked::Subscribe(Some(offset)) => format!(
-                "{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"recover\":true,\"flag\":{id},\
+                "{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"recover\":true,\"flag\":{flag},\
                  \"epoch\":\"{}\",\"offset\":{offset}}}}}",
                 self.views[channel].epoch
             ),
@@ -321,6 +323,9 @@ impl Client {
             let Some(end) = end else { return Ok(false) };
             let status: &[u8] =
                 if self.voice.is_some() { b"HTTP/1.1 200 " } else { b"HTTP/1.1 101 " };
+            if self.is_refused() {
+                return Ok(false);
+            }
             if !self.received.starts_with(status) {
                 return Err("it was refused".into());
             }
@@ -351,6 +356,9 @@ impl Client {
 
     /// The answer to the oldest call, if it is all there.
     fn answer(&mut self, ledger: &mut Ledger) -> Result<bool, String> {
+        if self.is_refused() {
+            return Ok(false);
+        }
         let text = String::from_utf8_lossy(&self.received).into_owned();
         let Some((head, rest)) = text.split_once("\r\n\r\n") else { return Ok(false) };
         if self.outstanding.front().is_some_and(|asked| asked.asked == Asked::Speak) {
@@ -386,6 +394,17 @@ impl Client {
             _ => return Err(format!("not where it was published: {value}")),
         }
         Ok(true)
+    }
+
+    /// Whether its request was refused, since the node had no memory left for it.
+    fn is_refused(&mut self) -> bool {
+        let full = self.manners.may_be_slow && self.received.starts_with(b"HTTP/1.1 503 ");
+        let refused = full || self.closed == Some(503);
+        if refused {
+            self.received.clear();
+            self.closed = Some(503);
+        }
+        refused
     }
 
     fn take_frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {

@@ -14,6 +14,7 @@ use drumline::history::Retention;
 use drumline::http::{Route, Service, Transport};
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
 use drumline::ids::Ids;
+use drumline::memory::{Budgets, Kind, Limits};
 use drumline::metrics::Metrics;
 use drumline::namespaces::{Namespaces, Options, Pace};
 use drumline::proxy::{Upstream, Upstreams};
@@ -55,6 +56,9 @@ pub struct World {
     control: Control,
     metrics: Vec<Arc<Metrics>>,
     hooked: bool,
+    /// Whether the backend decides who may subscribe: a unidirectional client then gets no channel
+    /// that it only asks for.
+    proxied: bool,
     clients: Vec<Client>,
     ledger: Ledger,
     channels: usize,
@@ -140,7 +144,6 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             recovery_limit: random.pick(&[3, 1000]),
             answer_bytes: 20_000,
             streams_max: 1000,
-            history_bytes: 1 << 20,
         },
         slots: random.between(2, 6),
         message_bytes: 64 * 1024,
@@ -148,7 +151,13 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         compression: Compression::default(),
         uni_compression: Compression::default(),
         outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
-        outbox_budget: if may_be_slow { random.between(1000, 5000) } else { 1 << 30 },
+        budgets: if may_be_slow {
+            Limits::all(1 << 30)
+                .with(Kind::Outboxes, random.between(1000, 5000))
+                .with(Kind::Unread, random.pick(&[1 << 30, 1000, 5000]))
+        } else {
+            Limits::all(1 << 30)
+        },
         backlog_bytes: random.pick(&[0, 200, 1 << 20]),
         channel_limit: 100,
         history_limit: 300,
@@ -181,6 +190,7 @@ impl World {
         let token = |user| make_connection(&tokens(), user, None, 0).expect("there is a secret");
         let settings = Arc::new(settings);
         let gate = Arc::<Gate>::default();
+        let budgets = Budgets::new(&settings.budgets, shards);
         let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
         let hubs = (0..shards as u8).map(|shard| {
             let place = Place {
@@ -189,6 +199,7 @@ impl World {
                 names,
                 ids: Ids::new([3; 16]),
                 gate: gate.clone(),
+                budgets: budgets.clone(),
                 seed: seed + u64::from(shard),
             };
             let metrics = metrics[usize::from(shard)].clone();
@@ -201,6 +212,7 @@ impl World {
             bus: Bus::new(shards, [capacity; 4], fault),
             shards: hubs.collect(),
             control: Control::new(shards as u8),
+            proxied: settings.namespaces.without.subscribe_proxy.is_some(),
             hooked: settings.proxies.disconnect_hook.is_some(),
             metrics,
             clients: Vec::new(),
@@ -223,7 +235,7 @@ impl World {
                 self.happen()?;
             }
             self.settle()?;
-            let is_done = |at: usize| self.clients[at].done;
+            let is_done = |at: usize| self.clients[at].done || self.clients[at].closed.is_some();
             // Whom nobody speaks for any more may have said less than it meant to.
             let heard = self.clients.iter().filter(|client| !client.voice.is_some_and(is_done));
             for client in heard {
@@ -393,7 +405,7 @@ impl World {
         client.sent_connect = true;
         let text = if client.uni {
             for channel in 0..self.channels {
-                if self.random.one_in(2) {
+                if !self.proxied && self.random.one_in(2) {
                     let view = &client.views[channel];
                     let since = (!view.epoch.is_empty()).then_some(view.offset);
                     client.wanted.push((channel, since));

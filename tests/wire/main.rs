@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod overflow;
 mod output;
+mod memory;
 mod recovery;
 mod pauses;
 mod room;

@@ -1,0 +1,241 @@
+//! What a shard gives up when a memory budget of the node is exceeded.
+//!
+//! The shard that holds the largest item gives it up: the connection with the largest outbox or
+//! the most unread input is closed, the oldest publications and keys are dropped. A shard that
+//! notices the excess and holds less wakes the one that holds most.
+
+use crate::connection::{NONE, Phase};
+use crate::http::Status;
+use crate::hub::Hub;
+use crate::memory::Relief;
+use crate::message::{Endpoint, Post};
+use crate::protocol::Disconnect;
+
+/// Connections closed for one budget in one turn, beside those that have just grown.
+const CLOSES: usize = 16;
+
+impl Hub {
+    /// Gives up what the node's budgets ask of this shard, some in each turn, and wakes shards of
+    /// which they ask more.
+    pub(super) fn relieve(&mut self, post: &mut impl Post) {
+        for _ in 0..CLOSES {
+            let (outbox, unread) = (self.shed_outbox(), self.shed_unread());
+            if (!outbox && !unread) || self.is_spent() {
+                break;
+            }
+        }
+        self.homes.relieve();
+        for relief in self.reliefs() {
+            if let Relief::There(shard) = relief {
+                post.nudge(shard as Endpoint);
+            }
+        }
+    }
+
+    fn reliefs(&self) -> [Relief; 4] {
+        let [history, keys] = self.homes.reliefs();
+        [self.outboxes.share().relief(), self.unread.share().relief(), history, keys]
+    }
+
+    /// Whether this shard has still to give something up.
+    pub(super) fn must_relieve(&self) -> bool {
+        self.reliefs().contains(&Relief::Here)
+    }
+
+    /// Closes the connection with the largest outbox if the budget asks that of this shard.
+    pub(super) fn shed_outbox(&mut self) -> bool {
+        let here = self.outboxes.share().relief() == Relief::Here;
+        let Some(slot) = here.then(|| self.outboxes.largest()).flatten() else { return false };
+        let connection = &mut self.connections[slot as usize];
+        match connection.phase {
+            Phase::Ending | Phase::Leaving => self.drop_outbox(slot),
+            _ if connection.takes_output() => self.close_slow(slot),
+            // It was closed before, and does not take what it was sent.
+            _ => {
+                connection.flags.set_reset(true);
+                self.end(slot);
+            }
+        }
+        true
+    }
+
+    /// Closes the connection with the most unread input if the budget asks that of this shard.
+    pub(super) fn shed_unread(&mut self) -> bool {
+        let here = self.unread.share().relief() == Relief::Here;
+        let Some(slot) = here.then(|| self.unread.largest()).flatten() else { return false };
+        self.metrics.unread_closed.add(1);
+        self.close_unread(slot);
+        true
+    }
+
+    /// Drops a connection's unread input and closes the connection. What comes from it later is
+    /// thrown away, so that the reason is not lost to a reset.
+    fn close_unread(&mut self, slot: u32) {
+        self.drop_inbound(slot);
+        let connection = &mut self.connections[slot as usize];
+        let flushed = connection.turn == NONE && connection.outbox == NONE;
+        match connection.phase {
+            // The answer that it waits for is its last.
+            Phase::Asking => connection.flags.set_shutting_down(true),
+            Phase::Head | Phase::KeptAlive if flushed => self.refuse(slot, Status::Unavailable),
+            Phase::Head | Phase::KeptAlive => self.end_when_flushed(slot),
+            _ => {
+                self.disconnect(slot, Disconnect::SLOW);
+                self.connections[slot as usize].flags.set_lingering(true);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame;
+    use crate::hub::tests::{Nowhere, hub_of, subscriber, transmit};
+    use crate::memory::{Budgets, Kind, Limits};
+    use crate::message::{Message, Rank};
+
+    const ROOMY: usize = 1 << 20;
+
+    /// A bus that notes which shards are woken.
+    #[derive(Default)]
+    struct Bells(Vec<Endpoint>);
+
+    impl Post for Bells {
+        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
+            false
+        }
+
+        fn cancel(&mut self, _: Endpoint, _: Rank) {}
+
+        fn nudge(&mut self, to: Endpoint) {
+            self.0.push(to);
+        }
+
+        fn send(&mut self, _: Endpoint, message: Message) {
+            panic!("nothing was reserved for {message:?}")
+        }
+    }
+
+    fn budgets(kind: Kind, bytes: usize, shards: usize) -> Budgets {
+        Budgets::new(&Limits::all(1 << 40).with(kind, bytes), shards)
+    }
+
+    /// The front of a frame of 60,000 bytes, as a socket brings it.
+    fn part_of_a_frame(hub: &mut Hub, slot: u32, bytes: usize) {
+        let mut part = vec![0x82, 0xfe, 0xea, 0x60, 0, 0, 0, 0];
+        part.resize(bytes, b' ');
+        part.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Nowhere, slot, chunk));
+    }
+
+    /// An unfinished message of one fragment.
+    fn fragment(hub: &mut Hub, slot: u32, bytes: u16) {
+        let mut frame = vec![0x01, 0xfe];
+        frame.extend_from_slice(&bytes.to_be_bytes());
+        frame.resize(8 + usize::from(bytes), 0);
+        frame.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Nowhere, slot, chunk));
+    }
+
+    fn phases(hub: &Hub, slots: &[u32]) -> Vec<Phase> {
+        slots.iter().map(|slot| hub.connections[*slot as usize].phase).collect()
+    }
+
+    #[test]
+    fn unread_input_costs_about_what_came() {
+        let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, ROOMY, 1), 0);
+        let (part, fragments) = (subscriber(&mut hub), subscriber(&mut hub));
+        transmit(&mut hub, &[]);
+        part_of_a_frame(&mut hub, part, 60_007);
+        let used = hub.remains().inbound_bytes;
+        assert!((60_007..69_000).contains(&used), "{used} bytes for a frame's part");
+        fragment(&mut hub, fragments, 60_000);
+        let used = hub.remains().inbound_bytes - used;
+        assert!((60_000..69_000).contains(&used), "{used} bytes for a fragment");
+        hub.receive(&mut Nowhere, fragments, &mut [0x80, 0x80, 0, 0, 0, 0]);
+        hub.receive(&mut Nowhere, part, &mut b" ".to_owned());
+        transmit(&mut hub, &[]);
+        assert_eq!(hub.remains().inbound_bytes, 0, "it was used up");
+    }
+
+    #[test]
+    fn the_connection_with_most_unread_input_is_closed_and_keeps_nothing() {
+        let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 30_000, 1), 0);
+        let clients = [(); 3].map(|()| subscriber(&mut hub));
+        transmit(&mut hub, &[]);
+        part_of_a_frame(&mut hub, clients[0], 4_000);
+        fragment(&mut hub, clients[1], 14_000);
+        assert_eq!(phases(&hub, &clients), [Phase::Connected; 3]);
+        part_of_a_frame(&mut hub, clients[2], 11_000);
+        assert_eq!(phases(&hub, &clients), [Phase::Connected, Phase::Closing, Phase::Connected]);
+        assert_eq!(hub.metrics.unread_closed.get(), 1);
+        let sent = transmit(&mut hub, &[]);
+        assert!(sent.len() == 1 && sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
+        fragment(&mut hub, clients[1], 14_000);
+        assert_eq!(hub.remains().inbound, 2, "what it sends is thrown away");
+        let third = subscriber(&mut hub);
+        assert_eq!(phases(&hub, &[third]), [Phase::Connected]);
+    }
+
+    #[test]
+    fn a_request_head_that_never_ends_is_refused_where_memory_is_short() {
+        let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 10_000, 1), 0);
+        let (slot, _) = hub.reserve().unwrap();
+        hub.opened(slot);
+        let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
+        head.resize(12_000, b'x');
+        head.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Nowhere, slot, chunk));
+        let sent = transmit(&mut hub, &[]);
+        assert!(sent[0].1.starts_with(b"HTTP/1.1 503 "), "{sent:?}");
+        assert_eq!((hub.remains().inbound, phases(&hub, &[slot])), (0, vec![Phase::Closing]));
+    }
+
+    #[test]
+    fn a_shard_without_much_unread_input_closes_nobody_and_wakes_the_one_with_most() {
+        let budgets = budgets(Kind::Unread, 40_000, 2);
+        let mut hubs = [0, 1].map(|shard| hub_of(ROOMY, ROOMY, &budgets, shard));
+        let [large, small] = &mut hubs;
+        let greedy = subscriber(large);
+        part_of_a_frame(large, greedy, 30_000);
+        let modest = [(); 3].map(|()| subscriber(small));
+        for slot in modest {
+            part_of_a_frame(small, slot, 4_000);
+        }
+        for hub in [&mut *small, &mut *large] {
+            transmit(hub, &[]);
+        }
+        let mut bells = Bells::default();
+        small.relieve(&mut bells);
+        assert_eq!(bells.0, [0]);
+        assert_eq!(phases(small, &modest), [Phase::Connected; 3]);
+        assert!(large.is_busy(), "it has something to give up");
+        large.relieve(&mut bells);
+        assert_eq!(phases(large, &[greedy]), [Phase::Closing]);
+        small.relieve(&mut bells);
+        assert_eq!(bells.0, [0], "the budget holds again");
+        transmit(large, &[]);
+        assert!(!large.is_busy());
+    }
+
+    #[test]
+    fn the_largest_outbox_of_all_shards_is_closed() {
+        let budgets = budgets(Kind::Outboxes, 60_000, 2);
+        let mut hubs = [0, 1].map(|shard| hub_of(ROOMY, ROOMY, &budgets, shard));
+        let mut fill = |shard: usize, bytes: usize| {
+            let hub: &mut Hub = &mut hubs[shard];
+            let slot = subscriber(hub);
+            transmit(hub, &[slot]);
+            let mut message = Vec::new();
+            frame::write_text(&vec![b'x'; bytes], &mut message);
+            hub.append_outbox(slot, &message);
+            slot
+        };
+        let largest = fill(0, 40_000);
+        let others = [(); 4].map(|()| fill(1, 6_000));
+        let [one, two] = &mut hubs;
+        two.relieve(&mut Bells::default());
+        assert_eq!(phases(two, &others), [Phase::Connected; 4]);
+        one.relieve(&mut Bells::default());
+        assert_eq!(phases(one, &[largest]), [Phase::Closing]);
+        assert_eq!(budgets[Kind::Outboxes].excess(), 0);
+    }
+}

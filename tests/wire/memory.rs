@@ -1,0 +1,139 @@
+//! Memory that clients make the server take: it follows what they sent, and it has budgets.
+
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use crate::common::{Client, PATIENCE, Server, WEBSOCKET, client_frame};
+
+/// The header of a masked binary frame of so many bytes; the mask is 0.
+fn frame_header(first: u8, bytes: u16) -> Vec<u8> {
+    let length = bytes.to_be_bytes();
+    vec![first, 0xfe, length[0], length[1], 0, 0, 0, 0]
+}
+
+/// A message of 65,536 bytes is the largest that the server takes.
+const LARGE: u16 = 65_535;
+
+fn anonymous_memory(server: &Server) -> u64 {
+    server.metric("drumline_anonymous_memory_bytes")
+}
+
+#[test]
+fn open_fragments_cost_about_what_was_sent() {
+    const CLIENTS: u64 = 400;
+    let server = Server::start(&["--engine.slots_per_shard", "1000"]);
+    let before = anonymous_memory(&server);
+    let clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::open(&server, WEBSOCKET);
+            client.send_raw(&[frame_header(0x01, LARGE), vec![b' '; LARGE.into()]].concat());
+            client
+        })
+        .collect();
+    let sent = CLIENTS * u64::from(LARGE);
+    let counted = server.wait_metric("drumline_unread_bytes", |bytes| bytes >= sent);
+    assert!(counted < sent * 115 / 100, "{counted} bytes are counted for {sent}");
+    let used = server.metric("drumline_memory_used_bytes");
+    assert!(used >= counted, "{used} of the node's budgets are used, {counted} by unread input");
+    let grown = anonymous_memory(&server).saturating_sub(before);
+    assert!(grown < sent * 13 / 10, "{grown} bytes for {sent}");
+    drop(clients);
+    server.wait_metric("drumline_unread_bytes", |bytes| bytes == 0);
+}
+
+#[test]
+fn a_frame_one_byte_short_costs_about_what_was_sent_and_is_taken_whole() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, WEBSOCKET);
+    let connect = format!("{{\"id\":1,\"connect\":{{\"name\":\"{}\"}}}}", "x".repeat(65_000));
+    let frame = client_frame(0x81, connect.as_bytes());
+    client.send_raw(&frame[..100]);
+    let early = server.wait_metric("drumline_unread_bytes", |bytes| bytes > 0);
+    assert!(early < 1000, "{early} bytes for 100 of a frame of {}", frame.len());
+    client.send_raw(&frame[100..frame.len() - 1]);
+    let sent = frame.len() as u64 - 1;
+    let late = server.wait_metric("drumline_unread_bytes", |bytes| bytes >= sent);
+    assert!(late < sent * 115 / 100, "{late} bytes for {sent}");
+    client.send_raw(&frame[frame.len() - 1..]);
+    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+    server.wait_metric("drumline_unread_bytes", |bytes| bytes == 0);
+}
+
+#[test]
+fn past_the_budget_the_connection_with_most_unread_input_is_closed() {
+    let server = Server::start(&["--engine.unread_budget", "600000"]);
+    let mut modest: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut client = Client::connected(&server);
+            client.send_raw(&[frame_header(0x01, 4000), vec![b' '; 4000]].concat());
+            client
+        })
+        .collect();
+    let mut greedy: Vec<Client> = (0..30).map(|_| Client::open(&server, WEBSOCKET)).collect();
+    for client in &mut greedy {
+        // The server may close it in the middle.
+        let part = [frame_header(0x01, LARGE), vec![b' '; LARGE.into()]].concat();
+        if let Err(error) = client.stream.write_all(&part) {
+            assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+        }
+    }
+    server.wait_metric("drumline_unread_closed_total", |closed| closed >= 20);
+    server.wait_metric("drumline_unread_bytes", |bytes| bytes <= 600_000);
+    assert!(server.metric("drumline_unread_bytes") > 400_000, "no more than needed is closed");
+    let mut first = greedy.remove(0);
+    let mut others = greedy.into_iter();
+    let closed = std::iter::once(&mut first).chain(others.as_mut_slice()).find_map(|client| {
+        client.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut byte = [0; 1];
+        let told = matches!(client.stream.peek(&mut byte), Ok(1));
+        client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        told.then(|| client.closed())
+    });
+    assert_eq!(closed, Some((3008, "slow".into())));
+    for client in &mut modest {
+        let rest = b"{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}";
+        client.send_raw(&[frame_header(0x80, rest.len() as u16), rest.to_vec()].concat());
+        assert_eq!(client.text(), "{\"id\":2,\"unsubscribe\":{}}", "it had little unread");
+    }
+}
+
+#[test]
+fn filters_of_all_clients_together_have_a_budget() {
+    let server = Server::start(&[
+        "--channel.without_namespace.allow_tags_filter",
+        "--engine.filter_budget",
+        "100000",
+    ]);
+    let subscribe = |client: &mut Client, channel: &str, value: &str| {
+        let filter = format!("{{\"key\":\"k\",\"cmp\":\"eq\",\"val\":\"{value}\"}}");
+        client.ask(&format!(
+            "{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\",\"tf\":{filter}}}}}"
+        ))
+    };
+    let filter = |nth: usize| format!("{nth}{}", "x".repeat(15_000));
+    let mut hoarder = Client::connected(&server);
+    for nth in 0..6 {
+        let reply = subscribe(&mut hoarder, &format!("c{nth}"), &filter(nth));
+        assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
+    }
+    let mut another = Client::connected(&server);
+    let refused = subscribe(&mut another, "d", &filter(7));
+    assert!(refused.contains("\"code\":106"), "{refused}");
+    assert_eq!(
+        another.ask("{\"id\":2,\"subscribe\":{\"channel\":\"d\"}}"),
+        "{\"id\":2,\"subscribe\":{}}"
+    );
+    assert_eq!(subscribe(&mut hoarder, "e", &filter(0)), "{\"id\":2,\"subscribe\":{}}");
+    drop(hoarder);
+    server.wait_metric("drumline_clients", |clients| clients == 1);
+    server.wait_metric("drumline_channels", |channels| channels == 1);
+    assert_eq!(subscribe(&mut another, "f", &filter(7)), "{\"id\":2,\"subscribe\":{}}");
+}
+
+#[test]
+fn the_budgets_are_shown() {
+    let server = Server::start(&["--engine.unread_budget", "600000"]);
+    let each = server.metric("drumline_memory_limit_bytes");
+    assert_eq!(server.metric("drumline_memory_budget_bytes"), each);
+    assert_eq!(each, (256 + 512 + 32 + 4 * 64) * (1 << 20) + 600_000);
+}
