@@ -57,6 +57,10 @@ pub enum Fault {
     TurnEndedOnlyWithOutput,
     /// What was left unread is not read later.
     UnreadForgotten,
+    /// A send that is told late to have failed is taken for done.
+    LateSendIgnored,
+    /// A send that is told late ends whoever has the slot by then.
+    LateSendHitsSuccessor,
 }
 
 fn run(seed: u64, fault: Option<Fault>) -> Result<Account, String> {
@@ -150,4 +154,6 @@ faults! {
     finds_a_slot_forgotten SlotForgotten;
     finds_a_turn_ended_only_with_output TurnEndedOnlyWithOutput;
     finds_unread_input_forgotten UnreadForgotten;
+    finds_a_late_send_ignored LateSendIgnored;
+    finds_a_late_send_that_hits_a_successor LateSendHitsSuccessor;
 }

@@ -103,19 +103,17 @@ impl Hub {
         self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
     }
 
-    /// A home has answered a call, and so is the caller: it reads nothing and is sent nothing
-    /// until then, so that nothing ends it.
+    /// A home has answered a call: the caller is answered, if its socket has not broken meanwhile.
     pub(super) fn published(&mut self, published: Published) {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
         }
-        let Asker::Caller(Address { slot, generation, .. }) = published.asker else {
-            unreachable!("only callers wait on a shard: {published:?}")
-        };
-        let caller = self.connection(slot, generation).expect("a caller outlives its answer");
-        assert_eq!(caller.phase, Phase::Asking, "a caller waits for one answer");
-        self.answer_call(slot, published.position);
-        self.go_on_later(slot);
+        let Asker::Caller(Address { slot, generation, .. }) = published.asker else { return };
+        let caller = self.connection(slot, generation);
+        if caller.is_some_and(|caller| caller.phase == Phase::Asking) {
+            self.answer_call(slot, published.position);
+            self.go_on_later(slot);
+        }
     }
 
     /// What a connection waited for has come: its input is looked at again.

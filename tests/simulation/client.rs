@@ -36,6 +36,8 @@ pub struct Socket {
     pub shut: bool,
     /// Its output was cut off, since the client had its time.
     pub reset: bool,
+    /// A send was short, which the shard does not know yet: bytes are missing.
+    pub cut: bool,
 }
 
 impl Socket {
@@ -43,6 +45,10 @@ impl Socket {
     pub fn take(&mut self, bytes: &[u8], random: &mut Random) -> Taken {
         if self.vanished {
             return Taken::Refused;
+        }
+        if self.cut {
+            // Nobody can read what follows missing bytes.
+            return Taken::Whole;
         }
         let mut room = self.capacity.saturating_sub(self.output.len());
         if random.one_in(6) {
@@ -287,7 +293,7 @@ impl Client {
         while self.read_one(ledger, now)? {}
         if self.socket.output.is_empty() && self.socket.shut {
             self.done = true;
-            if !self.socket.reset {
+            if !self.socket.reset && !self.socket.cut {
                 self.check_end()?;
             }
         }
@@ -635,6 +641,9 @@ impl Client {
 
     /// Everything has settled: nothing may be missing.
     pub fn check_settled(&self, ledger: &Ledger) -> Result<(), String> {
+        if self.socket.cut && !self.done {
+            return Err("bytes are missing, and it was not closed".into());
+        }
         if !self.received.is_empty() && !self.done {
             return Err(format!("a frame was only begun: {:?}", self.received));
         }

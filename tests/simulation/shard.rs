@@ -36,6 +36,11 @@ pub struct Shard {
     pub events: VecDeque<(Event, u32, u32)>,
     /// Whose socket each slot is.
     pub owners: Vec<Option<usize>>,
+    /// Whether some sends that failed are told in a later turn, as by a kernel that finishes them
+    /// after it has taken them.
+    tells_late: bool,
+    /// Such sends, told by and by: their slots may have other connections by then.
+    late: Vec<(u32, u32)>,
     fault: Option<Fault>,
 }
 
@@ -48,7 +53,7 @@ pub struct Surroundings<'a> {
 }
 
 impl Shard {
-    pub fn new(hub: Hub, endpoint: Endpoint, fault: Option<Fault>) -> Self {
+    pub fn new(hub: Hub, endpoint: Endpoint, tells_late: bool, fault: Option<Fault>) -> Self {
         Shard {
             hub,
             endpoint,
@@ -58,6 +63,8 @@ impl Shard {
             stalled: Default::default(),
             events: VecDeque::new(),
             owners: Vec::new(),
+            tells_late,
+            late: Vec::new(),
             fault,
         }
     }
@@ -107,12 +114,14 @@ impl Shard {
     }
 
     fn sleep(&mut self, around: &mut Surroundings<'_>) {
-        if !self.goes_on && !self.hub.is_busy() && self.events.is_empty() {
+        let told = self.events.is_empty() && self.late.is_empty();
+        if !self.goes_on && !self.hub.is_busy() && told {
             around.bus.sleep(self.endpoint);
         }
     }
 
     fn take_events(&mut self, around: &mut Surroundings<'_>) {
+        self.take_late(around);
         let most = around.random.between(1, 8);
         for _ in 0..most.min(self.events.len()) {
             let Some((event, slot, generation)) = self.events.pop_front() else { return };
@@ -129,6 +138,24 @@ impl Shard {
                 Event::Readable if !gone => self.read(slot, around),
                 Event::Writable if !gone => self.hub.writable(slot),
                 _ => {}
+            }
+        }
+    }
+
+    /// A send of an earlier turn turns out to have failed: its connection is lost.
+    fn take_late(&mut self, around: &mut Surroundings<'_>) {
+        for (slot, generation) in std::mem::take(&mut self.late) {
+            if !around.random.one_in(4) {
+                self.late.push((slot, generation));
+                continue;
+            }
+            let generation = match self.fault {
+                Some(Fault::LateSendIgnored) => continue,
+                Some(Fault::LateSendHitsSuccessor) => self.hub.generation(slot),
+                _ => generation,
+            };
+            if self.hub.connection(slot, generation).is_some() {
+                self.hub.lost(slot);
             }
         }
     }
@@ -237,6 +264,12 @@ impl Shard {
             match taken {
                 Taken::Whole => {}
                 Taken::Part(_) if fault == Some(Fault::ShortSendNotTold) => {}
+                _ if self.tells_late && around.random.one_in(3) => {
+                    if let Some(client) = self.owners[slot as usize] {
+                        around.clients[client].socket.cut = true;
+                    }
+                    self.late.push((slot, generation));
+                }
                 Taken::Part(bytes) => self.hub.sent_less(slot, generation, Some(bytes)),
                 Taken::Refused => self.hub.sent_less(slot, generation, None),
             }

@@ -203,7 +203,8 @@ impl World {
                 seed: seed + u64::from(shard),
             };
             let metrics = metrics[usize::from(shard)].clone();
-            Shard::new(Hub::new(settings.clone(), &place, metrics), shard, fault)
+            let hub = Hub::new(settings.clone(), &place, metrics);
+            Shard::new(hub, shard, seed % 4 == 3, fault)
         });
         let channels = random.between(1, 4);
         World {
