@@ -1,15 +1,21 @@
-//! How many clients a node takes, and how many new ones in a second.
+//! How many clients a node takes, how many new ones in a second, and how many sockets its control
+//! plane takes.
 //!
-//! Owns two counters that all shards share. Never waits. The invariant: a limit is passed by no
-//! more clients than there are shards, which all may let one in at the same moment.
+//! Owns the counters, which all shards share. Never waits. The invariants: the limit on clients is
+//! passed by no more clients than there are shards, which all may let one in at the same moment;
+//! the limit on sockets of the control plane is never passed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Places on the control plane that idle connections are closed for, at most.
+const PLACES_KEPT: u64 = 64;
 
 /// Bits of the window's word that count; the others say which second it is.
 const COUNT_BITS: u32 = 32;
 
 /// The node's door.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gate {
     /// Clients at most; 0: no limit.
     limit: u64,
@@ -17,12 +23,29 @@ pub struct Gate {
     rate: u64,
     present: AtomicU64,
     window: AtomicU64,
+    /// Sockets that the control plane takes at most.
+    places: u64,
+    /// Those of them that are taken.
+    placed: AtomicU64,
+}
+
+impl Default for Gate {
+    /// A door without limits.
+    fn default() -> Self {
+        Gate::new(0, 0)
+    }
 }
 
 impl Gate {
     /// A door for `limit` clients and `rate` new connections a second; 0: no limit.
     pub fn new(limit: u64, rate: u64) -> Self {
-        Gate { limit, rate, ..Gate::default() }
+        let (present, window, placed) = Default::default();
+        Gate { limit, rate, present, window, places: u64::MAX, placed }
+    }
+
+    /// The same door, for as many sockets on their way to the control plane or there.
+    pub fn with_places(self, places: u64) -> Self {
+        Gate { places, ..self }
     }
 
     /// Whether there is no place for another client.
@@ -57,6 +80,57 @@ impl Gate {
         });
         counted.is_ok()
     }
+
+    /// Takes a place on the control plane, if there is one. Whoever took it makes a [`Pass`] of it
+    /// or gives it back.
+    pub fn take_place(&self) -> bool {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let next = |placed: u64| (placed < self.places).then_some(placed + 1);
+        self.placed.fetch_update(order.0, order.1, next).is_ok()
+    }
+
+    /// Gives a place on the control plane back.
+    pub fn give_place_back(&self) {
+        self.placed.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Places on the control plane that are taken.
+    pub fn placed(&self) -> u64 {
+        self.placed.load(Ordering::Acquire)
+    }
+
+    /// Whether so few places are left that idle connections should be closed to make room.
+    pub fn is_tight(&self) -> bool {
+        let kept = (self.places / 8).clamp(1, PLACES_KEPT);
+        self.placed() > self.places.saturating_sub(kept)
+    }
+}
+
+/// A socket's place on the control plane, given back when it is dropped.
+#[derive(Debug)]
+pub struct Pass(Arc<Gate>);
+
+impl Pass {
+    /// A place at `gate`; `None`: there is none.
+    pub fn take(gate: &Arc<Gate>) -> Option<Self> {
+        gate.take_place().then(|| Pass(gate.clone()))
+    }
+
+    /// Of the place that was taken at `gate` by [`Gate::take_place`].
+    pub fn of_taken(gate: &Arc<Gate>) -> Self {
+        Pass(gate.clone())
+    }
+
+    /// Where the place is.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.0
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.give_place_back();
+    }
 }
 
 #[cfg(test)]
@@ -76,5 +150,22 @@ mod tests {
         assert!(!gate.is_full());
         let let_in = |now| (0..10).filter(|_| gate.admits(now)).count();
         assert_eq!((let_in(1_500), let_in(1_999), let_in(2_000)), (3, 0, 3));
+    }
+
+    #[test]
+    fn places_are_taken_and_given_back() {
+        let gate = Arc::new(Gate::default().with_places(16));
+        let mut passes: Vec<Pass> = Vec::new();
+        while let Some(pass) = Pass::take(&gate) {
+            passes.push(pass);
+            assert_eq!(gate.is_tight(), passes.len() > 14, "{}", passes.len());
+        }
+        assert_eq!((passes.len(), gate.placed()), (16, 16));
+        drop(passes.pop());
+        assert!(gate.take_place() && !gate.take_place());
+        drop(Pass::of_taken(&gate));
+        drop(passes);
+        assert_eq!(gate.placed(), 0);
+        assert!(Pass::take(&Arc::new(Gate::default())).is_some());
     }
 }

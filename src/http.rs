@@ -6,8 +6,10 @@
 //! of the API's publish method; whatever else is well-formed goes to the control plane untouched.
 
 mod answer;
+mod requester;
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use tungstenite::handshake::derive_accept_key;
 
@@ -16,12 +18,34 @@ use crate::deflate;
 use crate::local::foreign;
 
 pub use self::answer::{
-    Cors, Status, write_answer, write_no_content, write_stream_head, write_switching,
+    Cors, Status, write_answer, write_health, write_no_content, write_stream_head, write_switching,
 };
+pub use self::requester::Requester;
 
-/// The longest request head taken, in bytes.
-pub const HEAD_MAX: usize = 16 * 1024;
-const HEADERS_MAX: usize = 64;
+/// Headers of one request that can be configured at most.
+pub const HEADERS_MOST: usize = 256;
+
+/// How large a request head may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of the head.
+    pub bytes: usize,
+    /// Headers in it, at most [`HEADERS_MOST`].
+    pub headers: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        HeadLimits { bytes: 32 * 1024, headers: 128 }
+    }
+}
+
+/// Room for the headers of a request.
+type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MOST];
+
+fn no_headers<'a>() -> Headers<'a> {
+    [const { MaybeUninit::uninit() }; HEADERS_MOST]
+}
 
 /// How a connection is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +191,15 @@ pub struct Call<'a> {
     pub body: &'a [u8],
 }
 
+/// A question whether the server is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether the answer has no body (HEAD).
+    pub bodiless: bool,
+    /// Whether it is the connection's last.
+    pub last: bool,
+}
+
 /// What the bytes so far are.
 #[derive(Debug)]
 pub enum Head<'a> {
@@ -182,6 +215,8 @@ pub enum Head<'a> {
     Preflight(Preflight<'a>, usize),
     /// A call for the shard; head and body took this many bytes.
     Call(Call<'a>, usize),
+    /// Somebody asks whether the server is there; the head took this many bytes.
+    Health(Health, usize),
     /// A request for the control plane.
     Control,
     /// Refused with this status.
@@ -197,6 +232,9 @@ pub enum Service {
     Emulation,
     /// The API's publish method.
     Publish,
+    /// Whether the server is there: answered by the shard, so that it costs no descriptor and is
+    /// answered on a full node too.
+    Health,
 }
 
 /// A path that the shards serve.
@@ -215,15 +253,20 @@ pub struct Route {
 /// All paths that the shards serve.
 pub type Routes = Vec<Route>;
 
+/// The subprotocols that are spoken.
+const SUBPROTOCOLS: [&str; 2] = ["centrifuge-json", "centrifuge-protobuf"];
+
 /// Reads a request head, and the body behind that of a stream, an emulation or a call.
-pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let head_bytes = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(used)) if used <= HEAD_MAX => used,
-        Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Head::Partial,
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-            return Head::Refused(Status::HeadTooLarge);
+pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<'a> {
+    let mut headers = no_headers();
+    let most = limits.headers.min(HEADERS_MOST);
+    let mut request = httparse::Request::new(&mut []);
+    let head_bytes = match request.parse_with_uninit_headers(bytes, &mut headers[..most]) {
+        Ok(httparse::Status::Complete(used)) if used <= limits.bytes => used,
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Head::Partial,
+        Ok(_) => return Head::Refused(Status::HeadTooLarge(limits.bytes)),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Head::Refused(Status::TooManyHeaders(most));
         }
         Err(_) => return Head::Refused(Status::BadRequest),
     };
@@ -235,6 +278,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
     let Some(route) = routes.iter().find(|route| route.path == path) else { return Head::Control };
     let body = body(bytes, head_bytes, route.body_max, &request);
     match route.service {
+        Service::Health => health(&request, head_bytes),
         Service::Publish if path.len() < target.len() => Head::Control,
         Service::Publish => call(&body, &request),
         Service::Transport(transport) if transport.is_websocket() => {
@@ -272,7 +316,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
                         Err(status) => Head::Refused(status),
                     }
                 }
-                _ => Head::Refused(Status::MethodNotAllowed),
+                _ => Head::Refused(Status::MethodNotAllowed("POST, OPTIONS")),
             }
         }
     }
@@ -281,6 +325,18 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route]) -> Head<'a> {
 /// Whether a request has as many Host headers as it must: one, of which HTTP/1.0 knows nothing.
 pub fn is_host_legal(is_http11: bool, hosts: usize) -> bool {
     hosts == 1 || (hosts == 0 && !is_http11)
+}
+
+fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize) -> Head<'a> {
+    let special = ["content-length", "transfer-encoding", "expect", "upgrade"];
+    let bodiless = match request.method {
+        _ if count(request, &special) > 0 => return Head::Control,
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Head::Control,
+    };
+    let last = request.version != Some(1) || has_token(request, "connection", "close");
+    Head::Health(Health { bodiless, last }, head_bytes)
 }
 
 /// What stands behind a head.
@@ -337,7 +393,10 @@ fn stream<'a>(
         ("POST", _) => Cow::Borrowed(body),
         ("GET", Transport::Sse) => asked.ok_or(Status::BadRequest)?,
         ("GET", Transport::UniSse | Transport::LongPolling) => asked.unwrap_or_default(),
-        _ => return Err(Status::MethodNotAllowed),
+        (_, Transport::Sse | Transport::UniSse | Transport::LongPolling) => {
+            return Err(Status::MethodNotAllowed("GET, POST, OPTIONS"));
+        }
+        _ => return Err(Status::MethodNotAllowed("POST, OPTIONS")),
     };
     Ok(Stream {
         transport,
@@ -395,22 +454,22 @@ fn upgrade(
     compresses: bool,
     request: &httparse::Request<'_, '_>,
 ) -> Result<Upgrade, Status> {
-    let legal = request.method == Some("GET")
-        && request.version == Some(1)
-        && has_token(request, "connection", "upgrade");
-    if !legal {
+    if request.version != Some(1) || !has_token(request, "connection", "upgrade") {
         return Err(Status::BadRequest);
     }
-    if header(request, "sec-websocket-version") != Some("13") {
+    if request.method != Some("GET") {
+        return Err(Status::MethodNotAllowed("GET"));
+    }
+    if !has_token(request, "sec-websocket-version", "13") {
         return Err(Status::UpgradeRequired);
     }
     let key = header(request, "sec-websocket-key").unwrap_or_default();
     if key.len() != 24 || !key.ends_with("==") {
         return Err(Status::BadRequest);
     }
-    let subprotocol = ["centrifuge-protobuf", "centrifuge-json"]
-        .into_iter()
-        .find(|name| has_token(request, "sec-websocket-protocol", name));
+    // The client names them in the order in which it wants them.
+    let subprotocol = tokens(request, "sec-websocket-protocol")
+        .find_map(|token| SUBPROTOCOLS.into_iter().find(|name| name.eq_ignore_ascii_case(token)));
     let offers = headers(request, "sec-websocket-extensions").filter(|_| compresses);
     Ok(Upgrade {
         transport,
@@ -429,9 +488,12 @@ fn upgrade(
 /// Those headers of a whole request head that have one of these names in lower case, as often as
 /// they are there.
 pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    if names.is_empty() || request.parse(bytes).is_err() {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let mut headers = no_headers();
+    let mut request = httparse::Request::new(&mut []);
+    if request.parse_with_uninit_headers(bytes, &mut headers).is_err() {
         return Vec::new();
     }
     let found = |name: &String| {
@@ -445,9 +507,9 @@ pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
 /// Whether a whole request head is one that a server refuses which is open to its own machine
 /// alone. The control plane answers it.
 pub fn is_foreign(bytes: &[u8]) -> bool {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    request.parse(bytes).is_ok()
+    let mut headers = no_headers();
+    let mut request = httparse::Request::new(&mut []);
+    request.parse_with_uninit_headers(bytes, &mut headers).is_ok()
         && foreign(request.headers.iter().map(|header| (header.name, header.value))).is_some()
 }
 
@@ -491,10 +553,13 @@ fn headers<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> impl Iterator
         .filter_map(|header| std::str::from_utf8(header.value).ok())
 }
 
+/// The parts of a header that is a list, over every header of that name.
+fn tokens<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> impl Iterator<Item = &'a str> {
+    headers(request, name).flat_map(|value| value.split(',')).map(trim)
+}
+
 fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
-    headers(request, name)
-        .flat_map(|value| value.split(','))
-        .any(|value| trim(value).eq_ignore_ascii_case(token))
+    tokens(request, name).any(|found| found.eq_ignore_ascii_case(token))
 }
 
 /// The value of a parameter, decoded; `None`: there is none, or it is no text.
@@ -546,11 +611,12 @@ mod tests {
             transport("/connection/uni_sse", Transport::UniSse),
             route("/emulation", Service::Emulation),
             route("/api/publish", Service::Publish),
+            route("/health", Service::Health),
         ]
     }
 
     fn parse(bytes: &[u8]) -> Head<'_> {
-        super::parse(bytes, &routes())
+        super::parse(bytes, &routes(), HeadLimits::default())
     }
 
     const GOOD: &str = "GET /connection/websocket?cf_protocol=json HTTP/1.1\r\nHost: a\r\n\
@@ -588,10 +654,89 @@ mod tests {
         };
         check("Version: 13", "Version: 8", Status::UpgradeRequired);
         check("dGhlIHNhbXBsZSBub25jZQ==", "short", Status::BadRequest);
-        check("GET", "POST", Status::BadRequest);
+        check("GET", "POST", Status::MethodNotAllowed("GET"));
         check("HTTP/1.1", "HTTQ/1.1", Status::BadRequest);
-        check("Host: a", &format!("Host: {}", "a".repeat(HEAD_MAX)), Status::HeadTooLarge);
-        check("Host: a", &"X: y\r\n".repeat(70), Status::HeadTooLarge);
+        let HeadLimits { bytes, headers } = HeadLimits::default();
+        let large = format!("Host: {}", "a".repeat(bytes));
+        check("Host: a", &large, Status::HeadTooLarge(bytes));
+        let many = format!("{}Host: a", "X: y\r\n".repeat(headers));
+        check("Host: a", &many, Status::TooManyHeaders(headers));
+        // What ends a head that is too long may not have come yet.
+        let begun = &GOOD.replace("Host: a", &large)[..bytes];
+        let Head::Refused(status) = parse(begun.as_bytes()) else { panic!() };
+        assert_eq!(status, Status::HeadTooLarge(bytes));
+    }
+
+    #[test]
+    fn heads_up_to_the_limits_are_taken() {
+        let HeadLimits { bytes, headers } = HeadLimits::default();
+        let others = GOOD.matches("\r\n").count() - 2;
+        let many =
+            GOOD.replace("Host: a", &format!("{}Host: a", "X: y\r\n".repeat(headers - others)));
+        assert!(matches!(parse(many.as_bytes()), Head::Upgrade(..)));
+        let kept = kept_headers(many.as_bytes(), &["x".into()]);
+        assert_eq!(kept.len(), headers - others);
+        let large =
+            GOOD.replace("Host: a", &format!("Host: {}", "a".repeat(bytes - GOOD.len() + 1)));
+        assert_eq!(large.len(), bytes);
+        assert!(matches!(parse(large.as_bytes()), Head::Upgrade(..)));
+        let small = HeadLimits { bytes: GOOD.len() - 1, headers: 2 };
+        let refused = |limits| match super::parse(GOOD.as_bytes(), &routes(), limits) {
+            Head::Refused(status) => status,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(small), Status::TooManyHeaders(2));
+        assert_eq!(refused(HeadLimits { headers: 10, ..small }), Status::HeadTooLarge(small.bytes));
+    }
+
+    #[test]
+    fn the_clients_order_of_subprotocols_counts() {
+        let check = |offered: &[&str], expected: Option<&str>| {
+            let lines = offered.iter().map(|line| format!("Sec-WebSocket-Protocol: {line}\r\n"));
+            let request = GOOD.replace("Host:", &format!("{}Host:", lines.collect::<String>()));
+            let Head::Upgrade(upgrade, _) = parse(request.as_bytes()) else {
+                panic!("{offered:?}")
+            };
+            assert_eq!(upgrade.subprotocol, expected, "{offered:?}");
+            assert_eq!(upgrade.protobuf, expected == Some("centrifuge-protobuf"), "{offered:?}");
+        };
+        let (json, protobuf) = ("centrifuge-json", "centrifuge-protobuf");
+        check(&[], None);
+        check(&["other"], None);
+        check(&["centrifuge-json, centrifuge-protobuf"], Some(json));
+        check(&["centrifuge-protobuf,centrifuge-json"], Some(protobuf));
+        check(&["other, Centrifuge-Protobuf , centrifuge-json"], Some(protobuf));
+        check(&["other", "centrifuge-json", "centrifuge-protobuf"], Some(json));
+    }
+
+    #[test]
+    fn a_list_of_versions_may_hold_the_one_that_is_spoken() {
+        for version in ["13, 8", "8,13", "13"] {
+            let request = GOOD.replace("Version: 13", &format!("Version: {version}"));
+            assert!(matches!(parse(request.as_bytes()), Head::Upgrade(..)), "{version}");
+        }
+        let request = GOOD.replace("Version: 13", "Version: 8, 130");
+        assert!(matches!(parse(request.as_bytes()), Head::Refused(Status::UpgradeRequired)));
+    }
+
+    #[test]
+    fn a_shard_answers_plain_questions_for_health() {
+        let check = |request: &str, expected: Option<(bool, bool)>| match parse(request.as_bytes())
+        {
+            Head::Health(Health { bodiless, last }, used) => {
+                assert_eq!(Some((bodiless, last)), expected, "{request}");
+                assert_eq!(used, request.len());
+            }
+            Head::Control => assert!(expected.is_none(), "{request}"),
+            other => panic!("{request}: {other:?}"),
+        };
+        check("GET /health HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
+        check("GET /health?a=b HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
+        check("HEAD /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some((true, true)));
+        check("GET /health HTTP/1.0\r\n\r\n", Some((false, true)));
+        check("POST /health HTTP/1.1\r\nHost: a\r\n\r\n", None);
+        check("GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", None);
+        check("GET /health/ HTTP/1.1\r\nHost: a\r\n\r\n", None);
     }
 
     #[test]
@@ -687,7 +832,7 @@ mod tests {
         check("Host: a", "Host: a\r\nUpgrade: h2c");
         check("Host: a", "Host: a\r\nAuthorization: apikey secret");
         check("Host: a", "Host: a\r\nX-Api-Key: other");
-        assert!(matches!(super::parse(CALL.as_bytes(), &[]), Head::Control));
+        assert!(matches!(super::parse(CALL.as_bytes(), &[], HeadLimits::default()), Head::Control));
     }
 
     #[test]
@@ -729,7 +874,10 @@ mod tests {
         );
         assert_eq!(stream(&get("uni_sse")), Ok((Transport::UniSse, String::new(), false)));
         assert_eq!(stream(&get("sse")), Err(Status::BadRequest));
-        assert_eq!(stream(&get("http_stream")), Err(Status::MethodNotAllowed));
+        let posts = Status::MethodNotAllowed("POST, OPTIONS");
+        assert_eq!(stream(&get("http_stream")), Err(posts));
+        let either = Status::MethodNotAllowed("GET, POST, OPTIONS");
+        assert_eq!(stream(&get("sse").replace("GET", "HEAD")), Err(either));
         let large = post.replace("Content-Length: 2", "Content-Length: 101");
         assert_eq!(stream(&large), Err(Status::TooLarge));
         let chunked = post.replace("Content-Length: 2", "Transfer-Encoding: chunked");
@@ -744,7 +892,8 @@ mod tests {
         assert_eq!((emulation.body, emulation.origin), (&b"{}"[..], Some("https://b")));
         assert!(emulation.last && !emulation.protobuf && used == post.len());
         let get = post.replace("POST", "GET");
-        assert!(matches!(parse(get.as_bytes()), Head::Refused(Status::MethodNotAllowed)));
+        let posts = Status::MethodNotAllowed("POST, OPTIONS");
+        assert!(matches!(parse(get.as_bytes()), Head::Refused(status) if status == posts));
         for path in ["/emulation", "/connection/sse"] {
             let options = format!(
                 "OPTIONS {path} HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::filter::Filter;
+use crate::gate::Pass;
 use crate::http::Upgrade;
 use crate::ids::Address;
 use crate::memory::Charge;
@@ -153,6 +154,8 @@ pub struct Adopt {
     pub upgrade: Option<Upgrade>,
     /// Bytes that came behind that request, or from the start.
     pub bytes: Vec<u8>,
+    /// Its place on the control plane, which it has until a shard has it.
+    pub pass: Option<Pass>,
 }
 
 /// A socket for the control plane.
@@ -162,6 +165,8 @@ pub struct HandOver {
     pub socket: OwnedFd,
     /// What was read from it: at least a whole request head.
     pub bytes: Vec<u8>,
+    /// Its place on the control plane.
+    pub pass: Pass,
 }
 
 /// What somebody says for the client of a stream.

@@ -98,8 +98,9 @@ impl Node {
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
-        let Settings { connection_limit, connection_rate, .. } = plan.settings;
-        let gate = Arc::new(Gate::new(connection_limit, connection_rate));
+        let Settings { connection_limit, connection_rate, places, .. } = plan.settings;
+        let gate = Gate::new(connection_limit, connection_rate).with_places(places);
+        let gate = Arc::new(gate);
         let budgets = Budgets::new(&plan.settings.budgets, shards);
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = plan.address;

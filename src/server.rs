@@ -9,9 +9,9 @@ use std::{fmt, io};
 use tokio::sync::Notify;
 
 use crate::banner::{ApiKey, Banner, banner};
-use crate::config::{self, Access, Config, Loaded};
-use crate::control::Control;
+use crate::config::{self, Access, Config, HttpServer, Loaded};
 use crate::control::signals::Signals;
+use crate::control::{Control, places};
 use crate::log;
 use crate::message::RANKS;
 use crate::node::{Node, Plan};
@@ -20,6 +20,9 @@ use crate::sys;
 
 /// Connections that a node is laid out for where nothing says otherwise.
 pub const CONNECTIONS: u64 = 1_000_000;
+
+/// The limit on open files where it cannot be read.
+const DESCRIPTORS: u64 = 1024;
 
 /// Why the server cannot start, or had to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     for warning in &warnings {
         log::warn("config", warning);
     }
-    let _ = sys::raise_open_files();
+    let limit = sys::raise_open_files().unwrap_or(DESCRIPTORS);
     let server = &config.http_server;
     let address = sys::listen_address(&server.address, server.port).map_err(|text| fatal(&text))?;
     let shards = if config.shards == 0 { sys::processors() } else { config.shards };
@@ -83,6 +86,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
             cure: "start as root, or leave engine.force_latency off".into(),
         },
     )?;
+    fit_places(&mut config.http_server, limit, shards);
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
     let plan = Plan {
@@ -119,6 +123,16 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         cause: format!("the control plane cannot run: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
     })
+}
+
+/// Has HTTP connections leave descriptors for everything else.
+fn fit_places(server: &mut HttpServer, limit: u64, shards: usize) {
+    if places::fit(server, limit, sys::open_descriptors(), shards) {
+        let HttpServer { connections_max, internal_connections_max, .. } = server;
+        let what = format!("{connections_max} and {internal_connections_max} HTTP connections");
+        let cure = "raise it, or lower http_server.connections_max";
+        log::info("http", format_args!("{what} (internal) fit into RLIMIT_NOFILE {limit}; {cure}"));
+    }
 }
 
 /// What the first screen tells.

@@ -650,12 +650,11 @@ impl Shard {
         let socket = completion.take_descriptor();
         let Some(socket) = socket.filter(|_| self.line.reserve(control, Rank::Ingress)) else {
             // No descriptor or no room: the request is answered here.
-            self.metrics.refused.add(1);
             return self.hub.turn_back(slot);
         };
-        let bytes = self.hub.take_inbound(slot);
+        let (bytes, pass) = self.hub.depart(slot);
         self.metrics.handed_over.add(1);
-        self.line.send(control, Message::HandOver(Box::new(HandOver { socket, bytes })));
+        self.line.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
     }
 
     // ---- messages ------------------------------------------------------------------------

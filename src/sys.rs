@@ -72,6 +72,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// Number of descriptors that the process has open.
+pub fn open_descriptors() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count() as u64)
+}
+
 /// Number of processors this process may run on.
 pub fn processors() -> usize {
     core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1))

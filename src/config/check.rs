@@ -6,11 +6,12 @@
 use axum::http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 
+use crate::http::HEADERS_MOST;
 use crate::preflight::{MAX_RING_SLOTS, MAX_SHARDS};
 use crate::secret::Address;
 use crate::sys;
 
-use super::{ChannelOptions, Client, Config, Engine, Error, Proxy, Span, Token, error};
+use super::{ChannelOptions, Client, Config, Engine, Error, HttpServer, Proxy, Span, Token, error};
 
 /// Messages of one inbox: its slots are allocated at the start.
 const INBOX_MAX: usize = 1 << 20;
@@ -71,6 +72,7 @@ impl Config {
                 }
             })?;
         }
+        check_http_server(server)?;
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
         self.check_paths()?;
         let levels = [
@@ -230,6 +232,34 @@ impl Config {
                 .to_owned()
         })
     }
+}
+
+fn check_http_server(server: &HttpServer) -> Result<(), Error> {
+    let times = [
+        ("idle_timeout", server.idle_timeout),
+        ("anonymous_idle_timeout", server.anonymous_idle_timeout),
+    ];
+    for (key, time) in times {
+        must(
+            (100..=86_400_000).contains(&time.millis()),
+            format!("http_server.{key} is {time}"),
+            "use a time from 100ms to 24h",
+        )?;
+    }
+    let numbers = [
+        ("connections_max", server.connections_max, 1, 1_000_000),
+        ("internal_connections_max", server.internal_connections_max, 1, 1_000_000),
+        ("head_size_limit", server.head_size_limit, 1024, 1 << 20),
+        ("headers_limit", server.headers_limit, 16, HEADERS_MOST),
+    ];
+    for (key, number, least, most) in numbers {
+        must(
+            (least..=most).contains(&number),
+            format!("http_server.{key} is {number}"),
+            format!("use a number from {least} to {most}"),
+        )?;
+    }
+    Ok(())
 }
 
 /// The names of a list of tables.

@@ -12,7 +12,7 @@ use crate::channels::home;
 use crate::channels::users::Limit;
 use crate::deflate::Compression;
 use crate::history::Retention;
-use crate::http::{Route, Routes, Service, Transport};
+use crate::http::{HeadLimits, Route, Routes, Service, Transport};
 use crate::hub::{self, Tokens};
 use crate::memory::{Kind, Limits};
 use crate::message::Purpose;
@@ -241,6 +241,9 @@ impl Config {
             let path = format!("{prefix}/publish");
             serve(true, &path, Service::Publish, websocket.message_size_limit);
         }
+        if self.health.enabled && self.http_server.internal_port == 0 {
+            serve(true, &self.health.handler_prefix, Service::Health, 0);
+        }
         routes
     }
 
@@ -264,6 +267,12 @@ impl Config {
     fn public_api(&self) -> Option<&str> {
         let here = !self.http_api.disabled && self.http_server.internal_port == 0;
         here.then_some(&self.http_api.handler_prefix)
+    }
+
+    /// How large a request head may be.
+    pub fn head_limits(&self) -> HeadLimits {
+        let server = &self.http_server;
+        HeadLimits { bytes: server.head_size_limit, headers: server.headers_limit }
     }
 
     /// The settings of a shard with `slots` connections.
@@ -304,6 +313,7 @@ impl Config {
             history_limit: client.history_max_publication_limit,
             connection_limit: client.connection_limit as u64,
             connection_rate: client.connection_rate_limit as u64,
+            places: self.http_server.connections_max as u64,
             user_limit: Limit {
                 most: client.user_connection_limit,
                 single: personal.enabled && personal.single_connection,
@@ -315,6 +325,9 @@ impl Config {
             ping_interval: client.ping_interval.millis(),
             pong_timeout: engine.pong.then(|| client.pong_timeout.millis()),
             head_timeout: HEAD_TIMEOUT,
+            head_limits: self.head_limits(),
+            idle_timeout: self.http_server.idle_timeout.millis(),
+            anonymous_idle_timeout: self.http_server.anonymous_idle_timeout.millis(),
             stale_close_delay: client.stale_close_delay.millis(),
             close_timeout: CLOSE_TIMEOUT,
         }
@@ -376,7 +389,8 @@ mod tests {
         assert_eq!(retention.meta_ttl, 720 * 3_600_000);
         let served: Vec<_> = settings.routes.iter().map(|route| route.service).collect();
         let streams = [Transport::HttpStream, Transport::Sse].map(Service::Transport);
-        let expected = [&streams[..], &[Service::Emulation, Service::Publish]].concat();
+        let expected =
+            [&streams[..], &[Service::Emulation, Service::Publish, Service::Health]].concat();
         assert_eq!(served, expected, "neither the WebSocket nor unidirectional transports");
         config.channel.without_namespace.history_meta_ttl = Span::seconds(120);
         let retention = config.namespaces().without.retention.unwrap();

@@ -152,6 +152,25 @@ section! {
         internal_address: String = String::new(),
         /// Port for API, metrics, health and page alone, which then leave the public port; 0: none.
         internal_port: u16 = 0,
+        /// Time that an HTTP connection may idle between two requests of a client that has given
+        /// the API key, and on the internal port. Behind a load balancer use more than the time
+        /// for which it keeps idle connections (620s for Google Cloud).
+        idle_timeout: Span = Span::seconds(75),
+        /// Time that an HTTP connection of any other client may idle between two requests. Behind
+        /// a load balancer use more than the time for which it keeps idle connections (60s for
+        /// AWS and nginx, 620s for Google Cloud), or it answers some requests with 502.
+        anonymous_idle_timeout: Span = Span::seconds(30),
+        /// Maximum number of HTTP connections on the public port, push connections left out. At
+        /// the maximum the connection that has been idle longest is closed; without an idle one
+        /// a new connection is answered 503. RLIMIT_NOFILE may lower it.
+        connections_max: usize = 4096,
+        /// Maximum number of connections on the internal port, with the same policy.
+        internal_connections_max: usize = 1024,
+        /// Maximum size of a request head in bytes; a longer one is answered 431.
+        head_size_limit: usize = 32_768,
+        /// Maximum number of headers in a request, at most 256; a request with more of them is
+        /// answered 431.
+        headers_limit: usize = 128,
     }
 }
 

@@ -1,183 +1,35 @@
-//! Sockets between the planes: requests that a shard does not serve come here, and push requests
-//! on a kept-alive connection go back.
+//! The way back to the data plane: push requests that came to the control plane, on a connection
+//! that began with another request or in a form that a shard does not read.
 //!
-//! Owns the HTTP connections while they are here. Never judges what an upgrade is: that is
-//! `http::parse`'s alone. The invariant: no byte that was read is lost on the way, whichever way
-//! it goes.
+//! Never judges what an upgrade is: that is `http::parse`'s alone. The invariant: no byte that was
+//! read is lost on the way.
 
-use std::io;
-use std::net::TcpStream as StdStream;
-use std::os::fd::OwnedFd;
-use std::pin::{Pin, pin};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::client::conn::http1 as client;
-use hyper::server::conn::http1;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::auth::Rules;
+use crate::auth::{Rules, origin};
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
+use crate::control::door::{Endless, Rewound};
 use crate::control::link::Link;
 use crate::gate::Gate;
-use crate::http::{self, Head, Routes, Service, Status, Upgrade};
-use crate::message::{Adopt, HandOver, Message};
+use crate::http::{self, Cors, Head, HeadLimits, Routes, Service, Status, Upgrade};
+use crate::message::{Adopt, Message};
 use crate::sys::Clock;
-
-/// How long a connection may take for a request head, or be idle between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// A socket whose first bytes were read by somebody else already.
-pub struct Rewound {
-    socket: TcpStream,
-    bytes: Vec<u8>,
-    used: usize,
-}
-
-impl Rewound {
-    /// The socket, and the bytes that nobody has read yet.
-    fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
-        self.bytes.drain(..self.used);
-        (self.socket, self.bytes)
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = &this.bytes[this.used..];
-        if left.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(context, buffer);
-        }
-        let taken = left.len().min(buffer.remaining());
-        buffer.put_slice(&left[..taken]);
-        this.used += taken;
-        if this.used == this.bytes.len() {
-            (this.bytes, this.used) = (Vec::new(), 0);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
-    }
-}
-
-// ---- in --------------------------------------------------------------------------------------
-
-/// Where HTTP connections come in; each is a task until it ends or the door closes.
-#[derive(Clone)]
-pub struct Door {
-    router: Router,
-    stopped: watch::Receiver<()>,
-    /// Every connection holds one end; the other sees when none is left.
-    inside: watch::Sender<()>,
-}
-
-impl Door {
-    /// A door to `router` that closes when the other end of `stopped` is dropped.
-    pub fn new(router: Router, stopped: watch::Receiver<()>) -> Self {
-        let router = router.layer(middleware::from_fn(with_legal_host));
-        Door { router, stopped, inside: watch::Sender::new(()) }
-    }
-
-    /// Serves a socket that a shard has handed over.
-    pub fn let_in(&self, handed: HandOver) {
-        let socket = StdStream::from(handed.socket);
-        let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
-        // A socket that cannot be served is closed by being dropped.
-        if let Ok(socket) = socket {
-            self.serve(socket, handed.bytes);
-        }
-    }
-
-    /// Serves a socket of which `bytes` were read.
-    pub fn serve(&self, socket: TcpStream, bytes: Vec<u8>) {
-        let io = TokioIo::new(Rewound { socket, bytes, used: 0 });
-        let service = TowerToHyperService::new(self.router.clone());
-        let mut stopped = self.stopped.clone();
-        let inside = self.inside.subscribe();
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(io, service)
-                .with_upgrades();
-            let mut connection = pin!(connection);
-            // How a connection ends is its peer's matter.
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                _ = stopped.changed() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
-            drop(inside);
-        });
-    }
-
-    /// Waits until no connection is left.
-    pub async fn closed(&self) {
-        self.inside.closed().await;
-    }
-}
-
-/// Refuses what a shard would refuse too: a connection that began with a legal request may go on
-/// with others.
-async fn with_legal_host(request: Request, next: Next) -> Response {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    match http::is_host_legal(request.version() == Version::HTTP_11, hosts) {
-        true => next.run(request).await,
-        false => refusal(Status::BadRequest),
-    }
-}
-
-// ---- and back --------------------------------------------------------------------------------
 
 /// How push connections are let into the node.
 pub struct Entry {
@@ -191,8 +43,11 @@ struct Back {
     entry: Entry,
     link: Arc<Link>,
     routes: Routes,
+    limits: HeadLimits,
     rules: Rules,
     kept_headers: Vec<String>,
+    /// One for each stream that passes through here: they leave places for other requests.
+    streams: Arc<Semaphore>,
 }
 
 /// Adds the paths of push transports to a router: what is asked for there goes back to a shard.
@@ -201,26 +56,66 @@ pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>, entry:
         entry,
         link: link.clone(),
         routes: config.routes(),
+        limits: config.head_limits(),
         rules: config.rules(),
         kept_headers: config.upstreams().wants.headers,
+        streams: Arc::new(Semaphore::new(config.http_server.connections_max.div_ceil(2))),
     });
-    back.routes.iter().fold(router, |router, route| {
+    let router = back.routes.iter().fold(router, |router, route| {
         let (back, body_max) = (back.clone(), route.body_max);
         match route.service {
-            Service::Publish => router,
+            Service::Publish | Service::Health => router,
             Service::Transport(transport) if transport.is_websocket() => router
                 .route(&route.path, any(move |request| async move { give_back(&back, request) })),
-            Service::Transport(_) | Service::Emulation => router.route(
+            Service::Transport(_) => router.route(
+                &route.path,
+                any(move |request| async move { pass_on_stream(&back, request, body_max).await }),
+            ),
+            Service::Emulation => router.route(
                 &route.path,
                 any(move |request| async move { pass_on(&back.link, request, body_max).await }),
             ),
         }
-    })
+    });
+    let rules = config.rules();
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let rules = rules.clone();
+        async move { let_read(&rules, request, next).await }
+    }))
+}
+
+/// Lets a page of a permitted origin read why its request was refused.
+async fn let_read(rules: &Rules, request: Request, next: Next) -> Response {
+    let text = |headers: &HeaderMap, name| {
+        headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    let origins = request.headers().get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes);
+    let Ok(Some(origin)) = origin(origins).map(|found| found.map(str::to_owned)) else {
+        return next.run(request).await;
+    };
+    let host = text(request.headers(), header::HOST);
+    let mut response = next.run(request).await;
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    let said = response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    if !refused || said || !rules.allows_origin(Some(&origin), host.as_deref()) {
+        return response;
+    }
+    let headers = response.headers_mut();
+    if let Ok(origin) = HeaderValue::try_from(origin) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let yes = HeaderValue::from_static("true");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    response
 }
 
 fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
+    if request.method() != Method::GET {
+        return refusal(Status::MethodNotAllowed("GET"));
+    }
     let head = head_of(&request);
-    let mut upgrade = match http::parse(&head, &back.routes) {
+    let mut upgrade = match http::parse(&head, &back.routes, back.limits) {
         Head::Upgrade(upgrade, _) => *upgrade,
         Head::Refused(status) => return refusal(status),
         _ => {
@@ -244,6 +139,18 @@ fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
             adopt(&back.link, upgraded, upgrade).await;
         }
     });
+    response
+}
+
+/// The same for a request whose answer may have no end.
+async fn pass_on_stream(back: &Back, request: Request, body_max: usize) -> Response {
+    let Ok(permit) = back.streams.clone().try_acquire_owned() else {
+        return refusal(Status::Unavailable);
+    };
+    let mut response = pass_on(&back.link, request, body_max).await;
+    if response.status() == StatusCode::OK {
+        response.extensions_mut().insert(Endless(Arc::new(permit)));
+    }
     response
 }
 
@@ -278,7 +185,7 @@ async fn pass_on(link: &Link, request: Request, body_max: usize) -> Response {
 async fn answer_of(link: &Link, request: Request) -> Option<Response> {
     let (near, far) = UnixStream::pair().ok()?;
     let far = OwnedFd::from(far.into_std().ok()?);
-    let adopt = Adopt { socket: far, upgrade: None, bytes: Vec::new() };
+    let adopt = Adopt { socket: far, upgrade: None, bytes: Vec::new(), pass: None };
     link.tell(link.emptiest(), Message::Adopt(Box::new(adopt))).await.ok()?;
     let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.ok()?;
     // It ends with the answer, or with whoever reads that.
@@ -318,8 +225,8 @@ fn switching(upgrade: &Upgrade) -> Result<Response, axum::http::Error> {
 }
 
 /// The answer that a shard would give in its own words.
-fn refusal(status: Status) -> Response {
-    let bytes = status.response();
+pub(super) fn refusal(status: Status) -> Response {
+    let bytes = status.response(Cors::default(), false);
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut parsed = httparse::Response::new(&mut headers);
     let body = match parsed.parse(&bytes) {
@@ -340,11 +247,15 @@ fn refusal(status: Status) -> Response {
 /// Takes the raw socket back from hyper and sends it to the shard with most room.
 async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
-    let (socket, unread) = parts.io.into_inner().into_parts();
+    let (socket, unread, pass) = parts.io.into_inner().into_parts();
     let mut bytes = parts.read_buf.to_vec();
     bytes.extend_from_slice(&unread);
-    let Ok(socket) = socket.into_std() else { return };
-    let adopt = Adopt { socket: OwnedFd::from(socket), upgrade: Some(upgrade), bytes };
+    let socket = match Arc::try_unwrap(socket) {
+        Ok(socket) => socket.into_std().map(OwnedFd::from),
+        Err(shared) => shared.as_fd().try_clone_to_owned(),
+    };
+    let Ok(socket) = socket else { return };
+    let adopt = Adopt { socket, upgrade: Some(upgrade), bytes, pass: Some(pass) };
     // Without room the socket is closed, and the client comes again.
     let _ = link.tell(link.emptiest(), Message::Adopt(Box::new(adopt))).await;
 }

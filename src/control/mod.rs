@@ -6,12 +6,15 @@
 
 pub mod api;
 pub mod backend;
+pub mod door;
+pub mod guests;
 pub mod handover;
 pub mod hooks;
 pub mod keys;
 pub mod link;
 pub mod metrics;
 pub mod page;
+pub mod places;
 pub mod proxies;
 pub mod signals;
 pub mod swagger;
@@ -31,6 +34,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::local::{Foreign, foreign, is_loopback};
 use crate::log;
 use crate::message::{Consult, Matter, Message};
@@ -38,7 +42,9 @@ use crate::node::Node;
 use crate::sys;
 
 use self::backend::Backend;
-use self::handover::{Door, Entry};
+use self::door::{Door, Terms};
+use self::guests::Times;
+use self::handover::Entry;
 use self::hooks::Hooks;
 use self::link::Link;
 use self::proxies::Proxies;
@@ -49,8 +55,6 @@ use self::tokens::Keeper;
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// How long requests that are being answered may take once everything else is down.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
-/// After an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The control plane of a node, ready to run.
 pub struct Control {
@@ -104,7 +108,8 @@ impl Control {
         let public = handover::with_push_paths(public, &config, &link, entry);
         let [public, inner] = [public, inner]
             .map(|router| if local { of_this_machine_alone(router) } else { router });
-        let door = Door::new(public, stopped.clone());
+        let door = Door::new(terms(&config, public, false), stopped.clone());
+        let inner = Door::new(terms(&config, inner, true), stopped);
         let dispatcher = {
             let (link, door, hooks) = (link.clone(), door.clone(), hooks.clone());
             let keeper = Keeper::new(link.clone(), &config, &client);
@@ -121,7 +126,9 @@ impl Control {
         };
         if let Some(listener) = internal {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(listen(listener, Door::new(inner, stopped)));
+            let places = config.http_server.internal_connections_max as u64;
+            let gate = Arc::new(Gate::default().with_places(places));
+            tokio::spawn(inner.clone().listen(listener, gate));
         }
         signals.end().await;
         tokio::spawn(async move {
@@ -136,8 +143,8 @@ impl Control {
             log::warn("hooks", format_args!("{what}; raise shutdown.timeout"));
         }
         drop(stop);
-        // The door's connections hold the other end of the watch: gone when all are answered.
-        let _ = tokio::time::timeout(LAST_ANSWERS, door.closed()).await;
+        let answered = async { tokio::join!(door.closed(), inner.closed()) };
+        let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
         dispatcher.abort();
         Ok(())
     }
@@ -153,6 +160,18 @@ fn internal_address(config: &Config) -> Option<SocketAddr> {
     (server.internal_port != 0)
         .then(|| sys::listen_address(text, server.internal_port).ok())
         .flatten()
+}
+
+/// On what terms a router is reached.
+fn terms(config: &Config, router: Router, internal: bool) -> Terms {
+    let server = &config.http_server;
+    let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
+    Terms {
+        router,
+        api: config.http_api.handler_prefix.clone(),
+        times: Times { idle: server.idle_timeout.0, anonymous: anonymous.0 },
+        limits: config.head_limits(),
+    }
 }
 
 /// What is served on the internal port, or else on the public one.
@@ -192,15 +211,6 @@ fn of_this_machine_alone(router: Router) -> Router {
 
 async fn health() -> impl IntoResponse {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
-}
-
-async fn listen(listener: tokio::net::TcpListener, door: Door) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => door.serve(socket, Vec::new()),
-            Err(_) => sleep(ACCEPT_PAUSE).await,
-        }
-    }
 }
 
 /// Tells every shard to close its connections and waits until they have, or until `end`.

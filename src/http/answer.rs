@@ -2,6 +2,8 @@
 //!
 //! Owns nothing. There is no `Date` in them: state has no clock.
 
+use std::borrow::Cow;
+
 use super::{Transport, Upgrade};
 use crate::protocol::Wire;
 
@@ -18,66 +20,88 @@ pub enum Status {
     Navigation,
     /// 404: the node that was named is another.
     NotFound,
-    /// 405: nothing is served by this method.
-    MethodNotAllowed,
+    /// 405: the path is served by these methods alone.
+    MethodNotAllowed(&'static str),
     /// 408: the head did not come in time.
     Timeout,
     /// 413: the body is over its limit.
     TooLarge,
     /// 426: another WebSocket version.
     UpgradeRequired,
-    /// 431: the head does not end.
-    HeadTooLarge,
+    /// 431: the head is over so many bytes.
+    HeadTooLarge(usize),
+    /// 431: the head has more than so many headers.
+    TooManyHeaders(usize),
     /// 503: no room for another connection.
     Unavailable,
 }
 
 impl Status {
-    /// The whole response.
-    pub fn response(self) -> Vec<u8> {
-        let (line, extra, body) = match self {
-            Status::BadRequest => ("400 Bad Request", "", "malformed request\n"),
-            Status::Forbidden => {
-                ("403 Forbidden", "", "origin not allowed: see client.allowed_origins\n")
+    /// The whole response, with what lets a page of a permitted origin read it; `bodiless` where
+    /// the request was a HEAD.
+    pub fn response(self, cors: Cors<'_>, bodiless: bool) -> Vec<u8> {
+        let body = self.body();
+        let mut out = format!("HTTP/1.1 {}\r\n", self.line()).into_bytes();
+        match self {
+            Status::MethodNotAllowed(methods) => {
+                out.extend_from_slice(format!("Allow: {methods}\r\n").as_bytes());
             }
-            Status::NotConnect => (
-                "400 Bad Request",
-                "",
-                "cf_connect must hold one connect command: send others by POST\n",
-            ),
-            Status::Navigation => (
-                "403 Forbidden",
-                "",
-                "a stream is no page: open it by EventSource or fetch, not by a link or a form\n",
-            ),
-            Status::NotFound => ("404 Not Found", "", "unknown node\n"),
-            Status::MethodNotAllowed => (
-                "405 Method Not Allowed",
-                "Allow: GET, POST, OPTIONS\r\n",
-                "streams are asked for by GET or POST, emulation by POST\n",
-            ),
-            Status::Timeout => ("408 Request Timeout", "", "request took too long\n"),
-            Status::TooLarge => ("413 Content Too Large", "", "request body over its limit\n"),
-            Status::UpgradeRequired => (
-                "426 Upgrade Required",
-                "Sec-WebSocket-Version: 13\r\n",
-                "only WebSocket version 13 is spoken here\n",
-            ),
-            Status::HeadTooLarge => {
-                ("431 Request Header Fields Too Large", "", "request head over 16 KiB\n")
+            Status::UpgradeRequired => out.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n"),
+            Status::Unavailable => out.extend_from_slice(b"Retry-After: 5\r\n"),
+            _ => {}
+        }
+        cors.write(&mut out);
+        let length = body.len();
+        let rest = format!("Content-Type: text/plain\r\nContent-Length: {length}\r\n");
+        out.extend_from_slice(rest.as_bytes());
+        out.extend_from_slice(b"Connection: close\r\n\r\n");
+        if !bodiless {
+            out.extend_from_slice(body.as_bytes());
+        }
+        out
+    }
+
+    fn line(self) -> &'static str {
+        match self {
+            Status::BadRequest | Status::NotConnect => "400 Bad Request",
+            Status::Forbidden | Status::Navigation => "403 Forbidden",
+            Status::NotFound => "404 Not Found",
+            Status::MethodNotAllowed(_) => "405 Method Not Allowed",
+            Status::Timeout => "408 Request Timeout",
+            Status::TooLarge => "413 Content Too Large",
+            Status::UpgradeRequired => "426 Upgrade Required",
+            Status::HeadTooLarge(_) | Status::TooManyHeaders(_) => {
+                "431 Request Header Fields Too Large"
             }
-            Status::Unavailable => (
-                "503 Service Unavailable",
-                "Retry-After: 5\r\n",
-                "no room for another connection\n",
-            ),
-        };
-        format!(
-            "HTTP/1.1 {line}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
+            Status::Unavailable => "503 Service Unavailable",
+        }
+    }
+
+    fn body(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Status::BadRequest => "malformed request\n",
+            Status::Forbidden => "origin not allowed: see client.allowed_origins\n",
+            Status::NotConnect => "cf_connect must hold one connect command: send others by POST\n",
+            Status::Navigation => {
+                "a stream is no page: open it by EventSource or fetch, not by a link or a form\n"
+            }
+            Status::NotFound => "unknown node\n",
+            Status::MethodNotAllowed(methods) => {
+                return format!("this path takes {methods} only\n").into();
+            }
+            Status::Timeout => "request took too long\n",
+            Status::TooLarge => "request body over its limit\n",
+            Status::UpgradeRequired => "only WebSocket version 13 is spoken here\n",
+            Status::HeadTooLarge(limit) => {
+                let cure = "http_server.head_size_limit raises the limit";
+                return format!("request head over {limit} bytes; {cure}\n").into();
+            }
+            Status::TooManyHeaders(limit) => {
+                let cure = "http_server.headers_limit raises the limit";
+                return format!("request head of more than {limit} headers; {cure}\n").into();
+            }
+            Status::Unavailable => "no room for another connection\n",
+        })
     }
 }
 
@@ -128,6 +152,16 @@ pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(json.len().to_string().as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
     out.extend_from_slice(json);
+}
+
+/// Appends the answer to a question whether the server is there; with `last` the connection is
+/// closed behind it.
+pub fn write_health(bodiless: bool, last: bool, out: &mut Vec<u8>) {
+    const BODY: &[u8] = b"{}";
+    write_answer(BODY, last, out);
+    if bodiless {
+        out.truncate(out.len() - BODY.len());
+    }
 }
 
 /// Appends the head of an answer that goes on until the connection ends. The first event follows it
@@ -187,6 +221,46 @@ mod tests {
             assert!(said("Content-Length", b"13"));
             assert_eq!(said("Connection", b"close"), last);
         }
+    }
+
+    #[test]
+    fn refusals_are_read_by_others() {
+        let cors = Cors { origin: Some("https://a.com") };
+        let table = [
+            (Status::BadRequest, 400, None),
+            (Status::NotFound, 404, None),
+            (Status::MethodNotAllowed("GET"), 405, Some(("Allow", "GET"))),
+            (Status::TooLarge, 413, None),
+            (Status::UpgradeRequired, 426, Some(("Sec-WebSocket-Version", "13"))),
+            (Status::HeadTooLarge(100), 431, None),
+            (Status::TooManyHeaders(100), 431, None),
+            (Status::Unavailable, 503, Some(("Retry-After", "5"))),
+        ];
+        for (status, code, named) in table {
+            for bodiless in [false, true] {
+                let bytes = status.response(cors, bodiless);
+                let mut headers = [httparse::EMPTY_HEADER; 8];
+                let mut response = httparse::Response::new(&mut headers);
+                let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
+                assert_eq!(response.code, Some(code));
+                let said = |name: &str| {
+                    let found = response.headers.iter().find(|found| found.name == name);
+                    found.map(|found| std::str::from_utf8(found.value).unwrap())
+                };
+                let length = said("Content-Length").unwrap().parse::<usize>().unwrap();
+                assert_eq!(bytes.len() - used, if bodiless { 0 } else { length });
+                assert_eq!(said("Access-Control-Allow-Origin"), Some("https://a.com"));
+                assert_eq!(said("Connection"), Some("close"));
+                if let Some((name, value)) = named {
+                    assert_eq!(said(name), Some(value));
+                }
+            }
+        }
+        let cause =
+            |status: Status| String::from_utf8(status.response(Cors::default(), false)).unwrap();
+        assert!(cause(Status::HeadTooLarge(100)).contains("over 100 bytes"));
+        assert!(cause(Status::TooManyHeaders(100)).contains("more than 100 headers"));
+        assert!(!cause(Status::NotFound).contains("Access-Control"));
     }
 
     #[test]

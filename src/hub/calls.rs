@@ -20,9 +20,6 @@ use crate::protocol::Position;
 use crate::protocol::json::{self, PlainPublish};
 use crate::publication::Event;
 
-/// Milliseconds that a connection may be idle between two requests.
-pub(super) const KEEP_ALIVE: u64 = 75_000;
-
 impl Hub {
     /// Whether an answer is still to be sent before the next request may be read; if so, the
     /// connection goes on when it has been.
@@ -42,12 +39,16 @@ impl Hub {
         }
     }
 
-    /// Serves a call; returns whether its bytes are used up.
-    pub(super) fn call(&mut self, post: &mut impl Post, slot: u32, call: &Call<'_>) -> bool {
-        let Some(request) = self.plain_publish(call) else {
-            self.hand_over(slot);
-            return false;
-        };
+    /// Serves a call whose request takes so many bytes of the input; returns them if they are used
+    /// up.
+    pub(super) fn call(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (call, used): (&Call<'_>, usize),
+        input: &[u8],
+    ) -> Option<usize> {
+        let Some(request) = self.plain_publish(call) else { return self.hand_over(slot, input) };
         // A place is waited for only where there is one: without history the answer says no more
         // than that the publication is on its way.
         let PlainPublish { channel, data, skip_history } = &request;
@@ -67,11 +68,11 @@ impl Hub {
             Ok(Brought::Sent) => self.answer_call(slot, None),
             Err(NoRoom) => {
                 self.pause(slot, Pause::Blocked);
-                return false;
+                return None;
             }
         }
         self.metrics.calls.add(1);
-        true
+        Some(used)
     }
 
     /// What a call publishes, if nothing is to be said against it.
@@ -94,13 +95,11 @@ impl Hub {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         json::write_published(position, &mut body);
+        let last = self.is_last(slot);
         let connection = &mut self.connections[slot as usize];
-        let last = connection.flags.shutting_down();
-        connection.phase = Phase::KeptAlive;
-        connection.flags.set_end_when_flushed(last);
         self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
         self.body = body;
-        self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
+        self.keep_alive(slot, last, self.settings.idle_timeout);
     }
 
     /// A home has answered a call: the caller is answered, if its socket has not broken meanwhile.

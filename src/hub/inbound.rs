@@ -5,7 +5,7 @@ use crate::budget::cost;
 use crate::connection::{Connection, NONE, Phase};
 use crate::frame::{self, Event, Fragments, Kind, Violation};
 use crate::growth;
-use crate::http::{self, Head, Status, Transport, Upgrade};
+use crate::http::{self, Head, Requester, Status, Transport, Upgrade};
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
 use crate::message::Post;
@@ -141,32 +141,29 @@ impl Hub {
             return None;
         }
         let settings = self.settings.clone();
-        match http::parse(input, &settings.routes) {
+        let flags = self.connections[slot as usize].flags;
+        match http::parse(input, &settings.routes, settings.head_limits) {
             Head::Partial => {
                 self.begin_request(slot);
                 None
             }
-            _ if self.connections[slot as usize].flags.refusing() => {
-                self.refuse(slot, Status::Unavailable);
-                Some(input.len())
-            }
-            _ if settings.rules.local && http::is_foreign(input) => {
-                self.hand_over(slot);
-                None
-            }
+            _ if settings.rules.local && http::is_foreign(input) => self.hand_over(slot, input),
             Head::Refused(status) => {
-                self.refuse(slot, status);
+                self.refuse_to(slot, status, Requester::of(input));
                 Some(input.len())
             }
-            Head::Control if self.connections[slot as usize].flags.passed_on() => {
-                self.refuse(slot, Status::BadRequest);
+            Head::Control if flags.passed_on() => {
+                self.refuse_to(slot, Status::BadRequest, Requester::of(input));
                 Some(input.len())
             }
-            Head::Control => {
-                self.hand_over(slot);
-                None
+            // The control plane needs no slot, and so has a place where this shard has none.
+            Head::Call(..) if flags.refusing() => self.hand_over(slot, input),
+            Head::Control => self.hand_over(slot, input),
+            Head::Health(health, used) => {
+                self.answer_health(slot, health);
+                Some(used)
             }
-            Head::Call(call, used) => self.call(post, slot, &call).then_some(used),
+            Head::Call(call, used) => self.call(post, slot, (&call, used), input),
             Head::Stream(stream, used) => {
                 self.note_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
                 self.begin_stream(post, slot, &stream, inbound);
@@ -196,11 +193,17 @@ impl Hub {
         }
     }
 
-    /// The control plane serves the request, and every later one of the connection.
-    pub(super) fn hand_over(&mut self, slot: u32) {
+    /// The control plane serves the request that `input` begins with, and every later one of the
+    /// connection, if it has a place for it; returns how many bytes are used up.
+    pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
+        if !self.gate.take_place() {
+            self.refuse_to(slot, Status::Unavailable, Requester::of(input));
+            return Some(input.len());
+        }
         self.wheel.clear(slot);
         self.connections[slot as usize].phase = Phase::Leaving;
         self.wanted.hand_overs.push(slot);
+        None
     }
 
     fn upgrade(
@@ -214,8 +217,10 @@ impl Hub {
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
-        if !self.gate.admits(self.now) {
-            return self.refuse(slot, Status::Unavailable);
+        let full = self.connections[slot as usize].flags.refusing();
+        if full || !self.gate.admits(self.now) {
+            let requester = Requester { origin, host, bodiless: false };
+            return self.refuse_to(slot, Status::Unavailable, requester);
         }
         let connection = &mut self.connections[slot as usize];
         self.turn.preface(&mut connection.turn, slot, |out| {

@@ -8,6 +8,7 @@
 //! where it was.
 
 mod admission;
+mod answers;
 mod backend;
 mod calls;
 mod commands;
@@ -44,8 +45,8 @@ use crate::connection::{Connection, Hold, NONE, Phase};
 use crate::deflate::Inflater;
 use crate::filter::Filters;
 use crate::framing::Framing;
-use crate::gate::Gate;
-use crate::http::{Status, Transport};
+use crate::gate::{Gate, Pass};
+use crate::http::{Requester, Status, Transport};
 use crate::ids::Ids;
 use crate::memory::{Budgets, Kind, Share};
 use crate::message::{Depart, Endpoint, Grant, Leave, Message, Post, Verdict};
@@ -369,15 +370,17 @@ impl Hub {
         self.opened(slot);
         self.connections[slot as usize].flags.set_refusing(true);
         self.set_deadline(slot, REFUSAL_TIME);
-        self.metrics.refused.add(1);
     }
 
     /// A request that was to be handed over cannot be: it is answered 503.
     pub fn turn_back(&mut self, slot: u32) {
+        self.gate.give_place_back();
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Head;
         connection.flags.set_unwatched(false);
-        self.refuse(slot, Status::Unavailable);
+        let at = std::mem::replace(&mut connection.inbound, NONE);
+        let bytes = self.unread.remove(at).map(|inbound| inbound.bytes).unwrap_or_default();
+        self.refuse_to(slot, Status::Unavailable, Requester::of(&bytes));
     }
 
     /// Every slot that is taken.
@@ -385,10 +388,12 @@ impl Hub {
         self.connections.iter().map(|(slot, connection)| (slot as u32, connection))
     }
 
-    /// The bytes that came so far on a connection that is handed over.
-    pub fn take_inbound(&mut self, slot: u32) -> Vec<u8> {
+    /// The bytes that came so far on a connection that is handed over, and its place on the
+    /// control plane.
+    pub fn depart(&mut self, slot: u32) -> (Vec<u8>, Pass) {
         let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
-        self.unread.remove(at).map(|inbound| inbound.bytes).unwrap_or_default()
+        let bytes = self.unread.remove(at).map(|inbound| inbound.bytes).unwrap_or_default();
+        (bytes, Pass::of_taken(&self.gate))
     }
 
     /// Goes on with connections that were left with input: those whose turn was used up, and
@@ -703,7 +708,7 @@ pub(crate) mod tests {
     use crate::channels::home;
     use crate::channels::users::Limit;
     use crate::deflate::Compression;
-    use crate::http::{Route, Service};
+    use crate::http::{HeadLimits, Route, Service};
     use crate::memory::Limits;
     use crate::message::Rank;
     use crate::namespaces::Namespaces;
@@ -755,14 +760,19 @@ pub(crate) mod tests {
             personal_namespace: None,
             proxies: Upstreams::default(),
             api: ApiKey { key: "k".into(), insecure: false },
-            routes: [("/w", Transport::WebSocket), ("/s", Transport::HttpStream)]
-                .map(|(path, transport)| Route {
-                    path: path.into(),
-                    service: Service::Transport(transport),
-                    body_max: 1000,
-                    compresses: false,
-                })
-                .into(),
+            routes: [
+                ("/w", Service::Transport(Transport::WebSocket)),
+                ("/s", Service::Transport(Transport::HttpStream)),
+                ("/e", Service::Emulation),
+                ("/health", Service::Health),
+            ]
+            .map(|(path, service)| Route {
+                path: path.into(),
+                service,
+                body_max: 1000,
+                compresses: false,
+            })
+            .into(),
             homes,
             slots: 4,
             message_bytes: 1 << 16,
@@ -783,7 +793,11 @@ pub(crate) mod tests {
             expired_sub_close_delay: 25,
             ping_interval: 25_000,
             pong_timeout: None,
+            places: 2,
             head_timeout: 1000,
+            head_limits: HeadLimits::default(),
+            idle_timeout: 75_000,
+            anonymous_idle_timeout: 30_000,
             stale_close_delay: 1000,
             close_timeout: 1000,
         };

@@ -4,8 +4,7 @@ use crate::budget::cost;
 use crate::connection::{Connection, NONE, Phase};
 use crate::frame;
 use crate::framing::Framing;
-use crate::http::Status;
-use crate::hub::{Hub, REFUSAL_TIME};
+use crate::hub::Hub;
 use crate::protocol::reply::{Push, Reply};
 use crate::protocol::{self, Disconnect, Error};
 
@@ -129,18 +128,6 @@ impl Hub {
         message
     }
 
-    /// Answers a request head with a status and ends the connection.
-    pub fn refuse(&mut self, slot: u32, status: Status) {
-        let connection = &mut self.connections[slot as usize];
-        self.turn.preface(&mut connection.turn, slot, |out| {
-            out.extend_from_slice(&status.response());
-        });
-        // Closing at once, with input unread, would reset the answer away.
-        connection.flags.set_lingering(true);
-        self.begin_closing(slot);
-        self.set_deadline(slot, REFUSAL_TIME);
-    }
-
     /// Closes a connection with a code.
     pub fn disconnect(&mut self, slot: u32, disconnect: Disconnect) {
         let connection = &self.connections[slot as usize];
@@ -243,7 +230,8 @@ impl Hub {
     /// The peer sends nothing more. One that called the API may still be waiting for its answer.
     pub fn peer_ended(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
-        if connection.phase == Phase::KeptAlive {
+        // A peer that has said all it had to say still gets its answer.
+        if connection.phase == Phase::KeptAlive || connection.flags.lingering() {
             self.end_when_flushed(slot);
         } else {
             self.lost(slot);

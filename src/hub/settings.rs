@@ -8,7 +8,7 @@ use crate::auth::{ApiKey, Rules};
 use crate::channels::home;
 use crate::channels::users::Limit;
 use crate::deflate::Compression;
-use crate::http::Routes;
+use crate::http::{HeadLimits, Routes};
 use crate::memory::Limits;
 use crate::namespaces::Namespaces;
 use crate::proxy::Upstreams;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub connection_limit: u64,
     /// New connections of the node in a second; 0: no limit.
     pub connection_rate: u64,
+    /// Sockets that the control plane takes from the public port at most.
+    pub places: u64,
     /// Connections of one user on the node.
     pub user_limit: Limit,
     /// Whether clients are told the time.
@@ -73,6 +75,12 @@ pub struct Settings {
     pub pong_timeout: Option<u64>,
     /// Milliseconds for the request head.
     pub head_timeout: u64,
+    /// How large a request head may be.
+    pub head_limits: HeadLimits,
+    /// Milliseconds that a connection may idle between two requests that gave the API key.
+    pub idle_timeout: u64,
+    /// Milliseconds that one may idle behind any other request.
+    pub anonymous_idle_timeout: u64,
     /// Milliseconds for the connect command.
     pub stale_close_delay: u64,
     /// Milliseconds for the peer's close frame.

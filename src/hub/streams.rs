@@ -7,9 +7,8 @@
 use crate::connection::{NONE, Phase};
 use crate::faults::{Planted, planted};
 use crate::growth;
-use crate::http::{self, Cors, Emulation, Preflight, Status, Stream};
+use crate::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};
 use crate::hub::Hub;
-use crate::hub::calls::KEEP_ALIVE;
 use crate::hub::inbound::Pause;
 use crate::message::{Emulated, Message, Post, Rank};
 use crate::protocol::command::{EmulationRequest, Request};
@@ -33,11 +32,13 @@ impl Hub {
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
+        let requester = Requester { origin, host, bodiless: false };
         if stream.by_url && !transport.is_unidirectional() && !is_connect(&stream.opening) {
-            return self.refuse(slot, Status::NotConnect);
+            return self.refuse_to(slot, Status::NotConnect, requester);
         }
-        if !self.gate.admits(self.now) {
-            return self.refuse(slot, Status::Unavailable);
+        let full = self.connections[slot as usize].flags.refusing();
+        if full || !self.gate.admits(self.now) {
+            return self.refuse_to(slot, Status::Unavailable, requester);
         }
         let wire = if stream.protobuf { Wire::Protobuf } else { Wire::Json };
         let connection = &mut self.connections[slot as usize];
@@ -74,17 +75,18 @@ impl Hub {
             self.refuse(slot, Status::Forbidden);
             return true;
         }
+        let requester = Requester { origin, host, bodiless: false };
         let request = if emulation.protobuf {
             protobuf::read_emulation(emulation.body).ok()
         } else {
             json::read_emulation(emulation.body).ok()
         };
         let Some(EmulationRequest { node, session, data }) = request else {
-            self.refuse(slot, Status::BadRequest);
+            self.refuse_to(slot, Status::BadRequest, requester);
             return true;
         };
         if node != *self.node {
-            self.refuse(slot, Status::NotFound);
+            self.refuse_to(slot, Status::NotFound, requester);
             return true;
         }
         // One that ended meanwhile, or never was, is not told from one that lives.
@@ -152,14 +154,12 @@ impl Hub {
         asked: Option<&str>,
         last: bool,
     ) {
+        let last = last || self.is_last(slot);
         let connection = &mut self.connections[slot as usize];
-        let last = last || connection.flags.shutting_down();
-        connection.phase = Phase::KeptAlive;
-        connection.flags.set_end_when_flushed(last);
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_no_content(cors, asked, last, out);
         });
-        self.set_deadline(slot, if last { self.settings.close_timeout } else { KEEP_ALIVE });
+        self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
     }
 }
 

@@ -11,7 +11,7 @@ use drumline::channels::users::Limit;
 use drumline::deflate::Compression;
 use drumline::gate::Gate;
 use drumline::history::Retention;
-use drumline::http::{Route, Service, Transport};
+use drumline::http::{HeadLimits, Route, Service, Transport};
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
 use drumline::ids::Ids;
 use drumline::memory::{Budgets, Kind, Limits};
@@ -170,6 +170,10 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         expired_sub_close_delay: 25,
         ping_interval: 2_000,
         pong_timeout: None,
+        places: 1000,
+        head_limits: HeadLimits::default(),
+        idle_timeout: 75_000,
+        anonymous_idle_timeout: 30_000,
         head_timeout: 100_000,
         stale_close_delay: 100_000,
         close_timeout: 5_000,

@@ -22,6 +22,7 @@ mod load;
 mod overflow;
 mod output;
 mod memory;
+mod places;
 mod recovery;
 mod pauses;
 mod room;

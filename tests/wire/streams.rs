@@ -307,7 +307,7 @@ fn a_stream_that_does_not_read_ends_with_a_whole_message() {
 fn a_request_of_another_form_or_on_an_old_connection_is_served_by_way_of_the_control_plane() {
     let server = Server::on_one_port(&[]);
     let mut client = Client::dial(&server);
-    client.send_raw(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.send_raw(b"GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n");
     let head = client.read_head();
     client.read_body(&head);
     let body = b"{\"id\":1,\"connect\":{}}";

@@ -1,0 +1,371 @@
+//! Where HTTP connections come in: sockets that shards hand over, and those of the internal port.
+//!
+//! Owns the connections while they are here. The invariants: no byte that was read is lost; a
+//! connection that idles too long, or whose request head does not end, is closed; where places run
+//! out, the connection that has been idle longest makes room; a client that has ended its side
+//! behind its request still gets the answer.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Shutdown, TcpStream as StdStream};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{Request, Response, StatusCode, Version, header};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+
+use crate::control::guests::{Guests, Times, Visitor};
+use crate::control::handover::refusal;
+use crate::gate::{Gate, Pass};
+use crate::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
+use crate::message::HandOver;
+
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that is turned away may take to read why.
+const REFUSAL_TIME: Duration = Duration::from_millis(200);
+/// Between two looks at whether a client is gone that has sent bytes behind its request.
+const END_LOOK: Duration = Duration::from_secs(1);
+/// Bytes of a read buffer past the limit on request heads: what is a little over the limit is
+/// read and told so. Hyper itself names no cause.
+const BUFFER_MORE: usize = 16 * 1024;
+
+/// A socket whose first bytes were read by somebody else already.
+pub struct Rewound {
+    socket: Arc<TcpStream>,
+    bytes: Vec<u8>,
+    used: usize,
+    pass: Pass,
+    visitor: Arc<Visitor>,
+}
+
+impl Rewound {
+    /// The socket, the bytes that nobody has read yet, and its place here.
+    pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, Pass) {
+        self.bytes.drain(..self.used);
+        (self.socket, self.bytes, self.pass)
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let left = &this.bytes[this.used..];
+        if !left.is_empty() {
+            let taken = left.len().min(buffer.remaining());
+            buffer.put_slice(&left[..taken]);
+            this.used += taken;
+            if this.used == this.bytes.len() {
+                (this.bytes, this.used) = (Vec::new(), 0);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(this.socket.poll_read_ready(context))?;
+            match this.socket.try_read(buffer.initialize_unfilled()) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    if count > 0 {
+                        this.visitor.bytes_came();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Rewound {
+    fn poll_send(
+        &self,
+        context: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.visitor.output_waits();
+        loop {
+            ready!(self.socket.poll_write_ready(context))?;
+            match send(&self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => {
+                    self.visitor.output_taken();
+                    return Poll::Ready(sent);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(context, |socket| socket.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(context, |socket| socket.try_write_vectored(pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Comes when all that was to be written has been taken by the kernel.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.visitor.output_flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write))
+    }
+}
+
+/// An answer's body; the connection is busy until it is sent or dropped.
+struct Tracked {
+    body: Body,
+    visitor: Arc<Visitor>,
+    endless: Option<Endless>,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.visitor.end_request();
+    }
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Marks an answer that goes on for as long as its client is there, and holds its permit.
+#[derive(Clone)]
+pub struct Endless(pub Arc<OwnedSemaphorePermit>);
+
+/// What a door leads to, and on what terms.
+pub struct Terms {
+    /// Who answers.
+    pub router: Router,
+    /// Path of the API, whose callers are known by its key.
+    pub api: String,
+    /// How long connections may idle.
+    pub times: Times,
+    /// How large a request head may be.
+    pub limits: HeadLimits,
+}
+
+/// Where HTTP connections come in; each is a task until it ends or the door closes.
+#[derive(Clone)]
+pub struct Door {
+    terms: Arc<Terms>,
+    guests: Arc<Guests>,
+    stopped: watch::Receiver<()>,
+    /// Every connection holds one end; the other sees when none is left.
+    inside: watch::Sender<()>,
+}
+
+impl Door {
+    /// A door that closes when the other end of `stopped` is dropped. Call it in the context of
+    /// the runtime.
+    pub fn new(terms: Terms, stopped: watch::Receiver<()>) -> Self {
+        let guests = Arc::new(Guests::new(terms.times));
+        tokio::spawn(guests.clone().keep());
+        Door { terms: Arc::new(terms), guests, stopped, inside: watch::Sender::new(()) }
+    }
+
+    /// Serves a socket that a shard has handed over.
+    pub fn let_in(&self, handed: HandOver) {
+        let socket = StdStream::from(handed.socket);
+        let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+        // A socket that cannot be served is closed by being dropped.
+        if let Ok(socket) = socket {
+            self.serve(socket, handed.bytes, handed.pass);
+        }
+    }
+
+    /// Serves whoever connects to `listener`, as many as `gate` has places for.
+    pub async fn listen(self, listener: TcpListener, gate: Arc<Gate>) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => match Pass::take(&gate) {
+                    Some(pass) => self.serve(socket, Vec::new(), pass),
+                    None => turn_away(socket).await,
+                },
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    /// Serves a socket of which `bytes` were read.
+    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, pass: Pass) {
+        if pass.gate().is_tight() {
+            self.guests.evict();
+        }
+        // What a shard hands over has begun with a whole request head.
+        let visitor = self.guests.welcome(pass.gate().clone(), bytes.is_empty());
+        let socket = Arc::new(socket);
+        let ended = ended(Arc::downgrade(&socket), visitor.clone());
+        let io = TokioIo::new(Rewound { socket, bytes, used: 0, pass, visitor: visitor.clone() });
+        let (terms, guest) = (self.terms.clone(), visitor.clone());
+        let service = service_fn(move |request| answer(terms.clone(), guest.clone(), request));
+        let buffer = self.terms.limits.bytes + BUFFER_MORE;
+        let mut stopped = self.stopped.clone();
+        let inside = self.inside.subscribe();
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .half_close(true)
+                .max_buf_size(buffer)
+                .max_headers(2 * HEADERS_MOST)
+                .serve_connection(io, service)
+                .with_upgrades();
+            let mut connection = pin!(connection);
+            // How a connection ends is its peer's matter.
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                () = ended => {}
+                _ = stopped.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+                () = visitor.dismissed() => if visitor.is_busy() {
+                    // A request has come meanwhile: it is the last one.
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+            drop(inside);
+        });
+    }
+
+    /// Waits until no connection is left.
+    pub async fn closed(&self) {
+        self.inside.closed().await;
+    }
+}
+
+async fn answer(
+    terms: Arc<Terms>,
+    visitor: Arc<Visitor>,
+    request: Request<Incoming>,
+) -> Result<Response<Tracked>, Infallible> {
+    visitor.begin_request();
+    // Whatever becomes of the answer, the connection rests behind it.
+    let body = Body::empty();
+    let mut tracked = Tracked { body, visitor: visitor.clone(), endless: None };
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let legal = http::is_host_legal(request.version() == Version::HTTP_11, hosts);
+    let illegal = (!legal).then_some(Status::BadRequest);
+    if let Some(status) = illegal.or_else(|| over_limits(&request, terms.limits)) {
+        let (parts, body) = refusal(status).into_parts();
+        tracked.body = body;
+        return Ok(Response::from_parts(parts, tracked));
+    }
+    let rest = request.uri().path().strip_prefix(&terms.api);
+    let calls = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let Ok(response) = terms.router.clone().oneshot(request.map(Body::new)).await;
+    let refused = [StatusCode::UNAUTHORIZED, StatusCode::METHOD_NOT_ALLOWED];
+    if calls && !refused.contains(&response.status()) {
+        visitor.set_known();
+    }
+    let (mut parts, body) = response.into_parts();
+    tracked.body = body;
+    tracked.endless = parts.extensions.remove::<Endless>();
+    if tracked.endless.is_some() {
+        visitor.set_endless();
+    }
+    Ok(Response::from_parts(parts, tracked))
+}
+
+/// How a request whose head is too large is refused.
+fn over_limits(request: &Request<Incoming>, limits: HeadLimits) -> Option<Status> {
+    /// Of the request line, and of each header: its separators.
+    const LINE: usize = " HTTP/1.1\r\n".len() + 1;
+    const HEADER: usize = ": \r\n".len();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let line = request.method().as_str().len() + target + LINE;
+    let headers = request.headers();
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER);
+    if headers.len() > limits.headers {
+        Some(Status::TooManyHeaders(limits.headers))
+    } else if line + bytes.sum::<usize>() > limits.bytes {
+        Some(Status::HeadTooLarge(limits.bytes))
+    } else {
+        None
+    }
+}
+
+/// Waits until the client has ended its side while it gets an answer that has no end: it is gone.
+async fn ended(socket: Weak<TcpStream>, visitor: Arc<Visitor>) {
+    visitor.became_endless().await;
+    let Some(socket) = socket.upgrade() else { return };
+    while let Ok(ready) = socket.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        sleep(END_LOOK).await;
+    }
+}
+
+/// Answers a connection for which there is no place.
+async fn turn_away(socket: TcpStream) {
+    let refusal = async {
+        let response = Status::Unavailable.response(Cors::default(), false);
+        socket.writable().await?;
+        // A new connection's send buffer holds all of it.
+        socket.try_write(&response)?;
+        socket2::SockRef::from(&socket).shutdown(Shutdown::Write)?;
+        // Closing at once, with input unread, would reset the answer away.
+        let mut unread = [0; 1024];
+        loop {
+            socket.readable().await?;
+            match socket.try_read(&mut unread) {
+                Ok(0) => return io::Result::Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    // Whoever does not listen to the refusal is closed all the same.
+    let _ = timeout(REFUSAL_TIME, refusal).await;
+}

@@ -1,0 +1,373 @@
+//! The HTTP connections of the control plane: which of them are idle, since when, and which must
+//! go.
+//!
+//! Owns the lists of idle connections, in the order in which they became so. Never touches a
+//! socket: a connection's task is told to end it. The invariant: a connection is in one list at
+//! most, and in none while it is busy.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use crate::gate::Gate;
+
+/// How long a connection may take for a request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request head may take although another connection needs the place.
+const HEAD_GRACE: Duration = Duration::from_secs(1);
+/// Between two looks at who must go, at least and at most.
+const LOOK_MIN: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// How long connections may idle.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Between two requests of a client that has given the API key.
+    pub idle: Duration,
+    /// Between two requests of any other client.
+    pub anonymous: Duration,
+}
+
+/// The lists of connections that are not busy, the first to make room first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    /// Idle, of a client that has not given the API key.
+    Anonymous,
+    /// Idle, of a client that has given the API key.
+    Known,
+    /// A request head is arriving.
+    Reading,
+}
+
+const LISTS: [List; 3] = [List::Anonymous, List::Known, List::Reading];
+
+/// A connection in a list.
+struct Entry {
+    since: Instant,
+    /// Bytes that its peer had taken by then.
+    taken: u64,
+    visitor: Weak<Visitor>,
+}
+
+#[derive(Default)]
+struct Lists {
+    /// Numbers grow, so that the first of a list has been there longest.
+    next: u64,
+    entries: [BTreeMap<u64, Entry>; LISTS.len()],
+}
+
+/// The connections of one door.
+pub struct Guests {
+    times: Times,
+    lists: Mutex<Lists>,
+}
+
+/// One connection.
+pub struct Visitor {
+    guests: Arc<Guests>,
+    /// Where it has its place.
+    gate: Arc<Gate>,
+    /// Where it is listed.
+    at: Mutex<Option<(List, u64)>>,
+    known: AtomicBool,
+    /// Whether the next byte that comes begins a request head.
+    idle: AtomicBool,
+    /// Whether something that was to be sent has not been taken by the kernel.
+    unsent: AtomicBool,
+    /// How often the kernel has taken something.
+    taken: AtomicU64,
+    endless: Notify,
+    dismissed: Notify,
+}
+
+/// A panic elsewhere leaves the lists whole: each change of them is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guests {
+    /// Nobody yet.
+    pub fn new(times: Times) -> Self {
+        Guests { times, lists: Mutex::default() }
+    }
+
+    /// A new connection, whose first request head is `awaited` or there.
+    pub fn welcome(self: &Arc<Self>, gate: Arc<Gate>, awaited: bool) -> Arc<Visitor> {
+        let visitor = Arc::new(Visitor {
+            guests: self.clone(),
+            gate,
+            at: Mutex::default(),
+            known: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+            unsent: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            endless: Notify::new(),
+            dismissed: Notify::new(),
+        });
+        if awaited {
+            visitor.enlist(Some(List::Reading));
+        }
+        visitor
+    }
+
+    /// Has the connection go that has been idle longest.
+    pub fn evict(&self) {
+        let lists = lock(&self.lists);
+        let first = LISTS.into_iter().find_map(|list| {
+            let first = lists.entries[list as usize].values().next()?;
+            let arrives = list == List::Reading && first.since.elapsed() < HEAD_GRACE;
+            (!arrives).then_some(first)
+        });
+        let visitor = first.and_then(|entry| entry.visitor.upgrade());
+        drop(lists);
+        if let Some(visitor) = visitor {
+            visitor.dismiss();
+        }
+    }
+
+    /// Has connections go whose time is over, for as long as the process runs.
+    pub async fn keep(self: Arc<Self>) {
+        let shortest = self.times.idle.min(self.times.anonymous).min(HEAD_TIMEOUT);
+        let pause = (shortest / 8).clamp(LOOK_MIN, LOOK_MAX);
+        loop {
+            sleep(pause).await;
+            let now = Instant::now();
+            for list in LISTS {
+                while let Some((visitor, number)) = self.late(list, now) {
+                    visitor.end_late(number);
+                }
+            }
+        }
+    }
+
+    /// A connection of a list whose time is over, and its number there.
+    fn late(&self, list: List, now: Instant) -> Option<(Arc<Visitor>, u64)> {
+        let patience = match list {
+            List::Reading => HEAD_TIMEOUT,
+            List::Anonymous => self.times.anonymous,
+            List::Known => self.times.idle,
+        };
+        let mut lists = lock(&self.lists);
+        let entries = &mut lists.entries[list as usize];
+        loop {
+            let first = entries.first_entry()?;
+            if now.duration_since(first.get().since) < patience {
+                return None;
+            }
+            match first.get().visitor.upgrade() {
+                Some(visitor) => return Some((visitor, *first.key())),
+                None => drop(first.remove()),
+            }
+        }
+    }
+}
+
+impl Visitor {
+    /// Puts it into a list, or takes it out of all.
+    fn enlist(self: &Arc<Self>, list: Option<List>) {
+        let mut at = lock(&self.at);
+        let mut lists = lock(&self.guests.lists);
+        if let Some((list, number)) = at.take() {
+            lists.entries[list as usize].remove(&number);
+        }
+        *at = list.map(|list| {
+            let number = lists.next;
+            lists.next += 1;
+            let taken = self.taken.load(Ordering::Relaxed);
+            let entry = Entry { since: Instant::now(), taken, visitor: Arc::downgrade(self) };
+            lists.entries[list as usize].insert(number, entry);
+            (list, number)
+        });
+    }
+
+    /// A request has come.
+    pub fn begin_request(self: &Arc<Self>) {
+        self.idle.store(false, Ordering::Relaxed);
+        self.enlist(None);
+    }
+
+    /// A request was answered.
+    pub fn end_request(self: &Arc<Self>) {
+        let known = self.known.load(Ordering::Relaxed);
+        self.enlist(Some(if known { List::Known } else { List::Anonymous }));
+        self.idle.store(true, Ordering::Relaxed);
+        // Whoever came while all were busy could not have an idle one go.
+        if self.gate.is_tight() {
+            self.guests.evict();
+        }
+    }
+
+    /// Bytes of it were read.
+    pub fn bytes_came(self: &Arc<Self>) {
+        if self.idle.swap(false, Ordering::Relaxed) {
+            self.enlist(Some(List::Reading));
+        }
+    }
+
+    /// Something is to be sent to it.
+    pub fn output_waits(&self) {
+        self.unsent.store(true, Ordering::Relaxed);
+    }
+
+    /// The kernel has taken some of it.
+    pub fn output_taken(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The kernel has taken all that was to be sent.
+    pub fn output_flushed(&self) {
+        self.unsent.store(false, Ordering::Relaxed);
+    }
+
+    /// It has given the API key.
+    pub fn set_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request of it is being answered.
+    pub fn is_busy(&self) -> bool {
+        lock(&self.at).is_none()
+    }
+
+    /// The time is over that it had under this number, unless it still takes an answer.
+    fn end_late(self: &Arc<Self>, number: u64) {
+        let Some((list, _)) = lock(&self.at).filter(|(_, now)| *now == number) else { return };
+        let before = {
+            let lists = lock(&self.guests.lists);
+            lists.entries[list as usize].get(&number).map(|entry| entry.taken)
+        };
+        let takes = before.is_some_and(|before| self.taken.load(Ordering::Relaxed) > before);
+        if takes && self.unsent.load(Ordering::Relaxed) {
+            self.enlist(Some(list));
+        } else {
+            self.dismiss();
+        }
+    }
+
+    /// Tells its task to end it, unless it is busy. A request may come before the task does.
+    fn dismiss(&self) {
+        let mut at = lock(&self.at);
+        if let Some((list, number)) = *at {
+            lock(&self.guests.lists).entries[list as usize].remove(&number);
+            *at = Some((list, u64::MAX));
+            self.dismissed.notify_one();
+        }
+    }
+
+    /// Waits until the connection must go.
+    pub async fn dismissed(&self) {
+        self.dismissed.notified().await;
+    }
+
+    /// The answer that it gets goes on for as long as it is there.
+    pub fn set_endless(&self) {
+        self.endless.notify_one();
+    }
+
+    /// Waits for [`Visitor::set_endless`].
+    pub async fn became_endless(&self) {
+        self.endless.notified().await;
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        if let Some((list, number)) = lock(&self.at).take() {
+            lock(&self.guests.lists).entries[list as usize].remove(&number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn guests() -> Arc<Guests> {
+        Arc::new(Guests::new(Times { idle: 60 * SECOND, anonymous: 5 * SECOND }))
+    }
+
+    fn is_dismissed(visitor: &Visitor) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(visitor.dismissed()).poll(&mut context).is_ready()
+    }
+
+    fn idle(guests: &Arc<Guests>) -> Arc<Visitor> {
+        let visitor = guests.welcome(Arc::default(), true);
+        visitor.begin_request();
+        visitor.end_request();
+        visitor
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_end_in_their_time() {
+        let guests = guests();
+        tokio::spawn(guests.clone().keep());
+        let [anonymous, known, busy, reading] = [(); 4].map(|()| idle(&guests));
+        known.begin_request();
+        known.set_known();
+        known.end_request();
+        busy.begin_request();
+        reading.bytes_came();
+        let ended = |after: u64| {
+            let ended = [&anonymous, &known, &busy, &reading].map(|visitor| is_dismissed(visitor));
+            (after, ended)
+        };
+        sleep(4 * SECOND).await;
+        assert_eq!(ended(4), (4, [false; 4]));
+        sleep(2 * SECOND).await;
+        assert_eq!(ended(6), (6, [true, false, false, false]));
+        sleep(5 * SECOND).await;
+        assert_eq!(ended(11), (11, [false, false, false, true]));
+        sleep(48 * SECOND).await;
+        assert_eq!(ended(59), (59, [false; 4]));
+        sleep(2 * SECOND).await;
+        assert_eq!(ended(61), (61, [false, true, false, false]));
+        assert!(busy.is_busy());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_still_takes_its_answer_is_not_idle() {
+        let guests = guests();
+        tokio::spawn(guests.clone().keep());
+        let [takes, stalls] = [(); 2].map(|()| idle(&guests));
+        takes.output_waits();
+        stalls.output_waits();
+        for _ in 0..5 {
+            assert!(!is_dismissed(&takes));
+            takes.output_taken();
+            sleep(4 * SECOND).await;
+        }
+        assert!(is_dismissed(&stalls));
+        takes.output_flushed();
+        sleep(11 * SECOND).await;
+        assert!(is_dismissed(&takes));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_been_idle_longest_makes_room_and_the_unknown_before_the_known() {
+        let guests = guests();
+        let all = [(); 4].map(|()| idle(&guests));
+        all[0].set_known();
+        for visitor in [&all[0], &all[1]] {
+            visitor.begin_request();
+            visitor.end_request();
+        }
+        all[3].begin_request();
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            guests.evict();
+            let at = all.iter().position(|visitor| is_dismissed(visitor));
+            order.extend(at);
+        }
+        assert_eq!(order, [2, 1, 0], "a busy one never");
+        assert!(all[..3].iter().all(|visitor| !visitor.is_busy()));
+        drop(all);
+        assert!(lock(&guests.lists).entries.iter().all(BTreeMap::is_empty));
+    }
+}

@@ -1,0 +1,232 @@
+//! HTTP connections: how many there may be, how long they may idle, and that a client which has
+//! ended its side still gets its answer.
+
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+
+use crate::common::{API_KEY, Client, Server, WEBSOCKET, upgrade_request, wait_for};
+
+const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: test\r\n\r\n";
+/// A request that the control plane answers on every port.
+const OTHER: &str = "GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n";
+
+fn call(method: &str, more: &str, body: &str) -> String {
+    format!(
+        "POST /api/{method} HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n{more}\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Sends a request on a connection that goes on; returns its status and its body.
+fn ask(client: &mut Client, request: &str) -> (String, String) {
+    client.send_raw(request.as_bytes());
+    let head = client.read_head();
+    let body = client.read_body(&head);
+    (head.split(' ').nth(1).unwrap_or_default().to_owned(), body)
+}
+
+fn idle(server: &Server, request: &str, status: &str) -> Client {
+    let mut client = Client::dial(server);
+    assert_eq!(ask(&mut client, request).0, status);
+    client
+}
+
+/// Everything that a node still has to do for others.
+fn serves(server: &Server) {
+    assert_eq!(ask(&mut Client::dial(server), HEALTH), ("200".into(), "{}".into()));
+    let published = r#"{"channel":"a","data":1}"#;
+    let done = ("200".to_owned(), r#"{"result":{}}"#.to_owned());
+    assert_eq!(ask(&mut Client::dial(server), &call("publish", "", published)), done);
+    let info = ask(&mut Client::dial(server), &call("info", "", "{}"));
+    assert!(info.0 == "200" && info.1.contains("\"nodes\""), "{info:?}");
+    assert!(Client::connected(server).is_alive());
+}
+
+#[test]
+fn the_connection_that_has_been_idle_longest_makes_room() {
+    let server = Server::on_one_port(&["--http_server.connections_max", "32"]);
+    let mut idlers: Vec<Client> = (0..200).map(|_| idle(&server, OTHER, "404")).collect();
+    serves(&server);
+    // Those that came last are still there; the first are closed.
+    assert!(idlers[0].rest().is_empty());
+    let last = idlers.last_mut().unwrap();
+    assert_eq!(ask(last, OTHER).0, "404");
+    server.wait_metric("process_open_fds", |open| open < 100);
+}
+
+#[test]
+fn idle_connections_do_not_use_up_descriptors() {
+    let flags = ["--http_api.key", API_KEY, "--client.insecure", "--shards", "1"];
+    let more = ["--engine.slots_per_shard", "400"];
+    let server = Server::launch(&[&flags[..], &more].concat(), |command| limit(command));
+    wait_for("the server to listen", || TcpStream::connect(server.address()).ok());
+    wait_for("the server to listen", || TcpStream::connect(server.internal_address()).ok());
+    // More than there are descriptors, on either port.
+    let _public: Vec<_> = (0..600).map(|_| idle(&server, OTHER, "404")).collect();
+    let internal = server.internal_address();
+    let _internal: Vec<_> = (0..600)
+        .map(|_| {
+            let mut client = Client::dial(internal);
+            assert_eq!(ask(&mut client, OTHER).0, "404");
+            client
+        })
+        .collect();
+    assert!(Client::connected(&server).is_alive());
+    assert_eq!(ask(&mut Client::dial(internal), HEALTH).0, "200");
+    assert_eq!(server.api("publish", r#"{"channel":"a","data":1}"#), r#"{"result":{}}"#);
+    assert!(server.metric("process_open_fds") < 512);
+}
+
+/// Lets a server have 512 descriptors.
+fn limit(command: &mut Command) {
+    let program = command.get_program().to_owned();
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    *command = Command::new("sh");
+    command.args(["-c", "ulimit -n 512; exec \"$0\" \"$@\""]).arg(program).args(arguments);
+}
+
+#[test]
+fn a_node_without_places_answers_503_and_health() {
+    let server = Server::on_one_port(&["--http_server.connections_max", "4"]);
+    // Requests that the control plane waits for: their bodies do not come.
+    let begun = call("info", "", "{}").replace("Content-Length: 2", "Content-Length: 3");
+    let mut busy: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = Client::dial(&server);
+            client.send_raw(begun.as_bytes());
+            client
+        })
+        .collect();
+    let refusal = wait_for("no place", || {
+        let mut client = Client::dial(&server);
+        client.send_raw(OTHER.as_bytes());
+        let head = client.read_head();
+        head.starts_with("HTTP/1.1 503 ").then_some(head)
+    });
+    assert!(refusal.contains("\r\nRetry-After: "), "{refusal}");
+    assert_eq!(ask(&mut Client::dial(&server), HEALTH).0, "200");
+    assert!(Client::connected(&server).is_alive());
+    for client in &mut busy {
+        client.send_raw(b" ");
+        assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!(ask(&mut Client::dial(&server), OTHER).0, "404");
+}
+
+#[test]
+fn a_full_node_still_answers_health_and_the_api() {
+    let flags = ["--shards", "1", "--engine.slots_per_shard", "40"];
+    let server = Server::on_one_port(&flags);
+    let mut clients = Vec::new();
+    let is_full = |client: &mut Client| {
+        client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
+        client.read_head().starts_with("HTTP/1.1 503 ")
+    };
+    loop {
+        let mut client = Client::dial(&server);
+        if is_full(&mut client) {
+            break;
+        }
+        client.send("{\"id\":1,\"connect\":{}}");
+        client.text();
+        clients.push(client);
+        assert!(clients.len() < 40, "more clients than slots");
+    }
+    let published = r#"{"channel":"a","data":1}"#;
+    for _ in 0..30 {
+        let mut client = Client::dial(&server);
+        client.send_raw(HEALTH.as_bytes());
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("\r\nConnection: close\r\n"));
+        assert_eq!(client.read_body(&head), "{}");
+        for (method, body) in [("info", "{}"), ("publish", published)] {
+            let status = ask(&mut Client::dial(&server), &call(method, "", body)).0;
+            assert_eq!(status, "200", "{method}");
+        }
+        assert!(is_full(&mut Client::dial(&server)));
+    }
+    assert!(clients.iter_mut().all(Client::is_alive));
+}
+
+#[test]
+fn connections_idle_as_long_as_they_may() {
+    let flags =
+        ["--http_server.anonymous_idle_timeout", "300ms", "--http_server.idle_timeout", "1h"];
+    let server = Server::on_one_port(&flags);
+    let published = call("publish", "", r#"{"channel":"a","data":1}"#);
+    let mut known = [published, call("info", "", "{}")].map(|call| idle(&server, &call, "200"));
+    let wrong = call("info", "", "{}").replace(API_KEY, "other");
+    for (request, status) in [(OTHER, "404"), (HEALTH, "200"), (&wrong, "401")] {
+        assert!(idle(&server, request, status).rest().is_empty(), "{request}");
+    }
+    for client in &mut known {
+        assert_eq!(ask(client, HEALTH).0, "200");
+    }
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_its_answer() {
+    let server = Server::on_one_port(&[
+        "--channel.without_namespace.history_size",
+        "10",
+        "--channel.without_namespace.history_ttl",
+        "60s",
+    ]);
+    let body = r#"{"channel":"a","data":1}"#;
+    let chunked = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    let table = [
+        (call("publish", "", body), "200"),
+        (call("publish", "Connection: close\r\n", body), "200"),
+        (call("history", "", r#"{"channel":"a","limit":1}"#), "200"),
+        (chunked, "200"),
+        (OTHER.to_owned(), "404"),
+        (HEALTH.to_owned(), "200"),
+        ("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), "200"),
+        ("GET /emulation HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), "405"),
+        ("NONSENSE\r\n\r\n".to_owned(), "400"),
+    ];
+    for (request, status) in table {
+        for cut in [0, 12, request.len() / 2, request.len() - 1] {
+            let mut client = Client::dial(&server);
+            let (first, second) = request.as_bytes().split_at(cut);
+            client.send_raw(first);
+            client.send_raw(second);
+            client.stream.shutdown(Shutdown::Write).unwrap();
+            let answer = String::from_utf8(client.rest()).unwrap();
+            assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let lengths = head.lines().filter_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
+            });
+            assert_eq!(lengths.collect::<Vec<usize>>(), [body.len()], "{answer}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_by_way_of_the_control_plane_ends_with_its_client() {
+    let server = Server::on_one_port(&[]);
+    let connect = "{\"id\":1,\"connect\":{}}";
+    let request = format!(
+        "POST /connection/http_stream HTTP/1.1\r\nHost: test\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{connect}\r\n0\r\n\r\n",
+        connect.len()
+    );
+    for half in [true, false] {
+        let mut client = Client::dial(&server);
+        client.send_raw(request.as_bytes());
+        assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+        server.wait_metric("drumline_clients", |clients| clients == 1);
+        if half {
+            client.stream.shutdown(Shutdown::Write).unwrap();
+        } else {
+            drop(client);
+        }
+        server.wait_metric("drumline_clients", |clients| clients == 0);
+    }
+}
