@@ -1,7 +1,7 @@
 //! Request heads: never a panic, and a head that is complete was not complete a byte earlier.
 #![no_main]
 
-use drumline::http::{HEAD_MAX, Head, Route, Service, Transport, parse};
+use drumline::http::{Cors, Head, Limits, Requester, Route, Service, Transport, parse};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of a call's body at most.
@@ -16,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         ("/connection/uni_sse", Service::Transport(Transport::UniSse)),
         ("/emulation", Service::Emulation),
         ("/api/publish", Service::Publish),
+        ("/health", Service::Health),
     ];
     let route = |(path, service): (&str, _)| Route {
         path: path.into(),
@@ -24,11 +25,12 @@ fuzz_target!(|bytes: &[u8]| {
         compresses: true,
     };
     let routes = routes.map(route);
-    let parse = |bytes| parse(bytes, &routes);
+    let limits = Limits::default();
+    let parse = |bytes| parse(bytes, &routes, limits);
     match parse(bytes) {
-        Head::Partial => assert!(bytes.len() < HEAD_MAX + BODY_MAX),
+        Head::Partial => assert!(bytes.len() < limits.bytes + BODY_MAX),
         Head::Upgrade(upgrade, used) => {
-            assert!(used <= bytes.len() && used <= HEAD_MAX);
+            assert!(used <= bytes.len() && used <= limits.bytes);
             assert_eq!(upgrade.accept.len(), 28);
             assert!(matches!(parse(&bytes[..used]), Head::Upgrade(_, same) if same == used));
             assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
@@ -47,6 +49,15 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Head::Preflight(_, used) => assert!(used <= bytes.len()),
         Head::Control => {}
-        Head::Refused(status) => assert!(status.response().starts_with(b"HTTP/1.1 4")),
+        Head::Health(health, used) => {
+            let again = Head::Health(health, used);
+            assert!(format!("{:?}", parse(&bytes[..used])) == format!("{again:?}"));
+            assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
+        }
+        Head::Refused(status) => {
+            let Requester { origin, bodiless, .. } = Requester::of(bytes);
+            let response = status.response(Cors { origin }, bodiless);
+            assert!(response.starts_with(b"HTTP/1.1 4"));
+        }
     }
 });

@@ -12,6 +12,7 @@ use axum::routing::get;
 
 use crate::config::Config;
 use crate::control::link::Link;
+use crate::log;
 use crate::memory::{Budget, Budgets, Kind};
 use crate::metrics::{self, Metrics};
 use crate::sys;
@@ -111,7 +112,12 @@ fn process(started: Instant) -> String {
         ("process_open_fds", "Open descriptors, those of the rings left out.", descriptors),
         ("drumline_uptime_seconds", "Time since the start.", Some(started.elapsed().as_secs())),
     ];
-    let mut text = String::new();
+    let mut text = own(&[Sample {
+        name: "log_lines_dropped",
+        meaning: "Log lines dropped: the output was full, slow or closed.",
+        kind: metrics::Kind::Total,
+        value: log::dropped(),
+    }]);
     for (name, meaning, value) in gauges {
         if let Some(value) = value {
             head(&mut text, name, meaning, "gauge");
