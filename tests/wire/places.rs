@@ -59,7 +59,7 @@ fn the_connection_that_has_been_idle_longest_makes_room() {
 fn idle_connections_do_not_use_up_descriptors() {
     let flags = ["--http_api.key", API_KEY, "--client.insecure", "--shards", "1"];
     let more = ["--engine.slots_per_shard", "400"];
-    let server = Server::launch(&[&flags[..], &more].concat(), |command| limit(command));
+    let server = Server::launch(&[&flags[..], &more].concat(), limit);
     wait_for("the server to listen", || TcpStream::connect(server.address()).ok());
     wait_for("the server to listen", || TcpStream::connect(server.internal_address()).ok());
     // More than there are descriptors, on either port.
