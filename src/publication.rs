@@ -16,7 +16,7 @@ use crate::protocol::reply::ClientInfo;
 use crate::protocol::{Epoch, Position, Wire};
 
 /// How a group of subscribers wants what happens in its channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoding {
     /// How it is written down.
     pub wire: Wire,

@@ -73,9 +73,11 @@ impl Pacing {
 }
 
 impl Pacing {
-    /// Whether nothing of this group waits, nor for it.
-    pub(super) fn is_at_rest(&self, group: u32) -> bool {
-        !self.waits.contains_key(&group)
+    /// A group is gone.
+    pub(super) fn leave(&mut self, group: u32) {
+        if !self.waits.is_empty() {
+            self.end(group);
+        }
     }
 }
 
