@@ -97,7 +97,7 @@ step_wire() {
 }
 
 step_tune() { tests/tune.sh; }
-step_sdk() { node tests/sdk.mjs && node tests/bandwidth.mjs; }
+step_sdk() { node tests/sdk.mjs && node tests/bandwidth.mjs && node tests/events.mjs; }
 step_protocol() {
     node tests/protocol.mjs && .venv/bin/python tests/protocol.py "$DRUMLINE"
 }

@@ -214,6 +214,8 @@ pub struct Hold {
     pub answers: Vec<Subscribed>,
     /// What the backend tells it.
     pub data: Option<Box<[u8]>>,
+    /// Its last event's id, if that could not be read; else empty.
+    pub unknown_event_id: Box<str>,
     /// Frames that go behind the answer to its connect.
     pub output: Vec<u8>,
 }

@@ -28,6 +28,7 @@ pub mod ids;
 pub mod protocol;
 pub mod http;
 pub mod framing;
+pub mod event_id;
 pub mod proxy;
 pub mod publication;
 pub mod revocation;

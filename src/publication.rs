@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use crate::delta::Differ;
+use crate::event_id::{EventId, Ids};
 use crate::framing::Framing;
 use crate::protocol::json::{self, Data, Details};
 use crate::protocol::protobuf;
@@ -32,6 +33,8 @@ pub struct Encoding {
     pub compact: bool,
     /// Whether it takes compressed messages.
     pub compressed: bool,
+    /// Whose place its events say, on a unidirectional event stream.
+    pub ids: Ids,
 }
 
 /// What has happened.
@@ -321,8 +324,7 @@ impl Publication {
     fn write_json(&self, push: &[u8], encoding: Encoding, number: u32, out: &mut Vec<u8>) {
         let Encoding { wire, framing, unidirectional, .. } = encoding;
         if unidirectional {
-            self.write_event_id(framing, out);
-            return framing.write(wire, push, out);
+            return self.write_event(push, encoding, out);
         }
         let renamed;
         let push = if encoding.compact {
@@ -339,12 +341,26 @@ impl Publication {
         framing.close(wire, out);
     }
 
-    /// Appends what a browser gives back as `Last-Event-ID` when it comes again.
-    fn write_event_id(&self, framing: Framing, out: &mut Vec<u8>) {
-        if framing == Framing::Events
-            && let Some(position) = self.position()
-        {
-            EventId { position, channel: self.channel() }.write_line(out);
+    /// Appends a push that stands alone, and behind it what a browser gives back when it comes
+    /// again: a client that loses its connection between the two gets the push once more.
+    fn write_event(&self, push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
+        let Encoding { wire, framing, ids, .. } = encoding;
+        match (ids, self.position()) {
+            (Ids::Shared, Some(position)) => {
+                framing.open(wire, push.len(), out);
+                out.extend_from_slice(push);
+                out.push(b'\n');
+                EventId { position, channel: self.channel() }.write_line(out);
+                out.push(b'\n');
+            }
+            (Ids::Own, _) => {
+                // Ends the one before, if there is one; the connection's own id ends the last.
+                out.push(b'\n');
+                framing.open(wire, push.len(), out);
+                out.extend_from_slice(push);
+                out.push(b'\n');
+            }
+            _ => framing.write(wire, push, out),
         }
     }
 
@@ -358,34 +374,6 @@ impl Publication {
                 let (channel, data) = (self.channel(), self.data());
                 protobuf::write_publication(channel, data, &self.details(), false, out);
             }
-        }
-    }
-}
-
-/// A publication's place as an event's id: `OFFSET:EPOCH:CHANNEL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventId<'a> {
-    /// In its stream.
-    pub position: Position,
-    /// The stream's channel.
-    pub channel: &'a str,
-}
-
-impl<'a> EventId<'a> {
-    /// Reads what [`EventId::write_line`] has written behind `id: `.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (offset, rest) = text.split_once(':')?;
-        let (epoch, channel) = rest.split_once(':')?;
-        let position = Position { offset: offset.parse().ok()?, epoch: Epoch::parse(epoch) };
-        Some(EventId { position, channel })
-    }
-
-    /// Appends the event's line for it; nothing where the channel's name does not fit a line.
-    pub fn write_line(&self, out: &mut Vec<u8>) {
-        let EventId { position: Position { offset, epoch }, channel } = self;
-        if !channel.bytes().any(|byte| byte.is_ascii_control()) {
-            let line = format!("id: {offset}:{}:{channel}\n", epoch.as_str());
-            out.extend_from_slice(line.as_bytes());
         }
     }
 }
@@ -424,18 +412,18 @@ mod tests {
         let push = r#"{"channel":"news","pub":{"data":{"a":1},"offset":7}}"#;
         assert_eq!(text(&publication, true), push);
         assert_eq!(text(&publication, false), format!(r#"{{"push":{push}}}"#));
-        let mut event = Vec::new();
-        let events =
-            Encoding { framing: Framing::Events, unidirectional: true, ..Encoding::default() };
-        publication.write(events, 5, &mut event);
-        let event = String::from_utf8(event).unwrap();
-        assert_eq!(event, format!("id: 7:abcdefgh:news\ndata: {push}\n\n"));
-        let id = event.lines().next().unwrap().strip_prefix("id: ").unwrap();
-        assert_eq!(
-            EventId::parse(id).map(|id| (id.channel, Some(id.position))),
-            Some(("news", position))
-        );
-        assert_eq!(EventId::parse("7:abcdefgh"), None);
+        let (mut event, encoding) = (Vec::new(), Encoding::default());
+        for (ids, expected) in [
+            (Ids::None, format!("data: {push}\n\n")),
+            (Ids::Shared, format!("data: {push}\nid: 7:abcdefgh:news\n\n")),
+            (Ids::Own, format!("\ndata: {push}\n")),
+        ] {
+            let events =
+                Encoding { framing: Framing::Events, unidirectional: true, ids, ..encoding };
+            event.clear();
+            publication.write(events, 5, &mut event);
+            assert_eq!(String::from_utf8_lossy(&event), expected);
+        }
 
         let binary = Publication::new(Draft { event: Event::Binary, data: b"\xff", ..draft });
         assert_eq!(binary.data(), b"\xff");

@@ -1,23 +1,36 @@
-//! Event ids that a browser sends back as `Last-Event-ID`: never a panic, and what is read is
-//! written as the same.
+//! Event ids that a browser sends back as `Last-Event-ID`: never a panic, and the places that are
+//! read of channels are written and read as the same.
 #![no_main]
 
-use drumline::protocol::json;
-use drumline::publication::EventId;
+use drumline::event_id::{EventId, LastEvent, Trail};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &str| {
-    // Behind the first newline stands a connect request that goes on there.
-    let (id, request) = input.split_once('\n').unwrap_or((input, ""));
-    let Some(read) = EventId::parse(id) else { return };
+fn written(write: impl Fn(&mut Vec<u8>)) -> Option<LastEvent> {
     let mut line = Vec::new();
-    read.write_line(&mut line);
-    let written = std::str::from_utf8(&line).expect("an id is text");
-    if let Some(written) = written.strip_prefix("id: ") {
-        assert_eq!(EventId::parse(written.trim_end_matches('\n')), Some(read));
-        assert!(!written.trim_end_matches('\n').contains(['\n', '\r']), "one line");
+    write(&mut line);
+    let line = String::from_utf8(line).expect("an id is text");
+    let id = line.strip_prefix("id: ")?.strip_suffix('\n').expect("a line ends");
+    assert!(!id.contains(['\n', '\r']), "one line");
+    Some(LastEvent::parse(id).expect("what is written can be read"))
+}
+
+fuzz_target!(|input: &str| {
+    // Behind the first newline stand names of channels, one a line.
+    let (id, channels) = input.split_once('\n').unwrap_or((input, ""));
+    let Some(read) = LastEvent::parse(id) else { return };
+    let mut trail = Trail::default();
+    let mut places = Vec::new();
+    for (nth, channel) in channels.split('\n').take(16).enumerate() {
+        let Some(position) = read.place(channel) else { continue };
+        trail.set(channel, nth as u64, position);
+        places.push((channel, position));
+        if let Some(alone) = written(|out| EventId { position, channel }.write_line(out)) {
+            assert_eq!(alone.place(channel), Some(position));
+        }
     }
-    if let Some(resumed) = json::resume(request.as_bytes(), read.channel, read.position) {
-        assert!(json::is_json(&resumed));
+    let all = written(|out| trail.write_line(out));
+    assert_eq!(all.is_some(), !places.is_empty());
+    for (channel, position) in places {
+        assert_eq!(all.as_ref().and_then(|all| all.place(channel)), Some(position));
     }
 });

@@ -22,6 +22,7 @@ use self::pace::Pacing;
 use crate::channels::watch::Watches;
 use crate::deflate::{Compression, Deflater};
 use crate::delta::Differ;
+use crate::event_id::Ids;
 use crate::faults::{Planted, planted};
 use crate::filter::Filter;
 use crate::protocol::Position;
@@ -121,6 +122,8 @@ struct Fanout {
     /// What the next lap will carry.
     pending: Vec<u8>,
     pending_publications: u32,
+    /// Where the stream stands behind them, if their subscribers note that.
+    pending_place: Option<Position>,
     pending_starts: Vec<Start>,
     /// Places of members that left since it began.
     gone: Vec<u32>,
@@ -171,11 +174,15 @@ pub struct Delivery {
     pub end: u32,
     /// Publications in the whole lap; a joiner's part may hold fewer.
     pub publications: u32,
+    /// Whether the last event is open, for its connection's own id.
+    pub open: bool,
 }
 
 struct Lap {
     bytes: Vec<u8>,
     publications: u32,
+    /// The channel's hash, and where its stream stands behind this.
+    place: Option<(u64, Position)>,
 }
 
 /// All channels that one shard has subscribers of.
@@ -555,6 +562,9 @@ impl Locals {
             publication.write(encoding, number, &mut fanout.pending);
         }
         fanout.pending_publications += 1;
+        if encoding.ids == Ids::Own {
+            fanout.pending_place = publication.position().or(fanout.pending_place);
+        }
         self.backlog += fanout.pending.len() - before;
     }
 
@@ -575,8 +585,11 @@ impl Locals {
             fanout.lap_starts = std::mem::take(&mut fanout.pending_starts);
             (fanout.lap_members, fanout.cursor) = (group.members.len() as u32, 0);
             let publications = std::mem::take(&mut fanout.pending_publications);
-            self.laps.insert(Lap { bytes, publications })
+            let hash = self.channels[group.channel as usize].hash;
+            let place = fanout.pending_place.take().map(|position| (hash, position));
+            self.laps.insert(Lap { bytes, publications, place })
         });
+        let open = group.encoding.ids == Ids::Own;
         let (end, publications) = (self.laps[lap].bytes.len() as u32, self.laps[lap].publications);
         let mut late = fanout.lap_starts.partition_point(|start| start.member <= fanout.cursor);
         let until = fanout.lap_members.min(fanout.cursor.saturating_add(quota as u32));
@@ -587,7 +600,7 @@ impl Locals {
             let start = late.checked_sub(1).map_or(0, |late| fanout.lap_starts[late].byte);
             let slot = group.members[member as usize].slot;
             if slot != TOMBSTONE && start < end {
-                deliveries.push(Delivery { slot, lap: lap as u32, start, end, publications });
+                deliveries.push(Delivery { slot, lap: lap as u32, start, end, publications, open });
             }
         }
         fanout.cursor = until;
@@ -635,6 +648,11 @@ impl Locals {
             bytes.clear();
             self.spare.push(bytes);
         }
+    }
+
+    /// The hash of a lap's channel, and where its stream stands behind the lap, if that is noted.
+    pub fn place(&self, lap: u32) -> Option<(u64, Position)> {
+        self.laps.get(lap as usize).and_then(|lap| lap.place)
     }
 
     /// The bytes of a lap.

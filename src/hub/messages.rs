@@ -363,6 +363,7 @@ impl Hub {
 
     fn tell_subscriber(&mut self, mut answer: Subscribed) {
         let slot = answer.subscriber.slot;
+        self.note_place(&answer);
         let connection = &mut self.connections[slot as usize];
         if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
             hold.pending -= 1;

@@ -26,6 +26,7 @@ mod revocations;
 mod session;
 mod settings;
 mod streams;
+mod trails;
 mod verdicts;
 mod walk;
 pub mod subscriptions;
@@ -43,6 +44,7 @@ use crate::channels::users::Users;
 use crate::channels::{Names, local};
 use crate::connection::{Connection, Hold, NONE, Phase};
 use crate::deflate::Inflater;
+use crate::event_id::{LastEvent, Trail};
 use crate::filter::Filters;
 use crate::framing::Framing;
 use crate::gate::{Gate, Pass};
@@ -118,6 +120,8 @@ pub struct Remains {
     pub outgoing: usize,
     /// Pings put off.
     pub put_off: usize,
+    /// Event streams with several channels.
+    pub trails: usize,
     /// Channels whose subscribers' position is checked.
     pub watches: usize,
     /// Bytes waiting for a lap or in one.
@@ -170,6 +174,10 @@ pub struct Hub {
     leaves: VecDeque<Leave>,
     /// Connections for which something is being found out; what it is, once that is known.
     verdicts: HashMap<u32, Option<Arc<Verdict>>>,
+    /// Where event streams with several channels stand.
+    trails: HashMap<u32, Trail>,
+    /// What unidirectional clients gave as their last event's id; else what it begins with.
+    last_events: HashMap<u32, Result<LastEvent, Box<str>>>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
     revoked_walk: walk::Walk,
@@ -258,6 +266,8 @@ impl Hub {
             grants: HashMap::new(),
             leaves: VecDeque::new(),
             verdicts: HashMap::new(),
+            trails: HashMap::new(),
+            last_events: HashMap::new(),
             revocations: Arc::default(),
             revoked_walk: walk::Walk::default(),
             baggage: HashMap::new(),
@@ -347,6 +357,8 @@ impl Hub {
     pub fn free(&mut self, slot: u32) {
         self.wheel.clear(slot);
         self.put_off.remove(&slot);
+        self.trails.remove(&slot);
+        self.last_events.remove(&slot);
         self.drop_inbound(slot);
         self.drop_outbox(slot);
         let connection = self.connections.remove(slot as usize);
@@ -513,10 +525,9 @@ impl Hub {
             connection.flags.set_end_when_flushed(true);
         }
         if connection.outbox == NONE && connection.hold == NONE {
-            return self.turn.delivery(&mut connection.turn, delivery, &self.locals);
-        }
-        // A connection that an earlier delivery of this step closed has left its groups.
-        if connection.takes_output() {
+            self.turn.delivery(&mut connection.turn, delivery, &self.locals);
+        } else if connection.takes_output() {
+            // A connection that an earlier delivery of this step closed has left its groups.
             let range = delivery.start as usize..delivery.end as usize;
             let mut frames = std::mem::take(&mut self.frames);
             frames.clear();
@@ -531,6 +542,9 @@ impl Hub {
                 self.append_outbox(slot, &frames);
             }
             self.frames = frames;
+        }
+        if delivery.open {
+            self.close_event(delivery);
         }
     }
 
@@ -668,6 +682,7 @@ impl Hub {
             counted_users: self.users_at_home.len() + self.departures.len(),
             verdicts: self.verdicts.len(),
             put_off: self.put_off.len(),
+            trails: self.trails.len() + self.last_events.len(),
             watches: self.locals.watches.len(),
             baggage: self.baggage.len(),
             outgoing: self.outgoing.len(),

@@ -85,6 +85,18 @@ impl Hub {
         self.write(slot, |out| Framing::of(transport).write(wire, body, out));
     }
 
+    /// The same with the line of an event's id behind it, where there is one.
+    pub(super) fn write_event(&mut self, slot: u32, body: &[u8], id: &[u8]) {
+        if id.is_empty() {
+            return self.write_body(slot, body);
+        }
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        self.write(slot, |out| {
+            Framing::of(transport).open(wire, body.len(), out);
+            [body, b"\n", id, b"\n"].iter().for_each(|part| out.extend_from_slice(part));
+        });
+    }
+
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
         let at = self.connections[slot as usize].outbox;
         self.outboxes.change(at, |outbox| outbox.append(frames));

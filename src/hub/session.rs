@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::connection::{Connection, Hold, Identity, NONE, Phase, Wish};
+use crate::event_id::LastEvent;
 use crate::http::Transport;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
@@ -11,9 +12,9 @@ use crate::hub::inbound::Pause;
 use crate::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
 use crate::protocol::command::ConnectRequest;
 use crate::protocol::reply::{Connected, Push, Reply};
-use crate::protocol::{self, Disconnect, Error, Position};
+use crate::protocol::{self, Disconnect, Error};
 use crate::proxy::{self, Answer, Event, Introduction, Upstream};
-use crate::publication::{EventId, Publication};
+use crate::publication::Publication;
 use crate::revocation::Mark;
 use crate::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
 
@@ -34,6 +35,22 @@ struct Newcomer {
     wishes: Vec<Wish>,
     /// What the backend tells it.
     data: Option<Box<[u8]>>,
+    /// Its last event's id, if that cannot be read; else empty.
+    unknown_event_id: Box<str>,
+}
+
+impl Newcomer {
+    /// Has it get what it missed since its last event, in the channels that it is to be in anyway.
+    fn go_on_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
+        match last_event {
+            Ok(last) => {
+                for wish in &mut self.wishes {
+                    wish.since = last.place(&wish.channel).or(wish.since);
+                }
+            }
+            Err(text) => self.unknown_event_id = text,
+        }
+    }
 }
 
 impl From<Disconnect> for Refused {
@@ -101,7 +118,12 @@ impl Hub {
         request: &ConnectRequest<'_>,
     ) -> Result<(), Stop> {
         match self.admit(post, slot, request) {
-            Ok(newcomer) => self.hold(post, slot, 0, newcomer),
+            Ok(mut newcomer) => {
+                if let Some(given) = self.last_events.remove(&slot) {
+                    newcomer.go_on_from(given);
+                }
+                self.hold(post, slot, 0, newcomer);
+            }
             Err(Refused::Stop(stop)) => return Err(stop),
             Err(Refused::Error(Error::BINARY_CHANNEL)) => {
                 return Err(Stop::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
@@ -183,7 +205,7 @@ impl Hub {
         if wishes.len() > usize::from(self.settings.channel_limit) {
             return Err(Disconnect::CHANNEL_LIMIT.into());
         }
-        Ok(Newcomer { wishes, data })
+        Ok(Newcomer { wishes, data, unknown_event_id: Box::default() })
     }
 
     /// What the backend says about a client without a token, and what it tells it.
@@ -296,10 +318,12 @@ impl Hub {
 
     /// Joins channels before the connect is answered.
     fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, newcomer: Newcomer) {
-        let Newcomer { wishes: wanted, data } = newcomer;
+        let Newcomer { wishes: wanted, data, unknown_event_id } = newcomer;
+        self.begin_trail(slot, &wanted);
         let pending = wanted.len();
         let admission = self.admission(slot);
-        let hold = Hold { command, admission, wanted, pending, data, ..Hold::default() };
+        let hold =
+            Hold { command, admission, wanted, pending, data, unknown_event_id, ..Hold::default() };
         self.connections[slot as usize].hold = self.holds.insert(hold) as u32;
         self.ask_homes(post, slot);
     }
@@ -341,9 +365,12 @@ impl Hub {
             body.clear();
             self.write_connected(slot, &hold, &mut body);
         }
-        self.write_event_id(slot, &hold.answers);
-        self.write_body(slot, &body);
-        self.write(slot, |out| out.extend_from_slice(&hold.output));
+        let id = self.first_event_id(slot, &hold.answers);
+        self.write_event(slot, &body, &id);
+        if !hold.output.is_empty() {
+            self.write(slot, |out| out.extend_from_slice(&hold.output));
+            self.write_place(slot);
+        }
         self.set_connected(slot);
         let has_news = |answer: &Subscribed| {
             answer.was_recovering && !(answer.recovered && answer.publications.is_empty())
@@ -379,26 +406,12 @@ impl Hub {
             session: &session,
             node,
             time: self.settings.tells_time.then_some(self.unix as i64),
+            unknown_event_id: &hold.unknown_event_id,
         };
         if unidirectional {
             protocol::write_push(wire, true, &Push::Connect(&connected), body);
         } else {
             protocol::write_reply(wire, hold.command, &Reply::Connect(&connected), body);
-        }
-    }
-
-    /// Where the stream of a client's only channel stands, for a browser that comes again before
-    /// anything was published.
-    fn write_event_id(&mut self, slot: u32, answers: &[Subscribed]) {
-        let ([answer], Transport::UniSse) = (answers, self.connections[slot as usize].transport)
-        else {
-            return;
-        };
-        if let Some(told) = answer.position {
-            let last = answer.publications.last().and_then(Publication::offset);
-            let position = Position { offset: last.unwrap_or(told.offset), ..told };
-            let id = EventId { position, channel: &answer.channel };
-            self.write(slot, |out| id.write_line(out));
         }
     }
 

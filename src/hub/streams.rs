@@ -5,6 +5,7 @@
 //! of its stream and stands there in line with what was said before.
 
 use crate::connection::{NONE, Phase};
+use crate::event_id::LastEvent;
 use crate::faults::{Planted, planted};
 use crate::growth;
 use crate::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};
@@ -13,8 +14,10 @@ use crate::hub::inbound::Pause;
 use crate::message::{Emulated, Message, Post, Rank};
 use crate::protocol::command::{EmulationRequest, Request};
 use crate::protocol::{Disconnect, Wire, json, protobuf};
-use crate::publication::EventId;
 use crate::unread::Inbound;
+
+/// Characters shown of an event's id that cannot be read.
+const SHOWN_MAX: usize = 64;
 
 /// Messages of the largest size that may wait for a stream's client: past that somebody floods it.
 const FRAMES_MAX: usize = 4;
@@ -55,11 +58,11 @@ impl Hub {
         if !transport.is_unidirectional() {
             return self.take_frame(post, slot, &stream.opening, inbound);
         }
-        let resumed = stream
-            .last_event
-            .and_then(EventId::parse)
-            .and_then(|last| json::resume(&stream.opening, last.channel, last.position));
-        self.connect_uni(post, slot, resumed.as_deref().unwrap_or(&stream.opening), inbound);
+        if let Some(text) = stream.last_event {
+            let shown = || text.chars().take(SHOWN_MAX).collect::<Box<str>>();
+            self.last_events.insert(slot, LastEvent::parse(text).ok_or_else(shown));
+        }
+        self.connect_uni(post, slot, &stream.opening, inbound);
     }
 
     /// Somebody says something for the client of a stream; returns whether the bytes of the

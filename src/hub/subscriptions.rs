@@ -31,7 +31,7 @@ const STRICT: i64 = 2;
 
 /// What a subscriber asks for beside the channel.
 #[derive(Clone, Debug, Default)]
-struct Asked {
+pub(super) struct Asked {
     since: Option<Position>,
     strict: bool,
     granted: Granted,
@@ -212,7 +212,7 @@ impl Hub {
     }
 
     /// What a subscriber gets of what it asks for.
-    fn terms(
+    pub(super) fn terms(
         &self,
         slot: u32,
         options: &Options,
@@ -272,7 +272,7 @@ impl Hub {
             return Err(NoRoom);
         }
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
-        let name = self.named(hash, channel);
+        let (name, ids) = (self.named(hash, channel), self.ids(slot, granted));
         let connection = &mut self.connections[slot as usize];
         let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, &name);
         if let Some(pace) = options.pace {
@@ -288,7 +288,7 @@ impl Hub {
             command,
         };
         let Asked { delta, compact, strict, .. } = asked;
-        let encoding = Encoding { joins, delta, compact, ..self.encoding(slot) };
+        let encoding = Encoding { joins, delta, compact, ids, ..self.encoding(slot) };
         let since = match asked.since {
             None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
             since => since.filter(|_| granted.recoverable),

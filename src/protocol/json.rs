@@ -8,7 +8,6 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::command::{
     ChannelRequest, Command, ConnectRequest, EmulationRequest, HistoryRequest, PublishRequest,
@@ -112,18 +111,6 @@ pub struct PlainPublish<'a> {
 /// Reads the body of a request that speaks for a stream's client; its data is a text.
 pub fn read_emulation(body: &[u8]) -> serde_json::Result<EmulationRequest> {
     serde_json::from_slice(body)
-}
-
-/// A connect request that asks for what was published in a channel since `position` too; `None`:
-/// it is none.
-pub fn resume(request: &[u8], channel: &str, position: Position) -> Option<Vec<u8>> {
-    let request = if request.trim_ascii().is_empty() { b"{}" } else { request };
-    let mut request: serde_json::Map<String, Value> = serde_json::from_slice(request).ok()?;
-    let subs = request.entry("subs").or_insert_with(|| json!({})).as_object_mut()?;
-    let Position { offset, epoch } = position;
-    let since = json!({"recover": true, "offset": offset, "epoch": epoch.as_str()});
-    subs.insert(channel.to_owned(), since);
-    serde_json::to_vec(&request).ok()
 }
 
 /// Whether bytes are the text of one JSON value.
@@ -231,6 +218,8 @@ struct ConnectBody<'a> {
     node: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<i64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    unknown_event_id: &'a str,
 }
 
 impl<'a> From<&'a Connected<'a>> for ConnectBody<'a> {
@@ -247,6 +236,7 @@ impl<'a> From<&'a Connected<'a>> for ConnectBody<'a> {
             session: connected.session,
             node: connected.node,
             time: connected.time,
+            unknown_event_id: connected.unknown_event_id,
         }
     }
 }

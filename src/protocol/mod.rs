@@ -175,6 +175,11 @@ impl Epoch {
         self.0 == [0; 8]
     }
 
+    /// The letters as they are; zeroes where unset.
+    pub fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+
     /// The letters; empty where unset.
     pub fn as_str(&self) -> &str {
         if self.is_unset() { "" } else { std::str::from_utf8(&self.0).unwrap_or("") }

@@ -157,6 +157,8 @@ pub struct Connected<'a> {
     pub node: &'a str,
     /// Unix time in milliseconds, if the client is to know it.
     pub time: Option<i64>,
+    /// The `Last-Event-ID` that it gave, if that is none of this server's; else empty.
+    pub unknown_event_id: &'a str,
 }
 
 /// What a subscribed client is told about the stream.

@@ -14,6 +14,7 @@ mod calls;
 mod closes;
 mod commands;
 mod deflate;
+mod events;
 mod formats;
 mod heads;
 mod leases;

@@ -506,6 +506,7 @@ mod tests {
             session: "s",
             node: "n",
             time: Some(1_700_000_000_000),
+            unknown_event_id: "",
         }
     }
 

@@ -1,0 +1,121 @@
+//! Where event streams with several channels stand, so that a browser gets what it missed of each.
+//!
+//! Publications are shared bytes, so they cannot say where one connection stands in its other
+//! channels. Each event of such a connection is left open, and its own id closes it.
+
+use crate::channels::local::Delivery;
+use crate::connection::{NONE, Phase, Wish};
+use crate::event_id::{CHANNELS_MAX, EventId, Ids, Trail};
+use crate::http::Transport;
+use crate::hub::Hub;
+use crate::hub::subscriptions::Asked;
+use crate::message::{Granted, Subscribed};
+use crate::protocol::Position;
+use crate::publication::Publication;
+
+impl Hub {
+    /// A client is to be in these channels from the start: if its events can be recovered in
+    /// several of them, they get ids of their own.
+    pub(super) fn begin_trail(&mut self, slot: u32, wishes: &[Wish]) {
+        if self.connections[slot as usize].transport != Transport::UniSse {
+            return;
+        }
+        let recoverable = wishes.iter().filter(|wish| {
+            let options = self.settings.namespaces.of(&wish.channel).ok();
+            let terms =
+                |options| self.terms(slot, options, &Asked::default(), wish.grant.overrides);
+            options.is_some_and(|options| terms(options).0.recoverable)
+        });
+        if recoverable.count() > 1 {
+            self.trails.insert(slot, Trail::default());
+        }
+    }
+
+    /// Whose place the events of a new subscription say. What is joined after the connect is not
+    /// asked for by the next one, so its ids would only hide where the other channels stand.
+    pub(super) fn ids(&self, slot: u32, granted: Granted) -> Ids {
+        let connection = &self.connections[slot as usize];
+        let connecting = connection.phase == Phase::Open && connection.hold != NONE;
+        let speaks = connection.transport == Transport::UniSse && connecting;
+        match self.trails.contains_key(&slot) {
+            _ if !speaks || !granted.recoverable => Ids::None,
+            false => Ids::Shared,
+            true if usize::from(connection.subscribed) < CHANNELS_MAX => Ids::Own,
+            true => Ids::None,
+        }
+    }
+
+    /// A subscription of a client that is still connecting was answered.
+    pub(super) fn note_place(&mut self, answer: &Subscribed) {
+        if let Some(trail) = self.trails.get_mut(&answer.subscriber.slot) {
+            set_place(trail, answer);
+        }
+    }
+
+    /// The id line of the first event.
+    pub(super) fn first_event_id(&self, slot: u32, answers: &[Subscribed]) -> Vec<u8> {
+        let mut line = Vec::new();
+        if self.trails.contains_key(&slot) {
+            // What came since is still to be sent.
+            let mut trail = Trail::default();
+            answers.iter().for_each(|answer| set_place(&mut trail, answer));
+            trail.write_line(&mut line);
+        }
+        let shared = answers.iter().find(|answer| answer.encoding.ids == Ids::Shared);
+        if let Some(answer) = shared
+            && let Some(position) = place(answer)
+        {
+            EventId { position, channel: &answer.channel }.write_line(&mut line);
+        }
+        line
+    }
+
+    /// An event without content says where a connection stands behind what was held back.
+    pub(super) fn write_place(&mut self, slot: u32) {
+        let mut line = Vec::new();
+        if let Some(trail) = self.trails.get(&slot) {
+            trail.write_line(&mut line);
+            line.push(b'\n');
+        }
+        self.write(slot, |out| out.extend_from_slice(&line));
+    }
+
+    /// Closes the event that a delivery left open with its connection's own id.
+    pub(super) fn close_event(&mut self, delivery: &Delivery) {
+        let slot = delivery.slot;
+        let connection = &self.connections[slot as usize];
+        if !connection.takes_output() {
+            return;
+        }
+        let held = connection.hold != NONE;
+        let mut line = std::mem::take(&mut self.body);
+        line.clear();
+        if let Some(trail) = self.trails.get_mut(&slot)
+            && let Some((hash, position)) = self.locals.place(delivery.lap)
+        {
+            trail.follow(hash, position);
+            // While others' answers are still to come, an id would leave their places out.
+            if !held {
+                trail.write_line(&mut line);
+            }
+        }
+        line.push(b'\n');
+        self.write(slot, |out| out.extend_from_slice(&line));
+        self.body = line;
+    }
+}
+
+/// Where a subscriber stands by its home's answer.
+fn place(answer: &Subscribed) -> Option<Position> {
+    let told = answer.position?;
+    let last = answer.publications.last().and_then(Publication::offset);
+    Some(Position { offset: last.unwrap_or(told.offset), ..told })
+}
+
+fn set_place(trail: &mut Trail, answer: &Subscribed) {
+    if answer.encoding.ids == Ids::Own
+        && let Some(position) = place(answer)
+    {
+        trail.set(&answer.channel, answer.hash, position);
+    }
+}
