@@ -319,7 +319,7 @@ impl Request {
         }
         let meta = self.baggage.as_ref().and_then(|baggage| baggage.meta.as_deref());
         body.meta = meta.filter(|_| tells_meta).and_then(json);
-        Ok(serde_json::to_vec(&body).expect("every key is text"))
+        serde_json::to_vec(&body).map_err(|_| Refused::Payload)
     }
 }
 

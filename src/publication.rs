@@ -194,7 +194,8 @@ impl Publication {
     /// The channel's name.
     pub fn channel(&self) -> &str {
         let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
-        std::str::from_utf8(name).expect("made from a str")
+        // It was made from a str.
+        std::str::from_utf8(name).unwrap_or_default()
     }
 
     fn push(&self) -> &[u8] {
@@ -310,11 +311,9 @@ impl Publication {
         }
         // A patch may end within a character; text cannot.
         let patch = is_patch.then(|| std::str::from_utf8(&patch).ok()).flatten();
-        let data = match (patch, std::str::from_utf8(data)) {
-            (Some(patch), _) => Data::Patch(patch),
-            (None, Ok(text)) => Data::Text(text),
-            (None, Err(_)) => unreachable!("JSON is text: {self:?}"),
-        };
+        // What JSON subscribers get is JSON, and so text.
+        let text = String::from_utf8_lossy(data);
+        let data = patch.map_or(Data::Text(&text), Data::Patch);
         let mut push = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
         json::write_publication(self.channel(), data, &self.details(), &mut push);
         self.write_json(&push, encoding, number, out);

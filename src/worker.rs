@@ -76,7 +76,8 @@ impl Worker {
         watch: Watch,
         clock: Clock,
     ) -> std::io::Result<Self> {
-        let doorbell = watch.doorbell().expect("a worker's bell is a descriptor").try_clone()?;
+        let doorbell = watch.doorbell().ok_or_else(|| std::io::Error::other("there is none"))?;
+        let doorbell = doorbell.try_clone()?;
         followers.iter_mut().try_for_each(|shard| shard.announce(&doorbell))?;
         leader.watch_doorbell(doorbell);
         Ok(Worker { leader, followers, watch, clock, now: 0, passes: 0 })

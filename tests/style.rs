@@ -161,6 +161,73 @@ fn nothing_is_unwrapped_outside_tests() {
     report("no unwrap outside tests", &offences);
 }
 
+/// What may end the process outside tests: file, a part of the line, and the reason why no peer,
+/// backend, kernel or clock can reach it.
+const MAY_PANIC: &[(&str, &str, &str)] = &[
+    ("src/bus.rs", "assert!(shards < 64", "the configuration allows 63 shards; at the start only"),
+    ("src/bus.rs", "assert!(workers > 0", "a node has a processor; at the start only"),
+    (
+        "src/bus.rs",
+        "unreachable!(\"room was reserved",
+        "rooms are counted, and the bus owns both ends",
+    ),
+    ("src/channels/mod.rs", "assert!(shards > 0", "a node has a shard; at the start only"),
+    (
+        "src/config/engine.rs",
+        ".expect(\"a loaded configuration",
+        "`check` built the same verifiers",
+    ),
+    ("src/config/print.rs", ".expect(\"a configuration has nothing", "a command's output only"),
+    ("src/config/table.rs", ".expect(\"a value of TOML's kinds\")", "the table's own defaults"),
+    ("src/control/api.rs", ".expect(\"answers have only keys", "our types, whose keys are texts"),
+    ("src/delta.rs", "assert!(sayable(target)", "callers take at most 64 KiB (DIFFERENCE_BYTES)"),
+    ("src/frame.rs", ".expect(\"writing to a Vec cannot fail\")", "a Vec takes every byte"),
+    ("src/history.rs", "assert_eq!(publication.offset()", "its one caller takes `next_offset`"),
+    (
+        "src/hub/mod.rs",
+        "assert!(is_unused",
+        "`end` leaves channels; a turn's entries end with the turn",
+    ),
+    ("src/protocol/json.rs", ".expect(\"a Vec takes everything", "a Vec takes every byte"),
+    (
+        "src/publication.rs",
+        ".expect(\"who comes or goes is somebody\")",
+        "joins are made with info",
+    ),
+    ("src/turn.rs", ".expect(\"a turn's bytes are bounded\")", "4 MiB, and one answer beyond them"),
+    ("src/wheel.rs", "assert!(buckets.is_power_of_two()", "a constant; at the start only"),
+];
+
+#[test]
+fn nothing_from_outside_can_make_the_process_panic() {
+    let words = ["unreachable!(", ".expect(", "panic!(", "assert!(", "assert_eq!(", "assert_ne!("];
+    let unfinished = ["to".to_owned() + "do!(", "unimplemented!(".to_owned()];
+    let mut offences = Vec::new();
+    let mut used = vec![false; MAY_PANIC.len()];
+    for file in files(&["src"], "rs") {
+        for (number, line) in without_tests(&file.text).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let may_end = words.iter().any(|word| code.contains(word))
+                || unfinished.iter().any(|word| code.contains(word));
+            // The compiler looks at these.
+            if !may_end || code.trim_start().starts_with("const _: () = assert!(") {
+                continue;
+            }
+            let allowed = MAY_PANIC
+                .iter()
+                .position(|(name, part, _)| file.name == *name && code.contains(part));
+            match allowed {
+                Some(at) => used[at] = true,
+                None => offences.push(format!("{}:{}: {}", file.name, number + 1, code.trim())),
+            }
+        }
+    }
+    for ((name, part, _), _) in MAY_PANIC.iter().zip(used).filter(|(_, used)| !used) {
+        offences.push(format!("{name}: `{part}` is not there any more: take it off the list"));
+    }
+    report("handle the case, or add it to MAY_PANIC with a reason", &offences);
+}
+
 /// `println!` panics where stdout is closed and blocks where nobody reads it; src/log.rs does not,
 /// nor does the last report of src/crash.rs.
 #[test]

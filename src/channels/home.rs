@@ -155,10 +155,9 @@ impl Homes {
             return;
         }
         let hash = channel.hash;
-        self.table
-            .find_entry(hash, |other| *other == at)
-            .expect("every channel is in the table")
-            .remove();
+        if let Ok(entry) = self.table.find_entry(hash, |other| *other == at) {
+            entry.remove();
+        }
         self.channels.remove(at as usize);
     }
 

@@ -427,9 +427,10 @@ impl Locals {
     /// An answer for a subscribe of this channel has come, whether or not anybody still wants
     /// it. Call it after the join.
     pub fn answered(&mut self, hash: u64, name: &str) {
-        let channel = self.find(hash, name).expect("a pending subscribe keeps its channel");
+        // A pending subscribe keeps its channel.
+        let Some(channel) = self.find(hash, name) else { return };
         let state = &mut self.channels[channel as usize];
-        state.pending -= 1;
+        state.pending = state.pending.saturating_sub(1);
         state.confirmed = true;
         self.note_if_idle(channel);
     }
@@ -578,7 +579,7 @@ impl Locals {
     pub fn step(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
         let Some(at) = self.open.pop_front() else { return };
         let group = &mut self.groups[at as usize];
-        let fanout = group.fanout.as_mut().expect("an open group has a fan-out");
+        let Some(fanout) = group.fanout.as_mut() else { return };
         let lap = *fanout.lap.get_or_insert_with(|| {
             let next = self.spare.pop().unwrap_or_default();
             let bytes = std::mem::replace(&mut fanout.pending, next);
@@ -613,7 +614,7 @@ impl Locals {
 
     fn close_lap(&mut self, at: u32) {
         let Group { members, fanout: state, channel, .. } = &mut self.groups[at as usize];
-        let fanout = state.as_mut().expect("an open group has a fan-out");
+        let Some(fanout) = state.as_mut() else { return };
         self.walked.extend(fanout.lap.take());
         fanout.lap_starts.clear();
         let mut gone = std::mem::take(&mut fanout.gone);
@@ -706,10 +707,9 @@ impl Locals {
 
     fn remove(&mut self, at: u32) {
         let channel = self.channels.remove(at as usize);
-        self.table
-            .find_entry(channel.hash, |other| *other == at)
-            .expect("every channel is in the table")
-            .remove();
+        if let Ok(entry) = self.table.find_entry(channel.hash, |other| *other == at) {
+            entry.remove();
+        }
         let mut group = channel.group;
         while group != NONE {
             if channel.paced {

@@ -139,10 +139,9 @@ impl Members {
         user.connections -= 1;
         if user.connections == 0 {
             let hash = spread(user.hash);
-            self.by_name
-                .find_entry(hash, |at| *at == member.user)
-                .expect("every user is in the table")
-                .remove();
+            if let Ok(entry) = self.by_name.find_entry(hash, |at| *at == member.user) {
+                entry.remove();
+            }
             self.users.remove(member.user as usize);
         }
         Some(info)

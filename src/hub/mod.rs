@@ -362,10 +362,9 @@ impl Hub {
         self.drop_inbound(slot);
         self.drop_outbox(slot);
         let connection = self.connections.remove(slot as usize);
-        assert!(
-            connection.subscriptions == NONE && connection.turn == NONE,
-            "nothing refers to it"
-        );
+        let is_unused = connection.subscriptions == NONE && connection.turn == NONE;
+        // Whoever gets the slot next would be sent what was meant for this connection.
+        assert!(is_unused, "nothing refers to a slot that is given back");
         let generation = &mut self.generations[slot as usize];
         *generation = (*generation + 1) & 0xff_ffff;
     }

@@ -32,7 +32,9 @@ impl Hub {
         let Some(identity) = connection.identity.take() else { return };
         if !identity.user.is_empty() {
             let hash = self.names.hash(&identity.user);
-            self.users.find_entry(hash, |at| *at == slot).expect("users are indexed").remove();
+            if let Ok(entry) = self.users.find_entry(hash, |at| *at == slot) {
+                entry.remove();
+            }
             self.note_departure(slot, hash);
             self.different_users -= u64::from(!self.is_known(hash, &identity.user));
         }
