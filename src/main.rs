@@ -15,7 +15,7 @@ use drumline::config::{self, Format, Kind, Loaded, Sources};
 use drumline::crash;
 use drumline::log;
 use drumline::message::Purpose;
-use drumline::preflight::{self, Request, Severity};
+use drumline::preflight::{self, Severity};
 use drumline::server::{self, Fatal};
 use drumline::sys;
 use drumline::token::{self, Refusal};
@@ -177,8 +177,7 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Fatal> {
 fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let config = load(matches)?.config;
     let connections = matches.get_one("connections").copied().unwrap_or(server::CONNECTIONS);
-    let request = Request { shards: config.shards, port: config.http_server.port, connections };
-    let report = preflight::survey(&request);
+    let report = preflight::survey(&server::request(&config, connections));
     let code = match report.findings().iter().map(|finding| finding.severity).max() {
         Some(Severity::Fatal) => ExitCode::from(FAILED),
         Some(Severity::Limit | Severity::Advice) => ExitCode::from(1),

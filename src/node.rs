@@ -33,6 +33,18 @@ pub struct RingSizes {
     pub buffers: u16,
 }
 
+impl RingSizes {
+    /// The ring of a shard with so many slots. Every connection may have one completion, and every
+    /// operation of a call. The kernel takes no fewer completion entries than submission entries.
+    pub fn sizes(&self, slots: usize) -> Sizes {
+        let RingSizes { submissions, completions, buffers } = *self;
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        let wanted = slots.saturating_add(submissions).min(completions).max(submissions);
+        let completions = wanted.next_power_of_two();
+        Sizes { submissions, completions, slots, buffers, buffer_bytes: BUFFER_BYTES }
+    }
+}
+
 /// What a node is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -195,19 +207,15 @@ fn worker(crew: Vec<Start>) -> Result<Worker, String> {
 fn shard(start: Start) -> Result<Shard, String> {
     let shard = start.place.shard;
     let slots = start.plan.slots[usize::from(shard)];
-    let RingSizes { submissions, completions, buffers } = start.plan.rings;
-    // Every connection may have one completion, and every operation of a call. The kernel takes
-    // no fewer completion entries than submission entries.
-    let wanted = (slots as u32).saturating_add(submissions).min(completions).max(submissions);
-    let sizes = Sizes {
-        submissions,
-        completions: wanted.next_power_of_two(),
-        slots: slots as u32,
-        buffers,
-        buffer_bytes: BUFFER_BYTES,
-    };
-    let ring = Ring::new(&sizes).map_err(|error| {
-        format!("no ring of {slots} slots for a shard: {error}: see `drumline check`")
+    let ring = Ring::new(&start.plan.rings.sizes(slots)).map_err(|error| {
+        let cure = match error.raw_os_error() {
+            Some(libc::ENOMEM) => {
+                "raise RLIMIT_MEMLOCK by `ulimit -l unlimited` as root (LimitMEMLOCK=infinity in a \
+                 systemd unit), or the memory limit; all rings of a user count together"
+            }
+            _ => "see `drumline check`",
+        };
+        format!("no ring of {slots} slots for a shard: {error}: {cure}")
     })?;
     let settings = Arc::new(start.plan.settings.of_shard(slots, start.plan.slots.len()));
     let hub = Hub::new(settings, &start.place, start.metrics.clone());

@@ -6,13 +6,18 @@
 //! Invariant: [`survey`] alone touches the machine; everything a [`Report`] says follows from its
 //! [`Facts`] and [`Request`], so it can be tested with made-up ones.
 
+mod memlock;
+
 use std::fmt;
 use std::fs;
 use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
+use crate::node::RingSizes;
 use crate::sys;
+
+pub use self::memlock::Memlock;
 
 /// Direct descriptors that one ring may have, whatever RLIMIT_NOFILE says (the kernel's
 /// IORING_MAX_FIXED_FILES).
@@ -35,6 +40,10 @@ const CONNECTIONS_PER_TCP_PAGE: u64 = 4;
 /// Slots wanted for a hundred connections: hashing is uneven, and some slots are reserved for
 /// accepts and relays.
 const SLOTS_PER_HUNDRED: u64 = 112;
+/// Connections that a node is laid out for where nothing says otherwise.
+pub const NODE_CONNECTIONS: u64 = 1_000_000;
+/// Slots of a shard at least, where nothing says otherwise.
+const SLOTS_MIN: u64 = 1024;
 /// CAP_SYS_RESOURCE, which may raise a hard limit.
 const CAP_SYS_RESOURCE: u32 = 24;
 const TUNE: &str = "scripts/tune.sh apply";
@@ -48,6 +57,10 @@ pub struct Request {
     pub port: u16,
     /// Connections that the box is meant to hold.
     pub connections: u64,
+    /// Connections that one shard holds; 0: as many as limits and need allow.
+    pub slots_per_shard: usize,
+    /// Sizes of every ring.
+    pub rings: RingSizes,
 }
 
 /// Whether an io_uring ring as the shards use it could be set up.
@@ -74,6 +87,8 @@ pub struct Facts {
     pub io_uring_disabled: Option<u64>,
     /// Soft and hard RLIMIT_NOFILE.
     pub nofile: Option<(u64, u64)>,
+    /// RLIMIT_MEMLOCK.
+    pub memlock: Option<Memlock>,
     /// Whether this process may raise its hard limits.
     pub may_raise: bool,
     /// `fs.nr_open`.
@@ -161,6 +176,19 @@ pub enum Fatal {
     TooOld(String),
     /// The ring works, but operations are missing.
     Missing(String, Vec<&'static str>),
+    /// The rings of all shards do not fit into RLIMIT_MEMLOCK. Sizes are in KiB.
+    Memlock {
+        /// The limit.
+        limit: u64,
+        /// Size of one ring.
+        each: u64,
+        /// Rings that fit.
+        fits: u64,
+        /// Rings that are wanted.
+        shards: usize,
+        /// The limit that they need.
+        need: u64,
+    },
     /// ENOMEM: rings are counted against a limit.
     NoMemory,
     /// EMFILE or ENFILE: no descriptor left for the ring.
@@ -197,8 +225,18 @@ impl fmt::Display for Fatal {
                 "io_uring of Linux {release} lacks {}: run Linux 6.8 or newer (6.12 LTS recommended)",
                 names.join(", ")
             ),
+            Self::Memlock { limit, each, fits, shards, need } => {
+                write!(
+                    f,
+                    "RLIMIT_MEMLOCK of {limit} KiB holds {fits} rings of {each} KiB, but {shards} \
+                     shards need one each: {}",
+                    memlock::cure(*need)
+                )?;
+                if *fits > 0 { write!(f, "; or --shards {fits}") } else { Ok(()) }
+            }
             Self::NoMemory => f.write_str(
-                "no memory for an io_uring ring (ENOMEM): raise the container's memory limit or `ulimit -l unlimited`",
+                "no memory for an io_uring ring (ENOMEM): raise the container's memory limit, or RLIMIT_MEMLOCK by \
+                 `ulimit -l unlimited` as root (LimitMEMLOCK=infinity in a systemd unit)",
             ),
             Self::NoDescriptor => {
                 f.write_str("no descriptor left for an io_uring ring (EMFILE): run `ulimit -n 1048576`")
@@ -222,6 +260,10 @@ impl Report {
     /// # Errors
     /// The reason why not; its display names cause and cure.
     pub fn verdict(&self) -> Result<(), Fatal> {
+        self.ring_verdict().and_then(|()| self.locked_verdict())
+    }
+
+    fn ring_verdict(&self) -> Result<(), Fatal> {
         let facts = &self.facts;
         match &facts.ring {
             Ring::Ready { missing } if missing.is_empty() => Ok(()),
@@ -232,10 +274,9 @@ impl Report {
 
     /// Everything that bounds the number of connections, the tightest first.
     pub fn bounds(&self) -> Vec<Bound> {
-        let mut bounds: Vec<Bound> = [self.slots(), self.memory(), self.files(), self.tcp_memory()]
-            .into_iter()
-            .flatten()
-            .collect();
+        let bounds =
+            [self.slots(), self.locked_bound(), self.memory(), self.files(), self.tcp_memory()];
+        let mut bounds: Vec<Bound> = bounds.into_iter().flatten().collect();
         bounds.sort_by_key(|bound| bound.connections);
         bounds
     }
@@ -265,6 +306,16 @@ impl Report {
         }
         findings.extend(self.advice());
         findings
+    }
+
+    /// Slots of each shard: as configured, or as many as a ring may have and the node needs.
+    pub fn slots_each(&self) -> usize {
+        let shards = self.request.shards.clamp(1, MAX_SHARDS - 1);
+        let table = self.facts.nofile.map_or(1024, |(_, hard)| ring_slots(hard));
+        let wanted = NODE_CONNECTIONS * SLOTS_PER_HUNDRED / 100 / shards as u64;
+        let configured = self.request.slots_per_shard as u64;
+        let each = if configured > 0 { configured } else { wanted.max(SLOTS_MIN) };
+        each.min(table) as usize
     }
 
     fn slots(&self) -> Option<Bound> {
@@ -492,7 +543,7 @@ impl fmt::Display for Report {
 impl Report {
     fn fmt_facts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts = &self.facts;
-        let ring = match self.verdict() {
+        let ring = match self.ring_verdict() {
             Ok(()) => format!("permitted, all {} operations are there", NEEDED.len()),
             Err(_) => "not usable".to_owned(),
         };
@@ -508,6 +559,9 @@ impl Report {
             shown(hard),
             shown(facts.nr_open)
         )?;
+        if let Some(limit) = facts.memlock.filter(|limit| limit.counts) {
+            writeln!(f, "memlock      {} bytes, rings count", shown(Some(limit.bytes)))?;
+        }
         writeln!(f, "files        {} of {} open on the box", shown(open), shown(max))?;
         let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / MIB);
         write!(f, "memory       {} MiB available", shown(mib(facts.available)))?;
@@ -546,9 +600,10 @@ impl fmt::Display for Severity {
 
 // --- parsing -------------------------------------------------------------------------------------
 
-/// Soft and hard "Max open files" of `/proc/self/limits`; `unlimited` is `u64::MAX`.
-fn parse_nofile(text: &str) -> Option<(u64, u64)> {
-    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+/// Soft and hard value of a line of `/proc/self/limits`, such as "Max open files"; `unlimited` is
+/// `u64::MAX`.
+fn parse_limits(text: &str, name: &str) -> Option<(u64, u64)> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let mut words = line.split_whitespace().map(|word| match word {
         "unlimited" => Some(u64::MAX),
         word => word.parse().ok(),
@@ -637,12 +692,16 @@ const NEEDED: [(&str, u8); 12] = [
 /// return.
 pub fn survey(request: &Request) -> Report {
     let facts = read_facts(request.port);
-    let mut request = request.clone();
-    if request.shards == 0 {
+    let mut report = Report { request: request.clone(), facts };
+    if report.request.shards == 0 {
+        let facts = &report.facts;
         let hard = facts.nofile.map_or(MAX_RING_SLOTS, |(_, hard)| hard);
-        request.shards = recommended_shards(facts.cores, hard, request.connections);
+        report.request.shards = recommended_shards(facts.cores, hard, request.connections);
+        // A server without a number of shards runs one per core: fewer are no choice.
+        let fit = report.locked_shards().unwrap_or(MAX_SHARDS).max(report.facts.cores);
+        report.request.shards = report.request.shards.min(fit);
     }
-    Report { request, facts }
+    report
 }
 
 fn read_facts(port: u16) -> Facts {
@@ -655,7 +714,10 @@ fn read_facts(port: u16) -> Facts {
             .to_owned(),
         ring: try_ring(),
         io_uring_disabled: one("kernel/io_uring_disabled"),
-        nofile: fs::read_to_string("/proc/self/limits").ok().and_then(|text| parse_nofile(&text)),
+        nofile: fs::read_to_string("/proc/self/limits")
+            .ok()
+            .and_then(|text| parse_limits(&text, "Max open files")),
+        memlock: memlock::read(|| matches!(try_ring(), Ring::Ready { .. })),
         may_raise: parse_may_raise(&status),
         nr_open: one("fs/nr_open"),
         files: one("fs/file-max").zip(one("fs/file-nr")),
@@ -723,6 +785,7 @@ mod tests {
             ring: Ring::Ready { missing: Vec::new() },
             io_uring_disabled: Some(0),
             nofile: Some((1024, 1 << 20)),
+            memlock: None,
             may_raise: false,
             nr_open: Some(2_097_152),
             files: Some((2_400_000, 1_000)),
@@ -740,11 +803,14 @@ mod tests {
         }
     }
 
+    fn request(shards: usize) -> Request {
+        let rings = RingSizes { submissions: 1024, completions: 65_536, buffers: 128 };
+        let connections = 1_000_000;
+        Request { shards, port: 8000, connections, slots_per_shard: 0, rings }
+    }
+
     fn report(change: impl FnOnce(&mut Facts, &mut Request)) -> Report {
-        let mut report = Report {
-            request: Request { shards: 8, port: 8000, connections: 1_000_000 },
-            facts: facts(),
-        };
+        let mut report = Report { request: request(8), facts: facts() };
         change(&mut report.facts, &mut report.request);
         report
     }
@@ -850,6 +916,39 @@ mod tests {
     }
 
     #[test]
+    fn shards_whose_rings_do_not_fit_memlock_do_not_start() {
+        let limited = |bytes, counts, shards| {
+            report(|facts, request| {
+                facts.memlock = Some(Memlock { bytes, counts });
+                facts.nofile = Some((1024, 20_000));
+                request.shards = shards;
+            })
+        };
+        // A ring of 20,000 slots: 32,768 completions of 16 bytes, 1,024 submissions, 128 buffers.
+        let usual = limited(8 << 20, true, 16);
+        let refused = usual.verdict().unwrap_err();
+        let fatal = Fatal::Memlock { limit: 8192, each: 588, fits: 13, shards: 16, need: 9472 };
+        assert_eq!(refused, fatal);
+        let text = refused.to_string();
+        for part in ["ulimit -l 9472", "LimitMEMLOCK=9472K", "or --shards 13", "16 shards"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(usual.findings()[0].severity, Severity::Fatal);
+        let tightest = usual.bounds().remove(0);
+        assert_eq!((tightest.name, tightest.connections), ("RLIMIT_MEMLOCK", 260_000));
+        assert!(usual.to_string().contains("memlock      8388608 bytes, rings count"));
+        assert!(!limited(1 << 16, true, 1).verdict().unwrap_err().to_string().contains("--shards"));
+        for fits in [
+            limited(8 << 20, true, 13),
+            limited(9472 << 10, true, 16),
+            limited(8 << 20, false, 16),
+            limited(u64::MAX, true, 60),
+        ] {
+            assert_eq!(fits.verdict(), Ok(()), "{:?}", fits.facts.memlock);
+        }
+    }
+
+    #[test]
     fn one_shard_is_capped_by_the_kernel_table() {
         let report = report(|_, request| (request.shards, request.connections) = (1, 2_000_000));
         let bound = report.slots().expect("the limit is known");
@@ -951,7 +1050,7 @@ mod tests {
             ("Max processes             1                    2\n", None),
         ];
         for (line, limits) in table {
-            assert_eq!(parse_nofile(&format!("{head}{line}")), limits, "{line}");
+            assert_eq!(parse_limits(&format!("{head}{line}"), "Max open files"), limits, "{line}");
         }
     }
 
@@ -996,7 +1095,7 @@ mod tests {
 
     #[test]
     fn a_survey_of_this_box_prints() {
-        let report = survey(&Request { shards: 0, port: 0, connections: 1_000_000 });
+        let report = survey(&Request { port: 0, ..request(0) });
         assert!((1..=MAX_SHARDS).contains(&report.request.shards));
         assert!(report.facts.nofile.is_some() && report.facts.available.is_some());
         println!("{report}");

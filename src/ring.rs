@@ -67,6 +67,30 @@ pub struct Sizes {
     pub buffer_bytes: u32,
 }
 
+/// Bytes of a submission, of a completion, and of an entry of a ring of buffers.
+const SUBMISSION_BYTES: u64 = 64;
+const ENTRY_BYTES: u64 = 16;
+/// Bytes in front of a ring's completions: heads, tails and masks.
+const RING_HEADER: u64 = 320;
+
+impl Sizes {
+    /// Bytes of the ring that the kernel counts as locked memory of a user without CAP_IPC_LOCK:
+    /// completions with the submission index, submissions, and the ring of buffers.
+    pub fn locked_bytes(&self) -> u64 {
+        let page = rustix::param::page_size() as u64;
+        let (submissions, completions) = (u64::from(self.submissions), u64::from(self.completions));
+        let index = submissions * size_of::<u32>() as u64;
+        [
+            RING_HEADER + completions * ENTRY_BYTES + index,
+            submissions * SUBMISSION_BYTES,
+            u64::from(self.buffers) * ENTRY_BYTES,
+        ]
+        .into_iter()
+        .map(|bytes| bytes.div_ceil(page) * page)
+        .sum()
+    }
+}
+
 /// A ring as others see it: they can pass sockets to it.
 #[derive(Debug)]
 pub struct Handle(OwnedFd);
@@ -512,7 +536,9 @@ pub fn permitted() -> Result<(), String> {
              profile"
         }
         Some(libc::EINVAL) => "this kernel's io_uring is too old; use Linux 6.6 or newer",
-        Some(libc::ENOMEM) => "no memory for a ring; raise RLIMIT_MEMLOCK or the memory limit",
+        Some(libc::ENOMEM) => {
+            "no memory for a ring; raise RLIMIT_MEMLOCK (`ulimit -l`) or the memory limit"
+        }
         _ => "see `drumline check`",
     };
     Err(format!("io_uring cannot be set up: {error}: {cure}"))

@@ -19,7 +19,7 @@ use crate::preflight::{self, MAX_SHARDS, Report, Request};
 use crate::sys;
 
 /// Connections that a node is laid out for where nothing says otherwise.
-pub const CONNECTIONS: u64 = 1_000_000;
+pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
 
 /// The limit on open files where it cannot be read.
 const DESCRIPTORS: u64 = 1024;
@@ -64,11 +64,11 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         log::warn("config", warning);
     }
     let limit = sys::raise_open_files().unwrap_or(DESCRIPTORS);
+    let _ = sys::raise_locked_memory();
     let server = &config.http_server;
     let address = sys::listen_address(&server.address, server.port).map_err(|text| fatal(&text))?;
     let shards = if config.shards == 0 { sys::processors() } else { config.shards };
-    let request = Request { shards, port: server.port, connections: CONNECTIONS };
-    let report = preflight::survey(&request);
+    let report = preflight::survey(&Request { shards, ..request(&config, CONNECTIONS) });
     report.verdict().map_err(|refused| {
         let text = refused.to_string();
         let (cause, cure) = text.split_once(": ").unwrap_or((&text, ""));
@@ -95,7 +95,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
         settings,
-        slots: slots(&report, config.engine.slots_per_shard),
+        slots: slots(&report),
     };
     let runtime = runtime(config.engine.control_threads).map_err(|error| Fatal {
         cause: format!("no runtime for the control plane: {error}"),
@@ -153,7 +153,7 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
         },
         page: config.page.enabled,
         processors: node.processors.clone(),
-        slots: slots(report, config.engine.slots_per_shard),
+        slots: slots(report),
         bound: bound.map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
         access: access.clone(),
         entrance: config.entrance(),
@@ -179,11 +179,18 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().thread_name("control").build()
 }
 
-/// Slots of each shard: as configured, or as many as each ring may have and the node needs.
-fn slots(report: &Report, configured: usize) -> Vec<usize> {
-    let shards = report.request.shards.clamp(1, MAX_SHARDS - 1);
-    let table = report.facts.nofile.map_or(1024, |(_, hard)| preflight::ring_slots(hard));
-    let wanted = CONNECTIONS * 112 / 100 / shards as u64;
-    let each = if configured > 0 { configured } else { wanted.max(1024) as usize };
-    vec![each.min(table as usize); shards]
+/// Slots of each shard.
+fn slots(report: &Report) -> Vec<usize> {
+    vec![report.slots_each(); report.request.shards.clamp(1, MAX_SHARDS - 1)]
+}
+
+/// What a configuration asks of the box that is meant to hold so many connections.
+pub fn request(config: &Config, connections: u64) -> Request {
+    Request {
+        shards: config.shards,
+        port: config.http_server.port,
+        connections,
+        slots_per_shard: config.engine.slots_per_shard,
+        rings: config.ring_sizes(),
+    }
 }

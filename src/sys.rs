@@ -77,6 +77,23 @@ pub fn open_descriptors() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count() as u64)
 }
 
+/// Raises the soft limit of locked memory to the hard one: rings count against it.
+pub fn raise_locked_memory() -> io::Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Memlock);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    Ok(rustix::process::setrlimit(Resource::Memlock, wanted)?)
+}
+
+/// What `work` returns while this process may lock no memory.
+pub fn without_locked_memory<T>(work: impl FnOnce() -> T) -> io::Result<T> {
+    let limit = rustix::process::getrlimit(Resource::Memlock);
+    let none = Rlimit { current: Some(0), maximum: limit.maximum };
+    rustix::process::setrlimit(Resource::Memlock, none)?;
+    let result = work();
+    rustix::process::setrlimit(Resource::Memlock, limit)?;
+    Ok(result)
+}
+
 /// Number of processors this process may run on.
 pub fn processors() -> usize {
     core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1))

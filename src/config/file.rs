@@ -91,14 +91,26 @@ fn told(text: &str, at: Option<(usize, usize)>, message: &str) -> String {
     format!("line {number}, column {column}: {message}")
 }
 
-/// The file that is read where none is named. One that may be there, but cannot be looked at,
-/// counts as present: to pass over it could open the server.
-pub(super) fn present() -> Option<PathBuf> {
-    let absent = |file: &PathBuf| {
-        let found = file.symlink_metadata();
-        found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
-    };
-    FILES.iter().map(PathBuf::from).find(|file| !absent(file))
+/// What stands in the working folder where no file is named.
+pub(super) enum Found {
+    /// The file to read.
+    File(PathBuf),
+    /// None of [`FILES`].
+    Nothing,
+    /// The folder cannot be looked at, so that there may be one.
+    Unknown,
+}
+
+/// Looks for the file that is read where none is named.
+pub(super) fn find() -> Found {
+    for file in FILES.map(PathBuf::from) {
+        match file.symlink_metadata() {
+            Ok(_) => return Found::File(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(_) => return Found::Unknown,
+        }
+    }
+    Found::Nothing
 }
 
 /// Reads a file.

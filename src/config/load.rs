@@ -16,10 +16,11 @@ use crate::sys;
 
 use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
 use super::environment::{is_of_kubernetes, is_of_scripts};
+use super::file::{self, Found};
 use super::key::{self, CENTRIFUGO_PREFIX, Key, Kind, PREFIX, join, keys, kind_of, nearest};
 use super::table::Config;
 use super::tables::Tables;
-use super::{Error, error, file};
+use super::{Error, error};
 
 /// Where values come from, besides the defaults; later ones win.
 #[derive(Clone, Default)]
@@ -61,12 +62,16 @@ pub struct Loaded {
 /// Merges defaults, file, environment and flags.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let mut gathered = Gathered::new();
-    let path = sources.file.clone().or_else(file::present);
-    let file = path.as_ref().map(|path| path.display().to_string());
-    if let (Some(path), Some(origin)) = (&path, &file) {
+    let found = sources.file.clone().map_or_else(file::find, Found::File);
+    let path = if let Found::File(path) = &found { Some(path) } else { None };
+    let file = path.map(|path| path.display().to_string());
+    if let (Some(path), Some(origin)) = (path, &file) {
         gathered.add_table("", &file::read(path)?, origin)?;
     }
-    let access = sources.access(file.as_deref());
+    let access = match found {
+        Found::Unknown => Access::Closed("a working folder that cannot be read".to_owned()),
+        _ => sources.access(file.as_deref()),
+    };
     if access.is_open() {
         gathered.add_open_defaults()?;
     }

@@ -21,6 +21,7 @@ mod leases;
 mod limits;
 mod load;
 mod overflow;
+mod memlock;
 mod output;
 mod memory;
 mod places;
