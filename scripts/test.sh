@@ -18,7 +18,7 @@ LOGS=$TARGET/test-logs
 # All fuzzers of frames, commands, files and so on share these seconds of processor time.
 FUZZ_SECONDS=${FUZZ_SECONDS:-120}
 # How long the fuzzing client speaks to a server.
-FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-20}
+FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-60}
 # Advisories about crates, and a copy of them for where the network does not let them be fetched.
 ADVISORY_URL=${ADVISORY_URL:-https://github.com/RustSec/advisory-db}
 ADVISORY_DB=${ADVISORY_DB:-}
