@@ -33,7 +33,7 @@ const PING_P99: f64 = 20e6;
 const PROBES_PER_SHARD: u64 = 2;
 const PROBES_MIN: u64 = 32;
 const COLUMNS: [(&str, &str); 9] = [
-    ("pass, processor", "ns"),
+    ("pass, CPU", "ns"),
     ("pass, wall", "ns"),
     ("ping p50", "ns"),
     ("ping p99", "ns"),
@@ -224,8 +224,8 @@ fn tell(
     let Outcome { pass_cpu, pass_wall, ping, recorder, seen, budgets } = outcome;
     let rss = seen.rss_anon as f64;
     if let Some(micros) = pass_cpu {
-        let row = Row::new(format!("{told}: longest pass"), micros * 1e3, "ns");
-        bench.row(row.at_most(bound * 1e3).note("processor time of the worker's thread"));
+        let row = Row::new(format!("{told}: longest pass, CPU time"), micros * 1e3, "ns");
+        bench.row(row.at_most(bound * 1e3));
         if options.strict && micros > bound {
             bench.fault(format!("{told}: a pass of {micros} us of processor time"));
         }
@@ -233,8 +233,8 @@ fn tell(
     let row = Row::new(format!("{told}: others' ping p99"), ping.p99 as f64, "ns");
     bench.row(row.at_most(PING_P99));
     if let Some(budgets) = budgets {
-        let row = Row::new(format!("{told}: RssAnon"), rss, "bytes");
-        bench.row(row.at_most(budgets).note("held against the sum of the memory budgets"));
+        let row = Row::new(format!("{told}: RssAnon, of all budgets"), rss, "bytes");
+        bench.row(row.at_most(budgets));
         if rss > budgets {
             let (rss, budgets) = (value(rss, "bytes"), value(budgets, "bytes"));
             bench.fault(format!("{told}: RssAnon {rss} of budgets of {budgets}"));
