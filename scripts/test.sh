@@ -220,9 +220,15 @@ need_release() { cargo build --release --workspace; }
 # The sanitizers' flags are unstable; the compiler is the stable one all the same.
 in_fuzz() { RUSTC_BOOTSTRAP=1 cargo fuzz "$1" "$FUZZ_BUILD" --target-dir "$TARGET/fuzz" "${@:2}"; }
 need_fuzzers() { in_fuzz build; }
-need_cargo-audit() { cargo audit --version >/dev/null 2>&1 || cargo install cargo-audit --locked; }
-need_cargo-deny() { cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked; }
-need_cargo-fuzz() { cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked; }
+# need_tool NAME: a subcommand of cargo. It is quick to build rather than quick, and in a folder of
+# its own, so that no step waits for it.
+need_tool() {
+    cargo "$1" --version >/dev/null 2>&1 ||
+        CARGO_TARGET_DIR=$TARGET/tools cargo install "cargo-$1" --locked --debug
+}
+need_cargo-audit() { need_tool audit; }
+need_cargo-deny() { need_tool deny; }
+need_cargo-fuzz() { need_tool fuzz; }
 
 need_npm() {
     if [[ tests/node_modules/.package-lock.json -nt tests/package-lock.json ]]; then return; fi

@@ -28,6 +28,8 @@ const AUDIENCE: u64 = 5;
 const PASS_MICROS: u64 = 10_000;
 /// What the second half of a run may leave behind of memory, in bytes.
 const GROWTH_MAX: u64 = 16 << 20;
+/// Kinds of memory that end with what they serve.
+const FREED: [&str; 5] = ["outboxes", "unread", "backlog", "filters", "questions"];
 /// Gauges that may end higher than they began: what is kept for a time, and settings.
 const KEPT: [&str; 9] =
     ["streams", "history", "longest", "budget", "uptime", "sockets", "memory", "capacity", "info"];
@@ -80,7 +82,9 @@ fn config(backend: u16) -> String {
         "http_api": {{ "key": "{API_KEY}" }},
         "shutdown": {{ "spread": "0s" }},
         "shards": 3,
-        "engine": {{ "slots_per_shard": 200, "inbox": 16, "outbox_budget": 2000000,
+        "engine": {{ "slots_per_shard": 200, "inbox": 16, "outbox_budget": 1000000,
+            "unread_budget": 300000, "filter_budget": 20000, "idempotency_budget": 20000,
+            "question_budget": 50000,
             "backlog": 200000, "streams_max": 40, "history_bytes": 1000000,
             "ring_submissions": 8, "ring_completions": 16, "ring_buffers": 4 }}
     }}"#,
@@ -147,7 +151,8 @@ fn speak(server: &Server, seed: u64, lasts: Duration) -> u64 {
     sessions.into_inner()
 }
 
-/// Every gauge of the engine by name, summed over its shards.
+/// Every gauge of the engine by name, and what it may be once all clients are gone: what it is
+/// now, summed over the shards.
 fn gauges(server: &Server) -> Vec<(String, u64)> {
     let text = server.metrics();
     let of = |line: &str| {
@@ -155,7 +160,13 @@ fn gauges(server: &Server) -> Vec<(String, u64)> {
         let kept = KEPT.iter().any(|kept| name.contains(kept));
         (name.starts_with("drumline_") && !kept).then(|| name.to_owned())
     };
-    text.lines().filter_map(of).map(|name| (name.clone(), server.metric(&name))).collect()
+    let gauges = text.lines().filter_map(of).map(|name| (name.clone(), server.metric(&name)));
+    // Shards charge the budgets in steps: a twentieth may stay charged.
+    let used = FREED.map(|kind| {
+        let limit = server.metric(&format!("drumline_memory_limit_bytes{{kind=\"{kind}\"}}"));
+        (format!("drumline_memory_used_bytes{{kind=\"{kind}\"}}"), limit / 20)
+    });
+    gauges.chain(used).collect()
 }
 
 #[test]
