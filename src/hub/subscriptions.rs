@@ -238,6 +238,38 @@ impl Hub {
         (granted, told && (pushed || (asked.joins && seen)))
     }
 
+    /// Sees to it that a channel's home hears of a connection's leave before it hears of its return.
+    fn tell_leave_first(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (channel, hash): (&str, u64),
+    ) -> Result<(), NoRoom> {
+        if planted(Planted::LeaveOvertaken) || !self.is_leaving(slot, hash, channel) {
+            return Ok(());
+        }
+        self.tell_leaves(post);
+        if self.is_leaving(slot, hash, channel) { Err(NoRoom) } else { Ok(()) }
+    }
+
+    /// Adds a subscription that is not answered yet.
+    fn begin_subscription(
+        &mut self,
+        slot: u32,
+        command: u32,
+        options: &Options,
+        (name, hash): (&Arc<str>, u64),
+    ) -> Subscriber {
+        let connection = &mut self.connections[slot as usize];
+        let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, name);
+        if let Some(pace) = options.pace {
+            self.locals.set_pace(subscription, pace);
+        }
+        connection.subscribed += 1;
+        let (shard, generation) = (self.shard, connection.generation);
+        Subscriber { shard, slot, generation, subscription, serial, command }
+    }
+
     /// Asks a channel's home for a subscription, or joins at once where the home need not be
     /// asked.
     fn enter(
@@ -252,13 +284,8 @@ impl Hub {
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
         let (granted, joins) = self.terms(slot, options, &asked, overrides);
         let tracked = is_tracked(options, overrides);
-        let overtakes = planted(Planted::LeaveOvertaken);
-        if tracked && !overtakes && self.is_leaving(slot, hash, channel) {
-            // Its home must hear of the leave before it hears of the return.
-            self.tell_leaves(post);
-            if self.is_leaving(slot, hash, channel) {
-                return Err(NoRoom);
-            }
+        if tracked {
+            self.tell_leave_first(post, slot, (channel, hash))?;
         }
         let home = self.names.home(hash);
         let here = home == self.shard;
@@ -273,20 +300,7 @@ impl Hub {
         }
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
         let (name, ids) = (self.named(hash, channel), self.ids(slot, granted));
-        let connection = &mut self.connections[slot as usize];
-        let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, &name);
-        if let Some(pace) = options.pace {
-            self.locals.set_pace(subscription, pace);
-        }
-        connection.subscribed += 1;
-        let subscriber = Subscriber {
-            shard: self.shard,
-            slot,
-            generation: connection.generation,
-            subscription,
-            serial,
-            command,
-        };
+        let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
         let Asked { delta, compact, strict, .. } = asked;
         let encoding = Encoding { joins, delta, compact, ids, ..self.encoding(slot) };
         let since = match asked.since {
@@ -294,7 +308,7 @@ impl Hub {
             since => since.filter(|_| granted.recoverable),
         };
         let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
-        self.grants.extend(grant.map(|grant| (subscription, grant)));
+        self.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
         if ends {
             self.watch_ends(slot);
         }
