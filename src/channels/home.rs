@@ -42,7 +42,7 @@ const DROPS_MAX: usize = 256;
 const SHEDDERS_MAX: usize = 64;
 /// Bytes that a channel takes beside its record and its name: what the allocator adds to it, and
 /// its places in tables and the wheel.
-const CHANNEL_BESIDE: usize = 64;
+const CHANNEL_BESIDE: usize = 128;
 
 /// What homes keep and give out.
 #[derive(Clone, Debug)]
@@ -531,7 +531,7 @@ mod tests {
     use crate::publication::{Encoding, Event};
 
     /// Room for some dozens of small publications.
-    const HISTORY_BYTES: usize = 10_000;
+    const HISTORY_BYTES: usize = 16_000;
 
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {
         let without = Options { retention, ..Options::default() };

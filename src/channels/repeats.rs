@@ -3,8 +3,11 @@
 //! Owns the keys for as long as they hold. Never knows what was published. The invariant: a key
 //! holds for five minutes, or until newer ones have come for which the node's budget has no room.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use crate::memory::{Relief, Share};
 use crate::protocol::Position;
@@ -13,31 +16,43 @@ use crate::protocol::Position;
 const HOLDS: u64 = 300_000;
 /// Keys that make room at once.
 const DROPPED_MAX: usize = 256;
-
-type Key = (u64, Arc<str>);
+/// Bytes that a key takes beside its text and its records: counts, and what the allocator adds.
+const BESIDE: usize = 32;
 
 struct Done {
+    /// The hash of what follows; kept, so that a table that grows hashes no text.
+    place: u64,
+    channel: u64,
+    key: Arc<str>,
     position: Option<Position>,
     until: u64,
 }
 
-/// Bytes that a key takes in memory: its text with the counts of it, and its places in the table,
-/// which may be half empty, and in the queue, which doubles when it grows.
-fn size(key: &Key) -> usize {
-    key.1.len() + 32 + 2 * (size_of::<(Key, Done)>() + size_of::<(u64, Key)>())
+struct Noted {
+    place: u64,
+    key: Arc<str>,
+    until: u64,
+}
+
+/// Bytes that a key takes in memory: the table may be half empty, and the queue doubles when it
+/// grows.
+fn size(key: &str) -> usize {
+    BESIDE + key.len() + 2 * (size_of::<Done>() + size_of::<Noted>())
 }
 
 /// The keys of the channels at home on one shard.
 pub struct Repeats {
-    done: HashMap<Key, Done>,
-    order: VecDeque<(u64, Key)>,
+    done: HashTable<Done>,
+    order: VecDeque<Noted>,
+    hasher: RandomState,
     share: Share,
 }
 
 impl Repeats {
     /// None yet; `share` counts them.
     pub fn new(share: Share) -> Self {
-        Repeats { done: HashMap::new(), order: VecDeque::new(), share }
+        let (done, order) = (HashTable::new(), VecDeque::new());
+        Repeats { done, order, hasher: RandomState::new(), share }
     }
 
     /// What the keys use of the node's budget.
@@ -47,22 +62,23 @@ impl Repeats {
 
     /// Where the publication went that came with this key into the channel of this hash, if one
     /// did.
-    pub fn find(&self, hash: u64, key: &str, now: u64) -> Option<Option<Position>> {
-        // A look-up by parts would need an owned key as well.
-        let done = self.done.get(&(hash, key.into()))?;
-        (done.until > now).then_some(done.position)
+    pub fn find(&self, channel: u64, key: &str, now: u64) -> Option<Option<Position>> {
+        let place = self.hasher.hash_one((channel, key));
+        let same = |done: &Done| done.channel == channel && *done.key == *key && done.until > now;
+        self.done.find(place, same).map(|done| done.position)
     }
 
     /// Notes where a publication went.
-    pub fn note(&mut self, hash: u64, key: &str, position: Option<Position>, now: u64) {
-        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+    pub fn note(&mut self, channel: u64, key: &str, position: Option<Position>, now: u64) {
+        while self.order.front().is_some_and(|noted| noted.until <= now) {
             self.drop_oldest();
         }
-        let until = now + HOLDS;
-        let key = (hash, Arc::from(key));
+        let (place, until) = (self.hasher.hash_one((channel, key)), now + HOLDS);
+        let key: Arc<str> = key.into();
         self.share.change(0, size(&key));
-        self.order.push_back((until, key.clone()));
-        self.done.insert(key, Done { position, until });
+        self.order.push_back(Noted { place, key: key.clone(), until });
+        let done = Done { place, channel, key, position, until };
+        self.done.insert_unique(place, done, |done| done.place);
         self.relieve();
     }
 
@@ -78,14 +94,15 @@ impl Repeats {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((until, key)) = self.order.pop_front() {
+        if let Some(Noted { place, key, .. }) = self.order.pop_front() {
             self.share.change(size(&key), 0);
-            if self.done.get(&key).is_some_and(|done| done.until == until) {
-                self.done.remove(&key);
+            let found = self.done.find_entry(place, |done| Arc::ptr_eq(&done.key, &key));
+            if let Ok(found) = found {
+                found.remove();
             }
         }
         if self.order.is_empty() {
-            (self.done, self.order) = (HashMap::new(), VecDeque::new());
+            (self.done, self.order) = (HashTable::new(), VecDeque::new());
         }
     }
 }

@@ -714,14 +714,14 @@ section! {
         backlog: usize = 32 << 20,
         /// Channels with history that the node keeps, divided evenly among the shards. Past it a
         /// channel without publications, or whose publications expire first, makes room.
-        streams_max: usize = 1_000_000,
+        streams_max: usize = 500_000,
         /// Bytes of history that the node keeps. Past it the oldest publications make room.
         history_bytes: usize = 512 << 20,
         /// Bytes of tags filters that the node keeps; equal filters of a shard count once. Past it
         /// a subscribe with a filter is answered with error 106.
         filter_budget: usize = 64 << 20,
         /// Bytes of idempotency keys that the node keeps. Past it the oldest keys make room.
-        idempotency_budget: usize = 64 << 20,
+        idempotency_budget: usize = 32 << 20,
         /// Bytes of disconnects and unsubscribes that wait to be sent to the backend. Past it new
         /// ones are dropped and counted.
         hook_budget: usize = 64 << 20,
