@@ -322,7 +322,8 @@ impl Config {
             position_check_delay: client.channel_position_check_delay.millis(),
             expired_close_delay: client.expired_close_delay.millis() / 1000,
             expired_sub_close_delay: client.expired_sub_close_delay.millis() / 1000,
-            ping_interval: client.ping_interval.millis(),
+            // The data plane divides by it, and a millisecond is the least that it knows.
+            ping_interval: client.ping_interval.millis().max(1),
             pong_timeout: engine.pong.then(|| client.pong_timeout.millis()),
             head_timeout: HEAD_TIMEOUT,
             head_limits: self.head_limits(),

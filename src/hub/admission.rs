@@ -20,7 +20,8 @@ impl Hub {
     /// it is admitted.
     pub(super) fn is_admitted(&mut self, post: &mut impl Post, slot: u32) -> bool {
         let hold = self.connections[slot as usize].hold as usize;
-        if self.holds[hold].admission == Stage::Wanted && self.ask_admission(post, slot).is_err() {
+        let wanted = self.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Wanted);
+        if wanted && self.ask_admission(post, slot).is_err() {
             self.pause(slot, Pause::Blocked);
         }
         // It may have been refused, and its hold is gone.

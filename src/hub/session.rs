@@ -334,9 +334,11 @@ impl Hub {
             return;
         }
         let at = self.connections[slot as usize].hold as usize;
-        while let Some(wish) = self.holds[at].wanted.pop() {
+        while let Some(wish) = self.holds.get_mut(at).and_then(|hold| hold.wanted.pop()) {
             if let Err(wish) = self.join_unasked(post, slot, wish) {
-                self.holds[at].wanted.push(wish);
+                if let Some(hold) = self.holds.get_mut(at) {
+                    hold.wanted.push(wish);
+                }
                 return self.pause(slot, Pause::Blocked);
             }
             if self.connections[slot as usize].hold == NONE {
@@ -349,7 +351,7 @@ impl Hub {
     /// Tells a held connection about its channels once all answers are in.
     pub(super) fn finish_hold(&mut self, slot: u32) {
         let at = self.connections[slot as usize].hold as usize;
-        if self.holds[at].pending > 0 {
+        if self.holds.get(at).is_none_or(|hold| hold.pending > 0) {
             return;
         }
         let mut hold = self.holds.remove(at);
