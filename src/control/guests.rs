@@ -48,9 +48,20 @@ const LISTS: [List; 3] = [List::Anonymous, List::Known, List::Reading];
 /// A connection in a list.
 struct Entry {
     since: Instant,
-    /// Bytes that its peer had taken by then.
+    /// How often the kernel had taken something by then.
     taken: u64,
+    output: Arc<Output>,
+    /// Never made strong where the lists stay locked: a connection leaves them when it ends.
     visitor: Weak<Visitor>,
+}
+
+/// How far a connection's answer has come.
+#[derive(Default)]
+struct Output {
+    /// Whether some of it has not been taken by the kernel.
+    unsent: AtomicBool,
+    /// How often the kernel has taken something.
+    taken: AtomicU64,
 }
 
 #[derive(Default)]
@@ -76,10 +87,7 @@ pub struct Visitor {
     known: AtomicBool,
     /// Whether the next byte that comes begins a request head.
     idle: AtomicBool,
-    /// Whether something that was to be sent has not been taken by the kernel.
-    unsent: AtomicBool,
-    /// How often the kernel has taken something.
-    taken: AtomicU64,
+    output: Arc<Output>,
     endless: Notify,
     dismissed: Notify,
 }
@@ -103,8 +111,7 @@ impl Guests {
             at: Mutex::default(),
             known: AtomicBool::new(false),
             idle: AtomicBool::new(false),
-            unsent: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
+            output: Arc::default(),
             endless: Notify::new(),
             dismissed: Notify::new(),
         });
@@ -114,13 +121,15 @@ impl Guests {
         visitor
     }
 
-    /// Has the connection go that has been idle longest.
+    /// Has the connection go that has been idle longest and has been sent its answer.
     pub fn evict(&self) {
         let lists = lock(&self.lists);
         let first = LISTS.into_iter().find_map(|list| {
-            let first = lists.entries[list as usize].values().next()?;
-            let arrives = list == List::Reading && first.since.elapsed() < HEAD_GRACE;
-            (!arrives).then_some(first)
+            let mut entries = lists.entries[list as usize].values();
+            entries.find(|entry| {
+                let arrives = list == List::Reading && entry.since.elapsed() < HEAD_GRACE;
+                !arrives && !entry.output.unsent.load(Ordering::Relaxed)
+            })
         });
         let visitor = first.and_then(|entry| entry.visitor.upgrade());
         drop(lists);
@@ -177,8 +186,9 @@ impl Visitor {
         *at = list.map(|list| {
             let number = lists.next;
             lists.next += 1;
-            let taken = self.taken.load(Ordering::Relaxed);
-            let entry = Entry { since: Instant::now(), taken, visitor: Arc::downgrade(self) };
+            let taken = self.output.taken.load(Ordering::Relaxed);
+            let (output, visitor) = (self.output.clone(), Arc::downgrade(self));
+            let entry = Entry { since: Instant::now(), taken, output, visitor };
             lists.entries[list as usize].insert(number, entry);
             (list, number)
         });
@@ -190,15 +200,12 @@ impl Visitor {
         self.enlist(None);
     }
 
-    /// A request was answered.
+    /// A request was answered; the answer may still have to be sent.
     pub fn end_request(self: &Arc<Self>) {
+        self.output.unsent.store(true, Ordering::Relaxed);
         let known = self.known.load(Ordering::Relaxed);
         self.enlist(Some(if known { List::Known } else { List::Anonymous }));
         self.idle.store(true, Ordering::Relaxed);
-        // Whoever came while all were busy could not have an idle one go.
-        if self.gate.is_tight() {
-            self.guests.evict();
-        }
     }
 
     /// Bytes of it were read.
@@ -210,17 +217,20 @@ impl Visitor {
 
     /// Something is to be sent to it.
     pub fn output_waits(&self) {
-        self.unsent.store(true, Ordering::Relaxed);
+        self.output.unsent.store(true, Ordering::Relaxed);
     }
 
     /// The kernel has taken some of it.
     pub fn output_taken(&self) {
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.output.taken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The kernel has taken all that was to be sent.
     pub fn output_flushed(&self) {
-        self.unsent.store(false, Ordering::Relaxed);
+        // Whoever came while all were busy could not have an idle one go.
+        if self.output.unsent.swap(false, Ordering::Relaxed) && self.gate.is_tight() {
+            self.guests.evict();
+        }
     }
 
     /// It has given the API key.
@@ -240,8 +250,8 @@ impl Visitor {
             let lists = lock(&self.guests.lists);
             lists.entries[list as usize].get(&number).map(|entry| entry.taken)
         };
-        let takes = before.is_some_and(|before| self.taken.load(Ordering::Relaxed) > before);
-        if takes && self.unsent.load(Ordering::Relaxed) {
+        let takes = before.is_some_and(|before| self.output.taken.load(Ordering::Relaxed) > before);
+        if takes && self.output.unsent.load(Ordering::Relaxed) {
             self.enlist(Some(list));
         } else {
             self.dismiss();
@@ -301,6 +311,7 @@ mod tests {
         let visitor = guests.welcome(Arc::default(), true);
         visitor.begin_request();
         visitor.end_request();
+        visitor.output_flushed();
         visitor
     }
 
@@ -357,15 +368,20 @@ mod tests {
         for visitor in [&all[0], &all[1]] {
             visitor.begin_request();
             visitor.end_request();
+            visitor.output_flushed();
         }
         all[3].begin_request();
+        let unsent = idle(&guests);
+        unsent.end_request();
         let mut order = Vec::new();
         for _ in 0..4 {
             guests.evict();
             let at = all.iter().position(|visitor| is_dismissed(visitor));
             order.extend(at);
         }
-        assert_eq!(order, [2, 1, 0], "a busy one never");
+        assert_eq!(order, [2, 1, 0], "neither a busy one nor one that waits for its answer");
+        assert!(!is_dismissed(&unsent));
+        drop(unsent);
         assert!(all[..3].iter().all(|visitor| !visitor.is_busy()));
         drop(all);
         assert!(lock(&guests.lists).entries.iter().all(BTreeMap::is_empty));

@@ -89,26 +89,25 @@ fn limit(command: &mut Command) {
 #[test]
 fn a_node_without_places_answers_503_and_health() {
     let server = Server::on_one_port(&["--http_server.connections_max", "4"]);
-    // Requests that the control plane waits for: their bodies do not come.
-    let begun = call("info", "", "{}").replace("Content-Length: 2", "Content-Length: 3");
-    let mut busy: Vec<Client> = (0..4)
-        .map(|_| {
-            let mut client = Client::dial(&server);
-            client.send_raw(begun.as_bytes());
-            client
-        })
-        .collect();
-    let refusal = wait_for("no place", || {
+    // Requests whose bodies the control plane waits for.
+    let begun = call("info", "Expect: 100-continue\r\n", "{}");
+    let (head, body) = begun.split_at(begun.len() - 2);
+    let begin = |_| {
         let mut client = Client::dial(&server);
-        client.send_raw(OTHER.as_bytes());
-        let head = client.read_head();
-        head.starts_with("HTTP/1.1 503 ").then_some(head)
-    });
+        client.send_raw(head.as_bytes());
+        assert!(client.read_head().starts_with("HTTP/1.1 100 "));
+        client
+    };
+    let mut busy: Vec<Client> = (0..4).map(begin).collect();
+    let mut newcomer = Client::dial(&server);
+    newcomer.send_raw(OTHER.as_bytes());
+    let refusal = newcomer.read_head();
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
     assert!(refusal.contains("\r\nRetry-After: "), "{refusal}");
     assert_eq!(ask(&mut Client::dial(&server), HEALTH).0, "200");
     assert!(Client::connected(&server).is_alive());
     for client in &mut busy {
-        client.send_raw(b" ");
+        client.send_raw(body.as_bytes());
         assert!(client.read_head().starts_with("HTTP/1.1 200 "));
     }
     assert_eq!(ask(&mut Client::dial(&server), OTHER).0, "404");
