@@ -16,7 +16,9 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+use crate::reading;
 
 use crate::memory::Charge;
 
@@ -35,30 +37,23 @@ const _: () = assert!(TEXT_MAX + 5 * NODES_MAX + 2 * VALUES_MAX <= u16::MAX as u
 #[serde(default)]
 pub struct FilterNode {
     /// `and`, `or` or `not`; empty for a comparison.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "reading::nullable")]
     pub op: String,
     /// The tag that is compared.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "reading::nullable")]
     pub key: String,
     /// How it is compared.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "reading::nullable")]
     pub cmp: String,
     /// What it is compared with.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "reading::nullable")]
     pub val: String,
     /// What it is compared with by `in` and `nin`.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "reading::nullable")]
     pub vals: Vec<String>,
     /// What `and`, `or` or `not` joins.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "reading::nullable")]
     pub nodes: Vec<FilterNode>,
-}
-
-/// A `null` is as good as nothing.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A filter, compiled: one allocation, which clones share.

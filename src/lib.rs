@@ -17,6 +17,7 @@ pub mod budget;
 // Floor 1: bytes and their meaning.
 pub mod secret;
 pub mod auth;
+pub mod reading;
 pub mod local;
 pub mod token;
 pub mod delta;

@@ -17,7 +17,8 @@ use crate::http::{Header, Transport};
 use crate::memory::Charge;
 use crate::protocol::command::ConnectRequest;
 use crate::protocol::{Error, Wire};
-use crate::token::{ConnectClaims, Refusal, SubscribeOptions, claims};
+use crate::reading::{self, Text};
+use crate::token::{ConnectClaims, SubscribeOptions, claims};
 
 /// One of the configured places where the backend is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +198,20 @@ pub enum Event {
 }
 
 impl Event {
+    /// The name of the proxy or hook that is asked or told.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Connect { .. } => "connect",
+            Event::Refresh => "refresh",
+            Event::Subscribe { .. } => "subscribe",
+            Event::Publish { .. } => "publish",
+            Event::SubRefresh { .. } => "sub_refresh",
+            Event::Rpc { .. } => "rpc",
+            Event::Disconnect { .. } => "disconnect",
+            Event::Unsubscribe { .. } => "unsubscribe",
+        }
+    }
+
     /// Bytes of its texts.
     fn size(&self) -> usize {
         let data = |data: &Option<Box<[u8]>>| data.as_ref().map_or(0, |data| data.len());
@@ -410,38 +425,44 @@ pub struct Permission {
     pub version_epoch: Box<str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Response<'a> {
     #[serde(borrow)]
     result: Option<&'a RawValue>,
+    #[serde(deserialize_with = "reading::object")]
     error: Option<ErrorText>,
+    #[serde(deserialize_with = "reading::object")]
     disconnect: Option<DisconnectText>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct ErrorText {
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     code: u32,
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     message: Box<str>,
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     temporary: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct DisconnectText {
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     code: u16,
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     reason: Box<str>,
 }
 
 /// What all results with an end have beside their own fields.
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct End {
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     expired: bool,
-    #[serde(default)]
+    #[serde(deserialize_with = "reading::nullable")]
     expire_at: i64,
 }
 
@@ -455,22 +476,36 @@ impl End {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Payloads<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::payload")]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
-    b64info: Option<claims::Text<'a>>,
-    #[serde(borrow)]
+    b64info: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "reading::payload")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
-    b64data: Option<claims::Text<'a>>,
-    #[serde(borrow)]
+    b64data: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "reading::payload")]
     meta: Option<&'a RawValue>,
+}
+
+impl Payloads<'_> {
+    fn info(&self) -> Result<Option<Box<[u8]>>, Problem> {
+        bytes("b64info", self.info, self.b64info.as_ref())
+    }
+
+    fn data(&self) -> Result<Option<Box<[u8]>>, Problem> {
+        bytes("b64data", self.data, self.b64data.as_ref())
+    }
+
+    fn meta(&self) -> Option<Box<[u8]>> {
+        self.meta.map(|meta| meta.get().as_bytes().into())
+    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ConnectText<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     user: Cow<'a, str>,
     #[serde(borrow)]
     channels: Option<&'a RawValue>,
@@ -481,44 +516,81 @@ struct ConnectText<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct PublishText {
+    #[serde(deserialize_with = "reading::nullable")]
     skip_history: bool,
-    tags: Option<BTreeMap<Box<str>, Box<str>>>,
+    #[serde(deserialize_with = "reading::nullable")]
+    tags: BTreeMap<Box<str>, Option<Box<str>>>,
+    #[serde(deserialize_with = "reading::nullable")]
     idempotency_key: Box<str>,
+    #[serde(deserialize_with = "reading::nullable")]
     delta: bool,
+    #[serde(deserialize_with = "reading::nullable")]
     version: u64,
+    #[serde(deserialize_with = "reading::nullable")]
     version_epoch: Box<str>,
 }
 
-impl From<serde_json::Error> for Refused {
-    fn from(_: serde_json::Error) -> Self {
-        Refused::Failed
+/// Why an answer leads to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The backend refuses.
+    Refused(Refused),
+    /// The answer cannot be read: the cause, without any value of the answer.
+    Unreadable(String),
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Problem::Refused(refused)
     }
 }
 
-impl From<Refusal> for Refused {
-    fn from(_: Refusal) -> Self {
-        Refused::Failed
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Problem::Unreadable(format!("the answer is not as documented: {}", reading::cause(&error)))
     }
+}
+
+fn unreadable(cause: &str) -> Problem {
+    Problem::Unreadable(cause.to_owned())
+}
+
+fn bytes(
+    name: &str,
+    json: Option<&RawValue>,
+    base64: Option<&Text<'_>>,
+) -> Result<Option<Box<[u8]>>, Problem> {
+    let read = claims::bytes(json, base64);
+    read.map_err(|_| Problem::Unreadable(format!("{name} of the result is not base64")))
+}
+
+fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, Problem> {
+    let read = reading::read_object(result.as_bytes());
+    read.map_err(|error| Problem::Unreadable(format!("the result is {}", reading::cause(&error))))
 }
 
 /// What the body of an answer says to a request about such an event.
-pub fn answer(event: &Event, body: &[u8]) -> Result<Answer, Refused> {
+pub fn answer(event: &Event, body: &[u8]) -> Result<Answer, Problem> {
     if matches!(event, Event::Disconnect { .. } | Event::Unsubscribe { .. }) {
         return Ok(Answer::Heard);
     }
-    let response: Response<'_> = serde_json::from_slice(body)?;
+    let response: Response<'_> = reading::read_object(body)?;
     let renews = matches!(event, Event::Refresh | Event::SubRefresh { .. });
     match (response.disconnect, response.error) {
         // The time is over or it is not; nothing else can be said then.
         _ if renews => {}
         (Some(DisconnectText { code, reason }), _) => {
             // Close codes of applications and of the protocol; others may not be sent.
-            let legal = (3000..5000).contains(&code);
-            return Err(if legal { Refused::Disconnect { code, reason } } else { Refused::Failed });
+            if !(3000..5000).contains(&code) {
+                return Err(unreadable("the disconnect has no code from 3000 to 4999"));
+            }
+            return Err(Refused::Disconnect { code, reason }.into());
         }
-        (None, Some(ErrorText { code: 0, .. })) => return Err(Refused::Failed),
+        (None, Some(ErrorText { code: 0, .. })) => {
+            return Err(unreadable("the error has no code above 0"));
+        }
         (None, Some(ErrorText { code, message, temporary })) => {
-            return Err(Refused::Error { code, message, temporary });
+            return Err(Refused::Error { code, message, temporary }.into());
         }
         (None, None) => {}
     }
@@ -527,17 +599,19 @@ pub fn answer(event: &Event, body: &[u8]) -> Result<Answer, Refused> {
         Event::Connect { .. } => Answer::Connect(Some(Box::new(introduction(result)?))),
         Event::Refresh | Event::SubRefresh { .. } => Answer::Refresh(renewal(result)?),
         Event::Subscribe { .. } => {
-            let end: End = serde_json::from_str(result)?;
-            Answer::Subscribe(claims::subscribe_options(result)?, end.at())
+            let end: End = result_of(result)?;
+            let options = claims::subscribe_options(result);
+            Answer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, end.at())
         }
         Event::Publish { .. } => Answer::Publish(Box::new(permission(result)?)),
-        Event::Rpc { .. } => {
-            let Payloads { data, b64data, .. } = serde_json::from_str(result)?;
-            Answer::Rpc(claims::bytes(data, b64data)?)
-        }
+        Event::Rpc { .. } => Answer::Rpc(result_of::<Payloads<'_>>(result)?.data()?),
         Event::Disconnect { .. } | Event::Unsubscribe { .. } => Answer::Heard,
     })
 }
+
+/// Why the options of a subscription cannot be read.
+const BAD_OPTIONS: &str = "info, data or override of a subscription in the result is not as \
+                           documented";
 
 /// An answer that refuses nothing, and says nothing.
 fn nothing(event: &Event) -> Answer {
@@ -551,12 +625,14 @@ fn nothing(event: &Event) -> Answer {
     }
 }
 
-fn introduction(result: &str) -> Result<Introduction, Refused> {
-    let end: End = serde_json::from_str(result)?;
-    let Payloads { info, b64info, data, b64data, meta } = serde_json::from_str(result)?;
-    let ConnectText { user, channels, subs } = serde_json::from_str(result)?;
-    let mut wanted = claims::subs(subs, None)?;
-    for (channel, options) in claims::subs(None, channels)? {
+fn introduction(result: &str) -> Result<Introduction, Problem> {
+    let end: End = result_of(result)?;
+    let payloads: Payloads<'_> = result_of(result)?;
+    let ConnectText { user, channels, subs } = result_of(result)?;
+    let options = |_| unreadable(BAD_OPTIONS);
+    let mut wanted = claims::subs(subs, None).map_err(options)?;
+    let listed = claims::subs(None, channels);
+    for (channel, options) in listed.map_err(|_| unreadable("channels is no list of texts"))? {
         if !wanted.iter().any(|(named, _)| *named == channel) {
             wanted.push((channel, options));
         }
@@ -564,31 +640,33 @@ fn introduction(result: &str) -> Result<Introduction, Refused> {
     let claims = ConnectClaims {
         user: user.into_owned(),
         expires: end.at(),
-        info: claims::bytes(info, b64info)?,
-        meta: claims::bytes(meta, None)?,
+        info: payloads.info()?,
+        meta: payloads.meta(),
         subs: wanted,
         ..ConnectClaims::default()
     };
-    Ok(Introduction { claims, data: claims::bytes(data, b64data)? })
+    Ok(Introduction { claims, data: payloads.data()? })
 }
 
-fn renewal(result: &str) -> Result<Option<Renewal>, Refused> {
-    let end: End = serde_json::from_str(result)?;
+fn renewal(result: &str) -> Result<Option<Renewal>, Problem> {
+    let end: End = result_of(result)?;
     if end.expired {
         return Ok(None);
     }
-    let Payloads { info, b64info, meta, .. } = serde_json::from_str(result)?;
-    let (info, meta) = (claims::bytes(info, b64info)?, claims::bytes(meta, None)?);
-    Ok(Some(Renewal { expires: end.at(), info, meta }))
+    let payloads: Payloads<'_> = result_of(result)?;
+    Ok(Some(Renewal { expires: end.at(), info: payloads.info()?, meta: payloads.meta() }))
 }
 
-fn permission(result: &str) -> Result<Permission, Refused> {
-    let text: PublishText = serde_json::from_str(result)?;
-    let Payloads { data, b64data, .. } = serde_json::from_str(result)?;
+fn permission(result: &str) -> Result<Permission, Problem> {
+    let text: PublishText = result_of(result)?;
+    let payloads: Payloads<'_> = result_of(result)?;
+    // Unlike elsewhere, JSON wins over base64, as in Centrifugo.
+    let base64 = payloads.b64data.as_ref().filter(|_| payloads.data.is_none());
+    let tags = text.tags.into_iter();
     Ok(Permission {
-        data: claims::bytes(data, b64data)?,
+        data: bytes("b64data", payloads.data, base64)?,
         skip_history: text.skip_history,
-        tags: text.tags.unwrap_or_default(),
+        tags: tags.map(|(name, value)| (name, value.unwrap_or_default())).collect(),
         idempotency_key: text.idempotency_key,
         delta: text.delta,
         version: text.version,
@@ -682,25 +760,107 @@ mod tests {
     #[test]
     fn refusals_come_before_results() {
         let check = |body: &str, expected: Refused| {
-            assert_eq!(answer(&subscribe(), body.as_bytes()), Err(expected), "{body}");
+            let expected = Err(Problem::Refused(expected));
+            assert_eq!(answer(&subscribe(), body.as_bytes()), expected, "{body}");
         };
         let error = |temporary| Refused::Error { code: 403, message: "no".into(), temporary };
         check(r#"{"error":{"code":403,"message":"no"},"result":{}}"#, error(false));
         check(r#"{"error":{"code":403,"message":"no","temporary":true}}"#, error(true));
         let close = Refused::Disconnect { code: 4500, reason: "bye".into() };
         check(r#"{"error":{"code":1},"disconnect":{"code":4500,"reason":"bye"}}"#, close);
-        for body in [
-            "",
-            "[]",
-            "null",
-            "{\"result\":1}",
-            "{\"error\":{}}",
-            "{\"disconnect\":{\"code\":1005}}",
-            "{\"result\":{\"b64data\":\"?\"}}",
-            "{\"result\":{\"expire_at\":\"x\"}}",
+        let close = Refused::Disconnect { code: 4500, reason: "".into() };
+        check(r#"{"error":null,"disconnect":{"code":4500,"reason":null}}"#, close);
+        let error = Refused::Error { code: 7, message: "".into(), temporary: false };
+        check(r#"{"error":{"code":7,"message":null,"temporary":null}}"#, error);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_has_a_cause_without_its_values() {
+        for (body, cause) in [
+            ("", "EOF while parsing a value at line 1 column 0"),
+            ("[]", "invalid type: sequence, expected an object"),
+            ("null", "invalid type: null, expected an object"),
+            ("{\"result\":1}", "the result is invalid type: integer, expected an object"),
+            ("{\"result\":[]}", "the result is invalid type: sequence, expected an object"),
+            ("{\"result\":{\"override\":[]}}", "override of a subscription in the result"),
+            ("{\"result\":{\"override\":{\"presence\":[]}}}", "override of a subscription"),
+            ("{\"error\":[]}", "invalid type: sequence, expected an object"),
+            ("{\"error\":{}}", "the error has no code above 0"),
+            ("{\"disconnect\":{}}", "the disconnect has no code from 3000 to 4999"),
+            ("{\"disconnect\":{\"code\":1005}}", "the disconnect has no code from 3000 to 4999"),
+            ("{\"result\":{\"b64data\":\"s3cret?\"}}", "data or override of a subscription"),
+            ("{\"result\":{\"expire_at\":\"s3cret\"}}", "invalid type: string, expected i64"),
+            ("{\"result\":{}} s3cret", "trailing characters"),
         ] {
-            check(body, Refused::Failed);
+            let Err(Problem::Unreadable(found)) = answer(&subscribe(), body.as_bytes()) else {
+                panic!("{body} was read");
+            };
+            assert!(found.contains(cause) && !found.contains("s3cret"), "{body}: {found}");
         }
+        for event in [connect(), publish(), Event::Rpc { method: "".into(), data: None }] {
+            for body in ["{\"result\":[]}", "{\"result\":{\"b64data\":\"s3cret?\"}}"] {
+                let found = answer(&event, body.as_bytes());
+                assert!(matches!(found, Err(Problem::Unreadable(_))), "{body}: {found:?}");
+            }
+        }
+        for event in [Event::Refresh, Event::SubRefresh { channel: "c".into() }] {
+            let found = answer(&event, b"{\"result\":[]}");
+            assert!(matches!(found, Err(Problem::Unreadable(_))), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn null_counts_as_absent_and_is_a_payload() {
+        let null = || Some(b"null".as_slice().into());
+        let body = br#"{"result":{"user":null,"expire_at":null,"channels":[null,"a"],"subs":null,
+            "info":null,"b64info":null,"data":null,"b64data":null,"meta":null}}"#;
+        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        let Introduction { claims, data } = *found;
+        assert_eq!((claims.user.as_str(), claims.expires), ("", None));
+        assert_eq!((claims.info, claims.meta, data), (null(), null(), null()));
+        assert_eq!(claims.subs, [("a".to_owned(), SubscribeOptions::default())]);
+        let body = br#"{"result":{"subs":{"a":null,"b":{"info":null,"data":null,"b64info":null,
+            "override":{"presence":{"value":null},"join_leave":null}}}}}"#;
+        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        let options = SubscribeOptions {
+            info: null(),
+            data: null(),
+            presence: Some(false),
+            ..SubscribeOptions::default()
+        };
+        let [(_, first), (_, second)] = &*found.claims.subs else { panic!() };
+        assert_eq!((first, second), (&SubscribeOptions::default(), &options));
+        let body = br#"{"result":{"expire_at":null,"override":null,"b64data":null}}"#;
+        let expected = Answer::Subscribe(SubscribeOptions::default(), None);
+        assert_eq!(answer(&subscribe(), body), Ok(expected));
+        let body = br#"{"result":{"skip_history":null,"tags":{"a":null},"idempotency_key":null,
+            "delta":null,"version":null,"version_epoch":null,"b64data":null}}"#;
+        let tags = [("a".into(), "".into())].into();
+        let expected = Permission { tags, ..Permission::default() };
+        assert_eq!(answer(&publish(), body), Ok(Answer::Publish(Box::new(expected))));
+        // JSON wins over base64 here, and `null` is JSON.
+        let body = br#"{"result":{"data":null,"b64data":"MQ=="}}"#;
+        let expected = Permission { data: null(), ..Permission::default() };
+        assert_eq!(answer(&publish(), body), Ok(Answer::Publish(Box::new(expected))));
+        let call = Event::Rpc { method: "".into(), data: None };
+        let one = Some(b"1".as_slice().into());
+        assert_eq!(answer(&call, body), Ok(Answer::Rpc(one)));
+        assert_eq!(answer(&call, br#"{"result":{"data":null}}"#), Ok(Answer::Rpc(null())));
+    }
+
+    #[test]
+    fn base64_may_have_line_ends() {
+        let body = br#"{"result":{"b64data":"eyJk\r\nIjox\r\nfQ==\r\n","b64info":"MQ==\n"}}"#;
+        let data = Some(br#"{"d":1}"#.as_slice().into());
+        let info = Some(b"1".as_slice().into());
+        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        assert_eq!((&found.data, &found.claims.info), (&data, &info));
+        let options = SubscribeOptions { data: data.clone(), info, ..SubscribeOptions::default() };
+        assert_eq!(answer(&subscribe(), body), Ok(Answer::Subscribe(options, None)));
+        let permission = Permission { data: data.clone(), ..Permission::default() };
+        assert_eq!(answer(&publish(), body), Ok(Answer::Publish(Box::new(permission))));
+        let call = Event::Rpc { method: "".into(), data: None };
+        assert_eq!(answer(&call, body), Ok(Answer::Rpc(data)));
     }
 
     #[test]

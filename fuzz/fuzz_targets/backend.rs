@@ -2,7 +2,7 @@
 #![no_main]
 
 use drumline::protocol::command::ConnectRequest;
-use drumline::proxy::{Answer, Event, Refused, answer};
+use drumline::proxy::{Answer, Event, Problem, Refused, answer};
 use libfuzzer_sys::fuzz_target;
 
 fn events() -> [Event; 8] {
@@ -24,8 +24,11 @@ fuzz_target!(|body: &[u8]| {
             Ok(Answer::Heard) => {
                 assert!(matches!(event, Event::Disconnect { .. } | Event::Unsubscribe { .. }));
             }
-            Err(Refused::Disconnect { code, .. }) => assert!((3000..5000).contains(&code)),
-            Err(Refused::Error { code, .. }) => assert_ne!(code, 0),
+            Err(Problem::Refused(Refused::Disconnect { code, .. })) => {
+                assert!((3000..5000).contains(&code));
+            }
+            Err(Problem::Refused(Refused::Error { code, .. })) => assert_ne!(code, 0),
+            Err(Problem::Unreadable(cause)) => assert!(!cause.is_empty()),
             _ => {}
         }
     }

@@ -4,12 +4,13 @@
 //! Owns the connections to it. Never knows why it is asked. The invariants: no request takes longer
 //! than its address may, waiting for its turn included, and an answer has so many bytes at most.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -19,14 +20,15 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::{Config, Proxy};
+use crate::control::endpoint::{Endpoint, causes};
 use crate::log;
-use crate::proxy::{Baggage, Refused, Request, Upstream};
+use crate::proxy::{self, Answer, Baggage, Problem, Refused, Request, Upstream};
 
 /// Bytes of an answer at most.
 const BYTES_MAX: usize = 1 << 20;
 /// Requests to one address at a time.
 const REQUESTS_MAX: usize = 256;
-/// Between two complaints about one address.
+/// Between two complaints about one address and method.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 /// What speaks HTTP and HTTPS to others.
@@ -54,22 +56,42 @@ impl Backend {
     /// The backend of a configuration.
     pub fn new(config: &Config, client: &Client) -> Self {
         let used = config.used_proxies();
-        let address = |(at, (_, proxy)): (usize, (String, &Proxy))| {
+        let address = |(at, (section, proxy)): (usize, (String, &Proxy))| {
             let used = used.iter().any(|upstream| usize::from(upstream.0) == at);
-            if used { Target::new(proxy, client.clone()) } else { None }
+            let target = used.then(|| Target::new(proxy, client.clone()))?;
+            let complain = |cause| log::error("backend", format_args!("{section}: {cause}"));
+            target.map_err(complain).ok()
         };
         Backend { addresses: config.all_proxies().into_iter().enumerate().map(address).collect() }
     }
 
-    /// What is answered to a request.
-    pub async fn post(&self, request: &Request) -> Result<Bytes, Refused> {
+    fn target(&self, request: &Request) -> Result<&Target, Refused> {
         let Upstream(number) = request.upstream;
-        let address = self.addresses.get(usize::from(number)).and_then(Option::as_ref);
-        let address = address.ok_or(Refused::Failed)?;
-        let body = request.body(address.binary, address.tells_meta)?;
-        let headers = address.headers(request.baggage.as_deref());
-        address.post(headers, body).await.map_err(|cause| {
-            address.complain(&cause);
+        let target = self.addresses.get(usize::from(number)).and_then(Option::as_ref);
+        target.ok_or(Refused::Failed)
+    }
+
+    /// Asks the backend and reads its answer.
+    pub async fn ask(&self, request: &Request) -> Result<Answer, Refused> {
+        let body = self.post(request).await?;
+        proxy::answer(&request.event, &body).map_err(|problem| match problem {
+            Problem::Refused(refused) => refused,
+            Problem::Unreadable(cause) => {
+                if let Ok(target) = self.target(request) {
+                    target.complain(request.event.name(), &cause);
+                }
+                Refused::Failed
+            }
+        })
+    }
+
+    /// The body of the answer to a request.
+    pub async fn post(&self, request: &Request) -> Result<Bytes, Refused> {
+        let target = self.target(request)?;
+        let body = request.body(target.binary, target.tells_meta)?;
+        let headers = target.headers(request.baggage.as_deref());
+        target.post(headers, body).await.map_err(|cause| {
+            target.complain(request.event.name(), &cause);
             Refused::Failed
         })
     }
@@ -78,9 +100,7 @@ impl Backend {
 /// One address of the backend.
 struct Target {
     client: Client,
-    uri: Uri,
-    /// The same as a log line shows it, without secrets.
-    shown: String,
+    endpoint: Endpoint,
     patience: Duration,
     binary: bool,
     tells_meta: bool,
@@ -88,19 +108,19 @@ struct Target {
     http_headers: Vec<HeaderName>,
     emulated_headers: Vec<HeaderName>,
     hands: Semaphore,
-    complained: Mutex<Option<Instant>>,
+    /// When the log last had a complaint about each method.
+    complained: Mutex<HashMap<&'static str, Instant>>,
 }
 
 impl Target {
-    fn new(proxy: &Proxy, client: Client) -> Option<Self> {
+    fn new(proxy: &Proxy, client: Client) -> Result<Self, String> {
         let names = |names: &[String]| {
             names.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect()
         };
         let static_headers = proxy.http.static_headers.iter();
-        Some(Target {
+        Ok(Target {
             client,
-            uri: proxy.endpoint.reveal().parse().ok()?,
-            shown: proxy.endpoint.to_string(),
+            endpoint: Endpoint::new(&proxy.endpoint)?,
             patience: proxy.timeout.0,
             binary: proxy.binary_encoding,
             tells_meta: proxy.include_connection_meta,
@@ -144,6 +164,7 @@ impl Target {
             }
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.endpoint.authorize(&mut headers);
         headers
     }
 
@@ -157,23 +178,24 @@ impl Target {
     async fn attempt(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, String> {
         let _hand = self.hands.acquire().await.map_err(|error| error.to_string())?;
         let mut request = HttpRequest::new(Full::from(body));
-        (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.uri.clone());
+        (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.endpoint.uri());
         *request.headers_mut() = headers;
-        let answer = self.client.request(request).await.map_err(|error| error.to_string())?;
+        let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
         if !answer.status().is_success() {
             return Err(format!("the answer is {}", answer.status()));
         }
         let body = Limited::new(answer.into_body(), BYTES_MAX).collect().await;
-        Ok(body.map_err(|error| error.to_string())?.to_bytes())
+        Ok(body.map_err(|error| format!("the body of the answer: {error}"))?.to_bytes())
     }
 
-    /// Says why a request has failed, now and then.
-    fn complain(&self, cause: &str) {
-        // A panic elsewhere leaves a time that is as good as any.
+    /// Logs why a request has led to nothing, at most once a pause for each method.
+    fn complain(&self, method: &'static str, cause: &str) {
+        // A panic elsewhere leaves times that are as good as any.
         let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
-            *last = Some(Instant::now());
-            log::warn("backend", format_args!("request to {} failed: {cause}", self.shown));
+        if last.get(method).is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
+            last.insert(method, Instant::now());
+            let what = format_args!("{method} request to {} failed: {cause}", self.endpoint);
+            log::warn("backend", what);
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod backend;
 pub mod door;
+pub mod endpoint;
 pub mod guests;
 pub mod handover;
 pub mod hooks;

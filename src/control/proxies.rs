@@ -14,7 +14,7 @@ use crate::control::metrics::Sample;
 use crate::ids::Address;
 use crate::message::{Consulted, Message, Verdict};
 use crate::metrics::Kind;
-use crate::proxy::{self, Answer, Event, Refused, Request};
+use crate::proxy::{Answer, Event, Refused, Request};
 
 /// Questions that wait or are under way, at most: of 64 KiB each at the worst.
 const WAITING_MAX: usize = 4096;
@@ -70,10 +70,7 @@ impl Proxies {
 
     async fn answer(&self, request: &Request) -> Result<Answer, Refused> {
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = match self.backend.post(request).await {
-            Ok(body) => proxy::answer(&request.event, &body),
-            Err(refused) => Err(refused),
-        };
+        let answer = self.backend.ask(request).await;
         if answer == Err(Refused::Failed) {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
         }

@@ -10,14 +10,20 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::control::backend::Client;
-use crate::control::keys::KeySets;
+use crate::control::keys::{Found, KeySets};
 use crate::control::link::Link;
 use crate::hub::Tokens;
 use crate::ids::Address;
 use crate::memory::Charge;
 use crate::message::{Consulted, Message, Purpose, Verdict};
 use crate::sys;
-use crate::token::{KeySet, Refusal};
+use crate::token::{self, KeySet};
+
+/// Part of the bytes of all questions that tokens which wait for a key set may take, so that they
+/// keep no others from being looked at.
+const FETCHING_PART: usize = 8;
+/// What it takes for one to wait, beside its own bytes.
+const WAITING_EACH: usize = 1024;
 
 /// A token and what it is for.
 struct Verify {
@@ -32,6 +38,7 @@ pub struct Keeper {
     tokens: Tokens,
     connection_keys: Option<Arc<KeySets>>,
     subscription_keys: Option<Arc<KeySets>>,
+    fetching: Arc<Semaphore>,
     /// One token is looked at on as many threads.
     hands: Arc<Semaphore>,
 }
@@ -41,15 +48,17 @@ impl Keeper {
     pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
             let address = config.token_settings(purpose).jwks_public_endpoint;
-            (!address.is_empty()).then(|| Arc::new(KeySets::new(client.clone(), address.into())))
+            (!address.is_empty()).then(|| Arc::new(KeySets::new(client.clone(), &address.into())))
         };
         // Half the processors, so that the shards keep the others.
         let hands = (sys::processors() / 2).max(1);
+        let fetching = config.engine.question_budget / FETCHING_PART;
         Keeper {
             link,
             tokens: config.tokens(),
             connection_keys: keys(Purpose::Connection),
             subscription_keys: keys(Purpose::Subscription),
+            fetching: Arc::new(Semaphore::new(fetching)),
             hands: Arc::new(Semaphore::new(hands)),
         }
     }
@@ -71,23 +80,28 @@ impl Keeper {
             Purpose::Connection => self.connection_keys.as_ref(),
             Purpose::Subscription => self.subscription_keys.as_ref(),
         };
-        let Some(sets) = sets else { return self.look(&Arc::new(verify), None).await };
-        let Some(keys) = sets.get().await else { return Verdict::Busy };
-        let verify = Arc::new(verify);
-        let verdict = self.look(&verify, Some(keys.clone())).await;
-        if !lacks_key(&verdict) {
-            return verdict;
-        }
-        // A key that is not there may be a new one.
-        match sets.newer_than(Some(&keys)).await {
-            Some(newer) => self.look(&verify, Some(newer)).await,
-            None => verdict,
+        let Some(sets) = sets else { return self.look(verify, None).await };
+        // A shard lets no token without a key's name come here.
+        let kid = token::key_name(&verify.token).unwrap_or_default();
+        let found = match sets.known(&kid) {
+            Some(found) => found,
+            None => {
+                let bytes = (verify.token.len() + WAITING_EACH) as u32;
+                let Ok(_place) = self.fetching.try_acquire_many(bytes) else {
+                    return Verdict::Busy;
+                };
+                sets.get(&kid).await
+            }
+        };
+        match found {
+            Found::Key(keys) | Found::NoKey(keys) => self.look(verify, Some(keys)).await,
+            Found::Unavailable => Verdict::Busy,
         }
     }
 
-    async fn look(&self, verify: &Arc<Verify>, keys: Option<Arc<KeySet>>) -> Verdict {
+    async fn look(&self, verify: Verify, keys: Option<Arc<KeySet>>) -> Verdict {
         let Ok(_hand) = self.hands.acquire().await else { return Verdict::Busy };
-        let (tokens, verify) = (self.tokens.clone(), verify.clone());
+        let tokens = self.tokens.clone();
         let work = tokio::task::spawn_blocking(move || {
             let (now, keys) = (sys::unix_millis() / 1000, keys.as_deref());
             match verify.purpose {
@@ -102,11 +116,4 @@ impl Keeper {
         });
         work.await.unwrap_or(Verdict::Busy)
     }
-}
-
-fn lacks_key(verdict: &Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::Connection(Err(Refusal::NoKey)) | Verdict::Subscription(Err(Refusal::NoKey))
-    )
 }

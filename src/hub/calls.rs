@@ -19,6 +19,7 @@ use crate::namespaces::Options;
 use crate::protocol::Position;
 use crate::protocol::json::{self, PlainPublish};
 use crate::publication::Event;
+use crate::reading;
 
 impl Hub {
     /// Whether an answer is still to be sent before the next request may be read; if so, the
@@ -84,7 +85,7 @@ impl Hub {
         if !call.body.trim_ascii_start().starts_with(b"{") {
             return None;
         }
-        let request: PlainPublish<'a> = serde_json::from_slice(call.body).ok()?;
+        let request: PlainPublish<'a> = reading::read_object(call.body).ok()?;
         let data = request.data.get().as_bytes();
         let fits = data.len() <= self.settings.outbox_bytes;
         let options = self.settings.namespaces.of(&request.channel).ok()?;

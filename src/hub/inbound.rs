@@ -12,6 +12,7 @@ use crate::message::Post;
 use crate::protocol::Disconnect;
 use crate::protocol::command::{Command, ConnectRequest};
 use crate::protocol::{Wire, json, protobuf};
+use crate::reading;
 use crate::unread::Inbound;
 
 /// Commands of one connection handled in one turn.
@@ -479,7 +480,7 @@ impl Hub {
     ) {
         let request = match text.trim_ascii() {
             b"" => Ok(ConnectRequest::default()),
-            text => serde_json::from_slice(text),
+            text => reading::read_object(text),
         };
         let result = match request {
             Ok(request) => self.begin_uni(post, slot, &request),

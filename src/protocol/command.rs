@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
 use super::{Epoch, Position};
 use crate::filter::FilterNode;
+use crate::reading::{self, Text};
 
 /// One command of a frame.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub type Payload<'a> = Cow<'a, [u8]>;
 #[serde(default)]
 pub struct ConnectRequest<'a> {
     /// A connection token.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub token: Cow<'a, str>,
     /// For the application's connect proxy.
     #[serde(borrow, deserialize_with = "payload")]
@@ -67,12 +67,13 @@ pub struct ConnectRequest<'a> {
     #[serde(borrow)]
     pub subs: Option<Requested<'a>>,
     /// Name of the client library.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub name: Cow<'a, str>,
     /// Its version, or the application's.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub version: Cow<'a, str>,
     /// For the application's proxies, as if the HTTP request had them.
+    #[serde(deserialize_with = "headers")]
     pub headers: Option<BTreeMap<String, String>>,
 }
 
@@ -96,7 +97,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Requested<'a> {
             ) -> Result<Self::Value, M::Error> {
                 let mut entries = Vec::new();
                 while let Some((Text(channel), request)) = map.next_entry()? {
-                    entries.push((channel, request));
+                    let Wanted(request) = request;
+                    entries.push((channel, request.unwrap_or_default()));
                 }
                 Ok(Requested(entries))
             }
@@ -106,44 +108,52 @@ impl<'de: 'a, 'a> Deserialize<'de> for Requested<'a> {
 }
 
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Wanted<'a>(
+    #[serde(borrow, deserialize_with = "reading::object")] Option<SubscribeRequest<'a>>,
+);
 
 /// Join a channel, perhaps where the client left off.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct SubscribeRequest<'a> {
     /// The channel.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub channel: Cow<'a, str>,
     /// A subscription token.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub token: Cow<'a, str>,
     /// Whether the missed publications are wanted.
+    #[serde(deserialize_with = "reading::nullable")]
     pub recover: bool,
     /// The stream's life in which the client left off.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub epoch: Cow<'a, str>,
     /// The last offset that the client saw.
+    #[serde(deserialize_with = "reading::nullable")]
     pub offset: u64,
     /// For the application's subscribe proxy.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
     /// Asks for positions to be checked.
+    #[serde(deserialize_with = "reading::nullable")]
     pub positioned: bool,
     /// Asks for recovery later on.
+    #[serde(deserialize_with = "reading::nullable")]
     pub recoverable: bool,
     /// Asks to be told who comes and goes.
+    #[serde(deserialize_with = "reading::nullable")]
     pub join_leave: bool,
     /// Asks for differences to the publication before; `fossil` or nothing.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub delta: Cow<'a, str>,
     /// Asks for publications with certain tags only.
-    #[serde(rename = "tf")]
+    #[serde(rename = "tf", deserialize_with = "reading::object")]
     pub filter: Option<Box<FilterNode>>,
     /// Bits of what the client understands.
+    #[serde(deserialize_with = "reading::nullable")]
     pub flag: i64,
     /// Kind of subscription; 0 is a stream, the only kind served here.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "reading::nullable")]
     pub kind: i32,
 }
 
@@ -159,7 +169,7 @@ impl SubscribeRequest<'_> {
 #[serde(default)]
 pub struct ChannelRequest<'a> {
     /// The channel.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub channel: Cow<'a, str>,
 }
 
@@ -168,7 +178,7 @@ pub struct ChannelRequest<'a> {
 #[serde(default)]
 pub struct PublishRequest<'a> {
     /// The channel.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub channel: Cow<'a, str>,
     /// In JSON any value, `null` included.
     #[serde(borrow, deserialize_with = "payload")]
@@ -180,14 +190,16 @@ pub struct PublishRequest<'a> {
 #[serde(default)]
 pub struct HistoryRequest<'a> {
     /// The channel.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub channel: Cow<'a, str>,
     /// How many publications; 0: only the position, negative: all.
+    #[serde(deserialize_with = "reading::nullable")]
     pub limit: i32,
     /// From behind this position on, or in front of it.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::object")]
     pub since: Option<StreamPosition<'a>>,
     /// Newest first.
+    #[serde(deserialize_with = "reading::nullable")]
     pub reverse: bool,
 }
 
@@ -196,9 +208,10 @@ pub struct HistoryRequest<'a> {
 #[serde(default)]
 pub struct StreamPosition<'a> {
     /// Of a publication.
+    #[serde(deserialize_with = "reading::nullable")]
     pub offset: u64,
     /// The stream's life.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -207,7 +220,7 @@ pub struct StreamPosition<'a> {
 #[serde(default)]
 pub struct RpcRequest<'a> {
     /// What is called.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub method: Cow<'a, str>,
     /// With what.
     #[serde(borrow, deserialize_with = "payload")]
@@ -219,7 +232,7 @@ pub struct RpcRequest<'a> {
 #[serde(default)]
 pub struct RefreshRequest<'a> {
     /// The token.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub token: Cow<'a, str>,
 }
 
@@ -228,17 +241,26 @@ pub struct RefreshRequest<'a> {
 #[serde(default)]
 pub struct SubRefreshRequest<'a> {
     /// The channel.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub channel: Cow<'a, str>,
     /// The token.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     pub token: Cow<'a, str>,
 }
 
 /// The text of a JSON value; `null` is one too.
 fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload<'de>>, D::Error> {
-    let text = <&RawValue>::deserialize(deserializer)?;
-    Ok(Some(Cow::Borrowed(text.get().as_bytes())))
+    let text = reading::payload(deserializer)?;
+    Ok(text.map(|text| Cow::Borrowed(text.get().as_bytes())))
+}
+
+/// Headers by name; one whose value is `null` counts as absent.
+fn headers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    let headers = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
+    let given = |(name, value): (String, Option<String>)| Some((name, value?));
+    Ok(headers.map(|headers| headers.into_iter().filter_map(given).collect()))
 }
 
 /// What somebody says for the client of a stream, by a request of its own.
@@ -246,11 +268,11 @@ fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload<
 pub struct EmulationRequest {
     /// The node that knows the session.
     #[prost(string, tag = "1")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::nullable")]
     pub node: String,
     /// Names the connection that it speaks for.
     #[prost(string, tag = "2")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::nullable")]
     pub session: String,
     /// A frame of commands, in the connection's own encoding.
     #[prost(bytes = "vec", tag = "3")]
@@ -259,5 +281,5 @@ pub struct EmulationRequest {
 }
 
 fn text_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    String::deserialize(deserializer).map(String::into_bytes)
+    reading::nullable(deserializer).map(String::into_bytes)
 }

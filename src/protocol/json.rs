@@ -15,35 +15,38 @@ use super::command::{
 };
 use super::reply::{ClientInfo, Connected, History, Lease, Push, Reply, Roll, Stats, Subscribed};
 use super::{Error, Position, VERSION};
+use crate::reading;
 
 // ---- reading ---------------------------------------------------------------------------------
 
 /// One command as it is written: which request is present says what it is.
 #[derive(Debug, Deserialize)]
 struct Written<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::nullable")]
     id: u32,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     connect: Option<Box<ConnectRequest<'a>>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     subscribe: Option<Box<SubscribeRequest<'a>>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     unsubscribe: Option<ChannelRequest<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     publish: Option<PublishRequest<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     presence: Option<ChannelRequest<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     presence_stats: Option<ChannelRequest<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     history: Option<HistoryRequest<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     rpc: Option<RpcRequest<'a>>,
+    #[serde(default, deserialize_with = "reading::object")]
     send: Option<Ignored>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     refresh: Option<RefreshRequest<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::object")]
     sub_refresh: Option<SubRefreshRequest<'a>>,
+    #[serde(default, deserialize_with = "reading::object")]
     ping: Option<Ignored>,
 }
 
@@ -110,7 +113,7 @@ pub struct PlainPublish<'a> {
 
 /// Reads the body of a request that speaks for a stream's client; its data is a text.
 pub fn read_emulation(body: &[u8]) -> serde_json::Result<EmulationRequest> {
-    serde_json::from_slice(body)
+    reading::read_object(body)
 }
 
 /// Whether bytes are the text of one JSON value.

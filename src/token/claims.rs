@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::marker::PhantomData;
 
-use data_encoding::BASE64;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Refusal;
+use crate::reading::{self, Text};
 
 /// Channels that one token may name.
 const CHANNELS_MAX: usize = 10_000;
@@ -76,15 +76,11 @@ pub struct SubscribeOptions {
     pub force_recovery: Option<bool>,
 }
 
-/// A text that is borrowed where it has no escapes, also within an `Option`.
-#[derive(Deserialize, PartialEq, Eq, Hash)]
-pub(crate) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
-
 /// The claims of both kinds of token. What only one kind knows is typed when it is asked for, since
 /// an application may use the name for something else in the other.
 #[derive(Deserialize)]
 pub(super) struct Claims<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::text")]
     sub: Cow<'a, str>,
     #[serde(borrow)]
     jti: Option<Text<'a>>,
@@ -92,13 +88,16 @@ pub(super) struct Claims<'a> {
     iss: Option<Text<'a>>,
     #[serde(borrow)]
     aud: Option<Audience<'a>>,
+    #[serde(default, deserialize_with = "date")]
     exp: Option<Seconds>,
+    #[serde(default, deserialize_with = "date")]
     nbf: Option<Seconds>,
+    #[serde(default, deserialize_with = "date")]
     iat: Option<Seconds>,
     expire_at: Option<Seconds>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::payload")]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
     b64info: Option<Text<'a>>,
@@ -106,11 +105,11 @@ pub(super) struct Claims<'a> {
     channels: Option<&'a RawValue>,
     #[serde(borrow)]
     subs: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::payload")]
     meta: Option<&'a RawValue>,
     #[serde(borrow)]
     client: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "reading::payload")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<&'a RawValue>,
@@ -157,7 +156,7 @@ impl<'a> Claims<'a> {
             user,
             expires: self.expires(),
             issued_at: self.iat.map(Seconds::whole),
-            info: bytes(self.info, self.b64info)?,
+            info: bytes(self.info, self.b64info.as_ref())?,
             meta: bytes(self.meta, None)?,
             subs: subs(self.subs, self.channels)?,
             jti: owned(self.jti),
@@ -172,7 +171,7 @@ impl<'a> Claims<'a> {
             b64info: self.b64info,
             data: self.data,
             b64data: typed(self.b64data)?,
-            overrides: typed(self.overrides)?,
+            overrides: overrides(self.overrides)?,
         };
         Ok(SubscribeClaims {
             user,
@@ -193,12 +192,9 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A JSON object's text as a struct, which would take a list as well.
+/// A JSON object's text as a struct.
 pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
-    match text.trim_ascii_start() {
-        [b'{', ..] => serde_json::from_slice(text).map_err(|_| Refusal::Invalid),
-        _ => Err(Refusal::Invalid),
-    }
+    reading::read_object(text).map_err(|_| Refusal::Invalid)
 }
 
 /// The user that the claim called `name` holds; empty: there is no such claim. Issuers that number
@@ -210,12 +206,17 @@ pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, Refusal> {
     if number.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(value.get().to_owned());
     }
-    serde_json::from_str(value.get()).map_err(|_| Refusal::Invalid)
+    let user = serde_json::from_str::<Option<String>>(value.get());
+    user.map(Option::unwrap_or_default).map_err(|_| Refusal::Invalid)
 }
 
 /// A raw claim as the type that it must have.
 fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, Refusal> {
     raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| Refusal::Invalid)
+}
+
+fn overrides(raw: Option<&RawValue>) -> Result<Option<Overrides>, Refusal> {
+    raw.map(|raw| object(raw.get().as_bytes())).transpose()
 }
 
 fn owned(text: Option<Text<'_>>) -> String {
@@ -225,12 +226,12 @@ fn owned(text: Option<Text<'_>>) -> String {
 /// The bytes of a claim that may be given as JSON or, which wins, in base64.
 pub(crate) fn bytes(
     json: Option<&RawValue>,
-    base64: Option<Text<'_>>,
+    base64: Option<&Text<'_>>,
 ) -> Result<Option<Box<[u8]>>, Refusal> {
     match base64 {
         Some(Text(text)) if !text.is_empty() => {
-            let bytes = BASE64.decode(text.as_bytes()).map_err(|_| Refusal::Invalid)?;
-            Ok(Some(bytes.into()))
+            let bytes = reading::base64(text).ok_or(Refusal::Invalid)?;
+            Ok((!bytes.is_empty()).then(|| bytes.into()))
         }
         _ => Ok(json.map(|json| json.get().as_bytes().into())),
     }
@@ -249,7 +250,8 @@ pub(crate) fn subs(
     let entries = match typed(subs)? {
         Some(Subs(entries)) if !entries.is_empty() => entries,
         _ => {
-            let mut channels: Vec<Text<'_>> = typed(channels)?.unwrap_or_default();
+            let channels: Vec<Option<Text<'_>>> = typed(channels)?.unwrap_or_default();
+            let mut channels: Vec<Text<'_>> = channels.into_iter().flatten().collect();
             if channels.len() > CHANNELS_MAX {
                 return Err(Refusal::Invalid);
             }
@@ -269,31 +271,38 @@ pub(crate) fn subs(
 
 /// The options of a subscription as they are written.
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct OptionsText<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::payload")]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
     b64info: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::payload")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<Text<'a>>,
-    #[serde(rename = "override")]
+    #[serde(rename = "override", deserialize_with = "reading::object")]
     overrides: Option<Overrides>,
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct Overrides {
+    #[serde(deserialize_with = "reading::object")]
     presence: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
     join_leave: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
     force_push_join_leave: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
     force_positioning: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
     force_recovery: Option<Override>,
 }
 
 #[derive(Deserialize)]
 struct Override {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::nullable")]
     value: bool,
 }
 
@@ -302,8 +311,8 @@ impl OptionsText<'_> {
         let overrides = self.overrides.unwrap_or_default();
         let value = |given: Option<Override>| given.map(|given| given.value);
         Ok(SubscribeOptions {
-            info: bytes(self.info, self.b64info)?,
-            data: bytes(self.data, self.b64data)?,
+            info: bytes(self.info, self.b64info.as_ref())?,
+            data: bytes(self.data, self.b64data.as_ref())?,
             presence: value(overrides.presence),
             join_leave: value(overrides.join_leave),
             force_push_join_leave: value(overrides.force_push_join_leave),
@@ -326,27 +335,49 @@ impl Seconds {
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
-        impl Visitor<'_> for Number {
-            type Value = Seconds;
+        deserializer.deserialize_f64(Number { quoted: false })
+    }
+}
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a number of seconds")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Seconds, E> {
-                Ok(Seconds(number as f64))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Seconds, E> {
-                Ok(Seconds(number as f64))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Seconds, E> {
-                Ok(Seconds(number))
-            }
+/// Unix seconds that may stand in quotes.
+fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
+    struct Date(Seconds);
+    impl<'de> Deserialize<'de> for Date {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Number { quoted: true }).map(Date)
         }
-        deserializer.deserialize_f64(Number)
+    }
+    let date = Option::<Date>::deserialize(deserializer)?;
+    Ok(date.map(|Date(seconds)| seconds))
+}
+
+struct Number {
+    /// Whether the number may stand in quotes.
+    quoted: bool,
+}
+
+impl Visitor<'_> for Number {
+    type Value = Seconds;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a number of seconds")
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Seconds, E> {
+        Ok(Seconds(number as f64))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Seconds, E> {
+        Ok(Seconds(number as f64))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Seconds, E> {
+        Ok(Seconds(number))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Seconds, E> {
+        let number = text.parse().ok().filter(|number: &f64| self.quoted && number.is_finite());
+        number.map(Seconds).ok_or_else(|| E::custom("a text is no number of seconds"))
     }
 }
 
@@ -383,6 +414,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
     }
 }
 
+#[derive(Deserialize)]
+struct Entry<'a>(#[serde(borrow, deserialize_with = "reading::object")] Option<OptionsText<'a>>);
+
 /// Channels with their options, in the order given.
 struct Subs<'a>(Vec<(Cow<'a, str>, OptionsText<'a>)>);
 
@@ -399,9 +433,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Subs<'a>, M::Error> {
                 let mut seen = HashSet::new();
                 let mut entries = Vec::new();
-                while let Some((Text(channel), options)) =
-                    map.next_entry::<Text<'a>, Option<OptionsText<'a>>>()?
-                {
+                while let Some((Text(channel), Entry(options))) = map.next_entry()? {
                     if !seen.insert(channel.clone()) {
                         return Err(M::Error::custom("a channel is given twice"));
                     }
@@ -452,7 +484,9 @@ mod tests {
     fn info_and_data() {
         for (claims, expected) in [
             (r#"{}"#, Ok(None)),
-            (r#"{"info":null}"#, Ok(None)),
+            (r#"{"info":null}"#, Ok(Some("null"))),
+            (r#"{"b64info":"eyJh\r\nIjox\nfQ==\n"}"#, Ok(Some(r#"{"a":1}"#))),
+            (r#"{"b64info":"\n"}"#, Ok(None)),
             (r#"{"info":"i"}"#, Ok(Some("\"i\""))),
             (r#"{"info":{"a":1.0}}"#, Ok(Some(r#"{"a":1.0}"#))),
             (r#"{"b64info":"eyJhIjoxfQ=="}"#, Ok(Some(r#"{"a":1}"#))),
@@ -491,6 +525,11 @@ mod tests {
             (r#"{"channels":["b"],"subs":null}"#, Ok("b")),
             (r#"{"channels":5,"subs":{"c":{}}}"#, Ok("c")),
             (r#"{"channels":"b"}"#, Err(Refusal::Invalid)),
+            (r#"{"channels":[null,"a",null]}"#, Ok("a")),
+            (r#"{"subs":{"a":null,"b":{}}}"#, Ok("a b")),
+            (r#"{"subs":{"b":[]}}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":[]}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":{"b":{"override":[]}}}"#, Err(Refusal::Invalid)),
             (r#"{"channels":[5]}"#, Err(Refusal::Invalid)),
             (r#"{"subs":["b"]}"#, Err(Refusal::Invalid)),
             (r#"{"subs":{"b":5}}"#, Err(Refusal::Invalid)),
@@ -545,7 +584,13 @@ mod tests {
             let found = connect(&format!(r#"{{"subs":{{"a":{claims}}}}}"#)).unwrap();
             assert_eq!(found.subs[0].1, expected, "{overrides}");
         }
-        for overrides in ["5", r#"{"presence":true}"#, r#"{"presence":{"value":"true"}}"#] {
+        for overrides in [
+            "5",
+            "[]",
+            r#"{"presence":[true]}"#,
+            r#"{"presence":true}"#,
+            r#"{"presence":{"value":"true"}}"#,
+        ] {
             let claims = format!(r#"{{"override":{overrides}}}"#);
             assert_eq!(subscribe(&claims), Err(Refusal::Invalid), "{overrides}");
         }

@@ -11,7 +11,7 @@ use jsonwebtoken::{DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::claims::Text;
+use crate::reading::{self, Text};
 
 /// Bytes of the shortest RSA modulus that is verified with.
 const RSA_BYTES_MIN: usize = 2048 / 8;
@@ -146,23 +146,23 @@ struct SetText<'a> {
 
 #[derive(Deserialize)]
 struct KeyText<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     kty: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reading::text")]
     kid: Cow<'a, str>,
     #[serde(borrow)]
     alg: Option<Text<'a>>,
     #[serde(borrow, rename = "use")]
     purpose: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::text")]
     crv: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::text")]
     n: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::text")]
     e: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::text")]
     x: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::text")]
     y: Cow<'a, str>,
 }
 
@@ -170,11 +170,13 @@ impl KeySet {
     /// The keys of a set's JSON text. Those that cannot verify a token here are left out, as the
     /// standard asks: other kinds, other purposes, without a name, wrong numbers.
     pub fn parse(text: &[u8]) -> Result<KeySet, String> {
-        let set: SetText<'_> = serde_json::from_slice(text)
-            .map_err(|error| format!("the key set is not JSON with a list of keys: {error}"))?;
+        let set: SetText<'_> = reading::read_object(text).map_err(|error| {
+            let cause = reading::cause(&error);
+            format!("the key set is not JSON with a list of keys: {cause}")
+        })?;
         let read = |text: &&RawValue| {
-            let text: KeyText<'_> = serde_json::from_str(text.get()).ok()?;
-            let key = text.key()?;
+            let text: KeyText<'_> = reading::read_object(text.get().as_bytes()).ok()?;
+            let key = text.key().filter(|_| !text.kid.is_empty())?;
             Some((text.kid.into_owned(), key))
         };
         Ok(KeySet { keys: set.keys.iter().filter_map(read).collect() })

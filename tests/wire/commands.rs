@@ -53,6 +53,53 @@ fn every_reply_is_exactly_this_text() {
 }
 
 #[test]
+fn null_in_a_command_counts_as_absent_and_an_array_is_no_object() {
+    let history = "--channel.without_namespace.history_size=10";
+    let server = Server::start(&[history, "--channel.without_namespace.history_ttl=60s"]);
+    let open = || Client::open(&server, crate::common::WEBSOCKET);
+    for connect in [
+        "{\"token\":null}",
+        "{\"token\":null,\"data\":null,\"subs\":null,\"name\":null,\"version\":null,\"headers\":null}",
+        "{\"headers\":{\"a\":null}}",
+    ] {
+        let reply = open().ask(&format!("{{\"id\":1,\"connect\":{connect},\"rpc\":null}}"));
+        assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{connect}: {reply}");
+    }
+    for subs in ["{\"x\":null}", "{\"x\":{\"recover\":null,\"offset\":null,\"epoch\":null}}"] {
+        let reply = open().ask(&format!("{{\"id\":1,\"connect\":{{\"subs\":{subs}}}}}"));
+        assert!(reply.contains("\"subs\":{\"x\":{"), "{subs}: {reply}");
+    }
+    let mut client = Client::connected(&server);
+    let reply = client.ask(
+        "{\"id\":2,\"subscribe\":{\"channel\":\"a\",\"token\":null,\"recover\":null,\"epoch\":null,\
+         \"offset\":null,\"data\":null,\"positioned\":null,\"recoverable\":null,\
+         \"join_leave\":null,\"delta\":null,\"tf\":null,\"flag\":null,\"type\":null}}",
+    );
+    assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
+    for (command, reply) in [
+        (
+            "\"history\":{\"channel\":\"a\",\"limit\":null,\"since\":null,\"reverse\":null}",
+            "history",
+        ),
+        ("\"history\":{\"channel\":\"a\",\"since\":{\"offset\":null,\"epoch\":null}}", "history"),
+        ("\"rpc\":{\"method\":null,\"data\":null}", "error"),
+        ("\"sub_refresh\":{\"channel\":\"b\",\"token\":null}", "error"),
+    ] {
+        let text = client.ask(&format!("{{\"id\":3,{command}}}"));
+        assert!(text.starts_with(&format!("{{\"id\":3,\"{reply}\":{{")), "{command}: {text}");
+    }
+    client.send("{\"id\":4,\"publish\":{\"channel\":\"a\",\"data\":null}}");
+    let [first, second] = both(&mut client);
+    assert_eq!(first, "{\"id\":4,\"publish\":{}}");
+    assert!(second.contains("\"pub\":{\"data\":null,"), "{second}");
+    for connect in ["[]", "{\"subs\":[]}", "{\"subs\":{\"x\":[]}}", "5"] {
+        let mut client = open();
+        client.send(&format!("{{\"id\":1,\"connect\":{connect}}}"));
+        assert_eq!(client.closed(), (3501, "bad request".into()), "{connect}");
+    }
+}
+
+#[test]
 fn a_newline_in_a_payload_does_not_reach_the_wire() {
     let server = Server::start(&[]);
     let mut client = Client::subscribed(&server, "room");

@@ -10,6 +10,7 @@ mod common;
 mod abuse;
 mod answers;
 mod access;
+mod backends;
 mod calls;
 mod closes;
 mod commands;

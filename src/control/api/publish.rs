@@ -14,6 +14,7 @@ use crate::hub::subscriptions::checked;
 use crate::message::{Guard, Publish as Request, Published};
 use crate::protocol::json;
 use crate::publication::Extra;
+use crate::reading;
 
 /// Bytes of a publication at most: past it every subscriber would be closed as slow.
 const fn publication_max(config: &Config) -> usize {
@@ -56,8 +57,7 @@ macro_rules! publication {
             fn draft(self, max: usize) -> Result<($type, Draft), Fault> {
                 let (data, is_json) = match (self.b64data.unwrap_or_default(), self.data) {
                     (base64, _) if !base64.is_empty() => {
-                        let bytes = data_encoding::BASE64.decode(base64.as_bytes());
-                        let bytes = bytes.map_err(|_| Fault::bad_request())?;
+                        let bytes = reading::base64(&base64).ok_or_else(Fault::bad_request)?;
                         let is_json = json::is_json(&bytes);
                         (bytes.into_boxed_slice(), is_json)
                     }

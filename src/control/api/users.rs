@@ -10,6 +10,7 @@ use super::channels::Since;
 use super::{Api, Empty, Fault, object, raw};
 use crate::message::{Deed, Grant, Message, Order, Overrides, Whose};
 use crate::protocol::{self, Error, json};
+use crate::reading;
 use crate::revocation::Mark;
 use crate::sys;
 
@@ -162,8 +163,9 @@ fn text(value: Option<Box<RawValue>>, base64: Option<String>) -> Result<Option<B
     if base64.is_empty() {
         return Ok(value.map(|value| value.get().as_bytes().into()));
     }
-    let bytes = data_encoding::BASE64.decode(base64.as_bytes()).ok();
-    let bytes = bytes.filter(|bytes| json::is_json(bytes)).ok_or_else(Fault::bad_request)?;
+    let bytes = reading::base64(&base64)
+        .filter(|bytes| json::is_json(bytes))
+        .ok_or_else(Fault::bad_request)?;
     Ok(Some(bytes.into()))
 }
 

@@ -1,0 +1,398 @@
+//! What backends answer, and what of it counts: proxies and key sets, by servers of the test's own.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+
+use drumline::sys;
+use serde_json::{Value, json};
+
+use crate::access::Started;
+use crate::common::{API_KEY, Client, WEBSOCKET, wait_for};
+
+/// What a backend was asked.
+#[derive(Clone, Debug)]
+struct Asked {
+    path: String,
+    headers: HashMap<String, String>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bodies of the answers, by path.
+    answers: HashMap<String, String>,
+    asked: Vec<Asked>,
+    /// Whether answers are held back.
+    held: bool,
+}
+
+/// A backend on a free port.
+#[derive(Clone)]
+struct Backend {
+    port: u16,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Backend {
+    fn start() -> Backend {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let backend = Backend { port, state: Arc::default() };
+        let serving = backend.clone();
+        std::thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                let backend = serving.clone();
+                std::thread::spawn(move || while backend.serve(&socket).is_some() {});
+            }
+        });
+        backend
+    }
+
+    /// Serves one request; `None`: the connection has ended.
+    fn serve(&self, mut socket: &TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(socket);
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let path = line.split(' ').nth(1)?.trim_start_matches('/').to_owned();
+        let mut headers = HashMap::new();
+        loop {
+            line.clear();
+            reader.read_line(&mut line).ok()?;
+            let Some((name, value)) = line.trim().split_once(':') else { break };
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        }
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let (state, released) = &*self.state;
+        let mut state = state.lock().unwrap();
+        state.asked.push(Asked { path: path.clone(), headers });
+        let state = released.wait_while(state, |state| state.held).unwrap();
+        let answer = state.answers.get(&path).cloned().unwrap_or_default();
+        drop(state);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+        socket.write_all((head + &answer).as_bytes()).ok()
+    }
+
+    /// Has a path answer so from now on.
+    fn answer(&self, path: &str, body: &str) {
+        self.state.0.lock().unwrap().answers.insert(path.to_owned(), body.to_owned());
+    }
+
+    fn hold(&self, held: bool) {
+        self.state.0.lock().unwrap().held = held;
+        self.state.1.notify_all();
+    }
+
+    /// What a path was asked so far.
+    fn asked(&self, path: &str) -> Vec<Asked> {
+        let state = self.state.0.lock().unwrap();
+        state.asked.iter().filter(|asked| asked.path == path).cloned().collect()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// A server that asks this backend about everything, with more flags.
+    fn server(&self, more: &[&str]) -> Started {
+        let mut flags = vec![format!("--http_api.key={API_KEY}")];
+        for section in ["client.proxy.connect", "channel.proxy.subscribe", "channel.proxy.publish"]
+        {
+            let path = section.rsplit('.').next().unwrap();
+            flags.push(format!("--{section}.endpoint={}", self.url(path)));
+        }
+        flags.push(format!("--rpc.proxy.endpoint={}", self.url("rpc")));
+        flags.push("--client.proxy.connect.enabled".to_owned());
+        flags.push("--rpc.without_namespace.proxy_enabled".to_owned());
+        flags.push("--channel.without_namespace.subscribe_proxy_enabled".to_owned());
+        flags.push("--channel.without_namespace.publish_proxy_enabled".to_owned());
+        for flag in more {
+            let key = flag.split('=').next().unwrap();
+            flags.retain(|own| own.split('=').next() != Some(key));
+            flags.push((*flag).to_owned());
+        }
+        Started::with(&[], &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+const CONNECT: &str = "{\"id\":1,\"connect\":{}}";
+
+fn failed(id: u32) -> String {
+    format!(
+        "{{\"id\":{id},\"error\":{{\"code\":100,\"message\":\"internal server error\",\
+         \"temporary\":true}}}}"
+    )
+}
+
+fn opened(server: &Started) -> Client {
+    Client::open(server.address, WEBSOCKET)
+}
+
+fn connected(server: &Started) -> Client {
+    let mut client = opened(server);
+    let reply = client.ask(CONNECT);
+    assert!(reply.starts_with("{\"id\":1,\"connect\":{"), "{reply}");
+    client
+}
+
+fn subscribe(channel: &str) -> String {
+    json!({"id": 2, "subscribe": {"channel": channel}}).to_string()
+}
+
+#[test]
+fn an_array_for_a_result_is_an_error_and_lets_nobody_in() {
+    let backend = Backend::start();
+    let server = backend.server(&[]);
+    for answer in ["{\"result\":[]}", "[]", "{\"result\":\"\"}", "{\"error\":[]}"] {
+        backend.answer("connect", answer);
+        assert_eq!(opened(&server).ask(CONNECT), failed(1), "{answer}");
+    }
+    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    let mut client = connected(&server);
+    for path in ["subscribe", "publish", "rpc"] {
+        backend.answer(path, "{\"result\":[]}");
+    }
+    assert_eq!(client.ask(&subscribe("x")), failed(2));
+    assert_eq!(client.ask("{\"id\":3,\"publish\":{\"channel\":\"x\",\"data\":1}}"), failed(3));
+    assert_eq!(client.ask("{\"id\":4,\"rpc\":{\"data\":1}}"), failed(4));
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_logged_with_its_cause_and_without_its_values() {
+    let backend = Backend::start();
+    let server = backend.server(&[]);
+    backend.answer("connect", "{\"result\":{\"user\":\"hunter2\",\"expire_at\":\"hunter2\"}}");
+    for _ in 0..20 {
+        assert_eq!(opened(&server).ask(CONNECT), failed(1));
+    }
+    backend.answer("connect", "{\"result\":{}}");
+    backend.answer("rpc", "{\"result\":{\"b64data\":\"hunter2!\"}}");
+    assert_eq!(connected(&server).ask("{\"id\":4,\"rpc\":{\"data\":1}}"), failed(4));
+    let line = |method: &str, cause: &str| {
+        format!("{method} request to {} failed: {cause}", backend.url(method))
+    };
+    let connect = line("connect", "the result is invalid type: string, expected i64");
+    let rpc = line("rpc", "b64data of the result is not base64");
+    wait_for("the lines of the log", || server.text("stderr").contains(&rpc).then_some(()));
+    let told = server.stop();
+    assert_eq!(told.matches(&connect).count(), 1, "once in a while: {told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn null_in_an_answer_counts_as_absent_or_is_a_payload() {
+    let backend = Backend::start();
+    let server = backend.server(&["--channel.without_namespace.presence"]);
+    backend.answer(
+        "connect",
+        "{\"result\":{\"user\":\"ann\",\"expire_at\":null,\"channels\":null,\"subs\":null,\
+         \"info\":null,\"b64info\":null,\"data\":null,\"b64data\":null},\"error\":null}",
+    );
+    let mut client = opened(&server);
+    assert!(client.ask(CONNECT).contains(",\"data\":null"));
+    backend.answer("subscribe", "{\"result\":{\"expire_at\":null,\"override\":null}}");
+    assert_eq!(client.ask(&subscribe("x")), "{\"id\":2,\"subscribe\":{}}");
+    let nulls = "{\"result\":{\"skip_history\":null,\"tags\":null,\"version\":null,\"data\":null}}";
+    backend.answer("publish", nulls);
+    client.send("{\"id\":3,\"publish\":{\"channel\":\"x\",\"data\":1}}");
+    let mut said = [client.text(), client.text()];
+    said.sort();
+    assert_eq!(said[0], "{\"id\":3,\"publish\":{}}");
+    assert!(said[1].contains("\"pub\":{\"data\":null,\"info\":{\"user\":\"ann\""), "{}", said[1]);
+    assert!(said[1].contains("\"conn_info\":null"), "{}", said[1]);
+    backend.answer("rpc", "{\"result\":{\"data\":null}}");
+    assert_eq!(client.ask("{\"id\":4,\"rpc\":{}}"), "{\"id\":4,\"rpc\":{\"data\":null}}");
+}
+
+#[test]
+fn base64_with_line_ends_is_taken() {
+    let backend = Backend::start();
+    let server = backend.server(&[]);
+    let lines = "eyJk\\r\\nIjox\\r\\nfQ==\\r\\n";
+    backend.answer("connect", &format!("{{\"result\":{{\"b64data\":\"{lines}\"}}}}"));
+    let mut client = opened(&server);
+    assert!(client.ask(CONNECT).contains(",\"data\":{\"d\":1}"));
+    backend.answer("subscribe", &format!("{{\"result\":{{\"b64data\":\"{lines}\"}}}}"));
+    assert_eq!(client.ask(&subscribe("x")), "{\"id\":2,\"subscribe\":{\"data\":{\"d\":1}}}");
+    let mut api = Client::dial(server.address);
+    for (method, body) in [
+        ("publish", format!("{{\"channel\":\"x\",\"b64data\":\"{lines}\"}}")),
+        ("broadcast", format!("{{\"channels\":[\"x\"],\"b64data\":\"{lines}\"}}")),
+    ] {
+        let length = body.len();
+        let head = format!("POST /api/{method} HTTP/1.1\r\nHost: {}\r\n", server.address);
+        let head = format!("{head}X-API-Key: {API_KEY}\r\nContent-Length: {length}\r\n\r\n");
+        api.send_raw((head + &body).as_bytes());
+        let head = api.read_head();
+        let answer = api.read_body(&head);
+        assert!(answer.starts_with("{\"result\":{"), "{answer}");
+        assert_eq!(client.text(), "{\"push\":{\"channel\":\"x\",\"pub\":{\"data\":{\"d\":1}}}}");
+    }
+}
+
+#[test]
+fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
+    let backend = Backend::start();
+    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    backend.answer("rpc", "{\"result\":{}}");
+    let with_user = |path: &str| {
+        let host = format!("127.0.0.1:{}", backend.port);
+        format!("http://b%40b:hun%2Fter2@{host}/{path}")
+    };
+    let server = backend.server(&[
+        &format!("--client.proxy.connect.endpoint={}", with_user("connect")),
+        &format!("--rpc.proxy.endpoint={}", with_user("rpc")),
+        "--rpc.proxy.http.static_headers={\"Authorization\":\"Bearer x\"}",
+    ]);
+    connected(&server).ask("{\"id\":4,\"rpc\":{}}");
+    let asked = &backend.asked("connect")[0];
+    assert_eq!(asked.headers["authorization"], "Basic YkBiOmh1bi90ZXIy");
+    assert_eq!(asked.headers["host"], format!("127.0.0.1:{}", backend.port));
+    assert_eq!(backend.asked("rpc")[0].headers["authorization"], "Bearer x");
+    backend.answer("connect", "");
+    assert_eq!(opened(&server).ask(CONNECT), failed(1));
+    wait_for("a line of the log", || {
+        server.text("stderr").contains("connect request").then_some(())
+    });
+    let told = server.stop();
+    assert!(!told.contains("ter2") && !told.contains("YkBi"), "{told}");
+}
+
+#[test]
+fn an_end_in_the_past_from_a_backend_gives_nothing_out() {
+    let backend = Backend::start();
+    let server = backend.server(&[]);
+    let past = json!({"result": {"user": "ann", "expire_at": 1}}).to_string();
+    backend.answer("connect", &past);
+    let expired =
+        |id: u32| format!("{{\"id\":{id},\"error\":{{\"code\":110,\"message\":\"expired\"}}}}");
+    assert_eq!(opened(&server).ask(CONNECT), expired(1));
+    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    backend.answer("subscribe", &past);
+    let mut client = connected(&server);
+    assert_eq!(client.ask(&subscribe("x")), expired(2));
+    backend.answer("subscribe", "{\"result\":{}}");
+    assert_eq!(client.ask(&subscribe("x")), "{\"id\":2,\"subscribe\":{}}");
+}
+
+#[test]
+fn a_refresh_that_names_no_later_end_closes_the_connection() {
+    let backend = Backend::start();
+    let endpoint = format!("--client.proxy.refresh.endpoint={}", backend.url("refresh"));
+    let server = backend.server(&["--client.proxy.refresh.enabled", &endpoint]);
+    for answer in [
+        "{\"result\":{}}",
+        "{\"result\":{\"expire_at\":0}}",
+        "{\"result\":null}",
+        "{}",
+        "{\"result\":{\"expire_at\":1}}",
+        "{\"result\":{\"info\":1}}",
+    ] {
+        backend.answer("refresh", answer);
+        let soon = sys::unix_millis() / 1000 + 1;
+        let lease = json!({"result": {"user": "ann", "expire_at": soon + 1}}).to_string();
+        backend.answer("connect", &lease);
+        let mut client = connected(&server);
+        assert_eq!(client.closed(), (3005, "connection expired".into()), "{answer}");
+    }
+    // The client has no token to refresh with here.
+    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    let mut client = connected(&server);
+    client.send("{\"id\":3,\"refresh\":{\"token\":\"x\"}}");
+    assert_eq!(client.closed(), (3501, "bad request".into()));
+}
+
+#[test]
+fn user_limited_channels_do_not_ask_the_subscribe_proxy() {
+    let backend = Backend::start();
+    let server = backend.server(&["--channel.without_namespace.allow_user_limited_channels"]);
+    backend.answer("connect", "{\"result\":{\"user\":\"u1\"}}");
+    backend.answer("subscribe", "{\"result\":{}}");
+    let mut client = connected(&server);
+    let denied = "{\"id\":2,\"error\":{\"code\":103,\"message\":\"permission denied\"}}";
+    for channel in ["a#u2", "a#", "a#u2,u3"] {
+        assert_eq!(client.ask(&subscribe(channel)), denied, "{channel}");
+    }
+    assert_eq!(client.ask(&subscribe("a#u2,u1")), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(backend.asked("subscribe").len(), 0);
+    assert_eq!(client.ask(&subscribe("a")), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(backend.asked("subscribe").len(), 1);
+}
+
+#[test]
+fn a_backend_that_names_the_user_decides_which_channels_the_server_joins() {
+    let backend = Backend::start();
+    let server = backend.server(&[
+        "--client.allow_anonymous_connect_without_token",
+        "--channel.without_namespace.subscribe_proxy_enabled=false",
+        "--channel.without_namespace.allow_subscribe_for_client",
+        "--channel.without_namespace.allow_subscribe_for_anonymous",
+        "--channel.namespaces=[{\"name\":\"asked\",\"subscribe_proxy_enabled\":true,\
+         \"allow_subscribe_for_client\":true,\"allow_subscribe_for_anonymous\":true}]",
+    ]);
+    let own = "{\"id\":1,\"connect\":{\"subs\":{\"x\":{},\"y\":{},\"asked:z\":{}}}}";
+    for (answer, joined) in [
+        ("{\"result\":{\"user\":\"ann\"}}", &[][..]),
+        ("{\"result\":{}}", &[]),
+        ("{\"result\":{\"user\":\"ann\",\"channels\":[\"x\"]}}", &["x"]),
+        // Without a word about the client it is anonymous, and may join what anybody may; a
+        // channel of which the backend is to be asked is not among these.
+        ("{}", &["x", "y"]),
+    ] {
+        backend.answer("connect", answer);
+        let reply: Value = serde_json::from_str(&opened(&server).ask(own)).unwrap();
+        let subs = reply["connect"]["subs"].as_object().cloned().unwrap_or_default();
+        let mut found: Vec<&str> = subs.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, joined, "{answer}: {reply}");
+    }
+}
+
+/// Public keys as a set, and tokens of `ann` by these.
+fn samples() -> Value {
+    serde_json::from_str(include_str!("../../src/token/samples.json")).unwrap()
+}
+
+#[test]
+fn tokens_of_known_keys_are_verified_while_the_key_set_is_fetched_again() {
+    let samples = samples();
+    let backend = Backend::start();
+    backend.answer("keys", &samples["set"].to_string());
+    let flag = format!("--client.token.jwks_public_endpoint={}", backend.url("keys"));
+    let server = Started::with(&[], &[&flag]);
+    let connect = |token: &str| json!({"id": 1, "connect": {"token": token}}).to_string();
+    let known = |algorithm: &str| {
+        let token = samples["tokens"][algorithm].as_str().unwrap();
+        let reply = opened(&server).ask(&connect(token));
+        assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\""), "{reply}");
+    };
+    known("RS256");
+    // {"alg":"RS256","kid":"n"}
+    let unknown = connect("eyJhbGciOiJSUzI1NiIsImtpZCI6Im4ifQ.e30.AA");
+    // Within the pause between two fetches the set that is there has the answer.
+    let mut client = opened(&server);
+    client.send(&unknown);
+    assert_eq!(client.closed(), (3500, "invalid token".into()));
+    assert_eq!(backend.asked("keys").len(), 1);
+    // Then it is fetched again, once for all, and the answer is held back.
+    backend.hold(true);
+    let mut waiting = wait_for("the next fetch", || {
+        let mut client = opened(&server);
+        client.send(&unknown);
+        (backend.asked("keys").len() > 1).then_some(client)
+    });
+    known("RS256");
+    let attempts = backend.asked("keys").len();
+    assert!(attempts < 4, "a token of a known key waited for a whole fetch: {attempts}");
+    for _ in 0..20 {
+        known("ES256");
+    }
+    let attempts = backend.asked("keys").len();
+    assert!(attempts <= 4, "attempts of one fetch: {attempts}");
+    backend.hold(false);
+    assert!(waiting.frame().is_some(), "it is answered");
+    known("ES384");
+    assert!(backend.asked("keys").len() <= 5);
+}
