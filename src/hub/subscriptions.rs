@@ -238,7 +238,7 @@ impl Hub {
         (granted, told && (pushed || (asked.joins && seen)))
     }
 
-    /// Sees to it that a channel's home hears of a connection's leave before it hears of its return.
+    /// Has a channel's home hear of a connection's leave before it hears of its return.
     fn tell_leave_first(
         &mut self,
         post: &mut impl Post,
