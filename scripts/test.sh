@@ -37,7 +37,7 @@ shellcheck  60     shellcheck
 unit        900
 loom        900
 simulation  900
-wire        900    release
+wire        900    release curl
 tune        300    ip
 sdk         180    release npm
 protocol    300    release npm python

@@ -26,6 +26,7 @@ mod memlock;
 mod output;
 mod memory;
 mod places;
+mod readme;
 mod recovery;
 mod pauses;
 mod room;
