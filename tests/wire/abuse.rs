@@ -1,13 +1,15 @@
 //! Input that is meant to hurt: it is refused or bounded, and a neighbour on the shard goes on.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
 
 use crate::common::{API_KEY, Client, Server, client_frame};
 
-/// What a neighbour's round trip may take while others misbehave, as the median of many: far more
-/// than the millisecond that a turn may take, since machine and build may be slow.
-const PROMPT: Duration = Duration::from_millis(50);
+/// Processor time that a pass may take while others misbehave, in us: twice the bound of a release
+/// build, which DRUMLINE names, and far more in a build for debugging. Wall time says nothing where
+/// the machine has other work.
+fn pass_max() -> u64 {
+    if std::env::var_os("DRUMLINE").is_some() { 10_000 } else { 200_000 }
+}
 
 /// One shard, so that who misbehaves and who suffers are together.
 fn one_shard(flags: &[&str]) -> Server {
@@ -16,23 +18,16 @@ fn one_shard(flags: &[&str]) -> Server {
     Server::on_one_port(&all)
 }
 
-/// Round trips of a neighbour, each behind a call of `misbehave`.
+/// Round trips of a neighbour, each behind a call of `misbehave`, and no long pass.
 fn neighbour_suffers_little(server: &Server, mut misbehave: impl FnMut(usize)) {
     let mut neighbour = Client::connected(server);
-    let mut took: Vec<Duration> = (0..40)
-        .map(|nth| {
-            misbehave(nth);
-            let start = Instant::now();
-            assert!(neighbour.is_alive());
-            start.elapsed()
-        })
-        .collect();
-    took.sort();
-    let longest = server.metric("drumline_longest_turn_micros");
-    assert!(took[took.len() / 2] < PROMPT, "{took:?}; the longest turn: {longest} us");
-    // Once it may have been another process that took the time.
-    assert!((1..1_000_000).contains(&longest), "the longest turn: {longest} us");
-    println!("the longest turn: {longest} us");
+    for nth in 0..40 {
+        misbehave(nth);
+        assert!(neighbour.is_alive());
+    }
+    let longest = server.metric("drumline_longest_pass_cpu_micros");
+    assert!((1..pass_max()).contains(&longest), "the longest pass: {longest} us");
+    println!("the longest pass: {longest} us");
 }
 
 fn nested(open: &str, close: &str, levels: usize) -> String {
