@@ -7,11 +7,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use self::probe::Probes;
 use self::watch::{Seen, Watch};
 use super::{Bench, Common};
+use crate::account::ProcessSample;
 use crate::grid::{Better, Column, Grid};
 use crate::latency::{Percentiles, Recorder};
 use crate::rows::{Row, value};
@@ -29,6 +30,11 @@ const SIZES: [(u32, f64); 2] = [(2, 5_000.0), (60, 10_000.0)];
 const FULL: u64 = 9_000;
 /// The bound on the others' ping, in ns.
 const PING_P99: f64 = 20e6;
+/// With more shards than this each has slots for the load alone, and at least so many.
+const SMALL_RINGS: u32 = 8;
+const SLOTS_MIN: u64 = 500;
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes for each shard, and the fewest.
 const PROBES_PER_SHARD: u64 = 2;
 const PROBES_MIN: u64 = 32;
@@ -80,6 +86,18 @@ impl Scene {
     /// A number of the full load, scaled down as the connections are.
     fn scaled(&self, full: u64) -> u64 {
         (full * self.connections / FULL).max(2)
+    }
+
+    /// Waits until the server has started wholly: a port takes connections before that.
+    fn await_health(&self) -> Result<()> {
+        let begun = Instant::now();
+        while let Err(error) = watch::get(self.control, "/health") {
+            let running = ProcessSample::of_one(self.server.pid());
+            running.context("the server ended while it started: see its error above")?;
+            ensure!(begun.elapsed() < PATIENCE, "no health within {PATIENCE:?}: {error:#}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// The load begins: from now on the others are measured.
@@ -163,6 +181,11 @@ pub fn run(options: &Options) -> Result<()> {
 /// One load against a server of its own.
 fn one(bench: &mut Bench, load: &loads::Load, grid: &mut Grid) -> Result<Outcome> {
     let mut arguments = (load.flags)(bench.connections);
+    if bench.shards > SMALL_RINGS {
+        // Tables for all that a process may hold, of so many rings, are memory that no load needs.
+        let slots = SLOTS_MIN + 4 * bench.connections / u64::from(bench.shards);
+        arguments.push(format!("--engine.slots_per_shard={slots}"));
+    }
     let mut control = None;
     if load.internal {
         let port = bench.free_port()?;
@@ -187,6 +210,7 @@ fn one(bench: &mut Bench, load: &loads::Load, grid: &mut Grid) -> Result<Outcome
         faults: Vec::new(),
         remarks: Vec::new(),
     };
+    scene.await_health()?;
     (load.run)(&mut scene, keys.as_ref())?;
     let (probes, watch, _) = scene.running.take().context("the load has not begun")?;
     let (recorder, seen) = (probes.stop()?, watch.stop()?);
