@@ -31,7 +31,7 @@ impl Hub {
 
     /// Says that the server is there.
     pub(super) fn answer_health(&mut self, slot: u32, health: Health) {
-        let last = health.last || self.is_last(slot);
+        let last = health.last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot as usize];
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_health(health.bodiless, last, out);
@@ -44,6 +44,11 @@ impl Hub {
     pub(super) fn is_last(&self, slot: u32) -> bool {
         let flags = self.connections[slot as usize].flags;
         flags.shutting_down() || flags.refusing()
+    }
+
+    /// Whether so few slots are free that none is kept for an idle connection of anybody.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.room() <= self.settings.slots / 16
     }
 
     /// A request was answered: the next one may come within `idle` milliseconds, unless the answer

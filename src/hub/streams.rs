@@ -157,7 +157,7 @@ impl Hub {
         asked: Option<&str>,
         last: bool,
     ) {
-        let last = last || self.is_last(slot);
+        let last = last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot as usize];
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_no_content(cors, asked, last, out);

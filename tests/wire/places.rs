@@ -149,6 +149,15 @@ fn a_full_node_still_answers_health_and_the_api() {
 }
 
 #[test]
+fn idle_connections_leave_slots_for_clients() {
+    let flags = ["--shards", "1", "--engine.slots_per_shard", "64"];
+    let server = Server::on_one_port(&flags);
+    let _idlers: Vec<Client> = (0..200).map(|_| idle(&server, HEALTH, "200")).collect();
+    let mut clients = [(); 2].map(|()| Client::connected(&server));
+    assert!(clients.iter_mut().all(Client::is_alive));
+}
+
+#[test]
 fn connections_idle_as_long_as_they_may() {
     let flags =
         ["--http_server.anonymous_idle_timeout", "300ms", "--http_server.idle_timeout", "1h"];
