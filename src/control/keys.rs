@@ -2,8 +2,8 @@
 //!
 //! Owns what was fetched last. Never judges a token. The invariants: a key that is known is given
 //! at once, whether a fetch is under way or not; one fetch at a time, outside the lock, and none
-//! sooner than some seconds after the one before, whatever keys tokens name. Until then the set that
-//! was fetched last answers for the keys that it lacks, so what tokens name takes no memory.
+//! sooner than some seconds after the one before, whatever keys tokens name. Until then the set
+//! that was fetched last answers for the keys that it lacks, so what tokens name takes no memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
