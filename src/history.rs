@@ -28,7 +28,7 @@ struct Kept {
 impl Kept {
     /// Bytes that it takes in memory.
     fn size(&self) -> usize {
-        // The queue doubles when it grows; the allocator and the counts of who shares it add theirs.
+        // The queue doubles when it grows; the allocator and the reference counts add theirs.
         2 * size_of::<Kept>() + 48 + self.publication.size()
     }
 }
