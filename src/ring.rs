@@ -642,16 +642,22 @@ mod tests {
     fn a_send_may_have_any_number_of_ranges_whatever_their_iterator_says() {
         for submissions in [2, 4, 64] {
             let mut ring = ring_of(submissions, 64, 2);
-            let mut peers = peers(&mut ring, 3);
+            let mut peers = peers(&mut ring, 9);
             for count in [1, 2, 3, 200, 255, 256, 257, 258, 1000, 5000] {
                 let ranges: Vec<Vec<u8>> = (0..count).map(|nth| vec![nth as u8; 3]).collect();
+                let expected = ranges.concat();
+                // Plain sends between them, so that the queue fills up at each of them once.
                 let unsent = ring.transmit(|batch| {
-                    for slot in 0..3 {
-                        batch.send_segments(1, slot, Lying(ranges.iter().map(Vec::as_slice)));
+                    for slot in 0..9 {
+                        if (slot + count) % 3 == 0 {
+                            let ranges = Lying(ranges.iter().map(Vec::as_slice));
+                            batch.send_segments(1, slot, ranges);
+                        } else {
+                            batch.send(1, slot, &expected);
+                        }
                     }
                 });
                 assert_eq!(unsent, [], "{count} ranges");
-                let expected = ranges.concat();
                 for peer in &mut peers {
                     let mut bytes = vec![0; expected.len()];
                     peer.read_exact(&mut bytes).unwrap();
