@@ -325,8 +325,26 @@ pub struct Subscribe {
     pub granted: Granted,
     /// Which publications it wants; `None`: all.
     pub filter: Option<Filter>,
-    /// Who it is to others, where the channel knows who is there.
+    /// What others in the channel may see of it.
+    pub visibility: Visibility,
+    /// Who it is to others, where they may see something of it.
     pub info: Option<Box<ClientInfo>>,
+}
+
+/// What others in a channel may see of a subscriber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Visibility {
+    /// It is listed among those who are present.
+    pub listed: bool,
+    /// Its joining and leaving are announced.
+    pub announced: bool,
+}
+
+impl Visibility {
+    /// Whether the home must know the subscriber.
+    pub fn is_any(self) -> bool {
+        self.listed || self.announced
+    }
 }
 
 /// A home's answer to a subscribe.
@@ -401,6 +419,8 @@ pub struct Leave {
     pub hash: u64,
     /// The connection.
     pub address: Address,
+    /// Whether its leaving is announced.
+    pub announced: bool,
 }
 
 /// A connection whose user's connections are limited wants in.

@@ -404,10 +404,14 @@ impl Homes {
 
     /// Notes that a subscriber is there.
     pub fn arrive(&mut self, request: &Subscribe, info: &ClientInfo) {
+        // Where nobody may ask who is there, nothing is kept of who is not listed.
+        let options = self.settings.namespaces.of(&request.channel);
+        let is_asked = options.is_ok_and(|options| options.presence);
         let at = self.find_or_insert(request.hash, &request.channel);
         let user_hash = self.names.hash(&info.user);
         let members = self.channels[at as usize].members.get_or_insert_default();
-        members.insert(request.subscriber.address(), info, user_hash);
+        let listed = request.visibility.listed;
+        members.insert(request.subscriber.address(), info, user_hash, listed || !is_asked);
     }
 
     /// Notes that a subscriber is gone; who it was.
@@ -525,7 +529,7 @@ mod tests {
     use super::*;
     use crate::ids::Address;
     use crate::memory::{Budgets, Kind, Limits};
-    use crate::message::{Asker, Granted, Guard, Subscriber};
+    use crate::message::{Asker, Granted, Guard, Subscriber, Visibility};
     use crate::namespaces::Options;
     use crate::protocol::reply::Stats;
     use crate::publication::{Encoding, Event};
@@ -574,6 +578,7 @@ mod tests {
             since,
             strict: false,
             granted: Granted { positioned: true, recoverable: true },
+            visibility: Visibility { listed: true, announced: true },
             info: None,
         }
     }
@@ -677,7 +682,7 @@ mod tests {
         assert_eq!(homes.waiting_rolls(), 0);
         for shard in [1, 2] {
             let address = Address { shard, slot: 0, generation: 0 };
-            let leave = Leave { channel: "a".into(), hash: 7, address };
+            let leave = Leave { channel: "a".into(), hash: 7, address, announced: true };
             assert_eq!(&*homes.depart(&leave).unwrap().user, "u");
             assert!(homes.depart(&leave).is_none());
         }
@@ -702,7 +707,7 @@ mod tests {
             homes.drop_first();
             for slot in 0..members {
                 let address = Address { shard: 0, slot, generation: 0 };
-                homes.depart(&Leave { channel: "a".into(), hash: 7, address });
+                homes.depart(&Leave { channel: "a".into(), hash: 7, address, announced: true });
             }
             told.map(|told| matches!(told, Told::Presence(roll) if roll.bytes() <= 1 << 20))
         };

@@ -4,6 +4,8 @@
 //! The invariants: a connection is a member once, and a user is counted once, however many
 //! connections it has; coming and going take the same time however many there are.
 
+use std::collections::HashMap;
+
 use compact_str::CompactString;
 use hashbrown::HashTable;
 use slab::Slab;
@@ -56,6 +58,8 @@ impl Place {
 struct Member {
     place: Place,
     user: u32,
+    /// Whether presence answers leave it out.
+    hidden: bool,
     infos: Option<Box<Infos>>,
 }
 
@@ -74,6 +78,16 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
+/// Connections that presence answers leave out, though their coming and going is announced.
+#[derive(Default)]
+struct Hidden {
+    /// How many each user has.
+    by_user: HashMap<u32, u32>,
+    members: u32,
+    /// Users that have no others.
+    users: u32,
+}
+
 /// The members of one channel.
 #[derive(Default)]
 pub struct Members {
@@ -81,6 +95,8 @@ pub struct Members {
     members: Slab<Member>,
     by_name: HashTable<u32>,
     users: Slab<User>,
+    /// Those that presence answers leave out; `None`: there are none.
+    hidden: Option<Box<Hidden>>,
     /// Places of the slab that were ever taken.
     end: usize,
     /// Bytes of a presence answer, at least.
@@ -91,17 +107,17 @@ pub struct Members {
 
 impl Members {
     /// Adds a connection, whose user's name has this hash; one that is there already stays as
-    /// it is.
-    pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64) {
+    /// it is. Presence answers leave it out unless it is listed.
+    pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64, listed: bool) {
         let place = Place::from(address);
         if self.find(place).is_some() {
             return;
         }
         let user = self.user(&info.user, user_hash as u32);
-        self.users[user as usize].connections += 1;
+        self.count(user, 1, !listed);
         let infos = Infos { connection: info.connection.clone(), channel: info.channel.clone() };
         let infos = (infos != Infos::default()).then(|| Box::new(infos));
-        let at = self.members.insert(Member { place, user, infos }) as u32;
+        let at = self.members.insert(Member { place, user, hidden: !listed, infos }) as u32;
         self.end = self.end.max(at as usize + 1);
         self.bytes += self.member_bytes(at as usize);
         self.change(at as usize);
@@ -126,6 +142,32 @@ impl Members {
         at
     }
 
+    /// A user has one connection more or less.
+    fn count(&mut self, user: u32, change: i32, hidden: bool) {
+        let connections = &mut self.users[user as usize].connections;
+        let before = *connections;
+        *connections = before.saturating_add_signed(change);
+        if !hidden && self.hidden.is_none() {
+            return;
+        }
+        let after = *connections;
+        let kept = self.hidden.get_or_insert_default();
+        let among = kept.by_user.entry(user).or_default();
+        let was_hidden = *among == before && before > 0;
+        if hidden {
+            *among = among.saturating_add_signed(change);
+            kept.members = kept.members.saturating_add_signed(change);
+        }
+        let is_hidden = *among == after && after > 0;
+        kept.users = kept.users + u32::from(is_hidden) - u32::from(was_hidden);
+        if *among == 0 {
+            kept.by_user.remove(&user);
+        }
+        if kept.members == 0 {
+            self.hidden = None;
+        }
+    }
+
     /// Takes a connection out; who it was.
     pub fn remove(&mut self, address: Address, ids: &Ids) -> Option<ClientInfo> {
         let (place, members) = (Place::from(address), &self.members);
@@ -135,8 +177,8 @@ impl Members {
         self.bytes -= self.member_bytes(at as usize);
         self.change(at as usize);
         let member = self.members.remove(at as usize);
-        let user = &mut self.users[member.user as usize];
-        user.connections -= 1;
+        self.count(member.user, -1, member.hidden);
+        let user = &self.users[member.user as usize];
         if user.connections == 0 {
             let hash = spread(user.hash);
             if let Ok(entry) = self.by_name.find_entry(hash, |at| *at == member.user) {
@@ -164,7 +206,10 @@ impl Members {
 
     /// Bytes that a member takes in an answer, at least.
     fn member_bytes(&self, at: usize) -> usize {
-        let Member { user, infos, .. } = &self.members[at];
+        let Member { user, hidden, infos, .. } = &self.members[at];
+        if *hidden {
+            return 0;
+        }
         let infos = infos.as_deref();
         let texts = infos.into_iter().flat_map(|infos| [&infos.connection, &infos.channel]);
         let texts: usize = texts.flatten().map(|text| text.len()).sum();
@@ -185,7 +230,8 @@ impl Members {
         while !budget.is_spent() && !parts.are_complete() {
             let mut encoded = 0;
             parts.encode_next(|range, out| {
-                for member in range.filter_map(|at| self.members.get(at)) {
+                let members = range.filter_map(|at| self.members.get(at));
+                for member in members.filter(|member| !member.hidden) {
                     write_member(wire, &self.info(member, ids), out);
                     encoded += 1;
                 }
@@ -209,7 +255,10 @@ impl Members {
 
     /// How many connections and users there are.
     pub fn stats(&self) -> Stats {
-        Stats { clients: self.members.len() as u32, users: self.users.len() as u32 }
+        let (members, users) = (self.members.len() as u32, self.users.len() as u32);
+        let hidden = self.hidden.as_deref();
+        let (without, nobody) = hidden.map_or((0, 0), |hidden| (hidden.members, hidden.users));
+        Stats { clients: members - without, users: users - nobody }
     }
 
     /// Whether nobody is there.
@@ -247,7 +296,7 @@ mod tests {
         let ids = Ids::new([1; 16]);
         let mut members = Members::default();
         for slot in 0..1000 {
-            members.insert(address(slot), &info("u"), 1);
+            members.insert(address(slot), &info("u"), 1, true);
         }
         let mut turns = 0;
         let mut told = loop {
@@ -255,7 +304,7 @@ mod tests {
             // Some come and go meanwhile, those that are encoded already among them.
             members.remove(address(turns), &ids);
             members.remove(address(999 - turns), &ids);
-            members.insert(address(2000 + turns), &info("v"), 2);
+            members.insert(address(2000 + turns), &info("v"), 2, true);
             let mut budget = Budget::new(100_000, false);
             budget.begin(Stage::Rest);
             if let Some(roll) = members.roll(Wire::Json, &ids, &mut budget) {
@@ -283,7 +332,7 @@ mod tests {
         let mut members = Members::default();
         for (slot, user) in [(1, "a"), (2, "b"), (3, "a"), (3, "a")] {
             // One hash for all: names tell users apart.
-            members.insert(address(slot), &info(user), 7);
+            members.insert(address(slot), &info(user), 7, true);
         }
         assert_eq!(members.stats(), Stats { clients: 3, users: 2 });
         let gone = members.remove(address(1), &ids).unwrap();
@@ -296,5 +345,26 @@ mod tests {
         members.remove(address(2), &ids);
         assert!(members.is_empty() && members.stats() == Stats::default());
         assert!(members.by_name.is_empty() && members.users.is_empty());
+    }
+
+    #[test]
+    fn hidden_connections_are_known_and_left_out_of_answers() {
+        let ids = Ids::new([1; 16]);
+        let mut members = Members::default();
+        members.insert(address(1), &info("a"), 7, false);
+        assert_eq!((members.stats(), members.bytes()), (Stats::default(), 0));
+        assert_eq!(roll(&mut members), "{\"presence\":{}}");
+        members.insert(address(2), &info("a"), 7, true);
+        members.insert(address(3), &info("b"), 7, false);
+        assert_eq!(members.stats(), Stats { clients: 1, users: 1 });
+        assert_eq!(roll(&mut members).matches("\"user\":").count(), 1);
+        members.remove(address(2), &ids);
+        assert_eq!(members.stats(), Stats::default());
+        let gone = members.remove(address(3), &ids).unwrap();
+        assert_eq!(&*gone.user, "b", "its leaving can be announced");
+        members.remove(address(1), &ids);
+        assert!(members.is_empty() && members.hidden.is_none());
+        members.insert(address(4), &info("b"), 7, true);
+        assert_eq!(members.stats(), Stats { clients: 1, users: 1 });
     }
 }

@@ -76,8 +76,8 @@ impl Hub {
             Message::Subscribe(request) => {
                 let named = (&*request.channel, request.hash);
                 let shard = request.subscriber.shard;
-                let announces = request.info.is_some() && self.announces(named.0);
-                let Ok(hear) = self.prepare_arrival(post, named, shard, announces) else {
+                let announced = request.visibility.announced;
+                let Ok(hear) = self.prepare_arrival(post, named, shard, announced) else {
                     return Err(Message::Subscribe(request));
                 };
                 self.arrive_at_home(post, &request, hear);
@@ -221,11 +221,6 @@ impl Hub {
         }
     }
 
-    /// Whether a channel's subscribers may be told who comes and goes.
-    fn announces(&self, channel: &str) -> bool {
-        self.settings.namespaces.of(channel).is_ok_and(|options| options.join_leave)
-    }
-
     /// Keeps room for what an arrival leads to: the answer, and the news of it to the shards that
     /// it returns, if any is told.
     pub(super) fn prepare_arrival(
@@ -233,13 +228,13 @@ impl Hub {
         post: &mut impl Post,
         (channel, hash): (&str, u64),
         subscriber: u8,
-        announces: bool,
+        announced: bool,
     ) -> Result<Option<u64>, NoRoom> {
         let answers = subscriber != self.shard;
         if answers && !post.reserve(subscriber, Rank::Delivery) {
             return Err(NoRoom);
         }
-        if !announces {
+        if !announced {
             return Ok(None);
         }
         let mut hear = self.homes.interested(hash, channel) | 1 << subscriber;
@@ -291,7 +286,7 @@ impl Hub {
     /// A subscriber has left a channel at home here.
     fn depart_at_home(&mut self, post: &mut impl Post, leave: &Leave) -> Result<(), NoRoom> {
         let mut hear = 0;
-        if self.announces(&leave.channel) {
+        if leave.announced {
             hear = self.homes.interested(leave.hash, &leave.channel);
             self.reserve_all(post, hear)?;
         }

@@ -13,7 +13,7 @@ use crate::hub::commands::{Failed, NoRoom, Stop};
 use crate::hub::messages::Terms;
 use crate::message::{
     Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe, Subscriber,
-    Verdict,
+    Verdict, Visibility,
 };
 use crate::namespaces::{Format, Options};
 use crate::protocol::command::{PublishRequest, SubscribeRequest};
@@ -233,9 +233,8 @@ impl Hub {
         let keeps = options.retention.is_some();
         let granted =
             Granted { positioned: keeps && positioned, recoverable: keeps && recoverable };
-        let told = overrides.join_leave.unwrap_or(options.join_leave);
         let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
-        (granted, told && (pushed || (asked.joins && seen)))
+        (granted, pushed || (asked.joins && options.join_leave && seen))
     }
 
     /// Has a channel's home hear of a connection's leave before it hears of its return.
@@ -283,7 +282,8 @@ impl Hub {
         let hash = self.names.hash(channel);
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
         let (granted, joins) = self.terms(slot, options, &asked, overrides);
-        let tracked = is_tracked(options, overrides);
+        let visibility = visibility(options, overrides);
+        let tracked = visibility.is_any();
         if tracked {
             self.tell_leave_first(post, slot, (channel, hash))?;
         }
@@ -293,8 +293,8 @@ impl Hub {
         let at_once = !here && simple && self.locals.is_confirmed(hash, channel);
         let mut hear = None;
         if here {
-            let announces = tracked && options.join_leave;
-            hear = self.prepare_arrival(post, (channel, hash), self.shard, announces)?;
+            let announced = visibility.announced;
+            hear = self.prepare_arrival(post, (channel, hash), self.shard, announced)?;
         } else if !at_once && !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
@@ -322,6 +322,7 @@ impl Hub {
             since,
             strict,
             granted,
+            visibility,
             info,
         };
         if here {
@@ -368,13 +369,15 @@ impl Hub {
         let (channel, hash) = self.locals.channel(key);
         if let Ok(options) = self.settings.namespaces.of(channel) {
             let hook = options.unsubscribe_hook.filter(|_| !self.locals.is_pending(key));
-            let tracked = is_tracked(options, overrides);
+            let seen = visibility(options, overrides);
+            let (tracked, announced) = (seen.is_any(), seen.announced);
             let told = (hook.is_some() || tracked).then(|| channel.clone());
             if let (Some(upstream), Some(channel)) = (hook, &told) {
                 self.note_unsubscribe(slot, upstream, channel, why);
             }
             if let Some(channel) = told.filter(|_| tracked) {
-                self.leaves.push_back(Leave { channel, hash, address: self.address(slot) });
+                let address = self.address(slot);
+                self.leaves.push_back(Leave { channel, hash, address, announced });
             }
         }
         let connection = &mut self.connections[slot as usize];
@@ -470,10 +473,12 @@ impl Hub {
     }
 }
 
-/// Whether the home is to know who is in the channel.
-fn is_tracked(options: &Options, overrides: Overrides) -> bool {
-    overrides.presence.unwrap_or(options.presence)
-        || overrides.join_leave.unwrap_or(options.join_leave)
+/// What others in the channel may see of a subscriber.
+fn visibility(options: &Options, overrides: Overrides) -> Visibility {
+    Visibility {
+        listed: overrides.presence.unwrap_or(options.presence),
+        announced: overrides.join_leave.unwrap_or(options.join_leave),
+    }
 }
 
 /// What data counts as, if a channel with this format takes it.

@@ -24,6 +24,7 @@ mod load;
 mod overflow;
 mod memlock;
 mod output;
+mod overrides;
 mod memory;
 mod places;
 mod readme;
