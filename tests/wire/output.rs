@@ -105,7 +105,10 @@ fn the_last_lines_are_written_before_the_process_ends() {
     assert_eq!(server.wait().code(), Some(0));
     let mut told = String::new();
     reader.read_to_string(&mut told).unwrap();
-    assert!(told.contains("drumline [warn] backend: connect request to http://127.0.0.1:"), "{told}");
+    assert!(
+        told.contains("drumline [warn] backend: connect request to http://127.0.0.1:"),
+        "{told}"
+    );
 }
 
 #[test]
