@@ -52,6 +52,18 @@ struct Guest {
     generation: u32,
 }
 
+/// A walk over the slots of a shard that stops.
+struct Closing {
+    /// The slot to be looked at next.
+    next: u32,
+    /// Connections told so far, and how many there were.
+    nth: u64,
+    count: u64,
+    /// Milliseconds over which they are closed, and when these began.
+    over: u64,
+    begun: u64,
+}
+
 /// What one turn of a shard may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
@@ -101,6 +113,8 @@ pub struct Shard {
     moving: Vec<(Guest, Endpoint, u32, u32)>,
     starved: Vec<u32>,
     draining: bool,
+    /// The walk that tells connections when they are closed.
+    closing: Option<Closing>,
     /// Whether the last turn left work for the next.
     busy: bool,
     /// When the next turn is due whatever happens, in milliseconds.
@@ -144,6 +158,7 @@ impl Shard {
             moving: Vec::new(),
             starved: Vec::new(),
             draining: false,
+            closing: None,
             busy: true,
             due: None,
         })
@@ -192,6 +207,7 @@ impl Shard {
         let mut goes_on = self.take_messages();
         self.take_completions();
         goes_on |= self.hub.expire();
+        goes_on |= self.go_on_closing();
         self.hub.go_on(&mut self.line);
         self.hub.release_channels(&mut self.line);
         self.line.ring();
@@ -710,24 +726,33 @@ impl Shard {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
-        let (mut accepting, mut taken) = (Vec::new(), Vec::new());
-        for (slot, found) in self.hub.slots() {
-            if found.phase == Phase::Reserved && found.operations > 0 {
-                accepting.push((slot, found.generation));
-            } else {
-                taken.push(slot);
-            }
-        }
-        for (slot, generation) in accepting {
-            if self.begin(slot, generation) {
+        let count = self.hub.len().max(1) as u64;
+        self.closing = Some(Closing { next: 0, nth: 0, count, over, begun: self.now });
+        self.ring.stop_listening();
+    }
+
+    /// Goes on telling connections when they are closed, some in each turn; returns whether more
+    /// are to be told.
+    fn go_on_closing(&mut self) -> bool {
+        let Some(mut closing) = self.closing.take() else { return false };
+        while closing.next < self.hub.places() && !self.hub.is_spent() {
+            self.hub.charge(cost::LOOK);
+            let slot = closing.next;
+            closing.next += 1;
+            let generation = self.hub.generation(slot);
+            let Some(found) = self.hub.connection(slot, generation) else { continue };
+            if found.phase != Phase::Reserved {
+                let after = closing.over * closing.nth.min(closing.count) / closing.count;
+                let late = self.now.saturating_sub(closing.begun);
+                self.hub.disconnect_after(slot, after.saturating_sub(late));
+                closing.nth += 1;
+            } else if found.operations > 0 && self.begin(slot, generation) {
                 self.ring.cancel(Token::new(Op::Accept, generation, slot));
             }
         }
-        let count = taken.len().max(1) as u64;
-        for (nth, slot) in (0u64..).zip(taken) {
-            self.hub.disconnect_after(slot, over * nth / count);
-        }
-        self.ring.stop_listening();
+        let more = closing.next < self.hub.places();
+        self.closing = more.then_some(closing);
+        more
     }
 
     // ---- output --------------------------------------------------------------------------

@@ -719,12 +719,15 @@ impl Locals {
         }
     }
 
-    /// Every channel with subscribers, and their number.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
-        self.channels
-            .iter()
-            .filter(|(_, channel)| channel.live > 0)
-            .map(|(_, channel)| (&channel.name, channel.live))
+    /// Indices of channels are below this.
+    pub fn places(&self) -> u32 {
+        self.channels.capacity() as u32
+    }
+
+    /// The channel with this index and the number of its subscribers, if it has some.
+    pub fn subscribed(&self, channel: u32) -> Option<(&Arc<str>, u32)> {
+        let channel = self.channels.get(channel as usize).filter(|channel| channel.live > 0)?;
+        Some((&channel.name, channel.live))
     }
 
     /// Number of channels known here.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::auth::glob_matches;
 use crate::budget::cost;
 use crate::connection::Connection;
 use crate::faults::{Planted, planted};
@@ -11,39 +10,41 @@ use crate::hub::backend::BY_CLIENT;
 use crate::hub::commands::NoRoom;
 use crate::message::{
     About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
-    Subscribe, Subscribed, Survey, Surveyed, Told, endpoints,
+    Subscribe, Subscribed, Told, endpoints,
 };
 use crate::protocol::reply::{self, ClientInfo, Push, Reply};
 use crate::protocol::{self, Error, Position};
 use crate::publication::{Draft, Event, Extra, Publication};
 
 impl Hub {
-    /// Whether a message may be handled in this turn; if so, its cost is charged.
+    /// Whether a message may be handled in this turn; if so, its cost is charged, apart from that
+    /// of what it has written, which is charged when that is written.
     pub fn affords(&mut self, message: &Message) -> bool {
         let bytes = |all: &[Publication]| -> usize {
-            all.iter().map(|one| cost::PUBLICATION + one.size()).sum()
+            all.iter().map(|one| cost::PUBLICATION + one.size() * cost::BYTES).sum()
         };
-        let extra = match message {
-            Message::Publication(publication) => publication.size(),
-            Message::Publish(request) => request.data.len(),
-            Message::Subscribed(answer) => cost::JOIN + bytes(&answer.publications),
-            Message::Subscribe(_) | Message::Leave(_) => cost::JOIN,
-            Message::Answer(answer) if !self.is_listening(answer.asker) => 0,
+        let (own, written) = match message {
+            Message::Publication(publication) => (publication.size(), 0),
+            Message::Publish(request) => (request.data.len(), 0),
+            Message::Subscribed(answer) => (cost::JOIN, bytes(&answer.publications)),
+            Message::Subscribe(_) | Message::Leave(_) => (cost::JOIN, 0),
+            Message::Answer(answer) if !self.is_listening(answer.asker) => (0, 0),
             Message::Answer(answer) => match &answer.told {
-                Ok(Told::History(publications, _)) => bytes(publications),
-                Ok(Told::Presence(roll)) => roll.bytes(),
-                _ => 0,
+                Ok(Told::History(publications, _)) => (0, bytes(publications)),
+                Ok(Told::Presence(roll)) => (0, roll.bytes() * cost::BYTES),
+                _ => (0, 0),
             },
             Message::Question(question) => match question.about {
-                About::History(excerpt) => excerpt.limit.min(1000) * cost::PUBLICATION,
-                _ => 0,
+                About::History(excerpt) => (excerpt.limit.min(1000) * cost::PUBLICATION, 0),
+                _ => (0, 0),
             },
-            Message::Adopt(_) | Message::Emulated(_) => cost::CONNECTION,
-            _ => 0,
+            Message::Adopt(_) | Message::Emulated(_) => (cost::CONNECTION, 0),
+            _ => (0, 0),
         };
-        let affords = self.budget.affords(cost::MESSAGE + extra);
+        let affords = self.budget.affords(cost::MESSAGE + own + written);
         match affords {
-            true => self.budget.charge(cost::MESSAGE + extra),
+            // What is written belongs to the same piece of work.
+            true => self.budget.charge(cost::MESSAGE + own),
             false => self.unfinished = true,
         }
         affords
@@ -57,7 +58,7 @@ impl Hub {
             Message::Subscribed(answer) => self.subscribed(*answer),
             Message::Answer(answer) => self.answered(*answer),
             Message::Release(release) => self.homes.release(&release),
-            Message::Survey(survey) => self.survey(post, &survey),
+            Message::Survey(survey) => self.begin_survey(*survey),
             Message::Published(published) => self.published(*published),
             Message::Order(order) => {
                 return self.obey(post, &order).map_err(|NoRoom| Message::Order(order));
@@ -474,22 +475,6 @@ impl Hub {
                 post.send(home, Message::Leave(Box::new(leave)));
             }
         }
-    }
-
-    /// The control plane has kept room for the answer.
-    fn survey(&mut self, post: &mut impl Post, survey: &Survey) {
-        let matches = |name: &str| match &survey.pattern {
-            Some(pattern) => glob_matches(pattern, name),
-            None => true,
-        };
-        let channels: Vec<(Arc<str>, u32)> = self
-            .locals
-            .iter()
-            .filter(|(name, _)| matches(name))
-            .map(|(name, subscribers)| (name.clone(), subscribers))
-            .collect();
-        let surveyed = Surveyed { tag: survey.tag, channels };
-        post.send(self.control, Message::Surveyed(Box::new(surveyed)));
     }
 }
 

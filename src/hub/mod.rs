@@ -29,6 +29,7 @@ mod streams;
 mod trails;
 mod verdicts;
 mod walk;
+mod surveys;
 pub mod subscriptions;
 
 use std::collections::{HashMap, VecDeque};
@@ -71,8 +72,10 @@ pub const FANOUT_SENDS: usize = 128;
 const FANOUT_BYTES: usize = 4 << 20;
 /// Members of one group walked before the next group has its turn.
 const FANOUT_QUANTUM: usize = 64;
-/// Bytes of an outbox sent at once.
+/// Bytes of an outbox sent at once, at most.
 const DRAIN_BYTES: usize = 256 * 1024;
+/// The same at least, if the outbox has so many.
+const DRAIN_MIN: usize = 16 * 1024;
 
 /// Milliseconds that a refused connection has for its request head, and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
@@ -202,6 +205,8 @@ pub struct Hub {
     wheel: Wheel,
     /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
     put_off: HashMap<u32, u32>,
+    /// Surveys under way.
+    surveys: VecDeque<surveys::Walk>,
     /// The work that this turn may still do.
     budget: Budget,
     /// Some work was left for the next turn, since this one's budget was spent.
@@ -212,6 +217,9 @@ pub struct Hub {
     blocked: Vec<u32>,
     /// Something was put off since the own backlog was over its bound: nobody else will wake it.
     awaits_backlog: bool,
+    /// Slots whose outboxes are sent from as soon as a turn's budget allows.
+    draining: VecDeque<u32>,
+    /// What this turn sends from outboxes.
     drains: Vec<Drain>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
@@ -289,11 +297,13 @@ impl Hub {
             turn: Turn::default(),
             wheel: Wheel::new(512),
             put_off: HashMap::new(),
+            surveys: VecDeque::new(),
             budget: Budget::new(WORK, true),
             unfinished: false,
             ready: VecDeque::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
+            draining: VecDeque::new(),
             drains: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
@@ -324,6 +334,11 @@ impl Hub {
     /// Slots that are not taken.
     pub fn room(&self) -> usize {
         self.settings.slots - self.connections.len()
+    }
+
+    /// Slots of connections are below this.
+    pub fn places(&self) -> u32 {
+        self.generations.len() as u32
     }
 
     /// Slots that are taken, reserved ones included.
@@ -458,7 +473,7 @@ impl Hub {
         self.unfinished
             || !self.ready.is_empty()
             || self.locals.has_open()
-            || !self.drains.is_empty()
+            || !self.draining.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
             || self.revoked_walk.goes_on()
             || self.leases_walk.goes_on()
@@ -476,6 +491,7 @@ impl Hub {
     pub fn release_channels(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
         self.answer_rolls(post);
+        self.go_on_surveys(post);
         self.budget.begin(Stage::Rest);
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.tell_homes(post);
@@ -514,6 +530,7 @@ impl Hub {
         }
         self.deliveries = deliveries;
         self.metrics.deliveries.add(publications);
+        self.begin_drains();
         given
     }
 
@@ -607,8 +624,27 @@ impl Hub {
     /// A slot takes bytes again.
     pub fn writable(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
-        if let Some(outbox) = self.outboxes.get(connection.outbox) {
-            let bytes = outbox.unsent().len().min(DRAIN_BYTES);
+        if self.outboxes.get(connection.outbox).is_some() {
+            self.draining.push_back(slot);
+        }
+    }
+
+    /// Chooses which outboxes this turn sends from, and how much: what the budget has left.
+    pub fn begin_drains(&mut self) {
+        self.budget.begin(Stage::Sends);
+        for _ in 0..self.draining.len() {
+            if self.is_spent() {
+                return;
+            }
+            let Some(slot) = self.draining.pop_front() else { return };
+            let Some(connection) = self.connections.get(slot as usize) else { continue };
+            let Some(outbox) = self.outboxes.get(connection.outbox) else { continue };
+            if self.drains.iter().any(|drain| drain.slot == slot) {
+                continue;
+            }
+            let most = (self.budget.left() / cost::BYTES).clamp(DRAIN_MIN, DRAIN_BYTES);
+            let bytes = outbox.unsent().len().min(most);
+            self.budget.charge(cost::CONNECTION + bytes * cost::BYTES);
             self.drains.push(Drain { slot, bytes, short: false });
         }
     }
@@ -855,6 +891,7 @@ pub(crate) mod tests {
     pub(crate) fn transmit(hub: &mut Hub, short: &[u32]) -> Vec<(u32, Vec<u8>)> {
         let mut sent = Vec::new();
         hub.set_share(WORK, true);
+        hub.begin_drains();
         hub.for_each_send(|_, slot, segments| {
             let bytes = match segments {
                 Segments::Outbox(bytes) => bytes.to_vec(),

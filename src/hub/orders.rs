@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use crate::budget::cost;
 use crate::connection::{Phase, Wish};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
@@ -66,6 +67,11 @@ impl Hub {
             if other_client || other_session {
                 continue;
             }
+            // Whoever obeyed is not found again; a refresh does nothing but note a time.
+            if !matches!(order.deed, Deed::Refresh { .. }) && self.is_spent() {
+                return Err(NoRoom);
+            }
+            self.budget.charge(cost::LOOK);
             match &order.deed {
                 Deed::Disconnect { code, reason, except } => {
                     let client = self.client_id(slot);

@@ -81,7 +81,7 @@ impl Hub {
     /// Adds what a reply or push was written as to a connection's output.
     pub(super) fn write_body(&mut self, slot: u32, body: &[u8]) {
         let Connection { wire, transport, .. } = self.connections[slot as usize];
-        self.budget.charge(body.len());
+        self.budget.charge(body.len() * cost::BYTES);
         self.write(slot, |out| Framing::of(transport).write(wire, body, out));
     }
 

@@ -155,10 +155,10 @@ impl Hub {
             if self.is_spent() {
                 return;
             }
-            self.budget.charge(cost::MESSAGE);
             let Some(asker) = self.homes.first_asker() else { return };
             let remote = asker.shard().filter(|shard| *shard != self.shard);
             if remote.is_none() && !self.is_listening(asker) {
+                self.budget.charge(cost::MESSAGE);
                 self.homes.drop_first();
             } else if remote.is_some_and(|shard| !post.reserve(shard, Rank::Delivery)) {
                 self.homes.postpone_first();
@@ -176,10 +176,11 @@ impl Hub {
         let Some(told) = self.homes.first_roll(&mut self.budget) else { return false };
         if asker.shard() != Some(self.shard) {
             let to = asker.shard().unwrap_or(self.control);
+            self.budget.charge(cost::MESSAGE);
             post.send(to, Message::Answer(Box::new(Answer { asker, told })));
         } else {
             if let Ok(Told::Presence(roll)) = &told
-                && !self.budget.affords(roll.bytes())
+                && !self.budget.affords(roll.bytes() * cost::BYTES)
             {
                 return false;
             }

@@ -233,7 +233,9 @@ impl Api {
         }
         let mut channels: BTreeMap<Arc<str>, ChannelInfo> = BTreeMap::new();
         for pending in asked {
-            for (channel, subscribers) in pending.surveyed().await?.channels {
+            // A channel that went and came again meanwhile may be told twice.
+            let told: BTreeMap<_, _> = pending.surveyed().await?.channels.into_iter().collect();
+            for (channel, subscribers) in told {
                 channels.entry(channel).or_default().num_clients += subscribers;
             }
         }

@@ -1,0 +1,43 @@
+//! Surveys: which channels have subscribers here, told to the control plane. A survey is a walk over
+//! all channels, some in each turn.
+
+use crate::auth::glob_matches;
+use crate::budget::cost;
+use crate::hub::Hub;
+use crate::message::{Message, Post, Survey, Surveyed};
+
+/// A survey that is under way.
+pub(super) struct Walk {
+    survey: Survey,
+    /// The channel to be looked at next.
+    next: u32,
+    found: Surveyed,
+}
+
+impl Hub {
+    /// A survey begins. The control plane has kept room for the answer.
+    pub(super) fn begin_survey(&mut self, survey: Survey) {
+        let found = Surveyed { tag: survey.tag, channels: Vec::new() };
+        self.surveys.push_back(Walk { survey, next: 0, found });
+        self.unfinished = true;
+    }
+
+    /// Goes on with surveys. A channel that goes and comes again meanwhile may be told twice.
+    pub(super) fn go_on_surveys(&mut self, post: &mut impl Post) {
+        while let Some(mut walk) = self.surveys.pop_front() {
+            while walk.next < self.locals.places() && !self.is_spent() {
+                self.budget.charge(cost::LOOK);
+                let found = self.locals.subscribed(walk.next);
+                let pattern = walk.survey.pattern.as_deref();
+                let wanted = found
+                    .filter(|(name, _)| pattern.is_none_or(|pattern| glob_matches(pattern, name)));
+                walk.found.channels.extend(wanted.map(|(name, number)| (name.clone(), number)));
+                walk.next += 1;
+            }
+            if walk.next < self.locals.places() {
+                return self.surveys.push_front(walk);
+            }
+            post.send(self.control, Message::Surveyed(Box::new(walk.found)));
+        }
+    }
+}
