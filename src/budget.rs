@@ -3,8 +3,8 @@
 //! Owns a number of units; a unit is about a nanosecond of processor time on a slow machine. Never
 //! reads a clock: whoever does work charges what the work costs by what it touches (members walked,
 //! bytes copied), and stops when the budget of the stage is spent. The invariants: no stage of a
-//! turn uses what is kept for the stages behind it, and each stage does at least one piece of work
-//! that is not larger than the whole budget.
+//! turn uses what is kept for the stages behind it but for its first piece of work, and each stage
+//! does at least one small piece.
 
 /// What the pieces of work cost, in units.
 pub mod cost {
@@ -109,11 +109,17 @@ impl Budget {
         self.fresh = true;
     }
 
-    /// Whether a piece of work of this cost may be done now.
+    /// Whether a piece of work of this cost may be done now. The first of a stage may go beyond the
+    /// stage's share if it is small; one that is not may do so once in a turn with a large share.
     pub fn affords(&self, units: usize) -> bool {
         let units = units as i64;
-        let first = self.fresh && (self.large || units <= self.total);
+        let first = self.fresh && (self.large || units <= self.small());
         first || self.left - units >= self.kept
+    }
+
+    /// The largest piece of work that is a small one.
+    fn small(&self) -> i64 {
+        self.total / 4
     }
 
     /// How many pieces of work of this cost may be done now, at most so many.
@@ -130,6 +136,7 @@ impl Budget {
     pub fn charge(&mut self, units: usize) {
         self.left -= units as i64;
         self.fresh = false;
+        self.large &= units as i64 <= self.small();
     }
 }
 
@@ -152,24 +159,26 @@ mod tests {
     }
 
     #[test]
-    fn every_stage_does_one_piece_of_work() {
+    fn every_stage_does_one_small_piece_of_work() {
         let mut budget = Budget::new(1600, false);
-        budget.begin(Stage::Deliveries);
-        assert!(budget.affords(1600) && !budget.affords(1601));
+        budget.begin(Stage::Rest);
         budget.charge(1600);
-        assert!(budget.is_spent());
-        budget.begin(Stage::Completions);
-        assert!(!budget.is_spent());
-        budget.charge(1);
-        assert!(budget.is_spent());
+        for stage in [Stage::Deliveries, Stage::Completions, Stage::Sends] {
+            budget.begin(stage);
+            assert!(budget.affords(400) && !budget.affords(401) && !budget.is_spent());
+            budget.charge(1);
+            assert!(budget.is_spent());
+        }
     }
 
     #[test]
-    fn only_a_large_share_takes_work_beyond_itself() {
+    fn one_piece_of_work_beyond_a_large_share_is_done_in_a_turn() {
         let mut budget = Budget::new(1600, true);
         budget.begin(Stage::Deliveries);
         assert!(budget.affords(1_000_000));
         budget.charge(1_000_000);
         assert!(budget.is_spent());
+        budget.begin(Stage::Input);
+        assert!(!budget.affords(401) && budget.affords(400));
     }
 }

@@ -442,7 +442,10 @@ impl Hub {
         match stop {
             Some(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
             _ if self.is_blank(slot, rest) => return,
-            Some(Stop::Turn) => self.pause(slot, Pause::Ready),
+            Some(Stop::Turn) => {
+                self.unfinished = true;
+                self.pause(slot, Pause::Ready);
+            }
             Some(Stop::Room) => self.pause(slot, Pause::Blocked),
             Some(Stop::Wait) | None => self.connections[slot as usize].flags.set_paused(true),
         }

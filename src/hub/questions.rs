@@ -8,6 +8,7 @@ use crate::namespaces::{Options, Permit};
 use crate::protocol::command::HistoryRequest;
 use crate::protocol::reply::{History, Reply};
 use crate::protocol::{Disconnect, Epoch, Error, Position};
+use crate::publication::Publication;
 
 /// Bytes for a connection in one turn past which no more questions of it are answered in the turn.
 const ANSWERS_BYTES: usize = 64 * 1024;
@@ -124,10 +125,16 @@ impl Hub {
             self.await_roll(question).map_err(|_| Error::INTERNAL)?;
             self.connections[slot as usize].flags.set_asking(true);
         } else {
-            if let About::History(excerpt) = about {
-                self.budget.charge(excerpt.limit * cost::PUBLICATION);
-            }
             let told = self.homes.tell(&question, self.now);
+            if let Ok(Told::History(publications, _)) = &told {
+                let bytes: usize = publications.iter().map(Publication::size).sum();
+                let found = publications.len() * cost::PUBLICATION;
+                let affords = self.budget.affords(found + bytes * cost::BYTES);
+                self.budget.charge(found);
+                if !affords {
+                    return Err(Failed::Stop(Stop::Turn));
+                }
+            }
             self.answered(Answer { asker, told });
         }
         Ok(())
