@@ -1,5 +1,5 @@
-//! Surveys: which channels have subscribers here, told to the control plane. A survey is a walk over
-//! all channels, some in each turn.
+//! Surveys: the channels that have subscribers on this shard, reported to the control plane. A
+//! survey is a walk over all channels of the shard, some in each turn.
 
 use crate::auth::glob_matches;
 use crate::budget::cost;
