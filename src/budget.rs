@@ -33,7 +33,7 @@ pub mod cost {
 }
 
 /// The stages of a turn, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Deliveries of other shards.
     Deliveries,
@@ -81,8 +81,10 @@ pub struct Budget {
     kept: i64,
     /// The stage has done nothing yet.
     fresh: bool,
-    /// A piece of work may be larger than the whole budget.
-    large: bool,
+    /// A piece of work may be larger than the whole budget, from this stage on.
+    large: Option<Stage>,
+    /// Such a piece may be done in this stage.
+    takes_large: bool,
 }
 
 impl Budget {
@@ -90,7 +92,17 @@ impl Budget {
     /// there a piece of work may cost more than the share.
     pub fn new(units: usize, large: bool) -> Self {
         let total = units as i64;
-        Budget { total, left: total, kept: 0, fresh: true, large }
+        let first = large.then_some(Stage::Deliveries);
+        Budget { total, left: total, kept: 0, fresh: true, large: first, takes_large: large }
+    }
+
+    /// The same, where in every fourth turn another stage is the first that may do a large piece of
+    /// work: none takes it from the others for ever.
+    pub fn in_turn(mut self, turn: u64) -> Self {
+        let stages = [Stage::Deliveries, Stage::Completions, Stage::Input, Stage::Answers];
+        let first = stages.into_iter().nth((turn % 4) as usize);
+        self.large = self.large.and(first);
+        self
     }
 
     /// Units of work that the stage may still do.
@@ -107,14 +119,16 @@ impl Budget {
     pub fn begin(&mut self, stage: Stage) {
         self.kept = self.total * stage.kept() / 16;
         self.fresh = true;
+        self.takes_large = self.large.is_some_and(|first| stage >= first);
     }
 
     /// Whether a piece of work of this cost may be done now. The first of a stage may go beyond the
     /// stage's share if it is small; one that is not may do so once in a turn with a large share.
     pub fn affords(&self, units: usize) -> bool {
         let units = units as i64;
-        let first = self.fresh && (self.large || units <= self.small());
-        first || self.left - units >= self.kept
+        let fits = self.left - units >= self.kept;
+        let goes_on = self.fresh || self.left > self.kept;
+        fits || (self.fresh && units <= self.small()) || (self.takes_large && goes_on)
     }
 
     /// The largest piece of work that is a small one.
@@ -136,7 +150,9 @@ impl Budget {
     pub fn charge(&mut self, units: usize) {
         self.left -= units as i64;
         self.fresh = false;
-        self.large &= units as i64 <= self.small();
+        if units as i64 > self.small() {
+            (self.large, self.takes_large) = (None, false);
+        }
     }
 }
 
@@ -180,5 +196,11 @@ mod tests {
         assert!(budget.is_spent());
         budget.begin(Stage::Input);
         assert!(!budget.affords(401) && budget.affords(400));
+        let mut budget = Budget::new(1600, true).in_turn(2);
+        for (stage, takes) in [(Stage::Deliveries, false), (Stage::Input, true)] {
+            budget.begin(stage);
+            budget.charge(1);
+            assert_eq!(budget.affords(1_000_000), takes, "{stage:?}");
+        }
     }
 }

@@ -726,7 +726,7 @@ impl Shard {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
-        let count = self.hub.len().max(1) as u64;
+        let count = self.hub.len().saturating_sub(self.accepts).max(1) as u64;
         self.closing = Some(Closing { next: 0, nth: 0, count, over, begun: self.now });
         self.ring.stop_listening();
     }

@@ -205,6 +205,8 @@ pub struct Hub {
     wheel: Wheel,
     /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
     put_off: HashMap<u32, u32>,
+    /// Turns that had a large share.
+    turns: u64,
     /// Surveys under way.
     surveys: VecDeque<surveys::Walk>,
     /// The work that this turn may still do.
@@ -297,6 +299,7 @@ impl Hub {
             turn: Turn::default(),
             wheel: Wheel::new(512),
             put_off: HashMap::new(),
+            turns: 0,
             surveys: VecDeque::new(),
             budget: Budget::new(WORK, true),
             unfinished: false,
@@ -442,7 +445,8 @@ impl Hub {
 
     /// The share of work that this turn may do; see [`Budget::new`].
     pub fn set_share(&mut self, units: usize, large: bool) {
-        self.budget = Budget::new(units, large);
+        self.turns = self.turns.wrapping_add(u64::from(large));
+        self.budget = Budget::new(units, large).in_turn(self.turns);
         self.unfinished = false;
     }
 
