@@ -1,7 +1,7 @@
 //! Request heads: never a panic, and a head that is complete was not complete a byte earlier.
 #![no_main]
 
-use drumline::http::{Cors, Head, Limits, Requester, Route, Service, Transport, parse};
+use drumline::http::{Cors, Head, HeadLimits, Requester, Route, Service, Transport, parse};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of a call's body at most.
@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         compresses: true,
     };
     let routes = routes.map(route);
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let parse = |bytes| parse(bytes, &routes, limits);
     match parse(bytes) {
         Head::Partial => assert!(bytes.len() < limits.bytes + BODY_MAX),

@@ -171,7 +171,12 @@ pub fn write_number(number: u64, out: &mut Vec<u8>) {
 
 /// Appends a payload without the newlines between its tokens.
 fn write_payload(payload: &[u8], out: &mut Vec<u8>) {
-    out.extend(payload.iter().filter(|byte| **byte != b'\n' && **byte != b'\r'));
+    let mut start = 0;
+    for newline in memchr::memchr2_iter(b'\n', b'\r', payload) {
+        out.extend_from_slice(&payload[start..newline]);
+        start = newline + 1;
+    }
+    out.extend_from_slice(&payload[start..]);
 }
 
 /// Text of a JSON value within another; `null` where it is none, as what a token gives in base64
@@ -181,7 +186,7 @@ struct Raw<'a>(&'a [u8]);
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = Vec::new();
-        let bytes = if self.0.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        let bytes = if memchr::memchr2(b'\n', b'\r', self.0).is_some() {
             write_payload(self.0, &mut text);
             &text
         } else {
@@ -261,6 +266,17 @@ impl Serialize for Subs<'_> {
 
 #[derive(Serialize)]
 struct SubscribeBody<'a> {
+    #[serde(flatten)]
+    front: SubscribeFront<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publications: Vec<Raw<'a>>,
+    #[serde(flatten)]
+    back: SubscribeBack<'a>,
+}
+
+/// What stands before the publications.
+#[derive(Serialize)]
+struct SubscribeFront<'a> {
     #[serde(skip_serializing_if = "is_false")]
     expires: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,8 +285,11 @@ struct SubscribeBody<'a> {
     recoverable: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     epoch: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    publications: Vec<Raw<'a>>,
+}
+
+/// What stands behind the publications.
+#[derive(Serialize)]
+struct SubscribeBack<'a> {
     #[serde(skip_serializing_if = "is_false")]
     recovered: bool,
     #[serde(skip_serializing_if = "is_zero")]
@@ -287,14 +306,20 @@ struct SubscribeBody<'a> {
     id: u64,
 }
 
-impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
+impl<'a> From<&'a Subscribed<'a>> for SubscribeFront<'a> {
     fn from(subscribed: &'a Subscribed<'a>) -> Self {
-        SubscribeBody {
+        SubscribeFront {
             expires: subscribed.expires.is_some(),
             ttl: subscribed.expires.map(|Lease(seconds)| seconds),
             recoverable: subscribed.recoverable,
             epoch: subscribed.position.as_ref().map_or("", |position| position.epoch.as_str()),
-            publications: subscribed.publications.iter().map(|object| Raw(object)).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Subscribed<'a>> for SubscribeBack<'a> {
+    fn from(subscribed: &'a Subscribed<'a>) -> Self {
+        SubscribeBack {
             recovered: subscribed.recovered,
             offset: subscribed.position.map_or(0, |position| position.offset),
             positioned: subscribed.positioned,
@@ -302,6 +327,16 @@ impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
             was_recovering: subscribed.was_recovering,
             delta: subscribed.delta,
             id: u64::from(subscribed.number),
+        }
+    }
+}
+
+impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
+    fn from(subscribed: &'a Subscribed<'a>) -> Self {
+        SubscribeBody {
+            front: subscribed.into(),
+            publications: subscribed.publications.iter().map(|object| Raw(object)).collect(),
+            back: subscribed.into(),
         }
     }
 }
@@ -331,13 +366,6 @@ impl<'a> From<&'a ClientInfo> for InfoBody<'a> {
 struct StatsBody {
     num_clients: u32,
     num_users: u32,
-}
-
-#[derive(Serialize)]
-struct HistoryBody<'a> {
-    publications: Vec<Raw<'a>>,
-    epoch: &'a str,
-    offset: u64,
 }
 
 #[derive(Serialize)]
@@ -399,12 +427,54 @@ pub fn write_stats(stats: Stats, out: &mut Vec<u8>) {
 
 /// Appends what was published in a channel, for the API and clients.
 pub fn write_history(history: &History<'_>, out: &mut Vec<u8>) {
-    let body = HistoryBody {
-        publications: history.publications.iter().map(|object| Raw(object)).collect(),
-        epoch: history.position.epoch.as_str(),
-        offset: history.position.offset,
-    };
-    write_json(&body, out);
+    out.extend_from_slice(b"{\"publications\":");
+    write_objects(&history.publications, out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_json(&history.position.epoch.as_str(), out);
+    out.extend_from_slice(b",\"offset\":");
+    write_number(history.position.offset, out);
+    out.push(b'}');
+}
+
+/// Appends publication objects as an array. They were written by this module, so they are copied
+/// and not read again: a history answer of 1 MiB is little more than a copy.
+fn write_objects(objects: &[Cow<'_, [u8]>], out: &mut Vec<u8>) {
+    out.reserve(objects.iter().map(|object| object.len() + 1).sum::<usize>() + 2);
+    out.push(b'[');
+    for (nth, object) in objects.iter().enumerate() {
+        if nth > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(object);
+    }
+    out.push(b']');
+}
+
+/// Appends the answer to a subscribe.
+fn write_subscribed(subscribed: &Subscribed<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    write_fields(&SubscribeFront::from(subscribed), out);
+    if !subscribed.publications.is_empty() {
+        if !out.ends_with(b"{") {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"publications\":");
+        write_objects(&subscribed.publications, out);
+    }
+    write_fields(&SubscribeBack::from(subscribed), out);
+    out.push(b'}');
+}
+
+/// Appends the fields of `value`, which is written as an object, to the object that `out` ends in.
+fn write_fields(value: &impl Serialize, out: &mut Vec<u8>) {
+    let (is_first, start) = (out.ends_with(b"{"), out.len());
+    write_json(value, out);
+    out.pop();
+    match (out.len() - start, is_first) {
+        (0 | 1, _) => out.truncate(start),
+        (_, true) => _ = out.remove(start),
+        (_, false) => out[start] = b',',
+    }
 }
 
 /// Appends a reply.
@@ -435,7 +505,7 @@ pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
             write_json(&ErrorBody { code: *code, message, temporary: *temporary }, out);
         }
         Reply::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
-        Reply::Subscribe(subscribed) => write_json(&SubscribeBody::from(*subscribed), out),
+        Reply::Subscribe(subscribed) => write_subscribed(subscribed, out),
         Reply::Unsubscribe | Reply::Publish => write_json(&Empty {}, out),
         Reply::Presence(members) => write_presence(members, out),
         Reply::PresenceStats(stats) => write_stats(*stats, out),
@@ -469,7 +539,7 @@ pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(key);
     match push {
         Push::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
-        Push::Subscribe { subscribed, .. } => write_json(&SubscribeBody::from(*subscribed), out),
+        Push::Subscribe { subscribed, .. } => write_subscribed(subscribed, out),
         Push::Unsubscribe { code, reason, .. } => {
             write_json(&Reason { code: *code, reason }, out);
         }
