@@ -96,11 +96,18 @@ impl Budget {
         Budget { total, left: total, kept: 0, fresh: true, large: first, takes_large: large }
     }
 
-    /// The same, where in every fourth turn another stage is the first that may do a large piece of
-    /// work: none takes it from the others for ever.
+    /// The same, where the stages take turns to be the first that may do a large piece of work:
+    /// none takes it from the others for ever.
     pub fn in_turn(mut self, turn: u64) -> Self {
-        let stages = [Stage::Deliveries, Stage::Completions, Stage::Input, Stage::Answers];
-        let first = stages.into_iter().nth((turn % 4) as usize);
+        let stages = [
+            Stage::Deliveries,
+            Stage::Requests,
+            Stage::Ingress,
+            Stage::Completions,
+            Stage::Input,
+            Stage::Answers,
+        ];
+        let first = stages.into_iter().nth((turn % stages.len() as u64) as usize);
         self.large = self.large.and(first);
         self
     }
@@ -196,7 +203,7 @@ mod tests {
         assert!(budget.is_spent());
         budget.begin(Stage::Input);
         assert!(!budget.affords(401) && budget.affords(400));
-        let mut budget = Budget::new(1600, true).in_turn(2);
+        let mut budget = Budget::new(1600, true).in_turn(4);
         for (stage, takes) in [(Stage::Deliveries, false), (Stage::Input, true)] {
             budget.begin(stage);
             budget.charge(1);

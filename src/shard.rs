@@ -353,7 +353,8 @@ impl Shard {
             return;
         }
         let ended = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
-        if completion.result < 0 || completion.result & ended != 0 {
+        let is_cancelled = completion.errno() == Some(libc::ECANCELED);
+        if !is_cancelled && (completion.result < 0 || completion.result & ended != 0) {
             connection.flags.set_peer_ended(true);
         }
         if !completion.more() {
@@ -735,6 +736,7 @@ impl Shard {
     /// are to be told.
     fn go_on_closing(&mut self) -> bool {
         let Some(mut closing) = self.closing.take() else { return false };
+        self.hub.begin(Stage::Deadlines);
         while closing.next < self.hub.places() && !self.hub.is_spent() {
             self.hub.charge(cost::LOOK);
             let slot = closing.next;

@@ -51,7 +51,12 @@ for _ in $(seq 300); do
 done
 [[ -n $nginx ]] || fail "nchan was not started"
 # Half-way is where all its clients are there.
-sockets() { find "/proc/$(pgrep -P "$nginx" | head -n 1)/fd" -type l 2>/dev/null | wc -l; }
+sockets() {
+    local worker
+    for worker in $(pgrep -P "$nginx"); do
+        find "/proc/$worker/fd" -lname 'socket:*' 2>/dev/null
+    done | wc -l
+}
 for _ in $(seq 300); do
     if (($(sockets) > 300)); then break; fi
     sleep 0.2

@@ -72,7 +72,9 @@ impl Server {
                 command.env_remove(&name);
             }
         }
+        // By the environment: `versus` starts builds that do not know the key, and pass it over.
         let child = command
+            .env("DRUMLINE_PROMETHEUS_ENABLED", "true")
             .args(arguments(target))
             .stdin(Stdio::null())
             .spawn()
@@ -171,7 +173,6 @@ pub fn arguments(target: &Target) -> Vec<String> {
     let mut arguments: Vec<String> =
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
     arguments.push("--client.insecure".to_owned());
-    arguments.push("--prometheus.enabled".to_owned());
     arguments.push(format!("--engine.pong={}", target.pong));
     arguments.push(format!("--shutdown.spread={}s", target.spread_seconds));
     arguments.extend(target.arguments.iter().cloned());

@@ -303,7 +303,13 @@ async fn answer(
     let rest = request.uri().path().strip_prefix(&terms.api);
     let calls = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let Ok(response) = terms.router.clone().oneshot(request.map(Body::new)).await;
-    let refused = [StatusCode::UNAUTHORIZED, StatusCode::METHOD_NOT_ALLOWED];
+    // These answers say nothing of the key of the API.
+    let refused = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED,
+    ];
     if calls && !refused.contains(&response.status()) {
         visitor.set_known();
     }

@@ -2,8 +2,9 @@
 //!
 //! Owns what was fetched last. Never judges a token. The invariants: a key that is known is given
 //! at once, whether a fetch is under way or not; one fetch at a time, outside the lock, and none
-//! sooner than some seconds after the one before, whatever keys tokens name. Until then the set
-//! that was fetched last answers for the keys that it lacks, so what tokens name takes no memory.
+//! sooner than some seconds after the one before, whatever keys tokens name. Until then a key that
+//! the set lacks is told as unavailable, since the set may be older than the key. What tokens name
+//! takes no memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -92,7 +93,8 @@ impl KeySets {
         if may_fetch {
             self.begin(&mut state);
         }
-        (!state.fetching).then(|| state.without())
+        // The set may be older than the key: only a fetch that ends after the question tells.
+        (!state.fetching).then_some(Found::Unavailable)
     }
 
     /// What is known of the key `kid`, once the fetch that is under way has ended.
@@ -142,7 +144,11 @@ impl KeySets {
         let mut cause = String::new();
         for _ in 0..ATTEMPTS {
             match timeout(PATIENCE, self.attempt(endpoint)).await {
-                Ok(Ok(bytes)) => return KeySet::parse(&bytes),
+                // Keys that verify tokens are not given up for a set without any.
+                Ok(Ok(bytes)) => match KeySet::parse(&bytes)? {
+                    keys if keys.is_empty() => return Err("it has no key that can be used".into()),
+                    keys => return Ok(keys),
+                },
                 Ok(Err(error)) => cause = error,
                 Err(_) => cause = format!("no answer within {PATIENCE:?}"),
             }
@@ -242,7 +248,7 @@ mod tests {
         let sets = origin.sets();
         origin.allowed.add_permits(1);
         assert!(is_key(&sets.get("rsa").await));
-        assert!(matches!(sets.get("new").await, Found::NoKey(_)), "answered by the same set");
+        assert!(matches!(sets.get("new").await, Found::Unavailable), "the set may be older");
         assert_eq!(origin.asked(), 1);
         // The time of the next fetch has come, and its answer is held back.
         sets.state().next = None;
@@ -264,7 +270,7 @@ mod tests {
             assert!(matches!(one.await.unwrap(), Found::NoKey(_)));
         }
         for number in 0..50 {
-            assert!(matches!(sets.get(&format!("late-{number}")).await, Found::NoKey(_)));
+            assert!(matches!(sets.get(&format!("late-{number}")).await, Found::Unavailable));
         }
         assert!(origin.asked() <= 1 + ATTEMPTS, "{}", origin.asked());
     }

@@ -71,6 +71,8 @@ impl Hub {
         let now = self.now;
         self.budget.begin(Stage::Deadlines);
         let more_waits = self.locals.expire(now, &mut self.budget);
+        // Each of these walks does at least one piece of its work in every turn.
+        self.budget.begin(Stage::Deadlines);
         let mut due = std::mem::take(&mut self.due);
         let most = self.budget.pieces(cost::DEADLINE, DEADLINES);
         self.wheel.sweep(self.tick() as u32, most, &mut due);
@@ -81,9 +83,13 @@ impl Hub {
             self.deadline(slot);
         }
         self.due = due;
+        self.budget.begin(Stage::Deadlines);
         self.homes.expire(now, &mut self.budget);
+        self.budget.begin(Stage::Deadlines);
         self.walk_revoked();
+        self.budget.begin(Stage::Deadlines);
         self.walk_leases();
+        self.budget.begin(Stage::Deadlines);
         self.tell_lost();
         more
     }
@@ -92,7 +98,8 @@ impl Hub {
     /// and the deadline comes once more: silence is judged after listening.
     fn has_listened(&mut self, slot: u32) -> bool {
         let flags = &mut self.connections[slot as usize].flags;
-        if flags.listened() {
+        // A read that is under way may bring what is waited for.
+        if flags.listened() && !flags.receiving() {
             return true;
         }
         flags.set_listened(true);

@@ -437,8 +437,9 @@ impl Hub {
             }
             let Some(slot) = self.ready.pop_front() else { break };
             if self.connections.get(slot as usize).is_some_and(|found| found.flags.queued()) {
-                self.budget.charge(cost::CONNECTION);
+                // Charged behind, so that the first connection of a turn runs a command.
                 self.resume(post, slot);
+                self.budget.charge(cost::CONNECTION);
             }
         }
     }

@@ -60,6 +60,7 @@ impl Hub {
     /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
     pub(super) fn obey(&mut self, post: &mut impl Post, order: &Order) -> Result<(), NoRoom> {
         let Whose { user, client, session } = &order.whose;
+        let mut begun = false;
         for slot in self.connections_of(user) {
             let other_client = !client.is_empty() && **client != *self.client_id(slot);
             let other_session =
@@ -67,10 +68,15 @@ impl Hub {
             if other_client || other_session {
                 continue;
             }
-            // Whoever obeyed is not found again; a refresh does nothing but note a time.
-            if !matches!(order.deed, Deed::Refresh { .. }) && self.is_spent() {
+            if self.is_obeyed(slot, &order.deed) {
+                continue;
+            }
+            // One connection is served in each try, so that the order goes on; a refresh does
+            // nothing but note a time.
+            if begun && !matches!(order.deed, Deed::Refresh { .. }) && self.is_spent() {
                 return Err(NoRoom);
             }
+            begun = true;
             self.budget.charge(cost::LOOK);
             match &order.deed {
                 Deed::Disconnect { code, reason, except } => {
@@ -103,6 +109,20 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Whether an order changes nothing for a connection any more: an earlier try carried it out.
+    fn is_obeyed(&self, slot: u32, deed: &Deed) -> bool {
+        let head = self.connections[slot as usize].subscriptions;
+        let is_on = |channel: &str| {
+            let hash = self.names.hash(channel);
+            self.locals.find_subscription(head, hash, channel).is_some()
+        };
+        match deed {
+            Deed::Unsubscribe { channel } => !is_on(channel),
+            Deed::Subscribe { channel, .. } => is_on(channel),
+            Deed::Disconnect { .. } | Deed::Refresh { .. } => false,
+        }
     }
 
     /// Gives a connection a new end, and says something else about it, if that is given.

@@ -182,6 +182,11 @@ impl KeySet {
         Ok(KeySet { keys: set.keys.iter().filter_map(read).collect() })
     }
 
+    /// Whether there is no key that can verify a token.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Whether there is a key that is called `kid`.
     pub fn has(&self, kid: &str) -> bool {
         self.named(kid).next().is_some()

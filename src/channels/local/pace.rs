@@ -160,11 +160,11 @@ impl Locals {
             if budget.is_spent() {
                 break;
             }
-            budget.charge(cost::MESSAGE);
             let Some(&(until, at)) = self.pacing.due.first() else { return false };
             if until > now {
                 return false;
             }
+            budget.charge(cost::MESSAGE);
             match self.pacing.waits.get(&at) {
                 Some((_, Wait::Window)) => self.open_window(at),
                 _ => self.end_gap(at),
