@@ -26,6 +26,11 @@ pub struct ListenerOptions {
     pub backlog: i32,
 }
 
+/// How long a start waits for a port that is in use.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two tries.
+const PORT_PAUSE: Duration = Duration::from_millis(20);
+
 /// A listening TCP socket with SO_REUSEPORT, one of several on the same address.
 pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -42,11 +47,23 @@ pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<So
 
 /// An error if `address` could not be listened on, as when something listens there already.
 /// SO_REUSEPORT would hide that: two servers of one user would silently share the port. Never
-/// listens itself: who connected meanwhile would be reset.
+/// listens itself: who connected meanwhile would be reset. Waits for up to [`PORT_PATIENCE`] where
+/// the address is in use: the kernel gives the listeners of a server's rings up only some time
+/// after the server has ended, so a quick restart would find its own port taken.
 pub fn try_bind(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
+    let begun = Instant::now();
+    loop {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        match socket.bind(&address.into()) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PORT_PATIENCE =>
+            {
+                std::thread::sleep(PORT_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The address to listen on; an empty string means every IPv4 address.

@@ -89,7 +89,8 @@ async function keySets() {
   await until("a new key", async () => (await ends(named("EdDSA"))) === "connected");
   assert.equal(await ends(named("ES384")), "connected");
   assert.equal(await ends(named("RS256")), 3500, "an old one is gone");
-  assert.ok(asked <= 3, `asked ${asked} times`);
+  // Each key that the set lacked was looked for by one fetch more, since the set may have changed.
+  assert.ok(asked <= 4, `asked ${asked} times`);
   origin.close();
   assert.equal(await server.stop(), 0);
   console.log("keys of a set, which changes");
