@@ -65,10 +65,7 @@ impl Hub {
             let other_client = !client.is_empty() && **client != *self.client_id(slot);
             let other_session =
                 !session.is_empty() && self.ids.find(session) != Some(self.address(slot));
-            if other_client || other_session {
-                continue;
-            }
-            if self.is_obeyed(slot, &order.deed) {
+            if other_client || other_session || !self.concerns(slot, &order.deed) {
                 continue;
             }
             // One connection is served in each try, so that the order goes on; a refresh does
@@ -79,31 +76,19 @@ impl Hub {
             begun = true;
             self.budget.charge(cost::LOOK);
             match &order.deed {
-                Deed::Disconnect { code, reason, except } => {
-                    let client = self.client_id(slot);
-                    if !except.iter().any(|stays| **stays == *client) {
-                        self.disconnect_saying(slot, *code, reason);
-                    }
+                Deed::Disconnect { code, reason, .. } => {
+                    self.disconnect_saying(slot, *code, reason);
                 }
                 Deed::Unsubscribe { channel } => {
-                    let hash = self.names.hash(channel);
-                    let head = self.connections[slot as usize].subscriptions;
-                    if let Some(key) = self.locals.find_subscription(head, hash, channel) {
+                    if let Some(key) = self.subscription_on(slot, channel) {
                         let reason = "server unsubscribe";
                         self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, reason);
                     }
                 }
                 Deed::Subscribe { channel, grant, since } => {
-                    let hash = self.names.hash(channel);
-                    let head = self.connections[slot as usize].subscriptions;
-                    let options = self.settings.namespaces.of(channel);
-                    let reads = options.is_ok_and(|options| self.reads(slot, options).is_ok());
-                    let may = reads && !self.is_over(grant.expires);
-                    if may && self.locals.find_subscription(head, hash, channel).is_none() {
-                        let wish =
-                            Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
-                        self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
-                    }
+                    let wish =
+                        Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
+                    self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
                 }
                 Deed::Refresh { expires, info } => self.extend(slot, *expires, info.as_deref()),
             }
@@ -111,18 +96,32 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether an order changes nothing for a connection any more: an earlier try carried it out.
-    fn is_obeyed(&self, slot: u32, deed: &Deed) -> bool {
-        let head = self.connections[slot as usize].subscriptions;
-        let is_on = |channel: &str| {
-            let hash = self.names.hash(channel);
-            self.locals.find_subscription(head, hash, channel).is_some()
-        };
+    /// Whether an order changes anything for a connection. It does not where the connection is
+    /// excepted, may not do what is ordered, or an earlier try has carried the order out.
+    fn concerns(&self, slot: u32, deed: &Deed) -> bool {
         match deed {
-            Deed::Unsubscribe { channel } => !is_on(channel),
-            Deed::Subscribe { channel, .. } => is_on(channel),
-            Deed::Disconnect { .. } | Deed::Refresh { .. } => false,
+            Deed::Disconnect { except, .. } => {
+                except.is_empty() || {
+                    let client = self.client_id(slot);
+                    !except.iter().any(|stays| **stays == *client)
+                }
+            }
+            Deed::Unsubscribe { channel } => self.subscription_on(slot, channel).is_some(),
+            Deed::Subscribe { channel, grant, .. } => {
+                let options = self.settings.namespaces.of(channel);
+                let reads = options.is_ok_and(|options| self.reads(slot, options).is_ok());
+                reads
+                    && !self.is_over(grant.expires)
+                    && self.subscription_on(slot, channel).is_none()
+            }
+            Deed::Refresh { .. } => true,
         }
+    }
+
+    /// A connection's subscription to a channel.
+    fn subscription_on(&self, slot: u32, channel: &str) -> Option<u32> {
+        let head = self.connections[slot as usize].subscriptions;
+        self.locals.find_subscription(head, self.names.hash(channel), channel)
     }
 
     /// Gives a connection a new end, and says something else about it, if that is given.
