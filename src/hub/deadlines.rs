@@ -85,12 +85,10 @@ impl Hub {
         self.due = due;
         self.budget.begin(Stage::Deadlines);
         self.homes.expire(now, &mut self.budget);
-        self.budget.begin(Stage::Deadlines);
-        self.walk_revoked();
-        self.budget.begin(Stage::Deadlines);
-        self.walk_leases();
-        self.budget.begin(Stage::Deadlines);
-        self.tell_lost();
+        for walk in [Self::walk_revoked, Self::walk_leases, Self::tell_lost] {
+            self.budget.begin(Stage::Deadlines);
+            walk(self);
+        }
         more
     }
 
