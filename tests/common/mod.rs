@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 
 /// How long anything may take before a test calls it lost.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -346,28 +347,45 @@ impl Client {
 
     /// Switched to a path's transport.
     pub fn open(server: impl Into<SocketAddr>, path: &str) -> Client {
-        let mut client = Client::dial(server);
-        client.send_raw(upgrade_request(path).as_bytes());
-        let head = client.read_head();
+        Client::dial(server).upgrade(path)
+    }
+
+    fn upgrade(mut self, path: &str) -> Client {
+        self.send_raw(upgrade_request(path).as_bytes());
+        let head = self.read_head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        client
+        self
     }
 
     /// Connected as a client of the bidirectional protocol; its connect command had id 1.
     pub fn connected(server: impl Into<SocketAddr>) -> Client {
-        let mut client = Client::open(server, WEBSOCKET);
-        client.send("{\"id\":1,\"connect\":{}}");
-        let reply = client.text();
+        Client::open(server, WEBSOCKET).connect()
+    }
+
+    fn connect(mut self) -> Client {
+        self.send("{\"id\":1,\"connect\":{}}");
+        let reply = self.text();
         assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":\""), "{reply}");
-        client
+        self
     }
 
     /// Connected and subscribed to a channel; that command had id 2.
     pub fn subscribed(server: &Server, channel: &str) -> Client {
-        let mut client = Client::connected(server);
-        client.send(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"));
-        assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
-        client
+        Client::connected(server).subscribe(channel)
+    }
+
+    /// The same over a socket whose kernel takes this many bytes, or about twice as many.
+    pub fn subscribed_with_buffer(server: &Server, channel: &str, bytes: usize) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        socket.connect(&server.address().into()).unwrap();
+        Client::over(TcpStream::from(socket)).upgrade(WEBSOCKET).connect().subscribe(channel)
+    }
+
+    fn subscribe(mut self, channel: &str) -> Client {
+        self.send(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"));
+        assert_eq!(self.text(), "{\"id\":2,\"subscribe\":{}}");
+        self
     }
 
     pub fn send_raw(&mut self, bytes: &[u8]) {

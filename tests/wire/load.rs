@@ -1,11 +1,8 @@
 //! Clients that ask for too much, or take too little, do not disturb the others.
 
-use std::net::TcpStream;
 use std::time::Instant;
 
-use socket2::{Domain, Socket, Type};
-
-use crate::common::{Client, PATIENCE, Server, WEBSOCKET, upgrade_request, without_publisher};
+use crate::common::{Client, PATIENCE, Server, without_publisher};
 
 fn publish(id: usize, channel: &str, data: &str) -> String {
     format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}")
@@ -23,19 +20,7 @@ fn others_are_well(server: &Server) {
 
 /// A client whose kernel takes little and which subscribes and then reads nothing.
 fn slow_reader(server: &Server) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&server.address().into()).unwrap();
-    let mut client = Client::over(TcpStream::from(socket));
-    client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
-    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-    client.send("{\"id\":1,\"connect\":{}}");
-    client.text();
-    assert_eq!(
-        client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"flood\"}}"),
-        "{\"id\":2,\"subscribe\":{}}"
-    );
-    client
+    Client::subscribed_with_buffer(server, "flood", 4096)
 }
 
 #[test]

@@ -1,12 +1,9 @@
 //! Rings whose completion queue is smaller than what happens at once: nothing is lost, and nothing
 //! that the kernel says late ends the server.
 
-use std::net::TcpStream;
-
 use rustix::process::Signal;
-use socket2::{Domain, Socket, Type};
 
-use crate::common::{Client, Server, WEBSOCKET, client_frame, upgrade_request};
+use crate::common::{Client, Server, client_frame};
 
 /// The smallest rings, on one shard.
 const SMALL: [&str; 10] = [
@@ -26,17 +23,7 @@ const SMALL: [&str; 10] = [
 const SUBSCRIBERS: usize = 150;
 
 fn subscribed(server: &Server, receive_buffer: usize) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(receive_buffer).unwrap();
-    socket.connect(&server.address().into()).unwrap();
-    let mut client = Client::over(TcpStream::from(socket));
-    client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
-    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-    client.send("{\"id\":1,\"connect\":{}}");
-    client.text();
-    let reply = client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
-    assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
-    client
+    Client::subscribed_with_buffer(server, "a", receive_buffer)
 }
 
 fn publish(nth: usize, data: &str) -> String {
@@ -75,7 +62,12 @@ fn subscribers_that_all_fall_behind_at_once_get_every_byte() {
     let mut clients: Vec<Client> = (0..SUBSCRIBERS).map(|_| subscribed(&server, 4096)).collect();
     let mut publisher = Client::connected(&server);
     let filler = "x".repeat(20_000);
+    let pong = client_frame(0x8a, b"");
     for nth in 0..12 {
+        // While the server stands still all of them say something, which fills the queue.
+        server.signal(Signal::STOP);
+        clients.iter_mut().for_each(|client| client.send_raw(&pong));
+        server.signal(Signal::CONT);
         publisher.ask(&publish(nth, &format!("\"{nth} {filler}\"")));
     }
     server.wait_metric("drumline_outboxes", |outboxes| outboxes == SUBSCRIBERS as u64);
