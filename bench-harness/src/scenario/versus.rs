@@ -70,10 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.pairs >= PAIRS_MIN, "--pairs must be {PAIRS_MIN} or more");
     let title = "Two builds of the server in turn";
     let mut bench = Bench::new(&options.common, "versus", title, (15_000, 3))?;
-    let builds = [
-        Build::new(&options.common.server, &options.common.server_arguments)?,
-        Build::new(&options.before, &options.common.server_arguments)?,
-    ];
+    let builds = [Build::new(&options.common.server)?, Build::new(&options.before)?];
     for (name, build) in BUILDS.into_iter().zip(&builds) {
         bench.parameter(name, build.version.as_str());
     }
@@ -96,26 +93,23 @@ pub fn run(options: &Options) -> Result<()> {
     bench.finish()
 }
 
-/// A build of the server, with the arguments that it understands.
+/// A build of the server.
 struct Build {
     program: PathBuf,
-    arguments: Vec<String>,
     version: String,
 }
 
 impl Build {
-    /// Asks the program for its version; `arguments` are those of every run.
-    fn new(program: &Path, arguments: &[String]) -> Result<Self> {
+    /// Asks the program for its version.
+    fn new(program: &Path) -> Result<Self> {
         let told = || format!("cannot run {}: build it, or name another", program.display());
         let output = Command::new(program).arg("--version").output().with_context(told)?;
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let (program, arguments) = (program.to_owned(), arguments.to_owned());
-        Ok(Build { program, arguments, version })
+        Ok(Build { program: program.to_owned(), version })
     }
 
     fn start(&self, bench: &mut Bench) -> Result<Server> {
         bench.common.server.clone_from(&self.program);
-        bench.common.server_arguments.clone_from(&self.arguments);
         bench.server(false)
     }
 }
