@@ -37,9 +37,9 @@ const BYTES_MAX: usize = 1 << 20;
 pub enum Found {
     /// The set has it.
     Key(Arc<KeySet>),
-    /// The set that was fetched last has no such key.
+    /// A set that was fetched after the question has no such key.
     NoKey(Arc<KeySet>),
-    /// The set could not be fetched, and what was fetched before has no such key.
+    /// No set has the key, and none could be fetched since the question.
     Unavailable,
 }
 
