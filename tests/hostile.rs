@@ -1,9 +1,8 @@
 //! Hostile loads: whatever clients ask for, no pass of a worker over its shards takes long.
 //!
 //! The bound is processor time of the worker's thread, as the server measures it, so that a busy
-//! machine does not fail the test. A debug build is too slow for the bound and skips the loads:
-//! run them with `cargo test --release --test hostile`, or
-//! name a release binary by DRUMLINE.
+//! machine does not fail the test. A debug build is too slow for the bound and skips the loads: name
+//! a release binary by DRUMLINE, as `scripts/test.sh wire` does.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -133,13 +132,13 @@ fn history_asked_for_by_twenty() {
 }
 
 #[test]
-fn bytes_that_json_cannot_carry_and_an_order_that_ends_everybody() {
+fn bytes_that_json_cannot_carry_close_nobody_and_everybody_leaves_at_once() {
     bounded(&[], |server| {
         let mut members = members(server, "crowd", 4_000);
         let body = r#"{"channel":"crowd","b64data":"//79"}"#;
         assert!(server.api("publish", body).contains("\"code\":107"));
         assert!(members[0].is_alive() && members[3_999].is_alive());
-        // Everybody's connection ends, and the server has to close them all.
+        // Every client goes away, and the server has to close all the connections.
         drop(members);
         server.wait_metric("drumline_clients", |clients| clients == 0);
     });
