@@ -39,14 +39,18 @@ pub fn origin<'a>(
     }
 }
 
+/// Whether a page of `origin` is one of the server itself, which it calls `host`.
+pub fn is_own_page(origin: &str, host: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, own)| own.eq_ignore_ascii_case(host))
+}
+
 impl Rules {
     /// Whether a browser page of `origin` may connect to a server that it calls `host`. Letters
     /// count the same in both cases. The server's own page may, by whichever scheme: a proxy may
     /// end TLS.
     pub fn allows_origin(&self, origin: Option<&str>, host: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
-        let own = origin.split_once("://").map(|(_, rest)| rest);
-        if own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host)) {
+        if host.is_some_and(|host| is_own_page(origin, host)) {
             return true;
         }
         let origin = origin.to_ascii_lowercase();

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::auth::{is_own_page, origin};
+
 /// Why an open server refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
@@ -47,8 +49,7 @@ pub fn foreign<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Op
         match name.as_str() {
             "host" if host.is_some() => return Some(Foreign::Host),
             "host" => host = Some(value),
-            // An empty Origin counts as none.
-            "origin" if !value.is_empty() => origins.push(value),
+            "origin" => origins.push(value),
             other if FORWARDING.contains(&other) || other.starts_with(FORWARDING_PREFIX) => {
                 return Some(Foreign::Forwarded);
             }
@@ -59,11 +60,8 @@ pub fn foreign<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Op
     if !is_loopback(host) {
         return Some(Foreign::Host);
     }
-    let own = |origin: &&[u8]| {
-        let origin = std::str::from_utf8(origin).unwrap_or_default();
-        origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
-    };
-    (!origins.iter().all(own)).then_some(Foreign::Origin)
+    let is_own = |origin: Option<&str>| origin.is_none_or(|origin| is_own_page(origin, host));
+    (!origin(origins.into_iter()).is_ok_and(is_own)).then_some(Foreign::Origin)
 }
 
 /// Whether a host, with or without a port, is `localhost` or a loopback address.
