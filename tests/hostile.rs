@@ -1,8 +1,8 @@
 //! Hostile loads: whatever clients ask for, no pass of a worker over its shards takes long.
 //!
 //! The bound is processor time of the worker's thread, as the server measures it, so that a busy
-//! machine does not fail the test. A debug build is too slow for the bound and skips the loads: name
-//! a release binary by DRUMLINE, as `scripts/test.sh wire` does.
+//! machine does not fail the test. A debug build is too slow for the bound and skips the loads:
+//! name a release binary by DRUMLINE, as `scripts/test.sh wire` does.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
