@@ -10,7 +10,7 @@ use crate::framing::Framing;
 use crate::growth;
 use crate::memory::Share;
 use crate::protocol::Wire;
-use crate::ranking::Ranking;
+use crate::ranking::Counted;
 
 /// Unsent output of one connection.
 #[derive(Debug, Default)]
@@ -110,14 +110,13 @@ struct Held {
 /// bytes take in memory.
 pub struct Outboxes {
     held: Slab<Held>,
-    share: Share,
-    ranking: Ranking,
+    counted: Counted,
 }
 
 impl Outboxes {
     /// None yet; `share` counts them.
     pub fn new(share: Share) -> Self {
-        Outboxes { held: Slab::new(), share, ranking: Ranking::default() }
+        Outboxes { held: Slab::new(), counted: Counted::new(share) }
     }
 
     /// Number of connections that are behind.
@@ -132,7 +131,7 @@ impl Outboxes {
 
     /// What the shard uses of the node's budget.
     pub fn share(&self) -> &Share {
-        &self.share
+        self.counted.share()
     }
 
     /// Takes the outbox of a slot in; its number.
@@ -164,9 +163,7 @@ impl Outboxes {
     fn count(&mut self, at: u32, before: usize) {
         let after = self.held.get(at as usize).map_or(0, |held| held.outbox.size());
         if before != after {
-            self.share.change(before, after);
-            self.ranking.set(at, after);
-            self.share.weigh(self.ranking.top());
+            self.counted.change(at, before, after, true);
         }
     }
 
@@ -179,8 +176,7 @@ impl Outboxes {
 
     /// The slot whose outbox is the largest.
     pub fn largest(&self) -> Option<u32> {
-        let (at, _) = self.ranking.largest()?;
-        self.held.get(at as usize).map(|held| held.slot)
+        self.held.get(self.counted.largest()? as usize).map(|held| held.slot)
     }
 }
 

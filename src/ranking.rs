@@ -4,6 +4,8 @@
 //! same size are in one class, so the largest is one of the highest class. The invariant: an item
 //! is in exactly the class of its size, or in none where its size is 0.
 
+use crate::memory::Share;
+
 /// Two classes for each power of two; sizes from 4 GiB on share the last.
 const CLASSES: usize = 64;
 /// Items of the highest class that are compared.
@@ -101,6 +103,37 @@ impl Ranking {
             None => 0,
             Some(class) => (2 + class as usize % 2) << (class / 2) >> 1,
         }
+    }
+}
+
+/// Items of a shard that count in a memory budget, and which of them is the largest.
+pub struct Counted {
+    share: Share,
+    ranking: Ranking,
+}
+
+impl Counted {
+    /// No items yet; `share` counts them.
+    pub fn new(share: Share) -> Self {
+        Counted { share, ranking: Ranking::default() }
+    }
+
+    /// What the shard uses of the node's budget.
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// The bytes of an item have changed. Only items that may be given up are `eligible` to be the
+    /// largest.
+    pub fn change(&mut self, key: u32, before: usize, after: usize, eligible: bool) {
+        self.share.change(before, after);
+        self.ranking.set(key, if eligible { after } else { 0 });
+        self.share.weigh(self.ranking.top());
+    }
+
+    /// The largest item.
+    pub fn largest(&self) -> Option<u32> {
+        self.ranking.largest().map(|(key, _)| key)
     }
 }
 

@@ -9,7 +9,7 @@ use slab::Slab;
 use crate::frame::Fragments;
 use crate::growth;
 use crate::memory::Share;
-use crate::ranking::Ranking;
+use crate::ranking::Counted;
 
 /// Input of one connection that could not be used up at once.
 #[derive(Debug, Default)]
@@ -46,14 +46,13 @@ struct Held {
 /// The input of all connections of a shard that could not be used up at once.
 pub struct Unread {
     held: Slab<Held>,
-    share: Share,
-    ranking: Ranking,
+    counted: Counted,
 }
 
 impl Unread {
     /// Nothing yet; `share` counts it.
     pub fn new(share: Share) -> Self {
-        Unread { held: Slab::new(), share, ranking: Ranking::default() }
+        Unread { held: Slab::new(), counted: Counted::new(share) }
     }
 
     /// Number of connections with input.
@@ -68,7 +67,7 @@ impl Unread {
 
     /// What the shard uses of the node's budget.
     pub fn share(&self) -> &Share {
-        &self.share
+        self.counted.share()
     }
 
     /// A record for the input of a slot; its number.
@@ -90,24 +89,19 @@ impl Unread {
         growth::trim(&mut held.inbound.commands);
         let size = held.inbound.size();
         let before = std::mem::replace(&mut held.counted, size);
-        self.share.change(before, size);
-        self.ranking.set(at, if closable { size } else { 0 });
-        self.share.weigh(self.ranking.top());
+        self.counted.change(at, before, size, closable);
     }
 
     /// Takes a record out.
     pub fn remove(&mut self, at: u32) -> Option<Inbound> {
         let held = self.held.try_remove(at as usize)?;
-        self.share.change(held.counted, 0);
-        self.ranking.set(at, 0);
-        self.share.weigh(self.ranking.top());
+        self.counted.change(at, held.counted, 0, true);
         Some(held.inbound)
     }
 
     /// The slot with the most input.
     pub fn largest(&self) -> Option<u32> {
-        let (at, _) = self.ranking.largest()?;
-        self.held.get(at as usize).map(|held| held.slot)
+        self.held.get(self.counted.largest()? as usize).map(|held| held.slot)
     }
 }
 
