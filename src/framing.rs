@@ -9,6 +9,9 @@ use crate::frame;
 use crate::http::Transport;
 use crate::protocol::Wire;
 
+/// Bytes of a WebSocket frame's header, at most: a server masks nothing.
+const HEADER_MAX: usize = 10;
+
 /// How messages stand one behind the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -39,6 +42,28 @@ impl Framing {
         self.open(wire, message.len(), out);
         out.extend_from_slice(message);
         self.close(wire, out);
+    }
+
+    /// Appends the message that `write` appends, whose length is known only then.
+    pub fn write_with(self, wire: Wire, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        if self != Framing::WebSocket {
+            self.open(wire, 0, out);
+            write(out);
+            return self.close(wire, out);
+        }
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_MAX]);
+        let message = out.len();
+        write(out);
+        let end = out.len();
+        self.open(wire, end - message, out);
+        // The header goes to its place. Only a short message has a shorter one, and is moved.
+        let mut header = [0; HEADER_MAX];
+        let length = (out.len() - end).min(HEADER_MAX);
+        header[..length].copy_from_slice(&out[end..end + length]);
+        out.copy_within(message..end, start + length);
+        out[start..start + length].copy_from_slice(&header[..length]);
+        out.truncate(start + length + end - message);
     }
 
     /// Appends what stands before a message of `length` bytes.
@@ -112,6 +137,9 @@ mod tests {
         for (framing, wire, message) in cases {
             let mut bytes = Vec::new();
             framing.write(wire, message, &mut bytes);
+            let mut written_with = b"before".to_vec();
+            framing.write_with(wire, &mut written_with, |out| out.extend_from_slice(message));
+            assert_eq!(&written_with[6..], bytes, "{framing:?} {wire:?}");
             let end = bytes.len();
             assert!(bytes.windows(message.len()).any(|part| part == message));
             for cut in 0..end {
@@ -125,6 +153,18 @@ mod tests {
                 let ping = framing.message_bytes(wire, &bytes[end..]);
                 assert!(ping.is_some_and(|ping| ping >= 1), "{framing:?} {wire:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_header_fits_whatever_is_written_behind_it() {
+        for length in [0, 125, 126, 65_535, 65_536, 200_000] {
+            let message = vec![b'x'; length];
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            Framing::WebSocket.write(Wire::Json, &message, &mut one);
+            Framing::WebSocket
+                .write_with(Wire::Json, &mut other, |out| out.extend_from_slice(&message));
+            assert_eq!(one, other, "{length}");
         }
     }
 

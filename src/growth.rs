@@ -8,13 +8,16 @@ const SPARE: usize = 8;
 /// A buffer may be larger by so many bytes, however little it holds.
 const SPARE_BYTES: usize = 64;
 
-/// Appends bytes, and makes little more room than they need.
-pub fn append(bytes: &mut Vec<u8>, more: &[u8]) {
+/// Appends bytes, and makes little more room than they need. Returns how many bytes were copied:
+/// where there was no room, those before them too.
+pub fn append(bytes: &mut Vec<u8>, more: &[u8]) -> usize {
     let needed = bytes.len() + more.len();
-    if needed > bytes.capacity() {
+    let grows = needed > bytes.capacity();
+    if grows {
         bytes.reserve_exact(more.len() + needed / SPARE);
     }
     bytes.extend_from_slice(more);
+    if grows { needed } else { more.len() }
 }
 
 /// Gives memory back that is not needed.
@@ -34,7 +37,9 @@ mod tests {
         let mut moves = 0;
         for _ in 0..1000 {
             let before = bytes.capacity();
-            append(&mut bytes, &[7; 1000]);
+            let copied = append(&mut bytes, &[7; 1000]);
+            let moved = bytes.capacity() != before;
+            assert_eq!(copied, if moved { bytes.len() } else { 1000 });
             moves += usize::from(bytes.capacity() != before);
             assert!(bytes.capacity() <= bytes.len() + bytes.len() / SPARE);
         }

@@ -513,6 +513,19 @@ pub enum Told {
     Position(Position),
 }
 
+impl Told {
+    /// Bytes that a client's answer has, at least.
+    pub fn least(&self) -> usize {
+        match self {
+            Told::Presence(roll) => roll.bytes(),
+            Told::History(publications, _) => {
+                publications.iter().map(|publication| publication.data().len()).sum()
+            }
+            Told::Stats(_) | Told::Position(_) | Told::Oblivion => 0,
+        }
+    }
+}
+
 /// What the backend wants of the connections of a user.
 #[derive(Debug)]
 pub struct Order {

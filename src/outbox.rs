@@ -36,19 +36,15 @@ impl Outbox {
         sent: usize,
     ) -> Self {
         let mut outbox = Outbox { begun: preface, framing, wire, ..Outbox::default() };
-        for segment in segments {
-            outbox.bytes.extend_from_slice(segment);
-        }
+        outbox.bytes = segments.collect::<Vec<_>>().concat();
         outbox.advance(sent);
         growth::trim(&mut outbox.bytes);
         outbox
     }
 
-    /// Adds whole messages; ignored behind a last one.
-    pub fn append(&mut self, messages: &[u8]) {
-        if !self.closed {
-            growth::append(&mut self.bytes, messages);
-        }
+    /// Adds whole messages; ignored behind a last one. Returns how many bytes were copied.
+    pub fn append(&mut self, messages: &[u8]) -> usize {
+        if self.closed { 0 } else { growth::append(&mut self.bytes, messages) }
     }
 
     /// Bytes that it takes in memory.

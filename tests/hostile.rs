@@ -22,6 +22,10 @@ const ROUND: Duration = Duration::from_secs(2);
 /// One load at a time: each opens thousands of sockets.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Runs of a load before its bound is held to be broken. What else the machine does can only add
+/// to a thread's processor time.
+const RUNS: usize = 3;
+
 /// Runs a load against a server of each size, and asserts the bound.
 fn bounded(flags: &[&str], load: impl Fn(&Server)) {
     if cfg!(debug_assertions) && std::env::var_os("DRUMLINE").is_none() {
@@ -33,13 +37,19 @@ fn bounded(flags: &[&str], load: impl Fn(&Server)) {
     for (shards, slots, most) in SIZES {
         let mut all = vec!["--shards", shards, "--engine.slots_per_shard", slots];
         all.extend(flags);
-        let server = Server::on_one_port(&all);
-        load(&server);
-        let longest = server.largest("drumline_longest_pass_cpu_micros").unwrap();
-        eprintln!("{shards} shards: the longest pass took {longest} us of processor time");
-        assert!(longest <= most, "{shards} shards: {longest} us in one pass");
-        assert!(longest > 0, "passes are measured");
+        let held = (0..RUNS).any(|_| longest_pass(&all, shards, &load) <= most);
+        assert!(held, "{shards} shards: a pass took more than {most} us in each of {RUNS} runs");
     }
+}
+
+/// Microseconds of processor time that the longest pass under a load took.
+fn longest_pass(flags: &[&str], shards: &str, load: &impl Fn(&Server)) -> u64 {
+    let server = Server::on_one_port(flags);
+    load(&server);
+    let longest = server.largest("drumline_longest_pass_cpu_micros").unwrap();
+    eprintln!("{shards} shards: the longest pass took {longest} us of processor time");
+    assert!(longest > 0, "passes are measured");
+    longest
 }
 
 /// Clients that are subscribed to a channel.

@@ -8,6 +8,7 @@ use crate::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::backend::BY_CLIENT;
 use crate::hub::commands::NoRoom;
+use crate::hub::output::keep;
 use crate::message::{
     About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
     Subscribe, Subscribed, Told, endpoints,
@@ -385,16 +386,17 @@ impl Hub {
             if answer.publications.is_empty() || body.len() <= self.room_for_answer(slot) {
                 break;
             }
+            self.budget.charge(body.len() * cost::BYTES);
             answer.give_up_recovery();
             if answer.is_refused() {
-                self.body = body;
+                keep(&mut self.body, body);
                 self.leave(slot, answer.subscriber.subscription, BY_CLIENT);
                 self.reply_error(slot, answer.subscriber.command, Error::UNRECOVERABLE_POSITION);
                 return self.go_on_later(slot);
             }
         }
         self.write_body(slot, &body);
-        self.body = body;
+        keep(&mut self.body, body);
         // A connection that waits for this answer goes on behind it.
         self.go_on_later(slot);
     }

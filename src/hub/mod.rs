@@ -562,7 +562,7 @@ impl Hub {
             } else {
                 self.append_outbox(slot, &frames);
             }
-            self.frames = frames;
+            output::keep(&mut self.frames, frames);
         }
         if delivery.open {
             self.close_event(delivery);

@@ -8,10 +8,17 @@ use crate::hub::Hub;
 use crate::protocol::reply::{Push, Reply};
 use crate::protocol::{self, Disconnect, Error};
 
-/// Bytes that the memory kept for writing answers has at most.
+/// Bytes that memory kept for writing messages has at most.
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes around one message on any transport, at most.
 const FRAMING_BYTES: usize = 32;
+
+/// Keeps memory for the next message, unless it is much.
+pub(super) fn keep(scratch: &mut Vec<u8>, used: Vec<u8>) {
+    if used.capacity() <= SCRATCH_BYTES {
+        *scratch = used;
+    }
+}
 
 impl Hub {
     /// Adds whole messages to a connection's output, wherever that is at the moment.
@@ -26,18 +33,26 @@ impl Hub {
             frames.clear();
             write(&mut frames);
             self.append_outbox(slot, &frames);
-            self.frames = frames;
+            keep(&mut self.frames, frames);
         }
+    }
+
+    /// Adds a message to a connection's output. Charges what it writes.
+    fn write_message(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let mut bytes = 0;
+        self.write(slot, |out| {
+            let start = out.len();
+            Framing::of(transport).write_with(wire, out, write);
+            bytes = out.len() - start;
+        });
+        self.budget.charge(bytes * cost::BYTES);
     }
 
     /// Adds a reply to a connection's output.
     pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
         let wire = self.connections[slot as usize].wire;
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        protocol::write_reply(wire, command, reply, &mut body);
-        self.write_body(slot, &body);
-        self.body = body;
+        self.write_message(slot, |out| protocol::write_reply(wire, command, reply, out));
     }
 
     /// Bytes that an answer to a connection may have: its outbox must be able to hold the answer
@@ -54,28 +69,27 @@ impl Hub {
 
     /// Adds a reply to a connection's output; error 106 if the reply does not fit its outbox.
     pub(super) fn reply_if_it_fits(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
-        let wire = self.connections[slot as usize].wire;
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        protocol::write_reply(wire, command, reply, &mut body);
-        if body.len() <= self.room_for_answer(slot) {
-            self.write_body(slot, &body);
-        } else {
+        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let room = self.room_for_answer(slot);
+        let mut bytes = 0;
+        self.write(slot, |out| {
+            let start = out.len();
+            let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
+            Framing::of(transport).write_with(wire, out, write);
+            bytes = out.len() - start;
+            out.truncate(if bytes <= room { out.len() } else { start });
+        });
+        self.budget.charge(bytes * cost::BYTES);
+        if bytes > room {
             self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
-        }
-        if body.capacity() <= SCRATCH_BYTES {
-            self.body = body;
         }
     }
 
     /// Adds a push to a connection's output.
     pub(super) fn push(&mut self, slot: u32, push: &Push<'_>) {
         let Connection { wire, transport, .. } = self.connections[slot as usize];
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        protocol::write_push(wire, transport.is_unidirectional(), push, &mut body);
-        self.write_body(slot, &body);
-        self.body = body;
+        let alone = transport.is_unidirectional();
+        self.write_message(slot, |out| protocol::write_push(wire, alone, push, out));
     }
 
     /// Adds what a reply or push was written as to a connection's output.
@@ -99,7 +113,9 @@ impl Hub {
 
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
         let at = self.connections[slot as usize].outbox;
-        self.outboxes.change(at, |outbox| outbox.append(frames));
+        let mut copied = 0;
+        self.outboxes.change(at, |outbox| copied = outbox.append(frames));
+        self.budget.charge(copied);
         if self.outboxes.unsent(at) > self.settings.outbox_bytes {
             self.close_slow(slot);
         } else {

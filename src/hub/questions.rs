@@ -216,6 +216,10 @@ impl Hub {
         self.go_on_later(slot);
         match answer.told {
             Err(error) => self.reply_error(slot, command, error),
+            // Not even written: that would cost as much as an answer.
+            Ok(told) if told.least() > self.room_for_answer(slot) => {
+                self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
+            }
             Ok(Told::Presence(roll)) => {
                 self.reply_if_it_fits(slot, command, &Reply::Presence(&roll));
             }
