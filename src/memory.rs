@@ -11,7 +11,7 @@
 
 use std::ops::Index;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Steps in which the shards charge a budget: together they charge at most three of each
 /// shard's too much, a twentieth of the budget.
@@ -85,13 +85,40 @@ impl Limits {
 
 /// Every budget of a node.
 #[derive(Clone, Debug)]
-pub struct Budgets(Arc<[Arc<Budget>]>);
+pub struct Budgets {
+    all: Arc<[Arc<Budget>]>,
+    exceeded: Arc<Exceeded>,
+}
+
+/// Which budgets may be exceeded, by bits: one number that every turn of every shard reads, and
+/// that is written only where a budget is exceeded or is no more.
+#[derive(Debug, Default)]
+struct Exceeded(AtomicU32);
+
+impl Exceeded {
+    /// Sequentially consistent with the count: of whoever adds and whoever takes the note off at
+    /// once, one sees what the other has done.
+    fn note(&self, bit: u32) {
+        if self.0.load(Ordering::SeqCst) & bit == 0 {
+            self.0.fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+}
 
 impl Budgets {
     /// Budgets that so many shards share.
     pub fn new(limits: &Limits, shards: usize) -> Self {
-        let budget = |kind| Arc::new(Budget::new(limits.of(kind), shards));
-        Budgets(Kind::ALL.into_iter().map(budget).collect())
+        let exceeded = Arc::new(Exceeded::default());
+        let budget = |kind: Kind| {
+            let noted = (exceeded.clone(), 1 << kind as u32);
+            Arc::new(Budget::new(limits.of(kind), shards, noted))
+        };
+        Budgets { all: Kind::ALL.into_iter().map(budget).collect(), exceeded }
+    }
+
+    /// Whether a budget may be exceeded. [`Share::relief`] knows for certain.
+    pub fn may_be_exceeded(&self) -> bool {
+        self.exceeded.0.load(Ordering::Relaxed) != 0
     }
 
     /// A shard's share of one budget, of which nothing is used yet.
@@ -102,7 +129,7 @@ impl Budgets {
 
     /// Bytes that all budgets allow together.
     pub fn limit(&self) -> usize {
-        self.0.iter().fold(0, |sum, budget| sum.saturating_add(budget.limit))
+        self.all.iter().fold(0, |sum, budget| sum.saturating_add(budget.limit))
     }
 }
 
@@ -110,7 +137,7 @@ impl Index<Kind> for Budgets {
     type Output = Arc<Budget>;
 
     fn index(&self, kind: Kind) -> &Arc<Budget> {
-        &self.0[kind as usize]
+        &self.all[kind as usize]
     }
 }
 
@@ -127,13 +154,15 @@ pub struct Budget {
     used: Weight,
     /// What each shard would give up, or holds.
     weights: Box<[Weight]>,
+    /// Where it is noted that the budget may be exceeded, and by which bit.
+    noted: (Arc<Exceeded>, u32),
 }
 
 impl Budget {
-    fn new(limit: usize, shards: usize) -> Self {
+    fn new(limit: usize, shards: usize, noted: (Arc<Exceeded>, u32)) -> Self {
         let step = (limit / (STEPS * shards.max(1))).clamp(1, STEP_MAX);
         let weights = (0..shards).map(|_| Weight::default()).collect();
-        Budget { limit, step, used: Weight::default(), weights }
+        Budget { limit, step, used: Weight::default(), weights, noted }
     }
 
     /// Bytes that the node may use.
@@ -151,9 +180,34 @@ impl Budget {
         self.used().saturating_sub(self.limit)
     }
 
+    /// Counts bytes, a negative number as it wraps; returns how many there were.
+    fn add(&self, bytes: usize) -> usize {
+        let before = self.used.0.fetch_add(bytes, Ordering::SeqCst);
+        if before.wrapping_add(bytes) > self.limit {
+            self.noted.0.note(self.noted.1);
+        }
+        before
+    }
+
+    /// Bytes beyond what the node may use. Where there are none, that is noted.
+    fn settle(&self) -> usize {
+        let (exceeded, bit) = &self.noted;
+        if exceeded.0.load(Ordering::Relaxed) & bit == 0 {
+            return 0;
+        }
+        if self.excess() == 0 {
+            exceeded.0.fetch_and(!bit, Ordering::SeqCst);
+            // Whoever added meanwhile may have found the note still there.
+            if self.used.0.load(Ordering::SeqCst) > self.limit {
+                exceeded.note(*bit);
+            }
+        }
+        self.excess()
+    }
+
     /// Counts bytes until what is returned is dropped; `None`: there is no room for them.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let before = self.used.0.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.add(bytes);
         let charge = Charge { budget: self.clone(), bytes };
         (before.saturating_add(bytes) <= self.limit).then_some(charge)
     }
@@ -223,7 +277,7 @@ impl Share {
         let charged = if others.saturating_add(rounded) <= limit { rounded } else { bytes };
         // Wraps where less is charged than before.
         let change = charged.wrapping_sub(self.charged);
-        self.budget.used.0.fetch_add(change, Ordering::Relaxed);
+        self.budget.add(change);
         self.charged = charged;
         if self.by_total {
             self.weigh(charged);
@@ -252,7 +306,7 @@ impl Share {
 
     /// Which shard gives something up, if one must.
     pub fn relief(&self) -> Relief {
-        if self.budget.excess() == 0 {
+        if self.budget.settle() == 0 {
             return Relief::None;
         }
         match self.budget.heaviest() {
@@ -344,5 +398,21 @@ mod tests {
     fn limits_are_summed() {
         let budgets = Budgets::new(&Limits::all(10).with(Kind::Keys, 15), 1);
         assert_eq!(budgets.limit(), 10 * Kind::ALL.len() + 5);
+    }
+
+    #[test]
+    fn an_exceeded_budget_is_noted_until_it_holds_again() {
+        let budgets = Budgets::new(&Limits::all(1000), 2);
+        let (mut one, mut other) = (budgets.share(Kind::Unread, 0), budgets.share(Kind::Unread, 1));
+        one.set(900);
+        one.weigh(900);
+        assert!(!budgets.may_be_exceeded());
+        other.set(101);
+        assert!(budgets.may_be_exceeded());
+        assert_eq!((one.relief(), other.relief()), (Relief::Here, Relief::There(0)));
+        one.set(0);
+        assert!(budgets.may_be_exceeded(), "nobody has looked yet");
+        assert_eq!(other.relief(), Relief::None);
+        assert!(!budgets.may_be_exceeded());
     }
 }

@@ -220,6 +220,6 @@ fn shard(start: Start) -> Result<Shard, String> {
     let settings = Arc::new(start.plan.settings.of_shard(slots, start.plan.slots.len()));
     let hub = Hub::new(settings, &start.place, start.metrics.clone());
     let line = start.bus.line(shard);
-    Shard::new(ring, line, hub, start.listener, start.clock, start.metrics, start.signs)
+    Shard::new(ring, line, hub, start.listener, start.metrics, start.signs)
         .map_err(|error| format!("a ring has no second descriptor: {error}; raise `ulimit -n`"))
 }

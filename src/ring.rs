@@ -16,6 +16,7 @@ mod buffers;
 mod completion;
 mod token;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -100,7 +101,7 @@ pub struct Ring {
     ring: IoUring,
     buffers: Rc<Buffers>,
     /// Completions taken out of the kernel's queue but not reaped yet.
-    stash: Vec<Completion>,
+    stash: VecDeque<Completion>,
     /// Number of the present batch of sends, and what came back of it.
     batch: u8,
     unsent: Vec<Unsent>,
@@ -159,7 +160,7 @@ impl Ring {
         Ok(Ring {
             ring,
             buffers: Rc::new(buffers),
-            stash: Vec::new(),
+            stash: VecDeque::new(),
             batch: 0,
             unsent: Vec::new(),
             refusals: 0,
@@ -253,7 +254,7 @@ impl Ring {
             } else {
                 // SAFETY: the entry comes from this ring's queue, which gives it once.
                 let completion = unsafe { Completion::new(token, &entry, &self.buffers) };
-                self.stash.push(completion);
+                self.stash.push_back(completion);
             }
         }
     }
@@ -275,10 +276,19 @@ impl Ring {
         self.overflows
     }
 
-    /// Moves all completions that are there into `into`.
-    pub fn reap(&mut self, into: &mut Vec<Completion>) {
+    /// Takes all completions that are there from the kernel.
+    pub fn reap(&mut self) {
         self.collect();
-        into.append(&mut self.stash);
+    }
+
+    /// Whether completions were taken from the kernel that nobody has handled yet.
+    pub fn has_reaped(&self) -> bool {
+        !self.stash.is_empty()
+    }
+
+    /// The first of them.
+    pub fn next_reaped(&mut self) -> Option<Completion> {
+        self.stash.pop_front()
     }
 
     /// Submits, then waits for a completion, the doorbell if it is armed, or `timeout`; `None`
@@ -561,12 +571,17 @@ mod tests {
         ring_of(64, 256, 8)
     }
 
+    fn reap(ring: &mut Ring, into: &mut Vec<Completion>) {
+        ring.reap();
+        into.extend(std::iter::from_fn(|| ring.next_reaped()));
+    }
+
     /// At least one completion.
     fn some(ring: &mut Ring) -> Vec<Completion> {
         let mut completions = Vec::new();
         while completions.is_empty() {
             ring.wait(Some(PATIENCE));
-            ring.reap(&mut completions);
+            reap(ring, &mut completions);
         }
         completions
     }
@@ -617,7 +632,7 @@ mod tests {
         assert_eq!(&bytes, b"one two three");
         let mut completions = Vec::new();
         ring.poll();
-        ring.reap(&mut completions);
+        reap(&mut ring, &mut completions);
         assert!(completions.is_empty(), "success posts nothing: {completions:?}");
     }
 
@@ -708,9 +723,9 @@ mod tests {
                 "{unsent:?}"
             );
             let mut others = Vec::new();
-            ring.reap(&mut others);
+            reap(&mut ring, &mut others);
             ring.poll();
-            ring.reap(&mut others);
+            reap(&mut ring, &mut others);
             let of = |op| others.iter().filter(|found| found.token.op == op).count();
             let counts = [Op::Send, Op::Receive, Op::Cancel, Op::Writable].map(of);
             assert_eq!(counts, [0, 50, 50, 50], "{completions} completions");
@@ -741,7 +756,7 @@ mod tests {
         peers.iter_mut().for_each(|peer| peer.write_all(b"x").unwrap());
         ring.poll();
         let mut completions = Vec::new();
-        ring.reap(&mut completions);
+        reap(&mut ring, &mut completions);
         let mut slots: Vec<u32> = completions.iter().map(|found| found.token.slot).collect();
         slots.sort_unstable();
         slots.dedup();
@@ -816,10 +831,10 @@ mod tests {
         while passed.len() < 20 {
             to.poll();
             from.wait(Some(Duration::from_millis(10)));
-            from.reap(&mut passed);
+            reap(&mut from, &mut passed);
         }
         to.poll();
-        to.reap(&mut arrived);
+        reap(&mut to, &mut arrived);
         assert!(passed.iter().all(|found| found.result >= 0), "{passed:?}");
         assert_eq!(arrived.len(), 20);
         assert!(arrived.iter().all(|found| found.token.op == Op::Arrive));
@@ -869,8 +884,8 @@ mod tests {
             }
             leader.wait(Some(PATIENCE));
             assert!(begun.elapsed() < PATIENCE / 2, "round {round}");
-            leader.reap(&mut completions);
-            follower.reap(&mut completions);
+            reap(&mut leader, &mut completions);
+            reap(&mut follower, &mut completions);
             // A ring before the bell is armed again is for whoever looks behind that.
             sys::ring_doorbell(&bell);
         }

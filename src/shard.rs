@@ -9,7 +9,6 @@
 //! The invariants: a slot is given back only after every operation on it has completed for the
 //! last time; a read is under way only where its outcome may be taken.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +23,7 @@ use crate::hub::{Hub, Segments};
 use crate::message::{Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate};
 use crate::metrics::Metrics;
 use crate::ring::{Completion, Handle, Op, Ring, Token};
-use crate::sys::{Clock, Now};
+use crate::sys::Now;
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
@@ -89,7 +88,6 @@ pub struct Shard {
     ring: Ring,
     line: Line,
     hub: Hub,
-    clock: Clock,
     /// The time of this turn, in milliseconds.
     now: u64,
     metrics: Arc<Metrics>,
@@ -101,9 +99,6 @@ pub struct Shard {
     accepts: usize,
     /// When the next accept may be asked for, in milliseconds.
     accept_after: u64,
-    completions: Vec<Completion>,
-    /// Completions that are still to be handled, in their order.
-    reaped: VecDeque<Completion>,
     /// Messages that found no room for what they would cause, by rank.
     stalled: [Option<Message>; RANKS],
     guests: Vec<Guest>,
@@ -129,7 +124,6 @@ impl Shard {
         line: Line,
         hub: Hub,
         listener: Socket,
-        clock: Clock,
         metrics: Arc<Metrics>,
         signs: Arc<[Sign]>,
     ) -> std::io::Result<Self> {
@@ -142,7 +136,6 @@ impl Shard {
             ring,
             line,
             hub,
-            clock,
             now: 0,
             metrics,
             signs,
@@ -150,8 +143,6 @@ impl Shard {
             accepts_max,
             accepts: 0,
             accept_after: 0,
-            completions: Vec::new(),
-            reaped: VecDeque::new(),
             stalled: Default::default(),
             guests: Vec::new(),
             vacant: Vec::new(),
@@ -198,27 +189,28 @@ impl Shard {
 
     /// One turn at this time and of this share; returns what it used of the share.
     pub fn turn(&mut self, now: Now, share: Share) -> Used {
-        let start = self.clock.micros();
         self.now = now.millis;
         self.hub.set_share(share.work, share.large);
         self.ring.poll();
         self.hub.begin_turn(now);
-        self.ring.reap(&mut self.completions);
+        self.ring.reap();
         let mut goes_on = self.take_messages();
         self.take_completions();
-        goes_on |= self.hub.expire();
+        if self.busy || self.due.is_some_and(|due| due <= self.now) {
+            goes_on |= self.hub.expire();
+        }
         goes_on |= self.go_on_closing();
         self.hub.go_on(&mut self.line);
-        self.hub.release_channels(&mut self.line);
+        self.hub.tell_others(&mut self.line);
         self.line.ring();
         let sends = self.hub.fan_out_up_to(share.sends);
         self.transmit();
         self.carry_out();
         self.move_guests();
         self.refill_accepts();
-        self.report(start);
+        self.show();
         self.line.ring();
-        self.busy = goes_on || self.hub.is_busy() || !self.reaped.is_empty();
+        self.busy = goes_on || self.hub.is_busy() || self.ring.has_reaped();
         let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
         self.due = self.hub.next_due().into_iter().chain(accept_after).min();
         Used { work: self.hub.work_done(), sends }
@@ -265,9 +257,8 @@ impl Shard {
         self.ring.announce(doorbell)
     }
 
-    /// Tells the others of this shard, and the metrics of a turn that began then.
-    fn report(&mut self, start: u64) {
-        let took = self.clock.micros().saturating_sub(start);
+    /// Tells the metrics of a turn that took so many microseconds.
+    pub fn report(&self, took: u64) {
         self.metrics.turns.add(1);
         if took > LONG_TURN {
             self.metrics.long_turns.add(1);
@@ -275,6 +266,10 @@ impl Shard {
         if took > self.metrics.longest_turn_micros.get() {
             self.metrics.longest_turn_micros.set(took);
         }
+    }
+
+    /// Tells the others of this shard.
+    fn show(&mut self) {
         self.hub.measure();
         self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
         self.metrics.completion_overflows.set(self.ring.overflows());
@@ -293,9 +288,8 @@ impl Shard {
 
     fn take_completions(&mut self) {
         self.hub.begin(Stage::Completions);
-        self.reaped.extend(self.completions.drain(..));
-        while !self.reaped.is_empty() && !self.hub.is_spent() {
-            let Some(completion) = self.reaped.pop_front() else { break };
+        while self.ring.has_reaped() && !self.hub.is_spent() {
+            let Some(completion) = self.ring.next_reaped() else { break };
             self.hub.charge(cost::COMPLETION);
             self.complete(completion);
         }

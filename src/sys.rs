@@ -214,14 +214,18 @@ impl Clock {
         Clock(Instant::now())
     }
 
-    /// What both clocks say now.
-    pub fn now(&self) -> Now {
-        Now { millis: self.millis(), unix: unix_millis() }
+    /// What both clocks say now, and the microseconds since the start. The wall clock is read where
+    /// its milliseconds can have changed since `last`.
+    pub fn now_after(&self, last: Now) -> (Now, u64) {
+        let micros = self.micros();
+        let millis = micros / 1000;
+        let unix = if millis == last.millis { last.unix } else { unix_millis() };
+        (Now { millis, unix }, micros)
     }
 
     /// Milliseconds since the start.
     pub fn millis(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
+        self.micros() / 1000
     }
 
     /// Microseconds since the start.

@@ -11,12 +11,15 @@ use std::time::Duration;
 use crate::bus::Watch;
 use crate::hub::{FANOUT_SENDS, WORK};
 use crate::shard::{Shard, Share, Used};
-use crate::sys::{self, Clock};
+use crate::sys::{self, Clock, Now};
 
 /// Sends that a shard's turn may make however many laps are open: what an enter is worth.
 const FANOUT_SENDS_MIN: usize = 16;
 /// Units of work that a shard's turn may do however many shards have work.
 const WORK_MIN: usize = 50_000;
+/// Microseconds between two readings of the thread's processor time, which is a system call, while
+/// passes are short.
+const MARK_INTERVAL: u64 = 2000;
 /// Microseconds of processor time past which a pass is a long one.
 const LONG_PASS: u64 = 5000;
 
@@ -33,8 +36,10 @@ pub struct Worker {
     followers: Vec<Shard>,
     watch: Watch,
     clock: Clock,
-    /// When the last pass began, in milliseconds.
-    now: u64,
+    /// When the last pass began.
+    now: Now,
+    /// Microseconds of the clock and of the thread's processor time, read together.
+    mark: (u64, u64),
     /// Passes so far: each gives the large share to another shard.
     passes: usize,
 }
@@ -80,7 +85,7 @@ impl Worker {
         let doorbell = doorbell.try_clone()?;
         followers.iter_mut().try_for_each(|shard| shard.announce(&doorbell))?;
         leader.watch_doorbell(doorbell);
-        Ok(Worker { leader, followers, watch, clock, now: 0, passes: 0 })
+        Ok(Worker { leader, followers, watch, clock, now: Now::default(), mark: (0, 0), passes: 0 })
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.
@@ -102,8 +107,9 @@ impl Worker {
 
     /// A turn of every shard that has work; returns whether one had.
     fn pass(&mut self) -> bool {
-        let (news, now) = (self.watch.take_news(), self.clock.now());
-        self.now = now.millis;
+        let news = self.watch.take_news();
+        let (now, start) = self.clock.now_after(self.now);
+        self.now = now;
         let has_work = |shard: &mut Shard| news >> shard.endpoint() & 1 != 0 || shard.has_work(now);
         let mut working = 0u64;
         for (nth, shard) in self.followers.iter_mut().enumerate() {
@@ -113,36 +119,48 @@ impl Worker {
         if working == 0 && !leads {
             return false;
         }
-        let (start, cpu_start) = (self.clock.micros(), sys::thread_micros());
+        if start.saturating_sub(self.mark.0) >= MARK_INTERVAL {
+            self.mark = (start, sys::thread_micros());
+        }
+        let mut end = start;
         self.passes = self.passes.wrapping_add(1);
         let mut pool = Pool::new(working.count_ones() as usize + 1, self.passes);
         for (nth, shard) in self.followers.iter_mut().enumerate() {
             if working >> nth & 1 != 0 {
                 pool.give(|share| shard.turn(now, share));
                 shard.submit();
+                let began = std::mem::replace(&mut end, self.clock.micros());
+                shard.report(end.saturating_sub(began));
             }
         }
         // The followers may have given it work.
-        if leads || has_work(&mut self.leader) {
+        let leads = leads || has_work(&mut self.leader);
+        if leads {
             pool.give(|share| self.leader.turn(now, share));
         }
         // What the leader's ring was left with goes with the wait, unless there is none now.
         if working != 0 || self.leader.is_busy() {
             self.leader.submit();
         }
-        self.report(start, cpu_start);
+        let began = std::mem::replace(&mut end, self.clock.micros());
+        if leads {
+            self.leader.report(end.saturating_sub(began));
+        }
+        self.report(start, end);
         true
     }
 
-    /// Tells the metrics of a pass that began then. Its processor time is at most its wall time, so
-    /// that only a pass which may be the longest is measured to its end.
-    fn report(&self, start: u64, cpu_start: u64) {
+    /// Tells the metrics of a pass. Its processor time is at most its wall time, so that only a
+    /// pass which may be the longest is measured; what the thread did between the mark and the
+    /// pass, [`MARK_INTERVAL`] at most, counts with it.
+    fn report(&mut self, start: u64, end: u64) {
         let metrics = self.leader.metrics();
         metrics.passes.add(1);
-        let took = self.clock.micros().saturating_sub(start);
+        let took = end.saturating_sub(start);
         let longest = metrics.longest_pass_cpu_micros.get();
         if took > longest.min(LONG_PASS) {
-            let took = sys::thread_micros().saturating_sub(cpu_start);
+            let marked = std::mem::replace(&mut self.mark, (end, sys::thread_micros()));
+            let took = took.min(self.mark.1.saturating_sub(marked.1));
             metrics.longest_pass_cpu_micros.set(longest.max(took));
             metrics.long_passes.add(u64::from(took > LONG_PASS));
         }
@@ -158,7 +176,7 @@ impl Worker {
             return self.watch.wake_up();
         }
         let due = self.shards().filter_map(Shard::next_due).min();
-        let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now)));
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now.millis)));
         let looks = self.shards().any(Shard::has_connections).then_some(WALL_CLOCK);
         let due = due.into_iter().chain(looks).min();
         self.leader.wait(if self.is_done() { Some(OTHERS_DONE) } else { due });

@@ -430,7 +430,9 @@ impl Hub {
     pub fn go_on(&mut self, post: &mut impl Post) {
         self.inflater.renew();
         self.budget.begin(Stage::Input);
-        self.ready.extend(self.blocked.drain(..));
+        if !self.blocked.is_empty() {
+            self.ready.extend(self.blocked.drain(..));
+        }
         for _ in 0..self.ready.len() {
             if self.is_spent() {
                 break;
@@ -491,9 +493,22 @@ impl Hub {
         self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
     }
 
+    /// Tells others what waits for them, if anything does.
+    #[inline]
+    pub fn tell_others(&mut self, post: &mut impl Post) {
+        let asked = self.homes.waiting_rolls() > 0 || !self.surveys.is_empty();
+        let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
+        let checks = self.locals.watches.next_due().is_some_and(|due| due <= self.now);
+        let tells = asked || left || checks || !self.outgoing.is_empty();
+        if tells || self.budgets.may_be_exceeded() {
+            self.release_channels(post);
+        }
+    }
+
     /// Tells homes which channels nobody here wants any more, and the control plane what waits for
     /// it, as far as there is room.
-    pub fn release_channels(&mut self, post: &mut impl Post) {
+    #[inline(never)]
+    fn release_channels(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
         self.answer_rolls(post);
         self.go_on_surveys(post);

@@ -39,7 +39,7 @@ impl Hub {
 
     /// Whether this shard has still to give something up.
     pub(super) fn must_relieve(&self) -> bool {
-        self.reliefs().contains(&Relief::Here)
+        self.budgets.may_be_exceeded() && self.reliefs().contains(&Relief::Here)
     }
 
     /// Closes the connection with the largest outbox if the budget asks that of this shard.

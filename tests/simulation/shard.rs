@@ -97,7 +97,7 @@ impl Shard {
                 self.goes_on |= self.hub.expire();
             }
             3 => self.hub.go_on(&mut around.bus.line(self.endpoint, &mut self.bells)),
-            4 => self.hub.release_channels(&mut around.bus.line(self.endpoint, &mut self.bells)),
+            4 => self.hub.tell_others(&mut around.bus.line(self.endpoint, &mut self.bells)),
             5 if around.random.one_in(3) => self.hub.fan_out(),
             5 => {
                 let sends = around.random.between(1, 6);
