@@ -30,8 +30,8 @@ BEHIND="release cargo-audit cargo-deny cargo-fuzz fuzzers"
 
 # Name, seconds it may take, what it needs.
 STEPS="
+style       300
 format      120
-style       900
 clippy      900
 shellcheck  60     shellcheck
 unit        900
@@ -63,7 +63,7 @@ step_format() {
     cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
 }
 
-step_style() { cargo test --test style; }
+step_style() { cargo test -p drumline-style; }
 
 step_clippy() { cargo clippy --workspace --all-targets -- -D warnings; }
 

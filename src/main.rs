@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use drumline::base::crash;
+use drumline::base::log;
+use drumline::base::sys;
 use drumline::config::{self, Format, Kind, Loaded, Sources};
-use drumline::crash;
-use drumline::log;
-use drumline::message::Purpose;
-use drumline::preflight::{self, Severity};
-use drumline::server::{self, Fatal};
-use drumline::sys;
-use drumline::token::{self, Refusal};
+use drumline::model::message::Purpose;
+use drumline::model::token::{self, Refusal};
+use drumline::process::preflight::{self, Severity};
+use drumline::process::server::{self, Fatal};
 
 /// Exit status where something keeps the server from starting.
 const FAILED: u8 = 2;

@@ -109,7 +109,7 @@ fn find(fault: Fault) {
 #[cfg(feature = "planted-faults")]
 #[test]
 fn finds_what_is_planted_in_the_hub() {
-    use drumline::faults::{Planted, plant};
+    use drumline::base::faults::{Planted, plant};
 
     for fault in [
         Planted::JoinerStartsAtFront,

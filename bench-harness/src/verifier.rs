@@ -8,7 +8,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use drumline::token::{Settings, Verifier};
+use drumline::model::token::{Settings, Verifier};
 use rustix::process::setpriority_process;
 
 use crate::subprocess::{QUIT, Subprocess, answer, ready};

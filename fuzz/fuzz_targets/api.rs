@@ -2,7 +2,7 @@
 #![no_main]
 
 use drumline::control::api::{METHODS, reads};
-use drumline::protocol::json::PlainPublish;
+use drumline::wire::protocol::json::PlainPublish;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {

@@ -1,8 +1,8 @@
 //! A backend's answers: never a panic, and no close code that may not be sent.
 #![no_main]
 
-use drumline::protocol::command::ConnectRequest;
-use drumline::proxy::{Answer, Event, Problem, Refused, answer};
+use drumline::model::backend::{Answer, Event, Problem, Refused, answer};
+use drumline::wire::protocol::command::ConnectRequest;
 use libfuzzer_sys::fuzz_target;
 
 fn events() -> [Event; 8] {

@@ -2,8 +2,8 @@
 //! starts where it says.
 #![no_main]
 
-use drumline::protocol::command::Request;
-use drumline::protocol::{json, protobuf};
+use drumline::wire::protocol::command::Request;
+use drumline::wire::protocol::{json, protobuf};
 use libfuzzer_sys::fuzz_target;
 
 macro_rules! read_as {

@@ -1,7 +1,7 @@
 //! Deltas: one that was made gives its target back, and any bytes are applied or refused.
 #![no_main]
 
-use drumline::delta::{TARGET_MAX, apply, create};
+use drumline::wire::delta::{TARGET_MAX, apply, create};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -2,8 +2,8 @@
 //! given out.
 #![no_main]
 
-use drumline::ids::Ids;
-use drumline::protocol::{json, protobuf};
+use drumline::model::ids::Ids;
+use drumline::wire::protocol::{json, protobuf};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {

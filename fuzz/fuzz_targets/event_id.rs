@@ -2,7 +2,7 @@
 //! read of channels are written and read as the same.
 #![no_main]
 
-use drumline::event_id::{EventId, LastEvent, Trail};
+use drumline::wire::event_id::{EventId, LastEvent, Trail};
 use libfuzzer_sys::fuzz_target;
 
 fn written(write: impl Fn(&mut Vec<u8>)) -> Option<LastEvent> {

@@ -1,7 +1,7 @@
 //! Tags filters: what compiles never panics when it matches, and matches as the filter reads.
 #![no_main]
 
-use drumline::filter::{FilterNode, compile};
+use drumline::wire::filter::{FilterNode, compile};
 use libfuzzer_sys::fuzz_target;
 
 /// Each key once, as a publication has them.

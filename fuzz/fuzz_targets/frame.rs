@@ -2,8 +2,8 @@
 //! over its limit, and the pieces do not matter.
 #![no_main]
 
-use drumline::deflate::Inflater;
-use drumline::frame::{Event, Fragments, Violation, decode, write_message, write_pong};
+use drumline::wire::deflate::Inflater;
+use drumline::wire::frame::{Event, Fragments, Violation, decode, write_message, write_pong};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 4096;

@@ -1,7 +1,7 @@
 //! Request heads: never a panic, and a head that is complete was not complete a byte earlier.
 #![no_main]
 
-use drumline::http::{Cors, Head, HeadLimits, Requester, Route, Service, Transport, parse};
+use drumline::wire::http::{Cors, Head, HeadLimits, Requester, Route, Service, Transport, parse};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of a call's body at most.

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use data_encoding::BASE64URL_NOPAD;
-use drumline::token::{KeySet, Settings, Verifier};
+use drumline::model::token::{KeySet, Settings, Verifier};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_700_000_000;

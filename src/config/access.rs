@@ -3,7 +3,7 @@
 //! Owns the rule for "nothing was configured". Never serves a request. The invariant: a server is
 //! open only where no file, no variable and no flag about access was given, and only on loopback.
 
-use crate::sys;
+use crate::base::sys;
 
 use super::key::{CENTRIFUGO_PREFIX, PREFIX};
 use super::{Config, Sources, Token};

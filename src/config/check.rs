@@ -6,10 +6,10 @@
 use axum::http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 
-use crate::http::HEADERS_MOST;
-use crate::preflight::{MAX_RING_SLOTS, MAX_SHARDS};
-use crate::secret::Address;
-use crate::sys;
+use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
+use crate::base::secret::Address;
+use crate::base::sys;
+use crate::wire::http::HEADERS_MOST;
 
 use super::{ChannelOptions, Client, Config, Engine, Error, HttpServer, Proxy, Span, Token, error};
 
@@ -57,9 +57,9 @@ impl Config {
             "give the internal port another number, or 0 for none",
         )?;
         must(
-            self.shards < MAX_SHARDS,
-            "shards is over 63",
-            "use at most 63, or 0 for as many as the box needs",
+            self.shards <= SHARDS_MAX,
+            format!("shards is over {SHARDS_MAX}"),
+            format!("use at most {SHARDS_MAX}, or 0 for as many as the box needs"),
         )?;
         self.check_bounds()?;
         check_rings(&self.engine)?;
@@ -99,7 +99,7 @@ impl Config {
         for (name, value, least, most) in [
             ("engine.inbox", engine.inbox, 1, INBOX_MAX),
             ("engine.control_threads", engine.control_threads, 1, CONTROL_THREADS_MAX),
-            ("engine.slots_per_shard", engine.slots_per_shard, 0, MAX_RING_SLOTS as usize),
+            ("engine.slots_per_shard", engine.slots_per_shard, 0, RING_SLOTS_MAX),
             ("engine.send_buffer", engine.send_buffer, 1, SOCKET_BUFFER_MAX),
             ("engine.receive_buffer", engine.receive_buffer, 1, SOCKET_BUFFER_MAX),
         ] {

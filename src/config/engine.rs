@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use crate::auth::{ApiKey, Rules};
-use crate::channels::home;
-use crate::channels::users::Limit;
-use crate::deflate::Compression;
-use crate::history::Retention;
-use crate::http::{HeadLimits, Route, Routes, Service, Transport};
+use crate::base::memory::{Kind, Limits};
+use crate::base::sys;
+use crate::engine::node::RingSizes;
+use crate::home;
+use crate::home::users::Limit;
 use crate::hub::{self, Tokens};
-use crate::memory::{Kind, Limits};
-use crate::message::Purpose;
-use crate::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
-use crate::node::RingSizes;
-use crate::sys;
-use crate::token::{self, Verifier};
+use crate::model::auth::{ApiKey, Rules};
+use crate::model::message::Purpose;
+use crate::model::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
+use crate::model::retention::Retention;
+use crate::model::token::{self, Verifier};
+use crate::wire::deflate::Compression;
+use crate::wire::http::{HeadLimits, Route, Routes, Service, Transport};
 
 use super::proxies::ChannelUpstreams;
 use super::{

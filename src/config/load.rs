@@ -12,7 +12,7 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Value};
 use serde::Serialize;
 
-use crate::sys;
+use crate::base::sys;
 
 use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
 use super::environment::{is_of_kubernetes, is_of_scripts};

@@ -3,7 +3,7 @@
 //! Owns the numbers. Never speaks to the backend. The invariant: a number that the data plane has
 //! stands for a proxy with an address.
 
-use crate::proxy::{Calls, Upstream, Upstreams, Wants};
+use crate::model::backend::{Calls, Upstream, Upstreams, Wants};
 
 use super::{ChannelOptions, Config, NamedProxy, Proxy, RpcOptions};
 

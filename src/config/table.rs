@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::secret::{Address, Secret};
+use crate::base::secret::{Address, Secret};
 
 use super::Span;
 use super::key::{Key, Kind, join};

@@ -19,10 +19,10 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::base::log;
 use crate::config::{Config, Proxy};
 use crate::control::endpoint::{Endpoint, causes};
-use crate::log;
-use crate::proxy::{self, Answer, Baggage, Problem, Refused, Request, Upstream};
+use crate::model::backend::{self, Answer, Baggage, Problem, Refused, Request, Upstream};
 
 /// Bytes of an answer at most.
 const BYTES_MAX: usize = 1 << 20;
@@ -74,7 +74,7 @@ impl Backend {
     /// Asks the backend and reads its answer.
     pub async fn ask(&self, request: &Request) -> Result<Answer, Refused> {
         let body = self.post(request).await?;
-        proxy::answer(&request.event, &body).map_err(|problem| match problem {
+        backend::answer(&request.event, &body).map_err(|problem| match problem {
             Problem::Refused(refused) => refused,
             Problem::Unreadable(cause) => {
                 if let Ok(target) = self.target(request) {

@@ -26,11 +26,11 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
+use crate::base::gate::{Gate, Pass};
 use crate::control::guests::{Guests, Times, Visitor};
 use crate::control::handover::refusal;
-use crate::gate::{Gate, Pass};
-use crate::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
-use crate::message::HandOver;
+use crate::model::message::HandOver;
+use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
 
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Uri};
 use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 
-use crate::secret::Address;
+use crate::base::secret::Address;
 
 /// An address that is called by HTTP. Displayed without secrets.
 pub struct Endpoint {

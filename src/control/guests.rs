@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::gate::Gate;
+use crate::base::gate::Gate;
 
 /// How long a connection may take for a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,15 +21,16 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::auth::{Rules, origin};
+use crate::base::gate::Gate;
+use crate::base::sys::Clock;
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
 use crate::control::door::{Endless, Rewound};
-use crate::control::link::Link;
-use crate::gate::Gate;
-use crate::http::{self, Cors, Head, HeadLimits, Routes, Service, Status, Upgrade};
-use crate::message::{Adopt, Message};
-use crate::sys::Clock;
+use crate::link::Link;
+use crate::model::auth::Rules;
+use crate::model::message::{Adopt, Message};
+use crate::wire::http::origin::origin;
+use crate::wire::http::{self, Cors, Head, HeadLimits, Routes, Service, Status, Upgrade};
 
 /// How push connections are let into the node.
 pub struct Entry {

@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::base::metrics::Kind;
 use crate::config::Config;
 use crate::control::backend::Backend;
-use crate::control::link::Link;
 use crate::control::metrics::Sample;
-use crate::message::Notice;
-use crate::metrics::Kind;
-use crate::proxy::Request;
+use crate::link::Link;
+use crate::model::backend::Request;
+use crate::model::message::Notice;
 
 /// Lanes: as many requests are under way at most, and a client whose news the backend does not
 /// take holds up those in its own lane alone.

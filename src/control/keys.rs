@@ -15,11 +15,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::base::log;
+use crate::base::secret::Address;
 use crate::control::backend::Client;
 use crate::control::endpoint::{Endpoint, causes};
-use crate::log;
-use crate::secret::Address;
-use crate::token::KeySet;
+use crate::model::token::KeySet;
 
 /// How long a set holds.
 const HOLDS: Duration = Duration::from_secs(3600);
@@ -234,7 +234,7 @@ mod tests {
 
     fn set() -> String {
         let samples: serde_json::Value =
-            serde_json::from_str(include_str!("../token/samples.json")).unwrap();
+            serde_json::from_str(include_str!("../model/token/samples.json")).unwrap();
         samples["set"].to_string()
     }
 

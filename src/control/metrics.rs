@@ -10,12 +10,12 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 
+use crate::base::log;
+use crate::base::memory::{Budget, Budgets, Kind};
+use crate::base::metrics::{self, Metrics};
+use crate::base::sys;
 use crate::config::Config;
-use crate::control::link::Link;
-use crate::log;
-use crate::memory::{Budget, Budgets, Kind};
-use crate::metrics::{self, Metrics};
-use crate::sys;
+use crate::link::Link;
 
 /// The metrics' route.
 pub fn router(
@@ -132,7 +132,7 @@ fn process(started: Instant) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Limits;
+    use crate::base::memory::Limits;
 
     #[test]
     fn every_counter_has_its_head_and_its_shards() {

@@ -12,7 +12,6 @@ pub mod guests;
 pub mod handover;
 pub mod hooks;
 pub mod keys;
-pub mod link;
 pub mod metrics;
 pub mod page;
 pub mod places;
@@ -34,23 +33,23 @@ use axum::response::IntoResponse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::base::gate::Gate;
+use crate::base::log;
+use crate::base::sys;
 use crate::config::Config;
-use crate::gate::Gate;
-use crate::local::{Foreign, foreign, is_loopback};
-use crate::log;
-use crate::message::{Consult, Matter, Message};
-use crate::node::Node;
-use crate::sys;
+use crate::engine::node::Node;
+use crate::model::message::{Consult, Matter, Message};
+use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
 use self::backend::Backend;
 use self::door::{Door, Terms};
 use self::guests::Times;
 use self::handover::Entry;
 use self::hooks::Hooks;
-use self::link::Link;
 use self::proxies::Proxies;
 use self::signals::Signals;
 use self::tokens::Keeper;
+use crate::link::Link;
 
 /// Between two looks at whether connections are drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);

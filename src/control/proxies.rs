@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+use crate::base::metrics::Kind;
 use crate::control::backend::Backend;
-use crate::control::link::Link;
 use crate::control::metrics::Sample;
-use crate::ids::Address;
-use crate::message::{Consulted, Message, Verdict};
-use crate::metrics::Kind;
-use crate::proxy::{Answer, Event, Refused, Request};
+use crate::link::Link;
+use crate::model::backend::{Answer, Event, Refused, Request};
+use crate::model::ids::Address;
+use crate::model::message::{Consulted, Message, Verdict};
 
 /// Questions that wait or are under way, at most: of 64 KiB each at the worst.
 const WAITING_MAX: usize = 4096;

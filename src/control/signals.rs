@@ -7,7 +7,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::log;
+use crate::base::log;
 
 /// The handlers of a process that serves.
 pub struct Signals {

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::base::memory::Charge;
+use crate::base::sys;
 use crate::config::Config;
 use crate::control::backend::Client;
 use crate::control::keys::{Found, KeySets};
-use crate::control::link::Link;
 use crate::hub::Tokens;
-use crate::ids::Address;
-use crate::memory::Charge;
-use crate::message::{Consulted, Message, Purpose, Verdict};
-use crate::sys;
-use crate::token::{self, KeySet};
+use crate::link::Link;
+use crate::model::ids::Address;
+use crate::model::message::{Consulted, Message, Purpose, Verdict};
+use crate::model::token::{self, KeySet};
 
 /// Part of the bytes of all questions that tokens which wait for a key set may take, so that they
 /// keep no others from being looked at.

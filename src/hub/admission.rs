@@ -1,13 +1,13 @@
 //! How many connections a user may have: each is admitted by its user's home before its connect is
 //! answered, and the home is told when it is gone.
 
-use crate::budget::cost;
-use crate::connection::Stage;
+use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
+use crate::hub::connection::Stage;
 use crate::hub::inbound::Pause;
-use crate::message::{Admit, Admitted, Depart, Message, Post, Rank};
-use crate::protocol::Disconnect;
+use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
+use crate::wire::protocol::Disconnect;
 
 impl Hub {
     /// Where the admission of a connection begins.

@@ -1,9 +1,9 @@
 //! Plain answers of HTTP that a shard gives by itself: health, refusals, and how a connection goes
 //! on behind an answer.
 
-use crate::connection::Phase;
-use crate::http::{self, Cors, Health, Requester, Status};
+use crate::hub::connection::Phase;
 use crate::hub::{Hub, REFUSAL_TIME};
+use crate::wire::http::{self, Cors, Health, Requester, Status};
 
 impl Hub {
     /// Answers a request with a status and ends the connection. Nothing is known of who sent it.

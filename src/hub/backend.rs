@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::connection::{NONE, Phase};
-use crate::faults::{Planted, planted};
-use crate::http::Header;
+use crate::base::faults::{Planted, planted};
+use crate::base::memory::Kind;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
+use crate::hub::connection::{NONE, Phase};
 use crate::hub::messages::Terms;
-use crate::memory::Kind;
-use crate::message::{Consult, Grant, Guard, Matter, Message, Notice, Post, Rank, Verdict};
-use crate::namespaces::Options;
-use crate::protocol::command::{RpcRequest, SubscribeRequest};
-use crate::protocol::reply::Reply;
-use crate::protocol::{Disconnect, Error, Wire, json};
-use crate::proxy::{Answer, Event, Permission, Refused, Renewal, Request, Upstream};
-use crate::token::SubscribeOptions;
+use crate::model::backend::{Answer, Event, Permission, Refused, Renewal, Request, Upstream};
+use crate::model::message::{Consult, Grant, Guard, Matter, Message, Notice, Post, Rank, Verdict};
+use crate::model::namespaces::Options;
+use crate::model::token::SubscribeOptions;
+use crate::wire::http::Header;
+use crate::wire::protocol::command::{RpcRequest, SubscribeRequest};
+use crate::wire::protocol::reply::Reply;
+use crate::wire::protocol::{Disconnect, Error, Wire, json};
 
 /// Seconds after which the backend is asked again how much longer something holds, if it has not
 /// answered.

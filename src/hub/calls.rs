@@ -5,21 +5,21 @@
 //! other method and every refusal. A connection has one call at a time: the next request is read
 //! when the answer before it has been sent.
 
-use crate::connection::{NONE, Phase};
-use crate::faults::{Planted, planted};
-use crate::http::{self, Call};
+use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
+use crate::hub::connection::{NONE, Phase};
 use crate::hub::inbound::Pause;
 use crate::hub::messages::{Brought, Terms};
 use crate::hub::subscriptions::checked;
-use crate::ids::Address;
-use crate::message::{Asker, Post, Published};
-use crate::namespaces::Options;
-use crate::protocol::Position;
-use crate::protocol::json::{self, PlainPublish};
-use crate::publication::Event;
-use crate::reading;
+use crate::model::ids::Address;
+use crate::model::message::{Asker, Post, Published};
+use crate::model::namespaces::Options;
+use crate::model::publication::Event;
+use crate::wire::http::{self, Call};
+use crate::wire::protocol::Position;
+use crate::wire::protocol::json::{self, PlainPublish};
+use crate::wire::reading;
 
 impl Hub {
     /// Whether an answer is still to be sent before the next request may be read; if so, the

@@ -1,11 +1,11 @@
 //! Commands: which of them a client may give now, and who carries each out.
 
-use crate::connection::{NONE, Phase};
 use crate::hub::Hub;
-use crate::message::Post;
-use crate::protocol::command::{Command, Request};
-use crate::protocol::reply::Reply;
-use crate::protocol::{Disconnect, Error};
+use crate::hub::connection::{NONE, Phase};
+use crate::model::message::Post;
+use crate::wire::protocol::command::{Command, Request};
+use crate::wire::protocol::reply::Reply;
+use crate::wire::protocol::{Disconnect, Error};
 
 /// Why the commands of a connection go no further for now, or ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

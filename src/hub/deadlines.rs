@@ -1,13 +1,13 @@
 //! What happens by itself: deadlines, pings, and the ids that need no memory.
 
-use crate::budget::{Stage, cost};
-use crate::connection::{NONE, Phase};
-use crate::framing::Framing;
-use crate::http::{Status, Transport};
+use crate::base::budget::{Stage, cost};
+use crate::base::sys::Now;
+use crate::hub::connection::{NONE, Phase};
 use crate::hub::{Hub, Settings};
-use crate::ids::Address;
-use crate::protocol::Disconnect;
-use crate::sys::Now;
+use crate::model::ids::Address;
+use crate::wire::framing::Framing;
+use crate::wire::http::{Status, Transport};
+use crate::wire::protocol::Disconnect;
 
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;

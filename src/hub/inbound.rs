@@ -1,19 +1,19 @@
 //! From bytes to commands: what a socket brought is cut into a request head, frames and commands,
 //! as far as the connection may go on; the rest is kept.
 
-use crate::budget::cost;
-use crate::connection::{Connection, NONE, Phase};
-use crate::frame::{self, Event, Fragments, Kind, Violation};
-use crate::growth;
-use crate::http::{self, Head, Requester, Status, Transport, Upgrade};
+use crate::base::budget::cost;
+use crate::base::growth;
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::message::Post;
-use crate::protocol::Disconnect;
-use crate::protocol::command::{Command, ConnectRequest};
-use crate::protocol::{Wire, json, protobuf};
-use crate::reading;
-use crate::unread::Inbound;
+use crate::hub::connection::{Connection, NONE, Phase};
+use crate::hub::unread::Inbound;
+use crate::model::message::Post;
+use crate::wire::frame::{self, Event, Fragments, Kind, Violation};
+use crate::wire::http::{self, Head, Requester, Status, Transport, Upgrade};
+use crate::wire::protocol::Disconnect;
+use crate::wire::protocol::command::{Command, ConnectRequest};
+use crate::wire::protocol::{Wire, json, protobuf};
+use crate::wire::reading;
 
 /// Commands of one connection handled in one turn.
 const COMMANDS_MAX: usize = 64;

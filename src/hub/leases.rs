@@ -1,12 +1,12 @@
 //! When what a connection holds by a token ends: its one deadline is the sooner of that and its
 //! next ping, so that no connection has a timer of its own for either.
 
-use crate::budget::cost;
-use crate::connection::{NONE, Phase};
+use crate::base::budget::cost;
+use crate::base::sys::Now;
 use crate::hub::Hub;
+use crate::hub::connection::{NONE, Phase};
 use crate::hub::walk::LOOKS;
-use crate::protocol::reply::Lease;
-use crate::sys::Now;
+use crate::wire::protocol::reply::Lease;
 
 /// Milliseconds that the wall clock may gain or lose before ends are looked at again.
 const STEP: u64 = 500;
@@ -116,7 +116,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
-    use crate::connection::Identity;
+    use crate::hub::connection::Identity;
     use crate::hub::tests::{Nowhere, hub, say, subscriber, transmit};
 
     const START: u64 = 1_700_000_000;

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use crate::budget::cost;
-use crate::connection::Connection;
-use crate::faults::{Planted, planted};
+use crate::base::budget::cost;
+use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::backend::BY_CLIENT;
 use crate::hub::commands::NoRoom;
+use crate::hub::connection::Connection;
 use crate::hub::output::keep;
-use crate::message::{
+use crate::model::message::{
     About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
     Subscribe, Subscribed, Told, endpoints,
 };
-use crate::protocol::reply::{self, ClientInfo, Push, Reply};
-use crate::protocol::{self, Error, Position};
-use crate::publication::{Draft, Event, Extra, Publication};
+use crate::model::publication::{Draft, Event, Extra, Publication};
+use crate::wire::protocol::reply::{self, ClientInfo, Push, Reply};
+use crate::wire::protocol::{self, Error, Position};
 
 impl Hub {
     /// Whether a message may be handled in this turn; if so, its cost is charged, apart from that

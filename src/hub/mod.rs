@@ -12,11 +12,13 @@ mod answers;
 mod backend;
 mod calls;
 mod commands;
+pub mod connection;
 mod deadlines;
 mod inbound;
 mod leases;
 mod messages;
 mod orders;
+pub mod outbox;
 mod output;
 mod positions;
 mod questions;
@@ -27,6 +29,8 @@ mod session;
 mod settings;
 mod streams;
 mod trails;
+pub mod turn;
+pub mod unread;
 mod verdicts;
 mod walk;
 mod surveys;
@@ -38,29 +42,30 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::budget::{Budget, Stage, cost};
-use crate::channels::home::Homes;
-use crate::channels::local::{Delivery, Locals};
-use crate::channels::users::Users;
-use crate::channels::{Names, local};
-use crate::connection::{Connection, Hold, NONE, Phase};
-use crate::deflate::Inflater;
-use crate::event_id::{LastEvent, Trail};
-use crate::filter::Filters;
-use crate::framing::Framing;
-use crate::gate::{Gate, Pass};
-use crate::http::{Requester, Status, Transport};
-use crate::ids::Ids;
-use crate::memory::{Budgets, Kind, Share};
-use crate::message::{Depart, Endpoint, Grant, Leave, Message, Post, Verdict};
-use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Outboxes};
-use crate::protocol::Disconnect;
-use crate::proxy::Baggage;
-use crate::revocation::Revocations;
-use crate::turn::{Entry, Turn};
-use crate::unread::Unread;
-use crate::wheel::Wheel;
+use crate::base::budget::{Budget, Stage, cost};
+use crate::base::gate::{Gate, Pass};
+use crate::base::memory::{Budgets, Kind, Share};
+use crate::base::metrics::Metrics;
+use crate::base::wheel::Wheel;
+use crate::home::Homes;
+use crate::home::users::Users;
+use crate::hub::connection::{Connection, Hold, NONE, Phase};
+use crate::hub::outbox::{Outbox, Outboxes};
+use crate::hub::turn::{Entry, Turn};
+use crate::hub::unread::Unread;
+use crate::local;
+use crate::local::{Delivery, Locals};
+use crate::model::backend::Baggage;
+use crate::model::ids::Ids;
+use crate::model::message::{Depart, Endpoint, Grant, Leave, Message, Post, Verdict};
+use crate::model::names::Names;
+use crate::model::revocation::Revocations;
+use crate::wire::deflate::Inflater;
+use crate::wire::event_id::{LastEvent, Trail};
+use crate::wire::filter::Filters;
+use crate::wire::framing::Framing;
+use crate::wire::http::{Requester, Status, Transport};
+use crate::wire::protocol::Disconnect;
 
 pub use self::settings::{Settings, Tokens};
 
@@ -764,27 +769,27 @@ impl Hub {
 /// The bytes of one send.
 pub enum Segments<'a> {
     /// Pieces of the turn.
-    Turn(crate::turn::Segments<'a>),
+    Turn(crate::hub::turn::Segments<'a>),
     /// The front of an outbox.
     Outbox(&'a [u8]),
 }
 
-const _: () = assert!(NONE == local::NONE && NONE == crate::turn::NONE);
+const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn::NONE);
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::auth::{ApiKey, Rules};
-    use crate::channels::home;
-    use crate::channels::users::Limit;
-    use crate::deflate::Compression;
-    use crate::http::{HeadLimits, Route, Service};
-    use crate::memory::Limits;
-    use crate::message::Rank;
-    use crate::namespaces::Namespaces;
-    use crate::proxy::Upstreams;
-    use crate::sys::Now;
-    use crate::token::{self, Verifier};
+    use crate::base::memory::Limits;
+    use crate::base::sys::Now;
+    use crate::home;
+    use crate::home::users::Limit;
+    use crate::model::auth::{ApiKey, Rules};
+    use crate::model::backend::Upstreams;
+    use crate::model::message::Rank;
+    use crate::model::namespaces::Namespaces;
+    use crate::model::token::{self, Verifier};
+    use crate::wire::deflate::Compression;
+    use crate::wire::http::{HeadLimits, Route, Service};
 
     /// A bus on which nothing has room.
     pub(crate) struct Nowhere;

@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU64;
 
-use crate::budget::cost;
-use crate::connection::{Phase, Wish};
+use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::message::{Deed, Order, Post, Whose};
-use crate::protocol::Disconnect;
-use crate::protocol::reply::Push;
+use crate::hub::connection::{Phase, Wish};
+use crate::model::message::{Deed, Order, Post, Whose};
+use crate::wire::protocol::Disconnect;
+use crate::wire::protocol::reply::Push;
 
 /// Unsubscribe code: the server has ended the subscription, and it is not to be made again.
 pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
@@ -146,9 +146,9 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::Names;
     use crate::hub::tests::{hub, transmit};
-    use crate::message::{Endpoint, Message, Rank, Subscribed};
+    use crate::model::message::{Endpoint, Message, Rank, Subscribed};
+    use crate::model::names::Names;
 
     /// A bus on which everything has room.
     #[derive(Default)]

@@ -1,12 +1,12 @@
 //! What a connection is sent, wherever its output is at the moment, and how it ends.
 
-use crate::budget::cost;
-use crate::connection::{Connection, NONE, Phase};
-use crate::frame;
-use crate::framing::Framing;
+use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::protocol::reply::{Push, Reply};
-use crate::protocol::{self, Disconnect, Error};
+use crate::hub::connection::{Connection, NONE, Phase};
+use crate::wire::frame;
+use crate::wire::framing::Framing;
+use crate::wire::protocol::reply::{Push, Reply};
+use crate::wire::protocol::{self, Disconnect, Error};
 
 /// Bytes that memory kept for writing messages has at most.
 const SCRATCH_BYTES: usize = 64 * 1024;

@@ -1,11 +1,11 @@
 //! Whether subscribers stand where their channels' streams do: held against the homes' streams from
 //! time to time, and against every publication that comes.
 
-use crate::budget::cost;
-use crate::channels::local::Lost;
+use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::message::{About, Answer, Asker, Message, Post, Question, Rank};
-use crate::protocol::{Disconnect, Position};
+use crate::local::Lost;
+use crate::model::message::{About, Answer, Asker, Message, Post, Question, Rank};
+use crate::wire::protocol::{Disconnect, Position};
 
 /// Channels whose check is begun in one turn.
 const CHECKS: usize = 16;

@@ -1,14 +1,14 @@
 //! What clients ask channels' homes, and what they are told.
 
-use crate::budget::cost;
+use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, NoRoom, Stop};
-use crate::message::{About, Answer, Asker, Excerpt, Message, Post, Question, Rank, Told};
-use crate::namespaces::{Options, Permit};
-use crate::protocol::command::HistoryRequest;
-use crate::protocol::reply::{History, Reply};
-use crate::protocol::{Disconnect, Epoch, Error, Position};
-use crate::publication::Publication;
+use crate::model::message::{About, Answer, Asker, Excerpt, Message, Post, Question, Rank, Told};
+use crate::model::namespaces::{Options, Permit};
+use crate::model::publication::Publication;
+use crate::wire::protocol::command::HistoryRequest;
+use crate::wire::protocol::reply::{History, Reply};
+use crate::wire::protocol::{Disconnect, Epoch, Error, Position};
 
 /// Bytes for a connection in one turn past which no more questions of it are answered in the turn.
 const ANSWERS_BYTES: usize = 64 * 1024;

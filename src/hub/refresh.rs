@@ -5,16 +5,16 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
-use crate::budget::cost;
-use crate::connection::NONE;
+use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::Failed;
+use crate::hub::connection::NONE;
 use crate::hub::session::Refused;
-use crate::message::Post;
-use crate::protocol::command::{RefreshRequest, SubRefreshRequest};
-use crate::protocol::reply::Reply;
-use crate::protocol::{Disconnect, Error};
-use crate::token::ConnectClaims;
+use crate::model::message::Post;
+use crate::model::token::ConnectClaims;
+use crate::wire::protocol::command::{RefreshRequest, SubRefreshRequest};
+use crate::wire::protocol::reply::Reply;
+use crate::wire::protocol::{Disconnect, Error};
 
 impl Hub {
     /// A client's new connection token.

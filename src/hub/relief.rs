@@ -4,12 +4,12 @@
 //! the most unread input is closed, the oldest publications and keys are dropped. A shard that
 //! notices the excess and holds less wakes the one that holds most.
 
-use crate::connection::{NONE, Phase};
-use crate::http::Status;
+use crate::base::memory::Relief;
 use crate::hub::Hub;
-use crate::memory::Relief;
-use crate::message::{Endpoint, Post};
-use crate::protocol::Disconnect;
+use crate::hub::connection::{NONE, Phase};
+use crate::model::message::{Endpoint, Post};
+use crate::wire::http::Status;
+use crate::wire::protocol::Disconnect;
 
 /// Connections closed for one budget in one turn, beside those that have just grown.
 const CLOSES: usize = 16;
@@ -90,10 +90,10 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame;
+    use crate::base::memory::{Budgets, Kind, Limits};
     use crate::hub::tests::{Nowhere, hub_of, subscriber, transmit};
-    use crate::memory::{Budgets, Kind, Limits};
-    use crate::message::{Message, Rank};
+    use crate::model::message::{Message, Rank};
+    use crate::wire::frame;
 
     const ROOMY: usize = 1 << 20;
 

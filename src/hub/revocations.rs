@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::budget::cost;
-use crate::connection::NONE;
+use crate::base::budget::cost;
 use crate::hub::Hub;
+use crate::hub::connection::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
 use crate::hub::walk::LOOKS;
-use crate::protocol::Disconnect;
-use crate::revocation::{Mark, Revocations, Subject};
+use crate::model::revocation::{Mark, Revocations, Subject};
+use crate::wire::protocol::Disconnect;
 
 impl Hub {
     /// What is remembered of a token.

@@ -3,20 +3,20 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::connection::{Connection, Hold, Identity, NONE, Phase, Wish};
-use crate::event_id::LastEvent;
-use crate::http::Transport;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
+use crate::hub::connection::{Connection, Hold, Identity, NONE, Phase, Wish};
 use crate::hub::inbound::Pause;
-use crate::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
-use crate::protocol::command::ConnectRequest;
-use crate::protocol::reply::{Connected, Push, Reply};
-use crate::protocol::{self, Disconnect, Error};
-use crate::proxy::{self, Answer, Event, Introduction, Upstream};
-use crate::publication::Publication;
-use crate::revocation::Mark;
-use crate::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
+use crate::model::backend::{self, Answer, Event, Introduction, Upstream};
+use crate::model::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
+use crate::model::publication::Publication;
+use crate::model::revocation::Mark;
+use crate::model::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
+use crate::wire::event_id::LastEvent;
+use crate::wire::http::Transport;
+use crate::wire::protocol::command::ConnectRequest;
+use crate::wire::protocol::reply::{Connected, Push, Reply};
+use crate::wire::protocol::{self, Disconnect, Error};
 
 /// Why a client may not connect.
 #[derive(Clone, Debug)]
@@ -130,10 +130,10 @@ impl Hub {
             }
             Err(Refused::Error(error)) => return Err(Stop::Disconnect(instead_of(error.code))),
             Err(Refused::Backend(verdict)) => match &*verdict {
-                Verdict::Command(Err(proxy::Refused::Error { code, .. })) => {
+                Verdict::Command(Err(backend::Refused::Error { code, .. })) => {
                     return Err(Stop::Disconnect(instead_of(*code)));
                 }
-                Verdict::Command(Err(proxy::Refused::Disconnect { code, reason })) => {
+                Verdict::Command(Err(backend::Refused::Disconnect { code, reason })) => {
                     self.disconnect_saying(slot, *code, reason);
                 }
                 _ => return Err(Stop::Disconnect(Disconnect::INTERNAL)),

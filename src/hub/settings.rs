@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use crate::auth::{ApiKey, Rules};
-use crate::channels::home;
-use crate::channels::users::Limit;
-use crate::deflate::Compression;
-use crate::http::{HeadLimits, Routes};
-use crate::memory::Limits;
-use crate::namespaces::Namespaces;
-use crate::proxy::Upstreams;
-use crate::token::Verifier;
+use crate::base::memory::Limits;
+use crate::home;
+use crate::home::users::Limit;
+use crate::model::auth::{ApiKey, Rules};
+use crate::model::backend::Upstreams;
+use crate::model::namespaces::Namespaces;
+use crate::model::token::Verifier;
+use crate::wire::deflate::Compression;
+use crate::wire::http::{HeadLimits, Routes};
 
 /// What a shard goes by.
 #[derive(Clone, Debug)]

@@ -4,17 +4,17 @@
 //! A request that speaks for a client may come to any shard; what it says is brought to the shard
 //! of its stream and stands there in line with what was said before.
 
-use crate::connection::{NONE, Phase};
-use crate::event_id::LastEvent;
-use crate::faults::{Planted, planted};
-use crate::growth;
-use crate::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};
+use crate::base::faults::{Planted, planted};
+use crate::base::growth;
 use crate::hub::Hub;
+use crate::hub::connection::{NONE, Phase};
 use crate::hub::inbound::Pause;
-use crate::message::{Emulated, Message, Post, Rank};
-use crate::protocol::command::{EmulationRequest, Request};
-use crate::protocol::{Disconnect, Wire, json, protobuf};
-use crate::unread::Inbound;
+use crate::hub::unread::Inbound;
+use crate::model::message::{Emulated, Message, Post, Rank};
+use crate::wire::event_id::LastEvent;
+use crate::wire::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};
+use crate::wire::protocol::command::{EmulationRequest, Request};
+use crate::wire::protocol::{Disconnect, Wire, json, protobuf};
 
 /// Characters shown of an event's id that cannot be read.
 const SHOWN_MAX: usize = 64;

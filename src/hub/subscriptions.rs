@@ -3,25 +3,25 @@
 
 use std::sync::Arc;
 
-use crate::connection::{Connection, Wish};
-use crate::faults::{Planted, planted};
-use crate::filter::{self, Filter};
-use crate::framing::Framing;
+use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::backend::{BY_CLIENT, Why};
 use crate::hub::commands::{Failed, NoRoom, Stop};
+use crate::hub::connection::{Connection, Wish};
 use crate::hub::messages::Terms;
-use crate::message::{
+use crate::model::backend::Answer;
+use crate::model::message::{
     Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe, Subscriber,
     Verdict, Visibility,
 };
-use crate::namespaces::{Format, Options};
-use crate::protocol::command::{PublishRequest, SubscribeRequest};
-use crate::protocol::reply::{ClientInfo, Push, Reply};
-use crate::protocol::{Disconnect, Error, Position, Wire, json};
-use crate::proxy::Answer;
-use crate::publication::{Encoding, Event, Extra};
-use crate::token::{Refusal, Work};
+use crate::model::namespaces::{Format, Options};
+use crate::model::publication::{Encoding, Event, Extra};
+use crate::model::token::{Refusal, Work};
+use crate::wire::filter::{self, Filter};
+use crate::wire::framing::Framing;
+use crate::wire::protocol::command::{PublishRequest, SubscribeRequest};
+use crate::wire::protocol::reply::{ClientInfo, Push, Reply};
+use crate::wire::protocol::{Disconnect, Error, Position, Wire, json};
 
 /// Bit of a request's flags: the client knows channels by numbers too.
 const COMPACTION: i64 = 1;

@@ -1,10 +1,10 @@
 //! Surveys: the channels that have subscribers on this shard, reported to the control plane. A
 //! survey is a walk over all channels of the shard, some in each turn.
 
-use crate::auth::glob_matches;
-use crate::budget::cost;
+use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::message::{Message, Post, Survey, Surveyed};
+use crate::model::auth::glob_matches;
+use crate::model::message::{Message, Post, Survey, Surveyed};
 
 /// A survey that is under way.
 pub(super) struct Walk {

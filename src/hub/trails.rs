@@ -3,15 +3,15 @@
 //! Publications are shared bytes, so they cannot say where one connection stands in its other
 //! channels. Each event of such a connection is left open, and its own id closes it.
 
-use crate::channels::local::Delivery;
-use crate::connection::{NONE, Phase, Wish};
-use crate::event_id::{CHANNELS_MAX, EventId, Ids, Trail};
-use crate::http::Transport;
 use crate::hub::Hub;
+use crate::hub::connection::{NONE, Phase, Wish};
 use crate::hub::subscriptions::Asked;
-use crate::message::{Granted, Subscribed};
-use crate::protocol::Position;
-use crate::publication::Publication;
+use crate::local::Delivery;
+use crate::model::message::{Granted, Subscribed};
+use crate::model::publication::Publication;
+use crate::wire::event_id::{CHANNELS_MAX, EventId, Ids, Trail};
+use crate::wire::http::Transport;
+use crate::wire::protocol::Position;
 
 impl Hub {
     /// A client is to be in these channels from the start: if its events can be recovered in

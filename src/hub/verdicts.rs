@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::base::memory::Kind;
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::memory::Kind;
-use crate::message::{Consult, Consulted, Matter, Message, Post, Purpose, Rank, Verdict};
+use crate::model::message::{Consult, Consulted, Matter, Message, Post, Purpose, Rank, Verdict};
 
 /// Bytes that a token takes while it waits, beside its own.
 const TOKEN_BESIDE: usize = 1024;

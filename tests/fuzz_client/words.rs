@@ -1,6 +1,6 @@
 //! What is said: commands, requests and bodies that are right, half right or wrong.
 
-use drumline::token::{Settings, make_connection, make_subscription};
+use drumline::model::token::{Settings, make_connection, make_subscription};
 
 use crate::random::Random;
 

@@ -1,10 +1,10 @@
-//! The simulated bus: the same rooms, ranks and bells as `drumline::bus`, without threads.
+//! The simulated bus: the same rooms, ranks and bells as `drumline::engine::bus`, without threads.
 //!
 //! The invariant that faults may break: what was reserved fits, and comes out in order, once.
 
 use std::collections::VecDeque;
 
-use drumline::message::{Endpoint, Message, Post, RANKS, Rank};
+use drumline::model::message::{Endpoint, Message, Post, RANKS, Rank};
 
 use crate::Fault;
 

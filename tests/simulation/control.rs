@@ -5,8 +5,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use drumline::message::{Consult, Consulted, Endpoint, Matter, Message, Post, Rank, Verdict};
-use drumline::proxy::{Answer, Event};
+use drumline::model::backend::{Answer, Event};
+use drumline::model::message::{
+    Consult, Consulted, Endpoint, Matter, Message, Post, Rank, Verdict,
+};
 
 use crate::bus::{Bells, Bus};
 use crate::random::Random;

@@ -1,14 +1,14 @@
 //! One simulated shard: a hub, driven part by part in the order of a real shard's turn.
 //!
-//! Mirrors what `drumline::shard` does with completions; sockets are the model clients' own.
+//! Mirrors what `drumline::engine::shard` does with completions; the model clients own the sockets.
 
 use std::collections::VecDeque;
 
-use drumline::budget::Stage;
-use drumline::connection::Phase;
+use drumline::base::budget::Stage;
+use drumline::base::sys::Now;
+use drumline::hub::connection::Phase;
 use drumline::hub::{Hub, Segments};
-use drumline::message::{Endpoint, Message, RANKS, Rank};
-use drumline::sys::Now;
+use drumline::model::message::{Endpoint, Message, RANKS, Rank};
 
 use crate::Fault;
 use crate::bus::{Bells, Bus};

@@ -4,21 +4,21 @@
 
 use std::sync::Arc;
 
-use drumline::auth::{ApiKey, Rules};
-use drumline::channels::Names;
-use drumline::channels::home;
-use drumline::channels::users::Limit;
-use drumline::deflate::Compression;
-use drumline::gate::Gate;
-use drumline::history::Retention;
-use drumline::http::{HeadLimits, Route, Service, Transport};
+use drumline::base::gate::Gate;
+use drumline::base::memory::{Budgets, Kind, Limits};
+use drumline::base::metrics::Metrics;
+use drumline::home;
+use drumline::home::users::Limit;
 use drumline::hub::{Hub, Place, Remains, Settings, Tokens};
-use drumline::ids::Ids;
-use drumline::memory::{Budgets, Kind, Limits};
-use drumline::metrics::Metrics;
-use drumline::namespaces::{Namespaces, Options, Pace};
-use drumline::proxy::{Upstream, Upstreams};
-use drumline::token::{self, Verifier, make_connection};
+use drumline::model::auth::{ApiKey, Rules};
+use drumline::model::backend::{Upstream, Upstreams};
+use drumline::model::ids::Ids;
+use drumline::model::names::Names;
+use drumline::model::namespaces::{Namespaces, Options, Pace};
+use drumline::model::retention::Retention;
+use drumline::model::token::{self, Verifier, make_connection};
+use drumline::wire::deflate::Compression;
+use drumline::wire::http::{HeadLimits, Route, Service, Transport};
 
 use crate::Fault;
 use crate::bus::Bus;

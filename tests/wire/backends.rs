@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use drumline::sys;
+use drumline::base::sys;
 use serde_json::{Value, json};
 
 use crate::access::Started;
@@ -352,7 +352,7 @@ fn a_backend_that_names_the_user_decides_which_channels_the_server_joins() {
 
 /// Public keys as a set, and tokens of `ann` by these.
 fn samples() -> Value {
-    serde_json::from_str(include_str!("../../src/token/samples.json")).unwrap()
+    serde_json::from_str(include_str!("../../src/model/token/samples.json")).unwrap()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Leases by tokens: ends in the past give nothing out, refreshed tokens must name the channels
 //! that the connection has, and insecure mode believes no bad token.
 
-use drumline::sys;
+use drumline::base::sys;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! What ends though nobody asked for its end: tokens that are revoked, connections of a user that
 //! has too many, tokens whose time is over.
 
-use drumline::sys;
+use drumline::base::sys;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Overrides of a channel's options for one subscription, wherever they come from: who is listed,
 //! whose joining and leaving is announced, and to whom.
 
-use drumline::sys;
+use drumline::base::sys;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 

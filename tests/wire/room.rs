@@ -2,10 +2,10 @@
 
 use std::net::{Shutdown, SocketAddr};
 
+use drumline::base::metrics::Metrics;
 use drumline::config::Config;
-use drumline::message::{Message, Post, RANKS, Rank};
-use drumline::metrics::Metrics;
-use drumline::node::{Node, Plan};
+use drumline::engine::node::{Node, Plan};
+use drumline::model::message::{Message, Post, RANKS, Rank};
 
 use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 use crate::common::{free_port, upgrade_request, wait_for};
@@ -94,7 +94,7 @@ fn a_full_node_refuses_the_next_and_disturbs_nobody() {
 /// Shards of unequal size come about where limits differ; no flag asks for them.
 #[test]
 fn a_full_shard_sends_its_guests_to_one_with_room() {
-    drumline::sys::raise_open_files().unwrap();
+    drumline::base::sys::raise_open_files().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut config = Config::default();
     config.client.insecure = true;

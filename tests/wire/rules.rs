@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use drumline::sys;
-use drumline::token::{Settings, make_connection, make_subscription};
+use drumline::base::sys;
+use drumline::model::token::{Settings, make_connection, make_subscription};
 
 use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 

@@ -3,8 +3,8 @@
 use std::fs::{metadata, read_dir, read_to_string, write};
 use std::os::unix::fs::PermissionsExt;
 
-use drumline::sys;
-use drumline::token::{Settings, make_connection};
+use drumline::base::sys;
+use drumline::model::token::{Settings, make_connection};
 
 use crate::access::Started;
 use crate::common::{Client, WEBSOCKET, command, free_port, wait_for};

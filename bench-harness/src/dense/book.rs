@@ -649,15 +649,15 @@ mod tests {
         for text in
             [&b"{\"id\":1,\"connect\":{\"pong\":true}}\n{\"id\":2,\"subscribe\":{}}"[..], b"{}"]
         {
-            drumline::frame::write_text(text, &mut bytes);
+            drumline::wire::frame::write_text(text, &mut bytes);
         }
         for sequence in [1, 2, 2, 4, 3] {
             let mut push = b"{\"push\":{\"channel\":\"c\",\"pub\":{\"data\":".to_vec();
             Stamp { due_ns: 5, phase: 3, sequence }.write(300, &mut push);
             push.extend(b"}}}");
-            drumline::frame::write_text(&push, &mut bytes);
+            drumline::wire::frame::write_text(&push, &mut bytes);
         }
-        drumline::frame::write_close(Some(3008), "slow", &mut bytes);
+        drumline::wire::frame::write_close(Some(3008), "slow", &mut bytes);
         bytes
     }
 

@@ -237,7 +237,7 @@ impl Lane {
     /// Whether it is there to hear it.
     fn tell(&self, command: Command) -> bool {
         let heard = self.commands.send(command).is_ok();
-        drumline::sys::ring_doorbell(&self.bell);
+        drumline::base::sys::ring_doorbell(&self.bell);
         heard
     }
 }
@@ -279,9 +279,9 @@ impl Dense {
         let counters = Arc::new(Counters::default());
         let begun = Instant::now();
         let shares = shares(plan.connections)?;
-        let crews = shares.len().min(drumline::sys::processors());
+        let crews = shares.len().min(drumline::base::sys::processors());
         let bells: Vec<OwnedFd> = (0..crews)
-            .map(|_| drumline::sys::doorbell().context("cannot make an eventfd"))
+            .map(|_| drumline::base::sys::doorbell().context("cannot make an eventfd"))
             .collect::<Result<_>>()?;
         let mut starts: Vec<Vec<Start>> = (0..crews).map(|_| Vec::new()).collect();
         let (mut lanes, mut asked) = (Vec::new(), 0);
@@ -474,13 +474,13 @@ fn await_count(counter: &AtomicU64, expected: u64, patience: Duration) -> u64 {
 
 /// First index and count of each lane's connections.
 fn shares(connections: u64) -> Result<Vec<(u64, u32)>> {
-    let limit = drumline::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
+    let limit = drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
     ensure!(
         limit > SPARE_DESCRIPTORS + 100,
         "RLIMIT_NOFILE is {limit}: raise the hard limit (ulimit -Hn)"
     );
     let slots = (limit - SPARE_DESCRIPTORS).min(1 << 19);
-    let processors = drumline::sys::processors() as u64;
+    let processors = drumline::base::sys::processors() as u64;
     let rings = connections.div_ceil(slots).max(processors).min(connections);
     let cut = |ring: u64| connections * ring / rings;
     Ok((0..rings).map(|ring| (cut(ring), (cut(ring + 1) - cut(ring)) as u32)).collect())

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use drumline::delta;
+use drumline::wire::delta;
 use flate2::{Decompress, FlushDecompress, Status};
 use serde::Deserialize;
 

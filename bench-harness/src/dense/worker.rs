@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use anyhow::{Context, Result};
-use drumline::ring::{Completion, Op, Ring, Sizes, Token};
+use drumline::engine::ring::{Completion, Op, Ring, Sizes, Token};
 
 use super::book::{Book, Send};
 use super::{Command, Counters, Mode, Plan};
@@ -97,7 +97,7 @@ impl Lane {
             buffer_bytes: BUFFER_BYTES,
         };
         let ring = Ring::new(&sizes).with_context(|| {
-            let why = drumline::ring::permitted().err().unwrap_or_default();
+            let why = drumline::engine::ring::permitted().err().unwrap_or_default();
             format!("cannot set up a ring of {count} slots {why}")
         })?;
         let book = Book::new(&plan, count);
@@ -128,7 +128,8 @@ impl Lane {
         self.send();
         self.ring.poll();
         let mut completions = std::mem::take(&mut self.completions);
-        self.ring.reap(&mut completions);
+        self.ring.reap();
+        completions.extend(std::iter::from_fn(|| self.ring.next_reaped()));
         for completion in completions.drain(..) {
             self.complete(completion)?;
         }

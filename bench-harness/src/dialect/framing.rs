@@ -2,7 +2,7 @@
 //!
 //! Owns where a part ends. Never reads a message. Invariant: what is not whole yet is no part.
 
-use drumline::frame::server_frame_bytes;
+use drumline::wire::frame::server_frame_bytes;
 
 /// How messages stand in the stream, behind the head of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drumline::protocol::Wire;
-use drumline::token::{Settings, make_connection};
+use drumline::model::token::{Settings, make_connection};
+use drumline::wire::protocol::Wire;
 
 use super::{CONNECTED, Dialect, Drumline, Heard, SUBSCRIBED, Subscriber};
 use crate::wire;
@@ -156,8 +156,8 @@ fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drumline::protocol::protobuf;
-    use drumline::protocol::reply::{Connected, Reply, Subscribed};
+    use drumline::wire::protocol::protobuf;
+    use drumline::wire::protocol::reply::{Connected, Reply, Subscribed};
 
     #[test]
     fn protobuf_is_heard() {
@@ -173,7 +173,11 @@ mod tests {
         assert_eq!(dialect.hear(&message[first..]), (second - first, Heard::Subscribed(b"")));
         assert_eq!(dialect.hear(&message[second..]), (1, Heard::Ping));
         let mut error = Vec::new();
-        protobuf::write_reply(1, &Reply::Error(drumline::protocol::Error::INTERNAL), &mut error);
+        protobuf::write_reply(
+            1,
+            &Reply::Error(drumline::wire::protocol::Error::INTERNAL),
+            &mut error,
+        );
         assert!(matches!(dialect.hear(&error), (_, Heard::Refused(_))));
     }
 

@@ -3,7 +3,7 @@
 //! Owns how they ask for it. Never unpacks: the dense client does, since a delta builds on what
 //! came before. Invariant: a server that does not agree to it has refused the client.
 
-use drumline::protocol::Wire;
+use drumline::wire::protocol::Wire;
 
 use super::{Dialect, Heard, Identified, Packing, Subscriber, upgrade_refusal};
 use crate::wire;

@@ -13,8 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use drumline::ring::{Op, Ring, Sizes};
-use drumline::sys::{self, ListenerOptions};
+use drumline::base::sys::{self, ListenerOptions};
+use drumline::engine::ring::{Op, Ring, Sizes};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Order, Sent};
@@ -231,7 +231,8 @@ impl Shard {
     /// Takes completions: new sockets, which are greeted, and sends that came back short.
     fn reap(&mut self) {
         let mut completions = Vec::new();
-        self.ring.reap(&mut completions);
+        self.ring.reap();
+        completions.extend(std::iter::from_fn(|| self.ring.next_reaped()));
         let from = self.live.len();
         for completion in completions {
             let slot = completion.token.slot;

@@ -102,7 +102,7 @@ pub fn run(common: &Common) -> Result<()> {
     dense.stop()?;
     let nice = ProcessSample::niceness(server.pid())?;
     // The server's own rule: half of the processors.
-    let threads = (drumline::sys::processors() / 2).max(1);
+    let threads = (drumline::base::sys::processors() / 2).max(1);
     bench.note(format!("the control verifies on {threads} threads of niceness {nice}"));
     let control = Control::start(&key, threads, nice)?;
     let fresh = |beside| -> Result<Side> {

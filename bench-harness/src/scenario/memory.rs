@@ -5,7 +5,7 @@
 //! slope are told apart.
 
 use anyhow::Result;
-use drumline::protocol::Wire;
+use drumline::wire::protocol::Wire;
 
 use super::{Bench, Common, all, median, slab_growth};
 use crate::account::{KernelSample, ProcessSample, per_connection};

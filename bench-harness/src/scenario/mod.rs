@@ -174,7 +174,7 @@ pub fn frame_bytes(bytes: usize) -> usize {
 impl Bench {
     /// A run of `scenario` with these defaults.
     pub fn new(common: &Common, scenario: &str, title: &str, defaults: (u64, u64)) -> Result<Self> {
-        let awake = (!common.deep_idle).then(drumline::sys::hold_processors_awake);
+        let awake = (!common.deep_idle).then(drumline::base::sys::hold_processors_awake);
         let awake = awake.and_then(|held| {
             let refused =
                 |error| eprintln!("processors may idle deeply: /dev/cpu_dma_latency: {error}");
@@ -311,7 +311,7 @@ impl Bench {
         let port = self.free_port()?;
         let slots = self.connections.div_ceil(u64::from(self.shards));
         // SO_REUSEPORT spreads unevenly, and the limit moves nothing to a shard with room.
-        let slots = (slots * 2).min(drumline::sys::raise_open_files()?) as u32;
+        let slots = (slots * 2).min(drumline::base::sys::raise_open_files()?) as u32;
         let options = Options {
             port,
             shards: self.shards,
@@ -525,11 +525,11 @@ impl Bench {
 
 /// Shards that hold so many connections: one a processor, or as many as RLIMIT_NOFILE demands.
 fn enough_shards(connections: u64) -> Result<u32> {
-    let limit = drumline::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
+    let limit = drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
     let room = limit.saturating_sub(SPARE_SLOTS).max(1);
     // SO_REUSEPORT fills shards unevenly: a twentieth of them stays free.
     let slots = room - room / 20;
-    Ok((connections.div_ceil(slots) as u32).max(drumline::sys::processors() as u32))
+    Ok((connections.div_ceil(slots) as u32).max(drumline::base::sys::processors() as u32))
 }
 
 /// Sockets in TIME_WAIT.
@@ -576,7 +576,7 @@ mod tests {
                 "{{\"push\":{{\"channel\":\"all\",\"pub\":{{\"data\":{}}}}}}}",
                 "x".repeat(bytes)
             );
-            drumline::frame::write_text(text.as_bytes(), &mut frame);
+            drumline::wire::frame::write_text(text.as_bytes(), &mut frame);
             assert_eq!(frame.len(), frame_bytes(bytes));
         }
     }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use drumline::token::{Settings, Verifier, make_connection};
+use drumline::model::token::{Settings, Verifier, make_connection};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Bench, Common};

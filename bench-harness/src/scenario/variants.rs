@@ -5,7 +5,7 @@
 //! each variant are as many, on the same server, get the same documents, and take turns.
 
 use anyhow::{Result, ensure};
-use drumline::protocol::Wire;
+use drumline::wire::protocol::Wire;
 
 use super::{Bench, Burst, Common, median};
 use crate::dense::{Channels, Dense, Mode};

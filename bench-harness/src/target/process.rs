@@ -162,7 +162,7 @@ fn spawn(launch: &Launch, place: &Place) -> Result<Child> {
     let log = place.dir.join(LOG);
     let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let again = log.try_clone().context("cannot copy a descriptor")?;
-    drumline::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
+    drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
     Command::new(std::env::current_exe().context("cannot find this program's own file")?)
         .arg("child")
         .arg(std::process::id().to_string())

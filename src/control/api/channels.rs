@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Api, Empty, Fault, object};
-use crate::message::{About, Excerpt, Told};
-use crate::protocol::{Epoch, Error, Position, Wire, json};
-use crate::publication::{Encoding, Publication};
+use crate::model::message::{About, Excerpt, Told};
+use crate::model::publication::{Encoding, Publication};
+use crate::wire::protocol::{Epoch, Error, Position, Wire, json};
 
 macro_rules! only_a_channel {
     ($(#[doc = $doc:literal] $name:ident;)*) => {

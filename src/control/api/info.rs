@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Fault};
-use crate::control::link::Link;
-use crate::metrics::Kind;
-use crate::sys;
+use crate::base::metrics::Kind;
+use crate::base::sys;
+use crate::link::Link;
 
 /// What is counted is told over at least so long, once the node has run so long.
 const INTERVAL: Duration = Duration::from_secs(60);

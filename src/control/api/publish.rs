@@ -9,12 +9,12 @@ use serde_json::value::RawValue;
 
 use super::{Api, Fault, Outcome, raw};
 use crate::config::Config;
-use crate::control::link::Pending;
 use crate::hub::subscriptions::checked;
-use crate::message::{Guard, Publish as Request, Published};
-use crate::protocol::json;
-use crate::publication::Extra;
-use crate::reading;
+use crate::link::Pending;
+use crate::model::message::{Guard, Publish as Request, Published};
+use crate::model::publication::Extra;
+use crate::wire::protocol::json;
+use crate::wire::reading;
 
 /// Bytes of a publication at most: past it every subscriber would be closed as slow.
 const fn publication_max(config: &Config) -> usize {

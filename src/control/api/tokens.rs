@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Api, Empty, Fault};
-use crate::control::link::Busy;
-use crate::message::Message;
-use crate::protocol::Error;
-use crate::revocation::{Revocation, Subject};
-use crate::sys;
+use crate::base::sys;
+use crate::link::Busy;
+use crate::model::message::Message;
+use crate::model::revocation::{Revocation, Subject};
+use crate::wire::protocol::Error;
 
 /// Revokes one token.
 #[derive(Debug, Deserialize, JsonSchema)]

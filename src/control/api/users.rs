@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 
 use super::channels::Since;
 use super::{Api, Empty, Fault, object, raw};
-use crate::message::{Deed, Grant, Message, Order, Overrides, Whose};
-use crate::protocol::{self, Error, json};
-use crate::reading;
-use crate::revocation::Mark;
-use crate::sys;
+use crate::base::sys;
+use crate::model::message::{Deed, Grant, Message, Order, Overrides, Whose};
+use crate::model::revocation::Mark;
+use crate::wire::protocol::{self, Error, json};
+use crate::wire::reading;
 
 /// A request about the connections of a user: what, beside whose.
 macro_rules! about_a_user {
@@ -237,7 +237,7 @@ impl Api {
         let order = Arc::new(Order { whose, deed });
         for shard in self.link.shards() {
             let message = Message::Order(order.clone());
-            self.link.tell(shard, message).await.map_err(|_| crate::control::link::Busy)?;
+            self.link.tell(shard, message).await.map_err(|_| crate::link::Busy)?;
         }
         Ok(Empty {})
     }

@@ -218,7 +218,7 @@ impl Turn<'_> {
         if late.p99 > all.p99 / 2 {
             self.late(scenario, "publishers' lateness is more than half of p99");
         }
-        let full = drumline::sys::processors() as f64 * (1.0 - IDLE_PART);
+        let full = drumline::base::sys::processors() as f64 * (1.0 - IDLE_PART);
         if cores > full {
             self.late(scenario, &format!("the machine was full ({cores:.2} processors)"));
         }

@@ -303,7 +303,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0 && options.rate > 0, "--rounds and --rate must be 1 or more");
     let title = "Drumline and its peers";
     let mut bench = Bench::new(&options.common, "peers", title, (10_000, 5))?;
-    let most = drumline::sys::raise_open_files()?.saturating_sub(SPARE);
+    let most = drumline::base::sys::raise_open_files()?.saturating_sub(SPARE);
     ensure!(
         bench.connections <= most,
         "{} connections are more than a process may hold here ({most}): take fewer, or raise \

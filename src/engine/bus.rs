@@ -1,0 +1,448 @@
+//! The bus: bounded inboxes, one for each rank of each endpoint, and the bells that wake whoever
+//! takes from them.
+//!
+//! Owns the queues. Never blocks and never grows: room is reserved before anything is sent, and
+//! whoever finds none is woken when there is some again. The invariants: a reserved message
+//! always fits; a consumer never sleeps while there is news for one of its endpoints.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::base::limits::SHARDS_MAX;
+use crate::base::sys;
+use crate::model::message::{Endpoint, Message, Post, RANKS, Rank, endpoints};
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(not(feature = "loom"))]
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+
+/// How many messages each inbox holds, by rank.
+pub type Capacities = [usize; RANKS];
+
+/// Room in one inbox: what is promised and what lies there, together at most the capacity.
+#[derive(Debug)]
+pub struct Room {
+    taken: AtomicUsize,
+    capacity: usize,
+    /// Bit n: endpoint n found no room and waits to be woken.
+    waiting: AtomicU64,
+}
+
+impl Room {
+    /// An empty inbox's room.
+    pub fn new(capacity: usize) -> Self {
+        Room { taken: AtomicUsize::new(0), capacity, waiting: AtomicU64::new(0) }
+    }
+
+    fn take(&self) -> bool {
+        self.taken
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
+                (taken < self.capacity).then_some(taken + 1)
+            })
+            .is_ok()
+    }
+
+    /// Takes room for one message, or notes that `endpoint` waits for some.
+    pub fn reserve(&self, endpoint: Endpoint) -> bool {
+        if self.take() {
+            return true;
+        }
+        self.waiting.fetch_or(1 << endpoint, Ordering::SeqCst);
+        // The consumer may have made room between the look and the note: one of the two sees
+        // the other.
+        fence(Ordering::SeqCst);
+        self.take()
+    }
+
+    /// Gives room for one message back; returns the endpoints to wake, once enough of it is
+    /// free.
+    pub fn free(&self) -> u64 {
+        let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
+        fence(Ordering::SeqCst);
+        if left <= self.capacity / 2 && self.waiting.load(Ordering::SeqCst) != 0 {
+            self.waiting.swap(0, Ordering::SeqCst)
+        } else {
+            0
+        }
+    }
+}
+
+/// Whether a consumer sleeps, and who of its endpoints has news; the protocol that loses no
+/// wake-up.
+///
+/// The consumer says that it is asleep, then looks for news once more, then waits. The producer
+/// notes the news, then looks whether the consumer is asleep. One of the two sees the other.
+#[derive(Debug)]
+pub struct Sleep {
+    asleep: AtomicBool,
+    /// Bit n: there is a message for endpoint n, or room that it waited for.
+    news: AtomicU64,
+}
+
+impl Default for Sleep {
+    fn default() -> Self {
+        Sleep { asleep: AtomicBool::new(false), news: AtomicU64::new(0) }
+    }
+}
+
+impl Sleep {
+    /// The consumer is about to wait. Returns whether it may.
+    pub fn prepare(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let sleeps = self.news.load(Ordering::SeqCst) == 0;
+        if !sleeps {
+            self.wake_up();
+        }
+        sleeps
+    }
+
+    /// The consumer goes on.
+    pub fn wake_up(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// The endpoints with news since the last call. Whoever takes it looks at their inboxes
+    /// afterwards.
+    pub fn take_news(&self) -> u64 {
+        match self.news.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.news.swap(0, Ordering::SeqCst),
+        }
+    }
+
+    /// There is news for an endpoint: the producer has pushed, or made room. Returns whether it
+    /// must ring: only one of several producers does.
+    pub fn tell(&self, endpoint: Endpoint) -> bool {
+        self.news.fetch_or(1 << endpoint, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// How a consumer is woken.
+pub enum Bell {
+    /// A worker's eventfd, which its ring polls.
+    Descriptor(OwnedFd),
+    /// A call: the control plane's.
+    Call(Box<dyn Fn() + Send + Sync>),
+}
+
+struct Inbox {
+    room: Room,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+}
+
+struct Station {
+    inboxes: [Inbox; RANKS],
+    /// Who takes from them: an index of the bus's consumers.
+    consumer: usize,
+}
+
+struct Consumer {
+    sleep: Sleep,
+    bell: Bell,
+}
+
+/// All inboxes of a node: one station a shard, and the control plane's behind them; and who
+/// takes from them: workers, and the control plane behind them.
+pub struct Bus {
+    stations: Box<[Station]>,
+    consumers: Box<[Consumer]>,
+}
+
+impl Bus {
+    /// A bus of `shards` shards that `workers` threads turn, shard n worker n modulo `workers`,
+    /// and a control plane that is woken by `control`.
+    pub fn new(
+        shards: usize,
+        workers: usize,
+        capacities: Capacities,
+        control: Box<dyn Fn() + Send + Sync>,
+    ) -> std::io::Result<Arc<Self>> {
+        assert!(shards <= SHARDS_MAX, "a mask of endpoints has a bit for each shard");
+        assert!(workers > 0, "somebody turns the shards");
+        let station = |consumer| {
+            let inboxes = capacities.map(|capacity| {
+                let (sender, receiver) = bounded(capacity);
+                Inbox { room: Room::new(capacity), sender, receiver }
+            });
+            Station { inboxes, consumer }
+        };
+        let of_shards = (0..shards).map(|shard| station(shard % workers));
+        let stations = of_shards.chain([station(workers)]).collect();
+        let mut consumers = Vec::with_capacity(workers + 1);
+        for _ in 0..workers {
+            let bell = Bell::Descriptor(sys::doorbell()?);
+            consumers.push(Consumer { sleep: Sleep::default(), bell });
+        }
+        consumers.push(Consumer { sleep: Sleep::default(), bell: Bell::Call(control) });
+        Ok(Arc::new(Bus { stations, consumers: consumers.into() }))
+    }
+
+    /// The control plane's endpoint.
+    pub fn control(&self) -> Endpoint {
+        (self.stations.len() - 1) as Endpoint
+    }
+
+    /// The view of one endpoint.
+    pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
+        Line { bus: self.clone(), endpoint, rung: 0 }
+    }
+
+    /// The watch of the worker that turns an endpoint's shard, or of the control plane.
+    pub fn watch(self: &Arc<Self>, endpoint: Endpoint) -> Watch {
+        let consumer = self.stations[usize::from(endpoint)].consumer;
+        Watch { bus: self.clone(), consumer }
+    }
+
+    fn ring(&self, endpoint: Endpoint) {
+        let consumer = &self.consumers[self.stations[usize::from(endpoint)].consumer];
+        if consumer.sleep.tell(endpoint) {
+            match &consumer.bell {
+                Bell::Descriptor(bell) => sys::ring_doorbell(bell.as_fd()),
+                Bell::Call(call) => call(),
+            }
+        }
+    }
+}
+
+/// A consumer's sleep: when it may wait, and what woke it.
+pub struct Watch {
+    bus: Arc<Bus>,
+    consumer: usize,
+}
+
+impl Watch {
+    fn consumer(&self) -> &Consumer {
+        &self.bus.consumers[self.consumer]
+    }
+
+    /// The descriptor of the bell; `None` for the control plane.
+    pub fn doorbell(&self) -> Option<&OwnedFd> {
+        match &self.consumer().bell {
+            Bell::Descriptor(bell) => Some(bell),
+            Bell::Call(_) => None,
+        }
+    }
+
+    /// Bit n: endpoint n was sent something, or there is room that it waited for, since the last
+    /// call. Take from its inboxes afterwards.
+    pub fn take_news(&self) -> u64 {
+        self.consumer().sleep.take_news()
+    }
+
+    /// Says that the consumer is about to wait. `true`: it may, until the bell rings.
+    pub fn prepare_to_sleep(&self) -> bool {
+        self.consumer().sleep.prepare()
+    }
+
+    /// Says that the consumer goes on.
+    pub fn wake_up(&self) {
+        self.consumer().sleep.wake_up();
+    }
+}
+
+/// One endpoint's hold on the bus: its own inboxes to take from, everybody's to send to.
+pub struct Line {
+    bus: Arc<Bus>,
+    endpoint: Endpoint,
+    /// Bit n: endpoint n was sent something, or waited for room that was made, since the bells
+    /// were last rung.
+    rung: u64,
+}
+
+impl Line {
+    /// Which endpoint this is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    fn station(&self) -> &Station {
+        &self.bus.stations[usize::from(self.endpoint)]
+    }
+
+    /// Takes the oldest message of a rank.
+    pub fn take(&mut self, rank: Rank) -> Option<Message> {
+        let inbox = &self.station().inboxes[rank as usize];
+        let message = inbox.receiver.try_recv().ok()?;
+        self.rung |= inbox.room.free();
+        Some(message)
+    }
+
+    /// Tells whoever was sent something, or waited for room that was made, since the last call.
+    pub fn ring(&mut self) {
+        for endpoint in endpoints(std::mem::take(&mut self.rung)) {
+            self.bus.ring(endpoint);
+        }
+    }
+}
+
+impl Post for Line {
+    fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
+        self.bus.stations[usize::from(to)].inboxes[rank as usize].room.reserve(self.endpoint)
+    }
+
+    fn cancel(&mut self, to: Endpoint, rank: Rank) {
+        self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
+    }
+
+    fn nudge(&mut self, to: Endpoint) {
+        self.rung |= 1 << to;
+    }
+
+    fn send(&mut self, to: Endpoint, message: Message) {
+        let inbox = &self.bus.stations[usize::from(to)].inboxes[message.rank() as usize];
+        match inbox.sender.try_send(message) {
+            Ok(()) => self.rung |= 1 << to,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                unreachable!("room was reserved, and the bus owns both ends")
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use crate::model::message::Release;
+    use std::os::fd::AsRawFd;
+
+    fn release() -> Message {
+        Message::Release(Release { channel: "c".into(), hash: 1, shard: 0 })
+    }
+
+    #[test]
+    fn room_is_bounded_and_waiters_are_woken() {
+        let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        let (zeros, ones) = (bus.watch(0), bus.watch(1));
+        assert!(zero.reserve(1, Rank::Request));
+        zero.send(1, release());
+        zero.ring();
+        assert!(!zero.reserve(1, Rank::Request), "full");
+        assert!(zero.reserve(1, Rank::Delivery), "ranks have inboxes of their own");
+        zero.cancel(1, Rank::Delivery);
+        assert!(zeros.prepare_to_sleep());
+        assert!(!ones.prepare_to_sleep(), "a message lies there");
+        assert_eq!(ones.take_news(), 0b10);
+        assert!(one.take(Rank::Request).is_some());
+        one.ring();
+        assert!(!zeros.consumer().sleep.tell(0), "the waiter was woken already");
+        assert_eq!(zeros.take_news(), 0b01);
+        assert!(zero.reserve(1, Rank::Request));
+    }
+
+    #[test]
+    fn a_waiter_that_is_told_before_it_sleeps_looks_again() {
+        let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        let zeros = bus.watch(0);
+        assert!(zero.reserve(1, Rank::Request));
+        zero.send(1, release());
+        assert!(!zero.reserve(1, Rank::Request), "it waits");
+        one.take(Rank::Request);
+        one.ring();
+        assert!(!zeros.prepare_to_sleep(), "there is room");
+        assert_eq!(zeros.take_news(), 0b01);
+        assert!(zeros.prepare_to_sleep());
+    }
+
+    #[test]
+    fn shards_of_one_worker_share_its_bell_and_keep_their_news_apart() {
+        let bus = Bus::new(3, 2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut one, watch) = (bus.line(1), bus.watch(0));
+        let bell = |watch: &Watch| watch.doorbell().map(AsRawFd::as_raw_fd);
+        assert_eq!(bell(&watch), bell(&bus.watch(2)));
+        assert_ne!(bell(&watch), bell(&bus.watch(1)));
+        assert!(watch.prepare_to_sleep());
+        assert!(one.reserve(2, Rank::Request));
+        one.send(2, release());
+        one.ring();
+        assert_eq!(watch.take_news(), 0b100);
+        assert_eq!(watch.take_news(), 0);
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    fn model(check: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(check);
+    }
+
+    /// Two producers and a consumer that waits whenever it may, and takes earlier rings back before
+    /// its last look: no message is left behind, and news comes after what it tells of.
+    #[test]
+    fn no_wake_up_is_lost() {
+        model(|| {
+            let sleep = Arc::new(Sleep::default());
+            let inboxes = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+            let bell = Arc::new(AtomicBool::new(true));
+            let producers: Vec<_> = (0..2)
+                .map(|endpoint| {
+                    let (sleep, inboxes, bell) = (sleep.clone(), inboxes.clone(), bell.clone());
+                    thread::spawn(move || {
+                        inboxes[endpoint].store(1, Ordering::Relaxed);
+                        if sleep.tell(endpoint as Endpoint) {
+                            bell.store(true, Ordering::Release);
+                        }
+                    })
+                })
+                .collect();
+            bell.store(false, Ordering::SeqCst);
+            let sleeps = sleep.prepare();
+            for endpoint in endpoints(sleep.take_news()) {
+                let inbox = &inboxes[usize::from(endpoint)];
+                assert_eq!(inbox.load(Ordering::Relaxed), 1, "news of nothing");
+            }
+            for producer in producers {
+                producer.join().unwrap();
+            }
+            assert!(!sleeps || bell.load(Ordering::Acquire), "asleep, and nobody rang");
+        });
+    }
+
+    /// A producer that finds no room and goes to sleep is woken, whenever room is made.
+    #[test]
+    fn no_waiter_sleeps_on() {
+        model(|| {
+            let (room, sleep) = (Arc::new(Room::new(1)), Arc::new(Sleep::default()));
+            assert!(room.reserve(0));
+            let consumer = {
+                let (room, sleep) = (room.clone(), sleep.clone());
+                thread::spawn(move || room.free() & 1 << 1 != 0 && sleep.tell(1))
+            };
+            let waits = !room.reserve(1);
+            let sleeps = waits && sleep.prepare();
+            let bell = consumer.join().unwrap();
+            assert!(!sleeps || bell, "asleep though there is room");
+        });
+    }
+
+    /// A producer that finds no room is in the mask of those to be woken, or finds room.
+    #[test]
+    fn no_waiter_is_forgotten() {
+        model(|| {
+            let room = Arc::new(Room::new(1));
+            assert!(room.reserve(0));
+            let producer = {
+                let room = room.clone();
+                thread::spawn(move || room.reserve(1))
+            };
+            let woken = room.free();
+            let reserved = producer.join().unwrap();
+            let woken_later = if reserved { room.free() } else { 0 };
+            assert!(reserved || (woken | woken_later) & 1 << 1 != 0, "nobody wakes endpoint 1");
+        });
+    }
+}

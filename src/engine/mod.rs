@@ -1,0 +1,11 @@
+//! The engine: io_uring rings, the bus between endpoints, shards and the workers that run them.
+//!
+//! Owns the sockets and threads of the data plane. Never decides what a client is told: the hub
+//! does.
+
+pub mod bus;
+pub mod node;
+#[allow(unsafe_code)]
+pub mod ring;
+pub mod shard;
+pub mod worker;

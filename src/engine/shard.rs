@@ -1,0 +1,775 @@
+//! A shard: turns completions and messages into state changes, and state into sends.
+//!
+//! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: messages,
+//! completions, what is due, connections left with input, fan-out, one transmit, then what the
+//! ring should do for the hub. What is due comes behind what came: nobody is closed for a silence
+//! that the process slept through. Completions are reaped before messages are taken and handled
+//! after: who publishes here because it was told that something was published elsewhere comes
+//! behind that. Every step does as much as the turn's share of work allows.
+//! The invariants: a slot is given back only after every operation on it has completed for the
+//! last time; a read is under way only where its outcome may be taken.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::base::budget::{Stage, cost};
+use crate::base::metrics::Metrics;
+use crate::base::sys::Now;
+use crate::engine::bus::Line;
+use crate::engine::ring::{Completion, Handle, Op, Ring, Token};
+use crate::hub::connection::Phase;
+use crate::hub::{Hub, Segments};
+use crate::model::message::{
+    Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate,
+};
+
+/// Accepts outstanding, and so slots kept for sockets that must move on.
+const ACCEPTS: usize = 16;
+/// Milliseconds without accepts after one failed: the kernel is out of something.
+const ACCEPT_PAUSE: u64 = 20;
+/// Messages of one rank taken in a turn.
+const MESSAGES: usize = 512;
+
+/// Microseconds past which a turn is a long one.
+const LONG_TURN: u64 = 1000;
+
+/// What every shard may know of every other without asking.
+#[derive(Debug, Default)]
+pub struct Sign {
+    ring: OnceLock<Handle>,
+    free: AtomicUsize,
+    /// Whether the node shuts down and every connection of the shard is closed.
+    done: AtomicBool,
+}
+
+/// A socket that was accepted here and must move.
+#[derive(Clone, Copy)]
+struct Guest {
+    slot: u32,
+    generation: u32,
+}
+
+/// A walk over the slots of a shard that stops.
+struct Closing {
+    /// The slot to be looked at next.
+    next: u32,
+    /// Connections told so far, and how many there were.
+    nth: u64,
+    count: u64,
+    /// Milliseconds over which they are closed, and when these began.
+    over: u64,
+    begun: u64,
+}
+
+/// What one turn of a shard may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Units of work.
+    pub work: usize,
+    /// Whether one piece of work may be larger than that.
+    pub large: bool,
+    /// Sends of the fan-out.
+    pub sends: usize,
+}
+
+/// What a turn used of its share; the last piece of its work may have gone beyond.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// Units of work.
+    pub work: usize,
+    /// Sends of the fan-out.
+    pub sends: usize,
+}
+
+/// One shard of a worker's.
+pub struct Shard {
+    ring: Ring,
+    line: Line,
+    hub: Hub,
+    /// The time of this turn, in milliseconds.
+    now: u64,
+    metrics: Arc<Metrics>,
+    signs: Arc<[Sign]>,
+    /// Slots for connections that stay.
+    places: usize,
+    accepts_max: usize,
+    /// Accepts outstanding.
+    accepts: usize,
+    /// When the next accept may be asked for, in milliseconds.
+    accept_after: u64,
+    /// Messages that found no room for what they would cause, by rank.
+    stalled: [Option<Message>; RANKS],
+    guests: Vec<Guest>,
+    /// Slots of other shards to give back, and slots here whose owner must be told.
+    vacant: Vec<(Endpoint, Vacate)>,
+    /// Where each socket on its way was promised a slot.
+    moving: Vec<(Guest, Endpoint, u32, u32)>,
+    starved: Vec<u32>,
+    draining: bool,
+    /// The walk that tells connections when they are closed.
+    closing: Option<Closing>,
+    /// Whether the last turn left work for the next.
+    busy: bool,
+    /// When the next turn is due whatever happens, in milliseconds.
+    due: Option<u64>,
+}
+
+impl Shard {
+    /// A shard that will accept from `listener`. Call it on its worker's thread. Errors are the
+    /// kernel's.
+    pub fn new(
+        mut ring: Ring,
+        line: Line,
+        hub: Hub,
+        listener: Socket,
+        metrics: Arc<Metrics>,
+        signs: Arc<[Sign]>,
+    ) -> std::io::Result<Self> {
+        let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
+        let places = hub.room().saturating_sub(accepts_max);
+        let handle = ring.handle()?;
+        signs[usize::from(line.endpoint())].ring.get_or_init(|| handle);
+        ring.listen(listener);
+        Ok(Shard {
+            ring,
+            line,
+            hub,
+            now: 0,
+            metrics,
+            signs,
+            places,
+            accepts_max,
+            accepts: 0,
+            accept_after: 0,
+            stalled: Default::default(),
+            guests: Vec::new(),
+            vacant: Vec::new(),
+            moving: Vec::new(),
+            starved: Vec::new(),
+            draining: false,
+            closing: None,
+            busy: true,
+            due: None,
+        })
+    }
+
+    /// Whether a turn now would find work.
+    pub fn has_work(&mut self, now: Now) -> bool {
+        let due = self.due.is_some_and(|due| due <= now.millis);
+        self.busy || due || self.hub.has_stepped(now) || self.ring.has_news()
+    }
+
+    /// Whether there are connections, which may have something that ends by the wall clock.
+    pub fn has_connections(&self) -> bool {
+        self.hub.len() > self.accepts
+    }
+
+    /// Whether the node shuts down and every connection here is closed.
+    pub fn is_done(&self) -> bool {
+        self.draining && self.hub.is_empty() && !self.hub.has_outgoing()
+    }
+
+    /// Whether that is so of every shard. Until then this one is still the home of channels that
+    /// others have connections for.
+    pub fn is_node_done(&self) -> bool {
+        self.signs.iter().all(|sign| sign.done.load(Ordering::Acquire))
+    }
+
+    /// When there will be work whatever happens, in milliseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        self.due
+    }
+
+    /// Whether the last turn left work for the next: laps are open, or input was left.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// One turn at this time and of this share; returns what it used of the share.
+    pub fn turn(&mut self, now: Now, share: Share) -> Used {
+        self.now = now.millis;
+        self.hub.set_share(share.work, share.large);
+        self.ring.poll();
+        self.hub.begin_turn(now);
+        self.ring.reap();
+        let mut goes_on = self.take_messages();
+        self.take_completions();
+        if self.busy || self.due.is_some_and(|due| due <= self.now) {
+            goes_on |= self.hub.expire();
+        }
+        goes_on |= self.go_on_closing();
+        self.hub.go_on(&mut self.line);
+        self.hub.tell_others(&mut self.line);
+        self.line.ring();
+        let sends = self.hub.fan_out_up_to(share.sends);
+        self.transmit();
+        self.carry_out();
+        self.move_guests();
+        self.refill_accepts();
+        self.show();
+        self.line.ring();
+        self.busy = goes_on || self.hub.is_busy() || self.ring.has_reaped();
+        let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
+        self.due = self.hub.next_due().into_iter().chain(accept_after).min();
+        Used { work: self.hub.work_done(), sends }
+    }
+
+    /// The counters of the shard.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Gives the ring what the last turn left for it.
+    pub fn submit(&mut self) {
+        self.ring.poll();
+    }
+
+    /// Makes the next wait end when the doorbell rings from now on.
+    pub fn arm_doorbell(&mut self) {
+        self.ring.arm_doorbell();
+    }
+
+    /// Whether the ring has something for a turn.
+    pub fn has_news(&mut self) -> bool {
+        self.ring.has_news()
+    }
+
+    /// Waits for a completion or the doorbell, or for `timeout`; `None` waits for ever.
+    pub fn wait(&mut self, timeout: Option<Duration>) {
+        self.metrics.sleeps.add(1);
+        self.ring.wait(timeout);
+    }
+
+    /// Which endpoint of the bus this shard is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.line.endpoint()
+    }
+
+    /// Has [`Shard::wait`] end when the doorbell rings.
+    pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
+        self.ring.watch_doorbell(doorbell);
+    }
+
+    /// Rings `doorbell` whenever this shard's ring has work. Errors are the kernel's.
+    pub fn announce(&mut self, doorbell: &OwnedFd) -> std::io::Result<()> {
+        self.ring.announce(doorbell)
+    }
+
+    /// Tells the metrics of a turn that took so many microseconds.
+    pub fn report(&self, took: u64) {
+        self.metrics.turns.add(1);
+        if took > LONG_TURN {
+            self.metrics.long_turns.add(1);
+        }
+        if took > self.metrics.longest_turn_micros.get() {
+            self.metrics.longest_turn_micros.set(took);
+        }
+    }
+
+    /// Tells the others of this shard.
+    fn show(&mut self) {
+        self.hub.measure();
+        self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
+        self.metrics.completion_overflows.set(self.ring.overflows());
+        let free = if self.draining { 0 } else { self.free_places() };
+        let sign = &self.signs[usize::from(self.line.endpoint())];
+        sign.free.store(free, Ordering::Relaxed);
+        sign.done.store(self.is_done(), Ordering::Release);
+    }
+
+    /// Connections that may still come to stay.
+    fn free_places(&self) -> usize {
+        (self.places + self.accepts).saturating_sub(self.hub.len())
+    }
+
+    // ---- completions ---------------------------------------------------------------------
+
+    fn take_completions(&mut self) {
+        self.hub.begin(Stage::Completions);
+        while self.ring.has_reaped() && !self.hub.is_spent() {
+            let Some(completion) = self.ring.next_reaped() else { break };
+            self.hub.charge(cost::COMPLETION);
+            self.complete(completion);
+        }
+        for slot in std::mem::take(&mut self.starved) {
+            self.read(slot);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Token { op, generation, slot } = completion.token;
+        let Some(connection) = self.hub.connection(slot, generation) else {
+            // The slot has another life, or none. Whatever the kernel gave goes back with the
+            // completion.
+            return self.metrics.stale_completions.add(1);
+        };
+        if !completion.more() && !matches!(op, Op::Arrive | Op::Send) {
+            connection.operations = connection.operations.saturating_sub(1);
+        }
+        match op {
+            Op::Accept => self.accepted(&completion),
+            Op::Arrive => self.arrived(slot, generation),
+            Op::Poll => self.polled(&completion),
+            Op::Receive => self.received(completion),
+            Op::Writable => {
+                connection.flags.set_awaiting_writable(false);
+                if connection.phase != Phase::Ending {
+                    self.hub.writable(slot);
+                }
+            }
+            Op::Shutdown | Op::Reset => self.cancel_watches(slot),
+            Op::Install => self.installed(completion),
+            Op::Pass => self.passed(&completion),
+            Op::Close => return self.hub.free(slot),
+            // Its bytes were taken for sent, and others may have followed them.
+            Op::Send => self.hub.lost(slot),
+            // A shard asks for none of the last ones.
+            Op::Cancel | Op::Wake | Op::Socket | Op::Narrow | Op::Connect => {}
+        }
+        self.close_if_done(slot, generation);
+    }
+
+    /// Notes that an operation on a slot begins; returns whether this life of the slot goes on.
+    fn begin(&mut self, slot: u32, generation: u32) -> bool {
+        let connection = self.hub.connection(slot, generation);
+        connection.map(|found| found.operations = found.operations.saturating_add(1)).is_some()
+    }
+
+    fn polled(&mut self, completion: &Completion) {
+        let Token { generation, slot, .. } = completion.token;
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if !completion.more() {
+            connection.flags.set_watched(false);
+        }
+        if matches!(connection.phase, Phase::Ending | Phase::Leaving) {
+            return;
+        }
+        let ended = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
+        let is_cancelled = completion.errno() == Some(libc::ECANCELED);
+        if !is_cancelled && (completion.result < 0 || completion.result & ended != 0) {
+            connection.flags.set_peer_ended(true);
+        }
+        if !completion.more() {
+            self.watch(slot);
+        }
+        self.read(slot);
+    }
+
+    fn watch(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        if let Some(connection) = self.hub.connection(slot, generation) {
+            connection.flags.set_watched(true);
+            connection.operations = connection.operations.saturating_add(1);
+            self.ring.watch(generation, slot);
+        }
+    }
+
+    /// Reads from a slot, or notes that there is something to read where that must wait.
+    fn read(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if !connection.takes_output() && connection.phase != Phase::Closing {
+            return;
+        }
+        let later = connection.flags.receiving() || connection.flags.paused();
+        connection.flags.set_readable(later);
+        if !later {
+            connection.flags.set_receiving(true);
+            connection.operations = connection.operations.saturating_add(1);
+            self.ring.receive(generation, slot);
+        }
+    }
+
+    fn received(&mut self, mut completion: Completion) {
+        let Token { generation, slot, .. } = completion.token;
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        connection.flags.set_receiving(false);
+        let live = !matches!(connection.phase, Phase::Ending | Phase::Leaving);
+        if let Some(mut bytes) = completion.take_received()
+            && live
+            && !bytes.is_empty()
+        {
+            self.hub.receive(&mut self.line, slot, &mut bytes);
+        }
+        if !live {
+            return;
+        }
+        match completion.errno() {
+            Some(libc::EAGAIN | libc::EINTR) => {}
+            Some(libc::ENOBUFS) => return self.starved.push(slot),
+            Some(_) => return self.hub.lost(slot),
+            None if completion.result == 0 => return self.hub.peer_ended(slot),
+            None => {}
+        }
+        let flags = self.hub.connection(slot, generation).map(|found| found.flags);
+        let more = completion.socket_nonempty()
+            || flags.is_some_and(|flags| flags.readable() || flags.peer_ended());
+        if more {
+            self.read(slot);
+        }
+    }
+
+    // ---- sockets that come ---------------------------------------------------------------
+
+    fn refill_accepts(&mut self) {
+        let wanted = !self.draining && self.accepts < self.accepts_max;
+        if !wanted || (self.accept_after > 0 && self.now < self.accept_after) {
+            return;
+        }
+        self.accept_after = 0;
+        while self.accepts < self.accepts_max {
+            let Some((slot, generation)) = self.hub.reserve() else { return };
+            if !self.ring.accept(generation, slot) {
+                return self.hub.free(slot);
+            }
+            self.begin(slot, generation);
+            self.accepts += 1;
+        }
+    }
+
+    fn accepted(&mut self, completion: &Completion) {
+        let Token { generation, slot, .. } = completion.token;
+        self.accepts = self.accepts.saturating_sub(1);
+        if completion.result < 0 {
+            if let Some(connection) = self.hub.connection(slot, generation) {
+                connection.phase = Phase::Ending;
+                connection.flags.set_unwatched(true);
+            }
+            self.accept_after = self.now + ACCEPT_PAUSE;
+            return;
+        }
+        self.metrics.accepted.add(1);
+        if self.draining {
+            self.hub.opened(slot);
+            return self.hub.end(slot);
+        }
+        if self.hub.len().saturating_sub(self.accepts) <= self.places {
+            self.hub.opened(slot);
+            return self.watch(slot);
+        }
+        if let Some(connection) = self.hub.connection(slot, generation) {
+            connection.phase = Phase::Leaving;
+        }
+        self.guests.push(Guest { slot, generation });
+    }
+
+    /// Asks shards with room for a place for sockets that cannot stay here.
+    fn move_guests(&mut self) {
+        for (endpoint, vacate) in std::mem::take(&mut self.vacant) {
+            if self.line.reserve(endpoint, Rank::Request) {
+                self.line.send(endpoint, Message::Vacate(vacate));
+            } else {
+                self.vacant.push((endpoint, vacate));
+            }
+        }
+        for guest in std::mem::take(&mut self.guests) {
+            let signs = self.signs.iter().map(|sign| sign.free.load(Ordering::Relaxed));
+            let roomiest = signs.enumerate().max_by_key(|(_, free)| *free);
+            match roomiest {
+                Some((to, free)) if free > 0 && to != usize::from(self.line.endpoint()) => {
+                    let to = to as Endpoint;
+                    if self.line.reserve(to, Rank::Request) {
+                        let Guest { slot, generation } = guest;
+                        let shard = self.line.endpoint();
+                        self.line.send(to, Message::Room(Room { shard, slot, generation }));
+                    } else {
+                        self.guests.push(guest);
+                    }
+                }
+                Some((_, free)) if free > 0 => self.stay(guest),
+                _ => self.turn_away(guest),
+            }
+        }
+    }
+
+    /// A place has become free here meanwhile.
+    fn stay(&mut self, guest: Guest) {
+        self.hub.opened(guest.slot);
+        if self.draining {
+            return self.hub.end(guest.slot);
+        }
+        self.watch(guest.slot);
+    }
+
+    fn turn_away(&mut self, guest: Guest) {
+        self.hub.opened_without_room(guest.slot);
+        self.watch(guest.slot);
+    }
+
+    /// Another shard asks for a slot.
+    fn give_room(&mut self, room: &Room) -> bool {
+        if !self.line.reserve(room.shard, Rank::Delivery) {
+            return false;
+        }
+        let target = if self.free_places() > 0 { self.hub.reserve() } else { None };
+        let Room { slot, generation, shard } = *room;
+        let place = Place { slot, generation, shard: self.line.endpoint(), target };
+        self.line.send(shard, Message::Place(place));
+        true
+    }
+
+    /// Another shard has given a slot, or has none.
+    fn take_place(&mut self, place: &Place) {
+        let guest = Guest { slot: place.slot, generation: place.generation };
+        let Some((slot, generation)) = place.target else { return self.guests.push(guest) };
+        let signs = self.signs.clone();
+        let ring = signs.get(usize::from(place.shard)).and_then(|sign| sign.ring.get());
+        if let Some(ring) = ring.filter(|_| self.begin(guest.slot, guest.generation)) {
+            let source = Token::new(Op::Pass, guest.generation, guest.slot);
+            self.moving.push((guest, place.shard, slot, generation));
+            self.ring.pass(source, ring, generation, slot);
+        } else {
+            self.vacant.push((place.shard, Vacate { slot, generation }));
+        }
+    }
+
+    fn passed(&mut self, completion: &Completion) {
+        let Token { slot, generation, .. } = completion.token;
+        let at = self.moving.iter().position(|(guest, ..)| guest.slot == slot);
+        let Some((guest, shard, target, life)) = at.map(|at| self.moving.swap_remove(at)) else {
+            return;
+        };
+        if completion.result < 0 {
+            self.vacant.push((shard, Vacate { slot: target, generation: life }));
+            return self.turn_away(guest);
+        }
+        self.metrics.relayed.add(1);
+        if self.begin(slot, generation) {
+            self.ring.close(generation, slot);
+        }
+    }
+
+    /// A promised slot is not used. The kernel may have put the socket there before it failed to
+    /// say so (-EOVERFLOW), so the slot is closed, whatever it holds, before it is given back.
+    fn vacated(&mut self, vacate: &Vacate) {
+        let Vacate { slot, generation } = *vacate;
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if connection.phase == Phase::Reserved {
+            connection.phase = Phase::Ending;
+            connection.operations = connection.operations.saturating_add(1);
+            self.ring.close(generation, slot);
+        }
+    }
+
+    fn arrived(&mut self, slot: u32, generation: u32) {
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        if connection.phase != Phase::Reserved {
+            return self.metrics.stale_completions.add(1);
+        }
+        self.metrics.accepted.add(1);
+        self.hub.opened(slot);
+        if self.draining {
+            return self.hub.end(slot);
+        }
+        self.watch(slot);
+    }
+
+    /// The control plane hands a socket over.
+    fn adopt(&mut self, adopt: Adopt) {
+        let room = !self.draining && self.free_places() > 0;
+        let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {
+            return self.metrics.refused.add(1);
+        };
+        if self.ring.place(slot, &adopt.socket).is_err() {
+            self.metrics.refused.add(1);
+            return self.hub.free(slot);
+        }
+        self.hub.opened(slot);
+        self.watch(slot);
+        self.hub.adopt(&mut self.line, slot, adopt.upgrade.as_ref());
+        let mut bytes = adopt.bytes;
+        if !bytes.is_empty() {
+            self.hub.receive(&mut self.line, slot, &mut bytes);
+        }
+        self.read(slot);
+    }
+
+    // ---- sockets that go -----------------------------------------------------------------
+
+    fn carry_out(&mut self) {
+        let mut wanted = std::mem::take(&mut self.hub.wanted);
+        for slot in wanted.reads.drain(..) {
+            self.read(slot);
+        }
+        for slot in wanted.writable.drain(..) {
+            self.await_writable(slot);
+        }
+        for slot in wanted.hand_overs.drain(..) {
+            let generation = self.hub.generation(slot);
+            if self.begin(slot, generation) {
+                self.ring.install(generation, slot);
+                self.cancel_watches(slot);
+            }
+        }
+        for slot in wanted.ends.drain(..) {
+            let generation = self.hub.generation(slot);
+            let Some(connection) = self.hub.connection(slot, generation) else { continue };
+            connection.operations = connection.operations.saturating_add(1);
+            if connection.flags.reset() {
+                self.ring.reset(generation, slot);
+            } else {
+                self.ring.shutdown(generation, slot);
+            }
+        }
+        self.hub.wanted = wanted;
+    }
+
+    fn await_writable(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
+        if !gone && !connection.flags.awaiting_writable() {
+            connection.flags.set_awaiting_writable(true);
+            connection.operations = connection.operations.saturating_add(1);
+            self.ring.watch_writable(generation, slot);
+        }
+    }
+
+    fn cancel_watches(&mut self, slot: u32) {
+        let generation = self.hub.generation(slot);
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let armed = [
+            (connection.flags.watched(), Op::Poll),
+            (connection.flags.awaiting_writable(), Op::Writable),
+        ];
+        for (_, op) in armed.into_iter().filter(|(armed, _)| *armed) {
+            if self.begin(slot, generation) {
+                self.ring.cancel(Token::new(op, generation, slot));
+            }
+        }
+        if let Some(connection) = self.hub.connection(slot, generation) {
+            connection.flags.set_unwatched(true);
+        }
+    }
+
+    /// Once a slot's socket is shut down or moved and nothing is under way on it: closes it.
+    fn close_if_done(&mut self, slot: u32, generation: u32) {
+        let Some(connection) = self.hub.connection(slot, generation) else { return };
+        let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
+        if gone && connection.flags.unwatched() && connection.operations == 0 {
+            connection.operations = 1;
+            self.ring.close(generation, slot);
+        }
+    }
+
+    /// A slot's socket has an ordinary descriptor: the control plane takes it.
+    fn installed(&mut self, mut completion: Completion) {
+        let Token { slot, .. } = completion.token;
+        let control = self.hub.control();
+        let socket = completion.take_descriptor();
+        let Some(socket) = socket.filter(|_| self.line.reserve(control, Rank::Ingress)) else {
+            // No descriptor or no room: the request is answered here.
+            return self.hub.turn_back(slot);
+        };
+        let (bytes, pass) = self.hub.depart(slot);
+        self.metrics.handed_over.add(1);
+        self.line.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
+    }
+
+    // ---- messages ------------------------------------------------------------------------
+
+    /// Takes what came in; returns whether some of it may be left.
+    fn take_messages(&mut self) -> bool {
+        let mut left = false;
+        for rank in Rank::SERVED {
+            self.hub.begin(match rank {
+                Rank::Delivery => Stage::Deliveries,
+                Rank::Store | Rank::Request => Stage::Requests,
+                Rank::Ingress => Stage::Ingress,
+            });
+            left |= self.take_rank(rank);
+        }
+        left
+    }
+
+    fn take_rank(&mut self, rank: Rank) -> bool {
+        for _ in 0..MESSAGES {
+            if rank == Rank::Delivery && !self.hub.takes_deliveries() {
+                return true;
+            }
+            let waiting = self.stalled[rank as usize].take();
+            let Some(message) = waiting.or_else(|| self.line.take(rank)) else { return false };
+            if !self.hub.affords(&message) {
+                self.stalled[rank as usize] = Some(message);
+                return true;
+            }
+            if let Err(message) = self.handle(message) {
+                self.stalled[rank as usize] = Some(message);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, message: Message) -> Result<(), Message> {
+        match message {
+            Message::Adopt(adopt) => self.adopt(*adopt),
+            Message::Drain(over) => self.drain(over),
+            Message::Room(room) if !self.give_room(&room) => return Err(Message::Room(room)),
+            Message::Room(_) => {}
+            Message::Place(place) => self.take_place(&place),
+            Message::Vacate(vacate) => self.vacated(&vacate),
+            other => return self.hub.handle(&mut self.line, other),
+        }
+        Ok(())
+    }
+
+    /// Stops accepting and closes every connection, spread over so many milliseconds.
+    fn drain(&mut self, over: u64) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let count = self.hub.len().saturating_sub(self.accepts).max(1) as u64;
+        self.closing = Some(Closing { next: 0, nth: 0, count, over, begun: self.now });
+        self.ring.stop_listening();
+    }
+
+    /// Goes on telling connections when they are closed, some in each turn; returns whether more
+    /// are to be told.
+    fn go_on_closing(&mut self) -> bool {
+        let Some(mut closing) = self.closing.take() else { return false };
+        self.hub.begin(Stage::Deadlines);
+        while closing.next < self.hub.places() && !self.hub.is_spent() {
+            self.hub.charge(cost::LOOK);
+            let slot = closing.next;
+            closing.next += 1;
+            let generation = self.hub.generation(slot);
+            let Some(found) = self.hub.connection(slot, generation) else { continue };
+            if found.phase != Phase::Reserved {
+                let after = closing.over * closing.nth.min(closing.count) / closing.count;
+                let late = self.now.saturating_sub(closing.begun);
+                self.hub.disconnect_after(slot, after.saturating_sub(late));
+                closing.nth += 1;
+            } else if found.operations > 0 && self.begin(slot, generation) {
+                self.ring.cancel(Token::new(Op::Accept, generation, slot));
+            }
+        }
+        let more = closing.next < self.hub.places();
+        self.closing = more.then_some(closing);
+        more
+    }
+
+    // ---- output --------------------------------------------------------------------------
+
+    fn transmit(&mut self) {
+        if !self.hub.has_output() {
+            // Laps that went to outboxes, or to nobody any more, end here too.
+            return self.hub.end_turn();
+        }
+        let hub = &self.hub;
+        let unsent = self.ring.transmit(|batch| {
+            hub.for_each_send(|generation, slot, segments| match segments {
+                Segments::Outbox(bytes) => batch.send(generation, slot, bytes),
+                Segments::Turn(pieces) => batch.send_segments(generation, slot, pieces),
+            });
+        });
+        for send in unsent {
+            self.hub.sent_less(send.slot, send.generation, send.taken);
+        }
+        self.hub.end_turn();
+    }
+}

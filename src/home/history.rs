@@ -1,0 +1,330 @@
+//! A channel's stream: its epoch, its top offset and the publications still kept.
+//!
+//! Owns the publications. Never reads a clock. The invariant: kept offsets are consecutive and
+//! end at the top, so a recovery is either gapless or refused.
+
+use std::collections::VecDeque;
+
+use crate::model::message::Excerpt;
+use crate::model::publication::Publication;
+use crate::model::retention::Retention;
+use crate::wire::protocol::{Epoch, Position};
+
+struct Kept {
+    publication: Publication,
+    expires: u64,
+}
+
+impl Kept {
+    /// Bytes that it takes in memory.
+    fn size(&self) -> usize {
+        // The queue doubles when it grows; the allocator and the reference counts add theirs.
+        2 * size_of::<Kept>() + 48 + self.publication.size()
+    }
+}
+
+/// One life of a channel's publications.
+pub struct Stream {
+    epoch: Epoch,
+    top: u64,
+    kept: VecDeque<Kept>,
+    /// Bytes of what is kept.
+    bytes: usize,
+    /// The application's own number of the latest publication, and in which of its lives.
+    version: Option<Box<(u64, Box<str>)>>,
+    /// When epoch and top are forgotten.
+    expires: u64,
+}
+
+/// What a recovering subscriber gets.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// Whether `publications` is all that was missed.
+    pub recovered: bool,
+    /// From the one after the requested offset to the top.
+    pub publications: Vec<Publication>,
+}
+
+impl Stream {
+    /// An empty stream in a new epoch.
+    pub fn new(epoch: Epoch, retention: &Retention, now: u64) -> Self {
+        let expires = now + retention.meta_ttl;
+        Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires }
+    }
+
+    /// The stream of a channel that nothing was published to: it is only looked at.
+    pub fn empty(epoch: Epoch) -> Self {
+        Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires: u64::MAX }
+    }
+
+    /// Where the stream stands.
+    pub fn position(&self) -> Position {
+        Position { offset: self.top, epoch: self.epoch }
+    }
+
+    /// The offset that the next publication gets.
+    pub fn next_offset(&self) -> u64 {
+        self.top + 1
+    }
+
+    /// Adds a publication that was given the next offset.
+    pub fn push(&mut self, publication: Publication, retention: &Retention, now: u64) {
+        assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
+        self.top += 1;
+        self.expire(now);
+        let kept = Kept { publication, expires: now + retention.ttl };
+        self.bytes += kept.size();
+        self.kept.push_back(kept);
+        while self.kept.len() > retention.size {
+            self.drop_oldest();
+        }
+        self.expires = now + retention.meta_ttl;
+    }
+
+    /// Drops publications that are too old; returns whether the stream itself is.
+    pub fn expire(&mut self, now: u64) -> bool {
+        while self.kept.front().is_some_and(|kept| kept.expires <= now) {
+            self.drop_oldest();
+        }
+        self.expires <= now
+    }
+
+    /// The same for a bounded number of publications: the stream is not over while some are left.
+    pub fn expire_some(&mut self, now: u64, most: usize) -> bool {
+        for _ in 0..most {
+            if self.kept.front().is_none_or(|kept| kept.expires > now) {
+                return self.expires <= now;
+            }
+            self.drop_oldest();
+        }
+        false
+    }
+
+    /// Number of publications that are kept.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn drop_oldest(&mut self) {
+        self.bytes -= self.kept.pop_front().map_or(0, |kept| kept.size());
+    }
+
+    /// Drops the oldest publications until so many bytes are free, or none is left; how many.
+    pub fn shed(&mut self, bytes: usize) -> usize {
+        let (kept, enough) = (self.kept.len(), self.bytes.saturating_sub(bytes));
+        while self.bytes > enough {
+            self.drop_oldest();
+        }
+        kept - self.kept.len()
+    }
+
+    /// Bytes that what is kept takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When [`Stream::expire`] has something to do next.
+    pub fn next_expiry(&self) -> u64 {
+        self.kept.front().map_or(self.expires, |kept| kept.expires)
+    }
+
+    /// What the latest publication is, for those who want no more than that: nothing is missed by
+    /// who is at the top already.
+    pub fn recover_latest(&self, since: Position) -> Recovery {
+        let same_life = since.epoch.is_unset() || since.epoch == self.epoch;
+        if same_life && since.offset == self.top && self.top > 0 {
+            return Recovery { recovered: true, publications: Vec::new() };
+        }
+        let latest = self.kept.back().map(|kept| kept.publication.clone());
+        Recovery { recovered: latest.is_some(), publications: latest.into_iter().collect() }
+    }
+
+    /// Whether the application has published this version, or a newer one of the same life.
+    pub fn is_old(&self, version: u64, life: &str) -> bool {
+        let last = self.version.as_deref().filter(|(_, one)| **one == *life);
+        version > 0 && last.is_some_and(|(last, _)| version <= *last)
+    }
+
+    /// Notes the application's own number of the latest publication.
+    pub fn set_version(&mut self, version: u64, life: &str) {
+        self.version = Some(Box::new((version, life.into())));
+    }
+
+    /// Forgets what was published, but not how far it has come.
+    pub fn forget(&mut self) {
+        self.kept = VecDeque::new();
+        self.bytes = 0;
+    }
+
+    /// A part of what is kept, if it has no more than so many bytes. `since.offset` is behind the
+    /// part, in whichever direction it goes; the caller has compared the epoch. The cost is that
+    /// of the part alone.
+    pub fn excerpt(&self, excerpt: &Excerpt, bytes_max: usize) -> Option<Vec<Publication>> {
+        let kept = self.kept.len();
+        // Offsets of what is kept are consecutive up to the top.
+        let from_first = |offset: u64| {
+            let first = (self.top + 1).saturating_sub(kept as u64);
+            usize::try_from(offset.saturating_sub(first)).unwrap_or(kept).min(kept)
+        };
+        let range = match excerpt.since.map(|since| since.offset) {
+            None => 0..kept,
+            Some(since) if excerpt.reverse => 0..from_first(since),
+            Some(since) => from_first(since.saturating_add(1))..kept,
+        };
+        let mut left = bytes_max;
+        let mut take = |kept: &Kept| {
+            left = left.checked_sub(kept.publication.size())?;
+            Some(kept.publication.clone())
+        };
+        let part = self.kept.range(range);
+        if excerpt.reverse {
+            part.rev().take(excerpt.limit).map(&mut take).collect()
+        } else {
+            part.take(excerpt.limit).map(&mut take).collect()
+        }
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// What came after `since`, if all of it is still here and not over the limits in number
+    /// and bytes.
+    pub fn recover(&self, since: Position, limit: usize, bytes_max: usize) -> Recovery {
+        let another_life = !since.epoch.is_unset() && since.epoch != self.epoch;
+        let missed = match self.top.checked_sub(since.offset) {
+            Some(missed) if !another_life => missed as usize,
+            _ => return Recovery::default(),
+        };
+        if missed > self.kept.len() || missed > limit {
+            return Recovery::default();
+        }
+        let publications: Vec<Publication> = self
+            .kept
+            .range(self.kept.len() - missed..)
+            .map(|kept| kept.publication.clone())
+            .collect();
+        let bytes: usize = publications.iter().map(Publication::size).sum();
+        if bytes > bytes_max {
+            return Recovery::default();
+        }
+        Recovery { recovered: true, publications }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::publication::Draft;
+
+    const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000 };
+
+    fn stream(publications: u64) -> Stream {
+        let mut stream = Stream::new(Epoch::parse("aaaaaaaa"), &RETENTION, 0);
+        for offset in 1..=publications {
+            let position = Some(Position { offset, epoch: stream.epoch });
+            let draft = Draft { channel: "c", data: b"1", position, ..Draft::default() };
+            stream.push(Publication::new(draft), &RETENTION, offset);
+        }
+        stream
+    }
+
+    fn check(since: u64, epoch: &str, expected: Option<&[u64]>) {
+        let since = Position { offset: since, epoch: Epoch::parse(epoch) };
+        let recovery = stream(5).recover(since, 10, 1 << 20);
+        let offsets: Vec<u64> =
+            recovery.publications.iter().filter_map(Publication::offset).collect();
+        assert_eq!(recovery.recovered.then_some(&offsets[..]), expected, "{since:?}");
+    }
+
+    #[test]
+    fn recovery_is_gapless_or_refused() {
+        check(5, "aaaaaaaa", Some(&[]));
+        check(4, "aaaaaaaa", Some(&[5]));
+        check(2, "aaaaaaaa", Some(&[3, 4, 5]));
+        check(2, "", Some(&[3, 4, 5]));
+        check(1, "aaaaaaaa", None);
+        check(6, "aaaaaaaa", None);
+        check(4, "bbbbbbbb", None);
+    }
+
+    #[test]
+    fn excerpts_go_both_ways() {
+        let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
+            let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
+            let excerpt = stream(5).excerpt(&Excerpt { limit, since, reverse }, 1000).unwrap();
+            let offsets: Vec<u64> = excerpt.iter().filter_map(Publication::offset).collect();
+            assert_eq!(offsets, expected, "{limit} {since:?} {reverse}");
+        };
+        check(10, None, false, &[3, 4, 5]);
+        check(10, None, true, &[5, 4, 3]);
+        check(2, None, false, &[3, 4]);
+        check(2, None, true, &[5, 4]);
+        check(10, Some(3), false, &[4, 5]);
+        check(10, Some(4), true, &[3]);
+        check(10, Some(5), false, &[]);
+        check(0, None, false, &[]);
+        check(10, Some(1), false, &[3, 4, 5]);
+        check(10, Some(9), false, &[]);
+        check(10, Some(9), true, &[5, 4, 3]);
+        check(10, Some(2), true, &[]);
+        check(10, Some(u64::MAX), false, &[]);
+        let all = Excerpt { limit: 9, ..Excerpt::default() };
+        assert!(stream(5).excerpt(&all, stream(5).bytes() / 8).is_none());
+    }
+
+    #[test]
+    fn a_cache_gives_the_latest() {
+        let since = |offset, epoch| Position { offset, epoch: Epoch::parse(epoch) };
+        let latest = |since| {
+            let recovery = stream(5).recover_latest(since);
+            (recovery.recovered, recovery.publications.len())
+        };
+        assert_eq!(latest(since(1, "aaaaaaaa")), (true, 1));
+        assert_eq!(latest(since(5, "aaaaaaaa")), (true, 0));
+        assert_eq!(latest(since(5, "bbbbbbbb")), (true, 1));
+        let mut empty = stream(5);
+        empty.forget();
+        assert_eq!(empty.bytes(), 0);
+        assert!(!empty.recover_latest(since(1, "")).recovered);
+        assert_eq!(empty.position().offset, 5);
+    }
+
+    #[test]
+    fn limits_refuse_rather_than_cut() {
+        let since = Position { offset: 2, epoch: Epoch::default() };
+        assert!(!stream(5).recover(since, 2, 1 << 20).recovered);
+        assert!(!stream(5).recover(since, 10, 10).recovered);
+    }
+
+    #[test]
+    fn bytes_are_those_of_what_is_kept() {
+        assert_eq!(stream(5).bytes(), stream(3).bytes());
+        assert_eq!(stream(1).bytes() * 3, stream(3).bytes());
+        let mut stream = stream(3);
+        assert_eq!((stream.shed(0), stream.shed(1)), (0, 1));
+        assert_eq!(stream.bytes() * 3, self::stream(3).bytes() * 2);
+        assert!(stream.recover(Position { offset: 1, epoch: Epoch::default() }, 9, 9999).recovered);
+        assert_eq!(stream.shed(usize::MAX), 2);
+        assert_eq!((stream.bytes(), stream.position().offset), (0, 3));
+    }
+
+    #[test]
+    fn old_publications_go_first_then_the_stream() {
+        let mut stream = stream(5);
+        assert_eq!(stream.next_expiry(), 103);
+        assert!(!stream.expire(104));
+        assert_eq!(stream.next_expiry(), 105);
+        let since = Position { offset: 4, epoch: Epoch::default() };
+        assert!(stream.recover(since, 10, 1 << 20).recovered);
+        assert!(!stream.expire(105));
+        assert!(!stream.recover(since, 10, 1 << 20).recovered);
+        assert!(stream.expire(1005));
+    }
+}

@@ -1,0 +1,370 @@
+//! Who is in a channel: its presence, kept by its home.
+//!
+//! Owns the members of one channel. Never keeps a client's id, which follows from where it lives.
+//! The invariants: a connection is a member once, and a user is counted once, however many
+//! connections it has; coming and going take the same time however many there are.
+
+use std::collections::HashMap;
+
+use compact_str::CompactString;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use crate::base::budget::{Budget, cost};
+use crate::home::roll::{PART, Parts};
+use crate::model::ids::{Address, Ids};
+use crate::wire::protocol::reply::{ClientInfo, Roll, Stats};
+use crate::wire::protocol::{Wire, write_member};
+
+/// Bytes of one member in an answer beside its user and what is said about it, at least.
+const MEMBER_BYTES: usize = 80;
+
+/// JSON texts about a member, where it has any.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Infos {
+    connection: Option<Box<[u8]>>,
+    channel: Option<Box<[u8]>>,
+}
+
+/// An address in eight bytes: a generation has 24 bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    slot: u32,
+    life: u32,
+}
+
+impl From<Address> for Place {
+    fn from(Address { shard, slot, generation }: Address) -> Self {
+        Place { slot, life: generation << 8 | u32::from(shard) }
+    }
+}
+
+impl From<Place> for Address {
+    fn from(Place { slot, life }: Place) -> Self {
+        Address { shard: life as u8, slot, generation: life >> 8 }
+    }
+}
+
+impl Place {
+    /// Spreads places, of which no client chooses its own (SplitMix64's last steps).
+    fn hash(self) -> u64 {
+        let mut mixed = u64::from(self.slot) << 32 | u64::from(self.life);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+struct Member {
+    place: Place,
+    user: u32,
+    /// Whether presence answers leave it out.
+    hidden: bool,
+    infos: Option<Box<Infos>>,
+}
+
+struct User {
+    /// Mostly short enough to stand here.
+    name: CompactString,
+    hash: u32,
+    connections: u32,
+}
+
+// Slabs of a hundred thousand: what one takes there.
+const _: () = assert!(size_of::<Member>() <= 24 && size_of::<User>() <= 32);
+
+/// The hash that a user is found by, from what is kept of it: high and low bits count.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+/// Connections that presence answers leave out, though their coming and going is announced.
+#[derive(Default)]
+struct Hidden {
+    /// How many each user has.
+    by_user: HashMap<u32, u32>,
+    members: u32,
+    /// Users that have no others.
+    users: u32,
+}
+
+/// The members of one channel.
+#[derive(Default)]
+pub struct Members {
+    by_place: HashTable<u32>,
+    members: Slab<Member>,
+    by_name: HashTable<u32>,
+    users: Slab<User>,
+    /// Those that presence answers leave out; `None`: there are none.
+    hidden: Option<Box<Hidden>>,
+    /// Places of the slab that were ever taken.
+    end: usize,
+    /// Bytes of a presence answer, at least.
+    bytes: usize,
+    /// What was encoded of it: in JSON, and in protocol buffers.
+    rolls: [Option<Box<Parts>>; 2],
+}
+
+impl Members {
+    /// Adds a connection, whose user's name has this hash; one that is there already stays as
+    /// it is. Presence answers leave it out unless it is listed.
+    pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64, listed: bool) {
+        let place = Place::from(address);
+        if self.find(place).is_some() {
+            return;
+        }
+        let user = self.user(&info.user, user_hash as u32);
+        self.count(user, 1, !listed);
+        let infos = Infos { connection: info.connection.clone(), channel: info.channel.clone() };
+        let infos = (infos != Infos::default()).then(|| Box::new(infos));
+        let at = self.members.insert(Member { place, user, hidden: !listed, infos }) as u32;
+        self.end = self.end.max(at as usize + 1);
+        self.bytes += self.member_bytes(at as usize);
+        self.change(at as usize);
+        let members = &self.members;
+        self.by_place.insert_unique(place.hash(), at, |at| members[*at as usize].place.hash());
+    }
+
+    fn find(&self, place: Place) -> Option<u32> {
+        let members = &self.members;
+        self.by_place.find(place.hash(), |at| members[*at as usize].place == place).copied()
+    }
+
+    fn user(&mut self, name: &str, hash: u32) -> u32 {
+        let users = &self.users;
+        if let Some(at) = self.by_name.find(spread(hash), |at| users[*at as usize].name == name) {
+            return *at;
+        }
+        let user = User { name: name.into(), hash, connections: 0 };
+        let at = self.users.insert(user) as u32;
+        let users = &self.users;
+        self.by_name.insert_unique(spread(hash), at, |at| spread(users[*at as usize].hash));
+        at
+    }
+
+    /// A user has one connection more or less.
+    fn count(&mut self, user: u32, change: i32, hidden: bool) {
+        let connections = &mut self.users[user as usize].connections;
+        let before = *connections;
+        *connections = before.saturating_add_signed(change);
+        if !hidden && self.hidden.is_none() {
+            return;
+        }
+        let after = *connections;
+        let kept = self.hidden.get_or_insert_default();
+        let among = kept.by_user.entry(user).or_default();
+        let was_hidden = *among == before && before > 0;
+        if hidden {
+            *among = among.saturating_add_signed(change);
+            kept.members = kept.members.saturating_add_signed(change);
+        }
+        let is_hidden = *among == after && after > 0;
+        kept.users = kept.users + u32::from(is_hidden) - u32::from(was_hidden);
+        if *among == 0 {
+            kept.by_user.remove(&user);
+        }
+        if kept.members == 0 {
+            self.hidden = None;
+        }
+    }
+
+    /// Takes a connection out; who it was.
+    pub fn remove(&mut self, address: Address, ids: &Ids) -> Option<ClientInfo> {
+        let (place, members) = (Place::from(address), &self.members);
+        let same = |at: &u32| members[*at as usize].place == place;
+        let (at, _) = self.by_place.find_entry(place.hash(), same).ok()?.remove();
+        let info = self.info(&self.members[at as usize], ids);
+        self.bytes -= self.member_bytes(at as usize);
+        self.change(at as usize);
+        let member = self.members.remove(at as usize);
+        self.count(member.user, -1, member.hidden);
+        let user = &self.users[member.user as usize];
+        if user.connections == 0 {
+            let hash = spread(user.hash);
+            if let Ok(entry) = self.by_name.find_entry(hash, |at| *at == member.user) {
+                entry.remove();
+            }
+            self.users.remove(member.user as usize);
+        }
+        Some(info)
+    }
+
+    fn info(&self, member: &Member, ids: &Ids) -> ClientInfo {
+        let infos = member.infos.as_deref();
+        ClientInfo {
+            user: self.users[member.user as usize].name.as_str().into(),
+            client: ids.client(member.place.into()).into(),
+            connection: infos.and_then(|infos| infos.connection.clone()),
+            channel: infos.and_then(|infos| infos.channel.clone()),
+        }
+    }
+
+    /// The member at this place of the slab has come or is about to go.
+    fn change(&mut self, at: usize) {
+        self.rolls.iter_mut().flatten().for_each(|parts| parts.change(at));
+    }
+
+    /// Bytes that a member takes in an answer, at least.
+    fn member_bytes(&self, at: usize) -> usize {
+        let Member { user, hidden, infos, .. } = &self.members[at];
+        if *hidden {
+            return 0;
+        }
+        let infos = infos.as_deref();
+        let texts = infos.into_iter().flat_map(|infos| [&infos.connection, &infos.channel]);
+        let texts: usize = texts.flatten().map(|text| text.len()).sum();
+        MEMBER_BYTES + self.users[*user as usize].name.len() + texts
+    }
+
+    /// Bytes of a presence answer, at least.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Goes on encoding everybody, as far as the budget allows; `None`: in the next turn. The
+    /// answer is at least as long as [`Members::bytes`].
+    pub fn roll(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
+        let end = self.end;
+        let rolls = &mut self.rolls[wire as usize];
+        let mut parts = rolls.take().unwrap_or_else(|| Box::new(Parts::new(end)));
+        while !budget.is_spent() && !parts.are_complete() {
+            let mut encoded = 0;
+            parts.encode_next(|range, out| {
+                let members = range.filter_map(|at| self.members.get(at));
+                for member in members.filter(|member| !member.hidden) {
+                    write_member(wire, &self.info(member, ids), out);
+                    encoded += 1;
+                }
+                budget.charge(PART * cost::LOOK / 8 + encoded * cost::MEMBER + out.len());
+            });
+        }
+        let roll = parts.are_complete().then(|| parts.roll());
+        self.rolls[wire as usize] = Some(parts);
+        roll
+    }
+
+    /// Bytes that are encoded so far.
+    pub fn encoded(&self, wire: Wire) -> usize {
+        self.rolls[wire as usize].as_ref().map_or(0, |parts| parts.bytes())
+    }
+
+    /// Drops what was encoded.
+    pub fn forget_roll(&mut self, wire: Wire) {
+        self.rolls[wire as usize] = None;
+    }
+
+    /// How many connections and users there are.
+    pub fn stats(&self) -> Stats {
+        let (members, users) = (self.members.len() as u32, self.users.len() as u32);
+        let hidden = self.hidden.as_deref();
+        let (without, nobody) = hidden.map_or((0, 0), |hidden| (hidden.members, hidden.users));
+        Stats { clients: members - without, users: users - nobody }
+    }
+
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::budget::Stage;
+    use crate::wire::protocol::json;
+
+    fn address(slot: u32) -> Address {
+        Address { shard: 1, slot, generation: 2 }
+    }
+
+    fn info(user: &str) -> ClientInfo {
+        ClientInfo { user: user.into(), connection: Some(b"1"[..].into()), ..ClientInfo::default() }
+    }
+
+    /// What is told of everybody in JSON.
+    fn roll(members: &mut Members) -> String {
+        let mut budget = Budget::new(1_000_000, true);
+        let roll = members.roll(Wire::Json, &Ids::new([1; 16]), &mut budget).unwrap();
+        assert!(roll.bytes() >= members.bytes(), "{} {}", roll.bytes(), members.bytes());
+        let mut out = Vec::new();
+        json::write_presence(&roll, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_takes_many_turns_and_is_that_of_its_last_moment() {
+        let ids = Ids::new([1; 16]);
+        let mut members = Members::default();
+        for slot in 0..1000 {
+            members.insert(address(slot), &info("u"), 1, true);
+        }
+        let mut turns = 0;
+        let mut told = loop {
+            turns += 1;
+            // Some come and go meanwhile, those that are encoded already among them.
+            members.remove(address(turns), &ids);
+            members.remove(address(999 - turns), &ids);
+            members.insert(address(2000 + turns), &info("v"), 2, true);
+            let mut budget = Budget::new(100_000, false);
+            budget.begin(Stage::Rest);
+            if let Some(roll) = members.roll(Wire::Json, &ids, &mut budget) {
+                break roll;
+            }
+            assert!(budget.used() < 200_000, "{}", budget.used());
+        };
+        assert!(turns > 5, "{turns}");
+        let mut out = Vec::new();
+        json::write_presence(&told, &mut out);
+        let told_json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let named = told_json["presence"].as_object().unwrap();
+        assert_eq!(named.len() as u32, members.stats().clients);
+        for (slot, there) in [(0, true), (1, false), (turns, false), (2000 + turns, true)] {
+            assert_eq!(named.contains_key(&ids.client(address(slot))), there, "{slot}");
+        }
+        told = members.roll(Wire::Json, &ids, &mut Budget::new(1, false)).unwrap();
+        let again = members.roll(Wire::Json, &ids, &mut Budget::new(1, true)).unwrap();
+        assert_eq!(told.bytes(), again.bytes());
+    }
+
+    #[test]
+    fn users_are_counted_once() {
+        let ids = Ids::new([1; 16]);
+        let mut members = Members::default();
+        for (slot, user) in [(1, "a"), (2, "b"), (3, "a"), (3, "a")] {
+            // One hash for all: names tell users apart.
+            members.insert(address(slot), &info(user), 7, true);
+        }
+        assert_eq!(members.stats(), Stats { clients: 3, users: 2 });
+        let gone = members.remove(address(1), &ids).unwrap();
+        assert_eq!((&*gone.user, &*gone.client), ("a", &*ids.client(address(1))));
+        assert_eq!(gone.connection.as_deref(), Some(&b"1"[..]));
+        assert_eq!(members.remove(address(1), &ids), None);
+        assert_eq!(members.stats(), Stats { clients: 2, users: 2 });
+        assert_eq!(roll(&mut members).matches("\"user\":").count(), 2);
+        members.remove(address(3), &ids);
+        members.remove(address(2), &ids);
+        assert!(members.is_empty() && members.stats() == Stats::default());
+        assert!(members.by_name.is_empty() && members.users.is_empty());
+    }
+
+    #[test]
+    fn hidden_connections_are_known_and_left_out_of_answers() {
+        let ids = Ids::new([1; 16]);
+        let mut members = Members::default();
+        members.insert(address(1), &info("a"), 7, false);
+        assert_eq!((members.stats(), members.bytes()), (Stats::default(), 0));
+        assert_eq!(roll(&mut members), "{\"presence\":{}}");
+        members.insert(address(2), &info("a"), 7, true);
+        members.insert(address(3), &info("b"), 7, false);
+        assert_eq!(members.stats(), Stats { clients: 1, users: 1 });
+        assert_eq!(roll(&mut members).matches("\"user\":").count(), 1);
+        members.remove(address(2), &ids);
+        assert_eq!(members.stats(), Stats::default());
+        let gone = members.remove(address(3), &ids).unwrap();
+        assert_eq!(&*gone.user, "b", "its leaving can be announced");
+        members.remove(address(1), &ids);
+        assert!(members.is_empty() && members.hidden.is_none());
+        members.insert(address(4), &info("b"), 7, true);
+        assert_eq!(members.stats(), Stats { clients: 1, users: 1 });
+    }
+}

@@ -1,0 +1,159 @@
+//! Publications that backends send twice: what is known by its key is not published again.
+//!
+//! Owns the keys for as long as they hold. Never knows what was published. The invariant: a key
+//! holds for five minutes, or until newer ones have come for which the node's budget has no room.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::base::memory::{Relief, Share};
+use crate::wire::protocol::Position;
+
+/// Milliseconds that a key holds.
+const HOLDS: u64 = 300_000;
+/// Keys that make room at once.
+const DROPPED_MAX: usize = 256;
+/// Bytes that a key takes beside its text and its records: counts, and what the allocator adds.
+const BESIDE: usize = 32;
+
+struct Done {
+    /// The hash of what follows; kept, so that a table that grows hashes no text.
+    place: u64,
+    channel: u64,
+    key: Arc<str>,
+    position: Option<Position>,
+    until: u64,
+}
+
+struct Noted {
+    place: u64,
+    key: Arc<str>,
+    until: u64,
+}
+
+/// Bytes that a key takes in memory: the table may be half empty, and the queue doubles when it
+/// grows.
+fn size(key: &str) -> usize {
+    BESIDE + key.len() + 2 * (size_of::<Done>() + size_of::<Noted>())
+}
+
+/// The keys of the channels at home on one shard.
+pub struct Repeats {
+    done: HashTable<Done>,
+    order: VecDeque<Noted>,
+    hasher: RandomState,
+    share: Share,
+}
+
+impl Repeats {
+    /// None yet; `share` counts them.
+    pub fn new(share: Share) -> Self {
+        let (done, order) = (HashTable::new(), VecDeque::new());
+        Repeats { done, order, hasher: RandomState::new(), share }
+    }
+
+    /// What the keys use of the node's budget.
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Where the publication went that came with this key into the channel of this hash, if one
+    /// did.
+    pub fn find(&self, channel: u64, key: &str, now: u64) -> Option<Option<Position>> {
+        let place = self.hasher.hash_one((channel, key));
+        let same = |done: &Done| done.channel == channel && *done.key == *key && done.until > now;
+        self.done.find(place, same).map(|done| done.position)
+    }
+
+    /// Notes where a publication went.
+    pub fn note(&mut self, channel: u64, key: &str, position: Option<Position>, now: u64) {
+        while self.order.front().is_some_and(|noted| noted.until <= now) {
+            self.drop_oldest();
+        }
+        let (place, until) = (self.hasher.hash_one((channel, key)), now + HOLDS);
+        let key: Arc<str> = key.into();
+        self.share.change(0, size(&key));
+        self.order.push_back(Noted { place, key: key.clone(), until });
+        let done = Done { place, channel, key, position, until };
+        self.done.insert_unique(place, done, |done| done.place);
+        self.relieve();
+    }
+
+    /// Drops the oldest keys while the node keeps too many and this shard keeps most, some at a
+    /// time.
+    pub fn relieve(&mut self) {
+        for _ in 0..DROPPED_MAX {
+            if self.share.relief() != Relief::Here {
+                return;
+            }
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(Noted { place, key, .. }) = self.order.pop_front() {
+            self.share.change(size(&key), 0);
+            let found = self.done.find_entry(place, |done| Arc::ptr_eq(&done.key, &key));
+            if let Ok(found) = found {
+                found.remove();
+            }
+        }
+        if self.order.is_empty() {
+            (self.done, self.order) = (HashTable::new(), VecDeque::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::memory::{Budgets, Kind, Limits};
+
+    const LIMIT: usize = 100_000;
+
+    fn repeats() -> Repeats {
+        Repeats::new(Budgets::new(&Limits::all(LIMIT), 1).share(Kind::Keys, 0))
+    }
+
+    #[test]
+    fn a_key_holds_for_its_channel_and_time() {
+        let mut repeats = repeats();
+        repeats.note(1, "k", None, 0);
+        let there = |repeats: &Repeats, hash, key, now| repeats.find(hash, key, now).is_some();
+        assert!(there(&repeats, 1, "k", HOLDS - 1));
+        assert!(!there(&repeats, 1, "k", HOLDS));
+        assert!(!there(&repeats, 2, "k", 1));
+        assert!(!there(&repeats, 1, "l", 1));
+        (0..1000).for_each(|key| repeats.note(3, &key.to_string(), None, 2));
+        assert!(!there(&repeats, 1, "k", 3), "the oldest made room");
+        assert!(there(&repeats, 3, "999", 3));
+        repeats.note(4, "k", None, HOLDS + 2);
+        assert_eq!((repeats.done.len(), repeats.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_key_that_is_noted_again_after_its_time_holds_again() {
+        let mut repeats = repeats();
+        repeats.note(1, "k", None, 0);
+        repeats.note(2, "k", None, HOLDS - 1);
+        repeats.note(1, "k", None, HOLDS);
+        assert!([1, 2].iter().all(|hash| repeats.find(*hash, "k", HOLDS).is_some()));
+    }
+
+    #[test]
+    fn long_keys_replace_each_other_within_the_budget() {
+        let mut repeats = repeats();
+        let key = |nth: usize| format!("{nth}{}", "k".repeat(LIMIT / 10));
+        for nth in 0..30 {
+            repeats.note(1, &key(nth), None, 0);
+            assert!(repeats.share().used() <= LIMIT);
+        }
+        assert!(repeats.find(1, &key(0), 0).is_none() && repeats.find(1, &key(29), 0).is_some());
+        assert_eq!(repeats.done.len(), repeats.order.len());
+        repeats.note(1, "k", None, HOLDS + 1);
+        assert!(repeats.share().used() < 1000, "{}", repeats.share().used());
+    }
+}

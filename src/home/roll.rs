@@ -1,0 +1,105 @@
+//! The members of a channel as presence answers carry them, encoded once for all who ask.
+//!
+//! Owns parts of the encoded answer, one for each run of members. Never holds a part that differs
+//! from its members: whoever comes or goes drops the part. So an answer is complete at one moment
+//! or not given, however many turns its parts took to encode.
+
+use std::sync::Arc;
+
+use crate::wire::protocol::reply::Roll;
+
+/// Members of one part.
+pub const PART: usize = 64;
+
+/// Parts of one encoding; a part that is not encoded is missing.
+#[derive(Default)]
+pub struct Parts {
+    parts: Vec<Option<Arc<[u8]>>>,
+    missing: Vec<u32>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// No part is encoded, of members up to the place `end`.
+    pub fn new(end: usize) -> Self {
+        let mut parts = Parts::default();
+        parts.reach(end);
+        parts
+    }
+
+    fn reach(&mut self, end: usize) {
+        let first = self.parts.len();
+        let needed = end.div_ceil(PART).max(first);
+        self.parts.resize(needed, None);
+        self.missing.extend((first..needed).map(|part| part as u32));
+    }
+
+    /// The member at this place has come or is gone.
+    pub fn change(&mut self, at: usize) {
+        self.reach(at + 1);
+        let part = at / PART;
+        if let Some(old) = self.parts.get_mut(part).and_then(Option::take) {
+            self.bytes -= old.len();
+            self.missing.push(part as u32);
+        }
+    }
+
+    /// Encodes a missing part: `encode` appends the members of a range of places. Returns whether
+    /// one was missing.
+    pub fn encode_next(
+        &mut self,
+        encode: impl FnOnce(std::ops::Range<usize>, &mut Vec<u8>),
+    ) -> bool {
+        let Some(part) = self.missing.pop() else { return false };
+        let start = part as usize * PART;
+        let mut bytes = Vec::new();
+        encode(start..start + PART, &mut bytes);
+        self.bytes += bytes.len();
+        if let Some(empty) = self.parts.get_mut(part as usize) {
+            *empty = Some(bytes.into());
+        }
+        true
+    }
+
+    /// Whether every part is encoded.
+    pub fn are_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Bytes of the parts that are encoded.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The whole answer.
+    pub fn roll(&self) -> Roll {
+        Roll::new(self.parts.iter().flatten().filter(|part| !part.is_empty()).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parts_whose_members_changed_are_encoded_again() {
+        let mut parts = Parts::new(3 * PART);
+        let mut encoded = 0;
+        let mut finish = |parts: &mut Parts| {
+            encoded = 0;
+            while parts.encode_next(|range, out| out.push(range.start as u8)) {
+                encoded += 1;
+            }
+            (encoded, parts.bytes(), parts.roll().bytes())
+        };
+        assert!(!parts.are_complete());
+        assert_eq!(finish(&mut parts), (3, 3, 3));
+        parts.change(PART);
+        parts.change(PART + 1);
+        assert!(!parts.are_complete() && parts.bytes() == 2);
+        assert_eq!(finish(&mut parts), (1, 3, 3));
+        parts.change(3 * PART);
+        assert_eq!(finish(&mut parts), (1, 4, 4));
+        assert!(parts.are_complete());
+    }
+}

@@ -1,0 +1,110 @@
+//! The streams of a home, bounded in number and bytes.
+//!
+//! Owns every stream. Never knows a channel but by its number. The invariant: the sum of bytes is
+//! that of the streams.
+
+use slab::Slab;
+
+use crate::home::history::Stream;
+
+/// The number of no stream.
+pub(super) const NONE: u32 = u32::MAX;
+/// Streams looked at for one that makes room.
+const FEW: usize = 16;
+/// Places passed over on the way to them.
+const PASSED_MAX: usize = 256;
+
+struct Held {
+    stream: Stream,
+    /// Whose it is.
+    channel: u32,
+    /// Bytes that the stream and its channel take beside what is kept.
+    beside: usize,
+}
+
+/// All streams of a home.
+pub(super) struct Streams {
+    held: Slab<Held>,
+    /// Bytes of what is kept.
+    kept: usize,
+    /// Bytes of everything else.
+    beside: usize,
+    /// Behind the last place that was ever taken.
+    end: usize,
+    /// Where it was last looked for one that makes room: in turn, so that none is spared.
+    hand: usize,
+}
+
+impl Streams {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Streams { held: Slab::new(), kept: 0, beside: 0, end: 0, hand: 0 }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes that they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept + self.beside
+    }
+
+    /// Bytes of the publications that they keep.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept
+    }
+
+    /// Takes an empty stream in, whose channel takes so many bytes; its number.
+    pub(super) fn insert(&mut self, stream: Stream, channel: u32, channel_bytes: usize) -> u32 {
+        let beside = size_of::<Held>() + channel_bytes;
+        self.beside += beside;
+        let at = self.held.insert(Held { stream, channel, beside });
+        self.end = self.end.max(at + 1);
+        at as u32
+    }
+
+    /// Drops a stream.
+    pub(super) fn remove(&mut self, at: u32) {
+        let Held { stream, beside, .. } = self.held.remove(at as usize);
+        self.kept -= stream.bytes();
+        self.beside -= beside;
+    }
+
+    /// A stream.
+    pub(super) fn get(&self, at: u32) -> &Stream {
+        &self.held[at as usize].stream
+    }
+
+    /// Changes a stream.
+    pub(super) fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Stream) -> T) -> T {
+        let stream = &mut self.held[at as usize].stream;
+        let before = stream.bytes();
+        let result = change(stream);
+        self.kept = self.kept - before + stream.bytes();
+        result
+    }
+
+    /// The channel whose stream makes room for others: of a few that have a rank, the one of the
+    /// lowest.
+    pub(super) fn first_to_go<R: Ord + Copy>(
+        &mut self,
+        rank: impl Fn(&Stream, u32) -> Option<R>,
+    ) -> Option<u32> {
+        let (mut found, mut first) = (0, None);
+        for _ in 0..PASSED_MAX.min(self.end) {
+            self.hand = if self.hand + 1 < self.end { self.hand + 1 } else { 0 };
+            let held = self.held.get(self.hand);
+            let ranked =
+                held.and_then(|held| Some((rank(&held.stream, held.channel)?, held.channel)));
+            let Some(candidate) = ranked else { continue };
+            first = Some(first.map_or(candidate, |first| candidate.min(first)));
+            found += 1;
+            if found == FEW {
+                break;
+            }
+        }
+        first.map(|(_, channel)| channel)
+    }
+}

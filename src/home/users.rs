@@ -1,0 +1,120 @@
+//! The connections that each user has on the node, kept by the user's home where they are limited.
+//!
+//! Owns where they live, and nothing else of them. Users are found by the keyed hash of their
+//! name alone: that two of a million share one has a chance of one to thirty million. The
+//! invariant: a connection is counted from its admission until its shard says that it is gone.
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::model::ids::Address;
+
+/// How many connections a user may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// At most so many; 0: no limit.
+    pub most: usize,
+    /// The newest replaces the one before it.
+    pub single: bool,
+}
+
+impl Limit {
+    /// Whether connections have to be counted.
+    pub fn counts(&self) -> bool {
+        self.most > 0 || self.single
+    }
+}
+
+struct User {
+    hash: u64,
+    connections: SmallVec<[Address; 1]>,
+}
+
+/// The users at home on one shard.
+#[derive(Default)]
+pub struct Users {
+    table: HashTable<User>,
+}
+
+impl Users {
+    /// Number of users that have a connection.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether none has one.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The connection that another one of this user would replace.
+    pub fn replaced(&self, hash: u64, limit: Limit) -> Option<Address> {
+        let user = self.table.find(hash, |user| user.hash == hash).filter(|_| limit.single)?;
+        user.connections.first().copied()
+    }
+
+    /// Counts one more connection of a user, in place of the one that it replaces, if there is room
+    /// for it; returns whether there is.
+    pub fn admit(&mut self, hash: u64, address: Address, limit: Limit) -> bool {
+        if let Some(replaced) = self.replaced(hash, limit) {
+            self.depart(hash, replaced);
+        }
+        let entry = self.table.entry(hash, |user| user.hash == hash, |user| user.hash);
+        let mut entry = entry.or_insert_with(|| User { hash, connections: SmallVec::new() });
+        let connections = &mut entry.get_mut().connections;
+        let admits = limit.most == 0 || connections.len() < limit.most;
+        if admits {
+            connections.push(address);
+        }
+        admits
+    }
+
+    /// A connection of a user is gone; one that is not counted may be named too.
+    pub fn depart(&mut self, hash: u64, address: Address) {
+        let Ok(mut entry) = self.table.find_entry(hash, |user| user.hash == hash) else { return };
+        let connections = &mut entry.get_mut().connections;
+        connections.retain(|one| *one != address);
+        if connections.is_empty() {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(slot: u32) -> Address {
+        Address { shard: 1, slot, generation: 2 }
+    }
+
+    #[test]
+    fn no_more_than_so_many_come_in() {
+        let limit = Limit { most: 2, single: false };
+        let mut users = Users::default();
+        let admitted: Vec<bool> = (0..3).map(|slot| users.admit(7, at(slot), limit)).collect();
+        assert_eq!(admitted, [true, true, false]);
+        assert!(users.admit(8, at(3), limit), "another user");
+        users.depart(7, at(2));
+        assert!(!users.admit(7, at(4), limit), "who was refused does not count");
+        users.depart(7, at(0));
+        assert!(users.admit(7, at(4), limit));
+        [at(1), at(4)].into_iter().for_each(|address| users.depart(7, address));
+        users.depart(8, at(3));
+        assert!(users.is_empty());
+    }
+
+    #[test]
+    fn the_newest_replaces_the_one_before() {
+        let limit = Limit { most: 1, single: true };
+        let mut users = Users::default();
+        assert!(users.admit(7, at(0), limit));
+        assert_eq!(users.replaced(7, limit), Some(at(0)));
+        assert!(users.admit(7, at(1), limit));
+        users.depart(7, at(0));
+        assert_eq!(users.replaced(7, limit), Some(at(1)));
+        assert_eq!(users.replaced(7, Limit::default()), None);
+        users.depart(7, at(1));
+        assert_eq!(users.len(), 0);
+    }
+}

@@ -1,0 +1,203 @@
+//! The output of one turn: for every socket that gets something, its pieces in the order of the
+//! events that caused them.
+//!
+//! Owns private bytes of the turn (replies, pings, close frames). Never copies what is shared:
+//! a range of a lap stays a range. The invariant: a socket has at most one entry a turn, so at
+//! most one send an enter.
+
+use crate::local::{Delivery, Locals};
+
+/// No entry.
+pub const NONE: u32 = u32::MAX;
+/// Private bytes of a turn past which nothing more is answered in it: recoveries are large.
+const PRIVATE_BYTES: usize = 4 << 20;
+/// Pieces of one entry after which further ranges are copied and so join into one piece.
+const PIECES_MAX: u32 = 200;
+
+#[derive(Clone, Copy)]
+enum Source {
+    /// A range of the turn's own bytes.
+    Private { start: u32, end: u32 },
+    /// A range of a lap.
+    Lap { lap: u32, start: u32, end: u32 },
+    /// Bytes that never change.
+    Fixed(&'static [u8]),
+}
+
+struct Piece {
+    source: Source,
+    next: u32,
+}
+
+/// What one socket gets this turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The socket.
+    pub slot: u32,
+    /// Number of pieces.
+    pub pieces: u32,
+    /// Bytes at the front that are a response head rather than frames.
+    pub preface: u32,
+    head: u32,
+    tail: u32,
+}
+
+/// All output of a turn.
+#[derive(Default)]
+pub struct Turn {
+    entries: Vec<Entry>,
+    pieces: Vec<Piece>,
+    bytes: Vec<u8>,
+}
+
+impl Turn {
+    /// Sockets that get something.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Private bytes so far.
+    pub fn private_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn add(&mut self, handle: &mut u32, slot: u32, source: Source) {
+        if *handle == NONE {
+            *handle = self.entries.len() as u32;
+            self.entries.push(Entry { slot, pieces: 0, preface: 0, head: NONE, tail: NONE });
+        }
+        let entry = &mut self.entries[*handle as usize];
+        if let (Some(tail), Source::Private { start, end }) =
+            (self.pieces.get_mut(entry.tail as usize), source)
+            && let Source::Private { end: last, .. } = &mut tail.source
+            && *last == start
+        {
+            *last = end;
+            return;
+        }
+        let at = self.pieces.len() as u32;
+        self.pieces.push(Piece { source, next: NONE });
+        match self.pieces.get_mut(entry.tail as usize) {
+            Some(tail) => tail.next = at,
+            None => entry.head = at,
+        }
+        entry.tail = at;
+        entry.pieces += 1;
+    }
+
+    /// Whether the turn holds as many private bytes as it may: commands and deliveries wait for
+    /// the next.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() > PRIVATE_BYTES
+    }
+
+    fn private_end(&self) -> u32 {
+        u32::try_from(self.bytes.len()).expect("a turn's bytes are bounded")
+    }
+
+    /// Adds what `write` appends. `handle` is the connection's entry of this turn.
+    pub fn private(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.private_end();
+        write(&mut self.bytes);
+        let end = self.private_end();
+        if start < end {
+            self.add(handle, slot, Source::Private { start, end });
+        }
+    }
+
+    /// Adds a response head, which must be the first thing of the turn for this socket.
+    pub fn preface(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.private(handle, slot, write);
+        self.entries[*handle as usize].preface = (self.bytes.len() - start) as u32;
+    }
+
+    /// Adds bytes that never change.
+    pub fn fixed(&mut self, handle: &mut u32, slot: u32, bytes: &'static [u8]) {
+        self.add(handle, slot, Source::Fixed(bytes));
+    }
+
+    /// Adds a range of a lap.
+    pub fn delivery(&mut self, handle: &mut u32, delivery: &Delivery, locals: &Locals) {
+        let Delivery { slot, lap, start, end, .. } = *delivery;
+        if *handle != NONE && self.entries[*handle as usize].pieces >= PIECES_MAX {
+            let range = start as usize..end as usize;
+            self.private(handle, slot, |out| out.extend_from_slice(&locals.lap(lap)[range]));
+        } else {
+            self.add(handle, slot, Source::Lap { lap, start, end });
+        }
+    }
+
+    /// The pieces of an entry, in order.
+    pub fn segments<'a>(&'a self, entry: &Entry, locals: &'a Locals) -> Segments<'a> {
+        Segments { turn: self, locals, next: entry.head, left: entry.pieces as usize }
+    }
+
+    /// Bytes that the turn sends to the socket whose entry this is.
+    pub fn bytes_of(&self, handle: u32, locals: &Locals) -> usize {
+        let entry = self.entries.get(handle as usize);
+        entry.map_or(0, |entry| self.segments(entry, locals).map(<[u8]>::len).sum())
+    }
+
+    /// The turn has been sent.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.pieces.clear();
+        self.bytes.clear();
+        if self.bytes.capacity() > 1 << 20 {
+            self.bytes.shrink_to(1 << 16);
+        }
+    }
+}
+
+/// Iterates over the pieces of an entry.
+pub struct Segments<'a> {
+    turn: &'a Turn,
+    locals: &'a Locals,
+    next: u32,
+    left: usize,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let piece = self.turn.pieces.get(self.next as usize)?;
+        self.next = piece.next;
+        self.left -= 1;
+        Some(match piece.source {
+            Source::Private { start, end } => &self.turn.bytes[start as usize..end as usize],
+            Source::Lap { lap, start, end } => &self.locals.lap(lap)[start as usize..end as usize],
+            Source::Fixed(bytes) => bytes,
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Segments<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_keep_their_order_and_neighbours_join() {
+        let (mut turn, locals) = (Turn::default(), Locals::default());
+        let (mut one, mut two) = (NONE, NONE);
+        turn.private(&mut one, 1, |out| out.extend_from_slice(b"a"));
+        turn.private(&mut one, 1, |out| out.extend_from_slice(b"b"));
+        turn.private(&mut two, 2, |out| out.extend_from_slice(b"x"));
+        turn.fixed(&mut one, 1, b"c");
+        turn.private(&mut one, 1, |out| out.extend_from_slice(b"d"));
+        turn.private(&mut two, 2, |_| {});
+        let all: Vec<(u32, Vec<&[u8]>)> = turn
+            .entries()
+            .iter()
+            .map(|entry| (entry.slot, turn.segments(entry, &locals).collect()))
+            .collect();
+        assert_eq!(all, [(1, vec![&b"ab"[..], b"c", b"d"]), (2, vec![&b"x"[..]])]);
+    }
+}

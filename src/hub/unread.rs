@@ -1,0 +1,137 @@
+//! Input of connections that could not be used up at once, and what it takes.
+//!
+//! Owns the bytes, for those connections alone that have any. Never reads a socket and never
+//! closes a connection: it says which one has most. The invariant: what it counts is what the
+//! bytes take in memory.
+
+use slab::Slab;
+
+use crate::base::growth;
+use crate::base::memory::Share;
+use crate::base::ranking::Counted;
+use crate::wire::frame::Fragments;
+
+/// Input of one connection that could not be used up at once.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// Bytes from the socket that make no whole frame or head yet, or wait their turn.
+    pub bytes: Vec<u8>,
+    /// A message of which some fragments have come.
+    pub fragments: Fragments,
+    /// The rest of a frame's commands, or a unidirectional client's connect request: it waits for
+    /// room on the bus or for an answer.
+    pub commands: Vec<u8>,
+}
+
+impl Inbound {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.fragments.is_empty() && self.commands.is_empty()
+    }
+
+    /// Bytes that it takes in memory.
+    fn size(&self) -> usize {
+        let buffers = self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity();
+        size_of::<Held>() + buffers
+    }
+}
+
+struct Held {
+    slot: u32,
+    /// Bytes that are counted for it.
+    counted: usize,
+    inbound: Inbound,
+}
+
+/// The input of all connections of a shard that could not be used up at once.
+pub struct Unread {
+    held: Slab<Held>,
+    counted: Counted,
+}
+
+impl Unread {
+    /// Nothing yet; `share` counts it.
+    pub fn new(share: Share) -> Self {
+        Unread { held: Slab::new(), counted: Counted::new(share) }
+    }
+
+    /// Number of connections with input.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no connection has any.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// What the shard uses of the node's budget.
+    pub fn share(&self) -> &Share {
+        self.counted.share()
+    }
+
+    /// A record for the input of a slot; its number.
+    pub fn insert(&mut self, slot: u32) -> u32 {
+        let held = Held { slot, counted: 0, inbound: Inbound::default() };
+        self.held.insert(held) as u32
+    }
+
+    /// The input of a record. Call [`Unread::settle`] after a change.
+    pub fn get_mut(&mut self, at: u32) -> Option<&mut Inbound> {
+        self.held.get_mut(at as usize).map(|held| &mut held.inbound)
+    }
+
+    /// Counts what a record takes now. Where the connection cannot be closed now, it is not among
+    /// those that may be.
+    pub fn settle(&mut self, at: u32, closable: bool) {
+        let Some(held) = self.held.get_mut(at as usize) else { return };
+        growth::trim(&mut held.inbound.bytes);
+        growth::trim(&mut held.inbound.commands);
+        let size = held.inbound.size();
+        let before = std::mem::replace(&mut held.counted, size);
+        self.counted.change(at, before, size, closable);
+    }
+
+    /// Takes a record out.
+    pub fn remove(&mut self, at: u32) -> Option<Inbound> {
+        let held = self.held.try_remove(at as usize)?;
+        self.counted.change(at, held.counted, 0, true);
+        Some(held.inbound)
+    }
+
+    /// The slot with the most input.
+    pub fn largest(&self) -> Option<u32> {
+        self.held.get(self.counted.largest()? as usize).map(|held| held.slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::memory::{Budgets, Kind, Limits, Relief};
+
+    fn unread(limit: usize) -> Unread {
+        Unread::new(Budgets::new(&Limits::all(limit), 1).share(Kind::Unread, 0))
+    }
+
+    #[test]
+    fn what_is_counted_is_what_is_held() {
+        let mut unread = unread(20_000);
+        for slot in 0..10 {
+            let at = unread.insert(slot);
+            let inbound = unread.get_mut(at).unwrap();
+            inbound.bytes = vec![0; 1000 * slot as usize];
+            inbound.commands = Vec::with_capacity(100_000);
+            unread.settle(at, slot != 9);
+        }
+        let used = unread.share().used();
+        assert!((45_000..47_500).contains(&used), "no room that is not needed: {used}");
+        assert_eq!(unread.largest(), Some(8), "the ninth cannot be closed");
+        assert_eq!(unread.share().relief(), Relief::Here);
+        (1..10).for_each(|at| assert!(unread.remove(at).is_some()));
+        assert_eq!((unread.len(), unread.largest()), (1, Some(0)));
+        assert!(unread.remove(0).is_some() && unread.remove(0).is_none());
+        assert_eq!((unread.share().used(), unread.largest()), (0, None));
+        assert_eq!(unread.share().relief(), Relief::None);
+    }
+}

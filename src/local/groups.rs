@@ -1,0 +1,160 @@
+//! The groups of a channel: one for each encoding, and one for each encoding and filter.
+//!
+//! Owns nothing: groups and their table are the shard's. A channel's groups without a filter come
+//! first in its list, and there are as many as encodings at most; those with a filter are found by
+//! hash, since clients think of any number. The invariant: a group with a filter has members, or
+//! something on its way to some.
+
+use std::hash::BuildHasher;
+
+use smallvec::SmallVec;
+
+use crate::local::{Group, Locals, NONE};
+use crate::model::publication::Encoding;
+use crate::wire::filter::Filter;
+
+/// The filter of a group, and how the group is found and taken out by it.
+pub(super) struct Filtered {
+    filter: Filter,
+    hash: u64,
+    /// The group in front of it in its channel's list; [`NONE`]: the channel itself.
+    previous: u32,
+}
+
+impl Group {
+    /// What its members let through, if not everything.
+    pub(super) fn filter(&self) -> Option<&Filter> {
+        self.filtered.as_ref().map(|filtered| &filtered.filter)
+    }
+}
+
+impl Locals {
+    /// The group of a channel for this encoding and filter, which begins if there is none.
+    pub(super) fn group(
+        &mut self,
+        channel: u32,
+        encoding: Encoding,
+        filter: Option<&Filter>,
+    ) -> u32 {
+        let hash = filter.map(|filter| self.hasher.hash_one((channel, encoding, filter)));
+        if let (Some(filter), Some(hash)) = (filter, hash) {
+            let groups = &self.groups;
+            let is_it = |at: &u32| {
+                groups.get(*at as usize).is_some_and(|group| {
+                    group.channel == channel
+                        && group.encoding == encoding
+                        && group.filter() == Some(filter)
+                })
+            };
+            if let Some(at) = self.filtered.find(hash, is_it) {
+                return *at;
+            }
+        }
+        let mut last = NONE;
+        let mut next = self.channels[channel as usize].group;
+        while let Some(group) = self.groups.get(next as usize)
+            && group.filtered.is_none()
+        {
+            if filter.is_none() && group.encoding == encoding {
+                return next;
+            }
+            (last, next) = (next, group.next);
+        }
+        let filtered = filter.zip(hash).map(|(filter, hash)| {
+            Box::new(Filtered { filter: filter.clone(), hash, previous: last })
+        });
+        let group = Group {
+            channel,
+            next,
+            members: SmallVec::new(),
+            filtered,
+            last: None,
+            fanout: None,
+            encoding,
+        };
+        let at = self.groups.insert(group) as u32;
+        self.link(channel, last, at);
+        self.link(channel, at, next);
+        if let Some(hash) = hash {
+            let groups = &self.groups;
+            let rehash = |at: &u32| {
+                let filtered = groups.get(*at as usize).and_then(|one| one.filtered.as_ref());
+                filtered.map_or(0, |filtered| filtered.hash)
+            };
+            self.filtered.insert_unique(hash, at, rehash);
+        }
+        at
+    }
+
+    /// A group follows another one, or comes first ([`NONE`]); one that is [`NONE`] ends the list.
+    fn link(&mut self, channel: u32, before: u32, behind: u32) {
+        match self.groups.get_mut(before as usize) {
+            Some(group) => group.next = behind,
+            None => self.channels[channel as usize].group = behind,
+        }
+        let behind = self.groups.get_mut(behind as usize);
+        if let Some(filtered) = behind.and_then(|group| group.filtered.as_mut()) {
+            filtered.previous = before;
+        }
+    }
+
+    /// A group with a filter that nobody has any more goes away.
+    pub(super) fn remove_if_abandoned(&mut self, at: u32) {
+        let Some(group) = self.groups.get(at as usize) else { return };
+        let Some(filtered) = &group.filtered else { return };
+        if !group.members.is_empty() || group.fanout.is_some() {
+            return;
+        }
+        let (channel, hash) = (group.channel, filtered.hash);
+        let (previous, next) = (filtered.previous, group.next);
+        if let Ok(entry) = self.filtered.find_entry(hash, |other| *other == at) {
+            entry.remove();
+        }
+        self.pacing.leave(at);
+        self.link(channel, previous, next);
+        self.groups.remove(at as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::local::tests::Fixture;
+
+    #[test]
+    fn groups_with_a_filter_go_with_their_last_member_whatever_their_order() {
+        for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [2, 3, 1]] {
+            let mut fixture = Fixture::new();
+            fixture.join(0);
+            for slot in 1..4 {
+                fixture.join_filtered(slot, &slot.to_string());
+            }
+            fixture.join_filtered(4, "1");
+            fixture.join(5);
+            assert_eq!(fixture.groups(), 4, "two share a filter");
+            for slot in order {
+                fixture.leave(slot);
+            }
+            assert_eq!(fixture.groups(), 2);
+            fixture.leave(4);
+            assert_eq!(fixture.groups(), 1);
+            fixture.publish("1");
+            let slots: Vec<u32> = fixture.step(9).into_iter().map(|(slot, _)| slot).collect();
+            assert_eq!(slots, [0, 5]);
+        }
+    }
+
+    #[test]
+    fn a_group_stays_until_what_is_on_its_way_is_gone() {
+        let mut fixture = Fixture::new();
+        fixture.join(0);
+        fixture.join_filtered(1, "1");
+        fixture.publish_tagged("1", "k", "1");
+        fixture.leave(1);
+        assert_eq!(fixture.groups(), 2);
+        while fixture.locals.has_open() {
+            fixture.step(9);
+        }
+        fixture.locals.end_turn();
+        assert_eq!((fixture.groups(), fixture.locals.backlog()), (1, 0));
+    }
+}

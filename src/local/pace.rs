@@ -1,0 +1,324 @@
+//! Channels at a pace: publications that wait for others to go out with, or for a later one to take
+//! their place.
+//!
+//! Owns what waits, by group: a group has the publications that its own filter lets through, so
+//! each subscriber gets the latest of those it asked for. Never touches a channel without a pace.
+//! The invariants: what goes out together keeps its order, and a joiner's place among it; of what
+//! is replaced the last always goes out; a group without members keeps nothing for long.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::base::budget::{Budget, cost};
+use crate::local::Locals;
+use crate::model::namespaces::Pace;
+use crate::model::publication::Publication;
+
+/// Groups looked at in one turn whose time has come.
+const DUE_MAX: usize = 256;
+
+/// What a group waits with.
+enum Wait {
+    /// Its pending bytes; they go out with what comes meanwhile.
+    Window,
+    /// Nothing, or the publication that goes out next unless a later one comes.
+    Gap(Option<Publication>),
+}
+
+/// Everything that waits.
+#[derive(Default)]
+pub(super) struct Pacing {
+    /// The time of this turn, in milliseconds.
+    now: u64,
+    /// By channel.
+    paces: HashMap<u32, Pace>,
+    /// By group, with the time until when.
+    waits: HashMap<u32, (u64, Wait)>,
+    due: BTreeSet<(u64, u32)>,
+    windows: usize,
+    replaced: u64,
+}
+
+impl Pacing {
+    fn begin(&mut self, group: u32, time: u64, wait: Wait) {
+        self.end(group);
+        self.windows += usize::from(matches!(wait, Wait::Window));
+        self.due.insert((self.now + time, group));
+        self.waits.insert(group, (self.now + time, wait));
+    }
+
+    fn end(&mut self, group: u32) -> Option<Wait> {
+        let (until, wait) = self.waits.remove(&group)?;
+        self.due.remove(&(until, group));
+        self.windows -= usize::from(matches!(wait, Wait::Window));
+        Some(wait)
+    }
+
+    /// Whether a group's pending bytes wait for more.
+    pub(super) fn has_window(&self, group: u32) -> bool {
+        self.windows > 0 && matches!(self.waits.get(&group), Some((_, Wait::Window)))
+    }
+
+    /// A group has nothing pending any more.
+    pub(super) fn end_window(&mut self, group: u32) {
+        if self.has_window(group) {
+            self.end(group);
+        }
+    }
+
+    /// A channel is gone, and with it this group of its.
+    pub(super) fn forget(&mut self, channel: u32, group: u32) {
+        self.paces.remove(&channel);
+        self.end(group);
+    }
+}
+
+impl Pacing {
+    /// A group is gone.
+    pub(super) fn leave(&mut self, group: u32) {
+        if !self.waits.is_empty() {
+            self.end(group);
+        }
+    }
+}
+
+impl Locals {
+    /// Publications of this subscription's channel keep this pace from now on.
+    pub fn set_pace(&mut self, key: u32, pace: Pace) {
+        let channel = self.channel_of(&self.subscriptions[key as usize]);
+        self.channels[channel as usize].paced = true;
+        self.pacing.paces.insert(channel, pace);
+    }
+
+    /// Adds a publication to what a group's members get, at its channel's pace. News of who comes
+    /// and goes waits for nobody, but keeps its place among what goes out together.
+    pub(super) fn add_at_pace(&mut self, at: u32, channel: u32, publication: &Publication) {
+        match self.pacing.paces.get(&channel).copied() {
+            Some(Pace::Latest { interval }) if publication.has_data() => {
+                match self.pacing.waits.get_mut(&at) {
+                    Some((_, Wait::Gap(held))) => {
+                        self.pacing.replaced += u64::from(held.is_some());
+                        *held = Some(publication.clone());
+                    }
+                    _ => self.give_latest(at, interval, publication.clone()),
+                }
+            }
+            Some(Pace::Together { window, publications }) => {
+                let begins = !self.has_pending(at);
+                self.write(at, publication);
+                if begins {
+                    self.pacing.begin(at, window, Wait::Window);
+                }
+                let fanout = self.groups[at as usize].fanout.as_ref();
+                if fanout.is_some_and(|fanout| fanout.pending_publications >= publications) {
+                    self.open_window(at);
+                }
+            }
+            _ => self.add(at, publication),
+        }
+    }
+
+    fn has_pending(&self, at: u32) -> bool {
+        let fanout = self.groups[at as usize].fanout.as_ref();
+        fanout.is_some_and(|fanout| !fanout.pending.is_empty())
+    }
+
+    /// A group gets the latest publication, or waits on where it has not been given the one
+    /// before.
+    fn give_latest(&mut self, at: u32, interval: u64, publication: Publication) {
+        let late = self.has_pending(at);
+        if !late {
+            self.add(at, &publication);
+        }
+        self.pacing.begin(at, interval, Wait::Gap(late.then_some(publication)));
+    }
+
+    /// What waited in a group's window goes out.
+    fn open_window(&mut self, at: u32) {
+        let waited = self.pacing.has_window(at);
+        self.pacing.end_window(at);
+        let fanout = self.groups[at as usize].fanout.as_ref();
+        // Behind a lap that is still being walked it goes out anyway.
+        if waited && fanout.is_some_and(|fanout| fanout.lap.is_none()) {
+            self.open.push_back(at);
+        }
+    }
+
+    /// Everything that waits for more goes out: there is no room for it to wait.
+    pub fn open_windows(&mut self) {
+        if self.pacing.windows == 0 {
+            return;
+        }
+        let all: Vec<u32> = self.pacing.due.iter().map(|(_, group)| *group).collect();
+        all.into_iter().for_each(|group| self.open_window(group));
+    }
+
+    /// Tells what time it is and lets go what has waited long enough, a bounded number at a time;
+    /// returns whether more has.
+    pub fn expire(&mut self, now: u64, budget: &mut Budget) -> bool {
+        self.pacing.now = now;
+        for _ in 0..DUE_MAX {
+            if budget.is_spent() {
+                break;
+            }
+            let Some(&(until, at)) = self.pacing.due.first() else { return false };
+            if until > now {
+                return false;
+            }
+            budget.charge(cost::MESSAGE);
+            match self.pacing.waits.get(&at) {
+                Some((_, Wait::Window)) => self.open_window(at),
+                _ => self.end_gap(at),
+            }
+        }
+        true
+    }
+
+    fn end_gap(&mut self, at: u32) {
+        let Some(Wait::Gap(Some(publication))) = self.pacing.end(at) else { return };
+        let group = &self.groups[at as usize];
+        let pace = self.pacing.paces.get(&group.channel).copied();
+        if let Some(Pace::Latest { interval }) = pace
+            && !group.members.is_empty()
+        {
+            self.give_latest(at, interval, publication);
+        }
+    }
+
+    /// When [`Locals::expire`] has something to do next, in milliseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        self.pacing.due.first().map(|(until, _)| *until)
+    }
+
+    /// Publications whose place a later one took.
+    pub fn replaced(&self) -> u64 {
+        self.pacing.replaced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::tests::{Fixture, given};
+
+    const LATEST: Pace = Pace::Latest { interval: 100 };
+    const TOGETHER: Pace = Pace::Together { window: 100, publications: 3 };
+
+    #[test]
+    fn the_latest_goes_out_and_not_more_often() {
+        let mut fixture = Fixture::at_pace(LATEST);
+        (0..2).for_each(|slot| fixture.join(slot));
+        fixture.publish("1");
+        assert_eq!(fixture.step(9), given(&[(0, "1"), (1, "1")]), "the first waits for nobody");
+        for (now, data) in [(0, "2"), (50, "3"), (99, "4")] {
+            assert!(!fixture.expire(now));
+            fixture.publish(data);
+            assert!(!fixture.locals.has_open());
+        }
+        assert_eq!((fixture.locals.next_due(), fixture.locals.replaced()), (Some(100), 2));
+        fixture.expire(100);
+        assert_eq!(fixture.step(9), given(&[(0, "4"), (1, "4")]));
+        fixture.publish("5");
+        fixture.expire(199);
+        assert!(!fixture.locals.has_open());
+        fixture.expire(200);
+        assert_eq!(fixture.step(9), given(&[(0, "5"), (1, "5")]));
+        fixture.expire(300);
+        assert_eq!(fixture.locals.next_due(), None, "nothing is kept of a channel at rest");
+        fixture.publish("6");
+        assert_eq!(fixture.step(9), given(&[(0, "6"), (1, "6")]));
+    }
+
+    #[test]
+    fn who_has_not_got_the_last_one_gets_no_second() {
+        let mut fixture = Fixture::at_pace(LATEST);
+        (0..2).for_each(|slot| fixture.join(slot));
+        fixture.publish("1");
+        assert_eq!(fixture.step(1), given(&[(0, "1")]));
+        for (now, data) in [(100, "2"), (200, "3"), (300, "4")] {
+            fixture.expire(now);
+            fixture.publish(data);
+        }
+        assert_eq!(fixture.step(9), given(&[(1, "1")]));
+        assert_eq!(fixture.step(9), given(&[(0, "2"), (1, "2")]));
+        fixture.expire(400);
+        assert_eq!(fixture.step(9), given(&[(0, "4"), (1, "4")]));
+    }
+
+    #[test]
+    fn nothing_is_kept_for_those_who_left() {
+        for pace in [LATEST, TOGETHER] {
+            let mut fixture = Fixture::at_pace(pace);
+            fixture.join(0);
+            fixture.publish("1");
+            fixture.publish("2");
+            if pace == LATEST {
+                fixture.step(9);
+            }
+            fixture.leave(0);
+            fixture.expire(100);
+            fixture.step(9);
+            fixture.locals.end_turn();
+            fixture.expire(200);
+            assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
+            assert_eq!((fixture.locals.backlog(), fixture.locals.next_due()), (0, None));
+        }
+        let mut fixture = Fixture::at_pace(LATEST);
+        fixture.join(0);
+        fixture.publish("1");
+        fixture.publish("2");
+        fixture.step(9);
+        fixture.locals.end_turn();
+        fixture.leave(0);
+        assert_eq!((fixture.release(), fixture.locals.next_due()), (1, None));
+    }
+
+    #[test]
+    fn those_of_a_window_go_out_together_in_order() {
+        let mut fixture = Fixture::at_pace(TOGETHER);
+        fixture.join(0);
+        fixture.publish("1");
+        assert!(!fixture.locals.has_open());
+        fixture.expire(60);
+        fixture.join(1);
+        fixture.publish("2");
+        fixture.expire(99);
+        assert!(!fixture.locals.has_open());
+        fixture.expire(100);
+        assert_eq!(fixture.step(9), given(&[(0, "12"), (1, "2")]), "no gap and nothing twice");
+        ["3", "4", "5"].iter().for_each(|data| fixture.publish(data));
+        assert_eq!(fixture.step(9), given(&[(0, "345"), (1, "345")]), "as many as there may be");
+        assert_eq!(fixture.locals.next_due(), None);
+    }
+
+    #[test]
+    fn a_window_begins_while_a_lap_is_walked() {
+        for early in [false, true] {
+            let mut fixture = Fixture::at_pace(TOGETHER);
+            (0..2).for_each(|slot| fixture.join(slot));
+            fixture.publish("1");
+            fixture.expire(100);
+            assert_eq!(fixture.step(1), given(&[(0, "1")]));
+            fixture.publish("2");
+            if early {
+                fixture.expire(200);
+            }
+            assert_eq!(fixture.step(9), given(&[(1, "1")]));
+            assert_eq!(fixture.locals.has_open(), early);
+            fixture.publish("3");
+            fixture.expire(200);
+            assert_eq!(fixture.step(9), given(&[(0, "23"), (1, "23")]));
+            assert!(!fixture.locals.has_open());
+        }
+    }
+
+    #[test]
+    fn without_room_to_wait_nothing_waits() {
+        let mut fixture = Fixture::at_pace(TOGETHER);
+        fixture.join(0);
+        fixture.publish("1");
+        fixture.locals.open_windows();
+        assert_eq!(fixture.step(9), given(&[(0, "1")]));
+        fixture.locals.end_turn();
+        assert_eq!((fixture.locals.backlog(), fixture.locals.next_due()), (0, None));
+    }
+}

@@ -1,0 +1,174 @@
+//! Where a shard's subscribers stand in the streams of their channels, and when each is to be held
+//! against its home's.
+//!
+//! Owns one position a channel, since all of a channel's subscribers here got the same. Never asks
+//! a home: it says which channels are due. The invariant: a position is the home's at the moment
+//! when the home sent what came last, since both come in one queue.
+
+use std::collections::HashMap;
+
+use crate::base::wheel::Wheel;
+use crate::wire::protocol::Position;
+
+/// Milliseconds of one tick of the wheel.
+const TICK: u64 = 1000;
+
+struct Watch {
+    position: Position,
+    /// Tells lives of the channel's index apart.
+    serial: u32,
+    /// A publication came since it was last due, which had the right offset.
+    lately: bool,
+}
+
+/// The channels of a shard whose subscribers' positions are checked, by their index there.
+pub struct Watches {
+    by_channel: HashMap<u32, Watch>,
+    due: Wheel,
+    serial: u32,
+    swept: Vec<u32>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Watches { by_channel: HashMap::new(), due: Wheel::new(128), serial: 0, swept: Vec::new() }
+    }
+}
+
+impl Watches {
+    /// Number of channels watched.
+    pub fn len(&self) -> usize {
+        self.by_channel.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.by_channel.is_empty()
+    }
+
+    /// A subscriber joins where the channel's stream stands; returns whether those that are there
+    /// already stand there too. First checks are spread over half a delay.
+    pub fn join(&mut self, channel: u32, top: Position, (now, delay): (u64, u64)) -> bool {
+        if let Some(watch) = self.by_channel.get_mut(&channel) {
+            let same = watch.position == top;
+            watch.position = top;
+            return same;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let watch = Watch { position: top, serial: self.serial, lately: false };
+        self.by_channel.insert(channel, watch);
+        let spread = (u64::from(channel.wrapping_mul(0x9e37_79b9)) * (delay / 2)) >> 32;
+        self.set_due(channel, now + delay - spread);
+        true
+    }
+
+    fn set_due(&mut self, channel: u32, at: u64) {
+        self.due.set(channel, at.div_ceil(TICK) as u32);
+    }
+
+    /// A publication comes; returns whether its place is the one behind the last.
+    pub fn follow(&mut self, channel: u32, position: Position) -> bool {
+        let Some(watch) = self.by_channel.get_mut(&channel) else { return true };
+        let offset = watch.position.offset + 1;
+        let next = position == Position { offset, ..watch.position };
+        (watch.position, watch.lately) = (position, true);
+        next
+    }
+
+    /// Nobody is there any more whose position counts.
+    pub fn end(&mut self, channel: u32) {
+        if self.by_channel.remove(&channel).is_some() {
+            self.due.clear(channel);
+        }
+    }
+
+    /// Channels whose homes are to be asked, with their serials, among the next `most` that are
+    /// due; each is due again after the delay. One that got a publication lately is in order.
+    pub fn sweep(&mut self, most: usize, (now, delay): (u64, u64), asked: &mut Vec<(u32, u32)>) {
+        let mut swept = std::mem::take(&mut self.swept);
+        self.due.sweep((now / TICK) as u32, most, &mut swept);
+        for channel in swept.drain(..) {
+            let Some(watch) = self.by_channel.get_mut(&channel) else { continue };
+            if !std::mem::take(&mut watch.lately) {
+                asked.push((channel, watch.serial));
+            }
+            self.set_due(channel, now + delay);
+        }
+        self.swept = swept;
+    }
+
+    /// A home could not be asked for want of room: it is tried again soon.
+    pub fn again(&mut self, channel: u32, now: u64) {
+        self.set_due(channel, now + TICK);
+    }
+
+    /// Compares where a home's stream stands; returns whether the subscribers here stand there too,
+    /// or are gone.
+    pub fn agrees(&self, channel: u32, serial: u32, top: Position) -> bool {
+        let watch = self.by_channel.get(&channel).filter(|watch| watch.serial == serial);
+        watch.is_none_or(|watch| top == watch.position)
+    }
+
+    /// When something is due next, in milliseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        self.due.next_due().map(|tick| u64::from(tick) * TICK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::protocol::Epoch;
+
+    const DELAY: u64 = 40_000;
+
+    fn at(offset: u64) -> Position {
+        Position { offset, epoch: Epoch::parse("abcdefgh") }
+    }
+
+    fn due(watches: &mut Watches, now: u64) -> Vec<u32> {
+        let mut asked = Vec::new();
+        watches.sweep(100, (now, DELAY), &mut asked);
+        asked.into_iter().map(|(channel, _)| channel).collect()
+    }
+
+    #[test]
+    fn a_channel_is_due_once_a_delay_unless_something_came() {
+        let mut watches = Watches::default();
+        for channel in 0..10 {
+            assert!(watches.join(channel, at(5), (0, DELAY)));
+        }
+        assert_eq!(due(&mut watches, DELAY / 2 - 1).len(), 0);
+        let early = due(&mut watches, DELAY * 3 / 4);
+        assert!((2..=8).contains(&early.len()), "{early:?} in the first half of the spread");
+        let lively = (0..10).find(|channel| !early.contains(channel)).unwrap();
+        assert!(watches.follow(lively, at(6)));
+        let late = due(&mut watches, DELAY + 1_000);
+        assert_eq!(early.len() + late.len(), 9, "all but {lively}: {early:?} {late:?}");
+        watches.end(early[0]);
+        let all = due(&mut watches, 3 * DELAY);
+        assert!(all.contains(&lively) && !all.contains(&early[0]) && all.len() == 9, "{all:?}");
+        (0..10).for_each(|channel| watches.end(channel));
+        assert!(watches.is_empty() && watches.next_due().is_none());
+    }
+
+    #[test]
+    fn who_stands_elsewhere_is_found() {
+        let mut watches = Watches::default();
+        watches.join(1, at(5), (0, DELAY));
+        let (_, serial) = {
+            let mut asked = Vec::new();
+            watches.sweep(1, (2 * DELAY, DELAY), &mut asked);
+            asked[0]
+        };
+        assert!(watches.follow(1, at(6)) && watches.agrees(1, serial, at(6)));
+        assert!(!watches.agrees(1, serial, at(7)) && !watches.agrees(1, serial, at(0)));
+        let another = Position { epoch: Epoch::parse("zzzzzzzz"), ..at(6) };
+        assert!(!watches.agrees(1, serial, another));
+        assert!(watches.agrees(1, serial + 1, at(0)), "another life of the index");
+        assert!(!watches.follow(1, at(6)) && !watches.follow(1, at(8)), "again, and a gap");
+        assert!(!watches.follow(1, Position { offset: 9, ..another }), "another stream");
+        watches.follow(1, at(8));
+        assert!(watches.join(1, at(8), (0, DELAY)) && !watches.join(1, another, (0, DELAY)));
+    }
+}

@@ -1,0 +1,722 @@
+//! What shards and the control plane say to each other: a closed set, in ranks.
+//!
+//! Owns nothing. The invariant: handling a message of one rank sends only messages of higher
+//! ranks, so a circle of full inboxes cannot arise.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::base::gate::Pass;
+use crate::base::memory::Charge;
+use crate::model::backend;
+use crate::model::ids::Address;
+use crate::model::publication::{Encoding, Event, Extra, Publication};
+use crate::model::revocation::{Mark, Revocations};
+use crate::model::token::{ConnectClaims, Refusal, SubscribeClaims};
+use crate::wire::filter::Filter;
+use crate::wire::http::Upgrade;
+use crate::wire::protocol::reply::{ClientInfo, Roll, Stats};
+use crate::wire::protocol::{Error, Position, Wire};
+
+/// Number of ranks, and of inboxes an endpoint has.
+pub const RANKS: usize = 4;
+
+/// The order in which messages may cause each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Rank {
+    /// From outside: sockets handed over, control commands.
+    Ingress,
+    /// To a channel's home, or to a shard with room.
+    Request,
+    /// From a home to what is behind it (a store, a cluster) and back.
+    Store,
+    /// What a request led to: publications, answers. Handling one sends nothing.
+    Delivery,
+}
+
+impl Rank {
+    /// All ranks, highest first: the order in which inboxes are served.
+    pub const SERVED: [Rank; RANKS] = [Rank::Delivery, Rank::Store, Rank::Request, Rank::Ingress];
+}
+
+/// A place on the bus: a shard, or behind the last shard the control plane.
+pub type Endpoint = u8;
+
+/// The endpoints of a mask, lowest first.
+pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let endpoint = mask.trailing_zeros() as Endpoint;
+            mask &= mask - 1;
+            endpoint
+        })
+    })
+}
+
+/// One message.
+#[derive(Debug)]
+pub enum Message {
+    /// The control plane hands a socket over.
+    Adopt(Box<Adopt>),
+    /// A shard hands a socket over whose request is not for a shard.
+    HandOver(Box<HandOver>),
+    /// A shard wants to know what it cannot find out itself.
+    Consult(Box<Consult>),
+    /// A shard has news of a client for the backend.
+    Notice(Box<Notice>),
+    /// Somebody speaks for the client of a stream.
+    Emulated(Box<Emulated>),
+    /// The control plane asks what a shard holds.
+    Survey(Box<Survey>),
+    /// The backend wants something of a user's connections.
+    Order(Arc<Order>),
+    /// The tokens that count no more have changed.
+    Revoke(Arc<Revocations>),
+    /// Stop accepting and close every connection within so many milliseconds.
+    Drain(u64),
+    /// A shard wants into a channel for one of its connections.
+    Subscribe(Box<Subscribe>),
+    /// Publish into a channel that is at home here.
+    Publish(Box<Publish>),
+    /// A connection has left a channel whose home knows who is there.
+    Leave(Box<Leave>),
+    /// A shard asks a user's home whether there is room for one more connection of the user.
+    Admit(Admit),
+    /// A connection of a user is gone.
+    Depart(Depart),
+    /// Somebody asks a channel's home about it.
+    Question(Box<Question>),
+    /// A shard has no subscribers of a channel any more.
+    Release(Release),
+    /// A full shard asks for a slot.
+    Room(Room),
+    /// The slot that was given is not needed: its socket could not be moved.
+    Vacate(Vacate),
+    /// The answer to `Question`.
+    Answer(Box<Answer>),
+    /// To every subscriber of its channel.
+    Publication(Publication),
+    /// The answer to `Consult`.
+    Consulted(Box<Consulted>),
+    /// The answer to `Admit`, and the news of it to the shard of who is replaced.
+    Admitted(Admitted),
+    /// The answer to `Subscribe`.
+    Subscribed(Box<Subscribed>),
+    /// The answer to `Publish`, for who waits for one.
+    Published(Box<Published>),
+    /// The answer to `Room`.
+    Place(Place),
+    /// The answer to `Survey`.
+    Surveyed(Box<Surveyed>),
+}
+
+impl Message {
+    /// The rank at which it travels.
+    pub fn rank(&self) -> Rank {
+        match self {
+            Message::Adopt(_)
+            | Message::HandOver(_)
+            | Message::Consult(_)
+            | Message::Notice(_)
+            | Message::Emulated(_)
+            | Message::Survey(_)
+            | Message::Order(_)
+            | Message::Revoke(_)
+            | Message::Drain(_) => Rank::Ingress,
+            Message::Subscribe(_)
+            | Message::Publish(_)
+            | Message::Leave(_)
+            | Message::Admit(_)
+            | Message::Depart(_)
+            | Message::Question(_)
+            | Message::Release(_)
+            | Message::Room(_)
+            | Message::Vacate(_) => Rank::Request,
+            Message::Publication(_)
+            | Message::Answer(_)
+            | Message::Consulted(_)
+            | Message::Admitted(_)
+            | Message::Subscribed(_)
+            | Message::Published(_)
+            | Message::Place(_)
+            | Message::Surveyed(_) => Rank::Delivery,
+        }
+    }
+}
+
+/// A socket from the control plane.
+#[derive(Debug)]
+pub struct Adopt {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// The request that was answered with 101; `None`: its first request is still to come.
+    pub upgrade: Option<Upgrade>,
+    /// Bytes that came behind that request, or from the start.
+    pub bytes: Vec<u8>,
+    /// Its place on the control plane, which it has until a shard has it.
+    pub pass: Option<Pass>,
+}
+
+/// A socket for the control plane.
+#[derive(Debug)]
+pub struct HandOver {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// What was read from it: at least a whole request head.
+    pub bytes: Vec<u8>,
+    /// Its place on the control plane.
+    pub pass: Pass,
+}
+
+/// What somebody says for the client of a stream.
+#[derive(Debug)]
+pub struct Emulated {
+    /// Where the stream lives.
+    pub address: Address,
+    /// A frame of commands.
+    pub frame: Box<[u8]>,
+}
+
+/// What a shard cannot find out itself, or not in time.
+#[derive(Debug)]
+pub struct Consult {
+    /// The connection that it is about.
+    pub address: Address,
+    /// What is to be found out.
+    pub matter: Matter,
+}
+
+/// What is to be found out.
+#[derive(Debug)]
+pub enum Matter {
+    /// What a token says; the connection waits.
+    Token {
+        /// The token.
+        token: Box<str>,
+        /// What it is for.
+        purpose: Purpose,
+        /// Counts it while it waits.
+        charge: Charge,
+    },
+    /// What the backend says to a client's command; the connection waits.
+    Command(backend::Request),
+    /// How much longer the connection holds, or its subscription to a channel; nobody waits.
+    Renewal(backend::Request),
+}
+
+/// News of a client for the backend.
+#[derive(Debug)]
+pub struct Notice {
+    /// The connection; what is said of it stays in order.
+    pub address: Address,
+    /// What is said.
+    pub request: backend::Request,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A connection.
+    Connection,
+    /// A subscription.
+    Subscription,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Consulted {
+    /// The connection that it is about.
+    pub address: Address,
+    /// What it was.
+    pub verdict: Verdict,
+}
+
+/// What was found out, or why nothing was.
+#[derive(Debug)]
+pub enum Verdict {
+    /// What a token says about a connection.
+    Connection(Result<ConnectClaims, Refusal>),
+    /// What a token says about a subscription.
+    Subscription(Result<SubscribeClaims, Refusal>),
+    /// What the backend says to a command.
+    Command(Result<backend::Answer, backend::Refused>),
+    /// How much longer the connection holds, or its subscription to the channel; without an answer
+    /// the backend is asked again later.
+    Renewal(Option<Arc<str>>, Result<backend::Answer, backend::Refused>),
+    /// There is too much to find out; it may be tried again.
+    Busy,
+}
+
+/// A question to a shard.
+#[derive(Debug)]
+pub struct Survey {
+    /// Echoed in the answer.
+    pub tag: u64,
+    /// Only channels that match this glob; `None` for all.
+    pub pattern: Option<String>,
+}
+
+/// What a shard holds.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Of the question.
+    pub tag: u64,
+    /// Channels with subscribers here, and their number.
+    pub channels: Vec<(Arc<str>, u32)>,
+}
+
+/// Who a subscribe answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The shard of the connection.
+    pub shard: Endpoint,
+    /// The connection.
+    pub slot: u32,
+    /// The connection's life.
+    pub generation: u32,
+    /// The subscription's place in its shard.
+    pub subscription: u32,
+    /// The subscription's life.
+    pub serial: u32,
+    /// Id of the command, echoed in the reply.
+    pub command: u32,
+}
+
+impl Subscriber {
+    /// Where the connection lives.
+    pub fn address(&self) -> Address {
+        Address { shard: self.shard, slot: self.slot, generation: self.generation }
+    }
+}
+
+/// What a subscriber is granted of its channel's stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// Its position is told and checked.
+    pub positioned: bool,
+    /// It may recover.
+    pub recoverable: bool,
+}
+
+impl Granted {
+    /// Whether the stream must be there for it.
+    pub fn needs_stream(self) -> bool {
+        self.positioned || self.recoverable
+    }
+}
+
+/// A request to a channel's home.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// Who asks.
+    pub subscriber: Subscriber,
+    /// How the subscriber wants publications.
+    pub encoding: Encoding,
+    /// Where the client left off, if it asks for what it missed.
+    pub since: Option<Position>,
+    /// Whether it wants no subscription where that cannot be recovered.
+    pub strict: bool,
+    /// What it is granted of the stream.
+    pub granted: Granted,
+    /// Which publications it wants; `None`: all.
+    pub filter: Option<Filter>,
+    /// What others in the channel may see of it.
+    pub visibility: Visibility,
+    /// Who it is to others, where they may see something of it.
+    pub info: Option<Box<ClientInfo>>,
+}
+
+/// What others in a channel may see of a subscriber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Visibility {
+    /// It is listed among those who are present.
+    pub listed: bool,
+    /// Its joining and leaving are announced.
+    pub announced: bool,
+}
+
+impl Visibility {
+    /// Whether the home must know the subscriber.
+    pub fn is_any(self) -> bool {
+        self.listed || self.announced
+    }
+}
+
+/// A home's answer to a subscribe.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// Who asked.
+    pub subscriber: Subscriber,
+    /// How it wants publications.
+    pub encoding: Encoding,
+    /// Which of them; `None`: all.
+    pub filter: Option<Filter>,
+    /// What it is granted of the stream.
+    pub granted: Granted,
+    /// Whether it asked for what it missed.
+    pub was_recovering: bool,
+    /// Whether `publications` is all of that.
+    pub recovered: bool,
+    /// Whether it wants no subscription unless it is.
+    pub strict: bool,
+    /// Where the stream stands; `None` where the channel keeps no history.
+    pub position: Option<Position>,
+    /// What was missed.
+    pub publications: Vec<Publication>,
+    /// The news of its coming, where that is told: both fit one place in the inbox.
+    pub news: Option<Publication>,
+}
+
+/// A publication on its way to its home.
+#[derive(Debug)]
+pub struct Publish {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// What is published.
+    pub data: Box<[u8]>,
+    /// Whether that is JSON text.
+    pub event: Event,
+    /// Whether it may go out as a difference.
+    pub delta: bool,
+    /// Who publishes it, and its tags.
+    pub extra: Option<Arc<Extra>>,
+    /// Whether it stays out of the history.
+    pub skip_history: bool,
+    /// What tells it from an earlier one.
+    pub guard: Option<Box<Guard>>,
+    /// Who waits for the answer.
+    pub asker: Asker,
+}
+
+/// What tells a publication from an earlier one, so that it is published once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// One of these is published once; empty: none.
+    pub key: Box<str>,
+    /// Only what is newer than the stream's last is published; 0: none.
+    pub version: u64,
+    /// In which life of the versions.
+    pub version_epoch: Box<str>,
+}
+
+/// A connection leaves a channel.
+#[derive(Debug)]
+pub struct Leave {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The connection.
+    pub address: Address,
+    /// Whether its leaving is announced.
+    pub announced: bool,
+}
+
+/// A connection whose user's connections are limited wants in.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    /// Hash of the user's name.
+    pub user: u64,
+    /// The connection.
+    pub address: Address,
+}
+
+/// What a user's home says to that.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Who wants in, and whether it may, where that is a connection of this shard.
+    pub newcomer: Option<(Address, bool)>,
+    /// A connection of this shard that has to make room.
+    pub replaced: Option<Address>,
+}
+
+/// A connection that was admitted is gone.
+#[derive(Clone, Debug)]
+pub struct Depart {
+    /// Hash of the user's name.
+    pub user: u64,
+    /// The connection.
+    pub address: Address,
+}
+
+/// A question about a channel.
+#[derive(Debug)]
+pub struct Question {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// Who asks.
+    pub asker: Asker,
+    /// What is asked.
+    pub about: About,
+}
+
+/// What can be asked about a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// What was published.
+    History(Excerpt),
+    /// That what was published is forgotten.
+    Oblivion,
+    /// Who is there, in this encoding.
+    Presence(Wire),
+    /// How many are there.
+    Stats,
+    /// Where its stream stands.
+    Position,
+}
+
+/// A part of what was published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Excerpt {
+    /// Publications at most.
+    pub limit: usize,
+    /// From behind this position on, or in front of it.
+    pub since: Option<Position>,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// A home's answer to a question.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who asked.
+    pub asker: Asker,
+    /// What it is told.
+    pub told: Result<Told, Error>,
+}
+
+/// What a home tells about a channel.
+#[derive(Debug)]
+pub enum Told {
+    /// What was published, and where the stream stands.
+    History(Vec<Publication>, Position),
+    /// It is forgotten.
+    Oblivion,
+    /// Who is there.
+    Presence(Roll),
+    /// How many are there.
+    Stats(Stats),
+    /// Where its stream stands.
+    Position(Position),
+}
+
+impl Told {
+    /// Bytes that a client's answer has, at least.
+    pub fn least(&self) -> usize {
+        match self {
+            Told::Presence(roll) => roll.bytes(),
+            Told::History(publications, _) => {
+                publications.iter().map(|publication| publication.data().len()).sum()
+            }
+            Told::Stats(_) | Told::Position(_) | Told::Oblivion => 0,
+        }
+    }
+}
+
+/// What the backend wants of the connections of a user.
+#[derive(Debug)]
+pub struct Order {
+    /// Whose.
+    pub whose: Whose,
+    /// What is to be done.
+    pub deed: Deed,
+}
+
+/// Some connections of a user.
+#[derive(Debug, Default)]
+pub struct Whose {
+    /// The user.
+    pub user: Box<str>,
+    /// Only this client, unless it is empty.
+    pub client: Box<str>,
+    /// Only the client of this session, unless it is empty.
+    pub session: Box<str>,
+}
+
+/// What can be done to connections.
+#[derive(Debug)]
+pub enum Deed {
+    /// They are closed, except these clients.
+    Disconnect {
+        /// Close code.
+        code: u16,
+        /// Its reason.
+        reason: Box<str>,
+        /// Clients that stay.
+        except: Vec<Box<str>>,
+    },
+    /// They leave a channel.
+    Unsubscribe {
+        /// The channel.
+        channel: Arc<str>,
+    },
+    /// They join a channel.
+    Subscribe {
+        /// The channel.
+        channel: Arc<str>,
+        /// What they have there.
+        grant: Grant,
+        /// Where they left off.
+        since: Option<Position>,
+    },
+    /// Their connection has a new end, as unix time in seconds; `None`: it has none.
+    Refresh {
+        /// The new end.
+        expires: Option<u64>,
+        /// JSON text about the client from now on; `None`: as before.
+        info: Option<Box<[u8]>>,
+    },
+}
+
+/// What a subscription has beside its place in the channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Its end, as unix time in seconds.
+    pub expires: Option<u64>,
+    /// JSON text about the client in this channel.
+    pub info: Option<Box<[u8]>>,
+    /// JSON text for the subscriber alone.
+    pub data: Option<Box<[u8]>>,
+    /// Whether the server has subscribed the client.
+    pub server_side: bool,
+    /// Whether the connection token named the channel.
+    pub by_connection_token: bool,
+    /// The subscription's token.
+    pub token: Mark,
+    /// Overrides of the channel's options.
+    pub overrides: Overrides,
+}
+
+/// Overrides of a channel's options for one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Whether it is known to be there.
+    pub presence: Option<bool>,
+    /// Whether its coming and going is told.
+    pub join_leave: Option<bool>,
+    /// Whether it is told of others' unasked.
+    pub force_push_join_leave: Option<bool>,
+    /// Whether its position is checked unasked.
+    pub force_positioning: Option<bool>,
+    /// Whether it may recover unasked.
+    pub force_recovery: Option<bool>,
+}
+
+/// Who waits for a home's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Nobody.
+    Nobody,
+    /// The control plane, under this tag; it has kept room for the answer.
+    Control(u64),
+    /// A connection whose call of the API is to be answered.
+    Caller(Address),
+    /// A shard that holds its subscribers' position against the answer.
+    Watcher {
+        /// The shard.
+        shard: Endpoint,
+        /// The channel's index there.
+        channel: u32,
+        /// That index's life.
+        serial: u32,
+    },
+    /// A client whose command is to be answered.
+    Client {
+        /// Where it lives.
+        address: Address,
+        /// Id of the command.
+        command: u32,
+    },
+}
+
+impl Asker {
+    /// The shard that gets the answer, if one does.
+    pub fn shard(&self) -> Option<Endpoint> {
+        match self {
+            Asker::Caller(address) | Asker::Client { address, .. } => Some(address.shard),
+            Asker::Watcher { shard, .. } => Some(*shard),
+            Asker::Nobody | Asker::Control(_) => None,
+        }
+    }
+}
+
+/// A home's answer to a publish.
+#[derive(Debug)]
+pub struct Published {
+    /// Of the request.
+    pub asker: Asker,
+    /// The publication's place; `None` where the channel keeps no history.
+    pub position: Option<Position>,
+    /// The publication itself where the asker's shard has subscribers: both fit one place in its
+    /// inbox.
+    pub publication: Option<Publication>,
+}
+
+/// A shard leaves a channel.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The shard.
+    pub shard: Endpoint,
+}
+
+/// A full shard has accepted a socket and asks for a place for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Who asks.
+    pub shard: Endpoint,
+    /// Where the socket is.
+    pub slot: u32,
+    /// That slot's life.
+    pub generation: u32,
+}
+
+/// The answer to `Room`.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Where the socket is.
+    pub slot: u32,
+    /// That slot's life.
+    pub generation: u32,
+    /// Who answers.
+    pub shard: Endpoint,
+    /// The slot to move to, and its life; `None`: full here too.
+    pub target: Option<(u32, u32)>,
+}
+
+/// A slot of the receiver's that was reserved for a move which failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Vacate {
+    /// The slot.
+    pub slot: u32,
+    /// Its life.
+    pub generation: u32,
+}
+
+/// What pure state may ask of the bus. A reservation is room for one message; a send uses one.
+pub trait Post {
+    /// Reserves room for one message of `rank` to `to`; `false` while its inbox is full.
+    fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool;
+    /// Gives a reservation back.
+    fn cancel(&mut self, to: Endpoint, rank: Rank);
+    /// Has a shard take a turn, though nothing is sent to it.
+    fn nudge(&mut self, to: Endpoint);
+    /// Sends into a reservation made before.
+    fn send(&mut self, to: Endpoint, message: Message);
+}

@@ -1,0 +1,14 @@
+//! What things mean: users, tokens, namespaces, publications, and the messages between endpoints.
+//!
+//! Owns rules and values. Never does I/O, and never holds the state of a connection or a channel.
+
+pub mod auth;
+pub mod backend;
+pub mod ids;
+pub mod message;
+pub mod names;
+pub mod namespaces;
+pub mod publication;
+pub mod retention;
+pub mod revocation;
+pub mod token;

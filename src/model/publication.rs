@@ -1,0 +1,483 @@
+//! What happens in a channel, as it travels: one shared allocation with a plain-data header, the
+//! channel's name and the push as JSON; what is rarer stands beside it.
+//!
+//! Owns its bytes. Never changes after it is made; every shard and every history entry shares it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::wire::delta::Differ;
+use crate::wire::event_id::{EventId, Ids};
+use crate::wire::framing::Framing;
+use crate::wire::protocol::json::{self, Data, Details};
+use crate::wire::protocol::protobuf;
+use crate::wire::protocol::reply::ClientInfo;
+use crate::wire::protocol::{Epoch, Position, Wire};
+
+/// How a group of subscribers wants what happens in its channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Encoding {
+    /// How it is written down.
+    pub wire: Wire,
+    /// How messages stand one behind the other.
+    pub framing: Framing,
+    /// Whether a push stands alone, or within a reply.
+    pub unidirectional: bool,
+    /// Whether it is told who comes and goes.
+    pub joins: bool,
+    /// Whether it takes differences to the publication before.
+    pub delta: bool,
+    /// Whether a number stands for the channel's name in pushes; in JSON within replies only.
+    pub compact: bool,
+    /// Whether it takes compressed messages.
+    pub compressed: bool,
+    /// Whose place its events say, on a unidirectional event stream.
+    pub ids: Ids,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Event {
+    /// Somebody has published JSON text.
+    #[default]
+    Data,
+    /// Somebody has published what is no JSON text.
+    Binary,
+    /// A client has come.
+    Join,
+    /// A client has gone.
+    Leave,
+}
+
+/// What few publications carry.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// The client that published, came or went.
+    pub info: Option<ClientInfo>,
+    /// For the application's own use.
+    pub tags: Box<[(Box<str>, Box<str>)]>,
+}
+
+/// What a publication is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Draft<'a> {
+    /// The channel.
+    pub channel: &'a str,
+    /// Hash of its name.
+    pub hash: u64,
+    /// What has happened.
+    pub event: Event,
+    /// What was published; nothing for those who come and go.
+    pub data: &'a [u8],
+    /// What few carry.
+    pub extra: Option<Arc<Extra>>,
+    /// Its place in the stream; `None` where the channel keeps no history.
+    pub position: Option<Position>,
+    /// Whether it may go out as a difference.
+    pub delta: bool,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Header {
+    /// Hash of the channel's name.
+    hash: u64,
+    /// 0 where the channel keeps no history.
+    offset: u64,
+    /// Which life of the stream the offset counts in.
+    epoch: Epoch,
+    /// The publication object, in bytes from the end of the channel's name; empty where there is
+    /// no JSON.
+    object_start: u32,
+    object_end: u32,
+    /// The data.
+    data_start: u32,
+    data_end: u32,
+    channel_bytes: u32,
+    event: u16,
+    delta: u16,
+}
+
+const HEADER_BYTES: usize = size_of::<Header>();
+/// Bytes that the object and its surroundings take beside the data and the channel's name.
+const AROUND_BYTES: usize = 64;
+/// Bytes of data past which no difference is looked for: it would take a millisecond.
+const DIFFERENCE_BYTES: usize = 64 * 1024;
+
+/// One publication, encoded.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    bytes: Arc<[u8]>,
+    extra: Option<Arc<Extra>>,
+}
+
+impl Publication {
+    /// Encodes a publication.
+    pub fn new(draft: Draft<'_>) -> Self {
+        let Draft { channel, hash, event, data, extra, position, delta } = draft;
+        let offset = position.map(|position| position.offset);
+        let room = HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES;
+        let mut bytes = Vec::with_capacity(room);
+        bytes.resize(HEADER_BYTES, 0);
+        bytes.extend_from_slice(channel.as_bytes());
+        let start = bytes.len();
+        let at = |place: usize| (place - start) as u32;
+        let mut header = Header {
+            hash,
+            offset: offset.unwrap_or(0),
+            epoch: position.unwrap_or_default().epoch,
+            object_start: 0,
+            object_end: 0,
+            data_start: 0,
+            data_end: 0,
+            channel_bytes: channel.len() as u32,
+            event: event as u16,
+            delta: u16::from(delta),
+        };
+        match event {
+            Event::Data => {
+                let details = details(extra.as_deref(), offset);
+                let places =
+                    json::write_publication(channel, Data::Plain(data), &details, &mut bytes);
+                (header.object_start, header.object_end) =
+                    (at(places.object.start), at(places.object.end));
+                (header.data_start, header.data_end) = (at(places.data.start), at(places.data.end));
+            }
+            Event::Binary => {
+                bytes.extend_from_slice(data);
+                header.data_end = at(bytes.len());
+            }
+            Event::Join | Event::Leave => {
+                let info = extra.as_ref().and_then(|extra| extra.info.as_ref());
+                let info = info.expect("who comes or goes is somebody");
+                json::write_presence_change(channel, event == Event::Join, info, &mut bytes);
+            }
+        }
+        bytes[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
+        Publication { bytes: bytes.into(), extra }
+    }
+
+    /// Whether this is the same one, not only one like it.
+    pub fn is(&self, other: &Publication) -> bool {
+        Arc::ptr_eq(&self.bytes, &other.bytes)
+    }
+
+    fn header(&self) -> Header {
+        bytemuck::pod_read_unaligned(&self.bytes[..HEADER_BYTES])
+    }
+
+    /// Hash of the channel's name.
+    pub fn hash(&self) -> u64 {
+        self.header().hash
+    }
+
+    /// What has happened.
+    pub fn event(&self) -> Event {
+        let events = [Event::Data, Event::Binary, Event::Join, Event::Leave];
+        events[self.header().event as usize]
+    }
+
+    /// The offset; `None` where the channel keeps no history.
+    pub fn offset(&self) -> Option<u64> {
+        Some(self.header().offset).filter(|offset| *offset > 0)
+    }
+
+    /// Its place in the stream; `None` where the channel keeps no history.
+    pub fn position(&self) -> Option<Position> {
+        let Header { offset, epoch, .. } = self.header();
+        (offset > 0).then_some(Position { offset, epoch })
+    }
+
+    /// The channel's name.
+    pub fn channel(&self) -> &str {
+        let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
+        // It was made from a str.
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+
+    fn push(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES + self.header().channel_bytes as usize..]
+    }
+
+    /// What was published.
+    pub fn data(&self) -> &[u8] {
+        let Header { data_start, data_end, .. } = self.header();
+        &self.push()[data_start as usize..data_end as usize]
+    }
+
+    fn details(&self) -> Details<'_> {
+        details(self.extra.as_deref(), self.offset())
+    }
+
+    /// Its tags.
+    pub fn tags(&self) -> &[(Box<str>, Box<str>)] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.tags)
+    }
+
+    /// The publication object alone, as history and recovery give it; `None`: it cannot be
+    /// written in JSON.
+    pub fn object(&self, encoding: Encoding) -> Option<Cow<'_, [u8]>> {
+        match encoding.wire {
+            Wire::Json if self.event() == Event::Binary => None,
+            Wire::Json if encoding.delta => {
+                let mut object = Vec::new();
+                let text = std::str::from_utf8(self.data()).ok()?;
+                json::write_object(Data::Text(text), &self.details(), &mut object);
+                Some(Cow::Owned(object))
+            }
+            Wire::Json => {
+                let Header { object_start, object_end, .. } = self.header();
+                Some(Cow::Borrowed(&self.push()[object_start as usize..object_end as usize]))
+            }
+            Wire::Protobuf => {
+                let mut object = Vec::new();
+                protobuf::write_publication_object(
+                    self.data(),
+                    &self.details(),
+                    false,
+                    &mut object,
+                );
+                Some(Cow::Owned(object))
+            }
+        }
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn size(&self) -> usize {
+        let tags = |extra: &Arc<Extra>| {
+            extra.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
+        };
+        let info = |info: &ClientInfo| {
+            let texts = [&info.connection, &info.channel].into_iter().flatten();
+            info.user.len() + info.client.len() + texts.map(|text| text.len()).sum::<usize>()
+        };
+        let extra = |extra: &Arc<Extra>| {
+            size_of::<Extra>() + tags(extra) + extra.info.as_ref().map_or(0, info)
+        };
+        self.bytes.len() + self.extra.as_ref().map_or(0, extra)
+    }
+
+    /// Whether a group with this encoding is told of it.
+    pub fn concerns(&self, encoding: Encoding) -> bool {
+        match self.event() {
+            Event::Data => true,
+            Event::Binary => encoding.wire == Wire::Protobuf,
+            Event::Join | Event::Leave => encoding.joins,
+        }
+    }
+
+    /// Whether it is what somebody has published, rather than news of who comes and goes.
+    pub fn has_data(&self) -> bool {
+        matches!(self.event(), Event::Data | Event::Binary)
+    }
+
+    /// Appends the push. `number` is the channel's on this shard.
+    pub fn write(&self, encoding: Encoding, number: u32, out: &mut Vec<u8>) {
+        match encoding.wire {
+            Wire::Json => self.write_json(self.push(), encoding, number, out),
+            Wire::Protobuf => {
+                let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+                self.write_protobuf(&mut message);
+                encoding.framing.write(encoding.wire, &message, out);
+            }
+        }
+    }
+
+    /// Appends the push for those who take differences: to the publication
+    /// before, if there is one, it may be one and that is shorter.
+    pub fn write_difference(
+        &self,
+        (encoding, number): (Encoding, u32),
+        before: Option<&Publication>,
+        differ: &mut Differ,
+        out: &mut Vec<u8>,
+    ) {
+        let mut patch = Vec::new();
+        let data = self.data();
+        let before = before.filter(|_| self.header().delta != 0 && data.len() <= DIFFERENCE_BYTES);
+        if let Some(before) = before {
+            differ.create(before.data(), data, &mut patch);
+        }
+        let is_patch = before.is_some() && patch.len() < data.len();
+        if encoding.wire == Wire::Protobuf {
+            let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+            let bytes = if is_patch { &patch } else { data };
+            let (channel, details) = (self.channel(), self.details());
+            protobuf::write_publication(channel, bytes, &details, is_patch, &mut message);
+            return encoding.framing.write(encoding.wire, &message, out);
+        }
+        // A patch may end within a character; text cannot.
+        let patch = is_patch.then(|| std::str::from_utf8(&patch).ok()).flatten();
+        // What JSON subscribers get is JSON, and so text.
+        let text = String::from_utf8_lossy(data);
+        let data = patch.map_or(Data::Text(&text), Data::Patch);
+        let mut push = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+        json::write_publication(self.channel(), data, &self.details(), &mut push);
+        self.write_json(&push, encoding, number, out);
+    }
+
+    /// Appends a push in JSON, alone or within a reply.
+    fn write_json(&self, push: &[u8], encoding: Encoding, number: u32, out: &mut Vec<u8>) {
+        let Encoding { wire, framing, unidirectional, .. } = encoding;
+        if unidirectional {
+            return self.write_event(push, encoding, out);
+        }
+        let renamed;
+        let push = if encoding.compact {
+            renamed = json::renamed(push, number);
+            &renamed
+        } else {
+            push
+        };
+        let around = json::PUSH_OPEN.len() + json::PUSH_CLOSE.len();
+        framing.open(wire, push.len() + around, out);
+        out.extend_from_slice(json::PUSH_OPEN);
+        out.extend_from_slice(push);
+        out.extend_from_slice(json::PUSH_CLOSE);
+        framing.close(wire, out);
+    }
+
+    /// Appends a push that stands alone, and behind it what a browser gives back when it comes
+    /// again: a client that loses its connection between the two gets the push once more.
+    fn write_event(&self, push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
+        let Encoding { wire, framing, ids, .. } = encoding;
+        match (ids, self.position()) {
+            (Ids::Shared, Some(position)) => {
+                framing.open(wire, push.len(), out);
+                out.extend_from_slice(push);
+                out.push(b'\n');
+                EventId { position, channel: self.channel() }.write_line(out);
+                out.push(b'\n');
+            }
+            (Ids::Own, _) => {
+                // Ends the one before, if there is one; the connection's own id ends the last.
+                out.push(b'\n');
+                framing.open(wire, push.len(), out);
+                out.extend_from_slice(push);
+                out.push(b'\n');
+            }
+            _ => framing.write(wire, push, out),
+        }
+    }
+
+    fn write_protobuf(&self, out: &mut Vec<u8>) {
+        let info = self.extra.as_ref().and_then(|extra| extra.info.as_ref());
+        match (self.event(), info) {
+            (event @ (Event::Join | Event::Leave), Some(info)) => {
+                protobuf::write_presence_change(self.channel(), event == Event::Join, info, out);
+            }
+            _ => {
+                let (channel, data) = (self.channel(), self.data());
+                protobuf::write_publication(channel, data, &self.details(), false, out);
+            }
+        }
+    }
+}
+
+fn details(extra: Option<&Extra>, offset: Option<u64>) -> Details<'_> {
+    Details {
+        info: extra.and_then(|extra| extra.info.as_ref()),
+        offset,
+        tags: extra.map_or(&[], |extra| &extra.tags),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(publication: &Publication, unidirectional: bool) -> String {
+        let mut out = Vec::new();
+        let encoding = Encoding { unidirectional, ..Encoding::default() };
+        publication.write(encoding, 5, &mut out);
+        let header = if out[1] < 126 { 2 } else { 4 };
+        String::from_utf8(out[header..].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_publication_gives_back_what_it_was_made_of() {
+        let draft = Draft { channel: "news", hash: 42, data: b"{\"a\":1}", ..Draft::default() };
+        let position = Some(Position { offset: 7, epoch: Epoch::parse("abcdefgh") });
+        let publication = Publication::new(Draft { position, ..draft.clone() });
+        assert_eq!(publication.hash(), 42);
+        assert_eq!(publication.offset(), Some(7));
+        assert_eq!(publication.channel(), "news");
+        assert_eq!(publication.data(), b"{\"a\":1}");
+        let object = publication.object(Encoding::default()).unwrap();
+        assert_eq!(*object, *b"{\"data\":{\"a\":1},\"offset\":7}");
+        let push = r#"{"channel":"news","pub":{"data":{"a":1},"offset":7}}"#;
+        assert_eq!(text(&publication, true), push);
+        assert_eq!(text(&publication, false), format!(r#"{{"push":{push}}}"#));
+        let (mut event, encoding) = (Vec::new(), Encoding::default());
+        for (ids, expected) in [
+            (Ids::None, format!("data: {push}\n\n")),
+            (Ids::Shared, format!("data: {push}\nid: 7:abcdefgh:news\n\n")),
+            (Ids::Own, format!("\ndata: {push}\n")),
+        ] {
+            let events =
+                Encoding { framing: Framing::Events, unidirectional: true, ids, ..encoding };
+            event.clear();
+            publication.write(events, 5, &mut event);
+            assert_eq!(String::from_utf8_lossy(&event), expected);
+        }
+
+        let binary = Publication::new(Draft { event: Event::Binary, data: b"\xff", ..draft });
+        assert_eq!(binary.data(), b"\xff");
+        assert_eq!(binary.object(Encoding::default()), None);
+        assert!(!binary.concerns(Encoding::default()));
+        assert!(binary.concerns(Encoding { wire: Wire::Protobuf, ..Encoding::default() }));
+    }
+
+    #[test]
+    fn who_takes_differences_gets_them_where_they_are_shorter() {
+        let make = |data: &str, delta| {
+            let data = data.as_bytes();
+            Publication::new(Draft { channel: "c", data, delta, ..Draft::default() })
+        };
+        let long = "x".repeat(200);
+        let (one, two) = (format!("\"{long}1\""), format!("\"{long}2\""));
+        let (before, after) = (make(&one, true), make(&two, true));
+        let encoding = Encoding { unidirectional: true, delta: true, ..Encoding::default() };
+        let sent = |publication: &Publication, before: Option<&Publication>| {
+            let mut out = Vec::new();
+            publication.write_difference((encoding, 5), before, &mut Differ::default(), &mut out);
+            let header = if out[1] < 126 { 2 } else { 4 };
+            let push: serde_json::Value = serde_json::from_slice(&out[header..]).unwrap();
+            let data = push["pub"]["data"].as_str().unwrap().to_owned();
+            (data, push["pub"]["delta"].as_bool().unwrap_or(false))
+        };
+        assert_eq!(sent(&after, None), (two.clone(), false));
+        let (patch, is_patch) = sent(&after, Some(&before));
+        assert!(is_patch && patch.len() < 40, "{patch}");
+        let applied = crate::wire::delta::apply(one.as_bytes(), patch.as_bytes()).unwrap();
+        assert_eq!(applied, two.as_bytes());
+        assert_eq!(sent(&make(&two, false), Some(&before)), (two.clone(), false));
+        assert_eq!(sent(&make("1", true), Some(&before)), ("1".to_owned(), false));
+        let object = after.object(encoding).unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&object).unwrap();
+        assert_eq!(object["data"], *two);
+    }
+
+    #[test]
+    fn who_comes_and_goes_and_publishes_is_named() {
+        let info = ClientInfo {
+            user: "u".into(),
+            client: "c".into(),
+            connection: Some(b"{\"n\":1}"[..].into()),
+            channel: None,
+        };
+        let tags = [("k".into(), "v".into())].into();
+        let extra = Some(Arc::new(Extra { info: Some(info), tags }));
+        let draft = Draft { channel: "a", extra, data: b"1", ..Draft::default() };
+        let info = r#""info":{"user":"u","client":"c","conn_info":{"n":1}}"#;
+        let leave = Publication::new(Draft { event: Event::Leave, ..draft.clone() });
+        assert_eq!(text(&leave, true), format!(r#"{{"channel":"a","leave":{{{info}}}}}"#));
+        assert!(!leave.concerns(Encoding::default()));
+        let data = Publication::new(draft);
+        let push = format!(r#"{{"channel":"a","pub":{{"data":1,{info},"tags":{{"k":"v"}}}}}}"#);
+        assert_eq!(text(&data, true), push);
+    }
+}

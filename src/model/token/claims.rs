@@ -1,0 +1,636 @@
+//! Claims: what a token says, read once and without copying, then kept as what it means.
+//!
+//! Owns the claims' names and types. Never looks at a signature: whoever parses has verified. The
+//! invariant: a claim of the wrong type, or given twice, makes the token invalid; it is never
+//! skipped.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::Refusal;
+use crate::wire::reading::{self, Text};
+
+/// Channels that one token may name.
+const CHANNELS_MAX: usize = 10_000;
+
+/// What a connection token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectClaims {
+    /// Who the client is; empty: nobody in particular.
+    pub user: String,
+    /// The token's own name; empty: none.
+    pub jti: String,
+    /// When it was made, in unix seconds.
+    pub issued_at: Option<u64>,
+    /// When the connection ends unless refreshed, in unix seconds.
+    pub expires: Option<u64>,
+    /// Shown to others in the channels: JSON text, or whatever bytes `b64info` held.
+    pub info: Option<Box<[u8]>>,
+    /// For the backend's eyes: JSON text.
+    pub meta: Option<Box<[u8]>>,
+    /// The channels that the server subscribes the client to, each once, in the token's order.
+    pub subs: Vec<(String, SubscribeOptions)>,
+}
+
+/// What a subscription token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeClaims {
+    /// Whom it is for.
+    pub user: String,
+    /// The channel that it opens; never empty.
+    pub channel: String,
+    /// The client that it is for; empty: any of the user's.
+    pub client: String,
+    /// The token's own name; empty: none.
+    pub jti: String,
+    /// When it was made, in unix seconds.
+    pub issued_at: Option<u64>,
+    /// When the subscription ends unless refreshed, in unix seconds.
+    pub expires: Option<u64>,
+    /// How the subscription differs from the channel's rules.
+    pub options: SubscribeOptions,
+}
+
+/// How a subscription differs from its channel's rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeOptions {
+    /// Shown to others in the channel: JSON text, or whatever bytes `b64info` held.
+    pub info: Option<Box<[u8]>>,
+    /// Sent to the client with the answer: JSON text, or whatever bytes `b64data` held.
+    pub data: Option<Box<[u8]>>,
+    /// Whether the client is counted among those present.
+    pub presence: Option<bool>,
+    /// Whether others are told that it came and left.
+    pub join_leave: Option<bool>,
+    /// Whether it is told of others without asking.
+    pub force_push_join_leave: Option<bool>,
+    /// Whether its position is checked without asking.
+    pub force_positioning: Option<bool>,
+    /// Whether it may recover without asking.
+    pub force_recovery: Option<bool>,
+}
+
+/// The claims of both kinds of token. What only one kind knows is typed when it is asked for, since
+/// an application may use the name for something else in the other.
+#[derive(Deserialize)]
+pub(super) struct Claims<'a> {
+    #[serde(borrow, default, deserialize_with = "reading::text")]
+    sub: Cow<'a, str>,
+    #[serde(borrow)]
+    jti: Option<Text<'a>>,
+    #[serde(borrow)]
+    iss: Option<Text<'a>>,
+    #[serde(borrow)]
+    aud: Option<Audience<'a>>,
+    #[serde(default, deserialize_with = "date")]
+    exp: Option<Seconds>,
+    #[serde(default, deserialize_with = "date")]
+    nbf: Option<Seconds>,
+    #[serde(default, deserialize_with = "date")]
+    iat: Option<Seconds>,
+    expire_at: Option<Seconds>,
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "reading::payload")]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<Text<'a>>,
+    #[serde(borrow)]
+    channels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subs: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "reading::payload")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    client: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "reading::payload")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<&'a RawValue>,
+    #[serde(borrow, rename = "override")]
+    overrides: Option<&'a RawValue>,
+}
+
+impl<'a> Claims<'a> {
+    /// The claims of a payload's JSON text.
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Claims<'a>, Refusal> {
+        object(payload)
+    }
+
+    /// `sub`; empty: none.
+    pub(super) fn subject(&self) -> &str {
+        &self.sub
+    }
+
+    /// `iss`; empty: none.
+    pub(super) fn issuer(&self) -> &str {
+        self.iss.as_ref().map_or("", |Text(issuer)| issuer)
+    }
+
+    /// `channel`; empty: none.
+    pub(super) fn channel(&self) -> &str {
+        self.channel.as_ref().map_or("", |Text(channel)| channel)
+    }
+
+    /// The texts of `aud`.
+    pub(super) fn audiences(&self) -> impl Iterator<Item = &str> {
+        self.aud.iter().flat_map(|Audience(texts)| texts.iter().map(|Text(text)| &**text))
+    }
+
+    /// Refuses a token whose time is over, or has not come.
+    pub(super) fn in_time(&self, now: u64) -> Result<(), Refusal> {
+        let over = self.exp.is_some_and(|Seconds(end)| end <= now as f64);
+        let early = self.nbf.is_some_and(|Seconds(start)| start > now as f64);
+        if over || early { Err(Refusal::Expired) } else { Ok(()) }
+    }
+
+    /// What they mean for a connection of `user`.
+    pub(super) fn connect(self, user: String) -> Result<ConnectClaims, Refusal> {
+        Ok(ConnectClaims {
+            user,
+            expires: self.expires(),
+            issued_at: self.iat.map(Seconds::whole),
+            info: bytes(self.info, self.b64info.as_ref())?,
+            meta: bytes(self.meta, None)?,
+            subs: subs(self.subs, self.channels)?,
+            jti: owned(self.jti),
+        })
+    }
+
+    /// What they mean for a subscription of `user`.
+    pub(super) fn subscribe(self, user: String) -> Result<SubscribeClaims, Refusal> {
+        let expires = self.expires();
+        let options = OptionsText {
+            info: self.info,
+            b64info: self.b64info,
+            data: self.data,
+            b64data: typed(self.b64data)?,
+            overrides: overrides(self.overrides)?,
+        };
+        Ok(SubscribeClaims {
+            user,
+            channel: owned(self.channel),
+            client: owned(typed(self.client)?),
+            jti: owned(self.jti),
+            issued_at: self.iat.map(Seconds::whole),
+            expires,
+            options: options.meant()?,
+        })
+    }
+
+    /// `expire_at` decides, and 0 or less there means never; without it, `exp` does.
+    fn expires(&self) -> Option<u64> {
+        self.expire_at
+            .map_or(self.exp, |at| Some(at).filter(|Seconds(at)| *at > 0.0))
+            .map(Seconds::whole)
+    }
+}
+
+/// A JSON object's text as a struct.
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
+    reading::read_object(text).map_err(|_| Refusal::Invalid)
+}
+
+/// The user that the claim called `name` holds; empty: there is no such claim. Issuers that number
+/// their users may give the number.
+pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, Refusal> {
+    let claims: HashMap<Text<'_>, &RawValue> = object(payload)?;
+    let Some(value) = claims.get(&Text(name.into())) else { return Ok(String::new()) };
+    let number = value.get().strip_prefix('-').unwrap_or(value.get());
+    if number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(value.get().to_owned());
+    }
+    let user = serde_json::from_str::<Option<String>>(value.get());
+    user.map(Option::unwrap_or_default).map_err(|_| Refusal::Invalid)
+}
+
+/// A raw claim as the type that it must have.
+fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, Refusal> {
+    raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| Refusal::Invalid)
+}
+
+fn overrides(raw: Option<&RawValue>) -> Result<Option<Overrides>, Refusal> {
+    raw.map(|raw| object(raw.get().as_bytes())).transpose()
+}
+
+fn owned(text: Option<Text<'_>>) -> String {
+    text.map(|Text(text)| text.into_owned()).unwrap_or_default()
+}
+
+/// The bytes of a claim that may be given as JSON or, which wins, in base64.
+pub(crate) fn bytes(
+    json: Option<&RawValue>,
+    base64: Option<&Text<'_>>,
+) -> Result<Option<Box<[u8]>>, Refusal> {
+    match base64 {
+        Some(Text(text)) if !text.is_empty() => {
+            let bytes = reading::base64(text).ok_or(Refusal::Invalid)?;
+            Ok((!bytes.is_empty()).then(|| bytes.into()))
+        }
+        _ => Ok(json.map(|json| json.get().as_bytes().into())),
+    }
+}
+
+/// The options of a subscription, from the text of an object that has them among its fields.
+pub(crate) fn subscribe_options(text: &str) -> Result<SubscribeOptions, Refusal> {
+    object::<OptionsText<'_>>(text.as_bytes())?.meant()
+}
+
+/// The channels of `subs`, or where it has none, of `channels`.
+pub(crate) fn subs(
+    subs: Option<&RawValue>,
+    channels: Option<&RawValue>,
+) -> Result<Vec<(String, SubscribeOptions)>, Refusal> {
+    let entries = match typed(subs)? {
+        Some(Subs(entries)) if !entries.is_empty() => entries,
+        _ => {
+            let channels: Vec<Option<Text<'_>>> = typed(channels)?.unwrap_or_default();
+            let mut channels: Vec<Text<'_>> = channels.into_iter().flatten().collect();
+            if channels.len() > CHANNELS_MAX {
+                return Err(Refusal::Invalid);
+            }
+            let mut seen = HashSet::new();
+            channels.retain(|Text(channel)| seen.insert(channel.clone()));
+            channels.into_iter().map(|Text(channel)| (channel, OptionsText::default())).collect()
+        }
+    };
+    if entries.len() > CHANNELS_MAX {
+        return Err(Refusal::Invalid);
+    }
+    let meant = |(channel, options): (Cow<'_, str>, OptionsText<'_>)| {
+        Ok((channel.into_owned(), options.meant()?))
+    };
+    entries.into_iter().map(meant).collect()
+}
+
+/// The options of a subscription as they are written.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OptionsText<'a> {
+    #[serde(borrow, deserialize_with = "reading::payload")]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "reading::payload")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<Text<'a>>,
+    #[serde(rename = "override", deserialize_with = "reading::object")]
+    overrides: Option<Overrides>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Overrides {
+    #[serde(deserialize_with = "reading::object")]
+    presence: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
+    join_leave: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
+    force_push_join_leave: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
+    force_positioning: Option<Override>,
+    #[serde(deserialize_with = "reading::object")]
+    force_recovery: Option<Override>,
+}
+
+#[derive(Deserialize)]
+struct Override {
+    #[serde(default, deserialize_with = "reading::nullable")]
+    value: bool,
+}
+
+impl OptionsText<'_> {
+    fn meant(self) -> Result<SubscribeOptions, Refusal> {
+        let overrides = self.overrides.unwrap_or_default();
+        let value = |given: Option<Override>| given.map(|given| given.value);
+        Ok(SubscribeOptions {
+            info: bytes(self.info, self.b64info.as_ref())?,
+            data: bytes(self.data, self.b64data.as_ref())?,
+            presence: value(overrides.presence),
+            join_leave: value(overrides.join_leave),
+            force_push_join_leave: value(overrides.force_push_join_leave),
+            force_positioning: value(overrides.force_positioning),
+            force_recovery: value(overrides.force_recovery),
+        })
+    }
+}
+
+/// Unix seconds, whole or not.
+#[derive(Clone, Copy)]
+struct Seconds(f64);
+
+impl Seconds {
+    /// The whole seconds; 0 for what was before them.
+    fn whole(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_f64(Number { quoted: false })
+    }
+}
+
+/// Unix seconds that may stand in quotes.
+fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
+    struct Date(Seconds);
+    impl<'de> Deserialize<'de> for Date {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Number { quoted: true }).map(Date)
+        }
+    }
+    let date = Option::<Date>::deserialize(deserializer)?;
+    Ok(date.map(|Date(seconds)| seconds))
+}
+
+struct Number {
+    /// Whether the number may stand in quotes.
+    quoted: bool,
+}
+
+impl Visitor<'_> for Number {
+    type Value = Seconds;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a number of seconds")
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Seconds, E> {
+        Ok(Seconds(number as f64))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Seconds, E> {
+        Ok(Seconds(number as f64))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Seconds, E> {
+        Ok(Seconds(number))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Seconds, E> {
+        let number = text.parse().ok().filter(|number: &f64| self.quoted && number.is_finite());
+        number.map(Seconds).ok_or_else(|| E::custom("a text is no number of seconds"))
+    }
+}
+
+/// Whom a token is meant for: one text, or a list of them.
+struct Audience<'a>(Vec<Text<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Texts<'a> {
+            type Value = Audience<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Audience<'a>, E> {
+                Ok(Audience(vec![Text(Cow::Owned(text.to_owned()))]))
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Audience<'a>, E> {
+                Ok(Audience(vec![Text(Cow::Borrowed(text))]))
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Audience<'a>, S::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Audience(texts))
+            }
+        }
+        deserializer.deserialize_any(Texts(PhantomData))
+    }
+}
+
+#[derive(Deserialize)]
+struct Entry<'a>(#[serde(borrow, deserialize_with = "reading::object")] Option<OptionsText<'a>>);
+
+/// Channels with their options, in the order given.
+struct Subs<'a>(Vec<(Cow<'a, str>, OptionsText<'a>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Entries<'a> {
+            type Value = Subs<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of channels")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Subs<'a>, M::Error> {
+                let mut seen = HashSet::new();
+                let mut entries = Vec::new();
+                while let Some((Text(channel), Entry(options))) = map.next_entry()? {
+                    if !seen.insert(channel.clone()) {
+                        return Err(M::Error::custom("a channel is given twice"));
+                    }
+                    entries.push((channel, options.unwrap_or_default()));
+                }
+                Ok(Subs(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(payload: &str) -> Result<ConnectClaims, Refusal> {
+        Claims::parse(payload.as_bytes())?.connect("ann".to_owned())
+    }
+
+    fn subscribe(payload: &str) -> Result<SubscribeClaims, Refusal> {
+        Claims::parse(payload.as_bytes())?.subscribe("ann".to_owned())
+    }
+
+    fn text(bytes: &Option<Box<[u8]>>) -> Option<&str> {
+        bytes.as_ref().map(|bytes| std::str::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_connection_with_everything() {
+        let found = connect(
+            r#"{"sub":"x","jti":"one","iat":5,"exp":10,"info":{"a": "\u00e4" },"meta":{"b":[1, 2]},
+                "subs":{"z":{"info":1},"a":null,"\u006d":{}},"channels":["unused"],
+                "client":5,"override":1,"b64data":{},"data":[],"other":null}"#,
+        )
+        .unwrap();
+        assert_eq!((&*found.user, &*found.jti), ("ann", "one"));
+        assert_eq!((found.issued_at, found.expires), (Some(5), Some(10)));
+        assert_eq!(text(&found.info), Some(r#"{"a": "\u00e4" }"#));
+        assert_eq!(text(&found.meta), Some(r#"{"b":[1, 2]}"#));
+        let names: Vec<&str> = found.subs.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["z", "a", "m"]);
+        assert_eq!(text(&found.subs[0].1.info), Some("1"));
+        assert_eq!(found.subs[1].1, SubscribeOptions::default());
+    }
+
+    #[test]
+    fn info_and_data() {
+        for (claims, expected) in [
+            (r#"{}"#, Ok(None)),
+            (r#"{"info":null}"#, Ok(Some("null"))),
+            (r#"{"b64info":"eyJh\r\nIjox\nfQ==\n"}"#, Ok(Some(r#"{"a":1}"#))),
+            (r#"{"b64info":"\n"}"#, Ok(None)),
+            (r#"{"info":"i"}"#, Ok(Some("\"i\""))),
+            (r#"{"info":{"a":1.0}}"#, Ok(Some(r#"{"a":1.0}"#))),
+            (r#"{"b64info":"eyJhIjoxfQ=="}"#, Ok(Some(r#"{"a":1}"#))),
+            (r#"{"info":2,"b64info":"eyJhIjoxfQ=="}"#, Ok(Some(r#"{"a":1}"#))),
+            (r#"{"info":2,"b64info":""}"#, Ok(Some("2"))),
+            (r#"{"info":2,"b64info":null}"#, Ok(Some("2"))),
+            (r#"{"b64info":"eyJhIjoxfQ"}"#, Err(Refusal::Invalid)),
+            (r#"{"b64info":"*"}"#, Err(Refusal::Invalid)),
+            (r#"{"b64info":{}}"#, Err(Refusal::Invalid)),
+        ] {
+            let found = connect(claims);
+            assert_eq!(found.as_ref().map(|claims| text(&claims.info)), expected.as_ref().copied());
+            let found = connect(&format!(r#"{{"subs":{{"a":{claims}}}}}"#));
+            let of_sub = found.as_ref().map(|claims| text(&claims.subs[0].1.info));
+            assert_eq!(of_sub, expected.as_ref().copied(), "{claims}");
+            let found = subscribe(claims);
+            let options = found.as_ref().map(|claims| text(&claims.options.info));
+            assert_eq!(options, expected.as_ref().copied(), "{claims}");
+            let found = subscribe(&claims.replace("info", "data"));
+            let options = found.as_ref().map(|claims| text(&claims.options.data));
+            assert_eq!(options, expected.as_ref().copied(), "{claims}");
+        }
+    }
+
+    #[test]
+    fn channels_of_a_connection() {
+        let names = |claims: &str| {
+            let found = connect(claims)?;
+            Ok(found.subs.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" "))
+        };
+        for (claims, expected) in [
+            (r#"{"channels":["b","a","b","c"]}"#, Ok("b a c")),
+            (r#"{"channels":null}"#, Ok("")),
+            (r#"{"channels":[]}"#, Ok("")),
+            (r#"{"channels":["b"],"subs":{}}"#, Ok("b")),
+            (r#"{"channels":["b"],"subs":null}"#, Ok("b")),
+            (r#"{"channels":5,"subs":{"c":{}}}"#, Ok("c")),
+            (r#"{"channels":"b"}"#, Err(Refusal::Invalid)),
+            (r#"{"channels":[null,"a",null]}"#, Ok("a")),
+            (r#"{"subs":{"a":null,"b":{}}}"#, Ok("a b")),
+            (r#"{"subs":{"b":[]}}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":[]}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":{"b":{"override":[]}}}"#, Err(Refusal::Invalid)),
+            (r#"{"channels":[5]}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":["b"]}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":{"b":5}}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":{"b":{},"b":{}}}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":{"b":{"override":5}}}"#, Err(Refusal::Invalid)),
+        ] {
+            assert_eq!(names(claims), expected.map(str::to_owned), "{claims}");
+        }
+    }
+
+    #[test]
+    fn so_many_channels_and_no_more() {
+        for (count, expected) in
+            [(CHANNELS_MAX, Ok(CHANNELS_MAX)), (CHANNELS_MAX + 1, Err(Refusal::Invalid))]
+        {
+            let list =
+                |each: fn(usize) -> String| (0..count).map(each).collect::<Vec<_>>().join(",");
+            let channels =
+                format!(r#"{{"channels":[{}]}}"#, list(|number| format!("\"{number}\"")));
+            assert_eq!(connect(&channels).map(|claims| claims.subs.len()), expected);
+            let subs = format!(r#"{{"subs":{{{}}}}}"#, list(|number| format!("\"{number}\":{{}}")));
+            assert_eq!(connect(&subs).map(|claims| claims.subs.len()), expected);
+        }
+    }
+
+    #[test]
+    fn overrides() {
+        let options = SubscribeOptions::default;
+        for (overrides, expected) in [
+            ("null", options()),
+            ("{}", options()),
+            (r#"{"presence":null,"other":{"value":true}}"#, options()),
+            (
+                r#"{"presence":{"value":true},"join_leave":{"value":false}}"#,
+                SubscribeOptions { presence: Some(true), join_leave: Some(false), ..options() },
+            ),
+            (
+                r#"{"force_push_join_leave":{"value":true},"force_positioning":{}}"#,
+                SubscribeOptions {
+                    force_push_join_leave: Some(true),
+                    force_positioning: Some(false),
+                    ..options()
+                },
+            ),
+            (
+                r#"{"force_recovery":{"value":true}}"#,
+                SubscribeOptions { force_recovery: Some(true), ..options() },
+            ),
+        ] {
+            let claims = format!(r#"{{"override":{overrides}}}"#);
+            assert_eq!(subscribe(&claims).unwrap().options, expected, "{overrides}");
+            let found = connect(&format!(r#"{{"subs":{{"a":{claims}}}}}"#)).unwrap();
+            assert_eq!(found.subs[0].1, expected, "{overrides}");
+        }
+        for overrides in [
+            "5",
+            "[]",
+            r#"{"presence":[true]}"#,
+            r#"{"presence":true}"#,
+            r#"{"presence":{"value":"true"}}"#,
+        ] {
+            let claims = format!(r#"{{"override":{overrides}}}"#);
+            assert_eq!(subscribe(&claims), Err(Refusal::Invalid), "{overrides}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_with_everything() {
+        let found = subscribe(
+            r#"{"channel":"ne\u0077s","client":"c","jti":"one","iat":5,"exp":10,"info":1,
+                "b64data":"MQ==","subs":5,"channels":5,"meta":5,"override":{"presence":{}}}"#,
+        );
+        let expected = SubscribeClaims {
+            user: "ann".into(),
+            channel: "news".into(),
+            client: "c".into(),
+            jti: "one".into(),
+            issued_at: Some(5),
+            expires: Some(10),
+            options: SubscribeOptions {
+                info: Some(b"1".as_slice().into()),
+                data: Some(b"1".as_slice().into()),
+                presence: Some(false),
+                ..SubscribeOptions::default()
+            },
+        };
+        assert_eq!(found, Ok(expected));
+        for claims in [r#"{"client":5}"#, r#"{"channel":5}"#, r#"{"jti":5}"#, r#"{"jti":"a\q"}"#] {
+            assert_eq!(subscribe(claims), Err(Refusal::Invalid), "{claims}");
+        }
+    }
+
+    #[test]
+    fn connections_have_no_channel_but_may_say_so() {
+        for (claims, expected) in [
+            (r#"{"channel":"a"}"#, "a"),
+            (r#"{"channel":""}"#, ""),
+            (r#"{"channel":null}"#, ""),
+            (r#"{}"#, ""),
+        ] {
+            assert_eq!(Claims::parse(claims.as_bytes()).unwrap().channel(), expected);
+        }
+    }
+}

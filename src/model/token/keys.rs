@@ -1,0 +1,511 @@
+//! Algorithms and the keys that verify them.
+//!
+//! Owns the keys. Never signs and never fetches. The invariant: a key verifies only the algorithms
+//! of its own kind, so that a public key is never taken for a secret, nor a secret for a public
+//! key.
+
+use std::borrow::Cow;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use jsonwebtoken::{DecodingKey, crypto};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::wire::reading::{self, Text};
+
+/// Bytes of the shortest RSA modulus that is verified with.
+const RSA_BYTES_MIN: usize = 2048 / 8;
+
+/// An algorithm that tokens may be signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Algorithm(jsonwebtoken::Algorithm);
+
+/// What an algorithm needs and a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Secret,
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+impl Algorithm {
+    /// The algorithm by its name in a header. ES512 is not one: the library cannot verify it.
+    pub(super) fn named(name: &str) -> Option<Algorithm> {
+        use jsonwebtoken::Algorithm as Name;
+        let name = match name {
+            "HS256" => Name::HS256,
+            "HS384" => Name::HS384,
+            "HS512" => Name::HS512,
+            "RS256" => Name::RS256,
+            "RS384" => Name::RS384,
+            "RS512" => Name::RS512,
+            "ES256" => Name::ES256,
+            "ES384" => Name::ES384,
+            "EdDSA" => Name::EdDSA,
+            _ => return None,
+        };
+        Some(Algorithm(name))
+    }
+
+    /// The kind of key that verifies it.
+    pub(super) fn kind(self) -> Kind {
+        use jsonwebtoken::Algorithm as Name;
+        match self.0 {
+            Name::HS256 | Name::HS384 | Name::HS512 => Kind::Secret,
+            Name::ES256 => Kind::P256,
+            Name::ES384 => Kind::P384,
+            Name::EdDSA => Kind::Ed25519,
+            _ => Kind::Rsa,
+        }
+    }
+}
+
+/// A key and what kind it is.
+pub(super) struct Key {
+    kind: Kind,
+    /// The only algorithm it is for, where its set says so.
+    only: Option<Algorithm>,
+    key: DecodingKey,
+}
+
+impl Key {
+    /// A secret, for HMAC.
+    pub(super) fn secret(text: &str) -> Key {
+        let key = DecodingKey::from_secret(text.as_bytes());
+        Key { kind: Kind::Secret, only: None, key }
+    }
+
+    /// An RSA key in PEM.
+    pub(super) fn rsa(pem: &str) -> Result<Key, String> {
+        public_bytes(pem)?;
+        let key = DecodingKey::from_rsa_pem(pem.as_bytes())
+            .map_err(|_| "it is in PEM, but not an RSA key".to_owned())?;
+        // The modulus is most of the key, so a shorter one cannot hold one that is long enough.
+        if key.as_bytes().len() < RSA_BYTES_MIN {
+            return Err("it is shorter than 2048 bits".to_owned());
+        }
+        Ok(Key { kind: Kind::Rsa, only: None, key })
+    }
+
+    /// A key of a curve, in PEM.
+    pub(super) fn ecdsa(pem: &str) -> Result<Key, String> {
+        // The curves' object identifiers, as they stand in the bytes.
+        const P256: &[u8] = &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+        const P384: &[u8] = &[6, 5, 0x2b, 0x81, 4, 0, 0x22];
+        let bytes = public_bytes(pem)?;
+        let key = DecodingKey::from_ec_pem(pem.as_bytes())
+            .map_err(|_| "it is in PEM, but not a key of an elliptic curve".to_owned())?;
+        let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+        let curves = [(P256, Kind::P256), (P384, Kind::P384)];
+        let Some((_, kind)) = curves.into_iter().find(|(curve, _)| holds(curve)) else {
+            return Err("its curve is neither P-256 nor P-384".to_owned());
+        };
+        Ok(Key { kind, only: None, key })
+    }
+
+    /// Whether it is of `kind`.
+    pub(super) fn is(&self, kind: Kind) -> bool {
+        self.kind == kind
+    }
+
+    /// Whether this key's owner signed `message`. `signature` is encoded as in a token.
+    pub(super) fn signed(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        self.is(algorithm.kind())
+            && self.only.is_none_or(|only| only == algorithm)
+            && crypto::verify(signature, message, &self.key, algorithm.0).unwrap_or(false)
+    }
+}
+
+/// The bytes within a PEM text of a public key.
+fn public_bytes(pem: &str) -> Result<Vec<u8>, String> {
+    let parts = || {
+        let (_, rest) = pem.split_once("-----BEGIN ")?;
+        let (label, rest) = rest.split_once("-----")?;
+        let (body, _) = rest.split_once("-----END ")?;
+        Some((label, body.split_whitespace().collect::<String>()))
+    };
+    let (label, body) = parts().ok_or_else(|| "it is not in PEM".to_owned())?;
+    if label.contains("PRIVATE") {
+        return Err("it is a private key; the public one belongs here".to_owned());
+    }
+    BASE64.decode(body.as_bytes()).map_err(|_| "its PEM is not base64".to_owned())
+}
+
+/// The public keys that somebody else signs with: a JSON Web Key Set.
+pub struct KeySet {
+    keys: Vec<(String, Key)>,
+}
+
+#[derive(Deserialize)]
+struct SetText<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct KeyText<'a> {
+    #[serde(borrow, deserialize_with = "reading::text")]
+    kty: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "reading::text")]
+    kid: Cow<'a, str>,
+    #[serde(borrow)]
+    alg: Option<Text<'a>>,
+    #[serde(borrow, rename = "use")]
+    purpose: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "reading::text")]
+    crv: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "reading::text")]
+    n: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "reading::text")]
+    e: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "reading::text")]
+    x: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "reading::text")]
+    y: Cow<'a, str>,
+}
+
+impl KeySet {
+    /// The keys of a set's JSON text. Those that cannot verify a token here are left out, as the
+    /// standard asks: other kinds, other purposes, without a name, wrong numbers.
+    pub fn parse(text: &[u8]) -> Result<KeySet, String> {
+        let set: SetText<'_> = reading::read_object(text).map_err(|error| {
+            let cause = reading::cause(&error);
+            format!("the key set is not JSON with a list of keys: {cause}")
+        })?;
+        let read = |text: &&RawValue| {
+            let text: KeyText<'_> = reading::read_object(text.get().as_bytes()).ok()?;
+            let key = text.key().filter(|_| !text.kid.is_empty())?;
+            Some((text.kid.into_owned(), key))
+        };
+        Ok(KeySet { keys: set.keys.iter().filter_map(read).collect() })
+    }
+
+    /// Whether there is no key that can verify a token.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether there is a key that is called `kid`.
+    pub fn has(&self, kid: &str) -> bool {
+        self.named(kid).next().is_some()
+    }
+
+    /// The keys that are called `kid`: seldom more than one.
+    pub(super) fn named(&self, kid: &str) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(move |(name, _)| name == kid).map(|(_, key)| key)
+    }
+}
+
+impl KeyText<'_> {
+    fn key(&self) -> Option<Key> {
+        if self.purpose.as_ref().is_some_and(|Text(purpose)| purpose != "sig") {
+            return None;
+        }
+        let kind = match (&*self.kty, &*self.crv) {
+            ("RSA", _) if length(&self.n)? >= RSA_BYTES_MIN => Kind::Rsa,
+            ("EC", "P-256") if self.is_point(32)? => Kind::P256,
+            ("EC", "P-384") if self.is_point(48)? => Kind::P384,
+            ("OKP", "Ed25519") if length(&self.x)? == 32 => Kind::Ed25519,
+            _ => return None,
+        };
+        let only = match &self.alg {
+            Some(Text(name)) => Some(Algorithm::named(name).filter(|only| only.kind() == kind)?),
+            None => None,
+        };
+        let key = match kind {
+            Kind::Rsa => DecodingKey::from_rsa_components(&self.n, &self.e),
+            Kind::Ed25519 => DecodingKey::from_ed_components(&self.x),
+            _ => DecodingKey::from_ec_components(&self.x, &self.y),
+        };
+        Some(Key { kind, only, key: key.ok()? })
+    }
+
+    fn is_point(&self, bytes: usize) -> Option<bool> {
+        Some(length(&self.x)? == bytes && length(&self.y)? == bytes)
+    }
+}
+
+/// How many bytes an encoded number has; `None`: it is not encoded.
+fn length(number: &str) -> Option<usize> {
+    BASE64URL_NOPAD.decode(number.as_bytes()).ok().map(|bytes| bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use serde_json::{Value, json};
+
+    use crate::model::token::tests::signed;
+    use crate::model::token::{Refusal, Settings, Verifier, Work};
+
+    use super::*;
+
+    /// Public keys, tokens of `ann` with a `kid` each, and the keys as a set. Made, and signed,
+    /// with OpenSSL 3; the private keys were thrown away.
+    static SAMPLES: LazyLock<Value> =
+        LazyLock::new(|| serde_json::from_str(include_str!("samples.json")).unwrap());
+    const NOW: u64 = 1_000;
+    const ALGORITHMS: [(&str, &str); 6] = [
+        ("RS256", "rsa"),
+        ("RS384", "rsa"),
+        ("RS512", "rsa"),
+        ("ES256", "p256"),
+        ("ES384", "p384"),
+        ("EdDSA", "ed25519"),
+    ];
+
+    fn pem(name: &str) -> String {
+        SAMPLES["pem"][name].as_str().unwrap().to_owned()
+    }
+
+    fn token(algorithm: &str) -> String {
+        SAMPLES["tokens"][algorithm].as_str().unwrap().to_owned()
+    }
+
+    fn with_keys(rsa: &str, ecdsa: &str) -> Verifier {
+        let key = |name: &str| if name.is_empty() { String::new() } else { pem(name) };
+        let settings = Settings {
+            rsa_public_key: key(rsa),
+            ecdsa_public_key: key(ecdsa),
+            ..Settings::default()
+        };
+        Verifier::new(&settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn with_set() -> Verifier {
+        let settings = Settings {
+            jwks_public_endpoint: "https://a/keys".into(),
+            hmac_secret_key: "secret".into(),
+            rsa_public_key: pem("rsa"),
+            ..Settings::default()
+        };
+        Verifier::new(&settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn set() -> KeySet {
+        KeySet::parse(SAMPLES["set"].to_string().as_bytes()).unwrap()
+    }
+
+    fn user(verifier: &Verifier, token: &str, keys: Option<&KeySet>) -> Result<String, Refusal> {
+        verifier.connection(token, NOW, keys).map(|claims| claims.user)
+    }
+
+    fn ann() -> Result<String, Refusal> {
+        Ok("ann".to_owned())
+    }
+
+    /// The same token with a letter in the middle of a part changed.
+    fn tampered(token: &str, index: usize) -> String {
+        let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
+        let middle = parts[index].len() / 2;
+        let letter = if &parts[index][middle..=middle] == "A" { "B" } else { "A" };
+        parts[index].replace_range(middle..=middle, letter);
+        parts.join(".")
+    }
+
+    #[test]
+    fn each_algorithm_with_its_own_key_and_no_other() {
+        let keys = ["rsa", "p256", "p384"];
+        for (algorithm, own) in ALGORITHMS {
+            for key in keys {
+                let verifier = if key == "rsa" { with_keys(key, "") } else { with_keys("", key) };
+                let (right, work) = match key == own {
+                    true => (ann(), Ok(Work::Elsewhere)),
+                    false => (Err(Refusal::Invalid), Err(Refusal::Invalid)),
+                };
+                let token = token(algorithm);
+                assert_eq!(verifier.work(&token), work, "{algorithm} {key}");
+                assert_eq!(user(&verifier, &token, None), right, "{algorithm} {key}");
+                for index in 0..3 {
+                    let token = tampered(&token, index);
+                    assert_eq!(user(&verifier, &token, None), Err(Refusal::Invalid), "{algorithm}");
+                }
+            }
+        }
+        let both = with_keys("rsa", "p256");
+        for (algorithm, expected) in
+            [("RS256", ann()), ("ES256", ann()), ("ES384", Err(Refusal::Invalid))]
+        {
+            assert_eq!(user(&both, &token(algorithm), None), expected, "{algorithm}");
+        }
+        assert_eq!(both.work(&token("ES512")), Err(Refusal::Invalid));
+        assert_eq!(user(&both, &token("ES512"), None), Err(Refusal::Invalid));
+        let compressed = with_keys("", "p256_compressed");
+        assert_eq!(user(&compressed, &token("ES256"), None), ann());
+        let expired = both.connection(&token("RS256"), u64::MAX, None);
+        assert_eq!(expired, Err(Refusal::Expired));
+    }
+
+    #[test]
+    fn a_set_has_keys_of_every_kind() {
+        let (verifier, set) = (with_set(), set());
+        for (algorithm, kid) in ALGORITHMS {
+            assert!(set.has(kid), "{kid}");
+            let token = token(algorithm);
+            assert_eq!(verifier.work(&token), Ok(Work::Elsewhere), "{algorithm}");
+            assert_eq!(user(&verifier, &token, Some(&set)), ann(), "{algorithm}");
+            assert_eq!(user(&verifier, &token, None), Err(Refusal::NoKey), "{algorithm}");
+            let empty = KeySet::parse(br#"{"keys":[]}"#).unwrap();
+            assert_eq!(user(&verifier, &token, Some(&empty)), Err(Refusal::NoKey), "{algorithm}");
+            for index in 1..3 {
+                let token = tampered(&token, index);
+                assert_eq!(user(&verifier, &token, Some(&set)), Err(Refusal::Invalid));
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_set_no_other_key_counts() {
+        let (verifier, set) = (with_set(), set());
+        for header in [
+            r#"{"alg":"HS256"}"#,
+            r#"{"alg":"HS256","kid":"rsa"}"#,
+            r#"{"alg":"HS256","kid":"secret"}"#,
+            r#"{"alg":"RS256"}"#,
+            r#"{"alg":"RS256","kid":""}"#,
+            r#"{"alg":"PS256","kid":"rsa"}"#,
+        ] {
+            let token = signed(header, r#"{"sub":"ann"}"#, "secret");
+            assert_eq!(verifier.work(&token), Err(Refusal::Invalid), "{header}");
+            for keys in [None, Some(&set)] {
+                assert_eq!(user(&verifier, &token, keys), Err(Refusal::Invalid), "{header}");
+            }
+        }
+        // A key of the set is not looked for where the settings' own keys count.
+        let own = with_keys("", "p256");
+        assert_eq!(user(&own, &token("RS256"), Some(&set)), Err(Refusal::Invalid));
+    }
+
+    #[test]
+    fn a_public_key_is_no_secret_nor_the_reverse() {
+        let public = pem("rsa");
+        let modulus = SAMPLES["set"]["keys"][0]["n"].as_str().unwrap().to_owned();
+        for secret in [public.as_str(), public.trim(), &modulus, ""] {
+            let token = signed(r#"{"alg":"HS256","kid":"rsa"}"#, r#"{"sub":"ann"}"#, secret);
+            let invalid = Err(Refusal::Invalid);
+            assert_eq!(user(&with_keys("rsa", "p256"), &token, None), invalid);
+            assert_eq!(user(&with_set(), &token, Some(&set())), invalid);
+            assert_eq!(user(&with_set(), &token, None), invalid);
+        }
+        let secret = Settings { hmac_secret_key: pem("rsa"), ..Settings::default() };
+        let secret = Verifier::new(&secret).unwrap_or_else(|error| panic!("{error}"));
+        for (algorithm, _) in ALGORITHMS {
+            assert_eq!(user(&secret, &token(algorithm), None), Err(Refusal::Invalid));
+            assert_eq!(secret.work(&token(algorithm)), Err(Refusal::Invalid));
+            let header = format!(r#"{{"alg":"{algorithm}"}}"#);
+            let token = signed(&header, r#"{"sub":"ann"}"#, &pem("rsa"));
+            assert_eq!(user(&secret, &token, None), Err(Refusal::Invalid));
+            assert_eq!(user(&with_keys("rsa", "p256"), &token, None), Err(Refusal::Invalid));
+        }
+    }
+
+    #[test]
+    fn a_key_for_one_algorithm_serves_no_other() {
+        let mut keys = SAMPLES["set"]["keys"].as_array().unwrap().clone();
+        keys.retain(|key| key["kid"] == "rsa");
+        keys[0]["alg"] = json!("RS256");
+        let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        assert_eq!(user(&with_set(), &token("RS256"), Some(&set)), ann());
+        assert_eq!(user(&with_set(), &token("RS384"), Some(&set)), Err(Refusal::Invalid));
+    }
+
+    #[test]
+    fn keys_of_one_name_are_all_tried() {
+        let mut keys = SAMPLES["set"]["keys"].as_array().unwrap().clone();
+        keys.iter_mut().for_each(|key| key["kid"] = json!("rsa"));
+        keys.reverse();
+        let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        assert_eq!(user(&with_set(), &token("RS256"), Some(&set)), ann());
+    }
+
+    #[test]
+    fn what_cannot_verify_is_left_out_of_a_set() {
+        let mut set = SAMPLES["set"].clone();
+        let keys = set["keys"].as_array_mut().unwrap();
+        let sample = |kid: &str, name: &str, value: Value| {
+            let all = SAMPLES["set"]["keys"].as_array().unwrap();
+            let mut key = all.iter().find(|key| key["kid"] == kid).unwrap().clone();
+            key["kid"] = json!("bad");
+            key[name] = value;
+            key
+        };
+        keys.splice(
+            0..0,
+            [
+                sample("rsa", "use", json!("enc")),
+                sample("rsa", "alg", json!("RSA-OAEP")),
+                sample("rsa", "alg", json!("HS256")),
+                sample("rsa", "alg", json!("PS256")),
+                sample("rsa", "n", json!("AQAB")),
+                sample("rsa", "n", json!("*")),
+                sample("rsa", "e", json!("*")),
+                sample("rsa", "kty", json!("oct")),
+                sample("p256", "x", json!("AQAB")),
+                sample("p256", "crv", json!("P-384")),
+                sample("p256", "crv", json!("P-521")),
+                sample("p256", "alg", json!("ES384")),
+                sample("p384", "kty", json!("RSA")),
+                sample("ed25519", "crv", json!("X25519")),
+                sample("ed25519", "x", json!("AQAB")),
+                json!({"kty": "oct", "kid": "bad", "k": "c2VjcmV0"}),
+                json!({"kty": "RSA", "kid": "bad"}),
+                json!({"kty": "new", "kid": "bad"}),
+                json!({"kty": "RSA"}),
+                json!({"kid": 5}),
+                json!(5),
+            ],
+        );
+        let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
+        for (kid, expected) in [
+            ("bad", false),
+            ("", false),
+            ("p521", false),
+            ("secp256k1", false),
+            ("x25519", false),
+            ("rsa", true),
+            ("p256", true),
+            ("p384", true),
+            ("ed25519", true),
+        ] {
+            assert_eq!(set.has(kid), expected, "{kid}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_set_is_named() {
+        for text in ["", "[]", "{}", r#"{"keys":5}"#, r#"{"keys":{}}"#, "<html>"] {
+            let error = KeySet::parse(text.as_bytes()).err().unwrap_or_default();
+            assert!(error.starts_with("the key set is not JSON with a list of keys"), "{error}");
+        }
+    }
+
+    #[test]
+    fn wrong_keys_are_named() {
+        let rsa = |key: &str| Key::rsa(key).err().unwrap_or_default();
+        let ecdsa = |key: &str| Key::ecdsa(key).err().unwrap_or_default();
+        let broken = pem("rsa").replacen("MII", "AII", 1);
+        let private = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        for (found, expected) in [
+            (rsa(&pem("rsa")), ""),
+            (rsa(pem("rsa").trim()), ""),
+            (rsa(&pem("rsa_pkcs1")), ""),
+            (rsa("key"), "it is not in PEM"),
+            (rsa(&pem("p256")), "it is in PEM, but not an RSA key"),
+            (rsa(&broken), "it is in PEM, but not an RSA key"),
+            (rsa(&pem("rsa").replacen("MII", "*II", 1)), "its PEM is not base64"),
+            (rsa(&pem("rsa1024")), "it is shorter than 2048 bits"),
+            (rsa(private), "it is a private key; the public one belongs here"),
+            (ecdsa(&pem("p256")), ""),
+            (ecdsa(&pem("p384")), ""),
+            (ecdsa(&pem("p521")), "its curve is neither P-256 nor P-384"),
+            (ecdsa(&pem("secp256k1")), "its curve is neither P-256 nor P-384"),
+            (ecdsa(&pem("rsa")), "it is in PEM, but not a key of an elliptic curve"),
+            (ecdsa(private), "it is a private key; the public one belongs here"),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+}

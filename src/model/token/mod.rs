@@ -1,0 +1,821 @@
+//! JSON Web Tokens: who a client is, and what it may without being asked again.
+//!
+//! Owns the keys' settings and the rules for claims; `token::keys` owns the keys, `token::claims`
+//! the claims. Never reads a clock, fetches a key or knows a connection: the time and the fetched
+//! keys are brought to it. The invariant: no claim is read before a key of the algorithm's own
+//! kind has verified the signature, unless the settings say that nobody's signature counts.
+
+pub(crate) mod claims;
+mod keys;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::{EncodingKey, encode};
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::wire::reading::Text;
+
+use claims::Claims;
+pub use claims::{ConnectClaims, SubscribeClaims, SubscribeOptions};
+pub use keys::KeySet;
+use keys::{Algorithm, Key, Kind};
+
+/// A longer token is refused before anything of it is read.
+pub const TOKEN_MAX: usize = 64 * 1024;
+
+/// What tokens are verified with. The names are Centrifugo's; empty means not set.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Verifies HS256, HS384 and HS512, and signs the tokens made here.
+    pub hmac_secret_key: String,
+    /// The secret before it, for tokens still under way.
+    pub hmac_previous_secret_key: String,
+    /// The last unix second at which the previous secret verifies; 0 is forever.
+    pub hmac_previous_secret_key_valid_until: u64,
+    /// PEM. Verifies RS256, RS384 and RS512.
+    pub rsa_public_key: String,
+    /// PEM. Verifies ES256 or ES384, as its curve says.
+    pub ecdsa_public_key: String,
+    /// Where the key set is fetched from. Where it is set, the keys above are not used at all.
+    pub jwks_public_endpoint: String,
+    /// What `aud` must be or hold.
+    pub audience: String,
+    /// What `aud`, or one of its texts, must match somewhere.
+    pub audience_regex: String,
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `iss` must match somewhere.
+    pub issuer_regex: String,
+    /// The claim that holds the user, instead of `sub`.
+    pub user_id_claim: String,
+    /// Claims are believed without a signature. The time still counts.
+    pub insecure_skip_signature_verify: bool,
+}
+
+impl fmt::Debug for Settings {
+    /// Says nothing of its keys: some are secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
+/// Why a token does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not one, is not signed by a key of ours, or its claims are not what they must be.
+    Invalid,
+    /// Its time is over, or has not come.
+    Expired,
+    /// It names a key that the given set does not have, or no set was given: fetch it again.
+    NoKey,
+}
+
+/// Where a token is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Where it came in: it costs a hash.
+    Here,
+    /// Beside the loop: it costs big numbers, or a key set must be at hand.
+    Elsewhere,
+}
+
+/// Verifies tokens. Made once; shared by all who verify.
+pub struct Verifier {
+    keys: Keys,
+    audience: Expected,
+    issuer: Expected,
+    user_id_claim: String,
+    unsigned: bool,
+}
+
+impl fmt::Debug for Verifier {
+    /// Says nothing of its keys: some are secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
+enum Keys {
+    /// Those of the settings.
+    Own { secrets: Vec<Secret>, public: Vec<Key> },
+    /// Those of a key set that somebody fetches.
+    Fetched,
+}
+
+struct Secret {
+    key: Key,
+    /// The last second at which it verifies.
+    until: u64,
+}
+
+impl Verifier {
+    /// A verifier by `settings`. An error names the setting that is wrong, and why.
+    pub fn new(settings: &Settings) -> Result<Verifier, String> {
+        Ok(Verifier {
+            keys: Keys::new(settings)?,
+            audience: Expected::new("audience", &settings.audience, &settings.audience_regex)?,
+            issuer: Expected::new("issuer", &settings.issuer, &settings.issuer_regex)?,
+            user_id_claim: settings.user_id_claim.clone(),
+            unsigned: settings.insecure_skip_signature_verify,
+        })
+    }
+
+    /// Where `token` is to be verified, by its header alone.
+    pub fn work(&self, token: &str) -> Result<Work, Refusal> {
+        let header = Parts::of(token)?.header;
+        if self.unsigned {
+            return Ok(Work::Here);
+        }
+        match (header.kind()?, &self.keys) {
+            (Kind::Secret, Keys::Own { secrets, .. }) if !secrets.is_empty() => Ok(Work::Here),
+            (kind, Keys::Own { public, .. }) if public.iter().any(|key| key.is(kind)) => {
+                Ok(Work::Elsewhere)
+            }
+            (kind, Keys::Fetched) if kind != Kind::Secret && !header.kid.is_empty() => {
+                Ok(Work::Elsewhere)
+            }
+            _ => Err(Refusal::Invalid),
+        }
+    }
+
+    /// What a connection token says at `now`, in unix seconds. `keys` is the last key set fetched;
+    /// it matters only where the settings name an endpoint for one.
+    pub fn connection(
+        &self,
+        token: &str,
+        now: u64,
+        keys: Option<&KeySet>,
+    ) -> Result<ConnectClaims, Refusal> {
+        let payload = self.payload(token, now, keys)?;
+        let claims = self.claims(&payload)?;
+        if !claims.channel().is_empty() {
+            return Err(Refusal::Invalid);
+        }
+        claims.in_time(now)?;
+        let user = self.user(&claims, &payload)?;
+        claims.connect(user)
+    }
+
+    /// What a subscription token says at `now`, in unix seconds. Whether it is for this user,
+    /// client and channel is for the caller to compare.
+    pub fn subscription(
+        &self,
+        token: &str,
+        now: u64,
+        keys: Option<&KeySet>,
+    ) -> Result<SubscribeClaims, Refusal> {
+        let payload = self.payload(token, now, keys)?;
+        let claims = self.claims(&payload)?;
+        if claims.channel().is_empty() {
+            return Err(Refusal::Invalid);
+        }
+        claims.in_time(now)?;
+        let user = self.user(&claims, &payload)?;
+        claims.subscribe(user)
+    }
+
+    /// The claims' JSON text, once the signature has been verified.
+    fn payload(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Result<Vec<u8>, Refusal> {
+        let parts = Parts::of(token)?;
+        if !self.unsigned {
+            self.check_signature(&parts, now, keys)?;
+        }
+        decoded(parts.payload)
+    }
+
+    fn check_signature(
+        &self,
+        parts: &Parts<'_>,
+        now: u64,
+        fetched: Option<&KeySet>,
+    ) -> Result<(), Refusal> {
+        let kind = parts.header.kind()?;
+        let algorithm = parts.header.algorithm.ok_or(Refusal::Invalid)?;
+        let signed = |key: &Key| key.signed(algorithm, parts.message, parts.signature);
+        let verified = match &self.keys {
+            Keys::Own { secrets, .. } if kind == Kind::Secret => {
+                secrets.iter().any(|secret| now <= secret.until && signed(&secret.key))
+            }
+            Keys::Own { public, .. } => public.iter().any(signed),
+            Keys::Fetched if kind == Kind::Secret || parts.header.kid.is_empty() => false,
+            Keys::Fetched => match fetched.filter(|keys| keys.has(&parts.header.kid)) {
+                Some(keys) => keys.named(&parts.header.kid).any(signed),
+                None => return Err(Refusal::NoKey),
+            },
+        };
+        if verified { Ok(()) } else { Err(Refusal::Invalid) }
+    }
+
+    /// The claims of a payload, if they are meant for this server.
+    fn claims<'a>(&self, payload: &'a [u8]) -> Result<Claims<'a>, Refusal> {
+        let claims = Claims::parse(payload)?;
+        let meant = match self.audience {
+            Expected::Anything => true,
+            _ => claims.audiences().any(|audience| self.audience.takes(audience)),
+        };
+        if meant && self.issuer.takes(claims.issuer()) { Ok(claims) } else { Err(Refusal::Invalid) }
+    }
+
+    fn user(&self, claims: &Claims<'_>, payload: &[u8]) -> Result<String, Refusal> {
+        if self.user_id_claim.is_empty() {
+            return Ok(claims.subject().to_owned());
+        }
+        claims::user_of(payload, &self.user_id_claim)
+    }
+}
+
+impl Keys {
+    fn new(settings: &Settings) -> Result<Keys, String> {
+        if settings.jwks_public_endpoint.contains("{{") {
+            return Err("jwks_public_endpoint: names in {{...}} are not filled in here; \
+                        it must be a whole address"
+                .to_owned());
+        }
+        if !settings.jwks_public_endpoint.is_empty() {
+            return Ok(Keys::Fetched);
+        }
+        let until = match settings.hmac_previous_secret_key_valid_until {
+            0 => u64::MAX,
+            until => until,
+        };
+        let secrets =
+            [(&settings.hmac_secret_key, u64::MAX), (&settings.hmac_previous_secret_key, until)];
+        let secrets = secrets.into_iter().filter(|(secret, _)| !secret.is_empty());
+        let read = |name, pem: &str, key: fn(&str) -> Result<Key, String>| match pem {
+            "" => Ok(None),
+            pem => key(pem).map(Some).map_err(|why| format!("{name}: {why}")),
+        };
+        let rsa = read("rsa_public_key", &settings.rsa_public_key, Key::rsa)?;
+        let ecdsa = read("ecdsa_public_key", &settings.ecdsa_public_key, Key::ecdsa)?;
+        Ok(Keys::Own {
+            secrets: secrets.map(|(key, until)| Secret { key: Key::secret(key), until }).collect(),
+            public: rsa.into_iter().chain(ecdsa).collect(),
+        })
+    }
+}
+
+/// What a claim must be.
+enum Expected {
+    Anything,
+    Exactly(String),
+    Matching(Regex),
+}
+
+impl Expected {
+    fn new(name: &str, exact: &str, pattern: &str) -> Result<Expected, String> {
+        match (exact, pattern) {
+            ("", "") => Ok(Expected::Anything),
+            (exact, "") => Ok(Expected::Exactly(exact.to_owned())),
+            ("", pattern) => Regex::new(pattern).map(Expected::Matching).map_err(|error| {
+                let text = error.to_string();
+                let why = text.lines().last().unwrap_or_default();
+                format!("{name}_regex: {}", why.trim_start_matches("error: "))
+            }),
+            _ => Err(format!("{name}_regex: {name} is set too, and only one of them can be")),
+        }
+    }
+
+    fn takes(&self, text: &str) -> bool {
+        match self {
+            Expected::Anything => true,
+            Expected::Exactly(exact) => exact == text,
+            Expected::Matching(pattern) => pattern.is_match(text),
+        }
+    }
+}
+
+/// A token taken apart: its header read, the rest untouched.
+struct Parts<'a> {
+    header: Header,
+    /// What is signed: header and payload as they came.
+    message: &'a [u8],
+    payload: &'a str,
+    signature: &'a str,
+}
+
+struct Header {
+    /// `None`: one that is not verified here.
+    algorithm: Option<Algorithm>,
+    /// Names a key of a set; empty: none.
+    kid: String,
+}
+
+#[derive(Deserialize)]
+struct HeaderText<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Option<Text<'a>>,
+    /// Extensions that a verifier must know; this one knows none.
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(token: &'a str) -> Result<Parts<'a>, Refusal> {
+        if token.len() > TOKEN_MAX {
+            return Err(Refusal::Invalid);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Invalid)?;
+        let (header, payload) = message.split_once('.').ok_or(Refusal::Invalid)?;
+        Ok(Parts {
+            header: Header::parse(&decoded(header)?)?,
+            message: message.as_bytes(),
+            payload,
+            signature,
+        })
+    }
+}
+
+impl Header {
+    fn parse(text: &[u8]) -> Result<Header, Refusal> {
+        let text: HeaderText<'_> = claims::object(text)?;
+        if text.crit.is_some() || text.alg.eq_ignore_ascii_case("none") {
+            return Err(Refusal::Invalid);
+        }
+        let kid = text.kid.map(|Text(kid)| kid.into_owned()).unwrap_or_default();
+        Ok(Header { algorithm: Algorithm::named(&text.alg), kid })
+    }
+
+    fn kind(&self) -> Result<Kind, Refusal> {
+        self.algorithm.map(Algorithm::kind).ok_or(Refusal::Invalid)
+    }
+}
+
+/// The name of the key that a token says it is signed with (`kid`); empty: it says none.
+pub fn key_name(token: &str) -> Result<String, Refusal> {
+    Ok(Parts::of(token)?.header.kid)
+}
+
+fn decoded(part: &str) -> Result<Vec<u8>, Refusal> {
+    BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| Refusal::Invalid)
+}
+
+/// A connection token for `user`, signed with HS256. Without `ttl`, in seconds, it does not
+/// expire. An error names the setting because of which the server would refuse any such token.
+pub fn make_connection(
+    settings: &Settings,
+    user: &str,
+    ttl: Option<u64>,
+    now: u64,
+) -> Result<String, String> {
+    make(settings, user, None, ttl, now)
+}
+
+/// A subscription token for `user` in `channel`, otherwise like `make_connection`.
+pub fn make_subscription(
+    settings: &Settings,
+    user: &str,
+    channel: &str,
+    ttl: Option<u64>,
+    now: u64,
+) -> Result<String, String> {
+    make(settings, user, Some(channel), ttl, now)
+}
+
+fn make(
+    settings: &Settings,
+    user: &str,
+    channel: Option<&str>,
+    ttl: Option<u64>,
+    now: u64,
+) -> Result<String, String> {
+    for (name, set) in [
+        ("jwks_public_endpoint", &settings.jwks_public_endpoint),
+        ("audience_regex", &settings.audience_regex),
+        ("issuer_regex", &settings.issuer_regex),
+    ] {
+        if !set.is_empty() {
+            return Err(format!("{name} is set: the server would refuse a token made here"));
+        }
+    }
+    if settings.hmac_secret_key.is_empty() {
+        return Err("hmac_secret_key is not set: it signs the token".to_owned());
+    }
+    let user_claim = match settings.user_id_claim.as_str() {
+        "" => "sub",
+        claim => claim,
+    };
+    let mut claims = Map::new();
+    claims.insert(user_claim.to_owned(), user.into());
+    claims.insert("iat".to_owned(), now.into());
+    let texts = [
+        ("aud", Some(settings.audience.as_str()).filter(|text| !text.is_empty())),
+        ("iss", Some(settings.issuer.as_str()).filter(|text| !text.is_empty())),
+        ("channel", channel),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            claims.insert(name.to_owned(), text.into());
+        }
+    }
+    if let Some(ttl) = ttl {
+        claims.insert("exp".to_owned(), now.saturating_add(ttl).into());
+    }
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    let key = EncodingKey::from_secret(settings.hmac_secret_key.as_bytes());
+    encode(&header, &Value::Object(claims), &key).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000;
+    const SECRET: &str = "secret";
+    const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+    /// A token signed with HMAC, whatever its header says.
+    pub(crate) fn signed(header: &str, payload: &str, secret: &str) -> String {
+        let algorithm = match header {
+            header if header.contains("HS384") => jsonwebtoken::Algorithm::HS384,
+            header if header.contains("HS512") => jsonwebtoken::Algorithm::HS512,
+            _ => jsonwebtoken::Algorithm::HS256,
+        };
+        let encoded = |part: &str| BASE64URL_NOPAD.encode(part.as_bytes());
+        let message = format!("{}.{}", encoded(header), encoded(payload));
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
+        format!("{message}.{signature}")
+    }
+
+    fn token(payload: &str) -> String {
+        signed(HEADER, payload, SECRET)
+    }
+
+    fn settings() -> Settings {
+        Settings { hmac_secret_key: SECRET.into(), ..Settings::default() }
+    }
+
+    fn verifier(settings: &Settings) -> Verifier {
+        Verifier::new(settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn connect(settings: &Settings, token: &str) -> Result<ConnectClaims, Refusal> {
+        verifier(settings).connection(token, NOW, None)
+    }
+
+    fn subscribe(settings: &Settings, token: &str) -> Result<SubscribeClaims, Refusal> {
+        verifier(settings).subscription(token, NOW, None)
+    }
+
+    fn user(settings: &Settings, payload: &str) -> Result<String, Refusal> {
+        connect(settings, &token(payload)).map(|claims| claims.user)
+    }
+
+    fn ann() -> Result<String, Refusal> {
+        Ok("ann".to_owned())
+    }
+
+    /// What stands in a token in place of one of its three parts.
+    fn with_part(token: &str, index: usize, part: &str) -> String {
+        let mut parts: Vec<&str> = token.split('.').collect();
+        parts[index] = part;
+        parts.join(".")
+    }
+
+    #[test]
+    fn secrets_are_not_told() {
+        let told = format!("{:?} {:?}", settings(), verifier(&settings()));
+        assert!(!told.contains(SECRET), "{told}");
+    }
+
+    #[test]
+    fn only_what_the_secret_signed_counts() {
+        let right = token(r#"{"sub":"ann"}"#);
+        let other = token(r#"{"sub":"bob"}"#);
+        let payload = other.split('.').nth(1).unwrap();
+        let header = BASE64URL_NOPAD.encode(HEADER.replace("JWT", "jwt").as_bytes());
+        let check = |name, token: &str, expected| {
+            let found = connect(&settings(), token).map(|claims| claims.user);
+            assert_eq!(found, expected, "{name}");
+        };
+        check("right", &right, ann());
+        for algorithm in ["HS256", "HS384", "HS512"] {
+            let header = format!(r#"{{"alg":"{algorithm}"}}"#);
+            check(algorithm, &signed(&header, r#"{"sub":"ann"}"#, SECRET), ann());
+        }
+        let invalid = Err(Refusal::Invalid);
+        for (name, token) in [
+            ("other secret", signed(HEADER, r#"{"sub":"ann"}"#, "other")),
+            ("other payload", with_part(&right, 1, payload)),
+            ("other header", with_part(&right, 0, &header)),
+            ("no signature", with_part(&right, 2, "")),
+            ("short signature", right[..right.len() - 2].to_owned()),
+            ("padded signature", format!("{right}=")),
+            ("two parts", right.rsplit_once('.').unwrap().0.to_owned()),
+            ("four parts", format!("{right}.")),
+            ("nothing", String::new()),
+            ("dots", "..".to_owned()),
+            ("not base64", with_part(&right, 0, "{}")),
+            ("too long", token(&format!(r#"{{"sub":"{}"}}"#, "a".repeat(TOKEN_MAX)))),
+            ("a list", token(r#"["ann"]"#)),
+            ("no JSON", token("ann")),
+            ("more than one", token(r#"{"sub":"ann"}{}"#)),
+            ("given twice", token(r#"{"sub":"ann","sub":"bob"}"#)),
+            ("half a letter", token(r#"{"sub":"\ud800"}"#)),
+        ] {
+            check(name, &token, invalid.clone());
+        }
+    }
+
+    #[test]
+    fn headers_that_never_pass() {
+        let insecure = Settings { insecure_skip_signature_verify: true, ..settings() };
+        for header in [
+            r#"{"alg":"none"}"#,
+            r#"{"alg":"None"}"#,
+            r#"{"alg":"NONE","typ":"JWT"}"#,
+            r#"{"typ":"JWT"}"#,
+            r#"{"alg":null}"#,
+            r#"{"alg":1}"#,
+            r#"{"alg":"HS256","alg":"none"}"#,
+            r#"{"alg":"HS256","crit":["exp"]}"#,
+            r#"{"alg":"HS256","kid":1}"#,
+            r#"["HS256",null,null]"#,
+        ] {
+            let whole = signed(header, r#"{"sub":"ann"}"#, SECRET);
+            for token in [&whole, &with_part(&whole, 2, "")] {
+                for settings in [&settings(), &insecure] {
+                    assert_eq!(connect(settings, token), Err(Refusal::Invalid), "{header}");
+                    assert_eq!(verifier(settings).work(token), Err(Refusal::Invalid), "{header}");
+                }
+            }
+        }
+        for header in [r#"{"alg":"hs256"}"#, r#"{"alg":"PS256"}"#, r#"{"alg":"ES512"}"#] {
+            let token = signed(header, r#"{"sub":"ann"}"#, SECRET);
+            assert_eq!(connect(&settings(), &token), Err(Refusal::Invalid), "{header}");
+            assert_eq!(verifier(&settings()).work(&token), Err(Refusal::Invalid), "{header}");
+        }
+        let longest = "a".repeat(TOKEN_MAX + 1);
+        assert_eq!(verifier(&settings()).work(&longest), Err(Refusal::Invalid));
+    }
+
+    #[test]
+    fn the_longest_token_counts() {
+        let without = token(r#"{"sub":"ann","info":""}"#).len();
+        let info = "i".repeat((TOKEN_MAX - without) / 4 * 3 - 3);
+        let longest = token(&format!(r#"{{"sub":"ann","info":"{info}"}}"#));
+        assert!((TOKEN_MAX - 8..=TOKEN_MAX).contains(&longest.len()), "{}", longest.len());
+        assert!(connect(&settings(), &longest).is_ok());
+    }
+
+    #[test]
+    fn the_previous_secret_counts_until_its_end() {
+        let check = |until, now, expected: Result<(), Refusal>| {
+            let settings = Settings {
+                hmac_previous_secret_key: "previous".into(),
+                hmac_previous_secret_key_valid_until: until,
+                ..settings()
+            };
+            let verifier = verifier(&settings);
+            let old = signed(HEADER, "{}", "previous");
+            assert_eq!(verifier.connection(&old, now, None).map(drop), expected, "{until} {now}");
+            assert_eq!(verifier.connection(&token("{}"), now, None).map(drop), Ok(()));
+            let other = signed(HEADER, "{}", "other");
+            assert_eq!(verifier.connection(&other, now, None), Err(Refusal::Invalid));
+        };
+        check(0, NOW, Ok(()));
+        check(0, u64::MAX, Ok(()));
+        check(NOW + 1, NOW, Ok(()));
+        check(NOW, NOW, Ok(()));
+        check(NOW - 1, NOW, Err(Refusal::Invalid));
+        check(1, NOW, Err(Refusal::Invalid));
+    }
+
+    #[test]
+    fn time() {
+        use Refusal::{Expired, Invalid};
+        for (claims, expected) in [
+            (r#""exp":1001"#, Ok(())),
+            (r#""exp":1000.5"#, Ok(())),
+            (r#""exp":1e9"#, Ok(())),
+            (r#""exp":18446744073709551615"#, Ok(())),
+            (r#""exp":null"#, Ok(())),
+            (r#""exp":1000"#, Err(Expired)),
+            (r#""exp":999.9"#, Err(Expired)),
+            (r#""exp":0"#, Err(Expired)),
+            (r#""exp":-1"#, Err(Expired)),
+            (r#""exp":"1001""#, Ok(())),
+            (r#""exp":"1000""#, Err(Expired)),
+            (r#""exp":"soon""#, Err(Invalid)),
+            (r#""exp":"inf""#, Err(Invalid)),
+            (r#""exp":null,"nbf":null,"iat":null,"expire_at":null"#, Ok(())),
+            (r#""jti":null,"iss":null,"aud":null"#, Ok(())),
+            (r#""exp":true"#, Err(Invalid)),
+            (r#""exp":[1001]"#, Err(Invalid)),
+            (r#""exp":1e999"#, Err(Invalid)),
+            (r#""nbf":1000"#, Ok(())),
+            (r#""nbf":1"#, Ok(())),
+            (r#""nbf":-5"#, Ok(())),
+            (r#""nbf":1000.5"#, Err(Expired)),
+            (r#""nbf":1001"#, Err(Expired)),
+            (r#""nbf":"1""#, Ok(())),
+            (r#""nbf":"1001""#, Err(Expired)),
+            (r#""nbf":{}"#, Err(Invalid)),
+            (r#""iat":5000"#, Ok(())),
+            (r#""iat":"1""#, Ok(())),
+            (r#""iat":"x""#, Err(Invalid)),
+            (r#""iat":false"#, Err(Invalid)),
+            (r#""expire_at":"1""#, Err(Invalid)),
+            (r#""exp":1001,"nbf":1001"#, Err(Expired)),
+            (r#""exp":1000,"expire_at":0"#, Err(Expired)),
+            (r#""exp":1000,"aud":5"#, Err(Invalid)),
+        ] {
+            let insecure = Settings { insecure_skip_signature_verify: true, ..settings() };
+            for settings in [settings(), insecure] {
+                let found = connect(&settings, &token(&format!("{{{claims}}}"))).map(drop);
+                assert_eq!(found, expected, "{claims}");
+                let payload = format!(r#"{{"channel":"a",{claims}}}"#);
+                assert_eq!(subscribe(&settings, &token(&payload)).map(drop), expected, "{claims}");
+            }
+        }
+    }
+
+    #[test]
+    fn ends_of_connections_and_subscriptions() {
+        for (claims, issued_at, expires) in [
+            (r#""jti":"a""#, None, None),
+            (r#""exp":2000"#, None, Some(2000)),
+            (r#""exp":2000.9,"iat":500.5"#, Some(500), Some(2000)),
+            (r#""exp":2000,"expire_at":3000"#, None, Some(3000)),
+            (r#""exp":2000,"expire_at":1500.5"#, None, Some(1500)),
+            (r#""exp":2000,"expire_at":0"#, None, None),
+            (r#""exp":2000,"expire_at":-1,"iat":-1"#, Some(0), None),
+            (r#""exp":2000,"expire_at":null"#, None, Some(2000)),
+            (r#""expire_at":3000,"iat":900"#, Some(900), Some(3000)),
+            (r#""expire_at":1"#, None, Some(1)),
+        ] {
+            let found = connect(&settings(), &token(&format!("{{{claims}}}"))).unwrap();
+            assert_eq!((found.issued_at, found.expires), (issued_at, expires), "{claims}");
+            let payload = format!(r#"{{"channel":"a",{claims}}}"#);
+            let found = subscribe(&settings(), &token(&payload)).unwrap();
+            assert_eq!((found.issued_at, found.expires), (issued_at, expires), "{claims}");
+        }
+    }
+
+    #[test]
+    fn audiences_and_issuers() {
+        let ok = |settings: &Settings, claims: &str, expected: bool| {
+            let expected = if expected { Ok(()) } else { Err(Refusal::Invalid) };
+            let payload = format!(r#"{{"jti":"b"{claims}}}"#);
+            assert_eq!(connect(settings, &token(&payload)).map(drop), expected, "{claims}");
+            let payload = format!(r#"{{"channel":"a","jti":"b"{claims}}}"#);
+            assert_eq!(subscribe(settings, &token(&payload)).map(drop), expected, "{claims}");
+        };
+        let any = settings();
+        let exact = Settings { audience: "push".into(), issuer: "us".into(), ..settings() };
+        let regex = Settings {
+            audience_regex: "^(push|pull)$".into(),
+            issuer_regex: r"\.example$".into(),
+            ..settings()
+        };
+        ok(&any, r#","aud":"x","iss":"y""#, true);
+        ok(&any, r#","aud":["x",""],"iss":null"#, true);
+        ok(&any, r#","aud":5"#, false);
+        ok(&any, r#","aud":[5]"#, false);
+        ok(&any, r#","iss":["us"]"#, false);
+        ok(&exact, r#","aud":"push","iss":"us""#, true);
+        ok(&exact, r#","aud":["pull","push"],"iss":"us""#, true);
+        ok(&exact, r#","aud":"p\u0075sh","iss":"us""#, true);
+        ok(&exact, r#","aud":"pushes","iss":"us""#, false);
+        ok(&exact, r#","aud":[],"iss":"us""#, false);
+        ok(&exact, r#","iss":"us""#, false);
+        ok(&exact, r#","aud":"push","iss":"them""#, false);
+        ok(&exact, r#","aud":"push""#, false);
+        ok(&exact, "", false);
+        ok(&regex, r#","aud":"pull","iss":"a.example""#, true);
+        ok(&regex, r#","aud":["x","push"],"iss":"a.example""#, true);
+        ok(&regex, r#","aud":["x","pushes"],"iss":"a.example""#, false);
+        ok(&regex, r#","iss":"a.example""#, false);
+        ok(&regex, r#","aud":"push","iss":"example.org""#, false);
+        ok(&regex, r#","aud":"push""#, false);
+    }
+
+    #[test]
+    fn users() {
+        use Refusal::Invalid;
+        let check = |claim: &str, payload, expected: Result<&str, Refusal>| {
+            let settings = Settings { user_id_claim: claim.into(), ..settings() };
+            assert_eq!(user(&settings, payload), expected.map(str::to_owned), "{payload}");
+        };
+        check("", r#"{"sub":"ann"}"#, Ok("ann"));
+        check("", r#"{"sub":"a\u006en"}"#, Ok("ann"));
+        check("", r#" {"sub":"","name":"bob"} "#, Ok(""));
+        check("", "{}", Ok(""));
+        check("", r#"{"sub":5}"#, Err(Invalid));
+        check("", r#"{"sub":null}"#, Ok(""));
+        check("", r#"{"sub":["ann"]}"#, Err(Invalid));
+        check("name", r#"{"sub":"ann","name":"bob"}"#, Ok("bob"));
+        check("name", r#"{"n\u0061me":"b\u006fb"}"#, Ok("bob"));
+        check("name", r#"{"sub":"ann"}"#, Ok(""));
+        check("name", r#"{"name":42}"#, Ok("42"));
+        check("name", r#"{"name":-42}"#, Ok("-42"));
+        check("name", r#"{"name":4.2}"#, Err(Invalid));
+        check("name", r#"{"name":null}"#, Ok(""));
+        check("name", r#"{"name":true}"#, Err(Invalid));
+        check("name", r#"{"name":{"id":"bob"}}"#, Err(Invalid));
+        check("name", r#"{"sub":5,"name":"bob"}"#, Err(Invalid));
+        let settings = Settings { user_id_claim: "name".into(), ..settings() };
+        let found = subscribe(&settings, &token(r#"{"name":"bob","channel":"a"}"#)).unwrap();
+        assert_eq!((found.user.as_str(), found.channel.as_str()), ("bob", "a"));
+    }
+
+    #[test]
+    fn signatures_may_be_left_unread() {
+        let insecure = Settings { insecure_skip_signature_verify: true, ..Settings::default() };
+        let fetched =
+            Settings { jwks_public_endpoint: "https://a/keys".into(), ..insecure.clone() };
+        for settings in [insecure, fetched] {
+            for header in [HEADER, r#"{"alg":"RS256"}"#, r#"{"alg":"ES512","kid":"a"}"#] {
+                let token = signed(header, r#"{"sub":"ann","exp":1001}"#, "whose");
+                for token in [&token, &with_part(&token, 2, "")] {
+                    assert_eq!(connect(&settings, token).map(|claims| claims.user), ann());
+                    assert_eq!(verifier(&settings).work(token), Ok(Work::Here));
+                }
+                let over = signed(header, r#"{"sub":"ann","exp":1000}"#, "whose");
+                assert_eq!(connect(&settings, &over), Err(Refusal::Expired));
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        let check = |settings: Settings, expected: &str| {
+            let error = Verifier::new(&settings).err().unwrap_or_default();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        };
+        let text = |text: &str| text.to_owned();
+        let none = Settings::default;
+        check(Settings { issuer_regex: text("("), ..none() }, "issuer_regex: unclosed group");
+        check(Settings { audience_regex: text("[z-a]"), ..none() }, "audience_regex: invalid");
+        let both = Settings { issuer: text("a"), issuer_regex: text("a"), ..none() };
+        check(both, "issuer_regex: issuer is set too");
+        let both = Settings { audience: text("a"), audience_regex: text("a"), ..none() };
+        check(both, "audience_regex: audience is set too");
+        let template = Settings { jwks_public_endpoint: text("https://a/{{b}}"), ..none() };
+        check(template, "jwks_public_endpoint: names in {{...}}");
+        check(Settings { rsa_public_key: text("key"), ..none() }, "rsa_public_key: it is not in");
+        check(Settings { ecdsa_public_key: text("key"), ..none() }, "ecdsa_public_key: it is not");
+        assert!(Verifier::new(&none()).is_ok());
+    }
+
+    #[test]
+    fn verifiers_are_shared() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Verifier>();
+        shared::<KeySet>();
+    }
+
+    #[test]
+    fn tokens_made_here_count_here() {
+        let full = Settings {
+            audience: "push".into(),
+            issuer: "us".into(),
+            user_id_claim: "name".into(),
+            ..settings()
+        };
+        for settings in [settings(), full] {
+            let verifier = verifier(&settings);
+            for (ttl, expires) in [(None, None), (Some(60), Some(NOW + 60))] {
+                let token = make_connection(&settings, "ann", ttl, NOW).unwrap();
+                let expected = ConnectClaims {
+                    user: "ann".into(),
+                    issued_at: Some(NOW),
+                    expires,
+                    ..ConnectClaims::default()
+                };
+                assert_eq!(verifier.work(&token), Ok(Work::Here));
+                assert_eq!(verifier.connection(&token, NOW, None), Ok(expected));
+                assert_eq!(verifier.subscription(&token, NOW, None), Err(Refusal::Invalid));
+                let token = make_subscription(&settings, "ann", "news", ttl, NOW).unwrap();
+                let found = verifier.subscription(&token, NOW, None).unwrap();
+                assert_eq!((&*found.user, &*found.channel), ("ann", "news"));
+                assert_eq!((found.issued_at, found.expires), (Some(NOW), expires));
+                assert_eq!(verifier.connection(&token, NOW, None), Err(Refusal::Invalid));
+            }
+            let token = make_connection(&settings, "ann", Some(60), NOW).unwrap();
+            assert_eq!(verifier.connection(&token, NOW + 60, None), Err(Refusal::Expired));
+        }
+    }
+
+    #[test]
+    fn tokens_that_would_be_refused_are_not_made() {
+        let some = || "a".to_owned();
+        for (name, settings) in [
+            ("hmac_secret_key", Settings::default()),
+            ("jwks_public_endpoint", Settings { jwks_public_endpoint: some(), ..settings() }),
+            ("audience_regex", Settings { audience_regex: some(), ..settings() }),
+            ("issuer_regex", Settings { issuer_regex: some(), ..settings() }),
+        ] {
+            let error = make_connection(&settings, "ann", None, NOW).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+            let error = make_subscription(&settings, "ann", "news", None, NOW).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The process: the check of the machine, the first screen, start and shutdown of a node.
+//!
+//! Owns the order in which the parts start and stop. Never serves a client itself.
+
+pub mod banner;
+pub mod preflight;
+pub mod server;

@@ -1,0 +1,87 @@
+//! RLIMIT_MEMLOCK: how many rings it holds.
+//!
+//! Owns the arithmetic and the trial that tells whether this kernel counts rings for this process:
+//! not for one with CAP_IPC_LOCK, and not before Linux 6.14. The invariant: a node that is said to
+//! start has room for all of its rings, other processes of the same user aside.
+
+use std::fs;
+
+use crate::base::sys;
+use crate::process::preflight::{Bound, Fatal, Report, recommended_shards};
+
+const KIB: u64 = 1024;
+/// Rings of a trial may be counted for a while after their end.
+const TRIALS: u64 = 64 * KIB;
+
+/// The limit as this process meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memlock {
+    /// Bytes that the hard limit allows; the soft one is raised to it.
+    pub bytes: u64,
+    /// Whether rings count against it.
+    pub counts: bool,
+}
+
+/// Reads the limit. `ring` tries to set a small ring up.
+pub(super) fn read(ring: impl FnOnce() -> bool) -> Option<Memlock> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let (_, bytes) = super::parse_limits(&limits, "Max locked memory")?;
+    let counts = sys::without_locked_memory(|| !ring()).unwrap_or(false);
+    Some(Memlock { bytes, counts })
+}
+
+impl Report {
+    /// Bytes of one ring that count, and how many such rings the limit holds; `None`: any number.
+    fn locked(&self) -> Option<(u64, u64)> {
+        let limit = self.facts.memlock.filter(|limit| limit.counts && limit.bytes != u64::MAX)?;
+        let each = self.request.rings.sizes(self.slots_each()).locked_bytes();
+        Some((each, limit.bytes.saturating_sub(TRIALS) / each))
+    }
+
+    /// KiB that so many shards need.
+    fn locked_need(each: u64, shards: usize) -> u64 {
+        (each.saturating_mul(shards as u64) + TRIALS).div_ceil(KIB)
+    }
+
+    /// Shards that the limit holds at most.
+    pub(super) fn locked_shards(&self) -> Option<usize> {
+        self.locked().map(|(_, fits)| fits.try_into().unwrap_or(usize::MAX))
+    }
+
+    /// Why the rings of the wanted shards do not fit.
+    pub(super) fn locked_verdict(&self) -> Result<(), Fatal> {
+        let shards = self.request.shards;
+        match (self.locked(), self.facts.memlock) {
+            (Some((each, fits)), Some(limit)) if fits < shards as u64 => Err(Fatal::Memlock {
+                limit: limit.bytes / KIB,
+                each: each / KIB,
+                fits,
+                shards,
+                need: Self::locked_need(each, shards),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn locked_bound(&self) -> Option<Bound> {
+        let ((each, fits), limit) = self.locked().zip(self.facts.memlock)?;
+        let (_, hard) = self.facts.nofile?;
+        let wanted = recommended_shards(self.facts.cores, hard, self.request.connections);
+        let (limit, each_kib) = (limit.bytes / KIB, each / KIB);
+        Some(Bound {
+            name: "RLIMIT_MEMLOCK",
+            connections: fits.saturating_mul(self.slots_each() as u64),
+            because: format!("{limit} KiB hold {fits} rings of {each_kib} KiB"),
+            cure: cure(Self::locked_need(each, wanted.max(self.request.shards))),
+        })
+    }
+}
+
+/// The lines that raise the limit to so many KiB.
+pub(super) fn cure(kib: u64) -> String {
+    format!(
+        "ulimit -l {kib} as root before the server starts, or LimitMEMLOCK={kib}K in its systemd \
+         unit, or `--ulimit memlock={}` for a container",
+        kib * KIB
+    )
+}

@@ -1,0 +1,13 @@
+//! Bytes on the wire: WebSocket frames, HTTP heads, compression, deltas, the Centrifuge protocol.
+//!
+//! Owns parsers and writers. Never does I/O and never decides what a client may do.
+
+pub mod deflate;
+pub mod delta;
+pub mod event_id;
+pub mod filter;
+pub mod frame;
+pub mod framing;
+pub mod http;
+pub mod protocol;
+pub mod reading;
