@@ -81,41 +81,29 @@ step_loom() {
 
 step_simulation() { cargo test --test simulation; }
 
-# Everything in tests/*.rs that has no step of its own. One process after the other.
-step_wire() {
-    local path name arguments=()
-    for path in tests/*.rs tests/*/main.rs; do
-        name=${path#tests/}
-        name=${name%/main.rs}
-        name=${name%.rs}
-        case $name in
-            style | simulation | fuzz_client) ;;
-            *) arguments+=(--test "$name") ;;
-        esac
-    done
-    cargo test --no-fail-fast "${arguments[@]}"
-}
+# Every Rust test that talks to the server over its sockets. One test program after the other.
+step_wire() { cargo test --no-fail-fast --test wire --test hostile --test leaks; }
 
-step_tune() { tests/tune.sh; }
-step_sdk() { node tests/sdk.mjs && node tests/bandwidth.mjs && node tests/events.mjs; }
+step_tune() { tests/system/tune.sh; }
+step_sdk() { node tests/sdk/sdk.mjs && node tests/sdk/bandwidth.mjs && node tests/sdk/events.mjs; }
 step_protocol() {
-    node tests/protocol.mjs && .venv/bin/python tests/protocol.py "$DRUMLINE"
+    node tests/sdk/protocol.mjs && .venv/bin/python tests/sdk/protocol.py "$DRUMLINE"
 }
-step_delta() { node tests/delta.mjs; }
-step_keys() { node tests/keys.mjs; }
-step_clock() { node tests/clock.mjs; }
-step_proxies() { node tests/proxies.mjs; }
-step_page() { node tests/page.mjs; }
-step_browser() { node tests/browser.mjs; }
-step_autobahn() { tests/autobahn.sh; }
-step_nginx() { tests/nginx.sh; }
-step_dead-peer() { tests/dead-peer.sh; }
+step_delta() { node tests/sdk/delta.mjs; }
+step_keys() { node tests/sdk/keys.mjs; }
+step_clock() { node tests/sdk/clock.mjs; }
+step_proxies() { node tests/sdk/proxies.mjs; }
+step_page() { node tests/sdk/page.mjs; }
+step_browser() { node tests/sdk/browser.mjs; }
+step_autobahn() { tests/system/autobahn.sh; }
+step_nginx() { tests/system/nginx.sh; }
+step_dead-peer() { tests/system/dead-peer.sh; }
 
 # Our files by HdrHistogram's Python port, its files by ours.
 step_histograms() {
     DRUMLINE_TEST_PYTHON=$PWD/.venv/bin/python \
         cargo test --workspace --lib python_agrees || return 1
-    .venv/bin/python tests/histograms.py "$TARGET/release/drumline-bench"
+    .venv/bin/python tests/system/histograms.py "$TARGET/release/drumline-bench"
 }
 
 # Each target in its share of the seconds, as many at a time as there are processors.
@@ -190,7 +178,7 @@ step_bench() {
 }
 
 # Every target of the comparison, small; a peer that is not there, one that dies.
-step_peers() { tests/peers.sh; }
+step_peers() { tests/system/peers.sh; }
 
 # --- what steps need --------------------------------------------------------------------------
 

@@ -511,10 +511,10 @@ mod tests {
         all
     }
 
-    /// Writes the cases of tests/delta.mjs: source, target and delta as hexadecimal digits, a
+    /// Writes the cases of tests/sdk/delta.mjs: source, target and delta as hexadecimal digits, a
     /// line each.
     #[test]
-    #[ignore = "writes a file; tests/delta.mjs runs it"]
+    #[ignore = "writes a file; tests/sdk/delta.mjs runs it"]
     fn cases_for_the_sdk() {
         let name = std::env::var_os("DRUMLINE_DELTA_CASES").expect("the file to write");
         let mut lines = String::new();

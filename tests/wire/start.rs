@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::common::{binary, free_port};
 
 /// Runs the rest of its arguments with io_uring forbidden by a seccomp filter.
-const FORBID: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/without_io_uring.py");
+const FORBID: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/without_io_uring.py");
 
 #[test]
 fn without_io_uring_it_says_so_and_listens_to_nothing() {

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { Server, freePort, within } from "./common/server.mjs";
+import { Server, freePort, within } from "../common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());

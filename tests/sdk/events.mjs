@@ -7,7 +7,7 @@ import { connect, createServer } from "node:net";
 import { EventSource } from "eventsource";
 import OldEventSource from "eventsource2";
 
-import { Server, freePort, within } from "./common/server.mjs";
+import { Server, freePort, within } from "../common/server.mjs";
 
 const CHANNELS = Array.from({ length: 16 }, (_, nth) => `channel-${nth}`);
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs Autobahn's cases against /echo and compares each result with tests/autobahn-expected.json.
-# Usage: tests/autobahn.sh [--large] [--compression] [--write]
+# Runs Autobahn's cases against /echo and compares each result with tests/system/autobahn-expected.json.
+# Usage: tests/system/autobahn.sh [--large] [--compression] [--write]
 #   --large        the cases 9.* too: messages up to 16 MiB
 #   --compression  every case of 12.* and 13.* that the suite can judge, not a few: two minutes
 #   --write         writes the results down as the expected ones instead of comparing
 set -uo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 # shellcheck source=tests/common/server.sh
 source tests/common/server.sh
 trap stop_all EXIT
 
-EXPECTED=tests/autobahn-expected.json
+EXPECTED=tests/system/autobahn-expected.json
 # Of 12.* (compression) and 13.* (its offers). What does not get smaller comes back as it went; the
 # suite stumbles over that. So do pictures and PDF (12.2, 12.5), 64 bytes and less (*.1, *.2), and
 # messages over 64 KiB (*.10, *.15 and on).
@@ -55,4 +55,4 @@ if [[ ! -s $WORK/reports/index.json ]]; then
     echo "no report was written"
     exit 1
 fi
-python3 tests/common/autobahn.py "$WORK/reports/index.json" "$EXPECTED" ${WRITE:+--write}
+python3 tests/system/autobahn.py "$WORK/reports/index.json" "$EXPECTED" ${WRITE:+--write}

@@ -8,7 +8,7 @@ import { createServer } from "node:http";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { Server, freePort, until, within } from "./common/server.mjs";
+import { Server, freePort, until, within } from "../common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());

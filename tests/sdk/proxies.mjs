@@ -8,7 +8,7 @@ import { Centrifuge } from "centrifuge";
 import { Centrifuge as Binary } from "centrifuge/build/protobuf";
 import WebSocket from "ws";
 
-import { Server, freePort, until, within } from "./common/server.mjs";
+import { Server, freePort, until, within } from "../common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());

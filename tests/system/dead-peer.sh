@@ -3,7 +3,7 @@
 # namespaces joined by a cable, every packet dropped once the client is connected. Needs root.
 set -uo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 # shellcheck source=tests/common/server.sh
 source tests/common/server.sh
 
@@ -46,7 +46,7 @@ start "$WORK/server.log" ip netns exec "$SERVER" "$DRUMLINE" serve --http_server
 wait_until 20 inside curl -fsS --max-time 2 http://127.0.0.1:8001/metrics || fail "the server does not answer"
 
 for nth in 1 2 3; do
-    start "$WORK/client-$nth.log" ip netns exec "$CLIENT" node tests/common/idle.mjs ws://10.213.0.1:8000/connection/websocket
+    start "$WORK/client-$nth.log" ip netns exec "$CLIENT" node tests/system/idle.mjs ws://10.213.0.1:8000/connection/websocket
 done
 wait_until 20 clients_are 3 || fail "the clients do not connect"
 # Longer than the user timeout: pings alone keep a living peer.

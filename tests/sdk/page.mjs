@@ -7,7 +7,7 @@ import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
-import { KEY, Server, freePort, within } from "./common/server.mjs";
+import { KEY, Server, freePort, within } from "../common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());

@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { Server, freePort, sleep, until, within } from "./common/server.mjs";
+import { Server, freePort, sleep, until, within } from "../common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());

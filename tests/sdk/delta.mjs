@@ -1,7 +1,7 @@
 // Our deltas, applied by the JavaScript SDK, unchanged: as its JSON connections and as its Protobuf
 // connections apply them.
 //
-// Usage: node tests/delta.mjs [FILE]    FILE: cases already written; else cargo writes them
+// Usage: node tests/sdk/delta.mjs [FILE]    FILE: cases already written; else cargo writes them
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -14,7 +14,7 @@ import { Centrifuge } from "centrifuge";
 import { Centrifuge as CentrifugeProtobuf } from "centrifuge/build/protobuf";
 import WebSocket from "ws";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 /** What the unit tests write, a line for each case: source, target, delta. */
 function cases() {

@@ -333,9 +333,9 @@ def calls(api):
 
 def described(port):
     """The API does as its description says, to requests made from that by schemathesis."""
-    common = Path(__file__).resolve().parent / "common"
+    here = Path(__file__).resolve().parent
     program = [sys.executable, "-m", "schemathesis.cli"]
-    program += ["--config-file", str(common / "schemathesis.toml"), "run", description(port)]
+    program += ["--config-file", str(here / "schemathesis.toml"), "run", description(port)]
     program += ["--header", f"X-API-Key: {KEY}"]
     # What the schema allows may still be no channel, and an error.
     by_status = ["--header", "X-Centrifugo-Error-Mode: transport"]
@@ -344,7 +344,7 @@ def described(port):
     for name, flags in (("by status", by_status), ("in bodies", in_bodies)):
         with tempfile.TemporaryDirectory() as folder:
             run = subprocess.run(
-                program + flags, cwd=folder, env={**os.environ, "PYTHONPATH": str(common)},
+                program + flags, cwd=folder, env={**os.environ, "PYTHONPATH": str(here)},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
             )
         assert run.returncode == 0, run.stdout

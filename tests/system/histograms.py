@@ -1,6 +1,6 @@
 """Our histogram files by HdrHistogram's Python port, and its files by `drumline-bench compare`.
 
-Usage: tests/histograms.py DRUMLINE_BENCH
+Usage: tests/system/histograms.py DRUMLINE_BENCH
 
 Reads a run of each scenario in bench-harness/results: the .hlog must hold what summary.json tells, and
 each row of the .hgrm must be the log's own count at that value. Then writes a .hlog and .hgrm of
@@ -22,7 +22,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader, HistogramLogWriter
 
 BENCH = sys.argv[1]
-RESULTS = pathlib.Path(__file__).parent.parent / "bench-harness" / "results"
+RESULTS = pathlib.Path(__file__).parent.parent.parent / "bench-harness" / "results"
 LONGEST_NS = 3_600_000_000_000
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99_9": 99.9, "p99_99": 99.99}
 UNITS = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}

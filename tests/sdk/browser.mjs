@@ -12,13 +12,13 @@ import { fileURLToPath } from "node:url";
 
 import { chromium } from "playwright-core";
 
-import { Server, freePort, within } from "./common/server.mjs";
+import { Server, freePort, within } from "../common/server.mjs";
 
 const server = new Server(await freePort());
 process.on("exit", () => server.kill());
 const folder = await mkdtemp(join(tmpdir(), "drumline-browser-"));
 const sdk = (name) => readFileSync(fileURLToPath(
-  new URL(`node_modules/centrifuge/dist/${name}`, import.meta.url),
+  new URL(`../node_modules/centrifuge/dist/${name}`, import.meta.url),
 ));
 const files = {
   "/json": "<!doctype html><title>json</title><script src=/centrifuge.js></script>",

@@ -5,7 +5,7 @@
 # Needs `scripts/peers.sh setup` and a release build.
 set -uo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 BENCH=$TARGET/release/drumline-bench
 WORK=$(mktemp -d)

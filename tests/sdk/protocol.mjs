@@ -1,7 +1,7 @@
 // The client protocol by the JavaScript SDK, unchanged, in JSON and in protobuf, by every
 // transport: tokens, permissions, presence, history, recovery, and what the API does to connections.
 //
-// Usage: node tests/protocol.mjs [KIND]     every kind, each with a server of its own, or one
+// Usage: node tests/sdk/protocol.mjs [KIND]     every kind, each with a server of its own, or one
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -17,7 +17,7 @@ import { EventSource } from "eventsource";
 import OldEventSource from "eventsource2";
 import WebSocket from "ws";
 
-import { Server, freePort, sleep, within } from "./common/server.mjs";
+import { Server, freePort, sleep, within } from "../common/server.mjs";
 
 const SECRET = "a-secret-for-tests";
 /** Seconds that the server waits for a refresh after a token has expired. */

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 
 import WebSocket from "ws";
 
-import { Server, freePort, sleep, within } from "./common/server.mjs";
+import { Server, freePort, sleep, within } from "../common/server.mjs";
 
 const HOUR = 3600;
 const SECRET = "a-secret-for-tests";

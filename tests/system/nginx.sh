@@ -3,7 +3,7 @@
 # connections that were handed to the control plane become WebSockets later. Nobody gets another's answer.
 set -uo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 # shellcheck source=tests/common/server.sh
 source tests/common/server.sh
 trap stop_all EXIT
@@ -48,7 +48,7 @@ if ! wait_until 20 curl -fsS --max-time 2 "http://127.0.0.1:$FRONT/health"; then
     cat "$WORK/server.log" "$WORK/nginx.log"
     exit 1
 fi
-timeout 120 node tests/nginx.mjs "http://127.0.0.1:$FRONT" "http://127.0.0.1:$PORT"
+timeout 120 node tests/system/nginx.mjs "http://127.0.0.1:$FRONT" "http://127.0.0.1:$PORT"
 RESULT=$?
 if ! kill -0 "$SERVER" 2>/dev/null; then echo "the server is gone" && RESULT=1; fi
 if grep -E 'upstream (prematurely|sent)|reset by peer' "$WORK/nginx.log"; then RESULT=1; fi

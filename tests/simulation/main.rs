@@ -6,19 +6,12 @@
 //! that the checks see; those inside the hub need a build of their own:
 //! `cargo test --test simulation --features planted-faults`.
 
-#[path = "simulation/bus.rs"]
 mod bus;
-#[path = "simulation/client.rs"]
 mod client;
-#[path = "simulation/control.rs"]
 mod control;
-#[path = "simulation/ledger.rs"]
 mod ledger;
-#[path = "simulation/random.rs"]
 mod random;
-#[path = "simulation/shard.rs"]
 mod shard;
-#[path = "simulation/world.rs"]
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

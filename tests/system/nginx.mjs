@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import WebSocket from "ws";
 
-import { KEY, within } from "./common/server.mjs";
+import { KEY, within } from "../common/server.mjs";
 
 const [front, direct] = process.argv.slice(2);
 const ROUNDS = 12;
