@@ -3,7 +3,7 @@
 //! Owns the rules between keys. Never changes a value. The invariant: whatever is refused is
 //! refused with its place, its cause and its cure, and the first of it alone.
 
-use axum::http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 
 use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
@@ -11,7 +11,9 @@ use crate::base::secret::Address;
 use crate::base::sys;
 use crate::wire::http::HEADERS_MOST;
 
-use super::{ChannelOptions, Client, Config, Engine, Error, HttpServer, Proxy, Span, Token, error};
+use super::error::{Error, error};
+use super::sections::{ChannelOptions, Client, Config, Engine, HttpServer, Proxy, Token};
+use super::span::Span;
 
 /// Messages of one inbox: its slots are allocated at the start.
 const INBOX_MAX: usize = 1 << 20;

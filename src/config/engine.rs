@@ -22,10 +22,11 @@ use crate::wire::deflate::Compression;
 use crate::wire::http::{HeadLimits, Route, Routes, Service, Transport};
 
 use super::proxies::ChannelUpstreams;
-use super::{
-    Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, NamedProxy, Span, Sse,
-    Token, UniHttpStream, UniSse,
+use super::sections::{
+    Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, NamedProxy, Sse, Token,
+    UniHttpStream, UniSse,
 };
+use super::span::Span;
 
 /// Milliseconds for a request head.
 const HEAD_TIMEOUT: u64 = 10_000;

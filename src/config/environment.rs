@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 
+use super::error::{Error, error};
 use super::key::{CENTRIFUGO_PREFIX, PREFIX};
-use super::{Error, error};
 
 /// Variables of scripts/tune.sh, which an operator may have exported.
 const OF_SCRIPTS: &str = "DRUMLINE_TUNE_";

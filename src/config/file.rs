@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value};
 
-use super::key::kind_of;
-use super::{Error, error};
+use super::error::{Error, error};
+use super::kind::kind_of;
 
 /// The files of which the first that is there is read where none is named.
 pub const FILES: [&str; 4] = ["drumline.toml", "config.json", "config.yaml", "config.toml"];

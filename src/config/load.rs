@@ -4,8 +4,6 @@
 //! wins, and whatever cannot be used was either refused or is told of.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::path::PathBuf;
 
 use figment::Figment;
 use figment::providers::Serialized;
@@ -16,35 +14,14 @@ use crate::base::sys;
 
 use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
 use super::environment::{is_of_kubernetes, is_of_scripts};
+use super::error::{Error, error};
 use super::file::{self, Found};
-use super::key::{self, CENTRIFUGO_PREFIX, Key, Kind, PREFIX, join, keys, kind_of, nearest};
-use super::table::Config;
-use super::tables::Tables;
-use super::{Error, error};
-
-/// Where values come from, besides the defaults; later ones win.
-#[derive(Clone, Default)]
-pub struct Sources {
-    /// The file that `--config` names.
-    pub file: Option<PathBuf>,
-    /// The environment, names and values.
-    pub environment: Vec<(String, String)>,
-    /// Flags: the key's path and its value.
-    pub flags: Vec<(String, String)>,
-}
-
-impl fmt::Debug for Sources {
-    /// Says nothing of values: some are secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |pairs: &[(String, String)]| {
-            pairs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        };
-        let Sources { file, environment, flags } = self;
-        let mut shown = f.debug_struct("Sources");
-        shown.field("file", file).field("environment", &names(environment));
-        shown.field("flags", &names(flags)).finish()
-    }
-}
+use super::key::{CENTRIFUGO_PREFIX, Key, PREFIX, join};
+use super::keys::{self, keys, nearest};
+use super::kind::{Kind, kind_of};
+use super::lists::Tables;
+use super::sections::Config;
+use super::sources::Sources;
 
 /// A configuration and how it came about.
 #[derive(Clone, Debug)]
@@ -135,9 +112,9 @@ impl Gathered {
             // A name with dots is the path that it looks like.
             let path = join(path, name);
             let key = keys().iter().find(|key| key.path == path);
-            let known = key.is_some() || key::is_section(&path);
+            let known = key.is_some() || keys::is_section(&path);
             match (key, value) {
-                _ if !known => self.unknown.push(key::unknown(&path, key::meant(&path))),
+                _ if !known => self.unknown.push(keys::unknown(&path, keys::meant(&path))),
                 // Nothing is as good as not there.
                 (_, Value::Empty(..)) => {}
                 (Some(key), value) => {
@@ -219,7 +196,7 @@ impl Gathered {
         let meant = nearest(&name[prefix.len()..], known, 0.8);
         let mut tables = self.tables.iter().zip(lists);
         let meant = meant.or_else(|| tables.find_map(|(tables, list)| tables.meant(list, name)));
-        let told = key::unknown(name, meant);
+        let told = keys::unknown(name, meant);
         if prefix == PREFIX {
             return Err(error(
                 format!("unknown environment variable {told}"),

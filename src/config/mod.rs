@@ -1,54 +1,38 @@
-//! The configuration: every key once, with its meaning and default, and where values come from.
-//!
-//! Owns the table of keys; flags, environment, files, what is printed and the settings of the data
-//! plane follow from it. Never reads the configuration again once the process runs. The invariant:
-//! a configuration that was loaded is one that works, and what stands in a source unknown to the
-//! table was warned of.
+//! The configuration: every key with its meaning and default, and the sources of values. Owns the
+//! list of keys; flags, variables, files, everything printed and the settings of the data plane
+//! follow from it. Never reads a source again once the process runs. A configuration that was
+//! loaded works, and unknown names in its sources were warned about.
 
 mod access;
 mod check;
 mod engine;
+mod entrance;
 mod environment;
+mod error;
 mod file;
 mod key;
+mod keys;
+mod kind;
+mod lists;
 mod load;
 mod print;
 mod proxies;
+mod sections;
+mod sources;
 mod span;
-mod table;
-mod tables;
-
-use std::fmt;
 
 pub use self::access::Access;
 pub use self::environment::environment;
+pub use self::error::Error;
 pub use self::file::{FILES, Format};
-pub use self::key::{CENTRIFUGO_PREFIX, Key, Kind, PREFIX, keys};
-pub use self::load::{Loaded, Sources, load};
+pub use self::key::{CENTRIFUGO_PREFIX, Key, PREFIX};
+pub use self::keys::keys;
+pub use self::kind::Kind;
+pub use self::load::{Loaded, load};
 pub use self::print::{default_json, document, template};
+pub use self::sections::*;
+pub use self::sources::Sources;
 pub use self::span::Span;
-pub use self::table::*;
-
-/// Why a configuration cannot be used: what is wrong, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// One sentence.
-    pub cause: String,
-    /// One line.
-    pub cure: String,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.cause, self.cure)
-    }
-}
-
-impl std::error::Error for Error {}
-
-fn error(cause: impl Into<String>, cure: impl Into<String>) -> Error {
-    Error { cause: cause.into(), cure: cure.into() }
-}
 
 #[cfg(test)]
 mod tests {

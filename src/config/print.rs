@@ -5,8 +5,10 @@
 
 use std::fmt::Write as _;
 
-use super::key::{Key, Kind, keys};
-use super::table::Config;
+use super::key::Key;
+use super::keys::keys;
+use super::kind::Kind;
+use super::sections::Config;
 
 /// A namespace as the commented file shows it; no key of it is at its default.
 const NAMESPACE: &str = "[[channel.namespaces]]

@@ -5,7 +5,7 @@
 
 use crate::model::backend::{Calls, Upstream, Upstreams, Wants};
 
-use super::{ChannelOptions, Config, NamedProxy, Proxy, RpcOptions};
+use super::sections::{ChannelOptions, Config, NamedProxy, Proxy, RpcOptions};
 
 /// The proxies that have a section of their own, in the order of their numbers.
 #[derive(Clone, Copy)]

@@ -5,8 +5,10 @@
 
 use figment::value::{Dict, Value};
 
-use super::key::{Key, join, kind_of, nearest, table_keys, unknown, variable};
-use super::{Error, error};
+use super::error::{Error, error};
+use super::key::{Key, join, variable};
+use super::keys::{nearest, table_keys, unknown};
+use super::kind::kind_of;
 
 /// The tables of one list that the last source gave.
 #[derive(Debug)]

@@ -1,0 +1,131 @@
+//! How a section is declared: one macro writes its type, its defaults and the list of its keys.
+//!
+//! Owns the macro and the trait that lists keys. Never names a section.
+
+use std::any::TypeId;
+use std::collections::BTreeMap;
+
+use crate::base::secret::{Address, Secret};
+use crate::config::key::Key;
+use crate::config::kind::Kind;
+use crate::config::span::Span;
+
+/// A section of the configuration, or the value of a key: lists the keys that it consists of.
+pub(in crate::config) trait Node {
+    fn describe(&self, path: &str, doc: &'static str, keys: &mut Vec<Key>);
+}
+
+/// All keys of a section, in order.
+pub(in crate::config) fn describe(node: &impl Node) -> Vec<Key> {
+    let mut keys = Vec::new();
+    node.describe("", "", &mut keys);
+    keys
+}
+
+/// Declares a section with its keys. The part after `..` is a section whose keys belong to this
+/// section too.
+macro_rules! section {
+    (
+        $(#[$meta:meta])*
+        $name:ident {
+            $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr,)*
+            $(.. $(#[doc = $part_doc:literal])+ $part:ident: $part_type:ty)?
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
+        pub struct $name {
+            $($(#[doc = $doc])+ pub $field: $type,)*
+            $($(#[doc = $part_doc])+ #[serde(flatten)] pub $part: $part_type,)?
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* $($part: <$part_type>::default(),)? }
+            }
+        }
+
+        impl $crate::config::sections::section::Node for $name {
+            fn describe(
+                &self,
+                path: &str,
+                _doc: &'static str,
+                keys: &mut Vec<$crate::config::key::Key>,
+            ) {
+                $(self.$field.describe(
+                    &$crate::config::key::join(path, stringify!($field)),
+                    concat!($($doc),+).trim_ascii(),
+                    keys,
+                );)*
+                $(self.$part.describe(path, "", keys);)?
+            }
+        }
+    };
+}
+pub(super) use section;
+
+/// Lets sections hold a list of tables, each of which is such a section with a name.
+macro_rules! tables {
+    ($($type:ty),*) => {
+        $(impl $crate::config::sections::section::Node for Vec<$type> {
+            fn describe(
+                &self,
+                path: &str,
+                doc: &'static str,
+                keys: &mut Vec<$crate::config::key::Key>,
+            ) {
+                use $crate::config::sections::section::describe;
+                let options = describe(&<$type>::default());
+                let key = $crate::config::key::Key {
+                    path: path.to_owned(),
+                    doc,
+                    kind: $crate::config::kind::Kind::Tables,
+                    default: toml::Value::Array(Vec::new()),
+                    most: 0,
+                    options,
+                };
+                keys.push(key);
+            }
+        })*
+    };
+}
+pub(super) use tables;
+
+macro_rules! values {
+    ($($type:ty: $kind:ident,)*) => {
+        $(impl Node for $type {
+            fn describe(&self, path: &str, doc: &'static str, keys: &mut Vec<Key>) {
+                let default = toml::Value::try_from(self).expect("a value of TOML's kinds");
+                let (most, options) = (most::<$type>(), Vec::new());
+                keys.push(Key {
+                    path: path.to_owned(),
+                    doc,
+                    kind: Kind::$kind,
+                    default,
+                    most,
+                    options,
+                });
+            }
+        })*
+    };
+}
+
+/// The largest number that a type of a key holds; no type takes more than TOML writes.
+fn most<T: 'static>() -> u64 {
+    let small = TypeId::of::<T>() == TypeId::of::<u16>();
+    if small { u16::MAX.into() } else { i64::MAX as u64 }
+}
+
+values! {
+    bool: Switch,
+    u16: Number,
+    u64: Number,
+    usize: Number,
+    String: Text,
+    Vec<String>: List,
+    Secret: Secret,
+    Address: Address,
+    BTreeMap<String, Secret>: Map,
+    Span: Duration,
+}
