@@ -532,9 +532,18 @@ impl Hub {
         let _ = self.fan_out_up_to(FANOUT_SENDS);
     }
 
-    /// Gives open laps to their next members, at most `sends` of them; returns how many.
+    /// Gives open laps to their next members, at most `sends` of them; returns how many. Outboxes
+    /// are sent from too.
+    #[inline]
     pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
-        if self.locals.backlog() > self.settings.backlog_bytes {
+        let opens = self.locals.backlog() > self.settings.backlog_bytes;
+        let walks = opens || self.locals.has_open() || !self.draining.is_empty();
+        if walks { self.walk_laps(opens, sends) } else { 0 }
+    }
+
+    #[inline(never)]
+    fn walk_laps(&mut self, opens: bool, sends: usize) -> usize {
+        if opens {
             self.locals.open_windows();
         }
         let mut deliveries = std::mem::take(&mut self.deliveries);
