@@ -35,10 +35,12 @@ cores=$(nproc)
 if ((shards < cores)); then
     shards=$cores
 fi
-if ((shards > 63)); then
-    shards=63
+# SHARDS_MAX of src/base/limits.rs; a unit test there compares the two.
+SHARDS_MAX=63
+if ((shards > SHARDS_MAX)); then
+    shards=$SHARDS_MAX
     connections=$((shards * slots < connections ? shards * slots : connections))
-    echo "million.sh: RLIMIT_NOFILE is $nofile, so 63 shards hold $connections connections" >&2
+    echo "million.sh: RLIMIT_NOFILE is $nofile, so $SHARDS_MAX shards hold $connections connections" >&2
 fi
 
 cargo build --release --workspace

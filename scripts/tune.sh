@@ -13,6 +13,8 @@ PROC=${DRUMLINE_TUNE_PROC:-/proc}
 STATE=${DRUMLINE_TUNE_STATE:-/var/lib/drumline/tune.saved}
 ROOT=${DRUMLINE_TUNE_ROOT:-}
 CONNECTIONS=${DRUMLINE_TUNE_CONNECTIONS:-1000000}
+# SHARDS_MAX of src/base/limits.rs; a unit test there compares the two.
+SHARDS_MAX=63
 NOFILE=1048576 # the kernel's own ceiling for one ring's direct descriptor table (1 << 20)
 MARK='# Written by drumline scripts/tune.sh persist.'
 
@@ -221,7 +223,9 @@ report_nofile() {
         local shards=$(((CONNECTIONS * 112 / 100 + hard - 1) / hard))
         printf '    Raise it: ulimit -Hn %d as root, or tune.sh persist. Where it cannot be raised, use more shards than\n' $NOFILE
         printf '    cores: every ring has a table of %s slots, so --shards %d carries %d connections.\n' "$hard" "$shards" "$CONNECTIONS"
-        if ((shards > 64)); then printf '    (A node has at most 64 shards: here the limit itself must go up.)\n'; fi
+        if ((shards > SHARDS_MAX)); then
+            printf '    (A node has at most %s shards: here the limit itself must go up.)\n' "$SHARDS_MAX"
+        fi
     fi
 }
 

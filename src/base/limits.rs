@@ -8,3 +8,17 @@ pub const SHARDS_MAX: usize = 63;
 
 /// Slots of a ring at most: the kernel's table of direct descriptors has no more (2^20).
 pub const RING_SLOTS_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scripts_know_the_same_number_of_shards() {
+        let line = format!("\nSHARDS_MAX={SHARDS_MAX}\n");
+        for name in ["million.sh", "tune.sh"] {
+            let path = format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::fs::read_to_string(path).unwrap().contains(&line), "{name}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What happens by itself: deadlines, pings, and the ids that need no memory.
 
 use crate::base::budget::{Stage, cost};
+use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::Now;
 use crate::hub::connection::{NONE, Phase};
 use crate::hub::{Hub, Settings};
@@ -13,8 +14,8 @@ use crate::wire::protocol::Disconnect;
 const TICK: u64 = 128;
 /// Deadlines looked at in one turn: what their sends take is about a millisecond.
 const DEADLINES: usize = 16;
-/// Shards of a node at most: their ticks are spread over one.
-const SHARDS_MAX: u64 = 64;
+/// Ticks of so many shards are spread over one tick.
+const SPREAD: u64 = SHARDS_MAX as u64;
 
 /// A ping of WebSocket's own.
 const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
@@ -23,7 +24,7 @@ impl Hub {
     /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
     /// at once, a million pings would come in bursts.
     fn phase(&self) -> u64 {
-        TICK * u64::from(self.shard) / SHARDS_MAX
+        TICK * u64::from(self.shard) / SPREAD
     }
 
     pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
@@ -198,7 +199,7 @@ impl Hub {
     pub(super) fn set_first_ping(&mut self, slot: u32) {
         let Settings { ping_interval, slots, .. } = *self.settings;
         let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
-        let among_shards = ping_interval * u64::from(self.shard) / SHARDS_MAX;
+        let among_shards = ping_interval * u64::from(self.shard) / SPREAD;
         let ahead = among_slots + among_shards + ping_interval - self.now % ping_interval;
         let ahead = ahead % ping_interval;
         let half = ping_interval / 2;

@@ -124,7 +124,7 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
     (
         "src/engine/bus.rs",
         "assert!(shards <= SHARDS_MAX",
-        "the configuration allows 63 shards; at the start only",
+        "the configuration allows SHARDS_MAX shards; at the start only",
     ),
     ("src/engine/bus.rs", "assert!(workers > 0", "a node has a processor; at the start only"),
     (

@@ -773,7 +773,10 @@ fn cgroup_left() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::config::{self, Sources};
 
     const GIB: u64 = 1 << 30;
 
@@ -830,12 +833,12 @@ mod tests {
             (1, 1 << 20, 1_000_000, 2),
             (1, 1 << 20, 100_000, 1),
             (1, u64::MAX, 2_000_000, 3),
-            (128, 1 << 20, 1_000_000, 64),
-            (4, 1024, 1_000_000, 64),
+            (128, 1 << 20, 1_000_000, SHARDS_MAX),
+            (4, 1024, 1_000_000, SHARDS_MAX),
             (0, 0, 1, 2),
-            (0, 0, 100, 64),
+            (0, 0, 100, SHARDS_MAX),
             (4, 0, 0, 4),
-            (4, 1024, u64::MAX, 64),
+            (4, 1024, u64::MAX, SHARDS_MAX),
         ];
         for (cores, nofile, wanted, shards) in table {
             assert_eq!(
@@ -844,6 +847,45 @@ mod tests {
                 "{cores} cores, {nofile}, {wanted}"
             );
         }
+    }
+
+    /// Every number that a text gives for `--shards`.
+    fn advised_shards(text: &str) -> Vec<String> {
+        let numbers = text.split("--shards ").skip(1);
+        numbers.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect()).collect()
+    }
+
+    #[test]
+    fn the_configuration_accepts_every_advised_number_of_shards() {
+        let accepts = |shards: String| {
+            let flags = vec![("shards".to_owned(), shards)];
+            let sources = Sources { file: None, environment: Vec::new(), flags };
+            config::load(&sources).map(|loaded| loaded.config.shards)
+        };
+        let mut advised = BTreeSet::new();
+        for cores in [0, 1, 2, 8, 62, 63, 64, 65, 128, 1024] {
+            for nofile in [0, 1, 1024, 17_777, 20_000, 1 << 20, u64::MAX] {
+                for connections in [0, 1, 100, 1_000_000, 63 << 20, 64 << 20, u64::MAX] {
+                    let shards = recommended_shards(cores, nofile, connections);
+                    advised.insert(shards.to_string());
+                    for (running, may_raise, limit) in [(1, true, None), (shards, false, Some(8))] {
+                        let report = report(|facts, request| {
+                            (facts.cores, facts.may_raise) = (cores, may_raise);
+                            facts.nofile = Some((1024, nofile));
+                            facts.memlock =
+                                limit.map(|mib| Memlock { bytes: mib * MIB, counts: true });
+                            (request.shards, request.connections) = (running, connections);
+                        });
+                        advised.extend(advised_shards(&report.to_string()));
+                    }
+                }
+            }
+        }
+        assert!(advised.contains(&SHARDS_MAX.to_string()), "{advised:?}");
+        for shards in advised {
+            assert_eq!(accepts(shards.clone()).map(|shards| shards.to_string()), Ok(shards));
+        }
+        assert!(accepts((SHARDS_MAX + 1).to_string()).is_err());
     }
 
     #[test]
