@@ -24,6 +24,8 @@ pub enum Planted {
     VoiceForgotten,
     /// News for the backend that finds no room is not told later.
     NoticeForgotten,
+    /// A side table keeps its entry of a slot that is given back.
+    TableForgotten,
 }
 
 #[cfg(feature = "planted-faults")]

@@ -21,7 +21,7 @@ use crate::base::metrics::Metrics;
 use crate::base::sys::Now;
 use crate::engine::bus::Line;
 use crate::engine::ring::{Completion, Handle, Op, Ring, Token};
-use crate::hub::connection::Phase;
+use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
 use crate::model::message::{
     Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate,

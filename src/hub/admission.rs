@@ -4,7 +4,7 @@
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::hub::connection::Stage;
+use crate::hub::connections::Stage;
 use crate::hub::inbound::Pause;
 use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
 use crate::wire::protocol::Disconnect;
@@ -12,25 +12,26 @@ use crate::wire::protocol::Disconnect;
 impl Hub {
     /// Where the admission of a connection begins.
     pub(super) fn admission(&self, slot: u32) -> Stage {
-        let named = !self.connections[slot as usize].user().is_empty();
+        let named = !self.connections[slot].user().is_empty();
         if named && self.settings.user_limit.counts() { Stage::Wanted } else { Stage::Done }
     }
 
     /// Goes on with the admission of a held connection, as far as there is room; returns whether
     /// it is admitted.
     pub(super) fn is_admitted(&mut self, post: &mut impl Post, slot: u32) -> bool {
-        let hold = self.connections[slot as usize].hold as usize;
-        let wanted = self.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Wanted);
+        let hold = self.connections[slot].hold as usize;
+        let wanted =
+            self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Wanted);
         if wanted && self.ask_admission(post, slot).is_err() {
             self.pause(slot, Pause::Blocked);
         }
         // It may have been refused, and its hold is gone.
-        let hold = self.connections[slot as usize].hold as usize;
-        self.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Done)
+        let hold = self.connections[slot].hold as usize;
+        self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Done)
     }
 
     fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), NoRoom> {
-        let user = self.names.hash(self.connections[slot as usize].user());
+        let user = self.names.hash(self.connections[slot].user());
         // Its home must hear who is gone before it hears who comes.
         self.tell_departures(post);
         if self.departures.iter().any(|departure| departure.user == user) {
@@ -41,14 +42,14 @@ impl Hub {
         if home != self.shard && !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
-        let hold = self.connections[slot as usize].hold as usize;
-        self.holds[hold].admission = Stage::Asked;
-        self.connections[slot as usize].flags.set_admitted(true);
+        let hold = self.connections[slot].hold as usize;
+        self.connections.holds[hold].admission = Stage::Asked;
+        self.connections[slot].flags.set_admitted(true);
         if home != self.shard {
             post.send(home, Message::Admit(admit));
         } else if let Err(NoRoom) = self.admit_at_home(post, &admit) {
-            self.holds[hold].admission = Stage::Wanted;
-            self.connections[slot as usize].flags.set_admitted(false);
+            self.connections.holds[hold].admission = Stage::Wanted;
+            self.connections[slot].flags.set_admitted(false);
             return Err(NoRoom);
         }
         Ok(())
@@ -100,7 +101,7 @@ impl Hub {
         let Some((address, admits)) = newcomer else { return };
         let Some(connection) = self.connection(address.slot, address.generation) else { return };
         let hold = connection.hold as usize;
-        let Some(hold) = self.holds.get_mut(hold) else { return };
+        let Some(hold) = self.connections.holds.get_mut(hold) else { return };
         if admits {
             hold.admission = Stage::Done;
             self.pause(address.slot, Pause::Ready);
@@ -112,7 +113,7 @@ impl Hub {
     /// A connection's user is forgotten: the user's home is to know.
     pub(super) fn note_departure(&mut self, slot: u32, user: u64) {
         let address = self.address(slot);
-        let flags = &mut self.connections[slot as usize].flags;
+        let flags = &mut self.connections[slot].flags;
         if flags.admitted() {
             flags.set_admitted(false);
             self.departures.push_back(Depart { user, address });

@@ -1,7 +1,7 @@
 //! Plain answers of HTTP that a shard gives by itself: health, refusals, and how a connection goes
 //! on behind an answer.
 
-use crate::hub::connection::Phase;
+use crate::hub::connections::Phase;
 use crate::hub::{Hub, REFUSAL_TIME};
 use crate::wire::http::{self, Cors, Health, Requester, Status};
 
@@ -19,7 +19,7 @@ impl Hub {
         if status == Status::Unavailable {
             self.metrics.refused.add(1);
         }
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| {
             out.extend_from_slice(&status.response(Cors { origin }, bodiless));
         });
@@ -32,7 +32,7 @@ impl Hub {
     /// Says that the server is there.
     pub(super) fn answer_health(&mut self, slot: u32, health: Health) {
         let last = health.last || self.is_last(slot) || self.is_crowded();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_health(health.bodiless, last, out);
         });
@@ -42,7 +42,7 @@ impl Hub {
     /// Whether a connection ends behind its next answer, whatever its peer would like: the node
     /// shuts down, or there is no place for it.
     pub(super) fn is_last(&self, slot: u32) -> bool {
-        let flags = self.connections[slot as usize].flags;
+        let flags = self.connections[slot].flags;
         flags.shutting_down() || flags.refusing()
     }
 
@@ -54,7 +54,7 @@ impl Hub {
     /// A request was answered: the next one may come within `idle` milliseconds, unless the answer
     /// was the `last` one.
     pub(super) fn keep_alive(&mut self, slot: u32, last: bool, idle: u64) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.phase = Phase::KeptAlive;
         connection.flags.set_end_when_flushed(last);
         self.set_deadline(slot, if last { self.settings.close_timeout } else { idle });

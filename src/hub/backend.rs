@@ -11,7 +11,7 @@ use crate::base::faults::{Planted, planted};
 use crate::base::memory::Kind;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{NONE, Phase};
 use crate::hub::messages::Terms;
 use crate::model::backend::{Answer, Event, Permission, Refused, Renewal, Request, Upstream};
 use crate::model::message::{Consult, Grant, Guard, Matter, Message, Notice, Post, Rank, Verdict};
@@ -42,14 +42,14 @@ impl Hub {
         event: Event,
         kind: Kind,
     ) -> Option<Request> {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let mut request = Request {
             upstream,
             client: self.client_id(slot),
             user: connection.user().into(),
             transport: connection.transport,
             wire: connection.wire,
-            baggage: self.baggage.get(&slot).cloned(),
+            baggage: self.connections.baggage.get(&slot).cloned(),
             event,
             charge: None,
         };
@@ -93,7 +93,7 @@ impl Hub {
     /// Notes headers of a client's HTTP request.
     pub(super) fn note_headers(&mut self, slot: u32, headers: Vec<Header>) {
         if !headers.is_empty() {
-            Arc::make_mut(self.baggage.entry(slot).or_default()).headers = headers;
+            self.connections.baggage_mut(slot).headers = headers;
         }
     }
 
@@ -106,14 +106,14 @@ impl Hub {
             .map(|(name, value)| (name.into(), value.as_str().into()))
             .collect();
         if !kept.is_empty() {
-            Arc::make_mut(self.baggage.entry(slot).or_default()).emulated = kept;
+            self.connections.baggage_mut(slot).emulated = kept;
         }
     }
 
     /// Notes what is for the backend's eyes, if somebody wants it.
     pub(super) fn note_meta(&mut self, slot: u32, meta: Option<Box<[u8]>>) {
         if meta.is_some() && self.settings.proxies.wants.meta {
-            Arc::make_mut(self.baggage.entry(slot).or_default()).meta = meta;
+            self.connections.baggage_mut(slot).meta = meta;
         }
     }
 
@@ -193,7 +193,7 @@ impl Hub {
 
     /// What the backend gives a client must be JSON where that is all the client reads.
     pub(super) fn fits_wire(&self, slot: u32, data: Option<&[u8]>) -> Result<(), Disconnect> {
-        let is_json = self.connections[slot as usize].wire == Wire::Json;
+        let is_json = self.connections[slot].wire == Wire::Json;
         match data {
             Some(data) if is_json && !json::is_json(data) => {
                 Err(Disconnect::INAPPROPRIATE_PROTOCOL)
@@ -220,9 +220,7 @@ impl Hub {
     /// A connection whose time is over: the backend decides whether it goes on.
     pub(super) fn renew(&mut self, slot: u32, upstream: Upstream) {
         let again = self.ask_renewal(slot, upstream, Event::Refresh);
-        if let (Some(identity), Some(again)) =
-            (&mut self.connections[slot as usize].identity, again)
-        {
+        if let (Some(identity), Some(again)) = (&mut self.connections[slot].identity, again) {
             identity.expires = NonZeroU64::new(again);
         }
     }
@@ -231,7 +229,7 @@ impl Hub {
     pub(super) fn renew_subscription(&mut self, slot: u32, key: u32, upstream: Upstream) {
         let channel = self.locals.channel(key).0.clone();
         let again = self.ask_renewal(slot, upstream, Event::SubRefresh { channel });
-        if let (Some(grant), Some(_)) = (self.grants.get_mut(&key), again) {
+        if let (Some(grant), Some(_)) = (self.connections.grants.get_mut(&key), again) {
             grant.expires = again;
         }
     }
@@ -244,14 +242,14 @@ impl Hub {
         channel: Option<&str>,
         told: Result<Answer, Refused>,
     ) {
-        let connected = self.connections[slot as usize].phase == Phase::Connected;
+        let connected = self.connections[slot].phase == Phase::Connected;
         let Ok(Answer::Refresh(renewal)) = told else { return };
         match channel {
             _ if !connected => {}
             None => self.renewed_connection(slot, renewal),
             Some(channel) => {
                 let hash = self.names.hash(channel);
-                let head = self.connections[slot as usize].subscriptions;
+                let head = self.connections[slot].subscriptions;
                 if let Some(key) = self.locals.find_subscription(head, hash, channel) {
                     self.renewed_subscription(slot, key, renewal);
                 }
@@ -267,7 +265,7 @@ impl Hub {
         if expires.is_none() || self.is_over(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);
         }
-        if let Some(identity) = &mut self.connections[slot as usize].identity {
+        if let Some(identity) = &mut self.connections[slot].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
             identity.info = info.or(identity.info.take());
         }
@@ -277,7 +275,7 @@ impl Hub {
 
     fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<Renewal>) {
         let renewal = renewal.filter(|renewal| !self.is_over(renewal.expires));
-        match (renewal, self.grants.get_mut(&key)) {
+        match (renewal, self.connections.grants.get_mut(&key)) {
             (Some(Renewal { expires, info, .. }), Some(grant)) => {
                 grant.expires = expires;
                 grant.info = info.or(grant.info.take());
@@ -298,7 +296,7 @@ impl Hub {
         channel: &Arc<str>,
         (code, reason): Why<'_>,
     ) {
-        if self.connections[slot as usize].flags.counted() {
+        if self.connections[slot].flags.counted() {
             let (channel, reason) = (channel.clone(), reason.into());
             self.note(slot, upstream, Event::Unsubscribe { channel, code, reason });
         }
@@ -307,17 +305,17 @@ impl Hub {
     /// A connection ends: it leaves its channels and is counted no more, and the backend is told
     /// where it wants to know. What comes later of its end says nothing new.
     pub(super) fn farewell(&mut self, slot: u32, code: u16, reason: &str) {
-        while self.connections[slot as usize].subscriptions != NONE {
-            self.leave(slot, self.connections[slot as usize].subscriptions, BY_END);
+        while self.connections[slot].subscriptions != NONE {
+            self.leave(slot, self.connections[slot].subscriptions, BY_END);
         }
-        if self.connections[slot as usize].flags.counted() {
+        if self.connections[slot].flags.counted() {
             if let Some(upstream) = self.settings.proxies.disconnect_hook {
                 self.note(slot, upstream, Event::Disconnect { code, reason: reason.into() });
             }
             self.uncount(slot);
         }
-        if !self.baggage.is_empty() {
-            self.baggage.remove(&slot);
+        if !self.connections.baggage.is_empty() {
+            self.connections.baggage.remove(&slot);
         }
     }
 

@@ -8,7 +8,7 @@
 use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{NONE, Phase};
 use crate::hub::inbound::Pause;
 use crate::hub::messages::{Brought, Terms};
 use crate::hub::subscriptions::checked;
@@ -25,7 +25,7 @@ impl Hub {
     /// Whether an answer is still to be sent before the next request may be read; if so, the
     /// connection goes on when it has been.
     pub(super) fn awaits_flush(&mut self, slot: u32) -> bool {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if planted(Planted::CallBeforeFlush) {
             return false;
         }
@@ -62,7 +62,7 @@ impl Hub {
         match self.bring_home(post, named, draft, terms, asker) {
             Ok(Brought::Published(position)) => self.answer_call(slot, position),
             Ok(Brought::Sent) if waits => {
-                let connection = &mut self.connections[slot as usize];
+                let connection = &mut self.connections[slot];
                 connection.phase = Phase::Asking;
                 connection.flags.set_paused(true);
             }
@@ -97,7 +97,7 @@ impl Hub {
         body.clear();
         json::write_published(position, &mut body);
         let last = self.is_last(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
         self.body = body;
         self.keep_alive(slot, last, self.settings.idle_timeout);
@@ -118,7 +118,7 @@ impl Hub {
 
     /// What a connection waited for has come: its input is looked at again.
     pub(super) fn go_on_later(&mut self, slot: u32) {
-        let flags = &mut self.connections[slot as usize].flags;
+        let flags = &mut self.connections[slot].flags;
         if flags.paused() && !flags.queued() {
             flags.set_queued(true);
             self.ready.push_back(slot);

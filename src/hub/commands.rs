@@ -1,7 +1,7 @@
 //! Commands: which of them a client may give now, and who carries each out.
 
 use crate::hub::Hub;
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{NONE, Phase};
 use crate::model::message::Post;
 use crate::wire::protocol::command::{Command, Request};
 use crate::wire::protocol::reply::Reply;
@@ -75,7 +75,7 @@ impl Hub {
         slot: u32,
         command: &Command<'_>,
     ) -> Result<(), Stop> {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if connection.hold != NONE {
             return Err(Stop::Wait);
         }
@@ -135,7 +135,7 @@ impl Hub {
     }
 
     fn pong(&mut self, slot: u32) -> Result<(), Stop> {
-        let flags = &mut self.connections[slot as usize].flags;
+        let flags = &mut self.connections[slot].flags;
         if !flags.pong_due() || flags.frame_pings() {
             return Err(BAD_REQUEST);
         }

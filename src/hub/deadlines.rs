@@ -3,7 +3,7 @@
 use crate::base::budget::{Stage, cost};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::Now;
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{NONE, Phase};
 use crate::hub::{Hub, Settings};
 use crate::model::ids::Address;
 use crate::wire::framing::Framing;
@@ -28,8 +28,8 @@ impl Hub {
     }
 
     pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
-        self.connections[slot as usize].flags.set_listened(false);
-        self.wheel.set(slot, self.tick_at(self.now + after) as u32);
+        self.connections[slot].flags.set_listened(false);
+        self.connections.wheel.set(slot, self.tick_at(self.now + after) as u32);
     }
 
     /// The tick at which something is due at a time in milliseconds.
@@ -44,8 +44,8 @@ impl Hub {
 
     /// Closes a connection with 3001 after some time rather than now.
     pub fn disconnect_after(&mut self, slot: u32, after: u64) {
-        if self.connections[slot as usize].takes_output() {
-            self.connections[slot as usize].flags.set_shutting_down(true);
+        if self.connections[slot].takes_output() {
+            self.connections[slot].flags.set_shutting_down(true);
             self.set_deadline(slot, after);
         }
     }
@@ -53,7 +53,7 @@ impl Hub {
     /// When something is due next, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
-        let deadline = self.wheel.next_due().map(at);
+        let deadline = self.connections.wheel.next_due().map(at);
         let (homes, locals) = (self.homes.next_expiry(), self.locals.next_due());
         let others = [homes, locals, self.locals.watches.next_due()];
         deadline.into_iter().chain(others.into_iter().flatten()).min()
@@ -76,7 +76,7 @@ impl Hub {
         self.budget.begin(Stage::Deadlines);
         let mut due = std::mem::take(&mut self.due);
         let most = self.budget.pieces(cost::DEADLINE, DEADLINES);
-        self.wheel.sweep(self.tick() as u32, most, &mut due);
+        self.connections.wheel.sweep(self.tick() as u32, most, &mut due);
         let more = due.len() >= most || more_waits;
         due.sort_unstable();
         for slot in due.drain(..) {
@@ -96,19 +96,19 @@ impl Hub {
     /// Whether everything that a peer had sent by its deadline was read. If not, it is read now,
     /// and the deadline comes once more: silence is judged after listening.
     fn has_listened(&mut self, slot: u32) -> bool {
-        let flags = &mut self.connections[slot as usize].flags;
+        let flags = &mut self.connections[slot].flags;
         // A read that is under way may bring what is waited for.
         if flags.listened() && !flags.receiving() {
             return true;
         }
         flags.set_listened(true);
         self.wanted.reads.push(slot);
-        self.wheel.set(slot, self.tick() as u32 + 1);
+        self.connections.wheel.set(slot, self.tick() as u32 + 1);
         false
     }
 
     pub(super) fn deadline(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let silent = match connection.phase {
             Phase::Head | Phase::Open => !connection.flags.shutting_down(),
             Phase::KeptAlive | Phase::Closing => true,
@@ -117,7 +117,7 @@ impl Hub {
         if silent && !self.has_listened(slot) {
             return;
         }
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         match connection.phase {
             Phase::Head if connection.flags.shutting_down() => self.end(slot),
             Phase::KeptAlive => self.end(slot),
@@ -129,7 +129,7 @@ impl Hub {
             Phase::Open => self.disconnect(slot, Disconnect::STALE),
             Phase::Connected => self.ping_or_check(slot),
             Phase::Closing => {
-                self.connections[slot as usize].flags.set_reset(true);
+                self.connections[slot].flags.set_reset(true);
                 self.end(slot);
             }
             // The answer ends it.
@@ -143,7 +143,7 @@ impl Hub {
             return;
         }
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let unidirectional = connection.transport.is_unidirectional();
         // A unidirectional client says nothing, but its WebSocket answers pings of WebSocket's own.
         let answers = !unidirectional || connection.transport.is_websocket();
@@ -160,7 +160,7 @@ impl Hub {
                 let reading = connection.flags.listened() && connection.flags.receiving();
                 if reading {
                     // Bytes still come, and its pong may be among them.
-                    return self.wheel.set(slot, self.tick() as u32 + 1);
+                    return self.connections.wheel.set(slot, self.tick() as u32 + 1);
                 }
                 if self.has_listened(slot) {
                     self.disconnect(slot, Disconnect::NO_PONG);
@@ -187,7 +187,7 @@ impl Hub {
             self.append_outbox(slot, ping);
         }
         self.metrics.pings.add(1);
-        if self.connections[slot as usize].phase == Phase::Connected {
+        if self.connections[slot].phase == Phase::Connected {
             self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
             self.watch_ends(slot);
         }
@@ -209,7 +209,7 @@ impl Hub {
 
     /// Where a connection lives.
     pub(super) fn address(&self, slot: u32) -> Address {
-        let generation = self.connections[slot as usize].generation;
+        let generation = self.connections[slot].generation;
         Address { shard: self.shard, slot, generation }
     }
 

@@ -5,8 +5,7 @@ use crate::base::budget::cost;
 use crate::base::growth;
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::hub::connection::{Connection, NONE, Phase};
-use crate::hub::unread::Inbound;
+use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::model::message::Post;
 use crate::wire::frame::{self, Event, Fragments, Kind, Violation};
 use crate::wire::http::{self, Head, Requester, Status, Transport, Upgrade};
@@ -22,10 +21,9 @@ impl Hub {
     /// Bytes have come for a connection.
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.metrics.received_bytes.add(bytes.len() as u64);
-        let connection = &self.connections[slot as usize];
-        if let Some(inbound) = self.unread.get_mut(connection.inbound) {
+        if let Some(inbound) = self.connections.inbound_mut(slot) {
             growth::append(&mut inbound.bytes, bytes);
-            if connection.flags.queued() {
+            if self.connections[slot].flags.queued() {
                 self.settle_inbound(slot);
             } else {
                 self.resume(post, slot);
@@ -40,14 +38,14 @@ impl Hub {
 
     /// Goes on with a connection whose input was left where it was.
     pub(super) fn resume(&mut self, post: &mut impl Post, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.flags.set_queued(false);
         connection.flags.set_paused(false);
         if connection.hold != NONE {
             self.ask_homes(post, slot);
         }
-        let Connection { inbound: at, transport, .. } = self.connections[slot as usize];
-        if let Some(inbound) = self.unread.get_mut(at) {
+        let transport = self.connections[slot].transport;
+        if let Some(inbound) = self.connections.inbound_mut(slot) {
             let mut inbound = std::mem::take(inbound);
             let mut bytes = std::mem::take(&mut inbound.bytes);
             let commands = std::mem::take(&mut inbound.commands);
@@ -61,7 +59,7 @@ impl Hub {
             inbound.bytes = bytes;
             self.keep_inbound(slot, inbound);
         }
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if !connection.flags.paused() && connection.flags.readable() {
             self.wanted.reads.push(slot);
         }
@@ -69,14 +67,11 @@ impl Hub {
 
     /// Keeps what could not be used up, or forgets the record where nothing is left.
     fn keep_inbound(&mut self, slot: u32, inbound: Inbound) {
-        let connection = &mut self.connections[slot as usize];
-        if inbound.is_empty() || connection.phase == Phase::Ending {
-            return self.drop_inbound(slot);
+        if inbound.is_empty() || self.connections[slot].phase == Phase::Ending {
+            self.connections.take_inbound(slot);
+            return;
         }
-        if connection.inbound == NONE {
-            connection.inbound = self.unread.insert(slot);
-        }
-        if let Some(kept) = self.unread.get_mut(connection.inbound) {
+        if let Some(kept) = self.connections.inbound_or_insert(slot) {
             *kept = inbound;
         }
         self.settle_inbound(slot);
@@ -85,9 +80,9 @@ impl Hub {
     /// Counts what a connection's input takes, and closes the connection with the most input if
     /// that is too much for the node.
     fn settle_inbound(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         // One that is handed over is out of reach.
-        self.unread.settle(connection.inbound, connection.phase != Phase::Leaving);
+        self.connections.unread.settle(connection.inbound, connection.phase != Phase::Leaving);
         self.shed_unread();
     }
 
@@ -101,14 +96,14 @@ impl Hub {
     ) -> usize {
         let mut used = 0;
         while used < input.len() {
-            if self.connections[slot as usize].flags.paused() {
+            if self.connections[slot].flags.paused() {
                 break;
             }
             if self.is_spent() {
                 self.pause(slot, Pause::Ready);
                 break;
             }
-            let connection = &self.connections[slot as usize];
+            let connection = &self.connections[slot];
             let rest = &mut input[used..];
             let step = match connection.phase {
                 Phase::Head | Phase::KeptAlive => self.read_head(post, slot, rest, inbound),
@@ -142,7 +137,7 @@ impl Hub {
             return None;
         }
         let settings = self.settings.clone();
-        let flags = self.connections[slot as usize].flags;
+        let flags = self.connections[slot].flags;
         match http::parse(input, &settings.routes, settings.head_limits) {
             Head::Partial => {
                 self.begin_request(slot);
@@ -187,7 +182,7 @@ impl Hub {
 
     /// A request has begun on a connection that was idle: it has as long as the first one had.
     fn begin_request(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if connection.phase == Phase::KeptAlive && !connection.flags.shutting_down() {
             connection.phase = Phase::Head;
             self.set_deadline(slot, self.settings.head_timeout);
@@ -201,8 +196,8 @@ impl Hub {
             self.refuse_to(slot, Status::Unavailable, Requester::of(input));
             return Some(input.len());
         }
-        self.wheel.clear(slot);
-        self.connections[slot as usize].phase = Phase::Leaving;
+        self.connections.wheel.clear(slot);
+        self.connections[slot].phase = Phase::Leaving;
         self.wanted.hand_overs.push(slot);
         None
     }
@@ -218,12 +213,12 @@ impl Hub {
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
-        let full = self.connections[slot as usize].flags.refusing();
+        let full = self.connections[slot].flags.refusing();
         if full || !self.gate.admits(self.now) {
             let requester = Requester { origin, host, bodiless: false };
             return self.refuse_to(slot, Status::Unavailable, requester);
         }
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_switching(upgrade, out);
         });
@@ -234,7 +229,7 @@ impl Hub {
     /// was one; else the request is still to come.
     pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
         let Some(upgrade) = upgrade else {
-            return self.connections[slot as usize].flags.set_passed_on(true);
+            return self.connections[slot].flags.set_passed_on(true);
         };
         let mut inbound = Inbound::default();
         self.open(post, slot, upgrade, &mut inbound);
@@ -243,7 +238,7 @@ impl Hub {
 
     /// The switch has been answered: the transport begins.
     fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade, inbound: &mut Inbound) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.transport = upgrade.transport;
         connection.flags.set_compressing(upgrade.compression.is_some());
         if upgrade.protobuf && !upgrade.transport.is_unidirectional() {
@@ -253,12 +248,12 @@ impl Hub {
         connection.flags.set_frame_pings(upgrade.frame_pings && bidirectional);
         connection.phase = Phase::Open;
         self.note_headers(slot, upgrade.kept.clone());
-        if self.connections[slot as usize].flags.shutting_down() {
+        if self.connections[slot].flags.shutting_down() {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
         }
         self.set_deadline(slot, self.settings.stale_close_delay);
         match (upgrade.transport, &upgrade.connect) {
-            (Transport::Echo, _) => self.wheel.clear(slot),
+            (Transport::Echo, _) => self.connections.wheel.clear(slot),
             (Transport::UniWebSocket, _) if upgrade.protobuf => {
                 self.disconnect(slot, Disconnect::NOT_AVAILABLE);
             }
@@ -276,7 +271,7 @@ impl Hub {
         input: &mut [u8],
         inbound: &mut Inbound,
     ) -> Option<usize> {
-        let compresses = self.connections[slot as usize].flags.compressing();
+        let compresses = self.connections[slot].flags.compressing();
         if compresses && self.inflater.is_spent() {
             self.pause(slot, Pause::Ready);
             return None;
@@ -298,7 +293,7 @@ impl Hub {
     /// Ends a connection whose frames are against the rules.
     fn close_violator(&mut self, slot: u32, violation: Violation) {
         self.write_close(slot, Some(violation.code()), violation.reason());
-        self.connections[slot as usize].flags.set_end_when_flushed(true);
+        self.connections[slot].flags.set_end_when_flushed(true);
     }
 
     fn event(&mut self, post: &mut impl Post, slot: u32, event: Event<'_>, inbound: &mut Inbound) {
@@ -317,10 +312,10 @@ impl Hub {
             Event::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
             Event::Close(code) => {
                 self.write_close(slot, code, "");
-                self.connections[slot as usize].flags.set_end_when_flushed(true);
+                self.connections[slot].flags.set_end_when_flushed(true);
             }
             Event::Pong => {
-                let connection = &mut self.connections[slot as usize];
+                let connection = &mut self.connections[slot];
                 let counts = connection.flags.frame_pings()
                     || connection.transport == Transport::UniWebSocket;
                 connection.flags.set_pong_due(connection.flags.pong_due() && !counts);
@@ -336,7 +331,7 @@ impl Hub {
         (kind, payload): (Kind, &[u8]),
         inbound: &mut Inbound,
     ) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         match (connection.transport, connection.phase) {
             (Transport::Echo, _) => self.echo(slot, kind, payload),
             (Transport::UniWebSocket, Phase::Open)
@@ -354,7 +349,7 @@ impl Hub {
         let mut message = std::mem::take(&mut self.body);
         message.clear();
         frame::write_message(kind, payload, &mut message);
-        if self.connections[slot as usize].flags.compressing() {
+        if self.connections[slot].flags.compressing() {
             self.locals.deflater(false).compress_frame(&mut message, 0);
         }
         self.write(slot, |out| out.extend_from_slice(&message));
@@ -368,7 +363,7 @@ impl Hub {
         input: &mut [u8],
         fragments: &mut Fragments,
     ) -> Option<usize> {
-        let compresses = self.connections[slot as usize].flags.compressing();
+        let compresses = self.connections[slot].flags.compressing();
         match frame::decode(input, fragments, self.settings.message_bytes, compresses) {
             Ok(None) => None,
             Ok(Some((used, Event::Close(_)))) => {
@@ -385,7 +380,7 @@ impl Hub {
 
     /// Ends a connection as soon as nothing is left to be sent on it.
     pub(super) fn end_when_flushed(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.flags.set_end_when_flushed(true);
         if connection.turn == NONE && connection.outbox == NONE {
             self.end(slot);
@@ -415,7 +410,7 @@ impl Hub {
         frame: &[u8],
         inbound: &mut Inbound,
     ) {
-        let mut commands = Commands::new(self.connections[slot as usize].wire, frame);
+        let mut commands = Commands::new(self.connections[slot].wire, frame);
         let (mut done, mut count) = (0, 0);
         let stop = loop {
             if count == COMMANDS_MAX || self.turn.is_full() || self.is_spent() {
@@ -429,11 +424,11 @@ impl Hub {
             if let Err(stop) = result {
                 break Some(stop);
             }
-            let connection = &self.connections[slot as usize];
+            let connection = &self.connections[slot];
             let (bytes, looks) = (commands.consumed() - done, usize::from(connection.subscribed));
             self.budget.charge(cost::COMMAND + bytes + looks);
             self.metrics.commands.add(1);
-            if !self.connections[slot as usize].takes_output() {
+            if !self.connections[slot].takes_output() {
                 return;
             }
             (done, count) = (commands.consumed(), count + 1);
@@ -447,21 +442,21 @@ impl Hub {
                 self.pause(slot, Pause::Ready);
             }
             Some(Stop::Room) => self.pause(slot, Pause::Blocked),
-            Some(Stop::Wait) | None => self.connections[slot as usize].flags.set_paused(true),
+            Some(Stop::Wait) | None => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands = rest.to_vec();
     }
 
     /// Whether a frame, or the rest of one, holds no command.
     pub(super) fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
-        match self.connections[slot as usize].wire {
+        match self.connections[slot].wire {
             Wire::Json => frame.trim_ascii().is_empty(),
             Wire::Protobuf => frame.is_empty(),
         }
     }
 
     pub(super) fn pause(&mut self, slot: u32, pause: Pause) {
-        let flags = &mut self.connections[slot as usize].flags;
+        let flags = &mut self.connections[slot].flags;
         flags.set_paused(true);
         if !flags.queued() {
             flags.set_queued(true);
@@ -493,7 +488,7 @@ impl Hub {
             Ok(()) => return,
             Err(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
             Err(Stop::Room | Stop::Turn) => self.pause(slot, Pause::Blocked),
-            Err(Stop::Wait) => self.connections[slot as usize].flags.set_paused(true),
+            Err(Stop::Wait) => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands =
             if text.trim_ascii().is_empty() { b"{}".to_vec() } else { text.to_vec() };

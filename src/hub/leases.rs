@@ -4,7 +4,7 @@
 use crate::base::budget::cost;
 use crate::base::sys::Now;
 use crate::hub::Hub;
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{NONE, Phase};
 use crate::hub::walk::LOOKS;
 use crate::wire::protocol::reply::Lease;
 
@@ -33,7 +33,7 @@ impl Hub {
     /// needs no walk: who is looked at too early is looked at again in time.
     pub(super) fn follow_wall_clock(&mut self, now: Now) {
         if self.has_stepped(now) {
-            self.leases_walk.begin(self.generations.len());
+            self.leases_walk.begin(self.connections.places());
             self.ahead = None;
         }
         self.ahead.get_or_insert(now.ahead());
@@ -44,10 +44,10 @@ impl Hub {
         let mut looks = 0;
         while looks < LOOKS
             && !self.is_spent()
-            && let Some(slot) = self.leases_walk.step(self.generations.len())
+            && let Some(slot) = self.leases_walk.step(self.connections.places())
         {
             let mut looked = 1;
-            if let Some(connection) = self.connections.get(slot as usize) {
+            if let Some(connection) = self.connections.get(slot) {
                 looked += usize::from(connection.subscribed);
                 self.watch_ends(slot);
             }
@@ -58,15 +58,16 @@ impl Hub {
 
     /// When the first of what a connection holds by tokens ends for good, in milliseconds.
     fn next_end(&self, slot: u32) -> Option<u64> {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let settings = &self.settings;
         // What the backend renews is looked at when its time is over.
         let delay = settings.proxies.refresh.map_or(settings.expired_close_delay, |_| 0);
         let own = connection.expires().map(|end| end.saturating_add(delay));
         let mut first = own.unwrap_or(u64::MAX);
-        let mut key = if self.grants.is_empty() { NONE } else { connection.subscriptions };
+        let mut key =
+            if self.connections.grants.is_empty() { NONE } else { connection.subscriptions };
         while key != NONE {
-            let expires = self.grants.get(&key).and_then(|grant| grant.expires);
+            let expires = self.connections.grants.get(&key).and_then(|grant| grant.expires);
             let end = expires.map(|end| {
                 let renewed = self.sub_refresh_proxy(key).is_some();
                 end.saturating_add(if renewed { 0 } else { settings.expired_sub_close_delay })
@@ -82,29 +83,29 @@ impl Hub {
     /// Sees to it that a connection is looked at when something of its ends, though its ping is
     /// not due yet. What it has, or its deadline, has changed.
     pub(super) fn watch_ends(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if connection.phase != Phase::Connected || connection.flags.shutting_down() {
             return;
         }
         let Some(end) = self.next_end(slot) else { return };
-        let Some(ping) = self.wheel.deadline(slot) else { return };
+        let Some(ping) = self.connections.wheel.deadline(slot) else { return };
         let tick = self.tick_at(end.max(self.now));
         if tick < u64::from(ping) {
-            self.put_off.entry(slot).or_insert(ping);
-            self.wheel.set(slot, tick as u32);
+            self.connections.put_off.entry(slot).or_insert(ping);
+            self.connections.wheel.set(slot, tick as u32);
         }
     }
 
     /// Sets the deadline of a connection that was looked at for an end back to its ping; returns
     /// whether that is still to come.
     pub(super) fn resume_ping(&mut self, slot: u32) -> bool {
-        if self.put_off.is_empty() {
+        if self.connections.put_off.is_empty() {
             return false;
         }
-        let Some(ping) = self.put_off.remove(&slot) else { return false };
+        let Some(ping) = self.connections.put_off.remove(&slot) else { return false };
         let early = u64::from(ping) > self.tick();
-        if early && self.connections[slot as usize].phase == Phase::Connected {
-            self.wheel.set(slot, ping);
+        if early && self.connections[slot].phase == Phase::Connected {
+            self.connections.wheel.set(slot, ping);
             self.watch_ends(slot);
         }
         early
@@ -116,7 +117,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
-    use crate::hub::connection::Identity;
+    use crate::hub::connections::Identity;
     use crate::hub::tests::{Nowhere, hub, say, subscriber, transmit};
 
     const START: u64 = 1_700_000_000;
@@ -128,7 +129,7 @@ mod tests {
         let slot = subscriber(&mut hub);
         let expires = NonZeroU64::new(START + 3600);
         let identity = Identity { expires, ..Identity::default() };
-        hub.connections[slot as usize].identity = Some(Box::new(identity));
+        hub.connections[slot].identity = Some(Box::new(identity));
         hub.watch_ends(slot);
         transmit(&mut hub, &[]);
         (hub, slot)
@@ -175,14 +176,14 @@ mod tests {
         settings.pong_timeout = Some(1_000);
         let unix = START * 1000;
         at(&mut hub, 31_000, unix);
-        assert!(hub.connections[slot as usize].flags.pong_due());
+        assert!(hub.connections[slot].flags.pong_due());
         assert_eq!(at(&mut hub, 41_000, unix), Phase::Connected);
         assert_eq!(hub.wanted.reads, [slot], "its socket is read first");
         say(&mut hub, slot, "{}");
         assert_eq!(at(&mut hub, 51_000, unix), Phase::Connected);
         // The next one is not answered.
         let mut millis = 51_000;
-        while hub.connections[slot as usize].phase == Phase::Connected && millis < 200_000 {
+        while hub.connections[slot].phase == Phase::Connected && millis < 200_000 {
             millis += 128;
             at(&mut hub, millis, unix);
         }

@@ -7,7 +7,7 @@ use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::backend::BY_CLIENT;
 use crate::hub::commands::NoRoom;
-use crate::hub::connection::Connection;
+use crate::hub::connections::Connection;
 use crate::hub::output::keep;
 use crate::model::message::{
     About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
@@ -312,7 +312,7 @@ impl Hub {
         let (hash, channel) = (answer.hash, answer.channel.clone());
         let wanted = self
             .connections
-            .get(subscriber.slot as usize)
+            .get(subscriber.slot)
             .is_some_and(|found| found.generation == subscriber.generation)
             && self.locals.awaits(subscriber.subscription, subscriber.serial);
         let refused = answer.is_refused();
@@ -345,13 +345,12 @@ impl Hub {
 
     /// The server ended a subscription that was still to be answered: whoever waits for it goes on.
     fn give_up(&mut self, slot: u32, command: u32) {
-        let connection = &self.connections[slot as usize];
-        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+        if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
             if hold.wanted.is_empty() {
                 self.finish_hold(slot);
             }
-        } else if connection.takes_output() {
+        } else if self.connections[slot].takes_output() {
             if command > 0 {
                 self.reply_error(slot, command, Error::PERMISSION_DENIED);
             }
@@ -362,8 +361,7 @@ impl Hub {
     fn tell_subscriber(&mut self, mut answer: Subscribed) {
         let slot = answer.subscriber.slot;
         self.note_place(&answer);
-        let connection = &mut self.connections[slot as usize];
-        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+        if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
             hold.answers.push(answer);
             if hold.wanted.is_empty() {
@@ -371,7 +369,7 @@ impl Hub {
             }
             return;
         }
-        let Connection { wire, transport, .. } = *connection;
+        let Connection { wire, transport, .. } = self.connections[slot];
         let mut body = std::mem::take(&mut self.body);
         loop {
             body.clear();
@@ -404,7 +402,7 @@ impl Hub {
     /// What a subscriber is told by its home's answer. Publications that its encoding cannot
     /// carry count as not recovered.
     pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
-        let grant = self.grants.get(&answer.subscriber.subscription);
+        let grant = self.connections.grants.get(&answer.subscriber.subscription);
         // What the server renews by itself ends for nobody.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
         let expires = grant.and_then(|grant| grant.expires).filter(ends);

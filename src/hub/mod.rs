@@ -12,13 +12,12 @@ mod answers;
 mod backend;
 mod calls;
 mod commands;
-pub mod connection;
+pub mod connections;
 mod deadlines;
 mod inbound;
 mod leases;
 mod messages;
 mod orders;
-pub mod outbox;
 mod output;
 mod positions;
 mod questions;
@@ -30,38 +29,29 @@ mod settings;
 mod streams;
 mod trails;
 pub mod turn;
-pub mod unread;
 mod verdicts;
 mod walk;
 mod surveys;
 pub mod subscriptions;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-
-use hashbrown::HashTable;
-use slab::Slab;
 
 use crate::base::budget::{Budget, Stage, cost};
 use crate::base::gate::{Gate, Pass};
 use crate::base::memory::{Budgets, Kind, Share};
 use crate::base::metrics::Metrics;
-use crate::base::wheel::Wheel;
 use crate::home::Homes;
 use crate::home::users::Users;
-use crate::hub::connection::{Connection, Hold, NONE, Phase};
-use crate::hub::outbox::{Outbox, Outboxes};
+use crate::hub::connections::{Connection, Connections, NONE, Outbox, Phase, SlotState};
 use crate::hub::turn::{Entry, Turn};
-use crate::hub::unread::Unread;
 use crate::local;
 use crate::local::{Delivery, Locals};
-use crate::model::backend::Baggage;
 use crate::model::ids::Ids;
-use crate::model::message::{Depart, Endpoint, Grant, Leave, Message, Post, Verdict};
+use crate::model::message::{Depart, Endpoint, Leave, Message, Post};
 use crate::model::names::Names;
 use crate::model::revocation::Revocations;
 use crate::wire::deflate::Inflater;
-use crate::wire::event_id::{LastEvent, Trail};
 use crate::wire::filter::Filters;
 use crate::wire::framing::Framing;
 use crate::wire::http::{Requester, Status, Transport};
@@ -171,31 +161,14 @@ pub struct Hub {
     ahead: Option<i64>,
     /// The walk that looks at those ends again.
     leases_walk: walk::Walk,
-    connections: Slab<Connection>,
-    generations: Vec<u32>,
-    unread: Unread,
-    outboxes: Outboxes,
-    holds: Slab<Hold>,
-    /// What few subscriptions have, by their keys.
-    grants: HashMap<u32, Grant>,
+    connections: Connections,
     /// Who has left a channel whose home has still to be told.
     leaves: VecDeque<Leave>,
-    /// Connections for which something is being found out; what it is, once that is known.
-    verdicts: HashMap<u32, Option<Arc<Verdict>>>,
-    /// Where event streams with several channels stand.
-    trails: HashMap<u32, Trail>,
-    /// What unidirectional clients gave as their last event's id; else what it begins with.
-    last_events: HashMap<u32, Result<LastEvent, Box<str>>>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
     revoked_walk: walk::Walk,
-    /// What is kept of connections for the backend's eyes.
-    baggage: HashMap<u32, Arc<Baggage>>,
     /// What is to be told to the backend, or asked without anybody waiting.
     outgoing: VecDeque<Message>,
-    /// Slots by their users.
-    users: HashTable<u32>,
-    different_users: u64,
     locals: Locals,
     filters: Filters,
     /// What the publications that wait to be sent use of the node's budget.
@@ -207,9 +180,6 @@ pub struct Hub {
     /// Connections that are gone, whose user's home has still to be told.
     departures: VecDeque<Depart>,
     turn: Turn,
-    wheel: Wheel,
-    /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
-    put_off: HashMap<u32, u32>,
     /// Turns that had a large share.
     turns: u64,
     /// Surveys under way.
@@ -273,22 +243,16 @@ impl Hub {
             unix: 0,
             ahead: None,
             leases_walk: walk::Walk::default(),
-            connections: Slab::with_capacity(settings.slots),
-            generations: Vec::with_capacity(settings.slots),
-            unread: Unread::new(share(Kind::Unread)),
-            outboxes: Outboxes::new(share(Kind::Outboxes)),
-            holds: Slab::new(),
-            grants: HashMap::new(),
+            connections: Connections::new(
+                settings.slots,
+                place.names,
+                share(Kind::Unread),
+                share(Kind::Outboxes),
+            ),
             leaves: VecDeque::new(),
-            verdicts: HashMap::new(),
-            trails: HashMap::new(),
-            last_events: HashMap::new(),
             revocations: Arc::default(),
             revoked_walk: walk::Walk::default(),
-            baggage: HashMap::new(),
             outgoing: VecDeque::new(),
-            users: HashTable::new(),
-            different_users: 0,
             locals: Locals::new(settings.compression, settings.uni_compression),
             filters: Filters::new(place.budgets[Kind::Filters].clone()),
             backlog: share(Kind::Backlog),
@@ -302,8 +266,6 @@ impl Hub {
             users_at_home: Users::default(),
             departures: VecDeque::new(),
             turn: Turn::default(),
-            wheel: Wheel::new(512),
-            put_off: HashMap::new(),
             turns: 0,
             surveys: VecDeque::new(),
             budget: Budget::new(WORK, true),
@@ -329,14 +291,7 @@ impl Hub {
         if self.connections.len() >= self.settings.slots {
             return None;
         }
-        let entry = self.connections.vacant_entry();
-        let slot = entry.key();
-        if self.generations.len() <= slot {
-            self.generations.resize(slot + 1, 0);
-        }
-        let generation = self.generations[slot];
-        entry.insert(Connection::reserved(generation));
-        Some((slot as u32, generation))
+        Some(self.connections.reserve())
     }
 
     /// Slots that are not taken.
@@ -346,7 +301,7 @@ impl Hub {
 
     /// Slots of connections are below this.
     pub fn places(&self) -> u32 {
-        self.generations.len() as u32
+        self.connections.places() as u32
     }
 
     /// Slots that are taken, reserved ones included.
@@ -361,14 +316,12 @@ impl Hub {
 
     /// The connection of a slot, if this generation of it still lives.
     pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(slot as usize)
-            .filter(|connection| connection.generation == generation)
+        self.connections.living(slot, generation)
     }
 
     /// The generation of a slot's present life.
     pub fn generation(&self, slot: u32) -> u32 {
-        self.generations[slot as usize]
+        self.connections.generation(slot)
     }
 
     /// The control plane's place on the bus.
@@ -378,23 +331,17 @@ impl Hub {
 
     /// Gives a slot back; its next life has another generation.
     pub fn free(&mut self, slot: u32) {
-        self.wheel.clear(slot);
-        self.put_off.remove(&slot);
-        self.trails.remove(&slot);
-        self.last_events.remove(&slot);
-        self.drop_inbound(slot);
-        self.drop_outbox(slot);
-        let connection = self.connections.remove(slot as usize);
-        let is_unused = connection.subscriptions == NONE && connection.turn == NONE;
-        // Whoever gets the slot next would be sent what was meant for this connection.
-        assert!(is_unused, "nothing refers to a slot that is given back");
-        let generation = &mut self.generations[slot as usize];
-        *generation = (*generation + 1) & 0xff_ffff;
+        self.connections.free(slot);
+    }
+
+    /// What is kept of a slot, taken or not.
+    pub fn state(&self, slot: u32) -> SlotState<'_> {
+        self.connections.state(slot, &self.locals)
     }
 
     /// A socket has arrived in a reserved slot; its request head is awaited.
     pub fn opened(&mut self, slot: u32) {
-        self.connections[slot as usize].phase = Phase::Head;
+        self.connections[slot].phase = Phase::Head;
         self.set_deadline(slot, self.settings.head_timeout);
     }
 
@@ -402,31 +349,31 @@ impl Hub {
     /// is not lost to a reset, and answered 503.
     pub fn opened_without_room(&mut self, slot: u32) {
         self.opened(slot);
-        self.connections[slot as usize].flags.set_refusing(true);
+        self.connections[slot].flags.set_refusing(true);
         self.set_deadline(slot, REFUSAL_TIME);
     }
 
     /// A request that was to be handed over cannot be: it is answered 503.
     pub fn turn_back(&mut self, slot: u32) {
         self.gate.give_place_back();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.phase = Phase::Head;
         connection.flags.set_unwatched(false);
-        let at = std::mem::replace(&mut connection.inbound, NONE);
-        let bytes = self.unread.remove(at).map(|inbound| inbound.bytes).unwrap_or_default();
+        let inbound = self.connections.take_inbound(slot);
+        let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
         self.refuse_to(slot, Status::Unavailable, Requester::of(&bytes));
     }
 
     /// Every slot that is taken.
     pub fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> {
-        self.connections.iter().map(|(slot, connection)| (slot as u32, connection))
+        self.connections.iter()
     }
 
     /// The bytes that came so far on a connection that is handed over, and its place on the
     /// control plane.
     pub fn depart(&mut self, slot: u32) -> (Vec<u8>, Pass) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
-        let bytes = self.unread.remove(at).map(|inbound| inbound.bytes).unwrap_or_default();
+        let inbound = self.connections.take_inbound(slot);
+        let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
         (bytes, Pass::of_taken(&self.gate))
     }
 
@@ -443,7 +390,7 @@ impl Hub {
                 break;
             }
             let Some(slot) = self.ready.pop_front() else { break };
-            if self.connections.get(slot as usize).is_some_and(|found| found.flags.queued()) {
+            if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
                 // Charged behind, so that the first connection of a turn runs a command.
                 self.resume(post, slot);
                 self.budget.charge(cost::CONNECTION);
@@ -570,7 +517,7 @@ impl Hub {
 
     fn deliver(&mut self, delivery: &Delivery) {
         let slot = delivery.slot;
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if connection.transport == Transport::LongPolling && connection.phase == Phase::Connected {
             connection.flags.set_end_when_flushed(true);
         }
@@ -582,7 +529,7 @@ impl Hub {
             let mut frames = std::mem::take(&mut self.frames);
             frames.clear();
             frames.extend_from_slice(&self.locals.lap(delivery.lap)[range]);
-            if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+            if let Some(hold) = self.connections.hold_mut(slot) {
                 hold.output.extend_from_slice(&frames);
                 if hold.output.len() > self.settings.outbox_bytes {
                     self.metrics.slow.add(1);
@@ -606,14 +553,14 @@ impl Hub {
     /// What the turn sends: each slot at most once, with its generation and its bytes.
     pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
         for entry in self.turn.entries() {
-            let Some(connection) = self.connections.get(entry.slot as usize) else { continue };
+            let Some(connection) = self.connections.get(entry.slot) else { continue };
             let segments = self.turn.segments(entry, &self.locals);
             send(connection.generation, entry.slot, Segments::Turn(segments));
         }
         for drain in &self.drains {
-            let Some(connection) = self.connections.get(drain.slot as usize) else { continue };
+            let Some(connection) = self.connections.get(drain.slot) else { continue };
             // The connection may have ended since, or its outbox have been cut.
-            let Some(outbox) = self.outboxes.get(connection.outbox) else { continue };
+            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
             let bytes = &outbox.unsent()[..drain.bytes.min(outbox.unsent().len())];
             send(connection.generation, drain.slot, Segments::Outbox(bytes));
         }
@@ -633,13 +580,13 @@ impl Hub {
     }
 
     fn drained_less(&mut self, slot: u32, sent: usize) {
-        let at = self.connections[slot as usize].outbox;
         let drain = self.drains.iter_mut().find(|drain| drain.slot == slot);
-        let (Some(_), Some(drain)) = (self.outboxes.get(at), drain) else {
+        let (Some(_), Some(drain)) = (self.connections.outbox(slot), drain) else {
             return self.lost(slot);
         };
         drain.short = true;
-        self.outboxes.change(at, |outbox| _ = outbox.advance(sent));
+        let at = self.connections[slot].outbox;
+        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(sent));
         self.metrics.short_sends.add(1);
         self.wanted.writable.push(slot);
     }
@@ -648,17 +595,16 @@ impl Hub {
         self.metrics.short_sends.add(1);
         let entry: Entry = self.turn.entries()[turn];
         let segments = self.turn.segments(&entry, &self.locals);
-        let connection = &mut self.connections[slot as usize];
-        let framed = (Framing::of(connection.transport), connection.wire);
+        let Connection { transport, wire, .. } = self.connections[slot];
+        let framed = (Framing::of(transport), wire);
         let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
-        connection.outbox = self.outboxes.insert(slot, outbox);
+        self.connections.keep_outbox(slot, outbox);
         self.wanted.writable.push(slot);
     }
 
     /// A slot takes bytes again.
     pub fn writable(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
-        if self.outboxes.get(connection.outbox).is_some() {
+        if self.connections.outbox(slot).is_some() {
             self.draining.push_back(slot);
         }
     }
@@ -671,8 +617,8 @@ impl Hub {
                 return;
             }
             let Some(slot) = self.draining.pop_front() else { return };
-            let Some(connection) = self.connections.get(slot as usize) else { continue };
-            let Some(outbox) = self.outboxes.get(connection.outbox) else { continue };
+            let Some(connection) = self.connections.get(slot) else { continue };
+            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
             if self.drains.iter().any(|drain| drain.slot == slot) {
                 continue;
             }
@@ -693,7 +639,7 @@ impl Hub {
         }
         for at in 0..self.turn.entries().len() {
             let slot = self.turn.entries()[at].slot;
-            let connection = &mut self.connections[slot as usize];
+            let connection = &mut self.connections[slot];
             connection.turn = NONE;
             if connection.flags.end_when_flushed() && connection.outbox == NONE {
                 self.end(slot);
@@ -706,9 +652,9 @@ impl Hub {
     }
 
     fn check_outbox(&mut self, slot: u32) {
-        let unsent = self.outboxes.unsent(self.connections[slot as usize].outbox);
-        if self.connections[slot as usize].phase == Phase::Ending {
-            self.drop_outbox(slot);
+        let unsent = self.connections.outboxes.unsent(self.connections[slot].outbox);
+        if self.connections[slot].phase == Phase::Ending {
+            self.connections.drop_outbox(slot);
         } else if unsent > self.settings.outbox_bytes {
             self.close_slow(slot);
         } else {
@@ -717,18 +663,18 @@ impl Hub {
     }
 
     fn drained(&mut self, slot: u32, bytes: usize) {
-        let at = self.connections[slot as usize].outbox;
-        if self.outboxes.get(at).is_none() {
+        let at = self.connections[slot].outbox;
+        if self.connections.outboxes.get(at).is_none() {
             return;
         }
-        self.outboxes.change(at, |outbox| _ = outbox.advance(bytes));
-        if self.outboxes.unsent(at) > 0 {
+        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(bytes));
+        if self.connections.outboxes.unsent(at) > 0 {
             return self.writable(slot);
         }
-        self.drop_outbox(slot);
-        if self.connections[slot as usize].flags.end_when_flushed() {
+        self.connections.drop_outbox(slot);
+        if self.connections[slot].flags.end_when_flushed() {
             self.end(slot);
-        } else if self.connections[slot as usize].phase == Phase::KeptAlive {
+        } else if self.connections[slot].phase == Phase::KeptAlive {
             self.go_on_later(slot);
         }
     }
@@ -740,20 +686,20 @@ impl Hub {
             subscriptions: self.locals.subscriptions(),
             channels: self.locals.len(),
             homes: self.homes.len(),
-            inbound: self.unread.len(),
-            inbound_bytes: self.unread.share().used(),
-            outboxes: self.outboxes.len(),
-            outbox_bytes: self.outboxes.share().used(),
-            holds: self.holds.len(),
-            grants: self.grants.len(),
+            inbound: self.connections.unread.len(),
+            inbound_bytes: self.connections.unread.share().used(),
+            outboxes: self.connections.outboxes.len(),
+            outbox_bytes: self.connections.outboxes.share().used(),
+            holds: self.connections.holds.len(),
+            grants: self.connections.grants.len(),
             leaves: self.leaves.len(),
-            users: self.users.len(),
+            users: self.connections.with_user(),
             counted_users: self.users_at_home.len() + self.departures.len(),
-            verdicts: self.verdicts.len(),
-            put_off: self.put_off.len(),
-            trails: self.trails.len() + self.last_events.len(),
+            verdicts: self.connections.verdicts.len(),
+            put_off: self.connections.put_off.len(),
+            trails: self.connections.trails.len() + self.connections.last_events.len(),
             watches: self.locals.watches.len(),
-            baggage: self.baggage.len(),
+            baggage: self.connections.baggage.len(),
             outgoing: self.outgoing.len(),
             backlog: self.locals.backlog(),
         }
@@ -763,13 +709,13 @@ impl Hub {
     pub fn measure(&mut self) {
         self.backlog.set(self.locals.backlog());
         let metrics = &self.metrics;
-        metrics.users.set(self.different_users);
+        metrics.users.set(self.connections.different_users());
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
         self.homes.measure(metrics);
-        metrics.outboxes.set(self.outboxes.len() as u64);
-        metrics.outbox_bytes.set(self.outboxes.share().used() as u64);
-        metrics.unread.set(self.unread.len() as u64);
-        metrics.unread_bytes.set(self.unread.share().used() as u64);
+        metrics.outboxes.set(self.connections.outboxes.len() as u64);
+        metrics.outbox_bytes.set(self.connections.outboxes.share().used() as u64);
+        metrics.unread.set(self.connections.unread.len() as u64);
+        metrics.unread_bytes.set(self.connections.unread.share().used() as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
         metrics.replaced.set(self.locals.replaced());
     }
@@ -1002,7 +948,7 @@ pub(crate) mod tests {
         publish(&mut hub, two, 10);
         transmit(&mut hub, &[two]);
         assert_eq!(hub.remains().outboxes, 1, "only two is behind");
-        assert_eq!(hub.connections[one as usize].phase, Phase::Connected);
+        assert_eq!(hub.connections[one].phase, Phase::Connected);
     }
 
     #[test]

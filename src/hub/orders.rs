@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::hub::connection::{Phase, Wish};
+use crate::hub::connections::Wish;
 use crate::model::message::{Deed, Order, Post, Whose};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Push;
@@ -14,54 +14,18 @@ use crate::wire::protocol::reply::Push;
 pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
 
 impl Hub {
-    /// Notes whose connection this is.
-    pub(super) fn index_user(&mut self, slot: u32) {
-        let user = self.connections[slot as usize].user();
-        if user.is_empty() {
-            return;
-        }
-        let hash = self.names.hash(user);
-        self.different_users += u64::from(!self.is_known(hash, user));
-        let (connections, names) = (&self.connections, &self.names);
-        let rehash = |slot: &u32| names.hash(connections[*slot as usize].user());
-        self.users.insert_unique(hash, slot, rehash);
-    }
-
     /// The connection belongs to nobody any more.
     pub(super) fn forget_user(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        let Some(identity) = connection.identity.take() else { return };
-        if !identity.user.is_empty() {
-            let hash = self.names.hash(&identity.user);
-            if let Ok(entry) = self.users.find_entry(hash, |at| *at == slot) {
-                entry.remove();
-            }
-            self.note_departure(slot, hash);
-            self.different_users -= u64::from(!self.is_known(hash, &identity.user));
+        if let Some(user) = self.connections.forget_user(slot) {
+            self.note_departure(slot, user);
         }
-    }
-
-    /// Whether the user has a connection here.
-    fn is_known(&self, hash: u64, user: &str) -> bool {
-        let is_theirs = |slot: &u32| self.connections[*slot as usize].user() == user;
-        self.users.find(hash, is_theirs).is_some()
-    }
-
-    /// Connected clients of a user; those without one are not found.
-    fn connections_of(&self, user: &str) -> Vec<u32> {
-        let hash = self.names.hash(user);
-        let is_theirs = |slot: &u32| {
-            let connection = &self.connections[*slot as usize];
-            connection.user() == user && connection.phase == Phase::Connected
-        };
-        self.users.iter_hash(hash).copied().filter(is_theirs).collect()
     }
 
     /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
     pub(super) fn obey(&mut self, post: &mut impl Post, order: &Order) -> Result<(), NoRoom> {
         let Whose { user, client, session } = &order.whose;
         let mut begun = false;
-        for slot in self.connections_of(user) {
+        for slot in self.connections.of_user(user) {
             let other_client = !client.is_empty() && **client != *self.client_id(slot);
             let other_session =
                 !session.is_empty() && self.ids.find(session) != Some(self.address(slot));
@@ -120,7 +84,7 @@ impl Hub {
 
     /// A connection's subscription to a channel.
     fn subscription_on(&self, slot: u32, channel: &str) -> Option<u32> {
-        let head = self.connections[slot as usize].subscriptions;
+        let head = self.connections[slot].subscriptions;
         self.locals.find_subscription(head, self.names.hash(channel), channel)
     }
 
@@ -129,7 +93,7 @@ impl Hub {
         if self.is_over(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);
         }
-        if let Some(identity) = &mut self.connections[slot as usize].identity {
+        if let Some(identity) = &mut self.connections[slot].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
             if let Some(info) = info {
                 identity.info = Some(info.into());
@@ -137,7 +101,7 @@ impl Hub {
         }
         self.watch_ends(slot);
         let lease = self.lease(expires);
-        if self.connections[slot as usize].transport.is_unidirectional() {
+        if self.connections[slot].transport.is_unidirectional() {
             self.push(slot, &Push::Refresh(lease));
         }
     }
@@ -183,7 +147,7 @@ mod tests {
         let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         hub.receive(&mut post, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
         let Some(Message::Subscribe(asked)) = post.0.pop() else { panic!("the home is asked") };
-        let key = hub.connections[slot as usize].subscriptions;
+        let key = hub.connections[slot].subscriptions;
         hub.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
         let answer = Subscribed {
             channel: asked.channel.clone(),

@@ -2,7 +2,7 @@
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::hub::connection::{Connection, NONE, Phase};
+use crate::hub::connections::{Connection, NONE, Phase};
 use crate::wire::frame;
 use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::{Push, Reply};
@@ -23,11 +23,10 @@ pub(super) fn keep(scratch: &mut Vec<u8>, used: Vec<u8>) {
 impl Hub {
     /// Adds whole messages to a connection's output, wherever that is at the moment.
     pub(super) fn write(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let connection = &mut self.connections[slot as usize];
-        if let Some(hold) = self.holds.get_mut(connection.hold as usize) {
+        if let Some(hold) = self.connections.hold_mut(slot) {
             write(&mut hold.output);
-        } else if connection.outbox == NONE {
-            self.turn.private(&mut connection.turn, slot, write);
+        } else if self.connections[slot].outbox == NONE {
+            self.turn.private(&mut self.connections[slot].turn, slot, write);
         } else {
             let mut frames = std::mem::take(&mut self.frames);
             frames.clear();
@@ -39,7 +38,7 @@ impl Hub {
 
     /// Adds a message to a connection's output. Charges what it writes.
     fn write_message(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, .. } = self.connections[slot];
         let mut bytes = 0;
         self.write(slot, |out| {
             let start = out.len();
@@ -51,25 +50,24 @@ impl Hub {
 
     /// Adds a reply to a connection's output.
     pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
-        let wire = self.connections[slot as usize].wire;
+        let wire = self.connections[slot].wire;
         self.write_message(slot, |out| protocol::write_reply(wire, command, reply, out));
     }
 
     /// Bytes that an answer to a connection may have: its outbox must be able to hold the answer
     /// behind everything that is not sent yet.
     pub(super) fn room_for_answer(&self, slot: u32) -> usize {
-        let connection = &self.connections[slot as usize];
-        let unsent = match self.outboxes.get(connection.outbox) {
+        let unsent = match self.connections.outbox(slot) {
             Some(outbox) => outbox.unsent().len(),
-            None => self.turn.bytes_of(connection.turn, &self.locals),
+            None => self.turn.bytes_of(self.connections[slot].turn, &self.locals),
         };
-        let held = self.holds.get(connection.hold as usize).map_or(0, |hold| hold.output.len());
+        let held = self.connections.hold(slot).map_or(0, |hold| hold.output.len());
         self.settings.outbox_bytes.saturating_sub(unsent + held + FRAMING_BYTES)
     }
 
     /// Adds a reply to a connection's output; error 106 if the reply does not fit its outbox.
     pub(super) fn reply_if_it_fits(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, .. } = self.connections[slot];
         let room = self.room_for_answer(slot);
         let mut bytes = 0;
         self.write(slot, |out| {
@@ -87,14 +85,14 @@ impl Hub {
 
     /// Adds a push to a connection's output.
     pub(super) fn push(&mut self, slot: u32, push: &Push<'_>) {
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, .. } = self.connections[slot];
         let alone = transport.is_unidirectional();
         self.write_message(slot, |out| protocol::write_push(wire, alone, push, out));
     }
 
     /// Adds what a reply or push was written as to a connection's output.
     pub(super) fn write_body(&mut self, slot: u32, body: &[u8]) {
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, .. } = self.connections[slot];
         self.budget.charge(body.len() * cost::BYTES);
         self.write(slot, |out| Framing::of(transport).write(wire, body, out));
     }
@@ -104,7 +102,7 @@ impl Hub {
         if id.is_empty() {
             return self.write_body(slot, body);
         }
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, .. } = self.connections[slot];
         self.write(slot, |out| {
             Framing::of(transport).open(wire, body.len(), out);
             [body, b"\n", id, b"\n"].iter().for_each(|part| out.extend_from_slice(part));
@@ -112,11 +110,11 @@ impl Hub {
     }
 
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
-        let at = self.connections[slot as usize].outbox;
+        let at = self.connections[slot].outbox;
         let mut copied = 0;
-        self.outboxes.change(at, |outbox| copied = outbox.append(frames));
+        self.connections.outboxes.change(at, |outbox| copied = outbox.append(frames));
         self.budget.charge(copied);
-        if self.outboxes.unsent(at) > self.settings.outbox_bytes {
+        if self.connections.outboxes.unsent(at) > self.settings.outbox_bytes {
             self.close_slow(slot);
         } else {
             self.shed_outbox();
@@ -125,15 +123,15 @@ impl Hub {
 
     /// Ends a connection that is too far behind: what was begun is finished, the rest dropped.
     pub(super) fn close_slow(&mut self, slot: u32) {
-        if !self.connections[slot as usize].takes_output() {
+        if !self.connections[slot].takes_output() {
             return;
         }
-        if self.connections[slot as usize].is_plain_http() {
+        if self.connections[slot].is_plain_http() {
             return self.end(slot);
         }
         let last = self.last_message(slot, Disconnect::SLOW);
-        let at = self.connections[slot as usize].outbox;
-        self.outboxes.change(at, |outbox| outbox.overflow(&last));
+        let at = self.connections[slot].outbox;
+        self.connections.outboxes.change(at, |outbox| outbox.overflow(&last));
         self.metrics.slow.add(1);
         let Disconnect { code, reason } = Disconnect::SLOW;
         self.farewell(slot, code, reason);
@@ -143,7 +141,7 @@ impl Hub {
     /// What tells a client that there will be no more: a close frame, or a push where the
     /// transport has none.
     fn last_message(&self, slot: u32, disconnect: Disconnect) -> Vec<u8> {
-        let Connection { wire, transport, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, .. } = self.connections[slot];
         let Disconnect { code, reason } = disconnect;
         let mut message = Vec::new();
         if transport.is_websocket() {
@@ -158,7 +156,7 @@ impl Hub {
 
     /// Closes a connection with a code.
     pub fn disconnect(&mut self, slot: u32, disconnect: Disconnect) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if !connection.takes_output() {
             return;
         }
@@ -171,7 +169,7 @@ impl Hub {
 
     /// Closes a connection with a code of somebody else's choice.
     pub(super) fn disconnect_saying(&mut self, slot: u32, code: u16, reason: &str) {
-        let transport = self.connections[slot as usize].transport;
+        let transport = self.connections[slot].transport;
         self.release_hold(slot);
         self.farewell(slot, code, reason);
         if code == Disconnect::CONNECTION_CLOSED.code {
@@ -187,7 +185,7 @@ impl Hub {
             return self.write_close(slot, Some(code), reason);
         }
         self.metrics.disconnects.add(1);
-        if self.connections[slot as usize].takes_output() {
+        if self.connections[slot].takes_output() {
             self.begin_closing(slot);
         }
     }
@@ -196,20 +194,19 @@ impl Hub {
         self.release_hold(slot);
         self.write(slot, |out| frame::write_close(code, reason, out));
         self.metrics.disconnects.add(1);
-        if self.connections[slot as usize].takes_output() {
+        if self.connections[slot].takes_output() {
             self.begin_closing(slot);
         }
     }
 
     /// What was held back goes out, or is dropped if the connect was never answered.
     pub(super) fn release_hold(&mut self, slot: u32) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].hold, NONE);
-        self.holds.try_remove(at as usize);
+        self.connections.take_hold(slot);
     }
 
     /// What the end of a connection costs: it leaves every channel.
     fn charge_close(&mut self, slot: u32) {
-        let subscribed = usize::from(self.connections[slot as usize].subscribed);
+        let subscribed = usize::from(self.connections[slot].subscribed);
         self.budget.charge(cost::CLOSE + subscribed * cost::JOIN);
     }
 
@@ -220,12 +217,13 @@ impl Hub {
         self.farewell(slot, code, reason);
         self.forget_user(slot);
         self.forget_verdict(slot);
-        let connection = &mut self.connections[slot as usize];
-        if let Some(inbound) = self.unread.get_mut(connection.inbound) {
+        let at = self.connections[slot].inbound;
+        if let Some(inbound) = self.connections.unread.get_mut(at) {
             // A frame that is half there stays, or the peer's close frame could not be told.
             inbound.commands = Vec::new();
-            self.unread.settle(connection.inbound, true);
+            self.connections.unread.settle(at, true);
         }
+        let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing;
         connection.flags.set_paused(false);
         // A stream has said its last word; its peer has none.
@@ -239,7 +237,7 @@ impl Hub {
 
     /// The peer is gone, or has had its time: no more output, the socket is taken down.
     pub fn end(&mut self, slot: u32) {
-        if matches!(self.connections[slot as usize].phase, Phase::Ending | Phase::Leaving) {
+        if matches!(self.connections[slot].phase, Phase::Ending | Phase::Leaving) {
             return;
         }
         self.charge_close(slot);
@@ -247,17 +245,14 @@ impl Hub {
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
         self.farewell(slot, code, reason);
         self.forget_user(slot);
-        self.forget_verdict(slot);
-        self.drop_inbound(slot);
-        self.drop_outbox(slot);
-        self.wheel.clear(slot);
-        self.connections[slot as usize].phase = Phase::Ending;
+        self.connections.empty(slot);
+        self.connections[slot].phase = Phase::Ending;
         self.wanted.ends.push(slot);
     }
 
     /// The peer sends nothing more. One that called the API may still be waiting for its answer.
     pub fn peer_ended(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         // A peer that has said all it had to say still gets its answer.
         if connection.phase == Phase::KeptAlive || connection.flags.lingering() {
             self.end_when_flushed(slot);
@@ -268,7 +263,7 @@ impl Hub {
 
     /// The peer went away without closing.
     pub fn lost(&mut self, slot: u32) {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if connection.takes_output() && connection.phase != Phase::KeptAlive {
             self.metrics.lost.add(1);
         }
@@ -277,18 +272,8 @@ impl Hub {
 
     /// A client is connected no more.
     pub(super) fn uncount(&mut self, slot: u32) {
-        self.connections[slot as usize].flags.set_counted(false);
+        self.connections[slot].flags.set_counted(false);
         self.gate.leave();
         self.metrics.clients.subtract(1);
-    }
-
-    pub(super) fn drop_inbound(&mut self, slot: u32) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].inbound, NONE);
-        self.unread.remove(at);
-    }
-
-    pub(super) fn drop_outbox(&mut self, slot: u32) {
-        let at = std::mem::replace(&mut self.connections[slot as usize].outbox, NONE);
-        self.outboxes.remove(at);
     }
 }

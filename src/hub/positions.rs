@@ -54,7 +54,7 @@ impl Hub {
             }
             self.budget.charge(cost::JOIN);
             let Some(Lost { slot, subscription }) = self.locals.next_lost() else { return };
-            if self.grants.get(&subscription).is_some_and(|grant| grant.server_side) {
+            if self.connections.grants.get(&subscription).is_some_and(|grant| grant.server_side) {
                 self.disconnect(slot, Disconnect::INSUFFICIENT_STATE);
             } else {
                 let reason = "insufficient state";

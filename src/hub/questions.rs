@@ -21,7 +21,7 @@ impl Hub {
         command: u32,
         channel: &str,
     ) -> Result<(), Failed> {
-        let about = About::Presence(self.connections[slot as usize].wire);
+        let about = About::Presence(self.connections[slot].wire);
         self.ask_presence(post, (slot, command), channel, about)
     }
 
@@ -88,7 +88,7 @@ impl Hub {
         }
         let hash = self.names.hash(channel);
         let subscribed = self.find_subscription(slot, hash, channel)?.is_some();
-        let user = self.connections[slot as usize].user();
+        let user = self.connections[slot].user();
         if !self.settings.rules.insecure && !permit(options).allows(user, subscribed) {
             return Err(Error::PERMISSION_DENIED.into());
         }
@@ -104,7 +104,7 @@ impl Hub {
         channel: &str,
         about: About,
     ) -> Result<(), Failed> {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if connection.flags.asking() {
             return Err(Failed::Stop(Stop::Wait));
         }
@@ -119,11 +119,11 @@ impl Hub {
         }
         let question = Question { channel: self.named(hash, channel), hash, asker, about };
         if home != self.shard {
-            self.connections[slot as usize].flags.set_asking(true);
+            self.connections[slot].flags.set_asking(true);
             post.send(home, Message::Question(Box::new(question)));
         } else if matches!(about, About::Presence(_)) {
             self.await_roll(question).map_err(|_| Error::INTERNAL)?;
-            self.connections[slot as usize].flags.set_asking(true);
+            self.connections[slot].flags.set_asking(true);
         } else {
             let told = self.homes.tell(&question, self.now);
             if let Ok(Told::History(publications, _)) = &told {
@@ -212,7 +212,7 @@ impl Hub {
             return;
         }
         let slot = address.slot;
-        self.connections[slot as usize].flags.set_asking(false);
+        self.connections[slot].flags.set_asking(false);
         self.go_on_later(slot);
         match answer.told {
             Err(error) => self.reply_error(slot, command, error),

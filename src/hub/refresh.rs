@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::Failed;
-use crate::hub::connection::NONE;
+use crate::hub::connections::NONE;
 use crate::hub::session::Refused;
 use crate::model::message::Post;
 use crate::model::token::ConnectClaims;
@@ -37,13 +37,13 @@ impl Hub {
             Err(Refused::Error(Error::TOKEN_EXPIRED)) => return Err(Disconnect::EXPIRED.into()),
             Err(Refused::Error(error)) => return Err(error.into()),
         };
-        if claims.user != self.connections[slot as usize].user() {
+        if claims.user != self.connections[slot].user() {
             return Err(Disconnect::INVALID_TOKEN.into());
         }
         for (channel, _) in &claims.subs {
             self.settings.namespaces.of(channel)?;
         }
-        let subscribed = usize::from(self.connections[slot as usize].subscribed);
+        let subscribed = usize::from(self.connections[slot].subscribed);
         self.budget.charge((claims.subs.len() + subscribed) * cost::LOOK);
         if self.has_other_channels(slot, &claims) {
             return Err(Disconnect::INSUFFICIENT_STATE.into());
@@ -53,7 +53,7 @@ impl Hub {
         }
         let token = self.mark_of(&claims);
         let ConnectClaims { expires, info, meta, .. } = claims;
-        let identity = self.connections[slot as usize].identity.get_or_insert_default();
+        let identity = self.connections[slot].identity.get_or_insert_default();
         identity.expires = expires.and_then(NonZeroU64::new);
         identity.info = info.or(identity.info.take());
         identity.token = token;
@@ -68,9 +68,10 @@ impl Hub {
     /// new set by connecting again.
     fn has_other_channels(&self, slot: u32, claims: &ConnectClaims) -> bool {
         let mut held = HashMap::new();
-        let mut key = self.connections[slot as usize].subscriptions;
+        let mut key = self.connections[slot].subscriptions;
         while key != NONE {
-            let by_token = self.grants.get(&key).is_some_and(|grant| grant.by_connection_token);
+            let by_token =
+                self.connections.grants.get(&key).is_some_and(|grant| grant.by_connection_token);
             held.insert(&**self.locals.channel(key).0, by_token);
             key = self.locals.next_subscription(key);
         }
@@ -95,7 +96,7 @@ impl Hub {
             return Err(Error::PERMISSION_DENIED.into());
         };
         // Clients have no token for what the server has subscribed them to, or the backend renews.
-        let server_side = self.grants.get(&key).is_some_and(|grant| grant.server_side);
+        let server_side = self.connections.grants.get(&key).is_some_and(|grant| grant.server_side);
         if server_side || self.sub_refresh_proxy(key).is_some() {
             return Err(Disconnect::BAD_REQUEST.into());
         }
@@ -116,7 +117,7 @@ impl Hub {
             return Err(Error::EXPIRED.into());
         }
         let expires = grant.expires;
-        let kept = self.grants.entry(key).or_default();
+        let kept = self.connections.grants.entry(key).or_default();
         (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
         self.watch_ends(slot);
         self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));

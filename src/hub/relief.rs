@@ -6,7 +6,7 @@
 
 use crate::base::memory::Relief;
 use crate::hub::Hub;
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{NONE, Phase};
 use crate::model::message::{Endpoint, Post};
 use crate::wire::http::Status;
 use crate::wire::protocol::Disconnect;
@@ -34,7 +34,12 @@ impl Hub {
 
     fn reliefs(&self) -> [Relief; 4] {
         let [history, keys] = self.homes.reliefs();
-        [self.outboxes.share().relief(), self.unread.share().relief(), history, keys]
+        [
+            self.connections.outboxes.share().relief(),
+            self.connections.unread.share().relief(),
+            history,
+            keys,
+        ]
     }
 
     /// Whether this shard has still to give something up.
@@ -44,11 +49,13 @@ impl Hub {
 
     /// Closes the connection with the largest outbox if the budget asks that of this shard.
     pub(super) fn shed_outbox(&mut self) -> bool {
-        let here = self.outboxes.share().relief() == Relief::Here;
-        let Some(slot) = here.then(|| self.outboxes.largest()).flatten() else { return false };
-        let connection = &mut self.connections[slot as usize];
+        let here = self.connections.outboxes.share().relief() == Relief::Here;
+        let Some(slot) = here.then(|| self.connections.outboxes.largest()).flatten() else {
+            return false;
+        };
+        let connection = &mut self.connections[slot];
         match connection.phase {
-            Phase::Ending | Phase::Leaving => self.drop_outbox(slot),
+            Phase::Ending | Phase::Leaving => self.connections.drop_outbox(slot),
             _ if connection.takes_output() => self.close_slow(slot),
             // It was closed before, and does not take what it was sent.
             _ => {
@@ -61,8 +68,10 @@ impl Hub {
 
     /// Closes the connection with the most unread input if the budget asks that of this shard.
     pub(super) fn shed_unread(&mut self) -> bool {
-        let here = self.unread.share().relief() == Relief::Here;
-        let Some(slot) = here.then(|| self.unread.largest()).flatten() else { return false };
+        let here = self.connections.unread.share().relief() == Relief::Here;
+        let Some(slot) = here.then(|| self.connections.unread.largest()).flatten() else {
+            return false;
+        };
         self.metrics.unread_closed.add(1);
         self.close_unread(slot);
         true
@@ -71,8 +80,8 @@ impl Hub {
     /// Drops a connection's unread input and closes the connection. What comes from it later is
     /// thrown away, so that the reason is not lost to a reset.
     fn close_unread(&mut self, slot: u32) {
-        self.drop_inbound(slot);
-        let connection = &mut self.connections[slot as usize];
+        self.connections.take_inbound(slot);
+        let connection = &mut self.connections[slot];
         let flushed = connection.turn == NONE && connection.outbox == NONE;
         match connection.phase {
             // The answer that it waits for is its last.
@@ -81,7 +90,7 @@ impl Hub {
             Phase::Head | Phase::KeptAlive => self.end_when_flushed(slot),
             _ => {
                 self.disconnect(slot, Disconnect::SLOW);
-                self.connections[slot as usize].flags.set_lingering(true);
+                self.connections[slot].flags.set_lingering(true);
             }
         }
     }
@@ -137,7 +146,7 @@ mod tests {
     }
 
     fn phases(hub: &Hub, slots: &[u32]) -> Vec<Phase> {
-        slots.iter().map(|slot| hub.connections[*slot as usize].phase).collect()
+        slots.iter().map(|slot| hub.connections[*slot].phase).collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::hub::connection::NONE;
+use crate::hub::connections::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
 use crate::hub::walk::LOOKS;
 use crate::model::revocation::{Mark, Revocations, Subject};
@@ -36,7 +36,7 @@ impl Hub {
     /// The list has changed: everybody who is there is looked at, some in each turn.
     pub(super) fn revoke(&mut self, revocations: Arc<Revocations>) {
         self.revocations = revocations;
-        self.revoked_walk.begin(self.generations.len());
+        self.revoked_walk.begin(self.connections.places());
     }
 
     /// Goes on with looking at everybody.
@@ -44,7 +44,7 @@ impl Hub {
         let mut looks = 0;
         while looks < LOOKS
             && !self.is_spent()
-            && let Some(slot) = self.revoked_walk.step(self.generations.len())
+            && let Some(slot) = self.revoked_walk.step(self.connections.places())
         {
             let looked = 1 + self.end_revoked(slot);
             self.budget.charge(looked * cost::LOOK);
@@ -55,24 +55,24 @@ impl Hub {
     /// Ends a connection, or those of its subscriptions, whose token is revoked; returns how many
     /// subscriptions were looked at.
     fn end_revoked(&mut self, slot: u32) -> usize {
-        let Some(connection) = self.connections.get(slot as usize) else { return 0 };
+        let Some(connection) = self.connections.get(slot) else { return 0 };
         let identity = connection.identity.as_deref();
         if identity.is_some_and(|identity| self.is_revoked(&identity.user, identity.token)) {
             self.disconnect(slot, Disconnect::INVALID_TOKEN);
             return 0;
         }
-        if self.grants.is_empty() {
+        if self.connections.grants.is_empty() {
             return 0;
         }
         let user: Box<str> = connection.user().into();
         let (mut key, mut looks) = (connection.subscriptions, 0);
         while key != NONE {
             let next = self.locals.next_subscription(key);
-            let mark = self.grants.get(&key).map_or(Mark::NONE, |grant| grant.token);
+            let mark = self.connections.grants.get(&key).map_or(Mark::NONE, |grant| grant.token);
             if self.is_subscription_revoked(&user, self.locals.channel(key).0, mark) {
                 self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
                 // Telling it may have been one message too many.
-                if !self.connections[slot as usize].takes_output() {
+                if !self.connections[slot].takes_output() {
                     break;
                 }
             }

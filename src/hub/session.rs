@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
-use crate::hub::connection::{Connection, Hold, Identity, NONE, Phase, Wish};
+use crate::hub::connections::{Connection, Hold, Identity, NONE, Phase, Wish};
 use crate::hub::inbound::Pause;
 use crate::model::backend::{self, Answer, Event, Introduction, Upstream};
 use crate::model::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
@@ -97,11 +97,11 @@ impl Hub {
             Ok(newcomer) => self.hold(post, slot, command, newcomer),
             Err(Refused::Stop(stop)) => return Err(stop),
             Err(Refused::Error(error)) => {
-                self.connections[slot as usize].flags.set_unusable(true);
+                self.connections[slot].flags.set_unusable(true);
                 self.reply_error(slot, command, error);
             }
             Err(Refused::Backend(verdict)) => {
-                self.connections[slot as usize].flags.set_unusable(true);
+                self.connections[slot].flags.set_unusable(true);
                 if let Failed::Error(error) = self.refuse_command(slot, command, &verdict) {
                     self.reply_error(slot, command, error);
                 }
@@ -119,7 +119,7 @@ impl Hub {
     ) -> Result<(), Stop> {
         match self.admit(post, slot, request) {
             Ok(mut newcomer) => {
-                if let Some(given) = self.last_events.remove(&slot) {
+                if let Some(given) = self.connections.last_events.remove(&slot) {
                     newcomer.go_on_from(given);
                 }
                 self.hold(post, slot, 0, newcomer);
@@ -273,14 +273,14 @@ impl Hub {
         self.note_meta(slot, meta);
         let expires = expires.and_then(NonZeroU64::new);
         let identity = Identity { user: user.into(), info, expires, token };
-        self.connections[slot as usize].identity = Some(Box::new(identity));
-        self.index_user(slot);
+        self.connections[slot].identity = Some(Box::new(identity));
+        self.connections.index_user(slot);
     }
 
     /// The channel that only this user is in, where every user has one.
     fn personal_channel(&self, slot: u32) -> Option<Arc<str>> {
         let namespace = self.settings.personal_namespace.as_ref()?;
-        let user = self.connections[slot as usize].user();
+        let user = self.connections[slot].user();
         let named = !user.is_empty();
         named.then(|| self.settings.namespaces.personal(namespace, user).into())
     }
@@ -292,7 +292,7 @@ impl Hub {
         request: &ConnectRequest<'_>,
         wishes: &mut Vec<Wish>,
     ) -> Result<(), Refused> {
-        let user = self.connections[slot as usize].user();
+        let user = self.connections[slot].user();
         for (channel, asked) in request.subs.iter().flat_map(|subs| &subs.0) {
             let options = match self.settings.namespaces.of(channel) {
                 Ok(options) => options,
@@ -322,9 +322,17 @@ impl Hub {
         self.begin_trail(slot, &wanted);
         let pending = wanted.len();
         let admission = self.admission(slot);
-        let hold =
-            Hold { command, admission, wanted, pending, data, unknown_event_id, ..Hold::default() };
-        self.connections[slot as usize].hold = self.holds.insert(hold) as u32;
+        let hold = Hold {
+            slot,
+            command,
+            admission,
+            wanted,
+            pending,
+            data,
+            unknown_event_id,
+            ..Hold::default()
+        };
+        self.connections.keep_hold(slot, hold);
         self.ask_homes(post, slot);
     }
 
@@ -333,15 +341,16 @@ impl Hub {
         if !self.is_admitted(post, slot) {
             return;
         }
-        let at = self.connections[slot as usize].hold as usize;
-        while let Some(wish) = self.holds.get_mut(at).and_then(|hold| hold.wanted.pop()) {
+        let at = self.connections[slot].hold as usize;
+        while let Some(wish) = self.connections.holds.get_mut(at).and_then(|hold| hold.wanted.pop())
+        {
             if let Err(wish) = self.join_unasked(post, slot, wish) {
-                if let Some(hold) = self.holds.get_mut(at) {
+                if let Some(hold) = self.connections.holds.get_mut(at) {
                     hold.wanted.push(wish);
                 }
                 return self.pause(slot, Pause::Blocked);
             }
-            if self.connections[slot as usize].hold == NONE {
+            if self.connections[slot].hold == NONE {
                 return;
             }
         }
@@ -350,12 +359,12 @@ impl Hub {
 
     /// Tells a held connection about its channels once all answers are in.
     pub(super) fn finish_hold(&mut self, slot: u32) {
-        let at = self.connections[slot as usize].hold as usize;
-        if self.holds.get(at).is_none_or(|hold| hold.pending > 0) {
+        let at = self.connections[slot].hold as usize;
+        if self.connections.holds.get(at).is_none_or(|hold| hold.pending > 0) {
             return;
         }
-        let mut hold = self.holds.remove(at);
-        let connection = &mut self.connections[slot as usize];
+        let mut hold = self.connections.holds.remove(at);
+        let connection = &mut self.connections[slot];
         connection.hold = NONE;
         let transport = connection.transport;
         let room = self.room_for_answer(slot).saturating_sub(hold.output.len());
@@ -386,10 +395,10 @@ impl Hub {
 
     /// Appends the answer to a held connection's connect.
     fn write_connected(&self, slot: u32, hold: &Hold, body: &mut Vec<u8>) {
-        let Connection { transport, flags, wire, .. } = self.connections[slot as usize];
+        let Connection { transport, flags, wire, .. } = self.connections[slot];
         let unidirectional = transport.is_unidirectional();
         let frame_pings = flags.frame_pings();
-        let expires = self.connections[slot as usize].expires();
+        let expires = self.connections[slot].expires();
         let client = self.client_id(slot);
         // Made for those alone who are told.
         let spoken_for = transport.is_emulated();
@@ -418,7 +427,7 @@ impl Hub {
     }
 
     fn set_connected(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if !connection.takes_output() {
             return;
         }
@@ -440,7 +449,7 @@ impl Hub {
         let over = |expires: Option<u64>, grace: u64| {
             expires.is_some_and(|end| end.saturating_add(grace) <= now)
         };
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let expires = connection.expires();
         match self.settings.proxies.refresh {
             Some(upstream) if over(expires, 0) => self.renew(slot, upstream),
@@ -450,19 +459,19 @@ impl Hub {
             }
             _ => {}
         }
-        if self.grants.is_empty() {
+        if self.connections.grants.is_empty() {
             return false;
         }
-        let mut key = self.connections[slot as usize].subscriptions;
+        let mut key = self.connections[slot].subscriptions;
         while key != NONE {
             let next = self.locals.next_subscription(key);
-            let expires = self.grants.get(&key).and_then(|grant| grant.expires);
+            let expires = self.connections.grants.get(&key).and_then(|grant| grant.expires);
             let proxy = expires.and_then(|_| self.sub_refresh_proxy(key));
             match proxy {
                 Some(upstream) if over(expires, 0) => self.renew_subscription(slot, key, upstream),
                 None if over(expires, self.settings.expired_sub_close_delay) => {
                     self.expire_subscription(slot, key);
-                    if !self.connections[slot as usize].takes_output() {
+                    if !self.connections[slot].takes_output() {
                         return true;
                     }
                 }

@@ -7,9 +7,8 @@
 use crate::base::faults::{Planted, planted};
 use crate::base::growth;
 use crate::hub::Hub;
-use crate::hub::connection::{NONE, Phase};
+use crate::hub::connections::{Inbound, Phase};
 use crate::hub::inbound::Pause;
-use crate::hub::unread::Inbound;
 use crate::model::message::{Emulated, Message, Post, Rank};
 use crate::wire::event_id::LastEvent;
 use crate::wire::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};
@@ -39,12 +38,12 @@ impl Hub {
         if stream.by_url && !transport.is_unidirectional() && !is_connect(&stream.opening) {
             return self.refuse_to(slot, Status::NotConnect, requester);
         }
-        let full = self.connections[slot as usize].flags.refusing();
+        let full = self.connections[slot].flags.refusing();
         if full || !self.gate.admits(self.now) {
             return self.refuse_to(slot, Status::Unavailable, requester);
         }
         let wire = if stream.protobuf { Wire::Protobuf } else { Wire::Json };
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         (connection.transport, connection.wire) = (transport, wire);
         connection.phase = Phase::Open;
         let shutting_down = connection.flags.shutting_down();
@@ -60,7 +59,7 @@ impl Hub {
         }
         if let Some(text) = stream.last_event {
             let shown = || text.chars().take(SHOWN_MAX).collect::<Box<str>>();
-            self.last_events.insert(slot, LastEvent::parse(text).ok_or_else(shown));
+            self.connections.last_events.insert(slot, LastEvent::parse(text).ok_or_else(shown));
         }
         self.connect_uni(post, slot, &stream.opening, inbound);
     }
@@ -121,19 +120,18 @@ impl Hub {
         if self.is_blank(slot, frame) {
             return self.disconnect(slot, Disconnect::BAD_REQUEST);
         }
-        let connection = &mut self.connections[slot as usize];
-        if connection.inbound == NONE {
-            connection.inbound = self.unread.insert(slot);
-        }
-        let at = connection.inbound;
-        let Some(Inbound { commands, .. }) = self.unread.get_mut(at) else { return };
-        if connection.wire == Wire::Json && !commands.is_empty() {
+        let wire = self.connections[slot].wire;
+        let inbound = self.connections.inbound_or_insert(slot);
+        let Some(Inbound { commands, .. }) = inbound else { return };
+        if wire == Wire::Json && !commands.is_empty() {
             growth::append(commands, b"\n");
         }
         growth::append(commands, frame);
         let waiting = commands.len();
-        self.unread.settle(at, true);
+        let connection = &mut self.connections[slot];
         connection.flags.set_paused(true);
+        let at = connection.inbound;
+        self.connections.unread.settle(at, true);
         if waiting > FRAMES_MAX * self.settings.message_bytes {
             return self.disconnect(slot, Disconnect::TOO_MANY_REQUESTS);
         }
@@ -158,7 +156,7 @@ impl Hub {
         last: bool,
     ) {
         let last = last || self.is_last(slot) || self.is_crowded();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| {
             http::write_no_content(cors, asked, last, out);
         });
@@ -209,7 +207,7 @@ mod tests {
         for _ in 0..FRAMES_MAX {
             hub.emulated(&said);
         }
-        assert_eq!(hub.connections[slot as usize].phase, Phase::Connected, "so much may wait");
+        assert_eq!(hub.connections[slot].phase, Phase::Connected, "so much may wait");
         hub.emulated(&said);
         let sent = transmit(&mut hub, &[]);
         let last = br#"{"push":{"disconnect":{"code":3013,"reason":"too many requests"}}}"#;

@@ -7,7 +7,7 @@ use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
 use crate::hub::backend::{BY_CLIENT, Why};
 use crate::hub::commands::{Failed, NoRoom, Stop};
-use crate::hub::connection::{Connection, Wish};
+use crate::hub::connections::{Connection, Wish};
 use crate::hub::messages::Terms;
 use crate::model::backend::Answer;
 use crate::model::message::{
@@ -60,7 +60,7 @@ impl Hub {
         hash: u64,
         channel: &str,
     ) -> Result<Option<u32>, Stop> {
-        let head = self.connections[slot as usize].subscriptions;
+        let head = self.connections[slot].subscriptions;
         match self.locals.find_subscription(head, hash, channel) {
             Some(key) if self.locals.is_pending(key) => Err(Stop::Wait),
             found => Ok(found),
@@ -97,7 +97,7 @@ impl Hub {
         if let Some(upstream) = self.subscribe_proxy(options, channel) {
             return self.ask_subscribe(post, (slot, command), upstream, request).map(Some);
         }
-        let user = self.connections[slot as usize].user();
+        let user = self.connections[slot].user();
         match self.allows_subscribe(options, channel, user) {
             true => Ok(None),
             false => Err(Error::PERMISSION_DENIED.into()),
@@ -135,7 +135,7 @@ impl Hub {
         if self.find_subscription(slot, hash, channel)?.is_some() {
             return Err(Error::ALREADY_SUBSCRIBED.into());
         }
-        if self.connections[slot as usize].subscribed >= settings.channel_limit {
+        if self.connections[slot].subscribed >= settings.channel_limit {
             return Err(Error::LIMIT_EXCEEDED.into());
         }
         let grant = self.permit_subscribe(post, (slot, command), options, request)?;
@@ -148,7 +148,7 @@ impl Hub {
         // no two are the same, and drops what it cannot find a channel for.
         let compact = options.allow_compaction
             && request.flag & COMPACTION != 0
-            && self.connections[slot as usize].wire == Wire::Json;
+            && self.connections[slot].wire == Wire::Json;
         let strict = request.flag & STRICT != 0;
         let since = request.since();
         let asked = Asked { since, strict, granted, joins, delta, compact, filter };
@@ -185,7 +185,7 @@ impl Hub {
             Err(_) => return Err(Error::PERMISSION_DENIED.into()),
         };
         let client = claims.client.is_empty() || claims.client == self.client_id(slot);
-        let user = self.connections[slot as usize].user();
+        let user = self.connections[slot].user();
         if claims.channel != channel || claims.user != user || !client {
             return Err(Disconnect::INVALID_TOKEN.into());
         }
@@ -219,7 +219,7 @@ impl Hub {
         asked: &Asked,
         overrides: Overrides,
     ) -> (Granted, bool) {
-        let user = self.connections[slot as usize].user();
+        let user = self.connections[slot].user();
         let insecure = self.settings.rules.insecure;
         let history = insecure || options.read_history.allows(user, true);
         let seen = insecure || options.see_presence.allows(user, true);
@@ -259,7 +259,7 @@ impl Hub {
         options: &Options,
         (name, hash): (&Arc<str>, u64),
     ) -> Subscriber {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, name);
         if let Some(pace) = options.pace {
             self.locals.set_pace(subscription, pace);
@@ -308,7 +308,7 @@ impl Hub {
             since => since.filter(|_| granted.recoverable),
         };
         let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
-        self.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
+        self.connections.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
         if ends {
             self.watch_ends(slot);
         }
@@ -337,7 +337,7 @@ impl Hub {
 
     /// Who a connection is to others in a channel.
     pub(super) fn client_info(&self, slot: u32, grant: Option<&Grant>) -> ClientInfo {
-        let identity = self.connections[slot as usize].identity.as_deref();
+        let identity = self.connections[slot].identity.as_deref();
         ClientInfo {
             user: identity.map(|identity| identity.user.clone()).unwrap_or_default(),
             client: self.client_id(slot).into(),
@@ -365,7 +365,8 @@ impl Hub {
 
     /// Ends a subscription, answered or not.
     pub(super) fn leave(&mut self, slot: u32, key: u32, why: Why<'_>) {
-        let overrides = self.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
+        let overrides =
+            self.connections.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
         let (channel, hash) = self.locals.channel(key);
         if let Ok(options) = self.settings.namespaces.of(channel) {
             let hook = options.unsubscribe_hook.filter(|_| !self.locals.is_pending(key));
@@ -380,7 +381,7 @@ impl Hub {
                 self.leaves.push_back(Leave { channel, hash, address, announced });
             }
         }
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         self.locals.leave(&mut connection.subscriptions, key);
         connection.subscribed -= 1;
     }
@@ -402,7 +403,7 @@ impl Hub {
 
     /// Ends a subscription whose time is over.
     pub(super) fn expire_subscription(&mut self, slot: u32, key: u32) {
-        if self.grants.get(&key).is_some_and(|grant| grant.server_side) {
+        if self.connections.grants.get(&key).is_some_and(|grant| grant.server_side) {
             self.disconnect(slot, Disconnect::SUBSCRIPTION_EXPIRED);
         } else {
             self.end_subscription(slot, key, 2501, "subscription expired");
@@ -425,7 +426,7 @@ impl Hub {
         let options = settings.namespaces.of(channel)?;
         let hash = self.names.hash(channel);
         let subscription = self.find_subscription(slot, hash, channel)?;
-        let wire = self.connections[slot as usize].wire;
+        let wire = self.connections[slot].wire;
         let is_json = |data: &[u8]| json::is_json(data);
         let mut event = checked(options.format, data, wire == Wire::Json || is_json(data))?;
         let (mut data, mut tags, mut terms) = (&**data, Box::default(), Terms::default());
@@ -439,13 +440,13 @@ impl Hub {
                 event = checked(options.format, data, is_json(data))?;
             }
         } else {
-            let user = self.connections[slot as usize].user();
+            let user = self.connections[slot].user();
             let allowed = options.publish.allows(user, subscription.is_some());
             if !allowed && !settings.rules.insecure {
                 return Err(Error::PERMISSION_DENIED.into());
             }
         }
-        let grant = subscription.and_then(|key| self.grants.get(&key));
+        let grant = subscription.and_then(|key| self.connections.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(Extra { info, tags }));
         self.bring_home(post, (channel, hash), (data, event, extra), terms, Asker::Nobody)?;
@@ -456,7 +457,7 @@ impl Hub {
     /// Whether a connection's encoding can carry everything that a channel with these options
     /// may publish: JSON cannot carry bytes.
     pub(super) fn reads(&self, slot: u32, options: &Options) -> Result<(), Error> {
-        let is_json = self.connections[slot as usize].wire == Wire::Json;
+        let is_json = self.connections[slot].wire == Wire::Json;
         if is_json && options.format == Format::Binary {
             return Err(Error::BINARY_CHANNEL);
         }
@@ -465,7 +466,7 @@ impl Hub {
 
     /// How a connection wants publications.
     pub(super) fn encoding(&self, slot: u32) -> Encoding {
-        let Connection { wire, transport, flags, .. } = self.connections[slot as usize];
+        let Connection { wire, transport, flags, .. } = self.connections[slot];
         let framing = Framing::of(transport);
         let unidirectional = transport.is_unidirectional();
         let compressed = flags.compressing();

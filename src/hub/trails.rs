@@ -4,7 +4,7 @@
 //! channels. Each event of such a connection is left open, and its own id closes it.
 
 use crate::hub::Hub;
-use crate::hub::connection::{NONE, Phase, Wish};
+use crate::hub::connections::{NONE, Phase, Wish};
 use crate::hub::subscriptions::Asked;
 use crate::local::Delivery;
 use crate::model::message::{Granted, Subscribed};
@@ -17,7 +17,7 @@ impl Hub {
     /// A client is to be in these channels from the start: if its events can be recovered in
     /// several of them, they get ids of their own.
     pub(super) fn begin_trail(&mut self, slot: u32, wishes: &[Wish]) {
-        if self.connections[slot as usize].transport != Transport::UniSse {
+        if self.connections[slot].transport != Transport::UniSse {
             return;
         }
         let recoverable = wishes.iter().filter(|wish| {
@@ -27,17 +27,17 @@ impl Hub {
             options.is_some_and(|options| terms(options).0.recoverable)
         });
         if recoverable.count() > 1 {
-            self.trails.insert(slot, Trail::default());
+            self.connections.trails.insert(slot, Trail::default());
         }
     }
 
     /// Whose place the events of a new subscription say. What is joined after the connect is not
     /// asked for by the next one, so its ids would only hide where the other channels stand.
     pub(super) fn ids(&self, slot: u32, granted: Granted) -> Ids {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let connecting = connection.phase == Phase::Open && connection.hold != NONE;
         let speaks = connection.transport == Transport::UniSse && connecting;
-        match self.trails.contains_key(&slot) {
+        match self.connections.trails.contains_key(&slot) {
             _ if !speaks || !granted.recoverable => Ids::None,
             false => Ids::Shared,
             true if usize::from(connection.subscribed) < CHANNELS_MAX => Ids::Own,
@@ -47,7 +47,7 @@ impl Hub {
 
     /// A subscription of a client that is still connecting was answered.
     pub(super) fn note_place(&mut self, answer: &Subscribed) {
-        if let Some(trail) = self.trails.get_mut(&answer.subscriber.slot) {
+        if let Some(trail) = self.connections.trails.get_mut(&answer.subscriber.slot) {
             set_place(trail, answer);
         }
     }
@@ -55,7 +55,7 @@ impl Hub {
     /// The id line of the first event.
     pub(super) fn first_event_id(&self, slot: u32, answers: &[Subscribed]) -> Vec<u8> {
         let mut line = Vec::new();
-        if self.trails.contains_key(&slot) {
+        if self.connections.trails.contains_key(&slot) {
             // What came since is still to be sent.
             let mut trail = Trail::default();
             answers.iter().for_each(|answer| set_place(&mut trail, answer));
@@ -73,7 +73,7 @@ impl Hub {
     /// An event without content says where a connection stands behind what was held back.
     pub(super) fn write_place(&mut self, slot: u32) {
         let mut line = Vec::new();
-        if let Some(trail) = self.trails.get(&slot) {
+        if let Some(trail) = self.connections.trails.get(&slot) {
             trail.write_line(&mut line);
             line.push(b'\n');
         }
@@ -83,14 +83,14 @@ impl Hub {
     /// Closes the event that a delivery left open with its connection's own id.
     pub(super) fn close_event(&mut self, delivery: &Delivery) {
         let slot = delivery.slot;
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if !connection.takes_output() {
             return;
         }
         let held = connection.hold != NONE;
         let mut line = std::mem::take(&mut self.body);
         line.clear();
-        if let Some(trail) = self.trails.get_mut(&slot)
+        if let Some(trail) = self.connections.trails.get_mut(&slot)
             && let Some((hash, position)) = self.locals.place(delivery.lap)
         {
             trail.follow(hash, position);

@@ -21,7 +21,7 @@ impl Hub {
         slot: u32,
         matter: impl FnOnce(&Self) -> Option<Matter>,
     ) -> Result<Arc<Verdict>, Stop> {
-        match self.verdicts.get(&slot) {
+        match self.connections.verdicts.get(&slot) {
             Some(Some(verdict)) => return Ok(verdict.clone()),
             Some(None) => {}
             None if !post.reserve(self.control, Rank::Ingress) => return Err(Stop::Room),
@@ -34,7 +34,7 @@ impl Hub {
                 post.send(self.control, Message::Consult(Box::new(consult)));
             }
         }
-        self.verdicts.insert(slot, None);
+        self.connections.verdicts.insert(slot, None);
         Err(Stop::Wait)
     }
 
@@ -52,7 +52,7 @@ impl Hub {
         }
         if let Verdict::Renewal(channel, told) = verdict {
             self.renewed(address.slot, channel.as_deref(), told);
-        } else if let Some(awaited) = self.verdicts.get_mut(&address.slot) {
+        } else if let Some(awaited) = self.connections.verdicts.get_mut(&address.slot) {
             *awaited = Some(Arc::new(verdict));
             self.go_on_later(address.slot);
         }
@@ -60,13 +60,13 @@ impl Hub {
 
     /// The command that a verdict was for has come through.
     pub(super) fn use_up_verdict(&mut self, slot: u32) {
-        if !self.verdicts.is_empty() {
-            self.verdicts.remove(&slot);
+        if !self.connections.verdicts.is_empty() {
+            self.connections.verdicts.remove(&slot);
         }
     }
 
     /// The connection does not wait any more.
     pub(super) fn forget_verdict(&mut self, slot: u32) {
-        self.verdicts.remove(&slot);
+        self.connections.verdicts.remove(&slot);
     }
 }

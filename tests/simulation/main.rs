@@ -114,6 +114,7 @@ fn finds_what_is_planted_in_the_hub() {
         Planted::LeaveForgotten,
         Planted::VoiceForgotten,
         Planted::NoticeForgotten,
+        Planted::TableForgotten,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use drumline::base::budget::Stage;
 use drumline::base::sys::Now;
-use drumline::hub::connection::Phase;
+use drumline::hub::connections::Phase;
 use drumline::hub::{Hub, Segments};
 use drumline::model::message::{Endpoint, Message, RANKS, Rank};
 
@@ -167,6 +167,8 @@ impl Shard {
         }
         self.owners[slot as usize] = None;
         self.hub.free(slot);
+        let state = self.hub.state(slot);
+        assert!(state.is_empty(), "a slot that was given back keeps {state:?}");
         if self.fault == Some(Fault::StaleCompletion) {
             self.events.push_back((Event::Closed, slot, generation));
         }

@@ -249,11 +249,26 @@ impl World {
             }
             self.count_present()?;
             self.count_users()?;
+            self.count_grants()?;
         }
         self.finish()?;
         let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
         let told = self.control.told;
         Ok(Account { clients: self.clients.len(), seen: self.ledger.seen, slow, told })
+    }
+
+    /// Each grant belongs to a subscription of a connection that is there.
+    fn count_grants(&self) -> Result<(), String> {
+        for (at, shard) in self.shards.iter().enumerate() {
+            let states = shard.hub.slots().map(|(slot, _)| shard.hub.state(slot));
+            let subscriptions = states.flat_map(|state| state.subscriptions);
+            let listed = subscriptions.filter(|found| found.grant.is_some()).count();
+            let kept = shard.hub.remains().grants;
+            if listed != kept {
+                return Err(format!("shard {at} keeps {kept} grants; {listed} are of somebody"));
+            }
+        }
+        Ok(())
     }
 
     fn of(&self, client: usize, error: &str) -> String {

@@ -170,6 +170,12 @@ impl Outboxes {
         }
     }
 
+    /// The outboxes that are kept for a slot, found by looking through all of them.
+    pub fn of_slot(&self, slot: u32) -> impl Iterator<Item = &Outbox> {
+        let held = self.held.iter().filter(move |(_, held)| held.slot == slot);
+        held.map(|(_, held)| &held.outbox)
+    }
+
     /// The slot whose outbox is the largest.
     pub fn largest(&self) -> Option<u32> {
         self.held.get(self.counted.largest()? as usize).map(|held| held.slot)

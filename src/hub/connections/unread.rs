@@ -92,6 +92,12 @@ impl Unread {
         self.counted.change(at, before, size, closable);
     }
 
+    /// The input that is kept for a slot, found by looking through all of it.
+    pub fn of_slot(&self, slot: u32) -> impl Iterator<Item = &Inbound> {
+        let held = self.held.iter().filter(move |(_, held)| held.slot == slot);
+        held.map(|(_, held)| &held.inbound)
+    }
+
     /// Takes a record out.
     pub fn remove(&mut self, at: u32) -> Option<Inbound> {
         let held = self.held.try_remove(at as usize)?;

@@ -202,6 +202,8 @@ pub enum Stage {
 /// A client whose channels are still being joined before its connect is answered.
 #[derive(Debug, Default)]
 pub struct Hold {
+    /// The connection's slot.
+    pub slot: u32,
     /// Id of its connect command.
     pub command: u32,
     /// Whether it may be there at all.

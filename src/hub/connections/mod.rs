@@ -1,0 +1,18 @@
+//! The connections of a shard: a slab of records, and a side table for everything that only some
+//! connections have.
+//!
+//! Owns each of these tables. Never sends, never asks and never decides anything: the hub does.
+//! The invariant: [`Connections::free`] leaves no entry of a slot in any table, so the next
+//! connection of the slot begins with nothing.
+
+mod connection;
+mod outbox;
+mod state;
+mod tables;
+mod unread;
+
+pub use self::connection::{Connection, Flags, Hold, Identity, NONE, Phase, Stage, Wish};
+pub use self::outbox::{Outbox, Outboxes};
+pub use self::state::{Record, SlotState, Subscription};
+pub use self::tables::Connections;
+pub use self::unread::{Inbound, Unread};

@@ -1,0 +1,300 @@
+//! Everything that is kept of one slot, listed as plain data.
+//!
+//! The list is made from the tables themselves, not from the numbers in the connection's record:
+//! an entry that the record does not know of any more is listed too.
+
+use std::sync::Arc;
+
+use crate::hub::connections::connection::{Connection, Flags, Hold, Identity, NONE, Phase};
+use crate::hub::connections::outbox::Outbox;
+use crate::hub::connections::tables::Connections;
+use crate::hub::connections::unread::Inbound;
+use crate::local::Locals;
+use crate::model::backend::Baggage;
+use crate::model::message::{Grant, Verdict};
+use crate::wire::event_id::{LastEvent, Trail};
+use crate::wire::http::Transport;
+use crate::wire::protocol::Wire;
+
+/// What a shard keeps of a slot. The default is a slot that nobody has.
+#[derive(Debug, Default)]
+pub struct SlotState<'a> {
+    /// What the record says; `None`: the slot is free.
+    pub record: Option<Record<'a>>,
+    /// Channels that the connection is in, or is joining.
+    pub subscriptions: Vec<Subscription<'a>>,
+    /// Input that could not be used up.
+    pub unread: Vec<&'a Inbound>,
+    /// Output that the socket did not take.
+    pub outboxes: Vec<&'a Outbox>,
+    /// The connect that waits for its channels.
+    pub hold: Option<&'a Hold>,
+    /// What the connection waits for the control plane to find out, once that is known.
+    pub verdict: Option<&'a Option<Arc<Verdict>>>,
+    /// Where an event stream with several channels stands.
+    pub trail: Option<&'a Trail>,
+    /// What a unidirectional client gave as its last event's id.
+    pub last_event: Option<&'a Result<LastEvent, Box<str>>>,
+    /// What is kept for requests to the backend.
+    pub baggage: Option<&'a Baggage>,
+    /// Whether the slot is found by a user.
+    pub is_indexed: bool,
+    /// The tick of its deadline.
+    pub deadline: Option<u32>,
+    /// The tick of a ping that was put off.
+    pub put_off: Option<u32>,
+}
+
+/// What a connection's record says.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// Tells lives of the slot apart.
+    pub generation: u32,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Yes-or-no facts.
+    pub flags: Flags,
+    /// How it is spoken to.
+    pub transport: Transport,
+    /// How what is said is written down.
+    pub wire: Wire,
+    /// Kernel operations that have not completed for the last time.
+    pub operations: u8,
+    /// Number of its subscriptions.
+    pub subscribed: u16,
+    /// Whether this turn sends it something.
+    pub has_output: bool,
+    /// Who it is.
+    pub identity: Option<&'a Identity>,
+}
+
+/// One subscription of a connection.
+#[derive(Debug)]
+pub struct Subscription<'a> {
+    /// The channel.
+    pub channel: &'a Arc<str>,
+    /// What the subscription has of its own.
+    pub grant: Option<&'a Grant>,
+}
+
+impl SlotState<'_> {
+    /// Whether nothing at all is kept of the slot.
+    pub fn is_empty(&self) -> bool {
+        let SlotState {
+            record,
+            subscriptions,
+            unread,
+            outboxes,
+            hold,
+            verdict,
+            trail,
+            last_event,
+            baggage,
+            is_indexed,
+            deadline,
+            put_off,
+        } = self;
+        let tables = unread.is_empty()
+            && outboxes.is_empty()
+            && hold.is_none()
+            && verdict.is_none()
+            && trail.is_none()
+            && last_event.is_none()
+            && baggage.is_none();
+        let times = deadline.is_none() && put_off.is_none();
+        record.is_none() && subscriptions.is_empty() && tables && times && !is_indexed
+    }
+}
+
+impl Connections {
+    /// Lists what is kept of a slot, taken or not. Looks through the tables, so it is nothing for
+    /// a turn that serves clients.
+    pub fn state<'a>(&'a self, slot: u32, locals: &'a Locals) -> SlotState<'a> {
+        // No `..` here: a table that is added must be listed.
+        let Connections {
+            slab,
+            generations: _,
+            unread,
+            outboxes,
+            holds,
+            grants,
+            verdicts,
+            trails,
+            last_events,
+            baggage,
+            users,
+            different_users: _,
+            names: _,
+            wheel,
+            put_off,
+        } = self;
+        let connection = slab.get(slot as usize);
+        let mut key = connection.map_or(NONE, |connection| connection.subscriptions);
+        let mut subscriptions = Vec::new();
+        while key != NONE {
+            let channel = locals.channel(key).0;
+            subscriptions.push(Subscription { channel, grant: grants.get(&key) });
+            key = locals.next_subscription(key);
+        }
+        SlotState {
+            record: connection.map(record),
+            subscriptions,
+            unread: unread.of_slot(slot).collect(),
+            outboxes: outboxes.of_slot(slot).collect(),
+            hold: holds.iter().map(|(_, hold)| hold).find(|hold| hold.slot == slot),
+            verdict: verdicts.get(&slot),
+            trail: trails.get(&slot),
+            last_event: last_events.get(&slot),
+            baggage: baggage.get(&slot).map(|baggage| &**baggage),
+            is_indexed: users.iter().any(|indexed| *indexed == slot),
+            deadline: wheel.deadline(slot),
+            put_off: put_off.get(&slot).copied(),
+        }
+    }
+}
+
+/// What a record says, without the numbers by which it finds its entries in the tables.
+fn record(connection: &Connection) -> Record<'_> {
+    let &Connection {
+        generation,
+        subscriptions: _,
+        turn,
+        inbound: _,
+        outbox: _,
+        hold: _,
+        subscribed,
+        flags,
+        operations,
+        phase,
+        transport,
+        wire,
+        ref identity,
+    } = connection;
+    Record {
+        generation,
+        phase,
+        flags,
+        transport,
+        wire,
+        operations,
+        subscribed,
+        has_output: turn != NONE,
+        identity: identity.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    #[cfg(feature = "planted-faults")]
+    use crate::base::faults::{Planted, plant};
+    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::model::names::Names;
+    use crate::wire::framing::Framing;
+
+    fn connections() -> Connections {
+        let budgets = Budgets::new(&Limits::all(1 << 20), 1);
+        let share = |kind| budgets.share(kind, 0);
+        Connections::new(4, Names::new([0; 16], 1), share(Kind::Unread), share(Kind::Outboxes))
+    }
+
+    /// A connection that has an entry in every table.
+    fn with_everything(connections: &mut Connections) -> u32 {
+        let (slot, _) = connections.reserve();
+        let expires = NonZeroU64::new(1);
+        let identity = Identity { user: "u".into(), expires, ..Identity::default() };
+        connections[slot].identity = Some(Box::new(identity));
+        connections.index_user(slot);
+        let inbound = connections.inbound_or_insert(slot).unwrap();
+        inbound.commands = b"{}".to_vec();
+        let at = connections[slot].inbound;
+        connections.unread.settle(at, true);
+        let framed = (Framing::WebSocket, Wire::Json);
+        let outbox = Outbox::new([&b"unsent"[..]].into_iter(), framed, 0, 0);
+        connections.keep_outbox(slot, outbox);
+        connections.keep_hold(slot, Hold { slot, ..Hold::default() });
+        connections.verdicts.insert(slot, None);
+        connections.trails.insert(slot, Trail::default());
+        connections.last_events.insert(slot, Err("?".into()));
+        connections.baggage_mut(slot).meta = Some(Box::default());
+        connections.wheel.set(slot, 5);
+        connections.put_off.insert(slot, 9);
+        slot
+    }
+
+    /// How many entries each table has, apart from those of subscriptions.
+    fn entries(connections: &Connections) -> Vec<usize> {
+        // No `..` here: a table that is added must be counted.
+        let Connections {
+            slab,
+            generations: _,
+            unread,
+            outboxes,
+            holds,
+            // Its keys are subscriptions, which end before their connection.
+            grants: _,
+            verdicts,
+            trails,
+            last_events,
+            baggage,
+            users,
+            different_users,
+            names: _,
+            wheel,
+            put_off,
+        } = connections;
+        let bytes = [unread.share().used(), outboxes.share().used()].map(|bytes| bytes.min(1));
+        let tables = [slab.len(), unread.len(), outboxes.len(), holds.len(), users.len()];
+        let by_slot =
+            [verdicts.len(), trails.len(), last_events.len(), baggage.len(), put_off.len()];
+        let times = [*different_users as usize, usize::from(wheel.next_due().is_some())];
+        [&bytes[..], &tables, &by_slot, &times].concat()
+    }
+
+    #[test]
+    fn a_slot_that_is_given_back_leaves_no_entry_in_any_table() {
+        let (mut connections, locals) = (connections(), Locals::default());
+        assert!(connections.state(0, &locals).is_empty());
+        let nothing = entries(&connections);
+        assert!(nothing.iter().all(|number| *number == 0), "{nothing:?}");
+        let slot = with_everything(&mut connections);
+        let all = entries(&connections);
+        assert!(all.iter().all(|number| *number == 1), "an entry in every table: {all:?}");
+        let state = connections.state(slot, &locals);
+        assert!(!state.is_empty());
+        connections.free(slot);
+        assert_eq!(entries(&connections), nothing);
+        let state = connections.state(slot, &locals);
+        assert!(state.is_empty(), "{state:?}");
+    }
+
+    #[test]
+    fn the_next_connection_of_a_slot_begins_with_nothing() {
+        let (mut connections, locals) = (connections(), Locals::default());
+        let slot = with_everything(&mut connections);
+        let other = with_everything(&mut connections);
+        connections.free(slot);
+        assert_eq!(connections.reserve(), (slot, 1));
+        let state = connections.state(slot, &locals);
+        let record = state.record.as_ref().map(|record| (record.generation, record.phase));
+        assert_eq!(record, Some((1, Phase::Reserved)));
+        let rest = SlotState { record: None, ..state };
+        assert!(rest.is_empty(), "{rest:?}");
+        let kept = connections.state(other, &locals);
+        assert!(kept.is_indexed && kept.hold.is_some() && kept.put_off == Some(9), "{kept:?}");
+        assert_eq!(connections.different_users(), 1, "the other connection is the same user's");
+    }
+
+    #[cfg(feature = "planted-faults")]
+    #[test]
+    fn a_table_that_is_forgotten_is_seen() {
+        let (mut connections, locals) = (connections(), Locals::default());
+        let slot = with_everything(&mut connections);
+        plant(Some(Planted::TableForgotten));
+        connections.free(slot);
+        plant(None);
+        assert!(!connections.state(slot, &locals).is_empty());
+    }
+}
