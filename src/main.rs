@@ -1,6 +1,7 @@
-//! The command line: what was asked for is handed to whoever does it.
+//! The command line: parses commands and flags, and calls the function of the command.
 //!
-//! Owns the flags, which come from the table of configuration keys. Never decides anything else.
+//! Owns the flags, which derive from the table of configuration keys. Never does the work of a
+//! command itself.
 
 use std::fs::Permissions;
 use std::io::{ErrorKind, Write as _};
@@ -20,11 +21,11 @@ use drumline::model::token::{self, Refusal};
 use drumline::process::preflight::{self, Severity};
 use drumline::process::server::{self, Fatal};
 
-/// Exit status where something keeps the server from starting.
+/// Exit status of a command that failed, and of a server that cannot start.
 const FAILED: u8 = 2;
-/// Exit status where the reader of stdout has gone: what a shell reports after a SIGPIPE.
+/// Exit status when the reader of stdout has closed the pipe: what a shell reports for SIGPIPE.
 const READER_GONE: u8 = 141;
-/// How long the last log lines may take.
+/// Maximum time to write the last log lines before the process exits.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -59,7 +60,7 @@ fn command() -> Command {
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help(format!(
-            "Configuration file; where none is named the first that is there of {}",
+            "Configuration file [default: the first that exists of {}]",
             config::FILES.join(", ")
         ))
         .global(true);
@@ -68,42 +69,58 @@ fn command() -> Command {
         .value_name("N")
         .default_value(server::CONNECTIONS.to_string())
         .value_parser(value_parser!(u64))
-        .help("Connections that the box is meant to hold");
+        .help("Number of connections that this machine has to hold");
     let file = Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf));
     Command::new("drumline")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push engine for Linux: WebSocket connections by the million")
-        .subcommand(Command::new("serve").about("Serve (the default)"))
-        .subcommand(Command::new("check").about("Say what this box can hold").arg(connections))
+        .after_help(KEYS_HELP)
+        .subcommand(
+            Command::new("serve")
+                .about("Run the server (the default command)")
+                .args(config::keys().iter().map(listed_flag)),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Report how many connections this machine can hold, and what limits them")
+                .arg(connections),
+        )
         .subcommand(
             Command::new("checkconfig")
-                .about("Say whether a configuration file is fine, flags and environment aside")
-                .arg(file.help("The file, if --config does not name it")),
+                .about("Check a configuration file, without flags and environment variables")
+                .arg(file.help("File to check, if --config does not name it")),
         )
-        .subcommand(
-            Command::new("checktoken").about("Say what a connection token is worth").arg(token()),
-        )
-        .subcommand(
-            Command::new("checksubtoken")
-                .about("Say what a subscription token is worth")
-                .arg(token()),
-        )
-        .subcommand(Command::new("configdoc").about("Describe every key, in Markdown"))
+        .subcommand(Command::new("checktoken").about("Verify a connection token").arg(token()))
+        .subcommand(Command::new("checksubtoken").about("Verify a subscription token").arg(token()))
+        .subcommand(Command::new("configdoc").about("Print a description of every key as Markdown"))
         .subcommand(Command::new("defaultconfig").about("Print the default configuration as JSON"))
-        .subcommand(Command::new("genconfig").about("Write a commented configuration"))
-        .subcommand(Command::new("gentoken").about("Make a connection token").args([user(), ttl()]))
-        .subcommand(Command::new("gensubtoken").about("Make a subscription token").args([
+        .subcommand(
+            Command::new("genconfig")
+                .about("Print a commented configuration file, or write it to the --config file"),
+        )
+        .subcommand(
+            Command::new("gentoken").about("Print a new connection token").args([user(), ttl()]),
+        )
+        .subcommand(Command::new("gensubtoken").about("Print a new subscription token").args([
             user(),
             ttl(),
             channel(),
         ]))
-        .subcommand(Command::new("version").about("Say which version this is"))
+        .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
-        .args(config::keys().iter().map(flag))
+        .args(config::keys().iter().map(|key| flag(key).hide(true)))
 }
 
+/// Where the configuration keys are documented: the end of `drumline --help`.
+const KEYS_HELP: &str = "\
+Every configuration key is also a flag (--http_server.port 9000) and an environment variable
+(DRUMLINE_HTTP_SERVER_PORT=9000).
+  drumline serve --help                     lists the keys by section
+  drumline configdoc                        describes every key, default and variable
+  drumline genconfig --config drumline.toml writes a commented configuration file";
+
 fn token() -> Arg {
-    Arg::new("token").value_name("TOKEN").required(true).help("The token")
+    Arg::new("token").value_name("TOKEN").required(true).help("Token to verify")
 }
 
 fn user() -> Arg {
@@ -112,7 +129,7 @@ fn user() -> Arg {
         .short('u')
         .value_name("USER")
         .default_value("")
-        .help("Whom it is for; empty: nobody in particular")
+        .help("User ID in the token; empty: an anonymous user")
 }
 
 fn ttl() -> Arg {
@@ -123,7 +140,7 @@ fn ttl() -> Arg {
         .default_value("604800")
         .allow_negative_numbers(true)
         .value_parser(value_parser!(i64))
-        .help("How long it holds; negative: for ever")
+        .help("Lifetime of the token; negative: it does not expire")
 }
 
 fn channel() -> Arg {
@@ -132,20 +149,24 @@ fn channel() -> Arg {
         .short('s')
         .value_name("CHANNEL")
         .required(true)
-        .help("The channel that it opens")
+        .help("Channel that the token allows to subscribe to")
+}
+
+/// The flag of a configuration key as `drumline serve --help` lists it: under its section, with
+/// the first sentence of its description.
+fn listed_flag(key: &config::Key) -> Arg {
+    let heading = key.path.rsplit_once('.').map_or("Top level", |(section, _)| section);
+    let sentence = key.doc.split_once(". ").map_or(key.doc, |(first, _)| first);
+    flag(key)
+        .help(format!("{} [default: {}]", sentence.trim_end_matches('.'), key.default))
+        .help_heading(heading.to_owned())
 }
 
 /// The flag of a configuration key: `--http_server.port 8000`.
 fn flag(key: &config::Key) -> Arg {
-    let flag = Arg::new(&key.path)
-        .long(&key.path)
-        .help(format!("{} [default: {}]", key.doc, key.default))
-        .help_heading("Configuration")
-        .hide_short_help(true)
-        .action(ArgAction::Set)
-        .global(true);
+    let flag = Arg::new(&key.path).long(&key.path).action(ArgAction::Set).global(true);
     match key.kind {
-        // `--client.insecure` alone says true.
+        // `--client.insecure` without a value means true.
         Kind::Switch => flag
             .value_name("true|false")
             .num_args(0..=1)
@@ -173,7 +194,7 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Fatal> {
     Ok(config::load(&sources)?)
 }
 
-/// 0: all is well; 1: fewer connections than wanted, or slower than could be; 2: it cannot run.
+/// Exit status 0: no finding; 1: fewer connections than wanted, or advice; 2: it cannot serve.
 fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let config = load(matches)?.config;
     let connections = matches.get_one("connections").copied().unwrap_or(server::CONNECTIONS);
@@ -186,18 +207,18 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     say_and_end(&report.to_string(), code)
 }
 
-/// 0: the file is fine; 2: it cannot be used.
+/// Exit status 0: the file is valid; 2: it is not.
 fn check_config(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let file = matches.get_one("file").or_else(|| matches.get_one("config")).cloned();
     let loaded = config::load(&Sources { file, ..Sources::default() })?;
     let source = loaded.file.ok_or_else(|| Fatal {
-        cause: format!("there is none of {}", config::FILES.join(", ")),
+        cause: format!("no configuration file: found none of {}", config::FILES.join(", ")),
         cure: "name the file: `drumline checkconfig FILE`".into(),
     })?;
     for warning in &loaded.warnings {
         log::text(format!("drumline: {warning}\n"));
     }
-    say(format!("{source} is fine\n"))
+    say(format!("{source} is valid\n"))
 }
 
 fn of_token(cause: String) -> Fatal {
@@ -220,7 +241,7 @@ fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal>
     say(made.map_err(of_token)? + "\n")
 }
 
-/// 0: the server would take the token; 2: it would not.
+/// Exit status 0: the server accepts the token; 2: it rejects the token.
 fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal> {
     let tokens = load(matches)?.config.tokens();
     let token = matches.get_one::<String>("token").map_or("", String::as_str);
@@ -236,19 +257,20 @@ fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal
     };
     match claims {
         Ok((user, expires)) => {
-            let user = if user.is_empty() { "nobody in particular".to_owned() } else { user };
+            let user =
+                if user.is_empty() { "anonymous user".to_owned() } else { format!("user {user}") };
             let holds = match expires {
-                Some(end) => format!("for {} s more", end.saturating_sub(now)),
-                None => "for ever".to_owned(),
+                Some(end) => format!("expires in {} s", end.saturating_sub(now)),
+                None => "does not expire".to_owned(),
             };
-            say(format!("valid: for {user}, {holds}\n"))
+            say(format!("valid: {user}, {holds}\n"))
         }
-        Err(Refusal::Expired) => Err(of_token("the token's time is over, or has not come".into())),
+        Err(Refusal::Expired) => Err(of_token("token is expired or not yet valid".into())),
         Err(Refusal::NoKey) => {
-            Err(of_token("its key is in a key set that only a server has".into()))
+            Err(of_token("cannot verify the token: only a server loads the key set".into()))
         }
         Err(Refusal::Invalid) => {
-            Err(of_token("the token is not valid: signature, claims or form are wrong".into()))
+            Err(of_token("invalid token: wrong signature, claims or format".into()))
         }
     }
 }
@@ -262,13 +284,16 @@ fn generate(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let Some(file) = matches.get_one::<PathBuf>("config") else { return say(text) };
     if Format::of(file) != Format::Toml {
         return Err(Fatal {
-            cause: format!("{} would not be read as what it is: TOML", file.display()),
-            cure: "name it drumline.toml; `drumline defaultconfig` prints JSON".into(),
+            cause: format!(
+                "cannot write TOML to {}: the name means another format",
+                file.display()
+            ),
+            cure: "use the name drumline.toml; `drumline defaultconfig` prints JSON".into(),
         });
     }
     write_new(file, &text).map(|()| ExitCode::SUCCESS).map_err(|error| Fatal {
-        cause: format!("{} cannot be written: {error}", file.display()),
-        cure: "name a file that is not there yet, in a folder that is".into(),
+        cause: format!("cannot write {}: {error}", file.display()),
+        cure: "choose a new file name in an existing folder".into(),
     })
 }
 
@@ -277,19 +302,20 @@ fn say(text: String) -> Result<ExitCode, Fatal> {
     say_and_end(&text, ExitCode::SUCCESS)
 }
 
-/// Prints the output of a command that ends with this status if all of it is written.
+/// Prints the output of a command, which exits with this status if the output was written.
 fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Fatal> {
     match log::print(text) {
         Ok(()) => Ok(code),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
         Err(error) => Err(Fatal {
             cause: format!("cannot write to stdout: {error}"),
-            cure: "write to a file or device that has room".into(),
+            cure: "redirect it to a file or device that has room".into(),
         }),
     }
 }
 
-/// Writes a new file, whole or not at all, that its owner alone may read: keys go into it.
+/// Writes a new file that only its owner can read, because it will contain keys. The file is
+/// written completely or not at all.
 fn write_new(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut new = tempfile::Builder::new()

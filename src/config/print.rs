@@ -1,7 +1,7 @@
-//! The configuration as it is printed: a commented file, the defaults, a description.
+//! Prints the configuration: a commented TOML file, the defaults as JSON, a Markdown description.
 //!
-//! Owns nothing: the table in, text out. The invariant: every key stands in each of them once, and
-//! what is a file can be loaded.
+//! Owns nothing: the table of keys goes in, text comes out. The invariant: each of the three texts
+//! contains every key once, and the two files can be loaded.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::keys::keys;
 use super::kind::Kind;
 use super::sections::Config;
 
-/// A namespace as the commented file shows it; no key of it is at its default.
+/// Example of a namespace for the commented file. Every key has a value other than its default.
 const NAMESPACE: &str = "[[channel.namespaces]]
 name = \"chat\"
 presence = true
@@ -31,7 +31,7 @@ name = \"chat\"
 endpoint = \"http://localhost:3000/chat\"
 ";
 
-/// A table of a list as the commented file shows it.
+/// Example of a table in this list, for the commented file.
 fn example(list: &str) -> &'static str {
     match list {
         "proxies" => PROXY,
@@ -40,12 +40,12 @@ fn example(list: &str) -> &'static str {
     }
 }
 
-/// A commented `drumline.toml` with every key at its default.
+/// A commented `drumline.toml` that contains every key with its default value.
 pub fn template() -> String {
     let mut text = String::from(
-        "# Drumline's configuration: every key, its meaning and its default.\n\
-         # The environment (DRUMLINE_HTTP_SERVER_PORT=8000) and flags (--http_server.port 8000)\n\
-         # say the same things and win over this file, in that order.\n",
+        "# Drumline configuration: every key with its description and its default value.\n\
+         # An environment variable (DRUMLINE_HTTP_SERVER_PORT=8000) overrides this file, and a\n\
+         # flag (--http_server.port 8000) overrides both.\n",
     );
     let mut open = "";
     for key in keys() {
@@ -65,22 +65,23 @@ pub fn template() -> String {
     text
 }
 
-/// The defaults as a JSON file.
+/// All default values as a JSON file.
 pub fn default_json() -> String {
     let text = serde_json::to_string_pretty(&Config::default());
-    text.expect("a configuration has nothing that JSON has not") + "\n"
+    text.expect("every type of the table is a JSON type") + "\n"
 }
 
-/// Every key with its default, its variable and its meaning, in Markdown.
+/// Every key with its default, environment variable and description, in Markdown.
 pub fn document() -> String {
     let mut text = String::from(
         "# Configuration\n\n\
-         A key stands in a file in its section, in the environment as its variable, and on the\n\
-         command line as a flag: `--http_server.port 8000`. A flag wins over the environment,\n\
-         which wins over the file. Variables may begin with `CENTRIFUGO_` too; those that begin\n\
-         with `DRUMLINE_` win over them.\n\n\
-         A namespace has a name and the keys of `channel.without_namespace`. A variable with its\n\
-         name sets one of them: `DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE=true`. In TOML:\n\n",
+         Every key can be set in a configuration file (in its section), as an environment\n\
+         variable, and as a flag: `--http_server.port 8000`. A flag overrides the environment,\n\
+         and the environment overrides the file. The prefix `CENTRIFUGO_` works for variables\n\
+         too; a variable that starts with `DRUMLINE_` overrides it.\n\n\
+         A namespace has a `name` and the keys of `channel.without_namespace`. A variable that\n\
+         contains the name of a namespace sets one of its keys:\n\
+         `DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE=true`. In TOML:\n\n",
     );
     _ = writeln!(text, "```toml\n{NAMESPACE}```");
     let mut open = None;
@@ -88,7 +89,7 @@ pub fn document() -> String {
         let section = key.split().0;
         if open != Some(section) {
             let title = if section.is_empty() { "Top level" } else { section };
-            _ = write!(text, "\n## {title}\n\n| key | default | variable | meaning |\n");
+            _ = write!(text, "\n## {title}\n\n| key | default | variable | description |\n");
             text.push_str("|---|---|---|---|\n");
             open = Some(section);
         }

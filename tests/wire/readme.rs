@@ -94,7 +94,7 @@ fn tokens_are_made_and_checked_with_the_secret_of_the_file() {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     let token = run(&["gentoken", "--user", "42"]);
-    assert!(run(&["checktoken", &token]).starts_with("valid: for 42"));
+    assert!(run(&["checktoken", &token]).starts_with("valid: user 42"));
     let token = run(&["gensubtoken", "--user", "42", "--channel", "$news"]);
-    assert!(run(&["checksubtoken", &token]).starts_with("valid: for 42"));
+    assert!(run(&["checksubtoken", &token]).starts_with("valid: user 42"));
 }

@@ -10,88 +10,93 @@ use super::section::{section, tables};
 use crate::config::span::Span;
 
 section! {
-    /// A place where the backend is asked or told, if that is switched on.
+    /// A proxy or hook that can be enabled.
     OptionalProxy {
-        /// Whether it is.
+        /// Enable this proxy or hook.
         enabled: bool = false,
         ..
-        /// The place.
+        /// The endpoint and its options.
         proxy: Proxy
     }
 }
 
 section! {
-    /// A place where the backend is asked or told, by an HTTP POST of JSON.
+    /// A backend endpoint, which receives HTTP POST requests with a JSON body.
     Proxy {
-        /// URL of the backend, which begins with http:// or https://.
+        /// URL of the backend endpoint (http or https). Empty: not configured.
         endpoint: Address = Address::default(),
-        /// How long an answer may take.
+        /// Timeout of one request to the backend.
         timeout: Span = Span::seconds(1),
-        /// Headers of the client's HTTP request that go along.
+        /// Headers of the client's HTTP request to forward to the backend, for example `Cookie`.
         http_headers: Vec<String> = Vec::new(),
-        /// Headers that the client itself gave with its connect that go along; nobody vouches for
-        /// them.
+        /// Headers to forward from the `headers` field of the client's connect command. A client
+        /// can put any value there, so the backend must verify them.
         emulated_headers: Vec<String> = Vec::new(),
-        /// Payloads go as base64, so that they need not be JSON.
+        /// Send payloads to the backend as base64 (`b64data`), which allows payloads that are not
+        /// JSON.
         binary_encoding: bool = false,
-        /// The meta of the connection goes along.
+        /// Include the connection's `meta` in requests to the backend.
         include_connection_meta: bool = false,
-        /// What is special about HTTP.
+        /// HTTP options of the endpoint.
         http: ProxyHttp = ProxyHttp::default(),
     }
 }
 
 section! {
-    /// A proxy that namespaces may name.
+    /// A named proxy, which namespaces select.
     NamedProxy {
-        /// Its name.
+        /// Name of the proxy. Namespaces select the proxy by this name.
         name: String = String::new(),
         ..
-        /// The place.
+        /// The endpoint and its options.
         proxy: Proxy
     }
 }
 
 section! {
-    /// What is special about HTTP.
+    /// HTTP options of a backend endpoint.
     ProxyHttp {
-        /// Headers of every request by their names; those of clients win over them.
+        /// Headers to add to every request to the backend, as a map of names to values. A forwarded
+        /// client header of the same name replaces the static one.
         static_headers: BTreeMap<String, Secret> = BTreeMap::new(),
     }
 }
 
 section! {
-    /// Calls of the application's own.
+    /// RPC methods, which the backend implements.
     Rpc {
-        /// What ends the namespace in a method's name; empty: there are no namespaces.
+        /// Separator between namespace and the rest of a method name. Empty: method names have no
+        /// namespaces.
         namespace_boundary: String = ":".to_owned(),
-        /// Namespaces of methods: tables, each with a `name` and the keys of rpc.without_namespace.
-        /// As a flag or in the environment: the same as JSON, or names separated by spaces.
+        /// Namespaces of RPC methods. A list of tables, each with a `name` and the keys of
+        /// `rpc.without_namespace`. As a flag or variable: the same as JSON, or names separated by
+        /// spaces.
         namespaces: Vec<RpcNamespace> = Vec::new(),
-        /// Who carries them out.
+        /// RPC proxy: the backend that implements the methods.
         proxy: Proxy = Proxy::default(),
-        /// Calls of methods whose name has no namespace.
+        /// Options of methods whose name has no namespace.
         without_namespace: RpcOptions = RpcOptions::default(),
     }
 }
 
 section! {
-    /// A namespace of methods: those whose name begins with its name and the boundary.
+    /// A namespace of RPC methods: the methods whose name starts with its name and the separator.
     RpcNamespace {
-        /// Its name.
+        /// Name of the namespace.
         name: String = String::new(),
         ..
-        /// What holds for its methods.
+        /// Options of its methods.
         options: RpcOptions
     }
 }
 
 section! {
-    /// Options of a group of methods.
+    /// Options of a group of RPC methods.
     RpcOptions {
-        /// Calls go to the backend.
+        /// Send the calls of these RPC methods to the backend. Without it, clients get error 108
+        /// (method not found).
         proxy_enabled: bool = false,
-        /// Which of `proxies` they go to; empty: rpc.proxy.
+        /// Name of the proxy (in `proxies`) that these RPC calls use. Empty: `rpc.proxy`.
         proxy_name: String = String::new(),
     }
 }

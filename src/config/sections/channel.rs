@@ -7,62 +7,70 @@ use super::section::{section, tables};
 use crate::config::span::Span;
 
 section! {
-    /// Channels.
+    /// Channels and their namespaces.
     Channel {
-        /// Bytes of a channel's name.
+        /// Maximum length of a channel name in bytes.
         max_length: usize = 255,
-        /// How long a channel's position outlives its last publication.
+        /// Time for which a channel keeps its stream position (epoch and offset) after the last
+        /// publication, when the namespace does not set its own. It must be at least as long as
+        /// every `history_ttl`.
         history_meta_ttl: Span = Span::seconds(720 * 3600),
-        /// Beginning of channels that need a token; empty: none do.
+        /// Prefix of private channels, which clients can subscribe to only with a token. Empty: no
+        /// channel is private.
         private_prefix: String = "$".to_owned(),
-        /// What ends the namespace in a channel's name; empty: there are no namespaces.
+        /// Separator between the namespace and the rest of a channel name. Empty: channel names
+        /// have no namespaces.
         namespace_boundary: String = ":".to_owned(),
-        /// What users who alone may subscribe stand behind in a channel's name; empty: none do.
+        /// Separator between the rest of a channel name and the users who may subscribe, for
+        /// example `#` in `dialog#42,43`. Empty: channel names list no users.
         user_boundary: String = "#".to_owned(),
-        /// What stands between such users; empty: there is only one.
+        /// Separator between the users that a channel name lists. Empty: a channel name lists one
+        /// user.
         user_separator: String = ",".to_owned(),
-        /// Format that publications must have in every channel whose namespace does not say so
-        /// itself: json, json_object or binary. Empty: JSON text.
+        /// Format of publications in channels whose namespace does not set one: `json` (any JSON
+        /// text), `json_object`, or `binary` (any bytes; only protobuf clients can subscribe).
+        /// Empty: `json`.
         publication_data_format: String = String::new(),
-        /// Namespaces: tables, each with a `name` and the keys of channel.without_namespace. As a
-        /// flag or in the environment: the same as JSON, or names separated by spaces.
+        /// Channel namespaces. A list of tables, each with a `name` and the keys of
+        /// `channel.without_namespace`. As a flag or variable: the same as JSON, or names separated
+        /// by spaces.
         namespaces: Vec<Namespace> = Vec::new(),
-        /// Channels whose name has no namespace.
+        /// Options of channels whose name has no namespace.
         without_namespace: ChannelOptions = ChannelOptions::default(),
-        /// What the backend is asked about channels, where their options say so.
+        /// Proxies: questions to the backend about channels. Namespaces enable them.
         proxy: ChannelProxies = ChannelProxies::default(),
-        /// What the backend is told about channels, where their options say so.
+        /// Hooks: events about channels for the backend. Namespaces enable them.
         hook: ChannelHooks = ChannelHooks::default(),
     }
 }
 
 section! {
-    /// What the backend is asked about channels, where their options say so.
+    /// Proxies: questions to the backend about channels. Namespaces enable them.
     ChannelProxies {
-        /// Whether a client may subscribe without a token.
+        /// Subscribe proxy: the backend decides on subscriptions without a token.
         subscribe: Proxy = Proxy::default(),
-        /// Whether a client may publish, and what.
+        /// Publish proxy: the backend decides on publications of clients and can change them.
         publish: Proxy = Proxy::default(),
-        /// How much longer a subscription holds whose time is over.
+        /// Subscription refresh proxy: the backend extends subscriptions that expire.
         sub_refresh: Proxy = Proxy::default(),
     }
 }
 
 section! {
-    /// What the backend is told about channels, where their options say so.
+    /// Hooks: events about channels for the backend. Namespaces enable them.
     ChannelHooks {
-        /// Whose subscription has ended.
+        /// Unsubscribe hook: the backend is notified when a subscription ends.
         unsubscribe: Proxy = Proxy::default(),
     }
 }
 
 section! {
-    /// A namespace: the channels whose name begins with its name and the boundary.
+    /// A channel namespace: the channels whose name starts with its name and the separator.
     Namespace {
-        /// Its name.
+        /// Name of the namespace.
         name: String = String::new(),
         ..
-        /// What holds for its channels.
+        /// Options of its channels.
         options: ChannelOptions
     }
 }
@@ -70,96 +78,115 @@ section! {
 section! {
     /// Options of a group of channels.
     ChannelOptions {
-        /// Who is subscribed can be asked for.
+        /// Keep presence: the list of the clients subscribed to a channel, which the API and
+        /// permitted clients can query.
         presence: bool = false,
-        /// Joining and leaving are told to those subscribers who ask for it.
+        /// Send join and leave messages to the subscribers that ask for them.
         join_leave: bool = false,
-        /// Joining and leaving are told to every subscriber; with join_leave.
+        /// Send join and leave messages to every subscriber. It requires `join_leave`.
         force_push_join_leave: bool = false,
-        /// Publications that a channel keeps; with history_ttl, or not at all.
+        /// Maximum number of publications in a channel's history. 0: no history. It must be set
+        /// together with `history_ttl`.
         history_size: usize = 0,
-        /// How long a publication is kept; with history_size, or not at all.
+        /// Time for which a channel's history keeps a publication. 0s: no history. It must be set
+        /// together with `history_size`.
         history_ttl: Span = Span::seconds(0),
-        /// How long a channel's position outlives its last publication; 0s: as
-        /// channel.history_meta_ttl.
+        /// Time for which a channel keeps its stream position (epoch and offset) after the last
+        /// publication. 0s: the same as `channel.history_meta_ttl`.
         history_meta_ttl: Span = Span::seconds(0),
-        /// Every subscriber learns its position, and is told when it has missed something.
+        /// Track the stream position of every subscriber: the server ends the subscription of a
+        /// client that missed a publication, and the client subscribes again.
         force_positioning: bool = false,
-        /// Subscribers may ask for that.
+        /// Allow clients to request positioning when they subscribe: the server ends the
+        /// subscription of a client that missed a publication, and the client subscribes again.
         allow_positioning: bool = false,
-        /// Every subscriber that comes back gets what it has missed; with history.
+        /// Enable recovery for every subscriber: a client that reconnects gets the publications
+        /// that it missed. It requires history.
         force_recovery: bool = false,
-        /// Subscribers may ask for that.
+        /// Allow clients to request recovery when they subscribe. It requires history.
         allow_recovery: bool = false,
-        /// What a recovery brings: stream (what was missed) or cache (the latest publication);
-        /// empty: stream.
+        /// Recovery mode: `stream` sends all missed publications, `cache` only the latest. Empty:
+        /// `stream`.
         force_recovery_mode: String = String::new(),
-        /// Whoever subscribes gets the latest publication; with cache as force_recovery_mode.
+        /// Send the latest publication to every new subscriber. It requires `force_recovery_mode =
+        /// "cache"`.
         auto_cache_recover: bool = false,
-        /// Kinds of deltas that subscribers may ask for: fossil.
+        /// Types of delta compression that subscribers may request: `fossil`. Empty: no deltas. Use
+        /// it for large publications that differ little from one another.
         allowed_delta_types: Vec<String> = Vec::new(),
-        /// Every publication may go out as a delta, not only those that ask for it.
+        /// Send every publication as a delta to the subscribers that requested deltas. Without it,
+        /// only publications that request `delta` in the API are sent as deltas.
         delta_publish: bool = false,
-        /// A number stands for the channel's name in what is sent to clients that know of it, in
-        /// JSON.
+        /// Allow JSON clients to request channel compaction: the server sends a number instead of
+        /// the channel name.
         allow_channel_compaction: bool = false,
-        /// Publications wait for this long to go out together; 0s: they go at once.
+        /// Time for which publications of a channel wait to be sent together. 0s: each is sent at
+        /// once. Set it for channels with many small publications per second.
         batch_max_delay: Span = Span::seconds(0),
-        /// As soon as there are so many, they wait no longer; 0: any number waits.
+        /// Number of waiting publications at which a batch is sent before `batch_max_delay` has
+        /// passed. 0: a batch waits for the whole delay.
         batch_max_size: usize = 0,
-        /// At most one publication goes out in batch_max_delay, the latest; without history,
-        /// positioning and deltas.
+        /// Send only the latest publication of each `batch_max_delay`. It cannot be combined with
+        /// history, positioning or deltas.
         batch_flush_latest: bool = false,
-        /// Subscribers may filter publications by their tags.
+        /// Allow subscribers to filter publications by tags.
         allow_tags_filter: bool = false,
-        /// Allow clients with a user to subscribe without a token. Channels with `$` still need a
-        /// token, and channels with `#` a user that they name.
+        /// Allow clients that have a user to subscribe without a token. Channels with the private
+        /// prefix still need a token; channels that list users admit only those users.
         allow_subscribe_for_client: bool = false,
-        /// Allow clients without a user to subscribe too; with allow_subscribe_for_client.
+        /// Allow anonymous clients to subscribe without a token. It requires
+        /// `allow_subscribe_for_client`.
         allow_subscribe_for_anonymous: bool = false,
-        /// Allow clients with a user to publish to every channel, whether or not they may subscribe
-        /// to it: to channels with `$` or `#` too, as in Centrifugo.
+        /// Allow clients that have a user to publish to every channel of this group, even to
+        /// channels that they cannot subscribe to (private and user-limited ones included, as in
+        /// Centrifugo).
         allow_publish_for_client: bool = false,
-        /// Allow clients without a user to publish too; with allow_publish_for_client.
+        /// Allow anonymous clients to publish. It requires `allow_publish_for_client`.
         allow_publish_for_anonymous: bool = false,
-        /// Allow clients to publish to channels that they are subscribed to.
+        /// Allow clients to publish to channels they are subscribed to.
         allow_publish_for_subscriber: bool = false,
-        /// Allow clients with a user to ask for the presence of every channel, whether or not they
-        /// may subscribe to it: of channels with `$` or `#` too, as in Centrifugo.
+        /// Allow clients that have a user to query the presence of every channel of this group,
+        /// even of channels that they cannot subscribe to (private and user-limited ones included,
+        /// as in Centrifugo).
         allow_presence_for_client: bool = false,
-        /// Allow clients without a user to ask for presence too; with allow_presence_for_client.
+        /// Allow anonymous clients to query presence. It requires `allow_presence_for_client`.
         allow_presence_for_anonymous: bool = false,
-        /// Allow clients to ask for the presence of channels that they are subscribed to.
+        /// Allow clients to query the presence of channels they are subscribed to.
         allow_presence_for_subscriber: bool = false,
-        /// Allow clients with a user to ask for the history of every channel, whether or not they
-        /// may subscribe to it: of channels with `$` or `#` too, as in Centrifugo.
+        /// Allow clients that have a user to read the history of every channel of this group, even
+        /// of channels that they cannot subscribe to (private and user-limited ones included, as in
+        /// Centrifugo).
         allow_history_for_client: bool = false,
-        /// Allow clients without a user to ask for history too; with allow_history_for_client.
+        /// Allow anonymous clients to read history. It requires `allow_history_for_client`.
         allow_history_for_anonymous: bool = false,
-        /// Allow clients to ask for the history of channels that they are subscribed to.
+        /// Allow clients to read the history of channels they are subscribed to.
         allow_history_for_subscriber: bool = false,
-        /// Users may subscribe to channels that name them behind channel.user_boundary.
+        /// Allow users to subscribe without a token to channels that list them, for example user 42
+        /// to `dialog#42,43` (see `channel.user_boundary`).
         allow_user_limited_channels: bool = false,
-        /// Regular expression that a channel's name behind its namespace must match; empty: it
-        /// must be ASCII.
+        /// Regular expression that the channel name (without its namespace) must match. Empty: the
+        /// name must be ASCII.
         channel_regex: String = String::new(),
-        /// Format that publications must have: json (any JSON text), json_object, or binary (any
-        /// bytes, even none; only protobuf clients may subscribe). Empty: as
-        /// channel.publication_data_format.
+        /// Format of publications: `json` (any JSON text), `json_object`, or `binary` (any bytes;
+        /// only protobuf clients can subscribe). Empty: the same as
+        /// `channel.publication_data_format`.
         publication_data_format: String = String::new(),
-        /// The backend is asked who may subscribe without a token.
+        /// Ask the backend whether a client may subscribe, for subscriptions without a token.
         subscribe_proxy_enabled: bool = false,
-        /// Which of `proxies` it is asked by; empty: channel.proxy.subscribe.
+        /// Name of the proxy (in `proxies`) that decides on subscriptions. Empty:
+        /// `channel.proxy.subscribe`.
         subscribe_proxy_name: String = String::new(),
-        /// The backend is asked who may publish.
+        /// Ask the backend whether a client may publish.
         publish_proxy_enabled: bool = false,
-        /// Which of `proxies` it is asked by; empty: channel.proxy.publish.
+        /// Name of the proxy (in `proxies`) that decides on publications. Empty:
+        /// `channel.proxy.publish`.
         publish_proxy_name: String = String::new(),
-        /// The backend is asked how much longer a subscription holds whose time is over.
+        /// Ask the backend to extend subscriptions that expire.
         sub_refresh_proxy_enabled: bool = false,
-        /// Which of `proxies` it is asked by; empty: channel.proxy.sub_refresh.
+        /// Name of the proxy (in `proxies`) that extends subscriptions. Empty:
+        /// `channel.proxy.sub_refresh`.
         sub_refresh_proxy_name: String = String::new(),
-        /// The backend is told of subscriptions that have ended.
+        /// Notify the backend (`channel.hook.unsubscribe`) when a subscription ends.
         unsubscribe_hook_enabled: bool = false,
     }
 }

@@ -9,131 +9,147 @@ use super::section::section;
 use crate::config::span::Span;
 
 section! {
-    /// What clients may do and how long they may take.
+    /// Client connections: authentication, timeouts and limits.
     Client {
-        /// Origins that browser pages may come from, `*` as wildcard; the server's own host
-        /// always may.
+        /// Origins of the browser pages that may connect; `*` is a wildcard. The server's own host
+        /// is always allowed. Empty: only the server's own host, and clients that send no Origin
+        /// header.
         allowed_origins: Vec<String> = Vec::new(),
-        /// Let clients connect without a token and do everything: for development only. Tokens
-        /// that are given must still be valid, and channels with the private prefix still need
-        /// one; the expiration of connection tokens is ignored.
+        /// Allow clients to connect without a token and to use every channel. Development only. A
+        /// token that a client does send must be valid, private channels still need a token, and
+        /// connection tokens do not expire.
         insecure: bool = false,
-        /// Nobody looks at the signatures of tokens: for development only.
+        /// Skip signature verification of tokens. Development only: anyone can forge a token.
         insecure_skip_token_signature_verify: bool = false,
-        /// Clients may connect without a token.
+        /// Allow clients to connect without a token, as anonymous users.
         allow_anonymous_connect_without_token: bool = false,
-        /// Connection tokens must name a user.
+        /// Reject connection tokens that name no user (empty `sub` claim).
         disallow_anonymous_connection_tokens: bool = false,
-        /// The answer to a connect says the server's time.
+        /// Include the server time in the connect reply.
         connect_include_server_time: bool = false,
-        /// Time between pings.
+        /// Interval between server pings.
         ping_interval: Span = Span::seconds(25),
-        /// Time in which a pong must follow a ping; shorter than ping_interval.
+        /// Time within which a client must answer a ping. It must be shorter than `ping_interval`.
         pong_timeout: Span = Span::seconds(8),
-        /// Time between two checks that a channel's subscribers, where they are positioned, stand
-        /// where its stream does; 0s: never.
+        /// Interval between checks that positioned subscribers have the channel's current stream
+        /// position; a subscriber that missed a publication has to subscribe again. 0s: no checks.
         channel_position_check_delay: Span = Span::seconds(40),
-        /// Time for a client to connect before its socket is closed.
+        /// Time within which a new connection must send its connect command. After it, the server
+        /// closes the connection.
         stale_close_delay: Span = Span::seconds(10),
-        /// Time to refresh a connection after its token has expired.
+        /// Grace period to refresh a connection after its token expires. After it, the server
+        /// closes the connection.
         expired_close_delay: Span = Span::seconds(25),
-        /// Time to refresh a subscription after its token has expired.
+        /// Grace period to refresh a subscription after its token expires. After it, the server
+        /// ends the subscription.
         expired_sub_close_delay: Span = Span::seconds(25),
-        /// Connections of this node; 0: as many as it has room for.
+        /// Maximum number of client connections on this node. 0: as many as open files and memory
+        /// allow.
         connection_limit: usize = 0,
-        /// New connections in a second; 0: no limit.
+        /// Maximum number of new client connections per second. 0: unlimited.
         connection_rate_limit: usize = 0,
-        /// Connections of one user on this node; 0: no limit.
+        /// Maximum number of connections per user on this node. 0: unlimited.
         user_connection_limit: usize = 0,
-        /// Subscriptions of one client.
+        /// Maximum number of subscriptions per client.
         channel_limit: u16 = 128,
-        /// Bytes that one client may be behind before it is closed as slow.
+        /// Maximum number of unsent bytes per client. The server closes a client that exceeds it as
+        /// a slow consumer (3008). Raise it for large bursts to slow networks.
         queue_max_size: usize = 1_048_576,
-        /// Publications that one call of a client for history may bring.
+        /// Maximum number of publications that a client's history request returns.
         history_max_publication_limit: usize = 300,
-        /// Publications that one recovery may bring.
+        /// Maximum number of publications that one recovery returns. A client that missed more gets
+        /// `recovered: false`.
         recovery_max_publication_limit: usize = 300,
-        /// What tokens are checked by.
+        /// Verification of connection tokens, and of subscription tokens unless
+        /// `client.subscription_token` is enabled.
         token: Token = Token::default(),
-        /// What subscription tokens are checked by, where it is not what all are.
+        /// Separate verification of subscription tokens.
         subscription_token: SubscriptionToken = SubscriptionToken::default(),
-        /// A channel of one's own.
+        /// Personal channels of users.
         subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel::default(),
-        /// What the backend is asked about clients.
+        /// Proxies: questions to the backend about clients.
         proxy: ClientProxies = ClientProxies::default(),
-        /// What the backend is told about clients.
+        /// Hooks: events about clients for the backend.
         hook: ClientHooks = ClientHooks::default(),
     }
 }
 
 section! {
-    /// What the backend is asked about clients.
+    /// Proxies: questions to the backend about clients.
     ClientProxies {
-        /// Who a client without a token is.
+        /// Connect proxy: the backend authenticates clients that connect without a token.
         connect: OptionalProxy = OptionalProxy::default(),
-        /// How much longer a connection holds whose time is over.
+        /// Refresh proxy: the backend extends connections that expire.
         refresh: OptionalProxy = OptionalProxy::default(),
     }
 }
 
 section! {
-    /// What the backend is told about clients.
+    /// Hooks: events about clients for the backend.
     ClientHooks {
-        /// Whose connection has ended.
+        /// Disconnect hook: the backend is notified when a client disconnects.
         disconnect: OptionalProxy = OptionalProxy::default(),
     }
 }
 
 section! {
-    /// What tokens are checked by.
+    /// Verification of tokens.
     Token {
-        /// Secret of HS256, HS384 and HS512; empty: such tokens are refused.
+        /// Secret for tokens signed with HS256, HS384 or HS512. Empty: such tokens are rejected.
         hmac_secret_key: Secret = Secret::default(),
-        /// Secret that hmac_secret_key came after; tokens signed with it are still taken.
+        /// Previous HMAC secret, accepted beside `hmac_secret_key` while the secret is being
+        /// replaced. Empty: only the current secret is accepted.
         hmac_previous_secret_key: Secret = Secret::default(),
-        /// Unix time in seconds until which hmac_previous_secret_key is taken; 0: for ever.
+        /// Unix time in seconds until which `hmac_previous_secret_key` is accepted. 0: without an
+        /// end.
         hmac_previous_secret_key_valid_until: u64 = 0,
-        /// Public key of RS256, RS384 and RS512 in PEM; empty: such tokens are refused.
+        /// Public key in PEM for tokens signed with RS256, RS384 or RS512. Empty: such tokens are
+        /// rejected.
         rsa_public_key: String = String::new(),
-        /// Public key of ES256, ES384 and ES512 in PEM; empty: such tokens are refused.
+        /// Public key in PEM for tokens signed with ES256, ES384 or ES512. Empty: such tokens are
+        /// rejected.
         ecdsa_public_key: String = String::new(),
-        /// Address of a key set (JWKS), which then alone counts; `{{name}}` in it stands for a
-        /// named group of issuer_regex or audience_regex.
+        /// URL of a JSON Web Key Set (http or https). When set, only its keys verify tokens.
+        /// `{{name}}` in the URL is replaced by the named group of `issuer_regex` or
+        /// `audience_regex`. Empty: no key set.
         jwks_public_endpoint: Address = Address::default(),
-        /// Audience (`aud`) that a token must be for; empty: any.
+        /// Audience (`aud` claim) that a token must have. Empty: any audience.
         audience: String = String::new(),
-        /// Regular expression that the audience must contain a match of; empty: any. As in
-        /// Centrifugo it is not anchored: write `^...$` to match the whole audience.
+        /// Regular expression that the token's audience must match. It is not anchored, as in
+        /// Centrifugo: write `^...$` to match the whole audience. Empty: any audience.
         audience_regex: String = String::new(),
-        /// Issuer (`iss`) that a token must come from; empty: any.
+        /// Issuer (`iss` claim) that a token must have. Empty: any issuer.
         issuer: String = String::new(),
-        /// Regular expression that the issuer must contain a match of; empty: any. As in
-        /// Centrifugo it is not anchored: write `^...$` to match the whole issuer.
+        /// Regular expression that the token's issuer must match. It is not anchored, as in
+        /// Centrifugo: write `^...$` to match the whole issuer. Empty: any issuer.
         issuer_regex: String = String::new(),
-        /// Claim that names the user; empty: `sub`.
+        /// Claim that holds the user ID. Empty: `sub`.
         user_id_claim: String = String::new(),
     }
 }
 
 section! {
-    /// What subscription tokens are checked by, where it is not what all are.
+    /// Separate verification of subscription tokens.
     SubscriptionToken {
-        /// Subscription tokens are checked by the keys of this section, not by client.token's.
+        /// Verify subscription tokens with the keys of this section instead of those of
+        /// `client.token`.
         enabled: bool = false,
         ..
-        /// What they are checked by.
+        /// Verification of subscription tokens.
         token: Token
     }
 }
 
 section! {
-    /// A channel of one's own, to which the server subscribes every client that has a user.
+    /// Personal channels: the server subscribes every client that has a user to the channel of that
+    /// user.
     PersonalChannel {
-        /// Whether there is one.
+        /// Subscribe every client that has a user to the user's personal channel, for example
+        /// `#42`.
         enabled: bool = false,
-        /// Namespace of such channels; empty: none.
+        /// Namespace of the personal channels. Empty: no namespace.
         personal_channel_namespace: String = String::new(),
-        /// A user's new connection closes the one before it.
+        /// Allow one connection per user: a new connection of a user closes the previous one.
         single_connection: bool = false,
     }
 }

@@ -6,64 +6,74 @@ use super::section::section;
 use crate::config::span::Span;
 
 section! {
-    /// The engine.
+    /// Engine: memory budgets, buffers and io_uring.
     Engine {
-        /// Connections that one shard holds; 0: as many as limits and memory allow.
+        /// Maximum number of connections per shard. 0: as many as open files and memory allow.
         slots_per_shard: usize = 0,
-        /// Whether clients must answer pings.
+        /// Require clients to answer pings. Without it, the server does not detect clients that
+        /// stopped reading.
         pong: bool = true,
-        /// Bytes of a socket's send buffer in the kernel.
+        /// Size of a socket's send buffer in the kernel, in bytes.
         send_buffer: usize = 65_536,
-        /// Bytes of a socket's receive buffer in the kernel.
+        /// Size of a socket's receive buffer in the kernel, in bytes.
         receive_buffer: usize = 65_536,
-        /// How long sent data may stay unacknowledged before the connection counts as lost.
+        /// Time for which sent data may stay unacknowledged before the kernel closes the connection
+        /// (TCP_USER_TIMEOUT).
         user_timeout: Span = Span::seconds(45),
-        /// Bytes of unsent output that the node keeps for clients that are behind. Past it the
-        /// server closes the client with the most (3008).
+        /// Maximum number of unsent bytes on the node, for all slow consumers together. Past it,
+        /// the server closes the client with the most unsent bytes (3008).
         outbox_budget: usize = 256 << 20,
-        /// Bytes of unread input that the node keeps: parts of requests and messages, and commands
-        /// that wait. Past it the server closes the connection with the most (3008, or status 503).
+        /// Maximum number of unprocessed input bytes on the node: partial requests, partial
+        /// messages and waiting commands. Past it, the server closes the connection that holds the
+        /// most (3008, or HTTP status 503).
         unread_budget: usize = 128 << 20,
-        /// Bytes of publications that the node keeps until they are written to all subscribers,
-        /// divided evenly among the shards. Past it a shard takes no more publications in.
+        /// Maximum number of bytes of publications on the node that are not yet written to all
+        /// subscribers, divided evenly among the shards. Past it, a shard accepts no more
+        /// publications until it has written some.
         backlog: usize = 32 << 20,
-        /// Channels with history that the node keeps, divided evenly among the shards. Past it a
-        /// channel without publications, or whose publications expire first, makes room.
+        /// Maximum number of channels with history on the node, divided evenly among the shards.
+        /// Past it, the server drops the stream of a channel without publications, or of the one
+        /// whose publications expire first.
         streams_max: usize = 500_000,
-        /// Bytes of history that the node keeps. Past it the oldest publications make room.
+        /// Maximum size of all history on the node in bytes. Past it, the server drops the oldest
+        /// publications.
         history_bytes: usize = 512 << 20,
-        /// Bytes of tags filters that the node keeps; equal filters of a shard count once. Past it
-        /// a subscribe with a filter is answered with error 106.
+        /// Maximum size of all tags filters on the node in bytes. Equal filters on a shard count
+        /// once. Past it, the server answers a subscribe with a filter with error 106.
         filter_budget: usize = 64 << 20,
-        /// Bytes of idempotency keys that the node keeps. Past it the oldest keys make room.
+        /// Maximum size of all idempotency keys on the node in bytes. Past it, the server forgets
+        /// the oldest keys.
         idempotency_budget: usize = 32 << 20,
-        /// Bytes of disconnects and unsubscribes that wait to be sent to the backend. Past it new
-        /// ones are dropped and counted.
+        /// Maximum size in bytes of the hook events that wait for delivery to the backend. Past it,
+        /// the server drops new events and counts them.
         hook_budget: usize = 64 << 20,
-        /// Bytes of tokens to verify and questions to the backend that wait for an answer. Past it
-        /// a client's command is answered with error 100.
+        /// Maximum size in bytes of the waiting requests to the backend and tokens to verify. Past
+        /// it, the server answers a client's command with error 100 (temporary).
         question_budget: usize = 64 << 20,
-        /// Revocations of tokens that are kept until they are over; past it none is taken.
+        /// Maximum number of token revocations. A revocation is kept until it expires. Past the
+        /// maximum, the API refuses new ones.
         revocations_max: usize = 100_000,
-        /// Ends of clients and subscriptions that may wait to be told to the backend.
+        /// Maximum number of hook events that wait for delivery to the backend. Past it, the server
+        /// drops new events and counts them.
         hooks_max: usize = 100_000,
-        /// How long the backend is tried to be told of one before that is dropped.
+        /// Time for which the server retries the delivery of a hook event. After it, the server
+        /// drops the event and counts it.
         hook_ttl: Span = Span::seconds(3600),
-        /// Messages that one inbox between shards holds.
+        /// Number of messages that each inbox between two shards holds.
         inbox: usize = 4096,
         /// Submission queue entries of each io_uring ring, from 1 to 32768.
         ring_submissions: usize = 1024,
         /// Maximum number of completion queue entries of each io_uring ring, up to 65536. A ring
-        /// gets no more than its connections need. Small values are for tests of a full queue.
+        /// gets no more than its connections need. Lower it only to test a full queue.
         ring_completions: usize = 65_536,
-        /// Receive buffers of 4 KiB of each io_uring ring, a power of two up to 32768.
+        /// Number of receive buffers of 4 KiB per io_uring ring, a power of two up to 32768.
         ring_buffers: u16 = 128,
-        /// Test mode: a WebSocket at /echo that sends back what it gets.
+        /// Test mode: enable a WebSocket at `/echo` that sends back what it receives.
         echo: bool = false,
-        /// Whether processors are held out of deep idle while serving: quicker wake-ups for more
-        /// power.
+        /// Keep processors out of deep idle states while serving: lower latency for more power. It
+        /// requires root. Use it above all on virtual machines.
         force_latency: bool = false,
-        /// Threads of the HTTP side.
+        /// Number of threads of the HTTP side (API, metrics, proxies).
         control_threads: usize = 1,
     }
 }

@@ -13,51 +13,53 @@ use super::transports::{
 };
 
 section! {
-    /// Everything that can be configured.
+    /// All configuration keys.
     Config {
-        /// Rings that connections live on, each with its part of the channels, turned by at most as
-        /// many threads as there are processors; 0: one a processor.
+        /// Number of shards: event loops with an io_uring ring each, which hold the connections and
+        /// the channels. 0: one per processor. At most one thread per processor runs shards. Raise
+        /// it when RLIMIT_NOFILE cannot be raised: each shard has an open-file limit of its own.
         shards: usize = 0,
-        /// Proxies that namespaces name instead of channel.proxy's and rpc.proxy: tables, each with
-        /// a `name` and the keys of such a proxy. As a flag or in the environment: as JSON.
+        /// Named proxies, which namespaces select by `proxy_name`, `subscribe_proxy_name` and the
+        /// like. A list of tables, each with a `name` and the keys of `rpc.proxy`. As a flag or
+        /// variable: the same as JSON.
         proxies: Vec<NamedProxy> = Vec::new(),
-        /// Where the server listens.
+        /// Addresses, ports and limits of the HTTP server.
         http_server: HttpServer = HttpServer::default(),
-        /// What clients may do and how long they may take.
+        /// Client connections: authentication, timeouts and limits.
         client: Client = Client::default(),
-        /// Channels.
+        /// Channels and their namespaces.
         channel: Channel = Channel::default(),
-        /// Calls of the application's own.
+        /// RPC methods, which the backend implements.
         rpc: Rpc = Rpc::default(),
-        /// The HTTP API for backends.
+        /// HTTP API for backends.
         http_api: HttpApi = HttpApi::default(),
-        /// The bidirectional WebSocket.
+        /// Bidirectional WebSocket transport.
         websocket: WebSocket = WebSocket::default(),
-        /// The unidirectional WebSocket.
+        /// Unidirectional WebSocket transport.
         uni_websocket: UniWebSocket = UniWebSocket::default(),
-        /// Replies as an answer that does not end.
+        /// Bidirectional HTTP streaming transport.
         http_stream: HttpStream = HttpStream::default(),
-        /// Replies as server-sent events.
+        /// Bidirectional transport over server-sent events.
         sse: Sse = Sse::default(),
-        /// Pushes alone as an answer that does not end.
+        /// Unidirectional HTTP streaming transport.
         uni_http_stream: UniHttpStream = UniHttpStream::default(),
-        /// Pushes alone as server-sent events.
+        /// Unidirectional transport over server-sent events.
         uni_sse: UniSse = UniSse::default(),
-        /// Pushes alone, an answer for each batch.
+        /// Unidirectional long-polling transport.
         long_polling: LongPolling = LongPolling::default(),
-        /// What clients of http_stream and sse say.
+        /// Endpoint that takes the commands of http_stream and sse clients.
         emulation: Emulation = Emulation::default(),
-        /// Metrics.
+        /// Metrics endpoint.
         prometheus: Prometheus = Prometheus::default(),
-        /// Health.
+        /// Health endpoint.
         health: Health = Health::default(),
-        /// The description of the HTTP API.
+        /// OpenAPI description of the HTTP API.
         swagger: Swagger = Swagger::default(),
-        /// The page at `/`.
+        /// Built-in page at `/`.
         page: Page = Page::default(),
-        /// The way out.
+        /// Graceful shutdown.
         shutdown: Shutdown = Shutdown::default(),
-        /// The engine.
+        /// Engine: memory budgets, buffers and io_uring.
         engine: Engine = Engine::default(),
     }
 }

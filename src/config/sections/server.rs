@@ -8,100 +8,109 @@ use super::section::section;
 use crate::config::span::Span;
 
 section! {
-    /// Where the server listens.
+    /// Addresses, ports and limits of the HTTP server.
     HttpServer {
-        /// IP address to listen on; empty: every IPv4 address, but 127.0.0.1 where nothing is
-        /// configured and the server is therefore open.
+        /// IP address to listen on. Empty: all IPv4 addresses; when nothing is configured,
+        /// 127.0.0.1 only, because the server is then open.
         address: String = String::new(),
-        /// Public port: client connections, and everything else unless internal_port is set; 0: a
-        /// free one, which the first screen shows.
+        /// Public port. It serves clients and, unless `internal_port` is set, also the API,
+        /// metrics, health and the page. 0: a free port, which the startup banner shows.
         port: u16 = 8000,
-        /// IP address of the internal port; empty: as the public one.
+        /// IP address of the internal port. Empty: the same as `address`.
         internal_address: String = String::new(),
-        /// Port for API, metrics, health and page alone, which then leave the public port; 0: none.
+        /// Internal port. When set, the API, metrics, health and the page are served on this port
+        /// and no longer on the public port. 0: no internal port.
         internal_port: u16 = 0,
-        /// Time that an HTTP connection may idle between two requests of a client that has given
-        /// the API key, and on the internal port. Behind a load balancer use more than the time
-        /// for which it keeps idle connections (620s for Google Cloud).
+        /// Idle timeout of an HTTP connection between two requests, for clients that sent a valid
+        /// API key and for the internal port. Behind a load balancer, set it above the load
+        /// balancer's own idle timeout (620s for Google Cloud).
         idle_timeout: Span = Span::seconds(75),
-        /// Time that an HTTP connection of any other client may idle between two requests. Behind
-        /// a load balancer use more than the time for which it keeps idle connections (60s for
-        /// AWS and nginx, 620s for Google Cloud), or it answers some requests with 502.
+        /// Idle timeout of an HTTP connection between two requests, for all other clients. Behind a
+        /// load balancer, set it above the load balancer's own idle timeout (60s for AWS and nginx,
+        /// 620s for Google Cloud); otherwise some requests fail with 502.
         anonymous_idle_timeout: Span = Span::seconds(30),
-        /// Maximum number of HTTP connections on the public port, push connections left out. At
-        /// the maximum the connection that has been idle longest is closed; without an idle one
-        /// a new connection is answered 503. RLIMIT_NOFILE may lower it.
+        /// Maximum number of HTTP connections on the public port, without push connections. At the
+        /// maximum, the server closes the connection that has been idle longest; if none is idle,
+        /// it answers the new connection with 503. A low RLIMIT_NOFILE lowers this maximum.
         connections_max: usize = 4096,
-        /// Maximum number of connections on the internal port, with the same policy.
+        /// Maximum number of connections on the internal port. At the maximum, the server closes
+        /// the connection that has been idle longest; if none is idle, it answers the new
+        /// connection with 503.
         internal_connections_max: usize = 1024,
-        /// Maximum size of a request head in bytes; a longer one is answered 431.
+        /// Maximum size of a request head (request line and headers) in bytes. The server answers a
+        /// longer head with 431.
         head_size_limit: usize = 32_768,
-        /// Maximum number of headers in a request, at most 256; a request with more of them is
-        /// answered 431.
+        /// Maximum number of headers in a request, up to 256. The server answers a request with
+        /// more headers with 431.
         headers_limit: usize = 128,
     }
 }
 
 section! {
-    /// The HTTP API for backends.
+    /// HTTP API for backends.
     HttpApi {
-        /// Key that requests carry as `X-API-Key`; without one every request is refused.
+        /// Key that API requests must carry in the `X-API-Key` header. Empty: every API request is
+        /// rejected.
         key: Secret = Secret::default(),
-        /// No key is asked for.
+        /// Accept API requests without a key. Development only, or when the API is reachable on a
+        /// private internal port alone.
         insecure: bool = false,
-        /// No API at all.
+        /// Disable the HTTP API.
         disabled: bool = false,
-        /// Path under which the methods are.
+        /// Path prefix of the HTTP API: `/api` serves `/api/publish` and so on.
         handler_prefix: String = "/api".to_owned(),
-        /// How errors are answered: transport (by HTTP status); empty: in a body of status 200.
+        /// How the API reports errors: `transport` uses HTTP status codes. Empty: HTTP status 200
+        /// with an `error` object in the body.
         error_mode: String = String::new(),
     }
 }
 
 section! {
-    /// Metrics.
+    /// Metrics endpoint.
     Prometheus {
-        /// Serve metrics in Prometheus' format.
+        /// Enable the metrics endpoint (Prometheus text format).
         enabled: bool = false,
-        /// Path of the metrics.
+        /// Path of the metrics endpoint.
         handler_prefix: String = "/metrics".to_owned(),
     }
 }
 
 section! {
-    /// Health.
+    /// Health endpoint.
     Health {
-        /// Serve the health check.
+        /// Enable the health endpoint.
         enabled: bool = true,
-        /// Path of the health check.
+        /// Path of the health endpoint.
         handler_prefix: String = "/health".to_owned(),
     }
 }
 
 section! {
-    /// The description of the HTTP API.
+    /// OpenAPI description of the HTTP API.
     Swagger {
-        /// Serve the description of the HTTP API and its page.
+        /// Enable the API page and the OpenAPI description.
         enabled: bool = false,
-        /// Path of its page; the document in OpenAPI is at `openapi.json` behind it.
+        /// Path of the API page. The OpenAPI document is at `openapi.json` below it.
         handler_prefix: String = "/swagger".to_owned(),
     }
 }
 
 section! {
-    /// The page at `/`.
+    /// Built-in page at `/`.
     Page {
-        /// Serve a page at `/` that connects, subscribes and shows messages.
+        /// Enable the built-in page at `/`, which connects, subscribes and shows messages.
         enabled: bool = false,
     }
 }
 
 section! {
-    /// The way out.
+    /// Graceful shutdown.
     Shutdown {
-        /// Longest time that closing every connection may take.
+        /// Maximum duration of a graceful shutdown. After it, the server closes the remaining
+        /// connections without a close frame.
         timeout: Span = Span::seconds(30),
-        /// Time over which the closes are spread, so that clients do not all come back at once.
+        /// Time over which the server spreads the disconnects at shutdown, so that clients do not
+        /// all reconnect at once.
         spread: Span = Span::seconds(5),
     }
 }

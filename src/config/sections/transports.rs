@@ -5,38 +5,42 @@
 use super::section::section;
 
 section! {
-    /// The bidirectional WebSocket.
+    /// Bidirectional WebSocket transport.
     WebSocket {
-        /// Turn the WebSocket endpoint off.
+        /// Disable the WebSocket endpoint.
         disabled: bool = false,
         /// Path of the WebSocket endpoint.
         handler_prefix: String = "/connection/websocket".to_owned(),
-        /// Bytes of one message of a client.
+        /// Maximum size of a client's WebSocket message in bytes.
         message_size_limit: usize = 65_536,
-        /// Messages may be compressed (permessage-deflate, without context takeover).
+        /// Compress messages with permessage-deflate (without context takeover) for clients that
+        /// offer it. It saves bandwidth and costs CPU.
         compression: bool = false,
-        /// How well publications are compressed: from 1, the quickest, to 9.
+        /// Compression level of publications, from 1 (fastest) to 9 (smallest).
         compression_level: u16 = 1,
-        /// Bytes below which a publication is not compressed.
+        /// Minimum size in bytes of a publication that is compressed. 0: all publications are
+        /// compressed.
         compression_min_size: usize = 0,
-        /// Bytes that one compressed message of a client may be when it is read; 0: as
-        /// message_size_limit. The same holds for the unidirectional WebSocket.
+        /// Maximum size in bytes of a client's message after decompression, for both WebSocket
+        /// transports. 0: the same as `message_size_limit`.
         decompressed_message_size_limit: usize = 0,
     }
 }
 
 section! {
-    /// The unidirectional WebSocket.
+    /// Unidirectional WebSocket transport.
     UniWebSocket {
-        /// Serve the unidirectional WebSocket.
+        /// Enable the unidirectional WebSocket endpoint.
         enabled: bool = false,
         /// Path of the unidirectional WebSocket endpoint.
         handler_prefix: String = "/connection/uni_websocket".to_owned(),
-        /// Messages may be compressed (permessage-deflate, without context takeover).
+        /// Compress messages with permessage-deflate (without context takeover) for clients that
+        /// offer it. It saves bandwidth and costs CPU.
         compression: bool = false,
-        /// How well publications are compressed: from 1, the quickest, to 9.
+        /// Compression level of publications, from 1 (fastest) to 9 (smallest).
         compression_level: u16 = 1,
-        /// Bytes below which a publication is not compressed.
+        /// Minimum size in bytes of a publication that is compressed. 0: all publications are
+        /// compressed.
         compression_min_size: usize = 0,
     }
 }
@@ -47,7 +51,7 @@ macro_rules! streams {
         $(section! {
             $(#[$meta])*
             $name {
-                /// Serve this transport.
+                /// Enable this transport.
                 enabled: bool = $enabled,
                 /// Path of this transport's endpoint.
                 handler_prefix: String = $path.to_owned(),
@@ -59,24 +63,25 @@ macro_rules! streams {
 }
 
 streams! {
-    /// Replies as an answer that does not end.
+    /// Bidirectional HTTP streaming transport.
     HttpStream "/connection/http_stream" true;
-    /// Replies as server-sent events.
+    /// Bidirectional transport over server-sent events.
     Sse "/connection/sse" true;
-    /// Pushes alone as an answer that does not end.
+    /// Unidirectional HTTP streaming transport.
     UniHttpStream "/connection/uni_http_stream" false;
-    /// Pushes alone as server-sent events.
+    /// Unidirectional transport over server-sent events.
     UniSse "/connection/uni_sse" false;
-    /// Pushes alone, an answer for each batch.
+    /// Unidirectional long-polling transport.
     LongPolling "/connection/long_polling" false;
 }
 
 section! {
-    /// What clients of http_stream and sse say.
+    /// Endpoint that takes the commands of http_stream and sse clients.
     Emulation {
-        /// Its path.
+        /// Path of the emulation endpoint, which receives the commands of http_stream and sse
+        /// clients.
         handler_prefix: String = "/emulation".to_owned(),
-        /// Bytes of a request's body at most.
+        /// Maximum size of a request body in bytes.
         max_request_body_size: usize = 65_536,
     }
 }
