@@ -18,6 +18,7 @@ mod deflate;
 mod events;
 mod formats;
 mod heads;
+mod help;
 mod leases;
 mod limits;
 mod load;
