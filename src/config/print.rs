@@ -68,7 +68,7 @@ pub fn template() -> String {
 /// All default values as a JSON file.
 pub fn default_json() -> String {
     let text = serde_json::to_string_pretty(&Config::default());
-    text.expect("every type of the table is a JSON type") + "\n"
+    text.expect("a configuration has nothing that JSON has not") + "\n"
 }
 
 /// Every key with its default, environment variable and description, in Markdown.
