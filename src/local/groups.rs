@@ -9,24 +9,9 @@ use std::hash::BuildHasher;
 
 use smallvec::SmallVec;
 
-use crate::local::{Group, Locals, NONE};
+use super::state::{Filtered, Group, Locals, NONE};
 use crate::model::publication::Encoding;
 use crate::wire::filter::Filter;
-
-/// The filter of a group, and how the group is found and taken out by it.
-pub(super) struct Filtered {
-    filter: Filter,
-    hash: u64,
-    /// The group in front of it in its channel's list; [`NONE`]: the channel itself.
-    previous: u32,
-}
-
-impl Group {
-    /// What its members let through, if not everything.
-    pub(super) fn filter(&self) -> Option<&Filter> {
-        self.filtered.as_ref().map(|filtered| &filtered.filter)
-    }
-}
 
 impl Locals {
     /// The group of a channel for this encoding and filter, which begins if there is none.

@@ -6,80 +6,14 @@
 //! The invariants: what goes out together keeps its order, and a joiner's place among it; of what
 //! is replaced the last always goes out; a group without members keeps nothing for long.
 
-use std::collections::{BTreeSet, HashMap};
-
+use super::pacing::Wait;
+use super::state::Locals;
 use crate::base::budget::{Budget, cost};
-use crate::local::Locals;
 use crate::model::namespaces::Pace;
 use crate::model::publication::Publication;
 
 /// Groups looked at in one turn whose time has come.
 const DUE_MAX: usize = 256;
-
-/// What a group waits with.
-enum Wait {
-    /// Its pending bytes; they go out with what comes meanwhile.
-    Window,
-    /// Nothing, or the publication that goes out next unless a later one comes.
-    Gap(Option<Publication>),
-}
-
-/// Everything that waits.
-#[derive(Default)]
-pub(super) struct Pacing {
-    /// The time of this turn, in milliseconds.
-    now: u64,
-    /// By channel.
-    paces: HashMap<u32, Pace>,
-    /// By group, with the time until when.
-    waits: HashMap<u32, (u64, Wait)>,
-    due: BTreeSet<(u64, u32)>,
-    windows: usize,
-    replaced: u64,
-}
-
-impl Pacing {
-    fn begin(&mut self, group: u32, time: u64, wait: Wait) {
-        self.end(group);
-        self.windows += usize::from(matches!(wait, Wait::Window));
-        self.due.insert((self.now + time, group));
-        self.waits.insert(group, (self.now + time, wait));
-    }
-
-    fn end(&mut self, group: u32) -> Option<Wait> {
-        let (until, wait) = self.waits.remove(&group)?;
-        self.due.remove(&(until, group));
-        self.windows -= usize::from(matches!(wait, Wait::Window));
-        Some(wait)
-    }
-
-    /// Whether a group's pending bytes wait for more.
-    pub(super) fn has_window(&self, group: u32) -> bool {
-        self.windows > 0 && matches!(self.waits.get(&group), Some((_, Wait::Window)))
-    }
-
-    /// A group has nothing pending any more.
-    pub(super) fn end_window(&mut self, group: u32) {
-        if self.has_window(group) {
-            self.end(group);
-        }
-    }
-
-    /// A channel is gone, and with it this group of its.
-    pub(super) fn forget(&mut self, channel: u32, group: u32) {
-        self.paces.remove(&channel);
-        self.end(group);
-    }
-}
-
-impl Pacing {
-    /// A group is gone.
-    pub(super) fn leave(&mut self, group: u32) {
-        if !self.waits.is_empty() {
-            self.end(group);
-        }
-    }
-}
 
 impl Locals {
     /// Publications of this subscription's channel keep this pace from now on.

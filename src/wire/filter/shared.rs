@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use hashbrown::HashTable;
 
-use super::{Compiled, Filter};
+use super::compiled::{Compiled, Filter};
 use crate::base::memory::Budget;
 
 /// Bytes that a filter takes beside its own: counts, lengths, and its place in the table.

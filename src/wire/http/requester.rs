@@ -2,6 +2,8 @@
 //!
 //! Owns nothing. Refusals are rare, so the head is read once more instead of carried along.
 
+use super::headers::{header, no_headers, origin};
+
 /// The parts of a request that shape a refusal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requester<'a> {
@@ -17,12 +19,12 @@ impl<'a> Requester<'a> {
     /// Who sent this request, of which the whole head is there; nobody in particular where it
     /// cannot be read.
     pub fn of(bytes: &'a [u8]) -> Self {
-        let mut headers = super::no_headers();
+        let mut headers = no_headers();
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(_)) => Requester {
-                origin: super::origin(&request).ok().flatten(),
-                host: super::header(&request, "host"),
+                origin: origin(&request).ok().flatten(),
+                host: header(&request, "host"),
                 bodiless: request.method == Some("HEAD"),
             },
             _ => Requester::default(),

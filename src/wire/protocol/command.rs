@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Epoch, Position};
+use super::position::{Epoch, Position};
 use crate::wire::filter::FilterNode;
 use crate::wire::reading::{self, Text};
 

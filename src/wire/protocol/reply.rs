@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::command::Payload;
-use super::{Error, Position};
+use super::error::Error;
+use super::position::Position;
 
 /// Who a client is to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,14 +34,6 @@ impl Roll {
     pub fn new(parts: Vec<Arc<[u8]>>) -> Self {
         let bytes = parts.iter().map(|part| part.len()).sum();
         Roll { parts, bytes }
-    }
-
-    /// These members in one part.
-    #[cfg(test)]
-    pub fn of(wire: super::Wire, members: &[ClientInfo]) -> Self {
-        let mut part = Vec::new();
-        members.iter().for_each(|info| super::write_member(wire, info, &mut part));
-        Roll::new(vec![part.into()])
     }
 
     /// The parts.

@@ -1,0 +1,237 @@
+//! Laps: publications that wait in a group, and the ranges that carry them to its members.
+//!
+//! Owns nothing: the tables are in `state`. Never sends. A lap gives one range to every member that
+//! was there when it opened and is there still; a member gets nothing after it left.
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::state::{
+    Channel, Delivery, Fanout, Group, Lap, Locals, Member, NONE, Start, Subscription, TOMBSTONE,
+    number,
+};
+use crate::model::publication::Publication;
+use crate::wire::event_id::Ids;
+use crate::wire::protocol::Position;
+
+/// Members that left during a lap past which the whole list is walked when the lap ends.
+const GONE_MAX: usize = 1024;
+
+/// Buffers kept for the next laps.
+const SPARE_MAX: usize = 16;
+
+/// A buffer that grew beyond this is not kept.
+const SPARE_BYTES: usize = 256 * 1024;
+
+/// Closes the places of members that left up, without changing the order of the others: ranges
+/// start at some of them.
+fn close_up(
+    members: &mut SmallVec<[Member; 2]>,
+    starts: &mut [Start],
+    subscriptions: &mut Slab<Subscription>,
+) {
+    let mut starts = starts.iter_mut().peekable();
+    let (mut kept, mut from) = (0u32, 0u32);
+    members.retain(|member| {
+        while let Some(start) = starts.next_if(|start| start.member == from) {
+            start.member = kept;
+        }
+        from += 1;
+        let stays = member.slot != TOMBSTONE;
+        if stays {
+            subscriptions[member.subscription as usize].position = kept;
+            kept += 1;
+        }
+        stays
+    });
+}
+
+impl Locals {
+    /// Appends a publication for every group of its channel that has members.
+    pub fn append(&mut self, publication: &Publication) {
+        let Some(channel) = self.find(publication.hash(), publication.channel()) else { return };
+        let Channel { group, live, watched, paced, .. } = self.channels[channel as usize];
+        if live == 0 {
+            return;
+        }
+        if watched
+            && let Some(position) = publication.position()
+            && !self.watches.follow(channel, position)
+        {
+            self.lose(channel);
+        }
+        let mut at = group;
+        while at != NONE {
+            let group = &self.groups[at as usize];
+            let next = group.next;
+            if group.members.is_empty() || !group.lets_through(publication) {
+                // Nobody there wants it.
+            } else if publication.concerns(group.encoding) {
+                if paced {
+                    self.add_at_pace(at, channel, publication);
+                } else {
+                    self.add(at, publication);
+                }
+            }
+            at = next;
+        }
+    }
+
+    /// Adds a publication to what a group's members get next.
+    pub(super) fn add(&mut self, at: u32, publication: &Publication) {
+        let idle = self.groups[at as usize].fanout.is_none();
+        self.write(at, publication);
+        if idle {
+            self.open.push_back(at);
+        }
+    }
+
+    /// Appends a publication to a group's pending bytes.
+    pub(super) fn write(&mut self, at: u32, publication: &Publication) {
+        let group = &mut self.groups[at as usize];
+        let number = number(group.channel);
+        let fanout = group.fanout.get_or_insert_with(|| {
+            let pending = self.spare.pop().unwrap_or_default();
+            Box::new(Fanout { pending, ..Fanout::default() })
+        });
+        let before = fanout.pending.len();
+        let encoding = group.encoding;
+        if encoding.delta && publication.has_data() {
+            let last = group.last.replace(publication.clone());
+            let (differ, out) = (&mut self.differ, &mut fanout.pending);
+            publication.write_difference((encoding, number), last.as_ref(), differ, out);
+            if encoding.compressed {
+                let deflater = &mut self.deflaters[usize::from(encoding.unidirectional)];
+                deflater.compress_frame(&mut fanout.pending, before);
+            }
+        } else if encoding.compressed {
+            let made = self.compressed.as_ref();
+            if made.is_none_or(|(made, kind)| !made.is(publication) || *kind != encoding) {
+                self.compressed_frame.clear();
+                publication.write(encoding, number, &mut self.compressed_frame);
+                let deflater = &mut self.deflaters[usize::from(encoding.unidirectional)];
+                deflater.compress_frame(&mut self.compressed_frame, 0);
+                self.compressed = Some((publication.clone(), encoding));
+            }
+            fanout.pending.extend_from_slice(&self.compressed_frame);
+        } else {
+            publication.write(encoding, number, &mut fanout.pending);
+        }
+        fanout.pending_publications += 1;
+        if encoding.ids == Ids::Own {
+            fanout.pending_place = publication.position().or(fanout.pending_place);
+        }
+        self.backlog += fanout.pending.len() - before;
+    }
+
+    /// Whether some group has something to send.
+    pub fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Walks the next group in turn for at most `quota` members; adds what each gets to
+    /// `deliveries`.
+    pub fn step(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
+        let Some(at) = self.open.pop_front() else { return };
+        let group = &mut self.groups[at as usize];
+        let Some(fanout) = group.fanout.as_mut() else { return };
+        let lap = *fanout.lap.get_or_insert_with(|| {
+            let next = self.spare.pop().unwrap_or_default();
+            let bytes = std::mem::replace(&mut fanout.pending, next);
+            fanout.lap_starts = std::mem::take(&mut fanout.pending_starts);
+            (fanout.lap_members, fanout.cursor) = (group.members.len() as u32, 0);
+            let publications = std::mem::take(&mut fanout.pending_publications);
+            let hash = self.channels[group.channel as usize].hash;
+            let place = fanout.pending_place.take().map(|position| (hash, position));
+            self.laps.insert(Lap { bytes, publications, place })
+        });
+        let open = group.encoding.ids == Ids::Own;
+        let (end, publications) = (self.laps[lap].bytes.len() as u32, self.laps[lap].publications);
+        let mut late = fanout.lap_starts.partition_point(|start| start.member <= fanout.cursor);
+        let until = fanout.lap_members.min(fanout.cursor.saturating_add(quota as u32));
+        for member in fanout.cursor..until {
+            while fanout.lap_starts.get(late).is_some_and(|start| start.member <= member) {
+                late += 1;
+            }
+            let start = late.checked_sub(1).map_or(0, |late| fanout.lap_starts[late].byte);
+            let slot = group.members[member as usize].slot;
+            if slot != TOMBSTONE && start < end {
+                deliveries.push(Delivery { slot, lap: lap as u32, start, end, publications, open });
+            }
+        }
+        fanout.cursor = until;
+        if until < fanout.lap_members {
+            self.open.push_back(at);
+        } else {
+            self.close_lap(at);
+        }
+    }
+
+    pub(super) fn close_lap(&mut self, at: u32) {
+        let Group { members, fanout: state, channel, .. } = &mut self.groups[at as usize];
+        let Some(fanout) = state.as_mut() else { return };
+        self.walked.extend(fanout.lap.take());
+        fanout.lap_starts.clear();
+        let mut gone = std::mem::take(&mut fanout.gone);
+        if fanout.pending_starts.is_empty() && gone.len() <= GONE_MAX {
+            // From behind, so that the member that fills a place is one that stays.
+            gone.sort_unstable();
+            for position in gone.into_iter().rev() {
+                members.swap_remove(position as usize);
+                if let Some(moved) = members.get(position as usize) {
+                    self.subscriptions[moved.subscription as usize].position = position;
+                }
+            }
+        } else {
+            close_up(members, &mut fanout.pending_starts, &mut self.subscriptions);
+        }
+        let channel = *channel;
+        if !fanout.pending.is_empty() && !members.is_empty() {
+            if !self.pacing.has_window(at) {
+                self.open.push_back(at);
+            }
+        } else if let Some(done) = state.take() {
+            self.backlog -= done.pending.len();
+            self.pacing.end_window(at);
+            self.keep_spare(done.pending);
+            self.remove_if_abandoned(at);
+        }
+        self.note_if_idle(channel);
+    }
+
+    pub(super) fn keep_spare(&mut self, mut bytes: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_BYTES {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
+
+    /// The hash of a lap's channel, and where its stream stands behind the lap, if that is noted.
+    pub fn place(&self, lap: u32) -> Option<(u64, Position)> {
+        self.laps.get(lap as usize).and_then(|lap| lap.place)
+    }
+
+    /// The bytes of a lap.
+    pub fn lap(&self, lap: u32) -> &[u8] {
+        &self.laps[lap as usize].bytes
+    }
+
+    /// The turn has been sent: laps that were walked to their end are not looked at any more.
+    pub fn end_turn(&mut self) {
+        while let Some(lap) = self.walked.pop() {
+            let lap = self.laps.remove(lap);
+            self.backlog -= lap.bytes.len();
+            self.keep_spare(lap.bytes);
+        }
+    }
+
+    pub(super) fn has_fanout(&self, mut group: u32) -> bool {
+        while group != NONE {
+            if self.groups[group as usize].fanout.is_some() {
+                return true;
+            }
+            group = self.groups[group as usize].next;
+        }
+        false
+    }
+}

@@ -1,0 +1,341 @@
+//! Subscriptions of a shard's channels: who joins, leaves, or may have missed something.
+//!
+//! Owns nothing: the tables are in `state`. A joiner gets nothing that was appended before it
+//! joined.
+
+use std::sync::Arc;
+
+use super::state::{
+    Channel, Group, Locals, Lost, Member, NONE, PENDING, POSITIONED, Start, Subscription,
+    TOMBSTONE, number,
+};
+use crate::base::faults::{Planted, planted};
+use crate::model::publication::Encoding;
+use crate::wire::deflate::{Compression, Deflater};
+use crate::wire::filter::Filter;
+use crate::wire::protocol::Position;
+
+impl Locals {
+    /// No channels yet; what is said of compression is for bidirectional and unidirectional
+    /// clients.
+    pub fn new(compression: Compression, uni: Compression) -> Self {
+        let deflaters = [Deflater::new(compression), Deflater::new(uni)];
+        Locals { deflaters, ..Locals::default() }
+    }
+
+    /// What compresses for such clients.
+    pub fn deflater(&mut self, unidirectional: bool) -> &mut Deflater {
+        &mut self.deflaters[usize::from(unidirectional)]
+    }
+
+    /// Number of subscriptions, pending ones included.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Bytes waiting for a lap or in one.
+    pub fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    /// Whether `key` still is the pending subscription that was given `serial`.
+    pub fn awaits(&self, key: u32, serial: u32) -> bool {
+        self.subscriptions.get(key as usize).is_some_and(|found| {
+            found.is_pending() && (found.serial == serial || planted(Planted::StaleAnswerJoins))
+        })
+    }
+
+    /// Whether the answer for `key` has not come yet.
+    pub fn is_pending(&self, key: u32) -> bool {
+        self.subscriptions[key as usize].is_pending()
+    }
+
+    pub(super) fn find(&self, hash: u64, name: &str) -> Option<u32> {
+        let channels = &self.channels;
+        self.table.find(hash, |at| *channels[*at as usize].name == *name).copied()
+    }
+
+    pub(super) fn channel_of(&self, subscription: &Subscription) -> u32 {
+        if subscription.is_pending() {
+            subscription.place
+        } else {
+            self.groups[subscription.place as usize].channel
+        }
+    }
+
+    /// The channel's name as it is shared here, if the shard knows the channel.
+    pub fn name(&self, hash: u64, name: &str) -> Option<Arc<str>> {
+        self.find(hash, name).map(|at| self.channels[at as usize].name.clone())
+    }
+
+    /// Name and hash of a subscription's channel.
+    pub fn channel(&self, key: u32) -> (&Arc<str>, u64) {
+        let channel = &self.channels[self.channel_of(&self.subscriptions[key as usize]) as usize];
+        (&channel.name, channel.hash)
+    }
+
+    /// The number that stands for a subscription's channel here. Another channel gets it only when
+    /// nobody is subscribed to this one any more.
+    pub fn number(&self, key: u32) -> u32 {
+        number(self.channel_of(&self.subscriptions[key as usize]))
+    }
+
+    /// The subscription behind this one in its connection's list, or [`NONE`].
+    pub fn next_subscription(&self, key: u32) -> u32 {
+        self.subscriptions[key as usize].next
+    }
+
+    /// Whether the channel's home knows of this shard's interest, so that a join needs no
+    /// request.
+    pub fn is_confirmed(&self, hash: u64, name: &str) -> bool {
+        self.find(hash, name).is_some_and(|at| self.channels[at as usize].confirmed)
+    }
+
+    /// The subscription of the list that starts at `head` which is on this channel.
+    pub fn find_subscription(&self, head: u32, hash: u64, name: &str) -> Option<u32> {
+        let channel = self.find(hash, name)?;
+        let mut key = head;
+        while key != NONE {
+            let subscription = &self.subscriptions[key as usize];
+            if self.channel_of(subscription) == channel {
+                return Some(key);
+            }
+            key = subscription.next;
+        }
+        None
+    }
+
+    /// Adds a pending subscription in front of the list at `head`; returns its key and serial.
+    pub fn begin(&mut self, head: &mut u32, hash: u64, name: &Arc<str>) -> (u32, u32) {
+        let channel = self.find(hash, name).unwrap_or_else(|| {
+            let channel = Channel {
+                name: name.clone(),
+                hash,
+                group: NONE,
+                pending: 0,
+                live: 0,
+                confirmed: false,
+                idle: false,
+                watched: false,
+                paced: false,
+            };
+            let at = self.channels.insert(channel) as u32;
+            let channels = &self.channels;
+            self.table.insert_unique(hash, at, |at| channels[*at as usize].hash);
+            at
+        });
+        self.channels[channel as usize].pending += 1;
+        self.serial = (self.serial + 1) % POSITIONED;
+        let subscription =
+            Subscription { place: channel, position: PENDING, next: *head, serial: self.serial };
+        *head = self.subscriptions.insert(subscription) as u32;
+        (*head, self.serial)
+    }
+
+    /// The answer for `key` has come and the connection still wants it: joins behind everything
+    /// that was appended so far.
+    pub fn join(&mut self, key: u32, slot: u32, encoding: Encoding, filter: Option<&Filter>) {
+        let channel = self.subscriptions[key as usize].place;
+        let group = self.group(channel, encoding, filter);
+        let Group { members, fanout, last, .. } = &mut self.groups[group as usize];
+        *last = None;
+        let position = members.len() as u32;
+        members.push(Member { slot, subscription: key });
+        if let Some(fanout) = fanout
+            && !fanout.pending.is_empty()
+            && !planted(Planted::JoinerStartsAtFront)
+        {
+            let byte = fanout.pending.len() as u32;
+            fanout.pending_starts.push(Start { member: position, byte });
+        }
+        let subscription = &mut self.subscriptions[key as usize];
+        (subscription.place, subscription.position) = (group, position);
+        self.channels[channel as usize].live += 1;
+    }
+
+    /// The pending subscription `key` joins where its channel's stream stands, and is to be told
+    /// if it ever does not stand there any more. Call it before the join.
+    pub fn watch(&mut self, key: u32, top: Position, times: (u64, u64)) {
+        let subscription = &mut self.subscriptions[key as usize];
+        subscription.serial |= POSITIONED;
+        let channel = subscription.place;
+        if !self.watches.join(channel, top, times) {
+            self.lose(channel);
+            self.watches.join(channel, top, times);
+        }
+        self.channels[channel as usize].watched = true;
+    }
+
+    /// The members of a channel do not stand where its stream does.
+    pub fn lose(&mut self, channel: u32) {
+        self.end_watch(channel);
+        let mut at = self.channels[channel as usize].group;
+        while at != NONE {
+            let group = &self.groups[at as usize];
+            let members = group.members.iter().filter(|member| member.slot != TOMBSTONE);
+            let lost =
+                |member: &Member| Lost { slot: member.slot, subscription: member.subscription };
+            self.lost.extend(members.map(lost));
+            at = group.next;
+        }
+    }
+
+    pub(super) fn end_watch(&mut self, channel: u32) {
+        let state = &mut self.channels[channel as usize];
+        if std::mem::take(&mut state.watched) {
+            self.watches.end(channel);
+        }
+    }
+
+    /// A member that does not stand where it should.
+    pub fn next_lost(&mut self) -> Option<Lost> {
+        while let Some(lost) = self.lost.pop_front() {
+            let found = self.subscriptions.get(lost.subscription as usize);
+            let Some(found) = found.filter(|found| !found.is_pending()) else { continue };
+            let group = self.groups.get(found.place as usize);
+            let member = group.and_then(|group| group.members.get(found.position as usize));
+            if found.serial & POSITIONED != 0 && member.is_some_and(|one| one.slot == lost.slot) {
+                return Some(lost);
+            }
+        }
+        None
+    }
+
+    /// Whether some members do not stand where they should.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Name and hash of the channel with this index.
+    pub fn named(&self, channel: u32) -> Option<(&Arc<str>, u64)> {
+        self.channels.get(channel as usize).map(|channel| (&channel.name, channel.hash))
+    }
+
+    /// An answer for a subscribe of this channel has come, whether or not anybody still wants
+    /// it. Call it after the join.
+    pub fn answered(&mut self, hash: u64, name: &str) {
+        // A pending subscribe keeps its channel.
+        let Some(channel) = self.find(hash, name) else { return };
+        let state = &mut self.channels[channel as usize];
+        state.pending = state.pending.saturating_sub(1);
+        state.confirmed = true;
+        self.note_if_idle(channel);
+    }
+
+    pub(super) fn note_if_idle(&mut self, channel: u32) {
+        let state = &mut self.channels[channel as usize];
+        let pending = state.pending > 0 && !planted(Planted::ReleasedWhilePending);
+        if state.live == 0 && !pending && !state.idle {
+            state.idle = true;
+            self.idle.push_back(channel);
+        }
+        if self.channels[channel as usize].live == 0 {
+            self.end_watch(channel);
+        }
+    }
+
+    /// Ends the subscription `key` of the list at `head`. A pending one is only forgotten: its
+    /// answer is still to come. Returns whether it was there.
+    pub fn leave(&mut self, head: &mut u32, key: u32) -> bool {
+        let Some(next) = self.subscriptions.get(key as usize).map(|found| found.next) else {
+            return false;
+        };
+        if *head == key {
+            *head = next;
+        } else {
+            let mut before = *head;
+            while self.subscriptions[before as usize].next != key {
+                before = self.subscriptions[before as usize].next;
+            }
+            self.subscriptions[before as usize].next = next;
+        }
+        let subscription = self.subscriptions.remove(key as usize);
+        if !subscription.is_pending() {
+            self.remove_member(&subscription);
+        }
+        true
+    }
+
+    pub(super) fn remove_member(&mut self, subscription: &Subscription) {
+        let group = &mut self.groups[subscription.place as usize];
+        let channel = group.channel;
+        let position = subscription.position as usize;
+        if let Some(fanout) = &mut group.fanout {
+            if !planted(Planted::LeaverStays) {
+                group.members[position].slot = TOMBSTONE;
+                fanout.gone.push(position as u32);
+            }
+        } else {
+            group.members.swap_remove(position);
+            if let Some(moved) = group.members.get(position) {
+                self.subscriptions[moved.subscription as usize].position = position as u32;
+            } else if group.members.is_empty() {
+                // A list that once was long gives its memory back.
+                group.members.shrink_to_fit();
+                self.remove_if_abandoned(subscription.place);
+            }
+        }
+        self.channels[channel as usize].live -= 1;
+        self.note_if_idle(channel);
+    }
+
+    /// Takes one channel that has had no subscribers since it was noted; its record goes away
+    /// and the home must be told. `told` is asked first and may refuse for now.
+    pub fn release_idle(&mut self, mut told: impl FnMut(&Arc<str>, u64) -> bool) {
+        for _ in 0..self.idle.len() {
+            let Some(&at) = self.idle.front() else { break };
+            let channel = &self.channels[at as usize];
+            let pending = channel.pending > 0 && !planted(Planted::ReleasedWhilePending);
+            let busy = channel.live > 0 || pending || self.has_fanout(channel.group);
+            if !busy && !told(&channel.name, channel.hash) {
+                break;
+            }
+            self.idle.pop_front();
+            if busy {
+                self.channels[at as usize].idle = false;
+            } else {
+                self.remove(at);
+            }
+        }
+    }
+
+    /// Whether some channel waits for its home to be told.
+    pub fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    pub(super) fn remove(&mut self, at: u32) {
+        let channel = self.channels.remove(at as usize);
+        if let Ok(entry) = self.table.find_entry(channel.hash, |other| *other == at) {
+            entry.remove();
+        }
+        let mut group = channel.group;
+        while group != NONE {
+            if channel.paced {
+                self.pacing.forget(at, group);
+            }
+            group = self.groups.remove(group as usize).next;
+        }
+    }
+
+    /// Indices of channels are below this.
+    pub fn places(&self) -> u32 {
+        self.channels.capacity() as u32
+    }
+
+    /// The channel with this index and the number of its subscribers, if it has some.
+    pub fn subscribed(&self, channel: u32) -> Option<(&Arc<str>, u32)> {
+        let channel = self.channels.get(channel as usize).filter(|channel| channel.live > 0)?;
+        Some((&channel.name, channel.live))
+    }
+
+    /// Number of channels known here.
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether no channel is known here.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+}

@@ -1,0 +1,608 @@
+//! Reading a request head: which transport it asks for, and whether the shard keeps the socket.
+//!
+//! Owns nothing. Never looks into a body. A socket stays with the shard only for a complete, legal
+//! request of a push path or a plain call of the API's publish method; whatever else is well-formed
+//! goes to the control plane untouched.
+
+use std::borrow::Cow;
+
+use super::answer::accept_key;
+use super::headers::{count, has_token, header, headers, no_headers, origin, query_value, tokens};
+use super::loopback::foreign;
+use super::request::{
+    Call, Emulation, HEADERS_MOST, Head, HeadLimits, Header, Health, Preflight, Route, Service,
+    Stream, Transport, Upgrade,
+};
+use super::status::Status;
+use crate::wire::deflate;
+
+/// The subprotocols that are spoken.
+const SUBPROTOCOLS: [&str; 2] = ["centrifuge-json", "centrifuge-protobuf"];
+
+/// Reads a request head, and the body behind that of a stream, an emulation or a call.
+pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<'a> {
+    let mut headers = no_headers();
+    let most = limits.headers.min(HEADERS_MOST);
+    let mut request = httparse::Request::new(&mut []);
+    let head_bytes = match request.parse_with_uninit_headers(bytes, &mut headers[..most]) {
+        Ok(httparse::Status::Complete(used)) if used <= limits.bytes => used,
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Head::Partial,
+        Ok(_) => return Head::Refused(Status::HeadTooLarge(limits.bytes)),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Head::Refused(Status::TooManyHeaders(most));
+        }
+        Err(_) => return Head::Refused(Status::BadRequest),
+    };
+    if !is_host_legal(request.version == Some(1), count(&request, &["host"])) {
+        return Head::Refused(Status::BadRequest);
+    }
+    let target = request.path.unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let Some(route) = routes.iter().find(|route| route.path == path) else { return Head::Control };
+    let body = body(bytes, head_bytes, route.body_max, &request);
+    match route.service {
+        Service::Health => health(&request, head_bytes),
+        Service::Publish if path.len() < target.len() => Head::Control,
+        Service::Publish => call(&body, &request),
+        Service::Transport(transport) if transport.is_websocket() => {
+            if !has_token(&request, "upgrade", "websocket") {
+                return Head::Control;
+            }
+            match upgrade(transport, query, route.compresses, &request) {
+                Ok(upgrade) => Head::Upgrade(Box::new(upgrade), head_bytes),
+                Err(status) => Head::Refused(status),
+            }
+        }
+        Service::Transport(_) | Service::Emulation => {
+            // A link or a form would use the cookies of whoever follows it.
+            if has_token(&request, "sec-fetch-mode", "navigate") {
+                return Head::Refused(Status::Navigation);
+            }
+            let (body, used) = match body {
+                Body::Partial => return Head::Partial,
+                Body::Whole(body, used) => (body, used),
+                Body::TooLarge => return Head::Refused(Status::TooLarge),
+                Body::Special => return Head::Control,
+            };
+            match (request.method.unwrap_or_default(), route.service) {
+                ("OPTIONS", _) => match preflight(&request) {
+                    Ok(asked) => Head::Preflight(asked, used),
+                    Err(status) => Head::Refused(status),
+                },
+                ("POST", Service::Emulation) => match emulation(body, &request) {
+                    Ok(emulation) => Head::Emulation(emulation, used),
+                    Err(status) => Head::Refused(status),
+                },
+                (method, Service::Transport(transport)) => {
+                    match stream(transport, method, query, body, &request) {
+                        Ok(stream) => Head::Stream(stream, used),
+                        Err(status) => Head::Refused(status),
+                    }
+                }
+                _ => Head::Refused(Status::MethodNotAllowed("POST, OPTIONS")),
+            }
+        }
+    }
+}
+
+/// Whether a request has as many Host headers as it must: one, of which HTTP/1.0 knows nothing.
+pub fn is_host_legal(is_http11: bool, hosts: usize) -> bool {
+    hosts == 1 || (hosts == 0 && !is_http11)
+}
+
+fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize) -> Head<'a> {
+    let special = ["content-length", "transfer-encoding", "expect", "upgrade"];
+    let bodiless = match request.method {
+        _ if count(request, &special) > 0 => return Head::Control,
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Head::Control,
+    };
+    let last = request.version != Some(1) || has_token(request, "connection", "close");
+    Head::Health(Health { bodiless, last }, head_bytes)
+}
+
+/// What stands behind a head.
+enum Body<'a> {
+    /// Not all there yet.
+    Partial,
+    /// All of it; head and body took this many bytes.
+    Whole(&'a [u8], usize),
+    /// More than the path takes.
+    TooLarge,
+    /// Of no known length, or with wishes of its own: nothing for a shard.
+    Special,
+}
+
+fn body<'a>(
+    bytes: &'a [u8],
+    head_bytes: usize,
+    body_max: usize,
+    request: &httparse::Request<'_, 'a>,
+) -> Body<'a> {
+    let special = count(request, &["transfer-encoding", "expect", "upgrade"]) > 0;
+    let (length, lengths) =
+        (header(request, "content-length"), count(request, &["content-length"]));
+    if special || request.version != Some(1) || lengths > 1 {
+        return Body::Special;
+    }
+    if lengths == 0 {
+        let bodiless = matches!(request.method, Some("GET" | "HEAD" | "OPTIONS"));
+        return if bodiless { Body::Whole(&[], head_bytes) } else { Body::Special };
+    }
+    let length = length
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<usize>().ok());
+    match length {
+        None => Body::Special,
+        Some(length) if length > body_max => Body::TooLarge,
+        Some(length) if bytes.len() - head_bytes < length => Body::Partial,
+        Some(length) => {
+            let end = head_bytes + length;
+            Body::Whole(&bytes[head_bytes..end], end)
+        }
+    }
+}
+
+fn stream<'a>(
+    transport: Transport,
+    method: &str,
+    query: &str,
+    body: &'a [u8],
+    request: &httparse::Request<'_, 'a>,
+) -> Result<Stream<'a>, Status> {
+    let asked = query_value(query, "cf_connect").map(|text| Cow::Owned(text.into_bytes()));
+    let opening = match (method, transport) {
+        ("POST", _) => Cow::Borrowed(body),
+        ("GET", Transport::Sse) => asked.ok_or(Status::BadRequest)?,
+        ("GET", Transport::UniSse | Transport::LongPolling) => asked.unwrap_or_default(),
+        (_, Transport::Sse | Transport::UniSse | Transport::LongPolling) => {
+            return Err(Status::MethodNotAllowed("GET, POST, OPTIONS"));
+        }
+        _ => return Err(Status::MethodNotAllowed("POST, OPTIONS")),
+    };
+    Ok(Stream {
+        transport,
+        protobuf: transport == Transport::HttpStream
+            && (is_protobuf(request) || asks_protobuf(query)),
+        opening,
+        by_url: method == "GET",
+        last_event: header(request, "last-event-id").filter(|last| !last.is_empty()),
+        origin: origin(request)?,
+        host: header(request, "host"),
+    })
+}
+
+fn emulation<'a>(
+    body: &'a [u8],
+    request: &httparse::Request<'_, 'a>,
+) -> Result<Emulation<'a>, Status> {
+    Ok(Emulation {
+        protobuf: is_protobuf(request),
+        body,
+        origin: origin(request)?,
+        host: header(request, "host"),
+        last: has_token(request, "connection", "close"),
+    })
+}
+
+fn preflight<'a>(request: &httparse::Request<'_, 'a>) -> Result<Preflight<'a>, Status> {
+    Ok(Preflight {
+        headers: header(request, "access-control-request-headers").unwrap_or_default(),
+        origin: origin(request)?,
+        host: header(request, "host"),
+        last: has_token(request, "connection", "close"),
+    })
+}
+
+fn is_protobuf(request: &httparse::Request<'_, '_>) -> bool {
+    header(request, "content-type") == Some("application/octet-stream")
+}
+
+fn asks_protobuf(query: &str) -> bool {
+    query_value(query, "format").as_deref() == Some("protobuf")
+        || query_value(query, "cf_protocol").as_deref() == Some("protobuf")
+}
+
+fn upgrade(
+    transport: Transport,
+    query: &str,
+    compresses: bool,
+    request: &httparse::Request<'_, '_>,
+) -> Result<Upgrade, Status> {
+    if request.version != Some(1) || !has_token(request, "connection", "upgrade") {
+        return Err(Status::BadRequest);
+    }
+    if request.method != Some("GET") {
+        return Err(Status::MethodNotAllowed("GET"));
+    }
+    if !has_token(request, "sec-websocket-version", "13") {
+        return Err(Status::UpgradeRequired);
+    }
+    let key = header(request, "sec-websocket-key").unwrap_or_default();
+    if key.len() != 24 || !key.ends_with("==") {
+        return Err(Status::BadRequest);
+    }
+    // The client names them in the order in which it wants them.
+    let subprotocol = tokens(request, "sec-websocket-protocol")
+        .find_map(|token| SUBPROTOCOLS.into_iter().find(|name| name.eq_ignore_ascii_case(token)));
+    let offers = headers(request, "sec-websocket-extensions").filter(|_| compresses);
+    Ok(Upgrade {
+        transport,
+        accept: accept_key(key),
+        connect: query_value(query, "cf_connect"),
+        protobuf: subprotocol == Some("centrifuge-protobuf") || asks_protobuf(query),
+        frame_pings: query_value(query, "cf_ws_frame_ping_pong").as_deref() == Some("true"),
+        subprotocol,
+        compression: offers.filter_map(deflate::negotiate).next(),
+        origin: origin(request)?.map(str::to_owned),
+        host: header(request, "host").map(str::to_owned),
+        kept: Vec::new(),
+    })
+}
+
+/// Those headers of a whole request head that have one of these names in lower case, as often as
+/// they are there.
+pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let mut headers = no_headers();
+    let mut request = httparse::Request::new(&mut []);
+    if request.parse_with_uninit_headers(bytes, &mut headers).is_err() {
+        return Vec::new();
+    }
+    let found = |name: &String| {
+        let same = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name);
+        let values = request.headers.iter().filter(same).map(|header| header.value.into());
+        values.map(|value| (name.as_str().into(), value)).collect::<Vec<_>>()
+    };
+    names.iter().flat_map(found).collect()
+}
+
+/// Whether a whole request head is one that a server refuses which is open to its own machine
+/// alone. The control plane answers it.
+pub fn is_foreign(bytes: &[u8]) -> bool {
+    let mut headers = no_headers();
+    let mut request = httparse::Request::new(&mut []);
+    request.parse_with_uninit_headers(bytes, &mut headers).is_ok()
+        && foreign(request.headers.iter().map(|header| (header.name, header.value))).is_some()
+}
+
+/// A call, if it is a plain one.
+fn call<'a>(body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Head<'a> {
+    let plain = request.method == Some("POST")
+        && count(request, &["authorization"]) == 0
+        && count(request, &["x-api-key"]) <= 1
+        && !has_token(request, "connection", "close");
+    match *body {
+        Body::Partial if plain => Head::Partial,
+        Body::Whole(body, used) if plain => {
+            Head::Call(Call { key: header(request, "x-api-key"), body }, used)
+        }
+        _ => Head::Control,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::Routes;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn routes() -> Routes {
+        let route = |path: &str, service| Route {
+            path: path.into(),
+            service,
+            body_max: 100,
+            compresses: false,
+        };
+        let transport = |path, transport| route(path, Service::Transport(transport));
+        vec![
+            transport("/connection/websocket", Transport::WebSocket),
+            transport("/connection/uni_websocket", Transport::UniWebSocket),
+            transport("/connection/http_stream", Transport::HttpStream),
+            transport("/connection/sse", Transport::Sse),
+            transport("/connection/uni_sse", Transport::UniSse),
+            route("/emulation", Service::Emulation),
+            route("/api/publish", Service::Publish),
+            route("/health", Service::Health),
+        ]
+    }
+
+    fn parse(bytes: &[u8]) -> Head<'_> {
+        super::parse(bytes, &routes(), HeadLimits::default())
+    }
+
+    const GOOD: &str = "GET /connection/websocket?cf_protocol=json HTTP/1.1\r\nHost: a\r\n\
+        Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    #[test]
+    fn an_upgrade_is_recognised_byte_by_byte() {
+        for cut in 0..GOOD.len() {
+            assert!(matches!(parse(&GOOD.as_bytes()[..cut]), Head::Partial), "{cut}");
+        }
+        let Head::Upgrade(upgrade, used) = parse(GOOD.as_bytes()) else { panic!() };
+        assert_eq!(used, GOOD.len());
+        assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(upgrade.transport, Transport::WebSocket);
+    }
+
+    #[test]
+    fn headers_are_kept_where_they_are_asked_for() {
+        let more = "Host: a\r\nCookie: a=1\r\nX-Other: 2\r\ncookie: b=2\r\n";
+        let request = GOOD.replace("Host: a\r\n", more);
+        let kept = kept_headers(request.as_bytes(), &["x-none".into(), "cookie".into()]);
+        let kept: Vec<_> = kept.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(kept, [("cookie", b"a=1".as_slice()), ("cookie", b"b=2")]);
+    }
+
+    #[test]
+    fn refusals_name_their_status() {
+        let check = |from: &str, to: &str, expected: Status| {
+            let request = GOOD.replace(from, to);
+            match parse(request.as_bytes()) {
+                Head::Refused(status) => assert_eq!(status, expected, "{to}"),
+                other => panic!("{to}: {other:?}"),
+            }
+        };
+        check("Version: 13", "Version: 8", Status::UpgradeRequired);
+        check("dGhlIHNhbXBsZSBub25jZQ==", "short", Status::BadRequest);
+        check("GET", "POST", Status::MethodNotAllowed("GET"));
+        check("HTTP/1.1", "HTTQ/1.1", Status::BadRequest);
+        let HeadLimits { bytes, headers } = HeadLimits::default();
+        let large = format!("Host: {}", "a".repeat(bytes));
+        check("Host: a", &large, Status::HeadTooLarge(bytes));
+        let many = format!("{}Host: a", "X: y\r\n".repeat(headers));
+        check("Host: a", &many, Status::TooManyHeaders(headers));
+        // What ends a head that is too long may not have come yet.
+        let begun = &GOOD.replace("Host: a", &large)[..bytes];
+        let Head::Refused(status) = parse(begun.as_bytes()) else { panic!() };
+        assert_eq!(status, Status::HeadTooLarge(bytes));
+    }
+
+    #[test]
+    fn heads_up_to_the_limits_are_taken() {
+        let HeadLimits { bytes, headers } = HeadLimits::default();
+        let others = GOOD.matches("\r\n").count() - 2;
+        let many =
+            GOOD.replace("Host: a", &format!("{}Host: a", "X: y\r\n".repeat(headers - others)));
+        assert!(matches!(parse(many.as_bytes()), Head::Upgrade(..)));
+        let kept = kept_headers(many.as_bytes(), &["x".into()]);
+        assert_eq!(kept.len(), headers - others);
+        let large =
+            GOOD.replace("Host: a", &format!("Host: {}", "a".repeat(bytes - GOOD.len() + 1)));
+        assert_eq!(large.len(), bytes);
+        assert!(matches!(parse(large.as_bytes()), Head::Upgrade(..)));
+        let small = HeadLimits { bytes: GOOD.len() - 1, headers: 2 };
+        let refused = |limits| match super::parse(GOOD.as_bytes(), &routes(), limits) {
+            Head::Refused(status) => status,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(small), Status::TooManyHeaders(2));
+        assert_eq!(refused(HeadLimits { headers: 10, ..small }), Status::HeadTooLarge(small.bytes));
+    }
+
+    #[test]
+    fn the_clients_order_of_subprotocols_counts() {
+        let check = |offered: &[&str], expected: Option<&str>| {
+            let lines = offered.iter().map(|line| format!("Sec-WebSocket-Protocol: {line}\r\n"));
+            let request = GOOD.replace("Host:", &format!("{}Host:", lines.collect::<String>()));
+            let Head::Upgrade(upgrade, _) = parse(request.as_bytes()) else {
+                panic!("{offered:?}")
+            };
+            assert_eq!(upgrade.subprotocol, expected, "{offered:?}");
+            assert_eq!(upgrade.protobuf, expected == Some("centrifuge-protobuf"), "{offered:?}");
+        };
+        let (json, protobuf) = ("centrifuge-json", "centrifuge-protobuf");
+        check(&[], None);
+        check(&["other"], None);
+        check(&["centrifuge-json, centrifuge-protobuf"], Some(json));
+        check(&["centrifuge-protobuf,centrifuge-json"], Some(protobuf));
+        check(&["other, Centrifuge-Protobuf , centrifuge-json"], Some(protobuf));
+        check(&["other", "centrifuge-json", "centrifuge-protobuf"], Some(json));
+    }
+
+    #[test]
+    fn a_list_of_versions_may_hold_the_one_that_is_spoken() {
+        for version in ["13, 8", "8,13", "13"] {
+            let request = GOOD.replace("Version: 13", &format!("Version: {version}"));
+            assert!(matches!(parse(request.as_bytes()), Head::Upgrade(..)), "{version}");
+        }
+        let request = GOOD.replace("Version: 13", "Version: 8, 130");
+        assert!(matches!(parse(request.as_bytes()), Head::Refused(Status::UpgradeRequired)));
+    }
+
+    #[test]
+    fn a_shard_answers_plain_questions_for_health() {
+        let check = |request: &str, expected: Option<(bool, bool)>| match parse(request.as_bytes())
+        {
+            Head::Health(Health { bodiless, last }, used) => {
+                assert_eq!(Some((bodiless, last)), expected, "{request}");
+                assert_eq!(used, request.len());
+            }
+            Head::Control => assert!(expected.is_none(), "{request}"),
+            other => panic!("{request}: {other:?}"),
+        };
+        check("GET /health HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
+        check("GET /health?a=b HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
+        check("HEAD /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some((true, true)));
+        check("GET /health HTTP/1.0\r\n\r\n", Some((false, true)));
+        check("POST /health HTTP/1.1\r\nHost: a\r\n\r\n", None);
+        check("GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", None);
+        check("GET /health/ HTTP/1.1\r\nHost: a\r\n\r\n", None);
+    }
+
+    #[test]
+    fn hosts_and_origins_are_one_or_the_request_is_refused() {
+        let check = |from: &str, to: &[u8], expected: Result<Option<&str>, Status>| {
+            let (before, behind) = GOOD.split_once(from).unwrap();
+            let request = [before.as_bytes(), to, behind.as_bytes()].concat();
+            let found = match parse(&request) {
+                Head::Upgrade(upgrade, _) => Ok(upgrade.origin),
+                Head::Refused(status) => Err(status),
+                other => panic!("{other:?}"),
+            };
+            let found = found.as_ref().map(Option::as_deref).map_err(|status| *status);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(to));
+        };
+        check("Host: a\r\n", b"", Err(Status::BadRequest));
+        check("Host: a\r\n", b"Host: a\r\nhost: a\r\n", Err(Status::BadRequest));
+        check("Host: a\r\n", b"Host: a\r\nOrigin: https://b\r\n", Ok(Some("https://b")));
+        check("Host: a\r\n", b"Host: a\r\nOrigin:\r\n", Ok(None));
+        check("Host: a\r\n", b"Host: a\r\nOrigin: https://\xff\r\n", Err(Status::Forbidden));
+        let two = b"Host: a\r\nOrigin: https://b\r\norigin: https://c\r\n";
+        check("Host: a\r\n", two, Err(Status::Forbidden));
+        for path in ["/", "/health", "/api/publish"] {
+            let request = format!("POST {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+            assert!(matches!(parse(request.as_bytes()), Head::Refused(Status::BadRequest)));
+        }
+    }
+
+    #[test]
+    fn nobody_is_led_to_a_stream_by_a_link_or_a_form() {
+        for (method, path) in [
+            ("GET", "/connection/sse?cf_connect={}"),
+            ("POST", "/connection/http_stream"),
+            ("GET", "/connection/uni_sse"),
+            ("POST", "/emulation"),
+        ] {
+            let request = |mode: &str| {
+                format!(
+                    "{method} {path} HTTP/1.1\r\nHost: a\r\nSec-Fetch-Mode: {mode}\r\n\
+                     Content-Length: 0\r\n\r\n"
+                )
+            };
+            let refused =
+                matches!(parse(request("navigate").as_bytes()), Head::Refused(Status::Navigation));
+            assert!(refused, "{path}");
+            assert!(!matches!(parse(request("cors").as_bytes()), Head::Refused(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_requests_go_to_the_control_plane() {
+        for request in ["GET / HTTP/1.0\r\n\r\n", "POST /api/info HTTP/1.1\r\nHost: x\r\n\r\n{}"] {
+            assert!(matches!(parse(request.as_bytes()), Head::Control));
+        }
+        let plain = GOOD.replace("Upgrade: WebSocket\r\n", "");
+        assert!(matches!(parse(plain.as_bytes()), Head::Control));
+    }
+
+    const CALL: &str = "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: secret\r\n\
+        Content-Length: 7\r\n\r\n{\"a\":1}";
+
+    #[test]
+    fn a_call_is_recognised_byte_by_byte() {
+        for cut in 0..CALL.len() {
+            assert!(matches!(parse(&CALL.as_bytes()[..cut]), Head::Partial), "{cut}");
+        }
+        let two = [CALL, CALL].concat();
+        let Head::Call(call, used) = parse(two.as_bytes()) else { panic!() };
+        assert_eq!((call.key, call.body, used), (Some("secret"), &b"{\"a\":1}"[..], CALL.len()));
+    }
+
+    #[test]
+    fn a_call_that_is_not_plain_goes_to_the_control_plane() {
+        let check = |from: &str, to: &str| {
+            let request = CALL.replace(from, to);
+            assert!(matches!(parse(request.as_bytes()), Head::Control), "{request}");
+        };
+        check("POST", "PUT");
+        check("HTTP/1.1", "HTTP/1.0");
+        check("/api/publish", "/api/publish?api_key=secret");
+        check("Content-Length: 7", "Transfer-Encoding: chunked");
+        check("Content-Length: 7", "Content-Length: 7\r\nTransfer-Encoding: chunked");
+        check("Content-Length: 7", "Content-Length: 7\r\nContent-Length: 7");
+        check("Content-Length: 7", "Content-Length: +7");
+        check("Content-Length: 7", "Content-Length: \u{a0}7");
+        check("Content-Length: 7", "Content-Length: 7\u{2003}");
+        check("Content-Length: 7", "Content-Length: 99999999999999999999999");
+        check("Content-Length: 7", "Content-Length: 101");
+        check("Content-Length: 7", "Content-Length:");
+        check("Content-Length: 7\r\n", "");
+        check("Host: a", "Host: a\r\nConnection: keep-alive, close");
+        check("Host: a", "Host: a\r\nExpect: 100-continue");
+        check("Host: a", "Host: a\r\nUpgrade: h2c");
+        check("Host: a", "Host: a\r\nAuthorization: apikey secret");
+        check("Host: a", "Host: a\r\nX-Api-Key: other");
+        assert!(matches!(super::parse(CALL.as_bytes(), &[], HeadLimits::default()), Head::Control));
+    }
+
+    #[test]
+    fn the_connect_request_of_a_query_is_decoded() {
+        let request = GOOD.replace(
+            "/connection/websocket?cf_protocol=json",
+            "/connection/uni_websocket?cf_connect=%7B%22name%22%3A%22a+b%22%7D",
+        );
+        let Head::Upgrade(upgrade, _) = parse(request.as_bytes()) else { panic!() };
+        assert_eq!(upgrade.connect.as_deref(), Some("{\"name\":\"a b\"}"));
+    }
+
+    fn stream(request: &str) -> Result<(Transport, String, bool), Status> {
+        match parse(request.as_bytes()) {
+            Head::Stream(stream, used) => {
+                assert_eq!(used, request.len());
+                let opening = String::from_utf8(stream.opening.into_owned()).unwrap();
+                Ok((stream.transport, opening, stream.protobuf))
+            }
+            Head::Refused(status) => Err(status),
+            other => panic!("{request}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stream_begins_with_what_its_client_says_first() {
+        let post = "POST /connection/http_stream HTTP/1.1\r\nHost: a\r\n\
+            Content-Length: 2\r\nContent-Type: application/json\r\n\r\n{}";
+        for cut in 0..post.len() {
+            assert!(matches!(parse(&post.as_bytes()[..cut]), Head::Partial), "{cut}");
+        }
+        assert_eq!(stream(post), Ok((Transport::HttpStream, "{}".into(), false)));
+        let protobuf = post.replace("application/json", "application/octet-stream");
+        assert_eq!(stream(&protobuf), Ok((Transport::HttpStream, "{}".into(), true)));
+        let get = |path: &str| format!("GET /connection/{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(
+            stream(&get("sse?cf_connect=%7B%7D%0A%7B%7D")),
+            Ok((Transport::Sse, "{}\n{}".into(), false))
+        );
+        assert_eq!(stream(&get("uni_sse")), Ok((Transport::UniSse, String::new(), false)));
+        assert_eq!(stream(&get("sse")), Err(Status::BadRequest));
+        let posts = Status::MethodNotAllowed("POST, OPTIONS");
+        assert_eq!(stream(&get("http_stream")), Err(posts));
+        let either = Status::MethodNotAllowed("GET, POST, OPTIONS");
+        assert_eq!(stream(&get("sse").replace("GET", "HEAD")), Err(either));
+        let large = post.replace("Content-Length: 2", "Content-Length: 101");
+        assert_eq!(stream(&large), Err(Status::TooLarge));
+        let chunked = post.replace("Content-Length: 2", "Transfer-Encoding: chunked");
+        assert!(matches!(parse(chunked.as_bytes()), Head::Control));
+    }
+
+    #[test]
+    fn who_speaks_for_a_stream_is_let_and_heard() {
+        let post = "POST /emulation HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
+            Connection: close\r\nContent-Length: 2\r\n\r\n{}";
+        let Head::Emulation(emulation, used) = parse(post.as_bytes()) else { panic!() };
+        assert_eq!((emulation.body, emulation.origin), (&b"{}"[..], Some("https://b")));
+        assert!(emulation.last && !emulation.protobuf && used == post.len());
+        let get = post.replace("POST", "GET");
+        let posts = Status::MethodNotAllowed("POST, OPTIONS");
+        assert!(matches!(parse(get.as_bytes()), Head::Refused(status) if status == posts));
+        for path in ["/emulation", "/connection/sse"] {
+            let options = format!(
+                "OPTIONS {path} HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
+                 Access-Control-Request-Headers: content-type\r\n\r\n"
+            );
+            let Head::Preflight(asked, _) = parse(options.as_bytes()) else { panic!() };
+            assert_eq!((asked.headers, asked.origin), ("content-type", Some("https://b")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Publications, joins and leaves as JSON.
+//!
+//! Owns nothing. Says where the parts of a written publication are, so that others can be written
+//! in their place.
+
+use std::ops::Range;
+
+use serde::{Serialize, Serializer};
+
+use super::text::{Raw, write_json, write_number, write_payload};
+use crate::wire::protocol::reply::ClientInfo;
+
+#[derive(Serialize)]
+pub(super) struct InfoBody<'a> {
+    user: &'a str,
+    client: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conn_info: Option<Raw<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chan_info: Option<Raw<'a>>,
+}
+
+impl<'a> From<&'a ClientInfo> for InfoBody<'a> {
+    fn from(info: &'a ClientInfo) -> Self {
+        InfoBody {
+            user: &info.user,
+            client: &info.client,
+            conn_info: info.connection.as_deref().map(Raw),
+            chan_info: info.channel.as_deref().map(Raw),
+        }
+    }
+}
+
+/// Parts of a publication beside its data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Details<'a> {
+    /// Who published it, if a client did.
+    pub info: Option<&'a ClientInfo>,
+    /// Its offset, where the channel keeps history.
+    pub offset: Option<u64>,
+    /// Its tags.
+    pub tags: &'a [(Box<str>, Box<str>)],
+}
+
+/// Where the parts of a written publication stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The publication object.
+    pub object: Range<usize>,
+    /// The data within it.
+    pub data: Range<usize>,
+}
+
+/// What a publication's data is written as.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// JSON text as it is.
+    Plain(&'a [u8]),
+    /// The same as a string of text, for who may get differences.
+    Text(&'a str),
+    /// The difference to the publication before, as a string.
+    Patch(&'a str),
+}
+
+/// Appends `{"channel":"c","pub":{"data":...}}`, the push of a publication as a unidirectional
+/// client gets it.
+pub fn write_publication(
+    channel: &str,
+    data: Data<'_>,
+    details: &Details<'_>,
+    out: &mut Vec<u8>,
+) -> Places {
+    out.extend_from_slice(b"{\"channel\":");
+    write_json(&channel, out);
+    out.extend_from_slice(b",\"pub\":");
+    let places = write_object(data, details, out);
+    out.push(b'}');
+    places
+}
+
+/// Appends a publication object: `{"data":...}`.
+pub fn write_object(data: Data<'_>, details: &Details<'_>, out: &mut Vec<u8>) -> Places {
+    let start = out.len();
+    out.extend_from_slice(b"{\"data\":");
+    let data_start = out.len();
+    match data {
+        Data::Plain(text) => write_payload(text, out),
+        Data::Text(text) | Data::Patch(text) => write_json(&text, out),
+    }
+    let data_end = out.len();
+    if let Some(info) = details.info {
+        out.extend_from_slice(b",\"info\":");
+        write_json(&InfoBody::from(info), out);
+    }
+    if let Some(offset) = details.offset {
+        out.extend_from_slice(b",\"offset\":");
+        write_number(offset, out);
+    }
+    if !details.tags.is_empty() {
+        out.extend_from_slice(b",\"tags\":");
+        write_json(&Tags(details.tags), out);
+    }
+    if matches!(data, Data::Patch(_)) {
+        out.extend_from_slice(b",\"delta\":true");
+    }
+    out.push(b'}');
+    let end = out.len();
+    Places { object: start..end, data: data_start..data_end }
+}
+
+struct Tags<'a>(&'a [(Box<str>, Box<str>)]);
+
+impl Serialize for Tags<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// Appends `{"channel":"c","join":{"info":...}}` or the same with `leave`.
+pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"channel\":");
+    write_json(&channel, out);
+    out.extend_from_slice(if joined { b",\"join\":{\"info\":" } else { b",\"leave\":{\"info\":" });
+    write_json(&InfoBody::from(info), out);
+    out.extend_from_slice(b"}}");
+}
+
+/// A push that begins with its channel's name, with a number in the name's place.
+pub fn renamed(push: &[u8], number: u32) -> Vec<u8> {
+    let name = &push[CHANNEL_OPEN.len()..];
+    let mut escaped = false;
+    let is_end = |byte: &u8| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    };
+    let end = name.iter().position(is_end).map_or(name.len(), |end| end + 1);
+    let mut renamed = Vec::with_capacity(push.len());
+    renamed.extend_from_slice(b"{\"id\":");
+    write_number(u64::from(number), &mut renamed);
+    renamed.extend_from_slice(&name[end..]);
+    renamed
+}
+
+/// How a push begins; the channel's name follows.
+const CHANNEL_OPEN: &[u8] = b"{\"channel\":\"";
+
+/// What goes around a push for a bidirectional client.
+pub const PUSH_OPEN: &[u8] = b"{\"push\":";
+
+/// See [`PUSH_OPEN`].
+pub const PUSH_CLOSE: &[u8] = b"}";
+
+/// A ping, and a client's pong.
+pub const PING: &[u8] = b"{}";

@@ -1,0 +1,171 @@
+//! Replies and pushes as JSON, for clients and the API.
+//!
+//! Owns nothing. Never decides what a client is told.
+
+use std::borrow::Cow;
+
+use super::bodies::{
+    ConnectBody, Empty, ErrorBody, LeaseBody, Reason, RpcBody, StatsBody, SubscribeBack,
+    SubscribeFront,
+};
+use super::publication::InfoBody;
+use super::text::{Raw, write_fields, write_json, write_number};
+use crate::wire::protocol::error::Error;
+use crate::wire::protocol::position::Position;
+use crate::wire::protocol::reply::{ClientInfo, History, Push, Reply, Roll, Stats, Subscribed};
+
+/// Appends what the API and clients are told of who is in a channel.
+pub fn write_presence(roll: &Roll, out: &mut Vec<u8>) {
+    out.reserve(roll.bytes() + roll.parts().len() + 16);
+    out.extend_from_slice(b"{\"presence\":{");
+    for (nth, part) in roll.parts().iter().enumerate() {
+        if nth > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends a member of a channel, behind those that a part of its roll has already.
+pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    write_json(&info.client, out);
+    out.push(b':');
+    write_json(&InfoBody::from(info), out);
+}
+
+/// Appends how many are in a channel, for the API and clients.
+pub fn write_stats(stats: Stats, out: &mut Vec<u8>) {
+    write_json(&StatsBody { num_clients: stats.clients, num_users: stats.users }, out);
+}
+
+/// Appends what was published in a channel, for the API and clients.
+pub fn write_history(history: &History<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"publications\":");
+    write_objects(&history.publications, out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_json(&history.position.epoch.as_str(), out);
+    out.extend_from_slice(b",\"offset\":");
+    write_number(history.position.offset, out);
+    out.push(b'}');
+}
+
+/// Appends publication objects as an array. They were written by this module, so they are copied
+/// and not read again: a history answer of 1 MiB is little more than a copy.
+fn write_objects(objects: &[Cow<'_, [u8]>], out: &mut Vec<u8>) {
+    out.reserve(objects.iter().map(|object| object.len() + 1).sum::<usize>() + 2);
+    out.push(b'[');
+    for (nth, object) in objects.iter().enumerate() {
+        if nth > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(object);
+    }
+    out.push(b']');
+}
+
+/// Appends the answer to a subscribe.
+fn write_subscribed(subscribed: &Subscribed<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    write_fields(&SubscribeFront::from(subscribed), out);
+    if !subscribed.publications.is_empty() {
+        if !out.ends_with(b"{") {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"publications\":");
+        write_objects(&subscribed.publications, out);
+    }
+    write_fields(&SubscribeBack::from(subscribed), out);
+    out.push(b'}');
+}
+
+/// Appends a reply.
+pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
+    let key = match reply {
+        Reply::Error(_) | Reply::Refused { .. } => "error",
+        Reply::Connect(_) => "connect",
+        Reply::Subscribe(_) => "subscribe",
+        Reply::Unsubscribe => "unsubscribe",
+        Reply::Publish => "publish",
+        Reply::Presence(_) => "presence",
+        Reply::PresenceStats(_) => "presence_stats",
+        Reply::History(_) => "history",
+        Reply::Rpc(_) => "rpc",
+        Reply::Refresh(_) => "refresh",
+        Reply::SubRefresh(_) => "sub_refresh",
+    };
+    out.extend_from_slice(b"{\"id\":");
+    write_number(u64::from(id), out);
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    match reply {
+        Reply::Error(Error { code, message, temporary }) => {
+            write_json(&ErrorBody { code: *code, message, temporary: *temporary }, out);
+        }
+        Reply::Refused { code, message, temporary } => {
+            write_json(&ErrorBody { code: *code, message, temporary: *temporary }, out);
+        }
+        Reply::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
+        Reply::Subscribe(subscribed) => write_subscribed(subscribed, out),
+        Reply::Unsubscribe | Reply::Publish => write_json(&Empty {}, out),
+        Reply::Presence(members) => write_presence(members, out),
+        Reply::PresenceStats(stats) => write_stats(*stats, out),
+        Reply::History(history) => write_history(history, out),
+        Reply::Rpc(data) => write_json(&RpcBody { data: data.map(Raw) }, out),
+        Reply::Refresh(lease) | Reply::SubRefresh(lease) => {
+            write_json(&LeaseBody::from(lease), out);
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends a push as a unidirectional client gets it.
+pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    match push {
+        Push::Subscribe { channel, .. } | Push::Unsubscribe { channel, .. } => {
+            out.extend_from_slice(b"\"channel\":");
+            write_json(channel, out);
+            out.push(b',');
+        }
+        Push::Connect(_) | Push::Disconnect { .. } | Push::Refresh(_) => {}
+    }
+    let key: &[u8] = match push {
+        Push::Connect(_) => b"\"connect\":",
+        Push::Subscribe { .. } => b"\"subscribe\":",
+        Push::Unsubscribe { .. } => b"\"unsubscribe\":",
+        Push::Disconnect { .. } => b"\"disconnect\":",
+        Push::Refresh(_) => b"\"refresh\":",
+    };
+    out.extend_from_slice(key);
+    match push {
+        Push::Connect(connected) => write_json(&ConnectBody::from(*connected), out),
+        Push::Subscribe { subscribed, .. } => write_subscribed(subscribed, out),
+        Push::Unsubscribe { code, reason, .. } => {
+            write_json(&Reason { code: *code, reason }, out);
+        }
+        Push::Disconnect { code, reason } => {
+            write_json(&Reason { code: u32::from(*code), reason }, out);
+        }
+        Push::Refresh(lease) => write_json(&LeaseBody::from(lease), out),
+    }
+    out.push(b'}');
+}
+
+/// Appends the API's answer to a publish: `{"result":{"offset":7,"epoch":"abcdefgh"}}`, empty
+/// inside where the channel keeps no history.
+pub fn write_published(position: Option<Position>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"result\":{");
+    if let Some(position) = position {
+        out.extend_from_slice(b"\"offset\":");
+        write_number(position.offset, out);
+        out.extend_from_slice(b",\"epoch\":\"");
+        out.extend_from_slice(position.epoch.as_str().as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"}}");
+}
