@@ -28,7 +28,7 @@ use tower::ServiceExt;
 
 use crate::base::gate::{Gate, Pass};
 use crate::control::guests::{Guests, Times, Visitor};
-use crate::control::handover::refusal;
+use crate::control::refusal::refusal;
 use crate::model::message::HandOver;
 use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
 

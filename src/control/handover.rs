@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -26,11 +26,12 @@ use crate::base::sys::Clock;
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
 use crate::control::door::{Endless, Rewound};
+use crate::control::refusal::refusal;
 use crate::link::Link;
 use crate::model::auth::Rules;
 use crate::model::message::{Adopt, Message};
 use crate::wire::http::origin::origin;
-use crate::wire::http::{self, Cors, Head, HeadLimits, Routes, Service, Status, Upgrade};
+use crate::wire::http::{self, Head, HeadLimits, Routes, Service, Status, Upgrade};
 
 /// How push connections are let into the node.
 pub struct Entry {
@@ -223,26 +224,6 @@ fn switching(upgrade: &Upgrade) -> Result<Response, axum::http::Error> {
         response = response.header(header::SEC_WEBSOCKET_EXTENSIONS, compression);
     }
     response.body(Body::empty())
-}
-
-/// The answer that a shard would give in its own words.
-pub(super) fn refusal(status: Status) -> Response {
-    let bytes = status.response(Cors::default(), false);
-    let mut headers = [httparse::EMPTY_HEADER; 8];
-    let mut parsed = httparse::Response::new(&mut headers);
-    let body = match parsed.parse(&bytes) {
-        Ok(httparse::Status::Complete(used)) => bytes[used..].to_vec(),
-        _ => Vec::new(),
-    };
-    let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let mut response = (code.unwrap_or(StatusCode::BAD_REQUEST), body).into_response();
-    for found in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(found.name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(found.value)) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
 }
 
 /// Takes the raw socket back from hyper and sends it to the shard with most room.

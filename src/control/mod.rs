@@ -17,6 +17,7 @@ pub mod page;
 pub mod places;
 pub mod proxies;
 pub mod signals;
+mod refusal;
 pub mod swagger;
 pub mod tokens;
 
@@ -33,14 +34,6 @@ use axum::response::IntoResponse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::base::gate::Gate;
-use crate::base::log;
-use crate::base::sys;
-use crate::config::Config;
-use crate::engine::node::Node;
-use crate::model::message::{Consult, Matter, Message};
-use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
-
 use self::backend::Backend;
 use self::door::{Door, Terms};
 use self::guests::Times;
@@ -49,7 +42,14 @@ use self::hooks::Hooks;
 use self::proxies::Proxies;
 use self::signals::Signals;
 use self::tokens::Keeper;
+use crate::base::gate::Gate;
+use crate::base::log;
+use crate::base::sys;
+use crate::config::Config;
+use crate::engine::node::Node;
 use crate::link::Link;
+use crate::model::message::{Consult, Matter, Message};
+use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
 /// Between two looks at whether connections are drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);

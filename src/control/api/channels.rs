@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Api, Empty, Fault, object};
+use super::fault::{Empty, Fault};
+use super::node::Api;
+use super::reading::object;
 use crate::model::message::{About, Excerpt, Told};
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::protocol::{Epoch, Error, Position, Wire, json};

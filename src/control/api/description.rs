@@ -4,15 +4,13 @@
 //! Owns what these types do not say: paths, keys and statuses. Never says of a method what the
 //! table of methods does not.
 
-use std::borrow::Cow;
-
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::batch::{Batch, BatchResult};
 use super::methods::{Method, methods};
-use super::{Batch, BatchResult, Fault};
 
 /// What the description says before anything else.
 const ABOUT: &str = "Each method is a POST of a JSON object. What could be read is answered by \
@@ -132,47 +130,4 @@ fn tidy(schema: &mut Schema) {
     };
     schema.insert("minimum".to_owned(), least);
     schema.insert("maximum".to_owned(), most);
-}
-
-/// A command of a batch.
-pub(super) struct BatchCommand;
-
-/// An answer of a batch.
-pub(super) struct BatchReply;
-
-impl JsonSchema for BatchCommand {
-    fn schema_name() -> Cow<'static, str> {
-        "Command".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let methods = methods(generator).into_iter();
-        let properties = methods.map(|method| (method.name.to_owned(), method.request.to_value()));
-        json_schema!({
-            "description": "A request under its method's name.",
-            "type": "object",
-            "properties": properties.collect::<Map<_, _>>(),
-        })
-    }
-}
-
-impl JsonSchema for BatchReply {
-    fn schema_name() -> Cow<'static, str> {
-        "Reply".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let methods = methods(generator).into_iter();
-        let results = methods.map(|method| (method.name.to_owned(), method.result.to_value()));
-        let mut properties: Map<_, _> = results.collect();
-        properties.insert("error".to_owned(), generator.subschema_for::<Fault>().to_value());
-        json_schema!({
-            "description": "A result under its method's name, or an error.",
-            "type": "object",
-            "properties": properties,
-            "additionalProperties": false,
-            "minProperties": 1,
-            "maxProperties": 1,
-        })
-    }
 }

@@ -3,7 +3,6 @@
 //! Owns the table alone. The invariant: what is not here can neither be called nor is described.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -11,11 +10,13 @@ use super::channels::{
     Channels, ChannelsResult, History, HistoryRemove, HistoryResult, Presence, PresenceResult,
     PresenceStats, PresenceStatsResult,
 };
+use super::fault::{Empty, Fault, Outcome, Refused};
 use super::info::{Info, InfoResult};
+use super::node::Api;
 use super::publish::{Broadcast, BroadcastResult, Publish, PublishResult};
+use super::reading::{raw_text, read_object};
 use super::tokens::{InvalidateUserTokens, RevokeToken};
 use super::users::{Disconnect, Refresh, Subscribe, Unsubscribe};
-use super::{Api, Empty, Fault, Outcome, Refused, raw_text};
 
 /// What a method is to those who call it.
 pub(super) struct Method {
@@ -102,14 +103,6 @@ methods! {
     info(Info) -> InfoResult;
     /// Calls a method of an extension; there is none, so none is found.
     rpc(Rpc) -> RpcResult;
-}
-
-/// Reads an object; by itself serde would take an array of its fields as well.
-pub(super) fn read_object<Q: DeserializeOwned>(text: &[u8]) -> Result<Q, serde_json::Error> {
-    if !text.trim_ascii_start().starts_with(b"{") {
-        return Err(serde_json::Error::custom("an object was expected"));
-    }
-    serde_json::from_slice(text)
 }
 
 /// A call of an extension.

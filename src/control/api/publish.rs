@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Api, Fault, Outcome, raw};
+use super::fault::{Fault, Outcome};
+use super::node::Api;
+use super::reading::raw;
 use crate::config::Config;
 use crate::hub::subscriptions::checked;
 use crate::link::Pending;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Api, Empty, Fault};
+use super::fault::{Empty, Fault};
+use super::node::Api;
 use crate::base::sys;
 use crate::link::Busy;
 use crate::model::message::Message;

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::channels::Since;
-use super::{Api, Empty, Fault, object, raw};
+use super::fault::{Empty, Fault};
+use super::node::Api;
+use super::reading::{object, raw};
 use crate::base::sys;
 use crate::model::message::{Deed, Grant, Message, Order, Overrides, Whose};
 use crate::model::revocation::Mark;

@@ -5,7 +5,7 @@
 use serde::{Serialize, Serializer};
 
 use super::text::{Raw, is_false, is_zero};
-use crate::wire::protocol::VERSION;
+use crate::wire::protocol::encoding::VERSION;
 use crate::wire::protocol::reply::{Connected, Lease, Subscribed};
 
 #[derive(Serialize)]

@@ -21,7 +21,15 @@ pub use self::write::{
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Epoch, Wire};
+    use std::borrow::Cow;
+
+    use super::super::command::{Command, Request};
+    use super::super::reply::{
+        ClientInfo, Connected, History, Lease, Push, Reply, Stats, Subscribed,
+    };
+    use super::super::write::roll;
+    use super::super::{Epoch, Error, Position, VERSION, Wire};
+    use super::read::DEPTH_MAX;
     use super::*;
     use proptest::prelude::*;
 
@@ -142,7 +150,7 @@ mod tests {
         let info = ClientInfo { user: "u".into(), client: "c".into(), ..ClientInfo::default() };
         check(
             7,
-            &Reply::Presence(&Roll::of(Wire::Json, &[info])),
+            &Reply::Presence(&roll(Wire::Json, &[info])),
             "{\"id\":7,\"presence\":{\"presence\":{\"c\":{\"user\":\"u\",\"client\":\"c\"}}}}",
         );
         check(8, &Reply::Presence(&Roll::default()), "{\"id\":8,\"presence\":{\"presence\":{}}}");

@@ -117,7 +117,7 @@ pub fn is_json(bytes: &[u8]) -> bool {
 
 /// Levels to which a publication may be nested. Readers of clients give up at some depth, the
 /// Python SDK's at less than 1000.
-const DEPTH_MAX: usize = 512;
+pub(super) const DEPTH_MAX: usize = 512;
 
 /// Whether JSON text is nested deeper than every client can read.
 pub fn is_too_deep(text: &[u8]) -> bool {

@@ -150,7 +150,8 @@ mod tests {
     use prost::Message;
 
     use super::super::command::Request;
-    use super::super::reply::{Connected, History, Lease, Roll, Stats, Subscribed};
+    use super::super::reply::{Connected, History, Lease, Stats, Subscribed};
+    use super::super::write::roll;
     use super::super::{Epoch, Error, Position, VERSION, Wire};
     use super::*;
 
@@ -575,7 +576,7 @@ mod tests {
         let presence = Some(mirror::PresenceResult { presence: presence.into() });
         let members = [ClientInfo::default(), info()];
         check(
-            Reply::Presence(&Roll::of(Wire::Protobuf, &members)),
+            Reply::Presence(&roll(Wire::Protobuf, &members)),
             mirror::Reply { presence, ..none() },
         );
         let history = Some(mirror::HistoryResult {

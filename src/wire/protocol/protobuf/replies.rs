@@ -4,11 +4,12 @@
 //! is said. Source of the numbers: centrifugal/protocol, `client.proto`.
 
 use super::wire::{Body, Fields};
+use crate::wire::protocol::encoding::VERSION;
+use crate::wire::protocol::error::Error;
 use crate::wire::protocol::json::Details;
 use crate::wire::protocol::reply::{
     ClientInfo, Connected, History, Lease, Reply, Roll, Stats, Subscribed,
 };
-use crate::wire::protocol::{Error, VERSION};
 
 // ---- envelopes -------------------------------------------------------------------------------
 

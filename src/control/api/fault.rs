@@ -1,0 +1,114 @@
+//! How every method answers: a result, an error, or a request that cannot be carried out.
+//!
+//! Owns the shapes of answers. Never carries a request out.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::link::Busy;
+use crate::wire::protocol;
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Error", deny_unknown_fields)]
+pub struct Fault {
+    /// 100 internal server error, 102 unknown channel, 104 not found, 106 limit exceeded, 107 bad
+    /// request, 108 not available, 112 unrecoverable position.
+    code: u32,
+    /// The same in words.
+    message: &'static str,
+}
+
+impl From<protocol::Error> for Fault {
+    fn from(error: protocol::Error) -> Self {
+        Fault { code: error.code, message: error.message }
+    }
+}
+
+impl From<Busy> for Fault {
+    fn from(_: Busy) -> Self {
+        protocol::Error::INTERNAL.into()
+    }
+}
+
+impl Fault {
+    /// There is no such method.
+    pub(super) const NOT_FOUND: Fault = Fault { code: 104, message: "not found" };
+
+    /// The request makes no sense.
+    pub(super) fn bad_request() -> Self {
+        protocol::Error::BAD_REQUEST.into()
+    }
+
+    /// The status of HTTP that says about the same.
+    pub(super) fn status(self) -> StatusCode {
+        match self.code {
+            102 | 104 => StatusCode::NOT_FOUND,
+            107 | 108 => StatusCode::BAD_REQUEST,
+            112 => StatusCode::RANGE_NOT_SATISFIABLE,
+            113 => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// How every method answers.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "{T}OrError")]
+pub(super) enum Outcome<T> {
+    Result(T),
+    Error(Fault),
+}
+
+impl<T> From<Result<T, Fault>> for Outcome<T> {
+    fn from(result: Result<T, Fault>) -> Self {
+        match result {
+            Ok(result) => Outcome::Result(result),
+            Err(fault) => Outcome::Error(fault),
+        }
+    }
+}
+
+/// Why a request cannot be carried out.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// There is no such method.
+    Unknown,
+    /// It cannot be read.
+    Malformed(serde_json::Error),
+}
+
+impl From<serde_json::Error> for Refused {
+    fn from(error: serde_json::Error) -> Self {
+        Refused::Malformed(error)
+    }
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => Fault::NOT_FOUND,
+            Refused::Malformed(_) => Fault::bad_request(),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Refused::Unknown => StatusCode::NOT_FOUND.into_response(),
+            Refused::Malformed(error) => {
+                let text = format!("the body is no request of this method: {error}\n");
+                (StatusCode::BAD_REQUEST, text).into_response()
+            }
+        }
+    }
+}
+
+/// What has no result but that it went through.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Empty {}

@@ -1,0 +1,63 @@
+//! The node as the API sees it: its configuration, its link to the shards and its name.
+//!
+//! Owns the key, the revocations and the node's name. Never keeps a channel.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+
+use super::fault::Fault;
+use super::samples::Samples;
+use crate::base::sys;
+use crate::config::Config;
+use crate::link::Link;
+use crate::model::auth::ApiKey;
+use crate::model::namespaces::{Namespaces, Options};
+use crate::model::revocation::Revocations;
+
+/// The API of a node.
+pub struct Api {
+    pub(super) config: Arc<Config>,
+    pub(super) namespaces: Arc<Namespaces>,
+    pub(super) key: ApiKey,
+    pub(super) link: Arc<Link>,
+    /// The tokens that count no more, as every shard is told.
+    pub(super) revocations: Mutex<Arc<Revocations>>,
+    pub(super) started: Instant,
+    pub(super) samples: Samples,
+    pub(super) uid: String,
+    pub(super) name: String,
+}
+
+fn uid() -> io::Result<String> {
+    Ok(format!("{:032x}", u128::from_ne_bytes(sys::random()?)))
+}
+
+fn name(config: &Config) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}", host.trim(), config.http_server.port)
+}
+
+impl Api {
+    /// The API of the node behind a link.
+    pub(super) fn new(config: &Arc<Config>, link: &Arc<Link>) -> Self {
+        Api {
+            config: config.clone(),
+            namespaces: config.namespaces(),
+            key: config.api_key(),
+            link: link.clone(),
+            revocations: Mutex::default(),
+            started: Instant::now(),
+            samples: Samples::new(link),
+            uid: uid().unwrap_or_default(),
+            name: name(config),
+        }
+    }
+
+    /// Options of a channel that a request names.
+    pub(super) fn options(&self, channel: &str) -> Result<&Options, Fault> {
+        Ok(self.namespaces.of(channel)?)
+    }
+}

@@ -1,0 +1,181 @@
+//! The routes of the API: who may call it, how a body is read, and which method a request names.
+//!
+//! Owns nothing. Whatever a request that is authorised and well-formed asks, the answer is `result`
+//! or `error`, by HTTP 200 unless the statuses of HTTP were asked for.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::batch::BATCH_MAX;
+use super::fault::Outcome;
+use super::methods::Command;
+use super::node::Api;
+use super::reading::raw_text;
+use crate::config::Config;
+use crate::link::Link;
+use crate::wire::http::query_value;
+
+/// Bytes of a request body.
+const BODY_MAX: usize = 16 << 20;
+
+/// How long a request body may take.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The API's routes.
+pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
+    if config.http_api.disabled {
+        return Router::new();
+    }
+    let api = Arc::new(Api::new(config, link));
+    let prefix = &config.http_api.handler_prefix;
+    Router::new()
+        .route(prefix, any(call_named))
+        .route(&format!("{prefix}/{{method}}"), any(call))
+        .with_state(api)
+}
+
+async fn call(
+    State(api): State<Arc<Api>>,
+    verb: Method,
+    Path(method): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let body = match api.open(&verb, query.as_deref(), &headers, body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    if method == "batch" {
+        return match api.batch(&body).await {
+            Ok(result) => axum::Json(result).into_response(),
+            Err(refused) => refused.into_response(),
+        };
+    }
+    let command = match Command::read(&method, &body) {
+        Ok(command) => command,
+        Err(refused) => return refused.into_response(),
+    };
+    match api.run(command).await {
+        Err(fault) if api.answers_by_status(&headers) => {
+            (fault.status(), axum::Json(fault)).into_response()
+        }
+        result => axum::Json(Outcome::from(result)).into_response(),
+    }
+}
+
+/// A command that names its method itself, as older libraries send it; one a line.
+#[derive(Debug, Deserialize)]
+struct Named {
+    method: String,
+    #[serde(default)]
+    params: Option<Box<RawValue>>,
+}
+
+async fn call_named(
+    State(api): State<Arc<Api>>,
+    verb: Method,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let body = match api.open(&verb, query.as_deref(), &headers, body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let mut lines = Vec::new();
+    for command in serde_json::Deserializer::from_slice(&body).into_iter::<Named>() {
+        let Named { method, params } = match command {
+            Ok(command) if lines.len() < BATCH_MAX => command,
+            Ok(_) => {
+                let text = format!("more than {BATCH_MAX} commands: send them in parts\n");
+                return (StatusCode::BAD_REQUEST, text).into_response();
+            }
+            Err(error) => {
+                let text = format!("the body is no list of commands: {error}\n");
+                return (StatusCode::BAD_REQUEST, text).into_response();
+            }
+        };
+        let params = params.as_ref().map_or("{}", |params| params.get());
+        let result = match Command::read(&method, params.as_bytes()) {
+            Ok(command) => api.run(command).await,
+            Err(refused) => Err(refused.into()),
+        };
+        lines.push(raw_text(&Outcome::from(result)).get().to_owned());
+    }
+    ([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response()
+}
+
+/// Reads a body, of a bounded length and in a bounded time.
+async fn read(body: Body) -> Result<Bytes, Response> {
+    match timeout(BODY_TIMEOUT, to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let text = "the body is over 16 MiB, or broke off: send it in smaller parts\n";
+            Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
+        }
+        Err(_) => {
+            let text = "the body did not come within 30 s: send it at once\n";
+            Err((StatusCode::REQUEST_TIMEOUT, text).into_response())
+        }
+    }
+}
+
+impl Api {
+    /// The body of a request that may be made.
+    async fn open(
+        &self,
+        verb: &Method,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Bytes, Response> {
+        if verb != Method::POST {
+            let allow = [(header::ALLOW, "POST")];
+            return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
+        }
+        if !self.lets_in(headers, query.unwrap_or_default()) {
+            let text = "X-API-Key is missing or wrong: it is http_api.key of the configuration\n";
+            return Err((StatusCode::UNAUTHORIZED, text).into_response());
+        }
+        read(body).await
+    }
+
+    /// Whether errors are to be told by HTTP's statuses.
+    fn answers_by_status(&self, headers: &HeaderMap) -> bool {
+        let asked = headers.get("x-centrifugo-error-mode").and_then(|mode| mode.to_str().ok());
+        asked.unwrap_or(&self.config.http_api.error_mode) == "transport"
+    }
+}
+
+impl Api {
+    /// Whether any of the places that may hold a key holds the right one, as in Centrifugo.
+    fn lets_in(&self, headers: &HeaderMap, query: &str) -> bool {
+        self.key.opens_for(None)
+            || given_keys(headers, query).any(|key| self.key.opens_for(Some(&key)))
+    }
+}
+
+/// Every key that a request gives: in `X-API-Key`, behind `apikey` in `Authorization`, and as
+/// `api_key` in the query.
+fn given_keys<'a>(headers: &'a HeaderMap, query: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    let own = headers.get_all("x-api-key").iter().filter_map(|key| key.to_str().ok());
+    let authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorizations = authorizations.filter_map(|value| {
+        let (scheme, key) = value.to_str().ok()?.trim_start().split_once([' ', '\t'])?;
+        scheme.eq_ignore_ascii_case("apikey").then_some(key.trim())
+    });
+    let asked = query_value(query, "api_key").map(Cow::Owned);
+    own.chain(authorizations).map(Cow::Borrowed).chain(asked)
+}

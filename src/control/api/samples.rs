@@ -1,0 +1,85 @@
+//! Samples of the node's counters, for the rates that `info` tells.
+//!
+//! Owns two earlier samples. Never counts by itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::base::metrics::Kind;
+use crate::base::sys;
+use crate::link::Link;
+
+/// What is counted is told over at least so long, once the node has run so long.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct MetricsInfo {
+    /// Seconds that totals are told over.
+    interval: f64,
+    /// The sum over all shards of each metric: of a total what came in the interval, of a gauge
+    /// what it is now.
+    items: BTreeMap<&'static str, f64>,
+}
+
+/// What is counted, at one moment.
+struct Sample {
+    at: Instant,
+    totals: BTreeMap<&'static str, u64>,
+    busy: Duration,
+}
+
+impl Sample {
+    fn take(link: &Link) -> Self {
+        let mut totals = BTreeMap::new();
+        for metrics in link.metrics().iter() {
+            for (name, _, kind, value) in metrics.list() {
+                if kind == Kind::Total {
+                    *totals.entry(name).or_default() += value;
+                }
+            }
+        }
+        Sample { at: Instant::now(), totals, busy: sys::processor_time() }
+    }
+}
+
+/// Two earlier samples: the older one is what is compared with, the newer one follows it when it
+/// is old enough.
+pub(super) struct Samples(Mutex<[Sample; 2]>);
+
+impl Samples {
+    pub(super) fn new(link: &Link) -> Self {
+        Samples(Mutex::new([Sample::take(link), Sample::take(link)]))
+    }
+
+    /// What is now, and came since the older sample.
+    pub(super) fn compare(&self, link: &Link) -> (MetricsInfo, f64) {
+        let now = Sample::take(link);
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = &samples[0];
+        let interval = now.at.duration_since(before.at).as_secs_f64();
+        let mut items = BTreeMap::new();
+        for metrics in link.metrics().iter() {
+            for (name, _, kind, value) in metrics.list() {
+                if kind == Kind::Gauge {
+                    *items.entry(name).or_default() += value as f64;
+                }
+            }
+        }
+        for (name, value) in &now.totals {
+            let earlier = before.totals.get(name).copied().unwrap_or(0);
+            items.insert(name, value.saturating_sub(earlier) as f64);
+        }
+        let busy = now.busy.saturating_sub(before.busy).as_secs_f64();
+        let cpu = if interval > 0.0 { 100.0 * busy / interval } else { 0.0 };
+        if now.at.duration_since(samples[1].at) >= INTERVAL {
+            samples.swap(0, 1);
+            samples[1] = now;
+        }
+        (MetricsInfo { interval, items }, cpu)
+    }
+}
