@@ -1,6 +1,6 @@
 //! The local side of channels: a shard's own subscribers, grouped by encoding, and the laps that
-//! carry publications to them. Owns subscriptions, groups and the bytes of laps. Never sends: a step
-//! says which slot gets which range.
+//! carry publications to them. Owns subscriptions, groups and the bytes of laps. Never sends: a
+//! step says which slot gets which range.
 
 mod groups;
 mod laps;

@@ -23,10 +23,17 @@ pub use self::routes::{BODY_TIMEOUT, router};
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use axum::Router;
+
+    use super::batch::BATCH_MAX;
+    use super::routes::router;
     use crate::base::memory::{Budgets, Limits};
     use crate::base::metrics::Metrics;
+    use crate::config::Config;
     use crate::engine::bus::Bus;
+    use crate::link::Link;
     use crate::model::message::{Message, Post, Published, RANKS, Rank, Surveyed};
     use crate::model::names::Names;
     use crate::wire::protocol::{Epoch, Position};

@@ -21,11 +21,10 @@ pub use self::write::{
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
 
-    use super::super::command::{Command, Request};
+    use super::super::command::Request;
     use super::super::reply::{
-        ClientInfo, Connected, History, Lease, Push, Reply, Stats, Subscribed,
+        ClientInfo, Connected, History, Lease, Push, Reply, Roll, Stats, Subscribed,
     };
     use super::super::write::roll;
     use super::super::{Epoch, Error, Position, VERSION, Wire};

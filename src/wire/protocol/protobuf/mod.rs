@@ -150,7 +150,7 @@ mod tests {
     use prost::Message;
 
     use super::super::command::Request;
-    use super::super::reply::{Connected, History, Lease, Stats, Subscribed};
+    use super::super::reply::{Connected, History, Lease, Roll, Stats, Subscribed};
     use super::super::write::roll;
     use super::super::{Epoch, Error, Position, VERSION, Wire};
     use super::*;
