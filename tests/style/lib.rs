@@ -145,7 +145,7 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
         "the table's own defaults",
     ),
     (
-        "src/control/api/mod.rs",
+        "src/control/api/reading.rs",
         ".expect(\"answers have only keys",
         "our types, whose keys are texts",
     ),
