@@ -24,6 +24,7 @@ mod questions;
 mod refresh;
 mod relief;
 mod revocations;
+mod sending;
 mod session;
 mod settings;
 mod streams;
@@ -43,8 +44,8 @@ use crate::base::memory::{Budgets, Kind, Share};
 use crate::base::metrics::Metrics;
 use crate::home::Homes;
 use crate::home::users::Users;
-use crate::hub::connections::{Connection, Connections, NONE, Outbox, Phase, SlotState};
-use crate::hub::turn::{Entry, Turn};
+use crate::hub::connections::{Connection, Connections, NONE, Phase, SlotState};
+use crate::hub::turn::{Flush, Turn};
 use crate::local;
 use crate::local::{Delivery, Locals};
 use crate::model::ids::Ids;
@@ -53,33 +54,18 @@ use crate::model::names::Names;
 use crate::model::revocation::Revocations;
 use crate::wire::deflate::Inflater;
 use crate::wire::filter::Filters;
-use crate::wire::framing::Framing;
-use crate::wire::http::{Requester, Status, Transport};
-use crate::wire::protocol::Disconnect;
+use crate::wire::http::{Requester, Status};
 
 pub use self::settings::{Settings, Tokens};
+pub use self::turn::Segments;
 
 /// Units of work that the shards of a worker do in one pass, apart from fan-out.
 pub const WORK: usize = 1_000_000;
 /// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
 pub const FANOUT_SENDS: usize = 128;
-/// Bytes that one turn of fan-out gives out.
-const FANOUT_BYTES: usize = 4 << 20;
-/// Members of one group walked before the next group has its turn.
-const FANOUT_QUANTUM: usize = 64;
-/// Bytes of an outbox sent at once, at most.
-const DRAIN_BYTES: usize = 256 * 1024;
-/// The same at least, if the outbox has so many.
-const DRAIN_MIN: usize = 16 * 1024;
 
 /// Milliseconds that a refused connection has for its request head, and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
-
-struct Drain {
-    slot: u32,
-    bytes: usize,
-    short: bool,
-}
 
 /// What a hub still holds; all 0 once every client is gone and every message has been handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -195,9 +181,9 @@ pub struct Hub {
     /// Something was put off since the own backlog was over its bound: nobody else will wake it.
     awaits_backlog: bool,
     /// Slots whose outboxes are sent from as soon as a turn's budget allows.
-    draining: VecDeque<u32>,
+    to_flush: VecDeque<u32>,
     /// What this turn sends from outboxes.
-    drains: Vec<Drain>,
+    flushes: Vec<Flush>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
     checks: Vec<(u32, u32)>,
@@ -273,8 +259,8 @@ impl Hub {
             ready: VecDeque::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
-            draining: VecDeque::new(),
-            drains: Vec::new(),
+            to_flush: VecDeque::new(),
+            flushes: Vec::new(),
             deliveries: Vec::new(),
             due: Vec::new(),
             checks: Vec::new(),
@@ -432,7 +418,7 @@ impl Hub {
         self.unfinished
             || !self.ready.is_empty()
             || self.locals.has_open()
-            || !self.draining.is_empty()
+            || !self.to_flush.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
             || self.revoked_walk.goes_on()
             || self.leases_walk.goes_on()
@@ -472,211 +458,6 @@ impl Hub {
         self.relieve(post);
         self.check_positions(post);
         self.tell_control(post);
-    }
-
-    /// Gives open laps to their next members, as many as one turn may send.
-    pub fn fan_out(&mut self) {
-        let _ = self.fan_out_up_to(FANOUT_SENDS);
-    }
-
-    /// Gives open laps to their next members, at most `sends` of them; returns how many. Outboxes
-    /// are sent from too.
-    #[inline]
-    pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
-        let opens = self.locals.backlog() > self.settings.backlog_bytes;
-        let walks = opens || self.locals.has_open() || !self.draining.is_empty();
-        if walks { self.walk_laps(opens, sends) } else { 0 }
-    }
-
-    #[inline(never)]
-    fn walk_laps(&mut self, opens: bool, sends: usize) -> usize {
-        if opens {
-            self.locals.open_windows();
-        }
-        let mut deliveries = std::mem::take(&mut self.deliveries);
-        let mut bytes = 0;
-        let (mut given, mut publications) = (0, 0);
-        while self.locals.has_open()
-            && given < sends
-            && self.turn.entries().len() < 2 * FANOUT_SENDS
-            && bytes < FANOUT_BYTES
-        {
-            self.locals.step(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
-            given += deliveries.len().max(1);
-            for delivery in deliveries.drain(..) {
-                bytes += (delivery.end - delivery.start) as usize;
-                publications += u64::from(delivery.publications);
-                self.deliver(&delivery);
-            }
-        }
-        self.deliveries = deliveries;
-        self.metrics.deliveries.add(publications);
-        self.begin_drains();
-        given
-    }
-
-    fn deliver(&mut self, delivery: &Delivery) {
-        let slot = delivery.slot;
-        let connection = &mut self.connections[slot];
-        if connection.transport == Transport::LongPolling && connection.phase == Phase::Connected {
-            connection.flags.set_end_when_flushed(true);
-        }
-        if connection.outbox == NONE && connection.hold == NONE {
-            self.turn.delivery(&mut connection.turn, delivery, &self.locals);
-        } else if connection.takes_output() {
-            // A connection that an earlier delivery of this step closed has left its groups.
-            let range = delivery.start as usize..delivery.end as usize;
-            let mut frames = std::mem::take(&mut self.frames);
-            frames.clear();
-            frames.extend_from_slice(&self.locals.lap(delivery.lap)[range]);
-            if let Some(hold) = self.connections.hold_mut(slot) {
-                hold.output.extend_from_slice(&frames);
-                if hold.output.len() > self.settings.outbox_bytes {
-                    self.metrics.slow.add(1);
-                    self.disconnect(slot, Disconnect::SLOW);
-                }
-            } else {
-                self.append_outbox(slot, &frames);
-            }
-            output::keep(&mut self.frames, frames);
-        }
-        if delivery.open {
-            self.close_event(delivery);
-        }
-    }
-
-    /// Whether the turn has anything to send.
-    pub fn has_output(&self) -> bool {
-        !self.turn.entries().is_empty() || !self.drains.is_empty()
-    }
-
-    /// What the turn sends: each slot at most once, with its generation and its bytes.
-    pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
-        for entry in self.turn.entries() {
-            let Some(connection) = self.connections.get(entry.slot) else { continue };
-            let segments = self.turn.segments(entry, &self.locals);
-            send(connection.generation, entry.slot, Segments::Turn(segments));
-        }
-        for drain in &self.drains {
-            let Some(connection) = self.connections.get(drain.slot) else { continue };
-            // The connection may have ended since, or its outbox have been cut.
-            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
-            let bytes = &outbox.unsent()[..drain.bytes.min(outbox.unsent().len())];
-            send(connection.generation, drain.slot, Segments::Outbox(bytes));
-        }
-    }
-
-    /// A socket took less than it was sent in this turn: so many bytes, or `None` where it is
-    /// broken. Whoever has the slot by now is not concerned by a send to another connection.
-    pub fn sent_less(&mut self, slot: u32, generation: u32, taken: Option<usize>) {
-        let Some(connection) = self.connection(slot, generation) else { return };
-        let turn = connection.turn as usize;
-        match taken {
-            Some(sent) if connection.outbox != NONE => self.drained_less(slot, sent),
-            Some(sent) if turn < self.turn.entries().len() => self.fell_behind(slot, turn, sent),
-            // Nothing was sent to it in this turn: the bytes of an earlier one are missing.
-            _ => self.lost(slot),
-        }
-    }
-
-    fn drained_less(&mut self, slot: u32, sent: usize) {
-        let drain = self.drains.iter_mut().find(|drain| drain.slot == slot);
-        let (Some(_), Some(drain)) = (self.connections.outbox(slot), drain) else {
-            return self.lost(slot);
-        };
-        drain.short = true;
-        let at = self.connections[slot].outbox;
-        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(sent));
-        self.metrics.short_sends.add(1);
-        self.wanted.writable.push(slot);
-    }
-
-    fn fell_behind(&mut self, slot: u32, turn: usize, sent: usize) {
-        self.metrics.short_sends.add(1);
-        let entry: Entry = self.turn.entries()[turn];
-        let segments = self.turn.segments(&entry, &self.locals);
-        let Connection { transport, wire, .. } = self.connections[slot];
-        let framed = (Framing::of(transport), wire);
-        let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
-        self.connections.keep_outbox(slot, outbox);
-        self.wanted.writable.push(slot);
-    }
-
-    /// A slot takes bytes again.
-    pub fn writable(&mut self, slot: u32) {
-        if self.connections.outbox(slot).is_some() {
-            self.draining.push_back(slot);
-        }
-    }
-
-    /// Chooses which outboxes this turn sends from, and how much: what the budget has left.
-    pub fn begin_drains(&mut self) {
-        self.budget.begin(Stage::Sends);
-        for _ in 0..self.draining.len() {
-            if self.is_spent() {
-                return;
-            }
-            let Some(slot) = self.draining.pop_front() else { return };
-            let Some(connection) = self.connections.get(slot) else { continue };
-            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
-            if self.drains.iter().any(|drain| drain.slot == slot) {
-                continue;
-            }
-            let most = (self.budget.left() / cost::BYTES).clamp(DRAIN_MIN, DRAIN_BYTES);
-            let bytes = outbox.unsent().len().min(most);
-            self.budget.charge(cost::CONNECTION + bytes * cost::BYTES);
-            self.drains.push(Drain { slot, bytes, short: false });
-        }
-    }
-
-    /// Everything of this turn has been sent, and short sends have been told.
-    pub fn end_turn(&mut self) {
-        // First, so that no outbox is cut before what was sent of it is taken off.
-        for drain in std::mem::take(&mut self.drains) {
-            if !drain.short {
-                self.drained(drain.slot, drain.bytes);
-            }
-        }
-        for at in 0..self.turn.entries().len() {
-            let slot = self.turn.entries()[at].slot;
-            let connection = &mut self.connections[slot];
-            connection.turn = NONE;
-            if connection.flags.end_when_flushed() && connection.outbox == NONE {
-                self.end(slot);
-            } else if connection.outbox != NONE {
-                self.check_outbox(slot);
-            }
-        }
-        self.turn.clear();
-        self.locals.end_turn();
-    }
-
-    fn check_outbox(&mut self, slot: u32) {
-        let unsent = self.connections.outboxes.unsent(self.connections[slot].outbox);
-        if self.connections[slot].phase == Phase::Ending {
-            self.connections.drop_outbox(slot);
-        } else if unsent > self.settings.outbox_bytes {
-            self.close_slow(slot);
-        } else {
-            self.shed_outbox();
-        }
-    }
-
-    fn drained(&mut self, slot: u32, bytes: usize) {
-        let at = self.connections[slot].outbox;
-        if self.connections.outboxes.get(at).is_none() {
-            return;
-        }
-        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(bytes));
-        if self.connections.outboxes.unsent(at) > 0 {
-            return self.writable(slot);
-        }
-        self.connections.drop_outbox(slot);
-        if self.connections[slot].flags.end_when_flushed() {
-            self.end(slot);
-        } else if self.connections[slot].phase == Phase::KeptAlive {
-            self.go_on_later(slot);
-        }
     }
 
     /// What is still held.
@@ -721,14 +502,6 @@ impl Hub {
     }
 }
 
-/// The bytes of one send.
-pub enum Segments<'a> {
-    /// Pieces of the turn.
-    Turn(crate::hub::turn::Segments<'a>),
-    /// The front of an outbox.
-    Outbox(&'a [u8]),
-}
-
 const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn::NONE);
 
 #[cfg(test)]
@@ -736,15 +509,9 @@ pub(crate) mod tests {
     use super::*;
     use crate::base::memory::Limits;
     use crate::base::sys::Now;
-    use crate::home;
-    use crate::home::users::Limit;
     use crate::model::auth::{ApiKey, Rules};
-    use crate::model::backend::Upstreams;
     use crate::model::message::Rank;
-    use crate::model::namespaces::Namespaces;
-    use crate::model::token::{self, Verifier};
-    use crate::wire::deflate::Compression;
-    use crate::wire::http::{HeadLimits, Route, Service};
+    use crate::wire::http::{Route, Service, Transport};
 
     /// A bus on which nothing has room.
     pub(crate) struct Nowhere;
@@ -775,61 +542,29 @@ pub(crate) mod tests {
         budgets: &Budgets,
         shard: Endpoint,
     ) -> Hub {
-        let namespaces = Arc::new(Namespaces::default());
-        let homes = home::Settings {
-            namespaces: namespaces.clone(),
-            recovery_limit: 0,
-            answer_bytes: 0,
-            streams_max: 0,
-        };
-        let verifier = Arc::new(Verifier::new(&token::Settings::default()).unwrap());
+        let routes = [
+            ("/w", Service::Transport(Transport::WebSocket)),
+            ("/s", Service::Transport(Transport::HttpStream)),
+            ("/e", Service::Emulation),
+            ("/health", Service::Health),
+        ]
+        .map(|(path, service)| Route {
+            path: path.into(),
+            service,
+            body_max: 1000,
+            compresses: false,
+        });
         let settings = Settings {
             rules: Rules { insecure: true, ..Rules::default() },
-            namespaces,
-            tokens: Tokens { connection: verifier.clone(), subscription: verifier },
-            personal_namespace: None,
-            proxies: Upstreams::default(),
             api: ApiKey { key: "k".into(), insecure: false },
-            routes: [
-                ("/w", Service::Transport(Transport::WebSocket)),
-                ("/s", Service::Transport(Transport::HttpStream)),
-                ("/e", Service::Emulation),
-                ("/health", Service::Health),
-            ]
-            .map(|(path, service)| Route {
-                path: path.into(),
-                service,
-                body_max: 1000,
-                compresses: false,
-            })
-            .into(),
-            homes,
+            routes: routes.into(),
             slots: 4,
-            message_bytes: 1 << 16,
-            inflated_bytes: 1 << 16,
-            compression: Compression::default(),
-            uni_compression: Compression::default(),
             outbox_bytes,
-            budgets: Limits::all(0),
             backlog_bytes,
             channel_limit: 8,
-            history_limit: 0,
-            connection_limit: 0,
-            connection_rate: 0,
-            user_limit: Limit::default(),
-            tells_time: false,
-            position_check_delay: 40_000,
-            expired_close_delay: 25,
-            expired_sub_close_delay: 25,
-            ping_interval: 25_000,
-            pong_timeout: None,
-            places: 2,
             head_timeout: 1000,
-            head_limits: HeadLimits::default(),
-            idle_timeout: 75_000,
-            anonymous_idle_timeout: 30_000,
             stale_close_delay: 1000,
-            close_timeout: 1000,
+            ..Settings::default()
         };
         let names = Names::new([0; 16], 1);
         let ids = Ids::new([0; 16]);
@@ -862,7 +597,7 @@ pub(crate) mod tests {
         slot
     }
 
-    fn publish(hub: &mut Hub, slot: u32, bytes: usize) {
+    pub(crate) fn publish(hub: &mut Hub, slot: u32, bytes: usize) {
         let data = "x".repeat(bytes);
         say(hub, slot, &format!(r#"{{"id":3,"publish":{{"channel":"c","data":"{data}"}}}}"#));
     }
@@ -871,7 +606,7 @@ pub(crate) mod tests {
     pub(crate) fn transmit(hub: &mut Hub, short: &[u32]) -> Vec<(u32, Vec<u8>)> {
         let mut sent = Vec::new();
         hub.set_share(WORK, true);
-        hub.begin_drains();
+        hub.choose_flushes();
         hub.for_each_send(|_, slot, segments| {
             let bytes = match segments {
                 Segments::Outbox(bytes) => bytes.to_vec(),
@@ -886,7 +621,7 @@ pub(crate) mod tests {
         sent
     }
 
-    const ROOMY: usize = 1 << 20;
+    pub(crate) const ROOMY: usize = 1 << 20;
 
     #[test]
     fn a_frame_full_of_commands_is_carried_out_a_part_a_turn() {
@@ -907,48 +642,6 @@ pub(crate) mod tests {
             hub.go_on(&mut Nowhere);
         }
         assert_eq!((done, turns), (1000, 16));
-    }
-
-    #[test]
-    fn a_socket_that_ends_before_its_outbox_is_sent_gets_nothing() {
-        let mut hub = hub(ROOMY, ROOMY, ROOMY);
-        let slot = subscriber(&mut hub);
-        transmit(&mut hub, &[slot]);
-        hub.writable(slot);
-        hub.lost(slot);
-        assert_eq!(transmit(&mut hub, &[]), []);
-        hub.free(slot);
-        assert_eq!(hub.remains().outbox_bytes, 0);
-    }
-
-    #[test]
-    fn an_outbox_that_overflows_before_it_is_sent_ends_with_the_close_frame() {
-        let mut hub = hub(1000, ROOMY, ROOMY);
-        let slot = subscriber(&mut hub);
-        transmit(&mut hub, &[slot]);
-        hub.writable(slot);
-        publish(&mut hub, slot, 1000);
-        hub.fan_out();
-        let sent = transmit(&mut hub, &[]);
-        assert!(sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
-        assert_eq!(hub.remains().outboxes, 0);
-    }
-
-    #[test]
-    fn an_outbox_that_was_sent_is_not_cut_by_the_budget() {
-        let behind = |budget| {
-            let mut hub = hub(ROOMY, budget, ROOMY);
-            let (one, two) = (subscriber(&mut hub), subscriber(&mut hub));
-            transmit(&mut hub, &[one]);
-            (hub, one, two)
-        };
-        let budget = behind(ROOMY).0.remains().outbox_bytes;
-        let (mut hub, one, two) = behind(budget);
-        hub.writable(one);
-        publish(&mut hub, two, 10);
-        transmit(&mut hub, &[two]);
-        assert_eq!(hub.remains().outboxes, 1, "only two is behind");
-        assert_eq!(hub.connections[one].phase, Phase::Connected);
     }
 
     #[test]

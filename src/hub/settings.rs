@@ -87,6 +87,54 @@ pub struct Settings {
     pub close_timeout: u64,
 }
 
+impl Default for Settings {
+    /// Serves no path and has no key; times and sizes are about those of the default configuration.
+    fn default() -> Self {
+        let namespaces: Arc<Namespaces> = Arc::default();
+        Settings {
+            homes: home::Settings {
+                namespaces: namespaces.clone(),
+                recovery_limit: 300,
+                answer_bytes: 1 << 20,
+                streams_max: 1000,
+            },
+            namespaces,
+            rules: Rules::default(),
+            tokens: Tokens::default(),
+            personal_namespace: None,
+            proxies: Upstreams::default(),
+            api: ApiKey::default(),
+            routes: Routes::new(),
+            slots: 1000,
+            message_bytes: 1 << 16,
+            inflated_bytes: 1 << 16,
+            compression: Compression::default(),
+            uni_compression: Compression::default(),
+            outbox_bytes: 1 << 20,
+            budgets: Limits::all(1 << 30),
+            backlog_bytes: 1 << 20,
+            channel_limit: 128,
+            history_limit: 300,
+            connection_limit: 0,
+            connection_rate: 0,
+            places: 1000,
+            user_limit: Limit::default(),
+            tells_time: false,
+            position_check_delay: 40_000,
+            expired_close_delay: 25,
+            expired_sub_close_delay: 25,
+            ping_interval: 25_000,
+            pong_timeout: None,
+            head_timeout: 10_000,
+            head_limits: HeadLimits::default(),
+            idle_timeout: 75_000,
+            anonymous_idle_timeout: 30_000,
+            stale_close_delay: 10_000,
+            close_timeout: 1000,
+        }
+    }
+}
+
 impl Settings {
     /// What one of so many shards goes by, which holds so many connections. Streams and backlog are
     /// divided evenly: channels are spread evenly, and each shard gets what is published to many.
@@ -99,8 +147,8 @@ impl Settings {
     }
 }
 
-/// What tokens are good for.
-#[derive(Clone, Debug)]
+/// What tokens are good for. By default every token is refused.
+#[derive(Clone, Debug, Default)]
 pub struct Tokens {
     /// For connections.
     pub connection: Arc<Verifier>,

@@ -42,6 +42,24 @@ pub struct Entry {
     tail: u32,
 }
 
+/// A send from the front of an outbox.
+pub struct Flush {
+    /// The connection.
+    pub slot: u32,
+    /// Bytes from its front.
+    pub bytes: usize,
+    /// The socket took less.
+    pub short: bool,
+}
+
+/// The bytes of one send.
+pub enum Segments<'a> {
+    /// Pieces of the turn.
+    Turn(Pieces<'a>),
+    /// The front of an outbox.
+    Outbox(&'a [u8]),
+}
+
 /// All output of a turn.
 #[derive(Default)]
 pub struct Turn {
@@ -129,8 +147,8 @@ impl Turn {
     }
 
     /// The pieces of an entry, in order.
-    pub fn segments<'a>(&'a self, entry: &Entry, locals: &'a Locals) -> Segments<'a> {
-        Segments { turn: self, locals, next: entry.head, left: entry.pieces as usize }
+    pub fn segments<'a>(&'a self, entry: &Entry, locals: &'a Locals) -> Pieces<'a> {
+        Pieces { turn: self, locals, next: entry.head, left: entry.pieces as usize }
     }
 
     /// Bytes that the turn sends to the socket whose entry this is.
@@ -151,14 +169,14 @@ impl Turn {
 }
 
 /// Iterates over the pieces of an entry.
-pub struct Segments<'a> {
+pub struct Pieces<'a> {
     turn: &'a Turn,
     locals: &'a Locals,
     next: u32,
     left: usize,
 }
 
-impl<'a> Iterator for Segments<'a> {
+impl<'a> Iterator for Pieces<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -177,7 +195,7 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-impl ExactSizeIterator for Segments<'_> {}
+impl ExactSizeIterator for Pieces<'_> {}
 
 #[cfg(test)]
 mod tests {

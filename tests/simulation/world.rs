@@ -17,8 +17,7 @@ use drumline::model::names::Names;
 use drumline::model::namespaces::{Namespaces, Options, Pace};
 use drumline::model::retention::Retention;
 use drumline::model::token::{self, Verifier, make_connection};
-use drumline::wire::deflate::Compression;
-use drumline::wire::http::{HeadLimits, Route, Service, Transport};
+use drumline::wire::http::{Route, Service, Transport};
 
 use crate::Fault;
 use crate::bus::Bus;
@@ -128,7 +127,6 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         rules: Rules { insecure: true, ..Rules::default() },
         namespaces: namespaces.clone(),
         tokens: Tokens { connection: verifier.clone(), subscription: verifier },
-        personal_namespace: None,
         proxies,
         routes: ROUTES
             .map(|(path, service)| Route {
@@ -146,10 +144,6 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             streams_max: 1000,
         },
         slots: random.between(2, 6),
-        message_bytes: 64 * 1024,
-        inflated_bytes: 64 * 1024,
-        compression: Compression::default(),
-        uni_compression: Compression::default(),
         outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
         budgets: if may_be_slow {
             Limits::all(1 << 30)
@@ -160,23 +154,13 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         },
         backlog_bytes: random.pick(&[0, 200, 1 << 20]),
         channel_limit: 100,
-        history_limit: 300,
-        connection_limit: 0,
-        connection_rate: 0,
         user_limit,
-        tells_time: false,
         position_check_delay: random.pick(&[0, 1_000]),
-        expired_close_delay: 25,
-        expired_sub_close_delay: 25,
         ping_interval: 2_000,
-        pong_timeout: None,
-        places: 1000,
-        head_limits: HeadLimits::default(),
-        idle_timeout: 75_000,
-        anonymous_idle_timeout: 30_000,
         head_timeout: 100_000,
         stale_close_delay: 100_000,
         close_timeout: 5_000,
+        ..Settings::default()
     };
     (settings, may_be_slow)
 }

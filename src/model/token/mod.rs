@@ -99,6 +99,19 @@ impl fmt::Debug for Verifier {
     }
 }
 
+impl Default for Verifier {
+    /// Has no keys: every token is refused.
+    fn default() -> Self {
+        Verifier {
+            keys: Keys::Own { secrets: Vec::new(), public: Vec::new() },
+            audience: Expected::Anything,
+            issuer: Expected::Anything,
+            user_id_claim: String::new(),
+            unsigned: false,
+        }
+    }
+}
+
 enum Keys {
     /// Those of the settings.
     Own { secrets: Vec<Secret>, public: Vec<Key> },

@@ -1,0 +1,278 @@
+//! What a turn sends: the laps of channels and the outboxes of connections that are behind.
+//!
+//! A connection has at most one send in a turn: either what the turn holds for it, or the front of
+//! its outbox, which is flushed as far as the budget allows.
+
+use crate::base::budget::{Stage, cost};
+use crate::hub::connections::{Connection, NONE, Outbox, Phase};
+use crate::hub::output::keep;
+use crate::hub::turn::{Entry, Flush, Segments};
+use crate::hub::{FANOUT_SENDS, Hub};
+use crate::local::Delivery;
+use crate::wire::framing::Framing;
+use crate::wire::http::Transport;
+use crate::wire::protocol::Disconnect;
+
+/// Bytes that one turn of fan-out gives out.
+const FANOUT_BYTES: usize = 4 << 20;
+/// Members of one group walked before the next group has its turn.
+const FANOUT_QUANTUM: usize = 64;
+/// Bytes of an outbox sent at once, at most.
+const FLUSH_BYTES: usize = 256 * 1024;
+/// The same at least, if the outbox has so many.
+const FLUSH_MIN: usize = 16 * 1024;
+
+impl Hub {
+    /// Gives open laps to their next members, as many as one turn may send.
+    pub fn fan_out(&mut self) {
+        let _ = self.fan_out_up_to(FANOUT_SENDS);
+    }
+
+    /// Gives open laps to their next members, at most `sends` of them; returns how many. Outboxes
+    /// are sent from too.
+    #[inline]
+    pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
+        let opens = self.locals.backlog() > self.settings.backlog_bytes;
+        let walks = opens || self.locals.has_open() || !self.to_flush.is_empty();
+        if walks { self.walk_laps(opens, sends) } else { 0 }
+    }
+
+    #[inline(never)]
+    fn walk_laps(&mut self, opens: bool, sends: usize) -> usize {
+        if opens {
+            self.locals.open_windows();
+        }
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        let mut bytes = 0;
+        let (mut given, mut publications) = (0, 0);
+        while self.locals.has_open()
+            && given < sends
+            && self.turn.entries().len() < 2 * FANOUT_SENDS
+            && bytes < FANOUT_BYTES
+        {
+            self.locals.step(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
+            given += deliveries.len().max(1);
+            for delivery in deliveries.drain(..) {
+                bytes += (delivery.end - delivery.start) as usize;
+                publications += u64::from(delivery.publications);
+                self.deliver(&delivery);
+            }
+        }
+        self.deliveries = deliveries;
+        self.metrics.deliveries.add(publications);
+        self.choose_flushes();
+        given
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let slot = delivery.slot;
+        let connection = &mut self.connections[slot];
+        if connection.transport == Transport::LongPolling && connection.phase == Phase::Connected {
+            connection.flags.set_end_when_flushed(true);
+        }
+        if connection.outbox == NONE && connection.hold == NONE {
+            self.turn.delivery(&mut connection.turn, delivery, &self.locals);
+        } else if connection.takes_output() {
+            // A connection that an earlier delivery of this step closed has left its groups.
+            let range = delivery.start as usize..delivery.end as usize;
+            let mut frames = std::mem::take(&mut self.frames);
+            frames.clear();
+            frames.extend_from_slice(&self.locals.lap(delivery.lap)[range]);
+            if let Some(hold) = self.connections.hold_mut(slot) {
+                hold.output.extend_from_slice(&frames);
+                if hold.output.len() > self.settings.outbox_bytes {
+                    self.metrics.slow.add(1);
+                    self.disconnect(slot, Disconnect::SLOW);
+                }
+            } else {
+                self.append_outbox(slot, &frames);
+            }
+            keep(&mut self.frames, frames);
+        }
+        if delivery.open {
+            self.close_event(delivery);
+        }
+    }
+
+    /// Whether the turn has anything to send.
+    pub fn has_output(&self) -> bool {
+        !self.turn.entries().is_empty() || !self.flushes.is_empty()
+    }
+
+    /// What the turn sends: each slot at most once, with its generation and its bytes.
+    pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
+        for entry in self.turn.entries() {
+            let Some(connection) = self.connections.get(entry.slot) else { continue };
+            let segments = self.turn.segments(entry, &self.locals);
+            send(connection.generation, entry.slot, Segments::Turn(segments));
+        }
+        for flush in &self.flushes {
+            let Some(connection) = self.connections.get(flush.slot) else { continue };
+            // The connection may have ended since, or its outbox have been cut.
+            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
+            let bytes = &outbox.unsent()[..flush.bytes.min(outbox.unsent().len())];
+            send(connection.generation, flush.slot, Segments::Outbox(bytes));
+        }
+    }
+
+    /// A socket took less than it was sent in this turn: so many bytes, or `None` where it is
+    /// broken. Whoever has the slot by now is not concerned by a send to another connection.
+    pub fn sent_less(&mut self, slot: u32, generation: u32, taken: Option<usize>) {
+        let Some(connection) = self.connection(slot, generation) else { return };
+        let turn = connection.turn as usize;
+        match taken {
+            Some(sent) if connection.outbox != NONE => self.flushed_less(slot, sent),
+            Some(sent) if turn < self.turn.entries().len() => self.fell_behind(slot, turn, sent),
+            // Nothing was sent to it in this turn: the bytes of an earlier one are missing.
+            _ => self.lost(slot),
+        }
+    }
+
+    fn flushed_less(&mut self, slot: u32, sent: usize) {
+        let flush = self.flushes.iter_mut().find(|flush| flush.slot == slot);
+        let (Some(_), Some(flush)) = (self.connections.outbox(slot), flush) else {
+            return self.lost(slot);
+        };
+        flush.short = true;
+        let at = self.connections[slot].outbox;
+        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(sent));
+        self.metrics.short_sends.add(1);
+        self.wanted.writable.push(slot);
+    }
+
+    fn fell_behind(&mut self, slot: u32, turn: usize, sent: usize) {
+        self.metrics.short_sends.add(1);
+        let entry: Entry = self.turn.entries()[turn];
+        let segments = self.turn.segments(&entry, &self.locals);
+        let Connection { transport, wire, .. } = self.connections[slot];
+        let framed = (Framing::of(transport), wire);
+        let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
+        self.connections.keep_outbox(slot, outbox);
+        self.wanted.writable.push(slot);
+    }
+
+    /// A slot takes bytes again.
+    pub fn writable(&mut self, slot: u32) {
+        if self.connections.outbox(slot).is_some() {
+            self.to_flush.push_back(slot);
+        }
+    }
+
+    /// Chooses which outboxes this turn sends from, and how much: what the budget has left.
+    pub fn choose_flushes(&mut self) {
+        self.budget.begin(Stage::Sends);
+        for _ in 0..self.to_flush.len() {
+            if self.is_spent() {
+                return;
+            }
+            let Some(slot) = self.to_flush.pop_front() else { return };
+            let Some(connection) = self.connections.get(slot) else { continue };
+            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
+            if self.flushes.iter().any(|flush| flush.slot == slot) {
+                continue;
+            }
+            let most = (self.budget.left() / cost::BYTES).clamp(FLUSH_MIN, FLUSH_BYTES);
+            let bytes = outbox.unsent().len().min(most);
+            self.budget.charge(cost::CONNECTION + bytes * cost::BYTES);
+            self.flushes.push(Flush { slot, bytes, short: false });
+        }
+    }
+
+    /// Everything of this turn has been sent, and short sends have been told.
+    pub fn end_turn(&mut self) {
+        // First, so that no outbox is cut before what was sent of it is taken off.
+        for flush in std::mem::take(&mut self.flushes) {
+            if !flush.short {
+                self.flushed(flush.slot, flush.bytes);
+            }
+        }
+        for at in 0..self.turn.entries().len() {
+            let slot = self.turn.entries()[at].slot;
+            let connection = &mut self.connections[slot];
+            connection.turn = NONE;
+            if connection.flags.end_when_flushed() && connection.outbox == NONE {
+                self.end(slot);
+            } else if connection.outbox != NONE {
+                self.check_outbox(slot);
+            }
+        }
+        self.turn.clear();
+        self.locals.end_turn();
+    }
+
+    fn check_outbox(&mut self, slot: u32) {
+        let unsent = self.connections.outboxes.unsent(self.connections[slot].outbox);
+        if self.connections[slot].phase == Phase::Ending {
+            self.connections.drop_outbox(slot);
+        } else if unsent > self.settings.outbox_bytes {
+            self.close_slow(slot);
+        } else {
+            self.shed_outbox();
+        }
+    }
+
+    fn flushed(&mut self, slot: u32, bytes: usize) {
+        let at = self.connections[slot].outbox;
+        if self.connections.outboxes.get(at).is_none() {
+            return;
+        }
+        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(bytes));
+        if self.connections.outboxes.unsent(at) > 0 {
+            return self.writable(slot);
+        }
+        self.connections.drop_outbox(slot);
+        if self.connections[slot].flags.end_when_flushed() {
+            self.end(slot);
+        } else if self.connections[slot].phase == Phase::KeptAlive {
+            self.go_on_later(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit};
+
+    #[test]
+    fn a_socket_that_ends_before_its_outbox_is_sent_gets_nothing() {
+        let mut hub = hub(ROOMY, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[slot]);
+        hub.writable(slot);
+        hub.lost(slot);
+        assert_eq!(transmit(&mut hub, &[]), []);
+        hub.free(slot);
+        assert_eq!(hub.remains().outbox_bytes, 0);
+    }
+
+    #[test]
+    fn an_outbox_that_overflows_before_it_is_sent_ends_with_the_close_frame() {
+        let mut hub = hub(1000, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[slot]);
+        hub.writable(slot);
+        publish(&mut hub, slot, 1000);
+        hub.fan_out();
+        let sent = transmit(&mut hub, &[]);
+        assert!(sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
+        assert_eq!(hub.remains().outboxes, 0);
+    }
+
+    #[test]
+    fn an_outbox_that_was_sent_is_not_cut_by_the_budget() {
+        let behind = |budget| {
+            let mut hub = hub(ROOMY, budget, ROOMY);
+            let (one, two) = (subscriber(&mut hub), subscriber(&mut hub));
+            transmit(&mut hub, &[one]);
+            (hub, one, two)
+        };
+        let budget = behind(ROOMY).0.remains().outbox_bytes;
+        let (mut hub, one, two) = behind(budget);
+        hub.writable(one);
+        publish(&mut hub, two, 10);
+        transmit(&mut hub, &[two]);
+        assert_eq!(hub.remains().outboxes, 1, "only two is behind");
+        assert_eq!(hub.connections[one].phase, Phase::Connected);
+    }
+}
