@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::grid::Grid;
-use crate::latency::{Deliveries, Percentiles, Recorder, SIGNIFICANT_DIGITS};
+use crate::latency::{
+    Deliveries, Percentiles, Recorder, SIGNIFICANT_DIGITS, TICKS_PER_HALF_DISTANCE,
+};
 use crate::plot::{Plot, Series};
 use crate::rows::{self, Row};
 
-/// Steps of a .hgrm in each half of the remaining distance to 100%: HdrHistogram's default.
-pub const TICKS_PER_HALF_DISTANCE: u32 = 5;
 /// Name of the summary in a run's directory.
 pub const SUMMARY: &str = "summary.json";
 /// Name of the drawing in a run's directory.

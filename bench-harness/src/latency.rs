@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Significant decimal digits kept of a latency.
 pub const SIGNIFICANT_DIGITS: u8 = 3;
+/// Steps of a .hgrm in each half of the remaining distance to 100%: HdrHistogram's default.
+pub const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What became of the messages.

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
 
-use crate::latency::Recorder;
+use crate::latency::{Recorder, TICKS_PER_HALF_DISTANCE};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 92.0;
@@ -72,7 +72,7 @@ impl Series {
 /// The points of a histogram in the upper panel, (1/(1-percentile), value), up to its count of
 /// samples and its maximum. The values keep the histogram's unit.
 pub fn percentile_points(total: &Histogram<u64>) -> Vec<(f64, f64)> {
-    let steps = total.iter_quantiles(crate::files::TICKS_PER_HALF_DISTANCE);
+    let steps = total.iter_quantiles(TICKS_PER_HALF_DISTANCE);
     let mut points: Vec<(f64, f64)> = steps
         .filter(|step| step.quantile_iterated_to() < 1.0)
         .map(|step| (1.0 / (1.0 - step.quantile_iterated_to()), step.value_iterated_to() as f64))

@@ -81,10 +81,6 @@ const CIRCLES: &[&str] = &[
     "src/home/mod.rs",
     "src/hub/backend.rs",
     "src/process/preflight/memlock.rs",
-    "bench-harness/src/files.rs",
-    "bench-harness/src/plain/mod.rs",
-    "bench-harness/src/scenario/peers/idle.rs",
-    "bench-harness/src/scenario/peers/tables.rs",
 ];
 /// Folders that src/ may have.
 const FOLDERS_MAX: usize = 14;
@@ -167,6 +163,20 @@ fn spell<'a>(code: &'a str, stem: &mut Vec<String>, found: &mut Vec<Vec<String>>
         Some(next) => next.trim_start().trim_start_matches(is_name),
         None => rest,
     }
+}
+
+#[test]
+fn a_folder_of_modules_has_its_own_file_inside() {
+    let mut offences = Vec::new();
+    for folder in ["src", "bench-harness/src", "tests", "fuzz"] {
+        let beside = files(&[folder], "rs").into_iter().filter(|file| {
+            let name = file.name.strip_suffix(".rs").unwrap_or_default();
+            root().join(name).is_dir()
+        });
+        offences
+            .extend(beside.map(|file| format!("{}: move it to its folder's mod.rs", file.name)));
+    }
+    report("one module style: x/mod.rs, never x.rs beside x/", &offences);
 }
 
 /// Which module each names, by their places in the list.

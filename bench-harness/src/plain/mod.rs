@@ -5,27 +5,9 @@
 //! Invariant: a topic is subscribed to before the answer to the upgrade is sent.
 
 mod monoio;
+mod options;
 mod tokio;
 
-/// Flags of both.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Options {
-    /// Port of WebSockets; the path of the upgrade is the topic.
-    #[arg(long)]
-    port: u16,
-    /// Port of `POST /publish/TOPIC`.
-    #[arg(long)]
-    publish_port: u16,
-    /// Threads.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// From one ping to the next, in seconds; none by default.
-    #[arg(long)]
-    ping_seconds: Option<u64>,
-}
-
-/// Length of the accept queues.
-const BACKLOG: u32 = 8192;
-
 pub use self::monoio::serve as serve_monoio;
+pub use self::options::Options;
 pub use self::tokio::serve as serve_tokio;

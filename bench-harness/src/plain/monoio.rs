@@ -18,7 +18,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedWriteHalf, Splitable};
 use monoio::net::{ListenerOpts, TcpListener, TcpStream, UnixStream};
 use tungstenite::handshake::derive_accept_key;
 
-use super::{BACKLOG, Options};
+use super::options::{BACKLOG, Options};
 use crate::wire::head_bytes;
 
 /// Bytes of a connection's buffer.

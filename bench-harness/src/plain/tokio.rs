@@ -20,7 +20,7 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-use super::{BACKLOG, Options};
+use super::options::{BACKLOG, Options};
 
 /// Messages that a subscriber may be behind.
 const BEHIND: usize = 1024;

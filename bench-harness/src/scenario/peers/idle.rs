@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::measure::{Empty, SETTLE, Turn, slab};
+use super::turn::{Empty, SETTLE, Turn, slab};
 use super::{CONNECTS, CPU_PINGS, FIXED, KERNEL, PINGS, SLOPE, Scenario, USER};
 use crate::account::{ProcessSample, per_connection};
 use crate::dense::Ramp;

@@ -8,28 +8,25 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use super::tables::Tables;
+use super::turn::{Empty, PATIENCE, SETTLE, Turn, client, slab};
 use super::{
     BUSY, BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, FANOUTS,
-    KERNEL, LATE, LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle, storm,
+    KERNEL, LATE, LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
-use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
-use crate::dialect::Dialect;
+use crate::dense::{Channels, Dense, Mode, Ramp};
 use crate::latency::Deliveries;
-use crate::scenario::{Burst, Delivered, frame_bytes, time_waits};
+use crate::scenario::{Burst, Delivered, frame_bytes};
 use crate::target::{Adapter, Peer, Place, Target};
 
-/// Without a delivery for so long, the missing ones are lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// What a ramp leaves to be done later is done after this.
-pub(super) const SETTLE: Duration = Duration::from_secs(2);
-/// Slab memory of a socket in TIME_WAIT, in bytes.
-const TIME_WAIT_BYTES: i64 = 256;
 /// The machine is quiet again when no more sockets than this are left over, and its slab memory
 /// changes by less than so many bytes in half a second; that is waited for so long.
 const SPARE_SOCKETS: u64 = 200;
+
 const SETTLED_BYTES: u64 = 1 << 20;
+
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
 /// At a steady rate the machine is full when less than this part of it is idle.
 const IDLE_PART: f64 = 0.1;
 
@@ -52,22 +49,6 @@ pub(super) fn stage(
 fn unpinged(tables: &mut Tables) -> Result<()> {
     tables.remark(Scenario::Idle, &format!("{CPU_PINGS} does not apply: it pings nobody"));
     Ok(())
-}
-
-/// What there is without connections.
-pub(super) struct Empty {
-    pub(super) user: ProcessSample,
-    /// Slab memory, in bytes.
-    pub(super) kernel: i64,
-}
-
-/// What a part of a turn needs to know.
-pub(super) struct Turn<'a> {
-    pub(super) bench: &'a mut Bench,
-    pub(super) tables: &'a mut Tables,
-    pub(super) plan: &'a Numbers,
-    pub(super) peer: &'a mut Peer,
-    pub(super) dense: Dense,
 }
 
 fn server(
@@ -96,24 +77,6 @@ fn server(
     let stopped = peer.stop();
     let closed = dense.stop();
     measured.and(stopped).and(closed)
-}
-
-/// Connections to a target.
-pub(super) fn client(
-    bench: &Bench,
-    peer: &Peer,
-    (dialect, stage): (&'static dyn Dialect, Stage),
-    plan: &Numbers,
-) -> Plan {
-    let at_once = if stage == Stage::Storm { storm::IN_FLIGHT } else { 0 };
-    Plan {
-        connections: plan.connections,
-        port: peer.port(),
-        one_address: true,
-        dialect,
-        in_flight: bench.common.in_flight.max(at_once),
-        mode: Mode::Subscribe(stage.channels(plan.connections)),
-    }
 }
 
 fn place(
@@ -351,11 +314,4 @@ fn settle(plan: &Numbers) -> Result<()> {
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())
-}
-
-/// Slab memory now, in bytes, without that of sockets of earlier turns that wait out their time.
-pub(super) fn slab() -> Result<i64> {
-    let now = KernelSample::now()?;
-    let waits = time_waits()? as i64;
-    Ok((now.s_unreclaim + now.s_reclaimable) as i64 - waits * TIME_WAIT_BYTES)
 }

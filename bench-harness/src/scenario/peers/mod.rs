@@ -22,6 +22,7 @@ mod idle;
 mod measure;
 mod storm;
 mod tables;
+mod turn;
 mod verdicts;
 
 use tables::Tables;
@@ -330,6 +331,8 @@ pub fn run(options: &Options) -> Result<()> {
             turns(&mut bench, &mut tables, (round, stage), &targets, &plan)?;
         }
     }
+    tables.sum_up(&mut bench);
+    verdicts::add(&mut bench, &tables);
     tables.finish(&mut bench)?;
     bench.finish()
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::measure::{PATIENCE, SETTLE, Turn, client};
+use super::turn::{PATIENCE, SETTLE, Turn, client};
 use super::{BACK, BYTES, Burst, LOST, Scenario, Stage, WHOLE};
 use crate::dense::Dense;
 use crate::publish::Api;
@@ -17,8 +17,6 @@ use crate::wire::Data;
 
 /// Publications that everybody misses.
 pub(super) const MISSED: u64 = 10;
-/// Connections that each of the client's rings makes at a time: the storm.
-pub(super) const IN_FLIGHT: u32 = 1024;
 
 impl Turn<'_> {
     /// A plain reconnect of everybody, then one that recovers where the target can.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::{Bench, LOST, Numbers, Scenario, Stage, verdicts};
+use super::{Bench, LOST, Numbers, Scenario, Stage};
 use crate::grid::Grid;
 use crate::latency::Recorder;
 use crate::rows::Row;
@@ -122,8 +122,8 @@ impl Tables {
         self.grids.iter().filter_map(lost_of).sum()
     }
 
-    /// Adds verdicts, tables and series to the run and ends it.
-    pub(super) fn finish(self, bench: &mut Bench) -> Result<()> {
+    /// Adds the rows about all targets to the run.
+    pub(super) fn sum_up(&self, bench: &mut Bench) {
         let failed = Row::new("targets that failed", self.failed.len() as f64, "count");
         let failed = failed.at_most(0.0);
         bench.row(match self.failed.is_empty() {
@@ -131,7 +131,10 @@ impl Tables {
             false => failed.note(self.failed.join(", ")),
         });
         bench.row(Row::new("messages lost, all targets", self.lost(), "count").at_most(0.0));
-        verdicts::add(bench, &self);
+    }
+
+    /// Adds tables and series to the run and ends it.
+    pub(super) fn finish(self, bench: &mut Bench) -> Result<()> {
         for (target, recorder) in self.latencies {
             if recorder.deliveries.delivered > 0 {
                 bench.keep(&format!("unicast {target}"), recorder);

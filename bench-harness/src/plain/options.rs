@@ -1,0 +1,23 @@
+//! Flags of both plain servers.
+//!
+//! Owns the flags. Never serves.
+
+/// Flags of both.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Port of WebSockets; the path of the upgrade is the topic.
+    #[arg(long)]
+    pub(super) port: u16,
+    /// Port of `POST /publish/TOPIC`.
+    #[arg(long)]
+    pub(super) publish_port: u16,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    pub(super) workers: usize,
+    /// From one ping to the next, in seconds; none by default.
+    #[arg(long)]
+    pub(super) ping_seconds: Option<u64>,
+}
+
+/// Length of the accept queues.
+pub(super) const BACKLOG: u32 = 8192;

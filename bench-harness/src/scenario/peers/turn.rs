@@ -1,0 +1,67 @@
+//! A target's turn, as each part of it sees it.
+//!
+//! Owns what a turn needs to know, and the waits that all parts share. Never starts a target.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::tables::Tables;
+use super::{Bench, Numbers, Stage};
+use crate::account::{KernelSample, ProcessSample};
+use crate::dense::{Dense, Mode, Plan};
+use crate::dialect::Dialect;
+use crate::scenario::time_waits;
+use crate::target::Peer;
+
+/// Connections that each of the client's rings makes at a time in a storm.
+const STORM_IN_FLIGHT: u32 = 1024;
+/// Without a delivery for so long, the missing ones are lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a ramp leaves to be done later is done after this.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
+/// Slab memory of a socket in TIME_WAIT, in bytes.
+const TIME_WAIT_BYTES: i64 = 256;
+
+/// What there is without connections.
+pub(super) struct Empty {
+    pub(super) user: ProcessSample,
+    /// Slab memory, in bytes.
+    pub(super) kernel: i64,
+}
+
+/// What a part of a turn needs to know.
+pub(super) struct Turn<'a> {
+    pub(super) bench: &'a mut Bench,
+    pub(super) tables: &'a mut Tables,
+    pub(super) plan: &'a Numbers,
+    pub(super) peer: &'a mut Peer,
+    pub(super) dense: Dense,
+}
+
+/// Connections to a target.
+pub(super) fn client(
+    bench: &Bench,
+    peer: &Peer,
+    (dialect, stage): (&'static dyn Dialect, Stage),
+    plan: &Numbers,
+) -> Plan {
+    let at_once = if stage == Stage::Storm { STORM_IN_FLIGHT } else { 0 };
+    Plan {
+        connections: plan.connections,
+        port: peer.port(),
+        one_address: true,
+        dialect,
+        in_flight: bench.common.in_flight.max(at_once),
+        mode: Mode::Subscribe(stage.channels(plan.connections)),
+    }
+}
+
+/// Slab memory now, in bytes, without that of sockets of earlier turns that wait out their time.
+pub(super) fn slab() -> Result<i64> {
+    let now = KernelSample::now()?;
+    let waits = time_waits()? as i64;
+    Ok((now.s_unreclaim + now.s_reclaimable) as i64 - waits * TIME_WAIT_BYTES)
+}
