@@ -26,6 +26,10 @@ pub enum Planted {
     NoticeForgotten,
     /// A side table keeps its entry of a slot that is given back.
     TableForgotten,
+    /// A message of a shard to itself that cannot be handled yet is not handled later.
+    OwnMessageLost,
+    /// A prepared publication for which there is no room is not committed later.
+    PreparedForgotten,
 }
 
 #[cfg(feature = "planted-faults")]

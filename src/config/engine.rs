@@ -293,7 +293,6 @@ impl Config {
             api: self.api_key(),
             routes: self.routes(),
             homes: home::Settings {
-                namespaces,
                 recovery_limit: client.recovery_max_publication_limit,
                 // What does not fit an outbox could not be delivered.
                 answer_bytes: client.queue_max_size,

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys;
 use crate::model::message::{Endpoint, Message, Post, RANKS, Rank, endpoints};
+use crate::model::own::{OWN_MAX, Own};
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -196,7 +197,8 @@ impl Bus {
 
     /// The view of one endpoint.
     pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
-        Line { bus: self.clone(), endpoint, rung: 0 }
+        let own = Own::new(OWN_MAX);
+        Line { bus: self.clone(), endpoint, own, rung: 0 }
     }
 
     /// The watch of the worker that turns an endpoint's shard, or of the control plane.
@@ -256,6 +258,8 @@ impl Watch {
 pub struct Line {
     bus: Arc<Bus>,
     endpoint: Endpoint,
+    /// What a shard sends to itself. The control plane's own inbox is shared by its tasks.
+    own: Own,
     /// Bit n: endpoint n was sent something, or waited for room that was made, since the bells
     /// were last rung.
     rung: u64,
@@ -265,6 +269,11 @@ impl Line {
     /// Which endpoint this is.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
+    }
+
+    /// Whether a message to this endpoint stays on its thread.
+    fn is_own(&self, to: Endpoint) -> bool {
+        to == self.endpoint && to != self.bus.control()
     }
 
     fn station(&self) -> &Station {
@@ -293,10 +302,16 @@ impl Line {
 
 impl Post for Line {
     fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
+        if self.is_own(to) {
+            return self.own.reserve(rank);
+        }
         self.bus.stations[usize::from(to)].inboxes[rank as usize].room.reserve(self.endpoint)
     }
 
     fn cancel(&mut self, to: Endpoint, rank: Rank) {
+        if self.is_own(to) {
+            return self.own.cancel(rank);
+        }
         self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
     }
 
@@ -305,6 +320,9 @@ impl Post for Line {
     }
 
     fn send(&mut self, to: Endpoint, message: Message) {
+        if self.is_own(to) {
+            return self.own.send(message);
+        }
         let inbox = &self.bus.stations[usize::from(to)].inboxes[message.rank() as usize];
         match inbox.sender.try_send(message) {
             Ok(()) => self.rung |= 1 << to,
@@ -312,6 +330,18 @@ impl Post for Line {
                 unreachable!("room was reserved, and the bus owns both ends")
             }
         }
+    }
+
+    fn take_own(&mut self, rank: Rank) -> Option<Message> {
+        self.own.take(rank)
+    }
+
+    fn put_back(&mut self, message: Message) {
+        self.own.put_back(message);
+    }
+
+    fn was_full(&mut self) -> bool {
+        self.own.was_full()
     }
 }
 

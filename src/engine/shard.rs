@@ -675,6 +675,8 @@ impl Shard {
     /// Takes what came in; returns whether some of it may be left.
     fn take_messages(&mut self) -> bool {
         let mut left = false;
+        self.hub.begin(Stage::Deliveries);
+        self.hub.serve_own(&mut self.line);
         for rank in Rank::SERVED {
             self.hub.begin(match rank {
                 Rank::Delivery => Stage::Deliveries,

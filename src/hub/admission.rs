@@ -39,55 +39,13 @@ impl Hub {
         }
         let admit = Admit { user, address: self.address(slot) };
         let home = self.names.home(user);
-        if home != self.shard && !post.reserve(home, Rank::Request) {
+        if !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
         let hold = self.connections[slot].hold as usize;
         self.connections.holds[hold].admission = Stage::Asked;
         self.connections[slot].flags.set_admitted(true);
-        if home != self.shard {
-            post.send(home, Message::Admit(admit));
-        } else if let Err(NoRoom) = self.admit_at_home(post, &admit) {
-            self.connections.holds[hold].admission = Stage::Wanted;
-            self.connections[slot].flags.set_admitted(false);
-            return Err(NoRoom);
-        }
-        Ok(())
-    }
-
-    /// Decides about a connection of a user at home here, and tells its shard, and that of the
-    /// connection that it replaces; or does nothing at all where one of them has no room.
-    pub(super) fn admit_at_home(
-        &mut self,
-        post: &mut impl Post,
-        admit: &Admit,
-    ) -> Result<(), NoRoom> {
-        let limit = self.settings.user_limit;
-        let replaced = self.users_at_home.replaced(admit.user, limit);
-        let asker = admit.address.shard;
-        let other = replaced.map(|address| address.shard).filter(|shard| *shard != asker);
-        let mut reserved = None;
-        for shard in [Some(asker), other].into_iter().flatten().filter(|to| *to != self.shard) {
-            if !post.reserve(shard, Rank::Delivery) {
-                reserved.into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
-                return Err(NoRoom);
-            }
-            reserved = Some(shard);
-        }
-        let admits = self.users_at_home.admit(admit.user, admit.address, limit);
-        let newcomer = Some((admit.address, admits));
-        let own = replaced.filter(|_| other.is_none());
-        let news = [
-            (Some(asker), Admitted { newcomer, replaced: own }),
-            (other, Admitted { newcomer: None, replaced }),
-        ];
-        for (shard, admitted) in news {
-            match shard {
-                Some(shard) if shard != self.shard => post.send(shard, Message::Admitted(admitted)),
-                Some(_) => self.admitted(admitted),
-                None => {}
-            }
-        }
+        post.send(home, Message::Admit(admit));
         Ok(())
     }
 
@@ -126,9 +84,7 @@ impl Hub {
             self.budget.charge(cost::MESSAGE);
             let Some(departure) = self.departures.front() else { return };
             let home = self.names.home(departure.user);
-            if home == self.shard {
-                self.users_at_home.depart(departure.user, departure.address);
-            } else if post.reserve(home, Rank::Request) {
+            if post.reserve(home, Rank::Request) {
                 post.send(home, Message::Depart(departure.clone()));
             } else {
                 return;

@@ -6,19 +6,18 @@
 //! when the answer before it has been sent.
 
 use crate::base::faults::{Planted, planted};
-use crate::hub::Hub;
-use crate::hub::commands::NoRoom;
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::inbound::Pause;
-use crate::hub::messages::{Brought, Terms};
+use crate::hub::messages::Terms;
 use crate::hub::subscriptions::checked;
+use crate::hub::{Hub, Settings};
 use crate::model::ids::Address;
 use crate::model::message::{Asker, Post, Published};
 use crate::model::namespaces::Options;
 use crate::model::publication::Event;
 use crate::wire::http::{self, Call};
-use crate::wire::protocol::Position;
 use crate::wire::protocol::json::{self, PlainPublish};
+use crate::wire::protocol::{Error, Position};
 use crate::wire::reading;
 
 impl Hub {
@@ -49,53 +48,48 @@ impl Hub {
         (call, used): (&Call<'_>, usize),
         input: &[u8],
     ) -> Option<usize> {
-        let Some(request) = self.plain_publish(call) else { return self.hand_over(slot, input) };
+        let settings = self.settings.clone();
+        let Some((request, options)) = plain_publish(&settings, call) else {
+            return self.hand_over(slot, input);
+        };
         // A place is waited for only where there is one: without history the answer says no more
         // than that the publication is on its way.
         let PlainPublish { channel, data, skip_history } = &request;
-        let keeps = |options: &Options| options.retention.is_some();
-        let waits = !skip_history && self.settings.namespaces.of(channel).is_ok_and(keeps);
+        let waits = !skip_history && options.retention.is_some();
         let asker = if waits { Asker::Caller(self.address(slot)) } else { Asker::Nobody };
         let named = (&**channel, self.names.hash(channel));
         let draft = (data.get().as_bytes(), Event::Data, None);
         let terms = Terms { skip_history: *skip_history, ..Terms::default() };
-        match self.bring_home(post, named, draft, terms, asker) {
-            Ok(Brought::Published(position)) => self.answer_call(slot, position),
-            Ok(Brought::Sent) if waits => {
-                let connection = &mut self.connections[slot];
-                connection.phase = Phase::Asking;
+        if self.send_home(post, named, options, draft, terms, asker).is_err() {
+            self.pause(slot, Pause::Blocked);
+            return None;
+        }
+        if waits {
+            self.connections[slot].phase = Phase::Asking;
+            self.serve_home(post);
+            let connection = &mut self.connections[slot];
+            // A home on this shard has mostly answered by now.
+            if connection.phase == Phase::Asking {
                 connection.flags.set_paused(true);
             }
-            Ok(Brought::Sent) => self.answer_call(slot, None),
-            Err(NoRoom) => {
-                self.pause(slot, Pause::Blocked);
-                return None;
-            }
+        } else {
+            self.answer_call(slot, Ok(None));
         }
         self.metrics.calls.add(1);
         Some(used)
     }
 
-    /// What a call publishes, if nothing is to be said against it.
-    fn plain_publish<'a>(&self, call: &Call<'a>) -> Option<PlainPublish<'a>> {
-        if !self.settings.api.opens_for(call.key) {
-            return None;
-        }
-        // An array of the fields would be read as well.
-        if !call.body.trim_ascii_start().starts_with(b"{") {
-            return None;
-        }
-        let request: PlainPublish<'a> = reading::read_object(call.body).ok()?;
-        let data = request.data.get().as_bytes();
-        let fits = data.len() <= self.settings.outbox_bytes;
-        let options = self.settings.namespaces.of(&request.channel).ok()?;
-        (fits && checked(options.format, data, true).is_ok()).then_some(request)
-    }
-
-    fn answer_call(&mut self, slot: u32, position: Option<Position>) {
+    fn answer_call(&mut self, slot: u32, outcome: Result<Option<Position>, Error>) {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
-        json::write_published(position, &mut body);
+        match outcome {
+            Ok(position) => json::write_published(position, &mut body),
+            Err(Error { code, message, .. }) => {
+                let refused =
+                    format!("{{\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}");
+                body.extend_from_slice(refused.as_bytes());
+            }
+        }
         let last = self.is_last(slot);
         let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
@@ -111,7 +105,7 @@ impl Hub {
         let Asker::Caller(Address { slot, generation, .. }) = published.asker else { return };
         let caller = self.connection(slot, generation);
         if caller.is_some_and(|caller| caller.phase == Phase::Asking) {
-            self.answer_call(slot, published.position);
+            self.answer_call(slot, published.outcome);
             self.go_on_later(slot);
         }
     }
@@ -124,4 +118,23 @@ impl Hub {
             self.ready.push_back(slot);
         }
     }
+}
+
+/// What a call publishes, and the options of the channel, if nothing is to be said against it.
+fn plain_publish<'a, 's>(
+    settings: &'s Settings,
+    call: &Call<'a>,
+) -> Option<(PlainPublish<'a>, &'s Options)> {
+    if !settings.api.opens_for(call.key) {
+        return None;
+    }
+    // An array of the fields would be read as well.
+    if !call.body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let request: PlainPublish<'a> = reading::read_object(call.body).ok()?;
+    let data = request.data.get().as_bytes();
+    let fits = data.len() <= settings.outbox_bytes;
+    let options = settings.namespaces.of(&request.channel).ok()?;
+    (fits && checked(options.format, data, true).is_ok()).then_some((request, options))
 }

@@ -54,7 +54,7 @@ impl Hub {
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
         let deadline = self.connections.wheel.next_due().map(at);
-        let (homes, locals) = (self.homes.next_expiry(), self.locals.next_due());
+        let (homes, locals) = (self.home.next_expiry(), self.locals.next_due());
         let others = [homes, locals, self.locals.watches.next_due()];
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
@@ -63,6 +63,7 @@ impl Hub {
     pub fn begin_turn(&mut self, now: Now) {
         (self.now, self.unix) = (now.millis, now.unix);
         self.awaits_backlog = false;
+        self.home.begin_turn(now.millis);
         self.follow_wall_clock(now);
     }
 
@@ -85,7 +86,7 @@ impl Hub {
         }
         self.due = due;
         self.budget.begin(Stage::Deadlines);
-        self.homes.expire(now, &mut self.budget);
+        self.home.expire(&mut self.budget);
         for walk in [Self::walk_revoked, Self::walk_leases, Self::tell_lost] {
             self.budget.begin(Stage::Deadlines);
             walk(self);

@@ -20,6 +20,11 @@ const COMMANDS_MAX: usize = 64;
 impl Hub {
     /// Bytes have come for a connection.
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
+        self.take_input(post, slot, bytes);
+        self.serve_own(post);
+    }
+
+    fn take_input(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.metrics.received_bytes.add(bytes.len() as u64);
         if let Some(inbound) = self.connections.inbound_mut(slot) {
             growth::append(&mut inbound.bytes, bytes);
@@ -234,6 +239,7 @@ impl Hub {
         let mut inbound = Inbound::default();
         self.open(post, slot, upgrade, &mut inbound);
         self.keep_inbound(slot, inbound);
+        self.serve_own(post);
     }
 
     /// The switch has been answered: the transport begins.
@@ -424,6 +430,7 @@ impl Hub {
             if let Err(stop) = result {
                 break Some(stop);
             }
+            self.serve_home(post);
             let connection = &self.connections[slot];
             let (bytes, looks) = (commands.consumed() - done, usize::from(connection.subscribed));
             self.budget.charge(cost::COMMAND + bytes + looks);

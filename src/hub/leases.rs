@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::hub::connections::Identity;
-    use crate::hub::tests::{Nowhere, hub, say, subscriber, transmit};
+    use crate::hub::tests::{Alone, hub, say, subscriber, transmit};
 
     const START: u64 = 1_700_000_000;
 
@@ -139,7 +139,7 @@ mod tests {
     fn at(hub: &mut Hub, millis: u64, unix: u64) -> Phase {
         hub.begin_turn(Now { millis, unix });
         while hub.expire() || hub.leases_walk.goes_on() {
-            hub.go_on(&mut Nowhere);
+            hub.go_on(&mut Alone::default());
         }
         transmit(hub, &[]);
         hub.connections[0].phase

@@ -1,4 +1,4 @@
-//! What each message of the bus does, and what homes do for others.
+//! What each message of the bus does, whether another endpoint sent it or the shard itself.
 
 use std::sync::Arc;
 
@@ -10,21 +10,37 @@ use crate::hub::commands::NoRoom;
 use crate::hub::connections::Connection;
 use crate::hub::output::keep;
 use crate::model::message::{
-    About, Answer, Asker, Depart, Guard, Leave, Message, Post, Publish, Published, Rank, Release,
-    Subscribe, Subscribed, Told, endpoints,
+    About, Asker, Guard, Message, Post, Publish, RANKS, Rank, Release, Subscribe, Subscribed, Told,
 };
-use crate::model::publication::{Draft, Event, Extra, Publication};
-use crate::wire::protocol::reply::{self, ClientInfo, Push, Reply};
+use crate::model::namespaces::Options;
+use crate::model::publication::{Event, Extra, Publication};
+use crate::wire::protocol::reply::{self, Push, Reply};
 use crate::wire::protocol::{self, Error, Position};
 
 impl Hub {
     /// Whether a message may be handled in this turn; if so, its cost is charged, apart from that
     /// of what it has written, which is charged when that is written.
     pub fn affords(&mut self, message: &Message) -> bool {
+        let (own, written) = self.cost_of(message);
+        self.affords_message(cost::MESSAGE + own, written)
+    }
+
+    fn affords_message(&mut self, charged: usize, written: usize) -> bool {
+        let affords = self.budget.affords(charged + written);
+        match affords {
+            // What is written belongs to the same piece of work.
+            true => self.budget.charge(charged),
+            false => self.unfinished = true,
+        }
+        affords
+    }
+
+    /// What a message costs beside its way here, and what the bytes that it has written cost.
+    fn cost_of(&mut self, message: &Message) -> (usize, usize) {
         let bytes = |all: &[Publication]| -> usize {
             all.iter().map(|one| cost::PUBLICATION + one.size() * cost::BYTES).sum()
         };
-        let (own, written) = match message {
+        match message {
             Message::Publication(publication) => (publication.size(), 0),
             Message::Publish(request) => (request.data.len(), 0),
             Message::Subscribed(answer) => (cost::JOIN, bytes(&answer.publications)),
@@ -41,75 +57,87 @@ impl Hub {
             },
             Message::Adopt(_) | Message::Emulated(_) => (cost::CONNECTION, 0),
             _ => (0, 0),
-        };
-        let affords = self.budget.affords(cost::MESSAGE + own + written);
-        match affords {
-            // What is written belongs to the same piece of work.
-            true => self.budget.charge(cost::MESSAGE + own),
-            false => self.unfinished = true,
         }
-        affords
     }
 
-    /// Handles a message. `Err` gives it back: there is no room for what it would cause, so it
-    /// must wait, and with it everything behind it in its inbox.
+    /// Handles a message of the bus, and what it has this shard send to itself. `Err` gives it
+    /// back: there is no room for what it would cause, so it must wait, and with it everything
+    /// behind it in its inbox.
     pub fn handle(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
+        let handled = self.handle_one(post, message);
+        self.serve_own(post);
+        handled
+    }
+
+    /// Handles what this shard has sent to itself, as far as the budget and the room of others
+    /// allow. What is left is handled in a later turn.
+    pub fn serve_own(&mut self, post: &mut impl Post) {
+        self.serve_ranks(post, &Rank::SERVED);
+    }
+
+    /// The same in the middle of a connection's input: nothing is given to connections from
+    /// outside.
+    pub(super) fn serve_home(&mut self, post: &mut impl Post) {
+        self.serve_ranks(post, &[Rank::Delivery, Rank::Store, Rank::Request]);
+    }
+
+    fn serve_ranks(&mut self, post: &mut impl Post, ranks: &[Rank]) {
+        let mut stalled = [false; RANKS];
+        let mut served = false;
+        while let Some(message) = ranks.iter().find_map(|rank| {
+            let open = *rank != Rank::Delivery || self.takes_deliveries();
+            if stalled[*rank as usize] || !open { None } else { post.take_own(*rank) }
+        }) {
+            // Its way here cost next to nothing, and what it carries was charged to its cause.
+            let written = self.cost_of(&message).1;
+            if !self.affords_message(cost::LOOK, written) {
+                post.put_back(message);
+                break;
+            }
+            let rank = message.rank() as usize;
+            match self.handle_one(post, message) {
+                Ok(()) => served = true,
+                Err(message) => {
+                    stalled[rank] = true;
+                    if !planted(Planted::OwnMessageLost) {
+                        post.put_back(message);
+                    }
+                }
+            }
+        }
+        self.awaits_backlog |= !self.takes_deliveries();
+        if served && post.was_full() {
+            // There is room again for what found none.
+            self.unfinished = true;
+        }
+    }
+
+    fn handle_one(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
         match message {
             Message::Publication(publication) => self.locals.append(&publication),
             Message::Subscribed(answer) => self.subscribed(*answer),
             Message::Answer(answer) => self.answered(*answer),
-            Message::Release(release) => self.homes.release(&release),
             Message::Survey(survey) => self.begin_survey(*survey),
             Message::Published(published) => self.published(*published),
             Message::Order(order) => {
                 return self.obey(post, &order).map_err(|NoRoom| Message::Order(order));
             }
             Message::Revoke(revocations) => self.revoke(revocations),
-            Message::Publish(request) => {
-                let asker = request.asker;
-                let Ok(position) = self.publish_at_home(post, &request) else {
-                    return Err(Message::Publish(request));
-                };
-                if let Asker::Control(_) = asker {
-                    let published = Published { asker, position, publication: None };
-                    post.send(self.control, Message::Published(Box::new(published)));
-                }
-            }
-            Message::Subscribe(request) => {
-                let named = (&*request.channel, request.hash);
-                let shard = request.subscriber.shard;
-                let announced = request.visibility.announced;
-                let Ok(hear) = self.prepare_arrival(post, named, shard, announced) else {
-                    return Err(Message::Subscribe(request));
-                };
-                self.arrive_at_home(post, &request, hear);
-            }
-            Message::Leave(leave) => {
-                return self.depart_at_home(post, &leave).map_err(|NoRoom| Message::Leave(leave));
-            }
-            Message::Question(question) if matches!(question.about, About::Presence(_)) => {
-                let waits = self.await_roll(*question);
-                return waits.map_err(|question| Message::Question(Box::new(question)));
-            }
-            Message::Question(question) => {
-                let asker = question.asker;
-                // The control plane has kept room for the answer.
-                if let Some(shard) = asker.shard()
-                    && !post.reserve(shard, Rank::Delivery)
-                {
-                    return Err(Message::Question(question));
-                }
-                let told = self.homes.tell(&question, self.now);
-                let to = asker.shard().unwrap_or(self.control);
-                post.send(to, Message::Answer(Box::new(Answer { asker, told })));
+            Message::Publish(_)
+            | Message::Subscribe(_)
+            | Message::Leave(_)
+            | Message::Question(_)
+            | Message::Release(_)
+            | Message::Admit(_)
+            | Message::Depart(_) => {
+                let handled = self.home.handle(message, post);
+                // Answers that take many turns begin in this one.
+                self.unfinished |= self.home.has_rolls();
+                return handled;
             }
             Message::Consulted(consulted) => self.consulted(*consulted),
             Message::Emulated(emulated) => self.emulated(&emulated),
-            Message::Admit(admit) => {
-                return self.admit_at_home(post, &admit).map_err(|NoRoom| Message::Admit(admit));
-            }
             Message::Admitted(admitted) => self.admitted(admitted),
-            Message::Depart(Depart { user, address }) => self.users_at_home.depart(user, address),
             Message::Adopt(_)
             | Message::HandOver(_)
             | Message::Consult(_)
@@ -124,184 +152,32 @@ impl Hub {
         Ok(())
     }
 
-    /// Brings a publication to its channel's home, which may be here; does nothing at all where
-    /// there is no room.
-    pub(super) fn bring_home(
+    /// Sends a publication to its channel's home; does nothing at all where there is no room.
+    pub(super) fn send_home(
         &mut self,
         post: &mut impl Post,
         (channel, hash): (&str, u64),
+        options: &Options,
         (data, event, extra): (&[u8], Event, Option<Arc<Extra>>),
         terms: Terms,
         asker: Asker,
-    ) -> Result<Brought, NoRoom> {
+    ) -> Result<(), NoRoom> {
         let home = self.names.home(hash);
-        if home != self.shard && !post.reserve(home, Rank::Request) {
+        if !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
-        let options = self.settings.namespaces.of(channel);
-        let delta = terms.delta || options.is_ok_and(|options| options.delta_publish);
-        let channel = self.named(hash, channel);
         let request = Publish {
-            channel,
+            channel: self.named(hash, channel),
             hash,
             data: data.into(),
             event,
-            delta,
+            delta: terms.delta || options.delta_publish,
             extra,
-            skip_history: terms.skip_history,
+            retention: options.retention.filter(|_| !terms.skip_history),
             guard: terms.guard,
             asker,
         };
-        if home == self.shard {
-            return self.publish_at_home(post, &request).map(Brought::Published);
-        }
         post.send(home, Message::Publish(Box::new(request)));
-        Ok(Brought::Sent)
-    }
-
-    /// Gives a publication its offset and sends it to every interested shard, and the answer to a
-    /// caller's, or does nothing at all where one of them has no room.
-    pub(super) fn publish_at_home(
-        &mut self,
-        post: &mut impl Post,
-        request: &Publish,
-    ) -> Result<Option<Position>, NoRoom> {
-        if let Some(position) = self.homes.published_before(request, self.now) {
-            return Ok(position);
-        }
-        let own = 1u64 << self.shard;
-        let interested = self.homes.interested(request.hash, &request.channel);
-        let caller = request.asker.shard();
-        let asked = caller.map_or(0, |shard| 1 << shard) & !own;
-        self.reserve_all(post, interested | asked)?;
-        let others = (interested | asked) & !own;
-        self.metrics.publications.add(1);
-        let (publication, position) = self.homes.publish(request, self.now);
-        for shard in endpoints(others) {
-            let wanted = interested & (1 << shard) != 0;
-            let message = if caller == Some(shard) {
-                let publication = wanted.then(|| publication.clone());
-                let asker = request.asker;
-                Message::Published(Box::new(Published { asker, position, publication }))
-            } else {
-                Message::Publication(publication.clone())
-            };
-            post.send(shard, message);
-        }
-        if interested & own != 0 {
-            self.locals.append(&publication);
-        }
-        Ok(position)
-    }
-
-    /// Keeps room for one delivery to each of these shards, this one among them, or for none.
-    fn reserve_all(&mut self, post: &mut impl Post, shards: u64) -> Result<(), NoRoom> {
-        let own = 1u64 << self.shard;
-        if shards & own != 0 && !self.takes_deliveries() {
-            self.awaits_backlog = true;
-            return Err(NoRoom);
-        }
-        let others = shards & !own;
-        for shard in endpoints(others) {
-            if !post.reserve(shard, Rank::Delivery) {
-                let reserved = others & ((1 << shard) - 1);
-                endpoints(reserved).for_each(|shard| post.cancel(shard, Rank::Delivery));
-                return Err(NoRoom);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends to shards for which room was kept.
-    fn spread(&mut self, post: &mut impl Post, shards: u64, publication: &Publication) {
-        let own = 1u64 << self.shard;
-        for shard in endpoints(shards & !own) {
-            post.send(shard, Message::Publication(publication.clone()));
-        }
-        if shards & own != 0 {
-            self.locals.append(publication);
-        }
-    }
-
-    /// Keeps room for what an arrival leads to: the answer, and the news of it to the shards that
-    /// it returns, if any is told.
-    pub(super) fn prepare_arrival(
-        &mut self,
-        post: &mut impl Post,
-        (channel, hash): (&str, u64),
-        subscriber: u8,
-        announced: bool,
-    ) -> Result<Option<u64>, NoRoom> {
-        let answers = subscriber != self.shard;
-        if answers && !post.reserve(subscriber, Rank::Delivery) {
-            return Err(NoRoom);
-        }
-        if !announced {
-            return Ok(None);
-        }
-        let mut hear = self.homes.interested(hash, channel) | 1 << subscriber;
-        if answers {
-            // Its own shard hears of it by the answer.
-            hear &= !(1 << subscriber);
-        }
-        if self.reserve_all(post, hear).is_err() {
-            if answers {
-                post.cancel(subscriber, Rank::Delivery);
-            }
-            return Err(NoRoom);
-        }
-        Ok(Some(hear))
-    }
-
-    /// A subscriber arrives at its channel's home. Those shards for which room was kept hear the
-    /// news of it, the subscriber's own behind its answer.
-    pub(super) fn arrive_at_home(
-        &mut self,
-        post: &mut impl Post,
-        request: &Subscribe,
-        hear: Option<u64>,
-    ) {
-        let mut answer = self.homes.subscribe(request, self.now);
-        let mut hear = hear;
-        if answer.is_refused() {
-            let others = hear.take().unwrap_or(0) & !(1 << self.shard);
-            endpoints(others).for_each(|shard| post.cancel(shard, Rank::Delivery));
-        } else if let Some(info) = &request.info {
-            self.homes.arrive(request, info);
-        }
-        let news = hear.zip(request.info.as_ref()).map(|(hear, info)| {
-            let named = (&*request.channel, request.hash);
-            (hear, news(Event::Join, named, (**info).clone()))
-        });
-        let shard = request.subscriber.shard;
-        if shard == self.shard {
-            self.subscribed(answer);
-        } else {
-            answer.news = news.as_ref().map(|(_, news)| news.clone());
-            post.send(shard, Message::Subscribed(Box::new(answer)));
-        }
-        if let Some((hear, news)) = news {
-            self.spread(post, hear, &news);
-        }
-    }
-
-    /// A subscriber has left a channel at home here.
-    fn depart_at_home(&mut self, post: &mut impl Post, leave: &Leave) -> Result<(), NoRoom> {
-        let mut hear = 0;
-        if leave.announced {
-            hear = self.homes.interested(leave.hash, &leave.channel);
-            self.reserve_all(post, hear)?;
-        }
-        match self.homes.depart(leave) {
-            Some(info) if hear != 0 => {
-                let news = news(Event::Leave, (&leave.channel, leave.hash), info);
-                self.spread(post, hear, &news);
-            }
-            _ => {
-                let others = hear & !(1 << self.shard);
-                endpoints(others).for_each(|shard| post.cancel(shard, Rank::Delivery));
-            }
-        }
         Ok(())
     }
 
@@ -434,7 +310,7 @@ impl Hub {
     pub(super) fn tell_homes(&mut self, post: &mut impl Post) {
         self.tell_leaves(post);
 
-        let Hub { locals, homes, names, shard, budget, unfinished, .. } = self;
+        let Hub { locals, names, shard, budget, unfinished, .. } = self;
         locals.release_idle(|name, hash| {
             if budget.is_spent() {
                 *unfinished = true;
@@ -443,14 +319,11 @@ impl Hub {
             budget.charge(cost::MESSAGE);
             let release = Release { channel: name.clone(), hash, shard: *shard };
             let home = names.home(hash);
-            if home == *shard {
-                homes.release(&release);
-            } else if post.reserve(home, Rank::Request) {
+            let room = post.reserve(home, Rank::Request);
+            if room {
                 post.send(home, Message::Release(release));
-            } else {
-                return false;
             }
-            true
+            room
         });
     }
 
@@ -460,20 +333,13 @@ impl Hub {
             let Some(leave) = self.leaves.pop_front() else { return };
             self.budget.charge(cost::JOIN);
             let home = self.names.home(leave.hash);
-            let told = if home == self.shard {
-                self.depart_at_home(post, &leave).is_ok()
-            } else {
-                post.reserve(home, Rank::Request)
-            };
-            if !told {
+            if !post.reserve(home, Rank::Request) {
                 if !planted(Planted::LeaveForgotten) {
                     self.leaves.push_front(leave);
                 }
                 return;
             }
-            if home != self.shard {
-                post.send(home, Message::Leave(Box::new(leave)));
-            }
+            post.send(home, Message::Leave(Box::new(leave)));
         }
     }
 }
@@ -489,14 +355,6 @@ pub(super) struct Terms {
     pub(super) guard: Option<Box<Guard>>,
 }
 
-/// How far a publication has come on its way home.
-pub(super) enum Brought {
-    /// Its home is here and has published it, at this place if the channel keeps history.
-    Published(Option<Position>),
-    /// Its home is on another shard, which answers who asked to be.
-    Sent,
-}
-
 /// Where the stream of a subscriber's channel stands, if its position is to be checked.
 fn top(answer: &Subscribed) -> Option<Position> {
     let position = answer.position.filter(|_| answer.granted.positioned)?;
@@ -504,18 +362,7 @@ fn top(answer: &Subscribed) -> Option<Position> {
     Some(Position { offset: last.unwrap_or(position.offset), ..position })
 }
 
-/// The news of somebody's coming or going.
-fn news(event: Event, (channel, hash): (&str, u64), info: ClientInfo) -> Publication {
-    let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
-    Publication::new(Draft { channel, hash, event, extra, ..Draft::default() })
-}
-
 impl Subscribed {
-    /// Whether there is to be no subscription: not everything that was missed is there.
-    fn is_refused(&self) -> bool {
-        self.strict && self.was_recovering && !self.recovered
-    }
-
     /// Tells the subscriber that it did not recover, and where the stream stands instead: what it
     /// missed does not fit its outbox.
     pub(super) fn give_up_recovery(&mut self) {

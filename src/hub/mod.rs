@@ -42,8 +42,7 @@ use crate::base::budget::{Budget, Stage, cost};
 use crate::base::gate::{Gate, Pass};
 use crate::base::memory::{Budgets, Kind, Share};
 use crate::base::metrics::Metrics;
-use crate::home::Homes;
-use crate::home::users::Users;
+use crate::home::{self, Home};
 use crate::hub::connections::{Connection, Connections, NONE, Phase, SlotState};
 use crate::hub::turn::{Flush, Turn};
 use crate::local;
@@ -160,9 +159,8 @@ pub struct Hub {
     /// What the publications that wait to be sent use of the node's budget.
     backlog: Share,
     inflater: Inflater,
-    homes: Homes,
-    /// Users at home here, where their connections are limited.
-    users_at_home: Users,
+    /// Decides for the channels and users that are at home here.
+    home: Home,
     /// Connections that are gone, whose user's home has still to be told.
     departures: VecDeque<Depart>,
     turn: Turn,
@@ -216,6 +214,15 @@ impl Hub {
     /// A shard without connections.
     pub fn new(settings: Arc<Settings>, place: &Place, metrics: Arc<Metrics>) -> Self {
         let share = |kind| place.budgets.share(kind, usize::from(place.shard));
+        let around = home::Surroundings {
+            control: place.control,
+            names: place.names,
+            ids: place.ids,
+            seed: place.seed,
+            history: share(Kind::History),
+            keys: share(Kind::Keys),
+            metrics: metrics.clone(),
+        };
         Hub {
             names: place.names,
             shard: place.shard,
@@ -243,13 +250,7 @@ impl Hub {
             filters: Filters::new(place.budgets[Kind::Filters].clone()),
             backlog: share(Kind::Backlog),
             inflater: Inflater::default(),
-            homes: Homes::new(
-                settings.homes.clone(),
-                (place.names, place.ids),
-                place.seed,
-                (share(Kind::History), share(Kind::Keys)),
-            ),
-            users_at_home: Users::default(),
+            home: Home::new(settings.homes.clone(), settings.user_limit, around),
             departures: VecDeque::new(),
             turn: Turn::default(),
             turns: 0,
@@ -379,6 +380,7 @@ impl Hub {
             if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
                 // Charged behind, so that the first connection of a turn runs a command.
                 self.resume(post, slot);
+                self.serve_own(post);
                 self.budget.charge(cost::CONNECTION);
             }
         }
@@ -434,7 +436,7 @@ impl Hub {
     /// Tells others what waits for them, if anything does.
     #[inline]
     pub fn tell_others(&mut self, post: &mut impl Post) {
-        let asked = self.homes.waiting_rolls() > 0 || !self.surveys.is_empty();
+        let asked = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
         let checks = self.locals.watches.next_due().is_some_and(|due| due <= self.now);
         let tells = asked || left || checks || !self.outgoing.is_empty();
@@ -448,7 +450,7 @@ impl Hub {
     #[inline(never)]
     fn release_channels(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
-        self.answer_rolls(post);
+        self.unfinished |= self.home.go_on(post, &mut self.budget);
         self.go_on_surveys(post);
         self.budget.begin(Stage::Rest);
         if self.locals.has_idle() || !self.leaves.is_empty() {
@@ -458,6 +460,7 @@ impl Hub {
         self.relieve(post);
         self.check_positions(post);
         self.tell_control(post);
+        self.serve_own(post);
     }
 
     /// What is still held.
@@ -466,7 +469,7 @@ impl Hub {
             connections: self.connections.len(),
             subscriptions: self.locals.subscriptions(),
             channels: self.locals.len(),
-            homes: self.homes.len(),
+            homes: self.home.len(),
             inbound: self.connections.unread.len(),
             inbound_bytes: self.connections.unread.share().used(),
             outboxes: self.connections.outboxes.len(),
@@ -475,7 +478,7 @@ impl Hub {
             grants: self.connections.grants.len(),
             leaves: self.leaves.len(),
             users: self.connections.with_user(),
-            counted_users: self.users_at_home.len() + self.departures.len(),
+            counted_users: self.home.users() + self.departures.len(),
             verdicts: self.connections.verdicts.len(),
             put_off: self.connections.put_off.len(),
             trails: self.connections.trails.len() + self.connections.last_events.len(),
@@ -492,7 +495,7 @@ impl Hub {
         let metrics = &self.metrics;
         metrics.users.set(self.connections.different_users());
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
-        self.homes.measure(metrics);
+        self.home.measure();
         metrics.outboxes.set(self.connections.outboxes.len() as u64);
         metrics.outbox_bytes.set(self.connections.outboxes.share().used() as u64);
         metrics.unread.set(self.connections.unread.len() as u64);
@@ -511,22 +514,43 @@ pub(crate) mod tests {
     use crate::base::sys::Now;
     use crate::model::auth::{ApiKey, Rules};
     use crate::model::message::Rank;
+    use crate::model::own::Own;
     use crate::wire::http::{Route, Service, Transport};
 
-    /// A bus on which nothing has room.
-    pub(crate) struct Nowhere;
+    /// A bus on which only the shard itself has room.
+    pub(crate) struct Alone(Own);
 
-    impl Post for Nowhere {
-        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
-            false
+    impl Default for Alone {
+        fn default() -> Self {
+            Alone(Own::new(8))
+        }
+    }
+
+    impl Post for Alone {
+        fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
+            to == 0 && self.0.reserve(rank)
         }
 
         fn nudge(&mut self, _: Endpoint) {}
 
-        fn cancel(&mut self, _: Endpoint, _: Rank) {}
+        fn cancel(&mut self, _: Endpoint, rank: Rank) {
+            self.0.cancel(rank);
+        }
 
-        fn send(&mut self, _: Endpoint, _: Message) {
-            unreachable!("nothing was reserved")
+        fn send(&mut self, _: Endpoint, message: Message) {
+            self.0.send(message);
+        }
+
+        fn take_own(&mut self, rank: Rank) -> Option<Message> {
+            self.0.take(rank)
+        }
+
+        fn put_back(&mut self, message: Message) {
+            self.0.put_back(message);
+        }
+
+        fn was_full(&mut self) -> bool {
+            self.0.was_full()
         }
     }
 
@@ -576,11 +600,16 @@ pub(crate) mod tests {
 
     /// A frame of a client whose mask is 0.
     pub(crate) fn say(hub: &mut Hub, slot: u32, text: &str) {
+        say_on(&mut Alone::default(), hub, slot, text);
+    }
+
+    /// The same, where what the shard sends to itself outlasts the call.
+    fn say_on(bus: &mut Alone, hub: &mut Hub, slot: u32, text: &str) {
         let mut frame = vec![0x81, 0xfe];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
         frame.extend_from_slice(&[0; 4]);
         frame.extend_from_slice(text.as_bytes());
-        hub.receive(&mut Nowhere, slot, &mut frame);
+        hub.receive(bus, slot, &mut frame);
     }
 
     /// A connected client that is subscribed to channel `c`.
@@ -591,7 +620,7 @@ pub(crate) mod tests {
             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Version: 13\r\n\r\n"
             .to_vec();
-        hub.receive(&mut Nowhere, slot, &mut head);
+        hub.receive(&mut Alone::default(), slot, &mut head);
         let commands = r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#;
         say(hub, slot, commands);
         slot
@@ -628,7 +657,7 @@ pub(crate) mod tests {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);
-        hub.go_on(&mut Nowhere);
+        hub.go_on(&mut Alone::default());
         let start = hub.metrics.commands.get();
         assert_eq!(start, 2, "connect and subscribe");
         let commands = [r#"{"id":3,"unsubscribe":{"channel":"a"}}"#; 1000].join("\n");
@@ -639,25 +668,33 @@ pub(crate) mod tests {
             assert!((1..=64).contains(&(now - done)), "{} commands in a turn", now - done);
             (done, turns) = (now, turns + 1);
             transmit(&mut hub, &[]);
-            hub.go_on(&mut Nowhere);
+            hub.go_on(&mut Alone::default());
         }
         assert_eq!((done, turns), (1000, 16));
     }
 
     #[test]
     fn what_waits_for_the_own_backlog_keeps_the_shard_busy() {
-        let mut hub = hub(ROOMY, ROOMY, 0);
+        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, 0), Alone::default());
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);
-        publish(&mut hub, slot, 10);
-        publish(&mut hub, slot, 10);
+        for data in ["first", "second"] {
+            let publish = r#"{"id":3,"publish":{"channel":"c","data":"DATA"}}"#;
+            say_on(&mut bus, &mut hub, slot, &publish.replace("DATA", data));
+        }
         hub.fan_out();
-        transmit(&mut hub, &[]);
-        assert!(hub.is_busy(), "the second publish can go on now");
+        let sent = |sent: Vec<(u32, Vec<u8>)>| {
+            let bytes: Vec<u8> = sent.into_iter().flat_map(|(_, bytes)| bytes).collect();
+            let text = String::from_utf8_lossy(&bytes);
+            (text.contains("first"), text.contains("second"))
+        };
+        assert_eq!(sent(transmit(&mut hub, &[])), (true, false));
+        assert!(hub.is_busy(), "the second publication can go on now");
         hub.begin_turn(Now::default());
-        hub.go_on(&mut Nowhere);
+        hub.serve_own(&mut bus);
+        hub.go_on(&mut bus);
         hub.fan_out();
-        transmit(&mut hub, &[]);
+        assert_eq!(sent(transmit(&mut hub, &[])), (false, true));
         assert!(!hub.is_busy());
     }
 }

@@ -130,6 +130,18 @@ mod tests {
         fn send(&mut self, _: Endpoint, message: Message) {
             self.0.push(message);
         }
+
+        fn take_own(&mut self, _: Rank) -> Option<Message> {
+            None
+        }
+
+        fn put_back(&mut self, message: Message) {
+            panic!("nothing was taken like {message:?}")
+        }
+
+        fn was_full(&mut self) -> bool {
+            false
+        }
     }
 
     #[test]

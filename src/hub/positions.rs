@@ -4,7 +4,7 @@
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::local::Lost;
-use crate::model::message::{About, Answer, Asker, Message, Post, Question, Rank};
+use crate::model::message::{About, Asker, Message, Post, Question, Rank};
 use crate::wire::protocol::{Disconnect, Position};
 
 /// Channels whose check is begun in one turn.
@@ -26,10 +26,7 @@ impl Hub {
             let asker = Asker::Watcher { shard: self.shard, channel, serial };
             let question = Question { channel: name.clone(), hash, asker, about: About::Position };
             let home = self.names.home(hash);
-            if home == self.shard {
-                let told = self.homes.tell(&question, self.now);
-                self.answered(Answer { asker, told });
-            } else if post.reserve(home, Rank::Request) {
+            if post.reserve(home, Rank::Request) {
                 post.send(home, Message::Question(Box::new(question)));
             } else {
                 self.locals.watches.again(channel, self.now);

@@ -1,11 +1,9 @@
 //! What clients ask channels' homes, and what they are told.
 
-use crate::base::budget::cost;
-use crate::hub::Hub;
 use crate::hub::commands::{Failed, NoRoom, Stop};
+use crate::hub::{Hub, Settings};
 use crate::model::message::{About, Answer, Asker, Excerpt, Message, Post, Question, Rank, Told};
 use crate::model::namespaces::{Options, Permit};
-use crate::model::publication::Publication;
 use crate::wire::protocol::command::HistoryRequest;
 use crate::wire::protocol::reply::{History, Reply};
 use crate::wire::protocol::{Disconnect, Epoch, Error, Position};
@@ -43,7 +41,8 @@ impl Hub {
         about: About,
     ) -> Result<(), Failed> {
         let offers = |options: &Options| options.presence;
-        self.permit(slot, channel, |options| options.see_presence, offers)?;
+        let settings = self.settings.clone();
+        self.permit(&settings, (slot, channel), |options| options.see_presence, offers)?;
         self.ask(post, (slot, command), channel, about)
     }
 
@@ -56,8 +55,10 @@ impl Hub {
     ) -> Result<(), Failed> {
         let channel = &*request.channel;
         let offers = |options: &Options| options.retention.is_some();
-        self.permit(slot, channel, |options| options.read_history, offers)?;
-        self.reads(slot, self.settings.namespaces.of(channel)?)?;
+        let settings = self.settings.clone();
+        let permit = |options: &Options| options.read_history;
+        let options = self.permit(&settings, (slot, channel), permit, offers)?;
+        self.reads(slot, options)?;
         let since = request
             .since
             .as_ref()
@@ -71,28 +72,29 @@ impl Hub {
         self.ask(post, (slot, command), channel, About::History(excerpt))
     }
 
-    /// Whether a client may ask something about a channel, and the channel has it to offer.
-    fn permit(
+    /// The options of a channel, if a client may ask something about it and the channel has it to
+    /// offer.
+    fn permit<'a>(
         &self,
-        slot: u32,
-        channel: &str,
+        settings: &'a Settings,
+        (slot, channel): (u32, &str),
         permit: impl FnOnce(&Options) -> Permit,
         offers: impl FnOnce(&Options) -> bool,
-    ) -> Result<(), Failed> {
+    ) -> Result<&'a Options, Failed> {
         if channel.is_empty() {
             return Err(Disconnect::BAD_REQUEST.into());
         }
-        let options = self.settings.namespaces.of(channel)?;
+        let options = settings.namespaces.of(channel)?;
         if !offers(options) {
             return Err(Error::NOT_AVAILABLE.into());
         }
         let hash = self.names.hash(channel);
         let subscribed = self.find_subscription(slot, hash, channel)?.is_some();
         let user = self.connections[slot].user();
-        if !self.settings.rules.insecure && !permit(options).allows(user, subscribed) {
+        if !settings.rules.insecure && !permit(options).allows(user, subscribed) {
             return Err(Error::PERMISSION_DENIED.into());
         }
-        Ok(())
+        Ok(options)
     }
 
     /// Asks a channel's home. A connection has one question at a time, and none while the turn
@@ -114,29 +116,12 @@ impl Hub {
         let hash = self.names.hash(channel);
         let home = self.names.home(hash);
         let asker = Asker::Client { address: self.address(slot), command };
-        if home != self.shard && !post.reserve(home, Rank::Request) {
+        if !post.reserve(home, Rank::Request) {
             return Err(NoRoom.into());
         }
         let question = Question { channel: self.named(hash, channel), hash, asker, about };
-        if home != self.shard {
-            self.connections[slot].flags.set_asking(true);
-            post.send(home, Message::Question(Box::new(question)));
-        } else if matches!(about, About::Presence(_)) {
-            self.await_roll(question).map_err(|_| Error::INTERNAL)?;
-            self.connections[slot].flags.set_asking(true);
-        } else {
-            let told = self.homes.tell(&question, self.now);
-            if let Ok(Told::History(publications, _)) = &told {
-                let bytes: usize = publications.iter().map(Publication::size).sum();
-                let found = publications.len() * cost::PUBLICATION;
-                let affords = self.budget.affords(found + bytes * cost::BYTES);
-                self.budget.charge(found);
-                if !affords {
-                    return Err(Failed::Stop(Stop::Turn));
-                }
-            }
-            self.answered(Answer { asker, told });
-        }
+        self.connections[slot].flags.set_asking(true);
+        post.send(home, Message::Question(Box::new(question)));
         Ok(())
     }
 
@@ -148,53 +133,6 @@ impl Hub {
                 .is_some_and(|connection| connection.takes_output()),
             _ => true,
         }
-    }
-
-    /// A question about who is in a channel at home here waits for its answer.
-    pub(super) fn await_roll(&mut self, question: Question) -> Result<(), Question> {
-        self.unfinished = true;
-        self.homes.await_roll(question)
-    }
-
-    /// Goes on with answers about who is in channels at home here.
-    pub(super) fn answer_rolls(&mut self, post: &mut impl Post) {
-        for _ in 0..self.homes.waiting_rolls() {
-            if self.is_spent() {
-                return;
-            }
-            let Some(asker) = self.homes.first_asker() else { return };
-            let remote = asker.shard().filter(|shard| *shard != self.shard);
-            if remote.is_none() && !self.is_listening(asker) {
-                self.budget.charge(cost::MESSAGE);
-                self.homes.drop_first();
-            } else if remote.is_some_and(|shard| !post.reserve(shard, Rank::Delivery)) {
-                self.homes.postpone_first();
-            } else if !self.answer_roll(post, asker) {
-                remote.into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
-                self.unfinished = true;
-                return;
-            }
-        }
-    }
-
-    /// Answers the first question about who is in a channel, if the answer is complete and may be
-    /// given in this turn. For another shard there is room.
-    fn answer_roll(&mut self, post: &mut impl Post, asker: Asker) -> bool {
-        let Some(told) = self.homes.first_roll(&mut self.budget) else { return false };
-        if asker.shard() != Some(self.shard) {
-            let to = asker.shard().unwrap_or(self.control);
-            self.budget.charge(cost::MESSAGE);
-            post.send(to, Message::Answer(Box::new(Answer { asker, told })));
-        } else {
-            if let Ok(Told::Presence(roll)) = &told
-                && !self.budget.affords(roll.bytes() * cost::BYTES)
-            {
-                return false;
-            }
-            self.answered(Answer { asker, told });
-        }
-        self.homes.drop_first();
-        true
     }
 
     /// A home has answered a client's question; the client may be gone.

@@ -24,7 +24,7 @@ impl Hub {
                 break;
             }
         }
-        self.homes.relieve();
+        self.home.relieve();
         for relief in self.reliefs() {
             if let Relief::There(shard) = relief {
                 post.nudge(shard as Endpoint);
@@ -33,7 +33,7 @@ impl Hub {
     }
 
     fn reliefs(&self) -> [Relief; 4] {
-        let [history, keys] = self.homes.reliefs();
+        let [history, keys] = self.home.reliefs();
         [
             self.connections.outboxes.share().relief(),
             self.connections.unread.share().relief(),
@@ -100,7 +100,7 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::base::memory::{Budgets, Kind, Limits};
-    use crate::hub::tests::{Nowhere, hub_of, subscriber, transmit};
+    use crate::hub::tests::{Alone, hub_of, subscriber, transmit};
     use crate::model::message::{Message, Rank};
     use crate::wire::frame;
 
@@ -124,6 +124,18 @@ mod tests {
         fn send(&mut self, _: Endpoint, message: Message) {
             panic!("nothing was reserved for {message:?}")
         }
+
+        fn take_own(&mut self, _: Rank) -> Option<Message> {
+            None
+        }
+
+        fn put_back(&mut self, message: Message) {
+            panic!("nothing was taken like {message:?}")
+        }
+
+        fn was_full(&mut self) -> bool {
+            false
+        }
     }
 
     fn budgets(kind: Kind, bytes: usize, shards: usize) -> Budgets {
@@ -134,7 +146,7 @@ mod tests {
     fn part_of_a_frame(hub: &mut Hub, slot: u32, bytes: usize) {
         let mut part = vec![0x82, 0xfe, 0xea, 0x60, 0, 0, 0, 0];
         part.resize(bytes, b' ');
-        part.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Nowhere, slot, chunk));
+        part.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Alone::default(), slot, chunk));
     }
 
     /// An unfinished message of one fragment.
@@ -142,7 +154,7 @@ mod tests {
         let mut frame = vec![0x01, 0xfe];
         frame.extend_from_slice(&bytes.to_be_bytes());
         frame.resize(8 + usize::from(bytes), 0);
-        frame.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Nowhere, slot, chunk));
+        frame.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Alone::default(), slot, chunk));
     }
 
     fn phases(hub: &Hub, slots: &[u32]) -> Vec<Phase> {
@@ -160,8 +172,8 @@ mod tests {
         fragment(&mut hub, fragments, 60_000);
         let used = hub.remains().inbound_bytes - used;
         assert!((60_000..69_000).contains(&used), "{used} bytes for a fragment");
-        hub.receive(&mut Nowhere, fragments, &mut [0x80, 0x80, 0, 0, 0, 0]);
-        hub.receive(&mut Nowhere, part, &mut b" ".to_owned());
+        hub.receive(&mut Alone::default(), fragments, &mut [0x80, 0x80, 0, 0, 0, 0]);
+        hub.receive(&mut Alone::default(), part, &mut b" ".to_owned());
         transmit(&mut hub, &[]);
         assert_eq!(hub.remains().inbound_bytes, 0, "it was used up");
     }
@@ -192,7 +204,7 @@ mod tests {
         hub.opened(slot);
         let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
         head.resize(12_000, b'x');
-        head.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Nowhere, slot, chunk));
+        head.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Alone::default(), slot, chunk));
         let sent = transmit(&mut hub, &[]);
         assert!(sent[0].1.starts_with(b"HTTP/1.1 503 "), "{sent:?}");
         assert_eq!((hub.remains().inbound, phases(&hub, &[slot])), (0, vec![Phase::Closing]));

@@ -90,15 +90,9 @@ pub struct Settings {
 impl Default for Settings {
     /// Serves no path and has no key; times and sizes are about those of the default configuration.
     fn default() -> Self {
-        let namespaces: Arc<Namespaces> = Arc::default();
         Settings {
-            homes: home::Settings {
-                namespaces: namespaces.clone(),
-                recovery_limit: 300,
-                answer_bytes: 1 << 20,
-                streams_max: 1000,
-            },
-            namespaces,
+            homes: home::Settings { recovery_limit: 300, answer_bytes: 1 << 20, streams_max: 1000 },
+            namespaces: Arc::default(),
             rules: Rules::default(),
             tokens: Tokens::default(),
             personal_namespace: None,

@@ -94,9 +94,7 @@ impl Hub {
         // One that ended meanwhile, or never was, is not told from one that lives.
         if let Some(address) = self.ids.find(&session) {
             let emulated = Emulated { address, frame: data.into() };
-            if address.shard == self.shard {
-                self.emulated(&emulated);
-            } else if post.reserve(address.shard, Rank::Ingress) {
+            if post.reserve(address.shard, Rank::Ingress) {
                 post.send(address.shard, Message::Emulated(Box::new(emulated)));
             } else if !planted(Planted::VoiceForgotten) {
                 self.pause(slot, Pause::Blocked);
@@ -175,7 +173,7 @@ fn is_connect(commands: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::tests::{Nowhere, hub, transmit};
+    use crate::hub::tests::{Alone, hub, transmit};
 
     #[test]
     fn a_connect_alone_may_stand_in_a_url() {
@@ -199,7 +197,7 @@ mod tests {
         hub.opened(slot);
         let body = r#"{"id":1,"connect":{}}"#;
         let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
-        hub.receive(&mut Nowhere, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
+        hub.receive(&mut Alone::default(), slot, &mut [head.as_bytes(), body.as_bytes()].concat());
         transmit(&mut hub, &[]);
         let address = hub.address(slot);
         let text = format!("{{\"id\":2,\"rpc\":{{\"data\":\"{}\"}}}}", "x".repeat(65_000));

@@ -11,8 +11,8 @@ use crate::hub::connections::{Connection, Wish};
 use crate::hub::messages::Terms;
 use crate::model::backend::Answer;
 use crate::model::message::{
-    Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe, Subscriber,
-    Verdict, Visibility,
+    Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe,
+    SubscribeTerms, Subscriber, Verdict, Visibility,
 };
 use crate::model::namespaces::{Format, Options};
 use crate::model::publication::{Encoding, Event, Extra};
@@ -288,14 +288,9 @@ impl Hub {
             self.tell_leave_first(post, slot, (channel, hash))?;
         }
         let home = self.names.home(hash);
-        let here = home == self.shard;
         let simple = !tracked && !granted.needs_stream();
-        let at_once = !here && simple && self.locals.is_confirmed(hash, channel);
-        let mut hear = None;
-        if here {
-            let announced = visibility.announced;
-            hear = self.prepare_arrival(post, (channel, hash), self.shard, announced)?;
-        } else if !at_once && !post.reserve(home, Rank::Request) {
+        let at_once = simple && self.locals.is_confirmed(hash, channel);
+        if !at_once && !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
@@ -322,12 +317,11 @@ impl Hub {
             since,
             strict,
             granted,
+            terms: subscribe_terms(options),
             visibility,
             info,
         };
-        if here {
-            self.arrive_at_home(post, &request, hear);
-        } else if at_once {
+        if at_once {
             self.subscribed(request.confirmed());
         } else {
             post.send(home, Message::Subscribe(Box::new(request)));
@@ -449,7 +443,8 @@ impl Hub {
         let grant = subscription.and_then(|key| self.connections.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(Extra { info, tags }));
-        self.bring_home(post, (channel, hash), (data, event, extra), terms, Asker::Nobody)?;
+        let draft = (data, event, extra);
+        self.send_home(post, (channel, hash), options, draft, terms, Asker::Nobody)?;
         self.reply(slot, command, &Reply::Publish);
         Ok(())
     }
@@ -472,6 +467,11 @@ impl Hub {
         let compressed = flags.compressing();
         Encoding { wire, framing, unidirectional, compressed, ..Encoding::default() }
     }
+}
+
+/// What a channel's home needs to know of the channel's options for a subscribe.
+fn subscribe_terms(options: &Options) -> SubscribeTerms {
+    SubscribeTerms { recovery_mode: options.recovery_mode, presence: options.presence }
 }
 
 /// What others in the channel may see of a subscriber.

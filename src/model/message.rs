@@ -10,7 +10,9 @@ use crate::base::gate::Pass;
 use crate::base::memory::Charge;
 use crate::model::backend;
 use crate::model::ids::Address;
+use crate::model::namespaces::RecoveryMode;
 use crate::model::publication::{Encoding, Event, Extra, Publication};
+use crate::model::retention::Retention;
 use crate::model::revocation::{Mark, Revocations};
 use crate::model::token::{ConnectClaims, Refusal, SubscribeClaims};
 use crate::wire::filter::Filter;
@@ -325,10 +327,21 @@ pub struct Subscribe {
     pub granted: Granted,
     /// Which publications it wants; `None`: all.
     pub filter: Option<Filter>,
+    /// What the channel's options say about recovery and presence.
+    pub terms: SubscribeTerms,
     /// What others in the channel may see of it.
     pub visibility: Visibility,
     /// Who it is to others, where they may see something of it.
     pub info: Option<Box<ClientInfo>>,
+}
+
+/// What the options of a channel say to a subscribe at its home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeTerms {
+    /// How a subscriber gets what it missed.
+    pub recovery_mode: RecoveryMode,
+    /// Whether the members of the channel can be asked for.
+    pub presence: bool,
 }
 
 /// What others in a channel may see of a subscriber.
@@ -376,6 +389,13 @@ pub struct Subscribed {
     pub news: Option<Publication>,
 }
 
+impl Subscribed {
+    /// Whether there is to be no subscription: not everything that was missed is there.
+    pub fn is_refused(&self) -> bool {
+        self.strict && self.was_recovering && !self.recovered
+    }
+}
+
 /// A publication on its way to its home.
 #[derive(Debug)]
 pub struct Publish {
@@ -391,8 +411,8 @@ pub struct Publish {
     pub delta: bool,
     /// Who publishes it, and its tags.
     pub extra: Option<Arc<Extra>>,
-    /// Whether it stays out of the history.
-    pub skip_history: bool,
+    /// How much history the channel keeps; `None`: the publication stays out of the history.
+    pub retention: Option<Retention>,
     /// What tells it from an earlier one.
     pub guard: Option<Box<Guard>>,
     /// Who waits for the answer.
@@ -658,8 +678,9 @@ impl Asker {
 pub struct Published {
     /// Of the request.
     pub asker: Asker,
-    /// The publication's place; `None` where the channel keeps no history.
-    pub position: Option<Position>,
+    /// The publication's place, `None` where the channel keeps no history; or why the home refused
+    /// the publication.
+    pub outcome: Result<Option<Position>, Error>,
     /// The publication itself where the asker's shard has subscribers: both fit one place in its
     /// inbox.
     pub publication: Option<Publication>,
@@ -717,6 +738,13 @@ pub trait Post {
     fn cancel(&mut self, to: Endpoint, rank: Rank);
     /// Has a shard take a turn, though nothing is sent to it.
     fn nudge(&mut self, to: Endpoint);
-    /// Sends into a reservation made before.
+    /// Sends into a reservation made before. A message to the shard itself is queued for
+    /// [`Post::take_own`].
     fn send(&mut self, to: Endpoint, message: Message);
+    /// Takes the oldest message of `rank` that the shard has sent to itself.
+    fn take_own(&mut self, rank: Rank) -> Option<Message>;
+    /// Puts a message of [`Post::take_own`] that cannot be handled yet back in front of its queue.
+    fn put_back(&mut self, message: Message);
+    /// Whether the shard found no room for a message to itself since the last call.
+    fn was_full(&mut self) -> bool;
 }

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod message;
 pub mod names;
 pub mod namespaces;
+pub mod own;
 pub mod publication;
 pub mod retention;
 pub mod revocation;

@@ -117,10 +117,15 @@ pub struct Publication {
 impl Publication {
     /// Encodes a publication.
     pub fn new(draft: Draft<'_>) -> Self {
+        Publication::encode(draft, &mut Vec::new())
+    }
+
+    /// Encodes a publication by way of a buffer that the caller keeps for the next one.
+    pub fn encode(draft: Draft<'_>, bytes: &mut Vec<u8>) -> Self {
         let Draft { channel, hash, event, data, extra, position, delta } = draft;
         let offset = position.map(|position| position.offset);
-        let room = HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES;
-        let mut bytes = Vec::with_capacity(room);
+        bytes.clear();
+        bytes.reserve(HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES);
         bytes.resize(HEADER_BYTES, 0);
         bytes.extend_from_slice(channel.as_bytes());
         let start = bytes.len();
@@ -140,8 +145,7 @@ impl Publication {
         match event {
             Event::Data => {
                 let details = details(extra.as_deref(), offset);
-                let places =
-                    json::write_publication(channel, Data::Plain(data), &details, &mut bytes);
+                let places = json::write_publication(channel, Data::Plain(data), &details, bytes);
                 (header.object_start, header.object_end) =
                     (at(places.object.start), at(places.object.end));
                 (header.data_start, header.data_end) = (at(places.data.start), at(places.data.end));
@@ -153,11 +157,11 @@ impl Publication {
             Event::Join | Event::Leave => {
                 let info = extra.as_ref().and_then(|extra| extra.info.as_ref());
                 let info = info.expect("who comes or goes is somebody");
-                json::write_presence_change(channel, event == Event::Join, info, &mut bytes);
+                json::write_presence_change(channel, event == Event::Join, info, bytes);
             }
         }
         bytes[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
-        Publication { bytes: bytes.into(), extra }
+        Publication { bytes: bytes.as_slice().into(), extra }
     }
 
     /// Whether this is the same one, not only one like it.

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use drumline::model::message::{Endpoint, Message, Post, RANKS, Rank};
+use drumline::model::own::Own;
 
 use crate::Fault;
 
@@ -19,6 +20,8 @@ struct Inbox {
 /// All inboxes, and who is to be woken.
 pub struct Bus {
     stations: Vec<[Inbox; RANKS]>,
+    /// What each shard sends to itself.
+    own: Vec<Own>,
     /// Who was sent something, or told that there is room, and must look before it sleeps.
     news: Vec<bool>,
     pub asleep: Vec<bool>,
@@ -30,7 +33,9 @@ pub struct Bus {
 impl Bus {
     pub fn new(shards: usize, capacities: [usize; RANKS], fault: Option<Fault>) -> Self {
         let inbox = |capacity| Inbox { queue: VecDeque::new(), taken: 0, capacity, waiting: 0 };
+        let own = capacities.into_iter().min().unwrap_or(1);
         Bus {
+            own: (0..shards).map(|_| Own::new(own)).collect(),
             stations: (0..=shards).map(|_| capacities.map(inbox)).collect(),
             news: vec![false; shards + 1],
             asleep: vec![false; shards + 1],
@@ -83,7 +88,8 @@ impl Bus {
 
     /// Messages that lie somewhere and room that is promised.
     pub fn taken(&self) -> usize {
-        self.stations.iter().flatten().map(|inbox| inbox.taken).sum()
+        let own: usize = self.own.iter().map(Own::taken).sum();
+        own + self.stations.iter().flatten().map(|inbox| inbox.taken).sum::<usize>()
     }
 
     fn hits(&mut self, fault: Fault, every: usize) -> bool {
@@ -109,8 +115,21 @@ pub struct Line<'a> {
     bells: &'a mut Bells,
 }
 
+impl Line<'_> {
+    /// The queues of the endpoint itself, if `to` is that endpoint and a shard.
+    fn own(&mut self, to: Endpoint) -> Option<&mut Own> {
+        if to != self.endpoint {
+            return None;
+        }
+        self.bus.own.get_mut(usize::from(to))
+    }
+}
+
 impl Post for Line<'_> {
     fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
+        if let Some(own) = self.own(to) {
+            return own.reserve(rank);
+        }
         let lies = matches!(
             (self.bus.fault, rank),
             (Some(Fault::PublicationLostWhenFull), Rank::Delivery)
@@ -126,7 +145,24 @@ impl Post for Line<'_> {
         room || lies
     }
 
+    fn take_own(&mut self, rank: Rank) -> Option<Message> {
+        self.own(self.endpoint)?.take(rank)
+    }
+
+    fn put_back(&mut self, message: Message) {
+        if let Some(own) = self.own(self.endpoint) {
+            own.put_back(message);
+        }
+    }
+
+    fn was_full(&mut self) -> bool {
+        self.own(self.endpoint).is_some_and(Own::was_full)
+    }
+
     fn cancel(&mut self, to: Endpoint, rank: Rank) {
+        if let Some(own) = self.own(to) {
+            return own.cancel(rank);
+        }
         if !self.bus.hits(Fault::ReservationLeaked, 3) {
             self.bus.free(to, rank, self.bells);
         }
@@ -137,6 +173,9 @@ impl Post for Line<'_> {
     }
 
     fn send(&mut self, to: Endpoint, message: Message) {
+        if let Some(own) = self.own(to) {
+            return own.send(message);
+        }
         let rank = message.rank();
         let is_publication = matches!(message, Message::Publication(_));
         let full = {

@@ -115,6 +115,8 @@ fn finds_what_is_planted_in_the_hub() {
         Planted::VoiceForgotten,
         Planted::NoticeForgotten,
         Planted::TableForgotten,
+        Planted::OwnMessageLost,
+        Planted::PreparedForgotten,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

@@ -138,7 +138,6 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             .into(),
         api: ApiKey { key: "secret".into(), insecure: false },
         homes: home::Settings {
-            namespaces,
             recovery_limit: random.pick(&[3, 1000]),
             answer_bytes: 20_000,
             streams_max: 1000,

@@ -81,7 +81,7 @@ mod tests {
                 let position = Position { offset: *offset, epoch: Epoch::parse("abcdefgh") };
                 let position = Some(position).filter(|_| !publish.channel.starts_with("plain"));
                 let asker = publish.asker;
-                let published = Published { asker, position, publication: None };
+                let published = Published { asker, outcome: Ok(position), publication: None };
                 Some(Message::Published(Box::new(published)))
             }
             Message::Survey(survey) => {

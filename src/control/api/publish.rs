@@ -13,9 +13,9 @@ use super::reading::raw;
 use crate::config::Config;
 use crate::hub::subscriptions::checked;
 use crate::link::Pending;
-use crate::model::message::{Guard, Publish as Request, Published};
+use crate::model::message::{Guard, Publish as Request};
 use crate::model::publication::Extra;
-use crate::wire::protocol::json;
+use crate::wire::protocol::{Position, json};
 use crate::wire::reading;
 
 /// Bytes of a publication at most: past it every subscriber would be closed as slow.
@@ -128,9 +128,8 @@ pub(super) struct PublishResult {
     epoch: Option<String>,
 }
 
-impl From<Published> for PublishResult {
-    fn from(published: Published) -> Self {
-        let position = published.position;
+impl From<Option<Position>> for PublishResult {
+    fn from(position: Option<Position>) -> Self {
         PublishResult {
             offset: position.map(|position| position.offset),
             epoch: position.map(|position| position.epoch.as_str().to_owned()),
@@ -148,8 +147,7 @@ pub(super) struct BroadcastResult {
 impl Api {
     pub(super) async fn publish(&self, request: Publish) -> Result<PublishResult, Fault> {
         let (channel, draft) = request.draft(publication_max(&self.config))?;
-        let pending = self.post(&channel, &draft).await?;
-        Ok(pending.published().await?.into())
+        settle(self.post(&channel, &draft).await).await
     }
 
     /// Everything is sent before the first answer is waited for.
@@ -179,7 +177,7 @@ impl Api {
             event,
             delta: draft.delta || options.delta_publish,
             extra: draft.extra.clone(),
-            skip_history: draft.skip_history,
+            retention: options.retention.filter(|_| !draft.skip_history),
             guard: draft.guard.clone(),
             asker,
         };
@@ -188,5 +186,5 @@ impl Api {
 }
 
 async fn settle(pending: Result<Pending, Fault>) -> Result<PublishResult, Fault> {
-    Ok(pending?.published().await?.into())
+    Ok(pending?.published().await?.outcome?.into())
 }

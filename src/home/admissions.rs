@@ -1,0 +1,28 @@
+//! How many connections a user may have, as the user's home decides.
+//!
+//! Owns nothing. Never closes a connection: the connection's shard does.
+
+use crate::home::{Home, reserve_all};
+use crate::model::message::{Admit, Admitted, Message, Post};
+
+impl Home {
+    /// Decides about a connection of a user, and tells its shard and that of the connection that
+    /// it replaces.
+    pub(super) fn admit(&mut self, post: &mut impl Post, admit: Admit) -> Result<(), Message> {
+        let replaced = self.users.replaced(admit.user, self.user_limit);
+        let asker = admit.address.shard;
+        let other = replaced.map(|address| address.shard).filter(|shard| *shard != asker);
+        let told = 1 << asker | other.map_or(0, |shard| 1 << shard);
+        if reserve_all(post, told).is_err() {
+            return Err(Message::Admit(admit));
+        }
+        let admits = self.users.admit(admit.user, admit.address, self.user_limit);
+        let newcomer = Some((admit.address, admits));
+        let own = replaced.filter(|_| other.is_none());
+        post.send(asker, Message::Admitted(Admitted { newcomer, replaced: own }));
+        if let Some(other) = other {
+            post.send(other, Message::Admitted(Admitted { newcomer: None, replaced }));
+        }
+        Ok(())
+    }
+}

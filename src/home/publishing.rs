@@ -1,0 +1,304 @@
+//! Publishing in two steps: a publication is prepared, then committed.
+//!
+//! `prepare` decides whether it is a repetition, encodes it and gives it its offset. `commit` makes
+//! the offset visible: the publication goes to the history, to the interested shards and to whoever
+//! waits for the answer. Nothing depends on the steps being adjacent: whatever the home handles
+//! between them sees the channel as it is without the publication. The invariant: publications
+//! are committed in the order in which they were prepared.
+
+use crate::base::faults::{Planted, planted};
+use crate::home::channels::Prepared;
+use crate::home::{Home, NoRoom, reserve_all};
+use crate::model::message::{Asker, Message, Post, Publish, Published, endpoints};
+use crate::model::publication::Publication;
+use crate::wire::protocol::{Error, Position};
+
+/// Prepared publications that wait for room at most; past it requests to publish wait.
+const PREPARED_MAX: usize = 16;
+
+/// Why a publication is not prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unprepared {
+    /// It was published before, at this place.
+    Before(Option<Position>),
+    /// The channel takes no publication like this for now; its asker may try again.
+    Unavailable,
+}
+
+impl Home {
+    /// Publishes.
+    pub(super) fn publish(
+        &mut self,
+        post: &mut impl Post,
+        request: Box<Publish>,
+    ) -> Result<(), Message> {
+        self.commit_prepared(post);
+        if self.prepared.len() >= PREPARED_MAX {
+            return Err(Message::Publish(request));
+        }
+        let refused = match self.check(&request) {
+            Ok(()) => {
+                let prepared = self.channels.prepare(*request, self.now);
+                self.commit_or_wait(post, prepared);
+                return Ok(());
+            }
+            Err(Unprepared::Before(position)) => Ok(position),
+            Err(Unprepared::Unavailable) => Err(Error::INTERNAL),
+        };
+        let asker = request.asker;
+        let answer = || published(asker, refused, None);
+        self.send_answer(post, asker, answer).map_err(|NoRoom| Message::Publish(request))
+    }
+
+    /// Whether a publication is to be prepared.
+    fn check(&self, request: &Publish) -> Result<(), Unprepared> {
+        if let Some(position) = self.channels.published_before(request, self.now) {
+            return Err(Unprepared::Before(position));
+        }
+        // What decides whether it is a repetition may still fail.
+        match self.prepared.iter().any(|prepared| prepared.may_repeat(request)) {
+            true => Err(Unprepared::Unavailable),
+            false => Ok(()),
+        }
+    }
+
+    /// Commits a publication behind those prepared before, now or once there is room.
+    fn commit_or_wait(&mut self, post: &mut impl Post, prepared: Prepared) {
+        let waiting = if self.prepared.is_empty() {
+            self.commit(post, prepared).err()
+        } else {
+            Some(prepared)
+        };
+        if !planted(Planted::PreparedForgotten) {
+            self.prepared.extend(waiting);
+        }
+    }
+
+    /// Commits prepared publications in their order, as far as there is room.
+    pub(super) fn commit_prepared(&mut self, post: &mut impl Post) {
+        while let Some(prepared) = self.prepared.pop_front() {
+            if let Err(prepared) = self.commit(post, prepared) {
+                return self.prepared.push_front(prepared);
+            }
+        }
+    }
+
+    /// Makes a prepared publication visible; gives it back where a shard that hears of it has no
+    /// room.
+    fn commit(&mut self, post: &mut impl Post, prepared: Prepared) -> Result<(), Prepared> {
+        let asker = prepared.asker;
+        let interested = self.channels.interested(prepared.hash(), prepared.channel());
+        let asked = asker.shard();
+        let told = interested | asked.map_or(0, |shard| 1 << shard);
+        if reserve_all(post, told).is_err() {
+            return Err(prepared);
+        }
+        self.metrics.publications.add(1);
+        let publication = self.channels.commit(prepared, self.now);
+        let position = publication.position();
+        for shard in endpoints(told) {
+            let message = if asked == Some(shard) {
+                let wanted = interested & (1 << shard) != 0;
+                published(asker, Ok(position), wanted.then(|| publication.clone()))
+            } else {
+                Message::Publication(publication.clone())
+            };
+            post.send(shard, message);
+        }
+        if let Asker::Control(_) = asker {
+            post.send(self.control, published(asker, Ok(position), None));
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a publish, with the publication where the asker's shard has subscribers.
+fn published(
+    asker: Asker,
+    outcome: Result<Option<Position>, Error>,
+    publication: Option<Publication>,
+) -> Message {
+    Message::Published(Box::new(Published { asker, outcome, publication }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::home::users::Limit;
+    use crate::home::{Settings, Surroundings};
+    use crate::model::ids::Ids;
+    use crate::model::message::{
+        Endpoint, Granted, Guard, Rank, Subscribe, SubscribeTerms, Subscriber, Visibility,
+    };
+    use crate::model::names::Names;
+    use crate::model::publication::{Encoding, Event};
+    use crate::model::retention::Retention;
+
+    const CONTROL: Endpoint = 9;
+    const RETENTION: Retention = Retention { size: 10, ttl: 5_000, meta_ttl: 60_000 };
+
+    /// A bus that has room or has none.
+    #[derive(Default)]
+    struct Bus {
+        full: bool,
+        sent: Vec<(Endpoint, Message)>,
+    }
+
+    impl Post for Bus {
+        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
+            !self.full
+        }
+
+        fn cancel(&mut self, _: Endpoint, _: Rank) {}
+
+        fn nudge(&mut self, _: Endpoint) {}
+
+        fn send(&mut self, to: Endpoint, message: Message) {
+            self.sent.push((to, message));
+        }
+
+        fn take_own(&mut self, _: Rank) -> Option<Message> {
+            None
+        }
+
+        fn put_back(&mut self, message: Message) {
+            panic!("nothing was taken like {message:?}")
+        }
+
+        fn was_full(&mut self) -> bool {
+            false
+        }
+    }
+
+    fn home() -> Home {
+        let budgets = Budgets::new(&Limits::all(1 << 20), 1);
+        let around = Surroundings {
+            control: CONTROL,
+            names: Names::new([0; 16], 2),
+            ids: Ids::new([0; 16]),
+            seed: 1,
+            history: budgets.share(Kind::History, 0),
+            keys: budgets.share(Kind::Keys, 0),
+            metrics: Arc::default(),
+        };
+        let settings = Settings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
+        Home::new(settings, Limit::default(), around)
+    }
+
+    fn publish(channel: &str, key: &str, tag: u64) -> Message {
+        let guard = Guard { key: key.into(), ..Guard::default() };
+        Message::Publish(Box::new(Publish {
+            channel: channel.into(),
+            hash: 7,
+            data: b"1"[..].into(),
+            event: Event::Data,
+            delta: false,
+            extra: None,
+            retention: Some(RETENTION),
+            guard: (!key.is_empty()).then(|| Box::new(guard)),
+            asker: Asker::Control(tag),
+        }))
+    }
+
+    fn subscribe(shard: Endpoint, since: Option<Position>) -> Message {
+        let subscriber =
+            Subscriber { shard, slot: 0, generation: 0, subscription: 0, serial: 0, command: 1 };
+        Message::Subscribe(Box::new(Subscribe {
+            channel: "a".into(),
+            hash: 7,
+            subscriber,
+            encoding: Encoding::default(),
+            filter: None,
+            since,
+            strict: false,
+            granted: Granted { positioned: true, recoverable: true },
+            terms: SubscribeTerms::default(),
+            visibility: Visibility::default(),
+            info: None,
+        }))
+    }
+
+    /// The offset that an answer to a publish tells, or its error.
+    fn told((to, message): &(Endpoint, Message)) -> (Endpoint, u64, Result<u64, Error>) {
+        let Message::Published(published) = message else { panic!("{message:?}") };
+        let Asker::Control(tag) = published.asker else { panic!("{published:?}") };
+        (*to, tag, published.outcome.map(|position| position.map_or(0, |at| at.offset)))
+    }
+
+    #[test]
+    fn a_prepared_publication_is_invisible_until_it_is_committed() {
+        let (mut home, mut bus) = (home(), Bus::default());
+        home.handle(subscribe(0, None), &mut bus).unwrap();
+        home.handle(publish("a", "", 1), &mut bus).unwrap();
+        bus.sent.clear();
+        bus.full = true;
+        for tag in [2, 3] {
+            home.handle(publish("a", "", tag), &mut bus).unwrap();
+        }
+        assert!(home.waits() && bus.sent.is_empty(), "no shard has room");
+        bus.full = false;
+        // Another shard subscribes in between: it is told where the channel stands without them.
+        home.handle(subscribe(1, None), &mut bus).unwrap();
+        let Some((1, Message::Subscribed(answer))) = bus.sent.pop() else { panic!("an answer") };
+        assert_eq!(answer.position.map(|at| at.offset), Some(1));
+        home.commit_prepared(&mut bus);
+        assert!(!home.waits());
+        let sent = bus.sent.iter().filter_map(|(to, message)| match message {
+            Message::Publication(publication) => Some((*to, publication.offset())),
+            _ => None,
+        });
+        let expected = [(0, Some(2)), (1, Some(2)), (0, Some(3)), (1, Some(3))];
+        assert_eq!(sent.collect::<Vec<_>>(), expected);
+        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(told);
+        assert_eq!(answers.collect::<Vec<_>>(), [(CONTROL, 2, Ok(2)), (CONTROL, 3, Ok(3))]);
+    }
+
+    #[test]
+    fn a_repetition_of_a_publication_under_way_is_temporarily_unavailable() {
+        let (mut home, mut bus) = (home(), Bus::default());
+        home.handle(subscribe(0, None), &mut bus).unwrap();
+        (bus.full, bus.sent) = (true, Vec::new());
+        home.handle(publish("a", "k", 1), &mut bus).unwrap();
+        home.handle(publish("a", "k", 2), &mut bus).unwrap();
+        home.handle(publish("a", "l", 3), &mut bus).unwrap();
+        assert_eq!(told(&bus.sent[0]), (CONTROL, 2, Err(Error::INTERNAL)));
+        (bus.full, bus.sent) = (false, Vec::new());
+        home.commit_prepared(&mut bus);
+        home.handle(publish("a", "k", 4), &mut bus).unwrap();
+        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(told);
+        let expected = [(CONTROL, 1, Ok(1)), (CONTROL, 3, Ok(2)), (CONTROL, 4, Ok(1))];
+        assert_eq!(answers.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_stream_with_a_prepared_publication_is_not_evicted() {
+        let (mut home, mut bus) = (home(), Bus::default());
+        home.handle(subscribe(0, None), &mut bus).unwrap();
+        bus.full = true;
+        home.handle(publish("a", "", 1), &mut bus).unwrap();
+        // One stream may be kept, and another channel begins one.
+        home.handle(publish("b", "", 2), &mut bus).unwrap();
+        (bus.full, bus.sent) = (false, Vec::new());
+        home.commit_prepared(&mut bus);
+        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(told);
+        assert_eq!(answers.collect::<Vec<_>>(), [(CONTROL, 1, Ok(1)), (CONTROL, 2, Ok(1))]);
+    }
+
+    #[test]
+    fn past_sixteen_prepared_publications_requests_wait_in_the_inbox() {
+        let (mut home, mut bus) = (home(), Bus::default());
+        home.handle(subscribe(0, None), &mut bus).unwrap();
+        bus.full = true;
+        for tag in 0..PREPARED_MAX as u64 {
+            home.handle(publish("a", "", tag), &mut bus).unwrap();
+        }
+        let waits = home.handle(publish("a", "", 16), &mut bus);
+        assert!(matches!(waits, Err(Message::Publish(_))));
+        bus.full = false;
+        home.handle(publish("a", "", 16), &mut bus).unwrap();
+        assert_eq!(bus.sent.iter().filter(|(to, _)| *to == CONTROL).count(), 17);
+    }
+}
