@@ -120,7 +120,7 @@ mod tests {
 
     fn start(failing: &str, stderr: Stdio) -> Child {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::tests::child", "--nocapture"])
+            .args(["--exact", "base::crash::tests::child", "--nocapture"])
             .env(FAILING, failing)
             .stdout(Stdio::null())
             .stderr(stderr)

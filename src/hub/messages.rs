@@ -105,7 +105,13 @@ impl Hub {
                 }
             }
         }
-        self.awaits_backlog |= !self.takes_deliveries();
+        if !self.takes_deliveries()
+            && let Some(message) = post.take_own(Rank::Delivery)
+        {
+            // No other shard says when it can go on.
+            self.awaits_backlog = true;
+            post.put_back(message);
+        }
         if served && post.was_full() {
             // There is room again for what found none.
             self.unfinished = true;
