@@ -21,8 +21,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The bare kernel: memory of a socket, processor time of a send.
-    Limit(Common),
+    /// The kernel baseline: memory per socket and CPU per send of the bare kernel.
+    #[command(alias = "limit")]
+    KernelBaseline(Common),
     /// A million connections: ramp, memory, pings, a broadcast, rooms, a channel each.
     Million(scenario::million::Options),
     /// Memory a connection: shared channel and one each, tokens, transports, presence.
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     match Arguments::parse().command {
-        Command::Limit(common) => scenario::limit::run(&common),
+        Command::KernelBaseline(common) => scenario::limit::run(&common),
         Command::Million(options) => scenario::million::run(&options),
         Command::Memory(common) => scenario::memory::run(&common),
         Command::Fanout(common) => scenario::fanout::run(&common),
