@@ -5,6 +5,7 @@
 #![cfg(test)]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod architecture;
 mod imports;
 
 use std::fs;
