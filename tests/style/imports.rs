@@ -59,7 +59,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "tower",
         ],
     ),
-    ("process", &["io_uring", "libc", "tokio"]),
+    ("process", &["libc", "tokio"]),
 ];
 
 /// Layers that hold state alone: no clock, no thread, no socket, no file.

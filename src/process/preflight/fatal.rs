@@ -8,8 +8,6 @@ use std::io;
 use crate::base::failure::Failure;
 use crate::engine::ring;
 
-use super::memlock;
-
 /// Why the engine cannot run here at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fatal {
@@ -106,9 +104,9 @@ impl Fatal {
                  seccomp=profile.json)"
                 .to_owned(),
             Self::TooOld(_) | Self::Missing(..) => newer_kernel(),
-            Self::Memlock { need, fits: 0, .. } => memlock::cure(*need),
+            Self::Memlock { need, fits: 0, .. } => memlock_cure(*need),
             Self::Memlock { need, fits, .. } => {
-                format!("{}; or --shards {fits}", memlock::cure(*need))
+                format!("{}; or --shards {fits}", memlock_cure(*need))
             }
             Self::NoMemory => {
                 "raise the container's memory limit, or RLIMIT_MEMLOCK by `ulimit -l \
@@ -119,6 +117,15 @@ impl Fatal {
             Self::Other(_) => "see whether the kernel log says why (`dmesg | tail`)".to_owned(),
         }
     }
+}
+
+/// The lines that raise RLIMIT_MEMLOCK to so many KiB.
+pub(super) fn memlock_cure(kib: u64) -> String {
+    format!(
+        "ulimit -l {kib} as root before the server starts, or LimitMEMLOCK={kib}K in its systemd \
+         unit, or `--ulimit memlock={}` for a container",
+        kib * 1024
+    )
 }
 
 fn newer_kernel() -> String {
