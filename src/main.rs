@@ -192,7 +192,7 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
         environment: config::environment(std::env::vars_os())?,
         flags: config::keys().iter().filter_map(given).collect(),
     };
-    Ok(config::load(&sources)?)
+    config::load(&sources)
 }
 
 /// Exit status 0: no finding; 1: fewer connections than wanted, or advice; 2: it cannot serve.
