@@ -4,6 +4,7 @@
 //! does.
 
 pub mod bus;
+mod moves;
 pub mod node;
 #[allow(unsafe_code)]
 pub mod ring;

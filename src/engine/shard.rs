@@ -23,14 +23,10 @@ use crate::engine::bus::Line;
 use crate::engine::ring::{Completion, Handle, Op, Ring, Token};
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
-use crate::model::message::{
-    Adopt, Endpoint, HandOver, Message, Place, Post, RANKS, Rank, Room, Vacate,
-};
+use crate::model::message::{Endpoint, HandOver, Message, Post, RANKS, Rank, Vacate};
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
-/// Milliseconds without accepts after one failed: the kernel is out of something.
-const ACCEPT_PAUSE: u64 = 20;
 /// Messages of one rank taken in a turn.
 const MESSAGES: usize = 512;
 
@@ -40,21 +36,21 @@ const LONG_TURN: u64 = 1000;
 /// What every shard may know of every other without asking.
 #[derive(Debug, Default)]
 pub struct Sign {
-    ring: OnceLock<Handle>,
-    free: AtomicUsize,
+    pub(super) ring: OnceLock<Handle>,
+    pub(super) free: AtomicUsize,
     /// Whether the node shuts down and every connection of the shard is closed.
-    done: AtomicBool,
+    pub(super) done: AtomicBool,
 }
 
 /// A socket that was accepted here and must move.
 #[derive(Clone, Copy)]
-struct Guest {
-    slot: u32,
-    generation: u32,
+pub(super) struct Guest {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
 }
 
 /// A walk over the slots of a shard that stops.
-struct Closing {
+pub(super) struct Closing {
     /// The slot to be looked at next.
     next: u32,
     /// Connections told so far, and how many there were.
@@ -87,35 +83,35 @@ pub struct Used {
 
 /// One shard of a worker's.
 pub struct Shard {
-    ring: Ring,
-    line: Line,
-    hub: Hub,
+    pub(super) ring: Ring,
+    pub(super) line: Line,
+    pub(super) hub: Hub,
     /// The time of this turn, in milliseconds.
-    now: u64,
-    metrics: Arc<Metrics>,
-    signs: Arc<[Sign]>,
+    pub(super) now: u64,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) signs: Arc<[Sign]>,
     /// Slots for connections that stay.
-    places: usize,
-    accepts_max: usize,
+    pub(super) places: usize,
+    pub(super) accepts_max: usize,
     /// Accepts outstanding.
-    accepts: usize,
+    pub(super) accepts: usize,
     /// When the next accept may be asked for, in milliseconds.
-    accept_after: u64,
+    pub(super) accept_after: u64,
     /// Messages that found no room for what they would cause, by rank.
-    stalled: [Option<Message>; RANKS],
-    guests: Vec<Guest>,
+    pub(super) stalled: [Option<Message>; RANKS],
+    pub(super) guests: Vec<Guest>,
     /// Slots of other shards to give back, and slots here whose owner must be told.
-    vacant: Vec<(Endpoint, Vacate)>,
+    pub(super) vacant: Vec<(Endpoint, Vacate)>,
     /// Where each socket on its way was promised a slot.
-    moving: Vec<(Guest, Endpoint, u32, u32)>,
-    starved: Vec<u32>,
-    draining: bool,
+    pub(super) moving: Vec<(Guest, Endpoint, u32, u32)>,
+    pub(super) starved: Vec<u32>,
+    pub(super) draining: bool,
     /// The walk that tells connections when they are closed.
-    closing: Option<Closing>,
+    pub(super) closing: Option<Closing>,
     /// Whether the last turn left work for the next.
-    busy: bool,
+    pub(super) busy: bool,
     /// When the next turn is due whatever happens, in milliseconds.
-    due: Option<u64>,
+    pub(super) due: Option<u64>,
 }
 
 impl Shard {
@@ -282,7 +278,7 @@ impl Shard {
     }
 
     /// Connections that may still come to stay.
-    fn free_places(&self) -> usize {
+    pub(super) fn free_places(&self) -> usize {
         (self.places + self.accepts).saturating_sub(self.hub.len())
     }
 
@@ -334,7 +330,7 @@ impl Shard {
     }
 
     /// Notes that an operation on a slot begins; returns whether this life of the slot goes on.
-    fn begin(&mut self, slot: u32, generation: u32) -> bool {
+    pub(super) fn begin(&mut self, slot: u32, generation: u32) -> bool {
         let connection = self.hub.connection(slot, generation);
         connection.map(|found| found.operations = found.operations.saturating_add(1)).is_some()
     }
@@ -359,7 +355,7 @@ impl Shard {
         self.read(slot);
     }
 
-    fn watch(&mut self, slot: u32) {
+    pub(super) fn watch(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
         if let Some(connection) = self.hub.connection(slot, generation) {
             connection.flags.set_watched(true);
@@ -369,7 +365,7 @@ impl Shard {
     }
 
     /// Reads from a slot, or notes that there is something to read where that must wait.
-    fn read(&mut self, slot: u32) {
+    pub(super) fn read(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         if !connection.takes_output() && connection.phase != Phase::Closing {
@@ -411,181 +407,6 @@ impl Shard {
         if more {
             self.read(slot);
         }
-    }
-
-    // ---- sockets that come ---------------------------------------------------------------
-
-    fn refill_accepts(&mut self) {
-        let wanted = !self.draining && self.accepts < self.accepts_max;
-        if !wanted || (self.accept_after > 0 && self.now < self.accept_after) {
-            return;
-        }
-        self.accept_after = 0;
-        while self.accepts < self.accepts_max {
-            let Some((slot, generation)) = self.hub.reserve() else { return };
-            if !self.ring.accept(generation, slot) {
-                return self.hub.free(slot);
-            }
-            self.begin(slot, generation);
-            self.accepts += 1;
-        }
-    }
-
-    fn accepted(&mut self, completion: &Completion) {
-        let Token { generation, slot, .. } = completion.token;
-        self.accepts = self.accepts.saturating_sub(1);
-        if completion.result < 0 {
-            if let Some(connection) = self.hub.connection(slot, generation) {
-                connection.phase = Phase::Ending;
-                connection.flags.set_unwatched(true);
-            }
-            self.accept_after = self.now + ACCEPT_PAUSE;
-            return;
-        }
-        self.metrics.accepted.add(1);
-        if self.draining {
-            self.hub.opened(slot);
-            return self.hub.end(slot);
-        }
-        if self.hub.len().saturating_sub(self.accepts) <= self.places {
-            self.hub.opened(slot);
-            return self.watch(slot);
-        }
-        if let Some(connection) = self.hub.connection(slot, generation) {
-            connection.phase = Phase::Leaving;
-        }
-        self.guests.push(Guest { slot, generation });
-    }
-
-    /// Asks shards with room for a place for sockets that cannot stay here.
-    fn move_guests(&mut self) {
-        for (endpoint, vacate) in std::mem::take(&mut self.vacant) {
-            if self.line.reserve(endpoint, Rank::Request) {
-                self.line.send(endpoint, Message::Vacate(vacate));
-            } else {
-                self.vacant.push((endpoint, vacate));
-            }
-        }
-        for guest in std::mem::take(&mut self.guests) {
-            let signs = self.signs.iter().map(|sign| sign.free.load(Ordering::Relaxed));
-            let roomiest = signs.enumerate().max_by_key(|(_, free)| *free);
-            match roomiest {
-                Some((to, free)) if free > 0 && to != usize::from(self.line.endpoint()) => {
-                    let to = to as Endpoint;
-                    if self.line.reserve(to, Rank::Request) {
-                        let Guest { slot, generation } = guest;
-                        let shard = self.line.endpoint();
-                        self.line.send(to, Message::Room(Room { shard, slot, generation }));
-                    } else {
-                        self.guests.push(guest);
-                    }
-                }
-                Some((_, free)) if free > 0 => self.stay(guest),
-                _ => self.turn_away(guest),
-            }
-        }
-    }
-
-    /// A place has become free here meanwhile.
-    fn stay(&mut self, guest: Guest) {
-        self.hub.opened(guest.slot);
-        if self.draining {
-            return self.hub.end(guest.slot);
-        }
-        self.watch(guest.slot);
-    }
-
-    fn turn_away(&mut self, guest: Guest) {
-        self.hub.opened_without_room(guest.slot);
-        self.watch(guest.slot);
-    }
-
-    /// Another shard asks for a slot.
-    fn give_room(&mut self, room: &Room) -> bool {
-        if !self.line.reserve(room.shard, Rank::Delivery) {
-            return false;
-        }
-        let target = if self.free_places() > 0 { self.hub.reserve() } else { None };
-        let Room { slot, generation, shard } = *room;
-        let place = Place { slot, generation, shard: self.line.endpoint(), target };
-        self.line.send(shard, Message::Place(place));
-        true
-    }
-
-    /// Another shard has given a slot, or has none.
-    fn take_place(&mut self, place: &Place) {
-        let guest = Guest { slot: place.slot, generation: place.generation };
-        let Some((slot, generation)) = place.target else { return self.guests.push(guest) };
-        let signs = self.signs.clone();
-        let ring = signs.get(usize::from(place.shard)).and_then(|sign| sign.ring.get());
-        if let Some(ring) = ring.filter(|_| self.begin(guest.slot, guest.generation)) {
-            let source = Token::new(Op::Pass, guest.generation, guest.slot);
-            self.moving.push((guest, place.shard, slot, generation));
-            self.ring.pass(source, ring, generation, slot);
-        } else {
-            self.vacant.push((place.shard, Vacate { slot, generation }));
-        }
-    }
-
-    fn passed(&mut self, completion: &Completion) {
-        let Token { slot, generation, .. } = completion.token;
-        let at = self.moving.iter().position(|(guest, ..)| guest.slot == slot);
-        let Some((guest, shard, target, life)) = at.map(|at| self.moving.swap_remove(at)) else {
-            return;
-        };
-        if completion.result < 0 {
-            self.vacant.push((shard, Vacate { slot: target, generation: life }));
-            return self.turn_away(guest);
-        }
-        self.metrics.relayed.add(1);
-        if self.begin(slot, generation) {
-            self.ring.close(generation, slot);
-        }
-    }
-
-    /// A promised slot is not used. The kernel may have put the socket there before it failed to
-    /// say so (-EOVERFLOW), so the slot is closed, whatever it holds, before it is given back.
-    fn vacated(&mut self, vacate: &Vacate) {
-        let Vacate { slot, generation } = *vacate;
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        if connection.phase == Phase::Reserved {
-            connection.phase = Phase::Ending;
-            connection.operations = connection.operations.saturating_add(1);
-            self.ring.close(generation, slot);
-        }
-    }
-
-    fn arrived(&mut self, slot: u32, generation: u32) {
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        if connection.phase != Phase::Reserved {
-            return self.metrics.stale_completions.add(1);
-        }
-        self.metrics.accepted.add(1);
-        self.hub.opened(slot);
-        if self.draining {
-            return self.hub.end(slot);
-        }
-        self.watch(slot);
-    }
-
-    /// The control plane hands a socket over.
-    fn adopt(&mut self, adopt: Adopt) {
-        let room = !self.draining && self.free_places() > 0;
-        let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {
-            return self.metrics.refused.add(1);
-        };
-        if self.ring.place(slot, &adopt.socket).is_err() {
-            self.metrics.refused.add(1);
-            return self.hub.free(slot);
-        }
-        self.hub.opened(slot);
-        self.watch(slot);
-        self.hub.adopt(&mut self.line, slot, adopt.upgrade.as_ref());
-        let mut bytes = adopt.bytes;
-        if !bytes.is_empty() {
-            self.hub.receive(&mut self.line, slot, &mut bytes);
-        }
-        self.read(slot);
     }
 
     // ---- sockets that go -----------------------------------------------------------------

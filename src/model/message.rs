@@ -7,18 +7,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::base::gate::Pass;
-use crate::base::memory::Charge;
-use crate::model::backend;
 use crate::model::ids::Address;
 use crate::model::namespaces::RecoveryMode;
 use crate::model::publication::{Encoding, Event, Extra, Publication};
 use crate::model::retention::Retention;
-use crate::model::revocation::{Mark, Revocations};
-use crate::model::token::{ConnectClaims, Refusal, SubscribeClaims};
+use crate::model::revocation::Revocations;
 use crate::wire::filter::Filter;
 use crate::wire::http::Upgrade;
-use crate::wire::protocol::reply::{ClientInfo, Roll, Stats};
-use crate::wire::protocol::{Error, Position, Wire};
+use crate::wire::protocol::reply::ClientInfo;
+use crate::wire::protocol::{Error, Position};
+
+pub use crate::model::grant::{Grant, Overrides};
+pub use crate::model::orders::{Deed, Order, Whose};
+pub use crate::model::questions::{About, Excerpt, Told};
+pub use crate::model::verdicts::{Consult, Consulted, Matter, Notice, Purpose, Verdict};
 
 /// Number of ranks, and of inboxes an endpoint has.
 pub const RANKS: usize = 4;
@@ -178,76 +180,6 @@ pub struct Emulated {
     pub address: Address,
     /// A frame of commands.
     pub frame: Box<[u8]>,
-}
-
-/// What a shard cannot find out itself, or not in time.
-#[derive(Debug)]
-pub struct Consult {
-    /// The connection that it is about.
-    pub address: Address,
-    /// What is to be found out.
-    pub matter: Matter,
-}
-
-/// What is to be found out.
-#[derive(Debug)]
-pub enum Matter {
-    /// What a token says; the connection waits.
-    Token {
-        /// The token.
-        token: Box<str>,
-        /// What it is for.
-        purpose: Purpose,
-        /// Counts it while it waits.
-        charge: Charge,
-    },
-    /// What the backend says to a client's command; the connection waits.
-    Command(backend::Request),
-    /// How much longer the connection holds, or its subscription to a channel; nobody waits.
-    Renewal(backend::Request),
-}
-
-/// News of a client for the backend.
-#[derive(Debug)]
-pub struct Notice {
-    /// The connection; what is said of it stays in order.
-    pub address: Address,
-    /// What is said.
-    pub request: backend::Request,
-}
-
-/// What a token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A connection.
-    Connection,
-    /// A subscription.
-    Subscription,
-}
-
-/// What was found out.
-#[derive(Debug)]
-pub struct Consulted {
-    /// The connection that it is about.
-    pub address: Address,
-    /// What it was.
-    pub verdict: Verdict,
-}
-
-/// What was found out, or why nothing was.
-#[derive(Debug)]
-pub enum Verdict {
-    /// What a token says about a connection.
-    Connection(Result<ConnectClaims, Refusal>),
-    /// What a token says about a subscription.
-    Subscription(Result<SubscribeClaims, Refusal>),
-    /// What the backend says to a command.
-    Command(Result<backend::Answer, backend::Refused>),
-    /// How much longer the connection holds, or its subscription to the channel; without an answer
-    /// the backend is asked again later.
-    Renewal(Option<Arc<str>>, Result<backend::Answer, backend::Refused>),
-    /// There is too much to find out; it may be tried again.
-    Busy,
 }
 
 /// A question to a shard.
@@ -483,32 +415,6 @@ pub struct Question {
     pub about: About,
 }
 
-/// What can be asked about a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum About {
-    /// What was published.
-    History(Excerpt),
-    /// That what was published is forgotten.
-    Oblivion,
-    /// Who is there, in this encoding.
-    Presence(Wire),
-    /// How many are there.
-    Stats,
-    /// Where its stream stands.
-    Position,
-}
-
-/// A part of what was published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Excerpt {
-    /// Publications at most.
-    pub limit: usize,
-    /// From behind this position on, or in front of it.
-    pub since: Option<Position>,
-    /// Newest first.
-    pub reverse: bool,
-}
-
 /// A home's answer to a question.
 #[derive(Debug)]
 pub struct Answer {
@@ -516,123 +422,6 @@ pub struct Answer {
     pub asker: Asker,
     /// What it is told.
     pub told: Result<Told, Error>,
-}
-
-/// What a home tells about a channel.
-#[derive(Debug)]
-pub enum Told {
-    /// What was published, and where the stream stands.
-    History(Vec<Publication>, Position),
-    /// It is forgotten.
-    Oblivion,
-    /// Who is there.
-    Presence(Roll),
-    /// How many are there.
-    Stats(Stats),
-    /// Where its stream stands.
-    Position(Position),
-}
-
-impl Told {
-    /// Bytes that a client's answer has, at least.
-    pub fn least(&self) -> usize {
-        match self {
-            Told::Presence(roll) => roll.bytes(),
-            Told::History(publications, _) => {
-                publications.iter().map(|publication| publication.data().len()).sum()
-            }
-            Told::Stats(_) | Told::Position(_) | Told::Oblivion => 0,
-        }
-    }
-}
-
-/// What the backend wants of the connections of a user.
-#[derive(Debug)]
-pub struct Order {
-    /// Whose.
-    pub whose: Whose,
-    /// What is to be done.
-    pub deed: Deed,
-}
-
-/// Some connections of a user.
-#[derive(Debug, Default)]
-pub struct Whose {
-    /// The user.
-    pub user: Box<str>,
-    /// Only this client, unless it is empty.
-    pub client: Box<str>,
-    /// Only the client of this session, unless it is empty.
-    pub session: Box<str>,
-}
-
-/// What can be done to connections.
-#[derive(Debug)]
-pub enum Deed {
-    /// They are closed, except these clients.
-    Disconnect {
-        /// Close code.
-        code: u16,
-        /// Its reason.
-        reason: Box<str>,
-        /// Clients that stay.
-        except: Vec<Box<str>>,
-    },
-    /// They leave a channel.
-    Unsubscribe {
-        /// The channel.
-        channel: Arc<str>,
-    },
-    /// They join a channel.
-    Subscribe {
-        /// The channel.
-        channel: Arc<str>,
-        /// What they have there.
-        grant: Grant,
-        /// Where they left off.
-        since: Option<Position>,
-    },
-    /// Their connection has a new end, as unix time in seconds; `None`: it has none.
-    Refresh {
-        /// The new end.
-        expires: Option<u64>,
-        /// JSON text about the client from now on; `None`: as before.
-        info: Option<Box<[u8]>>,
-    },
-}
-
-/// What a subscription has beside its place in the channel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
-    /// Its end, as unix time in seconds.
-    pub expires: Option<u64>,
-    /// JSON text about the client in this channel.
-    pub info: Option<Box<[u8]>>,
-    /// JSON text for the subscriber alone.
-    pub data: Option<Box<[u8]>>,
-    /// Whether the server has subscribed the client.
-    pub server_side: bool,
-    /// Whether the connection token named the channel.
-    pub by_connection_token: bool,
-    /// The subscription's token.
-    pub token: Mark,
-    /// Overrides of the channel's options.
-    pub overrides: Overrides,
-}
-
-/// Overrides of a channel's options for one subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// Whether it is known to be there.
-    pub presence: Option<bool>,
-    /// Whether its coming and going is told.
-    pub join_leave: Option<bool>,
-    /// Whether it is told of others' unasked.
-    pub force_push_join_leave: Option<bool>,
-    /// Whether its position is checked unasked.
-    pub force_positioning: Option<bool>,
-    /// Whether it may recover unasked.
-    pub force_recovery: Option<bool>,
 }
 
 /// Who waits for a home's answer.

@@ -4,12 +4,16 @@
 
 pub mod auth;
 pub mod backend;
+pub mod grant;
 pub mod ids;
 pub mod message;
 pub mod names;
 pub mod namespaces;
+pub mod orders;
 pub mod own;
 pub mod publication;
+pub mod questions;
 pub mod retention;
 pub mod revocation;
 pub mod token;
+pub mod verdicts;

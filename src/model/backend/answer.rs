@@ -1,0 +1,320 @@
+//! What the backend answers, read from its JSON.
+//!
+//! Owns the shape of answers. Never carries one out.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use serde_json::value::RawValue;
+
+use super::refusal::Refused;
+use super::request::Event;
+use crate::model::token::{ConnectClaims, SubscribeOptions, claims};
+use crate::wire::reading::{self, Text};
+
+/// What the backend answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To a connect; `None`: it says nothing about the client.
+    Connect(Option<Box<Introduction>>),
+    /// To a refresh of a connection or subscription; `None`: it is over.
+    Refresh(Option<Renewal>),
+    /// To a subscribe.
+    Subscribe(SubscribeOptions, Option<u64>),
+    /// To a publish.
+    Publish(Box<Permission>),
+    /// To a call.
+    Rpc(Option<Box<[u8]>>),
+    /// To news.
+    Heard,
+}
+
+/// Who a client is, as the backend says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// The same that a token would say.
+    pub claims: ConnectClaims,
+    /// For the client.
+    pub data: Option<Box<[u8]>>,
+}
+
+/// How much longer something holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Renewal {
+    /// Its new end, as unix time in seconds; `None`: it has none.
+    pub expires: Option<u64>,
+    /// Shown to others: JSON text, or whatever bytes `b64info` held; `None`: as before.
+    pub info: Option<Box<[u8]>>,
+    /// For the backend's eyes; `None`: as before.
+    pub meta: Option<Box<[u8]>>,
+}
+
+/// What is published.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Permission {
+    /// Instead of what the client sent.
+    pub data: Option<Box<[u8]>>,
+    /// Whether it stays out of the history.
+    pub skip_history: bool,
+    /// What tags it has.
+    pub tags: BTreeMap<Box<str>, Box<str>>,
+    /// It is published once under this key; empty: none.
+    pub idempotency_key: Box<str>,
+    /// Whether it may go out as a difference.
+    pub delta: bool,
+    /// Only what is newer than the stream's last is published; 0: none.
+    pub version: u64,
+    /// In which life of the versions.
+    pub version_epoch: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Response<'a> {
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(deserialize_with = "reading::object")]
+    error: Option<ErrorText>,
+    #[serde(deserialize_with = "reading::object")]
+    disconnect: Option<DisconnectText>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorText {
+    #[serde(deserialize_with = "reading::nullable")]
+    code: u32,
+    #[serde(deserialize_with = "reading::nullable")]
+    message: Box<str>,
+    #[serde(deserialize_with = "reading::nullable")]
+    temporary: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DisconnectText {
+    #[serde(deserialize_with = "reading::nullable")]
+    code: u16,
+    #[serde(deserialize_with = "reading::nullable")]
+    reason: Box<str>,
+}
+
+/// What all results with an end have beside their own fields.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct End {
+    #[serde(deserialize_with = "reading::nullable")]
+    expired: bool,
+    #[serde(deserialize_with = "reading::nullable")]
+    expire_at: i64,
+}
+
+impl End {
+    fn at(&self) -> Option<u64> {
+        u64::try_from(self.expire_at).ok().filter(|at| *at > 0)
+    }
+}
+
+/// Payloads of results, as JSON or as base64.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Payloads<'a> {
+    #[serde(borrow, deserialize_with = "reading::payload")]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "reading::payload")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "reading::payload")]
+    meta: Option<&'a RawValue>,
+}
+
+impl Payloads<'_> {
+    fn info(&self) -> Result<Option<Box<[u8]>>, Problem> {
+        bytes("b64info", self.info, self.b64info.as_ref())
+    }
+
+    fn data(&self) -> Result<Option<Box<[u8]>>, Problem> {
+        bytes("b64data", self.data, self.b64data.as_ref())
+    }
+
+    fn meta(&self) -> Option<Box<[u8]>> {
+        self.meta.map(|meta| meta.get().as_bytes().into())
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ConnectText<'a> {
+    #[serde(borrow, deserialize_with = "reading::text")]
+    user: Cow<'a, str>,
+    #[serde(borrow)]
+    channels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subs: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PublishText {
+    #[serde(deserialize_with = "reading::nullable")]
+    skip_history: bool,
+    #[serde(deserialize_with = "reading::nullable")]
+    tags: BTreeMap<Box<str>, Option<Box<str>>>,
+    #[serde(deserialize_with = "reading::nullable")]
+    idempotency_key: Box<str>,
+    #[serde(deserialize_with = "reading::nullable")]
+    delta: bool,
+    #[serde(deserialize_with = "reading::nullable")]
+    version: u64,
+    #[serde(deserialize_with = "reading::nullable")]
+    version_epoch: Box<str>,
+}
+
+/// Why an answer leads to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The backend refuses.
+    Refused(Refused),
+    /// The answer cannot be read: the cause, without any value of the answer.
+    Unreadable(String),
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Problem::Refused(refused)
+    }
+}
+
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Problem::Unreadable(format!("the answer is not as documented: {}", reading::cause(&error)))
+    }
+}
+
+fn unreadable(cause: &str) -> Problem {
+    Problem::Unreadable(cause.to_owned())
+}
+
+fn bytes(
+    name: &str,
+    json: Option<&RawValue>,
+    base64: Option<&Text<'_>>,
+) -> Result<Option<Box<[u8]>>, Problem> {
+    let read = claims::bytes(json, base64);
+    read.map_err(|_| Problem::Unreadable(format!("{name} of the result is not base64")))
+}
+
+fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, Problem> {
+    let read = reading::read_object(result.as_bytes());
+    read.map_err(|error| Problem::Unreadable(format!("the result is {}", reading::cause(&error))))
+}
+
+/// What the body of an answer says to a request about such an event.
+pub fn answer(event: &Event, body: &[u8]) -> Result<Answer, Problem> {
+    if matches!(event, Event::Disconnect { .. } | Event::Unsubscribe { .. }) {
+        return Ok(Answer::Heard);
+    }
+    let response: Response<'_> = reading::read_object(body)?;
+    let renews = matches!(event, Event::Refresh | Event::SubRefresh { .. });
+    match (response.disconnect, response.error) {
+        // The time is over or it is not; nothing else can be said then.
+        _ if renews => {}
+        (Some(DisconnectText { code, reason }), _) => {
+            // Close codes of applications and of the protocol; others may not be sent.
+            if !(3000..5000).contains(&code) {
+                return Err(unreadable("the disconnect has no code from 3000 to 4999"));
+            }
+            return Err(Refused::Disconnect { code, reason }.into());
+        }
+        (None, Some(ErrorText { code: 0, .. })) => {
+            return Err(unreadable("the error has no code above 0"));
+        }
+        (None, Some(ErrorText { code, message, temporary })) => {
+            return Err(Refused::Error { code, message, temporary }.into());
+        }
+        (None, None) => {}
+    }
+    let Some(result) = response.result.map(RawValue::get) else { return Ok(nothing(event)) };
+    Ok(match event {
+        Event::Connect { .. } => Answer::Connect(Some(Box::new(introduction(result)?))),
+        Event::Refresh | Event::SubRefresh { .. } => Answer::Refresh(renewal(result)?),
+        Event::Subscribe { .. } => {
+            let end: End = result_of(result)?;
+            let options = claims::subscribe_options(result);
+            Answer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, end.at())
+        }
+        Event::Publish { .. } => Answer::Publish(Box::new(permission(result)?)),
+        Event::Rpc { .. } => Answer::Rpc(result_of::<Payloads<'_>>(result)?.data()?),
+        Event::Disconnect { .. } | Event::Unsubscribe { .. } => Answer::Heard,
+    })
+}
+
+/// Why the options of a subscription cannot be read.
+const BAD_OPTIONS: &str = "info, data or override of a subscription in the result is not as \
+                           documented";
+
+/// An answer that refuses nothing, and says nothing.
+fn nothing(event: &Event) -> Answer {
+    match event {
+        Event::Connect { .. } => Answer::Connect(None),
+        Event::Refresh | Event::SubRefresh { .. } => Answer::Refresh(None),
+        Event::Subscribe { .. } => Answer::Subscribe(SubscribeOptions::default(), None),
+        Event::Publish { .. } => Answer::Publish(Box::default()),
+        Event::Rpc { .. } => Answer::Rpc(None),
+        Event::Disconnect { .. } | Event::Unsubscribe { .. } => Answer::Heard,
+    }
+}
+
+fn introduction(result: &str) -> Result<Introduction, Problem> {
+    let end: End = result_of(result)?;
+    let payloads: Payloads<'_> = result_of(result)?;
+    let ConnectText { user, channels, subs } = result_of(result)?;
+    let options = |_| unreadable(BAD_OPTIONS);
+    let mut wanted = claims::subs(subs, None).map_err(options)?;
+    let listed = claims::subs(None, channels);
+    for (channel, options) in listed.map_err(|_| unreadable("channels is no list of texts"))? {
+        if !wanted.iter().any(|(named, _)| *named == channel) {
+            wanted.push((channel, options));
+        }
+    }
+    let claims = ConnectClaims {
+        user: user.into_owned(),
+        expires: end.at(),
+        info: payloads.info()?,
+        meta: payloads.meta(),
+        subs: wanted,
+        ..ConnectClaims::default()
+    };
+    Ok(Introduction { claims, data: payloads.data()? })
+}
+
+fn renewal(result: &str) -> Result<Option<Renewal>, Problem> {
+    let end: End = result_of(result)?;
+    if end.expired {
+        return Ok(None);
+    }
+    let payloads: Payloads<'_> = result_of(result)?;
+    Ok(Some(Renewal { expires: end.at(), info: payloads.info()?, meta: payloads.meta() }))
+}
+
+fn permission(result: &str) -> Result<Permission, Problem> {
+    let text: PublishText = result_of(result)?;
+    let payloads: Payloads<'_> = result_of(result)?;
+    // Unlike elsewhere, JSON wins over base64, as in Centrifugo.
+    let base64 = payloads.b64data.as_ref().filter(|_| payloads.data.is_none());
+    let tags = text.tags.into_iter();
+    Ok(Permission {
+        data: bytes("b64data", payloads.data, base64)?,
+        skip_history: text.skip_history,
+        tags: tags.map(|(name, value)| (name, value.unwrap_or_default())).collect(),
+        idempotency_key: text.idempotency_key,
+        delta: text.delta,
+        version: text.version,
+        version_epoch: text.version_epoch,
+    })
+}

@@ -1,0 +1,61 @@
+//! What can be asked about a channel, and what its home tells.
+//!
+//! Owns the types. Never reads a history.
+
+use crate::model::publication::Publication;
+use crate::wire::protocol::reply::{Roll, Stats};
+use crate::wire::protocol::{Position, Wire};
+
+/// What can be asked about a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// What was published.
+    History(Excerpt),
+    /// That what was published is forgotten.
+    Oblivion,
+    /// Who is there, in this encoding.
+    Presence(Wire),
+    /// How many are there.
+    Stats,
+    /// Where its stream stands.
+    Position,
+}
+
+/// A part of what was published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Excerpt {
+    /// Publications at most.
+    pub limit: usize,
+    /// From behind this position on, or in front of it.
+    pub since: Option<Position>,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// What a home tells about a channel.
+#[derive(Debug)]
+pub enum Told {
+    /// What was published, and where the stream stands.
+    History(Vec<Publication>, Position),
+    /// It is forgotten.
+    Oblivion,
+    /// Who is there.
+    Presence(Roll),
+    /// How many are there.
+    Stats(Stats),
+    /// Where its stream stands.
+    Position(Position),
+}
+
+impl Told {
+    /// Bytes that a client's answer has, at least.
+    pub fn least(&self) -> usize {
+        match self {
+            Told::Presence(roll) => roll.bytes(),
+            Told::History(publications, _) => {
+                publications.iter().map(|publication| publication.data().len()).sum()
+            }
+            Told::Stats(_) | Told::Position(_) | Told::Oblivion => 0,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Questions of a shard that the control plane answers: tokens to verify, and the backend's word.
+//!
+//! Owns the types. Never verifies a token.
+
+use std::sync::Arc;
+
+use crate::base::memory::Charge;
+use crate::model::backend;
+use crate::model::ids::Address;
+use crate::model::token::{ConnectClaims, Refusal, SubscribeClaims};
+
+/// What a shard cannot find out itself, or not in time.
+#[derive(Debug)]
+pub struct Consult {
+    /// The connection that it is about.
+    pub address: Address,
+    /// What is to be found out.
+    pub matter: Matter,
+}
+
+/// What is to be found out.
+#[derive(Debug)]
+pub enum Matter {
+    /// What a token says; the connection waits.
+    Token {
+        /// The token.
+        token: Box<str>,
+        /// What it is for.
+        purpose: Purpose,
+        /// Counts it while it waits.
+        charge: Charge,
+    },
+    /// What the backend says to a client's command; the connection waits.
+    Command(backend::Request),
+    /// How much longer the connection holds, or its subscription to a channel; nobody waits.
+    Renewal(backend::Request),
+}
+
+/// News of a client for the backend.
+#[derive(Debug)]
+pub struct Notice {
+    /// The connection; what is said of it stays in order.
+    pub address: Address,
+    /// What is said.
+    pub request: backend::Request,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A connection.
+    Connection,
+    /// A subscription.
+    Subscription,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Consulted {
+    /// The connection that it is about.
+    pub address: Address,
+    /// What it was.
+    pub verdict: Verdict,
+}
+
+/// What was found out, or why nothing was.
+#[derive(Debug)]
+pub enum Verdict {
+    /// What a token says about a connection.
+    Connection(Result<ConnectClaims, Refusal>),
+    /// What a token says about a subscription.
+    Subscription(Result<SubscribeClaims, Refusal>),
+    /// What the backend says to a command.
+    Command(Result<backend::Answer, backend::Refused>),
+    /// How much longer the connection holds, or its subscription to the channel; without an answer
+    /// the backend is asked again later.
+    Renewal(Option<Arc<str>>, Result<backend::Answer, backend::Refused>),
+    /// There is too much to find out; it may be tried again.
+    Busy,
+}
