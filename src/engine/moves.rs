@@ -1,7 +1,7 @@
 //! Sockets that a shard accepts, keeps, moves to another shard or takes over.
 //!
-//! Owns nothing: the lists are the shard's. A socket that finds no slot here moves to the shard with
-//! most room, and is turned away only when no shard has any.
+//! Owns nothing: the lists are the shard's. A socket that finds no slot here moves to the shard
+//! with most room, and is turned away only when no shard has any.
 
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,6 @@
-//! What the backend is asked and told about clients, and what it answers. Owns the shapes, in JSON as
-//! Centrifugo's proxies have them. Never sends a request: the control plane does.
+//! What the backend is asked and told about clients, and what it answers. Owns the names of the
+//! fields, which are those of Centrifugo's proxies ("Proxy events to the backend"). Never sends
+//! anything. An answer that is not what it must be is a failure, never half of an answer.
 
 mod answer;
 mod refusal;
@@ -18,8 +19,8 @@ mod tests {
     use super::*;
     use crate::model::token::SubscribeOptions;
     use crate::wire::http::Transport;
-    use crate::wire::protocol::{Error, Wire};
     use crate::wire::protocol::command::ConnectRequest;
+    use crate::wire::protocol::{Error, Wire};
 
     fn request(event: Event) -> Request {
         Request {
