@@ -392,6 +392,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_shard_sends_to_itself_stays_on_its_line_and_wakes_nobody() {
+        let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, watch) = (bus.line(0), bus.watch(0));
+        let mut reserved = 0;
+        while zero.reserve(0, Rank::Request) {
+            zero.send(0, release());
+            reserved += 1;
+        }
+        assert!(reserved == OWN_MAX && zero.was_full());
+        zero.ring();
+        assert!(zero.take(Rank::Request).is_none() && watch.take_news() == 0);
+        assert!(bus.line(1).reserve(0, Rank::Request), "others find the inbox empty");
+        for _ in 0..OWN_MAX {
+            assert!(zero.take_own(Rank::Request).is_some());
+        }
+        assert!(zero.take_own(Rank::Request).is_none());
+        let mut control = bus.line(bus.control());
+        assert!(control.reserve(bus.control(), Rank::Delivery), "for the answer of a shard");
+        assert!(!bus.line(bus.control()).reserve(bus.control(), Rank::Delivery));
+    }
+
+    #[test]
     fn shards_of_one_worker_share_its_bell_and_keep_their_news_apart() {
         let bus = Bus::new(3, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut one, watch) = (bus.line(1), bus.watch(0));
