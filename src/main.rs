@@ -13,14 +13,13 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use drumline::base::crash;
-use drumline::base::failure::Failure;
 use drumline::base::log;
 use drumline::base::sys;
 use drumline::config::{self, Format, Kind, Loaded, Sources};
 use drumline::model::message::Purpose;
 use drumline::model::token::{self, Refusal};
 use drumline::process::preflight::{self, Severity};
-use drumline::process::server;
+use drumline::process::server::{self, Fatal};
 
 /// Exit status of a command that failed, and of a server that cannot start.
 const FAILED: u8 = 2;
@@ -46,8 +45,8 @@ fn main() -> ExitCode {
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
     };
-    let code = done.unwrap_or_else(|Failure { cause, cure }| {
-        log::text(format!("drumline: {cause}\n  cure: {cure}\n"));
+    let code = done.unwrap_or_else(|fatal| {
+        log::text(format!("drumline: {fatal}\n"));
         ExitCode::from(FAILED)
     });
     log::flush(LAST_LINES);
@@ -182,7 +181,7 @@ fn flag(key: &config::Key) -> Arg {
     }
 }
 
-fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
+fn load(matches: &ArgMatches) -> Result<Loaded, Fatal> {
     let given = |key: &config::Key| {
         let value = matches.get_one::<String>(&key.path)?;
         Some((key.path.clone(), value.clone()))
@@ -192,11 +191,11 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
         environment: config::environment(std::env::vars_os())?,
         flags: config::keys().iter().filter_map(given).collect(),
     };
-    config::load(&sources)
+    Ok(config::load(&sources)?)
 }
 
 /// Exit status 0: no finding; 1: fewer connections than wanted, or advice; 2: it cannot serve.
-fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let config = load(matches)?.config;
     let connections = matches.get_one("connections").copied().unwrap_or(server::CONNECTIONS);
     let report = preflight::survey(&server::request(&config, connections));
@@ -209,10 +208,10 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 }
 
 /// Exit status 0: the file is valid; 2: it is not.
-fn check_config(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+fn check_config(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let file = matches.get_one("file").or_else(|| matches.get_one("config")).cloned();
     let loaded = config::load(&Sources { file, ..Sources::default() })?;
-    let source = loaded.file.ok_or_else(|| Failure {
+    let source = loaded.file.ok_or_else(|| Fatal {
         cause: format!("no configuration file: found none of {}", config::FILES.join(", ")),
         cure: "name the file: `drumline checkconfig FILE`".into(),
     })?;
@@ -222,12 +221,12 @@ fn check_config(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     say(format!("{source} is valid\n"))
 }
 
-fn of_token(cause: String) -> Failure {
-    Failure { cause, cure: "see client.token in `drumline configdoc`".into() }
+fn of_token(cause: String) -> Fatal {
+    Fatal { cause, cure: "see client.token in `drumline configdoc`".into() }
 }
 
 /// Prints a token signed with the configuration's secret.
-fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failure> {
+fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal> {
     let config = load(matches)?.config;
     let text = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let ttl = matches.get_one("ttl").copied().unwrap_or(-1i64);
@@ -243,7 +242,7 @@ fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failur
 }
 
 /// Exit status 0: the server accepts the token; 2: it rejects the token.
-fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failure> {
+fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal> {
     let tokens = load(matches)?.config.tokens();
     let token = matches.get_one::<String>("token").map_or("", String::as_str);
     let (claims, now) = match purpose {
@@ -280,11 +279,11 @@ fn unix_time() -> u64 {
     sys::unix_millis() / 1000
 }
 
-fn generate(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+fn generate(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     let text = config::template();
     let Some(file) = matches.get_one::<PathBuf>("config") else { return say(text) };
     if Format::of(file) != Format::Toml {
-        return Err(Failure {
+        return Err(Fatal {
             cause: format!(
                 "cannot write TOML to {}: the name means another format",
                 file.display()
@@ -292,23 +291,23 @@ fn generate(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             cure: "use the name drumline.toml; `drumline defaultconfig` prints JSON".into(),
         });
     }
-    write_new(file, &text).map(|()| ExitCode::SUCCESS).map_err(|error| Failure {
+    write_new(file, &text).map(|()| ExitCode::SUCCESS).map_err(|error| Fatal {
         cause: format!("cannot write {}: {error}", file.display()),
         cure: "choose a new file name in an existing folder".into(),
     })
 }
 
 /// Prints the output of a command.
-fn say(text: String) -> Result<ExitCode, Failure> {
+fn say(text: String) -> Result<ExitCode, Fatal> {
     say_and_end(&text, ExitCode::SUCCESS)
 }
 
 /// Prints the output of a command, which exits with this status if the output was written.
-fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Failure> {
+fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Fatal> {
     match log::print(text) {
         Ok(()) => Ok(code),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
-        Err(error) => Err(Failure {
+        Err(error) => Err(Fatal {
             cause: format!("cannot write to stdout: {error}"),
             cure: "redirect it to a file or device that has room".into(),
         }),

@@ -1,4 +1,4 @@
-//! Targets beside each other: one table a scenario, a line a target, a column a quantity.
+//! Targets beside each other: one table per scenario, one line per target, one column per quantity.
 //!
 //! Owns the values of all rounds, their median and spread, and the comparison by pairs. Never
 //! measures. Invariant: a target that has no value keeps its line and says why, and a difference
@@ -10,6 +10,9 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::value;
+
+/// Name of the bare kernel among the targets; results before it was renamed call it `limit`.
+pub const KERNEL_BASELINE: &str = "kernel-baseline";
 
 /// Which way a quantity is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +146,7 @@ impl Grid {
         both.filter(|(_, theirs)| *theirs != 0.0).map(|(ours, theirs)| ours / theirs).collect()
     }
 
-    /// Targets that are better than `target` by more than the spread, the limit aside.
+    /// Targets that are better than `target` by more than the spread, the kernel baseline aside.
     pub fn better(&self, target: &str, column: &str) -> Vec<String> {
         let Some(of) = self.columns.iter().find(|one| one.name == column) else {
             return Vec::new();
@@ -158,7 +161,7 @@ impl Grid {
         };
         let others = self.lines.iter().filter(|line| line.target != target);
         others
-            .filter(|line| line.target != "limit")
+            .filter(|line| line.target != KERNEL_BASELINE)
             .filter(beats)
             .map(|l| l.target.clone())
             .collect()

@@ -50,6 +50,10 @@ pub mod plot;
 
 pub mod files;
 
+pub mod names;
+
+pub mod headlines;
+
 pub mod compare;
 
 pub mod results;

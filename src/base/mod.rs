@@ -4,7 +4,6 @@
 
 pub mod budget;
 pub mod crash;
-pub mod failure;
 pub mod faults;
 pub mod gate;
 pub mod growth;

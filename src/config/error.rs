@@ -2,12 +2,26 @@
 //!
 //! Owns the error of this folder. Never prints it.
 
-use crate::base::failure::Failure;
+use std::fmt;
 
 /// Why a configuration cannot be used: what is wrong, and what to do.
-pub type Error = Failure;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// One sentence.
+    pub cause: String,
+    /// One line.
+    pub cure: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.cause, self.cure)
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// Makes an error.
 pub(super) fn error(cause: impl Into<String>, cure: impl Into<String>) -> Error {
-    Failure::new(cause, cure)
+    Error { cause: cause.into(), cure: cure.into() }
 }

@@ -8,30 +8,30 @@
 //! where it was.
 
 mod admission;
-mod http_answers;
+mod answers;
 mod backend;
 mod calls;
 mod commands;
 pub mod connections;
 mod deadlines;
 mod inbound;
-mod token_expiry;
+mod leases;
 mod messages;
 mod orders;
 mod output;
 mod positions;
 mod questions;
 mod refresh;
-mod memory_pressure;
+mod relief;
 mod revocations;
 mod sending;
 mod session;
 mod settings;
-mod emulation;
-mod event_ids;
+mod streams;
+mod trails;
 pub mod turn;
-mod control_questions;
-mod walks;
+mod verdicts;
+mod walk;
 mod surveys;
 pub mod subscriptions;
 
@@ -57,7 +57,6 @@ use crate::wire::http::{Requester, Status};
 
 pub use self::settings::{Settings, Tokens};
 pub use self::turn::Segments;
-use self::walks::{SlotWalk, SurveyWalk};
 
 /// Units of work that the shards of a worker do in one pass, apart from fan-out.
 pub const WORK: usize = 1_000_000;
@@ -97,7 +96,7 @@ pub struct Remains {
     /// Users at home here, and connections that their homes are to be told of.
     pub counted_users: usize,
     /// Connections that wait for something to be found out.
-    pub awaited_answers: usize,
+    pub verdicts: usize,
     /// Connections of which something is kept for the backend's eyes.
     pub baggage: usize,
     /// What is to be told to the backend.
@@ -105,7 +104,7 @@ pub struct Remains {
     /// Pings put off.
     pub put_off: usize,
     /// Event streams with several channels.
-    pub event_streams: usize,
+    pub trails: usize,
     /// Channels whose subscribers' position is checked.
     pub watches: usize,
     /// Bytes waiting for a lap or in one.
@@ -146,13 +145,13 @@ pub struct Hub {
     /// into deadlines; `None` before the first turn.
     ahead: Option<i64>,
     /// The walk that looks at those ends again.
-    expiry_walk: SlotWalk,
+    leases_walk: walk::Walk,
     connections: Connections,
     /// Who has left a channel whose home has still to be told.
     leaves: VecDeque<Leave>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
-    revoked_walk: SlotWalk,
+    revoked_walk: walk::Walk,
     /// What is to be told to the backend, or asked without anybody waiting.
     outgoing: VecDeque<Message>,
     locals: Locals,
@@ -168,7 +167,7 @@ pub struct Hub {
     /// Turns that had a large share.
     turns: u64,
     /// Surveys under way.
-    surveys: VecDeque<SurveyWalk>,
+    surveys: VecDeque<surveys::Walk>,
     /// The work that this turn may still do.
     budget: Budget,
     /// Some work was left for the next turn, since this one's budget was spent.
@@ -236,7 +235,7 @@ impl Hub {
             now: 0,
             unix: 0,
             ahead: None,
-            expiry_walk: SlotWalk::default(),
+            leases_walk: walk::Walk::default(),
             connections: Connections::new(
                 settings.slots,
                 place.names,
@@ -245,7 +244,7 @@ impl Hub {
             ),
             leaves: VecDeque::new(),
             revocations: Arc::default(),
-            revoked_walk: SlotWalk::default(),
+            revoked_walk: walk::Walk::default(),
             outgoing: VecDeque::new(),
             locals: Locals::new(settings.compression, settings.uni_compression),
             filters: Filters::new(place.budgets[Kind::Filters].clone()),
@@ -424,7 +423,7 @@ impl Hub {
             || !self.to_flush.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
             || self.revoked_walk.goes_on()
-            || self.expiry_walk.goes_on()
+            || self.leases_walk.goes_on()
             || self.locals.has_lost()
             || self.must_relieve()
     }
@@ -480,10 +479,9 @@ impl Hub {
             leaves: self.leaves.len(),
             users: self.connections.with_user(),
             counted_users: self.home.users() + self.departures.len(),
-            awaited_answers: self.connections.awaited_answers.len(),
+            verdicts: self.connections.verdicts.len(),
             put_off: self.connections.put_off.len(),
-            event_streams: self.connections.event_positions.len()
-                + self.connections.last_events.len(),
+            trails: self.connections.trails.len() + self.connections.last_events.len(),
             watches: self.locals.watches.len(),
             baggage: self.connections.baggage.len(),
             outgoing: self.outgoing.len(),

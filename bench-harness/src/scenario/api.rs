@@ -61,7 +61,7 @@ struct Turn {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds must be 1 or more");
-    let title = "Publications by the HTTP API";
+    let title = "Publications through the HTTP API";
     let mut bench = Bench::new(&options.common, "api", title, (1, 1))?;
     ensure!(bench.connections == 1, "one subscriber or none: --connections is of no use here");
     bench.parameter("rounds", options.rounds as u64);
@@ -182,8 +182,8 @@ fn turn(
     })
 }
 
-const SERVER: &str = "CPU a publish";
-const CLIENT: &str = "client's CPU a publish";
+const SERVER: &str = "CPU per publish";
+const CLIENT: &str = "client's CPU per publish";
 const LOST: &str = "lost";
 
 fn rate_column(publishers: u64) -> String {
@@ -201,7 +201,7 @@ fn table(bench: &Bench, heard: bool) -> Grid {
     columns.push(Column::new(LOST, "count", Better::Neither));
     let name = if heard { "one subscriber" } else { "no subscriber" };
     let load = format!(
-        "publications a second of {BYTES} bytes over so many kept-alive connections, {} s a \
+        "publications per second of {BYTES} bytes over so many kept-alive connections, {} s a \
          round; processor time over all of them",
         bench.seconds
     );
@@ -237,7 +237,7 @@ fn best(table: &Grid) -> Result<Row> {
             .with_context(|| format!("{target} was not measured"))
     };
     let [(ours, at), (theirs, other_at)] = [best(TARGETS[0])?, best(TARGETS[1])?];
-    let what = format!("publications a second, {}: drumline against nchan", table.name);
+    let what = format!("publications per second, {}: drumline against nchan", table.name);
     let note = format!(
         "medians of {ours:.0} over {} and {theirs:.0} over {}",
         rate_column(at),

@@ -26,7 +26,7 @@ const SHUTDOWN: u16 = 3001;
 
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
-    let mut bench = Bench::new(common, "drain", "The way out under load", (10_000, 3))?;
+    let mut bench = Bench::new(common, "drain", "Graceful shutdown under load", (10_000, 3))?;
     bench.spread_seconds = SPREAD;
     let server = bench.server(false)?;
     let mode = Mode::Subscribe(all());

@@ -72,10 +72,10 @@ fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
             None => sum = Some(recorder),
         }
     }
-    bench.row(Row::new("CPU a send, limit", median(floors)?, "ns"));
-    bench.row(Row::new("CPU a delivery", median(costs)?, "ns"));
+    bench.row(Row::new("CPU per send, kernel baseline", median(floors)?, "ns"));
+    bench.row(Row::new("CPU per delivery", median(costs)?, "ns"));
     let spread = format!("{ratios:.3?}");
-    let row = Row::new("CPU a delivery against the limit", median(ratios)?, "ratio");
+    let row = Row::new("CPU per delivery against the kernel baseline", median(ratios)?, "ratio");
     bench.row(row.at_most(1.05).note(format!("median of {PAIRS} pairs: {spread}")));
     if let Some(sum) = sum {
         bench.series("fan-out", sum);
@@ -126,7 +126,7 @@ fn bunches(bench: &mut Bench, sides: &Sides) -> Result<()> {
         let used = sides.server.sample()?.since(&before)?;
         bench.account(&format!("ten {name}"), &delivered.recorder);
         let cost = used.cpu_ns_per(delivered.recorder.deliveries.delivered)?;
-        bench.row(Row::new(format!("CPU a delivery, ten {name}"), cost, "ns"));
+        bench.row(Row::new(format!("CPU per delivery, ten {name}"), cost, "ns"));
         costs.push(cost);
     }
     let row = Row::new("ten in one frame against ten single", costs[1] / costs[0], "ratio");

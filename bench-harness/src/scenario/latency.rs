@@ -70,7 +70,7 @@ fn sweep(options: &Options) -> Result<()> {
         let delivered = bench.deliver(&server, &dense, burst(rate, bench.seconds))?;
         let latency = delivered.recorder.percentiles()?;
         let late = delivered.published.lateness.percentiles()?;
-        let name = format!("{rate} a second");
+        let name = format!("{rate} per second");
         let own = late.p99 as f64 > LATE * latency.p99 as f64;
         let mark = if own { "the publishers were late, which is part of it: " } else { "" };
         let told = format!("{mark}publishers' lateness at p99 {} us", late.p99 / 1000);
@@ -84,7 +84,7 @@ fn sweep(options: &Options) -> Result<()> {
         rate = (rate as f64 * RISE) as u64;
     }
     let row = Row::new("knee", knee as f64, "count");
-    bench.row(row.note(format!("publications a second with p99 within {} ms", options.limit_ms)));
+    bench.row(row.note(format!("publications per second with p99 within {} ms", options.limit_ms)));
     bench.check_standing(&dense, "during the sweep");
     server.stop()?;
     dense.stop()?;

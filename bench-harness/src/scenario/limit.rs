@@ -17,7 +17,7 @@ pub const PING_SECONDS: u64 = 25;
 
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
-    let mut bench = Bench::new(common, "limit", "The bare kernel", (15_000, 10))?;
+    let mut bench = Bench::new(common, "kernel-baseline", "The kernel baseline", (15_000, 10))?;
     let connections = bench.connections;
     let before = KernelSample::now()?;
     let (mut limit, port) = bench.limit()?;
@@ -25,7 +25,7 @@ pub fn run(common: &Common) -> Result<()> {
     let slab = slab_growth(&before)?;
     bench.row(Row::new("time to all connected", ramp.took.as_nanos() as f64, "ns"));
     bench.row(
-        Row::new("slab a connection, both ends", per_connection(slab, ramp.up)?, "bytes")
+        Row::new("slab per connection, both ends", per_connection(slab, ramp.up)?, "bytes")
             .note("a bare accepted socket, and the client's with its poll"),
     );
     let mut received = 0;
@@ -35,7 +35,7 @@ pub fn run(common: &Common) -> Result<()> {
         let used = limit.sample()?.since(&before)?;
         received += sent.sends * bytes as u64;
         check(&mut bench, &dense, received, sent.short);
-        let what = format!("CPU a send of {bytes} bytes");
+        let what = format!("CPU per send of {bytes} bytes");
         bench.row(Row::new(what, used.cpu_ns_per(sent.sends)?, "ns"));
     }
     let rate = connections.div_ceil(PING_SECONDS);
@@ -44,7 +44,7 @@ pub fn run(common: &Common) -> Result<()> {
     let used = limit.sample()?.since(&before)?;
     received += sent.sends * PING_BYTES as u64;
     check(&mut bench, &dense, received, sent.short);
-    let what = format!("cores for {rate} pings a second");
+    let what = format!("cores for {rate} pings per second");
     bench.row(Row::new(what, used.cores(sent.wall_ns)?, "cores"));
     dense.stop()?;
     limit.stop()?;

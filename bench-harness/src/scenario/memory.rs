@@ -46,7 +46,7 @@ const CHURN_ROUNDS: usize = 7;
 
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
-    let mut bench = Bench::new(common, "memory", "Memory a connection", (100_000, 1))?;
+    let mut bench = Bench::new(common, "memory", "Memory per connection", (100_000, 1))?;
     let quiet = KernelSample::now()?;
     for (name, channels) in [("shared", all()), ("distinct", Channels::Distinct)] {
         let server = bench.server(false)?;
@@ -76,7 +76,7 @@ fn identified(
 ) -> Result<f64> {
     let standing = Standing::start(bench, dialect, bench.connections, arguments)?;
     let bytes = standing.bytes;
-    let row = Row::new(format!("{name}: user memory a connection"), bytes, "bytes");
+    let row = Row::new(format!("{name}: user memory per connection"), bytes, "bytes");
     bench.row(row.at_most(target).note("users all different, recovery on"));
     standing.stop(bench)?;
     bench.settle(quiet)?;
@@ -92,7 +92,7 @@ fn presence(bench: &mut Bench, plain: f64, quiet: &KernelSample) -> Result<()> {
         let standing = Standing::start(bench, JSON, members, &arguments)?;
         if members == bench.connections {
             let bytes = standing.bytes - plain;
-            let row = Row::new("presence: user memory a member", bytes, "bytes");
+            let row = Row::new("presence: user memory per member", bytes, "bytes");
             bench.row(row.at_most(MEMBER_BYTES).note("beyond the same without presence"));
         }
         let cost = standing.churn()?;
@@ -179,10 +179,10 @@ pub fn measure(
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Subscribe(channels))?;
     let full: ProcessSample = server.sample()?;
     let slope = per_connection(full.since(&empty)?.rss_anon, ramp.up)?;
-    let row = Row::new(format!("{name}: user memory a connection"), slope, "bytes");
+    let row = Row::new(format!("{name}: user memory per connection"), slope, "bytes");
     bench.row(row.at_most(target).note("growth of RssAnon divided by connections"));
     let slab = per_connection(slab_growth(quiet)?, ramp.up)?;
-    let row = Row::new(format!("{name}: slab a connection, both ends"), slab, "bytes");
+    let row = Row::new(format!("{name}: slab per connection, both ends"), slab, "bytes");
     bench.row(row);
     Ok((dense, ramp, slab))
 }

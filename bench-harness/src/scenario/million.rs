@@ -89,9 +89,13 @@ pub fn run(options: &Options) -> Result<()> {
 fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     let (mut limit, port) = bench.limit()?;
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Raw)?;
-    bench.row(Row::new("limit: time to all connected", ramp.took.as_nanos() as f64, "ns"));
+    bench.row(Row::new(
+        "kernel baseline: time to all connected",
+        ramp.took.as_nanos() as f64,
+        "ns",
+    ));
     let slab = per_connection(slab_growth(quiet)?, ramp.up)?;
-    bench.row(Row::new("limit: slab a connection, both ends", slab, "bytes"));
+    bench.row(Row::new("kernel baseline: slab per connection, both ends", slab, "bytes"));
     let bytes = frame_bytes(BROADCAST_BYTES);
     let begun = bench.clock.now_ns();
     let sent = limit.send(bytes, 1)?;
@@ -101,14 +105,18 @@ fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     if received != wanted {
         bench.fault(format!("limit: {wanted} bytes sent, {received} received"));
     }
-    bench.row(Row::new("limit: one broadcast", broadcast_ns, "ns"));
+    bench.row(Row::new("kernel baseline: one broadcast", broadcast_ns, "ns"));
     let rate = bench.connections.div_ceil(PING_SECONDS);
     let before = limit.sample()?;
     let sent = limit.rate(rate, bench.seconds, PING_BYTES)?;
     let cpu = limit.sample()?.since(&before)?;
     let ping_cpu_ns = cpu.cpu_ns_per(sent.sends)?;
     let cores = cpu.cores(bench.seconds * SECOND_NS)?;
-    bench.row(Row::new(format!("limit: cores for {rate} pings a second"), cores, "cores"));
+    bench.row(Row::new(
+        format!("kernel baseline: cores for {rate} pings per second"),
+        cores,
+        "cores",
+    ));
     dense.stop()?;
     limit.stop()?;
     Ok(Floor { slab, broadcast_ns, ping_cpu_ns })
@@ -122,14 +130,19 @@ fn shared(bench: &mut Bench, floor: &Floor, quiet: &KernelSample) -> Result<()> 
     let up = Row::new("time to all up", ramp.took.as_nanos() as f64, "ns");
     bench.row(up.at_most(target));
     bench.row(Row::new("connections refused", ramp.refused as f64, "count").at_most(0.0));
-    let above = Row::new("slab a connection above the limit", slab - floor.slab, "bytes");
+    let above =
+        Row::new("slab per connection above the kernel baseline", slab - floor.slab, "bytes");
     bench.row(above.at_most(KERNEL_BYTES));
     idle(bench, &server, &dense, floor, ("pong off", 1.15))?;
     let burst = Burst::to_all(1, Data::Filled(BROADCAST_BYTES), SECOND_NS);
     let delivered = bench.deliver(&server, &dense, burst)?;
     let took = delivered.took.as_nanos() as f64;
     bench.row(Row::new("one broadcast", took, "ns"));
-    bench.row(Row::new("one broadcast against the limit", took / floor.broadcast_ns, "ratio"));
+    bench.row(Row::new(
+        "one broadcast against the kernel baseline",
+        took / floor.broadcast_ns,
+        "ratio",
+    ));
     bench.series("broadcast", delivered.recorder);
     end(bench, server, dense, "shared")
 }
@@ -171,7 +184,8 @@ fn idle(
     }
     let ratio = cpu.cpu_ns as f64 / came.max(1) as f64 / floor.ping_cpu_ns;
     let note = format!("{came} pings came in {} s, about {due} were due", bench.seconds);
-    let row = Row::new(format!("idle, {name}: CPU a ping against the limit's"), ratio, "ratio");
+    let row =
+        Row::new(format!("idle, {name}: CPU per ping against the kernel baseline"), ratio, "ratio");
     bench.row(row.at_most(target).note(note));
     bench.row(Row::new(format!("idle, {name}: lost"), lost as f64, "count").at_most(0.0));
     Ok(())
@@ -220,7 +234,7 @@ fn at_rate(
     let cpu = server.sample()?.since(&before)?;
     bench.percentiles(name, &delivered.recorder, targets)?;
     let cost = cpu.cpu_ns_per(delivered.recorder.deliveries.delivered)?;
-    bench.row(Row::new(format!("{name}: CPU a delivery"), cost, "ns"));
+    bench.row(Row::new(format!("{name}: CPU per delivery"), cost, "ns"));
     bench.lateness(name, &delivered.published)?;
     bench.series(name, delivered.recorder);
     end(bench, server, dense, name)

@@ -62,7 +62,7 @@ fn measure(bench: &mut Bench, shards: u32) -> Result<Cost> {
     let delivered = bench.deliver(&server, &dense, burst)?;
     let cpu = server.sample()?.since(&before)?;
     let delivery = cpu.cpu_ns_per(delivered.recorder.deliveries.delivered)?;
-    bench.row(Row::new(format!("{name}: CPU a delivery to all"), delivery, "ns"));
+    bench.row(Row::new(format!("{name}: CPU per delivery to all"), delivery, "ns"));
     bench.account(&format!("{name}, to all"), &delivered.recorder);
     dense.stop()?;
     server.stop()?;
@@ -95,7 +95,7 @@ fn singles(bench: &mut Bench, name: &str) -> Result<f64> {
     )?;
     let messages = SINGLES_PER_SECOND * bench.seconds;
     let single = cpu.cpu_ns_per(messages)?;
-    bench.row(Row::new(format!("{name}: CPU a publication to one"), single, "ns"));
+    bench.row(Row::new(format!("{name}: CPU per publication to one"), single, "ns"));
     if let Some(delivered) = delivered {
         bench.series(&format!("{name}, to one"), delivered.recorder);
     }
@@ -112,12 +112,12 @@ fn model(bench: &mut Bench, processors: u64, cost: &Cost, hop: f64) {
     let deliveries = cores * 1e9 * members / publication;
     let name = format!("model, {processors} processors");
     bench.row(
-        Row::new(format!("{name}: deliveries a second to all"), deliveries, "count")
+        Row::new(format!("{name}: deliveries per second to all"), deliveries, "count")
             .note("a model, not a measurement"),
     );
     let singles = cores * 1e9 / (cost.single + hop);
     bench.row(
-        Row::new(format!("{name}: publications a second to one"), singles, "count")
+        Row::new(format!("{name}: publications per second to one"), singles, "count")
             .note("a model, not a measurement"),
     );
 }

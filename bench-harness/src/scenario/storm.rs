@@ -27,7 +27,7 @@ pub fn run(common: &Common) -> Result<()> {
     for argument in ["history_size=100", "history_ttl=600s", "force_recovery=true"] {
         common.server_arguments.push(format!("--channel.without_namespace.{argument}"));
     }
-    let title = "All cut, all back at once";
+    let title = "All connections cut, all back at once";
     let mut bench = Bench::new(&common, "storm", title, (100_000, 1))?;
     let server = bench.server(false)?;
     let port = server.address().port();

@@ -39,7 +39,7 @@ pub fn run(common: &Common) -> Result<()> {
         verified += tokens.len() as u64;
     }
     let took = (thread_time() - cpu).as_secs_f64();
-    let row = Row::new("HS256, a second of one processor", verified as f64 / took, "count");
+    let row = Row::new("HS256, per second of one processor", verified as f64 / took, "count");
     bench.row(row.at_least(HMAC_RATE));
     bench.row(Row::new("HS256, one token", took * 1e9 / verified as f64, "ns"));
     bench.finish()

@@ -76,7 +76,7 @@ pub fn run(common: &Common) -> Result<()> {
     for (side, before) in sides.iter().zip(before) {
         check_packed(&mut bench, side, before);
         let name = side.variant.name;
-        bench.row(Row::new(format!("CPU a delivery, {name}"), median(side.costs.clone())?, "ns"));
+        bench.row(Row::new(format!("CPU per delivery, {name}"), median(side.costs.clone())?, "ns"));
     }
     for side in &sides[1..] {
         bench.row(ratio(&sides[0], side)?);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 
 use crate::dialect::Dialect;
+use crate::grid::KERNEL_BASELINE;
 use crate::publish::Api;
 
 mod drumline;
@@ -152,7 +153,7 @@ impl Target {
     pub fn name(self) -> &'static str {
         match self {
             Target::Server(adapter) => adapter.name(),
-            Target::Limit => "limit",
+            Target::Limit => KERNEL_BASELINE,
         }
     }
 
@@ -164,8 +165,10 @@ impl Target {
         }
     }
 
-    /// The target of this name; an error lists them.
+    /// The target of this name; an error lists them. `limit` is the old name of the kernel
+    /// baseline.
     pub fn named(name: &str) -> Result<Self> {
+        let name = if name == "limit" { KERNEL_BASELINE } else { name };
         match ALL.iter().find(|target| target.name() == name) {
             Some(target) => Ok(*target),
             None => {

@@ -102,18 +102,18 @@ pub(super) enum Stage {
 }
 
 /// Quantities of the tables.
-pub(super) const USER: &str = "user memory a connection";
-pub(super) const SLOPE: &str = "user memory a connection, slope";
-pub(super) const KERNEL: &str = "kernel memory a connection, both ends";
+pub(super) const USER: &str = "user memory per connection";
+pub(super) const SLOPE: &str = "user memory per connection, slope";
+pub(super) const KERNEL: &str = "kernel memory per connection, both ends";
 pub(super) const FIXED: &str = "memory at no connections";
-pub(super) const CONNECTS: &str = "connects a second";
+pub(super) const CONNECTS: &str = "connects per second";
 pub(super) const CPU_PINGS: &str = "CPU of pings";
-pub(super) const PINGS: &str = "pings a connection";
-pub(super) const CPU: &str = "CPU a delivery";
-pub(super) const CPU_BOTH: &str = "CPU a publish and delivery";
-pub(super) const CPU_UNHEARD: &str = "CPU a publish nobody hears";
-pub(super) const CLIENT_CPU: &str = "client's CPU a delivery";
-pub(super) const SPEED: &str = "deliveries a second";
+pub(super) const PINGS: &str = "pings per connection";
+pub(super) const CPU: &str = "CPU per delivery";
+pub(super) const CPU_BOTH: &str = "CPU per publish and delivery";
+pub(super) const CPU_UNHEARD: &str = "CPU per publish without subscribers";
+pub(super) const CLIENT_CPU: &str = "client's CPU per delivery";
+pub(super) const SPEED: &str = "deliveries per second";
 pub(super) const BUSY: &str = "processors busy, both ends";
 pub(super) const P50: &str = "p50";
 pub(super) const P99: &str = "p99";
@@ -213,11 +213,11 @@ impl Scenario {
                 )
             }
             Scenario::Rooms => format!(
-                "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications a second of \
+                "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications per second of \
                  {BYTES} bytes, {seconds} s a round"
             ),
             Scenario::Unicast => format!(
-                "{n} connections with a channel each, {rate} publications a second of {BYTES} \
+                "{n} connections with a channel each, {rate} publications per second of {BYTES} \
                  bytes, {seconds} s a round"
             ),
             Scenario::Storm => format!(
