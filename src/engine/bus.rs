@@ -1,14 +1,16 @@
 //! The bus: bounded inboxes, one for each rank of each endpoint, and the bells that wake whoever
 //! takes from them.
 //!
-//! Owns the queues. Never blocks and never grows: room is reserved before anything is sent, and
-//! whoever finds none is woken when there is some again. The invariants: a reserved message
-//! always fits; a consumer never sleeps while there is news for one of its endpoints.
+//! Owns the queues. Never blocks and never exceeds a bound: room is reserved before anything is
+//! sent, and whoever finds none is woken when there is some again. A queue has memory for the
+//! messages that lie in it alone, so an inbox that nothing is sent to takes none. The invariants: a
+//! reserved message always fits; a consumer never sleeps while there is news for one of its
+//! endpoints.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys;
@@ -174,7 +176,8 @@ impl Bus {
         assert!(workers > 0, "somebody turns the shards");
         let station = |consumer| {
             let inboxes = capacities.map(|capacity| {
-                let (sender, receiver) = bounded(capacity);
+                // The room bounds the queue.
+                let (sender, receiver) = unbounded();
                 Inbox { room: Room::new(capacity), sender, receiver }
             });
             Station { inboxes, consumer }
@@ -324,11 +327,9 @@ impl Post for Line {
             return self.own.send(message);
         }
         let inbox = &self.bus.stations[usize::from(to)].inboxes[message.rank() as usize];
-        match inbox.sender.try_send(message) {
+        match inbox.sender.send(message) {
             Ok(()) => self.rung |= 1 << to,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                unreachable!("room was reserved, and the bus owns both ends")
-            }
+            Err(SendError(_)) => unreachable!("the bus owns both ends"),
         }
     }
 
@@ -374,6 +375,23 @@ mod tests {
         assert!(!zeros.consumer().sleep.tell(0), "the waiter was woken already");
         assert_eq!(zeros.take_news(), 0b01);
         assert!(zero.reserve(1, Rank::Request));
+    }
+
+    #[test]
+    fn inboxes_take_memory_for_their_messages_and_keep_their_bound() {
+        // As many slots could not be allocated.
+        Bus::new(SHARDS_MAX, 2, [usize::MAX; RANKS], Box::new(|| {})).unwrap();
+        let bus = Bus::new(2, 2, [100; RANKS], Box::new(|| {})).unwrap();
+        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        for _ in 0..3 {
+            for _ in 0..100 {
+                assert!(zero.reserve(1, Rank::Request));
+                zero.send(1, release());
+            }
+            assert!(!zero.reserve(1, Rank::Request), "full");
+            let taken = std::iter::from_fn(|| one.take(Rank::Request)).count();
+            assert_eq!(taken, 100);
+        }
     }
 
     #[test]

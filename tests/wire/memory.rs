@@ -19,6 +19,13 @@ fn anonymous_memory(server: &Server) -> u64 {
 }
 
 #[test]
+fn sixty_shards_without_connections_take_little_memory() {
+    let server = Server::on_one_port(&["--shards", "60", "--engine.slots_per_shard", "260"]);
+    let used = anonymous_memory(&server);
+    assert!(used <= 16 << 20, "{used} bytes");
+}
+
+#[test]
 fn open_fragments_cost_about_what_was_sent() {
     const CLIENTS: u64 = 400;
     let server = Server::start(&["--engine.slots_per_shard", "1000"]);
