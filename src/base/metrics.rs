@@ -65,29 +65,29 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Sockets held, in whatever phase.
+    /// Open sockets.
     sockets: Gauge,
     /// Clients connected.
     clients: Gauge,
-    /// Different users among them, on this shard.
+    /// Different users with a connection on the shard.
     users: Gauge,
-    /// Subscriptions, pending ones included.
+    /// Subscriptions, including pending ones.
     subscriptions: Gauge,
-    /// Channels at home on this shard.
+    /// Channels whose home is the shard.
     channels: Gauge,
-    /// Of these with history.
+    /// Channels with history whose home is the shard.
     streams: Gauge,
-    /// Bytes of what the history keeps.
+    /// Bytes of history.
     history_bytes: Gauge,
-    /// Connections that are behind.
+    /// Connections with unsent output.
     outboxes: Gauge,
-    /// Bytes that their outboxes take.
+    /// Bytes of unsent output.
     outbox_bytes: Gauge,
-    /// Connections with input that is not used up.
+    /// Connections with unprocessed input.
     unread: Gauge,
-    /// Bytes that this input takes.
+    /// Bytes of unprocessed input.
     unread_bytes: Gauge,
-    /// Bytes waiting for a lap or in one.
+    /// Bytes of publications that are not yet written to all subscribers.
     backlog_bytes: Gauge,
     /// Sockets accepted.
     accepted: Total,
@@ -101,39 +101,39 @@ counters! {
     connects: Total,
     /// Commands handled.
     commands: Total,
-    /// Calls of the API that a shard answered itself.
+    /// API calls that the shard answered without the control plane.
     calls: Total,
     /// Error replies.
     errors: Total,
-    /// Publications that came to their home here.
+    /// Publications accepted by the home of their channel.
     publications: Total,
     /// Streams dropped to make room for new ones.
     streams_evicted: Total,
     /// Publications dropped from the history to make room for newer ones.
     history_shed: Total,
-    /// Publications given to a socket.
+    /// Publications written to subscribers.
     deliveries: Total,
-    /// Publications that did not go out, since a later one came meanwhile (batch_flush_latest).
+    /// Publications not sent because a later one replaced them (batch_flush_latest).
     replaced: Total,
     /// Bytes received.
     received_bytes: Total,
-    /// Sends that came back short or refused.
+    /// Sends that the socket took only in part or refused.
     short_sends: Total,
     /// Pings sent.
     pings: Total,
-    /// Connections closed for being behind (3008).
+    /// Slow consumers closed (3008).
     slow: Total,
-    /// Connections closed since unread input was over the node's budget (3008, or 503).
+    /// Connections closed because unprocessed input exceeded the budget (3008, or 503).
     unread_closed: Total,
-    /// Connections closed by this side, whatever the code.
+    /// Connections closed by the server, with any code.
     disconnects: Total,
-    /// Connections whose peer went away.
+    /// Connections closed by the peer or the network.
     lost: Total,
-    /// Disconnects and unsubscribes that the backend is to be told of.
+    /// Disconnect and unsubscribe events for the backend.
     hook_events: Total,
-    /// Those of them that found no room on their shard.
+    /// Hook events dropped because the shard had no room for them.
     hook_events_dropped: Total,
-    /// Turns of the loop.
+    /// Turns of the event loop.
     turns: Total,
     /// Turns that took longer than a millisecond.
     long_turns: Total,

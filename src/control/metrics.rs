@@ -86,7 +86,7 @@ fn shards(metrics: &[Arc<Metrics>]) -> String {
 fn memory(budgets: &Budgets) -> String {
     let mut text = String::new();
     let name = "drumline_memory_budget_bytes";
-    head(&mut text, name, "Sum of the node's memory budgets.", "gauge");
+    head(&mut text, name, "Sum of all memory budgets of the node.", "gauge");
     _ = writeln!(text, "{name} {}", budgets.limit());
     let mut each = |name: &str, meaning: &str, number: fn(&Budget) -> usize| {
         head(&mut text, name, meaning, "gauge");
@@ -94,8 +94,8 @@ fn memory(budgets: &Budgets) -> String {
             _ = writeln!(text, "{name}{{kind=\"{}\"}} {}", kind.name(), number(&budgets[kind]));
         }
     };
-    each("drumline_memory_limit_bytes", "Memory budget of each kind.", Budget::limit);
-    each("drumline_memory_used_bytes", "Memory used of each budget.", Budget::used);
+    each("drumline_memory_limit_bytes", "Memory budget per kind.", Budget::limit);
+    each("drumline_memory_used_bytes", "Used memory per kind.", Budget::used);
     text
 }
 
@@ -107,14 +107,26 @@ fn head(text: &mut String, name: &str, meaning: &str, kind: &str) {
 fn process(started: Instant) -> String {
     let descriptors = std::fs::read_dir("/proc/self/fd").map(|found| found.count() as u64).ok();
     let gauges = [
-        ("process_resident_memory_bytes", "Memory held, in bytes.", sys::memory("VmRSS:")),
-        ("drumline_anonymous_memory_bytes", "Of it not backed by files.", sys::memory("RssAnon:")),
-        ("process_open_fds", "Open descriptors, those of the rings left out.", descriptors),
-        ("drumline_uptime_seconds", "Time since the start.", Some(started.elapsed().as_secs())),
+        ("process_resident_memory_bytes", "Resident memory in bytes.", sys::memory("VmRSS:")),
+        (
+            "drumline_anonymous_memory_bytes",
+            "Resident memory that is not backed by files.",
+            sys::memory("RssAnon:"),
+        ),
+        (
+            "process_open_fds",
+            "Open file descriptors, without the sockets of the rings.",
+            descriptors,
+        ),
+        (
+            "drumline_uptime_seconds",
+            "Seconds since the process started.",
+            Some(started.elapsed().as_secs()),
+        ),
     ];
     let mut text = own(&[Sample {
         name: "log_lines_dropped",
-        meaning: "Log lines dropped: the output was full, slow or closed.",
+        meaning: "Log lines dropped because the output was full, slow or closed.",
         kind: metrics::Kind::Total,
         value: log::dropped(),
     }]);
@@ -124,7 +136,7 @@ fn process(started: Instant) -> String {
             _ = writeln!(text, "{name} {value}");
         }
     }
-    head(&mut text, "drumline_build_info", "The version that runs.", "gauge");
+    head(&mut text, "drumline_build_info", "Version of the running server.", "gauge");
     _ = writeln!(text, "drumline_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
     text
 }

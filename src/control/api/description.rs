@@ -13,9 +13,9 @@ use super::batch::{Batch, BatchResult};
 use super::methods::{Method, methods};
 
 /// What the description says before anything else.
-const ABOUT: &str = "Each method is a POST of a JSON object. What could be read is answered by \
-     HTTP 200 with a `result` or an `error`, unless errors are told by HTTP's statuses: by the \
-     configuration `http_api.error_mode`, or by the header `X-Centrifugo-Error-Mode: transport`.";
+const ABOUT: &str = "Each method is a POST of a JSON object. Requests return HTTP 200 with \
+     `result` or `error`. With `http_api.error_mode: transport`, or with the request header \
+     `X-Centrifugo-Error-Mode: transport`, errors use HTTP status codes.";
 
 /// The description of the API under a path.
 pub fn document(prefix: &str) -> Value {
@@ -38,7 +38,7 @@ pub fn document(prefix: &str) -> Value {
     }
     let request = generator.subschema_for::<Batch>();
     let answer = generator.subschema_for::<BatchResult>();
-    let batch = operation("batch", "Carries several requests out.", &request, &answer);
+    let batch = operation("batch", "Runs several commands.", &request, &answer);
     paths.insert("/batch".to_owned(), json!({ "post": batch }));
     let schemas = generator.take_definitions(true);
     json!({
@@ -65,11 +65,11 @@ fn keys() -> Value {
         },
         "authorization": {
             "type": "apiKey", "in": "header", "name": "Authorization",
-            "description": "the same behind `apikey `",
+            "description": "`http_api.key` after `apikey `",
         },
         "query": {
             "type": "apiKey", "in": "query", "name": "api_key",
-            "description": "the same, percent-encoded",
+            "description": "`http_api.key`, percent-encoded",
         },
     })
 }
@@ -80,9 +80,10 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
         json!({ "description": description, "content": content })
     };
     let mut malformed = fault("107 or 108");
-    malformed["description"] = "The body cannot be read, which a text says; or error 107 or 108, \
-                                where errors are told by status"
-        .into();
+    malformed["description"] =
+        "The body is invalid, which a text explains; or error 107 or 108, if \
+                                errors use HTTP status codes"
+            .into();
     malformed["content"]["text/plain"] = json!({ "schema": { "type": "string" } });
     json!({
         "operationId": name,
@@ -93,12 +94,12 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
         },
         "responses": {
             "200": {
-                "description": "It could be read",
+                "description": "The request was processed",
                 "content": { "application/json": { "schema": answer } },
             },
             "400": malformed,
-            "401": text("The key is missing or wrong"),
-            "408": text("The body did not come in time"),
+            "401": text("The API key is missing or wrong"),
+            "408": text("The body did not arrive in time"),
             "413": text("The body is too large"),
         },
     })
@@ -107,7 +108,7 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
 /// An error by HTTP's status.
 fn fault(codes: &str) -> Value {
     json!({
-        "description": format!("Error {codes}, where errors are told by status"),
+        "description": format!("Error {codes}, if errors use HTTP status codes"),
         "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
     })
 }
