@@ -13,13 +13,14 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use drumline::base::crash;
+use drumline::base::failure::Failure;
 use drumline::base::log;
 use drumline::base::sys;
 use drumline::config::{self, Format, Kind, Loaded, Sources};
 use drumline::model::message::Purpose;
 use drumline::model::token::{self, Refusal};
 use drumline::process::preflight::{self, Severity};
-use drumline::process::server::{self, Fatal};
+use drumline::process::server;
 
 /// Exit status of a command that failed, and of a server that cannot start.
 const FAILED: u8 = 2;
@@ -45,8 +46,8 @@ fn main() -> ExitCode {
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
     };
-    let code = done.unwrap_or_else(|fatal| {
-        log::text(format!("drumline: {fatal}\n"));
+    let code = done.unwrap_or_else(|Failure { cause, cure }| {
+        log::text(format!("drumline: {cause}\n  cure: {cure}\n"));
         ExitCode::from(FAILED)
     });
     log::flush(LAST_LINES);
@@ -181,7 +182,7 @@ fn flag(key: &config::Key) -> Arg {
     }
 }
 
-fn load(matches: &ArgMatches) -> Result<Loaded, Fatal> {
+fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
     let given = |key: &config::Key| {
         let value = matches.get_one::<String>(&key.path)?;
         Some((key.path.clone(), value.clone()))
@@ -191,11 +192,11 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Fatal> {
         environment: config::environment(std::env::vars_os())?,
         flags: config::keys().iter().filter_map(given).collect(),
     };
-    Ok(config::load(&sources)?)
+    config::load(&sources)
 }
 
 /// Exit status 0: no finding; 1: fewer connections than wanted, or advice; 2: it cannot serve.
-fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
+fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let config = load(matches)?.config;
     let connections = matches.get_one("connections").copied().unwrap_or(server::CONNECTIONS);
     let report = preflight::survey(&server::request(&config, connections));
@@ -208,10 +209,10 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
 }
 
 /// Exit status 0: the file is valid; 2: it is not.
-fn check_config(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
+fn check_config(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let file = matches.get_one("file").or_else(|| matches.get_one("config")).cloned();
     let loaded = config::load(&Sources { file, ..Sources::default() })?;
-    let source = loaded.file.ok_or_else(|| Fatal {
+    let source = loaded.file.ok_or_else(|| Failure {
         cause: format!("no configuration file: found none of {}", config::FILES.join(", ")),
         cure: "name the file: `drumline checkconfig FILE`".into(),
     })?;
@@ -221,12 +222,12 @@ fn check_config(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
     say(format!("{source} is valid\n"))
 }
 
-fn of_token(cause: String) -> Fatal {
-    Fatal { cause, cure: "see client.token in `drumline configdoc`".into() }
+fn of_token(cause: String) -> Failure {
+    Failure { cause, cure: "see client.token in `drumline configdoc`".into() }
 }
 
 /// Prints a token signed with the configuration's secret.
-fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal> {
+fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failure> {
     let config = load(matches)?.config;
     let text = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let ttl = matches.get_one("ttl").copied().unwrap_or(-1i64);
@@ -242,7 +243,7 @@ fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal>
 }
 
 /// Exit status 0: the server accepts the token; 2: it rejects the token.
-fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Fatal> {
+fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failure> {
     let tokens = load(matches)?.config.tokens();
     let token = matches.get_one::<String>("token").map_or("", String::as_str);
     let (claims, now) = match purpose {
@@ -279,11 +280,11 @@ fn unix_time() -> u64 {
     sys::unix_millis() / 1000
 }
 
-fn generate(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
+fn generate(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let text = config::template();
     let Some(file) = matches.get_one::<PathBuf>("config") else { return say(text) };
     if Format::of(file) != Format::Toml {
-        return Err(Fatal {
+        return Err(Failure {
             cause: format!(
                 "cannot write TOML to {}: the name means another format",
                 file.display()
@@ -291,23 +292,23 @@ fn generate(matches: &ArgMatches) -> Result<ExitCode, Fatal> {
             cure: "use the name drumline.toml; `drumline defaultconfig` prints JSON".into(),
         });
     }
-    write_new(file, &text).map(|()| ExitCode::SUCCESS).map_err(|error| Fatal {
+    write_new(file, &text).map(|()| ExitCode::SUCCESS).map_err(|error| Failure {
         cause: format!("cannot write {}: {error}", file.display()),
         cure: "choose a new file name in an existing folder".into(),
     })
 }
 
 /// Prints the output of a command.
-fn say(text: String) -> Result<ExitCode, Fatal> {
+fn say(text: String) -> Result<ExitCode, Failure> {
     say_and_end(&text, ExitCode::SUCCESS)
 }
 
 /// Prints the output of a command, which exits with this status if the output was written.
-fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Fatal> {
+fn say_and_end(text: &str, code: ExitCode) -> Result<ExitCode, Failure> {
     match log::print(text) {
         Ok(()) => Ok(code),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
-        Err(error) => Err(Fatal {
+        Err(error) => Err(Failure {
             cause: format!("cannot write to stdout: {error}"),
             cure: "redirect it to a file or device that has room".into(),
         }),

@@ -137,7 +137,10 @@ mod tests {
             assert_eq!(child.wait().unwrap().code(), Some(STATUS), "{failing}: {told}");
             assert!(told.starts_with("drumline: a fault of the server ended it: "), "{told}");
             assert!(told.contains("planted"), "{failing}: {told}");
-            assert!(told.contains("crash::tests::child"), "{failing}: no backtrace in {told}");
+            assert!(
+                told.contains("base::crash::tests::child"),
+                "{failing}: no backtrace in {told}"
+            );
             assert_eq!(told.matches("ended it").count(), 1, "one report: {told}");
             if failing == "worker" {
                 assert!(told.contains("thread 'worker-7' panicked at src/crash.rs:"), "{told}");

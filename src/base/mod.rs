@@ -4,6 +4,7 @@
 
 pub mod budget;
 pub mod crash;
+pub mod failure;
 pub mod faults;
 pub mod gate;
 pub mod growth;

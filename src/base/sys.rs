@@ -13,6 +13,8 @@ use rustix::event::EventfdFlags;
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::failure::Failure;
+
 /// Options that every accepted socket inherits from its listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerOptions {
@@ -67,12 +69,13 @@ pub fn try_bind(address: SocketAddr) -> io::Result<()> {
 }
 
 /// The address to listen on; an empty string means every IPv4 address.
-pub fn listen_address(address: &str, port: u16) -> Result<SocketAddr, String> {
+pub fn listen_address(address: &str, port: u16) -> Result<SocketAddr, Failure> {
     let ip: IpAddr = match address {
         "" => IpAddr::from([0, 0, 0, 0]),
         "localhost" => IpAddr::from([127, 0, 0, 1]),
         text => text.parse().map_err(|_| {
-            format!("http_server.address: `{text}` is no IP address; use one, or leave it empty")
+            let cause = format!("http_server.address: `{text}` is no IP address");
+            Failure::new(cause, "use one, or leave it empty")
         })?,
     };
     Ok(SocketAddr::new(ip, port))

@@ -67,12 +67,7 @@ impl Config {
         check_rings(&self.engine)?;
         let addresses = [&server.address, &server.internal_address];
         for address in addresses {
-            sys::listen_address(address, server.port).map_err(|text| {
-                match text.split_once("; ") {
-                    Some((cause, cure)) => error(cause, cure),
-                    None => error(text, "use an IP address"),
-                }
-            })?;
+            sys::listen_address(address, server.port)?;
         }
         check_http_server(server)?;
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use crate::base::failure::Failure;
 use crate::base::gate::Gate;
 use crate::base::memory::Budgets;
 use crate::base::metrics::Metrics;
@@ -18,6 +19,13 @@ use crate::engine::worker::Worker;
 use crate::hub::{Hub, Place, Settings};
 use crate::model::ids::Ids;
 use crate::model::names::Names;
+
+/// What to do where descriptors are used up.
+const DESCRIPTORS_CURE: &str = "raise the limit on descriptors (`ulimit -n 1048576`)";
+/// What to do where a shard cannot listen.
+const LISTEN_CURE: &str = "choose another http_server.address or http_server.port";
+/// What to do where the check of the machine knows more.
+const CHECK_CURE: &str = "run `drumline check`";
 
 /// Bytes of a receive buffer.
 const BUFFER_BYTES: u32 = 4096;
@@ -95,18 +103,19 @@ struct Start {
 }
 
 impl Node {
-    /// Starts every shard, or none. `control` wakes the control plane. The error names cause and
-    /// cure.
-    pub fn start(plan: Plan, control: Box<dyn Fn() + Send + Sync>) -> Result<Self, String> {
+    /// Starts every shard, or none. `control` wakes the control plane.
+    pub fn start(plan: Plan, control: Box<dyn Fn() + Send + Sync>) -> Result<Self, Failure> {
         let shards = plan.slots.len();
-        let failed = |what: &str| {
+        let failed = |what: &str, cure: &'static str| {
             let what = what.to_owned();
-            move |error: std::io::Error| format!("{what}: {error}")
+            move |error: std::io::Error| Failure::new(format!("{what}: {error}"), cure)
         };
+        let no_descriptor = failed("no eventfd for the bus", DESCRIPTORS_CURE);
+        let no_random = failed("no random bytes from the kernel", CHECK_CURE);
         let workers = shards.min(sys::processors());
-        let bus = Bus::new(shards, workers, plan.inboxes, control).map_err(failed("eventfd"))?;
-        let names = Names::new(sys::random().map_err(failed("getrandom"))?, shards as u8);
-        let ids = Ids::new(sys::random().map_err(failed("getrandom"))?);
+        let bus = Bus::new(shards, workers, plan.inboxes, control).map_err(no_descriptor)?;
+        let names = Names::new(sys::random().map_err(&no_random)?, shards as u8);
+        let ids = Ids::new(sys::random().map_err(&no_random)?);
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
@@ -117,7 +126,7 @@ impl Node {
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = plan.address;
         for shard in 0..shards {
-            let seed = u64::from_ne_bytes(sys::random().map_err(failed("getrandom"))?);
+            let seed = u64::from_ne_bytes(sys::random().map_err(&no_random)?);
             let place = Place {
                 shard: shard as u8,
                 control: bus.control(),
@@ -127,7 +136,7 @@ impl Node {
                 budgets: budgets.clone(),
                 seed,
             };
-            let refused = failed(&format!("cannot listen on {address}"));
+            let refused = failed(&format!("cannot listen on {address}"), LISTEN_CURE);
             let listener = sys::listener(address, &plan.listener).map_err(&refused)?;
             // The other shards share the port that the first one was given.
             let bound = listener.local_addr().map_err(&refused)?;
@@ -157,12 +166,12 @@ impl Node {
 }
 
 /// A worker is ready, on this processor; or it cannot be.
-type Ready = Result<Option<usize>, String>;
+type Ready = Result<Option<usize>, Failure>;
 
 /// Threads, and the processor of each.
 type Threads = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
 
-fn spawn(crews: Vec<Vec<Start>>) -> Result<Threads, String> {
+fn spawn(crews: Vec<Vec<Start>>) -> Result<Threads, Failure> {
     let mut threads = Vec::with_capacity(crews.len());
     let mut processors = Vec::with_capacity(crews.len());
     for (nth, crew) in crews.into_iter().enumerate() {
@@ -171,8 +180,13 @@ fn spawn(crews: Vec<Vec<Start>>) -> Result<Threads, String> {
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(move || run(nth, crew, &ready))
-            .map_err(|error| format!("cannot start thread {name}: {error}"))?;
-        let ready = readiness.recv().map_err(|_| format!("thread {name} ended at once"))?;
+            .map_err(|error| {
+                let cause = format!("cannot start thread {name}: {error}");
+                Failure::new(cause, "raise the limit on threads (`ulimit -u`, TasksMax=)")
+            })?;
+        let ready = readiness.recv().map_err(|_| {
+            Failure::new(format!("thread {name} ended at once"), "see the lines above")
+        })?;
         processors.push(ready?);
         threads.push(thread);
     }
@@ -194,17 +208,19 @@ fn run(nth: usize, crew: Vec<Start>, ready: &mpsc::Sender<Ready>) {
     }
 }
 
-fn worker(crew: Vec<Start>) -> Result<Worker, String> {
+fn worker(crew: Vec<Start>) -> Result<Worker, Failure> {
     let mut starts = crew.into_iter();
-    let leader = starts.next().ok_or("a worker without shards")?;
+    let leader = starts
+        .next()
+        .ok_or_else(|| Failure::new("a worker without shards", "report this as a fault"))?;
     let (watch, clock) = (leader.bus.watch(leader.place.shard), leader.clock);
     let leader = shard(leader)?;
     let followers = starts.map(shard).collect::<Result<_, _>>()?;
     Worker::new(leader, followers, watch, clock)
-        .map_err(|error| format!("no doorbell for a ring: {error}: see `drumline check`"))
+        .map_err(|error| Failure::new(format!("no doorbell for a ring: {error}"), DESCRIPTORS_CURE))
 }
 
-fn shard(start: Start) -> Result<Shard, String> {
+fn shard(start: Start) -> Result<Shard, Failure> {
     let shard = start.place.shard;
     let slots = start.plan.slots[usize::from(shard)];
     let ring = Ring::new(&start.plan.rings.sizes(slots)).map_err(|error| {
@@ -213,13 +229,14 @@ fn shard(start: Start) -> Result<Shard, String> {
                 "raise RLIMIT_MEMLOCK by `ulimit -l unlimited` as root (LimitMEMLOCK=infinity in a \
                  systemd unit), or the memory limit; all rings of a user count together"
             }
-            _ => "see `drumline check`",
+            _ => CHECK_CURE,
         };
-        format!("no ring of {slots} slots for a shard: {error}: {cure}")
+        Failure::new(format!("no ring of {slots} slots for a shard: {error}"), cure)
     })?;
     let settings = Arc::new(start.plan.settings.of_shard(slots, start.plan.slots.len()));
     let hub = Hub::new(settings, &start.place, start.metrics.clone());
     let line = start.bus.line(shard);
-    Shard::new(ring, line, hub, start.listener, start.metrics, start.signs)
-        .map_err(|error| format!("a ring has no second descriptor: {error}; raise `ulimit -n`"))
+    Shard::new(ring, line, hub, start.listener, start.metrics, start.signs).map_err(|error| {
+        Failure::new(format!("a ring has no second descriptor: {error}"), DESCRIPTORS_CURE)
+    })
 }

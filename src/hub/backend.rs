@@ -12,9 +12,8 @@ use crate::base::memory::Kind;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::messages::Terms;
-use crate::model::backend::{Answer, Event, Permission, Refused, Renewal, Request, Upstream};
-use crate::model::message::{Consult, Grant, Guard, Matter, Message, Notice, Post, Rank, Verdict};
+use crate::model::backend::{Answer, Event, Refused, Renewal, Request, Upstream};
+use crate::model::message::{Consult, Grant, Matter, Message, Notice, Post, Rank, Verdict};
 use crate::model::namespaces::Options;
 use crate::model::token::SubscribeOptions;
 use crate::wire::http::Header;
@@ -344,22 +343,6 @@ impl Hub {
                 return;
             }
             post.send(self.control, message);
-        }
-    }
-}
-
-impl From<&Permission> for Terms {
-    fn from(permission: &Permission) -> Self {
-        let Permission { idempotency_key, version, version_epoch, .. } = permission;
-        let guard = Guard {
-            key: idempotency_key.clone(),
-            version: *version,
-            version_epoch: version_epoch.clone(),
-        };
-        Terms {
-            skip_history: permission.skip_history,
-            delta: permission.delta,
-            guard: (guard != Guard::default()).then(|| Box::new(guard)),
         }
     }
 }

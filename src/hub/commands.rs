@@ -117,7 +117,7 @@ impl Hub {
         // One that is run again needs what was found out for it.
         let again = matches!(result, Err(Failed::Stop(Stop::Room | Stop::Wait | Stop::Turn)));
         if !again {
-            self.use_up_verdict(slot);
+            self.use_up_answer(slot);
         }
         match result {
             Ok(()) | Err(Failed::Answered) => Ok(()),

@@ -87,7 +87,7 @@ impl Hub {
         self.due = due;
         self.budget.begin(Stage::Deadlines);
         self.home.expire(&mut self.budget);
-        for walk in [Self::walk_revoked, Self::walk_leases, Self::tell_lost] {
+        for walk in [Self::walk_revoked, Self::walk_expiries, Self::tell_lost] {
             self.budget.begin(Stage::Deadlines);
             walk(self);
         }
@@ -140,7 +140,7 @@ impl Hub {
     }
 
     pub(super) fn ping_or_check(&mut self, slot: u32) {
-        if self.expire_leases(slot) || self.resume_ping(slot) {
+        if self.expire_tokens(slot) || self.resume_ping(slot) {
             return;
         }
         let Settings { ping_interval, pong_timeout, .. } = *self.settings;

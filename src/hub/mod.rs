@@ -8,30 +8,30 @@
 //! where it was.
 
 mod admission;
-mod answers;
+mod http_answers;
 mod backend;
 mod calls;
 mod commands;
 pub mod connections;
 mod deadlines;
 mod inbound;
-mod leases;
+mod token_expiry;
 mod messages;
 mod orders;
 mod output;
 mod positions;
 mod questions;
 mod refresh;
-mod relief;
+mod memory_pressure;
 mod revocations;
 mod sending;
 mod session;
 mod settings;
-mod streams;
-mod trails;
+mod emulation;
+mod event_ids;
 pub mod turn;
-mod verdicts;
-mod walk;
+mod control_questions;
+mod walks;
 mod surveys;
 pub mod subscriptions;
 
@@ -57,6 +57,7 @@ use crate::wire::http::{Requester, Status};
 
 pub use self::settings::{Settings, Tokens};
 pub use self::turn::Segments;
+use self::walks::{SlotWalk, SurveyWalk};
 
 /// Units of work that the shards of a worker do in one pass, apart from fan-out.
 pub const WORK: usize = 1_000_000;
@@ -96,7 +97,7 @@ pub struct Remains {
     /// Users at home here, and connections that their homes are to be told of.
     pub counted_users: usize,
     /// Connections that wait for something to be found out.
-    pub verdicts: usize,
+    pub awaited_answers: usize,
     /// Connections of which something is kept for the backend's eyes.
     pub baggage: usize,
     /// What is to be told to the backend.
@@ -104,7 +105,7 @@ pub struct Remains {
     /// Pings put off.
     pub put_off: usize,
     /// Event streams with several channels.
-    pub trails: usize,
+    pub event_streams: usize,
     /// Channels whose subscribers' position is checked.
     pub watches: usize,
     /// Bytes waiting for a lap or in one.
@@ -145,13 +146,13 @@ pub struct Hub {
     /// into deadlines; `None` before the first turn.
     ahead: Option<i64>,
     /// The walk that looks at those ends again.
-    leases_walk: walk::Walk,
+    expiry_walk: SlotWalk,
     connections: Connections,
     /// Who has left a channel whose home has still to be told.
     leaves: VecDeque<Leave>,
     /// Tokens that count no more.
     revocations: Arc<Revocations>,
-    revoked_walk: walk::Walk,
+    revoked_walk: SlotWalk,
     /// What is to be told to the backend, or asked without anybody waiting.
     outgoing: VecDeque<Message>,
     locals: Locals,
@@ -167,7 +168,7 @@ pub struct Hub {
     /// Turns that had a large share.
     turns: u64,
     /// Surveys under way.
-    surveys: VecDeque<surveys::Walk>,
+    surveys: VecDeque<SurveyWalk>,
     /// The work that this turn may still do.
     budget: Budget,
     /// Some work was left for the next turn, since this one's budget was spent.
@@ -235,7 +236,7 @@ impl Hub {
             now: 0,
             unix: 0,
             ahead: None,
-            leases_walk: walk::Walk::default(),
+            expiry_walk: SlotWalk::default(),
             connections: Connections::new(
                 settings.slots,
                 place.names,
@@ -244,7 +245,7 @@ impl Hub {
             ),
             leaves: VecDeque::new(),
             revocations: Arc::default(),
-            revoked_walk: walk::Walk::default(),
+            revoked_walk: SlotWalk::default(),
             outgoing: VecDeque::new(),
             locals: Locals::new(settings.compression, settings.uni_compression),
             filters: Filters::new(place.budgets[Kind::Filters].clone()),
@@ -423,7 +424,7 @@ impl Hub {
             || !self.to_flush.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
             || self.revoked_walk.goes_on()
-            || self.leases_walk.goes_on()
+            || self.expiry_walk.goes_on()
             || self.locals.has_lost()
             || self.must_relieve()
     }
@@ -479,9 +480,10 @@ impl Hub {
             leaves: self.leaves.len(),
             users: self.connections.with_user(),
             counted_users: self.home.users() + self.departures.len(),
-            verdicts: self.connections.verdicts.len(),
+            awaited_answers: self.connections.awaited_answers.len(),
             put_off: self.connections.put_off.len(),
-            trails: self.connections.trails.len() + self.connections.last_events.len(),
+            event_streams: self.connections.event_positions.len()
+                + self.connections.last_events.len(),
             watches: self.locals.watches.len(),
             baggage: self.connections.baggage.len(),
             outgoing: self.outgoing.len(),

@@ -216,7 +216,7 @@ impl Hub {
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
         self.farewell(slot, code, reason);
         self.forget_user(slot);
-        self.forget_verdict(slot);
+        self.forget_answer(slot);
         let at = self.connections[slot].inbound;
         if let Some(inbound) = self.connections.unread.get_mut(at) {
             // A frame that is half there stays, or the peer's close frame could not be told.

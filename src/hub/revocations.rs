@@ -6,7 +6,7 @@ use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::connections::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
-use crate::hub::walk::LOOKS;
+use crate::hub::walks::LOOKS;
 use crate::model::revocation::{Mark, Revocations, Subject};
 use crate::wire::protocol::Disconnect;
 

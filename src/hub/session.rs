@@ -218,7 +218,7 @@ impl Hub {
     ) -> Result<Option<Introduction>, Refused> {
         let asked = self.ask_backend(post, slot, upstream, || Event::connect(request));
         let verdict = asked.map_err(Refused::Stop)?;
-        self.use_up_verdict(slot);
+        self.use_up_answer(slot);
         match &*verdict {
             Verdict::Command(Ok(Answer::Connect(Some(introduction)))) => {
                 self.fits_wire(slot, introduction.data.as_deref())?;
@@ -249,7 +249,7 @@ impl Hub {
                 let purpose = Purpose::Connection;
                 let matter = |hub: &Hub| hub.token_matter(token, purpose);
                 let verdict = self.consult(post, slot, matter).map_err(Refused::Stop)?;
-                self.use_up_verdict(slot);
+                self.use_up_answer(slot);
                 match &*verdict {
                     Verdict::Connection(claims) => claims.clone(),
                     _ => return Err(Refused::Error(Error::INTERNAL)),
@@ -319,7 +319,7 @@ impl Hub {
     /// Joins channels before the connect is answered.
     fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, newcomer: Newcomer) {
         let Newcomer { wishes: wanted, data, unknown_event_id } = newcomer;
-        self.begin_trail(slot, &wanted);
+        self.begin_event_positions(slot, &wanted);
         let pending = wanted.len();
         let admission = self.admission(slot);
         let hold = Hold {
@@ -444,7 +444,7 @@ impl Hub {
 
     /// Closes a connection whose token, or a subscription's, has not been refreshed in time;
     /// returns whether it did. Looked at with every ping, and when something ends.
-    pub(super) fn expire_leases(&mut self, slot: u32) -> bool {
+    pub(super) fn expire_tokens(&mut self, slot: u32) -> bool {
         let now = self.unix_time();
         let over = |expires: Option<u64>, grace: u64| {
             expires.is_some_and(|end| end.saturating_add(grace) <= now)

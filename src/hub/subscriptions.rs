@@ -9,9 +9,9 @@ use crate::hub::backend::{BY_CLIENT, Why};
 use crate::hub::commands::{Failed, NoRoom, Stop};
 use crate::hub::connections::{Connection, Wish};
 use crate::hub::messages::Terms;
-use crate::model::backend::Answer;
+use crate::model::backend::{Answer, Permission};
 use crate::model::message::{
-    Asker, Grant, Granted, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe,
+    Asker, Grant, Granted, Guard, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe,
     SubscribeTerms, Subscriber, Verdict, Visibility,
 };
 use crate::model::namespaces::{Format, Options};
@@ -472,6 +472,22 @@ impl Hub {
 /// What a channel's home needs to know of the channel's options for a subscribe.
 fn subscribe_terms(options: &Options) -> SubscribeTerms {
     SubscribeTerms { recovery_mode: options.recovery_mode, presence: options.presence }
+}
+
+impl From<&Permission> for Terms {
+    fn from(permission: &Permission) -> Self {
+        let Permission { idempotency_key, version, version_epoch, .. } = permission;
+        let guard = Guard {
+            key: idempotency_key.clone(),
+            version: *version,
+            version_epoch: version_epoch.clone(),
+        };
+        Terms {
+            skip_history: permission.skip_history,
+            delta: permission.delta,
+            guard: (guard != Guard::default()).then(|| Box::new(guard)),
+        }
+    }
 }
 
 /// What others in the channel may see of a subscriber.

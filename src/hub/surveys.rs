@@ -3,22 +3,15 @@
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
+use crate::hub::walks::SurveyWalk;
 use crate::model::auth::glob_matches;
 use crate::model::message::{Message, Post, Survey, Surveyed};
-
-/// A survey that is under way.
-pub(super) struct Walk {
-    survey: Survey,
-    /// The channel to be looked at next.
-    next: u32,
-    found: Surveyed,
-}
 
 impl Hub {
     /// A survey begins. The control plane has kept room for the answer.
     pub(super) fn begin_survey(&mut self, survey: Survey) {
         let found = Surveyed { tag: survey.tag, channels: Vec::new() };
-        self.surveys.push_back(Walk { survey, next: 0, found });
+        self.surveys.push_back(SurveyWalk { survey, next: 0, found });
         self.unfinished = true;
     }
 

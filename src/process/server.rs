@@ -3,15 +3,16 @@
 //! Owns the order of starting and ending. Never serves a request itself. The invariant: either
 //! all of it runs, or nothing does and the error names cause and cure.
 
+use std::io;
 use std::sync::Arc;
-use std::{fmt, io};
 
 use tokio::sync::Notify;
 
+use crate::base::failure::Failure;
 use crate::base::limits::SHARDS_MAX;
 use crate::base::log;
 use crate::base::sys;
-use crate::config::{self, Access, Config, HttpServer, Loaded};
+use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::signals::Signals;
 use crate::control::{Control, places};
 use crate::engine::node::{Node, Plan};
@@ -25,40 +26,8 @@ pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
 /// The limit on open files where it cannot be read.
 const DESCRIPTORS: u64 = 1024;
 
-/// Why the server cannot start, or had to end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fatal {
-    /// One sentence.
-    pub cause: String,
-    /// One line.
-    pub cure: String,
-}
-
-impl fmt::Display for Fatal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  cure: {}", self.cause, self.cure)
-    }
-}
-
-impl std::error::Error for Fatal {}
-
-impl From<config::Error> for Fatal {
-    fn from(error: config::Error) -> Self {
-        Fatal { cause: error.cause, cure: error.cure }
-    }
-}
-
-/// `cause; cure` or `cause: cure` taken apart.
-fn fatal(text: &str) -> Fatal {
-    let (cause, cure) = text
-        .split_once("; ")
-        .or_else(|| text.rsplit_once(": "))
-        .unwrap_or((text, "see `drumline check`"));
-    Fatal { cause: cause.to_owned(), cure: cure.to_owned() }
-}
-
 /// Serves until a signal ends it.
-pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
+pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let Loaded { mut config, access, warnings, .. } = loaded;
     log::start();
     for warning in &warnings {
@@ -67,22 +36,18 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
     let limit = sys::raise_open_files().unwrap_or(DESCRIPTORS);
     let _ = sys::raise_locked_memory();
     let server = &config.http_server;
-    let address = sys::listen_address(&server.address, server.port).map_err(|text| fatal(&text))?;
+    let address = sys::listen_address(&server.address, server.port)?;
     let shards = if config.shards == 0 { sys::processors() } else { config.shards };
     let report = preflight::survey(&Request { shards, ..request(&config, CONNECTIONS) });
-    report.verdict().map_err(|refused| {
-        let text = refused.to_string();
-        let (cause, cure) = text.split_once(": ").unwrap_or((&text, ""));
-        Fatal { cause: cause.to_owned(), cure: cure.to_owned() }
-    })?;
+    report.verdict().map_err(|refused| refused.failure())?;
     if sys::try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
-        return Err(Fatal {
+        return Err(Failure {
             cause: format!("{address} is taken"),
             cure: format!("ss -ltnp 'sport = :{}' shows by whom", server.port),
         });
     }
     let _awake = config.engine.force_latency.then(sys::hold_processors_awake).transpose().map_err(
-        |error| Fatal {
+        |error| Failure {
             cause: format!("engine.force_latency: /dev/cpu_dma_latency: {error}"),
             cure: "start as root, or leave engine.force_latency off".into(),
         },
@@ -98,21 +63,20 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         settings,
         slots: slots(&report),
     };
-    let runtime = runtime(config.engine.control_threads).map_err(|error| Fatal {
+    let runtime = runtime(config.engine.control_threads).map_err(|error| Failure {
         cause: format!("no runtime for the control plane: {error}"),
         cure: "raise the limit on threads and descriptors".into(),
     })?;
     let signals = {
         let _context = runtime.enter();
-        Signals::install().map_err(|error| Fatal {
+        Signals::install().map_err(|error| Failure {
             cause: format!("no handlers for signals: {error}"),
             cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
         })?
     };
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
-    let node =
-        Node::start(plan, Box::new(move || rung.notify_one())).map_err(|text| fatal(&text))?;
+    let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
     // A port of 0 has become a free one.
     config.http_server.port = node.address.port();
     let config = Arc::new(config);
@@ -120,7 +84,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fatal> {
         .map_err(|error| internal_refused(&config, &error))?;
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
-    runtime.block_on(control.run(signals)).map_err(|error| Fatal {
+    runtime.block_on(control.run(signals)).map_err(|error| Failure {
         cause: format!("the control plane cannot run: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
     })
@@ -161,9 +125,9 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
     }
 }
 
-fn internal_refused(config: &Config, error: &std::io::Error) -> Fatal {
+fn internal_refused(config: &Config, error: &std::io::Error) -> Failure {
     let port = config.http_server.internal_port;
-    Fatal {
+    Failure {
         cause: format!("http_server.internal_port {port} cannot be listened on: {error}"),
         cure: format!("ss -ltnp 'sport = :{port}' shows by whom it is taken; or another port"),
     }

@@ -59,7 +59,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "tower",
         ],
     ),
-    ("process", &["io_uring", "libc", "tokio"]),
+    ("process", &["libc", "tokio"]),
 ];
 
 /// Layers that hold state alone: no clock, no thread, no socket, no file.
@@ -76,8 +76,7 @@ const IMPURE: [&str; 8] = [
     "TcpStream",
 ];
 /// Circles that are still there, by their first file.
-const CIRCLES: &[&str] =
-    &["src/engine/ring/batch.rs", "src/hub/backend.rs", "src/process/preflight/memlock.rs"];
+const CIRCLES: &[&str] = &["src/engine/ring/batch.rs", "src/process/preflight/memlock.rs"];
 /// Folders that src/ may have.
 const FOLDERS_MAX: usize = 14;
 

@@ -97,8 +97,9 @@ impl Lane {
             buffer_bytes: BUFFER_BYTES,
         };
         let ring = Ring::new(&sizes).with_context(|| {
-            let why = drumline::engine::ring::permitted().err().unwrap_or_default();
-            format!("cannot set up a ring of {count} slots {why}")
+            let refused = drumline::process::preflight::permitted().err();
+            let why = refused.map(|fatal| format!(": {fatal}")).unwrap_or_default();
+            format!("cannot set up a ring of {count} slots{why}")
         })?;
         let book = Book::new(&plan, count);
         Ok(Lane {

@@ -2,10 +2,11 @@
 
 use std::marker::PhantomData;
 
+use io_uring::squeue;
 use io_uring::types::Fixed;
-use io_uring::{opcode, squeue};
 
 use super::Ring;
+use super::operations as opcode;
 use super::token::Token;
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;

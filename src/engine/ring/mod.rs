@@ -14,6 +14,7 @@
 mod batch;
 mod buffers;
 mod completion;
+mod operations;
 mod token;
 
 use std::collections::VecDeque;
@@ -25,15 +26,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, squeue};
 
 use crate::base::{crash, sys};
 
 use self::buffers::Buffers;
+use self::operations as opcode;
 
 pub use self::batch::Batch;
 pub use self::buffers::Received;
 pub use self::completion::{Completion, Unsent};
+pub use self::operations::{Version, count as operations, least_kernel};
 pub use self::token::{Op, Token};
 
 const READABLE: u32 =
@@ -527,31 +530,14 @@ fn destination(slot: u32) -> DestinationSlot {
     named.unwrap_or(DestinationSlot::auto_target())
 }
 
-/// Whether this process may set up rings with the flags that a shard needs; the error names
-/// cause and cure.
-pub fn permitted() -> Result<(), String> {
+/// Sets a small ring up, as a shard does its own, and asks the kernel for the operations that a
+/// ring needs. The names are those of missing operations.
+///
+/// # Errors
+/// The kernel's, as [`Ring::new`] gives them.
+pub fn try_out() -> io::Result<Vec<&'static str>> {
     let sizes = Sizes { submissions: 8, completions: 16, slots: 1, buffers: 1, buffer_bytes: 64 };
-    let error = match Ring::new(&sizes) {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
-    };
-    let cure = match error.raw_os_error() {
-        Some(libc::ENOSYS) => {
-            "this kernel has no io_uring, or a seccomp profile hides it; use Linux 6.6 or newer \
-             and allow io_uring_setup, io_uring_enter and io_uring_register"
-        }
-        Some(libc::EPERM | libc::EACCES) => {
-            "io_uring is forbidden here; set `sysctl -w kernel.io_uring_disabled=0`, or allow \
-             io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp \
-             profile"
-        }
-        Some(libc::EINVAL) => "this kernel's io_uring is too old; use Linux 6.6 or newer",
-        Some(libc::ENOMEM) => {
-            "no memory for a ring; raise RLIMIT_MEMLOCK (`ulimit -l`) or the memory limit"
-        }
-        _ => "see `drumline check`",
-    };
-    Err(format!("io_uring cannot be set up: {error}: {cure}"))
+    operations::missing(&Ring::new(&sizes)?.ring)
 }
 
 #[cfg(test)]

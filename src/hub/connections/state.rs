@@ -30,9 +30,9 @@ pub struct SlotState<'a> {
     /// The connect that waits for its channels.
     pub hold: Option<&'a Hold>,
     /// What the connection waits for the control plane to find out, once that is known.
-    pub verdict: Option<&'a Option<Arc<Verdict>>>,
+    pub awaited_answer: Option<&'a Option<Arc<Verdict>>>,
     /// Where an event stream with several channels stands.
-    pub trail: Option<&'a Trail>,
+    pub event_positions: Option<&'a Trail>,
     /// What a unidirectional client gave as its last event's id.
     pub last_event: Option<&'a Result<LastEvent, Box<str>>>,
     /// What is kept for requests to the backend.
@@ -86,8 +86,8 @@ impl SlotState<'_> {
             unread,
             outboxes,
             hold,
-            verdict,
-            trail,
+            awaited_answer,
+            event_positions,
             last_event,
             baggage,
             is_indexed,
@@ -97,8 +97,8 @@ impl SlotState<'_> {
         let tables = unread.is_empty()
             && outboxes.is_empty()
             && hold.is_none()
-            && verdict.is_none()
-            && trail.is_none()
+            && awaited_answer.is_none()
+            && event_positions.is_none()
             && last_event.is_none()
             && baggage.is_none();
         let times = deadline.is_none() && put_off.is_none();
@@ -118,8 +118,8 @@ impl Connections {
             outboxes,
             holds,
             grants,
-            verdicts,
-            trails,
+            awaited_answers,
+            event_positions,
             last_events,
             baggage,
             users,
@@ -142,8 +142,8 @@ impl Connections {
             unread: unread.of_slot(slot).collect(),
             outboxes: outboxes.of_slot(slot).collect(),
             hold: holds.iter().map(|(_, hold)| hold).find(|hold| hold.slot == slot),
-            verdict: verdicts.get(&slot),
-            trail: trails.get(&slot),
+            awaited_answer: awaited_answers.get(&slot),
+            event_positions: event_positions.get(&slot),
             last_event: last_events.get(&slot),
             baggage: baggage.get(&slot).map(|baggage| &**baggage),
             is_indexed: users.iter().any(|indexed| *indexed == slot),
@@ -215,8 +215,8 @@ mod tests {
         let outbox = Outbox::new([&b"unsent"[..]].into_iter(), framed, 0, 0);
         connections.keep_outbox(slot, outbox);
         connections.keep_hold(slot, Hold { slot, ..Hold::default() });
-        connections.verdicts.insert(slot, None);
-        connections.trails.insert(slot, Trail::default());
+        connections.awaited_answers.insert(slot, None);
+        connections.event_positions.insert(slot, Trail::default());
         connections.last_events.insert(slot, Err("?".into()));
         connections.baggage_mut(slot).meta = Some(Box::default());
         connections.wheel.set(slot, 5);
@@ -235,8 +235,8 @@ mod tests {
             holds,
             // Its keys are subscriptions, which end before their connection.
             grants: _,
-            verdicts,
-            trails,
+            awaited_answers,
+            event_positions,
             last_events,
             baggage,
             users,
@@ -247,8 +247,13 @@ mod tests {
         } = connections;
         let bytes = [unread.share().used(), outboxes.share().used()].map(|bytes| bytes.min(1));
         let tables = [slab.len(), unread.len(), outboxes.len(), holds.len(), users.len()];
-        let by_slot =
-            [verdicts.len(), trails.len(), last_events.len(), baggage.len(), put_off.len()];
+        let by_slot = [
+            awaited_answers.len(),
+            event_positions.len(),
+            last_events.len(),
+            baggage.len(),
+            put_off.len(),
+        ];
         let times = [*different_users as usize, usize::from(wheel.next_due().is_some())];
         [&bytes[..], &tables, &by_slot, &times].concat()
     }

@@ -36,9 +36,9 @@ pub struct Connections {
     /// What few subscriptions have, by their keys. A subscription that ends takes its grant along.
     pub(in crate::hub) grants: HashMap<u32, Grant>,
     /// Connections for which something is being found out; what it is, once that is known.
-    pub(in crate::hub) verdicts: HashMap<u32, Option<Arc<Verdict>>>,
+    pub(in crate::hub) awaited_answers: HashMap<u32, Option<Arc<Verdict>>>,
     /// Where event streams with several channels stand.
-    pub(in crate::hub) trails: HashMap<u32, Trail>,
+    pub(in crate::hub) event_positions: HashMap<u32, Trail>,
     /// What unidirectional clients gave as their last event's id; else what it begins with.
     pub(in crate::hub) last_events: HashMap<u32, Result<LastEvent, Box<str>>>,
     /// What is kept of connections for requests to the backend.
@@ -82,8 +82,8 @@ impl Connections {
             outboxes: Outboxes::new(outboxes),
             holds: Slab::new(),
             grants: HashMap::new(),
-            verdicts: HashMap::new(),
-            trails: HashMap::new(),
+            awaited_answers: HashMap::new(),
+            event_positions: HashMap::new(),
             last_events: HashMap::new(),
             baggage: HashMap::new(),
             users: HashTable::new(),
@@ -133,8 +133,8 @@ impl Connections {
             holds,
             // A subscription takes its grant along, and there is none any more.
             grants: _,
-            verdicts,
-            trails,
+            awaited_answers,
+            event_positions,
             last_events,
             baggage,
             // The user was forgotten above.
@@ -152,8 +152,8 @@ impl Connections {
         outboxes.remove(take(&mut connection.outbox));
         holds.try_remove(take(&mut connection.hold) as usize);
         wheel.clear(slot);
-        remove(verdicts, slot);
-        remove(trails, slot);
+        remove(awaited_answers, slot);
+        remove(event_positions, slot);
         remove(last_events, slot);
         remove(baggage, slot);
         remove(put_off, slot);

@@ -7,6 +7,7 @@
 use std::fs;
 
 use crate::base::sys;
+use crate::process::preflight::fatal::memlock_cure;
 use crate::process::preflight::{Bound, Fatal, Report, recommended_shards};
 
 const KIB: u64 = 1024;
@@ -72,16 +73,7 @@ impl Report {
             name: "RLIMIT_MEMLOCK",
             connections: fits.saturating_mul(self.slots_each() as u64),
             because: format!("{limit} KiB hold {fits} rings of {each_kib} KiB"),
-            cure: cure(Self::locked_need(each, wanted.max(self.request.shards))),
+            cure: memlock_cure(Self::locked_need(each, wanted.max(self.request.shards))),
         })
     }
-}
-
-/// The lines that raise the limit to so many KiB.
-pub(super) fn cure(kib: u64) -> String {
-    format!(
-        "ulimit -l {kib} as root before the server starts, or LimitMEMLOCK={kib}K in its systemd \
-         unit, or `--ulimit memlock={}` for a container",
-        kib * KIB
-    )
 }

@@ -6,18 +6,20 @@
 //! Invariant: [`survey`] alone touches the machine; everything a [`Report`] says follows from its
 //! [`Facts`] and [`Request`], so it can be tested with made-up ones.
 
+mod fatal;
 mod memlock;
 
 use std::fmt;
 use std::fs;
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
-
+use crate::base::failure::Failure;
 use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
 use crate::base::sys;
 use crate::engine::node::RingSizes;
+use crate::engine::ring;
 
+pub use self::fatal::Fatal;
 pub use self::memlock::Memlock;
 
 /// [`RING_SLOTS_MAX`], as counts of descriptors are.
@@ -161,113 +163,20 @@ pub struct Bound {
     pub cure: String,
 }
 
-/// Why the engine cannot run here at all. Displays as one sentence that names cause and cure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fatal {
-    /// ENOSYS: the system call is not there.
-    Absent,
-    /// `kernel.io_uring_disabled` is on.
-    Disabled(u64),
-    /// EPERM or EACCES although the sysctl allows it: a seccomp filter or a security module.
-    Filtered,
-    /// EINVAL: the kernel does not know the set-up flags.
-    TooOld(String),
-    /// The ring works, but operations are missing.
-    Missing(String, Vec<&'static str>),
-    /// The rings of all shards do not fit into RLIMIT_MEMLOCK. Sizes are in KiB.
-    Memlock {
-        /// The limit.
-        limit: u64,
-        /// Size of one ring.
-        each: u64,
-        /// Rings that fit.
-        fits: u64,
-        /// Rings that are wanted.
-        shards: usize,
-        /// The limit that they need.
-        need: u64,
-    },
-    /// ENOMEM: rings are counted against a limit.
-    NoMemory,
-    /// EMFILE or ENFILE: no descriptor left for the ring.
-    NoDescriptor,
-    /// Anything else.
-    Other(i32),
-}
-
-impl fmt::Display for Fatal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent => f.write_str(
-                "io_uring is not there (ENOSYS): the kernel is too old, built without CONFIG_IO_URING, or a sandbox \
-                 hides it; run Linux 6.8 or newer (6.12 LTS recommended) outside such a sandbox",
-            ),
-            Self::Disabled(value) => write!(
-                f,
-                "io_uring is switched off by kernel.io_uring_disabled = {value}: run `sysctl -w \
-                 kernel.io_uring_disabled=0` on the host"
-            ),
-            Self::Filtered => f.write_str(
-                "io_uring is forbidden (EPERM) although kernel.io_uring_disabled allows it: a seccomp filter or \
-                 security module blocks it; in a container use a profile that permits \
-                 io_uring_setup, io_uring_enter \
-                 and io_uring_register (docker run --security-opt seccomp=profile.json)",
-            ),
-            Self::TooOld(release) => write!(
-                f,
-                "Linux {release} does not know the ring set-up that is needed (EINVAL, DEFER_TASKRUN came with 6.1): \
-                 run Linux 6.8 or newer (6.12 LTS recommended)"
-            ),
-            Self::Missing(release, names) => write!(
-                f,
-                "io_uring of Linux {release} lacks {}: run Linux 6.8 or newer (6.12 LTS recommended)",
-                names.join(", ")
-            ),
-            Self::Memlock { limit, each, fits, shards, need } => {
-                write!(
-                    f,
-                    "RLIMIT_MEMLOCK of {limit} KiB holds {fits} rings of {each} KiB, but {shards} \
-                     shards need one each: {}",
-                    memlock::cure(*need)
-                )?;
-                if *fits > 0 { write!(f, "; or --shards {fits}") } else { Ok(()) }
-            }
-            Self::NoMemory => f.write_str(
-                "no memory for an io_uring ring (ENOMEM): raise the container's memory limit, or RLIMIT_MEMLOCK by \
-                 `ulimit -l unlimited` as root (LimitMEMLOCK=infinity in a systemd unit)",
-            ),
-            Self::NoDescriptor => {
-                f.write_str("no descriptor left for an io_uring ring (EMFILE): run `ulimit -n 1048576`")
-            }
-            Self::Other(errno) => write!(
-                f,
-                "io_uring cannot be set up ({}): see whether the kernel log says why (`dmesg | tail`)",
-                io::Error::from_raw_os_error(*errno)
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Fatal {}
-
 // --- what follows from the facts -----------------------------------------------------------------
 
 impl Report {
     /// Whether the engine can run here at all.
     ///
     /// # Errors
-    /// The reason why not; its display names cause and cure.
+    /// The reason why not.
     pub fn verdict(&self) -> Result<(), Fatal> {
         self.ring_verdict().and_then(|()| self.locked_verdict())
     }
 
     fn ring_verdict(&self) -> Result<(), Fatal> {
         let facts = &self.facts;
-        match &facts.ring {
-            Ring::Ready { missing } if missing.is_empty() => Ok(()),
-            Ring::Ready { missing } => Err(Fatal::Missing(facts.release.clone(), missing.clone())),
-            Ring::Refused(errno) => Err(refusal(*errno, facts.io_uring_disabled, &facts.release)),
-        }
+        ring_verdict(&facts.ring, facts.io_uring_disabled, &facts.release)
     }
 
     /// Everything that bounds the number of connections, the tightest first.
@@ -288,8 +197,7 @@ impl Report {
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Err(fatal) = self.verdict() {
-            let text = fatal.to_string();
-            let (cause, cure) = text.split_once(": ").unwrap_or((&text, ""));
+            let Failure { cause, cure } = fatal.failure();
             findings.push(finding(Severity::Fatal, cause, cure));
         }
         findings.extend(self.port_taken());
@@ -437,23 +345,16 @@ impl Report {
     }
 }
 
-fn finding(severity: Severity, cause: impl Into<String>, cure: impl Into<String>) -> Finding {
-    Finding { severity, cause: cause.into(), cure: cure.into() }
+fn ring_verdict(ring: &Ring, disabled: Option<u64>, release: &str) -> Result<(), Fatal> {
+    match ring {
+        Ring::Ready { missing } if missing.is_empty() => Ok(()),
+        Ring::Ready { missing } => Err(Fatal::Missing(release.to_owned(), missing.clone())),
+        Ring::Refused(errno) => Err(Fatal::of_refusal(*errno, disabled, release)),
+    }
 }
 
-/// The reason behind an error number of `io_uring_setup`.
-fn refusal(errno: i32, disabled: Option<u64>, release: &str) -> Fatal {
-    match errno {
-        libc::ENOSYS => Fatal::Absent,
-        libc::EPERM | libc::EACCES => match disabled {
-            Some(value) if value != 0 => Fatal::Disabled(value),
-            _ => Fatal::Filtered,
-        },
-        libc::EINVAL => Fatal::TooOld(release.to_owned()),
-        libc::ENOMEM => Fatal::NoMemory,
-        libc::EMFILE | libc::ENFILE => Fatal::NoDescriptor,
-        other => Fatal::Other(other),
-    }
+fn finding(severity: Severity, cause: impl Into<String>, cure: impl Into<String>) -> Finding {
+    Finding { severity, cause: cause.into(), cure: cure.into() }
 }
 
 /// Slots of one ring's direct descriptor table, once the soft limit is raised to the hard one.
@@ -542,7 +443,7 @@ impl Report {
     fn fmt_facts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts = &self.facts;
         let ring = match self.ring_verdict() {
-            Ok(()) => format!("permitted, all {} operations are there", NEEDED.len()),
+            Ok(()) => format!("permitted, all {} operations are there", ring::operations()),
             Err(_) => "not usable".to_owned(),
         };
         let (soft, hard) = facts.nofile.unzip();
@@ -670,22 +571,6 @@ fn cgroup_folders(text: &str) -> Vec<(String, &'static str, &'static str)> {
 
 // --- reading the machine -------------------------------------------------------------------------
 
-/// The operations that the shards use.
-const NEEDED: [(&str, u8); 12] = [
-    ("Accept", opcode::Accept::CODE),
-    ("PollAdd", opcode::PollAdd::CODE),
-    ("Recv", opcode::Recv::CODE),
-    ("Send", opcode::Send::CODE),
-    ("SendMsg", opcode::SendMsg::CODE),
-    ("Shutdown", opcode::Shutdown::CODE),
-    ("AsyncCancel", opcode::AsyncCancel::CODE),
-    ("Close", opcode::Close::CODE),
-    ("MsgRing", opcode::MsgRingData::CODE),
-    ("FixedFdInstall", opcode::FixedFdInstall::CODE),
-    ("Socket", opcode::Socket::CODE),
-    ("Connect", opcode::Connect::CODE),
-];
-
 /// Collect the facts. Sets a small ring up and binds the port for a moment; both are gone on
 /// return.
 pub fn survey(request: &Request) -> Report {
@@ -735,24 +620,22 @@ fn read_facts(port: u16) -> Facts {
     }
 }
 
+/// Whether this process may set up rings as the shards do.
+///
+/// # Errors
+/// The reason why not.
+pub fn permitted() -> Result<(), Fatal> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    ring_verdict(&try_ring(), sysctl("kernel/io_uring_disabled", 0), release.trim())
+}
+
 fn sysctl(name: &str, place: usize) -> Option<u64> {
     number_at(&fs::read_to_string(format!("/proc/sys/{name}")).ok()?, place)
 }
 
 fn try_ring() -> Ring {
-    let ring: io::Result<IoUring> = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_taskrun_flag()
-        .build(8);
-    let mut probe = Probe::new();
-    match ring.and_then(|ring| ring.submitter().register_probe(&mut probe)) {
-        Ok(()) => {
-            let missing =
-                NEEDED.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name);
-            Ring::Ready { missing: missing.collect() }
-        }
+    match ring::try_out() {
+        Ok(missing) => Ring::Ready { missing },
         Err(error) => Ring::Refused(error.raw_os_error().unwrap_or(0)),
     }
 }

@@ -1,11 +1,13 @@
-//! When what a connection holds by a token ends: its one deadline is the sooner of that and its
-//! next ping, so that no connection has a timer of its own for either.
+//! When the token of a connection, or of one of its subscriptions, expires.
+//!
+//! A connection has one deadline: its next ping, or the first expiry if that comes sooner. So no
+//! connection has a timer for each.
 
 use crate::base::budget::cost;
 use crate::base::sys::Now;
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::walk::LOOKS;
+use crate::hub::walks::LOOKS;
 use crate::wire::protocol::reply::Lease;
 
 /// Milliseconds that the wall clock may gain or lose before ends are looked at again.
@@ -33,18 +35,18 @@ impl Hub {
     /// needs no walk: who is looked at too early is looked at again in time.
     pub(super) fn follow_wall_clock(&mut self, now: Now) {
         if self.has_stepped(now) {
-            self.leases_walk.begin(self.connections.places());
+            self.expiry_walk.begin(self.connections.places());
             self.ahead = None;
         }
         self.ahead.get_or_insert(now.ahead());
     }
 
     /// Goes on with looking at everybody's ends.
-    pub(super) fn walk_leases(&mut self) {
+    pub(super) fn walk_expiries(&mut self) {
         let mut looks = 0;
         while looks < LOOKS
             && !self.is_spent()
-            && let Some(slot) = self.leases_walk.step(self.connections.places())
+            && let Some(slot) = self.expiry_walk.step(self.connections.places())
         {
             let mut looked = 1;
             if let Some(connection) = self.connections.get(slot) {
@@ -138,7 +140,7 @@ mod tests {
     /// What time brings: turns until nothing more is due.
     fn at(hub: &mut Hub, millis: u64, unix: u64) -> Phase {
         hub.begin_turn(Now { millis, unix });
-        while hub.expire() || hub.leases_walk.goes_on() {
+        while hub.expire() || hub.expiry_walk.goes_on() {
             hub.go_on(&mut Alone::default());
         }
         transmit(hub, &[]);

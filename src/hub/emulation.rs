@@ -1,8 +1,8 @@
-//! Streams: connections that are answers without end, and the requests that speak for their
-//! clients.
+//! Emulation: transports that are an HTTP response without end, and the requests that carry the
+//! commands of their clients.
 //!
-//! A request that speaks for a client may come to any shard; what it says is brought to the shard
-//! of its stream and stands there in line with what was said before.
+//! A request with commands may come to any shard. The commands are sent to the shard of the
+//! response, where they wait in line behind the commands that came before them.
 
 use crate::base::faults::{Planted, planted};
 use crate::base::growth;

@@ -1,5 +1,8 @@
-//! What takes too long to find out is found out elsewhere, while the connection waits: the command
-//! that led to the question is run again when the verdict is there.
+//! Questions to the control plane: tokens whose signature takes long to check, and requests to the
+//! backend.
+//!
+//! The connection waits for the answer. The command that led to the question is run again when the
+//! answer is there.
 
 use std::sync::Arc;
 
@@ -21,7 +24,7 @@ impl Hub {
         slot: u32,
         matter: impl FnOnce(&Self) -> Option<Matter>,
     ) -> Result<Arc<Verdict>, Stop> {
-        match self.connections.verdicts.get(&slot) {
+        match self.connections.awaited_answers.get(&slot) {
             Some(Some(verdict)) => return Ok(verdict.clone()),
             Some(None) => {}
             None if !post.reserve(self.control, Rank::Ingress) => return Err(Stop::Room),
@@ -34,7 +37,7 @@ impl Hub {
                 post.send(self.control, Message::Consult(Box::new(consult)));
             }
         }
-        self.connections.verdicts.insert(slot, None);
+        self.connections.awaited_answers.insert(slot, None);
         Err(Stop::Wait)
     }
 
@@ -52,21 +55,21 @@ impl Hub {
         }
         if let Verdict::Renewal(channel, told) = verdict {
             self.renewed(address.slot, channel.as_deref(), told);
-        } else if let Some(awaited) = self.connections.verdicts.get_mut(&address.slot) {
+        } else if let Some(awaited) = self.connections.awaited_answers.get_mut(&address.slot) {
             *awaited = Some(Arc::new(verdict));
             self.go_on_later(address.slot);
         }
     }
 
     /// The command that a verdict was for has come through.
-    pub(super) fn use_up_verdict(&mut self, slot: u32) {
-        if !self.connections.verdicts.is_empty() {
-            self.connections.verdicts.remove(&slot);
+    pub(super) fn use_up_answer(&mut self, slot: u32) {
+        if !self.connections.awaited_answers.is_empty() {
+            self.connections.awaited_answers.remove(&slot);
         }
     }
 
     /// The connection does not wait any more.
-    pub(super) fn forget_verdict(&mut self, slot: u32) {
-        self.connections.verdicts.remove(&slot);
+    pub(super) fn forget_answer(&mut self, slot: u32) {
+        self.connections.awaited_answers.remove(&slot);
     }
 }

@@ -1,18 +1,20 @@
-//! A walk over a shard's slots, some in each turn.
+//! Walks over everything that a shard has, some of it in each turn.
+
+use crate::model::message::{Survey, Surveyed};
 
 /// Slots, and what they lead to, looked at in one turn: about 100 us.
 pub(super) const LOOKS: usize = 512;
 
-/// How far a walk has come.
+/// How far a walk over the slots has come.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(super) struct SlotWalk {
     /// The slot to be looked at next.
     next: u32,
     /// Slots that are still to be looked at.
     left: usize,
 }
 
-impl Walk {
+impl SlotWalk {
     /// Begins, or begins again: each of `slots` slots is looked at from now on.
     pub(super) fn begin(&mut self, slots: usize) {
         self.left = slots;
@@ -32,13 +34,21 @@ impl Walk {
     }
 }
 
+/// A survey of the channels that is under way.
+pub(super) struct SurveyWalk {
+    pub(super) survey: Survey,
+    /// The channel to be looked at next.
+    pub(super) next: u32,
+    pub(super) found: Surveyed,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_walk_that_begins_again_looks_at_every_slot_once_more() {
-        let mut walk = Walk::default();
+        let mut walk = SlotWalk::default();
         assert_eq!(walk.step(3), None);
         walk.begin(3);
         let mut seen: Vec<u32> = (0..2).filter_map(|_| walk.step(3)).collect();

@@ -1,4 +1,5 @@
-//! Where event streams with several channels stand, so that a browser gets what it missed of each.
+//! The ids of server-sent events: where an event stream stands in each of its channels, so that a
+//! browser gets what it missed of each.
 //!
 //! Publications are shared bytes, so they cannot say where one connection stands in its other
 //! channels. Each event of such a connection is left open, and its own id closes it.
@@ -16,7 +17,7 @@ use crate::wire::protocol::Position;
 impl Hub {
     /// A client is to be in these channels from the start: if its events can be recovered in
     /// several of them, they get ids of their own.
-    pub(super) fn begin_trail(&mut self, slot: u32, wishes: &[Wish]) {
+    pub(super) fn begin_event_positions(&mut self, slot: u32, wishes: &[Wish]) {
         if self.connections[slot].transport != Transport::UniSse {
             return;
         }
@@ -27,7 +28,7 @@ impl Hub {
             options.is_some_and(|options| terms(options).0.recoverable)
         });
         if recoverable.count() > 1 {
-            self.connections.trails.insert(slot, Trail::default());
+            self.connections.event_positions.insert(slot, Trail::default());
         }
     }
 
@@ -37,7 +38,7 @@ impl Hub {
         let connection = &self.connections[slot];
         let connecting = connection.phase == Phase::Open && connection.hold != NONE;
         let speaks = connection.transport == Transport::UniSse && connecting;
-        match self.connections.trails.contains_key(&slot) {
+        match self.connections.event_positions.contains_key(&slot) {
             _ if !speaks || !granted.recoverable => Ids::None,
             false => Ids::Shared,
             true if usize::from(connection.subscribed) < CHANNELS_MAX => Ids::Own,
@@ -47,7 +48,7 @@ impl Hub {
 
     /// A subscription of a client that is still connecting was answered.
     pub(super) fn note_place(&mut self, answer: &Subscribed) {
-        if let Some(trail) = self.connections.trails.get_mut(&answer.subscriber.slot) {
+        if let Some(trail) = self.connections.event_positions.get_mut(&answer.subscriber.slot) {
             set_place(trail, answer);
         }
     }
@@ -55,7 +56,7 @@ impl Hub {
     /// The id line of the first event.
     pub(super) fn first_event_id(&self, slot: u32, answers: &[Subscribed]) -> Vec<u8> {
         let mut line = Vec::new();
-        if self.connections.trails.contains_key(&slot) {
+        if self.connections.event_positions.contains_key(&slot) {
             // What came since is still to be sent.
             let mut trail = Trail::default();
             answers.iter().for_each(|answer| set_place(&mut trail, answer));
@@ -73,7 +74,7 @@ impl Hub {
     /// An event without content says where a connection stands behind what was held back.
     pub(super) fn write_place(&mut self, slot: u32) {
         let mut line = Vec::new();
-        if let Some(trail) = self.connections.trails.get(&slot) {
+        if let Some(trail) = self.connections.event_positions.get(&slot) {
             trail.write_line(&mut line);
             line.push(b'\n');
         }
@@ -90,7 +91,7 @@ impl Hub {
         let held = connection.hold != NONE;
         let mut line = std::mem::take(&mut self.body);
         line.clear();
-        if let Some(trail) = self.connections.trails.get_mut(&slot)
+        if let Some(trail) = self.connections.event_positions.get_mut(&slot)
             && let Some((hash, position)) = self.locals.place(delivery.lap)
         {
             trail.follow(hash, position);
