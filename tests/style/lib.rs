@@ -14,7 +14,15 @@ use std::path::{Path, PathBuf};
 
 const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
-const FILE_LINES_MAX: usize = 800;
+const FILE_LINES_MAX: usize = 600;
+/// Files that may be longer, with the reason; none may have more lines than the last number.
+const LONG_FILES: [(&str, &str); 4] = [
+    ("bench-harness/src/dense/book.rs", "one state machine: every state of a client's socket"),
+    ("src/home/channels.rs", "one state machine: every change of a channel at its home"),
+    ("tests/simulation/client.rs", "one model: what a client must see"),
+    ("tests/simulation/world.rs", "one loop: every event of a simulated node"),
+];
+const LONG_FILE_LINES_MAX: usize = 720;
 
 struct File {
     /// Relative to the repository.
@@ -238,7 +246,9 @@ fn lines_functions_and_files_are_short() {
     for file in rust_files() {
         // Fixtures of unit tests may be wide.
         let count = without_tests(&file.text).lines().count();
-        if count > FILE_LINES_MAX {
+        let is_long = LONG_FILES.iter().any(|(name, _)| *name == file.name);
+        let most = if is_long { LONG_FILE_LINES_MAX } else { FILE_LINES_MAX };
+        if count > most {
             offences.push(format!("{}: {count} lines", file.name));
         }
         let mut opened: Option<(usize, String)> = None;

@@ -5,15 +5,39 @@ use std::marker::PhantomData;
 use io_uring::squeue;
 use io_uring::types::Fixed;
 
-use super::Ring;
+use super::completion::Unsent;
 use super::operations as opcode;
-use super::token::Token;
+use super::token::{Token, next_batch};
+use super::uring::{Ring, SEGMENTS};
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-/// Ranges of one send past which further ones are copied into one.
-pub(super) const SEGMENTS: usize = 256;
 /// Bytes of a plain send at most: its length has 32 bits. A longer one is a vector of one range.
 const PLAIN_BYTES: usize = 1 << 30;
+
+impl Ring {
+    /// Completion entries that are free once everything queued has completed.
+    pub(super) fn room(&mut self) -> usize {
+        let completions = self.ring.completion();
+        let free = completions.capacity() - completions.len();
+        drop(completions);
+        free.saturating_sub(self.ring.submission().len())
+    }
+
+    pub(super) fn finish_sends(&mut self) {
+        self.submit();
+        self.collect();
+    }
+
+    /// Sends borrowed bytes to many slots at once. `fill` queues at most one send a slot; when
+    /// this returns, each is done. The result is every send that was not done in full.
+    #[must_use]
+    pub fn transmit<'bytes>(&mut self, fill: impl FnOnce(&mut Batch<'_, 'bytes>)) -> &[Unsent] {
+        self.batch = next_batch(self.batch);
+        self.unsent.clear();
+        fill(&mut Batch::new(self));
+        &self.unsent
+    }
+}
 
 /// Sends being queued; submitted when it is dropped, which [`Ring::transmit`] makes sure of.
 pub struct Batch<'ring, 'bytes> {

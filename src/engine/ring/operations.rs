@@ -59,7 +59,7 @@ operations! {
     Socket (5, 19) "Into a direct descriptor.",
 }
 
-/// The first kernel whose rings can be set up with the flags of [`super::Ring::new`]
+/// The first kernel whose rings can be set up with the flags of [`super::uring::Ring::new`]
 /// (IORING_SETUP_DEFER_TASKRUN).
 const SETUP: Version = Version(6, 1);
 

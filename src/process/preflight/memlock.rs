@@ -6,27 +6,21 @@
 
 use std::fs;
 
+use super::facts::Memlock;
+use super::fatal::{Fatal, memlock_cure};
+use super::parse::parse_limits;
+use super::report::{Bound, Report, recommended_shards};
 use crate::base::sys;
-use crate::process::preflight::fatal::memlock_cure;
-use crate::process::preflight::{Bound, Fatal, Report, recommended_shards};
 
 const KIB: u64 = 1024;
+
 /// Rings of a trial may be counted for a while after their end.
 const TRIALS: u64 = 64 * KIB;
-
-/// The limit as this process meets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memlock {
-    /// Bytes that the hard limit allows; the soft one is raised to it.
-    pub bytes: u64,
-    /// Whether rings count against it.
-    pub counts: bool,
-}
 
 /// Reads the limit. `ring` tries to set a small ring up.
 pub(super) fn read(ring: impl FnOnce() -> bool) -> Option<Memlock> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let (_, bytes) = super::parse_limits(&limits, "Max locked memory")?;
+    let (_, bytes) = parse_limits(&limits, "Max locked memory")?;
     let counts = sys::without_locked_memory(|| !ring()).unwrap_or(false);
     Some(Memlock { bytes, counts })
 }

@@ -1,0 +1,130 @@
+//! Operations on sockets in the ring's slots.
+//!
+//! Owns nothing. Never knows what a connection is: takes slots and tokens.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+
+use io_uring::squeue;
+use io_uring::types::{CancelBuilder, Fd, Fixed};
+
+use super::operations as opcode;
+use super::token::{Op, Token};
+use super::uring::{BUFFER_GROUP, Handle, Ring, destination};
+
+const READABLE: u32 =
+    (libc::POLLIN | libc::POLLRDHUP | libc::POLLERR | libc::POLLHUP) as u16 as u32;
+
+/// Unsent data is dropped at the close, and the peer told so.
+static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
+impl Ring {
+    /// What [`Ring::accept`] accepts from.
+    pub fn listen(&mut self, listener: impl Into<OwnedFd>) {
+        self.stop_listening();
+        self.listener = Some(listener.into());
+    }
+
+    /// Closes what connections were accepted from. Accepts under way have to be cancelled.
+    pub fn stop_listening(&mut self) {
+        // Queued entries name the descriptor by its number.
+        self.submit();
+        self.listener = None;
+    }
+
+    /// Accepts one connection into `slot`; returns whether there is something to accept from.
+    pub fn accept(&mut self, generation: u32, slot: u32) -> bool {
+        let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return false };
+        let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
+            .file_index(Some(destination(slot)))
+            .build();
+        self.queue(entry, Token::new(Op::Accept, generation, slot));
+        true
+    }
+
+    /// Watches a slot for input, end and error until cancelled; edge-triggered.
+    pub fn watch(&mut self, generation: u32, slot: u32) {
+        let entry = opcode::PollAdd::new(Fixed(slot), READABLE).multi(true).build();
+        self.queue(entry, Token::new(Op::Poll, generation, slot));
+    }
+
+    /// Reads once, without waiting, into a provided buffer.
+    pub fn receive(&mut self, generation: u32, slot: u32) {
+        let entry = opcode::Recv::new(Fixed(slot), ptr::null_mut(), self.buffers.buffer_bytes())
+            .flags(libc::MSG_DONTWAIT)
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.queue(entry, Token::new(Op::Receive, generation, slot));
+    }
+
+    /// Completes once when the slot takes bytes again.
+    pub fn watch_writable(&mut self, generation: u32, slot: u32) {
+        let events = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u16 as u32;
+        let entry = opcode::PollAdd::new(Fixed(slot), events).build();
+        self.queue(entry, Token::new(Op::Writable, generation, slot));
+    }
+
+    /// Shuts both directions of a slot down.
+    pub fn shutdown(&mut self, generation: u32, slot: u32) {
+        let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_RDWR).build();
+        self.queue(entry, Token::new(Op::Shutdown, generation, slot));
+    }
+
+    /// Makes the coming close of a slot a reset: what the kernel still holds for it is dropped.
+    pub fn reset(&mut self, generation: u32, slot: u32) {
+        self.set_option(Token::new(Op::Reset, generation, slot), libc::SO_LINGER, &LINGER_NONE);
+    }
+
+    pub(super) fn set_option<T>(&mut self, token: Token, option: libc::c_int, value: &'static T) {
+        let (level, option) = (libc::SOL_SOCKET as u32, option as u32);
+        let (value, bytes) = (std::ptr::from_ref(value), size_of::<T>() as u32);
+        let slot = Fixed(token.slot);
+        let entry = opcode::SetSockOpt::new(slot, level, option, value.cast(), bytes).build();
+        self.queue(entry, token);
+    }
+
+    /// Cancels the operation that `target` names; completes with `Op::Cancel` of its slot.
+    pub fn cancel(&mut self, target: Token) {
+        let entry =
+            opcode::AsyncCancel2::new(CancelBuilder::user_data(target.to_user_data())).build();
+        self.queue(entry, Token::new(Op::Cancel, target.generation, target.slot));
+    }
+
+    /// Closes a slot's descriptor.
+    pub fn close(&mut self, generation: u32, slot: u32) {
+        let entry = opcode::Close::new(Fixed(slot)).build();
+        self.queue(entry, Token::new(Op::Close, generation, slot));
+    }
+
+    /// Makes an ordinary descriptor of a slot's socket; the result is its number.
+    pub fn install(&mut self, generation: u32, slot: u32) {
+        let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
+        self.queue(entry, Token::new(Op::Install, generation, slot));
+    }
+
+    /// Puts an ordinary descriptor's socket into an empty slot; the caller's descriptor may be
+    /// closed afterwards.
+    pub fn place(&mut self, slot: u32, socket: &OwnedFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()])?;
+        Ok(())
+    }
+
+    /// Sends a slot's socket into `target_slot` of another ring, which gets `Op::Arrive` with
+    /// `target_generation`. Where `Op::Pass` fails, the socket may be there all the same, without
+    /// an `Op::Arrive`: the other ring has to close its slot.
+    pub fn pass(&mut self, source: Token, ring: &Handle, target_generation: u32, target_slot: u32) {
+        let arrival = Token::new(Op::Arrive, target_generation, target_slot);
+        let entry = opcode::MsgRingSendFd::new(
+            Fd(ring.0.as_raw_fd()),
+            Fixed(source.slot),
+            destination(target_slot),
+            arrival.to_user_data(),
+        )
+        .build();
+        self.queue(entry, Token::new(Op::Pass, source.generation, source.slot));
+        // At once, since the entry names the other ring's descriptor by its number.
+        self.submit();
+    }
+}

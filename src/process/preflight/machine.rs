@@ -1,0 +1,100 @@
+//! Reading the facts from the machine.
+//!
+//! Owns nothing. Never changes a setting, and keeps no ring or socket open.
+
+use std::fs;
+
+use super::facts::{Facts, Request, Ring};
+use super::fatal::Fatal;
+use super::memlock;
+use super::parse::{
+    cgroup_folders, number_at, parse_available, parse_inactive_file, parse_limit, parse_limits,
+    parse_may_raise,
+};
+use super::report::{RING_SLOTS, Report, recommended_shards, ring_verdict};
+use crate::base::limits::SHARDS_MAX;
+use crate::base::sys;
+use crate::engine::ring;
+
+/// Collect the facts. Sets a small ring up and binds the port for a moment; both are gone on
+/// return.
+pub fn survey(request: &Request) -> Report {
+    let facts = read_facts(request.port);
+    let mut report = Report { request: request.clone(), facts };
+    if report.request.shards == 0 {
+        let facts = &report.facts;
+        let hard = facts.nofile.map_or(RING_SLOTS, |(_, hard)| hard);
+        report.request.shards = recommended_shards(facts.cores, hard, request.connections);
+        // A server without a number of shards runs one per core: fewer are no choice.
+        let fit = report.locked_shards().unwrap_or(SHARDS_MAX).max(report.facts.cores);
+        report.request.shards = report.request.shards.min(fit);
+    }
+    report
+}
+
+fn read_facts(port: u16) -> Facts {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let one = |name| sysctl(name, 0);
+    Facts {
+        release: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        ring: try_ring(),
+        io_uring_disabled: one("kernel/io_uring_disabled"),
+        nofile: fs::read_to_string("/proc/self/limits")
+            .ok()
+            .and_then(|text| parse_limits(&text, "Max open files")),
+        memlock: memlock::read(|| matches!(try_ring(), Ring::Ready { .. })),
+        may_raise: parse_may_raise(&status),
+        nr_open: one("fs/nr_open"),
+        files: one("fs/file-max").zip(one("fs/file-nr")),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        available: fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_available(&text)),
+        cgroup_left: cgroup_left(),
+        tcp_pages: sysctl("net/ipv4/tcp_mem", 2),
+        somaxconn: one("net/core/somaxconn"),
+        syn_backlog: one("net/ipv4/tcp_max_syn_backlog"),
+        slow_start_after_idle: one("net/ipv4/tcp_slow_start_after_idle"),
+        wmem_default: sysctl("net/ipv4/tcp_wmem", 1),
+        local_ports: one("net/ipv4/ip_local_port_range")
+            .zip(sysctl("net/ipv4/ip_local_port_range", 1)),
+        conntrack: one("net/netfilter/nf_conntrack_count")
+            .zip(one("net/netfilter/nf_conntrack_max")),
+        port_refused: sys::try_bind(([0, 0, 0, 0], port).into()).err().map(|error| error.kind()),
+    }
+}
+
+/// Whether this process may set up rings as the shards do.
+///
+/// # Errors
+/// The reason why not.
+pub fn permitted() -> Result<(), Fatal> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    ring_verdict(&try_ring(), sysctl("kernel/io_uring_disabled", 0), release.trim())
+}
+
+fn sysctl(name: &str, place: usize) -> Option<u64> {
+    number_at(&fs::read_to_string(format!("/proc/sys/{name}")).ok()?, place)
+}
+
+fn try_ring() -> Ring {
+    match ring::try_out() {
+        Ok(missing) => Ring::Ready { missing },
+        Err(error) => Ring::Refused(error.raw_os_error().unwrap_or(0)),
+    }
+}
+
+/// What is left below the tightest memory limit above this process, page cache that can go not
+/// counted.
+fn cgroup_left() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let left = cgroup_folders(&text).into_iter().filter_map(|(folder, limit, usage)| {
+        let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
+        let limit = parse_limit(&read(limit)?)?;
+        let used = number_at(&read(usage)?, 0)?;
+        let cache = parse_inactive_file(&read("memory.stat").unwrap_or_default());
+        Some(limit.saturating_sub(used.saturating_sub(cache)))
+    });
+    left.min()
+}

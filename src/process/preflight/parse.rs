@@ -1,0 +1,76 @@
+//! Reading the texts of /proc and of control groups.
+//!
+//! Owns nothing. A text that is not what it should be gives `None`.
+
+/// CAP_SYS_RESOURCE, which may raise a hard limit.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// Soft and hard value of a line of `/proc/self/limits`, such as "Max open files"; `unlimited` is
+/// `u64::MAX`.
+pub(super) fn parse_limits(text: &str, name: &str) -> Option<(u64, u64)> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let mut words = line.split_whitespace().map(|word| match word {
+        "unlimited" => Some(u64::MAX),
+        word => word.parse().ok(),
+    });
+    Some((words.next()??, words.next()??))
+}
+
+/// `MemAvailable` of `/proc/meminfo` in bytes.
+pub(super) fn parse_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Whether the effective capabilities in `/proc/self/status` include raising hard limits.
+pub(super) fn parse_may_raise(text: &str) -> bool {
+    let mask = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+/// The number at one place of a line of numbers, as sysctls print them.
+pub(super) fn number_at(text: &str, place: usize) -> Option<u64> {
+    text.split_whitespace().nth(place)?.parse().ok()
+}
+
+/// A memory limit as cgroups print it; none when it is `max` or version 1's "no limit" of nearly
+/// 2^63.
+pub(super) fn parse_limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|limit| *limit < 1 << 60)
+}
+
+/// Page cache that a cgroup can give back, from its `memory.stat` (version 1 says
+/// `total_inactive_file`).
+pub(super) fn parse_inactive_file(text: &str) -> u64 {
+    let value = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    };
+    value("total_inactive_file").or_else(|| value("inactive_file")).unwrap_or(0)
+}
+
+/// The folders whose limit binds the process, from `/proc/self/cgroup`: its own and every one above
+/// it, with the names of the limit and usage files (version 2, then version 1).
+pub(super) fn cgroup_folders(text: &str) -> Vec<(String, &'static str, &'static str)> {
+    let mut folders = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, limit, usage) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max", "memory.current")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+        } else {
+            continue;
+        };
+        let mut path = path.trim_end_matches('/');
+        loop {
+            folders.push((format!("{root}{path}"), limit, usage));
+            let Some(cut) = path.rfind('/') else { break };
+            path = &path[..cut];
+        }
+    }
+    folders
+}
