@@ -143,7 +143,10 @@ mod tests {
             );
             assert_eq!(told.matches("ended it").count(), 1, "one report: {told}");
             if failing == "worker" {
-                assert!(told.contains("thread 'worker-7' panicked at src/crash.rs:"), "{told}");
+                assert!(
+                    told.contains("thread 'worker-7' panicked at src/base/crash.rs:"),
+                    "{told}"
+                );
             }
         }
     }
