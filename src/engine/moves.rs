@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::ring::{Completion, Op, Token};
-use crate::engine::shard::{Guest, Shard};
+use crate::engine::shard::{MovingSocket, Shard};
 use crate::hub::connections::Phase;
 use crate::model::message::{Adopt, Endpoint, Message, Place, Post, Rank, Room, Vacate};
 
@@ -55,11 +55,11 @@ impl Shard {
         if let Some(connection) = self.hub.connection(slot, generation) {
             connection.phase = Phase::Leaving;
         }
-        self.guests.push(Guest { slot, generation });
+        self.movers.push(MovingSocket { slot, generation });
     }
 
     /// Asks shards with room for a place for sockets that cannot stay here.
-    pub(super) fn move_guests(&mut self) {
+    pub(super) fn move_sockets(&mut self) {
         for (endpoint, vacate) in std::mem::take(&mut self.vacant) {
             if self.line.reserve(endpoint, Rank::Request) {
                 self.line.send(endpoint, Message::Vacate(vacate));
@@ -67,38 +67,38 @@ impl Shard {
                 self.vacant.push((endpoint, vacate));
             }
         }
-        for guest in std::mem::take(&mut self.guests) {
-            let signs = self.signs.iter().map(|sign| sign.free.load(Ordering::Relaxed));
-            let roomiest = signs.enumerate().max_by_key(|(_, free)| *free);
+        for mover in std::mem::take(&mut self.movers) {
+            let statuses = self.statuses.iter().map(|status| status.free.load(Ordering::Relaxed));
+            let roomiest = statuses.enumerate().max_by_key(|(_, free)| *free);
             match roomiest {
                 Some((to, free)) if free > 0 && to != usize::from(self.line.endpoint()) => {
                     let to = to as Endpoint;
                     if self.line.reserve(to, Rank::Request) {
-                        let Guest { slot, generation } = guest;
+                        let MovingSocket { slot, generation } = mover;
                         let shard = self.line.endpoint();
                         self.line.send(to, Message::Room(Room { shard, slot, generation }));
                     } else {
-                        self.guests.push(guest);
+                        self.movers.push(mover);
                     }
                 }
-                Some((_, free)) if free > 0 => self.stay(guest),
-                _ => self.turn_away(guest),
+                Some((_, free)) if free > 0 => self.stay(mover),
+                _ => self.turn_away(mover),
             }
         }
     }
 
     /// A place has become free here meanwhile.
-    pub(super) fn stay(&mut self, guest: Guest) {
-        self.hub.opened(guest.slot);
+    pub(super) fn stay(&mut self, mover: MovingSocket) {
+        self.hub.opened(mover.slot);
         if self.draining {
-            return self.hub.end(guest.slot);
+            return self.hub.end(mover.slot);
         }
-        self.watch(guest.slot);
+        self.watch(mover.slot);
     }
 
-    pub(super) fn turn_away(&mut self, guest: Guest) {
-        self.hub.opened_without_room(guest.slot);
-        self.watch(guest.slot);
+    pub(super) fn turn_away(&mut self, mover: MovingSocket) {
+        self.hub.opened_without_room(mover.slot);
+        self.watch(mover.slot);
     }
 
     /// Another shard asks for a slot.
@@ -115,13 +115,13 @@ impl Shard {
 
     /// Another shard has given a slot, or has none.
     pub(super) fn take_place(&mut self, place: &Place) {
-        let guest = Guest { slot: place.slot, generation: place.generation };
-        let Some((slot, generation)) = place.target else { return self.guests.push(guest) };
-        let signs = self.signs.clone();
-        let ring = signs.get(usize::from(place.shard)).and_then(|sign| sign.ring.get());
-        if let Some(ring) = ring.filter(|_| self.begin(guest.slot, guest.generation)) {
-            let source = Token::new(Op::Pass, guest.generation, guest.slot);
-            self.moving.push((guest, place.shard, slot, generation));
+        let mover = MovingSocket { slot: place.slot, generation: place.generation };
+        let Some((slot, generation)) = place.target else { return self.movers.push(mover) };
+        let statuses = self.statuses.clone();
+        let ring = statuses.get(usize::from(place.shard)).and_then(|status| status.ring.get());
+        if let Some(ring) = ring.filter(|_| self.begin(mover.slot, mover.generation)) {
+            let source = Token::new(Op::Pass, mover.generation, mover.slot);
+            self.moving.push((mover, place.shard, slot, generation));
             self.ring.pass(source, ring, generation, slot);
         } else {
             self.vacant.push((place.shard, Vacate { slot, generation }));
@@ -130,13 +130,13 @@ impl Shard {
 
     pub(super) fn passed(&mut self, completion: &Completion) {
         let Token { slot, generation, .. } = completion.token;
-        let at = self.moving.iter().position(|(guest, ..)| guest.slot == slot);
-        let Some((guest, shard, target, life)) = at.map(|at| self.moving.swap_remove(at)) else {
+        let at = self.moving.iter().position(|(mover, ..)| mover.slot == slot);
+        let Some((mover, shard, target, life)) = at.map(|at| self.moving.swap_remove(at)) else {
             return;
         };
         if completion.result < 0 {
             self.vacant.push((shard, Vacate { slot: target, generation: life }));
-            return self.turn_away(guest);
+            return self.turn_away(mover);
         }
         self.metrics.relayed.add(1);
         if self.begin(slot, generation) {

@@ -14,7 +14,7 @@ use crate::base::metrics::Metrics;
 use crate::base::sys::{self, Clock, ListenerOptions};
 use crate::engine::bus::{Bus, Capacities};
 use crate::engine::ring::{Ring, Sizes};
-use crate::engine::shard::{Shard, Sign};
+use crate::engine::shard::{Shard, Status};
 use crate::engine::worker::Worker;
 use crate::hub::{Hub, Place, Settings};
 use crate::model::ids::Ids;
@@ -97,7 +97,7 @@ struct Start {
     plan: Arc<Plan>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
-    signs: Arc<[Sign]>,
+    statuses: Arc<[Status]>,
     clock: Clock,
     listener: socket2::Socket,
 }
@@ -117,7 +117,7 @@ impl Node {
         let names = Names::new(sys::random().map_err(&no_random)?, shards as u8);
         let ids = Ids::new(sys::random().map_err(&no_random)?);
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
-        let signs: Arc<[Sign]> = (0..shards).map(|_| Sign::default()).collect();
+        let statuses: Arc<[Status]> = (0..shards).map(|_| Status::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
         let Settings { connection_limit, connection_rate, places, .. } = plan.settings;
         let gate = Gate::new(connection_limit, connection_rate).with_places(places);
@@ -146,7 +146,7 @@ impl Node {
                 plan: plan.clone(),
                 bus: bus.clone(),
                 metrics: metrics[shard].clone(),
-                signs: signs.clone(),
+                statuses: statuses.clone(),
                 clock,
                 listener,
             });
@@ -236,7 +236,7 @@ fn shard(start: Start) -> Result<Shard, Failure> {
     let settings = Arc::new(start.plan.settings.of_shard(slots, start.plan.slots.len()));
     let hub = Hub::new(settings, &start.place, start.metrics.clone());
     let line = start.bus.line(shard);
-    Shard::new(ring, line, hub, start.listener, start.metrics, start.signs).map_err(|error| {
+    Shard::new(ring, line, hub, start.listener, start.metrics, start.statuses).map_err(|error| {
         Failure::new(format!("a ring has no second descriptor: {error}"), DESCRIPTORS_CURE)
     })
 }

@@ -35,7 +35,7 @@ const LONG_TURN: u64 = 1000;
 
 /// What every shard may know of every other without asking.
 #[derive(Debug, Default)]
-pub struct Sign {
+pub struct Status {
     pub(super) ring: OnceLock<Handle>,
     pub(super) free: AtomicUsize,
     /// Whether the node shuts down and every connection of the shard is closed.
@@ -44,7 +44,7 @@ pub struct Sign {
 
 /// A socket that was accepted here and must move.
 #[derive(Clone, Copy)]
-pub(super) struct Guest {
+pub(super) struct MovingSocket {
     pub(super) slot: u32,
     pub(super) generation: u32,
 }
@@ -89,7 +89,7 @@ pub struct Shard {
     /// The time of this turn, in milliseconds.
     pub(super) now: u64,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) signs: Arc<[Sign]>,
+    pub(super) statuses: Arc<[Status]>,
     /// Slots for connections that stay.
     pub(super) places: usize,
     pub(super) accepts_max: usize,
@@ -99,11 +99,11 @@ pub struct Shard {
     pub(super) accept_after: u64,
     /// Messages that found no room for what they would cause, by rank.
     pub(super) stalled: [Option<Message>; RANKS],
-    pub(super) guests: Vec<Guest>,
+    pub(super) movers: Vec<MovingSocket>,
     /// Slots of other shards to give back, and slots here whose owner must be told.
     pub(super) vacant: Vec<(Endpoint, Vacate)>,
     /// Where each socket on its way was promised a slot.
-    pub(super) moving: Vec<(Guest, Endpoint, u32, u32)>,
+    pub(super) moving: Vec<(MovingSocket, Endpoint, u32, u32)>,
     pub(super) starved: Vec<u32>,
     pub(super) draining: bool,
     /// The walk that tells connections when they are closed.
@@ -123,12 +123,12 @@ impl Shard {
         hub: Hub,
         listener: Socket,
         metrics: Arc<Metrics>,
-        signs: Arc<[Sign]>,
+        statuses: Arc<[Status]>,
     ) -> std::io::Result<Self> {
         let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
         let places = hub.room().saturating_sub(accepts_max);
         let handle = ring.handle()?;
-        signs[usize::from(line.endpoint())].ring.get_or_init(|| handle);
+        statuses[usize::from(line.endpoint())].ring.get_or_init(|| handle);
         ring.listen(listener);
         Ok(Shard {
             ring,
@@ -136,13 +136,13 @@ impl Shard {
             hub,
             now: 0,
             metrics,
-            signs,
+            statuses,
             places,
             accepts_max,
             accepts: 0,
             accept_after: 0,
             stalled: Default::default(),
-            guests: Vec::new(),
+            movers: Vec::new(),
             vacant: Vec::new(),
             moving: Vec::new(),
             starved: Vec::new(),
@@ -172,7 +172,7 @@ impl Shard {
     /// Whether that is so of every shard. Until then this one is still the home of channels that
     /// others have connections for.
     pub fn is_node_done(&self) -> bool {
-        self.signs.iter().all(|sign| sign.done.load(Ordering::Acquire))
+        self.statuses.iter().all(|status| status.done.load(Ordering::Acquire))
     }
 
     /// When there will be work whatever happens, in milliseconds.
@@ -204,7 +204,7 @@ impl Shard {
         let sends = self.hub.fan_out_up_to(share.sends);
         self.transmit();
         self.carry_out();
-        self.move_guests();
+        self.move_sockets();
         self.refill_accepts();
         self.show();
         self.line.ring();
@@ -272,9 +272,9 @@ impl Shard {
         self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
         self.metrics.completion_overflows.set(self.ring.overflows());
         let free = if self.draining { 0 } else { self.free_places() };
-        let sign = &self.signs[usize::from(self.line.endpoint())];
-        sign.free.store(free, Ordering::Relaxed);
-        sign.done.store(self.is_done(), Ordering::Release);
+        let status = &self.statuses[usize::from(self.line.endpoint())];
+        status.free.store(free, Ordering::Relaxed);
+        status.done.store(self.is_done(), Ordering::Release);
     }
 
     /// Connections that may still come to stay.
