@@ -5,7 +5,7 @@ use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::Stage;
-use crate::hub::inbound::Pause;
+use crate::hub::waiting::Pause;
 use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
 use crate::wire::protocol::Disconnect;
 

@@ -7,9 +7,9 @@
 
 use crate::base::faults::{Planted, planted};
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::inbound::Pause;
 use crate::hub::messages::Terms;
 use crate::hub::subscriptions::checked;
+use crate::hub::waiting::Pause;
 use crate::hub::{Hub, Settings};
 use crate::model::ids::Address;
 use crate::model::message::{Asker, Post, Published};
@@ -107,15 +107,6 @@ impl Hub {
         if caller.is_some_and(|caller| caller.phase == Phase::Asking) {
             self.answer_call(slot, published.outcome);
             self.go_on_later(slot);
-        }
-    }
-
-    /// What a connection waited for has come: its input is looked at again.
-    pub(super) fn go_on_later(&mut self, slot: u32) {
-        let flags = &mut self.connections[slot].flags;
-        if flags.paused() && !flags.queued() {
-            flags.set_queued(true);
-            self.ready.push_back(slot);
         }
     }
 }

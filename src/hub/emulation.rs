@@ -8,7 +8,7 @@ use crate::base::faults::{Planted, planted};
 use crate::base::growth;
 use crate::hub::Hub;
 use crate::hub::connections::{Inbound, Phase};
-use crate::hub::inbound::Pause;
+use crate::hub::waiting::Pause;
 use crate::model::message::{Emulated, Message, Post, Rank};
 use crate::wire::event_id::LastEvent;
 use crate::wire::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};

@@ -14,6 +14,12 @@ mod calls;
 mod commands;
 pub mod connections;
 mod deadlines;
+mod frames;
+mod holds;
+pub mod remains;
+mod requests;
+mod slots;
+mod waiting;
 mod inbound;
 mod token_expiry;
 mod messages;
@@ -38,12 +44,12 @@ pub mod subscriptions;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::budget::{Budget, Stage, cost};
-use crate::base::gate::{Gate, Pass};
+use crate::base::budget::{Budget, Stage};
+use crate::base::gate::Gate;
 use crate::base::memory::{Budgets, Kind, Share};
 use crate::base::metrics::Metrics;
 use crate::home::{self, Home};
-use crate::hub::connections::{Connection, Connections, NONE, Phase, SlotState};
+use crate::hub::connections::{Connections, NONE};
 use crate::hub::turn::{Flush, Turn};
 use crate::local;
 use crate::local::{Delivery, Locals};
@@ -53,7 +59,6 @@ use crate::model::names::Names;
 use crate::model::revocation::Revocations;
 use crate::wire::deflate::Inflater;
 use crate::wire::filter::Filters;
-use crate::wire::http::{Requester, Status};
 
 pub use self::settings::{Settings, Tokens};
 pub use self::turn::Segments;
@@ -66,51 +71,6 @@ pub const FANOUT_SENDS: usize = 128;
 
 /// Milliseconds that a refused connection has for its request head, and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
-
-/// What a hub still holds; all 0 once every client is gone and every message has been handled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remains {
-    /// Slots taken.
-    pub connections: usize,
-    /// Subscriptions, pending ones included.
-    pub subscriptions: usize,
-    /// Channels known locally.
-    pub channels: usize,
-    /// Channels at home here.
-    pub homes: usize,
-    /// Connections with unread input.
-    pub inbound: usize,
-    /// Bytes that their input takes.
-    pub inbound_bytes: usize,
-    /// Connections with unsent output.
-    pub outboxes: usize,
-    /// Bytes of their outboxes.
-    pub outbox_bytes: usize,
-    /// Clients whose channels are being joined.
-    pub holds: usize,
-    /// Subscriptions with something of their own.
-    pub grants: usize,
-    /// Homes to be told of somebody's leaving.
-    pub leaves: usize,
-    /// Connections with a user.
-    pub users: usize,
-    /// Users at home here, and connections that their homes are to be told of.
-    pub counted_users: usize,
-    /// Connections that wait for something to be found out.
-    pub awaited_answers: usize,
-    /// Connections of which something is kept for the backend's eyes.
-    pub baggage: usize,
-    /// What is to be told to the backend.
-    pub outgoing: usize,
-    /// Pings put off.
-    pub put_off: usize,
-    /// Event streams with several channels.
-    pub event_streams: usize,
-    /// Channels whose subscribers' position is checked.
-    pub watches: usize,
-    /// Bytes waiting for a lap or in one.
-    pub backlog: usize,
-}
 
 /// What the ring should do for the hub's connections; the shard empties each list.
 #[derive(Debug, Default)]
@@ -273,118 +233,9 @@ impl Hub {
         }
     }
 
-    /// Reserves a slot for a socket to come; returns it with its generation, `None` where all
-    /// are taken.
-    pub fn reserve(&mut self) -> Option<(u32, u32)> {
-        if self.connections.len() >= self.settings.slots {
-            return None;
-        }
-        Some(self.connections.reserve())
-    }
-
-    /// Slots that are not taken.
-    pub fn room(&self) -> usize {
-        self.settings.slots - self.connections.len()
-    }
-
-    /// Slots of connections are below this.
-    pub fn places(&self) -> u32 {
-        self.connections.places() as u32
-    }
-
-    /// Slots that are taken, reserved ones included.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Whether no slot is taken.
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
-    }
-
-    /// The connection of a slot, if this generation of it still lives.
-    pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
-        self.connections.living(slot, generation)
-    }
-
-    /// The generation of a slot's present life.
-    pub fn generation(&self, slot: u32) -> u32 {
-        self.connections.generation(slot)
-    }
-
     /// The control plane's place on the bus.
     pub fn control(&self) -> Endpoint {
         self.control
-    }
-
-    /// Gives a slot back; its next life has another generation.
-    pub fn free(&mut self, slot: u32) {
-        self.connections.free(slot);
-    }
-
-    /// What is kept of a slot, taken or not.
-    pub fn state(&self, slot: u32) -> SlotState<'_> {
-        self.connections.state(slot, &self.locals)
-    }
-
-    /// A socket has arrived in a reserved slot; its request head is awaited.
-    pub fn opened(&mut self, slot: u32) {
-        self.connections[slot].phase = Phase::Head;
-        self.set_deadline(slot, self.settings.head_timeout);
-    }
-
-    /// A socket has arrived for which there is no room: its request is read, so that the answer
-    /// is not lost to a reset, and answered 503.
-    pub fn opened_without_room(&mut self, slot: u32) {
-        self.opened(slot);
-        self.connections[slot].flags.set_refusing(true);
-        self.set_deadline(slot, REFUSAL_TIME);
-    }
-
-    /// A request that was to be handed over cannot be: it is answered 503.
-    pub fn turn_back(&mut self, slot: u32) {
-        self.gate.give_place_back();
-        let connection = &mut self.connections[slot];
-        connection.phase = Phase::Head;
-        connection.flags.set_unwatched(false);
-        let inbound = self.connections.take_inbound(slot);
-        let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
-        self.refuse_to(slot, Status::Unavailable, Requester::of(&bytes));
-    }
-
-    /// Every slot that is taken.
-    pub fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> {
-        self.connections.iter()
-    }
-
-    /// The bytes that came so far on a connection that is handed over, and its place on the
-    /// control plane.
-    pub fn depart(&mut self, slot: u32) -> (Vec<u8>, Pass) {
-        let inbound = self.connections.take_inbound(slot);
-        let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
-        (bytes, Pass::of_taken(&self.gate))
-    }
-
-    /// Goes on with connections that were left with input: those whose turn was used up, and
-    /// those that found no room.
-    pub fn go_on(&mut self, post: &mut impl Post) {
-        self.inflater.renew();
-        self.budget.begin(Stage::Input);
-        if !self.blocked.is_empty() {
-            self.ready.extend(self.blocked.drain(..));
-        }
-        for _ in 0..self.ready.len() {
-            if self.is_spent() {
-                break;
-            }
-            let Some(slot) = self.ready.pop_front() else { break };
-            if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
-                // Charged behind, so that the first connection of a turn runs a command.
-                self.resume(post, slot);
-                self.serve_own(post);
-                self.budget.charge(cost::CONNECTION);
-            }
-        }
     }
 
     /// The share of work that this turn may do; see [`Budget::new`].
@@ -462,48 +313,6 @@ impl Hub {
         self.check_positions(post);
         self.tell_control(post);
         self.serve_own(post);
-    }
-
-    /// What is still held.
-    pub fn remains(&self) -> Remains {
-        Remains {
-            connections: self.connections.len(),
-            subscriptions: self.locals.subscriptions(),
-            channels: self.locals.len(),
-            homes: self.home.len(),
-            inbound: self.connections.unread.len(),
-            inbound_bytes: self.connections.unread.share().used(),
-            outboxes: self.connections.outboxes.len(),
-            outbox_bytes: self.connections.outboxes.share().used(),
-            holds: self.connections.holds.len(),
-            grants: self.connections.grants.len(),
-            leaves: self.leaves.len(),
-            users: self.connections.with_user(),
-            counted_users: self.home.users() + self.departures.len(),
-            awaited_answers: self.connections.awaited_answers.len(),
-            put_off: self.connections.put_off.len(),
-            event_streams: self.connections.event_positions.len()
-                + self.connections.last_events.len(),
-            watches: self.locals.watches.len(),
-            baggage: self.connections.baggage.len(),
-            outgoing: self.outgoing.len(),
-            backlog: self.locals.backlog(),
-        }
-    }
-
-    /// Brings the gauges of the metrics up to date.
-    pub fn measure(&mut self) {
-        self.backlog.set(self.locals.backlog());
-        let metrics = &self.metrics;
-        metrics.users.set(self.connections.different_users());
-        metrics.subscriptions.set(self.locals.subscriptions() as u64);
-        self.home.measure();
-        metrics.outboxes.set(self.connections.outboxes.len() as u64);
-        metrics.outbox_bytes.set(self.connections.outboxes.share().used() as u64);
-        metrics.unread.set(self.connections.unread.len() as u64);
-        metrics.unread_bytes.set(self.connections.unread.share().used() as u64);
-        metrics.backlog_bytes.set(self.locals.backlog() as u64);
-        metrics.replaced.set(self.locals.replaced());
     }
 }
 

@@ -250,6 +250,15 @@ impl Hub {
         self.wanted.ends.push(slot);
     }
 
+    /// Ends a connection as soon as nothing is left to be sent on it.
+    pub(super) fn end_when_flushed(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        connection.flags.set_end_when_flushed(true);
+        if connection.turn == NONE && connection.outbox == NONE {
+            self.end(slot);
+        }
+    }
+
     /// The peer sends nothing more. One that called the API may still be waiting for its answer.
     pub fn peer_ended(&mut self, slot: u32) {
         let connection = &self.connections[slot];

@@ -5,18 +5,14 @@ use std::sync::Arc;
 
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
-use crate::hub::connections::{Connection, Hold, Identity, NONE, Phase, Wish};
-use crate::hub::inbound::Pause;
+use crate::hub::connections::{Identity, Wish};
+use crate::hub::holds::Newcomer;
 use crate::model::backend::{self, Answer, Event, Introduction, Upstream};
-use crate::model::message::{Grant, Overrides, Post, Purpose, Subscribed, Verdict};
-use crate::model::publication::Publication;
+use crate::model::message::{Grant, Overrides, Post, Purpose, Verdict};
 use crate::model::revocation::Mark;
 use crate::model::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
-use crate::wire::event_id::LastEvent;
-use crate::wire::http::Transport;
 use crate::wire::protocol::command::ConnectRequest;
-use crate::wire::protocol::reply::{Connected, Push, Reply};
-use crate::wire::protocol::{self, Disconnect, Error};
+use crate::wire::protocol::{Disconnect, Error};
 
 /// Why a client may not connect.
 #[derive(Clone, Debug)]
@@ -27,30 +23,6 @@ pub(super) enum Refused {
     Error(Error),
     /// The backend has said why.
     Backend(Arc<Verdict>),
-}
-
-/// A client that may connect.
-struct Newcomer {
-    /// The channels that it is to be in.
-    wishes: Vec<Wish>,
-    /// What the backend tells it.
-    data: Option<Box<[u8]>>,
-    /// Its last event's id, if that cannot be read; else empty.
-    unknown_event_id: Box<str>,
-}
-
-impl Newcomer {
-    /// Has it get what it missed since its last event, in the channels that it is to be in anyway.
-    fn go_on_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
-        match last_event {
-            Ok(last) => {
-                for wish in &mut self.wishes {
-                    wish.since = last.place(&wish.channel).or(wish.since);
-                }
-            }
-            Err(text) => self.unknown_event_id = text,
-        }
-    }
 }
 
 impl From<Disconnect> for Refused {
@@ -314,184 +286,6 @@ impl Hub {
             }
         }
         Ok(())
-    }
-
-    /// Joins channels before the connect is answered.
-    fn hold(&mut self, post: &mut impl Post, slot: u32, command: u32, newcomer: Newcomer) {
-        let Newcomer { wishes: wanted, data, unknown_event_id } = newcomer;
-        self.begin_event_positions(slot, &wanted);
-        let pending = wanted.len();
-        let admission = self.admission(slot);
-        let hold = Hold {
-            slot,
-            command,
-            admission,
-            wanted,
-            pending,
-            data,
-            unknown_event_id,
-            ..Hold::default()
-        };
-        self.connections.keep_hold(slot, hold);
-        self.ask_homes(post, slot);
-    }
-
-    /// Asks the homes of a held connection's channels, as far as there is room.
-    pub(super) fn ask_homes(&mut self, post: &mut impl Post, slot: u32) {
-        if !self.is_admitted(post, slot) {
-            return;
-        }
-        let at = self.connections[slot].hold as usize;
-        while let Some(wish) = self.connections.holds.get_mut(at).and_then(|hold| hold.wanted.pop())
-        {
-            if let Err(wish) = self.join_unasked(post, slot, wish) {
-                if let Some(hold) = self.connections.holds.get_mut(at) {
-                    hold.wanted.push(wish);
-                }
-                return self.pause(slot, Pause::Blocked);
-            }
-            if self.connections[slot].hold == NONE {
-                return;
-            }
-        }
-        self.finish_hold(slot);
-    }
-
-    /// Tells a held connection about its channels once all answers are in.
-    pub(super) fn finish_hold(&mut self, slot: u32) {
-        let at = self.connections[slot].hold as usize;
-        if self.connections.holds.get(at).is_none_or(|hold| hold.pending > 0) {
-            return;
-        }
-        let mut hold = self.connections.holds.remove(at);
-        let connection = &mut self.connections[slot];
-        connection.hold = NONE;
-        let transport = connection.transport;
-        let room = self.room_for_answer(slot).saturating_sub(hold.output.len());
-        give_up_recoveries(&mut hold.answers, room);
-        let mut body = Vec::new();
-        self.write_connected(slot, &hold, &mut body);
-        if body.len() > room {
-            give_up_recoveries(&mut hold.answers, 0);
-            body.clear();
-            self.write_connected(slot, &hold, &mut body);
-        }
-        let id = self.first_event_id(slot, &hold.answers);
-        self.write_event(slot, &body, &id);
-        if !hold.output.is_empty() {
-            self.write(slot, |out| out.extend_from_slice(&hold.output));
-            self.write_place(slot);
-        }
-        self.set_connected(slot);
-        let has_news = |answer: &Subscribed| {
-            answer.was_recovering && !(answer.recovered && answer.publications.is_empty())
-        };
-        let has_news = hold.answers.iter().any(has_news) || !hold.output.is_empty();
-        if transport == Transport::LongPolling && has_news {
-            self.end_when_flushed(slot);
-        }
-        self.go_on_later(slot);
-    }
-
-    /// Appends the answer to a held connection's connect.
-    fn write_connected(&self, slot: u32, hold: &Hold, body: &mut Vec<u8>) {
-        let Connection { transport, flags, wire, .. } = self.connections[slot];
-        let unidirectional = transport.is_unidirectional();
-        let frame_pings = flags.frame_pings();
-        let expires = self.connections[slot].expires();
-        let client = self.client_id(slot);
-        // Made for those alone who are told.
-        let spoken_for = transport.is_emulated();
-        let named = spoken_for || unidirectional;
-        let session = if named { self.ids.session(self.address(slot)) } else { String::new() };
-        let node = if spoken_for { &*self.node } else { "" };
-        let subs = hold.answers.iter();
-        let subs = subs.map(|answer| (&*answer.channel, self.told(answer)));
-        let connected = Connected {
-            client: &client,
-            expires: self.lease(expires.filter(|_| self.settings.proxies.refresh.is_none())),
-            data: hold.data.as_deref(),
-            subs: subs.collect(),
-            ping: if frame_pings { 0 } else { (self.settings.ping_interval / 1000) as u32 },
-            pong: self.settings.pong_timeout.is_some() && !unidirectional && !frame_pings,
-            session: &session,
-            node,
-            time: self.settings.tells_time.then_some(self.unix as i64),
-            unknown_event_id: &hold.unknown_event_id,
-        };
-        if unidirectional {
-            protocol::write_push(wire, true, &Push::Connect(&connected), body);
-        } else {
-            protocol::write_reply(wire, hold.command, &Reply::Connect(&connected), body);
-        }
-    }
-
-    fn set_connected(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot];
-        if !connection.takes_output() {
-            return;
-        }
-        connection.phase = Phase::Connected;
-        connection.flags.set_counted(true);
-        let shutting_down = connection.flags.shutting_down();
-        self.gate.enter();
-        self.metrics.clients.add(1);
-        self.metrics.connects.add(1);
-        if !shutting_down {
-            self.set_first_ping(slot);
-        }
-    }
-
-    /// Closes a connection whose token, or a subscription's, has not been refreshed in time;
-    /// returns whether it did. Looked at with every ping, and when something ends.
-    pub(super) fn expire_tokens(&mut self, slot: u32) -> bool {
-        let now = self.unix_time();
-        let over = |expires: Option<u64>, grace: u64| {
-            expires.is_some_and(|end| end.saturating_add(grace) <= now)
-        };
-        let connection = &self.connections[slot];
-        let expires = connection.expires();
-        match self.settings.proxies.refresh {
-            Some(upstream) if over(expires, 0) => self.renew(slot, upstream),
-            None if over(expires, self.settings.expired_close_delay) => {
-                self.disconnect(slot, Disconnect::EXPIRED);
-                return true;
-            }
-            _ => {}
-        }
-        if self.connections.grants.is_empty() {
-            return false;
-        }
-        let mut key = self.connections[slot].subscriptions;
-        while key != NONE {
-            let next = self.locals.next_subscription(key);
-            let expires = self.connections.grants.get(&key).and_then(|grant| grant.expires);
-            let proxy = expires.and_then(|_| self.sub_refresh_proxy(key));
-            match proxy {
-                Some(upstream) if over(expires, 0) => self.renew_subscription(slot, key, upstream),
-                None if over(expires, self.settings.expired_sub_close_delay) => {
-                    self.expire_subscription(slot, key);
-                    if !self.connections[slot].takes_output() {
-                        return true;
-                    }
-                }
-                _ => {}
-            }
-            key = next;
-        }
-        false
-    }
-}
-
-/// Keeps the recoveries that fit so many bytes, and gives the others up.
-fn give_up_recoveries(answers: &mut [Subscribed], room: usize) {
-    let mut left = room;
-    for answer in answers {
-        let bytes: usize = answer.publications.iter().map(Publication::size).sum();
-        match left.checked_sub(bytes) {
-            Some(rest) => left = rest,
-            None => answer.give_up_recovery(),
-        }
     }
 }
 

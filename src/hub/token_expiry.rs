@@ -8,6 +8,7 @@ use crate::base::sys::Now;
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::walks::LOOKS;
+use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Lease;
 
 /// Milliseconds that the wall clock may gain or lose before ends are looked at again.
@@ -80,6 +81,46 @@ impl Hub {
         let end = Some(first).filter(|first| *first != u64::MAX)?;
         let left = end.saturating_mul(1000).saturating_sub(self.unix);
         Some(self.now.saturating_add(left))
+    }
+
+    /// Closes a connection whose token, or a subscription's, has not been refreshed in time;
+    /// returns whether it did. Looked at with every ping, and when something ends.
+    pub(super) fn expire_tokens(&mut self, slot: u32) -> bool {
+        let now = self.unix_time();
+        let over = |expires: Option<u64>, grace: u64| {
+            expires.is_some_and(|end| end.saturating_add(grace) <= now)
+        };
+        let connection = &self.connections[slot];
+        let expires = connection.expires();
+        match self.settings.proxies.refresh {
+            Some(upstream) if over(expires, 0) => self.renew(slot, upstream),
+            None if over(expires, self.settings.expired_close_delay) => {
+                self.disconnect(slot, Disconnect::EXPIRED);
+                return true;
+            }
+            _ => {}
+        }
+        if self.connections.grants.is_empty() {
+            return false;
+        }
+        let mut key = self.connections[slot].subscriptions;
+        while key != NONE {
+            let next = self.locals.next_subscription(key);
+            let expires = self.connections.grants.get(&key).and_then(|grant| grant.expires);
+            let proxy = expires.and_then(|_| self.sub_refresh_proxy(key));
+            match proxy {
+                Some(upstream) if over(expires, 0) => self.renew_subscription(slot, key, upstream),
+                None if over(expires, self.settings.expired_sub_close_delay) => {
+                    self.expire_subscription(slot, key);
+                    if !self.connections[slot].takes_output() {
+                        return true;
+                    }
+                }
+                _ => {}
+            }
+            key = next;
+        }
+        false
     }
 
     /// Sees to it that a connection is looked at when something of its ends, though its ping is

@@ -1,0 +1,261 @@
+//! Frames of WebSocket, and the commands in them.
+
+use crate::base::budget::cost;
+use crate::hub::Hub;
+use crate::hub::commands::Stop;
+use crate::hub::connections::{Inbound, NONE, Phase};
+use crate::hub::waiting::Pause;
+use crate::model::message::Post;
+use crate::wire::frame::{self, Event, Fragments, Kind, Violation};
+use crate::wire::http::Transport;
+use crate::wire::protocol::Disconnect;
+use crate::wire::protocol::command::{Command, ConnectRequest};
+use crate::wire::protocol::{Wire, json, protobuf};
+use crate::wire::reading;
+
+/// Commands of one connection handled in one turn.
+const COMMANDS_MAX: usize = 64;
+
+impl Hub {
+    pub(super) fn read_frame(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        input: &mut [u8],
+        inbound: &mut Inbound,
+    ) -> Option<usize> {
+        let compresses = self.connections[slot].flags.compressing();
+        if compresses && self.inflater.is_spent() {
+            self.pause(slot, Pause::Ready);
+            return None;
+        }
+        let (bytes, limit) = (input.len(), self.settings.message_bytes);
+        match frame::decode(input, &mut inbound.fragments, limit, compresses) {
+            Ok(None) => None,
+            Ok(Some((used, event))) => {
+                self.event(post, slot, event, inbound);
+                Some(used)
+            }
+            Err(violation) => {
+                self.close_violator(slot, violation);
+                Some(bytes)
+            }
+        }
+    }
+
+    /// Ends a connection whose frames are against the rules.
+    fn close_violator(&mut self, slot: u32, violation: Violation) {
+        self.write_close(slot, Some(violation.code()), violation.reason());
+        self.connections[slot].flags.set_end_when_flushed(true);
+    }
+
+    fn event(&mut self, post: &mut impl Post, slot: u32, event: Event<'_>, inbound: &mut Inbound) {
+        match event {
+            Event::Message(kind, payload) => self.message(post, slot, (kind, &payload), inbound),
+            Event::Compressed(kind, payload) => {
+                let limit = self.settings.inflated_bytes;
+                match self.inflater.inflate(kind, &payload, limit) {
+                    Ok(message) => {
+                        self.message(post, slot, (kind, &message), inbound);
+                        self.inflater.recycle(message);
+                    }
+                    Err(violation) => self.close_violator(slot, violation),
+                }
+            }
+            Event::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
+            Event::Close(code) => {
+                self.write_close(slot, code, "");
+                self.connections[slot].flags.set_end_when_flushed(true);
+            }
+            Event::Pong => {
+                let connection = &mut self.connections[slot];
+                let counts = connection.flags.frame_pings()
+                    || connection.transport == Transport::UniWebSocket;
+                connection.flags.set_pong_due(connection.flags.pong_due() && !counts);
+            }
+            Event::Fragment => {}
+        }
+    }
+
+    fn message(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (kind, payload): (Kind, &[u8]),
+        inbound: &mut Inbound,
+    ) {
+        let connection = &self.connections[slot];
+        match (connection.transport, connection.phase) {
+            (Transport::Echo, _) => self.echo(slot, kind, payload),
+            (Transport::UniWebSocket, Phase::Open)
+                if connection.hold == NONE && inbound.commands.is_empty() =>
+            {
+                self.connect_uni(post, slot, payload, inbound);
+            }
+            (Transport::WebSocket, _) => self.take_frame(post, slot, payload, inbound),
+            _ => {}
+        }
+    }
+
+    /// A message goes back as it came, compressed where what is published would be.
+    fn echo(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
+        let mut message = std::mem::take(&mut self.body);
+        message.clear();
+        frame::write_message(kind, payload, &mut message);
+        if self.connections[slot].flags.compressing() {
+            self.locals.deflater(false).compress_frame(&mut message, 0);
+        }
+        self.write(slot, |out| out.extend_from_slice(&message));
+        self.body = message;
+    }
+
+    /// After our close frame only the peer's counts.
+    pub(super) fn await_close(
+        &mut self,
+        slot: u32,
+        input: &mut [u8],
+        fragments: &mut Fragments,
+    ) -> Option<usize> {
+        let compresses = self.connections[slot].flags.compressing();
+        match frame::decode(input, fragments, self.settings.message_bytes, compresses) {
+            Ok(None) => None,
+            Ok(Some((used, Event::Close(_)))) => {
+                self.end_when_flushed(slot);
+                Some(used)
+            }
+            Ok(Some((used, _))) => Some(used),
+            Err(_) => {
+                self.end_when_flushed(slot);
+                Some(input.len())
+            }
+        }
+    }
+
+    /// A frame of commands has come.
+    pub(super) fn take_frame(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        frame: &[u8],
+        inbound: &mut Inbound,
+    ) {
+        if self.is_blank(slot, frame) {
+            return self.disconnect(slot, Disconnect::BAD_REQUEST);
+        }
+        self.run_commands(post, slot, frame, inbound);
+    }
+
+    /// Runs the commands of a frame in order. What cannot be run yet is kept, and the connection
+    /// reads nothing until it has been.
+    pub(super) fn run_commands(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        frame: &[u8],
+        inbound: &mut Inbound,
+    ) {
+        let mut commands = Commands::new(self.connections[slot].wire, frame);
+        let (mut done, mut count) = (0, 0);
+        let stop = loop {
+            if count == COMMANDS_MAX || self.turn.is_full() || self.is_spent() {
+                break Some(Stop::Turn);
+            }
+            let result = match commands.next() {
+                None => return,
+                Some(Err(Malformed)) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+                Some(Ok(command)) => self.command(post, slot, &command),
+            };
+            if let Err(stop) = result {
+                break Some(stop);
+            }
+            self.serve_home(post);
+            let connection = &self.connections[slot];
+            let (bytes, looks) = (commands.consumed() - done, usize::from(connection.subscribed));
+            self.budget.charge(cost::COMMAND + bytes + looks);
+            self.metrics.commands.add(1);
+            if !self.connections[slot].takes_output() {
+                return;
+            }
+            (done, count) = (commands.consumed(), count + 1);
+        };
+        let rest = &frame[done..];
+        match stop {
+            Some(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
+            _ if self.is_blank(slot, rest) => return,
+            Some(Stop::Turn) => {
+                self.unfinished = true;
+                self.pause(slot, Pause::Ready);
+            }
+            Some(Stop::Room) => self.pause(slot, Pause::Blocked),
+            Some(Stop::Wait) | None => self.connections[slot].flags.set_paused(true),
+        }
+        inbound.commands = rest.to_vec();
+    }
+
+    /// Whether a frame, or the rest of one, holds no command.
+    pub(super) fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
+        match self.connections[slot].wire {
+            Wire::Json => frame.trim_ascii().is_empty(),
+            Wire::Protobuf => frame.is_empty(),
+        }
+    }
+
+    /// A unidirectional client's connect request has come, or is run again. While it waits, it is
+    /// kept where other clients' commands are.
+    pub(super) fn connect_uni(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        text: &[u8],
+        inbound: &mut Inbound,
+    ) {
+        let request = match text.trim_ascii() {
+            b"" => Ok(ConnectRequest::default()),
+            text => reading::read_object(text),
+        };
+        let result = match request {
+            Ok(request) => self.begin_uni(post, slot, &request),
+            Err(_) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+        };
+        match result {
+            Ok(()) => return,
+            Err(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
+            Err(Stop::Room | Stop::Turn) => self.pause(slot, Pause::Blocked),
+            Err(Stop::Wait) => self.connections[slot].flags.set_paused(true),
+        }
+        inbound.commands =
+            if text.trim_ascii().is_empty() { b"{}".to_vec() } else { text.to_vec() };
+    }
+}
+
+/// The commands of a frame, in whichever encoding.
+enum Commands<'a> {
+    Json(json::Commands<'a>),
+    Protobuf(protobuf::Commands<'a>),
+}
+
+/// What no command can be read from.
+struct Malformed;
+
+impl<'a> Commands<'a> {
+    fn new(wire: Wire, frame: &'a [u8]) -> Self {
+        match wire {
+            Wire::Json => Commands::Json(json::Commands::new(frame)),
+            Wire::Protobuf => Commands::Protobuf(protobuf::Commands::new(frame)),
+        }
+    }
+
+    fn next(&mut self) -> Option<Result<Command<'a>, Malformed>> {
+        match self {
+            Commands::Json(commands) => Some(commands.next()?.map_err(|_| Malformed)),
+            Commands::Protobuf(commands) => Some(commands.next()?.map_err(|_| Malformed)),
+        }
+    }
+
+    fn consumed(&self) -> usize {
+        match self {
+            Commands::Json(commands) => commands.consumed(),
+            Commands::Protobuf(commands) => commands.consumed(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Requests: what a request head asks of a shard, and how a transport begins.
+
+use crate::hub::Hub;
+use crate::hub::connections::{Inbound, Phase};
+use crate::model::message::Post;
+use crate::wire::http::{self, Head, Requester, Status, Transport, Upgrade};
+use crate::wire::protocol::Disconnect;
+use crate::wire::protocol::Wire;
+
+impl Hub {
+    pub(super) fn read_head(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        input: &[u8],
+        inbound: &mut Inbound,
+    ) -> Option<usize> {
+        if self.awaits_flush(slot) {
+            return None;
+        }
+        let settings = self.settings.clone();
+        let flags = self.connections[slot].flags;
+        match http::parse(input, &settings.routes, settings.head_limits) {
+            Head::Partial => {
+                self.begin_request(slot);
+                None
+            }
+            _ if settings.rules.local && http::is_foreign(input) => self.hand_over(slot, input),
+            Head::Refused(status) => {
+                self.refuse_to(slot, status, Requester::of(input));
+                Some(input.len())
+            }
+            Head::Control if flags.passed_on() => {
+                self.refuse_to(slot, Status::BadRequest, Requester::of(input));
+                Some(input.len())
+            }
+            // The control plane needs no slot, and so has a place where this shard has none.
+            Head::Call(..) if flags.refusing() => self.hand_over(slot, input),
+            Head::Control => self.hand_over(slot, input),
+            Head::Health(health, used) => {
+                self.answer_health(slot, health);
+                Some(used)
+            }
+            Head::Call(call, used) => self.call(post, slot, (&call, used), input),
+            Head::Stream(stream, used) => {
+                self.note_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
+                self.begin_stream(post, slot, &stream, inbound);
+                Some(used)
+            }
+            Head::Emulation(emulation, used) => {
+                self.speak_for(post, slot, &emulation).then_some(used)
+            }
+            Head::Preflight(asked, used) => {
+                self.answer_preflight(slot, &asked);
+                Some(used)
+            }
+            Head::Upgrade(mut upgrade, used) => {
+                upgrade.kept = http::kept_headers(input, &settings.proxies.wants.headers);
+                self.upgrade(post, slot, &upgrade, inbound);
+                Some(used)
+            }
+        }
+    }
+
+    /// A request has begun on a connection that was idle: it has as long as the first one had.
+    fn begin_request(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        if connection.phase == Phase::KeptAlive && !connection.flags.shutting_down() {
+            connection.phase = Phase::Head;
+            self.set_deadline(slot, self.settings.head_timeout);
+        }
+    }
+
+    /// The control plane serves the request that `input` begins with, and every later one of the
+    /// connection, if it has a place for it; returns how many bytes are used up.
+    pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
+        if !self.gate.take_place() {
+            self.refuse_to(slot, Status::Unavailable, Requester::of(input));
+            return Some(input.len());
+        }
+        self.connections.wheel.clear(slot);
+        self.connections[slot].phase = Phase::Leaving;
+        self.wanted.hand_overs.push(slot);
+        None
+    }
+
+    fn upgrade(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        upgrade: &Upgrade,
+        inbound: &mut Inbound,
+    ) {
+        let (origin, host) = (upgrade.origin.as_deref(), upgrade.host.as_deref());
+        if !self.settings.rules.allows_origin(origin, host) {
+            return self.refuse(slot, Status::Forbidden);
+        }
+        let full = self.connections[slot].flags.refusing();
+        if full || !self.gate.admits(self.now) {
+            let requester = Requester { origin, host, bodiless: false };
+            return self.refuse_to(slot, Status::Unavailable, requester);
+        }
+        let connection = &mut self.connections[slot];
+        self.turn.preface(&mut connection.turn, slot, |out| {
+            http::write_switching(upgrade, out);
+        });
+        self.open(post, slot, upgrade, inbound);
+    }
+
+    /// A socket from the control plane, which has asked the gate and answered the switch if there
+    /// was one; else the request is still to come.
+    pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
+        let Some(upgrade) = upgrade else {
+            return self.connections[slot].flags.set_passed_on(true);
+        };
+        let mut inbound = Inbound::default();
+        self.open(post, slot, upgrade, &mut inbound);
+        self.keep_inbound(slot, inbound);
+        self.serve_own(post);
+    }
+
+    /// The switch has been answered: the transport begins.
+    fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade, inbound: &mut Inbound) {
+        let connection = &mut self.connections[slot];
+        connection.transport = upgrade.transport;
+        connection.flags.set_compressing(upgrade.compression.is_some());
+        if upgrade.protobuf && !upgrade.transport.is_unidirectional() {
+            connection.wire = Wire::Protobuf;
+        }
+        let bidirectional = upgrade.transport == Transport::WebSocket;
+        connection.flags.set_frame_pings(upgrade.frame_pings && bidirectional);
+        connection.phase = Phase::Open;
+        self.note_headers(slot, upgrade.kept.clone());
+        if self.connections[slot].flags.shutting_down() {
+            return self.disconnect(slot, Disconnect::SHUTDOWN);
+        }
+        self.set_deadline(slot, self.settings.stale_close_delay);
+        match (upgrade.transport, &upgrade.connect) {
+            (Transport::Echo, _) => self.connections.wheel.clear(slot),
+            (Transport::UniWebSocket, _) if upgrade.protobuf => {
+                self.disconnect(slot, Disconnect::NOT_AVAILABLE);
+            }
+            (Transport::UniWebSocket, Some(connect)) => {
+                self.connect_uni(post, slot, connect.as_bytes(), inbound);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Connections that were left with input: why each waits, and when it goes on.
+
+use crate::base::budget::{Stage, cost};
+use crate::hub::Hub;
+use crate::model::message::Post;
+
+/// Why a connection is left with input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// It had its share of the turn.
+    Ready,
+    /// There was no room on the bus.
+    Blocked,
+}
+
+impl Hub {
+    pub(super) fn pause(&mut self, slot: u32, pause: Pause) {
+        let flags = &mut self.connections[slot].flags;
+        flags.set_paused(true);
+        if !flags.queued() {
+            flags.set_queued(true);
+            match pause {
+                Pause::Ready => self.ready.push_back(slot),
+                Pause::Blocked => self.blocked.push(slot),
+            }
+        }
+    }
+
+    /// What a connection waited for has come: its input is looked at again.
+    pub(super) fn go_on_later(&mut self, slot: u32) {
+        let flags = &mut self.connections[slot].flags;
+        if flags.paused() && !flags.queued() {
+            flags.set_queued(true);
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Goes on with connections that were left with input: those whose turn was used up, and
+    /// those that found no room.
+    pub fn go_on(&mut self, post: &mut impl Post) {
+        self.inflater.renew();
+        self.budget.begin(Stage::Input);
+        if !self.blocked.is_empty() {
+            self.ready.extend(self.blocked.drain(..));
+        }
+        for _ in 0..self.ready.len() {
+            if self.is_spent() {
+                break;
+            }
+            let Some(slot) = self.ready.pop_front() else { break };
+            if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
+                // Charged behind, so that the first connection of a turn runs a command.
+                self.resume(post, slot);
+                self.serve_own(post);
+                self.budget.charge(cost::CONNECTION);
+            }
+        }
+    }
+}
