@@ -6,7 +6,7 @@ use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::Wish;
-use crate::model::message::{Deed, Order, Post, Whose};
+use crate::model::message::{Action, Order, Post, Target};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Push;
 
@@ -23,7 +23,7 @@ impl Hub {
 
     /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
     pub(super) fn obey(&mut self, post: &mut impl Post, order: &Order) -> Result<(), NoRoom> {
-        let Whose { user, client, session } = &order.whose;
+        let Target { user, client, session } = &order.whose;
         let mut begun = false;
         for slot in self.connections.of_user(user) {
             let other_client = !client.is_empty() && **client != *self.client_id(slot);
@@ -34,27 +34,27 @@ impl Hub {
             }
             // One connection is served in each try, so that the order goes on; a refresh does
             // nothing but note a time.
-            if begun && !matches!(order.deed, Deed::Refresh { .. }) && self.is_spent() {
+            if begun && !matches!(order.deed, Action::Refresh { .. }) && self.is_spent() {
                 return Err(NoRoom);
             }
             begun = true;
             self.budget.charge(cost::LOOK);
             match &order.deed {
-                Deed::Disconnect { code, reason, .. } => {
+                Action::Disconnect { code, reason, .. } => {
                     self.disconnect_saying(slot, *code, reason);
                 }
-                Deed::Unsubscribe { channel } => {
+                Action::Unsubscribe { channel } => {
                     if let Some(key) = self.subscription_on(slot, channel) {
                         let reason = "server unsubscribe";
                         self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, reason);
                     }
                 }
-                Deed::Subscribe { channel, grant, since } => {
+                Action::Subscribe { channel, grant, since } => {
                     let wish =
                         Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
                     self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
                 }
-                Deed::Refresh { expires, info } => self.extend(slot, *expires, info.as_deref()),
+                Action::Refresh { expires, info } => self.extend(slot, *expires, info.as_deref()),
             }
         }
         Ok(())
@@ -62,23 +62,23 @@ impl Hub {
 
     /// Whether an order changes anything for a connection. It does not where the connection is
     /// excepted, may not do what is ordered, or an earlier try has carried the order out.
-    fn concerns(&self, slot: u32, deed: &Deed) -> bool {
+    fn concerns(&self, slot: u32, deed: &Action) -> bool {
         match deed {
-            Deed::Disconnect { except, .. } => {
+            Action::Disconnect { except, .. } => {
                 except.is_empty() || {
                     let client = self.client_id(slot);
                     !except.iter().any(|stays| **stays == *client)
                 }
             }
-            Deed::Unsubscribe { channel } => self.subscription_on(slot, channel).is_some(),
-            Deed::Subscribe { channel, grant, .. } => {
+            Action::Unsubscribe { channel } => self.subscription_on(slot, channel).is_some(),
+            Action::Subscribe { channel, grant, .. } => {
                 let options = self.settings.namespaces.of(channel);
                 let reads = options.is_ok_and(|options| self.reads(slot, options).is_ok());
                 reads
                     && !self.is_over(grant.expires)
                     && self.subscription_on(slot, channel).is_none()
             }
-            Deed::Refresh { .. } => true,
+            Action::Refresh { .. } => true,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
 
 pub use crate::model::grant::{Grant, Overrides};
-pub use crate::model::orders::{Deed, Order, Whose};
+pub use crate::model::orders::{Action, Order, Target};
 pub use crate::model::questions::{About, Excerpt, Told};
 pub use crate::model::verdicts::{Consult, Consulted, Matter, Notice, Purpose, Verdict};
 

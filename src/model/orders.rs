@@ -10,15 +10,15 @@ use crate::wire::protocol::Position;
 /// What the backend wants of the connections of a user.
 #[derive(Debug)]
 pub struct Order {
-    /// Whose.
-    pub whose: Whose,
+    /// Target.
+    pub whose: Target,
     /// What is to be done.
-    pub deed: Deed,
+    pub deed: Action,
 }
 
 /// Some connections of a user.
 #[derive(Debug, Default)]
-pub struct Whose {
+pub struct Target {
     /// The user.
     pub user: Box<str>,
     /// Only this client, unless it is empty.
@@ -29,7 +29,7 @@ pub struct Whose {
 
 /// What can be done to connections.
 #[derive(Debug)]
-pub enum Deed {
+pub enum Action {
     /// They are closed, except these clients.
     Disconnect {
         /// Close code.

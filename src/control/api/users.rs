@@ -11,7 +11,7 @@ use super::fault::{Empty, Fault};
 use super::node::Api;
 use super::reading::{object, raw};
 use crate::base::sys;
-use crate::model::message::{Deed, Grant, Message, Order, Overrides, Whose};
+use crate::model::message::{Action, Grant, Message, Order, Overrides, Target};
 use crate::model::revocation::Mark;
 use crate::wire::protocol::{self, Error, json};
 use crate::wire::reading;
@@ -33,9 +33,9 @@ macro_rules! about_a_user {
         }
 
         impl $name {
-            /// Whose connections are meant.
-            fn whose(&mut self) -> Whose {
-                Whose {
+            /// Target connections are meant.
+            fn whose(&mut self) -> Target {
+                Target {
                     user: self.user.take().unwrap_or_default(),
                     client: self.client.take().unwrap_or_default(),
                     session: self.session.take().unwrap_or_default(),
@@ -190,7 +190,7 @@ impl Api {
             overrides: request.overrides.unwrap_or_default().into(),
         };
         let since = request.recover_since.as_ref().map(Since::position);
-        self.order(whose, Deed::Subscribe { channel, grant, since }).await
+        self.order(whose, Action::Subscribe { channel, grant, since }).await
     }
 
     pub(super) async fn unsubscribe(&self, mut request: Unsubscribe) -> Result<Empty, Fault> {
@@ -198,7 +198,7 @@ impl Api {
         if !channel.is_empty() {
             self.options(&channel)?;
         }
-        self.order(whose, Deed::Unsubscribe { channel }).await
+        self.order(whose, Action::Unsubscribe { channel }).await
     }
 
     pub(super) async fn disconnect(&self, mut request: Disconnect) -> Result<Empty, Fault> {
@@ -216,23 +216,23 @@ impl Api {
             return Err(Fault::bad_request());
         }
         let except = request.whitelist.unwrap_or_default();
-        self.order(whose, Deed::Disconnect { code, reason, except }).await
+        self.order(whose, Action::Disconnect { code, reason, except }).await
     }
 
     pub(super) async fn refresh(&self, mut request: Refresh) -> Result<Empty, Fault> {
         let whose = request.whose();
         let deed = if request.expired.unwrap_or_default() {
             let protocol::Disconnect { code, reason } = protocol::Disconnect::EXPIRED;
-            Deed::Disconnect { code, reason: reason.into(), except: Vec::new() }
+            Action::Disconnect { code, reason: reason.into(), except: Vec::new() }
         } else {
             let info = request.info.map(|info| info.get().as_bytes().into());
-            Deed::Refresh { expires: end(request.expire_at), info }
+            Action::Refresh { expires: end(request.expire_at), info }
         };
         self.order(whose, deed).await
     }
 
     /// Tells every shard; which of them has the user's connections is not known here.
-    async fn order(&self, whose: Whose, deed: Deed) -> Result<Empty, Fault> {
+    async fn order(&self, whose: Target, deed: Action) -> Result<Empty, Fault> {
         if whose.user.is_empty() {
             return Err(Fault::bad_request());
         }
