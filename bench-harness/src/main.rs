@@ -24,13 +24,13 @@ enum Command {
     /// The kernel baseline: memory per socket and CPU per send of the bare kernel.
     #[command(alias = "limit")]
     KernelBaseline(Common),
-    /// A million connections: ramp, memory, pings, a broadcast, rooms, a channel each.
+    /// A million connections: ramp-up, memory, pings, a broadcast, rooms, one channel per connection.
     Million(scenario::million::Options),
-    /// Memory a connection: shared channel and one each, tokens, transports, presence.
+    /// Memory per connection: shared channel, one channel each, tokens, transports, presence.
     Memory(Common),
-    /// Processor time a delivery of one publication to many, against the limit.
+    /// CPU per delivery of one publication to many, against the kernel baseline.
     Fanout(Common),
-    /// Processor time a delivery in JSON, in protobuf, as delta and deflated.
+    /// CPU per delivery in JSON, in protobuf, as delta and deflated.
     Variants(Common),
     /// Latency of one publication to one subscriber, by HTTP; with --sweep up to the knee.
     Latency(scenario::latency::Options),
@@ -40,23 +40,23 @@ enum Command {
     Isolation(Common),
     /// All connections cut, all back at once, recovering what they missed.
     Storm(Common),
-    /// SIGTERM while publications flow: how long, and what clients see.
+    /// Graceful shutdown while publications flow: duration, and what clients see.
     Drain(Common),
-    /// One shard and two, and what a model makes of sixteen and sixty-four.
+    /// One shard and two, and a model of 16 and 64 processors.
     MultiCore(Common),
     /// Thousands connect at once, each with a signature to verify, beside others.
     Flood(Common),
     /// Hostile loads at 2 and at 60 shards: the longest pass, others' pings, memory, health.
     Hostile(scenario::hostile::Options),
-    /// Publications a second by the HTTP API, Drumline and nchan in turn.
+    /// Publications per second through the HTTP API, Drumline and nchan in turn.
     Api(scenario::api::Options),
-    /// Tokens verified in a second of one processor.
+    /// Tokens verified per second of one processor.
     Tokens(Common),
-    /// Compares latencies: results folders, .hgrm and .hlog files, ours or anyone's.
+    /// Compares the latencies of results folders and of .hgrm and .hlog files of any tool.
     Compare(compare::Options),
     /// Drumline and other servers in turn, under the same load.
     Peers(scenario::peers::Options),
-    /// Two builds of the server in turn: whether the newer one is slower or larger.
+    /// Two builds of the server in turn: is the newer one slower or larger?
     Versus(scenario::versus::Options),
     /// Writes RESULTS.md from all results.
     Report {
