@@ -24,7 +24,7 @@ enum Command {
     /// The kernel baseline: memory per socket and CPU per send of the bare kernel.
     #[command(alias = "limit")]
     KernelBaseline(Common),
-    /// A million connections: ramp-up, memory, pings, a broadcast, rooms, one channel per connection.
+    /// A million connections: ramp-up, memory, pings, a broadcast, rooms, a channel for each.
     Million(scenario::million::Options),
     /// Memory per connection: shared channel, one channel each, tokens, transports, presence.
     Memory(Common),
