@@ -194,9 +194,7 @@ impl Shard {
         self.ring.reap();
         let mut goes_on = self.take_messages();
         self.take_completions();
-        if self.busy || self.due.is_some_and(|due| due <= self.now) {
-            goes_on |= self.hub.expire();
-        }
+        goes_on |= self.hub.expire();
         goes_on |= self.go_on_closing();
         self.hub.go_on(&mut self.line);
         self.hub.tell_others(&mut self.line);

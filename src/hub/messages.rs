@@ -60,6 +60,14 @@ impl Hub {
         }
     }
 
+    /// The same of a message of this shard to itself. Its way here cost next to nothing, and what
+    /// it carries was charged to its cause, but a question makes the home look.
+    fn cost_of_own(&mut self, message: &Message) -> (usize, usize) {
+        let (own, written) = self.cost_of(message);
+        let looks = if matches!(message, Message::Question(_)) { own } else { 0 };
+        (cost::LOOK + looks, written)
+    }
+
     /// Handles a message of the bus, and what it has this shard send to itself. `Err` gives it
     /// back: there is no room for what it would cause, so it must wait, and with it everything
     /// behind it in its inbox.
@@ -84,13 +92,19 @@ impl Hub {
     fn serve_ranks(&mut self, post: &mut impl Post, ranks: &[Rank]) {
         let mut stalled = [false; RANKS];
         let mut served = false;
-        while let Some(message) = ranks.iter().find_map(|rank| {
-            let open = *rank != Rank::Delivery || self.takes_deliveries();
-            if stalled[*rank as usize] || !open { None } else { post.take_own(*rank) }
-        }) {
-            // Its way here cost next to nothing, and what it carries was charged to its cause.
-            let written = self.cost_of(&message).1;
-            if !self.affords_message(cost::LOOK, written) {
+        // What the first message costs is found out once: an answer is long to look through.
+        let waits = self.own_cost.is_some_and(|cost| !self.budget.affords(cost));
+        self.unfinished |= waits;
+        while !waits
+            && let Some(message) = ranks.iter().find_map(|rank| {
+                let open = *rank != Rank::Delivery || self.takes_deliveries();
+                if stalled[*rank as usize] || !open { None } else { post.take_own(*rank) }
+            })
+        {
+            self.own_cost = None;
+            let (charged, written) = self.cost_of_own(&message);
+            if !self.affords_message(charged, written) {
+                self.own_cost = Some(charged + written);
                 post.put_back(message);
                 break;
             }

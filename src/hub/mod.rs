@@ -139,6 +139,8 @@ pub struct Hub {
     blocked: Vec<u32>,
     /// Something was put off since the own backlog was over its bound: nobody else will wake it.
     awaits_backlog: bool,
+    /// Units of work that the first message of this shard to itself needs, where it waits for them.
+    own_cost: Option<usize>,
     /// Slots whose outboxes are sent from as soon as a turn's budget allows.
     to_flush: VecDeque<u32>,
     /// What this turn sends from outboxes.
@@ -221,6 +223,7 @@ impl Hub {
             ready: VecDeque::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
+            own_cost: None,
             to_flush: VecDeque::new(),
             flushes: Vec::new(),
             deliveries: Vec::new(),
