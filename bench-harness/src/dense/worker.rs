@@ -83,7 +83,6 @@ struct Lane {
     /// Slots with something to read.
     ready: VecDeque<u32>,
     recorder: Option<Recorder>,
-    completions: Vec<Completion>,
 }
 
 impl Lane {
@@ -115,7 +114,6 @@ impl Lane {
             book,
             ready: VecDeque::new(),
             recorder: None,
-            completions: Vec::new(),
         })
     }
 
@@ -128,13 +126,10 @@ impl Lane {
         self.read();
         self.send();
         self.ring.poll();
-        let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap();
-        completions.extend(std::iter::from_fn(|| self.ring.next_reaped()));
-        for completion in completions.drain(..) {
+        while let Some(completion) = self.ring.next_reaped() {
             self.complete(completion)?;
         }
-        self.completions = completions;
         // What the completions asked for goes out before anybody waits.
         self.read();
         self.send();

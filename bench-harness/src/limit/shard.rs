@@ -230,11 +230,9 @@ impl Shard {
 
     /// Takes completions: new sockets, which are greeted, and sends that came back short.
     fn reap(&mut self) {
-        let mut completions = Vec::new();
         self.ring.reap();
-        completions.extend(std::iter::from_fn(|| self.ring.next_reaped()));
         let from = self.live.len();
-        for completion in completions {
+        while let Some(completion) = self.ring.next_reaped() {
             let slot = completion.token.slot;
             match completion.token.op {
                 Op::Accept if completion.result >= 0 => {

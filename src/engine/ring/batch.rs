@@ -25,7 +25,7 @@ impl Ring {
 
     pub(super) fn finish_sends(&mut self) {
         self.submit();
-        self.collect();
+        self.reap();
     }
 
     /// Sends borrowed bytes to many slots at once. `fill` queues at most one send a slot; when

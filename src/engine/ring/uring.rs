@@ -199,10 +199,10 @@ impl Ring {
         }
     }
 
-    /// Takes every completion that there is, those that the kernel keeps because the queue was
-    /// full included. It ends: nothing is submitted meanwhile, and while the kernel keeps
+    /// Takes every completion that there is from the kernel, those that it keeps because the queue
+    /// was full included. It ends: nothing is submitted meanwhile, and while the kernel keeps
     /// completions each operation posts its last one.
-    pub(super) fn collect(&mut self) {
+    pub fn reap(&mut self) {
         self.drain();
         while self.ring.submission().cq_overflow() {
             self.overflows += 1;
@@ -214,11 +214,6 @@ impl Ring {
     /// How many times the kernel had to keep completions since the queue was full.
     pub fn overflows(&self) -> u64 {
         self.overflows
-    }
-
-    /// Takes all completions that are there from the kernel.
-    pub fn reap(&mut self) {
-        self.collect();
     }
 
     /// Whether completions were taken from the kernel that nobody has handled yet.
