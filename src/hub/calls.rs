@@ -8,6 +8,7 @@
 use crate::base::faults::{Planted, planted};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::messages::Terms;
+use crate::hub::output::keep;
 use crate::hub::subscriptions::checked;
 use crate::hub::waiting::Pause;
 use crate::hub::{Hub, Settings};
@@ -93,7 +94,7 @@ impl Hub {
         let last = self.is_last(slot);
         let connection = &mut self.connections[slot];
         self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
-        self.body = body;
+        keep(&mut self.body, body);
         self.keep_alive(slot, last, self.settings.idle_timeout);
     }
 

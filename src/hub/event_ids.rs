@@ -6,6 +6,7 @@
 
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase, Wish};
+use crate::hub::output::keep;
 use crate::hub::subscriptions::Asked;
 use crate::local::Delivery;
 use crate::model::message::{Granted, Subscribed};
@@ -102,7 +103,7 @@ impl Hub {
         }
         line.push(b'\n');
         self.write(slot, |out| out.extend_from_slice(&line));
-        self.body = line;
+        keep(&mut self.body, line);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
 use crate::hub::connections::{Inbound, NONE, Phase};
+use crate::hub::output::keep;
 use crate::hub::waiting::Pause;
 use crate::model::message::Post;
 use crate::wire::frame::{self, Event, Fragments, Kind, Violation};
@@ -106,7 +107,7 @@ impl Hub {
             self.locals.deflater(false).compress_frame(&mut message, 0);
         }
         self.write(slot, |out| out.extend_from_slice(&message));
-        self.body = message;
+        keep(&mut self.body, message);
     }
 
     /// After our close frame only the peer's counts.

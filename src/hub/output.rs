@@ -36,22 +36,26 @@ impl Hub {
         }
     }
 
-    /// Adds a message to a connection's output. Charges what it writes.
-    fn write_message(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a message to a connection's output, unless it is longer than `most` bytes; returns
+    /// whether it was added. Charges what it writes.
+    fn write_message(&mut self, slot: u32, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let Connection { wire, transport, .. } = self.connections[slot];
         let mut bytes = 0;
         self.write(slot, |out| {
             let start = out.len();
             Framing::of(transport).write_with(wire, out, write);
             bytes = out.len() - start;
+            out.truncate(if bytes <= most { out.len() } else { start });
         });
         self.budget.charge(bytes * cost::BYTES);
+        bytes <= most
     }
 
     /// Adds a reply to a connection's output.
     pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
         let wire = self.connections[slot].wire;
-        self.write_message(slot, |out| protocol::write_reply(wire, command, reply, out));
+        let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
+        self.write_message(slot, usize::MAX, write);
     }
 
     /// Bytes that an answer to a connection may have: its outbox must be able to hold the answer
@@ -67,18 +71,9 @@ impl Hub {
 
     /// Adds a reply to a connection's output; error 106 if the reply does not fit its outbox.
     pub(super) fn reply_if_it_fits(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
-        let Connection { wire, transport, .. } = self.connections[slot];
-        let room = self.room_for_answer(slot);
-        let mut bytes = 0;
-        self.write(slot, |out| {
-            let start = out.len();
-            let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
-            Framing::of(transport).write_with(wire, out, write);
-            bytes = out.len() - start;
-            out.truncate(if bytes <= room { out.len() } else { start });
-        });
-        self.budget.charge(bytes * cost::BYTES);
-        if bytes > room {
+        let (wire, room) = (self.connections[slot].wire, self.room_for_answer(slot));
+        let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
+        if !self.write_message(slot, room, write) {
             self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
         }
     }
@@ -87,7 +82,8 @@ impl Hub {
     pub(super) fn push(&mut self, slot: u32, push: &Push<'_>) {
         let Connection { wire, transport, .. } = self.connections[slot];
         let alone = transport.is_unidirectional();
-        self.write_message(slot, |out| protocol::write_push(wire, alone, push, out));
+        let write = |out: &mut Vec<u8>| protocol::write_push(wire, alone, push, out);
+        self.write_message(slot, usize::MAX, write);
     }
 
     /// Adds what a reply or push was written as to a connection's output.
@@ -111,9 +107,8 @@ impl Hub {
 
     pub(super) fn append_outbox(&mut self, slot: u32, frames: &[u8]) {
         let at = self.connections[slot].outbox;
-        let mut copied = 0;
-        self.connections.outboxes.change(at, |outbox| copied = outbox.append(frames));
-        self.budget.charge(copied);
+        let copied = self.connections.outboxes.change(at, |outbox| outbox.append(frames));
+        self.budget.charge(copied.unwrap_or(0));
         if self.connections.outboxes.unsent(at) > self.settings.outbox_bytes {
             self.close_slow(slot);
         } else {

@@ -135,7 +135,7 @@ impl Hub {
         };
         flush.short = true;
         let at = self.connections[slot].outbox;
-        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(sent));
+        self.connections.outboxes.change(at, |outbox| outbox.advance(sent));
         self.metrics.short_sends.add(1);
         self.wanted.writable.push(slot);
     }
@@ -216,7 +216,7 @@ impl Hub {
         if self.connections.outboxes.get(at).is_none() {
             return;
         }
-        self.connections.outboxes.change(at, |outbox| _ = outbox.advance(bytes));
+        self.connections.outboxes.change(at, |outbox| outbox.advance(bytes));
         if self.connections.outboxes.unsent(at) > 0 {
             return self.writable(slot);
         }

@@ -147,13 +147,13 @@ impl Outboxes {
         self.get(at).map_or(0, |outbox| outbox.unsent().len())
     }
 
-    /// Changes an outbox.
-    pub fn change(&mut self, at: u32, change: impl FnOnce(&mut Outbox)) {
-        if let Some(held) = self.held.get_mut(at as usize) {
-            let before = held.outbox.size();
-            change(&mut held.outbox);
-            self.count(at, before);
-        }
+    /// Changes an outbox; returns what the change does.
+    pub fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
+        let held = self.held.get_mut(at as usize)?;
+        let before = held.outbox.size();
+        let changed = change(&mut held.outbox);
+        self.count(at, before);
+        Some(changed)
     }
 
     fn count(&mut self, at: u32, before: usize) {
