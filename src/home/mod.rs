@@ -121,8 +121,7 @@ impl Home {
             return Err(Message::Question(question));
         }
         let told = self.channels.tell(&question, self.now);
-        let to = asker.shard().unwrap_or(self.control);
-        post.send(to, Message::Answer(Box::new(Answer { asker, told })));
+        self.post_answer(post, asker, Message::Answer(Box::new(Answer { asker, told })));
         Ok(())
     }
 
@@ -160,8 +159,7 @@ impl Home {
                 return true;
             };
             budget.charge(cost::MESSAGE);
-            let to = asker.shard().unwrap_or(self.control);
-            post.send(to, Message::Answer(Box::new(Answer { asker, told })));
+            self.post_answer(post, asker, Message::Answer(Box::new(Answer { asker, told })));
             self.channels.drop_first();
         }
         false
@@ -177,12 +175,17 @@ impl Home {
         if !reserve_for(post, asker) {
             return Err(NoRoom);
         }
+        self.post_answer(post, asker, answer());
+        Ok(())
+    }
+
+    /// Sends an answer for which there is room, if its asker waits for one.
+    fn post_answer(&self, post: &mut impl Post, asker: Asker, answer: Message) {
         match (asker, asker.shard()) {
-            (Asker::Control(_), _) => post.send(self.control, answer()),
-            (_, Some(shard)) => post.send(shard, answer()),
+            (Asker::Control(_), _) => post.send(self.control, answer),
+            (_, Some(shard)) => post.send(shard, answer),
             (_, None) => {}
         }
-        Ok(())
     }
 
     /// Drops history that has expired, a bounded amount at a time.
