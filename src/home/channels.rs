@@ -618,7 +618,7 @@ impl std::ops::Deref for Now<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::base::memory::{Budgets, Kind, Limits};
     use crate::model::ids::Address;
@@ -683,7 +683,8 @@ mod tests {
         homes.publish(request, now)
     }
 
-    fn request(shard: u8, since: Option<Position>) -> Subscribe {
+    /// A subscribe of a shard to channel "a".
+    pub(crate) fn request(shard: u8, since: Option<Position>) -> Subscribe {
         let subscriber =
             Subscriber { shard, slot: 0, generation: 0, subscription: 0, serial: 0, command: 1 };
         Subscribe {

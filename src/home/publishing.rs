@@ -127,51 +127,18 @@ mod tests {
 
     use super::*;
     use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::home::channels::tests::request;
     use crate::home::users::Limit;
     use crate::home::{Settings, Surroundings};
     use crate::model::ids::Ids;
-    use crate::model::message::{
-        Endpoint, Granted, Guard, Rank, Subscribe, SubscribeTerms, Subscriber, Visibility,
-    };
+    use crate::model::message::tests::Recorder;
+    use crate::model::message::{Endpoint, Guard, Subscribe, SubscribeTerms, Visibility};
     use crate::model::names::Names;
-    use crate::model::publication::{Encoding, Event};
+    use crate::model::publication::Event;
     use crate::model::retention::Retention;
 
     const CONTROL: Endpoint = 9;
     const RETENTION: Retention = Retention { size: 10, ttl: 5_000, meta_ttl: 60_000 };
-
-    /// A bus that has room or has none.
-    #[derive(Default)]
-    struct Bus {
-        full: bool,
-        sent: Vec<(Endpoint, Message)>,
-    }
-
-    impl Post for Bus {
-        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
-            !self.full
-        }
-
-        fn cancel(&mut self, _: Endpoint, _: Rank) {}
-
-        fn nudge(&mut self, _: Endpoint) {}
-
-        fn send(&mut self, to: Endpoint, message: Message) {
-            self.sent.push((to, message));
-        }
-
-        fn take_own(&mut self, _: Rank) -> Option<Message> {
-            None
-        }
-
-        fn put_back(&mut self, message: Message) {
-            panic!("nothing was taken like {message:?}")
-        }
-
-        fn was_full(&mut self) -> bool {
-            false
-        }
-    }
 
     fn home() -> Home {
         let budgets = Budgets::new(&Limits::all(1 << 20), 1);
@@ -203,22 +170,10 @@ mod tests {
         }))
     }
 
-    fn subscribe(shard: Endpoint, since: Option<Position>) -> Message {
-        let subscriber =
-            Subscriber { shard, slot: 0, generation: 0, subscription: 0, serial: 0, command: 1 };
-        Message::Subscribe(Box::new(Subscribe {
-            channel: "a".into(),
-            hash: 7,
-            subscriber,
-            encoding: Encoding::default(),
-            filter: None,
-            since,
-            strict: false,
-            granted: Granted { positioned: true, recoverable: true },
-            terms: SubscribeTerms::default(),
-            visibility: Visibility::default(),
-            info: None,
-        }))
+    fn subscribe(shard: Endpoint) -> Message {
+        let terms = SubscribeTerms::default();
+        let visibility = Visibility::default();
+        Message::Subscribe(Box::new(Subscribe { terms, visibility, ..request(shard, None) }))
     }
 
     /// The offset that an answer to a publish tells, or its error.
@@ -230,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_prepared_publication_is_invisible_until_it_is_committed() {
-        let (mut home, mut bus) = (home(), Bus::default());
-        home.handle(subscribe(0, None), &mut bus).unwrap();
+        let (mut home, mut bus) = (home(), Recorder::default());
+        home.handle(subscribe(0), &mut bus).unwrap();
         home.handle(publish("a", "", 1), &mut bus).unwrap();
         bus.sent.clear();
         bus.full = true;
@@ -241,7 +196,7 @@ mod tests {
         assert!(home.waits() && bus.sent.is_empty(), "no shard has room");
         bus.full = false;
         // Another shard subscribes in between: it is told where the channel stands without them.
-        home.handle(subscribe(1, None), &mut bus).unwrap();
+        home.handle(subscribe(1), &mut bus).unwrap();
         let Some((1, Message::Subscribed(answer))) = bus.sent.pop() else { panic!("an answer") };
         assert_eq!(answer.position.map(|at| at.offset), Some(1));
         home.commit_prepared(&mut bus);
@@ -258,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_repetition_of_a_publication_under_way_is_temporarily_unavailable() {
-        let (mut home, mut bus) = (home(), Bus::default());
-        home.handle(subscribe(0, None), &mut bus).unwrap();
+        let (mut home, mut bus) = (home(), Recorder::default());
+        home.handle(subscribe(0), &mut bus).unwrap();
         (bus.full, bus.sent) = (true, Vec::new());
         home.handle(publish("a", "k", 1), &mut bus).unwrap();
         home.handle(publish("a", "k", 2), &mut bus).unwrap();
@@ -275,8 +230,8 @@ mod tests {
 
     #[test]
     fn a_stream_with_a_prepared_publication_is_not_evicted() {
-        let (mut home, mut bus) = (home(), Bus::default());
-        home.handle(subscribe(0, None), &mut bus).unwrap();
+        let (mut home, mut bus) = (home(), Recorder::default());
+        home.handle(subscribe(0), &mut bus).unwrap();
         bus.full = true;
         home.handle(publish("a", "", 1), &mut bus).unwrap();
         // One stream may be kept, and another channel begins one.
@@ -289,8 +244,8 @@ mod tests {
 
     #[test]
     fn past_sixteen_prepared_publications_requests_wait_in_the_inbox() {
-        let (mut home, mut bus) = (home(), Bus::default());
-        home.handle(subscribe(0, None), &mut bus).unwrap();
+        let (mut home, mut bus) = (home(), Recorder::default());
+        home.handle(subscribe(0), &mut bus).unwrap();
         bus.full = true;
         for tag in 0..PREPARED_MAX as u64 {
             home.handle(publish("a", "", tag), &mut bus).unwrap();

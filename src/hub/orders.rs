@@ -111,42 +111,13 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::tests::{hub, transmit};
-    use crate::model::message::{Endpoint, Message, Rank, Subscribed};
+    use crate::model::message::tests::Recorder;
+    use crate::model::message::{Message, Subscribed};
     use crate::model::names::Names;
-
-    /// A bus on which everything has room.
-    #[derive(Default)]
-    struct Everywhere(Vec<Message>);
-
-    impl Post for Everywhere {
-        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
-            true
-        }
-
-        fn nudge(&mut self, _: Endpoint) {}
-
-        fn cancel(&mut self, _: Endpoint, _: Rank) {}
-
-        fn send(&mut self, _: Endpoint, message: Message) {
-            self.0.push(message);
-        }
-
-        fn take_own(&mut self, _: Rank) -> Option<Message> {
-            None
-        }
-
-        fn put_back(&mut self, message: Message) {
-            panic!("nothing was taken like {message:?}")
-        }
-
-        fn was_full(&mut self) -> bool {
-            false
-        }
-    }
 
     #[test]
     fn a_subscription_that_is_ended_before_its_answer_leaves_nobody_waiting() {
-        let (mut hub, mut post) = (hub(1 << 20, 1 << 20, 1 << 20), Everywhere::default());
+        let (mut hub, mut post) = (hub(1 << 20, 1 << 20, 1 << 20), Recorder::default());
         hub.names = Names::new([0; 16], 2);
         let elsewhere = |name: &&str| hub.names.home(hub.names.hash(name)) == 1;
         let channel = ["a", "b", "c", "d", "e", "f"].into_iter().find(elsewhere).unwrap();
@@ -158,7 +129,9 @@ mod tests {
         );
         let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         hub.receive(&mut post, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
-        let Some(Message::Subscribe(asked)) = post.0.pop() else { panic!("the home is asked") };
+        let Some((1, Message::Subscribe(asked))) = post.sent.pop() else {
+            panic!("the home is asked")
+        };
         let key = hub.connections[slot].subscriptions;
         hub.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
         let answer = Subscribed {
@@ -177,7 +150,7 @@ mod tests {
         };
         hub.handle(&mut post, Message::Subscribed(Box::new(answer))).unwrap();
         hub.go_on(&mut post);
-        assert!(matches!(post.0.as_slice(), [Message::Publish(_)]), "{:?}", post.0);
+        assert!(matches!(post.sent.as_slice(), [(1, Message::Publish(_))]), "{:?}", post.sent);
         let sent = String::from_utf8(transmit(&mut hub, &[]).remove(0).1).unwrap();
         assert!(sent.contains("{\"id\":2,\"error\":{\"code\":103,"), "{sent}");
         assert!(sent.ends_with("{\"id\":3,\"publish\":{}}\n"), "{sent}");

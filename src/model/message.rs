@@ -537,3 +537,44 @@ pub trait Post {
     /// Whether the shard found no room for a message to itself since the last call.
     fn was_full(&mut self) -> bool;
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A bus that keeps what is sent and which shards are woken; it has room unless it is full.
+    #[derive(Default)]
+    pub(crate) struct Recorder {
+        pub(crate) full: bool,
+        pub(crate) sent: Vec<(Endpoint, Message)>,
+        pub(crate) nudged: Vec<Endpoint>,
+    }
+
+    impl Post for Recorder {
+        fn reserve(&mut self, _: Endpoint, _: Rank) -> bool {
+            !self.full
+        }
+
+        fn cancel(&mut self, _: Endpoint, _: Rank) {}
+
+        fn nudge(&mut self, to: Endpoint) {
+            self.nudged.push(to);
+        }
+
+        fn send(&mut self, to: Endpoint, message: Message) {
+            self.sent.push((to, message));
+        }
+
+        fn take_own(&mut self, _: Rank) -> Option<Message> {
+            None
+        }
+
+        fn put_back(&mut self, message: Message) {
+            panic!("nothing was taken like {message:?}")
+        }
+
+        fn was_full(&mut self) -> bool {
+            false
+        }
+    }
+}
