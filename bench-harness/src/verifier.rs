@@ -8,7 +8,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use drumline::model::token::{Settings, Verifier};
+use drumline::model::token::{TokenSettings, Verifier};
 use rustix::process::setpriority_process;
 
 use crate::subprocess::{QUIT, Subprocess, answer, ready};
@@ -72,7 +72,7 @@ impl Control {
 
 /// The server's verifier with this public key of an elliptic curve, in PEM.
 pub fn of(key: &str) -> Result<Verifier> {
-    let settings = Settings { ecdsa_public_key: key.to_owned(), ..Settings::default() };
+    let settings = TokenSettings { ecdsa_public_key: key.to_owned(), ..TokenSettings::default() };
     Verifier::new(&settings).map_err(|cause| anyhow!(cause))
 }
 

@@ -289,7 +289,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drumline::wire::frame::{Event, Fragments, Kind, decode};
+    use drumline::wire::frame::{Fragments, FrameEvent, Kind, decode};
 
     #[test]
     fn stamps_come_back_and_sizes_are_exact() {
@@ -334,7 +334,7 @@ mod tests {
                     .unwrap()
                     .unwrap();
             assert_eq!(used, frame.len());
-            let wanted = Event::Message(
+            let wanted = FrameEvent::Message(
                 Kind::Text,
                 drumline::wire::frame::Payload::Joined(vec![b'a'; bytes]),
             );

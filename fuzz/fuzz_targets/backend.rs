@@ -1,33 +1,36 @@
 //! A backend's answers: never a panic, and no close code that may not be sent.
 #![no_main]
 
-use drumline::model::backend::{Answer, Event, Problem, Refused, answer};
+use drumline::model::backend::{Problem, ProxyAnswer, ProxyEvent, ProxyFailure, answer};
 use drumline::wire::protocol::command::ConnectRequest;
 use libfuzzer_sys::fuzz_target;
 
-fn events() -> [Event; 8] {
+fn events() -> [ProxyEvent; 8] {
     [
-        Event::connect(&ConnectRequest::default()),
-        Event::Refresh,
-        Event::Subscribe { channel: "a".into(), data: None },
-        Event::Publish { channel: "a".into(), data: b"1".as_slice().into() },
-        Event::SubRefresh { channel: "a".into() },
-        Event::Rpc { method: "m".into(), data: None },
-        Event::Disconnect { code: 3000, reason: "gone".into() },
-        Event::Unsubscribe { channel: "a".into(), code: 0, reason: "".into() },
+        ProxyEvent::connect(&ConnectRequest::default()),
+        ProxyEvent::Refresh,
+        ProxyEvent::Subscribe { channel: "a".into(), data: None },
+        ProxyEvent::Publish { channel: "a".into(), data: b"1".as_slice().into() },
+        ProxyEvent::SubRefresh { channel: "a".into() },
+        ProxyEvent::Rpc { method: "m".into(), data: None },
+        ProxyEvent::Disconnect { code: 3000, reason: "gone".into() },
+        ProxyEvent::Unsubscribe { channel: "a".into(), code: 0, reason: "".into() },
     ]
 }
 
 fuzz_target!(|body: &[u8]| {
     for event in events() {
         match answer(&event, body) {
-            Ok(Answer::Heard) => {
-                assert!(matches!(event, Event::Disconnect { .. } | Event::Unsubscribe { .. }));
+            Ok(ProxyAnswer::Heard) => {
+                assert!(matches!(
+                    event,
+                    ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. }
+                ));
             }
-            Err(Problem::Refused(Refused::Disconnect { code, .. })) => {
+            Err(Problem::Failed(ProxyFailure::Disconnect { code, .. })) => {
                 assert!((3000..5000).contains(&code));
             }
-            Err(Problem::Refused(Refused::Error { code, .. })) => assert_ne!(code, 0),
+            Err(Problem::Failed(ProxyFailure::Error { code, .. })) => assert_ne!(code, 0),
             Err(Problem::Unreadable(cause)) => assert!(!cause.is_empty()),
             _ => {}
         }

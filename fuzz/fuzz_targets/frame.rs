@@ -3,7 +3,7 @@
 #![no_main]
 
 use drumline::wire::deflate::Inflater;
-use drumline::wire::frame::{Event, Fragments, Violation, decode, write_message, write_pong};
+use drumline::wire::frame::{Fragments, FrameEvent, Violation, decode, write_message, write_pong};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 4096;
@@ -34,25 +34,29 @@ fn told(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>) {
     (log, None)
 }
 
-fn note(event: &Event<'_>, inflater: &mut Inflater, log: &mut Vec<u8>) -> Result<(), Violation> {
+fn note(
+    event: &FrameEvent<'_>,
+    inflater: &mut Inflater,
+    log: &mut Vec<u8>,
+) -> Result<(), Violation> {
     match event {
-        Event::Message(kind, payload) => {
+        FrameEvent::Message(kind, payload) => {
             assert!(payload.len() <= LIMIT);
             write_message(*kind, payload, log);
         }
-        Event::Compressed(kind, payload) => {
+        FrameEvent::Compressed(kind, payload) => {
             let message = inflater.inflate(*kind, payload, LIMIT)?;
             assert!(message.len() <= LIMIT);
             write_message(*kind, &message, log);
             inflater.recycle(message);
         }
-        Event::Ping(payload) => {
+        FrameEvent::Ping(payload) => {
             assert!(payload.len() <= 125);
             write_pong(payload, log);
         }
-        Event::Fragment => log.push(b'f'),
-        Event::Pong => log.push(b'p'),
-        Event::Close(code) => log.extend_from_slice(format!("c{code:?}").as_bytes()),
+        FrameEvent::Fragment => log.push(b'f'),
+        FrameEvent::Pong => log.push(b'p'),
+        FrameEvent::Close(code) => log.extend_from_slice(format!("c{code:?}").as_bytes()),
     }
     Ok(())
 }

@@ -35,16 +35,16 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(matches!(parse(&bytes[..used]), Head::Upgrade(_, same) if same == used));
             assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
         }
-        Head::Call(call, used) => {
+        Head::PublishCall(call, used) => {
             assert!(call.body.len() <= BODY_MAX && bytes[..used].ends_with(call.body));
-            assert!(matches!(parse(&bytes[..used]), Head::Call(_, same) if same == used));
+            assert!(matches!(parse(&bytes[..used]), Head::PublishCall(_, same) if same == used));
             assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
         }
-        Head::Stream(_, used) => {
-            assert!(matches!(parse(&bytes[..used]), Head::Stream(_, same) if same == used));
+        Head::OpenEmulation(_, used) => {
+            assert!(matches!(parse(&bytes[..used]), Head::OpenEmulation(_, same) if same == used));
             assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
         }
-        Head::Emulation(emulation, used) => {
+        Head::EmulationCommands(emulation, used) => {
             assert!(emulation.body.len() <= BODY_MAX && bytes[..used].ends_with(emulation.body));
         }
         Head::Preflight(_, used) => assert!(used <= bytes.len()),

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use data_encoding::BASE64URL_NOPAD;
-use drumline::model::token::{KeySet, Settings, Verifier};
+use drumline::model::token::{KeySet, TokenSettings, Verifier};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_700_000_000;
@@ -17,16 +17,17 @@ const HEADERS: [&str; 4] = [
 
 /// Whoever believes every signature, and whoever has a set of keys.
 static VERIFIERS: LazyLock<[Verifier; 3]> = LazyLock::new(|| {
-    let made = |settings: Settings| Verifier::new(&settings).expect("these settings are right");
+    let made =
+        |settings: TokenSettings| Verifier::new(&settings).expect("these settings are right");
     let secret = || "secret".to_owned();
     [
-        made(Settings { insecure_skip_signature_verify: true, ..Settings::default() }),
-        made(Settings {
+        made(TokenSettings { insecure_skip_signature_verify: true, ..TokenSettings::default() }),
+        made(TokenSettings {
             hmac_secret_key: secret(),
             user_id_claim: "user".into(),
-            ..Settings::default()
+            ..TokenSettings::default()
         }),
-        made(Settings { jwks_public_endpoint: "http://a".into(), ..Settings::default() }),
+        made(TokenSettings { jwks_public_endpoint: "http://a".into(), ..TokenSettings::default() }),
     ]
 });
 

@@ -6,7 +6,7 @@ pub mod budget;
 pub mod crash;
 pub mod failure;
 pub mod faults;
-pub mod gate;
+pub mod connection_limits;
 pub mod growth;
 pub mod limits;
 pub mod log;

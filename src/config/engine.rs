@@ -133,8 +133,8 @@ fn compression(level: u16, min_bytes: usize) -> Compression {
 
 impl Token {
     /// What a verifier is made from.
-    fn settings(&self, skips_signature: bool) -> token::Settings {
-        token::Settings {
+    fn settings(&self, skips_signature: bool) -> token::TokenSettings {
+        token::TokenSettings {
             hmac_secret_key: self.hmac_secret_key.reveal().to_owned(),
             hmac_previous_secret_key: self.hmac_previous_secret_key.reveal().to_owned(),
             hmac_previous_secret_key_valid_until: self.hmac_previous_secret_key_valid_until,
@@ -182,7 +182,7 @@ impl Config {
     }
 
     /// What tokens for this are made and checked by.
-    pub fn token_settings(&self, purpose: Purpose) -> token::Settings {
+    pub fn token_settings(&self, purpose: Purpose) -> token::TokenSettings {
         let client = &self.client;
         let own = &client.subscription_token;
         let token = match purpose {
@@ -277,12 +277,12 @@ impl Config {
     }
 
     /// The settings of a shard with `slots` connections.
-    pub fn hub_settings(&self, slots: usize) -> hub::Settings {
+    pub fn hub_settings(&self, slots: usize) -> hub::HubSettings {
         let (client, engine) = (&self.client, &self.engine);
         let (websocket, uni) = (&self.websocket, &self.uni_websocket);
         let personal = &client.subscribe_to_user_personal_channel;
         let namespaces = self.namespaces();
-        hub::Settings {
+        hub::HubSettings {
             rules: self.rules(),
             namespaces: namespaces.clone(),
             tokens: self.tokens(),
@@ -292,7 +292,7 @@ impl Config {
             proxies: self.upstreams(),
             api: self.api_key(),
             routes: self.routes(),
-            homes: home::Settings {
+            homes: home::HomeSettings {
                 recovery_limit: client.recovery_max_publication_limit,
                 // What does not fit an outbox could not be delivered.
                 answer_bytes: client.queue_max_size,

@@ -22,7 +22,9 @@ use tokio::time::timeout;
 use crate::base::log;
 use crate::config::{Config, Proxy};
 use crate::control::endpoint::{Endpoint, causes};
-use crate::model::backend::{self, Answer, Baggage, Problem, Refused, Request, Upstream};
+use crate::model::backend::{
+    self, BackendContext, Problem, ProxyAnswer, ProxyFailure, ProxyRequest, Upstream,
+};
 
 /// Bytes of an answer at most.
 const BYTES_MAX: usize = 1 << 20;
@@ -65,34 +67,34 @@ impl Backend {
         Backend { addresses: config.all_proxies().into_iter().enumerate().map(address).collect() }
     }
 
-    fn target(&self, request: &Request) -> Result<&Target, Refused> {
+    fn target(&self, request: &ProxyRequest) -> Result<&Target, ProxyFailure> {
         let Upstream(number) = request.upstream;
         let target = self.addresses.get(usize::from(number)).and_then(Option::as_ref);
-        target.ok_or(Refused::Failed)
+        target.ok_or(ProxyFailure::Failed)
     }
 
     /// Asks the backend and reads its answer.
-    pub async fn ask(&self, request: &Request) -> Result<Answer, Refused> {
+    pub async fn ask(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
         let body = self.post(request).await?;
         backend::answer(&request.event, &body).map_err(|problem| match problem {
-            Problem::Refused(refused) => refused,
+            Problem::Failed(refused) => refused,
             Problem::Unreadable(cause) => {
                 if let Ok(target) = self.target(request) {
                     target.complain(request.event.name(), &cause);
                 }
-                Refused::Failed
+                ProxyFailure::Failed
             }
         })
     }
 
     /// The body of the answer to a request.
-    pub async fn post(&self, request: &Request) -> Result<Bytes, Refused> {
+    pub async fn post(&self, request: &ProxyRequest) -> Result<Bytes, ProxyFailure> {
         let target = self.target(request)?;
         let body = request.body(target.binary, target.tells_meta)?;
-        let headers = target.headers(request.baggage.as_deref());
+        let headers = target.headers(request.context.as_deref());
         target.post(headers, body).await.map_err(|cause| {
             target.complain(request.event.name(), &cause);
-            Refused::Failed
+            ProxyFailure::Failed
         })
     }
 }
@@ -141,18 +143,18 @@ impl Target {
 
     /// The headers of a request: those of the client's own request win over those that it gave
     /// with its connect, and both over those of the configuration.
-    fn headers(&self, baggage: Option<&Baggage>) -> HeaderMap {
+    fn headers(&self, context: Option<&BackendContext>) -> HeaderMap {
         let mut headers = self.static_headers.clone();
-        if let Some(baggage) = baggage {
+        if let Some(context) = context {
             for name in &self.emulated_headers {
-                let given = baggage.emulated.iter().find(|(given, _)| **given == *name.as_str());
+                let given = context.emulated.iter().find(|(given, _)| **given == *name.as_str());
                 if let Some(value) = given.and_then(|(_, value)| HeaderValue::from_str(value).ok())
                 {
                     headers.insert(name, value);
                 }
             }
             for name in &self.http_headers {
-                let given = baggage.headers.iter().filter(|(given, _)| **given == *name.as_str());
+                let given = context.headers.iter().filter(|(given, _)| **given == *name.as_str());
                 let values = given.filter_map(|(_, value)| HeaderValue::from_bytes(value).ok());
                 for (nth, value) in values.enumerate() {
                     if nth == 0 {

@@ -21,11 +21,11 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::base::gate::Gate;
+use crate::base::connection_limits::ConnectionLimits;
 use crate::base::sys::Clock;
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
-use crate::control::door::{Endless, Rewound};
+use crate::control::http_connections::{EndlessResponse, PrefixedSocket};
 use crate::control::refusal::refusal;
 use crate::link::Link;
 use crate::model::auth::Rules;
@@ -36,12 +36,12 @@ use crate::wire::http::{self, Head, HeadLimits, Routes, Service, Status, Upgrade
 /// How push connections are let into the node.
 pub struct Entry {
     /// How many clients it takes.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ConnectionLimits>,
     /// The clock of the shards.
     pub clock: Clock,
 }
 
-struct Back {
+struct ReturnPath {
     entry: Entry,
     link: Arc<Link>,
     routes: Routes,
@@ -54,7 +54,7 @@ struct Back {
 
 /// Adds the paths of push transports to a router: what is asked for there goes back to a shard.
 pub fn with_push_paths(router: Router, config: &Config, link: &Arc<Link>, entry: Entry) -> Router {
-    let back = Arc::new(Back {
+    let back = Arc::new(ReturnPath {
         entry,
         link: link.clone(),
         routes: config.routes(),
@@ -112,7 +112,7 @@ async fn let_read(rules: &Rules, request: Request, next: Next) -> Response {
     response
 }
 
-fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
+fn give_back(back: &Arc<ReturnPath>, mut request: Request) -> Response {
     if request.method() != Method::GET {
         return refusal(Status::MethodNotAllowed("GET"));
     }
@@ -145,13 +145,13 @@ fn give_back(back: &Arc<Back>, mut request: Request) -> Response {
 }
 
 /// The same for a request whose answer may have no end.
-async fn pass_on_stream(back: &Back, request: Request, body_max: usize) -> Response {
+async fn pass_on_stream(back: &ReturnPath, request: Request, body_max: usize) -> Response {
     let Ok(permit) = back.streams.clone().try_acquire_owned() else {
         return refusal(Status::Unavailable);
     };
     let mut response = pass_on(&back.link, request, body_max).await;
     if response.status() == StatusCode::OK {
-        response.extensions_mut().insert(Endless(Arc::new(permit)));
+        response.extensions_mut().insert(EndlessResponse(Arc::new(permit)));
     }
     response
 }
@@ -228,7 +228,7 @@ fn switching(upgrade: &Upgrade) -> Result<Response, axum::http::Error> {
 
 /// Takes the raw socket back from hyper and sends it to the shard with most room.
 async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<PrefixedSocket>>() else { return };
     let (socket, unread, pass) = parts.io.into_inner().into_parts();
     let mut bytes = parts.read_buf.to_vec();
     bytes.extend_from_slice(&unread);

@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::control::backend::Backend;
 use crate::control::metrics::Sample;
 use crate::link::Link;
-use crate::model::backend::Request;
-use crate::model::message::Notice;
+use crate::model::backend::ProxyRequest;
+use crate::model::message::HookEvent;
 
 /// Lanes: as many requests are under way at most, and a client whose news the backend does not
 /// take holds up those in its own lane alone.
@@ -37,7 +37,7 @@ pub struct Hooks {
 }
 
 struct Waiting {
-    request: Request,
+    request: ProxyRequest,
     since: Instant,
 }
 
@@ -72,7 +72,7 @@ impl Hooks {
     }
 
     /// Tells the backend as soon as its lane is free.
-    pub fn tell(&self, notice: Notice) {
+    pub fn tell(&self, notice: HookEvent) {
         let state = &self.state;
         // Only the dispatcher adds, so that the bound holds.
         if state.waiting.load(Ordering::Acquire) >= state.waiting_max {

@@ -6,20 +6,20 @@
 
 pub mod api;
 pub mod backend;
-pub mod door;
+pub mod http_connections;
 pub mod endpoint;
-pub mod guests;
+pub mod idle_connections;
 pub mod handover;
 pub mod hooks;
 pub mod keys;
 pub mod metrics;
 pub mod page;
-pub mod places;
+pub mod descriptor_shares;
 pub mod proxies;
 pub mod signals;
 mod refusal;
 pub mod swagger;
-pub mod tokens;
+pub mod token_verifier;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,20 +35,20 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use self::backend::Backend;
-use self::door::{Door, Terms};
-use self::guests::Times;
 use self::handover::Entry;
 use self::hooks::Hooks;
+use self::http_connections::{HttpConnections, HttpOptions};
+use self::idle_connections::Times;
 use self::proxies::Proxies;
 use self::signals::Signals;
-use self::tokens::Keeper;
-use crate::base::gate::Gate;
+use self::token_verifier::TokenVerifier;
+use crate::base::connection_limits::ConnectionLimits;
 use crate::base::log;
 use crate::base::sys;
 use crate::config::Config;
 use crate::engine::node::Node;
 use crate::link::Link;
-use crate::model::message::{Consult, Matter, Message};
+use crate::model::message::{Lookup, LookupRequest, Message};
 use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
 /// Between two looks at whether connections are drained.
@@ -108,18 +108,18 @@ impl Control {
         let public = handover::with_push_paths(public, &config, &link, entry);
         let [public, inner] = [public, inner]
             .map(|router| if local { of_this_machine_alone(router) } else { router });
-        let door = Door::new(terms(&config, public, false), stopped.clone());
-        let inner = Door::new(terms(&config, inner, true), stopped);
+        let door = HttpConnections::new(terms(&config, public, false), stopped.clone());
+        let inner = HttpConnections::new(terms(&config, inner, true), stopped);
         let dispatcher = {
             let (link, door, hooks) = (link.clone(), door.clone(), hooks.clone());
-            let keeper = Keeper::new(link.clone(), &config, &client);
+            let keeper = TokenVerifier::new(link.clone(), &config, &client);
             tokio::spawn(async move {
-                let consult = |Consult { address, matter }| match matter {
-                    Matter::Token { token, purpose, charge } => {
+                let consult = |LookupRequest { address, lookup }| match lookup {
+                    Lookup::Token { token, purpose, charge } => {
                         keeper.look_at(address, token, purpose, charge);
                     }
-                    Matter::Command(request) => proxies.ask(address, request),
-                    Matter::Renewal(request) => proxies.renew(address, request),
+                    Lookup::Command(request) => proxies.ask(address, request),
+                    Lookup::Renewal(request) => proxies.renew(address, request),
                 };
                 link.dispatch(|socket| door.let_in(socket), consult, |news| hooks.tell(news)).await
             })
@@ -127,7 +127,7 @@ impl Control {
         if let Some(listener) = internal {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let places = config.http_server.internal_connections_max as u64;
-            let gate = Arc::new(Gate::default().with_places(places));
+            let gate = Arc::new(ConnectionLimits::default().with_places(places));
             tokio::spawn(inner.clone().listen(listener, gate));
         }
         signals.end().await;
@@ -163,10 +163,10 @@ fn internal_address(config: &Config) -> Option<SocketAddr> {
 }
 
 /// On what terms a router is reached.
-fn terms(config: &Config, router: Router, internal: bool) -> Terms {
+fn terms(config: &Config, router: Router, internal: bool) -> HttpOptions {
     let server = &config.http_server;
     let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
-    Terms {
+    HttpOptions {
         router,
         api: config.http_api.handler_prefix.clone(),
         times: Times { idle: server.idle_timeout.0, anonymous: anonymous.0 },

@@ -12,9 +12,9 @@ use crate::base::metrics::Kind;
 use crate::control::backend::Backend;
 use crate::control::metrics::Sample;
 use crate::link::Link;
-use crate::model::backend::{Answer, Event, Refused, Request};
+use crate::model::backend::{ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest};
 use crate::model::ids::Address;
-use crate::model::message::{Consulted, Message, Verdict};
+use crate::model::message::{LookupOutcome, LookupReply, Message};
 
 /// Questions that wait or are under way, at most: of 64 KiB each at the worst.
 const WAITING_MAX: usize = 4096;
@@ -42,43 +42,43 @@ impl Proxies {
     }
 
     /// Asks what a client's command waits for, and answers the shard.
-    pub fn ask(&self, address: Address, request: Request) {
+    pub fn ask(&self, address: Address, request: ProxyRequest) {
         let proxies = self.clone();
         tokio::spawn(async move {
-            let verdict = match proxies.waiting.try_acquire() {
-                Ok(_place) => Verdict::Command(proxies.answer(&request).await),
-                Err(_) => Verdict::Busy,
+            let outcome = match proxies.waiting.try_acquire() {
+                Ok(_place) => LookupOutcome::Command(proxies.answer(&request).await),
+                Err(_) => LookupOutcome::Busy,
             };
-            proxies.reply(address, verdict).await;
+            proxies.reply(address, outcome).await;
         });
     }
 
     /// Asks how much longer something holds, and answers the shard.
-    pub fn renew(&self, address: Address, request: Request) {
+    pub fn renew(&self, address: Address, request: ProxyRequest) {
         let proxies = self.clone();
         tokio::spawn(async move {
             // Without an answer the shard asks again later.
             let Ok(_place) = proxies.waiting.try_acquire() else { return };
             let told = proxies.answer(&request).await;
             let channel = match request.event {
-                Event::SubRefresh { channel } => Some(channel),
+                ProxyEvent::SubRefresh { channel } => Some(channel),
                 _ => None,
             };
-            proxies.reply(address, Verdict::Renewal(channel, told)).await;
+            proxies.reply(address, LookupOutcome::Renewal(channel, told)).await;
         });
     }
 
-    async fn answer(&self, request: &Request) -> Result<Answer, Refused> {
+    async fn answer(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
         let answer = self.backend.ask(request).await;
-        if answer == Err(Refused::Failed) {
+        if answer == Err(ProxyFailure::Failed) {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
         }
         answer
     }
 
-    async fn reply(&self, address: Address, verdict: Verdict) {
-        let answer = Message::Consulted(Box::new(Consulted { address, verdict }));
+    async fn reply(&self, address: Address, outcome: LookupOutcome) {
+        let answer = Message::LookupReply(Box::new(LookupReply { address, outcome }));
         self.link.tell_at_last(address.shard, answer).await;
     }
 

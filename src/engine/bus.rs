@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys;
 use crate::model::message::{Endpoint, Message, Post, RANKS, Rank, endpoints};
-use crate::model::own::{OWN_MAX, Own};
+use crate::model::own_queues::{OWN_MAX, OwnQueues};
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -132,7 +132,7 @@ impl Sleep {
 }
 
 /// How a consumer is woken.
-pub enum Bell {
+pub enum Wakeup {
     /// A worker's eventfd, which its ring polls.
     Descriptor(OwnedFd),
     /// A call: the control plane's.
@@ -145,7 +145,7 @@ struct Inbox {
     receiver: Receiver<Message>,
 }
 
-struct Station {
+struct EndpointInboxes {
     inboxes: [Inbox; RANKS],
     /// Who takes from them: an index of the bus's consumers.
     consumer: usize,
@@ -153,13 +153,13 @@ struct Station {
 
 struct Consumer {
     sleep: Sleep,
-    bell: Bell,
+    bell: Wakeup,
 }
 
 /// All inboxes of a node: one station a shard, and the control plane's behind them; and who
 /// takes from them: workers, and the control plane behind them.
 pub struct Bus {
-    stations: Box<[Station]>,
+    stations: Box<[EndpointInboxes]>,
     consumers: Box<[Consumer]>,
 }
 
@@ -180,16 +180,16 @@ impl Bus {
                 let (sender, receiver) = unbounded();
                 Inbox { room: Room::new(capacity), sender, receiver }
             });
-            Station { inboxes, consumer }
+            EndpointInboxes { inboxes, consumer }
         };
         let of_shards = (0..shards).map(|shard| station(shard % workers));
         let stations = of_shards.chain([station(workers)]).collect();
         let mut consumers = Vec::with_capacity(workers + 1);
         for _ in 0..workers {
-            let bell = Bell::Descriptor(sys::doorbell()?);
+            let bell = Wakeup::Descriptor(sys::doorbell()?);
             consumers.push(Consumer { sleep: Sleep::default(), bell });
         }
-        consumers.push(Consumer { sleep: Sleep::default(), bell: Bell::Call(control) });
+        consumers.push(Consumer { sleep: Sleep::default(), bell: Wakeup::Call(control) });
         Ok(Arc::new(Bus { stations, consumers: consumers.into() }))
     }
 
@@ -200,34 +200,34 @@ impl Bus {
 
     /// The view of one endpoint.
     pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
-        let own = Own::new(OWN_MAX);
+        let own = OwnQueues::new(OWN_MAX);
         Line { bus: self.clone(), endpoint, own, rung: 0 }
     }
 
     /// The watch of the worker that turns an endpoint's shard, or of the control plane.
-    pub fn watch(self: &Arc<Self>, endpoint: Endpoint) -> Watch {
+    pub fn watch(self: &Arc<Self>, endpoint: Endpoint) -> ConsumerHandle {
         let consumer = self.stations[usize::from(endpoint)].consumer;
-        Watch { bus: self.clone(), consumer }
+        ConsumerHandle { bus: self.clone(), consumer }
     }
 
     fn ring(&self, endpoint: Endpoint) {
         let consumer = &self.consumers[self.stations[usize::from(endpoint)].consumer];
         if consumer.sleep.tell(endpoint) {
             match &consumer.bell {
-                Bell::Descriptor(bell) => sys::ring_doorbell(bell.as_fd()),
-                Bell::Call(call) => call(),
+                Wakeup::Descriptor(bell) => sys::ring_doorbell(bell.as_fd()),
+                Wakeup::Call(call) => call(),
             }
         }
     }
 }
 
 /// A consumer's sleep: when it may wait, and what woke it.
-pub struct Watch {
+pub struct ConsumerHandle {
     bus: Arc<Bus>,
     consumer: usize,
 }
 
-impl Watch {
+impl ConsumerHandle {
     fn consumer(&self) -> &Consumer {
         &self.bus.consumers[self.consumer]
     }
@@ -235,8 +235,8 @@ impl Watch {
     /// The descriptor of the bell; `None` for the control plane.
     pub fn doorbell(&self) -> Option<&OwnedFd> {
         match &self.consumer().bell {
-            Bell::Descriptor(bell) => Some(bell),
-            Bell::Call(_) => None,
+            Wakeup::Descriptor(bell) => Some(bell),
+            Wakeup::Call(_) => None,
         }
     }
 
@@ -262,7 +262,7 @@ pub struct Line {
     bus: Arc<Bus>,
     endpoint: Endpoint,
     /// What a shard sends to itself. The control plane's own inbox is shared by its tasks.
-    own: Own,
+    own: OwnQueues,
     /// Bit n: endpoint n was sent something, or waited for room that was made, since the bells
     /// were last rung.
     rung: u64,
@@ -279,7 +279,7 @@ impl Line {
         to == self.endpoint && to != self.bus.control()
     }
 
-    fn station(&self) -> &Station {
+    fn station(&self) -> &EndpointInboxes {
         &self.bus.stations[usize::from(self.endpoint)]
     }
 
@@ -435,7 +435,7 @@ mod tests {
     fn shards_of_one_worker_share_its_bell_and_keep_their_news_apart() {
         let bus = Bus::new(3, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut one, watch) = (bus.line(1), bus.watch(0));
-        let bell = |watch: &Watch| watch.doorbell().map(AsRawFd::as_raw_fd);
+        let bell = |watch: &ConsumerHandle| watch.doorbell().map(AsRawFd::as_raw_fd);
         assert_eq!(bell(&watch), bell(&bus.watch(2)));
         assert_ne!(bell(&watch), bell(&bus.watch(1)));
         assert!(watch.prepare_to_sleep());

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use crate::engine::ring::{Completion, Op, Token};
 use crate::engine::shard::{MovingSocket, Shard};
 use crate::hub::connections::Phase;
-use crate::model::message::{Adopt, Endpoint, Message, Place, Post, Rank, Room, Vacate};
+use crate::model::message::{
+    Adopt, Endpoint, Message, Post, Rank, SlotOffer, SlotRelease, SlotRequest,
+};
 
 /// Milliseconds without accepts after one failed: the kernel is out of something.
 const ACCEPT_PAUSE: u64 = 20;
@@ -17,8 +19,8 @@ impl Shard {
     // ---- sockets that come ---------------------------------------------------------------
 
     pub(super) fn refill_accepts(&mut self) {
-        let wanted = !self.draining && self.accepts < self.accepts_max;
-        if !wanted || (self.accept_after > 0 && self.now < self.accept_after) {
+        let ring_requests = !self.draining && self.accepts < self.accepts_max;
+        if !ring_requests || (self.accept_after > 0 && self.now < self.accept_after) {
             return;
         }
         self.accept_after = 0;
@@ -62,7 +64,7 @@ impl Shard {
     pub(super) fn move_sockets(&mut self) {
         for (endpoint, vacate) in std::mem::take(&mut self.vacant) {
             if self.line.reserve(endpoint, Rank::Request) {
-                self.line.send(endpoint, Message::Vacate(vacate));
+                self.line.send(endpoint, Message::SlotRelease(vacate));
             } else {
                 self.vacant.push((endpoint, vacate));
             }
@@ -76,7 +78,10 @@ impl Shard {
                     if self.line.reserve(to, Rank::Request) {
                         let MovingSocket { slot, generation } = mover;
                         let shard = self.line.endpoint();
-                        self.line.send(to, Message::Room(Room { shard, slot, generation }));
+                        self.line.send(
+                            to,
+                            Message::SlotRequest(SlotRequest { shard, slot, generation }),
+                        );
                     } else {
                         self.movers.push(mover);
                     }
@@ -102,19 +107,19 @@ impl Shard {
     }
 
     /// Another shard asks for a slot.
-    pub(super) fn give_room(&mut self, room: &Room) -> bool {
+    pub(super) fn give_room(&mut self, room: &SlotRequest) -> bool {
         if !self.line.reserve(room.shard, Rank::Delivery) {
             return false;
         }
         let target = if self.free_places() > 0 { self.hub.reserve() } else { None };
-        let Room { slot, generation, shard } = *room;
-        let place = Place { slot, generation, shard: self.line.endpoint(), target };
-        self.line.send(shard, Message::Place(place));
+        let SlotRequest { slot, generation, shard } = *room;
+        let place = SlotOffer { slot, generation, shard: self.line.endpoint(), target };
+        self.line.send(shard, Message::SlotOffer(place));
         true
     }
 
     /// Another shard has given a slot, or has none.
-    pub(super) fn take_place(&mut self, place: &Place) {
+    pub(super) fn take_place(&mut self, place: &SlotOffer) {
         let mover = MovingSocket { slot: place.slot, generation: place.generation };
         let Some((slot, generation)) = place.target else { return self.movers.push(mover) };
         let statuses = self.statuses.clone();
@@ -124,7 +129,7 @@ impl Shard {
             self.moving.push((mover, place.shard, slot, generation));
             self.ring.pass(source, ring, generation, slot);
         } else {
-            self.vacant.push((place.shard, Vacate { slot, generation }));
+            self.vacant.push((place.shard, SlotRelease { slot, generation }));
         }
     }
 
@@ -135,7 +140,7 @@ impl Shard {
             return;
         };
         if completion.result < 0 {
-            self.vacant.push((shard, Vacate { slot: target, generation: life }));
+            self.vacant.push((shard, SlotRelease { slot: target, generation: life }));
             return self.turn_away(mover);
         }
         self.metrics.relayed.add(1);
@@ -146,8 +151,8 @@ impl Shard {
 
     /// A promised slot is not used. The kernel may have put the socket there before it failed to
     /// say so (-EOVERFLOW), so the slot is closed, whatever it holds, before it is given back.
-    pub(super) fn vacated(&mut self, vacate: &Vacate) {
-        let Vacate { slot, generation } = *vacate;
+    pub(super) fn vacated(&mut self, vacate: &SlotRelease) {
+        let SlotRelease { slot, generation } = *vacate;
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         if connection.phase == Phase::Reserved {
             connection.phase = Phase::Ending;

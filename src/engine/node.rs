@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use crate::base::connection_limits::ConnectionLimits;
 use crate::base::failure::Failure;
-use crate::base::gate::Gate;
 use crate::base::memory::Budgets;
 use crate::base::metrics::Metrics;
 use crate::base::sys::{self, Clock, ListenerOptions};
@@ -16,7 +16,7 @@ use crate::engine::bus::{Bus, Capacities};
 use crate::engine::ring::{Ring, Sizes};
 use crate::engine::shard::{Shard, Status};
 use crate::engine::worker::Worker;
-use crate::hub::{Hub, Place, Settings};
+use crate::hub::{Hub, HubSettings, ShardContext};
 use crate::model::ids::Ids;
 use crate::model::names::Names;
 
@@ -47,8 +47,8 @@ impl RingSizes {
     pub fn sizes(&self, slots: usize) -> Sizes {
         let RingSizes { submissions, completions, buffers } = *self;
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-        let wanted = slots.saturating_add(submissions).min(completions).max(submissions);
-        let completions = wanted.next_power_of_two();
+        let ring_requests = slots.saturating_add(submissions).min(completions).max(submissions);
+        let completions = ring_requests.next_power_of_two();
         Sizes { submissions, completions, slots, buffers, buffer_bytes: BUFFER_BYTES }
     }
 }
@@ -67,7 +67,7 @@ pub struct Plan {
     /// Sizes of each shard's ring.
     pub rings: RingSizes,
     /// What shards go by; its number of slots is replaced by each shard's own.
-    pub settings: Settings,
+    pub settings: HubSettings,
 }
 
 /// A running node.
@@ -83,7 +83,7 @@ pub struct Node {
     /// How channels find their homes.
     pub names: Names,
     /// How many clients the node takes.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ConnectionLimits>,
     /// The clock that the shards go by.
     pub clock: Clock,
     /// The processor of each shard's worker; `None` where it could not be pinned.
@@ -93,7 +93,7 @@ pub struct Node {
 
 /// What a shard needs to begin.
 struct Start {
-    place: Place,
+    place: ShardContext,
     plan: Arc<Plan>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
@@ -119,15 +119,15 @@ impl Node {
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let statuses: Arc<[Status]> = (0..shards).map(|_| Status::default()).collect();
         let (plan, clock) = (Arc::new(plan), Clock::new());
-        let Settings { connection_limit, connection_rate, places, .. } = plan.settings;
-        let gate = Gate::new(connection_limit, connection_rate).with_places(places);
+        let HubSettings { connection_limit, connection_rate, places, .. } = plan.settings;
+        let gate = ConnectionLimits::new(connection_limit, connection_rate).with_places(places);
         let gate = Arc::new(gate);
         let budgets = Budgets::new(&plan.settings.budgets, shards);
         let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = plan.address;
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(&no_random)?);
-            let place = Place {
+            let place = ShardContext {
                 shard: shard as u8,
                 control: bus.control(),
                 names,

@@ -23,7 +23,7 @@ use crate::engine::bus::Line;
 use crate::engine::ring::{Completion, Handle, Op, Ring, Token};
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
-use crate::model::message::{Endpoint, HandOver, Message, Post, RANKS, Rank, Vacate};
+use crate::model::message::{Endpoint, HandOver, Message, Post, RANKS, Rank, SlotRelease};
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
@@ -101,7 +101,7 @@ pub struct Shard {
     pub(super) stalled: [Option<Message>; RANKS],
     pub(super) movers: Vec<MovingSocket>,
     /// Slots of other shards to give back, and slots here whose owner must be told.
-    pub(super) vacant: Vec<(Endpoint, Vacate)>,
+    pub(super) vacant: Vec<(Endpoint, SlotRelease)>,
     /// Where each socket on its way was promised a slot.
     pub(super) moving: Vec<(MovingSocket, Endpoint, u32, u32)>,
     pub(super) starved: Vec<u32>,
@@ -410,21 +410,21 @@ impl Shard {
     // ---- sockets that go -----------------------------------------------------------------
 
     fn carry_out(&mut self) {
-        let mut wanted = std::mem::take(&mut self.hub.wanted);
-        for slot in wanted.reads.drain(..) {
+        let mut ring_requests = std::mem::take(&mut self.hub.ring_requests);
+        for slot in ring_requests.reads.drain(..) {
             self.read(slot);
         }
-        for slot in wanted.writable.drain(..) {
+        for slot in ring_requests.writable.drain(..) {
             self.await_writable(slot);
         }
-        for slot in wanted.hand_overs.drain(..) {
+        for slot in ring_requests.hand_overs.drain(..) {
             let generation = self.hub.generation(slot);
             if self.begin(slot, generation) {
                 self.ring.install(generation, slot);
                 self.cancel_watches(slot);
             }
         }
-        for slot in wanted.ends.drain(..) {
+        for slot in ring_requests.ends.drain(..) {
             let generation = self.hub.generation(slot);
             let Some(connection) = self.hub.connection(slot, generation) else { continue };
             connection.operations = connection.operations.saturating_add(1);
@@ -434,7 +434,7 @@ impl Shard {
                 self.ring.shutdown(generation, slot);
             }
         }
-        self.hub.wanted = wanted;
+        self.hub.ring_requests = ring_requests;
     }
 
     fn await_writable(&mut self, slot: u32) {
@@ -530,10 +530,12 @@ impl Shard {
         match message {
             Message::Adopt(adopt) => self.adopt(*adopt),
             Message::Drain(over) => self.drain(over),
-            Message::Room(room) if !self.give_room(&room) => return Err(Message::Room(room)),
-            Message::Room(_) => {}
-            Message::Place(place) => self.take_place(&place),
-            Message::Vacate(vacate) => self.vacated(&vacate),
+            Message::SlotRequest(room) if !self.give_room(&room) => {
+                return Err(Message::SlotRequest(room));
+            }
+            Message::SlotRequest(_) => {}
+            Message::SlotOffer(place) => self.take_place(&place),
+            Message::SlotRelease(vacate) => self.vacated(&vacate),
             other => return self.hub.handle(&mut self.line, other),
         }
         Ok(())

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::base::sys::{self, Clock, Now};
-use crate::engine::bus::Watch;
+use crate::engine::bus::ConsumerHandle;
 use crate::engine::shard::{Shard, Share, Used};
 use crate::hub::{FANOUT_SENDS, WORK};
 
@@ -34,7 +34,7 @@ pub struct Worker {
     /// The one whose ring is waited on.
     leader: Shard,
     followers: Vec<Shard>,
-    watch: Watch,
+    watch: ConsumerHandle,
     clock: Clock,
     /// When the last pass began.
     now: Now,
@@ -78,7 +78,7 @@ impl Worker {
     pub fn new(
         mut leader: Shard,
         mut followers: Vec<Shard>,
-        watch: Watch,
+        watch: ConsumerHandle,
         clock: Clock,
     ) -> std::io::Result<Self> {
         let doorbell = watch.doorbell().ok_or_else(|| std::io::Error::other("there is none"))?;

@@ -10,16 +10,16 @@ impl Home {
     /// it replaces.
     pub(super) fn admit(&mut self, post: &mut impl Post, admit: Admit) -> Result<(), Message> {
         let replaced = self.users.replaced(admit.user, self.user_limit);
-        let asker = admit.address.shard;
-        let other = replaced.map(|address| address.shard).filter(|shard| *shard != asker);
-        let told = 1 << asker | other.map_or(0, |shard| 1 << shard);
+        let reply_to = admit.address.shard;
+        let other = replaced.map(|address| address.shard).filter(|shard| *shard != reply_to);
+        let told = 1 << reply_to | other.map_or(0, |shard| 1 << shard);
         if reserve_all(post, told).is_err() {
             return Err(Message::Admit(admit));
         }
         let admits = self.users.admit(admit.user, admit.address, self.user_limit);
         let newcomer = Some((admit.address, admits));
         let own = replaced.filter(|_| other.is_none());
-        post.send(asker, Message::Admitted(Admitted { newcomer, replaced: own }));
+        post.send(reply_to, Message::Admitted(Admitted { newcomer, replaced: own }));
         if let Some(other) = other {
             post.send(other, Message::Admitted(Admitted { newcomer: None, replaced }));
         }

@@ -22,7 +22,8 @@ use crate::home::rolls::Rolls;
 use crate::home::streams::{NONE, Streams};
 use crate::model::ids::Ids;
 use crate::model::message::{
-    About, Asker, Excerpt, Guard, Leave, Publish, Question, Release, Subscribe, Subscribed, Told,
+    ChannelAnswer, ChannelQuery, Guard, HistoryRange, HomeQuery, Leave, Publish, Release, ReplyTo,
+    Subscribe, Subscribed,
 };
 use crate::model::names::Names;
 use crate::model::namespaces::RecoveryMode;
@@ -47,7 +48,7 @@ const BUFFER_MAX: usize = 64 * 1024;
 
 /// What homes keep and give out.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct HomeSettings {
     /// Publications of one recovery at most.
     pub recovery_limit: usize,
     /// Bytes of one recovery, and of any other answer, at most.
@@ -78,7 +79,7 @@ pub struct Prepared {
     retention: Option<Retention>,
     guard: Option<Box<Guard>>,
     /// Where the answer goes.
-    pub asker: Asker,
+    pub reply_to: ReplyTo,
 }
 
 impl Prepared {
@@ -105,7 +106,7 @@ impl Prepared {
 
 /// All channels at home on one shard.
 pub struct Channels {
-    settings: Settings,
+    settings: HomeSettings,
     names: Names,
     ids: Ids,
     table: HashTable<u32>,
@@ -129,7 +130,7 @@ pub struct Channels {
 impl Channels {
     /// No channels yet. `seed` makes the epochs; the shares count history and idempotency keys.
     pub fn new(
-        settings: Settings,
+        settings: HomeSettings,
         (names, ids): (Names, Ids),
         seed: u64,
         (history, keys): (Share, Share),
@@ -346,7 +347,8 @@ impl Channels {
     /// First step of publishing: encodes a publication and gives it its offset. It stays invisible
     /// until it is committed, however much later that is.
     pub fn prepare(&mut self, request: Publish, now: u64) -> Prepared {
-        let Publish { channel, hash, data, event, delta, extra, retention, guard, asker } = request;
+        let Publish { channel, hash, data, event, delta, extra, retention, guard, reply_to } =
+            request;
         let position = retention.map(|retention| {
             let at = self.find_or_insert(hash, &channel);
             let stream = self.stream(at, &retention, now);
@@ -361,7 +363,7 @@ impl Channels {
         if self.buffer.capacity() > BUFFER_MAX {
             self.buffer = Vec::new();
         }
-        Prepared { publication, retention, guard, asker }
+        Prepared { publication, retention, guard, reply_to }
     }
 
     /// Second step of publishing: the publication enters the history and counts as published.
@@ -408,7 +410,7 @@ impl Channels {
         // A cache has no gap to speak of.
         let strict = request.strict && mode == RecoveryMode::Stream;
         let position = request.granted.needs_stream().then(|| {
-            let Settings { recovery_limit, answer_bytes, .. } = self.settings;
+            let HomeSettings { recovery_limit, answer_bytes, .. } = self.settings;
             let stream = self.stream_now(Some(at), request.hash, now);
             match (request.since, mode) {
                 (Some(since), RecoveryMode::Stream) => {
@@ -468,21 +470,21 @@ impl Channels {
     }
 
     /// Answers a question about a channel.
-    pub fn tell(&mut self, question: &Question, now: u64) -> Result<Told, Error> {
+    pub fn tell(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
         let found = self.find(question.hash, &question.channel);
         match &question.about {
-            About::Stats => {
+            ChannelQuery::Stats => {
                 let channel = found.and_then(|at| self.channels.get(at as usize));
                 let members = channel.and_then(|channel| channel.members.as_deref());
-                Ok(Told::Stats(members.map(Members::stats).unwrap_or_default()))
+                Ok(ChannelAnswer::Stats(members.map(Members::stats).unwrap_or_default()))
             }
             // It may take many turns: see `Channels::await_roll`.
-            About::Presence(_) => Err(Error::INTERNAL),
-            About::Position => {
-                Ok(Told::Position(self.stream_now(found, question.hash, now).position()))
+            ChannelQuery::Presence(_) => Err(Error::INTERNAL),
+            ChannelQuery::Position => {
+                Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
             }
-            About::History(excerpt) => self.recall(question, excerpt, now),
-            About::Oblivion => {
+            ChannelQuery::History(excerpt) => self.recall(question, excerpt, now),
+            ChannelQuery::RemoveHistory => {
                 if let Some(at) = found
                     && let Some(stream) = self.stream_of(at)
                 {
@@ -490,13 +492,18 @@ impl Channels {
                     self.history.set(self.streams.bytes());
                     self.schedule(at);
                 }
-                Ok(Told::Oblivion)
+                Ok(ChannelAnswer::HistoryRemoved)
             }
         }
     }
 
     /// Looks a part of the history up.
-    fn recall(&mut self, question: &Question, excerpt: &Excerpt, now: u64) -> Result<Told, Error> {
+    fn recall(
+        &mut self,
+        question: &HomeQuery,
+        excerpt: &HistoryRange,
+        now: u64,
+    ) -> Result<ChannelAnswer, Error> {
         let answer_bytes = self.settings.answer_bytes;
         let found = self.find(question.hash, &question.channel);
         let stream = self.stream_now(found, question.hash, now);
@@ -507,12 +514,12 @@ impl Channels {
         let Some(publications) = stream.excerpt(excerpt, answer_bytes) else {
             return Err(Error::LIMIT_EXCEEDED);
         };
-        Ok(Told::History(publications, stream.position()))
+        Ok(ChannelAnswer::History(publications, stream.position()))
     }
 
     /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
     /// wait.
-    pub fn await_roll(&mut self, question: Question) -> Result<(), Question> {
+    pub fn await_roll(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
         self.rolls.wait(question)
     }
 
@@ -522,7 +529,7 @@ impl Channels {
     }
 
     /// Who asked the question that is answered next.
-    pub fn first_asker(&self) -> Option<Asker> {
+    pub fn first_asker(&self) -> Option<ReplyTo> {
         self.rolls.first_asker()
     }
 
@@ -537,13 +544,13 @@ impl Channels {
     }
 
     /// Goes on with the answer to the first question; `None`: there is more to do.
-    pub fn first_roll(&mut self, budget: &mut Budget) -> Option<Result<Told, Error>> {
+    pub fn first_roll(&mut self, budget: &mut Budget) -> Option<Result<ChannelAnswer, Error>> {
         let (question, wire) = self.rolls.first()?;
         let found = self.find(question.hash, &question.channel);
         let found = found.and_then(|at| Some((at, self.channels.get_mut(at as usize)?)));
         let Some((at, Some(members))) = found.map(|(at, found)| (at, found.members.as_mut()))
         else {
-            return Some(Ok(Told::Presence(Roll::default())));
+            return Some(Ok(ChannelAnswer::Presence(Roll::default())));
         };
         let most = self.settings.answer_bytes;
         if members.bytes() > most {
@@ -560,7 +567,7 @@ impl Channels {
         {
             members.forget_roll(wire);
         }
-        roll.map(|roll| Ok(Told::Presence(roll)))
+        roll.map(|roll| Ok(ChannelAnswer::Presence(roll)))
     }
 
     /// Forgets the shard's interest.
@@ -622,8 +629,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::base::memory::{Budgets, Kind, Limits};
     use crate::model::ids::Address;
-    use crate::model::message::{Asker, Granted, Guard, SubscribeTerms, Subscriber, Visibility};
-    use crate::model::publication::{Encoding, Event};
+    use crate::model::message::{Granted, Guard, ReplyTo, SubscribeTerms, Subscriber, Visibility};
+    use crate::model::publication::{Encoding, PublicationKind};
     use crate::wire::protocol::reply::Stats;
 
     /// Room for some dozens of small publications.
@@ -657,7 +664,7 @@ pub(crate) mod tests {
     }
 
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {
-        let settings = Settings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max };
+        let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max };
         let budgets = Budgets::new(&Limits::all(HISTORY_BYTES), 1);
         let shares = (budgets.share(Kind::History, 0), budgets.share(Kind::Keys, 0));
         let names = (Names::new([0; 16], 1), Ids::new([0; 16]));
@@ -673,12 +680,12 @@ pub(crate) mod tests {
             channel: channel.into(),
             hash: 7,
             data: data.into(),
-            event: Event::Data,
+            event: PublicationKind::Data,
             delta: false,
             extra: None,
             retention: homes.retention,
             guard: None,
-            asker: Asker::Nobody,
+            reply_to: ReplyTo::Nobody,
         };
         homes.publish(request, now)
     }
@@ -708,8 +715,8 @@ pub(crate) mod tests {
         homes.subscribe(&Subscribe { granted, ..request(shard, since) }, 0)
     }
 
-    fn ask(homes: &mut Homes, about: About) -> Result<Told, Error> {
-        let question = Question { channel: "a".into(), hash: 7, asker: Asker::Nobody, about };
+    fn ask(homes: &mut Homes, about: ChannelQuery) -> Result<ChannelAnswer, Error> {
+        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, about };
         homes.tell(&question, 0)
     }
 
@@ -755,12 +762,12 @@ pub(crate) mod tests {
                 channel: "a".into(),
                 hash: 7,
                 data: b"1"[..].into(),
-                event: Event::Data,
+                event: PublicationKind::Data,
                 delta: false,
                 extra: None,
                 retention: homes.retention,
                 guard: Some(Box::new(guard)),
-                asker: Asker::Nobody,
+                reply_to: ReplyTo::Nobody,
             };
             let before = homes.published_before(&request, 0);
             let at = before.unwrap_or_else(|| homes.publish(request, 0));
@@ -779,8 +786,8 @@ pub(crate) mod tests {
     #[test]
     fn presence_is_known_until_the_last_has_left() {
         let mut homes = homes(None, 10);
-        let stats = |homes: &mut Homes| match ask(homes, About::Stats) {
-            Ok(Told::Stats(stats)) => stats,
+        let stats = |homes: &mut Homes| match ask(homes, ChannelQuery::Stats) {
+            Ok(ChannelAnswer::Stats(stats)) => stats,
             other => panic!("{other:?}"),
         };
         assert_eq!(stats(&mut homes), Stats::default());
@@ -789,12 +796,13 @@ pub(crate) mod tests {
             homes.arrive(&request(shard, None), &info);
         }
         assert_eq!(stats(&mut homes), Stats { clients: 2, users: 1 });
-        let (about, asker) = (About::Presence(crate::wire::protocol::Wire::Json), Asker::Nobody);
+        let (about, reply_to) =
+            (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::Nobody);
         for _ in 0..2 {
-            homes.await_roll(Question { channel: "a".into(), hash: 7, asker, about }).unwrap();
+            homes.await_roll(HomeQuery { channel: "a".into(), hash: 7, reply_to, about }).unwrap();
         }
         let told = homes.first_roll(&mut Budget::new(1_000_000, true)).unwrap();
-        assert!(matches!(told, Ok(Told::Presence(roll)) if roll.parts().len() == 1));
+        assert!(matches!(told, Ok(ChannelAnswer::Presence(roll)) if roll.parts().len() == 1));
         homes.drop_first();
         homes.settings.answer_bytes = 100;
         let told = homes.first_roll(&mut Budget::new(1_000_000, true)).unwrap();
@@ -821,8 +829,9 @@ pub(crate) mod tests {
                 let subscriber = Subscriber { slot, ..request.subscriber };
                 homes.arrive(&Subscribe { subscriber, ..request }, &info);
             }
-            let about = About::Presence(crate::wire::protocol::Wire::Protobuf);
-            let question = Question { channel: "a".into(), hash: 7, asker: Asker::Nobody, about };
+            let about = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
+            let question =
+                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, about };
             homes.await_roll(question).unwrap();
             let told = homes.first_roll(&mut Budget::new(100_000_000, true)).unwrap();
             homes.drop_first();
@@ -830,7 +839,9 @@ pub(crate) mod tests {
                 let address = Address { shard: 0, slot, generation: 0 };
                 homes.depart(&Leave { channel: "a".into(), hash: 7, address, announced: true });
             }
-            told.map(|told| matches!(told, Told::Presence(roll) if roll.bytes() <= 1 << 20))
+            told.map(
+                |told| matches!(told, ChannelAnswer::Presence(roll) if roll.bytes() <= 1 << 20),
+            )
         };
         assert_eq!(ask(600, 4096), Err(Error::LIMIT_EXCEEDED));
         assert_eq!(ask(600, 1000), Ok(true));
@@ -843,9 +854,9 @@ pub(crate) mod tests {
         let mut homes = homes(Some(RETENTION), 10);
         (0..3).for_each(|_| _ = publish(&mut homes, "a", 0));
         let told = |homes: &mut Homes, since| {
-            let excerpt = Excerpt { limit: 10, since, reverse: false };
-            match ask(homes, About::History(excerpt)) {
-                Ok(Told::History(publications, at)) => Ok((publications.len(), at.offset)),
+            let excerpt = HistoryRange { limit: 10, since, reverse: false };
+            match ask(homes, ChannelQuery::History(excerpt)) {
+                Ok(ChannelAnswer::History(publications, at)) => Ok((publications.len(), at.offset)),
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => Err(error),
             }
@@ -853,7 +864,7 @@ pub(crate) mod tests {
         assert_eq!(told(&mut homes, None), Ok((2, 3)));
         let elsewhere = Position { offset: 1, epoch: Epoch::parse("aaaaaaaa") };
         assert_eq!(told(&mut homes, Some(elsewhere)), Err(Error::UNRECOVERABLE_POSITION));
-        ask(&mut homes, About::Oblivion).unwrap();
+        ask(&mut homes, ChannelQuery::RemoveHistory).unwrap();
         assert_eq!(told(&mut homes, None), Ok((0, 3)));
     }
 
@@ -874,7 +885,7 @@ pub(crate) mod tests {
     /// What is kept of a channel, and up to where it has come.
     fn kept(homes: &Channels, channel: &str) -> Option<(usize, u64)> {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
-        let excerpt = Excerpt { limit: usize::MAX, ..Excerpt::default() };
+        let excerpt = HistoryRange { limit: usize::MAX, ..HistoryRange::default() };
         Some((stream.excerpt(&excerpt, usize::MAX)?.len(), stream.position().offset))
     }
 
@@ -908,12 +919,13 @@ pub(crate) mod tests {
     #[test]
     fn history_and_positions_of_unpublished_channels_keep_no_stream() {
         let mut homes = homes(Some(RETENTION), 2);
-        let excerpt = Excerpt { limit: 10, ..Excerpt::default() };
-        let Ok(Told::History(publications, history)) = ask(&mut homes, About::History(excerpt))
+        let excerpt = HistoryRange { limit: 10, ..HistoryRange::default() };
+        let Ok(ChannelAnswer::History(publications, history)) =
+            ask(&mut homes, ChannelQuery::History(excerpt))
         else {
             panic!("no history")
         };
-        let Ok(Told::Position(position)) = ask(&mut homes, About::Position) else {
+        let Ok(ChannelAnswer::Position(position)) = ask(&mut homes, ChannelQuery::Position) else {
             panic!("no position")
         };
         assert!(publications.is_empty() && history.offset == 0 && homes.is_empty());
@@ -938,7 +950,8 @@ pub(crate) mod tests {
                 publish(&mut homes, "a", 0);
                 end(&mut homes);
                 assert_eq!(kept(&homes, "a"), None, "end {nth}");
-                let Ok(Told::Position(now)) = ask(&mut homes, About::Position) else {
+                let Ok(ChannelAnswer::Position(now)) = ask(&mut homes, ChannelQuery::Position)
+                else {
                     panic!("no position")
                 };
                 assert_ne!(now.epoch, before.epoch, "end {nth}, subscribed {subscribed}");
@@ -959,7 +972,7 @@ pub(crate) mod tests {
         // All channels of this test share one counter.
         (0..5).for_each(|nth| _ = publish(&mut homes, &format!("other-{nth}"), 0));
         assert_eq!(homes.evicted, 4);
-        let Ok(Told::Position(now)) = ask(&mut homes, About::Position) else {
+        let Ok(ChannelAnswer::Position(now)) = ask(&mut homes, ChannelQuery::Position) else {
             panic!("no position")
         };
         assert_eq!(now, before);
@@ -1020,7 +1033,7 @@ pub(crate) mod tests {
         assert_eq!(kept(&homes, "old"), Some((0, 300)), "what is older goes first");
         let (some, top) = kept(&homes, "new2").unwrap();
         assert!(some > 10 && top == 100, "{some}");
-        ask(&mut homes, About::Oblivion).unwrap();
+        ask(&mut homes, ChannelQuery::RemoveHistory).unwrap();
         homes.expire(62_000, &mut Budget::new(1_000_000, true));
         assert_eq!((homes.streams.bytes(), homes.len()), (0, 0));
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::message::Excerpt;
+use crate::model::message::HistoryRange;
 use crate::model::publication::Publication;
 use crate::model::retention::Retention;
 use crate::wire::protocol::{Epoch, Position};
@@ -164,7 +164,7 @@ impl Stream {
     /// A part of what is kept, if it has no more than so many bytes. `since.offset` is behind the
     /// part, in whichever direction it goes; the caller has compared the epoch. The cost is that
     /// of the part alone.
-    pub fn excerpt(&self, excerpt: &Excerpt, bytes_max: usize) -> Option<Vec<Publication>> {
+    pub fn excerpt(&self, excerpt: &HistoryRange, bytes_max: usize) -> Option<Vec<Publication>> {
         let kept = self.kept.len();
         // Offsets of what is kept are consecutive up to the top.
         let from_first = |offset: u64| {
@@ -258,7 +258,7 @@ mod tests {
     fn excerpts_go_both_ways() {
         let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
             let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
-            let excerpt = stream(5).excerpt(&Excerpt { limit, since, reverse }, 1000).unwrap();
+            let excerpt = stream(5).excerpt(&HistoryRange { limit, since, reverse }, 1000).unwrap();
             let offsets: Vec<u64> = excerpt.iter().filter_map(Publication::offset).collect();
             assert_eq!(offsets, expected, "{limit} {since:?} {reverse}");
         };
@@ -275,7 +275,7 @@ mod tests {
         check(10, Some(9), true, &[5, 4, 3]);
         check(10, Some(2), true, &[]);
         check(10, Some(u64::MAX), false, &[]);
-        let all = Excerpt { limit: 9, ..Excerpt::default() };
+        let all = HistoryRange { limit: 9, ..HistoryRange::default() };
         assert!(stream(5).excerpt(&all, stream(5).bytes() / 8).is_none());
     }
 

@@ -28,12 +28,12 @@ use crate::home::channels::{Channels, Prepared};
 use crate::home::users::{Limit, Users};
 use crate::model::ids::Ids;
 use crate::model::message::{
-    About, Answer, Asker, Depart, Endpoint, Message, Post, Question, Rank, endpoints,
+    ChannelQuery, Depart, Endpoint, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo, endpoints,
 };
 use crate::model::names::Names;
 use crate::wire::protocol::Error;
 
-pub use self::channels::Settings;
+pub use self::channels::HomeSettings;
 
 /// There is no room on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Surroundings {
 
 impl Home {
     /// A home without channels and users.
-    pub fn new(settings: Settings, user_limit: Limit, around: Surroundings) -> Self {
+    pub fn new(settings: HomeSettings, user_limit: Limit, around: Surroundings) -> Self {
         let Surroundings { control, names, ids, seed, history, keys, metrics } = around;
         let channels = Channels::new(settings, (names, ids), seed, (history, keys));
         let (users, prepared) = (Users::default(), VecDeque::new());
@@ -92,7 +92,7 @@ impl Home {
             Message::Publish(request) => self.publish(post, request),
             Message::Subscribe(request) => self.subscribe(post, request),
             Message::Leave(leave) => self.leave(post, leave),
-            Message::Question(question) => self.answer(post, question),
+            Message::HomeQuery(question) => self.answer(post, question),
             Message::Release(release) => {
                 self.channels.release(&release);
                 Ok(())
@@ -108,20 +108,25 @@ impl Home {
     }
 
     /// Answers a question, or notes it where the answer may take many turns.
-    fn answer(&mut self, post: &mut impl Post, question: Box<Question>) -> Result<(), Message> {
-        let asker = question.asker;
-        if matches!(question.about, About::Presence(_)) {
+    fn answer(&mut self, post: &mut impl Post, question: Box<HomeQuery>) -> Result<(), Message> {
+        let reply_to = question.reply_to;
+        if matches!(question.about, ChannelQuery::Presence(_)) {
             let Err(question) = self.channels.await_roll(*question) else { return Ok(()) };
             // Too many questions wait.
-            let refused = Message::Answer(Box::new(Answer { asker, told: Err(Error::INTERNAL) }));
-            let sent = self.send_answer(post, asker, || refused);
-            return sent.map_err(|NoRoom| Message::Question(Box::new(question)));
+            let refused =
+                Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told: Err(Error::INTERNAL) }));
+            let sent = self.send_answer(post, reply_to, || refused);
+            return sent.map_err(|NoRoom| Message::HomeQuery(Box::new(question)));
         }
-        if !reserve_for(post, asker) {
-            return Err(Message::Question(question));
+        if !reserve_for(post, reply_to) {
+            return Err(Message::HomeQuery(question));
         }
         let told = self.channels.tell(&question, self.now);
-        self.post_answer(post, asker, Message::Answer(Box::new(Answer { asker, told })));
+        self.post_answer(
+            post,
+            reply_to,
+            Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told })),
+        );
         Ok(())
     }
 
@@ -149,17 +154,21 @@ impl Home {
             if budget.is_spent() {
                 return true;
             }
-            let Some(asker) = self.channels.first_asker() else { return false };
-            if !reserve_for(post, asker) {
+            let Some(reply_to) = self.channels.first_asker() else { return false };
+            if !reserve_for(post, reply_to) {
                 self.channels.postpone_first();
                 continue;
             }
             let Some(told) = self.channels.first_roll(budget) else {
-                asker.shard().into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
+                reply_to.shard().into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
                 return true;
             };
             budget.charge(cost::MESSAGE);
-            self.post_answer(post, asker, Message::Answer(Box::new(Answer { asker, told })));
+            self.post_answer(
+                post,
+                reply_to,
+                Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told })),
+            );
             self.channels.drop_first();
         }
         false
@@ -169,20 +178,20 @@ impl Home {
     fn send_answer(
         &self,
         post: &mut impl Post,
-        asker: Asker,
+        reply_to: ReplyTo,
         answer: impl FnOnce() -> Message,
     ) -> Result<(), NoRoom> {
-        if !reserve_for(post, asker) {
+        if !reserve_for(post, reply_to) {
             return Err(NoRoom);
         }
-        self.post_answer(post, asker, answer());
+        self.post_answer(post, reply_to, answer());
         Ok(())
     }
 
     /// Sends an answer for which there is room, if its asker waits for one.
-    fn post_answer(&self, post: &mut impl Post, asker: Asker, answer: Message) {
-        match (asker, asker.shard()) {
-            (Asker::Control(_), _) => post.send(self.control, answer),
+    fn post_answer(&self, post: &mut impl Post, reply_to: ReplyTo, answer: Message) {
+        match (reply_to, reply_to.shard()) {
+            (ReplyTo::Control(_), _) => post.send(self.control, answer),
             (_, Some(shard)) => post.send(shard, answer),
             (_, None) => {}
         }
@@ -231,8 +240,8 @@ impl Home {
 }
 
 /// Reserves room for an answer; the control plane has reserved its own.
-fn reserve_for(post: &mut impl Post, asker: Asker) -> bool {
-    asker.shard().is_none_or(|shard| post.reserve(shard, Rank::Delivery))
+fn reserve_for(post: &mut impl Post, reply_to: ReplyTo) -> bool {
+    reply_to.shard().is_none_or(|shard| post.reserve(shard, Rank::Delivery))
 }
 
 /// Reserves room for one delivery to each of these shards, or to none.

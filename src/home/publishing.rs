@@ -9,7 +9,7 @@
 use crate::base::faults::{Planted, planted};
 use crate::home::channels::Prepared;
 use crate::home::{Home, NoRoom, reserve_all};
-use crate::model::message::{Asker, Message, Post, Publish, Published, endpoints};
+use crate::model::message::{Message, Post, Publish, Published, ReplyTo, endpoints};
 use crate::model::publication::Publication;
 use crate::wire::protocol::{Error, Position};
 
@@ -45,9 +45,9 @@ impl Home {
             Err(Unprepared::Before(position)) => Ok(position),
             Err(Unprepared::Unavailable) => Err(Error::INTERNAL),
         };
-        let asker = request.asker;
-        let answer = || published(asker, refused, None);
-        self.send_answer(post, asker, answer).map_err(|NoRoom| Message::Publish(request))
+        let reply_to = request.reply_to;
+        let answer = || published(reply_to, refused, None);
+        self.send_answer(post, reply_to, answer).map_err(|NoRoom| Message::Publish(request))
     }
 
     /// Whether a publication is to be prepared.
@@ -86,9 +86,9 @@ impl Home {
     /// Makes a prepared publication visible; gives it back where a shard that hears of it has no
     /// room.
     fn commit(&mut self, post: &mut impl Post, prepared: Prepared) -> Result<(), Prepared> {
-        let asker = prepared.asker;
+        let reply_to = prepared.reply_to;
         let interested = self.channels.interested(prepared.hash(), prepared.channel());
-        let asked = asker.shard();
+        let asked = reply_to.shard();
         let told = interested | asked.map_or(0, |shard| 1 << shard);
         if reserve_all(post, told).is_err() {
             return Err(prepared);
@@ -99,14 +99,14 @@ impl Home {
         for shard in endpoints(told) {
             let message = if asked == Some(shard) {
                 let wanted = interested & (1 << shard) != 0;
-                published(asker, Ok(position), wanted.then(|| publication.clone()))
+                published(reply_to, Ok(position), wanted.then(|| publication.clone()))
             } else {
                 Message::Publication(publication.clone())
             };
             post.send(shard, message);
         }
-        if let Asker::Control(_) = asker {
-            post.send(self.control, published(asker, Ok(position), None));
+        if let ReplyTo::Control(_) = reply_to {
+            post.send(self.control, published(reply_to, Ok(position), None));
         }
         Ok(())
     }
@@ -114,11 +114,11 @@ impl Home {
 
 /// The answer to a publish, with the publication where the asker's shard has subscribers.
 fn published(
-    asker: Asker,
+    reply_to: ReplyTo,
     outcome: Result<Option<Position>, Error>,
     publication: Option<Publication>,
 ) -> Message {
-    Message::Published(Box::new(Published { asker, outcome, publication }))
+    Message::Published(Box::new(Published { reply_to, outcome, publication }))
 }
 
 #[cfg(test)]
@@ -129,12 +129,12 @@ mod tests {
     use crate::base::memory::{Budgets, Kind, Limits};
     use crate::home::channels::tests::request;
     use crate::home::users::Limit;
-    use crate::home::{Settings, Surroundings};
+    use crate::home::{HomeSettings, Surroundings};
     use crate::model::ids::Ids;
     use crate::model::message::tests::Recorder;
     use crate::model::message::{Endpoint, Guard, Subscribe, SubscribeTerms, Visibility};
     use crate::model::names::Names;
-    use crate::model::publication::Event;
+    use crate::model::publication::PublicationKind;
     use crate::model::retention::Retention;
 
     const CONTROL: Endpoint = 9;
@@ -151,7 +151,7 @@ mod tests {
             keys: budgets.share(Kind::Keys, 0),
             metrics: Arc::default(),
         };
-        let settings = Settings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
+        let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
         Home::new(settings, Limit::default(), around)
     }
 
@@ -161,12 +161,12 @@ mod tests {
             channel: channel.into(),
             hash: 7,
             data: b"1"[..].into(),
-            event: Event::Data,
+            event: PublicationKind::Data,
             delta: false,
             extra: None,
             retention: Some(RETENTION),
             guard: (!key.is_empty()).then(|| Box::new(guard)),
-            asker: Asker::Control(tag),
+            reply_to: ReplyTo::Control(tag),
         }))
     }
 
@@ -179,7 +179,7 @@ mod tests {
     /// The offset that an answer to a publish tells, or its error.
     fn told((to, message): &(Endpoint, Message)) -> (Endpoint, u64, Result<u64, Error>) {
         let Message::Published(published) = message else { panic!("{message:?}") };
-        let Asker::Control(tag) = published.asker else { panic!("{published:?}") };
+        let ReplyTo::Control(tag) = published.reply_to else { panic!("{published:?}") };
         (*to, tag, published.outcome.map(|position| position.map_or(0, |at| at.offset)))
     }
 

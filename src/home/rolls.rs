@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::message::{About, Asker, Question};
+use crate::model::message::{ChannelQuery, HomeQuery, ReplyTo};
 use crate::wire::protocol::Wire;
 
 /// Questions that wait at most.
@@ -17,7 +17,7 @@ const KEPT_MAX: usize = 2;
 /// The questions that wait, and the answers that are kept.
 #[derive(Default)]
 pub(super) struct Rolls {
-    waiting: VecDeque<(Question, Wire)>,
+    waiting: VecDeque<(HomeQuery, Wire)>,
     /// Channels and encodings whose answers are kept, the latest last.
     kept: VecDeque<(u32, Wire)>,
 }
@@ -25,8 +25,8 @@ pub(super) struct Rolls {
 impl Rolls {
     /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
     /// wait.
-    pub(super) fn wait(&mut self, question: Question) -> Result<(), Question> {
-        let About::Presence(wire) = question.about else { return Err(question) };
+    pub(super) fn wait(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
+        let ChannelQuery::Presence(wire) = question.about else { return Err(question) };
         if self.waiting.len() >= WAITING_MAX {
             return Err(question);
         }
@@ -40,13 +40,13 @@ impl Rolls {
     }
 
     /// The question that is answered next, and the encoding of its answer.
-    pub(super) fn first(&self) -> Option<(&Question, Wire)> {
+    pub(super) fn first(&self) -> Option<(&HomeQuery, Wire)> {
         self.waiting.front().map(|(question, wire)| (question, *wire))
     }
 
     /// Who asked the question that is answered next.
-    pub(super) fn first_asker(&self) -> Option<Asker> {
-        self.waiting.front().map(|(question, _)| question.asker)
+    pub(super) fn first_asker(&self) -> Option<ReplyTo> {
+        self.waiting.front().map(|(question, _)| question.reply_to)
     }
 
     /// The first question is answered.

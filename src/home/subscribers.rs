@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::home::{Home, cancel_all, reserve_all};
 use crate::model::message::{Leave, Message, Post, Rank, Subscribe, endpoints};
-use crate::model::publication::{Draft, Event, Extra, Publication};
+use crate::model::publication::{Draft, Extra, Publication, PublicationKind};
 use crate::wire::protocol::reply::ClientInfo;
 
 impl Home {
@@ -39,7 +39,8 @@ impl Home {
         }
         let named = (&*request.channel, request.hash);
         let joins = info.filter(|_| announced);
-        let news = joins.map(|info| presence_change(Event::Join, named, (**info).clone()));
+        let news =
+            joins.map(|info| presence_change(PublicationKind::Join, named, (**info).clone()));
         answer.news = news.clone();
         post.send(shard, Message::Subscribed(Box::new(answer)));
         match news {
@@ -60,7 +61,8 @@ impl Home {
         }
         match self.channels.depart(&leave) {
             Some(info) if told != 0 => {
-                let news = presence_change(Event::Leave, (&leave.channel, leave.hash), info);
+                let news =
+                    presence_change(PublicationKind::Leave, (&leave.channel, leave.hash), info);
                 spread(post, told, &news);
             }
             _ => cancel_all(post, told),
@@ -77,7 +79,11 @@ fn spread(post: &mut impl Post, shards: u64, publication: &Publication) {
 }
 
 /// The news of a subscriber that has come or gone.
-fn presence_change(event: Event, (channel, hash): (&str, u64), info: ClientInfo) -> Publication {
+fn presence_change(
+    event: PublicationKind,
+    (channel, hash): (&str, u64),
+    info: ClientInfo,
+) -> Publication {
     let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
     Publication::new(Draft { channel, hash, event, extra, ..Draft::default() })
 }

@@ -13,16 +13,19 @@ impl Hub {
     /// Where the admission of a connection begins.
     pub(super) fn admission(&self, slot: u32) -> Stage {
         let named = !self.connections[slot].user().is_empty();
-        if named && self.settings.user_limit.counts() { Stage::Wanted } else { Stage::Done }
+        if named && self.settings.user_limit.counts() { Stage::RingRequests } else { Stage::Done }
     }
 
     /// Goes on with the admission of a held connection, as far as there is room; returns whether
     /// it is admitted.
     pub(super) fn is_admitted(&mut self, post: &mut impl Post, slot: u32) -> bool {
         let hold = self.connections[slot].hold as usize;
-        let wanted =
-            self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Wanted);
-        if wanted && self.ask_admission(post, slot).is_err() {
+        let ring_requests = self
+            .connections
+            .holds
+            .get(hold)
+            .is_some_and(|hold| hold.admission == Stage::RingRequests);
+        if ring_requests && self.ask_admission(post, slot).is_err() {
             self.pause(slot, Pause::Blocked);
         }
         // It may have been refused, and its hold is gone.

@@ -12,8 +12,12 @@ use crate::base::memory::Kind;
 use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
 use crate::hub::connections::{NONE, Phase};
-use crate::model::backend::{Answer, Event, Refused, Renewal, Request, Upstream};
-use crate::model::message::{Consult, Grant, Matter, Message, Notice, Post, Rank, Verdict};
+use crate::model::backend::{
+    ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest, Renewal, Upstream,
+};
+use crate::model::message::{
+    Grant, HookEvent, Lookup, LookupOutcome, LookupRequest, Message, Post, Rank,
+};
 use crate::model::namespaces::Options;
 use crate::model::token::SubscribeOptions;
 use crate::wire::http::Header;
@@ -38,17 +42,17 @@ impl Hub {
         &self,
         slot: u32,
         upstream: Upstream,
-        event: Event,
+        event: ProxyEvent,
         kind: Kind,
-    ) -> Option<Request> {
+    ) -> Option<ProxyRequest> {
         let connection = &self.connections[slot];
-        let mut request = Request {
+        let mut request = ProxyRequest {
             upstream,
             client: self.client_id(slot),
             user: connection.user().into(),
             transport: connection.transport,
             wire: connection.wire,
-            baggage: self.connections.baggage.get(&slot).cloned(),
+            context: self.connections.context.get(&slot).cloned(),
             event,
             charge: None,
         };
@@ -62,27 +66,32 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         upstream: Upstream,
-        event: impl FnOnce() -> Event,
-    ) -> Result<Arc<Verdict>, Stop> {
+        event: impl FnOnce() -> ProxyEvent,
+    ) -> Result<Arc<LookupOutcome>, Stop> {
         self.consult(post, slot, |hub| {
-            hub.backend_request(slot, upstream, event(), Kind::Questions).map(Matter::Command)
+            hub.backend_request(slot, upstream, event(), Kind::Questions).map(Lookup::Command)
         })
     }
 
     /// Answers a command with what the backend said to refuse it.
-    pub(super) fn refuse_command(&mut self, slot: u32, command: u32, verdict: &Verdict) -> Failed {
+    pub(super) fn refuse_command(
+        &mut self,
+        slot: u32,
+        command: u32,
+        verdict: &LookupOutcome,
+    ) -> Failed {
         match verdict {
-            Verdict::Command(Err(Refused::Error { code, message, temporary })) => {
+            LookupOutcome::Command(Err(ProxyFailure::Error { code, message, temporary })) => {
                 self.metrics.errors.add(1);
                 let (code, temporary) = (*code, *temporary);
                 self.reply(slot, command, &Reply::Refused { code, message, temporary });
                 Failed::Answered
             }
-            Verdict::Command(Err(Refused::Disconnect { code, reason })) => {
+            LookupOutcome::Command(Err(ProxyFailure::Disconnect { code, reason })) => {
                 self.disconnect_saying(slot, *code, reason);
                 Failed::Answered
             }
-            Verdict::Command(Err(Refused::Payload)) => Error::BAD_REQUEST.into(),
+            LookupOutcome::Command(Err(ProxyFailure::Payload)) => Error::BAD_REQUEST.into(),
             _ => Error::INTERNAL.into(),
         }
     }
@@ -98,10 +107,10 @@ impl Hub {
 
     /// Notes the headers that a client gives with its connect, as far as somebody wants them.
     pub(super) fn note_emulated(&mut self, slot: u32, headers: &BTreeMap<String, String>) {
-        let wanted = &self.settings.proxies.wants.emulated;
+        let ring_requests = &self.settings.proxies.wants.emulated;
         let named = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
         let kept: Vec<(Box<str>, Box<str>)> = named
-            .filter(|(name, _)| wanted.contains(name))
+            .filter(|(name, _)| ring_requests.contains(name))
             .map(|(name, value)| (name.into(), value.as_str().into()))
             .collect();
         if !kept.is_empty() {
@@ -139,11 +148,11 @@ impl Hub {
         upstream: Upstream,
         request: &SubscribeRequest<'_>,
     ) -> Result<Grant, Failed> {
-        let verdict = self.ask_backend(post, slot, upstream, || Event::Subscribe {
+        let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Subscribe {
             channel: (&*request.channel).into(),
             data: request.data.as_deref().map(Into::into),
         })?;
-        let Verdict::Command(Ok(Answer::Subscribe(options, expires))) = &*verdict else {
+        let LookupOutcome::Command(Ok(ProxyAnswer::Subscribe(options, expires))) = &*verdict else {
             return Err(self.refuse_command(slot, command, &verdict));
         };
         let SubscribeOptions { data, .. } = options;
@@ -158,13 +167,13 @@ impl Hub {
         (slot, command): (u32, u32),
         upstream: Upstream,
         (channel, data): (&str, &[u8]),
-    ) -> Result<Arc<Verdict>, Failed> {
-        let verdict = self.ask_backend(post, slot, upstream, || Event::Publish {
+    ) -> Result<Arc<LookupOutcome>, Failed> {
+        let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Publish {
             channel: channel.into(),
             data: data.into(),
         })?;
         match &*verdict {
-            Verdict::Command(Ok(Answer::Publish(_))) => Ok(verdict),
+            LookupOutcome::Command(Ok(ProxyAnswer::Publish(_))) => Ok(verdict),
             _ => Err(self.refuse_command(slot, command, &verdict)),
         }
     }
@@ -178,11 +187,11 @@ impl Hub {
         request: &RpcRequest<'_>,
     ) -> Result<(), Failed> {
         let upstream = self.settings.proxies.calls.upstream(&request.method)?;
-        let verdict = self.ask_backend(post, slot, upstream, || Event::Rpc {
+        let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Rpc {
             method: (&*request.method).into(),
             data: request.data.as_deref().map(Into::into),
         })?;
-        let Verdict::Command(Ok(Answer::Rpc(data))) = &*verdict else {
+        let LookupOutcome::Command(Ok(ProxyAnswer::Rpc(data))) = &*verdict else {
             return Err(self.refuse_command(slot, command, &verdict));
         };
         self.fits_wire(slot, data.as_deref())?;
@@ -205,20 +214,20 @@ impl Hub {
 
     /// Has the backend asked how much longer something holds; returns when it is asked again
     /// unless it answers. `None`: too much waits already.
-    fn ask_renewal(&mut self, slot: u32, upstream: Upstream, event: Event) -> Option<u64> {
+    fn ask_renewal(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) -> Option<u64> {
         if self.outgoing.len() >= self.settings.proxies.waiting_max {
             return None;
         }
         let request = self.backend_request(slot, upstream, event, Kind::Questions)?;
-        let matter = Matter::Renewal(request);
-        let consult = Consult { address: self.address(slot), matter };
-        self.outgoing.push_back(Message::Consult(Box::new(consult)));
+        let lookup = Lookup::Renewal(request);
+        let consult = LookupRequest { address: self.address(slot), lookup };
+        self.outgoing.push_back(Message::LookupRequest(Box::new(consult)));
         Some(self.unix_time() + RENEWAL_PAUSE)
     }
 
     /// A connection whose time is over: the backend decides whether it goes on.
     pub(super) fn renew(&mut self, slot: u32, upstream: Upstream) {
-        let again = self.ask_renewal(slot, upstream, Event::Refresh);
+        let again = self.ask_renewal(slot, upstream, ProxyEvent::Refresh);
         if let (Some(identity), Some(again)) = (&mut self.connections[slot].identity, again) {
             identity.expires = NonZeroU64::new(again);
         }
@@ -227,7 +236,7 @@ impl Hub {
     /// A subscription whose time is over: the backend decides whether it goes on.
     pub(super) fn renew_subscription(&mut self, slot: u32, key: u32, upstream: Upstream) {
         let channel = self.locals.channel(key).0.clone();
-        let again = self.ask_renewal(slot, upstream, Event::SubRefresh { channel });
+        let again = self.ask_renewal(slot, upstream, ProxyEvent::SubRefresh { channel });
         if let (Some(grant), Some(_)) = (self.connections.grants.get_mut(&key), again) {
             grant.expires = again;
         }
@@ -239,10 +248,10 @@ impl Hub {
         &mut self,
         slot: u32,
         channel: Option<&str>,
-        told: Result<Answer, Refused>,
+        told: Result<ProxyAnswer, ProxyFailure>,
     ) {
         let connected = self.connections[slot].phase == Phase::Connected;
-        let Ok(Answer::Refresh(renewal)) = told else { return };
+        let Ok(ProxyAnswer::Refresh(renewal)) = told else { return };
         match channel {
             _ if !connected => {}
             None => self.renewed_connection(slot, renewal),
@@ -297,7 +306,7 @@ impl Hub {
     ) {
         if self.connections[slot].flags.counted() {
             let (channel, reason) = (channel.clone(), reason.into());
-            self.note(slot, upstream, Event::Unsubscribe { channel, code, reason });
+            self.note(slot, upstream, ProxyEvent::Unsubscribe { channel, code, reason });
         }
     }
 
@@ -309,23 +318,23 @@ impl Hub {
         }
         if self.connections[slot].flags.counted() {
             if let Some(upstream) = self.settings.proxies.disconnect_hook {
-                self.note(slot, upstream, Event::Disconnect { code, reason: reason.into() });
+                self.note(slot, upstream, ProxyEvent::Disconnect { code, reason: reason.into() });
             }
             self.uncount(slot);
         }
-        if !self.connections.baggage.is_empty() {
-            self.connections.baggage.remove(&slot);
+        if !self.connections.context.is_empty() {
+            self.connections.context.remove(&slot);
         }
     }
 
-    fn note(&mut self, slot: u32, upstream: Upstream, event: Event) {
+    fn note(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) {
         self.metrics.hook_events.add(1);
         let request = (self.outgoing.len() < self.settings.proxies.waiting_max)
             .then(|| self.backend_request(slot, upstream, event, Kind::Hooks))
             .flatten();
         let Some(request) = request else { return self.metrics.hook_events_dropped.add(1) };
-        let notice = Notice { address: self.address(slot), request };
-        self.outgoing.push_back(Message::Notice(Box::new(notice)));
+        let notice = HookEvent { address: self.address(slot), request };
+        self.outgoing.push_back(Message::HookEvent(Box::new(notice)));
     }
 
     /// Whether something waits for room to be told.

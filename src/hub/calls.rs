@@ -11,12 +11,12 @@ use crate::hub::messages::Terms;
 use crate::hub::output::keep;
 use crate::hub::subscriptions::checked;
 use crate::hub::waiting::Pause;
-use crate::hub::{Hub, Settings};
+use crate::hub::{Hub, HubSettings};
 use crate::model::ids::Address;
-use crate::model::message::{Asker, Post, Published};
+use crate::model::message::{Post, Published, ReplyTo};
 use crate::model::namespaces::Options;
-use crate::model::publication::Event;
-use crate::wire::http::{self, Call};
+use crate::model::publication::PublicationKind;
+use crate::wire::http::{self, PublishCall};
 use crate::wire::protocol::json::{self, PlainPublish};
 use crate::wire::protocol::{Error, Position};
 use crate::wire::reading;
@@ -46,7 +46,7 @@ impl Hub {
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        (call, used): (&Call<'_>, usize),
+        (call, used): (&PublishCall<'_>, usize),
         input: &[u8],
     ) -> Option<usize> {
         let settings = self.settings.clone();
@@ -57,11 +57,11 @@ impl Hub {
         // than that the publication is on its way.
         let PlainPublish { channel, data, skip_history } = &request;
         let waits = !skip_history && options.retention.is_some();
-        let asker = if waits { Asker::Caller(self.address(slot)) } else { Asker::Nobody };
+        let reply_to = if waits { ReplyTo::Caller(self.address(slot)) } else { ReplyTo::Nobody };
         let named = (&**channel, self.names.hash(channel));
-        let draft = (data.get().as_bytes(), Event::Data, None);
+        let draft = (data.get().as_bytes(), PublicationKind::Data, None);
         let terms = Terms { skip_history: *skip_history, ..Terms::default() };
-        if self.send_home(post, named, options, draft, terms, asker).is_err() {
+        if self.send_home(post, named, options, draft, terms, reply_to).is_err() {
             self.pause(slot, Pause::Blocked);
             return None;
         }
@@ -103,7 +103,7 @@ impl Hub {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
         }
-        let Asker::Caller(Address { slot, generation, .. }) = published.asker else { return };
+        let ReplyTo::Caller(Address { slot, generation, .. }) = published.reply_to else { return };
         let caller = self.connection(slot, generation);
         if caller.is_some_and(|caller| caller.phase == Phase::Asking) {
             self.answer_call(slot, published.outcome);
@@ -114,8 +114,8 @@ impl Hub {
 
 /// What a call publishes, and the options of the channel, if nothing is to be said against it.
 fn plain_publish<'a, 's>(
-    settings: &'s Settings,
-    call: &Call<'a>,
+    settings: &'s HubSettings,
+    call: &PublishCall<'a>,
 ) -> Option<(PlainPublish<'a>, &'s Options)> {
     if !settings.api.opens_for(call.key) {
         return None;

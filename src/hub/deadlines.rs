@@ -4,7 +4,7 @@ use crate::base::budget::{Stage, cost};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::Now;
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::{Hub, Settings};
+use crate::hub::{Hub, HubSettings};
 use crate::model::ids::Address;
 use crate::wire::framing::Framing;
 use crate::wire::http::{Status, Transport};
@@ -103,7 +103,7 @@ impl Hub {
             return true;
         }
         flags.set_listened(true);
-        self.wanted.reads.push(slot);
+        self.ring_requests.reads.push(slot);
         self.connections.wheel.set(slot, self.tick() as u32 + 1);
         false
     }
@@ -143,7 +143,7 @@ impl Hub {
         if self.expire_tokens(slot) || self.resume_ping(slot) {
             return;
         }
-        let Settings { ping_interval, pong_timeout, .. } = *self.settings;
+        let HubSettings { ping_interval, pong_timeout, .. } = *self.settings;
         let connection = &mut self.connections[slot];
         let unidirectional = connection.transport.is_unidirectional();
         // A unidirectional client says nothing, but its WebSocket answers pings of WebSocket's own.
@@ -198,7 +198,7 @@ impl Hub {
     /// came, and neighbours in memory are sent to one after the other. The first comes in the
     /// second half of the interval: a slot whose turn is sooner takes the opposite point.
     pub(super) fn set_first_ping(&mut self, slot: u32) {
-        let Settings { ping_interval, slots, .. } = *self.settings;
+        let HubSettings { ping_interval, slots, .. } = *self.settings;
         let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
         let among_shards = ping_interval * u64::from(self.shard) / SPREAD;
         let ahead = among_slots + among_shards + ping_interval - self.now % ping_interval;

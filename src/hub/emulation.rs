@@ -11,7 +11,9 @@ use crate::hub::connections::{Inbound, Phase};
 use crate::hub::waiting::Pause;
 use crate::model::message::{Emulated, Message, Post, Rank};
 use crate::wire::event_id::LastEvent;
-use crate::wire::http::{self, Cors, Emulation, Preflight, Requester, Status, Stream};
+use crate::wire::http::{
+    self, Cors, EmulationCommands, OpenEmulation, Preflight, Requester, Status,
+};
 use crate::wire::protocol::command::{EmulationRequest, Request};
 use crate::wire::protocol::{Disconnect, Wire, json, protobuf};
 
@@ -27,10 +29,10 @@ impl Hub {
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        stream: &Stream<'_>,
+        stream: &OpenEmulation<'_>,
         inbound: &mut Inbound,
     ) {
-        let &Stream { transport, origin, host, .. } = stream;
+        let &OpenEmulation { transport, origin, host, .. } = stream;
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
@@ -70,9 +72,9 @@ impl Hub {
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        emulation: &Emulation<'_>,
+        emulation: &EmulationCommands<'_>,
     ) -> bool {
-        let &Emulation { origin, host, last, .. } = emulation;
+        let &EmulationCommands { origin, host, last, .. } = emulation;
         if !self.settings.rules.allows_origin(origin, host) {
             self.refuse(slot, Status::Forbidden);
             return true;
@@ -173,7 +175,7 @@ fn is_connect(commands: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::tests::{Alone, hub, transmit};
+    use crate::hub::tests::{LoneShardBus, hub, transmit};
 
     #[test]
     fn a_connect_alone_may_stand_in_a_url() {
@@ -197,7 +199,11 @@ mod tests {
         hub.opened(slot);
         let body = r#"{"id":1,"connect":{}}"#;
         let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
-        hub.receive(&mut Alone::default(), slot, &mut [head.as_bytes(), body.as_bytes()].concat());
+        hub.receive(
+            &mut LoneShardBus::default(),
+            slot,
+            &mut [head.as_bytes(), body.as_bytes()].concat(),
+        );
         transmit(&mut hub, &[]);
         let address = hub.address(slot);
         let text = format!("{{\"id\":2,\"rpc\":{{\"data\":\"{}\"}}}}", "x".repeat(65_000));

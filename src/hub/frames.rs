@@ -7,7 +7,7 @@ use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::output::keep;
 use crate::hub::waiting::Pause;
 use crate::model::message::Post;
-use crate::wire::frame::{self, Event, Fragments, Kind, Violation};
+use crate::wire::frame::{self, Fragments, FrameEvent, Kind, Violation};
 use crate::wire::http::Transport;
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::command::{Command, ConnectRequest};
@@ -50,10 +50,18 @@ impl Hub {
         self.connections[slot].flags.set_end_when_flushed(true);
     }
 
-    fn event(&mut self, post: &mut impl Post, slot: u32, event: Event<'_>, inbound: &mut Inbound) {
+    fn event(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        event: FrameEvent<'_>,
+        inbound: &mut Inbound,
+    ) {
         match event {
-            Event::Message(kind, payload) => self.message(post, slot, (kind, &payload), inbound),
-            Event::Compressed(kind, payload) => {
+            FrameEvent::Message(kind, payload) => {
+                self.message(post, slot, (kind, &payload), inbound)
+            }
+            FrameEvent::Compressed(kind, payload) => {
                 let limit = self.settings.inflated_bytes;
                 match self.inflater.inflate(kind, &payload, limit) {
                     Ok(message) => {
@@ -63,18 +71,18 @@ impl Hub {
                     Err(violation) => self.close_violator(slot, violation),
                 }
             }
-            Event::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
-            Event::Close(code) => {
+            FrameEvent::Ping(payload) => self.write(slot, |out| frame::write_pong(payload, out)),
+            FrameEvent::Close(code) => {
                 self.write_close(slot, code, "");
                 self.connections[slot].flags.set_end_when_flushed(true);
             }
-            Event::Pong => {
+            FrameEvent::Pong => {
                 let connection = &mut self.connections[slot];
                 let counts = connection.flags.frame_pings()
                     || connection.transport == Transport::UniWebSocket;
                 connection.flags.set_pong_due(connection.flags.pong_due() && !counts);
             }
-            Event::Fragment => {}
+            FrameEvent::Fragment => {}
         }
     }
 
@@ -120,7 +128,7 @@ impl Hub {
         let compresses = self.connections[slot].flags.compressing();
         match frame::decode(input, fragments, self.settings.message_bytes, compresses) {
             Ok(None) => None,
-            Ok(Some((used, Event::Close(_)))) => {
+            Ok(Some((used, FrameEvent::Close(_)))) => {
                 self.end_when_flushed(slot);
                 Some(used)
             }

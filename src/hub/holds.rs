@@ -43,15 +43,15 @@ impl Hub {
         command: u32,
         newcomer: Newcomer,
     ) {
-        let Newcomer { wishes: wanted, data, unknown_event_id } = newcomer;
-        self.begin_event_positions(slot, &wanted);
-        let pending = wanted.len();
+        let Newcomer { wishes: ring_requests, data, unknown_event_id } = newcomer;
+        self.begin_event_positions(slot, &ring_requests);
+        let pending = ring_requests.len();
         let admission = self.admission(slot);
         let hold = Hold {
             slot,
             command,
             admission,
-            wanted,
+            ring_requests,
             pending,
             data,
             unknown_event_id,
@@ -67,11 +67,12 @@ impl Hub {
             return;
         }
         let at = self.connections[slot].hold as usize;
-        while let Some(wish) = self.connections.holds.get_mut(at).and_then(|hold| hold.wanted.pop())
+        while let Some(wish) =
+            self.connections.holds.get_mut(at).and_then(|hold| hold.ring_requests.pop())
         {
             if let Err(wish) = self.join_unasked(post, slot, wish) {
                 if let Some(hold) = self.connections.holds.get_mut(at) {
-                    hold.wanted.push(wish);
+                    hold.ring_requests.push(wish);
                 }
                 return self.pause(slot, Pause::Blocked);
             }

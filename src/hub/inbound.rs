@@ -57,7 +57,7 @@ impl Hub {
         }
         let connection = &self.connections[slot];
         if !connection.flags.paused() && connection.flags.readable() {
-            self.wanted.reads.push(slot);
+            self.ring_requests.reads.push(slot);
         }
     }
 

@@ -100,7 +100,7 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::base::memory::{Budgets, Kind, Limits};
-    use crate::hub::tests::{Alone, hub_of, subscriber, transmit};
+    use crate::hub::tests::{LoneShardBus, hub_of, subscriber, transmit};
     use crate::model::message::tests::Recorder;
     use crate::wire::frame;
 
@@ -122,7 +122,8 @@ mod tests {
     fn part_of_a_frame(hub: &mut Hub, slot: u32, bytes: usize) {
         let mut part = vec![0x82, 0xfe, 0xea, 0x60, 0, 0, 0, 0];
         part.resize(bytes, b' ');
-        part.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Alone::default(), slot, chunk));
+        part.chunks_mut(4096)
+            .for_each(|chunk| hub.receive(&mut LoneShardBus::default(), slot, chunk));
     }
 
     /// An unfinished message of one fragment.
@@ -130,7 +131,9 @@ mod tests {
         let mut frame = vec![0x01, 0xfe];
         frame.extend_from_slice(&bytes.to_be_bytes());
         frame.resize(8 + usize::from(bytes), 0);
-        frame.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Alone::default(), slot, chunk));
+        frame
+            .chunks_mut(4096)
+            .for_each(|chunk| hub.receive(&mut LoneShardBus::default(), slot, chunk));
     }
 
     fn phases(hub: &Hub, slots: &[u32]) -> Vec<Phase> {
@@ -148,8 +151,8 @@ mod tests {
         fragment(&mut hub, fragments, 60_000);
         let used = hub.remains().inbound_bytes - used;
         assert!((60_000..69_000).contains(&used), "{used} bytes for a fragment");
-        hub.receive(&mut Alone::default(), fragments, &mut [0x80, 0x80, 0, 0, 0, 0]);
-        hub.receive(&mut Alone::default(), part, &mut b" ".to_owned());
+        hub.receive(&mut LoneShardBus::default(), fragments, &mut [0x80, 0x80, 0, 0, 0, 0]);
+        hub.receive(&mut LoneShardBus::default(), part, &mut b" ".to_owned());
         transmit(&mut hub, &[]);
         assert_eq!(hub.remains().inbound_bytes, 0, "it was used up");
     }
@@ -180,7 +183,8 @@ mod tests {
         hub.opened(slot);
         let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
         head.resize(12_000, b'x');
-        head.chunks_mut(4096).for_each(|chunk| hub.receive(&mut Alone::default(), slot, chunk));
+        head.chunks_mut(4096)
+            .for_each(|chunk| hub.receive(&mut LoneShardBus::default(), slot, chunk));
         let sent = transmit(&mut hub, &[]);
         assert!(sent[0].1.starts_with(b"HTTP/1.1 503 "), "{sent:?}");
         assert_eq!((hub.remains().inbound, phases(&hub, &[slot])), (0, vec![Phase::Closing]));

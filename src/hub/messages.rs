@@ -10,10 +10,11 @@ use crate::hub::commands::NoRoom;
 use crate::hub::connections::Connection;
 use crate::hub::output::keep;
 use crate::model::message::{
-    About, Asker, Guard, Message, Post, Publish, RANKS, Rank, Release, Subscribe, Subscribed, Told,
+    ChannelAnswer, ChannelQuery, Guard, Message, Post, Publish, RANKS, Rank, Release, ReplyTo,
+    Subscribe, Subscribed,
 };
 use crate::model::namespaces::Options;
-use crate::model::publication::{Event, Extra, Publication};
+use crate::model::publication::{Extra, Publication, PublicationKind};
 use crate::wire::protocol::reply::{self, Push, Reply};
 use crate::wire::protocol::{self, Error, Position};
 
@@ -45,14 +46,14 @@ impl Hub {
             Message::Publish(request) => (request.data.len(), 0),
             Message::Subscribed(answer) => (cost::JOIN, bytes(&answer.publications)),
             Message::Subscribe(_) | Message::Leave(_) => (cost::JOIN, 0),
-            Message::Answer(answer) if !self.is_listening(answer.asker) => (0, 0),
-            Message::Answer(answer) => match &answer.told {
-                Ok(Told::History(publications, _)) => (0, bytes(publications)),
-                Ok(Told::Presence(roll)) => (0, roll.bytes() * cost::BYTES),
+            Message::HomeAnswer(answer) if !self.is_listening(answer.reply_to) => (0, 0),
+            Message::HomeAnswer(answer) => match &answer.told {
+                Ok(ChannelAnswer::History(publications, _)) => (0, bytes(publications)),
+                Ok(ChannelAnswer::Presence(roll)) => (0, roll.bytes() * cost::BYTES),
                 _ => (0, 0),
             },
-            Message::Question(question) => match question.about {
-                About::History(excerpt) => (excerpt.limit.min(1000) * cost::PUBLICATION, 0),
+            Message::HomeQuery(question) => match question.about {
+                ChannelQuery::History(excerpt) => (excerpt.limit.min(1000) * cost::PUBLICATION, 0),
                 _ => (0, 0),
             },
             Message::Adopt(_) | Message::Emulated(_) => (cost::CONNECTION, 0),
@@ -64,7 +65,7 @@ impl Hub {
     /// it carries was charged to its cause, but a question makes the home look.
     fn cost_of_own(&mut self, message: &Message) -> (usize, usize) {
         let (own, written) = self.cost_of(message);
-        let looks = if matches!(message, Message::Question(_)) { own } else { 0 };
+        let looks = if matches!(message, Message::HomeQuery(_)) { own } else { 0 };
         (cost::LOOK + looks, written)
     }
 
@@ -136,7 +137,7 @@ impl Hub {
         match message {
             Message::Publication(publication) => self.locals.append(&publication),
             Message::Subscribed(answer) => self.subscribed(*answer),
-            Message::Answer(answer) => self.answered(*answer),
+            Message::HomeAnswer(answer) => self.answered(*answer),
             Message::Survey(survey) => self.begin_survey(*survey),
             Message::Published(published) => self.published(*published),
             Message::Order(order) => {
@@ -146,7 +147,7 @@ impl Hub {
             Message::Publish(_)
             | Message::Subscribe(_)
             | Message::Leave(_)
-            | Message::Question(_)
+            | Message::HomeQuery(_)
             | Message::Release(_)
             | Message::Admit(_)
             | Message::Depart(_) => {
@@ -155,17 +156,17 @@ impl Hub {
                 self.unfinished |= self.home.has_rolls();
                 return handled;
             }
-            Message::Consulted(consulted) => self.consulted(*consulted),
+            Message::LookupReply(consulted) => self.consulted(*consulted),
             Message::Emulated(emulated) => self.emulated(&emulated),
             Message::Admitted(admitted) => self.admitted(admitted),
             Message::Adopt(_)
             | Message::HandOver(_)
-            | Message::Consult(_)
-            | Message::Notice(_)
+            | Message::LookupRequest(_)
+            | Message::HookEvent(_)
             | Message::Drain(_)
-            | Message::Room(_)
-            | Message::Place(_)
-            | Message::Vacate(_)
+            | Message::SlotRequest(_)
+            | Message::SlotOffer(_)
+            | Message::SlotRelease(_)
             // The shard and the control plane keep these.
             | Message::Surveyed(_) => {}
         }
@@ -178,9 +179,9 @@ impl Hub {
         post: &mut impl Post,
         (channel, hash): (&str, u64),
         options: &Options,
-        (data, event, extra): (&[u8], Event, Option<Arc<Extra>>),
+        (data, event, extra): (&[u8], PublicationKind, Option<Arc<Extra>>),
         terms: Terms,
-        asker: Asker,
+        reply_to: ReplyTo,
     ) -> Result<(), NoRoom> {
         let home = self.names.home(hash);
         if !post.reserve(home, Rank::Request) {
@@ -195,7 +196,7 @@ impl Hub {
             extra,
             retention: options.retention.filter(|_| !terms.skip_history),
             guard: terms.guard,
-            asker,
+            reply_to,
         };
         post.send(home, Message::Publish(Box::new(request)));
         Ok(())
@@ -206,15 +207,15 @@ impl Hub {
         let news = answer.news.take();
         let subscriber = answer.subscriber;
         let (hash, channel) = (answer.hash, answer.channel.clone());
-        let wanted = self
+        let ring_requests = self
             .connections
             .get(subscriber.slot)
             .is_some_and(|found| found.generation == subscriber.generation)
             && self.locals.awaits(subscriber.subscription, subscriber.serial);
         let refused = answer.is_refused();
-        if wanted && refused {
+        if ring_requests && refused {
             self.leave(subscriber.slot, subscriber.subscription, BY_CLIENT);
-        } else if wanted {
+        } else if ring_requests {
             let Subscribed { encoding, filter, .. } = &answer;
             let (key, slot) = (subscriber.subscription, subscriber.slot);
             if let Some(top) = top(&answer)
@@ -226,10 +227,10 @@ impl Hub {
             self.locals.join(key, slot, *encoding, filter.as_ref());
         }
         self.locals.answered(hash, &channel);
-        if wanted && refused {
+        if ring_requests && refused {
             self.reply_error(subscriber.slot, subscriber.command, Error::UNRECOVERABLE_POSITION);
             self.go_on_later(subscriber.slot);
-        } else if wanted {
+        } else if ring_requests {
             self.tell_subscriber(answer);
         } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
             self.give_up(subscriber.slot, subscriber.command);
@@ -243,7 +244,7 @@ impl Hub {
     fn give_up(&mut self, slot: u32, command: u32) {
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
-            if hold.wanted.is_empty() {
+            if hold.ring_requests.is_empty() {
                 self.finish_hold(slot);
             }
         } else if self.connections[slot].takes_output() {
@@ -260,7 +261,7 @@ impl Hub {
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
             hold.answers.push(answer);
-            if hold.wanted.is_empty() {
+            if hold.ring_requests.is_empty() {
                 self.finish_hold(slot);
             }
             return;
@@ -302,11 +303,11 @@ impl Hub {
         // What the server renews by itself ends for nobody.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
         let expires = grant.and_then(|grant| grant.expires).filter(ends);
-        let wanted = |missed: &&Publication| {
+        let ring_requests = |missed: &&Publication| {
             answer.filter.as_ref().is_none_or(|filter| filter.matches(missed.tags()))
         };
-        let wanted = answer.publications.iter().filter(wanted);
-        let objects = wanted.map(|missed| missed.object(answer.encoding));
+        let ring_requests = answer.publications.iter().filter(ring_requests);
+        let objects = ring_requests.map(|missed| missed.object(answer.encoding));
         let objects: Option<Vec<_>> = objects.collect();
         reply::Subscribed {
             expires: self.lease(expires),

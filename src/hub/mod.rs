@@ -25,8 +25,8 @@ mod token_expiry;
 mod messages;
 mod orders;
 mod output;
-mod positions;
-mod questions;
+mod position_checks;
+mod home_queries;
 mod refresh;
 mod memory_pressure;
 mod revocations;
@@ -36,7 +36,7 @@ mod settings;
 mod emulation;
 mod event_ids;
 pub mod turn;
-mod control_questions;
+mod lookups;
 mod walks;
 mod surveys;
 pub mod subscriptions;
@@ -45,7 +45,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::budget::{Budget, Stage};
-use crate::base::gate::Gate;
+use crate::base::connection_limits::ConnectionLimits;
 use crate::base::memory::{Budgets, Kind, Share};
 use crate::base::metrics::Metrics;
 use crate::home::{self, Home};
@@ -60,7 +60,7 @@ use crate::model::revocation::Revocations;
 use crate::wire::deflate::Inflater;
 use crate::wire::filter::Filters;
 
-pub use self::settings::{Settings, Tokens};
+pub use self::settings::{HubSettings, Tokens};
 pub use self::turn::Segments;
 use self::walks::{SlotWalk, SurveyWalk};
 
@@ -74,7 +74,7 @@ const REFUSAL_TIME: u64 = 1000;
 
 /// What the ring should do for the hub's connections; the shard empties each list.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct RingRequests {
     /// Shut down and close.
     pub ends: Vec<u32>,
     /// Hand to the control plane.
@@ -87,14 +87,14 @@ pub struct Wanted {
 
 /// One shard's state.
 pub struct Hub {
-    settings: Arc<Settings>,
+    settings: Arc<HubSettings>,
     names: Names,
     shard: Endpoint,
     control: Endpoint,
     ids: Ids,
     /// The node's id.
     node: Box<str>,
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     budgets: Budgets,
     metrics: Arc<Metrics>,
@@ -151,12 +151,12 @@ pub struct Hub {
     body: Vec<u8>,
     frames: Vec<u8>,
     /// What the ring should do.
-    pub wanted: Wanted,
+    pub ring_requests: RingRequests,
 }
 
 /// Which shard a hub is, and what it shares with the node.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ShardContext {
     /// The shard's number.
     pub shard: Endpoint,
     /// The control plane's place on the bus.
@@ -166,7 +166,7 @@ pub struct Place {
     /// Names of the clients.
     pub ids: Ids,
     /// How many clients the node takes.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     pub budgets: Budgets,
     /// Seed of the epochs.
@@ -175,7 +175,7 @@ pub struct Place {
 
 impl Hub {
     /// A shard without connections.
-    pub fn new(settings: Arc<Settings>, place: &Place, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: Arc<HubSettings>, place: &ShardContext, metrics: Arc<Metrics>) -> Self {
         let share = |kind| place.budgets.share(kind, usize::from(place.shard));
         let around = home::Surroundings {
             control: place.control,
@@ -231,7 +231,7 @@ impl Hub {
             checks: Vec::new(),
             body: Vec::new(),
             frames: Vec::new(),
-            wanted: Wanted::default(),
+            ring_requests: RingRequests::default(),
             settings,
         }
     }
@@ -328,19 +328,19 @@ pub(crate) mod tests {
     use crate::base::sys::Now;
     use crate::model::auth::{ApiKey, Rules};
     use crate::model::message::Rank;
-    use crate::model::own::Own;
+    use crate::model::own_queues::OwnQueues;
     use crate::wire::http::{Route, Service, Transport};
 
     /// A bus on which only the shard itself has room.
-    pub(crate) struct Alone(Own);
+    pub(crate) struct LoneShardBus(OwnQueues);
 
-    impl Default for Alone {
+    impl Default for LoneShardBus {
         fn default() -> Self {
-            Alone(Own::new(8))
+            LoneShardBus(OwnQueues::new(8))
         }
     }
 
-    impl Post for Alone {
+    impl Post for LoneShardBus {
         fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
             to == 0 && self.0.reserve(rank)
         }
@@ -392,7 +392,7 @@ pub(crate) mod tests {
             body_max: 1000,
             compresses: false,
         });
-        let settings = Settings {
+        let settings = HubSettings {
             rules: Rules { insecure: true, ..Rules::default() },
             api: ApiKey { key: "k".into(), insecure: false },
             routes: routes.into(),
@@ -402,23 +402,23 @@ pub(crate) mod tests {
             channel_limit: 8,
             head_timeout: 1000,
             stale_close_delay: 1000,
-            ..Settings::default()
+            ..HubSettings::default()
         };
         let names = Names::new([0; 16], 1);
         let ids = Ids::new([0; 16]);
         let gate = Arc::default();
         let budgets = budgets.clone();
-        let place = Place { shard, control: 9, names, ids, gate, budgets, seed: 0 };
+        let place = ShardContext { shard, control: 9, names, ids, gate, budgets, seed: 0 };
         Hub::new(Arc::new(settings), &place, Arc::default())
     }
 
     /// A frame of a client whose mask is 0.
     pub(crate) fn say(hub: &mut Hub, slot: u32, text: &str) {
-        say_on(&mut Alone::default(), hub, slot, text);
+        say_on(&mut LoneShardBus::default(), hub, slot, text);
     }
 
     /// The same, where what the shard sends to itself outlasts the call.
-    fn say_on(bus: &mut Alone, hub: &mut Hub, slot: u32, text: &str) {
+    fn say_on(bus: &mut LoneShardBus, hub: &mut Hub, slot: u32, text: &str) {
         let mut frame = vec![0x81, 0xfe];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
         frame.extend_from_slice(&[0; 4]);
@@ -434,7 +434,7 @@ pub(crate) mod tests {
             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Version: 13\r\n\r\n"
             .to_vec();
-        hub.receive(&mut Alone::default(), slot, &mut head);
+        hub.receive(&mut LoneShardBus::default(), slot, &mut head);
         let commands = r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#;
         say(hub, slot, commands);
         slot
@@ -471,7 +471,7 @@ pub(crate) mod tests {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);
-        hub.go_on(&mut Alone::default());
+        hub.go_on(&mut LoneShardBus::default());
         let start = hub.metrics.commands.get();
         assert_eq!(start, 2, "connect and subscribe");
         let commands = [r#"{"id":3,"unsubscribe":{"channel":"a"}}"#; 1000].join("\n");
@@ -482,14 +482,14 @@ pub(crate) mod tests {
             assert!((1..=64).contains(&(now - done)), "{} commands in a turn", now - done);
             (done, turns) = (now, turns + 1);
             transmit(&mut hub, &[]);
-            hub.go_on(&mut Alone::default());
+            hub.go_on(&mut LoneShardBus::default());
         }
         assert_eq!((done, turns), (1000, 16));
     }
 
     #[test]
     fn what_waits_for_the_own_backlog_keeps_the_shard_busy() {
-        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, 0), Alone::default());
+        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, 0), LoneShardBus::default());
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);
         for data in ["first", "second"] {

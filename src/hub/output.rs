@@ -225,7 +225,7 @@ impl Hub {
         let ends = !connection.transport.is_websocket() || connection.flags.end_when_flushed();
         connection.flags.set_end_when_flushed(ends);
         if connection.flags.readable() {
-            self.wanted.reads.push(slot);
+            self.ring_requests.reads.push(slot);
         }
         self.set_deadline(slot, self.settings.close_timeout);
     }
@@ -242,7 +242,7 @@ impl Hub {
         self.forget_user(slot);
         self.connections.empty(slot);
         self.connections[slot].phase = Phase::Ending;
-        self.wanted.ends.push(slot);
+        self.ring_requests.ends.push(slot);
     }
 
     /// Ends a connection as soon as nothing is left to be sent on it.

@@ -9,7 +9,7 @@ use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::Failed;
 use crate::hub::connections::NONE;
-use crate::hub::session::Refused;
+use crate::hub::session::ConnectRefusal;
 use crate::model::message::Post;
 use crate::model::token::ConnectClaims;
 use crate::wire::protocol::command::{RefreshRequest, SubRefreshRequest};
@@ -32,10 +32,14 @@ impl Hub {
         let claims = match self.connect_claims(post, slot, &request.token) {
             Ok(Some(claims)) => claims,
             // Without a token, or by the backend: neither is the case here.
-            Ok(None) | Err(Refused::Backend(_)) => return Err(Disconnect::INVALID_TOKEN.into()),
-            Err(Refused::Stop(stop)) => return Err(stop.into()),
-            Err(Refused::Error(Error::TOKEN_EXPIRED)) => return Err(Disconnect::EXPIRED.into()),
-            Err(Refused::Error(error)) => return Err(error.into()),
+            Ok(None) | Err(ConnectRefusal::Backend(_)) => {
+                return Err(Disconnect::INVALID_TOKEN.into());
+            }
+            Err(ConnectRefusal::Stop(stop)) => return Err(stop.into()),
+            Err(ConnectRefusal::Error(Error::TOKEN_EXPIRED)) => {
+                return Err(Disconnect::EXPIRED.into());
+            }
+            Err(ConnectRefusal::Error(error)) => return Err(error.into()),
         };
         if claims.user != self.connections[slot].user() {
             return Err(Disconnect::INVALID_TOKEN.into());

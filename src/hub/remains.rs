@@ -34,7 +34,7 @@ pub struct Remains {
     /// Connections that wait for something to be found out.
     pub awaited_answers: usize,
     /// Connections of which something is kept for the backend's eyes.
-    pub baggage: usize,
+    pub context: usize,
     /// What is to be told to the backend.
     pub outgoing: usize,
     /// Pings put off.
@@ -69,7 +69,7 @@ impl Hub {
             event_streams: self.connections.event_positions.len()
                 + self.connections.last_events.len(),
             watches: self.locals.watches.len(),
-            baggage: self.connections.baggage.len(),
+            context: self.connections.context.len(),
             outgoing: self.outgoing.len(),
             backlog: self.locals.backlog(),
         }

@@ -35,19 +35,19 @@ impl Hub {
                 Some(input.len())
             }
             // The control plane needs no slot, and so has a place where this shard has none.
-            Head::Call(..) if flags.refusing() => self.hand_over(slot, input),
+            Head::PublishCall(..) if flags.refusing() => self.hand_over(slot, input),
             Head::Control => self.hand_over(slot, input),
             Head::Health(health, used) => {
                 self.answer_health(slot, health);
                 Some(used)
             }
-            Head::Call(call, used) => self.call(post, slot, (&call, used), input),
-            Head::Stream(stream, used) => {
+            Head::PublishCall(call, used) => self.call(post, slot, (&call, used), input),
+            Head::OpenEmulation(stream, used) => {
                 self.note_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
                 self.begin_stream(post, slot, &stream, inbound);
                 Some(used)
             }
-            Head::Emulation(emulation, used) => {
+            Head::EmulationCommands(emulation, used) => {
                 self.speak_for(post, slot, &emulation).then_some(used)
             }
             Head::Preflight(asked, used) => {
@@ -80,7 +80,7 @@ impl Hub {
         }
         self.connections.wheel.clear(slot);
         self.connections[slot].phase = Phase::Leaving;
-        self.wanted.hand_overs.push(slot);
+        self.ring_requests.hand_overs.push(slot);
         None
     }
 

@@ -137,7 +137,7 @@ impl Hub {
         let at = self.connections[slot].outbox;
         self.connections.outboxes.change(at, |outbox| outbox.advance(sent));
         self.metrics.short_sends.add(1);
-        self.wanted.writable.push(slot);
+        self.ring_requests.writable.push(slot);
     }
 
     fn fell_behind(&mut self, slot: u32, turn: usize, sent: usize) {
@@ -148,7 +148,7 @@ impl Hub {
         let framed = (Framing::of(transport), wire);
         let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
         self.connections.keep_outbox(slot, outbox);
-        self.wanted.writable.push(slot);
+        self.ring_requests.writable.push(slot);
     }
 
     /// A slot takes bytes again.

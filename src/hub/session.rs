@@ -7,8 +7,8 @@ use crate::hub::Hub;
 use crate::hub::commands::{Failed, Stop};
 use crate::hub::connections::{Identity, Wish};
 use crate::hub::holds::Newcomer;
-use crate::model::backend::{self, Answer, Event, Introduction, Upstream};
-use crate::model::message::{Grant, Overrides, Post, Purpose, Verdict};
+use crate::model::backend::{self, Introduction, ProxyAnswer, ProxyEvent, Upstream};
+use crate::model::message::{Grant, LookupOutcome, Overrides, Post, Purpose};
 use crate::model::revocation::Mark;
 use crate::model::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
 use crate::wire::protocol::command::ConnectRequest;
@@ -16,18 +16,18 @@ use crate::wire::protocol::{Disconnect, Error};
 
 /// Why a client may not connect.
 #[derive(Clone, Debug)]
-pub(super) enum Refused {
+pub(super) enum ConnectRefusal {
     /// Not now, or not at all.
     Stop(Stop),
     /// It is told why, and may try again on another connection.
     Error(Error),
     /// The backend has said why.
-    Backend(Arc<Verdict>),
+    Backend(Arc<LookupOutcome>),
 }
 
-impl From<Disconnect> for Refused {
+impl From<Disconnect> for ConnectRefusal {
     fn from(disconnect: Disconnect) -> Self {
-        Refused::Stop(Stop::Disconnect(disconnect))
+        ConnectRefusal::Stop(Stop::Disconnect(disconnect))
     }
 }
 
@@ -67,12 +67,12 @@ impl Hub {
     ) -> Result<(), Stop> {
         match self.admit(post, slot, request) {
             Ok(newcomer) => self.hold(post, slot, command, newcomer),
-            Err(Refused::Stop(stop)) => return Err(stop),
-            Err(Refused::Error(error)) => {
+            Err(ConnectRefusal::Stop(stop)) => return Err(stop),
+            Err(ConnectRefusal::Error(error)) => {
                 self.connections[slot].flags.set_unusable(true);
                 self.reply_error(slot, command, error);
             }
-            Err(Refused::Backend(verdict)) => {
+            Err(ConnectRefusal::Backend(verdict)) => {
                 self.connections[slot].flags.set_unusable(true);
                 if let Failed::Error(error) = self.refuse_command(slot, command, &verdict) {
                     self.reply_error(slot, command, error);
@@ -96,16 +96,18 @@ impl Hub {
                 }
                 self.hold(post, slot, 0, newcomer);
             }
-            Err(Refused::Stop(stop)) => return Err(stop),
-            Err(Refused::Error(Error::BINARY_CHANNEL)) => {
+            Err(ConnectRefusal::Stop(stop)) => return Err(stop),
+            Err(ConnectRefusal::Error(Error::BINARY_CHANNEL)) => {
                 return Err(Stop::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
             }
-            Err(Refused::Error(error)) => return Err(Stop::Disconnect(instead_of(error.code))),
-            Err(Refused::Backend(verdict)) => match &*verdict {
-                Verdict::Command(Err(backend::Refused::Error { code, .. })) => {
+            Err(ConnectRefusal::Error(error)) => {
+                return Err(Stop::Disconnect(instead_of(error.code)));
+            }
+            Err(ConnectRefusal::Backend(verdict)) => match &*verdict {
+                LookupOutcome::Command(Err(backend::ProxyFailure::Error { code, .. })) => {
                     return Err(Stop::Disconnect(instead_of(*code)));
                 }
-                Verdict::Command(Err(backend::Refused::Disconnect { code, reason })) => {
+                LookupOutcome::Command(Err(backend::ProxyFailure::Disconnect { code, reason })) => {
                     self.disconnect_saying(slot, *code, reason);
                 }
                 _ => return Err(Stop::Disconnect(Disconnect::INTERNAL)),
@@ -120,7 +122,7 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         request: &ConnectRequest<'_>,
-    ) -> Result<Newcomer, Refused> {
+    ) -> Result<Newcomer, ConnectRefusal> {
         if self.gate.is_full() {
             // It was not full when the connection was let in: the client is to come back.
             return Err(Disconnect::TOO_MANY_REQUESTS.into());
@@ -138,7 +140,7 @@ impl Hub {
         };
         // A backend that says who the client is says which channels the server joins for it, too.
         let named_by_backend = claims.is_some() && !by_token;
-        let mut wanted = Vec::new();
+        let mut ring_requests = Vec::new();
         if let Some(mut claims) = claims {
             if claims.user.is_empty() && by_token && self.settings.rules.no_anonymous_tokens {
                 return Err(Disconnect::PERMISSION_DENIED.into());
@@ -147,22 +149,22 @@ impl Hub {
                 claims.expires = None;
             }
             if self.is_over(claims.expires) {
-                return Err(Refused::Error(Error::EXPIRED));
+                return Err(ConnectRefusal::Error(Error::EXPIRED));
             }
             for (channel, options) in &claims.subs {
                 let grant = Grant { by_connection_token: by_token, ..Grant::from(options) };
-                wanted.push((Arc::from(&**channel), grant));
+                ring_requests.push((Arc::from(&**channel), grant));
             }
             let token = if by_token { self.mark_of(&claims) } else { Mark::NONE };
             self.identify(slot, claims, token);
         }
         if let Some(channel) = self.personal_channel(slot) {
-            wanted.push((channel, Grant::default()));
+            ring_requests.push((channel, Grant::default()));
         }
-        let mut wishes: Vec<Wish> = Vec::with_capacity(wanted.len());
-        for (channel, grant) in wanted {
-            let options = self.settings.namespaces.of(&channel).map_err(Refused::Error)?;
-            self.reads(slot, options).map_err(Refused::Error)?;
+        let mut wishes: Vec<Wish> = Vec::with_capacity(ring_requests.len());
+        for (channel, grant) in ring_requests {
+            let options = self.settings.namespaces.of(&channel).map_err(ConnectRefusal::Error)?;
+            self.reads(slot, options).map_err(ConnectRefusal::Error)?;
             let asked = request.subs.iter().flat_map(|subs| &subs.0);
             let mut asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
             let since = asked.next_back().and_then(|asked| asked.since());
@@ -187,17 +189,17 @@ impl Hub {
         slot: u32,
         upstream: Upstream,
         request: &ConnectRequest<'_>,
-    ) -> Result<Option<Introduction>, Refused> {
-        let asked = self.ask_backend(post, slot, upstream, || Event::connect(request));
-        let verdict = asked.map_err(Refused::Stop)?;
+    ) -> Result<Option<Introduction>, ConnectRefusal> {
+        let asked = self.ask_backend(post, slot, upstream, || ProxyEvent::connect(request));
+        let verdict = asked.map_err(ConnectRefusal::Stop)?;
         self.use_up_answer(slot);
         match &*verdict {
-            Verdict::Command(Ok(Answer::Connect(Some(introduction)))) => {
+            LookupOutcome::Command(Ok(ProxyAnswer::Connect(Some(introduction)))) => {
                 self.fits_wire(slot, introduction.data.as_deref())?;
                 Ok(Some(Introduction::clone(introduction)))
             }
-            Verdict::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
-            _ => Err(Refused::Backend(verdict)),
+            LookupOutcome::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
+            _ => Err(ConnectRefusal::Backend(verdict)),
         }
     }
 
@@ -207,7 +209,7 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         token: &str,
-    ) -> Result<Option<ConnectClaims>, Refused> {
+    ) -> Result<Option<ConnectClaims>, ConnectRefusal> {
         let settings = self.settings.clone();
         let rules = &settings.rules;
         if token.is_empty() {
@@ -219,19 +221,19 @@ impl Hub {
             Ok(Work::Here) => verifier.connection(token, self.unix_time(), None),
             Ok(Work::Elsewhere) => {
                 let purpose = Purpose::Connection;
-                let matter = |hub: &Hub| hub.token_matter(token, purpose);
-                let verdict = self.consult(post, slot, matter).map_err(Refused::Stop)?;
+                let lookup = |hub: &Hub| hub.token_matter(token, purpose);
+                let verdict = self.consult(post, slot, lookup).map_err(ConnectRefusal::Stop)?;
                 self.use_up_answer(slot);
                 match &*verdict {
-                    Verdict::Connection(claims) => claims.clone(),
-                    _ => return Err(Refused::Error(Error::INTERNAL)),
+                    LookupOutcome::Connection(claims) => claims.clone(),
+                    _ => return Err(ConnectRefusal::Error(Error::INTERNAL)),
                 }
             }
             Err(refusal) => Err(refusal),
         };
         match claims {
             Ok(claims) if !self.is_revoked(&claims.user, self.mark_of(&claims)) => Ok(Some(claims)),
-            Err(Refusal::Expired) => Err(Refused::Error(Error::TOKEN_EXPIRED)),
+            Err(Refusal::Expired) => Err(ConnectRefusal::Error(Error::TOKEN_EXPIRED)),
             Ok(_) | Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
         }
     }
@@ -263,7 +265,7 @@ impl Hub {
         slot: u32,
         request: &ConnectRequest<'_>,
         wishes: &mut Vec<Wish>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ConnectRefusal> {
         let user = self.connections[slot].user();
         for (channel, asked) in request.subs.iter().flat_map(|subs| &subs.0) {
             let options = match self.settings.namespaces.of(channel) {
@@ -279,7 +281,7 @@ impl Hub {
             // The backend of a subscribe proxy is asked by the client's own subscribe alone.
             let asks_backend = options.subscribe_proxy.is_some();
             if !named && !asks_backend && self.allows_subscribe(options, channel, user) {
-                self.reads(slot, options).map_err(Refused::Error)?;
+                self.reads(slot, options).map_err(ConnectRefusal::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
                 wishes.push(Wish { channel, since: asked.since(), grant });

@@ -16,7 +16,7 @@ use crate::wire::http::{HeadLimits, Routes};
 
 /// What a shard goes by.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct HubSettings {
     /// Who may come.
     pub rules: Rules,
     /// What may be done in which channel.
@@ -32,7 +32,7 @@ pub struct Settings {
     /// Paths that are served.
     pub routes: Routes,
     /// What homes keep.
-    pub homes: home::Settings,
+    pub homes: home::HomeSettings,
     /// Connections that the shard holds at most.
     pub slots: usize,
     /// Bytes of one message of a client.
@@ -87,11 +87,15 @@ pub struct Settings {
     pub close_timeout: u64,
 }
 
-impl Default for Settings {
+impl Default for HubSettings {
     /// Serves no path and has no key; times and sizes are about those of the default configuration.
     fn default() -> Self {
-        Settings {
-            homes: home::Settings { recovery_limit: 300, answer_bytes: 1 << 20, streams_max: 1000 },
+        HubSettings {
+            homes: home::HomeSettings {
+                recovery_limit: 300,
+                answer_bytes: 1 << 20,
+                streams_max: 1000,
+            },
             namespaces: Arc::default(),
             rules: Rules::default(),
             tokens: Tokens::default(),
@@ -129,12 +133,12 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl HubSettings {
     /// What one of so many shards goes by, which holds so many connections. Streams and backlog are
     /// divided evenly: channels are spread evenly, and each shard gets what is published to many.
     #[must_use]
     pub fn of_shard(&self, slots: usize, shards: usize) -> Self {
-        let mut settings = Settings { slots, ..self.clone() };
+        let mut settings = HubSettings { slots, ..self.clone() };
         settings.homes.streams_max = (self.homes.streams_max / shards.max(1)).max(1);
         settings.backlog_bytes = self.backlog_bytes / shards.max(1);
         settings

@@ -1,6 +1,6 @@
 //! Slots: how a socket gets one, and gives it back.
 
-use crate::base::gate::Pass;
+use crate::base::connection_limits::ConnectionPermit;
 use crate::hub::connections::{Connection, Phase, SlotState};
 use crate::hub::{Hub, REFUSAL_TIME};
 use crate::wire::http::{Requester, Status};
@@ -87,9 +87,9 @@ impl Hub {
 
     /// The bytes that came so far on a connection that is handed over, and its place on the
     /// control plane.
-    pub fn depart(&mut self, slot: u32) -> (Vec<u8>, Pass) {
+    pub fn depart(&mut self, slot: u32) -> (Vec<u8>, ConnectionPermit) {
         let inbound = self.connections.take_inbound(slot);
         let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
-        (bytes, Pass::of_taken(&self.gate))
+        (bytes, ConnectionPermit::of_taken(&self.gate))
     }
 }

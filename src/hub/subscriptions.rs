@@ -9,13 +9,13 @@ use crate::hub::backend::{BY_CLIENT, Why};
 use crate::hub::commands::{Failed, NoRoom, Stop};
 use crate::hub::connections::{Connection, Wish};
 use crate::hub::messages::Terms;
-use crate::model::backend::{Answer, Permission};
+use crate::model::backend::{Permission, ProxyAnswer};
 use crate::model::message::{
-    Asker, Grant, Granted, Guard, Leave, Message, Overrides, Post, Purpose, Rank, Subscribe,
-    SubscribeTerms, Subscriber, Verdict, Visibility,
+    Grant, Granted, Guard, Leave, LookupOutcome, Message, Overrides, Post, Purpose, Rank, ReplyTo,
+    Subscribe, SubscribeTerms, Subscriber, Visibility,
 };
 use crate::model::namespaces::{Format, Options};
-use crate::model::publication::{Encoding, Event, Extra};
+use crate::model::publication::{Encoding, Extra, PublicationKind};
 use crate::model::token::{Refusal, Work};
 use crate::wire::filter::{self, Filter};
 use crate::wire::framing::Framing;
@@ -171,9 +171,9 @@ impl Hub {
             Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
             Ok(Work::Elsewhere) => {
                 let purpose = Purpose::Subscription;
-                let matter = |hub: &Hub| hub.token_matter(token, purpose);
-                match &*self.consult(post, slot, matter)? {
-                    Verdict::Subscription(claims) => claims.clone(),
+                let lookup = |hub: &Hub| hub.token_matter(token, purpose);
+                match &*self.consult(post, slot, lookup)? {
+                    LookupOutcome::Subscription(claims) => claims.clone(),
                     _ => return Err(Error::INTERNAL.into()),
                 }
             }
@@ -427,7 +427,7 @@ impl Hub {
         let asked;
         if let Some(upstream) = options.publish_proxy {
             asked = self.ask_publish(post, (slot, command), upstream, (channel, data))?;
-            if let Verdict::Command(Ok(Answer::Publish(permission))) = &*asked {
+            if let LookupOutcome::Command(Ok(ProxyAnswer::Publish(permission))) = &*asked {
                 (data, terms) =
                     (permission.data.as_deref().unwrap_or(data), (&**permission).into());
                 tags = permission.tags.clone().into_iter().collect();
@@ -444,7 +444,7 @@ impl Hub {
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(Extra { info, tags }));
         let draft = (data, event, extra);
-        self.send_home(post, (channel, hash), options, draft, terms, Asker::Nobody)?;
+        self.send_home(post, (channel, hash), options, draft, terms, ReplyTo::Nobody)?;
         self.reply(slot, command, &Reply::Publish);
         Ok(())
     }
@@ -499,7 +499,7 @@ fn visibility(options: &Options, overrides: Overrides) -> Visibility {
 }
 
 /// What data counts as, if a channel with this format takes it.
-pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<Event, Error> {
+pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<PublicationKind, Error> {
     let fits = match format {
         Format::NotEmpty => !data.is_empty(),
         Format::Json => is_json,
@@ -510,8 +510,8 @@ pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<Event, Erro
         (false, false) if !data.is_empty() => Err(Error::NOT_JSON),
         (false, _) => Err(Error::BAD_REQUEST),
         (true, true) if json::is_too_deep(data) => Err(Error::BAD_REQUEST),
-        (true, true) => Ok(Event::Data),
-        (true, false) if format == Format::Binary => Ok(Event::Binary),
+        (true, true) => Ok(PublicationKind::Data),
+        (true, false) if format == Format::Binary => Ok(PublicationKind::Binary),
         (true, false) => Err(Error::NOT_JSON),
     }
 }

@@ -22,9 +22,11 @@ impl Hub {
                 self.budget.charge(cost::LOOK);
                 let found = self.locals.subscribed(walk.next);
                 let pattern = walk.survey.pattern.as_deref();
-                let wanted = found
+                let ring_requests = found
                     .filter(|(name, _)| pattern.is_none_or(|pattern| glob_matches(pattern, name)));
-                walk.found.channels.extend(wanted.map(|(name, number)| (name.clone(), number)));
+                walk.found
+                    .channels
+                    .extend(ring_requests.map(|(name, number)| (name.clone(), number)));
                 walk.next += 1;
             }
             if walk.next < self.locals.places() {

@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::hub::connections::Identity;
-    use crate::hub::tests::{Alone, hub, say, subscriber, transmit};
+    use crate::hub::tests::{LoneShardBus, hub, say, subscriber, transmit};
 
     const START: u64 = 1_700_000_000;
 
@@ -182,7 +182,7 @@ mod tests {
     fn at(hub: &mut Hub, millis: u64, unix: u64) -> Phase {
         hub.begin_turn(Now { millis, unix });
         while hub.expire() || hub.expiry_walk.goes_on() {
-            hub.go_on(&mut Alone::default());
+            hub.go_on(&mut LoneShardBus::default());
         }
         transmit(hub, &[]);
         hub.connections[0].phase
@@ -221,7 +221,7 @@ mod tests {
         at(&mut hub, 31_000, unix);
         assert!(hub.connections[slot].flags.pong_due());
         assert_eq!(at(&mut hub, 41_000, unix), Phase::Connected);
-        assert_eq!(hub.wanted.reads, [slot], "its socket is read first");
+        assert_eq!(hub.ring_requests.reads, [slot], "its socket is read first");
         say(&mut hub, slot, "{}");
         assert_eq!(at(&mut hub, 51_000, unix), Phase::Connected);
         // The next one is not answered.
@@ -240,10 +240,10 @@ mod tests {
         let (slot, _) = hub.reserve().unwrap();
         hub.opened(slot);
         assert_eq!(at(&mut hub, 60_000, 0), Phase::Head);
-        assert_eq!(hub.wanted.reads, [slot]);
+        assert_eq!(hub.ring_requests.reads, [slot]);
         assert_eq!(at(&mut hub, 60_200, 0), Phase::Closing, "it said nothing");
         assert_eq!(at(&mut hub, 120_000, 0), Phase::Closing);
-        assert_eq!(hub.wanted.reads, [slot, slot]);
+        assert_eq!(hub.ring_requests.reads, [slot, slot]);
         assert_eq!(at(&mut hub, 120_200, 0), Phase::Ending);
     }
 }

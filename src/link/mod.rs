@@ -17,8 +17,8 @@ use crate::base::memory::Budgets;
 use crate::base::metrics::Metrics;
 use crate::engine::bus::{Bus, Line};
 use crate::model::message::{
-    About, Asker, Consult, Endpoint, HandOver, Message, Notice, Post, Publish, Published, Question,
-    Rank, Survey, Surveyed, Told,
+    ChannelAnswer, ChannelQuery, Endpoint, HandOver, HomeQuery, HookEvent, LookupRequest, Message,
+    Post, Publish, Published, Rank, ReplyTo, Survey, Surveyed,
 };
 use crate::model::names::Names;
 use crate::wire::protocol::Error;
@@ -34,15 +34,15 @@ const BATCH: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
-enum Answer {
+enum LinkAnswer {
     Published(Box<Published>),
     Surveyed(Box<Surveyed>),
-    Told(Result<Told, Error>),
+    ChannelAnswer(Result<ChannelAnswer, Error>),
 }
 
 /// A question that was asked.
 pub struct Pending {
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<LinkAnswer>,
 }
 
 /// The control plane's end of the bus.
@@ -55,7 +55,7 @@ pub struct Link {
     bell: Arc<Notify>,
     /// Told whenever there may be room again.
     room: Notify,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<LinkAnswer>>>,
     next_tag: AtomicU64,
 }
 
@@ -111,7 +111,7 @@ impl Link {
         self.shards().min_by_key(sockets).unwrap_or(0)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<LinkAnswer>>> {
         // A panic elsewhere leaves the table whole: it is only ever inserted into or removed from.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,20 +122,20 @@ impl Link {
     pub async fn publish(
         &self,
         channel: &str,
-        request: impl FnOnce(Asker, u64) -> Publish,
+        request: impl FnOnce(ReplyTo, u64) -> Publish,
     ) -> Result<Pending, Busy> {
         let hash = self.names.hash(channel);
-        let message = |tag| Message::Publish(Box::new(request(Asker::Control(tag), hash)));
+        let message = |tag| Message::Publish(Box::new(request(ReplyTo::Control(tag), hash)));
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
     /// Asks a channel's home about it.
-    pub async fn question(&self, channel: &Arc<str>, about: About) -> Result<Pending, Busy> {
+    pub async fn question(&self, channel: &Arc<str>, about: ChannelQuery) -> Result<Pending, Busy> {
         let hash = self.names.hash(channel);
         let channel = channel.clone();
         let message = |tag| {
-            let asker = Asker::Control(tag);
-            Message::Question(Box::new(Question { channel, hash, asker, about }))
+            let reply_to = ReplyTo::Control(tag);
+            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, about }))
         };
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
@@ -220,8 +220,8 @@ impl Link {
     pub async fn dispatch(
         &self,
         mut hand_over: impl FnMut(HandOver),
-        mut consult: impl FnMut(Consult),
-        mut tell: impl FnMut(Notice),
+        mut consult: impl FnMut(LookupRequest),
+        mut tell: impl FnMut(HookEvent),
     ) {
         let mut line = self.bus.line(self.bus.control());
         let watch = self.bus.watch(self.bus.control());
@@ -235,8 +235,8 @@ impl Link {
                     taken += 1;
                     match message {
                         Message::HandOver(socket) => hand_over(*socket),
-                        Message::Consult(about) => consult(*about),
-                        Message::Notice(news) => tell(*news),
+                        Message::LookupRequest(about) => consult(*about),
+                        Message::HookEvent(news) => tell(*news),
                         message => self.handle(message),
                     }
                 }
@@ -257,20 +257,22 @@ impl Link {
 
     fn handle(&self, message: Message) {
         match message {
-            Message::Published(published) => match published.asker {
-                Asker::Control(tag) => self.answer(tag, Answer::Published(published)),
+            Message::Published(published) => match published.reply_to {
+                ReplyTo::Control(tag) => self.answer(tag, LinkAnswer::Published(published)),
                 _ => misrouted(),
             },
-            Message::Answer(told) => match told.asker {
-                Asker::Control(tag) => self.answer(tag, Answer::Told(told.told)),
+            Message::HomeAnswer(told) => match told.reply_to {
+                ReplyTo::Control(tag) => self.answer(tag, LinkAnswer::ChannelAnswer(told.told)),
                 _ => misrouted(),
             },
-            Message::Surveyed(surveyed) => self.answer(surveyed.tag, Answer::Surveyed(surveyed)),
+            Message::Surveyed(surveyed) => {
+                self.answer(surveyed.tag, LinkAnswer::Surveyed(surveyed))
+            }
             _ => misrouted(),
         }
     }
 
-    fn answer(&self, tag: u64, answer: Answer) {
+    fn answer(&self, tag: u64, answer: LinkAnswer) {
         if let Some(waiting) = self.waiting().remove(&tag) {
             // Whoever asked may have given up.
             let _ = waiting.send(answer);
@@ -284,7 +286,7 @@ fn misrouted() {
 }
 
 impl Pending {
-    async fn answer(self) -> Result<Answer, Busy> {
+    async fn answer(self) -> Result<LinkAnswer, Busy> {
         match timeout(ANSWER_PATIENCE, self.answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(Busy),
@@ -294,24 +296,24 @@ impl Pending {
     /// What a home said to a publication.
     pub async fn published(self) -> Result<Published, Busy> {
         match self.answer().await? {
-            Answer::Published(published) => Ok(*published),
-            Answer::Surveyed(_) | Answer::Told(_) => Err(Busy),
+            LinkAnswer::Published(published) => Ok(*published),
+            LinkAnswer::Surveyed(_) | LinkAnswer::ChannelAnswer(_) => Err(Busy),
         }
     }
 
     /// What a shard said to a survey.
     pub async fn surveyed(self) -> Result<Surveyed, Busy> {
         match self.answer().await? {
-            Answer::Surveyed(surveyed) => Ok(*surveyed),
-            Answer::Published(_) | Answer::Told(_) => Err(Busy),
+            LinkAnswer::Surveyed(surveyed) => Ok(*surveyed),
+            LinkAnswer::Published(_) | LinkAnswer::ChannelAnswer(_) => Err(Busy),
         }
     }
 
     /// What a home said to a question.
-    pub async fn told(self) -> Result<Result<Told, Error>, Busy> {
+    pub async fn told(self) -> Result<Result<ChannelAnswer, Error>, Busy> {
         match self.answer().await? {
-            Answer::Told(told) => Ok(told),
-            Answer::Published(_) | Answer::Surveyed(_) => Err(Busy),
+            LinkAnswer::ChannelAnswer(told) => Ok(told),
+            LinkAnswer::Published(_) | LinkAnswer::Surveyed(_) => Err(Busy),
         }
     }
 }

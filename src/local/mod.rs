@@ -8,7 +8,7 @@ mod members;
 mod pace;
 mod pacing;
 mod state;
-pub mod watch;
+pub mod position_checks;
 
 pub use self::state::{Delivery, Locals, Lost, NONE};
 

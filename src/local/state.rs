@@ -11,7 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::pacing::Pacing;
-use super::watch::Watches;
+use super::position_checks::PositionChecks;
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::deflate::Deflater;
 use crate::wire::delta::Differ;
@@ -166,7 +166,7 @@ pub struct Locals {
     pub(super) idle: VecDeque<u32>,
     pub(super) serial: u32,
     /// Where the subscribers stand whose positions are checked.
-    pub watches: Watches,
+    pub watches: PositionChecks,
     /// Members that do not stand where they should; some have left since.
     pub(super) lost: VecDeque<Lost>,
     pub(super) differ: Differ,

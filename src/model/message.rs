@@ -6,10 +6,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::base::gate::Pass;
+use crate::base::connection_limits::ConnectionPermit;
 use crate::model::ids::Address;
 use crate::model::namespaces::RecoveryMode;
-use crate::model::publication::{Encoding, Event, Extra, Publication};
+use crate::model::publication::{Encoding, Extra, Publication, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::revocation::Revocations;
 use crate::wire::filter::Filter;
@@ -17,10 +17,12 @@ use crate::wire::http::Upgrade;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
 
+pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
 pub use crate::model::grant::{Grant, Overrides};
+pub use crate::model::lookup::{
+    HookEvent, Lookup, LookupOutcome, LookupReply, LookupRequest, Purpose,
+};
 pub use crate::model::orders::{Action, Order, Target};
-pub use crate::model::questions::{About, Excerpt, Told};
-pub use crate::model::verdicts::{Consult, Consulted, Matter, Notice, Purpose, Verdict};
 
 /// Number of ranks, and of inboxes an endpoint has.
 pub const RANKS: usize = 4;
@@ -66,9 +68,9 @@ pub enum Message {
     /// A shard hands a socket over whose request is not for a shard.
     HandOver(Box<HandOver>),
     /// A shard wants to know what it cannot find out itself.
-    Consult(Box<Consult>),
+    LookupRequest(Box<LookupRequest>),
     /// A shard has news of a client for the backend.
-    Notice(Box<Notice>),
+    HookEvent(Box<HookEvent>),
     /// Somebody speaks for the client of a stream.
     Emulated(Box<Emulated>),
     /// The control plane asks what a shard holds.
@@ -90,27 +92,27 @@ pub enum Message {
     /// A connection of a user is gone.
     Depart(Depart),
     /// Somebody asks a channel's home about it.
-    Question(Box<Question>),
+    HomeQuery(Box<HomeQuery>),
     /// A shard has no subscribers of a channel any more.
     Release(Release),
     /// A full shard asks for a slot.
-    Room(Room),
+    SlotRequest(SlotRequest),
     /// The slot that was given is not needed: its socket could not be moved.
-    Vacate(Vacate),
-    /// The answer to `Question`.
-    Answer(Box<Answer>),
+    SlotRelease(SlotRelease),
+    /// The answer to `HomeQuery`.
+    HomeAnswer(Box<HomeAnswer>),
     /// To every subscriber of its channel.
     Publication(Publication),
-    /// The answer to `Consult`.
-    Consulted(Box<Consulted>),
+    /// The answer to `LookupRequest`.
+    LookupReply(Box<LookupReply>),
     /// The answer to `Admit`, and the news of it to the shard of who is replaced.
     Admitted(Admitted),
     /// The answer to `Subscribe`.
     Subscribed(Box<Subscribed>),
     /// The answer to `Publish`, for who waits for one.
     Published(Box<Published>),
-    /// The answer to `Room`.
-    Place(Place),
+    /// The answer to `SlotRequest`.
+    SlotOffer(SlotOffer),
     /// The answer to `Survey`.
     Surveyed(Box<Surveyed>),
 }
@@ -121,8 +123,8 @@ impl Message {
         match self {
             Message::Adopt(_)
             | Message::HandOver(_)
-            | Message::Consult(_)
-            | Message::Notice(_)
+            | Message::LookupRequest(_)
+            | Message::HookEvent(_)
             | Message::Emulated(_)
             | Message::Survey(_)
             | Message::Order(_)
@@ -133,17 +135,17 @@ impl Message {
             | Message::Leave(_)
             | Message::Admit(_)
             | Message::Depart(_)
-            | Message::Question(_)
+            | Message::HomeQuery(_)
             | Message::Release(_)
-            | Message::Room(_)
-            | Message::Vacate(_) => Rank::Request,
+            | Message::SlotRequest(_)
+            | Message::SlotRelease(_) => Rank::Request,
             Message::Publication(_)
-            | Message::Answer(_)
-            | Message::Consulted(_)
+            | Message::HomeAnswer(_)
+            | Message::LookupReply(_)
             | Message::Admitted(_)
             | Message::Subscribed(_)
             | Message::Published(_)
-            | Message::Place(_)
+            | Message::SlotOffer(_)
             | Message::Surveyed(_) => Rank::Delivery,
         }
     }
@@ -159,7 +161,7 @@ pub struct Adopt {
     /// Bytes that came behind that request, or from the start.
     pub bytes: Vec<u8>,
     /// Its place on the control plane, which it has until a shard has it.
-    pub pass: Option<Pass>,
+    pub pass: Option<ConnectionPermit>,
 }
 
 /// A socket for the control plane.
@@ -170,7 +172,7 @@ pub struct HandOver {
     /// What was read from it: at least a whole request head.
     pub bytes: Vec<u8>,
     /// Its place on the control plane.
-    pub pass: Pass,
+    pub pass: ConnectionPermit,
 }
 
 /// What somebody says for the client of a stream.
@@ -338,7 +340,7 @@ pub struct Publish {
     /// What is published.
     pub data: Box<[u8]>,
     /// Whether that is JSON text.
-    pub event: Event,
+    pub event: PublicationKind,
     /// Whether it may go out as a difference.
     pub delta: bool,
     /// Who publishes it, and its tags.
@@ -348,7 +350,7 @@ pub struct Publish {
     /// What tells it from an earlier one.
     pub guard: Option<Box<Guard>>,
     /// Who waits for the answer.
-    pub asker: Asker,
+    pub reply_to: ReplyTo,
 }
 
 /// What tells a publication from an earlier one, so that it is published once.
@@ -404,29 +406,29 @@ pub struct Depart {
 
 /// A question about a channel.
 #[derive(Debug)]
-pub struct Question {
+pub struct HomeQuery {
     /// The channel.
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
     /// Who asks.
-    pub asker: Asker,
+    pub reply_to: ReplyTo,
     /// What is asked.
-    pub about: About,
+    pub about: ChannelQuery,
 }
 
 /// A home's answer to a question.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HomeAnswer {
     /// Who asked.
-    pub asker: Asker,
+    pub reply_to: ReplyTo,
     /// What it is told.
-    pub told: Result<Told, Error>,
+    pub told: Result<ChannelAnswer, Error>,
 }
 
 /// Who waits for a home's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum ReplyTo {
     /// Nobody.
     Nobody,
     /// The control plane, under this tag; it has kept room for the answer.
@@ -451,13 +453,13 @@ pub enum Asker {
     },
 }
 
-impl Asker {
+impl ReplyTo {
     /// The shard that gets the answer, if one does.
     pub fn shard(&self) -> Option<Endpoint> {
         match self {
-            Asker::Caller(address) | Asker::Client { address, .. } => Some(address.shard),
-            Asker::Watcher { shard, .. } => Some(*shard),
-            Asker::Nobody | Asker::Control(_) => None,
+            ReplyTo::Caller(address) | ReplyTo::Client { address, .. } => Some(address.shard),
+            ReplyTo::Watcher { shard, .. } => Some(*shard),
+            ReplyTo::Nobody | ReplyTo::Control(_) => None,
         }
     }
 }
@@ -466,7 +468,7 @@ impl Asker {
 #[derive(Debug)]
 pub struct Published {
     /// Of the request.
-    pub asker: Asker,
+    pub reply_to: ReplyTo,
     /// The publication's place, `None` where the channel keeps no history; or why the home refused
     /// the publication.
     pub outcome: Result<Option<Position>, Error>,
@@ -488,7 +490,7 @@ pub struct Release {
 
 /// A full shard has accepted a socket and asks for a place for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct SlotRequest {
     /// Who asks.
     pub shard: Endpoint,
     /// Where the socket is.
@@ -497,9 +499,9 @@ pub struct Room {
     pub generation: u32,
 }
 
-/// The answer to `Room`.
+/// The answer to `SlotRequest`.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct SlotOffer {
     /// Where the socket is.
     pub slot: u32,
     /// That slot's life.
@@ -512,7 +514,7 @@ pub struct Place {
 
 /// A slot of the receiver's that was reserved for a move which failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Vacate {
+pub struct SlotRelease {
     /// The slot.
     pub slot: u32,
     /// Its life.

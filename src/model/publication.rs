@@ -40,7 +40,7 @@ pub struct Encoding {
 /// What has happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u16)]
-pub enum Event {
+pub enum PublicationKind {
     /// Somebody has published JSON text.
     #[default]
     Data,
@@ -69,7 +69,7 @@ pub struct Draft<'a> {
     /// Hash of its name.
     pub hash: u64,
     /// What has happened.
-    pub event: Event,
+    pub event: PublicationKind,
     /// What was published; nothing for those who come and go.
     pub data: &'a [u8],
     /// What few carry.
@@ -143,21 +143,21 @@ impl Publication {
             delta: u16::from(delta),
         };
         match event {
-            Event::Data => {
+            PublicationKind::Data => {
                 let details = details(extra.as_deref(), offset);
                 let places = json::write_publication(channel, Data::Plain(data), &details, bytes);
                 (header.object_start, header.object_end) =
                     (at(places.object.start), at(places.object.end));
                 (header.data_start, header.data_end) = (at(places.data.start), at(places.data.end));
             }
-            Event::Binary => {
+            PublicationKind::Binary => {
                 bytes.extend_from_slice(data);
                 header.data_end = at(bytes.len());
             }
-            Event::Join | Event::Leave => {
+            PublicationKind::Join | PublicationKind::Leave => {
                 let info = extra.as_ref().and_then(|extra| extra.info.as_ref());
                 let info = info.expect("who comes or goes is somebody");
-                json::write_presence_change(channel, event == Event::Join, info, bytes);
+                json::write_presence_change(channel, event == PublicationKind::Join, info, bytes);
             }
         }
         bytes[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
@@ -179,8 +179,13 @@ impl Publication {
     }
 
     /// What has happened.
-    pub fn event(&self) -> Event {
-        let events = [Event::Data, Event::Binary, Event::Join, Event::Leave];
+    pub fn event(&self) -> PublicationKind {
+        let events = [
+            PublicationKind::Data,
+            PublicationKind::Binary,
+            PublicationKind::Join,
+            PublicationKind::Leave,
+        ];
         events[self.header().event as usize]
     }
 
@@ -225,7 +230,7 @@ impl Publication {
     /// written in JSON.
     pub fn object(&self, encoding: Encoding) -> Option<Cow<'_, [u8]>> {
         match encoding.wire {
-            Wire::Json if self.event() == Event::Binary => None,
+            Wire::Json if self.event() == PublicationKind::Binary => None,
             Wire::Json if encoding.delta => {
                 let mut object = Vec::new();
                 let text = std::str::from_utf8(self.data()).ok()?;
@@ -267,15 +272,15 @@ impl Publication {
     /// Whether a group with this encoding is told of it.
     pub fn concerns(&self, encoding: Encoding) -> bool {
         match self.event() {
-            Event::Data => true,
-            Event::Binary => encoding.wire == Wire::Protobuf,
-            Event::Join | Event::Leave => encoding.joins,
+            PublicationKind::Data => true,
+            PublicationKind::Binary => encoding.wire == Wire::Protobuf,
+            PublicationKind::Join | PublicationKind::Leave => encoding.joins,
         }
     }
 
     /// Whether it is what somebody has published, rather than news of who comes and goes.
     pub fn has_data(&self) -> bool {
-        matches!(self.event(), Event::Data | Event::Binary)
+        matches!(self.event(), PublicationKind::Data | PublicationKind::Binary)
     }
 
     /// Appends the push. `number` is the channel's on this shard.
@@ -370,8 +375,13 @@ impl Publication {
     fn write_protobuf(&self, out: &mut Vec<u8>) {
         let info = self.extra.as_ref().and_then(|extra| extra.info.as_ref());
         match (self.event(), info) {
-            (event @ (Event::Join | Event::Leave), Some(info)) => {
-                protobuf::write_presence_change(self.channel(), event == Event::Join, info, out);
+            (event @ (PublicationKind::Join | PublicationKind::Leave), Some(info)) => {
+                protobuf::write_presence_change(
+                    self.channel(),
+                    event == PublicationKind::Join,
+                    info,
+                    out,
+                );
             }
             _ => {
                 let (channel, data) = (self.channel(), self.data());
@@ -428,7 +438,8 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&event), expected);
         }
 
-        let binary = Publication::new(Draft { event: Event::Binary, data: b"\xff", ..draft });
+        let binary =
+            Publication::new(Draft { event: PublicationKind::Binary, data: b"\xff", ..draft });
         assert_eq!(binary.data(), b"\xff");
         assert_eq!(binary.object(Encoding::default()), None);
         assert!(!binary.concerns(Encoding::default()));
@@ -477,7 +488,7 @@ mod tests {
         let extra = Some(Arc::new(Extra { info: Some(info), tags }));
         let draft = Draft { channel: "a", extra, data: b"1", ..Draft::default() };
         let info = r#""info":{"user":"u","client":"c","conn_info":{"n":1}}"#;
-        let leave = Publication::new(Draft { event: Event::Leave, ..draft.clone() });
+        let leave = Publication::new(Draft { event: PublicationKind::Leave, ..draft.clone() });
         assert_eq!(text(&leave, true), format!(r#"{{"channel":"a","leave":{{{info}}}}}"#));
         assert!(!leave.concerns(Encoding::default()));
         let data = Publication::new(draft);

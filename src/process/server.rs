@@ -14,7 +14,7 @@ use crate::base::log;
 use crate::base::sys;
 use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::signals::Signals;
-use crate::control::{Control, places};
+use crate::control::{Control, descriptor_shares};
 use crate::engine::node::{Node, Plan};
 use crate::model::message::RANKS;
 use crate::process::banner::{ApiKey, Banner, banner};
@@ -92,7 +92,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
 
 /// Has HTTP connections leave descriptors for everything else.
 fn fit_places(server: &mut HttpServer, limit: u64, shards: usize) {
-    if places::fit(server, limit, sys::open_descriptors(), shards) {
+    if descriptor_shares::fit(server, limit, sys::open_descriptors(), shards) {
         let HttpServer { connections_max, internal_connections_max, .. } = server;
         let what = format!("{connections_max} and {internal_connections_max} HTTP connections");
         let cure = "raise it, or lower http_server.connections_max";

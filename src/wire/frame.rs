@@ -78,7 +78,7 @@ impl std::ops::Deref for Payload<'_> {
 
 /// What one frame meant.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum FrameEvent<'a> {
     /// A message is complete.
     Message(Kind, Payload<'a>),
     /// A message is complete that is compressed; text is not yet known to be UTF-8.
@@ -129,15 +129,15 @@ impl Fragments {
         Ok(())
     }
 
-    fn finish(&mut self, kind: Kind) -> Result<Event<'static>, Violation> {
+    fn finish(&mut self, kind: Kind) -> Result<FrameEvent<'static>, Violation> {
         let fragments = std::mem::take(self);
         if fragments.compressed {
-            return Ok(Event::Compressed(kind, Payload::Joined(fragments.bytes)));
+            return Ok(FrameEvent::Compressed(kind, Payload::Joined(fragments.bytes)));
         }
         if kind == Kind::Text && fragments.checked != fragments.bytes.len() {
             return Err(Violation::Utf8);
         }
-        Ok(Event::Message(kind, Payload::Joined(fragments.bytes)))
+        Ok(FrameEvent::Message(kind, Payload::Joined(fragments.bytes)))
     }
 }
 
@@ -149,7 +149,7 @@ pub fn decode<'a>(
     fragments: &mut Fragments,
     limit: usize,
     compresses: bool,
-) -> Result<Option<(usize, Event<'a>)>, Violation> {
+) -> Result<Option<(usize, FrameEvent<'a>)>, Violation> {
     let mut cursor = Cursor::new(&*input);
     let parsed = FrameHeader::parse(&mut cursor);
     let Some((header, length)) = parsed.map_err(|_| Violation::Protocol("reserved opcode"))? else {
@@ -211,10 +211,10 @@ fn meaning<'a>(
     payload: &'a [u8],
     fragments: &mut Fragments,
     limit: usize,
-) -> Result<Event<'a>, Violation> {
+) -> Result<FrameEvent<'a>, Violation> {
     let kind = match header.opcode {
-        OpCode::Control(Control::Ping) => return Ok(Event::Ping(payload)),
-        OpCode::Control(Control::Pong) => return Ok(Event::Pong),
+        OpCode::Control(Control::Ping) => return Ok(FrameEvent::Ping(payload)),
+        OpCode::Control(Control::Pong) => return Ok(FrameEvent::Pong),
         OpCode::Control(_) => return close_event(payload),
         OpCode::Data(Data::Text) => Kind::Text,
         OpCode::Data(Data::Binary) => Kind::Binary,
@@ -222,23 +222,23 @@ fn meaning<'a>(
     };
     if header.is_final && fragments.is_empty() {
         if header.rsv1 {
-            return Ok(Event::Compressed(kind, Payload::Whole(payload)));
+            return Ok(FrameEvent::Compressed(kind, Payload::Whole(payload)));
         }
         if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
             return Err(Violation::Utf8);
         }
-        return Ok(Event::Message(kind, Payload::Whole(payload)));
+        return Ok(FrameEvent::Message(kind, Payload::Whole(payload)));
     }
     fragments.compressed |= header.rsv1;
     fragments.kind = Some(kind);
     fragments.append(payload, limit)?;
-    if header.is_final { fragments.finish(kind) } else { Ok(Event::Fragment) }
+    if header.is_final { fragments.finish(kind) } else { Ok(FrameEvent::Fragment) }
 }
 
-fn close_event(payload: &[u8]) -> Result<Event<'static>, Violation> {
+fn close_event(payload: &[u8]) -> Result<FrameEvent<'static>, Violation> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return if payload.is_empty() {
-            Ok(Event::Close(None))
+            Ok(FrameEvent::Close(None))
         } else {
             Err(Violation::Protocol("close code cut short"))
         };
@@ -250,7 +250,7 @@ fn close_event(payload: &[u8]) -> Result<Event<'static>, Violation> {
     if std::str::from_utf8(reason).is_err() {
         return Err(Violation::Utf8);
     }
-    Ok(Event::Close(Some(code)))
+    Ok(FrameEvent::Close(Some(code)))
 }
 
 /// XORs `bytes` with the repeated mask, eight at a time between the unaligned ends.
@@ -381,7 +381,7 @@ mod tests {
         frame
     }
 
-    fn check(first: u8, payload: &[u8], expected: Result<Event<'static>, Violation>) {
+    fn check(first: u8, payload: &[u8], expected: Result<FrameEvent<'static>, Violation>) {
         let mut frame = client_frame(first, payload, [1, 2, 3, 4]);
         let got = decode(&mut frame, &mut Fragments::default(), 1 << 20, false)
             .map(|step| step.expect("a whole frame").1);
@@ -390,13 +390,13 @@ mod tests {
 
     #[test]
     fn each_rule_has_its_answer() {
-        check(0x81, b"hi", Ok(Event::Message(Kind::Text, Payload::Whole(b"hi"))));
-        check(0x82, b"\xff", Ok(Event::Message(Kind::Binary, Payload::Whole(b"\xff"))));
-        check(0x01, b"hi", Ok(Event::Fragment));
-        check(0x89, b"p", Ok(Event::Ping(b"p")));
-        check(0x8a, b"", Ok(Event::Pong));
-        check(0x88, b"", Ok(Event::Close(None)));
-        check(0x88, b"\x03\xe8bye", Ok(Event::Close(Some(1000))));
+        check(0x81, b"hi", Ok(FrameEvent::Message(Kind::Text, Payload::Whole(b"hi"))));
+        check(0x82, b"\xff", Ok(FrameEvent::Message(Kind::Binary, Payload::Whole(b"\xff"))));
+        check(0x01, b"hi", Ok(FrameEvent::Fragment));
+        check(0x89, b"p", Ok(FrameEvent::Ping(b"p")));
+        check(0x8a, b"", Ok(FrameEvent::Pong));
+        check(0x88, b"", Ok(FrameEvent::Close(None)));
+        check(0x88, b"\x03\xe8bye", Ok(FrameEvent::Close(Some(1000))));
         check(0x88, b"\x03", Err(Violation::Protocol("close code cut short")));
         check(0x88, b"\x03\xed", Err(Violation::Protocol("close code not allowed")));
         check(0x88, b"\x03\xe8\xff", Err(Violation::Utf8));
@@ -448,7 +448,7 @@ mod tests {
             bytes.extend(client_frame(0x82, &payload, mask));
             let (used, event) = decode(&mut bytes[offset..], &mut Fragments::default(), 1000, false)
                 .unwrap().unwrap();
-            prop_assert_eq!(event, Event::Message(Kind::Binary, Payload::Whole(&payload)));
+            prop_assert_eq!(event, FrameEvent::Message(Kind::Binary, Payload::Whole(&payload)));
             prop_assert_eq!(used + offset, client_frame(0x82, &payload, mask).len() + offset);
         }
 
@@ -461,12 +461,12 @@ mod tests {
             for cut in cuts {
                 let end = (at + cut).min(bytes.len());
                 let mut frame = client_frame(first, &bytes[at..end], [9, 8, 7, 6]);
-                prop_assert_eq!(decode(&mut frame, &mut fragments, 1 << 20, false).unwrap().unwrap().1, Event::Fragment);
+                prop_assert_eq!(decode(&mut frame, &mut fragments, 1 << 20, false).unwrap().unwrap().1, FrameEvent::Fragment);
                 (at, first) = (end, 0x00);
             }
             let mut frame = client_frame(first | 0x80, &bytes[at..], [9, 8, 7, 6]);
             let event = decode(&mut frame, &mut fragments, 1 << 20, false).unwrap().unwrap().1;
-            let Event::Message(Kind::Text, payload) = event else { panic!("{event:?}") };
+            let FrameEvent::Message(Kind::Text, payload) = event else { panic!("{event:?}") };
             prop_assert_eq!(&*payload, bytes);
         }
 

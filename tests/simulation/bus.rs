@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use drumline::model::message::{Endpoint, Message, Post, RANKS, Rank};
-use drumline::model::own::Own;
+use drumline::model::own_queues::OwnQueues;
 
 use crate::Fault;
 
@@ -21,7 +21,7 @@ struct Inbox {
 pub struct Bus {
     stations: Vec<[Inbox; RANKS]>,
     /// What each shard sends to itself.
-    own: Vec<Own>,
+    own: Vec<OwnQueues>,
     /// Who was sent something, or told that there is room, and must look before it sleeps.
     news: Vec<bool>,
     pub asleep: Vec<bool>,
@@ -35,7 +35,7 @@ impl Bus {
         let inbox = |capacity| Inbox { queue: VecDeque::new(), taken: 0, capacity, waiting: 0 };
         let own = capacities.into_iter().min().unwrap_or(1);
         Bus {
-            own: (0..shards).map(|_| Own::new(own)).collect(),
+            own: (0..shards).map(|_| OwnQueues::new(own)).collect(),
             stations: (0..=shards).map(|_| capacities.map(inbox)).collect(),
             news: vec![false; shards + 1],
             asleep: vec![false; shards + 1],
@@ -88,7 +88,7 @@ impl Bus {
 
     /// Messages that lie somewhere and room that is promised.
     pub fn taken(&self) -> usize {
-        let own: usize = self.own.iter().map(Own::taken).sum();
+        let own: usize = self.own.iter().map(OwnQueues::taken).sum();
         own + self.stations.iter().flatten().map(|inbox| inbox.taken).sum::<usize>()
     }
 
@@ -117,7 +117,7 @@ pub struct Line<'a> {
 
 impl Line<'_> {
     /// The queues of the endpoint itself, if `to` is that endpoint and a shard.
-    fn own(&mut self, to: Endpoint) -> Option<&mut Own> {
+    fn own(&mut self, to: Endpoint) -> Option<&mut OwnQueues> {
         if to != self.endpoint {
             return None;
         }
@@ -156,7 +156,7 @@ impl Post for Line<'_> {
     }
 
     fn was_full(&mut self) -> bool {
-        self.own(self.endpoint).is_some_and(Own::was_full)
+        self.own(self.endpoint).is_some_and(OwnQueues::was_full)
     }
 
     fn cancel(&mut self, to: Endpoint, rank: Rank) {

@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use drumline::model::backend::{Answer, Event};
+use drumline::model::backend::{ProxyAnswer, ProxyEvent};
 use drumline::model::message::{
-    Consult, Consulted, Endpoint, Matter, Message, Post, Rank, Verdict,
+    Endpoint, Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Rank,
 };
 
 use crate::bus::{Bells, Bus};
@@ -20,7 +20,7 @@ pub struct Control {
     endpoint: Endpoint,
     bells: Bells,
     /// Answers under way.
-    answers: VecDeque<Consulted>,
+    answers: VecDeque<LookupReply>,
     /// Whether connections of which something was told have ended.
     ended: HashMap<Life, bool>,
     /// News that came.
@@ -45,8 +45,8 @@ impl Control {
         for _ in 0..random.between(0, 4) {
             match bus.take(self.endpoint, Rank::Ingress, &mut self.bells) {
                 None => empty = true,
-                Some(Message::Consult(consult)) => self.answers.push_back(answer(*consult)),
-                Some(Message::Notice(notice)) => {
+                Some(Message::LookupRequest(consult)) => self.answers.push_back(answer(*consult)),
+                Some(Message::HookEvent(notice)) => {
                     let address = notice.address;
                     let life = (usize::from(address.shard), address.slot, address.generation);
                     self.hear(life, &notice.request.event)?;
@@ -62,7 +62,7 @@ impl Control {
             if line.reserve(shard, Rank::Delivery)
                 && let Some(answer) = self.answers.remove(at)
             {
-                line.send(shard, Message::Consulted(Box::new(answer)));
+                line.send(shard, Message::LookupReply(Box::new(answer)));
             }
         }
         bus.ring(&mut self.bells);
@@ -72,13 +72,13 @@ impl Control {
         Ok(())
     }
 
-    fn hear(&mut self, life: Life, event: &Event) -> Result<(), String> {
+    fn hear(&mut self, life: Life, event: &ProxyEvent) -> Result<(), String> {
         self.told += 1;
         let ended = self.ended.entry(life).or_default();
         if *ended {
             return Err(format!("{event:?} is told of {life:?} behind its end"));
         }
-        *ended = matches!(event, Event::Disconnect { .. });
+        *ended = matches!(event, ProxyEvent::Disconnect { .. });
         Ok(())
     }
 
@@ -89,16 +89,16 @@ impl Control {
 }
 
 /// The backend lets everybody do everything.
-fn answer(consult: Consult) -> Consulted {
-    let Consult { address, matter } = consult;
-    let (Matter::Command(request) | Matter::Renewal(request)) = matter else {
+fn answer(consult: LookupRequest) -> LookupReply {
+    let LookupRequest { address, lookup } = consult;
+    let (Lookup::Command(request) | Lookup::Renewal(request)) = lookup else {
         unreachable!("nobody has a token here")
     };
     let told = match request.event {
-        Event::Connect { .. } => Answer::Connect(None),
-        Event::Subscribe { .. } => Answer::Subscribe(Default::default(), None),
-        Event::Publish { .. } => Answer::Publish(Box::default()),
+        ProxyEvent::Connect { .. } => ProxyAnswer::Connect(None),
+        ProxyEvent::Subscribe { .. } => ProxyAnswer::Subscribe(Default::default(), None),
+        ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::default()),
         other => unreachable!("nobody is asked about {other:?}"),
     };
-    Consulted { address, verdict: Verdict::Command(Ok(told)) }
+    LookupReply { address, outcome: LookupOutcome::Command(Ok(told)) }
 }

@@ -285,14 +285,14 @@ impl Shard {
     }
 
     fn carry_out(&mut self, around: &mut Surroundings<'_>) {
-        let mut wanted = std::mem::take(&mut self.hub.wanted);
-        for slot in wanted.reads.drain(..) {
+        let mut ring_requests = std::mem::take(&mut self.hub.ring_requests);
+        for slot in ring_requests.reads.drain(..) {
             if self.fault != Some(Fault::UnreadForgotten) {
                 // A read's outcome comes in a later turn.
                 self.events.push_back((Event::Readable, slot, self.hub.generation(slot)));
             }
         }
-        for slot in wanted.writable.drain(..) {
+        for slot in ring_requests.writable.drain(..) {
             let generation = self.hub.generation(slot);
             let gone = self
                 .hub
@@ -302,7 +302,7 @@ impl Shard {
                 around.clients[client].socket.awaited = true;
             }
         }
-        for slot in wanted.ends.drain(..) {
+        for slot in ring_requests.ends.drain(..) {
             let generation = self.hub.generation(slot);
             let reset =
                 self.hub.connection(slot, generation).is_some_and(|found| found.flags.reset());
@@ -312,6 +312,6 @@ impl Shard {
             }
             self.events.push_back((Event::Closed, slot, generation));
         }
-        self.hub.wanted = wanted;
+        self.hub.ring_requests = ring_requests;
     }
 }

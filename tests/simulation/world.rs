@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use drumline::base::gate::Gate;
+use drumline::base::connection_limits::ConnectionLimits;
 use drumline::base::memory::{Budgets, Kind, Limits};
 use drumline::base::metrics::Metrics;
 use drumline::home;
 use drumline::home::users::Limit;
 use drumline::hub::remains::Remains;
-use drumline::hub::{Hub, Place, Settings, Tokens};
+use drumline::hub::{Hub, HubSettings, ShardContext, Tokens};
 use drumline::model::auth::{ApiKey, Rules};
 use drumline::model::backend::{Upstream, Upstreams};
 use drumline::model::ids::Ids;
@@ -80,8 +80,8 @@ const ROUTES: [(&str, Service); 5] = [
     ("/api/publish", Service::Publish),
 ];
 
-fn tokens() -> token::Settings {
-    token::Settings { hmac_secret_key: "secret".into(), ..token::Settings::default() }
+fn tokens() -> token::TokenSettings {
+    token::TokenSettings { hmac_secret_key: "secret".into(), ..token::TokenSettings::default() }
 }
 
 /// Options of every channel.
@@ -109,7 +109,7 @@ fn options(random: &mut Random, history: bool) -> Options {
     }
 }
 
-fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
+fn settings(random: &mut Random, history: bool) -> (HubSettings, bool) {
     let may_be_slow = random.one_in(3);
     let without = options(random, history);
     let mut user_limit = Limit::default();
@@ -124,7 +124,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
     };
     let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
     let verifier = Arc::new(Verifier::new(&tokens()).expect("nothing is wrong"));
-    let settings = Settings {
+    let settings = HubSettings {
         rules: Rules { insecure: true, ..Rules::default() },
         namespaces: namespaces.clone(),
         tokens: Tokens { connection: verifier.clone(), subscription: verifier },
@@ -138,7 +138,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
             })
             .into(),
         api: ApiKey { key: "secret".into(), insecure: false },
-        homes: home::Settings {
+        homes: home::HomeSettings {
             recovery_limit: random.pick(&[3, 1000]),
             answer_bytes: 20_000,
             streams_max: 1000,
@@ -160,7 +160,7 @@ fn settings(random: &mut Random, history: bool) -> (Settings, bool) {
         head_timeout: 100_000,
         stale_close_delay: 100_000,
         close_timeout: 5_000,
-        ..Settings::default()
+        ..HubSettings::default()
     };
     (settings, may_be_slow)
 }
@@ -177,11 +177,11 @@ impl World {
         let limit = settings.user_limit;
         let token = |user| make_connection(&tokens(), user, None, 0).expect("there is a secret");
         let settings = Arc::new(settings);
-        let gate = Arc::<Gate>::default();
+        let gate = Arc::<ConnectionLimits>::default();
         let budgets = Budgets::new(&settings.budgets, shards);
         let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
         let hubs = (0..shards as u8).map(|shard| {
-            let place = Place {
+            let place = ShardContext {
                 shard,
                 control: shards as u8,
                 names,

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use drumline::base::sys;
-use drumline::model::token::{Settings, make_connection, make_subscription};
+use drumline::model::token::{TokenSettings, make_connection, make_subscription};
 
 use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 
 const SECRET: &str = "a-secret-for-tests";
 
-fn settings(secret: &str) -> Settings {
-    Settings { hmac_secret_key: secret.to_owned(), ..Settings::default() }
+fn settings(secret: &str) -> TokenSettings {
+    TokenSettings { hmac_secret_key: secret.to_owned(), ..TokenSettings::default() }
 }
 
 fn now() -> u64 {

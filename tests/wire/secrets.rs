@@ -4,7 +4,7 @@ use std::fs::{metadata, read_dir, read_to_string, write};
 use std::os::unix::fs::PermissionsExt;
 
 use drumline::base::sys;
-use drumline::model::token::{Settings, make_connection};
+use drumline::model::token::{TokenSettings, make_connection};
 
 use crate::access::Started;
 use crate::common::{Client, WEBSOCKET, command, free_port, wait_for};
@@ -104,7 +104,7 @@ fn a_generated_configuration_is_its_owners_alone_and_replaces_nothing() {
 
 #[test]
 fn a_secret_may_come_by_the_environment() {
-    let settings = Settings { hmac_secret_key: SECRET.into(), ..Settings::default() };
+    let settings = TokenSettings { hmac_secret_key: SECRET.into(), ..TokenSettings::default() };
     let token = make_connection(&settings, "42", Some(600), sys::unix_millis() / 1000).unwrap();
     let variable = [("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET)];
     let server = Started::with(&variable, &[]);

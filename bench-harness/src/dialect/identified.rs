@@ -7,7 +7,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drumline::model::token::{Settings, make_connection};
+use drumline::model::token::{TokenSettings, make_connection};
 use drumline::wire::protocol::Wire;
 
 use super::{CONNECTED, Dialect, Drumline, Heard, SUBSCRIBED, Subscriber};
@@ -39,7 +39,8 @@ impl Identified {
     }
 
     fn token(who: &Subscriber<'_>) -> String {
-        let settings = Settings { hmac_secret_key: SECRET.to_owned(), ..Settings::default() };
+        let settings =
+            TokenSettings { hmac_secret_key: SECRET.to_owned(), ..TokenSettings::default() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let user = format!("user-{:08}", who.index);
         // Without a token the server refuses the connection, and says so.

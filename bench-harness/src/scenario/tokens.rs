@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use drumline::model::token::{Settings, Verifier, make_connection};
+use drumline::model::token::{TokenSettings, Verifier, make_connection};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Bench, Common};
@@ -23,7 +23,7 @@ const NOW: u64 = 1_790_000_000;
 pub fn run(common: &Common) -> Result<()> {
     let mut bench = Bench::new(common, "tokens", "Tokens verified", (TOKENS, 3))?;
     let secret = "a-secret-of-thirty-two-characters".to_owned();
-    let settings = Settings { hmac_secret_key: secret, ..Settings::default() };
+    let settings = TokenSettings { hmac_secret_key: secret, ..TokenSettings::default() };
     let verifier = Verifier::new(&settings).map_err(|cause| anyhow!(cause))?;
     let tokens: Vec<String> = (0..bench.connections)
         .map(|user| make_connection(&settings, &format!("user-{user}"), Some(3600), NOW))

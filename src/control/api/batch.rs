@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fault::{Fault, Refused};
+use super::fault::{Fault, RequestError};
 use super::methods::Command;
 use super::node::Api;
 use super::reading::{raw_text, read_object};
@@ -41,7 +41,7 @@ pub(super) struct BatchResult {
 pub(super) type BatchedCommand = (String, Result<Command, Fault>);
 
 /// The commands of a batch, and whether they are carried out in parallel.
-pub(super) fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), Refused> {
+pub(super) fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), RequestError> {
     let Batch { commands, parallel } = read_object(body)?;
     let commands = commands.unwrap_or_default();
     if commands.len() > BATCH_MAX {
@@ -56,12 +56,12 @@ pub(super) fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), Ref
 /// what is unknown is told in its place.
 pub(super) fn only_one(
     commands: BTreeMap<String, Box<RawValue>>,
-) -> Result<BatchedCommand, Refused> {
+) -> Result<BatchedCommand, RequestError> {
     let mut known = Vec::new();
     for (method, params) in commands {
         match Command::read(&method, params.get().as_bytes()) {
             Ok(command) => known.push((method, Ok(command))),
-            Err(Refused::Unknown) => {}
+            Err(RequestError::Unknown) => {}
             Err(malformed) => return Err(malformed),
         }
     }
@@ -83,7 +83,7 @@ pub fn reads(method: &str, body: &[u8]) -> bool {
 
 impl Api {
     /// Carries several out, in order or at the same time; none unless all can be read.
-    pub(super) async fn batch(&self, body: &[u8]) -> Result<BatchResult, Refused> {
+    pub(super) async fn batch(&self, body: &[u8]) -> Result<BatchResult, RequestError> {
         let (commands, parallel) = read_batch(body)?;
         let one = async |(method, command): BatchedCommand| {
             let result = match command {

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::fault::{Empty, Fault};
 use super::node::Api;
 use super::reading::object;
-use crate::model::message::{About, Excerpt, Told};
+use crate::model::message::{ChannelAnswer, ChannelQuery, HistoryRange};
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::protocol::{Epoch, Error, Position, Wire, json};
 
@@ -132,12 +132,16 @@ impl Since {
 }
 
 impl Api {
-    async fn ask(&self, channel: &Arc<str>, about: About) -> Result<Told, Fault> {
+    async fn ask(&self, channel: &Arc<str>, about: ChannelQuery) -> Result<ChannelAnswer, Fault> {
         Ok(self.link.question(channel, about).await?.told().await??)
     }
 
     /// Asks about who is in a channel, if it is known.
-    async fn ask_presence(&self, channel: Option<Arc<str>>, about: About) -> Result<Told, Fault> {
+    async fn ask_presence(
+        &self,
+        channel: Option<Arc<str>>,
+        about: ChannelQuery,
+    ) -> Result<ChannelAnswer, Fault> {
         let channel = channel.unwrap_or_default();
         if !self.options(&channel)?.presence {
             return Err(Error::NOT_AVAILABLE.into());
@@ -146,8 +150,8 @@ impl Api {
     }
 
     pub(super) async fn presence(&self, request: Presence) -> Result<PresenceResult, Fault> {
-        let about = About::Presence(Wire::Json);
-        let Told::Presence(roll) = self.ask_presence(request.channel, about).await? else {
+        let about = ChannelQuery::Presence(Wire::Json);
+        let ChannelAnswer::Presence(roll) = self.ask_presence(request.channel, about).await? else {
             return Err(Error::INTERNAL.into());
         };
         let mut text = Vec::new();
@@ -159,7 +163,9 @@ impl Api {
         &self,
         request: PresenceStats,
     ) -> Result<PresenceStatsResult, Fault> {
-        let Told::Stats(stats) = self.ask_presence(request.channel, About::Stats).await? else {
+        let ChannelAnswer::Stats(stats) =
+            self.ask_presence(request.channel, ChannelQuery::Stats).await?
+        else {
             return Err(Error::INTERNAL.into());
         };
         Ok(PresenceStatsResult { num_clients: stats.clients, num_users: stats.users })
@@ -178,9 +184,9 @@ impl Api {
         }
         // A negative limit: all there is.
         let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
-        let excerpt = Excerpt { limit, since, reverse };
-        let Told::History(publications, position) =
-            self.ask(&channel, About::History(excerpt)).await?
+        let excerpt = HistoryRange { limit, since, reverse };
+        let ChannelAnswer::History(publications, position) =
+            self.ask(&channel, ChannelQuery::History(excerpt)).await?
         else {
             return Err(Error::INTERNAL.into());
         };
@@ -198,7 +204,7 @@ impl Api {
         if self.options(&channel)?.retention.is_none() {
             return Err(Error::NOT_AVAILABLE.into());
         }
-        self.ask(&channel, About::Oblivion).await?;
+        self.ask(&channel, ChannelQuery::RemoveHistory).await?;
         Ok(Empty {})
     }
 }

@@ -74,33 +74,33 @@ impl<T> From<Result<T, Fault>> for Outcome<T> {
 
 /// Why a request cannot be carried out.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum RequestError {
     /// There is no such method.
     Unknown,
     /// It cannot be read.
     Malformed(serde_json::Error),
 }
 
-impl From<serde_json::Error> for Refused {
+impl From<serde_json::Error> for RequestError {
     fn from(error: serde_json::Error) -> Self {
-        Refused::Malformed(error)
+        RequestError::Malformed(error)
     }
 }
 
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Self {
+impl From<RequestError> for Fault {
+    fn from(refused: RequestError) -> Self {
         match refused {
-            Refused::Unknown => Fault::NOT_FOUND,
-            Refused::Malformed(_) => Fault::bad_request(),
+            RequestError::Unknown => Fault::NOT_FOUND,
+            RequestError::Malformed(_) => Fault::bad_request(),
         }
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         match self {
-            Refused::Unknown => StatusCode::NOT_FOUND.into_response(),
-            Refused::Malformed(error) => {
+            RequestError::Unknown => StatusCode::NOT_FOUND.into_response(),
+            RequestError::Malformed(error) => {
                 let text = format!("the body is no request of this method: {error}\n");
                 (StatusCode::BAD_REQUEST, text).into_response()
             }

@@ -10,7 +10,7 @@ use super::channels::{
     Channels, ChannelsResult, History, HistoryRemove, HistoryResult, Presence, PresenceResult,
     PresenceStats, PresenceStatsResult,
 };
-use super::fault::{Empty, Fault, Outcome, Refused};
+use super::fault::{Empty, Fault, Outcome, RequestError};
 use super::info::{Info, InfoResult};
 use super::node::Api;
 use super::publish::{Broadcast, BroadcastResult, Publish, PublishResult};
@@ -36,10 +36,10 @@ macro_rules! methods {
 
         impl Command {
             /// Reads a request of a method.
-            pub(super) fn read(method: &str, body: &[u8]) -> Result<Self, Refused> {
+            pub(super) fn read(method: &str, body: &[u8]) -> Result<Self, RequestError> {
                 match method {
                     $(stringify!($method) => Ok(Command::$request(read_object(body)?)),)*
-                    _ => Err(Refused::Unknown),
+                    _ => Err(RequestError::Unknown),
                 }
             }
         }

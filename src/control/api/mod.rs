@@ -80,8 +80,8 @@ mod tests {
                 *offset += 1;
                 let position = Position { offset: *offset, epoch: Epoch::parse("abcdefgh") };
                 let position = Some(position).filter(|_| !publish.channel.starts_with("plain"));
-                let asker = publish.asker;
-                let published = Published { asker, outcome: Ok(position), publication: None };
+                let reply_to = publish.reply_to;
+                let published = Published { reply_to, outcome: Ok(position), publication: None };
                 Some(Message::Published(Box::new(published)))
             }
             Message::Survey(survey) => {

@@ -170,7 +170,7 @@ impl Api {
     async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, Fault> {
         let options = self.options(channel)?;
         let event = checked(options.format, &draft.data, draft.is_json)?;
-        let request = |asker, hash| Request {
+        let request = |reply_to, hash| Request {
             channel: channel.clone(),
             hash,
             data: draft.data.clone(),
@@ -179,7 +179,7 @@ impl Api {
             extra: draft.extra.clone(),
             retention: options.retention.filter(|_| !draft.skip_history),
             guard: draft.guard.clone(),
-            asker,
+            reply_to,
         };
         Ok(self.link.publish(channel, request).await?)
     }

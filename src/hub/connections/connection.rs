@@ -194,7 +194,7 @@ pub enum Stage {
     #[default]
     Done,
     /// Its user's home is to be asked.
-    Wanted,
+    RingRequests,
     /// It has been asked.
     Asked,
 }
@@ -209,7 +209,7 @@ pub struct Hold {
     /// Whether it may be there at all.
     pub admission: Stage,
     /// Channels whose homes have not been asked yet, last first.
-    pub wanted: Vec<Wish>,
+    pub ring_requests: Vec<Wish>,
     /// Answers still to come.
     pub pending: usize,
     /// Answers that came.

@@ -10,8 +10,8 @@ use crate::hub::connections::outbox::Outbox;
 use crate::hub::connections::tables::Connections;
 use crate::hub::connections::unread::Inbound;
 use crate::local::Locals;
-use crate::model::backend::Baggage;
-use crate::model::message::{Grant, Verdict};
+use crate::model::backend::BackendContext;
+use crate::model::message::{Grant, LookupOutcome};
 use crate::wire::event_id::{LastEvent, Trail};
 use crate::wire::http::Transport;
 use crate::wire::protocol::Wire;
@@ -30,13 +30,13 @@ pub struct SlotState<'a> {
     /// The connect that waits for its channels.
     pub hold: Option<&'a Hold>,
     /// What the connection waits for the control plane to find out, once that is known.
-    pub awaited_answer: Option<&'a Option<Arc<Verdict>>>,
+    pub awaited_answer: Option<&'a Option<Arc<LookupOutcome>>>,
     /// Where an event stream with several channels stands.
     pub event_positions: Option<&'a Trail>,
     /// What a unidirectional client gave as its last event's id.
     pub last_event: Option<&'a Result<LastEvent, Box<str>>>,
     /// What is kept for requests to the backend.
-    pub baggage: Option<&'a Baggage>,
+    pub context: Option<&'a BackendContext>,
     /// Whether the slot is found by a user.
     pub is_indexed: bool,
     /// The tick of its deadline.
@@ -89,7 +89,7 @@ impl SlotState<'_> {
             awaited_answer,
             event_positions,
             last_event,
-            baggage,
+            context,
             is_indexed,
             deadline,
             put_off,
@@ -100,7 +100,7 @@ impl SlotState<'_> {
             && awaited_answer.is_none()
             && event_positions.is_none()
             && last_event.is_none()
-            && baggage.is_none();
+            && context.is_none();
         let times = deadline.is_none() && put_off.is_none();
         record.is_none() && subscriptions.is_empty() && tables && times && !is_indexed
     }
@@ -121,7 +121,7 @@ impl Connections {
             awaited_answers,
             event_positions,
             last_events,
-            baggage,
+            context,
             users,
             different_users: _,
             names: _,
@@ -145,7 +145,7 @@ impl Connections {
             awaited_answer: awaited_answers.get(&slot),
             event_positions: event_positions.get(&slot),
             last_event: last_events.get(&slot),
-            baggage: baggage.get(&slot).map(|baggage| &**baggage),
+            context: context.get(&slot).map(|context| &**context),
             is_indexed: users.iter().any(|indexed| *indexed == slot),
             deadline: wheel.deadline(slot),
             put_off: put_off.get(&slot).copied(),
@@ -238,7 +238,7 @@ mod tests {
             awaited_answers,
             event_positions,
             last_events,
-            baggage,
+            context,
             users,
             different_users,
             names: _,
@@ -251,7 +251,7 @@ mod tests {
             awaited_answers.len(),
             event_positions.len(),
             last_events.len(),
-            baggage.len(),
+            context.len(),
             put_off.len(),
         ];
         let times = [*different_users as usize, usize::from(wheel.next_due().is_some())];

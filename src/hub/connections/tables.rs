@@ -13,8 +13,8 @@ use crate::base::wheel::Wheel;
 use crate::hub::connections::connection::{Connection, Hold, NONE, Phase};
 use crate::hub::connections::outbox::{Outbox, Outboxes};
 use crate::hub::connections::unread::{Inbound, Unread};
-use crate::model::backend::Baggage;
-use crate::model::message::{Grant, Verdict};
+use crate::model::backend::BackendContext;
+use crate::model::message::{Grant, LookupOutcome};
 use crate::model::names::Names;
 use crate::wire::event_id::{LastEvent, Trail};
 
@@ -36,13 +36,13 @@ pub struct Connections {
     /// What few subscriptions have, by their keys. A subscription that ends takes its grant along.
     pub(in crate::hub) grants: HashMap<u32, Grant>,
     /// Connections for which something is being found out; what it is, once that is known.
-    pub(in crate::hub) awaited_answers: HashMap<u32, Option<Arc<Verdict>>>,
+    pub(in crate::hub) awaited_answers: HashMap<u32, Option<Arc<LookupOutcome>>>,
     /// Where event streams with several channels stand.
     pub(in crate::hub) event_positions: HashMap<u32, Trail>,
     /// What unidirectional clients gave as their last event's id; else what it begins with.
     pub(in crate::hub) last_events: HashMap<u32, Result<LastEvent, Box<str>>>,
     /// What is kept of connections for requests to the backend.
-    pub(in crate::hub) baggage: HashMap<u32, Arc<Baggage>>,
+    pub(in crate::hub) context: HashMap<u32, Arc<BackendContext>>,
     /// Slots by the hashes of their users.
     pub(super) users: HashTable<u32>,
     /// Users that have connections here.
@@ -85,7 +85,7 @@ impl Connections {
             awaited_answers: HashMap::new(),
             event_positions: HashMap::new(),
             last_events: HashMap::new(),
-            baggage: HashMap::new(),
+            context: HashMap::new(),
             users: HashTable::new(),
             different_users: 0,
             names,
@@ -136,7 +136,7 @@ impl Connections {
             awaited_answers,
             event_positions,
             last_events,
-            baggage,
+            context,
             // The user was forgotten above.
             users: _,
             different_users: _,
@@ -155,7 +155,7 @@ impl Connections {
         remove(awaited_answers, slot);
         remove(event_positions, slot);
         remove(last_events, slot);
-        remove(baggage, slot);
+        remove(context, slot);
         remove(put_off, slot);
     }
 
@@ -258,8 +258,8 @@ impl Connections {
     }
 
     /// What is kept of a connection for requests to the backend.
-    pub(in crate::hub) fn baggage_mut(&mut self, slot: u32) -> &mut Baggage {
-        Arc::make_mut(self.baggage.entry(slot).or_default())
+    pub(in crate::hub) fn baggage_mut(&mut self, slot: u32) -> &mut BackendContext {
+        Arc::make_mut(self.context.entry(slot).or_default())
     }
 
     /// Notes whose connection a slot is.

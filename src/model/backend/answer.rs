@@ -9,14 +9,14 @@ use serde::Deserialize;
 
 use serde_json::value::RawValue;
 
-use super::refusal::Refused;
-use super::request::Event;
+use super::failure::ProxyFailure;
+use super::request::ProxyEvent;
 use crate::model::token::{ConnectClaims, SubscribeOptions, claims};
 use crate::wire::reading::{self, Text};
 
 /// What the backend answered.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ProxyAnswer {
     /// To a connect; `None`: it says nothing about the client.
     Connect(Option<Box<Introduction>>),
     /// To a refresh of a connection or subscription; `None`: it is over.
@@ -179,14 +179,14 @@ struct PublishText {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// The backend refuses.
-    Refused(Refused),
+    Failed(ProxyFailure),
     /// The answer cannot be read: the cause, without any value of the answer.
     Unreadable(String),
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        Problem::Refused(refused)
+impl From<ProxyFailure> for Problem {
+    fn from(refused: ProxyFailure) -> Self {
+        Problem::Failed(refused)
     }
 }
 
@@ -215,12 +215,12 @@ fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, Problem> {
 }
 
 /// What the body of an answer says to a request about such an event.
-pub fn answer(event: &Event, body: &[u8]) -> Result<Answer, Problem> {
-    if matches!(event, Event::Disconnect { .. } | Event::Unsubscribe { .. }) {
-        return Ok(Answer::Heard);
+pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, Problem> {
+    if matches!(event, ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. }) {
+        return Ok(ProxyAnswer::Heard);
     }
     let response: Response<'_> = reading::read_object(body)?;
-    let renews = matches!(event, Event::Refresh | Event::SubRefresh { .. });
+    let renews = matches!(event, ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. });
     match (response.disconnect, response.error) {
         // The time is over or it is not; nothing else can be said then.
         _ if renews => {}
@@ -229,28 +229,30 @@ pub fn answer(event: &Event, body: &[u8]) -> Result<Answer, Problem> {
             if !(3000..5000).contains(&code) {
                 return Err(unreadable("the disconnect has no code from 3000 to 4999"));
             }
-            return Err(Refused::Disconnect { code, reason }.into());
+            return Err(ProxyFailure::Disconnect { code, reason }.into());
         }
         (None, Some(ErrorText { code: 0, .. })) => {
             return Err(unreadable("the error has no code above 0"));
         }
         (None, Some(ErrorText { code, message, temporary })) => {
-            return Err(Refused::Error { code, message, temporary }.into());
+            return Err(ProxyFailure::Error { code, message, temporary }.into());
         }
         (None, None) => {}
     }
     let Some(result) = response.result.map(RawValue::get) else { return Ok(nothing(event)) };
     Ok(match event {
-        Event::Connect { .. } => Answer::Connect(Some(Box::new(introduction(result)?))),
-        Event::Refresh | Event::SubRefresh { .. } => Answer::Refresh(renewal(result)?),
-        Event::Subscribe { .. } => {
+        ProxyEvent::Connect { .. } => ProxyAnswer::Connect(Some(Box::new(introduction(result)?))),
+        ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. } => {
+            ProxyAnswer::Refresh(renewal(result)?)
+        }
+        ProxyEvent::Subscribe { .. } => {
             let end: End = result_of(result)?;
             let options = claims::subscribe_options(result);
-            Answer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, end.at())
+            ProxyAnswer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, end.at())
         }
-        Event::Publish { .. } => Answer::Publish(Box::new(permission(result)?)),
-        Event::Rpc { .. } => Answer::Rpc(result_of::<Payloads<'_>>(result)?.data()?),
-        Event::Disconnect { .. } | Event::Unsubscribe { .. } => Answer::Heard,
+        ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::new(permission(result)?)),
+        ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(result_of::<Payloads<'_>>(result)?.data()?),
+        ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Heard,
     })
 }
 
@@ -259,14 +261,14 @@ const BAD_OPTIONS: &str = "info, data or override of a subscription in the resul
                            documented";
 
 /// An answer that refuses nothing, and says nothing.
-fn nothing(event: &Event) -> Answer {
+fn nothing(event: &ProxyEvent) -> ProxyAnswer {
     match event {
-        Event::Connect { .. } => Answer::Connect(None),
-        Event::Refresh | Event::SubRefresh { .. } => Answer::Refresh(None),
-        Event::Subscribe { .. } => Answer::Subscribe(SubscribeOptions::default(), None),
-        Event::Publish { .. } => Answer::Publish(Box::default()),
-        Event::Rpc { .. } => Answer::Rpc(None),
-        Event::Disconnect { .. } | Event::Unsubscribe { .. } => Answer::Heard,
+        ProxyEvent::Connect { .. } => ProxyAnswer::Connect(None),
+        ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. } => ProxyAnswer::Refresh(None),
+        ProxyEvent::Subscribe { .. } => ProxyAnswer::Subscribe(SubscribeOptions::default(), None),
+        ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::default()),
+        ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(None),
+        ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Heard,
     }
 }
 

@@ -3,13 +3,13 @@
 //! anything. An answer that is not what it must be is a failure, never half of an answer.
 
 mod answer;
-mod refusal;
+mod failure;
 mod request;
 mod upstream;
 
-pub use self::answer::{Answer, Introduction, Permission, Problem, Renewal, answer};
-pub use self::refusal::Refused;
-pub use self::request::{Baggage, Event, Request};
+pub use self::answer::{Introduction, Permission, Problem, ProxyAnswer, Renewal, answer};
+pub use self::failure::ProxyFailure;
+pub use self::request::{BackendContext, ProxyEvent, ProxyRequest};
 pub use self::upstream::{Calls, Upstream, Upstreams, Wants};
 
 #[cfg(test)]
@@ -22,33 +22,33 @@ mod tests {
     use crate::wire::protocol::command::ConnectRequest;
     use crate::wire::protocol::{Error, Wire};
 
-    fn request(event: Event) -> Request {
-        Request {
+    fn request(event: ProxyEvent) -> ProxyRequest {
+        ProxyRequest {
             upstream: Upstream(0),
             client: "c1".to_owned(),
             user: "56".into(),
             transport: Transport::WebSocket,
             wire: Wire::Json,
-            baggage: None,
+            context: None,
             event,
             charge: None,
         }
     }
 
-    fn text(request: &Request, binary: bool, meta: bool) -> String {
+    fn text(request: &ProxyRequest, binary: bool, meta: bool) -> String {
         String::from_utf8(request.body(binary, meta).unwrap()).unwrap()
     }
 
-    fn subscribe() -> Event {
-        Event::Subscribe { channel: "chat:index".into(), data: Some(b"[1]".as_slice().into()) }
+    fn subscribe() -> ProxyEvent {
+        ProxyEvent::Subscribe { channel: "chat:index".into(), data: Some(b"[1]".as_slice().into()) }
     }
 
-    fn publish() -> Event {
-        Event::Publish { channel: "c".into(), data: b"1".as_slice().into() }
+    fn publish() -> ProxyEvent {
+        ProxyEvent::Publish { channel: "c".into(), data: b"1".as_slice().into() }
     }
 
-    fn connect() -> Event {
-        Event::connect(&ConnectRequest::default())
+    fn connect() -> ProxyEvent {
+        ProxyEvent::connect(&ConnectRequest::default())
     }
 
     #[test]
@@ -58,30 +58,30 @@ mod tests {
             let expected = format!(r#"{head}"encoding":"json",{rest}}}"#);
             assert_eq!(text(&request(event), false, false), expected);
         };
-        check(Event::Refresh, r#""user":"56""#);
+        check(ProxyEvent::Refresh, r#""user":"56""#);
         check(subscribe(), r#""user":"56","channel":"chat:index","data":[1]"#);
         check(publish(), r#""user":"56","channel":"c","data":1"#);
-        check(Event::SubRefresh { channel: "c".into() }, r#""user":"56","channel":"c""#);
-        let call = Event::Rpc { method: "m".into(), data: None };
+        check(ProxyEvent::SubRefresh { channel: "c".into() }, r#""user":"56","channel":"c""#);
+        let call = ProxyEvent::Rpc { method: "m".into(), data: None };
         check(call, r#""user":"56","method":"m""#);
-        let gone = Event::Disconnect { code: 3000, reason: "gone".into() };
+        let gone = ProxyEvent::Disconnect { code: 3000, reason: "gone".into() };
         check(gone, r#""user":"56","code":3000,"reason":"gone""#);
-        let left = Event::Unsubscribe { channel: "c".into(), code: 0, reason: "".into() };
+        let left = ProxyEvent::Unsubscribe { channel: "c".into(), code: 0, reason: "".into() };
         check(left, r#""user":"56","channel":"c","code":0,"reason":"""#);
         let asked: ConnectRequest<'_> =
             serde_json::from_str(r#"{"name":"js","data":{"a":1},"subs":{"x":{}}}"#).unwrap();
-        check(Event::connect(&asked), r#""name":"js","channels":["x"],"data":{"a":1}"#);
+        check(ProxyEvent::connect(&asked), r#""name":"js","channels":["x"],"data":{"a":1}"#);
     }
 
     #[test]
     fn payloads_that_are_no_json_go_as_base64_or_not_at_all() {
-        let binary = Event::Publish { channel: "c".into(), data: [0xff].as_slice().into() };
+        let binary = ProxyEvent::Publish { channel: "c".into(), data: [0xff].as_slice().into() };
         let mut request = request(binary);
-        assert_eq!(request.body(false, false), Err(Refused::Payload));
+        assert_eq!(request.body(false, false), Err(ProxyFailure::Payload));
         assert!(text(&request, true, false).ends_with(r#""b64data":"/w=="}"#));
         assert!(text(&request, true, false).contains(r#""encoding":"binary""#));
         let meta = Some(br#"{"k":1}"#.as_slice().into());
-        request.baggage = Some(Arc::new(Baggage { meta, ..Baggage::default() }));
+        request.context = Some(Arc::new(BackendContext { meta, ..BackendContext::default() }));
         assert!(text(&request, true, true).ends_with(r#","meta":{"k":1}}"#));
         assert!(!text(&request, true, false).contains("meta"));
     }
@@ -90,7 +90,7 @@ mod tests {
     fn a_connect_is_answered_with_what_a_token_would_say() {
         let body = br#"{"result":{"user":"56","expire_at":9,"b64info":"eyJhIjoxfQ==",
             "data":{"x":1},"channels":["a","b"],"subs":{"b":{"data":2}},"meta":{"m":1}}}"#;
-        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
         let Introduction { claims, data } = *found;
         assert_eq!((claims.user.as_str(), claims.expires), ("56", Some(9)));
         assert_eq!(claims.info.as_deref(), Some(br#"{"a":1}"#.as_slice()));
@@ -98,23 +98,23 @@ mod tests {
         assert_eq!(data.as_deref(), Some(br#"{"x":1}"#.as_slice()));
         let named: Vec<_> = claims.subs.iter().map(|(channel, _)| channel.as_str()).collect();
         assert_eq!(named, ["b", "a"]);
-        assert_eq!(answer(&connect(), b"{}"), Ok(Answer::Connect(None)));
+        assert_eq!(answer(&connect(), b"{}"), Ok(ProxyAnswer::Connect(None)));
     }
 
     #[test]
     fn refusals_come_before_results() {
-        let check = |body: &str, expected: Refused| {
-            let expected = Err(Problem::Refused(expected));
+        let check = |body: &str, expected: ProxyFailure| {
+            let expected = Err(Problem::Failed(expected));
             assert_eq!(answer(&subscribe(), body.as_bytes()), expected, "{body}");
         };
-        let error = |temporary| Refused::Error { code: 403, message: "no".into(), temporary };
+        let error = |temporary| ProxyFailure::Error { code: 403, message: "no".into(), temporary };
         check(r#"{"error":{"code":403,"message":"no"},"result":{}}"#, error(false));
         check(r#"{"error":{"code":403,"message":"no","temporary":true}}"#, error(true));
-        let close = Refused::Disconnect { code: 4500, reason: "bye".into() };
+        let close = ProxyFailure::Disconnect { code: 4500, reason: "bye".into() };
         check(r#"{"error":{"code":1},"disconnect":{"code":4500,"reason":"bye"}}"#, close);
-        let close = Refused::Disconnect { code: 4500, reason: "".into() };
+        let close = ProxyFailure::Disconnect { code: 4500, reason: "".into() };
         check(r#"{"error":null,"disconnect":{"code":4500,"reason":null}}"#, close);
-        let error = Refused::Error { code: 7, message: "".into(), temporary: false };
+        let error = ProxyFailure::Error { code: 7, message: "".into(), temporary: false };
         check(r#"{"error":{"code":7,"message":null,"temporary":null}}"#, error);
     }
 
@@ -141,13 +141,13 @@ mod tests {
             };
             assert!(found.contains(cause) && !found.contains("s3cret"), "{body}: {found}");
         }
-        for event in [connect(), publish(), Event::Rpc { method: "".into(), data: None }] {
+        for event in [connect(), publish(), ProxyEvent::Rpc { method: "".into(), data: None }] {
             for body in ["{\"result\":[]}", "{\"result\":{\"b64data\":\"s3cret?\"}}"] {
                 let found = answer(&event, body.as_bytes());
                 assert!(matches!(found, Err(Problem::Unreadable(_))), "{body}: {found:?}");
             }
         }
-        for event in [Event::Refresh, Event::SubRefresh { channel: "c".into() }] {
+        for event in [ProxyEvent::Refresh, ProxyEvent::SubRefresh { channel: "c".into() }] {
             let found = answer(&event, b"{\"result\":[]}");
             assert!(matches!(found, Err(Problem::Unreadable(_))), "{found:?}");
         }
@@ -158,14 +158,14 @@ mod tests {
         let null = || Some(b"null".as_slice().into());
         let body = br#"{"result":{"user":null,"expire_at":null,"channels":[null,"a"],"subs":null,
             "info":null,"b64info":null,"data":null,"b64data":null,"meta":null}}"#;
-        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
         let Introduction { claims, data } = *found;
         assert_eq!((claims.user.as_str(), claims.expires), ("", None));
         assert_eq!((claims.info, claims.meta, data), (null(), null(), null()));
         assert_eq!(claims.subs, [("a".to_owned(), SubscribeOptions::default())]);
         let body = br#"{"result":{"subs":{"a":null,"b":{"info":null,"data":null,"b64info":null,
             "override":{"presence":{"value":null},"join_leave":null}}}}}"#;
-        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
         let options = SubscribeOptions {
             info: null(),
             data: null(),
@@ -175,21 +175,21 @@ mod tests {
         let [(_, first), (_, second)] = &*found.claims.subs else { panic!() };
         assert_eq!((first, second), (&SubscribeOptions::default(), &options));
         let body = br#"{"result":{"expire_at":null,"override":null,"b64data":null}}"#;
-        let expected = Answer::Subscribe(SubscribeOptions::default(), None);
+        let expected = ProxyAnswer::Subscribe(SubscribeOptions::default(), None);
         assert_eq!(answer(&subscribe(), body), Ok(expected));
         let body = br#"{"result":{"skip_history":null,"tags":{"a":null},"idempotency_key":null,
             "delta":null,"version":null,"version_epoch":null,"b64data":null}}"#;
         let tags = [("a".into(), "".into())].into();
         let expected = Permission { tags, ..Permission::default() };
-        assert_eq!(answer(&publish(), body), Ok(Answer::Publish(Box::new(expected))));
+        assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(expected))));
         // JSON wins over base64 here, and `null` is JSON.
         let body = br#"{"result":{"data":null,"b64data":"MQ=="}}"#;
         let expected = Permission { data: null(), ..Permission::default() };
-        assert_eq!(answer(&publish(), body), Ok(Answer::Publish(Box::new(expected))));
-        let call = Event::Rpc { method: "".into(), data: None };
+        assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(expected))));
+        let call = ProxyEvent::Rpc { method: "".into(), data: None };
         let one = Some(b"1".as_slice().into());
-        assert_eq!(answer(&call, body), Ok(Answer::Rpc(one)));
-        assert_eq!(answer(&call, br#"{"result":{"data":null}}"#), Ok(Answer::Rpc(null())));
+        assert_eq!(answer(&call, body), Ok(ProxyAnswer::Rpc(one)));
+        assert_eq!(answer(&call, br#"{"result":{"data":null}}"#), Ok(ProxyAnswer::Rpc(null())));
     }
 
     #[test]
@@ -197,38 +197,38 @@ mod tests {
         let body = br#"{"result":{"b64data":"eyJk\r\nIjox\r\nfQ==\r\n","b64info":"MQ==\n"}}"#;
         let data = Some(br#"{"d":1}"#.as_slice().into());
         let info = Some(b"1".as_slice().into());
-        let Ok(Answer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
+        let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
         assert_eq!((&found.data, &found.claims.info), (&data, &info));
         let options = SubscribeOptions { data: data.clone(), info, ..SubscribeOptions::default() };
-        assert_eq!(answer(&subscribe(), body), Ok(Answer::Subscribe(options, None)));
+        assert_eq!(answer(&subscribe(), body), Ok(ProxyAnswer::Subscribe(options, None)));
         let permission = Permission { data: data.clone(), ..Permission::default() };
-        assert_eq!(answer(&publish(), body), Ok(Answer::Publish(Box::new(permission))));
-        let call = Event::Rpc { method: "".into(), data: None };
-        assert_eq!(answer(&call, body), Ok(Answer::Rpc(data)));
+        assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(permission))));
+        let call = ProxyEvent::Rpc { method: "".into(), data: None };
+        assert_eq!(answer(&call, body), Ok(ProxyAnswer::Rpc(data)));
     }
 
     #[test]
     fn the_other_results() {
-        let check = |event: &Event, result: &str, expected: Answer| {
+        let check = |event: &ProxyEvent, result: &str, expected: ProxyAnswer| {
             let body = format!("{{\"result\":{result}}}");
             assert_eq!(answer(event, body.as_bytes()), Ok(expected), "{result}");
         };
         let options = SubscribeOptions { presence: Some(true), ..SubscribeOptions::default() };
         let result = r#"{"expire_at":7,"override":{"presence":{"value":true}}}"#;
-        check(&subscribe(), result, Answer::Subscribe(options, Some(7)));
-        check(&subscribe(), "null", Answer::Subscribe(SubscribeOptions::default(), None));
+        check(&subscribe(), result, ProxyAnswer::Subscribe(options, Some(7)));
+        check(&subscribe(), "null", ProxyAnswer::Subscribe(SubscribeOptions::default(), None));
         let renewed = Renewal { expires: Some(7), ..Renewal::default() };
-        check(&Event::Refresh, r#"{"expire_at":7}"#, Answer::Refresh(Some(renewed)));
-        check(&Event::Refresh, r#"{"expired":true}"#, Answer::Refresh(None));
-        check(&Event::Refresh, "null", Answer::Refresh(None));
+        check(&ProxyEvent::Refresh, r#"{"expire_at":7}"#, ProxyAnswer::Refresh(Some(renewed)));
+        check(&ProxyEvent::Refresh, r#"{"expired":true}"#, ProxyAnswer::Refresh(None));
+        check(&ProxyEvent::Refresh, "null", ProxyAnswer::Refresh(None));
         let data = Some(b"2".as_slice().into());
         let tags = [("a".into(), "b".into())].into();
         let permission = Permission { data, skip_history: true, tags, ..Permission::default() };
         let result = r#"{"data":2,"skip_history":true,"tags":{"a":"b"}}"#;
-        check(&publish(), result, Answer::Publish(Box::new(permission)));
-        let call = Event::Rpc { method: "".into(), data: None };
-        check(&call, r#"{"data":[]}"#, Answer::Rpc(Some(b"[]".as_slice().into())));
-        check(&call, "{}", Answer::Rpc(None));
+        check(&publish(), result, ProxyAnswer::Publish(Box::new(permission)));
+        let call = ProxyEvent::Rpc { method: "".into(), data: None };
+        check(&call, r#"{"data":[]}"#, ProxyAnswer::Rpc(Some(b"[]".as_slice().into())));
+        check(&call, "{}", ProxyAnswer::Rpc(None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::refusal::Refused;
+use super::failure::ProxyFailure;
 use crate::base::memory::Charge;
 use crate::model::backend::upstream::Upstream;
 use crate::wire::http::{Header, Transport};
@@ -17,7 +17,7 @@ use crate::wire::protocol::command::ConnectRequest;
 
 /// What is kept of a client for the backend's eyes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Baggage {
+pub struct BackendContext {
     /// Headers of its HTTP request: names in lower case, and values.
     pub headers: Vec<Header>,
     /// Headers that it gave with its connect; nobody vouches for them.
@@ -26,10 +26,10 @@ pub struct Baggage {
     pub meta: Option<Box<[u8]>>,
 }
 
-impl Baggage {
+impl BackendContext {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        *self == Baggage::default()
+        *self == BackendContext::default()
     }
 
     /// Bytes that it takes in memory.
@@ -44,7 +44,7 @@ impl Baggage {
 
 /// One question to the backend, or one piece of news for it.
 #[derive(Debug)]
-pub struct Request {
+pub struct ProxyRequest {
     /// Where it goes.
     pub upstream: Upstream,
     /// The client's id.
@@ -56,9 +56,9 @@ pub struct Request {
     /// In which encoding.
     pub wire: Wire,
     /// What is kept of it.
-    pub baggage: Option<Arc<Baggage>>,
+    pub context: Option<Arc<BackendContext>>,
     /// What it is about.
-    pub event: Event,
+    pub event: ProxyEvent,
     /// Counts it while it waits.
     pub charge: Option<Charge>,
 }
@@ -66,17 +66,17 @@ pub struct Request {
 /// Bytes that a request takes beside its texts: records, queues, what HTTP needs for it.
 const REQUEST_BESIDE: usize = 1024;
 
-impl Request {
+impl ProxyRequest {
     /// Bytes that it takes in memory.
     pub fn size(&self) -> usize {
-        let baggage = self.baggage.as_deref().map_or(0, Baggage::size);
-        REQUEST_BESIDE + self.client.len() + self.user.len() + baggage + self.event.size()
+        let context = self.context.as_deref().map_or(0, BackendContext::size);
+        REQUEST_BESIDE + self.client.len() + self.user.len() + context + self.event.size()
     }
 }
 
 /// What the backend is asked or told about.
 #[derive(Debug)]
-pub enum Event {
+pub enum ProxyEvent {
     /// A client without a token connects.
     Connect {
         /// Name of its library.
@@ -134,18 +134,18 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl ProxyEvent {
     /// The name of the proxy or hook that is asked or told.
     pub fn name(&self) -> &'static str {
         match self {
-            Event::Connect { .. } => "connect",
-            Event::Refresh => "refresh",
-            Event::Subscribe { .. } => "subscribe",
-            Event::Publish { .. } => "publish",
-            Event::SubRefresh { .. } => "sub_refresh",
-            Event::Rpc { .. } => "rpc",
-            Event::Disconnect { .. } => "disconnect",
-            Event::Unsubscribe { .. } => "unsubscribe",
+            ProxyEvent::Connect { .. } => "connect",
+            ProxyEvent::Refresh => "refresh",
+            ProxyEvent::Subscribe { .. } => "subscribe",
+            ProxyEvent::Publish { .. } => "publish",
+            ProxyEvent::SubRefresh { .. } => "sub_refresh",
+            ProxyEvent::Rpc { .. } => "rpc",
+            ProxyEvent::Disconnect { .. } => "disconnect",
+            ProxyEvent::Unsubscribe { .. } => "unsubscribe",
         }
     }
 
@@ -153,24 +153,24 @@ impl Event {
     fn size(&self) -> usize {
         let data = |data: &Option<Box<[u8]>>| data.as_ref().map_or(0, |data| data.len());
         match self {
-            Event::Connect { name, version, data: sent, channels } => {
+            ProxyEvent::Connect { name, version, data: sent, channels } => {
                 let channels = channels.iter().map(|one| size_of::<Box<str>>() + one.len());
                 name.len() + version.len() + data(sent) + channels.sum::<usize>()
             }
-            Event::Refresh => 0,
-            Event::Subscribe { channel, data: sent } => channel.len() + data(sent),
-            Event::Publish { channel, data } => channel.len() + data.len(),
-            Event::SubRefresh { channel } => channel.len(),
-            Event::Rpc { method, data: sent } => method.len() + data(sent),
-            Event::Disconnect { reason, .. } => reason.len(),
-            Event::Unsubscribe { channel, reason, .. } => channel.len() + reason.len(),
+            ProxyEvent::Refresh => 0,
+            ProxyEvent::Subscribe { channel, data: sent } => channel.len() + data(sent),
+            ProxyEvent::Publish { channel, data } => channel.len() + data.len(),
+            ProxyEvent::SubRefresh { channel } => channel.len(),
+            ProxyEvent::Rpc { method, data: sent } => method.len() + data(sent),
+            ProxyEvent::Disconnect { reason, .. } => reason.len(),
+            ProxyEvent::Unsubscribe { channel, reason, .. } => channel.len() + reason.len(),
         }
     }
 
     /// A client's connect.
     pub fn connect(request: &ConnectRequest<'_>) -> Self {
         let subs = request.subs.iter().flat_map(|subs| &subs.0);
-        Event::Connect {
+        ProxyEvent::Connect {
             name: (&*request.name).into(),
             version: (&*request.version).into(),
             data: request.data.as_deref().map(Into::into),
@@ -211,34 +211,34 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// Adds what the event is about; returns the client's payload.
-    fn describe(&mut self, event: &'a Event) -> Option<&'a [u8]> {
+    fn describe(&mut self, event: &'a ProxyEvent) -> Option<&'a [u8]> {
         match event {
-            Event::Connect { name, version, data, channels } => {
+            ProxyEvent::Connect { name, version, data, channels } => {
                 (self.name, self.version, self.channels) = (name, version, channels);
                 data.as_deref()
             }
-            Event::Refresh => None,
-            Event::Subscribe { channel, data } => {
+            ProxyEvent::Refresh => None,
+            ProxyEvent::Subscribe { channel, data } => {
                 self.channel = channel;
                 data.as_deref()
             }
-            Event::Publish { channel, data } => {
+            ProxyEvent::Publish { channel, data } => {
                 self.channel = channel;
                 Some(data)
             }
-            Event::SubRefresh { channel } => {
+            ProxyEvent::SubRefresh { channel } => {
                 self.channel = channel;
                 None
             }
-            Event::Rpc { method, data } => {
+            ProxyEvent::Rpc { method, data } => {
                 self.method = method;
                 data.as_deref()
             }
-            Event::Disconnect { code, reason } => {
+            ProxyEvent::Disconnect { code, reason } => {
                 (self.code, self.reason) = (Some((*code).into()), Some(&**reason));
                 None
             }
-            Event::Unsubscribe { channel, code, reason } => {
+            ProxyEvent::Unsubscribe { channel, code, reason } => {
                 (self.code, self.reason) = (Some(*code), Some(&**reason));
                 self.channel = channel;
                 None
@@ -247,10 +247,10 @@ impl<'a> Body<'a> {
     }
 }
 
-impl Request {
+impl ProxyRequest {
     /// The request's body: payloads as base64 if `binary`, and the meta if `tells_meta`. An error
     /// is a payload that is no JSON where it must be.
-    pub fn body(&self, binary: bool, tells_meta: bool) -> Result<Vec<u8>, Refused> {
+    pub fn body(&self, binary: bool, tells_meta: bool) -> Result<Vec<u8>, ProxyFailure> {
         let mut body = Body {
             client: &self.client,
             transport: self.transport.name(),
@@ -259,17 +259,17 @@ impl Request {
                 Wire::Protobuf => "protobuf",
             },
             encoding: if binary { "binary" } else { "json" },
-            user: (!matches!(self.event, Event::Connect { .. })).then_some(&*self.user),
+            user: (!matches!(self.event, ProxyEvent::Connect { .. })).then_some(&*self.user),
             ..Body::default()
         };
         match body.describe(&self.event) {
             Some(data) if binary => body.b64data = Some(BASE64.encode(data)),
-            Some(data) => body.data = Some(json(data).ok_or(Refused::Payload)?),
+            Some(data) => body.data = Some(json(data).ok_or(ProxyFailure::Payload)?),
             None => {}
         }
-        let meta = self.baggage.as_ref().and_then(|baggage| baggage.meta.as_deref());
+        let meta = self.context.as_ref().and_then(|context| context.meta.as_deref());
         body.meta = meta.filter(|_| tells_meta).and_then(json);
-        serde_json::to_vec(&body).map_err(|_| Refused::Payload)
+        serde_json::to_vec(&body).map_err(|_| ProxyFailure::Payload)
     }
 }
 

@@ -239,7 +239,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::model::token::tests::signed;
-    use crate::model::token::{Refusal, Settings, Verifier, Work};
+    use crate::model::token::{Refusal, TokenSettings, Verifier, Work};
 
     use super::*;
 
@@ -267,20 +267,20 @@ mod tests {
 
     fn with_keys(rsa: &str, ecdsa: &str) -> Verifier {
         let key = |name: &str| if name.is_empty() { String::new() } else { pem(name) };
-        let settings = Settings {
+        let settings = TokenSettings {
             rsa_public_key: key(rsa),
             ecdsa_public_key: key(ecdsa),
-            ..Settings::default()
+            ..TokenSettings::default()
         };
         Verifier::new(&settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn with_set() -> Verifier {
-        let settings = Settings {
+        let settings = TokenSettings {
             jwks_public_endpoint: "https://a/keys".into(),
             hmac_secret_key: "secret".into(),
             rsa_public_key: pem("rsa"),
-            ..Settings::default()
+            ..TokenSettings::default()
         };
         Verifier::new(&settings).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -390,7 +390,7 @@ mod tests {
             assert_eq!(user(&with_set(), &token, Some(&set())), invalid);
             assert_eq!(user(&with_set(), &token, None), invalid);
         }
-        let secret = Settings { hmac_secret_key: pem("rsa"), ..Settings::default() };
+        let secret = TokenSettings { hmac_secret_key: pem("rsa"), ..TokenSettings::default() };
         let secret = Verifier::new(&secret).unwrap_or_else(|error| panic!("{error}"));
         for (algorithm, _) in ALGORITHMS {
             assert_eq!(user(&secret, &token(algorithm), None), Err(Refusal::Invalid));

@@ -29,7 +29,7 @@ pub const TOKEN_MAX: usize = 64 * 1024;
 
 /// What tokens are verified with. The names are Centrifugo's; empty means not set.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct TokenSettings {
     /// Verifies HS256, HS384 and HS512, and signs the tokens made here.
     pub hmac_secret_key: String,
     /// The secret before it, for tokens still under way.
@@ -56,10 +56,10 @@ pub struct Settings {
     pub insecure_skip_signature_verify: bool,
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for TokenSettings {
     /// Says nothing of its keys: some are secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Settings").finish_non_exhaustive()
+        formatter.debug_struct("TokenSettings").finish_non_exhaustive()
     }
 }
 
@@ -127,7 +127,7 @@ struct Secret {
 
 impl Verifier {
     /// A verifier by `settings`. An error names the setting that is wrong, and why.
-    pub fn new(settings: &Settings) -> Result<Verifier, String> {
+    pub fn new(settings: &TokenSettings) -> Result<Verifier, String> {
         Ok(Verifier {
             keys: Keys::new(settings)?,
             audience: Expected::new("audience", &settings.audience, &settings.audience_regex)?,
@@ -242,7 +242,7 @@ impl Verifier {
 }
 
 impl Keys {
-    fn new(settings: &Settings) -> Result<Keys, String> {
+    fn new(settings: &TokenSettings) -> Result<Keys, String> {
         if settings.jwks_public_endpoint.contains("{{") {
             return Err("jwks_public_endpoint: names in {{...}} are not filled in here; \
                         it must be a whole address"
@@ -370,7 +370,7 @@ fn decoded(part: &str) -> Result<Vec<u8>, Refusal> {
 /// A connection token for `user`, signed with HS256. Without `ttl`, in seconds, it does not
 /// expire. An error names the setting because of which the server would refuse any such token.
 pub fn make_connection(
-    settings: &Settings,
+    settings: &TokenSettings,
     user: &str,
     ttl: Option<u64>,
     now: u64,
@@ -380,7 +380,7 @@ pub fn make_connection(
 
 /// A subscription token for `user` in `channel`, otherwise like `make_connection`.
 pub fn make_subscription(
-    settings: &Settings,
+    settings: &TokenSettings,
     user: &str,
     channel: &str,
     ttl: Option<u64>,
@@ -390,7 +390,7 @@ pub fn make_subscription(
 }
 
 fn make(
-    settings: &Settings,
+    settings: &TokenSettings,
     user: &str,
     channel: Option<&str>,
     ttl: Option<u64>,
@@ -459,23 +459,23 @@ pub(crate) mod tests {
         signed(HEADER, payload, SECRET)
     }
 
-    fn settings() -> Settings {
-        Settings { hmac_secret_key: SECRET.into(), ..Settings::default() }
+    fn settings() -> TokenSettings {
+        TokenSettings { hmac_secret_key: SECRET.into(), ..TokenSettings::default() }
     }
 
-    fn verifier(settings: &Settings) -> Verifier {
+    fn verifier(settings: &TokenSettings) -> Verifier {
         Verifier::new(settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn connect(settings: &Settings, token: &str) -> Result<ConnectClaims, Refusal> {
+    fn connect(settings: &TokenSettings, token: &str) -> Result<ConnectClaims, Refusal> {
         verifier(settings).connection(token, NOW, None)
     }
 
-    fn subscribe(settings: &Settings, token: &str) -> Result<SubscribeClaims, Refusal> {
+    fn subscribe(settings: &TokenSettings, token: &str) -> Result<SubscribeClaims, Refusal> {
         verifier(settings).subscription(token, NOW, None)
     }
 
-    fn user(settings: &Settings, payload: &str) -> Result<String, Refusal> {
+    fn user(settings: &TokenSettings, payload: &str) -> Result<String, Refusal> {
         connect(settings, &token(payload)).map(|claims| claims.user)
     }
 
@@ -537,7 +537,7 @@ pub(crate) mod tests {
 
     #[test]
     fn headers_that_never_pass() {
-        let insecure = Settings { insecure_skip_signature_verify: true, ..settings() };
+        let insecure = TokenSettings { insecure_skip_signature_verify: true, ..settings() };
         for header in [
             r#"{"alg":"none"}"#,
             r#"{"alg":"None"}"#,
@@ -579,7 +579,7 @@ pub(crate) mod tests {
     #[test]
     fn the_previous_secret_counts_until_its_end() {
         let check = |until, now, expected: Result<(), Refusal>| {
-            let settings = Settings {
+            let settings = TokenSettings {
                 hmac_previous_secret_key: "previous".into(),
                 hmac_previous_secret_key_valid_until: until,
                 ..settings()
@@ -638,7 +638,7 @@ pub(crate) mod tests {
             (r#""exp":1000,"expire_at":0"#, Err(Expired)),
             (r#""exp":1000,"aud":5"#, Err(Invalid)),
         ] {
-            let insecure = Settings { insecure_skip_signature_verify: true, ..settings() };
+            let insecure = TokenSettings { insecure_skip_signature_verify: true, ..settings() };
             for settings in [settings(), insecure] {
                 let found = connect(&settings, &token(&format!("{{{claims}}}"))).map(drop);
                 assert_eq!(found, expected, "{claims}");
@@ -672,7 +672,7 @@ pub(crate) mod tests {
 
     #[test]
     fn audiences_and_issuers() {
-        let ok = |settings: &Settings, claims: &str, expected: bool| {
+        let ok = |settings: &TokenSettings, claims: &str, expected: bool| {
             let expected = if expected { Ok(()) } else { Err(Refusal::Invalid) };
             let payload = format!(r#"{{"jti":"b"{claims}}}"#);
             assert_eq!(connect(settings, &token(&payload)).map(drop), expected, "{claims}");
@@ -680,8 +680,8 @@ pub(crate) mod tests {
             assert_eq!(subscribe(settings, &token(&payload)).map(drop), expected, "{claims}");
         };
         let any = settings();
-        let exact = Settings { audience: "push".into(), issuer: "us".into(), ..settings() };
-        let regex = Settings {
+        let exact = TokenSettings { audience: "push".into(), issuer: "us".into(), ..settings() };
+        let regex = TokenSettings {
             audience_regex: "^(push|pull)$".into(),
             issuer_regex: r"\.example$".into(),
             ..settings()
@@ -712,7 +712,7 @@ pub(crate) mod tests {
     fn users() {
         use Refusal::Invalid;
         let check = |claim: &str, payload, expected: Result<&str, Refusal>| {
-            let settings = Settings { user_id_claim: claim.into(), ..settings() };
+            let settings = TokenSettings { user_id_claim: claim.into(), ..settings() };
             assert_eq!(user(&settings, payload), expected.map(str::to_owned), "{payload}");
         };
         check("", r#"{"sub":"ann"}"#, Ok("ann"));
@@ -732,16 +732,17 @@ pub(crate) mod tests {
         check("name", r#"{"name":true}"#, Err(Invalid));
         check("name", r#"{"name":{"id":"bob"}}"#, Err(Invalid));
         check("name", r#"{"sub":5,"name":"bob"}"#, Err(Invalid));
-        let settings = Settings { user_id_claim: "name".into(), ..settings() };
+        let settings = TokenSettings { user_id_claim: "name".into(), ..settings() };
         let found = subscribe(&settings, &token(r#"{"name":"bob","channel":"a"}"#)).unwrap();
         assert_eq!((found.user.as_str(), found.channel.as_str()), ("bob", "a"));
     }
 
     #[test]
     fn signatures_may_be_left_unread() {
-        let insecure = Settings { insecure_skip_signature_verify: true, ..Settings::default() };
+        let insecure =
+            TokenSettings { insecure_skip_signature_verify: true, ..TokenSettings::default() };
         let fetched =
-            Settings { jwks_public_endpoint: "https://a/keys".into(), ..insecure.clone() };
+            TokenSettings { jwks_public_endpoint: "https://a/keys".into(), ..insecure.clone() };
         for settings in [insecure, fetched] {
             for header in [HEADER, r#"{"alg":"RS256"}"#, r#"{"alg":"ES512","kid":"a"}"#] {
                 let token = signed(header, r#"{"sub":"ann","exp":1001}"#, "whose");
@@ -757,23 +758,29 @@ pub(crate) mod tests {
 
     #[test]
     fn wrong_settings_are_named() {
-        let check = |settings: Settings, expected: &str| {
+        let check = |settings: TokenSettings, expected: &str| {
             let error = Verifier::new(&settings).err().unwrap_or_default();
             assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains('\n'), "{error}");
         };
         let text = |text: &str| text.to_owned();
-        let none = Settings::default;
-        check(Settings { issuer_regex: text("("), ..none() }, "issuer_regex: unclosed group");
-        check(Settings { audience_regex: text("[z-a]"), ..none() }, "audience_regex: invalid");
-        let both = Settings { issuer: text("a"), issuer_regex: text("a"), ..none() };
+        let none = TokenSettings::default;
+        check(TokenSettings { issuer_regex: text("("), ..none() }, "issuer_regex: unclosed group");
+        check(TokenSettings { audience_regex: text("[z-a]"), ..none() }, "audience_regex: invalid");
+        let both = TokenSettings { issuer: text("a"), issuer_regex: text("a"), ..none() };
         check(both, "issuer_regex: issuer is set too");
-        let both = Settings { audience: text("a"), audience_regex: text("a"), ..none() };
+        let both = TokenSettings { audience: text("a"), audience_regex: text("a"), ..none() };
         check(both, "audience_regex: audience is set too");
-        let template = Settings { jwks_public_endpoint: text("https://a/{{b}}"), ..none() };
+        let template = TokenSettings { jwks_public_endpoint: text("https://a/{{b}}"), ..none() };
         check(template, "jwks_public_endpoint: names in {{...}}");
-        check(Settings { rsa_public_key: text("key"), ..none() }, "rsa_public_key: it is not in");
-        check(Settings { ecdsa_public_key: text("key"), ..none() }, "ecdsa_public_key: it is not");
+        check(
+            TokenSettings { rsa_public_key: text("key"), ..none() },
+            "rsa_public_key: it is not in",
+        );
+        check(
+            TokenSettings { ecdsa_public_key: text("key"), ..none() },
+            "ecdsa_public_key: it is not",
+        );
         assert!(Verifier::new(&none()).is_ok());
     }
 
@@ -786,7 +793,7 @@ pub(crate) mod tests {
 
     #[test]
     fn tokens_made_here_count_here() {
-        let full = Settings {
+        let full = TokenSettings {
             audience: "push".into(),
             issuer: "us".into(),
             user_id_claim: "name".into(),
@@ -820,10 +827,10 @@ pub(crate) mod tests {
     fn tokens_that_would_be_refused_are_not_made() {
         let some = || "a".to_owned();
         for (name, settings) in [
-            ("hmac_secret_key", Settings::default()),
-            ("jwks_public_endpoint", Settings { jwks_public_endpoint: some(), ..settings() }),
-            ("audience_regex", Settings { audience_regex: some(), ..settings() }),
-            ("issuer_regex", Settings { issuer_regex: some(), ..settings() }),
+            ("hmac_secret_key", TokenSettings::default()),
+            ("jwks_public_endpoint", TokenSettings { jwks_public_endpoint: some(), ..settings() }),
+            ("audience_regex", TokenSettings { audience_regex: some(), ..settings() }),
+            ("issuer_regex", TokenSettings { issuer_regex: some(), ..settings() }),
         ] {
             let error = make_connection(&settings, "ann", None, NOW).unwrap_err();
             assert!(error.starts_with(name), "{error}");

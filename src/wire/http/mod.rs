@@ -17,8 +17,8 @@ pub use self::answer::{
 pub use self::headers::query_value;
 pub use self::parse::{is_foreign, is_host_legal, kept_headers, parse};
 pub use self::request::{
-    Call, Emulation, HEADERS_MOST, Head, HeadLimits, Header, Health, Preflight, Route, Routes,
-    Service, Stream, Transport, Upgrade,
+    EmulationCommands, HEADERS_MOST, Head, HeadLimits, Header, Health, OpenEmulation, Preflight,
+    PublishCall, Route, Routes, Service, Transport, Upgrade,
 };
 pub use self::requester::Requester;
 pub use self::status::{Cors, Status};

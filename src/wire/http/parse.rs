@@ -10,8 +10,8 @@ use super::answer::accept_key;
 use super::headers::{count, has_token, header, headers, no_headers, origin, query_value, tokens};
 use super::loopback::foreign;
 use super::request::{
-    Call, Emulation, HEADERS_MOST, Head, HeadLimits, Header, Health, Preflight, Route, Service,
-    Stream, Transport, Upgrade,
+    EmulationCommands, HEADERS_MOST, Head, HeadLimits, Header, Health, OpenEmulation, Preflight,
+    PublishCall, Route, Service, Transport, Upgrade,
 };
 use super::status::Status;
 use crate::wire::deflate;
@@ -70,12 +70,12 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
                     Err(status) => Head::Refused(status),
                 },
                 ("POST", Service::Emulation) => match emulation(body, &request) {
-                    Ok(emulation) => Head::Emulation(emulation, used),
+                    Ok(emulation) => Head::EmulationCommands(emulation, used),
                     Err(status) => Head::Refused(status),
                 },
                 (method, Service::Transport(transport)) => {
                     match stream(transport, method, query, body, &request) {
-                        Ok(stream) => Head::Stream(stream, used),
+                        Ok(stream) => Head::OpenEmulation(stream, used),
                         Err(status) => Head::Refused(status),
                     }
                 }
@@ -150,7 +150,7 @@ fn stream<'a>(
     query: &str,
     body: &'a [u8],
     request: &httparse::Request<'_, 'a>,
-) -> Result<Stream<'a>, Status> {
+) -> Result<OpenEmulation<'a>, Status> {
     let asked = query_value(query, "cf_connect").map(|text| Cow::Owned(text.into_bytes()));
     let opening = match (method, transport) {
         ("POST", _) => Cow::Borrowed(body),
@@ -161,7 +161,7 @@ fn stream<'a>(
         }
         _ => return Err(Status::MethodNotAllowed("POST, OPTIONS")),
     };
-    Ok(Stream {
+    Ok(OpenEmulation {
         transport,
         protobuf: transport == Transport::HttpStream
             && (is_protobuf(request) || asks_protobuf(query)),
@@ -176,8 +176,8 @@ fn stream<'a>(
 fn emulation<'a>(
     body: &'a [u8],
     request: &httparse::Request<'_, 'a>,
-) -> Result<Emulation<'a>, Status> {
-    Ok(Emulation {
+) -> Result<EmulationCommands<'a>, Status> {
+    Ok(EmulationCommands {
         protobuf: is_protobuf(request),
         body,
         origin: origin(request)?,
@@ -278,7 +278,7 @@ fn call<'a>(body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Head<'a> {
     match *body {
         Body::Partial if plain => Head::Partial,
         Body::Whole(body, used) if plain => {
-            Head::Call(Call { key: header(request, "x-api-key"), body }, used)
+            Head::PublishCall(PublishCall { key: header(request, "x-api-key"), body }, used)
         }
         _ => Head::Control,
     }
@@ -499,7 +499,7 @@ mod tests {
             assert!(matches!(parse(&CALL.as_bytes()[..cut]), Head::Partial), "{cut}");
         }
         let two = [CALL, CALL].concat();
-        let Head::Call(call, used) = parse(two.as_bytes()) else { panic!() };
+        let Head::PublishCall(call, used) = parse(two.as_bytes()) else { panic!() };
         assert_eq!((call.key, call.body, used), (Some("secret"), &b"{\"a\":1}"[..], CALL.len()));
     }
 
@@ -542,7 +542,7 @@ mod tests {
 
     fn stream(request: &str) -> Result<(Transport, String, bool), Status> {
         match parse(request.as_bytes()) {
-            Head::Stream(stream, used) => {
+            Head::OpenEmulation(stream, used) => {
                 assert_eq!(used, request.len());
                 let opening = String::from_utf8(stream.opening.into_owned()).unwrap();
                 Ok((stream.transport, opening, stream.protobuf))
@@ -583,7 +583,7 @@ mod tests {
     fn who_speaks_for_a_stream_is_let_and_heard() {
         let post = "POST /emulation HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
             Connection: close\r\nContent-Length: 2\r\n\r\n{}";
-        let Head::Emulation(emulation, used) = parse(post.as_bytes()) else { panic!() };
+        let Head::EmulationCommands(emulation, used) = parse(post.as_bytes()) else { panic!() };
         assert_eq!((emulation.body, emulation.origin), (&b"{}"[..], Some("https://b")));
         assert!(emulation.last && !emulation.protobuf && used == post.len());
         let get = post.replace("POST", "GET");

@@ -113,7 +113,7 @@ pub type Header = (Box<str>, Box<[u8]>);
 
 /// A complete request for a stream.
 #[derive(Debug)]
-pub struct Stream<'a> {
+pub struct OpenEmulation<'a> {
     /// Which transport its path names.
     pub transport: Transport,
     /// Whether the protobuf encoding was asked for.
@@ -132,7 +132,7 @@ pub struct Stream<'a> {
 
 /// A complete request that speaks for the client of a stream.
 #[derive(Debug)]
-pub struct Emulation<'a> {
+pub struct EmulationCommands<'a> {
     /// Whether its body is protocol buffers, rather than JSON.
     pub protobuf: bool,
     /// The whole body.
@@ -161,7 +161,7 @@ pub struct Preflight<'a> {
 /// A call of the API's publish method in its plain form: HTTP/1.1, kept alive, a body of known
 /// length and no key but in `X-API-Key`.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct PublishCall<'a> {
     /// The key it gives.
     pub key: Option<&'a str>,
     /// The whole body.
@@ -185,13 +185,13 @@ pub enum Head<'a> {
     /// An upgrade for the shard; the head took this many bytes.
     Upgrade(Box<Upgrade>, usize),
     /// A stream for the shard; head and body took this many bytes.
-    Stream(Stream<'a>, usize),
+    OpenEmulation(OpenEmulation<'a>, usize),
     /// Somebody speaks for the client of a stream; head and body took this many bytes.
-    Emulation(Emulation<'a>, usize),
+    EmulationCommands(EmulationCommands<'a>, usize),
     /// A browser asks whether it may; the head took this many bytes.
     Preflight(Preflight<'a>, usize),
     /// A call for the shard; head and body took this many bytes.
-    Call(Call<'a>, usize),
+    PublishCall(PublishCall<'a>, usize),
     /// Somebody asks whether the server is there; the head took this many bytes.
     Health(Health, usize),
     /// A request for the control plane.

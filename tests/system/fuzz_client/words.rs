@@ -1,6 +1,6 @@
 //! What is said: commands, requests and bodies that are right, half right or wrong.
 
-use drumline::model::token::{Settings, make_connection, make_subscription};
+use drumline::model::token::{TokenSettings, make_connection, make_subscription};
 
 use crate::random::Random;
 
@@ -135,7 +135,7 @@ fn filter(random: &mut Random, depth: usize) -> String {
 
 fn token(random: &mut Random, of: Option<&str>) -> String {
     let secret = if random.once_in(8) { "another" } else { SECRET };
-    let settings = Settings { hmac_secret_key: secret.to_owned(), ..Settings::default() };
+    let settings = TokenSettings { hmac_secret_key: secret.to_owned(), ..TokenSettings::default() };
     let user = ["7", "42", ""][random.below(3)];
     let ttl = [None, Some(1), Some(60)][random.below(3)];
     let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();

@@ -12,7 +12,8 @@ mod wire;
 use prost::Message;
 
 use self::replies::{
-    Answer, ConnectPush, Mover, PublicationBody, PushBody, Pushed, Reason, Renewed, SubscribePush,
+    ConnectPush, Mover, PublicationBody, PushBody, Pushed, Reason, Renewed, ReplyEnvelope,
+    SubscribePush,
 };
 use self::wire::{Body, Fields};
 use super::command::{Command, EmulationRequest};
@@ -79,7 +80,7 @@ pub fn read_emulation(body: &[u8]) -> Result<EmulationRequest, Malformed> {
 
 /// Appends a reply.
 pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
-    out.delimited(&Answer { id, reply });
+    out.delimited(&ReplyEnvelope { id, reply });
 }
 
 fn write_pushed(channel: &str, field: u32, body: impl Body, out: &mut Vec<u8>) {

@@ -14,14 +14,14 @@ use crate::wire::protocol::reply::{
 // ---- envelopes -------------------------------------------------------------------------------
 
 /// `Reply` to a command.
-pub(super) struct Answer<'a> {
+pub(super) struct ReplyEnvelope<'a> {
     /// The command's.
     pub(super) id: u32,
     /// What it is answered.
     pub(super) reply: &'a Reply<'a>,
 }
 
-impl Body for Answer<'_> {
+impl Body for ReplyEnvelope<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.number(1, self.id.into());
         match self.reply {

@@ -11,16 +11,16 @@ use crate::model::token::{ConnectClaims, Refusal, SubscribeClaims};
 
 /// What a shard cannot find out itself, or not in time.
 #[derive(Debug)]
-pub struct Consult {
+pub struct LookupRequest {
     /// The connection that it is about.
     pub address: Address,
     /// What is to be found out.
-    pub matter: Matter,
+    pub lookup: Lookup,
 }
 
 /// What is to be found out.
 #[derive(Debug)]
-pub enum Matter {
+pub enum Lookup {
     /// What a token says; the connection waits.
     Token {
         /// The token.
@@ -31,18 +31,18 @@ pub enum Matter {
         charge: Charge,
     },
     /// What the backend says to a client's command; the connection waits.
-    Command(backend::Request),
+    Command(backend::ProxyRequest),
     /// How much longer the connection holds, or its subscription to a channel; nobody waits.
-    Renewal(backend::Request),
+    Renewal(backend::ProxyRequest),
 }
 
 /// News of a client for the backend.
 #[derive(Debug)]
-pub struct Notice {
+pub struct HookEvent {
     /// The connection; what is said of it stays in order.
     pub address: Address,
     /// What is said.
-    pub request: backend::Request,
+    pub request: backend::ProxyRequest,
 }
 
 /// What a token is for.
@@ -56,25 +56,25 @@ pub enum Purpose {
 
 /// What was found out.
 #[derive(Debug)]
-pub struct Consulted {
+pub struct LookupReply {
     /// The connection that it is about.
     pub address: Address,
     /// What it was.
-    pub verdict: Verdict,
+    pub outcome: LookupOutcome,
 }
 
 /// What was found out, or why nothing was.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum LookupOutcome {
     /// What a token says about a connection.
     Connection(Result<ConnectClaims, Refusal>),
     /// What a token says about a subscription.
     Subscription(Result<SubscribeClaims, Refusal>),
     /// What the backend says to a command.
-    Command(Result<backend::Answer, backend::Refused>),
+    Command(Result<backend::ProxyAnswer, backend::ProxyFailure>),
     /// How much longer the connection holds, or its subscription to the channel; without an answer
     /// the backend is asked again later.
-    Renewal(Option<Arc<str>>, Result<backend::Answer, backend::Refused>),
+    Renewal(Option<Arc<str>>, Result<backend::ProxyAnswer, backend::ProxyFailure>),
     /// There is too much to find out; it may be tried again.
     Busy,
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use crate::base::memory::Kind;
 use crate::hub::Hub;
 use crate::hub::commands::Stop;
-use crate::model::message::{Consult, Consulted, Matter, Message, Post, Purpose, Rank, Verdict};
+use crate::model::message::{
+    Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Purpose, Rank,
+};
 
 /// Bytes that a token takes while it waits, beside its own.
 const TOKEN_BESIDE: usize = 1024;
@@ -22,19 +24,19 @@ impl Hub {
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        matter: impl FnOnce(&Self) -> Option<Matter>,
-    ) -> Result<Arc<Verdict>, Stop> {
+        lookup: impl FnOnce(&Self) -> Option<Lookup>,
+    ) -> Result<Arc<LookupOutcome>, Stop> {
         match self.connections.awaited_answers.get(&slot) {
-            Some(Some(verdict)) => return Ok(verdict.clone()),
+            Some(Some(outcome)) => return Ok(outcome.clone()),
             Some(None) => {}
             None if !post.reserve(self.control, Rank::Ingress) => return Err(Stop::Room),
             None => {
-                let Some(matter) = matter(self) else {
+                let Some(lookup) = lookup(self) else {
                     post.cancel(self.control, Rank::Ingress);
-                    return Ok(Arc::new(Verdict::Busy));
+                    return Ok(Arc::new(LookupOutcome::Busy));
                 };
-                let consult = Consult { address: self.address(slot), matter };
-                post.send(self.control, Message::Consult(Box::new(consult)));
+                let consult = LookupRequest { address: self.address(slot), lookup };
+                post.send(self.control, Message::LookupRequest(Box::new(consult)));
             }
         }
         self.connections.awaited_answers.insert(slot, None);
@@ -42,21 +44,21 @@ impl Hub {
     }
 
     /// A token that the control plane is to look at, if the budget has room for it.
-    pub(super) fn token_matter(&self, token: &str, purpose: Purpose) -> Option<Matter> {
+    pub(super) fn token_matter(&self, token: &str, purpose: Purpose) -> Option<Lookup> {
         let charge = self.budgets[Kind::Questions].charge(TOKEN_BESIDE + token.len())?;
-        Some(Matter::Token { token: token.into(), purpose, charge })
+        Some(Lookup::Token { token: token.into(), purpose, charge })
     }
 
     /// Something has been found out; its connection goes on if it is still there.
-    pub(super) fn consulted(&mut self, consulted: Consulted) {
-        let Consulted { address, verdict } = consulted;
+    pub(super) fn consulted(&mut self, consulted: LookupReply) {
+        let LookupReply { address, outcome } = consulted;
         if self.connection(address.slot, address.generation).is_none() {
             return;
         }
-        if let Verdict::Renewal(channel, told) = verdict {
+        if let LookupOutcome::Renewal(channel, told) = outcome {
             self.renewed(address.slot, channel.as_deref(), told);
         } else if let Some(awaited) = self.connections.awaited_answers.get_mut(&address.slot) {
-            *awaited = Some(Arc::new(verdict));
+            *awaited = Some(Arc::new(outcome));
             self.go_on_later(address.slot);
         }
     }

@@ -13,7 +13,7 @@ use crate::wire::protocol::Position;
 /// Milliseconds of one tick of the wheel.
 const TICK: u64 = 1000;
 
-struct Watch {
+struct PositionCheck {
     position: Position,
     /// Tells lives of the channel's index apart.
     serial: u32,
@@ -22,20 +22,25 @@ struct Watch {
 }
 
 /// The channels of a shard whose subscribers' positions are checked, by their index there.
-pub struct Watches {
-    by_channel: HashMap<u32, Watch>,
+pub struct PositionChecks {
+    by_channel: HashMap<u32, PositionCheck>,
     due: Wheel,
     serial: u32,
     swept: Vec<u32>,
 }
 
-impl Default for Watches {
+impl Default for PositionChecks {
     fn default() -> Self {
-        Watches { by_channel: HashMap::new(), due: Wheel::new(128), serial: 0, swept: Vec::new() }
+        PositionChecks {
+            by_channel: HashMap::new(),
+            due: Wheel::new(128),
+            serial: 0,
+            swept: Vec::new(),
+        }
     }
 }
 
-impl Watches {
+impl PositionChecks {
     /// Number of channels watched.
     pub fn len(&self) -> usize {
         self.by_channel.len()
@@ -55,7 +60,7 @@ impl Watches {
             return same;
         }
         self.serial = self.serial.wrapping_add(1);
-        let watch = Watch { position: top, serial: self.serial, lately: false };
+        let watch = PositionCheck { position: top, serial: self.serial, lately: false };
         self.by_channel.insert(channel, watch);
         let spread = (u64::from(channel.wrapping_mul(0x9e37_79b9)) * (delay / 2)) >> 32;
         self.set_due(channel, now + delay - spread);
@@ -126,7 +131,7 @@ mod tests {
         Position { offset, epoch: Epoch::parse("abcdefgh") }
     }
 
-    fn due(watches: &mut Watches, now: u64) -> Vec<u32> {
+    fn due(watches: &mut PositionChecks, now: u64) -> Vec<u32> {
         let mut asked = Vec::new();
         watches.sweep(100, (now, DELAY), &mut asked);
         asked.into_iter().map(|(channel, _)| channel).collect()
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_due_once_a_delay_unless_something_came() {
-        let mut watches = Watches::default();
+        let mut watches = PositionChecks::default();
         for channel in 0..10 {
             assert!(watches.join(channel, at(5), (0, DELAY)));
         }
@@ -154,7 +159,7 @@ mod tests {
 
     #[test]
     fn who_stands_elsewhere_is_found() {
-        let mut watches = Watches::default();
+        let mut watches = PositionChecks::default();
         watches.join(1, at(5), (0, DELAY));
         let (_, serial) = {
             let mut asked = Vec::new();

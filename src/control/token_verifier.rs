@@ -16,7 +16,7 @@ use crate::control::keys::{Found, KeySets};
 use crate::hub::Tokens;
 use crate::link::Link;
 use crate::model::ids::Address;
-use crate::model::message::{Consulted, Message, Purpose, Verdict};
+use crate::model::message::{LookupOutcome, LookupReply, Message, Purpose};
 use crate::model::token::{self, KeySet};
 
 /// Part of the bytes of all questions that tokens which wait for a key set may take, so that they
@@ -33,7 +33,7 @@ struct Verify {
 
 /// Looks at tokens.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct TokenVerifier {
     link: Arc<Link>,
     tokens: Tokens,
     connection_keys: Option<Arc<KeySets>>,
@@ -43,7 +43,7 @@ pub struct Keeper {
     hands: Arc<Semaphore>,
 }
 
-impl Keeper {
+impl TokenVerifier {
     /// Answers by `link`.
     pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
@@ -53,7 +53,7 @@ impl Keeper {
         // Half the processors, so that the shards keep the others.
         let hands = (sys::processors() / 2).max(1);
         let fetching = config.engine.question_budget / FETCHING_PART;
-        Keeper {
+        TokenVerifier {
             link,
             tokens: config.tokens(),
             connection_keys: keys(Purpose::Connection),
@@ -69,13 +69,13 @@ impl Keeper {
         let keeper = self.clone();
         tokio::spawn(async move {
             let _charge = charge;
-            let verdict = keeper.verdict(Verify { token, purpose }).await;
-            let answer = Message::Consulted(Box::new(Consulted { address, verdict }));
+            let outcome = keeper.outcome(Verify { token, purpose }).await;
+            let answer = Message::LookupReply(Box::new(LookupReply { address, outcome }));
             keeper.link.tell_at_last(address.shard, answer).await;
         });
     }
 
-    async fn verdict(&self, verify: Verify) -> Verdict {
+    async fn outcome(&self, verify: Verify) -> LookupOutcome {
         let sets = match verify.purpose {
             Purpose::Connection => self.connection_keys.as_ref(),
             Purpose::Subscription => self.subscription_keys.as_ref(),
@@ -88,32 +88,34 @@ impl Keeper {
             None => {
                 let bytes = (verify.token.len() + WAITING_EACH) as u32;
                 let Ok(_place) = self.fetching.try_acquire_many(bytes) else {
-                    return Verdict::Busy;
+                    return LookupOutcome::Busy;
                 };
                 sets.get(&kid).await
             }
         };
         match found {
             Found::Key(keys) | Found::NoKey(keys) => self.look(verify, Some(keys)).await,
-            Found::Unavailable => Verdict::Busy,
+            Found::Unavailable => LookupOutcome::Busy,
         }
     }
 
-    async fn look(&self, verify: Verify, keys: Option<Arc<KeySet>>) -> Verdict {
-        let Ok(_hand) = self.hands.acquire().await else { return Verdict::Busy };
+    async fn look(&self, verify: Verify, keys: Option<Arc<KeySet>>) -> LookupOutcome {
+        let Ok(_hand) = self.hands.acquire().await else { return LookupOutcome::Busy };
         let tokens = self.tokens.clone();
         let work = tokio::task::spawn_blocking(move || {
             let (now, keys) = (sys::unix_millis() / 1000, keys.as_deref());
             match verify.purpose {
-                Purpose::Connection => {
-                    Verdict::Connection(tokens.connection.connection(&verify.token, now, keys))
-                }
+                Purpose::Connection => LookupOutcome::Connection(tokens.connection.connection(
+                    &verify.token,
+                    now,
+                    keys,
+                )),
                 Purpose::Subscription => {
                     let verifier = &tokens.subscription;
-                    Verdict::Subscription(verifier.subscription(&verify.token, now, keys))
+                    LookupOutcome::Subscription(verifier.subscription(&verify.token, now, keys))
                 }
             }
         });
-        work.await.unwrap_or(Verdict::Busy)
+        work.await.unwrap_or(LookupOutcome::Busy)
     }
 }

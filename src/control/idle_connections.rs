@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::base::gate::Gate;
+use crate::base::connection_limits::ConnectionLimits;
 
 /// How long a connection may take for a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ struct Entry {
     taken: u64,
     output: Arc<Output>,
     /// Never made strong where the lists stay locked: a connection leaves them when it ends.
-    visitor: Weak<Visitor>,
+    visitor: Weak<HttpConnection>,
 }
 
 /// How far a connection's answer has come.
@@ -72,16 +72,16 @@ struct Lists {
 }
 
 /// The connections of one door.
-pub struct Guests {
+pub struct IdleConnections {
     times: Times,
     lists: Mutex<Lists>,
 }
 
 /// One connection.
-pub struct Visitor {
-    guests: Arc<Guests>,
+pub struct HttpConnection {
+    guests: Arc<IdleConnections>,
     /// Where it has its place.
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionLimits>,
     /// Where it is listed.
     at: Mutex<Option<(List, u64)>>,
     known: AtomicBool,
@@ -97,15 +97,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Guests {
+impl IdleConnections {
     /// Nobody yet.
     pub fn new(times: Times) -> Self {
-        Guests { times, lists: Mutex::default() }
+        IdleConnections { times, lists: Mutex::default() }
     }
 
     /// A new connection, whose first request head is `awaited` or there.
-    pub fn welcome(self: &Arc<Self>, gate: Arc<Gate>, awaited: bool) -> Arc<Visitor> {
-        let visitor = Arc::new(Visitor {
+    pub fn welcome(
+        self: &Arc<Self>,
+        gate: Arc<ConnectionLimits>,
+        awaited: bool,
+    ) -> Arc<HttpConnection> {
+        let visitor = Arc::new(HttpConnection {
             guests: self.clone(),
             gate,
             at: Mutex::default(),
@@ -154,7 +158,7 @@ impl Guests {
     }
 
     /// A connection of a list whose time is over, and its number there.
-    fn late(&self, list: List, now: Instant) -> Option<(Arc<Visitor>, u64)> {
+    fn late(&self, list: List, now: Instant) -> Option<(Arc<HttpConnection>, u64)> {
         let patience = match list {
             List::Reading => HEAD_TIMEOUT,
             List::Anonymous => self.times.anonymous,
@@ -175,7 +179,7 @@ impl Guests {
     }
 }
 
-impl Visitor {
+impl HttpConnection {
     /// Puts it into a list, or takes it out of all.
     fn enlist(self: &Arc<Self>, list: Option<List>) {
         let mut at = lock(&self.at);
@@ -278,13 +282,13 @@ impl Visitor {
         self.endless.notify_one();
     }
 
-    /// Waits for [`Visitor::set_endless`].
+    /// Waits for [`HttpConnection::set_endless`].
     pub async fn became_endless(&self) {
         self.endless.notified().await;
     }
 }
 
-impl Drop for Visitor {
+impl Drop for HttpConnection {
     fn drop(&mut self) {
         if let Some((list, number)) = lock(&self.at).take() {
             lock(&self.guests.lists).entries[list as usize].remove(&number);
@@ -298,16 +302,16 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn guests() -> Arc<Guests> {
-        Arc::new(Guests::new(Times { idle: 60 * SECOND, anonymous: 5 * SECOND }))
+    fn guests() -> Arc<IdleConnections> {
+        Arc::new(IdleConnections::new(Times { idle: 60 * SECOND, anonymous: 5 * SECOND }))
     }
 
-    fn is_dismissed(visitor: &Visitor) -> bool {
+    fn is_dismissed(visitor: &HttpConnection) -> bool {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         std::pin::pin!(visitor.dismissed()).poll(&mut context).is_ready()
     }
 
-    fn idle(guests: &Arc<Guests>) -> Arc<Visitor> {
+    fn idle(guests: &Arc<IdleConnections>) -> Arc<HttpConnection> {
         let visitor = guests.welcome(Arc::default(), true);
         visitor.begin_request();
         visitor.end_request();

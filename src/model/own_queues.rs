@@ -14,19 +14,19 @@ pub const OWN_MAX: usize = 256;
 
 /// The queues of one shard.
 #[derive(Debug)]
-pub struct Own {
+pub struct OwnQueues {
     queues: [VecDeque<Message>; RANKS],
     /// Reservations and queued messages, by rank.
     taken: [usize; RANKS],
     capacity: usize,
-    /// A reservation failed since [`Own::was_full`] was last asked.
+    /// A reservation failed since [`OwnQueues::was_full`] was last asked.
     refused: bool,
 }
 
-impl Own {
+impl OwnQueues {
     /// Empty queues, each for so many messages.
     pub fn new(capacity: usize) -> Self {
-        Own { queues: Default::default(), taken: [0; RANKS], capacity, refused: false }
+        OwnQueues { queues: Default::default(), taken: [0; RANKS], capacity, refused: false }
     }
 
     /// Reserves room for one message of a rank; `false` while the queue is full.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_reservations_until_a_message_is_taken() {
-        let mut own = Own::new(2);
+        let mut own = OwnQueues::new(2);
         assert!(own.reserve(Rank::Request) && own.reserve(Rank::Request));
         assert!(!own.was_full());
         assert!(!own.reserve(Rank::Request), "two are reserved");
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_put_back_comes_out_first() {
-        let mut own = Own::new(2);
+        let mut own = OwnQueues::new(2);
         for nth in [1, 2] {
             assert!(own.reserve(Rank::Request));
             own.send(release(nth));

@@ -26,8 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use crate::base::gate::{Gate, Pass};
-use crate::control::guests::{Guests, Times, Visitor};
+use crate::base::connection_limits::{ConnectionLimits, ConnectionPermit};
+use crate::control::idle_connections::{HttpConnection, IdleConnections, Times};
 use crate::control::refusal::refusal;
 use crate::model::message::HandOver;
 use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
@@ -43,23 +43,23 @@ const END_LOOK: Duration = Duration::from_secs(1);
 const BUFFER_MORE: usize = 16 * 1024;
 
 /// A socket whose first bytes were read by somebody else already.
-pub struct Rewound {
+pub struct PrefixedSocket {
     socket: Arc<TcpStream>,
     bytes: Vec<u8>,
     used: usize,
-    pass: Pass,
-    visitor: Arc<Visitor>,
+    pass: ConnectionPermit,
+    visitor: Arc<HttpConnection>,
 }
 
-impl Rewound {
+impl PrefixedSocket {
     /// The socket, the bytes that nobody has read yet, and its place here.
-    pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, Pass) {
+    pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, ConnectionPermit) {
         self.bytes.drain(..self.used);
         (self.socket, self.bytes, self.pass)
     }
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for PrefixedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -93,7 +93,7 @@ impl AsyncRead for Rewound {
     }
 }
 
-impl Rewound {
+impl PrefixedSocket {
     fn poll_send(
         &self,
         context: &mut Context<'_>,
@@ -113,7 +113,7 @@ impl Rewound {
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for PrefixedSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -148,8 +148,8 @@ impl AsyncWrite for Rewound {
 /// An answer's body; the connection is busy until it is sent or dropped.
 struct Tracked {
     body: Body,
-    visitor: Arc<Visitor>,
-    endless: Option<Endless>,
+    visitor: Arc<HttpConnection>,
+    endless: Option<EndlessResponse>,
 }
 
 impl Drop for Tracked {
@@ -180,10 +180,10 @@ impl HttpBody for Tracked {
 
 /// Marks an answer that goes on for as long as its client is there, and holds its permit.
 #[derive(Clone)]
-pub struct Endless(pub Arc<OwnedSemaphorePermit>);
+pub struct EndlessResponse(pub Arc<OwnedSemaphorePermit>);
 
 /// What a door leads to, and on what terms.
-pub struct Terms {
+pub struct HttpOptions {
     /// Who answers.
     pub router: Router,
     /// Path of the API, whose callers are known by its key.
@@ -196,21 +196,21 @@ pub struct Terms {
 
 /// Where HTTP connections come in; each is a task until it ends or the door closes.
 #[derive(Clone)]
-pub struct Door {
-    terms: Arc<Terms>,
-    guests: Arc<Guests>,
+pub struct HttpConnections {
+    terms: Arc<HttpOptions>,
+    guests: Arc<IdleConnections>,
     stopped: watch::Receiver<()>,
     /// Every connection holds one end; the other sees when none is left.
     inside: watch::Sender<()>,
 }
 
-impl Door {
+impl HttpConnections {
     /// A door that closes when the other end of `stopped` is dropped. Call it in the context of
     /// the runtime.
-    pub fn new(terms: Terms, stopped: watch::Receiver<()>) -> Self {
-        let guests = Arc::new(Guests::new(terms.times));
+    pub fn new(terms: HttpOptions, stopped: watch::Receiver<()>) -> Self {
+        let guests = Arc::new(IdleConnections::new(terms.times));
         tokio::spawn(guests.clone().keep());
-        Door { terms: Arc::new(terms), guests, stopped, inside: watch::Sender::new(()) }
+        HttpConnections { terms: Arc::new(terms), guests, stopped, inside: watch::Sender::new(()) }
     }
 
     /// Serves a socket that a shard has handed over.
@@ -224,10 +224,10 @@ impl Door {
     }
 
     /// Serves whoever connects to `listener`, as many as `gate` has places for.
-    pub async fn listen(self, listener: TcpListener, gate: Arc<Gate>) {
+    pub async fn listen(self, listener: TcpListener, gate: Arc<ConnectionLimits>) {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => match Pass::take(&gate) {
+                Ok((socket, _)) => match ConnectionPermit::take(&gate) {
                     Some(pass) => self.serve(socket, Vec::new(), pass),
                     None => turn_away(socket).await,
                 },
@@ -237,7 +237,7 @@ impl Door {
     }
 
     /// Serves a socket of which `bytes` were read.
-    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, pass: Pass) {
+    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, pass: ConnectionPermit) {
         if pass.gate().is_tight() {
             self.guests.evict();
         }
@@ -245,7 +245,8 @@ impl Door {
         let visitor = self.guests.welcome(pass.gate().clone(), bytes.is_empty());
         let socket = Arc::new(socket);
         let ended = ended(Arc::downgrade(&socket), visitor.clone());
-        let io = TokioIo::new(Rewound { socket, bytes, used: 0, pass, visitor: visitor.clone() });
+        let io =
+            TokioIo::new(PrefixedSocket { socket, bytes, used: 0, pass, visitor: visitor.clone() });
         let (terms, guest) = (self.terms.clone(), visitor.clone());
         let service = service_fn(move |request| answer(terms.clone(), guest.clone(), request));
         let buffer = self.terms.limits.bytes + BUFFER_MORE;
@@ -284,8 +285,8 @@ impl Door {
 }
 
 async fn answer(
-    terms: Arc<Terms>,
-    visitor: Arc<Visitor>,
+    terms: Arc<HttpOptions>,
+    visitor: Arc<HttpConnection>,
     request: Request<Incoming>,
 ) -> Result<Response<Tracked>, Infallible> {
     visitor.begin_request();
@@ -315,7 +316,7 @@ async fn answer(
     }
     let (mut parts, body) = response.into_parts();
     tracked.body = body;
-    tracked.endless = parts.extensions.remove::<Endless>();
+    tracked.endless = parts.extensions.remove::<EndlessResponse>();
     if tracked.endless.is_some() {
         visitor.set_endless();
     }
@@ -341,7 +342,7 @@ fn over_limits(request: &Request<Incoming>, limits: HeadLimits) -> Option<Status
 }
 
 /// Waits until the client has ended its side while it gets an answer that has no end: it is gone.
-async fn ended(socket: Weak<TcpStream>, visitor: Arc<Visitor>) {
+async fn ended(socket: Weak<TcpStream>, visitor: Arc<HttpConnection>) {
     visitor.became_endless().await;
     let Some(socket) = socket.upgrade() else { return };
     while let Ok(ready) = socket.ready(Interest::READABLE).await {

@@ -4,7 +4,7 @@
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::local::Lost;
-use crate::model::message::{About, Asker, Message, Post, Question, Rank};
+use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
 use crate::wire::protocol::{Disconnect, Position};
 
 /// Channels whose check is begun in one turn.
@@ -23,11 +23,12 @@ impl Hub {
         self.locals.watches.sweep(CHECKS, times, &mut due);
         for (channel, serial) in due.drain(..) {
             let Some((name, hash)) = self.locals.named(channel) else { continue };
-            let asker = Asker::Watcher { shard: self.shard, channel, serial };
-            let question = Question { channel: name.clone(), hash, asker, about: About::Position };
+            let reply_to = ReplyTo::Watcher { shard: self.shard, channel, serial };
+            let question =
+                HomeQuery { channel: name.clone(), hash, reply_to, about: ChannelQuery::Position };
             let home = self.names.home(hash);
             if post.reserve(home, Rank::Request) {
-                post.send(home, Message::Question(Box::new(question)));
+                post.send(home, Message::HomeQuery(Box::new(question)));
             } else {
                 self.locals.watches.again(channel, self.now);
             }

@@ -4,7 +4,7 @@
 
 /// Why a request leads to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum ProxyFailure {
     /// There is no answer, or none that can be understood.
     Failed,
     /// What the client sent cannot be passed on.

@@ -8,11 +8,11 @@ use crate::wire::protocol::{Position, Wire};
 
 /// What can be asked about a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum About {
+pub enum ChannelQuery {
     /// What was published.
-    History(Excerpt),
+    History(HistoryRange),
     /// That what was published is forgotten.
-    Oblivion,
+    RemoveHistory,
     /// Who is there, in this encoding.
     Presence(Wire),
     /// How many are there.
@@ -23,7 +23,7 @@ pub enum About {
 
 /// A part of what was published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Excerpt {
+pub struct HistoryRange {
     /// Publications at most.
     pub limit: usize,
     /// From behind this position on, or in front of it.
@@ -34,11 +34,11 @@ pub struct Excerpt {
 
 /// What a home tells about a channel.
 #[derive(Debug)]
-pub enum Told {
+pub enum ChannelAnswer {
     /// What was published, and where the stream stands.
     History(Vec<Publication>, Position),
     /// It is forgotten.
-    Oblivion,
+    HistoryRemoved,
     /// Who is there.
     Presence(Roll),
     /// How many are there.
@@ -47,15 +47,17 @@ pub enum Told {
     Position(Position),
 }
 
-impl Told {
+impl ChannelAnswer {
     /// Bytes that a client's answer has, at least.
     pub fn least(&self) -> usize {
         match self {
-            Told::Presence(roll) => roll.bytes(),
-            Told::History(publications, _) => {
+            ChannelAnswer::Presence(roll) => roll.bytes(),
+            ChannelAnswer::History(publications, _) => {
                 publications.iter().map(|publication| publication.data().len()).sum()
             }
-            Told::Stats(_) | Told::Position(_) | Told::Oblivion => 0,
+            ChannelAnswer::Stats(_)
+            | ChannelAnswer::Position(_)
+            | ChannelAnswer::HistoryRemoved => 0,
         }
     }
 }

@@ -16,7 +16,7 @@ const COUNT_BITS: u32 = 32;
 
 /// The node's door.
 #[derive(Debug)]
-pub struct Gate {
+pub struct ConnectionLimits {
     /// Clients at most; 0: no limit.
     limit: u64,
     /// New connections in a second; 0: no limit.
@@ -29,23 +29,23 @@ pub struct Gate {
     placed: AtomicU64,
 }
 
-impl Default for Gate {
+impl Default for ConnectionLimits {
     /// A door without limits.
     fn default() -> Self {
-        Gate::new(0, 0)
+        ConnectionLimits::new(0, 0)
     }
 }
 
-impl Gate {
+impl ConnectionLimits {
     /// A door for `limit` clients and `rate` new connections a second; 0: no limit.
     pub fn new(limit: u64, rate: u64) -> Self {
         let (present, window, placed) = Default::default();
-        Gate { limit, rate, present, window, places: u64::MAX, placed }
+        ConnectionLimits { limit, rate, present, window, places: u64::MAX, placed }
     }
 
     /// The same door, for as many sockets on their way to the control plane or there.
     pub fn with_places(self, places: u64) -> Self {
-        Gate { places, ..self }
+        ConnectionLimits { places, ..self }
     }
 
     /// Whether there is no place for another client.
@@ -81,7 +81,8 @@ impl Gate {
         counted.is_ok()
     }
 
-    /// Takes a place on the control plane, if there is one. Whoever took it makes a [`Pass`] of it
+    /// Takes a place on the control plane, if there is one. The caller makes a
+    /// [`ConnectionPermit`] of it
     /// or gives it back.
     pub fn take_place(&self) -> bool {
         let order = (Ordering::AcqRel, Ordering::Acquire);
@@ -108,26 +109,26 @@ impl Gate {
 
 /// A socket's place on the control plane, given back when it is dropped.
 #[derive(Debug)]
-pub struct Pass(Arc<Gate>);
+pub struct ConnectionPermit(Arc<ConnectionLimits>);
 
-impl Pass {
+impl ConnectionPermit {
     /// A place at `gate`; `None`: there is none.
-    pub fn take(gate: &Arc<Gate>) -> Option<Self> {
-        gate.take_place().then(|| Pass(gate.clone()))
+    pub fn take(gate: &Arc<ConnectionLimits>) -> Option<Self> {
+        gate.take_place().then(|| ConnectionPermit(gate.clone()))
     }
 
-    /// Of the place that was taken at `gate` by [`Gate::take_place`].
-    pub fn of_taken(gate: &Arc<Gate>) -> Self {
-        Pass(gate.clone())
+    /// Of the place that was taken at `gate` by [`ConnectionLimits::take_place`].
+    pub fn of_taken(gate: &Arc<ConnectionLimits>) -> Self {
+        ConnectionPermit(gate.clone())
     }
 
     /// Where the place is.
-    pub fn gate(&self) -> &Arc<Gate> {
+    pub fn gate(&self) -> &Arc<ConnectionLimits> {
         &self.0
     }
 }
 
-impl Drop for Pass {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.give_place_back();
     }
@@ -139,9 +140,9 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        let open = Gate::default();
+        let open = ConnectionLimits::default();
         assert!((0..100).all(|_| open.admits(0)) && !open.is_full());
-        let gate = Gate::new(2, 3);
+        let gate = ConnectionLimits::new(2, 3);
         gate.enter();
         assert!(!gate.is_full());
         gate.enter();
@@ -154,18 +155,18 @@ mod tests {
 
     #[test]
     fn places_are_taken_and_given_back() {
-        let gate = Arc::new(Gate::default().with_places(16));
-        let mut passes: Vec<Pass> = Vec::new();
-        while let Some(pass) = Pass::take(&gate) {
+        let gate = Arc::new(ConnectionLimits::default().with_places(16));
+        let mut passes: Vec<ConnectionPermit> = Vec::new();
+        while let Some(pass) = ConnectionPermit::take(&gate) {
             passes.push(pass);
             assert_eq!(gate.is_tight(), passes.len() > 14, "{}", passes.len());
         }
         assert_eq!((passes.len(), gate.placed()), (16, 16));
         drop(passes.pop());
         assert!(gate.take_place() && !gate.take_place());
-        drop(Pass::of_taken(&gate));
+        drop(ConnectionPermit::of_taken(&gate));
         drop(passes);
         assert_eq!(gate.placed(), 0);
-        assert!(Pass::take(&Arc::new(Gate::default())).is_some());
+        assert!(ConnectionPermit::take(&Arc::new(ConnectionLimits::default())).is_some());
     }
 }

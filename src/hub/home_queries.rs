@@ -1,8 +1,10 @@
 //! What clients ask channels' homes, and what they are told.
 
 use crate::hub::commands::{Failed, NoRoom, Stop};
-use crate::hub::{Hub, Settings};
-use crate::model::message::{About, Answer, Asker, Excerpt, Message, Post, Question, Rank, Told};
+use crate::hub::{Hub, HubSettings};
+use crate::model::message::{
+    ChannelAnswer, ChannelQuery, HistoryRange, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo,
+};
 use crate::model::namespaces::{Options, Permit};
 use crate::wire::protocol::command::HistoryRequest;
 use crate::wire::protocol::reply::{History, Reply};
@@ -19,7 +21,7 @@ impl Hub {
         command: u32,
         channel: &str,
     ) -> Result<(), Failed> {
-        let about = About::Presence(self.connections[slot].wire);
+        let about = ChannelQuery::Presence(self.connections[slot].wire);
         self.ask_presence(post, (slot, command), channel, about)
     }
 
@@ -30,7 +32,7 @@ impl Hub {
         command: u32,
         channel: &str,
     ) -> Result<(), Failed> {
-        self.ask_presence(post, (slot, command), channel, About::Stats)
+        self.ask_presence(post, (slot, command), channel, ChannelQuery::Stats)
     }
 
     fn ask_presence(
@@ -38,7 +40,7 @@ impl Hub {
         post: &mut impl Post,
         (slot, command): (u32, u32),
         channel: &str,
-        about: About,
+        about: ChannelQuery,
     ) -> Result<(), Failed> {
         let offers = |options: &Options| options.presence;
         let settings = self.settings.clone();
@@ -68,15 +70,15 @@ impl Hub {
         }
         let most = self.settings.history_limit;
         let limit = usize::try_from(request.limit).map_or(most, |limit| limit.min(most));
-        let excerpt = Excerpt { limit, since, reverse: request.reverse };
-        self.ask(post, (slot, command), channel, About::History(excerpt))
+        let excerpt = HistoryRange { limit, since, reverse: request.reverse };
+        self.ask(post, (slot, command), channel, ChannelQuery::History(excerpt))
     }
 
     /// The options of a channel, if a client may ask something about it and the channel has it to
     /// offer.
     fn permit<'a>(
         &self,
-        settings: &'a Settings,
+        settings: &'a HubSettings,
         (slot, channel): (u32, &str),
         permit: impl FnOnce(&Options) -> Permit,
         offers: impl FnOnce(&Options) -> bool,
@@ -104,7 +106,7 @@ impl Hub {
         post: &mut impl Post,
         (slot, command): (u32, u32),
         channel: &str,
-        about: About,
+        about: ChannelQuery,
     ) -> Result<(), Failed> {
         let connection = &self.connections[slot];
         if connection.flags.asking() {
@@ -115,20 +117,20 @@ impl Hub {
         }
         let hash = self.names.hash(channel);
         let home = self.names.home(hash);
-        let asker = Asker::Client { address: self.address(slot), command };
+        let reply_to = ReplyTo::Client { address: self.address(slot), command };
         if !post.reserve(home, Rank::Request) {
             return Err(NoRoom.into());
         }
-        let question = Question { channel: self.named(hash, channel), hash, asker, about };
+        let question = HomeQuery { channel: self.named(hash, channel), hash, reply_to, about };
         self.connections[slot].flags.set_asking(true);
-        post.send(home, Message::Question(Box::new(question)));
+        post.send(home, Message::HomeQuery(Box::new(question)));
         Ok(())
     }
 
     /// Whether an asker still waits for its answer here.
-    pub(super) fn is_listening(&mut self, asker: Asker) -> bool {
-        match asker {
-            Asker::Client { address, .. } => self
+    pub(super) fn is_listening(&mut self, reply_to: ReplyTo) -> bool {
+        match reply_to {
+            ReplyTo::Client { address, .. } => self
                 .connection(address.slot, address.generation)
                 .is_some_and(|connection| connection.takes_output()),
             _ => true,
@@ -136,10 +138,10 @@ impl Hub {
     }
 
     /// A home has answered a client's question; the client may be gone.
-    pub(super) fn answered(&mut self, answer: Answer) {
-        let (address, command) = match (answer.asker, &answer.told) {
-            (Asker::Client { address, command }, _) => (address, command),
-            (Asker::Watcher { channel, serial, .. }, Ok(Told::Position(top))) => {
+    pub(super) fn answered(&mut self, answer: HomeAnswer) {
+        let (address, command) = match (answer.reply_to, &answer.told) {
+            (ReplyTo::Client { address, command }, _) => (address, command),
+            (ReplyTo::Watcher { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
                 return self.checked((channel, serial), *top);
             }
             // Nobody else is told here.
@@ -158,13 +160,15 @@ impl Hub {
             Ok(told) if told.least() > self.room_for_answer(slot) => {
                 self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
             }
-            Ok(Told::Presence(roll)) => {
+            Ok(ChannelAnswer::Presence(roll)) => {
                 self.reply_if_it_fits(slot, command, &Reply::Presence(&roll));
             }
-            Ok(Told::Stats(stats)) => self.reply(slot, command, &Reply::PresenceStats(stats)),
+            Ok(ChannelAnswer::Stats(stats)) => {
+                self.reply(slot, command, &Reply::PresenceStats(stats))
+            }
             // No client may ask for these.
-            Ok(Told::Oblivion | Told::Position(_)) => {}
-            Ok(Told::History(publications, position)) => {
+            Ok(ChannelAnswer::HistoryRemoved | ChannelAnswer::Position(_)) => {}
+            Ok(ChannelAnswer::History(publications, position)) => {
                 let encoding = self.encoding(slot);
                 let objects = publications.iter().map(|one| one.object(encoding));
                 match objects.collect() {
