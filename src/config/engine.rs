@@ -9,10 +9,10 @@ use regex::Regex;
 
 use crate::base::memory::{Kind, Limits};
 use crate::base::sys;
-use crate::engine::node::RingSizes;
+use crate::engine::node::RingSettings;
 use crate::home;
-use crate::home::users::Limit;
-use crate::hub::{self, Tokens};
+use crate::home::users::UserLimit;
+use crate::hub::{self, TokenVerifiers};
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::message::Purpose;
 use crate::model::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
@@ -193,18 +193,18 @@ impl Config {
     }
 
     /// What tokens are good for; the error names the key that is none.
-    pub(super) fn verifiers(&self) -> Result<Tokens, String> {
+    pub(super) fn verifiers(&self) -> Result<TokenVerifiers, String> {
         let verifier = |section: &str, purpose| {
             let verifier = Verifier::new(&self.token_settings(purpose));
             verifier.map(Arc::new).map_err(|cause| format!("{section}: {cause}"))
         };
         let connection = verifier("client.token", Purpose::Connection)?;
         let subscription = verifier("client.subscription_token", Purpose::Subscription)?;
-        Ok(Tokens { connection, subscription })
+        Ok(TokenVerifiers { connection, subscription })
     }
 
     /// What tokens are good for.
-    pub fn tokens(&self) -> Tokens {
+    pub fn tokens(&self) -> TokenVerifiers {
         self.verifiers().expect("a loaded configuration has been checked")
     }
 
@@ -314,7 +314,7 @@ impl Config {
             connection_limit: client.connection_limit as u64,
             connection_rate: client.connection_rate_limit as u64,
             places: self.http_server.connections_max as u64,
-            user_limit: Limit {
+            user_limit: UserLimit {
                 most: client.user_connection_limit,
                 single: personal.enabled && personal.single_connection,
             },
@@ -335,8 +335,8 @@ impl Config {
     }
 
     /// Sizes of each shard's ring.
-    pub fn ring_sizes(&self) -> RingSizes {
-        RingSizes {
+    pub fn ring_sizes(&self) -> RingSettings {
+        RingSettings {
             // Both were checked to be at most 65536.
             submissions: self.engine.ring_submissions as u32,
             completions: self.engine.ring_completions as u32,

@@ -13,7 +13,7 @@ use crate::base::sys;
 use crate::config::Config;
 use crate::control::backend::Client;
 use crate::control::keys::{Found, KeySets};
-use crate::hub::Tokens;
+use crate::hub::TokenVerifiers;
 use crate::link::Link;
 use crate::model::ids::Address;
 use crate::model::message::{LookupOutcome, LookupReply, Message, Purpose};
@@ -35,7 +35,7 @@ struct Verify {
 #[derive(Clone)]
 pub struct TokenVerifier {
     link: Arc<Link>,
-    tokens: Tokens,
+    tokens: TokenVerifiers,
     connection_keys: Option<Arc<KeySets>>,
     subscription_keys: Option<Arc<KeySets>>,
     fetching: Arc<Semaphore>,

@@ -27,17 +27,17 @@ pub type Capacities = [usize; RANKS];
 
 /// Room in one inbox: what is promised and what lies there, together at most the capacity.
 #[derive(Debug)]
-pub struct Room {
+pub struct InboxRoom {
     taken: AtomicUsize,
     capacity: usize,
     /// Bit n: endpoint n found no room and waits to be woken.
     waiting: AtomicU64,
 }
 
-impl Room {
+impl InboxRoom {
     /// An empty inbox's room.
     pub fn new(capacity: usize) -> Self {
-        Room { taken: AtomicUsize::new(0), capacity, waiting: AtomicU64::new(0) }
+        InboxRoom { taken: AtomicUsize::new(0), capacity, waiting: AtomicU64::new(0) }
     }
 
     fn take(&self) -> bool {
@@ -84,19 +84,19 @@ impl Room {
 /// The consumer says that it is asleep, then looks for news once more, then waits. The producer
 /// notes the news, then looks whether the consumer is asleep. One of the two sees the other.
 #[derive(Debug)]
-pub struct Sleep {
+pub struct SleepState {
     asleep: AtomicBool,
     /// Bit n: there is a message for endpoint n, or room that it waited for.
     news: AtomicU64,
 }
 
-impl Default for Sleep {
+impl Default for SleepState {
     fn default() -> Self {
-        Sleep { asleep: AtomicBool::new(false), news: AtomicU64::new(0) }
+        SleepState { asleep: AtomicBool::new(false), news: AtomicU64::new(0) }
     }
 }
 
-impl Sleep {
+impl SleepState {
     /// The consumer is about to wait. Returns whether it may.
     pub fn prepare(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
@@ -124,7 +124,7 @@ impl Sleep {
 
     /// There is news for an endpoint: the producer has pushed, or made room. Returns whether it
     /// must ring: only one of several producers does.
-    pub fn tell(&self, endpoint: Endpoint) -> bool {
+    pub fn notify(&self, endpoint: Endpoint) -> bool {
         self.news.fetch_or(1 << endpoint, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)
@@ -132,7 +132,7 @@ impl Sleep {
 }
 
 /// How a consumer is woken.
-pub enum Wakeup {
+pub enum WakeMethod {
     /// A worker's eventfd, which its ring polls.
     Descriptor(OwnedFd),
     /// A call: the control plane's.
@@ -140,7 +140,7 @@ pub enum Wakeup {
 }
 
 struct Inbox {
-    room: Room,
+    room: InboxRoom,
     sender: Sender<Message>,
     receiver: Receiver<Message>,
 }
@@ -152,14 +152,14 @@ struct EndpointInboxes {
 }
 
 struct Consumer {
-    sleep: Sleep,
-    bell: Wakeup,
+    sleep: SleepState,
+    wake_method: WakeMethod,
 }
 
-/// All inboxes of a node: one station a shard, and the control plane's behind them; and who
-/// takes from them: workers, and the control plane behind them.
+/// All inboxes and consumers of a node. The last inboxes and the last consumer are the control
+/// plane's; the others belong to the shards and the workers.
 pub struct Bus {
-    stations: Box<[EndpointInboxes]>,
+    inboxes: Box<[EndpointInboxes]>,
     consumers: Box<[Consumer]>,
 }
 
@@ -174,48 +174,51 @@ impl Bus {
     ) -> std::io::Result<Arc<Self>> {
         assert!(shards <= SHARDS_MAX, "a mask of endpoints has a bit for each shard");
         assert!(workers > 0, "somebody turns the shards");
-        let station = |consumer| {
+        let endpoint_inboxes = |consumer| {
             let inboxes = capacities.map(|capacity| {
                 // The room bounds the queue.
                 let (sender, receiver) = unbounded();
-                Inbox { room: Room::new(capacity), sender, receiver }
+                Inbox { room: InboxRoom::new(capacity), sender, receiver }
             });
             EndpointInboxes { inboxes, consumer }
         };
-        let of_shards = (0..shards).map(|shard| station(shard % workers));
-        let stations = of_shards.chain([station(workers)]).collect();
+        let of_shards = (0..shards).map(|shard| endpoint_inboxes(shard % workers));
+        let inboxes = of_shards.chain([endpoint_inboxes(workers)]).collect();
         let mut consumers = Vec::with_capacity(workers + 1);
         for _ in 0..workers {
-            let bell = Wakeup::Descriptor(sys::doorbell()?);
-            consumers.push(Consumer { sleep: Sleep::default(), bell });
+            let wake_method = WakeMethod::Descriptor(sys::doorbell()?);
+            consumers.push(Consumer { sleep: SleepState::default(), wake_method });
         }
-        consumers.push(Consumer { sleep: Sleep::default(), bell: Wakeup::Call(control) });
-        Ok(Arc::new(Bus { stations, consumers: consumers.into() }))
+        consumers.push(Consumer {
+            sleep: SleepState::default(),
+            wake_method: WakeMethod::Call(control),
+        });
+        Ok(Arc::new(Bus { inboxes, consumers: consumers.into() }))
     }
 
     /// The control plane's endpoint.
     pub fn control(&self) -> Endpoint {
-        (self.stations.len() - 1) as Endpoint
+        (self.inboxes.len() - 1) as Endpoint
     }
 
     /// The view of one endpoint.
-    pub fn line(self: &Arc<Self>, endpoint: Endpoint) -> Line {
+    pub fn port(self: &Arc<Self>, endpoint: Endpoint) -> BusPort {
         let own = OwnQueues::new(OWN_MAX);
-        Line { bus: self.clone(), endpoint, own, rung: 0 }
+        BusPort { bus: self.clone(), endpoint, own, to_wake: 0 }
     }
 
     /// The watch of the worker that turns an endpoint's shard, or of the control plane.
-    pub fn watch(self: &Arc<Self>, endpoint: Endpoint) -> ConsumerHandle {
-        let consumer = self.stations[usize::from(endpoint)].consumer;
+    pub fn consumer(self: &Arc<Self>, endpoint: Endpoint) -> ConsumerHandle {
+        let consumer = self.inboxes[usize::from(endpoint)].consumer;
         ConsumerHandle { bus: self.clone(), consumer }
     }
 
-    fn ring(&self, endpoint: Endpoint) {
-        let consumer = &self.consumers[self.stations[usize::from(endpoint)].consumer];
-        if consumer.sleep.tell(endpoint) {
-            match &consumer.bell {
-                Wakeup::Descriptor(bell) => sys::ring_doorbell(bell.as_fd()),
-                Wakeup::Call(call) => call(),
+    fn wake(&self, endpoint: Endpoint) {
+        let consumer = &self.consumers[self.inboxes[usize::from(endpoint)].consumer];
+        if consumer.sleep.notify(endpoint) {
+            match &consumer.wake_method {
+                WakeMethod::Descriptor(wake_method) => sys::ring_doorbell(wake_method.as_fd()),
+                WakeMethod::Call(call) => call(),
             }
         }
     }
@@ -234,9 +237,9 @@ impl ConsumerHandle {
 
     /// The descriptor of the bell; `None` for the control plane.
     pub fn doorbell(&self) -> Option<&OwnedFd> {
-        match &self.consumer().bell {
-            Wakeup::Descriptor(bell) => Some(bell),
-            Wakeup::Call(_) => None,
+        match &self.consumer().wake_method {
+            WakeMethod::Descriptor(wake_method) => Some(wake_method),
+            WakeMethod::Call(_) => None,
         }
     }
 
@@ -258,17 +261,17 @@ impl ConsumerHandle {
 }
 
 /// One endpoint's hold on the bus: its own inboxes to take from, everybody's to send to.
-pub struct Line {
+pub struct BusPort {
     bus: Arc<Bus>,
     endpoint: Endpoint,
     /// What a shard sends to itself. The control plane's own inbox is shared by its tasks.
     own: OwnQueues,
     /// Bit n: endpoint n was sent something, or waited for room that was made, since the bells
-    /// were last rung.
-    rung: u64,
+    /// were last woken.
+    to_wake: u64,
 }
 
-impl Line {
+impl BusPort {
     /// Which endpoint this is.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
@@ -279,56 +282,56 @@ impl Line {
         to == self.endpoint && to != self.bus.control()
     }
 
-    fn station(&self) -> &EndpointInboxes {
-        &self.bus.stations[usize::from(self.endpoint)]
+    fn endpoint_inboxes(&self) -> &EndpointInboxes {
+        &self.bus.inboxes[usize::from(self.endpoint)]
     }
 
     /// Takes the oldest message of a rank.
     pub fn take(&mut self, rank: Rank) -> Option<Message> {
-        let inbox = &self.station().inboxes[rank as usize];
+        let inbox = &self.endpoint_inboxes().inboxes[rank as usize];
         // An empty inbox costs one load: what is sent after it rings the bell.
         if inbox.room.is_empty() {
             return None;
         }
         let message = inbox.receiver.try_recv().ok()?;
-        self.rung |= inbox.room.free();
+        self.to_wake |= inbox.room.free();
         Some(message)
     }
 
     /// Tells whoever was sent something, or waited for room that was made, since the last call.
-    pub fn ring(&mut self) {
-        for endpoint in endpoints(std::mem::take(&mut self.rung)) {
-            self.bus.ring(endpoint);
+    pub fn wake_receivers(&mut self) {
+        for endpoint in endpoints(std::mem::take(&mut self.to_wake)) {
+            self.bus.wake(endpoint);
         }
     }
 }
 
-impl Post for Line {
+impl Post for BusPort {
     fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool {
         if self.is_own(to) {
             return self.own.reserve(rank);
         }
-        self.bus.stations[usize::from(to)].inboxes[rank as usize].room.reserve(self.endpoint)
+        self.bus.inboxes[usize::from(to)].inboxes[rank as usize].room.reserve(self.endpoint)
     }
 
     fn cancel(&mut self, to: Endpoint, rank: Rank) {
         if self.is_own(to) {
             return self.own.cancel(rank);
         }
-        self.rung |= self.bus.stations[usize::from(to)].inboxes[rank as usize].room.free();
+        self.to_wake |= self.bus.inboxes[usize::from(to)].inboxes[rank as usize].room.free();
     }
 
-    fn nudge(&mut self, to: Endpoint) {
-        self.rung |= 1 << to;
+    fn wake(&mut self, to: Endpoint) {
+        self.to_wake |= 1 << to;
     }
 
     fn send(&mut self, to: Endpoint, message: Message) {
         if self.is_own(to) {
             return self.own.send(message);
         }
-        let inbox = &self.bus.stations[usize::from(to)].inboxes[message.rank() as usize];
+        let inbox = &self.bus.inboxes[usize::from(to)].inboxes[message.rank() as usize];
         match inbox.sender.send(message) {
-            Ok(()) => self.rung |= 1 << to,
+            Ok(()) => self.to_wake |= 1 << to,
             Err(SendError(_)) => unreachable!("the bus owns both ends"),
         }
     }
@@ -359,11 +362,11 @@ mod tests {
     #[test]
     fn room_is_bounded_and_waiters_are_woken() {
         let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
-        let (mut zero, mut one) = (bus.line(0), bus.line(1));
-        let (zeros, ones) = (bus.watch(0), bus.watch(1));
+        let (mut zero, mut one) = (bus.port(0), bus.port(1));
+        let (zeros, ones) = (bus.consumer(0), bus.consumer(1));
         assert!(zero.reserve(1, Rank::Request));
         zero.send(1, release());
-        zero.ring();
+        zero.wake_receivers();
         assert!(!zero.reserve(1, Rank::Request), "full");
         assert!(zero.reserve(1, Rank::Delivery), "ranks have inboxes of their own");
         zero.cancel(1, Rank::Delivery);
@@ -371,8 +374,8 @@ mod tests {
         assert!(!ones.prepare_to_sleep(), "a message lies there");
         assert_eq!(ones.take_news(), 0b10);
         assert!(one.take(Rank::Request).is_some());
-        one.ring();
-        assert!(!zeros.consumer().sleep.tell(0), "the waiter was woken already");
+        one.wake_receivers();
+        assert!(!zeros.consumer().sleep.notify(0), "the waiter was woken already");
         assert_eq!(zeros.take_news(), 0b01);
         assert!(zero.reserve(1, Rank::Request));
     }
@@ -382,7 +385,7 @@ mod tests {
         // As many slots could not be allocated.
         Bus::new(SHARDS_MAX, 2, [usize::MAX; RANKS], Box::new(|| {})).unwrap();
         let bus = Bus::new(2, 2, [100; RANKS], Box::new(|| {})).unwrap();
-        let (mut zero, mut one) = (bus.line(0), bus.line(1));
+        let (mut zero, mut one) = (bus.port(0), bus.port(1));
         for _ in 0..3 {
             for _ in 0..100 {
                 assert!(zero.reserve(1, Rank::Request));
@@ -397,13 +400,13 @@ mod tests {
     #[test]
     fn a_waiter_that_is_told_before_it_sleeps_looks_again() {
         let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
-        let (mut zero, mut one) = (bus.line(0), bus.line(1));
-        let zeros = bus.watch(0);
+        let (mut zero, mut one) = (bus.port(0), bus.port(1));
+        let zeros = bus.consumer(0);
         assert!(zero.reserve(1, Rank::Request));
         zero.send(1, release());
         assert!(!zero.reserve(1, Rank::Request), "it waits");
         one.take(Rank::Request);
-        one.ring();
+        one.wake_receivers();
         assert!(!zeros.prepare_to_sleep(), "there is room");
         assert_eq!(zeros.take_news(), 0b01);
         assert!(zeros.prepare_to_sleep());
@@ -412,36 +415,36 @@ mod tests {
     #[test]
     fn what_a_shard_sends_to_itself_stays_on_its_line_and_wakes_nobody() {
         let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
-        let (mut zero, watch) = (bus.line(0), bus.watch(0));
+        let (mut zero, watch) = (bus.port(0), bus.consumer(0));
         let mut reserved = 0;
         while zero.reserve(0, Rank::Request) {
             zero.send(0, release());
             reserved += 1;
         }
         assert!(reserved == OWN_MAX && zero.was_full());
-        zero.ring();
+        zero.wake_receivers();
         assert!(zero.take(Rank::Request).is_none() && watch.take_news() == 0);
-        assert!(bus.line(1).reserve(0, Rank::Request), "others find the inbox empty");
+        assert!(bus.port(1).reserve(0, Rank::Request), "others find the inbox empty");
         for _ in 0..OWN_MAX {
             assert!(zero.take_own(Rank::Request).is_some());
         }
         assert!(zero.take_own(Rank::Request).is_none());
-        let mut control = bus.line(bus.control());
+        let mut control = bus.port(bus.control());
         assert!(control.reserve(bus.control(), Rank::Delivery), "for the answer of a shard");
-        assert!(!bus.line(bus.control()).reserve(bus.control(), Rank::Delivery));
+        assert!(!bus.port(bus.control()).reserve(bus.control(), Rank::Delivery));
     }
 
     #[test]
     fn shards_of_one_worker_share_its_bell_and_keep_their_news_apart() {
         let bus = Bus::new(3, 2, [1; RANKS], Box::new(|| {})).unwrap();
-        let (mut one, watch) = (bus.line(1), bus.watch(0));
-        let bell = |watch: &ConsumerHandle| watch.doorbell().map(AsRawFd::as_raw_fd);
-        assert_eq!(bell(&watch), bell(&bus.watch(2)));
-        assert_ne!(bell(&watch), bell(&bus.watch(1)));
+        let (mut one, watch) = (bus.port(1), bus.consumer(0));
+        let wake_method = |watch: &ConsumerHandle| watch.doorbell().map(AsRawFd::as_raw_fd);
+        assert_eq!(wake_method(&watch), wake_method(&bus.consumer(2)));
+        assert_ne!(wake_method(&watch), wake_method(&bus.consumer(1)));
         assert!(watch.prepare_to_sleep());
         assert!(one.reserve(2, Rank::Request));
         one.send(2, release());
-        one.ring();
+        one.wake_receivers();
         assert_eq!(watch.take_news(), 0b100);
         assert_eq!(watch.take_news(), 0);
     }
@@ -464,21 +467,22 @@ mod loom_tests {
     #[test]
     fn no_wake_up_is_lost() {
         model(|| {
-            let sleep = Arc::new(Sleep::default());
+            let sleep = Arc::new(SleepState::default());
             let inboxes = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-            let bell = Arc::new(AtomicBool::new(true));
+            let wake_method = Arc::new(AtomicBool::new(true));
             let producers: Vec<_> = (0..2)
                 .map(|endpoint| {
-                    let (sleep, inboxes, bell) = (sleep.clone(), inboxes.clone(), bell.clone());
+                    let (sleep, inboxes, wake_method) =
+                        (sleep.clone(), inboxes.clone(), wake_method.clone());
                     thread::spawn(move || {
                         inboxes[endpoint].store(1, Ordering::Relaxed);
-                        if sleep.tell(endpoint as Endpoint) {
-                            bell.store(true, Ordering::Release);
+                        if sleep.notify(endpoint as Endpoint) {
+                            wake_method.store(true, Ordering::Release);
                         }
                     })
                 })
                 .collect();
-            bell.store(false, Ordering::SeqCst);
+            wake_method.store(false, Ordering::SeqCst);
             let sleeps = sleep.prepare();
             for endpoint in endpoints(sleep.take_news()) {
                 let inbox = &inboxes[usize::from(endpoint)];
@@ -487,7 +491,7 @@ mod loom_tests {
             for producer in producers {
                 producer.join().unwrap();
             }
-            assert!(!sleeps || bell.load(Ordering::Acquire), "asleep, and nobody rang");
+            assert!(!sleeps || wake_method.load(Ordering::Acquire), "asleep, and nobody rang");
         });
     }
 
@@ -495,16 +499,16 @@ mod loom_tests {
     #[test]
     fn no_waiter_sleeps_on() {
         model(|| {
-            let (room, sleep) = (Arc::new(Room::new(1)), Arc::new(Sleep::default()));
+            let (room, sleep) = (Arc::new(InboxRoom::new(1)), Arc::new(SleepState::default()));
             assert!(room.reserve(0));
             let consumer = {
                 let (room, sleep) = (room.clone(), sleep.clone());
-                thread::spawn(move || room.free() & 1 << 1 != 0 && sleep.tell(1))
+                thread::spawn(move || room.free() & 1 << 1 != 0 && sleep.notify(1))
             };
             let waits = !room.reserve(1);
             let sleeps = waits && sleep.prepare();
-            let bell = consumer.join().unwrap();
-            assert!(!sleeps || bell, "asleep though there is room");
+            let wake_method = consumer.join().unwrap();
+            assert!(!sleeps || wake_method, "asleep though there is room");
         });
     }
 
@@ -512,7 +516,7 @@ mod loom_tests {
     #[test]
     fn no_waiter_is_forgotten() {
         model(|| {
-            let room = Arc::new(Room::new(1));
+            let room = Arc::new(InboxRoom::new(1));
             assert!(room.reserve(0));
             let producer = {
                 let room = room.clone();

@@ -19,8 +19,8 @@ impl Shard {
     // ---- sockets that come ---------------------------------------------------------------
 
     pub(super) fn refill_accepts(&mut self) {
-        let ring_requests = !self.draining && self.accepts < self.accepts_max;
-        if !ring_requests || (self.accept_after > 0 && self.now < self.accept_after) {
+        let wants_accepts = !self.draining && self.accepts < self.accepts_max;
+        if !wants_accepts || (self.accept_after > 0 && self.now < self.accept_after) {
             return;
         }
         self.accept_after = 0;
@@ -50,98 +50,102 @@ impl Shard {
             self.hub.opened(slot);
             return self.hub.end(slot);
         }
-        if self.hub.len().saturating_sub(self.accepts) <= self.places {
+        if self.hub.len().saturating_sub(self.accepts) <= self.kept_slots {
             self.hub.opened(slot);
             return self.watch(slot);
         }
         if let Some(connection) = self.hub.connection(slot, generation) {
             connection.phase = Phase::Leaving;
         }
-        self.movers.push(MovingSocket { slot, generation });
+        self.sockets_to_move.push(MovingSocket { slot, generation });
     }
 
     /// Asks shards with room for a place for sockets that cannot stay here.
     pub(super) fn move_sockets(&mut self) {
-        for (endpoint, vacate) in std::mem::take(&mut self.vacant) {
-            if self.line.reserve(endpoint, Rank::Request) {
-                self.line.send(endpoint, Message::SlotRelease(vacate));
+        for (endpoint, release) in std::mem::take(&mut self.unused_slots) {
+            if self.bus.reserve(endpoint, Rank::Request) {
+                self.bus.send(endpoint, Message::SlotRelease(release));
             } else {
-                self.vacant.push((endpoint, vacate));
+                self.unused_slots.push((endpoint, release));
             }
         }
-        for mover in std::mem::take(&mut self.movers) {
+        for socket in std::mem::take(&mut self.sockets_to_move) {
             let statuses = self.statuses.iter().map(|status| status.free.load(Ordering::Relaxed));
             let roomiest = statuses.enumerate().max_by_key(|(_, free)| *free);
             match roomiest {
-                Some((to, free)) if free > 0 && to != usize::from(self.line.endpoint()) => {
+                Some((to, free)) if free > 0 && to != usize::from(self.bus.endpoint()) => {
                     let to = to as Endpoint;
-                    if self.line.reserve(to, Rank::Request) {
-                        let MovingSocket { slot, generation } = mover;
-                        let shard = self.line.endpoint();
-                        self.line.send(
+                    if self.bus.reserve(to, Rank::Request) {
+                        let MovingSocket { slot, generation } = socket;
+                        let shard = self.bus.endpoint();
+                        self.bus.send(
                             to,
                             Message::SlotRequest(SlotRequest { shard, slot, generation }),
                         );
                     } else {
-                        self.movers.push(mover);
+                        self.sockets_to_move.push(socket);
                     }
                 }
-                Some((_, free)) if free > 0 => self.stay(mover),
-                _ => self.turn_away(mover),
+                Some((_, free)) if free > 0 => self.keep_socket(socket),
+                _ => self.refuse_socket(socket),
             }
         }
     }
 
     /// A place has become free here meanwhile.
-    pub(super) fn stay(&mut self, mover: MovingSocket) {
-        self.hub.opened(mover.slot);
+    pub(super) fn keep_socket(&mut self, socket: MovingSocket) {
+        self.hub.opened(socket.slot);
         if self.draining {
-            return self.hub.end(mover.slot);
+            return self.hub.end(socket.slot);
         }
-        self.watch(mover.slot);
+        self.watch(socket.slot);
     }
 
-    pub(super) fn turn_away(&mut self, mover: MovingSocket) {
-        self.hub.opened_without_room(mover.slot);
-        self.watch(mover.slot);
+    pub(super) fn refuse_socket(&mut self, socket: MovingSocket) {
+        self.hub.opened_without_room(socket.slot);
+        self.watch(socket.slot);
     }
 
     /// Another shard asks for a slot.
-    pub(super) fn give_room(&mut self, room: &SlotRequest) -> bool {
-        if !self.line.reserve(room.shard, Rank::Delivery) {
+    pub(super) fn offer_slot(&mut self, request: &SlotRequest) -> bool {
+        if !self.bus.reserve(request.shard, Rank::Delivery) {
             return false;
         }
-        let target = if self.free_places() > 0 { self.hub.reserve() } else { None };
-        let SlotRequest { slot, generation, shard } = *room;
-        let place = SlotOffer { slot, generation, shard: self.line.endpoint(), target };
-        self.line.send(shard, Message::SlotOffer(place));
+        let target = if self.free_slots() > 0 { self.hub.reserve() } else { None };
+        let SlotRequest { slot, generation, shard } = *request;
+        let offer = SlotOffer { slot, generation, shard: self.bus.endpoint(), target };
+        self.bus.send(shard, Message::SlotOffer(offer));
         true
     }
 
     /// Another shard has given a slot, or has none.
-    pub(super) fn take_place(&mut self, place: &SlotOffer) {
-        let mover = MovingSocket { slot: place.slot, generation: place.generation };
-        let Some((slot, generation)) = place.target else { return self.movers.push(mover) };
+    pub(super) fn take_offer(&mut self, offer: &SlotOffer) {
+        let socket = MovingSocket { slot: offer.slot, generation: offer.generation };
+        let Some((slot, generation)) = offer.target else {
+            return self.sockets_to_move.push(socket);
+        };
         let statuses = self.statuses.clone();
-        let ring = statuses.get(usize::from(place.shard)).and_then(|status| status.ring.get());
-        if let Some(ring) = ring.filter(|_| self.begin(mover.slot, mover.generation)) {
-            let source = Token::new(Op::Pass, mover.generation, mover.slot);
-            self.moving.push((mover, place.shard, slot, generation));
-            self.ring.pass(source, ring, generation, slot);
+        let ring = statuses.get(usize::from(offer.shard)).and_then(|status| status.ring.get());
+        if let Some(ring) = ring.filter(|_| self.begin(socket.slot, socket.generation)) {
+            let source = Token::new(Op::SendSocket, socket.generation, socket.slot);
+            self.sockets_in_transit.push((socket, offer.shard, slot, generation));
+            self.ring.send_socket(source, ring, generation, slot);
         } else {
-            self.vacant.push((place.shard, SlotRelease { slot, generation }));
+            self.unused_slots.push((offer.shard, SlotRelease { slot, generation }));
         }
     }
 
-    pub(super) fn passed(&mut self, completion: &Completion) {
+    pub(super) fn socket_sent(&mut self, completion: &Completion) {
         let Token { slot, generation, .. } = completion.token;
-        let at = self.moving.iter().position(|(mover, ..)| mover.slot == slot);
-        let Some((mover, shard, target, life)) = at.map(|at| self.moving.swap_remove(at)) else {
+        let at = self.sockets_in_transit.iter().position(|(socket, ..)| socket.slot == slot);
+        let Some((socket, shard, target, life)) =
+            at.map(|at| self.sockets_in_transit.swap_remove(at))
+        else {
             return;
         };
         if completion.result < 0 {
-            self.vacant.push((shard, SlotRelease { slot: target, generation: life }));
-            return self.turn_away(mover);
+            self.unused_slots.push((shard, SlotRelease { slot: target, generation: life }));
+            return self.refuse_socket(socket);
         }
         self.metrics.relayed.add(1);
         if self.begin(slot, generation) {
@@ -151,8 +155,8 @@ impl Shard {
 
     /// A promised slot is not used. The kernel may have put the socket there before it failed to
     /// say so (-EOVERFLOW), so the slot is closed, whatever it holds, before it is given back.
-    pub(super) fn vacated(&mut self, vacate: &SlotRelease) {
-        let SlotRelease { slot, generation } = *vacate;
+    pub(super) fn offer_released(&mut self, release: &SlotRelease) {
+        let SlotRelease { slot, generation } = *release;
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         if connection.phase == Phase::Reserved {
             connection.phase = Phase::Ending;
@@ -161,7 +165,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn arrived(&mut self, slot: u32, generation: u32) {
+    pub(super) fn socket_arrived(&mut self, slot: u32, generation: u32) {
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         if connection.phase != Phase::Reserved {
             return self.metrics.stale_completions.add(1);
@@ -176,7 +180,7 @@ impl Shard {
 
     /// The control plane hands a socket over.
     pub(super) fn adopt(&mut self, adopt: Adopt) {
-        let room = !self.draining && self.free_places() > 0;
+        let room = !self.draining && self.free_slots() > 0;
         let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {
             return self.metrics.refused.add(1);
         };
@@ -186,10 +190,10 @@ impl Shard {
         }
         self.hub.opened(slot);
         self.watch(slot);
-        self.hub.adopt(&mut self.line, slot, adopt.upgrade.as_ref());
+        self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;
         if !bytes.is_empty() {
-            self.hub.receive(&mut self.line, slot, &mut bytes);
+            self.hub.receive(&mut self.bus, slot, &mut bytes);
         }
         self.read(slot);
     }

@@ -13,8 +13,8 @@ use crate::base::memory::Budgets;
 use crate::base::metrics::Metrics;
 use crate::base::sys::{self, Clock, ListenerOptions};
 use crate::engine::bus::{Bus, Capacities};
-use crate::engine::ring::{Ring, Sizes};
-use crate::engine::shard::{Shard, Status};
+use crate::engine::ring::{Ring, RingSizes};
+use crate::engine::shard::{Shard, ShardStatus};
 use crate::engine::worker::Worker;
 use crate::hub::{Hub, HubSettings, ShardContext};
 use crate::model::ids::Ids;
@@ -32,7 +32,7 @@ const BUFFER_BYTES: u32 = 4096;
 
 /// Sizes of every ring of a node.
 #[derive(Clone, Copy, Debug)]
-pub struct RingSizes {
+pub struct RingSettings {
     /// Submission entries; more operations are submitted in several calls.
     pub submissions: u32,
     /// Completion entries at most; the kernel keeps aside what finds no room.
@@ -41,21 +41,21 @@ pub struct RingSizes {
     pub buffers: u16,
 }
 
-impl RingSizes {
+impl RingSettings {
     /// The ring of a shard with so many slots. Every connection may have one completion, and every
     /// operation of a call. The kernel takes no fewer completion entries than submission entries.
-    pub fn sizes(&self, slots: usize) -> Sizes {
-        let RingSizes { submissions, completions, buffers } = *self;
+    pub fn sizes(&self, slots: usize) -> RingSizes {
+        let RingSettings { submissions, completions, buffers } = *self;
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-        let ring_requests = slots.saturating_add(submissions).min(completions).max(submissions);
-        let completions = ring_requests.next_power_of_two();
-        Sizes { submissions, completions, slots, buffers, buffer_bytes: BUFFER_BYTES }
+        let needed = slots.saturating_add(submissions).min(completions).max(submissions);
+        let completions = needed.next_power_of_two();
+        RingSizes { submissions, completions, slots, buffers, buffer_bytes: BUFFER_BYTES }
     }
 }
 
 /// What a node is made of.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct NodeSettings {
     /// Where to listen.
     pub address: SocketAddr,
     /// Connections that each shard holds; as many shards as entries.
@@ -65,9 +65,9 @@ pub struct Plan {
     /// Messages that each inbox holds, by rank.
     pub inboxes: Capacities,
     /// Sizes of each shard's ring.
-    pub rings: RingSizes,
+    pub rings: RingSettings,
     /// What shards go by; its number of slots is replaced by each shard's own.
-    pub settings: HubSettings,
+    pub hub: HubSettings,
 }
 
 /// A running node.
@@ -92,20 +92,23 @@ pub struct Node {
 }
 
 /// What a shard needs to begin.
-struct Start {
-    place: ShardContext,
-    plan: Arc<Plan>,
+struct ShardStart {
+    context: ShardContext,
+    settings: Arc<NodeSettings>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
-    statuses: Arc<[Status]>,
+    statuses: Arc<[ShardStatus]>,
     clock: Clock,
     listener: socket2::Socket,
 }
 
 impl Node {
     /// Starts every shard, or none. `control` wakes the control plane.
-    pub fn start(plan: Plan, control: Box<dyn Fn() + Send + Sync>) -> Result<Self, Failure> {
-        let shards = plan.slots.len();
+    pub fn start(
+        settings: NodeSettings,
+        control: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Self, Failure> {
+        let shards = settings.slots.len();
         let failed = |what: &str, cure: &'static str| {
             let what = what.to_owned();
             move |error: std::io::Error| Failure::new(format!("{what}: {error}"), cure)
@@ -113,21 +116,21 @@ impl Node {
         let no_descriptor = failed("no eventfd for the bus", DESCRIPTORS_CURE);
         let no_random = failed("no random bytes from the kernel", CHECK_CURE);
         let workers = shards.min(sys::processors());
-        let bus = Bus::new(shards, workers, plan.inboxes, control).map_err(no_descriptor)?;
+        let bus = Bus::new(shards, workers, settings.inboxes, control).map_err(no_descriptor)?;
         let names = Names::new(sys::random().map_err(&no_random)?, shards as u8);
         let ids = Ids::new(sys::random().map_err(&no_random)?);
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
-        let statuses: Arc<[Status]> = (0..shards).map(|_| Status::default()).collect();
-        let (plan, clock) = (Arc::new(plan), Clock::new());
-        let HubSettings { connection_limit, connection_rate, places, .. } = plan.settings;
+        let statuses: Arc<[ShardStatus]> = (0..shards).map(|_| ShardStatus::default()).collect();
+        let (settings, clock) = (Arc::new(settings), Clock::new());
+        let HubSettings { connection_limit, connection_rate, places, .. } = settings.hub;
         let gate = ConnectionLimits::new(connection_limit, connection_rate).with_places(places);
         let gate = Arc::new(gate);
-        let budgets = Budgets::new(&plan.settings.budgets, shards);
-        let mut crews: Vec<Vec<Start>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut address = plan.address;
+        let budgets = Budgets::new(&settings.hub.budgets, shards);
+        let mut starts_by_worker: Vec<Vec<ShardStart>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut address = settings.address;
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(&no_random)?);
-            let place = ShardContext {
+            let context = ShardContext {
                 shard: shard as u8,
                 control: bus.control(),
                 names,
@@ -137,13 +140,13 @@ impl Node {
                 seed,
             };
             let refused = failed(&format!("cannot listen on {address}"), LISTEN_CURE);
-            let listener = sys::listener(address, &plan.listener).map_err(&refused)?;
+            let listener = sys::listener(address, &settings.listener).map_err(&refused)?;
             // The other shards share the port that the first one was given.
             let bound = listener.local_addr().map_err(&refused)?;
             address = bound.as_socket().unwrap_or(address);
-            crews[shard % workers].push(Start {
-                place,
-                plan: plan.clone(),
+            starts_by_worker[shard % workers].push(ShardStart {
+                context,
+                settings: settings.clone(),
                 bus: bus.clone(),
                 metrics: metrics[shard].clone(),
                 statuses: statuses.clone(),
@@ -151,7 +154,7 @@ impl Node {
                 listener,
             });
         }
-        let (threads, pinned) = spawn(crews)?;
+        let (threads, pinned) = spawn(starts_by_worker)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
         Ok(Node { address, bus, metrics, budgets, names, gate, clock, processors, threads })
     }
@@ -166,20 +169,20 @@ impl Node {
 }
 
 /// A worker is ready, on this processor; or it cannot be.
-type Ready = Result<Option<usize>, Failure>;
+type StartResult = Result<Option<usize>, Failure>;
 
 /// Threads, and the processor of each.
-type Threads = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
+type StartedWorkers = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
 
-fn spawn(crews: Vec<Vec<Start>>) -> Result<Threads, Failure> {
-    let mut threads = Vec::with_capacity(crews.len());
-    let mut processors = Vec::with_capacity(crews.len());
-    for (nth, crew) in crews.into_iter().enumerate() {
-        let (ready, readiness) = mpsc::channel::<Ready>();
+fn spawn(starts_by_worker: Vec<Vec<ShardStart>>) -> Result<StartedWorkers, Failure> {
+    let mut threads = Vec::with_capacity(starts_by_worker.len());
+    let mut processors = Vec::with_capacity(starts_by_worker.len());
+    for (nth, starts) in starts_by_worker.into_iter().enumerate() {
+        let (ready, readiness) = mpsc::channel::<StartResult>();
         let name = format!("worker-{nth}");
         let thread = std::thread::Builder::new()
             .name(name.clone())
-            .spawn(move || run(nth, crew, &ready))
+            .spawn(move || run(nth, starts, &ready))
             .map_err(|error| {
                 let cause = format!("cannot start thread {name}: {error}");
                 Failure::new(cause, "raise the limit on threads (`ulimit -u`, TasksMax=)")
@@ -193,9 +196,9 @@ fn spawn(crews: Vec<Vec<Start>>) -> Result<Threads, Failure> {
     Ok((threads, processors))
 }
 
-fn run(nth: usize, crew: Vec<Start>, ready: &mpsc::Sender<Ready>) {
+fn run(nth: usize, starts: Vec<ShardStart>, ready: &mpsc::Sender<StartResult>) {
     let processor = sys::pin(nth);
-    let worker = match worker(crew) {
+    let worker = match worker(starts) {
         Ok(worker) => worker,
         Err(error) => {
             // Nobody listening: the start was given up.
@@ -208,22 +211,22 @@ fn run(nth: usize, crew: Vec<Start>, ready: &mpsc::Sender<Ready>) {
     }
 }
 
-fn worker(crew: Vec<Start>) -> Result<Worker, Failure> {
-    let mut starts = crew.into_iter();
+fn worker(starts: Vec<ShardStart>) -> Result<Worker, Failure> {
+    let mut starts = starts.into_iter();
     let leader = starts
         .next()
         .ok_or_else(|| Failure::new("a worker without shards", "report this as a fault"))?;
-    let (watch, clock) = (leader.bus.watch(leader.place.shard), leader.clock);
+    let (consumer, clock) = (leader.bus.consumer(leader.context.shard), leader.clock);
     let leader = shard(leader)?;
     let followers = starts.map(shard).collect::<Result<_, _>>()?;
-    Worker::new(leader, followers, watch, clock)
+    Worker::new(leader, followers, consumer, clock)
         .map_err(|error| Failure::new(format!("no doorbell for a ring: {error}"), DESCRIPTORS_CURE))
 }
 
-fn shard(start: Start) -> Result<Shard, Failure> {
-    let shard = start.place.shard;
-    let slots = start.plan.slots[usize::from(shard)];
-    let ring = Ring::new(&start.plan.rings.sizes(slots)).map_err(|error| {
+fn shard(start: ShardStart) -> Result<Shard, Failure> {
+    let shard = start.context.shard;
+    let slots = start.settings.slots[usize::from(shard)];
+    let ring = Ring::new(&start.settings.rings.sizes(slots)).map_err(|error| {
         let cure = match error.raw_os_error() {
             Some(libc::ENOMEM) => {
                 "raise RLIMIT_MEMLOCK by `ulimit -l unlimited` as root (LimitMEMLOCK=infinity in a \
@@ -233,9 +236,9 @@ fn shard(start: Start) -> Result<Shard, Failure> {
         };
         Failure::new(format!("no ring of {slots} slots for a shard: {error}"), cure)
     })?;
-    let settings = Arc::new(start.plan.settings.of_shard(slots, start.plan.slots.len()));
-    let hub = Hub::new(settings, &start.place, start.metrics.clone());
-    let line = start.bus.line(shard);
+    let settings = Arc::new(start.settings.hub.of_shard(slots, start.settings.slots.len()));
+    let hub = Hub::new(settings, &start.context, start.metrics.clone());
+    let line = start.bus.port(shard);
     Shard::new(ring, line, hub, start.listener, start.metrics, start.statuses).map_err(|error| {
         Failure::new(format!("a ring has no second descriptor: {error}"), DESCRIPTORS_CURE)
     })

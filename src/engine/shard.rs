@@ -19,8 +19,8 @@ use socket2::Socket;
 use crate::base::budget::{Stage, cost};
 use crate::base::metrics::Metrics;
 use crate::base::sys::Now;
-use crate::engine::bus::Line;
-use crate::engine::ring::{Completion, Handle, Op, Ring, Token};
+use crate::engine::bus::BusPort;
+use crate::engine::ring::{Completion, Op, Ring, RingHandle, Token};
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
 use crate::model::message::{Endpoint, HandOver, Message, Post, RANKS, Rank, SlotRelease};
@@ -35,8 +35,8 @@ const LONG_TURN: u64 = 1000;
 
 /// What every shard may know of every other without asking.
 #[derive(Debug, Default)]
-pub struct Status {
-    pub(super) ring: OnceLock<Handle>,
+pub struct ShardStatus {
+    pub(super) ring: OnceLock<RingHandle>,
     pub(super) free: AtomicUsize,
     /// Whether the node shuts down and every connection of the shard is closed.
     pub(super) done: AtomicBool,
@@ -50,7 +50,7 @@ pub(super) struct MovingSocket {
 }
 
 /// A walk over the slots of a shard that stops.
-pub(super) struct Closing {
+pub(super) struct ShutdownWalk {
     /// The slot to be looked at next.
     next: u32,
     /// Connections told so far, and how many there were.
@@ -63,7 +63,7 @@ pub(super) struct Closing {
 
 /// What one turn of a shard may do.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
+pub struct TurnShare {
     /// Units of work.
     pub work: usize,
     /// Whether one piece of work may be larger than that.
@@ -74,7 +74,7 @@ pub struct Share {
 
 /// What a turn used of its share; the last piece of its work may have gone beyond.
 #[derive(Clone, Copy, Debug)]
-pub struct Used {
+pub struct TurnUsage {
     /// Units of work.
     pub work: usize,
     /// Sends of the fan-out.
@@ -84,14 +84,14 @@ pub struct Used {
 /// One shard of a worker's.
 pub struct Shard {
     pub(super) ring: Ring,
-    pub(super) line: Line,
+    pub(super) bus: BusPort,
     pub(super) hub: Hub,
     /// The time of this turn, in milliseconds.
     pub(super) now: u64,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) statuses: Arc<[Status]>,
+    pub(super) statuses: Arc<[ShardStatus]>,
     /// Slots for connections that stay.
-    pub(super) places: usize,
+    pub(super) kept_slots: usize,
     pub(super) accepts_max: usize,
     /// Accepts outstanding.
     pub(super) accepts: usize,
@@ -99,15 +99,15 @@ pub struct Shard {
     pub(super) accept_after: u64,
     /// Messages that found no room for what they would cause, by rank.
     pub(super) stalled: [Option<Message>; RANKS],
-    pub(super) movers: Vec<MovingSocket>,
+    pub(super) sockets_to_move: Vec<MovingSocket>,
     /// Slots of other shards to give back, and slots here whose owner must be told.
-    pub(super) vacant: Vec<(Endpoint, SlotRelease)>,
+    pub(super) unused_slots: Vec<(Endpoint, SlotRelease)>,
     /// Where each socket on its way was promised a slot.
-    pub(super) moving: Vec<(MovingSocket, Endpoint, u32, u32)>,
-    pub(super) starved: Vec<u32>,
+    pub(super) sockets_in_transit: Vec<(MovingSocket, Endpoint, u32, u32)>,
+    pub(super) awaiting_buffer: Vec<u32>,
     pub(super) draining: bool,
     /// The walk that tells connections when they are closed.
-    pub(super) closing: Option<Closing>,
+    pub(super) shutdown: Option<ShutdownWalk>,
     /// Whether the last turn left work for the next.
     pub(super) busy: bool,
     /// When the next turn is due whatever happens, in milliseconds.
@@ -119,35 +119,35 @@ impl Shard {
     /// kernel's.
     pub fn new(
         mut ring: Ring,
-        line: Line,
+        bus: BusPort,
         hub: Hub,
         listener: Socket,
         metrics: Arc<Metrics>,
-        statuses: Arc<[Status]>,
+        statuses: Arc<[ShardStatus]>,
     ) -> std::io::Result<Self> {
         let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
-        let places = hub.room().saturating_sub(accepts_max);
+        let kept_slots = hub.room().saturating_sub(accepts_max);
         let handle = ring.handle()?;
-        statuses[usize::from(line.endpoint())].ring.get_or_init(|| handle);
+        statuses[usize::from(bus.endpoint())].ring.get_or_init(|| handle);
         ring.listen(listener);
         Ok(Shard {
             ring,
-            line,
+            bus,
             hub,
             now: 0,
             metrics,
             statuses,
-            places,
+            kept_slots,
             accepts_max,
             accepts: 0,
             accept_after: 0,
             stalled: Default::default(),
-            movers: Vec::new(),
-            vacant: Vec::new(),
-            moving: Vec::new(),
-            starved: Vec::new(),
+            sockets_to_move: Vec::new(),
+            unused_slots: Vec::new(),
+            sockets_in_transit: Vec::new(),
+            awaiting_buffer: Vec::new(),
             draining: false,
-            closing: None,
+            shutdown: None,
             busy: true,
             due: None,
         })
@@ -186,7 +186,7 @@ impl Shard {
     }
 
     /// One turn at this time and of this share; returns what it used of the share.
-    pub fn turn(&mut self, now: Now, share: Share) -> Used {
+    pub fn turn(&mut self, now: Now, share: TurnShare) -> TurnUsage {
         self.now = now.millis;
         self.hub.set_share(share.work, share.large);
         self.ring.poll();
@@ -195,21 +195,21 @@ impl Shard {
         let mut goes_on = self.take_messages();
         self.take_completions();
         goes_on |= self.hub.expire();
-        goes_on |= self.go_on_closing();
-        self.hub.go_on(&mut self.line);
-        self.hub.tell_others(&mut self.line);
-        self.line.ring();
+        goes_on |= self.continue_shutdown();
+        self.hub.go_on(&mut self.bus);
+        self.hub.tell_others(&mut self.bus);
+        self.bus.wake_receivers();
         let sends = self.hub.fan_out_up_to(share.sends);
         self.transmit();
-        self.carry_out();
+        self.start_ring_requests();
         self.move_sockets();
         self.refill_accepts();
-        self.show();
-        self.line.ring();
+        self.publish_status();
+        self.bus.wake_receivers();
         self.busy = goes_on || self.hub.is_busy() || self.ring.has_reaped();
         let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
         self.due = self.hub.next_due().into_iter().chain(accept_after).min();
-        Used { work: self.hub.work_done(), sends }
+        TurnUsage { work: self.hub.work_done(), sends }
     }
 
     /// The counters of the shard.
@@ -240,7 +240,7 @@ impl Shard {
 
     /// Which endpoint of the bus this shard is.
     pub fn endpoint(&self) -> Endpoint {
-        self.line.endpoint()
+        self.bus.endpoint()
     }
 
     /// Has [`Shard::wait`] end when the doorbell rings.
@@ -249,8 +249,8 @@ impl Shard {
     }
 
     /// Rings `doorbell` whenever this shard's ring has work. Errors are the kernel's.
-    pub fn announce(&mut self, doorbell: &OwnedFd) -> std::io::Result<()> {
-        self.ring.announce(doorbell)
+    pub fn ring_doorbell_on_news(&mut self, doorbell: &OwnedFd) -> std::io::Result<()> {
+        self.ring.ring_doorbell_on_news(doorbell)
     }
 
     /// Tells the metrics of a turn that took so many microseconds.
@@ -265,19 +265,19 @@ impl Shard {
     }
 
     /// Tells the others of this shard.
-    fn show(&mut self) {
+    fn publish_status(&mut self) {
         self.hub.measure();
         self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
         self.metrics.completion_overflows.set(self.ring.overflows());
-        let free = if self.draining { 0 } else { self.free_places() };
-        let status = &self.statuses[usize::from(self.line.endpoint())];
+        let free = if self.draining { 0 } else { self.free_slots() };
+        let status = &self.statuses[usize::from(self.bus.endpoint())];
         status.free.store(free, Ordering::Relaxed);
         status.done.store(self.is_done(), Ordering::Release);
     }
 
     /// Connections that may still come to stay.
-    pub(super) fn free_places(&self) -> usize {
-        (self.places + self.accepts).saturating_sub(self.hub.len())
+    pub(super) fn free_slots(&self) -> usize {
+        (self.kept_slots + self.accepts).saturating_sub(self.hub.len())
     }
 
     // ---- completions ---------------------------------------------------------------------
@@ -289,7 +289,7 @@ impl Shard {
             self.hub.charge(cost::COMPLETION);
             self.complete(completion);
         }
-        for slot in std::mem::take(&mut self.starved) {
+        for slot in std::mem::take(&mut self.awaiting_buffer) {
             self.read(slot);
         }
     }
@@ -301,12 +301,12 @@ impl Shard {
             // completion.
             return self.metrics.stale_completions.add(1);
         };
-        if !completion.more() && !matches!(op, Op::Arrive | Op::Send) {
+        if !completion.more() && !matches!(op, Op::SocketArrived | Op::Send) {
             connection.operations = connection.operations.saturating_sub(1);
         }
         match op {
             Op::Accept => self.accepted(&completion),
-            Op::Arrive => self.arrived(slot, generation),
+            Op::SocketArrived => self.socket_arrived(slot, generation),
             Op::Poll => self.polled(&completion),
             Op::Receive => self.received(completion),
             Op::Writable => {
@@ -317,12 +317,12 @@ impl Shard {
             }
             Op::Shutdown | Op::Reset => self.cancel_watches(slot),
             Op::Install => self.installed(completion),
-            Op::Pass => self.passed(&completion),
+            Op::SendSocket => self.socket_sent(&completion),
             Op::Close => return self.hub.free(slot),
             // Its bytes were taken for sent, and others may have followed them.
             Op::Send => self.hub.lost(slot),
             // A shard asks for none of the last ones.
-            Op::Cancel | Op::Wake | Op::Socket | Op::Narrow | Op::Connect => {}
+            Op::Cancel | Op::Doorbell | Op::Socket | Op::LimitReceiveBuffer | Op::Connect => {}
         }
         self.close_if_done(slot, generation);
     }
@@ -387,14 +387,14 @@ impl Shard {
             && live
             && !bytes.is_empty()
         {
-            self.hub.receive(&mut self.line, slot, &mut bytes);
+            self.hub.receive(&mut self.bus, slot, &mut bytes);
         }
         if !live {
             return;
         }
         match completion.errno() {
             Some(libc::EAGAIN | libc::EINTR) => {}
-            Some(libc::ENOBUFS) => return self.starved.push(slot),
+            Some(libc::ENOBUFS) => return self.awaiting_buffer.push(slot),
             Some(_) => return self.hub.lost(slot),
             None if completion.result == 0 => return self.hub.peer_ended(slot),
             None => {}
@@ -409,7 +409,7 @@ impl Shard {
 
     // ---- sockets that go -----------------------------------------------------------------
 
-    fn carry_out(&mut self) {
+    fn start_ring_requests(&mut self) {
         let mut ring_requests = std::mem::take(&mut self.hub.ring_requests);
         for slot in ring_requests.reads.drain(..) {
             self.read(slot);
@@ -480,13 +480,13 @@ impl Shard {
         let Token { slot, .. } = completion.token;
         let control = self.hub.control();
         let socket = completion.take_descriptor();
-        let Some(socket) = socket.filter(|_| self.line.reserve(control, Rank::Ingress)) else {
+        let Some(socket) = socket.filter(|_| self.bus.reserve(control, Rank::Ingress)) else {
             // No descriptor or no room: the request is answered here.
             return self.hub.turn_back(slot);
         };
         let (bytes, pass) = self.hub.depart(slot);
         self.metrics.handed_over.add(1);
-        self.line.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
+        self.bus.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
     }
 
     // ---- messages ------------------------------------------------------------------------
@@ -495,7 +495,7 @@ impl Shard {
     fn take_messages(&mut self) -> bool {
         let mut left = false;
         self.hub.begin(Stage::Deliveries);
-        self.hub.serve_own(&mut self.line);
+        self.hub.serve_own(&mut self.bus);
         for rank in Rank::SERVED {
             self.hub.begin(match rank {
                 Rank::Delivery => Stage::Deliveries,
@@ -513,7 +513,7 @@ impl Shard {
                 return true;
             }
             let waiting = self.stalled[rank as usize].take();
-            let Some(message) = waiting.or_else(|| self.line.take(rank)) else { return false };
+            let Some(message) = waiting.or_else(|| self.bus.take(rank)) else { return false };
             if !self.hub.affords(&message) {
                 self.stalled[rank as usize] = Some(message);
                 return true;
@@ -530,13 +530,13 @@ impl Shard {
         match message {
             Message::Adopt(adopt) => self.adopt(*adopt),
             Message::Drain(over) => self.drain(over),
-            Message::SlotRequest(room) if !self.give_room(&room) => {
-                return Err(Message::SlotRequest(room));
+            Message::SlotRequest(request) if !self.offer_slot(&request) => {
+                return Err(Message::SlotRequest(request));
             }
             Message::SlotRequest(_) => {}
-            Message::SlotOffer(place) => self.take_place(&place),
-            Message::SlotRelease(vacate) => self.vacated(&vacate),
-            other => return self.hub.handle(&mut self.line, other),
+            Message::SlotOffer(offer) => self.take_offer(&offer),
+            Message::SlotRelease(release) => self.offer_released(&release),
+            other => return self.hub.handle(&mut self.bus, other),
         }
         Ok(())
     }
@@ -547,32 +547,32 @@ impl Shard {
             return;
         }
         let count = self.hub.len().saturating_sub(self.accepts).max(1) as u64;
-        self.closing = Some(Closing { next: 0, nth: 0, count, over, begun: self.now });
+        self.shutdown = Some(ShutdownWalk { next: 0, nth: 0, count, over, begun: self.now });
         self.ring.stop_listening();
     }
 
     /// Goes on telling connections when they are closed, some in each turn; returns whether more
     /// are to be told.
-    fn go_on_closing(&mut self) -> bool {
-        let Some(mut closing) = self.closing.take() else { return false };
+    fn continue_shutdown(&mut self) -> bool {
+        let Some(mut shutdown) = self.shutdown.take() else { return false };
         self.hub.begin(Stage::Deadlines);
-        while closing.next < self.hub.places() && !self.hub.is_spent() {
+        while shutdown.next < self.hub.places() && !self.hub.is_spent() {
             self.hub.charge(cost::LOOK);
-            let slot = closing.next;
-            closing.next += 1;
+            let slot = shutdown.next;
+            shutdown.next += 1;
             let generation = self.hub.generation(slot);
             let Some(found) = self.hub.connection(slot, generation) else { continue };
             if found.phase != Phase::Reserved {
-                let after = closing.over * closing.nth.min(closing.count) / closing.count;
-                let late = self.now.saturating_sub(closing.begun);
+                let after = shutdown.over * shutdown.nth.min(shutdown.count) / shutdown.count;
+                let late = self.now.saturating_sub(shutdown.begun);
                 self.hub.disconnect_after(slot, after.saturating_sub(late));
-                closing.nth += 1;
+                shutdown.nth += 1;
             } else if found.operations > 0 && self.begin(slot, generation) {
                 self.ring.cancel(Token::new(Op::Accept, generation, slot));
             }
         }
-        let more = closing.next < self.hub.places();
-        self.closing = more.then_some(closing);
+        let more = shutdown.next < self.hub.places();
+        self.shutdown = more.then_some(shutdown);
         more
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::base::sys::{self, Clock, Now};
 use crate::engine::bus::ConsumerHandle;
-use crate::engine::shard::{Shard, Share, Used};
+use crate::engine::shard::{Shard, TurnShare, TurnUsage};
 use crate::hub::{FANOUT_SENDS, WORK};
 
 /// Sends that a shard's turn may make however many laps are open: what an enter is worth.
@@ -34,7 +34,7 @@ pub struct Worker {
     /// The one whose ring is waited on.
     leader: Shard,
     followers: Vec<Shard>,
-    watch: ConsumerHandle,
+    consumer: ConsumerHandle,
     clock: Clock,
     /// When the last pass began.
     now: Now,
@@ -45,7 +45,7 @@ pub struct Worker {
 }
 
 /// What the shards of a worker may still do in a pass.
-struct Pool {
+struct PassBudget {
     work: usize,
     sends: usize,
     /// Turns that are still to come.
@@ -54,15 +54,15 @@ struct Pool {
     large: usize,
 }
 
-impl Pool {
+impl PassBudget {
     fn new(turns: usize, pass: usize) -> Self {
-        Pool { work: WORK, sends: FANOUT_SENDS, turns, large: 1 + pass % turns }
+        PassBudget { work: WORK, sends: FANOUT_SENDS, turns, large: 1 + pass % turns }
     }
 
     /// Has a shard take its turn. What the turns before it have left is shared by those to come.
-    fn give(&mut self, turn: impl FnOnce(Share) -> Used) {
+    fn run_turn(&mut self, turn: impl FnOnce(TurnShare) -> TurnUsage) {
         let turns = self.turns.max(1);
-        let used = turn(Share {
+        let used = turn(TurnShare {
             work: (self.work / turns).max(WORK_MIN),
             large: self.turns == self.large,
             sends: (self.sends / turns).max(FANOUT_SENDS_MIN),
@@ -74,18 +74,26 @@ impl Pool {
 }
 
 impl Worker {
-    /// A worker of the shards that `watch` is for. Errors are the kernel's.
+    /// A worker of the shards that `consumer` is for. Errors are the kernel's.
     pub fn new(
         mut leader: Shard,
         mut followers: Vec<Shard>,
-        watch: ConsumerHandle,
+        consumer: ConsumerHandle,
         clock: Clock,
     ) -> std::io::Result<Self> {
-        let doorbell = watch.doorbell().ok_or_else(|| std::io::Error::other("there is none"))?;
+        let doorbell = consumer.doorbell().ok_or_else(|| std::io::Error::other("there is none"))?;
         let doorbell = doorbell.try_clone()?;
-        followers.iter_mut().try_for_each(|shard| shard.announce(&doorbell))?;
+        followers.iter_mut().try_for_each(|shard| shard.ring_doorbell_on_news(&doorbell))?;
         leader.watch_doorbell(doorbell);
-        Ok(Worker { leader, followers, watch, clock, now: Now::default(), mark: (0, 0), passes: 0 })
+        Ok(Worker {
+            leader,
+            followers,
+            consumer,
+            clock,
+            now: Now::default(),
+            mark: (0, 0),
+            passes: 0,
+        })
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.
@@ -107,7 +115,7 @@ impl Worker {
 
     /// A turn of every shard that has work; returns whether one had.
     fn pass(&mut self) -> bool {
-        let news = self.watch.take_news();
+        let news = self.consumer.take_news();
         let (now, start) = self.clock.now_after(self.now);
         self.now = now;
         let has_work = |shard: &mut Shard| news >> shard.endpoint() & 1 != 0 || shard.has_work(now);
@@ -124,10 +132,10 @@ impl Worker {
         }
         let mut end = start;
         self.passes = self.passes.wrapping_add(1);
-        let mut pool = Pool::new(working.count_ones() as usize + 1, self.passes);
+        let mut pool = PassBudget::new(working.count_ones() as usize + 1, self.passes);
         for (nth, shard) in self.followers.iter_mut().enumerate() {
             if working >> nth & 1 != 0 {
-                pool.give(|share| shard.turn(now, share));
+                pool.run_turn(|share| shard.turn(now, share));
                 shard.submit();
                 let began = std::mem::replace(&mut end, self.clock.micros());
                 shard.report(end.saturating_sub(began));
@@ -136,7 +144,7 @@ impl Worker {
         // The followers may have given it work.
         let leads = leads || has_work(&mut self.leader);
         if leads {
-            pool.give(|share| self.leader.turn(now, share));
+            pool.run_turn(|share| self.leader.turn(now, share));
         }
         // What the leader's ring was left with goes with the wait, unless there is none now.
         if working != 0 || self.leader.is_busy() {
@@ -169,17 +177,17 @@ impl Worker {
     fn sleep(&mut self) {
         // Armed before the last look: what rings behind it ends the wait.
         self.leader.arm_doorbell();
-        if !self.watch.prepare_to_sleep() {
+        if !self.consumer.prepare_to_sleep() {
             return;
         }
         if self.followers.iter_mut().any(Shard::has_news) {
-            return self.watch.wake_up();
+            return self.consumer.wake_up();
         }
         let due = self.shards().filter_map(Shard::next_due).min();
         let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now.millis)));
         let looks = self.shards().any(Shard::has_connections).then_some(WALL_CLOCK);
         let due = due.into_iter().chain(looks).min();
         self.leader.wait(if self.is_done() { Some(OTHERS_DONE) } else { due });
-        self.watch.wake_up();
+        self.consumer.wake_up();
     }
 }

@@ -16,9 +16,9 @@ use crate::base::metrics::Metrics;
 use crate::base::wheel::Wheel;
 use crate::home::epochs::Epochs;
 use crate::home::history::{Recovery, Stream};
+use crate::home::idempotency_keys::IdempotencyKeys;
 use crate::home::members::Members;
-use crate::home::repeats::Repeats;
-use crate::home::rolls::Rolls;
+use crate::home::presence_queries::PresenceQueries;
 use crate::home::streams::{NONE, Streams};
 use crate::model::ids::Ids;
 use crate::model::message::{
@@ -73,7 +73,7 @@ struct Channel {
 }
 
 /// A publication that has its bytes and its place in the stream, and that nobody can see yet.
-pub struct Prepared {
+pub struct PreparedPublication {
     publication: Publication,
     /// How much history its stream keeps; `None`: the publication stays out of the history.
     retention: Option<Retention>,
@@ -82,7 +82,7 @@ pub struct Prepared {
     pub reply_to: ReplyTo,
 }
 
-impl Prepared {
+impl PreparedPublication {
     /// Hash of the channel's name.
     pub fn hash(&self) -> u64 {
         self.publication.hash()
@@ -117,8 +117,8 @@ pub struct Channels {
     evicted: u64,
     /// Publications that made room for newer ones.
     shed: u64,
-    repeats: Repeats,
-    rolls: Rolls,
+    repeats: IdempotencyKeys,
+    rolls: PresenceQueries,
     epochs: Epochs,
     /// What the streams use of the node's budget.
     history: Share,
@@ -145,8 +145,8 @@ impl Channels {
             streams: Streams::new(),
             evicted: 0,
             shed: 0,
-            repeats: Repeats::new(keys),
-            rolls: Rolls::default(),
+            repeats: IdempotencyKeys::new(keys),
+            rolls: PresenceQueries::default(),
             epochs: Epochs::new(seed),
             history,
             due: Vec::new(),
@@ -252,13 +252,13 @@ impl Channels {
 
     /// A channel's stream as it is at this time. A channel that nothing was published to has an
     /// empty one, which is not kept.
-    fn stream_now(&mut self, found: Option<u32>, hash: u64, now: u64) -> Now<'_> {
+    fn stream_now(&mut self, found: Option<u32>, hash: u64, now: u64) -> CurrentStream<'_> {
         match found.and_then(|at| self.stream_of(at)) {
             Some(stream) => {
                 self.streams.change(stream, |stream| stream.expire(now));
-                Now::Kept(self.streams.get(stream))
+                CurrentStream::Kept(self.streams.get(stream))
             }
-            None => Now::Unpublished(Stream::empty(self.epoch(found, hash))),
+            None => CurrentStream::Unpublished(Stream::empty(self.epoch(found, hash))),
         }
     }
 
@@ -346,7 +346,7 @@ impl Channels {
 
     /// First step of publishing: encodes a publication and gives it its offset. It stays invisible
     /// until it is committed, however much later that is.
-    pub fn prepare(&mut self, request: Publish, now: u64) -> Prepared {
+    pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
         let Publish { channel, hash, data, event, delta, extra, retention, guard, reply_to } =
             request;
         let position = retention.map(|retention| {
@@ -363,12 +363,12 @@ impl Channels {
         if self.buffer.capacity() > BUFFER_MAX {
             self.buffer = Vec::new();
         }
-        Prepared { publication, retention, guard, reply_to }
+        PreparedPublication { publication, retention, guard, reply_to }
     }
 
     /// Second step of publishing: the publication enters the history and counts as published.
-    pub fn commit(&mut self, prepared: Prepared, now: u64) -> Publication {
-        let Prepared { publication, retention, guard, .. } = prepared;
+    pub fn commit(&mut self, prepared: PreparedPublication, now: u64) -> Publication {
+        let PreparedPublication { publication, retention, guard, .. } = prepared;
         let (hash, position) = (publication.hash(), publication.position());
         let found = match retention {
             Some(retention) => self.find(hash, publication.channel()).zip(Some(retention)),
@@ -606,20 +606,20 @@ impl Channels {
 }
 
 /// A channel's stream as it is now.
-enum Now<'a> {
+enum CurrentStream<'a> {
     /// Something was published to it.
     Kept(&'a Stream),
     /// Nothing was: an empty one, in the epoch that the first publication begins in.
     Unpublished(Stream),
 }
 
-impl std::ops::Deref for Now<'_> {
+impl std::ops::Deref for CurrentStream<'_> {
     type Target = Stream;
 
     fn deref(&self) -> &Stream {
         match self {
-            Now::Kept(stream) => stream,
-            Now::Unpublished(stream) => stream,
+            CurrentStream::Kept(stream) => stream,
+            CurrentStream::Unpublished(stream) => stream,
         }
     }
 }

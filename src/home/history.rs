@@ -10,16 +10,16 @@ use crate::model::publication::Publication;
 use crate::model::retention::Retention;
 use crate::wire::protocol::{Epoch, Position};
 
-struct Kept {
+struct HistoryEntry {
     publication: Publication,
     expires: u64,
 }
 
-impl Kept {
+impl HistoryEntry {
     /// Bytes that it takes in memory.
     fn size(&self) -> usize {
         // The queue doubles when it grows; the allocator and the reference counts add theirs.
-        2 * size_of::<Kept>() + 48 + self.publication.size()
+        2 * size_of::<HistoryEntry>() + 48 + self.publication.size()
     }
 }
 
@@ -27,7 +27,7 @@ impl Kept {
 pub struct Stream {
     epoch: Epoch,
     top: u64,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<HistoryEntry>,
     /// Bytes of what is kept.
     bytes: usize,
     /// The application's own number of the latest publication, and in which of its lives.
@@ -72,7 +72,7 @@ impl Stream {
         assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
         self.top += 1;
         self.expire(now);
-        let kept = Kept { publication, expires: now + retention.ttl };
+        let kept = HistoryEntry { publication, expires: now + retention.ttl };
         self.bytes += kept.size();
         self.kept.push_back(kept);
         while self.kept.len() > retention.size {
@@ -177,7 +177,7 @@ impl Stream {
             Some(since) => from_first(since.saturating_add(1))..kept,
         };
         let mut left = bytes_max;
-        let mut take = |kept: &Kept| {
+        let mut take = |kept: &HistoryEntry| {
             left = left.checked_sub(kept.publication.size())?;
             Some(kept.publication.clone())
         };

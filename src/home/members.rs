@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::base::budget::{Budget, cost};
-use crate::home::roll::{PART, Parts};
+use crate::home::presence_parts::{PART, PresenceParts};
 use crate::model::ids::{Address, Ids};
 use crate::wire::protocol::reply::{ClientInfo, Roll, Stats};
 use crate::wire::protocol::{Wire, write_member};
@@ -21,31 +21,31 @@ const MEMBER_BYTES: usize = 80;
 
 /// JSON texts about a member, where it has any.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Infos {
+struct MemberInfo {
     connection: Option<Box<[u8]>>,
     channel: Option<Box<[u8]>>,
 }
 
 /// An address in eight bytes: a generation has 24 bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct PackedAddress {
     slot: u32,
     life: u32,
 }
 
-impl From<Address> for Place {
+impl From<Address> for PackedAddress {
     fn from(Address { shard, slot, generation }: Address) -> Self {
-        Place { slot, life: generation << 8 | u32::from(shard) }
+        PackedAddress { slot, life: generation << 8 | u32::from(shard) }
     }
 }
 
-impl From<Place> for Address {
-    fn from(Place { slot, life }: Place) -> Self {
+impl From<PackedAddress> for Address {
+    fn from(PackedAddress { slot, life }: PackedAddress) -> Self {
         Address { shard: life as u8, slot, generation: life >> 8 }
     }
 }
 
-impl Place {
+impl PackedAddress {
     /// Spreads places, of which no client chooses its own (SplitMix64's last steps).
     fn hash(self) -> u64 {
         let mut mixed = u64::from(self.slot) << 32 | u64::from(self.life);
@@ -56,14 +56,14 @@ impl Place {
 }
 
 struct Member {
-    place: Place,
+    place: PackedAddress,
     user: u32,
     /// Whether presence answers leave it out.
     hidden: bool,
-    infos: Option<Box<Infos>>,
+    infos: Option<Box<MemberInfo>>,
 }
 
-struct User {
+struct MemberUser {
     /// Mostly short enough to stand here.
     name: CompactString,
     hash: u32,
@@ -71,7 +71,7 @@ struct User {
 }
 
 // Slabs of a hundred thousand: what one takes there.
-const _: () = assert!(size_of::<Member>() <= 24 && size_of::<User>() <= 32);
+const _: () = assert!(size_of::<Member>() <= 24 && size_of::<MemberUser>() <= 32);
 
 /// The hash that a user is found by, from what is kept of it: high and low bits count.
 fn spread(hash: u32) -> u64 {
@@ -80,7 +80,7 @@ fn spread(hash: u32) -> u64 {
 
 /// Connections that presence answers leave out, though their coming and going is announced.
 #[derive(Default)]
-struct Hidden {
+struct HiddenCounts {
     /// How many each user has.
     by_user: HashMap<u32, u32>,
     members: u32,
@@ -94,29 +94,30 @@ pub struct Members {
     by_place: HashTable<u32>,
     members: Slab<Member>,
     by_name: HashTable<u32>,
-    users: Slab<User>,
+    users: Slab<MemberUser>,
     /// Those that presence answers leave out; `None`: there are none.
-    hidden: Option<Box<Hidden>>,
+    hidden: Option<Box<HiddenCounts>>,
     /// Places of the slab that were ever taken.
     end: usize,
     /// Bytes of a presence answer, at least.
     bytes: usize,
     /// What was encoded of it: in JSON, and in protocol buffers.
-    rolls: [Option<Box<Parts>>; 2],
+    rolls: [Option<Box<PresenceParts>>; 2],
 }
 
 impl Members {
     /// Adds a connection, whose user's name has this hash; one that is there already stays as
     /// it is. Presence answers leave it out unless it is listed.
     pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64, listed: bool) {
-        let place = Place::from(address);
+        let place = PackedAddress::from(address);
         if self.find(place).is_some() {
             return;
         }
         let user = self.user(&info.user, user_hash as u32);
         self.count(user, 1, !listed);
-        let infos = Infos { connection: info.connection.clone(), channel: info.channel.clone() };
-        let infos = (infos != Infos::default()).then(|| Box::new(infos));
+        let infos =
+            MemberInfo { connection: info.connection.clone(), channel: info.channel.clone() };
+        let infos = (infos != MemberInfo::default()).then(|| Box::new(infos));
         let at = self.members.insert(Member { place, user, hidden: !listed, infos }) as u32;
         self.end = self.end.max(at as usize + 1);
         self.bytes += self.member_bytes(at as usize);
@@ -125,7 +126,7 @@ impl Members {
         self.by_place.insert_unique(place.hash(), at, |at| members[*at as usize].place.hash());
     }
 
-    fn find(&self, place: Place) -> Option<u32> {
+    fn find(&self, place: PackedAddress) -> Option<u32> {
         let members = &self.members;
         self.by_place.find(place.hash(), |at| members[*at as usize].place == place).copied()
     }
@@ -135,7 +136,7 @@ impl Members {
         if let Some(at) = self.by_name.find(spread(hash), |at| users[*at as usize].name == name) {
             return *at;
         }
-        let user = User { name: name.into(), hash, connections: 0 };
+        let user = MemberUser { name: name.into(), hash, connections: 0 };
         let at = self.users.insert(user) as u32;
         let users = &self.users;
         self.by_name.insert_unique(spread(hash), at, |at| spread(users[*at as usize].hash));
@@ -170,7 +171,7 @@ impl Members {
 
     /// Takes a connection out; who it was.
     pub fn remove(&mut self, address: Address, ids: &Ids) -> Option<ClientInfo> {
-        let (place, members) = (Place::from(address), &self.members);
+        let (place, members) = (PackedAddress::from(address), &self.members);
         let same = |at: &u32| members[*at as usize].place == place;
         let (at, _) = self.by_place.find_entry(place.hash(), same).ok()?.remove();
         let info = self.info(&self.members[at as usize], ids);
@@ -226,7 +227,7 @@ impl Members {
     pub fn roll(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
         let end = self.end;
         let rolls = &mut self.rolls[wire as usize];
-        let mut parts = rolls.take().unwrap_or_else(|| Box::new(Parts::new(end)));
+        let mut parts = rolls.take().unwrap_or_else(|| Box::new(PresenceParts::new(end)));
         while !budget.is_spent() && !parts.are_complete() {
             let mut encoded = 0;
             parts.encode_next(|range, out| {

@@ -5,15 +5,15 @@
 //! connection but by its address, and never a shard but by its endpoint. The invariant: a message
 //! that `handle` gives back has changed nothing.
 
-mod admissions;
+mod user_admission;
 pub mod channels;
 mod epochs;
 pub mod history;
 pub mod members;
 mod publishing;
-pub mod repeats;
-pub mod roll;
-mod rolls;
+pub mod idempotency_keys;
+pub mod presence_parts;
+mod presence_queries;
 mod streams;
 mod subscribers;
 pub mod users;
@@ -24,8 +24,8 @@ use std::sync::Arc;
 use crate::base::budget::{Budget, cost};
 use crate::base::memory::{Relief, Share};
 use crate::base::metrics::Metrics;
-use crate::home::channels::{Channels, Prepared};
-use crate::home::users::{Limit, Users};
+use crate::home::channels::{Channels, PreparedPublication};
+use crate::home::users::{UserLimit, Users};
 use crate::model::ids::Ids;
 use crate::model::message::{
     ChannelQuery, Depart, Endpoint, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo, endpoints,
@@ -45,16 +45,16 @@ pub struct Home {
     channels: Channels,
     /// Users whose connections are limited.
     users: Users,
-    user_limit: Limit,
+    user_limit: UserLimit,
     /// Prepared publications whose commit found no room, in their order.
-    prepared: VecDeque<Prepared>,
+    prepared: VecDeque<PreparedPublication>,
     metrics: Arc<Metrics>,
     /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
 }
 
 /// What a home belongs to.
-pub struct Surroundings {
+pub struct HomeContext {
     /// The control plane's place on the bus.
     pub control: Endpoint,
     /// How names are hashed.
@@ -73,8 +73,8 @@ pub struct Surroundings {
 
 impl Home {
     /// A home without channels and users.
-    pub fn new(settings: HomeSettings, user_limit: Limit, around: Surroundings) -> Self {
-        let Surroundings { control, names, ids, seed, history, keys, metrics } = around;
+    pub fn new(settings: HomeSettings, user_limit: UserLimit, around: HomeContext) -> Self {
+        let HomeContext { control, names, ids, seed, history, keys, metrics } = around;
         let channels = Channels::new(settings, (names, ids), seed, (history, keys));
         let (users, prepared) = (Users::default(), VecDeque::new());
         Home { control, channels, users, user_limit, prepared, metrics, now: 0 }

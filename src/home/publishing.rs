@@ -7,7 +7,7 @@
 //! are committed in the order in which they were prepared.
 
 use crate::base::faults::{Planted, planted};
-use crate::home::channels::Prepared;
+use crate::home::channels::PreparedPublication;
 use crate::home::{Home, NoRoom, reserve_all};
 use crate::model::message::{Message, Post, Publish, Published, ReplyTo, endpoints};
 use crate::model::publication::Publication;
@@ -18,7 +18,7 @@ const PREPARED_MAX: usize = 16;
 
 /// Why a publication is not prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unprepared {
+enum PublishRefusal {
     /// It was published before, at this place.
     Before(Option<Position>),
     /// The channel takes no publication like this for now; its asker may try again.
@@ -42,8 +42,8 @@ impl Home {
                 self.commit_or_wait(post, prepared);
                 return Ok(());
             }
-            Err(Unprepared::Before(position)) => Ok(position),
-            Err(Unprepared::Unavailable) => Err(Error::INTERNAL),
+            Err(PublishRefusal::Before(position)) => Ok(position),
+            Err(PublishRefusal::Unavailable) => Err(Error::INTERNAL),
         };
         let reply_to = request.reply_to;
         let answer = || published(reply_to, refused, None);
@@ -51,19 +51,19 @@ impl Home {
     }
 
     /// Whether a publication is to be prepared.
-    fn check(&self, request: &Publish) -> Result<(), Unprepared> {
+    fn check(&self, request: &Publish) -> Result<(), PublishRefusal> {
         if let Some(position) = self.channels.published_before(request, self.now) {
-            return Err(Unprepared::Before(position));
+            return Err(PublishRefusal::Before(position));
         }
         // What decides whether it is a repetition may still fail.
         match self.prepared.iter().any(|prepared| prepared.may_repeat(request)) {
-            true => Err(Unprepared::Unavailable),
+            true => Err(PublishRefusal::Unavailable),
             false => Ok(()),
         }
     }
 
     /// Commits a publication behind those prepared before, now or once there is room.
-    fn commit_or_wait(&mut self, post: &mut impl Post, prepared: Prepared) {
+    fn commit_or_wait(&mut self, post: &mut impl Post, prepared: PreparedPublication) {
         let waiting = if self.prepared.is_empty() {
             self.commit(post, prepared).err()
         } else {
@@ -85,7 +85,11 @@ impl Home {
 
     /// Makes a prepared publication visible; gives it back where a shard that hears of it has no
     /// room.
-    fn commit(&mut self, post: &mut impl Post, prepared: Prepared) -> Result<(), Prepared> {
+    fn commit(
+        &mut self,
+        post: &mut impl Post,
+        prepared: PreparedPublication,
+    ) -> Result<(), PreparedPublication> {
         let reply_to = prepared.reply_to;
         let interested = self.channels.interested(prepared.hash(), prepared.channel());
         let asked = reply_to.shard();
@@ -128,8 +132,8 @@ mod tests {
     use super::*;
     use crate::base::memory::{Budgets, Kind, Limits};
     use crate::home::channels::tests::request;
-    use crate::home::users::Limit;
-    use crate::home::{HomeSettings, Surroundings};
+    use crate::home::users::UserLimit;
+    use crate::home::{HomeContext, HomeSettings};
     use crate::model::ids::Ids;
     use crate::model::message::tests::Recorder;
     use crate::model::message::{Endpoint, Guard, Subscribe, SubscribeTerms, Visibility};
@@ -142,7 +146,7 @@ mod tests {
 
     fn home() -> Home {
         let budgets = Budgets::new(&Limits::all(1 << 20), 1);
-        let around = Surroundings {
+        let around = HomeContext {
             control: CONTROL,
             names: Names::new([0; 16], 2),
             ids: Ids::new([0; 16]),
@@ -152,7 +156,7 @@ mod tests {
             metrics: Arc::default(),
         };
         let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
-        Home::new(settings, Limit::default(), around)
+        Home::new(settings, UserLimit::default(), around)
     }
 
     fn publish(channel: &str, key: &str, tag: u64) -> Message {

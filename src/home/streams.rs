@@ -10,11 +10,11 @@ use crate::home::history::Stream;
 /// The number of no stream.
 pub(super) const NONE: u32 = u32::MAX;
 /// Streams looked at for one that makes room.
-const FEW: usize = 16;
+const CANDIDATES: usize = 16;
 /// Places passed over on the way to them.
 const PASSED_MAX: usize = 256;
 
-struct Held {
+struct StreamSlot {
     stream: Stream,
     /// Whose it is.
     channel: u32,
@@ -24,7 +24,7 @@ struct Held {
 
 /// All streams of a home.
 pub(super) struct Streams {
-    held: Slab<Held>,
+    slots: Slab<StreamSlot>,
     /// Bytes of what is kept.
     kept: usize,
     /// Bytes of everything else.
@@ -32,18 +32,18 @@ pub(super) struct Streams {
     /// Behind the last place that was ever taken.
     end: usize,
     /// Where it was last looked for one that makes room: in turn, so that none is spared.
-    hand: usize,
+    cursor: usize,
 }
 
 impl Streams {
     /// None yet.
     pub(super) fn new() -> Self {
-        Streams { held: Slab::new(), kept: 0, beside: 0, end: 0, hand: 0 }
+        Streams { slots: Slab::new(), kept: 0, beside: 0, end: 0, cursor: 0 }
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.held.len()
+        self.slots.len()
     }
 
     /// Bytes that they take in memory.
@@ -58,28 +58,28 @@ impl Streams {
 
     /// Takes an empty stream in, whose channel takes so many bytes; its number.
     pub(super) fn insert(&mut self, stream: Stream, channel: u32, channel_bytes: usize) -> u32 {
-        let beside = size_of::<Held>() + channel_bytes;
+        let beside = size_of::<StreamSlot>() + channel_bytes;
         self.beside += beside;
-        let at = self.held.insert(Held { stream, channel, beside });
+        let at = self.slots.insert(StreamSlot { stream, channel, beside });
         self.end = self.end.max(at + 1);
         at as u32
     }
 
     /// Drops a stream.
     pub(super) fn remove(&mut self, at: u32) {
-        let Held { stream, beside, .. } = self.held.remove(at as usize);
+        let StreamSlot { stream, beside, .. } = self.slots.remove(at as usize);
         self.kept -= stream.bytes();
         self.beside -= beside;
     }
 
     /// A stream.
     pub(super) fn get(&self, at: u32) -> &Stream {
-        &self.held[at as usize].stream
+        &self.slots[at as usize].stream
     }
 
     /// Changes a stream.
     pub(super) fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Stream) -> T) -> T {
-        let stream = &mut self.held[at as usize].stream;
+        let stream = &mut self.slots[at as usize].stream;
         let before = stream.bytes();
         let result = change(stream);
         self.kept = self.kept - before + stream.bytes();
@@ -94,14 +94,14 @@ impl Streams {
     ) -> Option<u32> {
         let (mut found, mut first) = (0, None);
         for _ in 0..PASSED_MAX.min(self.end) {
-            self.hand = if self.hand + 1 < self.end { self.hand + 1 } else { 0 };
-            let held = self.held.get(self.hand);
+            self.cursor = if self.cursor + 1 < self.end { self.cursor + 1 } else { 0 };
+            let slots = self.slots.get(self.cursor);
             let ranked =
-                held.and_then(|held| Some((rank(&held.stream, held.channel)?, held.channel)));
+                slots.and_then(|slots| Some((rank(&slots.stream, slots.channel)?, slots.channel)));
             let Some(candidate) = ranked else { continue };
             first = Some(first.map_or(candidate, |first| candidate.min(first)));
             found += 1;
-            if found == FEW {
+            if found == CANDIDATES {
                 break;
             }
         }

@@ -11,21 +11,21 @@ use crate::model::ids::Address;
 
 /// How many connections a user may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limit {
+pub struct UserLimit {
     /// At most so many; 0: no limit.
     pub most: usize,
     /// The newest replaces the one before it.
     pub single: bool,
 }
 
-impl Limit {
+impl UserLimit {
     /// Whether connections have to be counted.
     pub fn counts(&self) -> bool {
         self.most > 0 || self.single
     }
 }
 
-struct User {
+struct CountedUser {
     hash: u64,
     connections: SmallVec<[Address; 1]>,
 }
@@ -33,7 +33,7 @@ struct User {
 /// The users at home on one shard.
 #[derive(Default)]
 pub struct Users {
-    table: HashTable<User>,
+    table: HashTable<CountedUser>,
 }
 
 impl Users {
@@ -48,19 +48,19 @@ impl Users {
     }
 
     /// The connection that another one of this user would replace.
-    pub fn replaced(&self, hash: u64, limit: Limit) -> Option<Address> {
+    pub fn replaced(&self, hash: u64, limit: UserLimit) -> Option<Address> {
         let user = self.table.find(hash, |user| user.hash == hash).filter(|_| limit.single)?;
         user.connections.first().copied()
     }
 
     /// Counts one more connection of a user, in place of the one that it replaces, if there is room
     /// for it; returns whether there is.
-    pub fn admit(&mut self, hash: u64, address: Address, limit: Limit) -> bool {
+    pub fn admit(&mut self, hash: u64, address: Address, limit: UserLimit) -> bool {
         if let Some(replaced) = self.replaced(hash, limit) {
             self.depart(hash, replaced);
         }
         let entry = self.table.entry(hash, |user| user.hash == hash, |user| user.hash);
-        let mut entry = entry.or_insert_with(|| User { hash, connections: SmallVec::new() });
+        let mut entry = entry.or_insert_with(|| CountedUser { hash, connections: SmallVec::new() });
         let connections = &mut entry.get_mut().connections;
         let admits = limit.most == 0 || connections.len() < limit.most;
         if admits {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_come_in() {
-        let limit = Limit { most: 2, single: false };
+        let limit = UserLimit { most: 2, single: false };
         let mut users = Users::default();
         let admitted: Vec<bool> = (0..3).map(|slot| users.admit(7, at(slot), limit)).collect();
         assert_eq!(admitted, [true, true, false]);
@@ -106,14 +106,14 @@ mod tests {
 
     #[test]
     fn the_newest_replaces_the_one_before() {
-        let limit = Limit { most: 1, single: true };
+        let limit = UserLimit { most: 1, single: true };
         let mut users = Users::default();
         assert!(users.admit(7, at(0), limit));
         assert_eq!(users.replaced(7, limit), Some(at(0)));
         assert!(users.admit(7, at(1), limit));
         users.depart(7, at(0));
         assert_eq!(users.replaced(7, limit), Some(at(1)));
-        assert_eq!(users.replaced(7, Limit::default()), None);
+        assert_eq!(users.replaced(7, UserLimit::default()), None);
         users.depart(7, at(1));
         assert_eq!(users.len(), 0);
     }

@@ -4,33 +4,37 @@
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::hub::connections::Stage;
-use crate::hub::waiting::Pause;
+use crate::hub::connections::Admission;
+use crate::hub::paused_input::PauseReason;
 use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
 use crate::wire::protocol::Disconnect;
 
 impl Hub {
     /// Where the admission of a connection begins.
-    pub(super) fn admission(&self, slot: u32) -> Stage {
+    pub(super) fn admission(&self, slot: u32) -> Admission {
         let named = !self.connections[slot].user().is_empty();
-        if named && self.settings.user_limit.counts() { Stage::RingRequests } else { Stage::Done }
+        if named && self.settings.user_limit.counts() {
+            Admission::Unasked
+        } else {
+            Admission::Admitted
+        }
     }
 
     /// Goes on with the admission of a held connection, as far as there is room; returns whether
     /// it is admitted.
     pub(super) fn is_admitted(&mut self, post: &mut impl Post, slot: u32) -> bool {
         let hold = self.connections[slot].hold as usize;
-        let ring_requests = self
+        let must_ask = self
             .connections
             .holds
             .get(hold)
-            .is_some_and(|hold| hold.admission == Stage::RingRequests);
-        if ring_requests && self.ask_admission(post, slot).is_err() {
-            self.pause(slot, Pause::Blocked);
+            .is_some_and(|hold| hold.admission == Admission::Unasked);
+        if must_ask && self.ask_admission(post, slot).is_err() {
+            self.pause(slot, PauseReason::Blocked);
         }
         // It may have been refused, and its hold is gone.
         let hold = self.connections[slot].hold as usize;
-        self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Stage::Done)
+        self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Admission::Admitted)
     }
 
     fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), NoRoom> {
@@ -46,7 +50,7 @@ impl Hub {
             return Err(NoRoom);
         }
         let hold = self.connections[slot].hold as usize;
-        self.connections.holds[hold].admission = Stage::Asked;
+        self.connections.holds[hold].admission = Admission::RequestedOptions;
         self.connections[slot].flags.set_admitted(true);
         post.send(home, Message::Admit(admit));
         Ok(())
@@ -64,8 +68,8 @@ impl Hub {
         let hold = connection.hold as usize;
         let Some(hold) = self.connections.holds.get_mut(hold) else { return };
         if admits {
-            hold.admission = Stage::Done;
-            self.pause(address.slot, Pause::Ready);
+            hold.admission = Admission::Admitted;
+            self.pause(address.slot, PauseReason::Ready);
         } else {
             self.disconnect(address.slot, Disconnect::CONNECTION_LIMIT);
         }

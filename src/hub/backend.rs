@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::base::faults::{Planted, planted};
 use crate::base::memory::Kind;
 use crate::hub::Hub;
-use crate::hub::commands::{Failed, Stop};
+use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::{NONE, Phase};
 use crate::model::backend::{
     ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest, Renewal, Upstream,
@@ -30,11 +30,11 @@ use crate::wire::protocol::{Disconnect, Error, Wire, json};
 const RENEWAL_PAUSE: u64 = 60;
 
 /// Why a subscription has ended, to the backend: a code, and the same for people.
-pub(super) type Why<'a> = (u32, &'a str);
+pub(super) type UnsubscribeReason<'a> = (u32, &'a str);
 /// The client wished it.
-pub(super) const BY_CLIENT: Why<'_> = (0, "client unsubscribed");
+pub(super) const CLIENT_UNSUBSCRIBED: UnsubscribeReason<'_> = (0, "client unsubscribed");
 /// Its connection has ended.
-const BY_END: Why<'_> = (1, "client disconnected");
+const CLIENT_DISCONNECTED: UnsubscribeReason<'_> = (1, "client disconnected");
 
 impl Hub {
     /// A request to the backend, if the budget has room for it.
@@ -67,7 +67,7 @@ impl Hub {
         slot: u32,
         upstream: Upstream,
         event: impl FnOnce() -> ProxyEvent,
-    ) -> Result<Arc<LookupOutcome>, Stop> {
+    ) -> Result<Arc<LookupOutcome>, StopReason> {
         self.consult(post, slot, |hub| {
             hub.backend_request(slot, upstream, event(), Kind::Questions).map(Lookup::Command)
         })
@@ -79,17 +79,17 @@ impl Hub {
         slot: u32,
         command: u32,
         verdict: &LookupOutcome,
-    ) -> Failed {
+    ) -> CommandFailure {
         match verdict {
             LookupOutcome::Command(Err(ProxyFailure::Error { code, message, temporary })) => {
                 self.metrics.errors.add(1);
                 let (code, temporary) = (*code, *temporary);
                 self.reply(slot, command, &Reply::Refused { code, message, temporary });
-                Failed::Answered
+                CommandFailure::Answered
             }
             LookupOutcome::Command(Err(ProxyFailure::Disconnect { code, reason })) => {
                 self.disconnect_saying(slot, *code, reason);
-                Failed::Answered
+                CommandFailure::Answered
             }
             LookupOutcome::Command(Err(ProxyFailure::Payload)) => Error::BAD_REQUEST.into(),
             _ => Error::INTERNAL.into(),
@@ -107,10 +107,10 @@ impl Hub {
 
     /// Notes the headers that a client gives with its connect, as far as somebody wants them.
     pub(super) fn note_emulated(&mut self, slot: u32, headers: &BTreeMap<String, String>) {
-        let ring_requests = &self.settings.proxies.wants.emulated;
+        let wanted = &self.settings.proxies.wants.emulated;
         let named = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
         let kept: Vec<(Box<str>, Box<str>)> = named
-            .filter(|(name, _)| ring_requests.contains(name))
+            .filter(|(name, _)| wanted.contains(name))
             .map(|(name, value)| (name.into(), value.as_str().into()))
             .collect();
         if !kept.is_empty() {
@@ -147,7 +147,7 @@ impl Hub {
         (slot, command): (u32, u32),
         upstream: Upstream,
         request: &SubscribeRequest<'_>,
-    ) -> Result<Grant, Failed> {
+    ) -> Result<Grant, CommandFailure> {
         let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Subscribe {
             channel: (&*request.channel).into(),
             data: request.data.as_deref().map(Into::into),
@@ -167,7 +167,7 @@ impl Hub {
         (slot, command): (u32, u32),
         upstream: Upstream,
         (channel, data): (&str, &[u8]),
-    ) -> Result<Arc<LookupOutcome>, Failed> {
+    ) -> Result<Arc<LookupOutcome>, CommandFailure> {
         let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Publish {
             channel: channel.into(),
             data: data.into(),
@@ -185,7 +185,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &RpcRequest<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let upstream = self.settings.proxies.calls.upstream(&request.method)?;
         let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Rpc {
             method: (&*request.method).into(),
@@ -302,7 +302,7 @@ impl Hub {
         slot: u32,
         upstream: Upstream,
         channel: &Arc<str>,
-        (code, reason): Why<'_>,
+        (code, reason): UnsubscribeReason<'_>,
     ) {
         if self.connections[slot].flags.counted() {
             let (channel, reason) = (channel.clone(), reason.into());
@@ -314,7 +314,7 @@ impl Hub {
     /// where it wants to know. What comes later of its end says nothing new.
     pub(super) fn farewell(&mut self, slot: u32, code: u16, reason: &str) {
         while self.connections[slot].subscriptions != NONE {
-            self.leave(slot, self.connections[slot].subscriptions, BY_END);
+            self.leave(slot, self.connections[slot].subscriptions, CLIENT_DISCONNECTED);
         }
         if self.connections[slot].flags.counted() {
             if let Some(upstream) = self.settings.proxies.disconnect_hook {

@@ -7,10 +7,10 @@
 
 use crate::base::faults::{Planted, planted};
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::messages::Terms;
+use crate::hub::messages::PublishOptions;
 use crate::hub::output::keep;
+use crate::hub::paused_input::PauseReason;
 use crate::hub::subscriptions::checked;
-use crate::hub::waiting::Pause;
 use crate::hub::{Hub, HubSettings};
 use crate::model::ids::Address;
 use crate::model::message::{Post, Published, ReplyTo};
@@ -30,7 +30,7 @@ impl Hub {
             return false;
         }
         if connection.turn != NONE || self.turn.is_full() {
-            self.pause(slot, Pause::Ready);
+            self.pause(slot, PauseReason::Ready);
             true
         } else if connection.outbox != NONE {
             connection.flags.set_paused(true);
@@ -60,9 +60,9 @@ impl Hub {
         let reply_to = if waits { ReplyTo::Caller(self.address(slot)) } else { ReplyTo::Nobody };
         let named = (&**channel, self.names.hash(channel));
         let draft = (data.get().as_bytes(), PublicationKind::Data, None);
-        let terms = Terms { skip_history: *skip_history, ..Terms::default() };
+        let terms = PublishOptions { skip_history: *skip_history, ..PublishOptions::default() };
         if self.send_home(post, named, options, draft, terms, reply_to).is_err() {
-            self.pause(slot, Pause::Blocked);
+            self.pause(slot, PauseReason::Blocked);
             return None;
         }
         if waits {

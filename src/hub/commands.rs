@@ -9,7 +9,7 @@ use crate::wire::protocol::{Disconnect, Error};
 
 /// Why the commands of a connection go no further for now, or ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum StopReason {
     /// It had its share of the turn.
     Turn,
     /// No room on the bus: try this command again when there is.
@@ -24,48 +24,48 @@ pub(super) enum Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
-impl From<NoRoom> for Stop {
+impl From<NoRoom> for StopReason {
     fn from(_: NoRoom) -> Self {
-        Stop::Room
+        StopReason::Room
     }
 }
 
 /// Why a command is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failed {
+pub(super) enum CommandFailure {
     /// Not now, or the connection ends.
-    Stop(Stop),
+    Stop(StopReason),
     /// It is answered with this.
     Error(Error),
     /// It has been answered.
     Answered,
 }
 
-impl From<Error> for Failed {
+impl From<Error> for CommandFailure {
     fn from(error: Error) -> Self {
-        Failed::Error(error)
+        CommandFailure::Error(error)
     }
 }
 
-impl From<NoRoom> for Failed {
+impl From<NoRoom> for CommandFailure {
     fn from(_: NoRoom) -> Self {
-        Failed::Stop(Stop::Room)
+        CommandFailure::Stop(StopReason::Room)
     }
 }
 
-impl From<Disconnect> for Failed {
+impl From<Disconnect> for CommandFailure {
     fn from(disconnect: Disconnect) -> Self {
-        Failed::Stop(Stop::Disconnect(disconnect))
+        CommandFailure::Stop(StopReason::Disconnect(disconnect))
     }
 }
 
-impl From<Stop> for Failed {
-    fn from(stop: Stop) -> Self {
-        Failed::Stop(stop)
+impl From<StopReason> for CommandFailure {
+    fn from(stop: StopReason) -> Self {
+        CommandFailure::Stop(stop)
     }
 }
 
-const BAD_REQUEST: Stop = Stop::Disconnect(Disconnect::BAD_REQUEST);
+const BAD_REQUEST: StopReason = StopReason::Disconnect(Disconnect::BAD_REQUEST);
 
 impl Hub {
     /// Runs one command. On `Err` other than a disconnect nothing has happened.
@@ -74,10 +74,10 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         command: &Command<'_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         let connection = &self.connections[slot];
         if connection.hold != NONE {
-            return Err(Stop::Wait);
+            return Err(StopReason::Wait);
         }
         if connection.flags.unusable() {
             return Err(BAD_REQUEST);
@@ -88,7 +88,7 @@ impl Hub {
                 self.connect(post, slot, command.id, request)
             }
             _ if !connected => Err(BAD_REQUEST),
-            Some(Request::Send) => Err(Stop::Disconnect(Disconnect::NOT_AVAILABLE)),
+            Some(Request::Send) => Err(StopReason::Disconnect(Disconnect::NOT_AVAILABLE)),
             _ if command.id == 0 => self.pong(slot),
             Some(Request::Connect(_) | Request::Ping) | None => Err(BAD_REQUEST),
             Some(request) => self.request(post, slot, command.id, request),
@@ -101,7 +101,7 @@ impl Hub {
         slot: u32,
         id: u32,
         request: &Request<'_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         let result = match request {
             Request::Subscribe(request) => self.subscribe(post, slot, id, request),
             Request::Unsubscribe(request) => self.unsubscribe(slot, id, &request.channel),
@@ -115,14 +115,17 @@ impl Hub {
             Request::Connect(_) | Request::Ping | Request::Send => Err(BAD_REQUEST.into()),
         };
         // One that is run again needs what was found out for it.
-        let again = matches!(result, Err(Failed::Stop(Stop::Room | Stop::Wait | Stop::Turn)));
+        let again = matches!(
+            result,
+            Err(CommandFailure::Stop(StopReason::Room | StopReason::Wait | StopReason::Turn))
+        );
         if !again {
             self.use_up_answer(slot);
         }
         match result {
-            Ok(()) | Err(Failed::Answered) => Ok(()),
-            Err(Failed::Stop(stop)) => Err(stop),
-            Err(Failed::Error(error)) => {
+            Ok(()) | Err(CommandFailure::Answered) => Ok(()),
+            Err(CommandFailure::Stop(stop)) => Err(stop),
+            Err(CommandFailure::Error(error)) => {
                 self.reply_error(slot, id, error);
                 Ok(())
             }
@@ -134,7 +137,7 @@ impl Hub {
         self.reply(slot, command, &Reply::Error(error));
     }
 
-    fn pong(&mut self, slot: u32) -> Result<(), Stop> {
+    fn pong(&mut self, slot: u32) -> Result<(), StopReason> {
         let flags = &mut self.connections[slot].flags;
         if !flags.pong_due() || flags.frame_pings() {
             return Err(BAD_REQUEST);

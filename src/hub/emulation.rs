@@ -8,7 +8,7 @@ use crate::base::faults::{Planted, planted};
 use crate::base::growth;
 use crate::hub::Hub;
 use crate::hub::connections::{Inbound, Phase};
-use crate::hub::waiting::Pause;
+use crate::hub::paused_input::PauseReason;
 use crate::model::message::{Emulated, Message, Post, Rank};
 use crate::wire::event_id::LastEvent;
 use crate::wire::http::{
@@ -99,7 +99,7 @@ impl Hub {
             if post.reserve(address.shard, Rank::Ingress) {
                 post.send(address.shard, Message::Emulated(Box::new(emulated)));
             } else if !planted(Planted::VoiceForgotten) {
-                self.pause(slot, Pause::Blocked);
+                self.pause(slot, PauseReason::Blocked);
                 return false;
             }
         }
@@ -216,6 +216,6 @@ mod tests {
         let sent = transmit(&mut hub, &[]);
         let last = br#"{"push":{"disconnect":{"code":3013,"reason":"too many requests"}}}"#;
         assert!(sent[0].1.starts_with(last), "{sent:?}");
-        assert_eq!(hub.remains().inbound, 0);
+        assert_eq!(hub.resource_counts().inbound, 0);
     }
 }

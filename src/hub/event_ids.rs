@@ -5,9 +5,9 @@
 //! channels. Each event of such a connection is left open, and its own id closes it.
 
 use crate::hub::Hub;
-use crate::hub::connections::{NONE, Phase, Wish};
+use crate::hub::connections::{NONE, Phase, ServerSubscription};
 use crate::hub::output::keep;
-use crate::hub::subscriptions::Asked;
+use crate::hub::subscriptions::RequestedOptions;
 use crate::local::Delivery;
 use crate::model::message::{Granted, Subscribed};
 use crate::model::publication::Publication;
@@ -18,14 +18,15 @@ use crate::wire::protocol::Position;
 impl Hub {
     /// A client is to be in these channels from the start: if its events can be recovered in
     /// several of them, they get ids of their own.
-    pub(super) fn begin_event_positions(&mut self, slot: u32, wishes: &[Wish]) {
+    pub(super) fn begin_event_positions(&mut self, slot: u32, server_subs: &[ServerSubscription]) {
         if self.connections[slot].transport != Transport::UniSse {
             return;
         }
-        let recoverable = wishes.iter().filter(|wish| {
-            let options = self.settings.namespaces.of(&wish.channel).ok();
-            let terms =
-                |options| self.terms(slot, options, &Asked::default(), wish.grant.overrides);
+        let recoverable = server_subs.iter().filter(|server_sub| {
+            let options = self.settings.namespaces.of(&server_sub.channel).ok();
+            let terms = |options| {
+                self.terms(slot, options, &RequestedOptions::default(), server_sub.grant.overrides)
+            };
             options.is_some_and(|options| terms(options).0.recoverable)
         });
         if recoverable.count() > 1 {

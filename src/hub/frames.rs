@@ -2,10 +2,10 @@
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::hub::commands::Stop;
+use crate::hub::commands::StopReason;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::output::keep;
-use crate::hub::waiting::Pause;
+use crate::hub::paused_input::PauseReason;
 use crate::model::message::Post;
 use crate::wire::frame::{self, Fragments, FrameEvent, Kind, Violation};
 use crate::wire::http::Transport;
@@ -27,7 +27,7 @@ impl Hub {
     ) -> Option<usize> {
         let compresses = self.connections[slot].flags.compressing();
         if compresses && self.inflater.is_spent() {
-            self.pause(slot, Pause::Ready);
+            self.pause(slot, PauseReason::Ready);
             return None;
         }
         let (bytes, limit) = (input.len(), self.settings.message_bytes);
@@ -163,15 +163,17 @@ impl Hub {
         frame: &[u8],
         inbound: &mut Inbound,
     ) {
-        let mut commands = Commands::new(self.connections[slot].wire, frame);
+        let mut commands = FrameCommands::new(self.connections[slot].wire, frame);
         let (mut done, mut count) = (0, 0);
         let stop = loop {
             if count == COMMANDS_MAX || self.turn.is_full() || self.is_spent() {
-                break Some(Stop::Turn);
+                break Some(StopReason::Turn);
             }
             let result = match commands.next() {
                 None => return,
-                Some(Err(Malformed)) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+                Some(Err(UnreadableCommand)) => {
+                    Err(StopReason::Disconnect(Disconnect::BAD_REQUEST))
+                }
                 Some(Ok(command)) => self.command(post, slot, &command),
             };
             if let Err(stop) = result {
@@ -189,14 +191,14 @@ impl Hub {
         };
         let rest = &frame[done..];
         match stop {
-            Some(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
+            Some(StopReason::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
             _ if self.is_blank(slot, rest) => return,
-            Some(Stop::Turn) => {
+            Some(StopReason::Turn) => {
                 self.unfinished = true;
-                self.pause(slot, Pause::Ready);
+                self.pause(slot, PauseReason::Ready);
             }
-            Some(Stop::Room) => self.pause(slot, Pause::Blocked),
-            Some(Stop::Wait) | None => self.connections[slot].flags.set_paused(true),
+            Some(StopReason::Room) => self.pause(slot, PauseReason::Blocked),
+            Some(StopReason::Wait) | None => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands = rest.to_vec();
     }
@@ -224,13 +226,13 @@ impl Hub {
         };
         let result = match request {
             Ok(request) => self.begin_uni(post, slot, &request),
-            Err(_) => Err(Stop::Disconnect(Disconnect::BAD_REQUEST)),
+            Err(_) => Err(StopReason::Disconnect(Disconnect::BAD_REQUEST)),
         };
         match result {
             Ok(()) => return,
-            Err(Stop::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
-            Err(Stop::Room | Stop::Turn) => self.pause(slot, Pause::Blocked),
-            Err(Stop::Wait) => self.connections[slot].flags.set_paused(true),
+            Err(StopReason::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
+            Err(StopReason::Room | StopReason::Turn) => self.pause(slot, PauseReason::Blocked),
+            Err(StopReason::Wait) => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands =
             if text.trim_ascii().is_empty() { b"{}".to_vec() } else { text.to_vec() };
@@ -238,33 +240,35 @@ impl Hub {
 }
 
 /// The commands of a frame, in whichever encoding.
-enum Commands<'a> {
+enum FrameCommands<'a> {
     Json(json::Commands<'a>),
     Protobuf(protobuf::Commands<'a>),
 }
 
 /// What no command can be read from.
-struct Malformed;
+struct UnreadableCommand;
 
-impl<'a> Commands<'a> {
+impl<'a> FrameCommands<'a> {
     fn new(wire: Wire, frame: &'a [u8]) -> Self {
         match wire {
-            Wire::Json => Commands::Json(json::Commands::new(frame)),
-            Wire::Protobuf => Commands::Protobuf(protobuf::Commands::new(frame)),
+            Wire::Json => FrameCommands::Json(json::Commands::new(frame)),
+            Wire::Protobuf => FrameCommands::Protobuf(protobuf::Commands::new(frame)),
         }
     }
 
-    fn next(&mut self) -> Option<Result<Command<'a>, Malformed>> {
+    fn next(&mut self) -> Option<Result<Command<'a>, UnreadableCommand>> {
         match self {
-            Commands::Json(commands) => Some(commands.next()?.map_err(|_| Malformed)),
-            Commands::Protobuf(commands) => Some(commands.next()?.map_err(|_| Malformed)),
+            FrameCommands::Json(commands) => Some(commands.next()?.map_err(|_| UnreadableCommand)),
+            FrameCommands::Protobuf(commands) => {
+                Some(commands.next()?.map_err(|_| UnreadableCommand))
+            }
         }
     }
 
     fn consumed(&self) -> usize {
         match self {
-            Commands::Json(commands) => commands.consumed(),
-            Commands::Protobuf(commands) => commands.consumed(),
+            FrameCommands::Json(commands) => commands.consumed(),
+            FrameCommands::Protobuf(commands) => commands.consumed(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Holds: connects whose channels are joined before they are answered.
 
 use crate::hub::Hub;
-use crate::hub::connections::{Connection, Hold, NONE, Phase, Wish};
-use crate::hub::waiting::Pause;
+use crate::hub::connections::{Connection, Hold, NONE, Phase, ServerSubscription};
+use crate::hub::paused_input::PauseReason;
 use crate::model::message::{Post, Subscribed};
 use crate::model::publication::Publication;
 use crate::wire::event_id::LastEvent;
@@ -11,22 +11,22 @@ use crate::wire::protocol::reply::{Connected, Push, Reply};
 use crate::wire::protocol::{self};
 
 /// A client that may connect.
-pub(super) struct Newcomer {
+pub(super) struct AcceptedConnect {
     /// The channels that it is to be in.
-    pub(super) wishes: Vec<Wish>,
+    pub(super) server_subs: Vec<ServerSubscription>,
     /// What the backend tells it.
     pub(super) data: Option<Box<[u8]>>,
     /// Its last event's id, if that cannot be read; else empty.
     pub(super) unknown_event_id: Box<str>,
 }
 
-impl Newcomer {
+impl AcceptedConnect {
     /// Has it get what it missed since its last event, in the channels that it is to be in anyway.
     pub(super) fn go_on_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
         match last_event {
             Ok(last) => {
-                for wish in &mut self.wishes {
-                    wish.since = last.place(&wish.channel).or(wish.since);
+                for server_sub in &mut self.server_subs {
+                    server_sub.since = last.place(&server_sub.channel).or(server_sub.since);
                 }
             }
             Err(text) => self.unknown_event_id = text,
@@ -41,17 +41,17 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         command: u32,
-        newcomer: Newcomer,
+        newcomer: AcceptedConnect,
     ) {
-        let Newcomer { wishes: ring_requests, data, unknown_event_id } = newcomer;
-        self.begin_event_positions(slot, &ring_requests);
-        let pending = ring_requests.len();
+        let AcceptedConnect { server_subs: to_request, data, unknown_event_id } = newcomer;
+        self.begin_event_positions(slot, &to_request);
+        let pending = to_request.len();
         let admission = self.admission(slot);
         let hold = Hold {
             slot,
             command,
             admission,
-            ring_requests,
+            to_request,
             pending,
             data,
             unknown_event_id,
@@ -67,14 +67,14 @@ impl Hub {
             return;
         }
         let at = self.connections[slot].hold as usize;
-        while let Some(wish) =
-            self.connections.holds.get_mut(at).and_then(|hold| hold.ring_requests.pop())
+        while let Some(server_sub) =
+            self.connections.holds.get_mut(at).and_then(|hold| hold.to_request.pop())
         {
-            if let Err(wish) = self.join_unasked(post, slot, wish) {
+            if let Err(server_sub) = self.join_unasked(post, slot, server_sub) {
                 if let Some(hold) = self.connections.holds.get_mut(at) {
-                    hold.ring_requests.push(wish);
+                    hold.to_request.push(server_sub);
                 }
-                return self.pause(slot, Pause::Blocked);
+                return self.pause(slot, PauseReason::Blocked);
             }
             if self.connections[slot].hold == NONE {
                 return;

@@ -1,6 +1,6 @@
 //! What clients ask channels' homes, and what they are told.
 
-use crate::hub::commands::{Failed, NoRoom, Stop};
+use crate::hub::commands::{CommandFailure, NoRoom, StopReason};
 use crate::hub::{Hub, HubSettings};
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, HistoryRange, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo,
@@ -20,7 +20,7 @@ impl Hub {
         slot: u32,
         command: u32,
         channel: &str,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let about = ChannelQuery::Presence(self.connections[slot].wire);
         self.ask_presence(post, (slot, command), channel, about)
     }
@@ -31,7 +31,7 @@ impl Hub {
         slot: u32,
         command: u32,
         channel: &str,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         self.ask_presence(post, (slot, command), channel, ChannelQuery::Stats)
     }
 
@@ -41,7 +41,7 @@ impl Hub {
         (slot, command): (u32, u32),
         channel: &str,
         about: ChannelQuery,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let offers = |options: &Options| options.presence;
         let settings = self.settings.clone();
         self.permit(&settings, (slot, channel), |options| options.see_presence, offers)?;
@@ -54,7 +54,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &HistoryRequest<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let channel = &*request.channel;
         let offers = |options: &Options| options.retention.is_some();
         let settings = self.settings.clone();
@@ -82,7 +82,7 @@ impl Hub {
         (slot, channel): (u32, &str),
         permit: impl FnOnce(&Options) -> Permit,
         offers: impl FnOnce(&Options) -> bool,
-    ) -> Result<&'a Options, Failed> {
+    ) -> Result<&'a Options, CommandFailure> {
         if channel.is_empty() {
             return Err(Disconnect::BAD_REQUEST.into());
         }
@@ -107,13 +107,13 @@ impl Hub {
         (slot, command): (u32, u32),
         channel: &str,
         about: ChannelQuery,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let connection = &self.connections[slot];
         if connection.flags.asking() {
-            return Err(Failed::Stop(Stop::Wait));
+            return Err(CommandFailure::Stop(StopReason::Wait));
         }
         if self.turn.bytes_of(connection.turn, &self.locals) > ANSWERS_BYTES {
-            return Err(Failed::Stop(Stop::Turn));
+            return Err(CommandFailure::Stop(StopReason::Turn));
         }
         let hash = self.names.hash(channel);
         let home = self.names.home(hash);

@@ -5,7 +5,7 @@ use crate::base::budget::cost;
 use crate::base::growth;
 use crate::hub::Hub;
 use crate::hub::connections::{Inbound, NONE, Phase};
-use crate::hub::waiting::Pause;
+use crate::hub::paused_input::PauseReason;
 use crate::model::message::Post;
 
 impl Hub {
@@ -96,7 +96,7 @@ impl Hub {
                 break;
             }
             if self.is_spent() {
-                self.pause(slot, Pause::Ready);
+                self.pause(slot, PauseReason::Ready);
                 break;
             }
             let connection = &self.connections[slot];

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::base::memory::Kind;
 use crate::hub::Hub;
-use crate::hub::commands::Stop;
+use crate::hub::commands::StopReason;
 use crate::model::message::{
     Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Purpose, Rank,
 };
@@ -25,11 +25,11 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         lookup: impl FnOnce(&Self) -> Option<Lookup>,
-    ) -> Result<Arc<LookupOutcome>, Stop> {
+    ) -> Result<Arc<LookupOutcome>, StopReason> {
         match self.connections.awaited_answers.get(&slot) {
             Some(Some(outcome)) => return Ok(outcome.clone()),
             Some(None) => {}
-            None if !post.reserve(self.control, Rank::Ingress) => return Err(Stop::Room),
+            None if !post.reserve(self.control, Rank::Ingress) => return Err(StopReason::Room),
             None => {
                 let Some(lookup) = lookup(self) else {
                     post.cancel(self.control, Rank::Ingress);
@@ -40,7 +40,7 @@ impl Hub {
             }
         }
         self.connections.awaited_answers.insert(slot, None);
-        Err(Stop::Wait)
+        Err(StopReason::Wait)
     }
 
     /// A token that the control plane is to look at, if the budget has room for it.

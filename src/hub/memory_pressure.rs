@@ -27,7 +27,7 @@ impl Hub {
         self.home.relieve();
         for relief in self.reliefs() {
             if let Relief::There(shard) = relief {
-                post.nudge(shard as Endpoint);
+                post.wake(shard as Endpoint);
             }
         }
     }
@@ -146,15 +146,15 @@ mod tests {
         let (part, fragments) = (subscriber(&mut hub), subscriber(&mut hub));
         transmit(&mut hub, &[]);
         part_of_a_frame(&mut hub, part, 60_007);
-        let used = hub.remains().inbound_bytes;
+        let used = hub.resource_counts().inbound_bytes;
         assert!((60_007..69_000).contains(&used), "{used} bytes for a frame's part");
         fragment(&mut hub, fragments, 60_000);
-        let used = hub.remains().inbound_bytes - used;
+        let used = hub.resource_counts().inbound_bytes - used;
         assert!((60_000..69_000).contains(&used), "{used} bytes for a fragment");
         hub.receive(&mut LoneShardBus::default(), fragments, &mut [0x80, 0x80, 0, 0, 0, 0]);
         hub.receive(&mut LoneShardBus::default(), part, &mut b" ".to_owned());
         transmit(&mut hub, &[]);
-        assert_eq!(hub.remains().inbound_bytes, 0, "it was used up");
+        assert_eq!(hub.resource_counts().inbound_bytes, 0, "it was used up");
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let sent = transmit(&mut hub, &[]);
         assert!(sent.len() == 1 && sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
         fragment(&mut hub, clients[1], 14_000);
-        assert_eq!(hub.remains().inbound, 2, "what it sends is thrown away");
+        assert_eq!(hub.resource_counts().inbound, 2, "what it sends is thrown away");
         let third = subscriber(&mut hub);
         assert_eq!(phases(&hub, &[third]), [Phase::Connected]);
     }
@@ -187,7 +187,10 @@ mod tests {
             .for_each(|chunk| hub.receive(&mut LoneShardBus::default(), slot, chunk));
         let sent = transmit(&mut hub, &[]);
         assert!(sent[0].1.starts_with(b"HTTP/1.1 503 "), "{sent:?}");
-        assert_eq!((hub.remains().inbound, phases(&hub, &[slot])), (0, vec![Phase::Closing]));
+        assert_eq!(
+            (hub.resource_counts().inbound, phases(&hub, &[slot])),
+            (0, vec![Phase::Closing])
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::budget::cost;
 use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
-use crate::hub::backend::BY_CLIENT;
+use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::Connection;
 use crate::hub::output::keep;
@@ -180,7 +180,7 @@ impl Hub {
         (channel, hash): (&str, u64),
         options: &Options,
         (data, event, extra): (&[u8], PublicationKind, Option<Arc<Extra>>),
-        terms: Terms,
+        terms: PublishOptions,
         reply_to: ReplyTo,
     ) -> Result<(), NoRoom> {
         let home = self.names.home(hash);
@@ -207,15 +207,15 @@ impl Hub {
         let news = answer.news.take();
         let subscriber = answer.subscriber;
         let (hash, channel) = (answer.hash, answer.channel.clone());
-        let ring_requests = self
+        let still_wanted = self
             .connections
             .get(subscriber.slot)
             .is_some_and(|found| found.generation == subscriber.generation)
             && self.locals.awaits(subscriber.subscription, subscriber.serial);
         let refused = answer.is_refused();
-        if ring_requests && refused {
-            self.leave(subscriber.slot, subscriber.subscription, BY_CLIENT);
-        } else if ring_requests {
+        if still_wanted && refused {
+            self.leave(subscriber.slot, subscriber.subscription, CLIENT_UNSUBSCRIBED);
+        } else if still_wanted {
             let Subscribed { encoding, filter, .. } = &answer;
             let (key, slot) = (subscriber.subscription, subscriber.slot);
             if let Some(top) = top(&answer)
@@ -227,10 +227,10 @@ impl Hub {
             self.locals.join(key, slot, *encoding, filter.as_ref());
         }
         self.locals.answered(hash, &channel);
-        if ring_requests && refused {
+        if still_wanted && refused {
             self.reply_error(subscriber.slot, subscriber.command, Error::UNRECOVERABLE_POSITION);
             self.go_on_later(subscriber.slot);
-        } else if ring_requests {
+        } else if still_wanted {
             self.tell_subscriber(answer);
         } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
             self.give_up(subscriber.slot, subscriber.command);
@@ -244,7 +244,7 @@ impl Hub {
     fn give_up(&mut self, slot: u32, command: u32) {
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
-            if hold.ring_requests.is_empty() {
+            if hold.to_request.is_empty() {
                 self.finish_hold(slot);
             }
         } else if self.connections[slot].takes_output() {
@@ -261,7 +261,7 @@ impl Hub {
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
             hold.answers.push(answer);
-            if hold.ring_requests.is_empty() {
+            if hold.to_request.is_empty() {
                 self.finish_hold(slot);
             }
             return;
@@ -285,7 +285,7 @@ impl Hub {
             answer.give_up_recovery();
             if answer.is_refused() {
                 keep(&mut self.body, body);
-                self.leave(slot, answer.subscriber.subscription, BY_CLIENT);
+                self.leave(slot, answer.subscriber.subscription, CLIENT_UNSUBSCRIBED);
                 self.reply_error(slot, answer.subscriber.command, Error::UNRECOVERABLE_POSITION);
                 return self.go_on_later(slot);
             }
@@ -303,11 +303,11 @@ impl Hub {
         // What the server renews by itself ends for nobody.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
         let expires = grant.and_then(|grant| grant.expires).filter(ends);
-        let ring_requests = |missed: &&Publication| {
+        let passes = |missed: &&Publication| {
             answer.filter.as_ref().is_none_or(|filter| filter.matches(missed.tags()))
         };
-        let ring_requests = answer.publications.iter().filter(ring_requests);
-        let objects = ring_requests.map(|missed| missed.object(answer.encoding));
+        let missed = answer.publications.iter().filter(passes);
+        let objects = missed.map(|missed| missed.object(answer.encoding));
         let objects: Option<Vec<_>> = objects.collect();
         reply::Subscribed {
             expires: self.lease(expires),
@@ -367,7 +367,7 @@ impl Hub {
 
 /// What few publications ask of their channel's home.
 #[derive(Debug, Default)]
-pub(super) struct Terms {
+pub(super) struct PublishOptions {
     /// To be kept out of the history.
     pub(super) skip_history: bool,
     /// To go out as a difference where that can be.

@@ -16,10 +16,10 @@ pub mod connections;
 mod deadlines;
 mod frames;
 mod holds;
-pub mod remains;
+pub mod resource_counts;
 mod requests;
 mod slots;
-mod waiting;
+mod paused_input;
 mod inbound;
 mod token_expiry;
 mod messages;
@@ -35,9 +35,9 @@ mod session;
 mod settings;
 mod emulation;
 mod event_ids;
-pub mod turn;
+pub mod turn_output;
 mod lookups;
-mod walks;
+mod bounded_walks;
 mod surveys;
 pub mod subscriptions;
 
@@ -50,9 +50,9 @@ use crate::base::memory::{Budgets, Kind, Share};
 use crate::base::metrics::Metrics;
 use crate::home::{self, Home};
 use crate::hub::connections::{Connections, NONE};
-use crate::hub::turn::{Flush, Turn};
+use crate::hub::turn_output::{OutboxFlush, TurnOutput};
 use crate::local;
-use crate::local::{Delivery, Locals};
+use crate::local::{Delivery, LocalChannels};
 use crate::model::ids::Ids;
 use crate::model::message::{Depart, Endpoint, Leave, Message, Post};
 use crate::model::names::Names;
@@ -60,9 +60,9 @@ use crate::model::revocation::Revocations;
 use crate::wire::deflate::Inflater;
 use crate::wire::filter::Filters;
 
-pub use self::settings::{HubSettings, Tokens};
-pub use self::turn::Segments;
-use self::walks::{SlotWalk, SurveyWalk};
+use self::bounded_walks::{SlotWalk, SurveyWalk};
+pub use self::settings::{HubSettings, TokenVerifiers};
+pub use self::turn_output::Segments;
 
 /// Units of work that the shards of a worker do in one pass, apart from fan-out.
 pub const WORK: usize = 1_000_000;
@@ -115,7 +115,7 @@ pub struct Hub {
     revoked_walk: SlotWalk,
     /// What is to be told to the backend, or asked without anybody waiting.
     outgoing: VecDeque<Message>,
-    locals: Locals,
+    locals: LocalChannels,
     filters: Filters,
     /// What the publications that wait to be sent use of the node's budget.
     backlog: Share,
@@ -124,7 +124,7 @@ pub struct Hub {
     home: Home,
     /// Connections that are gone, whose user's home has still to be told.
     departures: VecDeque<Depart>,
-    turn: Turn,
+    turn: TurnOutput,
     /// Turns that had a large share.
     turns: u64,
     /// Surveys under way.
@@ -144,7 +144,7 @@ pub struct Hub {
     /// Slots whose outboxes are sent from as soon as a turn's budget allows.
     to_flush: VecDeque<u32>,
     /// What this turn sends from outboxes.
-    flushes: Vec<Flush>,
+    flushes: Vec<OutboxFlush>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
     checks: Vec<(u32, u32)>,
@@ -177,7 +177,7 @@ impl Hub {
     /// A shard without connections.
     pub fn new(settings: Arc<HubSettings>, place: &ShardContext, metrics: Arc<Metrics>) -> Self {
         let share = |kind| place.budgets.share(kind, usize::from(place.shard));
-        let around = home::Surroundings {
+        let around = home::HomeContext {
             control: place.control,
             names: place.names,
             ids: place.ids,
@@ -209,13 +209,13 @@ impl Hub {
             revocations: Arc::default(),
             revoked_walk: SlotWalk::default(),
             outgoing: VecDeque::new(),
-            locals: Locals::new(settings.compression, settings.uni_compression),
+            locals: LocalChannels::new(settings.compression, settings.uni_compression),
             filters: Filters::new(place.budgets[Kind::Filters].clone()),
             backlog: share(Kind::Backlog),
             inflater: Inflater::default(),
             home: Home::new(settings.homes.clone(), settings.user_limit, around),
             departures: VecDeque::new(),
-            turn: Turn::default(),
+            turn: TurnOutput::default(),
             turns: 0,
             surveys: VecDeque::new(),
             budget: Budget::new(WORK, true),
@@ -319,7 +319,7 @@ impl Hub {
     }
 }
 
-const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn::NONE);
+const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn_output::NONE);
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -345,7 +345,7 @@ pub(crate) mod tests {
             to == 0 && self.0.reserve(rank)
         }
 
-        fn nudge(&mut self, _: Endpoint) {}
+        fn wake(&mut self, _: Endpoint) {}
 
         fn cancel(&mut self, _: Endpoint, rank: Rank) {
             self.0.cancel(rank);

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
-use crate::hub::connections::Wish;
+use crate::hub::connections::ServerSubscription;
 use crate::model::message::{Action, Order, Post, Target};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Push;
@@ -50,9 +50,12 @@ impl Hub {
                     }
                 }
                 Action::Subscribe { channel, grant, since } => {
-                    let wish =
-                        Wish { channel: channel.clone(), since: *since, grant: grant.clone() };
-                    self.join_unasked(post, slot, wish).map_err(|_| NoRoom)?;
+                    let server_sub = ServerSubscription {
+                        channel: channel.clone(),
+                        since: *since,
+                        grant: grant.clone(),
+                    };
+                    self.join_unasked(post, slot, server_sub).map_err(|_| NoRoom)?;
                 }
                 Action::Refresh { expires, info } => self.extend(slot, *expires, info.as_deref()),
             }

@@ -3,7 +3,7 @@
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::local::Lost;
+use crate::local::OutOfSyncSubscriber;
 use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
 use crate::wire::protocol::{Disconnect, Position};
 
@@ -51,7 +51,9 @@ impl Hub {
                 return;
             }
             self.budget.charge(cost::JOIN);
-            let Some(Lost { slot, subscription }) = self.locals.next_lost() else { return };
+            let Some(OutOfSyncSubscriber { slot, subscription }) = self.locals.next_lost() else {
+                return;
+            };
             if self.connections.grants.get(&subscription).is_some_and(|grant| grant.server_side) {
                 self.disconnect(slot, Disconnect::INSUFFICIENT_STATE);
             } else {

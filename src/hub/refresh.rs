@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::hub::commands::Failed;
+use crate::hub::commands::CommandFailure;
 use crate::hub::connections::NONE;
 use crate::hub::session::ConnectRefusal;
 use crate::model::message::Post;
@@ -24,7 +24,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &RefreshRequest<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         // Where the backend renews connections, clients have no token to send.
         if request.token.is_empty() || self.settings.proxies.refresh.is_some() {
             return Err(Disconnect::BAD_REQUEST.into());
@@ -90,7 +90,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &SubRefreshRequest<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let channel = &*request.channel;
         if channel.is_empty() {
             return Err(Disconnect::BAD_REQUEST.into());
@@ -109,10 +109,10 @@ impl Hub {
         }
         let grant = match self.subscribe_grant(post, slot, channel, &request.token) {
             Ok(grant) => grant,
-            Err(Failed::Error(Error::TOKEN_EXPIRED)) => {
+            Err(CommandFailure::Error(Error::TOKEN_EXPIRED)) => {
                 return Err(Disconnect::SUBSCRIPTION_EXPIRED.into());
             }
-            Err(Failed::Error(Error::PERMISSION_DENIED)) => {
+            Err(CommandFailure::Error(Error::PERMISSION_DENIED)) => {
                 return Err(Disconnect::INVALID_TOKEN.into());
             }
             Err(failed) => return Err(failed),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
+use crate::hub::bounded_walks::LOOKS;
 use crate::hub::connections::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
-use crate::hub::walks::LOOKS;
 use crate::model::revocation::{Mark, Revocations, Subject};
 use crate::wire::protocol::Disconnect;
 

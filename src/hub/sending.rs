@@ -6,7 +6,7 @@
 use crate::base::budget::{Stage, cost};
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
 use crate::hub::output::keep;
-use crate::hub::turn::{Entry, Flush, Segments};
+use crate::hub::turn_output::{OutboxFlush, OutputEntry, Segments};
 use crate::hub::{FANOUT_SENDS, Hub};
 use crate::local::Delivery;
 use crate::wire::framing::Framing;
@@ -142,7 +142,7 @@ impl Hub {
 
     fn fell_behind(&mut self, slot: u32, turn: usize, sent: usize) {
         self.metrics.short_sends.add(1);
-        let entry: Entry = self.turn.entries()[turn];
+        let entry: OutputEntry = self.turn.entries()[turn];
         let segments = self.turn.segments(&entry, &self.locals);
         let Connection { transport, wire, .. } = self.connections[slot];
         let framed = (Framing::of(transport), wire);
@@ -174,7 +174,7 @@ impl Hub {
             let most = (self.budget.left() / cost::BYTES).clamp(FLUSH_MIN, FLUSH_BYTES);
             let bytes = outbox.unsent().len().min(most);
             self.budget.charge(cost::CONNECTION + bytes * cost::BYTES);
-            self.flushes.push(Flush { slot, bytes, short: false });
+            self.flushes.push(OutboxFlush { slot, bytes, short: false });
         }
     }
 
@@ -243,7 +243,7 @@ mod tests {
         hub.lost(slot);
         assert_eq!(transmit(&mut hub, &[]), []);
         hub.free(slot);
-        assert_eq!(hub.remains().outbox_bytes, 0);
+        assert_eq!(hub.resource_counts().outbox_bytes, 0);
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         hub.fan_out();
         let sent = transmit(&mut hub, &[]);
         assert!(sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
-        assert_eq!(hub.remains().outboxes, 0);
+        assert_eq!(hub.resource_counts().outboxes, 0);
     }
 
     #[test]
@@ -267,12 +267,12 @@ mod tests {
             transmit(&mut hub, &[one]);
             (hub, one, two)
         };
-        let budget = behind(ROOMY).0.remains().outbox_bytes;
+        let budget = behind(ROOMY).0.resource_counts().outbox_bytes;
         let (mut hub, one, two) = behind(budget);
         hub.writable(one);
         publish(&mut hub, two, 10);
         transmit(&mut hub, &[two]);
-        assert_eq!(hub.remains().outboxes, 1, "only two is behind");
+        assert_eq!(hub.resource_counts().outboxes, 1, "only two is behind");
         assert_eq!(hub.connections[one].phase, Phase::Connected);
     }
 }

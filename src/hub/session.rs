@@ -4,9 +4,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::hub::Hub;
-use crate::hub::commands::{Failed, Stop};
-use crate::hub::connections::{Identity, Wish};
-use crate::hub::holds::Newcomer;
+use crate::hub::commands::{CommandFailure, StopReason};
+use crate::hub::connections::{Identity, ServerSubscription};
+use crate::hub::holds::AcceptedConnect;
 use crate::model::backend::{self, Introduction, ProxyAnswer, ProxyEvent, Upstream};
 use crate::model::message::{Grant, LookupOutcome, Overrides, Post, Purpose};
 use crate::model::revocation::Mark;
@@ -18,7 +18,7 @@ use crate::wire::protocol::{Disconnect, Error};
 #[derive(Clone, Debug)]
 pub(super) enum ConnectRefusal {
     /// Not now, or not at all.
-    Stop(Stop),
+    Stop(StopReason),
     /// It is told why, and may try again on another connection.
     Error(Error),
     /// The backend has said why.
@@ -27,7 +27,7 @@ pub(super) enum ConnectRefusal {
 
 impl From<Disconnect> for ConnectRefusal {
     fn from(disconnect: Disconnect) -> Self {
-        ConnectRefusal::Stop(Stop::Disconnect(disconnect))
+        ConnectRefusal::Stop(StopReason::Disconnect(disconnect))
     }
 }
 
@@ -64,7 +64,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &ConnectRequest<'_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         match self.admit(post, slot, request) {
             Ok(newcomer) => self.hold(post, slot, command, newcomer),
             Err(ConnectRefusal::Stop(stop)) => return Err(stop),
@@ -74,7 +74,7 @@ impl Hub {
             }
             Err(ConnectRefusal::Backend(verdict)) => {
                 self.connections[slot].flags.set_unusable(true);
-                if let Failed::Error(error) = self.refuse_command(slot, command, &verdict) {
+                if let CommandFailure::Error(error) = self.refuse_command(slot, command, &verdict) {
                     self.reply_error(slot, command, error);
                 }
             }
@@ -88,7 +88,7 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         request: &ConnectRequest<'_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         match self.admit(post, slot, request) {
             Ok(mut newcomer) => {
                 if let Some(given) = self.connections.last_events.remove(&slot) {
@@ -98,19 +98,19 @@ impl Hub {
             }
             Err(ConnectRefusal::Stop(stop)) => return Err(stop),
             Err(ConnectRefusal::Error(Error::BINARY_CHANNEL)) => {
-                return Err(Stop::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
+                return Err(StopReason::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
             }
             Err(ConnectRefusal::Error(error)) => {
-                return Err(Stop::Disconnect(instead_of(error.code)));
+                return Err(StopReason::Disconnect(instead_of(error.code)));
             }
             Err(ConnectRefusal::Backend(verdict)) => match &*verdict {
                 LookupOutcome::Command(Err(backend::ProxyFailure::Error { code, .. })) => {
-                    return Err(Stop::Disconnect(instead_of(*code)));
+                    return Err(StopReason::Disconnect(instead_of(*code)));
                 }
                 LookupOutcome::Command(Err(backend::ProxyFailure::Disconnect { code, reason })) => {
                     self.disconnect_saying(slot, *code, reason);
                 }
-                _ => return Err(Stop::Disconnect(Disconnect::INTERNAL)),
+                _ => return Err(StopReason::Disconnect(Disconnect::INTERNAL)),
             },
         }
         Ok(())
@@ -122,7 +122,7 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         request: &ConnectRequest<'_>,
-    ) -> Result<Newcomer, ConnectRefusal> {
+    ) -> Result<AcceptedConnect, ConnectRefusal> {
         if self.gate.is_full() {
             // It was not full when the connection was let in: the client is to come back.
             return Err(Disconnect::TOO_MANY_REQUESTS.into());
@@ -140,7 +140,7 @@ impl Hub {
         };
         // A backend that says who the client is says which channels the server joins for it, too.
         let named_by_backend = claims.is_some() && !by_token;
-        let mut ring_requests = Vec::new();
+        let mut granted = Vec::new();
         if let Some(mut claims) = claims {
             if claims.user.is_empty() && by_token && self.settings.rules.no_anonymous_tokens {
                 return Err(Disconnect::PERMISSION_DENIED.into());
@@ -153,33 +153,33 @@ impl Hub {
             }
             for (channel, options) in &claims.subs {
                 let grant = Grant { by_connection_token: by_token, ..Grant::from(options) };
-                ring_requests.push((Arc::from(&**channel), grant));
+                granted.push((Arc::from(&**channel), grant));
             }
             let token = if by_token { self.mark_of(&claims) } else { Mark::NONE };
             self.identify(slot, claims, token);
         }
         if let Some(channel) = self.personal_channel(slot) {
-            ring_requests.push((channel, Grant::default()));
+            granted.push((channel, Grant::default()));
         }
-        let mut wishes: Vec<Wish> = Vec::with_capacity(ring_requests.len());
-        for (channel, grant) in ring_requests {
+        let mut server_subs: Vec<ServerSubscription> = Vec::with_capacity(granted.len());
+        for (channel, grant) in granted {
             let options = self.settings.namespaces.of(&channel).map_err(ConnectRefusal::Error)?;
             self.reads(slot, options).map_err(ConnectRefusal::Error)?;
             let asked = request.subs.iter().flat_map(|subs| &subs.0);
             let mut asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
             let since = asked.next_back().and_then(|asked| asked.since());
-            if !wishes.iter().any(|wish| wish.channel == channel) {
+            if !server_subs.iter().any(|server_sub| server_sub.channel == channel) {
                 let grant = Grant { server_side: true, ..grant };
-                wishes.push(Wish { channel, since, grant });
+                server_subs.push(ServerSubscription { channel, since, grant });
             }
         }
         if !named_by_backend {
-            self.add_permitted(slot, request, &mut wishes)?;
+            self.add_permitted(slot, request, &mut server_subs)?;
         }
-        if wishes.len() > usize::from(self.settings.channel_limit) {
+        if server_subs.len() > usize::from(self.settings.channel_limit) {
             return Err(Disconnect::CHANNEL_LIMIT.into());
         }
-        Ok(Newcomer { wishes, data, unknown_event_id: Box::default() })
+        Ok(AcceptedConnect { server_subs, data, unknown_event_id: Box::default() })
     }
 
     /// What the backend says about a client without a token, and what it tells it.
@@ -264,7 +264,7 @@ impl Hub {
         &self,
         slot: u32,
         request: &ConnectRequest<'_>,
-        wishes: &mut Vec<Wish>,
+        server_subs: &mut Vec<ServerSubscription>,
     ) -> Result<(), ConnectRefusal> {
         let user = self.connections[slot].user();
         for (channel, asked) in request.subs.iter().flat_map(|subs| &subs.0) {
@@ -274,17 +274,17 @@ impl Hub {
                 Err(_) => continue,
             };
             // Before they are looked through: a request may name thousands.
-            if wishes.len() > usize::from(self.settings.channel_limit) {
+            if server_subs.len() > usize::from(self.settings.channel_limit) {
                 return Err(Disconnect::CHANNEL_LIMIT.into());
             }
-            let named = wishes.iter().any(|wish| *wish.channel == **channel);
+            let named = server_subs.iter().any(|server_sub| *server_sub.channel == **channel);
             // The backend of a subscribe proxy is asked by the client's own subscribe alone.
             let asks_backend = options.subscribe_proxy.is_some();
             if !named && !asks_backend && self.allows_subscribe(options, channel, user) {
                 self.reads(slot, options).map_err(ConnectRefusal::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
-                wishes.push(Wish { channel, since: asked.since(), grant });
+                server_subs.push(ServerSubscription { channel, since: asked.since(), grant });
             }
         }
         Ok(())

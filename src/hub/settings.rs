@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::memory::Limits;
 use crate::home;
-use crate::home::users::Limit;
+use crate::home::users::UserLimit;
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::backend::Upstreams;
 use crate::model::namespaces::Namespaces;
@@ -22,7 +22,7 @@ pub struct HubSettings {
     /// What may be done in which channel.
     pub namespaces: Arc<Namespaces>,
     /// What tokens are good for.
-    pub tokens: Tokens,
+    pub tokens: TokenVerifiers,
     /// The namespace of the channels that each user has for itself, if they have any.
     pub personal_namespace: Option<String>,
     /// Where the backend is asked, and told.
@@ -60,7 +60,7 @@ pub struct HubSettings {
     /// Sockets that the control plane takes from the public port at most.
     pub places: u64,
     /// Connections of one user on the node.
-    pub user_limit: Limit,
+    pub user_limit: UserLimit,
     /// Whether clients are told the time.
     pub tells_time: bool,
     /// Milliseconds between two checks of a channel's subscribers' position; 0: there are none.
@@ -98,7 +98,7 @@ impl Default for HubSettings {
             },
             namespaces: Arc::default(),
             rules: Rules::default(),
-            tokens: Tokens::default(),
+            tokens: TokenVerifiers::default(),
             personal_namespace: None,
             proxies: Upstreams::default(),
             api: ApiKey::default(),
@@ -116,7 +116,7 @@ impl Default for HubSettings {
             connection_limit: 0,
             connection_rate: 0,
             places: 1000,
-            user_limit: Limit::default(),
+            user_limit: UserLimit::default(),
             tells_time: false,
             position_check_delay: 40_000,
             expired_close_delay: 25,
@@ -147,7 +147,7 @@ impl HubSettings {
 
 /// What tokens are good for. By default every token is refused.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens {
+pub struct TokenVerifiers {
     /// For connections.
     pub connection: Arc<Verifier>,
     /// For subscriptions.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::base::faults::{Planted, planted};
 use crate::hub::Hub;
-use crate::hub::backend::{BY_CLIENT, Why};
-use crate::hub::commands::{Failed, NoRoom, Stop};
-use crate::hub::connections::{Connection, Wish};
-use crate::hub::messages::Terms;
+use crate::hub::backend::{CLIENT_UNSUBSCRIBED, UnsubscribeReason};
+use crate::hub::commands::{CommandFailure, NoRoom, StopReason};
+use crate::hub::connections::{Connection, ServerSubscription};
+use crate::hub::messages::PublishOptions;
 use crate::model::backend::{Permission, ProxyAnswer};
 use crate::model::message::{
     Grant, Granted, Guard, Leave, LookupOutcome, Message, Overrides, Post, Purpose, Rank, ReplyTo,
@@ -31,7 +31,7 @@ const STRICT: i64 = 2;
 
 /// What a subscriber asks for beside the channel.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct RequestedOptions {
     since: Option<Position>,
     strict: bool,
     granted: Granted,
@@ -42,10 +42,10 @@ pub(super) struct Asked {
 }
 
 /// A subscription on its way.
-struct Entry<'a> {
+struct NewSubscription<'a> {
     channel: &'a str,
     command: u32,
-    asked: Asked,
+    asked: RequestedOptions,
     grant: Option<Grant>,
 }
 
@@ -59,10 +59,10 @@ impl Hub {
         slot: u32,
         hash: u64,
         channel: &str,
-    ) -> Result<Option<u32>, Stop> {
+    ) -> Result<Option<u32>, StopReason> {
         let head = self.connections[slot].subscriptions;
         match self.locals.find_subscription(head, hash, channel) {
-            Some(key) if self.locals.is_pending(key) => Err(Stop::Wait),
+            Some(key) if self.locals.is_pending(key) => Err(StopReason::Wait),
             found => Ok(found),
         }
     }
@@ -89,7 +89,7 @@ impl Hub {
         (slot, command): (u32, u32),
         options: &Options,
         request: &SubscribeRequest<'_>,
-    ) -> Result<Option<Grant>, Failed> {
+    ) -> Result<Option<Grant>, CommandFailure> {
         let channel = &*request.channel;
         if !request.token.is_empty() {
             return self.subscribe_grant(post, slot, channel, &request.token).map(Some);
@@ -110,7 +110,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &SubscribeRequest<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let channel = &*request.channel;
         let known_delta = request.delta.is_empty() || request.delta == "fossil";
         if channel.is_empty() || !known_delta {
@@ -151,9 +151,9 @@ impl Hub {
             && self.connections[slot].wire == Wire::Json;
         let strict = request.flag & STRICT != 0;
         let since = request.since();
-        let asked = Asked { since, strict, granted, joins, delta, compact, filter };
-        let entry = Entry { channel, command, asked, grant };
-        self.enter(post, slot, options, entry)?;
+        let asked = RequestedOptions { since, strict, granted, joins, delta, compact, filter };
+        let subscription = NewSubscription { channel, command, asked, grant };
+        self.enter(post, slot, options, subscription)?;
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Hub {
         slot: u32,
         channel: &str,
         token: &str,
-    ) -> Result<Grant, Failed> {
+    ) -> Result<Grant, CommandFailure> {
         let settings = self.settings.clone();
         let verifier = &settings.tokens.subscription;
         let claims = match verifier.work(token) {
@@ -201,14 +201,15 @@ impl Hub {
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        wish: Wish,
-    ) -> Result<(), Wish> {
+        server_sub: ServerSubscription,
+    ) -> Result<(), ServerSubscription> {
         let settings = self.settings.clone();
-        let Ok(options) = settings.namespaces.of(&wish.channel) else { return Ok(()) };
-        let asked = Asked { since: wish.since, ..Asked::default() };
-        let grant = Some(wish.grant.clone());
-        let entry = Entry { channel: &wish.channel, command: 0, asked, grant };
-        self.enter(post, slot, options, entry).map_err(|NoRoom| wish)
+        let Ok(options) = settings.namespaces.of(&server_sub.channel) else { return Ok(()) };
+        let asked = RequestedOptions { since: server_sub.since, ..RequestedOptions::default() };
+        let grant = Some(server_sub.grant.clone());
+        let subscription =
+            NewSubscription { channel: &server_sub.channel, command: 0, asked, grant };
+        self.enter(post, slot, options, subscription).map_err(|NoRoom| server_sub)
     }
 
     /// What a subscriber gets of what it asks for.
@@ -216,7 +217,7 @@ impl Hub {
         &self,
         slot: u32,
         options: &Options,
-        asked: &Asked,
+        asked: &RequestedOptions,
         overrides: Overrides,
     ) -> (Granted, bool) {
         let user = self.connections[slot].user();
@@ -276,9 +277,9 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         options: &Options,
-        entry: Entry<'_>,
+        subscription: NewSubscription<'_>,
     ) -> Result<(), NoRoom> {
-        let Entry { channel, command, asked, grant } = entry;
+        let NewSubscription { channel, command, asked, grant } = subscription;
         let hash = self.names.hash(channel);
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
         let (granted, joins) = self.terms(slot, options, &asked, overrides);
@@ -296,7 +297,7 @@ impl Hub {
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
         let (name, ids) = (self.named(hash, channel), self.ids(slot, granted));
         let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
-        let Asked { delta, compact, strict, .. } = asked;
+        let RequestedOptions { delta, compact, strict, .. } = asked;
         let encoding = Encoding { joins, delta, compact, ids, ..self.encoding(slot) };
         let since = match asked.since {
             None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
@@ -345,20 +346,20 @@ impl Hub {
         slot: u32,
         command: u32,
         channel: &str,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         if channel.is_empty() {
             return Err(Disconnect::BAD_REQUEST.into());
         }
         let hash = self.names.hash(channel);
         if let Some(key) = self.find_subscription(slot, hash, channel)? {
-            self.leave(slot, key, BY_CLIENT);
+            self.leave(slot, key, CLIENT_UNSUBSCRIBED);
         }
         self.reply(slot, command, &Reply::Unsubscribe);
         Ok(())
     }
 
     /// Ends a subscription, answered or not.
-    pub(super) fn leave(&mut self, slot: u32, key: u32, why: Why<'_>) {
+    pub(super) fn leave(&mut self, slot: u32, key: u32, why: UnsubscribeReason<'_>) {
         let overrides =
             self.connections.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
         let (channel, hash) = self.locals.channel(key);
@@ -410,7 +411,7 @@ impl Hub {
         slot: u32,
         command: u32,
         request: &PublishRequest<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandFailure> {
         let channel = &*request.channel;
         if channel.is_empty() {
             return Err(Disconnect::BAD_REQUEST.into());
@@ -423,7 +424,7 @@ impl Hub {
         let wire = self.connections[slot].wire;
         let is_json = |data: &[u8]| json::is_json(data);
         let mut event = checked(options.format, data, wire == Wire::Json || is_json(data))?;
-        let (mut data, mut tags, mut terms) = (&**data, Box::default(), Terms::default());
+        let (mut data, mut tags, mut terms) = (&**data, Box::default(), PublishOptions::default());
         let asked;
         if let Some(upstream) = options.publish_proxy {
             asked = self.ask_publish(post, (slot, command), upstream, (channel, data))?;
@@ -474,7 +475,7 @@ fn subscribe_terms(options: &Options) -> SubscribeTerms {
     SubscribeTerms { recovery_mode: options.recovery_mode, presence: options.presence }
 }
 
-impl From<&Permission> for Terms {
+impl From<&Permission> for PublishOptions {
     fn from(permission: &Permission) -> Self {
         let Permission { idempotency_key, version, version_epoch, .. } = permission;
         let guard = Guard {
@@ -482,7 +483,7 @@ impl From<&Permission> for Terms {
             version: *version,
             version_epoch: version_epoch.clone(),
         };
-        Terms {
+        PublishOptions {
             skip_history: permission.skip_history,
             delta: permission.delta,
             guard: (guard != Guard::default()).then(|| Box::new(guard)),

@@ -3,7 +3,7 @@
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::hub::walks::SurveyWalk;
+use crate::hub::bounded_walks::SurveyWalk;
 use crate::model::auth::glob_matches;
 use crate::model::message::{Message, Post, Survey, Surveyed};
 
@@ -22,11 +22,9 @@ impl Hub {
                 self.budget.charge(cost::LOOK);
                 let found = self.locals.subscribed(walk.next);
                 let pattern = walk.survey.pattern.as_deref();
-                let ring_requests = found
+                let matching = found
                     .filter(|(name, _)| pattern.is_none_or(|pattern| glob_matches(pattern, name)));
-                walk.found
-                    .channels
-                    .extend(ring_requests.map(|(name, number)| (name.clone(), number)));
+                walk.found.channels.extend(matching.map(|(name, number)| (name.clone(), number)));
                 walk.next += 1;
             }
             if walk.next < self.locals.places() {

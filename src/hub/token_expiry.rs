@@ -6,8 +6,8 @@
 use crate::base::budget::cost;
 use crate::base::sys::Now;
 use crate::hub::Hub;
+use crate::hub::bounded_walks::LOOKS;
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::walks::LOOKS;
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Lease;
 

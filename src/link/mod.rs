@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::base::log;
 use crate::base::memory::Budgets;
 use crate::base::metrics::Metrics;
-use crate::engine::bus::{Bus, Line};
+use crate::engine::bus::{Bus, BusPort};
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, Endpoint, HandOver, HomeQuery, HookEvent, LookupRequest, Message,
     Post, Publish, Published, Rank, ReplyTo, Survey, Surveyed,
@@ -157,7 +157,7 @@ impl Link {
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(tag, sender);
         line.send(to, message(tag));
-        line.ring();
+        line.wake_receivers();
         Ok(Pending { answer })
     }
 
@@ -166,7 +166,7 @@ impl Link {
         match self.wait_for_room(to, message.rank(), false).await {
             Ok(mut line) => {
                 line.send(to, message);
-                line.ring();
+                line.wake_receivers();
                 Ok(())
             }
             Err(Busy) => Err(message),
@@ -182,7 +182,12 @@ impl Link {
         }
     }
 
-    async fn wait_for_room(&self, to: Endpoint, rank: Rank, answered: bool) -> Result<Line, Busy> {
+    async fn wait_for_room(
+        &self,
+        to: Endpoint,
+        rank: Rank,
+        answered: bool,
+    ) -> Result<BusPort, Busy> {
         let attempts = async {
             loop {
                 // Listens before it looks, so that room made in between is not missed.
@@ -197,9 +202,9 @@ impl Link {
     }
 
     /// Keeps room for a message, and for its answer where there is one.
-    fn try_room(&self, to: Endpoint, rank: Rank, answered: bool) -> Option<Line> {
+    fn try_room(&self, to: Endpoint, rank: Rank, answered: bool) -> Option<BusPort> {
         let own = self.bus.control();
-        let mut line = self.bus.line(own);
+        let mut line = self.bus.port(own);
         if answered && !line.reserve(own, Rank::Delivery) {
             return None;
         }
@@ -209,7 +214,7 @@ impl Link {
         if answered {
             line.cancel(own, Rank::Delivery);
         }
-        line.ring();
+        line.wake_receivers();
         None
     }
 
@@ -223,8 +228,8 @@ impl Link {
         mut consult: impl FnMut(LookupRequest),
         mut tell: impl FnMut(HookEvent),
     ) {
-        let mut line = self.bus.line(self.bus.control());
-        let watch = self.bus.watch(self.bus.control());
+        let mut line = self.bus.port(self.bus.control());
+        let watch = self.bus.consumer(self.bus.control());
         loop {
             watch.take_news();
             let mut taken = 0;
@@ -241,7 +246,7 @@ impl Link {
                     }
                 }
             }
-            line.ring();
+            line.wake_receivers();
             let asleep = taken < BATCH && watch.prepare_to_sleep();
             // Said to be asleep, the bell rings for room too; only now is it safe to let those
             // who wait for some look again and wait on.

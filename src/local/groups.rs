@@ -9,11 +9,11 @@ use std::hash::BuildHasher;
 
 use smallvec::SmallVec;
 
-use super::state::{Filtered, Group, Locals, NONE};
+use super::state::{Group, GroupFilter, LocalChannels, NONE};
 use crate::model::publication::Encoding;
 use crate::wire::filter::Filter;
 
-impl Locals {
+impl LocalChannels {
     /// The group of a channel for this encoding and filter, which begins if there is none.
     pub(super) fn group(
         &mut self,
@@ -46,7 +46,7 @@ impl Locals {
             (last, next) = (next, group.next);
         }
         let filtered = filter.zip(hash).map(|(filter, hash)| {
-            Box::new(Filtered { filter: filter.clone(), hash, previous: last })
+            Box::new(GroupFilter { filter: filter.clone(), hash, previous: last })
         });
         let group = Group {
             channel,
@@ -103,43 +103,43 @@ impl Locals {
 
 #[cfg(test)]
 mod tests {
-    use crate::local::tests::Fixture;
+    use crate::local::tests::TestChannels;
 
     #[test]
     fn groups_with_a_filter_go_with_their_last_member_whatever_their_order() {
         for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [2, 3, 1]] {
-            let mut fixture = Fixture::new();
-            fixture.join(0);
+            let mut channels = TestChannels::new();
+            channels.join(0);
             for slot in 1..4 {
-                fixture.join_filtered(slot, &slot.to_string());
+                channels.join_filtered(slot, &slot.to_string());
             }
-            fixture.join_filtered(4, "1");
-            fixture.join(5);
-            assert_eq!(fixture.groups(), 4, "two share a filter");
+            channels.join_filtered(4, "1");
+            channels.join(5);
+            assert_eq!(channels.groups(), 4, "two share a filter");
             for slot in order {
-                fixture.leave(slot);
+                channels.leave(slot);
             }
-            assert_eq!(fixture.groups(), 2);
-            fixture.leave(4);
-            assert_eq!(fixture.groups(), 1);
-            fixture.publish("1");
-            let slots: Vec<u32> = fixture.step(9).into_iter().map(|(slot, _)| slot).collect();
+            assert_eq!(channels.groups(), 2);
+            channels.leave(4);
+            assert_eq!(channels.groups(), 1);
+            channels.publish("1");
+            let slots: Vec<u32> = channels.step(9).into_iter().map(|(slot, _)| slot).collect();
             assert_eq!(slots, [0, 5]);
         }
     }
 
     #[test]
     fn a_group_stays_until_what_is_on_its_way_is_gone() {
-        let mut fixture = Fixture::new();
-        fixture.join(0);
-        fixture.join_filtered(1, "1");
-        fixture.publish_tagged("1", "k", "1");
-        fixture.leave(1);
-        assert_eq!(fixture.groups(), 2);
-        while fixture.locals.has_open() {
-            fixture.step(9);
+        let mut channels = TestChannels::new();
+        channels.join(0);
+        channels.join_filtered(1, "1");
+        channels.publish_tagged("1", "k", "1");
+        channels.leave(1);
+        assert_eq!(channels.groups(), 2);
+        while channels.locals.has_open() {
+            channels.step(9);
         }
-        fixture.locals.end_turn();
-        assert_eq!((fixture.groups(), fixture.locals.backlog()), (1, 0));
+        channels.locals.end_turn();
+        assert_eq!((channels.groups(), channels.locals.backlog()), (1, 0));
     }
 }

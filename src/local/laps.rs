@@ -7,8 +7,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::state::{
-    Channel, Delivery, Fanout, Group, Lap, Locals, Member, NONE, Start, Subscription, TOMBSTONE,
-    number,
+    Channel, Delivery, Fanout, Group, Lap, LocalChannels, Member, NONE, RangeStart, Subscription,
+    TOMBSTONE, number,
 };
 use crate::model::publication::Publication;
 use crate::wire::event_id::Ids;
@@ -27,7 +27,7 @@ const SPARE_BYTES: usize = 256 * 1024;
 /// start at some of them.
 fn close_up(
     members: &mut SmallVec<[Member; 2]>,
-    starts: &mut [Start],
+    starts: &mut [RangeStart],
     subscriptions: &mut Slab<Subscription>,
 ) {
     let mut starts = starts.iter_mut().peekable();
@@ -46,7 +46,7 @@ fn close_up(
     });
 }
 
-impl Locals {
+impl LocalChannels {
     /// Appends a publication for every group of its channel that has members.
     pub fn append(&mut self, publication: &Publication) {
         let Some(channel) = self.find(publication.hash(), publication.channel()) else { return };

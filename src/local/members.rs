@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::state::{
-    Channel, Group, Locals, Lost, Member, NONE, PENDING, POSITIONED, Start, Subscription,
-    TOMBSTONE, number,
+    Channel, Group, LocalChannels, Member, NONE, OutOfSyncSubscriber, PENDING, POSITIONED,
+    RangeStart, Subscription, TOMBSTONE, number,
 };
 use crate::base::faults::{Planted, planted};
 use crate::model::publication::Encoding;
@@ -15,12 +15,12 @@ use crate::wire::deflate::{Compression, Deflater};
 use crate::wire::filter::Filter;
 use crate::wire::protocol::Position;
 
-impl Locals {
+impl LocalChannels {
     /// No channels yet; what is said of compression is for bidirectional and unidirectional
     /// clients.
     pub fn new(compression: Compression, uni: Compression) -> Self {
         let deflaters = [Deflater::new(compression), Deflater::new(uni)];
-        Locals { deflaters, ..Locals::default() }
+        LocalChannels { deflaters, ..LocalChannels::default() }
     }
 
     /// What compresses for such clients.
@@ -146,7 +146,7 @@ impl Locals {
             && !planted(Planted::JoinerStartsAtFront)
         {
             let byte = fanout.pending.len() as u32;
-            fanout.pending_starts.push(Start { member: position, byte });
+            fanout.pending_starts.push(RangeStart { member: position, byte });
         }
         let subscription = &mut self.subscriptions[key as usize];
         (subscription.place, subscription.position) = (group, position);
@@ -173,8 +173,10 @@ impl Locals {
         while at != NONE {
             let group = &self.groups[at as usize];
             let members = group.members.iter().filter(|member| member.slot != TOMBSTONE);
-            let lost =
-                |member: &Member| Lost { slot: member.slot, subscription: member.subscription };
+            let lost = |member: &Member| OutOfSyncSubscriber {
+                slot: member.slot,
+                subscription: member.subscription,
+            };
             self.lost.extend(members.map(lost));
             at = group.next;
         }
@@ -188,7 +190,7 @@ impl Locals {
     }
 
     /// A member that does not stand where it should.
-    pub fn next_lost(&mut self) -> Option<Lost> {
+    pub fn next_lost(&mut self) -> Option<OutOfSyncSubscriber> {
         while let Some(lost) = self.lost.pop_front() {
             let found = self.subscriptions.get(lost.subscription as usize);
             let Some(found) = found.filter(|found| !found.is_pending()) else { continue };

@@ -5,12 +5,12 @@
 mod groups;
 mod laps;
 mod members;
-mod pace;
-mod pacing;
+mod paced_groups;
+mod pace_timers;
 mod state;
 pub mod position_checks;
 
-pub use self::state::{Delivery, Locals, Lost, NONE};
+pub use self::state::{Delivery, LocalChannels, NONE, OutOfSyncSubscriber};
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -26,21 +26,21 @@ pub(crate) mod tests {
     const HASH: u64 = 7;
 
     /// A shard with one channel, and the head of each slot's subscription list.
-    pub(super) struct Fixture {
-        pub(super) locals: Locals,
+    pub(super) struct TestChannels {
+        pub(super) locals: LocalChannels,
         heads: Vec<u32>,
         name: Arc<str>,
         pace: Option<Pace>,
     }
 
-    impl Fixture {
+    impl TestChannels {
         pub(super) fn new() -> Self {
-            let (locals, heads) = (Locals::default(), vec![NONE; 8]);
-            Fixture { locals, heads, name: "c".into(), pace: None }
+            let (locals, heads) = (LocalChannels::default(), vec![NONE; 8]);
+            TestChannels { locals, heads, name: "c".into(), pace: None }
         }
 
         pub(super) fn at_pace(pace: Pace) -> Self {
-            Fixture { pace: Some(pace), ..Fixture::new() }
+            TestChannels { pace: Some(pace), ..TestChannels::new() }
         }
 
         pub(super) fn join(&mut self, slot: u32) {
@@ -122,104 +122,104 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lap_carries_what_was_published_before_it_and_the_next_one_the_rest() {
-        let mut fixture = Fixture::new();
-        (0..3).for_each(|slot| fixture.join(slot));
-        fixture.publish("1");
-        fixture.publish("2");
-        assert_eq!(fixture.step(2), given(&[(0, "12"), (1, "12")]));
-        fixture.publish("3");
-        fixture.publish("4");
-        assert_eq!(fixture.step(2), given(&[(2, "12")]));
-        assert_eq!(fixture.step(9), given(&[(0, "34"), (1, "34"), (2, "34")]));
-        assert!(!fixture.locals.has_open());
-        fixture.locals.end_turn();
-        assert_eq!(fixture.locals.backlog(), 0);
+        let mut channels = TestChannels::new();
+        (0..3).for_each(|slot| channels.join(slot));
+        channels.publish("1");
+        channels.publish("2");
+        assert_eq!(channels.step(2), given(&[(0, "12"), (1, "12")]));
+        channels.publish("3");
+        channels.publish("4");
+        assert_eq!(channels.step(2), given(&[(2, "12")]));
+        assert_eq!(channels.step(9), given(&[(0, "34"), (1, "34"), (2, "34")]));
+        assert!(!channels.locals.has_open());
+        channels.locals.end_turn();
+        assert_eq!(channels.locals.backlog(), 0);
     }
 
     #[test]
     fn a_joiner_gets_nothing_from_before_it_joined() {
-        let mut fixture = Fixture::new();
-        fixture.join(0);
-        fixture.publish("1");
-        fixture.join(1);
-        fixture.publish("2");
-        fixture.join(2);
-        assert_eq!(fixture.step(1), given(&[(0, "12")]));
-        fixture.publish("3");
-        fixture.join(3);
-        fixture.publish("4");
-        assert_eq!(fixture.step(9), given(&[(1, "2")]), "slot 2 came behind all of it");
+        let mut channels = TestChannels::new();
+        channels.join(0);
+        channels.publish("1");
+        channels.join(1);
+        channels.publish("2");
+        channels.join(2);
+        assert_eq!(channels.step(1), given(&[(0, "12")]));
+        channels.publish("3");
+        channels.join(3);
+        channels.publish("4");
+        assert_eq!(channels.step(9), given(&[(1, "2")]), "slot 2 came behind all of it");
         let next = given(&[(0, "34"), (1, "34"), (2, "34"), (3, "4")]);
-        assert_eq!(fixture.step(9), next);
+        assert_eq!(channels.step(9), next);
     }
 
     #[test]
     fn a_leaver_gets_nothing_and_the_marks_of_joiners_stay_right() {
-        let mut fixture = Fixture::new();
-        (0..4).for_each(|slot| fixture.join(slot));
-        fixture.publish("1");
-        assert_eq!(fixture.step(1), given(&[(0, "1")]));
-        fixture.leave(1);
-        fixture.publish("2");
-        fixture.join(4);
-        fixture.publish("3");
-        fixture.leave(0);
-        fixture.join(5);
-        assert_eq!(fixture.step(9), given(&[(2, "1"), (3, "1")]));
-        fixture.leave(2);
-        assert_eq!(fixture.step(9), given(&[(3, "23"), (4, "3")]));
-        fixture.publish("4");
-        let mut last = fixture.step(9);
+        let mut channels = TestChannels::new();
+        (0..4).for_each(|slot| channels.join(slot));
+        channels.publish("1");
+        assert_eq!(channels.step(1), given(&[(0, "1")]));
+        channels.leave(1);
+        channels.publish("2");
+        channels.join(4);
+        channels.publish("3");
+        channels.leave(0);
+        channels.join(5);
+        assert_eq!(channels.step(9), given(&[(2, "1"), (3, "1")]));
+        channels.leave(2);
+        assert_eq!(channels.step(9), given(&[(3, "23"), (4, "3")]));
+        channels.publish("4");
+        let mut last = channels.step(9);
         last.sort_unstable();
         assert_eq!(last, given(&[(3, "4"), (4, "4"), (5, "4")]), "in whatever order");
     }
 
     #[test]
     fn a_channel_is_released_once_nobody_is_in_it_or_on_the_way() {
-        let mut fixture = Fixture::new();
-        fixture.join(0);
-        fixture.publish("1");
-        fixture.leave(0);
-        assert_eq!(fixture.release(), 0, "its lap is still open");
-        assert_eq!(fixture.step(9), given(&[]));
-        fixture.locals.end_turn();
-        assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
-        assert_eq!(fixture.locals.backlog(), 0);
+        let mut channels = TestChannels::new();
+        channels.join(0);
+        channels.publish("1");
+        channels.leave(0);
+        assert_eq!(channels.release(), 0, "its lap is still open");
+        assert_eq!(channels.step(9), given(&[]));
+        channels.locals.end_turn();
+        assert_eq!((channels.release(), channels.locals.len()), (1, 0));
+        assert_eq!(channels.locals.backlog(), 0);
 
-        let (key, serial) = fixture.locals.begin(&mut fixture.heads[1], HASH, &fixture.name);
-        assert!(fixture.locals.leave(&mut fixture.heads[1], key));
-        assert!(!fixture.locals.awaits(key, serial));
-        assert_eq!(fixture.release(), 0, "its answer is still to come");
-        fixture.locals.answered(HASH, "c");
-        assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
+        let (key, serial) = channels.locals.begin(&mut channels.heads[1], HASH, &channels.name);
+        assert!(channels.locals.leave(&mut channels.heads[1], key));
+        assert!(!channels.locals.awaits(key, serial));
+        assert_eq!(channels.release(), 0, "its answer is still to come");
+        channels.locals.answered(HASH, "c");
+        assert_eq!((channels.release(), channels.locals.len()), (1, 0));
     }
 
     #[test]
     fn a_channel_keeps_no_group_for_a_filter_that_nobody_has() {
-        let mut fixture = Fixture::new();
-        fixture.join(0);
+        let mut channels = TestChannels::new();
+        channels.join(0);
         for nth in 0..100 {
-            fixture.join_filtered(1, &nth.to_string());
-            fixture.publish("1");
-            while fixture.locals.has_open() {
-                fixture.step(10);
+            channels.join_filtered(1, &nth.to_string());
+            channels.publish("1");
+            while channels.locals.has_open() {
+                channels.step(10);
             }
-            fixture.locals.end_turn();
-            fixture.leave(1);
+            channels.locals.end_turn();
+            channels.leave(1);
         }
-        assert_eq!(fixture.groups(), 1);
+        assert_eq!(channels.groups(), 1);
     }
 
     #[test]
     fn a_release_that_finds_no_room_is_tried_again_and_a_joiner_undoes_it() {
-        let mut fixture = Fixture::new();
-        fixture.join(0);
-        fixture.leave(0);
-        fixture.locals.release_idle(|_, _| false);
-        assert!(fixture.locals.has_idle());
-        fixture.join(1);
-        assert_eq!(fixture.release(), 0);
-        fixture.leave(1);
-        assert_eq!(fixture.release(), 1);
+        let mut channels = TestChannels::new();
+        channels.join(0);
+        channels.leave(0);
+        channels.locals.release_idle(|_, _| false);
+        assert!(channels.locals.has_idle());
+        channels.join(1);
+        assert_eq!(channels.release(), 0);
+        channels.leave(1);
+        assert_eq!(channels.release(), 1);
     }
 }

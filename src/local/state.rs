@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::pacing::Pacing;
+use super::pace_timers::PaceTimers;
 use super::position_checks::PositionChecks;
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::deflate::Deflater;
@@ -78,7 +78,7 @@ pub(super) struct Group {
     pub(super) next: u32,
     pub(super) members: SmallVec<[Member; 2]>,
     /// What its members let through, if not everything.
-    pub(super) filtered: Option<Box<Filtered>>,
+    pub(super) filtered: Option<Box<GroupFilter>>,
     /// What its members have got last, where they take differences; `None` too while a member
     /// has got nothing yet.
     pub(super) last: Option<Publication>,
@@ -89,7 +89,7 @@ pub(super) struct Group {
 
 /// From this member on, the range starts there.
 #[derive(Clone, Copy)]
-pub(super) struct Start {
+pub(super) struct RangeStart {
     pub(super) member: u32,
     pub(super) byte: u32,
 }
@@ -98,7 +98,7 @@ pub(super) struct Start {
 pub(super) struct Fanout {
     /// The lap being walked, by its key.
     pub(super) lap: Option<usize>,
-    pub(super) lap_starts: Vec<Start>,
+    pub(super) lap_starts: Vec<RangeStart>,
     /// Members of the lap: those that were there when it opened.
     pub(super) lap_members: u32,
     pub(super) cursor: u32,
@@ -107,14 +107,14 @@ pub(super) struct Fanout {
     pub(super) pending_publications: u32,
     /// Where the stream stands behind them, if their subscribers note that.
     pub(super) pending_place: Option<Position>,
-    pub(super) pending_starts: Vec<Start>,
+    pub(super) pending_starts: Vec<RangeStart>,
     /// Places of members that left since it began.
     pub(super) gone: Vec<u32>,
 }
 
 /// A subscriber that may have missed something, or stands in a stream that is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost {
+pub struct OutOfSyncSubscriber {
     /// Its connection.
     pub slot: u32,
     /// Its subscription there.
@@ -126,7 +126,7 @@ pub struct Lost {
 pub struct Delivery {
     /// Who gets it.
     pub slot: u32,
-    /// Key of the lap, for [`Locals::lap`].
+    /// Key of the lap, for [`LocalChannels::lap`].
     pub lap: u32,
     /// First byte.
     pub start: u32,
@@ -147,7 +147,7 @@ pub(super) struct Lap {
 
 /// All channels that one shard has subscribers of.
 #[derive(Default)]
-pub struct Locals {
+pub struct LocalChannels {
     pub(super) table: HashTable<u32>,
     pub(super) channels: Slab<Channel>,
     pub(super) groups: Slab<Group>,
@@ -168,9 +168,9 @@ pub struct Locals {
     /// Where the subscribers stand whose positions are checked.
     pub watches: PositionChecks,
     /// Members that do not stand where they should; some have left since.
-    pub(super) lost: VecDeque<Lost>,
+    pub(super) lost: VecDeque<OutOfSyncSubscriber>,
     pub(super) differ: Differ,
-    pub(super) pacing: Pacing,
+    pub(super) pacing: PaceTimers,
     /// For bidirectional clients and for unidirectional ones.
     pub(super) deflaters: [Deflater; 2],
     /// The compressed frame that was made last: groups whose filters differ share it.
@@ -179,7 +179,7 @@ pub struct Locals {
 }
 
 /// The filter of a group, and how the group is found and taken out by it.
-pub(super) struct Filtered {
+pub(super) struct GroupFilter {
     pub(super) filter: Filter,
     pub(super) hash: u64,
     /// The group in front of it in its channel's list; [`NONE`]: the channel itself.

@@ -528,7 +528,7 @@ pub trait Post {
     /// Gives a reservation back.
     fn cancel(&mut self, to: Endpoint, rank: Rank);
     /// Has a shard take a turn, though nothing is sent to it.
-    fn nudge(&mut self, to: Endpoint);
+    fn wake(&mut self, to: Endpoint);
     /// Sends into a reservation made before. A message to the shard itself is queued for
     /// [`Post::take_own`].
     fn send(&mut self, to: Endpoint, message: Message);
@@ -559,7 +559,7 @@ pub(crate) mod tests {
 
         fn cancel(&mut self, _: Endpoint, _: Rank) {}
 
-        fn nudge(&mut self, to: Endpoint) {
+        fn wake(&mut self, to: Endpoint) {
             self.nudged.push(to);
         }
 

@@ -15,7 +15,7 @@ use crate::base::sys;
 use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::signals::Signals;
 use crate::control::{Control, descriptor_shares};
-use crate::engine::node::{Node, Plan};
+use crate::engine::node::{Node, NodeSettings};
 use crate::model::message::RANKS;
 use crate::process::banner::{ApiKey, Banner, banner};
 use crate::process::preflight::{self, Report, Request};
@@ -55,12 +55,12 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     fit_places(&mut config.http_server, limit, shards);
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
-    let plan = Plan {
+    let plan = NodeSettings {
         address,
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
-        settings,
+        hub: settings,
         slots: slots(&report),
     };
     let runtime = runtime(config.engine.control_threads).map_err(|error| Failure {

@@ -168,7 +168,7 @@ impl Post for Line<'_> {
         }
     }
 
-    fn nudge(&mut self, to: Endpoint) {
+    fn wake(&mut self, to: Endpoint) {
         self.bells.sent |= 1 << to;
     }
 

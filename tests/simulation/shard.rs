@@ -45,7 +45,7 @@ pub struct Shard {
 }
 
 /// What a shard's turn touches beside the shard.
-pub struct Surroundings<'a> {
+pub struct HomeContext<'a> {
     pub bus: &'a mut Bus,
     pub clients: &'a mut [Client],
     pub random: &'a mut Random,
@@ -80,7 +80,7 @@ impl Shard {
     }
 
     /// Runs the next part of the turn.
-    pub fn step(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
+    pub fn step(&mut self, around: &mut HomeContext<'_>) -> Result<(), String> {
         let part = self.part;
         self.part = (part + 1) % PARTS;
         match part {
@@ -113,14 +113,14 @@ impl Shard {
         Ok(())
     }
 
-    fn sleep(&mut self, around: &mut Surroundings<'_>) {
+    fn sleep(&mut self, around: &mut HomeContext<'_>) {
         let told = self.events.is_empty() && self.late.is_empty();
         if !self.goes_on && !self.hub.is_busy() && told {
             around.bus.sleep(self.endpoint);
         }
     }
 
-    fn take_events(&mut self, around: &mut Surroundings<'_>) {
+    fn take_events(&mut self, around: &mut HomeContext<'_>) {
         self.take_late(around);
         let most = around.random.between(1, 8);
         for _ in 0..most.min(self.events.len()) {
@@ -143,7 +143,7 @@ impl Shard {
     }
 
     /// A send of an earlier turn turns out to have failed: its connection is lost.
-    fn take_late(&mut self, around: &mut Surroundings<'_>) {
+    fn take_late(&mut self, around: &mut HomeContext<'_>) {
         for (slot, generation) in std::mem::take(&mut self.late) {
             if !around.random.one_in(4) {
                 self.late.push((slot, generation));
@@ -174,7 +174,7 @@ impl Shard {
         }
     }
 
-    fn read(&mut self, slot: u32, around: &mut Surroundings<'_>) {
+    fn read(&mut self, slot: u32, around: &mut HomeContext<'_>) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         if !connection.takes_output() && connection.phase != Phase::Closing {
@@ -201,7 +201,7 @@ impl Shard {
     }
 
     /// Takes what came in; returns whether some of it may be left.
-    fn take_messages(&mut self, around: &mut Surroundings<'_>) -> bool {
+    fn take_messages(&mut self, around: &mut HomeContext<'_>) -> bool {
         let mut left = false;
         self.hub.begin(Stage::Deliveries);
         self.hub.serve_own(&mut around.bus.line(self.endpoint, &mut self.bells));
@@ -216,7 +216,7 @@ impl Shard {
         left
     }
 
-    fn take_rank(&mut self, rank: Rank, around: &mut Surroundings<'_>) -> bool {
+    fn take_rank(&mut self, rank: Rank, around: &mut HomeContext<'_>) -> bool {
         // What is stalled is tried in every turn, as a real shard does.
         let least = usize::from(self.stalled[rank as usize].is_some());
         for _ in 0..around.random.between(least, 4) {
@@ -244,7 +244,7 @@ impl Shard {
         self.stalled.iter().any(Option::is_some)
     }
 
-    fn transmit(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
+    fn transmit(&mut self, around: &mut HomeContext<'_>) -> Result<(), String> {
         let mut outcomes: Vec<(u32, u32, Taken)> = Vec::new();
         let (owners, fault) = (&self.owners, self.fault);
         let mut failure = None;
@@ -284,7 +284,7 @@ impl Shard {
         failure.map_or(Ok(()), Err)
     }
 
-    fn carry_out(&mut self, around: &mut Surroundings<'_>) {
+    fn carry_out(&mut self, around: &mut HomeContext<'_>) {
         let mut ring_requests = std::mem::take(&mut self.hub.ring_requests);
         for slot in ring_requests.reads.drain(..) {
             if self.fault != Some(Fault::UnreadForgotten) {

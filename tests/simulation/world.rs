@@ -8,9 +8,9 @@ use drumline::base::connection_limits::ConnectionLimits;
 use drumline::base::memory::{Budgets, Kind, Limits};
 use drumline::base::metrics::Metrics;
 use drumline::home;
-use drumline::home::users::Limit;
-use drumline::hub::remains::Remains;
-use drumline::hub::{Hub, HubSettings, ShardContext, Tokens};
+use drumline::home::users::UserLimit;
+use drumline::hub::resource_counts::ResourceCounts;
+use drumline::hub::{Hub, HubSettings, ShardContext, TokenVerifiers};
 use drumline::model::auth::{ApiKey, Rules};
 use drumline::model::backend::{Upstream, Upstreams};
 use drumline::model::ids::Ids;
@@ -26,7 +26,7 @@ use crate::client::{Asked, Client, View};
 use crate::control::Control;
 use crate::ledger::Ledger;
 use crate::random::Random;
-use crate::shard::{Event, Shard, Surroundings};
+use crate::shard::{Event, HomeContext, Shard};
 
 /// Milliseconds that a publication waits at most.
 const WINDOW_MAX: u64 = 100;
@@ -65,7 +65,7 @@ pub struct World {
     history: bool,
     presence: bool,
     may_be_slow: bool,
-    limit: Limit,
+    limit: UserLimit,
     /// Tokens of the users.
     tokens: Vec<String>,
     clients_max: usize,
@@ -112,9 +112,9 @@ fn options(random: &mut Random, history: bool) -> Options {
 fn settings(random: &mut Random, history: bool) -> (HubSettings, bool) {
     let may_be_slow = random.one_in(3);
     let without = options(random, history);
-    let mut user_limit = Limit::default();
+    let mut user_limit = UserLimit::default();
     if random.one_in(3) {
-        user_limit = Limit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
+        user_limit = UserLimit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
     }
     let proxies = Upstreams {
         connect: random.one_in(4).then_some(UPSTREAM),
@@ -127,7 +127,7 @@ fn settings(random: &mut Random, history: bool) -> (HubSettings, bool) {
     let settings = HubSettings {
         rules: Rules { insecure: true, ..Rules::default() },
         namespaces: namespaces.clone(),
-        tokens: Tokens { connection: verifier.clone(), subscription: verifier },
+        tokens: TokenVerifiers { connection: verifier.clone(), subscription: verifier },
         proxies,
         routes: ROUTES
             .map(|(path, service)| Route {
@@ -247,7 +247,7 @@ impl World {
             let states = shard.hub.slots().map(|(slot, _)| shard.hub.state(slot));
             let subscriptions = states.flat_map(|state| state.subscriptions);
             let listed = subscriptions.filter(|found| found.grant.is_some()).count();
-            let kept = shard.hub.remains().grants;
+            let kept = shard.hub.resource_counts().grants;
             if listed != kept {
                 return Err(format!("shard {at} keeps {kept} grants; {listed} are of somebody"));
             }
@@ -305,7 +305,7 @@ impl World {
         if self.bus.asleep[at] {
             return Ok(());
         }
-        let mut around = Surroundings {
+        let mut around = HomeContext {
             bus: &mut self.bus,
             clients: &mut self.clients,
             random: &mut self.random,
@@ -568,7 +568,7 @@ impl World {
 
     /// Whether publications wait for others to go out with.
     fn is_waiting(&self) -> bool {
-        self.shards.iter().any(|shard| shard.hub.remains().backlog > 0)
+        self.shards.iter().any(|shard| shard.hub.resource_counts().backlog > 0)
     }
 
     /// Nobody does anything new, and everybody reads, until nothing moves any more.
@@ -634,9 +634,9 @@ impl World {
     /// No user that is somebody has more connections than it may.
     fn count_users(&self) -> Result<(), String> {
         let most = match self.limit {
-            Limit { single: true, .. } => 1,
-            Limit { most: 0, .. } => usize::MAX,
-            Limit { most, .. } => most,
+            UserLimit { single: true, .. } => 1,
+            UserLimit { most: 0, .. } => usize::MAX,
+            UserLimit { most, .. } => most,
         };
         for user in 0..self.tokens.len() - 1 {
             let there = |client: &&Client| client.is_there() && client.user == user;
@@ -668,8 +668,8 @@ impl World {
             self.settle()?;
         }
         for (at, shard) in self.shards.iter().enumerate() {
-            let remains = shard.hub.remains();
-            if remains != Remains::default() || shard.is_stalled() {
+            let remains = shard.hub.resource_counts();
+            if remains != ResourceCounts::default() || shard.is_stalled() {
                 let slots: Vec<_> = shard.hub.slots().collect();
                 return Err(format!("shard {at} at the end: {remains:?} {slots:?}"));
             }

@@ -185,7 +185,7 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
         "joins are made with info",
     ),
     (
-        "src/hub/turn.rs",
+        "src/hub/turn_output.rs",
         ".expect(\"a turn's bytes are bounded\")",
         "4 MiB, and one answer beyond them",
     ),

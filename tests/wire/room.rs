@@ -4,7 +4,7 @@ use std::net::{Shutdown, SocketAddr};
 
 use drumline::base::metrics::Metrics;
 use drumline::config::Config;
-use drumline::engine::node::{Node, Plan};
+use drumline::engine::node::{Node, NodeSettings};
 use drumline::model::message::{Message, Post, RANKS, Rank};
 
 use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
@@ -98,13 +98,13 @@ fn a_full_shard_sends_its_guests_to_one_with_room() {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut config = Config::default();
     config.client.insecure = true;
-    let plan = Plan {
+    let plan = NodeSettings {
         address,
         slots: vec![100, 1000],
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
-        settings: config.hub_settings(0),
+        hub: config.hub_settings(0),
     };
     let node = Node::start(plan, Box::new(|| {})).unwrap();
     let sum = |get: fn(&Metrics) -> u64| node.metrics.iter().map(|shard| get(shard)).sum::<u64>();
@@ -115,11 +115,11 @@ fn a_full_shard_sends_its_guests_to_one_with_room() {
     assert!(clients.iter_mut().all(Client::is_alive));
     drop(clients);
     wait_for("no client", || (sum(|shard| shard.clients.get()) == 0).then_some(()));
-    let mut line = node.bus.line(node.bus.control());
+    let mut line = node.bus.port(node.bus.control());
     for shard in 0..2 {
         assert!(line.reserve(shard, Rank::Ingress));
         line.send(shard, Message::Drain(0));
     }
-    line.ring();
+    line.wake_receivers();
     node.join();
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use anyhow::{Context, Result};
-use drumline::engine::ring::{Completion, Op, Ring, Sizes, Token};
+use drumline::engine::ring::{Completion, Op, Ring, RingSizes, Token};
 
 use super::book::{Book, Send};
 use super::{Command, Counters, Mode, Plan};
@@ -44,7 +44,7 @@ pub(super) struct Start {
 pub(super) fn run(starts: Vec<Start>, bell: OwnedFd) -> Result<()> {
     let mut lanes = starts.into_iter().map(Lane::new).collect::<Result<Vec<_>>>()?;
     for lane in &mut lanes[1..] {
-        lane.ring.announce(&bell).context("cannot announce a ring's news")?;
+        lane.ring.ring_doorbell_on_news(&bell).context("cannot announce a ring's news")?;
     }
     lanes[0].ring.watch_doorbell(bell);
     loop {
@@ -88,7 +88,7 @@ struct Lane {
 impl Lane {
     fn new(start: Start) -> Result<Self> {
         let Start { plan, counters, clock, first, count, early, commands } = start;
-        let sizes = Sizes {
+        let sizes = RingSizes {
             submissions: 1024,
             completions: (count * 2).next_power_of_two().clamp(4096, 65_536),
             slots: count,
@@ -237,8 +237,10 @@ impl Lane {
                 self.book.refuse(slot, format!("{step}: {error}"), &self.counters);
             }
             // What it does not read is to wait at the server.
-            Op::Socket if matches!(self.plan.mode, Mode::Stall(_)) => self.ring.narrow(0, slot),
-            Op::Socket | Op::Narrow => {
+            Op::Socket if matches!(self.plan.mode, Mode::Stall(_)) => {
+                self.ring.limit_receive_buffer(0, slot)
+            }
+            Op::Socket | Op::LimitReceiveBuffer => {
                 let peer = self.plan.peer(self.first + u64::from(slot));
                 self.ring.connect(0, slot, peer);
             }

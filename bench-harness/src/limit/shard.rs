@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use drumline::base::sys::{self, ListenerOptions};
-use drumline::engine::ring::{Op, Ring, Sizes};
+use drumline::engine::ring::{Op, Ring, RingSizes};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Order, Sent};
@@ -161,7 +161,7 @@ impl Start {
         if sys::processors() >= self.options.shards as usize {
             sys::pin(self.number as usize);
         }
-        let sizes = Sizes {
+        let sizes = RingSizes {
             submissions: 1024,
             completions: 4096,
             slots: self.options.slots,

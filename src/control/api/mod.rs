@@ -49,7 +49,7 @@ mod tests {
         let rung = bell.clone();
         let bus = Bus::new(2, 1, [capacity; RANKS], Box::new(move || rung.notify_one())).unwrap();
         for shard in 0..2 {
-            let mut line = bus.line(shard);
+            let mut line = bus.port(shard);
             let control = bus.control();
             std::thread::spawn(move || {
                 let mut offset = 0;
@@ -59,7 +59,7 @@ mod tests {
                             if let Some(answer) = answered(message, &mut offset) {
                                 line.send(control, answer);
                             }
-                            line.ring();
+                            line.wake_receivers();
                         }
                     }
                     std::thread::sleep(std::time::Duration::from_millis(1));

@@ -31,26 +31,26 @@ impl Ring {
     /// Sends borrowed bytes to many slots at once. `fill` queues at most one send a slot; when
     /// this returns, each is done. The result is every send that was not done in full.
     #[must_use]
-    pub fn transmit<'bytes>(&mut self, fill: impl FnOnce(&mut Batch<'_, 'bytes>)) -> &[Unsent] {
+    pub fn transmit<'bytes>(&mut self, fill: impl FnOnce(&mut SendBatch<'_, 'bytes>)) -> &[Unsent] {
         self.batch = next_batch(self.batch);
         self.unsent.clear();
-        fill(&mut Batch::new(self));
+        fill(&mut SendBatch::new(self));
         &self.unsent
     }
 }
 
 /// Sends being queued; submitted when it is dropped, which [`Ring::transmit`] makes sure of.
-pub struct Batch<'ring, 'bytes> {
+pub struct SendBatch<'ring, 'bytes> {
     ring: &'ring mut Ring,
     bytes: PhantomData<&'bytes [u8]>,
     /// Sends for which there are completion entries, should all of them fail.
     room: usize,
 }
 
-impl<'ring, 'bytes> Batch<'ring, 'bytes> {
+impl<'ring, 'bytes> SendBatch<'ring, 'bytes> {
     pub(super) fn new(ring: &'ring mut Ring) -> Self {
         let room = ring.room();
-        Batch { ring, bytes: PhantomData, room }
+        SendBatch { ring, bytes: PhantomData, room }
     }
 
     /// Makes sure that this send's completion has an entry: more sends than completion entries
@@ -144,7 +144,7 @@ impl<'ring, 'bytes> Batch<'ring, 'bytes> {
     }
 }
 
-impl Drop for Batch<'_, '_> {
+impl Drop for SendBatch<'_, '_> {
     fn drop(&mut self) {
         self.ring.finish_sends();
     }

@@ -90,9 +90,13 @@ impl Buffers {
     /// # Safety
     ///
     /// The kernel has just given this buffer away, and this is the one call that says so.
-    pub(super) unsafe fn taken(buffers: &Rc<Self>, id: u16, length: usize) -> Option<Received> {
+    pub(super) unsafe fn taken(
+        buffers: &Rc<Self>,
+        id: u16,
+        length: usize,
+    ) -> Option<ReceivedBytes> {
         let length = length.min(buffers.buffer_bytes as usize);
-        (id < buffers.count).then(|| Received { buffers: buffers.clone(), id, length })
+        (id < buffers.count).then(|| ReceivedBytes { buffers: buffers.clone(), id, length })
     }
 
     fn address(&self, id: u16) -> *mut u8 {
@@ -128,13 +132,13 @@ impl Buffers {
 }
 
 /// Bytes that a read brought. The kernel gets their buffer back when they are dropped.
-pub struct Received {
+pub struct ReceivedBytes {
     buffers: Rc<Buffers>,
     id: u16,
     length: usize,
 }
 
-impl Deref for Received {
+impl Deref for ReceivedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -144,20 +148,20 @@ impl Deref for Received {
     }
 }
 
-impl DerefMut for Received {
+impl DerefMut for ReceivedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; there is one `Received` for each buffer that was given away.
+        // SAFETY: as in `deref`; there is one `ReceivedBytes` for each buffer that was given away.
         unsafe { std::slice::from_raw_parts_mut(self.buffers.address(self.id), self.length) }
     }
 }
 
-impl fmt::Debug for Received {
+impl fmt::Debug for ReceivedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes in buffer {}", self.length, self.id)
     }
 }
 
-impl Drop for Received {
+impl Drop for ReceivedBytes {
     fn drop(&mut self) {
         // SAFETY: the borrows of the bytes have ended with `self`, and the kernel gave the buffer
         // away to this value alone.

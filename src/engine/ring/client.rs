@@ -16,8 +16,12 @@ static SMALL_BUFFER: libc::c_int = 32 * 1024;
 
 impl Ring {
     /// Gives a slot's socket, before it is connected, a receive buffer that does not grow.
-    pub fn narrow(&mut self, generation: u32, slot: u32) {
-        self.set_option(Token::new(Op::Narrow, generation, slot), libc::SO_RCVBUF, &SMALL_BUFFER);
+    pub fn limit_receive_buffer(&mut self, generation: u32, slot: u32) {
+        self.set_option(
+            Token::new(Op::LimitReceiveBuffer, generation, slot),
+            libc::SO_RCVBUF,
+            &SMALL_BUFFER,
+        );
     }
 
     /// Makes a TCP socket in a slot.

@@ -4,7 +4,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
-use super::buffers::{Buffers, Received};
+use super::buffers::{Buffers, ReceivedBytes};
 use super::token::{Op, Token};
 
 use std::rc::Rc;
@@ -17,7 +17,7 @@ pub struct Completion {
     /// Bytes, a descriptor or an event mask; below zero a negated errno.
     pub result: i32,
     flags: u32,
-    received: Option<Received>,
+    received: Option<ReceivedBytes>,
     descriptor: Option<OwnedFd>,
 }
 
@@ -56,7 +56,7 @@ impl Completion {
 
     /// Takes the bytes that a completed `receive` brought. The kernel gets their buffer back when
     /// they are dropped.
-    pub fn take_received(&mut self) -> Option<Received> {
+    pub fn take_received(&mut self) -> Option<ReceivedBytes> {
         self.received.take()
     }
 

@@ -15,13 +15,13 @@ mod sockets;
 mod token;
 mod uring;
 
-pub use self::batch::Batch;
-pub use self::buffers::Received;
+pub use self::batch::SendBatch;
+pub use self::buffers::ReceivedBytes;
 pub use self::completion::{Completion, Unsent};
 pub use self::operations::{Version, count as operations, least_kernel};
-pub use self::sizes::Sizes;
+pub use self::sizes::RingSizes;
 pub use self::token::{Op, Token};
-pub use self::uring::{Handle, Ring, try_out};
+pub use self::uring::{Ring, RingHandle, try_out};
 
 #[cfg(test)]
 mod tests {
@@ -35,7 +35,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn ring_of(submissions: u32, completions: u32, buffers: u16) -> Ring {
-        let sizes = Sizes { submissions, completions, slots: 64, buffers, buffer_bytes: 4096 };
+        let sizes = RingSizes { submissions, completions, slots: 64, buffers, buffer_bytes: 4096 };
         Ring::new(&sizes).expect("io_uring is there in tests")
     }
 
@@ -297,7 +297,7 @@ mod tests {
         let mut peers = peers(&mut from, 20);
         let handle = to.handle().unwrap();
         for slot in 0..20 {
-            from.pass(Token::new(Op::Pass, 1, slot), &handle, 5, slot);
+            from.send_socket(Token::new(Op::SendSocket, 1, slot), &handle, 5, slot);
         }
         let (mut passed, mut arrived) = (Vec::new(), Vec::new());
         while passed.len() < 20 {
@@ -309,7 +309,7 @@ mod tests {
         reap(&mut to, &mut arrived);
         assert!(passed.iter().all(|found| found.result >= 0), "{passed:?}");
         assert_eq!(arrived.len(), 20);
-        assert!(arrived.iter().all(|found| found.token.op == Op::Arrive));
+        assert!(arrived.iter().all(|found| found.token.op == Op::SocketArrived));
         let unsent = to.transmit(|batch| (0..20).for_each(|slot| batch.send(5, slot, b"here")));
         assert_eq!(unsent, []);
         for peer in &mut peers {
@@ -341,7 +341,7 @@ mod tests {
     fn an_armed_doorbell_ends_the_wait_whoever_rings_it() {
         let bell = sys::doorbell().unwrap();
         let (mut leader, mut follower) = (ring(), ring());
-        follower.announce(&bell).unwrap();
+        follower.ring_doorbell_on_news(&bell).unwrap();
         leader.watch_doorbell(bell.try_clone().unwrap());
         let mut completions = Vec::new();
         for round in 0..50 {

@@ -4,7 +4,7 @@
 
 /// Sizes of a ring, all fixed at its start.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub struct RingSizes {
     /// Submission entries.
     pub submissions: u32,
     /// Completion entries, at least as many as submission entries.
@@ -23,7 +23,7 @@ const ENTRY_BYTES: u64 = 16;
 /// Bytes in front of a ring's completions: heads, tails and masks.
 const RING_HEADER: u64 = 320;
 
-impl Sizes {
+impl RingSizes {
     /// Bytes of the ring that the kernel counts as locked memory of a user without CAP_IPC_LOCK:
     /// completions with the submission index, submissions, and the ring of buffers.
     pub fn locked_bytes(&self) -> u64 {

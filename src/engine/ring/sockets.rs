@@ -11,7 +11,7 @@ use io_uring::types::{CancelBuilder, Fd, Fixed};
 
 use super::operations as opcode;
 use super::token::{Op, Token};
-use super::uring::{BUFFER_GROUP, Handle, Ring, destination};
+use super::uring::{BUFFER_GROUP, Ring, RingHandle, destination};
 
 const READABLE: u32 =
     (libc::POLLIN | libc::POLLRDHUP | libc::POLLERR | libc::POLLHUP) as u16 as u32;
@@ -111,11 +111,18 @@ impl Ring {
         Ok(())
     }
 
-    /// Sends a slot's socket into `target_slot` of another ring, which gets `Op::Arrive` with
-    /// `target_generation`. Where `Op::Pass` fails, the socket may be there all the same, without
-    /// an `Op::Arrive`: the other ring has to close its slot.
-    pub fn pass(&mut self, source: Token, ring: &Handle, target_generation: u32, target_slot: u32) {
-        let arrival = Token::new(Op::Arrive, target_generation, target_slot);
+    /// Sends a slot's socket into `target_slot` of another ring. That ring gets a completion
+    /// `Op::SocketArrived` with `target_generation`. If `Op::SendSocket` fails, the socket can
+    /// still be in the target slot, without an `Op::SocketArrived`: the other ring must close the
+    /// slot.
+    pub fn send_socket(
+        &mut self,
+        source: Token,
+        ring: &RingHandle,
+        target_generation: u32,
+        target_slot: u32,
+    ) {
+        let arrival = Token::new(Op::SocketArrived, target_generation, target_slot);
         let entry = opcode::MsgRingSendFd::new(
             Fd(ring.0.as_raw_fd()),
             Fixed(source.slot),
@@ -123,7 +130,7 @@ impl Ring {
             arrival.to_user_data(),
         )
         .build();
-        self.queue(entry, Token::new(Op::Pass, source.generation, source.slot));
+        self.queue(entry, Token::new(Op::SendSocket, source.generation, source.slot));
         // At once, since the entry names the other ring's descriptor by its number.
         self.submit();
     }

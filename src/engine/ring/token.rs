@@ -23,17 +23,17 @@ pub enum Op {
     /// A slot's descriptor closed.
     Close,
     /// The doorbell rang; never comes out of the ring.
-    Wake,
+    Doorbell,
     /// A slot made an ordinary descriptor too.
     Install,
     /// A slot's socket sent to another ring.
-    Pass,
+    SendSocket,
     /// A socket arrived from another ring.
-    Arrive,
+    SocketArrived,
     /// A socket made in a slot.
     Socket,
     /// A slot given a small receive buffer.
-    Narrow,
+    LimitReceiveBuffer,
     /// A slot connected to its peer.
     Connect,
 }
@@ -48,12 +48,12 @@ const OPS: [Op; 16] = [
     Op::Reset,
     Op::Cancel,
     Op::Close,
-    Op::Wake,
+    Op::Doorbell,
     Op::Install,
-    Op::Pass,
-    Op::Arrive,
+    Op::SendSocket,
+    Op::SocketArrived,
     Op::Socket,
-    Op::Narrow,
+    Op::LimitReceiveBuffer,
     Op::Connect,
 ];
 

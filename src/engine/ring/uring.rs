@@ -17,7 +17,7 @@ use io_uring::{IoUring, cqueue, squeue};
 use super::buffers::Buffers;
 use super::completion::{Completion, Unsent};
 use super::operations as opcode;
-use super::sizes::Sizes;
+use super::sizes::RingSizes;
 use super::token::{Op, Token};
 use crate::base::{crash, sys};
 
@@ -34,7 +34,7 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A ring as others see it: they can pass sockets to it.
 #[derive(Debug)]
-pub struct Handle(pub(super) OwnedFd);
+pub struct RingHandle(pub(super) OwnedFd);
 
 /// One thread's io_uring.
 pub struct Ring {
@@ -66,7 +66,7 @@ impl Ring {
     /// Sets a ring up. Errors are the kernel's: EPERM where io_uring is forbidden, ENOSYS where
     /// it is missing, EINVAL where the kernel is too old for the flags, EMFILE where the slots
     /// exceed RLIMIT_NOFILE.
-    pub fn new(sizes: &Sizes) -> io::Result<Self> {
+    pub fn new(sizes: &RingSizes) -> io::Result<Self> {
         let mut ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -117,10 +117,10 @@ impl Ring {
     }
 
     /// The ring for others to pass sockets to.
-    pub fn handle(&self) -> io::Result<Handle> {
+    pub fn handle(&self) -> io::Result<RingHandle> {
         // SAFETY: the ring owns its descriptor for as long as it is borrowed here.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
-        descriptor.try_clone_to_owned().map(Handle)
+        descriptor.try_clone_to_owned().map(RingHandle)
     }
 
     /// Queues an entry.
@@ -187,7 +187,7 @@ impl Ring {
         for entry in queue {
             // Nothing here has such a name: nobody waits for it.
             let Some((token, batch)) = Token::from_user_data(entry.user_data()) else { continue };
-            if token.op == Op::Wake {
+            if token.op == Op::Doorbell {
                 self.doorbell_watched = cqueue::more(entry.flags());
             } else if batch == Some(self.batch) {
                 self.unsent.push(Unsent::new(token, entry.result()));
@@ -265,7 +265,7 @@ impl Ring {
     ///
     /// A ring that defers its task work wakes nobody who polls its descriptor; the registered
     /// eventfd is the way that works.
-    pub fn announce(&mut self, doorbell: &OwnedFd) -> io::Result<()> {
+    pub fn ring_doorbell_on_news(&mut self, doorbell: &OwnedFd) -> io::Result<()> {
         self.ring.submitter().register_eventfd(doorbell.as_raw_fd())
     }
 
@@ -288,7 +288,7 @@ impl Ring {
         sys::silence_doorbell(doorbell);
         self.doorbell_watched = true;
         let entry = opcode::PollAdd::new(Fd(descriptor), libc::POLLIN as u32).multi(true).build();
-        self.queue(entry, Token::new(Op::Wake, 0, 0));
+        self.queue(entry, Token::new(Op::Doorbell, 0, 0));
     }
 }
 
@@ -305,6 +305,7 @@ pub(super) fn destination(slot: u32) -> DestinationSlot {
 /// # Errors
 /// The kernel's, as [`Ring::new`] gives them.
 pub fn try_out() -> io::Result<Vec<&'static str>> {
-    let sizes = Sizes { submissions: 8, completions: 16, slots: 1, buffers: 1, buffer_bytes: 64 };
+    let sizes =
+        RingSizes { submissions: 8, completions: 16, slots: 1, buffers: 1, buffer_bytes: 64 };
     opcode::missing(&Ring::new(&sizes)?.ring)
 }

@@ -178,7 +178,7 @@ impl Connection {
 
 /// A channel that a client is to be in from the start.
 #[derive(Debug)]
-pub struct Wish {
+pub struct ServerSubscription {
     /// The channel.
     pub channel: Arc<str>,
     /// Where the client left off.
@@ -189,14 +189,14 @@ pub struct Wish {
 
 /// How far a held connection's admission has come, where its user's connections are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
+pub enum Admission {
     /// It is admitted, or need not be.
     #[default]
-    Done,
+    Admitted,
     /// Its user's home is to be asked.
-    RingRequests,
+    Unasked,
     /// It has been asked.
-    Asked,
+    RequestedOptions,
 }
 
 /// A client whose channels are still being joined before its connect is answered.
@@ -207,9 +207,9 @@ pub struct Hold {
     /// Id of its connect command.
     pub command: u32,
     /// Whether it may be there at all.
-    pub admission: Stage,
+    pub admission: Admission,
     /// Channels whose homes have not been asked yet, last first.
-    pub ring_requests: Vec<Wish>,
+    pub to_request: Vec<ServerSubscription>,
     /// Answers still to come.
     pub pending: usize,
     /// Answers that came.

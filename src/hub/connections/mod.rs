@@ -11,8 +11,10 @@ mod state;
 mod tables;
 mod unread;
 
-pub use self::connection::{Connection, Flags, Hold, Identity, NONE, Phase, Stage, Wish};
+pub use self::connection::{
+    Admission, Connection, Flags, Hold, Identity, NONE, Phase, ServerSubscription,
+};
 pub use self::outbox::{Outbox, Outboxes};
-pub use self::state::{Record, SlotState, Subscription};
+pub use self::state::{ConnectionRecord, SlotState, SubscriptionState};
 pub use self::tables::Connections;
 pub use self::unread::{Inbound, Unread};

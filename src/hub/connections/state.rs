@@ -9,7 +9,7 @@ use crate::hub::connections::connection::{Connection, Flags, Hold, Identity, NON
 use crate::hub::connections::outbox::Outbox;
 use crate::hub::connections::tables::Connections;
 use crate::hub::connections::unread::Inbound;
-use crate::local::Locals;
+use crate::local::LocalChannels;
 use crate::model::backend::BackendContext;
 use crate::model::message::{Grant, LookupOutcome};
 use crate::wire::event_id::{LastEvent, Trail};
@@ -20,9 +20,9 @@ use crate::wire::protocol::Wire;
 #[derive(Debug, Default)]
 pub struct SlotState<'a> {
     /// What the record says; `None`: the slot is free.
-    pub record: Option<Record<'a>>,
+    pub record: Option<ConnectionRecord<'a>>,
     /// Channels that the connection is in, or is joining.
-    pub subscriptions: Vec<Subscription<'a>>,
+    pub subscriptions: Vec<SubscriptionState<'a>>,
     /// Input that could not be used up.
     pub unread: Vec<&'a Inbound>,
     /// Output that the socket did not take.
@@ -47,7 +47,7 @@ pub struct SlotState<'a> {
 
 /// What a connection's record says.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub struct ConnectionRecord<'a> {
     /// Tells lives of the slot apart.
     pub generation: u32,
     /// How far it has come.
@@ -70,7 +70,7 @@ pub struct Record<'a> {
 
 /// One subscription of a connection.
 #[derive(Debug)]
-pub struct Subscription<'a> {
+pub struct SubscriptionState<'a> {
     /// The channel.
     pub channel: &'a Arc<str>,
     /// What the subscription has of its own.
@@ -109,7 +109,7 @@ impl SlotState<'_> {
 impl Connections {
     /// Lists what is kept of a slot, taken or not. Looks through the tables, so it is nothing for
     /// a turn that serves clients.
-    pub fn state<'a>(&'a self, slot: u32, locals: &'a Locals) -> SlotState<'a> {
+    pub fn state<'a>(&'a self, slot: u32, locals: &'a LocalChannels) -> SlotState<'a> {
         // No `..` here: a table that is added must be listed.
         let Connections {
             slab,
@@ -133,7 +133,7 @@ impl Connections {
         let mut subscriptions = Vec::new();
         while key != NONE {
             let channel = locals.channel(key).0;
-            subscriptions.push(Subscription { channel, grant: grants.get(&key) });
+            subscriptions.push(SubscriptionState { channel, grant: grants.get(&key) });
             key = locals.next_subscription(key);
         }
         SlotState {
@@ -154,7 +154,7 @@ impl Connections {
 }
 
 /// What a record says, without the numbers by which it finds its entries in the tables.
-fn record(connection: &Connection) -> Record<'_> {
+fn record(connection: &Connection) -> ConnectionRecord<'_> {
     let &Connection {
         generation,
         subscriptions: _,
@@ -170,7 +170,7 @@ fn record(connection: &Connection) -> Record<'_> {
         wire,
         ref identity,
     } = connection;
-    Record {
+    ConnectionRecord {
         generation,
         phase,
         flags,
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_given_back_leaves_no_entry_in_any_table() {
-        let (mut connections, locals) = (connections(), Locals::default());
+        let (mut connections, locals) = (connections(), LocalChannels::default());
         assert!(connections.state(0, &locals).is_empty());
         let nothing = entries(&connections);
         assert!(nothing.iter().all(|number| *number == 0), "{nothing:?}");
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_next_connection_of_a_slot_begins_with_nothing() {
-        let (mut connections, locals) = (connections(), Locals::default());
+        let (mut connections, locals) = (connections(), LocalChannels::default());
         let slot = with_everything(&mut connections);
         let other = with_everything(&mut connections);
         connections.free(slot);
@@ -295,7 +295,7 @@ mod tests {
     #[cfg(feature = "planted-faults")]
     #[test]
     fn a_table_that_is_forgotten_is_seen() {
-        let (mut connections, locals) = (connections(), Locals::default());
+        let (mut connections, locals) = (connections(), LocalChannels::default());
         let slot = with_everything(&mut connections);
         plant(Some(Planted::TableForgotten));
         connections.free(slot);

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::engine::node::RingSizes;
+use crate::engine::node::RingSettings;
 
 /// What the server is going to be asked to do.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct Request {
     /// Connections that one shard holds; 0: as many as limits and need allow.
     pub slots_per_shard: usize,
     /// Sizes of every ring.
-    pub rings: RingSizes,
+    pub rings: RingSettings,
 }
 
 /// Whether an io_uring ring as the shards use it could be set up.

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
     use crate::base::limits::SHARDS_MAX;
     use crate::config::{self, Sources};
-    use crate::engine::node::RingSizes;
+    use crate::engine::node::RingSettings;
 
     const GIB: u64 = 1 << 30;
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     fn request(shards: usize) -> Request {
-        let rings = RingSizes { submissions: 1024, completions: 65_536, buffers: 128 };
+        let rings = RingSettings { submissions: 1024, completions: 65_536, buffers: 128 };
         let connections = 1_000_000;
         Request { shards, port: 8000, connections, slots_per_shard: 0, rings }
     }

@@ -6,8 +6,8 @@
 //! The invariants: what goes out together keeps its order, and a joiner's place among it; of what
 //! is replaced the last always goes out; a group without members keeps nothing for long.
 
-use super::pacing::Wait;
-use super::state::Locals;
+use super::pace_timers::PaceWait;
+use super::state::LocalChannels;
 use crate::base::budget::{Budget, cost};
 use crate::model::namespaces::Pace;
 use crate::model::publication::Publication;
@@ -15,7 +15,7 @@ use crate::model::publication::Publication;
 /// Groups looked at in one turn whose time has come.
 const DUE_MAX: usize = 256;
 
-impl Locals {
+impl LocalChannels {
     /// Publications of this subscription's channel keep this pace from now on.
     pub fn set_pace(&mut self, key: u32, pace: Pace) {
         let channel = self.channel_of(&self.subscriptions[key as usize]);
@@ -29,7 +29,7 @@ impl Locals {
         match self.pacing.paces.get(&channel).copied() {
             Some(Pace::Latest { interval }) if publication.has_data() => {
                 match self.pacing.waits.get_mut(&at) {
-                    Some((_, Wait::Gap(held))) => {
+                    Some((_, PaceWait::Gap(held))) => {
                         self.pacing.replaced += u64::from(held.is_some());
                         *held = Some(publication.clone());
                     }
@@ -40,7 +40,7 @@ impl Locals {
                 let begins = !self.has_pending(at);
                 self.write(at, publication);
                 if begins {
-                    self.pacing.begin(at, window, Wait::Window);
+                    self.pacing.begin(at, window, PaceWait::Window);
                 }
                 let fanout = self.groups[at as usize].fanout.as_ref();
                 if fanout.is_some_and(|fanout| fanout.pending_publications >= publications) {
@@ -63,7 +63,7 @@ impl Locals {
         if !late {
             self.add(at, &publication);
         }
-        self.pacing.begin(at, interval, Wait::Gap(late.then_some(publication)));
+        self.pacing.begin(at, interval, PaceWait::Gap(late.then_some(publication)));
     }
 
     /// What waited in a group's window goes out.
@@ -100,7 +100,7 @@ impl Locals {
             }
             budget.charge(cost::MESSAGE);
             match self.pacing.waits.get(&at) {
-                Some((_, Wait::Window)) => self.open_window(at),
+                Some((_, PaceWait::Window)) => self.open_window(at),
                 _ => self.end_gap(at),
             }
         }
@@ -108,7 +108,7 @@ impl Locals {
     }
 
     fn end_gap(&mut self, at: u32) {
-        let Some(Wait::Gap(Some(publication))) = self.pacing.end(at) else { return };
+        let Some(PaceWait::Gap(Some(publication))) = self.pacing.end(at) else { return };
         let group = &self.groups[at as usize];
         let pace = self.pacing.paces.get(&group.channel).copied();
         if let Some(Pace::Latest { interval }) = pace
@@ -118,7 +118,7 @@ impl Locals {
         }
     }
 
-    /// When [`Locals::expire`] has something to do next, in milliseconds.
+    /// When [`LocalChannels::expire`] has something to do next, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         self.pacing.due.first().map(|(until, _)| *until)
     }
@@ -132,127 +132,127 @@ impl Locals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::tests::{Fixture, given};
+    use crate::local::tests::{TestChannels, given};
 
     const LATEST: Pace = Pace::Latest { interval: 100 };
     const TOGETHER: Pace = Pace::Together { window: 100, publications: 3 };
 
     #[test]
     fn the_latest_goes_out_and_not_more_often() {
-        let mut fixture = Fixture::at_pace(LATEST);
-        (0..2).for_each(|slot| fixture.join(slot));
-        fixture.publish("1");
-        assert_eq!(fixture.step(9), given(&[(0, "1"), (1, "1")]), "the first waits for nobody");
+        let mut channels = TestChannels::at_pace(LATEST);
+        (0..2).for_each(|slot| channels.join(slot));
+        channels.publish("1");
+        assert_eq!(channels.step(9), given(&[(0, "1"), (1, "1")]), "the first waits for nobody");
         for (now, data) in [(0, "2"), (50, "3"), (99, "4")] {
-            assert!(!fixture.expire(now));
-            fixture.publish(data);
-            assert!(!fixture.locals.has_open());
+            assert!(!channels.expire(now));
+            channels.publish(data);
+            assert!(!channels.locals.has_open());
         }
-        assert_eq!((fixture.locals.next_due(), fixture.locals.replaced()), (Some(100), 2));
-        fixture.expire(100);
-        assert_eq!(fixture.step(9), given(&[(0, "4"), (1, "4")]));
-        fixture.publish("5");
-        fixture.expire(199);
-        assert!(!fixture.locals.has_open());
-        fixture.expire(200);
-        assert_eq!(fixture.step(9), given(&[(0, "5"), (1, "5")]));
-        fixture.expire(300);
-        assert_eq!(fixture.locals.next_due(), None, "nothing is kept of a channel at rest");
-        fixture.publish("6");
-        assert_eq!(fixture.step(9), given(&[(0, "6"), (1, "6")]));
+        assert_eq!((channels.locals.next_due(), channels.locals.replaced()), (Some(100), 2));
+        channels.expire(100);
+        assert_eq!(channels.step(9), given(&[(0, "4"), (1, "4")]));
+        channels.publish("5");
+        channels.expire(199);
+        assert!(!channels.locals.has_open());
+        channels.expire(200);
+        assert_eq!(channels.step(9), given(&[(0, "5"), (1, "5")]));
+        channels.expire(300);
+        assert_eq!(channels.locals.next_due(), None, "nothing is kept of a channel at rest");
+        channels.publish("6");
+        assert_eq!(channels.step(9), given(&[(0, "6"), (1, "6")]));
     }
 
     #[test]
     fn who_has_not_got_the_last_one_gets_no_second() {
-        let mut fixture = Fixture::at_pace(LATEST);
-        (0..2).for_each(|slot| fixture.join(slot));
-        fixture.publish("1");
-        assert_eq!(fixture.step(1), given(&[(0, "1")]));
+        let mut channels = TestChannels::at_pace(LATEST);
+        (0..2).for_each(|slot| channels.join(slot));
+        channels.publish("1");
+        assert_eq!(channels.step(1), given(&[(0, "1")]));
         for (now, data) in [(100, "2"), (200, "3"), (300, "4")] {
-            fixture.expire(now);
-            fixture.publish(data);
+            channels.expire(now);
+            channels.publish(data);
         }
-        assert_eq!(fixture.step(9), given(&[(1, "1")]));
-        assert_eq!(fixture.step(9), given(&[(0, "2"), (1, "2")]));
-        fixture.expire(400);
-        assert_eq!(fixture.step(9), given(&[(0, "4"), (1, "4")]));
+        assert_eq!(channels.step(9), given(&[(1, "1")]));
+        assert_eq!(channels.step(9), given(&[(0, "2"), (1, "2")]));
+        channels.expire(400);
+        assert_eq!(channels.step(9), given(&[(0, "4"), (1, "4")]));
     }
 
     #[test]
     fn nothing_is_kept_for_those_who_left() {
         for pace in [LATEST, TOGETHER] {
-            let mut fixture = Fixture::at_pace(pace);
-            fixture.join(0);
-            fixture.publish("1");
-            fixture.publish("2");
+            let mut channels = TestChannels::at_pace(pace);
+            channels.join(0);
+            channels.publish("1");
+            channels.publish("2");
             if pace == LATEST {
-                fixture.step(9);
+                channels.step(9);
             }
-            fixture.leave(0);
-            fixture.expire(100);
-            fixture.step(9);
-            fixture.locals.end_turn();
-            fixture.expire(200);
-            assert_eq!((fixture.release(), fixture.locals.len()), (1, 0));
-            assert_eq!((fixture.locals.backlog(), fixture.locals.next_due()), (0, None));
+            channels.leave(0);
+            channels.expire(100);
+            channels.step(9);
+            channels.locals.end_turn();
+            channels.expire(200);
+            assert_eq!((channels.release(), channels.locals.len()), (1, 0));
+            assert_eq!((channels.locals.backlog(), channels.locals.next_due()), (0, None));
         }
-        let mut fixture = Fixture::at_pace(LATEST);
-        fixture.join(0);
-        fixture.publish("1");
-        fixture.publish("2");
-        fixture.step(9);
-        fixture.locals.end_turn();
-        fixture.leave(0);
-        assert_eq!((fixture.release(), fixture.locals.next_due()), (1, None));
+        let mut channels = TestChannels::at_pace(LATEST);
+        channels.join(0);
+        channels.publish("1");
+        channels.publish("2");
+        channels.step(9);
+        channels.locals.end_turn();
+        channels.leave(0);
+        assert_eq!((channels.release(), channels.locals.next_due()), (1, None));
     }
 
     #[test]
     fn those_of_a_window_go_out_together_in_order() {
-        let mut fixture = Fixture::at_pace(TOGETHER);
-        fixture.join(0);
-        fixture.publish("1");
-        assert!(!fixture.locals.has_open());
-        fixture.expire(60);
-        fixture.join(1);
-        fixture.publish("2");
-        fixture.expire(99);
-        assert!(!fixture.locals.has_open());
-        fixture.expire(100);
-        assert_eq!(fixture.step(9), given(&[(0, "12"), (1, "2")]), "no gap and nothing twice");
-        ["3", "4", "5"].iter().for_each(|data| fixture.publish(data));
-        assert_eq!(fixture.step(9), given(&[(0, "345"), (1, "345")]), "as many as there may be");
-        assert_eq!(fixture.locals.next_due(), None);
+        let mut channels = TestChannels::at_pace(TOGETHER);
+        channels.join(0);
+        channels.publish("1");
+        assert!(!channels.locals.has_open());
+        channels.expire(60);
+        channels.join(1);
+        channels.publish("2");
+        channels.expire(99);
+        assert!(!channels.locals.has_open());
+        channels.expire(100);
+        assert_eq!(channels.step(9), given(&[(0, "12"), (1, "2")]), "no gap and nothing twice");
+        ["3", "4", "5"].iter().for_each(|data| channels.publish(data));
+        assert_eq!(channels.step(9), given(&[(0, "345"), (1, "345")]), "as many as there may be");
+        assert_eq!(channels.locals.next_due(), None);
     }
 
     #[test]
     fn a_window_begins_while_a_lap_is_walked() {
         for early in [false, true] {
-            let mut fixture = Fixture::at_pace(TOGETHER);
-            (0..2).for_each(|slot| fixture.join(slot));
-            fixture.publish("1");
-            fixture.expire(100);
-            assert_eq!(fixture.step(1), given(&[(0, "1")]));
-            fixture.publish("2");
+            let mut channels = TestChannels::at_pace(TOGETHER);
+            (0..2).for_each(|slot| channels.join(slot));
+            channels.publish("1");
+            channels.expire(100);
+            assert_eq!(channels.step(1), given(&[(0, "1")]));
+            channels.publish("2");
             if early {
-                fixture.expire(200);
+                channels.expire(200);
             }
-            assert_eq!(fixture.step(9), given(&[(1, "1")]));
-            assert_eq!(fixture.locals.has_open(), early);
-            fixture.publish("3");
-            fixture.expire(200);
-            assert_eq!(fixture.step(9), given(&[(0, "23"), (1, "23")]));
-            assert!(!fixture.locals.has_open());
+            assert_eq!(channels.step(9), given(&[(1, "1")]));
+            assert_eq!(channels.locals.has_open(), early);
+            channels.publish("3");
+            channels.expire(200);
+            assert_eq!(channels.step(9), given(&[(0, "23"), (1, "23")]));
+            assert!(!channels.locals.has_open());
         }
     }
 
     #[test]
     fn without_room_to_wait_nothing_waits() {
-        let mut fixture = Fixture::at_pace(TOGETHER);
-        fixture.join(0);
-        fixture.publish("1");
-        fixture.locals.open_windows();
-        assert_eq!(fixture.step(9), given(&[(0, "1")]));
-        fixture.locals.end_turn();
-        assert_eq!((fixture.locals.backlog(), fixture.locals.next_due()), (0, None));
+        let mut channels = TestChannels::at_pace(TOGETHER);
+        channels.join(0);
+        channels.publish("1");
+        channels.locals.open_windows();
+        assert_eq!(channels.step(9), given(&[(0, "1")]));
+        channels.locals.end_turn();
+        assert_eq!((channels.locals.backlog(), channels.locals.next_due()), (0, None));
     }
 }

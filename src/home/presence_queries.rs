@@ -16,13 +16,13 @@ const KEPT_MAX: usize = 2;
 
 /// The questions that wait, and the answers that are kept.
 #[derive(Default)]
-pub(super) struct Rolls {
+pub(super) struct PresenceQueries {
     waiting: VecDeque<(HomeQuery, Wire)>,
     /// Channels and encodings whose answers are kept, the latest last.
     kept: VecDeque<(u32, Wire)>,
 }
 
-impl Rolls {
+impl PresenceQueries {
     /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
     /// wait.
     pub(super) fn wait(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {

@@ -4,7 +4,7 @@ use crate::hub::Hub;
 
 /// What a hub still holds; all 0 once every client is gone and every message has been handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct ResourceCounts {
     /// Slots taken.
     pub connections: usize,
     /// Subscriptions, pending ones included.
@@ -49,8 +49,8 @@ pub struct Remains {
 
 impl Hub {
     /// What is still held.
-    pub fn remains(&self) -> Remains {
-        Remains {
+    pub fn resource_counts(&self) -> ResourceCounts {
+        ResourceCounts {
             connections: self.connections.len(),
             subscriptions: self.locals.subscriptions(),
             channels: self.locals.len(),

@@ -5,7 +5,7 @@
 //! a range of a lap stays a range. The invariant: a socket has at most one entry a turn, so at
 //! most one send an enter.
 
-use crate::local::{Delivery, Locals};
+use crate::local::{Delivery, LocalChannels};
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
@@ -15,7 +15,7 @@ const PRIVATE_BYTES: usize = 4 << 20;
 const PIECES_MAX: u32 = 200;
 
 #[derive(Clone, Copy)]
-enum Source {
+enum PieceSource {
     /// A range of the turn's own bytes.
     Private { start: u32, end: u32 },
     /// A range of a lap.
@@ -25,13 +25,13 @@ enum Source {
 }
 
 struct Piece {
-    source: Source,
+    source: PieceSource,
     next: u32,
 }
 
 /// What one socket gets this turn.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct OutputEntry {
     /// The socket.
     pub slot: u32,
     /// Number of pieces.
@@ -43,7 +43,7 @@ pub struct Entry {
 }
 
 /// A send from the front of an outbox.
-pub struct Flush {
+pub struct OutboxFlush {
     /// The connection.
     pub slot: u32,
     /// Bytes from its front.
@@ -62,15 +62,15 @@ pub enum Segments<'a> {
 
 /// All output of a turn.
 #[derive(Default)]
-pub struct Turn {
-    entries: Vec<Entry>,
+pub struct TurnOutput {
+    entries: Vec<OutputEntry>,
     pieces: Vec<Piece>,
     bytes: Vec<u8>,
 }
 
-impl Turn {
+impl TurnOutput {
     /// Sockets that get something.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[OutputEntry] {
         &self.entries
     }
 
@@ -79,15 +79,15 @@ impl Turn {
         self.bytes.len()
     }
 
-    fn add(&mut self, handle: &mut u32, slot: u32, source: Source) {
+    fn add(&mut self, handle: &mut u32, slot: u32, source: PieceSource) {
         if *handle == NONE {
             *handle = self.entries.len() as u32;
-            self.entries.push(Entry { slot, pieces: 0, preface: 0, head: NONE, tail: NONE });
+            self.entries.push(OutputEntry { slot, pieces: 0, preface: 0, head: NONE, tail: NONE });
         }
         let entry = &mut self.entries[*handle as usize];
-        if let (Some(tail), Source::Private { start, end }) =
+        if let (Some(tail), PieceSource::Private { start, end }) =
             (self.pieces.get_mut(entry.tail as usize), source)
-            && let Source::Private { end: last, .. } = &mut tail.source
+            && let PieceSource::Private { end: last, .. } = &mut tail.source
             && *last == start
         {
             *last = end;
@@ -119,7 +119,7 @@ impl Turn {
         write(&mut self.bytes);
         let end = self.private_end();
         if start < end {
-            self.add(handle, slot, Source::Private { start, end });
+            self.add(handle, slot, PieceSource::Private { start, end });
         }
     }
 
@@ -132,27 +132,27 @@ impl Turn {
 
     /// Adds bytes that never change.
     pub fn fixed(&mut self, handle: &mut u32, slot: u32, bytes: &'static [u8]) {
-        self.add(handle, slot, Source::Fixed(bytes));
+        self.add(handle, slot, PieceSource::Fixed(bytes));
     }
 
     /// Adds a range of a lap.
-    pub fn delivery(&mut self, handle: &mut u32, delivery: &Delivery, locals: &Locals) {
+    pub fn delivery(&mut self, handle: &mut u32, delivery: &Delivery, locals: &LocalChannels) {
         let Delivery { slot, lap, start, end, .. } = *delivery;
         if *handle != NONE && self.entries[*handle as usize].pieces >= PIECES_MAX {
             let range = start as usize..end as usize;
             self.private(handle, slot, |out| out.extend_from_slice(&locals.lap(lap)[range]));
         } else {
-            self.add(handle, slot, Source::Lap { lap, start, end });
+            self.add(handle, slot, PieceSource::Lap { lap, start, end });
         }
     }
 
     /// The pieces of an entry, in order.
-    pub fn segments<'a>(&'a self, entry: &Entry, locals: &'a Locals) -> Pieces<'a> {
+    pub fn segments<'a>(&'a self, entry: &OutputEntry, locals: &'a LocalChannels) -> Pieces<'a> {
         Pieces { turn: self, locals, next: entry.head, left: entry.pieces as usize }
     }
 
     /// Bytes that the turn sends to the socket whose entry this is.
-    pub fn bytes_of(&self, handle: u32, locals: &Locals) -> usize {
+    pub fn bytes_of(&self, handle: u32, locals: &LocalChannels) -> usize {
         let entry = self.entries.get(handle as usize);
         entry.map_or(0, |entry| self.segments(entry, locals).map(<[u8]>::len).sum())
     }
@@ -170,8 +170,8 @@ impl Turn {
 
 /// Iterates over the pieces of an entry.
 pub struct Pieces<'a> {
-    turn: &'a Turn,
-    locals: &'a Locals,
+    turn: &'a TurnOutput,
+    locals: &'a LocalChannels,
     next: u32,
     left: usize,
 }
@@ -184,9 +184,11 @@ impl<'a> Iterator for Pieces<'a> {
         self.next = piece.next;
         self.left -= 1;
         Some(match piece.source {
-            Source::Private { start, end } => &self.turn.bytes[start as usize..end as usize],
-            Source::Lap { lap, start, end } => &self.locals.lap(lap)[start as usize..end as usize],
-            Source::Fixed(bytes) => bytes,
+            PieceSource::Private { start, end } => &self.turn.bytes[start as usize..end as usize],
+            PieceSource::Lap { lap, start, end } => {
+                &self.locals.lap(lap)[start as usize..end as usize]
+            }
+            PieceSource::Fixed(bytes) => bytes,
         })
     }
 
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn pieces_keep_their_order_and_neighbours_join() {
-        let (mut turn, locals) = (Turn::default(), Locals::default());
+        let (mut turn, locals) = (TurnOutput::default(), LocalChannels::default());
         let (mut one, mut two) = (NONE, NONE);
         turn.private(&mut one, 1, |out| out.extend_from_slice(b"a"));
         turn.private(&mut one, 1, |out| out.extend_from_slice(b"b"));

@@ -6,7 +6,7 @@ use crate::model::message::Post;
 
 /// Why a connection is left with input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pause {
+pub(super) enum PauseReason {
     /// It had its share of the turn.
     Ready,
     /// There was no room on the bus.
@@ -14,14 +14,14 @@ pub(super) enum Pause {
 }
 
 impl Hub {
-    pub(super) fn pause(&mut self, slot: u32, pause: Pause) {
+    pub(super) fn pause(&mut self, slot: u32, pause: PauseReason) {
         let flags = &mut self.connections[slot].flags;
         flags.set_paused(true);
         if !flags.queued() {
             flags.set_queued(true);
             match pause {
-                Pause::Ready => self.ready.push_back(slot),
-                Pause::Blocked => self.blocked.push(slot),
+                PauseReason::Ready => self.ready.push_back(slot),
+                PauseReason::Blocked => self.blocked.push(slot),
             }
         }
     }

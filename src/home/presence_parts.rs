@@ -13,16 +13,16 @@ pub const PART: usize = 64;
 
 /// Parts of one encoding; a part that is not encoded is missing.
 #[derive(Default)]
-pub struct Parts {
+pub struct PresenceParts {
     parts: Vec<Option<Arc<[u8]>>>,
     missing: Vec<u32>,
     bytes: usize,
 }
 
-impl Parts {
+impl PresenceParts {
     /// No part is encoded, of members up to the place `end`.
     pub fn new(end: usize) -> Self {
-        let mut parts = Parts::default();
+        let mut parts = PresenceParts::default();
         parts.reach(end);
         parts
     }
@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn only_parts_whose_members_changed_are_encoded_again() {
-        let mut parts = Parts::new(3 * PART);
+        let mut parts = PresenceParts::new(3 * PART);
         let mut encoded = 0;
-        let mut finish = |parts: &mut Parts| {
+        let mut finish = |parts: &mut PresenceParts| {
             encoded = 0;
             while parts.encode_next(|range, out| out.push(range.start as u8)) {
                 encoded += 1;

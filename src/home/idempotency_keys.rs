@@ -13,23 +13,23 @@ use crate::base::memory::{Relief, Share};
 use crate::wire::protocol::Position;
 
 /// Milliseconds that a key holds.
-const HOLDS: u64 = 300_000;
+const HOLD_TIME: u64 = 300_000;
 /// Keys that make room at once.
 const DROPPED_MAX: usize = 256;
 /// Bytes that a key takes beside its text and its records: counts, and what the allocator adds.
-const BESIDE: usize = 32;
+const KEY_OVERHEAD: usize = 32;
 
-struct Done {
+struct KeyRecord {
     /// The hash of what follows; kept, so that a table that grows hashes no text.
-    place: u64,
+    hash: u64,
     channel: u64,
     key: Arc<str>,
     position: Option<Position>,
     until: u64,
 }
 
-struct Noted {
-    place: u64,
+struct KeyExpiry {
+    hash: u64,
     key: Arc<str>,
     until: u64,
 }
@@ -37,22 +37,22 @@ struct Noted {
 /// Bytes that a key takes in memory: the table may be half empty, and the queue doubles when it
 /// grows.
 fn size(key: &str) -> usize {
-    BESIDE + key.len() + 2 * (size_of::<Done>() + size_of::<Noted>())
+    KEY_OVERHEAD + key.len() + 2 * (size_of::<KeyRecord>() + size_of::<KeyExpiry>())
 }
 
 /// The keys of the channels at home on one shard.
-pub struct Repeats {
-    done: HashTable<Done>,
-    order: VecDeque<Noted>,
+pub struct IdempotencyKeys {
+    records: HashTable<KeyRecord>,
+    order: VecDeque<KeyExpiry>,
     hasher: RandomState,
     share: Share,
 }
 
-impl Repeats {
+impl IdempotencyKeys {
     /// None yet; `share` counts them.
     pub fn new(share: Share) -> Self {
-        let (done, order) = (HashTable::new(), VecDeque::new());
-        Repeats { done, order, hasher: RandomState::new(), share }
+        let (records, order) = (HashTable::new(), VecDeque::new());
+        IdempotencyKeys { records, order, hasher: RandomState::new(), share }
     }
 
     /// What the keys use of the node's budget.
@@ -63,9 +63,10 @@ impl Repeats {
     /// Where the publication went that came with this key into the channel of this hash, if one
     /// did.
     pub fn find(&self, channel: u64, key: &str, now: u64) -> Option<Option<Position>> {
-        let place = self.hasher.hash_one((channel, key));
-        let same = |done: &Done| done.channel == channel && *done.key == *key && done.until > now;
-        self.done.find(place, same).map(|done| done.position)
+        let hash = self.hasher.hash_one((channel, key));
+        let same =
+            |done: &KeyRecord| done.channel == channel && *done.key == *key && done.until > now;
+        self.records.find(hash, same).map(|done| done.position)
     }
 
     /// Notes where a publication went.
@@ -73,12 +74,12 @@ impl Repeats {
         while self.order.front().is_some_and(|noted| noted.until <= now) {
             self.drop_oldest();
         }
-        let (place, until) = (self.hasher.hash_one((channel, key)), now + HOLDS);
+        let (hash, until) = (self.hasher.hash_one((channel, key)), now + HOLD_TIME);
         let key: Arc<str> = key.into();
         self.share.change(0, size(&key));
-        self.order.push_back(Noted { place, key: key.clone(), until });
-        let done = Done { place, channel, key, position, until };
-        self.done.insert_unique(place, done, |done| done.place);
+        self.order.push_back(KeyExpiry { hash, key: key.clone(), until });
+        let done = KeyRecord { hash, channel, key, position, until };
+        self.records.insert_unique(hash, done, |done| done.hash);
         self.relieve();
     }
 
@@ -94,15 +95,15 @@ impl Repeats {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(Noted { place, key, .. }) = self.order.pop_front() {
+        if let Some(KeyExpiry { hash, key, .. }) = self.order.pop_front() {
             self.share.change(size(&key), 0);
-            let found = self.done.find_entry(place, |done| Arc::ptr_eq(&done.key, &key));
+            let found = self.records.find_entry(hash, |done| Arc::ptr_eq(&done.key, &key));
             if let Ok(found) = found {
                 found.remove();
             }
         }
         if self.order.is_empty() {
-            (self.done, self.order) = (HashTable::new(), VecDeque::new());
+            (self.records, self.order) = (HashTable::new(), VecDeque::new());
         }
     }
 }
@@ -114,33 +115,34 @@ mod tests {
 
     const LIMIT: usize = 100_000;
 
-    fn repeats() -> Repeats {
-        Repeats::new(Budgets::new(&Limits::all(LIMIT), 1).share(Kind::Keys, 0))
+    fn repeats() -> IdempotencyKeys {
+        IdempotencyKeys::new(Budgets::new(&Limits::all(LIMIT), 1).share(Kind::Keys, 0))
     }
 
     #[test]
     fn a_key_holds_for_its_channel_and_time() {
         let mut repeats = repeats();
         repeats.note(1, "k", None, 0);
-        let there = |repeats: &Repeats, hash, key, now| repeats.find(hash, key, now).is_some();
-        assert!(there(&repeats, 1, "k", HOLDS - 1));
-        assert!(!there(&repeats, 1, "k", HOLDS));
+        let there =
+            |repeats: &IdempotencyKeys, hash, key, now| repeats.find(hash, key, now).is_some();
+        assert!(there(&repeats, 1, "k", HOLD_TIME - 1));
+        assert!(!there(&repeats, 1, "k", HOLD_TIME));
         assert!(!there(&repeats, 2, "k", 1));
         assert!(!there(&repeats, 1, "l", 1));
         (0..1000).for_each(|key| repeats.note(3, &key.to_string(), None, 2));
         assert!(!there(&repeats, 1, "k", 3), "the oldest made room");
         assert!(there(&repeats, 3, "999", 3));
-        repeats.note(4, "k", None, HOLDS + 2);
-        assert_eq!((repeats.done.len(), repeats.order.len()), (1, 1));
+        repeats.note(4, "k", None, HOLD_TIME + 2);
+        assert_eq!((repeats.records.len(), repeats.order.len()), (1, 1));
     }
 
     #[test]
     fn a_key_that_is_noted_again_after_its_time_holds_again() {
         let mut repeats = repeats();
         repeats.note(1, "k", None, 0);
-        repeats.note(2, "k", None, HOLDS - 1);
-        repeats.note(1, "k", None, HOLDS);
-        assert!([1, 2].iter().all(|hash| repeats.find(*hash, "k", HOLDS).is_some()));
+        repeats.note(2, "k", None, HOLD_TIME - 1);
+        repeats.note(1, "k", None, HOLD_TIME);
+        assert!([1, 2].iter().all(|hash| repeats.find(*hash, "k", HOLD_TIME).is_some()));
     }
 
     #[test]
@@ -152,8 +154,8 @@ mod tests {
             assert!(repeats.share().used() <= LIMIT);
         }
         assert!(repeats.find(1, &key(0), 0).is_none() && repeats.find(1, &key(29), 0).is_some());
-        assert_eq!(repeats.done.len(), repeats.order.len());
-        repeats.note(1, "k", None, HOLDS + 1);
+        assert_eq!(repeats.records.len(), repeats.order.len());
+        repeats.note(1, "k", None, HOLD_TIME + 1);
         assert!(repeats.share().used() < 1000, "{}", repeats.share().used());
     }
 }
