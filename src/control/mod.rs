@@ -85,7 +85,7 @@ impl Control {
         };
         let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
         let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), bell));
-        let entry = Entry { gate: node.gate.clone(), clock: node.clock };
+        let entry = Entry { gate: node.connection_limits.clone(), clock: node.clock };
         Ok(Control { config, link, entry, internal, local })
     }
 

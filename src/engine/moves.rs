@@ -47,11 +47,11 @@ impl Shard {
         }
         self.metrics.accepted.add(1);
         if self.draining {
-            self.hub.opened(slot);
+            self.hub.socket_opened(slot);
             return self.hub.end(slot);
         }
         if self.hub.len().saturating_sub(self.accepts) <= self.kept_slots {
-            self.hub.opened(slot);
+            self.hub.socket_opened(slot);
             return self.watch(slot);
         }
         if let Some(connection) = self.hub.connection(slot, generation) {
@@ -94,7 +94,7 @@ impl Shard {
 
     /// A place has become free here meanwhile.
     pub(super) fn keep_socket(&mut self, socket: MovingSocket) {
-        self.hub.opened(socket.slot);
+        self.hub.socket_opened(socket.slot);
         if self.draining {
             return self.hub.end(socket.slot);
         }
@@ -102,7 +102,7 @@ impl Shard {
     }
 
     pub(super) fn refuse_socket(&mut self, socket: MovingSocket) {
-        self.hub.opened_without_room(socket.slot);
+        self.hub.socket_opened_without_room(socket.slot);
         self.watch(socket.slot);
     }
 
@@ -171,7 +171,7 @@ impl Shard {
             return self.metrics.stale_completions.add(1);
         }
         self.metrics.accepted.add(1);
-        self.hub.opened(slot);
+        self.hub.socket_opened(slot);
         if self.draining {
             return self.hub.end(slot);
         }
@@ -188,7 +188,7 @@ impl Shard {
             self.metrics.refused.add(1);
             return self.hub.free(slot);
         }
-        self.hub.opened(slot);
+        self.hub.socket_opened(slot);
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;

@@ -83,7 +83,7 @@ pub struct Node {
     /// How channels find their homes.
     pub names: Names,
     /// How many clients the node takes.
-    pub gate: Arc<ConnectionLimits>,
+    pub connection_limits: Arc<ConnectionLimits>,
     /// The clock that the shards go by.
     pub clock: Clock,
     /// The processor of each shard's worker; `None` where it could not be pinned.
@@ -123,8 +123,9 @@ impl Node {
         let statuses: Arc<[ShardStatus]> = (0..shards).map(|_| ShardStatus::default()).collect();
         let (settings, clock) = (Arc::new(settings), Clock::new());
         let HubSettings { connection_limit, connection_rate, places, .. } = settings.hub;
-        let gate = ConnectionLimits::new(connection_limit, connection_rate).with_places(places);
-        let gate = Arc::new(gate);
+        let connection_limits =
+            ConnectionLimits::new(connection_limit, connection_rate).with_places(places);
+        let connection_limits = Arc::new(connection_limits);
         let budgets = Budgets::new(&settings.hub.budgets, shards);
         let mut starts_by_worker: Vec<Vec<ShardStart>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = settings.address;
@@ -135,7 +136,7 @@ impl Node {
                 control: bus.control(),
                 names,
                 ids,
-                gate: gate.clone(),
+                connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
                 seed,
             };
@@ -156,7 +157,17 @@ impl Node {
         }
         let (threads, pinned) = spawn(starts_by_worker)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
-        Ok(Node { address, bus, metrics, budgets, names, gate, clock, processors, threads })
+        Ok(Node {
+            address,
+            bus,
+            metrics,
+            budgets,
+            names,
+            connection_limits,
+            clock,
+            processors,
+            threads,
+        })
     }
 
     /// Waits until every shard has closed its connections after a drain.

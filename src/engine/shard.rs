@@ -156,7 +156,7 @@ impl Shard {
     /// Whether a turn now would find work.
     pub fn has_work(&mut self, now: Now) -> bool {
         let due = self.due.is_some_and(|due| due <= now.millis);
-        self.busy || due || self.hub.has_stepped(now) || self.ring.has_news()
+        self.busy || due || self.hub.clock_stepped(now) || self.ring.has_news()
     }
 
     /// Whether there are connections, which may have something that ends by the wall clock.
@@ -196,8 +196,8 @@ impl Shard {
         self.take_completions();
         goes_on |= self.hub.expire();
         goes_on |= self.continue_shutdown();
-        self.hub.go_on(&mut self.bus);
-        self.hub.tell_others(&mut self.bus);
+        self.hub.resume_paused(&mut self.bus);
+        self.hub.send_waiting(&mut self.bus);
         self.bus.wake_receivers();
         let sends = self.hub.fan_out_up_to(share.sends);
         self.transmit();
@@ -320,7 +320,7 @@ impl Shard {
             Op::SendSocket => self.socket_sent(&completion),
             Op::Close => return self.hub.free(slot),
             // Its bytes were taken for sent, and others may have followed them.
-            Op::Send => self.hub.lost(slot),
+            Op::Send => self.hub.connection_lost(slot),
             // A shard asks for none of the last ones.
             Op::Cancel | Op::Doorbell | Op::Socket | Op::LimitReceiveBuffer | Op::Connect => {}
         }
@@ -395,7 +395,7 @@ impl Shard {
         match completion.errno() {
             Some(libc::EAGAIN | libc::EINTR) => {}
             Some(libc::ENOBUFS) => return self.awaiting_buffer.push(slot),
-            Some(_) => return self.hub.lost(slot),
+            Some(_) => return self.hub.connection_lost(slot),
             None if completion.result == 0 => return self.hub.peer_ended(slot),
             None => {}
         }
@@ -482,9 +482,9 @@ impl Shard {
         let socket = completion.take_descriptor();
         let Some(socket) = socket.filter(|_| self.bus.reserve(control, Rank::Ingress)) else {
             // No descriptor or no room: the request is answered here.
-            return self.hub.turn_back(slot);
+            return self.hub.refuse_hand_over(slot);
         };
-        let (bytes, pass) = self.hub.depart(slot);
+        let (bytes, pass) = self.hub.take_for_hand_over(slot);
         self.metrics.handed_over.add(1);
         self.bus.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
     }
@@ -556,7 +556,7 @@ impl Shard {
     fn continue_shutdown(&mut self) -> bool {
         let Some(mut shutdown) = self.shutdown.take() else { return false };
         self.hub.begin(Stage::Deadlines);
-        while shutdown.next < self.hub.places() && !self.hub.is_spent() {
+        while shutdown.next < self.hub.slot_end() && !self.hub.is_spent() {
             self.hub.charge(cost::LOOK);
             let slot = shutdown.next;
             shutdown.next += 1;
@@ -571,7 +571,7 @@ impl Shard {
                 self.ring.cancel(Token::new(Op::Accept, generation, slot));
             }
         }
-        let more = shutdown.next < self.hub.places();
+        let more = shutdown.next < self.hub.slot_end();
         self.shutdown = more.then_some(shutdown);
         more
     }
@@ -591,7 +591,7 @@ impl Shard {
             });
         });
         for send in unsent {
-            self.hub.sent_less(send.slot, send.generation, send.taken);
+            self.hub.send_fell_short(send.slot, send.generation, send.taken);
         }
         self.hub.end_turn();
     }

@@ -42,7 +42,7 @@ const DROPS_MAX: usize = 256;
 const SHEDDERS_MAX: usize = 64;
 /// Bytes that a channel takes beside its record and its name: what the allocator adds to it, and
 /// its places in tables and the wheel.
-const CHANNEL_BESIDE: usize = 128;
+const CHANNEL_OVERHEAD: usize = 128;
 /// Bytes of the encoding buffer that are kept from one publication to the next.
 const BUFFER_MAX: usize = 64 * 1024;
 
@@ -93,7 +93,7 @@ impl PreparedPublication {
         self.publication.channel()
     }
 
-    /// Whether this publication decides whether the requested one repeats an earlier one.
+    /// Whether the outcome of this publication decides if the request is a repetition.
     pub fn may_repeat(&self, request: &Publish) -> bool {
         let (Some(earlier), Some(guard)) = (&self.guard, &request.guard) else { return false };
         let same_key = !guard.key.is_empty() && guard.key == earlier.key;
@@ -117,8 +117,8 @@ pub struct Channels {
     evicted: u64,
     /// Publications that made room for newer ones.
     shed: u64,
-    repeats: IdempotencyKeys,
-    rolls: PresenceQueries,
+    idempotency_keys: IdempotencyKeys,
+    presence_queries: PresenceQueries,
     epochs: Epochs,
     /// What the streams use of the node's budget.
     history: Share,
@@ -145,8 +145,8 @@ impl Channels {
             streams: Streams::new(),
             evicted: 0,
             shed: 0,
-            repeats: IdempotencyKeys::new(keys),
-            rolls: PresenceQueries::default(),
+            idempotency_keys: IdempotencyKeys::new(keys),
+            presence_queries: PresenceQueries::default(),
             epochs: Epochs::new(seed),
             history,
             due: Vec::new(),
@@ -219,9 +219,9 @@ impl Channels {
             self.evict();
         }
         let Channel { hash, generation, ref name, .. } = self.channels[at as usize];
-        let beside = size_of::<Channel>() + CHANNEL_BESIDE + name.len();
+        let overhead = size_of::<Channel>() + CHANNEL_OVERHEAD + name.len();
         let epoch = self.epochs.epoch(hash, generation);
-        let stream = self.streams.insert(Stream::new(epoch, retention, now), at, beside);
+        let stream = self.streams.insert(Stream::new(epoch, retention, now), at, overhead);
         self.channels[at as usize].stream = stream;
         self.schedule(at);
         stream
@@ -235,7 +235,7 @@ impl Channels {
             let channel = channels.get(channel as usize).filter(|one| one.prepared == 0)?;
             Some((channel.interested != 0 || stream.bytes() > 0, stream.next_expiry()))
         };
-        if let Some(channel) = self.streams.first_to_go(rank) {
+        if let Some(channel) = self.streams.lowest_ranked(rank) {
             self.evicted += 1;
             self.drop_stream(channel);
         }
@@ -283,8 +283,10 @@ impl Channels {
                 continue;
             }
             let oldest = |stream: &Stream, _| (stream.bytes() > 0).then(|| stream.next_expiry());
-            let any =
-                (turn < SHEDDERS_MAX).then(|| self.streams.first_to_go(oldest)).flatten().or(grown);
+            let any = (turn < SHEDDERS_MAX)
+                .then(|| self.streams.lowest_ranked(oldest))
+                .flatten()
+                .or(grown);
             if let Some(channel) = any
                 && let Some(stream) = self.stream_of(channel)
             {
@@ -301,12 +303,12 @@ impl Channels {
         if self.history.relief() == Relief::Here {
             self.make_room(None);
         }
-        self.repeats.relieve();
+        self.idempotency_keys.relieve();
     }
 
     /// Who gives up history, and who idempotency keys, if somebody must.
     pub fn reliefs(&self) -> [Relief; 2] {
-        [self.history.relief(), self.repeats.share().relief()]
+        [self.history.relief(), self.idempotency_keys.share().relief()]
     }
 
     fn drop_stream(&mut self, at: u32) {
@@ -334,7 +336,7 @@ impl Channels {
     pub fn published_before(&self, request: &Publish, now: u64) -> Option<Option<Position>> {
         let guard = request.guard.as_deref()?;
         if !guard.key.is_empty()
-            && let Some(position) = self.repeats.find(request.hash, &guard.key, now)
+            && let Some(position) = self.idempotency_keys.find(request.hash, &guard.key, now)
         {
             return Some(position);
         }
@@ -388,7 +390,7 @@ impl Channels {
         }
         if let Some(guard) = guard {
             if !guard.key.is_empty() {
-                self.repeats.note(hash, &guard.key, position, now);
+                self.idempotency_keys.note(hash, &guard.key, position, now);
             }
             if guard.version > 0
                 && let Some(stream) = grown
@@ -443,7 +445,7 @@ impl Channels {
     }
 
     /// Notes that a subscriber is there.
-    pub fn arrive(&mut self, request: &Subscribe, info: &ClientInfo) {
+    pub fn add_member(&mut self, request: &Subscribe, info: &ClientInfo) {
         // Where nobody may ask who is there, nothing is kept of who is not listed.
         let at = self.find_or_insert(request.hash, &request.channel);
         let user_hash = self.names.hash(&info.user);
@@ -458,7 +460,7 @@ impl Channels {
     }
 
     /// Notes that a subscriber is gone; who it was.
-    pub fn depart(&mut self, leave: &Leave) -> Option<ClientInfo> {
+    pub fn remove_member(&mut self, leave: &Leave) -> Option<ClientInfo> {
         let at = self.find(leave.hash, &leave.channel)?;
         let members = self.channels[at as usize].members.as_mut()?;
         let info = members.remove(leave.address, &self.ids);
@@ -470,7 +472,7 @@ impl Channels {
     }
 
     /// Answers a question about a channel.
-    pub fn tell(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
+    pub fn answer_query(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
         let found = self.find(question.hash, &question.channel);
         match &question.about {
             ChannelQuery::Stats => {
@@ -478,17 +480,17 @@ impl Channels {
                 let members = channel.and_then(|channel| channel.members.as_deref());
                 Ok(ChannelAnswer::Stats(members.map(Members::stats).unwrap_or_default()))
             }
-            // It may take many turns: see `Channels::await_roll`.
+            // It may take many turns: see `Channels::queue_presence_query`.
             ChannelQuery::Presence(_) => Err(Error::INTERNAL),
             ChannelQuery::Position => {
                 Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
             }
-            ChannelQuery::History(excerpt) => self.recall(question, excerpt, now),
+            ChannelQuery::History(range) => self.read_history(question, range, now),
             ChannelQuery::RemoveHistory => {
                 if let Some(at) = found
                     && let Some(stream) = self.stream_of(at)
                 {
-                    self.streams.change(stream, Stream::forget);
+                    self.streams.change(stream, Stream::clear);
                     self.history.set(self.streams.bytes());
                     self.schedule(at);
                 }
@@ -498,20 +500,20 @@ impl Channels {
     }
 
     /// Looks a part of the history up.
-    fn recall(
+    fn read_history(
         &mut self,
         question: &HomeQuery,
-        excerpt: &HistoryRange,
+        range: &HistoryRange,
         now: u64,
     ) -> Result<ChannelAnswer, Error> {
         let answer_bytes = self.settings.answer_bytes;
         let found = self.find(question.hash, &question.channel);
         let stream = self.stream_now(found, question.hash, now);
         let same_life = |since: Position| since.epoch.is_unset() || since.epoch == stream.epoch();
-        if !excerpt.since.is_none_or(same_life) {
+        if !range.since.is_none_or(same_life) {
             return Err(Error::UNRECOVERABLE_POSITION);
         }
-        let Some(publications) = stream.excerpt(excerpt, answer_bytes) else {
+        let Some(publications) = stream.read_range(range, answer_bytes) else {
             return Err(Error::LIMIT_EXCEEDED);
         };
         Ok(ChannelAnswer::History(publications, stream.position()))
@@ -519,33 +521,36 @@ impl Channels {
 
     /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
     /// wait.
-    pub fn await_roll(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
-        self.rolls.wait(question)
+    pub fn queue_presence_query(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
+        self.presence_queries.wait(question)
     }
 
     /// Number of questions that wait.
-    pub fn waiting_rolls(&self) -> usize {
-        self.rolls.waiting()
+    pub fn presence_queries(&self) -> usize {
+        self.presence_queries.waiting()
     }
 
     /// Who asked the question that is answered next.
-    pub fn first_asker(&self) -> Option<ReplyTo> {
-        self.rolls.first_asker()
+    pub fn first_reply_to(&self) -> Option<ReplyTo> {
+        self.presence_queries.first_reply_to()
     }
 
     /// The first question is answered.
     pub fn drop_first(&mut self) {
-        self.rolls.drop_first();
+        self.presence_queries.drop_first();
     }
 
     /// The other questions come first: the asker's shard has no room.
     pub fn postpone_first(&mut self) {
-        self.rolls.postpone_first();
+        self.presence_queries.postpone_first();
     }
 
     /// Goes on with the answer to the first question; `None`: there is more to do.
-    pub fn first_roll(&mut self, budget: &mut Budget) -> Option<Result<ChannelAnswer, Error>> {
-        let (question, wire) = self.rolls.first()?;
+    pub fn encode_first_presence(
+        &mut self,
+        budget: &mut Budget,
+    ) -> Option<Result<ChannelAnswer, Error>> {
+        let (question, wire) = self.presence_queries.first()?;
         let found = self.find(question.hash, &question.channel);
         let found = found.and_then(|at| Some((at, self.channels.get_mut(at as usize)?)));
         let Some((at, Some(members))) = found.map(|(at, found)| (at, found.members.as_mut()))
@@ -556,16 +561,16 @@ impl Channels {
         if members.bytes() > most {
             return Some(Err(Error::LIMIT_EXCEEDED));
         }
-        let roll = members.roll(wire, &self.ids, budget);
+        let roll = members.encode_presence(wire, &self.ids, budget);
         if members.encoded(wire) > most {
-            members.forget_roll(wire);
+            members.drop_encoded(wire);
             return Some(Err(Error::LIMIT_EXCEEDED));
         }
-        if let Some((old, wire)) = self.rolls.keep(at, wire)
+        if let Some((old, wire)) = self.presence_queries.keep(at, wire)
             && let Some(channel) = self.channels.get_mut(old as usize)
             && let Some(members) = channel.members.as_mut()
         {
-            members.forget_roll(wire);
+            members.drop_encoded(wire);
         }
         roll.map(|roll| Ok(ChannelAnswer::Presence(roll)))
     }
@@ -717,7 +722,7 @@ pub(crate) mod tests {
 
     fn ask(homes: &mut Homes, about: ChannelQuery) -> Result<ChannelAnswer, Error> {
         let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, about };
-        homes.tell(&question, 0)
+        homes.answer_query(&question, 0)
     }
 
     const RETENTION: Retention = Retention { size: 2, ttl: 5_000, meta_ttl: 60_000 };
@@ -793,27 +798,29 @@ pub(crate) mod tests {
         assert_eq!(stats(&mut homes), Stats::default());
         let info = ClientInfo { user: "u".into(), ..ClientInfo::default() };
         for shard in [1, 2] {
-            homes.arrive(&request(shard, None), &info);
+            homes.add_member(&request(shard, None), &info);
         }
         assert_eq!(stats(&mut homes), Stats { clients: 2, users: 1 });
         let (about, reply_to) =
             (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::Nobody);
         for _ in 0..2 {
-            homes.await_roll(HomeQuery { channel: "a".into(), hash: 7, reply_to, about }).unwrap();
+            homes
+                .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, about })
+                .unwrap();
         }
-        let told = homes.first_roll(&mut Budget::new(1_000_000, true)).unwrap();
+        let told = homes.encode_first_presence(&mut Budget::new(1_000_000, true)).unwrap();
         assert!(matches!(told, Ok(ChannelAnswer::Presence(roll)) if roll.parts().len() == 1));
         homes.drop_first();
         homes.settings.answer_bytes = 100;
-        let told = homes.first_roll(&mut Budget::new(1_000_000, true)).unwrap();
+        let told = homes.encode_first_presence(&mut Budget::new(1_000_000, true)).unwrap();
         assert_eq!(told.unwrap_err(), Error::LIMIT_EXCEEDED, "two members take more");
         homes.drop_first();
-        assert_eq!(homes.waiting_rolls(), 0);
+        assert_eq!(homes.presence_queries(), 0);
         for shard in [1, 2] {
             let address = Address { shard, slot: 0, generation: 0 };
             let leave = Leave { channel: "a".into(), hash: 7, address, announced: true };
-            assert_eq!(&*homes.depart(&leave).unwrap().user, "u");
-            assert!(homes.depart(&leave).is_none());
+            assert_eq!(&*homes.remove_member(&leave).unwrap().user, "u");
+            assert!(homes.remove_member(&leave).is_none());
         }
         assert!(homes.is_empty());
     }
@@ -827,17 +834,22 @@ pub(crate) mod tests {
             for slot in 0..members {
                 let request = request(0, None);
                 let subscriber = Subscriber { slot, ..request.subscriber };
-                homes.arrive(&Subscribe { subscriber, ..request }, &info);
+                homes.add_member(&Subscribe { subscriber, ..request }, &info);
             }
             let about = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
             let question =
                 HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, about };
-            homes.await_roll(question).unwrap();
-            let told = homes.first_roll(&mut Budget::new(100_000_000, true)).unwrap();
+            homes.queue_presence_query(question).unwrap();
+            let told = homes.encode_first_presence(&mut Budget::new(100_000_000, true)).unwrap();
             homes.drop_first();
             for slot in 0..members {
                 let address = Address { shard: 0, slot, generation: 0 };
-                homes.depart(&Leave { channel: "a".into(), hash: 7, address, announced: true });
+                homes.remove_member(&Leave {
+                    channel: "a".into(),
+                    hash: 7,
+                    address,
+                    announced: true,
+                });
             }
             told.map(
                 |told| matches!(told, ChannelAnswer::Presence(roll) if roll.bytes() <= 1 << 20),
@@ -854,8 +866,8 @@ pub(crate) mod tests {
         let mut homes = homes(Some(RETENTION), 10);
         (0..3).for_each(|_| _ = publish(&mut homes, "a", 0));
         let told = |homes: &mut Homes, since| {
-            let excerpt = HistoryRange { limit: 10, since, reverse: false };
-            match ask(homes, ChannelQuery::History(excerpt)) {
+            let range = HistoryRange { limit: 10, since, reverse: false };
+            match ask(homes, ChannelQuery::History(range)) {
                 Ok(ChannelAnswer::History(publications, at)) => Ok((publications.len(), at.offset)),
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => Err(error),
@@ -885,8 +897,8 @@ pub(crate) mod tests {
     /// What is kept of a channel, and up to where it has come.
     fn kept(homes: &Channels, channel: &str) -> Option<(usize, u64)> {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
-        let excerpt = HistoryRange { limit: usize::MAX, ..HistoryRange::default() };
-        Some((stream.excerpt(&excerpt, usize::MAX)?.len(), stream.position().offset))
+        let range = HistoryRange { limit: usize::MAX, ..HistoryRange::default() };
+        Some((stream.read_range(&range, usize::MAX)?.len(), stream.position().offset))
     }
 
     #[test]
@@ -919,9 +931,9 @@ pub(crate) mod tests {
     #[test]
     fn history_and_positions_of_unpublished_channels_keep_no_stream() {
         let mut homes = homes(Some(RETENTION), 2);
-        let excerpt = HistoryRange { limit: 10, ..HistoryRange::default() };
+        let range = HistoryRange { limit: 10, ..HistoryRange::default() };
         let Ok(ChannelAnswer::History(publications, history)) =
-            ask(&mut homes, ChannelQuery::History(excerpt))
+            ask(&mut homes, ChannelQuery::History(range))
         else {
             panic!("no history")
         };

@@ -156,7 +156,7 @@ impl Stream {
     }
 
     /// Forgets what was published, but not how far it has come.
-    pub fn forget(&mut self) {
+    pub fn clear(&mut self) {
         self.kept = VecDeque::new();
         self.bytes = 0;
     }
@@ -164,16 +164,16 @@ impl Stream {
     /// A part of what is kept, if it has no more than so many bytes. `since.offset` is behind the
     /// part, in whichever direction it goes; the caller has compared the epoch. The cost is that
     /// of the part alone.
-    pub fn excerpt(&self, excerpt: &HistoryRange, bytes_max: usize) -> Option<Vec<Publication>> {
+    pub fn read_range(&self, range: &HistoryRange, bytes_max: usize) -> Option<Vec<Publication>> {
         let kept = self.kept.len();
         // Offsets of what is kept are consecutive up to the top.
         let from_first = |offset: u64| {
             let first = (self.top + 1).saturating_sub(kept as u64);
             usize::try_from(offset.saturating_sub(first)).unwrap_or(kept).min(kept)
         };
-        let range = match excerpt.since.map(|since| since.offset) {
+        let indexes = match range.since.map(|since| since.offset) {
             None => 0..kept,
-            Some(since) if excerpt.reverse => 0..from_first(since),
+            Some(since) if range.reverse => 0..from_first(since),
             Some(since) => from_first(since.saturating_add(1))..kept,
         };
         let mut left = bytes_max;
@@ -181,11 +181,11 @@ impl Stream {
             left = left.checked_sub(kept.publication.size())?;
             Some(kept.publication.clone())
         };
-        let part = self.kept.range(range);
-        if excerpt.reverse {
-            part.rev().take(excerpt.limit).map(&mut take).collect()
+        let part = self.kept.range(indexes);
+        if range.reverse {
+            part.rev().take(range.limit).map(&mut take).collect()
         } else {
-            part.take(excerpt.limit).map(&mut take).collect()
+            part.take(range.limit).map(&mut take).collect()
         }
     }
 
@@ -258,8 +258,9 @@ mod tests {
     fn excerpts_go_both_ways() {
         let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
             let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
-            let excerpt = stream(5).excerpt(&HistoryRange { limit, since, reverse }, 1000).unwrap();
-            let offsets: Vec<u64> = excerpt.iter().filter_map(Publication::offset).collect();
+            let range =
+                stream(5).read_range(&HistoryRange { limit, since, reverse }, 1000).unwrap();
+            let offsets: Vec<u64> = range.iter().filter_map(Publication::offset).collect();
             assert_eq!(offsets, expected, "{limit} {since:?} {reverse}");
         };
         check(10, None, false, &[3, 4, 5]);
@@ -276,7 +277,7 @@ mod tests {
         check(10, Some(2), true, &[]);
         check(10, Some(u64::MAX), false, &[]);
         let all = HistoryRange { limit: 9, ..HistoryRange::default() };
-        assert!(stream(5).excerpt(&all, stream(5).bytes() / 8).is_none());
+        assert!(stream(5).read_range(&all, stream(5).bytes() / 8).is_none());
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(latest(since(5, "aaaaaaaa")), (true, 0));
         assert_eq!(latest(since(5, "bbbbbbbb")), (true, 1));
         let mut empty = stream(5);
-        empty.forget();
+        empty.clear();
         assert_eq!(empty.bytes(), 0);
         assert!(!empty.recover_latest(since(1, "")).recovered);
         assert_eq!(empty.position().offset, 5);

@@ -74,7 +74,7 @@ struct MemberUser {
 const _: () = assert!(size_of::<Member>() <= 24 && size_of::<MemberUser>() <= 32);
 
 /// The hash that a user is found by, from what is kept of it: high and low bits count.
-fn spread(hash: u32) -> u64 {
+fn spread_hash(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
@@ -121,7 +121,7 @@ impl Members {
         let at = self.members.insert(Member { place, user, hidden: !listed, infos }) as u32;
         self.end = self.end.max(at as usize + 1);
         self.bytes += self.member_bytes(at as usize);
-        self.change(at as usize);
+        self.mark_changed(at as usize);
         let members = &self.members;
         self.by_place.insert_unique(place.hash(), at, |at| members[*at as usize].place.hash());
     }
@@ -133,13 +133,16 @@ impl Members {
 
     fn user(&mut self, name: &str, hash: u32) -> u32 {
         let users = &self.users;
-        if let Some(at) = self.by_name.find(spread(hash), |at| users[*at as usize].name == name) {
+        if let Some(at) =
+            self.by_name.find(spread_hash(hash), |at| users[*at as usize].name == name)
+        {
             return *at;
         }
         let user = MemberUser { name: name.into(), hash, connections: 0 };
         let at = self.users.insert(user) as u32;
         let users = &self.users;
-        self.by_name.insert_unique(spread(hash), at, |at| spread(users[*at as usize].hash));
+        self.by_name
+            .insert_unique(spread_hash(hash), at, |at| spread_hash(users[*at as usize].hash));
         at
     }
 
@@ -176,12 +179,12 @@ impl Members {
         let (at, _) = self.by_place.find_entry(place.hash(), same).ok()?.remove();
         let info = self.info(&self.members[at as usize], ids);
         self.bytes -= self.member_bytes(at as usize);
-        self.change(at as usize);
+        self.mark_changed(at as usize);
         let member = self.members.remove(at as usize);
         self.count(member.user, -1, member.hidden);
         let user = &self.users[member.user as usize];
         if user.connections == 0 {
-            let hash = spread(user.hash);
+            let hash = spread_hash(user.hash);
             if let Ok(entry) = self.by_name.find_entry(hash, |at| *at == member.user) {
                 entry.remove();
             }
@@ -201,7 +204,7 @@ impl Members {
     }
 
     /// The member at this place of the slab has come or is about to go.
-    fn change(&mut self, at: usize) {
+    fn mark_changed(&mut self, at: usize) {
         self.rolls.iter_mut().flatten().for_each(|parts| parts.change(at));
     }
 
@@ -224,7 +227,7 @@ impl Members {
 
     /// Goes on encoding everybody, as far as the budget allows; `None`: in the next turn. The
     /// answer is at least as long as [`Members::bytes`].
-    pub fn roll(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
+    pub fn encode_presence(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
         let end = self.end;
         let rolls = &mut self.rolls[wire as usize];
         let mut parts = rolls.take().unwrap_or_else(|| Box::new(PresenceParts::new(end)));
@@ -250,7 +253,7 @@ impl Members {
     }
 
     /// Drops what was encoded.
-    pub fn forget_roll(&mut self, wire: Wire) {
+    pub fn drop_encoded(&mut self, wire: Wire) {
         self.rolls[wire as usize] = None;
     }
 
@@ -285,7 +288,7 @@ mod tests {
     /// What is told of everybody in JSON.
     fn roll(members: &mut Members) -> String {
         let mut budget = Budget::new(1_000_000, true);
-        let roll = members.roll(Wire::Json, &Ids::new([1; 16]), &mut budget).unwrap();
+        let roll = members.encode_presence(Wire::Json, &Ids::new([1; 16]), &mut budget).unwrap();
         assert!(roll.bytes() >= members.bytes(), "{} {}", roll.bytes(), members.bytes());
         let mut out = Vec::new();
         json::write_presence(&roll, &mut out);
@@ -308,7 +311,7 @@ mod tests {
             members.insert(address(2000 + turns), &info("v"), 2, true);
             let mut budget = Budget::new(100_000, false);
             budget.begin(Stage::Rest);
-            if let Some(roll) = members.roll(Wire::Json, &ids, &mut budget) {
+            if let Some(roll) = members.encode_presence(Wire::Json, &ids, &mut budget) {
                 break roll;
             }
             assert!(budget.used() < 200_000, "{}", budget.used());
@@ -322,8 +325,8 @@ mod tests {
         for (slot, there) in [(0, true), (1, false), (turns, false), (2000 + turns, true)] {
             assert_eq!(named.contains_key(&ids.client(address(slot))), there, "{slot}");
         }
-        told = members.roll(Wire::Json, &ids, &mut Budget::new(1, false)).unwrap();
-        let again = members.roll(Wire::Json, &ids, &mut Budget::new(1, true)).unwrap();
+        told = members.encode_presence(Wire::Json, &ids, &mut Budget::new(1, false)).unwrap();
+        let again = members.encode_presence(Wire::Json, &ids, &mut Budget::new(1, true)).unwrap();
         assert_eq!(told.bytes(), again.bytes());
     }
 

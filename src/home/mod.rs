@@ -111,7 +111,9 @@ impl Home {
     fn answer(&mut self, post: &mut impl Post, question: Box<HomeQuery>) -> Result<(), Message> {
         let reply_to = question.reply_to;
         if matches!(question.about, ChannelQuery::Presence(_)) {
-            let Err(question) = self.channels.await_roll(*question) else { return Ok(()) };
+            let Err(question) = self.channels.queue_presence_query(*question) else {
+                return Ok(());
+            };
             // Too many questions wait.
             let refused =
                 Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told: Err(Error::INTERNAL) }));
@@ -121,7 +123,7 @@ impl Home {
         if !reserve_for(post, reply_to) {
             return Err(Message::HomeQuery(question));
         }
-        let told = self.channels.tell(&question, self.now);
+        let told = self.channels.answer_query(&question, self.now);
         self.post_answer(
             post,
             reply_to,
@@ -132,34 +134,34 @@ impl Home {
 
     /// Sends what waits for room, and goes on with answers that take many turns; returns whether
     /// some of that is left for the next turn.
-    pub fn go_on(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
+    pub fn continue_work(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
         self.commit_prepared(post);
-        self.answer_rolls(post, budget)
+        self.answer_presence_queries(post, budget)
     }
 
-    /// Whether [`Home::go_on`] has something to do.
+    /// Whether [`Home::continue_work`] has something to do.
     pub fn waits(&self) -> bool {
-        !self.prepared.is_empty() || self.channels.waiting_rolls() > 0
+        !self.prepared.is_empty() || self.channels.presence_queries() > 0
     }
 
     /// Whether answers that may take many turns are still to be given.
-    pub fn has_rolls(&self) -> bool {
-        self.channels.waiting_rolls() > 0
+    pub fn has_presence_queries(&self) -> bool {
+        self.channels.presence_queries() > 0
     }
 
     /// Goes on with answers about who is in a channel; returns whether the budget ended before
     /// they did.
-    fn answer_rolls(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
-        for _ in 0..self.channels.waiting_rolls() {
+    fn answer_presence_queries(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
+        for _ in 0..self.channels.presence_queries() {
             if budget.is_spent() {
                 return true;
             }
-            let Some(reply_to) = self.channels.first_asker() else { return false };
+            let Some(reply_to) = self.channels.first_reply_to() else { return false };
             if !reserve_for(post, reply_to) {
                 self.channels.postpone_first();
                 continue;
             }
-            let Some(told) = self.channels.first_roll(budget) else {
+            let Some(told) = self.channels.encode_first_presence(budget) else {
                 reply_to.shard().into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
                 return true;
             };

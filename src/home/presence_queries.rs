@@ -45,7 +45,7 @@ impl PresenceQueries {
     }
 
     /// Who asked the question that is answered next.
-    pub(super) fn first_asker(&self) -> Option<ReplyTo> {
+    pub(super) fn first_reply_to(&self) -> Option<ReplyTo> {
         self.waiting.front().map(|(question, _)| question.reply_to)
     }
 

@@ -18,8 +18,8 @@ struct StreamSlot {
     stream: Stream,
     /// Whose it is.
     channel: u32,
-    /// Bytes that the stream and its channel take beside what is kept.
-    beside: usize,
+    /// Bytes of the stream and its channel, without the kept publications.
+    overhead: usize,
 }
 
 /// All streams of a home.
@@ -28,7 +28,7 @@ pub(super) struct Streams {
     /// Bytes of what is kept.
     kept: usize,
     /// Bytes of everything else.
-    beside: usize,
+    overhead: usize,
     /// Behind the last place that was ever taken.
     end: usize,
     /// Where it was last looked for one that makes room: in turn, so that none is spared.
@@ -38,7 +38,7 @@ pub(super) struct Streams {
 impl Streams {
     /// None yet.
     pub(super) fn new() -> Self {
-        Streams { slots: Slab::new(), kept: 0, beside: 0, end: 0, cursor: 0 }
+        Streams { slots: Slab::new(), kept: 0, overhead: 0, end: 0, cursor: 0 }
     }
 
     /// How many there are.
@@ -48,7 +48,7 @@ impl Streams {
 
     /// Bytes that they take in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.kept + self.beside
+        self.kept + self.overhead
     }
 
     /// Bytes of the publications that they keep.
@@ -58,18 +58,18 @@ impl Streams {
 
     /// Takes an empty stream in, whose channel takes so many bytes; its number.
     pub(super) fn insert(&mut self, stream: Stream, channel: u32, channel_bytes: usize) -> u32 {
-        let beside = size_of::<StreamSlot>() + channel_bytes;
-        self.beside += beside;
-        let at = self.slots.insert(StreamSlot { stream, channel, beside });
+        let overhead = size_of::<StreamSlot>() + channel_bytes;
+        self.overhead += overhead;
+        let at = self.slots.insert(StreamSlot { stream, channel, overhead });
         self.end = self.end.max(at + 1);
         at as u32
     }
 
     /// Drops a stream.
     pub(super) fn remove(&mut self, at: u32) {
-        let StreamSlot { stream, beside, .. } = self.slots.remove(at as usize);
+        let StreamSlot { stream, overhead, .. } = self.slots.remove(at as usize);
         self.kept -= stream.bytes();
-        self.beside -= beside;
+        self.overhead -= overhead;
     }
 
     /// A stream.
@@ -88,7 +88,7 @@ impl Streams {
 
     /// The channel whose stream makes room for others: of a few that have a rank, the one of the
     /// lowest.
-    pub(super) fn first_to_go<R: Ord + Copy>(
+    pub(super) fn lowest_ranked<R: Ord + Copy>(
         &mut self,
         rank: impl Fn(&Stream, u32) -> Option<R>,
     ) -> Option<u32> {

@@ -35,7 +35,7 @@ impl Home {
         let mut answer = self.channels.subscribe(&request, self.now);
         let info = request.info.as_ref().filter(|_| !answer.is_refused());
         if let Some(info) = info {
-            self.channels.arrive(&request, info);
+            self.channels.add_member(&request, info);
         }
         let named = (&*request.channel, request.hash);
         let joins = info.filter(|_| announced);
@@ -59,7 +59,7 @@ impl Home {
         if reserve_all(post, told).is_err() {
             return Err(Message::Leave(leave));
         }
-        match self.channels.depart(&leave) {
+        match self.channels.remove_member(&leave) {
             Some(info) if told != 0 => {
                 let news =
                     presence_change(PublicationKind::Leave, (&leave.channel, leave.hash), info);

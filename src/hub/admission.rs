@@ -11,7 +11,7 @@ use crate::wire::protocol::Disconnect;
 
 impl Hub {
     /// Where the admission of a connection begins.
-    pub(super) fn admission(&self, slot: u32) -> Admission {
+    pub(super) fn initial_admission(&self, slot: u32) -> Admission {
         let named = !self.connections[slot].user().is_empty();
         if named && self.settings.user_limit.counts() {
             Admission::Unasked
@@ -40,7 +40,7 @@ impl Hub {
     fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), NoRoom> {
         let user = self.names.hash(self.connections[slot].user());
         // Its home must hear who is gone before it hears who comes.
-        self.tell_departures(post);
+        self.send_departures(post);
         if self.departures.iter().any(|departure| departure.user == user) {
             return Err(NoRoom);
         }
@@ -57,7 +57,7 @@ impl Hub {
     }
 
     /// A home has decided; who is meant may be gone.
-    pub(super) fn admitted(&mut self, Admitted { newcomer, replaced }: Admitted) {
+    pub(super) fn admission_answered(&mut self, Admitted { newcomer, replaced }: Admitted) {
         if let Some(address) = replaced
             && self.connection(address.slot, address.generation).is_some()
         {
@@ -76,7 +76,7 @@ impl Hub {
     }
 
     /// A connection's user is forgotten: the user's home is to know.
-    pub(super) fn note_departure(&mut self, slot: u32, user: u64) {
+    pub(super) fn queue_departure(&mut self, slot: u32, user: u64) {
         let address = self.address(slot);
         let flags = &mut self.connections[slot].flags;
         if flags.admitted() {
@@ -86,7 +86,7 @@ impl Hub {
     }
 
     /// Tells homes of users who is gone, as far as there is room.
-    pub(super) fn tell_departures(&mut self, post: &mut impl Post) {
+    pub(super) fn send_departures(&mut self, post: &mut impl Post) {
         while !self.departures.is_empty() && !self.is_spent() {
             self.budget.charge(cost::MESSAGE);
             let Some(departure) = self.departures.front() else { return };

@@ -68,7 +68,7 @@ impl Hub {
         upstream: Upstream,
         event: impl FnOnce() -> ProxyEvent,
     ) -> Result<Arc<LookupOutcome>, StopReason> {
-        self.consult(post, slot, |hub| {
+        self.request_lookup(post, slot, |hub| {
             hub.backend_request(slot, upstream, event(), Kind::Questions).map(Lookup::Command)
         })
     }
@@ -78,9 +78,9 @@ impl Hub {
         &mut self,
         slot: u32,
         command: u32,
-        verdict: &LookupOutcome,
+        outcome: &LookupOutcome,
     ) -> CommandFailure {
-        match verdict {
+        match outcome {
             LookupOutcome::Command(Err(ProxyFailure::Error { code, message, temporary })) => {
                 self.metrics.errors.add(1);
                 let (code, temporary) = (*code, *temporary);
@@ -88,7 +88,7 @@ impl Hub {
                 CommandFailure::Answered
             }
             LookupOutcome::Command(Err(ProxyFailure::Disconnect { code, reason })) => {
-                self.disconnect_saying(slot, *code, reason);
+                self.disconnect_with(slot, *code, reason);
                 CommandFailure::Answered
             }
             LookupOutcome::Command(Err(ProxyFailure::Payload)) => Error::BAD_REQUEST.into(),
@@ -99,14 +99,14 @@ impl Hub {
     // ---- commands ------------------------------------------------------------------------
 
     /// Notes headers of a client's HTTP request.
-    pub(super) fn note_headers(&mut self, slot: u32, headers: Vec<Header>) {
+    pub(super) fn keep_headers(&mut self, slot: u32, headers: Vec<Header>) {
         if !headers.is_empty() {
-            self.connections.baggage_mut(slot).headers = headers;
+            self.connections.context_mut(slot).headers = headers;
         }
     }
 
     /// Notes the headers that a client gives with its connect, as far as somebody wants them.
-    pub(super) fn note_emulated(&mut self, slot: u32, headers: &BTreeMap<String, String>) {
+    pub(super) fn keep_emulated_headers(&mut self, slot: u32, headers: &BTreeMap<String, String>) {
         let wanted = &self.settings.proxies.wants.emulated;
         let named = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
         let kept: Vec<(Box<str>, Box<str>)> = named
@@ -114,14 +114,14 @@ impl Hub {
             .map(|(name, value)| (name.into(), value.as_str().into()))
             .collect();
         if !kept.is_empty() {
-            self.connections.baggage_mut(slot).emulated = kept;
+            self.connections.context_mut(slot).emulated = kept;
         }
     }
 
     /// Notes what is for the backend's eyes, if somebody wants it.
-    pub(super) fn note_meta(&mut self, slot: u32, meta: Option<Box<[u8]>>) {
+    pub(super) fn keep_meta(&mut self, slot: u32, meta: Option<Box<[u8]>>) {
         if meta.is_some() && self.settings.proxies.wants.meta {
-            self.connections.baggage_mut(slot).meta = meta;
+            self.connections.context_mut(slot).meta = meta;
         }
     }
 
@@ -148,12 +148,12 @@ impl Hub {
         upstream: Upstream,
         request: &SubscribeRequest<'_>,
     ) -> Result<Grant, CommandFailure> {
-        let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Subscribe {
+        let outcome = self.ask_backend(post, slot, upstream, || ProxyEvent::Subscribe {
             channel: (&*request.channel).into(),
             data: request.data.as_deref().map(Into::into),
         })?;
-        let LookupOutcome::Command(Ok(ProxyAnswer::Subscribe(options, expires))) = &*verdict else {
-            return Err(self.refuse_command(slot, command, &verdict));
+        let LookupOutcome::Command(Ok(ProxyAnswer::Subscribe(options, expires))) = &*outcome else {
+            return Err(self.refuse_command(slot, command, &outcome));
         };
         let SubscribeOptions { data, .. } = options;
         self.fits_wire(slot, data.as_deref())?;
@@ -168,13 +168,13 @@ impl Hub {
         upstream: Upstream,
         (channel, data): (&str, &[u8]),
     ) -> Result<Arc<LookupOutcome>, CommandFailure> {
-        let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Publish {
+        let outcome = self.ask_backend(post, slot, upstream, || ProxyEvent::Publish {
             channel: channel.into(),
             data: data.into(),
         })?;
-        match &*verdict {
-            LookupOutcome::Command(Ok(ProxyAnswer::Publish(_))) => Ok(verdict),
-            _ => Err(self.refuse_command(slot, command, &verdict)),
+        match &*outcome {
+            LookupOutcome::Command(Ok(ProxyAnswer::Publish(_))) => Ok(outcome),
+            _ => Err(self.refuse_command(slot, command, &outcome)),
         }
     }
 
@@ -187,12 +187,12 @@ impl Hub {
         request: &RpcRequest<'_>,
     ) -> Result<(), CommandFailure> {
         let upstream = self.settings.proxies.calls.upstream(&request.method)?;
-        let verdict = self.ask_backend(post, slot, upstream, || ProxyEvent::Rpc {
+        let outcome = self.ask_backend(post, slot, upstream, || ProxyEvent::Rpc {
             method: (&*request.method).into(),
             data: request.data.as_deref().map(Into::into),
         })?;
-        let LookupOutcome::Command(Ok(ProxyAnswer::Rpc(data))) = &*verdict else {
-            return Err(self.refuse_command(slot, command, &verdict));
+        let LookupOutcome::Command(Ok(ProxyAnswer::Rpc(data))) = &*outcome else {
+            return Err(self.refuse_command(slot, command, &outcome));
         };
         self.fits_wire(slot, data.as_deref())?;
         self.reply_if_it_fits(slot, command, &Reply::Rpc(data.as_deref()));
@@ -220,8 +220,8 @@ impl Hub {
         }
         let request = self.backend_request(slot, upstream, event, Kind::Questions)?;
         let lookup = Lookup::Renewal(request);
-        let consult = LookupRequest { address: self.address(slot), lookup };
-        self.outgoing.push_back(Message::LookupRequest(Box::new(consult)));
+        let request = LookupRequest { address: self.address(slot), lookup };
+        self.outgoing.push_back(Message::LookupRequest(Box::new(request)));
         Some(self.unix_time() + RENEWAL_PAUSE)
     }
 
@@ -270,24 +270,24 @@ impl Hub {
             return self.disconnect(slot, Disconnect::EXPIRED);
         };
         // The time is over already: an answer without a later end renews nothing.
-        if expires.is_none() || self.is_over(expires) {
+        if expires.is_none() || self.is_expired(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);
         }
         if let Some(identity) = &mut self.connections[slot].identity {
             identity.expires = expires.and_then(NonZeroU64::new);
             identity.info = info.or(identity.info.take());
         }
-        self.note_meta(slot, meta);
-        self.watch_ends(slot);
+        self.keep_meta(slot, meta);
+        self.watch_expiry(slot);
     }
 
     fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<Renewal>) {
-        let renewal = renewal.filter(|renewal| !self.is_over(renewal.expires));
+        let renewal = renewal.filter(|renewal| !self.is_expired(renewal.expires));
         match (renewal, self.connections.grants.get_mut(&key)) {
             (Some(Renewal { expires, info, .. }), Some(grant)) => {
                 grant.expires = expires;
                 grant.info = info.or(grant.info.take());
-                self.watch_ends(slot);
+                self.watch_expiry(slot);
             }
             (None, Some(_)) => self.expire_subscription(slot, key),
             (_, None) => {}
@@ -297,7 +297,7 @@ impl Hub {
     // ---- news ----------------------------------------------------------------------------
 
     /// A subscription ends: the backend is told where it wants to know.
-    pub(super) fn note_unsubscribe(
+    pub(super) fn queue_unsubscribe_hook(
         &mut self,
         slot: u32,
         upstream: Upstream,
@@ -306,35 +306,39 @@ impl Hub {
     ) {
         if self.connections[slot].flags.counted() {
             let (channel, reason) = (channel.clone(), reason.into());
-            self.note(slot, upstream, ProxyEvent::Unsubscribe { channel, code, reason });
+            self.queue_hook(slot, upstream, ProxyEvent::Unsubscribe { channel, code, reason });
         }
     }
 
     /// A connection ends: it leaves its channels and is counted no more, and the backend is told
     /// where it wants to know. What comes later of its end says nothing new.
-    pub(super) fn farewell(&mut self, slot: u32, code: u16, reason: &str) {
+    pub(super) fn end_session(&mut self, slot: u32, code: u16, reason: &str) {
         while self.connections[slot].subscriptions != NONE {
             self.leave(slot, self.connections[slot].subscriptions, CLIENT_DISCONNECTED);
         }
         if self.connections[slot].flags.counted() {
             if let Some(upstream) = self.settings.proxies.disconnect_hook {
-                self.note(slot, upstream, ProxyEvent::Disconnect { code, reason: reason.into() });
+                self.queue_hook(
+                    slot,
+                    upstream,
+                    ProxyEvent::Disconnect { code, reason: reason.into() },
+                );
             }
-            self.uncount(slot);
+            self.count_disconnect(slot);
         }
         if !self.connections.context.is_empty() {
             self.connections.context.remove(&slot);
         }
     }
 
-    fn note(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) {
+    fn queue_hook(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) {
         self.metrics.hook_events.add(1);
         let request = (self.outgoing.len() < self.settings.proxies.waiting_max)
             .then(|| self.backend_request(slot, upstream, event, Kind::Hooks))
             .flatten();
         let Some(request) = request else { return self.metrics.hook_events_dropped.add(1) };
-        let notice = HookEvent { address: self.address(slot), request };
-        self.outgoing.push_back(Message::HookEvent(Box::new(notice)));
+        let event = HookEvent { address: self.address(slot), request };
+        self.outgoing.push_back(Message::HookEvent(Box::new(event)));
     }
 
     /// Whether something waits for room to be told.
@@ -343,7 +347,7 @@ impl Hub {
     }
 
     /// Sends what waits for room, as far as there is some.
-    pub(super) fn tell_control(&mut self, post: &mut impl Post) {
+    pub(super) fn send_to_control(&mut self, post: &mut impl Post) {
         while let Some(message) = self.outgoing.pop_front() {
             if !post.reserve(self.control, Rank::Ingress) {
                 if !planted(Planted::NoticeForgotten) {

@@ -3,7 +3,7 @@
 use crate::model::message::{Survey, Surveyed};
 
 /// Slots, and what they lead to, looked at in one turn: about 100 us.
-pub(super) const LOOKS: usize = 512;
+pub(super) const LOOKS_PER_TURN: usize = 512;
 
 /// How far a walk over the slots has come.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@
 use crate::base::faults::{Planted, planted};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::messages::PublishOptions;
-use crate::hub::output::keep;
+use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
-use crate::hub::subscriptions::checked;
+use crate::hub::subscriptions::publication_kind;
 use crate::hub::{Hub, HubSettings};
 use crate::model::ids::Address;
 use crate::model::message::{Post, Published, ReplyTo};
@@ -42,7 +42,7 @@ impl Hub {
 
     /// Serves a call whose request takes so many bytes of the input; returns them if they are used
     /// up.
-    pub(super) fn call(
+    pub(super) fn publish_call(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -66,11 +66,11 @@ impl Hub {
             return None;
         }
         if waits {
-            self.connections[slot].phase = Phase::Asking;
-            self.serve_home(post);
+            self.connections[slot].phase = Phase::AwaitingAnswer;
+            self.serve_own_mid_input(post);
             let connection = &mut self.connections[slot];
             // A home on this shard has mostly answered by now.
-            if connection.phase == Phase::Asking {
+            if connection.phase == Phase::AwaitingAnswer {
                 connection.flags.set_paused(true);
             }
         } else {
@@ -93,21 +93,22 @@ impl Hub {
         }
         let last = self.is_last(slot);
         let connection = &mut self.connections[slot];
-        self.turn.preface(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
-        keep(&mut self.body, body);
+        self.turn
+            .write_head(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
+        keep_buffer(&mut self.body, body);
         self.keep_alive(slot, last, self.settings.idle_timeout);
     }
 
     /// A home has answered a call: the caller is answered, if its socket has not broken meanwhile.
-    pub(super) fn published(&mut self, published: Published) {
+    pub(super) fn publish_answered(&mut self, published: Published) {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
         }
         let ReplyTo::Caller(Address { slot, generation, .. }) = published.reply_to else { return };
         let caller = self.connection(slot, generation);
-        if caller.is_some_and(|caller| caller.phase == Phase::Asking) {
+        if caller.is_some_and(|caller| caller.phase == Phase::AwaitingAnswer) {
             self.answer_call(slot, published.outcome);
-            self.go_on_later(slot);
+            self.resume_later(slot);
         }
     }
 }
@@ -128,5 +129,5 @@ fn plain_publish<'a, 's>(
     let data = request.data.get().as_bytes();
     let fits = data.len() <= settings.outbox_bytes;
     let options = settings.namespaces.of(&request.channel).ok()?;
-    (fits && checked(options.format, data, true).is_ok()).then_some((request, options))
+    (fits && publication_kind(options.format, data, true).is_ok()).then_some((request, options))
 }

@@ -79,7 +79,7 @@ impl Hub {
         if connection.hold != NONE {
             return Err(StopReason::Wait);
         }
-        if connection.flags.unusable() {
+        if connection.flags.connect_refused() {
             return Err(BAD_REQUEST);
         }
         let connected = connection.phase == Phase::Connected;

@@ -13,7 +13,7 @@ use crate::wire::protocol::Disconnect;
 /// Milliseconds of one tick of the deadline wheel.
 const TICK: u64 = 128;
 /// Deadlines looked at in one turn: what their sends take is about a millisecond.
-const DEADLINES: usize = 16;
+const DEADLINES_PER_TURN: usize = 16;
 /// Ticks of so many shards are spread over one tick.
 const SPREAD: u64 = SHARDS_MAX as u64;
 
@@ -23,7 +23,7 @@ const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
 impl Hub {
     /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
     /// at once, a million pings would come in bursts.
-    fn phase(&self) -> u64 {
+    fn tick_offset(&self) -> u64 {
         TICK * u64::from(self.shard) / SPREAD
     }
 
@@ -34,12 +34,12 @@ impl Hub {
 
     /// The tick at which something is due at a time in milliseconds.
     pub(super) fn tick_at(&self, time: u64) -> u64 {
-        time.saturating_add(self.phase()).div_ceil(TICK)
+        time.saturating_add(self.tick_offset()).div_ceil(TICK)
     }
 
     /// The tick of this turn.
     pub(super) fn tick(&self) -> u64 {
-        (self.now + self.phase()) / TICK
+        (self.now + self.tick_offset()) / TICK
     }
 
     /// Closes a connection with 3001 after some time rather than now.
@@ -52,10 +52,10 @@ impl Hub {
 
     /// When something is due next, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
-        let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.phase());
+        let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.tick_offset());
         let deadline = self.connections.wheel.next_due().map(at);
         let (homes, locals) = (self.home.next_expiry(), self.locals.next_due());
-        let others = [homes, locals, self.locals.watches.next_due()];
+        let others = [homes, locals, self.locals.position_checks.next_due()];
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -76,18 +76,18 @@ impl Hub {
         // Each of these walks does at least one piece of its work in every turn.
         self.budget.begin(Stage::Deadlines);
         let mut due = std::mem::take(&mut self.due);
-        let most = self.budget.pieces(cost::DEADLINE, DEADLINES);
+        let most = self.budget.pieces(cost::DEADLINE, DEADLINES_PER_TURN);
         self.connections.wheel.sweep(self.tick() as u32, most, &mut due);
         let more = due.len() >= most || more_waits;
         due.sort_unstable();
         for slot in due.drain(..) {
             self.budget.charge(cost::DEADLINE);
-            self.deadline(slot);
+            self.deadline_reached(slot);
         }
         self.due = due;
         self.budget.begin(Stage::Deadlines);
         self.home.expire(&mut self.budget);
-        for walk in [Self::walk_revoked, Self::walk_expiries, Self::tell_lost] {
+        for walk in [Self::walk_revoked, Self::walk_expiries, Self::end_out_of_sync] {
             self.budget.begin(Stage::Deadlines);
             walk(self);
         }
@@ -96,7 +96,7 @@ impl Hub {
 
     /// Whether everything that a peer had sent by its deadline was read. If not, it is read now,
     /// and the deadline comes once more: silence is judged after listening.
-    fn has_listened(&mut self, slot: u32) -> bool {
+    fn has_read_all(&mut self, slot: u32) -> bool {
         let flags = &mut self.connections[slot].flags;
         // A read that is under way may bring what is waited for.
         if flags.listened() && !flags.receiving() {
@@ -108,14 +108,14 @@ impl Hub {
         false
     }
 
-    pub(super) fn deadline(&mut self, slot: u32) {
+    pub(super) fn deadline_reached(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         let silent = match connection.phase {
             Phase::Head | Phase::Open => !connection.flags.shutting_down(),
             Phase::KeptAlive | Phase::Closing => true,
             _ => false,
         };
-        if silent && !self.has_listened(slot) {
+        if silent && !self.has_read_all(slot) {
             return;
         }
         let connection = &self.connections[slot];
@@ -134,7 +134,7 @@ impl Hub {
                 self.end(slot);
             }
             // The answer ends it.
-            Phase::Asking => {}
+            Phase::AwaitingAnswer => {}
             Phase::Reserved | Phase::Leaving | Phase::Ending => {}
         }
     }
@@ -152,7 +152,7 @@ impl Hub {
         if connection.flags.checking() && connection.flags.pong_due() && connection.flags.paused() {
             // Nothing is read of it while it waits: its pong may be there, or its end.
             if connection.flags.peer_ended() {
-                return self.lost(slot);
+                return self.connection_lost(slot);
             }
             return self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
         }
@@ -163,14 +163,14 @@ impl Hub {
                     // Bytes still come, and its pong may be among them.
                     return self.connections.wheel.set(slot, self.tick() as u32 + 1);
                 }
-                if self.has_listened(slot) {
+                if self.has_read_all(slot) {
                     self.disconnect(slot, Disconnect::NO_PONG);
                 }
                 return;
             }
             connection.flags.set_checking(false);
             self.set_deadline(slot, ping_interval - pong_timeout.unwrap_or(0));
-            return self.watch_ends(slot);
+            return self.watch_expiry(slot);
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
@@ -183,14 +183,14 @@ impl Hub {
             connection.flags.set_end_when_flushed(true);
         }
         if connection.outbox == NONE {
-            self.turn.fixed(&mut connection.turn, slot, ping);
+            self.turn.push_static(&mut connection.turn, slot, ping);
         } else {
             self.append_outbox(slot, ping);
         }
         self.metrics.pings.add(1);
         if self.connections[slot].phase == Phase::Connected {
             self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
-            self.watch_ends(slot);
+            self.watch_expiry(slot);
         }
     }
 
@@ -205,7 +205,7 @@ impl Hub {
         let ahead = ahead % ping_interval;
         let half = ping_interval / 2;
         self.set_deadline(slot, if ahead < half { ahead + half } else { ahead });
-        self.watch_ends(slot);
+        self.watch_expiry(slot);
     }
 
     /// Where a connection lives.

@@ -25,31 +25,31 @@ const FRAMES_MAX: usize = 4;
 
 impl Hub {
     /// A stream begins: its head goes out, then what its first commands lead to.
-    pub(super) fn begin_stream(
+    pub(super) fn begin_emulation(
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        stream: &OpenEmulation<'_>,
+        opening: &OpenEmulation<'_>,
         inbound: &mut Inbound,
     ) {
-        let &OpenEmulation { transport, origin, host, .. } = stream;
+        let &OpenEmulation { transport, origin, host, .. } = opening;
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
         let requester = Requester { origin, host, bodiless: false };
-        if stream.by_url && !transport.is_unidirectional() && !is_connect(&stream.opening) {
+        if opening.by_url && !transport.is_unidirectional() && !is_only_connect(&opening.opening) {
             return self.refuse_to(slot, Status::NotConnect, requester);
         }
         let full = self.connections[slot].flags.refusing();
-        if full || !self.gate.admits(self.now) {
+        if full || !self.connection_limits.admits(self.now) {
             return self.refuse_to(slot, Status::Unavailable, requester);
         }
-        let wire = if stream.protobuf { Wire::Protobuf } else { Wire::Json };
+        let wire = if opening.protobuf { Wire::Protobuf } else { Wire::Json };
         let connection = &mut self.connections[slot];
         (connection.transport, connection.wire) = (transport, wire);
         connection.phase = Phase::Open;
         let shutting_down = connection.flags.shutting_down();
-        self.turn.preface(&mut connection.turn, slot, |out| {
+        self.turn.write_head(&mut connection.turn, slot, |out| {
             http::write_stream_head(transport, wire, Cors { origin }, out);
         });
         if shutting_down {
@@ -57,18 +57,18 @@ impl Hub {
         }
         self.set_deadline(slot, self.settings.stale_close_delay);
         if !transport.is_unidirectional() {
-            return self.take_frame(post, slot, &stream.opening, inbound);
+            return self.take_frame(post, slot, &opening.opening, inbound);
         }
-        if let Some(text) = stream.last_event {
+        if let Some(text) = opening.last_event {
             let shown = || text.chars().take(SHOWN_MAX).collect::<Box<str>>();
             self.connections.last_events.insert(slot, LastEvent::parse(text).ok_or_else(shown));
         }
-        self.connect_uni(post, slot, &stream.opening, inbound);
+        self.read_uni_connect(post, slot, &opening.opening, inbound);
     }
 
     /// Somebody says something for the client of a stream; returns whether the bytes of the
     /// request are used up.
-    pub(super) fn speak_for(
+    pub(super) fn forward_emulation_commands(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -109,7 +109,7 @@ impl Hub {
 
     /// Something was said for the client of a stream here, which goes on with it behind what was
     /// said before.
-    pub(super) fn emulated(&mut self, emulated: &Emulated) {
+    pub(super) fn take_emulation_commands(&mut self, emulated: &Emulated) {
         let Emulated { address, frame } = emulated;
         let slot = address.slot;
         let Some(connection) = self.connection(slot, address.generation) else { return };
@@ -135,8 +135,8 @@ impl Hub {
         if waiting > FRAMES_MAX * self.settings.message_bytes {
             return self.disconnect(slot, Disconnect::TOO_MANY_REQUESTS);
         }
-        self.go_on_later(slot);
-        self.shed_unread();
+        self.resume_later(slot);
+        self.close_largest_unread();
     }
 
     /// A browser asks whether a page may send a request.
@@ -157,7 +157,7 @@ impl Hub {
     ) {
         let last = last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot];
-        self.turn.preface(&mut connection.turn, slot, |out| {
+        self.turn.write_head(&mut connection.turn, slot, |out| {
             http::write_no_content(cors, asked, last, out);
         });
         self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
@@ -165,7 +165,7 @@ impl Hub {
 }
 
 /// Whether commands are a connect and nothing else.
-fn is_connect(commands: &[u8]) -> bool {
+fn is_only_connect(commands: &[u8]) -> bool {
     let mut commands = json::Commands::new(commands);
     let first = commands.next().and_then(Result::ok);
     let connects = first.is_some_and(|first| matches!(first.request, Some(Request::Connect(_))));
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_connect_alone_may_stand_in_a_url() {
         let check = |commands: &str, expected| {
-            assert_eq!(is_connect(commands.as_bytes()), expected, "{commands}");
+            assert_eq!(is_only_connect(commands.as_bytes()), expected, "{commands}");
         };
         let connect = "{\"id\":1,\"connect\":{\"token\":\"x\"}}";
         check(connect, true);
@@ -196,7 +196,7 @@ mod tests {
     fn a_stream_that_is_talked_at_without_measure_ends() {
         let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
         let (slot, _) = hub.reserve().unwrap();
-        hub.opened(slot);
+        hub.socket_opened(slot);
         let body = r#"{"id":1,"connect":{}}"#;
         let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         hub.receive(
@@ -209,10 +209,10 @@ mod tests {
         let text = format!("{{\"id\":2,\"rpc\":{{\"data\":\"{}\"}}}}", "x".repeat(65_000));
         let said = Emulated { address, frame: text.into_bytes().into() };
         for _ in 0..FRAMES_MAX {
-            hub.emulated(&said);
+            hub.take_emulation_commands(&said);
         }
         assert_eq!(hub.connections[slot].phase, Phase::Connected, "so much may wait");
-        hub.emulated(&said);
+        hub.take_emulation_commands(&said);
         let sent = transmit(&mut hub, &[]);
         let last = br#"{"push":{"disconnect":{"code":3013,"reason":"too many requests"}}}"#;
         assert!(sent[0].1.starts_with(last), "{sent:?}");

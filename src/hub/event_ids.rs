@@ -6,7 +6,7 @@
 
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase, ServerSubscription};
-use crate::hub::output::keep;
+use crate::hub::output::keep_buffer;
 use crate::hub::subscriptions::RequestedOptions;
 use crate::local::Delivery;
 use crate::model::message::{Granted, Subscribed};
@@ -25,7 +25,12 @@ impl Hub {
         let recoverable = server_subs.iter().filter(|server_sub| {
             let options = self.settings.namespaces.of(&server_sub.channel).ok();
             let terms = |options| {
-                self.terms(slot, options, &RequestedOptions::default(), server_sub.grant.overrides)
+                self.granted_options(
+                    slot,
+                    options,
+                    &RequestedOptions::default(),
+                    server_sub.grant.overrides,
+                )
             };
             options.is_some_and(|options| terms(options).0.recoverable)
         });
@@ -36,7 +41,7 @@ impl Hub {
 
     /// Whose place the events of a new subscription say. What is joined after the connect is not
     /// asked for by the next one, so its ids would only hide where the other channels stand.
-    pub(super) fn ids(&self, slot: u32, granted: Granted) -> Ids {
+    pub(super) fn event_ids_for(&self, slot: u32, granted: Granted) -> Ids {
         let connection = &self.connections[slot];
         let connecting = connection.phase == Phase::Open && connection.hold != NONE;
         let speaks = connection.transport == Transport::UniSse && connecting;
@@ -49,7 +54,7 @@ impl Hub {
     }
 
     /// A subscription of a client that is still connecting was answered.
-    pub(super) fn note_place(&mut self, answer: &Subscribed) {
+    pub(super) fn note_event_position(&mut self, answer: &Subscribed) {
         if let Some(trail) = self.connections.event_positions.get_mut(&answer.subscriber.slot) {
             set_place(trail, answer);
         }
@@ -74,7 +79,7 @@ impl Hub {
     }
 
     /// An event without content says where a connection stands behind what was held back.
-    pub(super) fn write_place(&mut self, slot: u32) {
+    pub(super) fn write_event_position(&mut self, slot: u32) {
         let mut line = Vec::new();
         if let Some(trail) = self.connections.event_positions.get(&slot) {
             trail.write_line(&mut line);
@@ -84,7 +89,7 @@ impl Hub {
     }
 
     /// Closes the event that a delivery left open with its connection's own id.
-    pub(super) fn close_event(&mut self, delivery: &Delivery) {
+    pub(super) fn write_event_id(&mut self, delivery: &Delivery) {
         let slot = delivery.slot;
         let connection = &self.connections[slot];
         if !connection.takes_output() {
@@ -94,7 +99,7 @@ impl Hub {
         let mut line = std::mem::take(&mut self.body);
         line.clear();
         if let Some(trail) = self.connections.event_positions.get_mut(&slot)
-            && let Some((hash, position)) = self.locals.place(delivery.lap)
+            && let Some((hash, position)) = self.locals.lap_position(delivery.lap)
         {
             trail.follow(hash, position);
             // While others' answers are still to come, an id would leave their places out.
@@ -104,7 +109,7 @@ impl Hub {
         }
         line.push(b'\n');
         self.write(slot, |out| out.extend_from_slice(&line));
-        keep(&mut self.body, line);
+        keep_buffer(&mut self.body, line);
     }
 }
 

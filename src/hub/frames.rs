@@ -4,7 +4,7 @@ use crate::base::budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::StopReason;
 use crate::hub::connections::{Inbound, NONE, Phase};
-use crate::hub::output::keep;
+use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
 use crate::model::message::Post;
 use crate::wire::frame::{self, Fragments, FrameEvent, Kind, Violation};
@@ -15,7 +15,7 @@ use crate::wire::protocol::{Wire, json, protobuf};
 use crate::wire::reading;
 
 /// Commands of one connection handled in one turn.
-const COMMANDS_MAX: usize = 64;
+const COMMANDS_PER_TURN: usize = 64;
 
 impl Hub {
     pub(super) fn read_frame(
@@ -99,7 +99,7 @@ impl Hub {
             (Transport::UniWebSocket, Phase::Open)
                 if connection.hold == NONE && inbound.commands.is_empty() =>
             {
-                self.connect_uni(post, slot, payload, inbound);
+                self.read_uni_connect(post, slot, payload, inbound);
             }
             (Transport::WebSocket, _) => self.take_frame(post, slot, payload, inbound),
             _ => {}
@@ -115,7 +115,7 @@ impl Hub {
             self.locals.deflater(false).compress_frame(&mut message, 0);
         }
         self.write(slot, |out| out.extend_from_slice(&message));
-        keep(&mut self.body, message);
+        keep_buffer(&mut self.body, message);
     }
 
     /// After our close frame only the peer's counts.
@@ -166,7 +166,7 @@ impl Hub {
         let mut commands = FrameCommands::new(self.connections[slot].wire, frame);
         let (mut done, mut count) = (0, 0);
         let stop = loop {
-            if count == COMMANDS_MAX || self.turn.is_full() || self.is_spent() {
+            if count == COMMANDS_PER_TURN || self.turn.is_full() || self.is_spent() {
                 break Some(StopReason::Turn);
             }
             let result = match commands.next() {
@@ -179,7 +179,7 @@ impl Hub {
             if let Err(stop) = result {
                 break Some(stop);
             }
-            self.serve_home(post);
+            self.serve_own_mid_input(post);
             let connection = &self.connections[slot];
             let (bytes, looks) = (commands.consumed() - done, usize::from(connection.subscribed));
             self.budget.charge(cost::COMMAND + bytes + looks);
@@ -213,7 +213,7 @@ impl Hub {
 
     /// A unidirectional client's connect request has come, or is run again. While it waits, it is
     /// kept where other clients' commands are.
-    pub(super) fn connect_uni(
+    pub(super) fn read_uni_connect(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -225,7 +225,7 @@ impl Hub {
             text => reading::read_object(text),
         };
         let result = match request {
-            Ok(request) => self.begin_uni(post, slot, &request),
+            Ok(request) => self.connect_unidirectional(post, slot, &request),
             Err(_) => Err(StopReason::Disconnect(Disconnect::BAD_REQUEST)),
         };
         match result {

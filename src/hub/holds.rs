@@ -22,7 +22,7 @@ pub(super) struct AcceptedConnect {
 
 impl AcceptedConnect {
     /// Has it get what it missed since its last event, in the channels that it is to be in anyway.
-    pub(super) fn go_on_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
+    pub(super) fn recover_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
         match last_event {
             Ok(last) => {
                 for server_sub in &mut self.server_subs {
@@ -46,7 +46,7 @@ impl Hub {
         let AcceptedConnect { server_subs: to_request, data, unknown_event_id } = newcomer;
         self.begin_event_positions(slot, &to_request);
         let pending = to_request.len();
-        let admission = self.admission(slot);
+        let admission = self.initial_admission(slot);
         let hold = Hold {
             slot,
             command,
@@ -106,7 +106,7 @@ impl Hub {
         self.write_event(slot, &body, &id);
         if !hold.output.is_empty() {
             self.write(slot, |out| out.extend_from_slice(&hold.output));
-            self.write_place(slot);
+            self.write_event_position(slot);
         }
         self.set_connected(slot);
         let has_news = |answer: &Subscribed| {
@@ -116,7 +116,7 @@ impl Hub {
         if transport == Transport::LongPolling && has_news {
             self.end_when_flushed(slot);
         }
-        self.go_on_later(slot);
+        self.resume_later(slot);
     }
 
     /// Appends the answer to a held connection's connect.
@@ -132,7 +132,7 @@ impl Hub {
         let session = if named { self.ids.session(self.address(slot)) } else { String::new() };
         let node = if spoken_for { &*self.node } else { "" };
         let subs = hold.answers.iter();
-        let subs = subs.map(|answer| (&*answer.channel, self.told(answer)));
+        let subs = subs.map(|answer| (&*answer.channel, self.subscribe_result(answer)));
         let connected = Connected {
             client: &client,
             expires: self.lease(expires.filter(|_| self.settings.proxies.refresh.is_none())),
@@ -160,7 +160,7 @@ impl Hub {
         connection.phase = Phase::Connected;
         connection.flags.set_counted(true);
         let shutting_down = connection.flags.shutting_down();
-        self.gate.enter();
+        self.connection_limits.enter();
         self.metrics.clients.add(1);
         self.metrics.connects.add(1);
         if !shutting_down {

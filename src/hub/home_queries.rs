@@ -60,7 +60,7 @@ impl Hub {
         let settings = self.settings.clone();
         let permit = |options: &Options| options.read_history;
         let options = self.permit(&settings, (slot, channel), permit, offers)?;
-        self.reads(slot, options)?;
+        self.check_readable(slot, options)?;
         let since = request
             .since
             .as_ref()
@@ -109,7 +109,7 @@ impl Hub {
         about: ChannelQuery,
     ) -> Result<(), CommandFailure> {
         let connection = &self.connections[slot];
-        if connection.flags.asking() {
+        if connection.flags.query_pending() {
             return Err(CommandFailure::Stop(StopReason::Wait));
         }
         if self.turn.bytes_of(connection.turn, &self.locals) > ANSWERS_BYTES {
@@ -121,8 +121,9 @@ impl Hub {
         if !post.reserve(home, Rank::Request) {
             return Err(NoRoom.into());
         }
-        let question = HomeQuery { channel: self.named(hash, channel), hash, reply_to, about };
-        self.connections[slot].flags.set_asking(true);
+        let question =
+            HomeQuery { channel: self.shared_name(hash, channel), hash, reply_to, about };
+        self.connections[slot].flags.set_query_pending(true);
         post.send(home, Message::HomeQuery(Box::new(question)));
         Ok(())
     }
@@ -138,11 +139,11 @@ impl Hub {
     }
 
     /// A home has answered a client's question; the client may be gone.
-    pub(super) fn answered(&mut self, answer: HomeAnswer) {
+    pub(super) fn home_answered(&mut self, answer: HomeAnswer) {
         let (address, command) = match (answer.reply_to, &answer.told) {
             (ReplyTo::Client { address, command }, _) => (address, command),
             (ReplyTo::Watcher { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
-                return self.checked((channel, serial), *top);
+                return self.position_answered((channel, serial), *top);
             }
             // Nobody else is told here.
             _ => return,
@@ -152,8 +153,8 @@ impl Hub {
             return;
         }
         let slot = address.slot;
-        self.connections[slot].flags.set_asking(false);
-        self.go_on_later(slot);
+        self.connections[slot].flags.set_query_pending(false);
+        self.resume_later(slot);
         match answer.told {
             Err(error) => self.reply_error(slot, command, error),
             // Not even written: that would cost as much as an answer.

@@ -20,7 +20,7 @@ impl Hub {
             self.metrics.refused.add(1);
         }
         let connection = &mut self.connections[slot];
-        self.turn.preface(&mut connection.turn, slot, |out| {
+        self.turn.write_head(&mut connection.turn, slot, |out| {
             out.extend_from_slice(&status.response(Cors { origin }, bodiless));
         });
         // Closing at once, with input unread, would reset the answer away.
@@ -33,7 +33,7 @@ impl Hub {
     pub(super) fn answer_health(&mut self, slot: u32, health: Health) {
         let last = health.last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot];
-        self.turn.preface(&mut connection.turn, slot, |out| {
+        self.turn.write_head(&mut connection.turn, slot, |out| {
             http::write_health(health.bodiless, last, out);
         });
         self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);

@@ -46,7 +46,7 @@ impl Hub {
             let mut bytes = std::mem::take(&mut inbound.bytes);
             let commands = std::mem::take(&mut inbound.commands);
             if !commands.is_empty() && transport.is_unidirectional() {
-                self.connect_uni(post, slot, &commands, &mut inbound);
+                self.read_uni_connect(post, slot, &commands, &mut inbound);
             } else if !commands.is_empty() {
                 self.run_commands(post, slot, &commands, &mut inbound);
             }
@@ -79,7 +79,7 @@ impl Hub {
         let connection = &self.connections[slot];
         // One that is handed over is out of reach.
         self.connections.unread.settle(connection.inbound, connection.phase != Phase::Leaving);
-        self.shed_unread();
+        self.close_largest_unread();
     }
 
     /// Uses up input from the front as far as the connection may go on; returns how many bytes.
@@ -108,7 +108,7 @@ impl Hub {
                 Phase::Open | Phase::Connected => self.read_frame(post, slot, rest, inbound),
                 Phase::Closing if connection.flags.lingering() => Some(rest.len()),
                 Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
-                Phase::Asking | Phase::Leaving => break,
+                Phase::AwaitingAnswer | Phase::Leaving => break,
                 Phase::Reserved | Phase::Ending => Some(rest.len()),
             };
             match step {

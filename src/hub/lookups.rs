@@ -14,13 +14,13 @@ use crate::model::message::{
 };
 
 /// Bytes that a token takes while it waits, beside its own.
-const TOKEN_BESIDE: usize = 1024;
+const TOKEN_OVERHEAD: usize = 1024;
 
 impl Hub {
     /// What was found out for a connection's command, or why the connection has to wait. The
     /// verdict stays until the command has come through. Where the budget has no room for the
     /// matter, the verdict is that too much waits already.
-    pub(super) fn consult(
+    pub(super) fn request_lookup(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -35,8 +35,8 @@ impl Hub {
                     post.cancel(self.control, Rank::Ingress);
                     return Ok(Arc::new(LookupOutcome::Busy));
                 };
-                let consult = LookupRequest { address: self.address(slot), lookup };
-                post.send(self.control, Message::LookupRequest(Box::new(consult)));
+                let request = LookupRequest { address: self.address(slot), lookup };
+                post.send(self.control, Message::LookupRequest(Box::new(request)));
             }
         }
         self.connections.awaited_answers.insert(slot, None);
@@ -44,14 +44,14 @@ impl Hub {
     }
 
     /// A token that the control plane is to look at, if the budget has room for it.
-    pub(super) fn token_matter(&self, token: &str, purpose: Purpose) -> Option<Lookup> {
-        let charge = self.budgets[Kind::Questions].charge(TOKEN_BESIDE + token.len())?;
+    pub(super) fn token_lookup(&self, token: &str, purpose: Purpose) -> Option<Lookup> {
+        let charge = self.budgets[Kind::Questions].charge(TOKEN_OVERHEAD + token.len())?;
         Some(Lookup::Token { token: token.into(), purpose, charge })
     }
 
     /// Something has been found out; its connection goes on if it is still there.
-    pub(super) fn consulted(&mut self, consulted: LookupReply) {
-        let LookupReply { address, outcome } = consulted;
+    pub(super) fn lookup_answered(&mut self, reply: LookupReply) {
+        let LookupReply { address, outcome } = reply;
         if self.connection(address.slot, address.generation).is_none() {
             return;
         }
@@ -59,7 +59,7 @@ impl Hub {
             self.renewed(address.slot, channel.as_deref(), told);
         } else if let Some(awaited) = self.connections.awaited_answers.get_mut(&address.slot) {
             *awaited = Some(Arc::new(outcome));
-            self.go_on_later(address.slot);
+            self.resume_later(address.slot);
         }
     }
 

@@ -12,14 +12,14 @@ use crate::wire::http::Status;
 use crate::wire::protocol::Disconnect;
 
 /// Connections closed for one budget in one turn, beside those that have just grown.
-const CLOSES: usize = 16;
+const CLOSES_PER_TURN: usize = 16;
 
 impl Hub {
     /// Gives up what the node's budgets ask of this shard, some in each turn, and wakes shards of
     /// which they ask more.
     pub(super) fn relieve(&mut self, post: &mut impl Post) {
-        for _ in 0..CLOSES {
-            let (outbox, unread) = (self.shed_outbox(), self.shed_unread());
+        for _ in 0..CLOSES_PER_TURN {
+            let (outbox, unread) = (self.close_largest_outbox(), self.close_largest_unread());
             if (!outbox && !unread) || self.is_spent() {
                 break;
             }
@@ -48,7 +48,7 @@ impl Hub {
     }
 
     /// Closes the connection with the largest outbox if the budget asks that of this shard.
-    pub(super) fn shed_outbox(&mut self) -> bool {
+    pub(super) fn close_largest_outbox(&mut self) -> bool {
         let here = self.connections.outboxes.share().relief() == Relief::Here;
         let Some(slot) = here.then(|| self.connections.outboxes.largest()).flatten() else {
             return false;
@@ -67,25 +67,25 @@ impl Hub {
     }
 
     /// Closes the connection with the most unread input if the budget asks that of this shard.
-    pub(super) fn shed_unread(&mut self) -> bool {
+    pub(super) fn close_largest_unread(&mut self) -> bool {
         let here = self.connections.unread.share().relief() == Relief::Here;
         let Some(slot) = here.then(|| self.connections.unread.largest()).flatten() else {
             return false;
         };
         self.metrics.unread_closed.add(1);
-        self.close_unread(slot);
+        self.close_unread_input(slot);
         true
     }
 
     /// Drops a connection's unread input and closes the connection. What comes from it later is
     /// thrown away, so that the reason is not lost to a reset.
-    fn close_unread(&mut self, slot: u32) {
+    fn close_unread_input(&mut self, slot: u32) {
         self.connections.take_inbound(slot);
         let connection = &mut self.connections[slot];
         let flushed = connection.turn == NONE && connection.outbox == NONE;
         match connection.phase {
             // The answer that it waits for is its last.
-            Phase::Asking => connection.flags.set_shutting_down(true),
+            Phase::AwaitingAnswer => connection.flags.set_shutting_down(true),
             Phase::Head | Phase::KeptAlive if flushed => self.refuse(slot, Status::Unavailable),
             Phase::Head | Phase::KeptAlive => self.end_when_flushed(slot),
             _ => {
@@ -180,7 +180,7 @@ mod tests {
     fn a_request_head_that_never_ends_is_refused_where_memory_is_short() {
         let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 10_000, 1), 0);
         let (slot, _) = hub.reserve().unwrap();
-        hub.opened(slot);
+        hub.socket_opened(slot);
         let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
         head.resize(12_000, b'x');
         head.chunks_mut(4096)

@@ -8,7 +8,7 @@ use crate::hub::Hub;
 use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::Connection;
-use crate::hub::output::keep;
+use crate::hub::output::keep_buffer;
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, Guard, Message, Post, Publish, RANKS, Rank, Release, ReplyTo,
     Subscribe, Subscribed,
@@ -86,7 +86,7 @@ impl Hub {
 
     /// The same in the middle of a connection's input: nothing is given to connections from
     /// outside.
-    pub(super) fn serve_home(&mut self, post: &mut impl Post) {
+    pub(super) fn serve_own_mid_input(&mut self, post: &mut impl Post) {
         self.serve_ranks(post, &[Rank::Delivery, Rank::Store, Rank::Request]);
     }
 
@@ -137,13 +137,13 @@ impl Hub {
         match message {
             Message::Publication(publication) => self.locals.append(&publication),
             Message::Subscribed(answer) => self.subscribed(*answer),
-            Message::HomeAnswer(answer) => self.answered(*answer),
+            Message::HomeAnswer(answer) => self.home_answered(*answer),
             Message::Survey(survey) => self.begin_survey(*survey),
-            Message::Published(published) => self.published(*published),
+            Message::Published(published) => self.publish_answered(*published),
             Message::Order(order) => {
-                return self.obey(post, &order).map_err(|NoRoom| Message::Order(order));
+                return self.apply_order(post, &order).map_err(|NoRoom| Message::Order(order));
             }
-            Message::Revoke(revocations) => self.revoke(revocations),
+            Message::Revoke(revocations) => self.set_revocations(revocations),
             Message::Publish(_)
             | Message::Subscribe(_)
             | Message::Leave(_)
@@ -153,12 +153,12 @@ impl Hub {
             | Message::Depart(_) => {
                 let handled = self.home.handle(message, post);
                 // Answers that take many turns begin in this one.
-                self.unfinished |= self.home.has_rolls();
+                self.unfinished |= self.home.has_presence_queries();
                 return handled;
             }
-            Message::LookupReply(consulted) => self.consulted(*consulted),
-            Message::Emulated(emulated) => self.emulated(&emulated),
-            Message::Admitted(admitted) => self.admitted(admitted),
+            Message::LookupReply(reply) => self.lookup_answered(*reply),
+            Message::Emulated(emulated) => self.take_emulation_commands(&emulated),
+            Message::Admitted(admitted) => self.admission_answered(admitted),
             Message::Adopt(_)
             | Message::HandOver(_)
             | Message::LookupRequest(_)
@@ -188,7 +188,7 @@ impl Hub {
             return Err(NoRoom);
         }
         let request = Publish {
-            channel: self.named(hash, channel),
+            channel: self.shared_name(hash, channel),
             hash,
             data: data.into(),
             event,
@@ -211,7 +211,7 @@ impl Hub {
             .connections
             .get(subscriber.slot)
             .is_some_and(|found| found.generation == subscriber.generation)
-            && self.locals.awaits(subscriber.subscription, subscriber.serial);
+            && self.locals.is_awaiting(subscriber.subscription, subscriber.serial);
         let refused = answer.is_refused();
         if still_wanted && refused {
             self.leave(subscriber.slot, subscriber.subscription, CLIENT_UNSUBSCRIBED);
@@ -222,18 +222,18 @@ impl Hub {
                 && self.settings.position_check_delay > 0
             {
                 let times = (self.now, self.settings.position_check_delay);
-                self.locals.watch(key, top, times);
+                self.locals.check_position(key, top, times);
             }
             self.locals.join(key, slot, *encoding, filter.as_ref());
         }
-        self.locals.answered(hash, &channel);
+        self.locals.subscribe_answered(hash, &channel);
         if still_wanted && refused {
             self.reply_error(subscriber.slot, subscriber.command, Error::UNRECOVERABLE_POSITION);
-            self.go_on_later(subscriber.slot);
+            self.resume_later(subscriber.slot);
         } else if still_wanted {
-            self.tell_subscriber(answer);
+            self.reply_subscribed(answer);
         } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
-            self.give_up(subscriber.slot, subscriber.command);
+            self.subscribe_abandoned(subscriber.slot, subscriber.command);
         }
         if let Some(news) = news {
             self.locals.append(&news);
@@ -241,7 +241,7 @@ impl Hub {
     }
 
     /// The server ended a subscription that was still to be answered: whoever waits for it goes on.
-    fn give_up(&mut self, slot: u32, command: u32) {
+    fn subscribe_abandoned(&mut self, slot: u32, command: u32) {
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
             if hold.to_request.is_empty() {
@@ -251,13 +251,13 @@ impl Hub {
             if command > 0 {
                 self.reply_error(slot, command, Error::PERMISSION_DENIED);
             }
-            self.go_on_later(slot);
+            self.resume_later(slot);
         }
     }
 
-    fn tell_subscriber(&mut self, mut answer: Subscribed) {
+    fn reply_subscribed(&mut self, mut answer: Subscribed) {
         let slot = answer.subscriber.slot;
-        self.note_place(&answer);
+        self.note_event_position(&answer);
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
             hold.answers.push(answer);
@@ -271,7 +271,7 @@ impl Hub {
         loop {
             body.clear();
             let command = answer.subscriber.command;
-            let told = self.told(&answer);
+            let told = self.subscribe_result(&answer);
             if command == 0 {
                 let push = Push::Subscribe { channel: &answer.channel, subscribed: &told };
                 protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
@@ -284,21 +284,21 @@ impl Hub {
             self.budget.charge(body.len() * cost::BYTES);
             answer.give_up_recovery();
             if answer.is_refused() {
-                keep(&mut self.body, body);
+                keep_buffer(&mut self.body, body);
                 self.leave(slot, answer.subscriber.subscription, CLIENT_UNSUBSCRIBED);
                 self.reply_error(slot, answer.subscriber.command, Error::UNRECOVERABLE_POSITION);
-                return self.go_on_later(slot);
+                return self.resume_later(slot);
             }
         }
         self.write_body(slot, &body);
-        keep(&mut self.body, body);
+        keep_buffer(&mut self.body, body);
         // A connection that waits for this answer goes on behind it.
-        self.go_on_later(slot);
+        self.resume_later(slot);
     }
 
     /// What a subscriber is told by its home's answer. Publications that its encoding cannot
     /// carry count as not recovered.
-    pub(super) fn told<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
+    pub(super) fn subscribe_result<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
         let grant = self.connections.grants.get(&answer.subscriber.subscription);
         // What the server renews by itself ends for nobody.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
@@ -320,7 +320,7 @@ impl Hub {
             data: grant.and_then(|grant| grant.data.as_deref()),
             delta: answer.encoding.delta,
             number: match answer.encoding.compact {
-                true => self.locals.number(answer.subscriber.subscription),
+                true => self.locals.channel_number(answer.subscriber.subscription),
                 false => 0,
             },
         }
@@ -328,8 +328,8 @@ impl Hub {
 
     /// Tells homes who has left their channels and which of them nobody here wants any more. A
     /// channel stays noted until its home has taken the news.
-    pub(super) fn tell_homes(&mut self, post: &mut impl Post) {
-        self.tell_leaves(post);
+    pub(super) fn release_channels(&mut self, post: &mut impl Post) {
+        self.send_leaves(post);
 
         let Hub { locals, names, shard, budget, unfinished, .. } = self;
         locals.release_idle(|name, hash| {
@@ -349,7 +349,7 @@ impl Hub {
     }
 
     /// Tells homes who has left their channels, as far as there is room.
-    pub(super) fn tell_leaves(&mut self, post: &mut impl Post) {
+    pub(super) fn send_leaves(&mut self, post: &mut impl Post) {
         while !self.leaves.is_empty() && !self.is_spent() {
             let Some(leave) = self.leaves.pop_front() else { return };
             self.budget.charge(cost::JOIN);

@@ -94,7 +94,7 @@ pub struct Hub {
     ids: Ids,
     /// The node's id.
     node: Box<str>,
-    gate: Arc<ConnectionLimits>,
+    connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     budgets: Budgets,
     metrics: Arc<Metrics>,
@@ -104,7 +104,7 @@ pub struct Hub {
     unix: u64,
     /// How far the wall clock was ahead of the monotonic one when ends by tokens were last turned
     /// into deadlines; `None` before the first turn.
-    ahead: Option<i64>,
+    clock_lead: Option<i64>,
     /// The walk that looks at those ends again.
     expiry_walk: SlotWalk,
     connections: Connections,
@@ -166,7 +166,7 @@ pub struct ShardContext {
     /// Names of the clients.
     pub ids: Ids,
     /// How many clients the node takes.
-    pub gate: Arc<ConnectionLimits>,
+    pub connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     pub budgets: Budgets,
     /// Seed of the epochs.
@@ -192,12 +192,12 @@ impl Hub {
             control: place.control,
             ids: place.ids,
             node: place.ids.node().into(),
-            gate: place.gate.clone(),
+            connection_limits: place.connection_limits.clone(),
             budgets: place.budgets.clone(),
             metrics,
             now: 0,
             unix: 0,
-            ahead: None,
+            clock_lead: None,
             expiry_walk: SlotWalk::default(),
             connections: Connections::new(
                 settings.slots,
@@ -274,12 +274,12 @@ impl Hub {
     pub fn is_busy(&self) -> bool {
         self.unfinished
             || !self.ready.is_empty()
-            || self.locals.has_open()
+            || self.locals.has_unsent()
             || !self.to_flush.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())
             || self.revoked_walk.goes_on()
             || self.expiry_walk.goes_on()
-            || self.locals.has_lost()
+            || self.locals.has_out_of_sync()
             || self.must_relieve()
     }
 
@@ -290,31 +290,31 @@ impl Hub {
 
     /// Tells others what waits for them, if anything does.
     #[inline]
-    pub fn tell_others(&mut self, post: &mut impl Post) {
+    pub fn send_waiting(&mut self, post: &mut impl Post) {
         let asked = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
-        let checks = self.locals.watches.next_due().is_some_and(|due| due <= self.now);
+        let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
         let tells = asked || left || checks || !self.outgoing.is_empty();
         if tells || self.budgets.may_be_exceeded() {
-            self.release_channels(post);
+            self.send_all_waiting(post);
         }
     }
 
     /// Tells homes which channels nobody here wants any more, and the control plane what waits for
     /// it, as far as there is room.
     #[inline(never)]
-    fn release_channels(&mut self, post: &mut impl Post) {
+    fn send_all_waiting(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
-        self.unfinished |= self.home.go_on(post, &mut self.budget);
-        self.go_on_surveys(post);
+        self.unfinished |= self.home.continue_work(post, &mut self.budget);
+        self.continue_surveys(post);
         self.budget.begin(Stage::Rest);
         if self.locals.has_idle() || !self.leaves.is_empty() {
-            self.tell_homes(post);
+            self.release_channels(post);
         }
-        self.tell_departures(post);
+        self.send_departures(post);
         self.relieve(post);
         self.check_positions(post);
-        self.tell_control(post);
+        self.send_to_control(post);
         self.serve_own(post);
     }
 }
@@ -406,9 +406,10 @@ pub(crate) mod tests {
         };
         let names = Names::new([0; 16], 1);
         let ids = Ids::new([0; 16]);
-        let gate = Arc::default();
+        let connection_limits = Arc::default();
         let budgets = budgets.clone();
-        let place = ShardContext { shard, control: 9, names, ids, gate, budgets, seed: 0 };
+        let place =
+            ShardContext { shard, control: 9, names, ids, connection_limits, budgets, seed: 0 };
         Hub::new(Arc::new(settings), &place, Arc::default())
     }
 
@@ -429,7 +430,7 @@ pub(crate) mod tests {
     /// A connected client that is subscribed to channel `c`.
     pub(crate) fn subscriber(hub: &mut Hub) -> u32 {
         let (slot, _) = hub.reserve().unwrap();
-        hub.opened(slot);
+        hub.socket_opened(slot);
         let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Version: 13\r\n\r\n"
@@ -458,7 +459,7 @@ pub(crate) mod tests {
             sent.push((slot, bytes));
         });
         for slot in short {
-            hub.sent_less(*slot, hub.generation(*slot), Some(0));
+            hub.send_fell_short(*slot, hub.generation(*slot), Some(0));
         }
         hub.end_turn();
         sent
@@ -471,7 +472,7 @@ pub(crate) mod tests {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);
-        hub.go_on(&mut LoneShardBus::default());
+        hub.resume_paused(&mut LoneShardBus::default());
         let start = hub.metrics.commands.get();
         assert_eq!(start, 2, "connect and subscribe");
         let commands = [r#"{"id":3,"unsubscribe":{"channel":"a"}}"#; 1000].join("\n");
@@ -482,7 +483,7 @@ pub(crate) mod tests {
             assert!((1..=64).contains(&(now - done)), "{} commands in a turn", now - done);
             (done, turns) = (now, turns + 1);
             transmit(&mut hub, &[]);
-            hub.go_on(&mut LoneShardBus::default());
+            hub.resume_paused(&mut LoneShardBus::default());
         }
         assert_eq!((done, turns), (1000, 16));
     }
@@ -506,7 +507,7 @@ pub(crate) mod tests {
         assert!(hub.is_busy(), "the second publication can go on now");
         hub.begin_turn(Now::default());
         hub.serve_own(&mut bus);
-        hub.go_on(&mut bus);
+        hub.resume_paused(&mut bus);
         hub.fan_out();
         assert_eq!(sent(transmit(&mut hub, &[])), (false, true));
         assert!(!hub.is_busy());

@@ -17,19 +17,23 @@ impl Hub {
     /// The connection belongs to nobody any more.
     pub(super) fn forget_user(&mut self, slot: u32) {
         if let Some(user) = self.connections.forget_user(slot) {
-            self.note_departure(slot, user);
+            self.queue_departure(slot, user);
         }
     }
 
     /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
-    pub(super) fn obey(&mut self, post: &mut impl Post, order: &Order) -> Result<(), NoRoom> {
+    pub(super) fn apply_order(
+        &mut self,
+        post: &mut impl Post,
+        order: &Order,
+    ) -> Result<(), NoRoom> {
         let Target { user, client, session } = &order.whose;
         let mut begun = false;
         for slot in self.connections.of_user(user) {
             let other_client = !client.is_empty() && **client != *self.client_id(slot);
             let other_session =
                 !session.is_empty() && self.ids.find(session) != Some(self.address(slot));
-            if other_client || other_session || !self.concerns(slot, &order.deed) {
+            if other_client || other_session || !self.order_applies(slot, &order.deed) {
                 continue;
             }
             // One connection is served in each try, so that the order goes on; a refresh does
@@ -41,10 +45,10 @@ impl Hub {
             self.budget.charge(cost::LOOK);
             match &order.deed {
                 Action::Disconnect { code, reason, .. } => {
-                    self.disconnect_saying(slot, *code, reason);
+                    self.disconnect_with(slot, *code, reason);
                 }
                 Action::Unsubscribe { channel } => {
-                    if let Some(key) = self.subscription_on(slot, channel) {
+                    if let Some(key) = self.subscription_to(slot, channel) {
                         let reason = "server unsubscribe";
                         self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, reason);
                     }
@@ -57,7 +61,9 @@ impl Hub {
                     };
                     self.join_unasked(post, slot, server_sub).map_err(|_| NoRoom)?;
                 }
-                Action::Refresh { expires, info } => self.extend(slot, *expires, info.as_deref()),
+                Action::Refresh { expires, info } => {
+                    self.set_expiry(slot, *expires, info.as_deref())
+                }
             }
         }
         Ok(())
@@ -65,7 +71,7 @@ impl Hub {
 
     /// Whether an order changes anything for a connection. It does not where the connection is
     /// excepted, may not do what is ordered, or an earlier try has carried the order out.
-    fn concerns(&self, slot: u32, deed: &Action) -> bool {
+    fn order_applies(&self, slot: u32, deed: &Action) -> bool {
         match deed {
             Action::Disconnect { except, .. } => {
                 except.is_empty() || {
@@ -73,27 +79,27 @@ impl Hub {
                     !except.iter().any(|stays| **stays == *client)
                 }
             }
-            Action::Unsubscribe { channel } => self.subscription_on(slot, channel).is_some(),
+            Action::Unsubscribe { channel } => self.subscription_to(slot, channel).is_some(),
             Action::Subscribe { channel, grant, .. } => {
                 let options = self.settings.namespaces.of(channel);
-                let reads = options.is_ok_and(|options| self.reads(slot, options).is_ok());
+                let reads = options.is_ok_and(|options| self.check_readable(slot, options).is_ok());
                 reads
-                    && !self.is_over(grant.expires)
-                    && self.subscription_on(slot, channel).is_none()
+                    && !self.is_expired(grant.expires)
+                    && self.subscription_to(slot, channel).is_none()
             }
             Action::Refresh { .. } => true,
         }
     }
 
     /// A connection's subscription to a channel.
-    fn subscription_on(&self, slot: u32, channel: &str) -> Option<u32> {
+    fn subscription_to(&self, slot: u32, channel: &str) -> Option<u32> {
         let head = self.connections[slot].subscriptions;
         self.locals.find_subscription(head, self.names.hash(channel), channel)
     }
 
     /// Gives a connection a new end, and says something else about it, if that is given.
-    fn extend(&mut self, slot: u32, expires: Option<u64>, info: Option<&[u8]>) {
-        if self.is_over(expires) {
+    fn set_expiry(&mut self, slot: u32, expires: Option<u64>, info: Option<&[u8]>) {
+        if self.is_expired(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);
         }
         if let Some(identity) = &mut self.connections[slot].identity {
@@ -102,7 +108,7 @@ impl Hub {
                 identity.info = Some(info.into());
             }
         }
-        self.watch_ends(slot);
+        self.watch_expiry(slot);
         let lease = self.lease(expires);
         if self.connections[slot].transport.is_unidirectional() {
             self.push(slot, &Push::Refresh(lease));
@@ -125,7 +131,7 @@ mod tests {
         let elsewhere = |name: &&str| hub.names.home(hub.names.hash(name)) == 1;
         let channel = ["a", "b", "c", "d", "e", "f"].into_iter().find(elsewhere).unwrap();
         let (slot, _) = hub.reserve().unwrap();
-        hub.opened(slot);
+        hub.socket_opened(slot);
         let body = format!(
             "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}\n\
              {{\"id\":3,\"publish\":{{\"channel\":\"{channel}\",\"data\":1}}}}"
@@ -152,7 +158,7 @@ mod tests {
             news: None,
         };
         hub.handle(&mut post, Message::Subscribed(Box::new(answer))).unwrap();
-        hub.go_on(&mut post);
+        hub.resume_paused(&mut post);
         assert!(matches!(post.sent.as_slice(), [(1, Message::Publish(_))]), "{:?}", post.sent);
         let sent = String::from_utf8(transmit(&mut hub, &[]).remove(0).1).unwrap();
         assert!(sent.contains("{\"id\":2,\"error\":{\"code\":103,"), "{sent}");

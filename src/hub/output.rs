@@ -14,7 +14,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const FRAMING_BYTES: usize = 32;
 
 /// Keeps memory for the next message, unless it is much.
-pub(super) fn keep(scratch: &mut Vec<u8>, used: Vec<u8>) {
+pub(super) fn keep_buffer(scratch: &mut Vec<u8>, used: Vec<u8>) {
     if used.capacity() <= SCRATCH_BYTES {
         *scratch = used;
     }
@@ -26,13 +26,13 @@ impl Hub {
         if let Some(hold) = self.connections.hold_mut(slot) {
             write(&mut hold.output);
         } else if self.connections[slot].outbox == NONE {
-            self.turn.private(&mut self.connections[slot].turn, slot, write);
+            self.turn.write_private(&mut self.connections[slot].turn, slot, write);
         } else {
             let mut frames = std::mem::take(&mut self.frames);
             frames.clear();
             write(&mut frames);
             self.append_outbox(slot, &frames);
-            keep(&mut self.frames, frames);
+            keep_buffer(&mut self.frames, frames);
         }
     }
 
@@ -112,7 +112,7 @@ impl Hub {
         if self.connections.outboxes.unsent(at) > self.settings.outbox_bytes {
             self.close_slow(slot);
         } else {
-            self.shed_outbox();
+            self.close_largest_outbox();
         }
     }
 
@@ -124,18 +124,18 @@ impl Hub {
         if self.connections[slot].is_plain_http() {
             return self.end(slot);
         }
-        let last = self.last_message(slot, Disconnect::SLOW);
+        let last = self.closing_message(slot, Disconnect::SLOW);
         let at = self.connections[slot].outbox;
         self.connections.outboxes.change(at, |outbox| outbox.overflow(&last));
         self.metrics.slow.add(1);
         let Disconnect { code, reason } = Disconnect::SLOW;
-        self.farewell(slot, code, reason);
+        self.end_session(slot, code, reason);
         self.begin_closing(slot);
     }
 
     /// What tells a client that there will be no more: a close frame, or a push where the
     /// transport has none.
-    fn last_message(&self, slot: u32, disconnect: Disconnect) -> Vec<u8> {
+    fn closing_message(&self, slot: u32, disconnect: Disconnect) -> Vec<u8> {
         let Connection { wire, transport, .. } = self.connections[slot];
         let Disconnect { code, reason } = disconnect;
         let mut message = Vec::new();
@@ -159,14 +159,14 @@ impl Hub {
             return self.end(slot);
         }
         let Disconnect { code, reason } = disconnect;
-        self.disconnect_saying(slot, code, reason);
+        self.disconnect_with(slot, code, reason);
     }
 
     /// Closes a connection with a code of somebody else's choice.
-    pub(super) fn disconnect_saying(&mut self, slot: u32, code: u16, reason: &str) {
+    pub(super) fn disconnect_with(&mut self, slot: u32, code: u16, reason: &str) {
         let transport = self.connections[slot].transport;
-        self.release_hold(slot);
-        self.farewell(slot, code, reason);
+        self.drop_hold(slot);
+        self.end_session(slot, code, reason);
         if code == Disconnect::CONNECTION_CLOSED.code {
             // Its meaning is a transport that ended: nothing is said, as by Centrifugo.
             self.metrics.disconnects.add(1);
@@ -186,7 +186,7 @@ impl Hub {
     }
 
     pub(super) fn write_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
-        self.release_hold(slot);
+        self.drop_hold(slot);
         self.write(slot, |out| frame::write_close(code, reason, out));
         self.metrics.disconnects.add(1);
         if self.connections[slot].takes_output() {
@@ -195,7 +195,7 @@ impl Hub {
     }
 
     /// What was held back goes out, or is dropped if the connect was never answered.
-    pub(super) fn release_hold(&mut self, slot: u32) {
+    pub(super) fn drop_hold(&mut self, slot: u32) {
         self.connections.take_hold(slot);
     }
 
@@ -207,9 +207,9 @@ impl Hub {
 
     pub(super) fn begin_closing(&mut self, slot: u32) {
         self.charge_close(slot);
-        self.release_hold(slot);
+        self.drop_hold(slot);
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
-        self.farewell(slot, code, reason);
+        self.end_session(slot, code, reason);
         self.forget_user(slot);
         self.forget_answer(slot);
         let at = self.connections[slot].inbound;
@@ -236,9 +236,9 @@ impl Hub {
             return;
         }
         self.charge_close(slot);
-        self.release_hold(slot);
+        self.drop_hold(slot);
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
-        self.farewell(slot, code, reason);
+        self.end_session(slot, code, reason);
         self.forget_user(slot);
         self.connections.empty(slot);
         self.connections[slot].phase = Phase::Ending;
@@ -261,12 +261,12 @@ impl Hub {
         if connection.phase == Phase::KeptAlive || connection.flags.lingering() {
             self.end_when_flushed(slot);
         } else {
-            self.lost(slot);
+            self.connection_lost(slot);
         }
     }
 
     /// The peer went away without closing.
-    pub fn lost(&mut self, slot: u32) {
+    pub fn connection_lost(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         if connection.takes_output() && connection.phase != Phase::KeptAlive {
             self.metrics.lost.add(1);
@@ -275,9 +275,9 @@ impl Hub {
     }
 
     /// A client is connected no more.
-    pub(super) fn uncount(&mut self, slot: u32) {
+    pub(super) fn count_disconnect(&mut self, slot: u32) {
         self.connections[slot].flags.set_counted(false);
-        self.gate.leave();
+        self.connection_limits.leave();
         self.metrics.clients.subtract(1);
     }
 }

@@ -27,7 +27,7 @@ impl Hub {
     }
 
     /// What a connection waited for has come: its input is looked at again.
-    pub(super) fn go_on_later(&mut self, slot: u32) {
+    pub(super) fn resume_later(&mut self, slot: u32) {
         let flags = &mut self.connections[slot].flags;
         if flags.paused() && !flags.queued() {
             flags.set_queued(true);
@@ -37,7 +37,7 @@ impl Hub {
 
     /// Goes on with connections that were left with input: those whose turn was used up, and
     /// those that found no room.
-    pub fn go_on(&mut self, post: &mut impl Post) {
+    pub fn resume_paused(&mut self, post: &mut impl Post) {
         self.inflater.renew();
         self.budget.begin(Stage::Input);
         if !self.blocked.is_empty() {

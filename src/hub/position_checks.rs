@@ -8,9 +8,9 @@ use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyT
 use crate::wire::protocol::{Disconnect, Position};
 
 /// Channels whose check is begun in one turn.
-const CHECKS: usize = 16;
+const CHECKS_PER_TURN: usize = 16;
 /// Subscribers that are told in one turn that they have lost their place.
-const LOSSES: usize = 64;
+const OUT_OF_SYNC_PER_TURN: usize = 64;
 
 /// Unsubscribe code: the client is to subscribe again, and gets what it missed if it can be had.
 const INSUFFICIENT_STATE: u32 = 2500;
@@ -20,9 +20,9 @@ impl Hub {
     pub(super) fn check_positions(&mut self, post: &mut impl Post) {
         let times = (self.now, self.settings.position_check_delay);
         let mut due = std::mem::take(&mut self.checks);
-        self.locals.watches.sweep(CHECKS, times, &mut due);
+        self.locals.position_checks.sweep(CHECKS_PER_TURN, times, &mut due);
         for (channel, serial) in due.drain(..) {
-            let Some((name, hash)) = self.locals.named(channel) else { continue };
+            let Some((name, hash)) = self.locals.channel_name(channel) else { continue };
             let reply_to = ReplyTo::Watcher { shard: self.shard, channel, serial };
             let question =
                 HomeQuery { channel: name.clone(), hash, reply_to, about: ChannelQuery::Position };
@@ -30,28 +30,29 @@ impl Hub {
             if post.reserve(home, Rank::Request) {
                 post.send(home, Message::HomeQuery(Box::new(question)));
             } else {
-                self.locals.watches.again(channel, self.now);
+                self.locals.position_checks.retry_soon(channel, self.now);
             }
         }
         self.checks = due;
     }
 
     /// A home has said where a channel's stream stands.
-    pub(super) fn checked(&mut self, (channel, serial): (u32, u32), top: Position) {
-        if !self.locals.watches.agrees(channel, serial, top) {
-            self.locals.lose(channel);
+    pub(super) fn position_answered(&mut self, (channel, serial): (u32, u32), top: Position) {
+        if !self.locals.position_checks.agrees(channel, serial, top) {
+            self.locals.mark_out_of_sync(channel);
         }
     }
 
     /// Tells subscribers that have lost their place, some in each turn. Those that the server
     /// subscribed can only come back with their connection.
-    pub(super) fn tell_lost(&mut self) {
-        for _ in 0..LOSSES {
+    pub(super) fn end_out_of_sync(&mut self) {
+        for _ in 0..OUT_OF_SYNC_PER_TURN {
             if self.is_spent() {
                 return;
             }
             self.budget.charge(cost::JOIN);
-            let Some(OutOfSyncSubscriber { slot, subscription }) = self.locals.next_lost() else {
+            let Some(OutOfSyncSubscriber { slot, subscription }) = self.locals.next_out_of_sync()
+            else {
                 return;
             };
             if self.connections.grants.get(&subscription).is_some_and(|grant| grant.server_side) {

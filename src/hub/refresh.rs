@@ -52,17 +52,17 @@ impl Hub {
         if self.has_other_channels(slot, &claims) {
             return Err(Disconnect::INSUFFICIENT_STATE.into());
         }
-        if self.is_over(claims.expires) {
+        if self.is_expired(claims.expires) {
             return Err(Error::EXPIRED.into());
         }
-        let token = self.mark_of(&claims);
+        let token = self.claims_mark(&claims);
         let ConnectClaims { expires, info, meta, .. } = claims;
         let identity = self.connections[slot].identity.get_or_insert_default();
         identity.expires = expires.and_then(NonZeroU64::new);
         identity.info = info.or(identity.info.take());
         identity.token = token;
-        self.note_meta(slot, meta);
-        self.watch_ends(slot);
+        self.keep_meta(slot, meta);
+        self.watch_expiry(slot);
         self.reply(slot, command, &Reply::Refresh(self.lease(expires)));
         Ok(())
     }
@@ -117,13 +117,13 @@ impl Hub {
             }
             Err(failed) => return Err(failed),
         };
-        if self.is_over(grant.expires) {
+        if self.is_expired(grant.expires) {
             return Err(Error::EXPIRED.into());
         }
         let expires = grant.expires;
         let kept = self.connections.grants.entry(key).or_default();
         (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
-        self.watch_ends(slot);
+        self.watch_expiry(slot);
         self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Hub {
                 self.refuse_to(slot, status, Requester::of(input));
                 Some(input.len())
             }
-            Head::Control if flags.passed_on() => {
+            Head::Control if flags.came_back() => {
                 self.refuse_to(slot, Status::BadRequest, Requester::of(input));
                 Some(input.len())
             }
@@ -41,14 +41,14 @@ impl Hub {
                 self.answer_health(slot, health);
                 Some(used)
             }
-            Head::PublishCall(call, used) => self.call(post, slot, (&call, used), input),
+            Head::PublishCall(call, used) => self.publish_call(post, slot, (&call, used), input),
             Head::OpenEmulation(stream, used) => {
-                self.note_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
-                self.begin_stream(post, slot, &stream, inbound);
+                self.keep_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
+                self.begin_emulation(post, slot, &stream, inbound);
                 Some(used)
             }
             Head::EmulationCommands(emulation, used) => {
-                self.speak_for(post, slot, &emulation).then_some(used)
+                self.forward_emulation_commands(post, slot, &emulation).then_some(used)
             }
             Head::Preflight(asked, used) => {
                 self.answer_preflight(slot, &asked);
@@ -74,7 +74,7 @@ impl Hub {
     /// The control plane serves the request that `input` begins with, and every later one of the
     /// connection, if it has a place for it; returns how many bytes are used up.
     pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
-        if !self.gate.take_place() {
+        if !self.connection_limits.take_place() {
             self.refuse_to(slot, Status::Unavailable, Requester::of(input));
             return Some(input.len());
         }
@@ -96,22 +96,22 @@ impl Hub {
             return self.refuse(slot, Status::Forbidden);
         }
         let full = self.connections[slot].flags.refusing();
-        if full || !self.gate.admits(self.now) {
+        if full || !self.connection_limits.admits(self.now) {
             let requester = Requester { origin, host, bodiless: false };
             return self.refuse_to(slot, Status::Unavailable, requester);
         }
         let connection = &mut self.connections[slot];
-        self.turn.preface(&mut connection.turn, slot, |out| {
+        self.turn.write_head(&mut connection.turn, slot, |out| {
             http::write_switching(upgrade, out);
         });
         self.open(post, slot, upgrade, inbound);
     }
 
-    /// A socket from the control plane, which has asked the gate and answered the switch if there
-    /// was one; else the request is still to come.
+    /// Takes over a socket from the control plane. With `upgrade`, the control plane has checked
+    /// the connection limits and answered the upgrade; without, the request is still to come.
     pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
         let Some(upgrade) = upgrade else {
-            return self.connections[slot].flags.set_passed_on(true);
+            return self.connections[slot].flags.set_came_back(true);
         };
         let mut inbound = Inbound::default();
         self.open(post, slot, upgrade, &mut inbound);
@@ -130,7 +130,7 @@ impl Hub {
         let bidirectional = upgrade.transport == Transport::WebSocket;
         connection.flags.set_frame_pings(upgrade.frame_pings && bidirectional);
         connection.phase = Phase::Open;
-        self.note_headers(slot, upgrade.kept.clone());
+        self.keep_headers(slot, upgrade.kept.clone());
         if self.connections[slot].flags.shutting_down() {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
         }
@@ -141,7 +141,7 @@ impl Hub {
                 self.disconnect(slot, Disconnect::NOT_AVAILABLE);
             }
             (Transport::UniWebSocket, Some(connect)) => {
-                self.connect_uni(post, slot, connect.as_bytes(), inbound);
+                self.read_uni_connect(post, slot, connect.as_bytes(), inbound);
             }
             _ => {}
         }

@@ -38,11 +38,11 @@ pub struct ResourceCounts {
     /// What is to be told to the backend.
     pub outgoing: usize,
     /// Pings put off.
-    pub put_off: usize,
+    pub postponed_pings: usize,
     /// Event streams with several channels.
     pub event_streams: usize,
     /// Channels whose subscribers' position is checked.
-    pub watches: usize,
+    pub position_checks: usize,
     /// Bytes waiting for a lap or in one.
     pub backlog: usize,
 }
@@ -65,10 +65,10 @@ impl Hub {
             users: self.connections.with_user(),
             counted_users: self.home.users() + self.departures.len(),
             awaited_answers: self.connections.awaited_answers.len(),
-            put_off: self.connections.put_off.len(),
+            postponed_pings: self.connections.postponed_pings.len(),
             event_streams: self.connections.event_positions.len()
                 + self.connections.last_events.len(),
-            watches: self.locals.watches.len(),
+            position_checks: self.locals.position_checks.len(),
             context: self.connections.context.len(),
             outgoing: self.outgoing.len(),
             backlog: self.locals.backlog(),
@@ -87,6 +87,6 @@ impl Hub {
         metrics.unread.set(self.connections.unread.len() as u64);
         metrics.unread_bytes.set(self.connections.unread.share().used() as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
-        metrics.replaced.set(self.locals.replaced());
+        metrics.replaced.set(self.locals.replaced_publications());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
-use crate::hub::bounded_walks::LOOKS;
+use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
 use crate::model::revocation::{Mark, Revocations, Subject};
@@ -12,7 +12,7 @@ use crate::wire::protocol::Disconnect;
 
 impl Hub {
     /// What is remembered of a token.
-    pub(super) fn mark(&self, jti: &str, issued_at: Option<u64>) -> Mark {
+    pub(super) fn token_mark(&self, jti: &str, issued_at: Option<u64>) -> Mark {
         let id = if jti.is_empty() { 0 } else { self.names.subject(Subject::Token(jti)) };
         Mark { id, issued_at: issued_at.unwrap_or(0) }
     }
@@ -34,17 +34,17 @@ impl Hub {
     }
 
     /// The list has changed: everybody who is there is looked at, some in each turn.
-    pub(super) fn revoke(&mut self, revocations: Arc<Revocations>) {
+    pub(super) fn set_revocations(&mut self, revocations: Arc<Revocations>) {
         self.revocations = revocations;
-        self.revoked_walk.begin(self.connections.places());
+        self.revoked_walk.begin(self.connections.slot_end());
     }
 
     /// Goes on with looking at everybody.
     pub(super) fn walk_revoked(&mut self) {
         let mut looks = 0;
-        while looks < LOOKS
+        while looks < LOOKS_PER_TURN
             && !self.is_spent()
-            && let Some(slot) = self.revoked_walk.step(self.connections.places())
+            && let Some(slot) = self.revoked_walk.step(self.connections.slot_end())
         {
             let looked = 1 + self.end_revoked(slot);
             self.budget.charge(looked * cost::LOOK);

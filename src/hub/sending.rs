@@ -5,7 +5,7 @@
 
 use crate::base::budget::{Stage, cost};
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
-use crate::hub::output::keep;
+use crate::hub::output::keep_buffer;
 use crate::hub::turn_output::{OutboxFlush, OutputEntry, Segments};
 use crate::hub::{FANOUT_SENDS, Hub};
 use crate::local::Delivery;
@@ -33,24 +33,24 @@ impl Hub {
     #[inline]
     pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
         let opens = self.locals.backlog() > self.settings.backlog_bytes;
-        let walks = opens || self.locals.has_open() || !self.to_flush.is_empty();
+        let walks = opens || self.locals.has_unsent() || !self.to_flush.is_empty();
         if walks { self.walk_laps(opens, sends) } else { 0 }
     }
 
     #[inline(never)]
     fn walk_laps(&mut self, opens: bool, sends: usize) -> usize {
         if opens {
-            self.locals.open_windows();
+            self.locals.flush_windows();
         }
         let mut deliveries = std::mem::take(&mut self.deliveries);
         let mut bytes = 0;
         let (mut given, mut publications) = (0, 0);
-        while self.locals.has_open()
+        while self.locals.has_unsent()
             && given < sends
             && self.turn.entries().len() < 2 * FANOUT_SENDS
             && bytes < FANOUT_BYTES
         {
-            self.locals.step(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
+            self.locals.step_lap(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
             given += deliveries.len().max(1);
             for delivery in deliveries.drain(..) {
                 bytes += (delivery.end - delivery.start) as usize;
@@ -71,7 +71,7 @@ impl Hub {
             connection.flags.set_end_when_flushed(true);
         }
         if connection.outbox == NONE && connection.hold == NONE {
-            self.turn.delivery(&mut connection.turn, delivery, &self.locals);
+            self.turn.push_delivery(&mut connection.turn, delivery, &self.locals);
         } else if connection.takes_output() {
             // A connection that an earlier delivery of this step closed has left its groups.
             let range = delivery.start as usize..delivery.end as usize;
@@ -87,10 +87,10 @@ impl Hub {
             } else {
                 self.append_outbox(slot, &frames);
             }
-            keep(&mut self.frames, frames);
+            keep_buffer(&mut self.frames, frames);
         }
-        if delivery.open {
-            self.close_event(delivery);
+        if delivery.needs_event_id {
+            self.write_event_id(delivery);
         }
     }
 
@@ -117,21 +117,21 @@ impl Hub {
 
     /// A socket took less than it was sent in this turn: so many bytes, or `None` where it is
     /// broken. Whoever has the slot by now is not concerned by a send to another connection.
-    pub fn sent_less(&mut self, slot: u32, generation: u32, taken: Option<usize>) {
+    pub fn send_fell_short(&mut self, slot: u32, generation: u32, taken: Option<usize>) {
         let Some(connection) = self.connection(slot, generation) else { return };
         let turn = connection.turn as usize;
         match taken {
-            Some(sent) if connection.outbox != NONE => self.flushed_less(slot, sent),
+            Some(sent) if connection.outbox != NONE => self.flush_fell_short(slot, sent),
             Some(sent) if turn < self.turn.entries().len() => self.fell_behind(slot, turn, sent),
             // Nothing was sent to it in this turn: the bytes of an earlier one are missing.
-            _ => self.lost(slot),
+            _ => self.connection_lost(slot),
         }
     }
 
-    fn flushed_less(&mut self, slot: u32, sent: usize) {
+    fn flush_fell_short(&mut self, slot: u32, sent: usize) {
         let flush = self.flushes.iter_mut().find(|flush| flush.slot == slot);
         let (Some(_), Some(flush)) = (self.connections.outbox(slot), flush) else {
-            return self.lost(slot);
+            return self.connection_lost(slot);
         };
         flush.short = true;
         let at = self.connections[slot].outbox;
@@ -207,7 +207,7 @@ impl Hub {
         } else if unsent > self.settings.outbox_bytes {
             self.close_slow(slot);
         } else {
-            self.shed_outbox();
+            self.close_largest_outbox();
         }
     }
 
@@ -224,7 +224,7 @@ impl Hub {
         if self.connections[slot].flags.end_when_flushed() {
             self.end(slot);
         } else if self.connections[slot].phase == Phase::KeptAlive {
-            self.go_on_later(slot);
+            self.resume_later(slot);
         }
     }
 }
@@ -240,7 +240,7 @@ mod tests {
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[slot]);
         hub.writable(slot);
-        hub.lost(slot);
+        hub.connection_lost(slot);
         assert_eq!(transmit(&mut hub, &[]), []);
         hub.free(slot);
         assert_eq!(hub.resource_counts().outbox_bytes, 0);

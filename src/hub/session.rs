@@ -65,16 +65,16 @@ impl Hub {
         command: u32,
         request: &ConnectRequest<'_>,
     ) -> Result<(), StopReason> {
-        match self.admit(post, slot, request) {
+        match self.authorize_connect(post, slot, request) {
             Ok(newcomer) => self.hold(post, slot, command, newcomer),
             Err(ConnectRefusal::Stop(stop)) => return Err(stop),
             Err(ConnectRefusal::Error(error)) => {
-                self.connections[slot].flags.set_unusable(true);
+                self.connections[slot].flags.set_connect_refused(true);
                 self.reply_error(slot, command, error);
             }
-            Err(ConnectRefusal::Backend(verdict)) => {
-                self.connections[slot].flags.set_unusable(true);
-                if let CommandFailure::Error(error) = self.refuse_command(slot, command, &verdict) {
+            Err(ConnectRefusal::Backend(outcome)) => {
+                self.connections[slot].flags.set_connect_refused(true);
+                if let CommandFailure::Error(error) = self.refuse_command(slot, command, &outcome) {
                     self.reply_error(slot, command, error);
                 }
             }
@@ -83,16 +83,16 @@ impl Hub {
     }
 
     /// A unidirectional client's connect request.
-    pub(super) fn begin_uni(
+    pub(super) fn connect_unidirectional(
         &mut self,
         post: &mut impl Post,
         slot: u32,
         request: &ConnectRequest<'_>,
     ) -> Result<(), StopReason> {
-        match self.admit(post, slot, request) {
+        match self.authorize_connect(post, slot, request) {
             Ok(mut newcomer) => {
                 if let Some(given) = self.connections.last_events.remove(&slot) {
-                    newcomer.go_on_from(given);
+                    newcomer.recover_from(given);
                 }
                 self.hold(post, slot, 0, newcomer);
             }
@@ -101,14 +101,14 @@ impl Hub {
                 return Err(StopReason::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
             }
             Err(ConnectRefusal::Error(error)) => {
-                return Err(StopReason::Disconnect(instead_of(error.code)));
+                return Err(StopReason::Disconnect(disconnect_for(error.code)));
             }
-            Err(ConnectRefusal::Backend(verdict)) => match &*verdict {
+            Err(ConnectRefusal::Backend(outcome)) => match &*outcome {
                 LookupOutcome::Command(Err(backend::ProxyFailure::Error { code, .. })) => {
-                    return Err(StopReason::Disconnect(instead_of(*code)));
+                    return Err(StopReason::Disconnect(disconnect_for(*code)));
                 }
                 LookupOutcome::Command(Err(backend::ProxyFailure::Disconnect { code, reason })) => {
-                    self.disconnect_saying(slot, *code, reason);
+                    self.disconnect_with(slot, *code, reason);
                 }
                 _ => return Err(StopReason::Disconnect(Disconnect::INTERNAL)),
             },
@@ -117,23 +117,23 @@ impl Hub {
     }
 
     /// Who may connect at all, as whom, and to which channels.
-    fn admit(
+    fn authorize_connect(
         &mut self,
         post: &mut impl Post,
         slot: u32,
         request: &ConnectRequest<'_>,
     ) -> Result<AcceptedConnect, ConnectRefusal> {
-        if self.gate.is_full() {
+        if self.connection_limits.is_full() {
             // It was not full when the connection was let in: the client is to come back.
             return Err(Disconnect::TOO_MANY_REQUESTS.into());
         }
         if let Some(headers) = &request.headers {
-            self.note_emulated(slot, headers);
+            self.keep_emulated_headers(slot, headers);
         }
         let by_token = !request.token.is_empty();
         let (claims, data) = match self.settings.proxies.connect {
             Some(upstream) if !by_token => {
-                let introduction = self.introduce(post, slot, upstream, request)?;
+                let introduction = self.ask_connect_proxy(post, slot, upstream, request)?;
                 introduction.map(|found| (Some(found.claims), found.data)).unwrap_or_default()
             }
             _ => (self.connect_claims(post, slot, &request.token)?, None),
@@ -148,15 +148,15 @@ impl Hub {
             if by_token && self.settings.rules.insecure {
                 claims.expires = None;
             }
-            if self.is_over(claims.expires) {
+            if self.is_expired(claims.expires) {
                 return Err(ConnectRefusal::Error(Error::EXPIRED));
             }
             for (channel, options) in &claims.subs {
                 let grant = Grant { by_connection_token: by_token, ..Grant::from(options) };
                 granted.push((Arc::from(&**channel), grant));
             }
-            let token = if by_token { self.mark_of(&claims) } else { Mark::NONE };
-            self.identify(slot, claims, token);
+            let token = if by_token { self.claims_mark(&claims) } else { Mark::NONE };
+            self.set_identity(slot, claims, token);
         }
         if let Some(channel) = self.personal_channel(slot) {
             granted.push((channel, Grant::default()));
@@ -164,7 +164,7 @@ impl Hub {
         let mut server_subs: Vec<ServerSubscription> = Vec::with_capacity(granted.len());
         for (channel, grant) in granted {
             let options = self.settings.namespaces.of(&channel).map_err(ConnectRefusal::Error)?;
-            self.reads(slot, options).map_err(ConnectRefusal::Error)?;
+            self.check_readable(slot, options).map_err(ConnectRefusal::Error)?;
             let asked = request.subs.iter().flat_map(|subs| &subs.0);
             let mut asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
             let since = asked.next_back().and_then(|asked| asked.since());
@@ -174,7 +174,7 @@ impl Hub {
             }
         }
         if !named_by_backend {
-            self.add_permitted(slot, request, &mut server_subs)?;
+            self.add_requested_channels(slot, request, &mut server_subs)?;
         }
         if server_subs.len() > usize::from(self.settings.channel_limit) {
             return Err(Disconnect::CHANNEL_LIMIT.into());
@@ -183,7 +183,7 @@ impl Hub {
     }
 
     /// What the backend says about a client without a token, and what it tells it.
-    fn introduce(
+    fn ask_connect_proxy(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -191,15 +191,15 @@ impl Hub {
         request: &ConnectRequest<'_>,
     ) -> Result<Option<Introduction>, ConnectRefusal> {
         let asked = self.ask_backend(post, slot, upstream, || ProxyEvent::connect(request));
-        let verdict = asked.map_err(ConnectRefusal::Stop)?;
+        let outcome = asked.map_err(ConnectRefusal::Stop)?;
         self.use_up_answer(slot);
-        match &*verdict {
+        match &*outcome {
             LookupOutcome::Command(Ok(ProxyAnswer::Connect(Some(introduction)))) => {
                 self.fits_wire(slot, introduction.data.as_deref())?;
                 Ok(Some(Introduction::clone(introduction)))
             }
             LookupOutcome::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
-            _ => Err(ConnectRefusal::Backend(verdict)),
+            _ => Err(ConnectRefusal::Backend(outcome)),
         }
     }
 
@@ -221,10 +221,11 @@ impl Hub {
             Ok(Work::Here) => verifier.connection(token, self.unix_time(), None),
             Ok(Work::Elsewhere) => {
                 let purpose = Purpose::Connection;
-                let lookup = |hub: &Hub| hub.token_matter(token, purpose);
-                let verdict = self.consult(post, slot, lookup).map_err(ConnectRefusal::Stop)?;
+                let lookup = |hub: &Hub| hub.token_lookup(token, purpose);
+                let outcome =
+                    self.request_lookup(post, slot, lookup).map_err(ConnectRefusal::Stop)?;
                 self.use_up_answer(slot);
-                match &*verdict {
+                match &*outcome {
                     LookupOutcome::Connection(claims) => claims.clone(),
                     _ => return Err(ConnectRefusal::Error(Error::INTERNAL)),
                 }
@@ -232,19 +233,21 @@ impl Hub {
             Err(refusal) => Err(refusal),
         };
         match claims {
-            Ok(claims) if !self.is_revoked(&claims.user, self.mark_of(&claims)) => Ok(Some(claims)),
+            Ok(claims) if !self.is_revoked(&claims.user, self.claims_mark(&claims)) => {
+                Ok(Some(claims))
+            }
             Err(Refusal::Expired) => Err(ConnectRefusal::Error(Error::TOKEN_EXPIRED)),
             Ok(_) | Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
         }
     }
 
-    pub(super) fn mark_of(&self, claims: &ConnectClaims) -> Mark {
-        self.mark(&claims.jti, claims.issued_at)
+    pub(super) fn claims_mark(&self, claims: &ConnectClaims) -> Mark {
+        self.token_mark(&claims.jti, claims.issued_at)
     }
 
-    fn identify(&mut self, slot: u32, claims: ConnectClaims, token: Mark) {
+    fn set_identity(&mut self, slot: u32, claims: ConnectClaims, token: Mark) {
         let ConnectClaims { user, info, expires, meta, .. } = claims;
-        self.note_meta(slot, meta);
+        self.keep_meta(slot, meta);
         let expires = expires.and_then(NonZeroU64::new);
         let identity = Identity { user: user.into(), info, expires, token };
         self.connections[slot].identity = Some(Box::new(identity));
@@ -260,7 +263,7 @@ impl Hub {
     }
 
     /// Channels that the client names itself: those that it may have.
-    fn add_permitted(
+    fn add_requested_channels(
         &self,
         slot: u32,
         request: &ConnectRequest<'_>,
@@ -281,7 +284,7 @@ impl Hub {
             // The backend of a subscribe proxy is asked by the client's own subscribe alone.
             let asks_backend = options.subscribe_proxy.is_some();
             if !named && !asks_backend && self.allows_subscribe(options, channel, user) {
-                self.reads(slot, options).map_err(ConnectRefusal::Error)?;
+                self.check_readable(slot, options).map_err(ConnectRefusal::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
                 server_subs.push(ServerSubscription { channel, since: asked.since(), grant });
@@ -293,7 +296,7 @@ impl Hub {
 
 /// How the connection of a unidirectional client ends where another one would be answered with an
 /// error.
-fn instead_of(code: u32) -> Disconnect {
+fn disconnect_for(code: u32) -> Disconnect {
     match code {
         109 | 110 => Disconnect::EXPIRED,
         111 => Disconnect::TOO_MANY_REQUESTS,

@@ -21,8 +21,8 @@ impl Hub {
     }
 
     /// Slots of connections are below this.
-    pub fn places(&self) -> u32 {
-        self.connections.places() as u32
+    pub fn slot_end(&self) -> u32 {
+        self.connections.slot_end() as u32
     }
 
     /// Slots that are taken, reserved ones included.
@@ -37,7 +37,7 @@ impl Hub {
 
     /// The connection of a slot, if this generation of it still lives.
     pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
-        self.connections.living(slot, generation)
+        self.connections.get_current(slot, generation)
     }
 
     /// The generation of a slot's present life.
@@ -56,22 +56,22 @@ impl Hub {
     }
 
     /// A socket has arrived in a reserved slot; its request head is awaited.
-    pub fn opened(&mut self, slot: u32) {
+    pub fn socket_opened(&mut self, slot: u32) {
         self.connections[slot].phase = Phase::Head;
         self.set_deadline(slot, self.settings.head_timeout);
     }
 
     /// A socket has arrived for which there is no room: its request is read, so that the answer
     /// is not lost to a reset, and answered 503.
-    pub fn opened_without_room(&mut self, slot: u32) {
-        self.opened(slot);
+    pub fn socket_opened_without_room(&mut self, slot: u32) {
+        self.socket_opened(slot);
         self.connections[slot].flags.set_refusing(true);
         self.set_deadline(slot, REFUSAL_TIME);
     }
 
     /// A request that was to be handed over cannot be: it is answered 503.
-    pub fn turn_back(&mut self, slot: u32) {
-        self.gate.give_place_back();
+    pub fn refuse_hand_over(&mut self, slot: u32) {
+        self.connection_limits.give_place_back();
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Head;
         connection.flags.set_unwatched(false);
@@ -87,9 +87,9 @@ impl Hub {
 
     /// The bytes that came so far on a connection that is handed over, and its place on the
     /// control plane.
-    pub fn depart(&mut self, slot: u32) -> (Vec<u8>, ConnectionPermit) {
+    pub fn take_for_hand_over(&mut self, slot: u32) -> (Vec<u8>, ConnectionPermit) {
         let inbound = self.connections.take_inbound(slot);
         let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
-        (bytes, ConnectionPermit::of_taken(&self.gate))
+        (bytes, ConnectionPermit::of_taken(&self.connection_limits))
     }
 }

@@ -50,8 +50,8 @@ struct NewSubscription<'a> {
 }
 
 impl Hub {
-    pub(super) fn named(&self, hash: u64, channel: &str) -> Arc<str> {
-        self.locals.name(hash, channel).unwrap_or_else(|| channel.into())
+    pub(super) fn shared_name(&self, hash: u64, channel: &str) -> Arc<str> {
+        self.locals.shared_name(hash, channel).unwrap_or_else(|| channel.into())
     }
 
     pub(super) fn find_subscription(
@@ -121,7 +121,7 @@ impl Hub {
         if request.kind != 0 {
             return Err(Error::PERMISSION_DENIED.into());
         }
-        self.reads(slot, options)?;
+        self.check_readable(slot, options)?;
         let filter = match request.filter.as_deref() {
             None => None,
             Some(_) if !options.allow_filter => return Err(Error::BAD_REQUEST.into()),
@@ -139,7 +139,7 @@ impl Hub {
             return Err(Error::LIMIT_EXCEEDED.into());
         }
         let grant = self.permit_subscribe(post, (slot, command), options, request)?;
-        if grant.as_ref().is_some_and(|grant| self.is_over(grant.expires)) {
+        if grant.as_ref().is_some_and(|grant| self.is_expired(grant.expires)) {
             return Err(Error::EXPIRED.into());
         }
         let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
@@ -153,7 +153,7 @@ impl Hub {
         let since = request.since();
         let asked = RequestedOptions { since, strict, granted, joins, delta, compact, filter };
         let subscription = NewSubscription { channel, command, asked, grant };
-        self.enter(post, slot, options, subscription)?;
+        self.request_subscription(post, slot, options, subscription)?;
         Ok(())
     }
 
@@ -171,8 +171,8 @@ impl Hub {
             Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
             Ok(Work::Elsewhere) => {
                 let purpose = Purpose::Subscription;
-                let lookup = |hub: &Hub| hub.token_matter(token, purpose);
-                match &*self.consult(post, slot, lookup)? {
+                let lookup = |hub: &Hub| hub.token_lookup(token, purpose);
+                match &*self.request_lookup(post, slot, lookup)? {
                     LookupOutcome::Subscription(claims) => claims.clone(),
                     _ => return Err(Error::INTERNAL.into()),
                 }
@@ -189,7 +189,7 @@ impl Hub {
         if claims.channel != channel || claims.user != user || !client {
             return Err(Disconnect::INVALID_TOKEN.into());
         }
-        let token = self.mark(&claims.jti, claims.issued_at);
+        let token = self.token_mark(&claims.jti, claims.issued_at);
         if self.is_subscription_revoked(user, channel, token) {
             return Err(Error::PERMISSION_DENIED.into());
         }
@@ -209,11 +209,11 @@ impl Hub {
         let grant = Some(server_sub.grant.clone());
         let subscription =
             NewSubscription { channel: &server_sub.channel, command: 0, asked, grant };
-        self.enter(post, slot, options, subscription).map_err(|NoRoom| server_sub)
+        self.request_subscription(post, slot, options, subscription).map_err(|NoRoom| server_sub)
     }
 
     /// What a subscriber gets of what it asks for.
-    pub(super) fn terms(
+    pub(super) fn granted_options(
         &self,
         slot: u32,
         options: &Options,
@@ -239,7 +239,7 @@ impl Hub {
     }
 
     /// Has a channel's home hear of a connection's leave before it hears of its return.
-    fn tell_leave_first(
+    fn send_leave_first(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -248,7 +248,7 @@ impl Hub {
         if planted(Planted::LeaveOvertaken) || !self.is_leaving(slot, hash, channel) {
             return Ok(());
         }
-        self.tell_leaves(post);
+        self.send_leaves(post);
         if self.is_leaving(slot, hash, channel) { Err(NoRoom) } else { Ok(()) }
     }
 
@@ -261,7 +261,8 @@ impl Hub {
         (name, hash): (&Arc<str>, u64),
     ) -> Subscriber {
         let connection = &mut self.connections[slot];
-        let (subscription, serial) = self.locals.begin(&mut connection.subscriptions, hash, name);
+        let (subscription, serial) =
+            self.locals.begin_subscription(&mut connection.subscriptions, hash, name);
         if let Some(pace) = options.pace {
             self.locals.set_pace(subscription, pace);
         }
@@ -272,7 +273,7 @@ impl Hub {
 
     /// Asks a channel's home for a subscription, or joins at once where the home need not be
     /// asked.
-    fn enter(
+    fn request_subscription(
         &mut self,
         post: &mut impl Post,
         slot: u32,
@@ -282,11 +283,11 @@ impl Hub {
         let NewSubscription { channel, command, asked, grant } = subscription;
         let hash = self.names.hash(channel);
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
-        let (granted, joins) = self.terms(slot, options, &asked, overrides);
+        let (granted, joins) = self.granted_options(slot, options, &asked, overrides);
         let visibility = visibility(options, overrides);
         let tracked = visibility.is_any();
         if tracked {
-            self.tell_leave_first(post, slot, (channel, hash))?;
+            self.send_leave_first(post, slot, (channel, hash))?;
         }
         let home = self.names.home(hash);
         let simple = !tracked && !granted.needs_stream();
@@ -295,7 +296,7 @@ impl Hub {
             return Err(NoRoom);
         }
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
-        let (name, ids) = (self.named(hash, channel), self.ids(slot, granted));
+        let (name, ids) = (self.shared_name(hash, channel), self.event_ids_for(slot, granted));
         let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
         let RequestedOptions { delta, compact, strict, .. } = asked;
         let encoding = Encoding { joins, delta, compact, ids, ..self.encoding(slot) };
@@ -306,7 +307,7 @@ impl Hub {
         let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
         self.connections.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
         if ends {
-            self.watch_ends(slot);
+            self.watch_expiry(slot);
         }
         let filter = asked.filter;
         let request = Subscribe {
@@ -369,7 +370,7 @@ impl Hub {
             let (tracked, announced) = (seen.is_any(), seen.announced);
             let told = (hook.is_some() || tracked).then(|| channel.clone());
             if let (Some(upstream), Some(channel)) = (hook, &told) {
-                self.note_unsubscribe(slot, upstream, channel, why);
+                self.queue_unsubscribe_hook(slot, upstream, channel, why);
             }
             if let Some(channel) = told.filter(|_| tracked) {
                 let address = self.address(slot);
@@ -423,7 +424,8 @@ impl Hub {
         let subscription = self.find_subscription(slot, hash, channel)?;
         let wire = self.connections[slot].wire;
         let is_json = |data: &[u8]| json::is_json(data);
-        let mut event = checked(options.format, data, wire == Wire::Json || is_json(data))?;
+        let mut event =
+            publication_kind(options.format, data, wire == Wire::Json || is_json(data))?;
         let (mut data, mut tags, mut terms) = (&**data, Box::default(), PublishOptions::default());
         let asked;
         if let Some(upstream) = options.publish_proxy {
@@ -432,7 +434,7 @@ impl Hub {
                 (data, terms) =
                     (permission.data.as_deref().unwrap_or(data), (&**permission).into());
                 tags = permission.tags.clone().into_iter().collect();
-                event = checked(options.format, data, is_json(data))?;
+                event = publication_kind(options.format, data, is_json(data))?;
             }
         } else {
             let user = self.connections[slot].user();
@@ -452,7 +454,7 @@ impl Hub {
 
     /// Whether a connection's encoding can carry everything that a channel with these options
     /// may publish: JSON cannot carry bytes.
-    pub(super) fn reads(&self, slot: u32, options: &Options) -> Result<(), Error> {
+    pub(super) fn check_readable(&self, slot: u32, options: &Options) -> Result<(), Error> {
         let is_json = self.connections[slot].wire == Wire::Json;
         if is_json && options.format == Format::Binary {
             return Err(Error::BINARY_CHANNEL);
@@ -500,7 +502,11 @@ fn visibility(options: &Options, overrides: Overrides) -> Visibility {
 }
 
 /// What data counts as, if a channel with this format takes it.
-pub fn checked(format: Format, data: &[u8], is_json: bool) -> Result<PublicationKind, Error> {
+pub fn publication_kind(
+    format: Format,
+    data: &[u8],
+    is_json: bool,
+) -> Result<PublicationKind, Error> {
     let fits = match format {
         Format::NotEmpty => !data.is_empty(),
         Format::Json => is_json,

@@ -16,18 +16,18 @@ impl Hub {
     }
 
     /// Goes on with surveys. A channel that goes and comes again meanwhile may be told twice.
-    pub(super) fn go_on_surveys(&mut self, post: &mut impl Post) {
+    pub(super) fn continue_surveys(&mut self, post: &mut impl Post) {
         while let Some(mut walk) = self.surveys.pop_front() {
-            while walk.next < self.locals.places() && !self.is_spent() {
+            while walk.next < self.locals.channel_end() && !self.is_spent() {
                 self.budget.charge(cost::LOOK);
-                let found = self.locals.subscribed(walk.next);
+                let found = self.locals.subscriber_count(walk.next);
                 let pattern = walk.survey.pattern.as_deref();
                 let matching = found
                     .filter(|(name, _)| pattern.is_none_or(|pattern| glob_matches(pattern, name)));
                 walk.found.channels.extend(matching.map(|(name, number)| (name.clone(), number)));
                 walk.next += 1;
             }
-            if walk.next < self.locals.places() {
+            if walk.next < self.locals.channel_end() {
                 return self.surveys.push_front(walk);
             }
             post.send(self.control, Message::Surveyed(Box::new(walk.found)));

@@ -6,7 +6,7 @@
 use crate::base::budget::cost;
 use crate::base::sys::Now;
 use crate::hub::Hub;
-use crate::hub::bounded_walks::LOOKS;
+use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::{NONE, Phase};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Lease;
@@ -17,7 +17,7 @@ const STEP: u64 = 500;
 impl Hub {
     /// Whether a lease with this end, as unix time in seconds, is over; one without an end never
     /// is. Nothing is given out on a lease that is over.
-    pub(super) fn is_over(&self, expires: Option<u64>) -> bool {
+    pub(super) fn is_expired(&self, expires: Option<u64>) -> bool {
         expires.is_some_and(|end| end <= self.unix_time())
     }
 
@@ -28,31 +28,31 @@ impl Hub {
     }
 
     /// Whether the wall clock has stepped since ends by tokens were turned into deadlines.
-    pub fn has_stepped(&self, now: Now) -> bool {
-        self.ahead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)
+    pub fn clock_stepped(&self, now: Now) -> bool {
+        self.clock_lead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)
     }
 
     /// Has everybody's ends looked at again where the wall clock has stepped. One that steps back
     /// needs no walk: who is looked at too early is looked at again in time.
     pub(super) fn follow_wall_clock(&mut self, now: Now) {
-        if self.has_stepped(now) {
-            self.expiry_walk.begin(self.connections.places());
-            self.ahead = None;
+        if self.clock_stepped(now) {
+            self.expiry_walk.begin(self.connections.slot_end());
+            self.clock_lead = None;
         }
-        self.ahead.get_or_insert(now.ahead());
+        self.clock_lead.get_or_insert(now.ahead());
     }
 
     /// Goes on with looking at everybody's ends.
     pub(super) fn walk_expiries(&mut self) {
         let mut looks = 0;
-        while looks < LOOKS
+        while looks < LOOKS_PER_TURN
             && !self.is_spent()
-            && let Some(slot) = self.expiry_walk.step(self.connections.places())
+            && let Some(slot) = self.expiry_walk.step(self.connections.slot_end())
         {
             let mut looked = 1;
             if let Some(connection) = self.connections.get(slot) {
                 looked += usize::from(connection.subscribed);
-                self.watch_ends(slot);
+                self.watch_expiry(slot);
             }
             self.budget.charge(looked * cost::LOOK);
             looks += looked;
@@ -60,7 +60,7 @@ impl Hub {
     }
 
     /// When the first of what a connection holds by tokens ends for good, in milliseconds.
-    fn next_end(&self, slot: u32) -> Option<u64> {
+    fn next_token_expiry(&self, slot: u32) -> Option<u64> {
         let connection = &self.connections[slot];
         let settings = &self.settings;
         // What the backend renews is looked at when its time is over.
@@ -125,16 +125,16 @@ impl Hub {
 
     /// Sees to it that a connection is looked at when something of its ends, though its ping is
     /// not due yet. What it has, or its deadline, has changed.
-    pub(super) fn watch_ends(&mut self, slot: u32) {
+    pub(super) fn watch_expiry(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         if connection.phase != Phase::Connected || connection.flags.shutting_down() {
             return;
         }
-        let Some(end) = self.next_end(slot) else { return };
+        let Some(end) = self.next_token_expiry(slot) else { return };
         let Some(ping) = self.connections.wheel.deadline(slot) else { return };
         let tick = self.tick_at(end.max(self.now));
         if tick < u64::from(ping) {
-            self.connections.put_off.entry(slot).or_insert(ping);
+            self.connections.postponed_pings.entry(slot).or_insert(ping);
             self.connections.wheel.set(slot, tick as u32);
         }
     }
@@ -142,14 +142,14 @@ impl Hub {
     /// Sets the deadline of a connection that was looked at for an end back to its ping; returns
     /// whether that is still to come.
     pub(super) fn resume_ping(&mut self, slot: u32) -> bool {
-        if self.connections.put_off.is_empty() {
+        if self.connections.postponed_pings.is_empty() {
             return false;
         }
-        let Some(ping) = self.connections.put_off.remove(&slot) else { return false };
+        let Some(ping) = self.connections.postponed_pings.remove(&slot) else { return false };
         let early = u64::from(ping) > self.tick();
         if early && self.connections[slot].phase == Phase::Connected {
             self.connections.wheel.set(slot, ping);
-            self.watch_ends(slot);
+            self.watch_expiry(slot);
         }
         early
     }
@@ -173,7 +173,7 @@ mod tests {
         let expires = NonZeroU64::new(START + 3600);
         let identity = Identity { expires, ..Identity::default() };
         hub.connections[slot].identity = Some(Box::new(identity));
-        hub.watch_ends(slot);
+        hub.watch_expiry(slot);
         transmit(&mut hub, &[]);
         (hub, slot)
     }
@@ -182,7 +182,7 @@ mod tests {
     fn at(hub: &mut Hub, millis: u64, unix: u64) -> Phase {
         hub.begin_turn(Now { millis, unix });
         while hub.expire() || hub.expiry_walk.goes_on() {
-            hub.go_on(&mut LoneShardBus::default());
+            hub.resume_paused(&mut LoneShardBus::default());
         }
         transmit(hub, &[]);
         hub.connections[0].phase
@@ -192,7 +192,7 @@ mod tests {
     fn a_token_that_ended_by_a_step_of_the_wall_clock_ends_soon() {
         let (mut hub, _) = with_token();
         let later = Now { millis: 6_000, unix: START * 1000 + 7_200_000 };
-        assert!(hub.has_stepped(later));
+        assert!(hub.clock_stepped(later));
         at(&mut hub, later.millis, later.unix);
         assert_eq!(at(&mut hub, later.millis + 200, later.unix + 200), Phase::Closing);
     }
@@ -238,7 +238,7 @@ mod tests {
         let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
         hub.begin_turn(Now { millis: 5_000, unix: 0 });
         let (slot, _) = hub.reserve().unwrap();
-        hub.opened(slot);
+        hub.socket_opened(slot);
         assert_eq!(at(&mut hub, 60_000, 0), Phase::Head);
         assert_eq!(hub.ring_requests.reads, [slot]);
         assert_eq!(at(&mut hub, 60_200, 0), Phase::Closing, "it said nothing");

@@ -114,7 +114,7 @@ impl TurnOutput {
     }
 
     /// Adds what `write` appends. `handle` is the connection's entry of this turn.
-    pub fn private(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn write_private(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.private_end();
         write(&mut self.bytes);
         let end = self.private_end();
@@ -124,23 +124,23 @@ impl TurnOutput {
     }
 
     /// Adds a response head, which must be the first thing of the turn for this socket.
-    pub fn preface(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn write_head(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
-        self.private(handle, slot, write);
+        self.write_private(handle, slot, write);
         self.entries[*handle as usize].preface = (self.bytes.len() - start) as u32;
     }
 
     /// Adds bytes that never change.
-    pub fn fixed(&mut self, handle: &mut u32, slot: u32, bytes: &'static [u8]) {
+    pub fn push_static(&mut self, handle: &mut u32, slot: u32, bytes: &'static [u8]) {
         self.add(handle, slot, PieceSource::Fixed(bytes));
     }
 
     /// Adds a range of a lap.
-    pub fn delivery(&mut self, handle: &mut u32, delivery: &Delivery, locals: &LocalChannels) {
+    pub fn push_delivery(&mut self, handle: &mut u32, delivery: &Delivery, locals: &LocalChannels) {
         let Delivery { slot, lap, start, end, .. } = *delivery;
         if *handle != NONE && self.entries[*handle as usize].pieces >= PIECES_MAX {
             let range = start as usize..end as usize;
-            self.private(handle, slot, |out| out.extend_from_slice(&locals.lap(lap)[range]));
+            self.write_private(handle, slot, |out| out.extend_from_slice(&locals.lap(lap)[range]));
         } else {
             self.add(handle, slot, PieceSource::Lap { lap, start, end });
         }
@@ -207,12 +207,12 @@ mod tests {
     fn pieces_keep_their_order_and_neighbours_join() {
         let (mut turn, locals) = (TurnOutput::default(), LocalChannels::default());
         let (mut one, mut two) = (NONE, NONE);
-        turn.private(&mut one, 1, |out| out.extend_from_slice(b"a"));
-        turn.private(&mut one, 1, |out| out.extend_from_slice(b"b"));
-        turn.private(&mut two, 2, |out| out.extend_from_slice(b"x"));
-        turn.fixed(&mut one, 1, b"c");
-        turn.private(&mut one, 1, |out| out.extend_from_slice(b"d"));
-        turn.private(&mut two, 2, |_| {});
+        turn.write_private(&mut one, 1, |out| out.extend_from_slice(b"a"));
+        turn.write_private(&mut one, 1, |out| out.extend_from_slice(b"b"));
+        turn.write_private(&mut two, 2, |out| out.extend_from_slice(b"x"));
+        turn.push_static(&mut one, 1, b"c");
+        turn.write_private(&mut one, 1, |out| out.extend_from_slice(b"d"));
+        turn.write_private(&mut two, 2, |_| {});
         let all: Vec<(u32, Vec<&[u8]>)> = turn
             .entries()
             .iter()

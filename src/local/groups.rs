@@ -15,7 +15,7 @@ use crate::wire::filter::Filter;
 
 impl LocalChannels {
     /// The group of a channel for this encoding and filter, which begins if there is none.
-    pub(super) fn group(
+    pub(super) fn find_or_insert_group(
         &mut self,
         channel: u32,
         encoding: Encoding,
@@ -136,7 +136,7 @@ mod tests {
         channels.publish_tagged("1", "k", "1");
         channels.leave(1);
         assert_eq!(channels.groups(), 2);
-        while channels.locals.has_open() {
+        while channels.locals.has_unsent() {
             channels.step(9);
         }
         channels.locals.end_turn();

@@ -50,25 +50,26 @@ impl LocalChannels {
     /// Appends a publication for every group of its channel that has members.
     pub fn append(&mut self, publication: &Publication) {
         let Some(channel) = self.find(publication.hash(), publication.channel()) else { return };
-        let Channel { group, live, watched, paced, .. } = self.channels[channel as usize];
-        if live == 0 {
+        let Channel { group, subscribers, position_checked, paced, .. } =
+            self.channels[channel as usize];
+        if subscribers == 0 {
             return;
         }
-        if watched
+        if position_checked
             && let Some(position) = publication.position()
-            && !self.watches.follow(channel, position)
+            && !self.position_checks.follow(channel, position)
         {
-            self.lose(channel);
+            self.mark_out_of_sync(channel);
         }
         let mut at = group;
         while at != NONE {
             let group = &self.groups[at as usize];
             let next = group.next;
-            if group.members.is_empty() || !group.lets_through(publication) {
+            if group.members.is_empty() || !group.passes_filter(publication) {
                 // Nobody there wants it.
             } else if publication.concerns(group.encoding) {
                 if paced {
-                    self.add_at_pace(at, channel, publication);
+                    self.add_paced(at, channel, publication);
                 } else {
                     self.add(at, publication);
                 }
@@ -82,7 +83,7 @@ impl LocalChannels {
         let idle = self.groups[at as usize].fanout.is_none();
         self.write(at, publication);
         if idle {
-            self.open.push_back(at);
+            self.unsent.push_back(at);
         }
     }
 
@@ -125,14 +126,14 @@ impl LocalChannels {
     }
 
     /// Whether some group has something to send.
-    pub fn has_open(&self) -> bool {
-        !self.open.is_empty()
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Walks the next group in turn for at most `quota` members; adds what each gets to
     /// `deliveries`.
-    pub fn step(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
-        let Some(at) = self.open.pop_front() else { return };
+    pub fn step_lap(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
+        let Some(at) = self.unsent.pop_front() else { return };
         let group = &mut self.groups[at as usize];
         let Some(fanout) = group.fanout.as_mut() else { return };
         let lap = *fanout.lap.get_or_insert_with(|| {
@@ -145,7 +146,7 @@ impl LocalChannels {
             let place = fanout.pending_place.take().map(|position| (hash, position));
             self.laps.insert(Lap { bytes, publications, place })
         });
-        let open = group.encoding.ids == Ids::Own;
+        let needs_event_id = group.encoding.ids == Ids::Own;
         let (end, publications) = (self.laps[lap].bytes.len() as u32, self.laps[lap].publications);
         let mut late = fanout.lap_starts.partition_point(|start| start.member <= fanout.cursor);
         let until = fanout.lap_members.min(fanout.cursor.saturating_add(quota as u32));
@@ -156,12 +157,19 @@ impl LocalChannels {
             let start = late.checked_sub(1).map_or(0, |late| fanout.lap_starts[late].byte);
             let slot = group.members[member as usize].slot;
             if slot != TOMBSTONE && start < end {
-                deliveries.push(Delivery { slot, lap: lap as u32, start, end, publications, open });
+                deliveries.push(Delivery {
+                    slot,
+                    lap: lap as u32,
+                    start,
+                    end,
+                    publications,
+                    needs_event_id,
+                });
             }
         }
         fanout.cursor = until;
         if until < fanout.lap_members {
-            self.open.push_back(at);
+            self.unsent.push_back(at);
         } else {
             self.close_lap(at);
         }
@@ -188,7 +196,7 @@ impl LocalChannels {
         let channel = *channel;
         if !fanout.pending.is_empty() && !members.is_empty() {
             if !self.pacing.has_window(at) {
-                self.open.push_back(at);
+                self.unsent.push_back(at);
             }
         } else if let Some(done) = state.take() {
             self.backlog -= done.pending.len();
@@ -207,7 +215,7 @@ impl LocalChannels {
     }
 
     /// The hash of a lap's channel, and where its stream stands behind the lap, if that is noted.
-    pub fn place(&self, lap: u32) -> Option<(u64, Position)> {
+    pub fn lap_position(&self, lap: u32) -> Option<(u64, Position)> {
         self.laps.get(lap as usize).and_then(|lap| lap.place)
     }
 

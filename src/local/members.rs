@@ -39,7 +39,7 @@ impl LocalChannels {
     }
 
     /// Whether `key` still is the pending subscription that was given `serial`.
-    pub fn awaits(&self, key: u32, serial: u32) -> bool {
+    pub fn is_awaiting(&self, key: u32, serial: u32) -> bool {
         self.subscriptions.get(key as usize).is_some_and(|found| {
             found.is_pending() && (found.serial == serial || planted(Planted::StaleAnswerJoins))
         })
@@ -64,7 +64,7 @@ impl LocalChannels {
     }
 
     /// The channel's name as it is shared here, if the shard knows the channel.
-    pub fn name(&self, hash: u64, name: &str) -> Option<Arc<str>> {
+    pub fn shared_name(&self, hash: u64, name: &str) -> Option<Arc<str>> {
         self.find(hash, name).map(|at| self.channels[at as usize].name.clone())
     }
 
@@ -76,7 +76,7 @@ impl LocalChannels {
 
     /// The number that stands for a subscription's channel here. Another channel gets it only when
     /// nobody is subscribed to this one any more.
-    pub fn number(&self, key: u32) -> u32 {
+    pub fn channel_number(&self, key: u32) -> u32 {
         number(self.channel_of(&self.subscriptions[key as usize]))
     }
 
@@ -106,17 +106,17 @@ impl LocalChannels {
     }
 
     /// Adds a pending subscription in front of the list at `head`; returns its key and serial.
-    pub fn begin(&mut self, head: &mut u32, hash: u64, name: &Arc<str>) -> (u32, u32) {
+    pub fn begin_subscription(&mut self, head: &mut u32, hash: u64, name: &Arc<str>) -> (u32, u32) {
         let channel = self.find(hash, name).unwrap_or_else(|| {
             let channel = Channel {
                 name: name.clone(),
                 hash,
                 group: NONE,
                 pending: 0,
-                live: 0,
+                subscribers: 0,
                 confirmed: false,
                 idle: false,
-                watched: false,
+                position_checked: false,
                 paced: false,
             };
             let at = self.channels.insert(channel) as u32;
@@ -136,7 +136,7 @@ impl LocalChannels {
     /// that was appended so far.
     pub fn join(&mut self, key: u32, slot: u32, encoding: Encoding, filter: Option<&Filter>) {
         let channel = self.subscriptions[key as usize].place;
-        let group = self.group(channel, encoding, filter);
+        let group = self.find_or_insert_group(channel, encoding, filter);
         let Group { members, fanout, last, .. } = &mut self.groups[group as usize];
         *last = None;
         let position = members.len() as u32;
@@ -150,25 +150,25 @@ impl LocalChannels {
         }
         let subscription = &mut self.subscriptions[key as usize];
         (subscription.place, subscription.position) = (group, position);
-        self.channels[channel as usize].live += 1;
+        self.channels[channel as usize].subscribers += 1;
     }
 
     /// The pending subscription `key` joins where its channel's stream stands, and is to be told
     /// if it ever does not stand there any more. Call it before the join.
-    pub fn watch(&mut self, key: u32, top: Position, times: (u64, u64)) {
+    pub fn check_position(&mut self, key: u32, top: Position, times: (u64, u64)) {
         let subscription = &mut self.subscriptions[key as usize];
         subscription.serial |= POSITIONED;
         let channel = subscription.place;
-        if !self.watches.join(channel, top, times) {
-            self.lose(channel);
-            self.watches.join(channel, top, times);
+        if !self.position_checks.join(channel, top, times) {
+            self.mark_out_of_sync(channel);
+            self.position_checks.join(channel, top, times);
         }
-        self.channels[channel as usize].watched = true;
+        self.channels[channel as usize].position_checked = true;
     }
 
     /// The members of a channel do not stand where its stream does.
-    pub fn lose(&mut self, channel: u32) {
-        self.end_watch(channel);
+    pub fn mark_out_of_sync(&mut self, channel: u32) {
+        self.end_position_check(channel);
         let mut at = self.channels[channel as usize].group;
         while at != NONE {
             let group = &self.groups[at as usize];
@@ -177,21 +177,21 @@ impl LocalChannels {
                 slot: member.slot,
                 subscription: member.subscription,
             };
-            self.lost.extend(members.map(lost));
+            self.out_of_sync.extend(members.map(lost));
             at = group.next;
         }
     }
 
-    pub(super) fn end_watch(&mut self, channel: u32) {
+    pub(super) fn end_position_check(&mut self, channel: u32) {
         let state = &mut self.channels[channel as usize];
-        if std::mem::take(&mut state.watched) {
-            self.watches.end(channel);
+        if std::mem::take(&mut state.position_checked) {
+            self.position_checks.end(channel);
         }
     }
 
     /// A member that does not stand where it should.
-    pub fn next_lost(&mut self) -> Option<OutOfSyncSubscriber> {
-        while let Some(lost) = self.lost.pop_front() {
+    pub fn next_out_of_sync(&mut self) -> Option<OutOfSyncSubscriber> {
+        while let Some(lost) = self.out_of_sync.pop_front() {
             let found = self.subscriptions.get(lost.subscription as usize);
             let Some(found) = found.filter(|found| !found.is_pending()) else { continue };
             let group = self.groups.get(found.place as usize);
@@ -204,18 +204,18 @@ impl LocalChannels {
     }
 
     /// Whether some members do not stand where they should.
-    pub fn has_lost(&self) -> bool {
-        !self.lost.is_empty()
+    pub fn has_out_of_sync(&self) -> bool {
+        !self.out_of_sync.is_empty()
     }
 
     /// Name and hash of the channel with this index.
-    pub fn named(&self, channel: u32) -> Option<(&Arc<str>, u64)> {
+    pub fn channel_name(&self, channel: u32) -> Option<(&Arc<str>, u64)> {
         self.channels.get(channel as usize).map(|channel| (&channel.name, channel.hash))
     }
 
     /// An answer for a subscribe of this channel has come, whether or not anybody still wants
     /// it. Call it after the join.
-    pub fn answered(&mut self, hash: u64, name: &str) {
+    pub fn subscribe_answered(&mut self, hash: u64, name: &str) {
         // A pending subscribe keeps its channel.
         let Some(channel) = self.find(hash, name) else { return };
         let state = &mut self.channels[channel as usize];
@@ -227,12 +227,12 @@ impl LocalChannels {
     pub(super) fn note_if_idle(&mut self, channel: u32) {
         let state = &mut self.channels[channel as usize];
         let pending = state.pending > 0 && !planted(Planted::ReleasedWhilePending);
-        if state.live == 0 && !pending && !state.idle {
+        if state.subscribers == 0 && !pending && !state.idle {
             state.idle = true;
             self.idle.push_back(channel);
         }
-        if self.channels[channel as usize].live == 0 {
-            self.end_watch(channel);
+        if self.channels[channel as usize].subscribers == 0 {
+            self.end_position_check(channel);
         }
     }
 
@@ -277,7 +277,7 @@ impl LocalChannels {
                 self.remove_if_abandoned(subscription.place);
             }
         }
-        self.channels[channel as usize].live -= 1;
+        self.channels[channel as usize].subscribers -= 1;
         self.note_if_idle(channel);
     }
 
@@ -288,7 +288,7 @@ impl LocalChannels {
             let Some(&at) = self.idle.front() else { break };
             let channel = &self.channels[at as usize];
             let pending = channel.pending > 0 && !planted(Planted::ReleasedWhilePending);
-            let busy = channel.live > 0 || pending || self.has_fanout(channel.group);
+            let busy = channel.subscribers > 0 || pending || self.has_fanout(channel.group);
             if !busy && !told(&channel.name, channel.hash) {
                 break;
             }
@@ -321,14 +321,15 @@ impl LocalChannels {
     }
 
     /// Indices of channels are below this.
-    pub fn places(&self) -> u32 {
+    pub fn channel_end(&self) -> u32 {
         self.channels.capacity() as u32
     }
 
     /// The channel with this index and the number of its subscribers, if it has some.
-    pub fn subscribed(&self, channel: u32) -> Option<(&Arc<str>, u32)> {
-        let channel = self.channels.get(channel as usize).filter(|channel| channel.live > 0)?;
-        Some((&channel.name, channel.live))
+    pub fn subscriber_count(&self, channel: u32) -> Option<(&Arc<str>, u32)> {
+        let channel =
+            self.channels.get(channel as usize).filter(|channel| channel.subscribers > 0)?;
+        Some((&channel.name, channel.subscribers))
     }
 
     /// Number of channels known here.

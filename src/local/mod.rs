@@ -45,23 +45,24 @@ pub(crate) mod tests {
 
         pub(super) fn join(&mut self, slot: u32) {
             let head = &mut self.heads[slot as usize];
-            let (key, serial) = self.locals.begin(head, HASH, &self.name);
-            assert!(self.locals.awaits(key, serial));
+            let (key, serial) = self.locals.begin_subscription(head, HASH, &self.name);
+            assert!(self.locals.is_awaiting(key, serial));
             if let Some(pace) = self.pace {
                 self.locals.set_pace(key, pace);
             }
             let encoding = Encoding { unidirectional: true, ..Encoding::default() };
             self.locals.join(key, slot, encoding, None);
-            self.locals.answered(HASH, &self.name);
+            self.locals.subscribe_answered(HASH, &self.name);
         }
 
         pub(super) fn join_filtered(&mut self, slot: u32, value: &str) {
             let (key, cmp, val) = ("k".to_owned(), "eq".to_owned(), value.to_owned());
             let node = FilterNode { key, cmp, val, ..FilterNode::default() };
             let filter = filter::compile(&node).unwrap();
-            let (key, _) = self.locals.begin(&mut self.heads[slot as usize], HASH, &self.name);
+            let (key, _) =
+                self.locals.begin_subscription(&mut self.heads[slot as usize], HASH, &self.name);
             self.locals.join(key, slot, Encoding::default(), Some(&filter));
-            self.locals.answered(HASH, &self.name);
+            self.locals.subscribe_answered(HASH, &self.name);
         }
 
         pub(super) fn expire(&mut self, now: u64) -> bool {
@@ -89,7 +90,7 @@ pub(crate) mod tests {
         /// Walks `quota` members; what each slot got, as the data of the publications.
         pub(super) fn step(&mut self, quota: usize) -> Vec<(u32, String)> {
             let mut deliveries = Vec::new();
-            self.locals.step(quota, &mut deliveries);
+            self.locals.step_lap(quota, &mut deliveries);
             deliveries
                 .iter()
                 .map(|delivery| {
@@ -131,7 +132,7 @@ pub(crate) mod tests {
         channels.publish("4");
         assert_eq!(channels.step(2), given(&[(2, "12")]));
         assert_eq!(channels.step(9), given(&[(0, "34"), (1, "34"), (2, "34")]));
-        assert!(!channels.locals.has_open());
+        assert!(!channels.locals.has_unsent());
         channels.locals.end_turn();
         assert_eq!(channels.locals.backlog(), 0);
     }
@@ -186,11 +187,12 @@ pub(crate) mod tests {
         assert_eq!((channels.release(), channels.locals.len()), (1, 0));
         assert_eq!(channels.locals.backlog(), 0);
 
-        let (key, serial) = channels.locals.begin(&mut channels.heads[1], HASH, &channels.name);
+        let (key, serial) =
+            channels.locals.begin_subscription(&mut channels.heads[1], HASH, &channels.name);
         assert!(channels.locals.leave(&mut channels.heads[1], key));
-        assert!(!channels.locals.awaits(key, serial));
+        assert!(!channels.locals.is_awaiting(key, serial));
         assert_eq!(channels.release(), 0, "its answer is still to come");
-        channels.locals.answered(HASH, "c");
+        channels.locals.subscribe_answered(HASH, "c");
         assert_eq!((channels.release(), channels.locals.len()), (1, 0));
     }
 
@@ -201,7 +203,7 @@ pub(crate) mod tests {
         for nth in 0..100 {
             channels.join_filtered(1, &nth.to_string());
             channels.publish("1");
-            while channels.locals.has_open() {
+            while channels.locals.has_unsent() {
                 channels.step(10);
             }
             channels.locals.end_turn();

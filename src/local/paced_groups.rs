@@ -25,7 +25,7 @@ impl LocalChannels {
 
     /// Adds a publication to what a group's members get, at its channel's pace. News of who comes
     /// and goes waits for nobody, but keeps its place among what goes out together.
-    pub(super) fn add_at_pace(&mut self, at: u32, channel: u32, publication: &Publication) {
+    pub(super) fn add_paced(&mut self, at: u32, channel: u32, publication: &Publication) {
         match self.pacing.paces.get(&channel).copied() {
             Some(Pace::Latest { interval }) if publication.has_data() => {
                 match self.pacing.waits.get_mut(&at) {
@@ -33,7 +33,7 @@ impl LocalChannels {
                         self.pacing.replaced += u64::from(held.is_some());
                         *held = Some(publication.clone());
                     }
-                    _ => self.give_latest(at, interval, publication.clone()),
+                    _ => self.send_latest(at, interval, publication.clone()),
                 }
             }
             Some(Pace::Together { window, publications }) => {
@@ -44,7 +44,7 @@ impl LocalChannels {
                 }
                 let fanout = self.groups[at as usize].fanout.as_ref();
                 if fanout.is_some_and(|fanout| fanout.pending_publications >= publications) {
-                    self.open_window(at);
+                    self.flush_window(at);
                 }
             }
             _ => self.add(at, publication),
@@ -58,7 +58,7 @@ impl LocalChannels {
 
     /// A group gets the latest publication, or waits on where it has not been given the one
     /// before.
-    fn give_latest(&mut self, at: u32, interval: u64, publication: Publication) {
+    fn send_latest(&mut self, at: u32, interval: u64, publication: Publication) {
         let late = self.has_pending(at);
         if !late {
             self.add(at, &publication);
@@ -67,23 +67,23 @@ impl LocalChannels {
     }
 
     /// What waited in a group's window goes out.
-    fn open_window(&mut self, at: u32) {
+    fn flush_window(&mut self, at: u32) {
         let waited = self.pacing.has_window(at);
         self.pacing.end_window(at);
         let fanout = self.groups[at as usize].fanout.as_ref();
         // Behind a lap that is still being walked it goes out anyway.
         if waited && fanout.is_some_and(|fanout| fanout.lap.is_none()) {
-            self.open.push_back(at);
+            self.unsent.push_back(at);
         }
     }
 
     /// Everything that waits for more goes out: there is no room for it to wait.
-    pub fn open_windows(&mut self) {
+    pub fn flush_windows(&mut self) {
         if self.pacing.windows == 0 {
             return;
         }
         let all: Vec<u32> = self.pacing.due.iter().map(|(_, group)| *group).collect();
-        all.into_iter().for_each(|group| self.open_window(group));
+        all.into_iter().for_each(|group| self.flush_window(group));
     }
 
     /// Tells what time it is and lets go what has waited long enough, a bounded number at a time;
@@ -100,7 +100,7 @@ impl LocalChannels {
             }
             budget.charge(cost::MESSAGE);
             match self.pacing.waits.get(&at) {
-                Some((_, PaceWait::Window)) => self.open_window(at),
+                Some((_, PaceWait::Window)) => self.flush_window(at),
                 _ => self.end_gap(at),
             }
         }
@@ -114,7 +114,7 @@ impl LocalChannels {
         if let Some(Pace::Latest { interval }) = pace
             && !group.members.is_empty()
         {
-            self.give_latest(at, interval, publication);
+            self.send_latest(at, interval, publication);
         }
     }
 
@@ -124,7 +124,7 @@ impl LocalChannels {
     }
 
     /// Publications whose place a later one took.
-    pub fn replaced(&self) -> u64 {
+    pub fn replaced_publications(&self) -> u64 {
         self.pacing.replaced
     }
 }
@@ -146,14 +146,17 @@ mod tests {
         for (now, data) in [(0, "2"), (50, "3"), (99, "4")] {
             assert!(!channels.expire(now));
             channels.publish(data);
-            assert!(!channels.locals.has_open());
+            assert!(!channels.locals.has_unsent());
         }
-        assert_eq!((channels.locals.next_due(), channels.locals.replaced()), (Some(100), 2));
+        assert_eq!(
+            (channels.locals.next_due(), channels.locals.replaced_publications()),
+            (Some(100), 2)
+        );
         channels.expire(100);
         assert_eq!(channels.step(9), given(&[(0, "4"), (1, "4")]));
         channels.publish("5");
         channels.expire(199);
-        assert!(!channels.locals.has_open());
+        assert!(!channels.locals.has_unsent());
         channels.expire(200);
         assert_eq!(channels.step(9), given(&[(0, "5"), (1, "5")]));
         channels.expire(300);
@@ -211,12 +214,12 @@ mod tests {
         let mut channels = TestChannels::at_pace(TOGETHER);
         channels.join(0);
         channels.publish("1");
-        assert!(!channels.locals.has_open());
+        assert!(!channels.locals.has_unsent());
         channels.expire(60);
         channels.join(1);
         channels.publish("2");
         channels.expire(99);
-        assert!(!channels.locals.has_open());
+        assert!(!channels.locals.has_unsent());
         channels.expire(100);
         assert_eq!(channels.step(9), given(&[(0, "12"), (1, "2")]), "no gap and nothing twice");
         ["3", "4", "5"].iter().for_each(|data| channels.publish(data));
@@ -237,11 +240,11 @@ mod tests {
                 channels.expire(200);
             }
             assert_eq!(channels.step(9), given(&[(1, "1")]));
-            assert_eq!(channels.locals.has_open(), early);
+            assert_eq!(channels.locals.has_unsent(), early);
             channels.publish("3");
             channels.expire(200);
             assert_eq!(channels.step(9), given(&[(0, "23"), (1, "23")]));
-            assert!(!channels.locals.has_open());
+            assert!(!channels.locals.has_unsent());
         }
     }
 
@@ -250,7 +253,7 @@ mod tests {
         let mut channels = TestChannels::at_pace(TOGETHER);
         channels.join(0);
         channels.publish("1");
-        channels.locals.open_windows();
+        channels.locals.flush_windows();
         assert_eq!(channels.step(9), given(&[(0, "1")]));
         channels.locals.end_turn();
         assert_eq!((channels.locals.backlog(), channels.locals.next_due()), (0, None));

@@ -18,7 +18,7 @@ struct PositionCheck {
     /// Tells lives of the channel's index apart.
     serial: u32,
     /// A publication came since it was last due, which had the right offset.
-    lately: bool,
+    confirmed: bool,
 }
 
 /// The channels of a shard whose subscribers' positions are checked, by their index there.
@@ -41,7 +41,7 @@ impl Default for PositionChecks {
 }
 
 impl PositionChecks {
-    /// Number of channels watched.
+    /// Number of checked channels.
     pub fn len(&self) -> usize {
         self.by_channel.len()
     }
@@ -60,7 +60,7 @@ impl PositionChecks {
             return same;
         }
         self.serial = self.serial.wrapping_add(1);
-        let watch = PositionCheck { position: top, serial: self.serial, lately: false };
+        let watch = PositionCheck { position: top, serial: self.serial, confirmed: false };
         self.by_channel.insert(channel, watch);
         let spread = (u64::from(channel.wrapping_mul(0x9e37_79b9)) * (delay / 2)) >> 32;
         self.set_due(channel, now + delay - spread);
@@ -76,7 +76,7 @@ impl PositionChecks {
         let Some(watch) = self.by_channel.get_mut(&channel) else { return true };
         let offset = watch.position.offset + 1;
         let next = position == Position { offset, ..watch.position };
-        (watch.position, watch.lately) = (position, true);
+        (watch.position, watch.confirmed) = (position, true);
         next
     }
 
@@ -88,13 +88,13 @@ impl PositionChecks {
     }
 
     /// Channels whose homes are to be asked, with their serials, among the next `most` that are
-    /// due; each is due again after the delay. One that got a publication lately is in order.
+    /// due; each is due again after the delay. A channel that got a publication since is in order.
     pub fn sweep(&mut self, most: usize, (now, delay): (u64, u64), asked: &mut Vec<(u32, u32)>) {
         let mut swept = std::mem::take(&mut self.swept);
         self.due.sweep((now / TICK) as u32, most, &mut swept);
         for channel in swept.drain(..) {
             let Some(watch) = self.by_channel.get_mut(&channel) else { continue };
-            if !std::mem::take(&mut watch.lately) {
+            if !std::mem::take(&mut watch.confirmed) {
                 asked.push((channel, watch.serial));
             }
             self.set_due(channel, now + delay);
@@ -103,7 +103,7 @@ impl PositionChecks {
     }
 
     /// A home could not be asked for want of room: it is tried again soon.
-    pub fn again(&mut self, channel: u32, now: u64) {
+    pub fn retry_soon(&mut self, channel: u32, now: u64) {
         self.set_due(channel, now + TICK);
     }
 
@@ -131,49 +131,57 @@ mod tests {
         Position { offset, epoch: Epoch::parse("abcdefgh") }
     }
 
-    fn due(watches: &mut PositionChecks, now: u64) -> Vec<u32> {
+    fn due(position_checks: &mut PositionChecks, now: u64) -> Vec<u32> {
         let mut asked = Vec::new();
-        watches.sweep(100, (now, DELAY), &mut asked);
+        position_checks.sweep(100, (now, DELAY), &mut asked);
         asked.into_iter().map(|(channel, _)| channel).collect()
     }
 
     #[test]
     fn a_channel_is_due_once_a_delay_unless_something_came() {
-        let mut watches = PositionChecks::default();
+        let mut position_checks = PositionChecks::default();
         for channel in 0..10 {
-            assert!(watches.join(channel, at(5), (0, DELAY)));
+            assert!(position_checks.join(channel, at(5), (0, DELAY)));
         }
-        assert_eq!(due(&mut watches, DELAY / 2 - 1).len(), 0);
-        let early = due(&mut watches, DELAY * 3 / 4);
+        assert_eq!(due(&mut position_checks, DELAY / 2 - 1).len(), 0);
+        let early = due(&mut position_checks, DELAY * 3 / 4);
         assert!((2..=8).contains(&early.len()), "{early:?} in the first half of the spread");
         let lively = (0..10).find(|channel| !early.contains(channel)).unwrap();
-        assert!(watches.follow(lively, at(6)));
-        let late = due(&mut watches, DELAY + 1_000);
+        assert!(position_checks.follow(lively, at(6)));
+        let late = due(&mut position_checks, DELAY + 1_000);
         assert_eq!(early.len() + late.len(), 9, "all but {lively}: {early:?} {late:?}");
-        watches.end(early[0]);
-        let all = due(&mut watches, 3 * DELAY);
+        position_checks.end(early[0]);
+        let all = due(&mut position_checks, 3 * DELAY);
         assert!(all.contains(&lively) && !all.contains(&early[0]) && all.len() == 9, "{all:?}");
-        (0..10).for_each(|channel| watches.end(channel));
-        assert!(watches.is_empty() && watches.next_due().is_none());
+        (0..10).for_each(|channel| position_checks.end(channel));
+        assert!(position_checks.is_empty() && position_checks.next_due().is_none());
     }
 
     #[test]
     fn who_stands_elsewhere_is_found() {
-        let mut watches = PositionChecks::default();
-        watches.join(1, at(5), (0, DELAY));
+        let mut position_checks = PositionChecks::default();
+        position_checks.join(1, at(5), (0, DELAY));
         let (_, serial) = {
             let mut asked = Vec::new();
-            watches.sweep(1, (2 * DELAY, DELAY), &mut asked);
+            position_checks.sweep(1, (2 * DELAY, DELAY), &mut asked);
             asked[0]
         };
-        assert!(watches.follow(1, at(6)) && watches.agrees(1, serial, at(6)));
-        assert!(!watches.agrees(1, serial, at(7)) && !watches.agrees(1, serial, at(0)));
+        assert!(position_checks.follow(1, at(6)) && position_checks.agrees(1, serial, at(6)));
+        assert!(
+            !position_checks.agrees(1, serial, at(7)) && !position_checks.agrees(1, serial, at(0))
+        );
         let another = Position { epoch: Epoch::parse("zzzzzzzz"), ..at(6) };
-        assert!(!watches.agrees(1, serial, another));
-        assert!(watches.agrees(1, serial + 1, at(0)), "another life of the index");
-        assert!(!watches.follow(1, at(6)) && !watches.follow(1, at(8)), "again, and a gap");
-        assert!(!watches.follow(1, Position { offset: 9, ..another }), "another stream");
-        watches.follow(1, at(8));
-        assert!(watches.join(1, at(8), (0, DELAY)) && !watches.join(1, another, (0, DELAY)));
+        assert!(!position_checks.agrees(1, serial, another));
+        assert!(position_checks.agrees(1, serial + 1, at(0)), "another life of the index");
+        assert!(
+            !position_checks.follow(1, at(6)) && !position_checks.follow(1, at(8)),
+            "again, and a gap"
+        );
+        assert!(!position_checks.follow(1, Position { offset: 9, ..another }), "another stream");
+        position_checks.follow(1, at(8));
+        assert!(
+            position_checks.join(1, at(8), (0, DELAY))
+                && !position_checks.join(1, another, (0, DELAY))
+        );
     }
 }

@@ -56,13 +56,13 @@ pub(super) struct Channel {
     pub(super) group: u32,
     /// Subscribes on their way to the home and back.
     pub(super) pending: u32,
-    pub(super) live: u32,
+    pub(super) subscribers: u32,
     /// Whether an answer has come: the home knows of this shard's interest.
     pub(super) confirmed: bool,
     /// Whether it is in the list of channels to be released.
     pub(super) idle: bool,
     /// Whether its subscribers' position is known and checked.
-    pub(super) watched: bool,
+    pub(super) position_checked: bool,
     /// Whether its publications may wait.
     pub(super) paced: bool,
 }
@@ -135,7 +135,7 @@ pub struct Delivery {
     /// Publications in the whole lap; a joiner's part may hold fewer.
     pub publications: u32,
     /// Whether the last event is open, for its connection's own id.
-    pub open: bool,
+    pub needs_event_id: bool,
 }
 
 pub(super) struct Lap {
@@ -156,7 +156,7 @@ pub struct LocalChannels {
     pub(super) hasher: RandomState,
     pub(super) subscriptions: Slab<Subscription>,
     /// Groups with something to send, in turn.
-    pub(super) open: VecDeque<u32>,
+    pub(super) unsent: VecDeque<u32>,
     pub(super) laps: Slab<Lap>,
     /// Laps whose last range has been given out; recycled when the turn has been sent.
     pub(super) walked: Vec<usize>,
@@ -166,9 +166,9 @@ pub struct LocalChannels {
     pub(super) idle: VecDeque<u32>,
     pub(super) serial: u32,
     /// Where the subscribers stand whose positions are checked.
-    pub watches: PositionChecks,
+    pub position_checks: PositionChecks,
     /// Members that do not stand where they should; some have left since.
-    pub(super) lost: VecDeque<OutOfSyncSubscriber>,
+    pub(super) out_of_sync: VecDeque<OutOfSyncSubscriber>,
     pub(super) differ: Differ,
     pub(super) pacing: PaceTimers,
     /// For bidirectional clients and for unidirectional ones.
@@ -193,7 +193,7 @@ impl Group {
     }
 
     /// Whether its filter lets a publication through; news of who comes and goes passes any.
-    pub(super) fn lets_through(&self, publication: &Publication) -> bool {
+    pub(super) fn passes_filter(&self, publication: &Publication) -> bool {
         let passes = |filter: &Filter| filter.matches(publication.tags());
         !publication.has_data() || self.filter().is_none_or(passes)
     }

@@ -72,7 +72,7 @@ impl Shard {
     /// A client's socket arrives.
     pub fn accept(&mut self, client: usize) -> Option<(u32, u32)> {
         let (slot, generation) = self.hub.reserve()?;
-        self.hub.opened(slot);
+        self.hub.socket_opened(slot);
         let at = slot as usize;
         self.owners.resize(self.owners.len().max(at + 1), None);
         self.owners[at] = Some(client);
@@ -96,8 +96,8 @@ impl Shard {
                 self.take_events(around);
                 self.goes_on |= self.hub.expire();
             }
-            3 => self.hub.go_on(&mut around.bus.line(self.endpoint, &mut self.bells)),
-            4 => self.hub.tell_others(&mut around.bus.line(self.endpoint, &mut self.bells)),
+            3 => self.hub.resume_paused(&mut around.bus.line(self.endpoint, &mut self.bells)),
+            4 => self.hub.send_waiting(&mut around.bus.line(self.endpoint, &mut self.bells)),
             5 if around.random.one_in(3) => self.hub.fan_out(),
             5 => {
                 let sends = around.random.between(1, 6);
@@ -134,7 +134,7 @@ impl Shard {
             let gone = connection.phase == Phase::Ending;
             match event {
                 Event::Closed if gone => self.free(slot),
-                Event::Closed if stale => self.hub.lost(slot),
+                Event::Closed if stale => self.hub.connection_lost(slot),
                 Event::Readable if !gone => self.read(slot, around),
                 Event::Writable if !gone => self.hub.writable(slot),
                 _ => {}
@@ -155,7 +155,7 @@ impl Shard {
                 _ => generation,
             };
             if self.hub.connection(slot, generation).is_some() {
-                self.hub.lost(slot);
+                self.hub.connection_lost(slot);
             }
         }
     }
@@ -274,8 +274,8 @@ impl Shard {
                     }
                     self.late.push((slot, generation));
                 }
-                Taken::Part(bytes) => self.hub.sent_less(slot, generation, Some(bytes)),
-                Taken::Refused => self.hub.sent_less(slot, generation, None),
+                Taken::Part(bytes) => self.hub.send_fell_short(slot, generation, Some(bytes)),
+                Taken::Refused => self.hub.send_fell_short(slot, generation, None),
             }
         }
         if has_output || fault != Some(Fault::TurnEndedOnlyWithOutput) {

@@ -177,7 +177,7 @@ impl World {
         let limit = settings.user_limit;
         let token = |user| make_connection(&tokens(), user, None, 0).expect("there is a secret");
         let settings = Arc::new(settings);
-        let gate = Arc::<ConnectionLimits>::default();
+        let connection_limits = Arc::<ConnectionLimits>::default();
         let budgets = Budgets::new(&settings.budgets, shards);
         let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
         let hubs = (0..shards as u8).map(|shard| {
@@ -186,7 +186,7 @@ impl World {
                 control: shards as u8,
                 names,
                 ids: Ids::new([3; 16]),
-                gate: gate.clone(),
+                connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
                 seed: seed + u64::from(shard),
             };

@@ -11,7 +11,7 @@ use super::fault::{Fault, Outcome};
 use super::node::Api;
 use super::reading::raw;
 use crate::config::Config;
-use crate::hub::subscriptions::checked;
+use crate::hub::subscriptions::publication_kind;
 use crate::link::Pending;
 use crate::model::message::{Guard, Publish as Request};
 use crate::model::publication::Extra;
@@ -169,7 +169,7 @@ impl Api {
 
     async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, Fault> {
         let options = self.options(channel)?;
-        let event = checked(options.format, &draft.data, draft.is_json)?;
+        let event = publication_kind(options.format, &draft.data, draft.is_json)?;
         let request = |reply_to, hash| Request {
             channel: channel.clone(),
             hash,

@@ -24,7 +24,7 @@ pub enum Phase {
     /// The request head is arriving.
     Head,
     /// A call of the API waits for the answer of its channel's home.
-    Asking,
+    AwaitingAnswer,
     /// A call of the API was answered; the next request may come.
     KeptAlive,
     /// Switched to its transport; the connect command has not come.
@@ -77,12 +77,12 @@ flags! {
     13 peer_ended set_peer_ended "the peer sends nothing more: read on until the end";
     14 refusing set_refusing "there is no room for it: its request is answered 503";
     15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is left";
-    16 unusable set_unusable "its connect was answered with an error: it may say nothing more";
+    16 connect_refused set_connect_refused "its connect was answered with an error: it may say nothing more";
     17 admitted set_admitted "its user's home counts it, or is about to";
     18 frame_pings set_frame_pings "its pings are WebSocket's own";
     19 compressing set_compressing "what is the same for many is compressed for it, and its messages may be";
-    28 asking set_asking "its question to a channel's home is still to be answered";
-    20 passed_on set_passed_on "its request was with the control plane already";
+    28 query_pending set_query_pending "its question to a channel's home is still to be answered";
+    20 came_back set_came_back "its request was with the control plane already";
     21 listened set_listened "what its peer had sent by its deadline is being read, or was";
     12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
 }
@@ -172,7 +172,7 @@ impl Connection {
 
     /// Whether it still speaks HTTP: what it is sent is responses, not frames.
     pub fn is_plain_http(&self) -> bool {
-        matches!(self.phase, Phase::Head | Phase::Asking | Phase::KeptAlive)
+        matches!(self.phase, Phase::Head | Phase::AwaitingAnswer | Phase::KeptAlive)
     }
 }
 

@@ -42,7 +42,7 @@ pub struct SlotState<'a> {
     /// The tick of its deadline.
     pub deadline: Option<u32>,
     /// The tick of a ping that was put off.
-    pub put_off: Option<u32>,
+    pub postponed_pings: Option<u32>,
 }
 
 /// What a connection's record says.
@@ -92,7 +92,7 @@ impl SlotState<'_> {
             context,
             is_indexed,
             deadline,
-            put_off,
+            postponed_pings,
         } = self;
         let tables = unread.is_empty()
             && outboxes.is_empty()
@@ -101,7 +101,7 @@ impl SlotState<'_> {
             && event_positions.is_none()
             && last_event.is_none()
             && context.is_none();
-        let times = deadline.is_none() && put_off.is_none();
+        let times = deadline.is_none() && postponed_pings.is_none();
         record.is_none() && subscriptions.is_empty() && tables && times && !is_indexed
     }
 }
@@ -126,7 +126,7 @@ impl Connections {
             different_users: _,
             names: _,
             wheel,
-            put_off,
+            postponed_pings,
         } = self;
         let connection = slab.get(slot as usize);
         let mut key = connection.map_or(NONE, |connection| connection.subscriptions);
@@ -148,7 +148,7 @@ impl Connections {
             context: context.get(&slot).map(|context| &**context),
             is_indexed: users.iter().any(|indexed| *indexed == slot),
             deadline: wheel.deadline(slot),
-            put_off: put_off.get(&slot).copied(),
+            postponed_pings: postponed_pings.get(&slot).copied(),
         }
     }
 }
@@ -218,9 +218,9 @@ mod tests {
         connections.awaited_answers.insert(slot, None);
         connections.event_positions.insert(slot, Trail::default());
         connections.last_events.insert(slot, Err("?".into()));
-        connections.baggage_mut(slot).meta = Some(Box::default());
+        connections.context_mut(slot).meta = Some(Box::default());
         connections.wheel.set(slot, 5);
-        connections.put_off.insert(slot, 9);
+        connections.postponed_pings.insert(slot, 9);
         slot
     }
 
@@ -243,7 +243,7 @@ mod tests {
             different_users,
             names: _,
             wheel,
-            put_off,
+            postponed_pings,
         } = connections;
         let bytes = [unread.share().used(), outboxes.share().used()].map(|bytes| bytes.min(1));
         let tables = [slab.len(), unread.len(), outboxes.len(), holds.len(), users.len()];
@@ -252,7 +252,7 @@ mod tests {
             event_positions.len(),
             last_events.len(),
             context.len(),
-            put_off.len(),
+            postponed_pings.len(),
         ];
         let times = [*different_users as usize, usize::from(wheel.next_due().is_some())];
         [&bytes[..], &tables, &by_slot, &times].concat()
@@ -288,7 +288,10 @@ mod tests {
         let rest = SlotState { record: None, ..state };
         assert!(rest.is_empty(), "{rest:?}");
         let kept = connections.state(other, &locals);
-        assert!(kept.is_indexed && kept.hold.is_some() && kept.put_off == Some(9), "{kept:?}");
+        assert!(
+            kept.is_indexed && kept.hold.is_some() && kept.postponed_pings == Some(9),
+            "{kept:?}"
+        );
         assert_eq!(connections.different_users(), 1, "the other connection is the same user's");
     }
 

@@ -52,7 +52,7 @@ pub struct Connections {
     /// The one deadline of each slot.
     pub(in crate::hub) wheel: Wheel,
     /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
-    pub(in crate::hub) put_off: HashMap<u32, u32>,
+    pub(in crate::hub) postponed_pings: HashMap<u32, u32>,
 }
 
 impl Index<u32> for Connections {
@@ -90,7 +90,7 @@ impl Connections {
             different_users: 0,
             names,
             wheel: Wheel::new(BUCKETS),
-            put_off: HashMap::new(),
+            postponed_pings: HashMap::new(),
         }
     }
 
@@ -142,7 +142,7 @@ impl Connections {
             different_users: _,
             names: _,
             wheel,
-            put_off,
+            postponed_pings,
         } = self;
         let connection = &mut slab[slot as usize];
         let take = |at: &mut u32| std::mem::replace(at, NONE);
@@ -156,7 +156,7 @@ impl Connections {
         remove(event_positions, slot);
         remove(last_events, slot);
         remove(context, slot);
-        remove(put_off, slot);
+        remove(postponed_pings, slot);
     }
 
     /// The connection of a slot, if one has it.
@@ -167,7 +167,7 @@ impl Connections {
 
     /// The connection of a slot, if this generation of it still lives.
     #[inline]
-    pub fn living(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+    pub fn get_current(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
         self.slab.get_mut(slot as usize).filter(|connection| connection.generation == generation)
     }
 
@@ -177,7 +177,7 @@ impl Connections {
     }
 
     /// Slots of connections are below this.
-    pub fn places(&self) -> usize {
+    pub fn slot_end(&self) -> usize {
         self.generations.len()
     }
 
@@ -258,7 +258,7 @@ impl Connections {
     }
 
     /// What is kept of a connection for requests to the backend.
-    pub(in crate::hub) fn baggage_mut(&mut self, slot: u32) -> &mut BackendContext {
+    pub(in crate::hub) fn context_mut(&mut self, slot: u32) -> &mut BackendContext {
         Arc::make_mut(self.context.entry(slot).or_default())
     }
 
