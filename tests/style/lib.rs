@@ -6,7 +6,9 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod architecture;
+mod crates;
 mod imports;
+mod modules;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -13,8 +13,18 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::Refusal;
 use crate::wire::reading::{self, Text};
+
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The text is not a token, no configured key signed it, or a claim is invalid.
+    Invalid,
+    /// The token has expired, or is not valid yet.
+    Expired,
+    /// The key set lacks the token's key, or no key set was given: fetch the key set again.
+    NoKey,
+}
 
 /// Channels that one token may name.
 const CHANNELS_MAX: usize = 10_000;

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use crate::wire::reading::Text;
 
 use claims::Claims;
-pub use claims::{ConnectClaims, SubscribeClaims, SubscribeOptions};
+pub use claims::{ConnectClaims, Refusal, SubscribeClaims, SubscribeOptions};
 pub use keys::KeySet;
 use keys::{Algorithm, Key, Kind};
 
@@ -61,17 +61,6 @@ impl fmt::Debug for TokenSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("TokenSettings").finish_non_exhaustive()
     }
-}
-
-/// Why a token does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It is not one, is not signed by a key of ours, or its claims are not what they must be.
-    Invalid,
-    /// Its time is over, or has not come.
-    Expired,
-    /// It names a key that the given set does not have, or no set was given: fetch it again.
-    NoKey,
 }
 
 /// Where a token is verified.
