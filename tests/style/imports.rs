@@ -104,10 +104,28 @@ fn the_source_has_few_folders_and_the_list_names_each() {
     let mut folders: Vec<String> =
         folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     folders.sort();
-    assert!(folders.len() <= FOLDERS_MAX, "src/ has more than {FOLDERS_MAX} folders: {folders:?}");
-    let mut listed = order();
-    listed.sort();
-    assert_eq!(folders, listed, "src/lib.rs must list every folder of src/ as a `pub mod`");
+    report(
+        "src/ has few folders, all of them in src/lib.rs",
+        &faults_of_folders(&folders, &order()),
+    );
+}
+
+/// Folders beyond the bound, and folders that are not listed.
+fn faults_of_folders(folders: &[String], listed: &[String]) -> Vec<String> {
+    let mut offences = Vec::new();
+    if folders.len() > FOLDERS_MAX {
+        offences.push(format!("{} folders, more than {FOLDERS_MAX}", folders.len()));
+    }
+    let unlisted = folders.iter().filter(|folder| !listed.contains(folder));
+    offences.extend(unlisted.map(|folder| format!("src/lib.rs does not list {folder}")));
+    offences
+}
+
+#[test]
+fn too_many_folders_and_an_unlisted_one_are_found() {
+    let folders: Vec<String> = (0..=FOLDERS_MAX).map(|nth| format!("f{nth}")).collect();
+    let wanted = ["15 folders, more than 14", "src/lib.rs does not list f14"];
+    assert_eq!(faults_of_folders(&folders, &folders[..FOLDERS_MAX]), wanted);
 }
 
 #[test]
@@ -118,7 +136,6 @@ fn a_folder_of_modules_has_its_own_file_inside() {
 }
 
 /// Modules of small texts.
-#[cfg(test)]
 fn planted(files: &[(&str, &str)]) -> Vec<Module> {
     let module = |(name, text): &(&str, &str)| {
         Module::new("src", File { name: (*name).to_owned(), text: (*text).to_owned() })
