@@ -4,9 +4,12 @@
 //! does.
 
 pub mod bus;
+mod completions;
 mod moves;
 pub mod node;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod shard;
+mod shutdown;
+mod wakeups;
 pub mod worker;

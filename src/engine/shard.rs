@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::base::budget::{Stage, cost};
+use crate::base::budget::Stage;
 use crate::base::metrics::Metrics;
 use crate::base::sys::Now;
 use crate::engine::bus::BusPort;
-use crate::engine::ring::{Completion, Op, Ring, RingHandle, Token};
+use crate::engine::ring::{Ring, RingHandle};
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
-use crate::model::message::{Endpoint, HandOver, Message, Post, RANKS, Rank, SlotRelease};
+use crate::model::message::{Endpoint, Message, RANKS, Rank, SlotRelease};
 
 /// Accepts outstanding, and so slots kept for sockets that must move on.
 const ACCEPTS: usize = 16;
@@ -52,13 +52,13 @@ pub(super) struct MovingSocket {
 /// A walk over the slots of a shard that stops.
 pub(super) struct ShutdownWalk {
     /// The slot to be looked at next.
-    next: u32,
+    pub(super) next: u32,
     /// Connections told so far, and how many there were.
-    nth: u64,
-    count: u64,
+    pub(super) nth: u64,
+    pub(super) count: u64,
     /// Milliseconds over which they are closed, and when these began.
-    over: u64,
-    begun: u64,
+    pub(super) over: u64,
+    pub(super) begun: u64,
 }
 
 /// What one turn of a shard may do.
@@ -280,77 +280,10 @@ impl Shard {
         (self.kept_slots + self.accepts).saturating_sub(self.hub.len())
     }
 
-    // ---- completions ---------------------------------------------------------------------
-
-    fn take_completions(&mut self) {
-        self.hub.begin(Stage::Completions);
-        while self.ring.has_reaped() && !self.hub.is_spent() {
-            let Some(completion) = self.ring.next_reaped() else { break };
-            self.hub.charge(cost::COMPLETION);
-            self.complete(completion);
-        }
-        for slot in std::mem::take(&mut self.awaiting_buffer) {
-            self.read(slot);
-        }
-    }
-
-    fn complete(&mut self, completion: Completion) {
-        let Token { op, generation, slot } = completion.token;
-        let Some(connection) = self.hub.connection(slot, generation) else {
-            // The slot has another life, or none. Whatever the kernel gave goes back with the
-            // completion.
-            return self.metrics.stale_completions.add(1);
-        };
-        if !completion.more() && !matches!(op, Op::SocketArrived | Op::Send) {
-            connection.operations = connection.operations.saturating_sub(1);
-        }
-        match op {
-            Op::Accept => self.accepted(&completion),
-            Op::SocketArrived => self.socket_arrived(slot, generation),
-            Op::Poll => self.polled(&completion),
-            Op::Receive => self.received(completion),
-            Op::Writable => {
-                connection.flags.set_awaiting_writable(false);
-                if connection.phase != Phase::Ending {
-                    self.hub.writable(slot);
-                }
-            }
-            Op::Shutdown | Op::Reset => self.cancel_watches(slot),
-            Op::Install => self.installed(completion),
-            Op::SendSocket => self.socket_sent(&completion),
-            Op::Close => return self.hub.free(slot),
-            // Its bytes were taken for sent, and others may have followed them.
-            Op::Send => self.hub.connection_lost(slot),
-            // A shard asks for none of the last ones.
-            Op::Cancel | Op::Doorbell | Op::Socket | Op::LimitReceiveBuffer | Op::Connect => {}
-        }
-        self.close_if_done(slot, generation);
-    }
-
     /// Notes that an operation on a slot begins; returns whether this life of the slot goes on.
     pub(super) fn begin(&mut self, slot: u32, generation: u32) -> bool {
         let connection = self.hub.connection(slot, generation);
         connection.map(|found| found.operations = found.operations.saturating_add(1)).is_some()
-    }
-
-    fn polled(&mut self, completion: &Completion) {
-        let Token { generation, slot, .. } = completion.token;
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        if !completion.more() {
-            connection.flags.set_watched(false);
-        }
-        if matches!(connection.phase, Phase::Ending | Phase::Leaving) {
-            return;
-        }
-        let ended = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
-        let is_cancelled = completion.errno() == Some(libc::ECANCELED);
-        if !is_cancelled && (completion.result < 0 || completion.result & ended != 0) {
-            connection.flags.set_peer_ended(true);
-        }
-        if !completion.more() {
-            self.watch(slot);
-        }
-        self.read(slot);
     }
 
     pub(super) fn watch(&mut self, slot: u32) {
@@ -376,117 +309,6 @@ impl Shard {
             connection.operations = connection.operations.saturating_add(1);
             self.ring.receive(generation, slot);
         }
-    }
-
-    fn received(&mut self, mut completion: Completion) {
-        let Token { generation, slot, .. } = completion.token;
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        connection.flags.set_receiving(false);
-        let live = !matches!(connection.phase, Phase::Ending | Phase::Leaving);
-        if let Some(mut bytes) = completion.take_received()
-            && live
-            && !bytes.is_empty()
-        {
-            self.hub.receive(&mut self.bus, slot, &mut bytes);
-        }
-        if !live {
-            return;
-        }
-        match completion.errno() {
-            Some(libc::EAGAIN | libc::EINTR) => {}
-            Some(libc::ENOBUFS) => return self.awaiting_buffer.push(slot),
-            Some(_) => return self.hub.connection_lost(slot),
-            None if completion.result == 0 => return self.hub.peer_ended(slot),
-            None => {}
-        }
-        let flags = self.hub.connection(slot, generation).map(|found| found.flags);
-        let more = completion.socket_nonempty()
-            || flags.is_some_and(|flags| flags.readable() || flags.peer_ended());
-        if more {
-            self.read(slot);
-        }
-    }
-
-    // ---- sockets that go -----------------------------------------------------------------
-
-    fn start_ring_requests(&mut self) {
-        let mut ring_requests = std::mem::take(&mut self.hub.ring_requests);
-        for slot in ring_requests.reads.drain(..) {
-            self.read(slot);
-        }
-        for slot in ring_requests.writable.drain(..) {
-            self.await_writable(slot);
-        }
-        for slot in ring_requests.hand_overs.drain(..) {
-            let generation = self.hub.generation(slot);
-            if self.begin(slot, generation) {
-                self.ring.install(generation, slot);
-                self.cancel_watches(slot);
-            }
-        }
-        for slot in ring_requests.ends.drain(..) {
-            let generation = self.hub.generation(slot);
-            let Some(connection) = self.hub.connection(slot, generation) else { continue };
-            connection.operations = connection.operations.saturating_add(1);
-            if connection.flags.reset() {
-                self.ring.reset(generation, slot);
-            } else {
-                self.ring.shutdown(generation, slot);
-            }
-        }
-        self.hub.ring_requests = ring_requests;
-    }
-
-    fn await_writable(&mut self, slot: u32) {
-        let generation = self.hub.generation(slot);
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
-        if !gone && !connection.flags.awaiting_writable() {
-            connection.flags.set_awaiting_writable(true);
-            connection.operations = connection.operations.saturating_add(1);
-            self.ring.watch_writable(generation, slot);
-        }
-    }
-
-    fn cancel_watches(&mut self, slot: u32) {
-        let generation = self.hub.generation(slot);
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        let armed = [
-            (connection.flags.watched(), Op::Poll),
-            (connection.flags.awaiting_writable(), Op::Writable),
-        ];
-        for (_, op) in armed.into_iter().filter(|(armed, _)| *armed) {
-            if self.begin(slot, generation) {
-                self.ring.cancel(Token::new(op, generation, slot));
-            }
-        }
-        if let Some(connection) = self.hub.connection(slot, generation) {
-            connection.flags.set_unwatched(true);
-        }
-    }
-
-    /// Once a slot's socket is shut down or moved and nothing is under way on it: closes it.
-    fn close_if_done(&mut self, slot: u32, generation: u32) {
-        let Some(connection) = self.hub.connection(slot, generation) else { return };
-        let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
-        if gone && connection.flags.unwatched() && connection.operations == 0 {
-            connection.operations = 1;
-            self.ring.close(generation, slot);
-        }
-    }
-
-    /// A slot's socket has an ordinary descriptor: the control plane takes it.
-    fn installed(&mut self, mut completion: Completion) {
-        let Token { slot, .. } = completion.token;
-        let control = self.hub.control();
-        let socket = completion.take_descriptor();
-        let Some(socket) = socket.filter(|_| self.bus.reserve(control, Rank::Ingress)) else {
-            // No descriptor or no room: the request is answered here.
-            return self.hub.refuse_hand_over(slot);
-        };
-        let (bytes, pass) = self.hub.take_for_hand_over(slot);
-        self.metrics.handed_over.add(1);
-        self.bus.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
     }
 
     // ---- messages ------------------------------------------------------------------------
@@ -539,41 +361,6 @@ impl Shard {
             other => return self.hub.handle(&mut self.bus, other),
         }
         Ok(())
-    }
-
-    /// Stops accepting and closes every connection, spread over so many milliseconds.
-    fn drain(&mut self, over: u64) {
-        if std::mem::replace(&mut self.draining, true) {
-            return;
-        }
-        let count = self.hub.len().saturating_sub(self.accepts).max(1) as u64;
-        self.shutdown = Some(ShutdownWalk { next: 0, nth: 0, count, over, begun: self.now });
-        self.ring.stop_listening();
-    }
-
-    /// Goes on telling connections when they are closed, some in each turn; returns whether more
-    /// are to be told.
-    fn continue_shutdown(&mut self) -> bool {
-        let Some(mut shutdown) = self.shutdown.take() else { return false };
-        self.hub.begin(Stage::Deadlines);
-        while shutdown.next < self.hub.slot_end() && !self.hub.is_spent() {
-            self.hub.charge(cost::LOOK);
-            let slot = shutdown.next;
-            shutdown.next += 1;
-            let generation = self.hub.generation(slot);
-            let Some(found) = self.hub.connection(slot, generation) else { continue };
-            if found.phase != Phase::Reserved {
-                let after = shutdown.over * shutdown.nth.min(shutdown.count) / shutdown.count;
-                let late = self.now.saturating_sub(shutdown.begun);
-                self.hub.disconnect_after(slot, after.saturating_sub(late));
-                shutdown.nth += 1;
-            } else if found.operations > 0 && self.begin(slot, generation) {
-                self.ring.cancel(Token::new(Op::Accept, generation, slot));
-            }
-        }
-        let more = shutdown.next < self.hub.slot_end();
-        self.shutdown = more.then_some(shutdown);
-        more
     }
 
     // ---- output --------------------------------------------------------------------------

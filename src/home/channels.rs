@@ -10,41 +10,18 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::base::budget::{Budget, cost};
-use crate::base::memory::{Relief, Share};
+use crate::base::memory::Share;
 use crate::base::metrics::Metrics;
 use crate::base::wheel::Wheel;
 use crate::home::epochs::Epochs;
-use crate::home::history::{Recovery, Stream};
 use crate::home::idempotency_keys::IdempotencyKeys;
 use crate::home::members::Members;
 use crate::home::presence_queries::PresenceQueries;
 use crate::home::streams::{NONE, Streams};
 use crate::model::ids::Ids;
-use crate::model::message::{
-    ChannelAnswer, ChannelQuery, Guard, HistoryRange, HomeQuery, Leave, Publish, Release, ReplyTo,
-    Subscribe, Subscribed,
-};
+use crate::model::message::{Leave, Release, Subscribe};
 use crate::model::names::Names;
-use crate::model::namespaces::RecoveryMode;
-use crate::model::publication::{Draft, Publication};
-use crate::model::retention::Retention;
-use crate::wire::protocol::reply::{ClientInfo, Roll};
-use crate::wire::protocol::{Epoch, Error, Position};
-
-/// Milliseconds of one tick of the expiry wheel.
-const TICK: u64 = 1000;
-/// Streams looked at in one sweep.
-const SWEEP_MAX: usize = 32;
-/// Publications that one of them drops then; the rest is due again at once.
-const DROPS_MAX: usize = 256;
-/// Streams that drop something for one publication.
-const SHEDDERS_MAX: usize = 64;
-/// Bytes that a channel takes beside its record and its name: what the allocator adds to it, and
-/// its places in tables and the wheel.
-const CHANNEL_OVERHEAD: usize = 128;
-/// Bytes of the encoding buffer that are kept from one publication to the next.
-const BUFFER_MAX: usize = 64 * 1024;
+use crate::wire::protocol::reply::ClientInfo;
 
 /// What homes keep and give out.
 #[derive(Clone, Debug)]
@@ -57,74 +34,42 @@ pub struct HomeSettings {
     pub streams_max: usize,
 }
 
-struct Channel {
-    name: Arc<str>,
-    hash: u64,
+pub(super) struct Channel {
+    pub(super) name: Arc<str>,
+    pub(super) hash: u64,
     /// Bit n: shard n has subscribers, or has asked for some.
-    interested: u64,
+    pub(super) interested: u64,
     /// Number of its stream; [`NONE`]: it has none.
-    stream: u32,
+    pub(super) stream: u32,
     /// Generation of its stream, or of the one that its first publication begins.
-    generation: u32,
+    pub(super) generation: u32,
     /// Publications that have an offset in its stream and are not committed yet. The stream stays
     /// as long as there are any.
-    prepared: u32,
-    members: Option<Box<Members>>,
-}
-
-/// A publication that has its bytes and its place in the stream, and that nobody can see yet.
-pub struct PreparedPublication {
-    publication: Publication,
-    /// How much history its stream keeps; `None`: the publication stays out of the history.
-    retention: Option<Retention>,
-    guard: Option<Box<Guard>>,
-    /// Where the answer goes.
-    pub reply_to: ReplyTo,
-}
-
-impl PreparedPublication {
-    /// Hash of the channel's name.
-    pub fn hash(&self) -> u64 {
-        self.publication.hash()
-    }
-
-    /// The channel's name.
-    pub fn channel(&self) -> &str {
-        self.publication.channel()
-    }
-
-    /// Whether the outcome of this publication decides if the request is a repetition.
-    pub fn may_repeat(&self, request: &Publish) -> bool {
-        let (Some(earlier), Some(guard)) = (&self.guard, &request.guard) else { return false };
-        let same_key = !guard.key.is_empty() && guard.key == earlier.key;
-        let both_versions = guard.version > 0 && earlier.version > 0;
-        self.hash() == request.hash
-            && self.channel() == &*request.channel
-            && (same_key || both_versions)
-    }
+    pub(super) prepared: u32,
+    pub(super) members: Option<Box<Members>>,
 }
 
 /// All channels at home on one shard.
 pub struct Channels {
-    settings: HomeSettings,
-    names: Names,
-    ids: Ids,
-    table: HashTable<u32>,
-    channels: Slab<Channel>,
-    expiry: Wheel,
-    streams: Streams,
+    pub(super) settings: HomeSettings,
+    pub(super) names: Names,
+    pub(super) ids: Ids,
+    pub(super) table: HashTable<u32>,
+    pub(super) channels: Slab<Channel>,
+    pub(super) expiry: Wheel,
+    pub(super) streams: Streams,
     /// Streams that made room for others.
-    evicted: u64,
+    pub(super) evicted: u64,
     /// Publications that made room for newer ones.
-    shed: u64,
-    idempotency_keys: IdempotencyKeys,
-    presence_queries: PresenceQueries,
-    epochs: Epochs,
+    pub(super) shed: u64,
+    pub(super) idempotency_keys: IdempotencyKeys,
+    pub(super) presence_queries: PresenceQueries,
+    pub(super) epochs: Epochs,
     /// What the streams use of the node's budget.
-    history: Share,
-    due: Vec<u32>,
+    pub(super) history: Share,
+    pub(super) due: Vec<u32>,
     /// Where publications are encoded.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Channels {
@@ -164,12 +109,12 @@ impl Channels {
         self.channels.is_empty()
     }
 
-    fn find(&self, hash: u64, name: &str) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, name: &str) -> Option<u32> {
         let channels = &self.channels;
         self.table.find(hash, |at| *channels[*at as usize].name == *name).copied()
     }
 
-    fn find_or_insert(&mut self, hash: u64, name: &Arc<str>) -> u32 {
+    pub(super) fn find_or_insert(&mut self, hash: u64, name: &Arc<str>) -> u32 {
         if let Some(at) = self.find(hash, name) {
             return at;
         }
@@ -188,7 +133,7 @@ impl Channels {
         at
     }
 
-    fn remove_if_unused(&mut self, at: u32) {
+    pub(super) fn remove_if_unused(&mut self, at: u32) {
         let channel = &self.channels[at as usize];
         if channel.interested != 0 || channel.stream != NONE || channel.members.is_some() {
             return;
@@ -205,124 +150,6 @@ impl Channels {
         self.find(hash, name).map_or(0, |at| self.channels[at as usize].interested)
     }
 
-    /// The number of a channel's stream, if it has one.
-    fn stream_of(&self, at: u32) -> Option<u32> {
-        Some(self.channels[at as usize].stream).filter(|stream| *stream != NONE)
-    }
-
-    /// The number of a channel's stream, which begins if there is none.
-    fn stream(&mut self, at: u32, retention: &Retention, now: u64) -> u32 {
-        if let Some(stream) = self.stream_of(at) {
-            return stream;
-        }
-        if self.streams.len() >= self.settings.streams_max {
-            self.evict();
-        }
-        let Channel { hash, generation, ref name, .. } = self.channels[at as usize];
-        let overhead = size_of::<Channel>() + CHANNEL_OVERHEAD + name.len();
-        let epoch = self.epochs.epoch(hash, generation);
-        let stream = self.streams.insert(Stream::new(epoch, retention, now), at, overhead);
-        self.channels[at as usize].stream = stream;
-        self.schedule(at);
-        stream
-    }
-
-    /// Drops one of a few streams: rather one that keeps nothing and has no subscribers, and of
-    /// these the one that expires first.
-    fn evict(&mut self) {
-        let channels = &self.channels;
-        let rank = |stream: &Stream, channel: u32| {
-            let channel = channels.get(channel as usize).filter(|one| one.prepared == 0)?;
-            Some((channel.interested != 0 || stream.bytes() > 0, stream.next_expiry()))
-        };
-        if let Some(channel) = self.streams.lowest_ranked(rank) {
-            self.evicted += 1;
-            self.drop_stream(channel);
-        }
-    }
-
-    /// The epoch of a channel's stream, or of the one that its first publication begins.
-    fn epoch(&self, found: Option<u32>, hash: u64) -> Epoch {
-        let generation = match found {
-            Some(at) => self.channels[at as usize].generation,
-            None => self.epochs.generation(hash),
-        };
-        self.epochs.epoch(hash, generation)
-    }
-
-    /// A channel's stream as it is at this time. A channel that nothing was published to has an
-    /// empty one, which is not kept.
-    fn stream_now(&mut self, found: Option<u32>, hash: u64, now: u64) -> CurrentStream<'_> {
-        match found.and_then(|at| self.stream_of(at)) {
-            Some(stream) => {
-                self.streams.change(stream, |stream| stream.expire(now));
-                CurrentStream::Kept(self.streams.get(stream))
-            }
-            None => CurrentStream::Unpublished(Stream::empty(self.epoch(found, hash))),
-        }
-    }
-
-    fn schedule(&mut self, at: u32) {
-        if let Some(stream) = self.stream_of(at) {
-            let due = self.streams.get(stream).next_expiry() / TICK;
-            self.expiry.set(at, due as u32 + 1);
-        }
-    }
-
-    /// Has streams drop their oldest publications while the node keeps too much history and this
-    /// home keeps most of it: of any few streams the one whose oldest expires first, and at last
-    /// the one that has grown. Where no publication is left, streams go.
-    fn make_room(&mut self, grown: Option<u32>) {
-        for turn in 0..=SHEDDERS_MAX {
-            self.history.set(self.streams.bytes());
-            if self.history.relief() != Relief::Here {
-                return;
-            }
-            if self.streams.kept_bytes() == 0 {
-                self.evict();
-                continue;
-            }
-            let oldest = |stream: &Stream, _| (stream.bytes() > 0).then(|| stream.next_expiry());
-            let any = (turn < SHEDDERS_MAX)
-                .then(|| self.streams.lowest_ranked(oldest))
-                .flatten()
-                .or(grown);
-            if let Some(channel) = any
-                && let Some(stream) = self.stream_of(channel)
-            {
-                let over = self.history.excess();
-                self.shed += self.streams.change(stream, |stream| stream.shed(over)) as u64;
-                self.schedule(channel);
-            }
-        }
-        self.history.set(self.streams.bytes());
-    }
-
-    /// Gives up what the node's budgets ask of this home, some at a time.
-    pub fn relieve(&mut self) {
-        if self.history.relief() == Relief::Here {
-            self.make_room(None);
-        }
-        self.idempotency_keys.relieve();
-    }
-
-    /// Who gives up history, and who idempotency keys, if somebody must.
-    pub fn reliefs(&self) -> [Relief; 2] {
-        [self.history.relief(), self.idempotency_keys.share().relief()]
-    }
-
-    fn drop_stream(&mut self, at: u32) {
-        if let Some(stream) = self.stream_of(at) {
-            self.expiry.clear(at);
-            self.streams.remove(stream);
-            self.history.set(self.streams.bytes());
-            let channel = &mut self.channels[at as usize];
-            channel.stream = NONE;
-            channel.generation = self.epochs.renew(channel.hash);
-            self.remove_if_unused(at);
-        }
-    }
-
     /// Reports what is kept, and what made room.
     pub fn measure(&self, metrics: &Metrics) {
         metrics.channels.set(self.len() as u64);
@@ -330,118 +157,6 @@ impl Channels {
         metrics.history_bytes.set(self.history.used() as u64);
         metrics.streams_evicted.set(self.evicted);
         metrics.history_shed.set(self.shed);
-    }
-
-    /// Where a publication went that is not to be published again; `None`: it is a new one.
-    pub fn published_before(&self, request: &Publish, now: u64) -> Option<Option<Position>> {
-        let guard = request.guard.as_deref()?;
-        if !guard.key.is_empty()
-            && let Some(position) = self.idempotency_keys.find(request.hash, &guard.key, now)
-        {
-            return Some(position);
-        }
-        let at = self.find(request.hash, &request.channel)?;
-        let stream = self.streams.get(self.stream_of(at)?);
-        let old = request.retention.is_some() && stream.is_old(guard.version, &guard.version_epoch);
-        old.then(|| Some(stream.position()))
-    }
-
-    /// First step of publishing: encodes a publication and gives it its offset. It stays invisible
-    /// until it is committed, however much later that is.
-    pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
-        let Publish { channel, hash, data, event, delta, extra, retention, guard, reply_to } =
-            request;
-        let position = retention.map(|retention| {
-            let at = self.find_or_insert(hash, &channel);
-            let stream = self.stream(at, &retention, now);
-            let Position { offset, epoch } = self.streams.get(stream).position();
-            let prepared = &mut self.channels[at as usize].prepared;
-            *prepared += 1;
-            Position { offset: offset + u64::from(*prepared), epoch }
-        });
-        let (channel, data) = (&*channel, &*data);
-        let draft = Draft { channel, hash, event, data, extra, position, delta };
-        let publication = Publication::encode(draft, &mut self.buffer);
-        if self.buffer.capacity() > BUFFER_MAX {
-            self.buffer = Vec::new();
-        }
-        PreparedPublication { publication, retention, guard, reply_to }
-    }
-
-    /// Second step of publishing: the publication enters the history and counts as published.
-    pub fn commit(&mut self, prepared: PreparedPublication, now: u64) -> Publication {
-        let PreparedPublication { publication, retention, guard, .. } = prepared;
-        let (hash, position) = (publication.hash(), publication.position());
-        let found = match retention {
-            Some(retention) => self.find(hash, publication.channel()).zip(Some(retention)),
-            None => None,
-        };
-        let mut grown = None;
-        if let Some((at, retention)) = found
-            && let Some(stream) = self.stream_of(at)
-        {
-            let prepared = &mut self.channels[at as usize].prepared;
-            *prepared = prepared.saturating_sub(1);
-            let push = |stream: &mut Stream| stream.push(publication.clone(), &retention, now);
-            self.streams.change(stream, push);
-            self.schedule(at);
-            self.make_room(Some(at));
-            grown = self.stream_of(at);
-        }
-        if let Some(guard) = guard {
-            if !guard.key.is_empty() {
-                self.idempotency_keys.note(hash, &guard.key, position, now);
-            }
-            if guard.version > 0
-                && let Some(stream) = grown
-            {
-                let version =
-                    |stream: &mut Stream| stream.set_version(guard.version, &guard.version_epoch);
-                self.streams.change(stream, version);
-            }
-        }
-        publication
-    }
-
-    /// Notes the shard's interest and answers where the stream stands and what was missed.
-    pub fn subscribe(&mut self, request: &Subscribe, now: u64) -> Subscribed {
-        let at = self.find_or_insert(request.hash, &request.channel);
-        self.channels[at as usize].interested |= 1 << request.subscriber.shard;
-        let mut recovery = Recovery::default();
-        let mode = request.terms.recovery_mode;
-        // A cache has no gap to speak of.
-        let strict = request.strict && mode == RecoveryMode::Stream;
-        let position = request.granted.needs_stream().then(|| {
-            let HomeSettings { recovery_limit, answer_bytes, .. } = self.settings;
-            let stream = self.stream_now(Some(at), request.hash, now);
-            match (request.since, mode) {
-                (Some(since), RecoveryMode::Stream) => {
-                    recovery = stream.recover(since, recovery_limit, answer_bytes);
-                }
-                (Some(since), RecoveryMode::Cache) => recovery = stream.recover_latest(since),
-                (None, _) => {}
-            }
-            stream.position()
-        });
-        Subscribed {
-            channel: request.channel.clone(),
-            hash: request.hash,
-            subscriber: request.subscriber,
-            encoding: request.encoding,
-            filter: request.filter.clone(),
-            granted: request.granted,
-            was_recovering: position.is_some() && request.since.is_some(),
-            recovered: recovery.recovered,
-            strict,
-            position: match request.since {
-                Some(since) if recovery.recovered => {
-                    position.map(|top| Position { offset: since.offset.min(top.offset), ..top })
-                }
-                _ => position,
-            },
-            publications: recovery.publications,
-            news: None,
-        }
     }
 
     /// Notes that a subscriber is there.
@@ -471,110 +186,6 @@ impl Channels {
         info
     }
 
-    /// Answers a question about a channel.
-    pub fn answer_query(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
-        let found = self.find(question.hash, &question.channel);
-        match &question.about {
-            ChannelQuery::Stats => {
-                let channel = found.and_then(|at| self.channels.get(at as usize));
-                let members = channel.and_then(|channel| channel.members.as_deref());
-                Ok(ChannelAnswer::Stats(members.map(Members::stats).unwrap_or_default()))
-            }
-            // It may take many turns: see `Channels::queue_presence_query`.
-            ChannelQuery::Presence(_) => Err(Error::INTERNAL),
-            ChannelQuery::Position => {
-                Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
-            }
-            ChannelQuery::History(range) => self.read_history(question, range, now),
-            ChannelQuery::RemoveHistory => {
-                if let Some(at) = found
-                    && let Some(stream) = self.stream_of(at)
-                {
-                    self.streams.change(stream, Stream::clear);
-                    self.history.set(self.streams.bytes());
-                    self.schedule(at);
-                }
-                Ok(ChannelAnswer::HistoryRemoved)
-            }
-        }
-    }
-
-    /// Looks a part of the history up.
-    fn read_history(
-        &mut self,
-        question: &HomeQuery,
-        range: &HistoryRange,
-        now: u64,
-    ) -> Result<ChannelAnswer, Error> {
-        let answer_bytes = self.settings.answer_bytes;
-        let found = self.find(question.hash, &question.channel);
-        let stream = self.stream_now(found, question.hash, now);
-        let same_life = |since: Position| since.epoch.is_unset() || since.epoch == stream.epoch();
-        if !range.since.is_none_or(same_life) {
-            return Err(Error::UNRECOVERABLE_POSITION);
-        }
-        let Some(publications) = stream.read_range(range, answer_bytes) else {
-            return Err(Error::LIMIT_EXCEEDED);
-        };
-        Ok(ChannelAnswer::History(publications, stream.position()))
-    }
-
-    /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
-    /// wait.
-    pub fn queue_presence_query(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
-        self.presence_queries.wait(question)
-    }
-
-    /// Number of questions that wait.
-    pub fn presence_queries(&self) -> usize {
-        self.presence_queries.waiting()
-    }
-
-    /// Who asked the question that is answered next.
-    pub fn first_reply_to(&self) -> Option<ReplyTo> {
-        self.presence_queries.first_reply_to()
-    }
-
-    /// The first question is answered.
-    pub fn drop_first(&mut self) {
-        self.presence_queries.drop_first();
-    }
-
-    /// The other questions come first: the asker's shard has no room.
-    pub fn postpone_first(&mut self) {
-        self.presence_queries.postpone_first();
-    }
-
-    /// Goes on with the answer to the first question; `None`: there is more to do.
-    pub fn encode_first_presence(
-        &mut self,
-        budget: &mut Budget,
-    ) -> Option<Result<ChannelAnswer, Error>> {
-        let (question, wire) = self.presence_queries.first()?;
-        let found = self.find(question.hash, &question.channel);
-        let found = found.and_then(|at| Some((at, self.channels.get_mut(at as usize)?)));
-        let Some((at, Some(members))) = found.map(|(at, found)| (at, found.members.as_mut()))
-        else {
-            return Some(Ok(ChannelAnswer::Presence(Roll::default())));
-        };
-        let most = self.settings.answer_bytes;
-        if members.bytes() > most {
-            return Some(Err(Error::LIMIT_EXCEEDED));
-        }
-        let roll = members.encode_presence(wire, &self.ids, budget);
-        if members.encoded(wire) > most {
-            members.drop_encoded(wire);
-            return Some(Err(Error::LIMIT_EXCEEDED));
-        }
-        if let Some((old, wire)) = self.presence_queries.keep(at, wire)
-            && let Some(channel) = self.channels.get_mut(old as usize)
-            && let Some(members) = channel.members.as_mut()
-        {
-            members.drop_encoded(wire);
-        }
-        roll.map(|roll| Ok(ChannelAnswer::Presence(roll)))
-    }
-
     /// Forgets the shard's interest.
     pub fn release(&mut self, release: &Release) {
         if let Some(at) = self.find(release.hash, &release.channel) {
@@ -582,61 +193,22 @@ impl Channels {
             self.remove_if_unused(at);
         }
     }
-
-    /// Drops what has expired by `now`, a bounded number at a time.
-    pub fn expire(&mut self, now: u64, budget: &mut Budget) {
-        let mut due = std::mem::take(&mut self.due);
-        let most = if budget.is_spent() { 0 } else { SWEEP_MAX };
-        self.expiry.sweep((now / TICK) as u32, most, &mut due);
-        for at in due.drain(..) {
-            let Some(stream) = self.stream_of(at) else { continue };
-            let before = self.streams.get(stream).len();
-            let is_over = self.streams.change(stream, |stream| stream.expire_some(now, DROPS_MAX));
-            let dropped = before - self.streams.get(stream).len();
-            budget.charge(cost::LOOK + dropped * cost::PUBLICATION);
-            if is_over && self.channels[at as usize].prepared == 0 {
-                self.drop_stream(at);
-            } else {
-                self.schedule(at);
-            }
-        }
-        self.history.set(self.streams.bytes());
-        self.due = due;
-    }
-
-    /// When [`Channels::expire`] has something to do next, in milliseconds.
-    pub fn next_expiry(&self) -> Option<u64> {
-        self.expiry.next_due().map(|tick| u64::from(tick) * TICK)
-    }
-}
-
-/// A channel's stream as it is now.
-enum CurrentStream<'a> {
-    /// Something was published to it.
-    Kept(&'a Stream),
-    /// Nothing was: an empty one, in the epoch that the first publication begins in.
-    Unpublished(Stream),
-}
-
-impl std::ops::Deref for CurrentStream<'_> {
-    type Target = Stream;
-
-    fn deref(&self) -> &Stream {
-        match self {
-            CurrentStream::Kept(stream) => stream,
-            CurrentStream::Unpublished(stream) => stream,
-        }
-    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::base::budget::Budget;
     use crate::base::memory::{Budgets, Kind, Limits};
     use crate::model::ids::Address;
+    use crate::model::message::{
+        ChannelAnswer, ChannelQuery, HistoryRange, HomeQuery, Publish, Subscribed,
+    };
     use crate::model::message::{Granted, Guard, ReplyTo, SubscribeTerms, Subscriber, Visibility};
     use crate::model::publication::{Encoding, PublicationKind};
+    use crate::model::retention::Retention;
     use crate::wire::protocol::reply::Stats;
+    use crate::wire::protocol::{Epoch, Error, Position};
 
     /// Room for some dozens of small publications.
     const HISTORY_BYTES: usize = 16_000;

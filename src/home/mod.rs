@@ -6,6 +6,9 @@
 //! that `handle` gives back has changed nothing.
 
 mod user_admission;
+mod channel_publications;
+mod channel_queries;
+mod channel_streams;
 pub mod channels;
 mod epochs;
 pub mod history;
@@ -24,7 +27,8 @@ use std::sync::Arc;
 use crate::base::budget::{Budget, cost};
 use crate::base::memory::{Relief, Share};
 use crate::base::metrics::Metrics;
-use crate::home::channels::{Channels, PreparedPublication};
+use crate::home::channel_publications::PreparedPublication;
+use crate::home::channels::Channels;
 use crate::home::users::{UserLimit, Users};
 use crate::model::ids::Ids;
 use crate::model::message::{

@@ -7,7 +7,7 @@
 //! are committed in the order in which they were prepared.
 
 use crate::base::faults::{Planted, planted};
-use crate::home::channels::PreparedPublication;
+use crate::home::channel_publications::PreparedPublication;
 use crate::home::{Home, NoRoom, reserve_all};
 use crate::model::message::{Message, Post, Publish, Published, ReplyTo, endpoints};
 use crate::model::publication::Publication;

@@ -7,10 +7,9 @@
 
 use crate::base::faults::{Planted, planted};
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::messages::PublishOptions;
 use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
-use crate::hub::subscriptions::publication_kind;
+use crate::hub::publish::{PublishOptions, publication_kind};
 use crate::hub::{Hub, HubSettings};
 use crate::model::ids::Address;
 use crate::model::message::{Post, Published, ReplyTo};

@@ -7,7 +7,7 @@
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase, ServerSubscription};
 use crate::hub::output::keep_buffer;
-use crate::hub::subscriptions::RequestedOptions;
+use crate::hub::subscribe::RequestedOptions;
 use crate::local::Delivery;
 use crate::model::message::{Granted, Subscribed};
 use crate::model::publication::Publication;

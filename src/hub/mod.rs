@@ -39,7 +39,10 @@ pub mod turn_output;
 mod lookups;
 mod bounded_walks;
 mod surveys;
-pub mod subscriptions;
+mod subscribe;
+mod subscribe_answers;
+pub mod publish;
+mod subscriptions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use super::fault::{Fault, Outcome};
 use super::node::Api;
 use super::reading::raw;
 use crate::config::Config;
-use crate::hub::subscriptions::publication_kind;
+use crate::hub::publish::publication_kind;
 use crate::link::Pending;
 use crate::model::message::{Guard, Publish as Request};
 use crate::model::publication::Extra;

@@ -1,0 +1,118 @@
+//! The two steps of publishing to a channel: prepare and commit.
+//!
+//! Owns nothing: the channels are in [`Channels`]. Never sends a message.
+
+use crate::home::channels::Channels;
+use crate::home::history::Stream;
+use crate::model::message::{Guard, Publish, ReplyTo};
+use crate::model::publication::{Draft, Publication};
+use crate::model::retention::Retention;
+use crate::wire::protocol::Position;
+
+/// Bytes of the encoding buffer that are kept from one publication to the next.
+const BUFFER_MAX: usize = 64 * 1024;
+
+/// A publication that has its bytes and its place in the stream, and that nobody can see yet.
+pub struct PreparedPublication {
+    publication: Publication,
+    /// How much history its stream keeps; `None`: the publication stays out of the history.
+    retention: Option<Retention>,
+    guard: Option<Box<Guard>>,
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
+}
+
+impl PreparedPublication {
+    /// Hash of the channel's name.
+    pub fn hash(&self) -> u64 {
+        self.publication.hash()
+    }
+
+    /// The channel's name.
+    pub fn channel(&self) -> &str {
+        self.publication.channel()
+    }
+
+    /// Whether the outcome of this publication decides if the request is a repetition.
+    pub fn may_repeat(&self, request: &Publish) -> bool {
+        let (Some(earlier), Some(guard)) = (&self.guard, &request.guard) else { return false };
+        let same_key = !guard.key.is_empty() && guard.key == earlier.key;
+        let both_versions = guard.version > 0 && earlier.version > 0;
+        self.hash() == request.hash
+            && self.channel() == &*request.channel
+            && (same_key || both_versions)
+    }
+}
+
+impl Channels {
+    /// Where a publication went that is not to be published again; `None`: it is a new one.
+    pub fn published_before(&self, request: &Publish, now: u64) -> Option<Option<Position>> {
+        let guard = request.guard.as_deref()?;
+        if !guard.key.is_empty()
+            && let Some(position) = self.idempotency_keys.find(request.hash, &guard.key, now)
+        {
+            return Some(position);
+        }
+        let at = self.find(request.hash, &request.channel)?;
+        let stream = self.streams.get(self.stream_of(at)?);
+        let old = request.retention.is_some() && stream.is_old(guard.version, &guard.version_epoch);
+        old.then(|| Some(stream.position()))
+    }
+
+    /// First step of publishing: encodes a publication and gives it its offset. It stays invisible
+    /// until it is committed, however much later that is.
+    pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
+        let Publish { channel, hash, data, event, delta, extra, retention, guard, reply_to } =
+            request;
+        let position = retention.map(|retention| {
+            let at = self.find_or_insert(hash, &channel);
+            let stream = self.stream(at, &retention, now);
+            let Position { offset, epoch } = self.streams.get(stream).position();
+            let prepared = &mut self.channels[at as usize].prepared;
+            *prepared += 1;
+            Position { offset: offset + u64::from(*prepared), epoch }
+        });
+        let (channel, data) = (&*channel, &*data);
+        let draft = Draft { channel, hash, event, data, extra, position, delta };
+        let publication = Publication::encode(draft, &mut self.buffer);
+        if self.buffer.capacity() > BUFFER_MAX {
+            self.buffer = Vec::new();
+        }
+        PreparedPublication { publication, retention, guard, reply_to }
+    }
+
+    /// Second step of publishing: the publication enters the history and counts as published.
+    pub fn commit(&mut self, prepared: PreparedPublication, now: u64) -> Publication {
+        let PreparedPublication { publication, retention, guard, .. } = prepared;
+        let (hash, position) = (publication.hash(), publication.position());
+        let found = match retention {
+            Some(retention) => self.find(hash, publication.channel()).zip(Some(retention)),
+            None => None,
+        };
+        let mut grown = None;
+        if let Some((at, retention)) = found
+            && let Some(stream) = self.stream_of(at)
+        {
+            let prepared = &mut self.channels[at as usize].prepared;
+            *prepared = prepared.saturating_sub(1);
+            let push = |stream: &mut Stream| stream.push(publication.clone(), &retention, now);
+            self.streams.change(stream, push);
+            self.schedule(at);
+            self.make_room(Some(at));
+            grown = self.stream_of(at);
+        }
+        if let Some(guard) = guard {
+            if !guard.key.is_empty() {
+                self.idempotency_keys.note(hash, &guard.key, position, now);
+            }
+            if guard.version > 0
+                && let Some(stream) = grown
+            {
+                let version =
+                    |stream: &mut Stream| stream.set_version(guard.version, &guard.version_epoch);
+                self.streams.change(stream, version);
+            }
+        }
+        publication
+    }
+}

@@ -1,0 +1,162 @@
+//! What the home of a channel answers: the position and missed publications of a subscriber, and
+//! queries for history, presence and positions.
+//!
+//! Owns nothing: the channels are in [`Channels`]. Never sends a message.
+
+use crate::base::budget::Budget;
+use crate::home::channels::{Channels, HomeSettings};
+use crate::home::history::{Recovery, Stream};
+use crate::home::members::Members;
+use crate::model::message::{
+    ChannelAnswer, ChannelQuery, HistoryRange, HomeQuery, ReplyTo, Subscribe, Subscribed,
+};
+use crate::model::namespaces::RecoveryMode;
+use crate::wire::protocol::reply::Roll;
+use crate::wire::protocol::{Error, Position};
+
+impl Channels {
+    /// Notes the shard's interest and answers where the stream stands and what was missed.
+    pub fn subscribe(&mut self, request: &Subscribe, now: u64) -> Subscribed {
+        let at = self.find_or_insert(request.hash, &request.channel);
+        self.channels[at as usize].interested |= 1 << request.subscriber.shard;
+        let mut recovery = Recovery::default();
+        let mode = request.terms.recovery_mode;
+        // A cache has no gap to speak of.
+        let strict = request.strict && mode == RecoveryMode::Stream;
+        let position = request.granted.needs_stream().then(|| {
+            let HomeSettings { recovery_limit, answer_bytes, .. } = self.settings;
+            let stream = self.stream_now(Some(at), request.hash, now);
+            match (request.since, mode) {
+                (Some(since), RecoveryMode::Stream) => {
+                    recovery = stream.recover(since, recovery_limit, answer_bytes);
+                }
+                (Some(since), RecoveryMode::Cache) => recovery = stream.recover_latest(since),
+                (None, _) => {}
+            }
+            stream.position()
+        });
+        Subscribed {
+            channel: request.channel.clone(),
+            hash: request.hash,
+            subscriber: request.subscriber,
+            encoding: request.encoding,
+            filter: request.filter.clone(),
+            granted: request.granted,
+            was_recovering: position.is_some() && request.since.is_some(),
+            recovered: recovery.recovered,
+            strict,
+            position: match request.since {
+                Some(since) if recovery.recovered => {
+                    position.map(|top| Position { offset: since.offset.min(top.offset), ..top })
+                }
+                _ => position,
+            },
+            publications: recovery.publications,
+            news: None,
+        }
+    }
+
+    /// Answers a question about a channel.
+    pub fn answer_query(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
+        let found = self.find(question.hash, &question.channel);
+        match &question.about {
+            ChannelQuery::Stats => {
+                let channel = found.and_then(|at| self.channels.get(at as usize));
+                let members = channel.and_then(|channel| channel.members.as_deref());
+                Ok(ChannelAnswer::Stats(members.map(Members::stats).unwrap_or_default()))
+            }
+            // It may take many turns: see `Channels::queue_presence_query`.
+            ChannelQuery::Presence(_) => Err(Error::INTERNAL),
+            ChannelQuery::Position => {
+                Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
+            }
+            ChannelQuery::History(range) => self.read_history(question, range, now),
+            ChannelQuery::RemoveHistory => {
+                if let Some(at) = found
+                    && let Some(stream) = self.stream_of(at)
+                {
+                    self.streams.change(stream, Stream::clear);
+                    self.history.set(self.streams.bytes());
+                    self.schedule(at);
+                }
+                Ok(ChannelAnswer::HistoryRemoved)
+            }
+        }
+    }
+
+    /// Looks a part of the history up.
+    fn read_history(
+        &mut self,
+        question: &HomeQuery,
+        range: &HistoryRange,
+        now: u64,
+    ) -> Result<ChannelAnswer, Error> {
+        let answer_bytes = self.settings.answer_bytes;
+        let found = self.find(question.hash, &question.channel);
+        let stream = self.stream_now(found, question.hash, now);
+        let same_life = |since: Position| since.epoch.is_unset() || since.epoch == stream.epoch();
+        if !range.since.is_none_or(same_life) {
+            return Err(Error::UNRECOVERABLE_POSITION);
+        }
+        let Some(publications) = stream.read_range(range, answer_bytes) else {
+            return Err(Error::LIMIT_EXCEEDED);
+        };
+        Ok(ChannelAnswer::History(publications, stream.position()))
+    }
+
+    /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
+    /// wait.
+    pub fn queue_presence_query(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
+        self.presence_queries.wait(question)
+    }
+
+    /// Number of questions that wait.
+    pub fn presence_queries(&self) -> usize {
+        self.presence_queries.waiting()
+    }
+
+    /// Who asked the question that is answered next.
+    pub fn first_reply_to(&self) -> Option<ReplyTo> {
+        self.presence_queries.first_reply_to()
+    }
+
+    /// The first question is answered.
+    pub fn drop_first(&mut self) {
+        self.presence_queries.drop_first();
+    }
+
+    /// The other questions come first: the asker's shard has no room.
+    pub fn postpone_first(&mut self) {
+        self.presence_queries.postpone_first();
+    }
+
+    /// Goes on with the answer to the first question; `None`: there is more to do.
+    pub fn encode_first_presence(
+        &mut self,
+        budget: &mut Budget,
+    ) -> Option<Result<ChannelAnswer, Error>> {
+        let (question, wire) = self.presence_queries.first()?;
+        let found = self.find(question.hash, &question.channel);
+        let found = found.and_then(|at| Some((at, self.channels.get_mut(at as usize)?)));
+        let Some((at, Some(members))) = found.map(|(at, found)| (at, found.members.as_mut()))
+        else {
+            return Some(Ok(ChannelAnswer::Presence(Roll::default())));
+        };
+        let most = self.settings.answer_bytes;
+        if members.bytes() > most {
+            return Some(Err(Error::LIMIT_EXCEEDED));
+        }
+        let roll = members.encode_presence(wire, &self.ids, budget);
+        if members.encoded(wire) > most {
+            members.drop_encoded(wire);
+            return Some(Err(Error::LIMIT_EXCEEDED));
+        }
+        if let Some((old, wire)) = self.presence_queries.keep(at, wire)
+            && let Some(channel) = self.channels.get_mut(old as usize)
+            && let Some(members) = channel.members.as_mut()
+        {
+            members.drop_encoded(wire);
+        }
+        roll.map(|roll| Ok(ChannelAnswer::Presence(roll)))
+    }
+}

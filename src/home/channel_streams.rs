@@ -1,0 +1,194 @@
+//! The streams of a home's channels: when a stream begins, expires and makes room for others.
+//!
+//! Owns nothing: the streams are in [`Channels`]. The invariant: a stream with a prepared
+//! publication is not dropped.
+
+use crate::base::budget::{Budget, cost};
+use crate::base::memory::Relief;
+use crate::home::channels::{Channel, Channels};
+use crate::home::history::Stream;
+use crate::home::streams::NONE;
+use crate::model::retention::Retention;
+use crate::wire::protocol::Epoch;
+
+/// Milliseconds of one tick of the expiry wheel.
+const TICK: u64 = 1000;
+/// Streams looked at in one sweep.
+const SWEEP_MAX: usize = 32;
+/// Publications that one of them drops then; the rest is due again at once.
+const DROPS_MAX: usize = 256;
+/// Streams that drop something for one publication.
+const SHEDDERS_MAX: usize = 64;
+/// Bytes that a channel takes beside its record and its name: what the allocator adds to it, and
+/// its places in tables and the wheel.
+const CHANNEL_OVERHEAD: usize = 128;
+
+impl Channels {
+    /// The number of a channel's stream, if it has one.
+    pub(super) fn stream_of(&self, at: u32) -> Option<u32> {
+        Some(self.channels[at as usize].stream).filter(|stream| *stream != NONE)
+    }
+
+    /// The number of a channel's stream, which begins if there is none.
+    pub(super) fn stream(&mut self, at: u32, retention: &Retention, now: u64) -> u32 {
+        if let Some(stream) = self.stream_of(at) {
+            return stream;
+        }
+        if self.streams.len() >= self.settings.streams_max {
+            self.evict();
+        }
+        let Channel { hash, generation, ref name, .. } = self.channels[at as usize];
+        let overhead = size_of::<Channel>() + CHANNEL_OVERHEAD + name.len();
+        let epoch = self.epochs.epoch(hash, generation);
+        let stream = self.streams.insert(Stream::new(epoch, retention, now), at, overhead);
+        self.channels[at as usize].stream = stream;
+        self.schedule(at);
+        stream
+    }
+
+    /// Drops one of a few streams: rather one that keeps nothing and has no subscribers, and of
+    /// these the one that expires first.
+    fn evict(&mut self) {
+        let channels = &self.channels;
+        let rank = |stream: &Stream, channel: u32| {
+            let channel = channels.get(channel as usize).filter(|one| one.prepared == 0)?;
+            Some((channel.interested != 0 || stream.bytes() > 0, stream.next_expiry()))
+        };
+        if let Some(channel) = self.streams.lowest_ranked(rank) {
+            self.evicted += 1;
+            self.drop_stream(channel);
+        }
+    }
+
+    /// The epoch of a channel's stream, or of the one that its first publication begins.
+    pub(super) fn epoch(&self, found: Option<u32>, hash: u64) -> Epoch {
+        let generation = match found {
+            Some(at) => self.channels[at as usize].generation,
+            None => self.epochs.generation(hash),
+        };
+        self.epochs.epoch(hash, generation)
+    }
+
+    /// A channel's stream as it is at this time. A channel that nothing was published to has an
+    /// empty one, which is not kept.
+    pub(super) fn stream_now(
+        &mut self,
+        found: Option<u32>,
+        hash: u64,
+        now: u64,
+    ) -> CurrentStream<'_> {
+        match found.and_then(|at| self.stream_of(at)) {
+            Some(stream) => {
+                self.streams.change(stream, |stream| stream.expire(now));
+                CurrentStream::Kept(self.streams.get(stream))
+            }
+            None => CurrentStream::Unpublished(Stream::empty(self.epoch(found, hash))),
+        }
+    }
+
+    pub(super) fn schedule(&mut self, at: u32) {
+        if let Some(stream) = self.stream_of(at) {
+            let due = self.streams.get(stream).next_expiry() / TICK;
+            self.expiry.set(at, due as u32 + 1);
+        }
+    }
+
+    /// Has streams drop their oldest publications while the node keeps too much history and this
+    /// home keeps most of it: of any few streams the one whose oldest expires first, and at last
+    /// the one that has grown. Where no publication is left, streams go.
+    pub(super) fn make_room(&mut self, grown: Option<u32>) {
+        for turn in 0..=SHEDDERS_MAX {
+            self.history.set(self.streams.bytes());
+            if self.history.relief() != Relief::Here {
+                return;
+            }
+            if self.streams.kept_bytes() == 0 {
+                self.evict();
+                continue;
+            }
+            let oldest = |stream: &Stream, _| (stream.bytes() > 0).then(|| stream.next_expiry());
+            let any = (turn < SHEDDERS_MAX)
+                .then(|| self.streams.lowest_ranked(oldest))
+                .flatten()
+                .or(grown);
+            if let Some(channel) = any
+                && let Some(stream) = self.stream_of(channel)
+            {
+                let over = self.history.excess();
+                self.shed += self.streams.change(stream, |stream| stream.shed(over)) as u64;
+                self.schedule(channel);
+            }
+        }
+        self.history.set(self.streams.bytes());
+    }
+
+    /// Gives up what the node's budgets ask of this home, some at a time.
+    pub fn relieve(&mut self) {
+        if self.history.relief() == Relief::Here {
+            self.make_room(None);
+        }
+        self.idempotency_keys.relieve();
+    }
+
+    /// Who gives up history, and who idempotency keys, if somebody must.
+    pub fn reliefs(&self) -> [Relief; 2] {
+        [self.history.relief(), self.idempotency_keys.share().relief()]
+    }
+
+    pub(super) fn drop_stream(&mut self, at: u32) {
+        if let Some(stream) = self.stream_of(at) {
+            self.expiry.clear(at);
+            self.streams.remove(stream);
+            self.history.set(self.streams.bytes());
+            let channel = &mut self.channels[at as usize];
+            channel.stream = NONE;
+            channel.generation = self.epochs.renew(channel.hash);
+            self.remove_if_unused(at);
+        }
+    }
+
+    /// Drops what has expired by `now`, a bounded number at a time.
+    pub fn expire(&mut self, now: u64, budget: &mut Budget) {
+        let mut due = std::mem::take(&mut self.due);
+        let most = if budget.is_spent() { 0 } else { SWEEP_MAX };
+        self.expiry.sweep((now / TICK) as u32, most, &mut due);
+        for at in due.drain(..) {
+            let Some(stream) = self.stream_of(at) else { continue };
+            let before = self.streams.get(stream).len();
+            let is_over = self.streams.change(stream, |stream| stream.expire_some(now, DROPS_MAX));
+            let dropped = before - self.streams.get(stream).len();
+            budget.charge(cost::LOOK + dropped * cost::PUBLICATION);
+            if is_over && self.channels[at as usize].prepared == 0 {
+                self.drop_stream(at);
+            } else {
+                self.schedule(at);
+            }
+        }
+        self.history.set(self.streams.bytes());
+        self.due = due;
+    }
+
+    /// When [`Channels::expire`] has something to do next, in milliseconds.
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.expiry.next_due().map(|tick| u64::from(tick) * TICK)
+    }
+}
+
+/// A channel's stream as it is now.
+pub(super) enum CurrentStream<'a> {
+    /// Something was published to it.
+    Kept(&'a Stream),
+    /// Nothing was: an empty one, in the epoch that the first publication begins in.
+    Unpublished(Stream),
+}
+
+impl std::ops::Deref for CurrentStream<'_> {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        match self {
+            CurrentStream::Kept(stream) => stream,
+            CurrentStream::Unpublished(stream) => stream,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Publishing: what a client's publish command does, and how a publication goes to its channel's
+//! home.
+
+use std::sync::Arc;
+
+use crate::hub::Hub;
+use crate::hub::commands::{CommandFailure, NoRoom};
+use crate::model::backend::{Permission, ProxyAnswer};
+use crate::model::message::{Guard, LookupOutcome, Message, Post, Publish, Rank, ReplyTo};
+use crate::model::namespaces::{Format, Options};
+use crate::model::publication::{Extra, PublicationKind};
+use crate::wire::protocol::command::PublishRequest;
+use crate::wire::protocol::reply::Reply;
+use crate::wire::protocol::{Disconnect, Error, Wire, json};
+
+/// What few publications ask of their channel's home.
+#[derive(Debug, Default)]
+pub(super) struct PublishOptions {
+    /// To be kept out of the history.
+    pub(super) skip_history: bool,
+    /// To go out as a difference where that can be.
+    pub(super) delta: bool,
+    /// To be told from an earlier one.
+    pub(super) guard: Option<Box<Guard>>,
+}
+
+impl From<&Permission> for PublishOptions {
+    fn from(permission: &Permission) -> Self {
+        let Permission { idempotency_key, version, version_epoch, .. } = permission;
+        let guard = Guard {
+            key: idempotency_key.clone(),
+            version: *version,
+            version_epoch: version_epoch.clone(),
+        };
+        PublishOptions {
+            skip_history: permission.skip_history,
+            delta: permission.delta,
+            guard: (guard != Guard::default()).then(|| Box::new(guard)),
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn publish(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &PublishRequest<'_>,
+    ) -> Result<(), CommandFailure> {
+        let channel = &*request.channel;
+        if channel.is_empty() {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let Some(data) = &request.data else { return Err(Error::BAD_REQUEST.into()) };
+        let settings = self.settings.clone();
+        let options = settings.namespaces.of(channel)?;
+        let hash = self.names.hash(channel);
+        let subscription = self.find_subscription(slot, hash, channel)?;
+        let wire = self.connections[slot].wire;
+        let is_json = |data: &[u8]| json::is_json(data);
+        let mut event =
+            publication_kind(options.format, data, wire == Wire::Json || is_json(data))?;
+        let (mut data, mut tags, mut terms) = (&**data, Box::default(), PublishOptions::default());
+        let asked;
+        if let Some(upstream) = options.publish_proxy {
+            asked = self.ask_publish(post, (slot, command), upstream, (channel, data))?;
+            if let LookupOutcome::Command(Ok(ProxyAnswer::Publish(permission))) = &*asked {
+                (data, terms) =
+                    (permission.data.as_deref().unwrap_or(data), (&**permission).into());
+                tags = permission.tags.clone().into_iter().collect();
+                event = publication_kind(options.format, data, is_json(data))?;
+            }
+        } else {
+            let user = self.connections[slot].user();
+            let allowed = options.publish.allows(user, subscription.is_some());
+            if !allowed && !settings.rules.insecure {
+                return Err(Error::PERMISSION_DENIED.into());
+            }
+        }
+        let grant = subscription.and_then(|key| self.connections.grants.get(&key));
+        let info = Some(self.client_info(slot, grant));
+        let extra = Some(Arc::new(Extra { info, tags }));
+        let draft = (data, event, extra);
+        self.send_home(post, (channel, hash), options, draft, terms, ReplyTo::Nobody)?;
+        self.reply(slot, command, &Reply::Publish);
+        Ok(())
+    }
+
+    /// Sends a publication to its channel's home; does nothing at all where there is no room.
+    pub(super) fn send_home(
+        &mut self,
+        post: &mut impl Post,
+        (channel, hash): (&str, u64),
+        options: &Options,
+        (data, event, extra): (&[u8], PublicationKind, Option<Arc<Extra>>),
+        terms: PublishOptions,
+        reply_to: ReplyTo,
+    ) -> Result<(), NoRoom> {
+        let home = self.names.home(hash);
+        if !post.reserve(home, Rank::Request) {
+            return Err(NoRoom);
+        }
+        let request = Publish {
+            channel: self.shared_name(hash, channel),
+            hash,
+            data: data.into(),
+            event,
+            delta: terms.delta || options.delta_publish,
+            extra,
+            retention: options.retention.filter(|_| !terms.skip_history),
+            guard: terms.guard,
+            reply_to,
+        };
+        post.send(home, Message::Publish(Box::new(request)));
+        Ok(())
+    }
+}
+
+/// What data counts as, if a channel with this format takes it.
+pub fn publication_kind(
+    format: Format,
+    data: &[u8],
+    is_json: bool,
+) -> Result<PublicationKind, Error> {
+    let fits = match format {
+        Format::NotEmpty => !data.is_empty(),
+        Format::Json => is_json,
+        Format::Object => is_json && data.trim_ascii_start().starts_with(b"{"),
+        Format::Binary => true,
+    };
+    match (fits, is_json) {
+        (false, false) if !data.is_empty() => Err(Error::NOT_JSON),
+        (false, _) => Err(Error::BAD_REQUEST),
+        (true, true) if json::is_too_deep(data) => Err(Error::BAD_REQUEST),
+        (true, true) => Ok(PublicationKind::Data),
+        (true, false) if format == Format::Binary => Ok(PublicationKind::Binary),
+        (true, false) => Err(Error::NOT_JSON),
+    }
+}

@@ -1,0 +1,323 @@
+//! Subscribing: whether a client may subscribe, what it gets of what it requests, and the request
+//! to the home of the channel.
+
+use std::sync::Arc;
+
+use crate::base::faults::{Planted, planted};
+use crate::hub::Hub;
+use crate::hub::commands::{CommandFailure, NoRoom};
+use crate::hub::connections::ServerSubscription;
+use crate::hub::subscriptions::visibility;
+use crate::model::message::{
+    Grant, Granted, LookupOutcome, Message, Overrides, Post, Purpose, Rank, Subscribe,
+    SubscribeTerms, Subscribed, Subscriber,
+};
+use crate::model::namespaces::Options;
+use crate::model::publication::Encoding;
+use crate::model::token::{Refusal, Work};
+use crate::wire::filter::{self, Filter};
+use crate::wire::protocol::command::SubscribeRequest;
+use crate::wire::protocol::{Disconnect, Error, Position, Wire};
+
+/// Bit of a request's flags: the client knows channels by numbers too.
+const COMPACTION: i64 = 1;
+/// Bit of a request's flags: the client fetches the channel's state by itself where what it missed
+/// cannot be recovered, and wants error 112 instead of a subscription.
+const STRICT: i64 = 2;
+
+/// What a subscriber asks for beside the channel.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RequestedOptions {
+    since: Option<Position>,
+    strict: bool,
+    granted: Granted,
+    joins: bool,
+    delta: bool,
+    compact: bool,
+    filter: Option<Filter>,
+}
+
+/// A subscription on its way.
+struct NewSubscription<'a> {
+    channel: &'a str,
+    command: u32,
+    asked: RequestedOptions,
+    grant: Option<Grant>,
+}
+
+impl Hub {
+    /// What a client is granted of a channel beside its options, if it may subscribe at all.
+    fn permit_subscribe(
+        &mut self,
+        post: &mut impl Post,
+        (slot, command): (u32, u32),
+        options: &Options,
+        request: &SubscribeRequest<'_>,
+    ) -> Result<Option<Grant>, CommandFailure> {
+        let channel = &*request.channel;
+        if !request.token.is_empty() {
+            return self.subscribe_grant(post, slot, channel, &request.token).map(Some);
+        }
+        if let Some(upstream) = self.subscribe_proxy(options, channel) {
+            return self.ask_subscribe(post, (slot, command), upstream, request).map(Some);
+        }
+        let user = self.connections[slot].user();
+        match self.allows_subscribe(options, channel, user) {
+            true => Ok(None),
+            false => Err(Error::PERMISSION_DENIED.into()),
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        command: u32,
+        request: &SubscribeRequest<'_>,
+    ) -> Result<(), CommandFailure> {
+        let channel = &*request.channel;
+        let known_delta = request.delta.is_empty() || request.delta == "fossil";
+        if channel.is_empty() || !known_delta {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        let settings = self.settings.clone();
+        let options = settings.namespaces.of(channel)?;
+        if request.kind != 0 {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
+        self.check_readable(slot, options)?;
+        let filter = match request.filter.as_deref() {
+            None => None,
+            Some(_) if !options.allow_filter => return Err(Error::BAD_REQUEST.into()),
+            Some(node) => {
+                let filter = filter::compile(node).map_err(|_| Error::BAD_REQUEST)?;
+                Some(self.filters.share(filter).ok_or(Error::LIMIT_EXCEEDED)?)
+            }
+        };
+        let delta = options.allow_delta && !request.delta.is_empty();
+        let hash = self.names.hash(channel);
+        if self.find_subscription(slot, hash, channel)?.is_some() {
+            return Err(Error::ALREADY_SUBSCRIBED.into());
+        }
+        if self.connections[slot].subscribed >= settings.channel_limit {
+            return Err(Error::LIMIT_EXCEEDED.into());
+        }
+        let grant = self.permit_subscribe(post, (slot, command), options, request)?;
+        if grant.as_ref().is_some_and(|grant| self.is_expired(grant.expires)) {
+            return Err(Error::EXPIRED.into());
+        }
+        let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
+        let joins = request.join_leave;
+        // In protocol buffers the JavaScript SDK takes numbers of 64 bits for objects, of which
+        // no two are the same, and drops what it cannot find a channel for.
+        let compact = options.allow_compaction
+            && request.flag & COMPACTION != 0
+            && self.connections[slot].wire == Wire::Json;
+        let strict = request.flag & STRICT != 0;
+        let since = request.since();
+        let asked = RequestedOptions { since, strict, granted, joins, delta, compact, filter };
+        let subscription = NewSubscription { channel, command, asked, grant };
+        self.request_subscription(post, slot, options, subscription)?;
+        Ok(())
+    }
+
+    /// What a subscription token gives.
+    pub(super) fn subscribe_grant(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        channel: &str,
+        token: &str,
+    ) -> Result<Grant, CommandFailure> {
+        let settings = self.settings.clone();
+        let verifier = &settings.tokens.subscription;
+        let claims = match verifier.work(token) {
+            Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
+            Ok(Work::Elsewhere) => {
+                let purpose = Purpose::Subscription;
+                let lookup = |hub: &Hub| hub.token_lookup(token, purpose);
+                match &*self.request_lookup(post, slot, lookup)? {
+                    LookupOutcome::Subscription(claims) => claims.clone(),
+                    _ => return Err(Error::INTERNAL.into()),
+                }
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let claims = match claims {
+            Ok(claims) => claims,
+            Err(Refusal::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
+            Err(_) => return Err(Error::PERMISSION_DENIED.into()),
+        };
+        let client = claims.client.is_empty() || claims.client == self.client_id(slot);
+        let user = self.connections[slot].user();
+        if claims.channel != channel || claims.user != user || !client {
+            return Err(Disconnect::INVALID_TOKEN.into());
+        }
+        let token = self.token_mark(&claims.jti, claims.issued_at);
+        if self.is_subscription_revoked(user, channel, token) {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
+        Ok(Grant { expires: claims.expires, token, ..Grant::from(&claims.options) })
+    }
+
+    /// Joins a channel for a connection that has not asked for it by a command.
+    pub(super) fn join_unasked(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        server_sub: ServerSubscription,
+    ) -> Result<(), ServerSubscription> {
+        let settings = self.settings.clone();
+        let Ok(options) = settings.namespaces.of(&server_sub.channel) else { return Ok(()) };
+        let asked = RequestedOptions { since: server_sub.since, ..RequestedOptions::default() };
+        let grant = Some(server_sub.grant.clone());
+        let subscription =
+            NewSubscription { channel: &server_sub.channel, command: 0, asked, grant };
+        self.request_subscription(post, slot, options, subscription).map_err(|NoRoom| server_sub)
+    }
+
+    /// What a subscriber gets of what it asks for.
+    pub(super) fn granted_options(
+        &self,
+        slot: u32,
+        options: &Options,
+        asked: &RequestedOptions,
+        overrides: Overrides,
+    ) -> (Granted, bool) {
+        let user = self.connections[slot].user();
+        let insecure = self.settings.rules.insecure;
+        let history = insecure || options.read_history.allows(user, true);
+        let seen = insecure || options.see_presence.allows(user, true);
+        let force_recovery = overrides.force_recovery.unwrap_or(options.force_recovery);
+        let force_positioning = overrides.force_positioning.unwrap_or(options.force_positioning);
+        let may_recover = options.allow_recovery || history;
+        let recoverable = force_recovery || (asked.granted.recoverable && may_recover);
+        let may_position = options.allow_positioning || history;
+        let positioned =
+            recoverable || force_positioning || (asked.granted.positioned && may_position);
+        let keeps = options.retention.is_some();
+        let granted =
+            Granted { positioned: keeps && positioned, recoverable: keeps && recoverable };
+        let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
+        (granted, pushed || (asked.joins && options.join_leave && seen))
+    }
+
+    /// Has a channel's home hear of a connection's leave before it hears of its return.
+    fn send_leave_first(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (channel, hash): (&str, u64),
+    ) -> Result<(), NoRoom> {
+        if planted(Planted::LeaveOvertaken) || !self.is_leaving(slot, hash, channel) {
+            return Ok(());
+        }
+        self.send_leaves(post);
+        if self.is_leaving(slot, hash, channel) { Err(NoRoom) } else { Ok(()) }
+    }
+
+    /// Adds a subscription that is not answered yet.
+    fn begin_subscription(
+        &mut self,
+        slot: u32,
+        command: u32,
+        options: &Options,
+        (name, hash): (&Arc<str>, u64),
+    ) -> Subscriber {
+        let connection = &mut self.connections[slot];
+        let (subscription, serial) =
+            self.locals.begin_subscription(&mut connection.subscriptions, hash, name);
+        if let Some(pace) = options.pace {
+            self.locals.set_pace(subscription, pace);
+        }
+        connection.subscribed += 1;
+        let (shard, generation) = (self.shard, connection.generation);
+        Subscriber { shard, slot, generation, subscription, serial, command }
+    }
+
+    /// Asks a channel's home for a subscription, or joins at once where the home need not be
+    /// asked.
+    fn request_subscription(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        options: &Options,
+        subscription: NewSubscription<'_>,
+    ) -> Result<(), NoRoom> {
+        let NewSubscription { channel, command, asked, grant } = subscription;
+        let hash = self.names.hash(channel);
+        let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
+        let (granted, joins) = self.granted_options(slot, options, &asked, overrides);
+        let visibility = visibility(options, overrides);
+        let tracked = visibility.is_any();
+        if tracked {
+            self.send_leave_first(post, slot, (channel, hash))?;
+        }
+        let home = self.names.home(hash);
+        let simple = !tracked && !granted.needs_stream();
+        let at_once = simple && self.locals.is_confirmed(hash, channel);
+        if !at_once && !post.reserve(home, Rank::Request) {
+            return Err(NoRoom);
+        }
+        let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
+        let (name, ids) = (self.shared_name(hash, channel), self.event_ids_for(slot, granted));
+        let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
+        let RequestedOptions { delta, compact, strict, .. } = asked;
+        let encoding = Encoding { joins, delta, compact, ids, ..self.encoding(slot) };
+        let since = match asked.since {
+            None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
+            since => since.filter(|_| granted.recoverable),
+        };
+        let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
+        self.connections.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
+        if ends {
+            self.watch_expiry(slot);
+        }
+        let filter = asked.filter;
+        let request = Subscribe {
+            channel: name,
+            hash,
+            subscriber,
+            encoding,
+            filter,
+            since,
+            strict,
+            granted,
+            terms: subscribe_terms(options),
+            visibility,
+            info,
+        };
+        if at_once {
+            self.subscribed(request.confirmed());
+        } else {
+            post.send(home, Message::Subscribe(Box::new(request)));
+        }
+        Ok(())
+    }
+}
+
+impl Subscribe {
+    /// The answer that the home would give, where the shard is known to be interested and nothing
+    /// is asked for beside what is to come.
+    pub(super) fn confirmed(self) -> Subscribed {
+        Subscribed {
+            channel: self.channel,
+            hash: self.hash,
+            subscriber: self.subscriber,
+            encoding: self.encoding,
+            filter: self.filter,
+            granted: self.granted,
+            was_recovering: false,
+            recovered: false,
+            strict: false,
+            position: None,
+            publications: Vec::new(),
+            news: None,
+        }
+    }
+}
+
+/// What a channel's home needs to know of the channel's options for a subscribe.
+fn subscribe_terms(options: &Options) -> SubscribeTerms {
+    SubscribeTerms { recovery_mode: options.recovery_mode, presence: options.presence }
+}

@@ -1,0 +1,158 @@
+//! The answer of a channel's home to a subscribe: the subscriber joins the channel and gets its
+//! reply.
+
+use crate::base::budget::cost;
+use crate::hub::Hub;
+use crate::hub::backend::CLIENT_UNSUBSCRIBED;
+use crate::hub::connections::Connection;
+use crate::hub::output::keep_buffer;
+use crate::model::message::Subscribed;
+use crate::model::publication::Publication;
+use crate::wire::protocol::reply::{self, Push, Reply};
+use crate::wire::protocol::{self, Error, Position};
+
+impl Hub {
+    /// A home has answered: the subscriber joins, if it is still there and still wants to.
+    pub(super) fn subscribed(&mut self, mut answer: Subscribed) {
+        let news = answer.news.take();
+        let subscriber = answer.subscriber;
+        let (hash, channel) = (answer.hash, answer.channel.clone());
+        let still_wanted = self
+            .connections
+            .get(subscriber.slot)
+            .is_some_and(|found| found.generation == subscriber.generation)
+            && self.locals.is_awaiting(subscriber.subscription, subscriber.serial);
+        let refused = answer.is_refused();
+        if still_wanted && refused {
+            self.leave(subscriber.slot, subscriber.subscription, CLIENT_UNSUBSCRIBED);
+        } else if still_wanted {
+            let Subscribed { encoding, filter, .. } = &answer;
+            let (key, slot) = (subscriber.subscription, subscriber.slot);
+            if let Some(top) = top(&answer)
+                && self.settings.position_check_delay > 0
+            {
+                let times = (self.now, self.settings.position_check_delay);
+                self.locals.check_position(key, top, times);
+            }
+            self.locals.join(key, slot, *encoding, filter.as_ref());
+        }
+        self.locals.subscribe_answered(hash, &channel);
+        if still_wanted && refused {
+            self.reply_error(subscriber.slot, subscriber.command, Error::UNRECOVERABLE_POSITION);
+            self.resume_later(subscriber.slot);
+        } else if still_wanted {
+            self.reply_subscribed(answer);
+        } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
+            self.subscribe_abandoned(subscriber.slot, subscriber.command);
+        }
+        if let Some(news) = news {
+            self.locals.append(&news);
+        }
+    }
+
+    /// The server ended a subscription that was still to be answered: whoever waits for it goes on.
+    fn subscribe_abandoned(&mut self, slot: u32, command: u32) {
+        if let Some(hold) = self.connections.hold_mut(slot) {
+            hold.pending -= 1;
+            if hold.to_request.is_empty() {
+                self.finish_hold(slot);
+            }
+        } else if self.connections[slot].takes_output() {
+            if command > 0 {
+                self.reply_error(slot, command, Error::PERMISSION_DENIED);
+            }
+            self.resume_later(slot);
+        }
+    }
+
+    fn reply_subscribed(&mut self, mut answer: Subscribed) {
+        let slot = answer.subscriber.slot;
+        self.note_event_position(&answer);
+        if let Some(hold) = self.connections.hold_mut(slot) {
+            hold.pending -= 1;
+            hold.answers.push(answer);
+            if hold.to_request.is_empty() {
+                self.finish_hold(slot);
+            }
+            return;
+        }
+        let Connection { wire, transport, .. } = self.connections[slot];
+        let mut body = std::mem::take(&mut self.body);
+        loop {
+            body.clear();
+            let command = answer.subscriber.command;
+            let told = self.subscribe_result(&answer);
+            if command == 0 {
+                let push = Push::Subscribe { channel: &answer.channel, subscribed: &told };
+                protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
+            } else {
+                protocol::write_reply(wire, command, &Reply::Subscribe(&told), &mut body);
+            }
+            if answer.publications.is_empty() || body.len() <= self.room_for_answer(slot) {
+                break;
+            }
+            self.budget.charge(body.len() * cost::BYTES);
+            answer.give_up_recovery();
+            if answer.is_refused() {
+                keep_buffer(&mut self.body, body);
+                self.leave(slot, answer.subscriber.subscription, CLIENT_UNSUBSCRIBED);
+                self.reply_error(slot, answer.subscriber.command, Error::UNRECOVERABLE_POSITION);
+                return self.resume_later(slot);
+            }
+        }
+        self.write_body(slot, &body);
+        keep_buffer(&mut self.body, body);
+        // A connection that waits for this answer goes on behind it.
+        self.resume_later(slot);
+    }
+
+    /// What a subscriber is told by its home's answer. Publications that its encoding cannot
+    /// carry count as not recovered.
+    pub(super) fn subscribe_result<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
+        let grant = self.connections.grants.get(&answer.subscriber.subscription);
+        // What the server renews by itself ends for nobody.
+        let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
+        let expires = grant.and_then(|grant| grant.expires).filter(ends);
+        let passes = |missed: &&Publication| {
+            answer.filter.as_ref().is_none_or(|filter| filter.matches(missed.tags()))
+        };
+        let missed = answer.publications.iter().filter(passes);
+        let objects = missed.map(|missed| missed.object(answer.encoding));
+        let objects: Option<Vec<_>> = objects.collect();
+        reply::Subscribed {
+            expires: self.lease(expires),
+            recoverable: answer.granted.recoverable,
+            positioned: answer.granted.positioned,
+            was_recovering: answer.was_recovering,
+            recovered: answer.recovered && objects.is_some(),
+            position: answer.position,
+            publications: objects.unwrap_or_default(),
+            data: grant.and_then(|grant| grant.data.as_deref()),
+            delta: answer.encoding.delta,
+            number: match answer.encoding.compact {
+                true => self.locals.channel_number(answer.subscriber.subscription),
+                false => 0,
+            },
+        }
+    }
+}
+
+/// Where the stream of a subscriber's channel stands, if its position is to be checked.
+fn top(answer: &Subscribed) -> Option<Position> {
+    let position = answer.position.filter(|_| answer.granted.positioned)?;
+    let last = answer.publications.last().and_then(Publication::offset);
+    Some(Position { offset: last.unwrap_or(position.offset), ..position })
+}
+
+impl Subscribed {
+    /// Tells the subscriber that it did not recover, and where the stream stands instead: what it
+    /// missed does not fit its outbox.
+    pub(super) fn give_up_recovery(&mut self) {
+        let top = self.publications.last().and_then(Publication::offset);
+        if let (Some(position), Some(top)) = (&mut self.position, top) {
+            position.offset = top;
+        }
+        self.publications = Vec::new();
+        self.recovered = false;
+    }
+}
