@@ -43,7 +43,7 @@ macro_rules! counters {
 
         /// What a counter is to those who read it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Kind {
+        pub enum MetricKind {
             /// Only grows.
             Total,
             /// Goes up and down.
@@ -52,11 +52,11 @@ macro_rules! counters {
 
         impl Metrics {
             /// Name, meaning, kind and value of every counter.
-            pub fn list(&self) -> Vec<(&'static str, &'static str, Kind, u64)> {
+            pub fn list(&self) -> Vec<(&'static str, &'static str, MetricKind, u64)> {
                 vec![$((
                     stringify!($name),
                     concat!($($doc),+).trim_ascii(),
-                    Kind::$kind,
+                    MetricKind::$kind,
                     self.$name.get(),
                 ),)*]
             }

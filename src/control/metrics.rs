@@ -21,14 +21,14 @@ use crate::link::Link;
 pub fn router(
     config: &Config,
     link: &Arc<Link>,
-    samples: impl Fn() -> Vec<Sample> + Clone + Send + Sync + 'static,
+    own_metrics: impl Fn() -> Vec<Metric> + Clone + Send + Sync + 'static,
 ) -> Router {
     if !config.prometheus.enabled {
         return Router::new();
     }
     let (link, started) = (link.clone(), Instant::now());
     let serve = move || async move {
-        let (shards, own) = (shards(link.metrics()), own(&samples()));
+        let (shards, own) = (shards(link.metrics()), own(&own_metrics()));
         let text = format!("{shards}{own}{}{}", memory(link.budgets()), process(started));
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     };
@@ -37,29 +37,29 @@ pub fn router(
 
 /// A number of the control plane's own.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub struct Metric {
     /// Its name, without what all have.
     pub name: &'static str,
     /// A sentence.
     pub meaning: &'static str,
     /// What it is to those who read it.
-    pub kind: metrics::Kind,
+    pub kind: metrics::MetricKind,
     /// The number.
     pub value: u64,
 }
 
 /// How a kind shows in a name, and what it is called.
-fn kind_of(kind: metrics::Kind) -> (&'static str, &'static str) {
+fn kind_of(kind: metrics::MetricKind) -> (&'static str, &'static str) {
     match kind {
-        metrics::Kind::Total => ("_total", "counter"),
-        metrics::Kind::Gauge => ("", "gauge"),
+        metrics::MetricKind::Total => ("_total", "counter"),
+        metrics::MetricKind::Gauge => ("", "gauge"),
     }
 }
 
 /// What the control plane counts itself.
-fn own(samples: &[Sample]) -> String {
+fn own(own_metrics: &[Metric]) -> String {
     let mut text = String::new();
-    for Sample { name, meaning, kind, value } in samples {
+    for Metric { name, meaning, kind, value } in own_metrics {
         let (suffix, kind) = kind_of(*kind);
         head(&mut text, &format!("drumline_{name}{suffix}"), meaning, kind);
         _ = writeln!(text, "drumline_{name}{suffix} {value}");
@@ -124,10 +124,10 @@ fn process(started: Instant) -> String {
             Some(started.elapsed().as_secs()),
         ),
     ];
-    let mut text = own(&[Sample {
+    let mut text = own(&[Metric {
         name: "log_lines_dropped",
         meaning: "Log lines dropped because the output was full, slow or closed.",
-        kind: metrics::Kind::Total,
+        kind: metrics::MetricKind::Total,
         value: log::dropped(),
     }]);
     for (name, meaning, value) in gauges {

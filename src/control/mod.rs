@@ -1,25 +1,16 @@
-//! The control plane: everything of a node that is not a push connection, on tokio.
+//! The control plane: everything of a node except push connections, on tokio.
 //!
-//! Owns the HTTP side (API, page, metrics, health), signals and the way out. Never touches a
-//! connection of a shard: it speaks to shards by the bus alone. The invariant: whatever comes
-//! here, the data plane never waits for it.
+//! Owns the HTTP side (API, pages, metrics, health), requests to the backend, slow verification of
+//! tokens, signals and the shutdown. Never touches a connection of a shard: it exchanges messages
+//! with shards over the bus. The invariant: the data plane never waits for the control plane.
 
 pub mod api;
-pub mod backend;
-pub mod http_connections;
-pub mod endpoint;
-pub mod idle_connections;
-pub mod handover;
-pub mod hooks;
-pub mod keys;
-pub mod metrics;
-pub mod page;
-pub mod descriptor_shares;
-pub mod proxies;
+mod backend;
+pub mod http;
+mod metrics;
+mod pages;
 pub mod signals;
-mod refusal;
-pub mod swagger;
-pub mod token_verifier;
+mod tokens;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -34,14 +25,14 @@ use axum::response::IntoResponse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use self::backend::Backend;
-use self::handover::Entry;
-use self::hooks::Hooks;
-use self::http_connections::{HttpConnections, HttpOptions};
-use self::idle_connections::Times;
-use self::proxies::Proxies;
+use self::backend::client::client;
+use self::backend::hooks::Hooks;
+use self::backend::proxies::Proxies;
+use self::backend::targets::Backend;
+use self::http::connections::{HttpConnections, HttpOptions, IdleTimes};
+use self::http::return_to_shard::{PushAdmission, with_push_routes};
 use self::signals::Signals;
-use self::token_verifier::TokenVerifier;
+use self::tokens::verifier::TokenVerifier;
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::log;
 use crate::base::sys;
@@ -51,24 +42,27 @@ use crate::link::Link;
 use crate::model::message::{Lookup, LookupRequest, Message};
 use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
-/// Between two looks at whether connections are drained.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
-/// How long requests that are being answered may take once everything else is down.
+/// Pause between two checks whether all sockets are closed.
+const DRAIN_CHECK_PAUSE: Duration = Duration::from_millis(50);
+/// Maximum time to finish HTTP requests after every push connection is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The control plane of a node, ready to run.
 pub struct Control {
     config: Arc<Config>,
     link: Arc<Link>,
-    entry: Entry,
+    admission: PushAdmission,
     internal: Option<TcpListener>,
-    /// Whether requests of other machines are refused.
+    /// Refuse requests of other machines.
     local: bool,
 }
 
 impl Control {
-    /// The control plane of `node`, whose bell for it must call `bell.notify_one()`. With `local`
-    /// requests of other machines are refused. Fails where the internal port cannot be listened on.
+    /// The control plane of `node`. The node's bell for the control plane must call
+    /// `bell.notify_one()`. With `local`, requests of other machines are refused.
+    ///
+    /// # Errors
+    /// The internal port cannot be bound.
     pub fn new(
         config: Arc<Config>,
         node: &Node,
@@ -85,50 +79,39 @@ impl Control {
         };
         let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
         let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), bell));
-        let entry = Entry { gate: node.connection_limits.clone(), clock: node.clock };
-        Ok(Control { config, link, entry, internal, local })
+        let admission = PushAdmission { limits: node.connection_limits.clone(), clock: node.clock };
+        Ok(Control { config, link, admission, internal, local })
     }
 
-    /// Where the internal port is, if there is one.
+    /// Address of the internal port; `None`: the public port serves everything.
     pub fn internal_address(&self) -> Option<SocketAddr> {
         self.internal.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Serves until a signal ends it and every connection is drained or has had its time. A
-    /// second signal ends the process at once.
+    /// Serves until a signal begins the shutdown, and then until every connection is closed or
+    /// `shutdown.timeout` is over. A second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, entry, internal, local } = self;
-        let client = backend::client();
+        let Control { config, link, admission, internal, local } = self;
+        let client = client();
         let backend = Arc::new(Backend::new(&config, &client));
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend));
         let inner = inner_router(&config, &link, &proxies, &hooks);
         let public = if internal.is_some() { Router::new() } else { inner.clone() };
-        let public = handover::with_push_paths(public, &config, &link, entry);
+        let public = with_push_routes(public, &config, &link, admission);
         let [public, inner] = [public, inner]
-            .map(|router| if local { of_this_machine_alone(router) } else { router });
-        let door = HttpConnections::new(terms(&config, public, false), stopped.clone());
-        let inner = HttpConnections::new(terms(&config, inner, true), stopped);
-        let dispatcher = {
-            let (link, door, hooks) = (link.clone(), door.clone(), hooks.clone());
-            let keeper = TokenVerifier::new(link.clone(), &config, &client);
-            tokio::spawn(async move {
-                let consult = |LookupRequest { address, lookup }| match lookup {
-                    Lookup::Token { token, purpose, charge } => {
-                        keeper.look_at(address, token, purpose, charge);
-                    }
-                    Lookup::Command(request) => proxies.ask(address, request),
-                    Lookup::Renewal(request) => proxies.renew(address, request),
-                };
-                link.dispatch(|socket| door.let_in(socket), consult, |news| hooks.tell(news)).await
-            })
-        };
+            .map(|router| if local { refuse_other_machines(router) } else { router });
+        let public = HttpConnections::new(http_options(&config, public, false), stopped.clone());
+        let inner = HttpConnections::new(http_options(&config, inner, true), stopped);
+        let verifier = TokenVerifier::new(link.clone(), &config, &client);
+        let dispatcher =
+            tokio::spawn(dispatch(link.clone(), public.clone(), verifier, proxies, hooks.clone()));
         if let Some(listener) = internal {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let places = config.http_server.internal_connections_max as u64;
-            let gate = Arc::new(ConnectionLimits::default().with_places(places));
-            tokio::spawn(inner.clone().listen(listener, gate));
+            let limits = Arc::new(ConnectionLimits::default().with_places(places));
+            tokio::spawn(inner.clone().listen(listener, limits));
         }
         signals.end().await;
         tokio::spawn(async move {
@@ -137,20 +120,40 @@ impl Control {
         });
         let end = Instant::now() + config.shutdown.timeout.0;
         drain(&config, &link, end).await;
-        let untold = hooks.settled(&link, end).await;
-        if untold > 0 {
-            let what = format_args!("{untold} hook events were not delivered before the timeout");
-            log::warn("hooks", format_args!("{what}; raise shutdown.timeout"));
+        let undelivered = hooks.wait_until_delivered(&link, end).await;
+        if undelivered > 0 {
+            let cause =
+                format_args!("{undelivered} hook events were not delivered before the timeout");
+            log::warn("hooks", format_args!("{cause}; raise shutdown.timeout"));
         }
         drop(stop);
-        let answered = async { tokio::join!(door.closed(), inner.closed()) };
+        let answered = async { tokio::join!(public.closed(), inner.closed()) };
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
         dispatcher.abort();
         Ok(())
     }
 }
 
-/// Where the internal port is, if there is one.
+/// Passes messages of the shards to the parts of the control plane, as long as the process runs.
+async fn dispatch(
+    link: Arc<Link>,
+    public: HttpConnections,
+    verifier: TokenVerifier,
+    proxies: Proxies,
+    hooks: Arc<Hooks>,
+) {
+    let look_up = |LookupRequest { address, lookup }| match lookup {
+        Lookup::Token { token, purpose, charge } => {
+            verifier.verify(address, token, purpose, charge);
+        }
+        Lookup::Command(request) => proxies.ask(address, request),
+        Lookup::Renewal(request) => proxies.renew(address, request),
+    };
+    link.dispatch(|socket| public.serve_handed_over(socket), look_up, |event| hooks.enqueue(event))
+        .await;
+}
+
+/// Configured address of the internal port; `None`: no internal port is configured.
 fn internal_address(config: &Config) -> Option<SocketAddr> {
     let server = &config.http_server;
     let text = match server.internal_address.as_str() {
@@ -162,19 +165,19 @@ fn internal_address(config: &Config) -> Option<SocketAddr> {
         .flatten()
 }
 
-/// On what terms a router is reached.
-fn terms(config: &Config, router: Router, internal: bool) -> HttpOptions {
+/// Options of the connections to a router, on the internal or the public port.
+fn http_options(config: &Config, router: Router, internal: bool) -> HttpOptions {
     let server = &config.http_server;
     let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
     HttpOptions {
         router,
         api: config.http_api.handler_prefix.clone(),
-        times: Times { idle: server.idle_timeout.0, anonymous: anonymous.0 },
+        times: IdleTimes { idle: server.idle_timeout.0, anonymous: anonymous.0 },
         limits: config.head_limits(),
     }
 }
 
-/// What is served on the internal port, or else on the public one.
+/// The routes of the internal port. Without an internal port, the public port serves them.
 fn inner_router(
     config: &Arc<Config>,
     link: &Arc<Link>,
@@ -182,11 +185,11 @@ fn inner_router(
     hooks: &Arc<Hooks>,
 ) -> Router {
     let (proxies, hooks) = (proxies.clone(), hooks.clone());
-    let samples = move || [proxies.samples(), hooks.samples()].concat();
+    let own_metrics = move || [proxies.metrics(), hooks.metrics()].concat();
     let router = api::router(config, link)
-        .merge(metrics::router(config, link, samples))
-        .merge(swagger::router(config))
-        .merge(page::router(config));
+        .merge(metrics::router(config, link, own_metrics))
+        .merge(pages::swagger::router(config))
+        .merge(pages::page::router(config));
     if config.health.enabled {
         let path = config.health.handler_prefix.as_str();
         router.route(path, axum::routing::get(health))
@@ -196,13 +199,13 @@ fn inner_router(
 }
 
 /// Refuses requests that do not come from this machine, see [`foreign`].
-fn of_this_machine_alone(router: Router) -> Router {
+fn refuse_other_machines(router: Router) -> Router {
     router.layer(from_fn(async |request: Request, next: Next| {
         let headers = request.headers().iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
         let target = request.uri().authority().map(|target| target.as_str());
-        let elsewhere = target.filter(|target| !is_loopback(target)).map(|_| Foreign::Host);
-        match foreign(headers).or(elsewhere) {
+        let other_host = target.filter(|target| !is_loopback(target)).map(|_| Foreign::Host);
+        match foreign(headers).or(other_host) {
             Some(refused) => (StatusCode::FORBIDDEN, refused.to_string()).into_response(),
             None => next.run(request).await,
         }
@@ -213,11 +216,11 @@ async fn health() -> impl IntoResponse {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
 }
 
-/// Tells every shard to close its connections and waits until they have, or until `end`.
+/// Tells every shard to close its connections. Waits until they are closed, or until `end`.
 async fn drain(config: &Config, link: &Link, end: Instant) {
     for shard in link.shards() {
         let mut message = Message::Drain(config.shutdown.spread.millis());
-        while let Err(refused) = link.tell(shard, message).await {
+        while let Err(refused) = link.send(shard, message).await {
             message = refused;
             if Instant::now() >= end {
                 return;
@@ -225,6 +228,6 @@ async fn drain(config: &Config, link: &Link, end: Instant) {
         }
     }
     while link.sum(|metrics| metrics.sockets.get()) > 0 && Instant::now() < end {
-        sleep(DRAIN_LOOK).await;
+        sleep(DRAIN_CHECK_PAUSE).await;
     }
 }

@@ -32,7 +32,7 @@ const BATCH: usize = 512;
 
 /// Why there is no answer: the node is too busy, or going down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct LinkBusy;
 
 enum LinkAnswer {
     Published(Box<Published>),
@@ -106,7 +106,7 @@ impl Link {
     }
 
     /// The shard that holds the fewest sockets.
-    pub fn emptiest(&self) -> Endpoint {
+    pub fn least_loaded_shard(&self) -> Endpoint {
         let sockets = |shard: &Endpoint| self.metrics[usize::from(*shard)].sockets.get();
         self.shards().min_by_key(sockets).unwrap_or(0)
     }
@@ -123,25 +123,33 @@ impl Link {
         &self,
         channel: &str,
         request: impl FnOnce(ReplyTo, u64) -> Publish,
-    ) -> Result<Pending, Busy> {
+    ) -> Result<Pending, LinkBusy> {
         let hash = self.names.hash(channel);
         let message = |tag| Message::Publish(Box::new(request(ReplyTo::Control(tag), hash)));
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
     /// Asks a channel's home about it.
-    pub async fn question(&self, channel: &Arc<str>, about: ChannelQuery) -> Result<Pending, Busy> {
+    pub async fn ask_home(
+        &self,
+        channel: &Arc<str>,
+        query: ChannelQuery,
+    ) -> Result<Pending, LinkBusy> {
         let hash = self.names.hash(channel);
         let channel = channel.clone();
         let message = |tag| {
             let reply_to = ReplyTo::Control(tag);
-            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, about }))
+            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, about: query }))
         };
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
     /// Asks a shard what it holds.
-    pub async fn survey(&self, shard: Endpoint, pattern: Option<String>) -> Result<Pending, Busy> {
+    pub async fn survey_shard(
+        &self,
+        shard: Endpoint,
+        pattern: Option<String>,
+    ) -> Result<Pending, LinkBusy> {
         let message = |tag| Message::Survey(Box::new(Survey { tag, pattern }));
         self.ask(shard, Rank::Ingress, message).await
     }
@@ -151,7 +159,7 @@ impl Link {
         to: Endpoint,
         rank: Rank,
         message: impl FnOnce(u64) -> Message,
-    ) -> Result<Pending, Busy> {
+    ) -> Result<Pending, LinkBusy> {
         let mut line = self.wait_for_room(to, rank, true).await?;
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
@@ -162,23 +170,23 @@ impl Link {
     }
 
     /// Sends what nobody answers; gives it back where there is no room.
-    pub async fn tell(&self, to: Endpoint, message: Message) -> Result<(), Message> {
+    pub async fn send(&self, to: Endpoint, message: Message) -> Result<(), Message> {
         match self.wait_for_room(to, message.rank(), false).await {
             Ok(mut line) => {
                 line.send(to, message);
                 line.wake_receivers();
                 Ok(())
             }
-            Err(Busy) => Err(message),
+            Err(LinkBusy) => Err(message),
         }
     }
 
     /// Sends what nobody answers, however long it takes until there is room: a connection waits
     /// for it and reads nothing meanwhile.
-    pub async fn tell_at_last(&self, to: Endpoint, message: Message) {
-        let mut left = self.tell(to, message).await;
+    pub async fn send_persistently(&self, to: Endpoint, message: Message) {
+        let mut left = self.send(to, message).await;
         while let Err(message) = left {
-            left = self.tell(to, message).await;
+            left = self.send(to, message).await;
         }
     }
 
@@ -187,7 +195,7 @@ impl Link {
         to: Endpoint,
         rank: Rank,
         answered: bool,
-    ) -> Result<BusPort, Busy> {
+    ) -> Result<BusPort, LinkBusy> {
         let attempts = async {
             loop {
                 // Listens before it looks, so that room made in between is not missed.
@@ -198,7 +206,7 @@ impl Link {
                 room.await;
             }
         };
-        timeout(ROOM_PATIENCE, attempts).await.map_err(|_| Busy)
+        timeout(ROOM_PATIENCE, attempts).await.map_err(|_| LinkBusy)
     }
 
     /// Keeps room for a message, and for its answer where there is one.
@@ -291,34 +299,34 @@ fn misrouted() {
 }
 
 impl Pending {
-    async fn answer(self) -> Result<LinkAnswer, Busy> {
+    async fn answer(self) -> Result<LinkAnswer, LinkBusy> {
         match timeout(ANSWER_PATIENCE, self.answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(Busy),
+            Ok(Err(_)) | Err(_) => Err(LinkBusy),
         }
     }
 
     /// What a home said to a publication.
-    pub async fn published(self) -> Result<Published, Busy> {
+    pub async fn published(self) -> Result<Published, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Published(published) => Ok(*published),
-            LinkAnswer::Surveyed(_) | LinkAnswer::ChannelAnswer(_) => Err(Busy),
+            LinkAnswer::Surveyed(_) | LinkAnswer::ChannelAnswer(_) => Err(LinkBusy),
         }
     }
 
     /// What a shard said to a survey.
-    pub async fn surveyed(self) -> Result<Surveyed, Busy> {
+    pub async fn surveyed(self) -> Result<Surveyed, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Surveyed(surveyed) => Ok(*surveyed),
-            LinkAnswer::Published(_) | LinkAnswer::ChannelAnswer(_) => Err(Busy),
+            LinkAnswer::Published(_) | LinkAnswer::ChannelAnswer(_) => Err(LinkBusy),
         }
     }
 
     /// What a home said to a question.
-    pub async fn told(self) -> Result<Result<ChannelAnswer, Error>, Busy> {
+    pub async fn channel_answer(self) -> Result<Result<ChannelAnswer, Error>, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::ChannelAnswer(told) => Ok(told),
-            LinkAnswer::Published(_) | LinkAnswer::Surveyed(_) => Err(Busy),
+            LinkAnswer::Published(_) | LinkAnswer::Surveyed(_) => Err(LinkBusy),
         }
     }
 }

@@ -13,12 +13,13 @@ use crate::base::limits::SHARDS_MAX;
 use crate::base::log;
 use crate::base::sys;
 use crate::config::{Access, Config, HttpServer, Loaded};
+use crate::control::Control;
+use crate::control::http::descriptor_shares;
 use crate::control::signals::Signals;
-use crate::control::{Control, descriptor_shares};
 use crate::engine::node::{Node, NodeSettings};
 use crate::model::message::RANKS;
 use crate::process::banner::{ApiKey, Banner, banner};
-use crate::process::preflight::{self, Report, Request};
+use crate::process::preflight::{self, Report, Requirements};
 
 /// Connections that a node is laid out for where nothing says otherwise.
 pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
@@ -38,7 +39,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let server = &config.http_server;
     let address = sys::listen_address(&server.address, server.port)?;
     let shards = if config.shards == 0 { sys::processors() } else { config.shards };
-    let report = preflight::survey(&Request { shards, ..request(&config, CONNECTIONS) });
+    let report = preflight::survey(&Requirements { shards, ..request(&config, CONNECTIONS) });
     report.verdict().map_err(|refused| refused.failure())?;
     if sys::try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
         return Err(Failure {
@@ -150,8 +151,8 @@ fn slots(report: &Report) -> Vec<usize> {
 }
 
 /// What a configuration asks of the box that is meant to hold so many connections.
-pub fn request(config: &Config, connections: u64) -> Request {
-    Request {
+pub fn request(config: &Config, connections: u64) -> Requirements {
+    Requirements {
         shards: config.shards,
         port: config.http_server.port,
         connections,

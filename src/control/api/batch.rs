@@ -9,10 +9,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fault::{Fault, RequestError};
 use super::methods::Command;
 use super::node::Api;
 use super::reading::{raw_text, read_object};
+use super::reply::{ApiError, RequestError};
 use super::schema::{BatchCommand, BatchReply};
 
 /// Commands of one batch.
@@ -38,7 +38,7 @@ pub(super) struct BatchResult {
 }
 
 /// A command of a batch under its method's name, or why there is none.
-pub(super) type BatchedCommand = (String, Result<Command, Fault>);
+pub(super) type BatchedCommand = (String, Result<Command, ApiError>);
 
 /// The commands of a batch, and whether they are carried out in parallel.
 pub(super) fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), RequestError> {
@@ -65,11 +65,11 @@ pub(super) fn only_one(
             Err(malformed) => return Err(malformed),
         }
     }
-    let unnamed = |fault| (String::new(), Err(fault));
+    let unnamed = |error| (String::new(), Err(error));
     Ok(match known.len() {
-        0 => unnamed(Fault::NOT_FOUND),
+        0 => unnamed(ApiError::NOT_FOUND),
         1 => known.remove(0),
-        _ => unnamed(Fault::bad_request()),
+        _ => unnamed(ApiError::bad_request()),
     })
 }
 
@@ -88,11 +88,11 @@ impl Api {
         let one = async |(method, command): BatchedCommand| {
             let result = match command {
                 Ok(command) => self.run(command).await,
-                Err(fault) => Err(fault),
+                Err(error) => Err(error),
             };
             match result {
                 Ok(result) => BTreeMap::from([(method, result)]),
-                Err(fault) => BTreeMap::from([("error".to_owned(), raw_text(&fault))]),
+                Err(error) => BTreeMap::from([("error".to_owned(), raw_text(&error))]),
             }
         };
         if parallel {

@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fault::{Empty, Fault};
 use super::node::Api;
 use super::reading::object;
+use super::reply::{ApiError, EmptyResult};
 use crate::model::message::{ChannelAnswer, ChannelQuery, HistoryRange};
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::protocol::{Epoch, Error, Position, Wire, json};
@@ -45,7 +45,7 @@ pub(super) struct History {
     limit: Option<i32>,
     /// From behind this position on, or in front of it.
     #[serde(default, deserialize_with = "object")]
-    since: Option<Since>,
+    since: Option<HistoryPosition>,
     /// Newest first.
     reverse: Option<bool>,
 }
@@ -53,7 +53,7 @@ pub(super) struct History {
 /// A position in a channel's stream.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "StreamPosition")]
-pub(super) struct Since {
+pub(super) struct HistoryPosition {
     /// Offset of a publication; 0: in front of the first.
     offset: Option<u64>,
     /// Which life of the stream; empty: whichever there is.
@@ -65,14 +65,13 @@ pub(super) struct Since {
 #[schemars(deny_unknown_fields)]
 pub(super) struct PresenceResult {
     /// By the id of the client.
-    presence: BTreeMap<Box<str>, Member>,
+    presence: BTreeMap<Box<str>, ClientInfo>,
 }
 
 /// A client, as others see it.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "ClientInfo")]
-struct Member {
+struct ClientInfo {
     /// Its user; empty: nobody in particular.
     user: Box<str>,
     /// Its id.
@@ -100,7 +99,7 @@ pub(super) struct PresenceStatsResult {
 #[schemars(deny_unknown_fields)]
 pub(super) struct HistoryResult {
     /// In the order that was asked for.
-    publications: Vec<Past>,
+    publications: Vec<PastPublication>,
     /// Which life of the stream.
     epoch: String,
     /// Offset of the newest publication; 0: there was none yet.
@@ -111,12 +110,12 @@ pub(super) struct HistoryResult {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Publication")]
-struct Past {
+struct PastPublication {
     /// What.
     data: Box<RawValue>,
     /// By which client, if by one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<Member>,
+    info: Option<ClientInfo>,
     /// Its place in the stream.
     offset: u64,
     /// Its tags.
@@ -124,7 +123,7 @@ struct Past {
     tags: BTreeMap<Box<str>, Box<str>>,
 }
 
-impl Since {
+impl HistoryPosition {
     pub(super) fn position(&self) -> Position {
         let epoch = self.epoch.as_deref().unwrap_or_default();
         Position { offset: self.offset.unwrap_or_default(), epoch: Epoch::parse(epoch) }
@@ -132,8 +131,12 @@ impl Since {
 }
 
 impl Api {
-    async fn ask(&self, channel: &Arc<str>, about: ChannelQuery) -> Result<ChannelAnswer, Fault> {
-        Ok(self.link.question(channel, about).await?.told().await??)
+    async fn ask(
+        &self,
+        channel: &Arc<str>,
+        about: ChannelQuery,
+    ) -> Result<ChannelAnswer, ApiError> {
+        Ok(self.link.ask_home(channel, about).await?.channel_answer().await??)
     }
 
     /// Asks about who is in a channel, if it is known.
@@ -141,7 +144,7 @@ impl Api {
         &self,
         channel: Option<Arc<str>>,
         about: ChannelQuery,
-    ) -> Result<ChannelAnswer, Fault> {
+    ) -> Result<ChannelAnswer, ApiError> {
         let channel = channel.unwrap_or_default();
         if !self.options(&channel)?.presence {
             return Err(Error::NOT_AVAILABLE.into());
@@ -149,7 +152,7 @@ impl Api {
         self.ask(&channel, about).await
     }
 
-    pub(super) async fn presence(&self, request: Presence) -> Result<PresenceResult, Fault> {
+    pub(super) async fn presence(&self, request: Presence) -> Result<PresenceResult, ApiError> {
         let about = ChannelQuery::Presence(Wire::Json);
         let ChannelAnswer::Presence(roll) = self.ask_presence(request.channel, about).await? else {
             return Err(Error::INTERNAL.into());
@@ -162,7 +165,7 @@ impl Api {
     pub(super) async fn presence_stats(
         &self,
         request: PresenceStats,
-    ) -> Result<PresenceStatsResult, Fault> {
+    ) -> Result<PresenceStatsResult, ApiError> {
         let ChannelAnswer::Stats(stats) =
             self.ask_presence(request.channel, ChannelQuery::Stats).await?
         else {
@@ -171,16 +174,16 @@ impl Api {
         Ok(PresenceStatsResult { num_clients: stats.clients, num_users: stats.users })
     }
 
-    pub(super) async fn history(&self, request: History) -> Result<HistoryResult, Fault> {
+    pub(super) async fn history(&self, request: History) -> Result<HistoryResult, ApiError> {
         let History { channel, limit, since, reverse } = request;
         let channel = channel.unwrap_or_default();
         if self.options(&channel)?.retention.is_none() {
             return Err(Error::NOT_AVAILABLE.into());
         }
         let reverse = reverse.unwrap_or_default();
-        let since = since.as_ref().map(Since::position);
+        let since = since.as_ref().map(HistoryPosition::position);
         if reverse && since.is_some_and(|since| since.offset == 0) {
-            return Err(Fault::bad_request());
+            return Err(ApiError::bad_request());
         }
         // A negative limit: all there is.
         let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
@@ -194,25 +197,28 @@ impl Api {
             let object = publication.object(Encoding::default()).ok_or(Error::NOT_AVAILABLE)?;
             serde_json::from_slice(&object).map_err(|_| Error::INTERNAL.into())
         };
-        let publications = publications.iter().map(past).collect::<Result<_, Fault>>()?;
+        let publications = publications.iter().map(past).collect::<Result<_, ApiError>>()?;
         let epoch = position.epoch.as_str().to_owned();
         Ok(HistoryResult { publications, epoch, offset: position.offset })
     }
 
-    pub(super) async fn history_remove(&self, request: HistoryRemove) -> Result<Empty, Fault> {
+    pub(super) async fn history_remove(
+        &self,
+        request: HistoryRemove,
+    ) -> Result<EmptyResult, ApiError> {
         let channel = request.channel.unwrap_or_default();
         if self.options(&channel)?.retention.is_none() {
             return Err(Error::NOT_AVAILABLE.into());
         }
         self.ask(&channel, ChannelQuery::RemoveHistory).await?;
-        Ok(Empty {})
+        Ok(EmptyResult {})
     }
 }
 
 /// Asks for channels by name.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Channels {
-    /// Those whose names match this glob, in which `*` stands for any run of characters; all
+    /// Those target names match this glob, in which `*` stands for any run of characters; all
     /// without it.
     pattern: Option<String>,
 }
@@ -233,11 +239,11 @@ struct ChannelInfo {
 }
 
 impl Api {
-    pub(super) async fn channels(&self, request: Channels) -> Result<ChannelsResult, Fault> {
+    pub(super) async fn channels(&self, request: Channels) -> Result<ChannelsResult, ApiError> {
         let pattern = request.pattern.filter(|pattern| !pattern.is_empty());
         let mut asked = Vec::new();
         for shard in self.link.shards() {
-            asked.push(self.link.survey(shard, pattern.clone()).await?);
+            asked.push(self.link.survey_shard(shard, pattern.clone()).await?);
         }
         let mut channels: BTreeMap<Arc<str>, ChannelInfo> = BTreeMap::new();
         for pending in asked {

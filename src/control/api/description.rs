@@ -31,7 +31,7 @@ pub fn document(prefix: &str) -> Value {
         let mut operation = operation(name, summary, &request, &answer);
         if let Some(responses) = operation["responses"].as_object_mut() {
             for (status, code) in [(404, "102 or 104"), (416, "112"), (500, "100 or 106")] {
-                responses.insert(status.to_string(), fault(code));
+                responses.insert(status.to_string(), error(code));
             }
         }
         paths.insert(format!("/{name}"), json!({ "post": operation }));
@@ -79,7 +79,7 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
         let content = json!({ "text/plain": { "schema": { "type": "string" } } });
         json!({ "description": description, "content": content })
     };
-    let mut malformed = fault("107 or 108");
+    let mut malformed = error("107 or 108");
     malformed["description"] =
         "The body is invalid, which a text explains; or error 107 or 108, if \
                                 errors use HTTP status codes"
@@ -106,7 +106,7 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
 }
 
 /// An error by HTTP's status.
-fn fault(codes: &str) -> Value {
+fn error(codes: &str) -> Value {
     json!({
         "description": format!("Error {codes}, if errors use HTTP status codes"),
         "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
 use super::node::Api;
-use super::samples::MetricsInfo;
+use super::reply::ApiError;
+use super::snapshots::MetricsInfo;
 use crate::base::sys;
 
 /// Asks for no more than there is.
@@ -50,8 +50,8 @@ struct ProcessInfo {
 }
 
 impl Api {
-    pub(super) async fn info(&self, _: Info) -> Result<InfoResult, Fault> {
-        let (metrics, cpu) = self.samples.compare(&self.link);
+    pub(super) async fn info(&self, _: Info) -> Result<InfoResult, ApiError> {
+        let (metrics, cpu) = self.snapshots.compare(&self.link);
         let node = NodeInfo {
             uid: self.uid.clone(),
             name: self.name.clone(),

@@ -10,11 +10,11 @@ use super::channels::{
     Channels, ChannelsResult, History, HistoryRemove, HistoryResult, Presence, PresenceResult,
     PresenceStats, PresenceStatsResult,
 };
-use super::fault::{Empty, Fault, Outcome, RequestError};
 use super::info::{Info, InfoResult};
 use super::node::Api;
 use super::publish::{Broadcast, BroadcastResult, Publish, PublishResult};
 use super::reading::{raw_text, read_object};
+use super::reply::{ApiError, EmptyResult, MethodReply, RequestError};
 use super::tokens::{InvalidateUserTokens, RevokeToken};
 use super::users::{Disconnect, Refresh, Subscribe, Unsubscribe};
 
@@ -46,7 +46,7 @@ macro_rules! methods {
 
         impl Api {
             /// Carries one request out; its result as JSON.
-            pub(super) async fn run(&self, command: Command) -> Result<Box<RawValue>, Fault> {
+            pub(super) async fn run(&self, command: Command) -> Result<Box<RawValue>, ApiError> {
                 match command {
                     $(Command::$request(request) => {
                         let result: $result = self.$method(request).await?;
@@ -66,7 +66,7 @@ macro_rules! methods {
                 summary: $summary.trim_ascii(),
                 request: generator.subschema_for::<$request>(),
                 result: generator.subschema_for::<$result>(),
-                answer: generator.subschema_for::<Outcome<$result>>(),
+                answer: generator.subschema_for::<MethodReply<$result>>(),
             },)*]
         }
     };
@@ -78,17 +78,17 @@ methods! {
     /// Publishes the same into several channels.
     broadcast(Broadcast) -> BroadcastResult;
     /// Subscribes a user's connections to a channel.
-    subscribe(Subscribe) -> Empty;
+    subscribe(Subscribe) -> EmptyResult;
     /// Ends a subscription of a user's connections.
-    unsubscribe(Unsubscribe) -> Empty;
+    unsubscribe(Unsubscribe) -> EmptyResult;
     /// Closes a user's connections.
-    disconnect(Disconnect) -> Empty;
+    disconnect(Disconnect) -> EmptyResult;
     /// Gives a user's connections a new end.
-    refresh(Refresh) -> Empty;
+    refresh(Refresh) -> EmptyResult;
     /// Revokes one token.
-    revoke_token(RevokeToken) -> Empty;
+    revoke_token(RevokeToken) -> EmptyResult;
     /// Revokes tokens of a user.
-    invalidate_user_tokens(InvalidateUserTokens) -> Empty;
+    invalidate_user_tokens(InvalidateUserTokens) -> EmptyResult;
     /// Who is in a channel.
     presence(Presence) -> PresenceResult;
     /// How many are in a channel.
@@ -96,7 +96,7 @@ methods! {
     /// What was published in a channel, and where it stands.
     history(History) -> HistoryResult;
     /// Forgets what was published in a channel, but not how far it has come.
-    history_remove(HistoryRemove) -> Empty;
+    history_remove(HistoryRemove) -> EmptyResult;
     /// Which channels have subscribers, and how many.
     channels(Channels) -> ChannelsResult;
     /// What the node is and does.
@@ -124,10 +124,10 @@ pub(super) struct RpcResult {
 }
 
 impl Api {
-    async fn rpc(&self, request: Rpc) -> Result<RpcResult, Fault> {
+    async fn rpc(&self, request: Rpc) -> Result<RpcResult, ApiError> {
         if request.method.is_none_or(|method| method.is_empty()) {
-            return Err(Fault::bad_request());
+            return Err(ApiError::bad_request());
         }
-        Err(Fault::NOT_FOUND)
+        Err(ApiError::NOT_FOUND)
     }
 }

@@ -4,14 +4,14 @@
 mod batch;
 mod channels;
 mod description;
-mod fault;
+mod reply;
 mod info;
 mod methods;
 mod node;
 mod publish;
 mod reading;
 mod routes;
-mod samples;
+mod snapshots;
 mod schema;
 mod tokens;
 mod users;

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 
-use super::fault::Fault;
-use super::samples::Samples;
+use super::reply::ApiError;
+use super::snapshots::Snapshots;
 use crate::base::sys;
 use crate::config::Config;
 use crate::link::Link;
@@ -26,7 +26,7 @@ pub struct Api {
     /// The tokens that count no more, as every shard is told.
     pub(super) revocations: Mutex<Arc<Revocations>>,
     pub(super) started: Instant,
-    pub(super) samples: Samples,
+    pub(super) snapshots: Snapshots,
     pub(super) uid: String,
     pub(super) name: String,
 }
@@ -50,14 +50,14 @@ impl Api {
             link: link.clone(),
             revocations: Mutex::default(),
             started: Instant::now(),
-            samples: Samples::new(link),
+            snapshots: Snapshots::new(link),
             uid: uid().unwrap_or_default(),
             name: name(config),
         }
     }
 
     /// Options of a channel that a request names.
-    pub(super) fn options(&self, channel: &str) -> Result<&Options, Fault> {
+    pub(super) fn options(&self, channel: &str) -> Result<&Options, ApiError> {
         Ok(self.namespaces.of(channel)?)
     }
 }

@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fault::{Fault, Outcome};
 use super::node::Api;
 use super::reading::raw;
+use super::reply::{ApiError, MethodReply};
 use crate::config::Config;
 use crate::hub::publish::publication_kind;
 use crate::link::Pending;
@@ -56,18 +56,18 @@ macro_rules! publication {
         }
 
         impl $name {
-            fn draft(self, max: usize) -> Result<($type, Draft), Fault> {
+            fn draft(self, max: usize) -> Result<($type, Draft), ApiError> {
                 let (data, is_json) = match (self.b64data.unwrap_or_default(), self.data) {
                     (base64, _) if !base64.is_empty() => {
-                        let bytes = reading::base64(&base64).ok_or_else(Fault::bad_request)?;
+                        let bytes = reading::base64(&base64).ok_or_else(ApiError::bad_request)?;
                         let is_json = json::is_json(&bytes);
                         (bytes.into_boxed_slice(), is_json)
                     }
                     (_, Some(data)) => (data.get().as_bytes().into(), true),
-                    (_, None) => return Err(Fault::bad_request()),
+                    (_, None) => return Err(ApiError::bad_request()),
                 };
                 if data.len() > max {
-                    return Err(Fault::bad_request());
+                    return Err(ApiError::bad_request());
                 }
                 let tags = self.tags.unwrap_or_default();
                 let extra = Extra { info: None, tags: tags.into_iter().collect() };
@@ -141,20 +141,20 @@ impl From<Option<Position>> for PublishResult {
 #[schemars(deny_unknown_fields)]
 pub(super) struct BroadcastResult {
     /// Of each channel, in the order of the channels.
-    responses: Vec<Outcome<PublishResult>>,
+    responses: Vec<MethodReply<PublishResult>>,
 }
 
 impl Api {
-    pub(super) async fn publish(&self, request: Publish) -> Result<PublishResult, Fault> {
+    pub(super) async fn publish(&self, request: Publish) -> Result<PublishResult, ApiError> {
         let (channel, draft) = request.draft(publication_max(&self.config))?;
         settle(self.post(&channel, &draft).await).await
     }
 
     /// Everything is sent before the first answer is waited for.
-    pub(super) async fn broadcast(&self, request: Broadcast) -> Result<BroadcastResult, Fault> {
+    pub(super) async fn broadcast(&self, request: Broadcast) -> Result<BroadcastResult, ApiError> {
         let (channels, draft) = request.draft(publication_max(&self.config))?;
         if channels.is_empty() {
-            return Err(Fault::bad_request());
+            return Err(ApiError::bad_request());
         }
         let mut posted = Vec::with_capacity(channels.len());
         for channel in &channels {
@@ -167,7 +167,7 @@ impl Api {
         Ok(BroadcastResult { responses })
     }
 
-    async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, Fault> {
+    async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, ApiError> {
         let options = self.options(channel)?;
         let event = publication_kind(options.format, &draft.data, draft.is_json)?;
         let request = |reply_to, hash| Request {
@@ -185,6 +185,6 @@ impl Api {
     }
 }
 
-async fn settle(pending: Result<Pending, Fault>) -> Result<PublishResult, Fault> {
+async fn settle(pending: Result<Pending, ApiError>) -> Result<PublishResult, ApiError> {
     Ok(pending?.published().await?.outcome?.into())
 }

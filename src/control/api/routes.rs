@@ -18,10 +18,10 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::batch::BATCH_MAX;
-use super::fault::Outcome;
 use super::methods::Command;
 use super::node::Api;
 use super::reading::raw_text;
+use super::reply::MethodReply;
 use crate::config::Config;
 use crate::link::Link;
 use crate::wire::http::query_value;
@@ -68,16 +68,16 @@ async fn call(
         Err(refused) => return refused.into_response(),
     };
     match api.run(command).await {
-        Err(fault) if api.answers_by_status(&headers) => {
-            (fault.status(), axum::Json(fault)).into_response()
+        Err(error) if api.answers_by_status(&headers) => {
+            (error.status(), axum::Json(error)).into_response()
         }
-        result => axum::Json(Outcome::from(result)).into_response(),
+        result => axum::Json(MethodReply::from(result)).into_response(),
     }
 }
 
 /// A command that names its method itself, as older libraries send it; one a line.
 #[derive(Debug, Deserialize)]
-struct Named {
+struct NamedCommand {
     method: String,
     #[serde(default)]
     params: Option<Box<RawValue>>,
@@ -95,8 +95,8 @@ async fn call_named(
         Err(refused) => return refused,
     };
     let mut lines = Vec::new();
-    for command in serde_json::Deserializer::from_slice(&body).into_iter::<Named>() {
-        let Named { method, params } = match command {
+    for command in serde_json::Deserializer::from_slice(&body).into_iter::<NamedCommand>() {
+        let NamedCommand { method, params } = match command {
             Ok(command) if lines.len() < BATCH_MAX => command,
             Ok(_) => {
                 let text = format!("more than {BATCH_MAX} commands: send them in parts\n");
@@ -112,7 +112,7 @@ async fn call_named(
             Ok(command) => api.run(command).await,
             Err(refused) => Err(refused.into()),
         };
-        lines.push(raw_text(&Outcome::from(result)).get().to_owned());
+        lines.push(raw_text(&MethodReply::from(result)).get().to_owned());
     }
     ([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response()
 }
@@ -145,7 +145,7 @@ impl Api {
             let allow = [(header::ALLOW, "POST")];
             return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
         }
-        if !self.lets_in(headers, query.unwrap_or_default()) {
+        if !self.accepts_key(headers, query.unwrap_or_default()) {
             let text = "X-API-Key is missing or wrong: it is http_api.key of the configuration\n";
             return Err((StatusCode::UNAUTHORIZED, text).into_response());
         }
@@ -161,7 +161,7 @@ impl Api {
 
 impl Api {
     /// Whether any of the places that may hold a key holds the right one, as in Centrifugo.
-    fn lets_in(&self, headers: &HeaderMap, query: &str) -> bool {
+    fn accepts_key(&self, headers: &HeaderMap, query: &str) -> bool {
         self.key.opens_for(None)
             || given_keys(headers, query).any(|key| self.key.opens_for(Some(&key)))
     }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Map;
 
-use super::fault::Fault;
 use super::methods::methods;
+use super::reply::ApiError;
 
 /// A command of a batch.
 pub(super) struct BatchCommand;
@@ -41,7 +41,7 @@ impl JsonSchema for BatchReply {
         let methods = methods(generator).into_iter();
         let results = methods.map(|method| (method.name.to_owned(), method.result.to_value()));
         let mut properties: Map<_, _> = results.collect();
-        properties.insert("error".to_owned(), generator.subschema_for::<Fault>().to_value());
+        properties.insert("error".to_owned(), generator.subschema_for::<ApiError>().to_value());
         json_schema!({
             "description": "A result under its method's name, or an error.",
             "type": "object",

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::fault::{Empty, Fault};
 use super::node::Api;
+use super::reply::{ApiError, EmptyResult};
 use crate::base::sys;
-use crate::link::Busy;
+use crate::link::LinkBusy;
 use crate::model::message::Message;
 use crate::model::revocation::{Revocation, Subject};
 use crate::wire::protocol::Error;
@@ -33,7 +33,7 @@ pub(super) struct InvalidateUserTokens {
     issued_before: Option<u64>,
     /// Until when they are revoked, as unix time in seconds; 0: for ever.
     expire_at: Option<u64>,
-    /// The channel whose tokens are meant.
+    /// The channel target tokens are meant.
     channel: Option<String>,
 }
 
@@ -42,10 +42,10 @@ fn now() -> u64 {
 }
 
 impl Api {
-    pub(super) async fn revoke_token(&self, request: RevokeToken) -> Result<Empty, Fault> {
+    pub(super) async fn revoke_token(&self, request: RevokeToken) -> Result<EmptyResult, ApiError> {
         let uid = request.uid.unwrap_or_default();
         if uid.is_empty() {
-            return Err(Fault::bad_request());
+            return Err(ApiError::bad_request());
         }
         let expire_at = request.expire_at.unwrap_or_default();
         self.revoke(Subject::Token(&uid), u64::MAX, expire_at).await
@@ -54,11 +54,11 @@ impl Api {
     pub(super) async fn invalidate_user_tokens(
         &self,
         request: InvalidateUserTokens,
-    ) -> Result<Empty, Fault> {
+    ) -> Result<EmptyResult, ApiError> {
         let InvalidateUserTokens { user, issued_before, expire_at, channel } = request;
         let user = &user.unwrap_or_default();
         if user.is_empty() {
-            return Err(Fault::bad_request());
+            return Err(ApiError::bad_request());
         }
         let issued_before = issued_before.filter(|at| *at > 0).unwrap_or_else(now);
         let subject = match channel.as_deref().unwrap_or_default() {
@@ -75,7 +75,7 @@ impl Api {
         subject: Subject<'_>,
         issued_before: u64,
         expire_at: u64,
-    ) -> Result<Empty, Fault> {
+    ) -> Result<EmptyResult, ApiError> {
         let until = if expire_at == 0 { u64::MAX } else { expire_at };
         let subject = self.link.names().subject(subject);
         let new = Revocation { subject, issued_before, until };
@@ -86,8 +86,8 @@ impl Api {
         *revocations = next.clone();
         for shard in self.link.shards() {
             // On an error the list stands, and the next that is told holds it.
-            self.link.tell(shard, Message::Revoke(next.clone())).await.map_err(|_| Busy)?;
+            self.link.send(shard, Message::Revoke(next.clone())).await.map_err(|_| LinkBusy)?;
         }
-        Ok(Empty {})
+        Ok(EmptyResult {})
     }
 }

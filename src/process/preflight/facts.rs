@@ -8,7 +8,7 @@ use crate::engine::node::RingSettings;
 
 /// What the server is going to be asked to do.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct Requirements {
     /// Shards to run; 0 leaves it to [`super::recommended_shards`].
     pub shards: usize,
     /// Public port.
@@ -36,7 +36,7 @@ pub enum Ring {
 /// What was read from the machine. `None` means: not there or not readable, so nothing is concluded
 /// from it.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct MachineFacts {
     /// Kernel release, such as `6.12.4-arch1`.
     pub release: String,
     /// Result of the trial ring.

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::facts::{Facts, Request, Ring};
+use super::facts::{MachineFacts, Requirements, Ring};
 use super::fatal::Fatal;
 use super::memlock;
 use super::parse::{
@@ -18,7 +18,7 @@ use crate::engine::ring;
 
 /// Collect the facts. Sets a small ring up and binds the port for a moment; both are gone on
 /// return.
-pub fn survey(request: &Request) -> Report {
+pub fn survey(request: &Requirements) -> Report {
     let facts = read_facts(request.port);
     let mut report = Report { request: request.clone(), facts };
     if report.request.shards == 0 {
@@ -32,10 +32,10 @@ pub fn survey(request: &Request) -> Report {
     report
 }
 
-fn read_facts(port: u16) -> Facts {
+fn read_facts(port: u16) -> MachineFacts {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let one = |name| sysctl(name, 0);
-    Facts {
+    MachineFacts {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")
             .unwrap_or_default()
             .trim()

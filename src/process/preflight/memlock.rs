@@ -9,7 +9,7 @@ use std::fs;
 use super::facts::Memlock;
 use super::fatal::{Fatal, memlock_cure};
 use super::parse::parse_limits;
-use super::report::{Bound, Report, recommended_shards};
+use super::report::{CapacityBound, Report, recommended_shards};
 use crate::base::sys;
 
 const KIB: u64 = 1024;
@@ -58,12 +58,12 @@ impl Report {
         }
     }
 
-    pub(super) fn locked_bound(&self) -> Option<Bound> {
+    pub(super) fn locked_bound(&self) -> Option<CapacityBound> {
         let ((each, fits), limit) = self.locked().zip(self.facts.memlock)?;
         let (_, hard) = self.facts.nofile?;
         let wanted = recommended_shards(self.facts.cores, hard, self.request.connections);
         let (limit, each_kib) = (limit.bytes / KIB, each / KIB);
-        Some(Bound {
+        Some(CapacityBound {
             name: "RLIMIT_MEMLOCK",
             connections: fits.saturating_mul(self.slots_each() as u64),
             because: format!("{limit} KiB hold {fits} rings of {each_kib} KiB"),

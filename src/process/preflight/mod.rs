@@ -1,7 +1,8 @@
-//! What this box permits and how many connections it can hold: the logic behind `drumline check`.
-//! Owns the facts, the arithmetic on them, and the sentence that names what stands in the way with
-//! the line that cures it. Never changes a setting (`scripts/tune.sh` does). Only `machine` touches
-//! the machine; everything a [`Report`] says follows from its [`Facts`] and [`Request`].
+//! `drumline check`: how many connections this machine can hold, and what limits them.
+//!
+//! Owns the facts of the machine, the arithmetic on them, and for each finding its cause and its
+//! cure. Never changes a setting (`scripts/tune.sh` does). Only `machine` reads the machine: a
+//! [`Report`] follows from [`MachineFacts`] and [`Requirements`] alone.
 
 mod facts;
 mod fatal;
@@ -10,11 +11,11 @@ mod memlock;
 mod parse;
 mod report;
 
-pub use self::facts::{Facts, Memlock, Request, Ring};
+pub use self::facts::{MachineFacts, Memlock, Requirements, Ring};
 pub use self::fatal::Fatal;
 pub use self::machine::{permitted, survey};
 pub use self::report::{
-    Bound, Finding, KERNEL_BYTES, NODE_CONNECTIONS, Report, Severity, USER_BYTES,
+    CapacityBound, Finding, KERNEL_BYTES, NODE_CONNECTIONS, Report, Severity, USER_BYTES,
     recommended_shards, ring_slots,
 };
 
@@ -33,8 +34,8 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> MachineFacts {
+        MachineFacts {
             release: "6.12.4".to_owned(),
             ring: Ring::Ready { missing: Vec::new() },
             io_uring_disabled: Some(0),
@@ -57,13 +58,13 @@ mod tests {
         }
     }
 
-    fn request(shards: usize) -> Request {
+    fn request(shards: usize) -> Requirements {
         let rings = RingSettings { submissions: 1024, completions: 65_536, buffers: 128 };
         let connections = 1_000_000;
-        Request { shards, port: 8000, connections, slots_per_shard: 0, rings }
+        Requirements { shards, port: 8000, connections, slots_per_shard: 0, rings }
     }
 
-    fn report(change: impl FnOnce(&mut Facts, &mut Request)) -> Report {
+    fn report(change: impl FnOnce(&mut MachineFacts, &mut Requirements)) -> Report {
         let mut report = Report { request: request(8), facts: facts() };
         change(&mut report.facts, &mut report.request);
         report
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_tightest_bound_is_named_with_its_cure() {
-        type Change = fn(&mut Facts);
+        type Change = fn(&mut MachineFacts);
         let table: [(Change, &str, u64, &str); 7] = [
             (|f| f.nofile = Some((1024, 20_000)), "RLIMIT_NOFILE", 160_000, "--shards 56"),
             (
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn advice_comes_one_by_one() {
-        type Change = fn(&mut Facts, &mut Request);
+        type Change = fn(&mut MachineFacts, &mut Requirements);
         let table: [(Change, Severity, &str, &str); 8] = [
             (|f, _| f.somaxconn = Some(4_096), Severity::Advice, "somaxconn", TUNE),
             (|f, _| f.syn_backlog = Some(2_048), Severity::Advice, "syn_backlog", TUNE),
@@ -388,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_survey_of_this_box_prints() {
-        let report = survey(&Request { port: 0, ..request(0) });
+        let report = survey(&Requirements { port: 0, ..request(0) });
         assert!((1..=SHARDS_MAX).contains(&report.request.shards));
         assert!(report.facts.nofile.is_some() && report.facts.available.is_some());
         println!("{report}");

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 
-use super::facts::{Facts, Request, Ring};
+use super::facts::{MachineFacts, Requirements, Ring};
 use super::fatal::Fatal;
 use crate::base::failure::Failure;
 use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
@@ -44,13 +44,13 @@ pub(super) const SLOTS_MIN: u64 = 1024;
 
 pub(super) const TUNE: &str = "scripts/tune.sh apply";
 
-/// Facts and request together: everything `drumline check` has to say.
+/// MachineFacts and request together: everything `drumline check` has to say.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// What was asked for, the number of shards filled in.
-    pub request: Request,
+    pub request: Requirements,
     /// What the machine said.
-    pub facts: Facts,
+    pub facts: MachineFacts,
 }
 
 /// How much a [`Finding`] matters.
@@ -77,7 +77,7 @@ pub struct Finding {
 
 /// One thing that bounds the number of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct CapacityBound {
     /// What bounds it.
     pub name: &'static str,
     /// How many connections it allows.
@@ -103,10 +103,10 @@ impl Report {
     }
 
     /// Everything that bounds the number of connections, the tightest first.
-    pub fn bounds(&self) -> Vec<Bound> {
+    pub fn bounds(&self) -> Vec<CapacityBound> {
         let bounds =
             [self.slots(), self.locked_bound(), self.memory(), self.files(), self.tcp_memory()];
-        let mut bounds: Vec<Bound> = bounds.into_iter().flatten().collect();
+        let mut bounds: Vec<CapacityBound> = bounds.into_iter().flatten().collect();
         bounds.sort_by_key(|bound| bound.connections);
         bounds
     }
@@ -147,11 +147,11 @@ impl Report {
         each.min(table) as usize
     }
 
-    pub(super) fn slots(&self) -> Option<Bound> {
+    pub(super) fn slots(&self) -> Option<CapacityBound> {
         let (_, hard) = self.facts.nofile?;
         let table = ring_slots(hard);
         let shards = self.request.shards as u64;
-        Some(Bound {
+        Some(CapacityBound {
             name: "RLIMIT_NOFILE",
             connections: shards.saturating_mul(table),
             because: format!("{shards} shards x {table} slots, the limit counts for each ring"),
@@ -159,7 +159,7 @@ impl Report {
         })
     }
 
-    pub(super) fn memory(&self) -> Option<Bound> {
+    pub(super) fn memory(&self) -> Option<CapacityBound> {
         let available = self.facts.available?;
         let left = self.facts.cgroup_left.unwrap_or(u64::MAX);
         let (usable, cure) = if left < available {
@@ -168,7 +168,7 @@ impl Report {
             (available, "free memory or add some")
         };
         let need = memory_need(self.request.connections, self.request.shards);
-        Some(Bound {
+        Some(CapacityBound {
             name: if left < available { "cgroup memory" } else { "memory" },
             connections: memory_connections(usable, self.request.shards),
             because: format!(
@@ -180,10 +180,10 @@ impl Report {
         })
     }
 
-    pub(super) fn files(&self) -> Option<Bound> {
+    pub(super) fn files(&self) -> Option<CapacityBound> {
         let (max, open) = self.facts.files?;
         let wanted = self.request.connections.saturating_mul(2).max(2_097_152);
-        Some(Bound {
+        Some(CapacityBound {
             name: "fs.file-max",
             connections: max.saturating_sub(open),
             because: format!("{max} open files on the whole box, {open} taken"),
@@ -191,9 +191,9 @@ impl Report {
         })
     }
 
-    pub(super) fn tcp_memory(&self) -> Option<Bound> {
+    pub(super) fn tcp_memory(&self) -> Option<CapacityBound> {
         let pages = self.facts.tcp_pages?;
-        Some(Bound {
+        Some(CapacityBound {
             name: "net.ipv4.tcp_mem",
             connections: pages.saturating_mul(CONNECTIONS_PER_TCP_PAGE),
             because: format!("{pages} pages, one for every {CONNECTIONS_PER_TCP_PAGE} connections"),
@@ -314,7 +314,7 @@ pub(super) fn fixed_bytes(shards: usize) -> u64 {
 
 /// The line that gives the rings more slots: more shards if they suffice and the limit cannot be
 /// raised here, else a higher limit, with `fs.nr_open` first where that is in the way.
-pub(super) fn slots_cure(facts: &Facts, request: &Request) -> String {
+pub(super) fn slots_cure(facts: &MachineFacts, request: &Requirements) -> String {
     let hard = facts.nofile.map_or(0, |(_, hard)| hard);
     let shards = recommended_shards(facts.cores, hard, request.connections);
     let carries = ring_slots(hard).saturating_mul(shards as u64) >= request.connections;

@@ -1,4 +1,4 @@
-//! Tokens that take long to look at: asymmetric signatures and keys that must be fetched, on
+//! Tokens that take long to verify_with at: asymmetric signatures and keys that must be fetched, on
 //! threads of their own.
 //!
 //! Owns the queue of them. Never delays a shard. The invariant: at most so many are looked at at a
@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use crate::base::memory::Charge;
 use crate::base::sys;
 use crate::config::Config;
-use crate::control::backend::Client;
-use crate::control::keys::{Found, KeySets};
+use crate::control::backend::client::Client;
+use crate::control::tokens::remote_key_set::{KeyLookup, RemoteKeySet};
 use crate::hub::TokenVerifiers;
 use crate::link::Link;
 use crate::model::ids::Address;
@@ -26,7 +26,7 @@ const FETCHING_PART: usize = 8;
 const WAITING_EACH: usize = 1024;
 
 /// A token and what it is for.
-struct Verify {
+struct UnverifiedToken {
     token: Box<str>,
     purpose: Purpose,
 }
@@ -36,11 +36,11 @@ struct Verify {
 pub struct TokenVerifier {
     link: Arc<Link>,
     tokens: TokenVerifiers,
-    connection_keys: Option<Arc<KeySets>>,
-    subscription_keys: Option<Arc<KeySets>>,
-    fetching: Arc<Semaphore>,
+    connection_keys: Option<Arc<RemoteKeySet>>,
+    subscription_keys: Option<Arc<RemoteKeySet>>,
+    waiting_bytes: Arc<Semaphore>,
     /// One token is looked at on as many threads.
-    hands: Arc<Semaphore>,
+    threads: Arc<Semaphore>,
 }
 
 impl TokenVerifier {
@@ -48,71 +48,76 @@ impl TokenVerifier {
     pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
             let address = config.token_settings(purpose).jwks_public_endpoint;
-            (!address.is_empty()).then(|| Arc::new(KeySets::new(client.clone(), &address.into())))
+            (!address.is_empty())
+                .then(|| Arc::new(RemoteKeySet::new(client.clone(), &address.into())))
         };
         // Half the processors, so that the shards keep the others.
-        let hands = (sys::processors() / 2).max(1);
-        let fetching = config.engine.question_budget / FETCHING_PART;
+        let threads = (sys::processors() / 2).max(1);
+        let waiting_bytes = config.engine.question_budget / FETCHING_PART;
         TokenVerifier {
             link,
             tokens: config.tokens(),
             connection_keys: keys(Purpose::Connection),
             subscription_keys: keys(Purpose::Subscription),
-            fetching: Arc::new(Semaphore::new(fetching)),
-            hands: Arc::new(Semaphore::new(hands)),
+            waiting_bytes: Arc::new(Semaphore::new(waiting_bytes)),
+            threads: Arc::new(Semaphore::new(threads)),
         }
     }
 
     /// Looks at a token some time soon, and answers the shard that asked.
     /// The charge counts the token until then.
-    pub fn look_at(&self, address: Address, token: Box<str>, purpose: Purpose, charge: Charge) {
-        let keeper = self.clone();
+    pub fn verify(&self, address: Address, token: Box<str>, purpose: Purpose, charge: Charge) {
+        let verifier = self.clone();
         tokio::spawn(async move {
             let _charge = charge;
-            let outcome = keeper.outcome(Verify { token, purpose }).await;
+            let outcome = verifier.outcome(UnverifiedToken { token, purpose }).await;
             let answer = Message::LookupReply(Box::new(LookupReply { address, outcome }));
-            keeper.link.tell_at_last(address.shard, answer).await;
+            verifier.link.send_persistently(address.shard, answer).await;
         });
     }
 
-    async fn outcome(&self, verify: Verify) -> LookupOutcome {
-        let sets = match verify.purpose {
+    async fn outcome(&self, token: UnverifiedToken) -> LookupOutcome {
+        let remote = match token.purpose {
             Purpose::Connection => self.connection_keys.as_ref(),
             Purpose::Subscription => self.subscription_keys.as_ref(),
         };
-        let Some(sets) = sets else { return self.look(verify, None).await };
+        let Some(remote) = remote else { return self.verify_with(token, None).await };
         // A shard lets no token without a key's name come here.
-        let kid = token::key_name(&verify.token).unwrap_or_default();
-        let found = match sets.known(&kid) {
+        let kid = token::key_name(&token.token).unwrap_or_default();
+        let found = match remote.look_up(&kid) {
             Some(found) => found,
             None => {
-                let bytes = (verify.token.len() + WAITING_EACH) as u32;
-                let Ok(_place) = self.fetching.try_acquire_many(bytes) else {
+                let bytes = (token.token.len() + WAITING_EACH) as u32;
+                let Ok(_place) = self.waiting_bytes.try_acquire_many(bytes) else {
                     return LookupOutcome::Busy;
                 };
-                sets.get(&kid).await
+                remote.look_up_after_fetch(&kid).await
             }
         };
         match found {
-            Found::Key(keys) | Found::NoKey(keys) => self.look(verify, Some(keys)).await,
-            Found::Unavailable => LookupOutcome::Busy,
+            KeyLookup::Found(keys) | KeyLookup::Missing(keys) => {
+                self.verify_with(token, Some(keys)).await
+            }
+            KeyLookup::Unavailable => LookupOutcome::Busy,
         }
     }
 
-    async fn look(&self, verify: Verify, keys: Option<Arc<KeySet>>) -> LookupOutcome {
-        let Ok(_hand) = self.hands.acquire().await else { return LookupOutcome::Busy };
+    async fn verify_with(
+        &self,
+        token: UnverifiedToken,
+        keys: Option<Arc<KeySet>>,
+    ) -> LookupOutcome {
+        let Ok(_thread) = self.threads.acquire().await else { return LookupOutcome::Busy };
         let tokens = self.tokens.clone();
         let work = tokio::task::spawn_blocking(move || {
             let (now, keys) = (sys::unix_millis() / 1000, keys.as_deref());
-            match verify.purpose {
-                Purpose::Connection => LookupOutcome::Connection(tokens.connection.connection(
-                    &verify.token,
-                    now,
-                    keys,
-                )),
+            match token.purpose {
+                Purpose::Connection => {
+                    LookupOutcome::Connection(tokens.connection.connection(&token.token, now, keys))
+                }
                 Purpose::Subscription => {
                     let verifier = &tokens.subscription;
-                    LookupOutcome::Subscription(verifier.subscription(&verify.token, now, keys))
+                    LookupOutcome::Subscription(verifier.subscription(&token.token, now, keys))
                 }
             }
         });

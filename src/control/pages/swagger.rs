@@ -7,7 +7,8 @@ use axum::Router;
 use axum::routing::get;
 
 use crate::config::Config;
-use crate::control::{api, page};
+use crate::control::api;
+use crate::control::pages::served;
 
 const PAGE: &str = include_str!("swagger.html");
 /// Stands in the page for the path of the document.
@@ -24,7 +25,7 @@ pub fn router(config: &Config) -> Router {
     let prefix = &config.swagger.handler_prefix;
     let path = format!("{prefix}/openapi.json");
     // A configured path is checked to be plain.
-    let page = page::served(&PAGE.replace(PATH, &path), POLICY);
+    let page = served(&PAGE.replace(PATH, &path), POLICY);
     let document = api::document(&config.http_api.handler_prefix);
     Router::new()
         .route(prefix, page.clone())

@@ -7,13 +7,13 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::link::Busy;
+use crate::link::LinkBusy;
 use crate::wire::protocol;
 
 /// Why something was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Error", deny_unknown_fields)]
-pub struct Fault {
+pub struct ApiError {
     /// 100 internal server error, 102 unknown channel, 104 not found, 106 limit exceeded, 107 bad
     /// request, 108 not available, 112 unrecoverable position.
     code: u32,
@@ -21,21 +21,21 @@ pub struct Fault {
     message: &'static str,
 }
 
-impl From<protocol::Error> for Fault {
+impl From<protocol::Error> for ApiError {
     fn from(error: protocol::Error) -> Self {
-        Fault { code: error.code, message: error.message }
+        ApiError { code: error.code, message: error.message }
     }
 }
 
-impl From<Busy> for Fault {
-    fn from(_: Busy) -> Self {
+impl From<LinkBusy> for ApiError {
+    fn from(_: LinkBusy) -> Self {
         protocol::Error::INTERNAL.into()
     }
 }
 
-impl Fault {
+impl ApiError {
     /// There is no such method.
-    pub(super) const NOT_FOUND: Fault = Fault { code: 104, message: "not found" };
+    pub(super) const NOT_FOUND: ApiError = ApiError { code: 104, message: "not found" };
 
     /// The request makes no sense.
     pub(super) fn bad_request() -> Self {
@@ -58,16 +58,16 @@ impl Fault {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "{T}OrError")]
-pub(super) enum Outcome<T> {
+pub(super) enum MethodReply<T> {
     Result(T),
-    Error(Fault),
+    Error(ApiError),
 }
 
-impl<T> From<Result<T, Fault>> for Outcome<T> {
-    fn from(result: Result<T, Fault>) -> Self {
+impl<T> From<Result<T, ApiError>> for MethodReply<T> {
+    fn from(result: Result<T, ApiError>) -> Self {
         match result {
-            Ok(result) => Outcome::Result(result),
-            Err(fault) => Outcome::Error(fault),
+            Ok(result) => MethodReply::Result(result),
+            Err(error) => MethodReply::Error(error),
         }
     }
 }
@@ -87,11 +87,11 @@ impl From<serde_json::Error> for RequestError {
     }
 }
 
-impl From<RequestError> for Fault {
+impl From<RequestError> for ApiError {
     fn from(refused: RequestError) -> Self {
         match refused {
-            RequestError::Unknown => Fault::NOT_FOUND,
-            RequestError::Malformed(_) => Fault::bad_request(),
+            RequestError::Unknown => ApiError::NOT_FOUND,
+            RequestError::Malformed(_) => ApiError::bad_request(),
         }
     }
 }
@@ -111,4 +111,4 @@ impl IntoResponse for RequestError {
 /// What has no result but that it went through.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub(super) struct Empty {}
+pub(super) struct EmptyResult {}

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
-use crate::base::metrics::Kind;
-use crate::control::backend::Backend;
-use crate::control::metrics::Sample;
+use crate::base::metrics::MetricKind;
+use crate::control::backend::targets::Backend;
+use crate::control::metrics::Metric;
 use crate::link::Link;
 use crate::model::backend::{ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest};
 use crate::model::ids::Address;
@@ -79,31 +79,31 @@ impl Proxies {
 
     async fn reply(&self, address: Address, outcome: LookupOutcome) {
         let answer = Message::LookupReply(Box::new(LookupReply { address, outcome }));
-        self.link.tell_at_last(address.shard, answer).await;
+        self.link.send_persistently(address.shard, answer).await;
     }
 
     /// How it goes.
-    pub fn samples(&self) -> Vec<Sample> {
+    pub fn metrics(&self) -> Vec<Metric> {
         let under_way = WAITING_MAX - self.waiting.available_permits();
         let Counts { requests, failures } = &*self.counts;
         let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
         vec![
-            Sample {
+            Metric {
                 name: "proxy_requests",
                 meaning: "Questions to the backend.",
-                kind: Kind::Total,
+                kind: MetricKind::Total,
                 value: number(requests),
             },
-            Sample {
+            Metric {
                 name: "proxy_failures",
                 meaning: "Questions to the backend without an answer that can be understood.",
-                kind: Kind::Total,
+                kind: MetricKind::Total,
                 value: number(failures),
             },
-            Sample {
+            Metric {
                 name: "proxy_waiting",
                 meaning: "Questions to the backend that wait or are under way.",
-                kind: Kind::Gauge,
+                kind: MetricKind::Gauge,
                 value: under_way as u64,
             },
         ]

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::base::metrics::Kind;
+use crate::base::metrics::MetricKind;
 use crate::config::Config;
-use crate::control::backend::Backend;
-use crate::control::metrics::Sample;
+use crate::control::backend::targets::Backend;
+use crate::control::metrics::Metric;
 use crate::link::Link;
 use crate::model::backend::ProxyRequest;
 use crate::model::message::HookEvent;
@@ -28,20 +28,20 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Between two attempts at most.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at whether everything has been told.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Tells the backend.
 pub struct Hooks {
-    lanes: Vec<mpsc::UnboundedSender<Waiting>>,
-    state: Arc<State>,
+    lanes: Vec<mpsc::UnboundedSender<WaitingEvent>>,
+    delivery: Arc<Delivery>,
 }
 
-struct Waiting {
+struct WaitingEvent {
     request: ProxyRequest,
     since: Instant,
 }
 
-struct State {
+struct Delivery {
     backend: Arc<Backend>,
     waiting_max: u64,
     lifetime: Duration,
@@ -54,7 +54,7 @@ struct State {
 impl Hooks {
     /// Lanes to the backend, each a task of the runtime that this is called in.
     pub fn start(config: &Config, backend: Arc<Backend>) -> Self {
-        let state = Arc::new(State {
+        let delivery = Arc::new(Delivery {
             backend,
             waiting_max: config.engine.hooks_max as u64,
             lifetime: config.engine.hook_ttl.0,
@@ -65,68 +65,68 @@ impl Hooks {
         });
         let lane = |_| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            tokio::spawn(state.clone().serve(receiver));
+            tokio::spawn(delivery.clone().serve(receiver));
             sender
         };
-        Hooks { lanes: (0..LANES).map(lane).collect(), state }
+        Hooks { lanes: (0..LANES).map(lane).collect(), delivery }
     }
 
     /// Tells the backend as soon as its lane is free.
-    pub fn tell(&self, notice: HookEvent) {
-        let state = &self.state;
+    pub fn enqueue(&self, event: HookEvent) {
+        let delivery = &self.delivery;
         // Only the dispatcher adds, so that the bound holds.
-        if state.waiting.load(Ordering::Acquire) >= state.waiting_max {
-            state.dropped.fetch_add(1, Ordering::AcqRel);
+        if delivery.waiting.load(Ordering::Acquire) >= delivery.waiting_max {
+            delivery.dropped.fetch_add(1, Ordering::AcqRel);
             return;
         }
-        let lane = notice.address.slot as usize * 7 + usize::from(notice.address.shard);
-        state.waiting.fetch_add(1, Ordering::AcqRel);
-        let waiting = Waiting { request: notice.request, since: Instant::now() };
+        let lane = event.address.slot as usize * 7 + usize::from(event.address.shard);
+        delivery.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = WaitingEvent { request: event.request, since: Instant::now() };
         // A lane ends with the runtime alone.
         let _ = self.lanes[lane % LANES].send(waiting);
     }
 
-    /// Waits until everything that the shards had to tell has been told or dropped, or until
+    /// Waits until everything that the shards had to enqueue has been told or dropped, or until
     /// `end`; returns how much was left.
-    pub async fn settled(&self, link: &Link, end: Instant) -> u64 {
+    pub async fn wait_until_delivered(&self, link: &Link, end: Instant) -> u64 {
         loop {
-            let told = self.state.delivered.load(Ordering::Acquire)
-                + self.state.dropped.load(Ordering::Acquire)
+            let told = self.delivery.delivered.load(Ordering::Acquire)
+                + self.delivery.dropped.load(Ordering::Acquire)
                 + link.sum(|metrics| metrics.hook_events_dropped.get());
             let left = link.sum(|metrics| metrics.hook_events.get()).saturating_sub(told);
             if left == 0 || Instant::now() >= end {
                 return left;
             }
-            sleep(LOOK).await;
+            sleep(CHECK_PAUSE).await;
         }
     }
 
     /// How it goes.
-    pub fn samples(&self) -> Vec<Sample> {
+    pub fn metrics(&self) -> Vec<Metric> {
         let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let total = |name, meaning, count| Sample {
+        let total = |name, meaning, count| Metric {
             name,
             meaning,
-            kind: Kind::Total,
+            kind: MetricKind::Total,
             value: number(count),
         };
-        let state = &self.state;
+        let delivery = &self.delivery;
         vec![
-            total("hooks_delivered", "Ends that the backend was told of.", &state.delivered),
-            total("hooks_retried", "Attempts that failed and were repeated.", &state.retried),
-            total("hooks_dropped", "Ends dropped: too many, or too old.", &state.dropped),
-            Sample {
+            total("hooks_delivered", "Ends that the backend was told of.", &delivery.delivered),
+            total("hooks_retried", "Attempts that failed and were repeated.", &delivery.retried),
+            total("hooks_dropped", "Ends dropped: too many, or too old.", &delivery.dropped),
+            Metric {
                 name: "hooks_waiting",
                 meaning: "Ends that the backend is still to be told of.",
-                kind: Kind::Gauge,
-                value: number(&state.waiting),
+                kind: MetricKind::Gauge,
+                value: number(&delivery.waiting),
             },
         ]
     }
 }
 
-impl State {
-    async fn serve(self: Arc<Self>, mut lane: mpsc::UnboundedReceiver<Waiting>) {
+impl Delivery {
+    async fn serve(self: Arc<Self>, mut lane: mpsc::UnboundedReceiver<WaitingEvent>) {
         while let Some(waiting) = lane.recv().await {
             let count = if self.deliver(&waiting).await { &self.delivered } else { &self.dropped };
             count.fetch_add(1, Ordering::AcqRel);
@@ -135,7 +135,7 @@ impl State {
     }
 
     /// Tries until the backend has taken it, or it is too old; returns whether it was taken.
-    async fn deliver(&self, waiting: &Waiting) -> bool {
+    async fn deliver(&self, waiting: &WaitingEvent) -> bool {
         let end = waiting.since + self.lifetime;
         let mut pause = PAUSE_MIN;
         while self.backend.post(&waiting.request).await.is_err() {

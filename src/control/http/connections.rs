@@ -1,9 +1,10 @@
-//! Where HTTP connections come in: sockets that shards hand over, and those of the internal port.
+//! HTTP connections of the control plane: sockets that shards hand over, and sockets of the internal
+//! port.
 //!
-//! Owns the connections while they are here. The invariants: no byte that was read is lost; a
-//! connection that idles too long, or whose request head does not end, is closed; where places run
-//! out, the connection that has been idle longest makes room; a client that has ended its side
-//! behind its request still gets the answer.
+//! Owns each connection from its hand-over to its end. The invariants: no byte that was read is
+//! lost. A connection that is idle too long, or whose request head does not end, is closed. When the
+//! places run out, the connection that has been idle longest is closed. A client that shuts down its
+//! sending side after its request still gets the answer.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,8 +28,9 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use crate::base::connection_limits::{ConnectionLimits, ConnectionPermit};
-use crate::control::idle_connections::{HttpConnection, IdleConnections, Times};
-use crate::control::refusal::refusal;
+pub use crate::control::http::idle_connections::IdleTimes;
+use crate::control::http::idle_connections::{HttpConnection, IdleConnections};
+use crate::control::http::refusal::refusal;
 use crate::model::message::HandOver;
 use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
 
@@ -37,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is turned away may take to read why.
 const REFUSAL_TIME: Duration = Duration::from_millis(200);
 /// Between two looks at whether a client is gone that has sent bytes behind its request.
-const END_LOOK: Duration = Duration::from_secs(1);
+const PEER_CHECK_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a read buffer past the limit on request heads: what is a little over the limit is
 /// read and told so. Hyper itself names no cause.
 const BUFFER_MORE: usize = 16 * 1024;
@@ -47,15 +49,15 @@ pub struct PrefixedSocket {
     socket: Arc<TcpStream>,
     bytes: Vec<u8>,
     used: usize,
-    pass: ConnectionPermit,
-    visitor: Arc<HttpConnection>,
+    permit: ConnectionPermit,
+    connection: Arc<HttpConnection>,
 }
 
 impl PrefixedSocket {
     /// The socket, the bytes that nobody has read yet, and its place here.
     pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, ConnectionPermit) {
         self.bytes.drain(..self.used);
-        (self.socket, self.bytes, self.pass)
+        (self.socket, self.bytes, self.permit)
     }
 }
 
@@ -82,7 +84,7 @@ impl AsyncRead for PrefixedSocket {
                 Ok(count) => {
                     buffer.advance(count);
                     if count > 0 {
-                        this.visitor.bytes_came();
+                        this.connection.note_input();
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -99,13 +101,13 @@ impl PrefixedSocket {
         context: &mut Context<'_>,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.visitor.output_waits();
+        self.connection.note_output_pending();
         loop {
             ready!(self.socket.poll_write_ready(context))?;
             match send(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => {
-                    self.visitor.output_taken();
+                    self.connection.note_output_taken();
                     return Poll::Ready(sent);
                 }
             }
@@ -136,7 +138,7 @@ impl AsyncWrite for PrefixedSocket {
 
     /// Comes when all that was to be written has been taken by the kernel.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.visitor.output_flushed();
+        self.connection.note_output_flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -146,19 +148,19 @@ impl AsyncWrite for PrefixedSocket {
 }
 
 /// An answer's body; the connection is busy until it is sent or dropped.
-struct Tracked {
+struct TrackedBody {
     body: Body,
-    visitor: Arc<HttpConnection>,
+    connection: Arc<HttpConnection>,
     endless: Option<EndlessResponse>,
 }
 
-impl Drop for Tracked {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.visitor.end_request();
+        self.connection.end_request();
     }
 }
 
-impl HttpBody for Tracked {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -182,14 +184,14 @@ impl HttpBody for Tracked {
 #[derive(Clone)]
 pub struct EndlessResponse(pub Arc<OwnedSemaphorePermit>);
 
-/// What a door leads to, and on what terms.
+/// What a door leads to, and on what options.
 pub struct HttpOptions {
     /// Who answers.
     pub router: Router,
     /// Path of the API, whose callers are known by its key.
     pub api: String,
     /// How long connections may idle.
-    pub times: Times,
+    pub times: IdleTimes,
     /// How large a request head may be.
     pub limits: HeadLimits,
 }
@@ -197,24 +199,24 @@ pub struct HttpOptions {
 /// Where HTTP connections come in; each is a task until it ends or the door closes.
 #[derive(Clone)]
 pub struct HttpConnections {
-    terms: Arc<HttpOptions>,
-    guests: Arc<IdleConnections>,
+    options: Arc<HttpOptions>,
+    idle: Arc<IdleConnections>,
     stopped: watch::Receiver<()>,
     /// Every connection holds one end; the other sees when none is left.
-    inside: watch::Sender<()>,
+    open: watch::Sender<()>,
 }
 
 impl HttpConnections {
     /// A door that closes when the other end of `stopped` is dropped. Call it in the context of
     /// the runtime.
-    pub fn new(terms: HttpOptions, stopped: watch::Receiver<()>) -> Self {
-        let guests = Arc::new(IdleConnections::new(terms.times));
-        tokio::spawn(guests.clone().keep());
-        HttpConnections { terms: Arc::new(terms), guests, stopped, inside: watch::Sender::new(()) }
+    pub fn new(options: HttpOptions, stopped: watch::Receiver<()>) -> Self {
+        let idle = Arc::new(IdleConnections::new(options.times));
+        tokio::spawn(idle.clone().close_late_connections());
+        HttpConnections { options: Arc::new(options), idle, stopped, open: watch::Sender::new(()) }
     }
 
     /// Serves a socket that a shard has handed over.
-    pub fn let_in(&self, handed: HandOver) {
+    pub fn serve_handed_over(&self, handed: HandOver) {
         let socket = StdStream::from(handed.socket);
         let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         // A socket that cannot be served is closed by being dropped.
@@ -223,13 +225,13 @@ impl HttpConnections {
         }
     }
 
-    /// Serves whoever connects to `listener`, as many as `gate` has places for.
-    pub async fn listen(self, listener: TcpListener, gate: Arc<ConnectionLimits>) {
+    /// Serves whoever connects to `listener`, as many as `limits` has places for.
+    pub async fn listen(self, listener: TcpListener, limits: Arc<ConnectionLimits>) {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => match ConnectionPermit::take(&gate) {
-                    Some(pass) => self.serve(socket, Vec::new(), pass),
-                    None => turn_away(socket).await,
+                Ok((socket, _)) => match ConnectionPermit::take(&limits) {
+                    Some(permit) => self.serve(socket, Vec::new(), permit),
+                    None => refuse(socket).await,
                 },
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }
@@ -237,73 +239,73 @@ impl HttpConnections {
     }
 
     /// Serves a socket of which `bytes` were read.
-    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, pass: ConnectionPermit) {
-        if pass.gate().is_tight() {
-            self.guests.evict();
+    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, permit: ConnectionPermit) {
+        if permit.gate().is_tight() {
+            self.idle.close_longest_idle();
         }
         // What a shard hands over has begun with a whole request head.
-        let visitor = self.guests.welcome(pass.gate().clone(), bytes.is_empty());
+        let connection = self.idle.add(permit.gate().clone(), bytes.is_empty());
         let socket = Arc::new(socket);
-        let ended = ended(Arc::downgrade(&socket), visitor.clone());
-        let io =
-            TokioIo::new(PrefixedSocket { socket, bytes, used: 0, pass, visitor: visitor.clone() });
-        let (terms, guest) = (self.terms.clone(), visitor.clone());
-        let service = service_fn(move |request| answer(terms.clone(), guest.clone(), request));
-        let buffer = self.terms.limits.bytes + BUFFER_MORE;
+        let peer_closed = peer_closed(Arc::downgrade(&socket), connection.clone());
+        let served = connection.clone();
+        let io = PrefixedSocket { socket, bytes, used: 0, permit, connection: served.clone() };
+        let (io, options) = (TokioIo::new(io), self.options.clone());
+        let service = service_fn(move |request| answer(options.clone(), served.clone(), request));
+        let buffer = self.options.limits.bytes + BUFFER_MORE;
         let mut stopped = self.stopped.clone();
-        let inside = self.inside.subscribe();
+        let open = self.open.subscribe();
         tokio::spawn(async move {
-            let connection = http1::Builder::new()
+            let serving = http1::Builder::new()
                 .half_close(true)
                 .max_buf_size(buffer)
                 .max_headers(2 * HEADERS_MOST)
                 .serve_connection(io, service)
                 .with_upgrades();
-            let mut connection = pin!(connection);
+            let mut serving = pin!(serving);
             // How a connection ends is its peer's matter.
             tokio::select! {
-                _ = connection.as_mut() => {}
-                () = ended => {}
+                _ = serving.as_mut() => {}
+                () = peer_closed => {}
                 _ = stopped.changed() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
+                    serving.as_mut().graceful_shutdown();
+                    let _ = serving.await;
                 }
-                () = visitor.dismissed() => if visitor.is_busy() {
+                () = connection.close_requested() => if connection.is_busy() {
                     // A request has come meanwhile: it is the last one.
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
+                    serving.as_mut().graceful_shutdown();
+                    let _ = serving.await;
                 }
             }
-            drop(inside);
+            drop(open);
         });
     }
 
     /// Waits until no connection is left.
     pub async fn closed(&self) {
-        self.inside.closed().await;
+        self.open.closed().await;
     }
 }
 
 async fn answer(
-    terms: Arc<HttpOptions>,
-    visitor: Arc<HttpConnection>,
+    options: Arc<HttpOptions>,
+    connection: Arc<HttpConnection>,
     request: Request<Incoming>,
-) -> Result<Response<Tracked>, Infallible> {
-    visitor.begin_request();
+) -> Result<Response<TrackedBody>, Infallible> {
+    connection.begin_request();
     // Whatever becomes of the answer, the connection rests behind it.
     let body = Body::empty();
-    let mut tracked = Tracked { body, visitor: visitor.clone(), endless: None };
+    let mut answer_body = TrackedBody { body, connection: connection.clone(), endless: None };
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let legal = http::is_host_legal(request.version() == Version::HTTP_11, hosts);
     let illegal = (!legal).then_some(Status::BadRequest);
-    if let Some(status) = illegal.or_else(|| over_limits(&request, terms.limits)) {
+    if let Some(status) = illegal.or_else(|| over_limits(&request, options.limits)) {
         let (parts, body) = refusal(status).into_parts();
-        tracked.body = body;
-        return Ok(Response::from_parts(parts, tracked));
+        answer_body.body = body;
+        return Ok(Response::from_parts(parts, answer_body));
     }
-    let rest = request.uri().path().strip_prefix(&terms.api);
+    let rest = request.uri().path().strip_prefix(&options.api);
     let calls = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let Ok(response) = terms.router.clone().oneshot(request.map(Body::new)).await;
+    let Ok(response) = options.router.clone().oneshot(request.map(Body::new)).await;
     // These answers say nothing of the key of the API.
     let refused = [
         StatusCode::UNAUTHORIZED,
@@ -312,15 +314,15 @@ async fn answer(
         StatusCode::METHOD_NOT_ALLOWED,
     ];
     if calls && !refused.contains(&response.status()) {
-        visitor.set_known();
+        connection.set_authenticated();
     }
     let (mut parts, body) = response.into_parts();
-    tracked.body = body;
-    tracked.endless = parts.extensions.remove::<EndlessResponse>();
-    if tracked.endless.is_some() {
-        visitor.set_endless();
+    answer_body.body = body;
+    answer_body.endless = parts.extensions.remove::<EndlessResponse>();
+    if answer_body.endless.is_some() {
+        connection.set_endless();
     }
-    Ok(Response::from_parts(parts, tracked))
+    Ok(Response::from_parts(parts, answer_body))
 }
 
 /// How a request whose head is too large is refused.
@@ -341,20 +343,20 @@ fn over_limits(request: &Request<Incoming>, limits: HeadLimits) -> Option<Status
     }
 }
 
-/// Waits until the client has ended its side while it gets an answer that has no end: it is gone.
-async fn ended(socket: Weak<TcpStream>, visitor: Arc<HttpConnection>) {
-    visitor.became_endless().await;
+/// Waits until the client has peer_closed its side while it gets an answer that has no end: it is gone.
+async fn peer_closed(socket: Weak<TcpStream>, connection: Arc<HttpConnection>) {
+    connection.became_endless().await;
     let Some(socket) = socket.upgrade() else { return };
     while let Ok(ready) = socket.ready(Interest::READABLE).await {
         if ready.is_read_closed() {
             return;
         }
-        sleep(END_LOOK).await;
+        sleep(PEER_CHECK_PAUSE).await;
     }
 }
 
 /// Answers a connection for which there is no place.
-async fn turn_away(socket: TcpStream) {
+async fn refuse(socket: TcpStream) {
     let refusal = async {
         let response = Status::Unavailable.response(Cors::default(), false);
         socket.writable().await?;

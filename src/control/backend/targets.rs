@@ -12,42 +12,23 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::base::log;
 use crate::config::{Config, Proxy};
-use crate::control::endpoint::{Endpoint, causes};
+use crate::control::backend::client::Client;
+use crate::control::backend::endpoint::{Endpoint, causes};
 use crate::model::backend::{
     self, BackendContext, Problem, ProxyAnswer, ProxyFailure, ProxyRequest, Upstream,
 };
 
 /// Bytes of an answer at most.
-const BYTES_MAX: usize = 1 << 20;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Requests to one address at a time.
 const REQUESTS_MAX: usize = 256;
 /// Between two complaints about one address and method.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
-
-/// What speaks HTTP and HTTPS to others.
-pub type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-/// A client with connections of its own.
-pub fn client() -> Client {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    legacy::Client::builder(TokioExecutor::new()).build(connector)
-}
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Every address of the backend, by its number.
 pub struct Backend {
@@ -61,8 +42,8 @@ impl Backend {
         let address = |(at, (section, proxy)): (usize, (String, &Proxy))| {
             let used = used.iter().any(|upstream| usize::from(upstream.0) == at);
             let target = used.then(|| Target::new(proxy, client.clone()))?;
-            let complain = |cause| log::error("backend", format_args!("{section}: {cause}"));
-            target.map_err(complain).ok()
+            let log_failure = |cause| log::error("backend", format_args!("{section}: {cause}"));
+            target.map_err(log_failure).ok()
         };
         Backend { addresses: config.all_proxies().into_iter().enumerate().map(address).collect() }
     }
@@ -80,7 +61,7 @@ impl Backend {
             Problem::Failed(refused) => refused,
             Problem::Unreadable(cause) => {
                 if let Ok(target) = self.target(request) {
-                    target.complain(request.event.name(), &cause);
+                    target.log_failure(request.event.name(), &cause);
                 }
                 ProxyFailure::Failed
             }
@@ -90,10 +71,10 @@ impl Backend {
     /// The body of the answer to a request.
     pub async fn post(&self, request: &ProxyRequest) -> Result<Bytes, ProxyFailure> {
         let target = self.target(request)?;
-        let body = request.body(target.binary, target.tells_meta)?;
+        let body = request.body(target.binary, target.sends_meta)?;
         let headers = target.headers(request.context.as_deref());
         target.post(headers, body).await.map_err(|cause| {
-            target.complain(request.event.name(), &cause);
+            target.log_failure(request.event.name(), &cause);
             ProxyFailure::Failed
         })
     }
@@ -103,15 +84,15 @@ impl Backend {
 struct Target {
     client: Client,
     endpoint: Endpoint,
-    patience: Duration,
+    timeout: Duration,
     binary: bool,
-    tells_meta: bool,
+    sends_meta: bool,
     static_headers: HeaderMap,
     http_headers: Vec<HeaderName>,
     emulated_headers: Vec<HeaderName>,
-    hands: Semaphore,
+    permits: Semaphore,
     /// When the log last had a complaint about each method.
-    complained: Mutex<HashMap<&'static str, Instant>>,
+    last_logged: Mutex<HashMap<&'static str, Instant>>,
 }
 
 impl Target {
@@ -123,9 +104,9 @@ impl Target {
         Ok(Target {
             client,
             endpoint: Endpoint::new(&proxy.endpoint)?,
-            patience: proxy.timeout.0,
+            timeout: proxy.timeout.0,
             binary: proxy.binary_encoding,
-            tells_meta: proxy.include_connection_meta,
+            sends_meta: proxy.include_connection_meta,
             static_headers: static_headers
                 .filter_map(|(name, value)| {
                     Some((
@@ -136,8 +117,8 @@ impl Target {
                 .collect(),
             http_headers: names(&proxy.http_headers),
             emulated_headers: names(&proxy.emulated_headers),
-            hands: Semaphore::new(REQUESTS_MAX),
-            complained: Mutex::default(),
+            permits: Semaphore::new(REQUESTS_MAX),
+            last_logged: Mutex::default(),
         })
     }
 
@@ -171,14 +152,14 @@ impl Target {
     }
 
     async fn post(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, String> {
-        match timeout(self.patience, self.attempt(headers, body)).await {
+        match timeout(self.timeout, self.attempt(headers, body)).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {:?}", self.patience)),
+            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         }
     }
 
     async fn attempt(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, String> {
-        let _hand = self.hands.acquire().await.map_err(|error| error.to_string())?;
+        let _permit = self.permits.acquire().await.map_err(|error| error.to_string())?;
         let mut request = HttpRequest::new(Full::from(body));
         (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.endpoint.uri());
         *request.headers_mut() = headers;
@@ -186,15 +167,15 @@ impl Target {
         if !answer.status().is_success() {
             return Err(format!("the answer is {}", answer.status()));
         }
-        let body = Limited::new(answer.into_body(), BYTES_MAX).collect().await;
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         Ok(body.map_err(|error| format!("the body of the answer: {error}"))?.to_bytes())
     }
 
     /// Logs why a request has led to nothing, at most once a pause for each method.
-    fn complain(&self, method: &'static str, cause: &str) {
+    fn log_failure(&self, method: &'static str, cause: &str) {
         // A panic elsewhere leaves times that are as good as any.
-        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.get(method).is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
+        let mut last = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.get(method).is_none_or(|last| last.elapsed() >= LOG_PAUSE) {
             last.insert(method, Instant::now());
             let what = format_args!("{method} request to {} failed: {cause}", self.endpoint);
             log::warn("backend", what);

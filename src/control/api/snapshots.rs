@@ -1,6 +1,6 @@
-//! Samples of the node's counters, for the rates that `info` tells.
+//! Snapshots of the node's counters, for the rates that `info` tells.
 //!
-//! Owns two earlier samples. Never counts by itself.
+//! Owns two earlier snapshots. Never counts by itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::base::metrics::Kind;
+use crate::base::metrics::MetricKind;
 use crate::base::sys;
 use crate::link::Link;
 
@@ -27,45 +27,45 @@ pub(super) struct MetricsInfo {
 }
 
 /// What is counted, at one moment.
-struct Sample {
+struct Snapshot {
     at: Instant,
     totals: BTreeMap<&'static str, u64>,
     busy: Duration,
 }
 
-impl Sample {
+impl Snapshot {
     fn take(link: &Link) -> Self {
         let mut totals = BTreeMap::new();
         for metrics in link.metrics().iter() {
             for (name, _, kind, value) in metrics.list() {
-                if kind == Kind::Total {
+                if kind == MetricKind::Total {
                     *totals.entry(name).or_default() += value;
                 }
             }
         }
-        Sample { at: Instant::now(), totals, busy: sys::processor_time() }
+        Snapshot { at: Instant::now(), totals, busy: sys::processor_time() }
     }
 }
 
-/// Two earlier samples: the older one is what is compared with, the newer one follows it when it
+/// Two earlier snapshots: the older one is what is compared with, the newer one follows it when it
 /// is old enough.
-pub(super) struct Samples(Mutex<[Sample; 2]>);
+pub(super) struct Snapshots(Mutex<[Snapshot; 2]>);
 
-impl Samples {
+impl Snapshots {
     pub(super) fn new(link: &Link) -> Self {
-        Samples(Mutex::new([Sample::take(link), Sample::take(link)]))
+        Snapshots(Mutex::new([Snapshot::take(link), Snapshot::take(link)]))
     }
 
     /// What is now, and came since the older sample.
     pub(super) fn compare(&self, link: &Link) -> (MetricsInfo, f64) {
-        let now = Sample::take(link);
-        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = &samples[0];
+        let now = Snapshot::take(link);
+        let mut snapshots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = &snapshots[0];
         let interval = now.at.duration_since(before.at).as_secs_f64();
         let mut items = BTreeMap::new();
         for metrics in link.metrics().iter() {
             for (name, _, kind, value) in metrics.list() {
-                if kind == Kind::Gauge {
+                if kind == MetricKind::Gauge {
                     *items.entry(name).or_default() += value as f64;
                 }
             }
@@ -76,9 +76,9 @@ impl Samples {
         }
         let busy = now.busy.saturating_sub(before.busy).as_secs_f64();
         let cpu = if interval > 0.0 { 100.0 * busy / interval } else { 0.0 };
-        if now.at.duration_since(samples[1].at) >= INTERVAL {
-            samples.swap(0, 1);
-            samples[1] = now;
+        if now.at.duration_since(snapshots[1].at) >= INTERVAL {
+            snapshots.swap(0, 1);
+            snapshots[1] = now;
         }
         (MetricsInfo { interval, items }, cpu)
     }
