@@ -1,10 +1,10 @@
-//! HTTP connections of the control plane: sockets that shards hand over, and sockets of the internal
-//! port.
+//! HTTP connections of the control plane: sockets that shards hand over, and sockets of the
+//! internal port.
 //!
 //! Owns each connection from its hand-over to its end. The invariants: no byte that was read is
-//! lost. A connection that is idle too long, or whose request head does not end, is closed. When the
-//! places run out, the connection that has been idle longest is closed. A client that shuts down its
-//! sending side after its request still gets the answer.
+//! lost. A connection that is idle too long, or whose request head does not end, is closed. When
+//! the places run out, the connection that has been idle longest is closed. A client that shuts
+//! down its sending side after its request still gets the answer.
 
 use std::convert::Infallible;
 use std::io;
@@ -343,7 +343,8 @@ fn over_limits(request: &Request<Incoming>, limits: HeadLimits) -> Option<Status
     }
 }
 
-/// Waits until the client has peer_closed its side while it gets an answer that has no end: it is gone.
+/// Waits until the client has peer_closed its side while it gets an answer that has no end: it is
+/// gone.
 async fn peer_closed(socket: Weak<TcpStream>, connection: Arc<HttpConnection>) {
     connection.became_endless().await;
     let Some(socket) = socket.upgrade() else { return };

@@ -1,8 +1,8 @@
-//! Returns push requests to a shard: requests that reached the control plane because their connection
-//! began with another request, or because a shard does not read their form.
+//! Returns push requests to a shard: requests that reached the control plane because their
+//! connection began with another request, or because a shard does not read their form.
 //!
-//! Never decides itself what an upgrade is: `wire::http::parse` does. The invariant: no byte that was
-//! read is lost.
+//! Never decides itself what an upgrade is: `wire::http::parse` does. The invariant: no byte that
+//! was read is lost.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -172,8 +172,8 @@ async fn forward_transport(
     response
 }
 
-/// Forwards a request to a shard and its answer to the client. The connection stays with the control
-/// plane.
+/// Forwards a request to a shard and its answer to the client. The connection stays with the
+/// control plane.
 async fn forward(link: &Link, request: Request, body_max: usize) -> Response {
     let (mut head, body) = request.into_parts();
     let body = match timeout(BODY_TIMEOUT, axum::body::to_bytes(body, body_max)).await {

@@ -1,10 +1,10 @@
 //! A JSON Web Key Set: fetched over HTTP when a token needs it, and kept for an hour.
 //!
 //! Owns the last set that was fetched. Never verifies a token. The invariants: a key of the set is
-//! available at once, also during a fetch. At most one fetch runs, outside the lock, and it begins at
-//! least 5 seconds after the end of the previous one, whatever keys tokens name. Until a later fetch
-//! shows that the set lacks a key, the key counts as unavailable, because the set may be older than
-//! the key. Names of unknown keys take no memory.
+//! available at once, also during a fetch. At most one fetch runs, outside the lock, and it begins
+//! at least 5 seconds after the end of the previous one, whatever keys tokens name. Until a later
+//! fetch shows that the set lacks a key, the key counts as unavailable, because the set may be
+//! older than the key. Names of unknown keys take no memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -77,8 +77,8 @@ impl RemoteKeySet {
         }
     }
 
-    /// Looks the key `kid` up without waiting, and starts a fetch if one is due. `None`: the fetch in
-    /// progress decides.
+    /// Looks the key `kid` up without waiting, and starts a fetch if one is due. `None`: the fetch
+    /// in progress decides.
     pub fn look_up(self: &Arc<Self>, kid: &str) -> Option<KeyLookup> {
         let (mut state, now) = (self.state(), Instant::now());
         let may_fetch = !state.fetching && state.next.is_none_or(|next| next <= now);
