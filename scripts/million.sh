@@ -52,8 +52,10 @@ trap 'rm -f "$output"' EXIT
 status=0
 "$target/drumline-bench" million --server "$target/drumline" \
     --connections "$connections" --shards "$shards" "$@" | tee "$output" || status=$?
-results=$(tail -n 1 "$output")
-if [[ -f $results/plot.svg ]]; then
-    echo "plot: $results/plot.svg"
+result=$(tail -n 1 "$output")
+if [[ -f $result ]]; then
+    plots=${CARGO_TARGET_DIR:-target}/million
+    "$target/drumline-bench" export "$result" --out "$plots" >/dev/null
+    echo "plot: $plots/plot.svg"
 fi
 exit "$status"

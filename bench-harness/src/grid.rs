@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rows::value;
 
-/// Name of the bare kernel among the targets; results before it was renamed call it `limit`.
+/// Name of the bare kernel among the targets.
 pub const KERNEL_BASELINE: &str = "kernel-baseline";
 
 /// Which way a quantity is better.

@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use crate::files::Run;
 use crate::rows::{Row, Verdict};
+use crate::run::Run;
 
 /// The chosen rows: scenario, row, what the number says.
 const CHOSEN: [(&str, &str, &str); 5] = [

@@ -48,12 +48,14 @@ pub mod table;
 
 pub mod plot;
 
-pub mod files;
+pub mod histogram_text;
 
-pub mod names;
-
-pub mod headlines;
+pub mod run;
 
 pub mod compare;
+
+pub mod export;
+
+pub mod headlines;
 
 pub mod results;

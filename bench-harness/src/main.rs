@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{compare, limit, plain, results, target, verifier};
+use drumline_bench::{compare, export, limit, plain, results, target, verifier};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -52,7 +52,9 @@ enum Command {
     Api(scenario::api::Options),
     /// Tokens verified per second of one processor.
     Tokens(Common),
-    /// Compares the latencies of results folders and of .hgrm and .hlog files of any tool.
+    /// Writes the plot and the histograms (.hgrm, .hlog) of a result file into a folder.
+    Export(export::Options),
+    /// Compares the latencies of result files and of .hgrm and .hlog files of any tool.
     Compare(compare::Options),
     /// Drumline and other servers in turn, under the same load.
     Peers(scenario::peers::Options),
@@ -111,6 +113,7 @@ fn run() -> Result<()> {
         Command::Hostile(options) => scenario::hostile::run(&options),
         Command::Api(options) => scenario::api::run(&options),
         Command::Tokens(common) => scenario::tokens::run(&common),
+        Command::Export(options) => export::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
         Command::Versus(options) => scenario::versus::run(&options),

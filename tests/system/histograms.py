@@ -1,10 +1,11 @@
-"""Our histogram files by HdrHistogram's Python port, and its files by `drumline-bench compare`.
+"""Reads exported histograms by HdrHistogram's Python port, and its files by `drumline-bench compare`.
 
 Usage: tests/system/histograms.py DRUMLINE_BENCH
 
-Reads a run of each scenario in bench-harness/results: the .hlog must hold what summary.json tells, and
-each row of the .hgrm must be the log's own count at that value. Then writes a .hlog and .hgrm of
-its own, which `compare` must read with the percentiles that the port gives, and refuses broken.
+Exports each result file of bench-harness/results: the .hlog must have the percentiles that the result
+file states, and each row of the .hgrm must be the log's own count at that value. Then writes a .hlog
+and a .hgrm of its own: `compare` must read them with the percentiles that the port computes, and must
+refuse broken ones.
 """
 
 import bisect
@@ -43,21 +44,21 @@ def read_log(path):
     return total, intervals
 
 
-def check_summary(told, total):
-    assert total.get_total_count() == told["count"], (total.get_total_count(), told["count"])
-    assert near(total.get_max_value(), told["max"], 1e-3), (total.get_max_value(), told["max"])
-    assert near(total.get_mean_value(), told["mean"], 1e-3), (total.get_mean_value(), told["mean"])
+def check_percentiles(stated, total):
+    assert total.get_total_count() == stated["count"], (total.get_total_count(), stated["count"])
+    assert near(total.get_max_value(), stated["max"], 1e-3), (total.get_max_value(), stated["max"])
+    assert near(total.get_mean_value(), stated["mean"], 1e-3), (total.get_mean_value(), stated["mean"])
     for name, percentile in PERCENTILES.items():
         # The port rounds the rank where Rust and Java round it up: theirs is the same or the next.
         theirs = [
-            total.get_value_at_percentile(min(percentile + more * 100 / told["count"], 100))
+            total.get_value_at_percentile(min(percentile + more * 100 / stated["count"], 100))
             for more in (0, 1)
         ]
-        assert told[name] in theirs, (name, told[name], theirs)
+        assert stated[name] in theirs, (name, stated[name], theirs)
 
 
 def check_rows(path, total):
-    """Values of the .hgrm are in us; its counts are exact. Answers how many rows there were."""
+    """Values of the .hgrm are in us; its counts are exact. Returns the number of rows."""
     values, counts = [], []
     for step in total.get_recorded_iterator():
         values.append(total.get_highest_equivalent_value(step.value_iterated_to))
@@ -72,18 +73,31 @@ def check_rows(path, total):
     return len(rows)
 
 
-def check_ours():
+def export(path, folder):
+    """The exported .hgrm and .hlog of each series, in the order of the result file."""
+    command = [BENCH, "export", str(path), "--out", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    plot, *histograms = map(pathlib.Path, done.stdout.splitlines())
+    assert plot.name == "plot.svg" and plot.stat().st_size > 5000, plot
+    return list(zip(histograms[::2], histograms[1::2], strict=True))
+
+
+def check_ours(folder):
     series = rows = 0
-    # One run of each scenario: reading them takes this test its time.
-    runs = {summary.parent.name: summary for summary in sorted(RESULTS.glob("*/*/summary.json"))}
-    for summary in runs.values():
-        for entry in json.loads(summary.read_text())["latency"]:
-            total, intervals = read_log(summary.parent / entry["hlog"])
-            assert intervals > 0, entry["hlog"]
-            check_summary(entry["percentiles"], total)
-            rows += check_rows(summary.parent / entry["hgrm"], total)
+    # One run of each scenario, because reading histograms in Python takes long.
+    runs = {path.stem: path for path in sorted(RESULTS.glob("*/*.json"))}
+    for scenario, path in runs.items():
+        latency = json.loads(path.read_text())["latency"]
+        if not latency:
+            continue
+        files = export(path, folder / scenario)
+        for entry, (table, log) in zip(latency, files, strict=True):
+            total, intervals = read_log(log)
+            assert intervals > 0, log
+            check_percentiles(entry["percentiles"], total)
+            rows += check_rows(table, total)
             series += 1
-    assert series > 0, "no committed series was found"
+    assert series > 0, "no series in any result file"
     print(f"ours by theirs: {series} series, {rows} rows agree")
 
 
@@ -175,9 +189,9 @@ def check_refusals(folder, log, table):
 
 def main():
     os.environ["NO_COLOR"] = "1"
-    check_ours()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
+        check_ours(folder)
         log, table = check_theirs(folder)
         check_refusals(folder, log, table)
 

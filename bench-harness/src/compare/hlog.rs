@@ -225,6 +225,11 @@ impl Tag {
         }
     }
 
+    /// All values of the tag, in the unit of the log.
+    pub fn total(&self) -> &Histogram<u64> {
+        &self.total
+    }
+
     /// The distribution, with the log's values taken for `unit`.
     pub fn distribution(&self, unit: Unit) -> Result<Distribution> {
         ensure!(

@@ -1,129 +1,48 @@
-//! What is compared: results folders, and files of this harness or of anyone.
+//! The inputs of a comparison: result files, and histogram files of any tool.
 //!
-//! Owns finding out what an argument is, and the account of a series from summary.json. Never
-//! guesses a unit, and never passes over a series. Invariant: an error is one sentence that names
-//! the file, the cause and the cure.
+//! Owns the recognition of file formats. Never passes over a series. Invariant: an error is one
+//! sentence that names the file, the cause and the remedy.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::measured::{Distribution, Unit};
-use super::{hgrm, hlog};
-use crate::files::{Latency, Run, SUMMARY};
+use super::arguments::{self, Argument, Units};
+use super::measured::{Measured, Unit};
+use super::{hgrm, hlog, recorded};
+use crate::run::{EXTENSION, Run};
 
-/// One argument, read.
+/// One input with its series.
 #[derive(Debug)]
 pub struct Input {
-    /// Its name in tables, unlike all others'.
+    /// Name in tables, different from all others.
     pub label: String,
-    /// Where it was read from.
+    /// The file.
     pub path: PathBuf,
-    /// The run that it belongs to, if there is a summary.json.
+    /// The run, if the file is a result file.
     pub run: Option<Run>,
-    /// Its series; at least one.
+    /// Series of the file; at least one.
     pub series: Vec<Measured>,
 }
 
-/// One series of an input.
-#[derive(Debug, Clone)]
-pub struct Measured {
-    /// The series, the tag, or the file.
-    pub name: String,
-    /// Its latencies.
-    pub distribution: Distribution,
-    /// Deliveries that never came; `None` where nothing tells.
-    pub lost: Option<u64>,
-}
-
-/// Units of files that don't state their own.
-#[derive(Debug, Default)]
-pub struct Units {
-    all: Option<Unit>,
-    of: Vec<(PathBuf, Unit)>,
-}
-
-impl Units {
-    /// From `UNIT`, for all such files, and `FILE=UNIT`.
-    pub fn parse(told: &[String]) -> Result<Self> {
-        let mut units = Units::default();
-        for one in told {
-            match one.rsplit_once('=') {
-                Some((path, unit)) => units.of.push((PathBuf::from(path), Unit::named(unit)?)),
-                None => {
-                    ensure!(
-                        units.all.is_none(),
-                        "--unit is given twice: for one file of several \
-                         write --unit FILE=UNIT"
-                    );
-                    units.all = Some(Unit::named(one)?);
-                }
-            }
-        }
-        Ok(units)
-    }
-
-    /// The unit of a file that states `stated`.
-    fn of(&self, path: &Path, stated: Option<Unit>) -> Result<Unit> {
-        let own = self.of.iter().find(|(of, _)| of == path).map(|(_, unit)| *unit);
-        match (own, stated) {
-            (Some(own), Some(stated)) if own != stated => bail!(
-                "mixes units: --unit says {own}, and the file itself {stated}; leave the flag out"
-            ),
-            (_, Some(unit)) | (Some(unit), None) => Ok(unit),
-            (None, None) => self.all.context(
-                "does not state the unit of its latencies: add --unit ns, us, ms or s (or --unit \
-                 FILE=UNIT where files differ)",
-            ),
-        }
-    }
-}
-
-/// An argument taken apart: `[NAME=]PATH[:SERIES]`.
-#[derive(Debug, PartialEq)]
-struct Place {
-    name: Option<String>,
-    path: PathBuf,
-    series: Option<String>,
-}
-
-impl Place {
-    fn find(told: &str) -> Result<Self> {
-        let named = told.split_once('=').filter(|(name, _)| !name.contains('/'));
-        let readings = [Some((None, told)), named.map(|(name, path)| (Some(name), path))];
-        for (name, rest) in readings.into_iter().flatten() {
-            let ends = rest.match_indices(':').map(|(at, _)| at).chain([rest.len()]);
-            let mut paths: Vec<usize> =
-                ends.filter(|end| Path::new(&rest[..*end]).exists()).collect();
-            if let Some(end) = paths.pop() {
-                let series = rest[end..].strip_prefix(':').map(str::to_owned);
-                let name = name.map(str::to_owned);
-                return Ok(Place { name, path: PathBuf::from(&rest[..end]), series });
-            }
-        }
-        bail!("{told}: there is no such file or folder; give a results folder, a .hgrm or a .hlog")
-    }
-}
-
-/// Reads every argument. An error names the one that cannot be compared.
-pub fn read_all(arguments: &[String], units: &Units) -> Result<Vec<Input>> {
-    let places: Vec<Place> =
-        arguments.iter().map(|told| Place::find(told)).collect::<Result<_>>()?;
-    for (path, _) in &units.of {
-        let known = places.iter().any(|place| place.path == *path);
+/// Reads every input. An error names the input that cannot be compared.
+pub fn read_all(inputs: &[String], units: &Units) -> Result<Vec<Input>> {
+    let parsed: Vec<Argument> =
+        inputs.iter().map(|text| Argument::parse(text)).collect::<Result<_>>()?;
+    for (path, _) in &units.by_file {
+        let known = parsed.iter().any(|argument| argument.path == *path);
         ensure!(known, "--unit names {}, which is not compared", path.display());
     }
-    let labels = labels(&places);
-    places.into_iter().zip(labels).map(|(place, label)| read(place, label, units)).collect()
+    let labels = arguments::labels(&parsed);
+    parsed.into_iter().zip(labels).map(|(one, label)| read(one, label, units)).collect()
 }
 
-fn read(place: Place, label: String, units: &Units) -> Result<Input> {
-    let path = place.path;
-    let told = if path.is_dir() { folder(&path) } else { file(&path, units) };
-    let chosen = told.and_then(|(run, series)| Ok((run, choose(series, place.series.as_deref())?)));
-    let (run, series) = chosen.map_err(|error| anyhow!("{}: {error:#}", path.display()))?;
+fn read(argument: Argument, label: String, units: &Units) -> Result<Input> {
+    let path = argument.path;
+    let (run, series) = file(&path, units)
+        .and_then(|(run, all)| Ok((run, choose(all, argument.series.as_deref())?)))
+        .map_err(|error| anyhow!("{}: {error:#}", path.display()))?;
     Ok(Input { label, path, run, series })
 }
 
@@ -139,93 +58,55 @@ fn choose(all: Vec<Measured>, wanted: Option<&str>) -> Result<Vec<Measured>> {
     Ok(chosen)
 }
 
-type Told = (Option<Run>, Vec<Measured>);
-
-fn folder(path: &Path) -> Result<Told> {
-    let summary = path.join(SUMMARY);
-    if !summary.exists() {
-        bail!("has no {SUMMARY}: {}", instead(path));
-    }
-    let run = Run::read(&summary)
-        .map_err(|error| anyhow!("cannot be compared: {error:#}; run the scenario again"))?;
-    ensure!(
-        !run.latency.is_empty(),
-        "has no latencies: the scenario {} measures none; give a folder with a .hlog",
-        run.scenario
-    );
-    let series = run.latency.iter().map(|entry| of_folder(path, entry));
-    let series = series.collect::<Result<_>>()?;
-    Ok((Some(run), series))
+fn is_result_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
-/// What may be given in place of a folder without a summary.
-fn instead(path: &Path) -> String {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut scenarios: Vec<String> = entries
-        .filter(|entry| entry.path().join(SUMMARY).exists())
-        .map(|entry| entry.path().display().to_string())
-        .collect();
-    scenarios.sort();
-    if scenarios.is_empty() {
-        "it is no results folder, or its run was not finished; run the scenario again".to_owned()
+/// The series of a file, and the run if it is a result file.
+fn file(path: &Path, units: &Units) -> Result<(Option<Run>, Vec<Measured>)> {
+    if path.is_dir() {
+        bail!("is a folder: {}", instead(path));
+    }
+    if is_result_file(path) {
+        let run = Run::read(path)?;
+        ensure!(
+            !run.latency.is_empty(),
+            "has no latencies: the scenario {} measures none",
+            run.scenario
+        );
+        let series = run.latency.iter().map(recorded::series).collect::<Result<_>>()?;
+        return Ok((Some(run), series));
+    }
+    let text = text(path)?;
+    let series = if text.lines().any(hlog::is_log_line) {
+        of_log(path, &text, units)?
     } else {
-        format!("give a scenario's folder: {}", scenarios.join(" or "))
+        of_table(path, &text, units)?
+    };
+    Ok((None, series))
+}
+
+/// What to give in place of a folder.
+fn instead(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<String> = entries
+        .map(|entry| entry.path())
+        .filter(|path| is_result_file(path))
+        .map(|path| path.display().to_string())
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        format!("give a file; the folder holds no result file (.{EXTENSION})")
+    } else {
+        format!("give a result file: {}", files.join(" or "))
     }
-}
-
-/// A series of a folder: the histogram from its log, held against the summary.
-fn of_folder(path: &Path, entry: &Latency) -> Result<Measured> {
-    let told = || format!("cannot be compared: its {}", entry.hlog);
-    let text = text(&path.join(&entry.hlog)).with_context(told)?;
-    let log = hlog::read(&text).with_context(told)?;
-    let [tag] = &log.tags[..] else { bail!("{} has several tags, of one series", told()) };
-    let distribution = tag.distribution(log.unit.unwrap_or(Unit::Ns)).with_context(told)?;
-    of_summary(entry, distribution).with_context(told)
-}
-
-/// A series with the account of its summary, if that tells of the same latencies.
-fn of_summary(entry: &Latency, distribution: Distribution) -> Result<Measured> {
-    let told = &entry.percentiles;
-    ensure!(
-        distribution.count == told.count,
-        "holds {} latencies and {SUMMARY} tells of {}: one of the two is cut off or of another \
-         run; run the scenario again",
-        distribution.count,
-        told.count
-    );
-    ensure!(
-        (distribution.max_ns / told.max as f64 - 1.0).abs() < 0.01,
-        "has a maximum of {} ns and {SUMMARY} tells of {}: they mix units or runs; run the \
-         scenario again",
-        distribution.max_ns,
-        told.max
-    );
-    let (name, lost) = (entry.series.clone(), Some(entry.deliveries.lost()));
-    Ok(Measured { name, distribution, lost })
 }
 
 fn text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).context("cannot be read")?;
     ensure!(!bytes.is_empty(), "is empty: write the file again");
-    let foreign = "is no text and so no histogram file: give a .hgrm, a .hlog or a results folder";
-    String::from_utf8(bytes).map_err(|_| anyhow!(foreign))
-}
-
-/// The series of a file, as those of a run if a summary.json beside it names the file.
-fn file(path: &Path, units: &Units) -> Result<Told> {
-    let text = text(path)?;
-    let found = if text.lines().any(hlog::is_log_line) {
-        of_log(path, &text, units)?
-    } else {
-        of_table(path, &text, units)?
-    };
-    match (beside(path), &found[..]) {
-        (Some((run, entry)), [one]) => {
-            let series = of_summary(&entry, one.distribution.clone())?;
-            Ok((Some(run), vec![series]))
-        }
-        _ => Ok((None, found)),
-    }
+    let binary = "is not text: give a result file (.json), a .hgrm or a .hlog";
+    String::from_utf8(bytes).map_err(|_| anyhow!(binary))
 }
 
 fn of_log(path: &Path, text: &str, units: &Units) -> Result<Vec<Measured>> {
@@ -254,7 +135,7 @@ fn of_table(path: &Path, text: &str, units: &Units) -> Result<Vec<Measured>> {
     spectra.iter().map(read).collect()
 }
 
-/// The unit that a file's name states, as ours do: `latency-us.hgrm`.
+/// The unit in a file name, as in exported files: `latency-us.hgrm`.
 fn suffix(path: &Path) -> Option<Unit> {
     let stem = path.file_stem()?.to_str()?;
     let (_, last) = stem.rsplit_once('-')?;
@@ -265,62 +146,20 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The run and the series whose file this is. A summary.json of anything else is not ours to read.
-fn beside(path: &Path) -> Option<(Run, Latency)> {
-    let run = Run::read(&path.parent()?.join(SUMMARY)).ok()?;
-    let name = path.file_name()?.to_str()?;
-    let mut entries = run.latency.iter();
-    let entry = entries.find(|entry| entry.hgrm == name || entry.hlog == name)?.clone();
-    Some((run, entry))
-}
-
-/// The shortest ends of the paths that tell all apart; what is given twice is numbered.
-fn labels(places: &[Place]) -> Vec<String> {
-    let parts: Vec<Vec<String>> = places.iter().map(|place| components(&place.path)).collect();
-    let of_length = |length: usize| -> Vec<String> {
-        places.iter().zip(&parts).map(|(place, parts)| label(place, parts, length)).collect()
-    };
-    let distinct = |length: &usize| of_length(*length).into_iter().collect::<HashSet<_>>().len();
-    let longest = parts.iter().map(Vec::len).max().unwrap_or(1);
-    let most = distinct(&longest);
-    let labels = of_length((1..longest).find(|length| distinct(length) == most).unwrap_or(longest));
-    let numbered = |(i, label): (usize, &String)| {
-        let nth = labels[..=i].iter().filter(|other| *other == label).count();
-        let alone = labels.iter().filter(|other| *other == label).count() == 1;
-        if alone { label.clone() } else { format!("{label} ({nth})") }
-    };
-    labels.iter().enumerate().map(numbered).collect()
-}
-
-fn label(place: &Place, parts: &[String], length: usize) -> String {
-    if let Some(name) = &place.name {
-        return name.clone();
-    }
-    let end = parts[parts.len().saturating_sub(length)..].join("/");
-    match &place.series {
-        Some(series) => format!("{end}: {series}"),
-        None => end,
-    }
-}
-
-fn components(path: &Path) -> Vec<String> {
-    let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    whole.iter().map(|part| part.to_string_lossy().into_owned()).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::files::tests::environment;
+    use crate::histogram_text;
     use crate::latency::Recorder;
     use crate::rows::Row;
+    use crate::run::tests::environment;
     use std::time::SystemTime;
 
     const TABLE: &str = "Value Percentile TotalCount 1/(1-Percentile)\n\
         1.0 0.5 2 2.00\n3.0 1.0 4\n#[Max     =        3.000, Total count    =            4]\n";
 
-    /// A finished run of `scenario` with these series, of 1,000 deliveries each, one lost.
-    pub(crate) fn results(root: &Path, scenario: &str, load: u64, series: &[&str]) -> PathBuf {
+    /// Writes the result file of a run with these series, of 1,000 deliveries each, one lost.
+    pub(crate) fn result_file(root: &Path, scenario: &str, load: u64, series: &[&str]) -> PathBuf {
         let day = format!("2026-11-{:02}T10:00:00Z", 1 + load % 28);
         let mut run = Run::new(
             scenario,
@@ -364,32 +203,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_folder_and_its_files_tell_the_same() {
+    fn a_result_file_and_its_exported_histograms_read_alike() {
         let root = tempfile::tempdir().unwrap();
-        let folder = results(root.path(), "latency", 7, &["drumline"]);
-        let (log, table) = (folder.join("drumline.hlog"), folder.join("drumline-us.hgrm"));
-        let read = inputs(&[&folder, &log, &table]);
+        let path = result_file(root.path(), "latency", 7, &["drumline"]);
+        let run = Run::read(&path).unwrap();
+        let (log, table) = (root.path().join("x.hlog"), root.path().join("x-us.hgrm"));
+        let histogram = recorded::histograms(&run.latency[0]).unwrap();
+        fs::write(&log, run.latency[0].hlog_text()).unwrap();
+        fs::write(&table, histogram_text::hgrm(histogram.total(), 1000.0)).unwrap();
+        let read = inputs(&[&path, &log, &table]);
+        let stated = run.latency[0].percentiles;
+        let wanted = [stated.p50, stated.p90, stated.p99, stated.p99_9, stated.p99_99];
         for input in &read {
             let one = &input.series[0];
-            assert_eq!((one.name.as_str(), one.lost), ("drumline", Some(1)));
             assert_eq!(one.distribution.count, 1000);
-            let summary = input.run.as_ref().unwrap().latency[0].percentiles;
-            let wanted = [summary.p50, summary.p90, summary.p99, summary.p99_9, summary.p99_99];
             for (reading, wanted) in one.distribution.percentiles.iter().zip(wanted) {
                 let off = reading.unwrap().ns / wanted as f64 - 1.0;
                 assert!(off.abs() < 0.002, "{reading:?} {wanted}");
             }
-            assert!((one.distribution.max_ns / summary.max as f64 - 1.0).abs() < 1e-3);
+            assert!((one.distribution.max_ns / stated.max as f64 - 1.0).abs() < 1e-3);
         }
         assert_eq!(read[0].series[0].distribution, read[1].series[0].distribution);
         assert_eq!(read[0].series[0].distribution.worst.len(), 6);
-        assert_eq!([&read[1].label, &read[2].label], ["drumline.hlog", "drumline-us.hgrm"]);
+        let names: Vec<_> = read.iter().map(|input| &input.series[0].name).collect();
+        assert_eq!(names, ["drumline", "x", "x-us"]);
+        let lost: Vec<_> = read.iter().map(|input| input.series[0].lost).collect();
+        assert_eq!(lost, [Some(1), None, None], "only a result file counts losses");
+        assert!(read[0].run.as_ref() == Some(&run) && read[1].run.is_none());
     }
 
     #[test]
-    fn one_series_of_several_and_names() {
+    fn an_argument_chooses_one_series_or_names_an_input() {
         let root = tempfile::tempdir().unwrap();
-        let folder = results(root.path(), "slow", 7, &["readers", "probes, alone"]);
+        let folder = result_file(root.path(), "slow", 7, &["readers", "probes, alone"]);
         let told = folder.display().to_string();
         let arguments = [format!("{told}:probes, alone"), told.clone(), format!("old={told}")];
         let read = read_with(&arguments, &[]).unwrap();
@@ -403,9 +249,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn labels_are_as_short_as_they_can_be() {
+    fn labels_are_the_shortest_that_differ() {
         let root = tempfile::tempdir().unwrap();
-        let folders = [7, 8].map(|load| results(root.path(), "latency", load, &["drumline"]));
+        let folders = [7, 8].map(|load| result_file(root.path(), "latency", load, &["drumline"]));
         let read = inputs(&[&folders[0], &folders[1]]);
         assert_eq!(read[0].label, "2026-11-08-71965af00/latency");
         assert_eq!(read[1].label, "2026-11-09-71965af00/latency");
@@ -414,7 +260,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn units_are_stated_or_told() {
+    fn units_come_from_the_file_or_from_a_flag() {
         let root = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let path = root.path().join(name);
@@ -443,41 +289,37 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_histogram_is_refused() {
+    fn files_without_histograms_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let file = |name: &str, bytes: &[u8]| {
             let path = root.path().join(name);
             fs::write(&path, bytes).unwrap();
             path
         };
-        refused(&root.path().join("nothing"), &[], "there is no such file or folder");
+        refused(&root.path().join("nothing"), &[], "no such file");
         refused(&file("empty.hgrm", b""), &[], "is empty");
-        refused(&file("picture.hlog", b"\xff\xd8\xff"), &[], "is no text");
+        refused(&file("picture.hlog", b"\xff\xd8\xff"), &[], "is not text");
         refused(&file("other.txt", b"p99 is 3 ms\n"), &[], "holds no percentile table");
         refused(&file("cut.hgrm", &TABLE.as_bytes()[..70]), &["us"], "cut off");
         refused(&file("cut.hlog", b"0.000,1.000,4.358,HISTFAAAAcJ4nDW"), &["ns"], "line 1");
-        refused(root.path(), &[], "has no summary.json: it is no results folder");
     }
 
     #[test]
-    fn folders_that_cannot_be_told_are_refused() {
+    fn folders_and_result_files_without_latencies_are_refused() {
         let root = tempfile::tempdir().unwrap();
-        let folder = results(root.path(), "latency", 7, &["drumline"]);
-        refused(folder.parent().unwrap(), &[], "give a scenario's folder: ");
-        refused(&results(root.path(), "memory", 7, &[]), &[], "the scenario memory measures none");
-        let log = folder.join("drumline.hlog");
-        let text = fs::read_to_string(&log).unwrap();
-        let fewer = &text[..text.trim_end().rfind('\n').unwrap() + 1];
-        fs::write(&log, fewer).unwrap();
-        refused(&folder, &[], "summary.json tells of 1000");
-        refused(&log, &[], "summary.json tells of 1000");
-        fs::write(&log, &text[..text.len() - 9]).unwrap();
-        refused(&folder, &[], "its drumline.hlog: line ");
-        fs::remove_file(&log).unwrap();
-        refused(&folder, &[], "its drumline.hlog: cannot be read");
-        let summary = folder.join(SUMMARY);
-        let text = fs::read_to_string(&summary).unwrap();
-        fs::write(&summary, &text[..text.len() / 2]).unwrap();
-        refused(&folder, &[], "summary.json is no complete summary of a run");
+        let path = result_file(root.path(), "latency", 7, &["drumline"]);
+        refused(path.parent().unwrap(), &[], &format!("give a result file: {}", path.display()));
+        refused(root.path(), &[], "the folder holds no result file");
+        refused(
+            &result_file(root.path(), "memory", 7, &[]),
+            &[],
+            "the scenario memory measures none",
+        );
+        let mut run = Run::read(&path).unwrap();
+        run.latency[0].hlog.pop();
+        fs::write(&path, serde_json::to_string(&run).unwrap()).unwrap();
+        refused(&path, &[], "percentiles beside them were taken of 1000 latencies");
+        fs::write(&path, "{\"format\":").unwrap();
+        refused(&path, &[], "cannot read the result file");
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::input::Input;
-use crate::files::Run;
+use crate::run::Run;
 
 /// Parameters that are settings of the server: they are compared, not kept alike.
 const SETTINGS: [&str; 1] = ["shards"];
@@ -56,11 +56,11 @@ fn without_settings(load: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::input::tests::{inputs, results};
+    use crate::compare::input::tests::{inputs, result_file};
 
     fn changed(change: impl Fn(&mut Run)) -> Vec<String> {
         let root = tempfile::tempdir().unwrap();
-        let folder = results(root.path(), "latency", 7, &["drumline"]);
+        let folder = result_file(root.path(), "latency", 7, &["drumline"]);
         let mut two = inputs(&[&folder, &folder]);
         change(two[1].run.as_mut().unwrap());
         differences(&two)

@@ -70,6 +70,17 @@ pub struct Reading {
     pub estimated: bool,
 }
 
+/// One series of an input.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// The series, the tag, or the file.
+    pub name: String,
+    /// Latencies of the series.
+    pub distribution: Distribution,
+    /// Deliveries that were expected and did not arrive; `None` if the file does not count them.
+    pub lost: Option<u64>,
+}
+
 /// Latencies of one series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {

@@ -8,22 +8,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use self::input::{Input, Measured, Units};
+use self::arguments::Units;
+use self::input::Input;
+use self::measured::Measured;
 use crate::plot::{self, Plot, Series};
 
-pub mod measured;
-
-pub mod hgrm;
-
-pub mod hlog;
-
-pub mod input;
-
-pub mod load;
-
-pub mod table;
-
-pub mod page;
+mod arguments;
+mod hgrm;
+mod hlog;
+mod input;
+mod load;
+mod measured;
+mod page;
+pub(crate) mod recorded;
+mod table;
 
 /// Names of what is written with `--out`.
 const DRAWING: &str = "compare.svg";
@@ -187,7 +185,7 @@ fn drawing(group: &Group<'_>, title: &str) -> Plot {
         let told = &line.measured.distribution;
         let first = told.worst.first().map_or(0.0, |point| point.0);
         let worst = told.worst.iter().map(|(second, ns)| (second - first, *ns)).collect();
-        Series::of_points(&line.label, told.curve.clone(), worst, told.step)
+        Series { name: line.label.clone(), percentiles: told.curve.clone(), worst, step: told.step }
     });
     Plot { title: title.to_owned(), subtitle: String::new(), series: series.collect() }
 }
@@ -212,13 +210,15 @@ fn write(comparison: &Comparison<'_>, out: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::input::tests::{inputs, results};
+    use super::input::tests::{inputs, result_file};
     use super::*;
+    use crate::histogram_text::hgrm;
+    use crate::run::Run;
 
     #[test]
     fn different_loads_are_refused_unless_asked_for() {
         let root = tempfile::tempdir().unwrap();
-        let folders = [7, 8].map(|load| results(root.path(), "latency", load, &["drumline"]));
+        let folders = [7, 8].map(|load| result_file(root.path(), "latency", load, &["drumline"]));
         let inputs = inputs(&[&folders[0], &folders[1]]);
         let error = compare(&inputs, false).unwrap_err().to_string();
         assert!(error.contains("connections: 7 (") && error.contains("--despite-load"), "{error}");
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn one_series_alone_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let folder = results(root.path(), "latency", 7, &["drumline"]);
+        let folder = result_file(root.path(), "latency", 7, &["drumline"]);
         let error = compare(&inputs(&[&folder]), false).unwrap_err().to_string();
         assert!(error.contains("give a second input"), "{error}");
     }
@@ -237,8 +237,8 @@ mod tests {
     #[test]
     fn several_series_are_held_against_their_namesakes() {
         let root = tempfile::tempdir().unwrap();
-        let old = results(&root.path().join("old"), "slow", 7, &["readers", "probes"]);
-        let new = results(&root.path().join("new"), "slow", 7, &["probes", "readers", "more"]);
+        let old = result_file(&root.path().join("old"), "slow", 7, &["readers", "probes"]);
+        let new = result_file(&root.path().join("new"), "slow", 7, &["probes", "readers", "more"]);
         let inputs = inputs(&[&old, &new]);
         let told = compare(&inputs, false).unwrap();
         let groups: Vec<(Option<&str>, usize)> =
@@ -253,10 +253,11 @@ mod tests {
     #[test]
     fn the_page_stands_alone_and_tells_everything() {
         let root = tempfile::tempdir().unwrap();
-        let folder = results(root.path(), "slow", 7, &["readers", "probes <b>"]);
-        let mut two = inputs(&[&folder, &folder.join("readers-us.hgrm")]);
-        two[1].run = None;
-        two[1].series[0].lost = None;
+        let path = result_file(root.path(), "slow", 7, &["readers", "probes <b>"]);
+        let table = root.path().join("theirs-us.hgrm");
+        let readers = recorded::histograms(&Run::read(&path).unwrap().latency[0]).unwrap();
+        fs::write(&table, hgrm(readers.total(), 1000.0)).unwrap();
+        let two = inputs(&[&path, &table]);
         let told = compare(&two, false).unwrap();
         assert!(told.notes.iter().any(|note| note.contains("under which load")), "{told:?}");
         let out = root.path().join("out");
@@ -281,6 +282,6 @@ mod tests {
         assert_eq!(drawing.matches("<polyline").count(), 5, "a .hgrm has no seconds");
         assert!(page.contains("<svg") && !drawing.contains("NaN"));
         let text = text(&told);
-        assert!(text.contains("readers-us.hgrm") && text.contains("slow: probes <b>"), "{text}");
+        assert!(text.contains("theirs-us.hgrm") && text.contains("slow: probes <b>"), "{text}");
     }
 }

@@ -118,7 +118,7 @@ fn facts(out: &mut String, inputs: &[Input]) {
             }
             None => {
                 let unknown = table::UNKNOWN;
-                let _ = write!(out, "<td colspan=\"5\">{unknown}: there is no summary.json</td>");
+                let _ = write!(out, "<td colspan=\"5\">{unknown}: this is not a result file</td>");
             }
         }
         out.push_str("</tr>\n");

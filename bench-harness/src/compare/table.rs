@@ -98,8 +98,7 @@ fn with_name<'a>(name: &str, cells: impl Iterator<Item = &'a String>) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::input::Measured;
-    use crate::compare::measured::{Distribution, Reading};
+    use crate::compare::measured::{Distribution, Measured, Reading};
 
     fn measured(ns: [Option<f64>; 5], estimated: bool, lost: Option<u64>) -> Measured {
         let percentiles = ns.map(|ns| ns.map(|ns| Reading { ns, estimated }));

@@ -16,12 +16,12 @@ use crate::clock::RunClock;
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
 use crate::dialect::{self, Dialect};
 use crate::environment::Environment;
-use crate::files::Run;
 use crate::grid::Grid;
 use crate::latency::Recorder;
 use crate::limit::{Limit, Options};
 use crate::publish::{Api, Load, Post, Published};
 use crate::rows::{Row, number};
+use crate::run::Run;
 use crate::server::{API_KEY, PING_SECONDS, Server, Target};
 use crate::table;
 use crate::wire::Data;
@@ -507,7 +507,7 @@ impl Bench {
 
     /// Writes the run, prints its table, and tells its faults.
     pub fn finish(mut self) -> Result<()> {
-        let dir = self.run.write(&self.common.results, &self.series)?;
+        let path = self.run.write(&self.common.results, &self.series)?;
         for table in &self.run.tables {
             println!("{}", table.text());
         }
@@ -515,7 +515,7 @@ impl Bench {
             println!("{}\n", first.legend());
         }
         println!("{}", table::render(&self.run.title, &self.run.rows)?);
-        println!("{}", dir.display());
+        println!("{}", path.display());
         if !self.faults.is_empty() && !self.common.keep_going {
             bail!("{}", self.faults.join("\n"));
         }

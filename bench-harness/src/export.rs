@@ -1,0 +1,139 @@
+//! The command `export`: the plot of a result file, and its histograms for other tools.
+//!
+//! Owns the names of the exported files. Never changes a result file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::compare::recorded;
+use crate::environment::Environment;
+use crate::histogram_text::hgrm;
+use crate::plot::{Plot, Series};
+use crate::run::Run;
+
+/// Name of the exported plot.
+const PLOT: &str = "plot.svg";
+/// Nanoseconds per microsecond, the unit of exported .hgrm files.
+const NS_PER_US: f64 = 1000.0;
+
+/// Flags of `export`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Result file of a scenario.
+    pub run: PathBuf,
+    /// Folder for the plot and the histograms.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Writes the files and prints their paths.
+pub fn run(options: &Options) -> Result<()> {
+    for path in write(&Run::read(&options.run)?, &options.out)? {
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// Writes plot.svg, and a .hgrm (in us) and a .hlog (in ns) per latency series.
+fn write(run: &Run, out: &Path) -> Result<Vec<PathBuf>> {
+    ensure!(!run.latency.is_empty(), "the scenario {} records no latency", run.scenario);
+    let mut files = vec![(PLOT.to_owned(), plot(run)?.svg()?)];
+    for entry in &run.latency {
+        let name = file_name(&entry.series);
+        let histograms = recorded::histograms(entry)?;
+        files.push((format!("{name}-us.hgrm"), hgrm(histograms.total(), NS_PER_US)));
+        files.push((format!("{name}.hlog"), entry.hlog_text()));
+    }
+    for (nth, (name, _)) in files.iter().enumerate() {
+        let twin = files[..nth].iter().any(|(other, _)| other == name);
+        ensure!(!twin, "two series of {} would be written to {name}", run.scenario);
+    }
+    let context = || format!("cannot write to {}", out.display());
+    fs::create_dir_all(out).with_context(context)?;
+    let mut paths = Vec::new();
+    for (name, text) in files {
+        paths.push(out.join(name));
+        fs::write(&paths[paths.len() - 1], text).with_context(context)?;
+    }
+    Ok(paths)
+}
+
+/// The plot of all latency series of a run.
+pub fn plot(run: &Run) -> Result<Plot> {
+    let Environment { commit, kernel, .. } = &run.environment;
+    let series = run.latency.iter().map(|entry| {
+        let distribution = recorded::series(entry)?.distribution;
+        Ok(Series {
+            name: entry.series.clone(),
+            percentiles: distribution.curve,
+            worst: distribution.worst,
+            step: distribution.step,
+        })
+    });
+    Ok(Plot {
+        title: run.title.clone(),
+        subtitle: format!("{}\ncommit {commit} · {kernel}", run.load),
+        series: series.collect::<Result<_>>()?,
+    })
+}
+
+/// A series name as a file name: each run of characters other than letters, digits and dots
+/// becomes one dash.
+fn file_name(series: &str) -> String {
+    let mut out = String::new();
+    for c in series.chars() {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            out.push(c.to_ascii_lowercase());
+        } else if !out.is_empty() && !out.ends_with('-') {
+            out.push('-');
+        }
+    }
+    let trimmed = out.trim_matches(['-', '.']);
+    if trimmed.is_empty() { "latency".to_owned() } else { trimmed.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram_text::{self, tests::recorder};
+    use crate::run::tests::run;
+
+    #[test]
+    fn an_export_holds_the_plot_and_both_formats_of_each_series() {
+        let root = tempfile::tempdir().unwrap();
+        let series =
+            [("Drumline, 10k/s".to_owned(), recorder(1)), ("peer".to_owned(), recorder(3))];
+        let mut run = run();
+        run.write(root.path(), &series).unwrap();
+        let out = root.path().join("out");
+        let paths = write(&run, &out).unwrap();
+        let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap()).collect();
+        assert_eq!(
+            names,
+            [PLOT, "drumline-10k-s-us.hgrm", "drumline-10k-s.hlog", "peer-us.hgrm", "peer.hlog"]
+        );
+        let text = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!(text("peer.hlog"), histogram_text::hlog(&series[1].1).unwrap());
+        // The last line is the memory layout of the histogram, which decoding makes smaller.
+        let rows = |text: &str| text[..text.rfind("#[Buckets").unwrap()].to_owned();
+        let recorded = hgrm(series[1].1.total().unwrap(), NS_PER_US);
+        assert_eq!(rows(&text("peer-us.hgrm")), rows(&recorded));
+        assert_eq!(
+            text(PLOT).matches("<polyline").count(),
+            4,
+            "a lone second after a silent one is a dot"
+        );
+        for (names, part) in [
+            (vec!["a b", "a-b"], "two series of unicast would be written to a-b-us.hgrm"),
+            (vec![], "records no latency"),
+        ] {
+            let series: Vec<_> =
+                names.into_iter().map(|name| (name.to_owned(), recorder(1))).collect();
+            run.write(root.path(), &series).unwrap();
+            let error = write(&run, &out).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The axes of a plot: scale, ticks and labels.
+//!
+//! Owns where a value is drawn. Invariant: every point of a series lies inside its axes.
+
+use super::series::Series;
+use super::svg::{LEFT, RIGHT, WIDTH};
+
+/// The latency axis: linear from zero, or logarithmic if the points span more than two decades.
+pub struct LatencyAxis {
+    /// Whether the scale is logarithmic.
+    pub log: bool,
+    low: f64,
+    high: f64,
+    /// Latencies of the grid lines, in ns.
+    pub ticks: Vec<f64>,
+}
+
+impl LatencyAxis {
+    /// The axis that fits the latencies of these points.
+    pub fn over<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Self {
+        let (low, high) = points.fold((f64::MAX, 1.0_f64), |(low, high), (_, ns)| {
+            (low.min(ns.max(1.0)), high.max(*ns))
+        });
+        let low = low.min(high);
+        if high / low > 100.0 { Self::log(low, high) } else { Self::linear(high) }
+    }
+
+    fn linear(high: f64) -> Self {
+        let step = round_step(high / 5.0, &[1.0, 2.0, 2.5, 5.0]);
+        let count = (high / step).ceil().max(1.0);
+        let ticks = (0..=count as u32).map(|i| f64::from(i) * step).collect();
+        LatencyAxis { log: false, low: 0.0, high: count * step, ticks }
+    }
+
+    fn log(low: f64, high: f64) -> Self {
+        let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+        let within = |e: i32| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e));
+        let all: Vec<f64> = (first..=last).flat_map(within).collect();
+        let low = all.iter().copied().rfind(|t| *t <= low).unwrap_or(low);
+        let high = all.iter().copied().find(|t| *t >= high).unwrap_or(high);
+        // Few decades leave room for 2 and 5 between the powers of ten.
+        let room = high / low <= 2e3;
+        let ticks = all.iter().enumerate().filter(|(i, _)| room || i.is_multiple_of(3));
+        let ticks = ticks.map(|(_, t)| *t).filter(|t| (low..=high).contains(t)).collect();
+        LatencyAxis { log: true, low, high, ticks }
+    }
+
+    /// Position of a latency between bottom (0) and top (1).
+    pub fn part(&self, ns: f64) -> f64 {
+        if self.log {
+            (ns.max(self.low) / self.low).log10() / (self.high / self.low).log10()
+        } else {
+            ns / self.high
+        }
+    }
+}
+
+/// The smallest of `multiples` times a power of ten that is at least `raw`.
+fn round_step(raw: f64, multiples: &[f64]) -> f64 {
+    let power = 10f64.powf(raw.log10().floor());
+    let mut steps = multiples.iter().map(|m| m * power);
+    steps.find(|step| *step >= raw * 0.999).unwrap_or(10.0 * power)
+}
+
+/// Label of a tick of the latency axis, in ms.
+pub fn milliseconds(ns: f64) -> String {
+    let ms = ns / 1e6;
+    if ms >= 1000.0 {
+        return crate::rows::number(ms);
+    }
+    // Ticks are short decimals; the rounding only hides the error of the division.
+    let text = format!("{ms:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The percentile axis.
+pub struct PercentileAxis {
+    high: f64,
+}
+
+impl PercentileAxis {
+    /// The axis that fits all points of the series.
+    pub fn over(series: &[Series]) -> Self {
+        let last = series.iter().filter_map(|s| s.percentiles.last());
+        PercentileAxis { high: last.map(|p| p.0).fold(10.0, f64::max) }
+    }
+
+    /// Position of 1/(1-percentile).
+    pub fn at(&self, x: f64) -> f64 {
+        LEFT + (WIDTH - RIGHT - LEFT) * x.max(1.0).log10() / self.high.log10()
+    }
+
+    /// Positions and labels of the ticks.
+    pub fn ticks(&self) -> Vec<(f64, String)> {
+        let decades = (self.high.log10() + 1e-9).floor() as usize;
+        let mut ticks = vec![(self.at(1.0), "0%".to_owned())];
+        if decades < 4 {
+            ticks.push((self.at(2.0), "50%".to_owned()));
+        }
+        for decade in 1..=decades {
+            let label = match decade {
+                1 => "90%".to_owned(),
+                2 => "99%".to_owned(),
+                more => format!("99.{}%", "9".repeat(more - 2)),
+            };
+            ticks.push((self.at(10f64.powi(decade as i32)), label));
+        }
+        ticks
+    }
+}
+
+/// The time axis.
+pub struct TimeAxis {
+    low: f64,
+    high: f64,
+}
+
+impl TimeAxis {
+    /// The axis that fits all points of the series.
+    pub fn over(series: &[Series]) -> Self {
+        let all = series.iter().flat_map(|s| &s.worst).map(|p| p.0);
+        let (low, high) = all.fold((f64::MAX, 0.0_f64), |(l, h), s| (l.min(s), h.max(s)));
+        let low = low.min(high);
+        TimeAxis { low, high: high.max(low + 1.0) }
+    }
+
+    /// Position of a second.
+    pub fn at(&self, second: f64) -> f64 {
+        LEFT + (WIDTH - RIGHT - LEFT) * (second - self.low) / (self.high - self.low)
+    }
+
+    /// Positions and labels of the ticks.
+    pub fn ticks(&self) -> Vec<(f64, String)> {
+        let step = round_step((self.high - self.low) / 10.0, &[1.0, 2.0, 5.0]).max(1.0);
+        let first = (self.low / step).ceil() as u64;
+        let last = (self.high / step).floor() as u64;
+        let label = |i: u64| i as f64 * step;
+        (first..=last).map(|i| (self.at(label(i)), crate::rows::number(label(i)))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes() {
+        let linear = LatencyAxis::over([(1.0, 3e6), (2.0, 42e6)].iter());
+        assert!(!linear.log);
+        assert_eq!(linear.ticks, [0.0, 1e7, 2e7, 3e7, 4e7, 5e7]);
+        let log = LatencyAxis::over([(1.0, 80e3), (2.0, 42e6)].iter());
+        assert!(log.log && log.low == 50e3 && log.high == 50e6, "{} {}", log.low, log.high);
+        assert!((log.part(50e6) - 1.0).abs() < 1e-9 && log.part(50e3) == 0.0);
+        for (ns, text) in [(5e4, "0.05"), (1e7, "10"), (0.0, "0"), (1e3, "0.001"), (2e10, "20,000")]
+        {
+            assert_eq!(milliseconds(ns), text);
+        }
+        let labels: Vec<String> =
+            PercentileAxis { high: 1e6 }.ticks().into_iter().map(|t| t.1).collect();
+        assert_eq!(labels, ["0%", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%"]);
+        for (raw, step) in [(1.0, 1.0), (1.3, 2.0), (3.0, 5.0), (70.0, 100.0)] {
+            assert_eq!(round_step(raw, &[1.0, 2.0, 5.0]), step);
+        }
+    }
+}

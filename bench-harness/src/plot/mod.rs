@@ -1,0 +1,218 @@
+//! Latency plots: latency by percentile, and the highest latency of each second.
+//!
+//! Owns the panels. Never smooths or drops a point. Invariant: x of the upper panel is
+//! 1/(1-percentile) on a log axis, HdrHistogram's convention, and ends at the number of samples.
+
+use std::fmt::Write;
+
+use anyhow::{Result, ensure};
+
+use self::axes::{LatencyAxis, PercentileAxis, TimeAxis, milliseconds};
+use self::svg::{LEFT, RIGHT, Svg, WIDTH, document, line_class, wrap};
+
+mod axes;
+mod series;
+mod svg;
+
+pub use self::series::{Series, percentile_points};
+pub use self::svg::escape;
+
+const UPPER_HEIGHT: f64 = 330.0;
+const LOWER_HEIGHT: f64 = 170.0;
+/// Room below a panel for its ticks and the name of its axis.
+const AXIS: f64 = 62.0;
+/// Characters of the subtitle and legend that fit a line at their font sizes.
+const SUBTITLE_CHARS: usize = 125;
+
+/// A drawing of one scenario.
+#[derive(Debug, Clone)]
+pub struct Plot {
+    /// The scenario, in words; without one the head is left out.
+    pub title: String,
+    /// Load, commit and kernel; may have several lines.
+    pub subtitle: String,
+    /// The lines, in the order of the legend.
+    pub series: Vec<Series>,
+}
+
+impl Plot {
+    /// The drawing as an SVG document. An error if there is nothing to draw.
+    pub fn svg(&self) -> Result<String> {
+        stack(std::slice::from_ref(self))
+    }
+
+    /// Draws both panels, the lower only where a series knows its seconds; answers the height.
+    fn draw(&self, svg: &mut Svg) -> Result<f64> {
+        ensure!(!self.series.is_empty(), "a plot without series");
+        let top = self.head(svg);
+        let y = LatencyAxis::over(self.series.iter().flat_map(|s| &s.percentiles));
+        let x = PercentileAxis::over(&self.series);
+        let upper = Panel { top, height: UPPER_HEIGHT };
+        upper.frame(svg, &y, &x.ticks(), "percentile");
+        upper.lines(svg, &y, &self.series, |s| &s.percentiles, |v| x.at(v), |_, _, _| false);
+        if self.series.iter().all(|series| series.worst.is_empty()) {
+            return Ok(top + UPPER_HEIGHT + AXIS);
+        }
+        let y = LatencyAxis::over(self.series.iter().flat_map(|s| &s.worst));
+        let x = TimeAxis::over(&self.series);
+        let lower = Panel { top: top + UPPER_HEIGHT + AXIS + 22.0, height: LOWER_HEIGHT };
+        svg.text(LEFT, lower.top - 10.0, "worst of each second", "class='b'");
+        lower.frame(svg, &y, &x.ticks(), "seconds since the start");
+        let gap = |s: &Series, a: f64, b: f64| b - a > 1.5 * s.step;
+        lower.lines(svg, &y, &self.series, |s| &s.worst, |v| x.at(v), gap);
+        Ok(lower.top + LOWER_HEIGHT + AXIS)
+    }
+
+    /// Title, subtitle and legend; answers where the upper panel begins.
+    fn head(&self, svg: &mut Svg) -> f64 {
+        let mut y = 0.0;
+        if !self.title.is_empty() {
+            svg.text(LEFT, 36.0, &self.title, "class='t'");
+            y = 40.0;
+        }
+        for line in self.subtitle.lines().flat_map(|line| wrap(line, SUBTITLE_CHARS)) {
+            y += 18.0;
+            svg.text(LEFT, y, &line, "class='s'");
+        }
+        y += 26.0;
+        let mut x = LEFT;
+        for (i, series) in self.series.iter().enumerate() {
+            let wide = 44.0 + 7.6 * series.name.chars().count() as f64;
+            if x > LEFT && x + wide > WIDTH - RIGHT {
+                x = LEFT;
+                y += 20.0;
+            }
+            svg.line((x, y - 4.0), (x + 30.0, y - 4.0), &line_class(i));
+            svg.text(x + 36.0, y, &series.name, "");
+            x += wide + 12.0;
+        }
+        svg.text(LEFT, y + 28.0, "latency by percentile", "class='b'");
+        y + 38.0
+    }
+}
+
+/// Several drawings as one SVG document, each below the one before. An error if there is nothing
+/// to draw.
+pub fn stack(plots: &[Plot]) -> Result<String> {
+    ensure!(!plots.is_empty(), "nothing to draw");
+    let (mut body, mut height) = (String::new(), 0.0);
+    for plot in plots {
+        let mut svg = Svg::default();
+        let own = plot.draw(&mut svg)?;
+        let _ = write!(body, "<g transform='translate(0 {height:.0})'>\n{}</g>\n", svg.body);
+        height += own;
+    }
+    let mut titles: Vec<&str> = plots.iter().map(|plot| plot.title.as_str()).collect();
+    titles.push("latency by percentile and the worst of each second");
+    titles.retain(|title| !title.is_empty());
+    Ok(document(&titles.join("; "), &body, height))
+}
+
+/// A place for lines, from left to right margin.
+struct Panel {
+    top: f64,
+    height: f64,
+}
+
+impl Panel {
+    /// Grid, ticks and the name of the x axis.
+    fn frame(&self, svg: &mut Svg, y: &LatencyAxis, x_ticks: &[(f64, String)], x_name: &str) {
+        let bottom = self.top + self.height;
+        for ns in &y.ticks {
+            let at = self.y(y, *ns);
+            svg.line((LEFT, at), (WIDTH - RIGHT, at), "grid");
+            svg.text(LEFT - 8.0, at + 4.0, &milliseconds(*ns), "text-anchor='end'");
+        }
+        for (at, label) in x_ticks {
+            svg.line((*at, self.top), (*at, bottom), "grid");
+            svg.line((*at, bottom), (*at, bottom + 5.0), "axis");
+            svg.text(*at, bottom + 20.0, label, "text-anchor='middle'");
+        }
+        svg.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "axis");
+        let middle = (LEFT + WIDTH - RIGHT) / 2.0;
+        svg.text(middle, bottom + 42.0, x_name, "class='s' text-anchor='middle'");
+        let unit = if y.log { "ms (log)" } else { "ms" };
+        let attributes = format!(
+            "class='s' text-anchor='middle' transform='rotate(-90 22 {0:.1})'",
+            self.top + self.height / 2.0
+        );
+        svg.text(22.0, self.top + self.height / 2.0, unit, &attributes);
+    }
+
+    /// One line a series, broken where `gap` says that points are missing between two.
+    fn lines<'a>(
+        &self,
+        svg: &mut Svg,
+        y: &LatencyAxis,
+        series: &'a [Series],
+        points: impl Fn(&'a Series) -> &'a [(f64, f64)],
+        x: impl Fn(f64) -> f64,
+        gap: impl Fn(&Series, f64, f64) -> bool,
+    ) {
+        for (i, one) in series.iter().enumerate() {
+            for run in points(one).chunk_by(|a, b| !gap(one, a.0, b.0)) {
+                let drawn: Vec<(f64, f64)> =
+                    run.iter().map(|(px, ns)| (x(*px), self.y(y, *ns))).collect();
+                svg.polyline(&drawn, i);
+            }
+        }
+    }
+
+    fn y(&self, scale: &LatencyAxis, ns: f64) -> f64 {
+        self.top + self.height * (1.0 - scale.part(ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::Recorder;
+
+    fn recorded(name: &str, recorder: &Recorder) -> Series {
+        let seconds = recorder.seconds().unwrap();
+        let worst = seconds.iter().map(|(second, h)| (*second as f64, h.max() as f64)).collect();
+        let percentiles = percentile_points(recorder.total().unwrap());
+        Series { name: name.to_owned(), percentiles, worst, step: 1.0 }
+    }
+
+    fn series(name: &str, worst: u64) -> Series {
+        let mut r = Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        for i in 0..20_000u64 {
+            let latency = if i % 5_000 == 77 { worst } else { 80_000 + i * 10 };
+            r.record(i * 1_000_000, latency).unwrap();
+        }
+        recorded(name, &r)
+    }
+
+    #[test]
+    fn ends_at_the_maximum_and_the_count() {
+        let s = series("a", 48_000_000);
+        let (x, y) = *s.percentiles.last().unwrap();
+        assert!(x >= 20_000.0);
+        assert!((y - 48e6).abs() < 48e3);
+        assert_eq!(s.worst.len(), 20);
+        assert!(s.percentiles.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+    }
+
+    #[test]
+    fn document() {
+        let plot = Plot {
+            title: "a < b & c".into(),
+            subtitle: "x ".repeat(100),
+            series: vec![series("one", 1_000_000), series("two", 90_000_000)],
+        };
+        let svg = plot.svg().unwrap();
+        assert!(svg.contains("a &lt; b &amp; c") && svg.matches("<polyline").count() == 4);
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        assert!(Plot { series: Vec::new(), ..plot }.svg().is_err());
+    }
+
+    #[test]
+    fn one_sample() {
+        let mut r = Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        r.record(0, 5).unwrap();
+        let series = vec![recorded("one", &r)];
+        let svg = Plot { title: String::new(), subtitle: String::new(), series }.svg().unwrap();
+        assert!(svg.contains("<circle") && !svg.contains("NaN"));
+    }
+}
