@@ -1,11 +1,9 @@
-//! The bus: bounded inboxes, one for each rank of each endpoint, and the bells that wake whoever
-//! takes from them.
+//! The bus: bounded inboxes, one per rank of each endpoint, and the means to wake their consumers.
 //!
-//! Owns the queues. Never blocks and never exceeds a bound: room is reserved before anything is
-//! sent, and whoever finds none is woken when there is some again. A queue has memory for the
-//! messages that lie in it alone, so an inbox that nothing is sent to takes none. The invariants: a
-//! reserved message always fits; a consumer never sleeps while there is news for one of its
-//! endpoints.
+//! Owns the queues. Never blocks and never exceeds a bound: a sender reserves room before it sends,
+//! and is woken when it found no room and some becomes free. A queue has memory only for its
+//! messages, so an empty inbox takes none. The invariants: a reserved message always fits; a
+//! consumer never sleeps while one of its endpoints has news.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -18,14 +16,14 @@ use crate::engine::wakeups::{InboxRoom, SleepState};
 use crate::model::message::{Endpoint, Message, Post, RANKS, Rank, endpoints};
 use crate::model::own_queues::{OWN_MAX, OwnQueues};
 
-/// How many messages each inbox holds, by rank.
+/// Capacity of the inboxes, by rank.
 pub type Capacities = [usize; RANKS];
 
 /// How a consumer is woken.
 pub enum WakeMethod {
     /// A worker's eventfd, which its ring polls.
     Descriptor(OwnedFd),
-    /// A call: the control plane's.
+    /// A function call, for the control plane.
     Call(Box<dyn Fn() + Send + Sync>),
 }
 
@@ -37,7 +35,7 @@ struct Inbox {
 
 struct EndpointInboxes {
     inboxes: [Inbox; RANKS],
-    /// Who takes from them: an index of the bus's consumers.
+    /// The consumer of these inboxes: an index into the consumers of the bus.
     consumer: usize,
 }
 
@@ -54,8 +52,8 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus of `shards` shards that `workers` threads turn, shard n worker n modulo `workers`,
-    /// and a control plane that is woken by `control`.
+    /// Creates a bus of `shards` shards on `workers` threads, and a control plane that `control`
+    /// wakes. Worker n modulo `workers` runs shard n.
     pub fn new(
         shards: usize,
         workers: usize,
@@ -63,10 +61,10 @@ impl Bus {
         control: Box<dyn Fn() + Send + Sync>,
     ) -> std::io::Result<Arc<Self>> {
         assert!(shards <= SHARDS_MAX, "a mask of endpoints has a bit for each shard");
-        assert!(workers > 0, "somebody turns the shards");
+        assert!(workers > 0, "a bus needs at least one worker");
         let endpoint_inboxes = |consumer| {
             let inboxes = capacities.map(|capacity| {
-                // The room bounds the queue.
+                // `InboxRoom` bounds the queue.
                 let (sender, receiver) = unbounded();
                 Inbox { room: InboxRoom::new(capacity), sender, receiver }
             });
@@ -91,13 +89,13 @@ impl Bus {
         (self.inboxes.len() - 1) as Endpoint
     }
 
-    /// The view of one endpoint.
+    /// The access of one endpoint to the bus.
     pub fn port(self: &Arc<Self>, endpoint: Endpoint) -> BusPort {
         let own = OwnQueues::new(OWN_MAX);
         BusPort { bus: self.clone(), endpoint, own, to_wake: 0 }
     }
 
-    /// The watch of the worker that turns an endpoint's shard, or of the control plane.
+    /// The consumer of an endpoint: the worker of a shard, or the control plane.
     pub fn consumer(self: &Arc<Self>, endpoint: Endpoint) -> ConsumerHandle {
         let consumer = self.inboxes[usize::from(endpoint)].consumer;
         ConsumerHandle { bus: self.clone(), consumer }
@@ -114,7 +112,7 @@ impl Bus {
     }
 }
 
-/// A consumer's sleep: when it may wait, and what woke it.
+/// The sleep and the news of one consumer.
 pub struct ConsumerHandle {
     bus: Arc<Bus>,
     consumer: usize,
@@ -125,7 +123,7 @@ impl ConsumerHandle {
         &self.bus.consumers[self.consumer]
     }
 
-    /// The descriptor of the bell; `None` for the control plane.
+    /// The eventfd of a worker; `None` for the control plane.
     pub fn doorbell(&self) -> Option<&OwnedFd> {
         match &self.consumer().wake_method {
             WakeMethod::Descriptor(wake_method) => Some(wake_method),
@@ -133,36 +131,36 @@ impl ConsumerHandle {
         }
     }
 
-    /// Bit n: endpoint n was sent something, or there is room that it waited for, since the last
-    /// call. Take from its inboxes afterwards.
+    /// Bit n: endpoint n got a message, or room that it waited for, since the last call. The caller
+    /// must look at its inboxes afterwards.
     pub fn take_news(&self) -> u64 {
         self.consumer().sleep.take_news()
     }
 
-    /// Says that the consumer is about to wait. `true`: it may, until the bell rings.
+    /// Announces that the consumer is about to wait. Returns whether it may.
     pub fn prepare_to_sleep(&self) -> bool {
         self.consumer().sleep.prepare()
     }
 
-    /// Says that the consumer goes on.
+    /// Announces that the consumer runs again.
     pub fn wake_up(&self) {
         self.consumer().sleep.wake_up();
     }
 }
 
-/// One endpoint's hold on the bus: its own inboxes to take from, everybody's to send to.
+/// The access of one endpoint to the bus: it takes from its own inboxes and sends to all others.
 pub struct BusPort {
     bus: Arc<Bus>,
     endpoint: Endpoint,
-    /// What a shard sends to itself. The control plane's own inbox is shared by its tasks.
+    /// Messages of a shard to itself. The control plane sends to itself through its inbox, because
+    /// its tasks share it.
     own: OwnQueues,
-    /// Bit n: endpoint n was sent something, or waited for room that was made, since the bells
-    /// were last woken.
+    /// Bit n: endpoint n must be woken: it got a message, or room that it waited for.
     to_wake: u64,
 }
 
 impl BusPort {
-    /// Which endpoint this is.
+    /// The endpoint.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
     }
@@ -179,7 +177,7 @@ impl BusPort {
     /// Takes the oldest message of a rank.
     pub fn take(&mut self, rank: Rank) -> Option<Message> {
         let inbox = &self.endpoint_inboxes().inboxes[rank as usize];
-        // An empty inbox costs one load: what is sent after it rings the bell.
+        // An empty inbox costs one load: a later message sets the news flag.
         if inbox.room.is_empty() {
             return None;
         }
@@ -188,7 +186,7 @@ impl BusPort {
         Some(message)
     }
 
-    /// Tells whoever was sent something, or waited for room that was made, since the last call.
+    /// Wakes the consumers of all endpoints that got a message or room since the last call.
     pub fn wake_receivers(&mut self) {
         for endpoint in endpoints(std::mem::take(&mut self.to_wake)) {
             self.bus.wake(endpoint);
@@ -222,7 +220,7 @@ impl Post for BusPort {
         let inbox = &self.bus.inboxes[usize::from(to)].inboxes[message.rank() as usize];
         match inbox.sender.send(message) {
             Ok(()) => self.to_wake |= 1 << to,
-            Err(SendError(_)) => unreachable!("the bus owns both ends"),
+            Err(SendError(_)) => unreachable!("the bus owns the sender and the receiver"),
         }
     }
 
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_bounded_and_waiters_are_woken() {
+    fn room_is_bounded_and_waiting_senders_are_woken() {
         let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut zero, mut one) = (bus.port(0), bus.port(1));
         let (zeros, ones) = (bus.consumer(0), bus.consumer(1));
@@ -271,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn inboxes_take_memory_for_their_messages_and_keep_their_bound() {
+    fn inboxes_take_memory_only_for_messages_and_keep_their_bound() {
         // As many slots could not be allocated.
         Bus::new(SHARDS_MAX, 2, [usize::MAX; RANKS], Box::new(|| {})).unwrap();
         let bus = Bus::new(2, 2, [100; RANKS], Box::new(|| {})).unwrap();
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_that_is_told_before_it_sleeps_looks_again() {
+    fn a_sender_that_gets_room_before_it_sleeps_does_not_sleep() {
         let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut zero, mut one) = (bus.port(0), bus.port(1));
         let zeros = bus.consumer(0);
@@ -303,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shard_sends_to_itself_stays_on_its_line_and_wakes_nobody() {
+    fn messages_of_a_shard_to_itself_stay_on_its_port_and_wake_no_consumer() {
         let bus = Bus::new(2, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut zero, watch) = (bus.port(0), bus.consumer(0));
         let mut reserved = 0;
@@ -325,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_of_one_worker_share_its_bell_and_keep_their_news_apart() {
+    fn shards_of_one_worker_share_its_eventfd_and_have_separate_news() {
         let bus = Bus::new(3, 2, [1; RANKS], Box::new(|| {})).unwrap();
         let (mut one, watch) = (bus.port(1), bus.consumer(0));
         let wake_method = |watch: &ConsumerHandle| watch.doorbell().map(AsRawFd::as_raw_fd);

@@ -26,8 +26,8 @@ impl Shard {
     fn complete(&mut self, completion: Completion) {
         let Token { op, generation, slot } = completion.token;
         let Some(connection) = self.hub.connection(slot, generation) else {
-            // The slot has another life, or none. Whatever the kernel gave goes back with the
-            // completion.
+            // The slot was reused or is free. Dropping the completion returns its buffer or
+            // descriptor.
             return self.metrics.stale_completions.add(1);
         };
         if !completion.more() && !matches!(op, Op::SocketArrived | Op::Send) {
@@ -48,9 +48,10 @@ impl Shard {
             Op::Install => self.installed(completion),
             Op::SendSocket => self.socket_sent(&completion),
             Op::Close => return self.hub.free(slot),
-            // Its bytes were taken for sent, and others may have followed them.
+            // The bytes were counted as sent, and later bytes may follow them: the connection
+            // cannot continue.
             Op::Send => self.hub.connection_lost(slot),
-            // A shard asks for none of the last ones.
+            // A shard does not use these operations.
             Op::Cancel | Op::Doorbell | Op::Socket | Op::LimitReceiveBuffer | Op::Connect => {}
         }
         self.close_if_done(slot, generation);
@@ -161,7 +162,7 @@ impl Shard {
         }
     }
 
-    /// Once a slot's socket is shut down or moved and nothing is under way on it: closes it.
+    /// Closes a slot whose socket is shut down or moved, once no operation is in progress.
     fn close_if_done(&mut self, slot: u32, generation: u32) {
         let Some(connection) = self.hub.connection(slot, generation) else { return };
         let gone = matches!(connection.phase, Phase::Ending | Phase::Leaving);
@@ -171,13 +172,13 @@ impl Shard {
         }
     }
 
-    /// A slot's socket has an ordinary descriptor: the control plane takes it.
+    /// Sends a socket with its new ordinary descriptor to the control plane.
     fn installed(&mut self, mut completion: Completion) {
         let Token { slot, .. } = completion.token;
         let control = self.hub.control();
         let socket = completion.take_descriptor();
         let Some(socket) = socket.filter(|_| self.bus.reserve(control, Rank::Ingress)) else {
-            // No descriptor or no room: the request is answered here.
+            // Without a descriptor or room in the inbox, the hub answers 503.
             return self.hub.refuse_hand_over(slot);
         };
         let (bytes, pass) = self.hub.take_for_hand_over(slot);

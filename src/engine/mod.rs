@@ -1,7 +1,6 @@
-//! The engine: io_uring rings, the bus between endpoints, shards and the workers that run them.
+//! The engine: io_uring rings, the bus between endpoints, shards, and the workers that run them.
 //!
-//! Owns the sockets and threads of the data plane. Never decides what a client is told: the hub
-//! does.
+//! Owns the sockets and threads of the data plane. Never decides what a client gets: the hub does.
 
 pub mod bus;
 mod completions;

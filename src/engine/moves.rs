@@ -1,7 +1,7 @@
-//! Sockets that a shard accepts, keeps, moves to another shard or takes over.
+//! Sockets that a shard accepts, keeps, moves to another shard or gets from one.
 //!
-//! Owns nothing: the lists are the shard's. A socket that finds no slot here moves to the shard
-//! with most room, and is turned away only when no shard has any.
+//! Owns nothing: the lists are the shard's. A socket without a free slot here moves to the shard
+//! with the most free slots. It is refused only if no shard has any.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::model::message::{
     Adopt, Endpoint, Message, Post, Rank, SlotOffer, SlotRelease, SlotRequest,
 };
 
-/// Milliseconds without accepts after one failed: the kernel is out of something.
+/// Milliseconds without accepts after a failed one: the kernel lacks a resource.
 const ACCEPT_PAUSE: u64 = 20;
 
 impl Shard {
@@ -60,7 +60,7 @@ impl Shard {
         self.sockets_to_move.push(MovingSocket { slot, generation });
     }
 
-    /// Asks shards with room for a place for sockets that cannot stay here.
+    /// Releases unused slots, and requests slots of other shards for sockets that cannot stay.
     pub(super) fn move_sockets(&mut self) {
         for (endpoint, release) in std::mem::take(&mut self.unused_slots) {
             if self.bus.reserve(endpoint, Rank::Request) {
@@ -92,7 +92,7 @@ impl Shard {
         }
     }
 
-    /// A place has become free here meanwhile.
+    /// Keeps a socket for which a slot became free.
     pub(super) fn keep_socket(&mut self, socket: MovingSocket) {
         self.hub.socket_opened(socket.slot);
         if self.draining {
@@ -106,7 +106,7 @@ impl Shard {
         self.watch(socket.slot);
     }
 
-    /// Another shard asks for a slot.
+    /// Offers a slot to another shard, or answers that there is none.
     pub(super) fn offer_slot(&mut self, request: &SlotRequest) -> bool {
         if !self.bus.reserve(request.shard, Rank::Delivery) {
             return false;
@@ -118,7 +118,8 @@ impl Shard {
         true
     }
 
-    /// Another shard has given a slot, or has none.
+    /// Moves a socket into the slot that another shard offered. Without an offer, the socket is
+    /// tried again.
     pub(super) fn take_offer(&mut self, offer: &SlotOffer) {
         let socket = MovingSocket { slot: offer.slot, generation: offer.generation };
         let Some((slot, generation)) = offer.target else {
@@ -153,8 +154,8 @@ impl Shard {
         }
     }
 
-    /// A promised slot is not used. The kernel may have put the socket there before it failed to
-    /// say so (-EOVERFLOW), so the slot is closed, whatever it holds, before it is given back.
+    /// Frees an offered slot that is not used. After -EOVERFLOW the kernel may have put the socket
+    /// there all the same, so the slot is closed first.
     pub(super) fn offer_released(&mut self, release: &SlotRelease) {
         let SlotRelease { slot, generation } = *release;
         let Some(connection) = self.hub.connection(slot, generation) else { return };
@@ -178,7 +179,7 @@ impl Shard {
         self.watch(slot);
     }
 
-    /// The control plane hands a socket over.
+    /// Takes over a socket from the control plane.
     pub(super) fn adopt(&mut self, adopt: Adopt) {
         let room = !self.draining && self.free_slots() > 0;
         let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {

@@ -1,7 +1,7 @@
-//! All shards of one process: their workers, their rings, the bus between them.
+//! All shards of one process: their workers, their rings and the bus between them.
 //!
-//! Owns the threads. Never serves a request itself. The invariant: either every shard has its
-//! ring, its listener and its memory, or nothing listens and the error says what is missing.
+//! Owns the threads. Never serves a request itself. The invariant: either every shard has its ring,
+//! its listener and its memory, or the start fails with an error that says what is missing.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -20,11 +20,11 @@ use crate::hub::{Hub, HubSettings, ShardContext};
 use crate::model::ids::Ids;
 use crate::model::names::Names;
 
-/// What to do where descriptors are used up.
+/// Advice if descriptors are used up.
 const DESCRIPTORS_CURE: &str = "raise the limit on descriptors (`ulimit -n 1048576`)";
-/// What to do where a shard cannot listen.
+/// Advice if a shard cannot listen.
 const LISTEN_CURE: &str = "choose another http_server.address or http_server.port";
-/// What to do where the check of the machine knows more.
+/// Advice if `drumline check` reports more.
 const CHECK_CURE: &str = "run `drumline check`";
 
 /// Bytes of a receive buffer.
@@ -33,17 +33,18 @@ const BUFFER_BYTES: u32 = 4096;
 /// Sizes of every ring of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSettings {
-    /// Submission entries; more operations are submitted in several calls.
+    /// Submission entries; more operations need several system calls.
     pub submissions: u32,
-    /// Completion entries at most; the kernel keeps aside what finds no room.
+    /// Maximum completion entries; the kernel keeps the overflow.
     pub completions: u32,
     /// Receive buffers, a power of two.
     pub buffers: u16,
 }
 
 impl RingSettings {
-    /// The ring of a shard with so many slots. Every connection may have one completion, and every
-    /// operation of a call. The kernel takes no fewer completion entries than submission entries.
+    /// The ring of a shard with `slots` slots. Each connection and each queued operation can have
+    /// one completion. The kernel requires at least as many completion entries as submission
+    /// entries.
     pub fn sizes(&self, slots: usize) -> RingSizes {
         let RingSettings { submissions, completions, buffers } = *self;
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
@@ -53,45 +54,45 @@ impl RingSettings {
     }
 }
 
-/// What a node is made of.
+/// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// Where to listen.
+    /// Address to listen on.
     pub address: SocketAddr,
-    /// Connections that each shard holds; as many shards as entries.
+    /// Maximum connections of each shard; one entry per shard.
     pub slots: Vec<usize>,
     /// Options of accepted sockets.
     pub listener: ListenerOptions,
-    /// Messages that each inbox holds, by rank.
+    /// Capacity of the inboxes, by rank.
     pub inboxes: Capacities,
     /// Sizes of each shard's ring.
     pub rings: RingSettings,
-    /// What shards go by; its number of slots is replaced by each shard's own.
+    /// Settings of the shards; the number of slots is set per shard.
     pub hub: HubSettings,
 }
 
 /// A running node.
 pub struct Node {
-    /// Where it listens, with the port that the kernel chose where none was named.
+    /// The bound address, with the port that the kernel chose if none was given.
     pub address: SocketAddr,
-    /// The bus, whose last endpoint is the control plane's.
+    /// The bus; its last endpoint is the control plane.
     pub bus: Arc<Bus>,
     /// The counters of each shard.
     pub metrics: Arc<[Arc<Metrics>]>,
-    /// How much memory the node may use, and how much it does.
+    /// Memory budgets and their use.
     pub budgets: Budgets,
-    /// How channels find their homes.
+    /// Maps names to homes.
     pub names: Names,
-    /// How many clients the node takes.
+    /// Limits of clients and of sockets on the control plane.
     pub connection_limits: Arc<ConnectionLimits>,
-    /// The clock that the shards go by.
+    /// The clock of the shards.
     pub clock: Clock,
-    /// The processor of each shard's worker; `None` where it could not be pinned.
+    /// Processor of the worker of each shard; `None` if pinning failed.
     pub processors: Vec<Option<usize>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a shard needs to begin.
+/// What a shard needs to start.
 struct ShardStart {
     context: ShardContext,
     settings: Arc<NodeSettings>,
@@ -113,8 +114,8 @@ impl Node {
             let what = what.to_owned();
             move |error: std::io::Error| Failure::new(format!("{what}: {error}"), cure)
         };
-        let no_descriptor = failed("no eventfd for the bus", DESCRIPTORS_CURE);
-        let no_random = failed("no random bytes from the kernel", CHECK_CURE);
+        let no_descriptor = failed("cannot create an eventfd for the bus", DESCRIPTORS_CURE);
+        let no_random = failed("cannot read random bytes from the kernel", CHECK_CURE);
         let workers = shards.min(sys::processors());
         let bus = Bus::new(shards, workers, settings.inboxes, control).map_err(no_descriptor)?;
         let names = Names::new(sys::random().map_err(&no_random)?, shards as u8);
@@ -142,7 +143,7 @@ impl Node {
             };
             let refused = failed(&format!("cannot listen on {address}"), LISTEN_CURE);
             let listener = sys::listener(address, &settings.listener).map_err(&refused)?;
-            // The other shards share the port that the first one was given.
+            // The other shards use the port that the first one got.
             let bound = listener.local_addr().map_err(&refused)?;
             address = bound.as_socket().unwrap_or(address);
             starts_by_worker[shard % workers].push(ShardStart {
@@ -173,16 +174,16 @@ impl Node {
     /// Waits until every shard has closed its connections after a drain.
     pub fn join(self) {
         for thread in self.threads {
-            // A panic of a worker has ended the process already, except in a test.
+            // A panic of a worker ends the process, except in a test.
             let _ = thread.join();
         }
     }
 }
 
-/// A worker is ready, on this processor; or it cannot be.
+/// The processor of a started worker, or why it did not start.
 type StartResult = Result<Option<usize>, Failure>;
 
-/// Threads, and the processor of each.
+/// Worker threads, and the processor of each.
 type StartedWorkers = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
 
 fn spawn(starts_by_worker: Vec<Vec<ShardStart>>) -> Result<StartedWorkers, Failure> {
@@ -212,7 +213,7 @@ fn run(nth: usize, starts: Vec<ShardStart>, ready: &mpsc::Sender<StartResult>) {
     let worker = match worker(starts) {
         Ok(worker) => worker,
         Err(error) => {
-            // Nobody listening: the start was given up.
+            // The receiver is gone when the start was given up.
             let _ = ready.send(Err(error));
             return;
         }
@@ -226,12 +227,13 @@ fn worker(starts: Vec<ShardStart>) -> Result<Worker, Failure> {
     let mut starts = starts.into_iter();
     let leader = starts
         .next()
-        .ok_or_else(|| Failure::new("a worker without shards", "report this as a fault"))?;
+        .ok_or_else(|| Failure::new("a worker has no shards", "report this as a fault"))?;
     let (consumer, clock) = (leader.bus.consumer(leader.context.shard), leader.clock);
     let leader = shard(leader)?;
     let followers = starts.map(shard).collect::<Result<_, _>>()?;
-    Worker::new(leader, followers, consumer, clock)
-        .map_err(|error| Failure::new(format!("no doorbell for a ring: {error}"), DESCRIPTORS_CURE))
+    Worker::new(leader, followers, consumer, clock).map_err(|error| {
+        Failure::new(format!("cannot register an eventfd with a ring: {error}"), DESCRIPTORS_CURE)
+    })
 }
 
 fn shard(start: ShardStart) -> Result<Shard, Failure> {
@@ -245,12 +247,15 @@ fn shard(start: ShardStart) -> Result<Shard, Failure> {
             }
             _ => CHECK_CURE,
         };
-        Failure::new(format!("no ring of {slots} slots for a shard: {error}"), cure)
+        Failure::new(format!("cannot set up a ring of {slots} slots for a shard: {error}"), cure)
     })?;
     let settings = Arc::new(start.settings.hub.of_shard(slots, start.settings.slots.len()));
     let hub = Hub::new(settings, &start.context, start.metrics.clone());
     let line = start.bus.port(shard);
     Shard::new(ring, line, hub, start.listener, start.metrics, start.statuses).map_err(|error| {
-        Failure::new(format!("a ring has no second descriptor: {error}"), DESCRIPTORS_CURE)
+        Failure::new(
+            format!("cannot duplicate the descriptor of a ring: {error}"),
+            DESCRIPTORS_CURE,
+        )
     })
 }

@@ -1,13 +1,12 @@
-//! A shard: turns completions and messages into state changes, and state into sends.
+//! A shard: it turns completions and messages into state changes, and state into sends.
 //!
-//! Owns a ring, a hub and a line of the bus. Never waits inside a turn. A turn: messages,
-//! completions, what is due, connections left with input, fan-out, one transmit, then what the
-//! ring should do for the hub. What is due comes behind what came: nobody is closed for a silence
-//! that the process slept through. Completions are reaped before messages are taken and handled
-//! after: who publishes here because it was told that something was published elsewhere comes
-//! behind that. Every step does as much as the turn's share of work allows.
-//! The invariants: a slot is given back only after every operation on it has completed for the
-//! last time; a read is under way only where its outcome may be taken.
+//! Owns a ring, a hub and a port of the bus. Never waits inside a turn. The order of a turn:
+//! messages, completions, deadlines, connections with left input, fan-out, one transmit, then the
+//! operations that the hub requests of the ring. Deadlines come after input, so no client is closed
+//! for a silence during which the process was stopped. Completions are taken from the kernel before
+//! messages, and handled after them: if a client publishes here because it got a publication from
+//! another shard, its publication comes after that one. Every step is limited by the work budget of
+//! the turn.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,15 +24,15 @@ use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
 use crate::model::message::{Endpoint, Message, RANKS, Rank, SlotRelease};
 
-/// Accepts outstanding, and so slots kept for sockets that must move on.
+/// Number of accepts in progress, and of slots reserved for sockets that must move.
 const ACCEPTS: usize = 16;
-/// Messages of one rank taken in a turn.
+/// Maximum messages of one rank per turn.
 const MESSAGES: usize = 512;
 
-/// Microseconds past which a turn is a long one.
+/// Microseconds from which a turn counts as long.
 const LONG_TURN: u64 = 1000;
 
-/// What every shard may know of every other without asking.
+/// State of a shard that every other shard can read without a message.
 #[derive(Debug, Default)]
 pub struct ShardStatus {
     pub(super) ring: OnceLock<RingHandle>,
@@ -42,37 +41,37 @@ pub struct ShardStatus {
     pub(super) done: AtomicBool,
 }
 
-/// A socket that was accepted here and must move.
+/// A socket that was accepted here and must move to another shard.
 #[derive(Clone, Copy)]
 pub(super) struct MovingSocket {
     pub(super) slot: u32,
     pub(super) generation: u32,
 }
 
-/// A walk over the slots of a shard that stops.
+/// The walk over the slots of a shard that shuts down.
 pub(super) struct ShutdownWalk {
-    /// The slot to be looked at next.
+    /// The next slot.
     pub(super) next: u32,
-    /// Connections told so far, and how many there were.
+    /// Connections scheduled so far, and their total number.
     pub(super) nth: u64,
     pub(super) count: u64,
-    /// Milliseconds over which they are closed, and when these began.
+    /// Duration of the drain and its start, in milliseconds.
     pub(super) over: u64,
     pub(super) begun: u64,
 }
 
-/// What one turn of a shard may do.
+/// The budget of one turn of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnShare {
     /// Units of work.
     pub work: usize,
-    /// Whether one piece of work may be larger than that.
+    /// Whether one piece of work may exceed the budget.
     pub large: bool,
     /// Sends of the fan-out.
     pub sends: usize,
 }
 
-/// What a turn used of its share; the last piece of its work may have gone beyond.
+/// What a turn used of its budget. The last piece of work may have exceeded it.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnUsage {
     /// Units of work.
@@ -81,7 +80,7 @@ pub struct TurnUsage {
     pub sends: usize,
 }
 
-/// One shard of a worker's.
+/// One shard of a worker.
 pub struct Shard {
     pub(super) ring: Ring,
     pub(super) bus: BusPort,
@@ -90,33 +89,34 @@ pub struct Shard {
     pub(super) now: u64,
     pub(super) metrics: Arc<Metrics>,
     pub(super) statuses: Arc<[ShardStatus]>,
-    /// Slots for connections that stay.
+    /// Number of slots for connections that stay.
     pub(super) kept_slots: usize,
     pub(super) accepts_max: usize,
-    /// Accepts outstanding.
+    /// Accepts in progress.
     pub(super) accepts: usize,
-    /// When the next accept may be asked for, in milliseconds.
+    /// Time before which no accept is started, in milliseconds.
     pub(super) accept_after: u64,
-    /// Messages that found no room for what they would cause, by rank.
+    /// Messages that wait because an inbox for their results is full, by rank.
     pub(super) stalled: [Option<Message>; RANKS],
     pub(super) sockets_to_move: Vec<MovingSocket>,
-    /// Slots of other shards to give back, and slots here whose owner must be told.
+    /// Slots of other shards that were offered and are not used; they must be released.
     pub(super) unused_slots: Vec<(Endpoint, SlotRelease)>,
-    /// Where each socket on its way was promised a slot.
+    /// Sockets on their way to another shard, with the shard, slot and generation that were
+    /// offered.
     pub(super) sockets_in_transit: Vec<(MovingSocket, Endpoint, u32, u32)>,
     pub(super) awaiting_buffer: Vec<u32>,
     pub(super) draining: bool,
-    /// The walk that tells connections when they are closed.
+    /// The walk of the shutdown, if one is in progress.
     pub(super) shutdown: Option<ShutdownWalk>,
     /// Whether the last turn left work for the next.
     pub(super) busy: bool,
-    /// When the next turn is due whatever happens, in milliseconds.
+    /// Time of the next turn without events, in milliseconds.
     pub(super) due: Option<u64>,
 }
 
 impl Shard {
-    /// A shard that will accept from `listener`. Call it on its worker's thread. Errors are the
-    /// kernel's.
+    /// Creates a shard that accepts from `listener`. Must be called on the worker's thread. Errors
+    /// are those of the kernel.
     pub fn new(
         mut ring: Ring,
         bus: BusPort,
@@ -159,7 +159,7 @@ impl Shard {
         self.busy || due || self.hub.clock_stepped(now) || self.ring.has_news()
     }
 
-    /// Whether there are connections, which may have something that ends by the wall clock.
+    /// Whether there are connections. Their tokens can expire by the wall clock.
     pub fn has_connections(&self) -> bool {
         self.hub.len() > self.accepts
     }
@@ -169,13 +169,13 @@ impl Shard {
         self.draining && self.hub.is_empty() && !self.hub.has_outgoing()
     }
 
-    /// Whether that is so of every shard. Until then this one is still the home of channels that
-    /// others have connections for.
+    /// Whether every shard is done. Until then, this shard is still the home of channels of other
+    /// shards.
     pub fn is_node_done(&self) -> bool {
         self.statuses.iter().all(|status| status.done.load(Ordering::Acquire))
     }
 
-    /// When there will be work whatever happens, in milliseconds.
+    /// Time of the next turn without events, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         self.due
     }
@@ -185,7 +185,7 @@ impl Shard {
         self.busy
     }
 
-    /// One turn at this time and of this share; returns what it used of the share.
+    /// Runs one turn; returns what it used of its budget.
     pub fn turn(&mut self, now: Now, share: TurnShare) -> TurnUsage {
         self.now = now.millis;
         self.hub.set_share(share.work, share.large);
@@ -217,43 +217,44 @@ impl Shard {
         &self.metrics
     }
 
-    /// Gives the ring what the last turn left for it.
+    /// Submits what the last turn queued in the ring.
     pub fn submit(&mut self) {
         self.ring.poll();
     }
 
-    /// Makes the next wait end when the doorbell rings from now on.
+    /// Makes the next wait end when the eventfd is written from now on.
     pub fn arm_doorbell(&mut self) {
         self.ring.arm_doorbell();
     }
 
-    /// Whether the ring has something for a turn.
+    /// Whether the ring has completions for a turn.
     pub fn has_news(&mut self) -> bool {
         self.ring.has_news()
     }
 
-    /// Waits for a completion or the doorbell, or for `timeout`; `None` waits for ever.
+    /// Waits for a completion, the eventfd or `timeout`; `None` waits without limit.
     pub fn wait(&mut self, timeout: Option<Duration>) {
         self.metrics.sleeps.add(1);
         self.ring.wait(timeout);
     }
 
-    /// Which endpoint of the bus this shard is.
+    /// Endpoint of this shard on the bus.
     pub fn endpoint(&self) -> Endpoint {
         self.bus.endpoint()
     }
 
-    /// Has [`Shard::wait`] end when the doorbell rings.
+    /// Sets the eventfd that ends [`Shard::wait`].
     pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
         self.ring.watch_doorbell(doorbell);
     }
 
-    /// Rings `doorbell` whenever this shard's ring has work. Errors are the kernel's.
+    /// Writes to the eventfd `doorbell` whenever this shard's ring has completions. Errors are
+    /// those of the kernel.
     pub fn ring_doorbell_on_news(&mut self, doorbell: &OwnedFd) -> std::io::Result<()> {
         self.ring.ring_doorbell_on_news(doorbell)
     }
 
-    /// Tells the metrics of a turn that took so many microseconds.
+    /// Updates the metrics of a turn that took this many microseconds.
     pub fn report(&self, took: u64) {
         self.metrics.turns.add(1);
         if took > LONG_TURN {
@@ -264,7 +265,7 @@ impl Shard {
         }
     }
 
-    /// Tells the others of this shard.
+    /// Publishes the status of this shard to the other shards.
     fn publish_status(&mut self) {
         self.hub.measure();
         self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
@@ -275,12 +276,13 @@ impl Shard {
         status.done.store(self.is_done(), Ordering::Release);
     }
 
-    /// Connections that may still come to stay.
+    /// Number of free slots for connections that stay.
     pub(super) fn free_slots(&self) -> usize {
         (self.kept_slots + self.accepts).saturating_sub(self.hub.len())
     }
 
-    /// Notes that an operation on a slot begins; returns whether this life of the slot goes on.
+    /// Counts an operation on a slot; returns whether the connection of this generation is still
+    /// there.
     pub(super) fn begin(&mut self, slot: u32, generation: u32) -> bool {
         let connection = self.hub.connection(slot, generation);
         connection.map(|found| found.operations = found.operations.saturating_add(1)).is_some()
@@ -295,7 +297,7 @@ impl Shard {
         }
     }
 
-    /// Reads from a slot, or notes that there is something to read where that must wait.
+    /// Reads from a slot, or notes that input is available if the read must wait.
     pub(super) fn read(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
@@ -313,7 +315,7 @@ impl Shard {
 
     // ---- messages ------------------------------------------------------------------------
 
-    /// Takes what came in; returns whether some of it may be left.
+    /// Handles messages; returns whether some may be left.
     fn take_messages(&mut self) -> bool {
         let mut left = false;
         self.hub.begin(Stage::Deliveries);
@@ -367,7 +369,7 @@ impl Shard {
 
     fn transmit(&mut self) {
         if !self.hub.has_output() {
-            // Laps that went to outboxes, or to nobody any more, end here too.
+            // Laps without sends end here too.
             return self.hub.end_turn();
         }
         let hub = &self.hub;

@@ -8,7 +8,7 @@ use crate::engine::shard::{Shard, ShutdownWalk};
 use crate::hub::connections::Phase;
 
 impl Shard {
-    /// Stops accepting and closes every connection, spread over so many milliseconds.
+    /// Stops accepting and closes every connection within `over` milliseconds.
     pub(super) fn drain(&mut self, over: u64) {
         if std::mem::replace(&mut self.draining, true) {
             return;
@@ -18,8 +18,7 @@ impl Shard {
         self.ring.stop_listening();
     }
 
-    /// Goes on telling connections when they are closed, some in each turn; returns whether more
-    /// are to be told.
+    /// Schedules the close of further connections, some per turn; returns whether some are left.
     pub(super) fn continue_shutdown(&mut self) -> bool {
         let Some(mut shutdown) = self.shutdown.take() else { return false };
         self.hub.begin(Stage::Deadlines);

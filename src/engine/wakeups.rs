@@ -10,17 +10,17 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// Room in one inbox: what is promised and what lies there, together at most the capacity.
+/// Room in one inbox. Reserved and queued messages together never exceed the capacity.
 #[derive(Debug)]
 pub struct InboxRoom {
     taken: AtomicUsize,
     capacity: usize,
-    /// Bit n: endpoint n found no room and waits to be woken.
+    /// Bit n: endpoint n found no room and waits for a wake-up.
     waiting: AtomicU64,
 }
 
 impl InboxRoom {
-    /// An empty inbox's room.
+    /// The room of an empty inbox.
     pub fn new(capacity: usize) -> Self {
         InboxRoom { taken: AtomicUsize::new(0), capacity, waiting: AtomicU64::new(0) }
     }
@@ -33,24 +33,24 @@ impl InboxRoom {
             .is_ok()
     }
 
-    /// Whether nothing lies in the inbox, and nothing is promised to it.
+    /// Whether the inbox has no messages and no reservations.
     pub fn is_empty(&self) -> bool {
         self.taken.load(Ordering::SeqCst) == 0
     }
 
-    /// Takes room for one message, or notes that `endpoint` waits for some.
+    /// Takes room for one message, or notes that `endpoint` waits for room.
     pub fn reserve(&self, endpoint: Endpoint) -> bool {
         if self.take() {
             return true;
         }
         self.waiting.fetch_or(1 << endpoint, Ordering::SeqCst);
-        // The consumer may have made room between the look and the note: one of the two sees
-        // the other.
+        // The consumer may have freed room between the first try and the note. The fence makes sure
+        // that one of the two sees the other.
         fence(Ordering::SeqCst);
         self.take()
     }
 
-    /// Gives room for one message back; returns the endpoints to wake, once enough of it is
+    /// Frees the room of one message. Returns the endpoints to wake once half of the capacity is
     /// free.
     pub fn free(&self) -> u64 {
         let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
@@ -63,15 +63,14 @@ impl InboxRoom {
     }
 }
 
-/// Whether a consumer sleeps, and who of its endpoints has news; the protocol that loses no
-/// wake-up.
+/// Whether a consumer sleeps, and which of its endpoints have news. No wake-up is lost.
 ///
-/// The consumer says that it is asleep, then looks for news once more, then waits. The producer
-/// notes the news, then looks whether the consumer is asleep. One of the two sees the other.
+/// The consumer sets its sleep flag, looks for news once more, and then waits. The producer notes
+/// the news and then looks at the flag. One of the two sees the other.
 #[derive(Debug)]
 pub struct SleepState {
     asleep: AtomicBool,
-    /// Bit n: there is a message for endpoint n, or room that it waited for.
+    /// Bit n: endpoint n has a message, or room that it waited for.
     news: AtomicU64,
 }
 
@@ -82,7 +81,7 @@ impl Default for SleepState {
 }
 
 impl SleepState {
-    /// The consumer is about to wait. Returns whether it may.
+    /// Sets the sleep flag. Returns whether the consumer may wait.
     pub fn prepare(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -93,12 +92,12 @@ impl SleepState {
         sleeps
     }
 
-    /// The consumer goes on.
+    /// Clears the sleep flag.
     pub fn wake_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// The endpoints with news since the last call. Whoever takes it looks at their inboxes
+    /// Takes the endpoints with news since the last call. The caller must look at their inboxes
     /// afterwards.
     pub fn take_news(&self) -> u64 {
         match self.news.load(Ordering::Relaxed) {
@@ -107,8 +106,8 @@ impl SleepState {
         }
     }
 
-    /// There is news for an endpoint: the producer has pushed, or made room. Returns whether it
-    /// must ring: only one of several producers does.
+    /// Notes news for an endpoint, after a message was pushed or room was freed. Returns whether
+    /// the caller must wake the consumer; only one of several producers does.
     pub fn notify(&self, endpoint: Endpoint) -> bool {
         self.news.fetch_or(1 << endpoint, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -129,8 +128,8 @@ mod loom_tests {
         model.check(check);
     }
 
-    /// Two producers and a consumer that waits whenever it may, and takes earlier rings back before
-    /// its last look: no message is left behind, and news comes after what it tells of.
+    /// Two producers and a consumer that waits whenever it may, and clears earlier wake-ups before
+    /// it looks for news: no message is left behind, and news is noted only after its message.
     #[test]
     fn no_wake_up_is_lost() {
         model(|| {
@@ -162,9 +161,9 @@ mod loom_tests {
         });
     }
 
-    /// A producer that finds no room and goes to sleep is woken, whenever room is made.
+    /// A producer that finds no room and sleeps is woken when room is freed.
     #[test]
-    fn no_waiter_sleeps_on() {
+    fn a_waiting_sender_is_woken_when_room_is_freed() {
         model(|| {
             let (room, sleep) = (Arc::new(InboxRoom::new(1)), Arc::new(SleepState::default()));
             assert!(room.reserve(0));
@@ -179,9 +178,9 @@ mod loom_tests {
         });
     }
 
-    /// A producer that finds no room is in the mask of those to be woken, or finds room.
+    /// A producer that finds no room is among the endpoints to wake, or finds room.
     #[test]
-    fn no_waiter_is_forgotten() {
+    fn a_sender_without_room_is_among_those_to_wake() {
         model(|| {
             let room = Arc::new(InboxRoom::new(1));
             assert!(room.reserve(0));

@@ -1,10 +1,9 @@
-//! A worker: one pinned thread that turns its shards.
+//! A worker: one pinned thread that runs its shards.
 //!
-//! Owns its shards and the one wait among them. Never waits while a shard has work, and never for
-//! anything but the first shard's ring: the rings of the others ring the doorbell that this one
-//! watches. A table of direct descriptors is bounded by RLIMIT_NOFILE and belongs to one ring, so
-//! a node may need more rings than it has processors; the invariant is that it never needs more
-//! threads.
+//! Owns its shards and the only wait among them. Never waits while a shard has work. It waits on
+//! the ring of its first shard; the rings of the others write to an eventfd that this ring polls.
+//! RLIMIT_NOFILE bounds the table of direct descriptors of a ring, so a node may need more rings
+//! than it has processors; it never needs more threads.
 
 use std::time::Duration;
 
@@ -13,44 +12,45 @@ use crate::engine::bus::ConsumerHandle;
 use crate::engine::shard::{Shard, TurnShare, TurnUsage};
 use crate::hub::{FANOUT_SENDS, WORK};
 
-/// Sends that a shard's turn may make however many laps are open: what an enter is worth.
+/// Minimum number of sends per turn of a shard, however many laps are open: fewer are not worth a
+/// system call.
 const FANOUT_SENDS_MIN: usize = 16;
-/// Units of work that a shard's turn may do however many shards have work.
+/// Minimum work of a turn, however many shards have work.
 const WORK_MIN: usize = 50_000;
-/// Microseconds between two readings of the thread's processor time, which is a system call, while
-/// passes are short.
+/// Microseconds between two readings of the thread's processor time while passes are short. A
+/// reading is a system call.
 const MARK_INTERVAL: u64 = 2000;
-/// Microseconds of processor time past which a pass is a long one.
+/// Microseconds of processor time from which a pass counts as long.
 const LONG_PASS: u64 = 5000;
 
-/// How often a worker that is done looks whether the others are.
+/// How often a worker that is done checks whether the others are.
 const OTHERS_DONE: Duration = Duration::from_millis(10);
 
-/// How often a worker with connections looks whether the wall clock has stepped: nobody says so.
+/// How often a worker with connections checks whether the wall clock was changed.
 const WALL_CLOCK: Duration = Duration::from_secs(1);
 
-/// One thread's shards.
+/// The shards of one thread.
 pub struct Worker {
-    /// The one whose ring is waited on.
+    /// The shard whose ring is waited on.
     leader: Shard,
     followers: Vec<Shard>,
     consumer: ConsumerHandle,
     clock: Clock,
-    /// When the last pass began.
+    /// Time at the start of the last pass.
     now: Now,
-    /// Microseconds of the clock and of the thread's processor time, read together.
+    /// Clock and processor time in microseconds, read together.
     mark: (u64, u64),
-    /// Passes so far: each gives the large share to another shard.
+    /// Number of passes; each gives the large share to another shard.
     passes: usize,
 }
 
-/// What the shards of a worker may still do in a pass.
+/// The budget that is left for the shards of a worker in a pass.
 struct PassBudget {
     work: usize,
     sends: usize,
-    /// Turns that are still to come.
+    /// Number of turns left in the pass.
     turns: usize,
-    /// The turn, counted from the last, that gets the large share.
+    /// The turn that gets the large share, counted from the last.
     large: usize,
 }
 
@@ -59,7 +59,7 @@ impl PassBudget {
         PassBudget { work: WORK, sends: FANOUT_SENDS, turns, large: 1 + pass % turns }
     }
 
-    /// Has a shard take its turn. What the turns before it have left is shared by those to come.
+    /// Runs one turn. Budget that earlier turns left is shared by the later ones.
     fn run_turn(&mut self, turn: impl FnOnce(TurnShare) -> TurnUsage) {
         let turns = self.turns.max(1);
         let used = turn(TurnShare {
@@ -74,14 +74,16 @@ impl PassBudget {
 }
 
 impl Worker {
-    /// A worker of the shards that `consumer` is for. Errors are the kernel's.
+    /// Creates the worker of the shards that `consumer` serves. Errors are those of the kernel.
     pub fn new(
         mut leader: Shard,
         mut followers: Vec<Shard>,
         consumer: ConsumerHandle,
         clock: Clock,
     ) -> std::io::Result<Self> {
-        let doorbell = consumer.doorbell().ok_or_else(|| std::io::Error::other("there is none"))?;
+        let doorbell = consumer
+            .doorbell()
+            .ok_or_else(|| std::io::Error::other("the control plane has no eventfd"))?;
         let doorbell = doorbell.try_clone()?;
         followers.iter_mut().try_for_each(|shard| shard.ring_doorbell_on_news(&doorbell))?;
         leader.watch_doorbell(doorbell);
@@ -113,7 +115,7 @@ impl Worker {
         self.shards().all(Shard::is_done)
     }
 
-    /// A turn of every shard that has work; returns whether one had.
+    /// Runs a turn of every shard that has work; returns whether one had.
     fn pass(&mut self) -> bool {
         let news = self.consumer.take_news();
         let (now, start) = self.clock.now_after(self.now);
@@ -141,12 +143,12 @@ impl Worker {
                 shard.report(end.saturating_sub(began));
             }
         }
-        // The followers may have given it work.
+        // The followers may have sent messages to the leader.
         let leads = leads || has_work(&mut self.leader);
         if leads {
             pool.run_turn(|share| self.leader.turn(now, share));
         }
-        // What the leader's ring was left with goes with the wait, unless there is none now.
+        // The wait submits the queue of the ring of the leader. Without a wait, submit it now.
         if working != 0 || self.leader.is_busy() {
             self.leader.submit();
         }
@@ -158,9 +160,9 @@ impl Worker {
         true
     }
 
-    /// Tells the metrics of a pass. Its processor time is at most its wall time, so that only a
-    /// pass which may be the longest is measured; what the thread did between the mark and the
-    /// pass, [`MARK_INTERVAL`] at most, counts with it.
+    /// Updates the metrics of passes. Processor time is at most wall time, so only a pass that
+    /// could be the longest is measured; it includes the work between the last mark and the pass,
+    /// at most [`MARK_INTERVAL`].
     fn report(&mut self, start: u64, end: u64) {
         let metrics = self.leader.metrics();
         metrics.passes.add(1);
@@ -175,7 +177,7 @@ impl Worker {
     }
 
     fn sleep(&mut self) {
-        // Armed before the last look: what rings behind it ends the wait.
+        // Arm the eventfd before the last check for news, so that a later wake-up ends the wait.
         self.leader.arm_doorbell();
         if !self.consumer.prepare_to_sleep() {
             return;

@@ -9,13 +9,13 @@ use crate::model::publication::{Draft, Publication};
 use crate::model::retention::Retention;
 use crate::wire::protocol::Position;
 
-/// Bytes of the encoding buffer that are kept from one publication to the next.
+/// Maximum capacity of the encoding buffer that is kept for the next publication.
 const BUFFER_MAX: usize = 64 * 1024;
 
-/// A publication that has its bytes and its place in the stream, and that nobody can see yet.
+/// A publication that is encoded and has an offset, but is not visible yet.
 pub struct PreparedPublication {
     publication: Publication,
-    /// How much history its stream keeps; `None`: the publication stays out of the history.
+    /// Retention of its stream; `None`: the publication does not enter the history.
     retention: Option<Retention>,
     guard: Option<Box<Guard>>,
     /// Where the answer goes.
@@ -45,7 +45,8 @@ impl PreparedPublication {
 }
 
 impl Channels {
-    /// Where a publication went that is not to be published again; `None`: it is a new one.
+    /// The position of the earlier publication that this request repeats; `None`: the request is
+    /// new.
     pub fn published_before(&self, request: &Publish, now: u64) -> Option<Option<Position>> {
         let guard = request.guard.as_deref()?;
         if !guard.key.is_empty()
@@ -59,8 +60,8 @@ impl Channels {
         old.then(|| Some(stream.position()))
     }
 
-    /// First step of publishing: encodes a publication and gives it its offset. It stays invisible
-    /// until it is committed, however much later that is.
+    /// First step of publishing: encodes a publication and assigns its offset. The publication
+    /// stays invisible until it is committed, which can be much later.
     pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
         let Publish { channel, hash, data, event, delta, extra, retention, guard, reply_to } =
             request;
@@ -81,7 +82,8 @@ impl Channels {
         PreparedPublication { publication, retention, guard, reply_to }
     }
 
-    /// Second step of publishing: the publication enters the history and counts as published.
+    /// Second step of publishing: adds the publication to the history and stores its key and
+    /// version.
     pub fn commit(&mut self, prepared: PreparedPublication, now: u64) -> Publication {
         let PreparedPublication { publication, retention, guard, .. } = prepared;
         let (hash, position) = (publication.hash(), publication.position());

@@ -15,13 +15,14 @@ use crate::wire::protocol::reply::Roll;
 use crate::wire::protocol::{Error, Position};
 
 impl Channels {
-    /// Notes the shard's interest and answers where the stream stands and what was missed.
+    /// Records the interest of the shard, and answers with the position and the missed
+    /// publications.
     pub fn subscribe(&mut self, request: &Subscribe, now: u64) -> Subscribed {
         let at = self.find_or_insert(request.hash, &request.channel);
         self.channels[at as usize].interested |= 1 << request.subscriber.shard;
         let mut recovery = Recovery::default();
         let mode = request.terms.recovery_mode;
-        // A cache has no gap to speak of.
+        // In cache mode no publication counts as missed.
         let strict = request.strict && mode == RecoveryMode::Stream;
         let position = request.granted.needs_stream().then(|| {
             let HomeSettings { recovery_limit, answer_bytes, .. } = self.settings;
@@ -56,7 +57,7 @@ impl Channels {
         }
     }
 
-    /// Answers a question about a channel.
+    /// Answers a query about a channel.
     pub fn answer_query(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
         let found = self.find(question.hash, &question.channel);
         match &question.about {
@@ -65,7 +66,7 @@ impl Channels {
                 let members = channel.and_then(|channel| channel.members.as_deref());
                 Ok(ChannelAnswer::Stats(members.map(Members::stats).unwrap_or_default()))
             }
-            // It may take many turns: see `Channels::queue_presence_query`.
+            // Presence queries are queued: see `Channels::queue_presence_query`.
             ChannelQuery::Presence(_) => Err(Error::INTERNAL),
             ChannelQuery::Position => {
                 Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
@@ -84,7 +85,7 @@ impl Channels {
         }
     }
 
-    /// Looks a part of the history up.
+    /// Reads a range of the history.
     fn read_history(
         &mut self,
         question: &HomeQuery,
@@ -104,33 +105,32 @@ impl Channels {
         Ok(ChannelAnswer::History(publications, stream.position()))
     }
 
-    /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
-    /// wait.
+    /// Queues a presence query. `Err` returns it: the queue is full.
     pub fn queue_presence_query(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
         self.presence_queries.wait(question)
     }
 
-    /// Number of questions that wait.
+    /// Number of waiting presence queries.
     pub fn presence_queries(&self) -> usize {
         self.presence_queries.waiting()
     }
 
-    /// Who asked the question that is answered next.
+    /// Where the answer to the next query goes.
     pub fn first_reply_to(&self) -> Option<ReplyTo> {
         self.presence_queries.first_reply_to()
     }
 
-    /// The first question is answered.
+    /// Removes the first query after its answer.
     pub fn drop_first(&mut self) {
         self.presence_queries.drop_first();
     }
 
-    /// The other questions come first: the asker's shard has no room.
+    /// Moves the first query to the end: its inbox is full.
     pub fn postpone_first(&mut self) {
         self.presence_queries.postpone_first();
     }
 
-    /// Goes on with the answer to the first question; `None`: there is more to do.
+    /// Continues the answer to the first query; `None`: it is not complete yet.
     pub fn encode_first_presence(
         &mut self,
         budget: &mut Budget,

@@ -11,25 +11,25 @@ use crate::home::streams::NONE;
 use crate::model::retention::Retention;
 use crate::wire::protocol::Epoch;
 
-/// Milliseconds of one tick of the expiry wheel.
+/// Milliseconds per tick of the expiry wheel.
 const TICK: u64 = 1000;
-/// Streams looked at in one sweep.
+/// Maximum number of streams per sweep.
 const SWEEP_MAX: usize = 32;
-/// Publications that one of them drops then; the rest is due again at once.
+/// Maximum number of publications dropped per stream and sweep; the rest is due again at once.
 const DROPS_MAX: usize = 256;
-/// Streams that drop something for one publication.
+/// Maximum number of streams that drop publications to make room for one publication.
 const SHEDDERS_MAX: usize = 64;
-/// Bytes that a channel takes beside its record and its name: what the allocator adds to it, and
-/// its places in tables and the wheel.
+/// Bytes per channel beside its record and its name: allocator overhead and its entries in tables
+/// and the wheel.
 const CHANNEL_OVERHEAD: usize = 128;
 
 impl Channels {
-    /// The number of a channel's stream, if it has one.
+    /// Index of the stream of a channel, if there is one.
     pub(super) fn stream_of(&self, at: u32) -> Option<u32> {
         Some(self.channels[at as usize].stream).filter(|stream| *stream != NONE)
     }
 
-    /// The number of a channel's stream, which begins if there is none.
+    /// Index of the stream of a channel; begins the stream if there is none.
     pub(super) fn stream(&mut self, at: u32, retention: &Retention, now: u64) -> u32 {
         if let Some(stream) = self.stream_of(at) {
             return stream;
@@ -46,8 +46,8 @@ impl Channels {
         stream
     }
 
-    /// Drops one of a few streams: rather one that keeps nothing and has no subscribers, and of
-    /// these the one that expires first.
+    /// Compares a few streams and drops one. Streams without kept publications and subscribers go
+    /// first; among equals, the stream that expires first.
     fn evict(&mut self) {
         let channels = &self.channels;
         let rank = |stream: &Stream, channel: u32| {
@@ -60,7 +60,7 @@ impl Channels {
         }
     }
 
-    /// The epoch of a channel's stream, or of the one that its first publication begins.
+    /// The epoch of the stream of a channel, or of the stream that the first publication begins.
     pub(super) fn epoch(&self, found: Option<u32>, hash: u64) -> Epoch {
         let generation = match found {
             Some(at) => self.channels[at as usize].generation,
@@ -69,8 +69,8 @@ impl Channels {
         self.epochs.epoch(hash, generation)
     }
 
-    /// A channel's stream as it is at this time. A channel that nothing was published to has an
-    /// empty one, which is not kept.
+    /// The stream of a channel at this time. A channel without publications has an empty stream,
+    /// which is not kept.
     pub(super) fn stream_now(
         &mut self,
         found: Option<u32>,
@@ -93,9 +93,9 @@ impl Channels {
         }
     }
 
-    /// Has streams drop their oldest publications while the node keeps too much history and this
-    /// home keeps most of it: of any few streams the one whose oldest expires first, and at last
-    /// the one that has grown. Where no publication is left, streams go.
+    /// Drops the oldest publications while the node exceeds its history budget and this home holds
+    /// the most. Among a few streams, the one whose oldest publication expires first is cut;
+    /// finally the stream that has grown. When no publication is left, streams are dropped.
     pub(super) fn make_room(&mut self, grown: Option<u32>) {
         for turn in 0..=SHEDDERS_MAX {
             self.history.set(self.streams.bytes());
@@ -122,7 +122,8 @@ impl Channels {
         self.history.set(self.streams.bytes());
     }
 
-    /// Gives up what the node's budgets ask of this home, some at a time.
+    /// Frees history and idempotency keys that the budgets demand from this home, a bounded amount
+    /// per call.
     pub fn relieve(&mut self) {
         if self.history.relief() == Relief::Here {
             self.make_room(None);
@@ -130,7 +131,7 @@ impl Channels {
         self.idempotency_keys.relieve();
     }
 
-    /// Who gives up history, and who idempotency keys, if somebody must.
+    /// Which shard must free history, and which one idempotency keys, while a budget is exceeded.
     pub fn reliefs(&self) -> [Relief; 2] {
         [self.history.relief(), self.idempotency_keys.share().relief()]
     }
@@ -147,7 +148,7 @@ impl Channels {
         }
     }
 
-    /// Drops what has expired by `now`, a bounded number at a time.
+    /// Drops what has expired at `now`, a bounded number per call.
     pub fn expire(&mut self, now: u64, budget: &mut Budget) {
         let mut due = std::mem::take(&mut self.due);
         let most = if budget.is_spent() { 0 } else { SWEEP_MAX };
@@ -174,11 +175,11 @@ impl Channels {
     }
 }
 
-/// A channel's stream as it is now.
+/// The stream of a channel, kept or not.
 pub(super) enum CurrentStream<'a> {
-    /// Something was published to it.
+    /// The channel has a stream.
     Kept(&'a Stream),
-    /// Nothing was: an empty one, in the epoch that the first publication begins in.
+    /// The channel has no stream: an empty one in the epoch of its first publication.
     Unpublished(Stream),
 }
 

@@ -1,9 +1,9 @@
-//! The channels of a home: offsets, epochs, history, presence, and which shards are interested.
+//! The channels of a home: their names, the interested shards and the members.
 //!
 //! Owns the streams and the members of the channels whose names hash to this shard. Never sends a
-//! message. The invariants: a home gives out the offsets of one epoch once and in order, and
-//! commits publications in that order; a subscribe answer names exactly the position behind which
-//! the next publication to that shard continues.
+//! message. The invariants: a home assigns the offsets of one epoch once and in order, and commits
+//! publications in that order; the answer to a subscribe has exactly the position after which the
+//! next publication to that shard continues.
 
 use std::sync::Arc;
 
@@ -23,33 +23,33 @@ use crate::model::message::{Leave, Release, Subscribe};
 use crate::model::names::Names;
 use crate::wire::protocol::reply::ClientInfo;
 
-/// What homes keep and give out.
+/// Limits of what a home keeps and answers.
 #[derive(Clone, Debug)]
 pub struct HomeSettings {
-    /// Publications of one recovery at most.
+    /// Maximum number of publications per recovery.
     pub recovery_limit: usize,
-    /// Bytes of one recovery, and of any other answer, at most.
+    /// Maximum bytes per recovery and per answer to a query.
     pub answer_bytes: usize,
-    /// Streams that one home keeps at most; past it one of a few makes room.
+    /// Maximum number of streams per home; at the maximum, one stream is dropped for a new one.
     pub streams_max: usize,
 }
 
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) hash: u64,
-    /// Bit n: shard n has subscribers, or has asked for some.
+    /// Bit n: shard n has subscribers, or has requested a subscription.
     pub(super) interested: u64,
-    /// Number of its stream; [`NONE`]: it has none.
+    /// Index of its stream, or [`NONE`].
     pub(super) stream: u32,
-    /// Generation of its stream, or of the one that its first publication begins.
+    /// Generation of its stream, or of the stream that the first publication begins.
     pub(super) generation: u32,
-    /// Publications that have an offset in its stream and are not committed yet. The stream stays
-    /// as long as there are any.
+    /// Number of prepared publications that are not committed. While there are any, the stream is
+    /// not dropped.
     pub(super) prepared: u32,
     pub(super) members: Option<Box<Members>>,
 }
 
-/// All channels at home on one shard.
+/// All channels whose home is one shard.
 pub struct Channels {
     pub(super) settings: HomeSettings,
     pub(super) names: Names,
@@ -58,22 +58,23 @@ pub struct Channels {
     pub(super) channels: Slab<Channel>,
     pub(super) expiry: Wheel,
     pub(super) streams: Streams,
-    /// Streams that made room for others.
+    /// Number of streams dropped for others.
     pub(super) evicted: u64,
-    /// Publications that made room for newer ones.
+    /// Number of publications dropped for newer ones.
     pub(super) shed: u64,
     pub(super) idempotency_keys: IdempotencyKeys,
     pub(super) presence_queries: PresenceQueries,
     pub(super) epochs: Epochs,
-    /// What the streams use of the node's budget.
+    /// Memory use of the streams.
     pub(super) history: Share,
     pub(super) due: Vec<u32>,
-    /// Where publications are encoded.
+    /// Buffer in which publications are encoded.
     pub(super) buffer: Vec<u8>,
 }
 
 impl Channels {
-    /// No channels yet. `seed` makes the epochs; the shares count history and idempotency keys.
+    /// Creates an empty table. `seed` determines the epochs; the shares are the parts of the
+    /// budgets for history and idempotency keys.
     pub fn new(
         settings: HomeSettings,
         (names, ids): (Names, Ids),
@@ -104,7 +105,7 @@ impl Channels {
         self.channels.len()
     }
 
-    /// Whether there are none.
+    /// Whether no channel is kept.
     pub fn is_empty(&self) -> bool {
         self.channels.is_empty()
     }
@@ -145,12 +146,12 @@ impl Channels {
         self.channels.remove(at as usize);
     }
 
-    /// Which shards a publication into the channel goes to: bit n for shard n.
+    /// The shards that get a publication of the channel: bit n for shard n.
     pub fn interested(&self, hash: u64, name: &str) -> u64 {
         self.find(hash, name).map_or(0, |at| self.channels[at as usize].interested)
     }
 
-    /// Reports what is kept, and what made room.
+    /// Updates the metrics of channels and streams.
     pub fn measure(&self, metrics: &Metrics) {
         metrics.channels.set(self.len() as u64);
         metrics.streams.set(self.streams.len() as u64);
@@ -159,9 +160,9 @@ impl Channels {
         metrics.history_shed.set(self.shed);
     }
 
-    /// Notes that a subscriber is there.
+    /// Adds a subscriber to the presence of its channel.
     pub fn add_member(&mut self, request: &Subscribe, info: &ClientInfo) {
-        // Where nobody may ask who is there, nothing is kept of who is not listed.
+        // Without presence queries, an unlisted member needs no record as hidden.
         let at = self.find_or_insert(request.hash, &request.channel);
         let user_hash = self.names.hash(&info.user);
         let members = self.channels[at as usize].members.get_or_insert_default();
@@ -174,7 +175,7 @@ impl Channels {
         );
     }
 
-    /// Notes that a subscriber is gone; who it was.
+    /// Removes a subscriber from the presence of its channel; returns its description.
     pub fn remove_member(&mut self, leave: &Leave) -> Option<ClientInfo> {
         let at = self.find(leave.hash, &leave.channel)?;
         let members = self.channels[at as usize].members.as_mut()?;
@@ -186,7 +187,7 @@ impl Channels {
         info
     }
 
-    /// Forgets the shard's interest.
+    /// Removes the interest of a shard.
     pub fn release(&mut self, release: &Release) {
         if let Some(at) = self.find(release.hash, &release.channel) {
             self.channels[at as usize].interested &= !(1 << release.shard);

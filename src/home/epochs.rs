@@ -1,21 +1,21 @@
-//! Epochs of streams, also of those that do not exist yet.
+//! Epochs of streams, also of streams that do not exist yet.
 //!
-//! Owns a table of generation counters, of a fixed size. Never keeps a channel. An epoch follows
-//! from the channel's hash and a generation, so a subscriber of a channel that nothing was
-//! published to gets a position without a stream being kept for it, and the first publication
-//! begins the stream in that epoch. The invariant: when a stream ends, its channel's generation
-//! becomes one that the channel never had, so a position in the old stream matches no later one.
+//! Owns a table of generation counters of a fixed size. Never keeps a channel. An epoch derives
+//! from the hash of the channel and a generation. So a subscriber of a channel without publications
+//! gets a position while no stream is kept, and the first publication begins the stream in that
+//! epoch. The invariant: when a stream ends, its channel gets a generation that the channel never
+//! had, so a position in the old stream matches no later stream.
 //!
-//! Channels share counters. The end of a stream therefore renews the epoch of the unpublished
-//! channels that share its counter and have no subscribers: a client that comes back to one of
-//! them is told that it was not recovered, and subscribes afresh.
+//! Channels share counters. The end of a stream therefore also renews the epoch of unpublished
+//! channels without subscribers that share the counter. A client that returns to such a channel
+//! gets `recovered: false` and subscribes afresh.
 
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
 use crate::wire::protocol::Epoch;
 
-/// Counters of one home: 64 KiB.
+/// Number of counters per home: 64 KiB.
 const COUNTERS: usize = 1 << 14;
 
 /// The epochs of one home's channels.
@@ -25,22 +25,22 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    /// Epochs that follow from a seed, which is random for each run and each home.
+    /// Creates epochs from a seed that is random for each run and home.
     pub(super) fn new(seed: u64) -> Self {
         Epochs { key: (seed, !seed), generations: vec![0; COUNTERS].into() }
     }
 
-    /// The counter of a channel. Homes are chosen by the high bits of the hash.
+    /// Index of the counter of a channel. Homes are selected by the high bits of the hash.
     fn counter(hash: u64) -> usize {
         hash as usize % COUNTERS
     }
 
-    /// The present generation of a channel that is not kept.
+    /// The current generation of a channel without a record.
     pub(super) fn generation(&self, hash: u64) -> u32 {
         self.generations[Self::counter(hash)]
     }
 
-    /// A stream of a channel has ended: returns the generation of the channel's next stream.
+    /// Renews the generation after the end of a stream; returns the generation of the next stream.
     pub(super) fn renew(&mut self, hash: u64) -> u32 {
         let generation = &mut self.generations[Self::counter(hash)];
         *generation = generation.wrapping_add(1);

@@ -1,7 +1,7 @@
-//! A channel's stream: its epoch, its top offset and the publications still kept.
+//! The stream of a channel: its epoch, its top offset and the kept publications.
 //!
-//! Owns the publications. Never reads a clock. The invariant: kept offsets are consecutive and
-//! end at the top, so a recovery is either gapless or refused.
+//! Owns the publications. Never reads a clock. The invariant: the kept offsets are consecutive and
+//! end at the top, so a recovery has no gap or is refused.
 
 use std::collections::VecDeque;
 
@@ -16,32 +16,32 @@ struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// Bytes that it takes in memory.
+    /// Bytes of memory of this entry.
     fn size(&self) -> usize {
-        // The queue doubles when it grows; the allocator and the reference counts add theirs.
+        // The queue doubles when it grows; 48 is for allocator and reference counts.
         2 * size_of::<HistoryEntry>() + 48 + self.publication.size()
     }
 }
 
-/// One life of a channel's publications.
+/// The publications of a channel in one epoch.
 pub struct Stream {
     epoch: Epoch,
     top: u64,
     kept: VecDeque<HistoryEntry>,
-    /// Bytes of what is kept.
+    /// Bytes of the kept publications.
     bytes: usize,
-    /// The application's own number of the latest publication, and in which of its lives.
+    /// Version of the latest publication and the version epoch, as the application gave them.
     version: Option<Box<(u64, Box<str>)>>,
-    /// When epoch and top are forgotten.
+    /// When the stream ends and its epoch and top offset are dropped.
     expires: u64,
 }
 
-/// What a recovering subscriber gets.
+/// The result of a recovery.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// Whether `publications` is all that was missed.
+    /// Whether `publications` contains everything that was missed.
     pub recovered: bool,
-    /// From the one after the requested offset to the top.
+    /// The publications after the requested offset, up to the top.
     pub publications: Vec<Publication>,
 }
 
@@ -52,12 +52,12 @@ impl Stream {
         Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires }
     }
 
-    /// The stream of a channel that nothing was published to: it is only looked at.
+    /// The empty stream of a channel without publications; read only.
     pub fn empty(epoch: Epoch) -> Self {
         Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires: u64::MAX }
     }
 
-    /// Where the stream stands.
+    /// The current position.
     pub fn position(&self) -> Position {
         Position { offset: self.top, epoch: self.epoch }
     }
@@ -67,7 +67,7 @@ impl Stream {
         self.top + 1
     }
 
-    /// Adds a publication that was given the next offset.
+    /// Adds a publication whose offset is the next one.
     pub fn push(&mut self, publication: Publication, retention: &Retention, now: u64) {
         assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
         self.top += 1;
@@ -81,7 +81,7 @@ impl Stream {
         self.expires = now + retention.meta_ttl;
     }
 
-    /// Drops publications that are too old; returns whether the stream itself is.
+    /// Drops expired publications; returns whether the stream itself has expired.
     pub fn expire(&mut self, now: u64) -> bool {
         while self.kept.front().is_some_and(|kept| kept.expires <= now) {
             self.drop_oldest();
@@ -89,7 +89,8 @@ impl Stream {
         self.expires <= now
     }
 
-    /// The same for a bounded number of publications: the stream is not over while some are left.
+    /// Like [`Stream::expire`], for at most `most` publications. The stream has not expired while
+    /// expired publications are left.
     pub fn expire_some(&mut self, now: u64, most: usize) -> bool {
         for _ in 0..most {
             if self.kept.front().is_none_or(|kept| kept.expires > now) {
@@ -100,12 +101,12 @@ impl Stream {
         false
     }
 
-    /// Number of publications that are kept.
+    /// Number of kept publications.
     pub fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// Whether none is kept.
+    /// Whether no publication is kept.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
@@ -114,7 +115,7 @@ impl Stream {
         self.bytes -= self.kept.pop_front().map_or(0, |kept| kept.size());
     }
 
-    /// Drops the oldest publications until so many bytes are free, or none is left; how many.
+    /// Drops the oldest publications until `bytes` are freed or none is left; returns their number.
     pub fn shed(&mut self, bytes: usize) -> usize {
         let (kept, enough) = (self.kept.len(), self.bytes.saturating_sub(bytes));
         while self.bytes > enough {
@@ -123,7 +124,7 @@ impl Stream {
         kept - self.kept.len()
     }
 
-    /// Bytes that what is kept takes in memory.
+    /// Bytes of memory of the kept publications.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -133,8 +134,8 @@ impl Stream {
         self.kept.front().map_or(self.expires, |kept| kept.expires)
     }
 
-    /// What the latest publication is, for those who want no more than that: nothing is missed by
-    /// who is at the top already.
+    /// Recovery in cache mode: the latest publication, or nothing if the subscriber is at the top
+    /// already.
     pub fn recover_latest(&self, since: Position) -> Recovery {
         let same_life = since.epoch.is_unset() || since.epoch == self.epoch;
         if same_life && since.offset == self.top && self.top > 0 {
@@ -144,13 +145,13 @@ impl Stream {
         Recovery { recovered: latest.is_some(), publications: latest.into_iter().collect() }
     }
 
-    /// Whether the application has published this version, or a newer one of the same life.
+    /// Whether this version is not newer than the latest one of the same version epoch.
     pub fn is_old(&self, version: u64, life: &str) -> bool {
         let last = self.version.as_deref().filter(|(_, one)| **one == *life);
         version > 0 && last.is_some_and(|(last, _)| version <= *last)
     }
 
-    /// Notes the application's own number of the latest publication.
+    /// Stores the version of the latest publication.
     pub fn set_version(&mut self, version: u64, life: &str) {
         self.version = Some(Box::new((version, life.into())));
     }
@@ -161,12 +162,12 @@ impl Stream {
         self.bytes = 0;
     }
 
-    /// A part of what is kept, if it has no more than so many bytes. `since.offset` is behind the
-    /// part, in whichever direction it goes; the caller has compared the epoch. The cost is that
-    /// of the part alone.
+    /// Reads a range of the kept publications; `None`: it exceeds `bytes_max`. The range begins
+    /// after `since.offset` in either direction; the caller has compared the epoch. The cost
+    /// depends on the length of the range only.
     pub fn read_range(&self, range: &HistoryRange, bytes_max: usize) -> Option<Vec<Publication>> {
         let kept = self.kept.len();
-        // Offsets of what is kept are consecutive up to the top.
+        // The kept offsets are consecutive up to the top.
         let from_first = |offset: u64| {
             let first = (self.top + 1).saturating_sub(kept as u64);
             usize::try_from(offset.saturating_sub(first)).unwrap_or(kept).min(kept)
@@ -194,8 +195,7 @@ impl Stream {
         self.epoch
     }
 
-    /// What came after `since`, if all of it is still here and not over the limits in number
-    /// and bytes.
+    /// The publications after `since`, if all of them are kept and within the limits.
     pub fn recover(&self, since: Position, limit: usize, bytes_max: usize) -> Recovery {
         let another_life = !since.epoch.is_unset() && since.epoch != self.epoch;
         let missed = match self.top.checked_sub(since.offset) {

@@ -1,7 +1,7 @@
-//! Publications that backends send twice: what is known by its key is not published again.
+//! Idempotency keys: a publication with a known key is not published again.
 //!
-//! Owns the keys for as long as they hold. Never knows what was published. The invariant: a key
-//! holds for five minutes, or until newer ones have come for which the node's budget has no room.
+//! Owns the keys and the positions of their publications. Never knows what was published. The
+//! invariant: a key is kept for five minutes, or until newer keys need its memory.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -12,15 +12,15 @@ use hashbrown::HashTable;
 use crate::base::memory::{Relief, Share};
 use crate::wire::protocol::Position;
 
-/// Milliseconds that a key holds.
+/// Milliseconds for which a key is kept.
 const HOLD_TIME: u64 = 300_000;
-/// Keys that make room at once.
+/// Maximum number of keys dropped per call.
 const DROPPED_MAX: usize = 256;
-/// Bytes that a key takes beside its text and its records: counts, and what the allocator adds.
+/// Bytes per key beside its text and its records: reference counts and allocator overhead.
 const KEY_OVERHEAD: usize = 32;
 
 struct KeyRecord {
-    /// The hash of what follows; kept, so that a table that grows hashes no text.
+    /// Hash of channel and key; kept so that a growing table hashes no text.
     hash: u64,
     channel: u64,
     key: Arc<str>,
@@ -34,13 +34,13 @@ struct KeyExpiry {
     until: u64,
 }
 
-/// Bytes that a key takes in memory: the table may be half empty, and the queue doubles when it
-/// grows.
+/// Bytes of memory per key. The factor 2: the table can be half empty, and the queue doubles when
+/// it grows.
 fn size(key: &str) -> usize {
     KEY_OVERHEAD + key.len() + 2 * (size_of::<KeyRecord>() + size_of::<KeyExpiry>())
 }
 
-/// The keys of the channels at home on one shard.
+/// The idempotency keys of the channels at home on one shard.
 pub struct IdempotencyKeys {
     records: HashTable<KeyRecord>,
     order: VecDeque<KeyExpiry>,
@@ -49,19 +49,19 @@ pub struct IdempotencyKeys {
 }
 
 impl IdempotencyKeys {
-    /// None yet; `share` counts them.
+    /// Creates an empty table; `share` is its part of the memory budget.
     pub fn new(share: Share) -> Self {
         let (records, order) = (HashTable::new(), VecDeque::new());
         IdempotencyKeys { records, order, hasher: RandomState::new(), share }
     }
 
-    /// What the keys use of the node's budget.
+    /// Memory use of the keys.
     pub fn share(&self) -> &Share {
         &self.share
     }
 
-    /// Where the publication went that came with this key into the channel of this hash, if one
-    /// did.
+    /// The position of the publication that came with this key, if the key is known. `Some(None)`:
+    /// the publication was made without history.
     pub fn find(&self, channel: u64, key: &str, now: u64) -> Option<Option<Position>> {
         let hash = self.hasher.hash_one((channel, key));
         let same =
@@ -69,7 +69,7 @@ impl IdempotencyKeys {
         self.records.find(hash, same).map(|done| done.position)
     }
 
-    /// Notes where a publication went.
+    /// Stores the key of a publication with its position.
     pub fn note(&mut self, channel: u64, key: &str, position: Option<Position>, now: u64) {
         while self.order.front().is_some_and(|noted| noted.until <= now) {
             self.drop_oldest();
@@ -83,8 +83,8 @@ impl IdempotencyKeys {
         self.relieve();
     }
 
-    /// Drops the oldest keys while the node keeps too many and this shard keeps most, some at a
-    /// time.
+    /// Drops the oldest keys while the node exceeds its budget and this shard holds the most, a
+    /// bounded number per call.
     pub fn relieve(&mut self) {
         for _ in 0..DROPPED_MAX {
             if self.share.relief() != Relief::Here {

@@ -1,8 +1,8 @@
-//! Who is in a channel: its presence, kept by its home.
+//! The presence of a channel, kept by its home.
 //!
-//! Owns the members of one channel. Never keeps a client's id, which follows from where it lives.
-//! The invariants: a connection is a member once, and a user is counted once, however many
-//! connections it has; coming and going take the same time however many there are.
+//! Owns the members of one channel. Does not store client ids: they derive from the addresses. The
+//! invariants: a connection is a member once, and a user is counted once, however many connections
+//! it has; joins and leaves take constant time.
 
 use std::collections::HashMap;
 
@@ -16,17 +16,17 @@ use crate::model::ids::{Address, Ids};
 use crate::wire::protocol::reply::{ClientInfo, Roll, Stats};
 use crate::wire::protocol::{Wire, write_member};
 
-/// Bytes of one member in an answer beside its user and what is said about it, at least.
+/// Minimum bytes of a member in an answer, without its user and its infos.
 const MEMBER_BYTES: usize = 80;
 
-/// JSON texts about a member, where it has any.
+/// JSON infos of a member, where it has any.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct MemberInfo {
     connection: Option<Box<[u8]>>,
     channel: Option<Box<[u8]>>,
 }
 
-/// An address in eight bytes: a generation has 24 bits.
+/// An address packed into eight bytes: a generation has 24 bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct PackedAddress {
     slot: u32,
@@ -46,7 +46,7 @@ impl From<PackedAddress> for Address {
 }
 
 impl PackedAddress {
-    /// Spreads places, of which no client chooses its own (SplitMix64's last steps).
+    /// Mixes the bits of an address (last steps of SplitMix64). No client chooses its address.
     fn hash(self) -> u64 {
         let mut mixed = u64::from(self.slot) << 32 | u64::from(self.life);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -58,33 +58,33 @@ impl PackedAddress {
 struct Member {
     place: PackedAddress,
     user: u32,
-    /// Whether presence answers leave it out.
+    /// Whether presence answers omit the member.
     hidden: bool,
     infos: Option<Box<MemberInfo>>,
 }
 
 struct MemberUser {
-    /// Mostly short enough to stand here.
+    /// Stored inline if short.
     name: CompactString,
     hash: u32,
     connections: u32,
 }
 
-// Slabs of a hundred thousand: what one takes there.
+// A channel can have a hundred thousand members.
 const _: () = assert!(size_of::<Member>() <= 24 && size_of::<MemberUser>() <= 32);
 
-/// The hash that a user is found by, from what is kept of it: high and low bits count.
+/// The table hash of a user, from the 32 bits that are kept. The table uses high and low bits.
 fn spread_hash(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-/// Connections that presence answers leave out, though their coming and going is announced.
+/// Counts of the members that presence answers omit, though their joins and leaves are announced.
 #[derive(Default)]
 struct HiddenCounts {
-    /// How many each user has.
+    /// Number of hidden members per user.
     by_user: HashMap<u32, u32>,
     members: u32,
-    /// Users that have no others.
+    /// Users whose members are all hidden.
     users: u32,
 }
 
@@ -95,19 +95,19 @@ pub struct Members {
     members: Slab<Member>,
     by_name: HashTable<u32>,
     users: Slab<MemberUser>,
-    /// Those that presence answers leave out; `None`: there are none.
+    /// Counts of hidden members; `None`: there are none.
     hidden: Option<Box<HiddenCounts>>,
-    /// Places of the slab that were ever taken.
+    /// One more than the highest index that was ever taken.
     end: usize,
-    /// Bytes of a presence answer, at least.
+    /// Minimum bytes of a presence answer.
     bytes: usize,
-    /// What was encoded of it: in JSON, and in protocol buffers.
+    /// Encoded parts: JSON, then Protobuf.
     rolls: [Option<Box<PresenceParts>>; 2],
 }
 
 impl Members {
-    /// Adds a connection, whose user's name has this hash; one that is there already stays as
-    /// it is. Presence answers leave it out unless it is listed.
+    /// Adds a connection; `user_hash` is the hash of its user. A connection that is a member
+    /// already stays unchanged. Presence answers omit it unless `listed`.
     pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64, listed: bool) {
         let place = PackedAddress::from(address);
         if self.find(place).is_some() {
@@ -146,7 +146,7 @@ impl Members {
         at
     }
 
-    /// A user has one connection more or less.
+    /// Changes the number of connections of a user.
     fn count(&mut self, user: u32, change: i32, hidden: bool) {
         let connections = &mut self.users[user as usize].connections;
         let before = *connections;
@@ -172,7 +172,7 @@ impl Members {
         }
     }
 
-    /// Takes a connection out; who it was.
+    /// Removes a connection; returns its description.
     pub fn remove(&mut self, address: Address, ids: &Ids) -> Option<ClientInfo> {
         let (place, members) = (PackedAddress::from(address), &self.members);
         let same = |at: &u32| members[*at as usize].place == place;
@@ -203,12 +203,12 @@ impl Members {
         }
     }
 
-    /// The member at this place of the slab has come or is about to go.
+    /// Drops the encoded part of a member that has come or is about to go.
     fn mark_changed(&mut self, at: usize) {
         self.rolls.iter_mut().flatten().for_each(|parts| parts.change(at));
     }
 
-    /// Bytes that a member takes in an answer, at least.
+    /// Minimum bytes of a member in an answer.
     fn member_bytes(&self, at: usize) -> usize {
         let Member { user, hidden, infos, .. } = &self.members[at];
         if *hidden {
@@ -220,13 +220,13 @@ impl Members {
         MEMBER_BYTES + self.users[*user as usize].name.len() + texts
     }
 
-    /// Bytes of a presence answer, at least.
+    /// Minimum bytes of a presence answer.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Goes on encoding everybody, as far as the budget allows; `None`: in the next turn. The
-    /// answer is at least as long as [`Members::bytes`].
+    /// Continues encoding all members within the budget; `None`: not complete yet. The answer has
+    /// at least [`Members::bytes`].
     pub fn encode_presence(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
         let end = self.end;
         let rolls = &mut self.rolls[wire as usize];
@@ -247,17 +247,17 @@ impl Members {
         roll
     }
 
-    /// Bytes that are encoded so far.
+    /// Number of encoded bytes.
     pub fn encoded(&self, wire: Wire) -> usize {
         self.rolls[wire as usize].as_ref().map_or(0, |parts| parts.bytes())
     }
 
-    /// Drops what was encoded.
+    /// Drops the encoded answer.
     pub fn drop_encoded(&mut self, wire: Wire) {
         self.rolls[wire as usize] = None;
     }
 
-    /// How many connections and users there are.
+    /// Number of connections and users.
     pub fn stats(&self) -> Stats {
         let (members, users) = (self.members.len() as u32, self.users.len() as u32);
         let hidden = self.hidden.as_deref();
@@ -265,7 +265,7 @@ impl Members {
         Stats { clients: members - without, users: users - nobody }
     }
 
-    /// Whether nobody is there.
+    /// Whether the channel has no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

@@ -1,9 +1,9 @@
-//! The home of channels and users: what their one shard decides for all shards.
+//! The home of channels and users: one shard decides about each of them for all shards.
 //!
 //! Owns offsets, history, interest, presence, idempotency keys and the number of connections per
-//! user. It has one door, [`Home::handle`], for its own shard and all others alike. Never knows a
-//! connection but by its address, and never a shard but by its endpoint. The invariant: a message
-//! that `handle` gives back has changed nothing.
+//! user. All messages, also those of its own shard, come through [`Home::handle`]. Knows a
+//! connection only by its address and a shard only by its endpoint. The invariant: a message that
+//! `handle` returns as `Err` has changed nothing.
 
 mod user_admission;
 mod channel_publications;
@@ -39,7 +39,7 @@ use crate::wire::protocol::Error;
 
 pub use self::channels::HomeSettings;
 
-/// There is no room on the bus.
+/// An inbox that a message must go to is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct NoRoom;
 
@@ -50,26 +50,26 @@ pub struct Home {
     /// Users whose connections are limited.
     users: Users,
     user_limit: UserLimit,
-    /// Prepared publications whose commit found no room, in their order.
+    /// Prepared publications that wait for room in an inbox, in the order of their offsets.
     prepared: VecDeque<PreparedPublication>,
     metrics: Arc<Metrics>,
     /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
 }
 
-/// What a home belongs to.
+/// What a home gets from its shard and its node.
 pub struct HomeContext {
-    /// The control plane's place on the bus.
+    /// Endpoint of the control plane.
     pub control: Endpoint,
     /// How names are hashed.
     pub names: Names,
-    /// Names of the clients.
+    /// Makes the ids of clients.
     pub ids: Ids,
     /// Seed of the epochs.
     pub seed: u64,
-    /// Counts history.
+    /// Budget of the history.
     pub history: Share,
-    /// Counts idempotency keys.
+    /// Budget of the idempotency keys.
     pub keys: Share,
     /// The counters of the shard.
     pub metrics: Arc<Metrics>,
@@ -89,8 +89,8 @@ impl Home {
         self.now = now;
     }
 
-    /// Handles a message to this home. `Err` gives it back: there is no room for what it would
-    /// cause.
+    /// Handles a message to this home. `Err` returns the message: an inbox that the result must go
+    /// to is full.
     pub fn handle(&mut self, message: Message, post: &mut impl Post) -> Result<(), Message> {
         match message {
             Message::Publish(request) => self.publish(post, request),
@@ -111,14 +111,14 @@ impl Home {
         }
     }
 
-    /// Answers a question, or notes it where the answer may take many turns.
+    /// Answers a query at once. A presence query is queued, because its answer can take many turns.
     fn answer(&mut self, post: &mut impl Post, question: Box<HomeQuery>) -> Result<(), Message> {
         let reply_to = question.reply_to;
         if matches!(question.about, ChannelQuery::Presence(_)) {
             let Err(question) = self.channels.queue_presence_query(*question) else {
                 return Ok(());
             };
-            // Too many questions wait.
+            // The queue of presence queries is full.
             let refused =
                 Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told: Err(Error::INTERNAL) }));
             let sent = self.send_answer(post, reply_to, || refused);
@@ -136,8 +136,8 @@ impl Home {
         Ok(())
     }
 
-    /// Sends what waits for room, and goes on with answers that take many turns; returns whether
-    /// some of that is left for the next turn.
+    /// Commits prepared publications that waited for room, and continues answers that take many
+    /// turns. Returns whether work is left for the next turn.
     pub fn continue_work(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
         self.commit_prepared(post);
         self.answer_presence_queries(post, budget)
@@ -148,13 +148,12 @@ impl Home {
         !self.prepared.is_empty() || self.channels.presence_queries() > 0
     }
 
-    /// Whether answers that may take many turns are still to be given.
+    /// Whether presence queries wait for their answers.
     pub fn has_presence_queries(&self) -> bool {
         self.channels.presence_queries() > 0
     }
 
-    /// Goes on with answers about who is in a channel; returns whether the budget ended before
-    /// they did.
+    /// Continues the presence answers; returns whether the budget ended first.
     fn answer_presence_queries(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
         for _ in 0..self.channels.presence_queries() {
             if budget.is_spent() {
@@ -180,7 +179,7 @@ impl Home {
         false
     }
 
-    /// Sends an answer, if its asker waits for one and there is room.
+    /// Reserves room for an answer and sends it, if the requester waits for one.
     fn send_answer(
         &self,
         post: &mut impl Post,
@@ -194,7 +193,7 @@ impl Home {
         Ok(())
     }
 
-    /// Sends an answer for which there is room, if its asker waits for one.
+    /// Sends an answer for which room is reserved, if the requester waits for one.
     fn post_answer(&self, post: &mut impl Post, reply_to: ReplyTo, answer: Message) {
         match (reply_to, reply_to.shard()) {
             (ReplyTo::Control(_), _) => post.send(self.control, answer),
@@ -203,7 +202,7 @@ impl Home {
         }
     }
 
-    /// Drops history that has expired, a bounded amount at a time.
+    /// Drops expired history, a bounded amount per call.
     pub fn expire(&mut self, budget: &mut Budget) {
         self.channels.expire(self.now, budget);
     }
@@ -213,44 +212,43 @@ impl Home {
         self.channels.next_expiry()
     }
 
-    /// Gives up what the node's memory budgets ask of this home, a bounded amount at a time.
+    /// Frees what the memory budgets of the node demand from this home, a bounded amount per call.
     pub fn relieve(&mut self) {
         self.channels.relieve();
     }
 
-    /// Which shard gives up history, and which one idempotency keys, if one must.
+    /// Which shard must free history, and which one idempotency keys, while a budget is exceeded.
     pub fn reliefs(&self) -> [Relief; 2] {
         self.channels.reliefs()
     }
 
-    /// Reports what is kept, and what made room.
+    /// Updates the metrics of the home.
     pub fn measure(&self) {
         self.channels.measure(&self.metrics);
     }
 
-    /// Number of channels that a shard is interested in or that keep history, and of publications
-    /// that are not committed.
+    /// Number of channels with interest or history, and of uncommitted publications.
     pub fn len(&self) -> usize {
         self.channels.len() + self.prepared.len()
     }
 
-    /// Whether there are none.
+    /// Whether the home holds no channel and no publication.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Number of users that are counted.
+    /// Number of users whose connections are counted.
     pub fn users(&self) -> usize {
         self.users.len()
     }
 }
 
-/// Reserves room for an answer; the control plane has reserved its own.
+/// Reserves room for an answer. The control plane has reserved room for its own answers.
 fn reserve_for(post: &mut impl Post, reply_to: ReplyTo) -> bool {
     reply_to.shard().is_none_or(|shard| post.reserve(shard, Rank::Delivery))
 }
 
-/// Reserves room for one delivery to each of these shards, or to none.
+/// Reserves room for one delivery to each of these shards, or for none of them.
 fn reserve_all(post: &mut impl Post, shards: u64) -> Result<(), NoRoom> {
     for shard in endpoints(shards) {
         if !post.reserve(shard, Rank::Delivery) {
@@ -261,7 +259,7 @@ fn reserve_all(post: &mut impl Post, shards: u64) -> Result<(), NoRoom> {
     Ok(())
 }
 
-/// Gives the reservations of these shards back.
+/// Cancels the reservations of these shards.
 fn cancel_all(post: &mut impl Post, shards: u64) {
     endpoints(shards).for_each(|shard| post.cancel(shard, Rank::Delivery));
 }

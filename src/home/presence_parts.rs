@@ -1,17 +1,17 @@
-//! The members of a channel as presence answers carry them, encoded once for all who ask.
+//! Encoded presence answers of a channel, shared by all clients that ask.
 //!
-//! Owns parts of the encoded answer, one for each run of members. Never holds a part that differs
-//! from its members: whoever comes or goes drops the part. So an answer is complete at one moment
-//! or not given, however many turns its parts took to encode.
+//! Owns the parts of one encoded answer; each part encodes a run of members. A part is dropped as
+//! soon as one of its members comes or goes. So a complete answer is true at one moment, however
+//! many turns it took to encode.
 
 use std::sync::Arc;
 
 use crate::wire::protocol::reply::Roll;
 
-/// Members of one part.
+/// Number of members per part.
 pub const PART: usize = 64;
 
-/// Parts of one encoding; a part that is not encoded is missing.
+/// The parts of one encoding; `None` is a part that is not encoded.
 #[derive(Default)]
 pub struct PresenceParts {
     parts: Vec<Option<Arc<[u8]>>>,
@@ -20,7 +20,7 @@ pub struct PresenceParts {
 }
 
 impl PresenceParts {
-    /// No part is encoded, of members up to the place `end`.
+    /// Creates missing parts for members with an index below `end`.
     pub fn new(end: usize) -> Self {
         let mut parts = PresenceParts::default();
         parts.reach(end);
@@ -34,7 +34,7 @@ impl PresenceParts {
         self.missing.extend((first..needed).map(|part| part as u32));
     }
 
-    /// The member at this place has come or is gone.
+    /// Drops the part of a member that has come or gone.
     pub fn change(&mut self, at: usize) {
         self.reach(at + 1);
         let part = at / PART;
@@ -44,8 +44,8 @@ impl PresenceParts {
         }
     }
 
-    /// Encodes a missing part: `encode` appends the members of a range of places. Returns whether
-    /// one was missing.
+    /// Encodes one missing part: `encode` appends the members of a range of indexes. Returns
+    /// whether a part was missing.
     pub fn encode_next(
         &mut self,
         encode: impl FnOnce(std::ops::Range<usize>, &mut Vec<u8>),
@@ -66,12 +66,12 @@ impl PresenceParts {
         self.missing.is_empty()
     }
 
-    /// Bytes of the parts that are encoded.
+    /// Number of encoded bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The whole answer.
+    /// The complete answer.
     pub fn roll(&self) -> Roll {
         Roll::new(self.parts.iter().flatten().filter(|part| !part.is_empty()).cloned().collect())
     }

@@ -1,30 +1,29 @@
-//! Questions about who is in a channel, which may take many turns to answer.
+//! The queue of presence queries; one answer can take many turns.
 //!
-//! Owns the questions that wait, in their order. Never answers with members of different moments:
-//! an answer is given in the turn in which it is complete. The invariant: what is encoded is kept
-//! for the channels asked about last only.
+//! Owns the waiting queries in order. An answer is sent in the turn in which it is complete, so it
+//! never mixes members of different moments. The invariant: encoded answers are kept only for the
+//! channels that were queried last.
 
 use std::collections::VecDeque;
 
 use crate::model::message::{ChannelQuery, HomeQuery, ReplyTo};
 use crate::wire::protocol::Wire;
 
-/// Questions that wait at most.
+/// Maximum number of waiting queries.
 const WAITING_MAX: usize = 65_536;
-/// Encoded answers that are kept for the next who ask.
+/// Number of encoded answers that are kept for later queries.
 const KEPT_MAX: usize = 2;
 
-/// The questions that wait, and the answers that are kept.
+/// Waiting queries, and the list of kept answers.
 #[derive(Default)]
 pub(super) struct PresenceQueries {
     waiting: VecDeque<(HomeQuery, Wire)>,
-    /// Channels and encodings whose answers are kept, the latest last.
+    /// Channels and encodings of the kept answers, the latest last.
     kept: VecDeque<(u32, Wire)>,
 }
 
 impl PresenceQueries {
-    /// A question about who is in a channel waits for its answer. `Err` gives it back: too many
-    /// wait.
+    /// Queues a presence query. `Err` returns it: the queue is full.
     pub(super) fn wait(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
         let ChannelQuery::Presence(wire) = question.about else { return Err(question) };
         if self.waiting.len() >= WAITING_MAX {
@@ -34,34 +33,35 @@ impl PresenceQueries {
         Ok(())
     }
 
-    /// Number of questions that wait.
+    /// Number of waiting queries.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The question that is answered next, and the encoding of its answer.
+    /// The query to answer next, and the encoding of its answer.
     pub(super) fn first(&self) -> Option<(&HomeQuery, Wire)> {
         self.waiting.front().map(|(question, wire)| (question, *wire))
     }
 
-    /// Who asked the question that is answered next.
+    /// Where the answer to the next query goes.
     pub(super) fn first_reply_to(&self) -> Option<ReplyTo> {
         self.waiting.front().map(|(question, _)| question.reply_to)
     }
 
-    /// The first question is answered.
+    /// Removes the first query after its answer.
     pub(super) fn drop_first(&mut self) {
         self.waiting.pop_front();
     }
 
-    /// The other questions come first: the asker's shard has no room.
+    /// Moves the first query to the end: its inbox is full.
     pub(super) fn postpone_first(&mut self) {
         if let Some(first) = self.waiting.pop_front() {
             self.waiting.push_back(first);
         }
     }
 
-    /// Keeps what was encoded for a channel; returns what is to be dropped instead, if anything.
+    /// Notes that the encoded answer of a channel is kept. Returns the answer to drop instead, if
+    /// any.
     pub(super) fn keep(&mut self, at: u32, wire: Wire) -> Option<(u32, Wire)> {
         if self.kept.back() == Some(&(at, wire)) {
             return None;

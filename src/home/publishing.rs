@@ -1,10 +1,10 @@
 //! Publishing in two steps: a publication is prepared, then committed.
 //!
-//! `prepare` decides whether it is a repetition, encodes it and gives it its offset. `commit` makes
-//! the offset visible: the publication goes to the history, to the interested shards and to whoever
-//! waits for the answer. Nothing depends on the steps being adjacent: whatever the home handles
-//! between them sees the channel as it is without the publication. The invariant: publications
-//! are committed in the order in which they were prepared.
+//! `prepare` rejects repetitions, encodes the publication and assigns its offset. `commit` makes
+//! the offset visible: the publication goes to the history, to the interested shards and to the
+//! requester that waits for the answer. Nothing depends on the steps being adjacent: until the
+//! commit, the home handles other messages as if the publication did not exist. The invariant:
+//! publications are committed in the order in which they were prepared.
 
 use crate::base::faults::{Planted, planted};
 use crate::home::channel_publications::PreparedPublication;
@@ -13,20 +13,21 @@ use crate::model::message::{Message, Post, Publish, Published, ReplyTo, endpoint
 use crate::model::publication::Publication;
 use crate::wire::protocol::{Error, Position};
 
-/// Prepared publications that wait for room at most; past it requests to publish wait.
+/// Maximum number of prepared publications that wait for room; at the maximum, publish requests
+/// wait in the inbox.
 const PREPARED_MAX: usize = 16;
 
 /// Why a publication is not prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PublishRefusal {
-    /// It was published before, at this place.
+    /// The publication is a repetition of the one at this position.
     Before(Option<Position>),
-    /// The channel takes no publication like this for now; its asker may try again.
+    /// The channel cannot decide this request now; the requester may retry.
     Unavailable,
 }
 
 impl Home {
-    /// Publishes.
+    /// Handles a publish request.
     pub(super) fn publish(
         &mut self,
         post: &mut impl Post,
@@ -50,19 +51,19 @@ impl Home {
         self.send_answer(post, reply_to, answer).map_err(|NoRoom| Message::Publish(request))
     }
 
-    /// Whether a publication is to be prepared.
+    /// Checks that a request is no repetition.
     fn check(&self, request: &Publish) -> Result<(), PublishRefusal> {
         if let Some(position) = self.channels.published_before(request, self.now) {
             return Err(PublishRefusal::Before(position));
         }
-        // What decides whether it is a repetition may still fail.
+        // A prepared publication that would decide this has not been committed.
         match self.prepared.iter().any(|prepared| prepared.may_repeat(request)) {
             true => Err(PublishRefusal::Unavailable),
             false => Ok(()),
         }
     }
 
-    /// Commits a publication behind those prepared before, now or once there is room.
+    /// Commits a publication after all earlier ones: now, or when the inboxes have room.
     fn commit_or_wait(&mut self, post: &mut impl Post, prepared: PreparedPublication) {
         let waiting = if self.prepared.is_empty() {
             self.commit(post, prepared).err()
@@ -74,7 +75,7 @@ impl Home {
         }
     }
 
-    /// Commits prepared publications in their order, as far as there is room.
+    /// Commits prepared publications in order, while the inboxes have room.
     pub(super) fn commit_prepared(&mut self, post: &mut impl Post) {
         while let Some(prepared) = self.prepared.pop_front() {
             if let Err(prepared) = self.commit(post, prepared) {
@@ -83,8 +84,8 @@ impl Home {
         }
     }
 
-    /// Makes a prepared publication visible; gives it back where a shard that hears of it has no
-    /// room.
+    /// Makes a prepared publication visible. `Err` returns it: an inbox of a receiving shard is
+    /// full.
     fn commit(
         &mut self,
         post: &mut impl Post,
@@ -116,7 +117,8 @@ impl Home {
     }
 }
 
-/// The answer to a publish, with the publication where the asker's shard has subscribers.
+/// The answer to a publish request. It carries the publication if the shard of the requester has
+/// subscribers.
 fn published(
     reply_to: ReplyTo,
     outcome: Result<Option<Position>, Error>,
@@ -199,7 +201,7 @@ mod tests {
         }
         assert!(home.waits() && bus.sent.is_empty(), "no shard has room");
         bus.full = false;
-        // Another shard subscribes in between: it is told where the channel stands without them.
+        // The answer to a subscribe in between has the position before both publications.
         home.handle(subscribe(1), &mut bus).unwrap();
         let Some((1, Message::Subscribed(answer))) = bus.sent.pop() else { panic!("an answer") };
         assert_eq!(answer.position.map(|at| at.offset), Some(1));
@@ -238,7 +240,7 @@ mod tests {
         home.handle(subscribe(0), &mut bus).unwrap();
         bus.full = true;
         home.handle(publish("a", "", 1), &mut bus).unwrap();
-        // One stream may be kept, and another channel begins one.
+        // At most one stream is kept, and another channel begins one.
         home.handle(publish("b", "", 2), &mut bus).unwrap();
         (bus.full, bus.sent) = (false, Vec::new());
         home.commit_prepared(&mut bus);

@@ -1,22 +1,22 @@
 //! The streams of a home, bounded in number and bytes.
 //!
-//! Owns every stream. Never knows a channel but by its number. The invariant: the sum of bytes is
-//! that of the streams.
+//! Owns every stream. Knows a channel only by its index. The invariant: the counted bytes are the
+//! sum over the streams.
 
 use slab::Slab;
 
 use crate::home::history::Stream;
 
-/// The number of no stream.
+/// The index of no stream.
 pub(super) const NONE: u32 = u32::MAX;
-/// Streams looked at for one that makes room.
+/// Number of streams that are compared to find one to drop.
 const CANDIDATES: usize = 16;
-/// Places passed over on the way to them.
+/// Maximum number of slots visited to find them.
 const PASSED_MAX: usize = 256;
 
 struct StreamSlot {
     stream: Stream,
-    /// Whose it is.
+    /// Index of its channel.
     channel: u32,
     /// Bytes of the stream and its channel, without the kept publications.
     overhead: usize,
@@ -25,13 +25,14 @@ struct StreamSlot {
 /// All streams of a home.
 pub(super) struct Streams {
     slots: Slab<StreamSlot>,
-    /// Bytes of what is kept.
+    /// Bytes of the kept publications.
     kept: usize,
-    /// Bytes of everything else.
+    /// Bytes of streams and channels without the kept publications.
     overhead: usize,
-    /// Behind the last place that was ever taken.
+    /// One more than the highest slot that was ever taken.
     end: usize,
-    /// Where it was last looked for one that makes room: in turn, so that none is spared.
+    /// Slot at which the last search ended; the next search continues there, so no stream is
+    /// spared.
     cursor: usize,
 }
 
@@ -41,22 +42,22 @@ impl Streams {
         Streams { slots: Slab::new(), kept: 0, overhead: 0, end: 0, cursor: 0 }
     }
 
-    /// How many there are.
+    /// Number of streams.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Bytes that they take in memory.
+    /// Bytes of memory of all streams.
     pub(super) fn bytes(&self) -> usize {
         self.kept + self.overhead
     }
 
-    /// Bytes of the publications that they keep.
+    /// Bytes of the kept publications of all streams.
     pub(super) fn kept_bytes(&self) -> usize {
         self.kept
     }
 
-    /// Takes an empty stream in, whose channel takes so many bytes; its number.
+    /// Adds an empty stream whose channel takes `channel_bytes`; returns its index.
     pub(super) fn insert(&mut self, stream: Stream, channel: u32, channel_bytes: usize) -> u32 {
         let overhead = size_of::<StreamSlot>() + channel_bytes;
         self.overhead += overhead;
@@ -77,7 +78,7 @@ impl Streams {
         &self.slots[at as usize].stream
     }
 
-    /// Changes a stream.
+    /// Changes a stream and updates the counted bytes.
     pub(super) fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Stream) -> T) -> T {
         let stream = &mut self.slots[at as usize].stream;
         let before = stream.bytes();
@@ -86,8 +87,8 @@ impl Streams {
         result
     }
 
-    /// The channel whose stream makes room for others: of a few that have a rank, the one of the
-    /// lowest.
+    /// Compares a few streams by `rank` and returns the channel of the lowest. Streams whose rank
+    /// is `None` are skipped.
     pub(super) fn lowest_ranked<R: Ord + Copy>(
         &mut self,
         rank: impl Fn(&Stream, u32) -> Option<R>,

@@ -1,7 +1,7 @@
-//! Subscribers that come to a channel and leave it, as the channel's home sees them.
+//! Joins and leaves of subscribers at the home of a channel.
 //!
-//! Owns nothing. The invariant: a shard hears of a subscriber of its own behind the answer to the
-//! subscriber's request.
+//! Owns nothing. The invariant: a shard gets the join of its own subscriber together with the
+//! answer to the subscribe, not before it.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::model::publication::{Draft, Extra, Publication, PublicationKind};
 use crate::wire::protocol::reply::ClientInfo;
 
 impl Home {
-    /// A subscriber arrives: its shard gets the answer, and interested shards get the news of it
-    /// where arrivals are announced.
+    /// Handles a subscribe: sends the answer to the shard of the subscriber and, where joins are
+    /// announced, the join to the interested shards.
     pub(super) fn subscribe(
         &mut self,
         post: &mut impl Post,
@@ -23,7 +23,7 @@ impl Home {
             return Err(Message::Subscribe(request));
         }
         let announced = request.visibility.announced;
-        // Its own shard hears of it by the answer.
+        // The shard of the subscriber gets the join with the answer.
         let others = match announced {
             true => self.channels.interested(request.hash, &request.channel) & !(1 << shard),
             false => 0,
@@ -50,35 +50,36 @@ impl Home {
         Ok(())
     }
 
-    /// A subscriber has left: interested shards get the news where that is announced.
+    /// Handles the leave of a subscriber: where leaves are announced, the interested shards get the
+    /// leave.
     pub(super) fn leave(&mut self, post: &mut impl Post, leave: Box<Leave>) -> Result<(), Message> {
-        let told = match leave.announced {
+        let receivers = match leave.announced {
             true => self.channels.interested(leave.hash, &leave.channel),
             false => 0,
         };
-        if reserve_all(post, told).is_err() {
+        if reserve_all(post, receivers).is_err() {
             return Err(Message::Leave(leave));
         }
         match self.channels.remove_member(&leave) {
-            Some(info) if told != 0 => {
+            Some(info) if receivers != 0 => {
                 let news =
                     presence_change(PublicationKind::Leave, (&leave.channel, leave.hash), info);
-                spread(post, told, &news);
+                spread(post, receivers, &news);
             }
-            _ => cancel_all(post, told),
+            _ => cancel_all(post, receivers),
         }
         Ok(())
     }
 }
 
-/// Sends a publication to shards for which room was reserved.
+/// Sends a publication to shards for which room is reserved.
 fn spread(post: &mut impl Post, shards: u64, publication: &Publication) {
     for shard in endpoints(shards) {
         post.send(shard, Message::Publication(publication.clone()));
     }
 }
 
-/// The news of a subscriber that has come or gone.
+/// The join or leave message of a subscriber.
 fn presence_change(
     event: PublicationKind,
     (channel, hash): (&str, u64),

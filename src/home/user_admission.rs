@@ -1,4 +1,4 @@
-//! How many connections a user may have, as the user's home decides.
+//! Admission of a connection within the connection limit of its user, decided by the user's home.
 //!
 //! Owns nothing. Never closes a connection: the connection's shard does.
 
@@ -6,8 +6,8 @@ use crate::home::{Home, reserve_all};
 use crate::model::message::{Admit, Admitted, Message, Post};
 
 impl Home {
-    /// Decides about a connection of a user, and tells its shard and that of the connection that
-    /// it replaces.
+    /// Decides whether a user may have one more connection. Informs the connection's shard and the
+    /// shard of the connection that it replaces.
     pub(super) fn admit(&mut self, post: &mut impl Post, admit: Admit) -> Result<(), Message> {
         let replaced = self.users.replaced(admit.user, self.user_limit);
         let reply_to = admit.address.shard;

@@ -1,25 +1,25 @@
-//! The connections that each user has on the node, kept by the user's home where they are limited.
+//! The connections of each user on the node, counted by the user's home where they are limited.
 //!
-//! Owns where they live, and nothing else of them. Users are found by the keyed hash of their
-//! name alone: that two of a million share one has a chance of one to thirty million. The
-//! invariant: a connection is counted from its admission until its shard says that it is gone.
+//! Owns the addresses of the connections. Users are found only by the keyed hash of their name:
+//! among a million users, two share a hash with a chance of one in thirty million. The invariant: a
+//! connection is counted from its admission until its shard reports that it is gone.
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::model::ids::Address;
 
-/// How many connections a user may have.
+/// Limit of the connections per user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserLimit {
-    /// At most so many; 0: no limit.
+    /// Maximum number of connections per user; 0: no limit.
     pub most: usize,
-    /// The newest replaces the one before it.
+    /// A new connection of a user replaces the previous one.
     pub single: bool,
 }
 
 impl UserLimit {
-    /// Whether connections have to be counted.
+    /// Whether connections are counted at all.
     pub fn counts(&self) -> bool {
         self.most > 0 || self.single
     }
@@ -42,19 +42,19 @@ impl Users {
         self.table.len()
     }
 
-    /// Whether none has one.
+    /// Whether no user has a connection.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// The connection that another one of this user would replace.
+    /// The connection that a new connection of this user would replace.
     pub fn replaced(&self, hash: u64, limit: UserLimit) -> Option<Address> {
         let user = self.table.find(hash, |user| user.hash == hash).filter(|_| limit.single)?;
         user.connections.first().copied()
     }
 
-    /// Counts one more connection of a user, in place of the one that it replaces, if there is room
-    /// for it; returns whether there is.
+    /// Counts a new connection of a user, in place of the connection that it replaces. Returns
+    /// whether the limit admits it.
     pub fn admit(&mut self, hash: u64, address: Address, limit: UserLimit) -> bool {
         if let Some(replaced) = self.replaced(hash, limit) {
             self.depart(hash, replaced);
@@ -69,7 +69,7 @@ impl Users {
         admits
     }
 
-    /// A connection of a user is gone; one that is not counted may be named too.
+    /// Removes a connection of a user. A connection that is not counted is ignored.
     pub fn depart(&mut self, hash: u64, address: Address) {
         let Ok(mut entry) = self.table.find_entry(hash, |user| user.hash == hash) else { return };
         let connections = &mut entry.get_mut().connections;

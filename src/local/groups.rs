@@ -1,9 +1,9 @@
-//! The groups of a channel: one for each encoding, and one for each encoding and filter.
+//! The groups of a channel: one per encoding, and one per encoding and filter.
 //!
-//! Owns nothing: groups and their table are the shard's. A channel's groups without a filter come
-//! first in its list, and there are as many as encodings at most; those with a filter are found by
-//! hash, since clients think of any number. The invariant: a group with a filter has members, or
-//! something on its way to some.
+//! Owns nothing: the tables are in `state`. Groups without a filter come first in the list of a
+//! channel; there are at most as many as encodings. Groups with a filter are found by hash, because
+//! clients choose any number of filters. The invariant: a group with a filter has members, or
+//! publications on their way to members.
 
 use std::hash::BuildHasher;
 
@@ -14,7 +14,7 @@ use crate::model::publication::Encoding;
 use crate::wire::filter::Filter;
 
 impl LocalChannels {
-    /// The group of a channel for this encoding and filter, which begins if there is none.
+    /// Finds the group of a channel for this encoding and filter, or adds it.
     pub(super) fn find_or_insert_group(
         &mut self,
         channel: u32,
@@ -71,7 +71,8 @@ impl LocalChannels {
         at
     }
 
-    /// A group follows another one, or comes first ([`NONE`]); one that is [`NONE`] ends the list.
+    /// Links `behind` after `before` in the list of a channel. `before` is [`NONE`] for the head,
+    /// `behind` for the end.
     fn link(&mut self, channel: u32, before: u32, behind: u32) {
         match self.groups.get_mut(before as usize) {
             Some(group) => group.next = behind,
@@ -83,7 +84,7 @@ impl LocalChannels {
         }
     }
 
-    /// A group with a filter that nobody has any more goes away.
+    /// Removes a group with a filter that has no members and nothing to send.
     pub(super) fn remove_if_abandoned(&mut self, at: u32) {
         let Some(group) = self.groups.get(at as usize) else { return };
         let Some(filtered) = &group.filtered else { return };

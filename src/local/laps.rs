@@ -1,7 +1,7 @@
 //! Laps: publications that wait in a group, and the ranges that carry them to its members.
 //!
 //! Owns nothing: the tables are in `state`. Never sends. A lap gives one range to every member that
-//! was there when it opened and is there still; a member gets nothing after it left.
+//! was there when it began and has not left; a member gets nothing after it left.
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -14,17 +14,17 @@ use crate::model::publication::Publication;
 use crate::wire::event_id::Ids;
 use crate::wire::protocol::Position;
 
-/// Members that left during a lap past which the whole list is walked when the lap ends.
+/// If more members than this left during a lap, its end compacts the whole list of members.
 const GONE_MAX: usize = 1024;
 
-/// Buffers kept for the next laps.
+/// Number of buffers kept for the next laps.
 const SPARE_MAX: usize = 16;
 
-/// A buffer that grew beyond this is not kept.
+/// Maximum capacity of a kept buffer.
 const SPARE_BYTES: usize = 256 * 1024;
 
-/// Closes the places of members that left up, without changing the order of the others: ranges
-/// start at some of them.
+/// Removes the members that left and keeps the order of the others, because ranges start at some of
+/// them.
 fn close_up(
     members: &mut SmallVec<[Member; 2]>,
     starts: &mut [RangeStart],
@@ -66,7 +66,7 @@ impl LocalChannels {
             let group = &self.groups[at as usize];
             let next = group.next;
             if group.members.is_empty() || !group.passes_filter(publication) {
-                // Nobody there wants it.
+                // No member gets the publication.
             } else if publication.concerns(group.encoding) {
                 if paced {
                     self.add_paced(at, channel, publication);
@@ -78,7 +78,7 @@ impl LocalChannels {
         }
     }
 
-    /// Adds a publication to what a group's members get next.
+    /// Adds a publication to the pending bytes of a group, and queues the group.
     pub(super) fn add(&mut self, at: u32, publication: &Publication) {
         let idle = self.groups[at as usize].fanout.is_none();
         self.write(at, publication);
@@ -125,13 +125,12 @@ impl LocalChannels {
         self.backlog += fanout.pending.len() - before;
     }
 
-    /// Whether some group has something to send.
+    /// Whether a group has publications to send.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Walks the next group in turn for at most `quota` members; adds what each gets to
-    /// `deliveries`.
+    /// Walks at most `quota` members of the next group; appends what each gets to `deliveries`.
     pub fn step_lap(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
         let Some(at) = self.unsent.pop_front() else { return };
         let group = &mut self.groups[at as usize];
@@ -182,7 +181,7 @@ impl LocalChannels {
         fanout.lap_starts.clear();
         let mut gone = std::mem::take(&mut fanout.gone);
         if fanout.pending_starts.is_empty() && gone.len() <= GONE_MAX {
-            // From behind, so that the member that fills a place is one that stays.
+            // In descending order, so that the member moved into a free index is one that stays.
             gone.sort_unstable();
             for position in gone.into_iter().rev() {
                 members.swap_remove(position as usize);
@@ -214,7 +213,7 @@ impl LocalChannels {
         }
     }
 
-    /// The hash of a lap's channel, and where its stream stands behind the lap, if that is noted.
+    /// Hash of the channel and position after a lap, if event ids need them.
     pub fn lap_position(&self, lap: u32) -> Option<(u64, Position)> {
         self.laps.get(lap as usize).and_then(|lap| lap.place)
     }
@@ -224,7 +223,7 @@ impl LocalChannels {
         &self.laps[lap as usize].bytes
     }
 
-    /// The turn has been sent: laps that were walked to their end are not looked at any more.
+    /// Frees the laps that were walked to the end; called after the turn was sent.
     pub fn end_turn(&mut self) {
         while let Some(lap) = self.walked.pop() {
             let lap = self.laps.remove(lap);

@@ -1,6 +1,6 @@
-//! Subscriptions of a shard's channels: who joins, leaves, or may have missed something.
+//! Subscriptions of a shard's channels: joins, leaves, releases and lost positions.
 //!
-//! Owns nothing: the tables are in `state`. A joiner gets nothing that was appended before it
+//! Owns nothing: the tables are in `state`. A new member gets nothing that was appended before it
 //! joined.
 
 use std::sync::Arc;
@@ -16,14 +16,13 @@ use crate::wire::filter::Filter;
 use crate::wire::protocol::Position;
 
 impl LocalChannels {
-    /// No channels yet; what is said of compression is for bidirectional and unidirectional
-    /// clients.
+    /// Creates empty tables, with the compression of bidirectional and of unidirectional clients.
     pub fn new(compression: Compression, uni: Compression) -> Self {
         let deflaters = [Deflater::new(compression), Deflater::new(uni)];
         LocalChannels { deflaters, ..LocalChannels::default() }
     }
 
-    /// What compresses for such clients.
+    /// The compressor of bidirectional or unidirectional clients.
     pub fn deflater(&mut self, unidirectional: bool) -> &mut Deflater {
         &mut self.deflaters[usize::from(unidirectional)]
     }
@@ -33,19 +32,19 @@ impl LocalChannels {
         self.subscriptions.len()
     }
 
-    /// Bytes waiting for a lap or in one.
+    /// Bytes of publications that wait for a lap or are in one.
     pub fn backlog(&self) -> usize {
         self.backlog
     }
 
-    /// Whether `key` still is the pending subscription that was given `serial`.
+    /// Whether `key` is still the pending subscription with this `serial`.
     pub fn is_awaiting(&self, key: u32, serial: u32) -> bool {
         self.subscriptions.get(key as usize).is_some_and(|found| {
             found.is_pending() && (found.serial == serial || planted(Planted::StaleAnswerJoins))
         })
     }
 
-    /// Whether the answer for `key` has not come yet.
+    /// Whether the answer for `key` has not arrived.
     pub fn is_pending(&self, key: u32) -> bool {
         self.subscriptions[key as usize].is_pending()
     }
@@ -63,7 +62,7 @@ impl LocalChannels {
         }
     }
 
-    /// The channel's name as it is shared here, if the shard knows the channel.
+    /// The shared copy of the name, if the shard knows the channel.
     pub fn shared_name(&self, hash: u64, name: &str) -> Option<Arc<str>> {
         self.find(hash, name).map(|at| self.channels[at as usize].name.clone())
     }
@@ -74,24 +73,23 @@ impl LocalChannels {
         (&channel.name, channel.hash)
     }
 
-    /// The number that stands for a subscription's channel here. Another channel gets it only when
-    /// nobody is subscribed to this one any more.
+    /// The number that replaces the name of the channel for clients. Another channel gets it only
+    /// when this channel has no subscribers.
     pub fn channel_number(&self, key: u32) -> u32 {
         number(self.channel_of(&self.subscriptions[key as usize]))
     }
 
-    /// The subscription behind this one in its connection's list, or [`NONE`].
+    /// The next subscription in the list of the connection, or [`NONE`].
     pub fn next_subscription(&self, key: u32) -> u32 {
         self.subscriptions[key as usize].next
     }
 
-    /// Whether the channel's home knows of this shard's interest, so that a join needs no
-    /// request.
+    /// Whether the home has recorded the interest of this shard, so that a join needs no request.
     pub fn is_confirmed(&self, hash: u64, name: &str) -> bool {
         self.find(hash, name).is_some_and(|at| self.channels[at as usize].confirmed)
     }
 
-    /// The subscription of the list that starts at `head` which is on this channel.
+    /// The subscription to this channel in the list that starts at `head`.
     pub fn find_subscription(&self, head: u32, hash: u64, name: &str) -> Option<u32> {
         let channel = self.find(hash, name)?;
         let mut key = head;
@@ -105,7 +103,7 @@ impl LocalChannels {
         None
     }
 
-    /// Adds a pending subscription in front of the list at `head`; returns its key and serial.
+    /// Adds a pending subscription at the front of the list at `head`; returns its key and serial.
     pub fn begin_subscription(&mut self, head: &mut u32, hash: u64, name: &Arc<str>) -> (u32, u32) {
         let channel = self.find(hash, name).unwrap_or_else(|| {
             let channel = Channel {
@@ -132,8 +130,8 @@ impl LocalChannels {
         (*head, self.serial)
     }
 
-    /// The answer for `key` has come and the connection still wants it: joins behind everything
-    /// that was appended so far.
+    /// Makes the pending subscription `key` a member. It gets only publications appended from now
+    /// on.
     pub fn join(&mut self, key: u32, slot: u32, encoding: Encoding, filter: Option<&Filter>) {
         let channel = self.subscriptions[key as usize].place;
         let group = self.find_or_insert_group(channel, encoding, filter);
@@ -153,8 +151,8 @@ impl LocalChannels {
         self.channels[channel as usize].subscribers += 1;
     }
 
-    /// The pending subscription `key` joins where its channel's stream stands, and is to be told
-    /// if it ever does not stand there any more. Call it before the join.
+    /// Starts to check the position of the pending subscription `key`, which joins at `top`. Must
+    /// be called before the join.
     pub fn check_position(&mut self, key: u32, top: Position, times: (u64, u64)) {
         let subscription = &mut self.subscriptions[key as usize];
         subscription.serial |= POSITIONED;
@@ -166,7 +164,7 @@ impl LocalChannels {
         self.channels[channel as usize].position_checked = true;
     }
 
-    /// The members of a channel do not stand where its stream does.
+    /// Marks all members of a channel as out of sync.
     pub fn mark_out_of_sync(&mut self, channel: u32) {
         self.end_position_check(channel);
         let mut at = self.channels[channel as usize].group;
@@ -189,7 +187,7 @@ impl LocalChannels {
         }
     }
 
-    /// A member that does not stand where it should.
+    /// The next member that is out of sync and has not left.
     pub fn next_out_of_sync(&mut self) -> Option<OutOfSyncSubscriber> {
         while let Some(lost) = self.out_of_sync.pop_front() {
             let found = self.subscriptions.get(lost.subscription as usize);
@@ -203,7 +201,7 @@ impl LocalChannels {
         None
     }
 
-    /// Whether some members do not stand where they should.
+    /// Whether members are out of sync.
     pub fn has_out_of_sync(&self) -> bool {
         !self.out_of_sync.is_empty()
     }
@@ -213,8 +211,8 @@ impl LocalChannels {
         self.channels.get(channel as usize).map(|channel| (&channel.name, channel.hash))
     }
 
-    /// An answer for a subscribe of this channel has come, whether or not anybody still wants
-    /// it. Call it after the join.
+    /// Notes the answer to a subscribe, also if the subscriber has left. Must be called after the
+    /// join.
     pub fn subscribe_answered(&mut self, hash: u64, name: &str) {
         // A pending subscribe keeps its channel.
         let Some(channel) = self.find(hash, name) else { return };
@@ -236,8 +234,8 @@ impl LocalChannels {
         }
     }
 
-    /// Ends the subscription `key` of the list at `head`. A pending one is only forgotten: its
-    /// answer is still to come. Returns whether it was there.
+    /// Ends the subscription `key` of the list at `head`. If it is pending, its answer will be
+    /// ignored. Returns whether it existed.
     pub fn leave(&mut self, head: &mut u32, key: u32) -> bool {
         let Some(next) = self.subscriptions.get(key as usize).map(|found| found.next) else {
             return false;
@@ -272,7 +270,7 @@ impl LocalChannels {
             if let Some(moved) = group.members.get(position) {
                 self.subscriptions[moved.subscription as usize].position = position as u32;
             } else if group.members.is_empty() {
-                // A list that once was long gives its memory back.
+                // A long list frees its memory when it becomes empty.
                 group.members.shrink_to_fit();
                 self.remove_if_abandoned(subscription.place);
             }
@@ -281,15 +279,15 @@ impl LocalChannels {
         self.note_if_idle(channel);
     }
 
-    /// Takes one channel that has had no subscribers since it was noted; its record goes away
-    /// and the home must be told. `told` is asked first and may refuse for now.
-    pub fn release_idle(&mut self, mut told: impl FnMut(&Arc<str>, u64) -> bool) {
+    /// Removes channels without subscribers. `release` sends the release to the home; if it returns
+    /// `false`, the channel stays for a later try.
+    pub fn release_idle(&mut self, mut release: impl FnMut(&Arc<str>, u64) -> bool) {
         for _ in 0..self.idle.len() {
             let Some(&at) = self.idle.front() else { break };
             let channel = &self.channels[at as usize];
             let pending = channel.pending > 0 && !planted(Planted::ReleasedWhilePending);
             let busy = channel.subscribers > 0 || pending || self.has_fanout(channel.group);
-            if !busy && !told(&channel.name, channel.hash) {
+            if !busy && !release(&channel.name, channel.hash) {
                 break;
             }
             self.idle.pop_front();
@@ -301,7 +299,7 @@ impl LocalChannels {
         }
     }
 
-    /// Whether some channel waits for its home to be told.
+    /// Whether a channel waits for its release.
     pub fn has_idle(&self) -> bool {
         !self.idle.is_empty()
     }
@@ -320,12 +318,12 @@ impl LocalChannels {
         }
     }
 
-    /// Indices of channels are below this.
+    /// Upper bound of the indexes of channels.
     pub fn channel_end(&self) -> u32 {
         self.channels.capacity() as u32
     }
 
-    /// The channel with this index and the number of its subscribers, if it has some.
+    /// Name and number of subscribers of the channel with this index, if it has subscribers.
     pub fn subscriber_count(&self, channel: u32) -> Option<(&Arc<str>, u32)> {
         let channel =
             self.channels.get(channel as usize).filter(|channel| channel.subscribers > 0)?;

@@ -1,6 +1,6 @@
 //! The local side of channels: a shard's own subscribers, grouped by encoding, and the laps that
 //! carry publications to them. Owns subscriptions, groups and the bytes of laps. Never sends: a
-//! step says which slot gets which range.
+//! step returns which slot gets which range.
 
 mod groups;
 mod laps;
@@ -25,7 +25,7 @@ pub(crate) mod tests {
 
     const HASH: u64 = 7;
 
-    /// A shard with one channel, and the head of each slot's subscription list.
+    /// A shard with one channel, and the head of the subscription list of each slot.
     pub(super) struct TestChannels {
         pub(super) locals: LocalChannels,
         heads: Vec<u32>,
@@ -87,7 +87,7 @@ pub(crate) mod tests {
             self.locals.append(&Publication::new(draft));
         }
 
-        /// Walks `quota` members; what each slot got, as the data of the publications.
+        /// Walks `quota` members; returns the data of the publications that each slot gets.
         pub(super) fn step(&mut self, quota: usize) -> Vec<(u32, String)> {
             let mut deliveries = Vec::new();
             self.locals.step_lap(quota, &mut deliveries);

@@ -1,28 +1,28 @@
-//! What waits at a pace, by group, and until when.
+//! The timers of paced groups.
 //!
-//! Owns the waits. Never writes a publication.
+//! Owns the timers. Never writes a publication.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::model::namespaces::Pace;
 use crate::model::publication::Publication;
 
-/// What a group waits with.
+/// Why a group waits.
 pub(super) enum PaceWait {
-    /// Its pending bytes; they go out with what comes meanwhile.
+    /// Its pending bytes wait for further publications.
     Window,
-    /// Nothing, or the publication that goes out next unless a later one comes.
+    /// The interval after a publication; holds the publication to send next, if one has arrived.
     Gap(Option<Publication>),
 }
 
-/// Everything that waits.
+/// The timers of all groups, and the paces of channels.
 #[derive(Default)]
 pub(super) struct PaceTimers {
     /// The time of this turn, in milliseconds.
     pub(super) now: u64,
-    /// By channel.
+    /// Pace by channel.
     pub(super) paces: HashMap<u32, Pace>,
-    /// By group, with the time until when.
+    /// End and kind of the wait, by group.
     pub(super) waits: HashMap<u32, (u64, PaceWait)>,
     pub(super) due: BTreeSet<(u64, u32)>,
     pub(super) windows: usize,
@@ -44,19 +44,19 @@ impl PaceTimers {
         Some(wait)
     }
 
-    /// Whether a group's pending bytes wait for more.
+    /// Whether the pending bytes of a group wait for further publications.
     pub(super) fn has_window(&self, group: u32) -> bool {
         self.windows > 0 && matches!(self.waits.get(&group), Some((_, PaceWait::Window)))
     }
 
-    /// A group has nothing pending any more.
+    /// Ends the batch of a group that has nothing pending.
     pub(super) fn end_window(&mut self, group: u32) {
         if self.has_window(group) {
             self.end(group);
         }
     }
 
-    /// A channel is gone, and with it this group of its.
+    /// Removes a channel and the timer of its group.
     pub(super) fn forget(&mut self, channel: u32, group: u32) {
         self.paces.remove(&channel);
         self.end(group);
@@ -64,7 +64,7 @@ impl PaceTimers {
 }
 
 impl PaceTimers {
-    /// A group is gone.
+    /// Removes the timer of a group.
     pub(super) fn leave(&mut self, group: u32) {
         if !self.waits.is_empty() {
             self.end(group);

@@ -1,10 +1,11 @@
-//! Channels at a pace: publications that wait for others to go out with, or for a later one to take
-//! their place.
+//! Paced channels: publications wait for others to be sent together, or for a later one that
+//! replaces them.
 //!
-//! Owns what waits, by group: a group has the publications that its own filter lets through, so
-//! each subscriber gets the latest of those it asked for. Never touches a channel without a pace.
-//! The invariants: what goes out together keeps its order, and a joiner's place among it; of what
-//! is replaced the last always goes out; a group without members keeps nothing for long.
+//! Owns the waiting publications per group. A group holds the publications that pass its own
+//! filter, so each subscriber gets the latest of those that it requested. Never touches a channel
+//! without a pace. The invariants: publications that are sent together keep their order, and a new
+//! member gets only those after its join; of replaced publications the last is always sent; a group
+//! without members keeps nothing beyond one interval.
 
 use super::pace_timers::PaceWait;
 use super::state::LocalChannels;
@@ -12,19 +13,19 @@ use crate::base::budget::{Budget, cost};
 use crate::model::namespaces::Pace;
 use crate::model::publication::Publication;
 
-/// Groups looked at in one turn whose time has come.
+/// Maximum number of due groups handled per turn.
 const DUE_MAX: usize = 256;
 
 impl LocalChannels {
-    /// Publications of this subscription's channel keep this pace from now on.
+    /// Sets the pace of the channel of this subscription.
     pub fn set_pace(&mut self, key: u32, pace: Pace) {
         let channel = self.channel_of(&self.subscriptions[key as usize]);
         self.channels[channel as usize].paced = true;
         self.pacing.paces.insert(channel, pace);
     }
 
-    /// Adds a publication to what a group's members get, at its channel's pace. News of who comes
-    /// and goes waits for nobody, but keeps its place among what goes out together.
+    /// Adds a publication to a group at the pace of its channel. Joins and leaves are not delayed,
+    /// except that they keep their order within a batch.
     pub(super) fn add_paced(&mut self, at: u32, channel: u32, publication: &Publication) {
         match self.pacing.paces.get(&channel).copied() {
             Some(Pace::Latest { interval }) if publication.has_data() => {
@@ -56,8 +57,8 @@ impl LocalChannels {
         fanout.is_some_and(|fanout| !fanout.pending.is_empty())
     }
 
-    /// A group gets the latest publication, or waits on where it has not been given the one
-    /// before.
+    /// Sends the latest publication to a group, or keeps it waiting while the previous one is not
+    /// sent.
     fn send_latest(&mut self, at: u32, interval: u64, publication: Publication) {
         let late = self.has_pending(at);
         if !late {
@@ -66,18 +67,18 @@ impl LocalChannels {
         self.pacing.begin(at, interval, PaceWait::Gap(late.then_some(publication)));
     }
 
-    /// What waited in a group's window goes out.
+    /// Sends the batch of a group.
     fn flush_window(&mut self, at: u32) {
         let waited = self.pacing.has_window(at);
         self.pacing.end_window(at);
         let fanout = self.groups[at as usize].fanout.as_ref();
-        // Behind a lap that is still being walked it goes out anyway.
+        // After the current lap it is sent anyway.
         if waited && fanout.is_some_and(|fanout| fanout.lap.is_none()) {
             self.unsent.push_back(at);
         }
     }
 
-    /// Everything that waits for more goes out: there is no room for it to wait.
+    /// Sends all batches at once: the backlog has no room for them.
     pub fn flush_windows(&mut self) {
         if self.pacing.windows == 0 {
             return;
@@ -86,8 +87,8 @@ impl LocalChannels {
         all.into_iter().for_each(|group| self.flush_window(group));
     }
 
-    /// Tells what time it is and lets go what has waited long enough, a bounded number at a time;
-    /// returns whether more has.
+    /// Sets the time and sends what has waited long enough, a bounded number of groups per call.
+    /// Returns whether more groups are due.
     pub fn expire(&mut self, now: u64, budget: &mut Budget) -> bool {
         self.pacing.now = now;
         for _ in 0..DUE_MAX {
@@ -123,7 +124,7 @@ impl LocalChannels {
         self.pacing.due.first().map(|(until, _)| *until)
     }
 
-    /// Publications whose place a later one took.
+    /// Number of publications that a later one replaced.
     pub fn replaced_publications(&self) -> u64 {
         self.pacing.replaced
     }

@@ -1,27 +1,27 @@
-//! Where a shard's subscribers stand in the streams of their channels, and when each is to be held
-//! against its home's.
+//! Positions of a shard's subscribers in the streams of their channels, and when each is checked.
 //!
-//! Owns one position a channel, since all of a channel's subscribers here got the same. Never asks
-//! a home: it says which channels are due. The invariant: a position is the home's at the moment
-//! when the home sent what came last, since both come in one queue.
+//! Owns one position per channel, because all subscribers of a channel on a shard got the same
+//! publications. Never asks a home: it returns the channels that are due. The invariant: a position
+//! equals the position of the home at the moment when the home sent the last message, because
+//! messages and answers share one queue.
 
 use std::collections::HashMap;
 
 use crate::base::wheel::Wheel;
 use crate::wire::protocol::Position;
 
-/// Milliseconds of one tick of the wheel.
+/// Milliseconds per tick of the wheel.
 const TICK: u64 = 1000;
 
 struct PositionCheck {
     position: Position,
-    /// Tells lives of the channel's index apart.
+    /// Distinguishes successive channels with the same index.
     serial: u32,
-    /// A publication came since it was last due, which had the right offset.
+    /// Whether a publication with the expected offset arrived since the last check.
     confirmed: bool,
 }
 
-/// The channels of a shard whose subscribers' positions are checked, by their index there.
+/// The checked channels of a shard, by index.
 pub struct PositionChecks {
     by_channel: HashMap<u32, PositionCheck>,
     due: Wheel,
@@ -46,13 +46,13 @@ impl PositionChecks {
         self.by_channel.len()
     }
 
-    /// Whether none is.
+    /// Whether no channel is checked.
     pub fn is_empty(&self) -> bool {
         self.by_channel.is_empty()
     }
 
-    /// A subscriber joins where the channel's stream stands; returns whether those that are there
-    /// already stand there too. First checks are spread over half a delay.
+    /// Starts or continues to check a channel that a subscriber joins at `top`. Returns whether the
+    /// earlier subscribers have the same position. First checks are spread over half a delay.
     pub fn join(&mut self, channel: u32, top: Position, (now, delay): (u64, u64)) -> bool {
         if let Some(watch) = self.by_channel.get_mut(&channel) {
             let same = watch.position == top;
@@ -71,7 +71,7 @@ impl PositionChecks {
         self.due.set(channel, at.div_ceil(TICK) as u32);
     }
 
-    /// A publication comes; returns whether its place is the one behind the last.
+    /// Follows a publication; returns whether its position is the next one.
     pub fn follow(&mut self, channel: u32, position: Position) -> bool {
         let Some(watch) = self.by_channel.get_mut(&channel) else { return true };
         let offset = watch.position.offset + 1;
@@ -80,15 +80,16 @@ impl PositionChecks {
         next
     }
 
-    /// Nobody is there any more whose position counts.
+    /// Stops checking a channel.
     pub fn end(&mut self, channel: u32) {
         if self.by_channel.remove(&channel).is_some() {
             self.due.clear(channel);
         }
     }
 
-    /// Channels whose homes are to be asked, with their serials, among the next `most` that are
-    /// due; each is due again after the delay. A channel that got a publication since is in order.
+    /// Appends the channels whose homes must be asked, with their serials; handles at most `most`
+    /// due channels. Each is due again after the delay. A channel with a recent publication needs
+    /// no check.
     pub fn sweep(&mut self, most: usize, (now, delay): (u64, u64), asked: &mut Vec<(u32, u32)>) {
         let mut swept = std::mem::take(&mut self.swept);
         self.due.sweep((now / TICK) as u32, most, &mut swept);
@@ -102,19 +103,18 @@ impl PositionChecks {
         self.swept = swept;
     }
 
-    /// A home could not be asked for want of room: it is tried again soon.
+    /// Schedules a check again soon, because the inbox of the home was full.
     pub fn retry_soon(&mut self, channel: u32, now: u64) {
         self.set_due(channel, now + TICK);
     }
 
-    /// Compares where a home's stream stands; returns whether the subscribers here stand there too,
-    /// or are gone.
+    /// Returns whether the subscribers have the same position as the home, or are gone.
     pub fn agrees(&self, channel: u32, serial: u32, top: Position) -> bool {
         let watch = self.by_channel.get(&channel).filter(|watch| watch.serial == serial);
         watch.is_none_or(|watch| top == watch.position)
     }
 
-    /// When something is due next, in milliseconds.
+    /// Time of the next check, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         self.due.next_due().map(|tick| u64::from(tick) * TICK)
     }

@@ -1,4 +1,4 @@
-//! What a shard knows about its own subscribers: channels, groups, subscriptions and laps.
+//! The tables of a shard's own subscribers: channels, groups, subscriptions and laps.
 //!
 //! Owns the tables. Never changes them: each kind of change has a file of its own.
 
@@ -21,25 +21,25 @@ use crate::wire::protocol::Position;
 /// No index.
 pub const NONE: u32 = u32::MAX;
 
-/// Member position of a subscription whose answer has not come.
+/// Member position of a subscription whose answer has not arrived.
 pub(super) const PENDING: u32 = u32::MAX;
 
-/// Bit of a subscription's serial: its position is checked.
+/// Bit of a subscription's serial: its stream position is checked.
 pub(super) const POSITIONED: u32 = 1 << 31;
 
-/// Slot of a member that left while a lap was open.
+/// Slot of a member that left during a lap.
 pub(super) const TOMBSTONE: u32 = u32::MAX;
 
-/// One connection's membership, or its wish for one.
+/// The subscription of a connection to a channel, answered or pending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
-    /// The channel while pending, the group once joined.
+    /// Index of the channel while pending, of the group after the join.
     pub(super) place: u32,
-    /// Index among the group's members.
+    /// Index among the members of the group.
     pub(super) position: u32,
-    /// The connection's next subscription.
+    /// The next subscription of the connection.
     pub(super) next: u32,
-    /// Tells lives of this index apart; see [`POSITIONED`].
+    /// Distinguishes successive subscriptions with this index; see [`POSITIONED`].
     pub(super) serial: u32,
 }
 
@@ -52,18 +52,18 @@ impl Subscription {
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) hash: u64,
-    /// First of its groups.
+    /// Index of its first group.
     pub(super) group: u32,
-    /// Subscribes on their way to the home and back.
+    /// Number of subscribes whose answer has not arrived.
     pub(super) pending: u32,
     pub(super) subscribers: u32,
-    /// Whether an answer has come: the home knows of this shard's interest.
+    /// Whether an answer has arrived, so the home has recorded the interest of this shard.
     pub(super) confirmed: bool,
-    /// Whether it is in the list of channels to be released.
+    /// Whether it is in the list of channels to release.
     pub(super) idle: bool,
-    /// Whether its subscribers' position is known and checked.
+    /// Whether the position of its subscribers is checked.
     pub(super) position_checked: bool,
-    /// Whether its publications may wait.
+    /// Whether a pace delays its publications.
     pub(super) paced: bool,
 }
 
@@ -77,17 +77,17 @@ pub(super) struct Group {
     pub(super) channel: u32,
     pub(super) next: u32,
     pub(super) members: SmallVec<[Member; 2]>,
-    /// What its members let through, if not everything.
+    /// The filter of its members, if they have one.
     pub(super) filtered: Option<Box<GroupFilter>>,
-    /// What its members have got last, where they take differences; `None` too while a member
-    /// has got nothing yet.
+    /// The last publication that all members got, if they accept deltas; `None` while a member has
+    /// not got any.
     pub(super) last: Option<Publication>,
-    /// Present while something is to be sent.
+    /// Present while publications wait for the members.
     pub(super) fanout: Option<Box<Fanout>>,
     pub(super) encoding: Encoding,
 }
 
-/// From this member on, the range starts there.
+/// From this member on, the range of the lap starts at this byte.
 #[derive(Clone, Copy)]
 pub(super) struct RangeStart {
     pub(super) member: u32,
@@ -96,23 +96,23 @@ pub(super) struct RangeStart {
 
 #[derive(Default)]
 pub(super) struct Fanout {
-    /// The lap being walked, by its key.
+    /// Key of the current lap.
     pub(super) lap: Option<usize>,
     pub(super) lap_starts: Vec<RangeStart>,
-    /// Members of the lap: those that were there when it opened.
+    /// Number of members when the lap began; later members are not part of it.
     pub(super) lap_members: u32,
     pub(super) cursor: u32,
-    /// What the next lap will carry.
+    /// Bytes of the next lap.
     pub(super) pending: Vec<u8>,
     pub(super) pending_publications: u32,
-    /// Where the stream stands behind them, if their subscribers note that.
+    /// Position after the pending publications, if event ids need it.
     pub(super) pending_place: Option<Position>,
     pub(super) pending_starts: Vec<RangeStart>,
-    /// Places of members that left since it began.
+    /// Indexes of members that left during the lap.
     pub(super) gone: Vec<u32>,
 }
 
-/// A subscriber that may have missed something, or stands in a stream that is no more.
+/// A subscriber that may have missed a publication, or whose position belongs to an ended stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfSyncSubscriber {
     /// Its connection.
@@ -124,82 +124,82 @@ pub struct OutOfSyncSubscriber {
 /// A range of a lap for one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Who gets it.
+    /// The receiving slot.
     pub slot: u32,
     /// Key of the lap, for [`LocalChannels::lap`].
     pub lap: u32,
     /// First byte.
     pub start: u32,
-    /// Behind the last byte.
+    /// One past the last byte.
     pub end: u32,
-    /// Publications in the whole lap; a joiner's part may hold fewer.
+    /// Publications in the whole lap; a member that joined during the lap can get fewer.
     pub publications: u32,
-    /// Whether the last event is open, for its connection's own id.
+    /// Whether the last event must be closed with the connection's own event id.
     pub needs_event_id: bool,
 }
 
 pub(super) struct Lap {
     pub(super) bytes: Vec<u8>,
     pub(super) publications: u32,
-    /// The channel's hash, and where its stream stands behind this.
+    /// Hash of the channel and position after this lap.
     pub(super) place: Option<(u64, Position)>,
 }
 
-/// All channels that one shard has subscribers of.
+/// All channels of which one shard has subscribers.
 #[derive(Default)]
 pub struct LocalChannels {
     pub(super) table: HashTable<u32>,
     pub(super) channels: Slab<Channel>,
     pub(super) groups: Slab<Group>,
-    /// The groups that have a filter, by channel, encoding and filter.
+    /// Groups with a filter, by channel, encoding and filter.
     pub(super) filtered: HashTable<u32>,
     pub(super) hasher: RandomState,
     pub(super) subscriptions: Slab<Subscription>,
-    /// Groups with something to send, in turn.
+    /// Groups with publications to send, in round-robin order.
     pub(super) unsent: VecDeque<u32>,
     pub(super) laps: Slab<Lap>,
-    /// Laps whose last range has been given out; recycled when the turn has been sent.
+    /// Laps whose last range was handed out; their buffers are reused when the turn has been sent.
     pub(super) walked: Vec<usize>,
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) backlog: usize,
-    /// Channels without subscribers whose home has not been told.
+    /// Channels without subscribers that are to be released at their homes.
     pub(super) idle: VecDeque<u32>,
     pub(super) serial: u32,
-    /// Where the subscribers stand whose positions are checked.
+    /// Positions of the subscribers, which are checked against the homes.
     pub position_checks: PositionChecks,
-    /// Members that do not stand where they should; some have left since.
+    /// Members that are out of sync; some may have left since.
     pub(super) out_of_sync: VecDeque<OutOfSyncSubscriber>,
     pub(super) differ: Differ,
     pub(super) pacing: PaceTimers,
-    /// For bidirectional clients and for unidirectional ones.
+    /// Compressors for bidirectional and for unidirectional clients.
     pub(super) deflaters: [Deflater; 2],
-    /// The compressed frame that was made last: groups whose filters differ share it.
+    /// The last compressed frame: groups that differ only in their filter share it.
     pub(super) compressed: Option<(Publication, Encoding)>,
     pub(super) compressed_frame: Vec<u8>,
 }
 
-/// The filter of a group, and how the group is found and taken out by it.
+/// The filter of a group, and what is needed to find and unlink the group.
 pub(super) struct GroupFilter {
     pub(super) filter: Filter,
     pub(super) hash: u64,
-    /// The group in front of it in its channel's list; [`NONE`]: the channel itself.
+    /// The previous group in the list of the channel; [`NONE`]: this group is the first.
     pub(super) previous: u32,
 }
 
 impl Group {
-    /// What its members let through, if not everything.
+    /// The filter of its members, if they have one.
     pub(super) fn filter(&self) -> Option<&Filter> {
         self.filtered.as_ref().map(|filtered| &filtered.filter)
     }
 
-    /// Whether its filter lets a publication through; news of who comes and goes passes any.
+    /// Whether the filter passes a publication. Joins and leaves pass every filter.
     pub(super) fn passes_filter(&self, publication: &Publication) -> bool {
         let passes = |filter: &Filter| filter.matches(publication.tags());
         !publication.has_data() || self.filter().is_none_or(passes)
     }
 }
 
-/// The number of the channel with this index; 0 is none's.
+/// The number of the channel with this index; 0 means no number.
 pub(super) fn number(channel: u32) -> u32 {
     channel + 1
 }

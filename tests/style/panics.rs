@@ -13,7 +13,7 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
     ("src/engine/bus.rs", "assert!(workers > 0", "a node has a processor; at the start only"),
     (
         "src/engine/bus.rs",
-        "unreachable!(\"the bus owns both ends",
+        "unreachable!(\"the bus owns the sender and the receiver",
         "a queue without a bound refuses only once an end is gone",
     ),
     ("src/model/names.rs", "assert!(shards > 0", "a node has a shard; at the start only"),

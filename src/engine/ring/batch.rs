@@ -11,11 +11,11 @@ use super::token::{Token, next_batch};
 use super::uring::{Ring, SEGMENTS};
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-/// Bytes of a plain send at most: its length has 32 bits. A longer one is a vector of one range.
+/// Maximum bytes of a plain send, whose length has 32 bits. A longer send is a vector of one range.
 const PLAIN_BYTES: usize = 1 << 30;
 
 impl Ring {
-    /// Completion entries that are free once everything queued has completed.
+    /// Number of completion entries that are free once everything queued has completed.
     pub(super) fn room(&mut self) -> usize {
         let completions = self.ring.completion();
         let free = completions.capacity() - completions.len();
@@ -28,8 +28,8 @@ impl Ring {
         self.reap();
     }
 
-    /// Sends borrowed bytes to many slots at once. `fill` queues at most one send a slot; when
-    /// this returns, each is done. The result is every send that was not done in full.
+    /// Sends borrowed bytes to many slots. `fill` queues at most one send per slot; all are
+    /// finished when this returns. Returns the sends that were short or failed.
     #[must_use]
     pub fn transmit<'bytes>(&mut self, fill: impl FnOnce(&mut SendBatch<'_, 'bytes>)) -> &[Unsent] {
         self.batch = next_batch(self.batch);
@@ -39,11 +39,11 @@ impl Ring {
     }
 }
 
-/// Sends being queued; submitted when it is dropped, which [`Ring::transmit`] makes sure of.
+/// Sends being queued. Dropping it submits them; [`Ring::transmit`] makes sure that it is dropped.
 pub struct SendBatch<'ring, 'bytes> {
     ring: &'ring mut Ring,
     bytes: PhantomData<&'bytes [u8]>,
-    /// Sends for which there are completion entries, should all of them fail.
+    /// Number of sends for which completion entries are free if all of them fail.
     room: usize,
 }
 
@@ -53,8 +53,8 @@ impl<'ring, 'bytes> SendBatch<'ring, 'bytes> {
         SendBatch { ring, bytes: PhantomData, room }
     }
 
-    /// Makes sure that this send's completion has an entry: more sends than completion entries
-    /// would have the kernel keep their completions aside.
+    /// Makes sure that a completion entry is free for this send, so that the kernel need not keep
+    /// completions.
     fn make_room(&mut self) {
         if self.room == 0 {
             self.ring.finish_sends();
@@ -106,8 +106,8 @@ impl<'ring, 'bytes> SendBatch<'ring, 'bytes> {
     ) {
         self.make_room();
         let ring = &mut *self.ring;
-        // Neither list may grow past its capacity: queued entries point into both. Nor may the
-        // push below submit, since that clears them.
+        // Queued entries point into both lists, so neither may exceed its capacity. The push below
+        // must not submit, because that clears the lists.
         let is_full = ring.iovecs.capacity() - ring.iovecs.len() < SEGMENTS
             || ring.messages.len() == ring.messages.capacity()
             || ring.ring.submission().is_full();
@@ -123,7 +123,7 @@ impl<'ring, 'bytes> SendBatch<'ring, 'bytes> {
         ring.iovecs.extend(rest.by_ref().take(SEGMENTS - 2).map(range));
         let copied: Vec<u8> = rest.flatten().copied().collect();
         if !copied.is_empty() {
-            // Its bytes stay where they are when the list of copies grows.
+            // The bytes of a copy do not move when the list of copies grows.
             ring.iovecs.push(range(&copied));
             ring.copies.push(copied);
         }

@@ -1,4 +1,4 @@
-//! Provided receive buffers: the kernel takes one for each read, and gets it back when its bytes
+//! Provided receive buffers: the kernel takes one for each read, and gets it back when the bytes
 //! are dropped.
 
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-/// A memory mapping of its owner's alone; unmapped with it.
+/// A private memory mapping; unmapped when dropped.
 struct Mapping {
     address: *mut u8,
     bytes: usize,
@@ -55,8 +55,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Buffers that the kernel has not been offered yet. `count` must be a power of two, since
-    /// the kernel masks the index; it answers the registration of any other with EINVAL, too.
+    /// Creates buffers that are not yet offered to the kernel. `count` must be a power of two,
+    /// because the kernel masks the index; it rejects other counts with EINVAL.
     pub(super) fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
         if !count.is_power_of_two() || buffer_bytes == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -80,7 +80,7 @@ impl Buffers {
         self.count
     }
 
-    /// Address of the descriptors, which the kernel is told.
+    /// Address of the descriptors, for the registration.
     pub(super) fn descriptors(&self) -> u64 {
         self.descriptors.address as u64
     }
@@ -131,7 +131,7 @@ impl Buffers {
     }
 }
 
-/// Bytes that a read brought. The kernel gets their buffer back when they are dropped.
+/// Bytes of a read. The kernel gets their buffer back when they are dropped.
 pub struct ReceivedBytes {
     buffers: Rc<Buffers>,
     id: u16,

@@ -1,7 +1,7 @@
-//! Operations that only the load generator uses: sockets that connect, and small receive buffers.
+//! Operations that only the load generator uses: connecting sockets, and small receive buffers.
 //!
-//! Owns nothing. They are in this folder because an address must live in the ring's own memory
-//! until the kernel has read it, and `unsafe` is allowed only here.
+//! Owns nothing. They are here because a peer address must stay in memory of the ring until the
+//! kernel has read it, and only this folder may use `unsafe`.
 
 use std::net::SocketAddrV4;
 
@@ -15,7 +15,8 @@ use super::uring::{Ring, destination};
 static SMALL_BUFFER: libc::c_int = 32 * 1024;
 
 impl Ring {
-    /// Gives a slot's socket, before it is connected, a receive buffer that does not grow.
+    /// Gives the socket of a slot a receive buffer that does not grow. Must be called before the
+    /// connect.
     pub fn limit_receive_buffer(&mut self, generation: u32, slot: u32) {
         self.set_option(
             Token::new(Op::LimitReceiveBuffer, generation, slot),
@@ -24,7 +25,7 @@ impl Ring {
         );
     }
 
-    /// Makes a TCP socket in a slot.
+    /// Creates a TCP socket in a slot.
     pub fn socket(&mut self, generation: u32, slot: u32) {
         let entry = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP)
             .file_index(Some(destination(slot)))
@@ -32,7 +33,7 @@ impl Ring {
         self.queue(entry, Token::new(Op::Socket, generation, slot));
     }
 
-    /// Connects a slot's socket.
+    /// Connects the socket of a slot.
     pub fn connect(&mut self, generation: u32, slot: u32, peer: SocketAddrV4) {
         if self.ring.submission().is_full() {
             self.submit();

@@ -1,4 +1,4 @@
-//! What the kernel says about an operation, with whatever it gave along: a buffer, a descriptor.
+//! Completions of operations, with the buffer or descriptor that the kernel attached.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -9,12 +9,12 @@ use super::token::{Op, Token};
 
 use std::rc::Rc;
 
-/// One completion. What it owns is given back when it is dropped.
+/// One completion. Dropping it returns its buffer and closes its descriptor.
 #[derive(Debug)]
 pub struct Completion {
-    /// What completed.
+    /// The completed operation.
     pub token: Token,
-    /// Bytes, a descriptor or an event mask; below zero a negated errno.
+    /// Number of bytes, a descriptor or an event mask; negative: a negated errno.
     pub result: i32,
     flags: u32,
     received: Option<ReceivedBytes>,
@@ -44,41 +44,41 @@ impl Completion {
         Completion { token, result, flags, received, descriptor }
     }
 
-    /// Whether the multishot operation goes on.
+    /// Whether the multishot operation continues.
     pub fn more(&self) -> bool {
         cqueue::more(self.flags)
     }
 
-    /// Whether the socket had more to read than fitted.
+    /// Whether the socket had more to read than the buffer could hold.
     pub fn socket_nonempty(&self) -> bool {
         cqueue::sock_nonempty(self.flags)
     }
 
-    /// Takes the bytes that a completed `receive` brought. The kernel gets their buffer back when
-    /// they are dropped.
+    /// Takes the bytes of a completed `receive`. The kernel gets their buffer back when they are
+    /// dropped.
     pub fn take_received(&mut self) -> Option<ReceivedBytes> {
         self.received.take()
     }
 
-    /// Takes the descriptor that a completed `install` made.
+    /// Takes the descriptor that a completed `install` created.
     pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()
     }
 
-    /// The errno, if it failed.
+    /// The errno of a failed operation.
     pub fn errno(&self) -> Option<i32> {
         (self.result < 0).then(|| self.result.saturating_neg())
     }
 }
 
-/// A send whose bytes the socket did not all take.
+/// A send that the socket did not take completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsent {
     /// The slot.
     pub slot: u32,
     /// The slot's generation.
     pub generation: u32,
-    /// Bytes that the socket took; `None`: the socket is broken.
+    /// Number of bytes that the socket took; `None`: the socket is broken.
     pub taken: Option<usize>,
 }
 

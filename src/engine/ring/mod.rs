@@ -1,9 +1,10 @@
-//! One io_uring: direct descriptors, multishot polls, provided buffers, and borrowed sends that
-//! are finished when [`Ring::transmit`] returns. Owns the ring, its receive buffers and the scratch
-//! that system calls point into. Never knows what a connection is: it takes slots and tokens and
-//! gives completions. The flags are the ones that were measured to be right: sends carry
-//! `MSG_DONTWAIT|MSG_WAITALL|MSG_NOSIGNAL` and skip their completion on success, so that a short or
-//! refused send, and only that, posts one.
+//! One io_uring: direct descriptors, multishot polls, provided buffers, and borrowed sends that are
+//! finished when [`Ring::transmit`] returns.
+//!
+//! Owns the ring, its receive buffers and the memory that system calls point to. Does not know
+//! connections: it takes slots and tokens and returns completions. Sends carry
+//! `MSG_DONTWAIT|MSG_WAITALL|MSG_NOSIGNAL` and skip the completion of a success, so only a short or
+//! failed send posts one. Measurements selected these flags.
 
 mod batch;
 mod buffers;

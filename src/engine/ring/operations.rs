@@ -1,8 +1,8 @@
-//! The operations of io_uring that a ring uses, and the least kernel that has all of them.
+//! The io_uring operations that a ring uses, and the oldest kernel that has all of them.
 //!
-//! Owns the one table of operations. The rest of the ring takes its operations from this file, so
-//! an operation that the table lacks cannot be queued, and the check before the start asks the
-//! kernel for exactly the operations that the ring queues.
+//! Owns the only table of operations. The rest of the ring imports operations from this file. So an
+//! operation that is missing in the table cannot be queued, and the check before the start probes
+//! exactly the operations that the ring queues.
 
 use std::fmt;
 
@@ -68,7 +68,7 @@ pub fn count() -> usize {
     OPERATIONS.len()
 }
 
-/// The least kernel that has every operation and flag that a ring needs.
+/// The oldest kernel with every operation and flag that a ring needs.
 pub fn least_kernel() -> Version {
     OPERATIONS.iter().map(|operation| operation.since).fold(SETUP, Version::max)
 }

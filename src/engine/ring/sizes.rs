@@ -1,8 +1,8 @@
-//! Sizes of a ring, and the memory that the kernel counts for it.
+//! Sizes of a ring, and the memory that the kernel accounts for it.
 //!
-//! Owns the arithmetic. Never sets a ring up.
+//! Owns the arithmetic. Never sets up a ring.
 
-/// Sizes of a ring, all fixed at its start.
+/// Sizes of a ring, fixed at its setup.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSizes {
     /// Submission entries.
@@ -20,12 +20,12 @@ pub struct RingSizes {
 /// Bytes of a submission, of a completion, and of an entry of a ring of buffers.
 const SUBMISSION_BYTES: u64 = 64;
 const ENTRY_BYTES: u64 = 16;
-/// Bytes in front of a ring's completions: heads, tails and masks.
+/// Bytes before the completions of a ring: heads, tails and masks.
 const RING_HEADER: u64 = 320;
 
 impl RingSizes {
-    /// Bytes of the ring that the kernel counts as locked memory of a user without CAP_IPC_LOCK:
-    /// completions with the submission index, submissions, and the ring of buffers.
+    /// Bytes that the kernel accounts as locked memory of a user without CAP_IPC_LOCK: completions
+    /// with the submission index, submissions, and the ring of buffers.
     pub fn locked_bytes(&self) -> u64 {
         let page = rustix::param::page_size() as u64;
         let (submissions, completions) = (u64::from(self.submissions), u64::from(self.completions));

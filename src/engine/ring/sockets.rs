@@ -1,6 +1,6 @@
-//! Operations on sockets in the ring's slots.
+//! Operations on sockets in the slots of a ring.
 //!
-//! Owns nothing. Never knows what a connection is: takes slots and tokens.
+//! Owns nothing. Does not know connections: it takes slots and tokens.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,24 +16,24 @@ use super::uring::{BUFFER_GROUP, Ring, RingHandle, destination};
 const READABLE: u32 =
     (libc::POLLIN | libc::POLLRDHUP | libc::POLLERR | libc::POLLHUP) as u16 as u32;
 
-/// Unsent data is dropped at the close, and the peer told so.
+/// Makes the close drop unsent data and reset the peer.
 static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 impl Ring {
-    /// What [`Ring::accept`] accepts from.
+    /// Sets the listener that [`Ring::accept`] accepts from.
     pub fn listen(&mut self, listener: impl Into<OwnedFd>) {
         self.stop_listening();
         self.listener = Some(listener.into());
     }
 
-    /// Closes what connections were accepted from. Accepts under way have to be cancelled.
+    /// Closes the listener. The caller must cancel accepts in progress.
     pub fn stop_listening(&mut self) {
-        // Queued entries name the descriptor by its number.
+        // Queued entries refer to the descriptor by number, so they are submitted first.
         self.submit();
         self.listener = None;
     }
 
-    /// Accepts one connection into `slot`; returns whether there is something to accept from.
+    /// Accepts one connection into `slot`; returns whether there is a listener.
     pub fn accept(&mut self, generation: u32, slot: u32) -> bool {
         let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return false };
         let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
@@ -43,13 +43,13 @@ impl Ring {
         true
     }
 
-    /// Watches a slot for input, end and error until cancelled; edge-triggered.
+    /// Polls a slot for input, end and error until cancelled; edge-triggered.
     pub fn watch(&mut self, generation: u32, slot: u32) {
         let entry = opcode::PollAdd::new(Fixed(slot), READABLE).multi(true).build();
         self.queue(entry, Token::new(Op::Poll, generation, slot));
     }
 
-    /// Reads once, without waiting, into a provided buffer.
+    /// Reads once into a provided buffer, without waiting.
     pub fn receive(&mut self, generation: u32, slot: u32) {
         let entry = opcode::Recv::new(Fixed(slot), ptr::null_mut(), self.buffers.buffer_bytes())
             .flags(libc::MSG_DONTWAIT)
@@ -59,20 +59,20 @@ impl Ring {
         self.queue(entry, Token::new(Op::Receive, generation, slot));
     }
 
-    /// Completes once when the slot takes bytes again.
+    /// Completes once when the slot is writable.
     pub fn watch_writable(&mut self, generation: u32, slot: u32) {
         let events = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u16 as u32;
         let entry = opcode::PollAdd::new(Fixed(slot), events).build();
         self.queue(entry, Token::new(Op::Writable, generation, slot));
     }
 
-    /// Shuts both directions of a slot down.
+    /// Shuts down both directions of a slot.
     pub fn shutdown(&mut self, generation: u32, slot: u32) {
         let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_RDWR).build();
         self.queue(entry, Token::new(Op::Shutdown, generation, slot));
     }
 
-    /// Makes the coming close of a slot a reset: what the kernel still holds for it is dropped.
+    /// Makes the close of a slot a reset: unsent data in the kernel is dropped.
     pub fn reset(&mut self, generation: u32, slot: u32) {
         self.set_option(Token::new(Op::Reset, generation, slot), libc::SO_LINGER, &LINGER_NONE);
     }
@@ -85,7 +85,7 @@ impl Ring {
         self.queue(entry, token);
     }
 
-    /// Cancels the operation that `target` names; completes with `Op::Cancel` of its slot.
+    /// Cancels the operation `target`; completes with `Op::Cancel` of its slot.
     pub fn cancel(&mut self, target: Token) {
         let entry =
             opcode::AsyncCancel2::new(CancelBuilder::user_data(target.to_user_data())).build();
@@ -98,14 +98,14 @@ impl Ring {
         self.queue(entry, Token::new(Op::Close, generation, slot));
     }
 
-    /// Makes an ordinary descriptor of a slot's socket; the result is its number.
+    /// Creates an ordinary descriptor for the socket of a slot; the result is its number.
     pub fn install(&mut self, generation: u32, slot: u32) {
         let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
         self.queue(entry, Token::new(Op::Install, generation, slot));
     }
 
-    /// Puts an ordinary descriptor's socket into an empty slot; the caller's descriptor may be
-    /// closed afterwards.
+    /// Puts the socket of an ordinary descriptor into an empty slot. The caller may close its
+    /// descriptor afterwards.
     pub fn place(&mut self, slot: u32, socket: &OwnedFd) -> io::Result<()> {
         self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()])?;
         Ok(())
@@ -131,7 +131,7 @@ impl Ring {
         )
         .build();
         self.queue(entry, Token::new(Op::SendSocket, source.generation, source.slot));
-        // At once, since the entry names the other ring's descriptor by its number.
+        // Submitted at once, because the entry refers to the other ring by descriptor number.
         self.submit();
     }
 }

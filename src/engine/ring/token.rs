@@ -1,6 +1,6 @@
-//! Tokens: what the kernel carries from a submission to its completion.
+//! Tokens: the user data that the kernel carries from a submission to its completion.
 
-/// What an operation was; the first byte of its token.
+/// Kind of an operation; the first byte of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Op {
@@ -10,31 +10,31 @@ pub enum Op {
     Poll,
     /// One read into a provided buffer.
     Receive,
-    /// A send that came back short or refused after [`super::Ring::transmit`] had returned.
+    /// A send that was short or failed after [`super::Ring::transmit`] had returned.
     Send,
-    /// Oneshot writability of a slot that is behind.
+    /// Oneshot poll for writability.
     Writable,
-    /// Both directions of a slot shut down.
+    /// Both directions of a slot were shut down.
     Shutdown,
-    /// A slot set to reset its peer when it is closed.
+    /// A slot was set to reset its peer at the close.
     Reset,
-    /// A poll cancelled.
+    /// A poll was cancelled.
     Cancel,
-    /// A slot's descriptor closed.
+    /// The descriptor of a slot was closed.
     Close,
-    /// The doorbell rang; never comes out of the ring.
+    /// The eventfd was written; handled inside the ring.
     Doorbell,
-    /// A slot made an ordinary descriptor too.
+    /// The socket of a slot got an ordinary descriptor.
     Install,
-    /// A slot's socket sent to another ring.
+    /// The socket of a slot was sent to another ring.
     SendSocket,
     /// A socket arrived from another ring.
     SocketArrived,
-    /// A socket made in a slot.
+    /// A socket was created in a slot.
     Socket,
-    /// A slot given a small receive buffer.
+    /// A slot got a small receive buffer.
     LimitReceiveBuffer,
-    /// A slot connected to its peer.
+    /// A slot was connected to its peer.
     Connect,
 }
 
@@ -57,12 +57,12 @@ const OPS: [Op; 16] = [
     Op::Connect,
 ];
 
-/// Set in the first byte of a send's user data; the other bits number its batch.
+/// Set in the first byte of the user data of a send; the other bits number its batch.
 const SEND: u8 = 0x80;
-/// Bits of a batch's number.
+/// Bits of the batch number.
 const BATCH: u8 = 0x7f;
 
-/// Names an operation: what, on which slot, of which of the slot's lives.
+/// Identifies an operation: its kind, its slot and the generation of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The operation.
@@ -74,12 +74,12 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token; the generation is cut to 24 bits.
+    /// Creates a token; the generation is truncated to 24 bits.
     pub fn new(op: Op, generation: u32, slot: u32) -> Self {
         Token { op, generation: generation & 0xff_ffff, slot }
     }
 
-    /// As the kernel carries it: op:8 | generation:24 | slot:32.
+    /// The user data: op:8 | generation:24 | slot:32.
     pub(super) fn to_user_data(self) -> u64 {
         self.with_first_byte(self.op as u8)
     }
@@ -93,7 +93,7 @@ impl Token {
         u64::from(byte) << 56 | u64::from(self.generation) << 32 | u64::from(self.slot)
     }
 
-    /// Back from the kernel, with the batch of a send; `None`: no operation of this ring.
+    /// Reads user data, with the batch of a send; `None`: not an operation of this ring.
     pub(super) fn from_user_data(data: u64) -> Option<(Self, Option<u8>)> {
         let first = (data >> 56) as u8;
         let (op, batch) = match first & SEND {

@@ -1,9 +1,9 @@
-//! The ring itself: set up, entered, waited on and reaped.
+//! The ring itself: setup, submission, waiting and completions.
 //!
-//! Owns the ring, its receive buffers and the scratch that system calls point into. No pointer
-//! handed to the kernel outlives the call that handed it over, except into memory that the ring
-//! owns; nothing is concluded from a completion that is not there before the completions that the
-//! kernel keeps aside, because the queue was full, have been taken.
+//! Owns the ring, its receive buffers and the memory that system calls point to. A pointer given to
+//! the kernel is not used after the call that passed it, except a pointer into memory that the ring
+//! owns. Before the ring concludes anything from a missing completion, it takes the completions
+//! that the kernel keeps because the queue was full.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,49 +23,49 @@ use crate::base::{crash, sys};
 
 pub(super) const BUFFER_GROUP: u16 = 0;
 
-/// Ranges of one send past which further ones are copied into one.
+/// Maximum number of ranges per send; further ones are copied into one range.
 pub(super) const SEGMENTS: usize = 256;
-/// Enters in a row that the kernel may refuse for want of something, before the ring is given up.
+/// Number of refused io_uring_enter calls in a row after which the process ends.
 const REFUSALS_MAX: u32 = 5_000;
-/// Refusals in a row that are tried again at once.
+/// Number of refusals in a row that are retried at once.
 const REFUSALS_AT_ONCE: u32 = 16;
-/// Time between two tries after that.
+/// Pause between later retries.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 
-/// A ring as others see it: they can pass sockets to it.
+/// A handle of a ring: other rings can send sockets to it.
 #[derive(Debug)]
 pub struct RingHandle(pub(super) OwnedFd);
 
-/// One thread's io_uring.
+/// The io_uring of one shard.
 pub struct Ring {
     pub(super) ring: IoUring,
     pub(super) buffers: Rc<Buffers>,
-    /// Completions taken out of the kernel's queue but not reaped yet.
+    /// Completions taken from the kernel and not handled yet.
     pub(super) stash: VecDeque<Completion>,
-    /// Number of the present batch of sends, and what came back of it.
+    /// Number of the current batch of sends, and its short or failed sends.
     pub(super) batch: u8,
     pub(super) unsent: Vec<Unsent>,
-    /// Refusals of the kernel since the last enter that succeeded.
+    /// Refusals since the last successful enter.
     pub(super) refusals: u32,
     pub(super) overflows: u64,
-    /// What connections are accepted from.
+    /// The listener.
     pub(super) listener: Option<OwnedFd>,
-    /// What ends a wait from outside, and whether it is being watched.
+    /// The eventfd that ends a wait, and whether it is polled.
     pub(super) doorbell: Option<OwnedFd>,
     pub(super) doorbell_watched: bool,
-    /// Peer addresses of queued connects; each lives until its submission is consumed.
+    /// Peer addresses of queued connects; each stays until its submission is consumed.
     pub(super) addresses: Box<[libc::sockaddr_in]>,
     pub(super) next_address: usize,
-    /// What queued sends of several ranges point to; cleared once they are submitted.
+    /// Memory that queued vectored sends point to; cleared after their submission.
     pub(super) iovecs: Vec<libc::iovec>,
     pub(super) messages: Vec<libc::msghdr>,
     pub(super) copies: Vec<Vec<u8>>,
 }
 
 impl Ring {
-    /// Sets a ring up. Errors are the kernel's: EPERM where io_uring is forbidden, ENOSYS where
-    /// it is missing, EINVAL where the kernel is too old for the flags, EMFILE where the slots
-    /// exceed RLIMIT_NOFILE.
+    /// Sets up a ring. Errors are those of the kernel: EPERM if io_uring is forbidden, ENOSYS if it
+    /// is missing, EINVAL if the kernel is too old for the flags, EMFILE if the slots exceed
+    /// RLIMIT_NOFILE.
     pub fn new(sizes: &RingSizes) -> io::Result<Self> {
         let mut ring = IoUring::builder()
             .setup_single_issuer()
@@ -92,7 +92,7 @@ impl Ring {
             // SAFETY: nothing refers to a buffer yet, and the kernel has none.
             unsafe { buffers.offer(buffer) };
         }
-        // Saves a descriptor look-up an enter; a kernel that cannot is no worse off.
+        // Saves a descriptor look-up per enter. It is optional.
         let _ = ring.submitter().register_ring_fd();
         let submissions = ring.submission().capacity();
         // SAFETY: sockaddr_in is plain data for which all zeroes is a value.
@@ -116,7 +116,7 @@ impl Ring {
         })
     }
 
-    /// The ring for others to pass sockets to.
+    /// A handle through which other rings send sockets to this one.
     pub fn handle(&self) -> io::Result<RingHandle> {
         // SAFETY: the ring owns its descriptor for as long as it is borrowed here.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
@@ -143,7 +143,7 @@ impl Ring {
         unsafe { self.push(entry, token.to_user_data()) };
     }
 
-    /// Gives everything queued to the kernel; runs what it deferred.
+    /// Submits everything queued, and runs deferred work of the kernel.
     pub fn submit(&mut self) {
         loop {
             let before = self.ring.submission().len();
@@ -160,9 +160,9 @@ impl Ring {
         self.copies.clear();
     }
 
-    /// After a refused enter: takes completions out so that the next try can go on. Queued sends
-    /// borrow memory, so returning with them unsubmitted is not an option. A ring that cannot be
-    /// entered serves nobody and gives nothing back: it ends the process.
+    /// Handles a refused enter: takes completions so that the next try can succeed. Queued sends
+    /// borrow memory, so they must be submitted before this returns. A ring that stays refused ends
+    /// the process.
     pub(super) fn refused(&mut self, error: &io::Error) {
         let is_transient = error.kind() == io::ErrorKind::WouldBlock
             || matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::ENOMEM));
@@ -177,15 +177,15 @@ impl Ring {
         }
     }
 
-    /// Takes what is in the completion queue.
+    /// Takes all completions from the queue.
     pub(super) fn drain(&mut self) {
         let queue = self.ring.completion();
-        // Counted where the kernel had no memory to keep a completion that found no room.
+        // The kernel counts completions that it had no memory to keep.
         if queue.overflow() > 0 {
             crash::end("the kernel dropped completions of io_uring for want of memory");
         }
         for entry in queue {
-            // Nothing here has such a name: nobody waits for it.
+            // Unknown user data: nothing waits for this completion.
             let Some((token, batch)) = Token::from_user_data(entry.user_data()) else { continue };
             if token.op == Op::Doorbell {
                 self.doorbell_watched = cqueue::more(entry.flags());
@@ -199,9 +199,8 @@ impl Ring {
         }
     }
 
-    /// Takes every completion that there is from the kernel, those that it keeps because the queue
-    /// was full included. It ends: nothing is submitted meanwhile, and while the kernel keeps
-    /// completions each operation posts its last one.
+    /// Takes every completion, including those that the kernel keeps because the queue was full.
+    /// The loop ends: nothing is submitted meanwhile, and each operation posts one last completion.
     pub fn reap(&mut self) {
         self.drain();
         while self.ring.submission().cq_overflow() {
@@ -211,23 +210,23 @@ impl Ring {
         }
     }
 
-    /// How many times the kernel had to keep completions since the queue was full.
+    /// Number of times the kernel had to keep completions because the queue was full.
     pub fn overflows(&self) -> u64 {
         self.overflows
     }
 
-    /// Whether completions were taken from the kernel that nobody has handled yet.
+    /// Whether taken completions wait to be handled.
     pub fn has_reaped(&self) -> bool {
         !self.stash.is_empty()
     }
 
-    /// The first of them.
+    /// Takes the next completion.
     pub fn next_reaped(&mut self) -> Option<Completion> {
         self.stash.pop_front()
     }
 
-    /// Submits, then waits for a completion, the doorbell if it is armed, or `timeout`; `None`
-    /// waits for ever and zero only runs what the kernel deferred.
+    /// Submits, then waits for a completion, the armed eventfd or `timeout`. `None` waits without
+    /// limit; zero only runs deferred work of the kernel.
     pub fn wait(&mut self, timeout: Option<Duration>) {
         if !self.stash.is_empty() {
             return self.poll();
@@ -244,7 +243,7 @@ impl Ring {
         }
     }
 
-    /// Gives queued entries to the kernel and runs what it deferred, if there is either.
+    /// Submits queued entries and runs deferred work of the kernel, if there is either.
     pub fn poll(&mut self) {
         let submissions = self.ring.submission();
         if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
@@ -253,7 +252,7 @@ impl Ring {
         }
     }
 
-    /// Whether [`Ring::reap`] or [`Ring::poll`] would bring something.
+    /// Whether [`Ring::reap`] or [`Ring::poll`] would find completions.
     pub fn has_news(&mut self) -> bool {
         let submissions = self.ring.submission();
         let waits = submissions.taskrun() || submissions.cq_overflow();
@@ -261,25 +260,27 @@ impl Ring {
         waits || !self.stash.is_empty() || !self.ring.completion().is_empty()
     }
 
-    /// Rings `doorbell` whenever there is news, for a thread that waits on another ring.
+    /// Writes to the eventfd `doorbell` whenever this ring has completions, for a thread that waits
+    /// on another ring.
     ///
-    /// A ring that defers its task work wakes nobody who polls its descriptor; the registered
-    /// eventfd is the way that works.
+    /// A ring with deferred task work does not wake a thread that polls its descriptor, but it does
+    /// write to a registered eventfd.
     pub fn ring_doorbell_on_news(&mut self, doorbell: &OwnedFd) -> io::Result<()> {
         self.ring.submitter().register_eventfd(doorbell.as_raw_fd())
     }
 
-    /// Which doorbell, an eventfd, [`Ring::arm_doorbell`] watches.
+    /// Sets the eventfd that [`Ring::arm_doorbell`] polls.
     pub fn watch_doorbell(&mut self, doorbell: OwnedFd) {
-        // A queued entry names the present one by its number.
+        // A queued entry refers to the current eventfd by number, so it is submitted first.
         self.submit();
         self.doorbell = Some(doorbell);
         self.doorbell_watched = false;
     }
 
-    /// Makes the next wait end when the doorbell rings from now on. Call it before the last look
-    /// for what the bell tells of: earlier rings are taken back, or a new watch would complete at
-    /// once. A watch ends when another ring's news rings the bell: the kernel takes it for a loop.
+    /// Makes the next wait end when the eventfd is written from now on. Call it before the last
+    /// check for news: earlier writes are cleared, because a new poll would complete at once. A
+    /// poll ends when the completions of another ring write to the eventfd, because the kernel
+    /// treats that as a loop.
     pub fn arm_doorbell(&mut self) {
         let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.doorbell_watched) else {
             return;
@@ -292,18 +293,17 @@ impl Ring {
     }
 }
 
-/// A slot that the kernel puts a new descriptor into. The kernel refuses one that is beyond the
-/// table, and no table is as large as what cannot be named.
+/// The slot for a new descriptor. The kernel refuses a slot beyond the table, and no table is as
+/// large as the highest value.
 pub(super) fn destination(slot: u32) -> DestinationSlot {
     let named = DestinationSlot::try_from_slot_target(slot.min(u32::MAX - 2));
     named.unwrap_or(DestinationSlot::auto_target())
 }
 
-/// Sets a small ring up, as a shard does its own, and asks the kernel for the operations that a
-/// ring needs. The names are those of missing operations.
+/// Sets up a small ring with the flags of a shard, and returns the names of the operations that a
+/// ring needs and the kernel lacks.
 ///
-/// # Errors
-/// The kernel's, as [`Ring::new`] gives them.
+/// # Errors Those of the kernel, as in [`Ring::new`].
 pub fn try_out() -> io::Result<Vec<&'static str>> {
     let sizes =
         RingSizes { submissions: 8, completions: 16, slots: 1, buffers: 1, buffer_bytes: 64 };
