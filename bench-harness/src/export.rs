@@ -10,13 +10,16 @@ use anyhow::{Context, Result, ensure};
 use crate::compare::recorded;
 use crate::environment::Environment;
 use crate::histogram_text::hgrm;
-use crate::plot::{Plot, Series};
-use crate::run::Run;
+use crate::plot::{self, Plot, Series};
+use crate::run::{Latency, Run};
 
 /// Name of the exported plot.
 const PLOT: &str = "plot.svg";
 /// Nanoseconds per microsecond, the unit of exported .hgrm files.
 const NS_PER_US: f64 = 1000.0;
+
+/// A run with more series gets one plot per group, the part of a name before the first comma.
+const LINES_PER_PLOT: usize = 12;
 
 /// Flags of `export`.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,7 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// Writes plot.svg, and a .hgrm (in us) and a .hlog (in ns) per latency series.
 fn write(run: &Run, out: &Path) -> Result<Vec<PathBuf>> {
     ensure!(!run.latency.is_empty(), "the scenario {} records no latency", run.scenario);
-    let mut files = vec![(PLOT.to_owned(), plot(run)?.svg()?)];
+    let mut files = vec![(PLOT.to_owned(), svg(run)?)];
     for entry in &run.latency {
         let name = file_name(&entry.series);
         let histograms = recorded::histograms(entry)?;
@@ -60,22 +63,40 @@ fn write(run: &Run, out: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The plot of all latency series of a run.
-pub fn plot(run: &Run) -> Result<Plot> {
+/// The plot of all latency series of a run, as an SVG document.
+pub fn svg(run: &Run) -> Result<String> {
     let Environment { commit, kernel, .. } = &run.environment;
-    let series = run.latency.iter().map(|entry| {
-        let distribution = recorded::series(entry)?.distribution;
-        Ok(Series {
-            name: entry.series.clone(),
-            percentiles: distribution.curve,
-            worst: distribution.worst,
-            step: distribution.step,
-        })
-    });
-    Ok(Plot {
-        title: run.title.clone(),
-        subtitle: format!("{}\ncommit {commit} · {kernel}", run.load),
-        series: series.collect::<Result<_>>()?,
+    let mut plots: Vec<Plot> = Vec::new();
+    let many = run.latency.len() > LINES_PER_PLOT;
+    for entry in &run.latency {
+        let name = entry.series.as_str();
+        let (group, name) = name.split_once(", ").filter(|_| many).unwrap_or(("", name));
+        let title = match group {
+            "" => run.title.clone(),
+            group => format!("{}: {group}", run.title),
+        };
+        let series = series(name, entry)?;
+        match plots.iter_mut().find(|plot| plot.title == title) {
+            Some(plot) => plot.series.push(series),
+            None => {
+                let subtitle = format!("{}\ncommit {commit} · {kernel}", run.load);
+                plots.push(Plot { title, subtitle, series: vec![series] });
+            }
+        }
+    }
+    for later in plots.iter_mut().skip(1) {
+        later.subtitle.clear();
+    }
+    plot::stack(&plots)
+}
+
+fn series(name: &str, entry: &Latency) -> Result<Series> {
+    let distribution = recorded::series(entry)?.distribution;
+    Ok(Series {
+        name: name.to_owned(),
+        percentiles: distribution.curve,
+        worst: distribution.worst,
+        step: distribution.step,
     })
 }
 
@@ -134,6 +155,25 @@ mod tests {
             run.write(root.path(), &series).unwrap();
             let error = write(&run, &out).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn many_series_are_drawn_by_groups() {
+        let root = tempfile::tempdir().unwrap();
+        let series = |count: usize| -> Vec<(String, crate::latency::Recorder)> {
+            let name =
+                |i: usize| format!("{} shards, load {i}", if i < count / 2 { 2 } else { 60 });
+            (0..count).map(|i| (name(i), recorder(1))).collect()
+        };
+        let mut run = run();
+        run.write(root.path(), &series(LINES_PER_PLOT)).unwrap();
+        let one = svg(&run).unwrap();
+        assert!(one.contains(">Unicast</text>") && one.contains(">2 shards, load 0</text>"));
+        run.write(root.path(), &series(LINES_PER_PLOT + 1)).unwrap();
+        let two = svg(&run).unwrap();
+        for part in [">Unicast: 2 shards</text>", ">Unicast: 60 shards</text>", ">load 12</text>"] {
+            assert_eq!(two.matches(part).count(), 1, "{part}");
         }
     }
 }

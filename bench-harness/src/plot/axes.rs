@@ -109,33 +109,79 @@ impl PercentileAxis {
     }
 }
 
-/// The time axis.
+/// The time axis. Times at which no series has a point for long are cut out, because the phases of
+/// a run may lie minutes apart.
 pub struct TimeAxis {
-    low: f64,
-    high: f64,
+    /// First and last second of each part between two cuts.
+    parts: Vec<(f64, f64)>,
+    /// Pixels per second.
+    scale: f64,
 }
+
+/// Width of a cut, in pixels.
+const CUT: f64 = 14.0;
+/// Smallest distance of two labels, in pixels.
+const LABEL: f64 = 52.0;
 
 impl TimeAxis {
     /// The axis that fits all points of the series.
     pub fn over(series: &[Series]) -> Self {
-        let all = series.iter().flat_map(|s| &s.worst).map(|p| p.0);
-        let (low, high) = all.fold((f64::MAX, 0.0_f64), |(l, h), s| (l.min(s), h.max(s)));
-        let low = low.min(high);
-        TimeAxis { low, high: high.max(low + 1.0) }
+        let mut seconds: Vec<f64> =
+            series.iter().flat_map(|s| &s.worst).map(|point| point.0).collect();
+        seconds.sort_by(f64::total_cmp);
+        let all = seconds.last().copied().unwrap_or(0.0) - seconds.first().copied().unwrap_or(0.0);
+        let longest = (all / 20.0).max(10.0);
+        let mut parts: Vec<(f64, f64)> = Vec::new();
+        for second in seconds {
+            match parts.last_mut() {
+                Some(part) if second - part.1 <= longest => part.1 = second,
+                _ => parts.push((second, second)),
+            }
+        }
+        let length: f64 = parts.iter().map(|part| part.1 - part.0).sum();
+        let cuts = CUT * parts.len().saturating_sub(1) as f64;
+        TimeAxis { parts, scale: (WIDTH - RIGHT - LEFT - cuts) / length.max(1.0) }
     }
 
     /// Position of a second.
     pub fn at(&self, second: f64) -> f64 {
-        LEFT + (WIDTH - RIGHT - LEFT) * (second - self.low) / (self.high - self.low)
+        let mut left = LEFT;
+        for (first, last) in &self.parts {
+            if second <= *last {
+                return left + (second - first).max(0.0) * self.scale;
+            }
+            left += (last - first) * self.scale + CUT;
+        }
+        left - CUT
     }
 
-    /// Positions and labels of the ticks.
+    /// Positions of the middle of each cut.
+    pub fn cuts(&self) -> Vec<f64> {
+        self.parts.iter().skip(1).map(|part| self.at(part.0) - CUT / 2.0).collect()
+    }
+
+    /// Positions and labels of the ticks: the first second of each part, and round seconds.
     pub fn ticks(&self) -> Vec<(f64, String)> {
-        let step = round_step((self.high - self.low) / 10.0, &[1.0, 2.0, 5.0]).max(1.0);
-        let first = (self.low / step).ceil() as u64;
-        let last = (self.high / step).floor() as u64;
-        let label = |i: u64| i as f64 * step;
-        (first..=last).map(|i| (self.at(label(i)), crate::rows::number(label(i)))).collect()
+        let shown = (WIDTH - RIGHT - LEFT) / self.scale;
+        let step = round_step(shown / 10.0, &[1.0, 2.0, 5.0]).max(1.0);
+        let label = |second: f64| (self.at(second), crate::rows::number(second));
+        let mut ticks: Vec<(f64, String)> = Vec::new();
+        for (nth, (first, last)) in self.parts.iter().enumerate() {
+            if nth > 0 {
+                // The label of the first second replaces one that is too near.
+                ticks.pop_if(|tick| self.at(*first) - tick.0 < LABEL);
+            }
+            if self.parts.len() > 1 {
+                ticks.push(label(*first));
+            }
+            for round in (first / step).ceil() as u64..=(last / step).floor() as u64 {
+                let tick = label(round as f64 * step);
+                if ticks.last().is_none_or(|before| tick.0 - before.0 >= LABEL) {
+                    ticks.push(tick);
+                }
+            }
+        }
+        ticks
     }
 }
 
@@ -161,5 +207,24 @@ mod tests {
         for (raw, step) in [(1.0, 1.0), (1.3, 2.0), (3.0, 5.0), (70.0, 100.0)] {
             assert_eq!(round_step(raw, &[1.0, 2.0, 5.0]), step);
         }
+    }
+
+    #[test]
+    fn long_silences_are_cut_out_of_the_time_axis() {
+        let phase = |seconds: std::ops::Range<u32>| Series {
+            name: String::new(),
+            percentiles: Vec::new(),
+            worst: seconds.map(|second| (f64::from(second), 1.0)).collect(),
+            step: 1.0,
+        };
+        let axis = TimeAxis::over(&[phase(100..161), phase(1000..1041)]);
+        let (first, last) = (LEFT, WIDTH - RIGHT);
+        assert_eq!([axis.at(100.0), axis.at(1040.0)].map(f64::round), [first, last]);
+        assert_eq!((axis.at(1000.0) - axis.at(160.0)).round(), CUT);
+        assert_eq!(axis.cuts().len(), 1);
+        let labels: Vec<String> = axis.ticks().into_iter().map(|tick| tick.1).collect();
+        assert_eq!(labels, ["100", "120", "140", "1,000", "1,020", "1,040"]);
+        let whole = TimeAxis::over(&[phase(3..14)]);
+        assert!(whole.cuts().is_empty() && whole.at(3.0) == first && whole.at(13.0) == last);
     }
 }

@@ -19,15 +19,15 @@ pub use self::svg::escape;
 
 const UPPER_HEIGHT: f64 = 330.0;
 const LOWER_HEIGHT: f64 = 170.0;
-/// Room below a panel for its ticks and the name of its axis.
+/// Height below a panel for its ticks and the name of its axis.
 const AXIS: f64 = 62.0;
-/// Characters of the subtitle and legend that fit a line at their font sizes.
+/// Characters of the subtitle that fit on a line.
 const SUBTITLE_CHARS: usize = 125;
 
-/// A drawing of one scenario.
+/// A plot of latency series.
 #[derive(Debug, Clone)]
 pub struct Plot {
-    /// The scenario, in words; without one the head is left out.
+    /// Heading; empty for a plot without one.
     pub title: String,
     /// Load, commit and kernel; may have several lines.
     pub subtitle: String,
@@ -36,12 +36,12 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// The drawing as an SVG document. An error if there is nothing to draw.
+    /// The plot as an SVG document. An error if there is nothing to draw.
     pub fn svg(&self) -> Result<String> {
         stack(std::slice::from_ref(self))
     }
 
-    /// Draws both panels, the lower only where a series knows its seconds; answers the height.
+    /// Draws both panels, the lower only if a series has seconds; returns the height.
     fn draw(&self, svg: &mut Svg) -> Result<f64> {
         ensure!(!self.series.is_empty(), "a plot without series");
         let top = self.head(svg);
@@ -56,14 +56,17 @@ impl Plot {
         let y = LatencyAxis::over(self.series.iter().flat_map(|s| &s.worst));
         let x = TimeAxis::over(&self.series);
         let lower = Panel { top: top + UPPER_HEIGHT + AXIS + 22.0, height: LOWER_HEIGHT };
-        svg.text(LEFT, lower.top - 10.0, "worst of each second", "class='b'");
+        svg.text(LEFT, lower.top - 10.0, "highest latency of each second", "class='b'");
         lower.frame(svg, &y, &x.ticks(), "seconds since the start");
+        for at in x.cuts() {
+            svg.line((at, lower.top), (at, lower.top + LOWER_HEIGHT), "axis d1");
+        }
         let gap = |s: &Series, a: f64, b: f64| b - a > 1.5 * s.step;
         lower.lines(svg, &y, &self.series, |s| &s.worst, |v| x.at(v), gap);
         Ok(lower.top + LOWER_HEIGHT + AXIS)
     }
 
-    /// Title, subtitle and legend; answers where the upper panel begins.
+    /// Draws title, subtitle and legend; returns the top of the upper panel.
     fn head(&self, svg: &mut Svg) -> f64 {
         let mut y = 0.0;
         if !self.title.is_empty() {
@@ -75,24 +78,23 @@ impl Plot {
             svg.text(LEFT, y, &line, "class='s'");
         }
         y += 26.0;
-        let mut x = LEFT;
+        let widest = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
+        let width = 60.0 + 7.6 * widest as f64;
+        let columns = (((WIDTH - RIGHT - LEFT) / width) as usize).max(1);
         for (i, series) in self.series.iter().enumerate() {
-            let wide = 44.0 + 7.6 * series.name.chars().count() as f64;
-            if x > LEFT && x + wide > WIDTH - RIGHT {
-                x = LEFT;
+            if i > 0 && i.is_multiple_of(columns) {
                 y += 20.0;
             }
+            let x = LEFT + width * (i % columns) as f64;
             svg.line((x, y - 4.0), (x + 30.0, y - 4.0), &line_class(i));
             svg.text(x + 36.0, y, &series.name, "");
-            x += wide + 12.0;
         }
         svg.text(LEFT, y + 28.0, "latency by percentile", "class='b'");
         y + 38.0
     }
 }
 
-/// Several drawings as one SVG document, each below the one before. An error if there is nothing
-/// to draw.
+/// Several plots below each other in one SVG document. An error if there is nothing to draw.
 pub fn stack(plots: &[Plot]) -> Result<String> {
     ensure!(!plots.is_empty(), "nothing to draw");
     let (mut body, mut height) = (String::new(), 0.0);
@@ -103,19 +105,19 @@ pub fn stack(plots: &[Plot]) -> Result<String> {
         height += own;
     }
     let mut titles: Vec<&str> = plots.iter().map(|plot| plot.title.as_str()).collect();
-    titles.push("latency by percentile and the worst of each second");
+    titles.push("latency by percentile and the highest latency of each second");
     titles.retain(|title| !title.is_empty());
     Ok(document(&titles.join("; "), &body, height))
 }
 
-/// A place for lines, from left to right margin.
+/// An area for lines, from the left to the right margin.
 struct Panel {
     top: f64,
     height: f64,
 }
 
 impl Panel {
-    /// Grid, ticks and the name of the x axis.
+    /// Draws grid, ticks and axis names.
     fn frame(&self, svg: &mut Svg, y: &LatencyAxis, x_ticks: &[(f64, String)], x_name: &str) {
         let bottom = self.top + self.height;
         for ns in &y.ticks {
@@ -131,7 +133,7 @@ impl Panel {
         svg.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "axis");
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
         svg.text(middle, bottom + 42.0, x_name, "class='s' text-anchor='middle'");
-        let unit = if y.log { "ms (log)" } else { "ms" };
+        let unit = if y.log { "ms (log scale)" } else { "ms" };
         let attributes = format!(
             "class='s' text-anchor='middle' transform='rotate(-90 22 {0:.1})'",
             self.top + self.height / 2.0
@@ -139,7 +141,7 @@ impl Panel {
         svg.text(22.0, self.top + self.height / 2.0, unit, &attributes);
     }
 
-    /// One line a series, broken where `gap` says that points are missing between two.
+    /// Draws one line per series, interrupted where `gap` reports missing points.
     fn lines<'a>(
         &self,
         svg: &mut Svg,

@@ -40,7 +40,7 @@ fn draw(runs: &mut [Found], folder: &Path) -> Result<()> {
         fs::remove_file(old).with_context(context)?;
     }
     for found in runs.iter_mut().filter(|found| !found.run.latency.is_empty()) {
-        let plot = export::plot(&found.run).and_then(|plot| plot.svg());
+        let plot = export::svg(&found.run);
         let plot = plot.with_context(|| format!("cannot draw {}", found.path.display()))?;
         let path = folder.join(format!("{}.svg", found.run.scenario));
         fs::write(&path, plot).with_context(context)?;
