@@ -28,7 +28,7 @@ pub mod dense;
 
 pub mod subprocess;
 
-pub mod limit;
+pub mod baseline;
 
 pub mod signer;
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{compare, export, limit, plain, results, target, verifier};
+use drumline_bench::{baseline, compare, export, plain, results, target, verifier};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -71,7 +71,7 @@ enum Command {
     },
     /// The bare kernel's process: takes orders on standard input (started by the scenarios).
     #[command(hide = true)]
-    LimitServer(limit::Options),
+    BaselineServer(baseline::Options),
     /// Verifies tokens: takes orders on standard input (started by `flood`).
     #[command(hide = true)]
     Verifier(verifier::Options),
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     match Arguments::parse().command {
-        Command::KernelBaseline(common) => scenario::limit::run(&common),
+        Command::KernelBaseline(common) => scenario::kernel_baseline::run(&common),
         Command::Million(options) => scenario::million::run(&options),
         Command::Memory(common) => scenario::memory::run(&common),
         Command::Fanout(common) => scenario::fanout::run(&common),
@@ -121,7 +121,7 @@ fn run() -> Result<()> {
         Command::PlainTokio(options) => plain::serve_tokio(&options),
         Command::Child(becoming) => target::become_child(&becoming),
         Command::Report { results, out } => results::write(&results, &out),
-        Command::LimitServer(options) => limit::serve(&options),
+        Command::BaselineServer(options) => baseline::serve(&options),
         Command::Verifier(options) => verifier::serve(&options),
     }
 }

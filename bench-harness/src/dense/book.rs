@@ -29,7 +29,7 @@ enum State {
     Upgrading,
     Joining,
     Up,
-    /// Raw, and not accepted yet: the limit's greeting is to come.
+    /// Raw; the kernel baseline has not greeted it yet.
     Greeting,
     Raw,
     /// Being cut by this side; it may come back.
@@ -44,7 +44,7 @@ impl State {
             State::Opening => Some("the kernel's connection"),
             State::Upgrading => Some("the answer to the upgrade"),
             State::Joining => Some("the answer to connect or subscribe"),
-            State::Greeting => Some("the limit's greeting"),
+            State::Greeting => Some("the kernel baseline's greeting"),
             State::Up | State::Raw | State::Cut | State::Down => None,
         }
     }
@@ -733,7 +733,7 @@ mod tests {
     #[test]
     fn giving_up_names_what_was_waited_for() {
         for (mode, what) in [
-            (Mode::Raw, "waited for the limit's greeting"),
+            (Mode::Raw, "waited for the kernel baseline's greeting"),
             (Mode::Subscribe(Channels::Distinct), "waited for the answer to the upgrade"),
         ] {
             let counters = Counters::default();

@@ -31,8 +31,8 @@ use worker::Start;
 const PER_ADDRESS: u64 = 12_500;
 /// Direct descriptors that a ring's table leaves to the process's ordinary ones.
 const SPARE_DESCRIPTORS: u64 = 500;
-/// What the limit sends a socket once it has accepted it: the handshake alone says only that a
-/// kernel has.
+/// Bytes that the kernel baseline sends on a socket that it has accepted. A completed handshake
+/// only says that the kernel has accepted it.
 pub const GREETING_BYTES: u64 = 1;
 /// The ramp is given up when nothing comes up for so long.
 const RAMP_STALL: Duration = Duration::from_secs(30);

@@ -1,14 +1,14 @@
 //! One publication to many: processor time a delivery, against the bare kernel in the same run.
 //!
-//! Owns the rows of `fanout`. Never compares across runs. Invariant: limit and server take turns,
-//! each with as many sockets of its own, and the same bytes go to each.
+//! Owns the rows of `fanout`. Never compares across runs. Invariant: kernel baseline and server
+//! take turns, each with as many sockets of its own, and the same bytes go to each.
 
 use anyhow::Result;
 
 use super::{Bench, Burst, Common, PATIENCE, all, frame_bytes, median};
+use crate::baseline::Baseline;
 use crate::dense::{Dense, Mode};
 use crate::latency::Recorder;
-use crate::limit::Limit;
 use crate::publish::Api;
 use crate::rows::Row;
 use crate::server::Server;
@@ -16,7 +16,7 @@ use crate::wire::Data;
 
 /// Bytes of data in a publication.
 const BYTES: usize = 128;
-/// Times that limit and server take turns.
+/// Turns of the kernel baseline and of the server.
 const PAIRS: usize = 10;
 /// Publications of each turn.
 const ROUNDS: u64 = 4;
@@ -27,7 +27,7 @@ const BUNCHES: u64 = 4;
 const ROOM_NS: u64 = 30_000;
 
 struct Sides {
-    limit: Limit,
+    baseline: Baseline,
     raw: Dense,
     raw_bytes: u64,
     server: Server,
@@ -38,31 +38,31 @@ struct Sides {
 pub fn run(common: &Common) -> Result<()> {
     let mut bench = Bench::new(common, "fanout", "One publication to many", (15_000, 1))?;
     let connections = bench.connections;
-    let (limit, port) = bench.limit()?;
+    let (baseline, port) = bench.baseline()?;
     let (raw, _) = bench.connect(connections, port, Mode::Raw)?;
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(connections, port, Mode::Subscribe(all()))?;
-    let mut sides = Sides { limit, raw, raw_bytes: 0, server, dense };
+    let mut sides = Sides { baseline, raw, raw_bytes: 0, server, dense };
     compare(&mut bench, &mut sides)?;
     bunches(&mut bench, &sides)?;
     bench.check_standing(&sides.dense, "during the fan-outs");
     sides.server.stop()?;
     sides.dense.stop()?;
     sides.raw.stop()?;
-    sides.limit.stop()?;
+    sides.baseline.stop()?;
     bench.finish()
 }
 
-/// The pairs: limit, server, limit, server, ...
+/// Runs the pairs: baseline, server, baseline, server, ...
 fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
     // Both sides once beforehand: first sends grow buffers.
-    by_limit(bench, sides)?;
+    by_baseline(bench, sides)?;
     by_server(bench, sides)?;
     let (mut floors, mut costs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut sum: Option<Recorder> = None;
     for _ in 0..PAIRS {
-        let floor = by_limit(bench, sides)?;
+        let floor = by_baseline(bench, sides)?;
         let (cost, recorder) = by_server(bench, sides)?;
         floors.push(floor);
         costs.push(cost);
@@ -83,20 +83,23 @@ fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
     Ok(())
 }
 
-fn by_limit(bench: &mut Bench, sides: &mut Sides) -> Result<f64> {
+fn by_baseline(bench: &mut Bench, sides: &mut Sides) -> Result<f64> {
     let bytes = frame_bytes(BYTES);
-    let before = sides.limit.sample()?;
+    let before = sides.baseline.sample()?;
     let mut sends = 0;
     for _ in 0..ROUNDS {
-        let sent = sides.limit.send(bytes, 1)?;
+        let sent = sides.baseline.send(bytes, 1)?;
         sends += sent.sends;
         sides.raw_bytes += sent.sends * bytes as u64;
         let received = sides.raw.await_bytes(sides.raw_bytes, PATIENCE);
         if received != sides.raw_bytes {
-            bench.fault(format!("limit: {} bytes sent, {received} received", sides.raw_bytes));
+            bench.fault(format!(
+                "kernel baseline: {} bytes sent, {received} received",
+                sides.raw_bytes
+            ));
         }
     }
-    sides.limit.sample()?.since(&before)?.cpu_ns_per(sends)
+    sides.baseline.sample()?.since(&before)?.cpu_ns_per(sends)
 }
 
 fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {

@@ -1,15 +1,15 @@
 //! A million connections on one box, or as many as asked for.
 //!
 //! Owns the rows of `million` and the order of its stages. Never reuses a server between stages: a
-//! connection is on one channel, so each kind of channel has its own ramp. Invariant: the limit
-//! holds as many sockets for the same client, before the server does.
+//! connection is on one channel, so each kind of channel has its own ramp. Invariant: the
+//! kernel baseline holds as many sockets of the same client before the server does.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::limit::{PING_BYTES, PING_SECONDS};
+use super::kernel_baseline::{PING_BYTES, PING_SECONDS};
 use super::{
     Bench, Burst, Common, PATIENCE, SECOND_NS, all, frame_bytes, memory, slab_growth, used,
 };
@@ -52,7 +52,7 @@ pub enum Stage {
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// The parts to run, after the limit.
+    /// The parts to run, after the kernel baseline.
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(default_values_t = Stage::value_variants().to_vec())]
     stages: Vec<Stage>,
@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
     let title = "A million connections on one box";
     let mut bench = Bench::new(&options.common, "million", title, (1_000_000, 60))?;
     let quiet = KernelSample::now()?;
-    let floor = limit(&mut bench, &quiet)?;
+    let floor = baseline(&mut bench, &quiet)?;
     for stage in &options.stages {
         bench.settle(&quiet)?;
         eprintln!("stage {stage:?}");
@@ -86,8 +86,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The bare kernel with the same client: memory, a broadcast, pings.
-fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
-    let (mut limit, port) = bench.limit()?;
+fn baseline(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
+    let (mut baseline, port) = bench.baseline()?;
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Raw)?;
     bench.row(Row::new(
         "kernel baseline: time to all connected",
@@ -98,18 +98,18 @@ fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     bench.row(Row::new("kernel baseline: slab per connection, both ends", slab, "bytes"));
     let bytes = frame_bytes(BROADCAST_BYTES);
     let begun = bench.clock.now_ns();
-    let sent = limit.send(bytes, 1)?;
+    let sent = baseline.send(bytes, 1)?;
     let wanted = sent.sends * bytes as u64;
     let received = dense.await_bytes(wanted, PATIENCE);
     let broadcast_ns = (bench.clock.now_ns() - begun) as f64;
     if received != wanted {
-        bench.fault(format!("limit: {wanted} bytes sent, {received} received"));
+        bench.fault(format!("kernel baseline: {wanted} bytes sent, {received} received"));
     }
     bench.row(Row::new("kernel baseline: one broadcast", broadcast_ns, "ns"));
     let rate = bench.connections.div_ceil(PING_SECONDS);
-    let before = limit.sample()?;
-    let sent = limit.rate(rate, bench.seconds, PING_BYTES)?;
-    let cpu = limit.sample()?.since(&before)?;
+    let before = baseline.sample()?;
+    let sent = baseline.rate(rate, bench.seconds, PING_BYTES)?;
+    let cpu = baseline.sample()?.since(&before)?;
     let ping_cpu_ns = cpu.cpu_ns_per(sent.sends)?;
     let cores = cpu.cores(bench.seconds * SECOND_NS)?;
     bench.row(Row::new(
@@ -118,7 +118,7 @@ fn limit(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
         "cores",
     ));
     dense.stop()?;
-    limit.stop()?;
+    baseline.stop()?;
     Ok(Floor { slab, broadcast_ns, ping_cpu_ns })
 }
 

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::account::{KernelSample, ProcessDelta, ProcessSample};
+use crate::baseline::{Baseline, Options};
 use crate::clock::RunClock;
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
 use crate::dialect::{self, Dialect};
 use crate::environment::Environment;
 use crate::grid::Grid;
 use crate::latency::Recorder;
-use crate::limit::{Limit, Options};
 use crate::publish::{Api, Load, Post, Published};
 use crate::rows::{Row, number};
 use crate::run::Run;
@@ -32,8 +32,8 @@ pub mod fanout;
 pub mod flood;
 pub mod hostile;
 pub mod isolation;
+pub mod kernel_baseline;
 pub mod latency;
-pub mod limit;
 pub mod memory;
 pub mod million;
 pub mod multi_core;
@@ -64,7 +64,7 @@ pub struct Common {
     /// The server's program.
     #[arg(long, default_value = "target/release/drumline")]
     pub server: PathBuf,
-    /// First port to use; every server and limit takes the next.
+    /// First port to use; every server and kernel baseline takes the next free one.
     #[arg(long, default_value_t = 8100)]
     pub port: u16,
     /// Connections; each scenario has its own default.
@@ -102,7 +102,7 @@ pub struct Bench {
     pub connections: u64,
     /// Seconds of a phase.
     pub seconds: u64,
-    /// Shards of the server and of the limit.
+    /// Shards of the server and of the kernel baseline.
     pub shards: u32,
     /// Seconds over which a server that is told to end spreads its closes.
     pub spread_seconds: u64,
@@ -306,11 +306,12 @@ impl Bench {
         Server::start(&target)
     }
 
-    /// Starts the limit on a port of its own, which is answered too.
-    pub fn limit(&mut self) -> Result<(Limit, u16)> {
+    /// Starts the kernel baseline on a port of its own; returns that port too.
+    pub fn baseline(&mut self) -> Result<(Baseline, u16)> {
         let port = self.free_port()?;
         let slots = self.connections.div_ceil(u64::from(self.shards));
-        // SO_REUSEPORT spreads unevenly, and the limit moves nothing to a shard with room.
+        // SO_REUSEPORT spreads connections unevenly, and the kernel baseline does not move them to
+        // a shard with room.
         let slots = (slots * 2).min(drumline::base::sys::raise_open_files()?) as u32;
         let options = Options {
             port,
@@ -319,7 +320,7 @@ impl Bench {
             send_buffer: 65_536,
             receive_buffer: 65_536,
         };
-        Ok((Limit::start(&options)?, port))
+        Ok((Baseline::start(&options)?, port))
     }
 
     /// Connects the dense client; refused and lost connections are faults.

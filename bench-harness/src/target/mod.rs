@@ -132,13 +132,13 @@ pub enum Target {
     /// A server.
     Server(&'static dyn Adapter),
     /// The bare kernel.
-    Limit,
+    Baseline,
 }
 
 /// All targets, Drumline first: the others are held against it.
 pub const ALL: &[Target] = &[
     Target::Server(&drumline::Drumline),
-    Target::Limit,
+    Target::Baseline,
     Target::Server(&uwebsockets::UWebSockets),
     Target::Server(&nchan::Nchan),
     Target::Server(&nats::Nats),
@@ -153,7 +153,7 @@ impl Target {
     pub fn name(self) -> &'static str {
         match self {
             Target::Server(adapter) => adapter.name(),
-            Target::Limit => KERNEL_BASELINE,
+            Target::Baseline => KERNEL_BASELINE,
         }
     }
 
@@ -161,7 +161,7 @@ impl Target {
     pub fn about(self) -> &'static str {
         match self {
             Target::Server(adapter) => adapter.about(),
-            Target::Limit => "the bare kernel: a ring that accepts, and sends the same bytes",
+            Target::Baseline => "the bare kernel: a ring that accepts, and sends the same bytes",
         }
     }
 

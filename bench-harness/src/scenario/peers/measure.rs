@@ -41,8 +41,8 @@ pub(super) fn stage(
     match target {
         Target::Server(adapter) if stage == Stage::Pinged && !adapter.pings() => unpinged(tables),
         Target::Server(adapter) => server(bench, tables, (adapter, stage), scenarios, plan),
-        Target::Limit if stage == Stage::Pinged => unpinged(tables),
-        Target::Limit => limit(bench, tables, scenarios, plan),
+        Target::Baseline if stage == Stage::Pinged => unpinged(tables),
+        Target::Baseline => baseline(bench, tables, scenarios, plan),
     }
 }
 
@@ -243,7 +243,7 @@ impl Turn<'_> {
 }
 
 /// The bare kernel's turn: sockets held, and the bytes of a fan-out.
-fn limit(
+fn baseline(
     bench: &mut Bench,
     tables: &mut Tables,
     scenarios: &[Scenario],
@@ -258,7 +258,7 @@ fn limit(
     }
     settle(plan)?;
     let kernel = slab()?;
-    let (mut limit, port) = bench.limit()?;
+    let (mut baseline, port) = bench.baseline()?;
     let (dense, ramp) = bench.connect(plan.connections, port, Mode::Raw)?;
     let count = plan.connections;
     ensure!(ramp.refused == 0, "{} of {count} sockets never came up", ramp.refused);
@@ -269,20 +269,20 @@ fn limit(
     let bytes = frame_bytes(BYTES);
     let mut received = 0;
     let mut fanouts = |rounds| -> Result<(f64, f64)> {
-        let (server, client) = (limit.sample()?, own()?);
+        let (server, client) = (baseline.sample()?, own()?);
         let mut sends = 0;
         for _ in 0..rounds {
-            let sent = limit.send(bytes, 1)?;
+            let sent = baseline.send(bytes, 1)?;
             sends += sent.sends;
             received += sent.sends * bytes as u64;
             let came = dense.await_bytes(received, PATIENCE);
             ensure!(came == received, "{received} bytes sent, {came} received");
         }
-        let (server, client) = (limit.sample()?.since(&server)?, own()?.since(&client)?);
+        let (server, client) = (baseline.sample()?.since(&server)?, own()?.since(&client)?);
         Ok((server.cpu_ns_per(sends)?, client.cpu_ns_per(sends)?))
     };
     let measured = fanouts(1).and_then(|_| fanouts(FANOUTS));
-    let stopped = limit.stop();
+    let stopped = baseline.stop();
     let closed = dense.stop();
     let (server, client) = measured?;
     tables.set(Scenario::Fanout, CPU, server);

@@ -1,4 +1,4 @@
-//! The limit's child: shards that accept, hold and send.
+//! The kernel baseline's child: shards that accept, hold and send.
 //!
 //! Owns one ring a shard and the reading of orders. Never polls a socket and never reads one: a
 //! socket here costs what the kernel takes for it and nothing else. Invariant: every order is
@@ -45,7 +45,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// As arguments of `limit-server`.
+    /// As arguments of `baseline-server`.
     pub(super) fn arguments(&self) -> Vec<String> {
         let Options { port, shards, slots, send_buffer, receive_buffer } = self;
         vec![
@@ -95,7 +95,7 @@ pub fn serve(options: &Options) -> Result<()> {
             accepted: accepted.clone(),
         };
         let failed = failed.clone();
-        std::thread::Builder::new().name(format!("limit-{number}")).spawn(move || {
+        std::thread::Builder::new().name(format!("baseline-{number}")).spawn(move || {
             let mut ready = Some(failed.clone());
             if let Err(error) = shard.run(&inbox, &mut ready) {
                 // Nobody listening: the process is ending anyway.
@@ -105,7 +105,7 @@ pub fn serve(options: &Options) -> Result<()> {
         shards.push(Handle { jobs, bell });
     }
     for _ in 0..options.shards {
-        failures.recv().context("a shard of the limit died")??;
+        failures.recv().context("a shard of the kernel baseline died")??;
     }
     ready()?;
     obey(&shards)
@@ -131,13 +131,13 @@ fn all(shards: &[Handle], order: Order) -> Result<Sent> {
     let begun = Instant::now();
     for shard in shards {
         let job = Job { order, bytes: bytes.clone(), done: done.clone() };
-        shard.jobs.send(job).map_err(|_| anyhow!("a shard of the limit died"))?;
+        shard.jobs.send(job).map_err(|_| anyhow!("a shard of the kernel baseline died"))?;
         sys::ring_doorbell(&shard.bell);
     }
     drop(done);
     let mut sum = Sent { sends: 0, short: 0, cpu_ns: 0, wall_ns: 0 };
     for _ in shards {
-        let one = dones.recv().context("a shard of the limit died")?;
+        let one = dones.recv().context("a shard of the kernel baseline died")?;
         sum.sends += one.sends;
         sum.short += one.short;
         sum.cpu_ns += one.cpu_ns;
@@ -156,8 +156,9 @@ struct Start {
 impl Start {
     fn run(self, inbox: &Receiver<Job>, ready: &mut Option<Sender<Result<()>>>) -> Result<()> {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.options.port));
-        let listener = sys::listener(address, &self.options.listener())
-            .with_context(|| format!("the limit cannot listen on port {}", self.options.port))?;
+        let listener = sys::listener(address, &self.options.listener()).with_context(|| {
+            format!("the kernel baseline cannot listen on port {}", self.options.port)
+        })?;
         if sys::processors() >= self.options.shards as usize {
             sys::pin(self.number as usize);
         }
@@ -168,7 +169,7 @@ impl Start {
             buffers: 1,
             buffer_bytes: 4096,
         };
-        let ring = Ring::new(&sizes).context("the limit cannot set up a ring")?;
+        let ring = Ring::new(&sizes).context("the kernel baseline cannot set up a ring")?;
         let mut shard = Shard {
             ring,
             slots: self.options.slots,
@@ -242,7 +243,7 @@ impl Shard {
                 }
                 Op::Accept => {
                     let error = std::io::Error::from_raw_os_error(-completion.result);
-                    eprintln!("the limit could not accept a socket: {error}");
+                    eprintln!("the kernel baseline could not accept a socket: {error}");
                     self.ring.accept(0, slot);
                 }
                 _ => {}

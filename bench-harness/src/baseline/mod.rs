@@ -86,15 +86,15 @@ impl Order {
 }
 
 /// The running child.
-pub struct Limit {
+pub struct Baseline {
     process: Subprocess,
 }
 
-impl Limit {
+impl Baseline {
     /// Starts the child and waits until it listens.
     pub fn start(options: &Options) -> Result<Self> {
-        let process = Subprocess::start("limit-server", &options.arguments())?;
-        Ok(Limit { process })
+        let process = Subprocess::start("baseline-server", &options.arguments())?;
+        Ok(Baseline { process })
     }
 
     /// The child's processor time and memory so far.
@@ -115,7 +115,7 @@ impl Limit {
     fn sent(&mut self, order: &str) -> Result<Sent> {
         self.process.order(order)?;
         let line = self.process.answer()?;
-        Sent::parse(&line).with_context(|| format!("the limit said `{line}`"))
+        Sent::parse(&line).with_context(|| format!("the kernel baseline said `{line}`"))
     }
 
     /// Ends the child.

@@ -1,6 +1,6 @@
 //! The bare kernel by itself: memory of an accepted socket, processor time of a send.
 //!
-//! Owns the rows of `limit`. Never starts a server. Invariant: what is sent is received to the
+//! Owns the rows of `kernel-baseline`. Never starts a server. Invariant: what is sent is received to the
 //! byte, or it is a fault.
 
 use anyhow::Result;
@@ -20,7 +20,7 @@ pub fn run(common: &Common) -> Result<()> {
     let mut bench = Bench::new(common, "kernel-baseline", "The kernel baseline", (15_000, 10))?;
     let connections = bench.connections;
     let before = KernelSample::now()?;
-    let (mut limit, port) = bench.limit()?;
+    let (mut baseline, port) = bench.baseline()?;
     let (dense, ramp) = bench.connect(connections, port, Mode::Raw)?;
     let slab = slab_growth(&before)?;
     bench.row(Row::new("time to all connected", ramp.took.as_nanos() as f64, "ns"));
@@ -30,24 +30,24 @@ pub fn run(common: &Common) -> Result<()> {
     );
     let mut received = 0;
     for bytes in [frame_bytes(128), frame_bytes(512)] {
-        let before = limit.sample()?;
-        let sent = limit.send(bytes, 10)?;
-        let used = limit.sample()?.since(&before)?;
+        let before = baseline.sample()?;
+        let sent = baseline.send(bytes, 10)?;
+        let used = baseline.sample()?.since(&before)?;
         received += sent.sends * bytes as u64;
         check(&mut bench, &dense, received, sent.short);
         let what = format!("CPU per send of {bytes} bytes");
         bench.row(Row::new(what, used.cpu_ns_per(sent.sends)?, "ns"));
     }
     let rate = connections.div_ceil(PING_SECONDS);
-    let before = limit.sample()?;
-    let sent = limit.rate(rate, bench.seconds, PING_BYTES)?;
-    let used = limit.sample()?.since(&before)?;
+    let before = baseline.sample()?;
+    let sent = baseline.rate(rate, bench.seconds, PING_BYTES)?;
+    let used = baseline.sample()?.since(&before)?;
     received += sent.sends * PING_BYTES as u64;
     check(&mut bench, &dense, received, sent.short);
     let what = format!("cores for {rate} pings per second");
     bench.row(Row::new(what, used.cores(sent.wall_ns)?, "cores"));
     dense.stop()?;
-    limit.stop()?;
+    baseline.stop()?;
     bench.finish()
 }
 
