@@ -1,60 +1,106 @@
-//! The bare kernel: what every number is held against.
+//! The kernel baseline: a child process that does with sockets what the server does, and no more.
 //!
-//! Owns the child process that accepts sockets with the engine's ring and sends the same bytes to
-//! all, and the lines it is commanded with. Never speaks a protocol. Invariant: the child's sockets
-//! have the options of the server's, and its sends the server's flags, so what remains between
-//! the two is the server.
+//! Owns the child process, which accepts sockets with the engine's ring and sends the same bytes to
+//! all of them, and the lines of its orders. Never speaks a protocol. Invariant: the child's
+//! sockets have the options of the server's sockets and its sends the flags of the server's sends,
+//! so that the difference between the two is the cost of the server.
 
 use anyhow::{Context, Result, bail};
+use drumline::engine::ring::Unsent;
 
 use crate::account::ProcessSample;
 use crate::subprocess::{QUIT, Subprocess};
 
+mod exchange;
 mod shard;
 
+pub use exchange::{Exchange, Outcome};
 pub use shard::{Options, serve};
 
 /// Sends that go into one enter, as in the server.
-pub const PER_TURN: u32 = 128;
+const PER_TURN: u32 = 128;
 
-/// What a command of the child did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an order sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
+    /// Orders that this is the sum of.
+    pub rounds: u32,
     /// Sends tried.
     pub sends: u64,
-    /// Of them, those that the kernel took partly or not at all.
+    /// Bytes that the kernel took.
+    pub bytes: u64,
+    /// Sends of which the kernel took only a part, or nothing, for want of room.
     pub short: u64,
+    /// Sends that failed because their socket was closed or aborted.
+    pub closed: u64,
     /// Processor time of the sending threads, in ns.
     pub cpu_ns: u64,
-    /// From the command to its end, in ns.
+    /// Time from the order to its end, in ns.
     pub wall_ns: u64,
 }
 
 impl Sent {
-    /// As one line of the child's output.
+    /// Adds what a later order sent.
+    fn add(&mut self, later: &Sent) {
+        self.rounds += later.rounds;
+        self.sends += later.sends;
+        self.bytes += later.bytes;
+        self.short += later.short;
+        self.closed += later.closed;
+        self.cpu_ns += later.cpu_ns;
+        self.wall_ns += later.wall_ns;
+    }
+
+    /// Counts `sends` sends of `bytes` bytes each, of which these were not taken in full.
+    fn count(&mut self, sends: usize, bytes: usize, unsent: &[Unsent]) {
+        self.sends += sends as u64;
+        self.bytes += sends as u64 * bytes as u64;
+        unsent.iter().for_each(|send| self.take_back(bytes, send.taken));
+    }
+
+    /// Corrects the count of a send of `bytes` bytes of which the kernel took only `taken`;
+    /// `None`: its socket is closed.
+    fn take_back(&mut self, bytes: usize, taken: Option<usize>) {
+        let missing = bytes.saturating_sub(taken.unwrap_or(0));
+        self.bytes = self.bytes.saturating_sub(missing as u64);
+        match taken {
+            Some(_) => self.short += 1,
+            None => self.closed += 1,
+        }
+    }
+
+    /// The count as one line of the child's output.
     fn line(&self) -> String {
-        let Sent { sends, short, cpu_ns, wall_ns } = self;
-        format!("sent {sends} short {short} cpu_ns {cpu_ns} wall_ns {wall_ns}")
+        let Sent { rounds: _, sends, bytes, short, closed, cpu_ns, wall_ns } = self;
+        format!(
+            "sent {sends} bytes {bytes} short {short} closed {closed} cpu_ns {cpu_ns} \
+             wall_ns {wall_ns}"
+        )
     }
 
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
-        let [_, sends, _, short, _, cpu_ns, _, wall_ns] = words[..] else { return None };
+        let [_, sends, _, bytes, _, short, _, closed, _, cpu_ns, _, wall_ns] = words[..] else {
+            return None;
+        };
         Some(Sent {
+            rounds: 1,
             sends: sends.parse().ok()?,
+            bytes: bytes.parse().ok()?,
             short: short.parse().ok()?,
+            closed: closed.parse().ok()?,
             cpu_ns: cpu_ns.parse().ok()?,
             wall_ns: wall_ns.parse().ok()?,
         })
     }
 }
 
-/// What the child is told, one a line.
+/// An order to the child: one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// `send BYTES ROUNDS PER_TURN`: to each socket, so many times.
-    Send { bytes: usize, rounds: u32, per_turn: u32 },
-    /// `rate PER_SECOND SECONDS BYTES PER_TURN`: to the sockets in turn.
+    /// `send BYTES PER_TURN`: once to each socket.
+    Send { bytes: usize, per_turn: u32 },
+    /// `rate PER_SECOND SECONDS BYTES PER_TURN`: to the sockets one after the other.
     Rate { per_second: u64, seconds: u64, bytes: usize, per_turn: u32 },
     /// `quit`.
     Quit,
@@ -65,9 +111,8 @@ impl Order {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |word: &str| word.parse::<u64>().with_context(|| format!("in `{line}`"));
         Ok(match words[..] {
-            ["send", bytes, rounds, per_turn] => Order::Send {
+            ["send", bytes, per_turn] => Order::Send {
                 bytes: number(bytes)? as usize,
-                rounds: number(rounds)? as u32,
                 per_turn: number(per_turn)?.max(1) as u32,
             },
             ["rate", per_second, seconds, bytes, per_turn] => Order::Rate {
@@ -78,7 +123,7 @@ impl Order {
             },
             [QUIT] => Order::Quit,
             _ => bail!(
-                "`{line}` is no command; use `send BYTES ROUNDS PER_TURN`, \
+                "`{line}` is no order; use `send BYTES PER_TURN`, \
                  `rate PER_SECOND SECONDS BYTES PER_TURN` or `quit`"
             ),
         })
@@ -98,28 +143,29 @@ impl Baseline {
     }
 
     /// The child's processor time and memory so far.
-    pub fn sample(&self) -> Result<ProcessSample> {
+    fn sample(&self) -> Result<ProcessSample> {
         self.process.sample()
     }
 
-    /// Sends `bytes` bytes to each socket, `rounds` times.
-    pub fn send(&mut self, bytes: usize, rounds: u32) -> Result<Sent> {
-        self.sent(&format!("send {bytes} {rounds} {PER_TURN}"))
+    /// Sends `bytes` bytes once to each socket.
+    fn send(&mut self, bytes: usize) -> Result<Sent> {
+        self.order(&format!("send {bytes} {PER_TURN}"))
     }
 
-    /// Sends `bytes` bytes to the sockets in turn, `per_second` sends a second in all.
-    pub fn rate(&mut self, per_second: u64, seconds: u64, bytes: usize) -> Result<Sent> {
-        self.sent(&format!("rate {per_second} {seconds} {bytes} {PER_TURN}"))
+    /// Sends `bytes` bytes to the sockets in turn, `per_second` sends per second in all.
+    fn rate(&mut self, per_second: u64, seconds: u64, bytes: usize) -> Result<Sent> {
+        self.order(&format!("rate {per_second} {seconds} {bytes} {PER_TURN}"))
     }
 
-    fn sent(&mut self, order: &str) -> Result<Sent> {
+    fn order(&mut self, order: &str) -> Result<Sent> {
         self.process.order(order)?;
         let line = self.process.answer()?;
-        Sent::parse(&line).with_context(|| format!("the kernel baseline said `{line}`"))
+        Sent::parse(&line)
+            .with_context(|| format!("the kernel baseline answered `{line}`, not a count of sends"))
     }
 
     /// Ends the child.
-    pub fn stop(self) -> Result<()> {
+    fn stop(self) -> Result<()> {
         self.process.stop()
     }
 }
@@ -129,11 +175,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_back() {
-        let sent = Sent { sends: 1, short: 2, cpu_ns: 3, wall_ns: 4 };
+    fn orders_and_answers_survive_being_written_as_lines() {
+        let sent =
+            Sent { rounds: 1, sends: 1, bytes: 2, short: 3, closed: 4, cpu_ns: 5, wall_ns: 6 };
         assert_eq!(Sent::parse(&sent.line()), Some(sent));
-        let order = Order::Send { bytes: 128, rounds: 2, per_turn: 1 };
-        assert_eq!(Order::parse("send 128 2 0").unwrap(), order);
-        assert!(Order::parse("send 128").unwrap_err().to_string().contains("is no command"));
+        let order = Order::Send { bytes: 128, per_turn: 1 };
+        assert_eq!(Order::parse("send 128 0").unwrap(), order);
+        assert!(Order::parse("send 128").unwrap_err().to_string().contains("is no order"));
     }
 }

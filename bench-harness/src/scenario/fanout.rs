@@ -5,8 +5,8 @@
 
 use anyhow::Result;
 
-use super::{Bench, Burst, Common, PATIENCE, all, frame_bytes, median};
-use crate::baseline::Baseline;
+use super::{Bench, Burst, Common, all, frame_bytes, median};
+use crate::baseline::Exchange;
 use crate::dense::{Dense, Mode};
 use crate::latency::Recorder;
 use crate::publish::Api;
@@ -27,9 +27,7 @@ const BUNCHES: u64 = 4;
 const ROOM_NS: u64 = 30_000;
 
 struct Sides {
-    baseline: Baseline,
-    raw: Dense,
-    raw_bytes: u64,
+    baseline: Exchange,
     server: Server,
     dense: Dense,
 }
@@ -38,18 +36,16 @@ struct Sides {
 pub fn run(common: &Common) -> Result<()> {
     let mut bench = Bench::new(common, "fanout", "One publication to many", (15_000, 1))?;
     let connections = bench.connections;
-    let (baseline, port) = bench.baseline()?;
-    let (raw, _) = bench.connect(connections, port, Mode::Raw)?;
+    let (baseline, _) = bench.baseline()?;
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(connections, port, Mode::Subscribe(all()))?;
-    let mut sides = Sides { baseline, raw, raw_bytes: 0, server, dense };
+    let mut sides = Sides { baseline, server, dense };
     compare(&mut bench, &mut sides)?;
     bunches(&mut bench, &sides)?;
     bench.check_standing(&sides.dense, "during the fan-outs");
     sides.server.stop()?;
     sides.dense.stop()?;
-    sides.raw.stop()?;
     sides.baseline.stop()?;
     bench.finish()
 }
@@ -84,22 +80,9 @@ fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
 }
 
 fn by_baseline(bench: &mut Bench, sides: &mut Sides) -> Result<f64> {
-    let bytes = frame_bytes(BYTES);
     let before = sides.baseline.sample()?;
-    let mut sends = 0;
-    for _ in 0..ROUNDS {
-        let sent = sides.baseline.send(bytes, 1)?;
-        sends += sent.sends;
-        sides.raw_bytes += sent.sends * bytes as u64;
-        let received = sides.raw.await_bytes(sides.raw_bytes, PATIENCE);
-        if received != sides.raw_bytes {
-            bench.fault(format!(
-                "kernel baseline: {} bytes sent, {received} received",
-                sides.raw_bytes
-            ));
-        }
-    }
-    sides.baseline.sample()?.since(&before)?.cpu_ns_per(sends)
+    let sent = bench.check(sides.baseline.send(frame_bytes(BYTES), ROUNDS as u32)?);
+    sides.baseline.sample()?.since(&before)?.cpu_ns_per(sent.sends)
 }
 
 fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {

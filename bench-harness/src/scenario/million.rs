@@ -10,9 +10,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use super::kernel_baseline::{PING_BYTES, PING_SECONDS};
-use super::{
-    Bench, Burst, Common, PATIENCE, SECOND_NS, all, frame_bytes, memory, slab_growth, used,
-};
+use super::{Bench, Burst, Common, SECOND_NS, all, frame_bytes, memory, slab_growth, used};
 use crate::account::{KernelSample, per_connection};
 use crate::dense::{Channels, Dense, Mode};
 use crate::publish::Api;
@@ -87,8 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// The bare kernel with the same client: memory, a broadcast, pings.
 fn baseline(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
-    let (mut baseline, port) = bench.baseline()?;
-    let (dense, ramp) = bench.connect(bench.connections, port, Mode::Raw)?;
+    let (mut baseline, ramp) = bench.baseline()?;
     bench.row(Row::new(
         "kernel baseline: time to all connected",
         ramp.took.as_nanos() as f64,
@@ -98,17 +95,13 @@ fn baseline(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     bench.row(Row::new("kernel baseline: slab per connection, both ends", slab, "bytes"));
     let bytes = frame_bytes(BROADCAST_BYTES);
     let begun = bench.clock.now_ns();
-    let sent = baseline.send(bytes, 1)?;
-    let wanted = sent.sends * bytes as u64;
-    let received = dense.await_bytes(wanted, PATIENCE);
+    let outcome = baseline.send(bytes, 1)?;
     let broadcast_ns = (bench.clock.now_ns() - begun) as f64;
-    if received != wanted {
-        bench.fault(format!("kernel baseline: {wanted} bytes sent, {received} received"));
-    }
+    bench.check(outcome);
     bench.row(Row::new("kernel baseline: one broadcast", broadcast_ns, "ns"));
     let rate = bench.connections.div_ceil(PING_SECONDS);
     let before = baseline.sample()?;
-    let sent = baseline.rate(rate, bench.seconds, PING_BYTES)?;
+    let sent = bench.check(baseline.rate(rate, bench.seconds, PING_BYTES)?);
     let cpu = baseline.sample()?.since(&before)?;
     let ping_cpu_ns = cpu.cpu_ns_per(sent.sends)?;
     let cores = cpu.cores(bench.seconds * SECOND_NS)?;
@@ -117,7 +110,6 @@ fn baseline(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
         cores,
         "cores",
     ));
-    dense.stop()?;
     baseline.stop()?;
     Ok(Floor { slab, broadcast_ns, ping_cpu_ns })
 }

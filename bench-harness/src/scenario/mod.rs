@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::account::{KernelSample, ProcessDelta, ProcessSample};
-use crate::baseline::{Baseline, Options};
+use crate::baseline::{Baseline, Exchange, Options, Outcome, Sent};
 use crate::clock::RunClock;
 use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
 use crate::dialect::{self, Dialect};
@@ -306,8 +306,8 @@ impl Bench {
         Server::start(&target)
     }
 
-    /// Starts the kernel baseline on a port of its own; returns that port too.
-    pub fn baseline(&mut self) -> Result<(Baseline, u16)> {
+    /// Starts the kernel baseline on a port of its own and connects the client to it.
+    pub fn baseline(&mut self) -> Result<(Exchange, Ramp)> {
         let port = self.free_port()?;
         let slots = self.connections.div_ceil(u64::from(self.shards));
         // SO_REUSEPORT spreads connections unevenly, and the kernel baseline does not move them to
@@ -320,7 +320,17 @@ impl Bench {
             send_buffer: 65_536,
             receive_buffer: 65_536,
         };
-        Ok((Baseline::start(&options)?, port))
+        let baseline = Baseline::start(&options)?;
+        let (client, ramp) = self.connect(self.connections, port, Mode::Raw)?;
+        Ok((Exchange::new(baseline, client), ramp))
+    }
+
+    /// What the kernel baseline sent; a difference to what was received is a fault.
+    fn check(&mut self, outcome: Outcome) -> Sent {
+        if let Some(fault) = outcome.fault {
+            self.fault(format!("kernel baseline, {fault}"));
+        }
+        outcome.sent
     }
 
     /// Connects the dense client; refused and lost connections are faults.

@@ -14,7 +14,7 @@ use super::{
     KERNEL, LATE, LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle,
 };
 use crate::account::{KernelSample, ProcessSample, per_connection};
-use crate::dense::{Channels, Dense, Mode, Ramp};
+use crate::dense::{Channels, Dense, Ramp};
 use crate::latency::Deliveries;
 use crate::scenario::{Burst, Delivered, frame_bytes};
 use crate::target::{Adapter, Peer, Place, Target};
@@ -258,8 +258,7 @@ fn baseline(
     }
     settle(plan)?;
     let kernel = slab()?;
-    let (mut baseline, port) = bench.baseline()?;
-    let (dense, ramp) = bench.connect(plan.connections, port, Mode::Raw)?;
+    let (mut baseline, ramp) = bench.baseline()?;
     let count = plan.connections;
     ensure!(ramp.refused == 0, "{} of {count} sockets never came up", ramp.refused);
     std::thread::sleep(SETTLE);
@@ -267,28 +266,23 @@ fn baseline(
     idle.into_iter().for_each(|(column, v)| tables.set(Scenario::Idle, column, v));
     tables.remark(Scenario::Idle, "connects at TCP only; no user memory to speak of");
     let bytes = frame_bytes(BYTES);
-    let mut received = 0;
-    let mut fanouts = |rounds| -> Result<(f64, f64)> {
+    let mut fanouts = |rounds: u64| -> Result<(f64, f64)> {
         let (server, client) = (baseline.sample()?, own()?);
-        let mut sends = 0;
-        for _ in 0..rounds {
-            let sent = baseline.send(bytes, 1)?;
-            sends += sent.sends;
-            received += sent.sends * bytes as u64;
-            let came = dense.await_bytes(received, PATIENCE);
-            ensure!(came == received, "{received} bytes sent, {came} received");
+        let outcome = baseline.send(bytes, rounds as u32)?;
+        if let Some(fault) = outcome.fault {
+            bail!("kernel baseline, {fault}");
         }
+        let sends = outcome.sent.sends;
         let (server, client) = (baseline.sample()?.since(&server)?, own()?.since(&client)?);
         Ok((server.cpu_ns_per(sends)?, client.cpu_ns_per(sends)?))
     };
     let measured = fanouts(1).and_then(|_| fanouts(FANOUTS));
     let stopped = baseline.stop();
-    let closed = dense.stop();
     let (server, client) = measured?;
     tables.set(Scenario::Fanout, CPU, server);
     tables.set(Scenario::Fanout, CLIENT_CPU, client);
     tables.set(Scenario::Fanout, LOST, 0.0);
-    stopped.and(closed)
+    stopped
 }
 
 /// Connections a second of a ramp.
