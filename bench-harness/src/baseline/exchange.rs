@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Baseline, Sent};
+use super::child::Baseline;
+use super::order::Sent;
 use crate::account::ProcessSample;
 use crate::dense::Dense;
 

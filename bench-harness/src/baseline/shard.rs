@@ -19,7 +19,7 @@ use drumline::base::sys::{self, ListenerOptions};
 use drumline::engine::ring::{Op, Ring, RingSizes};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Order, Sent};
+use super::order::{Order, Sent};
 use crate::dense::GREETING_BYTES;
 use crate::subprocess::{answer, ready};
 
