@@ -1,7 +1,7 @@
-//! Counters that shards write and the control plane reads.
+//! Metrics that shards write and the control plane reads.
 //!
-//! Owns one block of counters a shard, each block on cache lines of its own. Never blocks: each
-//! counter has one writer, and a reader may be a moment behind.
+//! Owns one block of counters per shard, each on its own cache lines. Never blocks: every counter
+//! has one writer, and a reader may see a slightly older value.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,17 +16,17 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes `n` away.
+    /// Subtracts `n`.
     pub fn subtract(&self, n: u64) {
         self.add(n.wrapping_neg());
     }
 
-    /// Sets the number.
+    /// Sets the value.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// The number now.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -41,17 +41,17 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: Counter,)*
         }
 
-        /// What a counter is to those who read it.
+        /// Kind of a metric.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum MetricKind {
-            /// Only grows.
+            /// The value only grows.
             Total,
-            /// Goes up and down.
+            /// The value goes up and down.
             Gauge,
         }
 
         impl Metrics {
-            /// Name, meaning, kind and value of every counter.
+            /// Name, help text, kind and value of every counter.
             pub fn list(&self) -> Vec<(&'static str, &'static str, MetricKind, u64)> {
                 vec![$((
                     stringify!($name),
@@ -65,11 +65,11 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Open sockets.
+    /// Open sockets of the shard.
     sockets: Gauge,
-    /// Clients connected.
+    /// Clients that have connected and are not closed.
     clients: Gauge,
-    /// Different users with a connection on the shard.
+    /// Distinct users with a connection on the shard.
     users: Gauge,
     /// Subscriptions, including pending ones.
     subscriptions: Gauge,
@@ -77,7 +77,7 @@ counters! {
     channels: Gauge,
     /// Channels with history whose home is the shard.
     streams: Gauge,
-    /// Bytes of history.
+    /// Bytes of history of the channels whose home is the shard.
     history_bytes: Gauge,
     /// Connections with unsent output.
     outboxes: Gauge,
@@ -89,47 +89,48 @@ counters! {
     unread_bytes: Gauge,
     /// Bytes of publications that are not yet written to all subscribers.
     backlog_bytes: Gauge,
-    /// Sockets accepted.
+    /// Accepted sockets.
     accepted: Total,
-    /// Connections refused with 503.
+    /// Connections refused with HTTP status 503.
     refused: Total,
-    /// Sockets moved to a shard with room.
+    /// Sockets moved to another shard because this one had no free slot.
     relayed: Total,
     /// Sockets handed to the control plane.
     handed_over: Total,
-    /// Client connects answered.
+    /// Connect commands answered with success.
     connects: Total,
-    /// Commands handled.
+    /// Commands of clients handled.
     commands: Total,
-    /// API calls that the shard answered without the control plane.
+    /// HTTP API calls that the shard answered without the control plane.
     calls: Total,
-    /// Error replies.
+    /// Error replies to clients.
     errors: Total,
     /// Publications accepted by the home of their channel.
     publications: Total,
-    /// Streams dropped to make room for new ones.
+    /// Streams removed to make room for new ones.
     streams_evicted: Total,
-    /// Publications dropped from the history to make room for newer ones.
+    /// Publications removed from the history because its memory budget was exceeded.
     history_shed: Total,
-    /// Publications written to subscribers.
+    /// Publications sent to subscribers, counted once per subscriber.
     deliveries: Total,
     /// Publications not sent because a later one replaced them (batch_flush_latest).
     replaced: Total,
-    /// Bytes received.
+    /// Bytes received from sockets.
     received_bytes: Total,
     /// Sends that the socket took only in part or refused.
     short_sends: Total,
-    /// Pings sent.
+    /// Pings sent to clients.
     pings: Total,
-    /// Slow consumers closed (3008).
+    /// Slow consumers closed with code 3008.
     slow: Total,
-    /// Connections closed because unprocessed input exceeded the budget (3008, or 503).
+    /// Connections closed because unprocessed input exceeded its memory budget (code 3008, or HTTP
+    /// status 503).
     unread_closed: Total,
-    /// Connections closed by the server, with any code.
+    /// Connections closed by the server with any code.
     disconnects: Total,
     /// Connections closed by the peer or the network.
     lost: Total,
-    /// Disconnect and unsubscribe events for the backend.
+    /// Disconnect and unsubscribe events created for the backend.
     hook_events: Total,
     /// Hook events dropped because the shard had no room for them.
     hook_events_dropped: Total,
@@ -137,18 +138,18 @@ counters! {
     turns: Total,
     /// Turns that took longer than a millisecond.
     long_turns: Total,
-    /// The longest turn since the start, in microseconds.
+    /// Duration of the longest turn since the start, in microseconds.
     longest_turn_micros: Gauge,
-    /// Passes of a worker over its shards, counted at its first shard.
+    /// Passes of a worker over its shards, counted on the worker's first shard.
     passes: Total,
-    /// Passes that took more than 5 milliseconds of processor time.
+    /// Passes that used more than 5 milliseconds of CPU time.
     long_passes: Total,
-    /// The pass that took the most processor time since the start, in microseconds.
+    /// CPU time of the longest pass since the start, in microseconds.
     longest_pass_cpu_micros: Gauge,
-    /// Times a turn waited.
+    /// Times that a turn waited for an event.
     sleeps: Total,
-    /// Times the kernel had to keep completions because the ring's completion queue was full.
+    /// Times that the kernel kept completions aside because the completion queue was full.
     completion_overflows: Total,
-    /// Completions of operations on a slot that has another connection, or none, by now.
+    /// Completions that arrived after their slot was freed or reused.
     stale_completions: Total,
 }

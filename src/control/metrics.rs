@@ -1,6 +1,6 @@
-//! Metrics in Prometheus' text format: what the shards count, and the process as a whole.
+//! Metrics in the text format of Prometheus: shards, control plane, memory budgets and process.
 //!
-//! Owns nothing but the time of the start. Never asks a shard: it reads what they write anyhow.
+//! Owns the time of the start. Never asks a shard: it reads the counters that shards write.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::base::sys;
 use crate::config::Config;
 use crate::link::Link;
 
-/// The metrics' route.
+/// Route of the metrics.
 pub fn router(
     config: &Config,
     link: &Arc<Link>,
@@ -35,20 +35,20 @@ pub fn router(
     Router::new().route(&config.prometheus.handler_prefix, get(serve))
 }
 
-/// A number of the control plane's own.
+/// A metric of the control plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name, without what all have.
+    /// Name without the prefix `drumline_` and the suffix `_total`.
     pub name: &'static str,
-    /// A sentence.
-    pub meaning: &'static str,
-    /// What it is to those who read it.
+    /// Help text.
+    pub help: &'static str,
+    /// Kind.
     pub kind: metrics::MetricKind,
-    /// The number.
+    /// Current value.
     pub value: u64,
 }
 
-/// How a kind shows in a name, and what it is called.
+/// Suffix of the name and type in Prometheus of a kind.
 fn kind_of(kind: metrics::MetricKind) -> (&'static str, &'static str) {
     match kind {
         metrics::MetricKind::Total => ("_total", "counter"),
@@ -56,25 +56,25 @@ fn kind_of(kind: metrics::MetricKind) -> (&'static str, &'static str) {
     }
 }
 
-/// What the control plane counts itself.
+/// Metrics of the control plane.
 fn own(own_metrics: &[Metric]) -> String {
     let mut text = String::new();
-    for Metric { name, meaning, kind, value } in own_metrics {
+    for Metric { name, help, kind, value } in own_metrics {
         let (suffix, kind) = kind_of(*kind);
-        head(&mut text, &format!("drumline_{name}{suffix}"), meaning, kind);
+        head(&mut text, &format!("drumline_{name}{suffix}"), help, kind);
         _ = writeln!(text, "drumline_{name}{suffix} {value}");
     }
     text
 }
 
-/// Every counter of every shard.
+/// Metrics of the shards.
 fn shards(metrics: &[Arc<Metrics>]) -> String {
     let lists: Vec<_> = metrics.iter().map(|metrics| metrics.list()).collect();
     let mut text = String::new();
     for at in 0..lists.first().map_or(0, Vec::len) {
-        let (name, meaning, kind, _) = lists[0][at];
+        let (name, help, kind, _) = lists[0][at];
         let (suffix, kind) = kind_of(kind);
-        head(&mut text, &format!("drumline_{name}{suffix}"), meaning, kind);
+        head(&mut text, &format!("drumline_{name}{suffix}"), help, kind);
         for (shard, list) in lists.iter().enumerate() {
             _ = writeln!(text, "drumline_{name}{suffix}{{shard=\"{shard}\"}} {}", list[at].3);
         }
@@ -82,40 +82,40 @@ fn shards(metrics: &[Arc<Metrics>]) -> String {
     text
 }
 
-/// What the node may use of memory that peers and backends make grow, and what it uses.
+/// Memory budgets, and how much of each is used.
 fn memory(budgets: &Budgets) -> String {
     let mut text = String::new();
     let name = "drumline_memory_budget_bytes";
-    head(&mut text, name, "Sum of all memory budgets of the node.", "gauge");
+    head(&mut text, name, "Sum of all memory budgets of the node in bytes.", "gauge");
     _ = writeln!(text, "{name} {}", budgets.limit());
-    let mut each = |name: &str, meaning: &str, number: fn(&Budget) -> usize| {
-        head(&mut text, name, meaning, "gauge");
+    let mut each = |name: &str, help: &str, number: fn(&Budget) -> usize| {
+        head(&mut text, name, help, "gauge");
         for kind in Kind::ALL {
             _ = writeln!(text, "{name}{{kind=\"{}\"}} {}", kind.name(), number(&budgets[kind]));
         }
     };
-    each("drumline_memory_limit_bytes", "Memory budget per kind.", Budget::limit);
-    each("drumline_memory_used_bytes", "Used memory per kind.", Budget::used);
+    each("drumline_memory_limit_bytes", "Memory budget per kind of data, in bytes.", Budget::limit);
+    each("drumline_memory_used_bytes", "Used memory per kind of data, in bytes.", Budget::used);
     text
 }
 
-fn head(text: &mut String, name: &str, meaning: &str, kind: &str) {
-    _ = write!(text, "# HELP {name} {meaning}\n# TYPE {name} {kind}\n");
+fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
-/// The process: memory, descriptors, time, build.
+/// Metrics of the process: memory, descriptors, uptime, version.
 fn process(started: Instant) -> String {
     let descriptors = std::fs::read_dir("/proc/self/fd").map(|found| found.count() as u64).ok();
     let gauges = [
         ("process_resident_memory_bytes", "Resident memory in bytes.", sys::memory("VmRSS:")),
         (
             "drumline_anonymous_memory_bytes",
-            "Resident memory that is not backed by files.",
+            "Resident memory that is not backed by files, in bytes.",
             sys::memory("RssAnon:"),
         ),
         (
             "process_open_fds",
-            "Open file descriptors, without the sockets of the rings.",
+            "Open file descriptors, without the sockets in the tables of the rings.",
             descriptors,
         ),
         (
@@ -126,17 +126,17 @@ fn process(started: Instant) -> String {
     ];
     let mut text = own(&[Metric {
         name: "log_lines_dropped",
-        meaning: "Log lines dropped because the output was full, slow or closed.",
+        help: "Log lines dropped because the output was full, slow or closed.",
         kind: metrics::MetricKind::Total,
         value: log::dropped(),
     }]);
-    for (name, meaning, value) in gauges {
+    for (name, help, value) in gauges {
         if let Some(value) = value {
-            head(&mut text, name, meaning, "gauge");
+            head(&mut text, name, help, "gauge");
             _ = writeln!(text, "{name} {value}");
         }
     }
-    head(&mut text, "drumline_build_info", "Version of the running server.", "gauge");
+    head(&mut text, "drumline_build_info", "Version of the running server, as a label.", "gauge");
     _ = writeln!(text, "drumline_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
     text
 }
@@ -147,11 +147,11 @@ mod tests {
     use crate::base::memory::Limits;
 
     #[test]
-    fn every_counter_has_its_head_and_its_shards() {
+    fn every_metric_has_help_and_one_value_per_shard() {
         let metrics = [Arc::new(Metrics::default()), Arc::new(Metrics::default())];
         metrics[1].accepted.add(7);
         let text = shards(&metrics);
-        let expected = "# HELP drumline_accepted_total Sockets accepted.\n\
+        let expected = "# HELP drumline_accepted_total Accepted sockets.\n\
             # TYPE drumline_accepted_total counter\n\
             drumline_accepted_total{shard=\"0\"} 0\ndrumline_accepted_total{shard=\"1\"} 7\n";
         assert!(text.contains(expected), "{text}");

@@ -99,7 +99,7 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
         (&*wrong_key, "401", "X-API-Key is missing or wrong"),
         (&*large, "200", "{\"result\":{}}"),
         (&*call("", "1"), "200", bad),
-        (&*call("news", "{"), "400", "the body is no request"),
+        (&*call("news", "{"), "400", "invalid request body"),
         (
             &*good.replace("{\"channel\":\"news\",\"data\":1}", "[\"news\",                 1]"),
             "400",

@@ -1,6 +1,6 @@
-//! Several commands in one request.
+//! The method `batch`: several commands in one request.
 //!
-//! Owns nothing. Carries out nothing unless all commands can be read.
+//! Owns no state. Runs no command unless every command can be read.
 
 use std::collections::BTreeMap;
 
@@ -15,46 +15,46 @@ use super::reading::{raw_text, read_object};
 use super::reply::{ApiError, RequestError};
 use super::schema::{BatchCommand, BatchReply};
 
-/// Commands of one batch.
+/// Maximum number of commands per batch.
 pub(super) const BATCH_MAX: usize = 10_000;
 
-/// Several commands in one request.
+/// Several commands in one request. If a command cannot be read, none is run.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Batch {
-    /// Each under its method's name.
+    /// Commands, each an object whose property name is the method.
     #[schemars(with = "Option<Vec<BatchCommand>>", length(max = BATCH_MAX))]
     commands: Option<Vec<BTreeMap<String, Box<RawValue>>>>,
-    /// Whether they are carried out at the same time rather than one behind the other.
+    /// Run the commands concurrently, instead of one after the other.
     parallel: Option<bool>,
 }
 
-/// The answers to a batch, in the order of its commands.
+/// Replies to a batch.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct BatchResult {
-    /// Each result under its method's name, or an error.
+    /// One reply per command, in the order of the commands.
     #[schemars(with = "Vec<BatchReply>")]
     replies: Vec<BTreeMap<String, Box<RawValue>>>,
 }
 
-/// A command of a batch under its method's name, or why there is none.
+/// Method and command, or the error that is the command's reply.
 pub(super) type BatchedCommand = (String, Result<Command, ApiError>);
 
-/// The commands of a batch, and whether they are carried out in parallel.
+/// Reads a batch: its commands, and whether they run concurrently.
 pub(super) fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), RequestError> {
     let Batch { commands, parallel } = read_object(body)?;
     let commands = commands.unwrap_or_default();
     if commands.len() > BATCH_MAX {
-        let cause = format!("more than {BATCH_MAX} commands: send them in parts");
+        let cause = format!("more than {BATCH_MAX} commands; split the batch");
         return Err(serde_json::Error::custom(cause).into());
     }
-    let commands = commands.into_iter().map(only_one).collect::<Result<_, _>>()?;
+    let commands = commands.into_iter().map(only_command).collect::<Result<_, _>>()?;
     Ok((commands, parallel.unwrap_or_default()))
 }
 
-/// The one command that an object of a batch holds, and its method. What is known must be read;
-/// what is unknown is told in its place.
-pub(super) fn only_one(
+/// The command of an object of a batch, and its method. A known method with an unreadable request
+/// is an error of the whole batch; an object without a known method is an error in its reply.
+pub(super) fn only_command(
     commands: BTreeMap<String, Box<RawValue>>,
 ) -> Result<BatchedCommand, RequestError> {
     let mut known = Vec::new();
@@ -73,7 +73,7 @@ pub(super) fn only_one(
     })
 }
 
-/// Whether a body is a request of `method`: what the fuzzers ask.
+/// Whether a body is a valid request of `method`. The fuzzers call it.
 pub fn reads(method: &str, body: &[u8]) -> bool {
     match method {
         "batch" => read_batch(body).is_ok(),
@@ -82,7 +82,7 @@ pub fn reads(method: &str, body: &[u8]) -> bool {
 }
 
 impl Api {
-    /// Carries several out, in order or at the same time; none unless all can be read.
+    /// Runs a batch, one command after the other or concurrently.
     pub(super) async fn batch(&self, body: &[u8]) -> Result<BatchResult, RequestError> {
         let (commands, parallel) = read_batch(body)?;
         let one = async |(method, command): BatchedCommand| {

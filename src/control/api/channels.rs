@@ -1,4 +1,4 @@
-//! What is in channels: who is there, what was published, and which there are.
+//! The methods about channels: presence, history and the list of channels.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ macro_rules! only_a_channel {
         $(#[doc = $doc]
         #[derive(Debug, Deserialize, JsonSchema)]
         pub(super) struct $name {
-            /// The channel.
+            /// Name of the channel.
             #[schemars(required, length(min = 1))]
             channel: Option<Arc<str>>,
         })*
@@ -27,98 +27,98 @@ macro_rules! only_a_channel {
 }
 
 only_a_channel! {
-    /// Asks who is there.
+    /// Request for the clients of a channel.
     Presence;
-    /// Asks how many are there.
+    /// Request for the numbers of clients and users of a channel.
     PresenceStats;
-    /// Forgets what was published.
+    /// Removes the history of a channel.
     HistoryRemove;
 }
 
-/// Asks for a part of what was published.
+/// Request for publications of a channel.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct History {
-    /// The channel.
+    /// Name of the channel.
     #[schemars(required, length(min = 1))]
     channel: Option<Arc<str>>,
-    /// Publications at most: none without it, all if it is negative.
+    /// Maximum number of publications; 0 or absent: none, only the position; negative: all.
     limit: Option<i32>,
-    /// From behind this position on, or in front of it.
+    /// Return publications after this position; with `reverse`, before it.
     #[serde(default, deserialize_with = "object")]
     since: Option<HistoryPosition>,
-    /// Newest first.
+    /// Return the newest publication first.
     reverse: Option<bool>,
 }
 
-/// A position in a channel's stream.
+/// Position in a channel's stream.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "StreamPosition")]
 pub(super) struct HistoryPosition {
-    /// Offset of a publication; 0: in front of the first.
+    /// Offset of a publication; 0: before the first.
     offset: Option<u64>,
-    /// Which life of the stream; empty: whichever there is.
+    /// Epoch of the stream; empty: the current one.
     epoch: Option<String>,
 }
 
-/// Who is in a channel.
+/// Clients of a channel.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct PresenceResult {
-    /// By the id of the client.
+    /// Clients by client ID.
     presence: BTreeMap<Box<str>, ClientInfo>,
 }
 
-/// A client, as others see it.
+/// Information about a client.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ClientInfo {
-    /// Its user; empty: nobody in particular.
+    /// ID of the user; empty: anonymous.
     user: Box<str>,
-    /// Its id.
+    /// ID of the client.
     client: Box<str>,
-    /// What its connection's token says about it.
+    /// Information from the connection token or the connect proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     conn_info: Option<Box<RawValue>>,
-    /// What its subscription says about it.
+    /// Information from the subscription token or the subscribe proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     chan_info: Option<Box<RawValue>>,
 }
 
-/// How many are in a channel.
+/// Numbers of clients and users of a channel.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct PresenceStatsResult {
-    /// Clients.
+    /// Number of clients.
     num_clients: u32,
-    /// Different users among them.
+    /// Number of distinct users.
     num_users: u32,
 }
 
-/// A part of what was published, and where the channel stands.
+/// Publications of a channel, and the position of its stream.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct HistoryResult {
-    /// In the order that was asked for.
+    /// Publications, oldest first unless `reverse` is set.
     publications: Vec<PastPublication>,
-    /// Which life of the stream.
+    /// Epoch of the stream.
     epoch: String,
-    /// Offset of the newest publication; 0: there was none yet.
+    /// Offset of the newest publication; 0: the stream has none.
     offset: u64,
 }
 
-/// Something that was published.
+/// A publication.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Publication")]
 struct PastPublication {
-    /// What.
+    /// Payload.
     data: Box<RawValue>,
-    /// By which client, if by one.
+    /// Client that published it; absent: the HTTP API published it.
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<ClientInfo>,
-    /// Its place in the stream.
+    /// Offset in the channel's stream.
     offset: u64,
-    /// Its tags.
+    /// Tags of the publication.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<Box<str>, Box<str>>,
 }
@@ -139,7 +139,7 @@ impl Api {
         Ok(self.link.ask_home(channel, about).await?.channel_answer().await??)
     }
 
-    /// Asks about who is in a channel, if it is known.
+    /// Asks for the presence of a channel, if the channel has presence.
     async fn ask_presence(
         &self,
         channel: Option<Arc<str>>,
@@ -185,7 +185,7 @@ impl Api {
         if reverse && since.is_some_and(|since| since.offset == 0) {
             return Err(ApiError::bad_request());
         }
-        // A negative limit: all there is.
+        // A negative limit means all publications.
         let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
         let excerpt = HistoryRange { limit, since, reverse };
         let ChannelAnswer::History(publications, position) =
@@ -215,26 +215,25 @@ impl Api {
     }
 }
 
-/// Asks for channels by name.
+/// Request for the channels that have subscribers.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Channels {
-    /// Those target names match this glob, in which `*` stands for any run of characters; all
-    /// without it.
+    /// Glob that the names must match (`*` matches any characters); empty: all channels.
     pattern: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct ChannelsResult {
-    /// By name.
+    /// Channels by name.
     channels: BTreeMap<Arc<str>, ChannelInfo>,
 }
 
-/// A channel.
+/// Information about a channel.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct ChannelInfo {
-    /// Its subscribers.
+    /// Number of subscribers.
     num_clients: u32,
 }
 
@@ -247,9 +246,9 @@ impl Api {
         }
         let mut channels: BTreeMap<Arc<str>, ChannelInfo> = BTreeMap::new();
         for pending in asked {
-            // A channel that went and came again meanwhile may be told twice.
-            let told: BTreeMap<_, _> = pending.surveyed().await?.channels.into_iter().collect();
-            for (channel, subscribers) in told {
+            // A channel that ended and began again during the survey can appear twice.
+            let surveyed: BTreeMap<_, _> = pending.surveyed().await?.channels.into_iter().collect();
+            for (channel, subscribers) in surveyed {
                 channels.entry(channel).or_default().num_clients += subscribers;
             }
         }

@@ -1,8 +1,7 @@
-//! The API's description in OpenAPI, made of the types that requests are read into and answers are
-//! written from.
+//! The OpenAPI document of the API. It derives from the types of requests and results.
 //!
-//! Owns what these types do not say: paths, keys and statuses. Never says of a method what the
-//! table of methods does not.
+//! Owns what these types do not contain: paths, keys and statuses. Describes only what the table of
+//! methods contains.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -12,12 +11,12 @@ use serde_json::{Map, Value, json};
 use super::batch::{Batch, BatchResult};
 use super::methods::{Method, methods};
 
-/// What the description says before anything else.
-const ABOUT: &str = "Each method is a POST of a JSON object. Requests return HTTP 200 with \
+/// Introduction of the document.
+const INTRODUCTION: &str = "Each method is a POST of a JSON object. Requests return HTTP 200 with \
      `result` or `error`. With `http_api.error_mode: transport`, or with the request header \
      `X-Centrifugo-Error-Mode: transport`, errors use HTTP status codes.";
 
-/// The description of the API under a path.
+/// The OpenAPI document of the API at a path.
 pub fn document(prefix: &str) -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .with(|settings| {
@@ -38,14 +37,14 @@ pub fn document(prefix: &str) -> Value {
     }
     let request = generator.subschema_for::<Batch>();
     let answer = generator.subschema_for::<BatchResult>();
-    let batch = operation("batch", "Runs several commands.", &request, &answer);
+    let batch = operation("batch", "Runs several commands in one request.", &request, &answer);
     paths.insert("/batch".to_owned(), json!({ "post": batch }));
     let schemas = generator.take_definitions(true);
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Drumline",
-            "description": ABOUT,
+            "description": INTRODUCTION,
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
@@ -56,20 +55,20 @@ pub fn document(prefix: &str) -> Value {
     })
 }
 
-/// How a key is given.
+/// The places of a request that may contain the API key.
 fn keys() -> Value {
     json!({
         "key": {
             "type": "apiKey", "in": "header", "name": "X-API-Key",
-            "description": "`http_api.key` of the configuration",
+            "description": "`http_api.key` of the configuration.",
         },
         "authorization": {
             "type": "apiKey", "in": "header", "name": "Authorization",
-            "description": "`http_api.key` after `apikey `",
+            "description": "The word `apikey`, a space and `http_api.key`.",
         },
         "query": {
             "type": "apiKey", "in": "query", "name": "api_key",
-            "description": "`http_api.key`, percent-encoded",
+            "description": "`http_api.key`, percent-encoded.",
         },
     })
 }
@@ -81,8 +80,8 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
     };
     let mut malformed = error("107 or 108");
     malformed["description"] =
-        "The body is invalid, which a text explains; or error 107 or 108, if \
-                                errors use HTTP status codes"
+        "The body is not a valid request (a text names the cause), or errors use HTTP status codes \
+         and the error is 107 or 108"
             .into();
     malformed["content"]["text/plain"] = json!({ "schema": { "type": "string" } });
     json!({
@@ -94,7 +93,7 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
         },
         "responses": {
             "200": {
-                "description": "The request was processed",
+                "description": "The result or an error",
                 "content": { "application/json": { "schema": answer } },
             },
             "400": malformed,
@@ -105,7 +104,7 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
     })
 }
 
-/// An error by HTTP's status.
+/// Response for errors with these codes, if errors use HTTP status codes.
 fn error(codes: &str) -> Value {
     json!({
         "description": format!("Error {codes}, if errors use HTTP status codes"),
@@ -113,8 +112,8 @@ fn error(codes: &str) -> Value {
     })
 }
 
-/// Says how large a number may be, which its format says to few, and takes away what only the
-/// source code is to say: how its lines are broken, and what stands for nothing.
+/// Tidies a schema: adds the range of numbers, which many tools do not derive from the format, and
+/// removes line breaks and null defaults, which come from the source code.
 fn tidy(schema: &mut Schema) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.replace('\n', " ");

@@ -1,4 +1,4 @@
-//! What the node is and does.
+//! The method `info`: version, load and metrics of the node.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,44 +8,48 @@ use super::reply::ApiError;
 use super::snapshots::MetricsInfo;
 use crate::base::sys;
 
-/// Asks for no more than there is.
+/// Request without fields.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Info {}
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct InfoResult {
-    /// The one that answers.
+    /// The node that answers.
     nodes: Vec<NodeInfo>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct NodeInfo {
-    /// Different after every start.
+    /// Random ID of this run of the process.
     uid: String,
+    /// Host name and port of the node.
     name: String,
+    /// Version of Drumline.
     version: &'static str,
-    /// Clients connected.
+    /// Connected clients.
     num_clients: u64,
-    /// Different users among them.
+    /// Distinct users, counted per shard.
     num_users: u64,
     /// Channels that have subscribers or a history.
     num_channels: u64,
     /// Subscriptions.
     num_subs: u64,
-    /// Seconds since the start.
+    /// Seconds since the start of the process.
     uptime: u64,
+    /// Metrics of all shards together.
     metrics: MetricsInfo,
+    /// Resource usage of the process.
     process: ProcessInfo,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct ProcessInfo {
-    /// Percent of one processor, over the interval of the metrics.
+    /// CPU usage in percent of one processor, over the interval of the metrics.
     cpu: f64,
-    /// Bytes of memory.
+    /// Resident memory in bytes.
     rss: u64,
 }
 

@@ -1,6 +1,8 @@
-//! The methods of the API: one table that requests are read by and that the description is made of.
+//! The methods of the API: one table, from which requests are read and the OpenAPI document is
+//! made.
 //!
-//! Owns the table alone. The invariant: what is not here can neither be called nor is described.
+//! Owns the table alone. The invariant: a method outside the table is neither callable nor
+//! described.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,7 @@ use super::reply::{ApiError, EmptyResult, MethodReply, RequestError};
 use super::tokens::{InvalidateUserTokens, RevokeToken};
 use super::users::{Disconnect, Refresh, Subscribe, Unsubscribe};
 
-/// What a method is to those who call it.
+/// Description of a method.
 pub(super) struct Method {
     pub(super) name: &'static str,
     pub(super) summary: &'static str,
@@ -29,13 +31,13 @@ pub(super) struct Method {
 
 macro_rules! methods {
     ($(#[doc = $summary:literal] $method:ident($request:ident) -> $result:ty;)*) => {
-        /// A request that was read.
+        /// A request of one method.
         pub(super) enum Command {
             $(#[doc = $summary] $request($request),)*
         }
 
         impl Command {
-            /// Reads a request of a method.
+            /// Reads the body of a request of a method.
             pub(super) fn read(method: &str, body: &[u8]) -> Result<Self, RequestError> {
                 match method {
                     $(stringify!($method) => Ok(Command::$request(read_object(body)?)),)*
@@ -45,7 +47,7 @@ macro_rules! methods {
         }
 
         impl Api {
-            /// Carries one request out; its result as JSON.
+            /// Runs a request; returns its result as JSON.
             pub(super) async fn run(&self, command: Command) -> Result<Box<RawValue>, ApiError> {
                 match command {
                     $(Command::$request(request) => {
@@ -56,10 +58,10 @@ macro_rules! methods {
             }
         }
 
-        /// Names of the methods that a request may name in its path, without `batch`.
+        /// Names of all methods except `batch`.
         pub const METHODS: &[&str] = &[$(stringify!($method)),*];
 
-        /// Every method.
+        /// Descriptions of all methods except `batch`.
         pub(super) fn methods(generator: &mut SchemaGenerator) -> Vec<Method> {
             vec![$(Method {
                 name: stringify!($method),
@@ -73,50 +75,50 @@ macro_rules! methods {
 }
 
 methods! {
-    /// Publishes into a channel.
+    /// Publishes a message to a channel.
     publish(Publish) -> PublishResult;
-    /// Publishes the same into several channels.
+    /// Publishes one message to several channels.
     broadcast(Broadcast) -> BroadcastResult;
-    /// Subscribes a user's connections to a channel.
+    /// Subscribes the connections of a user to a channel.
     subscribe(Subscribe) -> EmptyResult;
-    /// Ends a subscription of a user's connections.
+    /// Unsubscribes the connections of a user from a channel.
     unsubscribe(Unsubscribe) -> EmptyResult;
-    /// Closes a user's connections.
+    /// Closes the connections of a user.
     disconnect(Disconnect) -> EmptyResult;
-    /// Gives a user's connections a new end.
+    /// Sets a new expiration time for the connections of a user.
     refresh(Refresh) -> EmptyResult;
     /// Revokes one token.
     revoke_token(RevokeToken) -> EmptyResult;
-    /// Revokes tokens of a user.
+    /// Revokes tokens of a user that were issued before a point in time.
     invalidate_user_tokens(InvalidateUserTokens) -> EmptyResult;
-    /// Who is in a channel.
+    /// Returns the clients that are subscribed to a channel.
     presence(Presence) -> PresenceResult;
-    /// How many are in a channel.
+    /// Returns the numbers of clients and users that are subscribed to a channel.
     presence_stats(PresenceStats) -> PresenceStatsResult;
-    /// What was published in a channel, and where it stands.
+    /// Returns publications of a channel from its history, and the position of its stream.
     history(History) -> HistoryResult;
-    /// Forgets what was published in a channel, but not how far it has come.
+    /// Removes the publications of a channel's history. The stream keeps its position.
     history_remove(HistoryRemove) -> EmptyResult;
-    /// Which channels have subscribers, and how many.
+    /// Returns the channels that have subscribers, with the number of subscribers.
     channels(Channels) -> ChannelsResult;
-    /// What the node is and does.
+    /// Returns the version, load and metrics of the node.
     info(Info) -> InfoResult;
-    /// Calls a method of an extension; there is none, so none is found.
+    /// Calls an extension. There are no extensions, so the answer is error 104.
     rpc(Rpc) -> RpcResult;
 }
 
-/// A call of an extension.
+/// Call of an extension.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Rpc {
-    /// The extension's name for it.
+    /// Name of the method.
     #[schemars(required, length(min = 1))]
     method: Option<String>,
-    /// What it is called with.
+    /// Parameters of the method.
     #[serde(rename = "params")]
     _params: Option<Box<RawValue>>,
 }
 
-/// What an extension answers.
+/// Result of an extension.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct RpcResult {

@@ -1,5 +1,6 @@
-//! The HTTP API for backends: Centrifugo's methods, shapes and codes. Owns the key and the node's
-//! name. Never keeps a channel.
+//! The HTTP API for backends: the methods, requests, results and error codes of Centrifugo.
+//!
+//! Owns the API key, the revocations and the node's name. Never keeps state of a channel.
 
 mod batch;
 mod channels;
@@ -42,8 +43,8 @@ mod tests {
     use tokio::sync::Notify;
     use tower::ServiceExt;
 
-    /// Two threads that answer as shards do: what is published there has an offset, unless its
-    /// channel begins with `plain`; `mute` channels are never answered.
+    /// Two threads that answer as shards do. Publications get an offset, unless the name of their
+    /// channel begins with `plain`. Requests about the channel `mute` get no answer.
     fn link(capacity: usize) -> Arc<Link> {
         let bell = Arc::new(Notify::new());
         let rung = bell.clone();
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_key_opens() {
+    async fn only_the_right_key_gives_access() {
         let router = start(config(), 64);
         let check = async |request: axum::http::request::Builder, status: u16| {
             let (found, body) = send(&router, request.body("{}".into()).unwrap()).await;
@@ -138,7 +139,7 @@ mod tests {
         check(info().header("Authorization", "apikey  secret "), 200).await;
         check(info().header("Authorization", "apikey secret secret"), 401).await;
         check(info().header("Authorization", "apikeysecret"), 401).await;
-        // Any place that holds the right key opens, whatever stands in the others.
+        // One right key suffices, whatever keys the other places contain.
         let asked = || Request::post("/api/info?api_key=secret");
         check(asked().header("Authorization", "Basic dXNlcjpwYXNz"), 200).await;
         check(asked().header("X-API-Key", ""), 200).await;
@@ -153,11 +154,11 @@ mod tests {
         let open = start(Config::default(), 64);
         let (status, _) =
             send(&open, info().header("X-API-Key", "").body("{}".into()).unwrap()).await;
-        assert_eq!(status, 401, "no key configured opens for no key");
+        assert_eq!(status, 401, "without a configured key no request has access");
     }
 
     #[tokio::test]
-    async fn publish_answers_with_place_or_error() {
+    async fn publish_answers_with_a_position_or_an_error() {
         let router = start(config(), 64);
         let check = async |body: &str, status: u16, expected: &str| {
             let (found, text) = post(&router, "publish", body).await;
@@ -184,15 +185,15 @@ mod tests {
         check(r#"{"channel":"a:b","data":1}"#, 200, unknown).await;
         let long = format!(r#"{{"channel":"{}","data":1}}"#, "c".repeat(256));
         check(&long, 200, bad).await;
-        check("{", 400, "the body is no request").await;
-        check(r#"{"channel":1}"#, 400, "the body is no request").await;
+        check("{", 400, "invalid request body").await;
+        check(r#"{"channel":1}"#, 400, "invalid request body").await;
         let (_, text) = post(&start(config(), 64), "publish", r#"{"channel":"k","data":1}"#).await;
         assert_eq!(text, placed);
     }
 
     #[tokio::test]
     async fn a_broadcast_keeps_the_order_of_its_channels() {
-        // Inboxes of one message: everything has to wait for room, and nothing is lost.
+        // With inboxes of one message every request waits for room. None is lost.
         let router = start(config(), 1);
         let channels: Vec<String> =
             (0..40).map(|n| format!("\"{}\"", ["plain", "", "a:b", "kept"][n % 4])).collect();
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_for_nothing_is_nothing_and_an_array_is_no_object() {
+    async fn null_counts_as_absent_and_an_array_is_not_an_object() {
         let router = start(config(), 64);
         let check = async |method: &str, body: &str, status: u16, expected: &str| {
             let (found, text) = post(&router, method, body).await;
@@ -223,15 +224,15 @@ mod tests {
         let nothing = r#"{"channel":"plain","data":1,"tags":null,"delta":null,"version":null}"#;
         check("publish", nothing, 200, r#"{"result":{}}"#).await;
         check("channels", r#"{"pattern":null}"#, 200, r#"{"result":{"channels":{"a""#).await;
-        check("channels", "[null]", 400, "the body is no request of this method: an object").await;
-        check("history", r#"{"channel":"a","since":[1,"e"]}"#, 400, "the body is no").await;
+        check("channels", "[null]", 400, "invalid request body for this method: an object").await;
+        check("history", r#"{"channel":"a","since":[1,"e"]}"#, 400, "invalid request body").await;
         check("rpc", r#"{"method":"m","params":1}"#, 200, r#"{"error":{"code":104,"#).await;
         check("rpc", "{}", 200, r#"{"error":{"code":107,"#).await;
         check("other", "{}", 404, "").await;
     }
 
     #[tokio::test]
-    async fn a_batch_is_carried_out_as_a_whole_or_not_at_all() {
+    async fn a_batch_with_an_unreadable_command_runs_no_command() {
         let router = start(config(), 64);
         let publish = r#"{"publish":{"channel":"kept","data":1}}"#;
         for parallel in [true, false] {
@@ -255,11 +256,11 @@ mod tests {
         assert_eq!(post(&router, "batch", &malformed).await.0, 400);
         let many = vec![publish; BATCH_MAX + 1].join(",");
         let (status, text) = post(&router, "batch", &format!(r#"{{"commands":[{many}]}}"#)).await;
-        assert!(status == 400 && text.contains("in parts"), "{text}");
-        assert_eq!(offset(&router).await, before + 1, "nothing was published in between");
+        assert!(status == 400 && text.contains("split the batch"), "{text}");
+        assert_eq!(offset(&router).await, before + 1, "the refused batches published nothing");
     }
 
-    /// Where a publication goes that is published now.
+    /// Offset of a new publication.
     async fn offset(router: &Router) -> u64 {
         let (_, text) = post(router, "publish", r#"{"channel":"kept","data":1}"#).await;
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_answered_in_time_is_an_error() {
+    async fn a_request_without_an_answer_in_time_is_an_error() {
         let router = start(config(), 64);
         let (status, text) = post(&router, "publish", r#"{"channel":"mute","data":1}"#).await;
         assert_eq!((status, text.contains("\"code\":100")), (200, true), "{text}");

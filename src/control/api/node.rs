@@ -1,6 +1,6 @@
-//! The node as the API sees it: its configuration, its link to the shards and its name.
+//! State of the API: configuration, link to the shards, key, revocations, name of the node.
 //!
-//! Owns the key, the revocations and the node's name. Never keeps a channel.
+//! Owns the key, the revocations and the node's name. Never keeps state of a channel.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Api {
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) key: ApiKey,
     pub(super) link: Arc<Link>,
-    /// The tokens that count no more, as every shard is told.
+    /// Revoked tokens: the list that every shard got last.
     pub(super) revocations: Mutex<Arc<Revocations>>,
     pub(super) started: Instant,
     pub(super) snapshots: Snapshots,
@@ -41,7 +41,7 @@ fn name(config: &Config) -> String {
 }
 
 impl Api {
-    /// The API of the node behind a link.
+    /// The API of the node that `link` leads to.
     pub(super) fn new(config: &Arc<Config>, link: &Arc<Link>) -> Self {
         Api {
             config: config.clone(),
@@ -56,7 +56,7 @@ impl Api {
         }
     }
 
-    /// Options of a channel that a request names.
+    /// Namespace options of a channel.
     pub(super) fn options(&self, channel: &str) -> Result<&Options, ApiError> {
         Ok(self.namespaces.of(channel)?)
     }

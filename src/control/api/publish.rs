@@ -1,4 +1,4 @@
-//! Publishing: into one channel or several.
+//! The methods `publish` and `broadcast`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::model::publication::Extra;
 use crate::wire::protocol::{Position, json};
 use crate::wire::reading;
 
-/// Bytes of a publication at most: past it every subscriber would be closed as slow.
+/// Maximum size of a publication in bytes: a larger one would close every subscriber as slow.
 const fn publication_max(config: &Config) -> usize {
     config.client.queue_max_size
 }
 
-/// A request that publishes: what, and where.
+/// Defines a request that publishes to the channels of one field.
 macro_rules! publication {
     (
         $(#[doc = $doc:literal])+
@@ -36,22 +36,23 @@ macro_rules! publication {
             $(#[doc = $target_doc])+
             #[schemars(required, length(min = 1))]
             $target: Option<$type>,
-            /// What is published, as JSON.
+            /// Payload as JSON.
             #[serde(default, deserialize_with = "raw")]
             data: Option<Box<RawValue>>,
-            /// Instead of `data`: base64 of any bytes.
+            /// Payload as base64, instead of `data`.
             b64data: Option<String>,
-            /// Whether it stays out of the history.
+            /// Do not add the publication to the history.
             skip_history: Option<bool>,
-            /// Texts that subscribers may filter by.
+            /// Tags of the publication. Subscribers can filter by them.
             tags: Option<BTreeMap<Box<str>, Box<str>>>,
-            /// Whether subscribers who take differences get one.
+            /// Send a delta to subscribers that negotiated deltas.
             delta: Option<bool>,
-            /// One of these is published once in five minutes.
+            /// A second publication with the same key within five minutes is not published.
             idempotency_key: Option<Box<str>>,
-            /// Only what is newer than the channel's last is published.
+            /// Version of the data. A publication with a version that is not higher than the last
+            /// one is not published; 0: no version.
             version: Option<u64>,
-            /// In which life of the versions.
+            /// Epoch of the version. Versions are compared within one epoch only.
             version_epoch: Option<Box<str>>,
         }
 
@@ -91,22 +92,22 @@ macro_rules! publication {
 }
 
 publication! {
-    /// Publishes into a channel.
+    /// Publishes a message to a channel.
     Publish {
-        /// The channel.
+        /// Name of the channel.
         channel: Arc<str>
     }
 }
 
 publication! {
-    /// Publishes the same into several channels.
+    /// Publishes one message to several channels.
     Broadcast {
-        /// The channels.
+        /// Names of the channels.
         channels: Vec<Arc<str>>
     }
 }
 
-/// What a publication is made of, whichever channel it goes to.
+/// A publication before its channel is known.
 struct Draft {
     data: Box<[u8]>,
     is_json: bool,
@@ -116,14 +117,14 @@ struct Draft {
     delta: bool,
 }
 
-/// Where a publication is; without fields where the channel keeps no history.
+/// Position of the publication; empty if the channel has no history.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct PublishResult {
-    /// Its place in the stream.
+    /// Offset of the publication in the channel's stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
-    /// Which life of the stream.
+    /// Epoch of the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
 }
@@ -140,7 +141,7 @@ impl From<Option<Position>> for PublishResult {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct BroadcastResult {
-    /// Of each channel, in the order of the channels.
+    /// One reply per channel, in the order of the channels.
     responses: Vec<MethodReply<PublishResult>>,
 }
 
@@ -150,7 +151,7 @@ impl Api {
         settle(self.post(&channel, &draft).await).await
     }
 
-    /// Everything is sent before the first answer is waited for.
+    /// Sends all publications before it waits for the first answer.
     pub(super) async fn broadcast(&self, request: Broadcast) -> Result<BroadcastResult, ApiError> {
         let (channels, draft) = request.draft(publication_max(&self.config))?;
         if channels.is_empty() {

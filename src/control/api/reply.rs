@@ -1,6 +1,6 @@
-//! How every method answers: a result, an error, or a request that cannot be carried out.
+//! Replies of the methods: a result, an error, or a request that cannot be run.
 //!
-//! Owns the shapes of answers. Never carries a request out.
+//! Owns the types of replies and their HTTP statuses. Never runs a request.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,14 +10,14 @@ use serde::Serialize;
 use crate::link::LinkBusy;
 use crate::wire::protocol;
 
-/// Why something was not done.
+/// Error of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Error", deny_unknown_fields)]
 pub struct ApiError {
     /// 100 internal server error, 102 unknown channel, 104 not found, 106 limit exceeded, 107 bad
     /// request, 108 not available, 112 unrecoverable position.
     code: u32,
-    /// The same in words.
+    /// Description of the error.
     message: &'static str,
 }
 
@@ -34,15 +34,15 @@ impl From<LinkBusy> for ApiError {
 }
 
 impl ApiError {
-    /// There is no such method.
+    /// The method does not exist.
     pub(super) const NOT_FOUND: ApiError = ApiError { code: 104, message: "not found" };
 
-    /// The request makes no sense.
+    /// The request is invalid.
     pub(super) fn bad_request() -> Self {
         protocol::Error::BAD_REQUEST.into()
     }
 
-    /// The status of HTTP that says about the same.
+    /// HTTP status for `http_api.error_mode: transport`.
     pub(super) fn status(self) -> StatusCode {
         match self.code {
             102 | 104 => StatusCode::NOT_FOUND,
@@ -54,7 +54,7 @@ impl ApiError {
     }
 }
 
-/// How every method answers.
+/// Reply of a method: a result or an error.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "{T}OrError")]
@@ -72,12 +72,12 @@ impl<T> From<Result<T, ApiError>> for MethodReply<T> {
     }
 }
 
-/// Why a request cannot be carried out.
+/// A request that cannot be run.
 #[derive(Debug)]
 pub(super) enum RequestError {
-    /// There is no such method.
+    /// The method does not exist.
     Unknown,
-    /// It cannot be read.
+    /// The body is not a valid request.
     Malformed(serde_json::Error),
 }
 
@@ -101,14 +101,14 @@ impl IntoResponse for RequestError {
         match self {
             RequestError::Unknown => StatusCode::NOT_FOUND.into_response(),
             RequestError::Malformed(error) => {
-                let text = format!("the body is no request of this method: {error}\n");
+                let text = format!("invalid request body for this method: {error}\n");
                 (StatusCode::BAD_REQUEST, text).into_response()
             }
         }
     }
 }
 
-/// What has no result but that it went through.
+/// An empty object: the method has no result.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct EmptyResult {}

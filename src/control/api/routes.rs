@@ -1,7 +1,7 @@
-//! The routes of the API: who may call it, how a body is read, and which method a request names.
+//! Routes of the API: checks the key, reads the body and runs the method.
 //!
-//! Owns nothing. Whatever a request that is authorised and well-formed asks, the answer is `result`
-//! or `error`, by HTTP 200 unless the statuses of HTTP were asked for.
+//! Owns no state. An authorized, well-formed request gets HTTP 200 with `result` or `error`, unless
+//! `http_api.error_mode` or a header of the request selects HTTP status codes for errors.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::config::Config;
 use crate::link::Link;
 use crate::wire::http::query_value;
 
-/// Bytes of a request body.
+/// Maximum size of a request body in bytes.
 const BODY_MAX: usize = 16 << 20;
 
-/// How long a request body may take.
+/// Maximum time for a request body to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The API's routes.
+/// Routes of the API.
 pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
     if config.http_api.disabled {
         return Router::new();
@@ -75,7 +75,7 @@ async fn call(
     }
 }
 
-/// A command that names its method itself, as older libraries send it; one a line.
+/// A command that names its method in the body. Older libraries send one or more per request.
 #[derive(Debug, Deserialize)]
 struct NamedCommand {
     method: String,
@@ -99,11 +99,11 @@ async fn call_named(
         let NamedCommand { method, params } = match command {
             Ok(command) if lines.len() < BATCH_MAX => command,
             Ok(_) => {
-                let text = format!("more than {BATCH_MAX} commands: send them in parts\n");
+                let text = format!("more than {BATCH_MAX} commands; split the request\n");
                 return (StatusCode::BAD_REQUEST, text).into_response();
             }
             Err(error) => {
-                let text = format!("the body is no list of commands: {error}\n");
+                let text = format!("invalid list of commands: {error}\n");
                 return (StatusCode::BAD_REQUEST, text).into_response();
             }
         };
@@ -117,16 +117,16 @@ async fn call_named(
     ([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response()
 }
 
-/// Reads a body, of a bounded length and in a bounded time.
+/// Reads a body within the limits on size and time.
 async fn read(body: Body) -> Result<Bytes, Response> {
     match timeout(BODY_TIMEOUT, to_bytes(body, BODY_MAX)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(_)) => {
-            let text = "the body is over 16 MiB, or broke off: send it in smaller parts\n";
+            let text = "the body exceeds 16 MiB or is incomplete; split the request\n";
             Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
         }
         Err(_) => {
-            let text = "the body did not come within 30 s: send it at once\n";
+            let text = "the body did not arrive within 30 s; send it without a pause\n";
             Err((StatusCode::REQUEST_TIMEOUT, text).into_response())
         }
     }
@@ -146,13 +146,13 @@ impl Api {
             return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
         }
         if !self.accepts_key(headers, query.unwrap_or_default()) {
-            let text = "X-API-Key is missing or wrong: it is http_api.key of the configuration\n";
+            let text = "X-API-Key is missing or wrong; send http_api.key of the configuration\n";
             return Err((StatusCode::UNAUTHORIZED, text).into_response());
         }
         read(body).await
     }
 
-    /// Whether errors are to be told by HTTP's statuses.
+    /// Whether errors of this request use HTTP status codes.
     fn answers_by_status(&self, headers: &HeaderMap) -> bool {
         let asked = headers.get("x-centrifugo-error-mode").and_then(|mode| mode.to_str().ok());
         asked.unwrap_or(&self.config.http_api.error_mode) == "transport"
@@ -160,15 +160,16 @@ impl Api {
 }
 
 impl Api {
-    /// Whether any of the places that may hold a key holds the right one, as in Centrifugo.
+    /// Whether the request contains the right key. As in Centrifugo, wrong keys beside it do no
+    /// harm.
     fn accepts_key(&self, headers: &HeaderMap, query: &str) -> bool {
         self.key.opens_for(None)
             || given_keys(headers, query).any(|key| self.key.opens_for(Some(&key)))
     }
 }
 
-/// Every key that a request gives: in `X-API-Key`, behind `apikey` in `Authorization`, and as
-/// `api_key` in the query.
+/// All keys of a request: in the header `X-API-Key`, after `apikey` in the header `Authorization`,
+/// and in the query parameter `api_key`.
 fn given_keys<'a>(headers: &'a HeaderMap, query: &str) -> impl Iterator<Item = Cow<'a, str>> {
     let own = headers.get_all("x-api-key").iter().filter_map(|key| key.to_str().ok());
     let authorizations = headers.get_all(header::AUTHORIZATION).iter();

@@ -1,6 +1,6 @@
-//! The shapes of a batch's commands and answers in the API's description.
+//! Schemas of the commands and replies of a batch.
 //!
-//! Owns nothing: both follow from the table of methods.
+//! Owns no state: both schemas derive from the table of methods.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use serde_json::Map;
 use super::methods::methods;
 use super::reply::ApiError;
 
-/// A command of a batch.
+/// Schema of one command of a batch.
 pub(super) struct BatchCommand;
 
-/// An answer of a batch.
+/// Schema of one reply of a batch.
 pub(super) struct BatchReply;
 
 impl JsonSchema for BatchCommand {
@@ -25,7 +25,7 @@ impl JsonSchema for BatchCommand {
         let methods = methods(generator).into_iter();
         let properties = methods.map(|method| (method.name.to_owned(), method.request.to_value()));
         json_schema!({
-            "description": "A request under its method's name.",
+            "description": "One request; the property name is the method.",
             "type": "object",
             "properties": properties.collect::<Map<_, _>>(),
         })
@@ -43,7 +43,7 @@ impl JsonSchema for BatchReply {
         let mut properties: Map<_, _> = results.collect();
         properties.insert("error".to_owned(), generator.subschema_for::<ApiError>().to_value());
         json_schema!({
-            "description": "A result under its method's name, or an error.",
+            "description": "One result, with the method as property name, or an error.",
             "type": "object",
             "properties": properties,
             "additionalProperties": false,

@@ -1,6 +1,6 @@
-//! Snapshots of the node's counters, for the rates that `info` tells.
+//! Snapshots of the node's counters, from which the method `info` computes rates.
 //!
-//! Owns two earlier snapshots. Never counts by itself.
+//! Owns two earlier snapshots. Never counts itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,20 +13,20 @@ use crate::base::metrics::MetricKind;
 use crate::base::sys;
 use crate::link::Link;
 
-/// What is counted is told over at least so long, once the node has run so long.
+/// Minimum interval of the totals, once the node has run that long.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct MetricsInfo {
-    /// Seconds that totals are told over.
+    /// Length of the interval in seconds.
     interval: f64,
-    /// The sum over all shards of each metric: of a total what came in the interval, of a gauge
-    /// what it is now.
+    /// Metrics, summed over all shards: the increase during the interval for totals, the current
+    /// value for gauges.
     items: BTreeMap<&'static str, f64>,
 }
 
-/// What is counted, at one moment.
+/// Values of all totals at one moment.
 struct Snapshot {
     at: Instant,
     totals: BTreeMap<&'static str, u64>,
@@ -47,8 +47,8 @@ impl Snapshot {
     }
 }
 
-/// Two earlier snapshots: the older one is what is compared with, the newer one follows it when it
-/// is old enough.
+/// Two earlier snapshots. Values are compared with the older one. The newer one replaces it when it
+/// is [`INTERVAL`] old.
 pub(super) struct Snapshots(Mutex<[Snapshot; 2]>);
 
 impl Snapshots {
@@ -56,7 +56,7 @@ impl Snapshots {
         Snapshots(Mutex::new([Snapshot::take(link), Snapshot::take(link)]))
     }
 
-    /// What is now, and came since the older sample.
+    /// Current gauges, increases since the older snapshot, and CPU usage in percent.
     pub(super) fn compare(&self, link: &Link) -> (MetricsInfo, f64) {
         let now = Snapshot::take(link);
         let mut snapshots = self.0.lock().unwrap_or_else(PoisonError::into_inner);

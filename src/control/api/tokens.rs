@@ -1,4 +1,4 @@
-//! Tokens that are to count no more.
+//! The methods `revoke_token` and `invalidate_user_tokens`.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::wire::protocol::Error;
 /// Revokes one token.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct RevokeToken {
-    /// Its name: its claim `jti`.
+    /// Claim `jti` of the token.
     #[schemars(required, length(min = 1))]
     uid: Option<String>,
-    /// Until when it is revoked, as unix time in seconds; 0: for ever.
+    /// End of the revocation as Unix time in seconds; 0: until the process ends.
     expire_at: Option<u64>,
 }
 
-/// Revokes tokens of a user: those for connections, or those for subscriptions to a channel.
+/// Revokes connection tokens of a user, or the user's subscription tokens for one channel.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct InvalidateUserTokens {
-    /// The user.
+    /// ID of the user.
     #[schemars(required, length(min = 1))]
     user: Option<String>,
-    /// Those that were made before, as unix time in seconds; 0: before now.
+    /// Revoke tokens issued before this Unix time in seconds; 0: before now.
     issued_before: Option<u64>,
-    /// Until when they are revoked, as unix time in seconds; 0: for ever.
+    /// End of the revocation as Unix time in seconds; 0: until the process ends.
     expire_at: Option<u64>,
-    /// The channel target tokens are meant.
+    /// Revoke subscription tokens for this channel; empty: connection tokens.
     channel: Option<String>,
 }
 
@@ -68,8 +68,8 @@ impl Api {
         self.revoke(subject, issued_before, expire_at.unwrap_or_default()).await
     }
 
-    /// Adds to the list, which every shard is told: those who check a token are asked nothing. A
-    /// revocation without an end is kept as long as the process runs.
+    /// Adds a revocation to the list and sends the new list to every shard, so that checking a
+    /// token needs no message. A revocation without an end is kept until the process ends.
     async fn revoke(
         &self,
         subject: Subject<'_>,
@@ -79,13 +79,15 @@ impl Api {
         let until = if expire_at == 0 { u64::MAX } else { expire_at };
         let subject = self.link.names().subject(subject);
         let new = Revocation { subject, issued_before, until };
-        // Held until all are told, so that no shard hears of an older list after a newer one.
+        // Locked until all shards have the list, so that no shard gets an older list after a newer
+        // one.
         let mut revocations = self.revocations.lock().await;
         let most = self.config.engine.revocations_max;
         let next = Arc::new(revocations.with(new, now(), most).ok_or(Error::LIMIT_EXCEEDED)?);
         *revocations = next.clone();
         for shard in self.link.shards() {
-            // On an error the list stands, and the next that is told holds it.
+            // On an error the list keeps the revocation, and the next list that is sent contains
+            // it.
             self.link.send(shard, Message::Revoke(next.clone())).await.map_err(|_| LinkBusy)?;
         }
         Ok(EmptyResult {})

@@ -1,4 +1,4 @@
-//! What is done to the connections of a user.
+//! The methods about connections of a user: subscribe, unsubscribe, disconnect and refresh.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::model::revocation::Mark;
 use crate::wire::protocol::{self, Error, json};
 use crate::wire::reading;
 
-/// A request about the connections of a user: what, beside target.
+/// Defines a request about the connections of a user.
 macro_rules! user_request {
     ($(#[doc = $doc:literal])+ $name:ident { $($fields:tt)* }) => {
         $(#[doc = $doc])+
         #[derive(Debug, Deserialize, JsonSchema)]
         pub(super) struct $name {
-            /// The user.
+            /// ID of the user.
             #[schemars(required, length(min = 1))]
             user: Option<Box<str>>,
-            /// Only the client of this id.
+            /// Only the client with this ID; empty: all.
             client: Option<Box<str>>,
-            /// Only the client of this session.
+            /// Only the client with this session ID; empty: all.
             session: Option<Box<str>>,
             $($fields)*
         }
 
         impl $name {
-            /// Target connections are meant.
+            /// The connections that the request selects.
             fn target(&mut self) -> Target {
                 Target {
                     user: self.user.take().unwrap_or_default(),
@@ -46,56 +46,59 @@ macro_rules! user_request {
 }
 
 user_request! {
-    /// Subscribes a user's connections to a channel.
+    /// Subscribes the connections of a user to a channel.
     Subscribe {
-        /// The channel.
+        /// Name of the channel.
         #[schemars(required, length(min = 1))]
         channel: Option<Arc<str>>,
-        /// What others in the channel are told about them.
+        /// Channel information of the clients, which other subscribers see in presence and join
+        /// events.
         #[serde(default, deserialize_with = "raw")]
         info: Option<Box<RawValue>>,
-        /// The same in base64.
+        /// `info` as base64.
         b64info: Option<String>,
-        /// What they alone are told.
+        /// Data for the clients, sent with the subscription.
         #[serde(default, deserialize_with = "raw")]
         data: Option<Box<RawValue>>,
-        /// The same in base64.
+        /// `data` as base64.
         b64data: Option<String>,
-        /// They get what was published behind this position.
+        /// Send the publications after this position to the clients.
         #[serde(default, deserialize_with = "object")]
         recover_since: Option<HistoryPosition>,
-        /// End of the subscription, as unix time in seconds; 0 or less: the subscription has none.
+        /// Expiration of the subscription as Unix time in seconds; 0 or negative: it does not
+        /// expire.
         expire_at: Option<i64>,
-        /// Options that differ from the channel's.
+        /// Options that override the channel's.
         #[serde(default, rename = "override", deserialize_with = "object")]
         overrides: Option<Override>,
     }
 }
 
-/// Options that differ from the channel's.
+/// Options that override the channel's.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Override {
-    /// Whether it is known that they are there.
+    /// Include the clients in presence.
     #[serde(deserialize_with = "object")]
     presence: Option<BoolValue>,
-    /// Whether their coming and going is told.
+    /// Send join and leave events of the clients.
     #[serde(deserialize_with = "object")]
     join_leave: Option<BoolValue>,
-    /// Whether they are told of others' coming and going.
+    /// Send join and leave events of other clients to the clients.
     #[serde(deserialize_with = "object")]
     force_push_join_leave: Option<BoolValue>,
-    /// Whether their position is checked.
+    /// Check the position of the clients in the stream.
     #[serde(deserialize_with = "object")]
     force_positioning: Option<BoolValue>,
-    /// Whether they may recover.
+    /// Allow the clients to recover missed publications.
     #[serde(deserialize_with = "object")]
     force_recovery: Option<BoolValue>,
 }
 
-/// Whether.
+/// A Boolean option.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct BoolValue {
+    /// Value of the option.
     value: bool,
 }
 
@@ -113,52 +116,53 @@ impl From<Override> for Overrides {
 }
 
 user_request! {
-    /// Ends a subscription of a user's connections.
+    /// Unsubscribes the connections of a user from a channel.
     Unsubscribe {
-        /// The channel; without it nothing ends.
+        /// Name of the channel; empty: no subscription ends.
         channel: Option<Arc<str>>,
     }
 }
 
 user_request! {
-    /// Closes a user's connections.
+    /// Closes the connections of a user.
     Disconnect {
-        /// Ids of clients that stay.
+        /// IDs of clients that stay connected.
         whitelist: Option<Vec<Box<str>>>,
-        /// What they are told; without it 3503, `force disconnect`.
+        /// Code and reason for the clients; absent: 3503, `force disconnect`.
         #[serde(default, deserialize_with = "object")]
         disconnect: Option<DisconnectReason>,
     }
 }
 
-/// Why a connection is closed.
+/// Close code and reason.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct DisconnectReason {
-    /// From 3000 to 4999; of these 3500 to 3999 and from 4500 on ask clients not to come back. 0 is
-    /// 3503.
+    /// Close code from 3000 to 4999; 0: 3503. With 3500 to 3999 and 4500 to 4999 clients do not
+    /// reconnect.
     code: Option<u16>,
-    /// A text that is no JSON.
+    /// Reason, as plain text.
     reason: Option<Box<str>>,
 }
 
 user_request! {
-    /// Gives a user's connections a new end.
+    /// Sets a new expiration time for the connections of a user.
     Refresh {
-        /// They have ended already, and are closed.
+        /// Close the connections as expired.
         expired: Option<bool>,
-        /// End of the connections, as unix time in seconds; 0 or less: the connections have none.
+        /// Expiration of the connections as Unix time in seconds; 0 or negative: they do not
+        /// expire.
         expire_at: Option<i64>,
-        /// What others are told about them from now on.
+        /// New connection information, which other clients see.
         info: Option<Box<RawValue>>,
     }
 }
 
-/// The end that a request names, as unix time in seconds.
+/// Expiration of a request as Unix time in seconds; `None`: it does not expire.
 fn end(expire_at: Option<i64>) -> Option<u64> {
     expire_at.and_then(|at| u64::try_from(at).ok()).filter(|at| *at > 0)
 }
 
-/// JSON text given as such or as base64.
+/// JSON text from a JSON field or a base64 field.
 fn text(
     value: Option<Box<RawValue>>,
     base64: Option<String>,
@@ -179,7 +183,7 @@ impl Api {
         self.options(&channel)?;
         let expires = end(request.expire_at);
         if expires.is_some_and(|end| end <= sys::unix_millis() / 1000) {
-            // Centrifugo's answer to an end in the past.
+            // Centrifugo answers the same to an expiration in the past.
             return Err(Error::INTERNAL.into());
         }
         let grant = Grant {
@@ -219,7 +223,7 @@ impl Api {
                 (force.code, force.reason.into())
             }
         };
-        // Close codes of applications and of the protocol; others may not be sent.
+        // WebSocket allows only these codes to applications and libraries.
         if !(3000..5000).contains(&code) {
             return Err(ApiError::bad_request());
         }
@@ -239,7 +243,7 @@ impl Api {
         self.order(target, action).await
     }
 
-    /// Tells every shard; which of them has the user's connections is not known here.
+    /// Sends the order to every shard: the control plane does not know where the connections are.
     async fn order(&self, target: Target, action: Action) -> Result<EmptyResult, ApiError> {
         if target.user.is_empty() {
             return Err(ApiError::bad_request());

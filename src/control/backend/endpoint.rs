@@ -1,7 +1,7 @@
-//! An address that is called by HTTP: where requests go, and the user that they name.
+//! The URL of an HTTP server: the target of requests, and the user and password in it.
 //!
-//! Owns the user and the password of the address, if it has them. The invariant: neither stands in
-//! a request line, an error or a log line; both are sent as Basic authorization.
+//! Owns user and password, if the URL has them. The invariant: neither appears in a request line,
+//! an error or a log line. Both are sent as Basic authorization.
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::base::secret::Address;
 
-/// An address that is called by HTTP. Displayed without secrets.
+/// The URL of an HTTP server. Displayed without secrets.
 pub struct Endpoint {
     uri: Uri,
     authorization: Option<HeaderValue>,
@@ -22,9 +22,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads an address. The error names no part of it.
+    /// Parses an address. The error contains no part of it.
     pub fn new(address: &Address) -> Result<Self, String> {
-        let invalid = || "the address is not a URL".to_owned();
+        let invalid = || "the address is not a valid URL".to_owned();
         let uri: Uri = address.reveal().parse().map_err(|_| invalid())?;
         let mut parts = uri.into_parts();
         let user = take_user(&mut parts).ok_or_else(invalid)?;
@@ -35,12 +35,12 @@ impl Endpoint {
         })
     }
 
-    /// Where a request goes.
+    /// Target of a request, without user and password.
     pub fn uri(&self) -> Uri {
         self.uri.clone()
     }
 
-    /// Adds the authorization of the address, unless the request has one of its own.
+    /// Adds the authorization of the address, unless the request already has one.
     pub fn authorize(&self, headers: &mut HeaderMap) {
         if let Some(authorization) = &self.authorization {
             headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
@@ -54,7 +54,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Takes `user:password` out of an address; `None`: what is left is no host.
+/// Removes `user:password` from an address; `None`: the rest is not a valid host.
 fn take_user(parts: &mut Parts) -> Option<Option<String>> {
     let Some(authority) = &parts.authority else { return Some(None) };
     let Some((user, host)) = authority.as_str().rsplit_once('@') else { return Some(None) };
@@ -63,7 +63,7 @@ fn take_user(parts: &mut Parts) -> Option<Option<String>> {
     Some(Some(user))
 }
 
-/// The header for `user:password` with escapes; without a password it is empty.
+/// The header for percent-encoded `user:password`. A missing password is empty.
 fn basic(user: &str) -> HeaderValue {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let mut plain: Vec<u8> = percent_decode_str(name).collect();
@@ -75,7 +75,7 @@ fn basic(user: &str) -> HeaderValue {
     value
 }
 
-/// An error with what led to it.
+/// An error with all its causes.
 pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_and_password_are_sent_as_basic_authorization_and_shown_nowhere() {
+    fn user_and_password_are_sent_as_basic_authorization_and_never_shown() {
         for (address, uri, expected) in [
             ("http://a:3000/b?c=d", "http://a:3000/b?c=d", None),
             ("http://bob:secret@a:3000/b", "http://a:3000/b", Some("bob:secret")),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authorization_of_the_request_wins() {
+    fn an_authorization_of_the_request_is_kept() {
         let endpoint =
             Endpoint::new(&"http://bob:secret@a/".into()).unwrap_or_else(|e| panic!("{e}"));
         let mut headers = HeaderMap::new();
@@ -124,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_no_part_of_the_address() {
+    fn an_error_contains_no_part_of_the_address() {
         for address in ["http://bob:secret@", "http:// bob:secret@a/", "http://bob:secret@a b/"] {
             let error = Endpoint::new(&address.into()).err().unwrap_or_default();
-            assert_eq!(error, "the address is not a URL", "{address}");
+            assert_eq!(error, "the address is not a valid URL", "{address}");
         }
     }
 }

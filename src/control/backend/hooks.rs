@@ -1,9 +1,9 @@
-//! News for the backend: disconnects and unsubscribes, told at least once and in order for each
+//! Hooks: delivers disconnect and unsubscribe events to the backend at least once, in order per
 //! client.
 //!
-//! Owns the queue of them, in lanes. Never delays a shard. The invariants: what is said of one
-//! client goes through one lane, where nothing overtakes; so much waits at most, and what is
-//! dropped is counted.
+//! Owns the queue of events, in lanes. Never delays a shard. The invariants: all events of a client
+//! go through one lane in order. `engine.hooks_max` bounds the waiting events, and dropped events
+//! are counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,17 +20,17 @@ use crate::link::Link;
 use crate::model::backend::ProxyRequest;
 use crate::model::message::HookEvent;
 
-/// Lanes: as many requests are under way at most, and a client whose news the backend does not
-/// take holds up those in its own lane alone.
+/// Number of lanes, which is the maximum number of requests in progress. An event that the backend
+/// does not accept delays only the events of its own lane.
 const LANES: usize = 64;
-/// Before the first attempt is repeated; twice as long after each further one.
+/// Pause before the second attempt. It doubles after each further attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Between two attempts at most.
+/// Maximum pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at whether everything has been told.
+/// Pause between two checks whether all events are delivered.
 const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Tells the backend.
+/// Delivers hook events to the backend.
 pub struct Hooks {
     lanes: Vec<mpsc::UnboundedSender<WaitingEvent>>,
     delivery: Arc<Delivery>,
@@ -52,7 +52,7 @@ struct Delivery {
 }
 
 impl Hooks {
-    /// Lanes to the backend, each a task of the runtime that this is called in.
+    /// Starts a task for each lane. Call it in the context of the runtime.
     pub fn start(config: &Config, backend: Arc<Backend>) -> Self {
         let delivery = Arc::new(Delivery {
             backend,
@@ -71,10 +71,10 @@ impl Hooks {
         Hooks { lanes: (0..LANES).map(lane).collect(), delivery }
     }
 
-    /// Tells the backend as soon as its lane is free.
+    /// Queues an event in its lane, or drops it if too many events wait.
     pub fn enqueue(&self, event: HookEvent) {
         let delivery = &self.delivery;
-        // Only the dispatcher adds, so that the bound holds.
+        // Only the dispatcher adds events, so the bound holds.
         if delivery.waiting.load(Ordering::Acquire) >= delivery.waiting_max {
             delivery.dropped.fetch_add(1, Ordering::AcqRel);
             return;
@@ -82,18 +82,18 @@ impl Hooks {
         let lane = event.address.slot as usize * 7 + usize::from(event.address.shard);
         delivery.waiting.fetch_add(1, Ordering::AcqRel);
         let waiting = WaitingEvent { request: event.request, since: Instant::now() };
-        // A lane ends with the runtime alone.
+        // A lane ends only with the runtime.
         let _ = self.lanes[lane % LANES].send(waiting);
     }
 
-    /// Waits until everything that the shards had to enqueue has been told or dropped, or until
-    /// `end`; returns how much was left.
+    /// Waits until all events of the shards are delivered or dropped, or until `end`. Returns the
+    /// number of events that are left.
     pub async fn wait_until_delivered(&self, link: &Link, end: Instant) -> u64 {
         loop {
-            let told = self.delivery.delivered.load(Ordering::Acquire)
+            let done = self.delivery.delivered.load(Ordering::Acquire)
                 + self.delivery.dropped.load(Ordering::Acquire)
                 + link.sum(|metrics| metrics.hook_events_dropped.get());
-            let left = link.sum(|metrics| metrics.hook_events.get()).saturating_sub(told);
+            let left = link.sum(|metrics| metrics.hook_events.get()).saturating_sub(done);
             if left == 0 || Instant::now() >= end {
                 return left;
             }
@@ -101,23 +101,31 @@ impl Hooks {
         }
     }
 
-    /// How it goes.
+    /// Metrics of the hooks.
     pub fn metrics(&self) -> Vec<Metric> {
         let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let total = |name, meaning, count| Metric {
+        let total = |name, help, count| Metric {
             name,
-            meaning,
+            help,
             kind: MetricKind::Total,
             value: number(count),
         };
         let delivery = &self.delivery;
         vec![
-            total("hooks_delivered", "Ends that the backend was told of.", &delivery.delivered),
-            total("hooks_retried", "Attempts that failed and were repeated.", &delivery.retried),
-            total("hooks_dropped", "Ends dropped: too many, or too old.", &delivery.dropped),
+            total("hooks_delivered", "Hook events delivered to the backend.", &delivery.delivered),
+            total(
+                "hooks_retried",
+                "Failed attempts to deliver a hook event that were repeated.",
+                &delivery.retried,
+            ),
+            total(
+                "hooks_dropped",
+                "Hook events dropped because too many waited or they were too old.",
+                &delivery.dropped,
+            ),
             Metric {
                 name: "hooks_waiting",
-                meaning: "Ends that the backend is still to be told of.",
+                help: "Hook events that wait for delivery.",
                 kind: MetricKind::Gauge,
                 value: number(&delivery.waiting),
             },
@@ -134,7 +142,8 @@ impl Delivery {
         }
     }
 
-    /// Tries until the backend has taken it, or it is too old; returns whether it was taken.
+    /// Repeats the request until the backend accepts it or the event is too old. Returns whether
+    /// the backend accepted it.
     async fn deliver(&self, waiting: &WaitingEvent) -> bool {
         let end = waiting.since + self.lifetime;
         let mut pause = PAUSE_MIN;

@@ -1,7 +1,7 @@
-//! Questions of the shards to the backend, and its answers.
+//! Proxy requests: questions of shards to the backend, and its answers.
 //!
-//! Owns the queue of them. Never delays a shard. The invariant: at most so many wait or are under
-//! way; past that a client is told to try again.
+//! Owns the queue of requests. Never delays a shard. The invariant: at most [`WAITING_MAX`]
+//! requests wait or are in progress. Beyond that a client gets a temporary error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +16,10 @@ use crate::model::backend::{ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest}
 use crate::model::ids::Address;
 use crate::model::message::{LookupOutcome, LookupReply, Message};
 
-/// Questions that wait or are under way, at most: of 64 KiB each at the worst.
+/// Maximum number of requests that wait or are in progress, each of at most 64 KiB.
 const WAITING_MAX: usize = 4096;
 
-/// Asks the backend.
+/// Sends proxy requests to the backend.
 #[derive(Clone)]
 pub struct Proxies {
     link: Arc<Link>,
@@ -35,13 +35,13 @@ struct Counts {
 }
 
 impl Proxies {
-    /// Answers by `link`.
+    /// Sends requests to `backend`, and the answers to shards by `link`.
     pub fn new(link: Arc<Link>, backend: Arc<Backend>) -> Self {
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
         Proxies { link, backend, waiting, counts: Arc::default() }
     }
 
-    /// Asks what a client's command waits for, and answers the shard.
+    /// Asks the backend about a client's command, and sends the answer to the shard.
     pub fn ask(&self, address: Address, request: ProxyRequest) {
         let proxies = self.clone();
         tokio::spawn(async move {
@@ -53,18 +53,18 @@ impl Proxies {
         });
     }
 
-    /// Asks how much longer something holds, and answers the shard.
+    /// Asks the backend to renew a connection or subscription, and sends the answer to the shard.
     pub fn renew(&self, address: Address, request: ProxyRequest) {
         let proxies = self.clone();
         tokio::spawn(async move {
-            // Without an answer the shard asks again later.
+            // If the shard gets no answer, it asks again later.
             let Ok(_place) = proxies.waiting.try_acquire() else { return };
-            let told = proxies.answer(&request).await;
+            let answer = proxies.answer(&request).await;
             let channel = match request.event {
                 ProxyEvent::SubRefresh { channel } => Some(channel),
                 _ => None,
             };
-            proxies.reply(address, LookupOutcome::Renewal(channel, told)).await;
+            proxies.reply(address, LookupOutcome::Renewal(channel, answer)).await;
         });
     }
 
@@ -82,29 +82,29 @@ impl Proxies {
         self.link.send_persistently(address.shard, answer).await;
     }
 
-    /// How it goes.
+    /// Metrics of the proxies.
     pub fn metrics(&self) -> Vec<Metric> {
-        let under_way = WAITING_MAX - self.waiting.available_permits();
+        let in_progress = WAITING_MAX - self.waiting.available_permits();
         let Counts { requests, failures } = &*self.counts;
         let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
         vec![
             Metric {
                 name: "proxy_requests",
-                meaning: "Questions to the backend.",
+                help: "Proxy requests sent to the backend.",
                 kind: MetricKind::Total,
                 value: number(requests),
             },
             Metric {
                 name: "proxy_failures",
-                meaning: "Questions to the backend without an answer that can be understood.",
+                help: "Proxy requests that got no valid answer from the backend.",
                 kind: MetricKind::Total,
                 value: number(failures),
             },
             Metric {
                 name: "proxy_waiting",
-                meaning: "Questions to the backend that wait or are under way.",
+                help: "Proxy requests that wait or are in progress.",
                 kind: MetricKind::Gauge,
-                value: under_way as u64,
+                value: in_progress as u64,
             },
         ]
     }

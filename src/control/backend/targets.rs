@@ -1,8 +1,8 @@
-//! The backend as an HTTP client sees it: its addresses, the headers that each is sent, and how
-//! long each may take.
+//! The addresses of the backend: the headers, the timeout and the encoding of each.
 //!
-//! Owns the connections to it. Never knows why it is asked. The invariants: no request takes longer
-//! than its address may, waiting for its turn included, and an answer has so many bytes at most.
+//! Owns the connections to the backend. Never knows why a request is sent. The invariants: a
+//! request takes no longer than the timeout of its address, including the wait for a permit. An
+//! answer has at most [`ANSWER_BYTES_MAX`] bytes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -23,20 +23,20 @@ use crate::model::backend::{
     self, BackendContext, Problem, ProxyAnswer, ProxyFailure, ProxyRequest, Upstream,
 };
 
-/// Bytes of an answer at most.
+/// Maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Requests to one address at a time.
+/// Maximum number of concurrent requests to one address.
 const REQUESTS_MAX: usize = 256;
-/// Between two complaints about one address and method.
+/// Minimum pause between two log lines about one address and method.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
-/// Every address of the backend, by its number.
+/// The addresses of the backend, by number.
 pub struct Backend {
     addresses: Vec<Option<Target>>,
 }
 
 impl Backend {
-    /// The backend of a configuration.
+    /// The addresses of a configuration.
     pub fn new(config: &Config, client: &Client) -> Self {
         let used = config.used_proxies();
         let address = |(at, (section, proxy)): (usize, (String, &Proxy))| {
@@ -54,7 +54,7 @@ impl Backend {
         target.ok_or(ProxyFailure::Failed)
     }
 
-    /// Asks the backend and reads its answer.
+    /// Sends a request and reads the answer.
     pub async fn ask(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
         let body = self.post(request).await?;
         backend::answer(&request.event, &body).map_err(|problem| match problem {
@@ -68,7 +68,7 @@ impl Backend {
         })
     }
 
-    /// The body of the answer to a request.
+    /// Sends a request and returns the body of the answer.
     pub async fn post(&self, request: &ProxyRequest) -> Result<Bytes, ProxyFailure> {
         let target = self.target(request)?;
         let body = request.body(target.binary, target.sends_meta)?;
@@ -91,7 +91,7 @@ struct Target {
     http_headers: Vec<HeaderName>,
     emulated_headers: Vec<HeaderName>,
     permits: Semaphore,
-    /// When the log last had a complaint about each method.
+    /// Time of the last log line, by method.
     last_logged: Mutex<HashMap<&'static str, Instant>>,
 }
 
@@ -122,8 +122,8 @@ impl Target {
         })
     }
 
-    /// The headers of a request: those of the client's own request win over those that it gave
-    /// with its connect, and both over those of the configuration.
+    /// Headers of a request. Headers of the client's HTTP request replace emulated headers of its
+    /// connect command, and both replace headers of the configuration.
     fn headers(&self, context: Option<&BackendContext>) -> HeaderMap {
         let mut headers = self.static_headers.clone();
         if let Some(context) = context {
@@ -165,15 +165,15 @@ impl Target {
         *request.headers_mut() = headers;
         let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
         if !answer.status().is_success() {
-            return Err(format!("the answer is {}", answer.status()));
+            return Err(format!("the backend answered {}", answer.status()));
         }
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok(body.map_err(|error| format!("the body of the answer: {error}"))?.to_bytes())
+        Ok(body.map_err(|error| format!("cannot read the answer: {error}"))?.to_bytes())
     }
 
-    /// Logs why a request has led to nothing, at most once a pause for each method.
+    /// Logs the cause of a failed request, at most once per [`LOG_PAUSE`] and method.
     fn log_failure(&self, method: &'static str, cause: &str) {
-        // A panic elsewhere leaves times that are as good as any.
+        // After a panic elsewhere the times are still valid.
         let mut last = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
         if last.get(method).is_none_or(|last| last.elapsed() >= LOG_PAUSE) {
             last.insert(method, Instant::now());
