@@ -226,9 +226,9 @@ impl Grid {
     pub fn legend(&self) -> String {
         let first = self.lines.first().map_or("", |line| line.target.as_str());
         format!(
-            "Median of the rounds [lowest, highest]; then {first}'s value divided by this one's: \
-             the median of the rounds' ratios, or \"no difference\" where they lie on both sides \
-             of 1."
+            "A cell is the median of the rounds [lowest, highest]; then the ratio of the value of \
+             {first} to the value of this line: the median of the rounds' ratios, or \"no \
+             difference\" if the ratios lie on both sides of 1."
         )
     }
 

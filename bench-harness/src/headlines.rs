@@ -17,8 +17,16 @@ const CHOSEN: [(&str, &str, &str); 5] = [
     ),
     ("fanout", "CPU per delivery", "CPU per delivery, one publication to many"),
     ("latency", "delivery: p99", "p99 latency, one publication to one subscriber"),
-    ("latency-sweep", "knee", "HTTP publications per second, one to one, with p99 within 20 ms"),
-    ("storm", "back and recovered, 10 missed", "time until 100,000 clients are back and recovered"),
+    (
+        "latency-sweep",
+        "knee",
+        "HTTP publications per second, one publisher to one subscriber, with p99 within 20 ms",
+    ),
+    (
+        "storm",
+        "time to reconnect and recover 10 publications",
+        "time until 100,000 clients are reconnected and have recovered 10 publications each",
+    ),
 ];
 
 /// Writes the first screen. `reason` finds the hand-written reason of a missed row.

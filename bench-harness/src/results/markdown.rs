@@ -30,8 +30,8 @@ pub fn render(runs: &[Found], causes: &Causes, cliffs: &Cliffs, link: &Link<'_>)
     let reason = |scenario: &str, what: &str| Some(causes.get(scenario)?.get(what)?.as_str());
     let every: Vec<&Run> = runs.iter().map(|found| &found.run).collect();
     headlines::write(&mut out, &every, &reason, &cell);
-    targets(&mut out, runs);
     write_cliffs(&mut out, runs, cliffs)?;
+    targets(&mut out, runs);
     for found in runs {
         scenario(&mut out, found, causes.get(&found.run.scenario), link);
     }
@@ -44,7 +44,9 @@ fn write_cliffs(out: &mut String, runs: &[Found], cliffs: &Cliffs) -> Result<()>
         return Ok(());
     }
     out.push_str("\n## Where performance ends\n\n");
-    out.push_str("| where | measured | what happens | command |\n|---|--:|---|---|\n");
+    out.push_str(
+        "| limit | measured | what happens, and what to do | command |\n|---|--:|---|---|\n",
+    );
     for Cliff { scenario, row, why } in &cliffs.cliff {
         let of = |found: &&Found| found.run.scenario == *scenario;
         let run = runs.iter().find(of).map(|found| &found.run);
@@ -75,6 +77,7 @@ fn targets(out: &mut String, runs: &[Found]) {
         out.push_str("No scenario has a target.\n");
         return;
     }
+    let _ = writeln!(out, "<details><summary>{} targets</summary>\n", with_target.len());
     out.push_str("| scenario | what | measured | target | verdict |\n|---|---|--:|--:|---|\n");
     for (run, row) in with_target {
         let anchor = anchor(&run.title);
@@ -88,6 +91,7 @@ fn targets(out: &mut String, runs: &[Found]) {
             verdict_cell(row)
         );
     }
+    out.push_str("\n</details>\n");
 }
 
 fn scenario(

@@ -201,8 +201,8 @@ fn table(bench: &Bench, heard: bool) -> Grid {
     columns.push(Column::new(LOST, "count", Better::Neither));
     let name = if heard { "one subscriber" } else { "no subscriber" };
     let load = format!(
-        "publications per second of {BYTES} bytes over so many kept-alive connections, {} s a \
-         round; processor time over all of them",
+        "publications per second of {BYTES} bytes over the given number of kept-alive \
+         connections, {} s per round; processor time over all of them",
         bench.seconds
     );
     Grid::new(name, &load, columns)

@@ -62,11 +62,12 @@ impl Beside {
 
     fn about(self) -> &'static str {
         match self {
-            Beside::Verifications => "another process does the same verifications, nobody connects",
+            Beside::Verifications => "another process verifies the same tokens, no client connects",
             Beside::VerificationsAndConnects => {
-                "another process does the same verifications, and as many connect without a token"
+                "another process verifies the same tokens, and as many clients connect without a \
+                 token"
             }
-            Beside::Flood => "all connect at once, and the server verifies",
+            Beside::Flood => "all clients connect at once, and the server verifies their tokens",
         }
     }
 }
@@ -182,7 +183,7 @@ fn flood(bench: &mut Bench, server: &Server, tokens: Vec<String>) -> Result<(Den
 }
 
 fn tell(bench: &mut Bench, sides: Vec<Side>) -> Result<()> {
-    let through = format!("until all {} are through", number(bench.connections as f64));
+    let through = format!("time until all {} are done", number(bench.connections as f64));
     for side in &sides {
         let name = side.beside.name();
         let p99 = Row::new(format!("{name}: established p99"), median(side.p99.clone())?, "ns");

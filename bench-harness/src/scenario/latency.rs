@@ -72,7 +72,7 @@ fn sweep(options: &Options) -> Result<()> {
         let late = delivered.published.lateness.percentiles()?;
         let name = format!("{rate} per second");
         let own = late.p99 as f64 > LATE * latency.p99 as f64;
-        let mark = if own { "the publishers were late, which is part of it: " } else { "" };
+        let mark = if own { "the latency includes the lateness of the publishers: " } else { "" };
         let told = format!("{mark}publishers' lateness at p99 {} us", late.p99 / 1000);
         bench.row(Row::new(format!("{name}: p50"), latency.p50 as f64, "ns"));
         bench.row(Row::new(format!("{name}: p99"), latency.p99 as f64, "ns").note(told));

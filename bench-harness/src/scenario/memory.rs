@@ -77,7 +77,7 @@ fn identified(
     let standing = Standing::start(bench, dialect, bench.connections, arguments)?;
     let bytes = standing.bytes;
     let row = Row::new(format!("{name}: user memory per connection"), bytes, "bytes");
-    bench.row(row.at_most(target).note("users all different, recovery on"));
+    bench.row(row.at_most(target).note("every user is different, recovery is on"));
     standing.stop(bench)?;
     bench.settle(quiet)?;
     Ok(bytes)
@@ -93,7 +93,9 @@ fn presence(bench: &mut Bench, plain: f64, quiet: &KernelSample) -> Result<()> {
         if members == bench.connections {
             let bytes = standing.bytes - plain;
             let row = Row::new("presence: user memory per member", bytes, "bytes");
-            bench.row(row.at_most(MEMBER_BYTES).note("beyond the same without presence"));
+            bench.row(
+                row.at_most(MEMBER_BYTES).note("growth beyond the same load without presence"),
+            );
         }
         let cost = standing.churn()?;
         let among = number(members as f64);
@@ -103,7 +105,7 @@ fn presence(bench: &mut Bench, plain: f64, quiet: &KernelSample) -> Result<()> {
         bench.settle(quiet)?;
     }
     let row = Row::new(
-        "presence: join and leave, among all against a hundredth",
+        "presence: CPU of a join and leave, among all members against a hundredth of them",
         costs[1] / costs[0],
         "ratio",
     );
@@ -174,7 +176,7 @@ pub fn measure(
     let empty = server.sample()?;
     let fixed_target = FIXED_BYTES + FIXED_BYTES_A_SHARD * f64::from(bench.shards);
     let fixed = Row::new(format!("{name}: fixed memory"), empty.rss_anon as f64, "bytes");
-    bench.row(fixed.at_most(fixed_target).note("RssAnon at no connections"));
+    bench.row(fixed.at_most(fixed_target).note("RssAnon without connections"));
     let port = server.address().port();
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Subscribe(channels))?;
     let full: ProcessSample = server.sample()?;

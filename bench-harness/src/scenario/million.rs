@@ -175,7 +175,7 @@ fn idle(
         bench.fault(format!("idle, {name}: {came} pings came, and about {due} were due"));
     }
     let ratio = cpu.cpu_ns as f64 / came.max(1) as f64 / floor.ping_cpu_ns;
-    let note = format!("{came} pings came in {} s, about {due} were due", bench.seconds);
+    let note = format!("{came} pings received in {} s, about {due} expected", bench.seconds);
     let row =
         Row::new(format!("idle, {name}: CPU per ping against the kernel baseline"), ratio, "ratio");
     bench.row(row.at_most(target).note(note));

@@ -71,16 +71,16 @@ pub fn run(options: &Options) -> Result<()> {
     let (alike, _) = bench.connect(count, port, Mode::Subscribe(all()))?;
     let (without, _) = phase(&mut bench, &server, &reading, (rate, false))?;
     alike.stop()?;
-    bench.percentiles("probes, nobody stalled", &without.recorder, [0.0; 3])?;
+    bench.percentiles("probes without stalled readers", &without.recorder, [0.0; 3])?;
     let (stalled, _) = bench.connect(count, port, Mode::Stall(all()))?;
     let lost_before = counter(&server, LOST)?;
     let (with, peaks) = phase(&mut bench, &server, &reading, (rate, true))?;
-    bench.percentiles("probes, stalled beside them", &with.recorder, [0.0; 3])?;
+    bench.percentiles("probes beside stalled readers", &with.recorder, [0.0; 3])?;
     let ratio =
         with.recorder.percentiles()?.p99 as f64 / without.recorder.percentiles()?.p99 as f64;
-    bench.row(Row::new("probes' p99 with against without", ratio, "ratio"));
-    bench.series("probes, nobody stalled", without.recorder);
-    bench.series("probes, stalled beside them", with.recorder);
+    bench.row(Row::new("probes' p99 with stalled readers against without", ratio, "ratio"));
+    bench.series("probes without stalled readers", without.recorder);
+    bench.series("probes beside stalled readers", with.recorder);
     bench.row(Row::new("peak growth of user memory", peaks.user as f64, "bytes"));
     bench.row(Row::new("peak growth of TCP memory", peaks.kernel as f64, "bytes"));
     bench.note(format!("Over time: {}", peaks.timeline.join("; ")));
@@ -129,7 +129,7 @@ fn wake(bench: &mut Bench, server: &Server) -> Result<()> {
     running.join()?;
     let codes = wakers.counters().codes();
     let seen = codes.get(&SLOW_CODE).copied().unwrap_or(0);
-    let row = Row::new("close code 3008 seen on reading again", seen as f64, "count");
+    let row = Row::new("stalled clients that read close code 3008", seen as f64, "count");
     bench.row(row.at_least(1.0).note(format!("by code: {codes:?}, of {WAKERS}")));
     wakers.stop()
 }
@@ -160,7 +160,7 @@ fn phase(
         (delivered, watcher.join())
     });
     let peaks = peaks.map_err(|_| anyhow::anyhow!("the memory's watcher panicked"))??;
-    let name = if stalled { "readers, stalled beside them" } else { "readers" };
+    let name = if stalled { "readers beside stalled readers" } else { "readers" };
     bench.series(name, delivered?.recorder);
     Ok((probes.join()?, peaks))
 }

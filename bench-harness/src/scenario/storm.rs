@@ -32,12 +32,16 @@ pub fn run(common: &Common) -> Result<()> {
     let server = bench.server(false)?;
     let port = server.address().port();
     let (mut dense, first) = bench.connect_tracked(port, Mode::Subscribe(all()))?;
-    bench.row(Row::new("first connect of all", first.took.as_nanos() as f64, "ns"));
+    bench.row(Row::new("first connect of all clients", first.took.as_nanos() as f64, "ns"));
     let plain = back(&mut bench, &mut dense, false)?;
-    bench.row(Row::new("back, nothing missed", plain, "ns"));
+    bench.row(Row::new("time to reconnect, nothing missed", plain, "ns"));
     let whole = missed(&mut bench, &server, &mut dense)?;
-    bench.row(Row::new(format!("back and recovered, {MISSED} missed"), whole, "ns"));
-    let row = Row::new("recovering against a plain reconnect", whole / plain, "ratio");
+    bench.row(Row::new(
+        format!("time to reconnect and recover {MISSED} publications"),
+        whole,
+        "ns",
+    ));
+    let row = Row::new("reconnect with recovery against reconnect without", whole / plain, "ratio");
     bench.row(row.at_most(RATIO));
     bench.check_standing(&dense, "in the storm");
     dense.stop()?;
@@ -75,6 +79,6 @@ fn missed(bench: &mut Bench, server: &Server, dense: &mut Dense) -> Result<f64> 
     let recorder = dense.finish(expected)?;
     let lost = recorder.deliveries.lost() as f64;
     bench.row(Row::new("missed publications lost", lost, "count").at_most(0.0));
-    bench.series("what was missed", recorder);
+    bench.series("missed publications", recorder);
     Ok(ramp.took.as_nanos() as f64)
 }

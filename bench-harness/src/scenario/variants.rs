@@ -53,8 +53,10 @@ struct Side {
 pub fn run(common: &Common) -> Result<()> {
     let title = "One publication to many, by variant";
     let mut bench = Bench::new(common, "variants", title, (7_500, 1))?;
-    bench
-        .note("connections: so many of each variant, on a channel of their own; quotes of a share");
+    bench.note(
+        "connections: this many per variant, on one channel per variant; the data are quotes \
+             of a share",
+    );
     let mut arguments = ARGUMENTS.map(str::to_owned).to_vec();
     arguments.push(Identified::server_argument());
     let server = bench.server_with(false, &arguments)?;

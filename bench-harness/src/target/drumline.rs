@@ -24,7 +24,7 @@ impl Adapter for Drumline {
     }
 
     fn about(&self) -> &'static str {
-        "this engine, JSON, published to by HTTP; like the others it pings where that is measured"
+        "this engine, JSON, publications by HTTP; like the others it pings where pings are measured"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {

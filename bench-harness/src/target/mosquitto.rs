@@ -192,7 +192,7 @@ impl Adapter for Mosquitto {
     }
 
     fn about(&self) -> &'static str {
-        "mosquitto, Debian's, one thread, MQTT over WebSocket, published to by MQTT over TCP"
+        "mosquitto, Debian's, one thread, MQTT over WebSocket, publications by MQTT over TCP"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {

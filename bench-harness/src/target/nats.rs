@@ -171,7 +171,7 @@ impl Adapter for Nats {
     }
 
     fn about(&self) -> &'static str {
-        "nats-server, WebSocket without compression, published to by its protocol over TCP"
+        "nats-server, WebSocket without compression, publications by its protocol over TCP"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {
@@ -191,8 +191,8 @@ impl Adapter for Nats {
     }
 
     fn recovery(&self) -> Option<Recovery> {
-        let by = "from a JetStream stream in memory, a durable push consumer without \
-                  acknowledgements a client";
+        let by = "from a JetStream stream in memory, one durable push consumer without \
+                  acknowledgements per client";
         Some(Recovery { by, dialect: &Durable, api: self.api() })
     }
 

@@ -56,7 +56,7 @@ impl Adapter for Nchan {
     }
 
     fn about(&self) -> &'static str {
-        "nginx with nchan, Debian's, a process a worker, published to by HTTP"
+        "nginx with nchan, Debian's, one process per worker, publications by HTTP"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {

@@ -33,10 +33,10 @@ impl Adapter for Plain {
     fn about(&self) -> &'static str {
         match self {
             Plain::Monoio => {
-                "plain broadcast on monoio, two tasks a connection, published to by HTTP"
+                "plain broadcast on monoio, two tasks per connection, publications by HTTP"
             }
             Plain::Tokio => {
-                "plain broadcast on tokio-tungstenite with its defaults, published to by HTTP"
+                "plain broadcast on tokio-tungstenite with its defaults, publications by HTTP"
             }
         }
     }

@@ -24,7 +24,7 @@ impl Adapter for UWebSockets {
     }
 
     fn about(&self) -> &'static str {
-        "uWebSockets, C++, an App a thread, published to by HTTP"
+        "uWebSockets, C++, one App per thread, publications by HTTP"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {

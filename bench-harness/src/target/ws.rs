@@ -24,7 +24,7 @@ impl Adapter for Ws {
     }
 
     fn about(&self) -> &'static str {
-        "Node's ws, one process, a loop over the topic's sockets, published to by HTTP"
+        "Node's ws, one process, a loop over the topic's sockets, publications by HTTP"
     }
 
     fn dialect(&self) -> &'static dyn Dialect {

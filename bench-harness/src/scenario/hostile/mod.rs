@@ -254,10 +254,10 @@ fn tell(
             bench.fault(format!("{told}: a pass of {micros} us of processor time"));
         }
     }
-    let row = Row::new(format!("{told}: others' ping p99"), ping.p99 as f64, "ns");
+    let row = Row::new(format!("{told}: ping p99 of other clients"), ping.p99 as f64, "ns");
     bench.row(row.at_most(PING_P99));
     if let Some(budgets) = budgets {
-        let row = Row::new(format!("{told}: RssAnon, of all budgets"), rss, "bytes");
+        let row = Row::new(format!("{told}: RssAnon, against all budgets"), rss, "bytes");
         bench.row(row.at_most(budgets));
         if rss > budgets {
             let (rss, budgets) = (value(rss, "bytes"), value(budgets, "bytes"));

@@ -47,7 +47,7 @@ pub(super) fn stage(
 }
 
 fn unpinged(tables: &mut Tables) -> Result<()> {
-    tables.remark(Scenario::Idle, &format!("{CPU_PINGS} does not apply: it pings nobody"));
+    tables.remark(Scenario::Idle, &format!("{CPU_PINGS} does not apply: it sends no pings"));
     Ok(())
 }
 
@@ -264,7 +264,7 @@ fn baseline(
     std::thread::sleep(SETTLE);
     let idle = [(KERNEL, per_connection(slab()? - kernel, ramp.up)?), (CONNECTS, connects(ramp))];
     idle.into_iter().for_each(|(column, v)| tables.set(Scenario::Idle, column, v));
-    tables.remark(Scenario::Idle, "connects at TCP only; no user memory to speak of");
+    tables.remark(Scenario::Idle, "connects by TCP only; user memory does not apply");
     let bytes = frame_bytes(BYTES);
     let mut fanouts = |rounds: u64| -> Result<(f64, f64)> {
         let (server, client) = (baseline.sample()?, own()?);

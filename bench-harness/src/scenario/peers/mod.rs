@@ -105,7 +105,7 @@ pub(super) enum Stage {
 pub(super) const USER: &str = "user memory per connection";
 pub(super) const SLOPE: &str = "user memory per connection, slope";
 pub(super) const KERNEL: &str = "kernel memory per connection, both ends";
-pub(super) const FIXED: &str = "memory at no connections";
+pub(super) const FIXED: &str = "memory without connections";
 pub(super) const CONNECTS: &str = "connects per second";
 pub(super) const CPU_PINGS: &str = "CPU of pings";
 pub(super) const PINGS: &str = "pings per connection";
@@ -195,35 +195,35 @@ impl Scenario {
         match self {
             Scenario::Idle => format!(
                 "{n} connections subscribed to one channel, nothing sent; slope: growth from a \
-                 third of the connections to all, without what is touched once; {CPU_PINGS}: of \
-                 the server for a ping and its answer, in a launch of its own that pings about \
-                 every {PING_SECONDS} s, all processor time of {} s divided by the pings that came",
+                 third of the connections to all of them, which leaves out memory that is \
+                 allocated once; {CPU_PINGS}: processor time of the server per ping and answer, \
+                 in a separate launch with a ping about every {PING_SECONDS} s: all processor \
+                 time of {} s divided by the pings received",
                 idle::WINDOW.as_secs()
             ),
             Scenario::Fanout => {
                 format!(
-                    "one publication of {BYTES} bytes to {n} subscribers, {FANOUTS} times a round"
+                    "one publication of {BYTES} bytes to {n} subscribers, {FANOUTS} times per round"
                 )
             }
             Scenario::Burst => {
                 format!(
-                    "{BURST} publications of {BYTES} bytes at once to {n} subscribers, so that \
-                     from the first to the last the server has work: {SPEED} are those at \
-                     saturation"
+                    "{BURST} publications of {BYTES} bytes at once to {n} subscribers, so the \
+                     server is busy from the first to the last: {SPEED} are those at saturation"
                 )
             }
             Scenario::Rooms => format!(
                 "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications per second of \
-                 {BYTES} bytes, {seconds} s a round"
+                 {BYTES} bytes, {seconds} s per round"
             ),
             Scenario::Unicast => format!(
                 "{n} connections with a channel each, {rate} publications per second of {BYTES} \
-                 bytes, {seconds} s a round"
+                 bytes, {seconds} s per round"
             ),
             Scenario::Storm => format!(
-                "{n} connections of one channel cut and back at once; {BACK}: until all are \
-                 subscribed again; {WHOLE}: until all are, and have the {} publications of \
-                 {BYTES} bytes that they missed",
+                "{n} connections of one channel are cut and reconnect at once; {BACK}: time until \
+                 all are subscribed again; {WHOLE}: time until all also have the {} publications \
+                 of {BYTES} bytes that they missed",
                 storm::MISSED
             ),
         }

@@ -41,7 +41,7 @@ pub(super) fn add(bench: &mut Bench, tables: &Tables) {
         let whose =
             if better.is_empty() { String::new() } else { format!("{}; ", better.join(", ")) };
         bench.row(row.note(format!(
-            "{whose}counted if better in every pair; the kernel baseline is not a peer"
+            "{whose}a peer counts if it is better in every pair; the kernel baseline is not a peer"
         )));
     }
 }
