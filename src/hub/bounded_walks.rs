@@ -1,31 +1,31 @@
-//! Walks over everything that a shard has, some of it in each turn.
+//! Walks over all slots or channels of a shard, a bounded part per turn.
 
 use crate::model::message::{Survey, Surveyed};
 
-/// Slots, and what they lead to, looked at in one turn: about 100 us.
+/// Slots and subscriptions visited per turn: about 100 us.
 pub(super) const LOOKS_PER_TURN: usize = 512;
 
-/// How far a walk over the slots has come.
+/// State of a walk over the slots.
 #[derive(Debug, Default)]
 pub(super) struct SlotWalk {
-    /// The slot to be looked at next.
+    /// The next slot.
     next: u32,
-    /// Slots that are still to be looked at.
+    /// Number of slots left.
     left: usize,
 }
 
 impl SlotWalk {
-    /// Begins, or begins again: each of `slots` slots is looked at from now on.
+    /// Begins or restarts the walk: each of `slots` slots is visited from now on.
     pub(super) fn begin(&mut self, slots: usize) {
         self.left = slots;
     }
 
-    /// Whether some slots are still to be looked at.
+    /// Whether slots are left.
     pub(super) fn goes_on(&self) -> bool {
         self.left > 0
     }
 
-    /// The next slot of `slots` to look at, if one is left.
+    /// The next of `slots` slots, if one is left.
     pub(super) fn step(&mut self, slots: usize) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
         let slot = self.next % u32::try_from(slots).ok().filter(|slots| *slots > 0)?;
@@ -34,10 +34,10 @@ impl SlotWalk {
     }
 }
 
-/// A survey of the channels that is under way.
+/// A survey of the channels in progress.
 pub(super) struct SurveyWalk {
     pub(super) survey: Survey,
-    /// The channel to be looked at next.
+    /// The next channel.
     pub(super) next: u32,
     pub(super) found: Surveyed,
 }

@@ -1,4 +1,4 @@
-//! Holds: connects whose channels are joined before they are answered.
+//! Holds: connects whose reply waits for the homes of the server-side subscriptions.
 
 use crate::hub::Hub;
 use crate::hub::connections::{Connection, Hold, NONE, Phase, ServerSubscription};
@@ -10,18 +10,18 @@ use crate::wire::http::Transport;
 use crate::wire::protocol::reply::{Connected, Push, Reply};
 use crate::wire::protocol::{self};
 
-/// A client that may connect.
+/// An accepted connect that is not answered yet.
 pub(super) struct AcceptedConnect {
-    /// The channels that it is to be in.
+    /// Server-side subscriptions to request.
     pub(super) server_subs: Vec<ServerSubscription>,
-    /// What the backend tells it.
+    /// Data of the backend for the client.
     pub(super) data: Option<Box<[u8]>>,
-    /// Its last event's id, if that cannot be read; else empty.
+    /// The last event id of the client if it is invalid; otherwise empty.
     pub(super) unknown_event_id: Box<str>,
 }
 
 impl AcceptedConnect {
-    /// Has it get what it missed since its last event, in the channels that it is to be in anyway.
+    /// Sets the positions from the last event id, for channels that are subscribed anyway.
     pub(super) fn recover_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
         match last_event {
             Ok(last) => {
@@ -35,7 +35,7 @@ impl AcceptedConnect {
 }
 
 impl Hub {
-    /// Joins channels before the connect is answered.
+    /// Creates the hold of an accepted connect and requests its subscriptions.
     pub(super) fn hold(
         &mut self,
         post: &mut impl Post,
@@ -61,7 +61,7 @@ impl Hub {
         self.ask_homes(post, slot);
     }
 
-    /// Asks the homes of a held connection's channels, as far as there is room.
+    /// Requests the subscriptions of a hold, while inboxes have room.
     pub(super) fn ask_homes(&mut self, post: &mut impl Post, slot: u32) {
         if !self.is_admitted(post, slot) {
             return;
@@ -83,7 +83,7 @@ impl Hub {
         self.finish_hold(slot);
     }
 
-    /// Tells a held connection about its channels once all answers are in.
+    /// Answers the connect once all homes have answered.
     pub(super) fn finish_hold(&mut self, slot: u32) {
         let at = self.connections[slot].hold as usize;
         if self.connections.holds.get(at).is_none_or(|hold| hold.pending > 0) {
@@ -119,18 +119,19 @@ impl Hub {
         self.resume_later(slot);
     }
 
-    /// Appends the answer to a held connection's connect.
+    /// Appends the connect result of a hold.
     fn write_connected(&self, slot: u32, hold: &Hold, body: &mut Vec<u8>) {
         let Connection { transport, flags, wire, .. } = self.connections[slot];
         let unidirectional = transport.is_unidirectional();
         let frame_pings = flags.frame_pings();
         let expires = self.connections[slot].expires();
         let client = self.client_id(slot);
-        // Made for those alone who are told.
-        let spoken_for = transport.is_emulated();
-        let named = spoken_for || unidirectional;
-        let session = if named { self.ids.session(self.address(slot)) } else { String::new() };
-        let node = if spoken_for { &*self.node } else { "" };
+        // Only these transports get the session and the node.
+        let is_emulated = transport.is_emulated();
+        let has_session = is_emulated || unidirectional;
+        let session =
+            if has_session { self.ids.session(self.address(slot)) } else { String::new() };
+        let node = if is_emulated { &*self.node } else { "" };
         let subs = hold.answers.iter();
         let subs = subs.map(|answer| (&*answer.channel, self.subscribe_result(answer)));
         let connected = Connected {
@@ -169,7 +170,7 @@ impl Hub {
     }
 }
 
-/// Keeps the recoveries that fit so many bytes, and gives the others up.
+/// Keeps the recoveries that fit `room` bytes together, and gives up the others.
 fn give_up_recoveries(answers: &mut [Subscribed], room: usize) {
     let mut left = room;
     for answer in answers {

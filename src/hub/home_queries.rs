@@ -1,4 +1,4 @@
-//! What clients ask channels' homes, and what they are told.
+//! Queries of clients to the homes of channels, and the answers.
 
 use crate::hub::commands::{CommandFailure, NoRoom, StopReason};
 use crate::hub::{Hub, HubSettings};
@@ -10,7 +10,8 @@ use crate::wire::protocol::command::HistoryRequest;
 use crate::wire::protocol::reply::{History, Reply};
 use crate::wire::protocol::{Disconnect, Epoch, Error, Position};
 
-/// Bytes for a connection in one turn past which no more questions of it are answered in the turn.
+/// Bytes of output of a connection per turn from which no more queries of it are answered in the
+/// turn.
 const ANSWERS_BYTES: usize = 64 * 1024;
 
 impl Hub {
@@ -74,8 +75,7 @@ impl Hub {
         self.ask(post, (slot, command), channel, ChannelQuery::History(excerpt))
     }
 
-    /// The options of a channel, if a client may ask something about it and the channel has it to
-    /// offer.
+    /// The options of a channel, if it offers what a client queries and the client may query it.
     fn permit<'a>(
         &self,
         settings: &'a HubSettings,
@@ -99,8 +99,8 @@ impl Hub {
         Ok(options)
     }
 
-    /// Asks a channel's home. A connection has one question at a time, and none while the turn
-    /// holds much for it already.
+    /// Sends a query to a home. A connection has one query at a time, and none while the turn holds
+    /// much output for it.
     fn ask(
         &mut self,
         post: &mut impl Post,
@@ -128,7 +128,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether an asker still waits for its answer here.
+    /// Whether the requester of an answer is still there.
     pub(super) fn is_listening(&mut self, reply_to: ReplyTo) -> bool {
         match reply_to {
             ReplyTo::Client { address, .. } => self
@@ -138,14 +138,14 @@ impl Hub {
         }
     }
 
-    /// A home has answered a client's question; the client may be gone.
+    /// Handles the answer of a home; the client may be gone.
     pub(super) fn home_answered(&mut self, answer: HomeAnswer) {
         let (address, command) = match (answer.reply_to, &answer.told) {
             (ReplyTo::Client { address, command }, _) => (address, command),
             (ReplyTo::Watcher { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
                 return self.position_answered((channel, serial), *top);
             }
-            // Nobody else is told here.
+            // No other requester is served here.
             _ => return,
         };
         let found = self.connection(address.slot, address.generation);
@@ -157,7 +157,7 @@ impl Hub {
         self.resume_later(slot);
         match answer.told {
             Err(error) => self.reply_error(slot, command, error),
-            // Not even written: that would cost as much as an answer.
+            // Not written at all: that would cost as much as an answer.
             Ok(told) if told.least() > self.room_for_answer(slot) => {
                 self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
             }
@@ -167,7 +167,7 @@ impl Hub {
             Ok(ChannelAnswer::Stats(stats)) => {
                 self.reply(slot, command, &Reply::PresenceStats(stats))
             }
-            // No client may ask for these.
+            // Clients cannot query these.
             Ok(ChannelAnswer::HistoryRemoved | ChannelAnswer::Position(_)) => {}
             Ok(ChannelAnswer::History(publications, position)) => {
                 let encoding = self.encoding(slot);

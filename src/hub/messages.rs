@@ -1,4 +1,5 @@
-//! What each message of the bus does, whether another endpoint sent it or the shard itself.
+//! Messages of the bus: their cost and their dispatch, whether another endpoint or the shard itself
+//! sent them.
 
 use crate::base::budget::cost;
 use crate::base::faults::{Planted, planted};
@@ -8,8 +9,8 @@ use crate::model::message::{ChannelAnswer, ChannelQuery, Message, Post, RANKS, R
 use crate::model::publication::Publication;
 
 impl Hub {
-    /// Whether a message may be handled in this turn; if so, its cost is charged, apart from that
-    /// of what it has written, which is charged when that is written.
+    /// Whether the budget affords a message in this turn. If so, charges its cost, without the cost
+    /// of the bytes it writes, which is charged when they are written.
     pub fn affords(&mut self, message: &Message) -> bool {
         let (own, written) = self.cost_of(message);
         self.affords_message(cost::MESSAGE + own, written)
@@ -18,14 +19,14 @@ impl Hub {
     fn affords_message(&mut self, charged: usize, written: usize) -> bool {
         let affords = self.budget.affords(charged + written);
         match affords {
-            // What is written belongs to the same piece of work.
+            // The bytes that it writes belong to the same piece of work.
             true => self.budget.charge(charged),
             false => self.unfinished = true,
         }
         affords
     }
 
-    /// What a message costs beside its way here, and what the bytes that it has written cost.
+    /// Cost of a message beside its receipt, and cost of the bytes that it writes.
     fn cost_of(&mut self, message: &Message) -> (usize, usize) {
         let bytes = |all: &[Publication]| -> usize {
             all.iter().map(|one| cost::PUBLICATION + one.size() * cost::BYTES).sum()
@@ -50,31 +51,31 @@ impl Hub {
         }
     }
 
-    /// The same of a message of this shard to itself. Its way here cost next to nothing, and what
-    /// it carries was charged to its cause, but a question makes the home look.
+    /// Cost of a message of this shard to itself. Its receipt is nearly free and its content was
+    /// charged to its cause; only a query makes the home work.
     fn cost_of_own(&mut self, message: &Message) -> (usize, usize) {
         let (own, written) = self.cost_of(message);
         let looks = if matches!(message, Message::HomeQuery(_)) { own } else { 0 };
         (cost::LOOK + looks, written)
     }
 
-    /// Handles a message of the bus, and what it has this shard send to itself. `Err` gives it
-    /// back: there is no room for what it would cause, so it must wait, and with it everything
-    /// behind it in its inbox.
+    /// Handles a message, and the messages of this shard to itself that it causes. `Err` returns
+    /// the message: an inbox for its results is full, so it waits, and so does everything after it
+    /// in its inbox.
     pub fn handle(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
         let handled = self.handle_one(post, message);
         self.serve_own(post);
         handled
     }
 
-    /// Handles what this shard has sent to itself, as far as the budget and the room of others
-    /// allow. What is left is handled in a later turn.
+    /// Handles messages of this shard to itself, while the budget and the inboxes of others allow.
+    /// The rest is handled in a later turn.
     pub fn serve_own(&mut self, post: &mut impl Post) {
         self.serve_ranks(post, &Rank::SERVED);
     }
 
-    /// The same in the middle of a connection's input: nothing is given to connections from
-    /// outside.
+    /// Like [`Hub::serve_own`] in the middle of the input of a connection: messages of rank
+    /// ingress, which carry input for other connections, wait.
     pub(super) fn serve_own_mid_input(&mut self, post: &mut impl Post) {
         self.serve_ranks(post, &[Rank::Delivery, Rank::Store, Rank::Request]);
     }
@@ -82,7 +83,7 @@ impl Hub {
     fn serve_ranks(&mut self, post: &mut impl Post, ranks: &[Rank]) {
         let mut stalled = [false; RANKS];
         let mut served = false;
-        // What the first message costs is found out once: an answer is long to look through.
+        // The cost of the first message is computed once: a long answer is expensive to measure.
         let waits = self.own_cost.is_some_and(|cost| !self.budget.affords(cost));
         self.unfinished |= waits;
         while !waits
@@ -112,12 +113,12 @@ impl Hub {
         if !self.takes_deliveries()
             && let Some(message) = post.take_own(Rank::Delivery)
         {
-            // No other shard says when it can go on.
+            // No other shard wakes this one when it can continue.
             self.awaits_backlog = true;
             post.put_back(message);
         }
         if served && post.was_full() {
-            // There is room again for what found none.
+            // Senders that found no room can try again.
             self.unfinished = true;
         }
     }
@@ -141,7 +142,7 @@ impl Hub {
             | Message::Admit(_)
             | Message::Depart(_) => {
                 let handled = self.home.handle(message, post);
-                // Answers that take many turns begin in this one.
+                // Answers that take many turns begin in this turn.
                 self.unfinished |= self.home.has_presence_queries();
                 return handled;
             }
@@ -156,7 +157,7 @@ impl Hub {
             | Message::SlotRequest(_)
             | Message::SlotOffer(_)
             | Message::SlotRelease(_)
-            // The shard and the control plane keep these.
+            // The shard or the control plane handles these.
             | Message::Surveyed(_) => {}
         }
         Ok(())

@@ -1,11 +1,10 @@
-//! One shard's state: its connections, their channels, the channels at home here, and the output
-//! of the turn.
+//! The state of one shard: its connections, their channels, the channels at home here, and the
+//! output of the turn.
 //!
-//! Owns everything a shard knows, as plain data. Never does I/O, never reads a clock and never
-//! blocks: the shard brings bytes, messages, the time and a [`Post`], and takes lists of what the
-//! ring should do. The invariants: a connection gets bytes in the order of their events; nothing
-//! is written to one that no longer takes output; whatever finds no room on the bus is left
-//! where it was.
+//! Owns everything a shard knows, as plain data. Never does I/O, reads a clock or blocks: the shard
+//! passes bytes, messages, the time and a [`Post`], and takes lists of what the ring must do. The
+//! invariants: a connection gets bytes in the order of their events; nothing is written to a
+//! connection that takes no more output; whatever finds no room on the bus stays where it was.
 
 mod admission;
 mod http_answers;
@@ -67,35 +66,35 @@ use self::bounded_walks::{SlotWalk, SurveyWalk};
 pub use self::settings::{HubSettings, TokenVerifiers};
 pub use self::turn_output::Segments;
 
-/// Units of work that the shards of a worker do in one pass, apart from fan-out.
+/// Work units of the shards of a worker per pass, without fan-out.
 pub const WORK: usize = 1_000_000;
-/// Sockets that one turn of fan-out gives something to: about a millisecond of sends.
+/// Maximum sends of the fan-out per turn: about a millisecond.
 pub const FANOUT_SENDS: usize = 128;
 
-/// Milliseconds that a refused connection has for its request head, and to take the answer.
+/// Milliseconds that a refused connection has to send its request head and to take the answer.
 const REFUSAL_TIME: u64 = 1000;
 
-/// What the ring should do for the hub's connections; the shard empties each list.
+/// Operations that the hub requests of the ring; the shard empties each list.
 #[derive(Debug, Default)]
 pub struct RingRequests {
-    /// Shut down and close.
+    /// Slots to shut down and close.
     pub ends: Vec<u32>,
-    /// Hand to the control plane.
+    /// Slots to hand over to the control plane.
     pub hand_overs: Vec<u32>,
-    /// Say when it takes bytes again.
+    /// Slots to poll for writability.
     pub writable: Vec<u32>,
-    /// Read, since it was left unread.
+    /// Slots to read, because their input was left unread.
     pub reads: Vec<u32>,
 }
 
-/// One shard's state.
+/// The state of one shard.
 pub struct Hub {
     settings: Arc<HubSettings>,
     names: Names,
     shard: Endpoint,
     control: Endpoint,
     ids: Ids,
-    /// The node's id.
+    /// Id of the node.
     node: Box<str>,
     connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
@@ -103,50 +102,51 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
-    /// The same by the wall clock: unix time in milliseconds.
+    /// The time of this turn by the wall clock: unix time in milliseconds.
     unix: u64,
-    /// How far the wall clock was ahead of the monotonic one when ends by tokens were last turned
-    /// into deadlines; `None` before the first turn.
+    /// Lead of the wall clock over the monotonic clock when token expirations were last turned into
+    /// deadlines; `None` before the first turn.
     clock_lead: Option<i64>,
-    /// The walk that looks at those ends again.
+    /// The walk that recomputes these deadlines.
     expiry_walk: SlotWalk,
     connections: Connections,
-    /// Who has left a channel whose home has still to be told.
+    /// Leaves of channels that their homes have not got yet.
     leaves: VecDeque<Leave>,
-    /// Tokens that count no more.
+    /// Revoked tokens.
     revocations: Arc<Revocations>,
     revoked_walk: SlotWalk,
-    /// What is to be told to the backend, or asked without anybody waiting.
+    /// Hook events and renewal requests that wait for room in the inbox of the control plane.
     outgoing: VecDeque<Message>,
     locals: LocalChannels,
     filters: Filters,
-    /// What the publications that wait to be sent use of the node's budget.
+    /// Memory use of publications that wait to be sent.
     backlog: Share,
     inflater: Inflater,
-    /// Decides for the channels and users that are at home here.
+    /// The home of the channels and users that hash to this shard.
     home: Home,
-    /// Connections that are gone, whose user's home has still to be told.
+    /// Ended connections that the homes of their users have not got yet.
     departures: VecDeque<Depart>,
     turn: TurnOutput,
-    /// Turns that had a large share.
+    /// Number of turns with a large share.
     turns: u64,
-    /// Surveys under way.
+    /// Surveys in progress.
     surveys: VecDeque<SurveyWalk>,
-    /// The work that this turn may still do.
+    /// Work budget of this turn.
     budget: Budget,
-    /// Some work was left for the next turn, since this one's budget was spent.
+    /// Whether work was left for the next turn because the budget was used up.
     unfinished: bool,
-    /// Connections to go on with in the next turn.
+    /// Connections whose input continues in the next turn.
     ready: VecDeque<u32>,
-    /// Connections that found no room on the bus.
+    /// Connections that wait for room on the bus.
     blocked: Vec<u32>,
-    /// Something was put off since the own backlog was over its bound: nobody else will wake it.
+    /// Whether work waits because the backlog of this shard exceeds its bound. No other shard wakes
+    /// this one for it.
     awaits_backlog: bool,
-    /// Units of work that the first message of this shard to itself needs, where it waits for them.
+    /// Work that the first message of this shard to itself needs, if it waits for budget.
     own_cost: Option<usize>,
-    /// Slots whose outboxes are sent from as soon as a turn's budget allows.
+    /// Slots whose outboxes can be sent from as soon as the budget allows.
     to_flush: VecDeque<u32>,
-    /// What this turn sends from outboxes.
+    /// Sends from outboxes in this turn.
     flushes: Vec<OutboxFlush>,
     deliveries: Vec<Delivery>,
     due: Vec<u32>,
@@ -157,18 +157,18 @@ pub struct Hub {
     pub ring_requests: RingRequests,
 }
 
-/// Which shard a hub is, and what it shares with the node.
+/// Identity of a hub, and what it shares with the node.
 #[derive(Clone, Debug)]
 pub struct ShardContext {
-    /// The shard's number.
+    /// Endpoint of the shard.
     pub shard: Endpoint,
-    /// The control plane's place on the bus.
+    /// Endpoint of the control plane.
     pub control: Endpoint,
-    /// How channels find their homes.
+    /// Maps names to homes.
     pub names: Names,
-    /// Names of the clients.
+    /// Makes the ids of clients.
     pub ids: Ids,
-    /// How many clients the node takes.
+    /// Limits of clients and of sockets on the control plane.
     pub connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     pub budgets: Budgets,
@@ -177,7 +177,7 @@ pub struct ShardContext {
 }
 
 impl Hub {
-    /// A shard without connections.
+    /// Creates a shard without connections.
     pub fn new(settings: Arc<HubSettings>, place: &ShardContext, metrics: Arc<Metrics>) -> Self {
         let share = |kind| place.budgets.share(kind, usize::from(place.shard));
         let around = home::HomeContext {
@@ -244,29 +244,30 @@ impl Hub {
         self.control
     }
 
-    /// The share of work that this turn may do; see [`Budget::new`].
+    /// Sets the work budget of this turn; see [`Budget::new`].
     pub fn set_share(&mut self, units: usize, large: bool) {
         self.turns = self.turns.wrapping_add(u64::from(large));
         self.budget = Budget::new(units, large).in_turn(self.turns);
         self.unfinished = false;
     }
 
-    /// Units of work that this turn has done.
+    /// Work done in this turn.
     pub fn work_done(&self) -> usize {
         self.budget.used()
     }
 
-    /// A stage of the turn begins.
+    /// Begins a stage of the turn.
     pub fn begin(&mut self, stage: Stage) {
         self.budget.begin(stage);
     }
 
-    /// Some work was done.
+    /// Charges work to the budget.
     pub fn charge(&mut self, units: usize) {
         self.budget.charge(units);
     }
 
-    /// Whether the stage must leave the rest of its work to the next turn, which is then due.
+    /// Whether the budget of the stage is used up. The rest of its work is then left for the next
+    /// turn.
     pub fn is_spent(&mut self) -> bool {
         let spent = self.budget.is_spent();
         self.unfinished |= spent;
@@ -286,12 +287,12 @@ impl Hub {
             || self.must_relieve()
     }
 
-    /// Whether publications may still be taken in.
+    /// Whether the shard accepts publications: backlog and turn output are within their bounds.
     pub fn takes_deliveries(&self) -> bool {
         self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
     }
 
-    /// Tells others what waits for them, if anything does.
+    /// Sends what waits for other endpoints, if anything does.
     #[inline]
     pub fn send_waiting(&mut self, post: &mut impl Post) {
         let asked = self.home.waits() || !self.surveys.is_empty();
@@ -303,8 +304,8 @@ impl Hub {
         }
     }
 
-    /// Tells homes which channels nobody here wants any more, and the control plane what waits for
-    /// it, as far as there is room.
+    /// Continues work of the home, releases channels, and sends what waits for the control plane,
+    /// while inboxes have room.
     #[inline(never)]
     fn send_all_waiting(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
@@ -421,7 +422,7 @@ pub(crate) mod tests {
         say_on(&mut LoneShardBus::default(), hub, slot, text);
     }
 
-    /// The same, where what the shard sends to itself outlasts the call.
+    /// Like `say`, with a bus that outlasts the call.
     fn say_on(bus: &mut LoneShardBus, hub: &mut Hub, slot: u32, text: &str) {
         let mut frame = vec![0x81, 0xfe];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());

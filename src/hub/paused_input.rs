@@ -1,15 +1,15 @@
-//! Connections that were left with input: why each waits, and when it goes on.
+//! Connections with left input: why each is paused, and when it continues.
 
 use crate::base::budget::{Stage, cost};
 use crate::hub::Hub;
 use crate::model::message::Post;
 
-/// Why a connection is left with input.
+/// Why a connection is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PauseReason {
-    /// It had its share of the turn.
+    /// It used its share of the turn.
     Ready,
-    /// There was no room on the bus.
+    /// An inbox was full.
     Blocked,
 }
 
@@ -26,7 +26,7 @@ impl Hub {
         }
     }
 
-    /// What a connection waited for has come: its input is looked at again.
+    /// Queues a paused connection, because what it waited for has arrived.
     pub(super) fn resume_later(&mut self, slot: u32) {
         let flags = &mut self.connections[slot].flags;
         if flags.paused() && !flags.queued() {
@@ -35,8 +35,8 @@ impl Hub {
         }
     }
 
-    /// Goes on with connections that were left with input: those whose turn was used up, and
-    /// those that found no room.
+    /// Continues connections with left input: those that used their share, and those that found an
+    /// inbox full.
     pub fn resume_paused(&mut self, post: &mut impl Post) {
         self.inflater.renew();
         self.budget.begin(Stage::Input);
@@ -49,7 +49,8 @@ impl Hub {
             }
             let Some(slot) = self.ready.pop_front() else { break };
             if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
-                // Charged behind, so that the first connection of a turn runs a command.
+                // Charged afterwards, so that the first connection of a turn can always run a
+                // command.
                 self.resume(post, slot);
                 self.serve_own(post);
                 self.budget.charge(cost::CONNECTION);

@@ -13,14 +13,14 @@ use crate::wire::protocol::command::PublishRequest;
 use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error, Wire, json};
 
-/// What few publications ask of their channel's home.
+/// Options that only few publications have.
 #[derive(Debug, Default)]
 pub(super) struct PublishOptions {
-    /// To be kept out of the history.
+    /// Keep the publication out of the history.
     pub(super) skip_history: bool,
-    /// To go out as a difference where that can be.
+    /// Send the publication as a delta where possible.
     pub(super) delta: bool,
-    /// To be told from an earlier one.
+    /// Idempotency key and version.
     pub(super) guard: Option<Box<Guard>>,
 }
 
@@ -87,7 +87,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Sends a publication to its channel's home; does nothing at all where there is no room.
+    /// Sends a publication to the home of its channel. `Err`: its inbox is full, and nothing has
+    /// changed.
     pub(super) fn send_home(
         &mut self,
         post: &mut impl Post,
@@ -117,7 +118,7 @@ impl Hub {
     }
 }
 
-/// What data counts as, if a channel with this format takes it.
+/// Kind of a publication with this data; an error if the format of the channel does not accept it.
 pub fn publication_kind(
     format: Format,
     data: &[u8],

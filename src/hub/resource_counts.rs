@@ -1,54 +1,55 @@
-//! What a shard holds: the numbers for tests and for the metrics.
+//! Counts of what a shard holds, for tests and metrics.
 
 use crate::hub::Hub;
 
-/// What a hub still holds; all 0 once every client is gone and every message has been handled.
+/// Resources that a hub holds. All are 0 once every client is gone and every message has been
+/// handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceCounts {
-    /// Slots taken.
+    /// Slots in use.
     pub connections: usize,
     /// Subscriptions, pending ones included.
     pub subscriptions: usize,
-    /// Channels known locally.
+    /// Channels with local subscribers.
     pub channels: usize,
-    /// Channels at home here.
+    /// Channels whose home is this shard.
     pub homes: usize,
     /// Connections with unread input.
     pub inbound: usize,
-    /// Bytes that their input takes.
+    /// Bytes of memory of their input.
     pub inbound_bytes: usize,
     /// Connections with unsent output.
     pub outboxes: usize,
-    /// Bytes of their outboxes.
+    /// Bytes of memory of the outboxes.
     pub outbox_bytes: usize,
-    /// Clients whose channels are being joined.
+    /// Connects that wait for the homes of their channels.
     pub holds: usize,
-    /// Subscriptions with something of their own.
+    /// Subscriptions with a grant.
     pub grants: usize,
-    /// Homes to be told of somebody's leaving.
+    /// Leaves that homes have not got yet.
     pub leaves: usize,
     /// Connections with a user.
     pub users: usize,
-    /// Users at home here, and connections that their homes are to be told of.
+    /// Users that are counted here, and departures that homes have not got yet.
     pub counted_users: usize,
-    /// Connections that wait for something to be found out.
+    /// Connections that wait for a lookup.
     pub awaited_answers: usize,
-    /// Connections of which something is kept for the backend's eyes.
+    /// Connections with context for the backend.
     pub context: usize,
-    /// What is to be told to the backend.
+    /// Messages that wait for the control plane.
     pub outgoing: usize,
-    /// Pings put off.
+    /// Connections whose ping was postponed for an expiry.
     pub postponed_pings: usize,
-    /// Event streams with several channels.
+    /// SSE connections with several recoverable channels.
     pub event_streams: usize,
-    /// Channels whose subscribers' position is checked.
+    /// Channels whose position is checked.
     pub position_checks: usize,
-    /// Bytes waiting for a lap or in one.
+    /// Bytes of publications that wait for a lap or are in one.
     pub backlog: usize,
 }
 
 impl Hub {
-    /// What is still held.
+    /// Counts the resources that the hub holds.
     pub fn resource_counts(&self) -> ResourceCounts {
         ResourceCounts {
             connections: self.connections.len(),
@@ -75,7 +76,7 @@ impl Hub {
         }
     }
 
-    /// Brings the gauges of the metrics up to date.
+    /// Updates the gauges of the metrics.
     pub fn measure(&mut self) {
         self.backlog.set(self.locals.backlog());
         let metrics = &self.metrics;

@@ -19,13 +19,13 @@ use crate::wire::filter::{self, Filter};
 use crate::wire::protocol::command::SubscribeRequest;
 use crate::wire::protocol::{Disconnect, Error, Position, Wire};
 
-/// Bit of a request's flags: the client knows channels by numbers too.
+/// Bit of the flags of a request: the client understands channel numbers.
 const COMPACTION: i64 = 1;
-/// Bit of a request's flags: the client fetches the channel's state by itself where what it missed
-/// cannot be recovered, and wants error 112 instead of a subscription.
+/// Bit of the flags of a request: the client loads the state of the channel itself when a recovery
+/// is impossible, and wants error 112 instead of a subscription.
 const STRICT: i64 = 2;
 
-/// What a subscriber asks for beside the channel.
+/// Options that a subscriber requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestedOptions {
     since: Option<Position>,
@@ -37,7 +37,7 @@ pub(super) struct RequestedOptions {
     filter: Option<Filter>,
 }
 
-/// A subscription on its way.
+/// A subscription to be requested from the home.
 struct NewSubscription<'a> {
     channel: &'a str,
     command: u32,
@@ -46,7 +46,7 @@ struct NewSubscription<'a> {
 }
 
 impl Hub {
-    /// What a client is granted of a channel beside its options, if it may subscribe at all.
+    /// The grant of a client for a channel beside its options; an error if it may not subscribe.
     fn permit_subscribe(
         &mut self,
         post: &mut impl Post,
@@ -108,8 +108,8 @@ impl Hub {
         }
         let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
         let joins = request.join_leave;
-        // In protocol buffers the JavaScript SDK takes numbers of 64 bits for objects, of which
-        // no two are the same, and drops what it cannot find a channel for.
+        // In Protobuf, the JavaScript SDK reads 64-bit numbers as objects, which are never equal,
+        // and drops messages whose channel it does not find.
         let compact = options.allow_compaction
             && request.flag & COMPACTION != 0
             && self.connections[slot].wire == Wire::Json;
@@ -121,7 +121,7 @@ impl Hub {
         Ok(())
     }
 
-    /// What a subscription token gives.
+    /// The grant of a subscription token.
     pub(super) fn subscribe_grant(
         &mut self,
         post: &mut impl Post,
@@ -160,7 +160,7 @@ impl Hub {
         Ok(Grant { expires: claims.expires, token, ..Grant::from(&claims.options) })
     }
 
-    /// Joins a channel for a connection that has not asked for it by a command.
+    /// Subscribes a connection to a channel without a command of the client.
     pub(super) fn join_unasked(
         &mut self,
         post: &mut impl Post,
@@ -176,7 +176,7 @@ impl Hub {
         self.request_subscription(post, slot, options, subscription).map_err(|NoRoom| server_sub)
     }
 
-    /// What a subscriber gets of what it asks for.
+    /// The options granted of those requested, and whether joins and leaves are pushed.
     pub(super) fn granted_options(
         &self,
         slot: u32,
@@ -202,7 +202,7 @@ impl Hub {
         (granted, pushed || (asked.joins && options.join_leave && seen))
     }
 
-    /// Has a channel's home hear of a connection's leave before it hears of its return.
+    /// Sends the leave of a connection before its return to the same channel.
     fn send_leave_first(
         &mut self,
         post: &mut impl Post,
@@ -216,7 +216,7 @@ impl Hub {
         if self.is_leaving(slot, hash, channel) { Err(NoRoom) } else { Ok(()) }
     }
 
-    /// Adds a subscription that is not answered yet.
+    /// Adds a pending subscription.
     fn begin_subscription(
         &mut self,
         slot: u32,
@@ -235,8 +235,8 @@ impl Hub {
         Subscriber { shard, slot, generation, subscription, serial, command }
     }
 
-    /// Asks a channel's home for a subscription, or joins at once where the home need not be
-    /// asked.
+    /// Requests a subscription from the home of the channel, or joins at once if no request is
+    /// needed.
     fn request_subscription(
         &mut self,
         post: &mut impl Post,
@@ -297,8 +297,8 @@ impl Hub {
 }
 
 impl Subscribe {
-    /// The answer that the home would give, where the shard is known to be interested and nothing
-    /// is asked for beside what is to come.
+    /// The answer that the home would give. Valid only if the interest is recorded and no stream or
+    /// presence is needed.
     pub(super) fn confirmed(self) -> Subscribed {
         Subscribed {
             channel: self.channel,
@@ -317,7 +317,7 @@ impl Subscribe {
     }
 }
 
-/// What a channel's home needs to know of the channel's options for a subscribe.
+/// Options of the channel that its home needs for a subscribe.
 fn subscribe_terms(options: &Options) -> SubscribeTerms {
     SubscribeTerms { recovery_mode: options.recovery_mode, presence: options.presence }
 }

@@ -12,7 +12,7 @@ use crate::wire::protocol::reply::{self, Push, Reply};
 use crate::wire::protocol::{self, Error, Position};
 
 impl Hub {
-    /// A home has answered: the subscriber joins, if it is still there and still wants to.
+    /// Handles the answer of a home: the subscriber joins if it still waits for the answer.
     pub(super) fn subscribed(&mut self, mut answer: Subscribed) {
         let news = answer.news.take();
         let subscriber = answer.subscriber;
@@ -50,7 +50,8 @@ impl Hub {
         }
     }
 
-    /// The server ended a subscription that was still to be answered: whoever waits for it goes on.
+    /// Handles the answer to a subscription that the server has ended: its command or connect
+    /// continues.
     fn subscribe_abandoned(&mut self, slot: u32, command: u32) {
         if let Some(hold) = self.connections.hold_mut(slot) {
             hold.pending -= 1;
@@ -102,15 +103,15 @@ impl Hub {
         }
         self.write_body(slot, &body);
         keep_buffer(&mut self.body, body);
-        // A connection that waits for this answer goes on behind it.
+        // The next command of the connection may have waited for this answer.
         self.resume_later(slot);
     }
 
-    /// What a subscriber is told by its home's answer. Publications that its encoding cannot
-    /// carry count as not recovered.
+    /// The subscribe result for the client. If its encoding cannot carry the missed publications,
+    /// they count as not recovered.
     pub(super) fn subscribe_result<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
         let grant = self.connections.grants.get(&answer.subscriber.subscription);
-        // What the server renews by itself ends for nobody.
+        // The backend renews this subscription, so the client gets no expiry.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
         let expires = grant.and_then(|grant| grant.expires).filter(ends);
         let passes = |missed: &&Publication| {
@@ -137,7 +138,7 @@ impl Hub {
     }
 }
 
-/// Where the stream of a subscriber's channel stands, if its position is to be checked.
+/// The position after the answer, if the position of the subscriber is checked.
 fn top(answer: &Subscribed) -> Option<Position> {
     let position = answer.position.filter(|_| answer.granted.positioned)?;
     let last = answer.publications.last().and_then(Publication::offset);
@@ -145,8 +146,8 @@ fn top(answer: &Subscribed) -> Option<Position> {
 }
 
 impl Subscribed {
-    /// Tells the subscriber that it did not recover, and where the stream stands instead: what it
-    /// missed does not fit its outbox.
+    /// Turns the answer into one without recovery, at the current position: the missed publications
+    /// do not fit the outbox.
     pub(super) fn give_up_recovery(&mut self) {
         let top = self.publications.last().and_then(Publication::offset);
         if let (Some(position), Some(top)) = (&mut self.position, top) {

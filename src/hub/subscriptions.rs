@@ -1,5 +1,4 @@
-//! Joining and leaving channels, and publishing into them: what clients ask for and what the
-//! server does for them.
+//! Existing subscriptions: how they are found and ended, and what homes are sent about ends.
 
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ impl Hub {
         }
     }
 
-    /// Whether a client may subscribe without a token.
+    /// Whether a client may subscribe without a token and without a subscribe proxy.
     pub(super) fn allows_subscribe(&self, options: &Options, channel: &str, user: &str) -> bool {
         let (rules, namespaces) = (&self.settings.rules, &self.settings.namespaces);
         if namespaces.is_private(channel) {
@@ -50,7 +49,7 @@ impl Hub {
         }
     }
 
-    /// Who a connection is to others in a channel.
+    /// The description of a connection for other subscribers of a channel.
     pub(super) fn client_info(&self, slot: u32, grant: Option<&Grant>) -> ClientInfo {
         let identity = self.connections[slot].identity.as_deref();
         ClientInfo {
@@ -78,7 +77,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends a subscription, answered or not.
+    /// Ends a subscription, answered or pending.
     pub(super) fn leave(&mut self, slot: u32, key: u32, why: UnsubscribeReason<'_>) {
         let overrides =
             self.connections.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
@@ -101,7 +100,7 @@ impl Hub {
         connection.subscribed -= 1;
     }
 
-    /// Whether the home has still to be told that this connection has left the channel.
+    /// Whether the home has not got the leave of this connection yet.
     pub(super) fn is_leaving(&self, slot: u32, hash: u64, channel: &str) -> bool {
         let address = self.address(slot);
         self.leaves.iter().any(|leave| {
@@ -109,14 +108,14 @@ impl Hub {
         })
     }
 
-    /// Ends a subscription and tells the client.
+    /// Ends a subscription and sends an unsubscribe push.
     pub(super) fn end_subscription(&mut self, slot: u32, key: u32, code: u32, reason: &str) {
         let channel = self.locals.channel(key).0.clone();
         self.leave(slot, key, (code, reason));
         self.push(slot, &Push::Unsubscribe { channel: &channel, code, reason });
     }
 
-    /// Ends a subscription whose time is over.
+    /// Ends an expired subscription; a server-side one ends the connection.
     pub(super) fn expire_subscription(&mut self, slot: u32, key: u32) {
         if self.connections.grants.get(&key).is_some_and(|grant| grant.server_side) {
             self.disconnect(slot, Disconnect::SUBSCRIPTION_EXPIRED);
@@ -125,8 +124,8 @@ impl Hub {
         }
     }
 
-    /// Whether a connection's encoding can carry everything that a channel with these options
-    /// may publish: JSON cannot carry bytes.
+    /// Checks that the encoding of a connection can carry all publications of a channel: JSON
+    /// cannot carry binary data.
     pub(super) fn check_readable(&self, slot: u32, options: &Options) -> Result<(), Error> {
         let is_json = self.connections[slot].wire == Wire::Json;
         if is_json && options.format == Format::Binary {
@@ -135,7 +134,7 @@ impl Hub {
         Ok(())
     }
 
-    /// How a connection wants publications.
+    /// The encoding in which a connection gets publications.
     pub(super) fn encoding(&self, slot: u32) -> Encoding {
         let Connection { wire, transport, flags, .. } = self.connections[slot];
         let framing = Framing::of(transport);
@@ -144,8 +143,8 @@ impl Hub {
         Encoding { wire, framing, unidirectional, compressed, ..Encoding::default() }
     }
 
-    /// Tells homes who has left their channels and which of them nobody here wants any more. A
-    /// channel stays noted until its home has taken the news.
+    /// Sends leaves, and releases channels without subscribers at their homes. A channel stays
+    /// noted until its home has the release.
     pub(super) fn release_channels(&mut self, post: &mut impl Post) {
         self.send_leaves(post);
 
@@ -166,7 +165,7 @@ impl Hub {
         });
     }
 
-    /// Tells homes who has left their channels, as far as there is room.
+    /// Sends leaves to homes while their inboxes have room.
     pub(super) fn send_leaves(&mut self, post: &mut impl Post) {
         while !self.leaves.is_empty() && !self.is_spent() {
             let Some(leave) = self.leaves.pop_front() else { return };
@@ -183,7 +182,7 @@ impl Hub {
     }
 }
 
-/// What others in the channel may see of a subscriber.
+/// What other subscribers see of a subscriber.
 pub(super) fn visibility(options: &Options, overrides: Overrides) -> Visibility {
     Visibility {
         listed: overrides.presence.unwrap_or(options.presence),

@@ -1,5 +1,5 @@
-//! Surveys: the channels that have subscribers on this shard, reported to the control plane. A
-//! survey is a walk over all channels of the shard, some in each turn.
+//! Surveys: the channels with subscribers on this shard, reported to the control plane. A survey
+//! walks over all channels of the shard, some in each turn.
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
@@ -8,14 +8,15 @@ use crate::model::auth::glob_matches;
 use crate::model::message::{Message, Post, Survey, Surveyed};
 
 impl Hub {
-    /// A survey begins. The control plane has kept room for the answer.
+    /// Begins a survey. The control plane has reserved room for the answer.
     pub(super) fn begin_survey(&mut self, survey: Survey) {
         let found = Surveyed { tag: survey.tag, channels: Vec::new() };
         self.surveys.push_back(SurveyWalk { survey, next: 0, found });
         self.unfinished = true;
     }
 
-    /// Goes on with surveys. A channel that goes and comes again meanwhile may be told twice.
+    /// Continues surveys. A channel that is removed and added again meanwhile can be reported
+    /// twice.
     pub(super) fn continue_surveys(&mut self, post: &mut impl Post) {
         while let Some(mut walk) = self.surveys.pop_front() {
             while walk.next < self.locals.channel_end() && !self.is_spent() {

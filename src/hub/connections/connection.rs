@@ -1,8 +1,7 @@
-//! A connection as plain data: what a shard keeps for every socket it owns.
+//! A connection as plain data: the record that a shard keeps for every socket.
 //!
-//! Owns nothing but itself; what only some connections need (unread input, unsent output, held
-//! publications) lives in side slabs. The invariant: an idle connection is this record alone, at
-//! most 128 bytes.
+//! Owns only itself; what only some connections need (unread input, unsent output, holds) is in
+//! side tables. The invariant: an idle connection is this record alone, at most 128 bytes.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -15,31 +14,31 @@ use crate::wire::protocol::{Position, Wire};
 /// No index into a side slab.
 pub const NONE: u32 = u32::MAX;
 
-/// How far a connection has come.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// The slot waits for a socket.
+    /// The slot is reserved for a socket.
     Reserved,
     /// The request head is arriving.
     Head,
-    /// A call of the API waits for the answer of its channel's home.
+    /// An API call waits for the answer of the home.
     AwaitingAnswer,
-    /// A call of the API was answered; the next request may come.
+    /// A request was answered; the next one may come.
     KeptAlive,
-    /// Switched to its transport; the connect command has not come.
+    /// The transport has begun; the connect command has not arrived.
     Open,
     /// The connect command was answered.
     Connected,
-    /// A close frame is on its way; the peer's is awaited.
+    /// A close frame was sent; that of the peer is awaited.
     Closing,
-    /// On its way to the control plane or to another shard.
+    /// The socket is moving to the control plane or to another shard.
     Leaving,
     /// The socket is being shut down and closed.
     Ending,
 }
 
-/// Yes-or-no facts of a connection.
+/// Flags of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
@@ -52,7 +51,7 @@ macro_rules! flags {
                     self.0 & (1 << $bit) != 0
                 }
 
-                #[doc = concat!("Says whether ", $doc, ".")]
+                #[doc = concat!("Sets whether ", $doc, ".")]
                 pub fn $set(&mut self, yes: bool) {
                     self.0 = self.0 & !(1 << $bit) | u32::from(yes) << $bit;
                 }
@@ -63,80 +62,80 @@ macro_rules! flags {
 
 flags! {
     0 watched set_watched "a multishot poll is armed";
-    1 receiving set_receiving "a read is under way";
+    1 receiving set_receiving "a read is in progress";
     2 awaiting_writable set_awaiting_writable "a poll for writability is armed";
-    3 paused set_paused "its input is left where it is";
+    3 paused set_paused "its input is left unprocessed";
     4 readable set_readable "input arrived while it was paused";
-    5 end_when_flushed set_end_when_flushed "it ends as soon as its output is sent";
+    5 end_when_flushed set_end_when_flushed "the connection ends when its output is sent";
     6 pong_due set_pong_due "a pong is awaited";
-    7 queued set_queued "it is in the list of connections to go on with";
-    8 lingering set_lingering "it was answered with a status and waits for the peer to close";
-    9 counted set_counted "it is among the connected clients of the metrics";
-    10 reset set_reset "its peer had its time and did not close";
-    11 checking set_checking "its deadline looks for a pong rather than sending a ping";
-    13 peer_ended set_peer_ended "the peer sends nothing more: read on until the end";
-    14 refusing set_refusing "there is no room for it: its request is answered 503";
-    15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is left";
-    16 connect_refused set_connect_refused "its connect was answered with an error: it may say nothing more";
-    17 admitted set_admitted "its user's home counts it, or is about to";
-    18 frame_pings set_frame_pings "its pings are WebSocket's own";
-    19 compressing set_compressing "what is the same for many is compressed for it, and its messages may be";
-    28 query_pending set_query_pending "its question to a channel's home is still to be answered";
-    20 came_back set_came_back "its request was with the control plane already";
-    21 listened set_listened "what its peer had sent by its deadline is being read, or was";
-    12 shutting_down set_shutting_down "its deadline closes it, since the node shuts down";
+    7 queued set_queued "it is queued to continue with its input";
+    8 lingering set_lingering "it got a final HTTP status and waits for the peer to close";
+    9 counted set_counted "the metrics count it as a connected client";
+    10 reset set_reset "the peer did not close in time, so the close is a reset";
+    11 checking set_checking "its deadline checks for a pong instead of sending a ping";
+    13 peer_ended set_peer_ended "the peer has ended its direction: read until the end";
+    14 refusing set_refusing "the node has no room for it: its request is answered 503";
+    15 unwatched set_unwatched "its polls are cancelled: it closes when no operation is in progress";
+    16 connect_refused set_connect_refused "its connect was answered with an error: further commands are rejected";
+    17 admitted set_admitted "the home of its user counts it, or has been asked to";
+    18 frame_pings set_frame_pings "its pings are WebSocket ping frames";
+    19 compressing set_compressing "shared bytes are compressed for it, and its messages may be compressed";
+    28 query_pending set_query_pending "a query to a home waits for its answer";
+    20 came_back set_came_back "the control plane has already handled the connection";
+    21 listened set_listened "input that arrived before its deadline has been requested from the socket";
+    12 shutting_down set_shutting_down "its deadline closes it, because the node shuts down";
 }
 
-/// What a shard keeps for every socket.
+/// The record of a connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Tells lives of the slot apart; 24 bits.
+    /// Distinguishes successive connections of the slot; 24 bits.
     pub generation: u32,
-    /// First of its subscriptions.
+    /// Key of its first subscription.
     pub subscriptions: u32,
-    /// Its entry in the turn's output.
+    /// Index of its entry in the output of the turn.
     pub turn: u32,
-    /// Its unread input.
+    /// Index of its unread input.
     pub inbound: u32,
-    /// Its unsent output.
+    /// Index of its outbox.
     pub outbox: u32,
-    /// Output held back while its server-side subscriptions are being made.
+    /// Index of its hold, while its connect waits for server-side subscriptions.
     pub hold: u32,
     /// Number of its subscriptions.
     pub subscribed: u16,
-    /// Yes-or-no facts.
+    /// Flags.
     pub flags: Flags,
-    /// Kernel operations that have not completed for the last time.
+    /// Number of operations in progress in the kernel.
     pub operations: u8,
-    /// How far it has come.
+    /// Phase.
     pub phase: Phase,
-    /// How it is spoken to.
+    /// Transport.
     pub transport: Transport,
-    /// How what is said is written down.
+    /// Encoding of the protocol.
     pub wire: Wire,
-    /// Who it is; `None`: nobody in particular.
+    /// Identity; `None`: anonymous.
     pub identity: Option<Box<Identity>>,
 }
 
-/// Who a connection is, where a token says so.
+/// Identity of a connection, from a token or from the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The user; empty: none.
+    /// User id; empty: anonymous.
     pub user: Box<str>,
-    /// JSON text about the connection, for others.
+    /// JSON info about the connection for other clients.
     pub info: Option<Box<[u8]>>,
-    /// When the connection ends unless it is refreshed, as unix time in seconds.
+    /// Expiry unless the connection is refreshed, as unix time in seconds.
     pub expires: Option<NonZeroU64>,
-    /// The token that says so.
+    /// The token that it came with.
     pub token: Mark,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 128);
-// An allocation of the C library of 64 bytes, its own 8 included.
+// The C library then allocates 64 bytes, including 8 of its own.
 const _: () = assert!(size_of::<Identity>() <= 56);
 
 impl Connection {
-    /// A slot that waits for a socket.
+    /// Creates the record of a slot that is reserved for a socket.
     pub fn reserved(generation: u32) -> Self {
         Connection {
             generation,
@@ -155,69 +154,69 @@ impl Connection {
         }
     }
 
-    /// Its user; empty: none.
+    /// User id; empty: anonymous.
     pub fn user(&self) -> &str {
         self.identity.as_ref().map_or("", |identity| &identity.user)
     }
 
-    /// When it ends unless it is refreshed, as unix time in seconds.
+    /// Expiry unless it is refreshed, as unix time in seconds.
     pub fn expires(&self) -> Option<u64> {
         self.identity.as_ref().and_then(|identity| identity.expires).map(NonZeroU64::get)
     }
 
-    /// Whether output may still be added.
+    /// Whether output may be added.
     pub fn takes_output(&self) -> bool {
         self.is_plain_http() || matches!(self.phase, Phase::Open | Phase::Connected)
     }
 
-    /// Whether it still speaks HTTP: what it is sent is responses, not frames.
+    /// Whether the connection is in an HTTP phase: output is responses, not frames.
     pub fn is_plain_http(&self) -> bool {
         matches!(self.phase, Phase::Head | Phase::AwaitingAnswer | Phase::KeptAlive)
     }
 }
 
-/// A channel that a client is to be in from the start.
+/// A server-side subscription to request.
 #[derive(Debug)]
 pub struct ServerSubscription {
     /// The channel.
     pub channel: Arc<str>,
-    /// Where the client left off.
+    /// Position to recover from.
     pub since: Option<Position>,
-    /// What it has there.
+    /// Grant of the subscription.
     pub grant: Grant,
 }
 
-/// How far a held connection's admission has come, where its user's connections are limited.
+/// State of the admission of a hold, where connections per user are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Admission {
-    /// It is admitted, or need not be.
+    /// Admitted, or no limit applies.
     #[default]
     Admitted,
-    /// Its user's home is to be asked.
+    /// The home of the user must be asked.
     Unasked,
-    /// It has been asked.
+    /// The home of the user has been asked.
     RequestedOptions,
 }
 
-/// A client whose channels are still being joined before its connect is answered.
+/// A connect that waits for its server-side subscriptions.
 #[derive(Debug, Default)]
 pub struct Hold {
-    /// The connection's slot.
+    /// Slot of the connection.
     pub slot: u32,
     /// Id of its connect command.
     pub command: u32,
-    /// Whether it may be there at all.
+    /// State of its admission.
     pub admission: Admission,
-    /// Channels whose homes have not been asked yet, last first.
+    /// Subscriptions not requested yet, last first.
     pub to_request: Vec<ServerSubscription>,
-    /// Answers still to come.
+    /// Number of answers still to come.
     pub pending: usize,
-    /// Answers that came.
+    /// Answers that arrived.
     pub answers: Vec<Subscribed>,
-    /// What the backend tells it.
+    /// Data of the backend for the client.
     pub data: Option<Box<[u8]>>,
-    /// Its last event's id, if that could not be read; else empty.
+    /// The last event id of the client if it is invalid; otherwise empty.
     pub unknown_event_id: Box<str>,
-    /// Frames that go behind the answer to its connect.
+    /// Frames to send after the connect result.
     pub output: Vec<u8>,
 }

@@ -1,9 +1,9 @@
 //! The connections of a shard: a slab of records, and a side table for everything that only some
 //! connections have.
 //!
-//! Owns each of these tables. Never sends, never asks and never decides anything: the hub does.
-//! The invariant: [`Connections::free`] leaves no entry of a slot in any table, so the next
-//! connection of the slot begins with nothing.
+//! Owns each of these tables. Never sends, queries or decides anything: the hub does. The
+//! invariant: [`Connections::free`] leaves no entry of a slot in any table, so the next connection
+//! of the slot starts with none.
 
 mod connection;
 mod outbox;

@@ -1,8 +1,8 @@
-//! What one connection that is behind has still to be sent.
+//! The outbox of a connection whose socket is full.
 //!
-//! Owns copies of bytes that the socket did not take. Exists only while a socket is behind. The
-//! invariant: the bytes are whole messages as they are framed, except that the first may have been
-//! begun; what was begun is always finished.
+//! Owns copies of bytes that the socket did not take. Exists only while the socket is full. The
+//! invariant: the bytes are whole framed messages, except that the first may have been sent in
+//! part; a message that was begun is always finished.
 
 use slab::Slab;
 
@@ -16,19 +16,19 @@ use crate::wire::protocol::Wire;
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
-    /// Where the unsent bytes start.
+    /// Offset of the unsent bytes.
     start: usize,
-    /// Bytes left of a message, or of a response head, that the socket has taken a part of.
+    /// Bytes left of the message or response head that was sent in part.
     begun: usize,
     framing: Framing,
     wire: Wire,
-    /// Whether a last message ends it: nothing may follow.
+    /// Whether the last message was added: nothing may follow.
     closed: bool,
 }
 
 impl Outbox {
-    /// An outbox of `segments` of which the socket took `sent` bytes. The first `preface` bytes
-    /// are a response head, what follows is messages.
+    /// Creates an outbox of `segments`, of which the socket took `sent` bytes. The first `preface`
+    /// bytes are a response head; messages follow.
     pub fn new<'a>(
         segments: impl Iterator<Item = &'a [u8]>,
         (framing, wire): (Framing, Wire),
@@ -42,22 +42,23 @@ impl Outbox {
         outbox
     }
 
-    /// Adds whole messages; ignored behind a last one. Returns how many bytes were copied.
+    /// Adds whole messages; ignored after the last one. Returns the number of bytes that were
+    /// copied.
     pub fn append(&mut self, messages: &[u8]) -> usize {
         if self.closed { 0 } else { growth::append(&mut self.bytes, messages) }
     }
 
-    /// Bytes that it takes in memory.
+    /// Bytes of memory.
     fn size(&self) -> usize {
         size_of::<Held>() + self.bytes.capacity()
     }
 
-    /// What is still to be sent.
+    /// The unsent bytes.
     pub fn unsent(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// The socket took `sent` bytes, or all that there are; returns how many.
+    /// Removes `sent` bytes that the socket took; returns how many were there.
     pub fn advance(&mut self, sent: usize) -> usize {
         let sent = sent.min(self.unsent().len());
         let mut left = sent;
@@ -75,7 +76,7 @@ impl Outbox {
             }
             let unsent = self.unsent();
             let first = self.framing.message_bytes(self.wire, unsent);
-            // What is no whole message counts as one.
+            // Bytes that are not a whole message count as one.
             self.begun = first.filter(|bytes| *bytes > 0).unwrap_or(unsent.len());
         }
         if self.start * 2 > self.bytes.len() {
@@ -86,7 +87,7 @@ impl Outbox {
         sent
     }
 
-    /// Drops every message that has not been begun, ends with `last` and takes nothing more.
+    /// Drops every message that was not begun, adds `last` and accepts nothing more.
     pub fn overflow(&mut self, last: &[u8]) {
         self.bytes.truncate(self.start + self.begun);
         self.bytes.extend_from_slice(last);
@@ -100,37 +101,36 @@ struct Held {
     outbox: Outbox,
 }
 
-/// The outboxes of a shard, and what they take.
+/// The outboxes of a shard, and their memory use.
 ///
-/// Never closes a connection: it says which one is furthest behind. What it counts is what the
-/// bytes take in memory.
+/// Never closes a connection: it finds the largest outbox. Memory is counted by capacity.
 pub struct Outboxes {
     held: Slab<Held>,
     counted: Counted,
 }
 
 impl Outboxes {
-    /// None yet; `share` counts them.
+    /// Creates an empty table; `share` is its part of the memory budget.
     pub fn new(share: Share) -> Self {
         Outboxes { held: Slab::new(), counted: Counted::new(share) }
     }
 
-    /// Number of connections that are behind.
+    /// Number of outboxes.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether none is.
+    /// Whether there is no outbox.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// What the shard uses of the node's budget.
+    /// Memory use of the outboxes.
     pub fn share(&self) -> &Share {
         self.counted.share()
     }
 
-    /// Takes the outbox of a slot in; its number.
+    /// Adds the outbox of a slot; returns its index.
     pub fn insert(&mut self, slot: u32, outbox: Outbox) -> u32 {
         let at = self.held.insert(Held { slot, outbox }) as u32;
         self.count(at, 0);
@@ -142,12 +142,12 @@ impl Outboxes {
         self.held.get(at as usize).map(|held| &held.outbox)
     }
 
-    /// Bytes that are unsent in an outbox.
+    /// Number of unsent bytes of an outbox.
     pub fn unsent(&self, at: u32) -> usize {
         self.get(at).map_or(0, |outbox| outbox.unsent().len())
     }
 
-    /// Changes an outbox; returns what the change does.
+    /// Changes an outbox and counts its memory; returns the result of the change.
     pub fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
         let held = self.held.get_mut(at as usize)?;
         let before = held.outbox.size();
@@ -170,7 +170,7 @@ impl Outboxes {
         }
     }
 
-    /// The outboxes that are kept for a slot, found by looking through all of them.
+    /// The outboxes of a slot; searches all of them.
     pub fn of_slot(&self, slot: u32) -> impl Iterator<Item = &Outbox> {
         let held = self.held.iter().filter(move |(_, held)| held.slot == slot);
         held.map(|(_, held)| &held.outbox)

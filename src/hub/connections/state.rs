@@ -1,7 +1,7 @@
 //! Everything that is kept of one slot, listed as plain data.
 //!
-//! The list is made from the tables themselves, not from the numbers in the connection's record:
-//! an entry that the record does not know of any more is listed too.
+//! The list is built from the tables, not from the indexes in the record of the connection: an
+//! entry that the record does not refer to is listed too.
 
 use std::sync::Arc;
 
@@ -16,55 +16,55 @@ use crate::wire::event_id::{LastEvent, Trail};
 use crate::wire::http::Transport;
 use crate::wire::protocol::Wire;
 
-/// What a shard keeps of a slot. The default is a slot that nobody has.
+/// The state of a slot. The default is that of a free slot.
 #[derive(Debug, Default)]
 pub struct SlotState<'a> {
-    /// What the record says; `None`: the slot is free.
+    /// The record; `None`: the slot is free.
     pub record: Option<ConnectionRecord<'a>>,
-    /// Channels that the connection is in, or is joining.
+    /// Subscriptions, answered and pending.
     pub subscriptions: Vec<SubscriptionState<'a>>,
-    /// Input that could not be used up.
+    /// Unprocessed input.
     pub unread: Vec<&'a Inbound>,
-    /// Output that the socket did not take.
+    /// Outboxes.
     pub outboxes: Vec<&'a Outbox>,
-    /// The connect that waits for its channels.
+    /// The hold of its connect.
     pub hold: Option<&'a Hold>,
-    /// What the connection waits for the control plane to find out, once that is known.
+    /// The lookup that the connection waits for, and its outcome once it is known.
     pub awaited_answer: Option<&'a Option<Arc<LookupOutcome>>>,
-    /// Where an event stream with several channels stands.
+    /// Positions of an SSE connection with several channels.
     pub event_positions: Option<&'a Trail>,
-    /// What a unidirectional client gave as its last event's id.
+    /// Last event id that a unidirectional client sent.
     pub last_event: Option<&'a Result<LastEvent, Box<str>>>,
-    /// What is kept for requests to the backend.
+    /// Context for requests to the backend.
     pub context: Option<&'a BackendContext>,
-    /// Whether the slot is found by a user.
+    /// Whether the index of users contains the slot.
     pub is_indexed: bool,
-    /// The tick of its deadline.
+    /// Tick of its deadline.
     pub deadline: Option<u32>,
-    /// The tick of a ping that was put off.
+    /// Tick of its postponed ping.
     pub postponed_pings: Option<u32>,
 }
 
-/// What a connection's record says.
+/// The record of a connection.
 #[derive(Debug)]
 pub struct ConnectionRecord<'a> {
-    /// Tells lives of the slot apart.
+    /// Distinguishes successive connections of the slot.
     pub generation: u32,
-    /// How far it has come.
+    /// Phase.
     pub phase: Phase,
-    /// Yes-or-no facts.
+    /// Flags.
     pub flags: Flags,
-    /// How it is spoken to.
+    /// Transport.
     pub transport: Transport,
-    /// How what is said is written down.
+    /// Encoding of the protocol.
     pub wire: Wire,
-    /// Kernel operations that have not completed for the last time.
+    /// Number of operations in progress in the kernel.
     pub operations: u8,
     /// Number of its subscriptions.
     pub subscribed: u16,
-    /// Whether this turn sends it something.
+    /// Whether this turn sends to the connection.
     pub has_output: bool,
-    /// Who it is.
+    /// Identity.
     pub identity: Option<&'a Identity>,
 }
 
@@ -73,12 +73,12 @@ pub struct ConnectionRecord<'a> {
 pub struct SubscriptionState<'a> {
     /// The channel.
     pub channel: &'a Arc<str>,
-    /// What the subscription has of its own.
+    /// Grant of the subscription.
     pub grant: Option<&'a Grant>,
 }
 
 impl SlotState<'_> {
-    /// Whether nothing at all is kept of the slot.
+    /// Whether nothing is kept of the slot.
     pub fn is_empty(&self) -> bool {
         let SlotState {
             record,
@@ -107,8 +107,8 @@ impl SlotState<'_> {
 }
 
 impl Connections {
-    /// Lists what is kept of a slot, taken or not. Looks through the tables, so it is nothing for
-    /// a turn that serves clients.
+    /// Lists the state of a slot, in use or free. Searches the tables, so it is too slow for a
+    /// turn.
     pub fn state<'a>(&'a self, slot: u32, locals: &'a LocalChannels) -> SlotState<'a> {
         // No `..` here: a table that is added must be listed.
         let Connections {
@@ -153,7 +153,7 @@ impl Connections {
     }
 }
 
-/// What a record says, without the numbers by which it finds its entries in the tables.
+/// The record without its indexes into the tables.
 fn record(connection: &Connection) -> ConnectionRecord<'_> {
     let &Connection {
         generation,

@@ -1,4 +1,4 @@
-//! The slab of connections, its side tables, and what keeps them in step.
+//! The slab of connections and its side tables, which change together.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
@@ -18,40 +18,41 @@ use crate::model::message::{Grant, LookupOutcome};
 use crate::model::names::Names;
 use crate::wire::event_id::{LastEvent, Trail};
 
-/// Buckets of the wheel of deadlines.
+/// Buckets of the deadline wheel.
 const BUCKETS: usize = 512;
 
-/// The connections of a shard and what is kept beside them.
+/// The connections of a shard and their side tables.
 pub struct Connections {
-    /// The record of each slot that is taken.
+    /// Record of each slot in use.
     pub(in crate::hub) slab: Slab<Connection>,
-    /// The generation of each slot's present life, or of its next.
+    /// Current generation of each slot, or the next one of a free slot.
     pub(super) generations: Vec<u32>,
-    /// Input that could not be used up.
+    /// Unprocessed input.
     pub(in crate::hub) unread: Unread,
-    /// Output that the socket did not take.
+    /// Outboxes.
     pub(in crate::hub) outboxes: Outboxes,
-    /// Connects that wait for their channels.
+    /// Holds of connects.
     pub(in crate::hub) holds: Slab<Hold>,
-    /// What few subscriptions have, by their keys. A subscription that ends takes its grant along.
+    /// Grants by subscription key. A subscription that ends removes its grant.
     pub(in crate::hub) grants: HashMap<u32, Grant>,
-    /// Connections for which something is being found out; what it is, once that is known.
+    /// Connections that wait for a lookup, with its outcome once it is known.
     pub(in crate::hub) awaited_answers: HashMap<u32, Option<Arc<LookupOutcome>>>,
-    /// Where event streams with several channels stand.
+    /// Positions of SSE connections with several channels.
     pub(in crate::hub) event_positions: HashMap<u32, Trail>,
-    /// What unidirectional clients gave as their last event's id; else what it begins with.
+    /// Last event ids that unidirectional clients sent; `Err` contains the beginning of an invalid
+    /// id.
     pub(in crate::hub) last_events: HashMap<u32, Result<LastEvent, Box<str>>>,
-    /// What is kept of connections for requests to the backend.
+    /// Context for requests to the backend.
     pub(in crate::hub) context: HashMap<u32, Arc<BackendContext>>,
-    /// Slots by the hashes of their users.
+    /// Slots by the hash of their user.
     pub(super) users: HashTable<u32>,
-    /// Users that have connections here.
+    /// Number of different users with connections here.
     pub(super) different_users: u64,
-    /// How users are hashed.
+    /// Hashes users.
     pub(super) names: Names,
-    /// The one deadline of each slot.
+    /// The deadline of each slot.
     pub(in crate::hub) wheel: Wheel,
-    /// Ticks of the pings of those that are looked at sooner, since something of theirs ends.
+    /// Ticks of postponed pings: the deadline of these slots is an earlier expiry.
     pub(in crate::hub) postponed_pings: HashMap<u32, u32>,
 }
 
@@ -72,8 +73,8 @@ impl IndexMut<u32> for Connections {
 }
 
 impl Connections {
-    /// No connections yet; there is room for `slots` of them. `unread` and `outboxes` count what
-    /// their input and output take.
+    /// Creates tables for `slots` connections. The shares are the parts of the budgets for input
+    /// and output.
     pub fn new(slots: usize, names: Names, unread: Share, outboxes: Share) -> Self {
         Connections {
             slab: Slab::with_capacity(slots),
@@ -106,12 +107,13 @@ impl Connections {
         (slot as u32, generation)
     }
 
-    /// Gives a slot back. Its next life has another generation, and finds nothing of this one.
+    /// Frees a slot. The next connection of the slot has another generation and no entry in any
+    /// table.
     ///
     /// # Panics
     ///
-    /// Panics if a subscription or the output of the turn still refers to the slot: whoever gets
-    /// it next would be sent what was meant for this connection.
+    /// Panics if a subscription or the output of the turn refers to the slot: the next connection
+    /// would get what was meant for this one.
     pub fn free(&mut self, slot: u32) {
         self.empty(slot);
         let connection = self.slab.remove(slot as usize);
@@ -131,13 +133,13 @@ impl Connections {
             unread,
             outboxes,
             holds,
-            // A subscription takes its grant along, and there is none any more.
+            // No subscription is left, and each removed its grant.
             grants: _,
             awaited_answers,
             event_positions,
             last_events,
             context,
-            // The user was forgotten above.
+            // The user was removed above.
             users: _,
             different_users: _,
             names: _,
@@ -159,39 +161,39 @@ impl Connections {
         remove(postponed_pings, slot);
     }
 
-    /// The connection of a slot, if one has it.
+    /// The connection of a slot in use.
     #[inline]
     pub fn get(&self, slot: u32) -> Option<&Connection> {
         self.slab.get(slot as usize)
     }
 
-    /// The connection of a slot, if this generation of it still lives.
+    /// The connection of a slot, if it has this generation.
     #[inline]
     pub fn get_current(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
         self.slab.get_mut(slot as usize).filter(|connection| connection.generation == generation)
     }
 
-    /// The generation of a slot's present life.
+    /// Current generation of a slot.
     pub fn generation(&self, slot: u32) -> u32 {
         self.generations[slot as usize]
     }
 
-    /// Slots of connections are below this.
+    /// Upper bound of the slots in use.
     pub fn slot_end(&self) -> usize {
         self.generations.len()
     }
 
-    /// Slots that are taken.
+    /// Number of slots in use.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether no slot is taken.
+    /// Whether no slot is in use.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }
 
-    /// Every slot that is taken.
+    /// Every slot in use.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
         self.slab.iter().map(|(slot, connection)| (slot as u32, connection))
     }
@@ -208,24 +210,24 @@ impl Connections {
         self.holds.get(self.slab[slot as usize].hold as usize)
     }
 
-    /// The connect of a connection waits for its channels.
+    /// Stores the hold of a connection.
     pub(in crate::hub) fn keep_hold(&mut self, slot: u32, hold: Hold) {
         self[slot].hold = self.holds.insert(hold) as u32;
     }
 
-    /// Takes the hold of a connection away, if it has one.
+    /// Removes the hold of a connection, if it has one.
     pub(in crate::hub) fn take_hold(&mut self, slot: u32) -> Option<Hold> {
         let at = std::mem::replace(&mut self[slot].hold, NONE);
         self.holds.try_remove(at as usize)
     }
 
-    /// Input of a connection that could not be used up. Call [`Unread::settle`] after a change.
+    /// Unprocessed input of a connection. Call [`Unread::settle`] after a change.
     #[inline]
     pub(in crate::hub) fn inbound_mut(&mut self, slot: u32) -> Option<&mut Inbound> {
         self.unread.get_mut(self.slab[slot as usize].inbound)
     }
 
-    /// The same; there is a record for it afterwards.
+    /// Like [`Connections::inbound_mut`], but adds an entry if there is none.
     pub(in crate::hub) fn inbound_or_insert(&mut self, slot: u32) -> Option<&mut Inbound> {
         let connection = &mut self.slab[slot as usize];
         if connection.inbound == NONE {
@@ -234,19 +236,19 @@ impl Connections {
         self.unread.get_mut(connection.inbound)
     }
 
-    /// Takes the unread input of a connection away, if it has some.
+    /// Removes the unprocessed input of a connection, if it has some.
     pub(in crate::hub) fn take_inbound(&mut self, slot: u32) -> Option<Inbound> {
         let at = std::mem::replace(&mut self[slot].inbound, NONE);
         self.unread.remove(at)
     }
 
-    /// The outbox of a connection that is behind.
+    /// The outbox of a connection.
     #[inline]
     pub(in crate::hub) fn outbox(&self, slot: u32) -> Option<&Outbox> {
         self.outboxes.get(self.slab[slot as usize].outbox)
     }
 
-    /// Keeps what a socket did not take.
+    /// Stores the outbox of a connection.
     pub(in crate::hub) fn keep_outbox(&mut self, slot: u32, outbox: Outbox) {
         self[slot].outbox = self.outboxes.insert(slot, outbox);
     }
@@ -257,12 +259,12 @@ impl Connections {
         self.outboxes.remove(at);
     }
 
-    /// What is kept of a connection for requests to the backend.
+    /// Context of a connection for requests to the backend.
     pub(in crate::hub) fn context_mut(&mut self, slot: u32) -> &mut BackendContext {
         Arc::make_mut(self.context.entry(slot).or_default())
     }
 
-    /// Notes whose connection a slot is.
+    /// Adds a slot to the index of users.
     pub(in crate::hub) fn index_user(&mut self, slot: u32) {
         let user = self[slot].user();
         if user.is_empty() {
@@ -275,7 +277,7 @@ impl Connections {
         users.insert_unique(hash, slot, rehash);
     }
 
-    /// A connection belongs to nobody any more; returns the hash of the user whose it was.
+    /// Removes the identity of a connection; returns the hash of its user.
     pub(in crate::hub) fn forget_user(&mut self, slot: u32) -> Option<u64> {
         let identity = self[slot].identity.take().filter(|found| !found.user.is_empty())?;
         let hash = self.names.hash(&identity.user);
@@ -300,12 +302,12 @@ impl Connections {
         self.users.iter_hash(self.names.hash(user)).copied().filter(is_theirs).collect()
     }
 
-    /// Connections with a user.
+    /// Number of connections with a user.
     pub(in crate::hub) fn with_user(&self) -> usize {
         self.users.len()
     }
 
-    /// Users that have connections here.
+    /// Number of different users with connections here.
     pub(in crate::hub) fn different_users(&self) -> u64 {
         self.different_users
     }

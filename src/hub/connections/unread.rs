@@ -1,8 +1,8 @@
-//! Input of connections that could not be used up at once, and what it takes.
+//! Input of connections that could not be processed at once, and its memory use.
 //!
-//! Owns the bytes, for those connections alone that have any. Never reads a socket and never
-//! closes a connection: it says which one has most. The invariant: what it counts is what the
-//! bytes take in memory.
+//! Owns the bytes, only for connections that have any. Never reads a socket or closes a connection:
+//! it finds the connection with the most input. The invariant: the counted bytes are the memory of
+//! the buffers.
 
 use slab::Slab;
 
@@ -11,25 +11,25 @@ use crate::base::memory::Share;
 use crate::base::ranking::Counted;
 use crate::wire::frame::Fragments;
 
-/// Input of one connection that could not be used up at once.
+/// Unprocessed input of one connection.
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// Bytes from the socket that make no whole frame or head yet, or wait their turn.
+    /// Bytes that form no whole frame or request head yet, or that wait.
     pub bytes: Vec<u8>,
-    /// A message of which some fragments have come.
+    /// A message of which some fragments have arrived.
     pub fragments: Fragments,
-    /// The rest of a frame's commands, or a unidirectional client's connect request: it waits for
-    /// room on the bus or for an answer.
+    /// The remaining commands of a frame, or the connect request of a unidirectional client. They
+    /// wait for room on the bus or for an answer.
     pub commands: Vec<u8>,
 }
 
 impl Inbound {
-    /// Whether there is nothing to keep.
+    /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.fragments.is_empty() && self.commands.is_empty()
     }
 
-    /// Bytes that it takes in memory.
+    /// Bytes of memory.
     fn size(&self) -> usize {
         let buffers = self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity();
         size_of::<Held>() + buffers
@@ -38,24 +38,24 @@ impl Inbound {
 
 struct Held {
     slot: u32,
-    /// Bytes that are counted for it.
+    /// Bytes counted for it.
     counted: usize,
     inbound: Inbound,
 }
 
-/// The input of all connections of a shard that could not be used up at once.
+/// The unprocessed input of a shard.
 pub struct Unread {
     held: Slab<Held>,
     counted: Counted,
 }
 
 impl Unread {
-    /// Nothing yet; `share` counts it.
+    /// Creates an empty table; `share` is its part of the memory budget.
     pub fn new(share: Share) -> Self {
         Unread { held: Slab::new(), counted: Counted::new(share) }
     }
 
-    /// Number of connections with input.
+    /// Number of connections with unprocessed input.
     pub fn len(&self) -> usize {
         self.held.len()
     }
@@ -65,24 +65,24 @@ impl Unread {
         self.held.is_empty()
     }
 
-    /// What the shard uses of the node's budget.
+    /// Memory use of the input.
     pub fn share(&self) -> &Share {
         self.counted.share()
     }
 
-    /// A record for the input of a slot; its number.
+    /// Adds an empty entry for a slot; returns its index.
     pub fn insert(&mut self, slot: u32) -> u32 {
         let held = Held { slot, counted: 0, inbound: Inbound::default() };
         self.held.insert(held) as u32
     }
 
-    /// The input of a record. Call [`Unread::settle`] after a change.
+    /// The input of an entry. Call [`Unread::settle`] after a change.
     pub fn get_mut(&mut self, at: u32) -> Option<&mut Inbound> {
         self.held.get_mut(at as usize).map(|held| &mut held.inbound)
     }
 
-    /// Counts what a record takes now. Where the connection cannot be closed now, it is not among
-    /// those that may be.
+    /// Counts the memory of an entry. A connection that is not `closable` is not a candidate for
+    /// [`Unread::largest`].
     pub fn settle(&mut self, at: u32, closable: bool) {
         let Some(held) = self.held.get_mut(at as usize) else { return };
         growth::trim(&mut held.inbound.bytes);
@@ -92,13 +92,13 @@ impl Unread {
         self.counted.change(at, before, size, closable);
     }
 
-    /// The input that is kept for a slot, found by looking through all of it.
+    /// The input of a slot; searches all entries.
     pub fn of_slot(&self, slot: u32) -> impl Iterator<Item = &Inbound> {
         let held = self.held.iter().filter(move |(_, held)| held.slot == slot);
         held.map(|(_, held)| &held.inbound)
     }
 
-    /// Takes a record out.
+    /// Removes an entry.
     pub fn remove(&mut self, at: u32) -> Option<Inbound> {
         let held = self.held.try_remove(at as usize)?;
         self.counted.change(at, held.counted, 0, true);
