@@ -1,5 +1,5 @@
-//! How many connections a user may have: each is admitted by its user's home before its connect is
-//! answered, and the home is told when it is gone.
+//! Admission within the connection limit of a user: the home of the user admits a connection before
+//! its connect is answered, and is informed when the connection is gone.
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
@@ -10,7 +10,7 @@ use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
 use crate::wire::protocol::Disconnect;
 
 impl Hub {
-    /// Where the admission of a connection begins.
+    /// The initial state of the admission of a connection.
     pub(super) fn initial_admission(&self, slot: u32) -> Admission {
         let named = !self.connections[slot].user().is_empty();
         if named && self.settings.user_limit.counts() {
@@ -20,8 +20,7 @@ impl Hub {
         }
     }
 
-    /// Goes on with the admission of a held connection, as far as there is room; returns whether
-    /// it is admitted.
+    /// Continues the admission of a held connect; returns whether it is admitted.
     pub(super) fn is_admitted(&mut self, post: &mut impl Post, slot: u32) -> bool {
         let hold = self.connections[slot].hold as usize;
         let must_ask = self
@@ -32,14 +31,14 @@ impl Hub {
         if must_ask && self.ask_admission(post, slot).is_err() {
             self.pause(slot, PauseReason::Blocked);
         }
-        // It may have been refused, and its hold is gone.
+        // The connection may have been refused, which drops its hold.
         let hold = self.connections[slot].hold as usize;
         self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Admission::Admitted)
     }
 
     fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), NoRoom> {
         let user = self.names.hash(self.connections[slot].user());
-        // Its home must hear who is gone before it hears who comes.
+        // The home must get earlier departures of the user before the new connection.
         self.send_departures(post);
         if self.departures.iter().any(|departure| departure.user == user) {
             return Err(NoRoom);
@@ -56,7 +55,7 @@ impl Hub {
         Ok(())
     }
 
-    /// A home has decided; who is meant may be gone.
+    /// Handles the decision of a home. The connections that it refers to may be gone.
     pub(super) fn admission_answered(&mut self, Admitted { newcomer, replaced }: Admitted) {
         if let Some(address) = replaced
             && self.connection(address.slot, address.generation).is_some()
@@ -75,7 +74,7 @@ impl Hub {
         }
     }
 
-    /// A connection's user is forgotten: the user's home is to know.
+    /// Queues the departure of a connection for the home of its user.
     pub(super) fn queue_departure(&mut self, slot: u32, user: u64) {
         let address = self.address(slot);
         let flags = &mut self.connections[slot].flags;
@@ -85,7 +84,7 @@ impl Hub {
         }
     }
 
-    /// Tells homes of users who is gone, as far as there is room.
+    /// Sends departures to the homes of users, while inboxes have room.
     pub(super) fn send_departures(&mut self, post: &mut impl Post) {
         while !self.departures.is_empty() && !self.is_spent() {
             self.budget.charge(cost::MESSAGE);

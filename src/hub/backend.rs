@@ -1,7 +1,7 @@
-//! What the backend is asked about clients and told of them: connects, commands, renewals, ends.
+//! Requests to the backend: connects, commands, renewals, and hooks about ends.
 //!
-//! What no connection waits for goes out when there is room; so does what has happened to one, in
-//! its order.
+//! Renewals and hook events wait for room in the inbox of the control plane. The hook events of a
+//! connection keep their order.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -25,19 +25,18 @@ use crate::wire::protocol::command::{RpcRequest, SubscribeRequest};
 use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error, Wire, json};
 
-/// Seconds after which the backend is asked again how much longer something holds, if it has not
-/// answered.
+/// Seconds until the backend is asked again for a renewal that it has not answered.
 const RENEWAL_PAUSE: u64 = 60;
 
-/// Why a subscription has ended, to the backend: a code, and the same for people.
+/// Why a subscription ended, for the backend: a code and a reason.
 pub(super) type UnsubscribeReason<'a> = (u32, &'a str);
-/// The client wished it.
+/// The client unsubscribed.
 pub(super) const CLIENT_UNSUBSCRIBED: UnsubscribeReason<'_> = (0, "client unsubscribed");
-/// Its connection has ended.
+/// The connection ended.
 const CLIENT_DISCONNECTED: UnsubscribeReason<'_> = (1, "client disconnected");
 
 impl Hub {
-    /// A request to the backend, if the budget has room for it.
+    /// Creates a request to the backend, if the budget has room for it.
     fn backend_request(
         &self,
         slot: u32,
@@ -60,7 +59,7 @@ impl Hub {
         Some(request)
     }
 
-    /// What the backend says to a connection's command, or why the connection has to wait.
+    /// The answer of the backend to a command, or why the connection must wait.
     pub(super) fn ask_backend(
         &mut self,
         post: &mut impl Post,
@@ -73,7 +72,7 @@ impl Hub {
         })
     }
 
-    /// Answers a command with what the backend said to refuse it.
+    /// Answers a command with the refusal of the backend.
     pub(super) fn refuse_command(
         &mut self,
         slot: u32,
@@ -98,14 +97,14 @@ impl Hub {
 
     // ---- commands ------------------------------------------------------------------------
 
-    /// Notes headers of a client's HTTP request.
+    /// Keeps headers of the HTTP request of a client.
     pub(super) fn keep_headers(&mut self, slot: u32, headers: Vec<Header>) {
         if !headers.is_empty() {
             self.connections.context_mut(slot).headers = headers;
         }
     }
 
-    /// Notes the headers that a client gives with its connect, as far as somebody wants them.
+    /// Keeps the headers that a client gives in its connect, if the configuration forwards them.
     pub(super) fn keep_emulated_headers(&mut self, slot: u32, headers: &BTreeMap<String, String>) {
         let wanted = &self.settings.proxies.wants.emulated;
         let named = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
@@ -118,29 +117,29 @@ impl Hub {
         }
     }
 
-    /// Notes what is for the backend's eyes, if somebody wants it.
+    /// Keeps the meta of a connection, if the configuration forwards it.
     pub(super) fn keep_meta(&mut self, slot: u32, meta: Option<Box<[u8]>>) {
         if meta.is_some() && self.settings.proxies.wants.meta {
             self.connections.context_mut(slot).meta = meta;
         }
     }
 
-    /// The backend that decides whether a client may subscribe without a token; `None`: the
-    /// channel's name or options decide.
+    /// The subscribe proxy that decides about a subscribe without a token; `None`: the name or the
+    /// options of the channel decide.
     pub(super) fn subscribe_proxy(&self, options: &Options, channel: &str) -> Option<Upstream> {
         let namespaces = &self.settings.namespaces;
-        // The name of a user-limited channel says who may subscribe.
+        // The name of a user-limited channel determines its subscribers.
         let user_limited = options.user_limited && namespaces.users(channel).is_some();
         options.subscribe_proxy.filter(|_| !user_limited && !namespaces.is_private(channel))
     }
 
-    /// Who is asked how much longer a subscription holds, if not the client.
+    /// The proxy that renews a subscription; `None`: the client renews it.
     pub(super) fn sub_refresh_proxy(&self, key: u32) -> Option<Upstream> {
         let options = self.settings.namespaces.of(self.locals.channel(key).0);
         options.ok().and_then(|options| options.sub_refresh_proxy)
     }
 
-    /// What the backend grants a subscriber.
+    /// The grant of the subscribe proxy.
     pub(super) fn ask_subscribe(
         &mut self,
         post: &mut impl Post,
@@ -160,7 +159,7 @@ impl Hub {
         Ok(Grant { expires: *expires, ..Grant::from(options) })
     }
 
-    /// What the backend says is to be published.
+    /// The answer of the publish proxy.
     pub(super) fn ask_publish(
         &mut self,
         post: &mut impl Post,
@@ -178,7 +177,7 @@ impl Hub {
         }
     }
 
-    /// A call of the application's own.
+    /// Forwards an RPC of the client to the backend.
     pub(super) fn rpc(
         &mut self,
         post: &mut impl Post,
@@ -199,7 +198,7 @@ impl Hub {
         Ok(())
     }
 
-    /// What the backend gives a client must be JSON where that is all the client reads.
+    /// Checks data of the backend: a client with the JSON encoding can only get JSON.
     pub(super) fn fits_wire(&self, slot: u32, data: Option<&[u8]>) -> Result<(), Disconnect> {
         let is_json = self.connections[slot].wire == Wire::Json;
         match data {
@@ -212,8 +211,8 @@ impl Hub {
 
     // ---- renewals ------------------------------------------------------------------------
 
-    /// Has the backend asked how much longer something holds; returns when it is asked again
-    /// unless it answers. `None`: too much waits already.
+    /// Queues a renewal request; returns when to repeat it without an answer. `None`: the queue or
+    /// the budget is full.
     fn ask_renewal(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) -> Option<u64> {
         if self.outgoing.len() >= self.settings.proxies.waiting_max {
             return None;
@@ -225,7 +224,7 @@ impl Hub {
         Some(self.unix_time() + RENEWAL_PAUSE)
     }
 
-    /// A connection whose time is over: the backend decides whether it goes on.
+    /// Asks the backend to renew an expired connection.
     pub(super) fn renew(&mut self, slot: u32, upstream: Upstream) {
         let again = self.ask_renewal(slot, upstream, ProxyEvent::Refresh);
         if let (Some(identity), Some(again)) = (&mut self.connections[slot].identity, again) {
@@ -233,7 +232,7 @@ impl Hub {
         }
     }
 
-    /// A subscription whose time is over: the backend decides whether it goes on.
+    /// Asks the backend to renew an expired subscription.
     pub(super) fn renew_subscription(&mut self, slot: u32, key: u32, upstream: Upstream) {
         let channel = self.locals.channel(key).0.clone();
         let again = self.ask_renewal(slot, upstream, ProxyEvent::SubRefresh { channel });
@@ -242,8 +241,8 @@ impl Hub {
         }
     }
 
-    /// The backend has said how much longer a connection holds, or its subscription to a channel.
-    /// Without an answer it is asked again later.
+    /// Handles the answer to a renewal of a connection, or of its subscription to `channel`. A
+    /// failed request is repeated later.
     pub(super) fn renewed(
         &mut self,
         slot: u32,
@@ -269,7 +268,7 @@ impl Hub {
         let Some(Renewal { expires, info, meta }) = renewal else {
             return self.disconnect(slot, Disconnect::EXPIRED);
         };
-        // The time is over already: an answer without a later end renews nothing.
+        // The connection has expired: an answer without a later expiry renews nothing.
         if expires.is_none() || self.is_expired(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);
         }
@@ -296,7 +295,7 @@ impl Hub {
 
     // ---- news ----------------------------------------------------------------------------
 
-    /// A subscription ends: the backend is told where it wants to know.
+    /// Queues the unsubscribe hook of a subscription.
     pub(super) fn queue_unsubscribe_hook(
         &mut self,
         slot: u32,
@@ -310,8 +309,8 @@ impl Hub {
         }
     }
 
-    /// A connection ends: it leaves its channels and is counted no more, and the backend is told
-    /// where it wants to know. What comes later of its end says nothing new.
+    /// Ends the session of a connection: it leaves its channels and is no longer counted, and the
+    /// disconnect hook is queued. A second call has no effect.
     pub(super) fn end_session(&mut self, slot: u32, code: u16, reason: &str) {
         while self.connections[slot].subscriptions != NONE {
             self.leave(slot, self.connections[slot].subscriptions, CLIENT_DISCONNECTED);
@@ -341,12 +340,12 @@ impl Hub {
         self.outgoing.push_back(Message::HookEvent(Box::new(event)));
     }
 
-    /// Whether something waits for room to be told.
+    /// Whether messages wait for the control plane.
     pub fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Sends what waits for room, as far as there is some.
+    /// Sends the waiting messages, while the inbox of the control plane has room.
     pub(super) fn send_to_control(&mut self, post: &mut impl Post) {
         while let Some(message) = self.outgoing.pop_front() {
             if !post.reserve(self.control, Rank::Ingress) {

@@ -1,9 +1,9 @@
-//! Calls of the API that a shard answers itself: a plain publish, with no thread between the
-//! backend's socket and the channel's home.
+//! API calls that a shard answers itself: a plain publish, without another thread between the
+//! socket of the backend and the home of the channel.
 //!
-//! Whatever is not plain and right goes to the control plane with its bytes, which knows every
-//! other method and every refusal. A connection has one call at a time: the next request is read
-//! when the answer before it has been sent.
+//! Every other request goes to the control plane with its bytes; the control plane knows all
+//! methods and all errors. A connection has one call at a time: the next request is read when the
+//! previous answer was sent.
 
 use crate::base::faults::{Planted, planted};
 use crate::hub::connections::{NONE, Phase};
@@ -21,8 +21,8 @@ use crate::wire::protocol::{Error, Position};
 use crate::wire::reading;
 
 impl Hub {
-    /// Whether an answer is still to be sent before the next request may be read; if so, the
-    /// connection goes on when it has been.
+    /// Whether the previous answer must be sent before the next request is read. If so, the
+    /// connection continues afterwards.
     pub(super) fn awaits_flush(&mut self, slot: u32) -> bool {
         let connection = &mut self.connections[slot];
         if planted(Planted::CallBeforeFlush) {
@@ -39,8 +39,7 @@ impl Hub {
         }
     }
 
-    /// Serves a call whose request takes so many bytes of the input; returns them if they are used
-    /// up.
+    /// Handles a call that takes `used` bytes of the input; returns the bytes that are used up.
     pub(super) fn publish_call(
         &mut self,
         post: &mut impl Post,
@@ -52,8 +51,8 @@ impl Hub {
         let Some((request, options)) = plain_publish(&settings, call) else {
             return self.hand_over(slot, input);
         };
-        // A place is waited for only where there is one: without history the answer says no more
-        // than that the publication is on its way.
+        // With history, the answer contains the position, so the call waits for the home. Without,
+        // the answer confirms only that the publication was sent.
         let PlainPublish { channel, data, skip_history } = &request;
         let waits = !skip_history && options.retention.is_some();
         let reply_to = if waits { ReplyTo::Caller(self.address(slot)) } else { ReplyTo::Nobody };
@@ -68,7 +67,7 @@ impl Hub {
             self.connections[slot].phase = Phase::AwaitingAnswer;
             self.serve_own_mid_input(post);
             let connection = &mut self.connections[slot];
-            // A home on this shard has mostly answered by now.
+            // A home on this shard has usually answered by now.
             if connection.phase == Phase::AwaitingAnswer {
                 connection.flags.set_paused(true);
             }
@@ -98,7 +97,7 @@ impl Hub {
         self.keep_alive(slot, last, self.settings.idle_timeout);
     }
 
-    /// A home has answered a call: the caller is answered, if its socket has not broken meanwhile.
+    /// Handles the answer to a publish: the caller gets its response if its socket is still open.
     pub(super) fn publish_answered(&mut self, published: Published) {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
@@ -112,7 +111,7 @@ impl Hub {
     }
 }
 
-/// What a call publishes, and the options of the channel, if nothing is to be said against it.
+/// The publish request of a call and the options of its channel, if the call is plain and valid.
 fn plain_publish<'a, 's>(
     settings: &'s HubSettings,
     call: &PublishCall<'a>,
@@ -120,7 +119,7 @@ fn plain_publish<'a, 's>(
     if !settings.api.opens_for(call.key) {
         return None;
     }
-    // An array of the fields would be read as well.
+    // The parser would also accept an array of the fields.
     if !call.body.trim_ascii_start().starts_with(b"{") {
         return None;
     }

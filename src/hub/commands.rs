@@ -1,4 +1,4 @@
-//! Commands: which of them a client may give now, and who carries each out.
+//! Commands: which of them a client may send now, and their dispatch.
 
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
@@ -7,20 +7,20 @@ use crate::wire::protocol::command::{Command, Request};
 use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error};
 
-/// Why the commands of a connection go no further for now, or ever.
+/// Why the commands of a connection stop, for now or for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StopReason {
-    /// It had its share of the turn.
+    /// The connection used its share of the turn.
     Turn,
-    /// No room on the bus: try this command again when there is.
+    /// An inbox is full: the command is retried when there is room.
     Room,
-    /// Something earlier must be answered first.
+    /// An earlier command or a lookup must be answered first.
     Wait,
-    /// The client broke a rule.
+    /// The client violated the protocol.
     Disconnect(Disconnect),
 }
 
-/// There is no room on the bus.
+/// An inbox that a message must go to is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
@@ -30,14 +30,14 @@ impl From<NoRoom> for StopReason {
     }
 }
 
-/// Why a command is not carried out.
+/// Why a command was not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandFailure {
-    /// Not now, or the connection ends.
+    /// The command must wait, or the connection ends.
     Stop(StopReason),
-    /// It is answered with this.
+    /// The reply is this error.
     Error(Error),
-    /// It has been answered.
+    /// The reply was sent.
     Answered,
 }
 
@@ -68,7 +68,7 @@ impl From<StopReason> for CommandFailure {
 const BAD_REQUEST: StopReason = StopReason::Disconnect(Disconnect::BAD_REQUEST);
 
 impl Hub {
-    /// Runs one command. On `Err` other than a disconnect nothing has happened.
+    /// Runs one command. On an `Err` other than a disconnect, nothing has changed.
     pub(super) fn command(
         &mut self,
         post: &mut impl Post,
@@ -114,7 +114,7 @@ impl Hub {
             Request::Rpc(request) => self.rpc(post, slot, id, request),
             Request::Connect(_) | Request::Ping | Request::Send => Err(BAD_REQUEST.into()),
         };
-        // One that is run again needs what was found out for it.
+        // A command that is retried keeps the outcome of its lookup.
         let again = matches!(
             result,
             Err(CommandFailure::Stop(StopReason::Room | StopReason::Wait | StopReason::Turn))

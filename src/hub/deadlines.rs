@@ -1,4 +1,4 @@
-//! What happens by itself: deadlines, pings, and the ids that need no memory.
+//! Deadlines, pings and the time of a turn.
 
 use crate::base::budget::{Stage, cost};
 use crate::base::limits::SHARDS_MAX;
@@ -10,19 +10,19 @@ use crate::wire::framing::Framing;
 use crate::wire::http::{Status, Transport};
 use crate::wire::protocol::Disconnect;
 
-/// Milliseconds of one tick of the deadline wheel.
+/// Milliseconds per tick of the deadline wheel.
 const TICK: u64 = 128;
-/// Deadlines looked at in one turn: what their sends take is about a millisecond.
+/// Maximum deadlines per turn: their sends take about a millisecond.
 const DEADLINES_PER_TURN: usize = 16;
-/// Ticks of so many shards are spread over one tick.
+/// The ticks of this many shards are spread over one tick.
 const SPREAD: u64 = SHARDS_MAX as u64;
 
-/// A ping of WebSocket's own.
+/// A WebSocket ping frame.
 const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
 
 impl Hub {
-    /// How far this shard's ticks are ahead of the first one's, in milliseconds: if all ticked
-    /// at once, a million pings would come in bursts.
+    /// Offset of the ticks of this shard, in milliseconds: if all shards ticked at once, a million
+    /// pings would be sent in bursts.
     fn tick_offset(&self) -> u64 {
         TICK * u64::from(self.shard) / SPREAD
     }
@@ -32,17 +32,17 @@ impl Hub {
         self.connections.wheel.set(slot, self.tick_at(self.now + after) as u32);
     }
 
-    /// The tick at which something is due at a time in milliseconds.
+    /// The tick of a time in milliseconds.
     pub(super) fn tick_at(&self, time: u64) -> u64 {
         time.saturating_add(self.tick_offset()).div_ceil(TICK)
     }
 
-    /// The tick of this turn.
+    /// The current tick.
     pub(super) fn tick(&self) -> u64 {
         (self.now + self.tick_offset()) / TICK
     }
 
-    /// Closes a connection with 3001 after some time rather than now.
+    /// Closes a connection with code 3001 after a delay.
     pub fn disconnect_after(&mut self, slot: u32, after: u64) {
         if self.connections[slot].takes_output() {
             self.connections[slot].flags.set_shutting_down(true);
@@ -50,7 +50,7 @@ impl Hub {
         }
     }
 
-    /// When something is due next, in milliseconds.
+    /// Time of the next deadline, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.tick_offset());
         let deadline = self.connections.wheel.next_due().map(at);
@@ -59,7 +59,7 @@ impl Hub {
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    /// Tells the hub what time it is.
+    /// Sets the time of this turn.
     pub fn begin_turn(&mut self, now: Now) {
         (self.now, self.unix) = (now.millis, now.unix);
         self.awaits_backlog = false;
@@ -67,13 +67,13 @@ impl Hub {
         self.follow_wall_clock(now);
     }
 
-    /// Does what is due; returns whether more is due already. What came in time is read before:
-    /// a process that was stopped for a while judges nobody by it.
+    /// Handles what is due; returns whether more is due. Input that arrived in time is read first,
+    /// so no client is closed for the time during which the process was stopped.
     pub fn expire(&mut self) -> bool {
         let now = self.now;
         self.budget.begin(Stage::Deadlines);
         let more_waits = self.locals.expire(now, &mut self.budget);
-        // Each of these walks does at least one piece of its work in every turn.
+        // Each of these walks does at least one piece of work per turn.
         self.budget.begin(Stage::Deadlines);
         let mut due = std::mem::take(&mut self.due);
         let most = self.budget.pieces(cost::DEADLINE, DEADLINES_PER_TURN);
@@ -94,11 +94,11 @@ impl Hub {
         more
     }
 
-    /// Whether everything that a peer had sent by its deadline was read. If not, it is read now,
-    /// and the deadline comes once more: silence is judged after listening.
+    /// Whether the input that arrived before the deadline has been read. If not, requests a read,
+    /// and the deadline fires once more.
     fn has_read_all(&mut self, slot: u32) -> bool {
         let flags = &mut self.connections[slot].flags;
-        // A read that is under way may bring what is waited for.
+        // A read in progress can bring the awaited input.
         if flags.listened() && !flags.receiving() {
             return true;
         }
@@ -133,7 +133,7 @@ impl Hub {
                 self.connections[slot].flags.set_reset(true);
                 self.end(slot);
             }
-            // The answer ends it.
+            // The answer ends this phase.
             Phase::AwaitingAnswer => {}
             Phase::Reserved | Phase::Leaving | Phase::Ending => {}
         }
@@ -146,11 +146,11 @@ impl Hub {
         let HubSettings { ping_interval, pong_timeout, .. } = *self.settings;
         let connection = &mut self.connections[slot];
         let unidirectional = connection.transport.is_unidirectional();
-        // A unidirectional client says nothing, but its WebSocket answers pings of WebSocket's own.
+        // A unidirectional client sends no pong, but its WebSocket answers ping frames.
         let answers = !unidirectional || connection.transport.is_websocket();
         let pong_timeout = pong_timeout.filter(|_| answers);
         if connection.flags.checking() && connection.flags.pong_due() && connection.flags.paused() {
-            // Nothing is read of it while it waits: its pong may be there, or its end.
+            // Its input is paused, so the pong or the end of the connection may be unread.
             if connection.flags.peer_ended() {
                 return self.connection_lost(slot);
             }
@@ -160,7 +160,7 @@ impl Hub {
             if connection.flags.pong_due() {
                 let reading = connection.flags.listened() && connection.flags.receiving();
                 if reading {
-                    // Bytes still come, and its pong may be among them.
+                    // Input is being read, and the pong may be in it.
                     return self.connections.wheel.set(slot, self.tick() as u32 + 1);
                 }
                 if self.has_read_all(slot) {
@@ -194,9 +194,10 @@ impl Hub {
         }
     }
 
-    /// Pings go round the slots once an interval, so that they spread evenly however connections
-    /// came, and neighbours in memory are sent to one after the other. The first comes in the
-    /// second half of the interval: a slot whose turn is sooner takes the opposite point.
+    /// Sets the first ping. Pings follow the order of the slots once per interval. So they are
+    /// spread evenly however connections arrived, and sends go to neighbours in memory. The first
+    /// ping is in the second half of the interval: a slot whose turn is sooner takes the opposite
+    /// point.
     pub(super) fn set_first_ping(&mut self, slot: u32) {
         let HubSettings { ping_interval, slots, .. } = *self.settings;
         let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
@@ -208,13 +209,13 @@ impl Hub {
         self.watch_expiry(slot);
     }
 
-    /// Where a connection lives.
+    /// The address of a connection.
     pub(super) fn address(&self, slot: u32) -> Address {
         let generation = self.connections[slot].generation;
         Address { shard: self.shard, slot, generation }
     }
 
-    /// The client's id.
+    /// The id of a client.
     pub(super) fn client_id(&self, slot: u32) -> String {
         self.ids.client(self.address(slot))
     }

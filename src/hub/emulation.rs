@@ -1,8 +1,8 @@
-//! Emulation: transports that are an HTTP response without end, and the requests that carry the
-//! commands of their clients.
+//! Emulation: transports whose response does not end, and the requests that carry the commands of
+//! their clients.
 //!
-//! A request with commands may come to any shard. The commands are sent to the shard of the
-//! response, where they wait in line behind the commands that came before them.
+//! A request with commands can arrive at any shard. The commands are sent to the shard of the
+//! response, where they queue after earlier commands.
 
 use crate::base::faults::{Planted, planted};
 use crate::base::growth;
@@ -17,14 +17,14 @@ use crate::wire::http::{
 use crate::wire::protocol::command::{EmulationRequest, Request};
 use crate::wire::protocol::{Disconnect, Wire, json, protobuf};
 
-/// Characters shown of an event's id that cannot be read.
+/// Maximum characters of an invalid event id in the answer.
 const SHOWN_MAX: usize = 64;
 
-/// Messages of the largest size that may wait for a stream's client: past that somebody floods it.
+/// Maximum unprocessed commands of an emulation client, in messages of the largest size.
 const FRAMES_MAX: usize = 4;
 
 impl Hub {
-    /// A stream begins: its head goes out, then what its first commands lead to.
+    /// Begins an emulation transport: writes the response head and runs the first commands.
     pub(super) fn begin_emulation(
         &mut self,
         post: &mut impl Post,
@@ -66,8 +66,8 @@ impl Hub {
         self.read_uni_connect(post, slot, &opening.opening, inbound);
     }
 
-    /// Somebody says something for the client of a stream; returns whether the bytes of the
-    /// request are used up.
+    /// Forwards the commands of an emulation request to the shard of the client; returns whether
+    /// the bytes of the request are used up.
     pub(super) fn forward_emulation_commands(
         &mut self,
         post: &mut impl Post,
@@ -93,7 +93,7 @@ impl Hub {
             self.refuse_to(slot, Status::NotFound, requester);
             return true;
         }
-        // One that ended meanwhile, or never was, is not told from one that lives.
+        // The answer is the same whether the session exists or not.
         if let Some(address) = self.ids.find(&session) {
             let emulated = Emulated { address, frame: data.into() };
             if post.reserve(address.shard, Rank::Ingress) {
@@ -107,8 +107,7 @@ impl Hub {
         true
     }
 
-    /// Something was said for the client of a stream here, which goes on with it behind what was
-    /// said before.
+    /// Queues forwarded commands of an emulation client after its earlier commands.
     pub(super) fn take_emulation_commands(&mut self, emulated: &Emulated) {
         let Emulated { address, frame } = emulated;
         let slot = address.slot;
@@ -139,7 +138,7 @@ impl Hub {
         self.close_largest_unread();
     }
 
-    /// A browser asks whether a page may send a request.
+    /// Answers a CORS preflight request.
     pub(super) fn answer_preflight(&mut self, slot: u32, asked: &Preflight<'_>) {
         let &Preflight { headers, origin, host, last } = asked;
         if !self.settings.rules.allows_origin(origin, host) {
@@ -164,7 +163,7 @@ impl Hub {
     }
 }
 
-/// Whether commands are a connect and nothing else.
+/// Whether `commands` is exactly one connect.
 fn is_only_connect(commands: &[u8]) -> bool {
     let mut commands = json::Commands::new(commands);
     let first = commands.next().and_then(Result::ok);

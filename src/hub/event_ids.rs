@@ -1,8 +1,9 @@
-//! The ids of server-sent events: where an event stream stands in each of its channels, so that a
-//! browser gets what it missed of each.
+//! Ids of server-sent events: the positions of an SSE connection in its channels, from which a
+//! browser recovers.
 //!
-//! Publications are shared bytes, so they cannot say where one connection stands in its other
-//! channels. Each event of such a connection is left open, and its own id closes it.
+//! Publications are shared bytes, so they cannot contain the positions of one connection in its
+//! other channels. Each event of a connection with several recoverable channels is left open, and
+//! its own id closes it.
 
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase, ServerSubscription};
@@ -16,8 +17,8 @@ use crate::wire::http::Transport;
 use crate::wire::protocol::Position;
 
 impl Hub {
-    /// A client is to be in these channels from the start: if its events can be recovered in
-    /// several of them, they get ids of their own.
+    /// Prepares own event ids if several server-side subscriptions of an SSE client are
+    /// recoverable.
     pub(super) fn begin_event_positions(&mut self, slot: u32, server_subs: &[ServerSubscription]) {
         if self.connections[slot].transport != Transport::UniSse {
             return;
@@ -39,8 +40,9 @@ impl Hub {
         }
     }
 
-    /// Whose place the events of a new subscription say. What is joined after the connect is not
-    /// asked for by the next one, so its ids would only hide where the other channels stand.
+    /// Which event ids a new subscription gets. Channels joined after the connect have none: the
+    /// next connect does not request them, so their ids would only hide the positions of the other
+    /// channels.
     pub(super) fn event_ids_for(&self, slot: u32, granted: Granted) -> Ids {
         let connection = &self.connections[slot];
         let connecting = connection.phase == Phase::Open && connection.hold != NONE;
@@ -53,7 +55,7 @@ impl Hub {
         }
     }
 
-    /// A subscription of a client that is still connecting was answered.
+    /// Notes the position of an answered subscription of a connecting client.
     pub(super) fn note_event_position(&mut self, answer: &Subscribed) {
         if let Some(trail) = self.connections.event_positions.get_mut(&answer.subscriber.slot) {
             set_place(trail, answer);
@@ -64,7 +66,7 @@ impl Hub {
     pub(super) fn first_event_id(&self, slot: u32, answers: &[Subscribed]) -> Vec<u8> {
         let mut line = Vec::new();
         if self.connections.event_positions.contains_key(&slot) {
-            // What came since is still to be sent.
+            // Later publications are still to be sent.
             let mut trail = Trail::default();
             answers.iter().for_each(|answer| set_place(&mut trail, answer));
             trail.write_line(&mut line);
@@ -78,7 +80,7 @@ impl Hub {
         line
     }
 
-    /// An event without content says where a connection stands behind what was held back.
+    /// Writes an event without content, whose id contains the positions after the held output.
     pub(super) fn write_event_position(&mut self, slot: u32) {
         let mut line = Vec::new();
         if let Some(trail) = self.connections.event_positions.get(&slot) {
@@ -88,7 +90,7 @@ impl Hub {
         self.write(slot, |out| out.extend_from_slice(&line));
     }
 
-    /// Closes the event that a delivery left open with its connection's own id.
+    /// Closes the event of a delivery with the own id of the connection.
     pub(super) fn write_event_id(&mut self, delivery: &Delivery) {
         let slot = delivery.slot;
         let connection = &self.connections[slot];
@@ -102,7 +104,7 @@ impl Hub {
             && let Some((hash, position)) = self.locals.lap_position(delivery.lap)
         {
             trail.follow(hash, position);
-            // While others' answers are still to come, an id would leave their places out.
+            // While other answers are missing, an id would lack their positions.
             if !held {
                 trail.write_line(&mut line);
             }
@@ -113,7 +115,7 @@ impl Hub {
     }
 }
 
-/// Where a subscriber stands by its home's answer.
+/// The position of a subscriber after the answer of its home.
 fn place(answer: &Subscribed) -> Option<Position> {
     let told = answer.position?;
     let last = answer.publications.last().and_then(Publication::offset);

@@ -1,4 +1,4 @@
-//! Frames of WebSocket, and the commands in them.
+//! WebSocket frames, and the commands in them.
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
@@ -14,7 +14,7 @@ use crate::wire::protocol::command::{Command, ConnectRequest};
 use crate::wire::protocol::{Wire, json, protobuf};
 use crate::wire::reading;
 
-/// Commands of one connection handled in one turn.
+/// Maximum commands of a connection per turn.
 const COMMANDS_PER_TURN: usize = 64;
 
 impl Hub {
@@ -44,7 +44,7 @@ impl Hub {
         }
     }
 
-    /// Ends a connection whose frames are against the rules.
+    /// Closes a connection whose frames violate the protocol.
     fn close_violator(&mut self, slot: u32, violation: Violation) {
         self.write_close(slot, Some(violation.code()), violation.reason());
         self.connections[slot].flags.set_end_when_flushed(true);
@@ -106,7 +106,7 @@ impl Hub {
         }
     }
 
-    /// A message goes back as it came, compressed where what is published would be.
+    /// Sends a message back, compressed if publications for this connection would be.
     fn echo(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
         let mut message = std::mem::take(&mut self.body);
         message.clear();
@@ -118,7 +118,7 @@ impl Hub {
         keep_buffer(&mut self.body, message);
     }
 
-    /// After our close frame only the peer's counts.
+    /// After our close frame, only the close frame of the peer is handled.
     pub(super) fn await_close(
         &mut self,
         slot: u32,
@@ -140,7 +140,7 @@ impl Hub {
         }
     }
 
-    /// A frame of commands has come.
+    /// Handles a frame of commands.
     pub(super) fn take_frame(
         &mut self,
         post: &mut impl Post,
@@ -154,8 +154,8 @@ impl Hub {
         self.run_commands(post, slot, frame, inbound);
     }
 
-    /// Runs the commands of a frame in order. What cannot be run yet is kept, and the connection
-    /// reads nothing until it has been.
+    /// Runs the commands of a frame in order. Commands that must wait are kept, and the connection
+    /// reads nothing until they have run.
     pub(super) fn run_commands(
         &mut self,
         post: &mut impl Post,
@@ -203,7 +203,7 @@ impl Hub {
         inbound.commands = rest.to_vec();
     }
 
-    /// Whether a frame, or the rest of one, holds no command.
+    /// Whether a frame, or the rest of one, contains no command.
     pub(super) fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
         match self.connections[slot].wire {
             Wire::Json => frame.trim_ascii().is_empty(),
@@ -211,8 +211,8 @@ impl Hub {
         }
     }
 
-    /// A unidirectional client's connect request has come, or is run again. While it waits, it is
-    /// kept where other clients' commands are.
+    /// Runs the connect request of a unidirectional client, for the first time or again. While it
+    /// waits, it is kept where other clients have their commands.
     pub(super) fn read_uni_connect(
         &mut self,
         post: &mut impl Post,
@@ -239,13 +239,13 @@ impl Hub {
     }
 }
 
-/// The commands of a frame, in whichever encoding.
+/// The commands of a frame in either encoding.
 enum FrameCommands<'a> {
     Json(json::Commands<'a>),
     Protobuf(protobuf::Commands<'a>),
 }
 
-/// What no command can be read from.
+/// Bytes that are not a command.
 struct UnreadableCommand;
 
 impl<'a> FrameCommands<'a> {

@@ -1,18 +1,17 @@
-//! Plain answers of HTTP that a shard gives by itself: health, refusals, and how a connection goes
-//! on behind an answer.
+//! HTTP responses that a shard gives itself: health, refusals, and what follows a response.
 
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, REFUSAL_TIME};
 use crate::wire::http::{self, Cors, Health, Requester, Status};
 
 impl Hub {
-    /// Answers a request with a status and ends the connection. Nothing is known of who sent it.
+    /// Answers a request of an unknown origin with a status, and ends the connection.
     pub fn refuse(&mut self, slot: u32, status: Status) {
         self.refuse_to(slot, status, Requester::default());
     }
 
-    /// Answers a request with a status and ends the connection. A page of a permitted origin may
-    /// read why.
+    /// Answers a request with a status, and ends the connection. A page of a permitted origin may
+    /// read the response.
     pub(super) fn refuse_to(&mut self, slot: u32, status: Status, requester: Requester<'_>) {
         let Requester { origin, host, bodiless } = requester;
         let origin = origin.filter(|_| self.settings.rules.allows_origin(origin, host));
@@ -23,13 +22,14 @@ impl Hub {
         self.turn.write_head(&mut connection.turn, slot, |out| {
             out.extend_from_slice(&status.response(Cors { origin }, bodiless));
         });
-        // Closing at once, with input unread, would reset the answer away.
+        // Closing at once, with unread input, would reset the connection before the peer has the
+        // response.
         connection.flags.set_lingering(true);
         self.begin_closing(slot);
         self.set_deadline(slot, REFUSAL_TIME);
     }
 
-    /// Says that the server is there.
+    /// Answers a health request.
     pub(super) fn answer_health(&mut self, slot: u32, health: Health) {
         let last = health.last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot];
@@ -39,20 +39,20 @@ impl Hub {
         self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
     }
 
-    /// Whether a connection ends behind its next answer, whatever its peer would like: the node
-    /// shuts down, or there is no place for it.
+    /// Whether the next response ends the connection whatever the peer requests: the node shuts
+    /// down or has no room.
     pub(super) fn is_last(&self, slot: u32) -> bool {
         let flags = self.connections[slot].flags;
         flags.shutting_down() || flags.refusing()
     }
 
-    /// Whether so few slots are free that none is kept for an idle connection of anybody.
+    /// Whether too few slots are free to keep idle HTTP connections.
     pub(super) fn is_crowded(&self) -> bool {
         self.room() <= self.settings.slots / 16
     }
 
-    /// A request was answered: the next one may come within `idle` milliseconds, unless the answer
-    /// was the `last` one.
+    /// Ends a request: the next one may arrive within `idle` milliseconds, unless the response was
+    /// the `last` one.
     pub(super) fn keep_alive(&mut self, slot: u32, last: bool, idle: u64) {
         let connection = &mut self.connections[slot];
         connection.phase = Phase::KeptAlive;

@@ -1,5 +1,5 @@
-//! From bytes to commands: what a socket brought is cut into a request head, frames and commands,
-//! as far as the connection may go on; the rest is kept.
+//! From bytes to commands: input is split into a request head, frames and commands, while the
+//! connection may continue; the rest is kept.
 
 use crate::base::budget::cost;
 use crate::base::growth;
@@ -9,7 +9,7 @@ use crate::hub::paused_input::PauseReason;
 use crate::model::message::Post;
 
 impl Hub {
-    /// Bytes have come for a connection.
+    /// Handles bytes that a connection received.
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.take_input(post, slot, bytes);
         self.serve_own(post);
@@ -32,7 +32,7 @@ impl Hub {
         self.keep_inbound(slot, inbound);
     }
 
-    /// Goes on with a connection whose input was left where it was.
+    /// Continues a connection with left input.
     pub(super) fn resume(&mut self, post: &mut impl Post, slot: u32) {
         let connection = &mut self.connections[slot];
         connection.flags.set_queued(false);
@@ -61,7 +61,7 @@ impl Hub {
         }
     }
 
-    /// Keeps what could not be used up, or forgets the record where nothing is left.
+    /// Keeps unprocessed input, or removes the entry if nothing is left.
     pub(super) fn keep_inbound(&mut self, slot: u32, inbound: Inbound) {
         if inbound.is_empty() || self.connections[slot].phase == Phase::Ending {
             self.connections.take_inbound(slot);
@@ -73,16 +73,17 @@ impl Hub {
         self.settle_inbound(slot);
     }
 
-    /// Counts what a connection's input takes, and closes the connection with the most input if
-    /// that is too much for the node.
+    /// Counts the memory of the input of a connection, and closes the connection with the most
+    /// input if the budget demands it.
     fn settle_inbound(&mut self, slot: u32) {
         let connection = &self.connections[slot];
-        // One that is handed over is out of reach.
+        // A connection that is handed over cannot be closed.
         self.connections.unread.settle(connection.inbound, connection.phase != Phase::Leaving);
         self.close_largest_unread();
     }
 
-    /// Uses up input from the front as far as the connection may go on; returns how many bytes.
+    /// Processes input while the connection may continue; returns the number of bytes that were
+    /// used.
     fn consume(
         &mut self,
         post: &mut impl Post,
@@ -103,7 +104,7 @@ impl Hub {
             let rest = &mut input[used..];
             let step = match connection.phase {
                 Phase::Head | Phase::KeptAlive => self.read_head(post, slot, rest, inbound),
-                // What comes behind the request of a stream is not for it.
+                // Input after the request of an emulation transport is ignored.
                 _ if !connection.transport.is_websocket() => Some(rest.len()),
                 Phase::Open | Phase::Connected => self.read_frame(post, slot, rest, inbound),
                 Phase::Closing if connection.flags.lingering() => Some(rest.len()),

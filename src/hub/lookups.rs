@@ -1,8 +1,7 @@
-//! Questions to the control plane: tokens whose signature takes long to check, and requests to the
+//! Lookups on the control plane: tokens whose signature is expensive to verify, and requests to the
 //! backend.
 //!
-//! The connection waits for the answer. The command that led to the question is run again when the
-//! answer is there.
+//! The connection waits for the outcome. Then the command that needs it is run again.
 
 use std::sync::Arc;
 
@@ -13,13 +12,13 @@ use crate::model::message::{
     Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Purpose, Rank,
 };
 
-/// Bytes that a token takes while it waits, beside its own.
+/// Bytes of memory of a waiting token beside its text.
 const TOKEN_OVERHEAD: usize = 1024;
 
 impl Hub {
-    /// What was found out for a connection's command, or why the connection has to wait. The
-    /// verdict stays until the command has come through. Where the budget has no room for the
-    /// matter, the verdict is that too much waits already.
+    /// The outcome of the lookup for a command, or why the connection must wait. The outcome is
+    /// kept until the command is done. If the budget has no room for the lookup, the outcome is
+    /// `Busy`.
     pub(super) fn request_lookup(
         &mut self,
         post: &mut impl Post,
@@ -43,13 +42,13 @@ impl Hub {
         Err(StopReason::Wait)
     }
 
-    /// A token that the control plane is to look at, if the budget has room for it.
+    /// Creates the lookup of a token, if the budget has room for it.
     pub(super) fn token_lookup(&self, token: &str, purpose: Purpose) -> Option<Lookup> {
         let charge = self.budgets[Kind::Questions].charge(TOKEN_OVERHEAD + token.len())?;
         Some(Lookup::Token { token: token.into(), purpose, charge })
     }
 
-    /// Something has been found out; its connection goes on if it is still there.
+    /// Handles the outcome of a lookup; its connection continues if it is still there.
     pub(super) fn lookup_answered(&mut self, reply: LookupReply) {
         let LookupReply { address, outcome } = reply;
         if self.connection(address.slot, address.generation).is_none() {
@@ -63,14 +62,14 @@ impl Hub {
         }
     }
 
-    /// The command that a verdict was for has come through.
+    /// Drops the outcome of a lookup after its command is done.
     pub(super) fn use_up_answer(&mut self, slot: u32) {
         if !self.connections.awaited_answers.is_empty() {
             self.connections.awaited_answers.remove(&slot);
         }
     }
 
-    /// The connection does not wait any more.
+    /// Drops the lookup of a connection that no longer waits.
     pub(super) fn forget_answer(&mut self, slot: u32) {
         self.connections.awaited_answers.remove(&slot);
     }

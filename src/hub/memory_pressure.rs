@@ -1,8 +1,8 @@
-//! What a shard gives up when a memory budget of the node is exceeded.
+//! What a shard frees when a memory budget of the node is exceeded.
 //!
-//! The shard that holds the largest item gives it up: the connection with the largest outbox or
-//! the most unread input is closed, the oldest publications and keys are dropped. A shard that
-//! notices the excess and holds less wakes the one that holds most.
+//! The shard that holds the largest item frees it: the connection with the largest outbox or the
+//! most unread input is closed, the oldest publications and keys are dropped. A shard that notices
+//! the excess and holds less wakes the shard that holds the most.
 
 use crate::base::memory::Relief;
 use crate::hub::Hub;
@@ -11,12 +11,12 @@ use crate::model::message::{Endpoint, Post};
 use crate::wire::http::Status;
 use crate::wire::protocol::Disconnect;
 
-/// Connections closed for one budget in one turn, beside those that have just grown.
+/// Maximum connections closed per budget and turn, without those that have just grown.
 const CLOSES_PER_TURN: usize = 16;
 
 impl Hub {
-    /// Gives up what the node's budgets ask of this shard, some in each turn, and wakes shards of
-    /// which they ask more.
+    /// Frees memory that the budgets demand from this shard, some per turn, and wakes other shards
+    /// of which they demand it.
     pub(super) fn relieve(&mut self, post: &mut impl Post) {
         for _ in 0..CLOSES_PER_TURN {
             let (outbox, unread) = (self.close_largest_outbox(), self.close_largest_unread());
@@ -42,12 +42,12 @@ impl Hub {
         ]
     }
 
-    /// Whether this shard has still to give something up.
+    /// Whether this shard must free more memory.
     pub(super) fn must_relieve(&self) -> bool {
         self.budgets.may_be_exceeded() && self.reliefs().contains(&Relief::Here)
     }
 
-    /// Closes the connection with the largest outbox if the budget asks that of this shard.
+    /// Closes the connection with the largest outbox if the budget demands it from this shard.
     pub(super) fn close_largest_outbox(&mut self) -> bool {
         let here = self.connections.outboxes.share().relief() == Relief::Here;
         let Some(slot) = here.then(|| self.connections.outboxes.largest()).flatten() else {
@@ -57,7 +57,7 @@ impl Hub {
         match connection.phase {
             Phase::Ending | Phase::Leaving => self.connections.drop_outbox(slot),
             _ if connection.takes_output() => self.close_slow(slot),
-            // It was closed before, and does not take what it was sent.
+            // It is closing already, and does not take its output.
             _ => {
                 connection.flags.set_reset(true);
                 self.end(slot);
@@ -66,7 +66,7 @@ impl Hub {
         true
     }
 
-    /// Closes the connection with the most unread input if the budget asks that of this shard.
+    /// Closes the connection with the most unread input if the budget demands it from this shard.
     pub(super) fn close_largest_unread(&mut self) -> bool {
         let here = self.connections.unread.share().relief() == Relief::Here;
         let Some(slot) = here.then(|| self.connections.unread.largest()).flatten() else {
@@ -77,8 +77,8 @@ impl Hub {
         true
     }
 
-    /// Drops a connection's unread input and closes the connection. What comes from it later is
-    /// thrown away, so that the reason is not lost to a reset.
+    /// Drops the unread input of a connection and closes it. Later input is discarded, so that no
+    /// reset hides the reason from the peer.
     fn close_unread_input(&mut self, slot: u32) {
         self.connections.take_inbound(slot);
         let connection = &mut self.connections[slot];

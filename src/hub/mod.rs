@@ -239,7 +239,7 @@ impl Hub {
         }
     }
 
-    /// The control plane's place on the bus.
+    /// Endpoint of the control plane.
     pub fn control(&self) -> Endpoint {
         self.control
     }

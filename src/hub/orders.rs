@@ -1,4 +1,4 @@
-//! What the backend wants of the connections of a user, and how these are found.
+//! Orders of the API about the connections of a user: disconnect, subscribe, unsubscribe, refresh.
 
 use std::num::NonZeroU64;
 
@@ -10,18 +10,19 @@ use crate::model::message::{Action, Order, Post, Target};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Push;
 
-/// Unsubscribe code: the server has ended the subscription, and it is not to be made again.
+/// Unsubscribe code: the server ended the subscription, and the client must not resubscribe.
 pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
 
 impl Hub {
-    /// The connection belongs to nobody any more.
+    /// Removes the identity of a connection and queues its departure.
     pub(super) fn forget_user(&mut self, slot: u32) {
         if let Some(user) = self.connections.forget_user(slot) {
             self.queue_departure(slot, user);
         }
     }
 
-    /// Carries an order out. `Err`: there is no room to go on; what was done is not done again.
+    /// Applies an order. `Err`: an inbox or the budget is full, and the order must be tried again;
+    /// what was done is not repeated.
     pub(super) fn apply_order(
         &mut self,
         post: &mut impl Post,
@@ -36,8 +37,8 @@ impl Hub {
             if other_client || other_session || !self.order_applies(slot, &order.deed) {
                 continue;
             }
-            // One connection is served in each try, so that the order goes on; a refresh does
-            // nothing but note a time.
+            // Each try serves at least one connection, so the order makes progress. A refresh only
+            // sets a time.
             if begun && !matches!(order.deed, Action::Refresh { .. }) && self.is_spent() {
                 return Err(NoRoom);
             }
@@ -69,8 +70,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether an order changes anything for a connection. It does not where the connection is
-    /// excepted, may not do what is ordered, or an earlier try has carried the order out.
+    /// Whether an order changes a connection. It does not if the connection is excepted, may not do
+    /// what is ordered, or an earlier try has applied the order.
     fn order_applies(&self, slot: u32, deed: &Action) -> bool {
         match deed {
             Action::Disconnect { except, .. } => {
@@ -91,13 +92,13 @@ impl Hub {
         }
     }
 
-    /// A connection's subscription to a channel.
+    /// The subscription of a connection to a channel.
     fn subscription_to(&self, slot: u32, channel: &str) -> Option<u32> {
         let head = self.connections[slot].subscriptions;
         self.locals.find_subscription(head, self.names.hash(channel), channel)
     }
 
-    /// Gives a connection a new end, and says something else about it, if that is given.
+    /// Sets the expiry of a connection, and its info if one is given.
     fn set_expiry(&mut self, slot: u32, expires: Option<u64>, info: Option<&[u8]>) {
         if self.is_expired(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);

@@ -1,4 +1,4 @@
-//! What a connection is sent, wherever its output is at the moment, and how it ends.
+//! Output of a connection, wherever it is buffered at the moment, and the ways to end a connection.
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
@@ -8,12 +8,12 @@ use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::{Push, Reply};
 use crate::wire::protocol::{self, Disconnect, Error};
 
-/// Bytes that memory kept for writing messages has at most.
+/// Maximum capacity of a buffer that is kept for later messages.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Bytes around one message on any transport, at most.
+/// Maximum bytes of framing around a message on any transport.
 const FRAMING_BYTES: usize = 32;
 
-/// Keeps memory for the next message, unless it is much.
+/// Keeps a buffer for the next message, unless it is large.
 pub(super) fn keep_buffer(scratch: &mut Vec<u8>, used: Vec<u8>) {
     if used.capacity() <= SCRATCH_BYTES {
         *scratch = used;
@@ -21,7 +21,7 @@ pub(super) fn keep_buffer(scratch: &mut Vec<u8>, used: Vec<u8>) {
 }
 
 impl Hub {
-    /// Adds whole messages to a connection's output, wherever that is at the moment.
+    /// Appends whole messages to the hold, the outbox or the turn output of a connection.
     pub(super) fn write(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(hold) = self.connections.hold_mut(slot) {
             write(&mut hold.output);
@@ -36,8 +36,8 @@ impl Hub {
         }
     }
 
-    /// Adds a message to a connection's output, unless it is longer than `most` bytes; returns
-    /// whether it was added. Charges what it writes.
+    /// Appends a message, unless it has more than `most` bytes; returns whether it was appended.
+    /// Charges its bytes.
     fn write_message(&mut self, slot: u32, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let Connection { wire, transport, .. } = self.connections[slot];
         let mut bytes = 0;
@@ -51,15 +51,15 @@ impl Hub {
         bytes <= most
     }
 
-    /// Adds a reply to a connection's output.
+    /// Appends a reply.
     pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
         let wire = self.connections[slot].wire;
         let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
         self.write_message(slot, usize::MAX, write);
     }
 
-    /// Bytes that an answer to a connection may have: its outbox must be able to hold the answer
-    /// behind everything that is not sent yet.
+    /// Maximum bytes of an answer: the outbox of the connection must have room for it after all
+    /// unsent bytes.
     pub(super) fn room_for_answer(&self, slot: u32) -> usize {
         let unsent = match self.connections.outbox(slot) {
             Some(outbox) => outbox.unsent().len(),
@@ -69,7 +69,7 @@ impl Hub {
         self.settings.outbox_bytes.saturating_sub(unsent + held + FRAMING_BYTES)
     }
 
-    /// Adds a reply to a connection's output; error 106 if the reply does not fit its outbox.
+    /// Appends a reply, or error 106 if the outbox has no room for it.
     pub(super) fn reply_if_it_fits(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
         let (wire, room) = (self.connections[slot].wire, self.room_for_answer(slot));
         let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
@@ -78,7 +78,7 @@ impl Hub {
         }
     }
 
-    /// Adds a push to a connection's output.
+    /// Appends a push.
     pub(super) fn push(&mut self, slot: u32, push: &Push<'_>) {
         let Connection { wire, transport, .. } = self.connections[slot];
         let alone = transport.is_unidirectional();
@@ -86,14 +86,14 @@ impl Hub {
         self.write_message(slot, usize::MAX, write);
     }
 
-    /// Adds what a reply or push was written as to a connection's output.
+    /// Appends an encoded reply or push.
     pub(super) fn write_body(&mut self, slot: u32, body: &[u8]) {
         let Connection { wire, transport, .. } = self.connections[slot];
         self.budget.charge(body.len() * cost::BYTES);
         self.write(slot, |out| Framing::of(transport).write(wire, body, out));
     }
 
-    /// The same with the line of an event's id behind it, where there is one.
+    /// Like [`Hub::write_body`], followed by the id line of an event if there is one.
     pub(super) fn write_event(&mut self, slot: u32, body: &[u8], id: &[u8]) {
         if id.is_empty() {
             return self.write_body(slot, body);
@@ -116,7 +116,7 @@ impl Hub {
         }
     }
 
-    /// Ends a connection that is too far behind: what was begun is finished, the rest dropped.
+    /// Closes a slow consumer: the message that was begun is finished, the rest is dropped.
     pub(super) fn close_slow(&mut self, slot: u32) {
         if !self.connections[slot].takes_output() {
             return;
@@ -133,8 +133,8 @@ impl Hub {
         self.begin_closing(slot);
     }
 
-    /// What tells a client that there will be no more: a close frame, or a push where the
-    /// transport has none.
+    /// The last message of a connection: a close frame, or a disconnect push if the transport has
+    /// no close frames.
     fn closing_message(&self, slot: u32, disconnect: Disconnect) -> Vec<u8> {
         let Connection { wire, transport, .. } = self.connections[slot];
         let Disconnect { code, reason } = disconnect;
@@ -162,13 +162,13 @@ impl Hub {
         self.disconnect_with(slot, code, reason);
     }
 
-    /// Closes a connection with a code of somebody else's choice.
+    /// Closes a connection with a code and reason that the backend may have chosen.
     pub(super) fn disconnect_with(&mut self, slot: u32, code: u16, reason: &str) {
         let transport = self.connections[slot].transport;
         self.drop_hold(slot);
         self.end_session(slot, code, reason);
         if code == Disconnect::CONNECTION_CLOSED.code {
-            // Its meaning is a transport that ended: nothing is said, as by Centrifugo.
+            // This code means that the transport ended: as in Centrifugo, nothing is sent.
             self.metrics.disconnects.add(1);
             self.begin_closing(slot);
             return self.end_when_flushed(slot);
@@ -194,12 +194,12 @@ impl Hub {
         }
     }
 
-    /// What was held back goes out, or is dropped if the connect was never answered.
+    /// Drops the hold of a connection with its output.
     pub(super) fn drop_hold(&mut self, slot: u32) {
         self.connections.take_hold(slot);
     }
 
-    /// What the end of a connection costs: it leaves every channel.
+    /// Charges the cost of ending a connection, which leaves every channel.
     fn charge_close(&mut self, slot: u32) {
         let subscribed = usize::from(self.connections[slot].subscribed);
         self.budget.charge(cost::CLOSE + subscribed * cost::JOIN);
@@ -214,14 +214,14 @@ impl Hub {
         self.forget_answer(slot);
         let at = self.connections[slot].inbound;
         if let Some(inbound) = self.connections.unread.get_mut(at) {
-            // A frame that is half there stays, or the peer's close frame could not be told.
+            // A partial frame is kept, because the close frame of the peer comes after it.
             inbound.commands = Vec::new();
             self.connections.unread.settle(at, true);
         }
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing;
         connection.flags.set_paused(false);
-        // A stream has said its last word; its peer has none.
+        // Emulation transports have no close frame of the peer to wait for.
         let ends = !connection.transport.is_websocket() || connection.flags.end_when_flushed();
         connection.flags.set_end_when_flushed(ends);
         if connection.flags.readable() {
@@ -230,7 +230,7 @@ impl Hub {
         self.set_deadline(slot, self.settings.close_timeout);
     }
 
-    /// The peer is gone, or has had its time: no more output, the socket is taken down.
+    /// Ends a connection without further output: its socket is shut down.
     pub fn end(&mut self, slot: u32) {
         if matches!(self.connections[slot].phase, Phase::Ending | Phase::Leaving) {
             return;
@@ -245,7 +245,7 @@ impl Hub {
         self.ring_requests.ends.push(slot);
     }
 
-    /// Ends a connection as soon as nothing is left to be sent on it.
+    /// Ends a connection as soon as its output is sent.
     pub(super) fn end_when_flushed(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
         connection.flags.set_end_when_flushed(true);
@@ -254,10 +254,10 @@ impl Hub {
         }
     }
 
-    /// The peer sends nothing more. One that called the API may still be waiting for its answer.
+    /// Handles the end of input of the peer. An HTTP caller may still wait for its response.
     pub fn peer_ended(&mut self, slot: u32) {
         let connection = &self.connections[slot];
-        // A peer that has said all it had to say still gets its answer.
+        // A peer that has sent its whole request still gets the response.
         if connection.phase == Phase::KeptAlive || connection.flags.lingering() {
             self.end_when_flushed(slot);
         } else {
@@ -265,7 +265,7 @@ impl Hub {
         }
     }
 
-    /// The peer went away without closing.
+    /// Handles the loss of a connection without a close.
     pub fn connection_lost(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         if connection.takes_output() && connection.phase != Phase::KeptAlive {
@@ -274,7 +274,7 @@ impl Hub {
         self.end(slot);
     }
 
-    /// A client is connected no more.
+    /// Removes a client from the counts of connected clients.
     pub(super) fn count_disconnect(&mut self, slot: u32) {
         self.connections[slot].flags.set_counted(false);
         self.connection_limits.leave();

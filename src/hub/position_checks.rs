@@ -1,5 +1,5 @@
-//! Whether subscribers stand where their channels' streams do: held against the homes' streams from
-//! time to time, and against every publication that comes.
+//! Position checks: the positions of subscribers are compared with the homes from time to time, and
+//! with every publication.
 
 use crate::base::budget::cost;
 use crate::hub::Hub;
@@ -7,16 +7,16 @@ use crate::local::OutOfSyncSubscriber;
 use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
 use crate::wire::protocol::{Disconnect, Position};
 
-/// Channels whose check is begun in one turn.
+/// Maximum checks begun per turn.
 const CHECKS_PER_TURN: usize = 16;
-/// Subscribers that are told in one turn that they have lost their place.
+/// Maximum out-of-sync subscribers ended per turn.
 const OUT_OF_SYNC_PER_TURN: usize = 64;
 
-/// Unsubscribe code: the client is to subscribe again, and gets what it missed if it can be had.
+/// Unsubscribe code: the client resubscribes and recovers if possible.
 const INSUFFICIENT_STATE: u32 = 2500;
 
 impl Hub {
-    /// Asks homes of channels that are due where their streams stand, as far as there is room.
+    /// Asks the homes of due channels for their positions, while inboxes have room.
     pub(super) fn check_positions(&mut self, post: &mut impl Post) {
         let times = (self.now, self.settings.position_check_delay);
         let mut due = std::mem::take(&mut self.checks);
@@ -36,15 +36,15 @@ impl Hub {
         self.checks = due;
     }
 
-    /// A home has said where a channel's stream stands.
+    /// Handles the position that a home reports.
     pub(super) fn position_answered(&mut self, (channel, serial): (u32, u32), top: Position) {
         if !self.locals.position_checks.agrees(channel, serial, top) {
             self.locals.mark_out_of_sync(channel);
         }
     }
 
-    /// Tells subscribers that have lost their place, some in each turn. Those that the server
-    /// subscribed can only come back with their connection.
+    /// Ends out-of-sync subscriptions, some per turn. A server-side subscription ends the
+    /// connection, because only a new connect can restore it.
     pub(super) fn end_out_of_sync(&mut self) {
         for _ in 0..OUT_OF_SYNC_PER_TURN {
             if self.is_spent() {

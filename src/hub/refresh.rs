@@ -1,6 +1,6 @@
-//! Tokens that clients send to renew their connection or a subscription.
+//! Refresh of connections and subscriptions by new tokens of clients.
 //!
-//! The invariant: a token that is refused changes nothing.
+//! The invariant: a refused token changes nothing.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -17,7 +17,7 @@ use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error};
 
 impl Hub {
-    /// A client's new connection token.
+    /// Handles a new connection token.
     pub(super) fn refresh(
         &mut self,
         post: &mut impl Post,
@@ -25,13 +25,13 @@ impl Hub {
         command: u32,
         request: &RefreshRequest<'_>,
     ) -> Result<(), CommandFailure> {
-        // Where the backend renews connections, clients have no token to send.
+        // If the backend renews connections, clients have no token to send.
         if request.token.is_empty() || self.settings.proxies.refresh.is_some() {
             return Err(Disconnect::BAD_REQUEST.into());
         }
         let claims = match self.connect_claims(post, slot, &request.token) {
             Ok(Some(claims)) => claims,
-            // Without a token, or by the backend: neither is the case here.
+            // Neither case occurs here: a token is given and no backend is asked.
             Ok(None) | Err(ConnectRefusal::Backend(_)) => {
                 return Err(Disconnect::INVALID_TOKEN.into());
             }
@@ -67,9 +67,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether a new connection token names other channels than the connection has: one that the
-    /// connection is not in, or no longer one that the token before it named. The client gets the
-    /// new set by connecting again.
+    /// Whether a new connection token names other channels than the connection has: a channel
+    /// without a subscription, or one less than the previous token named. The client gets the new
+    /// set by reconnecting.
     fn has_other_channels(&self, slot: u32, claims: &ConnectClaims) -> bool {
         let mut held = HashMap::new();
         let mut key = self.connections[slot].subscriptions;
@@ -83,7 +83,7 @@ impl Hub {
         claims.subs.iter().any(is_new) || held.values().any(|by_token| *by_token)
     }
 
-    /// A client's new subscription token.
+    /// Handles a new subscription token.
     pub(super) fn sub_refresh(
         &mut self,
         post: &mut impl Post,
@@ -99,7 +99,8 @@ impl Hub {
         let Some(key) = self.find_subscription(slot, hash, channel)? else {
             return Err(Error::PERMISSION_DENIED.into());
         };
-        // Clients have no token for what the server has subscribed them to, or the backend renews.
+        // Clients have no token for server-side subscriptions and for those that the backend
+        // renews.
         let server_side = self.connections.grants.get(&key).is_some_and(|grant| grant.server_side);
         if server_side || self.sub_refresh_proxy(key).is_some() {
             return Err(Disconnect::BAD_REQUEST.into());

@@ -1,4 +1,4 @@
-//! Requests: what a request head asks of a shard, and how a transport begins.
+//! Request heads: their dispatch, and the begin of a transport.
 
 use crate::hub::Hub;
 use crate::hub::connections::{Inbound, Phase};
@@ -34,7 +34,8 @@ impl Hub {
                 self.refuse_to(slot, Status::BadRequest, Requester::of(input));
                 Some(input.len())
             }
-            // The control plane needs no slot, and so has a place where this shard has none.
+            // The control plane needs no slot, so it can serve the call although this shard has no
+            // room.
             Head::PublishCall(..) if flags.refusing() => self.hand_over(slot, input),
             Head::Control => self.hand_over(slot, input),
             Head::Health(health, used) => {
@@ -62,7 +63,7 @@ impl Hub {
         }
     }
 
-    /// A request has begun on a connection that was idle: it has as long as the first one had.
+    /// Gives a new request on an idle connection the time limit of a request head.
     fn begin_request(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
         if connection.phase == Phase::KeptAlive && !connection.flags.shutting_down() {
@@ -71,8 +72,9 @@ impl Hub {
         }
     }
 
-    /// The control plane serves the request that `input` begins with, and every later one of the
-    /// connection, if it has a place for it; returns how many bytes are used up.
+    /// Hands the connection over to the control plane, which serves the request at the start of
+    /// `input` and all later ones. Without a free place there, answers 503. Returns the number of
+    /// bytes that are used up.
     pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
         if !self.connection_limits.take_place() {
             self.refuse_to(slot, Status::Unavailable, Requester::of(input));
@@ -119,7 +121,7 @@ impl Hub {
         self.serve_own(post);
     }
 
-    /// The switch has been answered: the transport begins.
+    /// Begins the transport after the upgrade was answered.
     fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade, inbound: &mut Inbound) {
         let connection = &mut self.connections[slot];
         connection.transport = upgrade.transport;

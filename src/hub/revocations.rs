@@ -1,4 +1,4 @@
-//! Tokens that are revoked: which they are, and who came with one.
+//! Revoked tokens, and the connections and subscriptions that used one.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::model::revocation::{Mark, Revocations, Subject};
 use crate::wire::protocol::Disconnect;
 
 impl Hub {
-    /// What is remembered of a token.
+    /// The mark of a token, by which a revocation finds it.
     pub(super) fn token_mark(&self, jti: &str, issued_at: Option<u64>) -> Mark {
         let id = if jti.is_empty() { 0 } else { self.names.subject(Subject::Token(jti)) };
         Mark { id, issued_at: issued_at.unwrap_or(0) }
     }
 
-    /// Whether a user's connection token counts no more.
+    /// Whether the connection token of a user is revoked.
     pub(super) fn is_revoked(&self, user: &str, mark: Mark) -> bool {
         !self.revocations.is_empty() && mark != Mark::NONE && {
             let owner = self.names.subject(Subject::User(user));
@@ -25,7 +25,7 @@ impl Hub {
         }
     }
 
-    /// Whether a user's subscription token for a channel counts no more.
+    /// Whether the subscription token of a user for a channel is revoked.
     pub(super) fn is_subscription_revoked(&self, user: &str, channel: &str, mark: Mark) -> bool {
         !self.revocations.is_empty() && mark != Mark::NONE && {
             let owner = self.names.subject(Subject::Subscriber { user, channel });
@@ -33,13 +33,13 @@ impl Hub {
         }
     }
 
-    /// The list has changed: everybody who is there is looked at, some in each turn.
+    /// Sets the list of revocations and begins a walk over all connections.
     pub(super) fn set_revocations(&mut self, revocations: Arc<Revocations>) {
         self.revocations = revocations;
         self.revoked_walk.begin(self.connections.slot_end());
     }
 
-    /// Goes on with looking at everybody.
+    /// Continues the walk.
     pub(super) fn walk_revoked(&mut self) {
         let mut looks = 0;
         while looks < LOOKS_PER_TURN
@@ -52,8 +52,8 @@ impl Hub {
         }
     }
 
-    /// Ends a connection, or those of its subscriptions, whose token is revoked; returns how many
-    /// subscriptions were looked at.
+    /// Ends a connection, or those of its subscriptions, whose token is revoked; returns the number
+    /// of subscriptions that were checked.
     fn end_revoked(&mut self, slot: u32) -> usize {
         let Some(connection) = self.connections.get(slot) else { return 0 };
         let identity = connection.identity.as_deref();
@@ -71,7 +71,7 @@ impl Hub {
             let mark = self.connections.grants.get(&key).map_or(Mark::NONE, |grant| grant.token);
             if self.is_subscription_revoked(&user, self.locals.channel(key).0, mark) {
                 self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
-                // Telling it may have been one message too many.
+                // The push may have exceeded the outbox and closed the connection.
                 if !self.connections[slot].takes_output() {
                     break;
                 }

@@ -1,7 +1,7 @@
-//! What a turn sends: the laps of channels and the outboxes of connections that are behind.
+//! Sends of a turn: the laps of channels, and outboxes.
 //!
-//! A connection has at most one send in a turn: either what the turn holds for it, or the front of
-//! its outbox, which is flushed as far as the budget allows.
+//! A connection has at most one send per turn: either its turn output, or the front of its outbox,
+//! as far as the budget allows.
 
 use crate::base::budget::{Stage, cost};
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
@@ -13,23 +13,23 @@ use crate::wire::framing::Framing;
 use crate::wire::http::Transport;
 use crate::wire::protocol::Disconnect;
 
-/// Bytes that one turn of fan-out gives out.
+/// Maximum bytes of the fan-out per turn.
 const FANOUT_BYTES: usize = 4 << 20;
-/// Members of one group walked before the next group has its turn.
+/// Members of a group that are walked before the next group.
 const FANOUT_QUANTUM: usize = 64;
-/// Bytes of an outbox sent at once, at most.
+/// Maximum bytes of an outbox per send.
 const FLUSH_BYTES: usize = 256 * 1024;
-/// The same at least, if the outbox has so many.
+/// Minimum bytes of an outbox per send, if it has as many.
 const FLUSH_MIN: usize = 16 * 1024;
 
 impl Hub {
-    /// Gives open laps to their next members, as many as one turn may send.
+    /// Sends laps to their next members, up to the limit of a turn.
     pub fn fan_out(&mut self) {
         let _ = self.fan_out_up_to(FANOUT_SENDS);
     }
 
-    /// Gives open laps to their next members, at most `sends` of them; returns how many. Outboxes
-    /// are sent from too.
+    /// Sends laps to at most `sends` of their next members, and chooses sends from outboxes;
+    /// returns the number of members.
     #[inline]
     pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
         let opens = self.locals.backlog() > self.settings.backlog_bytes;
@@ -73,7 +73,7 @@ impl Hub {
         if connection.outbox == NONE && connection.hold == NONE {
             self.turn.push_delivery(&mut connection.turn, delivery, &self.locals);
         } else if connection.takes_output() {
-            // A connection that an earlier delivery of this step closed has left its groups.
+            // A connection that was closed earlier in this step is skipped.
             let range = delivery.start as usize..delivery.end as usize;
             let mut frames = std::mem::take(&mut self.frames);
             frames.clear();
@@ -99,7 +99,7 @@ impl Hub {
         !self.turn.entries().is_empty() || !self.flushes.is_empty()
     }
 
-    /// What the turn sends: each slot at most once, with its generation and its bytes.
+    /// Calls `send` once per slot that the turn sends to, with its generation and its bytes.
     pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
         for entry in self.turn.entries() {
             let Some(connection) = self.connections.get(entry.slot) else { continue };
@@ -108,22 +108,22 @@ impl Hub {
         }
         for flush in &self.flushes {
             let Some(connection) = self.connections.get(flush.slot) else { continue };
-            // The connection may have ended since, or its outbox have been cut.
+            // The connection may have ended, or its outbox may have been truncated.
             let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
             let bytes = &outbox.unsent()[..flush.bytes.min(outbox.unsent().len())];
             send(connection.generation, flush.slot, Segments::Outbox(bytes));
         }
     }
 
-    /// A socket took less than it was sent in this turn: so many bytes, or `None` where it is
-    /// broken. Whoever has the slot by now is not concerned by a send to another connection.
+    /// Handles a short or failed send: the socket took `taken` bytes; `None`: it is broken. A send
+    /// to an earlier connection of the slot is ignored.
     pub fn send_fell_short(&mut self, slot: u32, generation: u32, taken: Option<usize>) {
         let Some(connection) = self.connection(slot, generation) else { return };
         let turn = connection.turn as usize;
         match taken {
             Some(sent) if connection.outbox != NONE => self.flush_fell_short(slot, sent),
             Some(sent) if turn < self.turn.entries().len() => self.fell_behind(slot, turn, sent),
-            // Nothing was sent to it in this turn: the bytes of an earlier one are missing.
+            // Not a send of this turn: bytes of an earlier one are missing.
             _ => self.connection_lost(slot),
         }
     }
@@ -151,14 +151,14 @@ impl Hub {
         self.ring_requests.writable.push(slot);
     }
 
-    /// A slot takes bytes again.
+    /// Notes that a slot is writable.
     pub fn writable(&mut self, slot: u32) {
         if self.connections.outbox(slot).is_some() {
             self.to_flush.push_back(slot);
         }
     }
 
-    /// Chooses which outboxes this turn sends from, and how much: what the budget has left.
+    /// Chooses the outboxes to send from in this turn, and how much, within the budget.
     pub fn choose_flushes(&mut self) {
         self.budget.begin(Stage::Sends);
         for _ in 0..self.to_flush.len() {
@@ -178,9 +178,9 @@ impl Hub {
         }
     }
 
-    /// Everything of this turn has been sent, and short sends have been told.
+    /// Ends the turn after all sends, including short ones, were handled.
     pub fn end_turn(&mut self) {
-        // First, so that no outbox is cut before what was sent of it is taken off.
+        // Sent bytes are removed first, before an outbox can be truncated.
         for flush in std::mem::take(&mut self.flushes) {
             if !flush.short {
                 self.flushed(flush.slot, flush.bytes);

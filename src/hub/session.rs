@@ -1,4 +1,4 @@
-//! Who a connection is: connecting, tokens, and how long both hold.
+//! Connects: authentication, identity and the server-side subscriptions of a client.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::model::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
 use crate::wire::protocol::command::ConnectRequest;
 use crate::wire::protocol::{Disconnect, Error};
 
-/// Why a client may not connect.
+/// Why a connect is refused.
 #[derive(Clone, Debug)]
 pub(super) enum ConnectRefusal {
-    /// Not now, or not at all.
+    /// The connect must wait, or the connection ends.
     Stop(StopReason),
-    /// It is told why, and may try again on another connection.
+    /// The reply is this error; the client may retry on another connection.
     Error(Error),
-    /// The backend has said why.
+    /// The backend refused it.
     Backend(Arc<LookupOutcome>),
 }
 
@@ -52,12 +52,12 @@ impl From<&SubscribeOptions> for Grant {
 }
 
 impl Hub {
-    /// Unix time of this turn by the wall clock, in seconds.
+    /// Unix time of this turn, in seconds.
     pub(super) fn unix_time(&self) -> u64 {
         self.unix / 1000
     }
 
-    /// A client's connect command.
+    /// Handles a connect command.
     pub(super) fn connect(
         &mut self,
         post: &mut impl Post,
@@ -82,7 +82,7 @@ impl Hub {
         Ok(())
     }
 
-    /// A unidirectional client's connect request.
+    /// Handles the connect request of a unidirectional client.
     pub(super) fn connect_unidirectional(
         &mut self,
         post: &mut impl Post,
@@ -116,7 +116,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Who may connect at all, as whom, and to which channels.
+    /// Authenticates a connect and determines its server-side subscriptions.
     fn authorize_connect(
         &mut self,
         post: &mut impl Post,
@@ -124,7 +124,7 @@ impl Hub {
         request: &ConnectRequest<'_>,
     ) -> Result<AcceptedConnect, ConnectRefusal> {
         if self.connection_limits.is_full() {
-            // It was not full when the connection was let in: the client is to come back.
+            // The node was not full when the connection was accepted: the client must retry.
             return Err(Disconnect::TOO_MANY_REQUESTS.into());
         }
         if let Some(headers) = &request.headers {
@@ -138,7 +138,7 @@ impl Hub {
             }
             _ => (self.connect_claims(post, slot, &request.token)?, None),
         };
-        // A backend that says who the client is says which channels the server joins for it, too.
+        // A backend that identifies the client also determines its server-side subscriptions.
         let named_by_backend = claims.is_some() && !by_token;
         let mut granted = Vec::new();
         if let Some(mut claims) = claims {
@@ -182,7 +182,7 @@ impl Hub {
         Ok(AcceptedConnect { server_subs, data, unknown_event_id: Box::default() })
     }
 
-    /// What the backend says about a client without a token, and what it tells it.
+    /// Asks the connect proxy about a client without a token.
     fn ask_connect_proxy(
         &mut self,
         post: &mut impl Post,
@@ -203,7 +203,7 @@ impl Hub {
         }
     }
 
-    /// What the token says, if one is given and looked at.
+    /// The claims of a connection token, if one is given and verified.
     pub(super) fn connect_claims(
         &mut self,
         post: &mut impl Post,
@@ -254,7 +254,7 @@ impl Hub {
         self.connections.index_user(slot);
     }
 
-    /// The channel that only this user is in, where every user has one.
+    /// The personal channel of the user, if users have one.
     fn personal_channel(&self, slot: u32) -> Option<Arc<str>> {
         let namespace = self.settings.personal_namespace.as_ref()?;
         let user = self.connections[slot].user();
@@ -262,7 +262,7 @@ impl Hub {
         named.then(|| self.settings.namespaces.personal(namespace, user).into())
     }
 
-    /// Channels that the client names itself: those that it may have.
+    /// Adds the channels that the client requests and may subscribe to.
     fn add_requested_channels(
         &self,
         slot: u32,
@@ -276,12 +276,12 @@ impl Hub {
                 Err(Error::UNKNOWN_CHANNEL) => return Err(Disconnect::BAD_REQUEST.into()),
                 Err(_) => continue,
             };
-            // Before they are looked through: a request may name thousands.
+            // Checked before each search, because a request can name thousands of channels.
             if server_subs.len() > usize::from(self.settings.channel_limit) {
                 return Err(Disconnect::CHANNEL_LIMIT.into());
             }
             let named = server_subs.iter().any(|server_sub| *server_sub.channel == **channel);
-            // The backend of a subscribe proxy is asked by the client's own subscribe alone.
+            // A subscribe proxy is asked only for a subscribe command.
             let asks_backend = options.subscribe_proxy.is_some();
             if !named && !asks_backend && self.allows_subscribe(options, channel, user) {
                 self.check_readable(slot, options).map_err(ConnectRefusal::Error)?;
@@ -294,8 +294,8 @@ impl Hub {
     }
 }
 
-/// How the connection of a unidirectional client ends where another one would be answered with an
-/// error.
+/// The disconnect of a unidirectional client for an error that a bidirectional client gets as a
+/// reply.
 fn disconnect_for(code: u32) -> Disconnect {
     match code {
         109 | 110 => Disconnect::EXPIRED,

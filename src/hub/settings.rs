@@ -1,6 +1,6 @@
-//! What a shard goes by.
+//! Settings of a shard.
 //!
-//! Owns nothing but what the configuration says, in the data plane's words.
+//! Owns the values of the configuration that the data plane needs.
 
 use std::sync::Arc;
 
@@ -14,72 +14,72 @@ use crate::model::token::Verifier;
 use crate::wire::deflate::Compression;
 use crate::wire::http::{HeadLimits, Routes};
 
-/// What a shard goes by.
+/// Settings of a shard.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
-    /// Who may come.
+    /// Rules for connections.
     pub rules: Rules,
-    /// What may be done in which channel.
+    /// Options of channels by namespace.
     pub namespaces: Arc<Namespaces>,
-    /// What tokens are good for.
+    /// Verifiers of tokens.
     pub tokens: TokenVerifiers,
-    /// The namespace of the channels that each user has for itself, if they have any.
+    /// Namespace of the personal channels of users, if they are enabled.
     pub personal_namespace: Option<String>,
-    /// Where the backend is asked, and told.
+    /// Proxies and hooks.
     pub proxies: Upstreams,
-    /// Who may use the API.
+    /// Key of the API.
     pub api: ApiKey,
     /// Paths that are served.
     pub routes: Routes,
-    /// What homes keep.
+    /// Limits of the home.
     pub homes: home::HomeSettings,
-    /// Connections that the shard holds at most.
+    /// Maximum connections of the shard.
     pub slots: usize,
-    /// Bytes of one message of a client.
+    /// Maximum bytes of a message from a client.
     pub message_bytes: usize,
-    /// Bytes that one compressed message of a client may be when it is read.
+    /// Maximum bytes of a message from a client after decompression.
     pub inflated_bytes: usize,
-    /// How publications are compressed for those who take that.
+    /// Compression for bidirectional clients.
     pub compression: Compression,
-    /// The same for unidirectional clients.
+    /// Compression for unidirectional clients.
     pub uni_compression: Compression,
-    /// Bytes that one connection may be behind.
+    /// Maximum bytes of an outbox.
     pub outbox_bytes: usize,
-    /// Bytes that the node may use, for each kind of memory.
+    /// Memory budgets of the node.
     pub budgets: Limits,
-    /// Bytes waiting for their lap past which the shard takes no publication in.
+    /// Backlog in bytes from which the shard accepts no publication.
     pub backlog_bytes: usize,
-    /// Subscriptions of one connection.
+    /// Maximum subscriptions per connection.
     pub channel_limit: u16,
-    /// Publications that one excerpt of a channel's history has at most.
+    /// Maximum publications per history answer.
     pub history_limit: usize,
-    /// Clients of the node at most; 0: no limit.
+    /// Maximum clients of the node; 0: no limit.
     pub connection_limit: u64,
-    /// New connections of the node in a second; 0: no limit.
+    /// Maximum new connections of the node per second; 0: no limit.
     pub connection_rate: u64,
-    /// Sockets that the control plane takes from the public port at most.
+    /// Maximum sockets that the control plane takes from the public port.
     pub places: u64,
-    /// Connections of one user on the node.
+    /// Limit of connections per user on the node.
     pub user_limit: UserLimit,
-    /// Whether clients are told the time.
+    /// Send the time in the connect result.
     pub tells_time: bool,
-    /// Milliseconds between two checks of a channel's subscribers' position; 0: there are none.
+    /// Milliseconds between two position checks of a channel; 0: no checks.
     pub position_check_delay: u64,
-    /// Seconds for a new connection token once the old one is over.
+    /// Seconds that a client has for a new connection token after the old one has expired.
     pub expired_close_delay: u64,
-    /// The same for a subscription's.
+    /// Seconds that a client has for a new subscription token after the old one has expired.
     pub expired_sub_close_delay: u64,
     /// Milliseconds between pings.
     pub ping_interval: u64,
-    /// Milliseconds in which a pong must follow; `None`: no pong is asked for.
+    /// Milliseconds within which a pong must follow; `None`: no pong is required.
     pub pong_timeout: Option<u64>,
     /// Milliseconds for the request head.
     pub head_timeout: u64,
-    /// How large a request head may be.
+    /// Limits of a request head.
     pub head_limits: HeadLimits,
-    /// Milliseconds that a connection may idle between two requests that gave the API key.
+    /// Idle milliseconds between two requests of a connection that sent the API key.
     pub idle_timeout: u64,
-    /// Milliseconds that one may idle behind any other request.
+    /// Idle milliseconds of a connection after any other request.
     pub anonymous_idle_timeout: u64,
     /// Milliseconds for the connect command.
     pub stale_close_delay: u64,
@@ -88,7 +88,7 @@ pub struct HubSettings {
 }
 
 impl Default for HubSettings {
-    /// Serves no path and has no key; times and sizes are about those of the default configuration.
+    /// Serves no path and has no key. Times and sizes are close to the default configuration.
     fn default() -> Self {
         HubSettings {
             homes: home::HomeSettings {
@@ -134,8 +134,9 @@ impl Default for HubSettings {
 }
 
 impl HubSettings {
-    /// What one of so many shards goes by, which holds so many connections. Streams and backlog are
-    /// divided evenly: channels are spread evenly, and each shard gets what is published to many.
+    /// The settings of one of `shards` shards, with `slots` connections. The bounds of streams and
+    /// backlog are divided evenly: channels are spread evenly, and a publication with many
+    /// subscribers goes to every shard.
     #[must_use]
     pub fn of_shard(&self, slots: usize, shards: usize) -> Self {
         let mut settings = HubSettings { slots, ..self.clone() };
@@ -145,7 +146,7 @@ impl HubSettings {
     }
 }
 
-/// What tokens are good for. By default every token is refused.
+/// Verifiers of tokens. The default refuses every token.
 #[derive(Clone, Debug, Default)]
 pub struct TokenVerifiers {
     /// For connections.

@@ -1,4 +1,4 @@
-//! Slots: how a socket gets one, and gives it back.
+//! Slots: how a socket gets one and frees it.
 
 use crate::base::connection_limits::ConnectionPermit;
 use crate::hub::connections::{Connection, Phase, SlotState};
@@ -6,8 +6,7 @@ use crate::hub::{Hub, REFUSAL_TIME};
 use crate::wire::http::{Requester, Status};
 
 impl Hub {
-    /// Reserves a slot for a socket to come; returns it with its generation, `None` where all
-    /// are taken.
+    /// Reserves a slot for a socket; returns it with its generation, `None` if all are in use.
     pub fn reserve(&mut self) -> Option<(u32, u32)> {
         if self.connections.len() >= self.settings.slots {
             return None;
@@ -15,61 +14,61 @@ impl Hub {
         Some(self.connections.reserve())
     }
 
-    /// Slots that are not taken.
+    /// Number of free slots.
     pub fn room(&self) -> usize {
         self.settings.slots - self.connections.len()
     }
 
-    /// Slots of connections are below this.
+    /// Upper bound of the slots in use.
     pub fn slot_end(&self) -> u32 {
         self.connections.slot_end() as u32
     }
 
-    /// Slots that are taken, reserved ones included.
+    /// Number of slots in use, including reserved ones.
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Whether no slot is taken.
+    /// Whether no slot is in use.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// The connection of a slot, if this generation of it still lives.
+    /// The connection of a slot, if it has this generation.
     pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
         self.connections.get_current(slot, generation)
     }
 
-    /// The generation of a slot's present life.
+    /// Current generation of a slot.
     pub fn generation(&self, slot: u32) -> u32 {
         self.connections.generation(slot)
     }
 
-    /// Gives a slot back; its next life has another generation.
+    /// Frees a slot; its next connection has another generation.
     pub fn free(&mut self, slot: u32) {
         self.connections.free(slot);
     }
 
-    /// What is kept of a slot, taken or not.
+    /// The state of a slot, in use or free.
     pub fn state(&self, slot: u32) -> SlotState<'_> {
         self.connections.state(slot, &self.locals)
     }
 
-    /// A socket has arrived in a reserved slot; its request head is awaited.
+    /// Starts a connection in a reserved slot; its request head is awaited.
     pub fn socket_opened(&mut self, slot: u32) {
         self.connections[slot].phase = Phase::Head;
         self.set_deadline(slot, self.settings.head_timeout);
     }
 
-    /// A socket has arrived for which there is no room: its request is read, so that the answer
-    /// is not lost to a reset, and answered 503.
+    /// Starts a connection for which the node has no room. Its request is read and answered 503;
+    /// without reading it, the close would reset the response.
     pub fn socket_opened_without_room(&mut self, slot: u32) {
         self.socket_opened(slot);
         self.connections[slot].flags.set_refusing(true);
         self.set_deadline(slot, REFUSAL_TIME);
     }
 
-    /// A request that was to be handed over cannot be: it is answered 503.
+    /// Answers 503 to a request that could not be handed over.
     pub fn refuse_hand_over(&mut self, slot: u32) {
         self.connection_limits.give_place_back();
         let connection = &mut self.connections[slot];
@@ -80,13 +79,12 @@ impl Hub {
         self.refuse_to(slot, Status::Unavailable, Requester::of(&bytes));
     }
 
-    /// Every slot that is taken.
+    /// Every slot in use.
     pub fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> {
         self.connections.iter()
     }
 
-    /// The bytes that came so far on a connection that is handed over, and its place on the
-    /// control plane.
+    /// The received bytes of a connection that is handed over, and its permit on the control plane.
     pub fn take_for_hand_over(&mut self, slot: u32) -> (Vec<u8>, ConnectionPermit) {
         let inbound = self.connections.take_inbound(slot);
         let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();

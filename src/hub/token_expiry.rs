@@ -1,7 +1,7 @@
-//! When the token of a connection, or of one of its subscriptions, expires.
+//! Expiry of the tokens of connections and subscriptions.
 //!
-//! A connection has one deadline: its next ping, or the first expiry if that comes sooner. So no
-//! connection has a timer for each.
+//! A connection has one deadline: its next ping, or the first expiry if that is sooner. So no
+//! expiry needs a timer of its own.
 
 use crate::base::budget::cost;
 use crate::base::sys::Now;
@@ -11,29 +11,28 @@ use crate::hub::connections::{NONE, Phase};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Lease;
 
-/// Milliseconds that the wall clock may gain or lose before ends are looked at again.
+/// Change of the wall clock, in milliseconds, from which expirations are computed again.
 const STEP: u64 = 500;
 
 impl Hub {
-    /// Whether a lease with this end, as unix time in seconds, is over; one without an end never
-    /// is. Nothing is given out on a lease that is over.
+    /// Whether an expiry, as unix time in seconds, has passed; `None` never does.
     pub(super) fn is_expired(&self, expires: Option<u64>) -> bool {
         expires.is_some_and(|end| end <= self.unix_time())
     }
 
-    /// How much longer a lease with this end holds.
+    /// The remaining time until an expiry.
     pub(super) fn lease(&self, expires: Option<u64>) -> Option<Lease> {
         let left = |end: u64| end.saturating_sub(self.unix_time()).min(u64::from(u32::MAX));
         expires.map(|end| Lease(left(end) as u32))
     }
 
-    /// Whether the wall clock has stepped since ends by tokens were turned into deadlines.
+    /// Whether the wall clock was changed since expirations were turned into deadlines.
     pub fn clock_stepped(&self, now: Now) -> bool {
         self.clock_lead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)
     }
 
-    /// Has everybody's ends looked at again where the wall clock has stepped. One that steps back
-    /// needs no walk: who is looked at too early is looked at again in time.
+    /// Begins a walk over all expirations if the wall clock was changed. A step back needs none,
+    /// because a deadline that fires too early is set again.
     pub(super) fn follow_wall_clock(&mut self, now: Now) {
         if self.clock_stepped(now) {
             self.expiry_walk.begin(self.connections.slot_end());
@@ -42,7 +41,7 @@ impl Hub {
         self.clock_lead.get_or_insert(now.ahead());
     }
 
-    /// Goes on with looking at everybody's ends.
+    /// Continues the walk over expirations.
     pub(super) fn walk_expiries(&mut self) {
         let mut looks = 0;
         while looks < LOOKS_PER_TURN
@@ -59,11 +58,12 @@ impl Hub {
         }
     }
 
-    /// When the first of what a connection holds by tokens ends for good, in milliseconds.
+    /// When the first token of a connection or its subscriptions ends, in milliseconds, including
+    /// the grace period.
     fn next_token_expiry(&self, slot: u32) -> Option<u64> {
         let connection = &self.connections[slot];
         let settings = &self.settings;
-        // What the backend renews is looked at when its time is over.
+        // What the backend renews has no grace period: it is renewed when it expires.
         let delay = settings.proxies.refresh.map_or(settings.expired_close_delay, |_| 0);
         let own = connection.expires().map(|end| end.saturating_add(delay));
         let mut first = own.unwrap_or(u64::MAX);
@@ -83,8 +83,8 @@ impl Hub {
         Some(self.now.saturating_add(left))
     }
 
-    /// Closes a connection whose token, or a subscription's, has not been refreshed in time;
-    /// returns whether it did. Looked at with every ping, and when something ends.
+    /// Handles expired tokens of a connection and its subscriptions; returns whether the connection
+    /// was closed. Called with every ping and at every expiry.
     pub(super) fn expire_tokens(&mut self, slot: u32) -> bool {
         let now = self.unix_time();
         let over = |expires: Option<u64>, grace: u64| {
@@ -123,8 +123,8 @@ impl Hub {
         false
     }
 
-    /// Sees to it that a connection is looked at when something of its ends, though its ping is
-    /// not due yet. What it has, or its deadline, has changed.
+    /// Moves the deadline of a connection before its ping if something of it expires sooner. Called
+    /// when its tokens or its deadline have changed.
     pub(super) fn watch_expiry(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         if connection.phase != Phase::Connected || connection.flags.shutting_down() {
@@ -139,8 +139,8 @@ impl Hub {
         }
     }
 
-    /// Sets the deadline of a connection that was looked at for an end back to its ping; returns
-    /// whether that is still to come.
+    /// Moves the deadline of a connection back to its ping after an expiry was handled; returns
+    /// whether the ping is not due yet.
     pub(super) fn resume_ping(&mut self, slot: u32) -> bool {
         if self.connections.postponed_pings.is_empty() {
             return false;

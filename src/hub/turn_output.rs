@@ -1,22 +1,22 @@
-//! The output of one turn: for every socket that gets something, its pieces in the order of the
-//! events that caused them.
+//! The output of one turn: for every socket, its pieces in the order of the events that caused
+//! them.
 //!
-//! Owns private bytes of the turn (replies, pings, close frames). Never copies what is shared:
-//! a range of a lap stays a range. The invariant: a socket has at most one entry a turn, so at
-//! most one send an enter.
+//! Owns the private bytes of the turn (replies, pings, close frames). Never copies shared bytes: a
+//! range of a lap stays a range. The invariant: a socket has at most one entry per turn, so at most
+//! one send per submission.
 
 use crate::local::{Delivery, LocalChannels};
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
-/// Private bytes of a turn past which nothing more is answered in it: recoveries are large.
+/// Private bytes of a turn from which no more commands are answered in it: recoveries are large.
 const PRIVATE_BYTES: usize = 4 << 20;
-/// Pieces of one entry after which further ranges are copied and so join into one piece.
+/// Pieces per entry from which further ranges are copied and so joined into one piece.
 const PIECES_MAX: u32 = 200;
 
 #[derive(Clone, Copy)]
 enum PieceSource {
-    /// A range of the turn's own bytes.
+    /// A range of the private bytes.
     Private { start: u32, end: u32 },
     /// A range of a lap.
     Lap { lap: u32, start: u32, end: u32 },
@@ -29,14 +29,14 @@ struct Piece {
     next: u32,
 }
 
-/// What one socket gets this turn.
+/// The output of one socket in this turn.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputEntry {
     /// The socket.
     pub slot: u32,
     /// Number of pieces.
     pub pieces: u32,
-    /// Bytes at the front that are a response head rather than frames.
+    /// Bytes of the response head at the front.
     pub preface: u32,
     head: u32,
     tail: u32,
@@ -48,7 +48,7 @@ pub struct OutboxFlush {
     pub slot: u32,
     /// Bytes from its front.
     pub bytes: usize,
-    /// The socket took less.
+    /// Whether the send was short.
     pub short: bool,
 }
 
@@ -60,7 +60,7 @@ pub enum Segments<'a> {
     Outbox(&'a [u8]),
 }
 
-/// All output of a turn.
+/// The output of a turn.
 #[derive(Default)]
 pub struct TurnOutput {
     entries: Vec<OutputEntry>,
@@ -69,12 +69,12 @@ pub struct TurnOutput {
 }
 
 impl TurnOutput {
-    /// Sockets that get something.
+    /// Entries of the sockets that get output.
     pub fn entries(&self) -> &[OutputEntry] {
         &self.entries
     }
 
-    /// Private bytes so far.
+    /// Number of private bytes.
     pub fn private_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -103,8 +103,7 @@ impl TurnOutput {
         entry.pieces += 1;
     }
 
-    /// Whether the turn holds as many private bytes as it may: commands and deliveries wait for
-    /// the next.
+    /// Whether the private bytes reach their limit: commands and deliveries wait for the next turn.
     pub fn is_full(&self) -> bool {
         self.bytes.len() > PRIVATE_BYTES
     }
@@ -113,7 +112,8 @@ impl TurnOutput {
         u32::try_from(self.bytes.len()).expect("a turn's bytes are bounded")
     }
 
-    /// Adds what `write` appends. `handle` is the connection's entry of this turn.
+    /// Adds the private bytes that `write` appends. `handle` is the index of the entry of the
+    /// connection.
     pub fn write_private(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.private_end();
         write(&mut self.bytes);
@@ -123,7 +123,7 @@ impl TurnOutput {
         }
     }
 
-    /// Adds a response head, which must be the first thing of the turn for this socket.
+    /// Adds a response head, which must be the first output of the socket in this turn.
     pub fn write_head(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.write_private(handle, slot, write);
@@ -151,13 +151,13 @@ impl TurnOutput {
         Pieces { turn: self, locals, next: entry.head, left: entry.pieces as usize }
     }
 
-    /// Bytes that the turn sends to the socket whose entry this is.
+    /// Number of bytes for the socket with this entry.
     pub fn bytes_of(&self, handle: u32, locals: &LocalChannels) -> usize {
         let entry = self.entries.get(handle as usize);
         entry.map_or(0, |entry| self.segments(entry, locals).map(<[u8]>::len).sum())
     }
 
-    /// The turn has been sent.
+    /// Clears the output after it was sent.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.pieces.clear();
