@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
-# Every test of this repository, on a fresh clone with Rust, Node with npm, Python 3 and Debian's base.
+# Runs every test of this repository. A fresh clone needs Rust, Node with npm, Python 3 and a Debian system.
 #
-# Usage: scripts/test.sh [NAME...]     all steps, or only those named, in the order below
-#        scripts/test.sh --list        their names
+# Usage: scripts/test.sh [NAME...]   run all steps, or only the named steps, in the order of the list
+#        scripts/test.sh --list      print the names of the steps
+#        scripts/test.sh --help      print this help and the purpose of each step
 #
-# Installs what the chosen steps need and is not there: Debian packages (as root or by sudo), npm packages
-# into tests/node_modules, Python packages into .venv, cargo-fuzz, cargo-audit and cargo-deny. Each step's output goes to a file of its
-# own under the target folder and is shown where it fails. Every step is bounded in time and ends the
-# processes it started. The last line is 'N passed, N failed'; any failure makes the exit status 1.
+# Installs what the chosen steps need and what is missing: Debian packages (as root or with sudo), npm
+# packages into tests/node_modules, Python packages into .venv, cargo-fuzz, cargo-audit and cargo-deny.
+# Each step writes its output to target/test-logs/NAME.log; the script prints it when the step fails.
+# Each step has a timeout and ends the processes that it started. The last line is 'N passed, N failed'.
+# The exit status is 1 if a step failed.
+#
+# Variables:
+#   DRUMLINE                   binary under test (default: target/release/drumline)
+#   DRUMLINE_SIMULATION_SEEDS  seeds of the simulation (default: 200)
+#   FUZZ_SECONDS               processor time of all fuzz targets together (default: 120)
+#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 60)
+#   ADVISORY_URL, ADVISORY_DB  advisory database to fetch, and a local copy for machines without network
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
@@ -15,48 +24,45 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR=$TARGET
 export DRUMLINE=${DRUMLINE:-$TARGET/release/drumline}
 LOGS=$TARGET/test-logs
-# All fuzzers of frames, commands, files and so on share these seconds of processor time.
 FUZZ_SECONDS=${FUZZ_SECONDS:-120}
-# How long the fuzzing client speaks to a server.
 FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-60}
-# Advisories about crates, and a copy of them for where the network does not let them be fetched.
 ADVISORY_URL=${ADVISORY_URL:-https://github.com/RustSec/advisory-db}
 ADVISORY_DB=${ADVISORY_DB:-}
-# Quick to build; --release is quick to run, for longer runs.
+# --dev builds quickly; --release suits longer runs.
 FUZZ_BUILD=${FUZZ_BUILD:---dev}
 
-# Needs that take long to build. They are built in this order while the first steps run.
+# Needs that take long to build. The script builds them in this order while the first steps run.
 BEHIND="release cargo-audit cargo-deny cargo-fuzz fuzzers"
 
-# Name, seconds it may take, what it needs.
+# Name, timeout in seconds, needs | purpose. The style step runs first, before anything is installed.
 STEPS="
-style       300
-format      120
-clippy      900
-shellcheck  60     shellcheck
-unit        900
-loom        900
-simulation  900
-wire        900    release curl
-tune        300    ip
-sdk         180    release npm
-protocol    300    release npm python
-delta       300    npm
-keys        180    release npm
-clock       180    release npm faketime
-proxies     180    release npm
-page        180    release npm chromium
-browser     180    release npm chromium
-autobahn    400    release python curl
-nginx       200    release npm nginx curl
-dead-peer   120    release npm nft ip curl
-histograms  900    release python
-client      300    release
-hostile     600    release
-audit       300    cargo-audit cargo-deny
-fuzz        900    clang cargo-fuzz fuzzers
-bench       900    release python
-peers       900    release python peers
+style       300                            | Rules for the source: layers, imports, crates, lengths
+format      120                            | rustfmt
+clippy      900                            | clippy without warnings
+shellcheck  60     shellcheck              | shellcheck of every script
+unit        900                            | unit tests of the server, the harness and the style rules
+loom        900                            | wake-ups of the bus in every interleaving of threads
+simulation  900                            | seeded simulation of a node; finds every planted fault
+wire        900    release curl            | the server over its sockets, byte for byte
+tune        300    ip                      | scripts/tune.sh in a network namespace
+sdk         180    release npm             | centrifuge-js on every transport, bandwidth, EventSource
+protocol    300    release npm python      | Centrifuge protocol and HTTP API: JavaScript, Python SDK, schemathesis
+delta       300    npm                     | deltas applied by fossil-delta
+keys        180    release npm             | tokens with key sets from an HTTP endpoint
+clock       180    release npm faketime    | tokens and revocations while the wall clock steps
+proxies     180    release npm             | proxies and hooks with a backend
+page        180    release npm chromium    | the server's page in a browser
+browser     180    release npm chromium    | centrifuge-js in a browser
+autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
+nginx       200    release npm nginx curl  | every transport behind nginx
+dead-peer   120    release npm nft ip curl | clients whose network drops every packet
+histograms  900    release python          | histogram files by other implementations of HdrHistogram
+client      300    release                 | a client that sends valid, half-valid and invalid input
+hostile     600    release                 | loads of attackers, small, with the bound of a pass
+audit       300    cargo-audit cargo-deny  | advisories, licences and sources of dependencies
+fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
+bench       900    release python          | the ramp of drumline-bench million, with 30,000 connections
+peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
 "
 
 step_format() {
@@ -79,9 +85,10 @@ step_loom() {
     cargo test --lib --features loom loom
 }
 
-step_simulation() { cargo test --test simulation; }
+# The feature compiles the faults inside the hub and the homes; without it only those outside are found.
+step_simulation() { cargo test --test simulation --features planted-faults; }
 
-# Every Rust test that talks to the server over its sockets. One test program after the other.
+# Cargo runs one test program after the other.
 step_wire() { cargo test --no-fail-fast --test wire --test hostile --test leaks; }
 
 step_tune() { tests/system/tune.sh; }
@@ -99,14 +106,14 @@ step_autobahn() { tests/system/autobahn.sh; }
 step_nginx() { tests/system/nginx.sh; }
 step_dead-peer() { tests/system/dead-peer.sh; }
 
-# Our files by HdrHistogram's Python port, its files by ours.
+# The Python port of HdrHistogram reads files of the harness, and the harness reads its files.
 step_histograms() {
     DRUMLINE_TEST_PYTHON=$PWD/.venv/bin/python \
         cargo test --workspace --lib python_agrees || return 1
     .venv/bin/python tests/system/histograms.py "$TARGET/release/drumline-bench"
 }
 
-# Each target in its share of the seconds, as many at a time as there are processors.
+# Each target runs for its share of FUZZ_SECONDS, as many at a time as there are processors.
 step_fuzz() {
     local targets share processors failed=0
     targets=$(cargo fuzz list) || return 1
@@ -114,12 +121,12 @@ step_fuzz() {
     processors=$(nproc)
     export -f in_fuzz fuzz_one
     export TARGET FUZZ_BUILD SHARE=$((share > 1 ? share : 1))
-    # shellcheck disable=SC2086 # one argument a target
+    # shellcheck disable=SC2086 # one argument per target
     printf '%s\n' $targets | xargs -P "$processors" -I{} bash -c 'fuzz_one {}' || failed=1
     return "$failed"
 }
 
-# fuzz_one TARGET: what it says is shown where it fails.
+# fuzz_one TARGET: runs one target; prints the end of its log if it fails.
 fuzz_one() {
     local log=$TARGET/test-logs/fuzz-$1.log
     mkdir -p "fuzz/corpus-work/$1"
@@ -133,19 +140,18 @@ fuzz_one() {
     fi
 }
 
-# Every transport by a client that sends valid, half-valid and invalid input; the seed is printed.
+# Prints its seed.
 step_client() {
     DRUMLINE_FUZZ_SECONDS=$FUZZ_CLIENT_SECONDS \
         cargo test --test fuzz_client -- --nocapture
 }
 
-# The hostile loads, small: what must not happen, and the bound of a pass.
 step_hostile() {
     "$TARGET/release/drumline-bench" hostile --connections 300 --seconds 1 --strict \
         --results "$TARGET/bench-smoke"
 }
 
-# Known faults of dependencies (.cargo/audit.toml), their licences, sources and bans (deny.toml).
+# .cargo/audit.toml lists accepted advisories; deny.toml has the rules for licences, sources and bans.
 step_audit() {
     local database lock
     database=$(advisory_database) || return 1
@@ -156,7 +162,7 @@ step_audit() {
     cargo deny --color never check bans licenses sources
 }
 
-# advisory_database: fetches the database, or takes the copy of ADVISORY_DB; prints its folder.
+# advisory_database: fetches the database, or uses the copy in ADVISORY_DB; prints its folder.
 advisory_database() {
     local fetched=$TARGET/advisory-db
     rm -rf "$fetched"
@@ -165,22 +171,21 @@ advisory_database() {
     elif [[ -d $ADVISORY_DB/crates ]]; then
         echo "$ADVISORY_DB"
     else
-        echo "no advisory database: $ADVISORY_URL cannot be fetched; name a copy of it by ADVISORY_DB" >&2
+        echo "no advisory database: cannot fetch $ADVISORY_URL; set ADVISORY_DB to the folder of a copy" >&2
         return 1
     fi
 }
 
-# The ramp of the million and its memory, at 30,000: none refused, none lost.
+# No connection may be refused or lost.
 step_bench() {
-    # An interval of pings long, so that each connection's is due once.
+    # Longer than the ping interval, so that each connection gets one ping.
     "$TARGET/release/drumline-bench" million --connections 30000 --seconds 25 --stages shared \
         --results "$TARGET/bench-smoke"
 }
 
-# Every target of the comparison, small; a peer that is not there, one that dies.
 step_peers() { tests/system/peers.sh; }
 
-# --- what steps need --------------------------------------------------------------------------
+# --- needs of the steps --------------------------------------------------------------------------
 
 APT_UPDATED=
 apt_install() {
@@ -193,7 +198,7 @@ apt_install() {
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
 
-# A command, and the Debian package that brings it.
+# need_command COMMAND PACKAGE: installs the Debian package if the command is missing.
 need_command() { command -v "$1" >/dev/null || apt_install "$2"; }
 need_shellcheck() { need_command shellcheck shellcheck; }
 need_nginx() { need_command nginx nginx; }
@@ -205,11 +210,11 @@ need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_peers() { scripts/peers.sh setup; }
 need_release() { cargo build --release --workspace; }
-# The sanitizers' flags are unstable; the compiler is the stable one all the same.
+# Sanitizer flags are unstable; RUSTC_BOOTSTRAP lets the stable compiler accept them.
 in_fuzz() { RUSTC_BOOTSTRAP=1 cargo fuzz "$1" "$FUZZ_BUILD" --target-dir "$TARGET/fuzz" "${@:2}"; }
 need_fuzzers() { in_fuzz build; }
-# need_tool NAME: a subcommand of cargo. It is quick to build rather than quick, and in a folder of
-# its own, so that no step waits for it.
+# need_tool NAME: installs a subcommand of cargo. A debug build is faster to make; a target folder of its
+# own keeps cargo's lock free for the steps.
 need_tool() {
     cargo "$1" --version >/dev/null 2>&1 ||
         CARGO_TARGET_DIR=$TARGET/tools cargo install "cargo-$1" --locked --debug
@@ -229,14 +234,24 @@ need_python() {
     .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && touch .venv/ready
 }
 
-# --- running them -----------------------------------------------------------------------------
+# --- running the steps -----------------------------------------------------------------------------
 
 say() { printf '\n== %s\n' "$*"; }
 
-# field NAME NTH: the rest of a step's line from its NTH word on.
-field() { awk -v name="$1" -v nth="$2" '$1 == name { for (i = nth; i <= NF; i++) print $i }' <<<"$STEPS"; }
+# field NAME NTH: prints the words of a step's line from the NTH on, one per line, without the purpose.
+field() {
+    awk -v name="$1" -v nth="$2" \
+        '$1 == name { for (i = nth; i <= NF && $i != "|"; i++) print $i }' <<<"$STEPS"
+}
 
-# A step again in a process of its own, so that its time can be bounded.
+# help: prints the head of this file, and the name and purpose of each step.
+help() {
+    awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$PWD/scripts/test.sh"
+    printf '\nSteps:\n'
+    awk -F ' *[|] *' 'NF > 1 { split($1, words, " "); printf "  %-11s %s\n", words[1], $2 }' <<<"$STEPS"
+}
+
+# The script calls itself for each step, so that timeout can end the step.
 if [[ ${1:-} == --step ]]; then
     "step_$2"
     exit
@@ -247,9 +262,13 @@ if [[ ${1:-} == --list ]]; then
     printf '%s\n' "${NAMES[@]}"
     exit
 fi
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    help
+    exit
+fi
 for name in "$@"; do
     if ! printf '%s\n' "${NAMES[@]}" | grep -qxF -- "$name"; then
-        echo "test.sh: no step is called '$name'; there are: ${NAMES[*]}" >&2
+        echo "test.sh: unknown step '$name'; the steps are: ${NAMES[*]}" >&2
         exit 2
     fi
 done
@@ -261,7 +280,7 @@ done
 mkdir -p "$LOGS"
 SUMMARY=() PASSED=0 FAILED=0
 
-# run NAME COMMAND...: runs it into its log, and keeps the books.
+# run NAME COMMAND...: runs the command with its output in a log, and counts the result.
 run() {
     local name=$1 start=$SECONDS result=passed
     shift
@@ -277,6 +296,15 @@ run() {
     SUMMARY+=("$(printf '%-20s %-7s %5d s' "$name" "$result" $((SECONDS - start)))")
 }
 
+# run_step NAME: runs a step with its timeout.
+run_step() {
+    run "$1" timeout --kill-after=30 "$(field "$1" 2 | head -n 1)" "$PWD/scripts/test.sh" --step "$1"
+}
+if [[ ${CHOSEN[0]} == style ]]; then
+    run_step style
+    CHOSEN=("${CHOSEN[@]:1}")
+fi
+
 NEEDS=()
 for name in "${CHOSEN[@]}"; do
     while read -r need; do
@@ -288,7 +316,7 @@ for need in "${NEEDS[@]}"; do
     if ! is_behind "$need"; then run "setup-$need" "need_$need"; fi
 done
 
-# What is built behind the first steps, one after the other; each leaves its log and its status.
+# build_behind: builds the needs in BEHIND one after the other; each leaves its log and exit status.
 build_behind() {
     local need
     for need in $BEHIND; do
@@ -303,7 +331,7 @@ build_behind &
 BUILDER=$!
 trap 'kill "$BUILDER" 2>/dev/null' EXIT
 
-# Waits for what is built behind, and says how that went.
+# await_built NEED: waits for a need that build_behind builds; prints its log, returns its status.
 await_built() {
     while [[ ! -s $LOGS/behind-$1.status ]]; do
         if ! kill -0 "$BUILDER" 2>/dev/null && [[ ! -s $LOGS/behind-$1.status ]]; then return 1; fi
@@ -320,7 +348,7 @@ for name in "${CHOSEN[@]}"; do
             run "setup-$need" await_built "$need"
         fi
     done
-    run "$name" timeout --kill-after=30 "$(field "$name" 2 | head -n 1)" "$PWD/scripts/test.sh" --step "$name"
+    run_step "$name"
 done
 
 say "summary"

@@ -196,9 +196,8 @@ impl Server {
     /// Has a client of its own publish into a channel.
     pub fn publish(&self, channel: &str, data: &str) {
         let mut publisher = Client::connected(self);
-        let command =
-            format!("{{\"id\":2,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}");
-        assert_eq!(publisher.ask(&command), "{\"id\":2,\"publish\":{}}");
+        let command = format!(r#"{{"id":2,"publish":{{"channel":"{channel}","data":{data}}}}}"#);
+        assert_eq!(publisher.ask(&command), r#"{"id":2,"publish":{}}"#);
     }
 
     /// What the API answers, with [`API_KEY`] where it asks for one.
@@ -327,7 +326,7 @@ pub struct Client {
 
 /// A push without who published it.
 pub fn without_publisher(push: &str) -> String {
-    let Some(start) = push.find(",\"info\":{") else { return push.to_owned() };
+    let Some(start) = push.find(r#","info":{"#) else { return push.to_owned() };
     let end = start + push[start..].find('}').expect("an object ends");
     format!("{}{}", &push[..start], &push[end + 1..])
 }
@@ -363,9 +362,9 @@ impl Client {
     }
 
     fn connect(mut self) -> Client {
-        self.send("{\"id\":1,\"connect\":{}}");
+        self.send(r#"{"id":1,"connect":{}}"#);
         let reply = self.text();
-        assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":\""), "{reply}");
+        assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
         self
     }
 
@@ -383,8 +382,8 @@ impl Client {
     }
 
     fn subscribe(mut self, channel: &str) -> Client {
-        self.send(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"));
-        assert_eq!(self.text(), "{\"id\":2,\"subscribe\":{}}");
+        self.send(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#));
+        assert_eq!(self.text(), r#"{"id":2,"subscribe":{}}"#);
         self
     }
 

@@ -203,27 +203,26 @@ impl Client {
         let flag = id & 1;
         let text = match &asked {
             Asked::Connect(token) => {
-                format!("{{\"id\":{id},\"connect\":{{\"token\":\"{token}\"}}}}")
+                format!(r#"{{"id":{id},"connect":{{"token":"{token}"}}}}"#)
             }
             Asked::Subscribe(None) => {
-                format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"flag\":1}}}}")
+                format!(r#"{{"id":{id},"subscribe":{{"channel":"c{channel}","flag":1}}}}"#)
             }
             Asked::Subscribe(Some(offset)) => format!(
-                "{{\"id\":{id},\"subscribe\":{{\"channel\":\"c{channel}\",\"recover\":true,\"flag\":{flag},\
-                 \"epoch\":\"{}\",\"offset\":{offset}}}}}",
+                r#"{{"id":{id},"subscribe":{{"channel":"c{channel}","recover":true,"flag":{flag},"epoch":"{}","offset":{offset}}}}}"#,
                 self.views[channel].epoch
             ),
             Asked::Unsubscribe => {
-                format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"c{channel}\"}}}}")
+                format!(r#"{{"id":{id},"unsubscribe":{{"channel":"c{channel}"}}}}"#)
             }
             Asked::Stats => {
-                format!("{{\"id\":{id},\"presence_stats\":{{\"channel\":\"c{channel}\"}}}}")
+                format!(r#"{{"id":{id},"presence_stats":{{"channel":"c{channel}"}}}}"#)
             }
             Asked::Publish(_) | Asked::Speak => String::new(),
         };
         let (asked, text) = if let Asked::Publish(_) = asked {
             let (n, request) = self.publish_request(channel, pad, ledger, now);
-            (Asked::Publish(n), format!("{{\"id\":{id},\"publish\":{request}}}"))
+            (Asked::Publish(n), format!(r#"{{"id":{id},"publish":{request}}}"#))
         } else {
             (asked, text)
         };
@@ -242,8 +241,8 @@ impl Client {
         let n = self.next_number[channel];
         ledger.published(channel, self.number, n, now);
         let (number, pad) = (self.number, "x".repeat(pad));
-        let data = format!("{{\"p\":{number},\"n\":{n},\"x\":\"{pad}\"}}");
-        (n, format!("{{\"channel\":\"c{channel}\",\"data\":{data}}}"))
+        let data = format!(r#"{{"p":{number},"n":{n},"x":"{pad}"}}"#);
+        (n, format!(r#"{{"channel":"c{channel}","data":{data}}}"#))
     }
 
     /// Asks for a stream, with its first commands.

@@ -419,15 +419,15 @@ impl World {
                 .wanted
                 .iter()
                 .map(|(channel, since)| match since {
-                    None => format!("\"c{channel}\":{{}}"),
+                    None => format!(r#""c{channel}":{{}}"#),
                     Some(offset) => format!(
-                        "\"c{channel}\":{{\"recover\":true,\"epoch\":\"{}\",\"offset\":{offset}}}",
+                        r#""c{channel}":{{"recover":true,"epoch":"{}","offset":{offset}}}"#,
                         client.views[*channel].epoch
                     ),
                 })
                 .collect();
             let token = &self.tokens[client.user];
-            format!("{{\"token\":\"{token}\",\"subs\":{{{}}}}}", subs.join(","))
+            format!(r#"{{"token":"{token}","subs":{{{}}}}}"#, subs.join(","))
         } else {
             let token = self.tokens[client.user].clone();
             client.command(Asked::Connect(token), usize::MAX, 0, &mut self.ledger, self.steps)
@@ -560,7 +560,7 @@ impl World {
                 return;
             }
             self.clients[at].manners.rude = true;
-            self.say(at, "{\"id\":9999,\"subscribe\":{}}");
+            self.say(at, r#"{"id":9999,"subscribe":{}}"#);
         }
     }
 

@@ -198,12 +198,18 @@ fn scripts_can_be_run() {
 }
 
 /// Faults in the table of scripts/test.sh: `style` is not the first step or needs something, or a
-/// step has no function.
+/// step has no function or no purpose.
 fn faults_of_steps(script: &str) -> Vec<String> {
     let table = script.split("STEPS=\"\n").nth(1).and_then(|rest| rest.split("\n\"").next());
-    let steps: Vec<Vec<&str>> =
-        table.unwrap_or_default().lines().map(|line| line.split_whitespace().collect()).collect();
     let mut offences = Vec::new();
+    let mut steps: Vec<Vec<&str>> = Vec::new();
+    for line in table.unwrap_or_default().lines() {
+        let Some((words, _purpose)) = line.split_once(" | ") else {
+            offences.push(format!("no purpose: {line}"));
+            continue;
+        };
+        steps.push(words.split_whitespace().collect());
+    }
     match steps.first().map(Vec::as_slice) {
         Some(["style", _]) => {}
         other => offences.push(format!("the first step is {other:?}, not `style` without needs")),
@@ -224,8 +230,9 @@ fn the_style_test_runs_first_and_builds_no_server() {
 
 #[test]
 fn a_style_test_that_is_not_first_is_found() {
-    let late = "STEPS=\"\nunit 900\nstyle 300 release\n\"\nstep_style() {}\n";
+    let late = "STEPS=\"\nunit 900 | a\nstyle 300 release | b\nformat 9\n\"\nstep_style() {}\n";
     let wanted = [
+        "no purpose: format 9",
         "the first step is Some([\"unit\", \"900\"]), not `style` without needs",
         "step_unit does not exist",
     ];

@@ -97,7 +97,7 @@ fn askers(
 }
 
 fn presence(id: usize) -> String {
-    format!("{{\"id\":{id},\"presence\":{{\"channel\":\"crowd\"}}}}")
+    format!(r#"{{"id":{id},"presence":{{"channel":"crowd"}}}}"#)
 }
 
 const PRESENCE: [&str; 1] = ["--channel.without_namespace.presence"];
@@ -132,12 +132,11 @@ fn history_asked_for_by_twenty() {
         let mut publisher = Client::connected(server);
         let data = "x".repeat(1000);
         for id in 2..1002 {
-            publisher.ask(&format!(
-                "{{\"id\":{id},\"publish\":{{\"channel\":\"log\",\"data\":\"{data}\"}}}}"
-            ));
+            publisher
+                .ask(&format!(r#"{{"id":{id},"publish":{{"channel":"log","data":"{data}"}}}}"#));
         }
         askers(server, 20, 818_000 / 20, &|id| {
-            format!("{{\"id\":{id},\"history\":{{\"channel\":\"log\",\"limit\":300}}}}")
+            format!(r#"{{"id":{id},"history":{{"channel":"log","limit":300}}}}"#)
         });
     });
 }
@@ -147,7 +146,7 @@ fn bytes_that_json_cannot_carry_close_nobody_and_everybody_leaves_at_once() {
     bounded(&[], |server| {
         let mut members = members(server, "crowd", 4_000);
         let body = r#"{"channel":"crowd","b64data":"//79"}"#;
-        assert!(server.api("publish", body).contains("\"code\":107"));
+        assert!(server.api("publish", body).contains(r#""code":107"#));
         assert!(members[0].is_alive() && members[3_999].is_alive());
         // Every client goes away, and the server has to close all the connections.
         drop(members);
@@ -158,10 +157,10 @@ fn bytes_that_json_cannot_carry_close_nobody_and_everybody_leaves_at_once() {
 /// A subscribe whose filter has 14 KB, of which this number makes another one.
 fn filtered(id: usize, nth: usize) -> String {
     let common = "v".repeat(140);
-    let values: Vec<String> = (0..99).map(|one| format!("\"{common}{one}\"")).collect();
+    let values: Vec<String> = (0..99).map(|one| format!(r#""{common}{one}""#)).collect();
     let values = values.join(",");
-    let filter = format!("{{\"key\":\"k\",\"cmp\":\"in\",\"vals\":[{values},\"{nth}\"]}}");
-    format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"crowd\",\"tf\":{filter}}}}}")
+    let filter = format!(r#"{{"key":"k","cmp":"in","vals":[{values},"{nth}"]}}"#);
+    format!(r#"{{"id":{id},"subscribe":{{"channel":"crowd","tf":{filter}}}}}"#)
 }
 
 #[test]
@@ -172,7 +171,7 @@ fn joins_beside_three_thousand_holders_of_filters() {
         for nth in 0..3_400 {
             let mut client = Client::connected(server);
             let told = client.ask(&filtered(2, nth));
-            assert!(told.contains("\"subscribe\":{}"), "{told}");
+            assert!(told.contains(r#""subscribe":{}"#), "{told}");
             holders.push(client);
         }
         assert!(holders[7].is_alive());
@@ -189,13 +188,12 @@ fn frames_of_ten_thousand_pings_and_commands() {
                 scope.spawn(|| {
                     let mut client = Client::connected(server);
                     client.send_raw(&pings);
-                    client.send("{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}");
+                    client.send(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#);
                     while client.frame().expect("an answer").0 != 0x81 {}
                 });
             }
         });
-        let unsubscribe =
-            |id: usize| format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"a\"}}}}");
+        let unsubscribe = |id: usize| format!(r#"{{"id":{id},"unsubscribe":{{"channel":"a"}}}}"#);
         askers(server, 20, 65_000, &unsubscribe);
     });
 }

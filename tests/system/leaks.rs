@@ -28,7 +28,11 @@ fn caches() -> Option<[i64; 3]> {
 
 fn cycle(server: &Server, nth: usize) {
     let mut client = Client::open(server, WEBSOCKET);
-    client.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
+    client.send(concat!(
+        r#"{"id":1,"connect":{}}"#,
+        "\n",
+        r#"{"id":2,"subscribe":{"channel":"a"}}"#
+    ));
     if nth % 3 != 2 {
         client.text();
         client.text();

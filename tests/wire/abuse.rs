@@ -50,7 +50,7 @@ fn post(client: &mut Client, method: &str, body: &str) -> (String, String) {
 #[test]
 fn a_mebibyte_against_a_limit_of_64_kib_is_refused_unread() {
     let server = one_shard(&[]);
-    let document = format!("{{\"id\":2,\"rpc\":{{\"data\":{}}}}}", nested("[", "]", 500_000));
+    let document = format!(r#"{{"id":2,"rpc":{{"data":{}}}}}"#, nested("[", "]", 500_000));
     let frame = client_frame(0x81, document.as_bytes());
     neighbour_suffers_little(&server, |_| {
         let mut client = Client::connected(&server);
@@ -68,7 +68,7 @@ fn ten_thousand_commands_of_a_frame_leave_room_for_others() {
         ["--websocket.message_size_limit", "1000000", "--client.queue_max_size", "64000000"];
     let server = one_shard(&flags);
     let commands: Vec<String> = (2..10_002)
-        .map(|id| format!("{{\"id\":{id},\"publish\":{{\"channel\":\"c{id}\",\"data\":1}}}}"))
+        .map(|id| format!(r#"{{"id":{id},"publish":{{"channel":"c{id}","data":1}}}}"#))
         .collect();
     let frame = client_frame(0x81, commands.join("\n").as_bytes());
     let mut greedy = Client::connected(&server);
@@ -78,7 +78,7 @@ fn ten_thousand_commands_of_a_frame_leave_room_for_others() {
         }
     });
     for id in (2..10_002).chain(2..10_002) {
-        assert_eq!(greedy.text(), format!("{{\"id\":{id},\"publish\":{{}}}}"));
+        assert_eq!(greedy.text(), format!(r#"{{"id":{id},"publish":{{}}}}"#));
     }
 }
 
@@ -88,24 +88,22 @@ fn what_is_nested_deeper_than_clients_can_read_reaches_none() {
     let mut listener = Client::subscribed(&server, "a");
     let mut api = Client::dial(&server);
     let mut client = Client::connected(&server);
-    let bad =
-        |id: u32| format!("{{\"id\":{id},\"error\":{{\"code\":107,\"message\":\"bad request\"}}}}");
-    let publish = |id: u32, data: &str| {
-        format!("{{\"id\":{id},\"publish\":{{\"channel\":\"a\",\"data\":{data}}}}}")
-    };
+    let bad = |id: u32| format!(r#"{{"id":{id},"error":{{"code":107,"message":"bad request"}}}}"#);
+    let publish =
+        |id: u32, data: &str| format!(r#"{{"id":{id},"publish":{{"channel":"a","data":{data}}}}}"#);
     let filter = |levels| {
-        let filter = nested("{\"op\":\"not\",\"nodes\":[", "]}", levels).replace('1', "{}");
-        format!("{{\"id\":9,\"subscribe\":{{\"channel\":\"b\",\"tf\":{filter}}}}}")
+        let filter = nested(r#"{"op":"not","nodes":["#, "]}", levels).replace('1', "{}");
+        format!(r#"{{"id":9,"subscribe":{{"channel":"b","tf":{filter}}}}}"#)
     };
     let deep = nested("[", "]", 30_000);
     neighbour_suffers_little(&server, |_| {
         assert_eq!(client.ask(&publish(2, &deep)), bad(2));
-        let body = format!("{{\"channel\":\"a\",\"data\":{deep}}}");
+        let body = format!(r#"{{"channel":"a","data":{deep}}}"#);
         let answer = post(&mut api, "publish", &body);
-        let expected = "{\"error\":{\"code\":107,\"message\":\"bad request\"}}".to_owned();
+        let expected = r#"{"error":{"code":107,"message":"bad request"}}"#.to_owned();
         assert_eq!(answer, ("HTTP/1.1 200 OK".to_owned(), expected));
         assert_eq!(post(&mut api, "history", &deep).0, "HTTP/1.1 400 Bad Request");
-        let unknown = nested("{\"unknown\":", "}", 30_000);
+        let unknown = nested(r#"{"unknown":"#, "}", 30_000);
         assert_eq!(post(&mut api, "history", &unknown), answer);
         assert_eq!(client.ask(&filter(40)), bad(9));
         // So deep that it is no command any more.
@@ -113,11 +111,11 @@ fn what_is_nested_deeper_than_clients_can_read_reaches_none() {
         other.send(&filter(2000));
         assert_eq!(other.closed().0, 3501);
     });
-    assert_eq!(client.ask(&publish(3, &nested("[", "]", 500))), "{\"id\":3,\"publish\":{}}");
-    let (_, body) = post(&mut api, "publish", "{\"channel\":\"a\",\"data\":2}");
-    assert_eq!(body, "{\"result\":{}}");
+    assert_eq!(client.ask(&publish(3, &nested("[", "]", 500))), r#"{"id":3,"publish":{}}"#);
+    let (_, body) = post(&mut api, "publish", r#"{"channel":"a","data":2}"#);
+    assert_eq!(body, r#"{"result":{}}"#);
     assert!(listener.push().contains("[[["), "what is nested less comes first: nothing before it");
-    assert!(listener.push().contains("\"data\":2"));
+    assert!(listener.push().contains(r#""data":2"#));
 }
 
 #[test]
@@ -137,16 +135,16 @@ fn unknown_channels_by_the_hundred_thousand_leave_nothing_behind() {
             }
         }
     };
-    let unknown = |nth| format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"no{nth}:x\"}}}}");
-    ask(&mut client, &unknown, "\"code\":102");
+    let unknown = |nth| format!(r#"{{"id":2,"subscribe":{{"channel":"no{nth}:x"}}}}"#);
+    ask(&mut client, &unknown, r#""code":102"#);
     let before = server.metric("process_resident_memory_bytes");
-    ask(&mut client, &unknown, "\"code\":102");
+    ask(&mut client, &unknown, r#""code":102"#);
     let passing = |nth: usize| {
-        let end = format!("{{\"id\":3,\"unsubscribe\":{{\"channel\":\"c{}\"}}}}", nth - nth % 2);
-        let begin = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"c{nth}\"}}}}");
+        let end = format!(r#"{{"id":3,"unsubscribe":{{"channel":"c{}"}}}}"#, nth - nth % 2);
+        let begin = format!(r#"{{"id":2,"subscribe":{{"channel":"c{nth}"}}}}"#);
         if nth.is_multiple_of(2) { begin } else { end }
     };
-    ask(&mut client, &passing, "\"id\":");
+    ask(&mut client, &passing, r#""id":"#);
     server.wait_metric("drumline_channels", |channels| channels == 0);
     assert_eq!(server.metric("drumline_subscriptions"), 0);
     let grown = server.metric("process_resident_memory_bytes").saturating_sub(before);
@@ -164,8 +162,8 @@ fn endless_channels_with_history_replace_each_other() {
     let mut api = Client::dial(&server);
     let data = "x".repeat(10_000);
     for batch in 0..100 {
-        let channels: Vec<String> = (0..100).map(|nth| format!("\"c{batch}-{nth}\"")).collect();
-        let body = format!("{{\"channels\":[{}],\"data\":\"{data}\"}}", channels.join(","));
+        let channels: Vec<String> = (0..100).map(|nth| format!(r#""c{batch}-{nth}""#)).collect();
+        let body = format!(r#"{{"channels":[{}],"data":"{data}"}}"#, channels.join(","));
         assert_eq!(post(&mut api, "broadcast", &body).0, "HTTP/1.1 200 OK");
         let kept = server.metric("drumline_history_bytes");
         assert!(kept <= 4_000_000, "{kept} bytes after {batch}");
@@ -175,12 +173,12 @@ fn endless_channels_with_history_replace_each_other() {
     assert!(server.metric("drumline_history_bytes") > 3_900_000);
     let shed = server.metric("drumline_history_shed_total");
     assert!(shed > 1600, "{shed}");
-    let (_, newest) = post(&mut api, "history", "{\"channel\":\"c99-99\",\"limit\":10}");
-    assert!(newest.contains(&data) && newest.ends_with("\"offset\":1}}"), "{}", newest.len());
-    let (_, first) = post(&mut api, "history", "{\"channel\":\"c0-0\",\"limit\":10}");
-    assert!(first.contains("\"publications\":[]") && first.contains("\"offset\":0"), "{first}");
+    let (_, newest) = post(&mut api, "history", r#"{"channel":"c99-99","limit":10}"#);
+    assert!(newest.contains(&data) && newest.ends_with(r#""offset":1}}"#), "{}", newest.len());
+    let (_, first) = post(&mut api, "history", r#"{"channel":"c0-0","limit":10}"#);
+    assert!(first.contains(r#""publications":[]"#) && first.contains(r#""offset":0"#), "{first}");
     neighbour_suffers_little(&server, |nth| {
-        let body = format!("{{\"channel\":\"d{nth}\",\"data\":\"{data}\"}}");
-        assert!(post(&mut api, "publish", &body).1.contains("\"offset\":1"));
+        let body = format!(r#"{{"channel":"d{nth}","data":"{data}"}}"#);
+        assert!(post(&mut api, "publish", &body).1.contains(r#""offset":1"#));
     });
 }

@@ -116,7 +116,7 @@ fn upgrade(path: &str, headers: &str) -> String {
 
 /// A request for each path that an open server serves.
 fn requests(key: &str, headers: &str) -> Vec<(String, u16)> {
-    let connect = "{\"id\":1,\"connect\":{}}";
+    let connect = r#"{"id":1,"connect":{}}"#;
     let uni = "%7B%22subs%22%3A%7B%22a%22%3A%7B%7D%7D%7D";
     let keyed = format!("{headers}X-API-Key: {key}\r\n");
     let publish = r#"{"channel":"a","data":1}"#;
@@ -280,6 +280,6 @@ fn a_disabled_websocket_does_not_upgrade() {
     assert!(!server.screen.contains("WebSocket"), "{}", server.screen);
     let host = format!("Host: {}\r\n", server.address);
     assert_eq!(ask(&mut server.dial(), &upgrade(WEBSOCKET, &host)).0, 404);
-    let streamed = request("POST", "/connection/http_stream", &host, "{\"id\":1,\"connect\":{}}");
+    let streamed = request("POST", "/connection/http_stream", &host, r#"{"id":1,"connect":{}}"#);
     assert_eq!(ask(&mut server.dial(), &streamed).0, 200);
 }

@@ -11,13 +11,13 @@ fn server() -> Server {
     let server = Server::on_one_port(&flags);
     let data = "x".repeat(10_000);
     for _ in 0..10 {
-        server.api("publish", &format!("{{\"channel\":\"kept:a\",\"data\":\"{data}\"}}"));
+        server.api("publish", &format!(r#"{{"channel":"kept:a","data":"{data}"}}"#));
     }
     server
 }
 
 fn history(id: usize) -> String {
-    format!("{{\"id\":{id},\"history\":{{\"channel\":\"kept:a\",\"limit\":10}}}}")
+    format!(r#"{{"id":{id},"history":{{"channel":"kept:a","limit":10}}}}"#)
 }
 
 #[test]
@@ -30,9 +30,9 @@ fn many_large_answers_close_nobody_who_reads_late() {
     let (mut told, mut refused) = (0, 0);
     for id in 2..102 {
         let text = client.text();
-        let start = format!("{{\"id\":{id},");
+        let start = format!(r#"{{"id":{id},"#);
         assert!(text.starts_with(&start), "in their order: {id} {}", &text[..40]);
-        match text.contains("\"error\":{\"code\":106,") {
+        match text.contains(r#""error":{"code":106,"#) {
             true => refused += 1,
             false => told += usize::from(text.len() > 100_000),
         }
@@ -49,17 +49,20 @@ fn a_recovery_that_does_not_fit_beside_others_is_not_recovered() {
     let data = "x".repeat(10_000);
     for channel in ["b", "c"] {
         for _ in 0..10 {
-            let body = format!("{{\"channel\":\"kept:{channel}\",\"data\":\"{data}\"}}");
+            let body = format!(r#"{{"channel":"kept:{channel}","data":"{data}"}}"#);
             server.api("publish", &body);
         }
     }
     let mut client = Client::open(&server, crate::common::UNI_WEBSOCKET);
-    let sub = |name: &str| format!("\"kept:{name}\":{{\"recover\":true,\"offset\":0}}");
-    client.send(&format!("{{\"subs\":{{{},{},{}}}}}", sub("a"), sub("b"), sub("c")));
+    let sub = |name: &str| format!(r#""kept:{name}":{{"recover":true,"offset":0}}"#);
+    client.send(&format!(r#"{{"subs":{{{},{},{}}}}}"#, sub("a"), sub("b"), sub("c")));
     let text = client.text();
     assert!(text.len() < 200_000, "{}", text.len());
-    assert_eq!(text.matches("\"recovered\":true").count(), 1, "one of three fits");
-    assert_eq!(text.matches("\"offset\":10,").count() + text.matches("\"offset\":10}").count(), 3);
+    assert_eq!(text.matches(r#""recovered":true"#).count(), 1, "one of three fits");
+    assert_eq!(
+        text.matches(r#""offset":10,"#).count() + text.matches(r#""offset":10}"#).count(),
+        3
+    );
     assert!(client.is_alive());
 }
 
@@ -69,21 +72,21 @@ fn presence_is_answered_to_clients_and_the_api() {
     let users: Vec<Client> = (0..8)
         .map(|_| {
             let mut client = Client::connected(&server);
-            client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"kept:a\"}}");
+            client.ask(r#"{"id":2,"subscribe":{"channel":"kept:a"}}"#);
             client
         })
         .collect();
     let mut asker = Client::connected(&server);
-    let presence = asker.ask("{\"id\":2,\"presence\":{\"channel\":\"kept:a\"}}");
-    assert_eq!(presence.matches("\"client\":").count(), 8, "{presence}");
+    let presence = asker.ask(r#"{"id":2,"presence":{"channel":"kept:a"}}"#);
+    assert_eq!(presence.matches(r#""client":"#).count(), 8, "{presence}");
     drop(users);
     server.wait_metric("drumline_clients", |clients| clients == 1);
-    let none = "{\"id\":3,\"presence\":{\"presence\":{}}}";
-    let ask = || asker.ask("{\"id\":3,\"presence\":{\"channel\":\"kept:a\"}}");
+    let none = r#"{"id":3,"presence":{"presence":{}}}"#;
+    let ask = || asker.ask(r#"{"id":3,"presence":{"channel":"kept:a"}}"#);
     crate::common::wait_for("everybody to be gone", {
         let mut ask = ask;
         move || (ask() == none).then_some(())
     });
     let told = server.api("presence", r#"{"channel":"kept:a"}"#);
-    assert_eq!(told, "{\"result\":{\"presence\":{}}}");
+    assert_eq!(told, r#"{"result":{"presence":{}}}"#);
 }

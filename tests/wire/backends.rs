@@ -117,12 +117,11 @@ impl Backend {
     }
 }
 
-const CONNECT: &str = "{\"id\":1,\"connect\":{}}";
+const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
 
 fn failed(id: u32) -> String {
     format!(
-        "{{\"id\":{id},\"error\":{{\"code\":100,\"message\":\"internal server error\",\
-         \"temporary\":true}}}}"
+        r#"{{"id":{id},"error":{{"code":100,"message":"internal server error","temporary":true}}}}"#
     )
 }
 
@@ -133,7 +132,7 @@ fn opened(server: &Started) -> Client {
 fn connected(server: &Started) -> Client {
     let mut client = opened(server);
     let reply = client.ask(CONNECT);
-    assert!(reply.starts_with("{\"id\":1,\"connect\":{"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"#), "{reply}");
     client
 }
 
@@ -145,31 +144,31 @@ fn subscribe(channel: &str) -> String {
 fn an_array_for_a_result_is_an_error_and_lets_nobody_in() {
     let backend = Backend::start();
     let server = backend.server(&[]);
-    for answer in ["{\"result\":[]}", "[]", "{\"result\":\"\"}", "{\"error\":[]}"] {
+    for answer in [r#"{"result":[]}"#, "[]", r#"{"result":""}"#, r#"{"error":[]}"#] {
         backend.answer("connect", answer);
         assert_eq!(opened(&server).ask(CONNECT), failed(1), "{answer}");
     }
-    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
     let mut client = connected(&server);
     for path in ["subscribe", "publish", "rpc"] {
-        backend.answer(path, "{\"result\":[]}");
+        backend.answer(path, r#"{"result":[]}"#);
     }
     assert_eq!(client.ask(&subscribe("x")), failed(2));
-    assert_eq!(client.ask("{\"id\":3,\"publish\":{\"channel\":\"x\",\"data\":1}}"), failed(3));
-    assert_eq!(client.ask("{\"id\":4,\"rpc\":{\"data\":1}}"), failed(4));
+    assert_eq!(client.ask(r#"{"id":3,"publish":{"channel":"x","data":1}}"#), failed(3));
+    assert_eq!(client.ask(r#"{"id":4,"rpc":{"data":1}}"#), failed(4));
 }
 
 #[test]
 fn an_answer_that_cannot_be_read_is_logged_with_its_cause_and_without_its_values() {
     let backend = Backend::start();
     let server = backend.server(&[]);
-    backend.answer("connect", "{\"result\":{\"user\":\"hunter2\",\"expire_at\":\"hunter2\"}}");
+    backend.answer("connect", r#"{"result":{"user":"hunter2","expire_at":"hunter2"}}"#);
     for _ in 0..20 {
         assert_eq!(opened(&server).ask(CONNECT), failed(1));
     }
-    backend.answer("connect", "{\"result\":{}}");
-    backend.answer("rpc", "{\"result\":{\"b64data\":\"hunter2!\"}}");
-    assert_eq!(connected(&server).ask("{\"id\":4,\"rpc\":{\"data\":1}}"), failed(4));
+    backend.answer("connect", r#"{"result":{}}"#);
+    backend.answer("rpc", r#"{"result":{"b64data":"hunter2!"}}"#);
+    assert_eq!(connected(&server).ask(r#"{"id":4,"rpc":{"data":1}}"#), failed(4));
     let line = |method: &str, cause: &str| {
         format!("{method} request to {} failed: {cause}", backend.url(method))
     };
@@ -187,23 +186,25 @@ fn null_in_an_answer_counts_as_absent_or_is_a_payload() {
     let server = backend.server(&["--channel.without_namespace.presence"]);
     backend.answer(
         "connect",
-        "{\"result\":{\"user\":\"ann\",\"expire_at\":null,\"channels\":null,\"subs\":null,\
-         \"info\":null,\"b64info\":null,\"data\":null,\"b64data\":null},\"error\":null}",
+        concat!(
+            r#"{"result":{"user":"ann","expire_at":null,"channels":null,"subs":null,"#,
+            r#""info":null,"b64info":null,"data":null,"b64data":null},"error":null}"#
+        ),
     );
     let mut client = opened(&server);
-    assert!(client.ask(CONNECT).contains(",\"data\":null"));
-    backend.answer("subscribe", "{\"result\":{\"expire_at\":null,\"override\":null}}");
-    assert_eq!(client.ask(&subscribe("x")), "{\"id\":2,\"subscribe\":{}}");
-    let nulls = "{\"result\":{\"skip_history\":null,\"tags\":null,\"version\":null,\"data\":null}}";
+    assert!(client.ask(CONNECT).contains(r#","data":null"#));
+    backend.answer("subscribe", r#"{"result":{"expire_at":null,"override":null}}"#);
+    assert_eq!(client.ask(&subscribe("x")), r#"{"id":2,"subscribe":{}}"#);
+    let nulls = r#"{"result":{"skip_history":null,"tags":null,"version":null,"data":null}}"#;
     backend.answer("publish", nulls);
-    client.send("{\"id\":3,\"publish\":{\"channel\":\"x\",\"data\":1}}");
+    client.send(r#"{"id":3,"publish":{"channel":"x","data":1}}"#);
     let mut said = [client.text(), client.text()];
     said.sort();
-    assert_eq!(said[0], "{\"id\":3,\"publish\":{}}");
-    assert!(said[1].contains("\"pub\":{\"data\":null,\"info\":{\"user\":\"ann\""), "{}", said[1]);
-    assert!(said[1].contains("\"conn_info\":null"), "{}", said[1]);
-    backend.answer("rpc", "{\"result\":{\"data\":null}}");
-    assert_eq!(client.ask("{\"id\":4,\"rpc\":{}}"), "{\"id\":4,\"rpc\":{\"data\":null}}");
+    assert_eq!(said[0], r#"{"id":3,"publish":{}}"#);
+    assert!(said[1].contains(r#""pub":{"data":null,"info":{"user":"ann""#), "{}", said[1]);
+    assert!(said[1].contains(r#""conn_info":null"#), "{}", said[1]);
+    backend.answer("rpc", r#"{"result":{"data":null}}"#);
+    assert_eq!(client.ask(r#"{"id":4,"rpc":{}}"#), r#"{"id":4,"rpc":{"data":null}}"#);
 }
 
 #[test]
@@ -211,15 +212,15 @@ fn base64_with_line_ends_is_taken() {
     let backend = Backend::start();
     let server = backend.server(&[]);
     let lines = "eyJk\\r\\nIjox\\r\\nfQ==\\r\\n";
-    backend.answer("connect", &format!("{{\"result\":{{\"b64data\":\"{lines}\"}}}}"));
+    backend.answer("connect", &format!(r#"{{"result":{{"b64data":"{lines}"}}}}"#));
     let mut client = opened(&server);
-    assert!(client.ask(CONNECT).contains(",\"data\":{\"d\":1}"));
-    backend.answer("subscribe", &format!("{{\"result\":{{\"b64data\":\"{lines}\"}}}}"));
-    assert_eq!(client.ask(&subscribe("x")), "{\"id\":2,\"subscribe\":{\"data\":{\"d\":1}}}");
+    assert!(client.ask(CONNECT).contains(r#","data":{"d":1}"#));
+    backend.answer("subscribe", &format!(r#"{{"result":{{"b64data":"{lines}"}}}}"#));
+    assert_eq!(client.ask(&subscribe("x")), r#"{"id":2,"subscribe":{"data":{"d":1}}}"#);
     let mut api = Client::dial(server.address);
     for (method, body) in [
-        ("publish", format!("{{\"channel\":\"x\",\"b64data\":\"{lines}\"}}")),
-        ("broadcast", format!("{{\"channels\":[\"x\"],\"b64data\":\"{lines}\"}}")),
+        ("publish", format!(r#"{{"channel":"x","b64data":"{lines}"}}"#)),
+        ("broadcast", format!(r#"{{"channels":["x"],"b64data":"{lines}"}}"#)),
     ] {
         let length = body.len();
         let head = format!("POST /api/{method} HTTP/1.1\r\nHost: {}\r\n", server.address);
@@ -227,16 +228,16 @@ fn base64_with_line_ends_is_taken() {
         api.send_raw((head + &body).as_bytes());
         let head = api.read_head();
         let answer = api.read_body(&head);
-        assert!(answer.starts_with("{\"result\":{"), "{answer}");
-        assert_eq!(client.text(), "{\"push\":{\"channel\":\"x\",\"pub\":{\"data\":{\"d\":1}}}}");
+        assert!(answer.starts_with(r#"{"result":{"#), "{answer}");
+        assert_eq!(client.text(), r#"{"push":{"channel":"x","pub":{"data":{"d":1}}}}"#);
     }
 }
 
 #[test]
 fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
     let backend = Backend::start();
-    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
-    backend.answer("rpc", "{\"result\":{}}");
+    backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
+    backend.answer("rpc", r#"{"result":{}}"#);
     let with_user = |path: &str| {
         let host = format!("127.0.0.1:{}", backend.port);
         format!("http://b%40b:hun%2Fter2@{host}/{path}")
@@ -244,9 +245,9 @@ fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
     let server = backend.server(&[
         &format!("--client.proxy.connect.endpoint={}", with_user("connect")),
         &format!("--rpc.proxy.endpoint={}", with_user("rpc")),
-        "--rpc.proxy.http.static_headers={\"Authorization\":\"Bearer x\"}",
+        r#"--rpc.proxy.http.static_headers={"Authorization":"Bearer x"}"#,
     ]);
-    connected(&server).ask("{\"id\":4,\"rpc\":{}}");
+    connected(&server).ask(r#"{"id":4,"rpc":{}}"#);
     let asked = &backend.asked("connect")[0];
     assert_eq!(asked.headers["authorization"], "Basic YkBiOmh1bi90ZXIy");
     assert_eq!(asked.headers["host"], format!("127.0.0.1:{}", backend.port));
@@ -266,15 +267,14 @@ fn an_end_in_the_past_from_a_backend_gives_nothing_out() {
     let server = backend.server(&[]);
     let past = json!({"result": {"user": "ann", "expire_at": 1}}).to_string();
     backend.answer("connect", &past);
-    let expired =
-        |id: u32| format!("{{\"id\":{id},\"error\":{{\"code\":110,\"message\":\"expired\"}}}}");
+    let expired = |id: u32| format!(r#"{{"id":{id},"error":{{"code":110,"message":"expired"}}}}"#);
     assert_eq!(opened(&server).ask(CONNECT), expired(1));
-    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
     backend.answer("subscribe", &past);
     let mut client = connected(&server);
     assert_eq!(client.ask(&subscribe("x")), expired(2));
-    backend.answer("subscribe", "{\"result\":{}}");
-    assert_eq!(client.ask(&subscribe("x")), "{\"id\":2,\"subscribe\":{}}");
+    backend.answer("subscribe", r#"{"result":{}}"#);
+    assert_eq!(client.ask(&subscribe("x")), r#"{"id":2,"subscribe":{}}"#);
 }
 
 #[test]
@@ -283,12 +283,12 @@ fn a_refresh_that_names_no_later_end_closes_the_connection() {
     let endpoint = format!("--client.proxy.refresh.endpoint={}", backend.url("refresh"));
     let server = backend.server(&["--client.proxy.refresh.enabled", &endpoint]);
     for answer in [
-        "{\"result\":{}}",
-        "{\"result\":{\"expire_at\":0}}",
-        "{\"result\":null}",
+        r#"{"result":{}}"#,
+        r#"{"result":{"expire_at":0}}"#,
+        r#"{"result":null}"#,
         "{}",
-        "{\"result\":{\"expire_at\":1}}",
-        "{\"result\":{\"info\":1}}",
+        r#"{"result":{"expire_at":1}}"#,
+        r#"{"result":{"info":1}}"#,
     ] {
         backend.answer("refresh", answer);
         let soon = sys::unix_millis() / 1000 + 1;
@@ -298,9 +298,9 @@ fn a_refresh_that_names_no_later_end_closes_the_connection() {
         assert_eq!(client.closed(), (3005, "connection expired".into()), "{answer}");
     }
     // The client has no token to refresh with here.
-    backend.answer("connect", "{\"result\":{\"user\":\"ann\"}}");
+    backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
     let mut client = connected(&server);
-    client.send("{\"id\":3,\"refresh\":{\"token\":\"x\"}}");
+    client.send(r#"{"id":3,"refresh":{"token":"x"}}"#);
     assert_eq!(client.closed(), (3501, "bad request".into()));
 }
 
@@ -308,16 +308,16 @@ fn a_refresh_that_names_no_later_end_closes_the_connection() {
 fn user_limited_channels_do_not_ask_the_subscribe_proxy() {
     let backend = Backend::start();
     let server = backend.server(&["--channel.without_namespace.allow_user_limited_channels"]);
-    backend.answer("connect", "{\"result\":{\"user\":\"u1\"}}");
-    backend.answer("subscribe", "{\"result\":{}}");
+    backend.answer("connect", r#"{"result":{"user":"u1"}}"#);
+    backend.answer("subscribe", r#"{"result":{}}"#);
     let mut client = connected(&server);
-    let denied = "{\"id\":2,\"error\":{\"code\":103,\"message\":\"permission denied\"}}";
+    let denied = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
     for channel in ["a#u2", "a#", "a#u2,u3"] {
         assert_eq!(client.ask(&subscribe(channel)), denied, "{channel}");
     }
-    assert_eq!(client.ask(&subscribe("a#u2,u1")), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(client.ask(&subscribe("a#u2,u1")), r#"{"id":2,"subscribe":{}}"#);
     assert_eq!(backend.asked("subscribe").len(), 0);
-    assert_eq!(client.ask(&subscribe("a")), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(client.ask(&subscribe("a")), r#"{"id":2,"subscribe":{}}"#);
     assert_eq!(backend.asked("subscribe").len(), 1);
 }
 
@@ -329,14 +329,16 @@ fn a_backend_that_names_the_user_decides_which_channels_the_server_joins() {
         "--channel.without_namespace.subscribe_proxy_enabled=false",
         "--channel.without_namespace.allow_subscribe_for_client",
         "--channel.without_namespace.allow_subscribe_for_anonymous",
-        "--channel.namespaces=[{\"name\":\"asked\",\"subscribe_proxy_enabled\":true,\
-         \"allow_subscribe_for_client\":true,\"allow_subscribe_for_anonymous\":true}]",
+        concat!(
+            r#"--channel.namespaces=[{"name":"asked","subscribe_proxy_enabled":true,"#,
+            r#""allow_subscribe_for_client":true,"allow_subscribe_for_anonymous":true}]"#
+        ),
     ]);
-    let own = "{\"id\":1,\"connect\":{\"subs\":{\"x\":{},\"y\":{},\"asked:z\":{}}}}";
+    let own = r#"{"id":1,"connect":{"subs":{"x":{},"y":{},"asked:z":{}}}}"#;
     for (answer, joined) in [
-        ("{\"result\":{\"user\":\"ann\"}}", &[][..]),
-        ("{\"result\":{}}", &[]),
-        ("{\"result\":{\"user\":\"ann\",\"channels\":[\"x\"]}}", &["x"]),
+        (r#"{"result":{"user":"ann"}}"#, &[][..]),
+        (r#"{"result":{}}"#, &[]),
+        (r#"{"result":{"user":"ann","channels":["x"]}}"#, &["x"]),
         // Without a word about the client it is anonymous, and may join what anybody may; a
         // channel of which the backend is to be asked is not among these.
         ("{}", &["x", "y"]),
@@ -366,7 +368,7 @@ fn tokens_of_known_keys_are_verified_while_the_key_set_is_fetched_again() {
     let known = |algorithm: &str| {
         let token = samples["tokens"][algorithm].as_str().unwrap();
         let reply = opened(&server).ask(&connect(token));
-        assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\""), "{reply}");
+        assert!(reply.starts_with(r#"{"id":1,"connect":{"client""#), "{reply}");
     };
     known("RS256");
     // {"alg":"RS256","kid":"n"}
@@ -374,7 +376,7 @@ fn tokens_of_known_keys_are_verified_while_the_key_set_is_fetched_again() {
     // Within the pause between two fetches the set may be older than the key: the client is told to
     // try again, and not turned away for good.
     let reply = opened(&server).ask(&unknown);
-    assert!(reply.contains("\"code\":100") && reply.contains("\"temporary\":true"), "{reply}");
+    assert!(reply.contains(r#""code":100"#) && reply.contains(r#""temporary":true"#), "{reply}");
     assert_eq!(backend.asked("keys").len(), 1);
     // Then it is fetched again, once for all, and the answer is held back.
     backend.hold(true);

@@ -12,7 +12,7 @@ const HISTORY: [&str; 5] = [
 ];
 
 fn call(channel: &str, data: &str) -> String {
-    let body = format!("{{\"channel\":\"{channel}\",\"data\":{data}}}");
+    let body = format!(r#"{{"channel":"{channel}","data":{data}}}"#);
     format!(
         "POST /api/publish HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -38,13 +38,12 @@ fn a_publish_is_answered_and_heard() {
     let mut subscriber = Client::subscribed(&server, "news");
     let mut backend = Client::dial(&server);
     for n in 0..3 {
-        backend.send_raw(call("news", &format!("{{\"n\":{n}}}")).as_bytes());
+        backend.send_raw(call("news", &format!(r#"{{"n":{n}}}"#)).as_bytes());
         let (head, body) = answer(&mut backend);
         let expected = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
             Content-Length: 13\r\n\r\n";
-        assert_eq!((&*head, &*body), (expected, "{\"result\":{}}"));
-        let heard =
-            format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":{{\"n\":{n}}}}}}}}}");
+        assert_eq!((&*head, &*body), (expected, r#"{"result":{}}"#));
+        let heard = format!(r#"{{"push":{{"channel":"news","pub":{{"data":{{"n":{n}}}}}}}}}"#);
         assert_eq!(subscriber.text(), heard);
     }
     assert_eq!(server.metric("drumline_calls_total"), 3);
@@ -59,17 +58,17 @@ fn calls_in_one_packet_are_answered_in_order_with_their_places() {
     let server = Server::on_one_port(&HISTORY);
     for channel in ["a", "b", "c", "d"] {
         let mut subscriber = Client::connected(&server);
-        subscriber.ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"));
+        subscriber.ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#));
         let mut backend = Client::dial(&server);
         let packet: String = (1..=200).map(|n| call(channel, &n.to_string())).collect();
         backend.send_raw(packet.as_bytes());
         for n in 1..=200 {
             let (status, body) = status_and_body(&mut backend);
             assert_eq!(status, "200");
-            let start = format!("{{\"result\":{{\"offset\":{n},\"epoch\":\"");
+            let start = format!(r#"{{"result":{{"offset":{n},"epoch":""#);
             assert!(body.starts_with(&start), "{body}");
             let heard = subscriber.text();
-            assert!(heard.contains(&format!("\"data\":{n},\"offset\":{n}}}")), "{heard}");
+            assert!(heard.contains(&format!(r#""data":{n},"offset":{n}}}"#)), "{heard}");
         }
     }
     assert_eq!(server.metric("drumline_calls_total"), 800);
@@ -83,7 +82,7 @@ fn a_call_may_come_byte_by_byte() {
         for byte in call("news", "[1,2]").as_bytes() {
             backend.send_raw(std::slice::from_ref(byte));
         }
-        assert_eq!(status_and_body(&mut backend), ("200".into(), "{\"result\":{}}".into()));
+        assert_eq!(status_and_body(&mut backend), ("200".into(), r#"{"result":{}}"#.into()));
     }
     assert_eq!(server.metric("drumline_calls_total"), 2);
 }
@@ -93,24 +92,24 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
     let server = Server::on_one_port(&[]);
     let good = call("news", "1");
     let wrong_key = good.replace(API_KEY, "wrong!");
-    let large = call("news", &format!("\"{}\"", "x".repeat(200_000)));
-    let bad = "{\"error\":{\"code\":107,\"message\":\"bad request\"}}";
+    let large = call("news", &format!(r#""{}""#, "x".repeat(200_000)));
+    let bad = r#"{"error":{"code":107,"message":"bad request"}}"#;
     for (request, status, expected) in [
         (&*wrong_key, "401", "X-API-Key is missing or wrong"),
-        (&*large, "200", "{\"result\":{}}"),
+        (&*large, "200", r#"{"result":{}}"#),
         (&*call("", "1"), "200", bad),
         (&*call("news", "{"), "400", "invalid request body"),
         (
-            &*good.replace("{\"channel\":\"news\",\"data\":1}", "[\"news\",                 1]"),
+            &*good.replace(r#"{"channel":"news","data":1}"#, r#"["news",                 1]"#),
             "400",
             "the body is",
         ),
-        (&*call("a:b", "1"), "200", "{\"error\":{\"code\":102"),
-        (&*good.replace("\"data\":1", "\"b64=\":1"), "200", bad),
+        (&*call("a:b", "1"), "200", r#"{"error":{"code":102"#),
+        (&*good.replace(r#""data":1"#, r#""b64=":1"#), "200", bad),
         (
             &*good.replace("Host: test", "Host: test\r\nAuthorization: apikey secret"),
             "200",
-            "{\"result\":{}}",
+            r#"{"result":{}}"#,
         ),
     ] {
         let mut backend = Client::dial(&server);
@@ -120,7 +119,7 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
         backend.send_raw(format!("{request}{good}").as_bytes());
         let (found, body) = status_and_body(&mut backend);
         assert!(found == status && body.starts_with(expected), "{found} {body}");
-        assert_eq!(status_and_body(&mut backend), ("200".into(), "{\"result\":{}}".into()));
+        assert_eq!(status_and_body(&mut backend), ("200".into(), r#"{"result":{}}"#.into()));
     }
     assert_eq!(server.metric("drumline_calls_total"), 8);
 }
@@ -147,7 +146,7 @@ fn any_place_that_holds_the_right_key_opens_the_api() {
         ("?api_key=", "X-API-Key: wrong\r\n", "401"),
     ] {
         let mut backend = Client::dial(&server);
-        let body = "{\"channel\":\"news\",\"data\":1}";
+        let body = r#"{"channel":"news","data":1}"#;
         let request = format!(
             "POST /api/publish{query} HTTP/1.1\r\nHost: test\r\n{headers}\
              Content-Length: {}\r\n\r\n{body}",
@@ -164,12 +163,12 @@ fn a_connection_may_call_and_then_become_a_websocket() {
     let mut client = Client::dial(&server);
     let mut bytes = call("news", "1").into_bytes();
     bytes.extend(upgrade_request(WEBSOCKET).into_bytes());
-    bytes.extend(client_frame(0x81, b"{\"id\":1,\"connect\":{}}"));
+    bytes.extend(client_frame(0x81, br#"{"id":1,"connect":{}}"#));
     client.send_raw(&bytes);
     assert_eq!(status_and_body(&mut client).0, "200");
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+    assert!(client.text().starts_with(r#"{"id":1,"connect":{"#));
 }
 
 #[test]
@@ -192,7 +191,7 @@ fn who_reads_no_answers_is_answered_when_it_does() {
     });
     for n in 1..=CALLS {
         let (status, body) = status_and_body(&mut backend);
-        assert!(status == "200" && body.contains(&format!("\"offset\":{n},")), "{body}");
+        assert!(status == "200" && body.contains(&format!(r#""offset":{n},"#)), "{body}");
     }
     sent.join().unwrap();
 }
@@ -249,7 +248,7 @@ fn a_stop_answers_the_calls_that_still_come() {
             assert_eq!(status_and_body(backend).0, "200");
         }
         for (n, subscriber) in subscribers.iter_mut().enumerate() {
-            subscriber.ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"c{n}\"}}}}"));
+            subscriber.ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#));
         }
         server.signal_stop();
         assert_eq!(witness.closed().0, 3001);

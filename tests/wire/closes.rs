@@ -12,18 +12,18 @@ fn bad_request() -> (u16, String) {
 fn whatever_comes_before_connect_is_a_bad_request() {
     let server = Server::start(&[]);
     for text in [
-        "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}",
-        "{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":1}}",
-        "{\"id\":1,\"ping\":{}}",
-        "{\"id\":1}",
-        "{\"connect\":{}}",
+        r#"{"id":1,"subscribe":{"channel":"a"}}"#,
+        r#"{"id":1,"publish":{"channel":"a","data":1}}"#,
+        r#"{"id":1,"ping":{}}"#,
+        r#"{"id":1}"#,
+        r#"{"connect":{}}"#,
         "{}",
         "",
         "\n",
         "[1]",
-        "{\"id\":1,\"connect\":{}",
+        r#"{"id":1,"connect":{}"#,
         "nonsense",
-        "{\"id\":-1,\"connect\":{}}",
+        r#"{"id":-1,"connect":{}}"#,
     ] {
         let mut client = Client::open(&server, WEBSOCKET);
         client.send(text);
@@ -35,21 +35,21 @@ fn whatever_comes_before_connect_is_a_bad_request() {
 fn bad_requests_of_a_connected_client() {
     let server = Server::start(&[]);
     for text in [
-        "{\"id\":2,\"connect\":{}}",
+        r#"{"id":2,"connect":{}}"#,
         "",
         " \n ",
-        "{\"id\":2,",
-        "{\"id\":2}",
-        "{\"id\":2,\"ping\":{}}",
+        r#"{"id":2,"#,
+        r#"{"id":2}"#,
+        r#"{"id":2,"ping":{}}"#,
         "{}",
-        "{\"id\":2,\"subscribe\":{}}",
-        "{\"id\":2,\"subscribe\":{\"channel\":\"\"}}",
-        "{\"id\":2,\"unsubscribe\":{}}",
-        "{\"id\":2,\"publish\":{\"data\":1}}",
-        "{\"id\":2,\"presence\":{}}",
-        "{\"id\":2,\"presence_stats\":{}}",
-        "{\"id\":2,\"history\":{}}",
-        "{\"id\":2,\"sub_refresh\":{}}",
+        r#"{"id":2,"subscribe":{}}"#,
+        r#"{"id":2,"subscribe":{"channel":""}}"#,
+        r#"{"id":2,"unsubscribe":{}}"#,
+        r#"{"id":2,"publish":{"data":1}}"#,
+        r#"{"id":2,"presence":{}}"#,
+        r#"{"id":2,"presence_stats":{}}"#,
+        r#"{"id":2,"history":{}}"#,
+        r#"{"id":2,"sub_refresh":{}}"#,
     ] {
         let mut client = Client::connected(&server);
         client.send(text);
@@ -62,7 +62,11 @@ fn bad_requests_of_a_connected_client() {
 fn what_stands_before_the_bad_command_still_runs() {
     let server = Server::start(&[]);
     let mut client = Client::connected(&server);
-    client.send("{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"subscribe\":{}}");
+    client.send(concat!(
+        r#"{"id":2,"subscribe":{"channel":"a"}}"#,
+        "\n",
+        r#"{"id":3,"subscribe":{}}"#
+    ));
     let mut texts = Vec::new();
     let close = loop {
         match client.frame().expect("a close frame") {
@@ -71,14 +75,14 @@ fn what_stands_before_the_bad_command_still_runs() {
         }
     };
     // The home of the channel may be another shard, and then its answer comes too late.
-    assert!(texts.is_empty() || texts == ["{\"id\":2,\"subscribe\":{}}"], "{texts:?}");
+    assert!(texts.is_empty() || texts == [r#"{"id":2,"subscribe":{}}"#], "{texts:?}");
     assert_eq!(close, [&3501u16.to_be_bytes()[..], b"bad request"].concat());
 }
 
 #[test]
 fn messages_to_the_application_are_not_available() {
     let server = Server::start(&[]);
-    for text in ["{\"send\":{\"data\":1}}", "{\"id\":0,\"send\":{}}"] {
+    for text in [r#"{"send":{"data":1}}"#, r#"{"id":0,"send":{}}"#] {
         let mut client = Client::connected(&server);
         client.send(text);
         assert_eq!(client.closed(), (3508, "not available".into()), "{text}");
@@ -123,8 +127,8 @@ fn without_pongs_nobody_waits_for_them() {
         "--engine.pong=false",
     ]);
     let mut client = Client::open(&server, WEBSOCKET);
-    let reply = client.ask("{\"id\":1,\"connect\":{}}");
-    assert!(reply.ends_with(",\"ping\":2}}"), "{reply}");
+    let reply = client.ask(r#"{"id":1,"connect":{}}"#);
+    assert!(reply.ends_with(r#","ping":2}}"#), "{reply}");
     for _ in 0..3 {
         assert_eq!(client.frame(), Some((0x81, b"{}".to_vec())));
     }
@@ -162,12 +166,12 @@ fn frames_against_the_rules() {
 fn a_message_may_come_in_fragments_with_a_ping_between() {
     let server = Server::start(&[]);
     let mut client = Client::connected(&server);
-    client.send_raw(&client_frame(0x01, b"{\"id\":2,\"subscribe\":"));
+    client.send_raw(&client_frame(0x01, br#"{"id":2,"subscribe":"#));
     client.send_raw(&client_frame(0x89, b"now"));
     assert_eq!(client.frame(), Some((0x8a, b"now".to_vec())));
-    client.send_raw(&client_frame(0x00, b"{\"channel\":"));
-    client.send_raw(&client_frame(0x80, b"\"a\"}}"));
-    assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
+    client.send_raw(&client_frame(0x00, br#"{"channel":"#));
+    client.send_raw(&client_frame(0x80, br#""a"}}"#));
+    assert_eq!(client.text(), r#"{"id":2,"subscribe":{}}"#);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use crate::common::{Client, Server};
 
 fn subscribe(id: u32, channel: &str) -> String {
-    format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{channel}\"}}}}")
+    format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}"}}}}"#)
 }
 
 fn error(id: u32, code: u32, message: &str) -> String {
-    format!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}")
+    format!(r#"{{"id":{id},"error":{{"code":{code},"message":"{message}"}}}}"#)
 }
 
 /// The texts of two pieces of work whose order is not promised.
@@ -21,35 +21,35 @@ fn both(client: &mut Client) -> [String; 2] {
 fn every_reply_is_exactly_this_text() {
     let server = Server::start(&[]);
     let mut client = Client::open(&server, crate::common::WEBSOCKET);
-    let connect = client.ask("{\"id\":1,\"connect\":{\"name\":\"test\",\"unknown\":[1]}}");
-    let (before, rest) = connect.split_at("{\"id\":1,\"connect\":{\"client\":\"".len());
+    let connect = client.ask(r#"{"id":1,"connect":{"name":"test","unknown":[1]}}"#);
+    let (before, rest) = connect.split_at(r#"{"id":1,"connect":{"client":""#.len());
     let (client_id, after) = rest.split_at(36);
-    assert_eq!(before, "{\"id\":1,\"connect\":{\"client\":\"");
+    assert_eq!(before, r#"{"id":1,"connect":{"client":""#);
     let version = env!("CARGO_PKG_VERSION");
-    let expected = format!("\",\"version\":\"drumline {version}\",\"ping\":25,\"pong\":true}}}}");
+    let expected = format!(r#"","version":"drumline {version}","ping":25,"pong":true}}}}"#);
     assert_eq!(after, expected);
     let shape: String = client_id.chars().map(|c| if c == '-' { '-' } else { 'x' }).collect();
     assert_eq!(shape, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
 
-    assert_eq!(client.ask(&subscribe(2, "room")), "{\"id\":2,\"subscribe\":{}}");
-    client.send("{\"id\":3,\"publish\":{\"channel\":\"room\",\"data\":{\"a\": [1, \"\\n\"]}}}");
+    assert_eq!(client.ask(&subscribe(2, "room")), r#"{"id":2,"subscribe":{}}"#);
+    client.send(r#"{"id":3,"publish":{"channel":"room","data":{"a": [1, "\n"]}}}"#);
     assert_eq!(
         both(&mut client),
         [
-            "{\"id\":3,\"publish\":{}}",
-            "{\"push\":{\"channel\":\"room\",\"pub\":{\"data\":{\"a\": [1, \"\\n\"]}}}}",
+            r#"{"id":3,"publish":{}}"#,
+            r#"{"push":{"channel":"room","pub":{"data":{"a": [1, "\n"]}}}}"#,
         ]
     );
     assert_eq!(
-        client.ask("{\"id\":4,\"unsubscribe\":{\"channel\":\"room\"}}"),
-        "{\"id\":4,\"unsubscribe\":{}}"
+        client.ask(r#"{"id":4,"unsubscribe":{"channel":"room"}}"#),
+        r#"{"id":4,"unsubscribe":{}}"#
     );
     assert_eq!(
-        client.ask("{\"id\":5,\"publish\":{\"channel\":\"room\",\"data\":null}}"),
-        "{\"id\":5,\"publish\":{}}",
+        client.ask(r#"{"id":5,"publish":{"channel":"room","data":null}}"#),
+        r#"{"id":5,"publish":{}}"#,
         "and no push behind an unsubscribe"
     );
-    assert_eq!(client.ask(&subscribe(6, "room")), "{\"id\":6,\"subscribe\":{}}");
+    assert_eq!(client.ask(&subscribe(6, "room")), r#"{"id":6,"subscribe":{}}"#);
 }
 
 #[test]
@@ -58,43 +58,40 @@ fn null_in_a_command_counts_as_absent_and_an_array_is_no_object() {
     let server = Server::start(&[history, "--channel.without_namespace.history_ttl=60s"]);
     let open = || Client::open(&server, crate::common::WEBSOCKET);
     for connect in [
-        "{\"token\":null}",
-        "{\"token\":null,\"data\":null,\"subs\":null,\"name\":null,\"version\":null,\"headers\":null}",
-        "{\"headers\":{\"a\":null}}",
+        r#"{"token":null}"#,
+        r#"{"token":null,"data":null,"subs":null,"name":null,"version":null,"headers":null}"#,
+        r#"{"headers":{"a":null}}"#,
     ] {
-        let reply = open().ask(&format!("{{\"id\":1,\"connect\":{connect},\"rpc\":null}}"));
-        assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{connect}: {reply}");
+        let reply = open().ask(&format!(r#"{{"id":1,"connect":{connect},"rpc":null}}"#));
+        assert!(reply.starts_with(r#"{"id":1,"connect":{"client":"#), "{connect}: {reply}");
     }
-    for subs in ["{\"x\":null}", "{\"x\":{\"recover\":null,\"offset\":null,\"epoch\":null}}"] {
-        let reply = open().ask(&format!("{{\"id\":1,\"connect\":{{\"subs\":{subs}}}}}"));
-        assert!(reply.contains("\"subs\":{\"x\":{"), "{subs}: {reply}");
+    for subs in [r#"{"x":null}"#, r#"{"x":{"recover":null,"offset":null,"epoch":null}}"#] {
+        let reply = open().ask(&format!(r#"{{"id":1,"connect":{{"subs":{subs}}}}}"#));
+        assert!(reply.contains(r#""subs":{"x":{"#), "{subs}: {reply}");
     }
     let mut client = Client::connected(&server);
-    let reply = client.ask(
-        "{\"id\":2,\"subscribe\":{\"channel\":\"a\",\"token\":null,\"recover\":null,\"epoch\":null,\
-         \"offset\":null,\"data\":null,\"positioned\":null,\"recoverable\":null,\
-         \"join_leave\":null,\"delta\":null,\"tf\":null,\"flag\":null,\"type\":null}}",
-    );
-    assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
+    let reply = client.ask(concat!(
+        r#"{"id":2,"subscribe":{"channel":"a","token":null,"recover":null,"epoch":null,"#,
+        r#""offset":null,"data":null,"positioned":null,"recoverable":null,"#,
+        r#""join_leave":null,"delta":null,"tf":null,"flag":null,"type":null}}"#
+    ));
+    assert_eq!(reply, r#"{"id":2,"subscribe":{}}"#);
     for (command, reply) in [
-        (
-            "\"history\":{\"channel\":\"a\",\"limit\":null,\"since\":null,\"reverse\":null}",
-            "history",
-        ),
-        ("\"history\":{\"channel\":\"a\",\"since\":{\"offset\":null,\"epoch\":null}}", "history"),
-        ("\"rpc\":{\"method\":null,\"data\":null}", "error"),
-        ("\"sub_refresh\":{\"channel\":\"b\",\"token\":null}", "error"),
+        (r#""history":{"channel":"a","limit":null,"since":null,"reverse":null}"#, "history"),
+        (r#""history":{"channel":"a","since":{"offset":null,"epoch":null}}"#, "history"),
+        (r#""rpc":{"method":null,"data":null}"#, "error"),
+        (r#""sub_refresh":{"channel":"b","token":null}"#, "error"),
     ] {
-        let text = client.ask(&format!("{{\"id\":3,{command}}}"));
-        assert!(text.starts_with(&format!("{{\"id\":3,\"{reply}\":{{")), "{command}: {text}");
+        let text = client.ask(&format!(r#"{{"id":3,{command}}}"#));
+        assert!(text.starts_with(&format!(r#"{{"id":3,"{reply}":{{"#)), "{command}: {text}");
     }
-    client.send("{\"id\":4,\"publish\":{\"channel\":\"a\",\"data\":null}}");
+    client.send(r#"{"id":4,"publish":{"channel":"a","data":null}}"#);
     let [first, second] = both(&mut client);
-    assert_eq!(first, "{\"id\":4,\"publish\":{}}");
-    assert!(second.contains("\"pub\":{\"data\":null,"), "{second}");
-    for connect in ["[]", "{\"subs\":[]}", "{\"subs\":{\"x\":[]}}", "5"] {
+    assert_eq!(first, r#"{"id":4,"publish":{}}"#);
+    assert!(second.contains(r#""pub":{"data":null,"#), "{second}");
+    for connect in ["[]", r#"{"subs":[]}"#, r#"{"subs":{"x":[]}}"#, "5"] {
         let mut client = open();
-        client.send(&format!("{{\"id\":1,\"connect\":{connect}}}"));
+        client.send(&format!(r#"{{"id":1,"connect":{connect}}}"#));
         assert_eq!(client.closed(), (3501, "bad request".into()), "{connect}");
     }
 }
@@ -103,28 +100,30 @@ fn null_in_a_command_counts_as_absent_and_an_array_is_no_object() {
 fn a_newline_in_a_payload_does_not_reach_the_wire() {
     let server = Server::start(&[]);
     let mut client = Client::subscribed(&server, "room");
-    client.send("{\"id\":3,\"publish\":{\"channel\":\"room\",\"data\":{\n\"a\":\n1}}}");
-    assert_eq!(
-        both(&mut client)[1],
-        "{\"push\":{\"channel\":\"room\",\"pub\":{\"data\":{\"a\":1}}}}"
-    );
+    client.send(concat!(
+        r#"{"id":3,"publish":{"channel":"room","data":{"#,
+        "\n",
+        r#""a":"#,
+        "\n",
+        "1}}}"
+    ));
+    assert_eq!(both(&mut client)[1], r#"{"push":{"channel":"room","pub":{"data":{"a":1}}}}"#);
 }
 
 #[test]
 fn commands_of_one_frame_run_in_order() {
     let server = Server::start(&[]);
     let mut client = Client::open(&server, crate::common::WEBSOCKET);
-    let mut commands = vec!["{\"id\":1,\"connect\":{}}".to_owned()];
+    let mut commands = vec![r#"{"id":1,"connect":{}}"#.to_owned()];
     for nth in 0..60 {
         commands.push(subscribe(nth * 2 + 2, &format!("c{nth}")));
-        commands
-            .push(format!("{{\"id\":{},\"unsubscribe\":{{\"channel\":\"c{nth}\"}}}}", nth * 2 + 3));
+        commands.push(format!(r#"{{"id":{},"unsubscribe":{{"channel":"c{nth}"}}}}"#, nth * 2 + 3));
     }
     client.send(&(commands.join("\n") + "\n"));
-    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+    assert!(client.text().starts_with(r#"{"id":1,"connect":{"#));
     for nth in 0..60 {
-        assert_eq!(client.text(), format!("{{\"id\":{},\"subscribe\":{{}}}}", nth * 2 + 2));
-        assert_eq!(client.text(), format!("{{\"id\":{},\"unsubscribe\":{{}}}}", nth * 2 + 3));
+        assert_eq!(client.text(), format!(r#"{{"id":{},"subscribe":{{}}}}"#, nth * 2 + 2));
+        assert_eq!(client.text(), format!(r#"{{"id":{},"unsubscribe":{{}}}}"#, nth * 2 + 3));
     }
 }
 
@@ -134,18 +133,15 @@ fn a_publisher_is_heard_in_order_by_all_shards() {
     let mut subscribers: Vec<_> = (0..12).map(|_| Client::subscribed(&server, "news")).collect();
     let mut publisher = Client::connected(&server);
     for nth in 0..200 {
-        publisher.send(&format!(
-            "{{\"id\":{},\"publish\":{{\"channel\":\"news\",\"data\":{nth}}}}}",
-            nth + 2
-        ));
+        publisher
+            .send(&format!(r#"{{"id":{},"publish":{{"channel":"news","data":{nth}}}}}"#, nth + 2));
     }
     for nth in 0..200 {
-        assert_eq!(publisher.text(), format!("{{\"id\":{},\"publish\":{{}}}}", nth + 2));
+        assert_eq!(publisher.text(), format!(r#"{{"id":{},"publish":{{}}}}"#, nth + 2));
     }
     for subscriber in &mut subscribers {
         for nth in 0..200 {
-            let expected =
-                format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":{nth}}}}}}}");
+            let expected = format!(r#"{{"push":{{"channel":"news","pub":{{"data":{nth}}}}}}}"#);
             assert_eq!(subscriber.push(), expected);
         }
     }
@@ -162,15 +158,15 @@ fn errors_leave_the_connection_open() {
     check(subscribe(4, "a"), 4, 105, "already subscribed");
     check(subscribe(5, &"n".repeat(256)), 5, 107, "bad request");
     check(subscribe(6, "caf\u{e9}"), 6, 107, "bad request");
-    let publish = |id, rest| format!("{{\"id\":{id},\"publish\":{{{rest}}}}}");
-    check(publish(7, "\"channel\":\"a\""), 7, 107, "bad request");
-    check(publish(8, "\"channel\":\"no:such\",\"data\":1"), 8, 102, "unknown channel");
+    let publish = |id, rest| format!(r#"{{"id":{id},"publish":{{{rest}}}}}"#);
+    check(publish(7, r#""channel":"a""#), 7, 107, "bad request");
+    check(publish(8, r#""channel":"no:such","data":1"#), 8, 102, "unknown channel");
     for (id, name) in [(9, "presence"), (10, "presence_stats"), (11, "history")] {
-        let command = format!("{{\"id\":{id},\"{name}\":{{\"channel\":\"a\"}}}}");
+        let command = format!(r#"{{"id":{id},"{name}":{{"channel":"a"}}}}"#);
         check(command, id, 108, "not available");
     }
-    check("{\"id\":12,\"rpc\":{\"method\":\"m\",\"data\":{}}}".into(), 12, 108, "not available");
-    assert_eq!(client.ask(&subscribe(13, &"n".repeat(255))), "{\"id\":13,\"subscribe\":{}}");
+    check(r#"{"id":12,"rpc":{"method":"m","data":{}}}"#.into(), 12, 108, "not available");
+    assert_eq!(client.ask(&subscribe(13, &"n".repeat(255))), r#"{"id":13,"subscribe":{}}"#);
     assert_eq!(server.metric("drumline_errors_total"), 10);
 }
 
@@ -181,11 +177,11 @@ fn the_129th_channel_is_too_many() {
     for nth in 0..128 {
         let id = nth + 2;
         let reply = client.ask(&subscribe(id, &format!("channel-{nth}")));
-        assert_eq!(reply, format!("{{\"id\":{id},\"subscribe\":{{}}}}"));
+        assert_eq!(reply, format!(r#"{{"id":{id},"subscribe":{{}}}}"#));
     }
     assert_eq!(client.ask(&subscribe(200, "more")), error(200, 106, "limit exceeded"));
-    client.ask("{\"id\":201,\"unsubscribe\":{\"channel\":\"channel-5\"}}");
-    assert_eq!(client.ask(&subscribe(202, "more")), "{\"id\":202,\"subscribe\":{}}");
+    client.ask(r#"{"id":201,"unsubscribe":{"channel":"channel-5"}}"#);
+    assert_eq!(client.ask(&subscribe(202, "more")), r#"{"id":202,"subscribe":{}}"#);
 }
 
 #[test]
@@ -195,7 +191,7 @@ fn what_no_rule_allows_is_refused() {
     let mut client = Client::connected(&server);
     let denied = |id| error(id, 103, "permission denied");
     assert_eq!(client.ask(&subscribe(2, "a")), denied(2));
-    let publish = "{\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":1}}";
+    let publish = r#"{"id":3,"publish":{"channel":"a","data":1}}"#;
     assert_eq!(client.ask(publish), denied(3));
 }
 
@@ -208,14 +204,17 @@ fn an_independent_client_speaks_to_it() {
     let (mut socket, response) = tungstenite::client(url, stream).unwrap();
     assert_eq!(response.status(), 101);
     socket
-        .send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"t\"}}".into())
+        .send(
+            concat!(r#"{"id":1,"connect":{}}"#, "\n", r#"{"id":2,"subscribe":{"channel":"t"}}"#)
+                .into(),
+        )
         .unwrap();
-    assert!(socket.read().unwrap().to_text().unwrap().starts_with("{\"id\":1,\"connect\":{"));
-    assert_eq!(socket.read().unwrap().to_text().unwrap(), "{\"id\":2,\"subscribe\":{}}");
+    assert!(socket.read().unwrap().to_text().unwrap().starts_with(r#"{"id":1,"connect":{"#));
+    assert_eq!(socket.read().unwrap().to_text().unwrap(), r#"{"id":2,"subscribe":{}}"#);
     let mut publisher = Client::connected(&server);
-    publisher.ask("{\"id\":2,\"publish\":{\"channel\":\"t\",\"data\":\"hello\"}}");
+    publisher.ask(r#"{"id":2,"publish":{"channel":"t","data":"hello"}}"#);
     let push = socket.read().unwrap();
-    let start = "{\"push\":{\"channel\":\"t\",\"pub\":{\"data\":\"hello\",\"info\":{\"user\":\"\"";
+    let start = r#"{"push":{"channel":"t","pub":{"data":"hello","info":{"user":"""#;
     assert!(push.to_text().unwrap().starts_with(start), "{push}");
     socket.close(None).unwrap();
     assert!(matches!(socket.read(), Ok(tungstenite::Message::Close(_))));

@@ -28,9 +28,13 @@ fn open(server: &Server, path: &str, offer: &str) -> (Client, String) {
 fn subscribed(server: &Server) -> Client {
     let (mut client, head) = open(server, WEBSOCKET, "permessage-deflate; client_max_window_bits");
     assert!(head.contains(ANSWER), "{head}");
-    client.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"news\"}}");
-    assert!(client.text().starts_with("{\"id\":1,\"connect\":"));
-    assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
+    client.send(concat!(
+        r#"{"id":1,"connect":{}}"#,
+        "\n",
+        r#"{"id":2,"subscribe":{"channel":"news"}}"#
+    ));
+    assert!(client.text().starts_with(r#"{"id":1,"connect":"#));
+    assert_eq!(client.text(), r#"{"id":2,"subscribe":{}}"#);
     client
 }
 
@@ -55,11 +59,11 @@ fn inflate(payload: &[u8]) -> String {
 }
 
 fn publish(data: &str) -> String {
-    format!("{{\"publish\":{{\"channel\":\"news\",\"data\":\"{data}\"}},\"id\":3}}")
+    format!(r#"{{"publish":{{"channel":"news","data":"{data}"}},"id":3}}"#)
 }
 
 fn push(data: &str) -> String {
-    format!("{{\"push\":{{\"channel\":\"news\",\"pub\":{{\"data\":\"{data}\"}}}}}}")
+    format!(r#"{{"push":{{"channel":"news","pub":{{"data":"{data}"}}}}}}"#)
 }
 
 #[test]
@@ -84,21 +88,21 @@ fn a_publication_is_compressed_for_those_who_take_it() {
     let (mut one, mut two) = (subscribed(&server), subscribed(&server));
     let mut plain = Client::subscribed(&server, "news");
     let (mut uni, _) = open(&server, UNI_WEBSOCKET, "permessage-deflate");
-    uni.send("{\"subs\":{\"news\":{}}}");
-    assert!(uni.text().starts_with("{\"connect\":"));
+    uni.send(r#"{"subs":{"news":{}}}"#);
+    assert!(uni.text().starts_with(r#"{"connect":"#));
     let long = "a quote ".repeat(50);
     plain.send(&publish(&long));
     let (first, same) = (one.frame().unwrap(), two.frame().unwrap());
     assert_eq!((first.0, first.1.len() < 200), (COMPRESSED, true));
     assert_eq!(first, same, "made once");
     assert_eq!(without_publisher(&inflate(&first.1)), push(&long));
-    assert_eq!(plain.text(), "{\"id\":3,\"publish\":{}}");
+    assert_eq!(plain.text(), r#"{"id":3,"publish":{}}"#);
     assert_eq!(plain.push(), push(&long));
     let (kind, payload) = uni.frame().unwrap();
     assert_eq!(kind, COMPRESSED);
-    assert_eq!(format!("{{\"push\":{}}}", without_publisher(&inflate(&payload))), push(&long));
-    one.send("{\"id\":4,\"unsubscribe\":{\"channel\":\"news\"}}");
-    assert_eq!(one.text(), "{\"id\":4,\"unsubscribe\":{}}");
+    assert_eq!(format!(r#"{{"push":{}}}"#, without_publisher(&inflate(&payload))), push(&long));
+    one.send(r#"{"id":4,"unsubscribe":{"channel":"news"}}"#);
+    assert_eq!(one.text(), r#"{"id":4,"unsubscribe":{}}"#);
     plain.send(&publish("short"));
     assert_eq!(two.push(), push("short"));
 }
@@ -111,13 +115,13 @@ fn subscribers_with_different_filters_get_the_same_frame() {
         .iter()
         .map(|tag| {
             let (mut client, _) = open(&server, WEBSOCKET, "permessage-deflate");
-            let filter = format!("{{\"key\":\"k\",\"cmp\":\"neq\",\"val\":\"{tag}\"}}");
+            let filter = format!(r#"{{"key":"k","cmp":"neq","val":"{tag}"}}"#);
             client.send(&format!(
                 "{{\"id\":1,\"connect\":{{}}}}\n\
                  {{\"id\":2,\"subscribe\":{{\"channel\":\"news\",\"tf\":{filter}}}}}"
             ));
             client.text();
-            assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
+            assert_eq!(client.text(), r#"{"id":2,"subscribe":{}}"#);
             client
         })
         .collect();
@@ -138,7 +142,7 @@ fn a_client_may_compress_too() {
     let mut client = subscribed(&server);
     let command = publish(&"x".repeat(60_000));
     client.send_raw(&client_frame(COMPRESSED, &deflate(command.as_bytes())));
-    assert_eq!(client.text(), "{\"id\":3,\"publish\":{}}", "what is one's own is as it is");
+    assert_eq!(client.text(), r#"{"id":3,"publish":{}}"#, "what is one's own is as it is");
     let (kind, payload) = client.frame().unwrap();
     assert_eq!(kind, COMPRESSED);
     assert_eq!(without_publisher(&inflate(&payload)), push(&"x".repeat(60_000)));
@@ -148,7 +152,7 @@ fn a_client_may_compress_too() {
     client.send_raw(&client_frame(0, &packed[9..12]));
     client.send_raw(&client_frame(LAST, &packed[12..]));
     assert_eq!(client.frame().unwrap(), (0x8a, b"between".to_vec()));
-    assert_eq!(client.text(), "{\"id\":3,\"publish\":{}}");
+    assert_eq!(client.text(), r#"{"id":3,"publish":{}}"#);
     let (kind, payload) = client.frame().unwrap();
     assert_eq!((kind, without_publisher(&inflate(&payload))), (COMPRESSED, push("in parts")));
 }
@@ -161,12 +165,12 @@ fn more_than_a_turn_reads_is_read_in_later_ones() {
     for id in 10..400 {
         let blank = " ".repeat(10_000);
         let command =
-            format!("{{\"id\":{id},{blank}\"publish\":{{\"channel\":\"other\",\"data\":{id}}}}}");
+            format!(r#"{{"id":{id},{blank}"publish":{{"channel":"other","data":{id}}}}}"#);
         frames.extend(client_frame(COMPRESSED, &deflate(command.as_bytes())));
     }
     client.send_raw(&frames);
     for id in 10..400 {
-        assert_eq!(client.text(), format!("{{\"id\":{id},\"publish\":{{}}}}"));
+        assert_eq!(client.text(), format!(r#"{{"id":{id},"publish":{{}}}}"#));
     }
 }
 
@@ -176,7 +180,7 @@ fn each_offence_has_its_code() {
     let bomb = deflate(&vec![b' '; 1 << 20]);
     assert!(bomb.len() < 2000);
     let blocks = [0, 0, 0, 0xff, 0xff].repeat(1000);
-    let deep = deflate(format!("{{\"id\":3,\"rpc\":{}", "[".repeat(60_000)).as_bytes());
+    let deep = deflate(format!(r#"{{"id":3,"rpc":{}"#, "[".repeat(60_000)).as_bytes());
     let (large, malformed) =
         ((1009, "message size limit exceeded"), "malformed compressed message");
     for (frames, (code, reason)) in [
@@ -210,7 +214,7 @@ fn each_offence_has_its_code() {
 fn a_closing_client_may_still_be_sending() {
     let server = Server::start(&ON);
     let mut client = subscribed(&server);
-    client.send("{\"id\":3}");
+    client.send(r#"{"id":3}"#);
     client.send_raw(&client_frame(COMPRESSED, &deflate(publish("late").as_bytes())));
     assert_eq!(client.closed(), (3501, "bad request".to_owned()));
 }

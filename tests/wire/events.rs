@@ -109,7 +109,7 @@ fn first_event(server: &Server, channels: &[String], last_id: &str) -> Heard {
 }
 
 fn publish(server: &Server, channel: &str, number: u64) {
-    server.api("publish", &format!("{{\"channel\":\"{channel}\",\"data\":{number}}}"));
+    server.api("publish", &format!(r#"{{"channel":"{channel}","data":{number}}}"#));
 }
 
 #[test]
@@ -163,7 +163,7 @@ impl Heard {
 fn nothing_is_lost_however_fast_it_comes_and_however_often_the_stream_is_cut() {
     let server = server();
     let channels = names(16);
-    let all = channels.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
+    let all = channels.iter().map(|name| format!(r#""{name}""#)).collect::<Vec<_>>().join(",");
     let mut heard = first_event(&server, &channels, "");
     let mut got: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for round in 0..10u64 {
@@ -171,7 +171,7 @@ fn nothing_is_lost_however_fast_it_comes_and_however_often_the_stream_is_cut() {
         let mut text = read_events(&mut client, 1);
         for number in 0..20 {
             let number = 20 * round + number;
-            server.api("broadcast", &format!("{{\"channels\":[{all}],\"data\":{number}}}"));
+            server.api("broadcast", &format!(r#"{{"channels":[{all}],"data":{number}}}"#));
         }
         // Some of it is read, the rest is on its way or with the kernel.
         text.extend(read_events(&mut client, 7 * round as usize + 1));

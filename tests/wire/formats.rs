@@ -47,12 +47,12 @@ fn bytes_that_are_not_json_are_refused_and_json_subscribers_stay() {
     let answer = ask(&mut publisher, &command(2, 7, &publish(b"\xff\x00")));
     assert!(answer.contains(NOT_JSON), "{answer}");
     let answer = server.api("publish", r#"{"channel":"c","b64data":"/wA="}"#);
-    assert!(answer.contains("\"code\":107") && answer.contains(NOT_JSON), "{answer}");
+    assert!(answer.contains(r#""code":107"#) && answer.contains(NOT_JSON), "{answer}");
     let answer = server.api("broadcast", r#"{"channels":["c"],"b64data":"/wA="}"#);
     assert!(answer.contains(NOT_JSON), "{answer}");
     let answer = ask(&mut publisher, &command(3, 7, &publish(b"{}")));
     assert!(!answer.contains("bad request"), "{answer}");
-    assert_eq!(subscriber.push(), "{\"push\":{\"channel\":\"c\",\"pub\":{\"data\":{}}}}");
+    assert_eq!(subscriber.push(), r#"{"push":{"channel":"c","pub":{"data":{}}}}"#);
     assert!(subscriber.is_alive());
 }
 
@@ -61,15 +61,14 @@ fn a_binary_channel_refuses_json_subscribers_and_closes_nobody() {
     let namespaces = r#"[{"name":"bin","publication_data_format":"binary","history_size":9,"history_ttl":"60s"}]"#;
     let server = Server::on_one_port(&["--channel.namespaces", namespaces]);
     let mut json = Client::connected(&server);
-    let refused = |id: u8| {
-        format!("{{\"id\":{id},\"error\":{{\"code\":107,\"message\":\"{BINARY_CHANNEL}\"}}}}")
-    };
+    let refused =
+        |id: u8| format!(r#"{{"id":{id},"error":{{"code":107,"message":"{BINARY_CHANNEL}"}}}}"#);
     assert_eq!(json.ask(r#"{"id":2,"subscribe":{"channel":"bin:c"}}"#), refused(2));
     let mut subscriber = protobuf_client(&server);
     let answer = ask(&mut subscriber, &command(2, 5, &field(1, b"bin:c")));
     assert!(!answer.contains("bad request"), "{answer}");
     let answer = server.api("publish", r#"{"channel":"bin:c","b64data":"/wA="}"#);
-    assert!(answer.contains("\"offset\":1"), "{answer}");
+    assert!(answer.contains(r#""offset":1"#), "{answer}");
     let (_, push) = subscriber.frame().expect("the publication");
     assert!(push.windows(2).any(|two| two == b"\xff\x00"), "{push:?}");
     assert_eq!(json.ask(r#"{"id":3,"history":{"channel":"bin:c","limit":5}}"#), refused(3));
@@ -86,13 +85,13 @@ fn formats_hold_for_every_publisher() {
     let flags = ["--channel.publication_data_format", "json", "--channel.namespaces", namespaces];
     let server = Server::on_one_port(&flags);
     let publish = |channel: &str, data: &str| {
-        server.api("publish", &format!("{{\"channel\":\"{channel}\",{data}}}"))
+        server.api("publish", &format!(r#"{{"channel":"{channel}",{data}}}"#))
     };
-    let taken = |answer: String| answer == "{\"result\":{}}";
-    assert!(taken(publish("c", "\"data\":1")));
-    assert!(!taken(publish("c", "\"b64data\":\"/w==\"")));
-    assert!(taken(publish("obj:c", "\"data\":{}")));
-    assert!(!taken(publish("obj:c", "\"data\":[]")));
-    assert!(taken(publish("bin:c", "\"b64data\":\"/w==\"")));
-    assert!(taken(publish("bin:c", "\"data\":1")));
+    let taken = |answer: String| answer == r#"{"result":{}}"#;
+    assert!(taken(publish("c", r#""data":1"#)));
+    assert!(!taken(publish("c", r#""b64data":"/w==""#)));
+    assert!(taken(publish("obj:c", r#""data":{}"#)));
+    assert!(!taken(publish("obj:c", r#""data":[]"#)));
+    assert!(taken(publish("bin:c", r#""b64data":"/w==""#)));
+    assert!(taken(publish("bin:c", r#""data":1"#)));
 }

@@ -42,10 +42,10 @@ fn a_head_may_come_byte_by_byte_and_with_the_first_frame_behind_it() {
 
     let mut client = Client::dial(&server);
     let mut bytes = upgrade_request(WEBSOCKET).into_bytes();
-    bytes.extend(crate::common::client_frame(0x81, b"{\"id\":7,\"connect\":{}}"));
+    bytes.extend(crate::common::client_frame(0x81, br#"{"id":7,"connect":{}}"#));
     client.send_raw(&bytes);
     assert_eq!(client.read_head(), SWITCHING);
-    assert!(client.text().starts_with("{\"id\":7,\"connect\":{"));
+    assert!(client.text().starts_with(r#"{"id":7,"connect":{"#));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_permitted_page_may_read_why_it_is_refused() {
     let server = Server::on_one_port(&["--client.allowed_origins", origin]);
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
     let length = |length: usize| format!("Content-Length: {length}\r\n\r\n");
-    let small = format!("{}{{\"", length(2));
+    let small = format!(r#"{}{{""#, length(2));
     let (large, long_chunk) = (length(70_000), format!("{chunked}11170\r\n{}", "a".repeat(70_000)));
     let unknown_node = r#"{"node":"n","session":"s","data":"{}"}"#;
     let unknown_node = format!("{}{unknown_node}", length(unknown_node.len()));
@@ -276,12 +276,9 @@ fn a_connection_goes_to_the_control_plane_and_back() {
     client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    let reply = client.ask("{\"id\":1,\"connect\":{}}");
-    assert!(reply.starts_with("{\"id\":1,\"connect\":{"), "{reply}");
-    assert_eq!(
-        client.ask("{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}"),
-        "{\"id\":2,\"subscribe\":{}}"
-    );
+    let reply = client.ask(r#"{"id":1,"connect":{}}"#);
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"#), "{reply}");
+    assert_eq!(client.ask(r#"{"id":2,"subscribe":{"channel":"a"}}"#), r#"{"id":2,"subscribe":{}}"#);
     server.wait_metric("drumline_clients", |clients| clients == 1);
     drop(client);
     server.wait_metric("drumline_clients", |clients| clients == 0);
@@ -292,12 +289,12 @@ fn requests_in_one_packet_change_planes_too() {
     let server = Server::start(&[]);
     let mut client = Client::dial(&server);
     let mut bytes = format!("{OTHER}{}", upgrade_request(WEBSOCKET)).into_bytes();
-    bytes.extend(crate::common::client_frame(0x81, b"{\"id\":1,\"connect\":{}}"));
+    bytes.extend(crate::common::client_frame(0x81, br#"{"id":1,"connect":{}}"#));
     client.send_raw(&bytes);
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
     client.read_body(&head);
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+    assert!(client.text().starts_with(r#"{"id":1,"connect":{"#));
 }

@@ -9,7 +9,7 @@ use crate::common::{API_KEY, Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 
 const SECRET: &str = "a-secret-for-tests";
 const OPEN: &str = "--channel.without_namespace.allow_subscribe_for_client";
-const EXPIRED: &str = "{\"code\":110,\"message\":\"expired\"}";
+const EXPIRED: &str = r#"{"code":110,"message":"expired"}"#;
 
 fn now() -> u64 {
     sys::unix_millis() / 1000
@@ -52,7 +52,7 @@ fn sub_refresh(channel: &str, token: &str) -> String {
 fn connected(server: &Server, claims: Value) -> Client {
     let mut client = Client::open(server, WEBSOCKET);
     let reply = client.ask(&connect(&token(claims)));
-    assert!(reply.starts_with("{\"id\":1,\"connect\":{"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"#), "{reply}");
     client
 }
 
@@ -68,34 +68,34 @@ fn an_end_in_the_past_gives_nothing_out() {
     for end in [1, now() - 100, now()] {
         let old = token(json!({"expire_at": end}));
         let mut refused = Client::open(&server, WEBSOCKET);
-        assert_eq!(refused.ask(&connect(&old)), format!("{{\"id\":1,\"error\":{EXPIRED}}}"));
+        assert_eq!(refused.ask(&connect(&old)), format!(r#"{{"id":1,"error":{EXPIRED}}}"#));
         let mut uni = Client::open(&server, UNI_WEBSOCKET);
         uni.send(&json!({"token": old}).to_string());
         assert_eq!(uni.closed(), (3005, "connection expired".into()));
         let mut client = connected(&server, json!({}));
         let old_sub = token(json!({"channel": "news", "expire_at": end}));
         let reply = client.ask(&subscribe("news", &old_sub));
-        assert_eq!(reply, format!("{{\"id\":2,\"error\":{EXPIRED}}}"));
-        assert_eq!(client.ask(&subscribe("news", "")), "{\"id\":2,\"subscribe\":{}}");
+        assert_eq!(reply, format!(r#"{{"id":2,"error":{EXPIRED}}}"#));
+        assert_eq!(client.ask(&subscribe("news", "")), r#"{"id":2,"subscribe":{}}"#);
         let reply = client.ask(&sub_refresh("news", &old_sub));
-        assert_eq!(reply, format!("{{\"id\":4,\"error\":{EXPIRED}}}"));
-        assert_eq!(client.ask(&refresh(&old)), format!("{{\"id\":3,\"error\":{EXPIRED}}}"));
+        assert_eq!(reply, format!(r#"{{"id":4,"error":{EXPIRED}}}"#));
+        assert_eq!(client.ask(&refresh(&old)), format!(r#"{{"id":3,"error":{EXPIRED}}}"#));
         let order = json!({"user": "ann", "channel": "other", "expire_at": end}).to_string();
-        let refused = "{\"error\":{\"code\":100,\"message\":\"internal server error\"}}";
+        let refused = r#"{"error":{"code":100,"message":"internal server error"}}"#;
         assert_eq!(server.api("subscribe", &order), refused);
         // The connection is still there, and in its own channel alone.
-        let reply = client.ask("{\"id\":5,\"unsubscribe\":{\"channel\":\"other\"}}");
-        assert_eq!(reply, "{\"id\":5,\"unsubscribe\":{}}");
+        let reply = client.ask(r#"{"id":5,"unsubscribe":{"channel":"other"}}"#);
+        assert_eq!(reply, r#"{"id":5,"unsubscribe":{}}"#);
         let order = json!({"user": "ann", "expire_at": end}).to_string();
-        assert_eq!(server.api("refresh", &order), "{\"result\":{}}");
+        assert_eq!(server.api("refresh", &order), r#"{"result":{}}"#);
         assert_eq!(client.closed(), (3005, "connection expired".into()));
     }
     assert_eq!(server.metric("drumline_clients"), 0);
     // An end at 0 or before it is none.
     let mut client = connected(&server, json!({"expire_at": -5, "exp": now() + 100}));
     let order = json!({"user": "ann", "channel": "other", "expire_at": -5}).to_string();
-    assert_eq!(server.api("subscribe", &order), "{\"result\":{}}");
-    assert_eq!(client.text(), "{\"push\":{\"channel\":\"other\",\"subscribe\":{}}}");
+    assert_eq!(server.api("subscribe", &order), r#"{"result":{}}"#);
+    assert_eq!(client.text(), r#"{"push":{"channel":"other","subscribe":{}}}"#);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_refreshed_token_with_other_channels_ends_the_connection() {
         client.send(&refresh(&token(after.clone())));
         assert_eq!(client.closed(), insufficient, "{before} {after}");
     }
-    let refreshed = "{\"id\":3,\"refresh\":{}}";
+    let refreshed = r#"{"id":3,"refresh":{}}"#;
     for (before, after) in [
         (json!({"channels": ["a", "b"]}), json!({"channels": ["b", "a"]})),
         (json!({"channels": ["a"]}), json!({"subs": {"a": {"info": 1}}})),
@@ -125,16 +125,16 @@ fn a_refreshed_token_with_other_channels_ends_the_connection() {
     }
     // What the client or the API subscribed to stays, whether the token names it or not.
     let mut client = connected(&server, json!({"channels": ["a"]}));
-    assert_eq!(client.ask(&subscribe("own", "")), "{\"id\":2,\"subscribe\":{}}");
-    server.api("subscribe", "{\"user\":\"ann\",\"channel\":\"api\"}");
-    assert_eq!(client.text(), "{\"push\":{\"channel\":\"api\",\"subscribe\":{}}}");
+    assert_eq!(client.ask(&subscribe("own", "")), r#"{"id":2,"subscribe":{}}"#);
+    server.api("subscribe", r#"{"user":"ann","channel":"api"}"#);
+    assert_eq!(client.text(), r#"{"push":{"channel":"api","subscribe":{}}}"#);
     assert_eq!(client.ask(&refresh(&token(json!({"channels": ["a"]})))), refreshed);
     let all = json!({"channels": ["a", "api", "own"]});
     assert_eq!(client.ask(&refresh(&token(all))), refreshed);
     let reply = client.ask(&refresh(&token(json!({"channels": ["a", "none:x"]}))));
-    let unknown = "{\"id\":3,\"error\":{\"code\":102,\"message\":\"unknown channel\"}}";
+    let unknown = r#"{"id":3,"error":{"code":102,"message":"unknown channel"}}"#;
     assert_eq!(reply, unknown);
-    server.api("unsubscribe", "{\"user\":\"ann\",\"channel\":\"a\"}");
+    server.api("unsubscribe", r#"{"user":"ann","channel":"a"}"#);
     client.send(&refresh(&token(json!({"channels": ["a"]}))));
     assert_eq!(client.closed(), insufficient);
 }
@@ -156,7 +156,7 @@ fn an_expired_or_invalid_token_in_sub_refresh_ends_the_connection() {
         for first in [&*good, ""] {
             let mut client = connected(&server, json!({}));
             let reply = client.ask(&subscribe("news", first));
-            assert!(reply.starts_with("{\"id\":2,\"subscribe\":{"), "{reply}");
+            assert!(reply.starts_with(r#"{"id":2,"subscribe":{"#), "{reply}");
             client.send(&sub_refresh("news", &given));
             assert_eq!(client.closed(), *expected, "{given}");
         }
@@ -167,10 +167,10 @@ fn an_expired_or_invalid_token_in_sub_refresh_ends_the_connection() {
     assert_eq!(client.closed(), (3501, "bad request".into()));
     let mut client = connected(&server, json!({}));
     client.ask(&subscribe("news", &good));
-    let missing = "{\"id\":4,\"error\":{\"code\":107,\"message\":\"bad request\"}}";
+    let missing = r#"{"id":4,"error":{"code":107,"message":"bad request"}}"#;
     assert_eq!(client.ask(&sub_refresh("news", "")), missing);
     let reply = client.ask(&sub_refresh("news", &good));
-    assert!(reply.starts_with("{\"id\":4,\"sub_refresh\":{\"expires\":true,\"ttl\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":4,"sub_refresh":{"expires":true,"ttl":"#), "{reply}");
 }
 
 #[test]
@@ -181,25 +181,25 @@ fn insecure_mode_fills_in_what_is_missing_and_believes_no_bad_token() {
     assert_eq!(ends(&server, &connect(&signed(&json!({"sub": "ann"}), "another"))), invalid);
     let old = token(json!({"exp": now() - 100}));
     let refused = Client::open(&server, WEBSOCKET).ask(&connect(&old));
-    assert_eq!(refused, "{\"id\":1,\"error\":{\"code\":109,\"message\":\"token expired\"}}");
+    assert_eq!(refused, r#"{"id":1,"error":{"code":109,"message":"token expired"}}"#);
     // The end of a connection token is ignored.
     for claims in [json!({"exp": now() + 100}), json!({"expire_at": 5})] {
         let reply = Client::open(&server, WEBSOCKET).ask(&connect(&token(claims)));
         assert!(!reply.contains("expires") && !reply.contains("error"), "{reply}");
     }
     let mut client = connected(&server, json!({}));
-    let denied = "{\"id\":2,\"error\":{\"code\":103,\"message\":\"permission denied\"}}";
+    let denied = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
     let forged = signed(&json!({"sub": "ann", "channel": "x"}), "another");
     for (channel, given) in [("x", "nonsense"), ("x", &*forged), ("$x", "")] {
         assert_eq!(client.ask(&subscribe(channel, given)), denied, "{channel}");
     }
-    assert_eq!(client.ask(&subscribe("x", "")), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(client.ask(&subscribe("x", "")), r#"{"id":2,"subscribe":{}}"#);
     client.send(&sub_refresh("x", &forged));
     assert_eq!(client.closed(), invalid);
     // The client's own subs in its connect request are no way around that.
-    let own = "{\"id\":1,\"connect\":{\"subs\":{\"$x\":{},\"y\":{}}}}";
+    let own = r#"{"id":1,"connect":{"subs":{"$x":{},"y":{}}}}"#;
     let reply = Client::open(&server, WEBSOCKET).ask(own);
-    assert!(reply.contains("\"subs\":{\"y\":{}}"), "{reply}");
+    assert!(reply.contains(r#""subs":{"y":{}}"#), "{reply}");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_revoked_token_is_refused_in_insecure_mode_too() {
     let given = token(json!({"jti": "one"}));
     let mut client = Client::open(&server, WEBSOCKET);
     client.ask(&connect(&given));
-    server.api("revoke_token", "{\"uid\":\"one\"}");
+    server.api("revoke_token", r#"{"uid":"one"}"#);
     assert_eq!(client.closed(), (3500, "invalid token".into()));
     assert_eq!(ends(&server, &connect(&given)), (3500, "invalid token".into()));
 }
@@ -220,12 +220,12 @@ fn a_refresh_takes_over_what_the_token_says_and_keeps_what_it_does_not() {
     client.ask(&subscribe("one", ""));
     client.ask(&refresh(&token(json!({"exp": now() + 100}))));
     client.ask(&subscribe("two", ""));
-    let presence = server.api("presence", "{\"channel\":\"two\"}");
-    assert!(presence.contains("\"conn_info\":{\"n\":1}"), "{presence}");
+    let presence = server.api("presence", r#"{"channel":"two"}"#);
+    assert!(presence.contains(r#""conn_info":{"n":1}"#), "{presence}");
     client.ask(&refresh(&token(json!({"info": 2}))));
     client.ask(&subscribe("three", ""));
-    let presence = server.api("presence", "{\"channel\":\"three\"}");
-    assert!(presence.contains("\"conn_info\":2"), "{presence}");
+    let presence = server.api("presence", r#"{"channel":"three"}"#);
+    assert!(presence.contains(r#""conn_info":2"#), "{presence}");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn an_anonymous_client_may_refresh_with_an_anonymous_token() {
     let mut client = Client::connected(&server);
     let anonymous = signed(&json!({"sub": "", "exp": now() + 600}), SECRET);
     let reply = client.ask(&refresh(&anonymous));
-    assert!(reply.starts_with("{\"id\":3,\"refresh\":{\"expires\":true,\"ttl\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":3,"refresh":{"expires":true,"ttl":"#), "{reply}");
     client.send(&refresh(&token(json!({}))));
     assert_eq!(client.closed(), (3500, "invalid token".into()));
 }

@@ -28,13 +28,13 @@ fn server(flags: &[&str]) -> Server {
 }
 
 fn connect(claims: &Value) -> String {
-    format!("{{\"id\":1,\"connect\":{{\"token\":\"{}\"}}}}", token(claims))
+    format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token(claims))
 }
 
 fn connected(server: &Server, claims: &Value) -> Client {
     let mut client = Client::open(server, WEBSOCKET);
     let reply = client.ask(&connect(claims));
-    assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"client":"#), "{reply}");
     client
 }
 
@@ -62,12 +62,12 @@ fn a_revoked_token_ends_who_came_with_it_and_lets_nobody_in() {
         assert_eq!(client.closed(), invalid_token());
     }
     assert_eq!(refused(&server, &leaked), invalid_token());
-    others[0].send(&format!("{{\"id\":2,\"refresh\":{{\"token\":\"{}\"}}}}", token(&leaked)));
+    others[0].send(&format!(r#"{{"id":2,"refresh":{{"token":"{}"}}}}"#, token(&leaked)));
     assert_eq!(others[0].closed(), invalid_token());
     assert!(others[1].is_alive() && others[2].is_alive() && unnamed.is_alive());
-    assert!(server.api("revoke_token", "{}").contains("\"code\":107"));
+    assert!(server.api("revoke_token", "{}").contains(r#""code":107"#));
     // It has an end, and that is over.
-    let old = format!("{{\"uid\":\"fine\",\"expire_at\":{}}}", now() - 1);
+    let old = format!(r#"{{"uid":"fine","expire_at":{}}}"#, now() - 1);
     assert_eq!(server.api("revoke_token", &old), EMPTY);
     assert!(connected(&server, &fine).is_alive() && others[1].is_alive());
 }
@@ -91,7 +91,7 @@ fn a_users_tokens_end_by_when_they_were_made() {
     assert_eq!(server.api("invalidate_user_tokens", r#"{"user":"42"}"#), EMPTY);
     assert_eq!(young.closed(), invalid_token());
     assert!(connected(&server, &made("42", now() + 60)).is_alive());
-    assert!(server.api("invalidate_user_tokens", "{}").contains("\"code\":107"));
+    assert!(server.api("invalidate_user_tokens", "{}").contains(r#""code":107"#));
 }
 
 #[test]
@@ -100,30 +100,30 @@ fn a_revoked_subscription_token_ends_the_subscription_alone() {
     let of = |channel: &str| json!({"sub": "42", "channel": channel, "jti": channel, "iat": 1_000});
     let subscribe = |id: u32, channel: &str| {
         let token = token(&of(channel));
-        format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+        format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}","token":"{token}"}}}}"#)
     };
     let mut client = connected(&server, &json!({"sub": "42", "iat": 1_000}));
     for (id, channel) in [(2, "$a"), (3, "$b"), (4, "$c")] {
         let reply = client.ask(&subscribe(id, channel));
-        assert_eq!(reply, format!("{{\"id\":{id},\"subscribe\":{{}}}}"));
+        assert_eq!(reply, format!(r#"{{"id":{id},"subscribe":{{}}}}"#));
     }
     let ended = |channel: &str| {
-        let why = "\"unsubscribe\":{\"code\":2000,\"reason\":\"server unsubscribe\"}";
-        format!("{{\"push\":{{\"channel\":\"{channel}\",{why}}}}}")
+        let why = r#""unsubscribe":{"code":2000,"reason":"server unsubscribe"}"#;
+        format!(r#"{{"push":{{"channel":"{channel}",{why}}}}}"#)
     };
     assert_eq!(server.api("revoke_token", r#"{"uid":"$a"}"#), EMPTY);
     assert_eq!(client.text(), ended("$a"));
     let order = r#"{"user":"42","channel":"$b"}"#;
     assert_eq!(server.api("invalidate_user_tokens", order), EMPTY);
     assert_eq!(client.text(), ended("$b"));
-    let denied = "{\"id\":5,\"error\":{\"code\":103,\"message\":\"permission denied\"}}";
+    let denied = r#"{"id":5,"error":{"code":103,"message":"permission denied"}}"#;
     assert_eq!(client.ask(&subscribe(5, "$a")), denied);
     assert_eq!(client.ask(&subscribe(5, "$b")), denied);
     let full = r#"{"error":{"code":106,"message":"limit exceeded"}}"#;
     assert_eq!(server.api("revoke_token", r#"{"uid":"$c"}"#), full);
     assert!(client.is_alive());
-    let refresh = format!("\"channel\":\"$c\",\"token\":\"{}\"", token(&of("$a")));
-    client.send(&format!("{{\"id\":6,\"sub_refresh\":{{{refresh}}}}}"));
+    let refresh = format!(r#""channel":"$c","token":"{}""#, token(&of("$a")));
+    client.send(&format!(r#"{{"id":6,"sub_refresh":{{{refresh}}}}}"#));
     assert_eq!(client.closed(), invalid_token());
 }
 
@@ -131,12 +131,12 @@ fn a_revoked_subscription_token_ends_the_subscription_alone() {
 fn who_is_nobody_in_particular_loses_what_a_revoked_token_gave() {
     let server = server(&["--client.allow_anonymous_connect_without_token"]);
     let mut client = Client::open(&server, WEBSOCKET);
-    assert!(client.ask("{\"id\":1,\"connect\":{}}").contains("\"connect\""));
+    assert!(client.ask(r#"{"id":1,"connect":{}}"#).contains(r#""connect""#));
     let token = token(&json!({"sub": "", "channel": "$a", "jti": "leaked"}));
-    let subscribe = format!("\"subscribe\":{{\"channel\":\"$a\",\"token\":\"{token}\"}}");
-    assert_eq!(client.ask(&format!("{{\"id\":2,{subscribe}}}")), "{\"id\":2,\"subscribe\":{}}");
+    let subscribe = format!(r#""subscribe":{{"channel":"$a","token":"{token}"}}"#);
+    assert_eq!(client.ask(&format!(r#"{{"id":2,{subscribe}}}"#)), r#"{"id":2,"subscribe":{}}"#);
     assert_eq!(server.api("revoke_token", r#"{"uid":"leaked"}"#), EMPTY);
-    assert!(client.text().contains("\"unsubscribe\":{\"code\":2000"));
+    assert!(client.text().contains(r#""unsubscribe":{"code":2000"#));
 }
 
 fn connection_limit() -> (u16, String) {
@@ -194,14 +194,14 @@ fn what_a_token_gives_ends_in_time_though_pings_are_rare() {
     let start = now();
     let mut client = connected(&server, &json!({"sub": "42", "exp": start + 2}));
     let secret = token(&json!({"sub": "42", "channel": "$a", "exp": start + 1}));
-    let reply = client
-        .ask(&format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"$a\",\"token\":\"{secret}\"}}}}"));
-    assert!(reply.contains("\"expires\":true,\"ttl\":"), "{reply}");
+    let reply =
+        client.ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"$a","token":"{secret}"}}}}"#));
+    assert!(reply.contains(r#""expires":true,"ttl":"#), "{reply}");
     let mut lasting = connected(&server, &json!({"sub": "42", "exp": start + 2}));
     let later = token(&json!({"sub": "42", "exp": start + 600}));
-    lasting.ask(&format!("{{\"id\":2,\"refresh\":{{\"token\":\"{later}\"}}}}"));
+    lasting.ask(&format!(r#"{{"id":2,"refresh":{{"token":"{later}"}}}}"#));
     let push = client.text();
-    assert!(push.contains("\"unsubscribe\":{\"code\":2501,"), "{push}");
+    assert!(push.contains(r#""unsubscribe":{"code":2501,"#), "{push}");
     assert!((start + 2..=start + 3).contains(&now()), "{} behind", now() - start);
     assert_eq!(client.closed(), (3005, "connection expired".into()));
     assert!((start + 5..=start + 6).contains(&now()), "{} behind", now() - start);
@@ -217,7 +217,7 @@ fn pings_are_websockets_own_for_who_asks_for_them() {
         let path = format!("{WEBSOCKET}?cf_ws_frame_ping_pong=true");
         let mut client = Client::open(&server, &path);
         let reply = client.ask(&connect(&json!({"sub": "42"})));
-        assert!(reply.contains("\"client\":\"") && !reply.contains("\"p"), "{reply}");
+        assert!(reply.contains(r#""client":""#) && !reply.contains(r#""p"#), "{reply}");
         client
     };
     let ping = Some((0x89, Vec::new()));
@@ -253,8 +253,8 @@ fn forgetful(delay: &str) -> Server {
 }
 
 fn publish(server: &Server, channel: &str) {
-    let reply = server.api("publish", &format!("{{\"channel\":\"{channel}\",\"data\":1}}"));
-    assert!(reply.contains("\"offset\":"), "{reply}");
+    let reply = server.api("publish", &format!(r#"{{"channel":"{channel}","data":1}}"#));
+    assert!(reply.contains(r#""offset":"#), "{reply}");
 }
 
 /// Other channels take the place of every stream.
@@ -264,9 +264,9 @@ fn forget(server: &Server) {
 
 fn subscribed_to(server: &Server, channel: &str) -> Client {
     let mut client = connected(server, &json!({"sub": "42"}));
-    let subscribe = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
+    let subscribe = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#);
     let reply = client.ask(&subscribe);
-    assert!(reply.contains("\"positioned\":true"), "{reply}");
+    assert!(reply.contains(r#""positioned":true"#), "{reply}");
     client
 }
 
@@ -282,7 +282,7 @@ fn subscribers_of_a_stream_that_is_gone_are_told_though_nothing_is_published() {
     std::thread::sleep(std::time::Duration::from_millis(2_500));
     publish(&server, "a");
     for client in &mut clients {
-        assert!(client.text().contains("\"offset\":1"), "all were where the stream is");
+        assert!(client.text().contains(r#""offset":1"#), "all were where the stream is");
     }
     forget(&server);
     for client in &mut clients {
@@ -291,7 +291,7 @@ fn subscribers_of_a_stream_that_is_gone_are_told_though_nothing_is_published() {
     assert_eq!(served.closed(), (3010, "insufficient state".into()));
     // Who comes back is told the truth, and stays.
     let again = clients[0].ask(r#"{"id":3,"subscribe":{"channel":"a","recover":true}}"#);
-    assert!(again.contains("\"was_recovering\":true"), "{again}");
+    assert!(again.contains(r#""was_recovering":true"#), "{again}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::common::{Client, PATIENCE, Server, without_publisher};
 
 fn publish(id: usize, channel: &str, data: &str) -> String {
-    format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}")
+    format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{data}}}}}"#)
 }
 
 /// Round trips of publications between two clients; each is bounded by the client's patience.
@@ -14,7 +14,7 @@ fn others_are_well(server: &Server) {
     let mut speaker = Client::connected(server);
     for nth in 0..5 {
         speaker.ask(&publish(nth + 2, "others", "1"));
-        assert_eq!(listener.push(), "{\"push\":{\"channel\":\"others\",\"pub\":{\"data\":1}}}");
+        assert_eq!(listener.push(), r#"{"push":{"channel":"others","pub":{"data":1}}}"#);
     }
 }
 
@@ -29,8 +29,8 @@ fn a_slow_reader_is_closed_and_learns_why() {
     let mut slow = slow_reader(&server);
     let mut quick = Client::subscribed(&server, "flood");
     let mut publisher = Client::connected(&server);
-    let data = format!("\"{}\"", "x".repeat(30_000));
-    let expected = format!("{{\"push\":{{\"channel\":\"flood\",\"pub\":{{\"data\":{data}}}}}}}");
+    let data = format!(r#""{}""#, "x".repeat(30_000));
+    let expected = format!(r#"{{"push":{{"channel":"flood","pub":{{"data":{data}}}}}}}"#);
     let start = Instant::now();
     let mut sent = 0;
     while server.metric("drumline_slow_total") == 0 {
@@ -65,12 +65,12 @@ fn a_reader_who_catches_up_gets_everything() {
     let mut publisher = Client::connected(&server);
     let filler = "x".repeat(30_000);
     for nth in 0..100 {
-        publisher.ask(&publish(nth + 2, "flood", &format!("\"{nth} {filler}\"")));
+        publisher.ask(&publish(nth + 2, "flood", &format!(r#""{nth} {filler}""#)));
     }
     server.wait_metric("drumline_outboxes", |outboxes| outboxes == 1);
     for nth in 0..100 {
         let text = late.push();
-        let expected = format!("{{\"push\":{{\"channel\":\"flood\",\"pub\":{{\"data\":\"{nth} x");
+        let expected = format!(r#"{{"push":{{"channel":"flood","pub":{{"data":"{nth} x"#);
         assert!(text.starts_with(&expected), "{nth}: {}", &text[..60]);
     }
     assert!(late.is_alive());
@@ -85,8 +85,8 @@ fn deep_nesting_disturbs_nobody() {
     for text in [
         publish(2, "a", &deep("[", "]")),
         publish(2, "a", &"[".repeat(400_000)),
-        format!("{{\"id\":2,\"unknown\":{}}}", deep("{\"a\":", "}")),
-        format!("{{\"id\":2,\"rpc\":{{\"data\":{}}}}}", deep("[", "]")),
+        format!(r#"{{"id":2,"unknown":{}}}"#, deep(r#"{"a":"#, "}")),
+        format!(r#"{{"id":2,"rpc":{{"data":{}}}}}"#, deep("[", "]")),
         deep("[", "]"),
     ] {
         let mut client = Client::connected(&server);
@@ -104,14 +104,13 @@ fn ten_thousand_commands_in_a_frame_are_answered_in_order_between_others() {
         "--client.queue_max_size",
         "8000000",
     ]);
-    let commands: Vec<String> = (2..10_002)
-        .map(|id| format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"a\"}}}}"))
-        .collect();
+    let commands: Vec<String> =
+        (2..10_002).map(|id| format!(r#"{{"id":{id},"unsubscribe":{{"channel":"a"}}}}"#)).collect();
     let mut greedy = Client::connected(&server);
     greedy.send(&commands.join("\n"));
     others_are_well(&server);
     for id in 2..10_002 {
-        assert_eq!(greedy.text(), format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"));
+        assert_eq!(greedy.text(), format!(r#"{{"id":{id},"unsubscribe":{{}}}}"#));
     }
     assert!(greedy.is_alive());
 }
@@ -122,9 +121,9 @@ fn a_message_may_be_longer_than_64_kib() {
     let mut subscriber = Client::subscribed(&server, "big");
     let mut publisher = Client::connected(&server);
     for length in [65_400, 65_536, 70_000, 300_000] {
-        let data = format!("\"{}\"", "y".repeat(length));
-        assert_eq!(publisher.ask(&publish(9, "big", &data)), "{\"id\":9,\"publish\":{}}");
-        let expected = format!("{{\"push\":{{\"channel\":\"big\",\"pub\":{{\"data\":{data}}}}}}}");
+        let data = format!(r#""{}""#, "y".repeat(length));
+        assert_eq!(publisher.ask(&publish(9, "big", &data)), r#"{"id":9,"publish":{}}"#);
+        let expected = format!(r#"{{"push":{{"channel":"big","pub":{{"data":{data}}}}}}}"#);
         assert!(subscriber.push() == expected, "{length}");
         others_are_well(&server);
     }

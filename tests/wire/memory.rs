@@ -52,7 +52,7 @@ fn open_fragments_cost_about_what_was_sent() {
 fn a_frame_one_byte_short_costs_about_what_was_sent_and_is_taken_whole() {
     let server = Server::start(&[]);
     let mut client = Client::open(&server, WEBSOCKET);
-    let connect = format!("{{\"id\":1,\"connect\":{{\"name\":\"{}\"}}}}", "x".repeat(65_000));
+    let connect = format!(r#"{{"id":1,"connect":{{"name":"{}"}}}}"#, "x".repeat(65_000));
     let frame = client_frame(0x81, connect.as_bytes());
     client.send_raw(&frame[..100]);
     let early = server.wait_metric("drumline_unread_bytes", |bytes| bytes > 0);
@@ -62,7 +62,7 @@ fn a_frame_one_byte_short_costs_about_what_was_sent_and_is_taken_whole() {
     let late = server.wait_metric("drumline_unread_bytes", |bytes| bytes >= sent);
     assert!(late < sent * 115 / 100, "{late} bytes for {sent}");
     client.send_raw(&frame[frame.len() - 1..]);
-    assert!(client.text().starts_with("{\"id\":1,\"connect\":{"));
+    assert!(client.text().starts_with(r#"{"id":1,"connect":{"#));
     server.wait_metric("drumline_unread_bytes", |bytes| bytes == 0);
 }
 
@@ -98,9 +98,9 @@ fn past_the_budget_the_connection_with_most_unread_input_is_closed() {
     });
     assert_eq!(closed, Some((3008, "slow".into())));
     for client in &mut modest {
-        let rest = b"{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}";
+        let rest = br#"{"id":2,"unsubscribe":{"channel":"a"}}"#;
         client.send_raw(&[frame_header(0x80, rest.len() as u16), rest.to_vec()].concat());
-        assert_eq!(client.text(), "{\"id\":2,\"unsubscribe\":{}}", "it had little unread");
+        assert_eq!(client.text(), r#"{"id":2,"unsubscribe":{}}"#, "it had little unread");
     }
 }
 
@@ -112,29 +112,27 @@ fn filters_of_all_clients_together_have_a_budget() {
         "100000",
     ]);
     let subscribe = |client: &mut Client, channel: &str, value: &str| {
-        let filter = format!("{{\"key\":\"k\",\"cmp\":\"eq\",\"val\":\"{value}\"}}");
-        client.ask(&format!(
-            "{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\",\"tf\":{filter}}}}}"
-        ))
+        let filter = format!(r#"{{"key":"k","cmp":"eq","val":"{value}"}}"#);
+        client.ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}","tf":{filter}}}}}"#))
     };
     let filter = |nth: usize| format!("{nth}{}", "x".repeat(15_000));
     let mut hoarder = Client::connected(&server);
     for nth in 0..6 {
         let reply = subscribe(&mut hoarder, &format!("c{nth}"), &filter(nth));
-        assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
+        assert_eq!(reply, r#"{"id":2,"subscribe":{}}"#);
     }
     let mut another = Client::connected(&server);
     let refused = subscribe(&mut another, "d", &filter(7));
-    assert!(refused.contains("\"code\":106"), "{refused}");
+    assert!(refused.contains(r#""code":106"#), "{refused}");
     assert_eq!(
-        another.ask("{\"id\":2,\"subscribe\":{\"channel\":\"d\"}}"),
-        "{\"id\":2,\"subscribe\":{}}"
+        another.ask(r#"{"id":2,"subscribe":{"channel":"d"}}"#),
+        r#"{"id":2,"subscribe":{}}"#
     );
-    assert_eq!(subscribe(&mut hoarder, "e", &filter(0)), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(subscribe(&mut hoarder, "e", &filter(0)), r#"{"id":2,"subscribe":{}}"#);
     drop(hoarder);
     server.wait_metric("drumline_clients", |clients| clients == 1);
     server.wait_metric("drumline_channels", |channels| channels == 1);
-    assert_eq!(subscribe(&mut another, "f", &filter(7)), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(subscribe(&mut another, "f", &filter(7)), r#"{"id":2,"subscribe":{}}"#);
 }
 
 #[test]

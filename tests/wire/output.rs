@@ -59,17 +59,17 @@ fn server_that_logs(stdout: Stdio, stderr: Stdio) -> Server {
 fn goes_on(mut server: Server) {
     // A token of a key that only the key set could hold: {"alg":"RS256","kid":"a"}.{"sub":"a"}.
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhIn0.c2ln";
-    for connect in ["{}".to_owned(), format!("{{\"token\":\"{token}\"}}")] {
+    for connect in ["{}".to_owned(), format!(r#"{{"token":"{token}"}}"#)] {
         for _ in 0..3 {
             let mut client = Client::open(&server, WEBSOCKET);
-            let reply = client.ask(&format!("{{\"id\":1,\"connect\":{connect}}}"));
-            assert!(reply.starts_with("{\"id\":1,\"error\":{\"code\":100,"), "{reply}");
+            let reply = client.ask(&format!(r#"{{"id":1,"connect":{connect}}}"#));
+            assert!(reply.starts_with(r#"{"id":1,"error":{"code":100,"#), "{reply}");
         }
     }
     server.signal(rustix::process::Signal::HUP);
     for _ in 0..3 {
-        let published = server.api("publish", "{\"channel\":\"a\",\"data\":1}");
-        assert_eq!(published, "{\"result\":{}}");
+        let published = server.api("publish", r#"{"channel":"a","data":1}"#);
+        assert_eq!(published, r#"{"result":{}}"#);
         assert!(server.metric("drumline_accepted_total") >= 6);
     }
     assert!(server.is_running());
@@ -100,7 +100,7 @@ fn the_last_lines_are_written_before_the_process_ends() {
     let (mut reader, writer) = pipe().unwrap();
     let mut server = server_that_logs(Stdio::null(), writer.into());
     let mut client = Client::open(&server, WEBSOCKET);
-    client.ask("{\"id\":1,\"connect\":{}}");
+    client.ask(r#"{"id":1,"connect":{}}"#);
     server.signal_stop();
     assert_eq!(server.wait().code(), Some(0));
     let mut told = String::new();

@@ -27,7 +27,7 @@ fn subscribed(server: &Server, receive_buffer: usize) -> Client {
 }
 
 fn publish(nth: usize, data: &str) -> String {
-    format!("{{\"id\":{},\"publish\":{{\"channel\":\"a\",\"data\":{data}}}}}", nth + 2)
+    format!(r#"{{"id":{},"publish":{{"channel":"a","data":{data}}}}}"#, nth + 2)
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_publication_to_sockets_that_are_all_broken_does_not_end_the_server() {
         clients.iter_mut().for_each(|client| client.send_raw(&flood));
         clients.into_iter().for_each(Client::vanish);
         server.signal(Signal::CONT);
-        assert_eq!(publisher.text(), format!("{{\"id\":{},\"publish\":{{}}}}", round + 2));
+        assert_eq!(publisher.text(), format!(r#"{{"id":{},"publish":{{}}}}"#, round + 2));
         server.wait_metric("drumline_clients", |clients| clients == 1);
         assert!(server.is_running());
     }
@@ -68,15 +68,15 @@ fn subscribers_that_all_fall_behind_at_once_get_every_byte() {
         server.signal(Signal::STOP);
         clients.iter_mut().for_each(|client| client.send_raw(&pong));
         server.signal(Signal::CONT);
-        publisher.ask(&publish(nth, &format!("\"{nth} {filler}\"")));
+        publisher.ask(&publish(nth, &format!(r#""{nth} {filler}""#)));
     }
     server.wait_metric("drumline_outboxes", |outboxes| outboxes == SUBSCRIBERS as u64);
     assert!(server.metric("drumline_short_sends_total") >= SUBSCRIBERS as u64);
     for client in &mut clients {
         for nth in 0..12 {
             let push = client.push();
-            let data = format!("\"{nth} {filler}\"");
-            let whole = format!("{{\"push\":{{\"channel\":\"a\",\"pub\":{{\"data\":{data}}}}}}}");
+            let data = format!(r#""{nth} {filler}""#);
+            let whole = format!(r#"{{"push":{{"channel":"a","pub":{{"data":{data}}}}}}}"#);
             assert!(push == whole, "publication {nth}: {}", &push[..push.len().min(60)]);
         }
     }
@@ -96,7 +96,7 @@ fn connections_come_speak_and_go_over_the_smallest_rings() {
         let mut clients: Vec<Client> = (0..100).map(|_| subscribed(&server, 65_536)).collect();
         server.publish("a", "1");
         for client in &mut clients {
-            assert_eq!(client.push(), "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}");
+            assert_eq!(client.push(), r#"{"push":{"channel":"a","pub":{"data":1}}}"#);
         }
         for (nth, client) in clients.into_iter().enumerate() {
             if nth % 2 == 0 { client.vanish() } else { drop(client) }

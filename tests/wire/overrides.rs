@@ -33,9 +33,11 @@ fn server() -> Server {
         SECRET,
         "--http_api.key",
         API_KEY,
-        "--channel.namespaces=[{\"name\":\"plain\"},\
-         {\"name\":\"seen\",\"presence\":true,\"join_leave\":true,\
-          \"force_push_join_leave\":true}]",
+        concat!(
+            r#"--channel.namespaces=[{"name":"plain"},"#,
+            r#"{"name":"seen","presence":true,"join_leave":true,"#,
+            r#""force_push_join_leave":true}]"#
+        ),
     ])
 }
 
@@ -50,14 +52,14 @@ fn join(server: &Server, way: Way, user: &str, channel: &str, overrides: &Value)
     }
     let mut client = Client::open(server, WEBSOCKET);
     let connect = json!({"id": 1, "connect": {"token": token(&claims)}}).to_string();
-    assert!(client.ask(&connect).starts_with("{\"id\":1,\"connect\":{"));
+    assert!(client.ask(&connect).starts_with(r#"{"id":1,"connect":{"#));
     match way {
         Way::SubsClaim => {}
         Way::SubscriptionToken => {
             let claims = json!({"sub": user, "channel": channel, "override": overrides});
             let subscribe = json!({"channel": channel, "token": token(&claims)});
             let reply = client.ask(&json!({"id": 2, "subscribe": subscribe}).to_string());
-            assert_eq!(reply, "{\"id\":2,\"subscribe\":{}}");
+            assert_eq!(reply, r#"{"id":2,"subscribe":{}}"#);
         }
         Way::Api => {
             let order = json!({"user": user, "channel": channel, "override": overrides});
@@ -122,7 +124,7 @@ fn presence_and_join_leave_may_be_overridden_apart_from_each_other() {
         let presence = server.api("presence", &ask);
         assert!(presence.contains("watcher") && !presence.contains("unlisted"), "{presence}");
         let stats = server.api("presence_stats", &ask);
-        assert_eq!(stats, "{\"result\":{\"num_clients\":1,\"num_users\":1}}");
+        assert_eq!(stats, r#"{"result":{"num_clients":1,"num_users":1}}"#);
         let silent = join(&server, way, "silent", &channel, &json!({"join_leave": false}));
         let presence = server.api("presence", &ask);
         assert!(presence.contains("silent"), "{presence}");
@@ -130,7 +132,7 @@ fn presence_and_join_leave_may_be_overridden_apart_from_each_other() {
         drop(unlisted);
         assert_eq!(news(&mut watcher), said("leave", "unlisted"), "{way:?}");
         server.api("publish", &json!({"channel": channel, "data": 1}).to_string());
-        assert!(watcher.text().contains("\"pub\""), "nothing was said about who is silent");
+        assert!(watcher.text().contains(r#""pub""#), "nothing was said about who is silent");
         let deaf = json!({"force_push_join_leave": false, "join_leave": false, "presence": false});
         let mut nobody = join(&server, way, "nobody", &channel, &deaf);
         let last = join(&server, way, "last", &channel, &json!({}));
@@ -138,6 +140,6 @@ fn presence_and_join_leave_may_be_overridden_apart_from_each_other() {
         drop(last);
         assert_eq!(news(&mut watcher), said("leave", "last"), "{way:?}");
         server.api("publish", &json!({"channel": channel, "data": 2}).to_string());
-        assert!(nobody.text().contains("\"pub\""), "{way:?}");
+        assert!(nobody.text().contains(r#""pub""#), "{way:?}");
     }
 }

@@ -45,9 +45,9 @@ fn pongs_that_came_while_the_process_was_stopped_count() {
     });
     pause(&server, || asked.iter().for_each(|at| clients[*at].send("{}")));
     for at in asked {
-        clients[at].send("{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}");
+        clients[at].send(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#);
         let answer = wait_for("an answer", || Some(clients[at].text()).filter(|text| text != "{}"));
-        assert_eq!(answer, "{\"id\":2,\"unsubscribe\":{}}", "client {at}");
+        assert_eq!(answer, r#"{"id":2,"unsubscribe":{}}"#, "client {at}");
     }
     assert_eq!(server.metric("drumline_clients"), 60);
 }
@@ -57,9 +57,9 @@ fn a_connect_that_came_while_the_process_was_stopped_is_answered() {
     let server = server();
     let mut clients: Vec<Client> = (0..20).map(|_| Client::open(&server, WEBSOCKET)).collect();
     pause(&server, || {
-        clients.iter_mut().for_each(|client| client.send("{\"id\":1,\"connect\":{}}"));
+        clients.iter_mut().for_each(|client| client.send(r#"{"id":1,"connect":{}}"#));
     });
     for client in &mut clients {
-        assert!(client.text().starts_with("{\"id\":1,\"connect\":{\"client\""));
+        assert!(client.text().starts_with(r#"{"id":1,"connect":{"client""#));
     }
 }

@@ -39,7 +39,7 @@ fn serves(server: &Server) {
     let done = ("200".to_owned(), r#"{"result":{}}"#.to_owned());
     assert_eq!(ask(&mut Client::dial(server), &call("publish", "", published)), done);
     let info = ask(&mut Client::dial(server), &call("info", "", "{}"));
-    assert!(info.0 == "200" && info.1.contains("\"nodes\""), "{info:?}");
+    assert!(info.0 == "200" && info.1.contains(r#""nodes""#), "{info:?}");
     assert!(Client::connected(server).is_alive());
 }
 
@@ -83,7 +83,7 @@ fn limit(command: &mut Command) {
     let program = command.get_program().to_owned();
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     *command = Command::new("sh");
-    command.args(["-c", "ulimit -n 512; exec \"$0\" \"$@\""]).arg(program).args(arguments);
+    command.args(["-c", r#"ulimit -n 512; exec "$0" "$@""#]).arg(program).args(arguments);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_full_node_still_answers_health_and_the_api() {
         if is_full(&mut client) {
             break;
         }
-        client.send("{\"id\":1,\"connect\":{}}");
+        client.send(r#"{"id":1,"connect":{}}"#);
         client.text();
         clients.push(client);
         assert!(clients.len() < 40, "more clients than slots");
@@ -219,7 +219,7 @@ fn a_client_that_has_ended_its_side_gets_its_answer() {
 #[test]
 fn a_stream_by_way_of_the_control_plane_ends_with_its_client() {
     let server = Server::on_one_port(&[]);
-    let connect = "{\"id\":1,\"connect\":{}}";
+    let connect = r#"{"id":1,"connect":{}}"#;
     let request = format!(
         "POST /connection/http_stream HTTP/1.1\r\nHost: test\r\n\
          Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{connect}\r\n0\r\n\r\n",

@@ -44,7 +44,10 @@ fn the_examples_work_as_written() {
         if !streams {
             let output = shell(line, &server).output().expect("curl runs");
             let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && !text.contains("\"error\":{"), "{line}: {output:?}");
+            assert!(
+                output.status.success() && !text.contains(r#""error":{"#),
+                "{line}: {output:?}"
+            );
             continue;
         }
         let mut child = shell(line, &server).stdout(Stdio::piped()).spawn().expect("curl runs");

@@ -25,24 +25,24 @@ fn server() -> Server {
 }
 
 fn publish(server: &Server, channel: &str) -> Value {
-    let reply = server.api("publish", &format!("{{\"channel\":\"{channel}\",\"data\":1}}"));
+    let reply = server.api("publish", &format!(r#"{{"channel":"{channel}","data":1}}"#));
     serde_json::from_str::<Value>(&reply).expect("JSON")["result"].clone()
 }
 
 /// Subscribes as an SDK does: from the position that it knows, if any. Returns the answer.
 fn subscribe(client: &mut Client, channel: &str, since: Option<(u64, &str)>) -> Value {
     let since = since.map_or(String::new(), |(offset, epoch)| {
-        format!(",\"recover\":true,\"offset\":{offset},\"epoch\":\"{epoch}\"")
+        format!(r#","recover":true,"offset":{offset},"epoch":"{epoch}""#)
     });
     let text = client.ask(&format!(
-        "{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\",\"recoverable\":true{since}}}}}"
+        r#"{{"id":2,"subscribe":{{"channel":"{channel}","recoverable":true{since}}}}}"#
     ));
     serde_json::from_str::<Value>(&text).expect("JSON")["subscribe"].clone()
 }
 
 fn leave(client: &mut Client, channel: &str) {
-    let command = format!("{{\"id\":3,\"unsubscribe\":{{\"channel\":\"{channel}\"}}}}");
-    assert_eq!(client.ask(&command), "{\"id\":3,\"unsubscribe\":{}}");
+    let command = format!(r#"{{"id":3,"unsubscribe":{{"channel":"{channel}"}}}}"#);
+    assert_eq!(client.ask(&command), r#"{"id":3,"unsubscribe":{}}"#);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn subscribers_of_empty_channels_evict_no_stream_and_recover_what_comes_later() 
         assert_eq!(reply["offset"].as_u64().unwrap_or(0), 0, "{reply}");
     }
     for nth in 0..200 {
-        server.api("history", &format!("{{\"channel\":\"none-{nth}\",\"limit\":1}}"));
+        server.api("history", &format!(r#"{{"channel":"none-{nth}","limit":1}}"#));
     }
     assert_eq!(server.metric("drumline_streams"), 1);
     assert_eq!(server.metric("drumline_streams_evicted_total"), 0);
@@ -124,44 +124,46 @@ fn a_client_that_fetches_state_itself_is_not_subscribed_where_it_cannot_recover(
             API_KEY,
         ]);
         let mut witness = Client::connected(&server);
-        let command = "{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+        let command = r#"{"id":2,"subscribe":{"channel":"a"}}"#;
         let reply: Value = serde_json::from_str(&witness.ask(command)).expect("JSON");
         let epoch = reply["subscribe"]["epoch"].as_str().expect("an epoch").to_owned();
-        assert!(witness.text().contains("\"join\""), "its own");
+        assert!(witness.text().contains(r#""join""#), "its own");
         (0..5).for_each(|_| _ = publish(&server, "a"));
-        (0..5).for_each(|_| assert!(witness.text().contains("\"pub\"")));
+        (0..5).for_each(|_| assert!(witness.text().contains(r#""pub""#)));
 
         let mut client = Client::connected(&server);
         let recover = |flag: u64, offset: u64, epoch: &str| {
             format!(
-                "{{\"id\":3,\"subscribe\":{{\"channel\":\"a\",\"recover\":true,\"flag\":{flag},\
-                 \"offset\":{offset},\"epoch\":\"{epoch}\"}}}}"
+                r#"{{"id":3,"subscribe":{{"channel":"a","recover":true,"flag":{flag},"offset":{offset},"epoch":"{epoch}"}}}}"#
             )
         };
-        let refused = "{\"id\":3,\"error\":{\"code\":112,\"message\":\"unrecoverable position\"}}";
+        let refused = r#"{"id":3,"error":{"code":112,"message":"unrecoverable position"}}"#;
         for flag in [2, 3] {
             for (offset, epoch) in [(1, &*epoch), (0, "_"), (5, "_"), (5, "abcdefgh"), (9, &*epoch)]
             {
                 assert_eq!(client.ask(&recover(flag, offset, epoch)), refused, "{offset} {epoch}");
             }
         }
-        let presence = server.api("presence_stats", "{\"channel\":\"a\"}");
-        assert_eq!(presence, "{\"result\":{\"num_clients\":1,\"num_users\":1}}");
+        let presence = server.api("presence_stats", r#"{"channel":"a"}"#);
+        assert_eq!(presence, r#"{"result":{"num_clients":1,"num_users":1}}"#);
         publish(&server, "a");
-        assert!(witness.text().contains("\"offset\":6"), "no join, no leave");
+        assert!(witness.text().contains(r#""offset":6"#), "no join, no leave");
         // Nobody is subscribed; what can be recovered is, and without the flag it is told.
         let reply = client.ask(&recover(2, 5, &epoch));
-        assert!(reply.contains("\"recovered\":true") && reply.contains("\"offset\":6"), "{reply}");
+        assert!(
+            reply.contains(r#""recovered":true"#) && reply.contains(r#""offset":6"#),
+            "{reply}"
+        );
         leave_among_pushes(&mut client);
         let reply = client.ask(&recover(1, 0, "_"));
-        assert!(reply.contains("\"was_recovering\":true"), "{reply}");
-        assert!(!reply.contains("\"recovered\":true"), "{reply}");
+        assert!(reply.contains(r#""was_recovering":true"#), "{reply}");
+        assert!(!reply.contains(r#""recovered":true"#), "{reply}");
     }
 }
 
 fn leave_among_pushes(client: &mut Client) {
-    client.send("{\"id\":4,\"unsubscribe\":{\"channel\":\"a\"}}");
-    while client.text() != "{\"id\":4,\"unsubscribe\":{}}" {}
+    client.send(r#"{"id":4,"unsubscribe":{"channel":"a"}}"#);
+    while client.text() != r#"{"id":4,"unsubscribe":{}}"# {}
 }
 
 #[test]
@@ -180,14 +182,13 @@ fn the_first_publication_behind_a_recovery_is_whole() {
         API_KEY,
     ]);
     let subscribe = |client: &mut Client, since: &str| -> Value {
-        let text = client.ask(&format!(
-            "{{\"id\":2,\"subscribe\":{{\"channel\":\"a\",\"delta\":\"fossil\"{since}}}}}"
-        ));
+        let text = client
+            .ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"a","delta":"fossil"{since}}}}}"#));
         serde_json::from_str::<Value>(&text).expect("JSON")["subscribe"].clone()
     };
     let publish = |nth: u32| {
-        let data = format!("{{\"n\":{nth},\"long\":\"{}\"}}", "x".repeat(200));
-        server.api("publish", &format!("{{\"channel\":\"a\",\"data\":{data}}}"));
+        let data = format!(r#"{{"n":{nth},"long":"{}"}}"#, "x".repeat(200));
+        server.api("publish", &format!(r#"{{"channel":"a","data":{data}}}"#));
     };
     let is_delta = |client: &mut Client| {
         let push: Value = serde_json::from_str(&client.text()).expect("JSON");
@@ -201,7 +202,7 @@ fn the_first_publication_behind_a_recovery_is_whole() {
     assert_eq!([is_delta(&mut one), is_delta(&mut one)], [false, true]);
     for (offset, missed) in [(2, 0), (2, 2)] {
         let mut two = Client::connected(&server);
-        let since = format!(",\"recover\":true,\"offset\":{offset},\"epoch\":\"{epoch}\"");
+        let since = format!(r#","recover":true,"offset":{offset},"epoch":"{epoch}""#);
         let told = subscribe(&mut two, &since);
         assert_eq!(told["recovered"], true, "{told}");
         assert_eq!(told["publications"].as_array().map_or(0, Vec::len), missed, "{told}");

@@ -66,9 +66,13 @@ fn a_full_node_refuses_the_next_and_disturbs_nobody() {
         if !head.starts_with("HTTP/1.1 101 ") {
             break head;
         }
-        client.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
+        client.send(concat!(
+            r#"{"id":1,"connect":{}}"#,
+            "\n",
+            r#"{"id":2,"subscribe":{"channel":"a"}}"#
+        ));
         client.text();
-        assert_eq!(client.text(), "{\"id\":2,\"subscribe\":{}}");
+        assert_eq!(client.text(), r#"{"id":2,"subscribe":{}}"#);
         clients.push(client);
     };
     assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
@@ -79,9 +83,9 @@ fn a_full_node_refuses_the_next_and_disturbs_nobody() {
         assert!(client.read_head().starts_with("HTTP/1.1 503 "));
     }
     assert!(server.metric("drumline_refused_total") >= 21);
-    clients[0].send("{\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":1}}");
+    clients[0].send(r#"{"id":3,"publish":{"channel":"a","data":1}}"#);
     for client in &mut clients[1..] {
-        assert_eq!(client.push(), "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}");
+        assert_eq!(client.push(), r#"{"push":{"channel":"a","pub":{"data":1}}}"#);
     }
     let full = clients.len() as u64;
     clients.pop();

@@ -34,18 +34,18 @@ fn server(flags: &[&str]) -> Server {
 }
 
 fn connect(token: &str) -> String {
-    format!("{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}")
+    format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#)
 }
 
 fn connected(server: &Server, name: &str) -> Client {
     let mut client = Client::open(server, WEBSOCKET);
     let reply = client.ask(&connect(&user(name)));
-    assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"client":"#), "{reply}");
     client
 }
 
 fn error(id: u32, code: u32, message: &str) -> String {
-    format!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}")
+    format!(r#"{{"id":{id},"error":{{"code":{code},"message":"{message}"}}}}"#)
 }
 
 fn bad_request() -> (u16, String) {
@@ -61,7 +61,7 @@ fn a_connection_needs_a_token_of_this_server() {
     let server = server(&[]);
     let other = make_connection(&settings("another"), "42", None, now()).unwrap();
     for (command, expected) in [
-        ("{\"id\":1,\"connect\":{}}".to_owned(), bad_request()),
+        (r#"{"id":1,"connect":{}}"#.to_owned(), bad_request()),
         (connect("nonsense"), invalid_token()),
         (connect(&other), invalid_token()),
         (connect(&subscription("42", "news")), invalid_token()),
@@ -71,7 +71,7 @@ fn a_connection_needs_a_token_of_this_server() {
         assert_eq!(client.closed(), expected, "{command}");
     }
     let reply = Client::open(&server, WEBSOCKET).ask(&connect(&user("42")));
-    assert!(reply.contains("\"expires\":true,\"ttl\":"), "{reply}");
+    assert!(reply.contains(r#""expires":true,"ttl":"#), "{reply}");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn nobody_in_particular_may_be_kept_out() {
 #[test]
 fn a_refresh_must_be_of_the_same_user() {
     let server = server(&[]);
-    let refresh = |token: &str| format!("{{\"id\":2,\"refresh\":{{\"token\":\"{token}\"}}}}");
+    let refresh = |token: &str| format!(r#"{{"id":2,"refresh":{{"token":"{token}"}}}}"#);
     let old = make_connection(&settings(SECRET), "42", Some(10), now() - 60).unwrap();
     for (token, expected) in [
         (String::new(), bad_request()),
@@ -111,14 +111,14 @@ fn a_refresh_must_be_of_the_same_user() {
         assert_eq!(client.closed(), expected, "{token}");
     }
     let reply = connected(&server, "42").ask(&refresh(&user("42")));
-    assert!(reply.starts_with("{\"id\":2,\"refresh\":{\"expires\":true,\"ttl\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":2,"refresh":{"expires":true,"ttl":"#), "{reply}");
 }
 
 #[test]
 fn subscription_tokens_open_their_own_channel_to_their_own_user() {
     let server = server(&[]);
     let subscribe = |channel: &str, token: &str| {
-        format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+        format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}","token":"{token}"}}}}"#)
     };
     let old = make_subscription(&settings(SECRET), "42", "$a", Some(10), now() - 60).unwrap();
     for (token, expected) in [
@@ -135,12 +135,12 @@ fn subscription_tokens_open_their_own_channel_to_their_own_user() {
     }
     let mut client = connected(&server, "42");
     let reply = client.ask(&subscribe("$a", &subscription("42", "$a")));
-    assert!(reply.starts_with("{\"id\":2,\"subscribe\":{\"expires\":true,\"ttl\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":2,"subscribe":{"expires":true,"ttl":"#), "{reply}");
     let refresh = |channel: &str, token: &str| {
-        format!("{{\"id\":3,\"sub_refresh\":{{\"channel\":\"{channel}\",\"token\":\"{token}\"}}}}")
+        format!(r#"{{"id":3,"sub_refresh":{{"channel":"{channel}","token":"{token}"}}}}"#)
     };
     let reply = client.ask(&refresh("$a", &subscription("42", "$a")));
-    assert!(reply.starts_with("{\"id\":3,\"sub_refresh\":{\"expires\":true,\"ttl\":"), "{reply}");
+    assert!(reply.starts_with(r#"{"id":3,"sub_refresh":{"expires":true,"ttl":"#), "{reply}");
     let other = refresh("$b", &subscription("42", "$b"));
     assert_eq!(client.ask(&other), error(3, 103, "permission denied"));
     client.send(&refresh("$a", "nonsense"));
@@ -158,33 +158,25 @@ fn what_a_channel_does_not_offer_is_refused() {
     ]);
     let mut client = connected(&server, "42");
     for (command, code, message) in [
-        ("\"subscribe\":{\"channel\":\"a\",\"type\":1}", 103, "permission denied"),
+        (r#""subscribe":{"channel":"a","type":1}"#, 103, "permission denied"),
+        (r#""subscribe":{"channel":"a","tf":{"key":"k","cmp":"ex"}}"#, 107, "bad request"),
+        (r#""subscribe":{"channel":"$a"}"#, 103, "permission denied"),
+        (r#""subscribe":{"channel":"a#42"}"#, 103, "permission denied"),
+        (r#""presence":{"channel":"a"}"#, 108, "not available"),
+        (r#""presence_stats":{"channel":"a"}"#, 108, "not available"),
+        (r#""history":{"channel":"a","reverse":true,"since":{"offset":0}}"#, 107, "bad request"),
         (
-            "\"subscribe\":{\"channel\":\"a\",\"tf\":{\"key\":\"k\",\"cmp\":\"ex\"}}",
-            107,
-            "bad request",
-        ),
-        ("\"subscribe\":{\"channel\":\"$a\"}", 103, "permission denied"),
-        ("\"subscribe\":{\"channel\":\"a#42\"}", 103, "permission denied"),
-        ("\"presence\":{\"channel\":\"a\"}", 108, "not available"),
-        ("\"presence_stats\":{\"channel\":\"a\"}", 108, "not available"),
-        (
-            "\"history\":{\"channel\":\"a\",\"reverse\":true,\"since\":{\"offset\":0}}",
-            107,
-            "bad request",
-        ),
-        (
-            "\"history\":{\"channel\":\"a\",\"since\":{\"offset\":1,\"epoch\":\"xxxxxxxx\"}}",
+            r#""history":{"channel":"a","since":{"offset":1,"epoch":"xxxxxxxx"}}"#,
             112,
             "unrecoverable position",
         ),
-        ("\"publish\":{\"channel\":\"a\",\"data\":1}", 103, "permission denied"),
-        ("\"rpc\":{\"method\":\"m\"}", 108, "not available"),
+        (r#""publish":{"channel":"a","data":1}"#, 103, "permission denied"),
+        (r#""rpc":{"method":"m"}"#, 108, "not available"),
     ] {
-        let command = format!("{{\"id\":5,{command}}}");
+        let command = format!(r#"{{"id":5,{command}}}"#);
         assert_eq!(client.ask(&command), error(5, code, message), "{command}");
     }
-    client.send("{\"id\":6,\"subscribe\":{\"channel\":\"a\",\"delta\":\"other\"}}");
+    client.send(r#"{"id":6,"subscribe":{"channel":"a","delta":"other"}}"#);
     assert_eq!(client.closed(), bad_request());
 }
 
@@ -193,15 +185,15 @@ fn an_order_reaches_the_session_that_it_names_alone() {
     let server = server(&["--uni_websocket.enabled"]);
     let connected = || {
         let mut client = Client::open(&server, UNI_WEBSOCKET);
-        client.send(&format!("{{\"token\":\"{}\"}}", user("42")));
+        client.send(&format!(r#"{{"token":"{}"}}"#, user("42")));
         let text = client.text();
-        let (_, session) = text.split_once("\"session\":\"").expect("a session");
+        let (_, session) = text.split_once(r#""session":""#).expect("a session");
         (client, session.split('"').next().unwrap_or_default().to_owned())
     };
     let ((mut one, first), (mut two, second)) = (connected(), connected());
     assert_ne!(first, second);
     for session in [&second[1..], &format!("{first}0"), &first] {
-        let body = format!("{{\"user\":\"42\",\"session\":\"{session}\"}}");
+        let body = format!(r#"{{"user":"42","session":"{session}"}}"#);
         let mut api = Client::dial(SocketAddr::from(([127, 0, 0, 1], server.internal)));
         api.send_raw(
             format!(
@@ -211,9 +203,9 @@ fn an_order_reaches_the_session_that_it_names_alone() {
             .as_bytes(),
         );
         let head = api.read_head();
-        assert_eq!(api.read_body(&head), "{\"result\":{}}");
+        assert_eq!(api.read_body(&head), r#"{"result":{}}"#);
     }
-    assert_eq!(one.text(), "{\"disconnect\":{\"code\":3503,\"reason\":\"force disconnect\"}}");
+    assert_eq!(one.text(), r#"{"disconnect":{"code":3503,"reason":"force disconnect"}}"#);
     assert_eq!(one.closed(), (3503, "force disconnect".into()));
     assert!(two.is_alive());
 }
@@ -222,15 +214,15 @@ fn an_order_reaches_the_session_that_it_names_alone() {
 fn code_3000_ends_the_transport_without_a_word() {
     let server = server(&["--uni_sse.enabled"]);
     let disconnect = || {
-        let body = "{\"user\":\"42\",\"disconnect\":{\"code\":3000,\"reason\":\"told\"}}";
-        assert_eq!(server.api("disconnect", body), "{\"result\":{}}");
+        let body = r#"{"user":"42","disconnect":{"code":3000,"reason":"told"}}"#;
+        assert_eq!(server.api("disconnect", body), r#"{"result":{}}"#);
     };
     let mut client = connected(&server, "42");
     disconnect();
     assert_eq!(client.frame(), None, "no close frame");
 
     let mut stream = Client::dial(&server);
-    let body = format!("{{\"token\":\"{}\"}}", user("42"));
+    let body = format!(r#"{{"token":"{}"}}"#, user("42"));
     stream.send_raw(
         format!(
             "POST /connection/uni_sse HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
@@ -239,7 +231,7 @@ fn code_3000_ends_the_transport_without_a_word() {
         .as_bytes(),
     );
     stream.read_head();
-    assert!(stream.line().starts_with("data: {\"connect\":"));
+    assert!(stream.line().starts_with(r#"data: {"connect":"#));
     assert_eq!(stream.line(), "");
     disconnect();
     assert_eq!(stream.rest(), b"", "no push");

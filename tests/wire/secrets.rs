@@ -35,11 +35,11 @@ fn a_failing_backend_is_named_without_its_password_and_token() {
     let flags = [
         "--client.proxy.connect.enabled",
         &format!("--client.proxy.connect.endpoint={address}"),
-        &format!("--client.proxy.connect.http.static_headers={{\"X-Key\":\"{SECRET}\"}}"),
+        &format!(r#"--client.proxy.connect.http.static_headers={{"X-Key":"{SECRET}"}}"#),
     ];
     let server = Started::with(&[], &flags);
     let mut client = Client::open(server.address, WEBSOCKET);
-    client.ask("{\"id\":1,\"connect\":{}}");
+    client.ask(r#"{"id":1,"connect":{}}"#);
     wait_for("the failure to be logged", || server.text("stderr").contains(&shown).then_some(()));
     let told = server.stop();
     assert!(!told.contains(SECRET), "{told}");
@@ -54,7 +54,7 @@ fn a_failing_key_set_is_named_without_its_password_and_token() {
     let mut client = Client::open(server.address, WEBSOCKET);
     // The key set is fetched for a token that names one of its keys.
     let header = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ";
-    client.send(&format!("{{\"id\":1,\"connect\":{{\"token\":\"{header}.e30.AA\"}}}}"));
+    client.send(&format!(r#"{{"id":1,"connect":{{"token":"{header}.e30.AA"}}}}"#));
     wait_for("the failure to be logged", || server.text("stderr").contains(&shown).then_some(()));
     let told = server.stop();
     assert!(!told.contains(SECRET), "{told}");
@@ -75,9 +75,9 @@ fn errors_about_a_configuration_show_no_secret() {
     };
     check("drumline.toml", &format!("[http_api]\nkey = {SECRET}"));
     check("drumline.toml", &format!("[http_api]\nkey = \"{SECRET}"));
-    check("config.json", &format!("{{\"http_api\": {{\"key\": \"{SECRET}}}}}"));
-    check("config.yaml", &format!("http_api: {{key: \"{SECRET}\""));
-    check("config.yaml", &format!("http_api: \"{SECRET}\""));
+    check("config.json", &format!(r#"{{"http_api": {{"key": "{SECRET}}}}}"#));
+    check("config.yaml", &format!(r#"http_api: {{key: "{SECRET}""#));
+    check("config.yaml", &format!(r#"http_api: "{SECRET}""#));
 }
 
 #[test]
@@ -109,6 +109,6 @@ fn a_secret_may_come_by_the_environment() {
     let variable = [("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET)];
     let server = Started::with(&variable, &[]);
     let mut client = Client::open(server.address, WEBSOCKET);
-    let reply = client.ask(&format!("{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}"));
-    assert!(reply.starts_with("{\"id\":1,\"connect\":{\"client\""), "{reply}");
+    let reply = client.ask(&format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"client""#), "{reply}");
 }

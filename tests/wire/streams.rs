@@ -46,46 +46,47 @@ fn status(server: &Server, request: &[u8]) -> String {
 
 /// A text field of a connect reply.
 fn field(text: &str, name: &str) -> String {
-    let start = text.find(&format!("\"{name}\":\"")).expect("the field is there") + name.len() + 4;
+    let start = text.find(&format!(r#""{name}":""#)).expect("the field is there") + name.len() + 4;
     text[start..].split('"').next().unwrap_or_default().to_owned()
 }
 
 fn emulation(connect: &str, frame: &str) -> Vec<u8> {
     let (session, node) = (field(connect, "session"), field(connect, "node"));
-    let frame = frame.replace('"', "\\\"").replace('\n', "\\n");
-    let body = format!("{{\"session\":\"{session}\",\"node\":\"{node}\",\"data\":\"{frame}\"}}");
+    let frame = frame.replace('"', r#"\""#).replace('\n', "\\n");
+    let body = format!(r#"{{"session":"{session}","node":"{node}","data":"{frame}"}}"#);
     post("/emulation", "application/json", body.as_bytes())
 }
 
 #[test]
 fn whoever_has_the_session_speaks_for_a_stream_on_whichever_shard() {
     let server = Server::start(&[]);
-    let connect = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+    let connect =
+        concat!(r#"{"id":1,"connect":{}}"#, "\n", r#"{"id":2,"subscribe":{"channel":"a"}}"#);
     let mut streams: Vec<Client> = (0..4).map(|_| http_stream(&server, connect)).collect();
     let mut kept = Client::dial(&server);
     for (nth, stream) in streams.iter_mut().enumerate() {
         let connected = stream.line();
-        assert_eq!(stream.line(), "{\"id\":2,\"subscribe\":{}}");
+        assert_eq!(stream.line(), r#"{"id":2,"subscribe":{}}"#);
         // A connection of its own each, so that they come to every shard.
         for id in 3..13 {
-            let frame = format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{nth}-{id}\"}}}}");
+            let frame = format!(r#"{{"id":{id},"subscribe":{{"channel":"{nth}-{id}"}}}}"#);
             assert_eq!(status(&server, &emulation(&connected, &frame)), "204");
-            assert_eq!(stream.line(), format!("{{\"id\":{id},\"subscribe\":{{}}}}"));
+            assert_eq!(stream.line(), format!(r#"{{"id":{id},"subscribe":{{}}}}"#));
         }
         // And one connection for many requests, two of them at once.
-        let ask = |id: u32| format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"{nth}-3\"}}}}");
+        let ask = |id: u32| format!(r#"{{"id":{id},"unsubscribe":{{"channel":"{nth}-3"}}}}"#);
         let frames = [ask(13), format!("{}\n{}", ask(14), ask(15))];
         kept.send_raw(&frames.map(|frame| emulation(&connected, &frame)).concat());
         for _ in 0..2 {
             assert!(kept.read_head().starts_with("HTTP/1.1 204 No Content\r\n"));
         }
         for id in 13..16 {
-            assert_eq!(stream.line(), format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"));
+            assert_eq!(stream.line(), format!(r#"{{"id":{id},"unsubscribe":{{}}}}"#));
         }
     }
-    server.publish("a", "{\"n\":1}");
+    server.publish("a", r#"{"n":1}"#);
     for stream in &mut streams {
-        let push = "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":{\"n\":1}}}}";
+        let push = r#"{"push":{"channel":"a","pub":{"data":{"n":1}}}}"#;
         assert_eq!(crate::common::without_publisher(&stream.line()), push);
     }
 }
@@ -93,11 +94,11 @@ fn whoever_has_the_session_speaks_for_a_stream_on_whichever_shard() {
 #[test]
 fn sessions_that_are_forged_or_over_move_nobody() {
     let server = Server::start(&[]);
-    let mut victim = http_stream(&server, "{\"id\":1,\"connect\":{}}");
+    let mut victim = http_stream(&server, r#"{"id":1,"connect":{}}"#);
     let connected = victim.line();
-    let mut attacker = http_stream(&server, "{\"id\":1,\"connect\":{}}");
+    let mut attacker = http_stream(&server, r#"{"id":1,"connect":{}}"#);
     let other = attacker.line();
-    let order = "{\"id\":2,\"subscribe\":{\"channel\":\"x\"}}";
+    let order = r#"{"id":2,"subscribe":{"channel":"x"}}"#;
     let session = field(&connected, "session");
     // The attacker's seal under the victim's place, a session cut short, none, nonsense.
     let sealed = format!("{}{}", &session[..18], &field(&other, "session")[18..]);
@@ -109,10 +110,10 @@ fn sessions_that_are_forged_or_over_move_nobody() {
     server.wait_metric("drumline_clients", |clients| clients == 1);
     assert_eq!(status(&server, &emulation(&other, order)), "204", "its stream is over");
     assert_eq!(
-        status(&server, &emulation(&connected, "{\"id\":9,\"subscribe\":{\"channel\":\"y\"}}")),
+        status(&server, &emulation(&connected, r#"{"id":9,"subscribe":{"channel":"y"}}"#)),
         "204"
     );
-    assert_eq!(victim.line(), "{\"id\":9,\"subscribe\":{}}", "the first thing it hears");
+    assert_eq!(victim.line(), r#"{"id":9,"subscribe":{}}"#, "the first thing it hears");
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn requests_that_break_the_rules_are_answered() {
     check(&get("/connection/uni_sse", "Origin: https://bad\r\n"), "403");
     check(&post("/emulation", "application/json", b"no json"), "400");
     check(&post("/emulation", "application/octet-stream", b"\xff"), "400");
-    let elsewhere = b"{\"session\":\"s\",\"node\":\"another\",\"data\":\"{}\"}";
+    let elsewhere = br#"{"session":"s","node":"another","data":"{}"}"#;
     check(&post("/emulation", "application/json", elsewhere), "404");
 }
 
@@ -180,18 +181,18 @@ fn a_stream_is_told_why_it_ends() {
     let end = |code: u16, reason: &str| {
         format!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}\n")
     };
-    for opening in ["", "\n", "no json", "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}"] {
+    for opening in ["", "\n", "no json", r#"{"id":1,"subscribe":{"channel":"a"}}"#] {
         let ended = http_stream(&server, opening).rest();
         assert_eq!(String::from_utf8_lossy(&ended), end(3501, "bad request"), "{opening}");
     }
-    let mut stream = http_stream(&server, "{\"id\":1,\"connect\":{}}");
+    let mut stream = http_stream(&server, r#"{"id":1,"connect":{}}"#);
     let connected = stream.line();
     assert_eq!(status(&server, &emulation(&connected, "nonsense")), "204");
     assert_eq!(String::from_utf8_lossy(&stream.rest()), end(3501, "bad request"));
 
     let request = get("/connection/sse?cf_connect=%7B%22id%22:1,%22connect%22:%7B%7D%7D", "");
     let mut events = self::stream(&server, &request);
-    assert!(events.line().starts_with("data: {\"id\":1,\"connect\":{"));
+    assert!(events.line().starts_with(r#"data: {"id":1,"connect":{"#));
     server.signal_stop();
     let ended = String::from_utf8(events.rest()).unwrap();
     assert_eq!(ended, format!("\ndata: {}\n", end(3001, "shutdown")));
@@ -202,13 +203,16 @@ fn a_stream_is_told_why_it_ends() {
 fn pings_are_lines_and_events_and_ask_for_pongs() {
     let flags = ["--client.ping_interval", "2s", "--client.pong_timeout", "1s"];
     let server = Server::start(&flags);
-    let mut stream = http_stream(&server, "{\"id\":1,\"connect\":{}}");
+    let mut stream = http_stream(&server, r#"{"id":1,"connect":{}}"#);
     let connected = stream.line();
     assert_eq!(stream.line(), "{}");
     assert_eq!(status(&server, &emulation(&connected, "{}")), "204");
     assert_eq!(stream.line(), "{}", "the pong has come");
     let silent = String::from_utf8(stream.rest()).unwrap();
-    assert_eq!(silent, "{\"push\":{\"disconnect\":{\"code\":3012,\"reason\":\"no pong\"}}}\n");
+    assert_eq!(
+        silent,
+        concat!(r#"{"push":{"disconnect":{"code":3012,"reason":"no pong"}}}"#, "\n")
+    );
 
     let body = b"\x04\x08\x01\x22\x00";
     let mut protobuf =
@@ -229,11 +233,11 @@ fn an_event_stream_goes_on_where_the_last_event_was() {
     let server = Server::start(&HISTORY);
     let path = "/connection/uni_sse?cf_connect=%7B%22subs%22:%7B%22news%22:%7B%7D%7D%7D";
     let mut first = stream(&server, &get(path, ""));
-    assert!(first.line().starts_with("data: {\"connect\":"));
+    assert!(first.line().starts_with(r#"data: {"connect":"#));
     assert!(first.line().starts_with("id: 0:"), "where it stands before anything was said");
     assert_eq!(first.line(), "");
     server.publish("news", "1");
-    assert!(first.line().starts_with("data: {\"channel\":\"news\",\"pub\":{\"data\":1,"));
+    assert!(first.line().starts_with(r#"data: {"channel":"news","pub":{"data":1,"#));
     let id = first.line();
     let id = id.strip_prefix("id: ").unwrap();
     drop(first);
@@ -242,8 +246,8 @@ fn an_event_stream_goes_on_where_the_last_event_was() {
     let mut again = stream(&server, &get(path, &format!("Last-Event-ID: {id}\r\n")));
     let connected = again.line();
     assert_eq!(again.line().split(':').nth(1), Some(" 3"), "behind what is recovered");
-    assert!(connected.contains("\"recovered\":true") && connected.contains("\"data\":2"));
-    assert!(connected.contains("\"data\":3") && !connected.contains("\"data\":1"), "{connected}");
+    assert!(connected.contains(r#""recovered":true"#) && connected.contains(r#""data":2"#));
+    assert!(connected.contains(r#""data":3"#) && !connected.contains(r#""data":1"#), "{connected}");
     // What is no id of ours is no place to go on from.
     let mut strange = stream(&server, &get(path, "Last-Event-ID: nonsense\r\n"));
     assert!(!strange.line().contains("was_recovering"));
@@ -253,24 +257,23 @@ fn an_event_stream_goes_on_where_the_last_event_was() {
 fn a_long_poll_ends_with_the_first_publication_or_what_was_missed() {
     let server = Server::start(&HISTORY);
     let ask = |subs: &str| {
-        let body = format!("{{\"subs\":{{\"news\":{{{subs}}}}}}}");
+        let body = format!(r#"{{"subs":{{"news":{{{subs}}}}}}}"#);
         stream(&server, &post("/connection/long_polling", "application/json", body.as_bytes()))
     };
     let mut poll = ask("");
     let connected = poll.line();
     server.publish("news", "1");
     let told = String::from_utf8(poll.rest()).unwrap();
-    assert!(told.starts_with("{\"channel\":\"news\",\"pub\":{\"data\":1,"), "{told}");
+    assert!(told.starts_with(r#"{"channel":"news","pub":{"data":1,"#), "{told}");
     server.publish("news", "2");
-    let since =
-        format!("\"recover\":true,\"epoch\":\"{}\",\"offset\":1", field(&connected, "epoch"));
+    let since = format!(r#""recover":true,"epoch":"{}","offset":1"#, field(&connected, "epoch"));
     let told = String::from_utf8(ask(&since).rest()).unwrap();
-    assert!(told.contains("\"recovered\":true") && told.contains("\"data\":2"), "{told}");
-    let mut poll = ask(&since.replace("\"offset\":1", "\"offset\":2"));
-    assert!(poll.line().contains("\"recovered\":true"));
+    assert!(told.contains(r#""recovered":true"#) && told.contains(r#""data":2"#), "{told}");
+    let mut poll = ask(&since.replace(r#""offset":1"#, r#""offset":2"#));
+    assert!(poll.line().contains(r#""recovered":true"#));
     server.publish("news", "3");
     let told = String::from_utf8(poll.rest()).unwrap();
-    assert!(told.starts_with("{\"channel\":\"news\",\"pub\":{\"data\":3,"), "{told}");
+    assert!(told.starts_with(r#"{"channel":"news","pub":{"data":3,"#), "{told}");
     let quick = Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
     let mut poll = stream(&quick, &post("/connection/long_polling", "application/json", b"{}"));
     poll.line();
@@ -281,7 +284,8 @@ fn a_long_poll_ends_with_the_first_publication_or_what_was_missed() {
 fn a_stream_that_does_not_read_ends_with_a_whole_message() {
     let flags = ["--client.queue_max_size", "100000", "--engine.send_buffer", "8192"];
     let server = Server::start(&flags);
-    let connect = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+    let connect =
+        concat!(r#"{"id":1,"connect":{}}"#, "\n", r#"{"id":2,"subscribe":{"channel":"a"}}"#);
     let mut slow = http_stream(&server, connect);
     slow.line();
     slow.line();
@@ -289,17 +293,16 @@ fn a_stream_that_does_not_read_ends_with_a_whole_message() {
     let data = "x".repeat(30_000);
     server.wait_metric("drumline_slow_total", |slow| {
         if slow == 0 {
-            let publish =
-                format!("{{\"id\":2,\"publish\":{{\"channel\":\"a\",\"data\":\"{data}\"}}}}");
-            assert_eq!(publisher.ask(&publish), "{\"id\":2,\"publish\":{}}");
+            let publish = format!(r#"{{"id":2,"publish":{{"channel":"a","data":"{data}"}}}}"#);
+            assert_eq!(publisher.ask(&publish), r#"{"id":2,"publish":{}}"#);
         }
         slow == 1
     });
     let rest = String::from_utf8(slow.rest()).unwrap();
     let lines: Vec<&str> = rest.lines().collect();
     let (last, pushes) = lines.split_last().unwrap();
-    assert_eq!(*last, "{\"push\":{\"disconnect\":{\"code\":3008,\"reason\":\"slow\"}}}");
-    assert!(pushes.iter().all(|push| push.starts_with("{\"push\":") && push.ends_with("}}}")));
+    assert_eq!(*last, r#"{"push":{"disconnect":{"code":3008,"reason":"slow"}}}"#);
+    assert!(pushes.iter().all(|push| push.starts_with(r#"{"push":"#) && push.ends_with("}}}")));
 }
 
 #[test]
@@ -309,13 +312,13 @@ fn a_request_of_another_form_or_on_an_old_connection_is_served_by_way_of_the_con
     client.send_raw(b"GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n");
     let head = client.read_head();
     client.read_body(&head);
-    let body = b"{\"id\":1,\"connect\":{}}";
+    let body = br#"{"id":1,"connect":{}}"#;
     client.send_raw(&post("/connection/http_stream", "application/json", body));
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("chunked"), "{head}");
     assert!(!client.line().is_empty(), "a chunk's length");
     let connected = client.line();
-    assert!(connected.starts_with("{\"id\":1,\"connect\":{"), "{connected}");
+    assert!(connected.starts_with(r#"{"id":1,"connect":{"#), "{connected}");
 
     // A target with scheme and host is told apart from one without, and goes round only once.
     let absolute =
@@ -327,14 +330,14 @@ fn a_request_of_another_form_or_on_an_old_connection_is_served_by_way_of_the_con
     assert_eq!(status(&server, &get("http://test/connection/sse", "")), "400");
 
     let chunked = "POST /emulation HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let frame = emulation(&connected, "{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}");
+    let frame = emulation(&connected, r#"{"id":2,"subscribe":{"channel":"a"}}"#);
     let body = &frame[frame.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4..];
     let length = format!("{:x}\r\n", body.len());
     let request = [chunked.as_bytes(), length.as_bytes(), body, b"\r\n0\r\n\r\n"].concat();
     assert_eq!(status(&server, &request), "204");
     client.line();
     assert!(!client.line().is_empty(), "a chunk's length");
-    assert_eq!(client.line(), "{\"id\":2,\"subscribe\":{}}");
+    assert_eq!(client.line(), r#"{"id":2,"subscribe":{}}"#);
     server.wait_metric("drumline_clients", |clients| clients == 1);
     drop(client);
     server.wait_metric("drumline_clients", |clients| clients == 0);

@@ -4,10 +4,10 @@ use crate::common::{Client, Server, UNI_WEBSOCKET};
 
 fn check_connect(text: &str, subs: &str) {
     let expected = format!(
-        "\",\"version\":\"drumline {}\"{subs},\"ping\":25,\"session\":\"",
+        r#"","version":"drumline {}"{subs},"ping":25,"session":""#,
         env!("CARGO_PKG_VERSION")
     );
-    assert!(text.starts_with("{\"connect\":{\"client\":\""), "{text}");
+    assert!(text.starts_with(r#"{"connect":{"client":""#), "{text}");
     assert!(text.contains(&expected), "{text}");
 }
 
@@ -16,12 +16,12 @@ fn the_connect_request_may_stand_in_the_query() {
     let server = Server::start(&[]);
     let path = format!("{UNI_WEBSOCKET}?cf_connect=%7B%22subs%22%3A%7B%22news%22%3A%7B%7D%7D%7D");
     let mut client = Client::open(&server, &path);
-    check_connect(&client.text(), ",\"subs\":{\"news\":{}}");
-    server.publish("news", "{\"n\":1}");
-    assert_eq!(client.push(), "{\"channel\":\"news\",\"pub\":{\"data\":{\"n\":1}}}");
+    check_connect(&client.text(), r#","subs":{"news":{}}"#);
+    server.publish("news", r#"{"n":1}"#);
+    assert_eq!(client.push(), r#"{"channel":"news","pub":{"data":{"n":1}}}"#);
     client.send("whatever a client says later is ignored");
     server.publish("news", "2");
-    assert_eq!(client.push(), "{\"channel\":\"news\",\"pub\":{\"data\":2}}");
+    assert_eq!(client.push(), r#"{"channel":"news","pub":{"data":2}}"#);
 }
 
 #[test]
@@ -31,11 +31,11 @@ fn or_be_the_first_frame() {
     plain.send("{}");
     check_connect(&plain.text(), "");
     let mut client = Client::open(&server, UNI_WEBSOCKET);
-    client.send("{\"subs\":{\"a\":{},\"b\":{}}}");
+    client.send(r#"{"subs":{"a":{},"b":{}}}"#);
     let text = client.text();
-    assert!(text.contains("\"a\":{}") && text.contains("\"b\":{}"), "{text}");
+    assert!(text.contains(r#""a":{}"#) && text.contains(r#""b":{}"#), "{text}");
     server.publish("b", "[]");
-    assert_eq!(client.push(), "{\"channel\":\"b\",\"pub\":{\"data\":[]}}");
+    assert_eq!(client.push(), r#"{"channel":"b","pub":{"data":[]}}"#);
 }
 
 #[test]
@@ -43,14 +43,14 @@ fn it_is_told_why_it_ends() {
     let mut server = Server::start(&["--shutdown.spread", "0s"]);
     let mut client = Client::open(&server, UNI_WEBSOCKET);
     client.send("no json");
-    assert_eq!(client.text(), "{\"disconnect\":{\"code\":3501,\"reason\":\"bad request\"}}");
+    assert_eq!(client.text(), r#"{"disconnect":{"code":3501,"reason":"bad request"}}"#);
     assert_eq!(client.closed(), (3501, "bad request".into()));
 
     let mut client = Client::open(&server, UNI_WEBSOCKET);
     client.send("{}");
     check_connect(&client.text(), "");
     server.signal_stop();
-    assert_eq!(client.text(), "{\"disconnect\":{\"code\":3001,\"reason\":\"shutdown\"}}");
+    assert_eq!(client.text(), r#"{"disconnect":{"code":3001,"reason":"shutdown"}}"#);
     assert_eq!(client.closed(), (3001, "shutdown".into()));
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -68,7 +68,7 @@ fn its_ping_is_one_of_the_application_and_one_of_websocket() {
     }
     assert_eq!(client.frame(), Some((0x81, b"{}".to_vec())), "its pongs keep it");
     assert_eq!(client.frame(), Some((0x89, Vec::new())));
-    let end = "{\"disconnect\":{\"code\":3012,\"reason\":\"no pong\"}}";
+    let end = r#"{"disconnect":{"code":3012,"reason":"no pong"}}"#;
     assert_eq!(client.text(), end, "silence does not");
     assert_eq!(client.closed(), (3012, "no pong".into()));
 }

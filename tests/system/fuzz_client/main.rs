@@ -41,14 +41,16 @@ fn number(variable: &str) -> Option<u64> {
 /// Everything is on, and every bound is near.
 fn config(backend: u16) -> String {
     let proxy = |path: &str| {
-        format!("{{\"endpoint\":\"http://127.0.0.1:{backend}/{path}\",\"timeout\":\"300ms\"}}")
+        format!(r#"{{"endpoint":"http://127.0.0.1:{backend}/{path}","timeout":"300ms"}}"#)
     };
-    let open = "\"allow_subscribe_for_client\":true,\"allow_subscribe_for_anonymous\":true,\
-        \"allow_publish_for_client\":true,\"allow_publish_for_anonymous\":true,\
-        \"allow_presence_for_client\":true,\"allow_presence_for_anonymous\":true,\
-        \"allow_history_for_client\":true,\"allow_history_for_anonymous\":true";
-    let kept = "\"history_size\":20,\"history_ttl\":\"5s\",\"allow_recovery\":true";
-    let rpc = proxy("rpc").replacen('{', "{\"name\":\"backend\",", 1);
+    let open = concat!(
+        r#""allow_subscribe_for_client":true,"allow_subscribe_for_anonymous":true,"#,
+        r#""allow_publish_for_client":true,"allow_publish_for_anonymous":true,"#,
+        r#""allow_presence_for_client":true,"allow_presence_for_anonymous":true,"#,
+        r#""allow_history_for_client":true,"allow_history_for_anonymous":true"#
+    );
+    let kept = r#""history_size":20,"history_ttl":"5s","allow_recovery":true"#;
+    let rpc = proxy("rpc").replacen('{', r#"{"name":"backend","#, 1);
     format!(
         r#"{{
         "client": {{ "token": {{ "hmac_secret_key": "{secret}" }},
@@ -163,8 +165,8 @@ fn gauges(server: &Server) -> Vec<(String, u64)> {
     let gauges = text.lines().filter_map(of).map(|name| (name.clone(), server.metric(&name)));
     // Shards charge the budgets in steps: a twentieth may stay charged.
     let used = FREED.map(|kind| {
-        let limit = server.metric(&format!("drumline_memory_limit_bytes{{kind=\"{kind}\"}}"));
-        (format!("drumline_memory_used_bytes{{kind=\"{kind}\"}}"), limit / 20)
+        let limit = server.metric(&format!(r#"drumline_memory_limit_bytes{{kind="{kind}"}}"#));
+        (format!(r#"drumline_memory_used_bytes{{kind="{kind}"}}"#), limit / 20)
     });
     gauges.chain(used).collect()
 }

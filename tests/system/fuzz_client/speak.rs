@@ -137,7 +137,7 @@ fn websocket(random: &mut Random, server: SocketAddr, protobuf: bool) -> std::io
     let first = match (protobuf, random.once_in(12)) {
         (true, _) => words::protobuf_frame(random, 1),
         (false, true) => words::frame(random, 1),
-        (false, false) => format!("{{\"id\":1,\"connect\":{}}}", words::connect(random)).into(),
+        (false, false) => format!(r#"{{"id":1,"connect":{}}}"#, words::connect(random)).into(),
     };
     let first = frames(random, protobuf, &first);
     line.say(random, &first)?;
@@ -162,9 +162,9 @@ fn websocket(random: &mut Random, server: SocketAddr, protobuf: bool) -> std::io
 pub fn audience(random: &mut Random, server: SocketAddr) -> std::io::Result<()> {
     let mut line = Line::dial(server)?;
     let mut said = upgrade(random, "/connection/websocket", false);
-    let mut commands = vec!["{\"id\":1,\"connect\":{}}".to_owned()];
+    let mut commands = vec![r#"{"id":1,"connect":{}}"#.to_owned()];
     for id in 2..16 {
-        commands.push(format!("{{\"id\":{id},\"subscribe\":{}}}", words::subscribe(random)));
+        commands.push(format!(r#"{{"id":{id},"subscribe":{}}}"#, words::subscribe(random)));
     }
     said.extend(client_frame(0x81, commands.join("\n").as_bytes()));
     line.say(random, &said)?;
@@ -198,14 +198,14 @@ fn percent(text: &[u8]) -> String {
 /// A text field of what was heard.
 fn named(heard: &[u8], name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(heard);
-    let start = text.find(&format!("\"{name}\":\""))? + name.len() + 4;
+    let start = text.find(&format!(r#""{name}":""#))? + name.len() + 4;
     text[start..].split('"').next().map(str::to_owned)
 }
 
 /// A stream, and requests that speak for its client.
 fn stream(random: &mut Random, server: SocketAddr, path: &str) -> std::io::Result<()> {
     let mut line = Line::dial(server)?;
-    let connect = format!("{{\"id\":1,\"connect\":{}}}", words::connect(random));
+    let connect = format!(r#"{{"id":1,"connect":{}}}"#, words::connect(random));
     let mut request = match path.ends_with("sse") {
         true => {
             let query = percent(connect.as_bytes());
@@ -215,7 +215,7 @@ fn stream(random: &mut Random, server: SocketAddr, path: &str) -> std::io::Resul
     };
     random.spoil(&mut request);
     line.say(random, &request)?;
-    line.listen(|heard| heard.windows(10).any(|window| window == b"\"session\":"))?;
+    line.listen(|heard| heard.windows(10).any(|window| window == br#""session":"#))?;
     let session = named(&line.heard, "session").unwrap_or_else(|| "0".repeat(50));
     let node = named(&line.heard, "node").unwrap_or_default();
     for round in 0..random.below(5) {

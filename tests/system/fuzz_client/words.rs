@@ -50,19 +50,19 @@ const ODD: [&str; 22] = [
     "1e308",
     "18446744073709551616",
     "4294967296",
-    "\"\"",
+    r#""""#,
     "[]",
     "{}",
-    "\"\\u0000\"",
-    "\"\\ud800\"",
+    r#""\u0000""#,
+    r#""\ud800""#,
     "[null]",
-    "{\"a\":null}",
+    r#"{"a":null}"#,
     "1.5",
-    "\"_\"",
-    "\"abcdefgh\"",
+    r#""_""#,
+    r#""abcdefgh""#,
     "[[[[[[[[[[]]]]]]]]]]",
-    "{\"b\":{\"c\":[1,2,{}]}}",
-    "\"fossil\"",
+    r#"{"b":{"c":[1,2,{}]}}"#,
+    r#""fossil""#,
     "9007199254740993",
 ];
 const API: [&str; 17] = [
@@ -100,12 +100,12 @@ fn quoted(text: &str) -> String {
 fn data(random: &mut Random) -> String {
     match random.below(8) {
         0 => random.one_of(&ODD).to_owned(),
-        1 => format!("\"{}\"", "d".repeat(random.below(20_000))),
+        1 => format!(r#""{}""#, "d".repeat(random.below(20_000))),
         2 => {
             let depth = random.below(700);
             format!("{}1{}", "[".repeat(depth), "]".repeat(depth))
         }
-        _ => format!("{{\"n\":{},\"text\":\"a text that stays the same\"}}", random.below(1000)),
+        _ => format!(r#"{{"n":{},"text":"a text that stays the same"}}"#, random.below(1000)),
     }
 }
 
@@ -114,7 +114,7 @@ fn filter(random: &mut Random, depth: usize) -> String {
         let op = random.one_of(&["and", "or", "not", "xor"]);
         let count = if op == "not" { 1 } else { random.below(4) };
         let nodes: Vec<String> = (0..count).map(|_| filter(random, depth + 1)).collect();
-        return format!("{{\"op\":\"{op}\",\"nodes\":[{}]}}", nodes.join(","));
+        return format!(r#"{{"op":"{op}","nodes":[{}]}}"#, nodes.join(","));
     }
     let key = random.one_of(&["t", "n", ""]);
     let cmp = random.one_of(&[
@@ -122,14 +122,14 @@ fn filter(random: &mut Random, depth: usize) -> String {
     ]);
     let value = random.one_of(&["x", "1", "-0.5", "", "1e3"]);
     let length = random.below(300);
-    let values = (0..random.below(5)).map(|_| format!("\"{}\"", "v".repeat(length)));
+    let values = (0..random.below(5)).map(|_| format!(r#""{}""#, "v".repeat(length)));
     let values: Vec<String> = values.collect();
     match cmp {
         "in" | "nin" => {
-            format!("{{\"key\":\"{key}\",\"cmp\":\"{cmp}\",\"vals\":[{}]}}", values.join(","))
+            format!(r#"{{"key":"{key}","cmp":"{cmp}","vals":[{}]}}"#, values.join(","))
         }
-        "ex" | "nex" => format!("{{\"key\":\"{key}\",\"cmp\":\"{cmp}\"}}"),
-        _ => format!("{{\"key\":\"{key}\",\"cmp\":\"{cmp}\",\"val\":\"{value}\"}}"),
+        "ex" | "nex" => format!(r#"{{"key":"{key}","cmp":"{cmp}"}}"#),
+        _ => format!(r#"{{"key":"{key}","cmp":"{cmp}","val":"{value}"}}"#),
     }
 }
 
@@ -159,24 +159,24 @@ fn value(random: &mut Random, field: &str, channel: &str) -> String {
         "token" => quoted(&token(random, (!channel.is_empty()).then_some(channel))),
         "data" | "params" | "info" => data(random),
         "tf" => filter(random, 0),
-        "delta" => "\"fossil\"".to_owned(),
-        "epoch" => "\"abcdefgh\"".to_owned(),
-        "since" => format!("{{\"offset\":{},\"epoch\":\"abcdefgh\"}}", number(random)),
+        "delta" => r#""fossil""#.to_owned(),
+        "epoch" => r#""abcdefgh""#.to_owned(),
+        "since" => format!(r#"{{"offset":{},"epoch":"abcdefgh"}}"#, number(random)),
         "offset" | "limit" | "flag" | "version" | "expire_at" => number(random),
         "subs" => {
             let name = CHANNELS[random.below(CHANNELS.len())];
-            format!("{{{}:{{\"recover\":true,\"offset\":1,\"epoch\":\"e\"}}}}", quoted(name))
+            format!(r#"{{{}:{{"recover":true,"offset":1,"epoch":"e"}}}}"#, quoted(name))
         }
         "channels" => {
             let all: Vec<String> =
                 (0..random.below(6)).map(|_| quoted(&self::channel(random))).collect();
             format!("[{}]", all.join(","))
         }
-        "tags" => "{\"t\":\"x\",\"n\":\"1\"}".to_owned(),
-        "headers" => "{\"authorization\":\"x\"}".to_owned(),
-        "disconnect" => "{\"code\":3500,\"reason\":\"r\"}".to_owned(),
+        "tags" => r#"{"t":"x","n":"1"}"#.to_owned(),
+        "headers" => r#"{"authorization":"x"}"#.to_owned(),
+        "disconnect" => r#"{"code":3500,"reason":"r"}"#.to_owned(),
         "user" | "client" | "session" | "method" | "name" | "idempotency_key" | "uid"
-        | "pattern" => random.one_of(&["\"7\"", "\"42\"", "\"\"", "\"*\""]).to_owned(),
+        | "pattern" => random.one_of(&[r#""7""#, r#""42""#, r#""""#, r#""*""#]).to_owned(),
         _ => "true".to_owned(),
     }
 }
@@ -187,11 +187,11 @@ fn object(random: &mut Random, fields: &[&str], channel: &str) -> String {
     for (nth, field) in fields.iter().enumerate() {
         let there = if nth == 0 { !random.once_in(20) } else { random.once_in(3) };
         if there {
-            parts.push(format!("\"{field}\":{}", value(random, field, channel)));
+            parts.push(format!(r#""{field}":{}"#, value(random, field, channel)));
         }
     }
     if random.once_in(30) {
-        parts.push(format!("\"unknown\":{}", random.one_of(&ODD)));
+        parts.push(format!(r#""unknown":{}"#, random.one_of(&ODD)));
     }
     format!("{{{}}}", parts.join(","))
 }
@@ -228,7 +228,7 @@ fn request(random: &mut Random, method: &str) -> String {
     let channel = if matches!(method, "connect" | "refresh") { String::new() } else { channel };
     let mut object = object(random, fields, &channel);
     if matches!(method, "publish") && random.once_in(2) {
-        object = format!("{{\"channel\":{},\"data\":{}}}", quoted(&channel), data(random));
+        object = format!(r#"{{"channel":{},"data":{}}}"#, quoted(&channel), data(random));
     }
     object
 }
@@ -237,13 +237,13 @@ fn request(random: &mut Random, method: &str) -> String {
 pub fn subscribe(random: &mut Random) -> String {
     let channel = random.one_of(&CHANNELS[..12]);
     let more = match random.below(6) {
-        0 => ",\"delta\":\"fossil\"".to_owned(),
-        1 => format!(",\"tf\":{}", filter(random, 0)),
-        2 => ",\"join_leave\":true,\"flag\":1".to_owned(),
-        3 => ",\"recover\":true,\"epoch\":\"abcdefgh\",\"offset\":1".to_owned(),
+        0 => r#","delta":"fossil""#.to_owned(),
+        1 => format!(r#","tf":{}"#, filter(random, 0)),
+        2 => r#","join_leave":true,"flag":1"#.to_owned(),
+        3 => r#","recover":true,"epoch":"abcdefgh","offset":1"#.to_owned(),
         _ => String::new(),
     };
-    format!("{{\"channel\":\"{channel}\"{more}}}")
+    format!(r#"{{"channel":"{channel}"{more}}}"#)
 }
 
 /// A command of the JSON protocol.
@@ -271,14 +271,14 @@ pub fn command(random: &mut Random, id: usize) -> String {
     };
     let id =
         if random.once_in(40) { ODD[random.below(ODD.len())].to_owned() } else { id.to_string() };
-    format!("{{\"id\":{id},\"{method}\":{}}}", request(random, method))
+    format!(r#"{{"id":{id},"{method}":{}}}"#, request(random, method))
 }
 
 /// A connect request's text, mostly a good one.
 pub fn connect(random: &mut Random) -> String {
     match random.below(4) {
         0 => request(random, "connect"),
-        1 => format!("{{\"token\":{}}}", quoted(&token(random, None))),
+        1 => format!(r#"{{"token":{}}}"#, quoted(&token(random, None))),
         _ => "{}".to_owned(),
     }
 }
@@ -342,10 +342,10 @@ pub fn call(random: &mut Random) -> (&'static str, Vec<u8>) {
     let body = if method == "batch" {
         let one = |random: &mut Random| {
             let method = API[random.below(13)];
-            format!("{{\"{method}\":{}}}", call_body(random, method))
+            format!(r#"{{"{method}":{}}}"#, call_body(random, method))
         };
         let commands: Vec<String> = (0..random.below(6)).map(|_| one(random)).collect();
-        format!("{{\"commands\":[{}],\"parallel\":{}}}", commands.join(","), random.once_in(2))
+        format!(r#"{{"commands":[{}],"parallel":{}}}"#, commands.join(","), random.once_in(2))
     } else {
         call_body(random, method)
     };
@@ -376,7 +376,7 @@ fn call_body(random: &mut Random, method: &str) -> String {
     let body = object(random, fields, &channel);
     // Most publications go through, so that there is something to push.
     if method == "publish" && random.once_in(2) {
-        return format!("{{\"channel\":{},\"data\":{}}}", quoted(&channel), data(random));
+        return format!(r#"{{"channel":{},"data":{}}}"#, quoted(&channel), data(random));
     }
     body
 }
@@ -386,10 +386,10 @@ pub fn backend_answer(random: &mut Random) -> Vec<u8> {
     let fields = ["user", "data", "info", "expire_at", "channels", "meta", "expired", "tags"];
     let result = object(random, &fields, "a");
     let mut answer = match random.below(5) {
-        0 => "{\"error\":{\"code\":1000,\"message\":\"no\"}}".to_owned(),
-        1 => "{\"disconnect\":{\"code\":4000,\"reason\":\"go\"}}".to_owned(),
-        2 => "{\"result\":{}}".to_owned(),
-        _ => format!("{{\"result\":{result}}}"),
+        0 => r#"{"error":{"code":1000,"message":"no"}}"#.to_owned(),
+        1 => r#"{"disconnect":{"code":4000,"reason":"go"}}"#.to_owned(),
+        2 => r#"{"result":{}}"#.to_owned(),
+        _ => format!(r#"{{"result":{result}}}"#),
     }
     .into_bytes();
     random.spoil(&mut answer);
