@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::common::{API_KEY, Client, Server, client_frame};
+use crate::common::{Client, Server, api_request, client_frame};
 
 /// Processor time that a pass may take while others misbehave, in us: twice the bound of a release
 /// build, which DRUMLINE names, and far more in a build for debugging. Wall time says nothing where
@@ -34,17 +34,9 @@ fn nested(open: &str, close: &str, levels: usize) -> String {
     format!("{}1{}", open.repeat(levels), close.repeat(levels))
 }
 
-/// Posts a body to a method of the API over a connection; the answer's status line and body.
-fn post(client: &mut Client, method: &str, body: &str) -> (String, String) {
-    let head = format!(
-        "POST /api/{method} HTTP/1.1\r\nHost: a\r\nX-API-Key: {API_KEY}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    client.send_raw(head.as_bytes());
-    client.send_raw(body.as_bytes());
-    let head = client.read_head();
-    let body = client.read_body(&head);
-    (head.lines().next().unwrap_or_default().to_owned(), body)
+/// Calls a method of the API over a connection; the status and the body of the answer.
+fn post(client: &mut Client, method: &str, body: &str) -> (u16, String) {
+    client.exchange(&api_request(method, "", body))
 }
 
 #[test]
@@ -101,8 +93,8 @@ fn what_is_nested_deeper_than_clients_can_read_reaches_none() {
         let body = format!(r#"{{"channel":"a","data":{deep}}}"#);
         let answer = post(&mut api, "publish", &body);
         let expected = r#"{"error":{"code":107,"message":"bad request"}}"#.to_owned();
-        assert_eq!(answer, ("HTTP/1.1 200 OK".to_owned(), expected));
-        assert_eq!(post(&mut api, "history", &deep).0, "HTTP/1.1 400 Bad Request");
+        assert_eq!(answer, (200, expected));
+        assert_eq!(post(&mut api, "history", &deep).0, 400);
         let unknown = nested(r#"{"unknown":"#, "}", 30_000);
         assert_eq!(post(&mut api, "history", &unknown), answer);
         assert_eq!(client.ask(&filter(40)), bad(9));
@@ -164,7 +156,7 @@ fn endless_channels_with_history_replace_each_other() {
     for batch in 0..100 {
         let channels: Vec<String> = (0..100).map(|nth| format!(r#""c{batch}-{nth}""#)).collect();
         let body = format!(r#"{{"channels":[{}],"data":"{data}"}}"#, channels.join(","));
-        assert_eq!(post(&mut api, "broadcast", &body).0, "HTTP/1.1 200 OK");
+        assert_eq!(post(&mut api, "broadcast", &body).0, 200);
         let kept = server.metric("drumline_history_bytes");
         assert!(kept <= 4_000_000, "{kept} bytes after {batch}");
     }

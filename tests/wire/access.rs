@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Client, KEY, UNI_WEBSOCKET, WEBSOCKET, command, wait_for};
+use crate::common::{Client, KEY, UNI_WEBSOCKET, WEBSOCKET, command, request, wait_for};
 
 /// A server in a folder of its own, on a port that the kernel chose.
 pub struct Started {
@@ -71,7 +71,7 @@ impl Started {
 
     /// Status and body of a GET by a browser on this machine.
     pub fn get(&self, path: &str) -> (u16, String) {
-        ask(&mut self.dial(), &request("GET", path, &format!("Host: {}\r\n", self.address), ""))
+        self.dial().exchange(&request("GET", path, &format!("Host: {}\r\n", self.address), ""))
     }
 
     /// Ends it, and returns all that it wrote.
@@ -89,23 +89,6 @@ impl Drop for Started {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
-    let length = match method {
-        "POST" => format!("Content-Length: {}\r\n", body.len()),
-        _ => String::new(),
-    };
-    format!("{method} {path} HTTP/1.1\r\n{headers}{length}\r\n{body}")
-}
-
-/// Sends a request and reads its answer: the status, and the body where its length is told.
-pub fn ask(client: &mut Client, request: &str) -> (u16, String) {
-    client.send_raw(request.as_bytes());
-    let head = client.read_head();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let told = head.to_ascii_lowercase().contains("\r\ncontent-length:");
-    (status, if told { client.read_body(&head) } else { String::new() })
 }
 
 const SWITCH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -163,7 +146,7 @@ fn a_server_without_configuration_is_open_to_its_own_machine() {
         let own = [String::new(), format!("Origin: http://{host}\r\n")];
         for origin in own {
             for (request, status) in requests(key, &format!("Host: {host}\r\n{origin}")) {
-                assert_eq!(ask(&mut server.dial(), &request).0, status, "{request}");
+                assert_eq!(server.dial().exchange(&request).0, status, "{request}");
             }
         }
     }
@@ -188,17 +171,17 @@ fn an_open_server_refuses_requests_of_others_on_every_path() {
             (status == 403 && told) || (status == 400 && headers.is_empty())
         };
         for (request, _) in requests(key, &headers) {
-            let (status, body) = ask(&mut server.dial(), &request);
+            let (status, body) = server.dial().exchange(&request);
             assert!(is_refusal(status, &body), "{request}: {status} {body}");
             // Behind a good request on the same connection.
             let mut kept = server.dial();
-            assert_eq!(ask(&mut kept, &self::request("GET", "/health", &host, "")).0, 200);
-            let (status, body) = ask(&mut kept, &request);
+            assert_eq!(kept.exchange(&crate::common::request("GET", "/health", &host, "")).0, 200);
+            let (status, body) = kept.exchange(&request);
             assert!(is_refusal(status, &body), "{request}: {status} {body}");
         }
     }
-    let absolute = self::request("GET", "http://rebound.example/metrics", &host, "");
-    assert_eq!(ask(&mut server.dial(), &absolute).0, 403);
+    let absolute = crate::common::request("GET", "http://rebound.example/metrics", &host, "");
+    assert_eq!(server.dial().exchange(&absolute).0, 403);
 }
 
 #[test]
@@ -279,7 +262,7 @@ fn a_disabled_websocket_does_not_upgrade() {
     let server = Started::with(&[], &["--client.insecure", "--websocket.disabled"]);
     assert!(!server.screen.contains("WebSocket"), "{}", server.screen);
     let host = format!("Host: {}\r\n", server.address);
-    assert_eq!(ask(&mut server.dial(), &upgrade(WEBSOCKET, &host)).0, 404);
+    assert_eq!(server.dial().exchange(&upgrade(WEBSOCKET, &host)).0, 404);
     let streamed = request("POST", "/connection/http_stream", &host, r#"{"id":1,"connect":{}}"#);
-    assert_eq!(ask(&mut server.dial(), &streamed).0, 200);
+    assert_eq!(server.dial().exchange(&streamed).0, 200);
 }

@@ -1,120 +1,30 @@
 //! What backends answer, and what of it counts: proxies and key sets, by servers of the test's own.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
-
 use drumline::base::sys;
 use serde_json::{Value, json};
 
 use crate::access::Started;
+use crate::common::backend::Backend;
 use crate::common::{API_KEY, Client, WEBSOCKET, wait_for};
 
-/// What a backend was asked.
-#[derive(Clone, Debug)]
-struct Asked {
-    path: String,
-    headers: HashMap<String, String>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Bodies of the answers, by path.
-    answers: HashMap<String, String>,
-    asked: Vec<Asked>,
-    /// Whether answers are held back.
-    held: bool,
-}
-
-/// A backend on a free port.
-#[derive(Clone)]
-struct Backend {
-    port: u16,
-    state: Arc<(Mutex<State>, Condvar)>,
-}
-
-impl Backend {
-    fn start() -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let backend = Backend { port, state: Arc::default() };
-        let serving = backend.clone();
-        std::thread::spawn(move || {
-            for socket in listener.incoming().map_while(Result::ok) {
-                let backend = serving.clone();
-                std::thread::spawn(move || while backend.serve(&socket).is_some() {});
-            }
-        });
-        backend
+/// A server that asks `backend` about everything, with more flags.
+fn server(backend: &Backend, more: &[&str]) -> Started {
+    let mut flags = vec![format!("--http_api.key={API_KEY}")];
+    for section in ["client.proxy.connect", "channel.proxy.subscribe", "channel.proxy.publish"] {
+        let path = section.rsplit('.').next().unwrap();
+        flags.push(format!("--{section}.endpoint={}", backend.url(path)));
     }
-
-    /// Serves one request; `None`: the connection has ended.
-    fn serve(&self, mut socket: &TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(socket);
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let path = line.split(' ').nth(1)?.trim_start_matches('/').to_owned();
-        let mut headers = HashMap::new();
-        loop {
-            line.clear();
-            reader.read_line(&mut line).ok()?;
-            let Some((name, value)) = line.trim().split_once(':') else { break };
-            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-        }
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        let (state, released) = &*self.state;
-        let mut state = state.lock().unwrap();
-        state.asked.push(Asked { path: path.clone(), headers });
-        let state = released.wait_while(state, |state| state.held).unwrap();
-        let answer = state.answers.get(&path).cloned().unwrap_or_default();
-        drop(state);
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
-        socket.write_all((head + &answer).as_bytes()).ok()
+    flags.push(format!("--rpc.proxy.endpoint={}", backend.url("rpc")));
+    flags.push("--client.proxy.connect.enabled".to_owned());
+    flags.push("--rpc.without_namespace.proxy_enabled".to_owned());
+    flags.push("--channel.without_namespace.subscribe_proxy_enabled".to_owned());
+    flags.push("--channel.without_namespace.publish_proxy_enabled".to_owned());
+    for flag in more {
+        let key = flag.split('=').next().unwrap();
+        flags.retain(|own| own.split('=').next() != Some(key));
+        flags.push((*flag).to_owned());
     }
-
-    /// Has a path answer so from now on.
-    fn answer(&self, path: &str, body: &str) {
-        self.state.0.lock().unwrap().answers.insert(path.to_owned(), body.to_owned());
-    }
-
-    fn hold(&self, held: bool) {
-        self.state.0.lock().unwrap().held = held;
-        self.state.1.notify_all();
-    }
-
-    /// What a path was asked so far.
-    fn asked(&self, path: &str) -> Vec<Asked> {
-        let state = self.state.0.lock().unwrap();
-        state.asked.iter().filter(|asked| asked.path == path).cloned().collect()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.port)
-    }
-
-    /// A server that asks this backend about everything, with more flags.
-    fn server(&self, more: &[&str]) -> Started {
-        let mut flags = vec![format!("--http_api.key={API_KEY}")];
-        for section in ["client.proxy.connect", "channel.proxy.subscribe", "channel.proxy.publish"]
-        {
-            let path = section.rsplit('.').next().unwrap();
-            flags.push(format!("--{section}.endpoint={}", self.url(path)));
-        }
-        flags.push(format!("--rpc.proxy.endpoint={}", self.url("rpc")));
-        flags.push("--client.proxy.connect.enabled".to_owned());
-        flags.push("--rpc.without_namespace.proxy_enabled".to_owned());
-        flags.push("--channel.without_namespace.subscribe_proxy_enabled".to_owned());
-        flags.push("--channel.without_namespace.publish_proxy_enabled".to_owned());
-        for flag in more {
-            let key = flag.split('=').next().unwrap();
-            flags.retain(|own| own.split('=').next() != Some(key));
-            flags.push((*flag).to_owned());
-        }
-        Started::with(&[], &flags.iter().map(String::as_str).collect::<Vec<_>>())
-    }
+    Started::with(&[], &flags.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
@@ -143,7 +53,7 @@ fn subscribe(channel: &str) -> String {
 #[test]
 fn an_array_for_a_result_is_an_error_and_lets_nobody_in() {
     let backend = Backend::start();
-    let server = backend.server(&[]);
+    let server = server(&backend, &[]);
     for answer in [r#"{"result":[]}"#, "[]", r#"{"result":""}"#, r#"{"error":[]}"#] {
         backend.answer("connect", answer);
         assert_eq!(opened(&server).ask(CONNECT), failed(1), "{answer}");
@@ -161,7 +71,7 @@ fn an_array_for_a_result_is_an_error_and_lets_nobody_in() {
 #[test]
 fn an_answer_that_cannot_be_read_is_logged_with_its_cause_and_without_its_values() {
     let backend = Backend::start();
-    let server = backend.server(&[]);
+    let server = server(&backend, &[]);
     backend.answer("connect", r#"{"result":{"user":"hunter2","expire_at":"hunter2"}}"#);
     for _ in 0..20 {
         assert_eq!(opened(&server).ask(CONNECT), failed(1));
@@ -183,7 +93,7 @@ fn an_answer_that_cannot_be_read_is_logged_with_its_cause_and_without_its_values
 #[test]
 fn null_in_an_answer_counts_as_absent_or_is_a_payload() {
     let backend = Backend::start();
-    let server = backend.server(&["--channel.without_namespace.presence"]);
+    let server = server(&backend, &["--channel.without_namespace.presence"]);
     backend.answer(
         "connect",
         concat!(
@@ -210,7 +120,7 @@ fn null_in_an_answer_counts_as_absent_or_is_a_payload() {
 #[test]
 fn base64_with_line_ends_is_taken() {
     let backend = Backend::start();
-    let server = backend.server(&[]);
+    let server = server(&backend, &[]);
     let lines = "eyJk\\r\\nIjox\\r\\nfQ==\\r\\n";
     backend.answer("connect", &format!(r#"{{"result":{{"b64data":"{lines}"}}}}"#));
     let mut client = opened(&server);
@@ -242,11 +152,14 @@ fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
         let host = format!("127.0.0.1:{}", backend.port);
         format!("http://b%40b:hun%2Fter2@{host}/{path}")
     };
-    let server = backend.server(&[
-        &format!("--client.proxy.connect.endpoint={}", with_user("connect")),
-        &format!("--rpc.proxy.endpoint={}", with_user("rpc")),
-        r#"--rpc.proxy.http.static_headers={"Authorization":"Bearer x"}"#,
-    ]);
+    let server = server(
+        &backend,
+        &[
+            &format!("--client.proxy.connect.endpoint={}", with_user("connect")),
+            &format!("--rpc.proxy.endpoint={}", with_user("rpc")),
+            r#"--rpc.proxy.http.static_headers={"Authorization":"Bearer x"}"#,
+        ],
+    );
     connected(&server).ask(r#"{"id":4,"rpc":{}}"#);
     let asked = &backend.asked("connect")[0];
     assert_eq!(asked.headers["authorization"], "Basic YkBiOmh1bi90ZXIy");
@@ -264,7 +177,7 @@ fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
 #[test]
 fn an_end_in_the_past_from_a_backend_gives_nothing_out() {
     let backend = Backend::start();
-    let server = backend.server(&[]);
+    let server = server(&backend, &[]);
     let past = json!({"result": {"user": "ann", "expire_at": 1}}).to_string();
     backend.answer("connect", &past);
     let expired = |id: u32| format!(r#"{{"id":{id},"error":{{"code":110,"message":"expired"}}}}"#);
@@ -281,7 +194,7 @@ fn an_end_in_the_past_from_a_backend_gives_nothing_out() {
 fn a_refresh_that_names_no_later_end_closes_the_connection() {
     let backend = Backend::start();
     let endpoint = format!("--client.proxy.refresh.endpoint={}", backend.url("refresh"));
-    let server = backend.server(&["--client.proxy.refresh.enabled", &endpoint]);
+    let server = server(&backend, &["--client.proxy.refresh.enabled", &endpoint]);
     for answer in [
         r#"{"result":{}}"#,
         r#"{"result":{"expire_at":0}}"#,
@@ -307,7 +220,7 @@ fn a_refresh_that_names_no_later_end_closes_the_connection() {
 #[test]
 fn user_limited_channels_do_not_ask_the_subscribe_proxy() {
     let backend = Backend::start();
-    let server = backend.server(&["--channel.without_namespace.allow_user_limited_channels"]);
+    let server = server(&backend, &["--channel.without_namespace.allow_user_limited_channels"]);
     backend.answer("connect", r#"{"result":{"user":"u1"}}"#);
     backend.answer("subscribe", r#"{"result":{}}"#);
     let mut client = connected(&server);
@@ -324,16 +237,19 @@ fn user_limited_channels_do_not_ask_the_subscribe_proxy() {
 #[test]
 fn a_backend_that_names_the_user_decides_which_channels_the_server_joins() {
     let backend = Backend::start();
-    let server = backend.server(&[
-        "--client.allow_anonymous_connect_without_token",
-        "--channel.without_namespace.subscribe_proxy_enabled=false",
-        "--channel.without_namespace.allow_subscribe_for_client",
-        "--channel.without_namespace.allow_subscribe_for_anonymous",
-        concat!(
-            r#"--channel.namespaces=[{"name":"asked","subscribe_proxy_enabled":true,"#,
-            r#""allow_subscribe_for_client":true,"allow_subscribe_for_anonymous":true}]"#
-        ),
-    ]);
+    let server = server(
+        &backend,
+        &[
+            "--client.allow_anonymous_connect_without_token",
+            "--channel.without_namespace.subscribe_proxy_enabled=false",
+            "--channel.without_namespace.allow_subscribe_for_client",
+            "--channel.without_namespace.allow_subscribe_for_anonymous",
+            concat!(
+                r#"--channel.namespaces=[{"name":"asked","subscribe_proxy_enabled":true,"#,
+                r#""allow_subscribe_for_client":true,"allow_subscribe_for_anonymous":true}]"#
+            ),
+        ],
+    );
     let own = r#"{"id":1,"connect":{"subs":{"x":{},"y":{},"asked:z":{}}}}"#;
     for (answer, joined) in [
         (r#"{"result":{"user":"ann"}}"#, &[][..]),

@@ -1,7 +1,9 @@
 //! Calls of the API on the public port: what a shard answers itself, and what it leaves to the
 //! control plane.
 
-use crate::common::{API_KEY, Client, Server, WEBSOCKET, client_frame, upgrade_request, wait_for};
+use crate::common::{
+    API_KEY, Client, Server, WEBSOCKET, api_request, client_frame, upgrade_request, wait_for,
+};
 
 const HISTORY: [&str; 5] = [
     "--channel.without_namespace.history_size",
@@ -12,12 +14,7 @@ const HISTORY: [&str; 5] = [
 ];
 
 fn call(channel: &str, data: &str) -> String {
-    let body = format!(r#"{{"channel":"{channel}","data":{data}}}"#);
-    format!(
-        "POST /api/publish HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    api_request("publish", "", &format!(r#"{{"channel":"{channel}","data":{data}}}"#))
 }
 
 /// The answer's head and body.
@@ -25,11 +22,6 @@ fn answer(client: &mut Client) -> (String, String) {
     let head = client.read_head();
     let body = client.read_body(&head);
     (head, body)
-}
-
-fn status_and_body(client: &mut Client) -> (String, String) {
-    let (head, body) = answer(client);
-    (head.split(' ').nth(1).unwrap_or_default().to_owned(), body)
 }
 
 #[test]
@@ -63,8 +55,8 @@ fn calls_in_one_packet_are_answered_in_order_with_their_places() {
         let packet: String = (1..=200).map(|n| call(channel, &n.to_string())).collect();
         backend.send_raw(packet.as_bytes());
         for n in 1..=200 {
-            let (status, body) = status_and_body(&mut backend);
-            assert_eq!(status, "200");
+            let (status, body) = backend.answer();
+            assert_eq!(status, 200);
             let start = format!(r#"{{"result":{{"offset":{n},"epoch":""#);
             assert!(body.starts_with(&start), "{body}");
             let heard = subscriber.text();
@@ -82,7 +74,7 @@ fn a_call_may_come_byte_by_byte() {
         for byte in call("news", "[1,2]").as_bytes() {
             backend.send_raw(std::slice::from_ref(byte));
         }
-        assert_eq!(status_and_body(&mut backend), ("200".into(), r#"{"result":{}}"#.into()));
+        assert_eq!(backend.answer(), (200, r#"{"result":{}}"#.into()));
     }
     assert_eq!(server.metric("drumline_calls_total"), 2);
 }
@@ -95,31 +87,31 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
     let large = call("news", &format!(r#""{}""#, "x".repeat(200_000)));
     let bad = r#"{"error":{"code":107,"message":"bad request"}}"#;
     for (request, status, expected) in [
-        (&*wrong_key, "401", "X-API-Key is missing or wrong"),
-        (&*large, "200", r#"{"result":{}}"#),
-        (&*call("", "1"), "200", bad),
-        (&*call("news", "{"), "400", "invalid request body"),
+        (&*wrong_key, 401, "X-API-Key is missing or wrong"),
+        (&*large, 200, r#"{"result":{}}"#),
+        (&*call("", "1"), 200, bad),
+        (&*call("news", "{"), 400, "invalid request body"),
         (
             &*good.replace(r#"{"channel":"news","data":1}"#, r#"["news",                 1]"#),
-            "400",
+            400,
             "the body is",
         ),
-        (&*call("a:b", "1"), "200", r#"{"error":{"code":102"#),
-        (&*good.replace(r#""data":1"#, r#""b64=":1"#), "200", bad),
+        (&*call("a:b", "1"), 200, r#"{"error":{"code":102"#),
+        (&*good.replace(r#""data":1"#, r#""b64=":1"#), 200, bad),
         (
             &*good.replace("Host: test", "Host: test\r\nAuthorization: apikey secret"),
-            "200",
+            200,
             r#"{"result":{}}"#,
         ),
     ] {
         let mut backend = Client::dial(&server);
         backend.send_raw(good.as_bytes());
-        assert_eq!(status_and_body(&mut backend).0, "200");
+        assert_eq!(backend.answer().0, 200);
         // In one packet: the first goes to the control plane and takes the rest along.
         backend.send_raw(format!("{request}{good}").as_bytes());
-        let (found, body) = status_and_body(&mut backend);
+        let (found, body) = backend.answer();
         assert!(found == status && body.starts_with(expected), "{found} {body}");
-        assert_eq!(status_and_body(&mut backend), ("200".into(), r#"{"result":{}}"#.into()));
+        assert_eq!(backend.answer(), (200, r#"{"result":{}}"#.into()));
     }
     assert_eq!(server.metric("drumline_calls_total"), 8);
 }
@@ -132,18 +124,18 @@ fn any_place_that_holds_the_right_key_opens_the_api() {
     let right = format!("?api_key={API_KEY}");
     let (right, own) = (right.as_str(), own.as_str());
     for (query, headers, expected) in [
-        ("", own, "200"),
-        ("", &format!("{basic}{own}"), "200"),
-        (right, "", "200"),
-        (right, basic, "200"),
-        (right, "X-API-Key: wrong\r\n", "200"),
-        (right, "X-API-Key:\r\n", "200"),
-        ("?api_key=wrong", own, "200"),
-        ("", &format!("Authorization: apikey\t{API_KEY}\r\n"), "200"),
-        ("", &format!("X-API-Key: wrong\r\nAuthorization: apikey {API_KEY}\r\n"), "200"),
-        ("", basic, "401"),
-        ("", "X-API-Key:\r\n", "401"),
-        ("?api_key=", "X-API-Key: wrong\r\n", "401"),
+        ("", own, 200),
+        ("", &format!("{basic}{own}"), 200),
+        (right, "", 200),
+        (right, basic, 200),
+        (right, "X-API-Key: wrong\r\n", 200),
+        (right, "X-API-Key:\r\n", 200),
+        ("?api_key=wrong", own, 200),
+        ("", &format!("Authorization: apikey\t{API_KEY}\r\n"), 200),
+        ("", &format!("X-API-Key: wrong\r\nAuthorization: apikey {API_KEY}\r\n"), 200),
+        ("", basic, 401),
+        ("", "X-API-Key:\r\n", 401),
+        ("?api_key=", "X-API-Key: wrong\r\n", 401),
     ] {
         let mut backend = Client::dial(&server);
         let body = r#"{"channel":"news","data":1}"#;
@@ -153,7 +145,7 @@ fn any_place_that_holds_the_right_key_opens_the_api() {
             body.len()
         );
         backend.send_raw(request.as_bytes());
-        assert_eq!(status_and_body(&mut backend).0, expected, "{request}");
+        assert_eq!(backend.answer().0, expected, "{request}");
     }
 }
 
@@ -165,7 +157,7 @@ fn a_connection_may_call_and_then_become_a_websocket() {
     bytes.extend(upgrade_request(WEBSOCKET).into_bytes());
     bytes.extend(client_frame(0x81, br#"{"id":1,"connect":{}}"#));
     client.send_raw(&bytes);
-    assert_eq!(status_and_body(&mut client).0, "200");
+    assert_eq!(client.answer().0, 200);
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(client.text().starts_with(r#"{"id":1,"connect":{"#));
@@ -190,8 +182,8 @@ fn who_reads_no_answers_is_answered_when_it_does() {
         (now > 0 && std::mem::replace(&mut last, now) == now).then_some(())
     });
     for n in 1..=CALLS {
-        let (status, body) = status_and_body(&mut backend);
-        assert!(status == "200" && body.contains(&format!(r#""offset":{n},"#)), "{body}");
+        let (status, body) = backend.answer();
+        assert!(status == 200 && body.contains(&format!(r#""offset":{n},"#)), "{body}");
     }
     sent.join().unwrap();
 }
@@ -203,7 +195,7 @@ fn who_has_sent_everything_still_gets_its_answer() {
     backend.send_raw(call("news", "1").repeat(3).as_bytes());
     backend.stream.shutdown(std::net::Shutdown::Write).unwrap();
     for _ in 0..3 {
-        assert_eq!(status_and_body(&mut backend).0, "200");
+        assert_eq!(backend.answer().0, 200);
     }
     assert_eq!(backend.rest(), b"");
 }
@@ -245,7 +237,7 @@ fn a_stop_answers_the_calls_that_still_come() {
         let mut backends: Vec<Client> = (0..24).map(|_| Client::dial(&server)).collect();
         for backend in &mut backends {
             backend.send_raw(call("before", "1").as_bytes());
-            assert_eq!(status_and_body(backend).0, "200");
+            assert_eq!(backend.answer().0, 200);
         }
         for (n, subscriber) in subscribers.iter_mut().enumerate() {
             subscriber.ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#));
@@ -272,7 +264,7 @@ fn a_stop_ends_idle_backends_without_a_word() {
     let mut server = Server::on_one_port(&["--shutdown.timeout", "1s"]);
     let mut backend = Client::dial(&server);
     backend.send_raw(call("news", "1").as_bytes());
-    assert_eq!(status_and_body(&mut backend).0, "200");
+    assert_eq!(backend.answer().0, 200);
     server.signal_stop();
     assert_eq!(backend.rest(), b"");
     assert!(server.wait().success());

@@ -1,23 +1,13 @@
 //! Leases by tokens: ends in the past give nothing out, refreshed tokens must name the channels
 //! that the connection has, and insecure mode believes no bad token.
 
-use drumline::base::sys;
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use crate::common::tokens::{SECRET, now, signed};
 use crate::common::{API_KEY, Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 
-const SECRET: &str = "a-secret-for-tests";
 const OPEN: &str = "--channel.without_namespace.allow_subscribe_for_client";
 const EXPIRED: &str = r#"{"code":110,"message":"expired"}"#;
-
-fn now() -> u64 {
-    sys::unix_millis() / 1000
-}
-
-fn signed(claims: &Value, secret: &str) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
-}
 
 /// A token of the user `ann`, with more claims.
 fn token(more: Value) -> String {

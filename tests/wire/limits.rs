@@ -1,22 +1,15 @@
 //! What ends though nobody asked for its end: tokens that are revoked, connections of a user that
 //! has too many, tokens whose time is over.
 
-use drumline::base::sys;
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use crate::common::tokens::{SECRET, now, signed};
 use crate::common::{Client, Server, WEBSOCKET, client_frame, wait_for};
 
-const SECRET: &str = "a-secret-for-tests";
 const EMPTY: &str = r#"{"result":{}}"#;
 
-fn now() -> u64 {
-    sys::unix_millis() / 1000
-}
-
 fn token(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
-    encode(&Header::default(), claims, &key).unwrap()
+    signed(claims, SECRET)
 }
 
 /// A server that asks for tokens, with these flags too. Clients land on any of its shards.

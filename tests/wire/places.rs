@@ -4,54 +4,38 @@
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
 
-use crate::common::{API_KEY, Client, Server, WEBSOCKET, upgrade_request, wait_for};
+use crate::common::{API_KEY, Client, Server, WEBSOCKET, api_request, upgrade_request, wait_for};
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: test\r\n\r\n";
 /// A request that the control plane answers on every port.
 const OTHER: &str = "GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n";
 
-fn call(method: &str, more: &str, body: &str) -> String {
-    format!(
-        "POST /api/{method} HTTP/1.1\r\nHost: test\r\nX-API-Key: {API_KEY}\r\n{more}\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-/// Sends a request on a connection that goes on; returns its status and its body.
-fn ask(client: &mut Client, request: &str) -> (String, String) {
-    client.send_raw(request.as_bytes());
-    let head = client.read_head();
-    let body = client.read_body(&head);
-    (head.split(' ').nth(1).unwrap_or_default().to_owned(), body)
-}
-
-fn idle(server: &Server, request: &str, status: &str) -> Client {
+fn idle(server: &Server, request: &str, status: u16) -> Client {
     let mut client = Client::dial(server);
-    assert_eq!(ask(&mut client, request).0, status);
+    assert_eq!(client.exchange(request).0, status);
     client
 }
 
 /// Everything that a node still has to do for others.
 fn serves(server: &Server) {
-    assert_eq!(ask(&mut Client::dial(server), HEALTH), ("200".into(), "{}".into()));
+    assert_eq!(Client::dial(server).exchange(HEALTH), (200, "{}".into()));
     let published = r#"{"channel":"a","data":1}"#;
-    let done = ("200".to_owned(), r#"{"result":{}}"#.to_owned());
-    assert_eq!(ask(&mut Client::dial(server), &call("publish", "", published)), done);
-    let info = ask(&mut Client::dial(server), &call("info", "", "{}"));
-    assert!(info.0 == "200" && info.1.contains(r#""nodes""#), "{info:?}");
+    let done = (200, r#"{"result":{}}"#.to_owned());
+    assert_eq!(Client::dial(server).exchange(&api_request("publish", "", published)), done);
+    let info = Client::dial(server).exchange(&api_request("info", "", "{}"));
+    assert!(info.0 == 200 && info.1.contains(r#""nodes""#), "{info:?}");
     assert!(Client::connected(server).is_alive());
 }
 
 #[test]
 fn the_connection_that_has_been_idle_longest_makes_room() {
     let server = Server::on_one_port(&["--http_server.connections_max", "32"]);
-    let mut idlers: Vec<Client> = (0..200).map(|_| idle(&server, OTHER, "404")).collect();
+    let mut idlers: Vec<Client> = (0..200).map(|_| idle(&server, OTHER, 404)).collect();
     serves(&server);
     // Those that came last are still there; the first are closed.
     assert!(idlers[0].rest().is_empty());
     let last = idlers.last_mut().unwrap();
-    assert_eq!(ask(last, OTHER).0, "404");
+    assert_eq!(last.exchange(OTHER).0, 404);
     server.wait_metric("process_open_fds", |open| open < 100);
 }
 
@@ -63,17 +47,17 @@ fn idle_connections_do_not_use_up_descriptors() {
     wait_for("the server to listen", || TcpStream::connect(server.address()).ok());
     wait_for("the server to listen", || TcpStream::connect(server.internal_address()).ok());
     // More than there are descriptors, on either port.
-    let _public: Vec<_> = (0..600).map(|_| idle(&server, OTHER, "404")).collect();
+    let _public: Vec<_> = (0..600).map(|_| idle(&server, OTHER, 404)).collect();
     let internal = server.internal_address();
     let _internal: Vec<_> = (0..600)
         .map(|_| {
             let mut client = Client::dial(internal);
-            assert_eq!(ask(&mut client, OTHER).0, "404");
+            assert_eq!(client.exchange(OTHER).0, 404);
             client
         })
         .collect();
     assert!(Client::connected(&server).is_alive());
-    assert_eq!(ask(&mut Client::dial(internal), HEALTH).0, "200");
+    assert_eq!(Client::dial(internal).exchange(HEALTH).0, 200);
     assert_eq!(server.api("publish", r#"{"channel":"a","data":1}"#), r#"{"result":{}}"#);
     assert!(server.metric("process_open_fds") < 512);
 }
@@ -90,7 +74,7 @@ fn limit(command: &mut Command) {
 fn a_node_without_places_answers_503_and_health() {
     let server = Server::on_one_port(&["--http_server.connections_max", "4"]);
     // Requests whose bodies the control plane waits for.
-    let begun = call("info", "Expect: 100-continue\r\n", "{}");
+    let begun = api_request("info", "Expect: 100-continue\r\n", "{}");
     let (head, body) = begun.split_at(begun.len() - 2);
     let begin = |_| {
         let mut client = Client::dial(&server);
@@ -104,13 +88,13 @@ fn a_node_without_places_answers_503_and_health() {
     let refusal = newcomer.read_head();
     assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
     assert!(refusal.contains("\r\nRetry-After: "), "{refusal}");
-    assert_eq!(ask(&mut Client::dial(&server), HEALTH).0, "200");
+    assert_eq!(Client::dial(&server).exchange(HEALTH).0, 200);
     assert!(Client::connected(&server).is_alive());
     for client in &mut busy {
         client.send_raw(body.as_bytes());
         assert!(client.read_head().starts_with("HTTP/1.1 200 "));
     }
-    assert_eq!(ask(&mut Client::dial(&server), OTHER).0, "404");
+    assert_eq!(Client::dial(&server).exchange(OTHER).0, 404);
 }
 
 #[test]
@@ -140,8 +124,8 @@ fn a_full_node_still_answers_health_and_the_api() {
         assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("\r\nConnection: close\r\n"));
         assert_eq!(client.read_body(&head), "{}");
         for (method, body) in [("info", "{}"), ("publish", published)] {
-            let status = ask(&mut Client::dial(&server), &call(method, "", body)).0;
-            assert_eq!(status, "200", "{method}");
+            let status = Client::dial(&server).exchange(&api_request(method, "", body)).0;
+            assert_eq!(status, 200, "{method}");
         }
         assert!(is_full(&mut Client::dial(&server)));
     }
@@ -152,7 +136,7 @@ fn a_full_node_still_answers_health_and_the_api() {
 fn idle_connections_leave_slots_for_clients() {
     let flags = ["--shards", "1", "--engine.slots_per_shard", "64"];
     let server = Server::on_one_port(&flags);
-    let _idlers: Vec<Client> = (0..200).map(|_| idle(&server, HEALTH, "200")).collect();
+    let _idlers: Vec<Client> = (0..200).map(|_| idle(&server, HEALTH, 200)).collect();
     let mut clients = [(); 2].map(|()| Client::connected(&server));
     assert!(clients.iter_mut().all(Client::is_alive));
 }
@@ -162,14 +146,15 @@ fn connections_idle_as_long_as_they_may() {
     let flags =
         ["--http_server.anonymous_idle_timeout", "300ms", "--http_server.idle_timeout", "1h"];
     let server = Server::on_one_port(&flags);
-    let published = call("publish", "", r#"{"channel":"a","data":1}"#);
-    let mut known = [published, call("info", "", "{}")].map(|call| idle(&server, &call, "200"));
-    let wrong = call("info", "", "{}").replace(API_KEY, "other");
-    for (request, status) in [(OTHER, "404"), (HEALTH, "200"), (&wrong, "401")] {
+    let published = api_request("publish", "", r#"{"channel":"a","data":1}"#);
+    let mut known =
+        [published, api_request("info", "", "{}")].map(|call| idle(&server, &call, 200));
+    let wrong = api_request("info", "", "{}").replace(API_KEY, "other");
+    for (request, status) in [(OTHER, 404), (HEALTH, 200), (&wrong, 401)] {
         assert!(idle(&server, request, status).rest().is_empty(), "{request}");
     }
     for client in &mut known {
-        assert_eq!(ask(client, HEALTH).0, "200");
+        assert_eq!(client.exchange(HEALTH).0, 200);
     }
 }
 
@@ -188,15 +173,15 @@ fn a_client_that_has_ended_its_side_gets_its_answer() {
         body.len()
     );
     let table = [
-        (call("publish", "", body), "200"),
-        (call("publish", "Connection: close\r\n", body), "200"),
-        (call("history", "", r#"{"channel":"a","limit":1}"#), "200"),
-        (chunked, "200"),
-        (OTHER.to_owned(), "404"),
-        (HEALTH.to_owned(), "200"),
-        ("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), "200"),
-        ("GET /emulation HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), "405"),
-        ("NONSENSE\r\n\r\n".to_owned(), "400"),
+        (api_request("publish", "", body), 200),
+        (api_request("publish", "Connection: close\r\n", body), 200),
+        (api_request("history", "", r#"{"channel":"a","limit":1}"#), 200),
+        (chunked, 200),
+        (OTHER.to_owned(), 404),
+        (HEALTH.to_owned(), 200),
+        ("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), 200),
+        ("GET /emulation HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), 405),
+        ("NONSENSE\r\n\r\n".to_owned(), 400),
     ];
     for (request, status) in table {
         for cut in [0, 12, request.len() / 2, request.len() - 1] {
@@ -206,7 +191,8 @@ fn a_client_that_has_ended_its_side_gets_its_answer() {
             client.send_raw(second);
             client.stream.shutdown(Shutdown::Write).unwrap();
             let answer = String::from_utf8(client.rest()).unwrap();
-            assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+            let found = answer.split(' ').nth(1).and_then(|found| found.parse().ok());
+            assert_eq!(found, Some(status), "{request}: {answer}");
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             let lengths = head.lines().filter_map(|line| {
                 line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()

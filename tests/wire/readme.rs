@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::access::{Started, ask, request};
+use crate::access::Started;
+use crate::common::request;
 use crate::common::{Client, wait_for};
 
 const README: &str = include_str!("../../README.md");
@@ -35,7 +36,7 @@ fn the_examples_work_as_written() {
         let headers = format!("Host: {}\r\nX-API-Key: secret\r\n", server.address);
         let body = r#"{"channel":"news","data":"heard"}"#;
         let mut client = Client::dial(server.address);
-        assert_eq!(ask(&mut client, &request("POST", "/api/publish", &headers, body)).0, 200);
+        assert_eq!(client.exchange(&request("POST", "/api/publish", &headers, body)).0, 200);
     };
     let mut lines = 0;
     for line in blocks("sh").flat_map(str::lines).filter(|line| line.starts_with("curl ")) {

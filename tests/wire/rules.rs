@@ -2,19 +2,13 @@
 
 use std::net::SocketAddr;
 
-use drumline::base::sys;
 use drumline::model::token::{TokenSettings, make_connection, make_subscription};
 
+use crate::common::tokens::{SECRET, now};
 use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
-
-const SECRET: &str = "a-secret-for-tests";
 
 fn settings(secret: &str) -> TokenSettings {
     TokenSettings { hmac_secret_key: secret.to_owned(), ..TokenSettings::default() }
-}
-
-fn now() -> u64 {
-    sys::unix_millis() / 1000
 }
 
 fn user(name: &str) -> String {
