@@ -1,7 +1,7 @@
 //! Shared by the tests that talk to the server over its sockets: the real binary on a free port, a
 //! client that sees every byte, HTTP requests, a fake backend, tokens.
 //!
-//! Every wait has an end. The helpers do not use the engine's code for frames, so that they check it.
+//! Every wait has an end. The helpers read and write frames by their own code, not by the engine's.
 
 #![allow(dead_code, missing_docs, unused_imports, clippy::unwrap_used)]
 

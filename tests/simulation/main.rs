@@ -69,7 +69,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_node_keeps_its_promises() {
+fn every_seed_runs_without_a_violation() {
     let seeds = match number("DRUMLINE_SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("DRUMLINE_SIMULATION_SEEDS").unwrap_or(SEEDS),
@@ -101,7 +101,7 @@ fn find(fault: Fault) {
 /// The races that only the hub itself can lose.
 #[cfg(feature = "planted-faults")]
 #[test]
-fn finds_what_is_planted_in_the_hub() {
+fn every_fault_planted_in_the_hub_and_homes_is_found() {
     use drumline::base::faults::{Planted, plant};
 
     for fault in [

@@ -109,7 +109,7 @@ const HISTORY: [&str; 4] = [
 ];
 
 #[test]
-fn presence_of_nine_thousand_asked_for_by_twenty() {
+fn twenty_clients_asking_for_presence_of_nine_thousand_keep_passes_short() {
     bounded(&PRESENCE, |server| {
         let members = members(server, "crowd", 9_000);
         askers(server, 20, 818_000 / 20, &presence);
@@ -118,7 +118,7 @@ fn presence_of_nine_thousand_asked_for_by_twenty() {
 }
 
 #[test]
-fn presence_of_four_thousand_asked_for_by_two() {
+fn two_clients_asking_for_presence_of_four_thousand_keep_passes_short() {
     bounded(&PRESENCE, |server| {
         let members = members(server, "crowd", 4_000);
         askers(server, 2, 409_000, &presence);
@@ -127,7 +127,7 @@ fn presence_of_four_thousand_asked_for_by_two() {
 }
 
 #[test]
-fn history_asked_for_by_twenty() {
+fn twenty_clients_asking_for_history_keep_passes_short() {
     bounded(&HISTORY, |server| {
         let mut publisher = Client::connected(server);
         let data = "x".repeat(1000);
@@ -142,7 +142,7 @@ fn history_asked_for_by_twenty() {
 }
 
 #[test]
-fn bytes_that_json_cannot_carry_close_nobody_and_everybody_leaves_at_once() {
+fn a_refused_binary_publication_and_a_mass_disconnect_keep_passes_short() {
     bounded(&[], |server| {
         let mut members = members(server, "crowd", 4_000);
         let body = r#"{"channel":"crowd","b64data":"//79"}"#;
@@ -164,7 +164,7 @@ fn filtered(id: usize, nth: usize) -> String {
 }
 
 #[test]
-fn joins_beside_three_thousand_holders_of_filters() {
+fn joins_to_three_thousand_filtered_subscribers_keep_passes_short() {
     bounded(&["--channel.without_namespace.allow_tags_filter"], |server| {
         // The last 400 of them join beside 3,000.
         let mut holders: Vec<Client> = Vec::new();
@@ -179,7 +179,7 @@ fn joins_beside_three_thousand_holders_of_filters() {
 }
 
 #[test]
-fn frames_of_ten_thousand_pings_and_commands() {
+fn frames_of_ten_thousand_pings_and_commands_keep_passes_short() {
     bounded(&[], |server| {
         let ping = client_frame(0x89, b"");
         let pings: Vec<u8> = ping.iter().copied().cycle().take(ping.len() * 10_000).collect();

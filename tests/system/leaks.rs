@@ -48,7 +48,7 @@ fn cycle(server: &Server, nth: usize) {
 }
 
 #[test]
-fn nothing_stays_behind() {
+fn closed_connections_leave_nothing_behind() {
     let server = Server::start(&[]);
     for nth in 0..500 {
         cycle(&server, nth);

@@ -1,4 +1,4 @@
-//! Input that is meant to hurt: it is refused or bounded, and a neighbour on the shard goes on.
+//! Hostile input: the server refuses or bounds it, and other clients of the shard go on.
 
 use std::io::Write;
 
@@ -40,7 +40,7 @@ fn post(client: &mut Client, method: &str, body: &str) -> (u16, String) {
 }
 
 #[test]
-fn a_mebibyte_against_a_limit_of_64_kib_is_refused_unread() {
+fn a_frame_over_the_size_limit_is_refused_before_it_is_read() {
     let server = one_shard(&[]);
     let document = format!(r#"{{"id":2,"rpc":{{"data":{}}}}}"#, nested("[", "]", 500_000));
     let frame = client_frame(0x81, document.as_bytes());
@@ -75,7 +75,7 @@ fn ten_thousand_commands_of_a_frame_leave_room_for_others() {
 }
 
 #[test]
-fn what_is_nested_deeper_than_clients_can_read_reaches_none() {
+fn input_nested_too_deeply_is_refused() {
     let server = one_shard(&["--channel.without_namespace.allow_tags_filter"]);
     let mut listener = Client::subscribed(&server, "a");
     let mut api = Client::dial(&server);
@@ -111,7 +111,7 @@ fn what_is_nested_deeper_than_clients_can_read_reaches_none() {
 }
 
 #[test]
-fn unknown_channels_by_the_hundred_thousand_leave_nothing_behind() {
+fn a_hundred_thousand_unknown_channels_leave_nothing_behind() {
     const CHANNELS: usize = 100_000;
     // Slow machines take longer than a ping's interval, and this client answers none.
     let server = one_shard(&["--websocket.message_size_limit", "1000000", "--engine.pong=false"]);
@@ -144,7 +144,7 @@ fn unknown_channels_by_the_hundred_thousand_leave_nothing_behind() {
 }
 
 #[test]
-fn endless_channels_with_history_replace_each_other() {
+fn new_channels_with_history_evict_old_ones_within_the_budget() {
     let server = one_shard(&[
         "--channel.without_namespace.history_size=10",
         "--channel.without_namespace.history_ttl=720h",

@@ -1,4 +1,4 @@
-//! To whom a server is open: the first screen, the addresses, and the requests that it refuses.
+//! Open access: the first screen, the addresses, and the requests that an open server refuses.
 
 use std::fs::{File, read_to_string, write};
 use std::net::{SocketAddr, TcpStream};
@@ -185,7 +185,7 @@ fn an_open_server_refuses_requests_of_others_on_every_path() {
 }
 
 #[test]
-fn the_first_screen_names_the_setting_that_closed_the_server() {
+fn the_first_screen_names_the_setting_that_ended_open_access() {
     let closed = |file, environment: &[(&str, &str)], flags: &[&str], setting: &str| {
         let server = Started::with_file(file, environment, flags);
         let told = format!("closed by {setting}\n");
@@ -216,7 +216,7 @@ fn the_first_screen_names_the_setting_that_closed_the_server() {
 }
 
 #[test]
-fn variables_of_kubernetes_are_warned_of_once_and_close_the_server() {
+fn variables_of_kubernetes_end_open_access_with_one_warning() {
     let environment = [
         ("DRUMLINE_PORT", "tcp://10.0.0.1:8000"),
         ("DRUMLINE_SERVICE_HOST", "10.0.0.1"),
@@ -238,7 +238,7 @@ fn variables_of_kubernetes_are_warned_of_once_and_close_the_server() {
 }
 
 #[test]
-fn misspelt_variables_and_flags_stop_the_start() {
+fn unknown_variables_and_flags_prevent_the_start() {
     let check = |environment: &[(&str, &str)], flags: &[&str], expected: &str| {
         let folder = tempfile::tempdir().unwrap();
         let output = command()

@@ -1,4 +1,4 @@
-//! What backends answer, and what of it counts: proxies and key sets, by servers of the test's own.
+//! Answers of proxies and key sets, from fake backends.
 
 use drumline::base::sys;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ fn subscribe(channel: &str) -> String {
 }
 
 #[test]
-fn an_array_for_a_result_is_an_error_and_lets_nobody_in() {
+fn a_backend_answer_with_an_array_as_result_is_an_error() {
     let backend = Backend::start();
     let server = server(&backend, &[]);
     for answer in [r#"{"result":[]}"#, "[]", r#"{"result":""}"#, r#"{"error":[]}"#] {
@@ -69,7 +69,7 @@ fn an_array_for_a_result_is_an_error_and_lets_nobody_in() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_read_is_logged_with_its_cause_and_without_its_values() {
+fn an_unreadable_backend_answer_is_logged_with_its_cause_and_without_values() {
     let backend = Backend::start();
     let server = server(&backend, &[]);
     backend.answer("connect", r#"{"result":{"user":"hunter2","expire_at":"hunter2"}}"#);
@@ -118,7 +118,7 @@ fn null_in_an_answer_counts_as_absent_or_is_a_payload() {
 }
 
 #[test]
-fn base64_with_line_ends_is_taken() {
+fn base64_with_line_ends_is_accepted() {
     let backend = Backend::start();
     let server = server(&backend, &[]);
     let lines = "eyJk\\r\\nIjox\\r\\nfQ==\\r\\n";
@@ -144,7 +144,7 @@ fn base64_with_line_ends_is_taken() {
 }
 
 #[test]
-fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
+fn credentials_in_a_backend_url_are_sent_as_basic_authorization() {
     let backend = Backend::start();
     backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
     backend.answer("rpc", r#"{"result":{}}"#);
@@ -175,7 +175,7 @@ fn a_user_in_the_address_of_a_backend_is_sent_as_basic_authorization() {
 }
 
 #[test]
-fn an_end_in_the_past_from_a_backend_gives_nothing_out() {
+fn a_past_expiry_from_a_backend_grants_nothing() {
     let backend = Backend::start();
     let server = server(&backend, &[]);
     let past = json!({"result": {"user": "ann", "expire_at": 1}}).to_string();
@@ -191,7 +191,7 @@ fn an_end_in_the_past_from_a_backend_gives_nothing_out() {
 }
 
 #[test]
-fn a_refresh_that_names_no_later_end_closes_the_connection() {
+fn a_refresh_without_a_later_expiry_closes_the_connection() {
     let backend = Backend::start();
     let endpoint = format!("--client.proxy.refresh.endpoint={}", backend.url("refresh"));
     let server = server(&backend, &["--client.proxy.refresh.enabled", &endpoint]);
@@ -235,7 +235,7 @@ fn user_limited_channels_do_not_ask_the_subscribe_proxy() {
 }
 
 #[test]
-fn a_backend_that_names_the_user_decides_which_channels_the_server_joins() {
+fn a_connect_proxy_that_names_the_user_decides_the_server_side_subscriptions() {
     let backend = Backend::start();
     let server = server(
         &backend,
@@ -274,7 +274,7 @@ fn samples() -> Value {
 }
 
 #[test]
-fn tokens_of_known_keys_are_verified_while_the_key_set_is_fetched_again() {
+fn tokens_of_known_keys_are_verified_while_a_key_set_is_fetched() {
     let samples = samples();
     let backend = Backend::start();
     backend.answer("keys", &samples["set"].to_string());

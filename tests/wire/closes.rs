@@ -1,4 +1,4 @@
-//! Every close code of the wire, and what brings it about.
+//! Every close code of the protocol, and its cause.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ fn bad_request() -> (u16, String) {
 }
 
 #[test]
-fn whatever_comes_before_connect_is_a_bad_request() {
+fn a_command_before_connect_is_a_bad_request() {
     let server = Server::start(&[]);
     for text in [
         r#"{"id":1,"subscribe":{"channel":"a"}}"#,
@@ -32,7 +32,7 @@ fn whatever_comes_before_connect_is_a_bad_request() {
 }
 
 #[test]
-fn bad_requests_of_a_connected_client() {
+fn invalid_commands_close_a_connected_client() {
     let server = Server::start(&[]);
     for text in [
         r#"{"id":2,"connect":{}}"#,
@@ -59,7 +59,7 @@ fn bad_requests_of_a_connected_client() {
 }
 
 #[test]
-fn what_stands_before_the_bad_command_still_runs() {
+fn commands_before_an_invalid_one_still_run() {
     let server = Server::start(&[]);
     let mut client = Client::connected(&server);
     client.send(concat!(
@@ -80,7 +80,7 @@ fn what_stands_before_the_bad_command_still_runs() {
 }
 
 #[test]
-fn messages_to_the_application_are_not_available() {
+fn send_commands_are_not_available() {
     let server = Server::start(&[]);
     for text in [r#"{"send":{"data":1}}"#, r#"{"id":0,"send":{}}"#] {
         let mut client = Client::connected(&server);
@@ -90,7 +90,7 @@ fn messages_to_the_application_are_not_available() {
 }
 
 #[test]
-fn who_never_connects_is_stale() {
+fn a_client_that_never_connects_is_closed_as_stale() {
     let server = Server::start(&["--client.stale_close_delay", "1s"]);
     let start = Instant::now();
     let mut silent = Client::open(&server, WEBSOCKET);
@@ -101,7 +101,7 @@ fn who_never_connects_is_stale() {
 }
 
 #[test]
-fn pings_want_a_pong() {
+fn a_client_that_sends_no_pong_is_closed() {
     // A busy machine lets this client answer late.
     let server = Server::start(&["--client.ping_interval", "4s", "--client.pong_timeout", "3s"]);
     let mut answering = Client::connected(&server);
@@ -118,7 +118,7 @@ fn pings_want_a_pong() {
 }
 
 #[test]
-fn without_pongs_nobody_waits_for_them() {
+fn pongs_are_not_required_when_they_are_disabled() {
     let server = Server::start(&[
         "--client.ping_interval",
         "2s",
@@ -137,7 +137,7 @@ fn without_pongs_nobody_waits_for_them() {
 }
 
 #[test]
-fn frames_against_the_rules() {
+fn frames_that_break_the_protocol_close_with_their_code() {
     let server = Server::start(&["--websocket.message_size_limit", "1000"]);
     let check = |what: &str, bytes: &[u8], expected: u16| {
         let mut client = Client::connected(&server);
@@ -163,7 +163,7 @@ fn frames_against_the_rules() {
 }
 
 #[test]
-fn a_message_may_come_in_fragments_with_a_ping_between() {
+fn a_fragmented_message_may_contain_a_ping() {
     let server = Server::start(&[]);
     let mut client = Client::connected(&server);
     client.send_raw(&client_frame(0x01, br#"{"id":2,"subscribe":"#));
@@ -175,7 +175,7 @@ fn a_message_may_come_in_fragments_with_a_ping_between() {
 }
 
 #[test]
-fn a_stop_closes_everybody_over_the_time_given_and_exits_with_0() {
+fn the_shutdown_closes_clients_over_the_configured_time_and_exits_with_0() {
     let mut server = Server::start(&["--shutdown.spread", "4s"]);
     let clients: Vec<_> = (0..40).map(|_| Client::connected(&server)).collect();
     let open = Client::open(&server, WEBSOCKET);
@@ -203,7 +203,7 @@ fn a_stop_closes_everybody_over_the_time_given_and_exits_with_0() {
 }
 
 #[test]
-fn a_stop_waits_for_nobody_who_keeps_still() {
+fn the_shutdown_does_not_wait_for_silent_clients() {
     let mut server = Server::start(&["--shutdown.spread", "0s"]);
     let _connected = Client::connected(&server);
     let _open = Client::open(&server, WEBSOCKET);

@@ -1,4 +1,4 @@
-//! Commands and their replies, text for text.
+//! Commands and their replies, byte for byte.
 
 use crate::common::{Client, Server};
 
@@ -53,7 +53,7 @@ fn every_reply_is_exactly_this_text() {
 }
 
 #[test]
-fn null_in_a_command_counts_as_absent_and_an_array_is_no_object() {
+fn null_in_a_command_counts_as_absent_and_an_array_is_not_an_object() {
     let history = "--channel.without_namespace.history_size=10";
     let server = Server::start(&[history, "--channel.without_namespace.history_ttl=60s"]);
     let open = || Client::open(&server, crate::common::WEBSOCKET);
@@ -97,7 +97,7 @@ fn null_in_a_command_counts_as_absent_and_an_array_is_no_object() {
 }
 
 #[test]
-fn a_newline_in_a_payload_does_not_reach_the_wire() {
+fn a_newline_in_a_payload_is_removed() {
     let server = Server::start(&[]);
     let mut client = Client::subscribed(&server, "room");
     client.send(concat!(
@@ -128,7 +128,7 @@ fn commands_of_one_frame_run_in_order() {
 }
 
 #[test]
-fn a_publisher_is_heard_in_order_by_all_shards() {
+fn publications_reach_all_shards_in_order() {
     let server = Server::start(&["--shards", "3"]);
     let mut subscribers: Vec<_> = (0..12).map(|_| Client::subscribed(&server, "news")).collect();
     let mut publisher = Client::connected(&server);
@@ -185,7 +185,7 @@ fn the_129th_channel_is_too_many() {
 }
 
 #[test]
-fn what_no_rule_allows_is_refused() {
+fn commands_without_permission_are_refused() {
     let anonymous = "--client.allow_anonymous_connect_without_token";
     let server = Server::with(&["--shards", "1", anonymous]);
     let mut client = Client::connected(&server);
@@ -196,7 +196,7 @@ fn what_no_rule_allows_is_refused() {
 }
 
 #[test]
-fn an_independent_client_speaks_to_it() {
+fn an_independent_websocket_client_connects_and_subscribes() {
     let server = Server::start(&[]);
     let stream = std::net::TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();

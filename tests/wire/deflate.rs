@@ -1,4 +1,4 @@
-//! permessage-deflate: who gets it, what is compressed, and what ends a connection.
+//! permessage-deflate: negotiation, what is compressed, and invalid compressed input.
 
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
 
@@ -67,7 +67,7 @@ fn push(data: &str) -> String {
 }
 
 #[test]
-fn it_is_off_unless_it_is_on_and_asked_for() {
+fn compression_needs_the_setting_and_the_clients_offer() {
     let off = Server::start(&[]);
     let on = Server::start(&ON);
     for path in [WEBSOCKET, UNI_WEBSOCKET] {
@@ -83,7 +83,7 @@ fn it_is_off_unless_it_is_on_and_asked_for() {
 }
 
 #[test]
-fn a_publication_is_compressed_for_those_who_take_it() {
+fn a_publication_is_compressed_for_clients_that_negotiated_it() {
     let server = Server::start(&[&ON[..], &["--websocket.compression_min_size", "200"]].concat());
     let (mut one, mut two) = (subscribed(&server), subscribed(&server));
     let mut plain = Client::subscribed(&server, "news");
@@ -137,7 +137,7 @@ fn subscribers_with_different_filters_get_the_same_frame() {
 }
 
 #[test]
-fn a_client_may_compress_too() {
+fn compressed_client_frames_are_read() {
     let server = Server::start(&ON);
     let mut client = subscribed(&server);
     let command = publish(&"x".repeat(60_000));
@@ -158,7 +158,7 @@ fn a_client_may_compress_too() {
 }
 
 #[test]
-fn more_than_a_turn_reads_is_read_in_later_ones() {
+fn large_compressed_input_is_read_over_several_turns() {
     let server = Server::start(&ON);
     let mut client = subscribed(&server);
     let mut frames = Vec::new();
@@ -175,7 +175,7 @@ fn more_than_a_turn_reads_is_read_in_later_ones() {
 }
 
 #[test]
-fn each_offence_has_its_code() {
+fn invalid_compressed_input_closes_with_its_code() {
     let server = Server::start(&ON);
     let bomb = deflate(&vec![b' '; 1 << 20]);
     assert!(bomb.len() < 2000);
@@ -211,7 +211,7 @@ fn each_offence_has_its_code() {
 }
 
 #[test]
-fn a_closing_client_may_still_be_sending() {
+fn input_of_a_closing_client_is_ignored() {
     let server = Server::start(&ON);
     let mut client = subscribed(&server);
     client.send(r#"{"id":3}"#);

@@ -1,4 +1,4 @@
-//! What an event stream with several channels goes on from, wherever it was cut.
+//! Event streams with several channels resume each of them, wherever the stream was cut.
 
 use std::collections::BTreeMap;
 
@@ -113,7 +113,7 @@ fn publish(server: &Server, channel: &str, number: u64) {
 }
 
 #[test]
-fn every_channel_is_recovered_exactly_wherever_the_stream_was_cut() {
+fn a_cut_event_stream_resumes_every_channel_exactly() {
     for count in [1, 2, 16] {
         let server = server();
         let channels = names(count);
@@ -160,7 +160,7 @@ impl Heard {
 }
 
 #[test]
-fn nothing_is_lost_however_fast_it_comes_and_however_often_the_stream_is_cut() {
+fn a_resumed_event_stream_loses_nothing_under_load() {
     let server = server();
     let channels = names(16);
     let all = channels.iter().map(|name| format!(r#""{name}""#)).collect::<Vec<_>>().join(",");
@@ -194,7 +194,7 @@ fn nothing_is_lost_however_fast_it_comes_and_however_often_the_stream_is_cut() {
 }
 
 #[test]
-fn an_id_subscribes_nobody_and_one_that_cannot_be_read_is_named() {
+fn an_event_id_subscribes_to_nothing_and_an_unreadable_one_is_reported() {
     let server = server();
     let many = first_event(&server, &names(16), "");
     let two = names(2);

@@ -1,4 +1,4 @@
-//! What publications may be: JSON everywhere, bytes only where the channel's format is binary.
+//! Formats of publications: JSON everywhere, bytes only in binary channels.
 
 use crate::common::{Client, Server, WEBSOCKET, upgrade_request};
 
@@ -79,7 +79,7 @@ fn a_binary_channel_refuses_json_subscribers_and_closes_nobody() {
 }
 
 #[test]
-fn formats_hold_for_every_publisher() {
+fn publication_formats_apply_to_every_publisher() {
     let namespaces = r#"[{"name":"obj","publication_data_format":"json_object"},
         {"name":"bin","publication_data_format":"binary"}]"#;
     let flags = ["--channel.publication_data_format", "json", "--channel.namespaces", namespaces];

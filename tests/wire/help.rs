@@ -1,4 +1,4 @@
-//! The texts of `--help`: what a new operator reads first.
+//! The texts of `--help`.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ fn print(args: &[&str]) -> String {
 }
 
 #[test]
-fn help_fits_a_screen_and_says_where_keys_are_documented() {
+fn help_fits_a_screen_and_names_the_documentation_of_keys() {
     for flag in ["--help", "-h"] {
         let help = print(&[flag]);
         assert!(help.lines().count() <= 36, "{help}");

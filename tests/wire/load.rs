@@ -1,4 +1,4 @@
-//! Clients that ask for too much, or take too little, do not disturb the others.
+//! Clients that send too much or read too little do not disturb the others.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn slow_reader(server: &Server) -> Client {
 }
 
 #[test]
-fn a_slow_reader_is_closed_and_learns_why() {
+fn a_slow_consumer_is_closed_with_its_code() {
     let server = Server::start(&["--client.queue_max_size", "200000"]);
     let mut slow = slow_reader(&server);
     let mut quick = Client::subscribed(&server, "flood");
@@ -59,7 +59,7 @@ fn a_slow_reader_is_closed_and_learns_why() {
 }
 
 #[test]
-fn a_reader_who_catches_up_gets_everything() {
+fn a_reader_that_catches_up_gets_every_publication() {
     let server = Server::start(&["--client.queue_max_size", "8000000"]);
     let mut late = slow_reader(&server);
     let mut publisher = Client::connected(&server);
@@ -78,7 +78,7 @@ fn a_reader_who_catches_up_gets_everything() {
 }
 
 #[test]
-fn deep_nesting_disturbs_nobody() {
+fn deeply_nested_input_does_not_disturb_other_clients() {
     let server = Server::start(&["--websocket.message_size_limit", "1000000"]);
     let deep =
         |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
@@ -97,7 +97,7 @@ fn deep_nesting_disturbs_nobody() {
 }
 
 #[test]
-fn ten_thousand_commands_in_a_frame_are_answered_in_order_between_others() {
+fn ten_thousand_commands_of_a_frame_are_answered_in_order() {
     let server = Server::start(&[
         "--websocket.message_size_limit",
         "1000000",
@@ -130,7 +130,7 @@ fn a_message_may_be_longer_than_64_kib() {
 }
 
 #[test]
-fn echo_gives_back_what_came() {
+fn the_echo_server_returns_every_message() {
     let server = Server::start(&["--engine.echo"]);
     let mut client = Client::open(&server, "/echo");
     for payload in [&b""[..], b"text", "caf\u{e9}".as_bytes()] {

@@ -1,6 +1,6 @@
-//! The wire is the contract: the real binary over TCP, byte for byte.
+//! Tests of the server over its sockets: the real binary over TCP, byte for byte.
 //!
-//! One file a subject; each test starts a server of its own and every wait has an end.
+//! One file per subject. Each test starts its own server, and every wait has an end.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -8,33 +8,33 @@
 mod common;
 
 mod abuse;
-mod answers;
 mod access;
+mod api_calls;
 mod backends;
-mod calls;
 mod closes;
 mod commands;
 mod deflate;
+mod ends;
 mod events;
 mod formats;
-mod heads;
 mod help;
-mod leases;
-mod limits;
+mod http_connections;
+mod large_answers;
 mod load;
-mod overflow;
 mod memlock;
-mod output;
-mod overrides;
 mod memory;
-mod places;
+mod output;
+mod overflow;
+mod overrides;
+mod pauses;
+mod permissions;
 mod readme;
 mod recovery;
-mod pauses;
-mod room;
-mod rules;
-mod signals;
+mod request_heads;
 mod secrets;
+mod signals;
+mod slots;
 mod start;
 mod streams;
+mod token_lifetime;
 mod uni;

@@ -1,4 +1,4 @@
-//! A user without CAP_IPC_LOCK: its rings count against RLIMIT_MEMLOCK.
+//! RLIMIT_MEMLOCK counts the rings of users without CAP_IPC_LOCK.
 
 use std::fs::{Permissions, copy, set_permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -48,7 +48,7 @@ fn told(output: &Output) -> String {
 }
 
 #[test]
-fn too_little_locked_memory_is_named_with_its_cure_before_the_start() {
+fn too_little_locked_memory_prevents_the_start_with_advice() {
     let place = Place::new();
     let shards = ["--shards", "16", "--client.insecure", "--http_server.port", "0"];
     let serve = [&["serve"][..], &shards].concat();
@@ -90,7 +90,7 @@ fn too_little_locked_memory_is_named_with_its_cure_before_the_start() {
 }
 
 #[test]
-fn a_user_who_may_lock_memory_needs_no_limit() {
+fn a_user_with_cap_ipc_lock_needs_no_locked_memory_limit() {
     if !geteuid().is_root() {
         return eprintln!("only root may lock memory without a limit: nothing to see");
     }

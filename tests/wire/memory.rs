@@ -1,4 +1,4 @@
-//! Memory that clients make the server take: it follows what they sent, and it has budgets.
+//! Memory that clients use: it follows the bytes they sent, and has budgets.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn sixty_shards_without_connections_take_little_memory() {
 }
 
 #[test]
-fn open_fragments_cost_about_what_was_sent() {
+fn incomplete_fragments_use_about_the_memory_of_their_bytes() {
     const CLIENTS: u64 = 400;
     let server = Server::start(&["--engine.slots_per_shard", "1000"]);
     let before = anonymous_memory(&server);
@@ -49,7 +49,7 @@ fn open_fragments_cost_about_what_was_sent() {
 }
 
 #[test]
-fn a_frame_one_byte_short_costs_about_what_was_sent_and_is_taken_whole() {
+fn an_incomplete_frame_uses_about_the_memory_of_its_bytes_and_is_read_when_complete() {
     let server = Server::start(&[]);
     let mut client = Client::open(&server, WEBSOCKET);
     let connect = format!(r#"{{"id":1,"connect":{{"name":"{}"}}}}"#, "x".repeat(65_000));
@@ -67,7 +67,7 @@ fn a_frame_one_byte_short_costs_about_what_was_sent_and_is_taken_whole() {
 }
 
 #[test]
-fn past_the_budget_the_connection_with_most_unread_input_is_closed() {
+fn the_connection_with_most_unread_input_is_closed_over_the_budget() {
     let server = Server::start(&["--engine.unread_budget", "600000"]);
     let mut modest: Vec<Client> = (0..20)
         .map(|_| {
@@ -105,7 +105,7 @@ fn past_the_budget_the_connection_with_most_unread_input_is_closed() {
 }
 
 #[test]
-fn filters_of_all_clients_together_have_a_budget() {
+fn filters_of_all_clients_share_a_budget() {
     let server = Server::start(&[
         "--channel.without_namespace.allow_tags_filter",
         "--engine.filter_budget",
@@ -136,7 +136,7 @@ fn filters_of_all_clients_together_have_a_budget() {
 }
 
 #[test]
-fn the_budgets_are_shown() {
+fn metrics_show_the_memory_budgets() {
     let server = Server::start(&["--engine.unread_budget", "600000"]);
     let each = server.metric("drumline_memory_limit_bytes");
     assert_eq!(server.metric("drumline_memory_budget_bytes"), each);

@@ -1,5 +1,4 @@
-//! Stderr and stdout that are closed, full or never read: the server goes on, commands end with a
-//! status that says so.
+//! Closed, full or unread stderr and stdout: the server goes on, commands fail with their status.
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
@@ -89,7 +88,7 @@ fn the_server_goes_on_with_output_to_a_full_device() {
 }
 
 #[test]
-fn the_server_goes_on_with_output_that_nobody_reads() {
+fn the_server_goes_on_when_its_output_is_not_read() {
     let (_reader, writer) = full();
     let server = server_that_logs(writer.try_clone().unwrap().into(), writer.into());
     goes_on(server);
@@ -112,7 +111,7 @@ fn the_last_lines_are_written_before_the_process_ends() {
 }
 
 #[test]
-fn commands_say_that_their_output_was_not_written() {
+fn commands_fail_when_their_output_cannot_be_written() {
     for command in ["configdoc", "defaultconfig", "genconfig", "version"] {
         let run = |stdout: Stdio| {
             Command::new(binary()).arg(command).stdout(stdout).output().expect("the binary runs")

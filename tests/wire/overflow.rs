@@ -1,5 +1,4 @@
-//! Rings whose completion queue is smaller than what happens at once: nothing is lost, and nothing
-//! that the kernel says late ends the server.
+//! Rings with a small completion queue lose nothing, and late completions end nothing.
 
 use rustix::process::Signal;
 
@@ -89,7 +88,7 @@ fn subscribers_that_all_fall_behind_at_once_get_every_byte() {
 }
 
 #[test]
-fn connections_come_speak_and_go_over_the_smallest_rings() {
+fn connections_work_with_the_smallest_rings() {
     let server = Server::start(&SMALL);
     let before = server.settle();
     for _ in 0..3 {

@@ -1,5 +1,4 @@
-//! Overrides of a channel's options for one subscription, wherever they come from: who is listed,
-//! whose joining and leaving is announced, and to whom.
+//! Overrides of channel options for one subscription: presence, joins and leaves.
 
 use drumline::base::sys;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -112,7 +111,7 @@ fn join_leave_overrides_work_in_a_namespace_without_it() {
 }
 
 #[test]
-fn presence_and_join_leave_may_be_overridden_apart_from_each_other() {
+fn presence_and_join_leave_overrides_are_independent() {
     let server = server();
     for (nth, way) in WAYS.into_iter().enumerate() {
         let channel = format!("seen:{nth}");

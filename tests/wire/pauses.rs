@@ -1,5 +1,4 @@
-//! A process that was stopped for a while: what its peers said meanwhile is read before anybody is
-//! judged by the clock.
+//! After a pause of the process, the server reads its input before it applies timeouts.
 
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ fn pause(server: &Server, meanwhile: impl FnOnce()) {
 }
 
 #[test]
-fn pongs_that_came_while_the_process_was_stopped_count() {
+fn pongs_received_while_the_process_was_stopped_count() {
     let server = server();
     let mut clients: Vec<Client> = (0..60).map(|_| Client::connected(&server)).collect();
     // Each is asked and answers nothing yet.
@@ -53,7 +52,7 @@ fn pongs_that_came_while_the_process_was_stopped_count() {
 }
 
 #[test]
-fn a_connect_that_came_while_the_process_was_stopped_is_answered() {
+fn a_connect_received_while_the_process_was_stopped_is_answered() {
     let server = server();
     let mut clients: Vec<Client> = (0..20).map(|_| Client::open(&server, WEBSOCKET)).collect();
     pause(&server, || {

@@ -1,4 +1,4 @@
-//! README's examples, as they are written there.
+//! The examples of README.md, as they are written there.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -75,7 +75,7 @@ fn the_examples_work_as_written() {
 }
 
 #[test]
-fn every_configuration_of_the_readme_is_taken() {
+fn every_configuration_of_the_readme_is_accepted() {
     for (nth, text) in blocks("toml").enumerate() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("drumline.toml"), text).unwrap();

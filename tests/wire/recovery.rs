@@ -1,4 +1,4 @@
-//! Positions in channels that nothing was published to, and which streams make room for others.
+//! Positions in channels without publications, and the eviction of streams.
 
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ fn leave(client: &mut Client, channel: &str) {
 }
 
 #[test]
-fn subscribers_of_empty_channels_evict_no_stream_and_recover_what_comes_later() {
+fn subscribers_of_empty_channels_evict_no_stream_and_recover_later_publications() {
     let server = server();
     publish(&server, "real");
     let mut client = Client::connected(&server);
@@ -84,7 +84,7 @@ fn subscribers_of_empty_channels_evict_no_stream_and_recover_what_comes_later() 
 }
 
 #[test]
-fn a_position_in_an_evicted_stream_is_not_taken_for_one_in_the_next() {
+fn a_position_in_an_evicted_stream_is_invalid_in_its_successor() {
     let server = server();
     let mut client = Client::connected(&server);
     let reply = subscribe(&mut client, "a", None);
@@ -106,7 +106,7 @@ fn a_position_in_an_evicted_stream_is_not_taken_for_one_in_the_next() {
 }
 
 #[test]
-fn a_client_that_fetches_state_itself_is_not_subscribed_where_it_cannot_recover() {
+fn a_strict_recovery_that_fails_leaves_no_subscription() {
     let of = |option: &str| format!("--channel.without_namespace.{option}");
     for shards in ["1", "3"] {
         let server = Server::start(&[
@@ -167,7 +167,7 @@ fn leave_among_pushes(client: &mut Client) {
 }
 
 #[test]
-fn the_first_publication_behind_a_recovery_is_whole() {
+fn the_first_publication_after_a_recovery_is_complete() {
     let of = |option: &str| format!("--channel.without_namespace.{option}");
     let server = Server::start(&[
         &of("history_size"),

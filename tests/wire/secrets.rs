@@ -1,4 +1,4 @@
-//! Keys and passwords: no output of the program shows one.
+//! No output of the program shows keys or passwords.
 
 use std::fs::{metadata, read_dir, read_to_string, write};
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,7 @@ fn a_configured_key_is_not_printed() {
 }
 
 #[test]
-fn a_failing_backend_is_named_without_its_password_and_token() {
+fn the_log_names_a_failing_backend_without_its_password_and_token() {
     // Nothing listens there.
     let place = format!("127.0.0.1:{}", free_port());
     let address = format!("http://user:{SECRET}@{place}/connect?token={SECRET}");
@@ -46,7 +46,7 @@ fn a_failing_backend_is_named_without_its_password_and_token() {
 }
 
 #[test]
-fn a_failing_key_set_is_named_without_its_password_and_token() {
+fn the_log_names_a_failing_key_set_without_its_password_and_token() {
     let place = format!("127.0.0.1:{}", free_port());
     let address = format!("http://user:{SECRET}@{place}/keys?token={SECRET}");
     let shown = format!("http://***@{place}/keys?***");
@@ -81,7 +81,7 @@ fn errors_about_a_configuration_show_no_secret() {
 }
 
 #[test]
-fn a_generated_configuration_is_its_owners_alone_and_replaces_nothing() {
+fn a_generated_configuration_is_private_and_overwrites_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let generate = || {
         let mut command = command();
@@ -103,7 +103,7 @@ fn a_generated_configuration_is_its_owners_alone_and_replaces_nothing() {
 }
 
 #[test]
-fn a_secret_may_come_by_the_environment() {
+fn a_secret_may_be_set_by_the_environment() {
     let settings = TokenSettings { hmac_secret_key: SECRET.into(), ..TokenSettings::default() };
     let token = make_connection(&settings, "42", Some(600), sys::unix_millis() / 1000).unwrap();
     let variable = [("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET)];

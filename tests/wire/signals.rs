@@ -1,4 +1,4 @@
-//! Signals: which of them end the server, how, and from when on.
+//! Signals: which of them end the server, and from when on.
 
 use std::io::{Read, pipe};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::common::{Client, Server, wait_for};
 const FLAGS: [&str; 5] = ["--client.insecure", "--shards", "8", "--engine.slots_per_shard", "64"];
 
 #[test]
-fn signals_that_do_not_ask_for_an_end_end_nothing() {
+fn signals_other_than_stop_signals_do_not_end_the_server() {
     let (mut reader, writer) = pipe().unwrap();
     let mut server = Server::launch(&FLAGS, |command| _ = command.stderr(writer));
     wait_for("the server to listen", || TcpStream::connect(server.internal_address()).ok());
@@ -31,7 +31,7 @@ fn signals_that_do_not_ask_for_an_end_end_nothing() {
 
 /// The first shard listens well before the last one and the control plane are there.
 #[test]
-fn whoever_is_accepted_first_is_drained_already() {
+fn a_client_accepted_after_a_stop_signal_is_drained() {
     for _ in 0..5 {
         let mut server = Server::launch(&FLAGS, |command| _ = command.stdout(Stdio::null()));
         let address = server.address();

@@ -1,4 +1,4 @@
-//! What a start says when it cannot be.
+//! Errors that prevent the start.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::common::{binary, free_port};
 const FORBID: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/without_io_uring.py");
 
 #[test]
-fn without_io_uring_it_says_so_and_listens_to_nothing() {
+fn without_io_uring_the_start_fails_before_it_listens() {
     let port = free_port();
     let output = Command::new("python3")
         .arg(FORBID)
@@ -26,7 +26,7 @@ fn without_io_uring_it_says_so_and_listens_to_nothing() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_port_in_use_is_named_in_the_error() {
     let port = free_port();
     let _taken = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
     let output = Command::new(binary())

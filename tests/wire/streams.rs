@@ -1,4 +1,4 @@
-//! Connections that are answers without end, and the requests that speak for their clients.
+//! HTTP streams, and the emulation requests of their clients.
 
 use crate::common::{Client, Server};
 
@@ -58,7 +58,7 @@ fn emulation(connect: &str, frame: &str) -> Vec<u8> {
 }
 
 #[test]
-fn whoever_has_the_session_speaks_for_a_stream_on_whichever_shard() {
+fn emulation_requests_reach_a_stream_on_every_shard() {
     let server = Server::start(&[]);
     let connect =
         concat!(r#"{"id":1,"connect":{}}"#, "\n", r#"{"id":2,"subscribe":{"channel":"a"}}"#);
@@ -92,7 +92,7 @@ fn whoever_has_the_session_speaks_for_a_stream_on_whichever_shard() {
 }
 
 #[test]
-fn sessions_that_are_forged_or_over_move_nobody() {
+fn forged_and_ended_sessions_are_ignored() {
     let server = Server::start(&[]);
     let mut victim = http_stream(&server, r#"{"id":1,"connect":{}}"#);
     let connected = victim.line();
@@ -117,7 +117,7 @@ fn sessions_that_are_forged_or_over_move_nobody() {
 }
 
 #[test]
-fn requests_that_break_the_rules_are_answered() {
+fn invalid_stream_requests_get_an_error_status() {
     let server = Server::start(&["--client.allowed_origins", "https://good"]);
     let check = |request: &[u8], expected: &str| {
         let shown = String::from_utf8_lossy(&request[..request.len().min(200)]).into_owned();
@@ -176,7 +176,7 @@ impl Replacing for Vec<u8> {
 }
 
 #[test]
-fn a_stream_is_told_why_it_ends() {
+fn a_stream_ends_with_its_disconnect_message() {
     let mut server = Server::start(&["--shutdown.spread", "0s"]);
     let end = |code: u16, reason: &str| {
         format!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}\n")
@@ -200,7 +200,7 @@ fn a_stream_is_told_why_it_ends() {
 }
 
 #[test]
-fn pings_are_lines_and_events_and_ask_for_pongs() {
+fn streams_get_pings_and_close_without_pongs() {
     let flags = ["--client.ping_interval", "2s", "--client.pong_timeout", "1s"];
     let server = Server::start(&flags);
     let mut stream = http_stream(&server, r#"{"id":1,"connect":{}}"#);
@@ -229,7 +229,7 @@ fn pings_are_lines_and_events_and_ask_for_pongs() {
 }
 
 #[test]
-fn an_event_stream_goes_on_where_the_last_event_was() {
+fn an_event_stream_resumes_after_its_last_event_id() {
     let server = Server::start(&HISTORY);
     let path = "/connection/uni_sse?cf_connect=%7B%22subs%22:%7B%22news%22:%7B%7D%7D%7D";
     let mut first = stream(&server, &get(path, ""));
@@ -254,7 +254,7 @@ fn an_event_stream_goes_on_where_the_last_event_was() {
 }
 
 #[test]
-fn a_long_poll_ends_with_the_first_publication_or_what_was_missed() {
+fn a_long_poll_ends_with_the_first_or_the_missed_publications() {
     let server = Server::start(&HISTORY);
     let ask = |subs: &str| {
         let body = format!(r#"{{"subs":{{"news":{{{subs}}}}}}}"#);
@@ -281,7 +281,7 @@ fn a_long_poll_ends_with_the_first_publication_or_what_was_missed() {
 }
 
 #[test]
-fn a_stream_that_does_not_read_ends_with_a_whole_message() {
+fn a_slow_stream_ends_with_a_complete_message() {
     let flags = ["--client.queue_max_size", "100000", "--engine.send_buffer", "8192"];
     let server = Server::start(&flags);
     let connect =
@@ -306,7 +306,7 @@ fn a_stream_that_does_not_read_ends_with_a_whole_message() {
 }
 
 #[test]
-fn a_request_of_another_form_or_on_an_old_connection_is_served_by_way_of_the_control_plane() {
+fn stream_requests_through_the_control_plane_are_served() {
     let server = Server::on_one_port(&[]);
     let mut client = Client::dial(&server);
     client.send_raw(b"GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n");

@@ -1,4 +1,4 @@
-//! Unidirectional clients over WebSocket: pushes only.
+//! Unidirectional clients over WebSocket.
 
 use crate::common::{Client, Server, UNI_WEBSOCKET};
 
@@ -12,7 +12,7 @@ fn check_connect(text: &str, subs: &str) {
 }
 
 #[test]
-fn the_connect_request_may_stand_in_the_query() {
+fn a_uni_connect_request_may_be_in_the_query() {
     let server = Server::start(&[]);
     let path = format!("{UNI_WEBSOCKET}?cf_connect=%7B%22subs%22%3A%7B%22news%22%3A%7B%7D%7D%7D");
     let mut client = Client::open(&server, &path);
@@ -25,7 +25,7 @@ fn the_connect_request_may_stand_in_the_query() {
 }
 
 #[test]
-fn or_be_the_first_frame() {
+fn a_uni_connect_request_may_be_the_first_frame() {
     let server = Server::start(&[]);
     let mut plain = Client::open(&server, UNI_WEBSOCKET);
     plain.send("{}");
@@ -39,7 +39,7 @@ fn or_be_the_first_frame() {
 }
 
 #[test]
-fn it_is_told_why_it_ends() {
+fn a_uni_client_gets_the_reason_of_its_disconnect() {
     let mut server = Server::start(&["--shutdown.spread", "0s"]);
     let mut client = Client::open(&server, UNI_WEBSOCKET);
     client.send("no json");
@@ -56,7 +56,7 @@ fn it_is_told_why_it_ends() {
 }
 
 #[test]
-fn its_ping_is_one_of_the_application_and_one_of_websocket() {
+fn a_uni_client_gets_an_application_ping_and_a_websocket_ping() {
     let server = Server::start(&["--client.ping_interval", "2s", "--client.pong_timeout", "1s"]);
     let mut client = Client::open(&server, UNI_WEBSOCKET);
     client.send("{}");

@@ -1,5 +1,5 @@
-//! Leases by tokens: ends in the past give nothing out, refreshed tokens must name the channels
-//! that the connection has, and insecure mode believes no bad token.
+//! Lifetime of tokens: past expiries grant nothing, refreshed tokens must name the channels of the
+//! connection, and insecure mode refuses invalid tokens.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn ends(server: &Server, command: &str) -> (u16, String) {
 }
 
 #[test]
-fn an_end_in_the_past_gives_nothing_out() {
+fn a_past_expiry_grants_nothing() {
     let server = server(&[OPEN, "--uni_websocket.enabled"]);
     for end in [1, now() - 100, now()] {
         let old = token(json!({"expire_at": end}));
@@ -89,7 +89,7 @@ fn an_end_in_the_past_gives_nothing_out() {
 }
 
 #[test]
-fn a_refreshed_token_with_other_channels_ends_the_connection() {
+fn a_refreshed_token_with_other_channels_closes_the_connection() {
     let server = server(&[OPEN]);
     let insufficient = (3010, "insufficient state".to_owned());
     for (before, after) in [
@@ -130,7 +130,7 @@ fn a_refreshed_token_with_other_channels_ends_the_connection() {
 }
 
 #[test]
-fn an_expired_or_invalid_token_in_sub_refresh_ends_the_connection() {
+fn an_expired_or_invalid_token_in_sub_refresh_closes_the_connection() {
     let server = server(&[OPEN]);
     let expired = (3006, "subscription expired".to_owned());
     let invalid = (3500, "invalid token".to_owned());
@@ -164,7 +164,7 @@ fn an_expired_or_invalid_token_in_sub_refresh_ends_the_connection() {
 }
 
 #[test]
-fn insecure_mode_fills_in_what_is_missing_and_believes_no_bad_token() {
+fn insecure_mode_allows_missing_tokens_and_refuses_invalid_ones() {
     let server = server(&["--client.insecure"]);
     let invalid = (3500, "invalid token".to_owned());
     assert_eq!(ends(&server, &connect("nonsense")), invalid);
@@ -204,7 +204,7 @@ fn a_revoked_token_is_refused_in_insecure_mode_too() {
 }
 
 #[test]
-fn a_refresh_takes_over_what_the_token_says_and_keeps_what_it_does_not() {
+fn a_refresh_replaces_the_claims_that_the_new_token_has() {
     let server = server(&[OPEN, "--channel.without_namespace.presence"]);
     let mut client = connected(&server, json!({"info": {"n": 1}}));
     client.ask(&subscribe("one", ""));

@@ -1,4 +1,4 @@
-//! Slots: none is lost, and a full node says so.
+//! Slots of connections: each is given back, and a full node refuses with an answer.
 
 use std::net::{Shutdown, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 use crate::common::{free_port, upgrade_request, wait_for};
 
 #[test]
-fn whoever_goes_gives_its_slot_back() {
+fn a_closed_connection_frees_its_slot() {
     let server = Server::start(&[]);
     let before = server.settle();
     for round in 0..3 {
@@ -55,7 +55,7 @@ fn whoever_goes_gives_its_slot_back() {
 }
 
 #[test]
-fn a_full_node_refuses_the_next_and_disturbs_nobody() {
+fn a_full_node_refuses_new_clients_and_keeps_the_others() {
     let server = Server::start(&["--shards", "1", "--engine.slots_per_shard", "40"]);
     let mut clients = Vec::new();
     let refusal = loop {
@@ -97,7 +97,7 @@ fn a_full_node_refuses_the_next_and_disturbs_nobody() {
 
 /// Shards of unequal size come about where limits differ; no flag asks for them.
 #[test]
-fn a_full_shard_sends_its_guests_to_one_with_room() {
+fn a_full_shard_hands_new_sockets_to_another_shard() {
     drumline::base::sys::raise_open_files().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut config = Config::default();

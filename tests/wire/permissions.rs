@@ -1,4 +1,4 @@
-//! Who may what: tokens, permissions and limits, each with the code that it ends in.
+//! Tokens, permissions and limits, each with the code that refuses a client.
 
 use std::net::SocketAddr;
 
@@ -69,7 +69,7 @@ fn a_connection_needs_a_token_of_this_server() {
 }
 
 #[test]
-fn an_expired_token_is_told_and_then_nothing_more_is_listened_to() {
+fn an_expired_token_is_error_109_and_ends_the_input() {
     let server = server(&["--client.stale_close_delay", "1s"]);
     let old = make_connection(&settings(SECRET), "42", Some(10), now() - 60).unwrap();
     let mut client = Client::open(&server, WEBSOCKET);
@@ -82,7 +82,7 @@ fn an_expired_token_is_told_and_then_nothing_more_is_listened_to() {
 }
 
 #[test]
-fn nobody_in_particular_may_be_kept_out() {
+fn anonymous_connection_tokens_can_be_disallowed() {
     let server = server(&["--client.disallow_anonymous_connection_tokens"]);
     let mut client = Client::open(&server, WEBSOCKET);
     client.send(&connect(&user("")));
@@ -142,7 +142,7 @@ fn subscription_tokens_open_their_own_channel_to_their_own_user() {
 }
 
 #[test]
-fn what_a_channel_does_not_offer_is_refused() {
+fn features_that_a_channel_does_not_offer_are_refused() {
     let server = server(&[
         "--channel.without_namespace.history_size",
         "10",
@@ -175,7 +175,7 @@ fn what_a_channel_does_not_offer_is_refused() {
 }
 
 #[test]
-fn an_order_reaches_the_session_that_it_names_alone() {
+fn an_api_call_with_a_session_reaches_only_that_session() {
     let server = server(&["--uni_websocket.enabled"]);
     let connected = || {
         let mut client = Client::open(&server, UNI_WEBSOCKET);
@@ -205,7 +205,7 @@ fn an_order_reaches_the_session_that_it_names_alone() {
 }
 
 #[test]
-fn code_3000_ends_the_transport_without_a_word() {
+fn code_3000_closes_the_transport_without_a_message() {
     let server = server(&["--uni_sse.enabled"]);
     let disconnect = || {
         let body = r#"{"user":"42","disconnect":{"code":3000,"reason":"told"}}"#;
@@ -233,7 +233,7 @@ fn code_3000_ends_the_transport_without_a_word() {
 }
 
 #[test]
-fn limits_of_the_node() {
+fn the_node_limits_its_connections() {
     let full = server(&[
         "--client.connection_limit",
         "1",

@@ -1,5 +1,4 @@
-//! Calls of the API on the public port: what a shard answers itself, and what it leaves to the
-//! control plane.
+//! API calls on the public port: those that a shard answers, and those for the control plane.
 
 use crate::common::{
     API_KEY, Client, Server, WEBSOCKET, api_request, client_frame, upgrade_request, wait_for,
@@ -25,7 +24,7 @@ fn answer(client: &mut Client) -> (String, String) {
 }
 
 #[test]
-fn a_publish_is_answered_and_heard() {
+fn an_api_publish_is_answered_and_delivered() {
     let server = Server::on_one_port(&[]);
     let mut subscriber = Client::subscribed(&server, "news");
     let mut backend = Client::dial(&server);
@@ -46,7 +45,7 @@ fn a_publish_is_answered_and_heard() {
 }
 
 #[test]
-fn calls_in_one_packet_are_answered_in_order_with_their_places() {
+fn pipelined_publishes_are_answered_in_order_with_their_offsets() {
     let server = Server::on_one_port(&HISTORY);
     for channel in ["a", "b", "c", "d"] {
         let mut subscriber = Client::connected(&server);
@@ -80,7 +79,7 @@ fn a_call_may_come_byte_by_byte() {
 }
 
 #[test]
-fn what_a_shard_does_not_answer_the_control_plane_does() {
+fn the_control_plane_answers_requests_that_a_shard_does_not() {
     let server = Server::on_one_port(&[]);
     let good = call("news", "1");
     let wrong_key = good.replace(API_KEY, "wrong!");
@@ -117,7 +116,7 @@ fn what_a_shard_does_not_answer_the_control_plane_does() {
 }
 
 #[test]
-fn any_place_that_holds_the_right_key_opens_the_api() {
+fn the_api_accepts_a_valid_key_from_every_place() {
     let server = Server::on_one_port(&[]);
     let basic = "Authorization: Basic dXNlcjpwYXNz\r\n";
     let own = format!("X-API-Key: {API_KEY}\r\n");
@@ -150,7 +149,7 @@ fn any_place_that_holds_the_right_key_opens_the_api() {
 }
 
 #[test]
-fn a_connection_may_call_and_then_become_a_websocket() {
+fn an_api_connection_can_upgrade_to_websocket() {
     let server = Server::on_one_port(&HISTORY);
     let mut client = Client::dial(&server);
     let mut bytes = call("news", "1").into_bytes();
@@ -164,7 +163,7 @@ fn a_connection_may_call_and_then_become_a_websocket() {
 }
 
 #[test]
-fn who_reads_no_answers_is_answered_when_it_does() {
+fn a_caller_that_reads_late_gets_all_its_answers() {
     let server = Server::on_one_port(&HISTORY);
     let mut backend = Client::dial(&server);
     let mut writer = backend.stream.try_clone().unwrap();
@@ -189,7 +188,7 @@ fn who_reads_no_answers_is_answered_when_it_does() {
 }
 
 #[test]
-fn who_has_sent_everything_still_gets_its_answer() {
+fn a_caller_that_ended_its_side_gets_its_answer() {
     let server = Server::on_one_port(&HISTORY);
     let mut backend = Client::dial(&server);
     backend.send_raw(call("news", "1").repeat(3).as_bytes());
@@ -201,7 +200,7 @@ fn who_has_sent_everything_still_gets_its_answer() {
 }
 
 #[test]
-fn a_body_that_does_not_come_is_given_up() {
+fn a_request_whose_body_does_not_arrive_times_out() {
     let server = Server::on_one_port(&[]);
     let mut backend = Client::dial(&server);
     let request = call("news", "1");
@@ -211,7 +210,7 @@ fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[test]
-fn who_finds_no_room_is_told_so_however_slow_its_body_is() {
+fn a_call_with_an_unfinished_body_to_a_full_node_gets_503() {
     let server = Server::on_one_port(&["--shards", "1", "--engine.slots_per_shard", "40"]);
     let mut held = Vec::new();
     let refused = wait_for("a refusal", || {
@@ -226,7 +225,7 @@ fn who_finds_no_room_is_told_so_however_slow_its_body_is() {
 }
 
 #[test]
-fn a_stop_answers_the_calls_that_still_come() {
+fn calls_that_arrive_during_the_shutdown_are_answered() {
     for flags in [&HISTORY[..], &[]] {
         let mut flags = flags.to_vec();
         flags.extend(["--shutdown.spread", "2s"]);
@@ -260,7 +259,7 @@ fn a_stop_answers_the_calls_that_still_come() {
 }
 
 #[test]
-fn a_stop_ends_idle_backends_without_a_word() {
+fn the_shutdown_closes_idle_api_connections_without_an_answer() {
     let mut server = Server::on_one_port(&["--shutdown.timeout", "1s"]);
     let mut backend = Client::dial(&server);
     backend.send_raw(call("news", "1").as_bytes());

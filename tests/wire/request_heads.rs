@@ -1,4 +1,4 @@
-//! Request heads: the switch to WebSocket, what is refused, and a connection that changes planes.
+//! Request heads: the WebSocket upgrade, refusals, and connections that change planes.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn status_after(server: &Server, request: &str) -> String {
 }
 
 #[test]
-fn the_switch_is_exactly_these_bytes() {
+fn the_websocket_upgrade_answer_is_exact() {
     let server = Server::start(&[]);
     for path in [WEBSOCKET, UNI_WEBSOCKET] {
         assert_eq!(head_after(&server, upgrade_request(path).as_bytes()), SWITCHING);
@@ -32,7 +32,7 @@ fn the_switch_is_exactly_these_bytes() {
 }
 
 #[test]
-fn a_head_may_come_byte_by_byte_and_with_the_first_frame_behind_it() {
+fn a_request_head_may_arrive_byte_by_byte_followed_by_a_frame() {
     let server = Server::start(&[]);
     let mut client = Client::dial(&server);
     for byte in upgrade_request(WEBSOCKET).as_bytes() {
@@ -49,7 +49,7 @@ fn a_head_may_come_byte_by_byte_and_with_the_first_frame_behind_it() {
 }
 
 #[test]
-fn broken_heads_are_answered() {
+fn invalid_request_heads_get_an_error_status() {
     let server = Server::start(&[]);
     let good = upgrade_request(WEBSOCKET);
     let check = |request: &str, expected: &str| {
@@ -75,7 +75,7 @@ fn refusal(server: &Server, request: &str) -> (String, String) {
 }
 
 #[test]
-fn a_head_over_a_limit_is_told_which() {
+fn a_head_over_a_limit_is_refused_with_the_name_of_the_limit() {
     let many =
         |count: usize, at: &str| at.replace("Host:", &format!("{}Host:", "X: y\r\n".repeat(count)));
     let large =
@@ -119,7 +119,7 @@ fn a_head_over_a_limit_is_told_which() {
 }
 
 #[test]
-fn every_path_names_its_methods_and_answers_head_without_a_body() {
+fn every_path_lists_its_methods_and_answers_head_without_a_body() {
     let server = Server::on_one_port(&[]);
     let check = |method: &str, path: &str, status: &str, allow: Option<&str>| {
         let request =
@@ -154,7 +154,7 @@ fn every_path_names_its_methods_and_answers_head_without_a_body() {
 }
 
 #[test]
-fn a_permitted_page_may_read_why_it_is_refused() {
+fn refusals_carry_cors_headers_for_permitted_origins() {
     let origin = "https://page.example";
     let server = Server::on_one_port(&["--client.allowed_origins", origin]);
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
@@ -193,7 +193,7 @@ fn a_permitted_page_may_read_why_it_is_refused() {
 }
 
 #[test]
-fn a_full_node_tells_a_permitted_page_so() {
+fn the_503_of_a_full_node_carries_cors_headers() {
     let flags = ["--client.connection_rate_limit", "1", "--client.allowed_origins", "https://a"];
     let server = Server::on_one_port(&flags);
     let request = "GET /connection/sse?cf_connect=%7B%22id%22%3A1%2C%22connect%22%3A%7B%7D%7D \
@@ -207,7 +207,7 @@ fn a_full_node_tells_a_permitted_page_so() {
 }
 
 #[test]
-fn the_first_subprotocol_that_a_client_names_is_spoken() {
+fn the_first_known_subprotocol_of_the_client_is_used() {
     let server = Server::start(&[]);
     for (offer, expected) in [
         ("centrifuge-protobuf, centrifuge-json", "centrifuge-protobuf"),
@@ -264,7 +264,7 @@ fn a_foreign_origin_is_refused() {
 const OTHER: &str = "GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
-fn a_connection_goes_to_the_control_plane_and_back() {
+fn a_keep_alive_connection_moves_to_the_control_plane_and_back() {
     let server = Server::start(&[]);
     let mut client = Client::dial(&server);
     for _ in 0..3 {
@@ -285,7 +285,7 @@ fn a_connection_goes_to_the_control_plane_and_back() {
 }
 
 #[test]
-fn requests_in_one_packet_change_planes_too() {
+fn pipelined_requests_move_between_the_planes() {
     let server = Server::start(&[]);
     let mut client = Client::dial(&server);
     let mut bytes = format!("{OTHER}{}", upgrade_request(WEBSOCKET)).into_bytes();

@@ -1,5 +1,4 @@
-//! HTTP connections: how many there may be, how long they may idle, and that a client which has
-//! ended its side still gets its answer.
+//! HTTP connections: their maximum number, their idle time, and half-closed clients.
 
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -28,7 +27,7 @@ fn serves(server: &Server) {
 }
 
 #[test]
-fn the_connection_that_has_been_idle_longest_makes_room() {
+fn the_longest_idle_http_connection_is_closed_for_a_new_one() {
     let server = Server::on_one_port(&["--http_server.connections_max", "32"]);
     let mut idlers: Vec<Client> = (0..200).map(|_| idle(&server, OTHER, 404)).collect();
     serves(&server);
@@ -71,7 +70,7 @@ fn limit(command: &mut Command) {
 }
 
 #[test]
-fn a_node_without_places_answers_503_and_health() {
+fn a_node_without_free_http_connections_answers_503_and_health() {
     let server = Server::on_one_port(&["--http_server.connections_max", "4"]);
     // Requests whose bodies the control plane waits for.
     let begun = api_request("info", "Expect: 100-continue\r\n", "{}");
@@ -142,7 +141,7 @@ fn idle_connections_leave_slots_for_clients() {
 }
 
 #[test]
-fn connections_idle_as_long_as_they_may() {
+fn http_connections_close_after_their_idle_timeout() {
     let flags =
         ["--http_server.anonymous_idle_timeout", "300ms", "--http_server.idle_timeout", "1h"];
     let server = Server::on_one_port(&flags);
@@ -203,7 +202,7 @@ fn a_client_that_has_ended_its_side_gets_its_answer() {
 }
 
 #[test]
-fn a_stream_by_way_of_the_control_plane_ends_with_its_client() {
+fn a_stream_handed_over_by_the_control_plane_ends_with_its_client() {
     let server = Server::on_one_port(&[]);
     let connect = r#"{"id":1,"connect":{}}"#;
     let request = format!(

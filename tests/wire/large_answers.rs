@@ -1,4 +1,4 @@
-//! Answers that are large: they fit the outbox of the client that asked, or they are an error.
+//! Large answers: they fit the outbox of the client that asked, or they are an error.
 
 use crate::common::{Client, Server};
 
@@ -21,7 +21,7 @@ fn history(id: usize) -> String {
 }
 
 #[test]
-fn many_large_answers_close_nobody_who_reads_late() {
+fn large_answers_do_not_close_clients_that_read_late() {
     let server = server();
     let mut client = Client::connected(&server);
     let commands: Vec<String> = (2..102).map(history).collect();
@@ -44,7 +44,7 @@ fn many_large_answers_close_nobody_who_reads_late() {
 }
 
 #[test]
-fn a_recovery_that_does_not_fit_beside_others_is_not_recovered() {
+fn a_recovery_that_does_not_fit_the_outbox_is_not_recovered() {
     let server = server();
     let data = "x".repeat(10_000);
     for channel in ["b", "c"] {

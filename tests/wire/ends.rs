@@ -1,5 +1,5 @@
-//! What ends though nobody asked for its end: tokens that are revoked, connections of a user that
-//! has too many, tokens whose time is over.
+//! Connections and subscriptions that the server ends: revoked and expired tokens, too many
+//! connections of a user, lost positions.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn invalid_token() -> (u16, String) {
 }
 
 #[test]
-fn a_revoked_token_ends_who_came_with_it_and_lets_nobody_in() {
+fn a_revoked_token_closes_its_connections_and_admits_no_more() {
     let server = server(&[]);
     let leaked = json!({"sub": "42", "jti": "leaked"});
     let fine = json!({"sub": "42", "jti": "fine"});
@@ -66,7 +66,7 @@ fn a_revoked_token_ends_who_came_with_it_and_lets_nobody_in() {
 }
 
 #[test]
-fn a_users_tokens_end_by_when_they_were_made() {
+fn invalidated_user_tokens_end_by_their_issue_time() {
     let server = server(&[]);
     let made = |user: &str, at: u64| json!({"sub": user, "iat": at});
     let mut old: Vec<Client> = (0..4).map(|_| connected(&server, &made("42", 1_000))).collect();
@@ -88,7 +88,7 @@ fn a_users_tokens_end_by_when_they_were_made() {
 }
 
 #[test]
-fn a_revoked_subscription_token_ends_the_subscription_alone() {
+fn a_revoked_subscription_token_ends_only_the_subscription() {
     let server = server(&["--engine.revocations_max", "2"]);
     let of = |channel: &str| json!({"sub": "42", "channel": channel, "jti": channel, "iat": 1_000});
     let subscribe = |id: u32, channel: &str| {
@@ -121,7 +121,7 @@ fn a_revoked_subscription_token_ends_the_subscription_alone() {
 }
 
 #[test]
-fn who_is_nobody_in_particular_loses_what_a_revoked_token_gave() {
+fn anonymous_subscription_ends_when_its_token_is_revoked() {
     let server = server(&["--client.allow_anonymous_connect_without_token"]);
     let mut client = Client::open(&server, WEBSOCKET);
     assert!(client.ask(r#"{"id":1,"connect":{}}"#).contains(r#""connect""#));
@@ -137,7 +137,7 @@ fn connection_limit() -> (u16, String) {
 }
 
 #[test]
-fn a_user_has_so_many_connections_whatever_shards_they_are_on() {
+fn the_connection_limit_of_a_user_counts_over_all_shards() {
     let server = server(&["--client.user_connection_limit", "4"]);
     let (user, other) = (json!({"sub": "42"}), json!({"sub": "43"}));
     let mut clients: Vec<Client> = (0..4).map(|_| connected(&server, &user)).collect();
@@ -159,7 +159,7 @@ fn a_user_has_so_many_connections_whatever_shards_they_are_on() {
 }
 
 #[test]
-fn a_users_new_connection_closes_the_one_before() {
+fn a_single_connection_closes_the_users_previous_one() {
     let personal = "--client.subscribe_to_user_personal_channel";
     let (on, single) = (format!("{personal}.enabled"), format!("{personal}.single_connection"));
     let server = server(&[&on, &single]);
@@ -175,7 +175,7 @@ fn a_users_new_connection_closes_the_one_before() {
 }
 
 #[test]
-fn what_a_token_gives_ends_in_time_though_pings_are_rare() {
+fn grants_of_a_token_expire_in_time_when_pings_are_rare() {
     let server = server(&[
         "--client.expired_close_delay",
         "3s",
@@ -203,7 +203,7 @@ fn what_a_token_gives_ends_in_time_though_pings_are_rare() {
 }
 
 #[test]
-fn pings_are_websockets_own_for_who_asks_for_them() {
+fn clients_that_ask_for_websocket_pings_get_them() {
     let flags = ["--client.ping_interval", "2s", "--client.pong_timeout", "1s"];
     let server = server(&flags);
     let open = || {
@@ -267,7 +267,7 @@ const LOST: &str =
     r#"{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
 
 #[test]
-fn subscribers_of_a_stream_that_is_gone_are_told_though_nothing_is_published() {
+fn subscribers_of_an_evicted_stream_are_notified_without_a_publication() {
     let server = forgetful("1s");
     let mut clients: Vec<Client> = (0..6).map(|_| subscribed_to(&server, "a")).collect();
     let subs = json!({"sub": "42", "channels": ["a"]});
@@ -288,7 +288,7 @@ fn subscribers_of_a_stream_that_is_gone_are_told_though_nothing_is_published() {
 }
 
 #[test]
-fn a_publication_that_does_not_follow_the_last_ends_subscriptions() {
+fn a_gap_in_the_offsets_ends_subscriptions() {
     let server = forgetful("60s");
     let mut clients: Vec<Client> = (0..6).map(|_| subscribed_to(&server, "a")).collect();
     (0..3).for_each(|_| publish(&server, "a"));
@@ -301,7 +301,7 @@ fn a_publication_that_does_not_follow_the_last_ends_subscriptions() {
 }
 
 #[test]
-fn what_a_token_says_in_other_bytes_leaves_json_whole() {
+fn binary_info_of_a_token_keeps_json_valid() {
     let of = |option: &str| format!("--channel.without_namespace.{option}");
     let flags = [of("presence"), of("join_leave"), of("force_push_join_leave")];
     let more = [of("allow_presence_for_subscriber"), of("allow_publish_for_subscriber")];
