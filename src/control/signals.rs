@@ -1,7 +1,7 @@
-//! Signals: which of them end the server, and what the others do.
+//! Signals: SIGTERM and SIGINT end the server, SIGHUP logs a line, SIGUSR1 and SIGUSR2 do nothing.
 //!
-//! Owns the handlers. The invariant: a signal that does not ask the process to end never ends it,
-//! and one that arrives while the server starts is carried out once it runs.
+//! Owns the handlers. The invariant: only SIGTERM and SIGINT end the process. A signal that arrives
+//! during the start takes effect once the server runs.
 
 use std::io;
 
@@ -14,16 +14,16 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// SIGUSR1 and SIGUSR2, which nothing reads: a handled signal no longer ends the process.
+    /// SIGUSR1 and SIGUSR2 have a handler only so that they do not end the process.
     _ignored: [Signal; 2],
 }
 
 impl Signals {
-    /// Installs the handlers. Call it in the context of the runtime, and before anything listens:
-    /// whoever has been accepted is drained.
+    /// Installs the handlers. Call it in the context of the runtime, and before anything listens,
+    /// so that every accepted connection is drained at the shutdown.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel refuses a handler.
     pub fn install() -> io::Result<Self> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -33,7 +33,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal that asks the process to end.
+    /// Waits for SIGTERM or SIGINT. Logs that SIGHUP has no effect.
     pub async fn end(&mut self) {
         loop {
             tokio::select! {

@@ -1,8 +1,8 @@
-//! The control plane's hold on the bus: questions to shards, and their answers.
+//! The control plane's end of the bus: requests to shards, their answers, and messages from shards.
 //!
-//! Owns the table of who waits for which answer. Never blocks a thread: without room a task
-//! waits. The invariant: whoever asks has first kept room in the control plane's own inbox, so an
-//! answer always fits; an answer that nobody waits for any more is dropped.
+//! Owns the table of requests whose answer is pending. Never blocks a thread: a task waits for
+//! room. The invariant: a request first reserves room in the control plane's own inbox, so an
+//! answer always fits. An answer whose requester has given up is dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,14 +23,14 @@ use crate::model::message::{
 use crate::model::names::Names;
 use crate::wire::protocol::Error;
 
-/// How long one waits for room on the bus.
+/// Maximum time that a sender waits for room on the bus.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
-/// How long one waits for an answer.
+/// Maximum time that a request waits for its answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// Messages taken before other tasks get their turn.
+/// Messages that the dispatcher takes before it yields to other tasks.
 const BATCH: usize = 512;
 
-/// Why there is no answer: the node is too busy, or going down.
+/// There is no answer, because the node is overloaded or shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkBusy;
 
@@ -40,7 +40,7 @@ enum LinkAnswer {
     ChannelAnswer(Result<ChannelAnswer, Error>),
 }
 
-/// A question that was asked.
+/// A request whose answer is pending.
 pub struct Pending {
     answer: oneshot::Receiver<LinkAnswer>,
 }
@@ -51,16 +51,16 @@ pub struct Link {
     names: Names,
     metrics: Arc<[Arc<Metrics>]>,
     budgets: Budgets,
-    /// What the bus rings.
+    /// The bus notifies it when messages or room arrive for the control plane.
     bell: Arc<Notify>,
-    /// Told whenever there may be room again.
+    /// Notified when an inbox may have room again.
     room: Notify,
     waiting: Mutex<HashMap<u64, oneshot::Sender<LinkAnswer>>>,
     next_tag: AtomicU64,
 }
 
 impl Link {
-    /// The control plane's end of `bus`, whose bell for it calls `bell.notify_one()`.
+    /// The control plane's end of `bus`. The bus must call `bell.notify_one()` to wake it.
     pub fn new(
         bus: Arc<Bus>,
         names: Names,
@@ -85,40 +85,40 @@ impl Link {
         &self.metrics
     }
 
-    /// How much memory the node may use, and how much it does.
+    /// Memory budgets of the node, and how much of them is used.
     pub fn budgets(&self) -> &Budgets {
         &self.budgets
     }
 
-    /// How names are hashed.
+    /// Selects the home of a name.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Every shard.
+    /// Endpoints of all shards.
     pub fn shards(&self) -> std::ops::Range<Endpoint> {
         0..self.bus.control()
     }
 
-    /// The sum of a gauge or total over all shards.
+    /// Sum of a metric over all shards.
     pub fn sum(&self, of: impl Fn(&Metrics) -> u64) -> u64 {
         self.metrics.iter().map(|metrics| of(metrics)).sum()
     }
 
-    /// The shard that holds the fewest sockets.
+    /// The shard with the fewest sockets.
     pub fn least_loaded_shard(&self) -> Endpoint {
         let sockets = |shard: &Endpoint| self.metrics[usize::from(*shard)].sockets.get();
         self.shards().min_by_key(sockets).unwrap_or(0)
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<LinkAnswer>>> {
-        // A panic elsewhere leaves the table whole: it is only ever inserted into or removed from.
+        // After a panic elsewhere the table is consistent: each change is one insertion or removal.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // ---- asking --------------------------------------------------------------------------
+    // ---- requests to shards ------------------------------------------------------------
 
-    /// Sends a publication to its channel's home; the answer may be waited for later.
+    /// Sends a publication to its channel's home. The caller may wait for the answer later.
     pub async fn publish(
         &self,
         channel: &str,
@@ -129,7 +129,7 @@ impl Link {
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
-    /// Asks a channel's home about it.
+    /// Asks the home of a channel about the channel.
     pub async fn ask_home(
         &self,
         channel: &Arc<str>,
@@ -144,8 +144,8 @@ impl Link {
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
-    /// Asks a shard what it holds.
-    pub async fn survey_shard(
+    /// Asks a shard for the channels that its clients are subscribed to.
+    pub async fn survey(
         &self,
         shard: Endpoint,
         pattern: Option<String>,
@@ -169,7 +169,7 @@ impl Link {
         Ok(Pending { answer })
     }
 
-    /// Sends what nobody answers; gives it back where there is no room.
+    /// Sends a message that has no answer. Returns the message if the inbox has no room in time.
     pub async fn send(&self, to: Endpoint, message: Message) -> Result<(), Message> {
         match self.wait_for_room(to, message.rank(), false).await {
             Ok(mut line) => {
@@ -181,8 +181,8 @@ impl Link {
         }
     }
 
-    /// Sends what nobody answers, however long it takes until there is room: a connection waits
-    /// for it and reads nothing meanwhile.
+    /// Sends a message that has no answer, and waits for room without a time limit: a connection
+    /// waits for the message and reads no input meanwhile.
     pub async fn send_persistently(&self, to: Endpoint, message: Message) {
         let mut left = self.send(to, message).await;
         while let Err(message) = left {
@@ -198,7 +198,7 @@ impl Link {
     ) -> Result<BusPort, LinkBusy> {
         let attempts = async {
             loop {
-                // Listens before it looks, so that room made in between is not missed.
+                // Registers before the attempt, so that no notification in between is missed.
                 let room = self.room.notified();
                 if let Some(line) = self.try_room(to, rank, answered) {
                     return line;
@@ -209,7 +209,7 @@ impl Link {
         timeout(ROOM_PATIENCE, attempts).await.map_err(|_| LinkBusy)
     }
 
-    /// Keeps room for a message, and for its answer where there is one.
+    /// Reserves room for a message, and for its answer if it has one.
     fn try_room(&self, to: Endpoint, rank: Rank, answered: bool) -> Option<BusPort> {
         let own = self.bus.control();
         let mut line = self.bus.port(own);
@@ -226,15 +226,15 @@ impl Link {
         None
     }
 
-    // ---- being told ----------------------------------------------------------------------
+    // ---- messages from shards ------------------------------------------------------------
 
-    /// Takes what comes in, for as long as the process runs. Sockets go to `hand_over`, what
-    /// is to be found out to `consult`, and news for the backend to `tell`.
+    /// Takes incoming messages as long as the process runs. Sockets go to `hand_over`, lookups to
+    /// `look_up`, and hook events to `deliver_hook`.
     pub async fn dispatch(
         &self,
         mut hand_over: impl FnMut(HandOver),
-        mut consult: impl FnMut(LookupRequest),
-        mut tell: impl FnMut(HookEvent),
+        mut look_up: impl FnMut(LookupRequest),
+        mut deliver_hook: impl FnMut(HookEvent),
     ) {
         let mut line = self.bus.port(self.bus.control());
         let watch = self.bus.consumer(self.bus.control());
@@ -248,16 +248,16 @@ impl Link {
                     taken += 1;
                     match message {
                         Message::HandOver(socket) => hand_over(*socket),
-                        Message::LookupRequest(about) => consult(*about),
-                        Message::HookEvent(news) => tell(*news),
+                        Message::LookupRequest(request) => look_up(*request),
+                        Message::HookEvent(event) => deliver_hook(*event),
                         message => self.handle(message),
                     }
                 }
             }
             line.wake_receivers();
             let asleep = taken < BATCH && watch.prepare_to_sleep();
-            // Said to be asleep, the bell rings for room too; only now is it safe to let those
-            // who wait for some look again and wait on.
+            // After `prepare_to_sleep` the bell also rings for room. Only now may waiting senders
+            // try again: if they still find no room, the bell wakes them.
             self.room.notify_waiters();
             if asleep {
                 self.bell.notified().await;
@@ -287,15 +287,15 @@ impl Link {
 
     fn answer(&self, tag: u64, answer: LinkAnswer) {
         if let Some(waiting) = self.waiting().remove(&tag) {
-            // Whoever asked may have given up.
+            // The requester may have given up.
             let _ = waiting.send(answer);
         }
     }
 }
 
-/// A message came here that only shards take: it is dropped, and its sender gets no answer.
+/// Drops a message that only shards can handle. Its sender gets no answer.
 fn misrouted() {
-    log::error("control", "a message between shards came to the control plane and was dropped");
+    log::error("control", "dropped a message that only shards can handle; please report this bug");
 }
 
 impl Pending {
@@ -306,7 +306,7 @@ impl Pending {
         }
     }
 
-    /// What a home said to a publication.
+    /// Answer of a home to a publication.
     pub async fn published(self) -> Result<Published, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Published(published) => Ok(*published),
@@ -314,7 +314,7 @@ impl Pending {
         }
     }
 
-    /// What a shard said to a survey.
+    /// Answer of a shard to a survey.
     pub async fn surveyed(self) -> Result<Surveyed, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Surveyed(surveyed) => Ok(*surveyed),
@@ -322,7 +322,7 @@ impl Pending {
         }
     }
 
-    /// What a home said to a question.
+    /// Answer of a home to a question about a channel.
     pub async fn channel_answer(self) -> Result<Result<ChannelAnswer, Error>, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::ChannelAnswer(told) => Ok(told),

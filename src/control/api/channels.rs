@@ -242,7 +242,7 @@ impl Api {
         let pattern = request.pattern.filter(|pattern| !pattern.is_empty());
         let mut asked = Vec::new();
         for shard in self.link.shards() {
-            asked.push(self.link.survey_shard(shard, pattern.clone()).await?);
+            asked.push(self.link.survey(shard, pattern.clone()).await?);
         }
         let mut channels: BTreeMap<Arc<str>, ChannelInfo> = BTreeMap::new();
         for pending in asked {

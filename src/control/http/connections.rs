@@ -34,17 +34,17 @@ use crate::control::http::refusal::refusal;
 use crate::model::message::HandOver;
 use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
 
-/// After an accept that failed for want of descriptors or memory.
+/// Pause after an accept that failed, because descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a connection that is turned away may take to read why.
+/// Maximum time for a refused connection to read the refusal.
 const REFUSAL_TIME: Duration = Duration::from_millis(200);
-/// Between two looks at whether a client is gone that has sent bytes behind its request.
+/// Pause between two checks whether a client that sent bytes after its request has closed.
 const PEER_CHECK_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of a read buffer past the limit on request heads: what is a little over the limit is
-/// read and told so. Hyper itself names no cause.
+/// Size of the read buffer beyond the limit on request heads, in bytes. A head slightly over the
+/// limit is read and refused with its cause; hyper alone would name no cause.
 const BUFFER_MORE: usize = 16 * 1024;
 
-/// A socket whose first bytes were read by somebody else already.
+/// A socket, and the bytes that the shard or hyper read from it before.
 pub struct PrefixedSocket {
     socket: Arc<TcpStream>,
     bytes: Vec<u8>,
@@ -54,7 +54,7 @@ pub struct PrefixedSocket {
 }
 
 impl PrefixedSocket {
-    /// The socket, the bytes that nobody has read yet, and its place here.
+    /// The socket, the bytes that are left to read, and the permit of the connection.
     pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, ConnectionPermit) {
         self.bytes.drain(..self.used);
         (self.socket, self.bytes, self.permit)
@@ -136,7 +136,7 @@ impl AsyncWrite for PrefixedSocket {
         true
     }
 
-    /// Comes when all that was to be written has been taken by the kernel.
+    /// Hyper calls this after the kernel has taken all output.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.note_output_flushed();
         Poll::Ready(Ok(()))
@@ -147,7 +147,7 @@ impl AsyncWrite for PrefixedSocket {
     }
 }
 
-/// An answer's body; the connection is busy until it is sent or dropped.
+/// Body of an answer. The connection is busy until the body is dropped.
 struct TrackedBody {
     body: Body,
     connection: Arc<HttpConnection>,
@@ -180,35 +180,35 @@ impl HttpBody for TrackedBody {
     }
 }
 
-/// Marks an answer that goes on for as long as its client is there, and holds its permit.
+/// Marks an answer that lasts as long as its client is connected, and holds its permit.
 #[derive(Clone)]
 pub struct EndlessResponse(pub Arc<OwnedSemaphorePermit>);
 
-/// What a door leads to, and on what options.
+/// Options of HTTP connections.
 pub struct HttpOptions {
-    /// Who answers.
+    /// Router that answers the requests.
     pub router: Router,
-    /// Path of the API, whose callers are known by its key.
+    /// Path of the API. A client whose API request passes the key check counts as authenticated.
     pub api: String,
-    /// How long connections may idle.
+    /// Idle times of connections.
     pub times: IdleTimes,
-    /// How large a request head may be.
+    /// Limits on request heads.
     pub limits: HeadLimits,
 }
 
-/// Where HTTP connections come in; each is a task until it ends or the door closes.
+/// The HTTP connections of a port. Each connection is a task.
 #[derive(Clone)]
 pub struct HttpConnections {
     options: Arc<HttpOptions>,
     idle: Arc<IdleConnections>,
     stopped: watch::Receiver<()>,
-    /// Every connection holds one end; the other sees when none is left.
+    /// Every connection holds a receiver, so the sender sees when none is left.
     open: watch::Sender<()>,
 }
 
 impl HttpConnections {
-    /// A door that closes when the other end of `stopped` is dropped. Call it in the context of
-    /// the runtime.
+    /// Connections that end after their current request when the sender of `stopped` is dropped.
+    /// Call it in the context of the runtime.
     pub fn new(options: HttpOptions, stopped: watch::Receiver<()>) -> Self {
         let idle = Arc::new(IdleConnections::new(options.times));
         tokio::spawn(idle.clone().close_late_connections());
@@ -219,13 +219,13 @@ impl HttpConnections {
     pub fn serve_handed_over(&self, handed: HandOver) {
         let socket = StdStream::from(handed.socket);
         let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
-        // A socket that cannot be served is closed by being dropped.
+        // Dropping a socket that cannot be served closes it.
         if let Ok(socket) = socket {
             self.serve(socket, handed.bytes, handed.pass);
         }
     }
 
-    /// Serves whoever connects to `listener`, as many as `limits` has places for.
+    /// Serves the connections of `listener`, as many as `limits` admits.
     pub async fn listen(self, listener: TcpListener, limits: Arc<ConnectionLimits>) {
         loop {
             match listener.accept().await {
@@ -238,12 +238,12 @@ impl HttpConnections {
         }
     }
 
-    /// Serves a socket of which `bytes` were read.
+    /// Serves a socket from which `bytes` were already read.
     fn serve(&self, socket: TcpStream, bytes: Vec<u8>, permit: ConnectionPermit) {
         if permit.gate().is_tight() {
             self.idle.close_longest_idle();
         }
-        // What a shard hands over has begun with a whole request head.
+        // A socket from a shard comes with a complete request head.
         let connection = self.idle.add(permit.gate().clone(), bytes.is_empty());
         let socket = Arc::new(socket);
         let peer_closed = peer_closed(Arc::downgrade(&socket), connection.clone());
@@ -262,7 +262,7 @@ impl HttpConnections {
                 .serve_connection(io, service)
                 .with_upgrades();
             let mut serving = pin!(serving);
-            // How a connection ends is its peer's matter.
+            // Errors of a connection concern its peer alone and are not logged.
             tokio::select! {
                 _ = serving.as_mut() => {}
                 () = peer_closed => {}
@@ -271,7 +271,7 @@ impl HttpConnections {
                     let _ = serving.await;
                 }
                 () = connection.close_requested() => if connection.is_busy() {
-                    // A request has come meanwhile: it is the last one.
+                    // A request has arrived meanwhile. It is answered as the last one.
                     serving.as_mut().graceful_shutdown();
                     let _ = serving.await;
                 }
@@ -292,7 +292,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<TrackedBody>, Infallible> {
     connection.begin_request();
-    // Whatever becomes of the answer, the connection rests behind it.
+    // Dropping the body ends the request, whatever happens to the answer.
     let body = Body::empty();
     let mut answer_body = TrackedBody { body, connection: connection.clone(), endless: None };
     let hosts = request.headers().get_all(header::HOST).iter().count();
@@ -304,16 +304,16 @@ async fn answer(
         return Ok(Response::from_parts(parts, answer_body));
     }
     let rest = request.uri().path().strip_prefix(&options.api);
-    let calls = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_api = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let Ok(response) = options.router.clone().oneshot(request.map(Body::new)).await;
-    // These answers say nothing of the key of the API.
+    // These statuses do not show that the request contained the right API key.
     let refused = [
         StatusCode::UNAUTHORIZED,
         StatusCode::FORBIDDEN,
         StatusCode::NOT_FOUND,
         StatusCode::METHOD_NOT_ALLOWED,
     ];
-    if calls && !refused.contains(&response.status()) {
+    if is_api && !refused.contains(&response.status()) {
         connection.set_authenticated();
     }
     let (mut parts, body) = response.into_parts();
@@ -325,9 +325,9 @@ async fn answer(
     Ok(Response::from_parts(parts, answer_body))
 }
 
-/// How a request whose head is too large is refused.
+/// Status for a request whose head exceeds a limit.
 fn over_limits(request: &Request<Incoming>, limits: HeadLimits) -> Option<Status> {
-    /// Of the request line, and of each header: its separators.
+    /// Separators of the request line, and of each header.
     const LINE: usize = " HTTP/1.1\r\n".len() + 1;
     const HEADER: usize = ": \r\n".len();
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
@@ -343,8 +343,8 @@ fn over_limits(request: &Request<Incoming>, limits: HeadLimits) -> Option<Status
     }
 }
 
-/// Waits until the client has peer_closed its side while it gets an answer that has no end: it is
-/// gone.
+/// Waits until a client that gets an answer without end closes its sending side, which means that
+/// the client is gone.
 async fn peer_closed(socket: Weak<TcpStream>, connection: Arc<HttpConnection>) {
     connection.became_endless().await;
     let Some(socket) = socket.upgrade() else { return };
@@ -356,15 +356,15 @@ async fn peer_closed(socket: Weak<TcpStream>, connection: Arc<HttpConnection>) {
     }
 }
 
-/// Answers a connection for which there is no place.
+/// Answers 503 to a connection that the limits do not admit.
 async fn refuse(socket: TcpStream) {
     let refusal = async {
         let response = Status::Unavailable.response(Cors::default(), false);
         socket.writable().await?;
-        // A new connection's send buffer holds all of it.
+        // The send buffer of a new connection has room for the whole answer.
         socket.try_write(&response)?;
         socket2::SockRef::from(&socket).shutdown(Shutdown::Write)?;
-        // Closing at once, with input unread, would reset the answer away.
+        // Closing a socket with unread input would reset it and discard the answer.
         let mut unread = [0; 1024];
         loop {
             socket.readable().await?;
@@ -376,6 +376,6 @@ async fn refuse(socket: TcpStream) {
             }
         }
     };
-    // Whoever does not listen to the refusal is closed all the same.
+    // After the timeout the connection is closed in any case.
     let _ = timeout(REFUSAL_TIME, refusal).await;
 }

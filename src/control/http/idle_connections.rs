@@ -1,9 +1,8 @@
-//! The HTTP connections of the control plane: which of them are idle, since when, and which must
-//! go.
+//! Idle HTTP connections of the control plane: when each became idle, and which one is closed next.
 //!
-//! Owns the lists of idle connections, in the order in which they became so. Never touches a
-//! socket: a connection's task is told to end it. The invariant: a connection is in one list place
-//! most, and in none while it is busy.
+//! Owns the lists of idle connections, oldest first. Never touches a socket: it tells the task of a
+//! connection to close it. The invariant: a connection is in at most one list, and in no list while
+//! it is busy.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,31 +14,31 @@ use tokio::time::{Instant, sleep};
 
 use crate::base::connection_limits::ConnectionLimits;
 
-/// How long a connection may take for a request head.
+/// Maximum time for a request head to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request head may take although another connection needs the place.
+/// Time for a request head during which the connection is not closed in favour of another one.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
-/// Between two looks place who must go, place least and place most.
+/// Minimum and maximum pause between two checks for late connections.
 const CHECK_PAUSE_MIN: Duration = Duration::from_millis(20);
 const CHECK_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long connections may idle.
+/// Idle times of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct IdleTimes {
-    /// Between two requests of a client that has given the API key.
+    /// Maximum time between two requests of a client that has sent the API key.
     pub idle: Duration,
-    /// Between two requests of any other client.
+    /// Maximum time between two requests of any other client.
     pub anonymous: Duration,
 }
 
-/// The lists of connections that are not busy, the first to make room first.
+/// Lists of connections that are not busy, in the order in which they are closed for new ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
-    /// Idle, of a client that has not given the API key.
+    /// Idle connections of clients that have not sent the API key.
     Anonymous,
-    /// Idle, of a client that has given the API key.
+    /// Idle connections of clients that have sent the API key.
     Authenticated,
-    /// A request head is arriving.
+    /// Connections on which a request head is arriving.
     Reading,
 }
 
@@ -48,62 +47,62 @@ const LISTS: [List; 3] = [List::Anonymous, List::Authenticated, List::Reading];
 /// A connection in a list.
 struct ListEntry {
     since: Instant,
-    /// How often the kernel had taken something by then.
+    /// [`Output::taken`] when the connection entered the list.
     taken: u64,
     output: Arc<Output>,
-    /// Never made strong where the lists stay locked: a connection leaves them when it ends.
+    /// Do not upgrade it while the lists are locked: dropping a connection locks them.
     connection: Weak<HttpConnection>,
 }
 
-/// How far a connection's answer has come.
+/// Progress of a connection's output.
 #[derive(Default)]
 struct Output {
-    /// Whether some of it has not been taken by the kernel.
+    /// The kernel has not taken all output.
     unsent: AtomicBool,
-    /// How often the kernel has taken something.
+    /// Number of times that the kernel has taken output.
     taken: AtomicU64,
 }
 
 #[derive(Default)]
 struct Lists {
-    /// Numbers grow, so that the first of a list has been there longest.
+    /// Number of the next entry. Numbers grow, so the first entry of a list is the oldest.
     next: u64,
     entries: [BTreeMap<u64, ListEntry>; LISTS.len()],
 }
 
-/// The connections of one door.
+/// The lists of the connections of one port.
 pub struct IdleConnections {
     times: IdleTimes,
     lists: Mutex<Lists>,
 }
 
-/// One connection.
+/// State of one connection.
 pub struct HttpConnection {
     idle_connections: Arc<IdleConnections>,
-    /// Where it has its place.
+    /// Limits that count the connection.
     limits: Arc<ConnectionLimits>,
-    /// Where it is listed.
+    /// List and number of the entry; `None`: the connection is busy.
     place: Mutex<Option<(List, u64)>>,
     authenticated: AtomicBool,
-    /// Whether the next byte that comes begins a request head.
+    /// The next byte of input begins a request head.
     idle: AtomicBool,
     output: Arc<Output>,
     endless: Notify,
     close_requested: Notify,
 }
 
-/// A panic elsewhere leaves the lists whole: each change of them is one insertion or removal.
+/// After a panic elsewhere the lists are consistent: each change is one insertion or removal.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl IdleConnections {
-    /// Nobody yet.
+    /// No connections yet.
     pub fn new(times: IdleTimes) -> Self {
         IdleConnections { times, lists: Mutex::default() }
     }
 
-    /// A new connection, whose first request head is `awaited` or there.
+    /// Adds a connection. Its first request head is `awaited`, or already read.
     pub fn add(
         self: &Arc<Self>,
         limits: Arc<ConnectionLimits>,
@@ -125,7 +124,7 @@ impl IdleConnections {
         connection
     }
 
-    /// Has the connection go that has been idle longest and has been sent its answer.
+    /// Closes the connection that has been idle longest and whose output the kernel has taken.
     pub fn close_longest_idle(&self) {
         let lists = lock(&self.lists);
         let first = LISTS.into_iter().find_map(|list| {
@@ -142,7 +141,7 @@ impl IdleConnections {
         }
     }
 
-    /// Has connections go whose time is over, for as long as the process runs.
+    /// Closes connections whose time is over, as long as the process runs.
     pub async fn close_late_connections(self: Arc<Self>) {
         let shortest = self.times.idle.min(self.times.anonymous).min(HEAD_TIMEOUT);
         let pause = (shortest / 8).clamp(CHECK_PAUSE_MIN, CHECK_PAUSE_MAX);
@@ -157,7 +156,7 @@ impl IdleConnections {
         }
     }
 
-    /// A connection of a list whose time is over, and its number there.
+    /// The first connection of a list whose time is over, and the number of its entry.
     fn first_late(&self, list: List, now: Instant) -> Option<(Arc<HttpConnection>, u64)> {
         let limit = match list {
             List::Reading => HEAD_TIMEOUT,
@@ -180,7 +179,7 @@ impl IdleConnections {
 }
 
 impl HttpConnection {
-    /// Puts it into a list, or takes it out of all.
+    /// Puts the connection into a list, or removes it from its list.
     fn enlist(self: &Arc<Self>, list: Option<List>) {
         let mut place = lock(&self.place);
         let mut lists = lock(&self.idle_connections.lists);
@@ -198,13 +197,13 @@ impl HttpConnection {
         });
     }
 
-    /// A request has come.
+    /// Notes that a request begins.
     pub fn begin_request(self: &Arc<Self>) {
         self.idle.store(false, Ordering::Relaxed);
         self.enlist(None);
     }
 
-    /// A request was answered; the answer may still have to be sent.
+    /// Notes that a request was answered. The kernel may not have taken the answer yet.
     pub fn end_request(self: &Arc<Self>) {
         self.output.unsent.store(true, Ordering::Relaxed);
         let authenticated = self.authenticated.load(Ordering::Relaxed);
@@ -212,42 +211,42 @@ impl HttpConnection {
         self.idle.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes of it were read.
+    /// Notes that input arrived.
     pub fn note_input(self: &Arc<Self>) {
         if self.idle.swap(false, Ordering::Relaxed) {
             self.enlist(Some(List::Reading));
         }
     }
 
-    /// Something is to be sent to it.
+    /// Notes that there is output.
     pub fn note_output_pending(&self) {
         self.output.unsent.store(true, Ordering::Relaxed);
     }
 
-    /// The kernel has taken some of it.
+    /// Notes that the kernel has taken some output.
     pub fn note_output_taken(&self) {
         self.output.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The kernel has taken all that was to be sent.
+    /// Notes that the kernel has taken all output.
     pub fn note_output_flushed(&self) {
-        // Whoever came while all were busy could not have an idle one go.
+        // A connection that came while all others were busy found no idle one to close.
         if self.output.unsent.swap(false, Ordering::Relaxed) && self.limits.is_tight() {
             self.idle_connections.close_longest_idle();
         }
     }
 
-    /// It has given the API key.
+    /// Notes that the client has sent the API key.
     pub fn set_authenticated(&self) {
         self.authenticated.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request of it is being answered.
+    /// Whether a request is being answered.
     pub fn is_busy(&self) -> bool {
         lock(&self.place).is_none()
     }
 
-    /// The time is over that it had under this number, unless it still takes an answer.
+    /// Closes the connection if it is still in the entry of this number, unless it takes output.
     fn close_late(self: &Arc<Self>, number: u64) {
         let Some((list, _)) = lock(&self.place).filter(|(_, now)| *now == number) else { return };
         let before = {
@@ -262,7 +261,8 @@ impl HttpConnection {
         }
     }
 
-    /// Tells its task to end it, unless it is busy. A request may come before the task does.
+    /// Tells the task of the connection to close it, unless the connection is busy. A request may
+    /// arrive before the task acts.
     fn request_close(&self) {
         let mut place = lock(&self.place);
         if let Some((list, number)) = *place {
@@ -272,12 +272,12 @@ impl HttpConnection {
         }
     }
 
-    /// Waits until the connection must go.
+    /// Waits until the connection must be closed.
     pub async fn close_requested(&self) {
         self.close_requested.notified().await;
     }
 
-    /// The answer that it gets goes on for as long as it is there.
+    /// Notes that the current answer has no end.
     pub fn set_endless(&self) {
         self.endless.notify_one();
     }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idle_connections_end_in_their_time() {
+    async fn idle_connections_are_closed_after_their_idle_time() {
         let idle_connections = idle_connections();
         tokio::spawn(idle_connections.clone().close_late_connections());
         let [anonymous, authenticated, busy, reading] = [(); 4].map(|()| idle(&idle_connections));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_still_takes_its_answer_is_not_idle() {
+    async fn a_connection_that_takes_output_is_not_idle() {
         let idle_connections = idle_connections();
         tokio::spawn(idle_connections.clone().close_late_connections());
         let [takes, stalls] = [(); 2].map(|()| idle(&idle_connections));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_been_idle_longest_makes_room_and_the_unknown_before_the_known() {
+    async fn the_longest_idle_connection_is_closed_first_and_those_without_api_key_before_others() {
         let idle_connections = idle_connections();
         let all = [(); 4].map(|()| idle(&idle_connections));
         all[0].set_authenticated();
@@ -384,7 +384,7 @@ mod tests {
             let place = all.iter().position(|connection| is_close_requested(connection));
             order.extend(place);
         }
-        assert_eq!(order, [2, 1, 0], "neither a busy one nor one that waits for its answer");
+        assert_eq!(order, [2, 1, 0], "busy connections and connections with unsent output stay");
         assert!(!is_close_requested(&unsent));
         drop(unsent);
         assert!(all[..3].iter().all(|connection| !connection.is_busy()));

@@ -1,13 +1,13 @@
-//! The answer that a shard would give in its own words, as the control plane sends it.
+//! Error responses of the control plane: the same bytes as a shard sends.
 //!
-//! Owns nothing. Never decides that a request is refused.
+//! Owns no state. Never decides that a request is refused.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::wire::http::{Cors, Status};
 
-/// The answer that a shard would give in its own words.
+/// The response of a shard for a status, as a response of axum.
 pub(super) fn refusal(status: Status) -> Response {
     let bytes = status.response(Cors::default(), false);
     let mut headers = [httparse::EMPTY_HEADER; 8];

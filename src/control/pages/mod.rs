@@ -12,8 +12,8 @@ use axum::routing::{MethodRouter, get};
 /// Style sheet of all pages. The style of one page follows it.
 const STYLE: &str = include_str!("style.css");
 
-/// Serves a page that may load what `policy` says. It is made once and lives as long as the
-/// process.
+/// Serves a page with the content security policy `policy`. The text is built once and lives as
+/// long as the process.
 pub fn served(text: &str, policy: &'static str) -> MethodRouter {
     let page: &'static str = text.replacen("<style>\n", &format!("<style>\n{STYLE}"), 1).leak();
     let headers = [

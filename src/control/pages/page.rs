@@ -1,6 +1,6 @@
-//! The page at `/`: a first look at what the server does, without anything to install.
+//! The page at `/`: subscribe, publish and see messages arrive, without installing anything.
 //!
-//! Owns the page's text, and what all pages look like. Never loads anything from elsewhere.
+//! Owns the text of the page.
 
 use axum::Router;
 
@@ -8,18 +8,18 @@ use crate::config::Config;
 use crate::control::pages::served;
 
 const PAGE: &str = include_str!("page.html");
-/// Stands in the page for the path of the WebSocket.
+/// Path of the WebSocket in the page's text, replaced by the configured path.
 const PATH: &str = "/connection/websocket";
-/// The page needs nothing but itself and its socket.
+/// The page loads nothing, and connects to its own server only.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self' ws: wss:; img-src data:; frame-ancestors 'none'";
 
-/// The page's route.
+/// Route of the page.
 pub fn router(config: &Config) -> Router {
     if !config.page.enabled {
         return Router::new();
     }
-    // A configured path has no quotes or angle brackets to speak of: it is checked to be plain.
+    // The configuration check admits only paths without quotes and angle brackets.
     let page = PAGE.replace(PATH, &config.websocket.handler_prefix);
     Router::new().route("/", served(&page, POLICY))
 }

@@ -1,7 +1,7 @@
-//! The description of the API: the document in OpenAPI, and a page that shows it and calls what it
-//! describes.
+//! The description of the HTTP API: the OpenAPI document, and a page that shows it and can call the
+//! methods.
 //!
-//! Owns the page's text. Never loads anything from elsewhere.
+//! Owns the text of the page.
 
 use axum::Router;
 use axum::routing::get;
@@ -11,20 +11,20 @@ use crate::control::api;
 use crate::control::pages::served;
 
 const PAGE: &str = include_str!("swagger.html");
-/// Stands in the page for the path of the document.
+/// Path of the document in the page's text, replaced by the configured path.
 const PATH: &str = "/swagger/openapi.json";
-/// The page needs nothing but itself, the document and the API.
+/// The page loads the document and calls the API of its own server only.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; frame-ancestors 'none'";
 
-/// The routes of page and document, where there is an API to describe.
+/// Routes of the page and the document. There are none if the API is disabled.
 pub fn router(config: &Config) -> Router {
     if !config.swagger.enabled || config.http_api.disabled {
         return Router::new();
     }
     let prefix = &config.swagger.handler_prefix;
     let path = format!("{prefix}/openapi.json");
-    // A configured path is checked to be plain.
+    // The configuration check admits only paths without quotes and angle brackets.
     let page = served(&PAGE.replace(PATH, &path), POLICY);
     let document = api::document(&config.http_api.handler_prefix);
     Router::new()

@@ -1,8 +1,8 @@
-//! Tokens that take long to verify_with at: asymmetric signatures and keys that must be fetched, on
-//! threads of their own.
+//! Verifies tokens that would take a shard too long: tokens with asymmetric signatures, and tokens
+//! whose key must be fetched.
 //!
-//! Owns the queue of them. Never delays a shard. The invariant: at most so many are looked at at a
-//! time. The shards bound the bytes of those that wait.
+//! Owns the threads that verify. Never delays a shard. The invariant: at most half as many tokens
+//! as processors are verified at a time. The shards bound the bytes of the tokens that wait.
 
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ use crate::model::ids::Address;
 use crate::model::message::{LookupOutcome, LookupReply, Message, Purpose};
 use crate::model::token::{self, KeySet};
 
-/// Part of the bytes of all questions that tokens which wait for a key set may take, so that they
-/// keep no others from being looked at.
+/// Divisor of `engine.question_budget`: tokens that wait for a key set may use this fraction of it,
+/// so that room is left for other tokens.
 const FETCHING_PART: usize = 8;
-/// What it takes for one to wait, beside its own bytes.
+/// Memory of a waiting token beside its own bytes.
 const WAITING_EACH: usize = 1024;
 
-/// A token and what it is for.
+/// A token and its purpose.
 struct UnverifiedToken {
     token: Box<str>,
     purpose: Purpose,
 }
 
-/// Looks at tokens.
+/// Verifies tokens.
 #[derive(Clone)]
 pub struct TokenVerifier {
     link: Arc<Link>,
@@ -39,19 +39,19 @@ pub struct TokenVerifier {
     connection_keys: Option<Arc<RemoteKeySet>>,
     subscription_keys: Option<Arc<RemoteKeySet>>,
     waiting_bytes: Arc<Semaphore>,
-    /// One token is looked at on as many threads.
+    /// Permits to verify, one per concurrent token.
     threads: Arc<Semaphore>,
 }
 
 impl TokenVerifier {
-    /// Answers by `link`.
+    /// Sends outcomes by `link`.
     pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
             let address = config.token_settings(purpose).jwks_public_endpoint;
             (!address.is_empty())
                 .then(|| Arc::new(RemoteKeySet::new(client.clone(), &address.into())))
         };
-        // Half the processors, so that the shards keep the others.
+        // Half of the processors; the others are left for the shards.
         let threads = (sys::processors() / 2).max(1);
         let waiting_bytes = config.engine.question_budget / FETCHING_PART;
         TokenVerifier {
@@ -64,15 +64,15 @@ impl TokenVerifier {
         }
     }
 
-    /// Looks at a token some time soon, and answers the shard that asked.
-    /// The charge counts the token until then.
+    /// Verifies a token in a task of its own, and sends the outcome to the shard that asked. The
+    /// charge counts the token's memory until then.
     pub fn verify(&self, address: Address, token: Box<str>, purpose: Purpose, charge: Charge) {
         let verifier = self.clone();
         tokio::spawn(async move {
             let _charge = charge;
             let outcome = verifier.outcome(UnverifiedToken { token, purpose }).await;
-            let answer = Message::LookupReply(Box::new(LookupReply { address, outcome }));
-            verifier.link.send_persistently(address.shard, answer).await;
+            let reply = Message::LookupReply(Box::new(LookupReply { address, outcome }));
+            verifier.link.send_persistently(address.shard, reply).await;
         });
     }
 
@@ -82,7 +82,7 @@ impl TokenVerifier {
             Purpose::Subscription => self.subscription_keys.as_ref(),
         };
         let Some(remote) = remote else { return self.verify_with(token, None).await };
-        // A shard lets no token without a key's name come here.
+        // Shards send no token without a key ID.
         let kid = token::key_name(&token.token).unwrap_or_default();
         let found = match remote.look_up(&kid) {
             Some(found) => found,
