@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The slab caches that a connection is made of.
 pub const SLABS: [&str; 6] = ["TCP", "TCPv6", "filp", "io_kiocb", "sock_inode_cache", "dentry"];
 
-/// What a process and its descendants have used so far.
+/// Processor time and memory of a process and its descendants so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSample {
     /// The processes counted, ascending.
@@ -34,7 +34,7 @@ pub struct ProcessSample {
     pub pss: Option<u64>,
 }
 
-/// What happened between two samples of the same processes.
+/// The difference between two samples of the same processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessDelta {
     /// User time, in ns (steps of 10 ms).
@@ -83,7 +83,7 @@ impl ProcessSample {
         })
     }
 
-    /// The niceness of the nicest of the process's threads.
+    /// The highest niceness among the threads of a process.
     pub fn niceness(pid: u32) -> Result<i32> {
         let told = || format!("cannot list the threads of process {pid}");
         let mut nicest = None;
@@ -104,8 +104,8 @@ impl ProcessSample {
         self.pss = self.pss.zip(other.pss).map(|(a, b)| a + b);
     }
 
-    /// What happened since `before`. An error if a process has come or gone: its time would be
-    /// counted wholly or not at all.
+    /// The difference to `before`. An error if a process has started or ended in between: its time
+    /// would be counted in full or not at all.
     pub fn since(&self, before: &Self) -> Result<ProcessDelta> {
         ensure!(
             self.pids == before.pids,
@@ -131,7 +131,7 @@ impl ProcessSample {
 }
 
 impl ProcessDelta {
-    /// Processor time a delivered message, in ns.
+    /// Processor time per delivered message, in ns.
     pub fn cpu_ns_per(&self, deliveries: u64) -> Result<f64> {
         ensure!(deliveries > 0, "no deliveries to divide the processor time by");
         Ok(self.cpu_ns as f64 / deliveries as f64)
@@ -155,7 +155,7 @@ pub struct Slab {
     pub bytes: u64,
 }
 
-/// What the kernel holds at one moment, for everybody on the machine.
+/// Memory and sockets of the kernel at one moment, of the whole machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelSample {
     /// Unreclaimable slab memory (sockets, files, requests), in bytes.
@@ -234,7 +234,7 @@ impl KernelDelta {
     }
 }
 
-/// Bytes a connection: a growth divided by the connections that caused it.
+/// Bytes per connection: a growth divided by the connections that caused it.
 pub fn per_connection(growth_bytes: i64, connections: u64) -> Result<f64> {
     ensure!(connections > 0, "no connections to divide memory by");
     Ok(growth_bytes as f64 / connections as f64)
@@ -246,7 +246,8 @@ fn difference(now: u64, then: u64) -> i64 {
 
 fn read(pid: u32, file: &str) -> Result<String> {
     let path = format!("/proc/{pid}/{file}");
-    fs::read_to_string(&path).with_context(|| format!("cannot read {path}: has it ended?"))
+    fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {path}: the process may have ended"))
 }
 
 /// Exact time on a processor of the living threads, in ns.

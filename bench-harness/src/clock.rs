@@ -1,4 +1,4 @@
-//! The time of one run, the same for everybody who sends or receives in it.
+//! The time of one run, shared by all its publishers and subscribers.
 //!
 //! Owns the origin. Never steps back. Invariant: a stamp and the latency counted from it come from
 //! the same monotonic clock.

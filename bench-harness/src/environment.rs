@@ -1,8 +1,7 @@
-//! What a number must carry: the commit, the machine, the limits and the exact command.
+//! The environment of a measurement: commit, machine, limits and the exact command.
 //!
-//! Owns reading them, once, at the start of a run. Never guesses: what cannot be read is an
-//! error, since a number without it is not worth keeping. Invariant: the fields are those of the
-//! process that measured.
+//! Owns reading them, once, at the start of a run. Never guesses: a field that cannot be read is an
+//! error. Invariant: the fields describe the process that measures.
 
 use std::process::Command;
 
@@ -150,7 +149,7 @@ fn parse_nofile(limits: &str) -> Result<(Option<u64>, Option<u64>)> {
     Ok((next()?, next()?))
 }
 
-/// The arguments quoted for a shell; the program's directory says nothing and is left out.
+/// The command line quoted for a shell, without the program's directory.
 fn command_line(args: impl Iterator<Item = String>) -> String {
     let mut words = Vec::new();
     for (i, arg) in args.enumerate() {

@@ -1,8 +1,8 @@
 //! Targets beside each other: one table per scenario, one line per target, one column per quantity.
 //!
 //! Owns the values of all rounds, their median and spread, and the comparison by pairs. Never
-//! measures. Invariant: a target that has no value keeps its line and says why, and a difference
-//! inside the spread is called none.
+//! measures. Invariant: a target without a value keeps its line with the reason, and a difference
+//! inside the spread does not count as one.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::rows::value;
 /// Name of the bare kernel among the targets.
 pub const KERNEL_BASELINE: &str = "kernel-baseline";
 
-/// Which way a quantity is better.
+/// Which direction of a quantity is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
@@ -22,7 +22,7 @@ pub enum Better {
     Less,
     /// More of it.
     More,
-    /// It is told and not compared.
+    /// It is shown and not compared.
     Neither,
 }
 
@@ -33,7 +33,7 @@ pub struct Column {
     pub name: String,
     /// Its unit, as of [`crate::rows::Row::unit`].
     pub unit: String,
-    /// Which way it is better.
+    /// Which direction is better.
     pub better: Better,
 }
 
@@ -51,7 +51,7 @@ pub struct Line {
     pub target: String,
     /// By column, then by round: the value in the column's unit, if there is one.
     pub values: Vec<Vec<Option<f64>>>,
-    /// What must be known of it: a failure, a late client, a quantity that does not apply.
+    /// Remarks: a failure, a late client, a quantity that does not apply.
     pub remarks: Vec<String>,
 }
 
@@ -64,11 +64,11 @@ pub struct Grid {
     pub load: String,
     /// The quantities.
     pub columns: Vec<Column>,
-    /// The targets; the others are held against the first.
+    /// The targets; the others are compared with the first.
     pub lines: Vec<Line>,
 }
 
-/// The middle of some values and their ends.
+/// Median, minimum and maximum of some values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// The median; of an even number the mean of the middle two.
@@ -95,7 +95,8 @@ impl Spread {
         Some(Spread { median, low, high, count: values.len() })
     }
 
-    /// Whether 1 lies inside, so that a ratio says nothing; of a single value nobody knows.
+    /// Whether the spread of a ratio contains 1: then no difference is shown. A single value has no
+    /// spread, so this is false.
     pub fn is_no_difference(&self) -> bool {
         self.count > 1 && self.low <= 1.0 && self.high >= 1.0
     }
@@ -167,21 +168,29 @@ impl Grid {
             .collect()
     }
 
-    /// Refuses a table that could not be told: no target, or values that are no numbers.
+    /// An error if the table cannot be shown: it has no target, or a value that is not finite.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.lines.is_empty(), "table {}: no targets", self.name);
         for line in &self.lines {
             let told = || format!("table {}, {}", self.name, line.target);
             ensure!(line.values.len() == self.columns.len(), "{}: columns differ", told());
             let all = line.values.iter().flatten().flatten();
-            ensure!(all.clone().all(|v| v.is_finite()), "{}: a value is no number", told());
+            ensure!(
+                all.clone().all(|v| v.is_finite()),
+                "{}: a value is not a finite number",
+                told()
+            );
             let empty = all.count() == 0;
-            ensure!(!empty || !line.remarks.is_empty(), "{}: no values, and no reason", told());
+            ensure!(
+                !empty || !line.remarks.is_empty(),
+                "{}: no values and no reason for it",
+                told()
+            );
         }
         Ok(())
     }
 
-    /// What a cell says: median, spread, and the first target's value against this one's.
+    /// The text of a cell: median, spread, and the ratio of the first target's value to this one's.
     fn cell(&self, line: &Line, at: usize) -> String {
         let column = &self.columns[at];
         let Some(spread) = Spread::of(line.values[at].iter().flatten().copied()) else {
@@ -297,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_and_spreads() {
+    fn a_spread_has_median_ends_and_count() {
         let spread = |values: &[f64]| Spread::of(values.iter().copied());
         assert_eq!(spread(&[]), None);
         let three = spread(&[3.0, 1.0, 2.0]).unwrap();
@@ -309,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_of_one_round() {
+    fn ratios_pair_values_of_the_same_round() {
         let grid = grid();
         assert_eq!(grid.ratios("drumline", "slow", "CPU"), [0.5, 0.55]);
         assert!(grid.better("drumline", "CPU").is_empty());
@@ -318,11 +327,11 @@ mod tests {
     }
 
     #[test]
-    fn no_line_goes_missing() {
+    fn a_target_without_values_keeps_its_line_with_the_reason() {
         let mut grid = grid();
         grid.check().unwrap();
         grid.target("dead");
-        assert!(grid.check().unwrap_err().to_string().contains("no values, and no reason"));
+        assert!(grid.check().unwrap_err().to_string().contains("no values and no reason for it"));
         grid.line("dead").unwrap().remarks.push("ended with 1".to_owned());
         grid.check().unwrap();
         let text = grid.text();

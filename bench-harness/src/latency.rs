@@ -1,8 +1,8 @@
-//! Latency: a histogram of the whole run, one a second, and an account of every delivery.
+//! Latency: a histogram of the whole run, one per second, and an account of every delivery.
 //!
-//! Owns recording, merging and the percentiles. Never reads a clock: the caller counts from the
-//! moment a message should have been sent (open loop). Invariant: recorded latencies are exactly
-//! the deliveries, and whatever was expected and not delivered is lost, never forgotten.
+//! Owns recording, merging and the percentiles. Never reads a clock: the caller counts latency from
+//! the scheduled time of a message (open loop). Invariant: each delivery has one recorded latency,
+//! and an expected delivery that did not come counts as lost.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -17,16 +17,16 @@ pub const SIGNIFICANT_DIGITS: u8 = 3;
 pub const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What became of the messages.
+/// Counts of expected and actual deliveries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deliveries {
     /// Deliveries that should have happened: messages times their subscribers.
     pub expected: u64,
     /// Distinct deliveries that happened.
     pub delivered: u64,
-    /// Of the delivered, those behind a later message of the same channel.
+    /// Delivered after a later message of the same channel; counted in `delivered`.
     pub out_of_order: u64,
-    /// Second and further copies, not among the delivered.
+    /// Second and further copies; not counted in `delivered`.
     pub duplicates: u64,
 }
 
@@ -36,7 +36,7 @@ impl Deliveries {
         self.expected.saturating_sub(self.delivered)
     }
 
-    /// Refuses accounts that don't add up.
+    /// An error if the counts contradict each other.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.delivered <= self.expected,
@@ -74,7 +74,7 @@ pub struct Percentiles {
 /// Distinct latencies and their counts: a second seldom holds more than a few hundred.
 type Sparse = Vec<(u64, u64)>;
 
-/// Records latencies in ns. One a thread, merged at the end.
+/// Records latencies in ns. Each thread has one; they are merged at the end.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     started: SystemTime,
@@ -105,7 +105,7 @@ impl Recorder {
     }
 
     /// Records a delivery at `at_ns` after the start with `latency_ns` since it should have been
-    /// sent. Of a clock that steps back the present second is kept.
+    /// sent. If the clock steps back, the delivery counts in the present second.
     pub fn record(&mut self, at_ns: u64, latency_ns: u64) -> Result<()> {
         let second = at_ns / SECOND_NS;
         if second > self.second {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn edges() {
+    fn zero_latency_a_clock_that_steps_back_and_surplus_deliveries_are_handled() {
         let mut r = recorder();
         assert!(r.percentiles().is_err(), "an empty run");
         assert!(r.seconds().unwrap().is_empty());

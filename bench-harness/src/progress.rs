@@ -27,7 +27,7 @@ impl Progress {
         Progress { bar, plain: RefCell::new(Plain::new(what, total, Instant::now())) }
     }
 
-    /// So many are done.
+    /// Shows that `done` are done.
     pub fn set(&self, done: u64) {
         match &self.bar {
             Some(bar) => bar.set_position(done),
@@ -39,7 +39,7 @@ impl Progress {
         }
     }
 
-    /// It is over, with so many done.
+    /// Shows the last count and ends the progress.
     pub fn finish(&self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_lines_are_few() {
+    fn plain_lines_come_at_most_every_five_seconds() {
         let start = Instant::now();
         let mut plain = Plain::new("connections", 1_000_000, start);
         let lines: Vec<String> = (0..12u64)

@@ -1,7 +1,7 @@
 //! The server under test, as a child process.
 //!
-//! Owns the child and its end. Never configures it beyond its command line. Invariant: a server
-//! that does not end by itself on SIGTERM, with status 0, is an error, never a shrug.
+//! Owns the child and its end. Never configures it except by its command line and one environment
+//! variable. Invariant: a server that does not end with status 0 after SIGTERM is an error.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,27 +16,27 @@ use crate::account::ProcessSample;
 
 /// Key of the HTTP API in every run.
 pub const API_KEY: &str = "bench";
-/// From one ping to the next where nothing else is asked for, in seconds.
+/// Default time between two pings of a connection, in seconds.
 pub const PING_SECONDS: u64 = 25;
-/// Time for a pong, in seconds; it must be shorter than that from ping to ping.
+/// Time within which a pong must come, in seconds. It must be shorter than the ping interval.
 const PONG_SECONDS: u64 = 8;
-/// How long a server may take to listen, and to end.
+/// Maximum time that a server may take to listen, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How to start it.
+/// How the server is started.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct ServerOptions {
     /// The program.
     pub program: PathBuf,
-    /// Port of everything.
+    /// Port of clients, API and metrics.
     pub port: u16,
     /// Shards.
     pub shards: u32,
-    /// From one ping to the next, in seconds, at least 2.
+    /// Seconds between two pings of a connection, at least 2.
     pub ping_seconds: u64,
     /// Whether clients answer pings.
     pub pong: bool,
-    /// Time over which it spreads its closes when it is told to end, in seconds.
+    /// Seconds over which a graceful shutdown spreads its closes.
     pub spread_seconds: u64,
     /// More arguments.
     pub arguments: Vec<String>,
@@ -51,20 +51,20 @@ pub struct Server {
 
 impl Server {
     /// Starts the server and waits until its port takes connections.
-    pub fn start(target: &Target) -> Result<Self> {
+    pub fn start(options: &ServerOptions) -> Result<Self> {
         ensure!(
-            Path::new(&target.program).exists(),
-            "there is no {}: build it with `cargo build --release`, or name it by --server",
-            target.program.display()
+            Path::new(&options.program).exists(),
+            "{} does not exist; build it with `cargo build --release` or give its path with --server",
+            options.program.display()
         );
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
         ensure!(
             TcpStream::connect(address).is_err(),
-            "port {} is taken: stop what listens there, or choose another by --port",
-            target.port
+            "port {} is in use; stop the process that listens there or choose another with --port",
+            options.port
         );
-        let mut command = Command::new(&target.program);
-        // What the operator's environment configures is not what is measured.
+        let mut command = Command::new(&options.program);
+        // The operator's environment variables must not configure the measured server.
         let configures =
             |name: &str| name.starts_with("DRUMLINE_") || name.starts_with("CENTRIFUGO_");
         for (name, _) in std::env::vars_os() {
@@ -72,13 +72,13 @@ impl Server {
                 command.env_remove(&name);
             }
         }
-        // By the environment: `versus` starts builds that do not know the key, and pass it over.
+        // Set by the environment: `versus` also starts builds that ignore this unknown key.
         let child = command
             .env("DRUMLINE_PROMETHEUS_ENABLED", "true")
-            .args(arguments(target))
+            .args(arguments(options))
             .stdin(Stdio::null())
             .spawn()
-            .with_context(|| format!("cannot start {}", target.program.display()))?;
+            .with_context(|| format!("cannot start {}", options.program.display()))?;
         let mut server = Server { child, address, stopped: false };
         server.await_port()?;
         Ok(server)
@@ -87,10 +87,14 @@ impl Server {
     fn await_port(&mut self) -> Result<()> {
         let begun = Instant::now();
         while TcpStream::connect(self.address).is_err() {
-            if let Some(status) = self.child.try_wait().context("waiting for the server")? {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the server")? {
                 bail!("the server ended with {status} before it listened: see its error above");
             }
-            ensure!(begun.elapsed() < PATIENCE, "the server does not listen on {}", self.address);
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "the server does not listen on {} in time",
+                self.address
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -131,20 +135,20 @@ impl Server {
         Ok(body.to_owned())
     }
 
-    /// Asks it to end and waits; an error if it does not, or not with status 0.
+    /// Sends SIGTERM and waits. A server that does not end, or not with status 0, is an error.
     pub fn stop(mut self) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).context("cannot signal the server")?;
         let begun = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().context("waiting for the server")? {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the server")? {
                 self.stopped = true;
                 ensure!(status.success(), "the server ended with {status} after SIGTERM");
                 return Ok(());
             }
             ensure!(
                 begun.elapsed() < PATIENCE,
-                "the server does not end {PATIENCE:?} after SIGTERM"
+                "the server has not ended {PATIENCE:?} after SIGTERM"
             );
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -154,7 +158,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if !self.stopped {
-            // After an error elsewhere: nothing may be left running.
+            // After an error elsewhere the server must not keep running.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -162,20 +166,20 @@ impl Drop for Server {
 }
 
 /// The command line of the server.
-pub fn arguments(target: &Target) -> Vec<String> {
+pub fn arguments(options: &ServerOptions) -> Vec<String> {
     let pairs = [
-        ("--http_server.port", target.port.to_string()),
-        ("--shards", target.shards.to_string()),
+        ("--http_server.port", options.port.to_string()),
+        ("--shards", options.shards.to_string()),
         ("--http_api.key", API_KEY.to_owned()),
-        ("--client.ping_interval", format!("{}s", target.ping_seconds)),
-        ("--client.pong_timeout", format!("{}s", PONG_SECONDS.min(target.ping_seconds - 1))),
+        ("--client.ping_interval", format!("{}s", options.ping_seconds)),
+        ("--client.pong_timeout", format!("{}s", PONG_SECONDS.min(options.ping_seconds - 1))),
     ];
     let mut arguments: Vec<String> =
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
     arguments.push("--client.insecure".to_owned());
-    arguments.push(format!("--engine.pong={}", target.pong));
-    arguments.push(format!("--shutdown.spread={}s", target.spread_seconds));
-    arguments.extend(target.arguments.iter().cloned());
+    arguments.push(format!("--engine.pong={}", options.pong));
+    arguments.push(format!("--shutdown.spread={}s", options.spread_seconds));
+    arguments.extend(options.arguments.iter().cloned());
     arguments
 }
 
@@ -198,9 +202,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pong_is_due_before_the_next_ping() {
+    fn the_pong_timeout_is_shorter_than_the_ping_interval() {
         for (ping_seconds, pong) in [(PING_SECONDS, "8s"), (5, "4s")] {
-            let arguments = arguments(&Target {
+            let arguments = arguments(&ServerOptions {
                 program: PathBuf::new(),
                 port: 1,
                 shards: 1,
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics() {
+    fn a_metric_is_the_sum_of_the_label_sets_that_match() {
         let text = "# HELP a b\na{code=\"3008\"} 3\na{code=\"1000\"} 4\nab 5\n";
         assert_eq!(metric(text, "a", "code=\"3008\""), Some(3.0));
         assert_eq!(metric(text, "a", ""), Some(7.0));

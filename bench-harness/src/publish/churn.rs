@@ -1,4 +1,4 @@
-//! Clients that join a channel and leave it again, and again.
+//! Clients that join and leave a channel repeatedly.
 //!
 //! Owns their sockets. Never publishes. Invariant: a join and a leave count only when the server
 //! has answered both.
@@ -12,17 +12,17 @@ use super::socket::{Receiver, Sender, open};
 use super::{Running, spawn};
 use crate::wire::{self, Line};
 
-/// Commands of a frame, half of them joins: many, so that what is measured is not the socket.
+/// Commands per frame, half of them joins. Many commands make the cost of the socket small.
 const COMMANDS: u64 = 40;
 
-/// Who joins and leaves.
+/// The clients that join and leave, and their load.
 #[derive(Debug, Clone)]
 pub struct Churn {
     /// The server.
     pub server: SocketAddr,
     /// The channel.
     pub channel: String,
-    /// Clients, one after the other's connection, all at a time.
+    /// Clients. They connect one after the other and then work at the same time.
     pub clients: u64,
     /// Frames of each client; each has [`Churn::JOINS`] joins, and a leave behind each.
     pub frames: u64,
@@ -37,7 +37,7 @@ impl Churn {
         self.clients * self.frames * Self::JOINS
     }
 
-    /// Starts them on a thread of their own, which ends when all is answered.
+    /// Starts the clients on a thread of their own, which ends when the server has answered all.
     pub fn start(self) -> Result<Running<()>> {
         spawn("churn", move || async move {
             let mut tasks = Vec::new();
@@ -77,7 +77,7 @@ fn commands(first: u64, channel: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Waits for the answer to command `id`; what is pushed meanwhile does not matter.
+/// Waits for the answer to command `id`; pushes before it are ignored.
 async fn answer(receiver: &mut Receiver, id: u64) -> Result<()> {
     loop {
         let line = receiver.line().await?.context("the server closed before it answered")?;

@@ -1,8 +1,7 @@
-//! Publishers over HTTP: one POST a publication, on kept-alive connections.
+//! Publishers over HTTP: one POST per publication, on kept-alive connections.
 //!
-//! Owns one connection a publisher. Never pipelines but within what goes out together: otherwise a
-//! request waits for the answer before it, and if that makes it late, lateness and latency show
-//! it. Invariant: an answer counts as a confirmation only with a status of success and, from
+//! Owns one connection per publisher. Never pipelines, except requests that are due together: any
+//! other request waits for the answer before it, and the delay shows in lateness and latency. Invariant: an answer counts as a confirmation only with a status of success and, from
 //! Drumline, without an error in its body.
 
 use std::net::SocketAddr;
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers() {
+    fn an_answer_is_whole_when_its_body_has_come() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}rest";
         assert_eq!(whole(text).unwrap(), Some((text.len() - 4, 200, text.len() - 6)));
         assert_eq!(whole(&text[..20]).unwrap(), None);

@@ -1,9 +1,9 @@
-//! Publishers, probes and those who come and go: tasks on their own thread, speaking through an
+//! Publishers, probes, and clients that join and leave: tasks on a thread of their own that use an
 //! independent WebSocket implementation.
 //!
-//! Owns schedules and what came of them. Never waits for an answer before the next message is due
-//! (open loop). Invariant: a message is stamped with the time it should be sent at, so that a late
-//! publisher shows as latency and, beside it, as lateness.
+//! Owns schedules and their outcome. Never waits for an answer before the next message is due (open
+//! loop). Invariant: a message carries its scheduled time as its stamp, so a late publisher adds to
+//! the latency, and its lateness is reported too.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -68,12 +68,12 @@ impl Post {
     }
 }
 
-/// What is published, when, and where to.
+/// The messages of a load: content, schedule, channels and server.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// The server.
     pub server: SocketAddr,
-    /// How.
+    /// How messages reach the server.
     pub api: Api,
     /// Connections that publish.
     pub publishers: u64,
@@ -87,9 +87,9 @@ pub struct Load {
     pub data: Data,
     /// The first message is due so long after the start of the run, in ns.
     pub first_ns: u64,
-    /// From message to message, in ns.
+    /// Time between two messages, in ns.
     pub interval_ns: u64,
-    /// Messages in all.
+    /// Total number of messages.
     pub messages: u64,
     /// Publications that go out together, all due with the first: in one frame, or as requests
     /// that do not wait for each other's answers.
@@ -129,7 +129,7 @@ impl Load {
         }
     }
 
-    /// What `publisher` sends, in the order of its schedule.
+    /// The messages of `publisher`, in the order of its schedule.
     pub(crate) fn of(&self, publisher: u64) -> impl Iterator<Item = Message> + '_ {
         // Whose turn comes so regularly need not be asked about the turns of others.
         let (first, step) = match self.api {
@@ -142,7 +142,7 @@ impl Load {
             .map(|index| self.message(index))
     }
 
-    /// Deliveries that the messages should cause among so many connections, each on its channel.
+    /// Deliveries that the messages cause among `connections` connections, each on its channel.
     pub fn expected(&self, connections: u64) -> u64 {
         let subscribers = |channel: u64| match self.channels {
             Channels::Shared(_) => connections,
@@ -167,7 +167,7 @@ impl Load {
     }
 }
 
-/// Runs all publishers of a load at a time, each by `one`; what came of them together.
+/// Runs all publishers of a load at the same time, each by `one`, and adds up their outcome.
 async fn each<F: Future<Output = Result<Published>> + 'static>(
     load: Load,
     clock: RunClock,
@@ -188,7 +188,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// What became of the messages on the publishers' side.
+/// The outcome of a load on the publishers' side.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// Messages written to a socket.
@@ -233,7 +233,7 @@ pub struct Running<T> {
 impl<T> Running<T> {
     /// Waits for their end.
     pub fn join(self) -> Result<T> {
-        self.handle.join().map_err(|_| anyhow!("publishers or probes panicked"))?
+        self.handle.join().map_err(|_| anyhow!("the thread of publishers or probes panicked"))?
     }
 }
 

@@ -1,7 +1,7 @@
 //! Waiting until a message is due, to some microseconds.
 //!
-//! Owns one timerfd a publisher: the runtime's own timers have steps of a millisecond. Never
-//! skips. Invariant: what is overdue is due at once.
+//! Owns one timerfd per publisher: the runtime's own timers have steps of a millisecond. Never
+//! skips a message. Invariant: an overdue message is sent at once.
 
 use std::fs::File;
 

@@ -1,7 +1,7 @@
 //! Probes: one publisher and one subscriber each, on a channel of their own, through tungstenite.
 //!
 //! Owns their sockets and recorders. Never shares a channel with the load. Invariant: every
-//! delivery is compared byte by byte with what was published, and in its order.
+//! delivery is compared byte by byte, in order, with the publication.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,12 +16,12 @@ use crate::dense::Channels;
 use crate::latency::Recorder;
 use crate::wire::{self, Data, Line, Stamp};
 
-/// How long the last deliveries are waited for.
+/// Maximum wait for the last deliveries.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Phase number of probes.
 const PHASE: u16 = 900;
 
-/// What probes did.
+/// The outcome of the probes.
 #[derive(Debug, Clone)]
 pub struct Probed {
     /// Latency and account of the deliveries.
@@ -39,9 +39,9 @@ pub struct Probes {
     pub pairs: u64,
     /// The first message is due so long after the start of the run, in ns.
     pub first_ns: u64,
-    /// Messages a second, of all pairs together.
+    /// Messages per second of all pairs together.
     pub per_second: u64,
-    /// For so long, in ns.
+    /// Duration, in ns.
     pub for_ns: u64,
     /// Bytes of data in a message.
     pub bytes: usize,

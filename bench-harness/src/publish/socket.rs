@@ -1,7 +1,7 @@
 //! A WebSocket over the runtime's streams: tungstenite does the frames, in memory.
 //!
 //! Owns the bytes between the codec and the socket. Never blocks inside the codec. Invariant: one
-//! task at a time writes to the socket, and whatever the codec wrote goes out in its order.
+//! task at a time writes to the socket, and the bytes of the codec are sent in order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ impl Write for Memory {
 
 struct Inner {
     codec: WebSocket<Memory>,
-    /// Not there while somebody writes.
+    /// `None` while a task writes.
     output: Option<OwnedWriteHalf<TcpStream>>,
 }
 
@@ -106,7 +106,8 @@ impl Sender {
         self.drain().await
     }
 
-    /// Writes what the codec has written; if somebody else is at it, he takes it along.
+    /// Writes the bytes of the codec to the socket. If another task is writing, that task also
+    /// writes these bytes.
     async fn drain(&self) -> Result<()> {
         while let Some((mut output, bytes)) = self.take() {
             let (written, _) = output.write_all(bytes).await;
@@ -116,7 +117,7 @@ impl Sender {
         Ok(())
     }
 
-    /// The socket and what is to be written to it; `None`: nothing, or somebody else is at it.
+    /// The socket and the bytes to write; `None` if there are none or another task is writing.
     fn take(&self) -> Option<(OwnedWriteHalf<TcpStream>, Vec<u8>)> {
         let mut inner = self.0.borrow_mut();
         if inner.codec.get_ref().outgoing.is_empty() {
@@ -128,7 +129,7 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next line of what the server sent, pings answered and left out; `None` at the end.
+    /// The next line that the server sent; `None` at the end. Pings are answered and skipped.
     pub(super) async fn line(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(line) = self.lines.pop_front() {
@@ -150,7 +151,7 @@ impl Receiver {
                     }
                 }
                 Err(Error::ConnectionClosed) => return Ok(None),
-                Err(error) => return Err(error).context("the server's frames are wrong"),
+                Err(error) => return Err(error).context("the server sent an invalid frame"),
             }
         }
     }

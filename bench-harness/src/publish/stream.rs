@@ -1,8 +1,8 @@
 //! Publishers over TCP in a protocol of the server's own.
 //!
-//! Owns one connection a publisher. Never waits for an answer between messages: such protocols
-//! publish without one. Invariant: at the end the server has answered a flush that came behind the
-//! last message, so everything before it was taken, or the publisher says that it was not.
+//! Owns one connection per publisher. Never waits for an answer between messages: such protocols do
+//! not confirm a publication. Invariant: a publisher succeeds only when the server has answered the
+//! flush behind its last message, so the server has taken every message.
 
 use std::fmt::Debug;
 use std::rc::Rc;
@@ -18,19 +18,19 @@ use crate::clock::RunClock;
 use crate::wire::Data;
 
 const READ_BYTES: usize = 4096;
-/// How long the answer to a flush is waited for: a server that delivers before it reads on gives it
-/// only behind the last delivery of a burst.
+/// Maximum wait for the answer to a flush. A server that delivers before it reads on answers only
+/// after the last delivery of a burst.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What a publisher says.
+/// The protocol of a publisher.
 pub trait Feed: Debug + Send + Sync {
-    /// Appends what a publisher says first.
+    /// Appends the first bytes of a publisher.
     fn hello(&self, out: &mut Vec<u8>);
 
     /// Appends a publication.
     fn publish(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>);
 
-    /// Appends a question that the server answers once everything before it was taken.
+    /// Appends a request that the server answers when it has taken everything before it.
     fn flush(&self, out: &mut Vec<u8>);
 
     /// Whether the answer is at the end of what was heard since; an error if a refusal is there.

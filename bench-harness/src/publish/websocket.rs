@@ -1,8 +1,8 @@
 //! Publishers over WebSocket.
 //!
-//! Owns one socket a publisher. Never waits for a reply before it sends. Invariant: every
-//! publication carries a command number of its own, and replies are counted, so a refused one is
-//! told.
+//! Owns one socket per publisher. Never waits for a reply before it sends. Invariant: every
+//! publication has a command number of its own and every reply is counted, so a refusal is
+//! reported.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use super::{Load, Message, Published};
 use crate::clock::RunClock;
 use crate::wire::{self, Data, Line};
 
-/// How long the last replies are waited for.
+/// Maximum wait for the last replies.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]

@@ -15,7 +15,7 @@ use crate::dense::{Channels, Dense, Mode, Plan};
 use crate::grid::{Better, Column, Grid};
 use crate::publish::Published;
 use crate::rows::Row;
-use crate::target::{Adapter, Peer, Place, Target};
+use crate::target::{Adapter, Peer, Target, TargetOptions};
 use crate::wire::Data;
 
 /// Those that are measured, ours first.
@@ -91,7 +91,7 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
         anyhow::bail!("{name} takes no publications");
     };
     let port = bench.free_port()?;
-    let place = Place {
+    let options = TargetOptions {
         server: bench.common.server.clone(),
         server_arguments: bench.common.server_arguments.clone(),
         peers: PathBuf::new(),
@@ -102,7 +102,7 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
         ping_seconds: None,
         recovers: false,
     };
-    let peer = Peer::start(adapter, place)?;
+    let peer = Peer::start(adapter, options)?;
     let plan = Plan {
         connections: bench.connections,
         port,

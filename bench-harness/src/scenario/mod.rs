@@ -22,7 +22,7 @@ use crate::latency::Recorder;
 use crate::publish::{Api, Load, Post, Published};
 use crate::rows::{Row, number};
 use crate::run::Run;
-use crate::server::{API_KEY, PING_SECONDS, Server, Target};
+use crate::server::{API_KEY, PING_SECONDS, Server, ServerOptions};
 use crate::table;
 use crate::wire::Data;
 
@@ -294,7 +294,7 @@ impl Bench {
 
     /// The same with more arguments.
     pub fn server_with(&mut self, pong: bool, arguments: &[String]) -> Result<Server> {
-        let target = Target {
+        let options = ServerOptions {
             program: self.common.server.clone(),
             port: self.free_port()?,
             shards: self.shards,
@@ -303,7 +303,7 @@ impl Bench {
             spread_seconds: self.spread_seconds,
             arguments: [&self.common.server_arguments, arguments].concat(),
         };
-        Server::start(&target)
+        Server::start(&options)
     }
 
     /// Starts the kernel baseline on a port of its own and connects the client to it.

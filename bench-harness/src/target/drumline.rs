@@ -1,11 +1,11 @@
 //! Drumline itself: JSON, HTTP API.
 //!
-//! Owns its adapter. Never sets what the other scenarios do not. Invariant: its command line is
-//! the one of every other scenario.
+//! Owns its adapter. Never sets an option that the other scenarios leave alone. Invariant: Drumline
+//! has the same command line as in every other scenario.
 
 use anyhow::{Result, ensure};
 
-use super::{Adapter, Launch, Place, Recovery};
+use super::{Adapter, Launch, Recovery, TargetOptions};
 use crate::dialect::{self, Dialect};
 use crate::publish::{Api, Post};
 use crate::server::{self, API_KEY, arguments};
@@ -13,7 +13,7 @@ use crate::server::{self, API_KEY, arguments};
 #[derive(Debug)]
 pub(super) struct Drumline;
 
-/// Longer than any turn: nobody is pinged where pings are not what is measured, as by the peers.
+/// Longer than any turn: like the peers, Drumline sends no pings where pings are not measured.
 const SILENT_SECONDS: u64 = 3_600;
 /// What keeps publications for those that come back.
 const HISTORY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
@@ -44,23 +44,23 @@ impl Adapter for Drumline {
         Some(Recovery { by, dialect: self.dialect(), api: self.api() })
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
-        let program = std::path::absolute(&place.server)?;
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
+        let program = std::path::absolute(&options.server)?;
         ensure!(
             program.exists(),
-            "there is no {}: build it with `cargo build --release`, or name it by --server",
+            "{} does not exist; build it with `cargo build --release` or give its path with --server",
             program.display()
         );
-        let mut more = place.server_arguments.clone();
-        if place.recovers {
+        let mut more = options.server_arguments.clone();
+        if options.recovers {
             more.extend(HISTORY.map(|one| format!("--channel.without_namespace.{one}")));
         }
-        let target = server::Target {
+        let target = server::ServerOptions {
             program: program.clone(),
-            port: place.port,
-            shards: place.workers,
-            ping_seconds: place.ping_seconds.unwrap_or(SILENT_SECONDS),
-            pong: place.ping_seconds.is_some(),
+            port: options.port,
+            shards: options.workers,
+            ping_seconds: options.ping_seconds.unwrap_or(SILENT_SECONDS),
+            pong: options.ping_seconds.is_some(),
             spread_seconds: 0,
             arguments: more,
         };

@@ -1,8 +1,8 @@
-//! The servers that are measured side by side, each an adapter in a file of its own.
+//! The servers that are measured side by side. Each has an adapter in a file of its own.
 //!
-//! Owns what an adapter is and the list of them. Never measures, and never installs: that is
-//! `scripts/peers.sh setup`. Invariant: every target is started with two workers where it can have
-//! them, TCP_NODELAY, a long backlog and no compression, in a directory and on ports of its own.
+//! Owns the trait of adapters and their list. Never measures and never installs: `scripts/peers.sh
+//! setup` installs. Invariant: every target runs with two workers if it supports more than one,
+//! with TCP_NODELAY, a long backlog and no compression, in its own directory and on its own ports.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ pub trait Adapter: Debug + Sync {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
-    /// What it is and how it is set, in few words.
+    /// A short description of the server and its settings.
     fn about(&self) -> &'static str;
 
-    /// What subscribers say.
+    /// The protocol of subscribers.
     fn dialect(&self) -> &'static dyn Dialect;
 
     /// How publishers publish.
@@ -43,7 +43,7 @@ pub trait Adapter: Debug + Sync {
         false
     }
 
-    /// Whether it pings idle clients by itself when [`Place::ping_seconds`] asks for it.
+    /// Whether it pings idle clients by itself when [`TargetOptions::ping_seconds`] asks for it.
     fn pings(&self) -> bool {
         false
     }
@@ -53,24 +53,25 @@ pub trait Adapter: Debug + Sync {
         None
     }
 
-    /// Makes what [`Adapter::recovery`] needs, in a target that serves already.
-    fn prepare_recovery(&self, _place: &Place) -> Result<()> {
+    /// Creates what [`Adapter::recovery`] needs, in a target that already serves.
+    fn prepare_recovery(&self, _options: &TargetOptions) -> Result<()> {
         Ok(())
     }
 
-    /// Writes what it needs into [`Place::dir`] and answers how to start it. All its processes are
-    /// descendants of that one, and it runs in the foreground. An error says what is missing.
-    fn launch(&self, place: &Place) -> Result<Launch>;
+    /// Writes the target's configuration into [`TargetOptions::dir`] and returns the command that starts it.
+    /// The command runs in the foreground, and all processes of the target are its descendants. An
+    /// error names what is missing.
+    fn launch(&self, options: &TargetOptions) -> Result<Launch>;
 }
 
-/// Where a target runs.
+/// The settings of one target: programs, directory, ports, load.
 #[derive(Debug)]
-pub struct Place {
+pub struct TargetOptions {
     /// Drumline's program.
     pub server: PathBuf,
     /// More arguments of Drumline.
     pub server_arguments: Vec<String>,
-    /// Where `scripts/peers.sh setup` put what it built.
+    /// Directory of the programs that `scripts/peers.sh setup` built.
     pub peers: PathBuf,
     /// A directory of its own, empty.
     pub dir: PathBuf,
@@ -83,26 +84,26 @@ pub struct Place {
     /// From one keep-alive ping to the next, in seconds, as near as the target's own steps allow;
     /// `None`: never, or as seldom as the target can.
     pub ping_seconds: Option<u64>,
-    /// Whether it is to keep messages for those that come back, where it can.
+    /// Keep messages for subscribers that reconnect, if the target can.
     pub recovers: bool,
 }
 
-/// How subscribers that were cut recover what they missed.
+/// How subscribers that reconnect recover the messages that they missed.
 #[derive(Debug)]
 pub struct Recovery {
-    /// By what, in few words.
+    /// The means of recovery, in few words.
     pub by: &'static str,
-    /// What such subscribers say, from the first time on.
+    /// The protocol of subscribers that recover, from their first connection on.
     pub dialect: &'static dyn Dialect,
-    /// How publishers publish what is kept for them.
+    /// How publishers publish messages that the target keeps.
     pub api: Api,
 }
 
-impl Place {
-    /// A file that the setup made; an error says how to make it.
+impl TargetOptions {
+    /// A file that `scripts/peers.sh setup` made. The error for a missing file names that command.
     fn made(&self, file: &str) -> Result<PathBuf> {
         let path = self.peers.join(file);
-        ensure!(path.exists(), "there is no {}: run `scripts/peers.sh setup`", path.display());
+        ensure!(path.exists(), "{} does not exist; run `scripts/peers.sh setup`", path.display());
         Ok(path)
     }
 }
@@ -118,15 +119,15 @@ pub struct Launch {
     pub environment: Vec<(&'static str, String)>,
 }
 
-/// The first of these files that is there; an error names the package.
+/// The first of these files that exists. The error names the package that has to be installed.
 fn installed(places: &[&str], package: &str) -> Result<PathBuf> {
     match places.iter().map(Path::new).find(|path| path.exists()) {
         Some(path) => Ok(path.to_owned()),
-        None => bail!("there is no {}: install {package} (`scripts/peers.sh setup`)", places[0]),
+        None => bail!("{} does not exist; install {package} (`scripts/peers.sh setup`)", places[0]),
     }
 }
 
-/// What is measured.
+/// A target of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     /// A server.
@@ -135,7 +136,7 @@ pub enum Target {
     Baseline,
 }
 
-/// All targets, Drumline first: the others are held against it.
+/// All targets, Drumline first: the others are compared with it.
 pub const ALL: &[Target] = &[
     Target::Server(&drumline::Drumline),
     Target::Baseline,
@@ -157,7 +158,7 @@ impl Target {
         }
     }
 
-    /// What it is, in few words.
+    /// A short description.
     pub fn about(self) -> &'static str {
         match self {
             Target::Server(adapter) => adapter.about(),
@@ -173,7 +174,7 @@ impl Target {
             Some(target) => Ok(*target),
             None => {
                 let names: Vec<&str> = ALL.iter().map(|target| target.name()).collect();
-                bail!("there is no target \"{name}\"; there are {}", names.join(", "))
+                bail!("unknown target \"{name}\"; the targets are {}", names.join(", "))
             }
         }
     }
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_their_own() {
+    fn every_target_is_found_by_its_name_and_an_unknown_name_lists_all() {
         for target in ALL {
             assert_eq!(Target::named(target.name()).unwrap().name(), target.name());
         }

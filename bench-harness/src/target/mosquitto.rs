@@ -1,14 +1,14 @@
 //! mosquitto, MQTT 3.1.1 over WebSocket, published to by MQTT over TCP.
 //!
-//! Owns its adapter, its configuration and the few packets of the protocol that it takes. Never
-//! uses another quality of service than 0, at most once, but where messages are to be recovered: 1,
-//! at least once. Invariant: SUBACK says that the topic is subscribed to.
+//! Owns its adapter, its configuration and the few packets that the harness uses. Never uses another
+//! quality of service than 0 (at most once), except where messages are recovered: 1 (at least once).
+//! Invariant: a subscriber counts as subscribed when mosquitto has sent SUBACK.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Adapter, Launch, Place, Recovery, installed};
+use super::{Adapter, Launch, Recovery, TargetOptions, installed};
 use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
 use crate::publish::{Api, Feed};
 use crate::wire::{self, Stamp};
@@ -212,14 +212,14 @@ impl Adapter for Mosquitto {
         Some(Recovery { by, dialect: &Kept, api: Api::Stream(&Kept) })
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
         let program = installed(&["/usr/sbin/mosquitto"], "Debian's mosquitto")?;
-        let path = place.dir.join("mosquitto.conf");
+        let path = options.dir.join("mosquitto.conf");
         let text = format!(
             "allow_anonymous true\nset_tcp_nodelay true\npersistence false\nlog_dest stderr\n\
              log_type error\nuser root\nlistener {} 127.0.0.1\nprotocol websockets\n\
              listener {} 127.0.0.1\nprotocol mqtt\n",
-            place.port, place.publish_port
+            options.port, options.publish_port
         );
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         let arguments = vec!["-c".to_owned(), path.to_string_lossy().into_owned()];

@@ -1,8 +1,8 @@
 //! NATS with WebSocket subscribers, published to by its own protocol over TCP.
 //!
-//! Owns its adapter, its configuration and the few lines of the protocol that it takes. Never
-//! compresses. Invariant: the answer to a PING that came behind the SUB, or to the making of the
-//! consumer that delivers to it, says that the subject is subscribed to.
+//! Owns its adapter, its configuration and the few protocol lines that the harness uses. Never
+//! compresses. Invariant: a subscriber counts as subscribed when NATS has answered the PING behind
+//! its SUB, or the creation of its consumer.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Adapter, Launch, Place, Recovery};
+use super::{Adapter, Launch, Recovery, TargetOptions};
 use crate::dialect::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
 use crate::publish::{Api, Feed};
 use crate::wire::{self, find};
@@ -67,9 +67,9 @@ struct Durable;
 
 /// The stream, of this name and of the subject of this name.
 const STREAM: &str = "all";
-/// Subjects of answers to questions begin so.
+/// Prefix of the subjects of answers.
 const ANSWERS: &str = "answer.";
-/// How long the answer to the making of the stream is waited for.
+/// Maximum wait for the answer to the creation of the stream.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Dialect for Durable {
@@ -137,7 +137,11 @@ fn make_stream(port: u16) -> Result<()> {
         heard.extend_from_slice(&bytes[..read]);
         let refused =
             read == 0 || [&b"\"error\":"[..], b"-ERR"].iter().any(|e| find(&heard, e).is_some());
-        ensure!(!refused, "NATS made no stream: {}", String::from_utf8_lossy(&heard).trim_end());
+        ensure!(
+            !refused,
+            "NATS did not create the stream: {}",
+            String::from_utf8_lossy(&heard).trim_end()
+        );
     }
     Ok(())
 }
@@ -196,26 +200,26 @@ impl Adapter for Nats {
         Some(Recovery { by, dialect: &Durable, api: self.api() })
     }
 
-    fn prepare_recovery(&self, place: &Place) -> Result<()> {
-        make_stream(place.publish_port).context("cannot make a stream")
+    fn prepare_recovery(&self, options: &TargetOptions) -> Result<()> {
+        make_stream(options.publish_port).context("cannot make a stream")
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
-        let program = place.made("nats/nats-server")?;
-        let path = place.dir.join("nats.conf");
-        let pings = place.ping_seconds.map(|seconds| format!("ping_interval: \"{seconds}s\"\n"));
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
+        let program = options.made("nats/nats-server")?;
+        let path = options.dir.join("nats.conf");
+        let pings = options.ping_seconds.map(|seconds| format!("ping_interval: \"{seconds}s\"\n"));
         let pings = pings.unwrap_or_default();
-        let dir = place.dir.display();
+        let dir = options.dir.display();
         let stream = format!("jetstream {{ store_dir: \"{dir}/jetstream\" }}\n");
-        let stream = if place.recovers { stream } else { String::new() };
+        let stream = if options.recovers { stream } else { String::new() };
         let text = format!(
             "listen: \"127.0.0.1:{}\"\nmax_connections: 100000\nmax_pending: 64MB\n{pings}{stream}\
              websocket {{\n  listen: \"127.0.0.1:{}\"\n  no_tls: true\n  compression: false\n}}\n",
-            place.publish_port, place.port
+            options.publish_port, options.port
         );
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         let arguments = vec!["-c".to_owned(), path.to_string_lossy().into_owned()];
-        let environment = vec![("GOMAXPROCS", place.workers.to_string())];
+        let environment = vec![("GOMAXPROCS", options.workers.to_string())];
         Ok(Launch { program, arguments, environment })
     }
 }

@@ -1,14 +1,14 @@
 //! nginx with nchan, from Debian.
 //!
-//! Owns its adapter and configuration. Never keeps more messages than a burst has: those that a
-//! worker has not taken yet wait there. Invariant: the answer to the upgrade says that the channel
-//! is subscribed to.
+//! Owns its adapter and configuration. Never keeps more messages than a burst has: messages that a
+//! worker has not taken yet wait in the channel's buffer. Invariant: nchan subscribes the client
+//! before it answers the upgrade.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Adapter, Launch, Place, Recovery, installed};
+use super::{Adapter, Launch, Recovery, TargetOptions, installed};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 use crate::wire::Position;
@@ -76,34 +76,34 @@ impl Adapter for Nchan {
         Some(Recovery { by, dialect: &Numbered, api: self.api() })
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
         let program = installed(&["/usr/sbin/nginx"], "Debian's nginx")?;
         let modules = [
             "/usr/lib/nginx/modules/ngx_nchan_module.so",
             "/usr/share/nginx/modules/ngx_nchan_module.so",
         ];
         let module = installed(&modules, "Debian's libnginx-mod-nchan")?;
-        let path = place.dir.join("nginx.conf");
-        let text = configuration(place, &module.to_string_lossy());
+        let path = options.dir.join("nginx.conf");
+        let text = configuration(options, &module.to_string_lossy());
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         let told = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let arguments = vec![
             "-p".to_owned(),
-            told(&place.dir),
+            told(&options.dir),
             "-c".to_owned(),
             told(&path),
             "-e".to_owned(),
-            told(&place.dir.join("error.log")),
+            told(&options.dir.join("error.log")),
         ];
         Ok(Launch { program, arguments, environment: Vec::new() })
     }
 }
 
-fn configuration(place: &Place, module: &str) -> String {
-    let (dir, port, workers) = (place.dir.display(), place.port, place.workers);
+fn configuration(options: &TargetOptions, module: &str) -> String {
+    let (dir, port, workers) = (options.dir.display(), options.port, options.workers);
     // 0: none.
-    let ping_seconds = place.ping_seconds.unwrap_or(0);
-    let kept = if place.recovers { "600s" } else { "10s" };
+    let ping_seconds = options.ping_seconds.unwrap_or(0);
+    let kept = if options.recovers { "600s" } else { "10s" };
     format!(
         "load_module {module};
 daemon off;

@@ -1,11 +1,11 @@
 //! The two plain broadcast servers of this package, see [`crate::plain`].
 //!
 //! Owns their adapters. Never serves: they are commands of this program. Invariant: the path of the
-//! upgrade is the topic, and the answer to it says that the topic is subscribed to.
+//! upgrade is the topic, and the server subscribes before it answers the upgrade.
 
 use anyhow::{Context, Result};
 
-use super::{Adapter, Launch, Place};
+use super::{Adapter, Launch, TargetOptions};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
@@ -60,15 +60,15 @@ impl Adapter for Plain {
         true
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut arguments = vec![
             format!("plain-{}", self.name()),
-            format!("--port={}", place.port),
-            format!("--publish-port={}", place.publish_port),
-            format!("--workers={}", place.workers),
+            format!("--port={}", options.port),
+            format!("--publish-port={}", options.publish_port),
+            format!("--workers={}", options.workers),
         ];
-        arguments.extend(place.ping_seconds.map(|seconds| format!("--ping-seconds={seconds}")));
+        arguments.extend(options.ping_seconds.map(|seconds| format!("--ping-seconds={seconds}")));
         Ok(Launch { program, arguments, environment: Vec::new() })
     }
 }

@@ -17,10 +17,10 @@ use rustix::process::{
 };
 use tempfile::TempDir;
 
-use super::{Adapter, Launch, Place};
+use super::{Adapter, Launch, TargetOptions};
 use crate::account::ProcessSample;
 
-/// How long a target may take to listen, and to end.
+/// Maximum time that a target may take to listen, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Threads and processes behind the first begin to listen a little later.
 const BREATH: Duration = Duration::from_millis(300);
@@ -33,27 +33,27 @@ const TAIL: usize = 600;
 pub struct Peer {
     adapter: &'static dyn Adapter,
     child: Child,
-    place: Place,
+    options: TargetOptions,
     /// Removed when dropped.
     _dir: TempDir,
 }
 
 impl Peer {
     /// Starts it in a directory of its own and waits until it listens.
-    pub fn start(adapter: &'static dyn Adapter, mut place: Place) -> Result<Self> {
+    pub fn start(adapter: &'static dyn Adapter, mut options: TargetOptions) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("drumline-peer-").tempdir();
         let dir = dir.context("cannot make a directory for the target")?;
-        place.dir = dir.path().to_owned();
-        let launch = adapter.launch(&place)?;
-        let child = spawn(&launch, &place)?;
-        let mut peer = Peer { adapter, child, place, _dir: dir };
-        for port in [peer.place.port, peer.place.publish_port] {
+        options.dir = dir.path().to_owned();
+        let launch = adapter.launch(&options)?;
+        let child = spawn(&launch, &options)?;
+        let mut peer = Peer { adapter, child, options, _dir: dir };
+        for port in [peer.options.port, peer.options.publish_port] {
             peer.await_port(port)?;
         }
         std::thread::sleep(BREATH);
         peer.alive()?;
-        if peer.place.recovers {
-            adapter.prepare_recovery(&peer.place).map_err(|error| peer.cause(error))?;
+        if peer.options.recovers {
+            adapter.prepare_recovery(&peer.options).map_err(|error| peer.cause(error))?;
         }
         Ok(peer)
     }
@@ -75,14 +75,14 @@ impl Peer {
 
     /// An error with the end of its log if it has ended.
     pub fn alive(&mut self) -> Result<()> {
-        let status = self.child.try_wait().context("waiting for the target")?;
+        let status = self.child.try_wait().context("cannot wait for the target")?;
         if let Some(status) = status {
             bail!("{} ended with {status}{}", self.adapter.name(), self.tail());
         }
         Ok(())
     }
 
-    /// Why something failed: if the target has ended, that it has, and how.
+    /// Puts the end of the target, if it has ended, in front of an error.
     pub fn cause(&mut self, error: Error) -> Error {
         // Its sockets are closed a little before it has ended.
         std::thread::sleep(BREATH);
@@ -92,15 +92,15 @@ impl Peer {
         }
     }
 
-    /// The end of what it wrote.
+    /// The end of the target's output.
     fn tail(&self) -> String {
         let mut told = String::new();
         for file in [LOG, "error.log"] {
-            let text = fs::read(self.place.dir.join(file)).unwrap_or_default();
+            let text = fs::read(self.options.dir.join(file)).unwrap_or_default();
             let end = &text[text.len().saturating_sub(TAIL)..];
             if !end.is_empty() {
                 let text = String::from_utf8_lossy(end);
-                told.push_str(&format!("; it wrote: {}", text.trim().replace('\n', " / ")));
+                told.push_str(&format!("; its last output: {}", text.trim().replace('\n', " / ")));
             }
         }
         told
@@ -113,12 +113,12 @@ impl Peer {
 
     /// Port of subscribers.
     pub fn port(&self) -> u16 {
-        self.place.port
+        self.options.port
     }
 
     /// Where publishers go.
     pub fn publish_address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.place.publish_port))
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.options.publish_port))
     }
 
     /// Processor time and memory of all its processes.
@@ -134,11 +134,11 @@ impl Peer {
         Ok(())
     }
 
-    /// Ends it, and whoever of its group is left when it has ended: workers outlive a master that
+    /// Ends the target and every process that is left of its group: workers outlive a master that
     /// was killed.
     fn end(&mut self) {
         let pid = Pid::from_child(&self.child);
-        // It may end by itself between two lines here: then there is nobody to signal.
+        // The target may have ended by itself meanwhile: then the signal finds no process.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -158,8 +158,8 @@ impl Drop for Peer {
 }
 
 /// Starts the target through this program itself, see [`become_child`].
-fn spawn(launch: &Launch, place: &Place) -> Result<Child> {
-    let log = place.dir.join(LOG);
+fn spawn(launch: &Launch, options: &TargetOptions) -> Result<Child> {
+    let log = options.dir.join(LOG);
     let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let again = log.try_clone().context("cannot copy a descriptor")?;
     drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
@@ -169,8 +169,8 @@ fn spawn(launch: &Launch, place: &Place) -> Result<Child> {
         .arg(&launch.program)
         .args(&launch.arguments)
         .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .env("TMPDIR", &place.dir)
-        .current_dir(&place.dir)
+        .env("TMPDIR", &options.dir)
+        .current_dir(&options.dir)
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(log)
@@ -179,7 +179,7 @@ fn spawn(launch: &Launch, place: &Place) -> Result<Child> {
         .with_context(|| format!("cannot start {}", launch.program.display()))
 }
 
-/// What the child is to become.
+/// The program that the child becomes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Becoming {
     /// The harness's process.
@@ -191,7 +191,7 @@ pub struct Becoming {
     arguments: Vec<String>,
 }
 
-/// Becomes a target that ends with the harness, however that ends.
+/// Becomes a target that the kernel ends when the harness ends.
 pub fn become_child(becoming: &Becoming) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::TERM)).context("cannot ask for a signal")?;
     let parent = getppid().map_or(0, |parent| parent.as_raw_nonzero().get());

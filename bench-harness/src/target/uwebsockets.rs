@@ -1,11 +1,11 @@
 //! uWebSockets in C++: the small server in `bench-harness/peers/uwebsockets`.
 //!
 //! Owns its adapter. Never builds it: the setup does. Invariant: the path of the upgrade is the
-//! topic, and the answer to it says that the topic is subscribed to.
+//! topic, and the server subscribes before it answers the upgrade.
 
 use anyhow::Result;
 
-use super::{Adapter, Launch, Place};
+use super::{Adapter, Launch, TargetOptions};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
@@ -39,10 +39,10 @@ impl Adapter for UWebSockets {
         true
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
-        let mut arguments = vec![place.port.to_string(), place.workers.to_string()];
-        arguments.extend(place.ping_seconds.map(|seconds| seconds.to_string()));
-        let program = place.made("uwebsockets/server")?;
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
+        let mut arguments = vec![options.port.to_string(), options.workers.to_string()];
+        arguments.extend(options.ping_seconds.map(|seconds| seconds.to_string()));
+        let program = options.made("uwebsockets/server")?;
         Ok(Launch { program, arguments, environment: Vec::new() })
     }
 }

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::{Adapter, Launch, Place, installed};
+use super::{Adapter, Launch, TargetOptions, installed};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
@@ -39,12 +39,12 @@ impl Adapter for Ws {
         true
     }
 
-    fn launch(&self, place: &Place) -> Result<Launch> {
-        place.made("ws/node_modules/ws")?;
-        let script = place.made("ws/server.cjs")?.to_string_lossy().into_owned();
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
+        options.made("ws/node_modules/ws")?;
+        let script = options.made("ws/server.cjs")?.to_string_lossy().into_owned();
         let program = installed(&["/usr/bin/node", "/usr/local/bin/node"], "Node")?;
-        let mut arguments = vec![script, place.port.to_string()];
-        arguments.extend(place.ping_seconds.map(|seconds| seconds.to_string()));
+        let mut arguments = vec![script, options.port.to_string()];
+        arguments.extend(options.ping_seconds.map(|seconds| seconds.to_string()));
         Ok(Launch { program, arguments, environment: Vec::new() })
     }
 }

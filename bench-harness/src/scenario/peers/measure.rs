@@ -17,7 +17,7 @@ use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Ramp};
 use crate::latency::Deliveries;
 use crate::scenario::{Burst, Delivered, frame_bytes};
-use crate::target::{Adapter, Peer, Place, Target};
+use crate::target::{Adapter, Peer, Target, TargetOptions};
 
 /// The machine is quiet again when no more sockets than this are left over, and its slab memory
 /// changes by less than so many bytes in half a second; that is waited for so long.
@@ -60,8 +60,8 @@ fn server(
 ) -> Result<()> {
     settle(plan)?;
     let kernel = slab()?;
-    let place = place(bench, (adapter, stage), plan)?;
-    let mut peer = Peer::start(adapter, place)?;
+    let options = target_options(bench, (adapter, stage), plan)?;
+    let mut peer = Peer::start(adapter, options)?;
     let empty = peer.sample()?;
     // For the idle scenario some come early.
     let parted = stage == Stage::Shared && scenarios.contains(&Scenario::Idle);
@@ -79,14 +79,14 @@ fn server(
     measured.and(stopped).and(closed)
 }
 
-fn place(
+fn target_options(
     bench: &mut Bench,
     (adapter, stage): (&dyn Adapter, Stage),
     plan: &Numbers,
-) -> Result<Place> {
+) -> Result<TargetOptions> {
     let port = bench.free_port()?;
     let publish_port = if adapter.has_publish_port() { bench.free_port()? } else { port };
-    Ok(Place {
+    Ok(TargetOptions {
         server: bench.common.server.clone(),
         server_arguments: bench.common.server_arguments.clone(),
         peers: std::path::absolute(&plan.peers)?,
