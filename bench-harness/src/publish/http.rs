@@ -1,8 +1,9 @@
 //! Publishers over HTTP: one POST per publication, on kept-alive connections.
 //!
 //! Owns one connection per publisher. Never pipelines, except requests that are due together: any
-//! other request waits for the answer before it, and the delay shows in lateness and latency. Invariant: an answer counts as a confirmation only with a status of success and, from
-//! Drumline, without an error in its body.
+//! other request waits for the answer before it, and the delay shows in lateness and latency.
+//! Invariant: an answer confirms a publication only with a status of success and, from Drumline,
+//! without an error in its body.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
