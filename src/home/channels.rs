@@ -301,7 +301,7 @@ pub(crate) mod tests {
     const RETENTION: Retention = Retention { size: 2, ttl: 5_000, meta_ttl: 60_000 };
 
     #[test]
-    fn channels_without_history_live_as_long_as_their_interest() {
+    fn channels_without_history_are_removed_with_their_last_interest() {
         let mut homes = homes(None, 10);
         assert_eq!(publish(&mut homes, "a", 0), None);
         assert!(homes.is_empty());
@@ -316,7 +316,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn offsets_go_on_and_recovery_echoes_the_request() {
+    fn offsets_increase_and_recovery_returns_the_requested_offset() {
         let mut homes = homes(Some(RETENTION), 10);
         for offset in 1..=3 {
             assert_eq!(publish(&mut homes, "a", 0).unwrap().offset, offset);
@@ -332,7 +332,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_was_published_once_is_known() {
+    fn repeated_publications_are_recognized() {
         let mut homes = homes(Some(RETENTION), 10);
         let mut publish = |key: &str, version, version_epoch: &str| {
             let guard = Guard { key: key.into(), version, version_epoch: version_epoch.into() };
@@ -362,7 +362,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn presence_is_known_until_the_last_has_left() {
+    fn presence_is_kept_until_the_last_member_leaves() {
         let mut homes = homes(None, 10);
         let stats = |homes: &mut Homes| match ask(homes, ChannelQuery::Stats) {
             Ok(ChannelAnswer::Stats(stats)) => stats,
@@ -399,7 +399,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_presence_answer_counts_what_is_said_about_members() {
+    fn a_presence_answer_over_the_limit_counts_member_infos() {
         let mut homes = homes(None, 10);
         let mut ask = |members: u32, told: usize| {
             let connection = Some(format!("\"{}\"", "i".repeat(told)).into_bytes().into());
@@ -435,7 +435,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn history_is_told_and_forgotten() {
+    fn history_is_answered_and_removed() {
         let mut homes = homes(Some(RETENTION), 10);
         (0..3).for_each(|_| _ = publish(&mut homes, "a", 0));
         let told = |homes: &mut Homes, since| {
@@ -467,7 +467,7 @@ pub(crate) mod tests {
         assert_eq!(homes.next_expiry(), None);
     }
 
-    /// What is kept of a channel, and up to where it has come.
+    /// Number of kept publications and top offset of a channel.
     fn kept(homes: &Channels, channel: &str) -> Option<(usize, u64)> {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
         let range = HistoryRange { limit: usize::MAX, ..HistoryRange::default() };
@@ -475,7 +475,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn channels_without_publications_cost_no_stream_and_keep_their_position() {
+    fn channels_without_publications_have_a_position_and_no_stream() {
         let mut homes = homes(Some(RETENTION), 2);
         publish(&mut homes, "real", 0);
         let empty = |homes: &mut Homes, name: &str, since| {
@@ -502,7 +502,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn history_and_positions_of_unpublished_channels_keep_no_stream() {
+    fn queries_of_unpublished_channels_create_no_stream() {
         let mut homes = homes(Some(RETENTION), 2);
         let range = HistoryRange { limit: 10, ..HistoryRange::default() };
         let Ok(ChannelAnswer::History(publications, history)) =
@@ -565,12 +565,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn streams_that_keep_nothing_and_have_no_subscribers_make_room_first() {
+    fn empty_streams_without_subscribers_are_dropped_first() {
         let mut homes = homes(Some(RETENTION), 12);
         for nth in 0..4 {
             publish(&mut homes, &format!("old-{nth}"), 0);
         }
-        // Nothing is left of what was published; the streams themselves last longer than others.
+        // No publication is left, but streams are kept longer.
         homes.expire(7_000, &mut Budget::new(1_000_000, true));
         subscribe(&mut homes, 0, None);
         publish(&mut homes, "a", 0);
@@ -588,7 +588,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn endless_channels_replace_each_other_whichever_they_are() {
+    fn new_streams_replace_old_ones_at_the_limit() {
         let mut homes = homes(Some(RETENTION), 40);
         for nth in 0..400u64 {
             publish(&mut homes, &nth.to_string(), nth * 10);
@@ -602,7 +602,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn endless_bytes_push_the_oldest_out_and_no_position_is_lost() {
+    fn new_publications_replace_the_oldest_and_positions_stay() {
         let retention = Retention { size: 1000, ..RETENTION };
         let mut homes = homes(Some(retention), 1000);
         for nth in 0..300u64 {
@@ -624,7 +624,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_room_is_not_kept() {
+    fn a_publication_larger_than_the_budget_is_not_kept() {
         let mut homes = homes(Some(RETENTION), 10);
         publish(&mut homes, "a", 0);
         let large = [b'1'; HISTORY_BYTES];

@@ -156,7 +156,7 @@ impl Stream {
         self.version = Some(Box::new((version, life.into())));
     }
 
-    /// Forgets what was published, but not how far it has come.
+    /// Removes the kept publications; epoch and top offset stay.
     pub fn clear(&mut self) {
         self.kept = VecDeque::new();
         self.bytes = 0;
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_gapless_or_refused() {
+    fn recovery_has_no_gap_or_is_refused() {
         check(5, "aaaaaaaa", Some(&[]));
         check(4, "aaaaaaaa", Some(&[5]));
         check(2, "aaaaaaaa", Some(&[3, 4, 5]));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn excerpts_go_both_ways() {
+    fn history_ranges_are_read_in_both_directions() {
         let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
             let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
             let range =
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_gives_the_latest() {
+    fn recovery_in_cache_mode_returns_the_latest_publication() {
         let since = |offset, epoch| Position { offset, epoch: Epoch::parse(epoch) };
         let latest = |since| {
             let recovery = stream(5).recover_latest(since);
@@ -298,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn limits_refuse_rather_than_cut() {
+    fn a_recovery_over_a_limit_is_refused_not_truncated() {
         let since = Position { offset: 2, epoch: Epoch::default() };
         assert!(!stream(5).recover(since, 2, 1 << 20).recovered);
         assert!(!stream(5).recover(since, 10, 10).recovered);
     }
 
     #[test]
-    fn bytes_are_those_of_what_is_kept() {
+    fn counted_bytes_are_those_of_the_kept_publications() {
         assert_eq!(stream(5).bytes(), stream(3).bytes());
         assert_eq!(stream(1).bytes() * 3, stream(3).bytes());
         let mut stream = stream(3);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn old_publications_go_first_then_the_stream() {
+    fn publications_expire_before_their_stream() {
         let mut stream = stream(5);
         assert_eq!(stream.next_expiry(), 103);
         assert!(!stream.expire(104));

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_holds_for_its_channel_and_time() {
+    fn a_key_is_known_for_its_channel_until_it_expires() {
         let mut repeats = repeats();
         repeats.note(1, "k", None, 0);
         let there =
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_noted_again_after_its_time_holds_again() {
+    fn an_expired_key_can_be_stored_again() {
         let mut repeats = repeats();
         repeats.note(1, "k", None, 0);
         repeats.note(2, "k", None, HOLD_TIME - 1);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn long_keys_replace_each_other_within_the_budget() {
+    fn new_keys_replace_old_keys_within_the_budget() {
         let mut repeats = repeats();
         let key = |nth: usize| format!("{nth}{}", "k".repeat(LIMIT / 10));
         for nth in 0..30 {

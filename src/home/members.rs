@@ -285,7 +285,7 @@ mod tests {
         ClientInfo { user: user.into(), connection: Some(b"1"[..].into()), ..ClientInfo::default() }
     }
 
-    /// What is told of everybody in JSON.
+    /// The presence answer in JSON.
     fn roll(members: &mut Members) -> String {
         let mut budget = Budget::new(1_000_000, true);
         let roll = members.encode_presence(Wire::Json, &Ids::new([1; 16]), &mut budget).unwrap();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_takes_many_turns_and_is_that_of_its_last_moment() {
+    fn a_presence_answer_over_many_turns_is_current_when_complete() {
         let ids = Ids::new([1; 16]);
         let mut members = Members::default();
         for slot in 0..1000 {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_connections_are_known_and_left_out_of_answers() {
+    fn hidden_members_are_kept_and_omitted_from_answers() {
         let ids = Ids::new([1; 16]);
         let mut members = Members::default();
         members.insert(address(1), &info("a"), 7, false);

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_parts_whose_members_changed_are_encoded_again() {
+    fn only_parts_with_changed_members_are_encoded_again() {
         let mut parts = PresenceParts::new(3 * PART);
         let mut encoded = 0;
         let mut finish = |parts: &mut PresenceParts| {

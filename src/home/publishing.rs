@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_of_a_publication_under_way_is_temporarily_unavailable() {
+    fn a_repetition_of_a_prepared_publication_gets_a_temporary_error() {
         let (mut home, mut bus) = (home(), Recorder::default());
         home.handle(subscribe(0), &mut bus).unwrap();
         (bus.full, bus.sent) = (true, Vec::new());
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn past_sixteen_prepared_publications_requests_wait_in_the_inbox() {
+    fn with_sixteen_prepared_publications_requests_wait_in_the_inbox() {
         let (mut home, mut bus) = (home(), Recorder::default());
         home.handle(subscribe(0), &mut bus).unwrap();
         bus.full = true;

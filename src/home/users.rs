@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_come_in() {
+    fn connections_over_the_limit_of_a_user_are_refused() {
         let limit = UserLimit { most: 2, single: false };
         let mut users = Users::default();
         let admitted: Vec<bool> = (0..3).map(|slot| users.admit(7, at(slot), limit)).collect();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_replaces_the_one_before() {
+    fn a_new_connection_replaces_the_previous_one() {
         let limit = UserLimit { most: 1, single: true };
         let mut users = Users::default();
         assert!(users.admit(7, at(0), limit));

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_walk_that_begins_again_looks_at_every_slot_once_more() {
+    fn a_restarted_walk_visits_every_slot_again() {
         let mut walk = SlotWalk::default();
         assert_eq!(walk.step(3), None);
         walk.begin(3);

@@ -177,7 +177,7 @@ mod tests {
     use crate::hub::tests::{LoneShardBus, hub, transmit};
 
     #[test]
-    fn a_connect_alone_may_stand_in_a_url() {
+    fn a_url_may_contain_only_a_connect_command() {
         let check = |commands: &str, expected| {
             assert_eq!(is_only_connect(commands.as_bytes()), expected, "{commands}");
         };
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_talked_at_without_measure_ends() {
+    fn an_emulation_client_with_too_many_waiting_commands_is_disconnected() {
         let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
         let (slot, _) = hub.reserve().unwrap();
         hub.socket_opened(slot);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn unread_input_costs_about_what_came() {
+    fn unread_input_takes_about_the_bytes_received() {
         let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, ROOMY, 1), 0);
         let (part, fragments) = (subscriber(&mut hub), subscriber(&mut hub));
         transmit(&mut hub, &[]);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_with_most_unread_input_is_closed_and_keeps_nothing() {
+    fn the_connection_with_the_most_unread_input_is_closed_and_freed() {
         let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 30_000, 1), 0);
         let clients = [(); 3].map(|()| subscriber(&mut hub));
         transmit(&mut hub, &[]);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_head_that_never_ends_is_refused_where_memory_is_short() {
+    fn an_endless_request_head_is_refused_when_memory_is_short() {
         let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 10_000, 1), 0);
         let (slot, _) = hub.reserve().unwrap();
         hub.socket_opened(slot);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_without_much_unread_input_closes_nobody_and_wakes_the_one_with_most() {
+    fn a_shard_with_little_unread_input_wakes_the_shard_with_the_most() {
         let budgets = budgets(Kind::Unread, 40_000, 2);
         let mut hubs = [0, 1].map(|shard| hub_of(ROOMY, ROOMY, &budgets, shard));
         let [large, small] = &mut hubs;

@@ -472,7 +472,7 @@ pub(crate) mod tests {
     pub(crate) const ROOMY: usize = 1 << 20;
 
     #[test]
-    fn a_frame_full_of_commands_is_carried_out_a_part_a_turn() {
+    fn a_frame_of_many_commands_runs_over_several_turns() {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);
@@ -493,7 +493,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_waits_for_the_own_backlog_keeps_the_shard_busy() {
+    fn work_that_waits_for_the_own_backlog_keeps_the_shard_busy() {
         let (mut hub, mut bus) = (hub(ROOMY, ROOMY, 0), LoneShardBus::default());
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[]);

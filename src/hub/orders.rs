@@ -126,7 +126,7 @@ mod tests {
     use crate::model::names::Names;
 
     #[test]
-    fn a_subscription_that_is_ended_before_its_answer_leaves_nobody_waiting() {
+    fn ending_a_pending_subscription_lets_its_command_continue() {
         let (mut hub, mut post) = (hub(1 << 20, 1 << 20, 1 << 20), Recorder::default());
         hub.names = Names::new([0; 16], 2);
         let elsewhere = |name: &&str| hub.names.home(hub.names.hash(name)) == 1;

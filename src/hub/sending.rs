@@ -235,7 +235,7 @@ mod tests {
     use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit};
 
     #[test]
-    fn a_socket_that_ends_before_its_outbox_is_sent_gets_nothing() {
+    fn a_connection_that_ends_before_its_flush_is_not_sent_to() {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[slot]);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbox_that_overflows_before_it_is_sent_ends_with_the_close_frame() {
+    fn an_outbox_that_overflows_before_its_flush_ends_with_the_close_frame() {
         let mut hub = hub(1000, ROOMY, ROOMY);
         let slot = subscriber(&mut hub);
         transmit(&mut hub, &[slot]);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbox_that_was_sent_is_not_cut_by_the_budget() {
+    fn an_outbox_that_was_sent_is_not_closed_for_the_budget() {
         let behind = |budget| {
             let mut hub = hub(ROOMY, budget, ROOMY);
             let (one, two) = (subscriber(&mut hub), subscriber(&mut hub));

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_ended_by_a_step_of_the_wall_clock_ends_soon() {
+    fn a_step_of_the_wall_clock_expires_tokens_soon() {
         let (mut hub, _) = with_token();
         let later = Now { millis: 6_000, unix: START * 1000 + 7_200_000 };
         assert!(hub.clock_stepped(later));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_steps_back_ends_nothing_and_forgets_no_end() {
+    fn a_step_back_of_the_wall_clock_expires_no_token_early() {
         let (mut hub, _) = with_token();
         let back = START * 1000 - 7_200_000;
         assert_eq!(at(&mut hub, 6_000, back), Phase::Connected);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_that_came_before_its_deadline_was_looked_at_counts() {
+    fn a_pong_that_arrived_before_the_deadline_is_handled_counts() {
         let (mut hub, slot) = with_token();
         let settings = std::sync::Arc::make_mut(&mut hub.settings);
         settings.pong_timeout = Some(1_000);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_waited_for_is_listened_to_before_it_is_judged() {
+    fn input_is_read_before_a_late_client_is_closed() {
         let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
         hub.begin_turn(Now { millis: 5_000, unix: 0 });
         let (slot, _) = hub.reserve().unwrap();

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_keep_their_order_and_neighbours_join() {
+    fn pieces_keep_their_order_and_adjacent_bytes_join() {
         let (mut turn, locals) = (TurnOutput::default(), LocalChannels::default());
         let (mut one, mut two) = (NONE, NONE);
         turn.write_private(&mut one, 1, |out| out.extend_from_slice(b"a"));

@@ -107,7 +107,7 @@ mod tests {
     use crate::local::tests::TestChannels;
 
     #[test]
-    fn groups_with_a_filter_go_with_their_last_member_whatever_their_order() {
+    fn groups_with_a_filter_are_removed_with_their_last_member_in_any_order() {
         for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [2, 3, 1]] {
             let mut channels = TestChannels::new();
             channels.join(0);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_stays_until_what_is_on_its_way_is_gone() {
+    fn a_group_stays_until_its_lap_has_ended() {
         let mut channels = TestChannels::new();
         channels.join(0);
         channels.join_filtered(1, "1");

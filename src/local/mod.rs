@@ -122,7 +122,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lap_carries_what_was_published_before_it_and_the_next_one_the_rest() {
+    fn a_lap_carries_earlier_publications_and_the_next_lap_the_later_ones() {
         let mut channels = TestChannels::new();
         (0..3).for_each(|slot| channels.join(slot));
         channels.publish("1");
@@ -138,7 +138,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_joiner_gets_nothing_from_before_it_joined() {
+    fn a_new_member_gets_only_publications_after_its_join() {
         let mut channels = TestChannels::new();
         channels.join(0);
         channels.publish("1");
@@ -155,7 +155,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_leaver_gets_nothing_and_the_marks_of_joiners_stay_right() {
+    fn a_member_that_left_gets_nothing_and_later_members_keep_their_start() {
         let mut channels = TestChannels::new();
         (0..4).for_each(|slot| channels.join(slot));
         channels.publish("1");
@@ -176,7 +176,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_channel_is_released_once_nobody_is_in_it_or_on_the_way() {
+    fn a_channel_is_released_without_members_and_pending_subscribes() {
         let mut channels = TestChannels::new();
         channels.join(0);
         channels.publish("1");
@@ -197,7 +197,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_channel_keeps_no_group_for_a_filter_that_nobody_has() {
+    fn a_group_with_an_unused_filter_is_removed() {
         let mut channels = TestChannels::new();
         channels.join(0);
         for nth in 0..100 {
@@ -213,7 +213,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_release_that_finds_no_room_is_tried_again_and_a_joiner_undoes_it() {
+    fn a_release_without_room_is_retried_and_a_join_cancels_it() {
         let mut channels = TestChannels::new();
         channels.join(0);
         channels.leave(0);

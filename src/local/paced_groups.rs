@@ -139,7 +139,7 @@ mod tests {
     const TOGETHER: Pace = Pace::Together { window: 100, publications: 3 };
 
     #[test]
-    fn the_latest_goes_out_and_not_more_often() {
+    fn only_the_latest_publication_of_an_interval_is_sent() {
         let mut channels = TestChannels::at_pace(LATEST);
         (0..2).for_each(|slot| channels.join(slot));
         channels.publish("1");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_got_the_last_one_gets_no_second() {
+    fn a_group_with_an_unsent_publication_gets_no_second_one() {
         let mut channels = TestChannels::at_pace(LATEST);
         (0..2).for_each(|slot| channels.join(slot));
         channels.publish("1");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_for_those_who_left() {
+    fn a_group_without_members_keeps_no_publication() {
         for pace in [LATEST, TOGETHER] {
             let mut channels = TestChannels::at_pace(pace);
             channels.join(0);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn those_of_a_window_go_out_together_in_order() {
+    fn publications_of_a_batch_are_sent_together_in_order() {
         let mut channels = TestChannels::at_pace(TOGETHER);
         channels.join(0);
         channels.publish("1");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_begins_while_a_lap_is_walked() {
+    fn a_batch_can_begin_during_a_lap() {
         for early in [false, true] {
             let mut channels = TestChannels::at_pace(TOGETHER);
             (0..2).for_each(|slot| channels.join(slot));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_to_wait_nothing_waits() {
+    fn batches_are_sent_at_once_when_the_backlog_is_full() {
         let mut channels = TestChannels::at_pace(TOGETHER);
         channels.join(0);
         channels.publish("1");

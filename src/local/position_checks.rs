@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_is_due_once_a_delay_unless_something_came() {
+    fn a_channel_without_publications_is_due_once_per_delay() {
         let mut position_checks = PositionChecks::default();
         for channel in 0..10 {
             assert!(position_checks.join(channel, at(5), (0, DELAY)));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_elsewhere_is_found() {
+    fn a_differing_position_is_detected() {
         let mut position_checks = PositionChecks::default();
         position_checks.join(1, at(5), (0, DELAY));
         let (_, serial) = {

@@ -37,8 +37,8 @@ impl Completion {
             unsafe { Buffers::taken(buffers, id, bytes) }
         });
         let descriptor = (token.op == Op::Install && result >= 0).then(|| {
-            // SAFETY: the kernel made this descriptor for this operation, and this is its only
-            // completion, so nobody else owns the number.
+            // SAFETY: the kernel created this descriptor for this operation, and this is its only
+            // completion, so nothing else owns it.
             unsafe { OwnedFd::from_raw_fd(result) }
         });
         Completion { token, result, flags, received, descriptor }

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_borrowed_send_is_done_when_transmit_returns() {
+    fn a_borrowed_send_is_finished_when_transmit_returns() {
         let mut ring = ring();
         let mut peer = peers(&mut ring, 1).remove(0);
         let mut one = b"one ".to_vec();
@@ -109,7 +109,7 @@ mod tests {
         assert!(completions.is_empty(), "success posts nothing: {completions:?}");
     }
 
-    /// An iterator that says too little about its length.
+    /// An iterator that announces too few items.
     struct Lying<I>(I);
 
     impl<I: Iterator> Iterator for Lying<I> {
@@ -127,7 +127,7 @@ mod tests {
     impl<I: Iterator> ExactSizeIterator for Lying<I> {}
 
     #[test]
-    fn a_send_may_have_any_number_of_ranges_whatever_their_iterator_says() {
+    fn a_send_can_have_more_ranges_than_its_iterator_announces() {
         for submissions in [2, 4, 64] {
             let mut ring = ring_of(submissions, 64, 2);
             let mut peers = peers(&mut ring, 9);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_send_is_told_with_what_was_taken() {
+    fn a_short_send_is_reported_with_the_bytes_taken() {
         let mut ring = ring();
         let peer = peers(&mut ring, 1).remove(0);
         let block = vec![7u8; 1 << 20];
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refused_send_is_told_however_small_the_completion_queue() {
+    fn every_failed_send_is_reported_with_a_small_completion_queue() {
         for (submissions, completions) in [(2, 2), (4, 4), (8, 8), (4, 16), (16, 16)] {
             let mut ring = ring_of(submissions, completions, 2);
             let peers = peers(&mut ring, 50);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_send_to_a_broken_socket_is_told_in_the_same_transmit() {
+    fn a_send_to_a_broken_socket_is_reported_by_the_same_transmit() {
         let mut ring = ring_of(2, 2, 2);
         let peers = peers(&mut ring, 40);
         for peer in peers {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_of_more_sockets_than_completion_entries_is_reaped_at_once() {
+    fn more_completions_than_queue_entries_are_reaped_at_once() {
         let mut ring = ring_of(4, 4, 2);
         let mut peers = peers(&mut ring, 60);
         (0..60).for_each(|slot| ring.watch(1, slot));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_given_back_once_its_bytes_are_dropped() {
+    fn a_buffer_is_returned_when_its_bytes_are_dropped() {
         let mut ring = ring_of(8, 8, 2);
         let mut peers = peers(&mut ring, 3);
         for round in 0..20u8 {
@@ -258,7 +258,7 @@ mod tests {
             let refused = completions.iter().find(|found| found.errno() == Some(libc::ENOBUFS));
             let slot = refused.expect("two buffers for three reads").token.slot;
             drop(held);
-            // Bytes that nobody takes give their buffer back as well.
+            // Bytes that are not taken return their buffer too.
             ring.receive(1, slot);
             assert_eq!(next(&mut ring).result, 1);
         }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passed_socket_arrives_though_the_other_queue_is_full() {
+    fn a_sent_socket_arrives_though_the_other_queue_is_full() {
         let (mut from, mut to) = (ring_of(8, 8, 2), ring_of(2, 2, 2));
         let mut peers = peers(&mut from, 20);
         let handle = to.handle().unwrap();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_nothing_came_into_can_be_closed() {
+    fn an_empty_slot_can_be_closed() {
         let mut ring = ring();
         ring.close(1, 9);
         let closed = next(&mut ring);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_beyond_the_table_is_an_error_of_the_operation() {
+    fn a_slot_beyond_the_table_fails_the_operation() {
         let mut ring = ring();
         for slot in [64, 1 << 20, u32::MAX - 2, u32::MAX] {
             ring.socket(1, slot);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_armed_doorbell_ends_the_wait_whoever_rings_it() {
+    fn an_armed_eventfd_ends_the_wait_from_any_writer() {
         let bell = sys::doorbell().unwrap();
         let (mut leader, mut follower) = (ring(), ring());
         follower.ring_doorbell_on_news(&bell).unwrap();
@@ -359,7 +359,7 @@ mod tests {
             assert!(begun.elapsed() < PATIENCE / 2, "round {round}");
             reap(&mut leader, &mut completions);
             reap(&mut follower, &mut completions);
-            // A ring before the bell is armed again is for whoever looks behind that.
+            // A write before the eventfd is armed again does not end the wait.
             sys::ring_doorbell(&bell);
         }
         assert!(completions.iter().all(|completion| completion.token.op == Op::Cancel));

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_survive_the_kernel() {
+    fn tokens_are_restored_from_user_data() {
         for op in OPS {
             let token = Token::new(op, 0xab_cdef, 0x1234_5678);
             assert_eq!(Token::from_user_data(token.to_user_data()), Some((token, None)));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn user_data_of_no_operation_is_no_token() {
+    fn unknown_user_data_is_not_a_token() {
         for first in (0..=0x7fu8).filter(|byte| !(1..=16).contains(byte)) {
             assert_eq!(Token::from_user_data(u64::from(first) << 56 | 5), None);
         }

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn overflow_finishes_the_frame_begun_and_drops_the_rest() {
+    fn an_overflow_finishes_the_begun_frame_and_drops_the_rest() {
         let bytes = frames(&[10, 20, 30]);
         let mut outbox = Outbox::new([&bytes[..]].into_iter(), FRAMES, 0, 15);
         outbox.overflow(b"CLOSE");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_begun_is_finished() {
+    fn an_overflow_finishes_the_begun_line() {
         let lines = (Framing::Lines, Wire::Json);
         let mut outbox = Outbox::new([&b"{\"a\":1}\n{\"b\":2}\n"[..]].into_iter(), lines, 0, 3);
         outbox.overflow(b"{}\n");

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_is_given_back_leaves_no_entry_in_any_table() {
+    fn a_freed_slot_has_no_entry_in_any_table() {
         let (mut connections, locals) = (connections(), LocalChannels::default());
         assert!(connections.state(0, &locals).is_empty());
         let nothing = entries(&connections);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_connection_of_a_slot_begins_with_nothing() {
+    fn the_next_connection_of_a_slot_starts_without_entries() {
         let (mut connections, locals) = (connections(), LocalChannels::default());
         let slot = with_everything(&mut connections);
         let other = with_everything(&mut connections);
@@ -297,7 +297,7 @@ mod tests {
 
     #[cfg(feature = "planted-faults")]
     #[test]
-    fn a_table_that_is_forgotten_is_seen() {
+    fn an_entry_that_free_leaves_in_a_table_is_detected() {
         let (mut connections, locals) = (connections(), LocalChannels::default());
         let slot = with_everything(&mut connections);
         plant(Some(Planted::TableForgotten));

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_what_is_held() {
+    fn the_counted_bytes_are_the_memory_of_the_input() {
         let mut unread = unread(20_000);
         for slot in 0..10 {
             let at = unread.insert(slot);
