@@ -1,12 +1,12 @@
-//! Rows of a result: what was measured, what was wanted, and how both read to a person.
+//! Rows of a result: the measured value, its target, and the text of both.
 //!
 //! Owns the row, its target and the formatting of numbers. Never reads or writes a file.
-//! Invariant: a verdict is reached on the measured number itself, never on its rounded text.
+//! Invariant: a verdict compares the measured number itself, never its rounded text.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// What a row is held against, in the row's unit.
+/// The target of a row, in the row's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -16,7 +16,7 @@ pub enum Target {
     AtLeast(f64),
 }
 
-/// How a measured value stands to its target.
+/// The comparison of a measured value with its target.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
     /// The row has no target.
@@ -30,14 +30,14 @@ pub enum Verdict {
 /// One measured number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What was measured, unique within its scenario: causes.toml names rows by it.
+    /// Name of the quantity, unique within its scenario: causes.toml names rows by it.
     pub what: String,
     /// The measured value, in `unit`.
     pub measured: f64,
     /// `bytes`, `ns`, `percent`, `ratio` and `count` are scaled for reading; any other unit is
-    /// printed behind the number as it stands.
+    /// printed unchanged after the number.
     pub unit: String,
-    /// What the value is held against, if anything.
+    /// The target, if the row has one.
     pub target: Option<Target>,
     /// A remark printed under the table.
     pub note: Option<String>,
@@ -68,17 +68,21 @@ impl Row {
         self
     }
 
-    /// Refuses a row that could not be told honestly: no name, or a value that is no number.
+    /// Refuses a row without a name, or whose value or target is not a number.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.what.trim().is_empty(), "a row without a name");
-        ensure!(self.measured.is_finite(), "row \"{}\": measured value is no number", self.what);
+        ensure!(
+            self.measured.is_finite(),
+            "row \"{}\": the measured value is not a number",
+            self.what
+        );
         if let Some(Target::AtMost(v) | Target::AtLeast(v)) = self.target {
-            ensure!(v.is_finite(), "row \"{}\": target is no number", self.what);
+            ensure!(v.is_finite(), "row \"{}\": the target is not a number", self.what);
         }
         Ok(())
     }
 
-    /// How the measured value stands to the target.
+    /// Compares the measured value with the target.
     pub fn verdict(&self) -> Verdict {
         let (miss, limit) = match self.target {
             None => return Verdict::NoTarget,
@@ -92,12 +96,12 @@ impl Row {
         }
     }
 
-    /// The measured value for a person: `13.1 us`.
+    /// The measured value as text: `13.1 us`.
     pub fn measured_text(&self) -> String {
         value(self.measured, &self.unit)
     }
 
-    /// The target for a person: `at most 200 bytes`, or a dash.
+    /// The target as text: `at most 200 bytes`, or a dash.
     pub fn target_text(&self) -> String {
         match self.target {
             None => "-".into(),
@@ -106,7 +110,7 @@ impl Row {
         }
     }
 
-    /// The verdict for a person: `met`, `missed by 12.5%`, or a dash.
+    /// The verdict as text: `met`, `missed by 12.5%`, or a dash.
     pub fn verdict_text(&self) -> String {
         match self.verdict() {
             Verdict::NoTarget => "-".into(),
@@ -121,7 +125,7 @@ impl Row {
     }
 }
 
-/// Refuses rows that cannot be told: none at all, a broken one, or two of the same name.
+/// Refuses an empty list of rows, an invalid row, and two rows of the same name.
 pub fn check(rows: &[Row]) -> Result<()> {
     ensure!(!rows.is_empty(), "no rows: nothing was measured");
     for (i, row) in rows.iter().enumerate() {
@@ -132,7 +136,7 @@ pub fn check(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// A value with its unit, scaled for a person (see [`Row::unit`]).
+/// A value with its unit, scaled to few digits (see [`Row::unit`]).
 pub fn value(v: f64, unit: &str) -> String {
     match unit {
         "bytes" => bytes(v),
@@ -144,7 +148,8 @@ pub fn value(v: f64, unit: &str) -> String {
     }
 }
 
-/// A number: whole ones and those from 1,000 up grouped in thousands, others with three digits.
+/// A number as text: whole numbers and numbers from 1,000 up with grouped thousands, others with
+/// three digits.
 pub fn number(v: f64) -> String {
     let magnitude = v.abs();
     let text = if magnitude >= 999.5 || (v.fract() == 0.0 && magnitude < 1e15) {
@@ -176,7 +181,7 @@ fn group(digits: &str) -> String {
     out
 }
 
-/// Bytes as they are below 10,000, then in KiB, MiB, GiB.
+/// Bytes below 10,000, then KiB, MiB and GiB.
 fn bytes(v: f64) -> String {
     let mut scaled = v;
     let mut unit = "bytes";
@@ -211,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_read_like_a_person_wrote_them() {
+    fn values_are_scaled_and_grouped() {
         for (v, unit, text) in [
             (200.0, "bytes", "200 bytes"),
             (6_800.0, "bytes", "6,800 bytes"),
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn a_verdict_says_by_how_much_a_target_is_missed() {
         let row = Row::new("memory", 225.0, "bytes");
         assert_eq!(row.verdict(), Verdict::NoTarget);
         assert_eq!(row.clone().at_most(225.0).verdict_text(), "met");
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_cannot_be_told_are_refused() {
+    fn invalid_rows_are_refused() {
         let good = Row::new("a", 1.0, "count");
         assert!(check(std::slice::from_ref(&good)).is_ok());
         assert!(check(&[]).is_err());
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn target_in_json() {
+    fn a_target_survives_json() {
         let row = Row::new("a", 1.0, "count").at_most(2.0);
         let text = serde_json::to_string(&row).unwrap();
         assert!(text.contains(r#""target":{"at_most":2.0}"#), "{text}");

@@ -1,13 +1,14 @@
 //! Rows on a terminal, aligned.
 //!
-//! Owns the layout in plain text. Never formats a number by itself. Invariant: one line a row,
-//! and no row is left out.
+//! Owns the layout in plain text. Never formats a number by itself. Invariant: one line per row,
+//! and every row has its line.
 
 use anyhow::Result;
 
 use crate::rows::{self, Row};
 
-/// The rows as an aligned table with a heading, notes below. An error if a row cannot be told.
+/// The rows as an aligned table with a heading, followed by their notes. An error if a row is
+/// invalid.
 pub fn render(title: &str, rows: &[Row]) -> Result<String> {
     rows::check(rows)?;
     let mut cells = vec![["", "measured", "target", "verdict"].map(str::to_owned)];
@@ -37,17 +38,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aligned() {
+    fn columns_are_aligned() {
         let rows = [
-            Row::new("memory a connection", 203.0, "bytes").at_most(200.0).note("PSS"),
+            Row::new("memory per connection", 203.0, "bytes").at_most(200.0).note("PSS"),
             Row::new("p99", 5_500_000.0, "ns"),
         ];
         let wanted = "\
 idle
-                        measured  target             verdict
-  memory a connection  203 bytes  at most 200 bytes  missed by 1.5%
-  p99                    5.50 ms  -                  -
-  memory a connection: PSS
+                          measured  target             verdict
+  memory per connection  203 bytes  at most 200 bytes  missed by 1.5%
+  p99                      5.50 ms  -                  -
+  memory per connection: PSS
 ";
         assert_eq!(render("idle", &rows).unwrap(), wanted);
         assert!(render("idle", &[]).is_err());

@@ -1,8 +1,8 @@
 //! Percentile tables: .hgrm files, wrk2's printed spectrum and HdrHistogram's CSV.
 //!
-//! Owns the text and the looking up of a percentile between its rows. Never takes a unit for
-//! granted: a table that does not state its own leaves that to the caller. Invariant: a table that
-//! is cut off, out of order or at odds with its own footer is refused.
+//! Owns parsing a table and interpolating a percentile between its rows. Never guesses a unit: the
+//! caller gives the unit of a table that states none. Invariant: a table that is cut off, out of
+//! order or in conflict with its footer is refused.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -11,9 +11,9 @@ use super::measured::{Distribution, PERCENTILES, Reading, Unit};
 /// Rows of one table, in the file's unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spectrum {
-    /// What the text before the table calls it, as wrk2's does.
+    /// Name of the table in the text before it, as in wrk2's output.
     pub name: Option<String>,
-    /// The unit, where the text states it.
+    /// The unit, if the text states one.
     pub unit: Option<Unit>,
     rows: Vec<Row>,
     max: f64,
@@ -24,18 +24,18 @@ pub struct Spectrum {
 struct Row {
     value: f64,
     quantile: f64,
-    /// Samples up to and with this row.
+    /// Number of samples up to and including this row.
     count: u64,
-    /// 1/(1-percentile); endless in the last row of a whole table.
+    /// 1/(1-percentile); infinite in the last row of a complete table.
     x: f64,
 }
 
-/// Whether this line is the heading of a percentile table.
+/// Returns whether the line is the heading of a percentile table.
 pub fn is_heading(line: &str) -> bool {
     ["Value", "Percentile", "TotalCount"].iter().all(|word| line.contains(word))
 }
 
-/// All tables in a text, which may hold anything else around them.
+/// Reads all tables of a text and skips the text around them.
 pub fn read(text: &str) -> Result<Vec<Spectrum>> {
     let mut found = Vec::new();
     let mut before = Before::default();
@@ -56,7 +56,7 @@ pub fn read(text: &str) -> Result<Vec<Spectrum>> {
     Ok(found)
 }
 
-/// What wrk2 says ahead of its table.
+/// The text before a table in wrk2's output.
 #[derive(Debug, Default)]
 struct Before {
     name: Option<String>,
@@ -75,7 +75,7 @@ impl Before {
     }
 }
 
-/// wrk2's times: `12.50ms`.
+/// Parses wrk2's times, such as `12.50ms`, to ns.
 fn time_ns(text: &str) -> Option<f64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let factor = match &text[digits..] {
@@ -89,28 +89,28 @@ fn time_ns(text: &str) -> Option<f64> {
     Some(text[..digits].parse::<f64>().ok()? * factor)
 }
 
-/// A table being read.
+/// A table while it is read.
 #[derive(Debug, Default)]
 struct Table {
     csv: bool,
     rows: Vec<Row>,
-    /// Largest value and count of samples, as the footer tells them.
+    /// Largest value and number of samples from the footer.
     footer: Option<(f64, u64)>,
 }
 
 impl Table {
-    /// Takes the rows up to the footer.
+    /// Reads the rows up to the footer.
     fn read<'a>(mut self, lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Result<Self> {
         for (number, line) in lines {
-            let told =
+            let context =
                 || format!("line {} is cut off or damaged, write the file again", number + 1);
             if line.trim_start().starts_with("#[Max") {
-                self.footer = Some(footer(line).with_context(told)?);
+                self.footer = Some(footer(line).with_context(context)?);
                 break;
             }
             if !line.trim().is_empty() && !line.trim_start().starts_with('#') {
-                let row = row(line).with_context(told)?;
-                self.check_order(row).with_context(told)?;
+                let row = row(line).with_context(context)?;
+                self.check_order(row).with_context(context)?;
                 self.rows.push(row);
             }
         }
@@ -121,12 +121,12 @@ impl Table {
         let Some(last) = self.rows.last() else { return Ok(()) };
         ensure!(
             row.value >= last.value && row.quantile >= last.quantile && row.count >= last.count,
-            "it falls below the row before it"
+            "it is lower than the row before it"
         );
         Ok(())
     }
 
-    /// The spectrum, if the table is whole and agrees with itself.
+    /// Returns the spectrum if the table is complete and consistent.
     fn finish(self, before: Before) -> Result<Spectrum> {
         let last = *self.rows.last().context(
             "is cut off or empty: its percentile table has no rows; write the file again",
@@ -162,7 +162,7 @@ impl Table {
     }
 }
 
-/// The unit in which `max` is what the text before the table tells in ns.
+/// The unit in which `max` equals the maximum in the text before the table.
 fn stated_unit(max_ns: f64, max: f64) -> Result<Unit> {
     let near = |unit: &Unit| (max * unit.ns() / max_ns - 1.0).abs() < 0.02;
     match Unit::ALL.into_iter().find(near) {
@@ -179,36 +179,39 @@ fn row(line: &str) -> Result<Row> {
     let fields: Vec<&str> =
         line.split([',', ' ', '\t']).filter(|field| !field.is_empty()).collect();
     let ([value, quantile, count] | [value, quantile, count, _]) = fields[..] else {
-        bail!("\"{}\" is no row of a percentile table", line.trim());
+        bail!("\"{}\" is not a row of a percentile table", line.trim());
     };
     let (value, quantile) = (number(value)?, number(quantile)?);
     ensure!((0.0..=1.0).contains(&quantile), "percentile {quantile} is not between 0 and 1");
-    let count = count.parse().with_context(|| format!("\"{count}\" is no count"))?;
+    let count = count.parse().with_context(|| format!("\"{count}\" is not a count"))?;
     // The last column keeps digits that the percentile of a long run has lost.
-    let told = fields.get(3).and_then(|x| x.parse::<f64>().ok()).filter(|x| *x >= 100.0);
-    let x = told.unwrap_or(1.0 / (1.0 - quantile));
+    let stated = fields.get(3).and_then(|x| x.parse::<f64>().ok()).filter(|x| *x >= 100.0);
+    let x = stated.unwrap_or(1.0 / (1.0 - quantile));
     Ok(Row { value, quantile, count, x })
 }
 
 fn number(text: &str) -> Result<f64> {
-    let number: f64 = text.parse().with_context(|| format!("\"{text}\" is no number"))?;
-    ensure!(number.is_finite() && number >= 0.0, "\"{text}\" is no latency and no percentile");
+    let number: f64 = text.parse().with_context(|| format!("\"{text}\" is not a number"))?;
+    ensure!(
+        number.is_finite() && number >= 0.0,
+        "\"{text}\" is neither a latency nor a percentile"
+    );
     Ok(number)
 }
 
-/// Maximum and count of `#[Max     =        3.001, Total count    =            4]`.
+/// Parses maximum and count of `#[Max     =        3.001, Total count    =            4]`.
 fn footer(line: &str) -> Result<(f64, u64)> {
-    let told = || format!("\"{}\" is no whole footer", line.trim());
-    let (max, count) = line.split_once(',').with_context(told)?;
-    let (_, max) = max.split_once('=').with_context(told)?;
-    let (_, count) = count.split_once('=').with_context(told)?;
-    let count = count.trim().strip_suffix(']').with_context(told)?;
+    let context = || format!("\"{}\" is not a complete footer", line.trim());
+    let (max, count) = line.split_once(',').with_context(context)?;
+    let (_, max) = max.split_once('=').with_context(context)?;
+    let (_, count) = count.split_once('=').with_context(context)?;
+    let count = count.trim().strip_suffix(']').with_context(context)?;
     // Python's port prints the count with decimals.
     Ok((number(max.trim())?, number(count.trim())? as u64))
 }
 
 impl Spectrum {
-    /// The distribution, with the table's values taken for `unit`.
+    /// The distribution, if the values of the table are in `unit`.
     pub fn distribution(&self, unit: Unit) -> Distribution {
         let finite = self.rows.iter().filter(|row| row.x.is_finite());
         let mut curve: Vec<(f64, f64)> = finite.map(|row| (row.x, row.value * unit.ns())).collect();
@@ -226,7 +229,7 @@ impl Spectrum {
         }
     }
 
-    /// The latency below which a `quantile` of the samples lies, by the counts of the rows.
+    /// The latency below which a `quantile` of the samples lies, from the counts of the rows.
     fn at(&self, quantile: f64, unit: Unit) -> Option<Reading> {
         // The subtraction only hides the error of the product.
         let rank = (quantile * self.count as f64 - 1e-6).ceil().max(1.0);
@@ -268,18 +271,18 @@ mod tests {
     }
 
     fn refused(text: &str, part: &str) {
-        let told = format!("{:#}", read(text).unwrap_err());
-        assert!(told.contains(part), "\"{part}\" not in: {told}");
+        let error = format!("{:#}", read(text).unwrap_err());
+        assert!(error.contains(part), "\"{part}\" not in: {error}");
     }
 
     fn readings(text: &str, unit: Unit) -> Vec<Option<(f64, bool)>> {
         let [spectrum] = &read(text).unwrap()[..] else { panic!("one table") };
-        let told = spectrum.distribution(unit).percentiles;
-        told.iter().map(|one| one.map(|one| (one.ns.round(), one.estimated))).collect()
+        let found = spectrum.distribution(unit).percentiles;
+        found.iter().map(|one| one.map(|one| (one.ns.round(), one.estimated))).collect()
     }
 
     #[test]
-    fn percentiles_by_the_counts_of_rows() {
+    fn percentiles_come_from_the_counts_of_rows() {
         // 3,600 of 4,000 lie 600/800 of the way from 2 to 4; 3,960 lie 160/192 from 4 to 8.
         let wanted = [
             Some((1000.0, false)),
@@ -290,26 +293,26 @@ mod tests {
         ];
         assert_eq!(readings(&whole(), Unit::Us), wanted);
         let [spectrum] = &read(&whole()).unwrap()[..] else { panic!("one table") };
-        let told = spectrum.distribution(Unit::Ms);
-        assert_eq!((told.max_ns, told.count, spectrum.unit), (9e6, 4000, None));
-        assert_eq!(told.curve.last(), Some(&(5000.0, 9e6)));
-        assert!(told.curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+        let found = spectrum.distribution(Unit::Ms);
+        assert_eq!((found.max_ns, found.count, spectrum.unit), (9e6, 4000, None));
+        assert_eq!(found.curve.last(), Some(&(5000.0, 9e6)));
+        assert!(found.curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
     }
 
     #[test]
-    fn what_a_table_does_not_reach_is_not_known() {
+    fn percentiles_beyond_the_last_row_are_unknown() {
         let short: String = ROWS.lines().take(4).map(|line| format!("{line}\n")).collect();
-        let told = readings(&format!("{HEADING}{short}{FOOTER}"), Unit::Us);
-        assert_eq!(told[1], Some((3500.0, true)));
-        assert_eq!(told[2..], [None, None, None]);
+        let found = readings(&format!("{HEADING}{short}{FOOTER}"), Unit::Us);
+        assert_eq!(found[1], Some((3500.0, true)));
+        assert_eq!(found[2..], [None, None, None]);
     }
 
     #[test]
-    fn other_writers() {
+    fn tables_of_other_writers_are_read() {
         let csv = "\"Value\",\"Percentile\",\"TotalCount\",\"1/(1-Percentile)\"\n\
                    1.000,0.500000000000,2,2.00\n3.000,1.000000000000,4,Infinity\n";
-        let told = readings(csv, Unit::Us);
-        assert_eq!((told[0], told[4]), (Some((1000.0, false)), Some((3000.0, false))));
+        let found = readings(csv, Unit::Us);
+        assert_eq!((found[0], found[4]), (Some((1000.0, false)), Some((3000.0, false))));
         let python = whole().replace("Total count    =         4000", "TotalCount     = 4000.000");
         assert_eq!(readings(&python, Unit::Us), readings(&whole(), Unit::Us));
         let c = whole().replace("4000\n#[Mean", "4000          inf\n#[Mean");
@@ -333,41 +336,41 @@ mod tests {
         assert_eq!(spectrum.name.as_deref(), Some("Recorded Latency"));
         let both =
             wrk2("Recorded Latency", "9.00ms") + &wrk2("Uncorrected Latency (raw)", "9.01ms");
-        let found = read(&both).unwrap();
-        assert_eq!(found[1].name.as_deref(), Some("Uncorrected Latency"));
+        let both = read(&both).unwrap();
+        assert_eq!(both[1].name.as_deref(), Some("Uncorrected Latency"));
         refused(&wrk2("Recorded Latency", "9.00m"), "mixes runs or units");
         assert_eq!(time_ns("1.50m"), Some(90e9));
         assert_eq!(time_ns("12"), None);
     }
 
     #[test]
-    fn what_is_cut_off_or_damaged_is_refused() {
+    fn tables_that_are_cut_off_or_damaged_are_refused() {
         let whole = whole();
         refused("hello\n", "holds no percentile table");
         refused(HEADING, "has no rows");
         refused(&format!("{HEADING}{ROWS}"), "lacks the footer");
         refused(&format!("{HEADING}{ROWS}{END}"), "lacks the footer");
         let at = whole.find("Total count").unwrap();
-        refused(&whole[..at + 20], "is no whole footer");
-        refused(&whole[..whole.find("0.998").unwrap() + 4], "is no row");
-        refused(&whole.replace("3992", "399x"), "\"399x\" is no count");
+        refused(&whole[..at + 20], "is not a complete footer");
+        refused(&whole[..whole.find("0.998").unwrap() + 4], "is not a row");
+        refused(&whole.replace("3992", "399x"), "\"399x\" is not a count");
         refused(
             &whole.replace("3992", "99"),
-            "write the file again: it falls below the row before it",
+            "write the file again: it is lower than the row before it",
         );
-        refused(&whole.replace("  4.000", "  0,921"), "is no");
+        refused(&whole.replace("  4.000", "  0,921"), "is not a");
         refused(&whole.replace("=         4000", "=         4100"), "its footer 4100");
     }
 
     #[test]
-    fn an_empty_run_is_refused() {
+    fn a_table_without_samples_is_refused() {
         let text = "       0.000 1.000000000000          0\n\
                     #[Max     =        0.000, Total count    =            0]\n";
         refused(&format!("{HEADING}{text}"), "is an empty run");
     }
 
     #[test]
-    fn mixed_units_are_refused() {
+    fn a_maximum_in_another_unit_is_refused() {
         refused(
             &whole().replace("#[Max     =        9.000", "#[Max     =     9000.000"),
             "mixes units",

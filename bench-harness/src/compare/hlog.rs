@@ -1,7 +1,7 @@
-//! Interval logs: .hlog files with one V2 compressed histogram a line.
+//! Interval logs: .hlog files with one V2 compressed histogram per line.
 //!
 //! Owns the lines, the decoding and the sum of the intervals of each tag. Never trusts a length in
-//! the file. Invariant: a line that cannot be read stops the reading; none is skipped.
+//! the file. Invariant: a line that cannot be read is an error; no line is skipped.
 
 use std::io::Read;
 
@@ -21,15 +21,15 @@ const OTHERS: [u32; 6] =
     [0x1c84_9301, 0x1c84_9302, 0x1c84_9308, 0x1c84_9309, 0x0c72_124e, 0x0c72_124f];
 /// Bytes of the head of a plain histogram, before its counts.
 const HEAD: usize = 40;
-/// No histogram has more bytes; what claims to is broken or hostile.
+/// Largest decompressed histogram. A longer one is damaged or hostile.
 const INFLATED_MAX: u64 = 64 << 20;
-/// A start later than this many seconds is counted from 1970, not from the start of the log.
+/// Times above this number of seconds count from 1970, smaller ones from the start of the log.
 const EPOCH_LIKE: f64 = 1e8;
 
 /// A log, tag by tag in order of appearance.
 #[derive(Debug)]
 pub struct Log {
-    /// The unit of the values, where a remark in the file states it.
+    /// The unit of the values, if a comment in the file states one.
     pub unit: Option<Unit>,
     /// The tags; one without a name if the log has none.
     pub tags: Vec<Tag>,
@@ -38,7 +38,7 @@ pub struct Log {
 /// Intervals of one tag.
 #[derive(Debug)]
 pub struct Tag {
-    /// Its name, `None` for lines without a tag.
+    /// Name of the tag; `None` for lines without a tag.
     pub name: Option<String>,
     total: Histogram<u64>,
     /// (start in seconds, largest value) of each interval with samples.
@@ -47,7 +47,7 @@ pub struct Tag {
     longest: f64,
 }
 
-/// Whether this line is one that only interval logs have.
+/// Returns whether only interval logs have such a line.
 pub fn is_log_line(line: &str) -> bool {
     line.starts_with("#[Histogram log format")
         || line.starts_with("\"StartTimestamp\"")
@@ -60,14 +60,14 @@ pub fn read(text: &str) -> Result<Log> {
     let mut start = None;
     let mut divisors = Divisors::default();
     for (number, line) in text.lines().enumerate() {
-        let told = || format!("line {} cannot be read", number + 1);
+        let context = || format!("line {} cannot be read", number + 1);
         if let Some(remark) = line.strip_prefix('#') {
             log.unit = log.unit.or(unit_in(remark));
             start = start.or(start_in(remark));
         } else if !line.trim().is_empty() && !line.starts_with("\"StartTimestamp\"") {
-            let interval = interval(line).with_context(told)?;
-            divisors.take(&interval).with_context(told)?;
-            log.take(interval).with_context(told)?;
+            let interval = interval(line).with_context(context)?;
+            divisors.take(&interval).with_context(context)?;
+            log.take(interval).with_context(context)?;
         }
     }
     ensure!(
@@ -78,14 +78,14 @@ pub fn read(text: &str) -> Result<Log> {
     Ok(log)
 }
 
-/// The unit in `[...; values in ns, ...]`.
+/// Parses the unit of `[...; values in ns, ...]`.
 fn unit_in(remark: &str) -> Option<Unit> {
     let (_, rest) = remark.split_once("values in ")?;
     let name = rest.split(|c: char| !c.is_ascii_alphabetic()).next()?;
     Unit::named(name).ok()
 }
 
-/// The time in `[StartTime: 1441812279.474 (seconds since epoch), ...`.
+/// Parses the time of `[StartTime: 1441812279.474 (seconds since epoch), ...`.
 fn start_in(remark: &str) -> Option<f64> {
     let (_, rest) = remark.split_once("[StartTime:")?;
     rest.split_whitespace().next()?.parse().ok()
@@ -96,7 +96,7 @@ struct Interval<'a> {
     tag: Option<&'a str>,
     start: f64,
     length: f64,
-    /// The largest value as the line tells it: divided by what the writer chose.
+    /// The largest value as stated in the line, divided by a divisor of the writer's choice.
     max: f64,
     histogram: Histogram<u64>,
 }
@@ -109,7 +109,9 @@ fn interval(line: &str) -> Result<Interval<'_>> {
     .context("the line ends in its tag: the log is cut off; write it again")?;
     let fields: Vec<&str> = rest.split(',').map(str::trim).collect();
     let [start, length, max, encoded] = fields[..] else {
-        bail!("it is no \"start,length,maximum,histogram\": the log is cut off or is none");
+        bail!(
+            "it is not \"start,length,maximum,histogram\": the log is cut off, or this is no log"
+        );
     };
     Ok(Interval {
         tag,
@@ -122,15 +124,15 @@ fn interval(line: &str) -> Result<Interval<'_>> {
 
 fn number(text: &str) -> Result<f64> {
     let number: f64 =
-        text.parse().with_context(|| format!("\"{text}\" is no number; write the log again"))?;
+        text.parse().with_context(|| format!("\"{text}\" is not a number; write the log again"))?;
     ensure!(
         number.is_finite() && number >= 0.0,
-        "\"{text}\" is no time and no latency; write the log again"
+        "\"{text}\" is neither a time nor a latency; write the log again"
     );
     Ok(number)
 }
 
-/// The maximum of a line is a value divided by a fixed number; two such numbers are two units.
+/// The divisor of the stated maxima. A log whose lines have different divisors mixes units.
 #[derive(Default)]
 struct Divisors {
     first: Option<f64>,
@@ -154,7 +156,7 @@ impl Divisors {
     }
 }
 
-/// A histogram from its base64 text, by the checksum of its compression.
+/// Decodes a histogram from base64; the checksum of the compression detects damage.
 fn decode(text: &str) -> Result<Histogram<u64>> {
     let cut = "the histogram is cut off or damaged; write the log again";
     let bytes = STANDARD.decode(text).context(cut)?;
@@ -215,7 +217,8 @@ impl Tag {
         Ok(())
     }
 
-    /// Turns times since 1970 into times since the start of the log; `start` is what it states.
+    /// Converts times since 1970 to times since the start of the log, which the log states as
+    /// `start`.
     fn count_from(&mut self, start: Option<f64>) {
         self.worst.sort_by(|a, b| a.0.total_cmp(&b.0));
         let Some(&(first, _)) = self.worst.first() else { return };
@@ -230,7 +233,7 @@ impl Tag {
         &self.total
     }
 
-    /// The distribution, with the log's values taken for `unit`.
+    /// The distribution, if the values of the log are in `unit`.
     pub fn distribution(&self, unit: Unit) -> Result<Distribution> {
         ensure!(
             !self.total.is_empty(),
@@ -240,7 +243,7 @@ impl Tag {
         Ok(Distribution::of(&self.total, unit, worst, step))
     }
 
-    /// The largest value of each second, or of each interval where those are longer.
+    /// The largest value of each second, or of each interval if intervals are longer.
     fn seconds(&self) -> (Vec<(f64, f64)>, f64) {
         if self.longest >= 0.75 {
             return (self.worst.clone(), self.longest);
@@ -274,15 +277,15 @@ mod tests {
     }
 
     fn refused(text: &str, part: &str) {
-        let told = match read(text) {
+        let error = match read(text) {
             Err(error) => format!("{error:#}"),
             Ok(log) => format!("{:#}", log.tags[0].distribution(Unit::Ns).unwrap_err()),
         };
-        assert!(told.contains(part), "\"{part}\" not in: {told}");
+        assert!(error.contains(part), "\"{part}\" not in: {error}");
     }
 
     #[test]
-    fn tags_times_and_sums() {
+    fn intervals_are_added_up_by_tag() {
         let text = format!(
             "#[Histogram log format version 1.3]\n\
              #[StartTime: 1441812279.474 (seconds since epoch), Wed Sep 09 08:24:39 PDT 2015]\n\
@@ -297,35 +300,35 @@ mod tests {
         assert!(log.unit.is_none());
         let names: Vec<_> = log.tags.iter().map(|tag| tag.name.as_deref()).collect();
         assert_eq!(names, [Some("read"), Some("write"), None]);
-        let told = log.tags[0].distribution(Unit::Ns).unwrap();
-        assert_eq!((told.count, told.max_ns), (4, 3001.0));
-        let seconds: Vec<f64> = told.worst.iter().map(|point| point.0.round()).collect();
+        let found = log.tags[0].distribution(Unit::Ns).unwrap();
+        assert_eq!((found.count, found.max_ns), (4, 3001.0));
+        let seconds: Vec<f64> = found.worst.iter().map(|point| point.0.round()).collect();
         assert_eq!(seconds, [0.0, 2.0]);
-        let told = log.tags[1].distribution(Unit::Us).unwrap();
-        assert_eq!(told.percentiles[0].unwrap().ns, 7_003_000.0);
+        let found = log.tags[1].distribution(Unit::Us).unwrap();
+        assert_eq!(found.percentiles[0].unwrap().ns, 7_003_000.0);
         assert!(log.tags[2].distribution(Unit::Ns).is_err(), "nothing but an empty interval");
     }
 
     #[test]
-    fn short_intervals_make_seconds_and_long_ones_stay() {
+    fn short_intervals_are_merged_to_seconds() {
         let short: String = [("0.5", 10), ("0.75", 30), ("1.00", 20)]
             .map(|(start, value)| format!("{start},0.25,0.0,{}\n", encoded(&[value])))
             .concat();
-        let told = read(&short).unwrap().tags[0].distribution(Unit::Ns).unwrap();
-        assert_eq!((told.worst, told.step), (vec![(0.0, 30.0), (1.0, 20.0)], 1.0));
+        let found = read(&short).unwrap().tags[0].distribution(Unit::Ns).unwrap();
+        assert_eq!((found.worst, found.step), (vec![(0.0, 30.0), (1.0, 20.0)], 1.0));
         let long = format!("5.0,10.0,0.0,{}\n", encoded(&[10]));
-        let told = read(&long).unwrap().tags[0].distribution(Unit::Ns).unwrap();
-        assert_eq!((told.worst, told.step), (vec![(5.0, 10.0)], 10.0));
+        let found = read(&long).unwrap().tags[0].distribution(Unit::Ns).unwrap();
+        assert_eq!((found.worst, found.step), (vec![(5.0, 10.0)], 10.0));
     }
 
     #[test]
-    fn our_logs_state_their_unit() {
+    fn the_unit_comes_from_a_comment() {
         let text = format!("#[Latency; values in ns, maxima in ms]\n{}", line("0.0", "0.0", &[5]));
         assert_eq!(read(&text).unwrap().unit, Some(Unit::Ns));
     }
 
     #[test]
-    fn what_is_cut_off_or_damaged_is_refused() {
+    fn logs_that_are_cut_off_or_damaged_are_refused() {
         let whole = line("0.000", "0.001", &[1000; 50]);
         for length in [whole.len() - 4, whole.len() - 12, whole.len() / 2, 20, 12] {
             refused(&whole[..length], "line 1 cannot be read");
@@ -333,7 +336,7 @@ mod tests {
         refused(&whole[..12], "cut off");
         refused("#[Histogram log format version 1.3]\n", "has no interval");
         refused("Tag=read", "ends in its tag");
-        refused(&whole.replace("0.001", "max"), "\"max\" is no number");
+        refused(&whole.replace("0.001", "max"), "\"max\" is not a number");
         refused(&line("0.0", "0.0", &[]), "is an empty run");
         let mut bytes = STANDARD.decode(encoded(&[1000, 2000, 3000])).unwrap();
         let last = bytes.len() - 1;
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn other_encodings_are_refused() {
+    fn older_encodings_are_refused() {
         let first_word = |word: u32| {
             let mut bytes = STANDARD.decode(encoded(&[1])).unwrap();
             bytes[..4].copy_from_slice(&word.to_be_bytes());
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn mixed_units_are_refused() {
+    fn a_log_with_two_units_is_refused() {
         let text = line("0.0", "2.000", &[2_000_000]) + &line("1.0", "2.000", &[2_000]);
         refused(&text, "the log mixes units");
     }

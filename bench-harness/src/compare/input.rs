@@ -185,18 +185,18 @@ pub(crate) mod tests {
         run.write(root, &recorded).unwrap()
     }
 
-    pub(crate) fn inputs(told: &[&Path]) -> Vec<Input> {
-        let told: Vec<String> = told.iter().map(|path| path.display().to_string()).collect();
-        read_all(&told, &Units::default()).unwrap()
+    pub(crate) fn inputs(paths: &[&Path]) -> Vec<Input> {
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        read_all(&paths, &Units::default()).unwrap()
     }
 
-    fn read_with(told: &[String], units: &[&str]) -> Result<Vec<Input>> {
+    fn read_with(inputs: &[String], units: &[&str]) -> Result<Vec<Input>> {
         let units: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
-        read_all(told, &Units::parse(&units)?)
+        read_all(inputs, &Units::parse(&units)?)
     }
 
-    fn refused(told: &Path, units: &[&str], part: &str) {
-        let name = told.display().to_string();
+    fn refused(path: &Path, units: &[&str], part: &str) {
+        let name = path.display().to_string();
         let error = format!("{:#}", read_with(std::slice::from_ref(&name), units).unwrap_err());
         assert!(error.contains(part) && error.contains(&name), "\"{part}\" not in: {error}");
         assert!(!error.contains('\n'), "one sentence: {error}");
@@ -236,15 +236,15 @@ pub(crate) mod tests {
     fn an_argument_chooses_one_series_or_names_an_input() {
         let root = tempfile::tempdir().unwrap();
         let folder = result_file(root.path(), "slow", 7, &["readers", "probes, alone"]);
-        let told = folder.display().to_string();
-        let arguments = [format!("{told}:probes, alone"), told.clone(), format!("old={told}")];
+        let text = folder.display().to_string();
+        let arguments = [format!("{text}:probes, alone"), text.clone(), format!("old={text}")];
         let read = read_with(&arguments, &[]).unwrap();
         assert_eq!(read[0].series.len(), 1);
         assert_eq!(read[0].series[0].name, "probes, alone");
         assert_eq!(read[1].series.len(), 2);
         let labels: Vec<&str> = read.iter().map(|input| input.label.as_str()).collect();
         assert_eq!(labels, ["slow: probes, alone", "slow", "old"]);
-        let error = read_with(&[format!("{told}:nobody")], &[]).unwrap_err().to_string();
+        let error = read_with(&[format!("{text}:other")], &[]).unwrap_err().to_string();
         assert!(error.contains("write one of \"readers\", \"probes, alone\""), "{error}");
     }
 
@@ -269,21 +269,21 @@ pub(crate) mod tests {
         };
         let (foreign, ours) = (file("theirs.hgrm"), file("latency-us.hgrm"));
         refused(&foreign, &[], "does not state the unit of its latencies: add --unit");
-        let told = |path: &Path| path.display().to_string();
+        let text = |path: &Path| path.display().to_string();
         let max = |path: &Path, units: &[&str]| {
-            read_with(&[told(path)], units).unwrap()[0].series[0].distribution.max_ns
+            read_with(&[text(path)], units).unwrap()[0].series[0].distribution.max_ns
         };
         assert_eq!(max(&foreign, &["ms"]), 3e6);
         assert_eq!(max(&ours, &["ms"]), 3e3, "a file that states its unit keeps it");
-        let own = format!("{}=s", told(&foreign));
+        let own = format!("{}=s", text(&foreign));
         assert_eq!(max(&foreign, &["us", &own]), 3e9);
-        refused(&ours, &[&format!("{}=ms", told(&ours))], "mixes units: --unit says ms");
+        refused(&ours, &[&format!("{}=ms", text(&ours))], "mixes units: --unit says ms");
         for (units, part) in [
-            (vec!["minutes"], "no unit of time"),
+            (vec!["minutes"], "not a unit of time"),
             (vec!["us", "ms"], "given twice"),
             (vec!["other.hgrm=us"], "other.hgrm, which is not compared"),
         ] {
-            let error = read_with(&[told(&foreign)], &units).unwrap_err().to_string();
+            let error = read_with(&[text(&foreign)], &units).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
     }

@@ -1,17 +1,19 @@
-//! Whether inputs were measured under the same load.
+//! The comparison of the loads of two runs.
 //!
-//! Owns what counts as load: the scenario, which fixes rate, size and fan-out, and its parameters.
-//! Never judges results. Invariant: what only one of two runs states differs.
+//! Owns the definition of a load: the scenario, which fixes rate, size and fan-out, and its
+//! parameters.
+//! Never compares results. Invariant: a parameter that only one run states is a difference.
 
 use std::collections::BTreeSet;
 
 use super::input::Input;
 use crate::run::Run;
 
-/// Parameters that are settings of the server: they are compared, not kept alike.
+/// Parameters that configure the server. Runs that differ in these only may be compared.
 const SETTINGS: [&str; 1] = ["shards"];
 
-/// What differs, a line each: `connections: 15000 (A), 500 (B)`. Inputs without a run say nothing.
+/// The differences, one line per parameter: `connections: 15000 (A), 500 (B)`. Inputs without a run
+/// are ignored.
 pub fn differences(inputs: &[Input]) -> Vec<String> {
     let runs: Vec<(&str, &Run)> = inputs
         .iter()
@@ -26,10 +28,10 @@ pub fn differences(inputs: &[Input]) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(difference("scenario", &runs, |run| run.scenario.clone()));
     for key in keys {
-        let told = |run: &Run| {
+        let stated = |run: &Run| {
             run.parameters.get(key).map_or_else(|| "not stated".to_owned(), |v| v.to_string())
         };
-        found.extend(difference(key, &runs, told));
+        found.extend(difference(key, &runs, stated));
     }
     if found.is_empty() {
         found.extend(difference("load", &runs, |run| without_settings(&run.load)));
@@ -37,8 +39,8 @@ pub fn differences(inputs: &[Input]) -> Vec<String> {
     found
 }
 
-fn difference(what: &str, runs: &[(&str, &Run)], told: impl Fn(&Run) -> String) -> Option<String> {
-    let values: Vec<String> = runs.iter().map(|(_, run)| told(run)).collect();
+fn difference(what: &str, runs: &[(&str, &Run)], value: impl Fn(&Run) -> String) -> Option<String> {
+    let values: Vec<String> = runs.iter().map(|(_, run)| value(run)).collect();
     if values.iter().all(|value| Some(value) == values.first()) {
         return None;
     }
@@ -47,7 +49,7 @@ fn difference(what: &str, runs: &[(&str, &Run)], told: impl Fn(&Run) -> String) 
     Some(format!("{what}: {}", pairs.join(", ")))
 }
 
-/// `1,000 connections, 2 shards` without what is a setting.
+/// `1,000 connections, 2 shards` without the settings.
 fn without_settings(load: &str) -> String {
     let is_load = |part: &&str| !SETTINGS.iter().any(|setting| part.ends_with(setting));
     load.split(", ").filter(is_load).collect::<Vec<_>>().join(", ")
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_load() {
+    fn runs_that_differ_in_settings_have_the_same_load() {
         assert!(changed(|_| ()).is_empty());
         let shards = |run: &mut Run| {
             run.parameters.insert("shards".to_owned(), 6.into());
@@ -77,22 +79,22 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_told() {
-        let told = changed(|run| {
+    fn every_difference_is_listed() {
+        let found = changed(|run| {
             run.scenario = "fanout".to_owned();
             run.parameters.insert("connections".to_owned(), 8.into());
             run.parameters.insert("rate".to_owned(), 2000.into());
         });
         assert_eq!(
-            told,
+            found,
             [
                 "scenario: latency (latency (1)), fanout (latency (2))",
                 "connections: 7 (latency (1)), 8 (latency (2))",
                 "rate: not stated (latency (1)), 2000 (latency (2))",
             ]
         );
-        let told = changed(|run| run.load = "7 connections, 512 bytes, 2 shards".to_owned());
-        assert!(told[0].starts_with("load: 7 connections ("), "{told:?}");
-        assert!(told[0].contains("7 connections, 512 bytes ("), "{told:?}");
+        let found = changed(|run| run.load = "7 connections, 512 bytes, 2 shards".to_owned());
+        assert!(found[0].starts_with("load: 7 connections ("), "{found:?}");
+        assert!(found[0].contains("7 connections, 512 bytes ("), "{found:?}");
     }
 }

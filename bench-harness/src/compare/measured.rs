@@ -1,7 +1,7 @@
-//! What every kind of file is read into: a distribution in ns, whatever unit the file was in.
+//! The common form of all inputs: a distribution in ns.
 //!
 //! Owns the percentiles of the table and the units of time. Never reads a file. Invariant: a
-//! distribution has samples, and a percentile that is not known stays unknown.
+//! distribution has samples, and a percentile that the file does not hold is `None`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::plot::percentile_points;
 
-/// The percentiles that are told: their names and quantiles.
+/// The percentiles of a comparison: names and quantiles.
 pub const PERCENTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
@@ -28,18 +28,18 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// All of them, the shortest first.
+    /// All units, the shortest first.
     pub const ALL: [Unit; 4] = [Unit::Ns, Unit::Us, Unit::Ms, Unit::S];
 
-    /// The unit of this name: `ns`, `us`, `ms` or `s`.
+    /// The unit with the given name: `ns`, `us`, `ms` or `s`.
     pub fn named(name: &str) -> Result<Self> {
         match Unit::ALL.into_iter().find(|unit| unit.to_string() == name) {
             Some(unit) => Ok(unit),
-            None => bail!("\"{name}\" is no unit of time: there are ns, us, ms and s"),
+            None => bail!("\"{name}\" is not a unit of time; use ns, us, ms or s"),
         }
     }
 
-    /// Nanoseconds in one.
+    /// Nanoseconds per unit.
     pub fn ns(self) -> f64 {
         match self {
             Unit::Ns => 1.0,
@@ -61,12 +61,12 @@ impl fmt::Display for Unit {
     }
 }
 
-/// A latency as a file gives it.
+/// A latency as read from a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reading {
     /// The latency, in ns.
     pub ns: f64,
-    /// Whether it lies between two rows of a percentile table and was estimated from both.
+    /// Whether the latency was interpolated between two rows of a percentile table.
     pub estimated: bool,
 }
 
@@ -84,18 +84,17 @@ pub struct Measured {
 /// Latencies of one series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
-    /// Those of [`PERCENTILES`], `None` where the file does not reach.
+    /// The latencies of [`PERCENTILES`]; `None` if the table ends before the percentile.
     pub percentiles: [Option<Reading>; PERCENTILES.len()],
     /// The largest latency, in ns.
     pub max_ns: f64,
-    /// Latencies recorded.
+    /// Number of recorded latencies.
     pub count: u64,
     /// (1/(1-percentile), ns), ascending.
     pub curve: Vec<(f64, f64)>,
-    /// (second since the start, largest latency in ns), ascending; empty where only the whole is
-    /// known.
+    /// (second since the start, largest latency in ns), ascending; empty if the file has no times.
     pub worst: Vec<(f64, f64)>,
-    /// Seconds that one point of `worst` stands for.
+    /// Seconds per point of `worst`.
     pub step: f64,
 }
 
@@ -124,24 +123,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units() {
+    fn units_have_names_and_factors() {
         for (name, ns) in [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)] {
             let unit = Unit::named(name).unwrap();
             assert_eq!((unit.to_string().as_str(), unit.ns()), (name, ns));
         }
-        assert!(Unit::named("minutes").unwrap_err().to_string().contains("ns, us, ms and s"));
+        assert!(Unit::named("minutes").unwrap_err().to_string().contains("ns, us, ms or s"));
     }
 
     #[test]
-    fn a_histogram_in_another_unit() {
+    fn a_histogram_in_us_becomes_ns() {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
         (1..=1000).for_each(|value| histogram.record(value).unwrap());
-        let told = Distribution::of(&histogram, Unit::Us, vec![(3.0, 1000.0)], 1.0);
-        let p50 = told.percentiles[0].unwrap();
+        let found = Distribution::of(&histogram, Unit::Us, vec![(3.0, 1000.0)], 1.0);
+        let p50 = found.percentiles[0].unwrap();
         assert_eq!((p50.ns, p50.estimated), (500e3, false));
-        assert_eq!((told.max_ns, told.count), (1e6, 1000));
-        assert_eq!(told.worst, [(3.0, 1e6)]);
-        let (x, ns) = told.curve[told.curve.len() - 1];
+        assert_eq!((found.max_ns, found.count), (1e6, 1000));
+        assert_eq!(found.worst, [(3.0, 1e6)]);
+        let (x, ns) = found.curve[found.curve.len() - 1];
         assert_eq!((x.round(), ns), (1024.0, 1e6));
     }
 }

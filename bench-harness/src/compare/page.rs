@@ -1,15 +1,15 @@
-//! compare.html: the whole comparison in one file that asks for nothing else.
+//! compare.html: the whole comparison in one self-contained file.
 //!
-//! Owns the page. Never loads or links anything outside itself, and needs no script. Invariant:
+//! Owns the page. The page needs no other file and no script. Invariant:
 //! every text from a file is escaped.
 
 use std::fmt::Write;
 
 use anyhow::Result;
 
+use super::comparison::{Comparison, Group, plot_of};
 use super::input::Input;
 use super::table::{self, Cell};
-use super::{Comparison, Group, drawing};
 use crate::plot::escape;
 
 const STYLE: &str = "\
@@ -28,7 +28,7 @@ td{white-space:nowrap}.facts td{white-space:normal;overflow-wrap:anywhere}\
 small{display:block;color:var(--soft)}code{font-size:.9em}svg{width:100%;height:auto}\
 figure{margin:1rem 0}figcaption{color:var(--soft)}";
 
-/// The page. Writing to a string cannot fail, so its results are dropped here and below.
+/// Renders the page. Writing to a string cannot fail, so this file drops the results of `write!`.
 pub fn render(comparison: &Comparison<'_>) -> Result<String> {
     let labels: Vec<&str> = comparison.inputs.iter().map(|i| i.label.as_str()).collect();
     let title = escape(&format!("Latencies: {}", labels.join(", ")));
@@ -68,7 +68,7 @@ fn section(out: &mut String, group: &Group<'_>) -> Result<()> {
     let _ = writeln!(
         out,
         "<div class=\"wide\">\n<table class=\"numbers\">\n\
-         <caption>Below each value its ratio to that of {}.</caption>",
+         <caption>Below each value is its ratio to the value of {}.</caption>",
         escape(first)
     );
     out.push_str("<thead><tr><th scope=\"col\">series</th>");
@@ -84,18 +84,18 @@ fn section(out: &mut String, group: &Group<'_>) -> Result<()> {
         out.push_str("</tr>\n");
     }
     out.push_str("</tbody>\n</table>\n</div>\n");
-    let svg = drawing(group, "").svg()?;
+    let svg = plot_of(group, "").svg()?;
     let _ = writeln!(
         out,
-        "<figure>\n{svg}<figcaption>Above, latency by percentile; x is 1/(1-percentile) on a log \
-         axis. Below, the worst of each second, counted from the first of each series, where the \
-         file tells it.</figcaption>\n</figure>\n\
+        "<figure>\n{svg}<figcaption>Above: latency by percentile; x is 1/(1-percentile) on a log \
+         axis. Below: the highest latency of each second, counted from the first delivery of each \
+         series, for files with times.</figcaption>\n</figure>\n\
          </section>"
     );
     Ok(())
 }
 
-/// What each input is, and the environment of its run.
+/// The table of inputs and of the environments of their runs.
 fn facts(out: &mut String, inputs: &[Input]) {
     out.push_str("<div class=\"wide\">\n<table class=\"facts\">\n<thead><tr>");
     for name in ["input", "load", "commit", "kernel", "machine", "command"] {
@@ -108,13 +108,13 @@ fn facts(out: &mut String, inputs: &[Input]) {
             write!(out, "<tr><th scope=\"row\">{}<small>{path}</small></th>", escape(&input.label));
         match &input.run {
             Some(run) => {
-                let told = &run.environment;
-                let commit = format!("{}, {}", told.commit, told.date);
+                let environment = &run.environment;
+                let commit = format!("{}, {}", environment.commit, environment.date);
                 let load = format!("{}: {}", run.scenario, run.load);
-                for text in [&load, &commit, &told.kernel, &told.machine()] {
+                for text in [&load, &commit, &environment.kernel, &environment.machine()] {
                     let _ = write!(out, "<td>{}</td>", escape(text));
                 }
-                let _ = write!(out, "<td><code>{}</code></td>", escape(&told.command));
+                let _ = write!(out, "<td><code>{}</code></td>", escape(&environment.command));
             }
             None => {
                 let unknown = table::UNKNOWN;

@@ -1,21 +1,21 @@
 //! The table of a comparison, on a terminal.
 //!
 //! Owns the columns, the ratios and their text. Never leaves out a series or a column. Invariant:
-//! what is not known says so, and a ratio without both sides is a dash.
+//! an unknown value reads "not known", and a ratio with an unknown value is a dash.
 
+use super::comparison::{Group, Line};
 use super::measured::PERCENTILES;
-use super::{Group, Line};
 use crate::rows::{number, value};
 
-/// Of a value that the file does not tell.
+/// Text of a value that the file does not hold.
 pub const UNKNOWN: &str = "not known";
 
-/// A value and its ratio to the first line's.
+/// A value and its ratio to the value of the first line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
-    /// For a person: `1.54 ms`.
+    /// The value as text: `1.54 ms`.
     pub value: String,
-    /// `1.20x`; a dash without both sides, nothing in the first line.
+    /// `1.20x`; a dash if a value is unknown, empty in the first line.
     pub ratio: String,
 }
 
@@ -37,21 +37,24 @@ pub fn cells(line: &Line<'_>, group: &Group<'_>) -> Vec<Cell> {
 }
 
 fn numbers(line: &Line<'_>) -> Vec<Option<f64>> {
-    let told = &line.measured.distribution;
-    let percentiles = told.percentiles.iter().map(|reading| reading.map(|reading| reading.ns));
+    let distribution = &line.measured.distribution;
+    let percentiles =
+        distribution.percentiles.iter().map(|reading| reading.map(|reading| reading.ns));
     let lost = line.measured.lost.map(|lost| lost as f64);
-    percentiles.chain([Some(told.max_ns), Some(told.count as f64), lost]).collect()
+    percentiles.chain([Some(distribution.max_ns), Some(distribution.count as f64), lost]).collect()
 }
 
 fn texts(line: &Line<'_>) -> Vec<String> {
-    let told = &line.measured.distribution;
-    let percentiles = told.percentiles.iter().map(|reading| match reading {
+    let distribution = &line.measured.distribution;
+    let percentiles = distribution.percentiles.iter().map(|reading| match reading {
         Some(reading) if reading.estimated => format!("~{}", value(reading.ns, "ns")),
         Some(reading) => value(reading.ns, "ns"),
         None => UNKNOWN.to_owned(),
     });
     let lost = line.measured.lost.map_or(UNKNOWN.to_owned(), |lost| number(lost as f64));
-    percentiles.chain([value(told.max_ns, "ns"), number(told.count as f64), lost]).collect()
+    percentiles
+        .chain([value(distribution.max_ns, "ns"), number(distribution.count as f64), lost])
+        .collect()
 }
 
 fn ratio(own: Option<f64>, first: Option<f64>) -> String {
@@ -65,7 +68,7 @@ fn ratio(own: Option<f64>, first: Option<f64>) -> String {
     }
 }
 
-/// The table of a group, aligned; below each line but the first its ratios.
+/// The aligned table of a group, with the ratios below each line except the first.
 pub fn render(group: &Group<'_>) -> String {
     let mut head = vec![String::new()];
     head.extend(columns().into_iter().map(str::to_owned));
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn aligned_and_whole() {
+    fn columns_are_aligned_and_unknown_values_say_so() {
         let old = measured([300e3, 1.5e6, 9e6, 20e6, 33e6].map(Some), false, Some(0));
         let new = [Some(150e3), Some(1.8e6), Some(9.01e6), None, None];
         let new = measured(new, true, None);
@@ -127,18 +130,18 @@ probes
   newer ~150 us  ~1.80 ms  ~9.01 ms  not known  not known  40 ms  60,000  not known
           0.50x     1.20x     1.00x          -          -  1.00x   1.00x          -
 ";
-        let told = render(&Group { name: Some("probes"), lines });
+        let table = render(&Group { name: Some("probes"), lines });
         let words = |text: &str| -> Vec<Vec<String>> {
             let line = |line: &str| line.split_whitespace().map(str::to_owned).collect();
             text.lines().map(line).collect()
         };
-        assert_eq!(words(&told), words(wanted), "{told}");
-        let ends: Vec<usize> = told.lines().skip(1).map(str::len).collect();
-        assert!(ends.iter().all(|end| *end == ends[0]), "{told}");
+        assert_eq!(words(&table), words(wanted), "{table}");
+        let ends: Vec<usize> = table.lines().skip(1).map(str::len).collect();
+        assert!(ends.iter().all(|end| *end == ends[0]), "{table}");
     }
 
     #[test]
-    fn ratios() {
+    fn a_ratio_needs_both_values() {
         for (own, first, text) in [
             (Some(3.0), Some(2.0), "1.50x"),
             (Some(2.0), Some(2000.0), "0.00100x"),

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes() {
+    fn ticks_are_round_numbers_with_short_labels() {
         let linear = LatencyAxis::over([(1.0, 3e6), (2.0, 42e6)].iter());
         assert!(!linear.log);
         assert_eq!(linear.ticks, [0.0, 1e7, 2e7, 3e7, 4e7, 5e7]);

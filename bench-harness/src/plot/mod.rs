@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_at_the_maximum_and_the_count() {
+    fn a_percentile_line_ends_at_the_maximum_and_the_count() {
         let s = series("a", 48_000_000);
         let (x, y) = *s.percentiles.last().unwrap();
         assert!(x >= 20_000.0);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn document() {
+    fn text_is_escaped_and_every_series_has_two_lines() {
         let plot = Plot {
             title: "a < b & c".into(),
             subtitle: "x ".repeat(100),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sample() {
+    fn a_single_sample_is_a_dot() {
         let mut r = Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
         r.record(0, 5).unwrap();
         let series = vec![recorded("one", &r)];

@@ -10,7 +10,7 @@ pub const WIDTH: f64 = 960.0;
 pub const LEFT: f64 = 92.0;
 /// Margin right of the panels.
 pub const RIGHT: f64 = 44.0;
-/// Of each line on a light ground and on a dark one.
+/// Line colours on a light and on a dark background.
 const COLOURS: [(&str, &str); 8] = [
     ("#0b62a4", "#5aa9e6"),
     ("#d1495b", "#ff7f8e"),
@@ -21,10 +21,10 @@ const COLOURS: [(&str, &str); 8] = [
     ("#8c5a3c", "#c99878"),
     ("#5a5a5a", "#b4b4b4"),
 ];
-/// So that lines are told apart without their colours, too.
+/// Dashes distinguish lines without their colours.
 const DASHES: [&str; 4] = ["none", "9 3", "3 3", "9 3 3 3"];
 
-/// Elements of a document whose height is known last. Writing to a string cannot fail.
+/// SVG elements. Writing to a string cannot fail, so this file drops the results of `write!`.
 #[derive(Default)]
 pub struct Svg {
     pub body: String,
@@ -59,13 +59,13 @@ impl Svg {
     }
 }
 
-/// Text as it may stand in an element or in a quoted attribute of SVG and HTML.
+/// Escapes a text for elements and quoted attributes of SVG and HTML.
 pub fn escape(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('\'', "&#39;").replace('"', "&quot;")
 }
 
-/// The whole document: light by itself, dark where the reader's screen is.
+/// The document. Its colours follow the reader's light or dark colour scheme.
 pub fn document(title: &str, body: &str, height: f64) -> String {
     let mut light = String::from(
         ".plot text{fill:#2b2f36}.plot .t{font-size:20px;font-weight:600}\
@@ -94,14 +94,14 @@ pub fn document(title: &str, body: &str, height: f64) -> String {
     )
 }
 
-/// Classes of a series' line: its colour and its dashes.
+/// CSS classes of the line of a series: colour and dashes.
 pub fn line_class(i: usize) -> String {
     // Dashes move on when the colours begin again, so that no two lines look alike.
     let dash = (i + i / COLOURS.len()) % DASHES.len();
     format!("l c{} d{dash}", i % COLOURS.len())
 }
 
-/// Breaks a line at spaces.
+/// Breaks a text at spaces into lines of at most `width` characters.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrapping() {
+    fn text_breaks_at_spaces() {
         assert_eq!(wrap("aa bb cc", 5), ["aa bb", "cc"]);
         assert_eq!(wrap("aaaaaaa b", 5), ["aaaaaaa", "b"]);
     }

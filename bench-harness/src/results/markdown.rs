@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn anchors() {
+    fn anchors_are_those_of_github() {
         assert_eq!(anchor("Idle: 1,000,000 sockets (plain)"), "idle-1000000-sockets-plain");
     }
 }

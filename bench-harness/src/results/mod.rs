@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_targets_are_told_whole() {
+    fn tables_hold_every_target_and_remark() {
         use crate::grid::{Better, Column, Grid};
         let root = tempfile::tempdir().unwrap();
         let mut run = run("peers", "2026-11-21T10:00:00Z", 225.0);
@@ -157,8 +157,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let bench = root.path().join("bench");
         let error = |part: &str| {
-            let told = format!("{:#}", report(root.path()).unwrap_err());
-            assert!(told.contains(part), "{told}");
+            let error = format!("{:#}", report(root.path()).unwrap_err());
+            assert!(error.contains(part), "{error}");
         };
         error("cannot list");
         fs::create_dir(&bench).unwrap();

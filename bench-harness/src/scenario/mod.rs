@@ -187,7 +187,8 @@ impl Bench {
             Some(shards) => shards.max(1),
             None => enough_shards(connections)?,
         };
-        let load = format!("{} connections, {shards} shards", number(connections as f64));
+        let plural = if connections == 1 { "" } else { "s" };
+        let load = format!("{} connection{plural}, {shards} shards", number(connections as f64));
         let mut run = Run::new(scenario, title, &load, environment);
         for (name, value) in
             [("connections", connections), ("seconds", seconds), ("shards", u64::from(shards))]
