@@ -1,43 +1,44 @@
-//! The first screen of `drumline serve`: where it listens, what it can hold, how to try it.
+//! The banner of `drumline serve`: addresses, shards, capacity, access, and a command that
+//! publishes.
 //!
-//! Owns nothing: facts in, text out.
+//! Owns no state: facts in, text out.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Access;
 
-/// What the first screen tells.
+/// Contents of the banner.
 #[derive(Clone, Debug)]
 pub struct Banner {
     /// Public address.
     pub address: SocketAddr,
-    /// Internal address, if there is one.
+    /// Address of the internal port; `None`: there is none.
     pub internal: Option<SocketAddr>,
-    /// Path of the WebSocket; `None` where it is off.
+    /// Path of the WebSocket; `None`: it is disabled.
     pub websocket: Option<String>,
-    /// Path of the API; `None` where there is none.
+    /// Path of the API; `None`: it is disabled or refuses every request.
     pub api: Option<String>,
     /// Key of the API.
-    pub key: ApiKey,
+    pub key: ShownKey,
     /// Whether the page is served.
     pub page: bool,
-    /// The processor of each shard; `None` where it could not be pinned.
+    /// Processor of each shard; `None`: the shard could not be pinned.
     pub processors: Vec<Option<usize>>,
-    /// Connections that each shard has slots for.
+    /// Slots of each shard.
     pub slots: Vec<usize>,
-    /// Connections that the box can hold, what bounds them, and how that comes about.
+    /// Lowest limit of the machine: connections, name of the limit, how the number is computed.
     pub bound: Option<(u64, String, String)>,
-    /// To whom the server is open.
+    /// Whether the server is open, or what closed it.
     pub access: Access,
-    /// How clients get in, and what to set where they do not.
+    /// How clients can connect, or what to set so that they can.
     pub entrance: String,
 }
 
-/// What is told of the API's key. A configured key is never shown.
+/// The API key in the banner. A configured key is never shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ApiKey {
-    /// No key is asked for.
+pub enum ShownKey {
+    /// The API needs no key.
     None,
     /// The key was made for this run.
     Made(String),
@@ -45,13 +46,16 @@ pub enum ApiKey {
     Configured,
 }
 
-/// The first screen.
+/// Text of the banner.
 pub fn banner(facts: &Banner) -> String {
     let mut text = format!("Drumline {}\n\n", env!("CARGO_PKG_VERSION"));
     let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<12}{value}");
     line("listens on", listens(facts));
     if let Some(internal) = facts.internal {
-        line("internal", format!("{internal} (API, metrics, health and page, only here)"));
+        line(
+            "internal",
+            format!("{internal} (API, metrics, health and pages, which the public port lacks)"),
+        );
     }
     line("shards", shards(&facts.processors));
     line("holds", holds(facts));
@@ -73,12 +77,12 @@ fn listens(facts: &Banner) -> String {
     }
 }
 
-/// To whom the server is open, or what closed it.
+/// Whether the server is open, or what closed it.
 fn access(facts: &Banner) -> String {
     match &facts.access {
         Access::Open => "open, because nothing is configured: everybody on this machine may\n\
              \x20             connect, subscribe and publish; other machines cannot reach it.\n\
-             \x20             `drumline genconfig --config drumline.toml` begins a configuration"
+             \x20             `drumline genconfig --config drumline.toml` writes a configuration file"
             .to_owned(),
         Access::Closed(setting) => {
             format!("closed by {setting}\n  {:<12}{}", "clients", facts.entrance)
@@ -86,18 +90,18 @@ fn access(facts: &Banner) -> String {
     }
 }
 
-/// The line that publishes.
-fn curl(url: &str, api: &str, key: &ApiKey) -> String {
+/// Command that publishes a message.
+fn curl(url: &str, api: &str, key: &ShownKey) -> String {
     let key = match key {
-        ApiKey::None => String::new(),
-        ApiKey::Made(key) => format!(" -H 'X-API-Key: {key}'"),
-        ApiKey::Configured => " -H 'X-API-Key: <http_api.key>'".to_owned(),
+        ShownKey::None => String::new(),
+        ShownKey::Made(key) => format!(" -H 'X-API-Key: {key}'"),
+        ShownKey::Configured => " -H 'X-API-Key: <http_api.key>'".to_owned(),
     };
     let body = r#"{"channel":"news","data":{"text":"hello"}}"#;
     format!("curl{key} -d '{body}' {url}{api}/publish")
 }
 
-/// An address as one would open it on this machine.
+/// URL of an address, as seen from this machine.
 fn url(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -138,8 +142,8 @@ fn holds(facts: &Banner) -> String {
             format!("{bound} connections, limited by {name}: {because}")
         }
         _ => format!(
-            "{slots} connections, limited by {} rings of {} (RLIMIT_NOFILE caps one): more by\n\
-             \x20             --shards; `drumline check` says how many",
+            "{slots} connections, limited by {} shards with {} slots each; `drumline check`\n\
+             \x20             shows how to hold more",
             facts.slots.len(),
             facts.slots.iter().max().unwrap_or(&0)
         ),
@@ -156,7 +160,7 @@ mod tests {
             internal: None,
             websocket: Some("/connection/websocket".into()),
             api: Some("/api".into()),
-            key: ApiKey::Made("abc".into()),
+            key: ShownKey::Made("abc".into()),
             page: true,
             processors: vec![Some(0), Some(1), Some(3)],
             slots: vec![1000; 3],
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_screen_says_where_how_many_and_how() {
+    fn the_banner_shows_addresses_capacity_and_a_publish_command() {
         let text = banner(&facts());
         let check = |part: &str| assert!(text.contains(part), "{part}\n{text}");
         check("0.0.0.0:8000 (WebSocket at /connection/websocket)");
@@ -181,15 +185,15 @@ mod tests {
 
     #[test]
     fn a_configured_key_is_not_shown() {
-        let text = banner(&Banner { key: ApiKey::Configured, ..facts() });
+        let text = banner(&Banner { key: ShownKey::Configured, ..facts() });
         assert!(text.contains("-H 'X-API-Key: <http_api.key>' -d"), "{text}");
     }
 
     #[test]
-    fn what_is_not_there_is_not_told() {
+    fn the_banner_omits_what_is_disabled() {
         let text = banner(&Banner {
             internal: Some("[::]:9000".parse().unwrap()),
-            key: ApiKey::None,
+            key: ShownKey::None,
             websocket: None,
             page: false,
             processors: vec![Some(2), None],

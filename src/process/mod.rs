@@ -1,4 +1,4 @@
-//! The process: the check of the machine, the first screen, start and shutdown of a node.
+//! The process: the check of the machine, the banner, start and shutdown of a node.
 //!
 //! Owns the order in which the parts start and stop. Never serves a client itself.
 

@@ -1,7 +1,7 @@
-//! The process that serves: shards, control plane, first screen, the way out.
+//! `drumline serve`: starts shards and control plane, prints the banner, and shuts down.
 //!
-//! Owns the order of starting and ending. Never serves a request itself. The invariant: either
-//! all of it runs, or nothing does and the error names cause and cure.
+//! Owns the order of start and shutdown. Never serves a request itself. The invariant: either all
+//! parts run, or none does and the error names cause and cure.
 
 use std::io;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::control::http::descriptor_shares;
 use crate::control::signals::Signals;
 use crate::engine::node::{Node, NodeSettings};
 use crate::model::message::RANKS;
-use crate::process::banner::{ApiKey, Banner, banner};
+use crate::process::banner::{Banner, ShownKey, banner};
 use crate::process::preflight::{self, Report, Requirements};
 
-/// Connections that a node is laid out for where nothing says otherwise.
+/// Connections that a node is planned for, if no number is given.
 pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
 
-/// The limit on open files where it cannot be read.
+/// Limit on open files, if it cannot be read.
 const DESCRIPTORS: u64 = 1024;
 
-/// Serves until a signal ends it.
+/// Runs the server until a signal ends it.
 pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let Loaded { mut config, access, warnings, .. } = loaded;
     log::start();
@@ -43,17 +43,21 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     report.verdict().map_err(|refused| refused.failure())?;
     if sys::try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
         return Err(Failure {
-            cause: format!("{address} is taken"),
-            cure: format!("ss -ltnp 'sport = :{}' shows by whom", server.port),
+            cause: format!("cannot bind {address}: address in use"),
+            cure: format!(
+                "find the process with `ss -ltnp 'sport = :{}'`, or choose another port with \
+                 --http_server.port",
+                server.port
+            ),
         });
     }
     let _awake = config.engine.force_latency.then(sys::hold_processors_awake).transpose().map_err(
         |error| Failure {
-            cause: format!("engine.force_latency: /dev/cpu_dma_latency: {error}"),
-            cure: "start as root, or leave engine.force_latency off".into(),
+            cause: format!("engine.force_latency: cannot hold /dev/cpu_dma_latency: {error}"),
+            cure: "start as root, or disable engine.force_latency".into(),
         },
     )?;
-    fit_places(&mut config.http_server, limit, shards);
+    fit_http_connections(&mut config.http_server, limit, shards);
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
     let plan = NodeSettings {
@@ -65,57 +69,59 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
         slots: slots(&report),
     };
     let runtime = runtime(config.engine.control_threads).map_err(|error| Failure {
-        cause: format!("no runtime for the control plane: {error}"),
+        cause: format!("cannot start the control plane: {error}"),
         cure: "raise the limit on threads and descriptors".into(),
     })?;
     let signals = {
         let _context = runtime.enter();
         Signals::install().map_err(|error| Failure {
-            cause: format!("no handlers for signals: {error}"),
+            cause: format!("cannot install signal handlers: {error}"),
             cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
         })?
     };
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
     let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
-    // A port of 0 has become a free one.
+    // The kernel has chosen a free port for port 0.
     config.http_server.port = node.address.port();
     let config = Arc::new(config);
     let control = Control::new(config.clone(), &node, bell, access.is_open())
-        .map_err(|error| internal_refused(&config, &error))?;
+        .map_err(|error| internal_port_failure(&config, &error))?;
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
     runtime.block_on(control.run(signals)).map_err(|error| Failure {
-        cause: format!("the control plane cannot run: {error}"),
+        cause: format!("cannot run the control plane: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
     })
 }
 
-/// Has HTTP connections leave descriptors for everything else.
-fn fit_places(server: &mut HttpServer, limit: u64, shards: usize) {
+/// Lowers the limits on HTTP connections, so that descriptors are left for other uses.
+fn fit_http_connections(server: &mut HttpServer, limit: u64, shards: usize) {
     if descriptor_shares::fit(server, limit, sys::open_descriptors(), shards) {
         let HttpServer { connections_max, internal_connections_max, .. } = server;
-        let what = format!("{connections_max} and {internal_connections_max} HTTP connections");
-        let cure = "raise it, or lower http_server.connections_max";
-        log::info("http", format_args!("{what} (internal) fit into RLIMIT_NOFILE {limit}; {cure}"));
+        let what = format!(
+            "only {connections_max} public and {internal_connections_max} internal HTTP connections"
+        );
+        let cure = "raise the limit, or lower http_server.connections_max";
+        log::info("http", format_args!("{what} fit into RLIMIT_NOFILE {limit}; {cure}"));
     }
 }
 
-/// What the first screen tells.
+/// Contents of the banner.
 fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Banner {
     let api = &config.http_api;
-    let lets_in = api.insecure || !api.key.is_empty();
+    let is_reachable = api.insecure || !api.key.is_empty();
     let bound = report.bounds().into_iter().next();
     Banner {
         address: node.address,
         internal: None,
         websocket: (!config.websocket.disabled).then(|| config.websocket.handler_prefix.clone()),
-        api: (!api.disabled && lets_in).then(|| api.handler_prefix.clone()),
+        api: (!api.disabled && is_reachable).then(|| api.handler_prefix.clone()),
         key: match access {
-            _ if api.insecure => ApiKey::None,
-            // Nobody configured it: it was made for this run.
-            Access::Open => ApiKey::Made(api.key.reveal().to_owned()),
-            Access::Closed(_) => ApiKey::Configured,
+            _ if api.insecure => ShownKey::None,
+            // No key is configured, so one was made for this run.
+            Access::Open => ShownKey::Made(api.key.reveal().to_owned()),
+            Access::Closed(_) => ShownKey::Configured,
         },
         page: config.page.enabled,
         processors: node.processors.clone(),
@@ -126,11 +132,11 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
     }
 }
 
-fn internal_refused(config: &Config, error: &std::io::Error) -> Failure {
+fn internal_port_failure(config: &Config, error: &std::io::Error) -> Failure {
     let port = config.http_server.internal_port;
     Failure {
-        cause: format!("http_server.internal_port {port} cannot be listened on: {error}"),
-        cure: format!("ss -ltnp 'sport = :{port}' shows by whom it is taken; or another port"),
+        cause: format!("cannot bind http_server.internal_port {port}: {error}"),
+        cure: format!("find the process with `ss -ltnp 'sport = :{port}'`, or choose another port"),
     }
 }
 
@@ -150,7 +156,7 @@ fn slots(report: &Report) -> Vec<usize> {
     vec![report.slots_each(); report.request.shards.clamp(1, SHARDS_MAX)]
 }
 
-/// What a configuration asks of the box that is meant to hold so many connections.
+/// Requirements of a configuration on a machine that is to hold `connections`.
 pub fn request(config: &Config, connections: u64) -> Requirements {
     Requirements {
         shards: config.shards,

@@ -1,4 +1,4 @@
-//! What was read from the machine, and what the server is going to be asked to do.
+//! Facts of the machine, and requirements of the server.
 //!
 //! Owns the types. Never reads the machine.
 
@@ -6,34 +6,34 @@ use std::io;
 
 use crate::engine::node::RingSettings;
 
-/// What the server is going to be asked to do.
+/// What the server is to do.
 #[derive(Clone, Debug)]
 pub struct Requirements {
-    /// Shards to run; 0 leaves it to [`super::recommended_shards`].
+    /// Number of shards; 0: [`super::recommended_shards`].
     pub shards: usize,
     /// Public port.
     pub port: u16,
-    /// Connections that the box is meant to hold.
+    /// Connections that the machine is to hold.
     pub connections: u64,
-    /// Connections that one shard holds; 0: as many as limits and need allow.
+    /// Slots per shard; 0: as many as the node needs and the limits allow.
     pub slots_per_shard: usize,
     /// Sizes of every ring.
     pub rings: RingSettings,
 }
 
-/// Whether an io_uring ring as the shards use it could be set up.
+/// Result of setting up a ring as the shards use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ring {
-    /// It works; these of the needed operations are missing (none: all is well).
+    /// The ring works, apart from missing operations.
     Ready {
-        /// Names of needed operations that the kernel does not know.
+        /// Names of needed operations that the kernel does not support.
         missing: Vec<&'static str>,
     },
     /// The kernel refused it with this error number.
     Refused(i32),
 }
 
-/// What was read from the machine. `None` means: not there or not readable, so nothing is concluded
+/// Facts of the machine. `None`: the value does not exist or cannot be read, so nothing follows
 /// from it.
 #[derive(Clone, Debug)]
 pub struct MachineFacts {
@@ -53,11 +53,11 @@ pub struct MachineFacts {
     pub nr_open: Option<u64>,
     /// `fs.file-max`, and how many files are open now.
     pub files: Option<(u64, u64)>,
-    /// CPUs this process may use.
+    /// Processors that this process may use.
     pub cores: usize,
     /// `MemAvailable` in bytes.
     pub available: Option<u64>,
-    /// Bytes left below the tightest cgroup memory limit; `None` without a limit.
+    /// Bytes left below the lowest cgroup memory limit; `None`: no limit.
     pub cgroup_left: Option<u64>,
     /// `net.ipv4.tcp_mem`, the last value, in pages.
     pub tcp_pages: Option<u64>,
@@ -71,17 +71,17 @@ pub struct MachineFacts {
     pub wmem_default: Option<u64>,
     /// `net.ipv4.ip_local_port_range`.
     pub local_ports: Option<(u64, u64)>,
-    /// Tracked connections and `nf_conntrack_max`.
+    /// Number of tracked connections, and `nf_conntrack_max`.
     pub conntrack: Option<(u64, u64)>,
-    /// Why the port cannot be bound, if it cannot.
+    /// Why the port cannot be bound; `None`: it can.
     pub port_refused: Option<io::ErrorKind>,
 }
 
-/// The limit as this process meets it.
+/// RLIMIT_MEMLOCK of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memlock {
-    /// Bytes that the hard limit allows; the soft one is raised to it.
+    /// Hard limit in bytes. The server raises the soft limit to it.
     pub bytes: u64,
-    /// Whether rings count against it.
+    /// Whether the memory of rings counts against the limit.
     pub counts: bool,
 }

@@ -1,6 +1,6 @@
-//! Why the engine cannot run on a machine at all, and what to do about it.
+//! Reasons why the server cannot run on a machine, and their cures.
 //!
-//! Owns the reasons and their words. Never asks the machine.
+//! Owns the reasons and their texts. Never reads the machine.
 
 use std::fmt;
 use std::io;
@@ -8,42 +8,42 @@ use std::io;
 use crate::base::failure::Failure;
 use crate::engine::ring;
 
-/// Why the engine cannot run here at all.
+/// Why the server cannot run on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fatal {
-    /// ENOSYS: the system call is not there.
+    /// ENOSYS: the system call does not exist.
     Absent,
-    /// `kernel.io_uring_disabled` is on.
+    /// `kernel.io_uring_disabled` is not 0.
     Disabled(u64),
     /// EPERM or EACCES although the sysctl allows it: a seccomp filter or a security module.
     Filtered,
-    /// EINVAL: the kernel does not know the set-up flags.
+    /// EINVAL: the kernel does not support the flags of the ring.
     TooOld(String),
-    /// The ring works, but operations are missing.
+    /// The ring works, but the kernel lacks operations.
     Missing(String, Vec<&'static str>),
     /// The rings of all shards do not fit into RLIMIT_MEMLOCK. Sizes are in KiB.
     Memlock {
-        /// The limit.
+        /// Current limit.
         limit: u64,
         /// Size of one ring.
         each: u64,
         /// Rings that fit.
         fits: u64,
-        /// Rings that are wanted.
+        /// Shards, each of which needs a ring.
         shards: usize,
-        /// The limit that they need.
+        /// Limit that all rings need.
         need: u64,
     },
-    /// ENOMEM: rings are counted against a limit.
+    /// ENOMEM: a memory limit is exceeded.
     NoMemory,
-    /// EMFILE or ENFILE: no descriptor left for the ring.
+    /// EMFILE or ENFILE: no descriptor is left for the ring.
     NoDescriptor,
-    /// Anything else.
+    /// Any other error number.
     Other(i32),
 }
 
 impl Fatal {
-    /// The reason behind an error number of `io_uring_setup`.
+    /// Reason for an error number of `io_uring_setup`.
     pub(super) fn of_refusal(errno: i32, disabled: Option<u64>, release: &str) -> Fatal {
         match errno {
             libc::ENOSYS => Fatal::Absent,
@@ -65,48 +65,52 @@ impl Fatal {
 
     fn cause(&self) -> String {
         match self {
-            Self::Absent => "io_uring is not there (ENOSYS): the kernel is too old, built without \
-                 CONFIG_IO_URING, or a sandbox hides it"
-                .to_owned(),
-            Self::Disabled(value) => {
-                format!("io_uring is switched off by kernel.io_uring_disabled = {value}")
+            Self::Absent => {
+                "io_uring is not available (ENOSYS): the kernel is too old or built without \
+                 CONFIG_IO_URING, or a sandbox blocks the system call"
+                    .to_owned()
             }
-            Self::Filtered => "io_uring is forbidden (EPERM) although kernel.io_uring_disabled \
+            Self::Disabled(value) => {
+                format!("io_uring is disabled by kernel.io_uring_disabled = {value}")
+            }
+            Self::Filtered => {
+                "io_uring is not permitted (EPERM), although kernel.io_uring_disabled \
                  allows it: a seccomp filter or security module blocks it"
-                .to_owned(),
-            Self::TooOld(release) => format!(
-                "Linux {release} does not know the flags with which a ring is set up (EINVAL)"
-            ),
+                    .to_owned()
+            }
+            Self::TooOld(release) => {
+                format!("Linux {release} does not support the flags of the ring (EINVAL)")
+            }
             Self::Missing(release, names) => {
                 format!("io_uring of Linux {release} lacks {}", names.join(", "))
             }
             Self::Memlock { limit, each, fits, shards, .. } => format!(
-                "RLIMIT_MEMLOCK of {limit} KiB holds {fits} rings of {each} KiB, but {shards} \
+                "only {fits} rings of {each} KiB fit into RLIMIT_MEMLOCK of {limit} KiB, but {shards} \
                  shards need one each"
             ),
             Self::NoMemory => "no memory for an io_uring ring (ENOMEM)".to_owned(),
-            Self::NoDescriptor => "no descriptor left for an io_uring ring (EMFILE)".to_owned(),
+            Self::NoDescriptor => "no descriptor is left for an io_uring ring (EMFILE)".to_owned(),
             Self::Other(errno) => {
                 let error = io::Error::from_raw_os_error(*errno);
-                format!("io_uring cannot be set up ({error})")
+                format!("cannot set up io_uring: {error}")
             }
         }
     }
 
     fn cure(&self) -> String {
         match self {
-            Self::Absent => format!("{} outside such a sandbox", newer_kernel()),
+            Self::Absent => format!("{}, outside of such a sandbox", newer_kernel()),
             Self::Disabled(_) => {
                 "run `sysctl -w kernel.io_uring_disabled=0` on the host".to_owned()
             }
-            Self::Filtered => "in a container use a profile that permits io_uring_setup, \
+            Self::Filtered => "in a container, use a seccomp profile that permits io_uring_setup, \
                  io_uring_enter and io_uring_register (docker run --security-opt \
                  seccomp=profile.json)"
                 .to_owned(),
             Self::TooOld(_) | Self::Missing(..) => newer_kernel(),
             Self::Memlock { need, fits: 0, .. } => memlock_cure(*need),
             Self::Memlock { need, fits, .. } => {
-                format!("{}; or --shards {fits}", memlock_cure(*need))
+                format!("{}; or use --shards {fits}", memlock_cure(*need))
             }
             Self::NoMemory => {
                 "raise the container's memory limit, or RLIMIT_MEMLOCK by `ulimit -l \
@@ -114,16 +118,16 @@ impl Fatal {
                     .to_owned()
             }
             Self::NoDescriptor => "run `ulimit -n 1048576`".to_owned(),
-            Self::Other(_) => "see whether the kernel log says why (`dmesg | tail`)".to_owned(),
+            Self::Other(_) => "look for the reason in the kernel log (`dmesg | tail`)".to_owned(),
         }
     }
 }
 
-/// The lines that raise RLIMIT_MEMLOCK to so many KiB.
+/// How to raise RLIMIT_MEMLOCK to `kib` KiB.
 pub(super) fn memlock_cure(kib: u64) -> String {
     format!(
-        "ulimit -l {kib} as root before the server starts, or LimitMEMLOCK={kib}K in its systemd \
-         unit, or `--ulimit memlock={}` for a container",
+        "run `ulimit -l {kib}` as root before the server starts, or set LimitMEMLOCK={kib}K in its systemd \
+         unit, or give a container `--ulimit memlock={}`",
         kib * 1024
     )
 }

@@ -1,6 +1,6 @@
-//! Reading the facts from the machine.
+//! Reads the facts from the machine.
 //!
-//! Owns nothing. Never changes a setting, and keeps no ring or socket open.
+//! Owns no state. Never changes a setting, and keeps no ring or socket open.
 
 use std::fs;
 
@@ -16,8 +16,8 @@ use crate::base::limits::SHARDS_MAX;
 use crate::base::sys;
 use crate::engine::ring;
 
-/// Collect the facts. Sets a small ring up and binds the port for a moment; both are gone on
-/// return.
+/// Reads the facts of the machine. Sets a small ring up and binds the port; closes both before it
+/// returns.
 pub fn survey(request: &Requirements) -> Report {
     let facts = read_facts(request.port);
     let mut report = Report { request: request.clone(), facts };
@@ -25,7 +25,7 @@ pub fn survey(request: &Requirements) -> Report {
         let facts = &report.facts;
         let hard = facts.nofile.map_or(RING_SLOTS, |(_, hard)| hard);
         report.request.shards = recommended_shards(facts.cores, hard, request.connections);
-        // A server without a number of shards runs one per core: fewer are no choice.
+        // A server without a configured number of shards runs at least one per core.
         let fit = report.locked_shards().unwrap_or(SHARDS_MAX).max(report.facts.cores);
         report.request.shards = report.request.shards.min(fit);
     }
@@ -65,10 +65,10 @@ fn read_facts(port: u16) -> MachineFacts {
     }
 }
 
-/// Whether this process may set up rings as the shards do.
+/// Checks that this process can set up rings as the shards do.
 ///
 /// # Errors
-/// The reason why not.
+/// Why it cannot.
 pub fn permitted() -> Result<(), Fatal> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     ring_verdict(&try_ring(), sysctl("kernel/io_uring_disabled", 0), release.trim())
@@ -85,8 +85,8 @@ fn try_ring() -> Ring {
     }
 }
 
-/// What is left below the tightest memory limit above this process, page cache that can go not
-/// counted.
+/// Bytes left below the lowest memory limit of this process's cgroups. Page cache that the kernel
+/// can reclaim counts as free.
 fn cgroup_left() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let left = cgroup_folders(&text).into_iter().filter_map(|(folder, limit, usage)| {

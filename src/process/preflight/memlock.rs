@@ -1,8 +1,8 @@
-//! RLIMIT_MEMLOCK: how many rings it holds.
+//! RLIMIT_MEMLOCK: how many rings fit into it.
 //!
-//! Owns the arithmetic and the trial that tells whether this kernel counts rings for this process:
-//! not for one with CAP_IPC_LOCK, and not before Linux 6.14. The invariant: a node that is said to
-//! start has room for all of its rings, other processes of the same user aside.
+//! Owns the arithmetic, and the trial that shows whether this kernel counts rings for this process.
+//! It does not for a process with CAP_IPC_LOCK, and not before Linux 6.14. The invariant: if the
+//! check passes, all rings of the node fit, unless other processes of the same user lock memory.
 
 use std::fs;
 
@@ -14,10 +14,10 @@ use crate::base::sys;
 
 const KIB: u64 = 1024;
 
-/// Rings of a trial may be counted for a while after their end.
+/// Bytes of trial rings, which the kernel may count for a while after their end.
 const TRIALS: u64 = 64 * KIB;
 
-/// Reads the limit. `ring` tries to set a small ring up.
+/// Reads the limit. `ring` tries to set up a small ring.
 pub(super) fn read(ring: impl FnOnce() -> bool) -> Option<Memlock> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let (_, bytes) = parse_limits(&limits, "Max locked memory")?;
@@ -26,24 +26,24 @@ pub(super) fn read(ring: impl FnOnce() -> bool) -> Option<Memlock> {
 }
 
 impl Report {
-    /// Bytes of one ring that count, and how many such rings the limit holds; `None`: any number.
+    /// Counted bytes per ring, and how many rings fit into the limit; `None`: any number.
     fn locked(&self) -> Option<(u64, u64)> {
         let limit = self.facts.memlock.filter(|limit| limit.counts && limit.bytes != u64::MAX)?;
         let each = self.request.rings.sizes(self.slots_each()).locked_bytes();
         Some((each, limit.bytes.saturating_sub(TRIALS) / each))
     }
 
-    /// KiB that so many shards need.
+    /// Limit that the shards need, in KiB.
     fn locked_need(each: u64, shards: usize) -> u64 {
         (each.saturating_mul(shards as u64) + TRIALS).div_ceil(KIB)
     }
 
-    /// Shards that the limit holds at most.
+    /// Maximum number of shards whose rings fit.
     pub(super) fn locked_shards(&self) -> Option<usize> {
         self.locked().map(|(_, fits)| fits.try_into().unwrap_or(usize::MAX))
     }
 
-    /// Why the rings of the wanted shards do not fit.
+    /// Checks that the rings of all shards fit.
     pub(super) fn locked_verdict(&self) -> Result<(), Fatal> {
         let shards = self.request.shards;
         match (self.locked(), self.facts.memlock) {
@@ -66,7 +66,7 @@ impl Report {
         Some(CapacityBound {
             name: "RLIMIT_MEMLOCK",
             connections: fits.saturating_mul(self.slots_each() as u64),
-            because: format!("{limit} KiB hold {fits} rings of {each_kib} KiB"),
+            because: format!("{fits} rings of {each_kib} KiB fit into {limit} KiB"),
             cure: memlock_cure(Self::locked_need(each, wanted.max(self.request.shards))),
         })
     }

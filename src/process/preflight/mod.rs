@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tuned_box_has_no_findings() {
+    fn a_tuned_machine_has_no_findings() {
         let report = report(|_, _| {});
         assert_eq!(report.findings(), []);
         assert_eq!(report.verdict(), Ok(()));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_follow_cores_until_descriptors_run_short() {
+    fn recommended_shards_follow_cores_until_descriptors_run_short() {
         let table = [
             (2, 20_000, 1_000_000, 56),
             (8, 1 << 20, 1_000_000, 8),
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    /// Every number that a text gives for `--shards`.
+    /// All numbers after `--shards` in a text.
     fn advised_shards(text: &str) -> Vec<String> {
         let numbers = text.split("--shards ").skip(1);
         numbers.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect()).collect()
@@ -143,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_counted_with_its_fixed_part() {
-        let fixed = 80 * MIB;
+    fn memory_need_includes_the_fixed_part() {
+        let fixed = 32 * MIB;
         for (bytes, connections) in [
             (0, 0),
             (fixed, 0),
@@ -158,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_bound_is_named_with_its_cure() {
-        type Change = fn(&mut MachineFacts);
-        let table: [(Change, &str, u64, &str); 7] = [
+    fn the_lowest_limit_is_named_with_its_cure() {
+        type ChangeFacts = fn(&mut MachineFacts);
+        let table: [(ChangeFacts, &str, u64, &str); 7] = [
             (|f| f.nofile = Some((1024, 20_000)), "RLIMIT_NOFILE", 160_000, "--shards 56"),
             (
                 |f| (f.nofile, f.may_raise) = (Some((1024, 20_000)), true),
@@ -175,16 +175,16 @@ mod tests {
                 "sysctl -w fs.nr_open=2097152 && ulimit -n 1048576 (as root, before the server starts)",
             ),
             (
-                |f| f.available = Some(80 * MIB + 47_000_000),
+                |f| f.available = Some(32 * MIB + 47_000_000),
                 "memory",
                 10_000,
-                "free memory or add some: 4563 MiB are needed",
+                "free or add memory: 4515 MiB are needed",
             ),
             (
-                |f| f.cgroup_left = Some(80 * MIB + 4_700),
+                |f| f.cgroup_left = Some(32 * MIB + 4_700),
                 "cgroup memory",
                 1,
-                "raise the memory limit of the container or unit (MemoryMax=): 4563 MiB are needed",
+                "raise the memory limit of the container or unit (MemoryMax=): 4515 MiB are needed",
             ),
             (
                 |f| f.files = Some((100_000, 1_000)),
@@ -204,13 +204,13 @@ mod tests {
             assert_eq!(report.capacity(), Some(connections));
             assert_eq!(report.findings().len(), 1, "{name}");
             let text = report.to_string();
-            assert!(text.contains(&format!("{name} stops it from holding more.")), "{text}");
+            assert!(text.contains(&format!("The limit is {name}.")), "{text}");
             assert!(text.contains(&format!("cure: {cure}\n")), "{text}");
         }
     }
 
     #[test]
-    fn shards_whose_rings_do_not_fit_memlock_do_not_start() {
+    fn more_rings_than_memlock_holds_are_fatal() {
         let limited = |bytes, counts, shards| {
             report(|facts, request| {
                 facts.memlock = Some(Memlock { bytes, counts });
@@ -224,13 +224,13 @@ mod tests {
         let fatal = Fatal::Memlock { limit: 8192, each: 588, fits: 13, shards: 16, need: 9472 };
         assert_eq!(refused, fatal);
         let text = refused.to_string();
-        for part in ["ulimit -l 9472", "LimitMEMLOCK=9472K", "or --shards 13", "16 shards"] {
+        for part in ["ulimit -l 9472", "LimitMEMLOCK=9472K", "or use --shards 13", "16 shards"] {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(usual.findings()[0].severity, Severity::Fatal);
         let tightest = usual.bounds().remove(0);
         assert_eq!((tightest.name, tightest.connections), ("RLIMIT_MEMLOCK", 260_000));
-        assert!(usual.to_string().contains("memlock      8388608 bytes, rings count"));
+        assert!(usual.to_string().contains("memlock      8388608 bytes, including rings"));
         assert!(!limited(1 << 16, true, 1).verdict().unwrap_err().to_string().contains("--shards"));
         for fits in [
             limited(8 << 20, true, 13),
@@ -243,14 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn one_shard_is_capped_by_the_kernel_table() {
+    fn one_shard_is_limited_by_the_table_of_its_ring() {
         let report = report(|_, request| (request.shards, request.connections) = (1, 2_000_000));
         let bound = report.slots().expect("the limit is known");
         assert_eq!((bound.connections, bound.cure.as_str()), (RING_SLOTS, "--shards 8"));
     }
 
     #[test]
-    fn what_could_not_be_read_bounds_nothing() {
+    fn unreadable_facts_limit_nothing() {
         let report =
             report(|f, _| (f.nofile, f.available, f.files, f.tcp_pages) = (None, None, None, None));
         assert_eq!((report.capacity(), report.findings()), (None, Vec::new()));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_operations_are_named() {
+    fn missing_operations_are_listed() {
         let report =
             report(|f, _| f.ring = Ring::Ready { missing: vec!["MsgRing", "FixedFdInstall"] });
         let text = report.verdict().expect_err("operations are missing").to_string();
@@ -292,9 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn advice_comes_one_by_one() {
-        type Change = fn(&mut MachineFacts, &mut Requirements);
-        let table: [(Change, Severity, &str, &str); 8] = [
+    fn each_unfavourable_setting_gives_one_finding() {
+        type ChangeReport = fn(&mut MachineFacts, &mut Requirements);
+        let table: [(ChangeReport, Severity, &str, &str); 8] = [
             (|f, _| f.somaxconn = Some(4_096), Severity::Advice, "somaxconn", TUNE),
             (|f, _| f.syn_backlog = Some(2_048), Severity::Advice, "syn_backlog", TUNE),
             (|f, _| f.slow_start_after_idle = Some(1), Severity::Advice, "slow_start", TUNE),
@@ -309,7 +309,7 @@ mod tests {
             (
                 |f, _| f.port_refused = Some(io::ErrorKind::AddrInUse),
                 Severity::Fatal,
-                "8000 is taken",
+                "port 8000: address in use",
                 "ss -ltnp",
             ),
             (|_, r| r.shards = 9, Severity::Advice, "more shards than cores", "ulimit -n"),
@@ -388,11 +388,11 @@ mod tests {
     }
 
     #[test]
-    fn a_survey_of_this_box_prints() {
+    fn a_survey_of_this_machine_prints() {
         let report = survey(&Requirements { port: 0, ..request(0) });
         assert!((1..=SHARDS_MAX).contains(&report.request.shards));
         assert!(report.facts.nofile.is_some() && report.facts.available.is_some());
         println!("{report}");
-        assert!(report.to_string().contains("This box holds"));
+        assert!(report.to_string().contains("This machine can hold"));
     }
 }

@@ -1,8 +1,8 @@
-//! Reading the texts of /proc and of control groups.
+//! Parses the texts of /proc and of cgroups.
 //!
-//! Owns nothing. A text that is not what it should be gives `None`.
+//! Owns no state. A text with an unexpected format gives `None`.
 
-/// CAP_SYS_RESOURCE, which may raise a hard limit.
+/// Bit of CAP_SYS_RESOURCE, which allows raising hard limits.
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// Soft and hard value of a line of `/proc/self/limits`, such as "Max open files"; `unlimited` is
@@ -23,26 +23,25 @@ pub(super) fn parse_available(text: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Whether the effective capabilities in `/proc/self/status` include raising hard limits.
+/// Whether the effective capabilities in `/proc/self/status` allow raising hard limits.
 pub(super) fn parse_may_raise(text: &str) -> bool {
     let mask = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
-/// The number at one place of a line of numbers, as sysctls print them.
+/// The number at a position in a line of numbers, as sysctls print them.
 pub(super) fn number_at(text: &str, place: usize) -> Option<u64> {
     text.split_whitespace().nth(place)?.parse().ok()
 }
 
-/// A memory limit as cgroups print it; none when it is `max` or version 1's "no limit" of nearly
-/// 2^63.
+/// A memory limit as cgroups print it; `None`: `max`, or nearly 2^63, which means no limit in
+/// version 1.
 pub(super) fn parse_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|limit| *limit < 1 << 60)
 }
 
-/// Page cache that a cgroup can give back, from its `memory.stat` (version 1 says
-/// `total_inactive_file`).
+/// Reclaimable page cache of a cgroup, from its `memory.stat` (in version 1 `total_inactive_file`).
 pub(super) fn parse_inactive_file(text: &str) -> u64 {
     let value = |name: &str| {
         text.lines()
@@ -51,8 +50,8 @@ pub(super) fn parse_inactive_file(text: &str) -> u64 {
     value("total_inactive_file").or_else(|| value("inactive_file")).unwrap_or(0)
 }
 
-/// The folders whose limit binds the process, from `/proc/self/cgroup`: its own and every one above
-/// it, with the names of the limit and usage files (version 2, then version 1).
+/// Folders of the cgroups that contain the process, from `/proc/self/cgroup`: its own and all above
+/// it, with the names of the limit file and the usage file.
 pub(super) fn cgroup_folders(text: &str) -> Vec<(String, &'static str, &'static str)> {
     let mut folders = Vec::new();
     for line in text.lines() {
