@@ -1,6 +1,6 @@
-//! The simulated bus: the same rooms, ranks and bells as `drumline::engine::bus`, without threads.
+//! The simulated bus: capacities, ranks and wake-ups of `drumline::engine::bus`, without threads.
 //!
-//! The invariant that faults may break: what was reserved fits, and comes out in order, once.
+//! A message with a reservation has room, and arrives once and in order. Planted faults break this.
 
 use std::collections::VecDeque;
 
@@ -11,22 +11,22 @@ use crate::Fault;
 
 struct Inbox {
     queue: VecDeque<Message>,
-    /// Reserved or lying there.
+    /// Messages and reservations.
     taken: usize,
     capacity: usize,
     waiting: u64,
 }
 
-/// All inboxes, and who is to be woken.
+/// All inboxes, and the endpoints to wake.
 pub struct Bus {
     stations: Vec<[Inbox; RANKS]>,
-    /// What each shard sends to itself.
+    /// Messages of each shard to itself.
     own: Vec<OwnQueues>,
-    /// Who was sent something, or told that there is room, and must look before it sleeps.
+    /// Endpoints with a new message or new room. Each must look at its inboxes before it sleeps.
     news: Vec<bool>,
     pub asleep: Vec<bool>,
     fault: Option<Fault>,
-    /// Counts what a fault may hit, so that it hits some and not all.
+    /// Occasions of a fault so far: the fault hits every nth.
     count: usize,
 }
 
@@ -63,7 +63,7 @@ impl Bus {
         }
     }
 
-    /// Rings what an endpoint has to ring.
+    /// Wakes the endpoints that one endpoint noted.
     pub fn ring(&mut self, bells: &mut Bells) {
         let Bells { sent, room } = std::mem::take(bells);
         for endpoint in 0..self.asleep.len() {
@@ -81,12 +81,12 @@ impl Bus {
         self.news[usize::from(endpoint)] = false;
     }
 
-    /// An endpoint wants to sleep, and does so unless there is news.
+    /// Puts an endpoint to sleep, unless it has news.
     pub fn sleep(&mut self, endpoint: Endpoint) {
         self.asleep[usize::from(endpoint)] = !self.news[usize::from(endpoint)];
     }
 
-    /// Messages that lie somewhere and room that is promised.
+    /// Messages in all queues, and reservations.
     pub fn taken(&self) -> usize {
         let own: usize = self.own.iter().map(OwnQueues::taken).sum();
         own + self.stations.iter().flatten().map(|inbox| inbox.taken).sum::<usize>()
@@ -101,14 +101,14 @@ impl Bus {
     }
 }
 
-/// Whom an endpoint will ring at the end of its turn.
+/// The endpoints that an endpoint wakes at the end of its turn.
 #[derive(Default)]
 pub struct Bells {
     sent: u64,
     room: u64,
 }
 
-/// One endpoint's hold on the bus.
+/// The bus as one endpoint sees it.
 pub struct Line<'a> {
     bus: &'a mut Bus,
     endpoint: Endpoint,

@@ -1,7 +1,7 @@
-//! The simulated control plane: answers what shards ask of the backend, some time, and keeps what
-//! they tell it.
+//! The simulated control plane: answers the shards' questions to the backend, in random order, and
+//! checks their hook events.
 //!
-//! The invariant: what is told of one connection comes in its order, and its end comes last, once.
+//! Invariant: the disconnect event of a connection is its last event, and comes once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,17 +13,17 @@ use drumline::model::message::{
 use crate::bus::{Bells, Bus};
 use crate::random::Random;
 
-/// Which life of which slot of which shard.
+/// A connection: shard, slot and generation.
 pub type Life = (usize, u32, u32);
 
 pub struct Control {
     endpoint: Endpoint,
     bells: Bells,
-    /// Answers under way.
+    /// Answers that are not sent yet.
     answers: VecDeque<LookupReply>,
-    /// Whether connections of which something was told have ended.
+    /// Whether each connection with events has ended.
     ended: HashMap<Life, bool>,
-    /// News that came.
+    /// Events received.
     pub told: u64,
 }
 
@@ -38,7 +38,7 @@ impl Control {
         }
     }
 
-    /// Takes some of what came, and answers some of what was asked, in any order.
+    /// Takes some messages, and sends some answers in random order.
     pub fn step(&mut self, bus: &mut Bus, random: &mut Random) -> Result<(), String> {
         bus.take_news(self.endpoint);
         let mut empty = false;
@@ -76,29 +76,29 @@ impl Control {
         self.told += 1;
         let ended = self.ended.entry(life).or_default();
         if *ended {
-            return Err(format!("{event:?} is told of {life:?} behind its end"));
+            return Err(format!("{event:?} of {life:?} arrived after its disconnect"));
         }
         *ended = matches!(event, ProxyEvent::Disconnect { .. });
         Ok(())
     }
 
-    /// Whether the end of a connection was told.
+    /// Whether the disconnect event of a connection arrived.
     pub fn has_ended(&self, life: Life) -> bool {
         self.ended.get(&life).copied().unwrap_or_default()
     }
 }
 
-/// The backend lets everybody do everything.
+/// The backend permits everything.
 fn answer(consult: LookupRequest) -> LookupReply {
     let LookupRequest { address, lookup } = consult;
     let (Lookup::Command(request) | Lookup::Renewal(request)) = lookup else {
-        unreachable!("nobody has a token here")
+        unreachable!("no client needs a backend for its token")
     };
     let told = match request.event {
         ProxyEvent::Connect { .. } => ProxyAnswer::Connect(None),
         ProxyEvent::Subscribe { .. } => ProxyAnswer::Subscribe(Default::default(), None),
         ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::default()),
-        other => unreachable!("nobody is asked about {other:?}"),
+        other => unreachable!("no proxy is configured for {other:?}"),
     };
     LookupReply { address, outcome: LookupOutcome::Command(Ok(told)) }
 }

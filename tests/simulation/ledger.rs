@@ -1,4 +1,4 @@
-//! What was published, for all clients together.
+//! The record of all publications of a run, by which every client checks its own view.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ struct Channel {
 /// Every publication of a run.
 pub struct Ledger {
     channels: Vec<Channel>,
-    /// Publications that were seen by somebody, for the run's account.
+    /// Deliveries of all clients, for the account of the run.
     pub seen: usize,
 }
 
@@ -42,14 +42,14 @@ impl Ledger {
         }
     }
 
-    /// Somebody saw it: somebody must have sent it.
+    /// A client received a publication: some client must have published it.
     pub fn sent(&mut self, channel: usize, publisher: usize, n: u64) -> Result<(), String> {
         self.seen += 1;
         let known = self.channels[channel].publications.contains_key(&(publisher, n));
         known.then_some(()).ok_or(format!("{publisher} never published {n} in c{channel}"))
     }
 
-    /// Everybody sees the same publication at the same offset.
+    /// All clients see the same publication at an offset.
     pub fn placed(
         &mut self,
         channel: usize,
@@ -69,7 +69,7 @@ impl Ledger {
         (known == epoch).then_some(()).ok_or(format!("epoch {epoch} after {known}"))
     }
 
-    /// A subscriber has everything that was published after it knew of its subscription.
+    /// A subscriber has every acknowledged publication since its subscribe reply.
     pub fn check_complete(&self, channel: usize, view: &View) -> Result<(), String> {
         for ((publisher, n), published) in &self.channels[channel].publications {
             let due = published.acknowledged && published.at > view.since;
@@ -82,7 +82,7 @@ impl Ledger {
         let top = self.channels[channel].places.last_key_value();
         match top {
             Some((top, _)) if view.offset < *top => {
-                Err(format!("c{channel} stands at {}, not at {top}", view.offset))
+                Err(format!("the position in c{channel} is {}, not {top}", view.offset))
             }
             _ => Ok(()),
         }

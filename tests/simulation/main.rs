@@ -1,10 +1,9 @@
-//! A seeded simulation of a node: several shards' pure state, a bus whose inboxes mostly hold one
-//! message, sockets that take what they like, and model clients that check all they read.
+//! A seeded simulation of a node: the state of several shards, a bus whose inboxes mostly hold one
+//! message, sockets that take a random part of each send, and model clients that check all input.
 //!
-//! `DRUMLINE_SIMULATION_SEEDS=n` runs n seeds instead of the default, and
-//! `DRUMLINE_SIMULATION_SEED=s` only seed s, which a failure names. The faults planted here prove
-//! that the checks see; those inside the hub need a build of their own:
-//! `cargo test --test simulation --features planted-faults`.
+//! `DRUMLINE_SIMULATION_SEEDS=n` runs n seeds instead of the default. `DRUMLINE_SIMULATION_SEED=s`
+//! runs only seed s, which a failure names. Planted faults prove that the checks work. Those inside
+//! the hub and the homes need a feature: `cargo test --test simulation --features planted-faults`.
 
 mod bus;
 mod client;
@@ -20,39 +19,39 @@ use world::{Account, World};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 200;
-/// Seeds within which every fault must show.
+/// Seeds within which every planted fault must be found.
 const FAULT_SEEDS: u64 = 600;
 
-/// What may be planted outside the hub: in the bus, and in what drives a shard.
+/// Faults outside the hub: in the bus, and in the code that drives a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A delivery comes out before the one sent before it.
+    /// A delivery overtakes the one sent before it.
     DeliveryOvertakes,
-    /// A publication is sent without room.
+    /// A publication is sent to a full inbox, which drops it.
     PublicationLostWhenFull,
     /// A publication arrives twice.
     PublicationTwice,
-    /// A channel's release is sent without room, and never again.
+    /// A channel's release is sent to a full inbox, and not sent again.
     ReleaseNotRetried,
-    /// A reservation that was given back stays taken.
+    /// A cancelled reservation keeps its room.
     ReservationLeaked,
-    /// Who waits for room is not told that there is some.
+    /// A sender that waits for room is not notified when room becomes free.
     WaiterForgotten,
-    /// Who waits for room is told only if it sleeps already.
+    /// A sender that waits for room is notified only if it already sleeps.
     RoomToldOnlyToSleepers,
-    /// The rest of a short send is not kept.
+    /// The unsent rest of a short send is lost.
     ShortSendNotTold,
-    /// What one connection of a slot came to is applied to the next.
+    /// A completion of a slot's earlier connection is applied to the next one.
     StaleCompletion,
-    /// A slot is not given back.
+    /// A slot is not freed.
     SlotForgotten,
-    /// A turn that sends nothing does not end: its laps are kept, and count as backlog.
+    /// A turn without output does not end: its laps stay, and count as backlog.
     TurnEndedOnlyWithOutput,
-    /// What was left unread is not read later.
+    /// Input that was left unread is not read later.
     UnreadForgotten,
-    /// A send that is told late to have failed is taken for done.
+    /// A send that is reported late as failed counts as complete.
     LateSendIgnored,
-    /// A send that is told late ends whoever has the slot by then.
+    /// A send that is reported late closes the slot's next connection.
     LateSendHitsSuccessor,
 }
 
@@ -65,7 +64,7 @@ fn run(seed: u64, fault: Option<Fault>) -> Result<Account, String> {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number of or for seeds"))
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
 #[test]
@@ -98,7 +97,8 @@ fn find(fault: Fault) {
     println!("{fault:?} was found by seed {seed}: {error}");
 }
 
-/// The races that only the hub itself can lose.
+/// Faults inside the hub and the homes. Among them: a message to the own shard is lost, a
+/// publication is prepared and not committed, `free` leaves a table as it was.
 #[cfg(feature = "planted-faults")]
 #[test]
 fn every_fault_planted_in_the_hub_and_homes_is_found() {

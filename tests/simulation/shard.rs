@@ -1,6 +1,6 @@
 //! One simulated shard: a hub, driven part by part in the order of a real shard's turn.
 //!
-//! Mirrors what `drumline::engine::shard` does with completions; the model clients own the sockets.
+//! Mirrors how `drumline::engine::shard` handles completions. The model clients own the sockets.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::bus::{Bells, Bus};
 use crate::client::{Client, Taken};
 use crate::random::Random;
 
-/// What the simulated kernel tells a shard.
+/// A completion of the simulated kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     Readable,
@@ -34,17 +34,17 @@ pub struct Shard {
     bells: Bells,
     stalled: [Option<Message>; RANKS],
     pub events: VecDeque<(Event, u32, u32)>,
-    /// Whose socket each slot is.
+    /// The client of each slot.
     pub owners: Vec<Option<usize>>,
-    /// Whether some sends that failed are told in a later turn, as by a kernel that finishes them
-    /// after it has taken them.
+    /// Whether some failed sends are reported in a later turn, as a kernel does that completes them
+    /// asynchronously.
     tells_late: bool,
-    /// Such sends, told by and by: their slots may have other connections by then.
+    /// Sends to report later: their slots may have other connections by then.
     late: Vec<(u32, u32)>,
     fault: Option<Fault>,
 }
 
-/// What a shard's turn touches beside the shard.
+/// The rest of the node, for one step of a shard.
 pub struct HomeContext<'a> {
     pub bus: &'a mut Bus,
     pub clients: &'a mut [Client],
@@ -86,7 +86,7 @@ impl Shard {
         match part {
             0 => {
                 around.bus.take_news(self.endpoint);
-                // Small shares leave much for later turns; a large one comes from time to time.
+                // Small shares leave work for later turns. Some shares are large.
                 let (work, large) = (around.random.between(1000, 60_000), around.random.one_in(3));
                 self.hub.set_share(work, large);
                 self.hub.begin_turn(Now { millis: around.now, unix: around.now });
@@ -142,7 +142,7 @@ impl Shard {
         }
     }
 
-    /// A send of an earlier turn turns out to have failed: its connection is lost.
+    /// Reports sends of earlier turns as failed: their connections are lost.
     fn take_late(&mut self, around: &mut HomeContext<'_>) {
         for (slot, generation) in std::mem::take(&mut self.late) {
             if !around.random.one_in(4) {
@@ -168,7 +168,7 @@ impl Shard {
         self.owners[slot as usize] = None;
         self.hub.free(slot);
         let state = self.hub.state(slot);
-        assert!(state.is_empty(), "a slot that was given back keeps {state:?}");
+        assert!(state.is_empty(), "a freed slot keeps {state:?}");
         if self.fault == Some(Fault::StaleCompletion) {
             self.events.push_back((Event::Closed, slot, generation));
         }
@@ -200,7 +200,7 @@ impl Shard {
         }
     }
 
-    /// Takes what came in; returns whether some of it may be left.
+    /// Takes messages; returns whether some may be left.
     fn take_messages(&mut self, around: &mut HomeContext<'_>) -> bool {
         let mut left = false;
         self.hub.begin(Stage::Deliveries);
@@ -217,7 +217,7 @@ impl Shard {
     }
 
     fn take_rank(&mut self, rank: Rank, around: &mut HomeContext<'_>) -> bool {
-        // What is stalled is tried in every turn, as a real shard does.
+        // A stalled message is retried in every turn, as in a real shard.
         let least = usize::from(self.stalled[rank as usize].is_some());
         for _ in 0..around.random.between(least, 4) {
             if rank == Rank::Delivery && !self.hub.takes_deliveries() {
@@ -257,7 +257,7 @@ impl Shard {
                 failure = Some(format!("two sends to slot {slot} in one enter"));
             }
             let Some(client) = owners[slot as usize] else {
-                failure = Some(format!("a send to slot {slot}, which nobody has"));
+                failure = Some(format!("a send to slot {slot}, which has no client"));
                 return;
             };
             let taken = around.clients[client].socket.take(&bytes, around.random);
@@ -288,7 +288,7 @@ impl Shard {
         let mut ring_requests = std::mem::take(&mut self.hub.ring_requests);
         for slot in ring_requests.reads.drain(..) {
             if self.fault != Some(Fault::UnreadForgotten) {
-                // A read's outcome comes in a later turn.
+                // A read completes in a later turn.
                 self.events.push_back((Event::Readable, slot, self.hub.generation(slot)));
             }
         }

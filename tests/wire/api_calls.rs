@@ -93,7 +93,7 @@ fn the_control_plane_answers_requests_that_a_shard_does_not() {
         (
             &*good.replace(r#"{"channel":"news","data":1}"#, r#"["news",                 1]"#),
             400,
-            "the body is",
+            "invalid request body for this method: an object",
         ),
         (&*call("a:b", "1"), 200, r#"{"error":{"code":102"#),
         (&*good.replace(r#""data":1"#, r#""b64=":1"#), 200, bad),

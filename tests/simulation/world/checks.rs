@@ -1,0 +1,163 @@
+//! The checks of a simulated node at rest and at its end.
+
+use drumline::base::metrics::Metrics;
+use drumline::home::users::UserLimit;
+use drumline::hub::resource_counts::ResourceCounts;
+
+use super::World;
+use super::settings::WINDOW_MAX;
+use crate::client::{Asked, Client};
+
+/// Rounds in which everything must come to rest.
+const ROUNDS_MAX: usize = 20_000;
+impl World {
+    /// Checks that each grant belongs to a subscription of a connection.
+    pub(super) fn count_grants(&self) -> Result<(), String> {
+        for (at, shard) in self.shards.iter().enumerate() {
+            let states = shard.hub.slots().map(|(slot, _)| shard.hub.state(slot));
+            let subscriptions = states.flat_map(|state| state.subscriptions);
+            let listed = subscriptions.filter(|found| found.grant.is_some()).count();
+            let kept = shard.hub.resource_counts().grants;
+            if listed != kept {
+                return Err(format!(
+                    "shard {at} keeps {kept} grants; {listed} belong to subscriptions"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether publications wait in a batch.
+    fn is_waiting(&self) -> bool {
+        self.shards.iter().any(|shard| shard.hub.resource_counts().backlog > 0)
+    }
+
+    /// Lets all clients read and send nothing new, until nothing changes any more.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        for client in &mut self.clients {
+            client.stalled = false;
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.steps += 1;
+            let mut moved = false;
+            for at in 0..self.clients.len() {
+                let client = &self.clients[at];
+                let socket = &client.socket;
+                if !client.done && (!socket.output.is_empty() || socket.shut || socket.awaited) {
+                    moved = true;
+                    let limit = self.random.pick(&[50, 100_000]);
+                    self.read(at, limit)?;
+                }
+            }
+            for at in 0..self.shards.len() {
+                moved |= !self.bus.asleep[at];
+                for _ in 0..self.random.between(1, 9) {
+                    self.step_shard(at)?;
+                }
+            }
+            moved |= !self.bus.asleep[self.shards.len()];
+            self.step_control()?;
+            if !moved && self.is_waiting() {
+                self.pass_time(WINDOW_MAX);
+            } else if !moved {
+                return Ok(());
+            }
+        }
+        Err(format!("no rest after {ROUNDS_MAX} rounds"))
+    }
+
+    /// Checks that presence counts the subscribers of each channel.
+    pub(super) fn count_present(&mut self) -> Result<(), String> {
+        let askers = self
+            .clients
+            .iter()
+            .filter(|client| client.is_there() && !client.uni && client.voice.is_none());
+        let Some(at) = askers.map(|client| client.number).next().filter(|_| self.presence) else {
+            return Ok(());
+        };
+        for channel in 0..self.channels {
+            let (ledger, client) = (&mut self.ledger, &mut self.clients[at]);
+            let text = client.command(Asked::Stats, channel, 0, ledger, self.steps);
+            self.say(at, &text);
+            self.settle()?;
+            // A ping may have closed a slow client meanwhile; that count is outdated.
+            let there = |client: &&Client| client.is_there() && client.views[channel].subscribed;
+            let expected = self.clients.iter().filter(there).count() as u64;
+            let counted = self.clients[at].counted.take();
+            if self.clients[at].is_there() && counted != Some(expected) {
+                let told =
+                    format!("presence counts {counted:?} in c{channel}, {expected} are subscribed");
+                return Err(self.of(at, &told));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that no named user has more connections than its limit.
+    pub(super) fn count_users(&self) -> Result<(), String> {
+        let most = match self.limit {
+            UserLimit { single: true, .. } => 1,
+            UserLimit { most: 0, .. } => usize::MAX,
+            UserLimit { most, .. } => most,
+        };
+        for user in 0..self.tokens.len() - 1 {
+            let there = |client: &&Client| client.is_there() && client.user == user;
+            let count = self.clients.iter().filter(there).count();
+            if count > most {
+                return Err(format!("user {user} has {count} connections, the limit is {most}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all clients; checks that no state remains.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
+        for at in 0..self.clients.len() {
+            match self.clients[at].done {
+                false if self.random.one_in(2) => self.close(at),
+                false => self.vanish(at),
+                true => {}
+            }
+            for _ in 0..self.random.between(0, 20) {
+                let shard = self.random.below(self.shards.len());
+                self.step_shard(shard)?;
+            }
+        }
+        self.settle()?;
+        for by in [6_000, 200_000, 2_000, 2_000] {
+            self.pass_time(by);
+            self.bus.asleep.fill(false);
+            self.settle()?;
+        }
+        for (at, shard) in self.shards.iter().enumerate() {
+            let remains = shard.hub.resource_counts();
+            if remains != ResourceCounts::default() || shard.is_stalled() {
+                let slots: Vec<_> = shard.hub.slots().collect();
+                return Err(format!("shard {at} at the end: {remains:?} {slots:?}"));
+            }
+        }
+        self.check_told()?;
+        match self.bus.taken() {
+            0 => Ok(()),
+            taken => Err(format!("{taken} messages or reservations are left on the bus")),
+        }
+    }
+
+    /// Checks that every hook event arrived, and the disconnect of every client.
+    fn check_told(&self) -> Result<(), String> {
+        let sum = |of: fn(&Metrics) -> u64| self.metrics.iter().map(|one| of(one)).sum::<u64>();
+        let (noted, dropped) =
+            (sum(|one| one.hook_events.get()), sum(|one| one.hook_events_dropped.get()));
+        if dropped > 0 || noted != self.control.told {
+            let told = self.control.told;
+            return Err(format!("{told} of {noted} hook events arrived, {dropped} were dropped"));
+        }
+        for client in self.clients.iter().filter(|client| client.connected && self.hooked) {
+            let life = (client.shard, client.slot, client.generation);
+            if !self.control.has_ended(life) {
+                return Err(self.of(client.number, "its disconnect event is missing"));
+            }
+        }
+        Ok(())
+    }
+}

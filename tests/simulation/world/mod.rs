@@ -1,0 +1,198 @@
+//! A simulated node: its shards, bus and clients, and the random order of their steps.
+//!
+//! Everything follows from the seed and the fault, so a run can be repeated.
+
+mod checks;
+mod clients;
+mod settings;
+
+use std::sync::Arc;
+
+use drumline::base::connection_limits::ConnectionLimits;
+use drumline::base::memory::Budgets;
+use drumline::base::metrics::Metrics;
+use drumline::home::users::UserLimit;
+use drumline::hub::{Hub, ShardContext};
+use drumline::model::ids::Ids;
+use drumline::model::names::Names;
+use drumline::model::token::make_connection;
+
+use crate::Fault;
+use crate::bus::Bus;
+use crate::client::Client;
+use crate::control::Control;
+use crate::ledger::Ledger;
+use crate::random::Random;
+use crate::shard::{HomeContext, Shard};
+
+/// What a run covered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    pub clients: usize,
+    pub seen: usize,
+    pub slow: usize,
+    /// Hook events.
+    pub told: u64,
+}
+
+pub struct World {
+    random: Random,
+    now: u64,
+    /// Counts everything that happens: the clock of the checks.
+    steps: usize,
+    bus: Bus,
+    shards: Vec<Shard>,
+    control: Control,
+    metrics: Vec<Arc<Metrics>>,
+    hooked: bool,
+    /// Whether a subscribe proxy decides: a unidirectional client then gets none of the channels
+    /// that its connect lists.
+    proxied: bool,
+    clients: Vec<Client>,
+    ledger: Ledger,
+    channels: usize,
+    history: bool,
+    presence: bool,
+    may_be_slow: bool,
+    limit: UserLimit,
+    /// Tokens of the users.
+    tokens: Vec<String>,
+    clients_max: usize,
+}
+
+impl World {
+    pub fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut random = Random::new(seed);
+        let shards = random.between(1, 4);
+        let history = random.one_in(2);
+        let (settings, may_be_slow) = settings::random(&mut random, history);
+        let capacity = random.pick(&[1, 1, 1, 2, 5]);
+        let names = Names::new([7; 16], shards as u8);
+        let presence = settings.namespaces.without.presence;
+        let limit = settings.user_limit;
+        let token =
+            |user| make_connection(&settings::tokens(), user, None, 0).expect("there is a secret");
+        let settings = Arc::new(settings);
+        let connection_limits = Arc::<ConnectionLimits>::default();
+        let budgets = Budgets::new(&settings.budgets, shards);
+        let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
+        let hubs = (0..shards as u8).map(|shard| {
+            let place = ShardContext {
+                shard,
+                control: shards as u8,
+                names,
+                ids: Ids::new([3; 16]),
+                connection_limits: connection_limits.clone(),
+                budgets: budgets.clone(),
+                seed: seed + u64::from(shard),
+            };
+            let metrics = metrics[usize::from(shard)].clone();
+            let hub = Hub::new(settings.clone(), &place, metrics);
+            Shard::new(hub, shard, seed % 4 == 3, fault)
+        });
+        let channels = random.between(1, 4);
+        World {
+            now: 0,
+            steps: 0,
+            bus: Bus::new(shards, [capacity; 4], fault),
+            shards: hubs.collect(),
+            control: Control::new(shards as u8),
+            proxied: settings.namespaces.without.subscribe_proxy.is_some(),
+            hooked: settings.proxies.disconnect_hook.is_some(),
+            metrics,
+            clients: Vec::new(),
+            ledger: Ledger::new(channels),
+            channels,
+            history,
+            presence,
+            may_be_slow,
+            limit,
+            tokens: ["a", "b", ""].map(token).into(),
+            clients_max: random.between(2, 12),
+            random,
+        }
+    }
+
+    /// The whole life of a node.
+    pub fn run(&mut self) -> Result<Account, String> {
+        for _ in 0..self.random.between(1, 4) {
+            for _ in 0..self.random.between(50, 700) {
+                self.happen()?;
+            }
+            self.settle()?;
+            let is_done = |at: usize| self.clients[at].done || self.clients[at].closed.is_some();
+            // A stream whose sender is closed may lack replies.
+            let heard = self.clients.iter().filter(|client| !client.voice.is_some_and(is_done));
+            for client in heard {
+                let settled = client.check_settled(&self.ledger);
+                settled.map_err(|error| self.of(client.number, &error))?;
+            }
+            self.count_present()?;
+            self.count_users()?;
+            self.count_grants()?;
+        }
+        self.finish()?;
+        let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
+        let told = self.control.told;
+        Ok(Account { clients: self.clients.len(), seen: self.ledger.seen, slow, told })
+    }
+
+    fn of(&self, client: usize, error: &str) -> String {
+        let uni = if self.clients[client].uni { "unidirectional " } else { "" };
+        format!("{uni}client {client} at step {}: {error}", self.steps)
+    }
+
+    /// Runs one random step of the node.
+    fn happen(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        if self.random.one_in(20) {
+            let by = self.random.pick(&[1, 20, 150]);
+            self.pass_time(by);
+        }
+        let live = self.clients.iter().filter(|client| !client.done).count();
+        if live < self.clients_max && self.random.one_in(6) {
+            self.come();
+        }
+        let shard = self.random.below(self.shards.len());
+        for _ in 0..self.random.between(0, 6) {
+            self.step_shard(shard)?;
+        }
+        self.step_control()?;
+        let alive: Vec<usize> =
+            (0..self.clients.len()).filter(|at| !self.clients[*at].done).collect();
+        if !alive.is_empty() {
+            let client = self.random.pick(&alive);
+            self.act(client)?;
+        }
+        Ok(())
+    }
+
+    fn pass_time(&mut self, by: u64) {
+        self.now += by;
+        for (at, shard) in self.shards.iter().enumerate() {
+            if shard.hub.next_due().is_some_and(|due| due <= self.now) {
+                self.bus.asleep[at] = false;
+            }
+        }
+    }
+
+    fn step_control(&mut self) -> Result<(), String> {
+        if self.bus.asleep[self.shards.len()] {
+            return Ok(());
+        }
+        self.control.step(&mut self.bus, &mut self.random)
+    }
+
+    fn step_shard(&mut self, at: usize) -> Result<(), String> {
+        if self.bus.asleep[at] {
+            return Ok(());
+        }
+        let mut around = HomeContext {
+            bus: &mut self.bus,
+            clients: &mut self.clients,
+            random: &mut self.random,
+            now: self.now,
+        };
+        self.shards[at].step(&mut around)
+    }
+}

@@ -1,0 +1,116 @@
+//! Random settings of a simulated node.
+
+use std::sync::Arc;
+
+use drumline::base::memory::{Kind, Limits};
+use drumline::home;
+use drumline::home::users::UserLimit;
+use drumline::hub::{HubSettings, TokenVerifiers};
+use drumline::model::auth::{ApiKey, Rules};
+use drumline::model::backend::{Upstream, Upstreams};
+use drumline::model::namespaces::{Namespaces, Options, Pace};
+use drumline::model::retention::Retention;
+use drumline::model::token::{self, Verifier};
+use drumline::wire::http::{Route, Service, Transport};
+
+use crate::random::Random;
+
+/// Maximum milliseconds that a publication waits in a batch.
+pub const WINDOW_MAX: u64 = 100;
+/// The one address of the backend.
+const UPSTREAM: Upstream = Upstream(0);
+
+/// Paths that the clients of the simulation request.
+const ROUTES: [(&str, Service); 5] = [
+    ("/connection/websocket", Service::Transport(Transport::WebSocket)),
+    ("/connection/uni_websocket", Service::Transport(Transport::UniWebSocket)),
+    ("/connection/http_stream", Service::Transport(Transport::HttpStream)),
+    ("/emulation", Service::Emulation),
+    ("/api/publish", Service::Publish),
+];
+
+pub fn tokens() -> token::TokenSettings {
+    token::TokenSettings { hmac_secret_key: "secret".into(), ..token::TokenSettings::default() }
+}
+
+/// Options of every channel.
+fn options(random: &mut Random, history: bool) -> Options {
+    let retention = Retention {
+        size: random.pick(&[2, 5, 100]),
+        ttl: random.pick(&[300, 60_000]),
+        meta_ttl: 120_000,
+    };
+    Options {
+        retention: history.then_some(retention),
+        force_recovery: true,
+        presence: random.one_in(2),
+        join_leave: random.one_in(3),
+        force_push_join_leave: random.one_in(2),
+        allow_compaction: random.one_in(2),
+        pace: random.one_in(3).then(|| Pace::Together {
+            window: random.pick(&[1, 30, WINDOW_MAX]),
+            publications: random.pick(&[2, 5, u32::MAX]),
+        }),
+        subscribe_proxy: random.one_in(4).then_some(UPSTREAM),
+        publish_proxy: random.one_in(4).then_some(UPSTREAM),
+        unsubscribe_hook: random.one_in(2).then_some(UPSTREAM),
+        ..Options::default()
+    }
+}
+
+/// Settings of a hub, and whether its clients may be too slow.
+pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
+    let may_be_slow = random.one_in(3);
+    let without = options(random, history);
+    let mut user_limit = UserLimit::default();
+    if random.one_in(3) {
+        user_limit = UserLimit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
+    }
+    let proxies = Upstreams {
+        connect: random.one_in(4).then_some(UPSTREAM),
+        disconnect_hook: random.one_in(2).then_some(UPSTREAM),
+        waiting_max: 1 << 20,
+        ..Upstreams::default()
+    };
+    let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
+    let verifier = Arc::new(Verifier::new(&tokens()).expect("nothing is wrong"));
+    let settings = HubSettings {
+        rules: Rules { insecure: true, ..Rules::default() },
+        namespaces: namespaces.clone(),
+        tokens: TokenVerifiers { connection: verifier.clone(), subscription: verifier },
+        proxies,
+        routes: ROUTES
+            .map(|(path, service)| Route {
+                path: path.into(),
+                service,
+                body_max: 65_536,
+                compresses: false,
+            })
+            .into(),
+        api: ApiKey { key: "secret".into(), insecure: false },
+        homes: home::HomeSettings {
+            recovery_limit: random.pick(&[3, 1000]),
+            answer_bytes: 20_000,
+            streams_max: 1000,
+        },
+        slots: random.between(2, 6),
+        outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
+        budgets: if may_be_slow {
+            Limits::all(1 << 30)
+                .with(Kind::Outboxes, random.between(1000, 5000))
+                .with(Kind::Unread, random.pick(&[1 << 30, 1000, 5000]))
+        } else {
+            Limits::all(1 << 30)
+        },
+        backlog_bytes: random.pick(&[0, 200, 1 << 20]),
+        channel_limit: 100,
+        user_limit,
+        position_check_delay: random.pick(&[0, 1_000]),
+        ping_interval: 2_000,
+        head_timeout: 100_000,
+        stale_close_delay: 100_000,
+        close_timeout: 5_000,
+        ..HubSettings::default()
+    };
+    (settings, may_be_slow)
+}
