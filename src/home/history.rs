@@ -210,8 +210,7 @@ impl Stream {
             .range(self.kept.len() - missed..)
             .map(|kept| kept.publication.clone())
             .collect();
-        let bytes: usize = publications.iter().map(Publication::size).sum();
-        if bytes > bytes_max {
+        if Publication::total_size(&publications) > bytes_max {
             return Recovery::default();
         }
         Recovery { recovered: true, publications }

@@ -11,10 +11,8 @@ use crate::hub::output::keep_buffer;
 use crate::hub::subscribe::RequestedOptions;
 use crate::local::Delivery;
 use crate::model::message::{Granted, Subscribed};
-use crate::model::publication::Publication;
 use crate::wire::event_id::{CHANNELS_MAX, EventId, Ids, Trail};
 use crate::wire::http::Transport;
-use crate::wire::protocol::Position;
 
 impl Hub {
     /// Prepares own event ids if several server-side subscriptions of an SSE client are
@@ -58,7 +56,7 @@ impl Hub {
     /// Notes the position of an answered subscription of a connecting client.
     pub(super) fn note_event_position(&mut self, answer: &Subscribed) {
         if let Some(trail) = self.connections.event_positions.get_mut(&answer.subscriber.slot) {
-            set_place(trail, answer);
+            set_position(trail, answer);
         }
     }
 
@@ -68,12 +66,12 @@ impl Hub {
         if self.connections.event_positions.contains_key(&slot) {
             // Later publications are still to be sent.
             let mut trail = Trail::default();
-            answers.iter().for_each(|answer| set_place(&mut trail, answer));
+            answers.iter().for_each(|answer| set_position(&mut trail, answer));
             trail.write_line(&mut line);
         }
         let shared = answers.iter().find(|answer| answer.encoding.ids == Ids::Shared);
         if let Some(answer) = shared
-            && let Some(position) = place(answer)
+            && let Some(position) = answer.position_after()
         {
             EventId { position, channel: &answer.channel }.write_line(&mut line);
         }
@@ -115,16 +113,10 @@ impl Hub {
     }
 }
 
-/// The position of a subscriber after the answer of its home.
-fn place(answer: &Subscribed) -> Option<Position> {
-    let told = answer.position?;
-    let last = answer.publications.last().and_then(Publication::offset);
-    Some(Position { offset: last.unwrap_or(told.offset), ..told })
-}
-
-fn set_place(trail: &mut Trail, answer: &Subscribed) {
+/// Sets the position of a channel with own event ids after the answer of its home.
+fn set_position(trail: &mut Trail, answer: &Subscribed) {
     if answer.encoding.ids == Ids::Own
-        && let Some(position) = place(answer)
+        && let Some(position) = answer.position_after()
     {
         trail.set(&answer.channel, answer.hash, position);
     }

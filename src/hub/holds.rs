@@ -174,7 +174,7 @@ impl Hub {
 fn give_up_recoveries(answers: &mut [Subscribed], room: usize) {
     let mut left = room;
     for answer in answers {
-        let bytes: usize = answer.publications.iter().map(Publication::size).sum();
+        let bytes = Publication::total_size(&answer.publications);
         match left.checked_sub(bytes) {
             Some(rest) => left = rest,
             None => answer.give_up_recovery(),

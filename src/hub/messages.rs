@@ -29,7 +29,7 @@ impl Hub {
     /// Cost of a message beside its receipt, and cost of the bytes that it writes.
     fn cost_of(&mut self, message: &Message) -> (usize, usize) {
         let bytes = |all: &[Publication]| -> usize {
-            all.iter().map(|one| cost::PUBLICATION + one.size() * cost::BYTES).sum()
+            all.len() * cost::PUBLICATION + Publication::total_size(all) * cost::BYTES
         };
         match message {
             Message::Publication(publication) => (publication.size(), 0),

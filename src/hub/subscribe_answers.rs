@@ -140,19 +140,21 @@ impl Hub {
 
 /// The position after the answer, if the position of the subscriber is checked.
 fn top(answer: &Subscribed) -> Option<Position> {
-    let position = answer.position.filter(|_| answer.granted.positioned)?;
-    let last = answer.publications.last().and_then(Publication::offset);
-    Some(Position { offset: last.unwrap_or(position.offset), ..position })
+    answer.position_after().filter(|_| answer.granted.positioned)
 }
 
 impl Subscribed {
+    /// The position of the subscriber after the recovered publications.
+    pub(super) fn position_after(&self) -> Option<Position> {
+        let position = self.position?;
+        let last = self.publications.last().and_then(Publication::offset);
+        Some(Position { offset: last.unwrap_or(position.offset), ..position })
+    }
+
     /// Turns the answer into one without recovery, at the current position: the missed publications
     /// do not fit the outbox.
     pub(super) fn give_up_recovery(&mut self) {
-        let top = self.publications.last().and_then(Publication::offset);
-        if let (Some(position), Some(top)) = (&mut self.position, top) {
-            position.offset = top;
-        }
+        self.position = self.position_after();
         self.publications = Vec::new();
         self.recovered = false;
     }

@@ -254,6 +254,11 @@ impl Publication {
         }
     }
 
+    /// Sum of the sizes of `publications`.
+    pub fn total_size(publications: &[Publication]) -> usize {
+        publications.iter().map(Publication::size).sum()
+    }
+
     /// Bytes that it takes in memory.
     pub fn size(&self) -> usize {
         let tags = |extra: &Arc<Extra>| {

@@ -6,6 +6,7 @@
 //! of the slot starts with none.
 
 mod connection;
+mod counted_table;
 mod outbox;
 mod state;
 mod tables;

@@ -4,11 +4,8 @@
 //! invariant: the bytes are whole framed messages, except that the first may have been sent in
 //! part; a message that was begun is always finished.
 
-use slab::Slab;
-
 use crate::base::growth;
-use crate::base::memory::Share;
-use crate::base::ranking::Counted;
+use crate::hub::connections::counted_table::{CountedTable, Measured};
 use crate::wire::framing::Framing;
 use crate::wire::protocol::Wire;
 
@@ -46,11 +43,6 @@ impl Outbox {
     /// copied.
     pub fn append(&mut self, messages: &[u8]) -> usize {
         if self.closed { 0 } else { growth::append(&mut self.bytes, messages) }
-    }
-
-    /// Bytes of memory.
-    fn size(&self) -> usize {
-        size_of::<Held>() + self.bytes.capacity()
     }
 
     /// The unsent bytes.
@@ -96,89 +88,19 @@ impl Outbox {
     }
 }
 
-struct Held {
-    slot: u32,
-    outbox: Outbox,
+impl Measured for Outbox {
+    fn trimmed_bytes(&mut self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
-/// The outboxes of a shard, and their memory use.
-///
-/// Never closes a connection: it finds the largest outbox. Memory is counted by capacity.
-pub struct Outboxes {
-    held: Slab<Held>,
-    counted: Counted,
-}
+/// The outboxes of a shard.
+pub type Outboxes = CountedTable<Outbox>;
 
 impl Outboxes {
-    /// Creates an empty table; `share` is its part of the memory budget.
-    pub fn new(share: Share) -> Self {
-        Outboxes { held: Slab::new(), counted: Counted::new(share) }
-    }
-
-    /// Number of outboxes.
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Whether there is no outbox.
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    /// Memory use of the outboxes.
-    pub fn share(&self) -> &Share {
-        self.counted.share()
-    }
-
-    /// Adds the outbox of a slot; returns its index.
-    pub fn insert(&mut self, slot: u32, outbox: Outbox) -> u32 {
-        let at = self.held.insert(Held { slot, outbox }) as u32;
-        self.count(at, 0);
-        at
-    }
-
-    /// An outbox.
-    pub fn get(&self, at: u32) -> Option<&Outbox> {
-        self.held.get(at as usize).map(|held| &held.outbox)
-    }
-
     /// Number of unsent bytes of an outbox.
     pub fn unsent(&self, at: u32) -> usize {
         self.get(at).map_or(0, |outbox| outbox.unsent().len())
-    }
-
-    /// Changes an outbox and counts its memory; returns the result of the change.
-    pub fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
-        let held = self.held.get_mut(at as usize)?;
-        let before = held.outbox.size();
-        let changed = change(&mut held.outbox);
-        self.count(at, before);
-        Some(changed)
-    }
-
-    fn count(&mut self, at: u32, before: usize) {
-        let after = self.held.get(at as usize).map_or(0, |held| held.outbox.size());
-        if before != after {
-            self.counted.change(at, before, after, true);
-        }
-    }
-
-    /// Drops an outbox.
-    pub fn remove(&mut self, at: u32) {
-        if let Some(held) = self.held.try_remove(at as usize) {
-            self.count(at, held.outbox.size());
-        }
-    }
-
-    /// The outboxes of a slot; searches all of them.
-    pub fn of_slot(&self, slot: u32) -> impl Iterator<Item = &Outbox> {
-        let held = self.held.iter().filter(move |(_, held)| held.slot == slot);
-        held.map(|(_, held)| &held.outbox)
-    }
-
-    /// The slot whose outbox is the largest.
-    pub fn largest(&self) -> Option<u32> {
-        self.held.get(self.counted.largest()? as usize).map(|held| held.slot)
     }
 }
 

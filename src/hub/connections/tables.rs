@@ -231,7 +231,7 @@ impl Connections {
     pub(in crate::hub) fn inbound_or_insert(&mut self, slot: u32) -> Option<&mut Inbound> {
         let connection = &mut self.slab[slot as usize];
         if connection.inbound == NONE {
-            connection.inbound = self.unread.insert(slot);
+            connection.inbound = self.unread.insert(slot, Inbound::default());
         }
         self.unread.get_mut(connection.inbound)
     }
@@ -250,7 +250,9 @@ impl Connections {
 
     /// Stores the outbox of a connection.
     pub(in crate::hub) fn keep_outbox(&mut self, slot: u32, outbox: Outbox) {
-        self[slot].outbox = self.outboxes.insert(slot, outbox);
+        let at = self.outboxes.insert(slot, outbox);
+        self.outboxes.settle(at, true);
+        self[slot].outbox = at;
     }
 
     /// Drops the outbox of a connection, if it has one.

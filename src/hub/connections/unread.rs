@@ -1,14 +1,9 @@
-//! Input of connections that could not be processed at once, and its memory use.
+//! Input of connections that could not be processed at once.
 //!
-//! Owns the bytes, only for connections that have any. Never reads a socket or closes a connection:
-//! it finds the connection with the most input. The invariant: the counted bytes are the memory of
-//! the buffers.
-
-use slab::Slab;
+//! Owns the bytes, only for connections that have any. Never reads a socket.
 
 use crate::base::growth;
-use crate::base::memory::Share;
-use crate::base::ranking::Counted;
+use crate::hub::connections::counted_table::{CountedTable, Measured};
 use crate::wire::frame::Fragments;
 
 /// Unprocessed input of one connection.
@@ -28,88 +23,18 @@ impl Inbound {
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.fragments.is_empty() && self.commands.is_empty()
     }
-
-    /// Bytes of memory.
-    fn size(&self) -> usize {
-        let buffers = self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity();
-        size_of::<Held>() + buffers
-    }
 }
 
-struct Held {
-    slot: u32,
-    /// Bytes counted for it.
-    counted: usize,
-    inbound: Inbound,
+impl Measured for Inbound {
+    fn trimmed_bytes(&mut self) -> usize {
+        growth::trim(&mut self.bytes);
+        growth::trim(&mut self.commands);
+        self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity()
+    }
 }
 
 /// The unprocessed input of a shard.
-pub struct Unread {
-    held: Slab<Held>,
-    counted: Counted,
-}
-
-impl Unread {
-    /// Creates an empty table; `share` is its part of the memory budget.
-    pub fn new(share: Share) -> Self {
-        Unread { held: Slab::new(), counted: Counted::new(share) }
-    }
-
-    /// Number of connections with unprocessed input.
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Whether no connection has any.
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    /// Memory use of the input.
-    pub fn share(&self) -> &Share {
-        self.counted.share()
-    }
-
-    /// Adds an empty entry for a slot; returns its index.
-    pub fn insert(&mut self, slot: u32) -> u32 {
-        let held = Held { slot, counted: 0, inbound: Inbound::default() };
-        self.held.insert(held) as u32
-    }
-
-    /// The input of an entry. Call [`Unread::settle`] after a change.
-    pub fn get_mut(&mut self, at: u32) -> Option<&mut Inbound> {
-        self.held.get_mut(at as usize).map(|held| &mut held.inbound)
-    }
-
-    /// Counts the memory of an entry. A connection that is not `closable` is not a candidate for
-    /// [`Unread::largest`].
-    pub fn settle(&mut self, at: u32, closable: bool) {
-        let Some(held) = self.held.get_mut(at as usize) else { return };
-        growth::trim(&mut held.inbound.bytes);
-        growth::trim(&mut held.inbound.commands);
-        let size = held.inbound.size();
-        let before = std::mem::replace(&mut held.counted, size);
-        self.counted.change(at, before, size, closable);
-    }
-
-    /// The input of a slot; searches all entries.
-    pub fn of_slot(&self, slot: u32) -> impl Iterator<Item = &Inbound> {
-        let held = self.held.iter().filter(move |(_, held)| held.slot == slot);
-        held.map(|(_, held)| &held.inbound)
-    }
-
-    /// Removes an entry.
-    pub fn remove(&mut self, at: u32) -> Option<Inbound> {
-        let held = self.held.try_remove(at as usize)?;
-        self.counted.change(at, held.counted, 0, true);
-        Some(held.inbound)
-    }
-
-    /// The slot with the most input.
-    pub fn largest(&self) -> Option<u32> {
-        self.held.get(self.counted.largest()? as usize).map(|held| held.slot)
-    }
-}
+pub type Unread = CountedTable<Inbound>;
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +49,7 @@ mod tests {
     fn the_counted_bytes_are_the_memory_of_the_input() {
         let mut unread = unread(20_000);
         for slot in 0..10 {
-            let at = unread.insert(slot);
+            let at = unread.insert(slot, Inbound::default());
             let inbound = unread.get_mut(at).unwrap();
             inbound.bytes = vec![0; 1000 * slot as usize];
             inbound.commands = Vec::with_capacity(100_000);
