@@ -44,18 +44,18 @@ pub mod target;
 
 pub mod scenario;
 
-pub mod table;
+mod table;
 
-pub mod plot;
+mod plot;
 
-pub mod histogram_text;
+mod histogram_text;
 
-pub mod run;
+mod run;
 
 pub mod compare;
 
 pub mod export;
 
-pub mod headlines;
+mod headlines;
 
 pub mod results;
