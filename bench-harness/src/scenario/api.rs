@@ -1,8 +1,8 @@
-//! Publications a second by the HTTP API, at saturation: Drumline and nchan in turn.
+//! Publications per second through the HTTP API at saturation: Drumline and nchan in turn.
 //!
-//! Owns the rows of `api`. Never lets both work at a time. Invariant: both have the same client,
-//! which waits for an answer before it sends the next request of a connection, and as many
-//! workers; each is held against the other at its own best number of connections.
+//! Owns the rows of `api`. Never loads both at the same time. Invariant: both have the same number
+//! of workers and the same client, which waits for an answer before it sends the next request of a
+//! connection. Each is compared at its own best number of connections.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,24 +18,24 @@ use crate::rows::Row;
 use crate::target::{Adapter, Peer, Target, TargetOptions};
 use crate::wire::Data;
 
-/// Those that are measured, ours first.
+/// The measured targets, Drumline first.
 const TARGETS: [&str; 2] = ["drumline", "nchan"];
 /// Kept-alive connections that publish.
 const PUBLISHERS: [u64; 3] = [1, 8, 64];
 const BYTES: usize = 128;
-/// Publications by which a target's speed is guessed, so that a turn takes its time.
+/// Publications that estimate a target's speed, from which the length of a turn follows.
 const GUESS: u64 = 1_000;
-/// So many times as many publications as nchan, at least.
+/// Least ratio of Drumline's publications per second to nchan's.
 const RATIO: f64 = 2.0;
-/// Without a delivery for so long, the missing ones are lost.
+/// Time without a delivery after which the missing deliveries count as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Flags of it.
+/// Flags of `api`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// Times that both have their turns.
+    /// Number of rounds. In each, both targets have a turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 }
@@ -48,11 +48,11 @@ struct Side {
     dense: Dense,
 }
 
-/// What one turn was.
+/// The result of one turn.
 struct Turn {
-    /// Publications a second.
+    /// Publications per second.
     rate: f64,
-    /// Processor time of the target and of the harness for each, in ns.
+    /// Processor time of the target and of the harness per publication, in ns.
     server: f64,
     client: f64,
     lost: u64,
@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
     bench.finish()
 }
 
-/// A target, and somebody who is subscribed to the one channel of [`all`].
+/// Starts a target with one subscriber to the channel of [`all`].
 fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
     let Target::Server(adapter) = Target::named(name)? else {
         anyhow::bail!("{name} takes no publications");
@@ -113,11 +113,12 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
     };
     let dense = Dense::start(plan, bench.clock)?;
     let ramp = dense.ramp()?;
-    ensure!(ramp.up == 1, "{name}: nobody subscribed: {:?}", dense.counters().causes());
+    ensure!(ramp.up == 1, "{name}: the subscriber was refused: {:?}", dense.counters().causes());
     Ok(Side { name, adapter, peer, dense })
 }
 
-/// Both in turn by each number of connections, to the subscriber's channel or to nobody's.
+/// Measures both in turn for each number of connections: to the subscriber's channel, or to a
+/// channel without subscribers.
 fn measure(bench: &mut Bench, sides: &[Side], heard: bool, rounds: usize) -> Result<Grid> {
     let mut table = table(bench, heard);
     for side in sides {
@@ -140,7 +141,7 @@ fn measure(bench: &mut Bench, sides: &[Side], heard: bool, rounds: usize) -> Res
     Ok(table)
 }
 
-/// Publishes so many as fast as answers come.
+/// Publishes `messages` publications as fast as the answers come.
 fn turn(
     bench: &mut Bench,
     side: &Side,
@@ -225,7 +226,7 @@ fn note(table: &mut Grid, target: &str, publishers: u64, turn: &Turn) -> Result<
     Ok(())
 }
 
-/// Ours against theirs, each at the number of connections at which its median is the highest.
+/// Drumline's value against nchan's, each at its number of connections with the highest median.
 fn best(table: &Grid) -> Result<Row> {
     let best = |target: &str| {
         PUBLISHERS
@@ -251,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_held_against_the_other_at_its_best() {
+    fn each_target_is_compared_at_its_best_number_of_connections() {
         let columns = PUBLISHERS.map(|n| Column::new(&rate_column(n), "count", Better::More));
         let mut table = Grid::new("no subscriber", "", columns.to_vec());
         for (name, rates) in [("drumline", [9e3, 30e3, 60e3]), ("nchan", [8e3, 40e3, 20e3])] {

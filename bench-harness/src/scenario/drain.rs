@@ -1,7 +1,7 @@
-//! The way out under load: SIGTERM while publications flow.
+//! Graceful shutdown under load: SIGTERM while publications flow.
 //!
 //! Owns the rows of `drain`. Never ends a connection itself. Invariant: every connection that was
-//! up is accounted for by the close code that it saw.
+//! up is counted by the close code that it received.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use crate::wire::Data;
 
 /// Time over which the closes are spread, in seconds.
 const SPREAD: u64 = 5;
-/// The server may take so much longer than that: the 5 s that it gives a peer to close, which
-/// these clients leave to it, and one more.
+/// The server may take this much longer: the 5 s that it gives a peer to close, since these clients
+/// wait for the server to close, and one second more.
 const SLACK_NS: f64 = 6e9;
-/// Publications a second to everybody, and bytes of each.
+/// Publications per second to all connections, and bytes of each.
 const RATE: u64 = 10;
 const BYTES: usize = 128;
 /// The close code of a server that shuts down.
@@ -52,7 +52,7 @@ pub fn run(common: &Common) -> Result<()> {
     let took = begun.elapsed().as_nanos() as f64;
     let row = Row::new("from SIGTERM to exit 0", took, "ns");
     bench.row(row.at_most((SPREAD * SECOND_NS) as f64 + SLACK_NS));
-    // The publisher was closed with everybody else: that it could not go on is no news.
+    // The server closes the publisher too, so the publisher's error is expected.
     let _ = publishers.join();
     std::thread::sleep(Duration::from_millis(500));
     let codes = dense.counters().codes();

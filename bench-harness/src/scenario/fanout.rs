@@ -1,4 +1,5 @@
-//! One publication to many: processor time a delivery, against the bare kernel in the same run.
+//! One publication to many: processor time per delivery, against the kernel baseline of the same
+//! run.
 //!
 //! Owns the rows of `fanout`. Never compares across runs. Invariant: kernel baseline and server
 //! take turns, each with as many sockets of its own, and the same bytes go to each.
@@ -20,10 +21,10 @@ const BYTES: usize = 128;
 const PAIRS: usize = 10;
 /// Publications of each turn.
 const ROUNDS: u64 = 4;
-/// Publications in a frame, and frames of that measurement.
+/// Publications per frame, and number of frames.
 const BUNCH: u64 = 10;
 const BUNCHES: u64 = 4;
-/// Time for a delivery in the schedule, in ns: so that a publication is through before the next.
+/// Time per delivery in the schedule, in ns: each publication is delivered before the next is due.
 const ROOM_NS: u64 = 30_000;
 
 struct Sides {
@@ -52,7 +53,7 @@ pub fn run(common: &Common) -> Result<()> {
 
 /// Runs the pairs: baseline, server, baseline, server, ...
 fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
-    // Both sides once beforehand: first sends grow buffers.
+    // Warms both sides up: first sends grow buffers.
     by_baseline(bench, sides)?;
     by_server(bench, sides)?;
     let (mut floors, mut costs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -94,7 +95,7 @@ fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {
     Ok((used.cpu_ns_per(deliveries)?, delivered.recorder))
 }
 
-/// Ten publications in one frame against ten by themselves.
+/// Compares ten publications in one frame with ten in a frame each.
 fn bunches(bench: &mut Bench, sides: &Sides) -> Result<()> {
     let mut costs = Vec::new();
     for (name, per_frame) in [("single", 1), ("in one frame", BUNCH)] {

@@ -1,8 +1,9 @@
-//! Thousands who connect at once, each with a signature to verify, beside established clients.
+//! Thousands of clients connect at once, each with a signature to verify, beside established
+//! clients.
 //!
 //! Owns the rows of `flood`. Never sends a token twice to a server. Invariant: in every round the
-//! same tokens are verified once by the server and once by each control, and what the established
-//! get meanwhile is published in windows of the same length.
+//! server and each control verify the same tokens once, and the established clients are measured in
+//! windows of the same length.
 
 use std::time::Duration;
 
@@ -19,32 +20,33 @@ use crate::server::Server;
 use crate::signer::Signer;
 use crate::verifier::Control;
 
-/// Times that the flood and its controls take turns.
+/// Rounds of the flood and its controls.
 const ROUNDS: usize = 9;
-/// Pairs of established clients, their messages a second, and bytes of each.
+/// Pairs of established clients, their messages per second, and bytes of each.
 const PAIRS: u64 = 64;
 const PER_SECOND: u64 = 2_000;
 const BYTES: usize = 128;
-/// In the flood the established may wait so many times as long as in a control.
+/// Highest ratio of the established clients' latency in the flood to that in a control.
 const RATIO: f64 = 2.0;
-/// The publishers' part of a control's latency at most, or the ratio measures them.
+/// Highest share of the publishers' lateness in a control's latency. Above it the ratio would
+/// measure the publishers.
 const LATE: f64 = 0.5;
-/// From the start of the established clients to their first message, in ns: they connect one
-/// after the other, and one that is late would be taken for the flood's doing.
+/// Time between the start of the established clients and their first message, in ns. They connect
+/// one after the other, and a late one would look like an effect of the flood.
 const LEAD_NS: u64 = 2 * SECOND_NS;
-/// The server is to be rid of one flood before the next.
+/// Pause in which the server gets rid of one flood before the next.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long a token of a run is good for, in seconds.
+/// Lifetime of a token, in seconds.
 const TOKEN_SECONDS: u64 = 86_400;
 
-/// What happens beside the established clients.
+/// The load beside the established clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
-    /// Another process verifies, nobody connects.
+    /// Another process verifies; no client connects.
     Verifications,
-    /// Another process verifies, as many connect without a token.
+    /// Another process verifies, and as many clients connect without a token.
     VerificationsAndConnects,
-    /// They connect, and the server verifies.
+    /// The clients connect, and the server verifies.
     Flood,
 }
 
@@ -76,7 +78,7 @@ impl Beside {
 struct Side {
     beside: Beside,
     p99: Vec<f64>,
-    /// The publishers' part of it: they share the processors with the server.
+    /// The publishers' share of it: they share the processors with the server.
     late: Vec<f64>,
     /// Time until all were connected or verified, in ns.
     took: Vec<f64>,
@@ -97,12 +99,12 @@ pub fn run(common: &Common) -> Result<()> {
     let mut signer = Signer::new()?;
     let key = signer.public_key()?;
     let server = bench.server_with(false, &[format!("--client.token.ecdsa_public_key={key}")])?;
-    // Once beforehand: threads of the server that verify are there only when they are asked for.
+    // Warms up: the server starts its verifying threads only on demand.
     let first = tokens(&mut bench, &mut signer)?;
     let (dense, _) = flood(&mut bench, &server, first)?;
     dense.stop()?;
     let nice = ProcessSample::niceness(server.pid())?;
-    // The server's own rule: half of the processors.
+    // Like the server, which uses half of the processors.
     let threads = (drumline::base::sys::processors() / 2).max(1);
     bench.note(format!("the control verifies on {threads} threads of niceness {nice}"));
     let control = Control::start(&key, threads, nice)?;
@@ -123,7 +125,7 @@ pub fn run(common: &Common) -> Result<()> {
     bench.finish()
 }
 
-/// New tokens, one for each that connects.
+/// New tokens, one per connecting client.
 fn tokens(bench: &mut Bench, signer: &mut Signer) -> Result<Vec<String>> {
     let expires = bench.clock.unix_seconds() + TOKEN_SECONDS;
     (0..bench.connections).map(|_| signer.token(expires)).collect()
@@ -159,7 +161,7 @@ fn round(bench: &mut Bench, sides: &mut Sides, tokens: &[String]) -> Result<()> 
             took = control.finish()?;
         }
         let probed = running.join()?;
-        // They stay while the others are measured: going costs the server too.
+        // They stay while the others are measured: their end costs the server time too.
         if let Some((dense, ramp)) = connected {
             bench.check_standing(&dense, "in the flood");
             dense.stop()?;
@@ -173,7 +175,7 @@ fn round(bench: &mut Bench, sides: &mut Sides, tokens: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// All connect at once, with these tokens or without any; they are there until they are stopped.
+/// Connects all clients at once, with these tokens or without any. They stay until stopped.
 fn flood(bench: &mut Bench, server: &Server, tokens: Vec<String>) -> Result<(Dense, Ramp)> {
     // The clients' threads keep what they say; a run has few floods.
     let dialect: &'static Bearer = Box::leak(Box::new(Bearer { tokens }));

@@ -1,7 +1,7 @@
-//! One publication to very many, while others talk one to one.
+//! One publication to very many subscribers, while probes publish to one subscriber each.
 //!
-//! Owns the rows of `isolation`. Never mixes the probes' channels with the crowd's. Invariant: the
-//! probes are due only while a fan-out goes on.
+//! Owns the rows of `isolation`. Never mixes the channels of the probes with that of the fan-out.
+//! Invariant: probes are due only during a fan-out.
 
 use anyhow::Result;
 
@@ -12,11 +12,11 @@ use crate::rows::Row;
 use crate::wire::Data;
 
 const BYTES: usize = 128;
-/// Publications to all, one after the other.
+/// Number of publications to all, one after the other.
 const MESSAGES: u64 = 5;
-/// Time of a delivery in the schedule, in ns: the next publication comes about when one is through.
+/// Time per delivery in the schedule, in ns: the next publication is due when one is delivered.
 const ROOM_NS: u64 = 12_000;
-/// Pairs of probes and their messages a second.
+/// Pairs of probes, and their messages per second.
 const PAIRS: u64 = 16;
 const PROBES_PER_SECOND: u64 = 400;
 

@@ -1,8 +1,8 @@
-//! One publication to one: latency at a steady rate among idle connections, or at rising rates
-//! until it passes a limit.
+//! One publication to one subscriber: latency at a steady rate among idle connections, or at rising
+//! rates until it exceeds a limit.
 //!
-//! Owns the rows of `latency` and of its sweep. Never publishes by anything but HTTP. Invariant:
-//! latency counts from the scheduled time, so a slow answer of the API is part of it.
+//! Owns the rows of `latency` and of its sweep. Publishes by HTTP only. Invariant: latency counts
+//! from the scheduled time, so a slow answer of the API is part of it.
 
 use anyhow::{Result, ensure};
 
@@ -13,28 +13,29 @@ use crate::rows::Row;
 use crate::server::{API_KEY, Server};
 use crate::wire::Data;
 
-/// Publications a second.
+/// Publications per second.
 const RATE: u64 = 2_000;
 /// Kept-alive connections that publish.
 const PUBLISHERS: u64 = 8;
 const BYTES: usize = 128;
-/// A sweep's rates rise by half each.
+/// Factor between two rates of a sweep.
 const RISE: f64 = 1.5;
-/// The publishers' part of the latency at most, or the rate measures them and not the server.
+/// Highest share of the publishers' lateness in the latency. Above it the rate measures the
+/// publishers and not the server.
 const LATE: f64 = 0.5;
 
-/// Flags of it.
+/// Flags of `latency`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// Find the knee: raise the rate until the 99th percentile passes --limit-ms.
+    /// Find the knee: raise the rate until the 99th percentile exceeds --limit-ms.
     #[arg(long)]
     sweep: bool,
-    /// The first rate of the sweep, publications a second.
+    /// First rate of the sweep, in publications per second.
     #[arg(long, default_value_t = 500)]
     from: u64,
-    /// The 99th percentile that ends the sweep, in ms.
+    /// 99th percentile that ends the sweep, in ms.
     #[arg(long, default_value_t = 20)]
     limit_ms: u64,
 }
@@ -58,7 +59,7 @@ fn steady(common: &Common) -> Result<()> {
     bench.finish()
 }
 
-/// Rising rates, one histogram each; the last one within the limit is the knee.
+/// Measures rising rates, one histogram each. The last one within the limit is the knee.
 fn sweep(options: &Options) -> Result<()> {
     let limit_ns = options.limit_ms * 1_000_000;
     ensure!(options.from > 0 && limit_ns > 0, "--from and --limit-ms must be above 0");
@@ -91,7 +92,7 @@ fn sweep(options: &Options) -> Result<()> {
     bench.finish()
 }
 
-/// A server with a channel for each connection, warm.
+/// Starts a server with a channel for each connection and warms it up.
 fn start(bench: &mut Bench) -> Result<(Server, Dense)> {
     let server = bench.server(false)?;
     let mode = Mode::Subscribe(Channels::Distinct);

@@ -1,8 +1,8 @@
-//! Memory of a connection: with one channel for all, with a channel each, by each transport, and
-//! in a channel that knows who is there.
+//! Memory per connection: with one shared channel, with a channel each, by each transport, and in a
+//! channel with presence.
 //!
-//! Owns the rows of `memory`. Never publishes. Invariant: the fixed part at no connections and the
-//! slope are told apart.
+//! Owns the rows of `memory`. Never publishes. Invariant: the fixed memory without connections and
+//! the memory per connection are separate rows.
 
 use anyhow::Result;
 use drumline::wire::protocol::Wire;
@@ -15,29 +15,29 @@ use crate::publish::Churn;
 use crate::rows::{Row, number};
 use crate::server::Server;
 
-/// Bytes that a process may take at no connections: so much, and so much a shard.
+/// Bytes that a process may take without connections, and in addition per shard.
 const FIXED_BYTES: f64 = 64.0 * 1_048_576.0;
 const FIXED_BYTES_A_SHARD: f64 = 2.0 * 1_048_576.0;
-/// Bytes a connection: on a shared channel, and on one of its own.
+/// Bytes per connection on a shared channel, and on a channel of its own.
 const SHARED_BYTES: f64 = 200.0;
 const DISTINCT_BYTES: f64 = 450.0;
-/// With a user of its own, on a shared channel with recovery.
+/// Bytes per connection with a user of its own, on a shared channel with recovery.
 const IDENTIFIED_BYTES: f64 = 300.0;
-/// A member of a channel that knows who is there.
+/// Bytes per member of a channel with presence.
 const MEMBER_BYTES: f64 = 120.0;
-/// By an answer that does not end.
+/// Bytes per connection of an HTTP emulation (SSE, http_stream).
 const STREAMED_BYTES: f64 = 400.0;
 const RECOVERY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
 const JSON: &Identified = &Identified { wire: Wire::Json };
 const PROTOBUF: &Identified = &Identified { wire: Wire::Protobuf };
 const STREAMED: [(&str, &Streamed); 2] =
     [("http_stream", &Streamed::HttpStream), ("sse", &Streamed::Sse)];
-/// The join and the leave are measured among all members, and among so many fewer.
+/// A join and a leave are measured among all members, and among one of this many.
 const FEWER: u64 = 100;
-/// Among all a join and a leave may cost so many times as much as among the few. Were it a + b n
-/// for n members, b would be at most a / 98,000 where all are 100,000: with 20 us for a, 0.2 ns a
-/// member, in which nobody looks at one. What is left of the ratio is for caches that the few fit
-/// into and all do not.
+/// Highest ratio of the cost of a join and a leave among all members to that among the few. If the
+/// cost were a + b n for n members, b would be at most a / 98,000 with 100,000 members: 0.2 ns per
+/// member with 20 us for a, too little to look at each member. The rest of the ratio allows for
+/// caches that the few fit into and all do not.
 const CHURN_RATIO: f64 = 2.0;
 /// Clients that join and leave, frames of each in a round, and rounds.
 const CHURNERS: u64 = 8;
@@ -66,8 +66,8 @@ pub fn run(common: &Common) -> Result<()> {
     bench.finish()
 }
 
-/// Everybody a user of its own, on a shared channel that may be recovered: adds the row of user
-/// memory, and answers it.
+/// Connects clients with a user each to a shared channel with recovery. Adds the row of user memory
+/// and returns its value.
 fn identified(
     bench: &mut Bench,
     (name, dialect, target): (&str, &'static dyn Dialect, f64),
@@ -83,8 +83,8 @@ fn identified(
     Ok(bytes)
 }
 
-/// A channel that knows who is there: memory of a member beyond `plain`, and what it costs to join
-/// and to leave among few and among all.
+/// A channel with presence: memory per member beyond `plain`, and the cost of a join and a leave
+/// among few and among all members.
 fn presence(bench: &mut Bench, plain: f64, quiet: &KernelSample) -> Result<()> {
     let arguments = ["--channel.without_namespace.presence".to_owned()];
     let mut costs = Vec::new();
@@ -113,7 +113,7 @@ fn presence(bench: &mut Bench, plain: f64, quiet: &KernelSample) -> Result<()> {
     Ok(())
 }
 
-/// A server and its idle subscribers, each a user of its own, on a shared channel.
+/// A server and its idle subscribers, with a user each, on a shared channel.
 struct Standing {
     server: Server,
     dense: Dense,
@@ -164,7 +164,7 @@ impl Standing {
     }
 }
 
-/// Connects all and adds the rows of user memory. Answers slab a connection too.
+/// Connects all clients and adds the rows of user memory. Returns the slab per connection too.
 pub fn measure(
     bench: &mut Bench,
     server: &Server,

@@ -1,8 +1,8 @@
-//! A million connections on one box, or as many as asked for.
+//! A million connections on one machine, or as many as `--connections` says.
 //!
 //! Owns the rows of `million` and the order of its stages. Never reuses a server between stages: a
-//! connection is on one channel, so each kind of channel has its own ramp. Invariant: the
-//! kernel baseline holds as many sockets of the same client before the server does.
+//! connection is on one channel, so each kind of channel has its own ramp. Invariant: before the
+//! server, the kernel baseline holds as many sockets of the same client.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::wire::Data;
 /// Bytes of data in the broadcast and in the messages at a rate.
 const BROADCAST_BYTES: usize = 128;
 const BYTES: usize = 512;
-/// Deliveries a second at a million connections.
+/// Deliveries per second at a million connections.
 const DELIVERIES: f64 = 16_667.0;
 const MILLION: f64 = 1e6;
 /// Members of a room, and publishers.
 const ROOM: u64 = 100;
 const PUBLISHERS: u64 = 16;
-/// All up within so many ns at a million connections.
+/// Target of the time until a million connections are up, in ns.
 const UP_NS: f64 = 100e9;
-/// Bytes of kernel memory a connection above the bare accepted socket.
+/// Target of the kernel memory per connection above the bare accepted socket, in bytes.
 const KERNEL_BYTES: f64 = 350.0;
 
 /// Parts of the run.
@@ -45,18 +45,18 @@ pub enum Stage {
     Unicast,
 }
 
-/// Flags of it.
+/// Flags of `million`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// The parts to run, after the kernel baseline.
+    /// Stages to run after the kernel baseline.
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(default_values_t = Stage::value_variants().to_vec())]
     stages: Vec<Stage>,
 }
 
-/// What the bare kernel took.
+/// The cost of the bare kernel.
 struct Floor {
     slab: f64,
     broadcast_ns: f64,
@@ -147,7 +147,7 @@ fn pong(bench: &mut Bench, floor: &Floor) -> Result<()> {
     end(bench, server, dense, "pong")
 }
 
-/// Nothing but pings.
+/// Measures pings alone.
 fn idle(
     bench: &mut Bench,
     server: &Server,
@@ -183,7 +183,7 @@ fn idle(
     Ok(())
 }
 
-/// The deliveries a second for this many connections.
+/// Deliveries per second for this many connections.
 fn rate(bench: &Bench) -> f64 {
     DELIVERIES * bench.connections as f64 / MILLION
 }
@@ -236,7 +236,7 @@ fn end(bench: &mut Bench, server: Server, dense: Dense, stage: &str) -> Result<(
     bench.check_standing(&dense, &format!("in stage {stage}"));
     let stray = dense.counters().stray.load(std::sync::atomic::Ordering::Relaxed);
     if stray > 0 {
-        bench.fault(format!("{stage}: {stray} deliveries that nobody expected"));
+        bench.fault(format!("{stage}: {stray} deliveries that were not expected"));
     }
     dense.stop()?;
     server.stop()

@@ -1,8 +1,8 @@
-//! The scenarios, one a file, and what they share.
+//! The scenarios, one per file, and what they share.
 //!
-//! Owns the flags, the phases, the ports and the ending of a run. Never decides what a number
-//! means: that is the scenario's. Invariant: a refused or lost connection, or a lost delivery, is
-//! a fault, and faults end the process with 1 unless asked otherwise.
+//! Owns the flags, the phases, the ports and the end of a run. Never interprets a number: each
+//! scenario interprets its own. Invariant: a refused or lost connection and a lost delivery are
+//! faults, and a run with faults exits with status 1 unless `--keep-going` is given.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -44,52 +44,53 @@ pub mod tokens;
 pub mod variants;
 pub mod versus;
 
-/// From the start of publishers to their first message, in ns: time to connect them.
+/// Time between the start of publishers and their first message, in ns: they connect meanwhile.
 const LEAD_NS: u64 = 500_000_000;
-/// Without a delivery for so long, the missing ones are lost.
+/// Time without a delivery after which the missing deliveries count as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Sockets that one shard holds at most, below a table of RLIMIT_NOFILE slots.
+/// Slots of a shard's table, which has RLIMIT_NOFILE of them, that stay unused.
 const SPARE_SLOTS: u64 = 500;
-/// A machine is quiet again when no more TCP sockets than this are left from before.
+/// The machine is quiet again when at most this many more sockets exist than before the run.
 const SETTLED_SOCKETS: u64 = 200;
-/// And when its slab memory changes by less than so many bytes a second.
+/// The machine is quiet again when its slab memory changes by fewer bytes per second than this.
 const SETTLED_SLAB: u64 = 4 << 20;
-/// How long that is waited for.
+/// Maximum wait for a quiet machine.
 const SETTLE: Duration = Duration::from_secs(120);
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Flags of every scenario.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
-    /// The server's program.
+    /// Path of the server's program.
     #[arg(long, default_value = "target/release/drumline")]
     pub server: PathBuf,
     /// First port to use; every server and kernel baseline takes the next free one.
     #[arg(long, default_value_t = 8100)]
     pub port: u16,
-    /// Connections; each scenario has its own default.
+    /// Number of connections. Each scenario has its own default.
     #[arg(long)]
     pub connections: Option<u64>,
-    /// Shards of the server; by default as many as processors, more if RLIMIT_NOFILE demands it.
+    /// Number of shards of the server. By default one per processor, more if RLIMIT_NOFILE requires
+    /// it.
     #[arg(long)]
     pub shards: Option<u32>,
-    /// Seconds of each measured phase; each scenario has its own default.
+    /// Seconds of each measured phase. Each scenario has its own default.
     #[arg(long)]
     pub seconds: Option<u64>,
-    /// Connections that each client thread makes at a time.
+    /// Connections that each client ring opens at the same time.
     #[arg(long, default_value_t = 64)]
     pub in_flight: u32,
-    /// Where results are kept.
+    /// Directory of the results.
     #[arg(long, default_value = "bench-harness/results")]
     pub results: PathBuf,
-    /// Leave the processors' idle states as they are. Otherwise they are held out of deep idle
-    /// while measuring, for everything measured alike.
+    /// Allow deep idle states of the processors while measuring. By default the run keeps the
+    /// processors out of them.
     #[arg(long)]
     pub deep_idle: bool,
-    /// End with 0 although connections or deliveries were lost.
+    /// Exit with status 0 even if connections or deliveries were lost.
     #[arg(long)]
     pub keep_going: bool,
-    /// One more argument of the server; may be given several times.
+    /// An additional argument of the server. Can be given several times.
     #[arg(long = "server-argument", allow_hyphen_values = true)]
     pub server_arguments: Vec<String>,
 }
@@ -100,11 +101,11 @@ pub struct Bench {
     pub common: Common,
     /// Connections of the scenario.
     pub connections: u64,
-    /// Seconds of a phase.
+    /// Seconds of each measured phase.
     pub seconds: u64,
     /// Shards of the server and of the kernel baseline.
     pub shards: u32,
-    /// Seconds over which a server that is told to end spreads its closes.
+    /// Seconds over which a graceful shutdown of the server spreads its closes.
     pub spread_seconds: u64,
     /// The clock of the run.
     pub clock: RunClock,
@@ -117,7 +118,7 @@ pub struct Bench {
     _awake: Option<OwnedFd>,
 }
 
-/// What a phase delivered.
+/// The outcome of a phase.
 pub struct Delivered {
     /// Latencies and account.
     pub recorder: Recorder,
@@ -127,21 +128,21 @@ pub struct Delivered {
     pub took: Duration,
 }
 
-/// A load without its time: the bench gives it one.
+/// A load without a start time, which the bench adds.
 pub struct Burst {
     /// How it is published.
     pub api: Api,
     /// Connections that publish.
     pub publishers: u64,
-    /// Where to.
+    /// Channels that receive the messages.
     pub channels: Channels,
-    /// Data of each.
+    /// Data of each message.
     pub data: Data,
-    /// Messages in all.
+    /// Total number of messages.
     pub messages: u64,
-    /// From message to message, in ns.
+    /// Time between two messages, in ns.
     pub interval_ns: u64,
-    /// Publications in a frame.
+    /// Publications per frame.
     pub per_frame: u64,
 }
 
@@ -160,7 +161,7 @@ impl Burst {
     }
 }
 
-/// The channel that everybody shares.
+/// The channel that all connections share.
 pub fn all() -> Channels {
     Channels::Shared("all".to_owned())
 }
@@ -176,8 +177,11 @@ impl Bench {
     pub fn new(common: &Common, scenario: &str, title: &str, defaults: (u64, u64)) -> Result<Self> {
         let awake = (!common.deep_idle).then(drumline::base::sys::hold_processors_awake);
         let awake = awake.and_then(|held| {
-            let refused =
-                |error| eprintln!("processors may idle deeply: /dev/cpu_dma_latency: {error}");
+            let refused = |error| {
+                eprintln!(
+                    "cannot keep the processors out of deep idle: /dev/cpu_dma_latency: {error}"
+                )
+            };
             held.map_err(refused).ok()
         });
         let environment = Environment::collect(awake.is_some())?;
@@ -222,7 +226,7 @@ impl Bench {
         self.run.notes.push(note.into());
     }
 
-    /// Notes something that must not happen.
+    /// Records a fault of the run.
     pub fn fault(&mut self, fault: String) {
         eprintln!("  FAULT: {fault}");
         self.run.notes.push(format!("Fault: {fault}"));
@@ -252,7 +256,7 @@ impl Bench {
         self.run.parameters.insert(name.to_owned(), value.into());
     }
 
-    /// Tells what became of the deliveries; a loss is a fault.
+    /// Prints the account of the deliveries. A loss or a duplicate is a fault.
     pub fn account(&mut self, name: &str, recorder: &Recorder) {
         let account = recorder.deliveries;
         let told = format!(
@@ -275,8 +279,8 @@ impl Bench {
         port
     }
 
-    /// The next port that nothing listens on. A server that is bound to one address would take
-    /// what is meant for another that is bound to all.
+    /// The next port that no process listens on. A server bound to one address would receive the
+    /// connections of another server that is bound to all addresses.
     fn free_port(&mut self) -> Result<u16> {
         for _ in 0..1000 {
             let port = self.next_port();
@@ -285,15 +289,15 @@ impl Bench {
                 return Ok(port);
             }
         }
-        bail!("no port is free from {} on: choose others by --port", self.common.port)
+        bail!("no free port from {} on; choose another range with --port", self.common.port)
     }
 
-    /// Starts the server on a port of its own.
+    /// Starts the server on a free port.
     pub fn server(&mut self, pong: bool) -> Result<Server> {
         self.server_with(pong, &[])
     }
 
-    /// The same with more arguments.
+    /// Like [`Bench::server`], with additional arguments.
     pub fn server_with(&mut self, pong: bool, arguments: &[String]) -> Result<Server> {
         let options = ServerOptions {
             program: self.common.server.clone(),
@@ -334,12 +338,12 @@ impl Bench {
         outcome.sent
     }
 
-    /// Connects the dense client; refused and lost connections are faults.
+    /// Connects the dense client. Refused and lost connections are faults.
     pub fn connect(&mut self, connections: u64, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
         self.connect_as(&dialect::Drumline, connections, port, mode)
     }
 
-    /// The same with clients that speak otherwise.
+    /// Like [`Bench::connect`], with clients of another dialect.
     pub fn connect_as(
         &mut self,
         dialect: &'static dyn Dialect,
@@ -353,7 +357,7 @@ impl Bench {
         Ok((dense, ramp))
     }
 
-    /// Connects all, and notes where the channel stands from the first answer on.
+    /// Connects all clients and tracks the position of the channel from the first answer on.
     pub fn connect_tracked(&mut self, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
         let dense = Dense::start(self.plan(self.connections, port, mode), self.clock)?;
         dense.track()?;
@@ -382,7 +386,7 @@ impl Bench {
         Ok(ramp)
     }
 
-    /// A fault if connections were lost.
+    /// Records a fault if connections were lost.
     pub fn check_standing(&mut self, dense: &Dense, when: &str) {
         let lost = dense.counters().lost();
         if lost > 0 {
@@ -391,14 +395,14 @@ impl Bench {
         }
     }
 
-    /// Publishes and waits for every delivery; a refused publication is a fault.
+    /// Publishes and waits for every delivery. A refused publication is a fault.
     pub fn deliver(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<Delivered> {
         let delivered = self.deliver_to(server.address(), dense, burst, PATIENCE)?;
         self.check_refusal(&delivered.published);
         Ok(delivered)
     }
 
-    /// Publishes to this address and waits for every delivery, but not when none comes for so long.
+    /// Publishes to this address and waits for every delivery, until none comes for `patience`.
     pub fn deliver_to(
         &mut self,
         server: SocketAddr,
@@ -413,14 +417,15 @@ impl Bench {
         Ok(Delivered { recorder, published, took })
     }
 
-    /// Publishes in a phase of its own, which goes on; the deliveries that it should cause.
+    /// Publishes in a new phase, which stays open. Returns the number of expected deliveries.
     pub fn publish(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<u64> {
         let (_, expected, published) = self.send(server.address(), dense, burst)?;
         self.check_refusal(&published);
         Ok(expected)
     }
 
-    /// When the first message was due, the deliveries expected, and the publishers' side.
+    /// Returns the due time of the first message, the expected deliveries and the publishers'
+    /// side.
     fn send(
         &mut self,
         server: SocketAddr,
@@ -437,11 +442,11 @@ impl Bench {
 
     fn check_refusal(&mut self, published: &Published) {
         if let Some(refusal) = &published.refusal {
-            self.fault(format!("a publication was refused: {refusal}"));
+            self.fault(format!("the server refused a publication: {refusal}"));
         }
     }
 
-    /// A load of a phase of its own that begins soon.
+    /// The load of a new phase, which begins after [`LEAD_NS`].
     fn load(&mut self, server: SocketAddr, connections: u64, burst: Burst) -> Load {
         self.phase += 1;
         Load {
@@ -459,23 +464,23 @@ impl Bench {
         }
     }
 
-    /// Publishes where nobody listens; an error if a publication is refused.
+    /// Publishes without subscribers. A refused publication is an error.
     pub fn publish_unheard(&mut self, server: SocketAddr, burst: Burst) -> Result<Published> {
         let published = self.load(server, 1, burst).start(self.clock)?.join()?;
         match published.refusal {
-            Some(refusal) => bail!("a publication was refused: {refusal}"),
+            Some(refusal) => bail!("the server refused a publication: {refusal}"),
             None => Ok(published),
         }
     }
 
-    /// Adds how late the publishers were.
+    /// Adds a row with the lateness of the publishers.
     pub fn lateness(&mut self, what: &str, published: &Published) -> Result<()> {
         let late = published.lateness.percentiles()?;
         self.row(Row::new(format!("{what}: publishers' lateness, p99"), late.p99 as f64, "ns"));
         Ok(())
     }
 
-    /// Adds median and tails of a recorder with these targets in ns (0: none).
+    /// Adds rows with the median and the tails of a recorder. Targets are in ns; 0: no target.
     pub fn percentiles(
         &mut self,
         what: &str,
@@ -491,8 +496,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Waits until the sockets of what was stopped are gone, those in TIME_WAIT too (a minute, and
-    /// 256 bytes of slab each), and the slab no longer changes.
+    /// Waits until the sockets of stopped processes are gone and the slab no longer changes.
+    /// Sockets in TIME_WAIT count too: they last a minute and take 256 bytes of slab each.
     pub fn settle(&mut self, baseline: &KernelSample) -> Result<()> {
         let begun = Instant::now();
         let mut last = 0;
@@ -510,14 +515,14 @@ impl Bench {
         let (sockets, waits) = (KernelSample::now()?.sockets_in_use, time_waits()?);
         let told = format!(
             "the machine was not quiet before a stage ({sockets} sockets, {waits} in TIME_WAIT): \
-             something else runs on it, and kernel memory is not this run's alone"
+             another program uses it, and kernel memory is not that of this run alone"
         );
         eprintln!("  {told}");
         self.note(told);
         Ok(())
     }
 
-    /// Writes the run, prints its table, and tells its faults.
+    /// Writes the run, prints its tables, and returns its faults as an error.
     pub fn finish(mut self) -> Result<()> {
         let path = self.run.write(&self.common.results, &self.series)?;
         for table in &self.run.tables {
@@ -535,11 +540,12 @@ impl Bench {
     }
 }
 
-/// Shards that hold so many connections: one a processor, or as many as RLIMIT_NOFILE demands.
+/// Shards that hold `connections` connections: one per processor, or as many as RLIMIT_NOFILE
+/// requires.
 fn enough_shards(connections: u64) -> Result<u32> {
     let limit = drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
     let room = limit.saturating_sub(SPARE_SLOTS).max(1);
-    // SO_REUSEPORT fills shards unevenly: a twentieth of them stays free.
+    // SO_REUSEPORT fills shards unevenly: a twentieth of the slots stays free.
     let slots = room - room / 20;
     Ok((connections.div_ceil(slots) as u32).max(drumline::base::sys::processors() as u32))
 }
@@ -552,14 +558,14 @@ fn time_waits() -> Result<u64> {
     words.nth(1).and_then(|count| count.parse().ok()).context("sockstat: no TCP tw")
 }
 
-/// Slab memory that has grown since `quiet`, both kinds, in bytes; after what the ramp deferred to
-/// later is done.
+/// Growth of slab memory of both kinds since `quiet`, in bytes. Waits first for the work that the
+/// kernel has deferred during the ramp.
 pub fn slab_growth(quiet: &KernelSample) -> Result<i64> {
     std::thread::sleep(Duration::from_secs(2));
     Ok(KernelSample::now()?.since(quiet).slab())
 }
 
-/// What a child used while `work` ran.
+/// The use of a child while `work` ran.
 pub fn used(
     sample: impl Fn() -> Result<ProcessSample>,
     work: impl FnOnce() -> Result<()>,
@@ -569,7 +575,7 @@ pub fn used(
     sample()?.since(&before)
 }
 
-/// The middle value; the lower of two.
+/// The median; of an even number of values the lower of the middle two.
 pub fn median(mut values: Vec<f64>) -> Result<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len().saturating_sub(1) / 2;
@@ -594,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
+    fn the_median_is_the_middle_value_and_needs_one() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]).unwrap(), 2.0);
         assert!(median(Vec::new()).is_err());
     }

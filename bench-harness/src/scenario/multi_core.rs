@@ -1,7 +1,7 @@
-//! More processors: one shard and two measured, sixteen and sixty-four reckoned.
+//! More processors: one and two shards are measured, 16 and 64 processors calculated by a model.
 //!
-//! Owns the rows of `multi-core` and the model. Never calls a reckoned number measured. Invariant:
-//! the model knows nothing but what the measured rows of the same run say.
+//! Owns the rows of `multi-core` and the model. Never presents a calculated number as measured.
+//! Invariant: the model uses only the measured rows of the same run.
 
 use anyhow::Result;
 
@@ -17,7 +17,7 @@ const BYTES: usize = 128;
 const BROADCASTS: u64 = 40;
 const BROADCAST_INTERVAL: u64 = SECOND_NS / 4;
 const SINGLES_PER_SECOND: u64 = 2_000;
-/// Processors that the model is asked for.
+/// Numbers of processors for the model.
 const MODELLED: [u64; 2] = [16, 64];
 
 /// Processor time on the server, in ns.
@@ -34,8 +34,8 @@ pub fn run(common: &Common) -> Result<()> {
     let mut bench = Bench::new(common, "multi-core", title, (15_000, 10))?;
     let one = measure(&mut bench, 1)?;
     let two = measure(&mut bench, 2)?;
-    // With two shards every second publication's home is elsewhere, and so is every second
-    // subscriber: on the average one hop more.
+    // With two shards half of the publications have their home on the other shard, and so have
+    // half of the subscribers: on average one hop more.
     let hop = (two.single - one.single).max(0.0);
     bench.row(Row::new("CPU of a hop between shards", hop, "ns").note(
         "what a publication to one costs more on two shards than on one; 0 where it costs less",
@@ -104,7 +104,7 @@ fn singles(bench: &mut Bench, name: &str) -> Result<f64> {
     Ok(single)
 }
 
-/// What so many processors would do if each had a shard.
+/// Adds the calculated rows for machines with one shard per processor.
 fn model(bench: &mut Bench, processors: u64, cost: &Cost, hop: f64) {
     let cores = processors as f64;
     let members = bench.connections as f64 * cores;

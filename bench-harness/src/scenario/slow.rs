@@ -1,8 +1,8 @@
-//! Readers that stall: what they cost, and that nobody else pays.
+//! Stalled readers: their cost, and their effect on the other connections.
 //!
-//! Owns the rows of `slow`. Never lets a stalled one read, but for a few on a channel of their own.
-//! Invariant: the probes' latency with stalled readers is held against the same probes where as
-//! many connections read as then stall.
+//! Owns the rows of `slow`. Never lets a stalled connection read, except a few on a channel of
+//! their own. Invariant: the latency of probes beside stalled readers is compared with that of the
+//! same probes beside as many connections that read.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::rows::Row;
 use crate::server::Server;
 use crate::wire::Data;
 
-/// Those that stall and read again when the first of them is closed: alike, so that all are closed
-/// within the seconds that a close frame waits for its reader.
+/// Connections that stall, and read again when the first of them is closed. They are alike, so the
+/// server closes all of them within the seconds that a close frame waits for its reader.
 const WAKERS: u64 = 10;
-/// Messages a second to them, and for how many seconds at most.
+/// Messages per second to them, and the maximum number of seconds.
 const WAKERS_RATE: u64 = 1_000;
 const WAKERS_SECONDS: u64 = 30;
-/// Phase number of their messages, which nobody accounts for.
+/// Phase number of their messages, which are not counted.
 const WAKERS_PHASE: u16 = 901;
 const BYTES: usize = 128;
-/// Pairs of probes and their messages a second.
+/// Pairs of probes, and their messages per second.
 const PAIRS: u64 = 16;
 const PROBES_PER_SECOND: u64 = 400;
-/// The counters of connections closed for being behind, and of those that the kernel ended: data
-/// that a peer takes none of for TCP_USER_TIMEOUT is one of its reasons.
+/// Metrics of connections that the server closed as slow consumers, and of connections that the
+/// kernel ended, for example because a peer took no data for TCP_USER_TIMEOUT.
 const SLOW: &str = "drumline_slow_total";
 const LOST: &str = "drumline_lost_total";
-/// The close code of being behind.
+/// Close code of a slow consumer.
 const SLOW_CODE: u16 = 3008;
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 
-/// Memory at one moment, over that before the load, in bytes.
+/// Growth of memory since before the load, in bytes.
 #[derive(Default)]
 struct Peaks {
     user: i64,
@@ -45,15 +45,15 @@ struct Peaks {
     timeline: Vec<String>,
 }
 
-/// Flags of it; `--connections` are those that read.
+/// Flags of `slow`. `--connections` is the number of connections that read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// Connections that stall.
+    /// Number of connections that stall.
     #[arg(long, default_value_t = 1_000)]
     stalled: u64,
-    /// Messages a second to all.
+    /// Messages per second to all connections.
     #[arg(long, default_value_t = 100)]
     rate: u64,
 }
@@ -101,7 +101,8 @@ fn counter(server: &Server, name: &str) -> Result<f64> {
     server.metric(name, "")?.with_context(|| format!("the server has no metric {name}"))
 }
 
-/// Lets a few fall behind, and has them read when the first was closed: what do they see?
+/// Lets a few connections fall behind, and lets them read when the first was closed. Records the
+/// close codes that they receive.
 fn wake(bench: &mut Bench, server: &Server) -> Result<()> {
     let channels = Channels::Shared("wake".to_owned());
     let mode = Mode::Stall(channels.clone());
@@ -134,7 +135,7 @@ fn wake(bench: &mut Bench, server: &Server) -> Result<()> {
     wakers.stop()
 }
 
-/// The load for a phase, with probes beside it and memory watched.
+/// Runs the load of a phase with probes beside it, and samples memory.
 fn phase(
     bench: &mut Bench,
     server: &Server,
@@ -177,7 +178,7 @@ fn start_probes(clock: RunClock, server: &Server, seconds: u64) -> Result<Runnin
     probe(probes, clock)
 }
 
-/// Samples memory until told to stop.
+/// Samples memory until the phase ends.
 fn watch(server: &Server, stop: &std::sync::atomic::AtomicBool) -> Result<Peaks> {
     let (user, kernel) = (server.sample()?, KernelSample::now()?);
     let mut peaks = Peaks::default();

@@ -1,7 +1,8 @@
-//! All connections cut, all back at once: with nothing to recover, and with what they missed.
+//! Reconnect storm: all connections are cut and reconnect at once, without and with missed
+//! publications to recover.
 //!
-//! Owns the rows of `storm`. Never restarts the server. Invariant: what was published while nobody
-//! was there is expected by everybody, and counted.
+//! Owns the rows of `storm`. Never restarts the server. Invariant: every connection must receive
+//! every publication that was published while all were cut.
 
 use anyhow::Result;
 
@@ -12,12 +13,12 @@ use crate::rows::Row;
 use crate::server::{API_KEY, Server};
 use crate::wire::Data;
 
-/// Publications that everybody misses, and bytes of each.
+/// Publications that all connections miss, and bytes of each.
 const MISSED: u64 = 10;
 const BYTES: usize = 128;
-/// Connections that each ring makes at a time: the storm.
+/// Connections that each client ring opens at the same time.
 const IN_FLIGHT: u32 = 1024;
-/// With what was missed, at most so many times as long as without.
+/// Highest ratio of the time with missed publications to the time without.
 const RATIO: f64 = 1.5;
 
 /// Runs it.
@@ -49,7 +50,8 @@ pub fn run(common: &Common) -> Result<()> {
     bench.finish()
 }
 
-/// Cuts all and lets them come back; the time until the last is subscribed again, in ns.
+/// Cuts all connections and lets them reconnect. Returns the time until the last is subscribed
+/// again, in ns.
 fn back(bench: &mut Bench, dense: &mut Dense, recovers: bool) -> Result<f64> {
     dense.cut()?;
     let ramp = dense.come_back(recovers)?;
@@ -60,7 +62,7 @@ fn back(bench: &mut Bench, dense: &mut Dense, recovers: bool) -> Result<f64> {
     Ok(ramp.took.as_nanos() as f64)
 }
 
-/// Everybody hears one publication, is cut, and misses some.
+/// Every connection receives one publication, is cut, and misses some.
 fn missed(bench: &mut Bench, server: &Server, dense: &mut Dense) -> Result<f64> {
     let seen = bench.deliver(server, dense, Burst::to_all(1, Data::Filled(BYTES), SECOND_NS))?;
     bench.account("before the cut", &seen.recorder);

@@ -1,7 +1,7 @@
-//! How many tokens a processor verifies in a second.
+//! Tokens verified per second of one processor.
 //!
-//! Owns the rows of `tokens`. Never starts a server: this is the engine's own verifier, on this
-//! thread. Invariant: every token is another one, and every one is accepted.
+//! Owns the rows of `tokens`. Never starts a server: the engine's verifier runs on this thread.
+//! Invariant: all tokens differ, and the verifier accepts each one.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::rows::Row;
 
 /// Tokens that are verified in turn.
 const TOKENS: u64 = 10_000;
-/// A second's worth on one processor.
+/// Target: tokens per second on one processor.
 const HMAC_RATE: f64 = 200_000.0;
 /// Some day in 2026, in unix seconds: verifying reads no clock.
 const NOW: u64 = 1_790_000_000;

@@ -1,8 +1,7 @@
-//! One publication to many in each form that it can have on the wire: processor time a delivery,
-//! in the same run.
+//! One publication to many in each format on the wire: processor time per delivery in one run.
 //!
-//! Owns the rows of `variants`. Never mixes variants in a channel. Invariant: the subscribers of
-//! each variant are as many, on the same server, get the same documents, and take turns.
+//! Owns the rows of `variants`. Never mixes variants in a channel. Invariant: each variant has as
+//! many subscribers on the same server, gets the same documents, and is measured in turn.
 
 use anyhow::{Result, ensure};
 use drumline::wire::protocol::Wire;
@@ -14,14 +13,14 @@ use crate::rows::Row;
 use crate::server::Server;
 use crate::wire::Data;
 
-/// Times that the variants take turns, and publications of each turn.
+/// Rounds of all variants, and publications per turn.
 const TURNS: usize = 10;
 const ROUNDS: u64 = 4;
-/// Time for a delivery in the schedule, in ns: so that a publication is through before the next.
+/// Time per delivery in the schedule, in ns: each publication is delivered before the next is due.
 const ROOM_NS: u64 = 30_000;
-/// A variant may cost so many times as much as the first.
+/// Highest ratio of a variant's cost to that of the first.
 const RATIO: f64 = 1.10;
-/// What makes a server take all variants, and deltas of every publication.
+/// Server arguments that enable all variants, and deltas of every publication.
 const ARGUMENTS: [&str; 5] = [
     "--websocket.compression",
     "--channel.without_namespace.history_size=10",
@@ -35,7 +34,7 @@ struct Variant {
     dialect: &'static dyn Dialect,
 }
 
-/// Plain JSON first: the others are held against it.
+/// The variants. Plain JSON is first: the others are compared with it.
 const VARIANTS: [Variant; 4] = [
     Variant { name: "JSON", dialect: &Identified { wire: Wire::Json } },
     Variant { name: "protobuf", dialect: &Identified { wire: Wire::Protobuf } },
@@ -64,7 +63,7 @@ pub fn run(common: &Common) -> Result<()> {
     for variant in &VARIANTS {
         sides.push(side(&mut bench, &server, variant)?);
     }
-    // All once beforehand: first sends grow buffers, and the first publication is no delta.
+    // Warms all variants up: first sends grow buffers, and a first publication is never a delta.
     for side in &sides {
         cost(&mut bench, &server, side)?;
     }
@@ -96,7 +95,7 @@ fn side(bench: &mut Bench, server: &Server, variant: &'static Variant) -> Result
     let port = server.address().port();
     let (dense, ramp) = bench.connect_as(variant.dialect, bench.connections, port, mode)?;
     let causes = || dense.counters().causes();
-    ensure!(ramp.up > 0, "nobody subscribed by {}: {:?}", variant.name, causes());
+    ensure!(ramp.up > 0, "no client subscribed with {}: {:?}", variant.name, causes());
     Ok(Side { variant, dense, costs: Vec::new() })
 }
 
@@ -115,7 +114,7 @@ fn cost(bench: &mut Bench, server: &Server, side: &Side) -> Result<f64> {
     used.cpu_ns_per(delivered.recorder.deliveries.delivered)
 }
 
-/// A variant that came plain would be compared with itself: a fault.
+/// Records a fault if a variant's deliveries came uncompressed and without delta.
 fn check_packed(bench: &mut Bench, side: &Side, before: u64) {
     let wanted = match side.variant.dialect.packing() {
         Some(_) => side.dense.connections() * ROUNDS * TURNS as u64,

@@ -1,8 +1,8 @@
-//! Two builds of the server in turn: whether the newer one is slower or larger.
+//! Two builds of the server in turn: tests whether the newer one is slower or larger.
 //!
-//! Owns the rows of `versus` and the rule that ends the pairs. Never runs both builds at a time.
-//! Invariant: every quantity is one of which more is worse, and a pair is measured under one load
-//! by one client.
+//! Owns the rows of `versus` and the rule that ends the pairs. Never runs both builds at the same
+//! time. Invariant: a higher value of every quantity is worse, and one client measures both builds
+//! of a pair under the same load.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,7 @@ use crate::wire::Data;
 
 /// Names of the two builds in the table; the newer one first.
 const BUILDS: [&str; 2] = ["new", "before"];
-/// Pairs that are always made.
+/// Least number of pairs.
 const PAIRS_MIN: usize = 9;
 /// The pairs end once every interval is narrower than this.
 const INTERVAL_MAX: f64 = 0.10;
@@ -38,7 +38,7 @@ const UNICAST_PUBLISHERS: u64 = 8;
 const UNHEARD: u64 = 40_000;
 const UNHEARD_PUBLISHERS: u64 = 64;
 
-/// What is measured of each build, with its unit.
+/// Measured quantities of a build, with their units.
 const QUANTITIES: [(&str, &str); 7] = [
     ("CPU per connect and subscribe", "ns"),
     ("user memory per connection, shared channel", "bytes"),
@@ -49,7 +49,7 @@ const QUANTITIES: [(&str, &str); 7] = [
     ("CPU per HTTP publish, no subscriber", "ns"),
 ];
 
-/// Flags of it.
+/// Flags of `versus`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     #[command(flatten)]
@@ -57,10 +57,10 @@ pub struct Options {
     /// The program of the older build. The program of the newer one is --server.
     #[arg(long)]
     before: PathBuf,
-    /// The median of a ratio at most.
+    /// Highest median of a ratio.
     #[arg(long, default_value_t = 1.05)]
     median_max: f64,
-    /// Pairs at most.
+    /// Maximum number of pairs.
     #[arg(long, default_value_t = 40)]
     pairs: usize,
 }
@@ -144,7 +144,7 @@ fn share_a_channel(bench: &mut Bench, build: &Build) -> Result<[f64; 3]> {
 }
 
 /// Memory per connection, CPU and median latency of publications to one subscriber each, and CPU
-/// of publications to nobody.
+/// of publications without subscribers.
 fn have_a_channel_each(bench: &mut Bench, build: &Build) -> Result<[f64; 4]> {
     let server = build.start(bench)?;
     let empty = server.sample()?;

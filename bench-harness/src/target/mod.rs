@@ -58,9 +58,9 @@ pub trait Adapter: Debug + Sync {
         Ok(())
     }
 
-    /// Writes the target's configuration into [`TargetOptions::dir`] and returns the command that starts it.
-    /// The command runs in the foreground, and all processes of the target are its descendants. An
-    /// error names what is missing.
+    /// Writes the target's configuration into [`TargetOptions::dir`] and returns the command that
+    /// starts it. The command runs in the foreground, and all processes of the target are its
+    /// descendants. An error names what is missing.
     fn launch(&self, options: &TargetOptions) -> Result<Launch>;
 }
 

@@ -1,7 +1,7 @@
-//! Connections that are silent: what they hold, and what keeping them alive costs.
+//! Idle connections: their memory, and the cost of keeping them alive.
 //!
-//! Owns the numbers of `idle`. Never publishes. Invariant: pings are those that the client has
-//! seen, whatever the target was asked for.
+//! Owns the numbers of `idle`. Never publishes. Invariant: only pings that the client has received
+//! count, whatever interval the target was configured with.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use super::{CONNECTS, CPU_PINGS, FIXED, KERNEL, PINGS, SLOPE, Scenario, USER};
 use crate::account::{ProcessSample, per_connection};
 use crate::dense::Ramp;
 
-/// The slope is that from one connection of so many to all.
+/// The slope is measured from this fraction of the connections to all of them.
 pub(super) const PART: u32 = 3;
-/// Without it there is no account of memory.
+/// Error when memory cannot be measured.
 const NO_PSS: &str = "/proc/PID/smaps_rollup may not be read: run as root";
-/// Pings are watched for so long.
+/// Time over which pings are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
-/// What was there when the first connections were up.
+/// Memory when the first connections were up.
 pub(super) struct Early {
     ramp: Ramp,
     user: ProcessSample,
 }
 
 impl Turn<'_> {
-    /// The first connections, and then the others begin to come.
+    /// Connects the first connections, samples memory, and lets the others follow.
     pub(super) fn early(&mut self) -> Result<Early> {
         let ramp = self.dense.ramp()?;
         self.up(ramp)?;
@@ -36,7 +36,7 @@ impl Turn<'_> {
         Ok(Early { ramp, user })
     }
 
-    /// Memory, and how fast the connections came.
+    /// Memory, and connects per second.
     pub(super) fn idle(&mut self, ramp: Ramp, early: &Early, empty: &Empty) -> Result<()> {
         std::thread::sleep(SETTLE);
         let now = self.peer.sample()?;
@@ -59,14 +59,14 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Nothing happens but pings and the answers to them.
+    /// Measures the cost of pings and their answers.
     pub(super) fn pings(&mut self) -> Result<()> {
         std::thread::sleep(SETTLE);
         let (server, seen) = (self.peer.sample()?, self.dense.counters().pings());
         std::thread::sleep(WINDOW);
         let cpu = self.peer.sample()?.since(&server)?;
         let pings = self.dense.counters().pings() - seen;
-        ensure!(pings > 0, "no ping came in {WINDOW:?}");
+        ensure!(pings > 0, "the target sent no ping in {WINDOW:?}");
         self.set(Scenario::Idle, CPU_PINGS, cpu.cpu_ns_per(pings)?);
         self.set(Scenario::Idle, PINGS, pings as f64 / self.plan.connections as f64);
         Ok(())

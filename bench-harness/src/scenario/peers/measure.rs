@@ -1,7 +1,7 @@
 //! One target's turn: started, loaded, accounted for, and stopped.
 //!
-//! Owns what is done with a target and which numbers are taken. Never compares. Invariant: whatever
-//! fails, the target and its connections are gone when a turn is over.
+//! Owns the steps of a turn and the numbers that it takes. Never compares. Invariant: when a turn
+//! is over the target and its connections are gone, whatever has failed.
 
 use std::time::{Duration, Instant};
 
@@ -19,15 +19,15 @@ use crate::latency::Deliveries;
 use crate::scenario::{Burst, Delivered, frame_bytes};
 use crate::target::{Adapter, Peer, Target, TargetOptions};
 
-/// The machine is quiet again when no more sockets than this are left over, and its slab memory
-/// changes by less than so many bytes in half a second; that is waited for so long.
+/// The machine is quiet again when at most this many sockets are left over and its slab memory
+/// changes by fewer than this many bytes in half a second. The last is the maximum wait.
 const SPARE_SOCKETS: u64 = 200;
 
 const SETTLED_BYTES: u64 = 1 << 20;
 
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
-/// At a steady rate the machine is full when less than this part of it is idle.
+/// At a steady rate the machine is full when a smaller part of it than this is idle.
 const IDLE_PART: f64 = 0.1;
 
 /// A target's turn in a stage.
@@ -73,7 +73,7 @@ fn server(
     let measured = turn.all(scenarios, parted, &empty);
     let dense = turn.dense;
     let measured = measured.map_err(|error| peer.cause(error));
-    // The server first: it is the one whose sockets wait out their time.
+    // The server first: its sockets then stay in TIME_WAIT, not the client's.
     let stopped = peer.stop();
     let closed = dense.stop();
     measured.and(stopped).and(closed)
@@ -134,7 +134,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// A warm-up, then the load that is measured.
+    /// Publishes a warm-up, then the measured load.
     fn loaded(&mut self, scenario: Scenario) -> Result<()> {
         let api = self.peer.adapter().api();
         let Some((warm, measured)) = scenario.loads(&api, self.plan) else { return Ok(()) };
@@ -171,7 +171,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Latencies, and whether they are the target's.
+    /// Adds latencies, and a remark if they are not the target's own.
     fn rated(&mut self, scenario: Scenario, delivered: Delivered, cores: f64) -> Result<()> {
         let all = delivered.recorder.percentiles()?;
         let late = delivered.published.lateness.percentiles()?;
@@ -191,12 +191,12 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// The same publications where nobody listens: what publishing costs by itself.
+    /// Publishes the same without subscribers: the cost of publishing alone.
     fn unheard(&mut self, scenario: Scenario) -> Result<()> {
         let api = self.peer.adapter().api();
         let Some((burst, _)) = scenario.loads(&api, self.plan) else { return Ok(()) };
         let messages = burst.messages;
-        let burst = Burst { channels: Channels::Shared("nobody".to_owned()), ..burst };
+        let burst = Burst { channels: Channels::Shared("empty".to_owned()), ..burst };
         let before = self.peer.sample()?;
         self.bench.publish_unheard(self.peer.publish_address(), burst)?;
         let cpu = self.peer.sample()?.since(&before)?;
@@ -216,7 +216,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Deliveries that did not come or came twice are a fault; how many were lost.
+    /// Records lost and duplicate deliveries as a fault. Returns the number of lost deliveries.
     pub(super) fn lost(&mut self, scenario: Scenario, account: &Deliveries, part: &str) -> u64 {
         let (lost, duplicates) = (account.lost(), account.duplicates);
         if lost > 0 || duplicates > 0 {
@@ -242,7 +242,7 @@ impl Turn<'_> {
     }
 }
 
-/// The bare kernel's turn: sockets held, and the bytes of a fan-out.
+/// The turn of the kernel baseline: held sockets, and the bytes of a fan-out.
 fn baseline(
     bench: &mut Bench,
     tables: &mut Tables,
@@ -285,7 +285,7 @@ fn baseline(
     stopped
 }
 
-/// Connections a second of a ramp.
+/// Connections per second of a ramp.
 fn connects(ramp: Ramp) -> f64 {
     ramp.up as f64 / ramp.took.as_secs_f64().max(1e-9)
 }
@@ -295,7 +295,7 @@ fn own() -> Result<ProcessSample> {
     ProcessSample::of_one(std::process::id())
 }
 
-/// Waits until the sockets of the turn before are gone and their memory is given back.
+/// Waits until the sockets of the previous turn are gone and their memory is freed.
 fn settle(plan: &Numbers) -> Result<()> {
     let (begun, mut last) = (Instant::now(), 0);
     while begun.elapsed() < SETTLED_WITHIN {

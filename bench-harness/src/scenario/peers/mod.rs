@@ -1,8 +1,8 @@
 //! Drumline and other servers in turn, under the same load from the same client.
 //!
 //! Owns the flags, the scenarios as data and the order of the turns. Never starts a target by
-//! itself: that is its adapter's. Invariant: every target that was asked for keeps its line in
-//! every table, with values or with the reason why not, and whoever fails or loses is a fault.
+//! itself: its adapter does. Invariant: every requested target has a line in every table, with
+//! values or with the reason for their absence. A failure or a loss of a target is a fault.
 
 use std::path::PathBuf;
 
@@ -29,9 +29,9 @@ use tables::Tables;
 
 /// Bytes of data in every message.
 pub(super) const BYTES: usize = 128;
-/// Time for a delivery in the schedule of fan-outs, in ns: one is through before the next.
+/// Time per delivery in the schedule of fan-outs, in ns: each ends before the next is due.
 const ROOM_NS: u64 = 60_000;
-/// Members of a room, and publications a second in all rooms together.
+/// Members of a room, and publications per second in all rooms together.
 const ROOM: u64 = 100;
 const ROOMS_PER_SECOND: u64 = 50;
 /// Kept-alive connections that publish at a rate.
@@ -40,41 +40,41 @@ const PUBLISHERS: u64 = 8;
 pub(super) const FANOUTS: u64 = 8;
 /// Publications of a burst.
 const BURST: u64 = 100;
-/// From one keep-alive ping to the next where pings are measured, in seconds.
+/// Keep-alive interval where pings are measured, in seconds.
 pub(super) const PING_SECONDS: u64 = 5;
-/// Descriptors that a target's process needs beside its connections.
+/// Descriptors that a target's process needs in addition to its connections.
 const SPARE: u64 = 1_000;
 
-/// Flags of it.
+/// Flags of `peers`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// Targets, in the order of their turns; Drumline is always among them. By default all.
+    /// Targets, in the order of their turns. Drumline is always included. By default all.
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
-    /// Scenarios.
+    /// Scenarios to run.
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(default_values_t = Scenario::value_variants().to_vec())]
     scenarios: Vec<Scenario>,
-    /// Times that every target has its turn.
+    /// Number of rounds. In each, every target has a turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Publications a second in the unicast scenario: below the knee of the slowest target.
+    /// Publications per second in the unicast scenario, below the knee of the slowest target.
     #[arg(long, default_value_t = 1_000)]
     rate: u64,
-    /// Where `scripts/peers.sh setup` put the peers; by default `peers` beside this program's
-    /// build folder.
+    /// Directory of the peers that `scripts/peers.sh setup` built. By default `peers` in this
+    /// program's build folder.
     #[arg(long)]
     peers: Option<PathBuf>,
 }
 
-/// What is measured, by name.
+/// The scenarios, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// All on one channel and silent: memory, how fast they came, and what pings cost.
+    /// All connections idle on one channel: memory, connects per second, and cost of pings.
     Idle,
-    /// One publication to all, again and again.
+    /// Repeated publications to all connections.
     Fanout,
     /// A hundred publications at once to all.
     Burst,
@@ -82,11 +82,11 @@ pub enum Scenario {
     Rooms,
     /// A channel each, at a rate.
     Unicast,
-    /// All cut and all back at once, without and with something missed.
+    /// All connections are cut and reconnect at once, without and with missed publications.
     Storm,
 }
 
-/// Who is subscribed to what: scenarios with the same answer share their connections.
+/// The channels of the connections. Scenarios of the same stage share their connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// All to one channel.
@@ -97,7 +97,7 @@ pub(super) enum Stage {
     Rooms,
     /// A channel each.
     Distinct,
-    /// All to one channel, where those that come back may recover.
+    /// All connections on one channel, with recovery after a reconnect.
     Storm,
 }
 
@@ -145,12 +145,12 @@ impl Scenario {
         }
     }
 
-    /// Whether messages come at a steady rate, so that latency means something.
+    /// Whether messages come at a steady rate. Only then is latency meaningful.
     pub(super) fn is_rated(self) -> bool {
         matches!(self, Scenario::Rooms | Scenario::Unicast)
     }
 
-    /// What is published: the warm-up and what is measured. `None`: nothing.
+    /// The bursts of the warm-up and of the measurement; `None` if nothing is published.
     pub(super) fn loads(self, api: &Api, plan: &Numbers) -> Option<(Burst, Burst)> {
         let of = |publishers, channels, messages, interval_ns, per_frame| Burst {
             api: api.clone(),
@@ -307,7 +307,7 @@ pub fn run(options: &Options) -> Result<()> {
     let most = drumline::base::sys::raise_open_files()?.saturating_sub(SPARE);
     ensure!(
         bench.connections <= most,
-        "{} connections are more than a process may hold here ({most}): take fewer, or raise \
+        "{} connections exceed what a process can hold here ({most}); use fewer or raise \
          RLIMIT_NOFILE",
         bench.connections
     );
@@ -385,7 +385,10 @@ fn beside() -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     match program.ancestors().nth(2) {
         Some(folder) => Ok(folder.join("peers")),
-        None => bail!("{} is in no build folder: name the peers by --peers", program.display()),
+        None => bail!(
+            "{} is not in a build folder; give the directory of the peers with --peers",
+            program.display()
+        ),
     }
 }
 
@@ -405,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_are_what_the_text_says() {
+    fn the_text_of_a_scenario_matches_its_load() {
         let peers = PathBuf::from("/nowhere");
         let plan = Numbers { connections: 1_000, seconds: 3, rate: 50, peers, sockets: 0 };
         let of = |scenario: Scenario| scenario.loads(&Api::WebSocket, &plan);

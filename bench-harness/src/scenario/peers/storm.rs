@@ -1,8 +1,8 @@
-//! All connections of a target cut, all back at once: with nothing to recover, and with what they
-//! missed.
+//! Reconnect storm of a target: all connections are cut and reconnect at once, without and with
+//! missed publications.
 //!
-//! Owns the numbers of `storm`. Never restarts the target. Invariant: what was published while
-//! nobody was there is expected by everybody of a target that can recover, and counted.
+//! Owns the numbers of `storm`. Never restarts the target. Invariant: with a target that supports
+//! recovery, every connection must receive every publication that it missed.
 
 use std::time::Instant;
 
@@ -15,11 +15,11 @@ use crate::publish::Api;
 use crate::target::Recovery;
 use crate::wire::Data;
 
-/// Publications that everybody misses.
+/// Publications that all connections miss.
 pub(super) const MISSED: u64 = 10;
 
 impl Turn<'_> {
-    /// A plain reconnect of everybody, then one that recovers where the target can.
+    /// Reconnects all connections, then again with recovery if the target supports it.
     pub(super) fn storm(&mut self) -> Result<()> {
         self.cut()?;
         let ramp = self.dense.come_back(false)?;
@@ -34,17 +34,17 @@ impl Turn<'_> {
         self.recover(recovery)
     }
 
-    /// Cuts all connections and gives the target the time to notice.
+    /// Cuts all connections and gives the target time to notice.
     fn cut(&mut self) -> Result<()> {
         self.dense.cut()?;
         std::thread::sleep(SETTLE);
         self.peer.alive()
     }
 
-    /// Everybody hears one publication, is cut, misses some and comes back for them.
+    /// Every connection receives one publication, is cut, misses some and recovers them.
     fn recover(&mut self, recovery: Recovery) -> Result<()> {
         let Recovery { dialect, api, .. } = recovery;
-        // Those of before make room first.
+        // The connections of the previous step end first.
         self.cut()?;
         let plan = client(self.bench, self.peer, (dialect, Stage::Storm), self.plan);
         let again = Dense::start(plan, self.bench.clock)?;

@@ -1,8 +1,8 @@
 //! The tables of `peers` while they fill.
 //!
-//! Owns what was measured by scenario, target and round, who failed, and the latencies of all
-//! rounds together. Never decides how to measure. Invariant: a value stands in the round that it
-//! was measured in, so that pairs are pairs.
+//! Owns the values by scenario, target and round, the failed targets, and the latencies of all
+//! rounds together. Never decides how to measure. Invariant: a value belongs to the round in which
+//! it was measured, so pairs are of one round.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) struct Tables {
     failed: Vec<String>,
     /// Of unicast, by target.
     latencies: BTreeMap<String, Recorder>,
-    /// Whose turn it is, and in which round.
+    /// The target whose turn it is, and the round.
     target: String,
     round: usize,
 }
@@ -49,12 +49,12 @@ impl Tables {
         self.scenarios.iter().copied().filter(is_of).collect()
     }
 
-    /// What comes is of this target in this round, from 0.
+    /// The next values belong to this target and this round, counted from 0.
     pub(super) fn turn(&mut self, target: &str, round: usize) {
         (self.target, self.round) = (target.to_owned(), round);
     }
 
-    /// Notes a value.
+    /// Records a value.
     pub(super) fn set(&mut self, scenario: Scenario, column: &str, value: f64) {
         let (target, round) = (self.target.clone(), self.round);
         let Some(grid) = self.grid_mut(scenario) else { return };
@@ -65,7 +65,7 @@ impl Tables {
         values[round] = Some(value);
     }
 
-    /// Notes what must be known of the target in a scenario; the same only once.
+    /// Adds a remark on the target in a scenario, each remark once.
     pub(super) fn remark(&mut self, scenario: Scenario, remark: &str) {
         let target = self.target.clone();
         let Some(line) = self.grid_mut(scenario).and_then(|grid| grid.line(&target)) else {
@@ -91,7 +91,7 @@ impl Tables {
         self.round
     }
 
-    /// Takes a target out; every table says why.
+    /// Removes a failed target. Every table gets the reason.
     pub(super) fn fail(&mut self, target: &str, told: String) {
         for grid in &mut self.grids {
             if let Some(line) = grid.line(target) {

@@ -1,6 +1,6 @@
-//! A target's turn, as each part of it sees it.
+//! The context of a target's turn, which its parts share.
 //!
-//! Owns what a turn needs to know, and the waits that all parts share. Never starts a target.
+//! Owns that context and the waits of all parts. Never starts a target.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::dialect::Dialect;
 use crate::scenario::time_waits;
 use crate::target::Peer;
 
-/// Connections that each of the client's rings makes at a time in a storm.
+/// Connections that each client ring opens at the same time in a storm.
 const STORM_IN_FLIGHT: u32 = 1024;
-/// Without a delivery for so long, the missing ones are lost.
+/// Time without a delivery after which the missing deliveries count as lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a ramp leaves to be done later is done after this.
+/// Time after which the work that a ramp has deferred is done.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
 /// Slab memory of a socket in TIME_WAIT, in bytes.
 const TIME_WAIT_BYTES: i64 = 256;
 
-/// What there is without connections.
+/// Memory without connections.
 pub(super) struct Empty {
     pub(super) user: ProcessSample,
     /// Slab memory, in bytes.
     pub(super) kernel: i64,
 }
 
-/// What a part of a turn needs to know.
+/// Context of the parts of a turn.
 pub(super) struct Turn<'a> {
     pub(super) bench: &'a mut Bench,
     pub(super) tables: &'a mut Tables,
@@ -59,7 +59,7 @@ pub(super) fn client(
     }
 }
 
-/// Slab memory now, in bytes, without that of sockets of earlier turns that wait out their time.
+/// Slab memory now, in bytes, without the sockets of earlier turns in TIME_WAIT.
 pub(super) fn slab() -> Result<i64> {
     let now = KernelSample::now()?;
     let waits = time_waits()? as i64;

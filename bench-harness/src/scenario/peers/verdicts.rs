@@ -1,14 +1,14 @@
-//! What Drumline must reach beside its peers, as rows with targets.
+//! Drumline's targets in comparison with its peers, as rows.
 //!
-//! Owns the list. Never measures. Invariant: a row is made of the pairs of one run, and there is
-//! none for a peer that was not measured.
+//! Owns the list. Never measures. Invariant: a row uses the pairs of one run, and a peer that was
+//! not measured has no row.
 
 use super::tables::Tables;
 use super::{Bench, CONNECTS, CPU, CPU_BOTH, P99, Scenario, USER};
 use crate::grid::{Grid, KERNEL_BASELINE, Spread};
 use crate::rows::Row;
 
-/// Drumline's value against a target's: scenario, quantity, target, and at most this ratio.
+/// Highest ratio of Drumline's value to a target's: scenario, quantity, target, ratio.
 const RATIOS: [(Scenario, &str, &str, f64); 7] = [
     (Scenario::Idle, USER, "uwebsockets", 0.5),
     (Scenario::Idle, USER, "nchan", 0.03),
@@ -19,7 +19,7 @@ const RATIOS: [(Scenario, &str, &str, f64); 7] = [
     (Scenario::Unicast, CPU_BOTH, "nchan", 0.5),
 ];
 
-/// Where no peer may be better beyond the spread.
+/// Scenarios and quantities in which no peer may be better beyond the spread.
 const BEST: [(Scenario, &str); 3] =
     [(Scenario::Fanout, CPU), (Scenario::Unicast, P99), (Scenario::Idle, CONNECTS)];
 
