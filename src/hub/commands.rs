@@ -4,7 +4,6 @@ use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
 use crate::model::message::Post;
 use crate::wire::protocol::command::{Command, Request};
-use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error};
 
 /// Why the commands of a connection stop, for now or for good.
@@ -130,11 +129,6 @@ impl Hub {
                 Ok(())
             }
         }
-    }
-
-    pub(super) fn reply_error(&mut self, slot: u32, command: u32, error: Error) {
-        self.metrics.errors.add(1);
-        self.reply(slot, command, &Reply::Error(error));
     }
 
     fn pong(&mut self, slot: u32) -> Result<(), StopReason> {

@@ -5,7 +5,6 @@ use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::Now;
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::{Hub, HubSettings};
-use crate::model::ids::Address;
 use crate::wire::framing::Framing;
 use crate::wire::http::{Status, Transport};
 use crate::wire::protocol::Disconnect;
@@ -207,16 +206,5 @@ impl Hub {
         let half = ping_interval / 2;
         self.set_deadline(slot, if ahead < half { ahead + half } else { ahead });
         self.watch_expiry(slot);
-    }
-
-    /// The address of a connection.
-    pub(super) fn address(&self, slot: u32) -> Address {
-        let generation = self.connections[slot].generation;
-        Address { shard: self.shard, slot, generation }
-    }
-
-    /// The id of a client.
-    pub(super) fn client_id(&self, slot: u32) -> String {
-        self.ids.client(self.address(slot))
     }
 }

@@ -280,4 +280,9 @@ impl Hub {
         self.connection_limits.leave();
         self.metrics.clients.subtract(1);
     }
+
+    pub(super) fn reply_error(&mut self, slot: u32, command: u32, error: Error) {
+        self.metrics.errors.add(1);
+        self.reply(slot, command, &Reply::Error(error));
+    }
 }

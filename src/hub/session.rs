@@ -52,11 +52,6 @@ impl From<&SubscribeOptions> for Grant {
 }
 
 impl Hub {
-    /// Unix time of this turn, in seconds.
-    pub(super) fn unix_time(&self) -> u64 {
-        self.unix / 1000
-    }
-
     /// Handles a connect command.
     pub(super) fn connect(
         &mut self,

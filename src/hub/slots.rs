@@ -3,6 +3,7 @@
 use crate::base::connection_limits::ConnectionPermit;
 use crate::hub::connections::{Connection, Phase, SlotState};
 use crate::hub::{Hub, REFUSAL_TIME};
+use crate::model::ids::Address;
 use crate::wire::http::{Requester, Status};
 
 impl Hub {
@@ -89,5 +90,16 @@ impl Hub {
         let inbound = self.connections.take_inbound(slot);
         let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
         (bytes, ConnectionPermit::of_taken(&self.connection_limits))
+    }
+
+    /// The address of a connection.
+    pub(super) fn address(&self, slot: u32) -> Address {
+        let generation = self.connections[slot].generation;
+        Address { shard: self.shard, slot, generation }
+    }
+
+    /// The id of a client.
+    pub(super) fn client_id(&self, slot: u32) -> String {
+        self.ids.client(self.address(slot))
     }
 }

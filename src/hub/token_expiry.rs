@@ -153,6 +153,11 @@ impl Hub {
         }
         early
     }
+
+    /// Unix time of this turn, in seconds.
+    pub(super) fn unix_time(&self) -> u64 {
+        self.unix / 1000
+    }
 }
 
 #[cfg(test)]
