@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The peers that `drumline-bench peers` measures beside Drumline.
+# Installs the peers that `drumline-bench peers` measures beside Drumline.
 #
-# Usage: scripts/peers.sh setup [NAME...]   sets all of them up, or only those named; safe to repeat
-#        scripts/peers.sh check             says what is missing
+# Usage: scripts/peers.sh setup [NAME...]   set up all peers, or only the named ones; safe to repeat
+#        scripts/peers.sh check             print what is missing
 #
-# Debian packages are installed as root or by sudo; everything else goes into the folder `peers` of the
-# build folder. Needs Cargo, a C++ compiler, Node with npm and Python 3 with pip.
+# Installs Debian packages as root or with sudo, and everything else into target/peers.
+# Needs Cargo, a C++ compiler, Node with npm and Python 3 with pip.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
@@ -20,7 +20,7 @@ as_root() {
     if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi
 }
 
-# Installs what is not there of some Debian packages.
+# Installs those of the Debian packages that are missing.
 debian() {
     local package missing=()
     for package in "$@"; do
@@ -28,7 +28,7 @@ debian() {
             missing+=("$package")
     done
     if ((${#missing[@]} == 0)); then return 0; fi
-    # Services of these packages are not wanted: the harness starts its own.
+    # RUNLEVEL=1 keeps the services of these packages from starting: the harness starts its own.
     as_root apt-get update -qq &&
         as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
             apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Kernel settings and limits for a million sockets on one box: check, apply, restore, persist.
 #
-# One table (`knobs`) says what is wanted and why; one function (`target`) says which value a knob would get, and a
-# knob is fine when that is the value it has. Nothing better than wanted is ever made worse, and everything `apply`
-# writes is first saved, so `restore` puts the very same bytes back.
+# The table `knobs` lists the wanted value and the reason of each setting. The function `target` computes the value
+# that a setting would get; a setting is fine when it has that value. The script never lowers a better value. `apply`
+# saves each old value before it writes, and `restore` writes exactly the saved bytes.
 #
-# Left out on purpose: vm.max_map_count (a shard maps a handful of regions, far below the default 65530) and every
-# setting under `harms`, which `apply` never writes.
+# The table omits vm.max_map_count, because a shard maps few regions, far below the default of 65530. `apply` never
+# writes the settings under `harms`.
 set -euo pipefail
 
 PROC=${DRUMLINE_TUNE_PROC:-/proc}
@@ -22,13 +22,13 @@ usage() {
     cat <<'TEXT'
 usage: scripts/tune.sh check | apply | restore | persist | help
 
-  check    show every setting: ok, would change, may not change; exit 0 if all is fine, else 1
-  apply    save what is there, then set what is wanted, until the next boot; exit 1 if something may not be changed
-  restore  put back exactly what apply changed
-  persist  write sysctl.d, limits.d and a systemd drop-in, so that it holds after a boot
+  check    show every setting: ok, would change, may not change; exit 0 if all are ok, otherwise 1
+  apply    save the current values, then write the wanted ones, until the next boot; exit 1 if one cannot be changed
+  restore  write back the values that apply saved
+  persist  write sysctl.d, limits.d and a systemd drop-in, which apply the settings at every boot
 
-  DRUMLINE_TUNE_STATE        where apply saves the old values (/var/lib/drumline/tune.saved)
-  DRUMLINE_TUNE_ROOT         prefix of the files persist writes (none)
+  DRUMLINE_TUNE_STATE        file in which apply saves the old values (/var/lib/drumline/tune.saved)
+  DRUMLINE_TUNE_ROOT         prefix of the files that persist writes (none)
   DRUMLINE_TUNE_CONNECTIONS  connections to size for (1000000)
 TEXT
 }

@@ -1,4 +1,4 @@
-// The real server for the tests in JavaScript: on a free port, ended by its own process handle.
+// Starts the real server for the tests in JavaScript, on a free port, and ends it by its handle.
 
 import { spawn } from "node:child_process";
 import { createServer } from "node:net";
@@ -8,34 +8,34 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const binary =
   process.env.DRUMLINE ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/drumline`;
 
-/** An environment that configures nothing. */
+/** The environment without variables that configure the server. */
 const ours = /^(DRUMLINE|CENTRIFUGO)_/;
 const plain = Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.test(name)));
 const OFF = ["uni_websocket", "uni_http_stream", "uni_sse", "long_polling", "prometheus", "page"];
 
 export const KEY = "a-key-for-tests";
 
-/** Rejects when `promise` takes longer than it may. */
+/** Rejects when `promise` takes longer than the given time. */
 export function within(milliseconds, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited in vain for: ${what}`)), milliseconds);
+    timer = setTimeout(() => reject(new Error(`waited too long for: ${what}`)), milliseconds);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Repeats `holds` until it is true; what it waits for is bounded. */
+/** Calls `holds` until it returns true; rejects after the given time. */
 export async function until(what, holds, milliseconds = 30_000) {
   const end = performance.now() + milliseconds;
   while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`waited in vain for: ${what}`);
+    if (performance.now() > end) throw new Error(`waited too long for: ${what}`);
     await sleep(20);
   }
 }
 
-/** A port that nobody uses, below those that the kernel gives to clients. */
+/** A free port below the range that the kernel gives to clients. */
 export async function freePort() {
   for (;;) {
     const port = 10_000 + Math.floor(Math.random() * 20_000);
@@ -59,7 +59,7 @@ export class Server {
     this.websocket = `ws://127.0.0.1:${port}/connection/websocket`;
   }
 
-  /** With everything open to everybody. */
+  /** Starts the server with `client.insecure`. */
   start(flags = []) {
     return this.run(["--client.insecure", ...flags]);
   }
@@ -78,11 +78,11 @@ export class Server {
     }
   }
 
-  /** What went wrong, if anything. */
+  /** Spawns the server; resolves to an error, or to undefined when the server answers. */
   async #spawn(flags, env) {
     const all = ["serve", "--http_server.port", this.port, "--shards", "2"];
     all.push("--http_api.key", KEY, "--engine.slots_per_shard", "500");
-    // What is off by default: the tests use it.
+    // The tests use these services, which are off by default.
     for (const one of OFF) all.push(`--${one}.enabled`);
     all.push(...flags);
     this.child = spawn(binary, all.map(String), {

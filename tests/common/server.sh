@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Sourced by the scripts of this folder: the real server on a free port, ended by its pid.
-# Owns every process in PIDS and the folder WORK; stop_all ends and removes them.
+# Sourced by the scripts of tests/system: starts processes and ends them by their ids.
+# stop_all ends every process in PIDS and removes the folder WORK.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck disable=SC2034 # for those who source this
+# shellcheck disable=SC2034 # for the scripts that source this file
 DRUMLINE=${DRUMLINE:-${CARGO_TARGET_DIR:-$ROOT/target}/release/drumline}
 WORK=$(mktemp -d)
 PIDS=()
 
-# free_port: prints a port below those that the kernel gives to clients.
+# free_port: prints a free port below the range that the kernel gives to clients.
 free_port() {
     python3 - <<'PYTHON'
 import random, socket

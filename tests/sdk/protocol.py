@@ -163,7 +163,7 @@ async def until(what, holds):
     """Waits until `holds`, with a bound."""
     end = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < end, f"waited in vain for: {what}"
+        assert time.monotonic() < end, f"waited too long for: {what}"
         await asyncio.sleep(0.01)
 
 
