@@ -16,9 +16,9 @@ use drumline::base::crash;
 use drumline::base::failure::Failure;
 use drumline::base::log;
 use drumline::base::sys;
-use drumline::config::{self, Format, Kind, Loaded, Sources};
-use drumline::model::message::Purpose;
-use drumline::model::token::{self, Refusal};
+use drumline::config::{self, FileFormat, Loaded, Sources, ValueKind};
+use drumline::model::message::TokenPurpose;
+use drumline::model::token::{self, TokenError};
 use drumline::process::preflight::{self, Severity};
 use drumline::process::server;
 
@@ -36,13 +36,13 @@ fn main() -> ExitCode {
     let done = match name {
         "check" => check(matches),
         "checkconfig" => check_config(matches),
-        "checksubtoken" => check_token(matches, Purpose::Subscription),
-        "checktoken" => check_token(matches, Purpose::Connection),
+        "checksubtoken" => check_token(matches, TokenPurpose::Subscription),
+        "checktoken" => check_token(matches, TokenPurpose::Connection),
         "configdoc" => say(config::document()),
         "defaultconfig" => say(config::default_json()),
         "genconfig" => generate(matches),
-        "gensubtoken" => make_token(matches, Purpose::Subscription),
-        "gentoken" => make_token(matches, Purpose::Connection),
+        "gensubtoken" => make_token(matches, TokenPurpose::Subscription),
+        "gentoken" => make_token(matches, TokenPurpose::Connection),
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
     };
@@ -168,17 +168,17 @@ fn flag(key: &config::Key) -> Arg {
     let flag = Arg::new(&key.path).long(&key.path).action(ArgAction::Set).global(true);
     match key.kind {
         // `--client.insecure` without a value means true.
-        Kind::Switch => flag
+        ValueKind::Switch => flag
             .value_name("true|false")
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Number => flag.value_name("N"),
-        Kind::Text | Kind::Secret => flag.value_name("TEXT"),
-        Kind::Address => flag.value_name("URL"),
-        Kind::List => flag.value_name("LIST"),
-        Kind::Duration => flag.value_name("TIME"),
-        Kind::Map | Kind::Tables => flag.value_name("JSON"),
+        ValueKind::Number => flag.value_name("N"),
+        ValueKind::Text | ValueKind::Secret => flag.value_name("TEXT"),
+        ValueKind::Address => flag.value_name("URL"),
+        ValueKind::List => flag.value_name("LIST"),
+        ValueKind::Duration => flag.value_name("TIME"),
+        ValueKind::Map | ValueKind::Tables => flag.value_name("JSON"),
     }
 }
 
@@ -227,15 +227,15 @@ fn of_token(cause: String) -> Failure {
 }
 
 /// Prints a token signed with the configuration's secret.
-fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failure> {
+fn make_token(matches: &ArgMatches, purpose: TokenPurpose) -> Result<ExitCode, Failure> {
     let config = load(matches)?.config;
     let text = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let ttl = matches.get_one("ttl").copied().unwrap_or(-1i64);
     let ttl = u64::try_from(ttl).ok();
     let (user, settings, now) = (text("user"), config.token_settings(purpose), unix_time());
     let made = match purpose {
-        Purpose::Connection => token::make_connection(&settings, user, ttl, now),
-        Purpose::Subscription => {
+        TokenPurpose::Connection => token::make_connection(&settings, user, ttl, now),
+        TokenPurpose::Subscription => {
             token::make_subscription(&settings, user, text("channel"), ttl, now)
         }
     };
@@ -243,15 +243,15 @@ fn make_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failur
 }
 
 /// Exit status 0: the server accepts the token; 2: it rejects the token.
-fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failure> {
+fn check_token(matches: &ArgMatches, purpose: TokenPurpose) -> Result<ExitCode, Failure> {
     let tokens = load(matches)?.config.tokens();
     let token = matches.get_one::<String>("token").map_or("", String::as_str);
     let (claims, now) = match purpose {
-        Purpose::Connection => {
+        TokenPurpose::Connection => {
             let claims = tokens.connection.connection(token, unix_time(), None);
             (claims.map(|claims| (claims.user, claims.expires)), unix_time())
         }
-        Purpose::Subscription => {
+        TokenPurpose::Subscription => {
             let claims = tokens.subscription.subscription(token, unix_time(), None);
             (claims.map(|claims| (claims.user, claims.expires)), unix_time())
         }
@@ -266,11 +266,11 @@ fn check_token(matches: &ArgMatches, purpose: Purpose) -> Result<ExitCode, Failu
             };
             say(format!("valid: {user}, {holds}\n"))
         }
-        Err(Refusal::Expired) => Err(of_token("token is expired or not yet valid".into())),
-        Err(Refusal::NoKey) => {
+        Err(TokenError::Expired) => Err(of_token("token is expired or not yet valid".into())),
+        Err(TokenError::NoKey) => {
             Err(of_token("cannot verify the token: only a server loads the key set".into()))
         }
-        Err(Refusal::Invalid) => {
+        Err(TokenError::Invalid) => {
             Err(of_token("invalid token: wrong signature, claims or format".into()))
         }
     }
@@ -283,7 +283,7 @@ fn unix_time() -> u64 {
 fn generate(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let text = config::template();
     let Some(file) = matches.get_one::<PathBuf>("config") else { return say(text) };
-    if Format::of(file) != Format::Toml {
+    if FileFormat::of(file) != FileFormat::Toml {
         return Err(Failure {
             cause: format!(
                 "cannot write TOML to {}: the name means another format",

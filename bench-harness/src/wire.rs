@@ -289,7 +289,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drumline::wire::frame::{Fragments, FrameEvent, Kind, decode};
+    use drumline::wire::frame::{Fragments, FrameEvent, FrameKind, decode};
 
     #[test]
     fn stamps_come_back_and_sizes_are_exact() {
@@ -335,7 +335,7 @@ mod tests {
                     .unwrap();
             assert_eq!(used, frame.len());
             let wanted = FrameEvent::Message(
-                Kind::Text,
+                FrameKind::Text,
                 drumline::wire::frame::Payload::Joined(vec![b'a'; bytes]),
             );
             assert_eq!(event.replace("Whole", "Joined"), format!("{wanted:?}"));

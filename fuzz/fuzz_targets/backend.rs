@@ -1,7 +1,7 @@
 //! A backend's answers: never a panic, and no close code that may not be sent.
 #![no_main]
 
-use drumline::model::backend::{Problem, ProxyAnswer, ProxyEvent, ProxyFailure, answer};
+use drumline::model::backend::{AnswerError, ProxyAnswer, ProxyEvent, ProxyFailure, answer};
 use drumline::wire::protocol::command::ConnectRequest;
 use libfuzzer_sys::fuzz_target;
 
@@ -21,17 +21,17 @@ fn events() -> [ProxyEvent; 8] {
 fuzz_target!(|body: &[u8]| {
     for event in events() {
         match answer(&event, body) {
-            Ok(ProxyAnswer::Heard) => {
+            Ok(ProxyAnswer::Acknowledged) => {
                 assert!(matches!(
                     event,
                     ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. }
                 ));
             }
-            Err(Problem::Failed(ProxyFailure::Disconnect { code, .. })) => {
+            Err(AnswerError::Rejected(ProxyFailure::Disconnect { code, .. })) => {
                 assert!((3000..5000).contains(&code));
             }
-            Err(Problem::Failed(ProxyFailure::Error { code, .. })) => assert_ne!(code, 0),
-            Err(Problem::Unreadable(cause)) => assert!(!cause.is_empty()),
+            Err(AnswerError::Rejected(ProxyFailure::Error { code, .. })) => assert_ne!(code, 0),
+            Err(AnswerError::Unreadable(cause)) => assert!(!cause.is_empty()),
             _ => {}
         }
     }

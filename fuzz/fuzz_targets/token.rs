@@ -33,7 +33,7 @@ static VERIFIERS: LazyLock<[Verifier; 3]> = LazyLock::new(|| {
 
 fn verify(token: &str, keys: Option<&KeySet>) {
     for (nth, verifier) in VERIFIERS.iter().enumerate() {
-        let _ = verifier.work(token);
+        let _ = verifier.verify_on(token);
         let connection = verifier.connection(token, NOW, keys);
         let subscription = verifier.subscription(token, NOW, keys);
         assert!(connection.is_err() || subscription.is_err(), "{token}");

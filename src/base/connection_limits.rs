@@ -1,136 +1,144 @@
-//! How many clients a node takes, how many new ones in a second, and how many sockets its control
-//! plane takes.
+//! Limits on the connections of a node: clients, new connections per second, and sockets on the
+//! control plane.
 //!
-//! Owns the counters, which all shards share. Never waits. The invariants: the limit on clients is
-//! passed by no more clients than there are shards, which all may let one in at the same moment;
-//! the limit on sockets of the control plane is never passed.
+//! Owns the counters, which all shards share. Never waits. The invariants: the number of clients
+//! exceeds its limit by at most the number of shards, because every shard may admit one client at
+//! the same moment; the control plane never has more sockets than its limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Places on the control plane that idle connections are closed for, at most.
-const PLACES_KEPT: u64 = 64;
+/// The control plane closes idle connections when fewer sockets than this are free, or fewer than
+/// an eighth of its limit.
+const CONTROL_FREE_MAX: u64 = 64;
 
-/// Bits of the window's word that count; the others say which second it is.
+/// Low bits of `connects`, which count the connections of one second. The high bits name the
+/// second.
 const COUNT_BITS: u32 = 32;
 
-/// The node's door.
+/// The limits of a node and how much of each is used.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    /// Clients at most; 0: no limit.
-    limit: u64,
-    /// New connections in a second; 0: no limit.
-    rate: u64,
-    present: AtomicU64,
-    window: AtomicU64,
-    /// Sockets that the control plane takes at most.
-    places: u64,
-    /// Those of them that are taken.
-    placed: AtomicU64,
+    /// Maximum number of clients; 0: no limit.
+    clients_max: u64,
+    /// Maximum number of new connections per second; 0: no limit.
+    connects_max: u64,
+    clients: AtomicU64,
+    /// The current second and the number of connections admitted in it.
+    connects: AtomicU64,
+    /// Maximum number of sockets on the control plane.
+    control_max: u64,
+    control_sockets: AtomicU64,
 }
 
 impl Default for ConnectionLimits {
-    /// A door without limits.
+    /// No limits.
     fn default() -> Self {
         ConnectionLimits::new(0, 0)
     }
 }
 
 impl ConnectionLimits {
-    /// A door for `limit` clients and `rate` new connections a second; 0: no limit.
-    pub fn new(limit: u64, rate: u64) -> Self {
-        let (present, window, placed) = Default::default();
-        ConnectionLimits { limit, rate, present, window, places: u64::MAX, placed }
+    /// Limits the clients and the new connections per second; 0: no limit.
+    pub fn new(clients_max: u64, connects_max: u64) -> Self {
+        let (clients, connects, control_sockets) = Default::default();
+        ConnectionLimits {
+            clients_max,
+            connects_max,
+            clients,
+            connects,
+            control_max: u64::MAX,
+            control_sockets,
+        }
     }
 
-    /// The same door, for as many sockets on their way to the control plane or there.
-    pub fn with_places(self, places: u64) -> Self {
-        ConnectionLimits { places, ..self }
+    /// Limits the sockets that the control plane has, or that are on their way to it.
+    pub fn with_control_max(self, control_max: u64) -> Self {
+        ConnectionLimits { control_max, ..self }
     }
 
-    /// Whether there is no place for another client.
+    /// Whether the node has as many clients as it accepts.
     pub fn is_full(&self) -> bool {
-        self.limit > 0 && self.present.load(Ordering::Relaxed) >= self.limit
+        self.clients_max > 0 && self.clients.load(Ordering::Relaxed) >= self.clients_max
     }
 
-    /// A client has come.
-    pub fn enter(&self) {
-        self.present.fetch_add(1, Ordering::Relaxed);
+    /// Counts a client that has connected.
+    pub fn client_connected(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client has gone.
-    pub fn leave(&self) {
-        self.present.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a client that has disconnected.
+    pub fn client_disconnected(&self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether another connection may come in at `now`, in milliseconds: the node has a place for
-    /// it, and not too many came in this second. Counts it. To be asked before the request is
-    /// answered: who is turned away by a status comes back.
-    pub fn admits(&self, now: u64) -> bool {
+    /// Counts a new connection at `now`, in milliseconds. Returns `false` if the node is full or
+    /// has admitted too many connections in this second. Ask before the upgrade is answered, so
+    /// that a refused client gets an HTTP status and tries again later.
+    pub fn admit_connection(&self, now: u64) -> bool {
         if self.is_full() {
             return false;
         }
-        if self.rate == 0 {
+        if self.connects_max == 0 {
             return true;
         }
         let second = (now / 1000) << COUNT_BITS;
-        let counted = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        let counted = self.connects.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let count = if word & !(u64::from(u32::MAX)) == second { word as u32 } else { 0 };
-            (u64::from(count) < self.rate).then_some(second | u64::from(count + 1))
+            (u64::from(count) < self.connects_max).then_some(second | u64::from(count + 1))
         });
         counted.is_ok()
     }
 
-    /// Takes a place on the control plane, if there is one. The caller makes a
-    /// [`ConnectionPermit`] of it
-    /// or gives it back.
-    pub fn take_place(&self) -> bool {
+    /// Reserves a socket on the control plane; `false`: the limit is reached. The caller makes a
+    /// [`ControlPermit`] of the reservation, or calls [`ConnectionLimits::release_control`].
+    pub fn reserve_control(&self) -> bool {
         let order = (Ordering::AcqRel, Ordering::Acquire);
-        let next = |placed: u64| (placed < self.places).then_some(placed + 1);
-        self.placed.fetch_update(order.0, order.1, next).is_ok()
+        let next = |sockets: u64| (sockets < self.control_max).then_some(sockets + 1);
+        self.control_sockets.fetch_update(order.0, order.1, next).is_ok()
     }
 
-    /// Gives a place on the control plane back.
-    pub fn give_place_back(&self) {
-        self.placed.fetch_sub(1, Ordering::AcqRel);
+    /// Releases a socket that was reserved on the control plane.
+    pub fn release_control(&self) {
+        self.control_sockets.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Places on the control plane that are taken.
-    pub fn placed(&self) -> u64 {
-        self.placed.load(Ordering::Acquire)
+    /// Number of sockets that are reserved on the control plane.
+    pub fn control_sockets(&self) -> u64 {
+        self.control_sockets.load(Ordering::Acquire)
     }
 
-    /// Whether so few places are left that idle connections should be closed to make room.
-    pub fn is_tight(&self) -> bool {
-        let kept = (self.places / 8).clamp(1, PLACES_KEPT);
-        self.placed() > self.places.saturating_sub(kept)
+    /// Whether the control plane has so few free sockets that it should close idle connections.
+    pub fn control_is_nearly_full(&self) -> bool {
+        let free = (self.control_max / 8).clamp(1, CONTROL_FREE_MAX);
+        self.control_sockets() > self.control_max.saturating_sub(free)
     }
 }
 
-/// A socket's place on the control plane, given back when it is dropped.
+/// A socket that is reserved on the control plane until this is dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit(Arc<ConnectionLimits>);
+pub struct ControlPermit(Arc<ConnectionLimits>);
 
-impl ConnectionPermit {
-    /// A place at `gate`; `None`: there is none.
-    pub fn take(gate: &Arc<ConnectionLimits>) -> Option<Self> {
-        gate.take_place().then(|| ConnectionPermit(gate.clone()))
+impl ControlPermit {
+    /// Reserves a socket; `None`: the limit is reached.
+    pub fn reserve(limits: &Arc<ConnectionLimits>) -> Option<Self> {
+        limits.reserve_control().then(|| ControlPermit(limits.clone()))
     }
 
-    /// Of the place that was taken at `gate` by [`ConnectionLimits::take_place`].
-    pub fn of_taken(gate: &Arc<ConnectionLimits>) -> Self {
-        ConnectionPermit(gate.clone())
+    /// The permit of a socket that [`ConnectionLimits::reserve_control`] has reserved.
+    pub fn from_reserved(limits: &Arc<ConnectionLimits>) -> Self {
+        ControlPermit(limits.clone())
     }
 
-    /// Where the place is.
-    pub fn gate(&self) -> &Arc<ConnectionLimits> {
+    /// The limits that count the socket.
+    pub fn limits(&self) -> &Arc<ConnectionLimits> {
         &self.0
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for ControlPermit {
     fn drop(&mut self) {
-        self.0.give_place_back();
+        self.0.release_control();
     }
 }
 
@@ -139,34 +147,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_hold() {
-        let open = ConnectionLimits::default();
-        assert!((0..100).all(|_| open.admits(0)) && !open.is_full());
-        let gate = ConnectionLimits::new(2, 3);
-        gate.enter();
-        assert!(!gate.is_full());
-        gate.enter();
-        assert!(gate.is_full() && !gate.admits(0));
-        gate.leave();
-        assert!(!gate.is_full());
-        let let_in = |now| (0..10).filter(|_| gate.admits(now)).count();
-        assert_eq!((let_in(1_500), let_in(1_999), let_in(2_000)), (3, 0, 3));
+    fn a_full_node_and_a_second_over_its_rate_admit_nothing() {
+        let unlimited = ConnectionLimits::default();
+        assert!((0..100).all(|_| unlimited.admit_connection(0)) && !unlimited.is_full());
+        let limits = ConnectionLimits::new(2, 3);
+        limits.client_connected();
+        assert!(!limits.is_full());
+        limits.client_connected();
+        assert!(limits.is_full() && !limits.admit_connection(0));
+        limits.client_disconnected();
+        assert!(!limits.is_full());
+        let admitted = |now| (0..10).filter(|_| limits.admit_connection(now)).count();
+        assert_eq!((admitted(1_500), admitted(1_999), admitted(2_000)), (3, 0, 3));
     }
 
     #[test]
-    fn places_are_taken_and_given_back() {
-        let gate = Arc::new(ConnectionLimits::default().with_places(16));
-        let mut passes: Vec<ConnectionPermit> = Vec::new();
-        while let Some(pass) = ConnectionPermit::take(&gate) {
-            passes.push(pass);
-            assert_eq!(gate.is_tight(), passes.len() > 14, "{}", passes.len());
+    fn a_dropped_permit_frees_its_socket() {
+        let limits = Arc::new(ConnectionLimits::default().with_control_max(16));
+        let mut permits: Vec<ControlPermit> = Vec::new();
+        while let Some(permit) = ControlPermit::reserve(&limits) {
+            permits.push(permit);
+            assert_eq!(limits.control_is_nearly_full(), permits.len() > 14, "{}", permits.len());
         }
-        assert_eq!((passes.len(), gate.placed()), (16, 16));
-        drop(passes.pop());
-        assert!(gate.take_place() && !gate.take_place());
-        drop(ConnectionPermit::of_taken(&gate));
-        drop(passes);
-        assert_eq!(gate.placed(), 0);
-        assert!(ConnectionPermit::take(&Arc::new(ConnectionLimits::default())).is_some());
+        assert_eq!((permits.len(), limits.control_sockets()), (16, 16));
+        drop(permits.pop());
+        assert!(limits.reserve_control() && !limits.reserve_control());
+        drop(ControlPermit::from_reserved(&limits));
+        drop(permits);
+        assert_eq!(limits.control_sockets(), 0);
+        assert!(ControlPermit::reserve(&Arc::new(ConnectionLimits::default())).is_some());
     }
 }

@@ -1,40 +1,40 @@
 //! Memory budgets of a node, which its shards share.
 //!
 //! Owns a count of bytes for each kind of memory that peers and backends can make grow. Never
-//! allocates what it counts. A shard keeps an exact count of its own ([`Share`]) and charges the
-//! node's in steps, so that the hot path stays free of shared cache lines. The invariant: the
-//! node's count is never below the sum of the shards' counts.
+//! allocates what it counts. A shard keeps an exact count of its own ([`ShardUsage`]) and charges
+//! the node's count in steps, so that the hot path stays free of shared cache lines. The
+//! invariant: the node's count is never below the sum of the shards' counts.
 //!
-//! A budget that is exceeded says which shard gives something up: the one with the greatest
-//! weight, which is its largest item, or all that it holds where items are small. So a shard that
-//! holds nothing large closes nobody because of another one.
+//! When a budget is exceeded, the shard with the greatest weight frees memory. The weight of a
+//! shard is the size of its largest item, or its total where items are small. So a shard without
+//! large items closes no connection because of another shard.
 
 use std::ops::Index;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// Steps in which the shards charge a budget: together they charge at most three of each
-/// shard's too much, a twentieth of the budget.
+/// Number of steps into which the shards together divide a budget. Every shard charges at most
+/// three steps too much, so the node's count is at most a twentieth of the budget too high.
 const STEPS: usize = 64;
-/// Bytes of a step at most.
+/// Maximum size of a step, in bytes.
 const STEP_MAX: usize = 64 << 10;
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $kind:ident $name:literal,)*) => {
-        /// What memory is used for.
+        /// The uses of memory that have a budget.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Kind {
+        pub enum MemoryKind {
             $($(#[doc = $doc])+ $kind,)*
         }
 
-        impl Kind {
+        impl MemoryKind {
             /// Every kind.
-            pub const ALL: [Kind; [$($name),*].len()] = [$(Kind::$kind),*];
+            pub const ALL: [MemoryKind; [$($name),*].len()] = [$(MemoryKind::$kind),*];
 
-            /// Its name in the metrics.
+            /// The name of the budget in the metrics.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Kind::$kind => $name,)*
+                    $(MemoryKind::$kind => $name,)*
                 }
             }
         }
@@ -42,177 +42,187 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Output of connections that are behind.
+    /// Unsent output of slow consumers.
     Outboxes "outboxes",
-    /// Input of connections that is not used up: parts of heads and messages, commands that wait.
+    /// Unprocessed input: partial heads and messages, and commands that wait.
     Unread "unread",
-    /// Streams and the publications that they keep.
+    /// Streams and their publications.
     History "history",
-    /// Publications that wait for their lap, or are in one.
+    /// Publications that wait for a lap or are in one.
     Backlog "backlog",
     /// Tags filters.
     Filters "filters",
     /// Idempotency keys.
     Keys "keys",
-    /// Disconnects and unsubscribes to tell the backend.
+    /// Disconnect and unsubscribe events that wait for the backend.
     Hooks "hooks",
-    /// Tokens to verify and questions to the backend that wait for an answer.
+    /// Tokens that wait for verification, and proxy requests that wait for an answer.
     Questions "questions",
 }
 
-/// Bytes of each kind that a node may use.
+/// Maximum number of bytes that a node uses of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits([usize; Kind::ALL.len()]);
+pub struct MemoryLimits([usize; MemoryKind::ALL.len()]);
 
-impl Limits {
-    /// The same number of bytes for each kind.
+impl MemoryLimits {
+    /// The same limit for each kind.
     pub fn all(bytes: usize) -> Self {
-        Limits([bytes; Kind::ALL.len()])
+        MemoryLimits([bytes; MemoryKind::ALL.len()])
     }
 
-    /// The same with another number of bytes for one kind.
+    /// Replaces the limit of one kind.
     #[must_use]
-    pub fn with(mut self, kind: Kind, bytes: usize) -> Self {
+    pub fn with(mut self, kind: MemoryKind, bytes: usize) -> Self {
         self.0[kind as usize] = bytes;
         self
     }
 
-    /// Bytes of one kind.
-    pub fn of(&self, kind: Kind) -> usize {
+    /// The limit of one kind, in bytes.
+    pub fn of(&self, kind: MemoryKind) -> usize {
         self.0[kind as usize]
     }
 }
 
-/// Every budget of a node.
+/// All budgets of a node.
 #[derive(Clone, Debug)]
-pub struct Budgets {
-    all: Arc<[Arc<Budget>]>,
+pub struct MemoryBudgets {
+    all: Arc<[Arc<MemoryBudget>]>,
     exceeded: Arc<Exceeded>,
 }
 
-/// Which budgets may be exceeded, by bits: one number that every turn of every shard reads, and
-/// that is written only where a budget is exceeded or is no more.
+/// One bit for each budget that may be exceeded. Every turn of every shard reads this number. It
+/// is written only when a budget becomes exceeded or stops being exceeded.
 #[derive(Debug, Default)]
 struct Exceeded(AtomicU32);
 
 impl Exceeded {
-    /// Sequentially consistent with the count: of whoever adds and whoever takes the note off at
-    /// once, one sees what the other has done.
-    fn note(&self, bit: u32) {
+    /// Sequentially consistent with the count: when one shard adds bytes while another clears the
+    /// bit, at least one of them sees the other's change.
+    fn set(&self, bit: u32) {
         if self.0.load(Ordering::SeqCst) & bit == 0 {
             self.0.fetch_or(bit, Ordering::SeqCst);
         }
     }
 }
 
-impl Budgets {
-    /// Budgets that so many shards share.
-    pub fn new(limits: &Limits, shards: usize) -> Self {
+impl MemoryBudgets {
+    /// Budgets that `shards` shards share.
+    pub fn new(limits: &MemoryLimits, shards: usize) -> Self {
         let exceeded = Arc::new(Exceeded::default());
-        let budget = |kind: Kind| {
-            let noted = (exceeded.clone(), 1 << kind as u32);
-            Arc::new(Budget::new(limits.of(kind), shards, noted))
+        let budget = |kind: MemoryKind| {
+            let bit = 1 << kind as u32;
+            Arc::new(MemoryBudget::new(limits.of(kind), shards, exceeded.clone(), bit))
         };
-        Budgets { all: Kind::ALL.into_iter().map(budget).collect(), exceeded }
+        MemoryBudgets { all: MemoryKind::ALL.into_iter().map(budget).collect(), exceeded }
     }
 
-    /// Whether a budget may be exceeded. [`Share::relief`] knows for certain.
+    /// Whether a budget may be exceeded. [`ShardUsage::shard_to_free`] checks it exactly.
     pub fn may_be_exceeded(&self) -> bool {
         self.exceeded.0.load(Ordering::Relaxed) != 0
     }
 
-    /// A shard's share of one budget, of which nothing is used yet.
-    pub fn share(&self, kind: Kind, shard: usize) -> Share {
-        let by_total = matches!(kind, Kind::History | Kind::Keys);
-        Share { budget: self[kind].clone(), shard, by_total, used: 0, charged: 0, weight: 0 }
+    /// Counts the bytes that one shard uses of a budget, from 0.
+    pub fn shard_usage(&self, kind: MemoryKind, shard: usize) -> ShardUsage {
+        let weighs_total = matches!(kind, MemoryKind::History | MemoryKind::Keys);
+        ShardUsage {
+            budget: self[kind].clone(),
+            shard,
+            weighs_total,
+            used: 0,
+            charged: 0,
+            weight: 0,
+        }
     }
 
-    /// Bytes that all budgets allow together.
+    /// The sum of all limits, in bytes.
     pub fn limit(&self) -> usize {
         self.all.iter().fold(0, |sum, budget| sum.saturating_add(budget.limit))
     }
 }
 
-impl Index<Kind> for Budgets {
-    type Output = Arc<Budget>;
+impl Index<MemoryKind> for MemoryBudgets {
+    type Output = Arc<MemoryBudget>;
 
-    fn index(&self, kind: Kind) -> &Arc<Budget> {
+    fn index(&self, kind: MemoryKind) -> &Arc<MemoryBudget> {
         &self.all[kind as usize]
     }
 }
 
-/// A number on a cache line of its own.
+/// A counter on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Weight(AtomicUsize);
+struct PaddedCounter(AtomicUsize);
 
-/// Bytes of one kind that a node may use, and how many it does.
+/// The bytes of one kind that a node may use, and those that it uses.
 #[derive(Debug)]
-pub struct Budget {
+pub struct MemoryBudget {
     limit: usize,
     step: usize,
-    used: Weight,
-    /// What each shard would give up, or holds.
-    weights: Box<[Weight]>,
-    /// Where it is noted that the budget may be exceeded, and by which bit.
-    noted: (Arc<Exceeded>, u32),
+    used: PaddedCounter,
+    /// The weight of each shard.
+    weights: Box<[PaddedCounter]>,
+    /// The bits of all budgets.
+    exceeded: Arc<Exceeded>,
+    /// The bit of this budget.
+    exceeded_bit: u32,
 }
 
-impl Budget {
-    fn new(limit: usize, shards: usize, noted: (Arc<Exceeded>, u32)) -> Self {
+impl MemoryBudget {
+    fn new(limit: usize, shards: usize, exceeded: Arc<Exceeded>, exceeded_bit: u32) -> Self {
         let step = (limit / (STEPS * shards.max(1))).clamp(1, STEP_MAX);
-        let weights = (0..shards).map(|_| Weight::default()).collect();
-        Budget { limit, step, used: Weight::default(), weights, noted }
+        let weights = (0..shards).map(|_| PaddedCounter::default()).collect();
+        let used = PaddedCounter::default();
+        MemoryBudget { limit, step, used, weights, exceeded, exceeded_bit }
     }
 
-    /// Bytes that the node may use.
+    /// Maximum number of bytes that the node uses.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes that the node uses, what shards have charged in advance included.
+    /// Bytes that the node uses, including bytes that shards have charged in advance.
     pub fn used(&self) -> usize {
         self.used.0.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the node uses beyond what it may.
+    /// Bytes that the node uses beyond the limit.
     pub fn excess(&self) -> usize {
         self.used().saturating_sub(self.limit)
     }
 
-    /// Counts bytes, a negative number as it wraps; returns how many there were.
+    /// Adds to the count and returns the count before. The addition wraps, so it also subtracts.
     fn add(&self, bytes: usize) -> usize {
         let before = self.used.0.fetch_add(bytes, Ordering::SeqCst);
         if before.wrapping_add(bytes) > self.limit {
-            self.noted.0.note(self.noted.1);
+            self.exceeded.set(self.exceeded_bit);
         }
         before
     }
 
-    /// Bytes beyond what the node may use. Where there are none, that is noted.
-    fn settle(&self) -> usize {
-        let (exceeded, bit) = &self.noted;
-        if exceeded.0.load(Ordering::Relaxed) & bit == 0 {
+    /// Returns the excess in bytes. Clears the budget's bit if there is none.
+    fn check_excess(&self) -> usize {
+        let (exceeded, bit) = (&self.exceeded.0, self.exceeded_bit);
+        if exceeded.load(Ordering::Relaxed) & bit == 0 {
             return 0;
         }
         if self.excess() == 0 {
-            exceeded.0.fetch_and(!bit, Ordering::SeqCst);
-            // Whoever added meanwhile may have found the note still there.
+            exceeded.fetch_and(!bit, Ordering::SeqCst);
+            // Another shard may have added bytes and seen the bit before it was cleared.
             if self.used.0.load(Ordering::SeqCst) > self.limit {
-                exceeded.note(*bit);
+                self.exceeded.set(bit);
             }
         }
         self.excess()
     }
 
-    /// Counts bytes until what is returned is dropped; `None`: there is no room for them.
+    /// Counts bytes until the returned charge is dropped; `None`: the budget has no room.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
         let before = self.add(bytes);
         let charge = Charge { budget: self.clone(), bytes };
         (before.saturating_add(bytes) <= self.limit).then_some(charge)
     }
 
-    /// The shard with the greatest weight, the first of several.
+    /// The shard with the greatest weight; the first one of equal shards.
     fn heaviest(&self) -> Option<usize> {
         let weights = self.weights.iter().map(|weight| weight.0.load(Ordering::Relaxed));
         let heavy = weights.enumerate().filter(|(_, weight)| *weight > 0);
@@ -221,10 +231,10 @@ impl Budget {
     }
 }
 
-/// Bytes that count in a budget for as long as this lives.
+/// Bytes that count in a budget until this is dropped.
 #[derive(Debug)]
 pub struct Charge {
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     bytes: usize,
 }
 
@@ -234,63 +244,63 @@ impl Drop for Charge {
     }
 }
 
-/// Who gives something up.
+/// The shard that must free memory of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relief {
-    /// Nobody: the budget holds, or nothing can be given up.
+pub enum ShardToFree {
+    /// No shard: the budget is not exceeded, or no shard has anything to free.
     None,
     /// This shard.
-    Here,
+    This,
     /// Another shard.
-    There(usize),
+    Other(usize),
 }
 
-/// What one shard uses of a budget.
+/// The bytes that one shard uses of a budget.
 #[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
+pub struct ShardUsage {
+    budget: Arc<MemoryBudget>,
     shard: usize,
-    /// Whether the weight is all that the shard uses.
-    by_total: bool,
+    /// Whether the shard's total is its weight.
+    weighs_total: bool,
     used: usize,
     charged: usize,
     weight: usize,
 }
 
-impl Share {
+impl ShardUsage {
     /// Bytes that the shard uses.
     pub fn used(&self) -> usize {
         self.used
     }
 
-    /// Says how many bytes the shard uses.
+    /// Sets the number of bytes that the shard uses.
     pub fn set(&mut self, bytes: usize) {
         self.used = bytes;
-        let Budget { step, limit, .. } = *self.budget;
+        let MemoryBudget { step, limit, .. } = *self.budget;
         let used = self.budget.used();
         if bytes <= self.charged && self.charged - bytes <= 2 * step && used <= limit {
             return;
         }
-        // Near the limit every byte counts.
+        // Near the limit the shard charges exactly.
         let others = used.saturating_sub(self.charged);
         let rounded = bytes.div_ceil(step).saturating_mul(step);
         let charged = if others.saturating_add(rounded) <= limit { rounded } else { bytes };
-        // Wraps where less is charged than before.
+        // Wraps if the shard charges less than before.
         let change = charged.wrapping_sub(self.charged);
         self.budget.add(change);
         self.charged = charged;
-        if self.by_total {
-            self.weigh(charged);
+        if self.weighs_total {
+            self.set_weight(charged);
         }
     }
 
-    /// Something that used `before` bytes now uses `after`.
+    /// Changes the size of one item from `before` bytes to `after`.
     pub fn change(&mut self, before: usize, after: usize) {
         self.set((self.used + after).saturating_sub(before));
     }
 
-    /// Says how much the shard would give up at once.
-    pub fn weigh(&mut self, weight: usize) {
+    /// Sets the weight: the bytes that the shard can free at once.
+    pub fn set_weight(&mut self, weight: usize) {
         if self.weight != weight {
             self.weight = weight;
             if let Some(shown) = self.budget.weights.get(self.shard) {
@@ -299,28 +309,28 @@ impl Share {
         }
     }
 
-    /// Bytes that the node uses beyond what it may.
+    /// Bytes that the node uses beyond the limit.
     pub fn excess(&self) -> usize {
         self.budget.excess()
     }
 
-    /// Which shard gives something up, if one must.
-    pub fn relief(&self) -> Relief {
-        if self.budget.settle() == 0 {
-            return Relief::None;
+    /// The shard that must free memory, if the budget is exceeded.
+    pub fn shard_to_free(&self) -> ShardToFree {
+        if self.budget.check_excess() == 0 {
+            return ShardToFree::None;
         }
         match self.budget.heaviest() {
-            Some(shard) if shard == self.shard => Relief::Here,
-            Some(shard) => Relief::There(shard),
-            None => Relief::None,
+            Some(shard) if shard == self.shard => ShardToFree::This,
+            Some(shard) => ShardToFree::Other(shard),
+            None => ShardToFree::None,
         }
     }
 }
 
-impl Drop for Share {
+impl Drop for ShardUsage {
     fn drop(&mut self) {
         self.budget.used.0.fetch_sub(self.charged, Ordering::Relaxed);
-        self.weigh(0);
+        self.set_weight(0);
     }
 }
 
@@ -328,63 +338,73 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn shares(limit: usize, count: usize, kind: Kind) -> (Arc<Budget>, Vec<Share>) {
-        let budgets = Budgets::new(&Limits::all(0).with(kind, limit), count);
-        let shares = (0..count).map(|shard| budgets.share(kind, shard)).collect();
-        (budgets[kind].clone(), shares)
+    fn usages(
+        limit: usize,
+        count: usize,
+        kind: MemoryKind,
+    ) -> (Arc<MemoryBudget>, Vec<ShardUsage>) {
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(0).with(kind, limit), count);
+        let usages = (0..count).map(|shard| budgets.shard_usage(kind, shard)).collect();
+        (budgets[kind].clone(), usages)
     }
 
     #[test]
-    fn the_node_counts_all_shards_and_little_too_much() {
-        let (budget, mut shares) = shares(1 << 20, 4, Kind::Unread);
+    fn the_count_of_the_node_exceeds_the_sum_of_its_shards_by_a_twentieth_at_most() {
+        let (budget, mut usages) = usages(1 << 20, 4, MemoryKind::Unread);
         for round in 0..100 {
-            for (nth, share) in shares.iter_mut().enumerate() {
-                share.set((round * 7919 + nth * 104_729) % 200_000);
+            for (nth, usage) in usages.iter_mut().enumerate() {
+                usage.set((round * 7919 + nth * 104_729) % 200_000);
             }
-            let exact: usize = shares.iter().map(Share::used).sum();
+            let exact: usize = usages.iter().map(ShardUsage::used).sum();
             let most = exact + (1 << 20) / 20;
             assert!((exact..=most).contains(&budget.used()), "{exact} {}", budget.used());
         }
-        shares[0].set(0);
-        shares[0].change(0, 100);
-        shares[0].change(100, 70);
-        assert_eq!(shares[0].used(), 70);
-        drop(shares);
+        usages[0].set(0);
+        usages[0].change(0, 100);
+        usages[0].change(100, 70);
+        assert_eq!(usages[0].used(), 70);
+        drop(usages);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
-    fn the_shard_with_the_largest_item_gives_it_up() {
-        let (budget, mut shares) = shares(1000, 3, Kind::Outboxes);
-        shares[0].set(900);
-        shares[0].weigh(10);
-        shares[1].set(100);
-        shares[1].weigh(100);
-        assert_eq!(shares[0].relief(), Relief::None);
-        shares[2].set(1);
-        shares[2].weigh(1);
+    fn the_shard_with_the_largest_item_frees_memory() {
+        let (budget, mut usages) = usages(1000, 3, MemoryKind::Outboxes);
+        usages[0].set(900);
+        usages[0].set_weight(10);
+        usages[1].set(100);
+        usages[1].set_weight(100);
+        assert_eq!(usages[0].shard_to_free(), ShardToFree::None);
+        usages[2].set(1);
+        usages[2].set_weight(1);
         assert!(budget.excess() > 0);
-        assert_eq!(shares[0].relief(), Relief::There(1));
-        assert_eq!(shares[1].relief(), Relief::Here);
-        shares[1].weigh(0);
-        assert_eq!((shares[0].relief(), shares[2].relief()), (Relief::Here, Relief::There(0)));
-        shares.iter_mut().for_each(|share| share.weigh(0));
-        assert_eq!(shares[0].relief(), Relief::None, "nobody has anything to give up");
+        assert_eq!(usages[0].shard_to_free(), ShardToFree::Other(1));
+        assert_eq!(usages[1].shard_to_free(), ShardToFree::This);
+        usages[1].set_weight(0);
+        assert_eq!(
+            (usages[0].shard_to_free(), usages[2].shard_to_free()),
+            (ShardToFree::This, ShardToFree::Other(0))
+        );
+        usages.iter_mut().for_each(|usage| usage.set_weight(0));
+        assert_eq!(usages[0].shard_to_free(), ShardToFree::None, "no shard has anything to free");
     }
 
     #[test]
-    fn the_shard_that_keeps_most_history_gives_some_up() {
-        let (_, mut shares) = shares(1000, 2, Kind::History);
-        shares[0].set(400);
-        shares[1].set(700);
-        assert_eq!((shares[0].relief(), shares[1].relief()), (Relief::There(1), Relief::Here));
-        shares[1].set(300);
-        assert_eq!(shares[0].relief(), Relief::None);
+    fn the_shard_with_the_most_history_frees_memory() {
+        let (_, mut usages) = usages(1000, 2, MemoryKind::History);
+        usages[0].set(400);
+        usages[1].set(700);
+        assert_eq!(
+            (usages[0].shard_to_free(), usages[1].shard_to_free()),
+            (ShardToFree::Other(1), ShardToFree::This)
+        );
+        usages[1].set(300);
+        assert_eq!(usages[0].shard_to_free(), ShardToFree::None);
     }
 
     #[test]
-    fn a_charge_holds_until_it_is_dropped() {
-        let (budget, _) = shares(100, 1, Kind::Filters);
+    fn a_charge_counts_until_it_is_dropped() {
+        let (budget, _) = usages(100, 1, MemoryKind::Filters);
         let charge = budget.charge(60);
         assert!(charge.is_some() && budget.charge(41).is_none());
         assert_eq!(budget.used(), 60);
@@ -395,24 +415,30 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_summed() {
-        let budgets = Budgets::new(&Limits::all(10).with(Kind::Keys, 15), 1);
-        assert_eq!(budgets.limit(), 10 * Kind::ALL.len() + 5);
+    fn the_limit_of_all_budgets_is_their_sum() {
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(10).with(MemoryKind::Keys, 15), 1);
+        assert_eq!(budgets.limit(), 10 * MemoryKind::ALL.len() + 5);
     }
 
     #[test]
-    fn an_exceeded_budget_is_noted_until_it_holds_again() {
-        let budgets = Budgets::new(&Limits::all(1000), 2);
-        let (mut one, mut other) = (budgets.share(Kind::Unread, 0), budgets.share(Kind::Unread, 1));
+    fn an_exceeded_budget_sets_its_bit_until_a_shard_finds_no_excess() {
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(1000), 2);
+        let (mut one, mut other) = (
+            budgets.shard_usage(MemoryKind::Unread, 0),
+            budgets.shard_usage(MemoryKind::Unread, 1),
+        );
         one.set(900);
-        one.weigh(900);
+        one.set_weight(900);
         assert!(!budgets.may_be_exceeded());
         other.set(101);
         assert!(budgets.may_be_exceeded());
-        assert_eq!((one.relief(), other.relief()), (Relief::Here, Relief::There(0)));
+        assert_eq!(
+            (one.shard_to_free(), other.shard_to_free()),
+            (ShardToFree::This, ShardToFree::Other(0))
+        );
         one.set(0);
-        assert!(budgets.may_be_exceeded(), "nobody has looked yet");
-        assert_eq!(other.relief(), Relief::None);
+        assert!(budgets.may_be_exceeded(), "no shard has checked yet");
+        assert_eq!(other.shard_to_free(), ShardToFree::None);
         assert!(!budgets.may_be_exceeded());
     }
 }

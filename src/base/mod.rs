@@ -1,18 +1,17 @@
-//! The machine and the counters: clocks and system calls, memory budgets, metrics, the log.
-//!
-//! Owns what every other layer may use. Never knows what a channel, a client or a protocol is.
+//! Tools that know nothing about push messaging: logging, metrics, memory budgets, timers, the
+//! operating system. Owns what a whole process shares. Never imports another layer.
 
-pub mod budget;
+pub mod buffer;
+pub mod connection_limits;
 pub mod crash;
 pub mod failure;
-pub mod faults;
-pub mod connection_limits;
-pub mod growth;
 pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod planted_faults;
 pub mod ranking;
 pub mod secret;
 pub mod sys;
 pub mod wheel;
+pub mod work_budget;

@@ -1,32 +1,32 @@
-//! Finds the largest of many items without looking at all of them.
+//! Finds the largest of many items without a walk over all of them.
 //!
-//! Owns the sizes of items, each under a key of its own: an index of a slab. Items of about the
-//! same size are in one class, so the largest is one of the highest class. The invariant: an item
-//! is in exactly the class of its size, or in none where its size is 0.
+//! Owns the size of every item. The key of an item is its index in a slab. Items of about the same
+//! size form a class, so the largest item is in the highest class. Never owns the items. The
+//! invariant: an item is in the class of its size, or in none if its size is 0.
 
-use crate::base::memory::Share;
+use crate::base::memory::ShardUsage;
 
-/// Two classes for each power of two; sizes from 4 GiB on share the last.
+/// Number of size classes: two for each power of two. Sizes from 4 GiB on share the last class.
 const CLASSES: usize = 64;
-/// Items of the highest class that are compared.
+/// Number of items of the highest class that [`Ranking::largest`] compares.
 const COMPARED: usize = 16;
-/// A ranking without items gives its memory back if there was room for more than so many.
-const KEPT: usize = 1024;
+/// A ranking that has become empty frees its memory if it has more entries than this.
+const EMPTY_ENTRIES_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct Entry {
     size: u32,
-    /// Index in its class.
-    at: u32,
+    /// Index in the class of the size.
+    index: u32,
 }
 
-/// Items by their size.
+/// The sizes of items, in classes.
 #[derive(Default)]
 pub struct Ranking {
     classes: Vec<Vec<u32>>,
-    /// Bit n: class n has items.
+    /// Bit n is set if class n has items.
     filled: u64,
-    places: Vec<Place>,
+    entries: Vec<Entry>,
     items: usize,
 }
 
@@ -37,39 +37,39 @@ fn class(size: u32) -> usize {
 }
 
 impl Ranking {
-    /// Says how large an item is; 0: it is not there any more.
+    /// Sets the size of an item; 0 removes the item.
     pub fn set(&mut self, key: u32, size: usize) {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
-        if size == 0 && self.places.get(key as usize).is_none_or(|place| place.size == 0) {
+        if size == 0 && self.entries.get(key as usize).is_none_or(|entry| entry.size == 0) {
             return;
         }
         if self.classes.is_empty() {
             self.classes.resize_with(CLASSES, Vec::new);
         }
-        if self.places.len() <= key as usize {
-            self.places.resize(key as usize + 1, Place::default());
+        if self.entries.len() <= key as usize {
+            self.entries.resize(key as usize + 1, Entry::default());
         }
-        let before = self.places[key as usize];
+        let before = self.entries[key as usize];
         if before.size == 0 || size == 0 || class(before.size) != class(size) {
             self.remove(before);
             self.insert(key, size);
         } else {
-            self.places[key as usize].size = size;
+            self.entries[key as usize].size = size;
         }
-        if self.items == 0 && self.places.len() > KEPT {
+        if self.items == 0 && self.entries.len() > EMPTY_ENTRIES_MAX {
             *self = Ranking::default();
         }
     }
 
-    fn remove(&mut self, place: Place) {
-        if place.size == 0 {
+    fn remove(&mut self, entry: Entry) {
+        if entry.size == 0 {
             return;
         }
-        let class = class(place.size);
+        let class = class(entry.size);
         let keys = &mut self.classes[class];
-        keys.swap_remove(place.at as usize);
-        if let Some(moved) = keys.get(place.at as usize) {
-            self.places[*moved as usize].at = place.at;
+        keys.swap_remove(entry.index as usize);
+        if let Some(moved) = keys.get(entry.index as usize) {
+            self.entries[*moved as usize].index = entry.index;
         }
         if keys.is_empty() {
             self.filled &= !(1 << class);
@@ -78,27 +78,27 @@ impl Ranking {
     }
 
     fn insert(&mut self, key: u32, size: u32) {
-        let mut place = Place { size, at: 0 };
+        let mut entry = Entry { size, index: 0 };
         if size > 0 {
             let class = class(size);
-            place.at = self.classes[class].len() as u32;
+            entry.index = self.classes[class].len() as u32;
             self.classes[class].push(key);
             self.filled |= 1 << class;
             self.items += 1;
         }
-        self.places[key as usize] = place;
+        self.entries[key as usize] = entry;
     }
 
-    /// The key of the largest item, or of one that is not much smaller, and its size.
+    /// The key and the size of the largest item, or of an item that is at most a third smaller.
     pub fn largest(&self) -> Option<(u32, usize)> {
         let class = self.filled.checked_ilog2()?;
         let keys = self.classes.get(class as usize)?.iter().rev().take(COMPARED);
-        let sized = keys.map(|key| (*key, self.places[*key as usize].size as usize));
+        let sized = keys.map(|key| (*key, self.entries[*key as usize].size as usize));
         sized.max_by_key(|(_, size)| *size)
     }
 
-    /// About the size of the largest item; 0: there is none.
-    pub fn top(&self) -> usize {
+    /// The lower bound of the highest class; 0: there are no items.
+    pub fn largest_class(&self) -> usize {
         match self.filled.checked_ilog2() {
             None => 0,
             Some(class) => (2 + class as usize % 2) << (class / 2) >> 1,
@@ -106,32 +106,32 @@ impl Ranking {
     }
 }
 
-/// Items of a shard that count in a memory budget, and which of them is the largest.
-pub struct Counted {
-    share: Share,
+/// The items of a shard that count in a memory budget, ranked by size.
+pub struct BudgetedSizes {
+    usage: ShardUsage,
     ranking: Ranking,
 }
 
-impl Counted {
-    /// No items yet; `share` counts them.
-    pub fn new(share: Share) -> Self {
-        Counted { share, ranking: Ranking::default() }
+impl BudgetedSizes {
+    /// Starts without items; `usage` counts their bytes.
+    pub fn new(usage: ShardUsage) -> Self {
+        BudgetedSizes { usage, ranking: Ranking::default() }
     }
 
-    /// What the shard uses of the node's budget.
-    pub fn share(&self) -> &Share {
-        &self.share
+    /// The bytes that the shard uses of the node's budget.
+    pub fn usage(&self) -> &ShardUsage {
+        &self.usage
     }
 
-    /// The bytes of an item have changed. Only items that may be given up are `eligible` to be the
-    /// largest.
+    /// Changes the size of an item from `before` bytes to `after`. Only `eligible` items are
+    /// ranked: those that the shard can free.
     pub fn change(&mut self, key: u32, before: usize, after: usize, eligible: bool) {
-        self.share.change(before, after);
+        self.usage.change(before, after);
         self.ranking.set(key, if eligible { after } else { 0 });
-        self.share.weigh(self.ranking.top());
+        self.usage.set_weight(self.ranking.largest_class());
     }
 
-    /// The largest item.
+    /// The key of the largest item.
     pub fn largest(&self) -> Option<u32> {
         self.ranking.largest().map(|(key, _)| key)
     }
@@ -143,16 +143,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_largest_is_found_and_may_go() {
+    fn the_largest_item_is_found_after_items_change_and_go() {
         let mut ranking = Ranking::default();
-        assert_eq!((ranking.largest(), ranking.top()), (None, 0));
+        assert_eq!((ranking.largest(), ranking.largest_class()), (None, 0));
         for (key, size) in [(3, 10), (0, 70_000), (9, 65_000), (5, 1)] {
             ranking.set(key, size);
         }
         assert_eq!(ranking.largest(), Some((0, 70_000)));
-        assert_eq!(ranking.top(), 65_536);
+        assert_eq!(ranking.largest_class(), 65_536);
         ranking.set(0, 0);
-        assert_eq!((ranking.largest(), ranking.top()), (Some((9, 65_000)), 49_152));
+        assert_eq!((ranking.largest(), ranking.largest_class()), (Some((9, 65_000)), 49_152));
         ranking.set(9, 2);
         assert_eq!(ranking.largest(), Some((3, 10)));
         ranking.set(3, usize::MAX);
@@ -162,12 +162,12 @@ mod tests {
         ranking.set(100_000, 7);
         assert_eq!(ranking.largest(), Some((100_000, 7)));
         ranking.set(100_000, 0);
-        assert!(ranking.places.is_empty(), "its memory is given back");
+        assert!(ranking.entries.is_empty(), "an empty ranking frees its memory");
     }
 
     proptest! {
         #[test]
-        fn the_largest_is_about_the_largest(
+        fn the_found_item_is_at_most_a_third_smaller_than_the_largest(
             sets in proptest::collection::vec((0u32..40, 0usize..100_000), 1..200),
         ) {
             let (mut ranking, mut sizes) = (Ranking::default(), [0; 40]);
@@ -180,7 +180,7 @@ mod tests {
                     Some((key, size)) => {
                         prop_assert_eq!(sizes[key as usize], size);
                         prop_assert!(size * 3 >= most * 2, "{} of {}", size, most);
-                        prop_assert!(ranking.top() <= size && ranking.top() * 3 >= most * 2);
+                        prop_assert!(ranking.largest_class() <= size && ranking.largest_class() * 3 >= most * 2);
                     }
                 }
             }

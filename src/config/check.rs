@@ -11,9 +11,9 @@ use crate::base::secret::Address;
 use crate::base::sys;
 use crate::wire::http::HEADERS_MOST;
 
+use super::duration::ConfigDuration;
 use super::error::{Error, error};
 use super::sections::{ChannelOptions, Client, Config, Engine, HttpServer, Proxy, Token};
-use super::span::Span;
 
 /// Messages of one inbox: its slots are allocated at the start.
 const INBOX_MAX: usize = 1 << 20;
@@ -319,7 +319,7 @@ fn check_token(place: &str, token: &Token) -> Result<(), Error> {
 
 /// Publications that wait do so for a time, and one that may be replaced is counted nowhere.
 fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
-    let waits = options.batch_max_delay > Span::seconds(0);
+    let waits = options.batch_max_delay > ConfigDuration::seconds(0);
     let latest = options.batch_flush_latest;
     for (set, name) in
         [(options.batch_max_size > 0, "batch_max_size"), (latest, "batch_flush_latest")]
@@ -374,7 +374,7 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
         "begin it with http:// or https://; the backend is not spoken to otherwise",
     )?;
     must(
-        proxy.timeout > Span::seconds(0),
+        proxy.timeout > ConfigDuration::seconds(0),
         format!("{place}: timeout is 0s"),
         "give the backend some time, for example \"1s\"",
     )?;
@@ -405,10 +405,14 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
 const FORMATS: &[&str] = &["json", "json_object", "binary"];
 
 /// Options of a group of channels, whose positions are kept for `meta_ttl`.
-fn check_options(place: &str, options: &ChannelOptions, meta_ttl: Span) -> Result<(), Error> {
+fn check_options(
+    place: &str,
+    options: &ChannelOptions,
+    meta_ttl: ConfigDuration,
+) -> Result<(), Error> {
     let sized = options.history_size > 0;
     must(
-        sized == (options.history_ttl > Span::seconds(0)),
+        sized == (options.history_ttl > ConfigDuration::seconds(0)),
         format!("{place}: of history_size and history_ttl only one is set"),
         "set both, for example history_size = 100 and history_ttl = \"300s\", or none",
     )?;

@@ -7,26 +7,28 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use crate::base::memory::{Kind, Limits};
+use crate::base::memory::{MemoryKind, MemoryLimits};
 use crate::base::sys;
 use crate::engine::node::RingSettings;
 use crate::home;
 use crate::home::users::UserLimit;
 use crate::hub::{self, TokenVerifiers};
 use crate::model::auth::{ApiKey, Rules};
-use crate::model::message::Purpose;
-use crate::model::namespaces::{Format, Namespaces, Options, Pace, Permit, RecoveryMode};
+use crate::model::message::TokenPurpose;
+use crate::model::namespaces::{
+    Namespaces, Options, Pace, Permit, PublicationFormat, RecoveryMode,
+};
 use crate::model::retention::Retention;
 use crate::model::token::{self, Verifier};
 use crate::wire::deflate::Compression;
 use crate::wire::http::{HeadLimits, Route, Routes, Service, Transport};
 
+use super::duration::ConfigDuration;
 use super::proxies::ChannelUpstreams;
 use super::sections::{
     Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, NamedProxy, Sse, Token,
     UniHttpStream, UniSse,
 };
-use super::span::Span;
 
 /// Milliseconds for a request head.
 const HEAD_TIMEOUT: u64 = 10_000;
@@ -35,25 +37,25 @@ const CLOSE_TIMEOUT: u64 = 5_000;
 
 impl Channel {
     /// How long the position of a channel with these options outlives its last publication.
-    pub fn meta_ttl(&self, options: &ChannelOptions) -> Span {
+    pub fn meta_ttl(&self, options: &ChannelOptions) -> ConfigDuration {
         let own = options.history_meta_ttl;
-        if own == Span::seconds(0) { self.history_meta_ttl } else { own }
+        if own == ConfigDuration::seconds(0) { self.history_meta_ttl } else { own }
     }
 
     /// What publications of a channel with these options must be.
-    fn format(&self, options: &ChannelOptions) -> Format {
+    fn format(&self, options: &ChannelOptions) -> PublicationFormat {
         let own = options.publication_data_format.as_str();
         match if own.is_empty() { self.publication_data_format.as_str() } else { own } {
-            "json" => Format::Json,
-            "json_object" => Format::Object,
-            "binary" => Format::Binary,
-            _ => Format::NotEmpty,
+            "json" => PublicationFormat::Json,
+            "json_object" => PublicationFormat::Object,
+            "binary" => PublicationFormat::Binary,
+            _ => PublicationFormat::NotEmpty,
         }
     }
 
     /// The same options as the data plane reads them.
     fn options(&self, options: &ChannelOptions, proxies: &[NamedProxy]) -> Options {
-        let keeps = options.history_size > 0 && options.history_ttl > Span::seconds(0);
+        let keeps = options.history_size > 0 && options.history_ttl > ConfigDuration::seconds(0);
         let upstreams = ChannelUpstreams::of(options, proxies);
         let permit = |client, anonymous, subscriber| Permit { client, anonymous, subscriber };
         Options {
@@ -182,12 +184,12 @@ impl Config {
     }
 
     /// What tokens for this are made and checked by.
-    pub fn token_settings(&self, purpose: Purpose) -> token::TokenSettings {
+    pub fn token_settings(&self, purpose: TokenPurpose) -> token::TokenSettings {
         let client = &self.client;
         let own = &client.subscription_token;
         let token = match purpose {
-            Purpose::Subscription if own.enabled => &own.token,
-            Purpose::Subscription | Purpose::Connection => &client.token,
+            TokenPurpose::Subscription if own.enabled => &own.token,
+            TokenPurpose::Subscription | TokenPurpose::Connection => &client.token,
         };
         token.settings(client.insecure_skip_token_signature_verify)
     }
@@ -198,8 +200,8 @@ impl Config {
             let verifier = Verifier::new(&self.token_settings(purpose));
             verifier.map(Arc::new).map_err(|cause| format!("{section}: {cause}"))
         };
-        let connection = verifier("client.token", Purpose::Connection)?;
-        let subscription = verifier("client.subscription_token", Purpose::Subscription)?;
+        let connection = verifier("client.token", TokenPurpose::Connection)?;
+        let subscription = verifier("client.subscription_token", TokenPurpose::Subscription)?;
         Ok(TokenVerifiers { connection, subscription })
     }
 
@@ -345,17 +347,17 @@ impl Config {
     }
 
     /// Bytes that the node may use, for each kind of memory.
-    pub fn budgets(&self) -> Limits {
+    pub fn budgets(&self) -> MemoryLimits {
         let engine = &self.engine;
-        Limits::all(0)
-            .with(Kind::Outboxes, engine.outbox_budget)
-            .with(Kind::Unread, engine.unread_budget)
-            .with(Kind::History, engine.history_bytes)
-            .with(Kind::Backlog, engine.backlog)
-            .with(Kind::Filters, engine.filter_budget)
-            .with(Kind::Keys, engine.idempotency_budget)
-            .with(Kind::Hooks, engine.hook_budget)
-            .with(Kind::Questions, engine.question_budget)
+        MemoryLimits::all(0)
+            .with(MemoryKind::Outboxes, engine.outbox_budget)
+            .with(MemoryKind::Unread, engine.unread_budget)
+            .with(MemoryKind::History, engine.history_bytes)
+            .with(MemoryKind::Backlog, engine.backlog)
+            .with(MemoryKind::Filters, engine.filter_budget)
+            .with(MemoryKind::Keys, engine.idempotency_budget)
+            .with(MemoryKind::Hooks, engine.hook_budget)
+            .with(MemoryKind::Questions, engine.question_budget)
     }
 
     /// Options of accepted sockets.
@@ -380,7 +382,7 @@ mod tests {
         config.engine.pong = false;
         config.websocket.disabled = true;
         let options = &mut config.channel.without_namespace;
-        (options.history_size, options.history_ttl) = (5, Span::seconds(60));
+        (options.history_size, options.history_ttl) = (5, ConfigDuration::seconds(60));
         let settings = config.hub_settings(7);
         assert_eq!(settings.slots, 7);
         assert_eq!(settings.pong_timeout, None);
@@ -393,7 +395,7 @@ mod tests {
         let expected =
             [&streams[..], &[Service::Emulation, Service::Publish, Service::Health]].concat();
         assert_eq!(served, expected, "neither the WebSocket nor unidirectional transports");
-        config.channel.without_namespace.history_meta_ttl = Span::seconds(120);
+        config.channel.without_namespace.history_meta_ttl = ConfigDuration::seconds(120);
         let retention = config.namespaces().without.retention.unwrap();
         assert_eq!(retention.meta_ttl, 120_000);
     }

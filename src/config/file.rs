@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use figment::value::{Dict, Value};
 
 use super::error::{Error, error};
-use super::kind::kind_of;
+use super::value_kind::kind_of;
 
 /// The files of which the first that is there is read where none is named.
 pub const FILES: [&str; 4] = ["drumline.toml", "config.json", "config.yaml", "config.toml"];
 
 /// What a file is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum FileFormat {
     /// TOML.
     Toml,
     /// JSON.
@@ -25,39 +25,39 @@ pub enum Format {
     Yaml,
 }
 
-impl Format {
+impl FileFormat {
     /// What a file of that name is written in; TOML where the name does not say.
     pub fn of(file: &Path) -> Self {
         let extension = file.extension().and_then(|found| found.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
-            "json" => Format::Json,
-            "yaml" | "yml" => Format::Yaml,
-            _ => Format::Toml,
+            "json" => FileFormat::Json,
+            "yaml" | "yml" => FileFormat::Yaml,
+            _ => FileFormat::Toml,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Format::Toml => "TOML",
-            Format::Json => "JSON",
-            Format::Yaml => "YAML",
+            FileFormat::Toml => "TOML",
+            FileFormat::Json => "JSON",
+            FileFormat::Yaml => "YAML",
         }
     }
 
     /// Reads a text. The error says where and why, and shows nothing of a value: it may be a key.
     fn parse(self, text: &str) -> Result<Value, String> {
         match self {
-            Format::Toml => toml::from_str(text).map_err(|refused| {
+            FileFormat::Toml => toml::from_str(text).map_err(|refused| {
                 let at = refused.span().map(|span| position(text, span.start));
                 told(text, at, refused.message())
             }),
-            Format::Json => serde_json::from_str(text).map_err(|refused| {
+            FileFormat::Json => serde_json::from_str(text).map_err(|refused| {
                 let at = (refused.line(), refused.column());
                 let said = refused.to_string();
                 // It ends with the place, which is told anyway.
                 told(text, Some(at), said.rsplit_once(" at line ").map_or(&said, |(what, _)| what))
             }),
-            Format::Yaml => {
+            FileFormat::Yaml => {
                 // Only true and false are switches: a namespace may be named `on`.
                 let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
                 serde_saphyr::from_str_with_options(text, options).map_err(|refused| {
@@ -92,7 +92,7 @@ fn told(text: &str, at: Option<(usize, usize)>, message: &str) -> String {
 }
 
 /// What stands in the working folder where no file is named.
-pub(super) enum Found {
+pub(super) enum FileChoice {
     /// The file to read.
     File(PathBuf),
     /// None of [`FILES`].
@@ -102,20 +102,20 @@ pub(super) enum Found {
 }
 
 /// Looks for the file that is read where none is named.
-pub(super) fn find() -> Found {
+pub(super) fn find() -> FileChoice {
     for file in FILES.map(PathBuf::from) {
         match file.symlink_metadata() {
-            Ok(_) => return Found::File(file),
+            Ok(_) => return FileChoice::File(file),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(_) => return Found::Unknown,
+            Err(_) => return FileChoice::Unknown,
         }
     }
-    Found::Nothing
+    FileChoice::Nothing
 }
 
 /// Reads a file.
 pub(super) fn read(file: &Path) -> Result<Dict, Error> {
-    let (name, format) = (file.display(), Format::of(file));
+    let (name, format) = (file.display(), FileFormat::of(file));
     let text = std::fs::read_to_string(file).map_err(|refused| {
         error(
             format!("{name} cannot be read: {refused}"),
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_place_and_shows_no_value() {
-        let check = |format: Format, text: &str, place: &str| {
+        let check = |format: FileFormat, text: &str, place: &str| {
             let cause = format.parse(text).unwrap_err();
             assert!(cause.starts_with(place), "{text}: {cause}");
             assert!(!cause.to_lowercase().contains("hunter2"), "{text}: {cause}");
@@ -162,7 +162,7 @@ mod tests {
             ("[a]\nkey = hunter2 = 3", "line 2, column "),
             ("key = [hunter2]", "line 1, column "),
         ] {
-            check(Format::Toml, text, place);
+            check(FileFormat::Toml, text, place);
         }
         for (text, place) in [
             ("{\n\"key\": hunter2}", "line 2, column "),
@@ -171,7 +171,7 @@ mod tests {
             ("{\"key\": \"\\hunter2\"}", "line 1, column "),
             ("{\"key\": \"hunter2\"} hunter2", "line 1, column "),
         ] {
-            check(Format::Json, text, place);
+            check(FileFormat::Json, text, place);
         }
         for text in [
             "a: 1\nkey: *hunter2",
@@ -184,7 +184,7 @@ mod tests {
             "key: hunter2\n\t- hunter2: x",
             "%hunter2\nkey: @hunter2",
         ] {
-            let refused = Format::Yaml.parse(text);
+            let refused = FileFormat::Yaml.parse(text);
             let cause = refused.expect_err(text);
             assert!(!cause.to_lowercase().contains("hunter2"), "{text}: {cause}");
             assert!(cause.contains("line "), "{text}: {cause}");

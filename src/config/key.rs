@@ -5,7 +5,7 @@
 use figment::value::Value;
 
 use super::error::{Error, error};
-use super::kind::{Kind, kind_of};
+use super::value_kind::{ValueKind, kind_of};
 
 /// What environment variables begin with.
 pub const PREFIX: &str = "DRUMLINE_";
@@ -20,7 +20,7 @@ pub struct Key {
     /// What it means.
     pub doc: &'static str,
     /// What its value looks like.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Its value where nobody gives one.
     pub default: toml::Value,
     /// The largest value of a number.
@@ -33,8 +33,8 @@ impl Key {
     /// What to write, with its bounds.
     fn expected(&self) -> String {
         match self.kind {
-            Kind::Number => format!("{} of at most {}", self.kind.expected(), self.most),
-            Kind::Duration => format!("{}, of at most 876000h", self.kind.expected()),
+            ValueKind::Number => format!("{} of at most {}", self.kind.expected(), self.most),
+            ValueKind::Duration => format!("{}, of at most 876000h", self.kind.expected()),
             kind => kind.expected().to_owned(),
         }
     }
@@ -63,11 +63,11 @@ impl Key {
     /// A value of it, as it is written in a flag or the environment.
     pub(super) fn example(&self) -> String {
         match &self.default {
-            _ if self.kind == Kind::Tables => {
+            _ if self.kind == ValueKind::Tables => {
                 let (path, value) = self.option();
                 format!(r#"[{{"name":"chat","{path}":{value}}}]"#)
             }
-            _ if self.kind == Kind::Map => r#"{"X-Key":"some text"}"#.to_owned(),
+            _ if self.kind == ValueKind::Map => r#"{"X-Key":"some text"}"#.to_owned(),
             toml::Value::String(text) if text.is_empty() => "some text".to_owned(),
             toml::Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -86,7 +86,7 @@ impl Key {
     /// Why what stands at `place` in a file is no value of it.
     pub(super) fn refuse(&self, place: &str, what: &str) -> Error {
         let value = match self.kind {
-            Kind::Tables => {
+            ValueKind::Tables => {
                 let (path, value) = self.option();
                 format!("[{{ name = \"chat\", {path} = {value} }}]")
             }

@@ -1,6 +1,6 @@
 //! Loading: defaults, a file, the environment and flags become one configuration.
 //!
-//! Owns what is gathered on the way. Never reads anything twice. The invariant: a later source
+//! Owns what is builder on the way. Never reads anything twice. The invariant: a later source
 //! wins, and whatever cannot be used was either refused or is told of.
 
 use std::collections::HashMap;
@@ -15,13 +15,13 @@ use crate::base::sys;
 use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
 use super::environment::{is_of_kubernetes, is_of_scripts};
 use super::error::{Error, error};
-use super::file::{self, Found};
+use super::file::{self, FileChoice};
 use super::key::{CENTRIFUGO_PREFIX, Key, PREFIX, join};
 use super::keys::{self, keys, nearest};
-use super::kind::{Kind, kind_of};
-use super::lists::Tables;
 use super::sections::Config;
 use super::sources::Sources;
+use super::table_list::TableList;
+use super::value_kind::{ValueKind, kind_of};
 
 /// A configuration and how it came about.
 #[derive(Clone, Debug)]
@@ -38,52 +38,52 @@ pub struct Loaded {
 
 /// Merges defaults, file, environment and flags.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
-    let mut gathered = Gathered::new();
-    let found = sources.file.clone().map_or_else(file::find, Found::File);
-    let path = if let Found::File(path) = &found { Some(path) } else { None };
+    let mut builder = ConfigBuilder::new();
+    let found = sources.file.clone().map_or_else(file::find, FileChoice::File);
+    let path = if let FileChoice::File(path) = &found { Some(path) } else { None };
     let file = path.map(|path| path.display().to_string());
     if let (Some(path), Some(origin)) = (path, &file) {
-        gathered.add_table("", &file::read(path)?, origin)?;
+        builder.add_table("", &file::read(path)?, origin)?;
     }
     let access = match found {
-        Found::Unknown => Access::Closed("a working folder that cannot be read".to_owned()),
+        FileChoice::Unknown => Access::Closed("a working folder that cannot be read".to_owned()),
         _ => sources.access(file.as_deref()),
     };
     if access.is_open() {
-        gathered.add_open_defaults()?;
+        builder.add_open_defaults()?;
     }
     for prefix in [CENTRIFUGO_PREFIX, PREFIX] {
-        gathered.add_environment(prefix, &sources.environment)?;
+        builder.add_environment(prefix, &sources.environment)?;
     }
     for (path, text) in &sources.flags {
         let key = keys().iter().find(|key| key.path == *path);
         let key = key.ok_or_else(|| error(format!("no flag --{path}"), "see --help"))?;
-        gathered.add_text(key, text, &format!("--{path}"))?;
+        builder.add_text(key, text, &format!("--{path}"))?;
     }
-    let unknown = gathered.warning();
-    let config = gathered.finish()?;
+    let unknown = builder.warning();
+    let config = builder.finish()?;
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
     Ok(Loaded { config, file, access, warnings })
 }
 
-/// What is gathered on the way.
-struct Gathered {
+/// What is builder on the way.
+struct ConfigBuilder {
     figment: Figment,
     /// Where a key was last set.
     origins: HashMap<String, String>,
     /// Every list of tables.
-    tables: Vec<Tables>,
+    tables: Vec<TableList>,
     /// Unknown keys, as they were written, and what they may have been meant for.
     unknown: Vec<String>,
 }
 
-impl Gathered {
+impl ConfigBuilder {
     fn new() -> Self {
-        Gathered {
+        ConfigBuilder {
             figment: Figment::from(Serialized::defaults(Config::default())),
             origins: HashMap::new(),
-            tables: lists().map(|key| Tables::new(&key.path)).collect(),
+            tables: lists().map(|key| TableList::new(&key.path)).collect(),
             unknown: Vec::new(),
         }
     }
@@ -208,7 +208,7 @@ impl Gathered {
     }
 
     fn finish(self) -> Result<Config, Error> {
-        let Gathered { mut figment, origins, tables, .. } = self;
+        let ConfigBuilder { mut figment, origins, tables, .. } = self;
         for tables in tables {
             let path = tables.list();
             figment = figment.merge(Serialized::default(path, tables.into_values()));
@@ -229,7 +229,7 @@ impl Gathered {
 
 /// The keys that hold tables.
 fn lists() -> impl Iterator<Item = &'static Key> {
-    keys().iter().filter(|key| key.kind == Kind::Tables)
+    keys().iter().filter(|key| key.kind == ValueKind::Tables)
 }
 
 /// A variable without what all begin with.

@@ -12,27 +12,27 @@ mod error;
 mod file;
 mod key;
 mod keys;
-mod kind;
-mod lists;
+mod value_kind;
+mod table_list;
 mod load;
 mod print;
 mod proxies;
 mod sections;
 mod sources;
-mod span;
+mod duration;
 
 pub use self::access::Access;
+pub use self::duration::ConfigDuration;
 pub use self::environment::environment;
 pub use self::error::Error;
-pub use self::file::{FILES, Format};
+pub use self::file::{FILES, FileFormat};
 pub use self::key::{CENTRIFUGO_PREFIX, Key, PREFIX};
 pub use self::keys::keys;
-pub use self::kind::Kind;
 pub use self::load::{Loaded, load};
 pub use self::print::{default_json, document, template};
 pub use self::sections::*;
 pub use self::sources::Sources;
-pub use self::span::Span;
+pub use self::value_kind::ValueKind;
 
 #[cfg(test)]
 mod tests {
@@ -81,7 +81,7 @@ mod tests {
         let loaded = load_text(file, &both, &[("client.insecure", "true")]).unwrap();
         let config = loaded.config;
         assert_eq!((config.shards, config.http_server.port), (4, 2));
-        assert_eq!(config.client.ping_interval, Span::seconds(60));
+        assert_eq!(config.client.ping_interval, ConfigDuration::seconds(60));
         assert_eq!(config.client.allowed_origins, ["http://a", "http://b"]);
         assert_eq!(config.http_api.key.reveal(), "12345");
         assert!(config.client.insecure && loaded.warnings.is_empty());
@@ -337,14 +337,14 @@ http_api:
         expected.http_api.key = "k".into();
         let client = &mut expected.client;
         client.allowed_origins = vec!["https://a.example".into()];
-        client.expired_close_delay = Span::seconds(10);
+        client.expired_close_delay = ConfigDuration::seconds(10);
         client.token.hmac_secret_key = "secret".into();
         client.token.user_id_claim = "uid".into();
         client.subscription_token.enabled = true;
         client.subscription_token.token.hmac_secret_key = "other".into();
         let chat = namespace("chat", |options| {
             options.presence = true;
-            (options.history_size, options.history_ttl) = (10, Span::seconds(300));
+            (options.history_size, options.history_ttl) = (10, ConfigDuration::seconds(300));
             options.allowed_delta_types = vec!["fossil".into()];
         });
         expected.channel.namespaces = vec![chat, namespace("news", |_| {})];
@@ -394,7 +394,7 @@ http_api:
         ];
         let loaded = load_text(file, &environment, &[]).unwrap();
         let expected = namespace("a-b.c", |options| {
-            (options.history_size, options.history_ttl) = (10, Span::seconds(120));
+            (options.history_size, options.history_ttl) = (10, ConfigDuration::seconds(120));
         });
         assert_eq!(loaded.config.channel.namespaces, [expected]);
         let wrong = [("DRUMLINE_CHANNEL_NAMESPACES_A_B_C_PRESENCE", "yes")];
@@ -534,7 +534,8 @@ http_api:
         // Each key whose name says that it holds a secret is one that is never shown.
         for key in keys() {
             let name = key.path.rsplit('.').next().unwrap();
-            let hidden = matches!(key.kind, Kind::Secret | Kind::Address | Kind::Map);
+            let hidden =
+                matches!(key.kind, ValueKind::Secret | ValueKind::Address | ValueKind::Map);
             let tells = ["secret", "endpoint", "headers"].iter().any(|part| name.ends_with(part));
             let tells = tells || name.ends_with("_secret_key") || key.path == "http_api.key";
             let lists = ["http_headers", "emulated_headers"].contains(&name);
@@ -606,7 +607,7 @@ http_api:
 
     #[test]
     fn every_number_names_its_bound() {
-        for key in keys().iter().filter(|key| key.kind == Kind::Number) {
+        for key in keys().iter().filter(|key| key.kind == ValueKind::Number) {
             for value in ["-1", "99999999999999999999999", "x"] {
                 let refused = load_text("", &[(&key.variable(), value)], &[]).unwrap_err();
                 let bound = format!("at most {}", key.most);
@@ -744,7 +745,7 @@ http_api:
 
     #[test]
     fn durations() {
-        use super::span::parse_duration;
+        use super::duration::parse_duration;
         let check = |text: &str, expected: Option<u64>| {
             let millis = parse_duration(text).map(|found| found.as_millis() as u64);
             assert_eq!(millis, expected, "{text}");
@@ -760,7 +761,7 @@ http_api:
             check(bad, None);
         }
         for text in ["25s", "300ms", "720h", "90s", "0s"] {
-            let shown = Span(parse_duration(text).unwrap()).to_string();
+            let shown = ConfigDuration(parse_duration(text).unwrap()).to_string();
             assert_eq!(parse_duration(&shown), parse_duration(text), "{shown}");
         }
     }

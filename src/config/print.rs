@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use super::key::Key;
 use super::keys::keys;
-use super::kind::Kind;
 use super::sections::Config;
+use super::value_kind::ValueKind;
 
 /// Example of a namespace for the commented file. Every key has a value other than its default.
 const NAMESPACE: &str = "[[channel.namespaces]]
@@ -56,7 +56,7 @@ pub fn template() -> String {
         }
         _ = writeln!(text, "# {}", key.doc);
         match key.kind {
-            Kind::Tables => {
+            ValueKind::Tables => {
                 example(&key.path).lines().for_each(|line| _ = writeln!(text, "# {line}"));
             }
             _ => _ = writeln!(text, "#{name} = {}", key.default),

@@ -3,13 +3,13 @@
 //! Owns the numbers. Never speaks to the backend. The invariant: a number that the data plane has
 //! stands for a proxy with an address.
 
-use crate::model::backend::{Calls, Upstream, Upstreams, Wants};
+use crate::model::backend::{ContextFields, RpcUpstreams, Upstream, Upstreams};
 
 use super::sections::{ChannelOptions, Config, NamedProxy, Proxy, RpcOptions};
 
 /// The proxies that have a section of their own, in the order of their numbers.
 #[derive(Clone, Copy)]
-enum Own {
+enum ProxySection {
     Connect,
     Refresh,
     Subscribe,
@@ -21,9 +21,9 @@ enum Own {
 }
 
 /// How many those are.
-const OWN_PROXIES: u16 = Own::UnsubscribeHook as u16 + 1;
+const SECTION_PROXIES: u16 = ProxySection::UnsubscribeHook as u16 + 1;
 
-impl Own {
+impl ProxySection {
     fn upstream(self) -> Upstream {
         Upstream(self as u16)
     }
@@ -36,7 +36,7 @@ impl Own {
     /// those with a section of their own.
     fn or_named(self, enabled: bool, name: &str, named: &[NamedProxy]) -> Option<Upstream> {
         let found = named.iter().position(|proxy| proxy.name == name);
-        let found = found.map(|at| Upstream(OWN_PROXIES + at as u16));
+        let found = found.map(|at| Upstream(SECTION_PROXIES + at as u16));
         if name.is_empty() { self.when(enabled) } else { found.filter(|_| enabled) }
     }
 }
@@ -51,24 +51,24 @@ pub(super) struct ChannelUpstreams {
 
 impl ChannelUpstreams {
     pub(super) fn of(options: &ChannelOptions, named: &[NamedProxy]) -> Self {
-        let upstream = |own: Own, enabled, name: &str| own.or_named(enabled, name, named);
+        let upstream = |own: ProxySection, enabled, name: &str| own.or_named(enabled, name, named);
         ChannelUpstreams {
             subscribe: upstream(
-                Own::Subscribe,
+                ProxySection::Subscribe,
                 options.subscribe_proxy_enabled,
                 &options.subscribe_proxy_name,
             ),
             publish: upstream(
-                Own::Publish,
+                ProxySection::Publish,
                 options.publish_proxy_enabled,
                 &options.publish_proxy_name,
             ),
             sub_refresh: upstream(
-                Own::SubRefresh,
+                ProxySection::SubRefresh,
                 options.sub_refresh_proxy_enabled,
                 &options.sub_refresh_proxy_name,
             ),
-            unsubscribe_hook: Own::UnsubscribeHook.when(options.unsubscribe_hook_enabled),
+            unsubscribe_hook: ProxySection::UnsubscribeHook.when(options.unsubscribe_hook_enabled),
         }
     }
 
@@ -122,21 +122,21 @@ impl Config {
     fn own_upstreams(&self) -> Upstreams {
         let (client, rpc) = (&self.client, &self.rpc);
         let upstream = |options: &RpcOptions| {
-            Own::Rpc.or_named(options.proxy_enabled, &options.proxy_name, &self.proxies)
+            ProxySection::Rpc.or_named(options.proxy_enabled, &options.proxy_name, &self.proxies)
         };
         let named = rpc.namespaces.iter();
-        let calls = Calls {
+        let calls = RpcUpstreams {
             without: upstream(&rpc.without_namespace),
             named: named.map(|one| (one.name.as_str().into(), upstream(&one.options))).collect(),
             boundary: rpc.namespace_boundary.clone(),
         };
         Upstreams {
-            connect: Own::Connect.when(client.proxy.connect.enabled),
-            refresh: Own::Refresh.when(client.proxy.refresh.enabled),
+            connect: ProxySection::Connect.when(client.proxy.connect.enabled),
+            refresh: ProxySection::Refresh.when(client.proxy.refresh.enabled),
             calls,
-            disconnect_hook: Own::DisconnectHook.when(client.hook.disconnect.enabled),
+            disconnect_hook: ProxySection::DisconnectHook.when(client.hook.disconnect.enabled),
             waiting_max: self.engine.hooks_max,
-            wants: Wants::default(),
+            wants: ContextFields::default(),
         }
     }
 
@@ -145,7 +145,7 @@ impl Config {
         let headers = self.wanted(|proxy| &proxy.http_headers);
         let emulated = self.wanted(|proxy| &proxy.emulated_headers);
         let meta = self.used().any(|proxy| proxy.include_connection_meta);
-        Upstreams { wants: Wants { headers, emulated, meta }, ..self.own_upstreams() }
+        Upstreams { wants: ContextFields { headers, emulated, meta }, ..self.own_upstreams() }
     }
 
     fn used(&self) -> impl Iterator<Item = &Proxy> {

@@ -11,7 +11,7 @@ use axum::http::header;
 use axum::routing::get;
 
 use crate::base::log;
-use crate::base::memory::{Budget, Budgets, Kind};
+use crate::base::memory::{MemoryBudget, MemoryBudgets, MemoryKind};
 use crate::base::metrics::{self, Metrics};
 use crate::base::sys;
 use crate::config::Config;
@@ -83,19 +83,27 @@ fn shards(metrics: &[Arc<Metrics>]) -> String {
 }
 
 /// Memory budgets, and how much of each is used.
-fn memory(budgets: &Budgets) -> String {
+fn memory(budgets: &MemoryBudgets) -> String {
     let mut text = String::new();
     let name = "drumline_memory_budget_bytes";
     head(&mut text, name, "Sum of all memory budgets of the node in bytes.", "gauge");
     _ = writeln!(text, "{name} {}", budgets.limit());
-    let mut each = |name: &str, help: &str, number: fn(&Budget) -> usize| {
+    let mut each = |name: &str, help: &str, number: fn(&MemoryBudget) -> usize| {
         head(&mut text, name, help, "gauge");
-        for kind in Kind::ALL {
+        for kind in MemoryKind::ALL {
             _ = writeln!(text, "{name}{{kind=\"{}\"}} {}", kind.name(), number(&budgets[kind]));
         }
     };
-    each("drumline_memory_limit_bytes", "Memory budget per kind of data, in bytes.", Budget::limit);
-    each("drumline_memory_used_bytes", "Used memory per kind of data, in bytes.", Budget::used);
+    each(
+        "drumline_memory_limit_bytes",
+        "Memory budget per kind of data, in bytes.",
+        MemoryBudget::limit,
+    );
+    each(
+        "drumline_memory_used_bytes",
+        "Used memory per kind of data, in bytes.",
+        MemoryBudget::used,
+    );
     text
 }
 
@@ -144,7 +152,7 @@ fn process(started: Instant) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::memory::Limits;
+    use crate::base::memory::MemoryLimits;
 
     #[test]
     fn every_metric_has_help_and_one_value_per_shard() {
@@ -156,8 +164,8 @@ mod tests {
             drumline_accepted_total{shard=\"0\"} 0\ndrumline_accepted_total{shard=\"1\"} 7\n";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("\ndrumline_clients{shard=\"0\"} 0\n"));
-        let budgets = Budgets::new(&Limits::all(100).with(Kind::Unread, 50), 1);
-        let _charge = budgets[Kind::Unread].charge(7);
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(100).with(MemoryKind::Unread, 50), 1);
+        let _charge = budgets[MemoryKind::Unread].charge(7);
         let text = memory(&budgets);
         assert!(text.contains("\ndrumline_memory_budget_bytes 750\n"), "{text}");
         assert!(text.contains("\ndrumline_memory_used_bytes{kind=\"unread\"} 7\n"), "{text}");

@@ -110,7 +110,7 @@ impl Control {
         if let Some(listener) = internal {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let places = config.http_server.internal_connections_max as u64;
-            let limits = Arc::new(ConnectionLimits::default().with_places(places));
+            let limits = Arc::new(ConnectionLimits::default().with_control_max(places));
             tokio::spawn(inner.clone().listen(listener, limits));
         }
         signals.end().await;

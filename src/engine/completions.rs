@@ -4,7 +4,7 @@
 //! after every operation on it has completed for the last time; a read is in progress only where
 //! its result can be taken.
 
-use crate::base::budget::{Stage, cost};
+use crate::base::work_budget::{Stage, cost};
 use crate::engine::ring::{Completion, Op, Token};
 use crate::engine::shard::Shard;
 use crate::hub::connections::Phase;
@@ -181,8 +181,8 @@ impl Shard {
             // Without a descriptor or room in the inbox, the hub answers 503.
             return self.hub.refuse_hand_over(slot);
         };
-        let (bytes, pass) = self.hub.take_for_hand_over(slot);
+        let (bytes, permit) = self.hub.take_for_hand_over(slot);
         self.metrics.handed_over.add(1);
-        self.bus.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, pass })));
+        self.bus.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, permit })));
     }
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::failure::Failure;
-use crate::base::memory::Budgets;
+use crate::base::memory::MemoryBudgets;
 use crate::base::metrics::Metrics;
 use crate::base::sys::{self, Clock, ListenerOptions};
 use crate::engine::bus::{Bus, Capacities};
@@ -80,7 +80,7 @@ pub struct Node {
     /// The counters of each shard.
     pub metrics: Arc<[Arc<Metrics>]>,
     /// Memory budgets and their use.
-    pub budgets: Budgets,
+    pub budgets: MemoryBudgets,
     /// Maps names to homes.
     pub names: Names,
     /// Limits of clients and of sockets on the control plane.
@@ -125,9 +125,9 @@ impl Node {
         let (settings, clock) = (Arc::new(settings), Clock::new());
         let HubSettings { connection_limit, connection_rate, places, .. } = settings.hub;
         let connection_limits =
-            ConnectionLimits::new(connection_limit, connection_rate).with_places(places);
+            ConnectionLimits::new(connection_limit, connection_rate).with_control_max(places);
         let connection_limits = Arc::new(connection_limits);
-        let budgets = Budgets::new(&settings.hub.budgets, shards);
+        let budgets = MemoryBudgets::new(&settings.hub.budgets, shards);
         let mut starts_by_worker: Vec<Vec<ShardStart>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = settings.address;
         for shard in 0..shards {

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::base::budget::Stage;
 use crate::base::metrics::Metrics;
 use crate::base::sys::Now;
+use crate::base::work_budget::Stage;
 use crate::engine::bus::BusPort;
 use crate::engine::ring::{Ring, RingHandle};
 use crate::hub::connections::Phase;

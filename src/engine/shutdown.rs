@@ -2,7 +2,7 @@
 //!
 //! Owns nothing: the walk is the shard's.
 
-use crate::base::budget::{Stage, cost};
+use crate::base::work_budget::{Stage, cost};
 use crate::engine::ring::{Op, Token};
 use crate::engine::shard::{Shard, ShutdownWalk};
 use crate::hub::connections::Phase;

@@ -4,8 +4,8 @@
 
 use crate::home::channels::Channels;
 use crate::home::history::Stream;
-use crate::model::message::{Guard, Publish, ReplyTo};
-use crate::model::publication::{Draft, Publication};
+use crate::model::message::{DuplicateGuard, Publish, ReplyTo};
+use crate::model::publication::{NewPublication, Publication};
 use crate::model::retention::Retention;
 use crate::wire::protocol::Position;
 
@@ -17,7 +17,7 @@ pub struct PreparedPublication {
     publication: Publication,
     /// Retention of its stream; `None`: the publication does not enter the history.
     retention: Option<Retention>,
-    guard: Option<Box<Guard>>,
+    guard: Option<Box<DuplicateGuard>>,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
 }
@@ -63,7 +63,7 @@ impl Channels {
     /// First step of publishing: encodes a publication and assigns its offset. The publication
     /// stays invisible until it is committed, which can be much later.
     pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
-        let Publish { channel, hash, data, event, delta, extra, retention, guard, reply_to } =
+        let Publish { channel, hash, data, kind, delta, extra, retention, guard, reply_to } =
             request;
         let position = retention.map(|retention| {
             let at = self.find_or_insert(hash, &channel);
@@ -74,7 +74,7 @@ impl Channels {
             Position { offset: offset + u64::from(*prepared), epoch }
         });
         let (channel, data) = (&*channel, &*data);
-        let draft = Draft { channel, hash, event, data, extra, position, delta };
+        let draft = NewPublication { channel, hash, kind, data, extra, position, delta };
         let publication = Publication::encode(draft, &mut self.buffer);
         if self.buffer.capacity() > BUFFER_MAX {
             self.buffer = Vec::new();

@@ -3,7 +3,7 @@
 //!
 //! Owns nothing: the channels are in [`Channels`]. Never sends a message.
 
-use crate::base::budget::Budget;
+use crate::base::work_budget::WorkBudget;
 use crate::home::channels::{Channels, HomeSettings};
 use crate::home::history::{Recovery, Stream};
 use crate::home::members::Members;
@@ -11,7 +11,7 @@ use crate::model::message::{
     ChannelAnswer, ChannelQuery, HistoryRange, HomeQuery, ReplyTo, Subscribe, Subscribed,
 };
 use crate::model::namespaces::RecoveryMode;
-use crate::wire::protocol::reply::Roll;
+use crate::wire::protocol::reply::PresenceList;
 use crate::wire::protocol::{Error, Position};
 
 impl Channels {
@@ -24,7 +24,7 @@ impl Channels {
         let mode = request.terms.recovery_mode;
         // In cache mode no publication counts as missed.
         let strict = request.strict && mode == RecoveryMode::Stream;
-        let position = request.granted.needs_stream().then(|| {
+        let position = request.stream_access.needs_stream().then(|| {
             let HomeSettings { recovery_limit, answer_bytes, .. } = self.settings;
             let stream = self.stream_now(Some(at), request.hash, now);
             match (request.since, mode) {
@@ -42,7 +42,7 @@ impl Channels {
             subscriber: request.subscriber,
             encoding: request.encoding,
             filter: request.filter.clone(),
-            granted: request.granted,
+            stream_access: request.stream_access,
             was_recovering: position.is_some() && request.since.is_some(),
             recovered: recovery.recovered,
             strict,
@@ -60,7 +60,7 @@ impl Channels {
     /// Answers a query about a channel.
     pub fn answer_query(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
         let found = self.find(question.hash, &question.channel);
-        match &question.about {
+        match &question.query {
             ChannelQuery::Stats => {
                 let channel = found.and_then(|at| self.channels.get(at as usize));
                 let members = channel.and_then(|channel| channel.members.as_deref());
@@ -133,14 +133,14 @@ impl Channels {
     /// Continues the answer to the first query; `None`: it is not complete yet.
     pub fn encode_first_presence(
         &mut self,
-        budget: &mut Budget,
+        budget: &mut WorkBudget,
     ) -> Option<Result<ChannelAnswer, Error>> {
         let (question, wire) = self.presence_queries.first()?;
         let found = self.find(question.hash, &question.channel);
         let found = found.and_then(|at| Some((at, self.channels.get_mut(at as usize)?)));
         let Some((at, Some(members))) = found.map(|(at, found)| (at, found.members.as_mut()))
         else {
-            return Some(Ok(ChannelAnswer::Presence(Roll::default())));
+            return Some(Ok(ChannelAnswer::Presence(PresenceList::default())));
         };
         let most = self.settings.answer_bytes;
         if members.bytes() > most {

@@ -3,8 +3,8 @@
 //! Owns nothing: the streams are in [`Channels`]. The invariant: a stream with a prepared
 //! publication is not dropped.
 
-use crate::base::budget::{Budget, cost};
-use crate::base::memory::Relief;
+use crate::base::memory::ShardToFree;
+use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::channels::{Channel, Channels};
 use crate::home::history::Stream;
 use crate::home::streams::NONE;
@@ -99,7 +99,7 @@ impl Channels {
     pub(super) fn make_room(&mut self, grown: Option<u32>) {
         for turn in 0..=SHEDDERS_MAX {
             self.history.set(self.streams.bytes());
-            if self.history.relief() != Relief::Here {
+            if self.history.shard_to_free() != ShardToFree::This {
                 return;
             }
             if self.streams.kept_bytes() == 0 {
@@ -125,15 +125,15 @@ impl Channels {
     /// Frees history and idempotency keys that the budgets demand from this home, a bounded amount
     /// per call.
     pub fn relieve(&mut self) {
-        if self.history.relief() == Relief::Here {
+        if self.history.shard_to_free() == ShardToFree::This {
             self.make_room(None);
         }
         self.idempotency_keys.relieve();
     }
 
     /// Which shard must free history, and which one idempotency keys, while a budget is exceeded.
-    pub fn reliefs(&self) -> [Relief; 2] {
-        [self.history.relief(), self.idempotency_keys.share().relief()]
+    pub fn reliefs(&self) -> [ShardToFree; 2] {
+        [self.history.shard_to_free(), self.idempotency_keys.share().shard_to_free()]
     }
 
     pub(super) fn drop_stream(&mut self, at: u32) {
@@ -149,7 +149,7 @@ impl Channels {
     }
 
     /// Drops what has expired at `now`, a bounded number per call.
-    pub fn expire(&mut self, now: u64, budget: &mut Budget) {
+    pub fn expire(&mut self, now: u64, budget: &mut WorkBudget) {
         let mut due = std::mem::take(&mut self.due);
         let most = if budget.is_spent() { 0 } else { SWEEP_MAX };
         self.expiry.sweep((now / TICK) as u32, most, &mut due);

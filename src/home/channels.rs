@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::base::memory::Share;
+use crate::base::memory::ShardUsage;
 use crate::base::metrics::Metrics;
 use crate::base::wheel::Wheel;
 use crate::home::epochs::Epochs;
@@ -66,7 +66,7 @@ pub struct Channels {
     pub(super) presence_queries: PresenceQueries,
     pub(super) epochs: Epochs,
     /// Memory use of the streams.
-    pub(super) history: Share,
+    pub(super) history: ShardUsage,
     pub(super) due: Vec<u32>,
     /// Buffer in which publications are encoded.
     pub(super) buffer: Vec<u8>,
@@ -79,7 +79,7 @@ impl Channels {
         settings: HomeSettings,
         (names, ids): (Names, Ids),
         seed: u64,
-        (history, keys): (Share, Share),
+        (history, keys): (ShardUsage, ShardUsage),
     ) -> Self {
         Channels {
             settings,
@@ -199,16 +199,18 @@ impl Channels {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::base::budget::Budget;
-    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
+    use crate::base::work_budget::WorkBudget;
     use crate::model::ids::Address;
     use crate::model::message::{
         ChannelAnswer, ChannelQuery, HistoryRange, HomeQuery, Publish, Subscribed,
     };
-    use crate::model::message::{Granted, Guard, ReplyTo, SubscribeTerms, Subscriber, Visibility};
+    use crate::model::message::{
+        DuplicateGuard, ReplyTo, StreamAccess, SubscribeTerms, Subscriber, Visibility,
+    };
     use crate::model::publication::{Encoding, PublicationKind};
     use crate::model::retention::Retention;
-    use crate::wire::protocol::reply::Stats;
+    use crate::wire::protocol::reply::PresenceStats;
     use crate::wire::protocol::{Epoch, Error, Position};
 
     /// Room for some dozens of small publications.
@@ -243,8 +245,9 @@ pub(crate) mod tests {
 
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {
         let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max };
-        let budgets = Budgets::new(&Limits::all(HISTORY_BYTES), 1);
-        let shares = (budgets.share(Kind::History, 0), budgets.share(Kind::Keys, 0));
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(HISTORY_BYTES), 1);
+        let shares =
+            (budgets.shard_usage(MemoryKind::History, 0), budgets.shard_usage(MemoryKind::Keys, 0));
         let names = (Names::new([0; 16], 1), Ids::new([0; 16]));
         Homes { channels: Channels::new(settings, names, 1, shares), retention }
     }
@@ -258,7 +261,7 @@ pub(crate) mod tests {
             channel: channel.into(),
             hash: 7,
             data: data.into(),
-            event: PublicationKind::Data,
+            kind: PublicationKind::Data,
             delta: false,
             extra: None,
             retention: homes.retention,
@@ -280,7 +283,7 @@ pub(crate) mod tests {
             filter: None,
             since,
             strict: false,
-            granted: Granted { positioned: true, recoverable: true },
+            stream_access: StreamAccess { positioned: true, recoverable: true },
             terms: SubscribeTerms { presence: true, ..SubscribeTerms::default() },
             visibility: Visibility { listed: true, announced: true },
             info: None,
@@ -289,12 +292,12 @@ pub(crate) mod tests {
 
     fn subscribe(homes: &mut Homes, shard: u8, since: Option<Position>) -> Subscribed {
         let keeps = homes.retention.is_some();
-        let granted = Granted { positioned: keeps, recoverable: keeps };
-        homes.subscribe(&Subscribe { granted, ..request(shard, since) }, 0)
+        let stream_access = StreamAccess { positioned: keeps, recoverable: keeps };
+        homes.subscribe(&Subscribe { stream_access, ..request(shard, since) }, 0)
     }
 
-    fn ask(homes: &mut Homes, about: ChannelQuery) -> Result<ChannelAnswer, Error> {
-        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, about };
+    fn ask(homes: &mut Homes, query: ChannelQuery) -> Result<ChannelAnswer, Error> {
+        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, query };
         homes.answer_query(&question, 0)
     }
 
@@ -335,12 +338,13 @@ pub(crate) mod tests {
     fn repeated_publications_are_recognized() {
         let mut homes = homes(Some(RETENTION), 10);
         let mut publish = |key: &str, version, version_epoch: &str| {
-            let guard = Guard { key: key.into(), version, version_epoch: version_epoch.into() };
+            let guard =
+                DuplicateGuard { key: key.into(), version, version_epoch: version_epoch.into() };
             let request = Publish {
                 channel: "a".into(),
                 hash: 7,
                 data: b"1"[..].into(),
-                event: PublicationKind::Data,
+                kind: PublicationKind::Data,
                 delta: false,
                 extra: None,
                 retention: homes.retention,
@@ -368,24 +372,24 @@ pub(crate) mod tests {
             Ok(ChannelAnswer::Stats(stats)) => stats,
             other => panic!("{other:?}"),
         };
-        assert_eq!(stats(&mut homes), Stats::default());
+        assert_eq!(stats(&mut homes), PresenceStats::default());
         let info = ClientInfo { user: "u".into(), ..ClientInfo::default() };
         for shard in [1, 2] {
             homes.add_member(&request(shard, None), &info);
         }
-        assert_eq!(stats(&mut homes), Stats { clients: 2, users: 1 });
-        let (about, reply_to) =
+        assert_eq!(stats(&mut homes), PresenceStats { clients: 2, users: 1 });
+        let (query, reply_to) =
             (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::Nobody);
         for _ in 0..2 {
             homes
-                .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, about })
+                .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, query })
                 .unwrap();
         }
-        let told = homes.encode_first_presence(&mut Budget::new(1_000_000, true)).unwrap();
+        let told = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
         assert!(matches!(told, Ok(ChannelAnswer::Presence(roll)) if roll.parts().len() == 1));
         homes.drop_first();
         homes.settings.answer_bytes = 100;
-        let told = homes.encode_first_presence(&mut Budget::new(1_000_000, true)).unwrap();
+        let told = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
         assert_eq!(told.unwrap_err(), Error::LIMIT_EXCEEDED, "two members take more");
         homes.drop_first();
         assert_eq!(homes.presence_queries(), 0);
@@ -409,11 +413,12 @@ pub(crate) mod tests {
                 let subscriber = Subscriber { slot, ..request.subscriber };
                 homes.add_member(&Subscribe { subscriber, ..request }, &info);
             }
-            let about = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
+            let query = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
             let question =
-                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, about };
+                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, query };
             homes.queue_presence_query(question).unwrap();
-            let told = homes.encode_first_presence(&mut Budget::new(100_000_000, true)).unwrap();
+            let told =
+                homes.encode_first_presence(&mut WorkBudget::new(100_000_000, true)).unwrap();
             homes.drop_first();
             for slot in 0..members {
                 let address = Address { shard: 0, slot, generation: 0 };
@@ -460,9 +465,9 @@ pub(crate) mod tests {
             publish(&mut homes, channel, 0);
         }
         assert_eq!(homes.len(), 2, "endless channels replace each other");
-        homes.expire(7_000, &mut Budget::new(1_000_000, true));
+        homes.expire(7_000, &mut WorkBudget::new(1_000_000, true));
         assert_eq!(homes.len(), 2);
-        homes.expire(62_000, &mut Budget::new(1_000_000, true));
+        homes.expire(62_000, &mut WorkBudget::new(1_000_000, true));
         assert!(homes.is_empty());
         assert_eq!(homes.next_expiry(), None);
     }
@@ -523,7 +528,7 @@ pub(crate) mod tests {
     fn a_position_in_a_stream_that_ended_matches_no_later_one() {
         let ends: [fn(&mut Homes); 2] = [
             |homes| (0..2).for_each(|nth| _ = publish(homes, &format!("other-{nth}"), 1)),
-            |homes| homes.expire(70_000, &mut Budget::new(1_000_000, true)),
+            |homes| homes.expire(70_000, &mut WorkBudget::new(1_000_000, true)),
         ];
         for (nth, end) in ends.into_iter().enumerate() {
             for subscribed in [false, true] {
@@ -571,10 +576,10 @@ pub(crate) mod tests {
             publish(&mut homes, &format!("old-{nth}"), 0);
         }
         // No publication is left, but streams are kept longer.
-        homes.expire(7_000, &mut Budget::new(1_000_000, true));
+        homes.expire(7_000, &mut WorkBudget::new(1_000_000, true));
         subscribe(&mut homes, 0, None);
         publish(&mut homes, "a", 0);
-        homes.expire(14_000, &mut Budget::new(1_000_000, true));
+        homes.expire(14_000, &mut WorkBudget::new(1_000_000, true));
         for nth in 0..7 {
             publish(&mut homes, &format!("live-{nth}"), 14_000);
         }
@@ -619,7 +624,7 @@ pub(crate) mod tests {
         let (some, top) = kept(&homes, "new2").unwrap();
         assert!(some > 10 && top == 100, "{some}");
         ask(&mut homes, ChannelQuery::RemoveHistory).unwrap();
-        homes.expire(62_000, &mut Budget::new(1_000_000, true));
+        homes.expire(62_000, &mut WorkBudget::new(1_000_000, true));
         assert_eq!((homes.streams.bytes(), homes.len()), (0, 0));
     }
 

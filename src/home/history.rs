@@ -220,7 +220,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::publication::Draft;
+    use crate::model::publication::NewPublication;
 
     const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000 };
 
@@ -228,7 +228,8 @@ mod tests {
         let mut stream = Stream::new(Epoch::parse("aaaaaaaa"), &RETENTION, 0);
         for offset in 1..=publications {
             let position = Some(Position { offset, epoch: stream.epoch });
-            let draft = Draft { channel: "c", data: b"1", position, ..Draft::default() };
+            let draft =
+                NewPublication { channel: "c", data: b"1", position, ..NewPublication::default() };
             stream.push(Publication::new(draft), &RETENTION, offset);
         }
         stream

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::base::memory::{Relief, Share};
+use crate::base::memory::{ShardToFree, ShardUsage};
 use crate::wire::protocol::Position;
 
 /// Milliseconds for which a key is kept.
@@ -45,18 +45,18 @@ pub struct IdempotencyKeys {
     records: HashTable<KeyRecord>,
     order: VecDeque<KeyExpiry>,
     hasher: RandomState,
-    share: Share,
+    share: ShardUsage,
 }
 
 impl IdempotencyKeys {
     /// Creates an empty table; `share` is its part of the memory budget.
-    pub fn new(share: Share) -> Self {
+    pub fn new(share: ShardUsage) -> Self {
         let (records, order) = (HashTable::new(), VecDeque::new());
         IdempotencyKeys { records, order, hasher: RandomState::new(), share }
     }
 
     /// Memory use of the keys.
-    pub fn share(&self) -> &Share {
+    pub fn share(&self) -> &ShardUsage {
         &self.share
     }
 
@@ -87,7 +87,7 @@ impl IdempotencyKeys {
     /// bounded number per call.
     pub fn relieve(&mut self) {
         for _ in 0..DROPPED_MAX {
-            if self.share.relief() != Relief::Here {
+            if self.share.shard_to_free() != ShardToFree::This {
                 return;
             }
             self.drop_oldest();
@@ -111,12 +111,14 @@ impl IdempotencyKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
 
     const LIMIT: usize = 100_000;
 
     fn repeats() -> IdempotencyKeys {
-        IdempotencyKeys::new(Budgets::new(&Limits::all(LIMIT), 1).share(Kind::Keys, 0))
+        IdempotencyKeys::new(
+            MemoryBudgets::new(&MemoryLimits::all(LIMIT), 1).shard_usage(MemoryKind::Keys, 0),
+        )
     }
 
     #[test]

@@ -10,10 +10,10 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::base::budget::{Budget, cost};
+use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::presence_parts::{PART, PresenceParts};
 use crate::model::ids::{Address, Ids};
-use crate::wire::protocol::reply::{ClientInfo, Roll, Stats};
+use crate::wire::protocol::reply::{ClientInfo, PresenceList, PresenceStats};
 use crate::wire::protocol::{Wire, write_member};
 
 /// Minimum bytes of a member in an answer, without its user and its infos.
@@ -227,7 +227,12 @@ impl Members {
 
     /// Continues encoding all members within the budget; `None`: not complete yet. The answer has
     /// at least [`Members::bytes`].
-    pub fn encode_presence(&mut self, wire: Wire, ids: &Ids, budget: &mut Budget) -> Option<Roll> {
+    pub fn encode_presence(
+        &mut self,
+        wire: Wire,
+        ids: &Ids,
+        budget: &mut WorkBudget,
+    ) -> Option<PresenceList> {
         let end = self.end;
         let rolls = &mut self.rolls[wire as usize];
         let mut parts = rolls.take().unwrap_or_else(|| Box::new(PresenceParts::new(end)));
@@ -258,11 +263,11 @@ impl Members {
     }
 
     /// Number of connections and users.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> PresenceStats {
         let (members, users) = (self.members.len() as u32, self.users.len() as u32);
         let hidden = self.hidden.as_deref();
         let (without, nobody) = hidden.map_or((0, 0), |hidden| (hidden.members, hidden.users));
-        Stats { clients: members - without, users: users - nobody }
+        PresenceStats { clients: members - without, users: users - nobody }
     }
 
     /// Whether the channel has no members.
@@ -274,7 +279,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::budget::Stage;
+    use crate::base::work_budget::Stage;
     use crate::wire::protocol::json;
 
     fn address(slot: u32) -> Address {
@@ -287,7 +292,7 @@ mod tests {
 
     /// The presence answer in JSON.
     fn roll(members: &mut Members) -> String {
-        let mut budget = Budget::new(1_000_000, true);
+        let mut budget = WorkBudget::new(1_000_000, true);
         let roll = members.encode_presence(Wire::Json, &Ids::new([1; 16]), &mut budget).unwrap();
         assert!(roll.bytes() >= members.bytes(), "{} {}", roll.bytes(), members.bytes());
         let mut out = Vec::new();
@@ -309,7 +314,7 @@ mod tests {
             members.remove(address(turns), &ids);
             members.remove(address(999 - turns), &ids);
             members.insert(address(2000 + turns), &info("v"), 2, true);
-            let mut budget = Budget::new(100_000, false);
+            let mut budget = WorkBudget::new(100_000, false);
             budget.begin(Stage::Rest);
             if let Some(roll) = members.encode_presence(Wire::Json, &ids, &mut budget) {
                 break roll;
@@ -325,8 +330,9 @@ mod tests {
         for (slot, there) in [(0, true), (1, false), (turns, false), (2000 + turns, true)] {
             assert_eq!(named.contains_key(&ids.client(address(slot))), there, "{slot}");
         }
-        told = members.encode_presence(Wire::Json, &ids, &mut Budget::new(1, false)).unwrap();
-        let again = members.encode_presence(Wire::Json, &ids, &mut Budget::new(1, true)).unwrap();
+        told = members.encode_presence(Wire::Json, &ids, &mut WorkBudget::new(1, false)).unwrap();
+        let again =
+            members.encode_presence(Wire::Json, &ids, &mut WorkBudget::new(1, true)).unwrap();
         assert_eq!(told.bytes(), again.bytes());
     }
 
@@ -338,16 +344,16 @@ mod tests {
             // One hash for all: names tell users apart.
             members.insert(address(slot), &info(user), 7, true);
         }
-        assert_eq!(members.stats(), Stats { clients: 3, users: 2 });
+        assert_eq!(members.stats(), PresenceStats { clients: 3, users: 2 });
         let gone = members.remove(address(1), &ids).unwrap();
         assert_eq!((&*gone.user, &*gone.client), ("a", &*ids.client(address(1))));
         assert_eq!(gone.connection.as_deref(), Some(&b"1"[..]));
         assert_eq!(members.remove(address(1), &ids), None);
-        assert_eq!(members.stats(), Stats { clients: 2, users: 2 });
+        assert_eq!(members.stats(), PresenceStats { clients: 2, users: 2 });
         assert_eq!(roll(&mut members).matches("\"user\":").count(), 2);
         members.remove(address(3), &ids);
         members.remove(address(2), &ids);
-        assert!(members.is_empty() && members.stats() == Stats::default());
+        assert!(members.is_empty() && members.stats() == PresenceStats::default());
         assert!(members.by_name.is_empty() && members.users.is_empty());
     }
 
@@ -356,19 +362,19 @@ mod tests {
         let ids = Ids::new([1; 16]);
         let mut members = Members::default();
         members.insert(address(1), &info("a"), 7, false);
-        assert_eq!((members.stats(), members.bytes()), (Stats::default(), 0));
+        assert_eq!((members.stats(), members.bytes()), (PresenceStats::default(), 0));
         assert_eq!(roll(&mut members), "{\"presence\":{}}");
         members.insert(address(2), &info("a"), 7, true);
         members.insert(address(3), &info("b"), 7, false);
-        assert_eq!(members.stats(), Stats { clients: 1, users: 1 });
+        assert_eq!(members.stats(), PresenceStats { clients: 1, users: 1 });
         assert_eq!(roll(&mut members).matches("\"user\":").count(), 1);
         members.remove(address(2), &ids);
-        assert_eq!(members.stats(), Stats::default());
+        assert_eq!(members.stats(), PresenceStats::default());
         let gone = members.remove(address(3), &ids).unwrap();
         assert_eq!(&*gone.user, "b", "its leaving can be announced");
         members.remove(address(1), &ids);
         assert!(members.is_empty() && members.hidden.is_none());
         members.insert(address(4), &info("b"), 7, true);
-        assert_eq!(members.stats(), Stats { clients: 1, users: 1 });
+        assert_eq!(members.stats(), PresenceStats { clients: 1, users: 1 });
     }
 }

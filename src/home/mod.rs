@@ -24,9 +24,9 @@ pub mod users;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::budget::{Budget, cost};
-use crate::base::memory::{Relief, Share};
+use crate::base::memory::{ShardToFree, ShardUsage};
 use crate::base::metrics::Metrics;
+use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::channel_publications::PreparedPublication;
 use crate::home::channels::Channels;
 use crate::home::users::{UserLimit, Users};
@@ -67,10 +67,10 @@ pub struct HomeContext {
     pub ids: Ids,
     /// Seed of the epochs.
     pub seed: u64,
-    /// Budget of the history.
-    pub history: Share,
-    /// Budget of the idempotency keys.
-    pub keys: Share,
+    /// Memory budget of the history.
+    pub history: ShardUsage,
+    /// Memory budget of the idempotency keys.
+    pub keys: ShardUsage,
     /// The counters of the shard.
     pub metrics: Arc<Metrics>,
 }
@@ -114,31 +114,33 @@ impl Home {
     /// Answers a query at once. A presence query is queued, because its answer can take many turns.
     fn answer(&mut self, post: &mut impl Post, question: Box<HomeQuery>) -> Result<(), Message> {
         let reply_to = question.reply_to;
-        if matches!(question.about, ChannelQuery::Presence(_)) {
+        if matches!(question.query, ChannelQuery::Presence(_)) {
             let Err(question) = self.channels.queue_presence_query(*question) else {
                 return Ok(());
             };
             // The queue of presence queries is full.
-            let refused =
-                Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told: Err(Error::INTERNAL) }));
+            let refused = Message::HomeAnswer(Box::new(HomeAnswer {
+                reply_to,
+                result: Err(Error::INTERNAL),
+            }));
             let sent = self.send_answer(post, reply_to, || refused);
             return sent.map_err(|NoRoom| Message::HomeQuery(Box::new(question)));
         }
         if !reserve_for(post, reply_to) {
             return Err(Message::HomeQuery(question));
         }
-        let told = self.channels.answer_query(&question, self.now);
+        let result = self.channels.answer_query(&question, self.now);
         self.post_answer(
             post,
             reply_to,
-            Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told })),
+            Message::HomeAnswer(Box::new(HomeAnswer { reply_to, result })),
         );
         Ok(())
     }
 
     /// Commits prepared publications that waited for room, and continues answers that take many
     /// turns. Returns whether work is left for the next turn.
-    pub fn continue_work(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
+    pub fn continue_work(&mut self, post: &mut impl Post, budget: &mut WorkBudget) -> bool {
         self.commit_prepared(post);
         self.answer_presence_queries(post, budget)
     }
@@ -154,7 +156,7 @@ impl Home {
     }
 
     /// Continues the presence answers; returns whether the budget ended first.
-    fn answer_presence_queries(&mut self, post: &mut impl Post, budget: &mut Budget) -> bool {
+    fn answer_presence_queries(&mut self, post: &mut impl Post, budget: &mut WorkBudget) -> bool {
         for _ in 0..self.channels.presence_queries() {
             if budget.is_spent() {
                 return true;
@@ -164,7 +166,7 @@ impl Home {
                 self.channels.postpone_first();
                 continue;
             }
-            let Some(told) = self.channels.encode_first_presence(budget) else {
+            let Some(result) = self.channels.encode_first_presence(budget) else {
                 reply_to.shard().into_iter().for_each(|shard| post.cancel(shard, Rank::Delivery));
                 return true;
             };
@@ -172,7 +174,7 @@ impl Home {
             self.post_answer(
                 post,
                 reply_to,
-                Message::HomeAnswer(Box::new(HomeAnswer { reply_to, told })),
+                Message::HomeAnswer(Box::new(HomeAnswer { reply_to, result })),
             );
             self.channels.drop_first();
         }
@@ -203,7 +205,7 @@ impl Home {
     }
 
     /// Drops expired history, a bounded amount per call.
-    pub fn expire(&mut self, budget: &mut Budget) {
+    pub fn expire(&mut self, budget: &mut WorkBudget) {
         self.channels.expire(self.now, budget);
     }
 
@@ -218,7 +220,7 @@ impl Home {
     }
 
     /// Which shard must free history, and which one idempotency keys, while a budget is exceeded.
-    pub fn reliefs(&self) -> [Relief; 2] {
+    pub fn reliefs(&self) -> [ShardToFree; 2] {
         self.channels.reliefs()
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::wire::protocol::reply::Roll;
+use crate::wire::protocol::reply::PresenceList;
 
 /// Number of members per part.
 pub const PART: usize = 64;
@@ -72,8 +72,10 @@ impl PresenceParts {
     }
 
     /// The complete answer.
-    pub fn roll(&self) -> Roll {
-        Roll::new(self.parts.iter().flatten().filter(|part| !part.is_empty()).cloned().collect())
+    pub fn roll(&self) -> PresenceList {
+        PresenceList::new(
+            self.parts.iter().flatten().filter(|part| !part.is_empty()).cloned().collect(),
+        )
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct PresenceQueries {
 impl PresenceQueries {
     /// Queues a presence query. `Err` returns it: the queue is full.
     pub(super) fn wait(&mut self, question: HomeQuery) -> Result<(), HomeQuery> {
-        let ChannelQuery::Presence(wire) = question.about else { return Err(question) };
+        let ChannelQuery::Presence(wire) = question.query else { return Err(question) };
         if self.waiting.len() >= WAITING_MAX {
             return Err(question);
         }

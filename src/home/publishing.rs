@@ -6,7 +6,7 @@
 //! commit, the home handles other messages as if the publication did not exist. The invariant:
 //! publications are committed in the order in which they were prepared.
 
-use crate::base::faults::{Planted, planted};
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::home::channel_publications::PreparedPublication;
 use crate::home::{Home, NoRoom, reserve_all};
 use crate::model::message::{Message, Post, Publish, Published, ReplyTo, endpoints};
@@ -70,7 +70,7 @@ impl Home {
         } else {
             Some(prepared)
         };
-        if !planted(Planted::PreparedForgotten) {
+        if !planted(PlantedFault::PreparedPublicationDropped) {
             self.prepared.extend(waiting);
         }
     }
@@ -132,13 +132,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     use crate::home::channels::tests::request;
     use crate::home::users::UserLimit;
     use crate::home::{HomeContext, HomeSettings};
     use crate::model::ids::Ids;
     use crate::model::message::tests::Recorder;
-    use crate::model::message::{Endpoint, Guard, Subscribe, SubscribeTerms, Visibility};
+    use crate::model::message::{DuplicateGuard, Endpoint, Subscribe, SubscribeTerms, Visibility};
     use crate::model::names::Names;
     use crate::model::publication::PublicationKind;
     use crate::model::retention::Retention;
@@ -147,14 +147,14 @@ mod tests {
     const RETENTION: Retention = Retention { size: 10, ttl: 5_000, meta_ttl: 60_000 };
 
     fn home() -> Home {
-        let budgets = Budgets::new(&Limits::all(1 << 20), 1);
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
         let around = HomeContext {
             control: CONTROL,
             names: Names::new([0; 16], 2),
             ids: Ids::new([0; 16]),
             seed: 1,
-            history: budgets.share(Kind::History, 0),
-            keys: budgets.share(Kind::Keys, 0),
+            history: budgets.shard_usage(MemoryKind::History, 0),
+            keys: budgets.shard_usage(MemoryKind::Keys, 0),
             metrics: Arc::default(),
         };
         let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
@@ -162,12 +162,12 @@ mod tests {
     }
 
     fn publish(channel: &str, key: &str, tag: u64) -> Message {
-        let guard = Guard { key: key.into(), ..Guard::default() };
+        let guard = DuplicateGuard { key: key.into(), ..DuplicateGuard::default() };
         Message::Publish(Box::new(Publish {
             channel: channel.into(),
             hash: 7,
             data: b"1"[..].into(),
-            event: PublicationKind::Data,
+            kind: PublicationKind::Data,
             delta: false,
             extra: None,
             retention: Some(RETENTION),

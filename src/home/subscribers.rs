@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::home::{Home, cancel_all, reserve_all};
 use crate::model::message::{Leave, Message, Post, Rank, Subscribe, endpoints};
-use crate::model::publication::{Draft, Extra, Publication, PublicationKind};
+use crate::model::publication::{NewPublication, Publication, PublicationExtra, PublicationKind};
 use crate::wire::protocol::reply::ClientInfo;
 
 impl Home {
@@ -81,10 +81,11 @@ fn spread(post: &mut impl Post, shards: u64, publication: &Publication) {
 
 /// The join or leave message of a subscriber.
 fn presence_change(
-    event: PublicationKind,
+    kind: PublicationKind,
     (channel, hash): (&str, u64),
     info: ClientInfo,
 ) -> Publication {
-    let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
-    Publication::new(Draft { channel, hash, event, extra, ..Draft::default() })
+    let extra =
+        Some(Arc::new(PublicationExtra { info: Some(info), ..PublicationExtra::default() }));
+    Publication::new(NewPublication { channel, hash, kind, extra, ..NewPublication::default() })
 }

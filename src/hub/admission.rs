@@ -1,7 +1,7 @@
 //! Admission within the connection limit of a user: the home of the user admits a connection before
 //! its connect is answered, and is informed when the connection is gone.
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::Admission;

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::base::faults::{Planted, planted};
-use crate::base::memory::Kind;
+use crate::base::memory::MemoryKind;
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::{NONE, Phase};
 use crate::model::backend::{
-    ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest, Renewal, Upstream,
+    ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest, RefreshAnswer, Upstream,
 };
 use crate::model::message::{
     Grant, HookEvent, Lookup, LookupOutcome, LookupRequest, Message, Post, Rank,
@@ -42,7 +42,7 @@ impl Hub {
         slot: u32,
         upstream: Upstream,
         event: ProxyEvent,
-        kind: Kind,
+        kind: MemoryKind,
     ) -> Option<ProxyRequest> {
         let connection = &self.connections[slot];
         let mut request = ProxyRequest {
@@ -68,7 +68,7 @@ impl Hub {
         event: impl FnOnce() -> ProxyEvent,
     ) -> Result<Arc<LookupOutcome>, StopReason> {
         self.request_lookup(post, slot, |hub| {
-            hub.backend_request(slot, upstream, event(), Kind::Questions).map(Lookup::Command)
+            hub.backend_request(slot, upstream, event(), MemoryKind::Questions).map(Lookup::Command)
         })
     }
 
@@ -217,7 +217,7 @@ impl Hub {
         if self.outgoing.len() >= self.settings.proxies.waiting_max {
             return None;
         }
-        let request = self.backend_request(slot, upstream, event, Kind::Questions)?;
+        let request = self.backend_request(slot, upstream, event, MemoryKind::Questions)?;
         let lookup = Lookup::Renewal(request);
         let request = LookupRequest { address: self.address(slot), lookup };
         self.outgoing.push_back(Message::LookupRequest(Box::new(request)));
@@ -264,8 +264,8 @@ impl Hub {
         }
     }
 
-    fn renewed_connection(&mut self, slot: u32, renewal: Option<Renewal>) {
-        let Some(Renewal { expires, info, meta }) = renewal else {
+    fn renewed_connection(&mut self, slot: u32, renewal: Option<RefreshAnswer>) {
+        let Some(RefreshAnswer { expires, info, meta }) = renewal else {
             return self.disconnect(slot, Disconnect::EXPIRED);
         };
         // The connection has expired: an answer without a later expiry renews nothing.
@@ -280,10 +280,10 @@ impl Hub {
         self.watch_expiry(slot);
     }
 
-    fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<Renewal>) {
+    fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<RefreshAnswer>) {
         let renewal = renewal.filter(|renewal| !self.is_expired(renewal.expires));
         match (renewal, self.connections.grants.get_mut(&key)) {
-            (Some(Renewal { expires, info, .. }), Some(grant)) => {
+            (Some(RefreshAnswer { expires, info, .. }), Some(grant)) => {
                 grant.expires = expires;
                 grant.info = info.or(grant.info.take());
                 self.watch_expiry(slot);
@@ -333,7 +333,7 @@ impl Hub {
     fn queue_hook(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) {
         self.metrics.hook_events.add(1);
         let request = (self.outgoing.len() < self.settings.proxies.waiting_max)
-            .then(|| self.backend_request(slot, upstream, event, Kind::Hooks))
+            .then(|| self.backend_request(slot, upstream, event, MemoryKind::Hooks))
             .flatten();
         let Some(request) = request else { return self.metrics.hook_events_dropped.add(1) };
         let event = HookEvent { address: self.address(slot), request };
@@ -349,7 +349,7 @@ impl Hub {
     pub(super) fn send_to_control(&mut self, post: &mut impl Post) {
         while let Some(message) = self.outgoing.pop_front() {
             if !post.reserve(self.control, Rank::Ingress) {
-                if !planted(Planted::NoticeForgotten) {
+                if !planted(PlantedFault::HookEventDropped) {
                     self.outgoing.push_front(message);
                 }
                 return;

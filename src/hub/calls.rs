@@ -5,7 +5,7 @@
 //! methods and all errors. A connection has one call at a time: the next request is read when the
 //! previous answer was sent.
 
-use crate::base::faults::{Planted, planted};
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
@@ -16,16 +16,16 @@ use crate::model::message::{Post, Published, ReplyTo};
 use crate::model::namespaces::Options;
 use crate::model::publication::PublicationKind;
 use crate::wire::http::{self, PublishCall};
+use crate::wire::lenient_json;
 use crate::wire::protocol::json::{self, PlainPublish};
 use crate::wire::protocol::{Error, Position};
-use crate::wire::reading;
 
 impl Hub {
     /// Whether the previous answer must be sent before the next request is read. If so, the
     /// connection continues afterwards.
     pub(super) fn awaits_flush(&mut self, slot: u32) -> bool {
         let connection = &mut self.connections[slot];
-        if planted(Planted::CallBeforeFlush) {
+        if planted(PlantedFault::CallServedBeforeFlush) {
             return false;
         }
         if connection.turn != NONE || self.turn.is_full() {
@@ -123,7 +123,7 @@ fn plain_publish<'a, 's>(
     if !call.body.trim_ascii_start().starts_with(b"{") {
         return None;
     }
-    let request: PlainPublish<'a> = reading::read_object(call.body).ok()?;
+    let request: PlainPublish<'a> = lenient_json::read_object(call.body).ok()?;
     let data = request.data.get().as_bytes();
     let fits = data.len() <= settings.outbox_bytes;
     let options = settings.namespaces.of(&request.channel).ok()?;

@@ -1,8 +1,8 @@
 //! Deadlines, pings and the time of a turn.
 
-use crate::base::budget::{Stage, cost};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::Now;
+use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::{Hub, HubSettings};
 use crate::wire::framing::Framing;

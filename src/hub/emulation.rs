@@ -4,13 +4,13 @@
 //! A request with commands can arrive at any shard. The commands are sent to the shard of the
 //! response, where they queue after earlier commands.
 
-use crate::base::faults::{Planted, planted};
-use crate::base::growth;
+use crate::base::buffer;
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::Hub;
 use crate::hub::connections::{Inbound, Phase};
 use crate::hub::paused_input::PauseReason;
-use crate::model::message::{Emulated, Message, Post, Rank};
-use crate::wire::event_id::LastEvent;
+use crate::model::message::{EmulationFrame, Message, Post, Rank};
+use crate::wire::event_id::LastEventId;
 use crate::wire::http::{
     self, Cors, EmulationCommands, OpenEmulation, Preflight, Requester, Status,
 };
@@ -41,7 +41,7 @@ impl Hub {
             return self.refuse_to(slot, Status::NotConnect, requester);
         }
         let full = self.connections[slot].flags.refusing();
-        if full || !self.connection_limits.admits(self.now) {
+        if full || !self.connection_limits.admit_connection(self.now) {
             return self.refuse_to(slot, Status::Unavailable, requester);
         }
         let wire = if opening.protobuf { Wire::Protobuf } else { Wire::Json };
@@ -61,7 +61,7 @@ impl Hub {
         }
         if let Some(text) = opening.last_event {
             let shown = || text.chars().take(SHOWN_MAX).collect::<Box<str>>();
-            self.connections.last_events.insert(slot, LastEvent::parse(text).ok_or_else(shown));
+            self.connections.last_events.insert(slot, LastEventId::parse(text).ok_or_else(shown));
         }
         self.read_uni_connect(post, slot, &opening.opening, inbound);
     }
@@ -95,10 +95,10 @@ impl Hub {
         }
         // The answer is the same whether the session exists or not.
         if let Some(address) = self.ids.find(&session) {
-            let emulated = Emulated { address, frame: data.into() };
+            let emulated = EmulationFrame { address, frame: data.into() };
             if post.reserve(address.shard, Rank::Ingress) {
-                post.send(address.shard, Message::Emulated(Box::new(emulated)));
-            } else if !planted(Planted::VoiceForgotten) {
+                post.send(address.shard, Message::EmulationFrame(Box::new(emulated)));
+            } else if !planted(PlantedFault::EmulationFrameDropped) {
                 self.pause(slot, PauseReason::Blocked);
                 return false;
             }
@@ -108,8 +108,8 @@ impl Hub {
     }
 
     /// Queues forwarded commands of an emulation client after its earlier commands.
-    pub(super) fn take_emulation_commands(&mut self, emulated: &Emulated) {
-        let Emulated { address, frame } = emulated;
+    pub(super) fn take_emulation_commands(&mut self, emulated: &EmulationFrame) {
+        let EmulationFrame { address, frame } = emulated;
         let slot = address.slot;
         let Some(connection) = self.connection(slot, address.generation) else { return };
         let open = matches!(connection.phase, Phase::Open | Phase::Connected);
@@ -123,9 +123,9 @@ impl Hub {
         let inbound = self.connections.inbound_or_insert(slot);
         let Some(Inbound { commands, .. }) = inbound else { return };
         if wire == Wire::Json && !commands.is_empty() {
-            growth::append(commands, b"\n");
+            buffer::append(commands, b"\n");
         }
-        growth::append(commands, frame);
+        buffer::append(commands, frame);
         let waiting = commands.len();
         let connection = &mut self.connections[slot];
         connection.flags.set_paused(true);
@@ -206,7 +206,7 @@ mod tests {
         transmit(&mut hub, &[]);
         let address = hub.address(slot);
         let text = format!("{{\"id\":2,\"rpc\":{{\"data\":\"{}\"}}}}", "x".repeat(65_000));
-        let said = Emulated { address, frame: text.into_bytes().into() };
+        let said = EmulationFrame { address, frame: text.into_bytes().into() };
         for _ in 0..FRAMES_MAX {
             hub.take_emulation_commands(&said);
         }

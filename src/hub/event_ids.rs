@@ -10,8 +10,8 @@ use crate::hub::connections::{NONE, Phase, ServerSubscription};
 use crate::hub::output::keep_buffer;
 use crate::hub::subscribe::RequestedOptions;
 use crate::local::Delivery;
-use crate::model::message::{Granted, Subscribed};
-use crate::wire::event_id::{CHANNELS_MAX, EventId, Ids, Trail};
+use crate::model::message::{StreamAccess, Subscribed};
+use crate::wire::event_id::{CHANNELS_MAX, ChannelEventId, ConnectionEventId, EventIdMode};
 use crate::wire::http::Transport;
 
 impl Hub {
@@ -34,22 +34,22 @@ impl Hub {
             options.is_some_and(|options| terms(options).0.recoverable)
         });
         if recoverable.count() > 1 {
-            self.connections.event_positions.insert(slot, Trail::default());
+            self.connections.event_positions.insert(slot, ConnectionEventId::default());
         }
     }
 
     /// Which event ids a new subscription gets. Channels joined after the connect have none: the
     /// next connect does not request them, so their ids would only hide the positions of the other
     /// channels.
-    pub(super) fn event_ids_for(&self, slot: u32, granted: Granted) -> Ids {
+    pub(super) fn event_ids_for(&self, slot: u32, stream_access: StreamAccess) -> EventIdMode {
         let connection = &self.connections[slot];
         let connecting = connection.phase == Phase::Open && connection.hold != NONE;
         let speaks = connection.transport == Transport::UniSse && connecting;
         match self.connections.event_positions.contains_key(&slot) {
-            _ if !speaks || !granted.recoverable => Ids::None,
-            false => Ids::Shared,
-            true if usize::from(connection.subscribed) < CHANNELS_MAX => Ids::Own,
-            true => Ids::None,
+            _ if !speaks || !stream_access.recoverable => EventIdMode::None,
+            false => EventIdMode::Channel,
+            true if usize::from(connection.subscribed) < CHANNELS_MAX => EventIdMode::Connection,
+            true => EventIdMode::None,
         }
     }
 
@@ -65,15 +65,16 @@ impl Hub {
         let mut line = Vec::new();
         if self.connections.event_positions.contains_key(&slot) {
             // Later publications are still to be sent.
-            let mut trail = Trail::default();
+            let mut trail = ConnectionEventId::default();
             answers.iter().for_each(|answer| set_position(&mut trail, answer));
             trail.write_line(&mut line);
         }
-        let shared = answers.iter().find(|answer| answer.encoding.ids == Ids::Shared);
+        let shared =
+            answers.iter().find(|answer| answer.encoding.event_ids == EventIdMode::Channel);
         if let Some(answer) = shared
             && let Some(position) = answer.position_after()
         {
-            EventId { position, channel: &answer.channel }.write_line(&mut line);
+            ChannelEventId { position, channel: &answer.channel }.write_line(&mut line);
         }
         line
     }
@@ -114,8 +115,8 @@ impl Hub {
 }
 
 /// Sets the position of a channel with own event ids after the answer of its home.
-fn set_position(trail: &mut Trail, answer: &Subscribed) {
-    if answer.encoding.ids == Ids::Own
+fn set_position(trail: &mut ConnectionEventId, answer: &Subscribed) {
+    if answer.encoding.event_ids == EventIdMode::Connection
         && let Some(position) = answer.position_after()
     {
         trail.set(&answer.channel, answer.hash, position);

@@ -1,18 +1,18 @@
 //! WebSocket frames, and the commands in them.
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::StopReason;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
 use crate::model::message::Post;
-use crate::wire::frame::{self, Fragments, FrameEvent, Kind, Violation};
+use crate::wire::frame::{self, Fragments, FrameEvent, FrameKind, Violation};
 use crate::wire::http::Transport;
+use crate::wire::lenient_json;
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::command::{Command, ConnectRequest};
 use crate::wire::protocol::{Wire, json, protobuf};
-use crate::wire::reading;
 
 /// Maximum commands of a connection per turn.
 const COMMANDS_PER_TURN: usize = 64;
@@ -90,7 +90,7 @@ impl Hub {
         &mut self,
         post: &mut impl Post,
         slot: u32,
-        (kind, payload): (Kind, &[u8]),
+        (kind, payload): (FrameKind, &[u8]),
         inbound: &mut Inbound,
     ) {
         let connection = &self.connections[slot];
@@ -107,7 +107,7 @@ impl Hub {
     }
 
     /// Sends a message back, compressed if publications for this connection would be.
-    fn echo(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
+    fn echo(&mut self, slot: u32, kind: FrameKind, payload: &[u8]) {
         let mut message = std::mem::take(&mut self.body);
         message.clear();
         frame::write_message(kind, payload, &mut message);
@@ -222,7 +222,7 @@ impl Hub {
     ) {
         let request = match text.trim_ascii() {
             b"" => Ok(ConnectRequest::default()),
-            text => reading::read_object(text),
+            text => lenient_json::read_object(text),
         };
         let result = match request {
             Ok(request) => self.connect_unidirectional(post, slot, &request),

@@ -5,9 +5,9 @@ use crate::hub::connections::{Connection, Hold, NONE, Phase, ServerSubscription}
 use crate::hub::paused_input::PauseReason;
 use crate::model::message::{Post, Subscribed};
 use crate::model::publication::Publication;
-use crate::wire::event_id::LastEvent;
+use crate::wire::event_id::LastEventId;
 use crate::wire::http::Transport;
-use crate::wire::protocol::reply::{Connected, Push, Reply};
+use crate::wire::protocol::reply::{ConnectResult, Push, Reply};
 use crate::wire::protocol::{self};
 
 /// An accepted connect that is not answered yet.
@@ -22,7 +22,7 @@ pub(super) struct AcceptedConnect {
 
 impl AcceptedConnect {
     /// Sets the positions from the last event id, for channels that are subscribed anyway.
-    pub(super) fn recover_from(&mut self, last_event: Result<LastEvent, Box<str>>) {
+    pub(super) fn recover_from(&mut self, last_event: Result<LastEventId, Box<str>>) {
         match last_event {
             Ok(last) => {
                 for server_sub in &mut self.server_subs {
@@ -134,7 +134,7 @@ impl Hub {
         let node = if is_emulated { &*self.node } else { "" };
         let subs = hold.answers.iter();
         let subs = subs.map(|answer| (&*answer.channel, self.subscribe_result(answer)));
-        let connected = Connected {
+        let connected = ConnectResult {
             client: &client,
             expires: self.lease(expires.filter(|_| self.settings.proxies.refresh.is_none())),
             data: hold.data.as_deref(),
@@ -161,7 +161,7 @@ impl Hub {
         connection.phase = Phase::Connected;
         connection.flags.set_counted(true);
         let shutting_down = connection.flags.shutting_down();
-        self.connection_limits.enter();
+        self.connection_limits.client_connected();
         self.metrics.clients.add(1);
         self.metrics.connects.add(1);
         if !shutting_down {

@@ -7,7 +7,7 @@ use crate::model::message::{
 };
 use crate::model::namespaces::{Options, Permit};
 use crate::wire::protocol::command::HistoryRequest;
-use crate::wire::protocol::reply::{History, Reply};
+use crate::wire::protocol::reply::{HistoryResult, Reply};
 use crate::wire::protocol::{Disconnect, Epoch, Error, Position};
 
 /// Bytes of output of a connection per turn from which no more queries of it are answered in the
@@ -22,8 +22,8 @@ impl Hub {
         command: u32,
         channel: &str,
     ) -> Result<(), CommandFailure> {
-        let about = ChannelQuery::Presence(self.connections[slot].wire);
-        self.ask_presence(post, (slot, command), channel, about)
+        let query = ChannelQuery::Presence(self.connections[slot].wire);
+        self.ask_presence(post, (slot, command), channel, query)
     }
 
     pub(super) fn stats(
@@ -41,12 +41,12 @@ impl Hub {
         post: &mut impl Post,
         (slot, command): (u32, u32),
         channel: &str,
-        about: ChannelQuery,
+        query: ChannelQuery,
     ) -> Result<(), CommandFailure> {
         let offers = |options: &Options| options.presence;
         let settings = self.settings.clone();
         self.permit(&settings, (slot, channel), |options| options.see_presence, offers)?;
-        self.ask(post, (slot, command), channel, about)
+        self.ask(post, (slot, command), channel, query)
     }
 
     pub(super) fn history(
@@ -106,7 +106,7 @@ impl Hub {
         post: &mut impl Post,
         (slot, command): (u32, u32),
         channel: &str,
-        about: ChannelQuery,
+        query: ChannelQuery,
     ) -> Result<(), CommandFailure> {
         let connection = &self.connections[slot];
         if connection.flags.query_pending() {
@@ -122,7 +122,7 @@ impl Hub {
             return Err(NoRoom.into());
         }
         let question =
-            HomeQuery { channel: self.shared_name(hash, channel), hash, reply_to, about };
+            HomeQuery { channel: self.shared_name(hash, channel), hash, reply_to, query };
         self.connections[slot].flags.set_query_pending(true);
         post.send(home, Message::HomeQuery(Box::new(question)));
         Ok(())
@@ -140,7 +140,7 @@ impl Hub {
 
     /// Handles the answer of a home; the client may be gone.
     pub(super) fn home_answered(&mut self, answer: HomeAnswer) {
-        let (address, command) = match (answer.reply_to, &answer.told) {
+        let (address, command) = match (answer.reply_to, &answer.result) {
             (ReplyTo::Client { address, command }, _) => (address, command),
             (ReplyTo::Watcher { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
                 return self.position_answered((channel, serial), *top);
@@ -155,7 +155,7 @@ impl Hub {
         let slot = address.slot;
         self.connections[slot].flags.set_query_pending(false);
         self.resume_later(slot);
-        match answer.told {
+        match answer.result {
             Err(error) => self.reply_error(slot, command, error),
             // Not written at all: that would cost as much as an answer.
             Ok(told) if told.least() > self.room_for_answer(slot) => {
@@ -174,7 +174,7 @@ impl Hub {
                 let objects = publications.iter().map(|one| one.object(encoding));
                 match objects.collect() {
                     Some(publications) => {
-                        let history = History { publications, position };
+                        let history = HistoryResult { publications, position };
                         self.reply_if_it_fits(slot, command, &Reply::History(&history));
                     }
                     None => self.reply_error(slot, command, Error::BINARY_CHANNEL),

@@ -1,8 +1,8 @@
 //! From bytes to commands: input is split into a request head, frames and commands, while the
 //! connection may continue; the rest is kept.
 
-use crate::base::budget::cost;
-use crate::base::growth;
+use crate::base::buffer;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::paused_input::PauseReason;
@@ -18,7 +18,7 @@ impl Hub {
     fn take_input(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.metrics.received_bytes.add(bytes.len() as u64);
         if let Some(inbound) = self.connections.inbound_mut(slot) {
-            growth::append(&mut inbound.bytes, bytes);
+            buffer::append(&mut inbound.bytes, bytes);
             if self.connections[slot].flags.queued() {
                 self.settle_inbound(slot);
             } else {
@@ -28,7 +28,7 @@ impl Hub {
         }
         let mut inbound = Inbound::default();
         let used = self.consume(post, slot, bytes, &mut inbound);
-        growth::append(&mut inbound.bytes, &bytes[used..]);
+        buffer::append(&mut inbound.bytes, &bytes[used..]);
         self.keep_inbound(slot, inbound);
     }
 

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::base::memory::Kind;
+use crate::base::memory::MemoryKind;
 use crate::hub::Hub;
 use crate::hub::commands::StopReason;
 use crate::model::message::{
-    Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Purpose, Rank,
+    Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Rank, TokenPurpose,
 };
 
 /// Bytes of memory of a waiting token beside its text.
@@ -43,8 +43,8 @@ impl Hub {
     }
 
     /// Creates the lookup of a token, if the budget has room for it.
-    pub(super) fn token_lookup(&self, token: &str, purpose: Purpose) -> Option<Lookup> {
-        let charge = self.budgets[Kind::Questions].charge(TOKEN_OVERHEAD + token.len())?;
+    pub(super) fn token_lookup(&self, token: &str, purpose: TokenPurpose) -> Option<Lookup> {
+        let charge = self.budgets[MemoryKind::Questions].charge(TOKEN_OVERHEAD + token.len())?;
         Some(Lookup::Token { token: token.into(), purpose, charge })
     }
 

@@ -4,7 +4,7 @@
 //! most unread input is closed, the oldest publications and keys are dropped. A shard that notices
 //! the excess and holds less wakes the shard that holds the most.
 
-use crate::base::memory::Relief;
+use crate::base::memory::ShardToFree;
 use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
 use crate::model::message::{Endpoint, Post};
@@ -26,17 +26,17 @@ impl Hub {
         }
         self.home.relieve();
         for relief in self.reliefs() {
-            if let Relief::There(shard) = relief {
+            if let ShardToFree::Other(shard) = relief {
                 post.wake(shard as Endpoint);
             }
         }
     }
 
-    fn reliefs(&self) -> [Relief; 4] {
+    fn reliefs(&self) -> [ShardToFree; 4] {
         let [history, keys] = self.home.reliefs();
         [
-            self.connections.outboxes.share().relief(),
-            self.connections.unread.share().relief(),
+            self.connections.outboxes.usage().shard_to_free(),
+            self.connections.unread.usage().shard_to_free(),
             history,
             keys,
         ]
@@ -44,12 +44,12 @@ impl Hub {
 
     /// Whether this shard must free more memory.
     pub(super) fn must_relieve(&self) -> bool {
-        self.budgets.may_be_exceeded() && self.reliefs().contains(&Relief::Here)
+        self.budgets.may_be_exceeded() && self.reliefs().contains(&ShardToFree::This)
     }
 
     /// Closes the connection with the largest outbox if the budget demands it from this shard.
     pub(super) fn close_largest_outbox(&mut self) -> bool {
-        let here = self.connections.outboxes.share().relief() == Relief::Here;
+        let here = self.connections.outboxes.usage().shard_to_free() == ShardToFree::This;
         let Some(slot) = here.then(|| self.connections.outboxes.largest()).flatten() else {
             return false;
         };
@@ -68,7 +68,7 @@ impl Hub {
 
     /// Closes the connection with the most unread input if the budget demands it from this shard.
     pub(super) fn close_largest_unread(&mut self) -> bool {
-        let here = self.connections.unread.share().relief() == Relief::Here;
+        let here = self.connections.unread.usage().shard_to_free() == ShardToFree::This;
         let Some(slot) = here.then(|| self.connections.unread.largest()).flatten() else {
             return false;
         };
@@ -99,7 +99,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     use crate::hub::tests::{LoneShardBus, hub_of, subscriber, transmit};
     use crate::model::message::tests::Recorder;
     use crate::wire::frame;
@@ -114,8 +114,8 @@ mod tests {
         bus.nudged
     }
 
-    fn budgets(kind: Kind, bytes: usize, shards: usize) -> Budgets {
-        Budgets::new(&Limits::all(1 << 40).with(kind, bytes), shards)
+    fn budgets(kind: MemoryKind, bytes: usize, shards: usize) -> MemoryBudgets {
+        MemoryBudgets::new(&MemoryLimits::all(1 << 40).with(kind, bytes), shards)
     }
 
     /// The front of a frame of 60,000 bytes, as a socket brings it.
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn unread_input_takes_about_the_bytes_received() {
-        let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, ROOMY, 1), 0);
+        let mut hub = hub_of(ROOMY, ROOMY, &budgets(MemoryKind::Unread, ROOMY, 1), 0);
         let (part, fragments) = (subscriber(&mut hub), subscriber(&mut hub));
         transmit(&mut hub, &[]);
         part_of_a_frame(&mut hub, part, 60_007);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_connection_with_the_most_unread_input_is_closed_and_freed() {
-        let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 30_000, 1), 0);
+        let mut hub = hub_of(ROOMY, ROOMY, &budgets(MemoryKind::Unread, 30_000, 1), 0);
         let clients = [(); 3].map(|()| subscriber(&mut hub));
         transmit(&mut hub, &[]);
         part_of_a_frame(&mut hub, clients[0], 4_000);
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_endless_request_head_is_refused_when_memory_is_short() {
-        let mut hub = hub_of(ROOMY, ROOMY, &budgets(Kind::Unread, 10_000, 1), 0);
+        let mut hub = hub_of(ROOMY, ROOMY, &budgets(MemoryKind::Unread, 10_000, 1), 0);
         let (slot, _) = hub.reserve().unwrap();
         hub.socket_opened(slot);
         let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_shard_with_little_unread_input_wakes_the_shard_with_the_most() {
-        let budgets = budgets(Kind::Unread, 40_000, 2);
+        let budgets = budgets(MemoryKind::Unread, 40_000, 2);
         let mut hubs = [0, 1].map(|shard| hub_of(ROOMY, ROOMY, &budgets, shard));
         let [large, small] = &mut hubs;
         let greedy = subscriber(large);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_largest_outbox_of_all_shards_is_closed() {
-        let budgets = budgets(Kind::Outboxes, 60_000, 2);
+        let budgets = budgets(MemoryKind::Outboxes, 60_000, 2);
         let mut hubs = [0, 1].map(|shard| hub_of(ROOMY, ROOMY, &budgets, shard));
         let mut fill = |shard: usize, bytes: usize| {
             let hub: &mut Hub = &mut hubs[shard];
@@ -237,6 +237,6 @@ mod tests {
         assert_eq!(phases(two, &others), [Phase::Connected; 4]);
         relieve(one);
         assert_eq!(phases(one, &[largest]), [Phase::Closing]);
-        assert_eq!(budgets[Kind::Outboxes].excess(), 0);
+        assert_eq!(budgets[MemoryKind::Outboxes].excess(), 0);
     }
 }

@@ -1,8 +1,8 @@
 //! Messages of the bus: their cost and their dispatch, whether another endpoint or the shard itself
 //! sent them.
 
-use crate::base::budget::cost;
-use crate::base::faults::{Planted, planted};
+use crate::base::planted_faults::{PlantedFault, planted};
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::model::message::{ChannelAnswer, ChannelQuery, Message, Post, RANKS, Rank};
@@ -37,16 +37,16 @@ impl Hub {
             Message::Subscribed(answer) => (cost::JOIN, bytes(&answer.publications)),
             Message::Subscribe(_) | Message::Leave(_) => (cost::JOIN, 0),
             Message::HomeAnswer(answer) if !self.is_listening(answer.reply_to) => (0, 0),
-            Message::HomeAnswer(answer) => match &answer.told {
+            Message::HomeAnswer(answer) => match &answer.result {
                 Ok(ChannelAnswer::History(publications, _)) => (0, bytes(publications)),
                 Ok(ChannelAnswer::Presence(roll)) => (0, roll.bytes() * cost::BYTES),
                 _ => (0, 0),
             },
-            Message::HomeQuery(question) => match question.about {
+            Message::HomeQuery(question) => match question.query {
                 ChannelQuery::History(excerpt) => (excerpt.limit.min(1000) * cost::PUBLICATION, 0),
                 _ => (0, 0),
             },
-            Message::Adopt(_) | Message::Emulated(_) => (cost::CONNECTION, 0),
+            Message::Adopt(_) | Message::EmulationFrame(_) => (cost::CONNECTION, 0),
             _ => (0, 0),
         }
     }
@@ -104,7 +104,7 @@ impl Hub {
                 Ok(()) => served = true,
                 Err(message) => {
                     stalled[rank] = true;
-                    if !planted(Planted::OwnMessageLost) {
+                    if !planted(PlantedFault::OwnMessageLost) {
                         post.put_back(message);
                     }
                 }
@@ -147,7 +147,7 @@ impl Hub {
                 return handled;
             }
             Message::LookupReply(reply) => self.lookup_answered(*reply),
-            Message::Emulated(emulated) => self.take_emulation_commands(&emulated),
+            Message::EmulationFrame(emulated) => self.take_emulation_commands(&emulated),
             Message::Admitted(admitted) => self.admission_answered(admitted),
             Message::Adopt(_)
             | Message::HandOver(_)

@@ -46,10 +46,10 @@ mod subscriptions;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::budget::{Budget, Stage};
 use crate::base::connection_limits::ConnectionLimits;
-use crate::base::memory::{Budgets, Kind, Share};
+use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
 use crate::base::metrics::Metrics;
+use crate::base::work_budget::{Stage, WorkBudget};
 use crate::home::{self, Home};
 use crate::hub::connections::{Connections, NONE};
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
@@ -98,7 +98,7 @@ pub struct Hub {
     node: Box<str>,
     connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
-    budgets: Budgets,
+    budgets: MemoryBudgets,
     metrics: Arc<Metrics>,
     /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
@@ -120,7 +120,7 @@ pub struct Hub {
     locals: LocalChannels,
     filters: Filters,
     /// Memory use of publications that wait to be sent.
-    backlog: Share,
+    backlog: ShardUsage,
     inflater: Inflater,
     /// The home of the channels and users that hash to this shard.
     home: Home,
@@ -132,7 +132,7 @@ pub struct Hub {
     /// Surveys in progress.
     surveys: VecDeque<SurveyWalk>,
     /// Work budget of this turn.
-    budget: Budget,
+    budget: WorkBudget,
     /// Whether work was left for the next turn because the budget was used up.
     unfinished: bool,
     /// Connections whose input continues in the next turn.
@@ -171,7 +171,7 @@ pub struct ShardContext {
     /// Limits of clients and of sockets on the control plane.
     pub connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
-    pub budgets: Budgets,
+    pub budgets: MemoryBudgets,
     /// Seed of the epochs.
     pub seed: u64,
 }
@@ -179,14 +179,14 @@ pub struct ShardContext {
 impl Hub {
     /// Creates a shard without connections.
     pub fn new(settings: Arc<HubSettings>, place: &ShardContext, metrics: Arc<Metrics>) -> Self {
-        let share = |kind| place.budgets.share(kind, usize::from(place.shard));
+        let share = |kind| place.budgets.shard_usage(kind, usize::from(place.shard));
         let around = home::HomeContext {
             control: place.control,
             names: place.names,
             ids: place.ids,
             seed: place.seed,
-            history: share(Kind::History),
-            keys: share(Kind::Keys),
+            history: share(MemoryKind::History),
+            keys: share(MemoryKind::Keys),
             metrics: metrics.clone(),
         };
         Hub {
@@ -205,23 +205,23 @@ impl Hub {
             connections: Connections::new(
                 settings.slots,
                 place.names,
-                share(Kind::Unread),
-                share(Kind::Outboxes),
+                share(MemoryKind::Unread),
+                share(MemoryKind::Outboxes),
             ),
             leaves: VecDeque::new(),
             revocations: Arc::default(),
             revoked_walk: SlotWalk::default(),
             outgoing: VecDeque::new(),
             locals: LocalChannels::new(settings.compression, settings.uni_compression),
-            filters: Filters::new(place.budgets[Kind::Filters].clone()),
-            backlog: share(Kind::Backlog),
+            filters: Filters::new(place.budgets[MemoryKind::Filters].clone()),
+            backlog: share(MemoryKind::Backlog),
             inflater: Inflater::default(),
             home: Home::new(settings.homes.clone(), settings.user_limit, around),
             departures: VecDeque::new(),
             turn: TurnOutput::default(),
             turns: 0,
             surveys: VecDeque::new(),
-            budget: Budget::new(WORK, true),
+            budget: WorkBudget::new(WORK, true),
             unfinished: false,
             ready: VecDeque::new(),
             blocked: Vec::new(),
@@ -244,10 +244,10 @@ impl Hub {
         self.control
     }
 
-    /// Sets the work budget of this turn; see [`Budget::new`].
+    /// Sets the work budget of this turn; see [`WorkBudget::new`].
     pub fn set_share(&mut self, units: usize, large: bool) {
         self.turns = self.turns.wrapping_add(u64::from(large));
-        self.budget = Budget::new(units, large).in_turn(self.turns);
+        self.budget = WorkBudget::new(units, large).in_turn(self.turns);
         self.unfinished = false;
     }
 
@@ -328,7 +328,7 @@ const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn_output::NO
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::base::memory::Limits;
+    use crate::base::memory::MemoryLimits;
     use crate::base::sys::Now;
     use crate::model::auth::{ApiKey, Rules};
     use crate::model::message::Rank;
@@ -373,15 +373,15 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn hub(outbox_bytes: usize, outbox_budget: usize, backlog_bytes: usize) -> Hub {
-        let limits = Limits::all(1 << 40).with(Kind::Outboxes, outbox_budget);
-        hub_of(outbox_bytes, backlog_bytes, &Budgets::new(&limits, 1), 0)
+        let limits = MemoryLimits::all(1 << 40).with(MemoryKind::Outboxes, outbox_budget);
+        hub_of(outbox_bytes, backlog_bytes, &MemoryBudgets::new(&limits, 1), 0)
     }
 
     /// A shard of a node whose shards share budgets.
     pub(crate) fn hub_of(
         outbox_bytes: usize,
         backlog_bytes: usize,
-        budgets: &Budgets,
+        budgets: &MemoryBudgets,
         shard: Endpoint,
     ) -> Hub {
         let routes = [

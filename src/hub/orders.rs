@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::ServerSubscription;
@@ -28,23 +28,23 @@ impl Hub {
         post: &mut impl Post,
         order: &Order,
     ) -> Result<(), NoRoom> {
-        let Target { user, client, session } = &order.whose;
+        let Target { user, client, session } = &order.target;
         let mut begun = false;
         for slot in self.connections.of_user(user) {
             let other_client = !client.is_empty() && **client != *self.client_id(slot);
             let other_session =
                 !session.is_empty() && self.ids.find(session) != Some(self.address(slot));
-            if other_client || other_session || !self.order_applies(slot, &order.deed) {
+            if other_client || other_session || !self.order_applies(slot, &order.action) {
                 continue;
             }
             // Each try serves at least one connection, so the order makes progress. A refresh only
             // sets a time.
-            if begun && !matches!(order.deed, Action::Refresh { .. }) && self.is_spent() {
+            if begun && !matches!(order.action, Action::Refresh { .. }) && self.is_spent() {
                 return Err(NoRoom);
             }
             begun = true;
             self.budget.charge(cost::LOOK);
-            match &order.deed {
+            match &order.action {
                 Action::Disconnect { code, reason, .. } => {
                     self.disconnect_with(slot, *code, reason);
                 }
@@ -72,8 +72,8 @@ impl Hub {
 
     /// Whether an order changes a connection. It does not if the connection is excepted, may not do
     /// what is ordered, or an earlier try has applied the order.
-    fn order_applies(&self, slot: u32, deed: &Action) -> bool {
-        match deed {
+    fn order_applies(&self, slot: u32, action: &Action) -> bool {
+        match action {
             Action::Disconnect { except, .. } => {
                 except.is_empty() || {
                     let client = self.client_id(slot);
@@ -150,7 +150,7 @@ mod tests {
             subscriber: asked.subscriber,
             encoding: asked.encoding,
             filter: None,
-            granted: asked.granted,
+            stream_access: asked.stream_access,
             was_recovering: false,
             recovered: false,
             strict: false,

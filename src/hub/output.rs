@@ -1,6 +1,6 @@
 //! Output of a connection, wherever it is buffered at the moment, and the ways to end a connection.
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::connections::{Connection, NONE, Phase};
 use crate::wire::frame;
@@ -277,7 +277,7 @@ impl Hub {
     /// Removes a client from the counts of connected clients.
     pub(super) fn count_disconnect(&mut self, slot: u32) {
         self.connections[slot].flags.set_counted(false);
-        self.connection_limits.leave();
+        self.connection_limits.client_disconnected();
         self.metrics.clients.subtract(1);
     }
 

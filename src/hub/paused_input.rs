@@ -1,6 +1,6 @@
 //! Connections with left input: why each is paused, and when it continues.
 
-use crate::base::budget::{Stage, cost};
+use crate::base::work_budget::{Stage, cost};
 use crate::hub::Hub;
 use crate::model::message::Post;
 

@@ -1,7 +1,7 @@
 //! Position checks: the positions of subscribers are compared with the homes from time to time, and
 //! with every publication.
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::local::OutOfSyncSubscriber;
 use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
@@ -25,7 +25,7 @@ impl Hub {
             let Some((name, hash)) = self.locals.channel_name(channel) else { continue };
             let reply_to = ReplyTo::Watcher { shard: self.shard, channel, serial };
             let question =
-                HomeQuery { channel: name.clone(), hash, reply_to, about: ChannelQuery::Position };
+                HomeQuery { channel: name.clone(), hash, reply_to, query: ChannelQuery::Position };
             let home = self.names.home(hash);
             if post.reserve(home, Rank::Request) {
                 post.send(home, Message::HomeQuery(Box::new(question)));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, NoRoom};
-use crate::model::backend::{Permission, ProxyAnswer};
-use crate::model::message::{Guard, LookupOutcome, Message, Post, Publish, Rank, ReplyTo};
-use crate::model::namespaces::{Format, Options};
-use crate::model::publication::{Extra, PublicationKind};
+use crate::model::backend::{ProxyAnswer, PublishAnswer};
+use crate::model::message::{DuplicateGuard, LookupOutcome, Message, Post, Publish, Rank, ReplyTo};
+use crate::model::namespaces::{Options, PublicationFormat};
+use crate::model::publication::{PublicationExtra, PublicationKind};
 use crate::wire::protocol::command::PublishRequest;
 use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error, Wire, json};
@@ -21,13 +21,13 @@ pub(super) struct PublishOptions {
     /// Send the publication as a delta where possible.
     pub(super) delta: bool,
     /// Idempotency key and version.
-    pub(super) guard: Option<Box<Guard>>,
+    pub(super) guard: Option<Box<DuplicateGuard>>,
 }
 
-impl From<&Permission> for PublishOptions {
-    fn from(permission: &Permission) -> Self {
-        let Permission { idempotency_key, version, version_epoch, .. } = permission;
-        let guard = Guard {
+impl From<&PublishAnswer> for PublishOptions {
+    fn from(permission: &PublishAnswer) -> Self {
+        let PublishAnswer { idempotency_key, version, version_epoch, .. } = permission;
+        let guard = DuplicateGuard {
             key: idempotency_key.clone(),
             version: *version,
             version_epoch: version_epoch.clone(),
@@ -35,7 +35,7 @@ impl From<&Permission> for PublishOptions {
         PublishOptions {
             skip_history: permission.skip_history,
             delta: permission.delta,
-            guard: (guard != Guard::default()).then(|| Box::new(guard)),
+            guard: (guard != DuplicateGuard::default()).then(|| Box::new(guard)),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Hub {
         }
         let grant = subscription.and_then(|key| self.connections.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
-        let extra = Some(Arc::new(Extra { info, tags }));
+        let extra = Some(Arc::new(PublicationExtra { info, tags }));
         let draft = (data, event, extra);
         self.send_home(post, (channel, hash), options, draft, terms, ReplyTo::Nobody)?;
         self.reply(slot, command, &Reply::Publish);
@@ -94,7 +94,7 @@ impl Hub {
         post: &mut impl Post,
         (channel, hash): (&str, u64),
         options: &Options,
-        (data, event, extra): (&[u8], PublicationKind, Option<Arc<Extra>>),
+        (data, kind, extra): (&[u8], PublicationKind, Option<Arc<PublicationExtra>>),
         terms: PublishOptions,
         reply_to: ReplyTo,
     ) -> Result<(), NoRoom> {
@@ -106,7 +106,7 @@ impl Hub {
             channel: self.shared_name(hash, channel),
             hash,
             data: data.into(),
-            event,
+            kind,
             delta: terms.delta || options.delta_publish,
             extra,
             retention: options.retention.filter(|_| !terms.skip_history),
@@ -120,22 +120,22 @@ impl Hub {
 
 /// Kind of a publication with this data; an error if the format of the channel does not accept it.
 pub fn publication_kind(
-    format: Format,
+    format: PublicationFormat,
     data: &[u8],
     is_json: bool,
 ) -> Result<PublicationKind, Error> {
     let fits = match format {
-        Format::NotEmpty => !data.is_empty(),
-        Format::Json => is_json,
-        Format::Object => is_json && data.trim_ascii_start().starts_with(b"{"),
-        Format::Binary => true,
+        PublicationFormat::NotEmpty => !data.is_empty(),
+        PublicationFormat::Json => is_json,
+        PublicationFormat::Object => is_json && data.trim_ascii_start().starts_with(b"{"),
+        PublicationFormat::Binary => true,
     };
     match (fits, is_json) {
         (false, false) if !data.is_empty() => Err(Error::NOT_JSON),
         (false, _) => Err(Error::BAD_REQUEST),
         (true, true) if json::is_too_deep(data) => Err(Error::BAD_REQUEST),
         (true, true) => Ok(PublicationKind::Data),
-        (true, false) if format == Format::Binary => Ok(PublicationKind::Binary),
+        (true, false) if format == PublicationFormat::Binary => Ok(PublicationKind::Binary),
         (true, false) => Err(Error::NOT_JSON),
     }
 }

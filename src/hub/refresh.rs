@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::commands::CommandFailure;
 use crate::hub::connections::NONE;

@@ -76,7 +76,7 @@ impl Hub {
     /// `input` and all later ones. Without a free place there, answers 503. Returns the number of
     /// bytes that are used up.
     pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
-        if !self.connection_limits.take_place() {
+        if !self.connection_limits.reserve_control() {
             self.refuse_to(slot, Status::Unavailable, Requester::of(input));
             return Some(input.len());
         }
@@ -98,7 +98,7 @@ impl Hub {
             return self.refuse(slot, Status::Forbidden);
         }
         let full = self.connections[slot].flags.refusing();
-        if full || !self.connection_limits.admits(self.now) {
+        if full || !self.connection_limits.admit_connection(self.now) {
             let requester = Requester { origin, host, bodiless: false };
             return self.refuse_to(slot, Status::Unavailable, requester);
         }

@@ -57,9 +57,9 @@ impl Hub {
             channels: self.locals.len(),
             homes: self.home.len(),
             inbound: self.connections.unread.len(),
-            inbound_bytes: self.connections.unread.share().used(),
+            inbound_bytes: self.connections.unread.usage().used(),
             outboxes: self.connections.outboxes.len(),
-            outbox_bytes: self.connections.outboxes.share().used(),
+            outbox_bytes: self.connections.outboxes.usage().used(),
             holds: self.connections.holds.len(),
             grants: self.connections.grants.len(),
             leaves: self.leaves.len(),
@@ -84,9 +84,9 @@ impl Hub {
         metrics.subscriptions.set(self.locals.subscriptions() as u64);
         self.home.measure();
         metrics.outboxes.set(self.connections.outboxes.len() as u64);
-        metrics.outbox_bytes.set(self.connections.outboxes.share().used() as u64);
+        metrics.outbox_bytes.set(self.connections.outboxes.usage().used() as u64);
         metrics.unread.set(self.connections.unread.len() as u64);
-        metrics.unread_bytes.set(self.connections.unread.share().used() as u64);
+        metrics.unread_bytes.set(self.connections.unread.usage().used() as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
         metrics.replaced.set(self.locals.replaced_publications());
     }

@@ -2,33 +2,38 @@
 
 use std::sync::Arc;
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
-use crate::model::revocation::{Mark, Revocations, Subject};
+use crate::model::revocation::{RevocationScope, Revocations, TokenFingerprint};
 use crate::wire::protocol::Disconnect;
 
 impl Hub {
     /// The mark of a token, by which a revocation finds it.
-    pub(super) fn token_mark(&self, jti: &str, issued_at: Option<u64>) -> Mark {
-        let id = if jti.is_empty() { 0 } else { self.names.subject(Subject::Token(jti)) };
-        Mark { id, issued_at: issued_at.unwrap_or(0) }
+    pub(super) fn token_mark(&self, jti: &str, issued_at: Option<u64>) -> TokenFingerprint {
+        let id = if jti.is_empty() { 0 } else { self.names.subject(RevocationScope::Token(jti)) };
+        TokenFingerprint { id, issued_at: issued_at.unwrap_or(0) }
     }
 
     /// Whether the connection token of a user is revoked.
-    pub(super) fn is_revoked(&self, user: &str, mark: Mark) -> bool {
-        !self.revocations.is_empty() && mark != Mark::NONE && {
-            let owner = self.names.subject(Subject::User(user));
+    pub(super) fn is_revoked(&self, user: &str, mark: TokenFingerprint) -> bool {
+        !self.revocations.is_empty() && mark != TokenFingerprint::NONE && {
+            let owner = self.names.subject(RevocationScope::User(user));
             self.revocations.covers(mark, owner, self.unix_time())
         }
     }
 
     /// Whether the subscription token of a user for a channel is revoked.
-    pub(super) fn is_subscription_revoked(&self, user: &str, channel: &str, mark: Mark) -> bool {
-        !self.revocations.is_empty() && mark != Mark::NONE && {
-            let owner = self.names.subject(Subject::Subscriber { user, channel });
+    pub(super) fn is_subscription_revoked(
+        &self,
+        user: &str,
+        channel: &str,
+        mark: TokenFingerprint,
+    ) -> bool {
+        !self.revocations.is_empty() && mark != TokenFingerprint::NONE && {
+            let owner = self.names.subject(RevocationScope::Subscriber { user, channel });
             self.revocations.covers(mark, owner, self.unix_time())
         }
     }
@@ -68,7 +73,11 @@ impl Hub {
         let (mut key, mut looks) = (connection.subscriptions, 0);
         while key != NONE {
             let next = self.locals.next_subscription(key);
-            let mark = self.connections.grants.get(&key).map_or(Mark::NONE, |grant| grant.token);
+            let mark = self
+                .connections
+                .grants
+                .get(&key)
+                .map_or(TokenFingerprint::NONE, |grant| grant.token);
             if self.is_subscription_revoked(&user, self.locals.channel(key).0, mark) {
                 self.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
                 // The push may have exceeded the outbox and closed the connection.

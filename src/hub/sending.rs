@@ -3,7 +3,7 @@
 //! A connection has at most one send per turn: either its turn output, or the front of its outbox,
 //! as far as the budget allows.
 
-use crate::base::budget::{Stage, cost};
+use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::turn_output::{OutboxFlush, OutputEntry, Segments};

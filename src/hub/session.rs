@@ -7,10 +7,10 @@ use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::{Identity, ServerSubscription};
 use crate::hub::holds::AcceptedConnect;
-use crate::model::backend::{self, Introduction, ProxyAnswer, ProxyEvent, Upstream};
-use crate::model::message::{Grant, LookupOutcome, Overrides, Post, Purpose};
-use crate::model::revocation::Mark;
-use crate::model::token::{ConnectClaims, Refusal, SubscribeOptions, Work};
+use crate::model::backend::{self, ConnectAnswer, ProxyAnswer, ProxyEvent, Upstream};
+use crate::model::message::{Grant, LookupOutcome, Overrides, Post, TokenPurpose};
+use crate::model::revocation::TokenFingerprint;
+use crate::model::token::{ConnectClaims, SubscribeOptions, TokenError, VerifyOn};
 use crate::wire::protocol::command::ConnectRequest;
 use crate::wire::protocol::{Disconnect, Error};
 
@@ -39,7 +39,7 @@ impl From<&SubscribeOptions> for Grant {
             data: options.data.clone(),
             server_side: false,
             by_connection_token: false,
-            token: Mark::NONE,
+            token: TokenFingerprint::NONE,
             overrides: Overrides {
                 presence: options.presence,
                 join_leave: options.join_leave,
@@ -150,7 +150,7 @@ impl Hub {
                 let grant = Grant { by_connection_token: by_token, ..Grant::from(options) };
                 granted.push((Arc::from(&**channel), grant));
             }
-            let token = if by_token { self.claims_mark(&claims) } else { Mark::NONE };
+            let token = if by_token { self.claims_mark(&claims) } else { TokenFingerprint::NONE };
             self.set_identity(slot, claims, token);
         }
         if let Some(channel) = self.personal_channel(slot) {
@@ -184,14 +184,14 @@ impl Hub {
         slot: u32,
         upstream: Upstream,
         request: &ConnectRequest<'_>,
-    ) -> Result<Option<Introduction>, ConnectRefusal> {
+    ) -> Result<Option<ConnectAnswer>, ConnectRefusal> {
         let asked = self.ask_backend(post, slot, upstream, || ProxyEvent::connect(request));
         let outcome = asked.map_err(ConnectRefusal::Stop)?;
         self.use_up_answer(slot);
         match &*outcome {
             LookupOutcome::Command(Ok(ProxyAnswer::Connect(Some(introduction)))) => {
                 self.fits_wire(slot, introduction.data.as_deref())?;
-                Ok(Some(Introduction::clone(introduction)))
+                Ok(Some(ConnectAnswer::clone(introduction)))
             }
             LookupOutcome::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
             _ => Err(ConnectRefusal::Backend(outcome)),
@@ -212,10 +212,10 @@ impl Hub {
             return if open { Ok(None) } else { Err(Disconnect::BAD_REQUEST.into()) };
         }
         let verifier = &settings.tokens.connection;
-        let claims = match verifier.work(token) {
-            Ok(Work::Here) => verifier.connection(token, self.unix_time(), None),
-            Ok(Work::Elsewhere) => {
-                let purpose = Purpose::Connection;
+        let claims = match verifier.verify_on(token) {
+            Ok(VerifyOn::Shard) => verifier.connection(token, self.unix_time(), None),
+            Ok(VerifyOn::ControlPlane) => {
+                let purpose = TokenPurpose::Connection;
                 let lookup = |hub: &Hub| hub.token_lookup(token, purpose);
                 let outcome =
                     self.request_lookup(post, slot, lookup).map_err(ConnectRefusal::Stop)?;
@@ -231,16 +231,16 @@ impl Hub {
             Ok(claims) if !self.is_revoked(&claims.user, self.claims_mark(&claims)) => {
                 Ok(Some(claims))
             }
-            Err(Refusal::Expired) => Err(ConnectRefusal::Error(Error::TOKEN_EXPIRED)),
+            Err(TokenError::Expired) => Err(ConnectRefusal::Error(Error::TOKEN_EXPIRED)),
             Ok(_) | Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
         }
     }
 
-    pub(super) fn claims_mark(&self, claims: &ConnectClaims) -> Mark {
+    pub(super) fn claims_mark(&self, claims: &ConnectClaims) -> TokenFingerprint {
         self.token_mark(&claims.jti, claims.issued_at)
     }
 
-    fn set_identity(&mut self, slot: u32, claims: ConnectClaims, token: Mark) {
+    fn set_identity(&mut self, slot: u32, claims: ConnectClaims, token: TokenFingerprint) {
         let ConnectClaims { user, info, expires, meta, .. } = claims;
         self.keep_meta(slot, meta);
         let expires = expires.and_then(NonZeroU64::new);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::base::memory::Limits;
+use crate::base::memory::MemoryLimits;
 use crate::home;
 use crate::home::users::UserLimit;
 use crate::model::auth::{ApiKey, Rules};
@@ -46,7 +46,7 @@ pub struct HubSettings {
     /// Maximum bytes of an outbox.
     pub outbox_bytes: usize,
     /// Memory budgets of the node.
-    pub budgets: Limits,
+    pub budgets: MemoryLimits,
     /// Backlog in bytes from which the shard accepts no publication.
     pub backlog_bytes: usize,
     /// Maximum subscriptions per connection.
@@ -109,7 +109,7 @@ impl Default for HubSettings {
             compression: Compression::default(),
             uni_compression: Compression::default(),
             outbox_bytes: 1 << 20,
-            budgets: Limits::all(1 << 30),
+            budgets: MemoryLimits::all(1 << 30),
             backlog_bytes: 1 << 20,
             channel_limit: 128,
             history_limit: 300,

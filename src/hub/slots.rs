@@ -1,6 +1,6 @@
 //! Slots: how a socket gets one and frees it.
 
-use crate::base::connection_limits::ConnectionPermit;
+use crate::base::connection_limits::ControlPermit;
 use crate::hub::connections::{Connection, Phase, SlotState};
 use crate::hub::{Hub, REFUSAL_TIME};
 use crate::model::ids::Address;
@@ -71,7 +71,7 @@ impl Hub {
 
     /// Answers 503 to a request that could not be handed over.
     pub fn refuse_hand_over(&mut self, slot: u32) {
-        self.connection_limits.give_place_back();
+        self.connection_limits.release_control();
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Head;
         connection.flags.set_unwatched(false);
@@ -86,10 +86,10 @@ impl Hub {
     }
 
     /// The received bytes of a connection that is handed over, and its permit on the control plane.
-    pub fn take_for_hand_over(&mut self, slot: u32) -> (Vec<u8>, ConnectionPermit) {
+    pub fn take_for_hand_over(&mut self, slot: u32) -> (Vec<u8>, ControlPermit) {
         let inbound = self.connections.take_inbound(slot);
         let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
-        (bytes, ConnectionPermit::of_taken(&self.connection_limits))
+        (bytes, ControlPermit::from_reserved(&self.connection_limits))
     }
 
     /// The address of a connection.

@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use crate::base::faults::{Planted, planted};
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, NoRoom};
 use crate::hub::connections::ServerSubscription;
 use crate::hub::subscriptions::visibility;
 use crate::model::message::{
-    Grant, Granted, LookupOutcome, Message, Overrides, Post, Purpose, Rank, Subscribe,
-    SubscribeTerms, Subscribed, Subscriber,
+    Grant, LookupOutcome, Message, Overrides, Post, Rank, StreamAccess, Subscribe, SubscribeTerms,
+    Subscribed, Subscriber, TokenPurpose,
 };
 use crate::model::namespaces::Options;
 use crate::model::publication::Encoding;
-use crate::model::token::{Refusal, Work};
+use crate::model::token::{TokenError, VerifyOn};
 use crate::wire::filter::{self, Filter};
 use crate::wire::protocol::command::SubscribeRequest;
 use crate::wire::protocol::{Disconnect, Error, Position, Wire};
@@ -30,7 +30,7 @@ const STRICT: i64 = 2;
 pub(super) struct RequestedOptions {
     since: Option<Position>,
     strict: bool,
-    granted: Granted,
+    stream_access: StreamAccess,
     joins: bool,
     delta: bool,
     compact: bool,
@@ -106,7 +106,8 @@ impl Hub {
         if grant.as_ref().is_some_and(|grant| self.is_expired(grant.expires)) {
             return Err(Error::EXPIRED.into());
         }
-        let granted = Granted { positioned: request.positioned, recoverable: request.recoverable };
+        let stream_access =
+            StreamAccess { positioned: request.positioned, recoverable: request.recoverable };
         let joins = request.join_leave;
         // In Protobuf, the JavaScript SDK reads 64-bit numbers as objects, which are never equal,
         // and drops messages whose channel it does not find.
@@ -115,7 +116,8 @@ impl Hub {
             && self.connections[slot].wire == Wire::Json;
         let strict = request.flag & STRICT != 0;
         let since = request.since();
-        let asked = RequestedOptions { since, strict, granted, joins, delta, compact, filter };
+        let asked =
+            RequestedOptions { since, strict, stream_access, joins, delta, compact, filter };
         let subscription = NewSubscription { channel, command, asked, grant };
         self.request_subscription(post, slot, options, subscription)?;
         Ok(())
@@ -131,10 +133,10 @@ impl Hub {
     ) -> Result<Grant, CommandFailure> {
         let settings = self.settings.clone();
         let verifier = &settings.tokens.subscription;
-        let claims = match verifier.work(token) {
-            Ok(Work::Here) => verifier.subscription(token, self.unix_time(), None),
-            Ok(Work::Elsewhere) => {
-                let purpose = Purpose::Subscription;
+        let claims = match verifier.verify_on(token) {
+            Ok(VerifyOn::Shard) => verifier.subscription(token, self.unix_time(), None),
+            Ok(VerifyOn::ControlPlane) => {
+                let purpose = TokenPurpose::Subscription;
                 let lookup = |hub: &Hub| hub.token_lookup(token, purpose);
                 match &*self.request_lookup(post, slot, lookup)? {
                     LookupOutcome::Subscription(claims) => claims.clone(),
@@ -145,7 +147,7 @@ impl Hub {
         };
         let claims = match claims {
             Ok(claims) => claims,
-            Err(Refusal::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
+            Err(TokenError::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
             Err(_) => return Err(Error::PERMISSION_DENIED.into()),
         };
         let client = claims.client.is_empty() || claims.client == self.client_id(slot);
@@ -183,7 +185,7 @@ impl Hub {
         options: &Options,
         asked: &RequestedOptions,
         overrides: Overrides,
-    ) -> (Granted, bool) {
+    ) -> (StreamAccess, bool) {
         let user = self.connections[slot].user();
         let insecure = self.settings.rules.insecure;
         let history = insecure || options.read_history.allows(user, true);
@@ -191,15 +193,15 @@ impl Hub {
         let force_recovery = overrides.force_recovery.unwrap_or(options.force_recovery);
         let force_positioning = overrides.force_positioning.unwrap_or(options.force_positioning);
         let may_recover = options.allow_recovery || history;
-        let recoverable = force_recovery || (asked.granted.recoverable && may_recover);
+        let recoverable = force_recovery || (asked.stream_access.recoverable && may_recover);
         let may_position = options.allow_positioning || history;
         let positioned =
-            recoverable || force_positioning || (asked.granted.positioned && may_position);
+            recoverable || force_positioning || (asked.stream_access.positioned && may_position);
         let keeps = options.retention.is_some();
-        let granted =
-            Granted { positioned: keeps && positioned, recoverable: keeps && recoverable };
+        let stream_access =
+            StreamAccess { positioned: keeps && positioned, recoverable: keeps && recoverable };
         let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
-        (granted, pushed || (asked.joins && options.join_leave && seen))
+        (stream_access, pushed || (asked.joins && options.join_leave && seen))
     }
 
     /// Sends the leave of a connection before its return to the same channel.
@@ -209,7 +211,7 @@ impl Hub {
         slot: u32,
         (channel, hash): (&str, u64),
     ) -> Result<(), NoRoom> {
-        if planted(Planted::LeaveOvertaken) || !self.is_leaving(slot, hash, channel) {
+        if planted(PlantedFault::JoinBeforeLeave) || !self.is_leaving(slot, hash, channel) {
             return Ok(());
         }
         self.send_leaves(post);
@@ -247,26 +249,29 @@ impl Hub {
         let NewSubscription { channel, command, asked, grant } = subscription;
         let hash = self.names.hash(channel);
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
-        let (granted, joins) = self.granted_options(slot, options, &asked, overrides);
+        let (stream_access, joins) = self.granted_options(slot, options, &asked, overrides);
         let visibility = visibility(options, overrides);
         let tracked = visibility.is_any();
         if tracked {
             self.send_leave_first(post, slot, (channel, hash))?;
         }
         let home = self.names.home(hash);
-        let simple = !tracked && !granted.needs_stream();
+        let simple = !tracked && !stream_access.needs_stream();
         let at_once = simple && self.locals.is_confirmed(hash, channel);
         if !at_once && !post.reserve(home, Rank::Request) {
             return Err(NoRoom);
         }
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
-        let (name, ids) = (self.shared_name(hash, channel), self.event_ids_for(slot, granted));
+        let (name, event_ids) =
+            (self.shared_name(hash, channel), self.event_ids_for(slot, stream_access));
         let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
         let RequestedOptions { delta, compact, strict, .. } = asked;
-        let encoding = Encoding { joins, delta, compact, ids, ..self.encoding(slot) };
+        let encoding = Encoding { joins, delta, compact, event_ids, ..self.encoding(slot) };
         let since = match asked.since {
-            None if options.auto_cache_recover && granted.recoverable => Some(Position::default()),
-            since => since.filter(|_| granted.recoverable),
+            None if options.auto_cache_recover && stream_access.recoverable => {
+                Some(Position::default())
+            }
+            since => since.filter(|_| stream_access.recoverable),
         };
         let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
         self.connections.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
@@ -282,7 +287,7 @@ impl Hub {
             filter,
             since,
             strict,
-            granted,
+            stream_access,
             terms: subscribe_terms(options),
             visibility,
             info,
@@ -306,7 +311,7 @@ impl Subscribe {
             subscriber: self.subscriber,
             encoding: self.encoding,
             filter: self.filter,
-            granted: self.granted,
+            stream_access: self.stream_access,
             was_recovering: false,
             recovered: false,
             strict: false,

@@ -1,7 +1,7 @@
 //! The answer of a channel's home to a subscribe: the subscriber joins the channel and gets its
 //! reply.
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::connections::Connection;
@@ -109,7 +109,10 @@ impl Hub {
 
     /// The subscribe result for the client. If its encoding cannot carry the missed publications,
     /// they count as not recovered.
-    pub(super) fn subscribe_result<'a>(&'a self, answer: &'a Subscribed) -> reply::Subscribed<'a> {
+    pub(super) fn subscribe_result<'a>(
+        &'a self,
+        answer: &'a Subscribed,
+    ) -> reply::SubscribeResult<'a> {
         let grant = self.connections.grants.get(&answer.subscriber.subscription);
         // The backend renews this subscription, so the client gets no expiry.
         let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
@@ -120,10 +123,10 @@ impl Hub {
         let missed = answer.publications.iter().filter(passes);
         let objects = missed.map(|missed| missed.object(answer.encoding));
         let objects: Option<Vec<_>> = objects.collect();
-        reply::Subscribed {
+        reply::SubscribeResult {
             expires: self.lease(expires),
-            recoverable: answer.granted.recoverable,
-            positioned: answer.granted.positioned,
+            recoverable: answer.stream_access.recoverable,
+            positioned: answer.stream_access.positioned,
             was_recovering: answer.was_recovering,
             recovered: answer.recovered && objects.is_some(),
             position: answer.position,
@@ -140,7 +143,7 @@ impl Hub {
 
 /// The position after the answer, if the position of the subscriber is checked.
 fn top(answer: &Subscribed) -> Option<Position> {
-    answer.position_after().filter(|_| answer.granted.positioned)
+    answer.position_after().filter(|_| answer.stream_access.positioned)
 }
 
 impl Subscribed {

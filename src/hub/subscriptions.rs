@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::base::budget::cost;
-use crate::base::faults::{Planted, planted};
+use crate::base::planted_faults::{PlantedFault, planted};
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::backend::UnsubscribeReason;
 use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::Connection;
 use crate::model::message::{Grant, Leave, Message, Overrides, Post, Rank, Release, Visibility};
-use crate::model::namespaces::{Format, Options};
+use crate::model::namespaces::{Options, PublicationFormat};
 use crate::model::publication::Encoding;
 use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::{ClientInfo, Push, Reply};
@@ -128,7 +128,7 @@ impl Hub {
     /// cannot carry binary data.
     pub(super) fn check_readable(&self, slot: u32, options: &Options) -> Result<(), Error> {
         let is_json = self.connections[slot].wire == Wire::Json;
-        if is_json && options.format == Format::Binary {
+        if is_json && options.format == PublicationFormat::Binary {
             return Err(Error::BINARY_CHANNEL);
         }
         Ok(())
@@ -172,7 +172,7 @@ impl Hub {
             self.budget.charge(cost::JOIN);
             let home = self.names.home(leave.hash);
             if !post.reserve(home, Rank::Request) {
-                if !planted(Planted::LeaveForgotten) {
+                if !planted(PlantedFault::LeaveDropped) {
                     self.leaves.push_front(leave);
                 }
                 return;

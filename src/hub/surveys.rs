@@ -1,7 +1,7 @@
 //! Surveys: the channels with subscribers on this shard, reported to the control plane. A survey
 //! walks over all channels of the shard, some in each turn.
 
-use crate::base::budget::cost;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::bounded_walks::SurveyWalk;
 use crate::model::auth::glob_matches;

@@ -3,13 +3,13 @@
 //! A connection has one deadline: its next ping, or the first expiry if that is sooner. So no
 //! expiry needs a timer of its own.
 
-use crate::base::budget::cost;
 use crate::base::sys::Now;
+use crate::base::work_budget::cost;
 use crate::hub::Hub;
 use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::{NONE, Phase};
 use crate::wire::protocol::Disconnect;
-use crate::wire::protocol::reply::Lease;
+use crate::wire::protocol::reply::Ttl;
 
 /// Change of the wall clock, in milliseconds, from which expirations are computed again.
 const STEP: u64 = 500;
@@ -21,9 +21,9 @@ impl Hub {
     }
 
     /// The remaining time until an expiry.
-    pub(super) fn lease(&self, expires: Option<u64>) -> Option<Lease> {
+    pub(super) fn lease(&self, expires: Option<u64>) -> Option<Ttl> {
         let left = |end: u64| end.saturating_sub(self.unix_time()).min(u64::from(u32::MAX));
-        expires.map(|end| Lease(left(end) as u32))
+        expires.map(|end| Ttl(left(end) as u32))
     }
 
     /// Whether the wall clock was changed since expirations were turned into deadlines.

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::base::log;
-use crate::base::memory::Budgets;
+use crate::base::memory::MemoryBudgets;
 use crate::base::metrics::Metrics;
 use crate::engine::bus::{Bus, BusPort};
 use crate::model::message::{
@@ -50,7 +50,7 @@ pub struct Link {
     bus: Arc<Bus>,
     names: Names,
     metrics: Arc<[Arc<Metrics>]>,
-    budgets: Budgets,
+    budgets: MemoryBudgets,
     /// The bus notifies it when messages or room arrive for the control plane.
     bell: Arc<Notify>,
     /// Notified when an inbox may have room again.
@@ -65,7 +65,7 @@ impl Link {
         bus: Arc<Bus>,
         names: Names,
         metrics: Arc<[Arc<Metrics>]>,
-        budgets: Budgets,
+        budgets: MemoryBudgets,
         bell: Arc<Notify>,
     ) -> Self {
         Link {
@@ -86,7 +86,7 @@ impl Link {
     }
 
     /// Memory budgets of the node, and how much of them is used.
-    pub fn budgets(&self) -> &Budgets {
+    pub fn budgets(&self) -> &MemoryBudgets {
         &self.budgets
     }
 
@@ -139,7 +139,7 @@ impl Link {
         let channel = channel.clone();
         let message = |tag| {
             let reply_to = ReplyTo::Control(tag);
-            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, about: query }))
+            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, query }))
         };
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
@@ -275,7 +275,7 @@ impl Link {
                 _ => misrouted(),
             },
             Message::HomeAnswer(told) => match told.reply_to {
-                ReplyTo::Control(tag) => self.answer(tag, LinkAnswer::ChannelAnswer(told.told)),
+                ReplyTo::Control(tag) => self.answer(tag, LinkAnswer::ChannelAnswer(told.result)),
                 _ => misrouted(),
             },
             Message::Surveyed(surveyed) => {

@@ -11,7 +11,7 @@ use super::state::{
     TOMBSTONE, number,
 };
 use crate::model::publication::Publication;
-use crate::wire::event_id::Ids;
+use crate::wire::event_id::EventIdMode;
 use crate::wire::protocol::Position;
 
 /// If more members than this left during a lap, its end compacts the whole list of members.
@@ -119,7 +119,7 @@ impl LocalChannels {
             publication.write(encoding, number, &mut fanout.pending);
         }
         fanout.pending_publications += 1;
-        if encoding.ids == Ids::Own {
+        if encoding.event_ids == EventIdMode::Connection {
             fanout.pending_place = publication.position().or(fanout.pending_place);
         }
         self.backlog += fanout.pending.len() - before;
@@ -145,7 +145,7 @@ impl LocalChannels {
             let place = fanout.pending_place.take().map(|position| (hash, position));
             self.laps.insert(Lap { bytes, publications, place })
         });
-        let needs_event_id = group.encoding.ids == Ids::Own;
+        let needs_event_id = group.encoding.event_ids == EventIdMode::Connection;
         let (end, publications) = (self.laps[lap].bytes.len() as u32, self.laps[lap].publications);
         let mut late = fanout.lap_starts.partition_point(|start| start.member <= fanout.cursor);
         let until = fanout.lap_members.min(fanout.cursor.saturating_add(quota as u32));

@@ -9,7 +9,7 @@ use super::state::{
     Channel, Group, LocalChannels, Member, NONE, OutOfSyncSubscriber, PENDING, POSITIONED,
     RangeStart, Subscription, TOMBSTONE, number,
 };
-use crate::base::faults::{Planted, planted};
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::model::publication::Encoding;
 use crate::wire::deflate::{Compression, Deflater};
 use crate::wire::filter::Filter;
@@ -40,7 +40,8 @@ impl LocalChannels {
     /// Whether `key` is still the pending subscription with this `serial`.
     pub fn is_awaiting(&self, key: u32, serial: u32) -> bool {
         self.subscriptions.get(key as usize).is_some_and(|found| {
-            found.is_pending() && (found.serial == serial || planted(Planted::StaleAnswerJoins))
+            found.is_pending()
+                && (found.serial == serial || planted(PlantedFault::StaleAnswerJoins))
         })
     }
 
@@ -141,7 +142,7 @@ impl LocalChannels {
         members.push(Member { slot, subscription: key });
         if let Some(fanout) = fanout
             && !fanout.pending.is_empty()
-            && !planted(Planted::JoinerStartsAtFront)
+            && !planted(PlantedFault::JoinerGetsWholeLap)
         {
             let byte = fanout.pending.len() as u32;
             fanout.pending_starts.push(RangeStart { member: position, byte });
@@ -224,7 +225,7 @@ impl LocalChannels {
 
     pub(super) fn note_if_idle(&mut self, channel: u32) {
         let state = &mut self.channels[channel as usize];
-        let pending = state.pending > 0 && !planted(Planted::ReleasedWhilePending);
+        let pending = state.pending > 0 && !planted(PlantedFault::ReleasedWhilePending);
         if state.subscribers == 0 && !pending && !state.idle {
             state.idle = true;
             self.idle.push_back(channel);
@@ -261,7 +262,7 @@ impl LocalChannels {
         let channel = group.channel;
         let position = subscription.position as usize;
         if let Some(fanout) = &mut group.fanout {
-            if !planted(Planted::LeaverStays) {
+            if !planted(PlantedFault::LeaverStaysInGroup) {
                 group.members[position].slot = TOMBSTONE;
                 fanout.gone.push(position as u32);
             }
@@ -285,7 +286,7 @@ impl LocalChannels {
         for _ in 0..self.idle.len() {
             let Some(&at) = self.idle.front() else { break };
             let channel = &self.channels[at as usize];
-            let pending = channel.pending > 0 && !planted(Planted::ReleasedWhilePending);
+            let pending = channel.pending > 0 && !planted(PlantedFault::ReleasedWhilePending);
             let busy = channel.subscribers > 0 || pending || self.has_fanout(channel.group);
             if !busy && !release(&channel.name, channel.hash) {
                 break;

@@ -17,10 +17,10 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::budget::Budget;
+    use crate::base::work_budget::WorkBudget;
     use crate::model::namespaces::Pace;
-    use crate::model::publication::{Draft, Extra};
     use crate::model::publication::{Encoding, Publication};
+    use crate::model::publication::{NewPublication, PublicationExtra};
     use crate::wire::filter::{self, FilterNode};
 
     const HASH: u64 = 7;
@@ -66,7 +66,7 @@ pub(crate) mod tests {
         }
 
         pub(super) fn expire(&mut self, now: u64) -> bool {
-            self.locals.expire(now, &mut Budget::new(1_000_000, true))
+            self.locals.expire(now, &mut WorkBudget::new(1_000_000, true))
         }
 
         pub(super) fn leave(&mut self, slot: u32) {
@@ -82,8 +82,14 @@ pub(crate) mod tests {
         pub(super) fn publish_tagged(&mut self, data: &str, key: &str, value: &str) {
             let data = data.as_bytes();
             let tags = [(key.into(), value.into())].into();
-            let extra = (!key.is_empty()).then(|| Arc::new(Extra { info: None, tags }));
-            let draft = Draft { channel: "c", hash: HASH, data, extra, ..Draft::default() };
+            let extra = (!key.is_empty()).then(|| Arc::new(PublicationExtra { info: None, tags }));
+            let draft = NewPublication {
+                channel: "c",
+                hash: HASH,
+                data,
+                extra,
+                ..NewPublication::default()
+            };
             self.locals.append(&Publication::new(draft));
         }
 

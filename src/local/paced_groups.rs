@@ -9,7 +9,7 @@
 
 use super::pace_timers::PaceWait;
 use super::state::LocalChannels;
-use crate::base::budget::{Budget, cost};
+use crate::base::work_budget::{WorkBudget, cost};
 use crate::model::namespaces::Pace;
 use crate::model::publication::Publication;
 
@@ -89,7 +89,7 @@ impl LocalChannels {
 
     /// Sets the time and sends what has waited long enough, a bounded number of groups per call.
     /// Returns whether more groups are due.
-    pub fn expire(&mut self, now: u64, budget: &mut Budget) -> bool {
+    pub fn expire(&mut self, now: u64, budget: &mut WorkBudget) -> bool {
         self.pacing.now = now;
         for _ in 0..DUE_MAX {
             if budget.is_spent() {

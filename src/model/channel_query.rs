@@ -3,7 +3,7 @@
 //! Owns the types. Never reads a history.
 
 use crate::model::publication::Publication;
-use crate::wire::protocol::reply::{Roll, Stats};
+use crate::wire::protocol::reply::{PresenceList, PresenceStats};
 use crate::wire::protocol::{Position, Wire};
 
 /// What can be asked about a channel.
@@ -40,9 +40,9 @@ pub enum ChannelAnswer {
     /// It is forgotten.
     HistoryRemoved,
     /// Who is there.
-    Presence(Roll),
+    Presence(PresenceList),
     /// How many are there.
-    Stats(Stats),
+    Stats(PresenceStats),
     /// Where its stream stands.
     Position(Position),
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the types. Never decides what is granted.
 
-use crate::model::revocation::Mark;
+use crate::model::revocation::TokenFingerprint;
 
 /// What a subscription has beside its place in the channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Grant {
     /// Whether the connection token named the channel.
     pub by_connection_token: bool,
     /// The subscription's token.
-    pub token: Mark,
+    pub token: TokenFingerprint,
     /// Overrides of the channel's options.
     pub overrides: Overrides,
 }

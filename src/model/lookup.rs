@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::memory::Charge;
 use crate::model::backend;
 use crate::model::ids::Address;
-use crate::model::token::{ConnectClaims, Refusal, SubscribeClaims};
+use crate::model::token::{ConnectClaims, SubscribeClaims, TokenError};
 
 /// What a shard cannot find out itself, or not in time.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub enum Lookup {
         /// The token.
         token: Box<str>,
         /// What it is for.
-        purpose: Purpose,
+        purpose: TokenPurpose,
         /// Counts it while it waits.
         charge: Charge,
     },
@@ -47,7 +47,7 @@ pub struct HookEvent {
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum TokenPurpose {
     /// A connection.
     Connection,
     /// A subscription.
@@ -67,9 +67,9 @@ pub struct LookupReply {
 #[derive(Debug)]
 pub enum LookupOutcome {
     /// What a token says about a connection.
-    Connection(Result<ConnectClaims, Refusal>),
+    Connection(Result<ConnectClaims, TokenError>),
     /// What a token says about a subscription.
-    Subscription(Result<SubscribeClaims, Refusal>),
+    Subscription(Result<SubscribeClaims, TokenError>),
     /// What the backend says to a command.
     Command(Result<backend::ProxyAnswer, backend::ProxyFailure>),
     /// How much longer the connection holds, or its subscription to the channel; without an answer

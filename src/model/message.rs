@@ -6,10 +6,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::base::connection_limits::ConnectionPermit;
+use crate::base::connection_limits::ControlPermit;
 use crate::model::ids::Address;
 use crate::model::namespaces::RecoveryMode;
-use crate::model::publication::{Encoding, Extra, Publication, PublicationKind};
+use crate::model::publication::{Encoding, Publication, PublicationExtra, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::revocation::Revocations;
 use crate::wire::filter::Filter;
@@ -20,7 +20,7 @@ use crate::wire::protocol::{Error, Position};
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
 pub use crate::model::grant::{Grant, Overrides};
 pub use crate::model::lookup::{
-    HookEvent, Lookup, LookupOutcome, LookupReply, LookupRequest, Purpose,
+    HookEvent, Lookup, LookupOutcome, LookupReply, LookupRequest, TokenPurpose,
 };
 pub use crate::model::orders::{Action, Order, Target};
 
@@ -72,7 +72,7 @@ pub enum Message {
     /// A shard has news of a client for the backend.
     HookEvent(Box<HookEvent>),
     /// Somebody speaks for the client of a stream.
-    Emulated(Box<Emulated>),
+    EmulationFrame(Box<EmulationFrame>),
     /// The control plane asks what a shard holds.
     Survey(Box<Survey>),
     /// The backend wants something of a user's connections.
@@ -125,7 +125,7 @@ impl Message {
             | Message::HandOver(_)
             | Message::LookupRequest(_)
             | Message::HookEvent(_)
-            | Message::Emulated(_)
+            | Message::EmulationFrame(_)
             | Message::Survey(_)
             | Message::Order(_)
             | Message::Revoke(_)
@@ -161,7 +161,7 @@ pub struct Adopt {
     /// Bytes that came behind that request, or from the start.
     pub bytes: Vec<u8>,
     /// Its place on the control plane, which it has until a shard has it.
-    pub pass: Option<ConnectionPermit>,
+    pub permit: Option<ControlPermit>,
 }
 
 /// A socket for the control plane.
@@ -172,12 +172,12 @@ pub struct HandOver {
     /// What was read from it: at least a whole request head.
     pub bytes: Vec<u8>,
     /// Its place on the control plane.
-    pub pass: ConnectionPermit,
+    pub permit: ControlPermit,
 }
 
 /// What somebody says for the client of a stream.
 #[derive(Debug)]
-pub struct Emulated {
+pub struct EmulationFrame {
     /// Where the stream lives.
     pub address: Address,
     /// A frame of commands.
@@ -228,14 +228,14 @@ impl Subscriber {
 
 /// What a subscriber is granted of its channel's stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Granted {
+pub struct StreamAccess {
     /// Its position is told and checked.
     pub positioned: bool,
     /// It may recover.
     pub recoverable: bool,
 }
 
-impl Granted {
+impl StreamAccess {
     /// Whether the stream must be there for it.
     pub fn needs_stream(self) -> bool {
         self.positioned || self.recoverable
@@ -258,7 +258,7 @@ pub struct Subscribe {
     /// Whether it wants no subscription where that cannot be recovered.
     pub strict: bool,
     /// What it is granted of the stream.
-    pub granted: Granted,
+    pub stream_access: StreamAccess,
     /// Which publications it wants; `None`: all.
     pub filter: Option<Filter>,
     /// What the channel's options say about recovery and presence.
@@ -308,7 +308,7 @@ pub struct Subscribed {
     /// Which of them; `None`: all.
     pub filter: Option<Filter>,
     /// What it is granted of the stream.
-    pub granted: Granted,
+    pub stream_access: StreamAccess,
     /// Whether it asked for what it missed.
     pub was_recovering: bool,
     /// Whether `publications` is all of that.
@@ -340,22 +340,22 @@ pub struct Publish {
     /// What is published.
     pub data: Box<[u8]>,
     /// Whether that is JSON text.
-    pub event: PublicationKind,
+    pub kind: PublicationKind,
     /// Whether it may go out as a difference.
     pub delta: bool,
     /// Who publishes it, and its tags.
-    pub extra: Option<Arc<Extra>>,
+    pub extra: Option<Arc<PublicationExtra>>,
     /// How much history the channel keeps; `None`: the publication stays out of the history.
     pub retention: Option<Retention>,
     /// What tells it from an earlier one.
-    pub guard: Option<Box<Guard>>,
+    pub guard: Option<Box<DuplicateGuard>>,
     /// Who waits for the answer.
     pub reply_to: ReplyTo,
 }
 
 /// What tells a publication from an earlier one, so that it is published once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Guard {
+pub struct DuplicateGuard {
     /// One of these is published once; empty: none.
     pub key: Box<str>,
     /// Only what is newer than the stream's last is published; 0: none.
@@ -414,7 +414,7 @@ pub struct HomeQuery {
     /// Who asks.
     pub reply_to: ReplyTo,
     /// What is asked.
-    pub about: ChannelQuery,
+    pub query: ChannelQuery,
 }
 
 /// A home's answer to a question.
@@ -423,7 +423,7 @@ pub struct HomeAnswer {
     /// Who asked.
     pub reply_to: ReplyTo,
     /// What it is told.
-    pub told: Result<ChannelAnswer, Error>,
+    pub result: Result<ChannelAnswer, Error>,
 }
 
 /// Who waits for a home's answer.

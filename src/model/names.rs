@@ -6,7 +6,7 @@ use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
 use crate::model::message::Endpoint;
-use crate::model::revocation::Subject;
+use crate::model::revocation::RevocationScope;
 
 /// Hashes channel names and finds their homes; the same on every endpoint of a node.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +31,11 @@ impl Names {
 
     /// The hash of what a revocation names. Each kind of name begins with a byte of its own; a
     /// user's ends with one that no text has.
-    pub fn subject(&self, subject: Subject<'_>) -> u64 {
+    pub fn subject(&self, subject: RevocationScope<'_>) -> u64 {
         let (kind, owner, channel) = match subject {
-            Subject::Token(name) => (1, name, None),
-            Subject::User(user) => (2, user, None),
-            Subject::Subscriber { user, channel } => (3, user, Some(channel)),
+            RevocationScope::Token(name) => (1, name, None),
+            RevocationScope::User(user) => (2, user, None),
+            RevocationScope::Subscriber { user, channel } => (3, user, Some(channel)),
         };
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write_u8(kind);

@@ -31,7 +31,7 @@ impl Permit {
 
 /// What publications must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum PublicationFormat {
     /// JSON text; empty data is refused, too.
     #[default]
     NotEmpty,
@@ -116,7 +116,7 @@ pub struct Options {
     /// What names must match behind their namespace, instead of being ASCII.
     pub regex: Option<Regex>,
     /// What publications must be.
-    pub format: Format,
+    pub format: PublicationFormat,
     /// Who is asked whether a client may subscribe.
     pub subscribe_proxy: Option<Upstream>,
     /// Who is asked whether a client may publish.

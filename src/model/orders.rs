@@ -11,9 +11,9 @@ use crate::wire::protocol::Position;
 #[derive(Debug)]
 pub struct Order {
     /// Target.
-    pub whose: Target,
+    pub target: Target,
     /// What is to be done.
-    pub deed: Action,
+    pub action: Action,
 }
 
 /// Some connections of a user.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::delta::Differ;
-use crate::wire::event_id::{EventId, Ids};
+use crate::wire::event_id::{ChannelEventId, EventIdMode};
 use crate::wire::framing::Framing;
-use crate::wire::protocol::json::{self, Data, Details};
+use crate::wire::protocol::json::{self, Data, PublicationFields};
 use crate::wire::protocol::protobuf;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Epoch, Position, Wire};
@@ -33,8 +33,8 @@ pub struct Encoding {
     pub compact: bool,
     /// Whether it takes compressed messages.
     pub compressed: bool,
-    /// Whose place its events say, on a unidirectional event stream.
-    pub ids: Ids,
+    /// What the event ids contain, for unidirectional SSE clients.
+    pub event_ids: EventIdMode,
 }
 
 /// What has happened.
@@ -54,7 +54,7 @@ pub enum PublicationKind {
 
 /// What few publications carry.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Extra {
+pub struct PublicationExtra {
     /// The client that published, came or went.
     pub info: Option<ClientInfo>,
     /// For the application's own use.
@@ -63,17 +63,17 @@ pub struct Extra {
 
 /// What a publication is made of.
 #[derive(Clone, Debug, Default)]
-pub struct Draft<'a> {
+pub struct NewPublication<'a> {
     /// The channel.
     pub channel: &'a str,
     /// Hash of its name.
     pub hash: u64,
     /// What has happened.
-    pub event: PublicationKind,
+    pub kind: PublicationKind,
     /// What was published; nothing for those who come and go.
     pub data: &'a [u8],
     /// What few carry.
-    pub extra: Option<Arc<Extra>>,
+    pub extra: Option<Arc<PublicationExtra>>,
     /// Its place in the stream; `None` where the channel keeps no history.
     pub position: Option<Position>,
     /// Whether it may go out as a difference.
@@ -97,7 +97,7 @@ struct Header {
     data_start: u32,
     data_end: u32,
     channel_bytes: u32,
-    event: u16,
+    kind: u16,
     delta: u16,
 }
 
@@ -111,18 +111,18 @@ const DIFFERENCE_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct Publication {
     bytes: Arc<[u8]>,
-    extra: Option<Arc<Extra>>,
+    extra: Option<Arc<PublicationExtra>>,
 }
 
 impl Publication {
     /// Encodes a publication.
-    pub fn new(draft: Draft<'_>) -> Self {
+    pub fn new(draft: NewPublication<'_>) -> Self {
         Publication::encode(draft, &mut Vec::new())
     }
 
     /// Encodes a publication by way of a buffer that the caller keeps for the next one.
-    pub fn encode(draft: Draft<'_>, bytes: &mut Vec<u8>) -> Self {
-        let Draft { channel, hash, event, data, extra, position, delta } = draft;
+    pub fn encode(draft: NewPublication<'_>, bytes: &mut Vec<u8>) -> Self {
+        let NewPublication { channel, hash, kind, data, extra, position, delta } = draft;
         let offset = position.map(|position| position.offset);
         bytes.clear();
         bytes.reserve(HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES);
@@ -139,10 +139,10 @@ impl Publication {
             data_start: 0,
             data_end: 0,
             channel_bytes: channel.len() as u32,
-            event: event as u16,
+            kind: kind as u16,
             delta: u16::from(delta),
         };
-        match event {
+        match kind {
             PublicationKind::Data => {
                 let details = details(extra.as_deref(), offset);
                 let places = json::write_publication(channel, Data::Plain(data), &details, bytes);
@@ -157,7 +157,7 @@ impl Publication {
             PublicationKind::Join | PublicationKind::Leave => {
                 let info = extra.as_ref().and_then(|extra| extra.info.as_ref());
                 let info = info.expect("who comes or goes is somebody");
-                json::write_presence_change(channel, event == PublicationKind::Join, info, bytes);
+                json::write_presence_change(channel, kind == PublicationKind::Join, info, bytes);
             }
         }
         bytes[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
@@ -179,14 +179,14 @@ impl Publication {
     }
 
     /// What has happened.
-    pub fn event(&self) -> PublicationKind {
-        let events = [
+    pub fn kind(&self) -> PublicationKind {
+        let kinds = [
             PublicationKind::Data,
             PublicationKind::Binary,
             PublicationKind::Join,
             PublicationKind::Leave,
         ];
-        events[self.header().event as usize]
+        kinds[self.header().kind as usize]
     }
 
     /// The offset; `None` where the channel keeps no history.
@@ -217,7 +217,7 @@ impl Publication {
         &self.push()[data_start as usize..data_end as usize]
     }
 
-    fn details(&self) -> Details<'_> {
+    fn details(&self) -> PublicationFields<'_> {
         details(self.extra.as_deref(), self.offset())
     }
 
@@ -230,7 +230,7 @@ impl Publication {
     /// written in JSON.
     pub fn object(&self, encoding: Encoding) -> Option<Cow<'_, [u8]>> {
         match encoding.wire {
-            Wire::Json if self.event() == PublicationKind::Binary => None,
+            Wire::Json if self.kind() == PublicationKind::Binary => None,
             Wire::Json if encoding.delta => {
                 let mut object = Vec::new();
                 let text = std::str::from_utf8(self.data()).ok()?;
@@ -261,22 +261,22 @@ impl Publication {
 
     /// Bytes that it takes in memory.
     pub fn size(&self) -> usize {
-        let tags = |extra: &Arc<Extra>| {
+        let tags = |extra: &Arc<PublicationExtra>| {
             extra.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
         };
         let info = |info: &ClientInfo| {
             let texts = [&info.connection, &info.channel].into_iter().flatten();
             info.user.len() + info.client.len() + texts.map(|text| text.len()).sum::<usize>()
         };
-        let extra = |extra: &Arc<Extra>| {
-            size_of::<Extra>() + tags(extra) + extra.info.as_ref().map_or(0, info)
+        let extra = |extra: &Arc<PublicationExtra>| {
+            size_of::<PublicationExtra>() + tags(extra) + extra.info.as_ref().map_or(0, info)
         };
         self.bytes.len() + self.extra.as_ref().map_or(0, extra)
     }
 
     /// Whether a group with this encoding is told of it.
     pub fn concerns(&self, encoding: Encoding) -> bool {
-        match self.event() {
+        match self.kind() {
             PublicationKind::Data => true,
             PublicationKind::Binary => encoding.wire == Wire::Protobuf,
             PublicationKind::Join | PublicationKind::Leave => encoding.joins,
@@ -285,7 +285,7 @@ impl Publication {
 
     /// Whether it is what somebody has published, rather than news of who comes and goes.
     pub fn has_data(&self) -> bool {
-        matches!(self.event(), PublicationKind::Data | PublicationKind::Binary)
+        matches!(self.kind(), PublicationKind::Data | PublicationKind::Binary)
     }
 
     /// Appends the push. `number` is the channel's on this shard.
@@ -357,16 +357,16 @@ impl Publication {
     /// Appends a push that stands alone, and behind it what a browser gives back when it comes
     /// again: a client that loses its connection between the two gets the push once more.
     fn write_event(&self, push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
-        let Encoding { wire, framing, ids, .. } = encoding;
-        match (ids, self.position()) {
-            (Ids::Shared, Some(position)) => {
+        let Encoding { wire, framing, event_ids, .. } = encoding;
+        match (event_ids, self.position()) {
+            (EventIdMode::Channel, Some(position)) => {
                 framing.open(wire, push.len(), out);
                 out.extend_from_slice(push);
                 out.push(b'\n');
-                EventId { position, channel: self.channel() }.write_line(out);
+                ChannelEventId { position, channel: self.channel() }.write_line(out);
                 out.push(b'\n');
             }
-            (Ids::Own, _) => {
+            (EventIdMode::Connection, _) => {
                 // Ends the one before, if there is one; the connection's own id ends the last.
                 out.push(b'\n');
                 framing.open(wire, push.len(), out);
@@ -379,11 +379,11 @@ impl Publication {
 
     fn write_protobuf(&self, out: &mut Vec<u8>) {
         let info = self.extra.as_ref().and_then(|extra| extra.info.as_ref());
-        match (self.event(), info) {
-            (event @ (PublicationKind::Join | PublicationKind::Leave), Some(info)) => {
+        match (self.kind(), info) {
+            (kind @ (PublicationKind::Join | PublicationKind::Leave), Some(info)) => {
                 protobuf::write_presence_change(
                     self.channel(),
-                    event == PublicationKind::Join,
+                    kind == PublicationKind::Join,
                     info,
                     out,
                 );
@@ -396,8 +396,8 @@ impl Publication {
     }
 }
 
-fn details(extra: Option<&Extra>, offset: Option<u64>) -> Details<'_> {
-    Details {
+fn details(extra: Option<&PublicationExtra>, offset: Option<u64>) -> PublicationFields<'_> {
+    PublicationFields {
         info: extra.and_then(|extra| extra.info.as_ref()),
         offset,
         tags: extra.map_or(&[], |extra| &extra.tags),
@@ -418,9 +418,14 @@ mod tests {
 
     #[test]
     fn a_publication_gives_back_what_it_was_made_of() {
-        let draft = Draft { channel: "news", hash: 42, data: b"{\"a\":1}", ..Draft::default() };
+        let draft = NewPublication {
+            channel: "news",
+            hash: 42,
+            data: b"{\"a\":1}",
+            ..NewPublication::default()
+        };
         let position = Some(Position { offset: 7, epoch: Epoch::parse("abcdefgh") });
-        let publication = Publication::new(Draft { position, ..draft.clone() });
+        let publication = Publication::new(NewPublication { position, ..draft.clone() });
         assert_eq!(publication.hash(), 42);
         assert_eq!(publication.offset(), Some(7));
         assert_eq!(publication.channel(), "news");
@@ -431,20 +436,23 @@ mod tests {
         assert_eq!(text(&publication, true), push);
         assert_eq!(text(&publication, false), format!(r#"{{"push":{push}}}"#));
         let (mut event, encoding) = (Vec::new(), Encoding::default());
-        for (ids, expected) in [
-            (Ids::None, format!("data: {push}\n\n")),
-            (Ids::Shared, format!("data: {push}\nid: 7:abcdefgh:news\n\n")),
-            (Ids::Own, format!("\ndata: {push}\n")),
+        for (event_ids, expected) in [
+            (EventIdMode::None, format!("data: {push}\n\n")),
+            (EventIdMode::Channel, format!("data: {push}\nid: 7:abcdefgh:news\n\n")),
+            (EventIdMode::Connection, format!("\ndata: {push}\n")),
         ] {
             let events =
-                Encoding { framing: Framing::Events, unidirectional: true, ids, ..encoding };
+                Encoding { framing: Framing::Events, unidirectional: true, event_ids, ..encoding };
             event.clear();
             publication.write(events, 5, &mut event);
             assert_eq!(String::from_utf8_lossy(&event), expected);
         }
 
-        let binary =
-            Publication::new(Draft { event: PublicationKind::Binary, data: b"\xff", ..draft });
+        let binary = Publication::new(NewPublication {
+            kind: PublicationKind::Binary,
+            data: b"\xff",
+            ..draft
+        });
         assert_eq!(binary.data(), b"\xff");
         assert_eq!(binary.object(Encoding::default()), None);
         assert!(!binary.concerns(Encoding::default()));
@@ -455,7 +463,12 @@ mod tests {
     fn who_takes_differences_gets_them_where_they_are_shorter() {
         let make = |data: &str, delta| {
             let data = data.as_bytes();
-            Publication::new(Draft { channel: "c", data, delta, ..Draft::default() })
+            Publication::new(NewPublication {
+                channel: "c",
+                data,
+                delta,
+                ..NewPublication::default()
+            })
         };
         let long = "x".repeat(200);
         let (one, two) = (format!("\"{long}1\""), format!("\"{long}2\""));
@@ -490,10 +503,11 @@ mod tests {
             channel: None,
         };
         let tags = [("k".into(), "v".into())].into();
-        let extra = Some(Arc::new(Extra { info: Some(info), tags }));
-        let draft = Draft { channel: "a", extra, data: b"1", ..Draft::default() };
+        let extra = Some(Arc::new(PublicationExtra { info: Some(info), tags }));
+        let draft = NewPublication { channel: "a", extra, data: b"1", ..NewPublication::default() };
         let info = r#""info":{"user":"u","client":"c","conn_info":{"n":1}}"#;
-        let leave = Publication::new(Draft { event: PublicationKind::Leave, ..draft.clone() });
+        let leave =
+            Publication::new(NewPublication { kind: PublicationKind::Leave, ..draft.clone() });
         assert_eq!(text(&leave, true), format!(r#"{{"channel":"a","leave":{{{info}}}}}"#));
         assert!(!leave.concerns(Encoding::default()));
         let data = Publication::new(draft);

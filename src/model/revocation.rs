@@ -13,7 +13,7 @@ const BUCKETS: usize = 256;
 /// What a revocation names. Hashed under the node's key, of 64 bits: among a million clients and
 /// a hundred thousand revocations one hits a stranger with a chance of one to a hundred million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject<'a> {
+pub enum RevocationScope<'a> {
     /// The token with this name (`jti`).
     Token(&'a str),
     /// A user's connection tokens.
@@ -29,21 +29,21 @@ pub enum Subject<'a> {
 
 /// What is remembered of a token, so that it can be revoked later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct TokenFingerprint {
     /// Hash of its name; 0: it has none.
     pub id: u64,
     /// When it was made, in unix seconds; one that does not say so counts as made at 0.
     pub issued_at: u64,
 }
 
-impl Mark {
+impl TokenFingerprint {
     /// There was no token.
-    pub const NONE: Mark = Mark { id: 0, issued_at: u64::MAX };
+    pub const NONE: TokenFingerprint = TokenFingerprint { id: 0, issued_at: u64::MAX };
 }
 
-impl Default for Mark {
+impl Default for TokenFingerprint {
     fn default() -> Self {
-        Mark::NONE
+        TokenFingerprint::NONE
     }
 }
 
@@ -84,7 +84,7 @@ impl Revocations {
 
     /// Whether a token with this mark is revoked at `now`, in unix seconds; `owner` is the hash of
     /// whose it is.
-    pub fn covers(&self, mark: Mark, owner: u64, now: u64) -> bool {
+    pub fn covers(&self, mark: TokenFingerprint, owner: u64, now: u64) -> bool {
         let own = mark.id != 0 && self.find(mark.id, now).is_some();
         own || self.find(owner, now).is_some_and(|one| mark.issued_at < one.issued_before)
     }
@@ -144,7 +144,7 @@ mod tests {
     fn tokens_are_revoked_by_name_or_by_owner_and_age() {
         let list = list(&[of(7, u64::MAX, 2_000), of(8, 500, 2_000)]);
         let check = |id, issued_at, owner, now, expected| {
-            let found = list.covers(Mark { id, issued_at }, owner, now);
+            let found = list.covers(TokenFingerprint { id, issued_at }, owner, now);
             assert_eq!(found, expected, "{id} {issued_at} {owner} {now}");
         };
         check(7, 900, 1, NOW, true);
@@ -154,8 +154,8 @@ mod tests {
         check(0, 500, 8, NOW, false);
         check(0, 0, 8, NOW, true);
         check(0, 0, 8, 2_000, false);
-        assert!(!list.covers(Mark::NONE, 8, NOW), "who came without a token");
-        assert!(!Revocations::default().covers(Mark { id: 7, issued_at: 0 }, 8, NOW));
+        assert!(!list.covers(TokenFingerprint::NONE, 8, NOW), "who came without a token");
+        assert!(!Revocations::default().covers(TokenFingerprint { id: 7, issued_at: 0 }, 8, NOW));
     }
 
     #[test]
@@ -169,8 +169,8 @@ mod tests {
     fn a_clock_that_was_ahead_for_a_while_erases_nothing() {
         let list = list(&[of(8, 500, 2_000)]).with(of(8 + BUCKETS as u64, 1, 9_000), 5_000, 10);
         let list = list.unwrap();
-        assert!(!list.covers(Mark { id: 0, issued_at: 499 }, 8, 5_000));
-        assert!(list.covers(Mark { id: 0, issued_at: 499 }, 8, NOW));
+        assert!(!list.covers(TokenFingerprint { id: 0, issued_at: 499 }, 8, 5_000));
+        assert!(list.covers(TokenFingerprint { id: 0, issued_at: 499 }, 8, NOW));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 
-use crate::wire::frame::{self, Kind, Violation};
+use crate::wire::frame::{self, FrameKind, Violation};
 
 /// The name of the extension.
 const NAME: &str = "permessage-deflate";
@@ -155,13 +155,13 @@ impl Inflater {
     /// have been used.
     pub fn inflate(
         &mut self,
-        kind: Kind,
+        kind: FrameKind,
         message: &[u8],
         limit: usize,
     ) -> Result<Vec<u8>, Violation> {
         let mut bytes = std::mem::take(&mut self.spare);
         let result = self.read(message, limit, &mut bytes);
-        let is_text = || kind == Kind::Binary || std::str::from_utf8(&bytes).is_ok();
+        let is_text = || kind == FrameKind::Binary || std::str::from_utf8(&bytes).is_ok();
         match result {
             Ok(()) if is_text() => Ok(bytes),
             Ok(()) => Err(Violation::Utf8),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn inflate(message: &[u8], limit: usize) -> Result<Vec<u8>, Violation> {
-        Inflater::default().inflate(Kind::Binary, message, limit)
+        Inflater::default().inflate(FrameKind::Binary, message, limit)
     }
 
     /// Parts of a message, each written out by its own flush.
@@ -339,7 +339,7 @@ mod tests {
             assert_eq!(inflate(&whole[..cut], LIMIT), Err(MALFORMED), "{cut}");
         }
         let bytes = flushed(&[b"\xff"], DeflateFlush::SyncFlush);
-        let text = Inflater::default().inflate(Kind::Text, &bytes[..bytes.len() - 4], LIMIT);
+        let text = Inflater::default().inflate(FrameKind::Text, &bytes[..bytes.len() - 4], LIMIT);
         assert_eq!(text, Err(Violation::Utf8));
     }
 
@@ -349,16 +349,16 @@ mod tests {
         assert!(bomb.len() < 2000);
         let mut inflater = Inflater::default();
         for limit in [0, 1, 1000, LIMIT] {
-            let refused = inflater.inflate(Kind::Binary, &bomb, limit);
+            let refused = inflater.inflate(FrameKind::Binary, &bomb, limit);
             assert_eq!(refused, Err(Violation::TooBig));
         }
         let fits = flushed(&[&[b'0'; LIMIT]], DeflateFlush::SyncFlush);
-        let whole = inflater.inflate(Kind::Binary, &fits[..fits.len() - 4], LIMIT).unwrap();
+        let whole = inflater.inflate(FrameKind::Binary, &fits[..fits.len() - 4], LIMIT).unwrap();
         assert_eq!((whole.len(), whole.capacity()), (LIMIT, LIMIT));
-        let refused = inflater.inflate(Kind::Binary, &fits[..fits.len() - 4], LIMIT - 1);
+        let refused = inflater.inflate(FrameKind::Binary, &fits[..fits.len() - 4], LIMIT - 1);
         assert_eq!(refused, Err(Violation::TooBig));
         let blocks = [0, 0, 0, 0xff, 0xff].repeat(1000);
-        assert_eq!(inflater.inflate(Kind::Binary, &blocks, LIMIT), Err(Violation::TooBig));
+        assert_eq!(inflater.inflate(FrameKind::Binary, &blocks, LIMIT), Err(Violation::TooBig));
     }
 
     #[test]
@@ -369,9 +369,9 @@ mod tests {
             let mut inflater = Inflater::default();
             for _ in 0..times {
                 assert!(!inflater.is_spent());
-                let _ = inflater.inflate(Kind::Binary, message, LIMIT);
+                let _ = inflater.inflate(FrameKind::Binary, message, LIMIT);
             }
-            (0..20).for_each(|_| _ = inflater.inflate(Kind::Binary, &[0], LIMIT));
+            (0..20).for_each(|_| _ = inflater.inflate(FrameKind::Binary, &[0], LIMIT));
             assert!(inflater.is_spent());
             inflater.renew();
             assert!(!inflater.is_spent());

@@ -11,32 +11,34 @@ pub const CHANNELS_MAX: usize = 32;
 /// Letters of a channel's tag and of its epoch, in front of the offset.
 const FRONT: usize = 16;
 
-/// Whose place the events of a group say.
+/// What the event ids of a group contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Ids {
-    /// Nobody's: the events have no id.
+pub enum EventIdMode {
+    /// Nothing: the events have no id.
     #[default]
     None,
-    /// The channel's own: every subscriber gets the same id, since it has no other channel.
-    Shared,
-    /// Every event is left open, for its connection's own id.
-    Own,
+    /// The position in the event's channel. All subscribers get the same id; they have no other
+    /// channel.
+    Channel,
+    /// The positions in all channels of the connection. The events of the group end without an id,
+    /// and each connection appends its own.
+    Connection,
 }
 
 /// One channel's place: `OFFSET:EPOCH:CHANNEL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventId<'a> {
+pub struct ChannelEventId<'a> {
     /// In its stream.
     pub position: Position,
     /// The stream's channel.
     pub channel: &'a str,
 }
 
-impl EventId<'_> {
+impl ChannelEventId<'_> {
     /// Appends the line of an event; nothing where the channel's name does not fit a line.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        let EventId { position: Position { offset, epoch }, channel } = self;
+        let ChannelEventId { position: Position { offset, epoch }, channel } = self;
         if !channel.bytes().any(|byte| byte.is_ascii_control()) {
             let line = format!("id: {offset}:{}:{channel}\n", epoch.as_str());
             out.extend_from_slice(line.as_bytes());
@@ -63,9 +65,9 @@ struct Place {
 /// Where a connection stands in all of its channels: `+` and, separated by commas, the tag of each
 /// in hexadecimal, its epoch and its offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trail(Vec<Place>);
+pub struct ConnectionEventId(Vec<Place>);
 
-impl Trail {
+impl ConnectionEventId {
     /// Adds a channel, or replaces it. Past [`CHANNELS_MAX`] it is left out.
     pub fn set(&mut self, channel: &str, hash: u64, position: Position) {
         let text = format!("{:08x}{}", tag(channel), position.epoch.as_str());
@@ -115,16 +117,17 @@ fn write_number(mut number: u64, out: &mut Vec<u8>) {
 
 /// What a client's `Last-Event-ID` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LastEvent(Vec<(u32, Position)>);
+pub struct LastEventId(Vec<(u32, Position)>);
 
-impl LastEvent {
-    /// Reads an id that an [`EventId`] or a [`Trail`] has written; `None`: it is none of theirs.
+impl LastEventId {
+    /// Reads an id that a [`ChannelEventId`] or a [`ConnectionEventId`] has written; `None`: the
+    /// text is no such id.
     pub fn parse(text: &str) -> Option<Self> {
         let Some(places) = text.strip_prefix('+') else {
             let (offset, rest) = text.split_once(':')?;
             let (letters, channel) = rest.split_once(':')?;
             let position = Position { offset: number(offset)?, epoch: epoch(letters)? };
-            return Some(LastEvent(vec![(tag(channel), position)]));
+            return Some(LastEventId(vec![(tag(channel), position)]));
         };
         if places.len() > CHANNELS_MAX * (FRONT + 21) {
             return None;
@@ -135,7 +138,7 @@ impl LastEvent {
             let tag = u32::from_str_radix(tag, 16).ok()?;
             Some((tag, Position { offset: number(offset)?, epoch: epoch(letters)? }))
         };
-        places.split(',').map(place).collect::<Option<_>>().map(LastEvent)
+        places.split(',').map(place).collect::<Option<_>>().map(LastEventId)
     }
 
     /// Where the client stands in a channel, if the id says so.
@@ -176,18 +179,18 @@ mod tests {
     #[test]
     fn a_place_is_read_as_it_was_written() {
         let position = at(7, "abcdefgh");
-        let text = id(|out| EventId { position, channel: "a:b" }.write_line(out));
+        let text = id(|out| ChannelEventId { position, channel: "a:b" }.write_line(out));
         assert_eq!(text, "7:abcdefgh:a:b");
-        let last = LastEvent::parse(&text).unwrap();
+        let last = LastEventId::parse(&text).unwrap();
         assert_eq!((last.place("a:b"), last.place("a")), (Some(position), None));
         let mut none = Vec::new();
-        EventId { position, channel: "a\nb" }.write_line(&mut none);
+        ChannelEventId { position, channel: "a\nb" }.write_line(&mut none);
         assert_eq!(none, b"");
     }
 
     #[test]
     fn a_trail_says_where_every_channel_stands() {
-        let mut trail = Trail::default();
+        let mut trail = ConnectionEventId::default();
         let name = |nth: usize| format!("channel-{nth}");
         for nth in 0..40 {
             trail.set(&name(nth), nth as u64, at(nth as u64, "abcdefgh"));
@@ -196,7 +199,7 @@ mod tests {
         trail.follow(99, at(1, "ABCDEFGH"));
         trail.set(&name(4), 4, at(44, "abcdefgh"));
         let text = id(|out| trail.write_line(out));
-        let last = LastEvent::parse(&text).unwrap();
+        let last = LastEventId::parse(&text).unwrap();
         assert_eq!(last.place(&name(3)), Some(at(u64::MAX, "ABCDEFGH")));
         assert_eq!(last.place(&name(4)), Some(at(44, "abcdefgh")));
         for nth in 5..40 {
@@ -204,7 +207,7 @@ mod tests {
             assert_eq!(last.place(&name(nth)), expected, "{nth}");
         }
         let mut none = Vec::new();
-        Trail::default().write_line(&mut none);
+        ConnectionEventId::default().write_line(&mut none);
         assert_eq!(none, b"");
     }
 
@@ -227,17 +230,17 @@ mod tests {
             "+00000000abcdefgé7",
             "+00000000abcdefgh-7",
         ] {
-            assert_eq!(LastEvent::parse(text), None, "{text:?}");
+            assert_eq!(LastEventId::parse(text), None, "{text:?}");
         }
         let long = format!("+{}", ["00000000abcdefgh7"; 1000].join(","));
-        assert_eq!(LastEvent::parse(&long), None);
+        assert_eq!(LastEventId::parse(&long), None);
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in ".{0,100}") {
-            LastEvent::parse(&text);
-            LastEvent::parse(&format!("+{text}"));
+            LastEventId::parse(&text);
+            LastEventId::parse(&format!("+{text}"));
         }
     }
 }

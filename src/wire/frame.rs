@@ -9,7 +9,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use crate::base::growth;
+use crate::base::buffer;
 
 /// The longest header that a server writes: two bytes and an eight-byte length.
 pub const HEADER_MAX: usize = 10;
@@ -49,7 +49,7 @@ impl Violation {
 
 /// Whether a message is text or bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// Text, checked to be UTF-8.
     Text,
     /// Any bytes.
@@ -80,9 +80,9 @@ impl std::ops::Deref for Payload<'_> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum FrameEvent<'a> {
     /// A message is complete.
-    Message(Kind, Payload<'a>),
+    Message(FrameKind, Payload<'a>),
     /// A message is complete that is compressed; text is not yet known to be UTF-8.
-    Compressed(Kind, Payload<'a>),
+    Compressed(FrameKind, Payload<'a>),
     /// A fragment was kept; the message goes on.
     Fragment,
     /// To be answered with the same bytes.
@@ -96,7 +96,7 @@ pub enum FrameEvent<'a> {
 /// A message of which some fragments have come.
 #[derive(Debug, Default)]
 pub struct Fragments {
-    kind: Option<Kind>,
+    kind: Option<FrameKind>,
     compressed: bool,
     bytes: Vec<u8>,
     /// How many of the bytes are known to be whole UTF-8 characters.
@@ -118,8 +118,8 @@ impl Fragments {
         if self.bytes.len() + payload.len() > limit {
             return Err(Violation::TooBig);
         }
-        growth::append(&mut self.bytes, payload);
-        if self.kind == Some(Kind::Text) && !self.compressed {
+        buffer::append(&mut self.bytes, payload);
+        if self.kind == Some(FrameKind::Text) && !self.compressed {
             match std::str::from_utf8(&self.bytes[self.checked..]) {
                 Ok(_) => self.checked = self.bytes.len(),
                 Err(error) if error.error_len().is_some() => return Err(Violation::Utf8),
@@ -129,12 +129,12 @@ impl Fragments {
         Ok(())
     }
 
-    fn finish(&mut self, kind: Kind) -> Result<FrameEvent<'static>, Violation> {
+    fn finish(&mut self, kind: FrameKind) -> Result<FrameEvent<'static>, Violation> {
         let fragments = std::mem::take(self);
         if fragments.compressed {
             return Ok(FrameEvent::Compressed(kind, Payload::Joined(fragments.bytes)));
         }
-        if kind == Kind::Text && fragments.checked != fragments.bytes.len() {
+        if kind == FrameKind::Text && fragments.checked != fragments.bytes.len() {
             return Err(Violation::Utf8);
         }
         Ok(FrameEvent::Message(kind, Payload::Joined(fragments.bytes)))
@@ -216,15 +216,15 @@ fn meaning<'a>(
         OpCode::Control(Control::Ping) => return Ok(FrameEvent::Ping(payload)),
         OpCode::Control(Control::Pong) => return Ok(FrameEvent::Pong),
         OpCode::Control(_) => return close_event(payload),
-        OpCode::Data(Data::Text) => Kind::Text,
-        OpCode::Data(Data::Binary) => Kind::Binary,
+        OpCode::Data(Data::Text) => FrameKind::Text,
+        OpCode::Data(Data::Binary) => FrameKind::Binary,
         OpCode::Data(_) => fragments.kind.ok_or(Violation::Protocol("continuation of nothing"))?,
     };
     if header.is_final && fragments.is_empty() {
         if header.rsv1 {
             return Ok(FrameEvent::Compressed(kind, Payload::Whole(payload)));
         }
-        if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
+        if kind == FrameKind::Text && std::str::from_utf8(payload).is_err() {
             return Err(Violation::Utf8);
         }
         return Ok(FrameEvent::Message(kind, Payload::Whole(payload)));
@@ -307,10 +307,10 @@ pub fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends a message as it came.
-pub fn write_message(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+pub fn write_message(kind: FrameKind, payload: &[u8], out: &mut Vec<u8>) {
     let data = match kind {
-        Kind::Text => Data::Text,
-        Kind::Binary => Data::Binary,
+        FrameKind::Text => Data::Text,
+        FrameKind::Binary => Data::Binary,
     };
     write_frame(OpCode::Data(data), payload, out);
 }
@@ -390,8 +390,8 @@ mod tests {
 
     #[test]
     fn each_rule_has_its_answer() {
-        check(0x81, b"hi", Ok(FrameEvent::Message(Kind::Text, Payload::Whole(b"hi"))));
-        check(0x82, b"\xff", Ok(FrameEvent::Message(Kind::Binary, Payload::Whole(b"\xff"))));
+        check(0x81, b"hi", Ok(FrameEvent::Message(FrameKind::Text, Payload::Whole(b"hi"))));
+        check(0x82, b"\xff", Ok(FrameEvent::Message(FrameKind::Binary, Payload::Whole(b"\xff"))));
         check(0x01, b"hi", Ok(FrameEvent::Fragment));
         check(0x89, b"p", Ok(FrameEvent::Ping(b"p")));
         check(0x8a, b"", Ok(FrameEvent::Pong));
@@ -448,7 +448,7 @@ mod tests {
             bytes.extend(client_frame(0x82, &payload, mask));
             let (used, event) = decode(&mut bytes[offset..], &mut Fragments::default(), 1000, false)
                 .unwrap().unwrap();
-            prop_assert_eq!(event, FrameEvent::Message(Kind::Binary, Payload::Whole(&payload)));
+            prop_assert_eq!(event, FrameEvent::Message(FrameKind::Binary, Payload::Whole(&payload)));
             prop_assert_eq!(used + offset, client_frame(0x82, &payload, mask).len() + offset);
         }
 
@@ -466,7 +466,7 @@ mod tests {
             }
             let mut frame = client_frame(first | 0x80, &bytes[at..], [9, 8, 7, 6]);
             let event = decode(&mut frame, &mut fragments, 1 << 20, false).unwrap().unwrap().1;
-            let FrameEvent::Message(Kind::Text, payload) = event else { panic!("{event:?}") };
+            let FrameEvent::Message(FrameKind::Text, payload) = event else { panic!("{event:?}") };
             prop_assert_eq!(&*payload, bytes);
         }
 

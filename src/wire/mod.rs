@@ -10,4 +10,4 @@ pub mod frame;
 pub mod framing;
 pub mod http;
 pub mod protocol;
-pub mod reading;
+pub mod lenient_json;

@@ -102,21 +102,21 @@ fn find(fault: Fault) {
 #[cfg(feature = "planted-faults")]
 #[test]
 fn every_fault_planted_in_the_hub_and_homes_is_found() {
-    use drumline::base::faults::{Planted, plant};
+    use drumline::base::planted_faults::{PlantedFault, plant};
 
     for fault in [
-        Planted::JoinerStartsAtFront,
-        Planted::LeaverStays,
-        Planted::ReleasedWhilePending,
-        Planted::StaleAnswerJoins,
-        Planted::CallBeforeFlush,
-        Planted::LeaveOvertaken,
-        Planted::LeaveForgotten,
-        Planted::VoiceForgotten,
-        Planted::NoticeForgotten,
-        Planted::TableForgotten,
-        Planted::OwnMessageLost,
-        Planted::PreparedForgotten,
+        PlantedFault::JoinerGetsWholeLap,
+        PlantedFault::LeaverStaysInGroup,
+        PlantedFault::ReleasedWhilePending,
+        PlantedFault::StaleAnswerJoins,
+        PlantedFault::CallServedBeforeFlush,
+        PlantedFault::JoinBeforeLeave,
+        PlantedFault::LeaveDropped,
+        PlantedFault::EmulationFrameDropped,
+        PlantedFault::HookEventDropped,
+        PlantedFault::SideTableNotFreed,
+        PlantedFault::OwnMessageLost,
+        PlantedFault::PreparedPublicationDropped,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

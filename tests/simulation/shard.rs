@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use drumline::base::budget::Stage;
 use drumline::base::sys::Now;
+use drumline::base::work_budget::Stage;
 use drumline::hub::connections::Phase;
 use drumline::hub::{Hub, Segments};
 use drumline::model::message::{Endpoint, Message, RANKS, Rank};

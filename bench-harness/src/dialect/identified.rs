@@ -158,16 +158,17 @@ fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 mod tests {
     use super::*;
     use drumline::wire::protocol::protobuf;
-    use drumline::wire::protocol::reply::{Connected, Reply, Subscribed};
+    use drumline::wire::protocol::reply::{ConnectResult, Reply, SubscribeResult};
 
     #[test]
     fn protobuf_is_heard() {
         let dialect = Identified { wire: Wire::Protobuf };
         let mut message = Vec::new();
-        let connected = Connected { client: "c", ping: 25, pong: true, ..Connected::default() };
+        let connected =
+            ConnectResult { client: "c", ping: 25, pong: true, ..ConnectResult::default() };
         protobuf::write_reply(1, &Reply::Connect(&connected), &mut message);
         let first = message.len();
-        protobuf::write_reply(2, &Reply::Subscribe(&Subscribed::default()), &mut message);
+        protobuf::write_reply(2, &Reply::Subscribe(&SubscribeResult::default()), &mut message);
         let second = message.len();
         message.push(0);
         assert_eq!(dialect.hear(&message), (first, Heard::Connected { pong: true }));

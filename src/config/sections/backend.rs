@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::base::secret::{Address, Secret};
 
 use super::section::{section, tables};
-use crate::config::span::Span;
+use crate::config::duration::ConfigDuration;
 
 section! {
     /// A proxy or hook that can be enabled.
@@ -26,7 +26,7 @@ section! {
         /// URL of the backend endpoint (http or https). Empty: not configured.
         endpoint: Address = Address::default(),
         /// Timeout of one request to the backend.
-        timeout: Span = Span::seconds(1),
+        timeout: ConfigDuration = ConfigDuration::seconds(1),
         /// Headers of the client's HTTP request to forward to the backend, for example `Cookie`.
         http_headers: Vec<String> = Vec::new(),
         /// Headers to forward from the `headers` field of the client's connect command. A client

@@ -4,7 +4,7 @@
 
 use super::backend::Proxy;
 use super::section::{section, tables};
-use crate::config::span::Span;
+use crate::config::duration::ConfigDuration;
 
 section! {
     /// Channels and their namespaces.
@@ -14,7 +14,7 @@ section! {
         /// Time for which a channel keeps its stream position (epoch and offset) after the last
         /// publication, when the namespace does not set its own. It must be at least as long as
         /// every `history_ttl`.
-        history_meta_ttl: Span = Span::seconds(720 * 3600),
+        history_meta_ttl: ConfigDuration = ConfigDuration::seconds(720 * 3600),
         /// Prefix of private channels, which clients can subscribe to only with a token. Empty: no
         /// channel is private.
         private_prefix: String = "$".to_owned(),
@@ -90,10 +90,10 @@ section! {
         history_size: usize = 0,
         /// Time for which a channel's history keeps a publication. 0s: no history. It must be set
         /// together with `history_size`.
-        history_ttl: Span = Span::seconds(0),
+        history_ttl: ConfigDuration = ConfigDuration::seconds(0),
         /// Time for which a channel keeps its stream position (epoch and offset) after the last
         /// publication. 0s: the same as `channel.history_meta_ttl`.
-        history_meta_ttl: Span = Span::seconds(0),
+        history_meta_ttl: ConfigDuration = ConfigDuration::seconds(0),
         /// Track the stream position of every subscriber: the server ends the subscription of a
         /// client that missed a publication, and the client subscribes again.
         force_positioning: bool = false,
@@ -122,7 +122,7 @@ section! {
         allow_channel_compaction: bool = false,
         /// Time for which publications of a channel wait to be sent together. 0s: each is sent at
         /// once. Set it for channels with many small publications per second.
-        batch_max_delay: Span = Span::seconds(0),
+        batch_max_delay: ConfigDuration = ConfigDuration::seconds(0),
         /// Number of waiting publications at which a batch is sent before `batch_max_delay` has
         /// passed. 0: a batch waits for the whole delay.
         batch_max_size: usize = 0,

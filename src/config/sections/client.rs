@@ -6,7 +6,7 @@ use crate::base::secret::{Address, Secret};
 
 use super::backend::OptionalProxy;
 use super::section::section;
-use crate::config::span::Span;
+use crate::config::duration::ConfigDuration;
 
 section! {
     /// Client connections: authentication, timeouts and limits.
@@ -28,21 +28,21 @@ section! {
         /// Include the server time in the connect reply.
         connect_include_server_time: bool = false,
         /// Interval between server pings.
-        ping_interval: Span = Span::seconds(25),
+        ping_interval: ConfigDuration = ConfigDuration::seconds(25),
         /// Time within which a client must answer a ping. It must be shorter than `ping_interval`.
-        pong_timeout: Span = Span::seconds(8),
+        pong_timeout: ConfigDuration = ConfigDuration::seconds(8),
         /// Interval between checks that positioned subscribers have the channel's current stream
         /// position; a subscriber that missed a publication has to subscribe again. 0s: no checks.
-        channel_position_check_delay: Span = Span::seconds(40),
+        channel_position_check_delay: ConfigDuration = ConfigDuration::seconds(40),
         /// Time within which a new connection must send its connect command. After it, the server
         /// closes the connection.
-        stale_close_delay: Span = Span::seconds(10),
+        stale_close_delay: ConfigDuration = ConfigDuration::seconds(10),
         /// Grace period to refresh a connection after its token expires. After it, the server
         /// closes the connection.
-        expired_close_delay: Span = Span::seconds(25),
+        expired_close_delay: ConfigDuration = ConfigDuration::seconds(25),
         /// Grace period to refresh a subscription after its token expires. After it, the server
         /// ends the subscription.
-        expired_sub_close_delay: Span = Span::seconds(25),
+        expired_sub_close_delay: ConfigDuration = ConfigDuration::seconds(25),
         /// Maximum number of client connections on this node. 0: as many as open files and memory
         /// allow.
         connection_limit: usize = 0,

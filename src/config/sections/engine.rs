@@ -3,7 +3,7 @@
 //! Owns the keys of `engine`. Never allocates memory.
 
 use super::section::section;
-use crate::config::span::Span;
+use crate::config::duration::ConfigDuration;
 
 section! {
     /// Engine: memory budgets, buffers and io_uring.
@@ -19,7 +19,7 @@ section! {
         receive_buffer: usize = 65_536,
         /// Time for which sent data may stay unacknowledged before the kernel closes the connection
         /// (TCP_USER_TIMEOUT).
-        user_timeout: Span = Span::seconds(45),
+        user_timeout: ConfigDuration = ConfigDuration::seconds(45),
         /// Maximum number of unsent bytes on the node, for all slow consumers together. Past it,
         /// the server closes the client with the most unsent bytes (3008).
         outbox_budget: usize = 256 << 20,
@@ -58,7 +58,7 @@ section! {
         hooks_max: usize = 100_000,
         /// Time for which the server retries the delivery of a hook event. After it, the server
         /// drops the event and counts it.
-        hook_ttl: Span = Span::seconds(3600),
+        hook_ttl: ConfigDuration = ConfigDuration::seconds(3600),
         /// Number of messages that each inbox between two shards holds.
         inbox: usize = 4096,
         /// Submission queue entries of each io_uring ring, from 1 to 32768.

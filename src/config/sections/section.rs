@@ -6,9 +6,9 @@ use std::any::TypeId;
 use std::collections::BTreeMap;
 
 use crate::base::secret::{Address, Secret};
+use crate::config::duration::ConfigDuration;
 use crate::config::key::Key;
-use crate::config::kind::Kind;
-use crate::config::span::Span;
+use crate::config::value_kind::ValueKind;
 
 /// A section of the configuration, or the value of a key: lists the keys that it consists of.
 pub(in crate::config) trait Node {
@@ -80,7 +80,7 @@ macro_rules! tables {
                 let key = $crate::config::key::Key {
                     path: path.to_owned(),
                     doc,
-                    kind: $crate::config::kind::Kind::Tables,
+                    kind: $crate::config::value_kind::ValueKind::Tables,
                     default: toml::Value::Array(Vec::new()),
                     most: 0,
                     options,
@@ -101,7 +101,7 @@ macro_rules! values {
                 keys.push(Key {
                     path: path.to_owned(),
                     doc,
-                    kind: Kind::$kind,
+                    kind: ValueKind::$kind,
                     default,
                     most,
                     options,
@@ -127,5 +127,5 @@ values! {
     Secret: Secret,
     Address: Address,
     BTreeMap<String, Secret>: Map,
-    Span: Duration,
+    ConfigDuration: Duration,
 }

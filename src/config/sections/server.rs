@@ -5,7 +5,7 @@
 use crate::base::secret::Secret;
 
 use super::section::section;
-use crate::config::span::Span;
+use crate::config::duration::ConfigDuration;
 
 section! {
     /// Addresses, ports and limits of the HTTP server.
@@ -24,11 +24,11 @@ section! {
         /// Idle timeout of an HTTP connection between two requests, for clients that sent a valid
         /// API key and for the internal port. Behind a load balancer, set it above the load
         /// balancer's own idle timeout (620s for Google Cloud).
-        idle_timeout: Span = Span::seconds(75),
+        idle_timeout: ConfigDuration = ConfigDuration::seconds(75),
         /// Idle timeout of an HTTP connection between two requests, for all other clients. Behind a
         /// load balancer, set it above the load balancer's own idle timeout (60s for AWS and nginx,
         /// 620s for Google Cloud); otherwise some requests fail with 502.
-        anonymous_idle_timeout: Span = Span::seconds(30),
+        anonymous_idle_timeout: ConfigDuration = ConfigDuration::seconds(30),
         /// Maximum number of HTTP connections on the public port, without push connections. At the
         /// maximum, the server closes the connection that has been idle longest; if none is idle,
         /// it answers the new connection with 503. A low RLIMIT_NOFILE lowers this maximum.
@@ -108,9 +108,9 @@ section! {
     Shutdown {
         /// Maximum duration of a graceful shutdown. After it, the server closes the remaining
         /// connections without a close frame.
-        timeout: Span = Span::seconds(30),
+        timeout: ConfigDuration = ConfigDuration::seconds(30),
         /// Time over which the server spreads the disconnects at shutdown, so that clients do not
         /// all reconnect at once.
-        spread: Span = Span::seconds(5),
+        spread: ConfigDuration = ConfigDuration::seconds(5),
     }
 }

@@ -30,7 +30,7 @@ mod tests {
 
     use super::batch::BATCH_MAX;
     use super::routes::router;
-    use crate::base::memory::{Budgets, Limits};
+    use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::base::metrics::Metrics;
     use crate::config::Config;
     use crate::engine::bus::Bus;
@@ -70,7 +70,7 @@ mod tests {
         let metrics: Arc<[Arc<Metrics>]> = (0..2).map(|_| Arc::default()).collect();
         metrics[0].clients.set(3);
         metrics[1].clients.set(4);
-        let budgets = Budgets::new(&Limits::all(0), 2);
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(0), 2);
         Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, budgets, bell))
     }
 

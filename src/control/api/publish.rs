@@ -13,10 +13,10 @@ use super::reply::{ApiError, MethodReply};
 use crate::config::Config;
 use crate::hub::publish::publication_kind;
 use crate::link::Pending;
-use crate::model::message::{Guard, Publish as Request};
-use crate::model::publication::Extra;
+use crate::model::message::{DuplicateGuard, Publish as Request};
+use crate::model::publication::PublicationExtra;
+use crate::wire::lenient_json;
 use crate::wire::protocol::{Position, json};
-use crate::wire::reading;
 
 /// Maximum size of a publication in bytes: a larger one would close every subscriber as slow.
 const fn publication_max(config: &Config) -> usize {
@@ -60,7 +60,8 @@ macro_rules! publication {
             fn draft(self, max: usize) -> Result<($type, Draft), ApiError> {
                 let (data, is_json) = match (self.b64data.unwrap_or_default(), self.data) {
                     (base64, _) if !base64.is_empty() => {
-                        let bytes = reading::base64(&base64).ok_or_else(ApiError::bad_request)?;
+                        let bytes =
+                            lenient_json::base64(&base64).ok_or_else(ApiError::bad_request)?;
                         let is_json = json::is_json(&bytes);
                         (bytes.into_boxed_slice(), is_json)
                     }
@@ -71,8 +72,8 @@ macro_rules! publication {
                     return Err(ApiError::bad_request());
                 }
                 let tags = self.tags.unwrap_or_default();
-                let extra = Extra { info: None, tags: tags.into_iter().collect() };
-                let guard = Guard {
+                let extra = PublicationExtra { info: None, tags: tags.into_iter().collect() };
+                let guard = DuplicateGuard {
                     key: self.idempotency_key.unwrap_or_default(),
                     version: self.version.unwrap_or_default(),
                     version_epoch: self.version_epoch.unwrap_or_default(),
@@ -81,7 +82,7 @@ macro_rules! publication {
                     data,
                     is_json,
                     extra: (!extra.tags.is_empty()).then(|| Arc::new(extra)),
-                    guard: (guard != Guard::default()).then(|| Box::new(guard)),
+                    guard: (guard != DuplicateGuard::default()).then(|| Box::new(guard)),
                     skip_history: self.skip_history.unwrap_or_default(),
                     delta: self.delta.unwrap_or_default(),
                 };
@@ -111,8 +112,8 @@ publication! {
 struct Draft {
     data: Box<[u8]>,
     is_json: bool,
-    extra: Option<Arc<Extra>>,
-    guard: Option<Box<Guard>>,
+    extra: Option<Arc<PublicationExtra>>,
+    guard: Option<Box<DuplicateGuard>>,
     skip_history: bool,
     delta: bool,
 }
@@ -170,12 +171,12 @@ impl Api {
 
     async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, ApiError> {
         let options = self.options(channel)?;
-        let event = publication_kind(options.format, &draft.data, draft.is_json)?;
+        let kind = publication_kind(options.format, &draft.data, draft.is_json)?;
         let request = |reply_to, hash| Request {
             channel: channel.clone(),
             hash,
             data: draft.data.clone(),
-            event,
+            kind,
             delta: draft.delta || options.delta_publish,
             extra: draft.extra.clone(),
             retention: options.retention.filter(|_| !draft.skip_history),

@@ -10,7 +10,7 @@ use super::reply::{ApiError, EmptyResult};
 use crate::base::sys;
 use crate::link::LinkBusy;
 use crate::model::message::Message;
-use crate::model::revocation::{Revocation, Subject};
+use crate::model::revocation::{Revocation, RevocationScope};
 use crate::wire::protocol::Error;
 
 /// Revokes one token.
@@ -48,7 +48,7 @@ impl Api {
             return Err(ApiError::bad_request());
         }
         let expire_at = request.expire_at.unwrap_or_default();
-        self.revoke(Subject::Token(&uid), u64::MAX, expire_at).await
+        self.revoke(RevocationScope::Token(&uid), u64::MAX, expire_at).await
     }
 
     pub(super) async fn invalidate_user_tokens(
@@ -62,8 +62,8 @@ impl Api {
         }
         let issued_before = issued_before.filter(|at| *at > 0).unwrap_or_else(now);
         let subject = match channel.as_deref().unwrap_or_default() {
-            "" => Subject::User(user),
-            channel => Subject::Subscriber { user, channel },
+            "" => RevocationScope::User(user),
+            channel => RevocationScope::Subscriber { user, channel },
         };
         self.revoke(subject, issued_before, expire_at.unwrap_or_default()).await
     }
@@ -72,7 +72,7 @@ impl Api {
     /// token needs no message. A revocation without an end is kept until the process ends.
     async fn revoke(
         &self,
-        subject: Subject<'_>,
+        subject: RevocationScope<'_>,
         issued_before: u64,
         expire_at: u64,
     ) -> Result<EmptyResult, ApiError> {

@@ -12,9 +12,9 @@ use super::reading::{object, raw};
 use super::reply::{ApiError, EmptyResult};
 use crate::base::sys;
 use crate::model::message::{Action, Grant, Message, Order, Overrides, Target};
-use crate::model::revocation::Mark;
+use crate::model::revocation::TokenFingerprint;
+use crate::wire::lenient_json;
 use crate::wire::protocol::{self, Error, json};
-use crate::wire::reading;
 
 /// Defines a request about the connections of a user.
 macro_rules! user_request {
@@ -171,7 +171,7 @@ fn text(
     if base64.is_empty() {
         return Ok(value.map(|value| value.get().as_bytes().into()));
     }
-    let bytes = reading::base64(&base64)
+    let bytes = lenient_json::base64(&base64)
         .filter(|bytes| json::is_json(bytes))
         .ok_or_else(ApiError::bad_request)?;
     Ok(Some(bytes.into()))
@@ -192,7 +192,7 @@ impl Api {
             data: text(request.data, request.b64data)?,
             server_side: true,
             by_connection_token: false,
-            token: Mark::NONE,
+            token: TokenFingerprint::NONE,
             overrides: request.overrides.unwrap_or_default().into(),
         };
         let since = request.recover_since.as_ref().map(HistoryPosition::position);
@@ -248,7 +248,7 @@ impl Api {
         if target.user.is_empty() {
             return Err(ApiError::bad_request());
         }
-        let order = Arc::new(Order { whose: target, deed: action });
+        let order = Arc::new(Order { target, action });
         for shard in self.link.shards() {
             let message = Message::Order(order.clone());
             self.link.send(shard, message).await.map_err(|_| crate::link::LinkBusy)?;

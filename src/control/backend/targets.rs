@@ -20,7 +20,7 @@ use crate::config::{Config, Proxy};
 use crate::control::backend::client::Client;
 use crate::control::backend::endpoint::{Endpoint, causes};
 use crate::model::backend::{
-    self, BackendContext, Problem, ProxyAnswer, ProxyFailure, ProxyRequest, Upstream,
+    self, AnswerError, BackendContext, ProxyAnswer, ProxyFailure, ProxyRequest, Upstream,
 };
 
 /// Maximum size of an answer in bytes.
@@ -58,8 +58,8 @@ impl Backend {
     pub async fn ask(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
         let body = self.post(request).await?;
         backend::answer(&request.event, &body).map_err(|problem| match problem {
-            Problem::Failed(refused) => refused,
-            Problem::Unreadable(cause) => {
+            AnswerError::Rejected(refused) => refused,
+            AnswerError::Unreadable(cause) => {
                 if let Ok(target) = self.target(request) {
                     target.log_failure(request.event.name(), &cause);
                 }

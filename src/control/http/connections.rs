@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use crate::base::connection_limits::{ConnectionLimits, ConnectionPermit};
+use crate::base::connection_limits::{ConnectionLimits, ControlPermit};
 pub use crate::control::http::idle_connections::IdleTimes;
 use crate::control::http::idle_connections::{HttpConnection, IdleConnections};
 use crate::control::http::refusal::refusal;
@@ -49,13 +49,13 @@ pub struct PrefixedSocket {
     socket: Arc<TcpStream>,
     bytes: Vec<u8>,
     used: usize,
-    permit: ConnectionPermit,
+    permit: ControlPermit,
     connection: Arc<HttpConnection>,
 }
 
 impl PrefixedSocket {
     /// The socket, the bytes that are left to read, and the permit of the connection.
-    pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, ConnectionPermit) {
+    pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, ControlPermit) {
         self.bytes.drain(..self.used);
         (self.socket, self.bytes, self.permit)
     }
@@ -221,7 +221,7 @@ impl HttpConnections {
         let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         // Dropping a socket that cannot be served closes it.
         if let Ok(socket) = socket {
-            self.serve(socket, handed.bytes, handed.pass);
+            self.serve(socket, handed.bytes, handed.permit);
         }
     }
 
@@ -229,7 +229,7 @@ impl HttpConnections {
     pub async fn listen(self, listener: TcpListener, limits: Arc<ConnectionLimits>) {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => match ConnectionPermit::take(&limits) {
+                Ok((socket, _)) => match ControlPermit::reserve(&limits) {
                     Some(permit) => self.serve(socket, Vec::new(), permit),
                     None => refuse(socket).await,
                 },
@@ -239,12 +239,12 @@ impl HttpConnections {
     }
 
     /// Serves a socket from which `bytes` were already read.
-    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, permit: ConnectionPermit) {
-        if permit.gate().is_tight() {
+    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, permit: ControlPermit) {
+        if permit.limits().control_is_nearly_full() {
             self.idle.close_longest_idle();
         }
         // A socket from a shard comes with a complete request head.
-        let connection = self.idle.add(permit.gate().clone(), bytes.is_empty());
+        let connection = self.idle.add(permit.limits().clone(), bytes.is_empty());
         let socket = Arc::new(socket);
         let peer_closed = peer_closed(Arc::downgrade(&socket), connection.clone());
         let served = connection.clone();

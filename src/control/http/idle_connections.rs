@@ -231,7 +231,8 @@ impl HttpConnection {
     /// Notes that the kernel has taken all output.
     pub fn note_output_flushed(&self) {
         // A connection that came while all others were busy found no idle one to close.
-        if self.output.unsent.swap(false, Ordering::Relaxed) && self.limits.is_tight() {
+        if self.output.unsent.swap(false, Ordering::Relaxed) && self.limits.control_is_nearly_full()
+        {
             self.idle_connections.close_longest_idle();
         }
     }

@@ -16,7 +16,7 @@ use crate::control::tokens::remote_key_set::{KeyLookup, RemoteKeySet};
 use crate::hub::TokenVerifiers;
 use crate::link::Link;
 use crate::model::ids::Address;
-use crate::model::message::{LookupOutcome, LookupReply, Message, Purpose};
+use crate::model::message::{LookupOutcome, LookupReply, Message, TokenPurpose};
 use crate::model::token::{self, KeySet};
 
 /// Divisor of `engine.question_budget`: tokens that wait for a key set may use this fraction of it,
@@ -28,7 +28,7 @@ const WAITING_EACH: usize = 1024;
 /// A token and its purpose.
 struct UnverifiedToken {
     token: Box<str>,
-    purpose: Purpose,
+    purpose: TokenPurpose,
 }
 
 /// Verifies tokens.
@@ -57,8 +57,8 @@ impl TokenVerifier {
         TokenVerifier {
             link,
             tokens: config.tokens(),
-            connection_keys: keys(Purpose::Connection),
-            subscription_keys: keys(Purpose::Subscription),
+            connection_keys: keys(TokenPurpose::Connection),
+            subscription_keys: keys(TokenPurpose::Subscription),
             waiting_bytes: Arc::new(Semaphore::new(waiting_bytes)),
             threads: Arc::new(Semaphore::new(threads)),
         }
@@ -66,7 +66,7 @@ impl TokenVerifier {
 
     /// Verifies a token in a task of its own, and sends the outcome to the shard that asked. The
     /// charge counts the token's memory until then.
-    pub fn verify(&self, address: Address, token: Box<str>, purpose: Purpose, charge: Charge) {
+    pub fn verify(&self, address: Address, token: Box<str>, purpose: TokenPurpose, charge: Charge) {
         let verifier = self.clone();
         tokio::spawn(async move {
             let _charge = charge;
@@ -78,8 +78,8 @@ impl TokenVerifier {
 
     async fn outcome(&self, token: UnverifiedToken) -> LookupOutcome {
         let remote = match token.purpose {
-            Purpose::Connection => self.connection_keys.as_ref(),
-            Purpose::Subscription => self.subscription_keys.as_ref(),
+            TokenPurpose::Connection => self.connection_keys.as_ref(),
+            TokenPurpose::Subscription => self.subscription_keys.as_ref(),
         };
         let Some(remote) = remote else { return self.verify_with(token, None).await };
         // Shards send no token without a key ID.
@@ -112,10 +112,10 @@ impl TokenVerifier {
         let work = tokio::task::spawn_blocking(move || {
             let (now, keys) = (sys::unix_millis() / 1000, keys.as_deref());
             match token.purpose {
-                Purpose::Connection => {
+                TokenPurpose::Connection => {
                     LookupOutcome::Connection(tokens.connection.connection(&token.token, now, keys))
                 }
-                Purpose::Subscription => {
+                TokenPurpose::Subscription => {
                     let verifier = &tokens.subscription;
                     LookupOutcome::Subscription(verifier.subscription(&token.token, now, keys))
                 }

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::model::message::{Grant, Subscribed};
-use crate::model::revocation::Mark;
+use crate::model::revocation::TokenFingerprint;
 use crate::wire::http::Transport;
 use crate::wire::protocol::{Position, Wire};
 
@@ -127,7 +127,7 @@ pub struct Identity {
     /// Expiry unless the connection is refreshed, as unix time in seconds.
     pub expires: Option<NonZeroU64>,
     /// The token that it came with.
-    pub token: Mark,
+    pub token: TokenFingerprint,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 128);

@@ -5,8 +5,8 @@
 
 use slab::Slab;
 
-use crate::base::memory::Share;
-use crate::base::ranking::Counted;
+use crate::base::memory::ShardUsage;
+use crate::base::ranking::BudgetedSizes;
 
 /// An item whose memory is counted.
 pub trait Measured {
@@ -24,13 +24,13 @@ struct CountedItem<T> {
 /// The items of a shard, and their memory use.
 pub struct CountedTable<T> {
     items: Slab<CountedItem<T>>,
-    counted: Counted,
+    counted: BudgetedSizes,
 }
 
 impl<T: Measured> CountedTable<T> {
     /// Creates an empty table; `share` is its part of the memory budget.
-    pub fn new(share: Share) -> Self {
-        CountedTable { items: Slab::new(), counted: Counted::new(share) }
+    pub fn new(share: ShardUsage) -> Self {
+        CountedTable { items: Slab::new(), counted: BudgetedSizes::new(share) }
     }
 
     /// Number of connections with an item.
@@ -44,8 +44,8 @@ impl<T: Measured> CountedTable<T> {
     }
 
     /// Memory use of the items.
-    pub fn share(&self) -> &Share {
-        self.counted.share()
+    pub fn usage(&self) -> &ShardUsage {
+        self.counted.usage()
     }
 
     /// Adds the item of a slot; returns its index. Call [`CountedTable::settle`] afterwards.

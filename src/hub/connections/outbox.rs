@@ -4,7 +4,7 @@
 //! invariant: the bytes are whole framed messages, except that the first may have been sent in
 //! part; a message that was begun is always finished.
 
-use crate::base::growth;
+use crate::base::buffer;
 use crate::hub::connections::counted_table::{CountedTable, Measured};
 use crate::wire::framing::Framing;
 use crate::wire::protocol::Wire;
@@ -35,14 +35,14 @@ impl Outbox {
         let mut outbox = Outbox { begun: preface, framing, wire, ..Outbox::default() };
         outbox.bytes = segments.collect::<Vec<_>>().concat();
         outbox.advance(sent);
-        growth::trim(&mut outbox.bytes);
+        buffer::trim(&mut outbox.bytes);
         outbox
     }
 
     /// Adds whole messages; ignored after the last one. Returns the number of bytes that were
     /// copied.
     pub fn append(&mut self, messages: &[u8]) -> usize {
-        if self.closed { 0 } else { growth::append(&mut self.bytes, messages) }
+        if self.closed { 0 } else { buffer::append(&mut self.bytes, messages) }
     }
 
     /// The unsent bytes.
@@ -74,7 +74,7 @@ impl Outbox {
         if self.start * 2 > self.bytes.len() {
             self.bytes.drain(..self.start);
             self.start = 0;
-            growth::trim(&mut self.bytes);
+            buffer::trim(&mut self.bytes);
         }
         sent
     }

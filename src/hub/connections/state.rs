@@ -12,7 +12,7 @@ use crate::hub::connections::unread::Inbound;
 use crate::local::LocalChannels;
 use crate::model::backend::BackendContext;
 use crate::model::message::{Grant, LookupOutcome};
-use crate::wire::event_id::{LastEvent, Trail};
+use crate::wire::event_id::{ConnectionEventId, LastEventId};
 use crate::wire::http::Transport;
 use crate::wire::protocol::Wire;
 
@@ -32,9 +32,9 @@ pub struct SlotState<'a> {
     /// The lookup that the connection waits for, and its outcome once it is known.
     pub awaited_answer: Option<&'a Option<Arc<LookupOutcome>>>,
     /// Positions of an SSE connection with several channels.
-    pub event_positions: Option<&'a Trail>,
+    pub event_positions: Option<&'a ConnectionEventId>,
     /// Last event id that a unidirectional client sent.
-    pub last_event: Option<&'a Result<LastEvent, Box<str>>>,
+    pub last_event: Option<&'a Result<LastEventId, Box<str>>>,
     /// Context for requests to the backend.
     pub context: Option<&'a BackendContext>,
     /// Whether the index of users contains the slot.
@@ -188,16 +188,21 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     #[cfg(feature = "planted-faults")]
-    use crate::base::faults::{Planted, plant};
-    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::base::planted_faults::{PlantedFault, plant};
     use crate::model::names::Names;
     use crate::wire::framing::Framing;
 
     fn connections() -> Connections {
-        let budgets = Budgets::new(&Limits::all(1 << 20), 1);
-        let share = |kind| budgets.share(kind, 0);
-        Connections::new(4, Names::new([0; 16], 1), share(Kind::Unread), share(Kind::Outboxes))
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
+        let share = |kind| budgets.shard_usage(kind, 0);
+        Connections::new(
+            4,
+            Names::new([0; 16], 1),
+            share(MemoryKind::Unread),
+            share(MemoryKind::Outboxes),
+        )
     }
 
     /// A connection that has an entry in every table.
@@ -216,7 +221,7 @@ mod tests {
         connections.keep_outbox(slot, outbox);
         connections.keep_hold(slot, Hold { slot, ..Hold::default() });
         connections.awaited_answers.insert(slot, None);
-        connections.event_positions.insert(slot, Trail::default());
+        connections.event_positions.insert(slot, ConnectionEventId::default());
         connections.last_events.insert(slot, Err("?".into()));
         connections.context_mut(slot).meta = Some(Box::default());
         connections.wheel.set(slot, 5);
@@ -245,7 +250,7 @@ mod tests {
             wheel,
             postponed_pings,
         } = connections;
-        let bytes = [unread.share().used(), outboxes.share().used()].map(|bytes| bytes.min(1));
+        let bytes = [unread.usage().used(), outboxes.usage().used()].map(|bytes| bytes.min(1));
         let tables = [slab.len(), unread.len(), outboxes.len(), holds.len(), users.len()];
         let by_slot = [
             awaited_answers.len(),
@@ -300,7 +305,7 @@ mod tests {
     fn an_entry_that_free_leaves_in_a_table_is_detected() {
         let (mut connections, locals) = (connections(), LocalChannels::default());
         let slot = with_everything(&mut connections);
-        plant(Some(Planted::TableForgotten));
+        plant(Some(PlantedFault::SideTableNotFreed));
         connections.free(slot);
         plant(None);
         assert!(!connections.state(slot, &locals).is_empty());

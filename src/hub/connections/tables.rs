@@ -7,8 +7,8 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::base::faults::{Planted, planted};
-use crate::base::memory::Share;
+use crate::base::memory::ShardUsage;
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::wheel::Wheel;
 use crate::hub::connections::connection::{Connection, Hold, NONE, Phase};
 use crate::hub::connections::outbox::{Outbox, Outboxes};
@@ -16,7 +16,7 @@ use crate::hub::connections::unread::{Inbound, Unread};
 use crate::model::backend::BackendContext;
 use crate::model::message::{Grant, LookupOutcome};
 use crate::model::names::Names;
-use crate::wire::event_id::{LastEvent, Trail};
+use crate::wire::event_id::{ConnectionEventId, LastEventId};
 
 /// Buckets of the deadline wheel.
 const BUCKETS: usize = 512;
@@ -38,10 +38,10 @@ pub struct Connections {
     /// Connections that wait for a lookup, with its outcome once it is known.
     pub(in crate::hub) awaited_answers: HashMap<u32, Option<Arc<LookupOutcome>>>,
     /// Positions of SSE connections with several channels.
-    pub(in crate::hub) event_positions: HashMap<u32, Trail>,
+    pub(in crate::hub) event_positions: HashMap<u32, ConnectionEventId>,
     /// Last event ids that unidirectional clients sent; `Err` contains the beginning of an invalid
     /// id.
-    pub(in crate::hub) last_events: HashMap<u32, Result<LastEvent, Box<str>>>,
+    pub(in crate::hub) last_events: HashMap<u32, Result<LastEventId, Box<str>>>,
     /// Context for requests to the backend.
     pub(in crate::hub) context: HashMap<u32, Arc<BackendContext>>,
     /// Slots by the hash of their user.
@@ -75,7 +75,7 @@ impl IndexMut<u32> for Connections {
 impl Connections {
     /// Creates tables for `slots` connections. The shares are the parts of the budgets for input
     /// and output.
-    pub fn new(slots: usize, names: Names, unread: Share, outboxes: Share) -> Self {
+    pub fn new(slots: usize, names: Names, unread: ShardUsage, outboxes: ShardUsage) -> Self {
         Connections {
             slab: Slab::with_capacity(slots),
             generations: Vec::with_capacity(slots),
@@ -148,7 +148,7 @@ impl Connections {
         } = self;
         let connection = &mut slab[slot as usize];
         let take = |at: &mut u32| std::mem::replace(at, NONE);
-        if !planted(Planted::TableForgotten) {
+        if !planted(PlantedFault::SideTableNotFreed) {
             unread.remove(take(&mut connection.inbound));
         }
         outboxes.remove(take(&mut connection.outbox));

@@ -2,7 +2,7 @@
 //!
 //! Owns the bytes, only for connections that have any. Never reads a socket.
 
-use crate::base::growth;
+use crate::base::buffer;
 use crate::hub::connections::counted_table::{CountedTable, Measured};
 use crate::wire::frame::Fragments;
 
@@ -27,8 +27,8 @@ impl Inbound {
 
 impl Measured for Inbound {
     fn trimmed_bytes(&mut self) -> usize {
-        growth::trim(&mut self.bytes);
-        growth::trim(&mut self.commands);
+        buffer::trim(&mut self.bytes);
+        buffer::trim(&mut self.commands);
         self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity()
     }
 }
@@ -39,10 +39,12 @@ pub type Unread = CountedTable<Inbound>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::memory::{Budgets, Kind, Limits, Relief};
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits, ShardToFree};
 
     fn unread(limit: usize) -> Unread {
-        Unread::new(Budgets::new(&Limits::all(limit), 1).share(Kind::Unread, 0))
+        Unread::new(
+            MemoryBudgets::new(&MemoryLimits::all(limit), 1).shard_usage(MemoryKind::Unread, 0),
+        )
     }
 
     #[test]
@@ -55,14 +57,14 @@ mod tests {
             inbound.commands = Vec::with_capacity(100_000);
             unread.settle(at, slot != 9);
         }
-        let used = unread.share().used();
+        let used = unread.usage().used();
         assert!((45_000..47_500).contains(&used), "no room that is not needed: {used}");
         assert_eq!(unread.largest(), Some(8), "the ninth cannot be closed");
-        assert_eq!(unread.share().relief(), Relief::Here);
+        assert_eq!(unread.usage().shard_to_free(), ShardToFree::This);
         (1..10).for_each(|at| assert!(unread.remove(at).is_some()));
         assert_eq!((unread.len(), unread.largest()), (1, Some(0)));
         assert!(unread.remove(0).is_some() && unread.remove(0).is_none());
-        assert_eq!((unread.share().used(), unread.largest()), (0, None));
-        assert_eq!(unread.share().relief(), Relief::None);
+        assert_eq!((unread.usage().used(), unread.largest()), (0, None));
+        assert_eq!(unread.usage().shard_to_free(), ShardToFree::None);
     }
 }

@@ -12,28 +12,28 @@ use serde_json::value::RawValue;
 use super::failure::ProxyFailure;
 use super::request::ProxyEvent;
 use crate::model::token::{ConnectClaims, SubscribeOptions, claims};
-use crate::wire::reading::{self, Text};
+use crate::wire::lenient_json::{self, Text};
 
 /// What the backend answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ProxyAnswer {
     /// To a connect; `None`: it says nothing about the client.
-    Connect(Option<Box<Introduction>>),
+    Connect(Option<Box<ConnectAnswer>>),
     /// To a refresh of a connection or subscription; `None`: it is over.
-    Refresh(Option<Renewal>),
+    Refresh(Option<RefreshAnswer>),
     /// To a subscribe.
     Subscribe(SubscribeOptions, Option<u64>),
     /// To a publish.
-    Publish(Box<Permission>),
+    Publish(Box<PublishAnswer>),
     /// To a call.
     Rpc(Option<Box<[u8]>>),
     /// To news.
-    Heard,
+    Acknowledged,
 }
 
 /// Who a client is, as the backend says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Introduction {
+pub struct ConnectAnswer {
     /// The same that a token would say.
     pub claims: ConnectClaims,
     /// For the client.
@@ -42,7 +42,7 @@ pub struct Introduction {
 
 /// How much longer something holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Renewal {
+pub struct RefreshAnswer {
     /// Its new end, as unix time in seconds; `None`: it has none.
     pub expires: Option<u64>,
     /// Shown to others: JSON text, or whatever bytes `b64info` held; `None`: as before.
@@ -53,7 +53,7 @@ pub struct Renewal {
 
 /// What is published.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Permission {
+pub struct PublishAnswer {
     /// Instead of what the client sent.
     pub data: Option<Box<[u8]>>,
     /// Whether it stays out of the history.
@@ -75,29 +75,29 @@ pub struct Permission {
 struct Response<'a> {
     #[serde(borrow)]
     result: Option<&'a RawValue>,
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     error: Option<ErrorText>,
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     disconnect: Option<DisconnectText>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ErrorText {
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     code: u32,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     message: Box<str>,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     temporary: bool,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct DisconnectText {
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     code: u16,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     reason: Box<str>,
 }
 
@@ -105,9 +105,9 @@ struct DisconnectText {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct End {
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     expired: bool,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     expire_at: i64,
 }
 
@@ -121,24 +121,24 @@ impl End {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Payloads<'a> {
-    #[serde(borrow, deserialize_with = "reading::payload")]
+    #[serde(borrow, deserialize_with = "lenient_json::payload")]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
     b64info: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "reading::payload")]
+    #[serde(borrow, deserialize_with = "lenient_json::payload")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "reading::payload")]
+    #[serde(borrow, deserialize_with = "lenient_json::payload")]
     meta: Option<&'a RawValue>,
 }
 
 impl Payloads<'_> {
-    fn info(&self) -> Result<Option<Box<[u8]>>, Problem> {
+    fn info(&self) -> Result<Option<Box<[u8]>>, AnswerError> {
         bytes("b64info", self.info, self.b64info.as_ref())
     }
 
-    fn data(&self) -> Result<Option<Box<[u8]>>, Problem> {
+    fn data(&self) -> Result<Option<Box<[u8]>>, AnswerError> {
         bytes("b64data", self.data, self.b64data.as_ref())
     }
 
@@ -150,7 +150,7 @@ impl Payloads<'_> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ConnectText<'a> {
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     user: Cow<'a, str>,
     #[serde(borrow)]
     channels: Option<&'a RawValue>,
@@ -161,65 +161,70 @@ struct ConnectText<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct PublishText {
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     skip_history: bool,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     tags: BTreeMap<Box<str>, Option<Box<str>>>,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     idempotency_key: Box<str>,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     delta: bool,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     version: u64,
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     version_epoch: Box<str>,
 }
 
 /// Why an answer leads to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// The backend refuses.
-    Failed(ProxyFailure),
+pub enum AnswerError {
+    /// The backend refused the request.
+    Rejected(ProxyFailure),
     /// The answer cannot be read: the cause, without any value of the answer.
     Unreadable(String),
 }
 
-impl From<ProxyFailure> for Problem {
+impl From<ProxyFailure> for AnswerError {
     fn from(refused: ProxyFailure) -> Self {
-        Problem::Failed(refused)
+        AnswerError::Rejected(refused)
     }
 }
 
-impl From<serde_json::Error> for Problem {
+impl From<serde_json::Error> for AnswerError {
     fn from(error: serde_json::Error) -> Self {
-        Problem::Unreadable(format!("the answer is not as documented: {}", reading::cause(&error)))
+        AnswerError::Unreadable(format!(
+            "the answer is not as documented: {}",
+            lenient_json::cause(&error)
+        ))
     }
 }
 
-fn unreadable(cause: &str) -> Problem {
-    Problem::Unreadable(cause.to_owned())
+fn unreadable(cause: &str) -> AnswerError {
+    AnswerError::Unreadable(cause.to_owned())
 }
 
 fn bytes(
     name: &str,
     json: Option<&RawValue>,
     base64: Option<&Text<'_>>,
-) -> Result<Option<Box<[u8]>>, Problem> {
+) -> Result<Option<Box<[u8]>>, AnswerError> {
     let read = claims::bytes(json, base64);
-    read.map_err(|_| Problem::Unreadable(format!("{name} of the result is not base64")))
+    read.map_err(|_| AnswerError::Unreadable(format!("{name} of the result is not base64")))
 }
 
-fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, Problem> {
-    let read = reading::read_object(result.as_bytes());
-    read.map_err(|error| Problem::Unreadable(format!("the result is {}", reading::cause(&error))))
+fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, AnswerError> {
+    let read = lenient_json::read_object(result.as_bytes());
+    read.map_err(|error| {
+        AnswerError::Unreadable(format!("the result is {}", lenient_json::cause(&error)))
+    })
 }
 
 /// What the body of an answer says to a request about such an event.
-pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, Problem> {
+pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, AnswerError> {
     if matches!(event, ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. }) {
-        return Ok(ProxyAnswer::Heard);
+        return Ok(ProxyAnswer::Acknowledged);
     }
-    let response: Response<'_> = reading::read_object(body)?;
+    let response: Response<'_> = lenient_json::read_object(body)?;
     let renews = matches!(event, ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. });
     match (response.disconnect, response.error) {
         // The time is over or it is not; nothing else can be said then.
@@ -252,7 +257,7 @@ pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, Problem> {
         }
         ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::new(permission(result)?)),
         ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(result_of::<Payloads<'_>>(result)?.data()?),
-        ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Heard,
+        ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Acknowledged,
     })
 }
 
@@ -268,11 +273,11 @@ fn nothing(event: &ProxyEvent) -> ProxyAnswer {
         ProxyEvent::Subscribe { .. } => ProxyAnswer::Subscribe(SubscribeOptions::default(), None),
         ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::default()),
         ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(None),
-        ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Heard,
+        ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Acknowledged,
     }
 }
 
-fn introduction(result: &str) -> Result<Introduction, Problem> {
+fn introduction(result: &str) -> Result<ConnectAnswer, AnswerError> {
     let end: End = result_of(result)?;
     let payloads: Payloads<'_> = result_of(result)?;
     let ConnectText { user, channels, subs } = result_of(result)?;
@@ -292,25 +297,25 @@ fn introduction(result: &str) -> Result<Introduction, Problem> {
         subs: wanted,
         ..ConnectClaims::default()
     };
-    Ok(Introduction { claims, data: payloads.data()? })
+    Ok(ConnectAnswer { claims, data: payloads.data()? })
 }
 
-fn renewal(result: &str) -> Result<Option<Renewal>, Problem> {
+fn renewal(result: &str) -> Result<Option<RefreshAnswer>, AnswerError> {
     let end: End = result_of(result)?;
     if end.expired {
         return Ok(None);
     }
     let payloads: Payloads<'_> = result_of(result)?;
-    Ok(Some(Renewal { expires: end.at(), info: payloads.info()?, meta: payloads.meta() }))
+    Ok(Some(RefreshAnswer { expires: end.at(), info: payloads.info()?, meta: payloads.meta() }))
 }
 
-fn permission(result: &str) -> Result<Permission, Problem> {
+fn permission(result: &str) -> Result<PublishAnswer, AnswerError> {
     let text: PublishText = result_of(result)?;
     let payloads: Payloads<'_> = result_of(result)?;
     // Unlike elsewhere, JSON wins over base64, as in Centrifugo.
     let base64 = payloads.b64data.as_ref().filter(|_| payloads.data.is_none());
     let tags = text.tags.into_iter();
-    Ok(Permission {
+    Ok(PublishAnswer {
         data: bytes("b64data", payloads.data, base64)?,
         skip_history: text.skip_history,
         tags: tags.map(|(name, value)| (name, value.unwrap_or_default())).collect(),

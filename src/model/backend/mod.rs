@@ -7,10 +7,12 @@ mod failure;
 mod request;
 mod upstream;
 
-pub use self::answer::{Introduction, Permission, Problem, ProxyAnswer, Renewal, answer};
+pub use self::answer::{
+    AnswerError, ConnectAnswer, ProxyAnswer, PublishAnswer, RefreshAnswer, answer,
+};
 pub use self::failure::ProxyFailure;
 pub use self::request::{BackendContext, ProxyEvent, ProxyRequest};
-pub use self::upstream::{Calls, Upstream, Upstreams, Wants};
+pub use self::upstream::{ContextFields, RpcUpstreams, Upstream, Upstreams};
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +93,7 @@ mod tests {
         let body = br#"{"result":{"user":"56","expire_at":9,"b64info":"eyJhIjoxfQ==",
             "data":{"x":1},"channels":["a","b"],"subs":{"b":{"data":2}},"meta":{"m":1}}}"#;
         let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
-        let Introduction { claims, data } = *found;
+        let ConnectAnswer { claims, data } = *found;
         assert_eq!((claims.user.as_str(), claims.expires), ("56", Some(9)));
         assert_eq!(claims.info.as_deref(), Some(br#"{"a":1}"#.as_slice()));
         assert_eq!(claims.meta.as_deref(), Some(br#"{"m":1}"#.as_slice()));
@@ -104,7 +106,7 @@ mod tests {
     #[test]
     fn refusals_come_before_results() {
         let check = |body: &str, expected: ProxyFailure| {
-            let expected = Err(Problem::Failed(expected));
+            let expected = Err(AnswerError::Rejected(expected));
             assert_eq!(answer(&subscribe(), body.as_bytes()), expected, "{body}");
         };
         let error = |temporary| ProxyFailure::Error { code: 403, message: "no".into(), temporary };
@@ -136,7 +138,7 @@ mod tests {
             ("{\"result\":{\"expire_at\":\"s3cret\"}}", "invalid type: string, expected i64"),
             ("{\"result\":{}} s3cret", "trailing characters"),
         ] {
-            let Err(Problem::Unreadable(found)) = answer(&subscribe(), body.as_bytes()) else {
+            let Err(AnswerError::Unreadable(found)) = answer(&subscribe(), body.as_bytes()) else {
                 panic!("{body} was read");
             };
             assert!(found.contains(cause) && !found.contains("s3cret"), "{body}: {found}");
@@ -144,12 +146,12 @@ mod tests {
         for event in [connect(), publish(), ProxyEvent::Rpc { method: "".into(), data: None }] {
             for body in ["{\"result\":[]}", "{\"result\":{\"b64data\":\"s3cret?\"}}"] {
                 let found = answer(&event, body.as_bytes());
-                assert!(matches!(found, Err(Problem::Unreadable(_))), "{body}: {found:?}");
+                assert!(matches!(found, Err(AnswerError::Unreadable(_))), "{body}: {found:?}");
             }
         }
         for event in [ProxyEvent::Refresh, ProxyEvent::SubRefresh { channel: "c".into() }] {
             let found = answer(&event, b"{\"result\":[]}");
-            assert!(matches!(found, Err(Problem::Unreadable(_))), "{found:?}");
+            assert!(matches!(found, Err(AnswerError::Unreadable(_))), "{found:?}");
         }
     }
 
@@ -159,7 +161,7 @@ mod tests {
         let body = br#"{"result":{"user":null,"expire_at":null,"channels":[null,"a"],"subs":null,
             "info":null,"b64info":null,"data":null,"b64data":null,"meta":null}}"#;
         let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
-        let Introduction { claims, data } = *found;
+        let ConnectAnswer { claims, data } = *found;
         assert_eq!((claims.user.as_str(), claims.expires), ("", None));
         assert_eq!((claims.info, claims.meta, data), (null(), null(), null()));
         assert_eq!(claims.subs, [("a".to_owned(), SubscribeOptions::default())]);
@@ -180,11 +182,11 @@ mod tests {
         let body = br#"{"result":{"skip_history":null,"tags":{"a":null},"idempotency_key":null,
             "delta":null,"version":null,"version_epoch":null,"b64data":null}}"#;
         let tags = [("a".into(), "".into())].into();
-        let expected = Permission { tags, ..Permission::default() };
+        let expected = PublishAnswer { tags, ..PublishAnswer::default() };
         assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(expected))));
         // JSON wins over base64 here, and `null` is JSON.
         let body = br#"{"result":{"data":null,"b64data":"MQ=="}}"#;
-        let expected = Permission { data: null(), ..Permission::default() };
+        let expected = PublishAnswer { data: null(), ..PublishAnswer::default() };
         assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(expected))));
         let call = ProxyEvent::Rpc { method: "".into(), data: None };
         let one = Some(b"1".as_slice().into());
@@ -201,7 +203,7 @@ mod tests {
         assert_eq!((&found.data, &found.claims.info), (&data, &info));
         let options = SubscribeOptions { data: data.clone(), info, ..SubscribeOptions::default() };
         assert_eq!(answer(&subscribe(), body), Ok(ProxyAnswer::Subscribe(options, None)));
-        let permission = Permission { data: data.clone(), ..Permission::default() };
+        let permission = PublishAnswer { data: data.clone(), ..PublishAnswer::default() };
         assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(permission))));
         let call = ProxyEvent::Rpc { method: "".into(), data: None };
         assert_eq!(answer(&call, body), Ok(ProxyAnswer::Rpc(data)));
@@ -217,13 +219,14 @@ mod tests {
         let result = r#"{"expire_at":7,"override":{"presence":{"value":true}}}"#;
         check(&subscribe(), result, ProxyAnswer::Subscribe(options, Some(7)));
         check(&subscribe(), "null", ProxyAnswer::Subscribe(SubscribeOptions::default(), None));
-        let renewed = Renewal { expires: Some(7), ..Renewal::default() };
+        let renewed = RefreshAnswer { expires: Some(7), ..RefreshAnswer::default() };
         check(&ProxyEvent::Refresh, r#"{"expire_at":7}"#, ProxyAnswer::Refresh(Some(renewed)));
         check(&ProxyEvent::Refresh, r#"{"expired":true}"#, ProxyAnswer::Refresh(None));
         check(&ProxyEvent::Refresh, "null", ProxyAnswer::Refresh(None));
         let data = Some(b"2".as_slice().into());
         let tags = [("a".into(), "b".into())].into();
-        let permission = Permission { data, skip_history: true, tags, ..Permission::default() };
+        let permission =
+            PublishAnswer { data, skip_history: true, tags, ..PublishAnswer::default() };
         let result = r#"{"data":2,"skip_history":true,"tags":{"a":"b"}}"#;
         check(&publish(), result, ProxyAnswer::Publish(Box::new(permission)));
         let call = ProxyEvent::Rpc { method: "".into(), data: None };
@@ -234,12 +237,12 @@ mod tests {
     #[test]
     fn methods_find_who_carries_them_out() {
         let named = [("on".into(), Some(Upstream(2))), ("off".into(), None)].into();
-        let calls = Calls { without: Some(Upstream(1)), named, boundary: ":".into() };
+        let calls = RpcUpstreams { without: Some(Upstream(1)), named, boundary: ":".into() };
         let check = |method, expected| assert_eq!(calls.upstream(method), expected, "{method}");
         check("", Ok(Upstream(1)));
         check("on:x", Ok(Upstream(2)));
         check("off:x", Err(Error::NOT_AVAILABLE));
         check("other:x", Err(Error::METHOD_NOT_FOUND));
-        assert_eq!(Calls::default().upstream("a:b"), Err(Error::NOT_AVAILABLE));
+        assert_eq!(RpcUpstreams::default().upstream("a:b"), Err(Error::NOT_AVAILABLE));
     }
 }

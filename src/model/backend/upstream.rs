@@ -18,18 +18,18 @@ pub struct Upstreams {
     /// How much longer a connection holds.
     pub refresh: Option<Upstream>,
     /// Who carries out calls.
-    pub calls: Calls,
+    pub calls: RpcUpstreams,
     /// Who is told of clients that are gone.
     pub disconnect_hook: Option<Upstream>,
     /// What is to be kept of clients.
-    pub wants: Wants,
+    pub wants: ContextFields,
     /// What may wait on a shard to be told to the backend.
     pub waiting_max: usize,
 }
 
 /// Who carries out calls.
 #[derive(Clone, Debug, Default)]
-pub struct Calls {
+pub struct RpcUpstreams {
     /// Those of methods without a namespace.
     pub without: Option<Upstream>,
     /// The others, by the name in front of the boundary.
@@ -38,7 +38,7 @@ pub struct Calls {
     pub boundary: String,
 }
 
-impl Calls {
+impl RpcUpstreams {
     /// Who carries a method out, or why nobody does.
     pub fn upstream(&self, method: &str) -> Result<Upstream, Error> {
         let name = match self.boundary.as_str() {
@@ -55,7 +55,7 @@ impl Calls {
 
 /// What is to be kept of clients since some endpoint wants to see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wants {
+pub struct ContextFields {
     /// Headers of clients' HTTP requests, in lower case.
     pub headers: Vec<String>,
     /// Headers that clients give with their connect, in lower case.

@@ -13,11 +13,11 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::wire::reading::{self, Text};
+use crate::wire::lenient_json::{self, Text};
 
 /// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum TokenError {
     /// The text is not a token, no configured key signed it, or a claim is invalid.
     Invalid,
     /// The token has expired, or is not valid yet.
@@ -90,7 +90,7 @@ pub struct SubscribeOptions {
 /// an application may use the name for something else in the other.
 #[derive(Deserialize)]
 pub(super) struct Claims<'a> {
-    #[serde(borrow, default, deserialize_with = "reading::text")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::text")]
     sub: Cow<'a, str>,
     #[serde(borrow)]
     jti: Option<Text<'a>>,
@@ -107,7 +107,7 @@ pub(super) struct Claims<'a> {
     expire_at: Option<Seconds>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::payload")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::payload")]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
     b64info: Option<Text<'a>>,
@@ -115,11 +115,11 @@ pub(super) struct Claims<'a> {
     channels: Option<&'a RawValue>,
     #[serde(borrow)]
     subs: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "reading::payload")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::payload")]
     meta: Option<&'a RawValue>,
     #[serde(borrow)]
     client: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "reading::payload")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::payload")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<&'a RawValue>,
@@ -129,7 +129,7 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     /// The claims of a payload's JSON text.
-    pub(super) fn parse(payload: &'a [u8]) -> Result<Claims<'a>, Refusal> {
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Claims<'a>, TokenError> {
         object(payload)
     }
 
@@ -154,14 +154,14 @@ impl<'a> Claims<'a> {
     }
 
     /// Refuses a token whose time is over, or has not come.
-    pub(super) fn in_time(&self, now: u64) -> Result<(), Refusal> {
+    pub(super) fn in_time(&self, now: u64) -> Result<(), TokenError> {
         let over = self.exp.is_some_and(|Seconds(end)| end <= now as f64);
         let early = self.nbf.is_some_and(|Seconds(start)| start > now as f64);
-        if over || early { Err(Refusal::Expired) } else { Ok(()) }
+        if over || early { Err(TokenError::Expired) } else { Ok(()) }
     }
 
     /// What they mean for a connection of `user`.
-    pub(super) fn connect(self, user: String) -> Result<ConnectClaims, Refusal> {
+    pub(super) fn connect(self, user: String) -> Result<ConnectClaims, TokenError> {
         Ok(ConnectClaims {
             user,
             expires: self.expires(),
@@ -174,7 +174,7 @@ impl<'a> Claims<'a> {
     }
 
     /// What they mean for a subscription of `user`.
-    pub(super) fn subscribe(self, user: String) -> Result<SubscribeClaims, Refusal> {
+    pub(super) fn subscribe(self, user: String) -> Result<SubscribeClaims, TokenError> {
         let expires = self.expires();
         let options = OptionsText {
             info: self.info,
@@ -203,13 +203,13 @@ impl<'a> Claims<'a> {
 }
 
 /// A JSON object's text as a struct.
-pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
-    reading::read_object(text).map_err(|_| Refusal::Invalid)
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, TokenError> {
+    lenient_json::read_object(text).map_err(|_| TokenError::Invalid)
 }
 
 /// The user that the claim called `name` holds; empty: there is no such claim. Issuers that number
 /// their users may give the number.
-pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, Refusal> {
+pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, TokenError> {
     let claims: HashMap<Text<'_>, &RawValue> = object(payload)?;
     let Some(value) = claims.get(&Text(name.into())) else { return Ok(String::new()) };
     let number = value.get().strip_prefix('-').unwrap_or(value.get());
@@ -217,15 +217,15 @@ pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, Refusal> {
         return Ok(value.get().to_owned());
     }
     let user = serde_json::from_str::<Option<String>>(value.get());
-    user.map(Option::unwrap_or_default).map_err(|_| Refusal::Invalid)
+    user.map(Option::unwrap_or_default).map_err(|_| TokenError::Invalid)
 }
 
 /// A raw claim as the type that it must have.
-fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, Refusal> {
-    raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| Refusal::Invalid)
+fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, TokenError> {
+    raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| TokenError::Invalid)
 }
 
-fn overrides(raw: Option<&RawValue>) -> Result<Option<Overrides>, Refusal> {
+fn overrides(raw: Option<&RawValue>) -> Result<Option<Overrides>, TokenError> {
     raw.map(|raw| object(raw.get().as_bytes())).transpose()
 }
 
@@ -237,10 +237,10 @@ fn owned(text: Option<Text<'_>>) -> String {
 pub(crate) fn bytes(
     json: Option<&RawValue>,
     base64: Option<&Text<'_>>,
-) -> Result<Option<Box<[u8]>>, Refusal> {
+) -> Result<Option<Box<[u8]>>, TokenError> {
     match base64 {
         Some(Text(text)) if !text.is_empty() => {
-            let bytes = reading::base64(text).ok_or(Refusal::Invalid)?;
+            let bytes = lenient_json::base64(text).ok_or(TokenError::Invalid)?;
             Ok((!bytes.is_empty()).then(|| bytes.into()))
         }
         _ => Ok(json.map(|json| json.get().as_bytes().into())),
@@ -248,7 +248,7 @@ pub(crate) fn bytes(
 }
 
 /// The options of a subscription, from the text of an object that has them among its fields.
-pub(crate) fn subscribe_options(text: &str) -> Result<SubscribeOptions, Refusal> {
+pub(crate) fn subscribe_options(text: &str) -> Result<SubscribeOptions, TokenError> {
     object::<OptionsText<'_>>(text.as_bytes())?.meant()
 }
 
@@ -256,14 +256,14 @@ pub(crate) fn subscribe_options(text: &str) -> Result<SubscribeOptions, Refusal>
 pub(crate) fn subs(
     subs: Option<&RawValue>,
     channels: Option<&RawValue>,
-) -> Result<Vec<(String, SubscribeOptions)>, Refusal> {
+) -> Result<Vec<(String, SubscribeOptions)>, TokenError> {
     let entries = match typed(subs)? {
         Some(Subs(entries)) if !entries.is_empty() => entries,
         _ => {
             let channels: Vec<Option<Text<'_>>> = typed(channels)?.unwrap_or_default();
             let mut channels: Vec<Text<'_>> = channels.into_iter().flatten().collect();
             if channels.len() > CHANNELS_MAX {
-                return Err(Refusal::Invalid);
+                return Err(TokenError::Invalid);
             }
             let mut seen = HashSet::new();
             channels.retain(|Text(channel)| seen.insert(channel.clone()));
@@ -271,7 +271,7 @@ pub(crate) fn subs(
         }
     };
     if entries.len() > CHANNELS_MAX {
-        return Err(Refusal::Invalid);
+        return Err(TokenError::Invalid);
     }
     let meant = |(channel, options): (Cow<'_, str>, OptionsText<'_>)| {
         Ok((channel.into_owned(), options.meant()?))
@@ -283,41 +283,41 @@ pub(crate) fn subs(
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OptionsText<'a> {
-    #[serde(borrow, deserialize_with = "reading::payload")]
+    #[serde(borrow, deserialize_with = "lenient_json::payload")]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
     b64info: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "reading::payload")]
+    #[serde(borrow, deserialize_with = "lenient_json::payload")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<Text<'a>>,
-    #[serde(rename = "override", deserialize_with = "reading::object")]
+    #[serde(rename = "override", deserialize_with = "lenient_json::object")]
     overrides: Option<Overrides>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Overrides {
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     presence: Option<Override>,
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     join_leave: Option<Override>,
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     force_push_join_leave: Option<Override>,
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     force_positioning: Option<Override>,
-    #[serde(deserialize_with = "reading::object")]
+    #[serde(deserialize_with = "lenient_json::object")]
     force_recovery: Option<Override>,
 }
 
 #[derive(Deserialize)]
 struct Override {
-    #[serde(default, deserialize_with = "reading::nullable")]
+    #[serde(default, deserialize_with = "lenient_json::nullable")]
     value: bool,
 }
 
 impl OptionsText<'_> {
-    fn meant(self) -> Result<SubscribeOptions, Refusal> {
+    fn meant(self) -> Result<SubscribeOptions, TokenError> {
         let overrides = self.overrides.unwrap_or_default();
         let value = |given: Option<Override>| given.map(|given| given.value);
         Ok(SubscribeOptions {
@@ -425,7 +425,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
 }
 
 #[derive(Deserialize)]
-struct Entry<'a>(#[serde(borrow, deserialize_with = "reading::object")] Option<OptionsText<'a>>);
+struct Entry<'a>(
+    #[serde(borrow, deserialize_with = "lenient_json::object")] Option<OptionsText<'a>>,
+);
 
 /// Channels with their options, in the order given.
 struct Subs<'a>(Vec<(Cow<'a, str>, OptionsText<'a>)>);
@@ -460,11 +462,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
 mod tests {
     use super::*;
 
-    fn connect(payload: &str) -> Result<ConnectClaims, Refusal> {
+    fn connect(payload: &str) -> Result<ConnectClaims, TokenError> {
         Claims::parse(payload.as_bytes())?.connect("ann".to_owned())
     }
 
-    fn subscribe(payload: &str) -> Result<SubscribeClaims, Refusal> {
+    fn subscribe(payload: &str) -> Result<SubscribeClaims, TokenError> {
         Claims::parse(payload.as_bytes())?.subscribe("ann".to_owned())
     }
 
@@ -503,9 +505,9 @@ mod tests {
             (r#"{"info":2,"b64info":"eyJhIjoxfQ=="}"#, Ok(Some(r#"{"a":1}"#))),
             (r#"{"info":2,"b64info":""}"#, Ok(Some("2"))),
             (r#"{"info":2,"b64info":null}"#, Ok(Some("2"))),
-            (r#"{"b64info":"eyJhIjoxfQ"}"#, Err(Refusal::Invalid)),
-            (r#"{"b64info":"*"}"#, Err(Refusal::Invalid)),
-            (r#"{"b64info":{}}"#, Err(Refusal::Invalid)),
+            (r#"{"b64info":"eyJhIjoxfQ"}"#, Err(TokenError::Invalid)),
+            (r#"{"b64info":"*"}"#, Err(TokenError::Invalid)),
+            (r#"{"b64info":{}}"#, Err(TokenError::Invalid)),
         ] {
             let found = connect(claims);
             assert_eq!(found.as_ref().map(|claims| text(&claims.info)), expected.as_ref().copied());
@@ -534,17 +536,17 @@ mod tests {
             (r#"{"channels":["b"],"subs":{}}"#, Ok("b")),
             (r#"{"channels":["b"],"subs":null}"#, Ok("b")),
             (r#"{"channels":5,"subs":{"c":{}}}"#, Ok("c")),
-            (r#"{"channels":"b"}"#, Err(Refusal::Invalid)),
+            (r#"{"channels":"b"}"#, Err(TokenError::Invalid)),
             (r#"{"channels":[null,"a",null]}"#, Ok("a")),
             (r#"{"subs":{"a":null,"b":{}}}"#, Ok("a b")),
-            (r#"{"subs":{"b":[]}}"#, Err(Refusal::Invalid)),
-            (r#"{"subs":[]}"#, Err(Refusal::Invalid)),
-            (r#"{"subs":{"b":{"override":[]}}}"#, Err(Refusal::Invalid)),
-            (r#"{"channels":[5]}"#, Err(Refusal::Invalid)),
-            (r#"{"subs":["b"]}"#, Err(Refusal::Invalid)),
-            (r#"{"subs":{"b":5}}"#, Err(Refusal::Invalid)),
-            (r#"{"subs":{"b":{},"b":{}}}"#, Err(Refusal::Invalid)),
-            (r#"{"subs":{"b":{"override":5}}}"#, Err(Refusal::Invalid)),
+            (r#"{"subs":{"b":[]}}"#, Err(TokenError::Invalid)),
+            (r#"{"subs":[]}"#, Err(TokenError::Invalid)),
+            (r#"{"subs":{"b":{"override":[]}}}"#, Err(TokenError::Invalid)),
+            (r#"{"channels":[5]}"#, Err(TokenError::Invalid)),
+            (r#"{"subs":["b"]}"#, Err(TokenError::Invalid)),
+            (r#"{"subs":{"b":5}}"#, Err(TokenError::Invalid)),
+            (r#"{"subs":{"b":{},"b":{}}}"#, Err(TokenError::Invalid)),
+            (r#"{"subs":{"b":{"override":5}}}"#, Err(TokenError::Invalid)),
         ] {
             assert_eq!(names(claims), expected.map(str::to_owned), "{claims}");
         }
@@ -553,7 +555,7 @@ mod tests {
     #[test]
     fn so_many_channels_and_no_more() {
         for (count, expected) in
-            [(CHANNELS_MAX, Ok(CHANNELS_MAX)), (CHANNELS_MAX + 1, Err(Refusal::Invalid))]
+            [(CHANNELS_MAX, Ok(CHANNELS_MAX)), (CHANNELS_MAX + 1, Err(TokenError::Invalid))]
         {
             let list =
                 |each: fn(usize) -> String| (0..count).map(each).collect::<Vec<_>>().join(",");
@@ -602,7 +604,7 @@ mod tests {
             r#"{"presence":{"value":"true"}}"#,
         ] {
             let claims = format!(r#"{{"override":{overrides}}}"#);
-            assert_eq!(subscribe(&claims), Err(Refusal::Invalid), "{overrides}");
+            assert_eq!(subscribe(&claims), Err(TokenError::Invalid), "{overrides}");
         }
     }
 
@@ -628,7 +630,7 @@ mod tests {
         };
         assert_eq!(found, Ok(expected));
         for claims in [r#"{"client":5}"#, r#"{"channel":5}"#, r#"{"jti":5}"#, r#"{"jti":"a\q"}"#] {
-            assert_eq!(subscribe(claims), Err(Refusal::Invalid), "{claims}");
+            assert_eq!(subscribe(claims), Err(TokenError::Invalid), "{claims}");
         }
     }
 

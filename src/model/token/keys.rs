@@ -11,7 +11,7 @@ use jsonwebtoken::{DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::wire::reading::{self, Text};
+use crate::wire::lenient_json::{self, Text};
 
 /// Bytes of the shortest RSA modulus that is verified with.
 const RSA_BYTES_MIN: usize = 2048 / 8;
@@ -22,7 +22,7 @@ pub(super) struct Algorithm(jsonwebtoken::Algorithm);
 
 /// What an algorithm needs and a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     Secret,
     Rsa,
     P256,
@@ -50,21 +50,21 @@ impl Algorithm {
     }
 
     /// The kind of key that verifies it.
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> KeyKind {
         use jsonwebtoken::Algorithm as Name;
         match self.0 {
-            Name::HS256 | Name::HS384 | Name::HS512 => Kind::Secret,
-            Name::ES256 => Kind::P256,
-            Name::ES384 => Kind::P384,
-            Name::EdDSA => Kind::Ed25519,
-            _ => Kind::Rsa,
+            Name::HS256 | Name::HS384 | Name::HS512 => KeyKind::Secret,
+            Name::ES256 => KeyKind::P256,
+            Name::ES384 => KeyKind::P384,
+            Name::EdDSA => KeyKind::Ed25519,
+            _ => KeyKind::Rsa,
         }
     }
 }
 
 /// A key and what kind it is.
 pub(super) struct Key {
-    kind: Kind,
+    kind: KeyKind,
     /// The only algorithm it is for, where its set says so.
     only: Option<Algorithm>,
     key: DecodingKey,
@@ -74,7 +74,7 @@ impl Key {
     /// A secret, for HMAC.
     pub(super) fn secret(text: &str) -> Key {
         let key = DecodingKey::from_secret(text.as_bytes());
-        Key { kind: Kind::Secret, only: None, key }
+        Key { kind: KeyKind::Secret, only: None, key }
     }
 
     /// An RSA key in PEM.
@@ -86,7 +86,7 @@ impl Key {
         if key.as_bytes().len() < RSA_BYTES_MIN {
             return Err("it is shorter than 2048 bits".to_owned());
         }
-        Ok(Key { kind: Kind::Rsa, only: None, key })
+        Ok(Key { kind: KeyKind::Rsa, only: None, key })
     }
 
     /// A key of a curve, in PEM.
@@ -98,7 +98,7 @@ impl Key {
         let key = DecodingKey::from_ec_pem(pem.as_bytes())
             .map_err(|_| "it is in PEM, but not a key of an elliptic curve".to_owned())?;
         let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-        let curves = [(P256, Kind::P256), (P384, Kind::P384)];
+        let curves = [(P256, KeyKind::P256), (P384, KeyKind::P384)];
         let Some((_, kind)) = curves.into_iter().find(|(curve, _)| holds(curve)) else {
             return Err("its curve is neither P-256 nor P-384".to_owned());
         };
@@ -106,7 +106,7 @@ impl Key {
     }
 
     /// Whether it is of `kind`.
-    pub(super) fn is(&self, kind: Kind) -> bool {
+    pub(super) fn is(&self, kind: KeyKind) -> bool {
         self.kind == kind
     }
 
@@ -146,23 +146,23 @@ struct SetText<'a> {
 
 #[derive(Deserialize)]
 struct KeyText<'a> {
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     kty: Cow<'a, str>,
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     kid: Cow<'a, str>,
     #[serde(borrow)]
     alg: Option<Text<'a>>,
     #[serde(borrow, rename = "use")]
     purpose: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::text")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::text")]
     crv: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "reading::text")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::text")]
     n: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "reading::text")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::text")]
     e: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "reading::text")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::text")]
     x: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "reading::text")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::text")]
     y: Cow<'a, str>,
 }
 
@@ -170,12 +170,12 @@ impl KeySet {
     /// The keys of a set's JSON text. Those that cannot verify a token here are left out, as the
     /// standard asks: other kinds, other purposes, without a name, wrong numbers.
     pub fn parse(text: &[u8]) -> Result<KeySet, String> {
-        let set: SetText<'_> = reading::read_object(text).map_err(|error| {
-            let cause = reading::cause(&error);
+        let set: SetText<'_> = lenient_json::read_object(text).map_err(|error| {
+            let cause = lenient_json::cause(&error);
             format!("the key set is not JSON with a list of keys: {cause}")
         })?;
         let read = |text: &&RawValue| {
-            let text: KeyText<'_> = reading::read_object(text.get().as_bytes()).ok()?;
+            let text: KeyText<'_> = lenient_json::read_object(text.get().as_bytes()).ok()?;
             let key = text.key().filter(|_| !text.kid.is_empty())?;
             Some((text.kid.into_owned(), key))
         };
@@ -204,10 +204,10 @@ impl KeyText<'_> {
             return None;
         }
         let kind = match (&*self.kty, &*self.crv) {
-            ("RSA", _) if length(&self.n)? >= RSA_BYTES_MIN => Kind::Rsa,
-            ("EC", "P-256") if self.is_point(32)? => Kind::P256,
-            ("EC", "P-384") if self.is_point(48)? => Kind::P384,
-            ("OKP", "Ed25519") if length(&self.x)? == 32 => Kind::Ed25519,
+            ("RSA", _) if length(&self.n)? >= RSA_BYTES_MIN => KeyKind::Rsa,
+            ("EC", "P-256") if self.is_point(32)? => KeyKind::P256,
+            ("EC", "P-384") if self.is_point(48)? => KeyKind::P384,
+            ("OKP", "Ed25519") if length(&self.x)? == 32 => KeyKind::Ed25519,
             _ => return None,
         };
         let only = match &self.alg {
@@ -215,8 +215,8 @@ impl KeyText<'_> {
             None => None,
         };
         let key = match kind {
-            Kind::Rsa => DecodingKey::from_rsa_components(&self.n, &self.e),
-            Kind::Ed25519 => DecodingKey::from_ed_components(&self.x),
+            KeyKind::Rsa => DecodingKey::from_rsa_components(&self.n, &self.e),
+            KeyKind::Ed25519 => DecodingKey::from_ed_components(&self.x),
             _ => DecodingKey::from_ec_components(&self.x, &self.y),
         };
         Some(Key { kind, only, key: key.ok()? })
@@ -239,7 +239,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::model::token::tests::signed;
-    use crate::model::token::{Refusal, TokenSettings, Verifier, Work};
+    use crate::model::token::{TokenError, TokenSettings, Verifier, VerifyOn};
 
     use super::*;
 
@@ -289,11 +289,11 @@ mod tests {
         KeySet::parse(SAMPLES["set"].to_string().as_bytes()).unwrap()
     }
 
-    fn user(verifier: &Verifier, token: &str, keys: Option<&KeySet>) -> Result<String, Refusal> {
+    fn user(verifier: &Verifier, token: &str, keys: Option<&KeySet>) -> Result<String, TokenError> {
         verifier.connection(token, NOW, keys).map(|claims| claims.user)
     }
 
-    fn ann() -> Result<String, Refusal> {
+    fn ann() -> Result<String, TokenError> {
         Ok("ann".to_owned())
     }
 
@@ -313,30 +313,34 @@ mod tests {
             for key in keys {
                 let verifier = if key == "rsa" { with_keys(key, "") } else { with_keys("", key) };
                 let (right, work) = match key == own {
-                    true => (ann(), Ok(Work::Elsewhere)),
-                    false => (Err(Refusal::Invalid), Err(Refusal::Invalid)),
+                    true => (ann(), Ok(VerifyOn::ControlPlane)),
+                    false => (Err(TokenError::Invalid), Err(TokenError::Invalid)),
                 };
                 let token = token(algorithm);
-                assert_eq!(verifier.work(&token), work, "{algorithm} {key}");
+                assert_eq!(verifier.verify_on(&token), work, "{algorithm} {key}");
                 assert_eq!(user(&verifier, &token, None), right, "{algorithm} {key}");
                 for index in 0..3 {
                     let token = tampered(&token, index);
-                    assert_eq!(user(&verifier, &token, None), Err(Refusal::Invalid), "{algorithm}");
+                    assert_eq!(
+                        user(&verifier, &token, None),
+                        Err(TokenError::Invalid),
+                        "{algorithm}"
+                    );
                 }
             }
         }
         let both = with_keys("rsa", "p256");
         for (algorithm, expected) in
-            [("RS256", ann()), ("ES256", ann()), ("ES384", Err(Refusal::Invalid))]
+            [("RS256", ann()), ("ES256", ann()), ("ES384", Err(TokenError::Invalid))]
         {
             assert_eq!(user(&both, &token(algorithm), None), expected, "{algorithm}");
         }
-        assert_eq!(both.work(&token("ES512")), Err(Refusal::Invalid));
-        assert_eq!(user(&both, &token("ES512"), None), Err(Refusal::Invalid));
+        assert_eq!(both.verify_on(&token("ES512")), Err(TokenError::Invalid));
+        assert_eq!(user(&both, &token("ES512"), None), Err(TokenError::Invalid));
         let compressed = with_keys("", "p256_compressed");
         assert_eq!(user(&compressed, &token("ES256"), None), ann());
         let expired = both.connection(&token("RS256"), u64::MAX, None);
-        assert_eq!(expired, Err(Refusal::Expired));
+        assert_eq!(expired, Err(TokenError::Expired));
     }
 
     #[test]
@@ -345,14 +349,18 @@ mod tests {
         for (algorithm, kid) in ALGORITHMS {
             assert!(set.has(kid), "{kid}");
             let token = token(algorithm);
-            assert_eq!(verifier.work(&token), Ok(Work::Elsewhere), "{algorithm}");
+            assert_eq!(verifier.verify_on(&token), Ok(VerifyOn::ControlPlane), "{algorithm}");
             assert_eq!(user(&verifier, &token, Some(&set)), ann(), "{algorithm}");
-            assert_eq!(user(&verifier, &token, None), Err(Refusal::NoKey), "{algorithm}");
+            assert_eq!(user(&verifier, &token, None), Err(TokenError::NoKey), "{algorithm}");
             let empty = KeySet::parse(br#"{"keys":[]}"#).unwrap();
-            assert_eq!(user(&verifier, &token, Some(&empty)), Err(Refusal::NoKey), "{algorithm}");
+            assert_eq!(
+                user(&verifier, &token, Some(&empty)),
+                Err(TokenError::NoKey),
+                "{algorithm}"
+            );
             for index in 1..3 {
                 let token = tampered(&token, index);
-                assert_eq!(user(&verifier, &token, Some(&set)), Err(Refusal::Invalid));
+                assert_eq!(user(&verifier, &token, Some(&set)), Err(TokenError::Invalid));
             }
         }
     }
@@ -369,14 +377,14 @@ mod tests {
             r#"{"alg":"PS256","kid":"rsa"}"#,
         ] {
             let token = signed(header, r#"{"sub":"ann"}"#, "secret");
-            assert_eq!(verifier.work(&token), Err(Refusal::Invalid), "{header}");
+            assert_eq!(verifier.verify_on(&token), Err(TokenError::Invalid), "{header}");
             for keys in [None, Some(&set)] {
-                assert_eq!(user(&verifier, &token, keys), Err(Refusal::Invalid), "{header}");
+                assert_eq!(user(&verifier, &token, keys), Err(TokenError::Invalid), "{header}");
             }
         }
         // A key of the set is not looked for where the settings' own keys count.
         let own = with_keys("", "p256");
-        assert_eq!(user(&own, &token("RS256"), Some(&set)), Err(Refusal::Invalid));
+        assert_eq!(user(&own, &token("RS256"), Some(&set)), Err(TokenError::Invalid));
     }
 
     #[test]
@@ -385,7 +393,7 @@ mod tests {
         let modulus = SAMPLES["set"]["keys"][0]["n"].as_str().unwrap().to_owned();
         for secret in [public.as_str(), public.trim(), &modulus, ""] {
             let token = signed(r#"{"alg":"HS256","kid":"rsa"}"#, r#"{"sub":"ann"}"#, secret);
-            let invalid = Err(Refusal::Invalid);
+            let invalid = Err(TokenError::Invalid);
             assert_eq!(user(&with_keys("rsa", "p256"), &token, None), invalid);
             assert_eq!(user(&with_set(), &token, Some(&set())), invalid);
             assert_eq!(user(&with_set(), &token, None), invalid);
@@ -393,12 +401,12 @@ mod tests {
         let secret = TokenSettings { hmac_secret_key: pem("rsa"), ..TokenSettings::default() };
         let secret = Verifier::new(&secret).unwrap_or_else(|error| panic!("{error}"));
         for (algorithm, _) in ALGORITHMS {
-            assert_eq!(user(&secret, &token(algorithm), None), Err(Refusal::Invalid));
-            assert_eq!(secret.work(&token(algorithm)), Err(Refusal::Invalid));
+            assert_eq!(user(&secret, &token(algorithm), None), Err(TokenError::Invalid));
+            assert_eq!(secret.verify_on(&token(algorithm)), Err(TokenError::Invalid));
             let header = format!(r#"{{"alg":"{algorithm}"}}"#);
             let token = signed(&header, r#"{"sub":"ann"}"#, &pem("rsa"));
-            assert_eq!(user(&secret, &token, None), Err(Refusal::Invalid));
-            assert_eq!(user(&with_keys("rsa", "p256"), &token, None), Err(Refusal::Invalid));
+            assert_eq!(user(&secret, &token, None), Err(TokenError::Invalid));
+            assert_eq!(user(&with_keys("rsa", "p256"), &token, None), Err(TokenError::Invalid));
         }
     }
 
@@ -409,7 +417,7 @@ mod tests {
         keys[0]["alg"] = json!("RS256");
         let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
         assert_eq!(user(&with_set(), &token("RS256"), Some(&set)), ann());
-        assert_eq!(user(&with_set(), &token("RS384"), Some(&set)), Err(Refusal::Invalid));
+        assert_eq!(user(&with_set(), &token("RS384"), Some(&set)), Err(TokenError::Invalid));
     }
 
     #[test]

@@ -17,12 +17,12 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::wire::reading::Text;
+use crate::wire::lenient_json::Text;
 
 use claims::Claims;
-pub use claims::{ConnectClaims, Refusal, SubscribeClaims, SubscribeOptions};
+pub use claims::{ConnectClaims, SubscribeClaims, SubscribeOptions, TokenError};
 pub use keys::KeySet;
-use keys::{Algorithm, Key, Kind};
+use keys::{Algorithm, Key, KeyKind};
 
 /// A longer token is refused before anything of it is read.
 pub const TOKEN_MAX: usize = 64 * 1024;
@@ -65,11 +65,11 @@ impl fmt::Debug for TokenSettings {
 
 /// Where a token is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Where it came in: it costs a hash.
-    Here,
-    /// Beside the loop: it costs big numbers, or a key set must be at hand.
-    Elsewhere,
+pub enum VerifyOn {
+    /// The shard that received it: the check costs one hash.
+    Shard,
+    /// The control plane: the check needs public-key cryptography or a fetched key set.
+    ControlPlane,
 }
 
 /// Verifies tokens. Made once; shared by all who verify.
@@ -127,20 +127,22 @@ impl Verifier {
     }
 
     /// Where `token` is to be verified, by its header alone.
-    pub fn work(&self, token: &str) -> Result<Work, Refusal> {
+    pub fn verify_on(&self, token: &str) -> Result<VerifyOn, TokenError> {
         let header = Parts::of(token)?.header;
         if self.unsigned {
-            return Ok(Work::Here);
+            return Ok(VerifyOn::Shard);
         }
         match (header.kind()?, &self.keys) {
-            (Kind::Secret, Keys::Own { secrets, .. }) if !secrets.is_empty() => Ok(Work::Here),
+            (KeyKind::Secret, Keys::Own { secrets, .. }) if !secrets.is_empty() => {
+                Ok(VerifyOn::Shard)
+            }
             (kind, Keys::Own { public, .. }) if public.iter().any(|key| key.is(kind)) => {
-                Ok(Work::Elsewhere)
+                Ok(VerifyOn::ControlPlane)
             }
-            (kind, Keys::Fetched) if kind != Kind::Secret && !header.kid.is_empty() => {
-                Ok(Work::Elsewhere)
+            (kind, Keys::Fetched) if kind != KeyKind::Secret && !header.kid.is_empty() => {
+                Ok(VerifyOn::ControlPlane)
             }
-            _ => Err(Refusal::Invalid),
+            _ => Err(TokenError::Invalid),
         }
     }
 
@@ -151,11 +153,11 @@ impl Verifier {
         token: &str,
         now: u64,
         keys: Option<&KeySet>,
-    ) -> Result<ConnectClaims, Refusal> {
+    ) -> Result<ConnectClaims, TokenError> {
         let payload = self.payload(token, now, keys)?;
         let claims = self.claims(&payload)?;
         if !claims.channel().is_empty() {
-            return Err(Refusal::Invalid);
+            return Err(TokenError::Invalid);
         }
         claims.in_time(now)?;
         let user = self.user(&claims, &payload)?;
@@ -169,11 +171,11 @@ impl Verifier {
         token: &str,
         now: u64,
         keys: Option<&KeySet>,
-    ) -> Result<SubscribeClaims, Refusal> {
+    ) -> Result<SubscribeClaims, TokenError> {
         let payload = self.payload(token, now, keys)?;
         let claims = self.claims(&payload)?;
         if claims.channel().is_empty() {
-            return Err(Refusal::Invalid);
+            return Err(TokenError::Invalid);
         }
         claims.in_time(now)?;
         let user = self.user(&claims, &payload)?;
@@ -181,7 +183,7 @@ impl Verifier {
     }
 
     /// The claims' JSON text, once the signature has been verified.
-    fn payload(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Result<Vec<u8>, Refusal> {
+    fn payload(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Result<Vec<u8>, TokenError> {
         let parts = Parts::of(token)?;
         if !self.unsigned {
             self.check_signature(&parts, now, keys)?;
@@ -194,35 +196,39 @@ impl Verifier {
         parts: &Parts<'_>,
         now: u64,
         fetched: Option<&KeySet>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), TokenError> {
         let kind = parts.header.kind()?;
-        let algorithm = parts.header.algorithm.ok_or(Refusal::Invalid)?;
+        let algorithm = parts.header.algorithm.ok_or(TokenError::Invalid)?;
         let signed = |key: &Key| key.signed(algorithm, parts.message, parts.signature);
         let verified = match &self.keys {
-            Keys::Own { secrets, .. } if kind == Kind::Secret => {
+            Keys::Own { secrets, .. } if kind == KeyKind::Secret => {
                 secrets.iter().any(|secret| now <= secret.until && signed(&secret.key))
             }
             Keys::Own { public, .. } => public.iter().any(signed),
-            Keys::Fetched if kind == Kind::Secret || parts.header.kid.is_empty() => false,
+            Keys::Fetched if kind == KeyKind::Secret || parts.header.kid.is_empty() => false,
             Keys::Fetched => match fetched.filter(|keys| keys.has(&parts.header.kid)) {
                 Some(keys) => keys.named(&parts.header.kid).any(signed),
-                None => return Err(Refusal::NoKey),
+                None => return Err(TokenError::NoKey),
             },
         };
-        if verified { Ok(()) } else { Err(Refusal::Invalid) }
+        if verified { Ok(()) } else { Err(TokenError::Invalid) }
     }
 
     /// The claims of a payload, if they are meant for this server.
-    fn claims<'a>(&self, payload: &'a [u8]) -> Result<Claims<'a>, Refusal> {
+    fn claims<'a>(&self, payload: &'a [u8]) -> Result<Claims<'a>, TokenError> {
         let claims = Claims::parse(payload)?;
         let meant = match self.audience {
             Expected::Anything => true,
             _ => claims.audiences().any(|audience| self.audience.takes(audience)),
         };
-        if meant && self.issuer.takes(claims.issuer()) { Ok(claims) } else { Err(Refusal::Invalid) }
+        if meant && self.issuer.takes(claims.issuer()) {
+            Ok(claims)
+        } else {
+            Err(TokenError::Invalid)
+        }
     }
 
-    fn user(&self, claims: &Claims<'_>, payload: &[u8]) -> Result<String, Refusal> {
+    fn user(&self, claims: &Claims<'_>, payload: &[u8]) -> Result<String, TokenError> {
         if self.user_id_claim.is_empty() {
             return Ok(claims.subject().to_owned());
         }
@@ -317,12 +323,12 @@ struct HeaderText<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(token: &'a str) -> Result<Parts<'a>, Refusal> {
+    fn of(token: &'a str) -> Result<Parts<'a>, TokenError> {
         if token.len() > TOKEN_MAX {
-            return Err(Refusal::Invalid);
+            return Err(TokenError::Invalid);
         }
-        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Invalid)?;
-        let (header, payload) = message.split_once('.').ok_or(Refusal::Invalid)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
+        let (header, payload) = message.split_once('.').ok_or(TokenError::Invalid)?;
         Ok(Parts {
             header: Header::parse(&decoded(header)?)?,
             message: message.as_bytes(),
@@ -333,27 +339,27 @@ impl<'a> Parts<'a> {
 }
 
 impl Header {
-    fn parse(text: &[u8]) -> Result<Header, Refusal> {
+    fn parse(text: &[u8]) -> Result<Header, TokenError> {
         let text: HeaderText<'_> = claims::object(text)?;
         if text.crit.is_some() || text.alg.eq_ignore_ascii_case("none") {
-            return Err(Refusal::Invalid);
+            return Err(TokenError::Invalid);
         }
         let kid = text.kid.map(|Text(kid)| kid.into_owned()).unwrap_or_default();
         Ok(Header { algorithm: Algorithm::named(&text.alg), kid })
     }
 
-    fn kind(&self) -> Result<Kind, Refusal> {
-        self.algorithm.map(Algorithm::kind).ok_or(Refusal::Invalid)
+    fn kind(&self) -> Result<KeyKind, TokenError> {
+        self.algorithm.map(Algorithm::kind).ok_or(TokenError::Invalid)
     }
 }
 
 /// The name of the key that a token says it is signed with (`kid`); empty: it says none.
-pub fn key_name(token: &str) -> Result<String, Refusal> {
+pub fn key_name(token: &str) -> Result<String, TokenError> {
     Ok(Parts::of(token)?.header.kid)
 }
 
-fn decoded(part: &str) -> Result<Vec<u8>, Refusal> {
-    BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| Refusal::Invalid)
+fn decoded(part: &str) -> Result<Vec<u8>, TokenError> {
+    BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| TokenError::Invalid)
 }
 
 /// A connection token for `user`, signed with HS256. Without `ttl`, in seconds, it does not
@@ -456,19 +462,19 @@ pub(crate) mod tests {
         Verifier::new(settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn connect(settings: &TokenSettings, token: &str) -> Result<ConnectClaims, Refusal> {
+    fn connect(settings: &TokenSettings, token: &str) -> Result<ConnectClaims, TokenError> {
         verifier(settings).connection(token, NOW, None)
     }
 
-    fn subscribe(settings: &TokenSettings, token: &str) -> Result<SubscribeClaims, Refusal> {
+    fn subscribe(settings: &TokenSettings, token: &str) -> Result<SubscribeClaims, TokenError> {
         verifier(settings).subscription(token, NOW, None)
     }
 
-    fn user(settings: &TokenSettings, payload: &str) -> Result<String, Refusal> {
+    fn user(settings: &TokenSettings, payload: &str) -> Result<String, TokenError> {
         connect(settings, &token(payload)).map(|claims| claims.user)
     }
 
-    fn ann() -> Result<String, Refusal> {
+    fn ann() -> Result<String, TokenError> {
         Ok("ann".to_owned())
     }
 
@@ -500,7 +506,7 @@ pub(crate) mod tests {
             let header = format!(r#"{{"alg":"{algorithm}"}}"#);
             check(algorithm, &signed(&header, r#"{"sub":"ann"}"#, SECRET), ann());
         }
-        let invalid = Err(Refusal::Invalid);
+        let invalid = Err(TokenError::Invalid);
         for (name, token) in [
             ("other secret", signed(HEADER, r#"{"sub":"ann"}"#, "other")),
             ("other payload", with_part(&right, 1, payload)),
@@ -542,18 +548,26 @@ pub(crate) mod tests {
             let whole = signed(header, r#"{"sub":"ann"}"#, SECRET);
             for token in [&whole, &with_part(&whole, 2, "")] {
                 for settings in [&settings(), &insecure] {
-                    assert_eq!(connect(settings, token), Err(Refusal::Invalid), "{header}");
-                    assert_eq!(verifier(settings).work(token), Err(Refusal::Invalid), "{header}");
+                    assert_eq!(connect(settings, token), Err(TokenError::Invalid), "{header}");
+                    assert_eq!(
+                        verifier(settings).verify_on(token),
+                        Err(TokenError::Invalid),
+                        "{header}"
+                    );
                 }
             }
         }
         for header in [r#"{"alg":"hs256"}"#, r#"{"alg":"PS256"}"#, r#"{"alg":"ES512"}"#] {
             let token = signed(header, r#"{"sub":"ann"}"#, SECRET);
-            assert_eq!(connect(&settings(), &token), Err(Refusal::Invalid), "{header}");
-            assert_eq!(verifier(&settings()).work(&token), Err(Refusal::Invalid), "{header}");
+            assert_eq!(connect(&settings(), &token), Err(TokenError::Invalid), "{header}");
+            assert_eq!(
+                verifier(&settings()).verify_on(&token),
+                Err(TokenError::Invalid),
+                "{header}"
+            );
         }
         let longest = "a".repeat(TOKEN_MAX + 1);
-        assert_eq!(verifier(&settings()).work(&longest), Err(Refusal::Invalid));
+        assert_eq!(verifier(&settings()).verify_on(&longest), Err(TokenError::Invalid));
     }
 
     #[test]
@@ -567,7 +581,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_previous_secret_counts_until_its_end() {
-        let check = |until, now, expected: Result<(), Refusal>| {
+        let check = |until, now, expected: Result<(), TokenError>| {
             let settings = TokenSettings {
                 hmac_previous_secret_key: "previous".into(),
                 hmac_previous_secret_key_valid_until: until,
@@ -578,19 +592,19 @@ pub(crate) mod tests {
             assert_eq!(verifier.connection(&old, now, None).map(drop), expected, "{until} {now}");
             assert_eq!(verifier.connection(&token("{}"), now, None).map(drop), Ok(()));
             let other = signed(HEADER, "{}", "other");
-            assert_eq!(verifier.connection(&other, now, None), Err(Refusal::Invalid));
+            assert_eq!(verifier.connection(&other, now, None), Err(TokenError::Invalid));
         };
         check(0, NOW, Ok(()));
         check(0, u64::MAX, Ok(()));
         check(NOW + 1, NOW, Ok(()));
         check(NOW, NOW, Ok(()));
-        check(NOW - 1, NOW, Err(Refusal::Invalid));
-        check(1, NOW, Err(Refusal::Invalid));
+        check(NOW - 1, NOW, Err(TokenError::Invalid));
+        check(1, NOW, Err(TokenError::Invalid));
     }
 
     #[test]
     fn time() {
-        use Refusal::{Expired, Invalid};
+        use TokenError::{Expired, Invalid};
         for (claims, expected) in [
             (r#""exp":1001"#, Ok(())),
             (r#""exp":1000.5"#, Ok(())),
@@ -662,7 +676,7 @@ pub(crate) mod tests {
     #[test]
     fn audiences_and_issuers() {
         let ok = |settings: &TokenSettings, claims: &str, expected: bool| {
-            let expected = if expected { Ok(()) } else { Err(Refusal::Invalid) };
+            let expected = if expected { Ok(()) } else { Err(TokenError::Invalid) };
             let payload = format!(r#"{{"jti":"b"{claims}}}"#);
             assert_eq!(connect(settings, &token(&payload)).map(drop), expected, "{claims}");
             let payload = format!(r#"{{"channel":"a","jti":"b"{claims}}}"#);
@@ -699,8 +713,8 @@ pub(crate) mod tests {
 
     #[test]
     fn users() {
-        use Refusal::Invalid;
-        let check = |claim: &str, payload, expected: Result<&str, Refusal>| {
+        use TokenError::Invalid;
+        let check = |claim: &str, payload, expected: Result<&str, TokenError>| {
             let settings = TokenSettings { user_id_claim: claim.into(), ..settings() };
             assert_eq!(user(&settings, payload), expected.map(str::to_owned), "{payload}");
         };
@@ -737,10 +751,10 @@ pub(crate) mod tests {
                 let token = signed(header, r#"{"sub":"ann","exp":1001}"#, "whose");
                 for token in [&token, &with_part(&token, 2, "")] {
                     assert_eq!(connect(&settings, token).map(|claims| claims.user), ann());
-                    assert_eq!(verifier(&settings).work(token), Ok(Work::Here));
+                    assert_eq!(verifier(&settings).verify_on(token), Ok(VerifyOn::Shard));
                 }
                 let over = signed(header, r#"{"sub":"ann","exp":1000}"#, "whose");
-                assert_eq!(connect(&settings, &over), Err(Refusal::Expired));
+                assert_eq!(connect(&settings, &over), Err(TokenError::Expired));
             }
         }
     }
@@ -798,17 +812,17 @@ pub(crate) mod tests {
                     expires,
                     ..ConnectClaims::default()
                 };
-                assert_eq!(verifier.work(&token), Ok(Work::Here));
+                assert_eq!(verifier.verify_on(&token), Ok(VerifyOn::Shard));
                 assert_eq!(verifier.connection(&token, NOW, None), Ok(expected));
-                assert_eq!(verifier.subscription(&token, NOW, None), Err(Refusal::Invalid));
+                assert_eq!(verifier.subscription(&token, NOW, None), Err(TokenError::Invalid));
                 let token = make_subscription(&settings, "ann", "news", ttl, NOW).unwrap();
                 let found = verifier.subscription(&token, NOW, None).unwrap();
                 assert_eq!((&*found.user, &*found.channel), ("ann", "news"));
                 assert_eq!((found.issued_at, found.expires), (Some(NOW), expires));
-                assert_eq!(verifier.connection(&token, NOW, None), Err(Refusal::Invalid));
+                assert_eq!(verifier.connection(&token, NOW, None), Err(TokenError::Invalid));
             }
             let token = make_connection(&settings, "ann", Some(60), NOW).unwrap();
-            assert_eq!(verifier.connection(&token, NOW + 60, None), Err(Refusal::Expired));
+            assert_eq!(verifier.connection(&token, NOW + 60, None), Err(TokenError::Expired));
         }
     }
 

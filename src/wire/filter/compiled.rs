@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::base::memory::Charge;
-use crate::wire::reading;
+use crate::wire::lenient_json;
 
 const NODES_MAX: usize = 100;
 const DEPTH_MAX: usize = 16;
@@ -32,22 +32,22 @@ const _: () = assert!(TEXT_MAX + 5 * NODES_MAX + 2 * VALUES_MAX <= u16::MAX as u
 #[serde(default)]
 pub struct FilterNode {
     /// `and`, `or` or `not`; empty for a comparison.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub op: String,
     /// The tag that is compared.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub key: String,
     /// How it is compared.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub cmp: String,
     /// What it is compared with.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub val: String,
     /// What it is compared with by `in` and `nin`.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub vals: Vec<String>,
     /// What `and`, `or` or `not` joins.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub nodes: Vec<FilterNode>,
 }
 

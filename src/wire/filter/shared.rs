@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use hashbrown::HashTable;
 
 use super::compiled::{Compiled, Filter};
-use crate::base::memory::Budget;
+use crate::base::memory::MemoryBudget;
 
 /// Bytes that a filter takes beside its own: counts, lengths, and its place in the table.
 const BESIDE: usize = 96;
@@ -27,12 +27,12 @@ pub struct Filters {
     /// Places past which those of filters that are gone are removed.
     places_max: usize,
     hasher: RandomState,
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
 }
 
 impl Filters {
     /// None yet; `budget` counts them.
-    pub fn new(budget: Arc<Budget>) -> Self {
+    pub fn new(budget: Arc<MemoryBudget>) -> Self {
         let hasher = RandomState::new();
         Filters { places: HashTable::new(), places_max: PLACES_MIN, hasher, budget }
     }
@@ -64,7 +64,7 @@ impl Filters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::memory::{Budgets, Kind, Limits};
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     use crate::wire::filter::{FilterNode, compile};
 
     fn filter(value: &str) -> Filter {
@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn equal_filters_count_once_until_the_last_is_gone() {
-        let budgets = Budgets::new(&Limits::all(10_000), 1);
-        let budget = &budgets[Kind::Filters];
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(10_000), 1);
+        let budget = &budgets[MemoryKind::Filters];
         let mut filters = Filters::new(budget.clone());
         let long = "x".repeat(9_000);
         let one = filters.share(filter(&long)).unwrap();
@@ -94,14 +94,14 @@ mod tests {
 
     #[test]
     fn filters_that_are_gone_leave_no_places() {
-        let budgets = Budgets::new(&Limits::all(1 << 20), 1);
-        let mut filters = Filters::new(budgets[Kind::Filters].clone());
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
+        let mut filters = Filters::new(budgets[MemoryKind::Filters].clone());
         let kept: Vec<_> = (0..100).map(|nth| filters.share(filter(&nth.to_string()))).collect();
         for nth in 100..10_000 {
             assert!(filters.share(filter(&nth.to_string())).is_some());
         }
         assert!(filters.places.len() <= 200, "{}", filters.places.len());
-        let budget = &budgets[Kind::Filters];
+        let budget = &budgets[MemoryKind::Filters];
         let used = budget.used();
         for (nth, one) in kept.iter().enumerate() {
             assert_eq!(filters.share(filter(&nth.to_string())), *one);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::position::{Epoch, Position};
 use crate::wire::filter::FilterNode;
-use crate::wire::reading::{self, Text};
+use crate::wire::lenient_json::{self, Text};
 
 /// One command of a frame.
 #[derive(Debug)]
@@ -58,19 +58,19 @@ pub type Payload<'a> = Cow<'a, [u8]>;
 #[serde(default)]
 pub struct ConnectRequest<'a> {
     /// A connection token.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub token: Cow<'a, str>,
     /// For the application's connect proxy.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
     /// Channels with the client's position in each, in the order given.
     #[serde(borrow)]
-    pub subs: Option<Requested<'a>>,
+    pub subs: Option<RequestedSubs<'a>>,
     /// Name of the client library.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub name: Cow<'a, str>,
     /// Its version, or the application's.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub version: Cow<'a, str>,
     /// For the application's proxies, as if the HTTP request had them.
     #[serde(deserialize_with = "headers")]
@@ -79,13 +79,13 @@ pub struct ConnectRequest<'a> {
 
 /// Channels with the client's position in each, in the order given.
 #[derive(Debug, Default)]
-pub struct Requested<'a>(pub Vec<(Cow<'a, str>, SubscribeRequest<'a>)>);
+pub struct RequestedSubs<'a>(pub Vec<(Cow<'a, str>, SubscribeRequest<'a>)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Requested<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RequestedSubs<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries<'a>(std::marker::PhantomData<&'a ()>);
         impl<'de: 'a, 'a> serde::de::Visitor<'de> for Entries<'a> {
-            type Value = Requested<'a>;
+            type Value = RequestedSubs<'a>;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str("an object of channels")
@@ -97,10 +97,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Requested<'a> {
             ) -> Result<Self::Value, M::Error> {
                 let mut entries = Vec::new();
                 while let Some((Text(channel), request)) = map.next_entry()? {
-                    let Wanted(request) = request;
+                    let RequestedSub(request) = request;
                     entries.push((channel, request.unwrap_or_default()));
                 }
-                Ok(Requested(entries))
+                Ok(RequestedSubs(entries))
             }
         }
         deserializer.deserialize_map(Entries(std::marker::PhantomData))
@@ -108,8 +108,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Requested<'a> {
 }
 
 #[derive(Deserialize)]
-struct Wanted<'a>(
-    #[serde(borrow, deserialize_with = "reading::object")] Option<SubscribeRequest<'a>>,
+struct RequestedSub<'a>(
+    #[serde(borrow, deserialize_with = "lenient_json::object")] Option<SubscribeRequest<'a>>,
 );
 
 /// Join a channel, perhaps where the client left off.
@@ -117,43 +117,43 @@ struct Wanted<'a>(
 #[serde(default)]
 pub struct SubscribeRequest<'a> {
     /// The channel.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
     /// A subscription token.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub token: Cow<'a, str>,
     /// Whether the missed publications are wanted.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub recover: bool,
     /// The stream's life in which the client left off.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub epoch: Cow<'a, str>,
     /// The last offset that the client saw.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub offset: u64,
     /// For the application's subscribe proxy.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
     /// Asks for positions to be checked.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub positioned: bool,
     /// Asks for recovery later on.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub recoverable: bool,
     /// Asks to be told who comes and goes.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub join_leave: bool,
     /// Asks for differences to the publication before; `fossil` or nothing.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub delta: Cow<'a, str>,
     /// Asks for publications with certain tags only.
-    #[serde(rename = "tf", deserialize_with = "reading::object")]
+    #[serde(rename = "tf", deserialize_with = "lenient_json::object")]
     pub filter: Option<Box<FilterNode>>,
     /// Bits of what the client understands.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub flag: i64,
     /// Kind of subscription; 0 is a stream, the only kind served here.
-    #[serde(rename = "type", deserialize_with = "reading::nullable")]
+    #[serde(rename = "type", deserialize_with = "lenient_json::nullable")]
     pub kind: i32,
 }
 
@@ -169,7 +169,7 @@ impl SubscribeRequest<'_> {
 #[serde(default)]
 pub struct ChannelRequest<'a> {
     /// The channel.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
 }
 
@@ -178,7 +178,7 @@ pub struct ChannelRequest<'a> {
 #[serde(default)]
 pub struct PublishRequest<'a> {
     /// The channel.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
     /// In JSON any value, `null` included.
     #[serde(borrow, deserialize_with = "payload")]
@@ -190,16 +190,16 @@ pub struct PublishRequest<'a> {
 #[serde(default)]
 pub struct HistoryRequest<'a> {
     /// The channel.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
     /// How many publications; 0: only the position, negative: all.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub limit: i32,
     /// From behind this position on, or in front of it.
-    #[serde(borrow, deserialize_with = "reading::object")]
+    #[serde(borrow, deserialize_with = "lenient_json::object")]
     pub since: Option<StreamPosition<'a>>,
     /// Newest first.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub reverse: bool,
 }
 
@@ -208,10 +208,10 @@ pub struct HistoryRequest<'a> {
 #[serde(default)]
 pub struct StreamPosition<'a> {
     /// Of a publication.
-    #[serde(deserialize_with = "reading::nullable")]
+    #[serde(deserialize_with = "lenient_json::nullable")]
     pub offset: u64,
     /// The stream's life.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -220,7 +220,7 @@ pub struct StreamPosition<'a> {
 #[serde(default)]
 pub struct RpcRequest<'a> {
     /// What is called.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub method: Cow<'a, str>,
     /// With what.
     #[serde(borrow, deserialize_with = "payload")]
@@ -232,7 +232,7 @@ pub struct RpcRequest<'a> {
 #[serde(default)]
 pub struct RefreshRequest<'a> {
     /// The token.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub token: Cow<'a, str>,
 }
 
@@ -241,16 +241,16 @@ pub struct RefreshRequest<'a> {
 #[serde(default)]
 pub struct SubRefreshRequest<'a> {
     /// The channel.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
     /// The token.
-    #[serde(borrow, deserialize_with = "reading::text")]
+    #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub token: Cow<'a, str>,
 }
 
 /// The text of a JSON value; `null` is one too.
 fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload<'de>>, D::Error> {
-    let text = reading::payload(deserializer)?;
+    let text = lenient_json::payload(deserializer)?;
     Ok(text.map(|text| Cow::Borrowed(text.get().as_bytes())))
 }
 
@@ -268,11 +268,11 @@ fn headers<'de, D: Deserializer<'de>>(
 pub struct EmulationRequest {
     /// The node that knows the session.
     #[prost(string, tag = "1")]
-    #[serde(default, deserialize_with = "reading::nullable")]
+    #[serde(default, deserialize_with = "lenient_json::nullable")]
     pub node: String,
     /// Names the connection that it speaks for.
     #[prost(string, tag = "2")]
-    #[serde(default, deserialize_with = "reading::nullable")]
+    #[serde(default, deserialize_with = "lenient_json::nullable")]
     pub session: String,
     /// A frame of commands, in the connection's own encoding.
     #[prost(bytes = "vec", tag = "3")]
@@ -281,5 +281,5 @@ pub struct EmulationRequest {
 }
 
 fn text_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    reading::nullable(deserializer).map(String::into_bytes)
+    lenient_json::nullable(deserializer).map(String::into_bytes)
 }

@@ -24,16 +24,16 @@ pub struct ClientInfo {
 /// Everybody in a channel, in one encoding: parts that several answers share, each of some
 /// members as [`super::write_member`] appends them.
 #[derive(Clone, Debug, Default)]
-pub struct Roll {
+pub struct PresenceList {
     parts: Vec<Arc<[u8]>>,
     bytes: usize,
 }
 
-impl Roll {
+impl PresenceList {
     /// Parts in their order, none of them empty.
     pub fn new(parts: Vec<Arc<[u8]>>) -> Self {
         let bytes = parts.iter().map(|part| part.len()).sum();
-        Roll { parts, bytes }
+        PresenceList { parts, bytes }
     }
 
     /// The parts.
@@ -62,25 +62,25 @@ pub enum Reply<'a> {
         temporary: bool,
     },
     /// To connect.
-    Connect(&'a Connected<'a>),
+    Connect(&'a ConnectResult<'a>),
     /// To subscribe.
-    Subscribe(&'a Subscribed<'a>),
+    Subscribe(&'a SubscribeResult<'a>),
     /// To unsubscribe.
     Unsubscribe,
     /// To publish.
     Publish,
     /// To presence.
-    Presence(&'a Roll),
+    Presence(&'a PresenceList),
     /// To presence stats.
-    PresenceStats(Stats),
+    PresenceStats(PresenceStats),
     /// To history.
-    History(&'a History<'a>),
+    History(&'a HistoryResult<'a>),
     /// To a call of the application's own; `None`: nothing was returned.
     Rpc(Option<&'a [u8]>),
     /// To refresh.
-    Refresh(Option<Lease>),
+    Refresh(Option<Ttl>),
     /// To refresh of a subscription.
-    SubRefresh(Option<Lease>),
+    SubRefresh(Option<Ttl>),
 }
 
 /// What comes without having been asked for. Publications, joins and leaves are written by
@@ -88,13 +88,13 @@ pub enum Reply<'a> {
 #[derive(Debug)]
 pub enum Push<'a> {
     /// A unidirectional client is connected.
-    Connect(&'a Connected<'a>),
+    Connect(&'a ConnectResult<'a>),
     /// The server has subscribed the client to a channel.
     Subscribe {
         /// The channel.
         channel: &'a str,
         /// What it is told about the stream.
-        subscribed: &'a Subscribed<'a>,
+        subscribed: &'a SubscribeResult<'a>,
     },
     /// The server has ended a subscription.
     Unsubscribe {
@@ -113,16 +113,16 @@ pub enum Push<'a> {
         reason: &'a str,
     },
     /// A unidirectional client's connection has a new end.
-    Refresh(Option<Lease>),
+    Refresh(Option<Ttl>),
 }
 
 /// How long something holds: seconds from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease(pub u32);
+pub struct Ttl(pub u32);
 
 /// How many are in a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct PresenceStats {
     /// Connections.
     pub clients: u32,
     /// Different users among them.
@@ -131,15 +131,15 @@ pub struct Stats {
 
 /// What a connected client is told.
 #[derive(Debug, Default)]
-pub struct Connected<'a> {
+pub struct ConnectResult<'a> {
     /// The client's id.
     pub client: &'a str,
     /// When it must have a new token; `None`: never.
-    pub expires: Option<Lease>,
+    pub expires: Option<Ttl>,
     /// From the application.
     pub data: Option<&'a [u8]>,
     /// Channels that the server has subscribed it to.
-    pub subs: Vec<(&'a str, Subscribed<'a>)>,
+    pub subs: Vec<(&'a str, SubscribeResult<'a>)>,
     /// Seconds between pings; 0: it gets none of the protocol's.
     pub ping: u32,
     /// Whether a pong is expected.
@@ -156,9 +156,9 @@ pub struct Connected<'a> {
 
 /// What a subscribed client is told about the stream.
 #[derive(Debug, Default)]
-pub struct Subscribed<'a> {
+pub struct SubscribeResult<'a> {
     /// When it must have a new token; `None`: never.
-    pub expires: Option<Lease>,
+    pub expires: Option<Ttl>,
     /// Whether it may recover later.
     pub recoverable: bool,
     /// Whether its position is checked.
@@ -181,7 +181,7 @@ pub struct Subscribed<'a> {
 
 /// What was published in a channel.
 #[derive(Debug, Default)]
-pub struct History<'a> {
+pub struct HistoryResult<'a> {
     /// Each as the encoding's publication object.
     pub publications: Vec<Payload<'a>>,
     /// Where the stream stands.

@@ -14,7 +14,7 @@ pub fn write_reply(wire: Wire, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a member of a channel to a part of a [`super::reply::Roll`].
+/// Appends a member of a channel to a part of a [`super::reply::PresenceList`].
 pub fn write_member(wire: Wire, info: &ClientInfo, out: &mut Vec<u8>) {
     match wire {
         Wire::Json => json::write_member(info, out),
@@ -37,8 +37,8 @@ pub fn write_push(wire: Wire, unidirectional: bool, push: &Push<'_>, out: &mut V
 
 /// A roll of these members in one part.
 #[cfg(test)]
-pub(super) fn roll(wire: Wire, members: &[ClientInfo]) -> super::reply::Roll {
+pub(super) fn roll(wire: Wire, members: &[ClientInfo]) -> super::reply::PresenceList {
     let mut part = Vec::new();
     members.iter().for_each(|info| write_member(wire, info, &mut part));
-    super::reply::Roll::new(vec![part.into()])
+    super::reply::PresenceList::new(vec![part.into()])
 }

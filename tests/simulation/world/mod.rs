@@ -9,7 +9,7 @@ mod settings;
 use std::sync::Arc;
 
 use drumline::base::connection_limits::ConnectionLimits;
-use drumline::base::memory::Budgets;
+use drumline::base::memory::MemoryBudgets;
 use drumline::base::metrics::Metrics;
 use drumline::home::users::UserLimit;
 use drumline::hub::{Hub, ShardContext};
@@ -74,7 +74,7 @@ impl World {
             |user| make_connection(&settings::tokens(), user, None, 0).expect("there is a secret");
         let settings = Arc::new(settings);
         let connection_limits = Arc::<ConnectionLimits>::default();
-        let budgets = Budgets::new(&settings.budgets, shards);
+        let budgets = MemoryBudgets::new(&settings.budgets, shards);
         let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
         let hubs = (0..shards as u8).map(|shard| {
             let place = ShardContext {

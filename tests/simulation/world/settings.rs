@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drumline::base::memory::{Kind, Limits};
+use drumline::base::memory::{MemoryKind, MemoryLimits};
 use drumline::home;
 use drumline::home::users::UserLimit;
 use drumline::hub::{HubSettings, TokenVerifiers};
@@ -96,11 +96,11 @@ pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
         slots: random.between(2, 6),
         outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
         budgets: if may_be_slow {
-            Limits::all(1 << 30)
-                .with(Kind::Outboxes, random.between(1000, 5000))
-                .with(Kind::Unread, random.pick(&[1 << 30, 1000, 5000]))
+            MemoryLimits::all(1 << 30)
+                .with(MemoryKind::Outboxes, random.between(1000, 5000))
+                .with(MemoryKind::Unread, random.pick(&[1 << 30, 1000, 5000]))
         } else {
-            Limits::all(1 << 30)
+            MemoryLimits::all(1 << 30)
         },
         backlog_bytes: random.pick(&[0, 200, 1 << 20]),
         channel_limit: 100,

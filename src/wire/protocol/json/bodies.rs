@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::text::{Raw, is_false, is_zero};
 use crate::wire::protocol::encoding::VERSION;
-use crate::wire::protocol::reply::{Connected, Lease, Subscribed};
+use crate::wire::protocol::reply::{ConnectResult, SubscribeResult, Ttl};
 
 #[derive(Serialize)]
 pub(super) struct ErrorBody<'a> {
@@ -42,13 +42,13 @@ pub(super) struct ConnectBody<'a> {
     pub(super) unknown_event_id: &'a str,
 }
 
-impl<'a> From<&'a Connected<'a>> for ConnectBody<'a> {
-    fn from(connected: &'a Connected<'a>) -> Self {
+impl<'a> From<&'a ConnectResult<'a>> for ConnectBody<'a> {
+    fn from(connected: &'a ConnectResult<'a>) -> Self {
         ConnectBody {
             client: connected.client,
             version: VERSION,
             expires: connected.expires.is_some(),
-            ttl: connected.expires.map(|Lease(seconds)| seconds),
+            ttl: connected.expires.map(|Ttl(seconds)| seconds),
             data: connected.data.map(Raw),
             subs: Subs(&connected.subs),
             ping: u64::from(connected.ping),
@@ -61,7 +61,7 @@ impl<'a> From<&'a Connected<'a>> for ConnectBody<'a> {
     }
 }
 
-pub(super) struct Subs<'a>(&'a [(&'a str, Subscribed<'a>)]);
+pub(super) struct Subs<'a>(&'a [(&'a str, SubscribeResult<'a>)]);
 
 impl Subs<'_> {
     fn is_empty(&self) -> bool {
@@ -118,19 +118,19 @@ pub(super) struct SubscribeBack<'a> {
     pub(super) id: u64,
 }
 
-impl<'a> From<&'a Subscribed<'a>> for SubscribeFront<'a> {
-    fn from(subscribed: &'a Subscribed<'a>) -> Self {
+impl<'a> From<&'a SubscribeResult<'a>> for SubscribeFront<'a> {
+    fn from(subscribed: &'a SubscribeResult<'a>) -> Self {
         SubscribeFront {
             expires: subscribed.expires.is_some(),
-            ttl: subscribed.expires.map(|Lease(seconds)| seconds),
+            ttl: subscribed.expires.map(|Ttl(seconds)| seconds),
             recoverable: subscribed.recoverable,
             epoch: subscribed.position.as_ref().map_or("", |position| position.epoch.as_str()),
         }
     }
 }
 
-impl<'a> From<&'a Subscribed<'a>> for SubscribeBack<'a> {
-    fn from(subscribed: &'a Subscribed<'a>) -> Self {
+impl<'a> From<&'a SubscribeResult<'a>> for SubscribeBack<'a> {
+    fn from(subscribed: &'a SubscribeResult<'a>) -> Self {
         SubscribeBack {
             recovered: subscribed.recovered,
             offset: subscribed.position.map_or(0, |position| position.offset),
@@ -143,8 +143,8 @@ impl<'a> From<&'a Subscribed<'a>> for SubscribeBack<'a> {
     }
 }
 
-impl<'a> From<&'a Subscribed<'a>> for SubscribeBody<'a> {
-    fn from(subscribed: &'a Subscribed<'a>) -> Self {
+impl<'a> From<&'a SubscribeResult<'a>> for SubscribeBody<'a> {
+    fn from(subscribed: &'a SubscribeResult<'a>) -> Self {
         SubscribeBody {
             front: subscribed.into(),
             publications: subscribed.publications.iter().map(|object| Raw(object)).collect(),
@@ -166,16 +166,16 @@ pub(super) struct RpcBody<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct LeaseBody {
+pub(super) struct TtlBody {
     #[serde(skip_serializing_if = "is_false")]
     pub(super) expires: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ttl: Option<u32>,
 }
 
-impl From<&Option<Lease>> for LeaseBody {
-    fn from(lease: &Option<Lease>) -> Self {
-        LeaseBody { expires: lease.is_some(), ttl: lease.map(|Lease(seconds)| seconds) }
+impl From<&Option<Ttl>> for TtlBody {
+    fn from(lease: &Option<Ttl>) -> Self {
+        TtlBody { expires: lease.is_some(), ttl: lease.map(|Ttl(seconds)| seconds) }
     }
 }
 

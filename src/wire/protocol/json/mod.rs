@@ -9,7 +9,7 @@ mod text;
 mod write;
 
 pub use self::publication::{
-    Data, Details, PING, PUSH_CLOSE, PUSH_OPEN, Places, renamed, write_object,
+    Data, PING, PUSH_CLOSE, PUSH_OPEN, PublicationFields, PublicationRanges, renamed, write_object,
     write_presence_change, write_publication,
 };
 pub use self::read::{Commands, PlainPublish, is_json, is_too_deep, read_emulation};
@@ -24,7 +24,8 @@ mod tests {
 
     use super::super::command::Request;
     use super::super::reply::{
-        ClientInfo, Connected, History, Lease, Push, Reply, Roll, Stats, Subscribed,
+        ClientInfo, ConnectResult, HistoryResult, PresenceList, PresenceStats, Push, Reply,
+        SubscribeResult, Ttl,
     };
     use super::super::write::roll;
     use super::super::{Epoch, Error, Position, VERSION, Wire};
@@ -64,7 +65,7 @@ mod tests {
     fn a_number_takes_the_place_of_any_name() {
         for name in ["c", "", "quo\"te", "back\\", "\\\"", "\u{1}\n\u{e9}", "\",\"pub\":{}"] {
             let named = text(|out| {
-                write_publication(name, Data::Plain(b"\"c\""), &Details::default(), out);
+                write_publication(name, Data::Plain(b"\"c\""), &PublicationFields::default(), out);
             });
             let renamed = String::from_utf8(renamed(named.as_bytes(), 305)).unwrap();
             assert_eq!(renamed, r#"{"id":305,"pub":{"data":"c"}}"#, "{name:?}");
@@ -112,21 +113,22 @@ mod tests {
         let check = |id, reply: &Reply<'_>, expected: &str| {
             assert_eq!(text(|out| write_reply(id, reply, out)), expected);
         };
-        let connected = Connected { client: "id", ping: 25, pong: true, ..Connected::default() };
+        let connected =
+            ConnectResult { client: "id", ping: 25, pong: true, ..ConnectResult::default() };
         let body =
             format!("{{\"client\":\"id\",\"version\":\"{VERSION}\",\"ping\":25,\"pong\":true}}");
         check(1, &Reply::Connect(&connected), &format!("{{\"id\":1,\"connect\":{body}}}"));
-        let plain = Subscribed::default();
+        let plain = SubscribeResult::default();
         check(2, &Reply::Subscribe(&plain), "{\"id\":2,\"subscribe\":{}}");
         let position = Position { offset: 7, epoch: Epoch::parse("abcdefgh") };
-        let recovered = Subscribed {
+        let recovered = SubscribeResult {
             recoverable: true,
             positioned: true,
             was_recovering: true,
             recovered: true,
             position: Some(position),
             publications: vec![b"{\"data\":1,\"offset\":8}".into()],
-            expires: Some(Lease(60)),
+            expires: Some(Ttl(60)),
             data: Some(b"[1,\n2]"),
             delta: true,
             number: 12,
@@ -152,20 +154,24 @@ mod tests {
             &Reply::Presence(&roll(Wire::Json, &[info])),
             "{\"id\":7,\"presence\":{\"presence\":{\"c\":{\"user\":\"u\",\"client\":\"c\"}}}}",
         );
-        check(8, &Reply::Presence(&Roll::default()), "{\"id\":8,\"presence\":{\"presence\":{}}}");
+        check(
+            8,
+            &Reply::Presence(&PresenceList::default()),
+            "{\"id\":8,\"presence\":{\"presence\":{}}}",
+        );
         check(
             9,
-            &Reply::PresenceStats(Stats::default()),
+            &Reply::PresenceStats(PresenceStats::default()),
             "{\"id\":9,\"presence_stats\":{\"num_clients\":0,\"num_users\":0}}",
         );
-        let nothing = History { position, ..History::default() };
+        let nothing = HistoryResult { position, ..HistoryResult::default() };
         check(
             10,
             &Reply::History(&nothing),
             "{\"id\":10,\"history\":{\"publications\":[],\"epoch\":\"abcdefgh\",\"offset\":7}}",
         );
         check(11, &Reply::Refresh(None), "{\"id\":11,\"refresh\":{}}");
-        let lease = Some(Lease(9));
+        let lease = Some(Ttl(9));
         check(
             12,
             &Reply::SubRefresh(lease),
@@ -193,15 +199,15 @@ mod tests {
         let check = |push: &Push<'_>, expected: &str| {
             assert_eq!(text(|out| write_push(push, out)), expected);
         };
-        let subs = vec![("c", Subscribed::default())];
-        let connected = Connected { client: "id", subs, ..Connected::default() };
+        let subs = vec![("c", SubscribeResult::default())];
+        let connected = ConnectResult { client: "id", subs, ..ConnectResult::default() };
         check(
             &Push::Connect(&connected),
             &format!(
                 "{{\"connect\":{{\"client\":\"id\",\"version\":\"{VERSION}\",\"subs\":{{\"c\":{{}}}}}}}}"
             ),
         );
-        let subscribed = Subscribed { recoverable: true, ..Subscribed::default() };
+        let subscribed = SubscribeResult { recoverable: true, ..SubscribeResult::default() };
         check(
             &Push::Subscribe { channel: "a\"b", subscribed: &subscribed },
             "{\"channel\":\"a\\\"b\",\"subscribe\":{\"recoverable\":true}}",
@@ -214,13 +220,13 @@ mod tests {
             &Push::Disconnect { code: 3001, reason: "shutdown" },
             "{\"disconnect\":{\"code\":3001,\"reason\":\"shutdown\"}}",
         );
-        check(&Push::Refresh(Some(Lease(5))), "{\"refresh\":{\"expires\":true,\"ttl\":5}}");
+        check(&Push::Refresh(Some(Ttl(5))), "{\"refresh\":{\"expires\":true,\"ttl\":5}}");
     }
 
     #[test]
     fn a_publication_has_no_newline_and_knows_its_parts() {
         let mut out = b"x".to_vec();
-        let details = Details { offset: Some(3), ..Details::default() };
+        let details = PublicationFields { offset: Some(3), ..PublicationFields::default() };
         let data = Data::Plain(b"{\n\"k\":1}");
         let places = write_publication("a\"b", data, &details, &mut out);
         assert_eq!(

@@ -33,7 +33,7 @@ impl<'a> From<&'a ClientInfo> for InfoBody<'a> {
 
 /// Parts of a publication beside its data.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Details<'a> {
+pub struct PublicationFields<'a> {
     /// Who published it, if a client did.
     pub info: Option<&'a ClientInfo>,
     /// Its offset, where the channel keeps history.
@@ -44,7 +44,7 @@ pub struct Details<'a> {
 
 /// Where the parts of a written publication stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct PublicationRanges {
     /// The publication object.
     pub object: Range<usize>,
     /// The data within it.
@@ -67,9 +67,9 @@ pub enum Data<'a> {
 pub fn write_publication(
     channel: &str,
     data: Data<'_>,
-    details: &Details<'_>,
+    details: &PublicationFields<'_>,
     out: &mut Vec<u8>,
-) -> Places {
+) -> PublicationRanges {
     out.extend_from_slice(b"{\"channel\":");
     write_json(&channel, out);
     out.extend_from_slice(b",\"pub\":");
@@ -79,7 +79,11 @@ pub fn write_publication(
 }
 
 /// Appends a publication object: `{"data":...}`.
-pub fn write_object(data: Data<'_>, details: &Details<'_>, out: &mut Vec<u8>) -> Places {
+pub fn write_object(
+    data: Data<'_>,
+    details: &PublicationFields<'_>,
+    out: &mut Vec<u8>,
+) -> PublicationRanges {
     let start = out.len();
     out.extend_from_slice(b"{\"data\":");
     let data_start = out.len();
@@ -105,7 +109,7 @@ pub fn write_object(data: Data<'_>, details: &Details<'_>, out: &mut Vec<u8>) ->
     }
     out.push(b'}');
     let end = out.len();
-    Places { object: start..end, data: data_start..data_end }
+    PublicationRanges { object: start..end, data: data_start..data_end }
 }
 
 struct Tags<'a>(&'a [(Box<str>, Box<str>)]);

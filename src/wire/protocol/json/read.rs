@@ -7,40 +7,40 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::wire::lenient_json;
 use crate::wire::protocol::command::{
     ChannelRequest, Command, ConnectRequest, EmulationRequest, HistoryRequest, PublishRequest,
     RefreshRequest, Request, RpcRequest, SubRefreshRequest, SubscribeRequest,
 };
-use crate::wire::reading;
 
 /// One command as it is written: which request is present says what it is.
 #[derive(Debug, Deserialize)]
 struct Written<'a> {
-    #[serde(default, deserialize_with = "reading::nullable")]
+    #[serde(default, deserialize_with = "lenient_json::nullable")]
     id: u32,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     connect: Option<Box<ConnectRequest<'a>>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     subscribe: Option<Box<SubscribeRequest<'a>>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     unsubscribe: Option<ChannelRequest<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     publish: Option<PublishRequest<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     presence: Option<ChannelRequest<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     presence_stats: Option<ChannelRequest<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     history: Option<HistoryRequest<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     rpc: Option<RpcRequest<'a>>,
-    #[serde(default, deserialize_with = "reading::object")]
+    #[serde(default, deserialize_with = "lenient_json::object")]
     send: Option<Ignored>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     refresh: Option<RefreshRequest<'a>>,
-    #[serde(borrow, default, deserialize_with = "reading::object")]
+    #[serde(borrow, default, deserialize_with = "lenient_json::object")]
     sub_refresh: Option<SubRefreshRequest<'a>>,
-    #[serde(default, deserialize_with = "reading::object")]
+    #[serde(default, deserialize_with = "lenient_json::object")]
     ping: Option<Ignored>,
 }
 
@@ -107,7 +107,7 @@ pub struct PlainPublish<'a> {
 
 /// Reads the body of a request that speaks for a stream's client; its data is a text.
 pub fn read_emulation(body: &[u8]) -> serde_json::Result<EmulationRequest> {
-    reading::read_object(body)
+    lenient_json::read_object(body)
 }
 
 /// Whether bytes are the text of one JSON value.

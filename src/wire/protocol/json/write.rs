@@ -5,17 +5,19 @@
 use std::borrow::Cow;
 
 use super::bodies::{
-    ConnectBody, Empty, ErrorBody, LeaseBody, Reason, RpcBody, StatsBody, SubscribeBack,
-    SubscribeFront,
+    ConnectBody, Empty, ErrorBody, Reason, RpcBody, StatsBody, SubscribeBack, SubscribeFront,
+    TtlBody,
 };
 use super::publication::InfoBody;
 use super::text::{Raw, write_fields, write_json, write_number};
 use crate::wire::protocol::error::Error;
 use crate::wire::protocol::position::Position;
-use crate::wire::protocol::reply::{ClientInfo, History, Push, Reply, Roll, Stats, Subscribed};
+use crate::wire::protocol::reply::{
+    ClientInfo, HistoryResult, PresenceList, PresenceStats, Push, Reply, SubscribeResult,
+};
 
 /// Appends what the API and clients are told of who is in a channel.
-pub fn write_presence(roll: &Roll, out: &mut Vec<u8>) {
+pub fn write_presence(roll: &PresenceList, out: &mut Vec<u8>) {
     out.reserve(roll.bytes() + roll.parts().len() + 16);
     out.extend_from_slice(b"{\"presence\":{");
     for (nth, part) in roll.parts().iter().enumerate() {
@@ -38,12 +40,12 @@ pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
 }
 
 /// Appends how many are in a channel, for the API and clients.
-pub fn write_stats(stats: Stats, out: &mut Vec<u8>) {
+pub fn write_stats(stats: PresenceStats, out: &mut Vec<u8>) {
     write_json(&StatsBody { num_clients: stats.clients, num_users: stats.users }, out);
 }
 
 /// Appends what was published in a channel, for the API and clients.
-pub fn write_history(history: &History<'_>, out: &mut Vec<u8>) {
+pub fn write_history(history: &HistoryResult<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"publications\":");
     write_objects(&history.publications, out);
     out.extend_from_slice(b",\"epoch\":");
@@ -68,7 +70,7 @@ fn write_objects(objects: &[Cow<'_, [u8]>], out: &mut Vec<u8>) {
 }
 
 /// Appends the answer to a subscribe.
-fn write_subscribed(subscribed: &Subscribed<'_>, out: &mut Vec<u8>) {
+fn write_subscribed(subscribed: &SubscribeResult<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
     write_fields(&SubscribeFront::from(subscribed), out);
     if !subscribed.publications.is_empty() {
@@ -117,7 +119,7 @@ pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::History(history) => write_history(history, out),
         Reply::Rpc(data) => write_json(&RpcBody { data: data.map(Raw) }, out),
         Reply::Refresh(lease) | Reply::SubRefresh(lease) => {
-            write_json(&LeaseBody::from(lease), out);
+            write_json(&TtlBody::from(lease), out);
         }
     }
     out.push(b'}');
@@ -151,7 +153,7 @@ pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
         Push::Disconnect { code, reason } => {
             write_json(&Reason { code: u32::from(*code), reason }, out);
         }
-        Push::Refresh(lease) => write_json(&LeaseBody::from(lease), out),
+        Push::Refresh(lease) => write_json(&TtlBody::from(lease), out),
     }
     out.push(b'}');
 }

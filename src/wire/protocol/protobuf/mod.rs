@@ -7,17 +7,17 @@
 
 mod replies;
 mod requests;
-mod wire;
+mod fields;
 
 use prost::Message;
 
+use self::fields::{Body, Fields};
 use self::replies::{
-    ConnectPush, Mover, PublicationBody, PushBody, Pushed, Reason, Renewed, ReplyEnvelope,
+    ConnectPush, PresenceChange, PublicationBody, PushBody, Pushed, Reason, Renewed, ReplyEnvelope,
     SubscribePush,
 };
-use self::wire::{Body, Fields};
 use super::command::{Command, EmulationRequest};
-use super::json::Details;
+use super::json::PublicationFields;
 use super::reply::{ClientInfo, Push, Reply};
 
 // ---- reading ---------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
 /// says that the data is a difference to the publication before.
 pub fn write_publication_object(
     data: &[u8],
-    details: &Details<'_>,
+    details: &PublicationFields<'_>,
     delta: bool,
     out: &mut Vec<u8>,
 ) {
@@ -120,7 +120,7 @@ pub fn write_publication_object(
 pub fn write_publication(
     channel: &str,
     data: &[u8],
-    details: &Details<'_>,
+    details: &PublicationFields<'_>,
     delta: bool,
     out: &mut Vec<u8>,
 ) {
@@ -134,14 +134,14 @@ pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
 
 /// Appends the push that somebody has come to a channel, or has left it.
 pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out: &mut Vec<u8>) {
-    write_pushed(channel, if joined { 5 } else { 6 }, Mover(info), out);
+    write_pushed(channel, if joined { 5 } else { 6 }, PresenceChange(info), out);
 }
 
 /// A ping, and a client's pong: an empty message behind its length.
 pub const PING: &[u8] = &[0];
 
 #[cfg(test)]
-mod mirror;
+mod decoded;
 
 #[cfg(test)]
 mod tests {
@@ -151,7 +151,9 @@ mod tests {
     use prost::Message;
 
     use super::super::command::Request;
-    use super::super::reply::{Connected, History, Lease, Roll, Stats, Subscribed};
+    use super::super::reply::{
+        ConnectResult, HistoryResult, PresenceList, PresenceStats, SubscribeResult, Ttl,
+    };
     use super::super::write::roll;
     use super::super::{Epoch, Error, Position, VERSION, Wire};
     use super::*;
@@ -417,16 +419,16 @@ mod tests {
     }
 
     /// What a client reads of what is written, all of it.
-    fn received(write: impl FnOnce(&mut Vec<u8>)) -> mirror::Reply {
+    fn received(write: impl FnOnce(&mut Vec<u8>)) -> decoded::Reply {
         let bytes = bytes(write);
         let mut rest = &bytes[..];
-        let reply = mirror::Reply::decode_length_delimited(&mut rest).unwrap();
+        let reply = decoded::Reply::decode_length_delimited(&mut rest).unwrap();
         assert!(rest.is_empty());
         reply
     }
 
-    fn received_push(write: impl FnOnce(&mut Vec<u8>)) -> mirror::Push {
-        let mirror::Reply { push: Some(push), .. } = received(write) else { panic!("no push") };
+    fn received_push(write: impl FnOnce(&mut Vec<u8>)) -> decoded::Push {
+        let decoded::Reply { push: Some(push), .. } = received(write) else { panic!("no push") };
         push
     }
 
@@ -439,8 +441,8 @@ mod tests {
         }
     }
 
-    fn info_received() -> mirror::ClientInfo {
-        mirror::ClientInfo {
+    fn info_received() -> decoded::ClientInfo {
+        decoded::ClientInfo {
             user: "u".into(),
             client: "id".into(),
             conn_info: b"{\"a\":1}".to_vec(),
@@ -452,13 +454,14 @@ mod tests {
         Position { offset: 300, epoch: Epoch::parse("abcdefgh") }
     }
 
-    fn subscribed() -> Subscribed<'static> {
+    fn subscribed() -> SubscribeResult<'static> {
         let object = |data: &[u8], offset| {
-            let details = Details { offset: Some(offset), ..Details::default() };
+            let details =
+                PublicationFields { offset: Some(offset), ..PublicationFields::default() };
             Cow::Owned(bytes(|out| write_publication_object(data, &details, offset == 302, out)))
         };
-        Subscribed {
-            expires: Some(Lease(60)),
+        SubscribeResult {
+            expires: Some(Ttl(60)),
             recoverable: true,
             positioned: true,
             was_recovering: true,
@@ -467,18 +470,18 @@ mod tests {
             publications: vec![object(b"1", 301), object(b"", 302), Cow::Borrowed(b"")],
             data: Some(b"{}"),
             delta: true,
-            ..Subscribed::default()
+            ..SubscribeResult::default()
         }
     }
 
-    fn subscribed_received() -> mirror::SubscribeResult {
-        let publication = |data: &[u8], offset, delta| mirror::Publication {
+    fn subscribed_received() -> decoded::SubscribeResult {
+        let publication = |data: &[u8], offset, delta| decoded::Publication {
             data: data.to_vec(),
             offset,
             delta,
             ..Default::default()
         };
-        mirror::SubscribeResult {
+        decoded::SubscribeResult {
             expires: true,
             ttl: 60,
             recoverable: true,
@@ -497,12 +500,12 @@ mod tests {
         }
     }
 
-    fn connected() -> Connected<'static> {
-        Connected {
+    fn connected() -> ConnectResult<'static> {
+        ConnectResult {
             client: "id",
-            expires: Some(Lease(60)),
+            expires: Some(Ttl(60)),
             data: Some(b"{}"),
-            subs: vec![("", Subscribed::default()), ("c", subscribed())],
+            subs: vec![("", SubscribeResult::default()), ("c", subscribed())],
             ping: 25,
             pong: true,
             session: "s",
@@ -519,14 +522,14 @@ mod tests {
         };
         check(Reply::Unsubscribe, b"\x05\x08\xac\x02\x3a\x00");
         check(Reply::Publish, b"\x05\x08\xac\x02\x42\x00");
-        check(Reply::Subscribe(&Subscribed::default()), b"\x05\x08\xac\x02\x32\x00");
-        check(Reply::Presence(&Roll::default()), b"\x05\x08\xac\x02\x4a\x00");
-        check(Reply::History(&History::default()), b"\x05\x08\xac\x02\x5a\x00");
+        check(Reply::Subscribe(&SubscribeResult::default()), b"\x05\x08\xac\x02\x32\x00");
+        check(Reply::Presence(&PresenceList::default()), b"\x05\x08\xac\x02\x4a\x00");
+        check(Reply::History(&HistoryResult::default()), b"\x05\x08\xac\x02\x5a\x00");
         check(Reply::Refresh(None), b"\x05\x08\xac\x02\x72\x00");
-        check(Reply::Refresh(Some(Lease(9))), b"\x09\x08\xac\x02\x72\x04\x18\x01\x20\x09");
-        check(Reply::SubRefresh(Some(Lease(9))), b"\x09\x08\xac\x02\x7a\x04\x08\x01\x10\x09");
+        check(Reply::Refresh(Some(Ttl(9))), b"\x09\x08\xac\x02\x72\x04\x18\x01\x20\x09");
+        check(Reply::SubRefresh(Some(Ttl(9))), b"\x09\x08\xac\x02\x7a\x04\x08\x01\x10\x09");
         check(
-            Reply::PresenceStats(Stats { clients: 3, users: 2 }),
+            Reply::PresenceStats(PresenceStats { clients: 3, users: 2 }),
             b"\x09\x08\xac\x02\x52\x04\x08\x03\x10\x02",
         );
         check(
@@ -546,17 +549,20 @@ mod tests {
         expected.extend_from_slice(VERSION.as_bytes());
         expected[0] = (expected.len() - 1) as u8;
         expected[5] = (expected.len() - 6) as u8;
-        check(Reply::Connect(&Connected { client: "id", ..Connected::default() }), &expected);
+        check(
+            Reply::Connect(&ConnectResult { client: "id", ..ConnectResult::default() }),
+            &expected,
+        );
     }
 
     #[test]
     fn answers_are_read_as_they_were_meant() {
-        let check = |reply: Reply<'_>, expected: mirror::Reply| {
-            let expected = mirror::Reply { id: 7, ..expected };
+        let check = |reply: Reply<'_>, expected: decoded::Reply| {
+            let expected = decoded::Reply { id: 7, ..expected };
             assert_eq!(received(|out| write_reply(7, &reply, out)), expected);
         };
-        let none = mirror::Reply::default;
-        let connect = mirror::ConnectResult {
+        let none = decoded::Reply::default;
+        let connect = decoded::ConnectResult {
             client: "id".into(),
             version: VERSION.into(),
             expires: true,
@@ -569,27 +575,27 @@ mod tests {
             node: "n".into(),
             time: 1_700_000_000_000,
         };
-        check(Reply::Connect(&connected()), mirror::Reply { connect: Some(connect), ..none() });
+        check(Reply::Connect(&connected()), decoded::Reply { connect: Some(connect), ..none() });
         let subscribe = Some(subscribed_received());
-        check(Reply::Subscribe(&subscribed()), mirror::Reply { subscribe, ..none() });
+        check(Reply::Subscribe(&subscribed()), decoded::Reply { subscribe, ..none() });
         let presence =
-            [(String::new(), mirror::ClientInfo::default()), ("id".into(), info_received())];
-        let presence = Some(mirror::PresenceResult { presence: presence.into() });
+            [(String::new(), decoded::ClientInfo::default()), ("id".into(), info_received())];
+        let presence = Some(decoded::PresenceResult { presence: presence.into() });
         let members = [ClientInfo::default(), info()];
         check(
             Reply::Presence(&roll(Wire::Protobuf, &members)),
-            mirror::Reply { presence, ..none() },
+            decoded::Reply { presence, ..none() },
         );
-        let history = Some(mirror::HistoryResult {
+        let history = Some(decoded::HistoryResult {
             publications: subscribed_received().publications,
             epoch: "abcdefgh".into(),
             offset: 300,
         });
         let publications = subscribed().publications;
-        let written = History { publications, position: position() };
-        check(Reply::History(&written), mirror::Reply { history, ..none() });
+        let written = HistoryResult { publications, position: position() };
+        check(Reply::History(&written), decoded::Reply { history, ..none() });
         let time = |time| {
-            let connected = Connected { time: Some(time), ..Connected::default() };
+            let connected = ConnectResult { time: Some(time), ..ConnectResult::default() };
             received(|out| write_reply(7, &Reply::Connect(&connected), out)).connect.unwrap().time
         };
         assert_eq!([time(-1), time(i64::MIN), time(0)], [-1, i64::MIN, 0]);
@@ -597,11 +603,11 @@ mod tests {
 
     #[test]
     fn pushes_are_read_as_they_were_meant() {
-        let check = |push: Push<'_>, expected: mirror::Push| {
+        let check = |push: Push<'_>, expected: decoded::Push| {
             assert_eq!(received_push(|out| write_push(&push, out)), expected);
         };
-        let none = mirror::Push::default;
-        let connect = mirror::Connect {
+        let none = decoded::Push::default;
+        let connect = decoded::Connect {
             client: "id".into(),
             version: VERSION.into(),
             data: b"{}".to_vec(),
@@ -614,8 +620,8 @@ mod tests {
             node: "n".into(),
             time: 1_700_000_000_000,
         };
-        check(Push::Connect(&connected()), mirror::Push { connect: Some(connect), ..none() });
-        let subscribe = Some(mirror::Subscribe {
+        check(Push::Connect(&connected()), decoded::Push { connect: Some(connect), ..none() });
+        let subscribe = Some(decoded::Subscribe {
             recoverable: true,
             epoch: "abcdefgh".into(),
             offset: 300,
@@ -624,25 +630,25 @@ mod tests {
         });
         check(
             Push::Subscribe { channel: "c", subscribed: &subscribed() },
-            mirror::Push { channel: "c".into(), subscribe, ..none() },
+            decoded::Push { channel: "c".into(), subscribe, ..none() },
         );
-        let unsubscribe = Some(mirror::Unsubscribe { code: 2500, reason: "gap".into() });
+        let unsubscribe = Some(decoded::Unsubscribe { code: 2500, reason: "gap".into() });
         check(
             Push::Unsubscribe { channel: "c", code: 2500, reason: "gap" },
-            mirror::Push { channel: "c".into(), unsubscribe, ..none() },
+            decoded::Push { channel: "c".into(), unsubscribe, ..none() },
         );
-        let disconnect = Some(mirror::Disconnect { code: 3001, reason: "shutdown".into() });
+        let disconnect = Some(decoded::Disconnect { code: 3001, reason: "shutdown".into() });
         check(
             Push::Disconnect { code: 3001, reason: "shutdown" },
-            mirror::Push { disconnect, ..none() },
+            decoded::Push { disconnect, ..none() },
         );
-        let refresh = Some(mirror::Refresh { expires: true, ttl: 9 });
-        check(Push::Refresh(Some(Lease(9))), mirror::Push { refresh, ..none() });
+        let refresh = Some(decoded::Refresh { expires: true, ttl: 9 });
+        check(Push::Refresh(Some(Ttl(9))), decoded::Push { refresh, ..none() });
     }
 
     #[test]
     fn pushes_have_the_protocols_bytes() {
-        let details = Details { offset: Some(5), ..Details::default() };
+        let details = PublicationFields { offset: Some(5), ..PublicationFields::default() };
         assert_eq!(
             bytes(|out| write_publication("c", b"{}", &details, false, out)),
             b"\x0d\x22\x0b\x12\x01c\x22\x06\x22\x02{}\x30\x05"
@@ -653,7 +659,7 @@ mod tests {
         );
         let tags = [("k".into(), "v".into()), ("".into(), "".into())];
         let info = ClientInfo { user: "u".into(), client: "i".into(), ..ClientInfo::default() };
-        let details = Details { info: Some(&info), offset: None, tags: &tags };
+        let details = PublicationFields { info: Some(&info), offset: None, tags: &tags };
         assert_eq!(
             bytes(|out| write_publication_object(b"1", &details, false, out)),
             b"\x22\x011\x2a\x06\x0a\x01u\x12\x01i\x3a\x06\x0a\x01k\x12\x01v\x3a\x04\x0a\x00\x12\x00"
@@ -666,14 +672,14 @@ mod tests {
             bytes(|out| write_presence_change("c", false, &info, out)),
             b"\x0f\x22\x0d\x12\x01c\x32\x08\x0a\x06\x0a\x01u\x12\x01i"
         );
-        assert_eq!(mirror::Reply::default().encode_length_delimited_to_vec(), PING);
+        assert_eq!(decoded::Reply::default().encode_length_delimited_to_vec(), PING);
     }
 
     #[test]
     fn who_moves_is_told_whole() {
         let joined = received_push(|out| write_presence_change("c", true, &info(), out));
-        let mover = Some(mirror::Mover { info: Some(info_received()) });
-        let expected = mirror::Push { channel: "c".into(), join: mover, ..Default::default() };
+        let mover = Some(decoded::PresenceChange { info: Some(info_received()) });
+        let expected = decoded::Push { channel: "c".into(), join: mover, ..Default::default() };
         assert_eq!(joined, expected);
     }
 
@@ -716,10 +722,10 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
                 .collect();
-            let details = Details { info: info.as_ref(), offset, tags: &written };
-            let expected = mirror::Publication {
+            let details = PublicationFields { info: info.as_ref(), offset, tags: &written };
+            let expected = decoded::Publication {
                 data: data.clone(),
-                info: info.as_ref().map(|info| mirror::ClientInfo {
+                info: info.as_ref().map(|info| decoded::ClientInfo {
                     user: info.user.to_string(),
                     ..info_received()
                 }),
@@ -728,10 +734,10 @@ mod tests {
                 delta,
             };
             let object = bytes(|out| write_publication_object(&data, &details, delta, out));
-            prop_assert_eq!(&mirror::Publication::decode(&object[..]).unwrap(), &expected);
+            prop_assert_eq!(&decoded::Publication::decode(&object[..]).unwrap(), &expected);
             let push = received_push(|out| write_publication(&channel, &data, &details, delta, out));
             let expected =
-                mirror::Push { channel, publication: Some(expected), ..Default::default() };
+                decoded::Push { channel, publication: Some(expected), ..Default::default() };
             prop_assert_eq!(push, expected);
         }
     }

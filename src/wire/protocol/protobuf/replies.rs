@@ -3,12 +3,13 @@
 //! Owns nothing: everything is borrowed for as long as it takes to be written. Never decides what
 //! is said. Source of the numbers: centrifugal/protocol, `client.proto`.
 
-use super::wire::{Body, Fields};
+use super::fields::{Body, Fields};
 use crate::wire::protocol::encoding::VERSION;
 use crate::wire::protocol::error::Error;
-use crate::wire::protocol::json::Details;
+use crate::wire::protocol::json::PublicationFields;
 use crate::wire::protocol::reply::{
-    ClientInfo, Connected, History, Lease, Reply, Roll, Stats, Subscribed,
+    ClientInfo, ConnectResult, HistoryResult, PresenceList, PresenceStats, Reply, SubscribeResult,
+    Ttl,
 };
 
 // ---- envelopes -------------------------------------------------------------------------------
@@ -92,8 +93,8 @@ impl Body for Tag<'_> {
 }
 
 /// `expires` in this field and `ttl` in the next, as wherever they stand.
-fn write_lease(field: u32, lease: Option<Lease>, fields: &mut impl Fields) {
-    if let Some(Lease(seconds)) = lease {
+fn write_lease(field: u32, lease: Option<Ttl>, fields: &mut impl Fields) {
+    if let Some(Ttl(seconds)) = lease {
         fields.flag(field, true);
         fields.number(field + 1, seconds.into());
     }
@@ -126,7 +127,7 @@ impl Body for ClientInfo {
 // ---- answers ---------------------------------------------------------------------------------
 
 /// `ConnectResult`.
-impl Body for Connected<'_> {
+impl Body for ConnectResult<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.text(1, self.client);
         fields.text(2, VERSION);
@@ -140,7 +141,7 @@ impl Body for Connected<'_> {
 }
 
 /// What `ConnectResult` and `Connect` have in the same fields.
-fn write_connection(connected: &Connected<'_>, fields: &mut impl Fields) {
+fn write_connection(connected: &ConnectResult<'_>, fields: &mut impl Fields) {
     fields.number(7, connected.ping.into());
     fields.flag(8, connected.pong);
     fields.text(9, connected.session);
@@ -150,7 +151,7 @@ fn write_connection(connected: &Connected<'_>, fields: &mut impl Fields) {
 }
 
 /// `SubscribeResult`.
-impl Body for Subscribed<'_> {
+impl Body for SubscribeResult<'_> {
     fn write(&self, fields: &mut impl Fields) {
         let position = self.position.unwrap_or_default();
         write_lease(1, self.expires, fields);
@@ -169,7 +170,7 @@ impl Body for Subscribed<'_> {
 }
 
 /// `PresenceResult`.
-impl Body for Roll {
+impl Body for PresenceList {
     fn write(&self, fields: &mut impl Fields) {
         self.parts().iter().for_each(|part| fields.raw(part));
     }
@@ -181,7 +182,7 @@ pub(super) fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
 }
 
 /// `PresenceStatsResult`.
-impl Body for Stats {
+impl Body for PresenceStats {
     fn write(&self, fields: &mut impl Fields) {
         fields.number(1, self.clients.into());
         fields.number(2, self.users.into());
@@ -189,7 +190,7 @@ impl Body for Stats {
 }
 
 /// `HistoryResult`.
-impl Body for History<'_> {
+impl Body for HistoryResult<'_> {
     fn write(&self, fields: &mut impl Fields) {
         for publication in &self.publications {
             fields.present(1, publication);
@@ -213,7 +214,7 @@ pub(super) struct Renewed {
     /// Of `expires`.
     pub(super) field: u32,
     /// The new one.
-    pub(super) lease: Option<Lease>,
+    pub(super) lease: Option<Ttl>,
 }
 
 impl Body for Renewed {
@@ -229,7 +230,7 @@ pub(super) struct PublicationBody<'a> {
     /// The payload, or the difference to the one before.
     pub(super) data: &'a [u8],
     /// The parts beside it.
-    pub(super) details: &'a Details<'a>,
+    pub(super) details: &'a PublicationFields<'a>,
     /// Whether it is a difference.
     pub(super) delta: bool,
 }
@@ -249,16 +250,16 @@ impl Body for PublicationBody<'_> {
 }
 
 /// `Join` and `Leave`.
-pub(super) struct Mover<'a>(pub(super) &'a ClientInfo);
+pub(super) struct PresenceChange<'a>(pub(super) &'a ClientInfo);
 
-impl Body for Mover<'_> {
+impl Body for PresenceChange<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.message(1, self.0);
     }
 }
 
 /// `Connect`.
-pub(super) struct ConnectPush<'a>(pub(super) &'a Connected<'a>);
+pub(super) struct ConnectPush<'a>(pub(super) &'a ConnectResult<'a>);
 
 impl Body for ConnectPush<'_> {
     fn write(&self, fields: &mut impl Fields) {
@@ -274,7 +275,7 @@ impl Body for ConnectPush<'_> {
 }
 
 /// `Subscribe`.
-pub(super) struct SubscribePush<'a>(pub(super) &'a Subscribed<'a>);
+pub(super) struct SubscribePush<'a>(pub(super) &'a SubscribeResult<'a>);
 
 impl Body for SubscribePush<'_> {
     fn write(&self, fields: &mut impl Fields) {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use crate::wire::filter;
-use crate::wire::protocol::command::{self, Payload, Request, Requested};
+use crate::wire::protocol::command::{self, Payload, Request, RequestedSubs};
 
 /// Which request is present says what it is.
 #[derive(Clone, PartialEq, Message)]
@@ -78,7 +78,7 @@ pub(super) struct ConnectRequest {
     pub(super) data: Vec<u8>,
     /// A map, read as the list that it is on the wire: so its order stays.
     #[prost(message, repeated, tag = "3")]
-    pub(super) subs: Vec<RequestedEntry>,
+    pub(super) subs: Vec<RequestedSubEntry>,
     #[prost(string, tag = "4")]
     pub(super) name: String,
     #[prost(string, tag = "5")]
@@ -89,7 +89,7 @@ pub(super) struct ConnectRequest {
 
 /// An entry of the map of channels.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RequestedEntry {
+pub(super) struct RequestedSubEntry {
     #[prost(string, tag = "1")]
     pub(super) key: String,
     #[prost(message, optional, boxed, tag = "2")]
@@ -98,11 +98,11 @@ pub(super) struct RequestedEntry {
 
 impl From<ConnectRequest> for command::ConnectRequest<'static> {
     fn from(request: ConnectRequest) -> Self {
-        let subs: Vec<_> = request.subs.into_iter().map(RequestedEntry::into_pair).collect();
+        let subs: Vec<_> = request.subs.into_iter().map(RequestedSubEntry::into_pair).collect();
         command::ConnectRequest {
             token: request.token.into(),
             data: payload(request.data),
-            subs: (!subs.is_empty()).then_some(Requested(subs)),
+            subs: (!subs.is_empty()).then_some(RequestedSubs(subs)),
             name: request.name.into(),
             version: request.version.into(),
             headers: (!request.headers.is_empty()).then_some(request.headers),
@@ -110,7 +110,7 @@ impl From<ConnectRequest> for command::ConnectRequest<'static> {
     }
 }
 
-impl RequestedEntry {
+impl RequestedSubEntry {
     fn into_pair(self) -> (Cow<'static, str>, command::SubscribeRequest<'static>) {
         let request = self.value.map(|request| (*request).into()).unwrap_or_default();
         (self.key.into(), request)

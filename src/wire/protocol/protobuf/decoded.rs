@@ -55,9 +55,9 @@ pub(super) struct Push {
     #[prost(message, optional, tag = "4")]
     pub(super) publication: Option<Publication>,
     #[prost(message, optional, tag = "5")]
-    pub(super) join: Option<Mover>,
+    pub(super) join: Option<PresenceChange>,
     #[prost(message, optional, tag = "6")]
-    pub(super) leave: Option<Mover>,
+    pub(super) leave: Option<PresenceChange>,
     #[prost(message, optional, tag = "7")]
     pub(super) unsubscribe: Option<Unsubscribe>,
     #[prost(message, optional, tag = "9")]
@@ -97,7 +97,7 @@ pub(super) struct Publication {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Mover {
+pub(super) struct PresenceChange {
     #[prost(message, optional, tag = "1")]
     pub(super) info: Option<ClientInfo>,
 }

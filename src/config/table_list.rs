@@ -8,20 +8,20 @@ use figment::value::{Dict, Value};
 use super::error::{Error, error};
 use super::key::{Key, join, variable};
 use super::keys::{nearest, table_keys, unknown};
-use super::kind::kind_of;
+use super::value_kind::kind_of;
 
 /// The tables of one list that the last source gave.
 #[derive(Debug)]
-pub(super) struct Tables {
+pub(super) struct TableList {
     /// Path of the list.
     list: &'static str,
     given: Vec<Dict>,
 }
 
-impl Tables {
+impl TableList {
     /// An empty list at a path.
     pub(super) fn new(list: &'static str) -> Self {
-        Tables { list, given: Vec::new() }
+        TableList { list, given: Vec::new() }
     }
 
     /// Path of the list.

@@ -74,7 +74,7 @@ impl Stage {
 
 /// The work that a turn may still do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Budget {
+pub struct WorkBudget {
     total: i64,
     left: i64,
     /// What the stages behind this one are to have.
@@ -87,13 +87,13 @@ pub struct Budget {
     takes_large: bool,
 }
 
-impl Budget {
+impl WorkBudget {
     /// The share of a turn. One of the shards of a worker gets a `large` one in each pass: only
     /// there a piece of work may cost more than the share.
     pub fn new(units: usize, large: bool) -> Self {
         let total = units as i64;
         let first = large.then_some(Stage::Deliveries);
-        Budget { total, left: total, kept: 0, fresh: true, large: first, takes_large: large }
+        WorkBudget { total, left: total, kept: 0, fresh: true, large: first, takes_large: large }
     }
 
     /// The same, where the stages take turns to be the first that may do a large piece of work:
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_stage_leaves_the_later_ones_their_share() {
-        let mut budget = Budget::new(1600, false);
+        let mut budget = WorkBudget::new(1600, false);
         budget.begin(Stage::Deliveries);
         let mut done = 0;
         while !budget.is_spent() {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_stage_does_one_small_piece_of_work() {
-        let mut budget = Budget::new(1600, false);
+        let mut budget = WorkBudget::new(1600, false);
         budget.begin(Stage::Rest);
         budget.charge(1600);
         for stage in [Stage::Deliveries, Stage::Completions, Stage::Sends] {
@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn one_piece_of_work_beyond_a_large_share_is_done_in_a_turn() {
-        let mut budget = Budget::new(1600, true);
+        let mut budget = WorkBudget::new(1600, true);
         budget.begin(Stage::Deliveries);
         assert!(budget.affords(1_000_000));
         budget.charge(1_000_000);
         assert!(budget.is_spent());
         budget.begin(Stage::Input);
         assert!(!budget.affords(401) && budget.affords(400));
-        let mut budget = Budget::new(1600, true).in_turn(4);
+        let mut budget = WorkBudget::new(1600, true).in_turn(4);
         for (stage, takes) in [(Stage::Deliveries, false), (Stage::Input, true)] {
             budget.begin(stage);
             budget.charge(1);

@@ -1,15 +1,15 @@
-//! Buffers that take little more memory than they hold.
+//! Growing and shrinking of buffers whose capacity stays close to their length.
 //!
-//! Owns nothing. A vector that grows by itself doubles, and keeps what it once needed: for the
-//! many buffers that peers make grow, that is memory which no peer has sent.
+//! Owns nothing. A vector that grows by itself doubles its capacity and keeps it. In the many
+//! buffers that peers make grow, the spare capacity would be memory that no peer has sent.
 
-/// A buffer may be larger by this part of what it holds.
+/// The capacity may exceed the length by the length divided by this number.
 const SPARE: usize = 8;
-/// A buffer may be larger by so many bytes, however little it holds.
+/// The capacity may exceed the length by this number of bytes, however short the buffer is.
 const SPARE_BYTES: usize = 64;
 
-/// Appends bytes, and makes little more room than they need. Returns how many bytes were copied:
-/// where there was no room, those before them too.
+/// Appends bytes and reserves little more room than they need. Returns the number of bytes copied,
+/// which includes the existing bytes if the buffer had to move.
 pub fn append(bytes: &mut Vec<u8>, more: &[u8]) -> usize {
     let needed = bytes.len() + more.len();
     let grows = needed > bytes.capacity();
@@ -20,7 +20,7 @@ pub fn append(bytes: &mut Vec<u8>, more: &[u8]) -> usize {
     if grows { needed } else { more.len() }
 }
 
-/// Gives memory back that is not needed.
+/// Frees the capacity that exceeds the allowed spare capacity.
 pub fn trim(bytes: &mut Vec<u8>) {
     if bytes.capacity() - bytes.len() > bytes.len() / SPARE + SPARE_BYTES {
         bytes.shrink_to_fit();
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_takes_little_more_than_it_holds() {
+    fn the_capacity_exceeds_the_length_by_an_eighth_at_most() {
         let mut bytes = Vec::new();
         let mut moves = 0;
         for _ in 0..1000 {

@@ -1,0 +1,57 @@
+//! Faults that are planted on purpose, to prove that the simulation finds them.
+//!
+//! Owns one switch per thread. Without the feature `planted-faults` there is no switch, and
+//! [`planted`] is always false.
+
+/// A race that the engine avoids. A planted fault removes the protection against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedFault {
+    /// A new member of a group gets the whole next lap, instead of the part after its join.
+    JoinerGetsWholeLap,
+    /// A member that leaves during a lap stays in its group.
+    LeaverStaysInGroup,
+    /// A shard releases a channel while its own subscribe is on the way to the home.
+    ReleasedWhilePending,
+    /// A late answer to a subscribe joins the connection that now has the slot.
+    StaleAnswerJoins,
+    /// An API call is served before the answer to the previous call is sent.
+    CallServedBeforeFlush,
+    /// A connection that subscribes again is announced before its leave is.
+    JoinBeforeLeave,
+    /// A leave that finds no room in the home's inbox is dropped.
+    LeaveDropped,
+    /// A frame of an emulation request that finds no room is dropped.
+    EmulationFrameDropped,
+    /// A hook event that finds no room is dropped.
+    HookEventDropped,
+    /// A side table keeps its entry when a slot becomes free.
+    SideTableNotFreed,
+    /// A shard drops a message to itself that it cannot handle yet.
+    OwnMessageLost,
+    /// A home drops a prepared publication for which there is no room.
+    PreparedPublicationDropped,
+}
+
+#[cfg(feature = "planted-faults")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<PlantedFault>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a fault in this thread; `None` removes it.
+#[cfg(feature = "planted-faults")]
+pub fn plant(fault: Option<PlantedFault>) {
+    PLANTED.set(fault);
+}
+
+/// Whether the fault is planted in this thread.
+#[cfg(feature = "planted-faults")]
+pub fn planted(fault: PlantedFault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Whether the fault is planted in this thread: never.
+#[cfg(not(feature = "planted-faults"))]
+#[inline(always)]
+pub fn planted(_: PlantedFault) -> bool {
+    false
+}
