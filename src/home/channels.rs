@@ -266,7 +266,7 @@ pub(crate) mod tests {
             extra: None,
             retention: homes.retention,
             guard: None,
-            reply_to: ReplyTo::Nobody,
+            reply_to: ReplyTo::None,
         };
         homes.publish(request, now)
     }
@@ -297,7 +297,7 @@ pub(crate) mod tests {
     }
 
     fn ask(homes: &mut Homes, query: ChannelQuery) -> Result<ChannelAnswer, Error> {
-        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, query };
+        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
         homes.answer_query(&question, 0)
     }
 
@@ -349,7 +349,7 @@ pub(crate) mod tests {
                 extra: None,
                 retention: homes.retention,
                 guard: Some(Box::new(guard)),
-                reply_to: ReplyTo::Nobody,
+                reply_to: ReplyTo::None,
             };
             let before = homes.published_before(&request, 0);
             let at = before.unwrap_or_else(|| homes.publish(request, 0));
@@ -379,7 +379,7 @@ pub(crate) mod tests {
         }
         assert_eq!(stats(&mut homes), PresenceStats { clients: 2, users: 1 });
         let (query, reply_to) =
-            (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::Nobody);
+            (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::None);
         for _ in 0..2 {
             homes
                 .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, query })
@@ -415,7 +415,7 @@ pub(crate) mod tests {
             }
             let query = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
             let question =
-                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::Nobody, query };
+                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
             homes.queue_presence_query(question).unwrap();
             let told =
                 homes.encode_first_presence(&mut WorkBudget::new(100_000_000, true)).unwrap();

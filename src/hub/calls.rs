@@ -55,7 +55,7 @@ impl Hub {
         // the answer confirms only that the publication was sent.
         let PlainPublish { channel, data, skip_history } = &request;
         let waits = !skip_history && options.retention.is_some();
-        let reply_to = if waits { ReplyTo::Caller(self.address(slot)) } else { ReplyTo::Nobody };
+        let reply_to = if waits { ReplyTo::ApiCaller(self.address(slot)) } else { ReplyTo::None };
         let named = (&**channel, self.names.hash(channel));
         let draft = (data.get().as_bytes(), PublicationKind::Data, None);
         let terms = PublishOptions { skip_history: *skip_history, ..PublishOptions::default() };
@@ -102,7 +102,9 @@ impl Hub {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
         }
-        let ReplyTo::Caller(Address { slot, generation, .. }) = published.reply_to else { return };
+        let ReplyTo::ApiCaller(Address { slot, generation, .. }) = published.reply_to else {
+            return;
+        };
         let caller = self.connection(slot, generation);
         if caller.is_some_and(|caller| caller.phase == Phase::AwaitingAnswer) {
             self.answer_call(slot, published.outcome);

@@ -142,7 +142,7 @@ impl Hub {
     pub(super) fn home_answered(&mut self, answer: HomeAnswer) {
         let (address, command) = match (answer.reply_to, &answer.result) {
             (ReplyTo::Client { address, command }, _) => (address, command),
-            (ReplyTo::Watcher { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
+            (ReplyTo::PositionCheck { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
                 return self.position_answered((channel, serial), *top);
             }
             // No other requester is served here.

@@ -23,7 +23,7 @@ impl Hub {
         self.locals.position_checks.sweep(CHECKS_PER_TURN, times, &mut due);
         for (channel, serial) in due.drain(..) {
             let Some((name, hash)) = self.locals.channel_name(channel) else { continue };
-            let reply_to = ReplyTo::Watcher { shard: self.shard, channel, serial };
+            let reply_to = ReplyTo::PositionCheck { shard: self.shard, channel, serial };
             let question =
                 HomeQuery { channel: name.clone(), hash, reply_to, query: ChannelQuery::Position };
             let home = self.names.home(hash);

@@ -82,7 +82,7 @@ impl Hub {
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(PublicationExtra { info, tags }));
         let draft = (data, event, extra);
-        self.send_home(post, (channel, hash), options, draft, terms, ReplyTo::Nobody)?;
+        self.send_home(post, (channel, hash), options, draft, terms, ReplyTo::None)?;
         self.reply(slot, command, &Reply::Publish);
         Ok(())
     }

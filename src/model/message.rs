@@ -426,22 +426,22 @@ pub struct HomeAnswer {
     pub result: Result<ChannelAnswer, Error>,
 }
 
-/// Who waits for a home's answer.
+/// Where a home sends its answer to a query or a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// Nobody.
-    Nobody,
-    /// The control plane, under this tag; it has kept room for the answer.
+    /// Nowhere: the home sends no answer.
+    None,
+    /// The control plane, under this tag. It has reserved room for the answer.
     Control(u64),
-    /// A connection whose call of the API is to be answered.
-    Caller(Address),
-    /// A shard that holds its subscribers' position against the answer.
-    Watcher {
+    /// A connection of a shard that waits for the result of an API request.
+    ApiCaller(Address),
+    /// A shard that compares the positions of its subscribers with the answer.
+    PositionCheck {
         /// The shard.
         shard: Endpoint,
-        /// The channel's index there.
+        /// Index of the channel on that shard.
         channel: u32,
-        /// That index's life.
+        /// Serial of that index: the shard ignores answers for an earlier channel.
         serial: u32,
     },
     /// A client whose command is to be answered.
@@ -457,9 +457,9 @@ impl ReplyTo {
     /// The shard that gets the answer, if one does.
     pub fn shard(&self) -> Option<Endpoint> {
         match self {
-            ReplyTo::Caller(address) | ReplyTo::Client { address, .. } => Some(address.shard),
-            ReplyTo::Watcher { shard, .. } => Some(*shard),
-            ReplyTo::Nobody | ReplyTo::Control(_) => None,
+            ReplyTo::ApiCaller(address) | ReplyTo::Client { address, .. } => Some(address.shard),
+            ReplyTo::PositionCheck { shard, .. } => Some(*shard),
+            ReplyTo::None | ReplyTo::Control(_) => None,
         }
     }
 }
