@@ -1,8 +1,8 @@
-//! RFC 6455 frames: what a client sent, checked and unmasked; what a server sends, framed.
+//! WebSocket frames (RFC 6455): decodes, checks and unmasks client frames, writes server frames.
 //!
-//! Owns the bytes of a message that is still arriving in fragments. Never does I/O and never
-//! allocates for a message that came whole. The invariant: an event is given out only when its
-//! frame is complete and legal; the first illegal byte ends the connection with a close code.
+//! Owns the bytes of a message whose fragments are still arriving. Never does I/O and never
+//! allocates for an unfragmented message. The invariant: an event is returned only for a complete
+//! and legal frame. The first illegal frame ends the connection with a close code.
 
 use std::io::Cursor;
 
@@ -11,24 +11,24 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::base::buffer;
 
-/// The longest header that a server writes: two bytes and an eight-byte length.
+/// Bytes of the longest header that a server writes: two bytes and an eight-byte length.
 pub const HEADER_MAX: usize = 10;
-/// The longest payload of a control frame.
+/// Bytes of the longest payload of a control frame.
 const CONTROL_MAX: u64 = 125;
 
-/// Why a peer's frames end its connection.
+/// Why the frames of a client end its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// Against the rules of the protocol.
+    /// A frame breaks the rules of the protocol.
     Protocol(&'static str),
-    /// Text, or a close reason, that is no UTF-8.
+    /// A text message or a close reason is not UTF-8.
     Utf8,
-    /// More than this connection may send in one message.
+    /// A message exceeds the limit of the connection.
     TooBig,
 }
 
 impl Violation {
-    /// The close code that tells the peer.
+    /// The close code that is sent to the client.
     pub fn code(self) -> u16 {
         u16::from(match self {
             Violation::Protocol(_) => CloseCode::Protocol,
@@ -37,7 +37,7 @@ impl Violation {
         })
     }
 
-    /// The reason that goes with the code.
+    /// The reason that is sent with the close code.
     pub fn reason(self) -> &'static str {
         match self {
             Violation::Protocol(reason) => reason,
@@ -47,21 +47,21 @@ impl Violation {
     }
 }
 
-/// Whether a message is text or bytes.
+/// The type of a WebSocket message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
-    /// Text, checked to be UTF-8.
+    /// Text, which must be UTF-8.
     Text,
     /// Any bytes.
     Binary,
 }
 
-/// A message's bytes: borrowed where it came in one frame, owned where it came in several.
+/// The bytes of a message: borrowed if it arrived in one frame, owned if it arrived in fragments.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// In place.
+    /// Bytes in the input buffer.
     Whole(&'a [u8]),
-    /// Put together.
+    /// Bytes joined from fragments.
     Joined(Vec<u8>),
 }
 
@@ -76,30 +76,30 @@ impl std::ops::Deref for Payload<'_> {
     }
 }
 
-/// What one frame meant.
+/// The result of decoding one frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FrameEvent<'a> {
     /// A message is complete.
     Message(FrameKind, Payload<'a>),
-    /// A message is complete that is compressed; text is not yet known to be UTF-8.
+    /// A compressed message is complete. Text is not yet checked to be UTF-8.
     Compressed(FrameKind, Payload<'a>),
-    /// A fragment was kept; the message goes on.
+    /// A fragment was kept; the message is incomplete.
     Fragment,
-    /// To be answered with the same bytes.
+    /// A ping, which a pong with the same bytes must answer.
     Ping(&'a [u8]),
     /// An answer to a ping.
     Pong,
-    /// The peer closes, with this code if it gave one.
+    /// The client closes the connection, with this code if it sent one.
     Close(Option<u16>),
 }
 
-/// A message of which some fragments have come.
+/// The fragments of an incomplete message.
 #[derive(Debug, Default)]
 pub struct Fragments {
     kind: Option<FrameKind>,
     compressed: bool,
     bytes: Vec<u8>,
-    /// How many of the bytes are known to be whole UTF-8 characters.
+    /// Number of leading bytes that are checked to be complete UTF-8 characters.
     checked: usize,
 }
 
@@ -109,7 +109,7 @@ impl Fragments {
         self.kind.is_none()
     }
 
-    /// Bytes that it takes in memory.
+    /// Bytes allocated for the fragments.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
@@ -141,9 +141,9 @@ impl Fragments {
     }
 }
 
-/// Takes one frame from the front of `input`, unmasking in place. `None`: it is not there whole
-/// yet. Otherwise the bytes consumed and what they meant. `limit` bounds a message in bytes, as it
-/// travels; `compresses` says whether it may travel compressed.
+/// Decodes the first frame of `input` and unmasks it in place. Returns the bytes consumed and the
+/// event, or `None` if the frame is incomplete. `limit` is the maximum bytes per message, counted
+/// before decompression. `compresses` allows compressed messages.
 pub fn decode<'a>(
     input: &'a mut [u8],
     fragments: &mut Fragments,
@@ -156,9 +156,9 @@ pub fn decode<'a>(
         return Ok(None);
     };
     let start = cursor.position() as usize;
-    let may_be_marked =
+    let may_be_compressed =
         compresses && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
-    if header.rsv1 && !may_be_marked {
+    if header.rsv1 && !may_be_compressed {
         return Err(Violation::Protocol("reserved bit set"));
     }
     let mask = check_header(&header, length, fragments, limit)?;
@@ -168,7 +168,7 @@ pub fn decode<'a>(
     }
     let payload = &mut input[start..end];
     unmask(payload, mask);
-    Ok(Some((end, meaning(&header, payload, fragments, limit)?)))
+    Ok(Some((end, frame_event(&header, payload, fragments, limit)?)))
 }
 
 fn check_header(
@@ -191,7 +191,7 @@ fn check_header(
             return Err(Violation::Protocol("control frame too long"));
         }
         OpCode::Data(Data::Continue) if fragments.is_empty() => {
-            return Err(Violation::Protocol("continuation of nothing"));
+            return Err(Violation::Protocol("continuation frame without a started message"));
         }
         OpCode::Data(Data::Text | Data::Binary) if !fragments.is_empty() => {
             return Err(Violation::Protocol("new message inside a fragmented one"));
@@ -206,7 +206,7 @@ fn check_header(
     Ok(mask)
 }
 
-fn meaning<'a>(
+fn frame_event<'a>(
     header: &FrameHeader,
     payload: &'a [u8],
     fragments: &mut Fragments,
@@ -218,7 +218,9 @@ fn meaning<'a>(
         OpCode::Control(_) => return close_event(payload),
         OpCode::Data(Data::Text) => FrameKind::Text,
         OpCode::Data(Data::Binary) => FrameKind::Binary,
-        OpCode::Data(_) => fragments.kind.ok_or(Violation::Protocol("continuation of nothing"))?,
+        OpCode::Data(_) => fragments
+            .kind
+            .ok_or(Violation::Protocol("continuation frame without a started message"))?,
     };
     if header.is_final && fragments.is_empty() {
         if header.rsv1 {
@@ -253,7 +255,7 @@ fn close_event(payload: &[u8]) -> Result<FrameEvent<'static>, Violation> {
     Ok(FrameEvent::Close(Some(code)))
 }
 
-/// XORs `bytes` with the repeated mask, eight at a time between the unaligned ends.
+/// XORs `bytes` with the repeated mask, eight bytes at a time between the unaligned ends.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let (head, words, tail) = bytemuck::pod_align_to_mut::<u8, u64>(bytes);
     for (index, byte) in head.iter_mut().enumerate() {
@@ -281,12 +283,12 @@ fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Appends the header of a text frame whose payload the caller appends.
+/// Appends the header of a text frame. The caller appends the payload.
 pub fn write_text_header(length: usize, out: &mut Vec<u8>) {
     write_header(OpCode::Data(Data::Text), length, out);
 }
 
-/// Appends the header of a binary frame whose payload the caller appends.
+/// Appends the header of a binary frame. The caller appends the payload.
 pub fn write_binary_header(length: usize, out: &mut Vec<u8>) {
     write_header(OpCode::Data(Data::Binary), length, out);
 }
@@ -301,12 +303,12 @@ pub fn write_binary(payload: &[u8], out: &mut Vec<u8>) {
     write_frame(OpCode::Data(Data::Binary), payload, out);
 }
 
-/// Appends the echo of a ping.
+/// Appends a pong with the payload of a ping.
 pub fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
     write_frame(OpCode::Control(Control::Pong), payload, out);
 }
 
-/// Appends a message as it came.
+/// Appends a message of either type.
 pub fn write_message(kind: FrameKind, payload: &[u8], out: &mut Vec<u8>) {
     let data = match kind {
         FrameKind::Text => Data::Text,
@@ -315,7 +317,7 @@ pub fn write_message(kind: FrameKind, payload: &[u8], out: &mut Vec<u8>) {
     write_frame(OpCode::Data(data), payload, out);
 }
 
-/// Appends a close frame; without a code it is empty. The reason is cut to what fits.
+/// Appends a close frame, which is empty without a code. A reason that is too long is cut.
 pub fn write_close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
     let Some(code) = code else {
         return write_frame(OpCode::Control(Control::Close), &[], out);
@@ -326,8 +328,8 @@ pub fn write_close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(reason);
 }
 
-/// Puts a payload that is marked as compressed in place of the one of the frame that `out` has from
-/// `start` to its end.
+/// Replaces the payload of the last frame in `out`, which starts at `start`, with a compressed one,
+/// and marks the frame as compressed.
 pub fn replace_by_compressed(out: &mut Vec<u8>, start: usize, payload: &[u8]) {
     const RSV1: u8 = 0x40;
     let first = out[start] | RSV1;
@@ -337,7 +339,7 @@ pub fn replace_by_compressed(out: &mut Vec<u8>, start: usize, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// The payload of the server frame that `bytes` are; `None` where the header is not there.
+/// The payload of the server frame `bytes`; `None` if the header is incomplete.
 pub fn server_payload(bytes: &[u8]) -> Option<&[u8]> {
     let header = match bytes.get(1)? & 0x7f {
         126 => 4,
@@ -347,8 +349,8 @@ pub fn server_payload(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(header..)
 }
 
-/// Bytes of the server frame that starts at the front of `bytes`, header included; `None` where
-/// not even the header is there.
+/// Length in bytes of the first server frame in `bytes`, header included; `None` if the header is
+/// incomplete.
 pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
     let second = *bytes.get(1)?;
     match second & 0x7f {
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_has_its_answer() {
+    fn each_kind_of_frame_gives_its_event_or_violation() {
         check(0x81, b"hi", Ok(FrameEvent::Message(FrameKind::Text, Payload::Whole(b"hi"))));
         check(0x82, b"\xff", Ok(FrameEvent::Message(FrameKind::Binary, Payload::Whole(b"\xff"))));
         check(0x01, b"hi", Ok(FrameEvent::Fragment));
@@ -401,7 +403,7 @@ mod tests {
         check(0x88, b"\x03\xed", Err(Violation::Protocol("close code not allowed")));
         check(0x88, b"\x03\xe8\xff", Err(Violation::Utf8));
         check(0x81, b"\xff", Err(Violation::Utf8));
-        check(0x80, b"x", Err(Violation::Protocol("continuation of nothing")));
+        check(0x80, b"x", Err(Violation::Protocol("continuation frame without a started message")));
         check(0xc1, b"x", Err(Violation::Protocol("reserved bit set")));
         check(0x83, b"x", Err(Violation::Protocol("reserved opcode")));
         check(0x09, b"x", Err(Violation::Protocol("fragmented control frame")));
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_all_fragments_and_needs_only_the_header() {
+    fn the_size_limit_counts_all_fragments_before_the_payload_arrives() {
         let mut fragments = Fragments::default();
         let mut first = client_frame(0x01, &[b'a'; 8], [0; 4]);
         decode(&mut first, &mut fragments, 10, false).unwrap();
@@ -428,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn server_frames_tell_their_length() {
+    fn the_length_of_a_server_frame_is_read_from_its_header() {
         for length in [0, 125, 126, 65_535, 65_536] {
             let mut frame = Vec::new();
             write_text(&vec![b'x'; length], &mut frame);
@@ -439,7 +441,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_masked_comes_back(
+        fn masked_payloads_are_unmasked(
             payload in proptest::collection::vec(any::<u8>(), 0..300),
             mask: [u8; 4],
             offset in 0usize..9,
@@ -453,7 +455,7 @@ mod tests {
         }
 
         #[test]
-        fn fragments_make_the_same_message(text: String, cuts in proptest::collection::vec(0usize..40, 0..4)) {
+        fn fragments_are_joined_to_the_original_message(text: String, cuts in proptest::collection::vec(0usize..40, 0..4)) {
             let bytes = text.as_bytes();
             let mut fragments = Fragments::default();
             let mut at = 0;

@@ -1,27 +1,27 @@
-//! Framing: how messages stand one behind the other on each transport.
+//! Framing: the bytes around each message on a transport.
 //!
-//! Owns nothing. Never looks into a message. The invariant: what stands around a message follows
-//! from its length alone, so one written message serves everybody who is framed alike. Sources:
-//! RFC 6455 for WebSocket, the HTML standard for server-sent events, the Centrifuge protocol for
-//! streams of lines and of lengths.
+//! Owns no state. Never reads a message. The invariant: the bytes around a message depend only on
+//! its length, so one written message serves all connections with the same framing. Sources: RFC
+//! 6455 for WebSocket, the HTML standard for server-sent events, and the Centrifuge protocol for
+//! newline-delimited and length-delimited messages.
 
 use crate::wire::frame;
 use crate::wire::http::Transport;
 use crate::wire::protocol::Wire;
 
-/// Bytes of a WebSocket frame's header, at most: a server masks nothing.
+/// Maximum bytes of the header of a WebSocket frame; server frames have no mask.
 const HEADER_MAX: usize = 10;
 
-/// How messages stand one behind the other.
+/// How messages are delimited on a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Framing {
-    /// A WebSocket frame each.
+    /// Each message is a WebSocket frame.
     #[default]
     WebSocket,
-    /// A line each in JSON; behind its length in protocol buffers.
+    /// Each JSON message is a line; each protobuf message follows its length.
     Lines,
-    /// A server-sent event each; JSON only.
+    /// Each message is a server-sent event; JSON only.
     Events,
 }
 
@@ -44,7 +44,7 @@ impl Framing {
         self.close(wire, out);
     }
 
-    /// Appends the message that `write` appends, whose length is known only then.
+    /// Appends a message that `write` produces, whose length is not known in advance.
     pub fn write_with(self, wire: Wire, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         if self != Framing::WebSocket {
             self.open(wire, 0, out);
@@ -57,7 +57,8 @@ impl Framing {
         write(out);
         let end = out.len();
         self.open(wire, end - message, out);
-        // The header goes to its place. Only a short message has a shorter one, and is moved.
+        // Copy the header in front of the message. If the header is shorter than the reserved
+        // bytes, move the message forward.
         let mut header = [0; HEADER_MAX];
         let length = (out.len() - end).min(HEADER_MAX);
         header[..length].copy_from_slice(&out[end..end + length]);
@@ -66,18 +67,18 @@ impl Framing {
         out.truncate(start + length + end - message);
     }
 
-    /// Appends what stands before a message of `length` bytes.
+    /// Appends the bytes that precede a message of `length` bytes.
     pub fn open(self, wire: Wire, length: usize, out: &mut Vec<u8>) {
         match (self, wire) {
             (Framing::WebSocket, Wire::Json) => frame::write_text_header(length, out),
             (Framing::WebSocket, Wire::Protobuf) => frame::write_binary_header(length, out),
-            // The message brings its own length along.
+            // A protobuf message already includes its length.
             (Framing::Lines, _) => {}
             (Framing::Events, _) => out.extend_from_slice(b"data: "),
         }
     }
 
-    /// Appends what stands behind a message.
+    /// Appends the bytes that follow a message.
     pub fn close(self, wire: Wire, out: &mut Vec<u8>) {
         match (self, wire) {
             (Framing::WebSocket, _) | (Framing::Lines, Wire::Protobuf) => {}
@@ -86,10 +87,11 @@ impl Framing {
         }
     }
 
-    /// A ping of the protocol: a message without content.
+    /// A framed ping of the protocol: an empty message.
     pub fn ping(self, wire: Wire, unidirectional: bool) -> &'static [u8] {
         match (self, wire) {
-            // A WebSocket ping goes with it, which the peer's own end answers.
+            // Unidirectional clients send no pongs, so a WebSocket ping follows: the client's
+            // WebSocket library answers it.
             (Framing::WebSocket, Wire::Json) if unidirectional => {
                 &[0x81, 0x02, b'{', b'}', 0x89, 0x00]
             }
@@ -101,7 +103,7 @@ impl Framing {
         }
     }
 
-    /// How many bytes the first of whole messages takes with all around it.
+    /// Bytes of the first framed message in `bytes`; `None` if its end or its header is missing.
     pub fn message_bytes(self, wire: Wire, bytes: &[u8]) -> Option<usize> {
         match (self, wire) {
             (Framing::WebSocket, _) => frame::server_frame_bytes(bytes),
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_message_ends_where_it_was_written_to_end() {
+    fn the_end_of_a_framed_message_is_found() {
         let protobuf = b"\x03abc\x01";
         let cases = [
             (Framing::WebSocket, Wire::Json, &b"{\"a\":1}"[..]),
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_fits_whatever_is_written_behind_it() {
+    fn a_header_written_after_its_message_is_the_same() {
         for length in [0, 125, 126, 65_535, 65_536, 200_000] {
             let message = vec![b'x'; length];
             let (mut one, mut other) = (Vec::new(), Vec::new());
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_lines_events_and_frames() {
+    fn each_framing_writes_its_delimiters() {
         let written = |framing: Framing, wire| {
             let mut bytes = Vec::new();
             framing.write(wire, b"{}", &mut bytes);

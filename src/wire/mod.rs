@@ -1,6 +1,7 @@
-//! Bytes on the wire: WebSocket frames, HTTP heads, compression, deltas, the Centrifuge protocol.
+//! Bytes on the wire: WebSocket frames, HTTP request heads, compression, deltas and the Centrifuge
+//! protocol.
 //!
-//! Owns parsers and writers. Never does I/O and never decides what a client may do.
+//! Owns the parsers and the writers. Never does I/O and never decides what a client may do.
 
 pub mod deflate;
 pub mod delta;

@@ -1,6 +1,6 @@
-//! Answers that a shard gives by itself.
+//! HTTP responses of a shard, except refusals.
 //!
-//! Owns nothing. There is no `Date` in them: state has no clock.
+//! Owns no state. The responses have no `Date` header, because this layer has no clock.
 
 use tungstenite::handshake::derive_accept_key;
 
@@ -13,18 +13,18 @@ pub(super) fn accept_key(key: &str) -> String {
     derive_accept_key(key.as_bytes())
 }
 
-/// Appends the 101 answer to an upgrade.
+/// Appends the 101 response to an upgrade request.
 pub fn write_switching(upgrade: &Upgrade, out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
           Sec-WebSocket-Accept: ",
     );
     out.extend_from_slice(upgrade.accept.as_bytes());
-    let named = [
+    let optional = [
         (&b"\r\nSec-WebSocket-Protocol: "[..], upgrade.subprotocol),
         (b"\r\nSec-WebSocket-Extensions: ", upgrade.compression),
     ];
-    for (name, value) in named {
+    for (name, value) in optional {
         if let Some(value) = value {
             out.extend_from_slice(name);
             out.extend_from_slice(value.as_bytes());
@@ -33,7 +33,7 @@ pub fn write_switching(upgrade: &Upgrade, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Appends a kept-alive answer to a call; with `last` the connection is closed behind it.
+/// Appends the JSON response to an API call. `last` announces that the connection closes after it.
 pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
     if last {
@@ -45,8 +45,8 @@ pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(json);
 }
 
-/// Appends the answer to a question whether the server is there; with `last` the connection is
-/// closed behind it.
+/// Appends the response to a health check. `bodiless` leaves the body out (HEAD). `last` announces
+/// that the connection closes after it.
 pub fn write_health(bodiless: bool, last: bool, out: &mut Vec<u8>) {
     const BODY: &[u8] = b"{}";
     write_answer(BODY, last, out);
@@ -55,8 +55,8 @@ pub fn write_health(bodiless: bool, last: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the head of an answer that goes on until the connection ends. The first event follows it
-/// at once: npm's `eventsource` 2 loses an event behind an empty line.
+/// Appends the head of a response whose body lasts until the connection ends. The first event must
+/// follow directly: npm's `eventsource` 2 loses an event that follows an empty line.
 pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: &mut Vec<u8>) {
     let kind = match (transport, wire) {
         (Transport::Sse | Transport::UniSse, _) => "text/event-stream",
@@ -65,7 +65,7 @@ pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: 
     };
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
     out.extend_from_slice(kind.as_bytes());
-    // Proxies are to pass on what they get when they get it.
+    // These headers keep proxies from caching or buffering the events.
     out.extend_from_slice(
         b"\r\nCache-Control: private, no-cache, no-store, must-revalidate, max-age=0\r\n\
           X-Accel-Buffering: no\r\nConnection: close\r\n",
@@ -74,12 +74,17 @@ pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: 
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an answer without content: to an emulation request, or with `asked` (the headers that
-/// a page wants to send) to a browser's question whether it may send one.
-pub fn write_no_content(cors: Cors<'_>, asked: Option<&str>, last: bool, out: &mut Vec<u8>) {
+/// Appends a 204 response: to an emulation request or, with `requested_headers` (the headers that a
+/// page wants to send), to a CORS preflight. `last` announces that the connection closes after it.
+pub fn write_no_content(
+    cors: Cors<'_>,
+    requested_headers: Option<&str>,
+    last: bool,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"HTTP/1.1 204 No Content\r\n");
     cors.write(out);
-    if let Some(headers) = asked {
+    if let Some(headers) = requested_headers {
         out.extend_from_slice(
             b"Access-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
               Access-Control-Max-Age: 300\r\nAccess-Control-Allow-Headers: ",
@@ -99,7 +104,7 @@ mod tests {
     use crate::wire::http::Status;
 
     #[test]
-    fn an_answer_is_read_by_others() {
+    fn an_http_parser_reads_an_answer() {
         for last in [false, true] {
             let mut bytes = Vec::new();
             write_answer(b"{\"result\":{}}", last, &mut bytes);
@@ -107,16 +112,16 @@ mod tests {
             let mut response = httparse::Response::new(&mut headers);
             let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
             assert_eq!((response.code, &bytes[used..]), (Some(200), &b"{\"result\":{}}"[..]));
-            let said = |name, value: &[u8]| {
+            let has_header = |name, value: &[u8]| {
                 response.headers.iter().any(|found| found.name == name && found.value == value)
             };
-            assert!(said("Content-Length", b"13"));
-            assert_eq!(said("Connection", b"close"), last);
+            assert!(has_header("Content-Length", b"13"));
+            assert_eq!(has_header("Connection", b"close"), last);
         }
     }
 
     #[test]
-    fn refusals_are_read_by_others() {
+    fn an_http_parser_reads_every_refusal() {
         let cors = Cors { origin: Some("https://a.com") };
         let table = [
             (Status::BadRequest, 400, None),
@@ -128,23 +133,23 @@ mod tests {
             (Status::TooManyHeaders(100), 431, None),
             (Status::Unavailable, 503, Some(("Retry-After", "5"))),
         ];
-        for (status, code, named) in table {
+        for (status, code, expected) in table {
             for bodiless in [false, true] {
                 let bytes = status.response(cors, bodiless);
                 let mut headers = [httparse::EMPTY_HEADER; 8];
                 let mut response = httparse::Response::new(&mut headers);
                 let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
                 assert_eq!(response.code, Some(code));
-                let said = |name: &str| {
+                let header = |name: &str| {
                     let found = response.headers.iter().find(|found| found.name == name);
                     found.map(|found| std::str::from_utf8(found.value).unwrap())
                 };
-                let length = said("Content-Length").unwrap().parse::<usize>().unwrap();
+                let length = header("Content-Length").unwrap().parse::<usize>().unwrap();
                 assert_eq!(bytes.len() - used, if bodiless { 0 } else { length });
-                assert_eq!(said("Access-Control-Allow-Origin"), Some("https://a.com"));
-                assert_eq!(said("Connection"), Some("close"));
-                if let Some((name, value)) = named {
-                    assert_eq!(said(name), Some(value));
+                assert_eq!(header("Access-Control-Allow-Origin"), Some("https://a.com"));
+                assert_eq!(header("Connection"), Some("close"));
+                if let Some((name, value)) = expected {
+                    assert_eq!(header(name), Some(value));
                 }
             }
         }
@@ -156,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_may_read_what_it_is_let() {
+    fn cors_headers_name_only_an_allowed_origin() {
         let text = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = Vec::new();
             write(&mut bytes);

@@ -1,6 +1,6 @@
 //! Headers and query parameters of a request.
 //!
-//! Owns nothing. Never decides what a request is.
+//! Owns no state. Never decides how a request is served.
 
 use std::mem::MaybeUninit;
 
@@ -14,30 +14,32 @@ pub(super) fn no_headers<'a>() -> Headers<'a> {
     [const { MaybeUninit::uninit() }; HEADERS_MOST]
 }
 
-/// The page that a request comes from; refused where that is unclear.
+/// The value of the Origin header. Several or invalid Origin headers are refused with status 403.
 pub(super) fn origin<'a>(request: &httparse::Request<'_, 'a>) -> Result<Option<&'a str>, Status> {
-    let own = |header: &&httparse::Header<'a>| header.name.eq_ignore_ascii_case("origin");
-    super::origin::origin(request.headers.iter().filter(own).map(|header| header.value))
+    let is_origin = |header: &&httparse::Header<'a>| header.name.eq_ignore_ascii_case("origin");
+    super::origin::origin(request.headers.iter().filter(is_origin).map(|header| header.value))
         .map_err(|_| Status::Forbidden)
 }
 
-/// How many headers have one of these names.
+/// Number of headers that have one of these names.
 pub(super) fn count(request: &httparse::Request<'_, '_>, names: &[&str]) -> usize {
-    let found = |name: &str| names.iter().any(|other| name.eq_ignore_ascii_case(other));
-    request.headers.iter().filter(|header| found(header.name)).count()
+    let matches = |name: &str| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    request.headers.iter().filter(|header| matches(header.name)).count()
 }
 
+/// The value of the first header of that name; `None` if there is none or it is not UTF-8.
 pub(super) fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str> {
     let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
     std::str::from_utf8(found.value).ok().map(trim)
 }
 
-/// Without the white space that HTTP knows; other kinds belong to the value.
+/// Removes spaces and tabs, the only white space of HTTP headers. Other white space belongs to the
+/// value.
 fn trim(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 
-/// The values of every header of that name.
+/// The values of all headers of that name, without those that are not UTF-8.
 pub(super) fn headers<'a>(
     request: &httparse::Request<'_, 'a>,
     name: &str,
@@ -49,7 +51,7 @@ pub(super) fn headers<'a>(
         .filter_map(|header| std::str::from_utf8(header.value).ok())
 }
 
-/// The parts of a header that is a list, over every header of that name.
+/// The elements of a comma-separated header, across all headers of that name.
 pub(super) fn tokens<'a>(
     request: &httparse::Request<'_, 'a>,
     name: &str,
@@ -57,11 +59,12 @@ pub(super) fn tokens<'a>(
     headers(request, name).flat_map(|value| value.split(',')).map(trim)
 }
 
+/// Whether a comma-separated header contains `token`, in any case.
 pub(super) fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
     tokens(request, name).any(|found| found.eq_ignore_ascii_case(token))
 }
 
-/// The value of a parameter, decoded; `None`: there is none, or it is no text.
+/// The percent-decoded value of a query parameter; `None` if it is absent or not UTF-8.
 pub fn query_value(query: &str, name: &str) -> Option<String> {
     query
         .split('&')
@@ -70,7 +73,7 @@ pub fn query_value(query: &str, name: &str) -> Option<String> {
         .and_then(|(_, value)| percent_decode(value))
 }
 
-/// Decodes `%XX` and `+`; `None` where the result is no UTF-8 or an escape is cut short.
+/// Decodes `%XX` and `+`; `None` if the result is not UTF-8 or an escape is malformed.
 fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,23 +1,23 @@
-//! Whether a request comes from the machine that the server runs on, as an open server asks.
+//! The check of a server without configuration: a request must come from the server's own machine.
 //!
-//! Owns nothing: headers in, a verdict out. A loopback socket alone proves nothing: a browser sends
-//! the requests of any page there (DNS rebinding), and a proxy those of any host. The invariant:
-//! a request passes only with one Host that is a loopback name, without an Origin or with the
-//! server's own, and without a header that proxies add.
+//! Owns no state. A loopback socket is not enough: a browser sends requests of any page to it (DNS
+//! rebinding), and a proxy forwards requests of any host. The invariant: a request passes only if
+//! it has exactly one Host header with a loopback name, no Origin header or the server's own
+//! origin, and no header that proxies add.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::http::origin::{is_own_page, origin};
 
-/// Why an open server refuses a request.
+/// Why a server without configuration refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
-    /// There is no Host, there are several, or it is not a loopback name.
+    /// The Host header is absent, occurs more than once or is not a loopback name.
     Host,
-    /// A browser page of another origin sent it.
+    /// A browser page of another origin sent the request.
     Origin,
-    /// A proxy or a tunnel passed it on.
+    /// A proxy or a tunnel forwarded the request.
     Forwarded,
 }
 
@@ -29,18 +29,19 @@ impl fmt::Display for Foreign {
             Foreign::Forwarded => "a proxy or a tunnel forwarded the request",
         })?;
         f.write_str(
-            ": nothing is configured, so this server is open to its own machine alone; configure \
-             it (`drumline genconfig --config drumline.toml`) to serve others\n",
+            ": a server without configuration accepts requests from its own machine only; to \
+             serve others, create a configuration with `drumline genconfig --config \
+             drumline.toml`\n",
         )
     }
 }
 
-/// Headers that proxies and tunnels add, in lower case. Any `x-forwarded-...` is one too.
+/// Headers that proxies and tunnels add, in lower case. All `x-forwarded-...` headers count too.
 const FORWARDING: [&str; 5] =
     ["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"];
 const FORWARDING_PREFIX: &str = "x-forwarded-";
 
-/// Why a request with these headers is not taken; `None`: it comes from this machine.
+/// Why a request with these headers is refused; `None` if it comes from this machine.
 pub fn foreign<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Option<Foreign> {
     let (mut host, mut origins) = (None, Vec::new());
     for (name, value) in headers {
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_names_are_local() {
+    fn only_localhost_and_loopback_addresses_are_loopback() {
         for host in [
             "localhost",
             "LocalHost:8000",
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_other_machines_and_pages_are_told_apart() {
+    fn requests_of_other_machines_and_pages_are_refused() {
         let check = |headers: &[(&str, &str)], expected: Option<Foreign>| {
             let found = foreign(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
             assert_eq!(found, expected, "{headers:?}");

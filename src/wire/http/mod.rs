@@ -1,6 +1,7 @@
-//! HTTP on the public port: requests, whether the shard keeps their socket or hands it to the
-//! control plane, and the answers that a shard gives by itself. Owns nothing; reads bytes and says
-//! what they are. Never does I/O.
+//! HTTP on the public port: parses request heads, decides whether the shard serves a request or
+//! hands its socket to the control plane, and writes the responses of the shard.
+//!
+//! Owns no state. Never does I/O.
 
 mod answer;
 mod headers;

@@ -1,13 +1,13 @@
-//! The Origin header of a request: the page that a browser sends it for.
+//! The Origin header of a request: the origin of the page that sent it.
 //!
-//! Owns nothing. Never decides which origins are allowed.
+//! Owns no state. Never decides which origins are allowed.
 
-/// The Origin headers of a request name no one page: there are several, or one is no text.
+/// The request has several Origin headers, or one that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnclearOrigin;
 
-/// Which page a request comes from, by the values of its Origin headers; `None`: it comes from no
-/// page. An empty value is none, as in Centrifugo.
+/// The origin that the Origin headers of a request name; `None` if the request has no Origin header
+/// or an empty one, as in Centrifugo.
 pub fn origin<'a>(
     mut values: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Option<&'a str>, UnclearOrigin> {
@@ -20,7 +20,7 @@ pub fn origin<'a>(
     }
 }
 
-/// Whether a page of `origin` is one of the server itself, which it calls `host`.
+/// Whether `origin` is the server's own: its host equals `host`, the request's Host header.
 pub fn is_own_page(origin: &str, host: &str) -> bool {
     origin.split_once("://").is_some_and(|(_, own)| own.eq_ignore_ascii_case(host))
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_that_name_no_one_page_are_none_to_go_by() {
+    fn repeated_or_invalid_origin_headers_are_unclear() {
         let check = |values: &[&[u8]], expected| {
             assert_eq!(origin(values.iter().copied()), expected, "{values:?}");
         };

@@ -1,8 +1,8 @@
-//! Reading a request head: which transport it asks for, and whether the shard keeps the socket.
+//! Parses a request head and decides whether the shard serves the request.
 //!
-//! Owns nothing. Never looks into a body. A socket stays with the shard only for a complete, legal
-//! request of a push path or a plain call of the API's publish method; whatever else is well-formed
-//! goes to the control plane untouched.
+//! Owns no state. Never parses a body. The shard serves complete, legal requests of the paths in
+//! [`super::Routes`]: client connections, emulation commands, plain calls of the publish method and
+//! health checks. All other well-formed requests go to the control plane unchanged.
 
 use std::borrow::Cow;
 
@@ -16,10 +16,11 @@ use super::request::{
 use super::status::Status;
 use crate::wire::deflate;
 
-/// The subprotocols that are spoken.
+/// The supported WebSocket subprotocols.
 const SUBPROTOCOLS: [&str; 2] = ["centrifuge-json", "centrifuge-protobuf"];
 
-/// Reads a request head, and the body behind that of a stream, an emulation or a call.
+/// Parses a request head, and the body of requests that open an HTTP transport, carry emulation
+/// commands or call the publish method.
 pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<'a> {
     let mut headers = no_headers();
     let most = limits.headers.min(HEADERS_MOST);
@@ -43,7 +44,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
     match route.service {
         Service::Health => health(&request, head_bytes),
         Service::Publish if path.len() < target.len() => Head::Control,
-        Service::Publish => call(&body, &request),
+        Service::Publish => publish_call(&body, &request),
         Service::Transport(transport) if transport.is_websocket() => {
             if !has_token(&request, "upgrade", "websocket") {
                 return Head::Control;
@@ -54,7 +55,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
             }
         }
         Service::Transport(_) | Service::Emulation => {
-            // A link or a form would use the cookies of whoever follows it.
+            // A link or a form on another site would send the cookies of the user.
             if has_token(&request, "sec-fetch-mode", "navigate") {
                 return Head::Refused(Status::Navigation);
             }
@@ -66,16 +67,16 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
             };
             match (request.method.unwrap_or_default(), route.service) {
                 ("OPTIONS", _) => match preflight(&request) {
-                    Ok(asked) => Head::Preflight(asked, used),
+                    Ok(preflight) => Head::Preflight(preflight, used),
                     Err(status) => Head::Refused(status),
                 },
-                ("POST", Service::Emulation) => match emulation(body, &request) {
-                    Ok(emulation) => Head::EmulationCommands(emulation, used),
+                ("POST", Service::Emulation) => match emulation_commands(body, &request) {
+                    Ok(commands) => Head::EmulationCommands(commands, used),
                     Err(status) => Head::Refused(status),
                 },
                 (method, Service::Transport(transport)) => {
-                    match stream(transport, method, query, body, &request) {
-                        Ok(stream) => Head::OpenEmulation(stream, used),
+                    match open_emulation(transport, method, query, body, &request) {
+                        Ok(open) => Head::OpenEmulation(open, used),
                         Err(status) => Head::Refused(status),
                     }
                 }
@@ -85,7 +86,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
     }
 }
 
-/// Whether a request has as many Host headers as it must: one, of which HTTP/1.0 knows nothing.
+/// Whether the number of Host headers is legal: one, or none with HTTP/1.0.
 pub fn is_host_legal(is_http11: bool, hosts: usize) -> bool {
     hosts == 1 || (hosts == 0 && !is_http11)
 }
@@ -102,15 +103,16 @@ fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize) -> Head<'a
     Head::Health(Health { bodiless, last }, head_bytes)
 }
 
-/// What stands behind a head.
+/// The body that follows a head.
 enum Body<'a> {
-    /// Not all there yet.
+    /// The body is incomplete.
     Partial,
-    /// All of it; head and body took this many bytes.
+    /// The whole body. The number is the bytes of head and body.
     Whole(&'a [u8], usize),
-    /// More than the path takes.
+    /// The body exceeds the limit of the path.
     TooLarge,
-    /// Of no known length, or with wishes of its own: nothing for a shard.
+    /// The length is unknown or invalid, or the request has an `Expect` or `Upgrade` header: the
+    /// shard does not serve it.
     Special,
 }
 
@@ -144,18 +146,18 @@ fn body<'a>(
     }
 }
 
-fn stream<'a>(
+fn open_emulation<'a>(
     transport: Transport,
     method: &str,
     query: &str,
     body: &'a [u8],
     request: &httparse::Request<'_, 'a>,
 ) -> Result<OpenEmulation<'a>, Status> {
-    let asked = query_value(query, "cf_connect").map(|text| Cow::Owned(text.into_bytes()));
+    let query_commands = query_value(query, "cf_connect").map(|text| Cow::Owned(text.into_bytes()));
     let opening = match (method, transport) {
         ("POST", _) => Cow::Borrowed(body),
-        ("GET", Transport::Sse) => asked.ok_or(Status::BadRequest)?,
-        ("GET", Transport::UniSse | Transport::LongPolling) => asked.unwrap_or_default(),
+        ("GET", Transport::Sse) => query_commands.ok_or(Status::BadRequest)?,
+        ("GET", Transport::UniSse | Transport::LongPolling) => query_commands.unwrap_or_default(),
         (_, Transport::Sse | Transport::UniSse | Transport::LongPolling) => {
             return Err(Status::MethodNotAllowed("GET, POST, OPTIONS"));
         }
@@ -164,7 +166,7 @@ fn stream<'a>(
     Ok(OpenEmulation {
         transport,
         protobuf: transport == Transport::HttpStream
-            && (is_protobuf(request) || asks_protobuf(query)),
+            && (is_protobuf(request) || requests_protobuf(query)),
         opening,
         by_url: method == "GET",
         last_event: header(request, "last-event-id").filter(|last| !last.is_empty()),
@@ -173,7 +175,7 @@ fn stream<'a>(
     })
 }
 
-fn emulation<'a>(
+fn emulation_commands<'a>(
     body: &'a [u8],
     request: &httparse::Request<'_, 'a>,
 ) -> Result<EmulationCommands<'a>, Status> {
@@ -199,7 +201,7 @@ fn is_protobuf(request: &httparse::Request<'_, '_>) -> bool {
     header(request, "content-type") == Some("application/octet-stream")
 }
 
-fn asks_protobuf(query: &str) -> bool {
+fn requests_protobuf(query: &str) -> bool {
     query_value(query, "format").as_deref() == Some("protobuf")
         || query_value(query, "cf_protocol").as_deref() == Some("protobuf")
 }
@@ -223,7 +225,7 @@ fn upgrade(
     if key.len() != 24 || !key.ends_with("==") {
         return Err(Status::BadRequest);
     }
-    // The client names them in the order in which it wants them.
+    // The client lists subprotocols in order of preference.
     let subprotocol = tokens(request, "sec-websocket-protocol")
         .find_map(|token| SUBPROTOCOLS.into_iter().find(|name| name.eq_ignore_ascii_case(token)));
     let offers = headers(request, "sec-websocket-extensions").filter(|_| compresses);
@@ -231,7 +233,7 @@ fn upgrade(
         transport,
         accept: accept_key(key),
         connect: query_value(query, "cf_connect"),
-        protobuf: subprotocol == Some("centrifuge-protobuf") || asks_protobuf(query),
+        protobuf: subprotocol == Some("centrifuge-protobuf") || requests_protobuf(query),
         frame_pings: query_value(query, "cf_ws_frame_ping_pong").as_deref() == Some("true"),
         subprotocol,
         compression: offers.filter_map(deflate::negotiate).next(),
@@ -241,8 +243,8 @@ fn upgrade(
     })
 }
 
-/// Those headers of a whole request head that have one of these names in lower case, as often as
-/// they are there.
+/// All headers of a complete request head that have one of these lower-case names, including
+/// repeated ones.
 pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
     if names.is_empty() {
         return Vec::new();
@@ -260,8 +262,8 @@ pub fn kept_headers(bytes: &[u8], names: &[String]) -> Vec<Header> {
     names.iter().flat_map(found).collect()
 }
 
-/// Whether a whole request head is one that a server refuses which is open to its own machine
-/// alone. The control plane answers it.
+/// Whether a server without configuration refuses a complete request head, because it does not come
+/// from the server's own machine. The control plane sends the refusal.
 pub fn is_foreign(bytes: &[u8]) -> bool {
     let mut headers = no_headers();
     let mut request = httparse::Request::new(&mut []);
@@ -269,8 +271,8 @@ pub fn is_foreign(bytes: &[u8]) -> bool {
         && foreign(request.headers.iter().map(|header| (header.name, header.value))).is_some()
 }
 
-/// A call, if it is a plain one.
-fn call<'a>(body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Head<'a> {
+/// A plain publish call, which the shard executes. The control plane serves all other calls.
+fn publish_call<'a>(body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Head<'a> {
     let plain = request.method == Some("POST")
         && count(request, &["authorization"]) == 0
         && count(request, &["x-api-key"]) <= 1
@@ -319,7 +321,7 @@ mod tests {
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
     #[test]
-    fn an_upgrade_is_recognised_byte_by_byte() {
+    fn an_upgrade_is_partial_until_its_last_byte() {
         for cut in 0..GOOD.len() {
             assert!(matches!(parse(&GOOD.as_bytes()[..cut]), Head::Partial), "{cut}");
         }
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_kept_where_they_are_asked_for() {
+    fn requested_headers_are_kept_with_their_repetitions() {
         let more = "Host: a\r\nCookie: a=1\r\nX-Other: 2\r\ncookie: b=2\r\n";
         let request = GOOD.replace("Host: a\r\n", more);
         let kept = kept_headers(request.as_bytes(), &["x-none".into(), "cookie".into()]);
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_their_status() {
+    fn malformed_upgrades_are_refused_with_a_status() {
         let check = |from: &str, to: &str, expected: Status| {
             let request = GOOD.replace(from, to);
             match parse(request.as_bytes()) {
@@ -356,14 +358,14 @@ mod tests {
         check("Host: a", &large, Status::HeadTooLarge(bytes));
         let many = format!("{}Host: a", "X: y\r\n".repeat(headers));
         check("Host: a", &many, Status::TooManyHeaders(headers));
-        // What ends a head that is too long may not have come yet.
+        // The head is refused before its end has arrived.
         let begun = &GOOD.replace("Host: a", &large)[..bytes];
         let Head::Refused(status) = parse(begun.as_bytes()) else { panic!() };
         assert_eq!(status, Status::HeadTooLarge(bytes));
     }
 
     #[test]
-    fn heads_up_to_the_limits_are_taken() {
+    fn heads_up_to_the_limits_are_accepted() {
         let HeadLimits { bytes, headers } = HeadLimits::default();
         let others = GOOD.matches("\r\n").count() - 2;
         let many =
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_order_of_subprotocols_counts() {
+    fn the_first_supported_subprotocol_of_the_client_is_chosen() {
         let check = |offered: &[&str], expected: Option<&str>| {
             let lines = offered.iter().map(|line| format!("Sec-WebSocket-Protocol: {line}\r\n"));
             let request = GOOD.replace("Host:", &format!("{}Host:", lines.collect::<String>()));
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_versions_may_hold_the_one_that_is_spoken() {
+    fn websocket_version_13_is_found_in_a_list_of_versions() {
         for version in ["13, 8", "8,13", "13"] {
             let request = GOOD.replace("Version: 13", &format!("Version: {version}"));
             assert!(matches!(parse(request.as_bytes()), Head::Upgrade(..)), "{version}");
@@ -415,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_answers_plain_questions_for_health() {
+    fn a_shard_answers_plain_health_checks() {
         let check = |request: &str, expected: Option<(bool, bool)>| match parse(request.as_bytes())
         {
             Head::Health(Health { bodiless, last }, used) => {
@@ -435,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_origins_are_one_or_the_request_is_refused() {
+    fn repeated_host_and_origin_headers_are_refused() {
         let check = |from: &str, to: &[u8], expected: Result<Option<&str>, Status>| {
             let (before, behind) = GOOD.split_once(from).unwrap();
             let request = [before.as_bytes(), to, behind.as_bytes()].concat();
@@ -461,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_led_to_a_stream_by_a_link_or_a_form() {
+    fn browser_navigation_to_a_transport_path_is_refused() {
         for (method, path) in [
             ("GET", "/connection/sse?cf_connect={}"),
             ("POST", "/connection/http_stream"),
@@ -494,7 +496,7 @@ mod tests {
         Content-Length: 7\r\n\r\n{\"a\":1}";
 
     #[test]
-    fn a_call_is_recognised_byte_by_byte() {
+    fn a_publish_call_is_partial_until_its_last_byte() {
         for cut in 0..CALL.len() {
             assert!(matches!(parse(&CALL.as_bytes()[..cut]), Head::Partial), "{cut}");
         }
@@ -504,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_not_plain_goes_to_the_control_plane() {
+    fn a_publish_call_that_is_not_plain_goes_to_the_control_plane() {
         let check = |from: &str, to: &str| {
             let request = CALL.replace(from, to);
             assert!(matches!(parse(request.as_bytes()), Head::Control), "{request}");
@@ -531,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connect_request_of_a_query_is_decoded() {
+    fn the_connect_request_in_the_query_is_percent_decoded() {
         let request = GOOD.replace(
             "/connection/websocket?cf_protocol=json",
             "/connection/uni_websocket?cf_connect=%7B%22name%22%3A%22a+b%22%7D",
@@ -553,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_begins_with_what_its_client_says_first() {
+    fn opening_commands_come_from_the_body_or_the_query() {
         let post = "POST /connection/http_stream HTTP/1.1\r\nHost: a\r\n\
             Content-Length: 2\r\nContent-Type: application/json\r\n\r\n{}";
         for cut in 0..post.len() {
@@ -580,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_for_a_stream_is_let_and_heard() {
+    fn emulation_commands_and_preflights_are_parsed() {
         let post = "POST /emulation HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
             Connection: close\r\nContent-Length: 2\r\n\r\n{}";
         let Head::EmulationCommands(emulation, used) = parse(post.as_bytes()) else { panic!() };
@@ -594,8 +596,8 @@ mod tests {
                 "OPTIONS {path} HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\
                  Access-Control-Request-Headers: content-type\r\n\r\n"
             );
-            let Head::Preflight(asked, _) = parse(options.as_bytes()) else { panic!() };
-            assert_eq!((asked.headers, asked.origin), ("content-type", Some("https://b")));
+            let Head::Preflight(preflight, _) = parse(options.as_bytes()) else { panic!() };
+            assert_eq!((preflight.headers, preflight.origin), ("content-type", Some("https://b")));
         }
     }
 

@@ -1,20 +1,20 @@
-//! What a request on the public port can be, and the paths that the shards serve.
+//! The kinds of request on the public port, and the paths that the shards serve.
 //!
-//! Owns the types. Never reads bytes.
+//! Owns the types. Never parses bytes.
 
 use std::borrow::Cow;
 
 use super::status::Status;
 
-/// Headers of one request that can be configured at most.
+/// Maximum that the number of headers per request can be configured to.
 pub const HEADERS_MOST: usize = 256;
 
-/// How large a request head may be.
+/// Limits of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of the head.
+    /// Maximum bytes of the head.
     pub bytes: usize,
-    /// Headers in it, at most [`HEADERS_MOST`].
+    /// Maximum number of headers, at most [`HEADERS_MOST`].
     pub headers: usize,
 }
 
@@ -24,30 +24,30 @@ impl Default for HeadLimits {
     }
 }
 
-/// How a connection is spoken to.
+/// The transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Transport {
     /// Commands and replies over WebSocket.
     WebSocket,
-    /// Pushes only, over WebSocket.
+    /// Pushes only (unidirectional), over WebSocket.
     UniWebSocket,
-    /// Replies as an answer that does not end; commands by requests of their own.
+    /// Replies in one endless HTTP response; commands in separate emulation requests.
     HttpStream,
-    /// The same as server-sent events.
+    /// Replies as server-sent events; commands in separate emulation requests.
     Sse,
-    /// Pushes only, as an answer that does not end.
+    /// Pushes only, in one endless HTTP response.
     UniHttpStream,
-    /// The same as server-sent events.
+    /// Pushes only, as server-sent events.
     UniSse,
-    /// Pushes only, as an answer that ends with the first of them.
+    /// Pushes only, in an HTTP response that ends after the first push.
     LongPolling,
-    /// Test mode: every message comes back as it went.
+    /// Test mode: the server sends every message back unchanged.
     Echo,
 }
 
 impl Transport {
-    /// Its name to the backend.
+    /// The name of the transport in requests to the backend.
     pub fn name(self) -> &'static str {
         match self {
             Transport::WebSocket => "websocket",
@@ -61,7 +61,7 @@ impl Transport {
         }
     }
 
-    /// Whether clients only listen.
+    /// Whether clients only receive pushes and send no commands.
     pub fn is_unidirectional(self) -> bool {
         matches!(
             self,
@@ -72,12 +72,12 @@ impl Transport {
         )
     }
 
-    /// Whether it begins with an upgrade and ends with a close frame.
+    /// Whether the transport runs over WebSocket: an upgrade starts it, a close frame ends it.
     pub fn is_websocket(self) -> bool {
         matches!(self, Transport::WebSocket | Transport::UniWebSocket | Transport::Echo)
     }
 
-    /// Whether commands come by requests of their own.
+    /// Whether clients send commands in separate emulation requests.
     pub fn is_emulated(self) -> bool {
         matches!(self, Transport::HttpStream | Transport::Sse)
     }
@@ -86,43 +86,43 @@ impl Transport {
 /// A complete upgrade request.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// Which transport its path names.
+    /// The transport of the request's path.
     pub transport: Transport,
     /// The Sec-WebSocket-Accept value that answers its key.
     pub accept: String,
     /// The connect request of a unidirectional client, from `?cf_connect=`, percent-decoded.
     pub connect: Option<String>,
-    /// Whether the protobuf encoding was asked for.
+    /// Whether the client requests the protobuf encoding.
     pub protobuf: bool,
-    /// Whether pings are to be WebSocket's own, rather than the protocol's.
+    /// Whether the client requests WebSocket pings instead of pings of the protocol.
     pub frame_pings: bool,
-    /// The subprotocol to name in the answer.
+    /// The subprotocol that the response names.
     pub subprotocol: Option<&'static str>,
-    /// What the answer says of compression, where it was offered and is on.
+    /// The Sec-WebSocket-Extensions value of the response; `None` without compression.
     pub compression: Option<&'static str>,
     /// The Origin header.
     pub origin: Option<String>,
     /// The Host header.
     pub host: Option<String>,
-    /// Headers that are kept of it, see [`super::kept_headers`].
+    /// Headers that are kept for the backend, see [`super::kept_headers`].
     pub kept: Vec<Header>,
 }
 
-/// A header: its name in lower case, and its value.
+/// A header: its name in lower case and its value.
 pub type Header = (Box<str>, Box<[u8]>);
 
-/// A complete request for a stream.
+/// A complete request that opens an SSE, HTTP streaming or long-polling connection.
 #[derive(Debug)]
 pub struct OpenEmulation<'a> {
-    /// Which transport its path names.
+    /// The transport of the request's path.
     pub transport: Transport,
-    /// Whether the protobuf encoding was asked for.
+    /// Whether the client requests the protobuf encoding.
     pub protobuf: bool,
-    /// The first commands; of a unidirectional client the connect request.
+    /// The first commands; for a unidirectional client the connect request.
     pub opening: Cow<'a, [u8]>,
-    /// Whether they stood in the URL, which somebody else may have written.
+    /// Whether they come from the URL, which an attacker may have written (a link).
     pub by_url: bool,
-    /// The last event that a client got before it came back.
+    /// The `Last-Event-ID` header: the last event that the client received before it reconnected.
     pub last_event: Option<&'a str>,
     /// The Origin header.
     pub origin: Option<&'a str>,
@@ -130,10 +130,10 @@ pub struct OpenEmulation<'a> {
     pub host: Option<&'a str>,
 }
 
-/// A complete request that speaks for the client of a stream.
+/// A complete emulation request: commands for an SSE or HTTP streaming connection.
 #[derive(Debug)]
 pub struct EmulationCommands<'a> {
-    /// Whether its body is protocol buffers, rather than JSON.
+    /// Whether the body is protobuf instead of JSON.
     pub protobuf: bool,
     /// The whole body.
     pub body: &'a [u8],
@@ -141,76 +141,77 @@ pub struct EmulationCommands<'a> {
     pub origin: Option<&'a str>,
     /// The Host header.
     pub host: Option<&'a str>,
-    /// Whether it is the connection's last.
+    /// Whether the HTTP connection closes after this request.
     pub last: bool,
 }
 
-/// A browser's question whether a page may send a request.
+/// A CORS preflight: a browser asks whether a page may send a request.
 #[derive(Debug)]
 pub struct Preflight<'a> {
-    /// The headers that it would have.
+    /// The headers that the page wants to send.
     pub headers: &'a str,
     /// The Origin header.
     pub origin: Option<&'a str>,
     /// The Host header.
     pub host: Option<&'a str>,
-    /// Whether it is the connection's last.
+    /// Whether the HTTP connection closes after this request.
     pub last: bool,
 }
 
-/// A call of the API's publish method in its plain form: HTTP/1.1, kept alive, a body of known
-/// length and no key but in `X-API-Key`.
+/// A call of the API's publish method in its plain form: HTTP/1.1, keep-alive, with Content-Length,
+/// and no API key outside of `X-API-Key`.
 #[derive(Debug)]
 pub struct PublishCall<'a> {
-    /// The key it gives.
+    /// The API key of the call.
     pub key: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
 }
 
-/// A question whether the server is there.
+/// A health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Whether the answer has no body (HEAD).
+    /// Whether the response has no body (HEAD).
     pub bodiless: bool,
-    /// Whether it is the connection's last.
+    /// Whether the HTTP connection closes after this request.
     pub last: bool,
 }
 
-/// What the bytes so far are.
+/// What the received bytes are.
 #[derive(Debug)]
 pub enum Head<'a> {
-    /// Not all there yet.
+    /// The request is incomplete.
     Partial,
-    /// An upgrade for the shard; the head took this many bytes.
+    /// The shard upgrades the connection. The number is the bytes of the head.
     Upgrade(Box<Upgrade>, usize),
-    /// A stream for the shard; head and body took this many bytes.
+    /// The shard opens an emulated or unidirectional HTTP connection. The number is the bytes of
+    /// head and body.
     OpenEmulation(OpenEmulation<'a>, usize),
-    /// Somebody speaks for the client of a stream; head and body took this many bytes.
+    /// Commands for an emulated connection. The number is the bytes of head and body.
     EmulationCommands(EmulationCommands<'a>, usize),
-    /// A browser asks whether it may; the head took this many bytes.
+    /// A CORS preflight. The number is the bytes of the request.
     Preflight(Preflight<'a>, usize),
-    /// A call for the shard; head and body took this many bytes.
+    /// The shard executes a publish call. The number is the bytes of head and body.
     PublishCall(PublishCall<'a>, usize),
-    /// Somebody asks whether the server is there; the head took this many bytes.
+    /// A health check. The number is the bytes of the head.
     Health(Health, usize),
-    /// A request for the control plane.
+    /// The control plane serves the request.
     Control,
-    /// Refused with this status.
+    /// The shard refuses the request with this status.
     Refused(Status),
 }
 
-/// What a path that the shards serve is for.
+/// What the shards serve at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Push connections.
+    /// Client connections of a transport.
     Transport(Transport),
-    /// What clients of streams say.
+    /// Commands for emulated connections.
     Emulation,
     /// The API's publish method.
     Publish,
-    /// Whether the server is there: answered by the shard, so that it costs no descriptor and is
-    /// answered on a full node too.
+    /// Health checks. The shard answers them, so they need no descriptor of the control plane and
+    /// work on a full node too.
     Health,
 }
 
@@ -219,11 +220,11 @@ pub enum Service {
 pub struct Route {
     /// The path.
     pub path: String,
-    /// What it is for.
+    /// What the shards serve at the path.
     pub service: Service,
-    /// Bytes of a request's body at most.
+    /// Maximum bytes of a request body.
     pub body_max: usize,
-    /// Whether messages of its clients may be compressed.
+    /// Whether WebSocket messages may be compressed.
     pub compresses: bool,
 }
 

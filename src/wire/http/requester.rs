@@ -1,23 +1,24 @@
-//! Who sent a request, as far as the answer that refuses it depends on that.
+//! The parts of a request that its refusal depends on.
 //!
-//! Owns nothing. Refusals are rare, so the head is read once more instead of carried along.
+//! Owns no state. Refusals are rare, so the shard parses the head again instead of keeping the
+//! parts.
 
 use super::headers::{header, no_headers, origin};
 
-/// The parts of a request that shape a refusal.
+/// The parts of a request that its refusal depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requester<'a> {
     /// The Origin header.
     pub origin: Option<&'a str>,
     /// The Host header.
     pub host: Option<&'a str>,
-    /// Whether the answer has no body (HEAD).
+    /// Whether the response has no body (HEAD).
     pub bodiless: bool,
 }
 
 impl<'a> Requester<'a> {
-    /// Who sent this request, of which the whole head is there; nobody in particular where it
-    /// cannot be read.
+    /// Reads a request whose head is complete. A head that does not parse gives the default: no
+    /// origin, no host, with a body.
     pub fn of(bytes: &'a [u8]) -> Self {
         let mut headers = no_headers();
         let mut request = httparse::Request::new(&mut []);
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_says_who_asks() {
+    fn origin_host_and_method_are_read_from_a_complete_head() {
         let request = b"HEAD / HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\n\r\n";
         let (origin, host) = (Some("https://b"), Some("a"));
         assert_eq!(Requester::of(request), Requester { origin, host, bodiless: true });

@@ -1,41 +1,41 @@
-//! Refusals that a shard answers by itself, and the headers that let a page read them.
+//! Refusals of a shard, and the CORS headers that let a page read them.
 //!
-//! Owns nothing. There is no `Date` in them: state has no clock.
+//! Owns no state. The responses have no `Date` header, because this layer has no clock.
 
 use std::borrow::Cow;
 
-/// The statuses that a shard itself answers with.
+/// The HTTP statuses with which a shard refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// 400: no HTTP, or an upgrade that breaks its rules.
+    /// 400: the bytes are not HTTP, or the upgrade request is malformed.
     BadRequest,
-    /// 400: what stands in a URL is not one connect command.
+    /// 400: `cf_connect` in the URL does not hold exactly one connect command.
     NotConnect,
-    /// 403: an origin that is not allowed.
+    /// 403: the origin is not allowed.
     Forbidden,
-    /// 403: a browser goes to a stream as to a page.
+    /// 403: a browser navigates to the path of a transport as to a page.
     Navigation,
-    /// 404: the node that was named is another.
+    /// 404: the emulation request names another node.
     NotFound,
-    /// 405: the path is served by these methods alone.
+    /// 405: the path accepts only these methods.
     MethodNotAllowed(&'static str),
-    /// 408: the head did not come in time.
+    /// 408: the head did not arrive in time.
     Timeout,
-    /// 413: the body is over its limit.
+    /// 413: the body exceeds the limit of the path.
     TooLarge,
-    /// 426: another WebSocket version.
+    /// 426: the client requests another WebSocket version than 13.
     UpgradeRequired,
-    /// 431: the head is over so many bytes.
+    /// 431: the head exceeds this many bytes.
     HeadTooLarge(usize),
-    /// 431: the head has more than so many headers.
+    /// 431: the head has more than this many headers.
     TooManyHeaders(usize),
-    /// 503: no room for another connection.
+    /// 503: the node has reached a limit of connections or memory.
     Unavailable,
 }
 
 impl Status {
-    /// The whole response, with what lets a page of a permitted origin read it; `bodiless` where
-    /// the request was a HEAD.
+    /// The whole response, with the CORS headers for a page of an allowed origin. `bodiless` leaves
+    /// the body out, for a HEAD request.
     pub fn response(self, cors: Cors<'_>, bodiless: bool) -> Vec<u8> {
         let body = self.body();
         let mut out = format!("HTTP/1.1 {}\r\n", self.line()).into_bytes();
@@ -77,35 +77,37 @@ impl Status {
     fn body(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Status::BadRequest => "malformed request\n",
-            Status::Forbidden => "origin not allowed: see client.allowed_origins\n",
-            Status::NotConnect => "cf_connect must hold one connect command: send others by POST\n",
+            Status::Forbidden => "origin not allowed: add it to client.allowed_origins\n",
+            Status::NotConnect => {
+                "cf_connect must hold one connect command: send other commands by POST\n"
+            }
             Status::Navigation => {
-                "a stream is no page: open it by EventSource or fetch, not by a link or a form\n"
+                "this path is not a page: open it with EventSource or fetch, not with a link or a form\n"
             }
             Status::NotFound => "unknown node\n",
             Status::MethodNotAllowed(methods) => {
-                return format!("this path takes {methods} only\n").into();
+                return format!("method not allowed: this path accepts only {methods}\n").into();
             }
-            Status::Timeout => "request took too long\n",
-            Status::TooLarge => "request body over its limit\n",
-            Status::UpgradeRequired => "only WebSocket version 13 is spoken here\n",
+            Status::Timeout => "the request did not arrive in time\n",
+            Status::TooLarge => "the request body exceeds the limit of this path\n",
+            Status::UpgradeRequired => "unsupported WebSocket version: use version 13\n",
             Status::HeadTooLarge(limit) => {
-                let cure = "http_server.head_size_limit raises the limit";
-                return format!("request head over {limit} bytes; {cure}\n").into();
+                let action = "raise http_server.head_size_limit";
+                return format!("request head over {limit} bytes; {action}\n").into();
             }
             Status::TooManyHeaders(limit) => {
-                let cure = "http_server.headers_limit raises the limit";
-                return format!("request head of more than {limit} headers; {cure}\n").into();
+                let action = "raise http_server.headers_limit";
+                return format!("request head of more than {limit} headers; {action}\n").into();
             }
             Status::Unavailable => "no room for another connection\n",
         })
     }
 }
 
-/// A browser page of another origin, which may read an answer if it is let.
+/// A browser page of another origin that is allowed to read the response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cors<'a> {
-    /// The page's origin; `None`: it is no such page that asks.
+    /// The page's origin; `None`: the response gets no CORS headers.
     pub origin: Option<&'a str>,
 }
 
