@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 
 use super::failure::ProxyFailure;
 use super::request::ProxyEvent;
+use crate::model::token::payload_fields::{NotBase64, PayloadFields, json_text};
 use crate::model::token::{ConnectClaims, SubscribeOptions, claims};
-use crate::wire::lenient_json::{self, Text};
+use crate::wire::lenient_json;
 
 /// What the backend answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,50 +102,29 @@ struct DisconnectText {
     reason: Box<str>,
 }
 
-/// What all results with an end have beside their own fields.
+/// The expiry fields of a connect, subscribe or refresh result.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct End {
+struct ExpiryFields {
     #[serde(deserialize_with = "lenient_json::nullable")]
     expired: bool,
     #[serde(deserialize_with = "lenient_json::nullable")]
     expire_at: i64,
 }
 
-impl End {
-    fn at(&self) -> Option<u64> {
+impl ExpiryFields {
+    /// The expiry as Unix time in seconds; `None`: no expiry.
+    fn expires(&self) -> Option<u64> {
         u64::try_from(self.expire_at).ok().filter(|at| *at > 0)
     }
 }
 
-/// Payloads of results, as JSON or as base64.
+/// The `meta` field of a result.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Payloads<'a> {
-    #[serde(borrow, deserialize_with = "lenient_json::payload")]
-    info: Option<&'a RawValue>,
-    #[serde(borrow)]
-    b64info: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "lenient_json::payload")]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    b64data: Option<Text<'a>>,
+struct MetaField<'a> {
     #[serde(borrow, deserialize_with = "lenient_json::payload")]
     meta: Option<&'a RawValue>,
-}
-
-impl Payloads<'_> {
-    fn info(&self) -> Result<Option<Box<[u8]>>, AnswerError> {
-        bytes("b64info", self.info, self.b64info.as_ref())
-    }
-
-    fn data(&self) -> Result<Option<Box<[u8]>>, AnswerError> {
-        bytes("b64data", self.data, self.b64data.as_ref())
-    }
-
-    fn meta(&self) -> Option<Box<[u8]>> {
-        self.meta.map(|meta| meta.get().as_bytes().into())
-    }
 }
 
 #[derive(Default, Deserialize)]
@@ -190,6 +170,12 @@ impl From<ProxyFailure> for AnswerError {
     }
 }
 
+impl From<NotBase64> for AnswerError {
+    fn from(NotBase64(name): NotBase64) -> Self {
+        AnswerError::Unreadable(format!("{name} of the result is not base64"))
+    }
+}
+
 impl From<serde_json::Error> for AnswerError {
     fn from(error: serde_json::Error) -> Self {
         AnswerError::Unreadable(format!(
@@ -201,15 +187,6 @@ impl From<serde_json::Error> for AnswerError {
 
 fn unreadable(cause: &str) -> AnswerError {
     AnswerError::Unreadable(cause.to_owned())
-}
-
-fn bytes(
-    name: &str,
-    json: Option<&RawValue>,
-    base64: Option<&Text<'_>>,
-) -> Result<Option<Box<[u8]>>, AnswerError> {
-    let read = claims::bytes(json, base64);
-    read.map_err(|_| AnswerError::Unreadable(format!("{name} of the result is not base64")))
 }
 
 fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, AnswerError> {
@@ -251,12 +228,12 @@ pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, AnswerErro
             ProxyAnswer::Refresh(renewal(result)?)
         }
         ProxyEvent::Subscribe { .. } => {
-            let end: End = result_of(result)?;
+            let expiry: ExpiryFields = result_of(result)?;
             let options = claims::subscribe_options(result);
-            ProxyAnswer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, end.at())
+            ProxyAnswer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, expiry.expires())
         }
         ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::new(permission(result)?)),
-        ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(result_of::<Payloads<'_>>(result)?.data()?),
+        ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(result_of::<PayloadFields<'_>>(result)?.data()?),
         ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Acknowledged,
     })
 }
@@ -278,8 +255,9 @@ fn nothing(event: &ProxyEvent) -> ProxyAnswer {
 }
 
 fn introduction(result: &str) -> Result<ConnectAnswer, AnswerError> {
-    let end: End = result_of(result)?;
-    let payloads: Payloads<'_> = result_of(result)?;
+    let expiry: ExpiryFields = result_of(result)?;
+    let payloads: PayloadFields<'_> = result_of(result)?;
+    let MetaField { meta } = result_of(result)?;
     let ConnectText { user, channels, subs } = result_of(result)?;
     let options = |_| unreadable(BAD_OPTIONS);
     let mut wanted = claims::subs(subs, None).map_err(options)?;
@@ -291,9 +269,9 @@ fn introduction(result: &str) -> Result<ConnectAnswer, AnswerError> {
     }
     let claims = ConnectClaims {
         user: user.into_owned(),
-        expires: end.at(),
+        expires: expiry.expires(),
         info: payloads.info()?,
-        meta: payloads.meta(),
+        meta: meta.map(json_text),
         subs: wanted,
         ..ConnectClaims::default()
     };
@@ -301,22 +279,26 @@ fn introduction(result: &str) -> Result<ConnectAnswer, AnswerError> {
 }
 
 fn renewal(result: &str) -> Result<Option<RefreshAnswer>, AnswerError> {
-    let end: End = result_of(result)?;
-    if end.expired {
+    let expiry: ExpiryFields = result_of(result)?;
+    if expiry.expired {
         return Ok(None);
     }
-    let payloads: Payloads<'_> = result_of(result)?;
-    Ok(Some(RefreshAnswer { expires: end.at(), info: payloads.info()?, meta: payloads.meta() }))
+    let payloads: PayloadFields<'_> = result_of(result)?;
+    let MetaField { meta } = result_of(result)?;
+    Ok(Some(RefreshAnswer {
+        expires: expiry.expires(),
+        info: payloads.info()?,
+        meta: meta.map(json_text),
+    }))
 }
 
 fn permission(result: &str) -> Result<PublishAnswer, AnswerError> {
     let text: PublishText = result_of(result)?;
-    let payloads: Payloads<'_> = result_of(result)?;
-    // Unlike elsewhere, JSON wins over base64, as in Centrifugo.
-    let base64 = payloads.b64data.as_ref().filter(|_| payloads.data.is_none());
+    let payloads: PayloadFields<'_> = result_of(result)?;
     let tags = text.tags.into_iter();
     Ok(PublishAnswer {
-        data: bytes("b64data", payloads.data, base64)?,
+        // For this answer alone, Centrifugo prefers JSON to base64.
+        data: payloads.data_json_first()?,
         skip_history: text.skip_history,
         tags: tags.map(|(name, value)| (name, value.unwrap_or_default())).collect(),
         idempotency_key: text.idempotency_key,

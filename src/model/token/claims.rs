@@ -13,6 +13,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::payload_fields::{NotBase64, PayloadFields, json_text};
 use crate::wire::lenient_json::{self, Text};
 
 /// Why a token is refused.
@@ -162,12 +163,15 @@ impl<'a> Claims<'a> {
 
     /// What they mean for a connection of `user`.
     pub(super) fn connect(self, user: String) -> Result<ConnectClaims, TokenError> {
+        let expires = self.expires();
+        let payloads =
+            PayloadFields { info: self.info, b64info: self.b64info, ..PayloadFields::default() };
         Ok(ConnectClaims {
             user,
-            expires: self.expires(),
+            expires,
             issued_at: self.iat.map(Seconds::whole),
-            info: bytes(self.info, self.b64info.as_ref())?,
-            meta: bytes(self.meta, None)?,
+            info: payloads.info()?,
+            meta: self.meta.map(json_text),
             subs: subs(self.subs, self.channels)?,
             jti: owned(self.jti),
         })
@@ -176,13 +180,13 @@ impl<'a> Claims<'a> {
     /// What they mean for a subscription of `user`.
     pub(super) fn subscribe(self, user: String) -> Result<SubscribeClaims, TokenError> {
         let expires = self.expires();
-        let options = OptionsText {
+        let payloads = PayloadFields {
             info: self.info,
             b64info: self.b64info,
             data: self.data,
             b64data: typed(self.b64data)?,
-            overrides: overrides(self.overrides)?,
         };
+        let overrides = self.overrides.map(|raw| object(raw.get().as_bytes())).transpose()?;
         Ok(SubscribeClaims {
             user,
             channel: owned(self.channel),
@@ -190,7 +194,7 @@ impl<'a> Claims<'a> {
             jti: owned(self.jti),
             issued_at: self.iat.map(Seconds::whole),
             expires,
-            options: options.meant()?,
+            options: options(&payloads, overrides.unwrap_or_default())?,
         })
     }
 
@@ -225,40 +229,34 @@ fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>,
     raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| TokenError::Invalid)
 }
 
-fn overrides(raw: Option<&RawValue>) -> Result<Option<Overrides>, TokenError> {
-    raw.map(|raw| object(raw.get().as_bytes())).transpose()
-}
-
 fn owned(text: Option<Text<'_>>) -> String {
     text.map(|Text(text)| text.into_owned()).unwrap_or_default()
 }
 
-/// The bytes of a claim that may be given as JSON or, which wins, in base64.
-pub(crate) fn bytes(
-    json: Option<&RawValue>,
-    base64: Option<&Text<'_>>,
-) -> Result<Option<Box<[u8]>>, TokenError> {
-    match base64 {
-        Some(Text(text)) if !text.is_empty() => {
-            let bytes = lenient_json::base64(text).ok_or(TokenError::Invalid)?;
-            Ok((!bytes.is_empty()).then(|| bytes.into()))
-        }
-        _ => Ok(json.map(|json| json.get().as_bytes().into())),
-    }
-}
-
-/// The options of a subscription, from the text of an object that has them among its fields.
+/// Reads the options of a subscription from the text of an object that holds them among its fields.
 pub(crate) fn subscribe_options(text: &str) -> Result<SubscribeOptions, TokenError> {
-    object::<OptionsText<'_>>(text.as_bytes())?.meant()
+    let OverrideField { overrides } = object(text.as_bytes())?;
+    options(&object(text.as_bytes())?, overrides.unwrap_or_default())
 }
 
-/// The channels of `subs`, or where it has none, of `channels`.
+/// The channels of `subs` with their options. If `subs` is absent or empty, the channels of
+/// `channels` with default options.
 pub(crate) fn subs(
     subs: Option<&RawValue>,
     channels: Option<&RawValue>,
 ) -> Result<Vec<(String, SubscribeOptions)>, TokenError> {
-    let entries = match typed(subs)? {
-        Some(Subs(entries)) if !entries.is_empty() => entries,
+    match typed(subs)? {
+        Some(Subs(entries)) if !entries.is_empty() => {
+            if entries.len() > CHANNELS_MAX {
+                return Err(TokenError::Invalid);
+            }
+            let read = |(channel, options): (Cow<'_, str>, Option<&RawValue>)| {
+                let options =
+                    options.map(|options| subscribe_options(options.get())).transpose()?;
+                Ok((channel.into_owned(), options.unwrap_or_default()))
+            };
+            entries.into_iter().map(read).collect()
+        }
         _ => {
             let channels: Vec<Option<Text<'_>>> = typed(channels)?.unwrap_or_default();
             let mut channels: Vec<Text<'_>> = channels.into_iter().flatten().collect();
@@ -267,37 +265,29 @@ pub(crate) fn subs(
             }
             let mut seen = HashSet::new();
             channels.retain(|Text(channel)| seen.insert(channel.clone()));
-            channels.into_iter().map(|Text(channel)| (channel, OptionsText::default())).collect()
+            let channels = channels.into_iter();
+            Ok(channels.map(|Text(channel)| (channel.into_owned(), Default::default())).collect())
         }
-    };
-    if entries.len() > CHANNELS_MAX {
-        return Err(TokenError::Invalid);
     }
-    let meant = |(channel, options): (Cow<'_, str>, OptionsText<'_>)| {
-        Ok((channel.into_owned(), options.meant()?))
-    };
-    entries.into_iter().map(meant).collect()
 }
 
-/// The options of a subscription as they are written.
+impl From<NotBase64> for TokenError {
+    fn from(_: NotBase64) -> TokenError {
+        TokenError::Invalid
+    }
+}
+
+/// The `override` field of a subscription's options; [`PayloadFields`] reads the other fields.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct OptionsText<'a> {
-    #[serde(borrow, deserialize_with = "lenient_json::payload")]
-    info: Option<&'a RawValue>,
-    #[serde(borrow)]
-    b64info: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "lenient_json::payload")]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    b64data: Option<Text<'a>>,
+struct OverrideField {
     #[serde(rename = "override", deserialize_with = "lenient_json::object")]
-    overrides: Option<Overrides>,
+    overrides: Option<OverrideFields>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Overrides {
+struct OverrideFields {
     #[serde(deserialize_with = "lenient_json::object")]
     presence: Option<Override>,
     #[serde(deserialize_with = "lenient_json::object")]
@@ -316,20 +306,20 @@ struct Override {
     value: bool,
 }
 
-impl OptionsText<'_> {
-    fn meant(self) -> Result<SubscribeOptions, TokenError> {
-        let overrides = self.overrides.unwrap_or_default();
-        let value = |given: Option<Override>| given.map(|given| given.value);
-        Ok(SubscribeOptions {
-            info: bytes(self.info, self.b64info.as_ref())?,
-            data: bytes(self.data, self.b64data.as_ref())?,
-            presence: value(overrides.presence),
-            join_leave: value(overrides.join_leave),
-            force_push_join_leave: value(overrides.force_push_join_leave),
-            force_positioning: value(overrides.force_positioning),
-            force_recovery: value(overrides.force_recovery),
-        })
-    }
+fn options(
+    payloads: &PayloadFields<'_>,
+    overrides: OverrideFields,
+) -> Result<SubscribeOptions, TokenError> {
+    let value = |given: Option<Override>| given.map(|given| given.value);
+    Ok(SubscribeOptions {
+        info: payloads.info()?,
+        data: payloads.data()?,
+        presence: value(overrides.presence),
+        join_leave: value(overrides.join_leave),
+        force_push_join_leave: value(overrides.force_push_join_leave),
+        force_positioning: value(overrides.force_positioning),
+        force_recovery: value(overrides.force_recovery),
+    })
 }
 
 /// Unix seconds, whole or not.
@@ -424,18 +414,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
     }
 }
 
-#[derive(Deserialize)]
-struct Entry<'a>(
-    #[serde(borrow, deserialize_with = "lenient_json::object")] Option<OptionsText<'a>>,
-);
-
-/// Channels with their options, in the order given.
-struct Subs<'a>(Vec<(Cow<'a, str>, OptionsText<'a>)>);
+/// Channels and the text of their options, in the order given; a `null` counts as no options.
+struct Subs<'a>(Vec<(Cow<'a, str>, Option<&'a RawValue>)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<'a>(PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for Entries<'a> {
+        struct SubsVisitor<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for SubsVisitor<'a> {
             type Value = Subs<'a>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -445,16 +430,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Subs<'a>, M::Error> {
                 let mut seen = HashSet::new();
                 let mut entries = Vec::new();
-                while let Some((Text(channel), Entry(options))) = map.next_entry()? {
+                while let Some((Text(channel), options)) = map.next_entry()? {
                     if !seen.insert(channel.clone()) {
                         return Err(M::Error::custom("a channel is given twice"));
                     }
-                    entries.push((channel, options.unwrap_or_default()));
+                    entries.push((channel, options));
                 }
                 Ok(Subs(entries))
             }
         }
-        deserializer.deserialize_map(Entries(PhantomData))
+        deserializer.deserialize_map(SubsVisitor(PhantomData))
     }
 }
 

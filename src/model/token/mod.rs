@@ -7,6 +7,7 @@
 
 pub(crate) mod claims;
 mod keys;
+pub(crate) mod payload_fields;
 
 use std::borrow::Cow;
 use std::fmt;
