@@ -2,10 +2,10 @@
 //! its connect is answered, and is informed when the connection is gone.
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::Admission;
 use crate::hub::paused_input::PauseReason;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
 use crate::wire::protocol::Disconnect;
 

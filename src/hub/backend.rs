@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crate::base::memory::MemoryKind;
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::{NONE, Phase};
+use crate::hub::shard_state::Hub;
 use crate::model::backend::{
     ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest, RefreshAnswer, Upstream,
 };

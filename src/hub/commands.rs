@@ -1,7 +1,7 @@
 //! Commands: which of them a client may send now, and their dispatch.
 
-use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
+use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 use crate::wire::protocol::command::{Command, Request};
 use crate::wire::protocol::{Disconnect, Error};

@@ -6,9 +6,9 @@
 
 use crate::base::buffer;
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::hub::Hub;
 use crate::hub::connections::{Inbound, Phase};
 use crate::hub::paused_input::PauseReason;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{EmulationFrame, Message, Post, Rank};
 use crate::wire::event_id::LastEventId;
 use crate::wire::http::{

@@ -5,9 +5,9 @@
 //! other channels. Each event of a connection with several recoverable channels is left open, and
 //! its own id closes it.
 
-use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase, ServerSubscription};
 use crate::hub::output::keep_buffer;
+use crate::hub::shard_state::Hub;
 use crate::hub::subscribe::RequestedOptions;
 use crate::local::Delivery;
 use crate::model::message::{StreamAccess, Subscribed};

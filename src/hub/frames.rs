@@ -1,11 +1,11 @@
 //! WebSocket frames, and the commands in them.
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::commands::StopReason;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
+use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 use crate::wire::frame::{self, Fragments, FrameEvent, FrameKind, Violation};
 use crate::wire::http::Transport;

@@ -1,8 +1,8 @@
 //! Holds: connects whose reply waits for the homes of the server-side subscriptions.
 
-use crate::hub::Hub;
 use crate::hub::connections::{Connection, Hold, NONE, Phase, ServerSubscription};
 use crate::hub::paused_input::PauseReason;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{Post, Subscribed};
 use crate::model::publication::Publication;
 use crate::wire::event_id::LastEventId;

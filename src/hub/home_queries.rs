@@ -1,7 +1,8 @@
 //! Queries of clients to the homes of channels, and the answers.
 
 use crate::hub::commands::{CommandFailure, NoRoom, StopReason};
-use crate::hub::{Hub, HubSettings};
+use crate::hub::settings::HubSettings;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, HistoryRange, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo,
 };

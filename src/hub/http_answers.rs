@@ -1,8 +1,11 @@
 //! HTTP responses that a shard gives itself: health, refusals, and what follows a response.
 
 use crate::hub::connections::Phase;
-use crate::hub::{Hub, REFUSAL_TIME};
+use crate::hub::shard_state::Hub;
 use crate::wire::http::{self, Cors, Health, Requester, Status};
+
+/// Milliseconds that a refused connection has to send its request head and to take the answer.
+pub(super) const REFUSAL_TIME: u64 = 1000;
 
 impl Hub {
     /// Answers a request of an unknown origin with a status, and ends the connection.

@@ -3,9 +3,9 @@
 
 use crate::base::buffer;
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::paused_input::PauseReason;
+use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 
 impl Hub {

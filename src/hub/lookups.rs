@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use crate::base::memory::MemoryKind;
-use crate::hub::Hub;
 use crate::hub::commands::StopReason;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{
     Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Rank, TokenPurpose,
 };

@@ -5,8 +5,8 @@
 //! the excess and holds less wakes the shard that holds the most.
 
 use crate::base::memory::ShardToFree;
-use crate::hub::Hub;
 use crate::hub::connections::{NONE, Phase};
+use crate::hub::shard_state::Hub;
 use crate::model::message::{Endpoint, Post};
 use crate::wire::http::Status;
 use crate::wire::protocol::Disconnect;

@@ -3,8 +3,8 @@
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{ChannelAnswer, ChannelQuery, Message, Post, RANKS, Rank};
 use crate::model::publication::Publication;
 

@@ -32,6 +32,7 @@ mod revocations;
 mod sending;
 mod session;
 mod settings;
+mod shard_state;
 mod emulation;
 mod event_ids;
 pub mod turn_output;
@@ -43,237 +44,15 @@ mod subscribe_answers;
 pub mod publish;
 mod subscriptions;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use crate::base::work_budget::Stage;
+use crate::model::message::Post;
 
-use crate::base::connection_limits::ConnectionLimits;
-use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
-use crate::base::metrics::Metrics;
-use crate::base::work_budget::{Stage, WorkBudget};
-use crate::home::{self, Home};
-use crate::hub::connections::{Connections, NONE};
-use crate::hub::turn_output::{OutboxFlush, TurnOutput};
-use crate::local;
-use crate::local::{Delivery, LocalChannels};
-use crate::model::ids::Ids;
-use crate::model::message::{Depart, Endpoint, Leave, Message, Post};
-use crate::model::names::Names;
-use crate::model::revocation::Revocations;
-use crate::wire::deflate::Inflater;
-use crate::wire::filter::Filters;
-
-use self::bounded_walks::{SlotWalk, SurveyWalk};
+pub use self::sending::FANOUT_SENDS;
 pub use self::settings::{HubSettings, TokenVerifiers};
+pub use self::shard_state::{Hub, RingRequests, ShardContext, WORK};
 pub use self::turn_output::Segments;
 
-/// Work units of the shards of a worker per pass, without fan-out.
-pub const WORK: usize = 1_000_000;
-/// Maximum sends of the fan-out per turn: about a millisecond.
-pub const FANOUT_SENDS: usize = 128;
-
-/// Milliseconds that a refused connection has to send its request head and to take the answer.
-const REFUSAL_TIME: u64 = 1000;
-
-/// Operations that the hub requests of the ring; the shard empties each list.
-#[derive(Debug, Default)]
-pub struct RingRequests {
-    /// Slots to shut down and close.
-    pub ends: Vec<u32>,
-    /// Slots to hand over to the control plane.
-    pub hand_overs: Vec<u32>,
-    /// Slots to poll for writability.
-    pub writable: Vec<u32>,
-    /// Slots to read, because their input was left unread.
-    pub reads: Vec<u32>,
-}
-
-/// The state of one shard.
-pub struct Hub {
-    settings: Arc<HubSettings>,
-    names: Names,
-    shard: Endpoint,
-    control: Endpoint,
-    ids: Ids,
-    /// Id of the node.
-    node: Box<str>,
-    connection_limits: Arc<ConnectionLimits>,
-    /// How much memory the node may use.
-    budgets: MemoryBudgets,
-    metrics: Arc<Metrics>,
-    /// The time of this turn, in milliseconds of the monotonic clock.
-    now: u64,
-    /// The time of this turn by the wall clock: unix time in milliseconds.
-    unix: u64,
-    /// Lead of the wall clock over the monotonic clock when token expirations were last turned into
-    /// deadlines; `None` before the first turn.
-    clock_lead: Option<i64>,
-    /// The walk that recomputes these deadlines.
-    expiry_walk: SlotWalk,
-    connections: Connections,
-    /// Leaves of channels that their homes have not got yet.
-    leaves: VecDeque<Leave>,
-    /// Revoked tokens.
-    revocations: Arc<Revocations>,
-    revoked_walk: SlotWalk,
-    /// Hook events and renewal requests that wait for room in the inbox of the control plane.
-    outgoing: VecDeque<Message>,
-    locals: LocalChannels,
-    filters: Filters,
-    /// Memory use of publications that wait to be sent.
-    backlog: ShardUsage,
-    inflater: Inflater,
-    /// The home of the channels and users that hash to this shard.
-    home: Home,
-    /// Ended connections that the homes of their users have not got yet.
-    departures: VecDeque<Depart>,
-    turn: TurnOutput,
-    /// Number of turns with a large share.
-    turns: u64,
-    /// Surveys in progress.
-    surveys: VecDeque<SurveyWalk>,
-    /// Work budget of this turn.
-    budget: WorkBudget,
-    /// Whether work was left for the next turn because the budget was used up.
-    unfinished: bool,
-    /// Connections whose input continues in the next turn.
-    ready: VecDeque<u32>,
-    /// Connections that wait for room on the bus.
-    blocked: Vec<u32>,
-    /// Whether work waits because the backlog of this shard exceeds its bound. No other shard wakes
-    /// this one for it.
-    awaits_backlog: bool,
-    /// Work that the first message of this shard to itself needs, if it waits for budget.
-    own_cost: Option<usize>,
-    /// Slots whose outboxes can be sent from as soon as the budget allows.
-    to_flush: VecDeque<u32>,
-    /// Sends from outboxes in this turn.
-    flushes: Vec<OutboxFlush>,
-    deliveries: Vec<Delivery>,
-    due: Vec<u32>,
-    checks: Vec<(u32, u32)>,
-    body: Vec<u8>,
-    frames: Vec<u8>,
-    /// What the ring should do.
-    pub ring_requests: RingRequests,
-}
-
-/// Identity of a hub, and what it shares with the node.
-#[derive(Clone, Debug)]
-pub struct ShardContext {
-    /// Endpoint of the shard.
-    pub shard: Endpoint,
-    /// Endpoint of the control plane.
-    pub control: Endpoint,
-    /// Maps names to homes.
-    pub names: Names,
-    /// Makes the ids of clients.
-    pub ids: Ids,
-    /// Limits of clients and of sockets on the control plane.
-    pub connection_limits: Arc<ConnectionLimits>,
-    /// How much memory the node may use.
-    pub budgets: MemoryBudgets,
-    /// Seed of the epochs.
-    pub seed: u64,
-}
-
 impl Hub {
-    /// Creates a shard without connections.
-    pub fn new(settings: Arc<HubSettings>, place: &ShardContext, metrics: Arc<Metrics>) -> Self {
-        let share = |kind| place.budgets.shard_usage(kind, usize::from(place.shard));
-        let around = home::HomeContext {
-            control: place.control,
-            names: place.names,
-            ids: place.ids,
-            seed: place.seed,
-            history: share(MemoryKind::History),
-            keys: share(MemoryKind::Keys),
-            metrics: metrics.clone(),
-        };
-        Hub {
-            names: place.names,
-            shard: place.shard,
-            control: place.control,
-            ids: place.ids,
-            node: place.ids.node().into(),
-            connection_limits: place.connection_limits.clone(),
-            budgets: place.budgets.clone(),
-            metrics,
-            now: 0,
-            unix: 0,
-            clock_lead: None,
-            expiry_walk: SlotWalk::default(),
-            connections: Connections::new(
-                settings.slots,
-                place.names,
-                share(MemoryKind::Unread),
-                share(MemoryKind::Outboxes),
-            ),
-            leaves: VecDeque::new(),
-            revocations: Arc::default(),
-            revoked_walk: SlotWalk::default(),
-            outgoing: VecDeque::new(),
-            locals: LocalChannels::new(settings.compression, settings.uni_compression),
-            filters: Filters::new(place.budgets[MemoryKind::Filters].clone()),
-            backlog: share(MemoryKind::Backlog),
-            inflater: Inflater::default(),
-            home: Home::new(settings.homes.clone(), settings.user_limit, around),
-            departures: VecDeque::new(),
-            turn: TurnOutput::default(),
-            turns: 0,
-            surveys: VecDeque::new(),
-            budget: WorkBudget::new(WORK, true),
-            unfinished: false,
-            ready: VecDeque::new(),
-            blocked: Vec::new(),
-            awaits_backlog: false,
-            own_cost: None,
-            to_flush: VecDeque::new(),
-            flushes: Vec::new(),
-            deliveries: Vec::new(),
-            due: Vec::new(),
-            checks: Vec::new(),
-            body: Vec::new(),
-            frames: Vec::new(),
-            ring_requests: RingRequests::default(),
-            settings,
-        }
-    }
-
-    /// Endpoint of the control plane.
-    pub fn control(&self) -> Endpoint {
-        self.control
-    }
-
-    /// Sets the work budget of this turn; see [`WorkBudget::new`].
-    pub fn set_share(&mut self, units: usize, large: bool) {
-        self.turns = self.turns.wrapping_add(u64::from(large));
-        self.budget = WorkBudget::new(units, large).in_turn(self.turns);
-        self.unfinished = false;
-    }
-
-    /// Work done in this turn.
-    pub fn work_done(&self) -> usize {
-        self.budget.used()
-    }
-
-    /// Begins a stage of the turn.
-    pub fn begin(&mut self, stage: Stage) {
-        self.budget.begin(stage);
-    }
-
-    /// Charges work to the budget.
-    pub fn charge(&mut self, units: usize) {
-        self.budget.charge(units);
-    }
-
-    /// Whether the budget of the stage is used up. The rest of its work is then left for the next
-    /// turn.
-    pub fn is_spent(&mut self) -> bool {
-        let spent = self.budget.is_spent();
-        self.unfinished |= spent;
-        spent
-    }
-
     /// Whether there is work that needs no event from outside.
     pub fn is_busy(&self) -> bool {
         self.unfinished
@@ -287,19 +66,14 @@ impl Hub {
             || self.must_relieve()
     }
 
-    /// Whether the shard accepts publications: backlog and turn output are within their bounds.
-    pub fn takes_deliveries(&self) -> bool {
-        self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
-    }
-
     /// Sends what waits for other endpoints, if anything does.
     #[inline]
     pub fn send_waiting(&mut self, post: &mut impl Post) {
-        let asked = self.home.waits() || !self.surveys.is_empty();
+        let queries = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
         let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
-        let tells = asked || left || checks || !self.outgoing.is_empty();
-        if tells || self.budgets.may_be_exceeded() {
+        let waits = queries || left || checks || !self.outgoing.is_empty();
+        if waits || self.budgets.may_be_exceeded() {
             self.send_all_waiting(post);
         }
     }
@@ -323,15 +97,17 @@ impl Hub {
     }
 }
 
-const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn_output::NONE);
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::base::memory::MemoryLimits;
+    use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     use crate::base::sys::Now;
     use crate::model::auth::{ApiKey, Rules};
-    use crate::model::message::Rank;
+    use crate::model::ids::Ids;
+    use crate::model::message::{Endpoint, Message, Rank};
+    use crate::model::names::Names;
     use crate::model::own_queues::OwnQueues;
     use crate::wire::http::{Route, Service, Transport};
 
@@ -412,9 +188,9 @@ pub(crate) mod tests {
         let ids = Ids::new([0; 16]);
         let connection_limits = Arc::default();
         let budgets = budgets.clone();
-        let place =
+        let context =
             ShardContext { shard, control: 9, names, ids, connection_limits, budgets, seed: 0 };
-        Hub::new(Arc::new(settings), &place, Arc::default())
+        Hub::new(Arc::new(settings), &context, Arc::default())
     }
 
     /// A frame of a client whose mask is 0.

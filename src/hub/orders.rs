@@ -3,9 +3,9 @@
 use std::num::NonZeroU64;
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::commands::NoRoom;
 use crate::hub::connections::ServerSubscription;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{Action, Order, Post, Target};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Push;

@@ -1,8 +1,8 @@
 //! Output of a connection, wherever it is buffered at the moment, and the ways to end a connection.
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::connections::{Connection, NONE, Phase};
+use crate::hub::shard_state::Hub;
 use crate::wire::frame;
 use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::{Push, Reply};

@@ -1,7 +1,7 @@
 //! Connections with left input: why each is paused, and when it continues.
 
 use crate::base::work_budget::{Stage, cost};
-use crate::hub::Hub;
+use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 
 /// Why a connection is paused.

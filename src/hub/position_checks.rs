@@ -2,7 +2,7 @@
 //! with every publication.
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
+use crate::hub::shard_state::Hub;
 use crate::local::OutOfSyncSubscriber;
 use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
 use crate::wire::protocol::{Disconnect, Position};

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, NoRoom};
+use crate::hub::shard_state::Hub;
 use crate::model::backend::{ProxyAnswer, PublishAnswer};
 use crate::model::message::{DuplicateGuard, LookupOutcome, Message, Post, Publish, Rank, ReplyTo};
 use crate::model::namespaces::{Options, PublicationFormat};

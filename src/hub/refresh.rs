@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::commands::CommandFailure;
 use crate::hub::connections::NONE;
 use crate::hub::session::ConnectRefusal;
+use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 use crate::model::token::ConnectClaims;
 use crate::wire::protocol::command::{RefreshRequest, SubRefreshRequest};

@@ -1,7 +1,7 @@
 //! Request heads: their dispatch, and the begin of a transport.
 
-use crate::hub::Hub;
 use crate::hub::connections::{Inbound, Phase};
+use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 use crate::wire::http::{self, Head, Requester, Status, Transport, Upgrade};
 use crate::wire::protocol::Disconnect;

@@ -1,6 +1,6 @@
 //! Counts of what a shard holds, for tests and metrics.
 
-use crate::hub::Hub;
+use crate::hub::shard_state::Hub;
 
 /// Resources that a hub holds. All are 0 once every client is gone and every message has been
 /// handled.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::NONE;
 use crate::hub::orders::SERVER_UNSUBSCRIBE;
+use crate::hub::shard_state::Hub;
 use crate::model::revocation::{RevocationScope, Revocations, TokenFingerprint};
 use crate::wire::protocol::Disconnect;
 

@@ -6,8 +6,8 @@
 use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
 use crate::hub::output::keep_buffer;
+use crate::hub::shard_state::Hub;
 use crate::hub::turn_output::{OutboxFlush, OutputEntry, Segments};
-use crate::hub::{FANOUT_SENDS, Hub};
 use crate::local::Delivery;
 use crate::wire::framing::Framing;
 use crate::wire::http::Transport;
@@ -21,6 +21,9 @@ const FANOUT_QUANTUM: usize = 64;
 const FLUSH_BYTES: usize = 256 * 1024;
 /// Minimum bytes of an outbox per send, if it has as many.
 const FLUSH_MIN: usize = 16 * 1024;
+
+/// Maximum sends of the fan-out per turn: about a millisecond.
+pub const FANOUT_SENDS: usize = 128;
 
 impl Hub {
     /// Sends laps to their next members, up to the limit of a turn.

@@ -3,10 +3,10 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::{Identity, ServerSubscription};
 use crate::hub::holds::AcceptedConnect;
+use crate::hub::shard_state::Hub;
 use crate::model::backend::{self, ConnectAnswer, ProxyAnswer, ProxyEvent, Upstream};
 use crate::model::message::{Grant, LookupOutcome, Overrides, Post, TokenPurpose};
 use crate::model::revocation::TokenFingerprint;

@@ -2,7 +2,8 @@
 
 use crate::base::connection_limits::ControlPermit;
 use crate::hub::connections::{Connection, Phase, SlotState};
-use crate::hub::{Hub, REFUSAL_TIME};
+use crate::hub::http_answers::REFUSAL_TIME;
+use crate::hub::shard_state::Hub;
 use crate::model::ids::Address;
 use crate::wire::http::{Requester, Status};
 

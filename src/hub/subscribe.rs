@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::hub::Hub;
 use crate::hub::commands::{CommandFailure, NoRoom};
 use crate::hub::connections::ServerSubscription;
+use crate::hub::shard_state::Hub;
 use crate::hub::subscriptions::visibility;
 use crate::model::message::{
     Grant, LookupOutcome, Message, Overrides, Post, Rank, StreamAccess, Subscribe, SubscribeTerms,

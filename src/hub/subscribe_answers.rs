@@ -2,10 +2,10 @@
 //! reply.
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::connections::Connection;
 use crate::hub::output::keep_buffer;
+use crate::hub::shard_state::Hub;
 use crate::model::message::Subscribed;
 use crate::model::publication::Publication;
 use crate::wire::protocol::reply::{self, Push, Reply};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::backend::UnsubscribeReason;
 use crate::hub::commands::{CommandFailure, StopReason};
 use crate::hub::connections::Connection;
+use crate::hub::shard_state::Hub;
 use crate::model::message::{Grant, Leave, Message, Overrides, Post, Rank, Release, Visibility};
 use crate::model::namespaces::{Options, PublicationFormat};
 use crate::model::publication::Encoding;

@@ -2,8 +2,8 @@
 //! walks over all channels of the shard, some in each turn.
 
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::bounded_walks::SurveyWalk;
+use crate::hub::shard_state::Hub;
 use crate::model::auth::glob_matches;
 use crate::model::message::{Message, Post, Survey, Surveyed};
 

@@ -5,9 +5,9 @@
 
 use crate::base::sys::Now;
 use crate::base::work_budget::cost;
-use crate::hub::Hub;
 use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::{NONE, Phase};
+use crate::hub::shard_state::Hub;
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Ttl;
 

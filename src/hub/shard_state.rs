@@ -1,0 +1,234 @@
+//! The fields of a shard, and the methods that every other file of the hub builds on: the work
+//! budget of the turn, and whether the shard accepts publications.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::connection_limits::ConnectionLimits;
+use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
+use crate::base::metrics::Metrics;
+use crate::base::work_budget::{Stage, WorkBudget};
+use crate::home::{self, Home};
+use crate::hub::bounded_walks::{SlotWalk, SurveyWalk};
+use crate::hub::connections::{Connections, NONE};
+use crate::hub::settings::HubSettings;
+use crate::hub::turn_output::{OutboxFlush, TurnOutput};
+use crate::local;
+use crate::local::{Delivery, LocalChannels};
+use crate::model::ids::Ids;
+use crate::model::message::{Depart, Endpoint, Leave, Message};
+use crate::model::names::Names;
+use crate::model::revocation::Revocations;
+use crate::wire::deflate::Inflater;
+use crate::wire::filter::Filters;
+
+/// Work units of the shards of a worker per pass, without fan-out.
+pub const WORK: usize = 1_000_000;
+
+/// Operations that the hub requests of the ring; the shard empties each list.
+#[derive(Debug, Default)]
+pub struct RingRequests {
+    /// Slots to shut down and close.
+    pub ends: Vec<u32>,
+    /// Slots to hand over to the control plane.
+    pub hand_overs: Vec<u32>,
+    /// Slots to poll for writability.
+    pub writable: Vec<u32>,
+    /// Slots to read, because their input was left unread.
+    pub reads: Vec<u32>,
+}
+
+/// The state of one shard.
+pub struct Hub {
+    pub(super) settings: Arc<HubSettings>,
+    pub(super) names: Names,
+    pub(super) shard: Endpoint,
+    pub(super) control: Endpoint,
+    pub(super) ids: Ids,
+    /// Id of the node.
+    pub(super) node: Box<str>,
+    pub(super) connection_limits: Arc<ConnectionLimits>,
+    /// How much memory the node may use.
+    pub(super) budgets: MemoryBudgets,
+    pub(super) metrics: Arc<Metrics>,
+    /// The time of this turn, in milliseconds of the monotonic clock.
+    pub(super) now: u64,
+    /// The time of this turn by the wall clock: unix time in milliseconds.
+    pub(super) unix: u64,
+    /// Lead of the wall clock over the monotonic clock when token expirations were last turned into
+    /// deadlines; `None` before the first turn.
+    pub(super) clock_lead: Option<i64>,
+    /// The walk that recomputes these deadlines.
+    pub(super) expiry_walk: SlotWalk,
+    pub(super) connections: Connections,
+    /// Leaves of channels that their homes have not got yet.
+    pub(super) leaves: VecDeque<Leave>,
+    /// Revoked tokens.
+    pub(super) revocations: Arc<Revocations>,
+    pub(super) revoked_walk: SlotWalk,
+    /// Hook events and renewal requests that wait for room in the inbox of the control plane.
+    pub(super) outgoing: VecDeque<Message>,
+    pub(super) locals: LocalChannels,
+    pub(super) filters: Filters,
+    /// Memory use of publications that wait to be sent.
+    pub(super) backlog: ShardUsage,
+    pub(super) inflater: Inflater,
+    /// The home of the channels and users that hash to this shard.
+    pub(super) home: Home,
+    /// Ended connections that the homes of their users have not got yet.
+    pub(super) departures: VecDeque<Depart>,
+    pub(super) turn: TurnOutput,
+    /// Number of turns with a large share.
+    pub(super) turns: u64,
+    /// Surveys in progress.
+    pub(super) surveys: VecDeque<SurveyWalk>,
+    /// Work budget of this turn.
+    pub(super) budget: WorkBudget,
+    /// Whether work was left for the next turn because the budget was used up.
+    pub(super) unfinished: bool,
+    /// Connections whose input continues in the next turn.
+    pub(super) ready: VecDeque<u32>,
+    /// Connections that wait for room on the bus.
+    pub(super) blocked: Vec<u32>,
+    /// Whether work waits because the backlog of this shard exceeds its bound. No other shard wakes
+    /// this one for it.
+    pub(super) awaits_backlog: bool,
+    /// Work that the first message of this shard to itself needs, if it waits for budget.
+    pub(super) own_cost: Option<usize>,
+    /// Slots whose outboxes can be sent from as soon as the budget allows.
+    pub(super) to_flush: VecDeque<u32>,
+    /// Sends from outboxes in this turn.
+    pub(super) flushes: Vec<OutboxFlush>,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) due: Vec<u32>,
+    pub(super) checks: Vec<(u32, u32)>,
+    pub(super) body: Vec<u8>,
+    pub(super) frames: Vec<u8>,
+    /// What the ring should do.
+    pub ring_requests: RingRequests,
+}
+
+/// Identity of a hub, and what it shares with the node.
+#[derive(Clone, Debug)]
+pub struct ShardContext {
+    /// Endpoint of the shard.
+    pub shard: Endpoint,
+    /// Endpoint of the control plane.
+    pub control: Endpoint,
+    /// Maps names to homes.
+    pub names: Names,
+    /// Makes the ids of clients.
+    pub ids: Ids,
+    /// Limits of clients and of sockets on the control plane.
+    pub connection_limits: Arc<ConnectionLimits>,
+    /// How much memory the node may use.
+    pub budgets: MemoryBudgets,
+    /// Seed of the epochs.
+    pub seed: u64,
+}
+
+impl Hub {
+    /// Creates a shard without connections.
+    pub fn new(settings: Arc<HubSettings>, context: &ShardContext, metrics: Arc<Metrics>) -> Self {
+        let share = |kind| context.budgets.shard_usage(kind, usize::from(context.shard));
+        let home_context = home::HomeContext {
+            control: context.control,
+            names: context.names,
+            ids: context.ids,
+            seed: context.seed,
+            history: share(MemoryKind::History),
+            keys: share(MemoryKind::Keys),
+            metrics: metrics.clone(),
+        };
+        Hub {
+            names: context.names,
+            shard: context.shard,
+            control: context.control,
+            ids: context.ids,
+            node: context.ids.node().into(),
+            connection_limits: context.connection_limits.clone(),
+            budgets: context.budgets.clone(),
+            metrics,
+            now: 0,
+            unix: 0,
+            clock_lead: None,
+            expiry_walk: SlotWalk::default(),
+            connections: Connections::new(
+                settings.slots,
+                context.names,
+                share(MemoryKind::Unread),
+                share(MemoryKind::Outboxes),
+            ),
+            leaves: VecDeque::new(),
+            revocations: Arc::default(),
+            revoked_walk: SlotWalk::default(),
+            outgoing: VecDeque::new(),
+            locals: LocalChannels::new(settings.compression, settings.uni_compression),
+            filters: Filters::new(context.budgets[MemoryKind::Filters].clone()),
+            backlog: share(MemoryKind::Backlog),
+            inflater: Inflater::default(),
+            home: Home::new(settings.homes.clone(), settings.user_limit, home_context),
+            departures: VecDeque::new(),
+            turn: TurnOutput::default(),
+            turns: 0,
+            surveys: VecDeque::new(),
+            budget: WorkBudget::new(WORK, true),
+            unfinished: false,
+            ready: VecDeque::new(),
+            blocked: Vec::new(),
+            awaits_backlog: false,
+            own_cost: None,
+            to_flush: VecDeque::new(),
+            flushes: Vec::new(),
+            deliveries: Vec::new(),
+            due: Vec::new(),
+            checks: Vec::new(),
+            body: Vec::new(),
+            frames: Vec::new(),
+            ring_requests: RingRequests::default(),
+            settings,
+        }
+    }
+
+    /// Endpoint of the control plane.
+    pub fn control(&self) -> Endpoint {
+        self.control
+    }
+
+    /// Sets the work budget of this turn; see [`WorkBudget::new`].
+    pub fn set_share(&mut self, units: usize, large: bool) {
+        self.turns = self.turns.wrapping_add(u64::from(large));
+        self.budget = WorkBudget::new(units, large).in_turn(self.turns);
+        self.unfinished = false;
+    }
+
+    /// Work done in this turn.
+    pub fn work_done(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Begins a stage of the turn.
+    pub fn begin(&mut self, stage: Stage) {
+        self.budget.begin(stage);
+    }
+
+    /// Charges work to the budget.
+    pub fn charge(&mut self, units: usize) {
+        self.budget.charge(units);
+    }
+
+    /// Whether the budget of the stage is used up. The rest of its work is then left for the next
+    /// turn.
+    pub fn is_spent(&mut self) -> bool {
+        let spent = self.budget.is_spent();
+        self.unfinished |= spent;
+        spent
+    }
+
+    /// Whether the shard accepts publications: backlog and turn output are within their bounds.
+    pub fn takes_deliveries(&self) -> bool {
+        self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
+    }
+}
+
+const _: () = assert!(NONE == local::NONE && NONE == crate::hub::turn_output::NONE);
