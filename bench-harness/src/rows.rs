@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The target of a row, in the row's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Target {
+pub enum Bound {
     /// Met when the measured value is this or less.
     AtMost(f64),
     /// Met when the measured value is this or more.
@@ -38,7 +38,7 @@ pub struct Row {
     /// printed unchanged after the number.
     pub unit: String,
     /// The target, if the row has one.
-    pub target: Option<Target>,
+    pub target: Option<Bound>,
     /// A remark printed under the table.
     pub note: Option<String>,
 }
@@ -52,13 +52,13 @@ impl Row {
 
     /// The same row, met when measured at `limit` or below, in the row's unit.
     pub fn at_most(mut self, limit: f64) -> Self {
-        self.target = Some(Target::AtMost(limit));
+        self.target = Some(Bound::AtMost(limit));
         self
     }
 
     /// The same row, met when measured at `limit` or above, in the row's unit.
     pub fn at_least(mut self, limit: f64) -> Self {
-        self.target = Some(Target::AtLeast(limit));
+        self.target = Some(Bound::AtLeast(limit));
         self
     }
 
@@ -76,7 +76,7 @@ impl Row {
             "row \"{}\": the measured value is not a number",
             self.what
         );
-        if let Some(Target::AtMost(v) | Target::AtLeast(v)) = self.target {
+        if let Some(Bound::AtMost(v) | Bound::AtLeast(v)) = self.target {
             ensure!(v.is_finite(), "row \"{}\": the target is not a number", self.what);
         }
         Ok(())
@@ -86,8 +86,8 @@ impl Row {
     pub fn verdict(&self) -> Verdict {
         let (miss, limit) = match self.target {
             None => return Verdict::NoTarget,
-            Some(Target::AtMost(limit)) => (self.measured - limit, limit),
-            Some(Target::AtLeast(limit)) => (limit - self.measured, limit),
+            Some(Bound::AtMost(limit)) => (self.measured - limit, limit),
+            Some(Bound::AtLeast(limit)) => (limit - self.measured, limit),
         };
         if miss <= 0.0 {
             Verdict::Met
@@ -105,8 +105,8 @@ impl Row {
     pub fn target_text(&self) -> String {
         match self.target {
             None => "-".into(),
-            Some(Target::AtMost(v)) => format!("at most {}", value(v, &self.unit)),
-            Some(Target::AtLeast(v)) => format!("at least {}", value(v, &self.unit)),
+            Some(Bound::AtMost(v)) => format!("at most {}", value(v, &self.unit)),
+            Some(Bound::AtLeast(v)) => format!("at least {}", value(v, &self.unit)),
         }
     }
 

@@ -22,7 +22,7 @@ const READ_BYTES: usize = 4096;
 pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
     let mut published = Published::new(&clock)?;
     let Api::Http(post) = &load.api else { return Ok(published) };
-    let mut client = Client::open(load.server).await?;
+    let mut client = ApiClient::open(load.server).await?;
     let pace = Pace::new(clock)?;
     let mut messages = load.of(publisher).peekable();
     while let Some(first) = messages.next() {
@@ -66,7 +66,7 @@ fn body(post: &Post, message: &Message, data: Data) -> Vec<u8> {
     body
 }
 
-struct Client {
+struct ApiClient {
     stream: TcpStream,
     server: SocketAddr,
     /// Read beyond the last answer.
@@ -75,13 +75,13 @@ struct Client {
     buffer: Vec<u8>,
 }
 
-impl Client {
+impl ApiClient {
     async fn open(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_addr(server)
             .await
             .with_context(|| format!("cannot connect to {server}"))?;
         stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-        Ok(Client { stream, server, rest: Vec::new(), buffer: vec![0; READ_BYTES] })
+        Ok(ApiClient { stream, server, rest: Vec::new(), buffer: vec![0; READ_BYTES] })
     }
 
     /// Appends the request of a publication.

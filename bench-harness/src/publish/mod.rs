@@ -26,7 +26,7 @@ mod stream;
 mod websocket;
 
 pub use churn::Churn;
-pub use probe::{Probed, Probes, probe};
+pub use probe::{ProbePlan, Probed, probe};
 pub use stream::Feed;
 
 /// A step through the channels that has no factor in common with any likely number of them: the

@@ -32,7 +32,7 @@ pub struct Probed {
 
 /// How many probes, and their load.
 #[derive(Debug, Clone, Copy)]
-pub struct Probes {
+pub struct ProbePlan {
     /// The server.
     pub server: SocketAddr,
     /// Pairs of publisher and subscriber.
@@ -48,7 +48,7 @@ pub struct Probes {
 }
 
 /// Starts the probes on a thread of their own.
-pub fn probe(probes: Probes, clock: RunClock) -> Result<Running<Probed>> {
+pub fn probe(probes: ProbePlan, clock: RunClock) -> Result<Running<Probed>> {
     let interval_ns = 1_000_000_000 / probes.per_second.max(1);
     let load = Load {
         server: probes.server,

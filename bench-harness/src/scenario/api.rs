@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 /// A target with its subscriber.
-struct Side {
+struct ComparedServer {
     name: &'static str,
     adapter: &'static dyn Adapter,
     peer: Peer,
@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut bench = Bench::new(&options.common, "api", title, (1, 1))?;
     ensure!(bench.connections == 1, "one subscriber or none: --connections is of no use here");
     bench.parameter("rounds", options.rounds as u64);
-    let sides: Vec<Side> =
+    let sides: Vec<ComparedServer> =
         TARGETS.into_iter().map(|name| start(&mut bench, name)).collect::<Result<_>>()?;
     for side in &sides {
         bench.note(format!("{}: {}", side.name, side.adapter.about()));
@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Starts a target with one subscriber to the channel of [`all`].
-fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
+fn start(bench: &mut Bench, name: &'static str) -> Result<ComparedServer> {
     let Target::Server(adapter) = Target::named(name)? else {
         anyhow::bail!("{name} takes no publications");
     };
@@ -114,12 +114,17 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<Side> {
     let dense = Dense::start(plan, bench.clock)?;
     let ramp = dense.ramp()?;
     ensure!(ramp.up == 1, "{name}: the subscriber was refused: {:?}", dense.counters().causes());
-    Ok(Side { name, adapter, peer, dense })
+    Ok(ComparedServer { name, adapter, peer, dense })
 }
 
 /// Measures both in turn for each number of connections: to the subscriber's channel, or to a
 /// channel without subscribers.
-fn measure(bench: &mut Bench, sides: &[Side], heard: bool, rounds: usize) -> Result<Grid> {
+fn measure(
+    bench: &mut Bench,
+    sides: &[ComparedServer],
+    heard: bool,
+    rounds: usize,
+) -> Result<Grid> {
     let mut table = table(bench, heard);
     for side in sides {
         table.target(side.name);
@@ -144,7 +149,7 @@ fn measure(bench: &mut Bench, sides: &[Side], heard: bool, rounds: usize) -> Res
 /// Publishes `messages` publications as fast as the answers come.
 fn turn(
     bench: &mut Bench,
-    side: &Side,
+    side: &ComparedServer,
     (heard, publishers): (bool, u64),
     messages: u64,
 ) -> Result<Turn> {

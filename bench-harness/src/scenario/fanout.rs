@@ -27,7 +27,7 @@ const BUNCHES: u64 = 4;
 /// Time per delivery in the schedule, in ns: each publication is delivered before the next is due.
 const ROOM_NS: u64 = 30_000;
 
-struct Sides {
+struct FanoutRun {
     baseline: Exchange,
     server: Server,
     dense: Dense,
@@ -41,7 +41,7 @@ pub fn run(common: &Common) -> Result<()> {
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(connections, port, Mode::Subscribe(all()))?;
-    let mut sides = Sides { baseline, server, dense };
+    let mut sides = FanoutRun { baseline, server, dense };
     compare(&mut bench, &mut sides)?;
     bunches(&mut bench, &sides)?;
     bench.check_standing(&sides.dense, "during the fan-outs");
@@ -52,7 +52,7 @@ pub fn run(common: &Common) -> Result<()> {
 }
 
 /// Runs the pairs: baseline, server, baseline, server, ...
-fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
+fn compare(bench: &mut Bench, sides: &mut FanoutRun) -> Result<()> {
     // Warms both sides up: first sends grow buffers.
     by_baseline(bench, sides)?;
     by_server(bench, sides)?;
@@ -80,13 +80,13 @@ fn compare(bench: &mut Bench, sides: &mut Sides) -> Result<()> {
     Ok(())
 }
 
-fn by_baseline(bench: &mut Bench, sides: &mut Sides) -> Result<f64> {
+fn by_baseline(bench: &mut Bench, sides: &mut FanoutRun) -> Result<f64> {
     let before = sides.baseline.sample()?;
     let sent = bench.check(sides.baseline.send(frame_bytes(BYTES), ROUNDS as u32)?);
     sides.baseline.sample()?.since(&before)?.cpu_ns_per(sent.sends)
 }
 
-fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {
+fn by_server(bench: &mut Bench, sides: &FanoutRun) -> Result<(f64, Recorder)> {
     let burst = Burst::to_all(ROUNDS, Data::Filled(BYTES), bench.connections * ROOM_NS);
     let before = sides.server.sample()?;
     let delivered = bench.deliver(&sides.server, &sides.dense, burst)?;
@@ -96,7 +96,7 @@ fn by_server(bench: &mut Bench, sides: &Sides) -> Result<(f64, Recorder)> {
 }
 
 /// Compares ten publications in one frame with ten in a frame each.
-fn bunches(bench: &mut Bench, sides: &Sides) -> Result<()> {
+fn bunches(bench: &mut Bench, sides: &FanoutRun) -> Result<()> {
     let mut costs = Vec::new();
     for (name, per_frame) in [("single", 1), ("in one frame", BUNCH)] {
         let burst = Burst {

@@ -14,7 +14,7 @@ use crate::account::ProcessSample;
 use crate::dense::{Channels, Dense, Mode, Ramp};
 use crate::dialect::Bearer;
 use crate::latency::Recorder;
-use crate::publish::{Probes, probe};
+use crate::publish::{ProbePlan, probe};
 use crate::rows::{Row, number};
 use crate::server::Server;
 use crate::signer::Signer;
@@ -75,7 +75,7 @@ impl Beside {
 }
 
 /// What was measured beside one of them.
-struct Side {
+struct FloodMeasurement {
     beside: Beside,
     p99: Vec<f64>,
     /// The publishers' share of it: they share the processors with the server.
@@ -85,10 +85,10 @@ struct Side {
     recorder: Recorder,
 }
 
-struct Sides {
+struct FloodRun {
     server: Server,
     control: Control,
-    sides: Vec<Side>,
+    sides: Vec<FloodMeasurement>,
 }
 
 /// Runs it.
@@ -108,12 +108,18 @@ pub fn run(common: &Common) -> Result<()> {
     let threads = (drumline::base::sys::processors() / 2).max(1);
     bench.note(format!("the control verifies on {threads} threads of niceness {nice}"));
     let control = Control::start(&key, threads, nice)?;
-    let fresh = |beside| -> Result<Side> {
+    let fresh = |beside| -> Result<FloodMeasurement> {
         let recorder = Recorder::new(bench.clock.started())?;
-        Ok(Side { beside, p99: Vec::new(), late: Vec::new(), took: Vec::new(), recorder })
+        Ok(FloodMeasurement {
+            beside,
+            p99: Vec::new(),
+            late: Vec::new(),
+            took: Vec::new(),
+            recorder,
+        })
     };
     let sides = Beside::ALL.into_iter().map(fresh).collect::<Result<_>>()?;
-    let mut sides = Sides { server, control, sides };
+    let mut sides = FloodRun { server, control, sides };
     for _ in 0..ROUNDS {
         let tokens = tokens(&mut bench, &mut signer)?;
         sides.control.load(&tokens)?;
@@ -132,12 +138,12 @@ fn tokens(bench: &mut Bench, signer: &mut Signer) -> Result<Vec<String>> {
 }
 
 /// Every side's turn with these tokens.
-fn round(bench: &mut Bench, sides: &mut Sides, tokens: &[String]) -> Result<()> {
-    let Sides { server, control, sides } = sides;
+fn round(bench: &mut Bench, sides: &mut FloodRun, tokens: &[String]) -> Result<()> {
+    let FloodRun { server, control, sides } = sides;
     for side in sides {
         std::thread::sleep(PAUSE);
         let first_ns = bench.clock.now_ns() + LEAD_NS;
-        let probes = Probes {
+        let probes = ProbePlan {
             server: server.address(),
             pairs: PAIRS,
             first_ns,
@@ -184,7 +190,7 @@ fn flood(bench: &mut Bench, server: &Server, tokens: Vec<String>) -> Result<(Den
     bench.connect_as(dialect, bench.connections, port, mode)
 }
 
-fn tell(bench: &mut Bench, sides: Vec<Side>) -> Result<()> {
+fn tell(bench: &mut Bench, sides: Vec<FloodMeasurement>) -> Result<()> {
     let through = format!("time until all {} are done", number(bench.connections as f64));
     for side in &sides {
         let name = side.beside.name();

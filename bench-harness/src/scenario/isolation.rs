@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{Bench, Burst, Common, all};
 use crate::dense::Mode;
-use crate::publish::{Probes, probe};
+use crate::publish::{ProbePlan, probe};
 use crate::rows::Row;
 use crate::wire::Data;
 
@@ -27,7 +27,7 @@ pub fn run(common: &Common) -> Result<()> {
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;
-    let probes = |first_ns: u64, for_ns: u64| Probes {
+    let probes = |first_ns: u64, for_ns: u64| ProbePlan {
         server: server.address(),
         pairs: PAIRS,
         first_ns,

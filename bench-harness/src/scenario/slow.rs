@@ -12,7 +12,7 @@ use super::{Bench, Burst, Common, SECOND_NS, all};
 use crate::account::KernelSample;
 use crate::clock::RunClock;
 use crate::dense::{Channels, Dense, Mode};
-use crate::publish::{Api, Load, Probed, Probes, Running, probe};
+use crate::publish::{Api, Load, ProbePlan, Probed, Running, probe};
 use crate::rows::Row;
 use crate::server::Server;
 use crate::wire::Data;
@@ -167,7 +167,7 @@ fn phase(
 }
 
 fn start_probes(clock: RunClock, server: &Server, seconds: u64) -> Result<Running<Probed>> {
-    let probes = Probes {
+    let probes = ProbePlan {
         server: server.address(),
         pairs: PAIRS,
         first_ns: clock.now_ns() + super::LEAD_NS,

@@ -42,7 +42,7 @@ const VARIANTS: [Variant; 4] = [
     Variant { name: "deflate", dialect: &Packed { packing: Packing::Deflate } },
 ];
 
-struct Side {
+struct VariantRun {
     variant: &'static Variant,
     dense: Dense,
     costs: Vec<f64>,
@@ -90,20 +90,20 @@ pub fn run(common: &Common) -> Result<()> {
     bench.finish()
 }
 
-fn side(bench: &mut Bench, server: &Server, variant: &'static Variant) -> Result<Side> {
+fn side(bench: &mut Bench, server: &Server, variant: &'static Variant) -> Result<VariantRun> {
     let mode = Mode::Subscribe(channel(variant));
     let port = server.address().port();
     let (dense, ramp) = bench.connect_as(variant.dialect, bench.connections, port, mode)?;
     let causes = || dense.counters().causes();
     ensure!(ramp.up > 0, "no client subscribed with {}: {:?}", variant.name, causes());
-    Ok(Side { variant, dense, costs: Vec::new() })
+    Ok(VariantRun { variant, dense, costs: Vec::new() })
 }
 
 fn channel(variant: &Variant) -> Channels {
     Channels::Shared(variant.name.to_lowercase())
 }
 
-fn cost(bench: &mut Bench, server: &Server, side: &Side) -> Result<f64> {
+fn cost(bench: &mut Bench, server: &Server, side: &VariantRun) -> Result<f64> {
     let burst = Burst {
         channels: channel(side.variant),
         ..Burst::to_all(ROUNDS, Data::Quote, bench.connections * ROOM_NS)
@@ -115,7 +115,7 @@ fn cost(bench: &mut Bench, server: &Server, side: &Side) -> Result<f64> {
 }
 
 /// Records a fault if a variant's deliveries came uncompressed and without delta.
-fn check_packed(bench: &mut Bench, side: &Side, before: u64) {
+fn check_packed(bench: &mut Bench, side: &VariantRun, before: u64) {
     let wanted = match side.variant.dialect.packing() {
         Some(_) => side.dense.connections() * ROUNDS * TURNS as u64,
         None => 0,
@@ -128,7 +128,7 @@ fn check_packed(bench: &mut Bench, side: &Side, before: u64) {
 }
 
 /// The median of a variant's ratios to plain JSON, turn by turn.
-fn ratio(plain: &Side, side: &Side) -> Result<Row> {
+fn ratio(plain: &VariantRun, side: &VariantRun) -> Result<Row> {
     let ratios: Vec<f64> =
         side.costs.iter().zip(&plain.costs).map(|(cost, plain)| cost / plain).collect();
     let what = format!("{} against {}", side.variant.name, plain.variant.name);

@@ -18,19 +18,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PROTOBUF: &str = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
 
 /// A connection.
-pub struct Client {
+pub struct HostileClient {
     stream: TcpStream,
     input: Vec<u8>,
 }
 
-impl Client {
+impl HostileClient {
     /// A TCP connection.
     pub fn dial(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(server).with_context(|| format!("connect to {server}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Client { stream, input: Vec::new() })
+        Ok(HostileClient { stream, input: Vec::new() })
     }
 
     /// A WebSocket on which nothing has been said.

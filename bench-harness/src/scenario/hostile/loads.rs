@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::client::Client;
+use super::client::HostileClient;
 use super::keys::KeySets;
 use super::{Scene, watch};
 use crate::wire;
 
 /// A load.
-pub struct Load {
+pub struct HostileLoad {
     /// Its name.
     pub name: &'static str,
     /// Flags of the server, by the connections of the run.
@@ -29,7 +29,7 @@ pub struct Load {
     pub run: fn(&mut Scene, Option<&KeySets>) -> Result<()>,
 }
 
-const LOAD: Load = Load {
+const LOAD: HostileLoad = HostileLoad {
     name: "",
     flags: |_| Vec::new(),
     internal: false,
@@ -39,35 +39,35 @@ const LOAD: Load = Load {
 };
 
 /// All of them.
-pub const ALL: [Load; 12] = [
-    Load {
+pub const ALL: [HostileLoad; 12] = [
+    HostileLoad {
         name: "presence",
         flags: with_presence,
         run: |scene, _| presence(scene, 9_000, 20),
         ..LOAD
     },
-    Load {
+    HostileLoad {
         name: "presence-few",
         flags: with_presence,
         run: |scene, _| presence(scene, 4_000, 2),
         ..LOAD
     },
-    Load {
+    HostileLoad {
         name: "history",
         flags: |_| recoverable(1_000, 0),
         run: |scene, _| history(scene),
         ..LOAD
     },
-    Load { name: "binary", run: |scene, _| binary(scene), ..LOAD },
-    Load { name: "pongs", run: |scene, _| pongs(scene), ..LOAD },
-    Load { name: "filters", flags: filtering, run: |scene, _| filters(scene), ..LOAD },
-    Load { name: "filter-hoard", flags: filtering, run: |scene, _| hoard(scene), ..LOAD },
-    Load { name: "fragments", run: |scene, _| unfinished(scene, fragment), ..LOAD },
-    Load { name: "short-frames", run: |scene, _| unfinished(scene, short_frame), ..LOAD },
-    Load { name: "idle-http", internal: true, run: |scene, _| idle(scene), ..LOAD },
+    HostileLoad { name: "binary", run: |scene, _| binary(scene), ..LOAD },
+    HostileLoad { name: "pongs", run: |scene, _| pongs(scene), ..LOAD },
+    HostileLoad { name: "filters", flags: filtering, run: |scene, _| filters(scene), ..LOAD },
+    HostileLoad { name: "filter-hoard", flags: filtering, run: |scene, _| hoard(scene), ..LOAD },
+    HostileLoad { name: "fragments", run: |scene, _| unfinished(scene, fragment), ..LOAD },
+    HostileLoad { name: "short-frames", run: |scene, _| unfinished(scene, short_frame), ..LOAD },
+    HostileLoad { name: "idle-http", internal: true, run: |scene, _| idle(scene), ..LOAD },
     // Between two fetches of a set a server pauses for some seconds.
-    Load { name: "unknown-keys", keys: true, seconds_min: 7, run: unknown_keys, ..LOAD },
-    Load {
+    HostileLoad { name: "unknown-keys", keys: true, seconds_min: 7, run: unknown_keys, ..LOAD },
+    HostileLoad {
         name: "empty-streams",
         flags: |connections| recoverable(10, streams_max(connections)),
         run: |scene, _| empty_streams(scene),
@@ -114,9 +114,10 @@ fn streams_max(connections: u64) -> u64 {
 }
 
 /// Members of a channel.
-fn members(scene: &Scene, count: u64, request: &str) -> Result<Vec<Client>> {
-    let one =
-        |nth| Client::subscribed(scene.address, request).with_context(|| format!("member {nth}"));
+fn members(scene: &Scene, count: u64, request: &str) -> Result<Vec<HostileClient>> {
+    let one = |nth| {
+        HostileClient::subscribed(scene.address, request).with_context(|| format!("member {nth}"))
+    };
     (0..count).map(one).collect()
 }
 
@@ -136,7 +137,7 @@ fn each_asks(scene: &Scene, askers: u64, frame: &str) {
 
 /// Asks everything at once, reads for a while or not, and is gone.
 fn ask_and_go(server: SocketAddr, frame: &str, reads: bool) -> Result<()> {
-    let mut client = Client::connected(server)?;
+    let mut client = HostileClient::connected(server)?;
     client.send(frame)?;
     if reads {
         client.drain(Instant::now() + ROUND);
@@ -173,7 +174,7 @@ fn presence(scene: &mut Scene, count: u64, askers: u64) -> Result<()> {
 }
 
 fn history(scene: &mut Scene) -> Result<()> {
-    let mut publisher = Client::connected(scene.address)?;
+    let mut publisher = HostileClient::connected(scene.address)?;
     let text = "x".repeat(1_000);
     for id in 2..1_002 {
         let answer = publisher.ask(&format!(
@@ -202,14 +203,14 @@ fn binary(scene: &mut Scene) -> Result<()> {
     let mut crowd = members(scene, scene.scaled(9_000), "{\"channel\":\"crowd\"}")?;
     scene.begin()?;
     while scene.goes_on() {
-        let mut publisher = Client::connected_by_protobuf(scene.address)?;
+        let mut publisher = HostileClient::connected_by_protobuf(scene.address)?;
         for _ in 0..20 {
             publisher.send_frame(wire::BINARY, &binary_publish())?;
             publisher.frame(Duration::from_secs(20))?.context("a publish was not answered")?;
         }
         publisher.drain(Instant::now() + ROUND);
     }
-    let closed = crowd.iter_mut().map(Client::is_closed).filter(|closed| *closed).count();
+    let closed = crowd.iter_mut().map(HostileClient::is_closed).filter(|closed| *closed).count();
     if closed > 0 {
         scene.faults.push(format!("{closed} JSON subscribers were closed"));
     }
@@ -223,7 +224,7 @@ fn pongs(scene: &mut Scene) -> Result<()> {
         (0..200).for_each(|_| wire::client_frame(wire::PONG, b"", &mut frames));
         frames
     };
-    let mut publisher = Client::connected_by_protobuf(scene.address)?;
+    let mut publisher = HostileClient::connected_by_protobuf(scene.address)?;
     scene.begin()?;
     while scene.goes_on() {
         let mut crowd = members(scene, scene.scaled(4_500), "{\"channel\":\"crowd\"}")?;
@@ -231,7 +232,7 @@ fn pongs(scene: &mut Scene) -> Result<()> {
             // The server may have closed it.
             let _ = member.write(&pongs);
         }
-        crowd.into_iter().try_for_each(Client::reset)?;
+        crowd.into_iter().try_for_each(HostileClient::reset)?;
         publisher.send_frame(wire::BINARY, &binary_publish())?;
     }
     Ok(())
@@ -251,7 +252,7 @@ fn filters(scene: &mut Scene) -> Result<()> {
     let holders = scene.scaled(3_000);
     let mut _held = Vec::new();
     for nth in 0..holders {
-        let mut client = Client::connected(scene.address)?;
+        let mut client = HostileClient::connected(scene.address)?;
         // Past its budget the server refuses; the others stay.
         client.ask(&format!("{{\"id\":2,\"subscribe\":{}}}", filtered("filtered", nth)))?;
         _held.push(client);
@@ -260,7 +261,7 @@ fn filters(scene: &mut Scene) -> Result<()> {
     scene.begin()?;
     let mut nth = holders;
     while scene.goes_on() {
-        let mut client = Client::connected(scene.address)?;
+        let mut client = HostileClient::connected(scene.address)?;
         for _ in 0..joins {
             nth += 1;
             client.send(&format!("{{\"id\":2,\"subscribe\":{}}}", filtered("filtered", nth)))?;
@@ -276,7 +277,7 @@ fn hoard(scene: &mut Scene) -> Result<()> {
     scene.begin()?;
     let mut held = Vec::new();
     for nth in 0..clients {
-        let mut client = Client::connected(scene.address)?;
+        let mut client = HostileClient::connected(scene.address)?;
         for channel in 0..128 {
             let request = filtered(&format!("c{channel}"), nth * 128 + channel);
             if client.ask(&format!("{{\"id\":2,\"subscribe\":{request}}}")).is_err() {
@@ -311,13 +312,13 @@ fn short_frame() -> Vec<u8> {
 /// Clients that have begun a message and do not end it; who is closed comes again.
 fn unfinished(scene: &mut Scene, message: fn() -> Vec<u8>) -> Result<()> {
     let message = message();
-    let begun = || -> Result<Client> {
-        let mut client = Client::open(scene.address, "")?;
+    let begun = || -> Result<HostileClient> {
+        let mut client = HostileClient::open(scene.address, "")?;
         // The server may close it while it writes.
         let _ = client.write(&message);
         Ok(client)
     };
-    let mut clients: Vec<Client> =
+    let mut clients: Vec<HostileClient> =
         (0..scene.scaled(3_000)).map(|_| begun()).collect::<Result<_>>()?;
     scene.begin()?;
     let mut closed = 0;
@@ -325,7 +326,7 @@ fn unfinished(scene: &mut Scene, message: fn() -> Vec<u8>) -> Result<()> {
         for client in &mut clients {
             if client.is_closed() {
                 closed += 1;
-                *client = Client::open(scene.address, "")?;
+                *client = HostileClient::open(scene.address, "")?;
                 let _ = client.write(&message);
             }
         }
@@ -338,13 +339,13 @@ fn unfinished(scene: &mut Scene, message: fn() -> Vec<u8>) -> Result<()> {
 /// Connections that the control plane has taken and that say nothing more.
 fn idle(scene: &mut Scene) -> Result<()> {
     scene.begin()?;
-    let mut idle: Vec<Client> = Vec::new();
+    let mut idle: Vec<HostileClient> = Vec::new();
     let (wanted, mut refused) = (scene.scaled(2_000) as usize, 0);
     while scene.goes_on() {
         idle.retain_mut(|client| !client.is_closed());
         for _ in idle.len()..wanted {
-            let ask = || -> Result<Client> {
-                let mut client = Client::dial(scene.address)?;
+            let ask = || -> Result<HostileClient> {
+                let mut client = HostileClient::dial(scene.address)?;
                 client.write(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")?;
                 client.head()?;
                 Ok(client)
@@ -368,8 +369,9 @@ fn idle(scene: &mut Scene) -> Result<()> {
 fn unknown_keys(scene: &mut Scene, keys: Option<&KeySets>) -> Result<()> {
     let keys = keys.context("there is no key set")?;
     let address = scene.address;
-    let login =
-        |unknown| -> Result<String> { Client::open(address, "")?.ask(&keys.connect(unknown)?) };
+    let login = |unknown| -> Result<String> {
+        HostileClient::open(address, "")?.ask(&keys.connect(unknown)?)
+    };
     let answer = login(None)?;
     ensure!(answer.contains("\"connect\":{"), "a login was answered `{answer}`");
     let warm = keys.asked();
@@ -409,7 +411,7 @@ fn unknown_keys(scene: &mut Scene, keys: Option<&KeySets>) -> Result<()> {
 /// Anonymous clients subscribe to ever new recoverable channels; what was published stays.
 fn empty_streams(scene: &mut Scene) -> Result<()> {
     let real = scene.scaled(REAL);
-    let mut publisher = Client::connected(scene.address)?;
+    let mut publisher = HostileClient::connected(scene.address)?;
     for nth in 0..real {
         for id in 2..2 + REAL_PUBLICATIONS {
             let command = format!(
@@ -421,7 +423,7 @@ fn empty_streams(scene: &mut Scene) -> Result<()> {
     scene.begin()?;
     let each = scene.scaled(EMPTY) / 4;
     let subscribe_all = |client: u64| -> Result<()> {
-        let mut attacker = Client::connected(scene.address)?;
+        let mut attacker = HostileClient::connected(scene.address)?;
         for from in (0..each).step_by(50) {
             let mut commands = Vec::new();
             for nth in from..from + 50 {

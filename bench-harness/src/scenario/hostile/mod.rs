@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use self::probe::Probes;
+use self::probe::PingProbes;
 use self::watch::{Seen, Watch};
 use super::{Bench, Common};
 use crate::account::ProcessSample;
@@ -76,7 +76,7 @@ pub struct Scene {
     lasts: Duration,
     probes: u64,
     clock: crate::clock::RunClock,
-    running: Option<(Probes, Watch, Instant)>,
+    running: Option<(PingProbes, Watch, Instant)>,
     /// What must not happen and did.
     faults: Vec<String>,
     remarks: Vec<String>,
@@ -102,7 +102,7 @@ impl Scene {
 
     /// The load begins: from now on the others are measured.
     fn begin(&mut self) -> Result<()> {
-        let probes = Probes::start(self.address, self.probes, self.clock)?;
+        let probes = PingProbes::start(self.address, self.probes, self.clock)?;
         let watch = Watch::start(self.server.pid(), self.control)?;
         self.running = Some((probes, watch, Instant::now()));
         Ok(())
@@ -179,7 +179,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// One load against a server of its own.
-fn one(bench: &mut Bench, load: &loads::Load, grid: &mut Grid) -> Result<Outcome> {
+fn one(bench: &mut Bench, load: &loads::HostileLoad, grid: &mut Grid) -> Result<Outcome> {
     let mut arguments = (load.flags)(bench.connections);
     if bench.shards > SMALL_RINGS {
         // Tables for all that a process may hold, of so many rings, are memory that no load needs.
@@ -243,7 +243,7 @@ fn tell(
     options: &Options,
     told: &str,
     outcome: Outcome,
-    (bound, grid, load): (f64, &mut Grid, &loads::Load),
+    (bound, grid, load): (f64, &mut Grid, &loads::HostileLoad),
 ) {
     let Outcome { pass_cpu, pass_wall, ping, recorder, seen, budgets } = outcome;
     let rss = seen.rss_anon as f64;

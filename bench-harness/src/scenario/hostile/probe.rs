@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::client::Client;
+use super::client::HostileClient;
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 use crate::wire;
@@ -26,7 +26,7 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 const PING: u8 = 0x89;
 
 /// The probes, until they are stopped.
-pub struct Probes {
+pub struct PingProbes {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Recorder>>,
 }
@@ -39,18 +39,18 @@ struct Probe {
     waiting: u64,
 }
 
-impl Probes {
+impl PingProbes {
     /// Connects so many and starts to ping.
     pub fn start(server: SocketAddr, count: u64, clock: RunClock) -> Result<Self> {
         let streams: Vec<TcpStream> = (0..count)
-            .map(|_| Ok(Client::connected(server)?.into_stream()))
+            .map(|_| Ok(HostileClient::connected(server)?.into_stream()))
             .collect::<Result<_>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::Builder::new()
             .name("probes".to_owned())
             .spawn(move || run(streams, &told, clock))?;
-        Ok(Probes { stop, thread })
+        Ok(PingProbes { stop, thread })
     }
 
     /// Waits for the last pongs; what was measured.
