@@ -1,7 +1,7 @@
-//! What the dense client knows of its connections, and what their bytes mean.
+//! State of a lane's connections, and the parser of the bytes that they receive.
 //!
-//! Owns the state of each connection and the bytes of frames that are not whole yet. Never touches
-//! the ring. Invariant: a connection has at most one outcome: up, refused, or up and lost.
+//! Owns the state of each connection and the bytes of incomplete frames. Never touches the ring.
+//! Invariant: a connection has at most one outcome: up, refused, or up and lost.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,13 +14,13 @@ use crate::latency::Recorder;
 use crate::wire::{self, Position, Stamp};
 use anyhow::{Result, ensure};
 
-/// Bits of [`Socket::flags`], beside those of the steps to being subscribed.
+/// Bits of [`Socket::flags`], in addition to [`CONNECTED`] and [`SUBSCRIBED`].
 const PONG: u8 = 1;
 const STALLED: u8 = 8;
-/// The bit of a frame's first byte that says that its message is compressed.
+/// The bit RSV1 in the first byte of a frame: the message is compressed.
 const COMPRESSED: u8 = 0x40;
 const _: () = assert!((CONNECTED | SUBSCRIBED) & (PONG | STALLED) == 0, "bits of their own");
-/// The close code of an end without one.
+/// Close code recorded for a close frame without a code.
 const NO_CODE: u16 = 1005;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,19 +29,19 @@ enum State {
     Upgrading,
     Joining,
     Up,
-    /// Raw; the kernel baseline has not greeted it yet.
+    /// Raw mode: the greeting of the kernel baseline has not arrived yet.
     Greeting,
     Raw,
-    /// Being cut by this side; it may come back.
+    /// Being closed by the client; it may reconnect.
     Cut,
     Down,
 }
 
 impl State {
-    /// What a connection that is being made waits for.
+    /// What a connection that is not up yet waits for.
     fn waits_for(self) -> Option<&'static str> {
         match self {
-            State::Opening => Some("the kernel's connection"),
+            State::Opening => Some("the TCP connection"),
             State::Upgrading => Some("the answer to the upgrade"),
             State::Joining => Some("the answer to connect or subscribe"),
             State::Greeting => Some("the kernel baseline's greeting"),
@@ -55,7 +55,7 @@ impl State {
 struct Socket {
     /// The highest sequence number seen in this phase.
     last: u32,
-    /// Which of the 32 before it were seen.
+    /// Bit set of the 32 sequence numbers before `last` that were seen.
     seen: u32,
     state: State,
     flags: u8,
@@ -63,7 +63,7 @@ struct Socket {
 
 const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must stay small");
 
-/// What is to be sent.
+/// A message to send.
 pub(super) enum Send {
     Pong,
     /// A range of [`Book::text`].
@@ -91,24 +91,24 @@ pub(super) struct Book {
     raw: bool,
     stall: bool,
     unpacker: Unpacker,
-    /// Where those who recover stand, if this is watched.
+    /// Position from which reconnecting clients recover; `None`: not tracked.
     position: Option<Position>,
-    /// Whether those who come back recover.
+    /// Reconnecting clients request recovery.
     recovers: bool,
     phase: u16,
-    /// Not yet added to the shared counters.
+    /// Counts not yet added to the shared counters.
     tally: Tally,
-    /// Of the present phase, not yet in a recorder.
+    /// Counts of the current phase, not yet added to a recorder.
     out_of_order: u64,
     duplicates: u64,
     raw_bytes: u64,
     closed: Option<u16>,
-    /// Connections being made.
+    /// Connections being established.
     pub(super) in_flight: u32,
-    /// What each slot sends next.
+    /// Messages to send, with their slots.
     pub(super) sends: Vec<(u32, Send)>,
     pub(super) text: Vec<u8>,
-    /// The answer to a ping of the protocol.
+    /// The frame that answers a protocol ping.
     pub(super) pong: Vec<u8>,
 }
 
@@ -151,18 +151,18 @@ impl Book {
         &mut self.sockets[slot as usize]
     }
 
-    /// Whether a slot has a socket that is to go on.
+    /// Whether the slot's connection is neither down nor being cut.
     pub(super) fn is_live(&self, slot: u32) -> bool {
         !matches!(self.sockets[slot as usize].state, State::Down | State::Cut)
     }
 
-    /// Whether an edge of this slot is to be read; a stalled one remembers nothing.
+    /// Whether the slot reads when its socket becomes readable. A stalled slot does not.
     pub(super) fn wants_read(&self, slot: u32) -> bool {
         let socket = &self.sockets[slot as usize];
         socket.state != State::Down && socket.flags & STALLED == 0
     }
 
-    /// The peer's kernel took the connection; what comes next says that the peer did.
+    /// The TCP handshake is complete: send the upgrade, or wait for the greeting in raw mode.
     pub(super) fn connected(&mut self, slot: u32, index: u64) {
         if self.raw {
             self.socket(slot).state = State::Greeting;
@@ -173,7 +173,7 @@ impl Book {
         self.say(slot, index, |dialect, who, out| dialect.upgrade(port, who, out));
     }
 
-    /// Sends what a subscriber says by `words`.
+    /// Queues the bytes that `words` appends for this subscriber.
     fn say(
         &mut self,
         slot: u32,
@@ -188,7 +188,7 @@ impl Book {
         self.queue(slot, start);
     }
 
-    /// Sends the text from `start` on; what follows other text of the same slot goes with it.
+    /// Queues the text from `start` on. It is merged with directly preceding text of the same slot.
     fn queue(&mut self, slot: u32, start: usize) {
         let end = self.text.len();
         match self.sends.last_mut() {
@@ -200,7 +200,7 @@ impl Book {
         }
     }
 
-    /// The connection did not come up.
+    /// Counts a connection that did not come up.
     pub(super) fn refuse(&mut self, slot: u32, cause: String, counters: &Counters) {
         let socket = self.socket(slot);
         if socket.state.waits_for().is_some() {
@@ -210,7 +210,8 @@ impl Book {
         }
     }
 
-    /// Refuses those of these connections that are not up, with what each waits for.
+    /// Counts those of these connections that are not up yet as refused. The cause names what each
+    /// connection waited for.
     pub(super) fn give_up(&mut self, slots: Range<u32>, counters: &Counters) {
         for slot in slots {
             let socket = self.socket(slot);
@@ -222,7 +223,7 @@ impl Book {
         self.in_flight = 0;
     }
 
-    /// The connection ended.
+    /// Counts a connection that ended: lost if it was up, refused if not.
     pub(super) fn lose(&mut self, slot: u32, code: u16, counters: &Counters) {
         self.partial.remove(&slot);
         match self.socket(slot).state {
@@ -235,7 +236,7 @@ impl Book {
         }
     }
 
-    /// The close code that the last consumed bytes held.
+    /// The close code in the last consumed bytes.
     pub(super) fn take_closed(&mut self) -> Option<u16> {
         self.closed.take()
     }
@@ -245,7 +246,7 @@ impl Book {
         std::mem::take(&mut self.raw_bytes)
     }
 
-    /// A phase begins.
+    /// Begins a phase.
     pub(super) fn begin(&mut self, phase: u16) {
         self.phase = phase;
         (self.out_of_order, self.duplicates) = (0, 0);
@@ -254,19 +255,19 @@ impl Book {
         }
     }
 
-    /// The phase is over: what the recorder does not know yet.
+    /// Ends the phase and adds its late and duplicate deliveries to the recorder.
     pub(super) fn finish(&mut self, recorder: &mut Recorder) {
         recorder.deliveries.out_of_order += std::mem::take(&mut self.out_of_order);
         recorder.deliveries.duplicates += std::mem::take(&mut self.duplicates);
         self.phase = 0;
     }
 
-    /// From now on it is noted where the channel stands.
+    /// Starts to track the position of the shared channel.
     pub(super) fn track(&mut self) {
         self.position = Some(Position::default());
     }
 
-    /// Cuts every connection that is up; the slots.
+    /// Marks every connection that is up as cut. Returns their slots.
     pub(super) fn cut(&mut self) -> Vec<u32> {
         let up = |slot: &u32| self.sockets[*slot as usize].state == State::Up;
         let slots: Vec<u32> = (0..self.sockets.len() as u32).filter(up).collect();
@@ -282,7 +283,7 @@ impl Book {
         self.sockets[slot as usize].state == State::Cut
     }
 
-    /// Those that were cut are to come back; the slots.
+    /// Marks every cut connection as opening. Returns their slots.
     pub(super) fn come_back(&mut self, recovers: bool) -> Vec<u32> {
         self.recovers = recovers;
         let slots: Vec<u32> =
@@ -293,7 +294,7 @@ impl Book {
         slots
     }
 
-    /// Stalled slots read again; the slots.
+    /// Lets stalled slots read again. Returns the slots.
     pub(super) fn resume(&mut self) -> Vec<u32> {
         self.stall = false;
         let stalled = |socket: &Socket| socket.flags & STALLED != 0 && socket.state == State::Up;
@@ -306,7 +307,7 @@ impl Book {
         slots
     }
 
-    /// Adds what was counted to the shared counters.
+    /// Adds the counts since the last call to the shared counters.
     pub(super) fn publish(&mut self, counters: &Counters) {
         let tally = std::mem::take(&mut self.tally);
         self.out_of_order += tally.out_of_order;
@@ -325,7 +326,7 @@ impl Book {
         }
     }
 
-    /// Takes the bytes that came. The inner error is the reason to refuse the connection.
+    /// Consumes received bytes. The inner error is the cause to refuse the connection.
     pub(super) fn consume(
         &mut self,
         slot: u32,
@@ -364,7 +365,8 @@ impl Book {
         Ok(outcome)
     }
 
-    /// Takes whole heads and frames from the front; the bytes used and a reason to refuse.
+    /// Parses complete heads and frames from the front. Returns the number of bytes used, and the
+    /// cause if the connection is refused.
     fn parse(
         &mut self,
         slot: u32,
@@ -416,10 +418,13 @@ impl Book {
         };
         let payload = &frame[header..];
         match frame[0] & 0x0f {
-            // Whole messages only: no server that is measured here cuts one into fragments.
+            // Only unfragmented messages: no measured server sends fragments.
             0x1 | 0x2 if frame[0] & COMPRESSED != 0 => {
                 let agreed = self.dialect.packing() == Some(Packing::Deflate);
-                ensure!(agreed, "the server compressed a message although nobody had agreed to it");
+                ensure!(
+                    agreed,
+                    "the server compressed a message, but compression was not negotiated"
+                );
                 let before = self.tally.delivered;
                 let message = self.unpacker.unpack(Packing::Deflate, payload)?;
                 let taken = self.message(slot, &message, now_ns, recorder)?;
@@ -443,7 +448,7 @@ impl Book {
         Ok(Ok(()))
     }
 
-    /// Takes a message apart.
+    /// Handles all parts of a message.
     fn message(
         &mut self,
         slot: u32,
@@ -502,14 +507,16 @@ impl Book {
         Ok(Ok(()))
     }
 
-    /// Where the cut found the channel is where everybody recovers from.
+    /// Updates the position of the shared channel. Once clients recover, it no longer changes: all
+    /// of them recover from the position at the cut.
     fn note_position(&mut self, text: &[u8]) {
         if let Some(position) = self.position.as_mut().filter(|_| !self.recovers) {
             self.dialect.note(text, position);
         }
     }
 
-    /// The answer to a subscribe where positions are tracked: what it brings is delivered too.
+    /// Handles the reply to a subscribe while the position is tracked. The publications that it
+    /// recovers count as deliveries.
     fn recovered(
         &mut self,
         slot: u32,
@@ -529,7 +536,7 @@ impl Book {
         Ok(Ok(()))
     }
 
-    /// Notes steps that are done, and that the connection is up if they were the last.
+    /// Marks steps as done. The connection is up when all steps that its dialect awaits are done.
     fn step(&mut self, slot: u32, done: u8) {
         let (stall, awaited) = (self.stall, self.dialect.awaited());
         let socket = self.socket(slot);
@@ -598,7 +605,8 @@ enum Seen {
 }
 
 impl Socket {
-    /// Notes a sequence number. One that is more than 32 behind counts as late, never as a copy.
+    /// Records a sequence number. A number more than 32 behind the highest counts as late, never
+    /// as a duplicate.
     fn see(&mut self, sequence: u32) -> Seen {
         if sequence > self.last {
             let ahead = sequence - self.last;
@@ -662,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_mean_the_same_however_they_are_cut() {
+    fn the_size_of_reads_does_not_change_what_is_counted() {
         for cut in [1, 2, 3, 7, 100, 10_000] {
             let counters = Counters::default();
             let mut book = book(Mode::Subscribe(Channels::Distinct));
@@ -681,7 +689,7 @@ mod tests {
             assert_eq!(counters.standing(), 1);
             assert_eq!(counters.pongs.load(Ordering::Relaxed), 1);
             assert_eq!(book.in_flight, 0);
-            assert_eq!(book.sends.len(), 2, "upgrade and hello, pong");
+            assert_eq!(book.sends.len(), 2, "one text with upgrade and hello, one pong");
             book.lose(0, 3008, &counters);
             assert_eq!(counters.codes()[&3008], 1);
         }
@@ -702,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_do_not_end_are_heard_however_they_are_cut() {
+    fn streamed_responses_are_parsed_for_any_size_of_reads() {
         let replies = ["{\"id\":1,\"connect\":{}}", "{\"id\":2,\"subscribe\":{}}", "{}"];
         for (dialect, before, after) in
             [(&Streamed::HttpStream, "", "\n"), (&Streamed::Sse, "data: ", "\n\n")]
@@ -717,21 +725,21 @@ mod tests {
                 }
                 book.publish(&counters);
                 assert_eq!((counters.standing(), counters.pings()), (1, 1), "{dialect:?} by {cut}");
-                assert_eq!((book.sends.len(), book.in_flight), (1, 0), "the request alone");
+                assert_eq!((book.sends.len(), book.in_flight), (1, 0), "only the request is sent");
             }
         }
     }
 
     #[test]
-    fn nobody_agreed_to_compressed_messages() {
+    fn a_compressed_message_without_negotiation_is_an_error() {
         let mut book = book(Mode::Subscribe(Channels::Distinct));
         let bytes = [HEAD, &[0xc1, 2, b'{', b'}']].concat();
         let error = book.consume(0, 9, &bytes, 0, &mut None).unwrap_err();
-        assert!(error.to_string().contains("nobody had agreed"), "{error}");
+        assert!(error.to_string().contains("was not negotiated"), "{error}");
     }
 
     #[test]
-    fn giving_up_names_what_was_waited_for() {
+    fn an_aborted_ramp_up_names_what_each_connection_waited_for() {
         for (mode, what) in [
             (Mode::Raw, "waited for the kernel baseline's greeting"),
             (Mode::Subscribe(Channels::Distinct), "waited for the answer to the upgrade"),
@@ -760,7 +768,7 @@ mod tests {
     }
 
     #[test]
-    fn order() {
+    fn late_and_duplicate_sequence_numbers_are_told_apart() {
         let mut socket = Socket { last: 0, seen: 0, state: State::Up, flags: 0 };
         let mut see = |sequence| socket.see(sequence);
         assert_eq!(see(1), Seen::New { late: false });

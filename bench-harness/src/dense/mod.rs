@@ -1,8 +1,8 @@
-//! The dense client: as many WebSocket connections as the machine holds, in this one process.
+//! The dense client: holds up to a million connections to a server in the process of the harness.
 //!
-//! Owns the ring threads and what they count. Never publishes. Invariant: a connection counts as
-//! up only when the server has answered everything it was asked, and every one that is refused or
-//! lost is counted with its cause.
+//! Owns the ring threads and their counters. Never publishes. Invariant: a connection counts as up
+//! only when the server has answered all its requests; every refused or lost connection is counted
+//! with its cause.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -26,25 +26,25 @@ mod worker;
 
 use worker::Start;
 
-/// Connections toward one loopback address: the search for a free local port gets slow past half
-/// of the range.
+/// Maximum number of connections to one loopback address. The kernel finds free local ports slowly
+/// when more than half of the range is in use.
 const PER_ADDRESS: u64 = 12_500;
-/// Direct descriptors that a ring's table leaves to the process's ordinary ones.
+/// File descriptors reserved for files outside the rings' tables.
 const SPARE_DESCRIPTORS: u64 = 500;
-/// Bytes that the kernel baseline sends on a socket that it has accepted. A completed handshake
-/// only says that the kernel has accepted it.
+/// Bytes that the kernel baseline sends on each socket after accept. The TCP handshake alone does
+/// not show that the process accepted the socket.
 pub const GREETING_BYTES: u64 = 1;
-/// The ramp is given up when nothing comes up for so long.
+/// The ramp-up is aborted when no connection comes up or is refused for this long.
 const RAMP_STALL: Duration = Duration::from_secs(30);
 
-/// The channel of each connection.
+/// Assignment of connections to channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Channels {
-    /// All on one.
+    /// All connections subscribe to this channel.
     Shared(String),
-    /// A channel each: `c0`, `c1`, ...
+    /// Each connection has a channel of its own: `c0`, `c1`, ...
     Distinct,
-    /// So many rooms: `r0`, `r1`, ... in turn.
+    /// The connections are spread over this many channels: `r0`, `r1`, ...
     Rooms(u64),
 }
 
@@ -58,7 +58,7 @@ impl Channels {
         }
     }
 
-    /// The `nth` of the channels.
+    /// The channel with number `nth`.
     pub fn nth(&self, nth: u64) -> String {
         match self {
             Channels::Rooms(_) => format!("r{nth}"),
@@ -66,7 +66,7 @@ impl Channels {
         }
     }
 
-    /// How many channels `connections` connections are on.
+    /// Number of channels that `connections` connections use.
     pub fn count(&self, connections: u64) -> u64 {
         match self {
             Channels::Shared(_) => 1,
@@ -76,36 +76,37 @@ impl Channels {
     }
 }
 
-/// What each connection does.
+/// Behavior of each connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// Connects at TCP, waits for the greeting and counts the bytes behind it.
+    /// Opens a TCP connection, waits for the greeting of the kernel baseline and counts all bytes
+    /// after it.
     Raw,
-    /// WebSocket, connect, subscribe, then reads.
+    /// Opens the transport, connects, subscribes and reads all publications.
     Subscribe(Channels),
-    /// The same with a small receive buffer, and reads nothing once it is subscribed.
+    /// Like `Subscribe` with a small receive buffer, but stops reading after the subscription.
     Stall(Channels),
 }
 
-/// What the dense client is to do.
+/// Parameters of the dense client.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Connections in all.
+    /// Total number of connections.
     pub connections: u64,
     /// Port of the server.
     pub port: u16,
-    /// Whether the server listens on 127.0.0.1 alone, and not on every loopback address.
+    /// Use only 127.0.0.1, for a server that does not listen on every loopback address.
     pub one_address: bool,
-    /// What clients say and understand; raw ones nothing.
+    /// Protocol of the clients. Raw connections do not use it.
     pub dialect: &'static dyn Dialect,
-    /// Connections of a ring that are being made at a time.
+    /// Maximum number of connections per ring that are being established at the same time.
     pub in_flight: u32,
-    /// What each connection does.
+    /// Behavior of each connection.
     pub mode: Mode,
 }
 
 impl Plan {
-    /// The peer of the connection with this index.
+    /// The server address of the connection with this index.
     fn peer(&self, index: u64) -> SocketAddrV4 {
         let many = self.connections.div_ceil(PER_ADDRESS).max(1);
         let addresses = if self.one_address { 1 } else { many };
@@ -115,30 +116,30 @@ impl Plan {
     }
 }
 
-/// What all threads count together.
+/// Counters shared by all threads.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections that are up or were.
+    /// Connections that came up, including those that ended later.
     pub up: AtomicU64,
     /// Connections that never came up.
     pub refused: AtomicU64,
     /// Connections that were up and ended.
     pub lost: AtomicU64,
-    /// Bytes read in raw mode.
+    /// Bytes read in raw mode, without greetings.
     pub bytes: AtomicU64,
-    /// Deliveries of the present phase, distinct ones.
+    /// Distinct deliveries of the current phase.
     pub delivered: AtomicU64,
-    /// Deliveries that came packed, since the start.
+    /// Deliveries received as a delta or compressed, since the start.
     pub packed: AtomicU64,
-    /// Deliveries that belong to no present phase, or carry no stamp.
+    /// Deliveries without a stamp, or with the stamp of another phase.
     pub stray: AtomicU64,
-    /// Pings seen, of the protocol or as frames.
+    /// Pings received, as protocol messages or as WebSocket frames.
     pub pings: AtomicU64,
     /// Pongs sent.
     pub pongs: AtomicU64,
     causes: Mutex<BTreeMap<String, u64>>,
     codes: Mutex<BTreeMap<u16, u64>>,
-    /// Why a thread has died.
+    /// The error of the first thread that failed.
     death: Mutex<Option<String>>,
 }
 
@@ -161,12 +162,13 @@ impl Counters {
         *locked(&self.codes).entry(code).or_default() += 1;
     }
 
-    /// Why connections were refused, and how many each.
+    /// Causes of refused connections, with their counts.
     pub fn causes(&self) -> BTreeMap<String, u64> {
         locked(&self.causes).clone()
     }
 
-    /// Close codes of lost connections; 1006 is an end without a close frame.
+    /// Close codes of lost connections, with their counts. 1006: the connection ended without a
+    /// close frame.
     pub fn codes(&self) -> BTreeMap<u16, u64> {
         locked(&self.codes).clone()
     }
@@ -175,20 +177,20 @@ impl Counters {
         locked(&self.death).get_or_insert_with(|| format!("{error:#}"));
     }
 
-    /// The error of a command that a thread has not carried out.
+    /// The error returned when a thread has ended and cannot execute a command.
     fn dead(&self) -> anyhow::Error {
         match &*locked(&self.death) {
-            Some(why) => anyhow!("a thread of the dense client has died: {why}"),
-            None => anyhow!("a thread of the dense client has died"),
+            Some(why) => anyhow!("a thread of the dense client failed: {why}"),
+            None => anyhow!("a thread of the dense client ended early"),
         }
     }
 
-    /// Deliveries that came packed, since the start.
+    /// Deliveries received as a delta or compressed, since the start.
     pub fn packed(&self) -> u64 {
         read(&self.packed)
     }
 
-    /// Pings seen since the start.
+    /// Pings received since the start.
     pub fn pings(&self) -> u64 {
         read(&self.pings)
     }
@@ -204,37 +206,37 @@ impl Counters {
     }
 }
 
-/// What a lane is told.
+/// A command to a lane.
 enum Command {
-    /// A phase begins: forget sequences, start recording.
+    /// Begin a phase: reset the sequence numbers and start recording.
     Begin(u16, Sender<()>),
-    /// The phase is over: hand the recorder out.
+    /// End the phase and return its recorder.
     Finish(Sender<Recorder>),
-    /// Stalled connections read again.
+    /// Let stalled connections read again.
     Resume,
-    /// Refuse the connections that are still being made, with what they wait for.
+    /// Count the connections that are not up yet as refused, with what they wait for as the cause.
     GiveUp(Sender<()>),
-    /// Make the connections that were held back.
+    /// Open the connections that were held back.
     OpenRest,
-    /// Note where the channel stands from now on.
+    /// Start to track the position of the shared channel.
     Track,
-    /// End every connection from this side.
+    /// Close every connection from the client side.
     Cut,
-    /// Connect again those that were cut; whether they recover.
+    /// Reconnect the connections that were cut. `true`: they request recovery.
     ComeBack(bool),
-    /// End.
+    /// End the lane.
     Stop,
 }
 
-/// One ring's connections, from outside.
+/// Handle to the connections of one ring.
 struct Lane {
     commands: Sender<Command>,
-    /// Of the thread that turns it.
+    /// Doorbell of the thread that runs the lane.
     bell: OwnedFd,
 }
 
 impl Lane {
-    /// Whether it is there to hear it.
+    /// Sends a command and wakes the thread. Returns false if the lane has ended.
     fn tell(&self, command: Command) -> bool {
         let heard = self.commands.send(command).is_ok();
         drumline::base::sys::ring_doorbell(&self.bell);
@@ -242,37 +244,37 @@ impl Lane {
     }
 }
 
-/// How the ramp went.
+/// Result of a ramp-up.
 #[derive(Debug, Clone, Copy)]
 pub struct Ramp {
     /// Connections that came up.
     pub up: u64,
-    /// Connections that never did.
+    /// Connections that did not come up.
     pub refused: u64,
-    /// Connections that came up and ended before all were up.
+    /// Connections that came up and ended before the ramp-up was complete.
     pub lost: u64,
-    /// From the first connect to the last answer.
+    /// Time from the first connect to the last connection that came up or was refused.
     pub took: Duration,
 }
 
-/// Running connections.
+/// The running dense client.
 pub struct Dense {
     plan: Arc<Plan>,
     counters: Arc<Counters>,
     lanes: Vec<Lane>,
     threads: Vec<JoinHandle<Result<()>>>,
-    /// Connections that are to be up by now, those held back not among them.
+    /// Connections requested so far, without those held back.
     asked: u64,
     begun: Instant,
 }
 
 impl Dense {
-    /// Starts to connect; [`Dense::ramp`] waits for it.
+    /// Starts to open all connections. [`Dense::ramp`] waits until they are up.
     pub fn start(plan: Plan, clock: RunClock) -> Result<Self> {
         Self::start_part(plan, clock, 1)
     }
 
-    /// Starts to connect one of so many; [`Dense::open_rest`] lets the others follow.
+    /// Starts to open one in `of` connections. [`Dense::open_rest`] opens the others.
     pub fn start_part(plan: Plan, clock: RunClock, of: u32) -> Result<Self> {
         ensure!(plan.connections > 0, "no connections to make: --connections is 0");
         let plan = Arc::new(plan);
@@ -312,17 +314,17 @@ impl Dense {
         Ok(Dense { plan, counters, lanes, threads, asked, begun })
     }
 
-    /// What was counted so far.
+    /// The counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Connections in all.
+    /// Total number of connections.
     pub fn connections(&self) -> u64 {
         self.plan.connections
     }
 
-    /// Waits until every connection asked for is up or refused.
+    /// Waits until every requested connection is up or refused.
     pub fn ramp(&self) -> Result<Ramp> {
         let progress = Progress::new("connections", self.asked);
         let mut last = (0, Instant::now());
@@ -348,20 +350,21 @@ impl Dense {
         }
     }
 
-    /// Lets the connections that were held back follow; [`Dense::ramp`] then waits for all.
+    /// Opens the connections that were held back. [`Dense::ramp`] then waits for all connections.
     pub fn open_rest(&mut self) -> Result<()> {
         self.begun = Instant::now();
         self.asked = self.plan.connections;
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::OpenRest))
     }
 
-    /// An error if a thread has ended: its connections are gone.
+    /// Returns an error if a thread has ended, because its connections are closed then.
     fn alive(&self) -> Result<()> {
         let alive = self.threads.iter().all(|thread| !thread.is_finished());
         if alive { Ok(()) } else { Err(self.counters.dead()) }
     }
 
-    /// Begins a phase: deliveries with its number are recorded. Returns when all threads know.
+    /// Begins a phase: deliveries with its number are recorded. Returns when all lanes have begun
+    /// the phase.
     pub fn begin(&self, phase: u16) -> Result<()> {
         self.counters.delivered.store(0, Ordering::Relaxed);
         self.all_answer(|done| Command::Begin(phase, done))
@@ -371,7 +374,7 @@ impl Dense {
         if lane.tell(command) { Ok(()) } else { Err(self.counters.dead()) }
     }
 
-    /// Tells all lanes a command and waits until each has carried it out.
+    /// Sends a command to all lanes and waits until each lane has executed it.
     fn all_answer(&self, command: impl Fn(Sender<()>) -> Command) -> Result<()> {
         let (done, dones) = channel();
         for lane in &self.lanes {
@@ -384,18 +387,19 @@ impl Dense {
         Ok(())
     }
 
-    /// Waits until so many deliveries of the phase have come, or until `patience` passes without
-    /// one. Answers how many came.
+    /// Waits for `expected` deliveries of the phase, or until none arrives for `patience`. Returns
+    /// the number of deliveries received.
     pub fn await_delivered(&self, expected: u64, patience: Duration) -> u64 {
         await_count(&self.counters.delivered, expected, patience)
     }
 
-    /// The same for bytes in raw mode, counted from the start.
+    /// Waits for `expected` bytes in raw mode, counted from the start, or until none arrives for
+    /// `patience`. Returns the number of bytes received.
     pub fn await_bytes(&self, expected: u64, patience: Duration) -> u64 {
         await_count(&self.counters.bytes, expected, patience)
     }
 
-    /// Ends the phase: everything that was recorded, with `expected` deliveries expected.
+    /// Ends the phase and returns its merged recorder, with `expected` expected deliveries.
     pub fn finish(&self, expected: u64) -> Result<Recorder> {
         let (out, outs) = channel();
         for lane in &self.lanes {
@@ -420,13 +424,13 @@ impl Dense {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Resume))
     }
 
-    /// Notes from now on where the shared channel stands; told before connections are made, it
-    /// misses nothing.
+    /// Starts to track the position of the shared channel. Call it before the connections are
+    /// opened, so that no publication is missed.
     pub fn track(&self) -> Result<()> {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Track))
     }
 
-    /// Cuts all connections at once and waits until every socket is closed.
+    /// Cuts all connections at the same time and waits until every socket is closed.
     pub fn cut(&self) -> Result<()> {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Cut))?;
         let begun = Instant::now();
@@ -438,7 +442,7 @@ impl Dense {
         Ok(())
     }
 
-    /// Lets all that were cut connect again at once, and waits for them as [`Dense::ramp`] does.
+    /// Reconnects all cut connections at the same time and waits for them as [`Dense::ramp`] does.
     pub fn come_back(&mut self, recovers: bool) -> Result<Ramp> {
         self.begun = Instant::now();
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::ComeBack(recovers)))?;
@@ -448,7 +452,7 @@ impl Dense {
     /// Closes all connections and waits for the threads.
     pub fn stop(self) -> Result<()> {
         for lane in &self.lanes {
-            // One that has ended already tells its error below.
+            // The join below returns the error of a lane that has already ended.
             lane.tell(Command::Stop);
         }
         for thread in self.threads {
@@ -472,7 +476,7 @@ fn await_count(counter: &AtomicU64, expected: u64, patience: Duration) -> u64 {
     }
 }
 
-/// First index and count of each lane's connections.
+/// First index and number of connections of each lane.
 fn shares(connections: u64) -> Result<Vec<(u64, u32)>> {
     let limit = drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
     ensure!(
@@ -491,7 +495,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_cover_all() {
+    fn shares_cover_all_connections() {
         for connections in [1, 2, 19_500, 1_000_000] {
             let shares = shares(connections).unwrap();
             assert_eq!(shares.iter().map(|(_, count)| u64::from(*count)).sum::<u64>(), connections);
@@ -500,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn channels() {
+    fn connections_are_assigned_to_channels() {
         assert_eq!(Channels::Distinct.of(7), "c7");
         assert_eq!(Channels::Rooms(10).of(17), "r7");
         assert_eq!(Channels::Rooms(10).nth(7), "r7");

@@ -1,8 +1,8 @@
-//! Publications that come packed: as deltas, or compressed.
+//! Unpacks publications that are sent as deltas or compressed.
 //!
-//! Owns what a lane has unpacked lately. Never unpacks the same bytes twice: they are the same for
-//! all subscribers, so that thousands of deliveries cost the client hardly more than plain ones.
-//! Invariant: what is unpacked is exactly what the server told, or an error.
+//! Owns the publications that a lane unpacked last. Never unpacks the same bytes again while they
+//! are remembered: all subscribers receive the same bytes, so packed deliveries cost the client
+//! hardly more than plain ones. Invariant: the result is the exact publication, or an error.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,14 +15,14 @@ use serde::Deserialize;
 
 use crate::dialect::Packing;
 
-/// Publications that are remembered: some connections are behind others by a few.
+/// Number of publications remembered. Some connections are a few publications behind others.
 const KEPT: usize = 32;
-/// What a compressor leaves out at the end of a message (RFC 7692, section 7.2.2).
+/// Bytes that the sender removes from the end of a compressed message (RFC 7692, section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// A message is not longer than this when it is inflated.
+/// Maximum size of an inflated message, in bytes.
 const INFLATED_MAX: usize = 1 << 20;
 
-/// Unpacks what a lane's connections hear.
+/// Unpacks the messages that a lane's connections receive.
 #[derive(Default)]
 pub(super) struct Unpacker {
     known: VecDeque<Known>,
@@ -30,12 +30,12 @@ pub(super) struct Unpacker {
 
 struct Known {
     packed: Vec<u8>,
-    /// Where it stands in its channel; 0: there is no telling.
+    /// Offset in its channel; 0: unknown.
     offset: u64,
     document: Rc<[u8]>,
 }
 
-/// A push as far as deltas go.
+/// The fields of a push that deltas need.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow)]
@@ -59,7 +59,7 @@ struct Publication<'a> {
 }
 
 impl Unpacker {
-    /// What these bytes hold.
+    /// The unpacked content of these bytes.
     pub(super) fn unpack(&mut self, packing: Packing, packed: &[u8]) -> Result<Rc<[u8]>> {
         if let Some(known) = self.known.iter().rev().find(|known| known.packed == packed) {
             return Ok(known.document.clone());
@@ -77,21 +77,23 @@ impl Unpacker {
         Ok(document)
     }
 
-    /// The document of a push, which may be told by its difference from the one before, and its
-    /// offset.
+    /// The offset and document of a push. The push holds the document or a delta to the previous
+    /// document.
     fn patched(&self, push: &[u8]) -> Result<(u64, Vec<u8>)> {
-        let told = || format!("in `{}`", String::from_utf8_lossy(push));
+        let told = || format!("cannot unpack the push `{}`", String::from_utf8_lossy(push));
         let message: Message<'_> = serde_json::from_slice(push).with_context(told)?;
         let Publication { data, offset, delta } = message.push.publication;
         if !delta {
             return Ok((offset, data.into_owned().into_bytes()));
         }
         let before = self.known.iter().find(|known| known.offset + 1 == offset);
-        let before =
-            before.context("a delta to a publication that never came").with_context(told)?;
+        let before = before
+            .context("received a delta without the publication before it")
+            .with_context(told)?;
         let document = delta::apply(&before.document, data.as_bytes());
-        let document =
-            document.map_err(|cause| anyhow!("a delta: {}", cause.0)).with_context(told)?;
+        let document = document
+            .map_err(|cause| anyhow!("cannot apply a delta: {}", cause.0))
+            .with_context(told)?;
         Ok((offset, document))
     }
 }
@@ -107,13 +109,13 @@ fn inflated(packed: &[u8]) -> Result<Vec<u8>> {
     loop {
         let rest = &bytes[inflate.total_in() as usize..];
         let status = inflate.decompress_vec(rest, &mut out, FlushDecompress::Sync);
-        let status = status.context("a compressed message cannot be inflated")?;
+        let status = status.context("cannot inflate a compressed message")?;
         if out.len() < out.capacity() {
-            ensure!(status == Status::Ok, "a compressed message ends with {status:?}");
+            ensure!(status == Status::Ok, "inflating a compressed message ended with {status:?}");
             return Ok(out);
         }
         if out.len() > INFLATED_MAX {
-            bail!("a compressed message of over {INFLATED_MAX} bytes");
+            bail!("a compressed message inflates to more than {INFLATED_MAX} bytes");
         }
         out.reserve(out.len());
     }
@@ -152,9 +154,13 @@ mod tests {
         assert!(is_delta(&second) && !is_delta(&push(1, one, false)));
         assert_eq!(unpack(&second).unwrap(), two);
         assert_eq!(unpack(&push(3, &patch(two, three), true)).unwrap(), three);
-        assert_eq!(unpack(&second).unwrap(), two, "one connection is behind another");
+        assert_eq!(
+            unpack(&second).unwrap(),
+            two,
+            "a connection that is behind another receives it later"
+        );
         let gap = unpack(&push(9, &patch(one, two), true)).unwrap_err();
-        assert!(format!("{gap:#}").contains("never came"), "{gap:#}");
+        assert!(format!("{gap:#}").contains("without the publication before it"), "{gap:#}");
         assert!(unpack(&push(4, &patch(one, two), true)).is_err(), "a delta to another document");
     }
 

@@ -1,8 +1,8 @@
-//! One thread of the dense client, and the rings that it turns.
+//! One thread of the dense client and its rings.
 //!
-//! Owns the rings and their connections' slots. Never closes a connection before the end, so that
-//! what is lost is the server's doing. Invariant: at most `buffers` reads are queued at a time, so
-//! none fails for want of one, and an edge that was not read out stays on the ready list.
+//! Owns the rings and the slots of their connections. Never closes a connection without a command,
+//! so every other loss is caused by the server. Invariant: at most [`BUFFERS`] reads are queued at
+//! the same time; a slot with unread data stays on the ready list.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,28 +19,28 @@ use super::{Command, Counters, Mode, Plan};
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 
-/// Receive buffers of a ring, and bytes of each.
+/// Number of receive buffers per ring, and the size of each in bytes.
 const BUFFERS: u16 = 256;
 const BUFFER_BYTES: u32 = 4096;
-/// errno values that the kernel answers a read with: nothing there, and no buffer.
+/// errno values of a failed read: no data available, and no free buffer.
 const EAGAIN: i32 = 11;
 const ENOBUFS: i32 = 105;
 
-/// What a lane of connections is made from.
+/// Parameters of a lane.
 pub(super) struct Start {
     pub(super) plan: Arc<Plan>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: RunClock,
-    /// The first connection's index.
+    /// Index of the first connection.
     pub(super) first: u64,
     pub(super) count: u32,
-    /// How many of them are made at once; the others are held back.
+    /// Number of connections to open at the start. The others are held back.
     pub(super) early: u32,
     pub(super) commands: Receiver<Command>,
 }
 
-/// Turns lanes until one is told to stop. The first one's ring is waited on; the others ring
-/// the bell.
+/// Runs the lanes until one receives `Stop`. The thread waits on the ring of the first lane; the
+/// rings of the other lanes wake it through the doorbell.
 pub(super) fn run(starts: Vec<Start>, bell: OwnedFd) -> Result<()> {
     let mut lanes = starts.into_iter().map(Lane::new).collect::<Result<Vec<_>>>()?;
     for lane in &mut lanes[1..] {
@@ -48,7 +48,7 @@ pub(super) fn run(starts: Vec<Start>, bell: OwnedFd) -> Result<()> {
     }
     lanes[0].ring.watch_doorbell(bell);
     loop {
-        // Before the last look: what rings behind it ends the wait.
+        // Armed before the lanes are checked, so that a later event ends the wait.
         lanes[0].ring.arm_doorbell();
         let mut worked = false;
         for lane in &mut lanes {
@@ -130,7 +130,7 @@ impl Lane {
         while let Some(completion) = self.ring.next_reaped() {
             self.complete(completion)?;
         }
-        // What the completions asked for goes out before anybody waits.
+        // Submit the reads and sends that the completions caused before the thread waits.
         self.read();
         self.send();
         self.ring.poll();
@@ -138,14 +138,14 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes the commands that are there; false: stop.
+    /// Executes the queued commands. Returns false when the lane has to stop.
     fn obey(&mut self) -> Result<bool> {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Begin(phase, done)) => {
                     self.book.begin(phase);
                     self.recorder = Some(Recorder::new(self.clock.started())?);
-                    // Nobody waiting is no error.
+                    // The caller may no longer wait.
                     let _ = done.send(());
                 }
                 Ok(Command::Finish(out)) => {
@@ -173,8 +173,8 @@ impl Lane {
         }
     }
 
-    /// Ends every connection from this side: shut down, then the poll cancelled, then closed, each
-    /// when the step before it has completed.
+    /// Begins to close every connection: shut down, then cancel the poll, then close. Each step
+    /// starts when the previous one has completed.
     fn cut(&mut self) {
         for slot in self.book.cut() {
             self.ring.shutdown(0, slot);
@@ -186,7 +186,7 @@ impl Lane {
         !self.opening.is_empty() && self.book.in_flight < self.plan.in_flight
     }
 
-    /// Begins connections, as many as may be in flight.
+    /// Opens connections up to the limit of connections in flight.
     fn open(&mut self) {
         while self.may_open() {
             let Some(slot) = self.opening.pop_front() else { return };
@@ -195,7 +195,7 @@ impl Lane {
         }
     }
 
-    /// Queues reads of ready slots, no more than there are buffers.
+    /// Queues reads for ready slots, at most one per buffer.
     fn read(&mut self) {
         for _ in 0..BUFFERS {
             let Some(slot) = self.ready.pop_front() else { break };
@@ -205,7 +205,7 @@ impl Lane {
         }
     }
 
-    /// Sends what the connections have to say.
+    /// Sends the queued messages of the connections.
     fn send(&mut self) {
         let book = &mut self.book;
         if book.sends.is_empty() {
@@ -221,7 +221,7 @@ impl Lane {
                 batch.send(0, *slot, bytes);
             }
         });
-        // Whoever says that little has to be able to say it.
+        // The messages are so short that an incomplete send means a broken connection.
         let unsent: Vec<u32> = unsent.iter().map(|send| send.slot).collect();
         book.sends.clear();
         book.text.clear();
@@ -236,7 +236,7 @@ impl Lane {
                 let step = if completion.token.op == Op::Socket { "socket" } else { "connect" };
                 self.book.refuse(slot, format!("{step}: {error}"), &self.counters);
             }
-            // What it does not read is to wait at the server.
+            // With a small receive buffer, unread data waits at the server.
             Op::Socket if matches!(self.plan.mode, Mode::Stall(_)) => {
                 self.ring.limit_receive_buffer(0, slot)
             }
@@ -295,7 +295,7 @@ impl Lane {
         if more && self.book.wants_read(slot) {
             self.ready.push_back(slot);
         }
-        // A peer that is gone has no more edges; its end is read now.
+        // The socket of a closed connection reports no further event: handle its end now.
         if let Some(code) = self.book.take_closed() {
             self.book.lose(slot, code, &self.counters);
         }

@@ -1,15 +1,17 @@
-//! Drumline's clients that bring tokens made beforehand, and subscribe to nothing.
+//! Drumline clients that connect with prepared tokens and do not subscribe.
 //!
-//! Owns their first command. Never makes a token. Invariant: who is not known by its token has not
-//! connected, even where the server would let anybody in.
+//! Owns the connect command with its token. Never makes a token. Invariant: a client with tokens
+//! counts as connected only if the server accepted its token, even if the server admits anonymous
+//! clients.
 
 use super::{CONNECTED, Dialect, Drumline, Heard, Subscriber};
 use crate::wire;
 
-/// Clients by the number of their token; those beyond the last have none.
+/// Clients that use the token with their index. A client whose index has no token sends none.
 #[derive(Debug)]
 pub struct Bearer {
-    /// The tokens, which expire some day: the server tells when, and so that it has read them.
+    /// The tokens. Each has an expiry: the time to live in the connect reply shows that the server
+    /// accepted the token.
     pub tokens: Vec<String>,
 }
 
@@ -33,7 +35,7 @@ impl Dialect for Bearer {
         let known = || wire::find(&message[..used.min(message.len())], b"\"ttl\":").is_some();
         match heard {
             Heard::Connected { .. } if !self.tokens.is_empty() && !known() => {
-                (used, Heard::Refused(b"connected, but not by its token"))
+                (used, Heard::Refused(b"connected, but the server ignored the token"))
             }
             heard => (used, heard),
         }
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_known_by_its_token_has_not_connected() {
+    fn a_client_whose_token_was_ignored_has_not_connected() {
         let anybody = b"{\"id\":1,\"connect\":{\"client\":\"c\"}}";
         let known = b"{\"id\":1,\"connect\":{\"client\":\"c\",\"expires\":true,\"ttl\":3600}}";
         let bearer = Bearer { tokens: vec!["t".to_owned()] };

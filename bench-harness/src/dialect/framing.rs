@@ -1,31 +1,32 @@
-//! How the messages of a server stand in its stream of bytes.
+//! Framing of messages in the byte stream of a server.
 //!
-//! Owns where a part ends. Never reads a message. Invariant: what is not whole yet is no part.
+//! Owns the split of the byte stream into parts. Never interprets a message. Invariant: an
+//! incomplete part is not returned.
 
 use drumline::wire::frame::server_frame_bytes;
 
-/// How messages stand in the stream, behind the head of the answer.
+/// Framing of the messages after the response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// In frames of a WebSocket.
+    /// WebSocket frames.
     WebSocket,
-    /// A message a line.
+    /// One message per line.
     Lines,
-    /// A message a `data` line of text/event-stream.
+    /// One message per `data` line of text/event-stream.
     Events,
 }
 
-/// What stands at the front of a stream.
+/// The first part of a byte stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'a> {
     /// A frame, with its header.
     Frame(&'a [u8]),
-    /// A message by itself.
+    /// A message without its framing.
     Message(&'a [u8]),
 }
 
 impl Framing {
-    /// The part at the front and the bytes that it takes; `None`: not whole yet.
+    /// The first part and its length in bytes; `None`: it is incomplete.
     pub fn part(self, bytes: &[u8]) -> Option<(usize, Part<'_>)> {
         if self == Framing::WebSocket {
             let length = server_frame_bytes(bytes)?;
@@ -33,7 +34,7 @@ impl Framing {
         }
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-        // Other lines of an event, and the empty one behind it, say nothing.
+        // Other lines of an event, and the empty line after it, become empty messages.
         let message = match self {
             Framing::Events => line.strip_prefix(b"data: ").unwrap_or_default(),
             _ => line,
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts() {
+    fn only_complete_parts_are_returned() {
         let frame = [0x81, 2, b'{', b'}', 0x81];
         assert_eq!(Framing::WebSocket.part(&frame), Some((4, Part::Frame(&frame[..4]))));
         assert_eq!(Framing::WebSocket.part(&frame[..3]), None);

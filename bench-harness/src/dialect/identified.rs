@@ -1,9 +1,9 @@
-//! Drumline's clients with a user each, named by a token, in JSON or in protobuf.
+//! Drumline clients whose token names a user of their own, in JSON or Protobuf.
 //!
-//! Owns what they say. Never reads more of an answer than the dense client asks for. Invariant: no
-//! two of them have the same user.
+//! Owns the commands of these clients. Never parses more of a reply than the dense client needs.
+//! Invariant: no two clients have the same user.
 //!
-//! The field numbers are those of the protocol's public definition (centrifugal/protocol).
+//! The field numbers are those of the public protocol definition (centrifugal/protocol).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,18 +13,19 @@ use drumline::wire::protocol::Wire;
 use super::{CONNECTED, Dialect, Drumline, Heard, SUBSCRIBED, Subscriber};
 use crate::wire;
 
-/// What tokens are signed with, and the server's setting for it.
+/// Secret key that signs the tokens and that the server is configured with.
 const SECRET: &str = "a-secret-of-the-benchmark";
 
-/// Clients with a user each.
+/// Clients with a user of their own.
 #[derive(Debug, Clone, Copy)]
 pub struct Identified {
-    /// How they write.
+    /// Encoding of commands and replies.
     pub wire: Wire,
 }
 
 impl Identified {
-    /// What they say in JSON, with these more fields of the subscription.
+    /// The connect and subscribe commands in JSON. `more` holds further fields of the subscribe
+    /// request.
     pub(super) fn commands(who: &Subscriber<'_>, more: &str) -> String {
         let (token, channel) = (Self::token(who), who.channel);
         format!(
@@ -33,7 +34,7 @@ impl Identified {
         )
     }
 
-    /// What a server needs to take their tokens.
+    /// Command-line argument that lets the server verify the tokens.
     pub fn server_argument() -> String {
         format!("--client.token.hmac_secret_key={SECRET}")
     }
@@ -43,7 +44,7 @@ impl Identified {
             TokenSettings { hmac_secret_key: SECRET.to_owned(), ..TokenSettings::default() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let user = format!("user-{:08}", who.index);
-        // Without a token the server refuses the connection, and says so.
+        // If no token can be made, the server refuses the connection and reports the cause.
         make_connection(&settings, &user, None, now).unwrap_or_default()
     }
 }
@@ -87,7 +88,7 @@ impl Dialect for Identified {
         let heard = match fields(reply).find(|(number, _)| *number != 1) {
             Some((2, error)) => Heard::Refused(error),
             Some((4, push)) => Heard::Delivery(push),
-            // Field 8 of the connect result: whether it is to answer pings.
+            // Field 8 of the connect result: the server expects pongs.
             Some((5, result)) => {
                 Heard::Connected { pong: fields(result).any(|(number, _)| number == 8) }
             }
@@ -105,7 +106,7 @@ impl Dialect for Identified {
     }
 }
 
-/// A field that holds bytes.
+/// Encodes a field that holds bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     write_varint(bytes.len() as u64, &mut out);
@@ -113,7 +114,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Appends a command behind its length.
+/// Appends a command with its length prefix.
 fn command(id: u8, (number, request): (u8, &[u8]), out: &mut Vec<u8>) {
     let mut command = vec![1 << 3, id];
     command.extend(field(number, request));
@@ -129,7 +130,7 @@ fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// A number at the front, and how many bytes it took.
+/// Decodes the varint at the front. Returns its value and its length in bytes.
 fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(9) {
@@ -141,7 +142,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
-/// The fields of a message; those that hold a number have no bytes.
+/// The fields of a message: number and bytes. The bytes of a numeric field are empty.
 fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     std::iter::from_fn(move || {
         let (key, used) = varint(bytes)?;
@@ -161,7 +162,7 @@ mod tests {
     use drumline::wire::protocol::reply::{ConnectResult, Reply, SubscribeResult};
 
     #[test]
-    fn protobuf_is_heard() {
+    fn protobuf_replies_are_parsed() {
         let dialect = Identified { wire: Wire::Protobuf };
         let mut message = Vec::new();
         let connected =
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_reads_what_clients_say() {
+    fn the_server_parses_the_protobuf_commands() {
         let dialect = Identified { wire: Wire::Protobuf };
         let who = Subscriber { index: 7, channel: "news", position: None };
         let mut frame = Vec::new();

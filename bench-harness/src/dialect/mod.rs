@@ -1,8 +1,9 @@
-//! What a subscriber says to a server and how it understands the answers.
+//! Dialects: the protocols that subscribers speak with the measured servers.
 //!
-//! Owns the seam between the dense client and the protocols, and Drumline's own. Never does I/O and
-//! keeps no state: a connection's state is the client's. Invariant: a subscriber counts as one only
-//! when the server has said so, by the step that the dialect waits for.
+//! Owns the interface between the dense client and the protocols, and Drumline's JSON dialect.
+//! Never does I/O and keeps no state: the dense client holds the state of each connection.
+//! Invariant: a connection counts as a subscriber only when the server has confirmed every step
+//! that the dialect awaits.
 
 use std::fmt::Debug;
 
@@ -20,111 +21,113 @@ pub use identified::Identified;
 pub use packed::Packed;
 pub use streamed::Streamed;
 
-/// A step to being subscribed: the server knows the client.
+/// Step of a subscriber: the server accepted the connect command.
 pub const CONNECTED: u8 = 2;
-/// A step to being subscribed: the server knows the subscription.
+/// Step of a subscriber: the server accepted the subscribe command.
 pub const SUBSCRIBED: u8 = 4;
 
-/// What a part of a server's message means.
+/// Meaning of a part of a server's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard<'a> {
-    /// A publication: bytes that hold one stamped payload.
+    /// A publication. The bytes hold one stamped payload.
     Delivery(&'a [u8]),
-    /// A ping of the protocol.
+    /// A protocol ping.
     Ping,
-    /// The client is known; whether it is to answer pings.
+    /// The connect command succeeded.
     Connected {
-        /// Whether it is.
+        /// The server expects pongs.
         pong: bool,
     },
-    /// The subscription is known, by this answer.
+    /// The subscribe command succeeded with this reply.
     Subscribed(&'a [u8]),
-    /// The server refuses, in these words.
+    /// The server refused the client with this message.
     Refused(&'a [u8]),
-    /// Nothing that matters.
+    /// A message that the dense client ignores.
     Other,
 }
 
-/// How the content of publications is packed where it is not plain.
+/// Packing of publications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// As fossil deltas to the publication before.
+    /// Fossil deltas to the previous publication.
     Delta,
-    /// Whole messages, by permessage-deflate without context takeover (RFC 7692).
+    /// Messages compressed by permessage-deflate without context takeover (RFC 7692).
     Deflate,
 }
 
-/// A connection that is to be a subscriber.
+/// A connection that becomes a subscriber.
 #[derive(Debug, Clone, Copy)]
 pub struct Subscriber<'a> {
-    /// Its number among all of them.
+    /// Index among all connections.
     pub index: u64,
-    /// Its channel.
+    /// Channel to subscribe to.
     pub channel: &'a str,
-    /// Where it stood when it was cut, if it is to recover what it has missed since.
+    /// Position to recover from; `None`: subscribe without recovery.
     pub position: Option<&'a Position>,
 }
 
-/// How subscribers of one kind of server speak. What is not overridden fits a server that takes
-/// the channel from the path of the upgrade and sends publications as they are.
+/// Protocol of the subscribers of one kind of server. The default methods fit a server that takes
+/// the channel from the path of the upgrade and sends each publication as a WebSocket message.
 pub trait Dialect: Debug + Send + Sync {
-    /// Path of its upgrade.
+    /// Path of the upgrade request.
     fn path(&self, who: &Subscriber<'_>) -> String;
 
-    /// More header lines of the upgrade, each with its CRLF.
+    /// Additional header lines of the upgrade request, each with its CRLF.
     fn headers(&self) -> &'static str {
         ""
     }
 
-    /// Why the head of the answer to its upgrade does not do; `None`: it does.
+    /// The cause to refuse the head of the upgrade response; `None`: the head is acceptable.
     fn refusal(&self, head: &[u8]) -> Option<String> {
         upgrade_refusal(head)
     }
 
-    /// How messages stand behind that head.
+    /// Framing of the messages after the response head.
     fn framing(&self) -> Framing {
         Framing::WebSocket
     }
 
-    /// How publications are packed; `None`: not at all.
+    /// Packing of publications; `None`: not packed.
     fn packing(&self) -> Option<Packing> {
         None
     }
 
-    /// Appends the frames that a client sends once it is upgraded.
+    /// Appends the frames that a client sends after the upgrade.
     fn hello(&self, _who: &Subscriber<'_>, _out: &mut Vec<u8>) {}
 
-    /// The steps ([`CONNECTED`], [`SUBSCRIBED`]) that make a subscriber; 0: the upgrade is enough.
+    /// The steps ([`CONNECTED`], [`SUBSCRIBED`]) after which a connection is a subscriber; 0: the
+    /// upgrade is enough.
     fn awaited(&self) -> u8 {
         0
     }
 
-    /// What is at the front of a message, and its bytes. Called until the message is used up.
+    /// Parses the first part of a message. Returns its length in bytes and its meaning. The caller
+    /// repeats this until the message is consumed.
     fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
         (message.len(), Heard::Delivery(message))
     }
 
-    /// Appends the frame that answers a ping of the protocol.
+    /// Appends the frame that answers a protocol ping.
     fn pong(&self, _out: &mut Vec<u8>) {}
 
-    /// Appends the frame that answers a delivery, where the server waits for one.
+    /// Appends the frame that acknowledges a delivery, if the server requires one.
     fn acknowledge(&self, _delivery: &[u8], _out: &mut Vec<u8>) {}
 
-    /// Takes over where the channel stands by a delivery or the answer to a subscription.
+    /// Updates the channel's position from a delivery or a subscribe reply.
     fn note(&self, _heard: &[u8], _position: &mut Position) {}
 
-    /// Whether the answer to the subscription of one that comes back says that nothing is missing.
+    /// Whether the subscribe reply confirms that all missed publications were recovered.
     fn has_recovered(&self, _answer: &[u8]) -> bool {
         true
     }
 
-    /// Appends its upgrade.
+    /// Appends the upgrade request.
     fn upgrade(&self, port: u16, who: &Subscriber<'_>, out: &mut Vec<u8>) {
         wire::upgrade(&self.path(who), port, self.headers(), out);
     }
 }
 
-/// Why an answer is no upgrade to a WebSocket.
+/// The cause if a response head does not accept the WebSocket upgrade.
 fn upgrade_refusal(head: &[u8]) -> Option<String> {
     (!wire::accepted(head)).then(|| format!("upgrade answered `{}`", first_line(head)))
 }
@@ -134,7 +137,7 @@ fn first_line(head: &[u8]) -> String {
     String::from_utf8_lossy(first).into_owned()
 }
 
-/// Drumline's: JSON lines.
+/// Drumline's JSON protocol: one command or reply per line.
 #[derive(Debug, Clone, Copy)]
 pub struct Drumline;
 
@@ -187,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_one_frame_are_heard_in_turn() {
+    fn lines_of_one_frame_are_parsed_in_order() {
         let message = b"{\"id\":1,\"connect\":{\"pong\":true}}\n{\"id\":2,\"subscribe\":{}}\n{}";
         let (used, heard) = Drumline.hear(message);
         assert_eq!(heard, Heard::Connected { pong: true });

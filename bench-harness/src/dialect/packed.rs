@@ -1,23 +1,25 @@
-//! Drumline's JSON clients to whom publications come as deltas, or compressed.
+//! Drumline JSON clients that receive publications as deltas or compressed.
 //!
-//! Owns how they ask for it. Never unpacks: the dense client does, since a delta builds on what
-//! came before. Invariant: a server that does not agree to it has refused the client.
+//! Owns the negotiation of the packing. Never unpacks: the dense client does, because it remembers
+//! the earlier publications that a delta needs. Invariant: a client whose server does not agree to
+//! the packing counts as refused.
 
 use drumline::wire::protocol::Wire;
 
 use super::{Dialect, Heard, Identified, Packing, Subscriber, upgrade_refusal};
 use crate::wire;
 
-/// What they are but for the packing.
+/// The dialect of these clients without the packing.
 const PLAIN: Identified = Identified { wire: Wire::Json };
-/// Offered, and agreed to in these words (RFC 7692, section 7.1).
+/// The extension that clients offer, and the parameter that the server must agree to (RFC 7692,
+/// section 7.1).
 const EXTENSION: &str = "permessage-deflate";
 const NO_CONTEXT: &str = "server_no_context_takeover";
 
-/// Clients with a user each, and publications packed so.
+/// Clients with a user of their own that receive packed publications.
 #[derive(Debug, Clone, Copy)]
 pub struct Packed {
-    /// How.
+    /// Packing of the publications.
     pub packing: Packing,
 }
 
@@ -47,7 +49,7 @@ impl Dialect for Packed {
         let fits = agreed.trim().starts_with(EXTENSION) && agreed.contains(NO_CONTEXT);
         (!fits).then(|| {
             let agreed = agreed.trim();
-            format!("the server did not agree to {EXTENSION}; {NO_CONTEXT}, but to `{agreed}`")
+            format!("the server did not agree to {EXTENSION}; {NO_CONTEXT}: answered `{agreed}`")
         })
     }
 
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_does_not_agree_is_refused() {
+    fn a_server_that_does_not_agree_to_the_packing_is_refused() {
         let head = |more: &str| {
             format!(
                 "HTTP/1.1 101 x\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\

@@ -1,25 +1,25 @@
-//! Drumline's clients that post their commands and read replies from an answer that does not end.
+//! Drumline clients of http_stream and SSE, which read replies from a response that stays open.
 //!
-//! Owns the requests. Never posts to `/emulation`: who connects so says everything in its first
-//! request, and answers no pings. Invariant: the answer ends where its connection does, so what
-//! stands behind its head is messages and nothing else.
+//! Owns the requests. Never posts to `/emulation`: the first request holds all commands, and these
+//! clients do not answer pings. Invariant: only responses without chunked encoding are accepted, so
+//! all bytes after the response head are messages.
 
 use std::fmt::Write as _;
 
 use super::{Dialect, Drumline, Framing, Heard, Identified, Subscriber, first_line};
 use crate::wire;
 
-/// Clients of one of the transports, with a user each.
+/// Clients of one transport, each with a user of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streamed {
-    /// The body of a POST holds the commands, the answer a reply a line.
+    /// POST with the commands in the body. The response holds one reply per line.
     HttpStream,
-    /// The address of a GET holds the commands, the answer an event a reply.
+    /// GET with the commands in the URL. The response holds one reply per event.
     Sse,
 }
 
 impl Streamed {
-    /// What makes a server take such clients.
+    /// Command-line argument that enables the transport on the server.
     pub fn server_argument(self) -> String {
         match self {
             Streamed::HttpStream => "--http_stream.enabled".to_owned(),
@@ -63,7 +63,7 @@ impl Dialect for Streamed {
             return Some(format!("answered `{}`", first_line(head)));
         }
         let coded = wire::find(&lower, b"\r\ntransfer-encoding:").is_some();
-        coded.then(|| "the answer comes in chunks, and not until the connection ends".to_owned())
+        coded.then(|| "the response is sent in chunks; expected it unencoded".to_owned())
     }
 
     fn framing(&self) -> Framing {
@@ -82,7 +82,7 @@ impl Dialect for Streamed {
     }
 }
 
-/// Text as a value of a query (RFC 3986, section 2.3: what need not be encoded).
+/// Percent-encodes a query value. Only unreserved characters stay (RFC 3986, section 2.3).
 fn percent_encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -104,7 +104,7 @@ mod tests {
     const WHO: Subscriber<'_> = Subscriber { index: 7, channel: "news", position: None };
 
     #[test]
-    fn requests_hold_the_commands() {
+    fn requests_contain_the_commands() {
         let mut post = Vec::new();
         Streamed::HttpStream.upgrade(8000, &WHO, &mut post);
         let post = String::from_utf8(post).unwrap();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_do_not_fit_are_refused() {
+    fn error_and_chunked_responses_are_refused() {
         let refusal = |head: &str| Streamed::Sse.refusal(head.as_bytes());
         assert_eq!(refusal("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), None);
         let gone = refusal("HTTP/1.1 404 Not Found\r\n\r\n");
