@@ -1,7 +1,7 @@
-//! What shards and the control plane say to each other: a closed set, in ranks.
+//! Messages between shards and the control plane. Each message has a rank.
 //!
-//! Owns nothing. The invariant: handling a message of one rank sends only messages of higher
-//! ranks, so a circle of full inboxes cannot arise.
+//! Owns the message types and no state. The invariant: handling a message of one rank sends only
+//! messages of higher ranks, so full inboxes cannot wait for each other in a circle.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,32 +24,32 @@ pub use crate::model::lookup::{
 };
 pub use crate::model::orders::{Action, Order, Target};
 
-/// Number of ranks, and of inboxes an endpoint has.
+/// Number of ranks. Every endpoint has one inbox per rank.
 pub const RANKS: usize = 4;
 
-/// The order in which messages may cause each other.
+/// Rank of a message: handling a message sends only messages of higher ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Rank {
-    /// From outside: sockets handed over, control commands.
+    /// Work that enters the shards: sockets handed over, control commands, lookups.
     Ingress,
-    /// To a channel's home, or to a shard with room.
+    /// Requests to the home of a channel or user, or to a shard with free slots.
     Request,
-    /// From a home to what is behind it (a store, a cluster) and back.
+    /// Messages between a home and an external store or cluster. No message uses it yet.
     Store,
-    /// What a request led to: publications, answers. Handling one sends nothing.
+    /// Results of requests: publications and answers. Handling one sends no message.
     Delivery,
 }
 
 impl Rank {
-    /// All ranks, highest first: the order in which inboxes are served.
+    /// All ranks, highest first: the order in which an endpoint serves its inboxes.
     pub const SERVED: [Rank; RANKS] = [Rank::Delivery, Rank::Store, Rank::Request, Rank::Ingress];
 }
 
-/// A place on the bus: a shard, or behind the last shard the control plane.
+/// Address on the bus: the index of a shard, or the number of shards for the control plane.
 pub type Endpoint = u8;
 
-/// The endpoints of a mask, lowest first.
+/// The endpoints whose bits are set in `mask`, lowest first.
 pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
     std::iter::from_fn(move || {
         (mask != 0).then(|| {
@@ -60,56 +60,56 @@ pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
     })
 }
 
-/// One message.
+/// A message between endpoints.
 #[derive(Debug)]
 pub enum Message {
-    /// The control plane hands a socket over.
+    /// The control plane hands a socket over to a shard.
     Adopt(Box<Adopt>),
-    /// A shard hands a socket over whose request is not for a shard.
+    /// A shard hands a socket over to the control plane, which answers its request.
     HandOver(Box<HandOver>),
-    /// A shard wants to know what it cannot find out itself.
+    /// A shard asks the control plane to verify a token or to call the backend.
     LookupRequest(Box<LookupRequest>),
-    /// A shard has news of a client for the backend.
+    /// A shard passes a disconnect or unsubscribe on to the control plane for a backend hook.
     HookEvent(Box<HookEvent>),
-    /// Somebody speaks for the client of a stream.
+    /// The control plane passes commands from an /emulation request to the connection's shard.
     EmulationFrame(Box<EmulationFrame>),
-    /// The control plane asks what a shard holds.
+    /// The control plane asks a shard for its channels and their subscriber counts.
     Survey(Box<Survey>),
-    /// The backend wants something of a user's connections.
+    /// The backend disconnects, subscribes, unsubscribes or refreshes connections of a user.
     Order(Arc<Order>),
-    /// The tokens that count no more have changed.
+    /// The list of revoked tokens has changed.
     Revoke(Arc<Revocations>),
-    /// Stop accepting and close every connection within so many milliseconds.
+    /// Shutdown: stop accepting and close every connection within this many milliseconds.
     Drain(u64),
-    /// A shard wants into a channel for one of its connections.
+    /// A shard subscribes one of its connections to a channel.
     Subscribe(Box<Subscribe>),
-    /// Publish into a channel that is at home here.
+    /// A publication for the home of its channel.
     Publish(Box<Publish>),
-    /// A connection has left a channel whose home knows who is there.
+    /// A connection has left a channel with presence or with join and leave pushes.
     Leave(Box<Leave>),
-    /// A shard asks a user's home whether there is room for one more connection of the user.
+    /// A shard asks the home of a user to admit one more connection of the user.
     Admit(Admit),
-    /// A connection of a user is gone.
+    /// An admitted connection of a user has closed.
     Depart(Depart),
-    /// Somebody asks a channel's home about it.
+    /// A query about a channel to its home: history, presence or position.
     HomeQuery(Box<HomeQuery>),
-    /// A shard has no subscribers of a channel any more.
+    /// A shard has lost its last subscriber of a channel.
     Release(Release),
-    /// A full shard asks for a slot.
+    /// A shard without free slots asks another shard for one.
     SlotRequest(SlotRequest),
-    /// The slot that was given is not needed: its socket could not be moved.
+    /// A shard gives an offered slot back, because its socket could not be moved.
     SlotRelease(SlotRelease),
     /// The answer to `HomeQuery`.
     HomeAnswer(Box<HomeAnswer>),
-    /// To every subscriber of its channel.
+    /// A publication for the subscribers of its channel on a shard.
     Publication(Publication),
     /// The answer to `LookupRequest`.
     LookupReply(Box<LookupReply>),
-    /// The answer to `Admit`, and the news of it to the shard of who is replaced.
+    /// The answer to `Admit`. The shard of a replaced connection receives one, too.
     Admitted(Admitted),
     /// The answer to `Subscribe`.
     Subscribed(Box<Subscribed>),
-    /// The answer to `Publish`, for who waits for one.
+    /// The answer to a `Publish` whose sender waits for the result.
     Published(Box<Published>),
     /// The answer to `SlotRequest`.
     SlotOffer(SlotOffer),
@@ -118,7 +118,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// The rank at which it travels.
+    /// The rank of the message.
     pub fn rank(&self) -> Rank {
         match self {
             Message::Adopt(_)
@@ -151,220 +151,221 @@ impl Message {
     }
 }
 
-/// A socket from the control plane.
+/// A socket that the control plane hands over to a shard.
 #[derive(Debug)]
 pub struct Adopt {
     /// The socket.
     pub socket: OwnedFd,
-    /// The request that was answered with 101; `None`: its first request is still to come.
+    /// The request that was answered with 101; `None`: the first request is still to be read.
     pub upgrade: Option<Upgrade>,
-    /// Bytes that came behind that request, or from the start.
+    /// Bytes already read: those behind the upgrade request, or all without one.
     pub bytes: Vec<u8>,
-    /// Its place on the control plane, which it has until a shard has it.
+    /// Counts the socket among those of the control plane until a shard takes it over.
     pub permit: Option<ControlPermit>,
 }
 
-/// A socket for the control plane.
+/// A socket that a shard hands over to the control plane.
 #[derive(Debug)]
 pub struct HandOver {
     /// The socket.
     pub socket: OwnedFd,
-    /// What was read from it: at least a whole request head.
+    /// Bytes already read: at least one complete request head.
     pub bytes: Vec<u8>,
-    /// Its place on the control plane.
+    /// Counts the socket among those of the control plane.
     pub permit: ControlPermit,
 }
 
-/// What somebody says for the client of a stream.
+/// Commands from an /emulation request, for the connection of an HTTP transport.
 #[derive(Debug)]
 pub struct EmulationFrame {
-    /// Where the stream lives.
+    /// Address of the connection.
     pub address: Address,
-    /// A frame of commands.
+    /// A frame that contains commands.
     pub frame: Box<[u8]>,
 }
 
-/// A question to a shard.
+/// A query for the channels of a shard.
 #[derive(Debug)]
 pub struct Survey {
-    /// Echoed in the answer.
+    /// Identifies the query; echoed in the answer.
     pub tag: u64,
-    /// Only channels that match this glob; `None` for all.
+    /// Glob that the names of the channels must match; `None`: all channels.
     pub pattern: Option<String>,
 }
 
-/// What a shard holds.
+/// The channels of a shard: the answer to `Survey`.
 #[derive(Debug)]
 pub struct Surveyed {
-    /// Of the question.
+    /// Tag of the query.
     pub tag: u64,
-    /// Channels with subscribers here, and their number.
+    /// Channels with subscribers on the shard, and the number of those subscribers.
     pub channels: Vec<(Arc<str>, u32)>,
 }
 
-/// Who a subscribe answer is for.
+/// The subscription that a subscribe request and its answer are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
     /// The shard of the connection.
     pub shard: Endpoint,
-    /// The connection.
+    /// Slot of the connection.
     pub slot: u32,
-    /// The connection's life.
+    /// Generation of that slot.
     pub generation: u32,
-    /// The subscription's place in its shard.
+    /// Index of the subscription in its shard.
     pub subscription: u32,
-    /// The subscription's life.
+    /// Serial of that index.
     pub serial: u32,
     /// Id of the command, echoed in the reply.
     pub command: u32,
 }
 
 impl Subscriber {
-    /// Where the connection lives.
+    /// Address of the connection.
     pub fn address(&self) -> Address {
         Address { shard: self.shard, slot: self.slot, generation: self.generation }
     }
 }
 
-/// What a subscriber is granted of its channel's stream.
+/// Access of a subscriber to the stream (the history) of its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamAccess {
-    /// Its position is told and checked.
+    /// The subscriber receives its position, and the shard checks it regularly.
     pub positioned: bool,
-    /// It may recover.
+    /// The subscriber may recover missed publications.
     pub recoverable: bool,
 }
 
 impl StreamAccess {
-    /// Whether the stream must be there for it.
+    /// Whether the subscriber needs the channel to have a stream.
     pub fn needs_stream(self) -> bool {
         self.positioned || self.recoverable
     }
 }
 
-/// A request to a channel's home.
+/// A request to the home of a channel to add a subscriber.
 #[derive(Debug)]
 pub struct Subscribe {
     /// The channel.
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
-    /// Who asks.
+    /// The subscriber.
     pub subscriber: Subscriber,
-    /// How the subscriber wants publications.
+    /// Encoding of the publications for the subscriber.
     pub encoding: Encoding,
-    /// Where the client left off, if it asks for what it missed.
+    /// Last position that the client has seen, if the client requests recovery.
     pub since: Option<Position>,
-    /// Whether it wants no subscription where that cannot be recovered.
+    /// Refuse the subscription if recovery fails.
     pub strict: bool,
-    /// What it is granted of the stream.
+    /// Access to the stream of the channel.
     pub stream_access: StreamAccess,
-    /// Which publications it wants; `None`: all.
+    /// Filter of publications by tags; `None`: all publications.
     pub filter: Option<Filter>,
-    /// What the channel's options say about recovery and presence.
+    /// Options of the channel that concern recovery and presence.
     pub terms: SubscribeTerms,
-    /// What others in the channel may see of it.
+    /// What other subscribers may see of the subscriber.
     pub visibility: Visibility,
-    /// Who it is to others, where they may see something of it.
+    /// Client information for other subscribers, if the subscriber is visible.
     pub info: Option<Box<ClientInfo>>,
 }
 
-/// What the options of a channel say to a subscribe at its home.
+/// Options of a channel that its home needs to handle a subscribe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeTerms {
-    /// How a subscriber gets what it missed.
+    /// How a subscriber recovers missed publications.
     pub recovery_mode: RecoveryMode,
-    /// Whether the members of the channel can be asked for.
+    /// Whether the channel has presence.
     pub presence: bool,
 }
 
-/// What others in a channel may see of a subscriber.
+/// What other subscribers of a channel may see of a subscriber.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Visibility {
-    /// It is listed among those who are present.
+    /// The subscriber is part of the channel's presence.
     pub listed: bool,
-    /// Its joining and leaving are announced.
+    /// The home publishes a join and a leave push for the subscriber.
     pub announced: bool,
 }
 
 impl Visibility {
-    /// Whether the home must know the subscriber.
+    /// Whether the home must keep a record of the subscriber.
     pub fn is_any(self) -> bool {
         self.listed || self.announced
     }
 }
 
-/// A home's answer to a subscribe.
+/// The answer of a home to `Subscribe`.
 #[derive(Debug)]
 pub struct Subscribed {
     /// The channel.
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
-    /// Who asked.
+    /// The subscriber.
     pub subscriber: Subscriber,
-    /// How it wants publications.
+    /// Encoding of the publications for the subscriber.
     pub encoding: Encoding,
-    /// Which of them; `None`: all.
+    /// Filter of publications by tags; `None`: all publications.
     pub filter: Option<Filter>,
-    /// What it is granted of the stream.
+    /// Access to the stream of the channel.
     pub stream_access: StreamAccess,
-    /// Whether it asked for what it missed.
+    /// Whether the client requested recovery.
     pub was_recovering: bool,
-    /// Whether `publications` is all of that.
+    /// Whether `publications` contains everything that the client missed.
     pub recovered: bool,
-    /// Whether it wants no subscription unless it is.
+    /// Refuse the subscription if recovery fails.
     pub strict: bool,
-    /// Where the stream stands; `None` where the channel keeps no history.
+    /// Position of the stream; `None`: the channel keeps no history.
     pub position: Option<Position>,
-    /// What was missed.
+    /// Missed publications.
     pub publications: Vec<Publication>,
-    /// The news of its coming, where that is told: both fit one place in the inbox.
+    /// The join push of this subscriber, if one is due. It travels here so that both take one
+    /// place in the inbox.
     pub news: Option<Publication>,
 }
 
 impl Subscribed {
-    /// Whether there is to be no subscription: not everything that was missed is there.
+    /// Whether the subscription is refused, because recovery was required and failed.
     pub fn is_refused(&self) -> bool {
         self.strict && self.was_recovering && !self.recovered
     }
 }
 
-/// A publication on its way to its home.
+/// A publication on its way to the home of its channel.
 #[derive(Debug)]
 pub struct Publish {
     /// The channel.
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
-    /// What is published.
+    /// Data of the publication.
     pub data: Box<[u8]>,
-    /// Whether that is JSON text.
+    /// Whether the data is JSON text or binary.
     pub kind: PublicationKind,
-    /// Whether it may go out as a difference.
+    /// Whether subscribers may receive the publication as a delta.
     pub delta: bool,
-    /// Who publishes it, and its tags.
+    /// Publisher and tags.
     pub extra: Option<Arc<PublicationExtra>>,
-    /// How much history the channel keeps; `None`: the publication stays out of the history.
+    /// Retention of the channel's history; `None`: do not add the publication to the history.
     pub retention: Option<Retention>,
-    /// What tells it from an earlier one.
+    /// Detects a publication that was already published.
     pub guard: Option<Box<DuplicateGuard>>,
-    /// Who waits for the answer.
+    /// Where the answer goes.
     pub reply_to: ReplyTo,
 }
 
-/// What tells a publication from an earlier one, so that it is published once.
+/// Detects repeated and outdated publications, so that each is published once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DuplicateGuard {
-    /// One of these is published once; empty: none.
+    /// Idempotency key: the home publishes one publication per key. Empty: no key.
     pub key: Box<str>,
-    /// Only what is newer than the stream's last is published; 0: none.
+    /// The home publishes only versions above the stream's last version; 0: no version.
     pub version: u64,
-    /// In which life of the versions.
+    /// Epoch of the version: versions of different epochs are not compared.
     pub version_epoch: Box<str>,
 }
 
-/// A connection leaves a channel.
+/// A connection has left a channel.
 #[derive(Debug)]
 pub struct Leave {
     /// The channel.
@@ -373,11 +374,11 @@ pub struct Leave {
     pub hash: u64,
     /// The connection.
     pub address: Address,
-    /// Whether its leaving is announced.
+    /// Whether the home publishes a leave push.
     pub announced: bool,
 }
 
-/// A connection whose user's connections are limited wants in.
+/// A request to admit a connection of a user whose connections are limited.
 #[derive(Clone, Debug)]
 pub struct Admit {
     /// Hash of the user's name.
@@ -386,16 +387,16 @@ pub struct Admit {
     pub address: Address,
 }
 
-/// What a user's home says to that.
+/// The answer of a user's home to `Admit`.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    /// Who wants in, and whether it may, where that is a connection of this shard.
+    /// The connection to admit, and whether it is admitted; `None`: it is on another shard.
     pub newcomer: Option<(Address, bool)>,
-    /// A connection of this shard that has to make room.
+    /// A connection of this shard that must close to make room; `None`: no connection.
     pub replaced: Option<Address>,
 }
 
-/// A connection that was admitted is gone.
+/// An admitted connection has closed.
 #[derive(Clone, Debug)]
 pub struct Depart {
     /// Hash of the user's name.
@@ -404,25 +405,25 @@ pub struct Depart {
     pub address: Address,
 }
 
-/// A question about a channel.
+/// A query about a channel, to its home.
 #[derive(Debug)]
 pub struct HomeQuery {
     /// The channel.
     pub channel: Arc<str>,
     /// Hash of its name.
     pub hash: u64,
-    /// Who asks.
+    /// Where the answer goes.
     pub reply_to: ReplyTo,
-    /// What is asked.
+    /// The query.
     pub query: ChannelQuery,
 }
 
-/// A home's answer to a question.
+/// The answer of a home to a query.
 #[derive(Debug)]
 pub struct HomeAnswer {
-    /// Who asked.
+    /// Where the answer goes.
     pub reply_to: ReplyTo,
-    /// What it is told.
+    /// The answer or the error.
     pub result: Result<ChannelAnswer, Error>,
 }
 
@@ -444,9 +445,9 @@ pub enum ReplyTo {
         /// Serial of that index: the shard ignores answers for an earlier channel.
         serial: u32,
     },
-    /// A client whose command is to be answered.
+    /// A client that waits for the reply to a command.
     Client {
-        /// Where it lives.
+        /// Address of the client's connection.
         address: Address,
         /// Id of the command.
         command: u32,
@@ -454,7 +455,7 @@ pub enum ReplyTo {
 }
 
 impl ReplyTo {
-    /// The shard that gets the answer, if one does.
+    /// The shard that receives the answer; `None`: no shard does.
     pub fn shard(&self) -> Option<Endpoint> {
         match self {
             ReplyTo::ApiCaller(address) | ReplyTo::Client { address, .. } => Some(address.shard),
@@ -464,20 +465,20 @@ impl ReplyTo {
     }
 }
 
-/// A home's answer to a publish.
+/// The answer of a home to `Publish`.
 #[derive(Debug)]
 pub struct Published {
-    /// Of the request.
+    /// Where the answer goes.
     pub reply_to: ReplyTo,
-    /// The publication's place, `None` where the channel keeps no history; or why the home refused
-    /// the publication.
+    /// Position of the publication (`None`: the channel keeps no history), or the error with which
+    /// the home refused the publication.
     pub outcome: Result<Option<Position>, Error>,
-    /// The publication itself where the asker's shard has subscribers: both fit one place in its
-    /// inbox.
+    /// The publication, if the shard of the caller has subscribers. It travels here so that both
+    /// take one place in the inbox.
     pub publication: Option<Publication>,
 }
 
-/// A shard leaves a channel.
+/// A shard has lost its last subscriber of a channel.
 #[derive(Clone, Debug)]
 pub struct Release {
     /// The channel.
@@ -488,46 +489,46 @@ pub struct Release {
     pub shard: Endpoint,
 }
 
-/// A full shard has accepted a socket and asks for a place for it.
+/// A shard without free slots has accepted a socket and asks another shard for a slot.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotRequest {
-    /// Who asks.
+    /// The shard that asks.
     pub shard: Endpoint,
-    /// Where the socket is.
+    /// Slot of the socket on that shard.
     pub slot: u32,
-    /// That slot's life.
+    /// Generation of that slot.
     pub generation: u32,
 }
 
 /// The answer to `SlotRequest`.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotOffer {
-    /// Where the socket is.
+    /// Slot of the socket on the shard that asked.
     pub slot: u32,
-    /// That slot's life.
+    /// Generation of that slot.
     pub generation: u32,
-    /// Who answers.
+    /// The shard that answers.
     pub shard: Endpoint,
-    /// The slot to move to, and its life; `None`: full here too.
+    /// The offered slot and its generation; `None`: this shard is full, too.
     pub target: Option<(u32, u32)>,
 }
 
-/// A slot of the receiver's that was reserved for a move which failed.
+/// Frees a slot of the receiver that was reserved for a socket which could not be moved.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotRelease {
     /// The slot.
     pub slot: u32,
-    /// Its life.
+    /// Generation of the slot.
     pub generation: u32,
 }
 
-/// What pure state may ask of the bus. A reservation is room for one message; a send uses one.
+/// The bus as state code sees it. A reservation is room for one message; a send uses one.
 pub trait Post {
-    /// Reserves room for one message of `rank` to `to`; `false` while its inbox is full.
+    /// Reserves room for one message of `rank` to `to`; `false`: the inbox of `to` is full.
     fn reserve(&mut self, to: Endpoint, rank: Rank) -> bool;
     /// Gives a reservation back.
     fn cancel(&mut self, to: Endpoint, rank: Rank);
-    /// Has a shard take a turn, though nothing is sent to it.
+    /// Wakes a shard for a turn without sending a message.
     fn wake(&mut self, to: Endpoint);
     /// Sends into a reservation made before. A message to the shard itself is queued for
     /// [`Post::take_own`].
@@ -544,7 +545,7 @@ pub trait Post {
 pub(crate) mod tests {
     use super::*;
 
-    /// A bus that keeps what is sent and which shards are woken; it has room unless it is full.
+    /// A bus that records sent messages and woken shards. It refuses reservations if `full`.
     #[derive(Default)]
     pub(crate) struct Recorder {
         pub(crate) full: bool,
@@ -572,7 +573,7 @@ pub(crate) mod tests {
         }
 
         fn put_back(&mut self, message: Message) {
-            panic!("nothing was taken like {message:?}")
+            panic!("put_back without take_own: {message:?}")
         }
 
         fn was_full(&mut self) -> bool {
