@@ -1,4 +1,4 @@
-//! What can be asked about a channel, and what its home tells.
+//! Queries about a channel, and the answers of its home.
 //!
 //! Owns the types. Never reads a history.
 
@@ -6,52 +6,52 @@ use crate::model::publication::Publication;
 use crate::wire::protocol::reply::{PresenceList, PresenceStats};
 use crate::wire::protocol::{Position, Wire};
 
-/// What can be asked about a channel.
+/// A query about a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelQuery {
-    /// What was published.
+    /// Read publications from the history.
     History(HistoryRange),
-    /// That what was published is forgotten.
+    /// Remove the history.
     RemoveHistory,
-    /// Who is there, in this encoding.
+    /// List the clients that are present, in this encoding.
     Presence(Wire),
-    /// How many are there.
+    /// Count the clients and users that are present.
     Stats,
-    /// Where its stream stands.
+    /// Read the current position of the stream.
     Position,
 }
 
-/// A part of what was published.
+/// Part of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HistoryRange {
-    /// Publications at most.
+    /// Maximum number of publications.
     pub limit: usize,
-    /// From behind this position on, or in front of it.
+    /// Start after this position, or before it if `reverse`; `None`: at the first or last one.
     pub since: Option<Position>,
-    /// Newest first.
+    /// Return the newest publications first.
     pub reverse: bool,
 }
 
-/// What a home tells about a channel.
+/// The answer of a home to a [`ChannelQuery`].
 #[derive(Debug)]
 pub enum ChannelAnswer {
-    /// What was published, and where the stream stands.
+    /// Publications, and the current position of the stream.
     History(Vec<Publication>, Position),
-    /// It is forgotten.
+    /// The history was removed.
     HistoryRemoved,
-    /// Who is there.
+    /// The clients that are present.
     Presence(PresenceList),
-    /// How many are there.
+    /// Numbers of clients and users that are present.
     Stats(PresenceStats),
-    /// Where its stream stands.
+    /// The current position of the stream.
     Position(Position),
 }
 
 impl ChannelAnswer {
-    /// Bytes that a client's answer has, at least.
+    /// Lower bound of the size of the encoded answer in bytes.
     pub fn least(&self) -> usize {
         match self {
-            ChannelAnswer::Presence(roll) => roll.bytes(),
+            ChannelAnswer::Presence(list) => list.bytes(),
             ChannelAnswer::History(publications, _) => {
                 publications.iter().map(|publication| publication.data().len()).sum()
             }

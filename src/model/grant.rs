@@ -1,39 +1,39 @@
-//! What a subscription has beside its place in the channel.
+//! Rights and properties of a subscription.
 //!
 //! Owns the types. Never decides what is granted.
 
 use crate::model::revocation::TokenFingerprint;
 
-/// What a subscription has beside its place in the channel.
+/// Rights and properties of a subscription, as granted by the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Its end, as unix time in seconds.
+    /// Expiry as Unix time in seconds; `None`: no expiry.
     pub expires: Option<u64>,
-    /// JSON text about the client in this channel.
+    /// JSON text about the client for other subscribers of the channel.
     pub info: Option<Box<[u8]>>,
-    /// JSON text for the subscriber alone.
+    /// JSON text for the subscriber, sent with the reply.
     pub data: Option<Box<[u8]>>,
-    /// Whether the server has subscribed the client.
+    /// Whether the server subscribed the client without a command.
     pub server_side: bool,
     /// Whether the connection token named the channel.
     pub by_connection_token: bool,
-    /// The subscription's token.
+    /// Fingerprint of the subscription token, for revocations.
     pub token: TokenFingerprint,
-    /// Overrides of the channel's options.
+    /// Overrides of channel options.
     pub overrides: Overrides,
 }
 
-/// Overrides of a channel's options for one subscription.
+/// Overrides of channel options for one subscription; `None`: the option of the channel applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// Whether it is known to be there.
+    /// Include the subscriber in the channel's presence.
     pub presence: Option<bool>,
-    /// Whether its coming and going is told.
+    /// Publish join and leave pushes for the subscriber.
     pub join_leave: Option<bool>,
-    /// Whether it is told of others' unasked.
+    /// Send join and leave pushes of others to the subscriber without a request.
     pub force_push_join_leave: Option<bool>,
-    /// Whether its position is checked unasked.
+    /// Check the position of the subscriber without a request.
     pub force_positioning: Option<bool>,
-    /// Whether it may recover unasked.
+    /// Allow recovery to the subscriber without a request.
     pub force_recovery: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! Questions of a shard that the control plane answers: tokens to verify, and the backend's word.
+//! Lookups that a shard delegates to the control plane: tokens to verify and backend requests.
 //!
 //! Owns the types. Never verifies a token.
 
@@ -9,72 +9,72 @@ use crate::model::backend;
 use crate::model::ids::Address;
 use crate::model::token::{ConnectClaims, SubscribeClaims, TokenError};
 
-/// What a shard cannot find out itself, or not in time.
+/// A lookup for a connection. The shard delegates it because it would block or take too long.
 #[derive(Debug)]
 pub struct LookupRequest {
-    /// The connection that it is about.
+    /// The connection.
     pub address: Address,
-    /// What is to be found out.
+    /// The lookup.
     pub lookup: Lookup,
 }
 
-/// What is to be found out.
+/// Kind and input of a lookup.
 #[derive(Debug)]
 pub enum Lookup {
-    /// What a token says; the connection waits.
+    /// Verify a token. The connection waits for the outcome.
     Token {
         /// The token.
         token: Box<str>,
-        /// What it is for.
+        /// Whether this is a connection or a subscription token.
         purpose: TokenPurpose,
-        /// Counts it while it waits.
+        /// Counts the token's memory while the lookup waits.
         charge: Charge,
     },
-    /// What the backend says to a client's command; the connection waits.
+    /// Ask the backend about a command. The connection waits for the outcome.
     Command(backend::ProxyRequest),
-    /// How much longer the connection holds, or its subscription to a channel; nobody waits.
+    /// Ask the backend to extend a connection or a subscription. The connection does not wait.
     Renewal(backend::ProxyRequest),
 }
 
-/// News of a client for the backend.
+/// A disconnect or unsubscribe for a hook of the backend.
 #[derive(Debug)]
 pub struct HookEvent {
-    /// The connection; what is said of it stays in order.
+    /// The connection. Events of one connection stay in order.
     pub address: Address,
-    /// What is said.
+    /// The request to the hook.
     pub request: backend::ProxyRequest,
 }
 
-/// What a token is for.
+/// Purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenPurpose {
-    /// A connection.
+    /// The token authenticates a connection.
     Connection,
-    /// A subscription.
+    /// The token authorizes a subscription.
     Subscription,
 }
 
-/// What was found out.
+/// The answer to a [`LookupRequest`].
 #[derive(Debug)]
 pub struct LookupReply {
-    /// The connection that it is about.
+    /// The connection.
     pub address: Address,
-    /// What it was.
+    /// The outcome.
     pub outcome: LookupOutcome,
 }
 
-/// What was found out, or why nothing was.
+/// Outcome of a lookup.
 #[derive(Debug)]
 pub enum LookupOutcome {
-    /// What a token says about a connection.
+    /// The claims of a connection token.
     Connection(Result<ConnectClaims, TokenError>),
-    /// What a token says about a subscription.
+    /// The claims of a subscription token.
     Subscription(Result<SubscribeClaims, TokenError>),
-    /// What the backend says to a command.
+    /// The backend's answer to a command.
     Command(Result<backend::ProxyAnswer, backend::ProxyFailure>),
-    /// How much longer the connection holds, or its subscription to the channel; without an answer
-    /// the backend is asked again later.
+    /// The backend's answer about the connection (`None`) or its subscription to this channel. On a
+    /// failure the shard asks the backend again later.
     Renewal(Option<Arc<str>>, Result<backend::ProxyAnswer, backend::ProxyFailure>),
-    /// There is too much to find out; it may be tried again.
+    /// The control plane has too many lookups; the client may try again.
     Busy,
 }

@@ -1,6 +1,7 @@
-//! What things mean: users, tokens, namespaces, publications, and the messages between endpoints.
+//! Rules and values of the domain: users, tokens, namespaces, publications, and the messages
+//! between shards and the control plane.
 //!
-//! Owns rules and values. Never does I/O, and never holds the state of a connection or a channel.
+//! Never does I/O, and never holds the state of a connection or a channel.
 
 pub mod auth;
 pub mod backend;

@@ -1,7 +1,7 @@
-//! What a channel's name says: its namespace's options, and whom it is for.
+//! Rules for channel names: the namespace of a channel, its options, and the users it is for.
 //!
-//! Owns the options as data. Never knows a connection. The invariant: a name that belongs to no
-//! namespace has no options, so nothing can be done in it.
+//! Owns the options as data. Never knows a connection. The invariant: a channel of an unknown
+//! namespace has no options, so every operation on it is refused.
 
 use std::collections::HashMap;
 
@@ -11,61 +11,62 @@ use crate::model::backend::Upstream;
 use crate::model::retention::Retention;
 use crate::wire::protocol::Error;
 
-/// Who may do one thing in a channel.
+/// The clients that are allowed to perform an operation on a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permit {
-    /// Clients that have a user.
+    /// Allow clients with a user ID.
     pub client: bool,
-    /// Those without one too.
+    /// Extend `client` to clients without a user ID.
     pub anonymous: bool,
-    /// Whoever is subscribed to the channel.
+    /// Allow clients that are subscribed to the channel.
     pub subscriber: bool,
 }
 
 impl Permit {
-    /// Whether a client may, if this is its user and its subscription.
+    /// Whether the operation is allowed for a client with this user ID (empty: none) that is or is
+    /// not subscribed to the channel.
     pub fn allows(self, user: &str, subscribed: bool) -> bool {
         (self.client && (self.anonymous || !user.is_empty())) || (self.subscriber && subscribed)
     }
 }
 
-/// What publications must be.
+/// Format of the data of publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublicationFormat {
-    /// JSON text; empty data is refused, too.
+    /// JSON text. Empty data is refused.
     #[default]
     NotEmpty,
     /// JSON text.
     Json,
     /// A JSON object.
     Object,
-    /// Any bytes, even none. Only protobuf clients subscribe.
+    /// Any bytes, or none. Only Protobuf clients can subscribe.
     Binary,
 }
 
-/// How a subscriber gets what it missed.
+/// How a subscriber recovers missed publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryMode {
-    /// All of it, or none.
+    /// Send all missed publications, or none.
     #[default]
     Stream,
-    /// The latest publication.
+    /// Send only the latest publication.
     Cache,
 }
 
-/// How publications of a channel wait.
+/// How publications of a channel are delayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// One goes out in so many milliseconds: the latest.
+    /// Send only the latest publication of each interval.
     Latest {
-        /// Milliseconds.
+        /// Length of the interval in milliseconds.
         interval: u64,
     },
-    /// Several go out together.
+    /// Collect publications and send them together.
     Together {
-        /// Milliseconds that the first of them waits.
+        /// Maximum delay of the first collected publication in milliseconds.
         window: u64,
-        /// As soon as there are so many, they go out.
+        /// Number of collected publications that are sent without further delay.
         publications: u32,
     },
 }
@@ -73,76 +74,76 @@ pub enum Pace {
 /// Options of the channels of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How much history a channel keeps; `None`: none.
+    /// Retention of the history; `None`: the channel keeps no history.
     pub retention: Option<Retention>,
-    /// Whether it is known who is there.
+    /// Keep the presence of the channel: the clients that are subscribed.
     pub presence: bool,
-    /// Whether it is told who comes and goes,
+    /// Publish a push when a client joins or leaves.
     pub join_leave: bool,
-    /// and that even to subscribers that have not asked.
+    /// Send join and leave pushes to all subscribers, requested or not.
     pub force_push_join_leave: bool,
-    /// Every subscriber's position is checked.
+    /// Check the position of all subscribers, requested or not.
     pub force_positioning: bool,
-    /// It is where a client asks for it.
+    /// Allow clients to request positioning when they subscribe.
     pub allow_positioning: bool,
-    /// Every subscriber may recover.
+    /// Allow recovery for all subscribers, requested or not.
     pub force_recovery: bool,
-    /// It may where it asks for it.
+    /// Allow clients to request recovery when they subscribe.
     pub allow_recovery: bool,
-    /// How.
+    /// Recovery mode: all missed publications, or only the latest.
     pub recovery_mode: RecoveryMode,
-    /// A subscribe is answered as if it had asked for what it missed.
+    /// In recovery mode `Cache`, handle every subscribe as a request for recovery.
     pub auto_cache_recover: bool,
-    /// Subscribers may have differences to the publication before.
+    /// Allow subscribers to request deltas to the previous publication.
     pub allow_delta: bool,
-    /// Every publication may go out as one.
+    /// Allow all publications to be sent as deltas.
     pub delta_publish: bool,
-    /// A number may stand for a channel's name in what its subscribers are sent in JSON.
+    /// Allow JSON subscribers to receive a number instead of the channel's name in pushes.
     pub allow_compaction: bool,
-    /// How publications wait; `None`: they go out at once.
+    /// Delay of publications; `None`: publications are sent at once.
     pub pace: Option<Pace>,
-    /// Subscribers may let only publications with certain tags through.
+    /// Allow subscribers to filter publications by tags.
     pub allow_filter: bool,
-    /// Channels with a user boundary in their name are for the users named behind it.
+    /// Allow the users listed in the name of a channel, after the user boundary, to subscribe.
     pub user_limited: bool,
-    /// Who may subscribe; nobody by being subscribed.
+    /// Clients that may subscribe. `subscriber` has no effect here.
     pub subscribe: Permit,
-    /// Who may publish.
+    /// Clients that may publish.
     pub publish: Permit,
-    /// Who may know who is there.
+    /// Clients that may read the presence.
     pub see_presence: Permit,
-    /// Who may read what was published.
+    /// Clients that may read the history.
     pub read_history: Permit,
-    /// What names must match behind their namespace, instead of being ASCII.
+    /// Pattern for the part of a name after the namespace; `None`: names must be ASCII.
     pub regex: Option<Regex>,
-    /// What publications must be.
+    /// Format of the data of publications.
     pub format: PublicationFormat,
-    /// Who is asked whether a client may subscribe.
+    /// Backend that decides about subscribes; `None`: no subscribe proxy.
     pub subscribe_proxy: Option<Upstream>,
-    /// Who is asked whether a client may publish.
+    /// Backend that decides about publishes; `None`: no publish proxy.
     pub publish_proxy: Option<Upstream>,
-    /// Who is asked how much longer a subscription holds.
+    /// Backend that extends subscriptions; `None`: no subscription refresh proxy.
     pub sub_refresh_proxy: Option<Upstream>,
-    /// Who is told of subscriptions that have ended.
+    /// Backend that receives ended subscriptions; `None`: no unsubscribe hook.
     pub unsubscribe_hook: Option<Upstream>,
 }
 
 /// All namespaces of a node.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
-    /// Options of channels whose name has no boundary.
+    /// Options of channels without a namespace in their name.
     pub without: Options,
-    /// Options by the name in front of the boundary.
+    /// Options of each namespace, by its name.
     pub named: HashMap<Box<str>, Options>,
-    /// In front of a channel that needs a token.
+    /// Prefix of private channels, which need a subscription token; empty: no private channels.
     pub private_prefix: String,
-    /// Behind a namespace's name.
+    /// Separates the namespace from the rest of a name; empty: no namespaces.
     pub boundary: String,
-    /// In front of the users that a channel is for.
+    /// Separates the list of users from the rest of a name; empty: no user lists.
     pub user_boundary: String,
-    /// Between them.
+    /// Separates users in that list; empty: the list is one user.
     pub user_separator: String,
-    /// Bytes of a channel's name.
+    /// Maximum length of a channel's name in bytes.
     pub max_length: usize,
 }
 
@@ -161,20 +162,24 @@ impl Default for Namespaces {
 }
 
 impl Namespaces {
-    /// Options of a channel, or why there can be none of this name.
+    /// Options of a channel, or an error if its name is invalid or its namespace unknown.
     pub fn of(&self, channel: &str) -> Result<&Options, Error> {
         if channel.is_empty() || channel.len() > self.max_length {
             return Err(Error::BAD_REQUEST);
         }
-        let public = channel.strip_prefix(&*self.private_prefix);
-        let public = public.filter(|_| self.is_private(channel)).unwrap_or(channel);
+        let name = match self.is_private(channel) {
+            true => channel.strip_prefix(&*self.private_prefix).unwrap_or(channel),
+            false => channel,
+        };
         let parts = match self.boundary.as_str() {
             "" => None,
-            boundary => public.split_once(boundary),
+            boundary => name.split_once(boundary),
         };
         let (options, rest) = match parts {
-            None => (&self.without, public),
-            Some((name, rest)) => (self.named.get(name).ok_or(Error::UNKNOWN_CHANNEL)?, rest),
+            None => (&self.without, name),
+            Some((namespace, rest)) => {
+                (self.named.get(namespace).ok_or(Error::UNKNOWN_CHANNEL)?, rest)
+            }
         };
         let legal = match &options.regex {
             Some(regex) => regex.is_match(rest),
@@ -188,7 +193,7 @@ impl Namespaces {
         !self.private_prefix.is_empty() && channel.starts_with(&self.private_prefix)
     }
 
-    /// The users that a channel is for, as its name lists them; `None`: it names none.
+    /// The users listed in the name of a channel; `None`: the name has no user boundary.
     pub fn users<'a>(&'a self, channel: &'a str) -> Option<impl Iterator<Item = &'a str>> {
         if self.user_boundary.is_empty() {
             return None;
@@ -198,13 +203,13 @@ impl Namespaces {
         Some(users.split(separator))
     }
 
-    /// Whether a channel's name says that it is for this user, and its options go by that.
+    /// Whether the options allow user lists and the name of the channel lists this user.
     pub fn is_for(&self, options: &Options, channel: &str, user: &str) -> bool {
         let mut listed = self.users(channel).into_iter().flatten();
-        options.user_limited && !user.is_empty() && listed.any(|one| one == user)
+        options.user_limited && !user.is_empty() && listed.any(|listed_user| listed_user == user)
     }
 
-    /// The channel that only this user is in.
+    /// Name of the personal channel of a user.
     pub fn personal(&self, namespace: &str, user: &str) -> String {
         let boundary = if namespace.is_empty() { "" } else { &*self.boundary };
         format!("{namespace}{boundary}{}{user}", self.user_boundary)
@@ -223,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_finds_its_options() {
+    fn the_namespace_in_a_channel_name_selects_its_options() {
         let chat = Options { presence: true, ..Options::default() };
         let strict = Regex::new("^[0-9]+$").ok();
         let strict = Options { regex: strict, ..Options::default() };
@@ -248,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn users_stand_behind_the_last_boundary() {
+    fn users_are_listed_after_the_last_user_boundary() {
         let namespaces = Namespaces::default();
         let users = |channel| namespaces.users(channel).map(Iterator::collect::<Vec<_>>);
         assert_eq!(users("dialog#42,43"), Some(vec!["42", "43"]));
@@ -259,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn permits() {
+    fn permits_distinguish_users_anonymous_clients_and_subscribers() {
         let none = Permit::default();
         assert!(!none.allows("u", true));
         let client = Permit { client: true, ..none };

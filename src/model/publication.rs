@@ -1,7 +1,8 @@
-//! What happens in a channel, as it travels: one shared allocation with a plain-data header, the
-//! channel's name and the push as JSON; what is rarer stands beside it.
+//! A publication, join or leave of a channel, encoded once in one shared allocation: a header, the
+//! name of the channel, and the push as JSON. Client information and tags are rare and have an
+//! allocation of their own.
 //!
-//! Owns its bytes. Never changes after it is made; every shard and every history entry shares it.
+//! Owns the bytes. The invariant: a publication never changes; all shards and histories share it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,67 +17,67 @@ use crate::wire::protocol::protobuf;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Epoch, Position, Wire};
 
-/// How a group of subscribers wants what happens in its channel.
+/// How a group of subscribers receives the publications, joins and leaves of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoding {
-    /// How it is written down.
+    /// Encoding of messages: JSON or Protobuf.
     pub wire: Wire,
-    /// How messages stand one behind the other.
+    /// How messages are delimited.
     pub framing: Framing,
-    /// Whether a push stands alone, or within a reply.
+    /// Send a push on its own (unidirectional) instead of within a reply.
     pub unidirectional: bool,
-    /// Whether it is told who comes and goes.
+    /// Send join and leave pushes.
     pub joins: bool,
-    /// Whether it takes differences to the publication before.
+    /// Send deltas to the previous publication.
     pub delta: bool,
-    /// Whether a number stands for the channel's name in pushes; in JSON within replies only.
+    /// Replace the name of the channel in pushes by a number; only in bidirectional JSON.
     pub compact: bool,
-    /// Whether it takes compressed messages.
+    /// Send compressed messages.
     pub compressed: bool,
-    /// What the event ids contain, for unidirectional SSE clients.
+    /// Contents of the event ids, for unidirectional SSE clients.
     pub event_ids: EventIdMode,
 }
 
-/// What has happened.
+/// Kind of a publication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u16)]
 pub enum PublicationKind {
-    /// Somebody has published JSON text.
+    /// Published data that is JSON text.
     #[default]
     Data,
-    /// Somebody has published what is no JSON text.
+    /// Published data that is not JSON text.
     Binary,
-    /// A client has come.
+    /// A client has joined the channel.
     Join,
-    /// A client has gone.
+    /// A client has left the channel.
     Leave,
 }
 
-/// What few publications carry.
+/// Parts that only few publications have.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PublicationExtra {
-    /// The client that published, came or went.
+    /// The client that published, joined or left.
     pub info: Option<ClientInfo>,
-    /// For the application's own use.
+    /// Tags of the application: names and values.
     pub tags: Box<[(Box<str>, Box<str>)]>,
 }
 
-/// What a publication is made of.
+/// Input of [`Publication::new`].
 #[derive(Clone, Debug, Default)]
 pub struct NewPublication<'a> {
     /// The channel.
     pub channel: &'a str,
     /// Hash of its name.
     pub hash: u64,
-    /// What has happened.
+    /// Kind of the publication.
     pub kind: PublicationKind,
-    /// What was published; nothing for those who come and go.
+    /// Published data; empty for joins and leaves.
     pub data: &'a [u8],
-    /// What few carry.
+    /// Client information and tags, if any.
     pub extra: Option<Arc<PublicationExtra>>,
-    /// Its place in the stream; `None` where the channel keeps no history.
+    /// Position in the stream; `None`: the channel keeps no history.
     pub position: Option<Position>,
-    /// Whether it may go out as a difference.
+    /// Whether subscribers may receive the publication as a delta.
     pub delta: bool,
 }
 
@@ -85,15 +86,14 @@ pub struct NewPublication<'a> {
 struct Header {
     /// Hash of the channel's name.
     hash: u64,
-    /// 0 where the channel keeps no history.
+    /// Offset in the stream; 0: the channel keeps no history.
     offset: u64,
-    /// Which life of the stream the offset counts in.
+    /// Epoch of the stream.
     epoch: Epoch,
-    /// The publication object, in bytes from the end of the channel's name; empty where there is
-    /// no JSON.
+    /// The publication object, in bytes from the end of the channel's name; empty without JSON.
     object_start: u32,
     object_end: u32,
-    /// The data.
+    /// The data, in bytes from the end of the channel's name.
     data_start: u32,
     data_end: u32,
     channel_bytes: u32,
@@ -102,12 +102,12 @@ struct Header {
 }
 
 const HEADER_BYTES: usize = size_of::<Header>();
-/// Bytes that the object and its surroundings take beside the data and the channel's name.
-const AROUND_BYTES: usize = 64;
-/// Bytes of data past which no difference is looked for: it would take a millisecond.
-const DIFFERENCE_BYTES: usize = 64 * 1024;
+/// Estimate of the bytes of a push besides the data and the channel's name.
+const PUSH_OVERHEAD_BYTES: usize = 64;
+/// Longest data in bytes for which deltas are computed: a delta of more takes over a millisecond.
+const DELTA_DATA_MAX: usize = 64 * 1024;
 
-/// One publication, encoded.
+/// An encoded publication. Clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Publication {
     bytes: Arc<[u8]>,
@@ -120,12 +120,12 @@ impl Publication {
         Publication::encode(draft, &mut Vec::new())
     }
 
-    /// Encodes a publication by way of a buffer that the caller keeps for the next one.
+    /// Encodes a publication with a scratch buffer that the caller reuses.
     pub fn encode(draft: NewPublication<'_>, bytes: &mut Vec<u8>) -> Self {
         let NewPublication { channel, hash, kind, data, extra, position, delta } = draft;
         let offset = position.map(|position| position.offset);
         bytes.clear();
-        bytes.reserve(HEADER_BYTES + 2 * channel.len() + data.len() + AROUND_BYTES);
+        bytes.reserve(HEADER_BYTES + 2 * channel.len() + data.len() + PUSH_OVERHEAD_BYTES);
         bytes.resize(HEADER_BYTES, 0);
         bytes.extend_from_slice(channel.as_bytes());
         let start = bytes.len();
@@ -156,7 +156,7 @@ impl Publication {
             }
             PublicationKind::Join | PublicationKind::Leave => {
                 let info = extra.as_ref().and_then(|extra| extra.info.as_ref());
-                let info = info.expect("who comes or goes is somebody");
+                let info = info.expect("a join or leave has client information");
                 json::write_presence_change(channel, kind == PublicationKind::Join, info, bytes);
             }
         }
@@ -164,7 +164,7 @@ impl Publication {
         Publication { bytes: bytes.as_slice().into(), extra }
     }
 
-    /// Whether this is the same one, not only one like it.
+    /// Whether `other` is a clone of this publication.
     pub fn is(&self, other: &Publication) -> bool {
         Arc::ptr_eq(&self.bytes, &other.bytes)
     }
@@ -178,7 +178,7 @@ impl Publication {
         self.header().hash
     }
 
-    /// What has happened.
+    /// Kind of the publication.
     pub fn kind(&self) -> PublicationKind {
         let kinds = [
             PublicationKind::Data,
@@ -189,12 +189,12 @@ impl Publication {
         kinds[self.header().kind as usize]
     }
 
-    /// The offset; `None` where the channel keeps no history.
+    /// Offset in the stream; `None`: the channel keeps no history.
     pub fn offset(&self) -> Option<u64> {
         Some(self.header().offset).filter(|offset| *offset > 0)
     }
 
-    /// Its place in the stream; `None` where the channel keeps no history.
+    /// Position in the stream; `None`: the channel keeps no history.
     pub fn position(&self) -> Option<Position> {
         let Header { offset, epoch, .. } = self.header();
         (offset > 0).then_some(Position { offset, epoch })
@@ -203,7 +203,7 @@ impl Publication {
     /// The channel's name.
     pub fn channel(&self) -> &str {
         let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
-        // It was made from a str.
+        // The bytes come from a str, so the default is never used.
         std::str::from_utf8(name).unwrap_or_default()
     }
 
@@ -211,7 +211,7 @@ impl Publication {
         &self.bytes[HEADER_BYTES + self.header().channel_bytes as usize..]
     }
 
-    /// What was published.
+    /// Published data.
     pub fn data(&self) -> &[u8] {
         let Header { data_start, data_end, .. } = self.header();
         &self.push()[data_start as usize..data_end as usize]
@@ -221,13 +221,13 @@ impl Publication {
         details(self.extra.as_deref(), self.offset())
     }
 
-    /// Its tags.
+    /// Tags of the application.
     pub fn tags(&self) -> &[(Box<str>, Box<str>)] {
         self.extra.as_ref().map_or(&[], |extra| &extra.tags)
     }
 
-    /// The publication object alone, as history and recovery give it; `None`: it cannot be
-    /// written in JSON.
+    /// The publication object without its push, for history and recovery; `None`: the data cannot
+    /// be encoded in JSON.
     pub fn object(&self, encoding: Encoding) -> Option<Cow<'_, [u8]>> {
         match encoding.wire {
             Wire::Json if self.kind() == PublicationKind::Binary => None,
@@ -254,12 +254,12 @@ impl Publication {
         }
     }
 
-    /// Sum of the sizes of `publications`.
+    /// Total size of `publications` in bytes.
     pub fn total_size(publications: &[Publication]) -> usize {
         publications.iter().map(Publication::size).sum()
     }
 
-    /// Bytes that it takes in memory.
+    /// Size in memory in bytes.
     pub fn size(&self) -> usize {
         let tags = |extra: &Arc<PublicationExtra>| {
             extra.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
@@ -274,7 +274,7 @@ impl Publication {
         self.bytes.len() + self.extra.as_ref().map_or(0, extra)
     }
 
-    /// Whether a group with this encoding is told of it.
+    /// Whether a group with this encoding receives the publication.
     pub fn concerns(&self, encoding: Encoding) -> bool {
         match self.kind() {
             PublicationKind::Data => true,
@@ -283,25 +283,25 @@ impl Publication {
         }
     }
 
-    /// Whether it is what somebody has published, rather than news of who comes and goes.
+    /// Whether this is published data and not a join or a leave.
     pub fn has_data(&self) -> bool {
         matches!(self.kind(), PublicationKind::Data | PublicationKind::Binary)
     }
 
-    /// Appends the push. `number` is the channel's on this shard.
+    /// Appends the push to `out`. `number` stands for the channel in compact encodings.
     pub fn write(&self, encoding: Encoding, number: u32, out: &mut Vec<u8>) {
         match encoding.wire {
             Wire::Json => self.write_json(self.push(), encoding, number, out),
             Wire::Protobuf => {
-                let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+                let mut message = Vec::with_capacity(self.bytes.len() + PUSH_OVERHEAD_BYTES);
                 self.write_protobuf(&mut message);
                 encoding.framing.write(encoding.wire, &message, out);
             }
         }
     }
 
-    /// Appends the push for those who take differences: to the publication
-    /// before, if there is one, it may be one and that is shorter.
+    /// Appends the push for subscribers that receive deltas. The push contains a delta to `before`
+    /// if the publication allows deltas and the delta is shorter than the data.
     pub fn write_difference(
         &self,
         (encoding, number): (Encoding, u32),
@@ -311,29 +311,29 @@ impl Publication {
     ) {
         let mut patch = Vec::new();
         let data = self.data();
-        let before = before.filter(|_| self.header().delta != 0 && data.len() <= DIFFERENCE_BYTES);
+        let before = before.filter(|_| self.header().delta != 0 && data.len() <= DELTA_DATA_MAX);
         if let Some(before) = before {
             differ.create(before.data(), data, &mut patch);
         }
         let is_patch = before.is_some() && patch.len() < data.len();
         if encoding.wire == Wire::Protobuf {
-            let mut message = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+            let mut message = Vec::with_capacity(self.bytes.len() + PUSH_OVERHEAD_BYTES);
             let bytes = if is_patch { &patch } else { data };
             let (channel, details) = (self.channel(), self.details());
             protobuf::write_publication(channel, bytes, &details, is_patch, &mut message);
             return encoding.framing.write(encoding.wire, &message, out);
         }
-        // A patch may end within a character; text cannot.
+        // A patch that is not UTF-8 cannot be sent in JSON: send the data instead.
         let patch = is_patch.then(|| std::str::from_utf8(&patch).ok()).flatten();
-        // What JSON subscribers get is JSON, and so text.
+        // JSON subscribers receive only JSON data, which is UTF-8.
         let text = String::from_utf8_lossy(data);
         let data = patch.map_or(Data::Text(&text), Data::Patch);
-        let mut push = Vec::with_capacity(self.bytes.len() + AROUND_BYTES);
+        let mut push = Vec::with_capacity(self.bytes.len() + PUSH_OVERHEAD_BYTES);
         json::write_publication(self.channel(), data, &self.details(), &mut push);
         self.write_json(&push, encoding, number, out);
     }
 
-    /// Appends a push in JSON, alone or within a reply.
+    /// Appends a push in JSON, within a reply unless the encoding is unidirectional.
     fn write_json(&self, push: &[u8], encoding: Encoding, number: u32, out: &mut Vec<u8>) {
         let Encoding { wire, framing, unidirectional, .. } = encoding;
         if unidirectional {
@@ -354,8 +354,8 @@ impl Publication {
         framing.close(wire, out);
     }
 
-    /// Appends a push that stands alone, and behind it what a browser gives back when it comes
-    /// again: a client that loses its connection between the two gets the push once more.
+    /// Appends a unidirectional push, then its event id. A browser sends the last event id when it
+    /// reconnects. A client whose connection breaks between the two receives the push twice.
     fn write_event(&self, push: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
         let Encoding { wire, framing, event_ids, .. } = encoding;
         match (event_ids, self.position()) {
@@ -367,7 +367,7 @@ impl Publication {
                 out.push(b'\n');
             }
             (EventIdMode::Connection, _) => {
-                // Ends the one before, if there is one; the connection's own id ends the last.
+                // Ends the previous event. The connection's event id ends the last one.
                 out.push(b'\n');
                 framing.open(wire, push.len(), out);
                 out.extend_from_slice(push);
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_gives_back_what_it_was_made_of() {
+    fn an_encoded_publication_returns_its_fields_and_its_push() {
         let draft = NewPublication {
             channel: "news",
             hash: 42,
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_differences_gets_them_where_they_are_shorter() {
+    fn delta_subscribers_receive_a_delta_only_if_it_is_shorter_than_the_data() {
         let make = |data: &str, delta| {
             let data = data.as_bytes();
             Publication::new(NewPublication {
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_and_goes_and_publishes_is_named() {
+    fn leaves_and_publications_contain_the_client_information() {
         let info = ClientInfo {
             user: "u".into(),
             client: "c".into(),

@@ -1,14 +1,14 @@
 //! How long the history of a channel is kept.
 //!
-//! Owns the setting. Never keeps a publication.
+//! Owns the setting. Never stores a publication.
 
-/// How much a stream keeps.
+/// Limits of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Publications kept at most.
+    /// Maximum number of publications.
     pub size: usize,
-    /// Milliseconds that a publication is kept.
+    /// Lifetime of a publication in milliseconds.
     pub ttl: u64,
-    /// Milliseconds that epoch and top outlive the last publication.
+    /// Lifetime of epoch and top offset after the last publication, in milliseconds.
     pub meta_ttl: u64,
 }

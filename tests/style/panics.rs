@@ -56,7 +56,7 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
     ),
     (
         "src/model/publication.rs",
-        ".expect(\"who comes or goes is somebody\")",
+        ".expect(\"a join or leave has client information\")",
         "joins are made with info",
     ),
     (
