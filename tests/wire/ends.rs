@@ -184,21 +184,23 @@ fn grants_of_a_token_expire_in_time_when_pings_are_rare() {
         "--client.ping_interval",
         "60s",
     ]);
+    // The expiries leave a slow machine seconds to connect, subscribe and refresh before them.
     let start = now();
-    let mut client = connected(&server, &json!({"sub": "42", "exp": start + 2}));
-    let secret = token(&json!({"sub": "42", "channel": "$a", "exp": start + 1}));
+    let mut client = connected(&server, &json!({"sub": "42", "exp": start + 6}));
+    let secret = token(&json!({"sub": "42", "channel": "$a", "exp": start + 5}));
     let reply =
         client.ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"$a","token":"{secret}"}}}}"#));
     assert!(reply.contains(r#""expires":true,"ttl":"#), "{reply}");
-    let mut lasting = connected(&server, &json!({"sub": "42", "exp": start + 2}));
+    let mut lasting = connected(&server, &json!({"sub": "42", "exp": start + 6}));
     let later = token(&json!({"sub": "42", "exp": start + 600}));
     lasting.ask(&format!(r#"{{"id":2,"refresh":{{"token":"{later}"}}}}"#));
     let push = client.text();
     assert!(push.contains(r#""unsubscribe":{"code":2501,"#), "{push}");
-    assert!((start + 2..=start + 3).contains(&now()), "{} behind", now() - start);
+    // Each end comes after its delay and long before the next ping.
+    assert!((start + 6..start + 30).contains(&now()), "after {} s", now() - start);
     assert_eq!(client.closed(), (3005, "connection expired".into()));
-    assert!((start + 5..=start + 6).contains(&now()), "{} behind", now() - start);
-    // Its end was put off, and no ping with it.
+    assert!((start + 9..start + 30).contains(&now()), "after {} s", now() - start);
+    // The refresh moved the expiry of this connection; the missing pings did not end it.
     assert!(lasting.is_alive());
 }
 
