@@ -195,10 +195,8 @@ fn a_past_expiry_from_a_backend_grants_nothing() {
 fn connected_until_soon(backend: &Backend, server: &Started) -> Client {
     for seconds in [2, 4, 8, 16] {
         let end = sys::unix_millis() / 1000 + seconds;
-        backend.answer(
-            "connect",
-            &json!({"result": {"user": "ann", "expire_at": end}}).to_string(),
-        );
+        backend
+            .answer("connect", &json!({"result": {"user": "ann", "expire_at": end}}).to_string());
         let mut client = opened(server);
         if client.ask(CONNECT).starts_with(r#"{"id":1,"connect":{"#) {
             return client;

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 
+use super::running::{Running, spawn};
 use super::socket::{Receiver, Sender, open};
-use super::{Running, spawn};
 use crate::wire::{self, Line};
 
 /// Commands per frame, half of them joins. Many commands make the cost of the socket small.

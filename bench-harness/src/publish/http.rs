@@ -12,8 +12,10 @@ use anyhow::{Context, Result, ensure};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 
+use super::api::{Api, Post};
+use super::load::{Load, Message};
 use super::pace::Pace;
-use super::{Api, Load, Message, Post, Published};
+use super::published::Published;
 use crate::clock::RunClock;
 use crate::wire::{self, Data};
 

@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::socket::open;
-use super::{Api, Load, Published, Running, spawn, websocket};
+use super::api::Api;
+use super::load::Load;
+use super::published::Published;
+use super::running::{Running, each, spawn};
+use super::socket::{Receiver, open};
+use super::websocket;
 use crate::clock::RunClock;
 use crate::dense::Channels;
 use crate::latency::Recorder;
@@ -80,7 +84,7 @@ async fn run(load: Load, bytes: usize, clock: RunClock) -> Result<Probed> {
             .collect();
         readers.push(monoio::spawn(read(receiver, expected, bytes, clock)));
     }
-    let published = super::each(load, clock, websocket::one).await?;
+    let published = each(load, clock, websocket::one).await?;
     let mut recorder = Recorder::new(clock.started())?;
     for reader in readers {
         recorder.merge(reader.await?)?;
@@ -97,7 +101,7 @@ impl Load {
 
 /// Reads until the last expected message has come, or none for a while.
 async fn read(
-    mut receiver: super::socket::Receiver,
+    mut receiver: Receiver,
     expected: Vec<Stamp>,
     bytes: usize,
     clock: RunClock,

@@ -4,7 +4,6 @@
 //! not confirm a publication. Invariant: a publisher succeeds only when the server has answered the
 //! flush behind its last message, so the server has taken every message.
 
-use std::fmt::Debug;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,8 +11,10 @@ use anyhow::{Context, Result, ensure};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 
+use super::api::{Api, Feed};
+use super::load::{Load, Message};
 use super::pace::Pace;
-use super::{Api, Load, Message, Published};
+use super::published::Published;
 use crate::clock::RunClock;
 use crate::wire::Data;
 
@@ -21,21 +22,6 @@ const READ_BYTES: usize = 4096;
 /// Maximum wait for the answer to a flush. A server that delivers before it reads on answers only
 /// after the last delivery of a burst.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// The protocol of a publisher.
-pub trait Feed: Debug + Send + Sync {
-    /// Appends the first bytes of a publisher.
-    fn hello(&self, out: &mut Vec<u8>);
-
-    /// Appends a publication.
-    fn publish(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>);
-
-    /// Appends a request that the server answers when it has taken everything before it.
-    fn flush(&self, out: &mut Vec<u8>);
-
-    /// Whether the answer is at the end of what was heard since; an error if a refusal is there.
-    fn flushed(&self, heard: &[u8]) -> Result<bool>;
-}
 
 pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Result<Published> {
     let mut published = Published::new(&clock)?;

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::load::{Load, Message};
 use super::pace::Pace;
+use super::published::Published;
 use super::socket::{Receiver, open};
-use super::{Load, Message, Published};
 use crate::clock::RunClock;
 use crate::wire::{self, Data, Line};
 

@@ -3,12 +3,11 @@
 //! Owns the numbers of `idle`. Never publishes. Invariant: only pings that the client has received
 //! count, whatever interval the target was configured with.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 
+use super::quantities::{CONNECTS, CPU_PINGS, FIXED, KERNEL, PINGS, SLOPE, USER};
+use super::scenarios::{PING_WINDOW, Scenario};
 use super::turn::{Empty, SETTLE, Turn, slab};
-use super::{CONNECTS, CPU_PINGS, FIXED, KERNEL, PINGS, SLOPE, Scenario, USER};
 use crate::account::{ProcessSample, per_connection};
 use crate::dense::Ramp;
 
@@ -16,8 +15,6 @@ use crate::dense::Ramp;
 pub(super) const PART: u32 = 3;
 /// Error when memory cannot be measured.
 const NO_PSS: &str = "/proc/PID/smaps_rollup may not be read: run as root";
-/// Time over which pings are counted.
-pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
 /// Memory when the first connections were up.
 pub(super) struct Early {
@@ -63,10 +60,10 @@ impl Turn<'_> {
     pub(super) fn pings(&mut self) -> Result<()> {
         std::thread::sleep(SETTLE);
         let (server, seen) = (self.peer.sample()?, self.dense.counters().pings());
-        std::thread::sleep(WINDOW);
+        std::thread::sleep(PING_WINDOW);
         let cpu = self.peer.sample()?.since(&server)?;
         let pings = self.dense.counters().pings() - seen;
-        ensure!(pings > 0, "the target sent no ping in {WINDOW:?}");
+        ensure!(pings > 0, "the target sent no ping in {PING_WINDOW:?}");
         self.set(Scenario::Idle, CPU_PINGS, cpu.cpu_ns_per(pings)?);
         self.set(Scenario::Idle, PINGS, pings as f64 / self.plan.connections as f64);
         Ok(())

@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use super::idle;
+use super::quantities::{
+    BUSY, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE, LOST, P50,
+    P99, P999, SPEED,
+};
+use super::scenarios::{BYTES, FANOUTS, Numbers, PING_SECONDS, Scenario, Stage};
 use super::tables::Tables;
 use super::turn::{Empty, PATIENCE, SETTLE, Turn, client, slab};
-use super::{
-    BUSY, BYTES, Bench, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, FANOUTS,
-    KERNEL, LATE, LOST, Numbers, P50, P99, P999, PING_SECONDS, SPEED, Scenario, Stage, idle,
-};
 use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::{Channels, Dense, Ramp};
 use crate::latency::Deliveries;
-use crate::scenario::{Burst, Delivered, frame_bytes};
+use crate::scenario::{Bench, Burst, Delivered, frame_bytes};
 use crate::target::{Adapter, Peer, Target, TargetOptions};
 
 /// The machine is quiet again when at most this many sockets are left over and its slab memory

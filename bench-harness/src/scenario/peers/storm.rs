@@ -8,15 +8,14 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use super::quantities::{BACK, LOST, WHOLE};
+use super::scenarios::{BYTES, MISSED, Scenario, Stage};
 use super::turn::{PATIENCE, SETTLE, Turn, client};
-use super::{BACK, BYTES, Burst, LOST, Scenario, Stage, WHOLE};
 use crate::dense::Dense;
 use crate::publish::Api;
+use crate::scenario::Burst;
 use crate::target::Recovery;
 use crate::wire::Data;
-
-/// Publications that all connections miss.
-pub(super) const MISSED: u64 = 10;
 
 impl Turn<'_> {
     /// Reconnects all connections, then again with recovery if the target supports it.

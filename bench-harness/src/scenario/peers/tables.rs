@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::{Bench, LOST, Numbers, Scenario, Stage};
+use super::quantities::LOST;
+use super::scenarios::{Numbers, Scenario, Stage};
 use crate::grid::Grid;
 use crate::latency::Recorder;
 use crate::rows::Row;
+use crate::scenario::Bench;
 use crate::target::Target;
 
 pub(super) struct Tables {

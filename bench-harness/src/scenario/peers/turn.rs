@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::scenarios::{Numbers, Stage};
 use super::tables::Tables;
-use super::{Bench, Numbers, Stage};
 use crate::account::{KernelSample, ProcessSample};
 use crate::dense::{Dense, Mode, Plan};
 use crate::dialect::Dialect;
-use crate::scenario::time_waits;
+use crate::scenario::{Bench, time_waits};
 use crate::target::Peer;
 
 /// Connections that each client ring opens at the same time in a storm.

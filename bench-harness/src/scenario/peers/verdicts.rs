@@ -3,10 +3,12 @@
 //! Owns the list. Never measures. Invariant: a row uses the pairs of one run, and a peer that was
 //! not measured has no row.
 
+use super::quantities::{CONNECTS, CPU, CPU_BOTH, P99, USER};
+use super::scenarios::Scenario;
 use super::tables::Tables;
-use super::{Bench, CONNECTS, CPU, CPU_BOTH, P99, Scenario, USER};
 use crate::grid::{Grid, KERNEL_BASELINE, Spread};
 use crate::rows::Row;
+use crate::scenario::Bench;
 
 /// Highest ratio of Drumline's value to a target's: scenario, quantity, target, ratio.
 const RATIOS: [(Scenario, &str, &str, f64); 7] = [
