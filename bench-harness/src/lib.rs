@@ -1,8 +1,8 @@
-//! The harness as a library: what a measurement is, how it is kept and how it is told.
+//! The benchmark harness as a library: load generators, scenarios, result files and reports.
 //!
-//! Owns the list of modules, from the ground up: a module uses only those above its own line.
-//! Never measures anything by itself. Invariant: no number leaves here without the environment it
-//! was taken in, and no expected delivery goes uncounted.
+//! Owns the list of modules, from the ground up: a module uses only the modules above its line.
+//! Never measures by itself. Invariant: every result names the environment of its run, and every
+//! expected delivery is counted as received or missing.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -30,27 +30,27 @@ enum Command {
     Memory(Common),
     /// CPU per delivery of one publication to many, against the kernel baseline.
     Fanout(Common),
-    /// CPU per delivery in JSON, in protobuf, as delta and deflated.
+    /// CPU per delivery with JSON, Protobuf, deltas and deflate.
     Variants(Common),
     /// Latency of one publication to one subscriber, by HTTP; with --sweep up to the knee.
     Latency(scenario::latency::Options),
-    /// Stalled readers beside others.
+    /// Effect of subscribers that stop reading on the latency of other clients.
     Slow(scenario::slow::Options),
-    /// Probes one to one while a publication goes to very many.
+    /// Latency of one-to-one publications during a large fan-out.
     Isolation(Common),
-    /// All connections cut, all back at once, recovering what they missed.
+    /// Reconnect storm: all connections are cut, reconnect at once and recover missed publications.
     Storm(Common),
     /// Graceful shutdown while publications flow: duration, and what clients see.
     Drain(Common),
     /// One shard and two, and a model of 16 and 64 processors.
     MultiCore(Common),
-    /// Thousands connect at once, each with a signature to verify, beside others.
+    /// Thousands of clients with signed tokens connect at once: effect on other clients.
     Flood(Common),
-    /// Hostile loads at 2 and at 60 shards: the longest pass, others' pings, memory, health.
+    /// Hostile loads at 2 and 60 shards: longest pass, pings of other clients, memory, health.
     Hostile(scenario::hostile::Options),
     /// Publications per second through the HTTP API, Drumline and nchan in turn.
     Api(scenario::api::Options),
-    /// Tokens verified per second of one processor.
+    /// Tokens verified per second on one processor.
     Tokens(Common),
     /// Writes the plot and the histograms (.hgrm, .hlog) of a result file into a folder.
     Export(export::Options),
@@ -62,7 +62,7 @@ enum Command {
     Versus(scenario::versus::Options),
     /// Writes RESULTS.md from all results.
     Report {
-        /// Where results are kept.
+        /// Folder of the results.
         #[arg(long, default_value = "bench-harness/results")]
         results: PathBuf,
         /// The file to write.

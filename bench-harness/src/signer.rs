@@ -1,7 +1,7 @@
-//! Tokens with an elliptic curve's signature, as a backend makes them.
+//! Signer of ES256 connection tokens, in the role of the application's backend.
 //!
-//! Owns a key pair that lives as long as the run. Never verifies: that is the server's, and the
-//! control's. Invariant: no two tokens are the same, so none is verified from memory.
+//! Owns a key pair for the duration of the run. Never verifies tokens: the server and the control
+//! process do. Invariant: all tokens differ, so no verifier can answer from a cache.
 
 use anyhow::{Result, anyhow};
 use aws_lc_rs::encoding::AsDer;
@@ -23,27 +23,27 @@ impl Signer {
         Ok(Signer { key: key.map_err(|_| anyhow!("cannot make a key pair"))?, signed: 0 })
     }
 
-    /// What verifies the tokens, as the server's setting has it: PEM.
+    /// The public key in PEM, as in the server's configuration.
     pub fn public_key(&self) -> Result<String> {
         let der = self.key.public_key().as_der().map_err(|_| anyhow!("a key that has no DER"))?;
         let text = STANDARD.encode(der.as_ref());
         Ok(format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"))
     }
 
-    /// What verifies the tokens, as a key of a key set.
+    /// The public key as an entry of a JSON Web Key Set.
     pub fn jwk(&self, kid: &str) -> String {
-        // A point of the curve, not compressed: a byte that says so, and two coordinates.
+        // An uncompressed point: a format byte and two coordinates.
         let point = &self.key.public_key().as_ref()[1..];
         let [x, y] = [&point[..32], &point[32..]].map(|half| URL_SAFE_NO_PAD.encode(half));
         format!(r#"{{"kty":"EC","crv":"P-256","alg":"ES256","kid":"{kid}","x":"{x}","y":"{y}"}}"#)
     }
 
-    /// A token for a user of its own that expires at `expires`, in unix seconds.
+    /// A token for a new user. It expires at `expires`, in unix seconds.
     pub fn token(&mut self, expires: u64) -> Result<String> {
         self.token_of(None, expires)
     }
 
-    /// The same, which names its key.
+    /// A token for a new user, with the key id `kid` in its header.
     pub fn token_of(&mut self, kid: Option<&str>, expires: u64) -> Result<String> {
         self.signed += 1;
         let kid = kid.map_or(String::new(), |kid| format!(r#","kid":"{kid}""#));
@@ -62,7 +62,7 @@ mod tests {
     use crate::verifier;
 
     #[test]
-    fn the_servers_verifier_takes_them() {
+    fn the_servers_verifier_accepts_only_tokens_of_its_key() {
         let mut signer = Signer::new().unwrap();
         let tokens = [signer.token(2_000_000_000).unwrap(), signer.token(2_000_000_000).unwrap()];
         assert_ne!(tokens[0], tokens[1]);

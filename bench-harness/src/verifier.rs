@@ -1,8 +1,7 @@
-//! A process that verifies tokens as the server does, and does nothing else: the control of a
-//! flood of connects.
+//! A child process that only verifies tokens, with the server's verifier: the control of `flood`.
 //!
-//! Owns the child's tokens and threads, and the orders. Never opens a socket. Invariant: a token
-//! that it refuses ends it, so that what was counted was verified.
+//! Owns the child's tokens, threads and orders. Never opens a socket. Invariant: the child exits
+//! with an error on the first refused token, so every counted token was verified.
 
 use std::io::BufRead;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,20 +12,20 @@ use rustix::process::setpriority_process;
 
 use crate::subprocess::{QUIT, Subprocess, answer, ready};
 
-/// What the child is told: `load TOKEN ...` and then `verify`.
+/// Orders to the child: `load TOKEN ...`, then `verify`.
 const LOAD: &str = "load";
 const VERIFY: &str = "verify";
 
 /// Options of the child.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// The key, in PEM.
+    /// Public key of the tokens, in PEM.
     #[arg(long)]
     key: String,
-    /// Threads.
+    /// Number of threads that verify.
     #[arg(long)]
     threads: usize,
-    /// Niceness of them.
+    /// Niceness of the threads.
     #[arg(long, allow_negative_numbers = true)]
     nice: i32,
 }
@@ -37,14 +36,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts a child that verifies by `key`, on so many threads that are so nice.
+    /// Starts a child that verifies with `key` on `threads` threads of niceness `nice`.
     pub fn start(key: &str, threads: usize, nice: i32) -> Result<Self> {
         let arguments =
             [format!("--key={key}"), format!("--threads={threads}"), format!("--nice={nice}")];
         Ok(Control { process: Subprocess::start("verifier", &arguments)? })
     }
 
-    /// Hands it the tokens that it verifies next.
+    /// Sends the child the tokens that it verifies next.
     pub fn load(&mut self, tokens: &[String]) -> Result<()> {
         self.process.order(&format!("{LOAD} {}", tokens.join(" ")))?;
         let answer = self.process.answer()?;
@@ -52,12 +51,12 @@ impl Control {
         Ok(())
     }
 
-    /// Lets it begin; [`Control::finish`] waits for it.
+    /// Starts the verification. [`Control::finish`] waits for its end.
     pub fn begin(&mut self) -> Result<()> {
         self.process.order(VERIFY)
     }
 
-    /// Waits until all are verified; the time it took.
+    /// Waits until all tokens are verified. Returns the duration.
     pub fn finish(&mut self) -> Result<Duration> {
         let line = self.process.answer()?;
         let nanoseconds = line.parse().with_context(|| format!("the verifier said `{line}`"))?;
@@ -98,7 +97,7 @@ pub fn serve(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Verifies all, each thread its share; the time it took, in ns.
+/// Verifies all tokens, split evenly over the threads. Returns the duration in ns.
 fn verify(verifier: &Verifier, tokens: &[String], threads: usize) -> Result<u128> {
     let begun = Instant::now();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
@@ -127,7 +126,7 @@ mod tests {
     use crate::signer::Signer;
 
     #[test]
-    fn one_bad_token_spoils_it() {
+    fn one_invalid_token_fails_the_verification() {
         let mut signer = Signer::new().unwrap();
         let verifier = of(&signer.public_key().unwrap()).unwrap();
         let mut tokens: Vec<String> =

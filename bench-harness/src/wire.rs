@@ -1,8 +1,7 @@
-//! Bytes of the client's side: the upgrade, masked frames, commands, and the stamp in a payload.
+//! Client side of the wire format: upgrade, masked frames, commands and payload stamps.
 //!
-//! Owns the formats that the harness sends and looks for. Never does I/O. Invariant: a stamped
-//! payload is JSON and, where a size is asked for, has exactly that, so that every server carries
-//! it untouched.
+//! Owns the formats that the harness sends and parses. Never does I/O. Invariant: a stamped payload
+//! is JSON, so every server forwards it unchanged, and has exactly the requested size, if any.
 
 use std::io::Write as _;
 
@@ -28,7 +27,7 @@ pub const PONG: u8 = 0x8a;
 /// The fewest bytes that a stamped payload has.
 pub const PAYLOAD_MIN: usize = 48;
 
-/// Where Drumline takes WebSockets.
+/// Path of Drumline's WebSocket endpoint.
 pub const PATH: &str = "/connection/websocket";
 
 /// Appends an upgrade request for `path`; `headers` are more lines of it, each with its CRLF.
@@ -92,17 +91,17 @@ pub fn hello_text(channel: &str) -> String {
     )
 }
 
-/// Where in a channel's stream a subscriber stands.
+/// Position of a subscriber in the stream of its channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Of the stream.
+    /// Epoch of the stream.
     pub epoch: String,
-    /// Of the last publication that was seen.
+    /// Offset of the last publication received.
     pub offset: u64,
 }
 
 impl Position {
-    /// Takes over what an answer or a push says of it; the last offset counts.
+    /// Updates the position from a reply or push. The highest offset counts.
     pub fn update(&mut self, text: &[u8]) {
         if let Some(epoch) = field(text, b"\"epoch\":\"") {
             let end = epoch.iter().position(|byte| *byte == b'"').unwrap_or(epoch.len());
@@ -121,7 +120,7 @@ fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     find(text, name).map(|at| &text[at + name.len()..])
 }
 
-/// The first frame of a connection that comes back: it recovers what it has missed.
+/// Appends the first frame of a reconnecting client: connect, and subscribe with recovery.
 pub fn recover(channel: &str, position: &Position, out: &mut Vec<u8>) {
     let Position { epoch, offset } = position;
     let text = format!(
@@ -131,7 +130,7 @@ pub fn recover(channel: &str, position: &Position, out: &mut Vec<u8>) {
     client_frame(TEXT, text.as_bytes(), out);
 }
 
-/// What one line of a server's text frame is.
+/// Kind of one line in a text frame of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line<'a> {
     /// Nothing: an empty reply is a ping.
@@ -146,7 +145,7 @@ pub enum Line<'a> {
     Other(&'a [u8]),
 }
 
-/// Tells the lines of a text frame apart.
+/// Classifies a line of a text frame.
 pub fn line(text: &[u8]) -> Line<'_> {
     if text == b"{}" {
         return Line::Ping;
@@ -164,7 +163,7 @@ pub fn line(text: &[u8]) -> Line<'_> {
     number(&rest[..digits]).map_or(Line::Other(text), |id| Line::Reply(id as u32, text))
 }
 
-/// What a payload says of itself.
+/// Stamp of a payload: scheduled time, phase and sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// When it should have been sent, in ns since the start of the run.
@@ -245,7 +244,7 @@ impl Stamp {
     }
 }
 
-/// What the data of a message is, beside its stamp.
+/// Kind of data of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
     /// Filling, up to so many bytes in all, at least [`PAYLOAD_MIN`].
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn lines() {
+    fn lines_of_a_frame_are_classified() {
         assert_eq!(line(b"{}"), Line::Ping);
         assert_eq!(line(b"{\"push\":{}}"), Line::Push(b"{\"push\":{}}"));
         let reply = b"{\"id\":12,\"connect\":{}}";
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn upgrades() {
+    fn only_a_101_with_the_right_key_is_an_accepted_upgrade() {
         let key = tungstenite::handshake::derive_accept_key(KEY.as_bytes());
         assert_eq!(key.as_bytes(), ACCEPT);
         let head = format!("HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {key}\r\n\r\n");

@@ -1,7 +1,7 @@
-//! Two plain broadcast servers, the way an engineer would write them on an afternoon: a task a
-//! connection, a map of topics, WebSocket in, HTTP POST to publish.
+//! Two simple broadcast servers without tuning: tasks per connection, a map of topics, WebSocket
+//! for subscribers and HTTP POST to publish.
 //!
-//! Owns their flags. Never tunes them: they are what Drumline's extra work is held against.
+//! Owns their flags. Never tunes them: they are the reference for the cost of Drumline's features.
 //! Invariant: a topic is subscribed to before the answer to the upgrade is sent.
 
 mod monoio;

@@ -5,16 +5,16 @@
 /// Flags of both.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Port of WebSockets; the path of the upgrade is the topic.
+    /// Port for subscribers (WebSocket). The path of the upgrade is the topic.
     #[arg(long)]
     pub(super) port: u16,
     /// Port of `POST /publish/TOPIC`.
     #[arg(long)]
     pub(super) publish_port: u16,
-    /// Threads.
+    /// Number of threads.
     #[arg(long, default_value_t = 2)]
     pub(super) workers: usize,
-    /// From one ping to the next, in seconds; none by default.
+    /// Interval between pings, in seconds. Without it the server sends no pings.
     #[arg(long)]
     pub(super) ping_seconds: Option<u64>,
 }

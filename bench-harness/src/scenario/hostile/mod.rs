@@ -1,8 +1,7 @@
-//! Hostile loads, each beside clients that only ping: how long the server's longest pass is, what
-//! the others wait, and what memory it takes.
+//! Hostile loads: longest pass, ping latency of other clients and memory of the server.
 //!
-//! Owns the rows of `hostile`. Never mixes two loads in one server. Invariant: a server that ends,
-//! fails a question about its health or takes more memory than its budgets is a fault.
+//! Owns the rows of `hostile`. Never runs two loads on one server. Invariant: a server that exits,
+//! fails a health or API request or uses more memory than its budgets is a fault.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -267,7 +266,7 @@ fn tell(
     if seen.failed > 0 {
         let Seen { failed, asked, cause, .. } = &seen;
         let cause = cause.as_deref().unwrap_or_default();
-        bench.fault(format!("{told}: {failed} of {asked} questions to health and API: {cause}"));
+        bench.fault(format!("{told}: {failed} of {asked} health and API requests failed: {cause}"));
     }
     let micros = |value: Option<f64>| value.map(|micros| micros * 1e3);
     let cells = [
