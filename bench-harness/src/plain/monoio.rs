@@ -1,8 +1,8 @@
-//! On monoio: a runtime a thread, two tasks a connection, a queue between them; publications go
-//! from the first thread to the others through pairs of sockets.
+//! Server on monoio: one runtime per thread, two tasks per connection with a queue between them.
+//! The first thread forwards publications to the others through socket pairs.
 //!
-//! Owns one thread's topics a thread. Never shares anything between threads. Invariant: a frame is
-//! encoded once a thread, and every subscriber writes it by itself.
+//! Owns the topics of each thread. Never shares memory between threads. Invariant: each thread
+//! encodes a frame once, and each subscriber's task writes it separately.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! On tokio: tokio-tungstenite for WebSocket, a broadcast channel a topic, axum to publish.
+//! Server on tokio: tokio-tungstenite for WebSocket, a broadcast channel per topic, axum for HTTP.
 //!
 //! Owns the topics. Never keeps a message. Invariant: a subscriber that falls further behind than
 //! the channel holds is closed, and does not miss messages silently.

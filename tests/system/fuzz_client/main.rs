@@ -1,8 +1,8 @@
-//! A client that speaks every transport to a running server, with input that is right, half right
-//! and wrong: the server lives, keeps others waiting for no long pass, and keeps nothing behind.
+//! Fuzzing client for every transport, with valid, partly valid and invalid input. The server must
+//! keep running, bound the length of its passes and free all memory of ended clients.
 //!
-//! DRUMLINE_FUZZ_SECONDS says how long (5 without it), DRUMLINE_FUZZ_SEED repeats a run: the seed
-//! decides what each worker sends, the machine how the workers' bytes meet.
+//! DRUMLINE_FUZZ_SECONDS sets the duration (default: 5). DRUMLINE_FUZZ_SEED repeats a run: the seed
+//! determines what each worker sends, but not how the workers interleave.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use common::{API_KEY, Client, Server};
 use random::Random;
 
-/// Sessions that go on at the same time, and of these subscribers to much.
+/// Number of concurrent sessions, and how many of them subscribe to many channels.
 const WORKERS: u64 = 16;
 const AUDIENCE: u64 = 5;
 /// A pass takes at most so much processor time, in us: twice the bound of a quiet machine's.
@@ -38,7 +38,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect(variable))
 }
 
-/// Everything is on, and every bound is near.
+/// Configuration with all features enabled and low limits.
 fn config(backend: u16) -> String {
     let proxy = |path: &str| {
         format!(r#"{{"endpoint":"http://127.0.0.1:{backend}/{path}","timeout":"300ms"}}"#)

@@ -1,4 +1,4 @@
-//! How it is said: one session of a transport each, from the first byte to the end.
+//! Sessions of the fuzzing client: one function per transport, from connect to close.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -202,7 +202,7 @@ fn named(heard: &[u8], name: &str) -> Option<String> {
     text[start..].split('"').next().map(str::to_owned)
 }
 
-/// A stream, and requests that speak for its client.
+/// A session of http_stream or SSE, with commands posted to `/emulation`.
 fn stream(random: &mut Random, server: SocketAddr, path: &str) -> std::io::Result<()> {
     let mut line = Line::dial(server)?;
     let connect = format!(r#"{{"id":1,"connect":{}}}"#, words::connect(random));

@@ -1,4 +1,4 @@
-//! What is said: commands, requests and bodies that are right, half right or wrong.
+//! Generated commands, requests and bodies: valid, partly valid or invalid.
 
 use drumline::model::token::{TokenSettings, make_connection, make_subscription};
 

@@ -1,7 +1,7 @@
-//! A blocking client that may send whatever it likes.
+//! A blocking client that can send arbitrary bytes.
 //!
-//! Owns one socket. Never waits longer than its patience. Invariant: what it reads are the server's
-//! frames as they came; it answers none of them.
+//! Owns one socket. Never waits longer than its timeout. Invariant: it returns the server's frames
+//! unchanged and answers none of them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -33,7 +33,7 @@ impl HostileClient {
         Ok(HostileClient { stream, input: Vec::new() })
     }
 
-    /// A WebSocket on which nothing has been said.
+    /// A WebSocket without any command sent.
     pub fn open(server: SocketAddr, headers: &str) -> Result<Self> {
         let mut client = Self::dial(server)?;
         let mut upgrade = Vec::new();
@@ -183,7 +183,7 @@ impl HostileClient {
         ended || closes || self.stream.set_nonblocking(false).is_err()
     }
 
-    /// The socket alone, for one who reads nothing that has come so far.
+    /// The socket. Bytes that are already read are dropped.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }

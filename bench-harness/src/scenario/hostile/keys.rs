@@ -1,7 +1,7 @@
-//! A slow key set, and tokens of keys that are in it or not.
+//! A slow key set endpoint, and tokens signed with known and unknown keys.
 //!
 //! Owns the signer and the endpoint's thread. Never answers quickly. Invariant: every request for
-//! the set is counted, and answered after the same time.
+//! the key set is counted and answered after the same delay.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -65,7 +65,7 @@ impl KeySets {
 
 fn answer(mut stream: TcpStream, set: &str) {
     let mut request = [0; 4096];
-    // Whoever asks and goes away needs no answer.
+    // A client that has already disconnected needs no answer.
     if stream.read(&mut request).is_ok_and(|count| count > 0) {
         std::thread::sleep(SLOW);
         let length = set.len();

@@ -1,7 +1,7 @@
 //! The hostile loads.
 //!
-//! Owns what attackers send. Never measures. Invariant: a load goes on until the scene's deadline,
-//! or until its count is reached; attackers that are closed or refused come again.
+//! Owns the bytes that attackers send. Never measures. Invariant: a load runs until the scene's
+//! deadline or until its count is reached; attackers that are closed or refused reconnect.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -121,7 +121,7 @@ fn members(scene: &Scene, count: u64, request: &str) -> Result<Vec<HostileClient
     (0..count).map(one).collect()
 }
 
-/// Whatever goes wrong for an attacker: the server may close it.
+/// Attackers send `frame` again and again. Errors are ignored: the server may close an attacker.
 fn each_asks(scene: &Scene, askers: u64, frame: &str) {
     let deadline = scene.deadline();
     std::thread::scope(|scope| {
@@ -135,7 +135,7 @@ fn each_asks(scene: &Scene, askers: u64, frame: &str) {
     });
 }
 
-/// Asks everything at once, reads for a while or not, and is gone.
+/// Sends all commands at once, reads for one round or waits without reading, then resets.
 fn ask_and_go(server: SocketAddr, frame: &str, reads: bool) -> Result<()> {
     let mut client = HostileClient::connected(server)?;
     client.send(frame)?;
@@ -309,7 +309,7 @@ fn short_frame() -> Vec<u8> {
     frame
 }
 
-/// Clients that have begun a message and do not end it; who is closed comes again.
+/// Clients that send an incomplete message. A closed client reconnects.
 fn unfinished(scene: &mut Scene, message: fn() -> Vec<u8>) -> Result<()> {
     let message = message();
     let begun = || -> Result<HostileClient> {

@@ -1,4 +1,4 @@
-//! Established clients whose WebSocket pings are answered late where the server is kept busy.
+//! Established clients that measure the latency of WebSocket pings while the server is under load.
 //!
 //! Owns its sockets and one thread. Never waits for a pong before the next ping is due (open
 //! loop). Invariant: the latency of a pong counts from the moment when its ping was due, and a ping

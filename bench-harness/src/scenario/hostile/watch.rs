@@ -1,7 +1,7 @@
-//! What is seen of the server meanwhile: its memory, and whether its health is reachable.
+//! Watches the server's memory and its health and API endpoints during a load.
 //!
-//! Owns two threads. Never asks the data plane for anything. Invariant: a question that finds no
-//! answer in time is a failure, counted once.
+//! Owns two threads. Never sends requests to the data plane. Invariant: a request without an answer
+//! in time counts as one failure.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
