@@ -1,7 +1,7 @@
-//! What a client may say, in whichever encoding it says it.
+//! The commands of clients, independent of the encoding.
 //!
-//! Owns nothing but what it was given. Never judges: that a channel is named or a token is right
-//! is checked by who carries the command out. The JSON encoding is read straight into these.
+//! Owns only the parsed commands. Never validates them: the code that executes a command checks the
+//! channel name and the token. The JSON parser deserializes directly into these types.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,69 +15,70 @@ use crate::wire::lenient_json::{self, Text};
 /// One command of a frame.
 #[derive(Debug)]
 pub struct Command<'a> {
-    /// Echoed in the reply; 0 makes it a pong, unless it is a message that no reply follows.
+    /// Command id, which the reply repeats. 0 marks a pong or a `send` message without a reply.
     pub id: u32,
-    /// `None`: a pong, or a request that this server has never heard of.
+    /// The request; `None` for a pong or a request that this server does not know.
     pub request: Option<Request<'a>>,
 }
 
-/// What is asked for.
+/// The request of a command.
 #[derive(Debug)]
 pub enum Request<'a> {
-    /// Must come first on a connection.
+    /// Connect: the first command of a connection.
     Connect(Box<ConnectRequest<'a>>),
-    /// Reserved; no client sends it.
+    /// Ping: reserved, clients do not send it.
     Ping,
-    /// Join a channel.
+    /// Subscribe to a channel.
     Subscribe(Box<SubscribeRequest<'a>>),
-    /// Leave a channel.
+    /// Unsubscribe from a channel.
     Unsubscribe(ChannelRequest<'a>),
-    /// Publish into a channel.
+    /// Publish to a channel.
     Publish(PublishRequest<'a>),
-    /// Who is in a channel.
+    /// List the clients in a channel.
     Presence(ChannelRequest<'a>),
-    /// How many are in a channel.
+    /// Count the clients and users in a channel.
     PresenceStats(ChannelRequest<'a>),
-    /// What was published in a channel.
+    /// Read the publications of a channel's history.
     History(HistoryRequest<'a>),
-    /// A call of the application's own.
+    /// Call a method of the backend.
     Rpc(RpcRequest<'a>),
-    /// An asynchronous message of the application's own.
+    /// Send a message to the backend without a reply.
     Send,
-    /// A new connection token.
+    /// Renew the connection token.
     Refresh(RefreshRequest<'a>),
-    /// A new subscription token.
+    /// Renew a subscription token.
     SubRefresh(SubRefreshRequest<'a>),
 }
 
-/// Bytes that pass through as they are: for a JSON client the text of a JSON value.
+/// Application data, passed through unchanged: the text of a JSON value if the client uses JSON.
 pub type Payload<'a> = Cow<'a, [u8]>;
 
-/// The first command.
+/// The connect command, the first command of a connection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConnectRequest<'a> {
-    /// A connection token.
+    /// Connection token.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub token: Cow<'a, str>,
-    /// For the application's connect proxy.
+    /// Data for the connect proxy.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
-    /// Channels with the client's position in each, in the order given.
+    /// Server-side subscriptions to recover: channels with the client's positions, in the order
+    /// given.
     #[serde(borrow)]
     pub subs: Option<RequestedSubs<'a>>,
     /// Name of the client library.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub name: Cow<'a, str>,
-    /// Its version, or the application's.
+    /// Version of the client library or of the application.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub version: Cow<'a, str>,
-    /// For the application's proxies, as if the HTTP request had them.
+    /// Headers for proxy requests, used like headers of the HTTP request.
     #[serde(deserialize_with = "headers")]
     pub headers: Option<BTreeMap<String, String>>,
 }
 
-/// Channels with the client's position in each, in the order given.
+/// Channels with the client's positions, in the order given.
 #[derive(Debug, Default)]
 pub struct RequestedSubs<'a>(pub Vec<(Cow<'a, str>, SubscribeRequest<'a>)>);
 
@@ -112,59 +113,59 @@ struct RequestedSub<'a>(
     #[serde(borrow, deserialize_with = "lenient_json::object")] Option<SubscribeRequest<'a>>,
 );
 
-/// Join a channel, perhaps where the client left off.
+/// A request to subscribe to a channel, optionally with recovery.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct SubscribeRequest<'a> {
     /// The channel.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
-    /// A subscription token.
+    /// Subscription token.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub token: Cow<'a, str>,
-    /// Whether the missed publications are wanted.
+    /// Whether the client requests its missed publications.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub recover: bool,
-    /// The stream's life in which the client left off.
+    /// The epoch of the client's position.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub epoch: Cow<'a, str>,
-    /// The last offset that the client saw.
+    /// The offset of the last publication that the client received.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub offset: u64,
-    /// For the application's subscribe proxy.
+    /// Data for the subscribe proxy.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
-    /// Asks for positions to be checked.
+    /// Whether the client requests position checks.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub positioned: bool,
-    /// Asks for recovery later on.
+    /// Whether the client requests a recoverable subscription.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub recoverable: bool,
-    /// Asks to be told who comes and goes.
+    /// Whether the client requests join and leave pushes.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub join_leave: bool,
-    /// Asks for differences to the publication before; `fossil` or nothing.
+    /// The requested delta format: `fossil`, or empty for full publications.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub delta: Cow<'a, str>,
-    /// Asks for publications with certain tags only.
+    /// A filter by tags: the client receives only publications that match.
     #[serde(rename = "tf", deserialize_with = "lenient_json::object")]
     pub filter: Option<Box<FilterNode>>,
-    /// Bits of what the client understands.
+    /// Bit set of protocol features that the client supports.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub flag: i64,
-    /// Kind of subscription; 0 is a stream, the only kind served here.
+    /// Type of subscription. This server supports only 0, a stream.
     #[serde(rename = "type", deserialize_with = "lenient_json::nullable")]
     pub kind: i32,
 }
 
 impl SubscribeRequest<'_> {
-    /// The position to be recovered from, if that is asked for.
+    /// The position to recover from; `None` if the client does not request recovery.
     pub fn since(&self) -> Option<Position> {
         self.recover.then(|| Position { offset: self.offset, epoch: Epoch::parse(&self.epoch) })
     }
 }
 
-/// A request that only names a channel.
+/// A request that consists of a channel.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ChannelRequest<'a> {
@@ -173,61 +174,61 @@ pub struct ChannelRequest<'a> {
     pub channel: Cow<'a, str>,
 }
 
-/// Publish into a channel.
+/// A request to publish to a channel.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PublishRequest<'a> {
     /// The channel.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
-    /// In JSON any value, `null` included.
+    /// The data; in JSON any value, including `null`.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
 }
 
-/// What was published in a channel.
+/// A request for the publications of a channel's history.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct HistoryRequest<'a> {
     /// The channel.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub channel: Cow<'a, str>,
-    /// How many publications; 0: only the position, negative: all.
+    /// Maximum number of publications; 0: only the position; negative: all.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub limit: i32,
-    /// From behind this position on, or in front of it.
+    /// Return publications after this position, or before it with `reverse`.
     #[serde(borrow, deserialize_with = "lenient_json::object")]
     pub since: Option<StreamPosition<'a>>,
-    /// Newest first.
+    /// Return the newest publications first.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub reverse: bool,
 }
 
-/// A position as a client names it.
+/// A stream position in a client's request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamPosition<'a> {
-    /// Of a publication.
+    /// Offset of a publication.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub offset: u64,
-    /// The stream's life.
+    /// Epoch of the stream.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub epoch: Cow<'a, str>,
 }
 
-/// A call of the application's own.
+/// A call of a method of the backend.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RpcRequest<'a> {
-    /// What is called.
+    /// Name of the method.
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     pub method: Cow<'a, str>,
-    /// With what.
+    /// Data of the call.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
 }
 
-/// A new connection token.
+/// A request to renew the connection token.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RefreshRequest<'a> {
@@ -236,7 +237,7 @@ pub struct RefreshRequest<'a> {
     pub token: Cow<'a, str>,
 }
 
-/// A new subscription token.
+/// A request to renew a subscription token.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct SubRefreshRequest<'a> {
@@ -248,33 +249,33 @@ pub struct SubRefreshRequest<'a> {
     pub token: Cow<'a, str>,
 }
 
-/// The text of a JSON value; `null` is one too.
+/// The text of any JSON value, including `null`.
 fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload<'de>>, D::Error> {
     let text = lenient_json::payload(deserializer)?;
     Ok(text.map(|text| Cow::Borrowed(text.get().as_bytes())))
 }
 
-/// Headers by name; one whose value is `null` counts as absent.
+/// Headers by name; a header whose value is `null` counts as absent.
 fn headers<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
     let headers = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
-    let given = |(name, value): (String, Option<String>)| Some((name, value?));
-    Ok(headers.map(|headers| headers.into_iter().filter_map(given).collect()))
+    let non_null = |(name, value): (String, Option<String>)| Some((name, value?));
+    Ok(headers.map(|headers| headers.into_iter().filter_map(non_null).collect()))
 }
 
-/// What somebody says for the client of a stream, by a request of its own.
+/// An emulation request: commands for an SSE or HTTP streaming connection.
 #[derive(Clone, PartialEq, prost::Message, Deserialize)]
 pub struct EmulationRequest {
-    /// The node that knows the session.
+    /// The node that holds the connection.
     #[prost(string, tag = "1")]
     #[serde(default, deserialize_with = "lenient_json::nullable")]
     pub node: String,
-    /// Names the connection that it speaks for.
+    /// Session id of the connection.
     #[prost(string, tag = "2")]
     #[serde(default, deserialize_with = "lenient_json::nullable")]
     pub session: String,
-    /// A frame of commands, in the connection's own encoding.
+    /// A frame of commands in the encoding of the connection.
     #[prost(bytes = "vec", tag = "3")]
     #[serde(default, deserialize_with = "text_bytes")]
     pub data: Vec<u8>,

@@ -1,17 +1,17 @@
 //! The two encodings of the protocol.
 //!
-//! Owns the names of the encodings and what both share. Never writes a message.
+//! Owns the names of the encodings and the server version. Never writes a message.
 
-/// What a connected client is told it is connected to.
+/// Server name and version, sent to clients in connect replies.
 pub const VERSION: &str = concat!("drumline ", env!("CARGO_PKG_VERSION"));
 
-/// How what is said is written down.
+/// The encoding of commands, replies and pushes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Wire {
     /// JSON text.
     #[default]
     Json,
-    /// Protocol buffers, each message behind its length.
+    /// Protocol buffers, each message preceded by its length.
     Protobuf,
 }

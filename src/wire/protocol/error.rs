@@ -1,15 +1,15 @@
 //! Error codes of replies and close codes of connections.
 //!
-//! Owns the numbers and their texts. Never closes a connection.
+//! Owns the codes and their texts. Never closes a connection.
 
-/// An error reply: the command failed, the connection goes on.
+/// An error reply: the command failed, the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// The number that clients act on.
+    /// The code, which clients act on.
     pub code: u32,
-    /// The same for people.
+    /// The message for humans.
     pub message: &'static str,
-    /// Whether trying again may help.
+    /// Whether a retry may succeed.
     pub temporary: bool,
 }
 
@@ -43,12 +43,13 @@ errors! {
     UNRECOVERABLE_POSITION = 112, "unrecoverable position", false;
 }
 
-/// Why the server ends a connection: a WebSocket close code with its reason.
+/// Why the server closes a connection: a WebSocket close code with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disconnect {
-    /// 3000-3499 and 4000-4499 ask the client to come back, 3500-3999 and 4500-4999 not to.
+    /// Clients reconnect after codes 3000-3499 and 4000-4499, and stop after 3500-3999 and
+    /// 4500-4999.
     pub code: u16,
-    /// Never valid JSON: clients would read advice in it.
+    /// The reason. Never valid JSON: clients would parse it as reconnect advice.
     pub reason: &'static str,
 }
 

@@ -1,7 +1,8 @@
-//! The Centrifuge client protocol: commands of clients, replies and pushes to them, in JSON and
-//! protobuf, and the numbers that both sides know by heart. Owns no state. Never does I/O. Source
-//! of every name and number: the protocol's public documentation and definitions
-//! (centrifugal/protocol).
+//! The Centrifuge client protocol: commands, replies and pushes in JSON and protobuf, error codes
+//! and close codes.
+//!
+//! Owns no state. Never does I/O. Source of every name and number: the protocol's public
+//! documentation and definitions (centrifugal/protocol).
 
 pub mod command;
 mod encoding;

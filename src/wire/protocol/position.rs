@@ -4,29 +4,29 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Where a client stands in a channel's stream.
+/// A position in a channel's stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Offset of the last publication seen; 0 before the first.
+    /// Offset of the last publication; 0 before the first.
     pub offset: u64,
-    /// Which life of the stream the offset counts in.
+    /// The epoch in which the offset counts.
     pub epoch: Epoch,
 }
 
-/// Names one life of a stream: eight letters, all zero where the client gave none.
+/// Identifies one lifetime of a stream by eight letters; all bytes are zero if unset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Epoch([u8; 8]);
 
 impl Epoch {
-    /// An epoch drawn from randomness.
+    /// A new epoch from random bits.
     pub fn from_random(random: u64) -> Self {
         let letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
         Epoch(random.to_le_bytes().map(|byte| letters[usize::from(byte) % letters.len()]))
     }
 
-    /// The epoch that a client names. One that this server cannot have given out equals none of
-    /// its own.
+    /// Parses the epoch of a client. A text that is not an epoch of this server gives an epoch that
+    /// no stream has.
     pub fn parse(text: &str) -> Self {
         match text.as_bytes().try_into() {
             Ok(letters) if letters != [0; 8] => Epoch(letters),
@@ -35,17 +35,17 @@ impl Epoch {
         }
     }
 
-    /// Whether the client named none.
+    /// Whether the epoch is unset.
     pub fn is_unset(&self) -> bool {
         self.0 == [0; 8]
     }
 
-    /// The letters as they are; zeroes where unset.
+    /// The letters; zero bytes if unset.
     pub fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
 
-    /// The letters; empty where unset.
+    /// The letters; empty if unset.
     pub fn as_str(&self) -> &str {
         if self.is_unset() { "" } else { std::str::from_utf8(&self.0).unwrap_or("") }
     }

@@ -1,6 +1,6 @@
-//! What a client is told, in whichever encoding it is told.
+//! The replies and pushes to clients, independent of the encoding.
 //!
-//! Owns nothing: everything is borrowed for as long as it takes to be written.
+//! Owns no state: replies and pushes borrow their parts until they are written.
 
 use std::sync::Arc;
 
@@ -8,21 +8,21 @@ use super::command::Payload;
 use super::error::Error;
 use super::position::Position;
 
-/// Who a client is to others.
+/// The information about a client that other clients see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// The user; empty for one without a name.
+    /// The user id; empty for an anonymous user.
     pub user: Box<str>,
-    /// The connection's id.
+    /// The client id of the connection.
     pub client: Box<str>,
-    /// JSON text about the connection, from its token.
+    /// JSON text about the connection, from the connection token.
     pub connection: Option<Box<[u8]>>,
-    /// JSON text about its being in this channel, from the subscription's token.
+    /// JSON text about the subscription, from the subscription token.
     pub channel: Option<Box<[u8]>>,
 }
 
-/// Everybody in a channel, in one encoding: parts that several answers share, each of some
-/// members as [`super::write_member`] appends them.
+/// The members of a channel in one encoding. The list consists of parts that replies share. A part
+/// holds members as [`super::write_member`] appends them.
 #[derive(Clone, Debug, Default)]
 pub struct PresenceList {
     parts: Vec<Arc<[u8]>>,
@@ -30,7 +30,7 @@ pub struct PresenceList {
 }
 
 impl PresenceList {
-    /// Parts in their order, none of them empty.
+    /// A list of these parts in order. No part is empty.
     pub fn new(parts: Vec<Arc<[u8]>>) -> Self {
         let bytes = parts.iter().map(|part| part.len()).sum();
         PresenceList { parts, bytes }
@@ -47,44 +47,44 @@ impl PresenceList {
     }
 }
 
-/// The answer to a command.
+/// The reply to a command.
 #[derive(Debug)]
 pub enum Reply<'a> {
-    /// It failed; the connection goes on.
+    /// The command failed; the connection stays open.
     Error(Error),
-    /// It failed for a reason of the application's own.
+    /// The backend refused the command.
     Refused {
-        /// Why, as a number.
+        /// Code of the reason.
         code: u32,
-        /// Why, for people.
+        /// Reason for humans.
         message: &'a str,
-        /// Whether trying again may help.
+        /// Whether a retry may succeed.
         temporary: bool,
     },
-    /// To connect.
+    /// Reply to connect.
     Connect(&'a ConnectResult<'a>),
-    /// To subscribe.
+    /// Reply to subscribe.
     Subscribe(&'a SubscribeResult<'a>),
-    /// To unsubscribe.
+    /// Reply to unsubscribe.
     Unsubscribe,
-    /// To publish.
+    /// Reply to publish.
     Publish,
-    /// To presence.
+    /// Reply to presence.
     Presence(&'a PresenceList),
-    /// To presence stats.
+    /// Reply to presence stats.
     PresenceStats(PresenceStats),
-    /// To history.
+    /// Reply to history.
     History(&'a HistoryResult<'a>),
-    /// To a call of the application's own; `None`: nothing was returned.
+    /// Reply to rpc; `None`: the backend returned no data.
     Rpc(Option<&'a [u8]>),
-    /// To refresh.
+    /// Reply to refresh.
     Refresh(Option<Ttl>),
-    /// To refresh of a subscription.
+    /// Reply to the refresh of a subscription.
     SubRefresh(Option<Ttl>),
 }
 
-/// What comes without having been asked for. Publications, joins and leaves are written by
-/// [`crate::model::publication`], once for all who get them.
+/// A push: a message that is not a reply. Publications, joins and leaves are not here:
+/// [`crate::model::publication`] writes them once for all subscribers.
 #[derive(Debug)]
 pub enum Push<'a> {
     /// A unidirectional client is connected.
@@ -93,97 +93,97 @@ pub enum Push<'a> {
     Subscribe {
         /// The channel.
         channel: &'a str,
-        /// What it is told about the stream.
+        /// The result of the subscription.
         subscribed: &'a SubscribeResult<'a>,
     },
     /// The server has ended a subscription.
     Unsubscribe {
         /// The channel.
         channel: &'a str,
-        /// Why, as a number.
+        /// Code of the reason.
         code: u32,
-        /// Why, for people.
+        /// Reason for humans.
         reason: &'a str,
     },
-    /// The connection ends, where no close frame can say so.
+    /// The connection closes. Sent on transports that have no close frame.
     Disconnect {
-        /// Why, as a number.
+        /// Code of the reason.
         code: u16,
-        /// Why, for people.
+        /// Reason for humans.
         reason: &'a str,
     },
-    /// A unidirectional client's connection has a new end.
+    /// The expiry of a unidirectional client's connection has changed.
     Refresh(Option<Ttl>),
 }
 
-/// How long something holds: seconds from now.
+/// Time to live in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl(pub u32);
 
-/// How many are in a channel.
+/// Number of clients and users in a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PresenceStats {
-    /// Connections.
+    /// Number of connections.
     pub clients: u32,
-    /// Different users among them.
+    /// Number of distinct users.
     pub users: u32,
 }
 
-/// What a connected client is told.
+/// The result of a connect command.
 #[derive(Debug, Default)]
 pub struct ConnectResult<'a> {
-    /// The client's id.
+    /// The client id.
     pub client: &'a str,
-    /// When it must have a new token; `None`: never.
+    /// Time until the token expires; `None`: it never expires.
     pub expires: Option<Ttl>,
-    /// From the application.
+    /// Data from the backend.
     pub data: Option<&'a [u8]>,
-    /// Channels that the server has subscribed it to.
+    /// Server-side subscriptions.
     pub subs: Vec<(&'a str, SubscribeResult<'a>)>,
-    /// Seconds between pings; 0: it gets none of the protocol's.
+    /// Seconds between pings of the protocol; 0: the server sends none.
     pub ping: u32,
-    /// Whether a pong is expected.
+    /// Whether the client must answer pings.
     pub pong: bool,
-    /// Names the connection to others that speak for it; empty: it needs none.
+    /// Session id for emulation requests; empty on transports without emulation.
     pub session: &'a str,
-    /// The node that knows the session; empty: it needs none.
+    /// Node id for emulation requests; empty on transports without emulation.
     pub node: &'a str,
-    /// Unix time in milliseconds, if the client is to know it.
+    /// Server time in Unix milliseconds; `None`: not sent.
     pub time: Option<i64>,
-    /// The `Last-Event-ID` that it gave, if that is none of this server's; else empty.
+    /// The client's `Last-Event-ID` if this server did not write it; otherwise empty.
     pub unknown_event_id: &'a str,
 }
 
-/// What a subscribed client is told about the stream.
+/// The result of a subscription.
 #[derive(Debug, Default)]
 pub struct SubscribeResult<'a> {
-    /// When it must have a new token; `None`: never.
+    /// Time until the token expires; `None`: it never expires.
     pub expires: Option<Ttl>,
-    /// Whether it may recover later.
+    /// Whether the client may recover this subscription after a reconnect.
     pub recoverable: bool,
-    /// Whether its position is checked.
+    /// Whether the server checks the client's position.
     pub positioned: bool,
-    /// Whether it asked for what it missed.
+    /// Whether the client requested recovery.
     pub was_recovering: bool,
-    /// Whether it gets all of it here.
+    /// Whether `publications` holds all missed publications.
     pub recovered: bool,
-    /// Where it stands after this answer's start.
+    /// Current position of the stream; `None` if the channel keeps no history.
     pub position: Option<Position>,
-    /// What it missed, each as the encoding's publication object.
+    /// Missed publications, each encoded as a publication object.
     pub publications: Vec<Payload<'a>>,
-    /// From the application.
+    /// Data from the backend.
     pub data: Option<&'a [u8]>,
-    /// Whether publications come as differences.
+    /// Whether publications may be deltas.
     pub delta: bool,
-    /// What stands for the channel's name in pushes; 0: the name does.
+    /// Number that replaces the channel name in pushes; 0: pushes carry the name.
     pub number: u32,
 }
 
-/// What was published in a channel.
+/// The result of a history command.
 #[derive(Debug, Default)]
 pub struct HistoryResult<'a> {
-    /// Each as the encoding's publication object.
+    /// The publications, each encoded as a publication object.
     pub publications: Vec<Payload<'a>>,
-    /// Where the stream stands.
+    /// Current position of the stream.
     pub position: Position,
 }

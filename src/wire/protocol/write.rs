@@ -1,6 +1,6 @@
-//! Writing replies and pushes in either encoding.
+//! Writes replies and pushes in the encoding of the connection.
 //!
-//! Owns nothing. Never decides what a client is told.
+//! Owns no state. Never decides what a reply contains.
 
 use super::encoding::Wire;
 use super::reply::{ClientInfo, Push, Reply};
@@ -22,7 +22,7 @@ pub fn write_member(wire: Wire, info: &ClientInfo, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a push: alone for a unidirectional client, else within a reply.
+/// Appends a push: bare for a unidirectional JSON client, otherwise inside a reply.
 pub fn write_push(wire: Wire, unidirectional: bool, push: &Push<'_>, out: &mut Vec<u8>) {
     match wire {
         Wire::Json if unidirectional => json::write_push(push, out),
@@ -35,9 +35,9 @@ pub fn write_push(wire: Wire, unidirectional: bool, push: &Push<'_>, out: &mut V
     }
 }
 
-/// A roll of these members in one part.
+/// A presence list of these members in one part.
 #[cfg(test)]
-pub(super) fn roll(wire: Wire, members: &[ClientInfo]) -> super::reply::PresenceList {
+pub(super) fn presence_list(wire: Wire, members: &[ClientInfo]) -> super::reply::PresenceList {
     let mut part = Vec::new();
     members.iter().for_each(|info| write_member(wire, info, &mut part));
     super::reply::PresenceList::new(vec![part.into()])

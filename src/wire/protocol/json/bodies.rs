@@ -1,6 +1,6 @@
-//! The objects inside replies, as they are written in JSON.
+//! The JSON objects inside replies and pushes.
 //!
-//! Owns nothing: everything is borrowed for as long as it takes to be written.
+//! Owns no state: the objects borrow their parts until they are written.
 
 use serde::{Serialize, Serializer};
 
@@ -86,7 +86,7 @@ pub(super) struct SubscribeBody<'a> {
     pub(super) back: SubscribeBack<'a>,
 }
 
-/// What stands before the publications.
+/// The fields before the publications.
 #[derive(Serialize)]
 pub(super) struct SubscribeFront<'a> {
     #[serde(skip_serializing_if = "is_false")]
@@ -99,7 +99,7 @@ pub(super) struct SubscribeFront<'a> {
     pub(super) epoch: &'a str,
 }
 
-/// What stands behind the publications.
+/// The fields after the publications.
 #[derive(Serialize)]
 pub(super) struct SubscribeBack<'a> {
     #[serde(skip_serializing_if = "is_false")]
@@ -174,8 +174,8 @@ pub(super) struct TtlBody {
 }
 
 impl From<&Option<Ttl>> for TtlBody {
-    fn from(lease: &Option<Ttl>) -> Self {
-        TtlBody { expires: lease.is_some(), ttl: lease.map(|Ttl(seconds)| seconds) }
+    fn from(ttl: &Option<Ttl>) -> Self {
+        TtlBody { expires: ttl.is_some(), ttl: ttl.map(|Ttl(seconds)| seconds) }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The JSON encoding: commands read without copying, replies written straight into the output. Owns
-//! nothing. Never keeps a payload: client data passes through as the JSON text it is, with newlines
-//! taken out, since a newline ends a reply.
+//! The JSON encoding: parses commands without copying and writes replies directly into the output.
+//!
+//! Owns no state. Never parses a payload: client data passes through as JSON text. Newlines are
+//! removed, because a newline ends a reply.
 
 mod bodies;
 mod publication;
@@ -27,14 +28,14 @@ mod tests {
         ClientInfo, ConnectResult, HistoryResult, PresenceList, PresenceStats, Push, Reply,
         SubscribeResult, Ttl,
     };
-    use super::super::write::roll;
+    use super::super::write::presence_list;
     use super::super::{Epoch, Error, Position, VERSION, Wire};
     use super::read::DEPTH_MAX;
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn depth_is_that_of_what_is_not_quoted() {
+    fn nesting_depth_ignores_brackets_inside_strings() {
         let nested = |levels: usize, within: &str| {
             format!("{}{within}{}", "[{\"a\":".repeat(levels), "}]".repeat(levels))
         };
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_takes_the_place_of_any_name() {
+    fn a_number_replaces_any_channel_name() {
         for name in ["c", "", "quo\"te", "back\\", "\\\"", "\u{1}\n\u{e9}", "\",\"pub\":{}"] {
             let named = text(|out| {
                 write_publication(name, Data::Plain(b"\"c\""), &PublicationFields::default(), out);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_request_in_the_protocols_order_counts() {
+    fn the_first_request_in_protocol_order_is_used() {
         let both = first(r#"{"id":1,"refresh":{},"publish":{},"history":{}}"#);
         assert!(matches!(both, Request::Publish(_)));
         let ping = first(r#"{"id":1,"subscribe":{},"ping":{}}"#);
@@ -151,7 +152,7 @@ mod tests {
         let info = ClientInfo { user: "u".into(), client: "c".into(), ..ClientInfo::default() };
         check(
             7,
-            &Reply::Presence(&roll(Wire::Json, &[info])),
+            &Reply::Presence(&presence_list(Wire::Json, &[info])),
             "{\"id\":7,\"presence\":{\"presence\":{\"c\":{\"user\":\"u\",\"client\":\"c\"}}}}",
         );
         check(
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_backend_said_has_the_documented_shape() {
+    fn backend_replies_have_the_documented_shape() {
         let check = |id, reply: &Reply<'_>, expected: &str| {
             assert_eq!(text(|out| write_reply(id, reply, out)), expected);
         };
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_has_no_newline_and_knows_its_parts() {
+    fn a_publication_has_no_newline_and_returns_its_ranges() {
         let mut out = b"x".to_vec();
         let details = PublicationFields { offset: Some(3), ..PublicationFields::default() };
         let data = Data::Plain(b"{\n\"k\":1}");

@@ -1,7 +1,7 @@
 //! Publications, joins and leaves as JSON.
 //!
-//! Owns nothing. Says where the parts of a written publication are, so that others can be written
-//! in their place.
+//! Owns no state. Returns the byte ranges of the parts of a written publication, so that the caller
+//! can replace them.
 
 use std::ops::Range;
 
@@ -31,39 +31,39 @@ impl<'a> From<&'a ClientInfo> for InfoBody<'a> {
     }
 }
 
-/// Parts of a publication beside its data.
+/// The fields of a publication besides its data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PublicationFields<'a> {
-    /// Who published it, if a client did.
+    /// The client that published it; `None` if the backend did.
     pub info: Option<&'a ClientInfo>,
-    /// Its offset, where the channel keeps history.
+    /// Offset in the stream; `None` if the channel keeps no history.
     pub offset: Option<u64>,
-    /// Its tags.
+    /// Tags.
     pub tags: &'a [(Box<str>, Box<str>)],
 }
 
-/// Where the parts of a written publication stand.
+/// Byte ranges of the parts of a written publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicationRanges {
     /// The publication object.
     pub object: Range<usize>,
-    /// The data within it.
+    /// The data within the object.
     pub data: Range<usize>,
 }
 
-/// What a publication's data is written as.
+/// The data of a publication and how it is written.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
-    /// JSON text as it is.
+    /// JSON text, written unchanged.
     Plain(&'a [u8]),
-    /// The same as a string of text, for who may get differences.
+    /// JSON text, written as a JSON string, for subscribers that use deltas.
     Text(&'a str),
-    /// The difference to the publication before, as a string.
+    /// A delta to the previous publication, written as a JSON string.
     Patch(&'a str),
 }
 
-/// Appends `{"channel":"c","pub":{"data":...}}`, the push of a publication as a unidirectional
-/// client gets it.
+/// Appends `{"channel":"c","pub":{"data":...}}`, the push of a publication to a unidirectional
+/// client.
 pub fn write_publication(
     channel: &str,
     data: Data<'_>,
@@ -73,9 +73,9 @@ pub fn write_publication(
     out.extend_from_slice(b"{\"channel\":");
     write_json(&channel, out);
     out.extend_from_slice(b",\"pub\":");
-    let places = write_object(data, details, out);
+    let ranges = write_object(data, details, out);
     out.push(b'}');
-    places
+    ranges
 }
 
 /// Appends a publication object: `{"data":...}`.
@@ -129,7 +129,7 @@ pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out
     out.extend_from_slice(b"}}");
 }
 
-/// A push that begins with its channel's name, with a number in the name's place.
+/// Copies a push that begins with its channel name, and replaces the name with a number.
 pub fn renamed(push: &[u8], number: u32) -> Vec<u8> {
     let name = &push[CHANNEL_OPEN.len()..];
     let mut escaped = false;
@@ -146,14 +146,14 @@ pub fn renamed(push: &[u8], number: u32) -> Vec<u8> {
     renamed
 }
 
-/// How a push begins; the channel's name follows.
+/// The beginning of a push; the channel name follows.
 const CHANNEL_OPEN: &[u8] = b"{\"channel\":\"";
 
-/// What goes around a push for a bidirectional client.
+/// Text before a push to a bidirectional client.
 pub const PUSH_OPEN: &[u8] = b"{\"push\":";
 
-/// See [`PUSH_OPEN`].
+/// Text after a push to a bidirectional client.
 pub const PUSH_CLOSE: &[u8] = b"}";
 
-/// A ping, and a client's pong.
+/// A ping of the server and a pong of the client.
 pub const PING: &[u8] = b"{}";

@@ -1,6 +1,6 @@
-//! Reading JSON: commands are read without copying.
+//! Parses JSON commands without copying.
 //!
-//! Owns nothing. Never carries a command out.
+//! Owns no state. Never executes a command.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,9 @@ use crate::wire::protocol::command::{
     RefreshRequest, Request, RpcRequest, SubRefreshRequest, SubscribeRequest,
 };
 
-/// One command as it is written: which request is present says what it is.
+/// One command as JSON; the field that is present names the request.
 #[derive(Debug, Deserialize)]
-struct Written<'a> {
+struct CommandBody<'a> {
     #[serde(default, deserialize_with = "lenient_json::nullable")]
     id: u32,
     #[serde(borrow, default, deserialize_with = "lenient_json::object")]
@@ -44,12 +44,12 @@ struct Written<'a> {
     ping: Option<Ignored>,
 }
 
-/// An object of which nothing is read.
+/// An object whose fields are ignored.
 #[derive(Debug, Deserialize)]
 struct Ignored {}
 
-impl<'a> Written<'a> {
-    /// The first that is there, in the order of the protocol.
+impl<'a> CommandBody<'a> {
+    /// The first request that is present, in protocol order.
     fn request(self) -> Option<Request<'a>> {
         None.or(self.connect.map(Request::Connect))
             .or(self.ping.map(|_| Request::Ping))
@@ -66,13 +66,13 @@ impl<'a> Written<'a> {
     }
 }
 
-/// The commands of a frame, one after the other.
+/// An iterator over the commands of a frame.
 pub struct Commands<'a> {
-    stream: serde_json::StreamDeserializer<'a, serde_json::de::SliceRead<'a>, Written<'a>>,
+    stream: serde_json::StreamDeserializer<'a, serde_json::de::SliceRead<'a>, CommandBody<'a>>,
 }
 
 impl<'a> Commands<'a> {
-    /// Reads `frame`.
+    /// Iterates over the commands of `frame`.
     pub fn new(frame: &'a [u8]) -> Self {
         Commands { stream: serde_json::Deserializer::from_slice(frame).into_iter() }
     }
@@ -80,49 +80,50 @@ impl<'a> Commands<'a> {
     /// The next command, `None` at the end. An error ends the frame.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Result<Command<'a>, serde_json::Error>> {
-        let written = self.stream.next()?;
-        Some(written.map(|written| Command { id: written.id, request: written.request() }))
+        let result = self.stream.next()?;
+        Some(result.map(|body| Command { id: body.id, request: body.request() }))
     }
 
-    /// How many bytes of the frame the commands so far took.
+    /// Bytes of the frame that the commands returned so far occupy.
     pub fn consumed(&self) -> usize {
         self.stream.byte_offset()
     }
 }
 
-/// The body of the API's publish method as backends mostly send it; another one does not parse.
+/// The most common body of the API's publish method. Bodies with other fields do not parse.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainPublish<'a> {
     /// The channel.
     #[serde(borrow)]
     pub channel: Cow<'a, str>,
-    /// JSON text.
+    /// The data as JSON text.
     #[serde(borrow)]
     pub data: &'a RawValue,
-    /// Whether it stays out of the history.
+    /// Whether to leave the publication out of the history.
     #[serde(default)]
     pub skip_history: bool,
 }
 
-/// Reads the body of a request that speaks for a stream's client; its data is a text.
+/// Parses the body of an emulation request; its data is a string.
 pub fn read_emulation(body: &[u8]) -> serde_json::Result<EmulationRequest> {
     lenient_json::read_object(body)
 }
 
-/// Whether bytes are the text of one JSON value.
+/// Whether the bytes are one valid JSON value.
 pub fn is_json(bytes: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(bytes).is_ok()
 }
 
-/// Levels to which a publication may be nested. Readers of clients give up at some depth, the
-/// Python SDK's at less than 1000.
+/// Maximum nesting depth of a publication. JSON parsers of clients fail at some depth, the one of
+/// the Python SDK below 1000.
 pub(super) const DEPTH_MAX: usize = 512;
 
-/// Whether JSON text is nested deeper than every client can read.
+/// Whether JSON text is nested deeper than all clients can parse.
 pub fn is_too_deep(text: &[u8]) -> bool {
     let opens = |byte: &u8| matches!(byte, b'[' | b'{');
-    // A level takes two bytes; most publications are told by that.
+    // Fast path: a level takes at least two bytes, so most publications are too short or have too
+    // few brackets.
     if text.len() <= 2 * DEPTH_MAX || text.iter().filter(|byte| opens(byte)).count() <= DEPTH_MAX {
         return false;
     }

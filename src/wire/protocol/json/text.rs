@@ -1,7 +1,7 @@
-//! Writing JSON values straight into the output.
+//! Writes JSON values directly into the output.
 //!
-//! Owns nothing. Never keeps a payload: client data passes through as the JSON text it is, with
-//! newlines taken out, since a newline ends a reply.
+//! Owns no state. Never parses a payload: client data passes through as JSON text. Newlines are
+//! removed, because a newline ends a reply.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -18,13 +18,13 @@ pub(super) fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("a Vec takes everything, and the keys are strings");
 }
 
-/// Appends decimal digits.
+/// Appends a number in decimal digits.
 pub fn write_number(number: u64, out: &mut Vec<u8>) {
     use std::io::Write;
     write!(out, "{number}").expect("a Vec takes everything");
 }
 
-/// Appends a payload without the newlines between its tokens.
+/// Appends a payload without newlines, which JSON allows only between tokens.
 pub(super) fn write_payload(payload: &[u8], out: &mut Vec<u8>) {
     let mut start = 0;
     for newline in memchr::memchr2_iter(b'\n', b'\r', payload) {
@@ -34,8 +34,8 @@ pub(super) fn write_payload(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&payload[start..]);
 }
 
-/// Text of a JSON value within another; `null` where it is none, as what a token gives in base64
-/// may be.
+/// Text of a JSON value inside another value. Text that is not JSON, such as base64 data of a
+/// token, is written as `null`.
 pub(super) struct Raw<'a>(pub(super) &'a [u8]);
 
 impl Serialize for Raw<'_> {
@@ -51,7 +51,8 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Appends the fields of `value`, which is written as an object, to the object that `out` ends in.
+/// Appends the fields of `value`, which serializes to an object, to the open object at the end of
+/// `out`.
 pub(super) fn write_fields(value: &impl Serialize, out: &mut Vec<u8>) {
     let (is_first, start) = (out.ends_with(b"{"), out.len());
     write_json(value, out);

@@ -1,6 +1,6 @@
 //! Replies and pushes as JSON, for clients and the API.
 //!
-//! Owns nothing. Never decides what a client is told.
+//! Owns no state. Never decides what a reply contains.
 
 use std::borrow::Cow;
 
@@ -16,11 +16,11 @@ use crate::wire::protocol::reply::{
     ClientInfo, HistoryResult, PresenceList, PresenceStats, Push, Reply, SubscribeResult,
 };
 
-/// Appends what the API and clients are told of who is in a channel.
-pub fn write_presence(roll: &PresenceList, out: &mut Vec<u8>) {
-    out.reserve(roll.bytes() + roll.parts().len() + 16);
+/// Appends the result of a presence request, for the API and clients.
+pub fn write_presence(members: &PresenceList, out: &mut Vec<u8>) {
+    out.reserve(members.bytes() + members.parts().len() + 16);
     out.extend_from_slice(b"{\"presence\":{");
-    for (nth, part) in roll.parts().iter().enumerate() {
+    for (nth, part) in members.parts().iter().enumerate() {
         if nth > 0 {
             out.push(b',');
         }
@@ -29,7 +29,7 @@ pub fn write_presence(roll: &PresenceList, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
-/// Appends a member of a channel, behind those that a part of its roll has already.
+/// Appends a member of a channel to a part of a presence list.
 pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
     if !out.is_empty() {
         out.push(b',');
@@ -39,12 +39,12 @@ pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
     write_json(&InfoBody::from(info), out);
 }
 
-/// Appends how many are in a channel, for the API and clients.
+/// Appends the result of a presence stats request, for the API and clients.
 pub fn write_stats(stats: PresenceStats, out: &mut Vec<u8>) {
     write_json(&StatsBody { num_clients: stats.clients, num_users: stats.users }, out);
 }
 
-/// Appends what was published in a channel, for the API and clients.
+/// Appends the result of a history request, for the API and clients.
 pub fn write_history(history: &HistoryResult<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"publications\":");
     write_objects(&history.publications, out);
@@ -55,8 +55,8 @@ pub fn write_history(history: &HistoryResult<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends publication objects as an array. They were written by this module, so they are copied
-/// and not read again: a history answer of 1 MiB is little more than a copy.
+/// Appends publication objects as an array. This module wrote them, so they are copied without
+/// parsing: a history reply of 1 MiB costs little more than a copy.
 fn write_objects(objects: &[Cow<'_, [u8]>], out: &mut Vec<u8>) {
     out.reserve(objects.iter().map(|object| object.len() + 1).sum::<usize>() + 2);
     out.push(b'[');
@@ -69,7 +69,7 @@ fn write_objects(objects: &[Cow<'_, [u8]>], out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// Appends the answer to a subscribe.
+/// Appends the result of a subscription.
 fn write_subscribed(subscribed: &SubscribeResult<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
     write_fields(&SubscribeFront::from(subscribed), out);
@@ -118,14 +118,14 @@ pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::PresenceStats(stats) => write_stats(*stats, out),
         Reply::History(history) => write_history(history, out),
         Reply::Rpc(data) => write_json(&RpcBody { data: data.map(Raw) }, out),
-        Reply::Refresh(lease) | Reply::SubRefresh(lease) => {
-            write_json(&TtlBody::from(lease), out);
+        Reply::Refresh(ttl) | Reply::SubRefresh(ttl) => {
+            write_json(&TtlBody::from(ttl), out);
         }
     }
     out.push(b'}');
 }
 
-/// Appends a push as a unidirectional client gets it.
+/// Appends a bare push, as unidirectional clients receive it.
 pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
     match push {
@@ -153,13 +153,13 @@ pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
         Push::Disconnect { code, reason } => {
             write_json(&Reason { code: u32::from(*code), reason }, out);
         }
-        Push::Refresh(lease) => write_json(&TtlBody::from(lease), out),
+        Push::Refresh(ttl) => write_json(&TtlBody::from(ttl), out),
     }
     out.push(b'}');
 }
 
-/// Appends the API's answer to a publish: `{"result":{"offset":7,"epoch":"abcdefgh"}}`, empty
-/// inside where the channel keeps no history.
+/// Appends the API's response to a publish: `{"result":{"offset":7,"epoch":"abcdefgh"}}`. The
+/// result is empty if the channel keeps no history.
 pub fn write_published(position: Option<Position>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"result\":{");
     if let Some(position) = position {

@@ -1,7 +1,7 @@
-//! What clients read, for tests: the protocol's answers and pushes as prost decodes them.
+//! Replies and pushes as clients decode them with prost, for tests.
 //!
-//! Owns what it read. Never part of the server. Source of the numbers: centrifugal/protocol,
-//! `client.proto`.
+//! Owns the decoded messages. Never part of the server. Source of the field numbers:
+//! centrifugal/protocol, `client.proto`.
 
 use std::collections::HashMap;
 

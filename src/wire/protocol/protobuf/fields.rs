@@ -1,15 +1,15 @@
-//! Fields of a message as they are written: the wire format of protocol buffers, after its public
-//! specification (protobuf.dev, "Encoding").
+//! Writes fields of messages in the protobuf wire format, after its public specification
+//! (protobuf.dev, "Encoding").
 //!
-//! Owns nothing. Never allocates anything beside the output. Invariant: a message's length and its
-//! bytes come of the same code, walked once with a [`Length`] and once with the output, so they
-//! cannot disagree. A field that holds its type's default is left out, as proto3 asks.
+//! Owns no state. Never allocates anything besides the output. Invariant: the same code computes
+//! the length of a message, with a [`Length`], and writes its bytes, so they cannot disagree.
+//! Fields with the default value of their type are left out, as proto3 requires.
 
 use prost::encoding::{WireType, encode_varint, encoded_len_varint};
 
-/// What can be written as the fields of a message.
+/// A message whose fields can be written.
 pub(super) trait Body {
-    /// Writes every field.
+    /// Writes all fields.
     fn write(&self, fields: &mut impl Fields);
 }
 
@@ -24,18 +24,18 @@ impl Body for () {
     fn write(&self, _fields: &mut impl Fields) {}
 }
 
-/// Where the fields of a message go.
+/// The destination of fields: the output, or a counter of their length.
 pub(super) trait Fields: Sized {
-    /// Takes a number of variable length.
+    /// Writes a number as a varint.
     fn varint(&mut self, number: u64);
 
-    /// Takes bytes as they are.
+    /// Writes bytes unchanged.
     fn raw(&mut self, bytes: &[u8]);
 
-    /// Takes a message behind its length.
+    /// Writes a message preceded by its length.
     fn delimited(&mut self, body: &impl Body);
 
-    /// A field of any of the integer types that are not zigzag-coded; 0 is left out.
+    /// Writes an integer field that is not zigzag-encoded; 0 is left out.
     fn number(&mut self, field: u32, number: u64) {
         if number != 0 {
             self.varint(key(field, WireType::Varint));
@@ -43,31 +43,31 @@ pub(super) trait Fields: Sized {
         }
     }
 
-    /// A field that is true or left out.
+    /// Writes a boolean field; false is left out.
     fn flag(&mut self, field: u32, flag: bool) {
         self.number(field, u64::from(flag));
     }
 
-    /// A field of bytes; none are left out.
+    /// Writes a bytes field; empty bytes are left out.
     fn bytes(&mut self, field: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.present(field, bytes);
         }
     }
 
-    /// A field of text; an empty one is left out.
+    /// Writes a string field; an empty string is left out.
     fn text(&mut self, field: u32, text: &str) {
         self.bytes(field, text.as_bytes());
     }
 
-    /// A field of bytes, of text or of an encoded message that is there even if it is empty.
+    /// Writes bytes, a string or an encoded message, even if it is empty.
     fn present(&mut self, field: u32, bytes: &[u8]) {
         self.varint(key(field, WireType::LengthDelimited));
         self.varint(bytes.len() as u64);
         self.raw(bytes);
     }
 
-    /// A field that is a message; it is there even if it is empty.
+    /// Writes a message field, even if it is empty.
     fn message(&mut self, field: u32, body: &impl Body) {
         self.varint(key(field, WireType::LengthDelimited));
         self.delimited(body);
@@ -78,7 +78,7 @@ fn key(field: u32, wire_type: WireType) -> u64 {
     u64::from((field << 3) | wire_type as u32)
 }
 
-/// Counts what would be written.
+/// Counts the bytes that would be written.
 #[derive(Default)]
 struct Length(usize);
 

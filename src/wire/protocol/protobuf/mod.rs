@@ -1,9 +1,9 @@
-//! The protobuf encoding: commands read by prost, replies written straight into the output, each
-//! message behind its length.
+//! The protobuf encoding: prost parses commands, and replies are written directly into the output.
+//! Each message is preceded by its length.
 //!
-//! Owns nothing. Never looks into a payload: client data passes through as the bytes it is.
-//! Invariant: whatever the bytes of a frame are, reading them ends, with commands or with
-//! [`Malformed`]. Source of the format: centrifugal/protocol, `client.proto`.
+//! Owns no state. Never parses a payload: client data passes through unchanged. Invariant: parsing
+//! a frame always ends, with commands or with [`Malformed`]. Source of the format:
+//! centrifugal/protocol, `client.proto`.
 
 mod replies;
 mod requests;
@@ -13,8 +13,8 @@ use prost::Message;
 
 use self::fields::{Body, Fields};
 use self::replies::{
-    ConnectPush, PresenceChange, PublicationBody, PushBody, Pushed, Reason, Renewed, ReplyEnvelope,
-    SubscribePush,
+    ConnectPush, PresenceChange, PublicationBody, PushBody, PushEnvelope, Reason, ReplyEnvelope,
+    SubscribePush, TtlBody,
 };
 use super::command::{Command, EmulationRequest};
 use super::json::PublicationFields;
@@ -22,7 +22,7 @@ use super::reply::{ClientInfo, Push, Reply};
 
 // ---- reading ---------------------------------------------------------------------------------
 
-/// Bytes that are no message of the protocol.
+/// The bytes are not a message of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -32,7 +32,7 @@ impl From<prost::DecodeError> for Malformed {
     }
 }
 
-/// The commands of a frame, one after the other.
+/// An iterator over the commands of a frame.
 pub struct Commands<'a> {
     frame: &'a [u8],
     consumed: usize,
@@ -40,7 +40,7 @@ pub struct Commands<'a> {
 }
 
 impl<'a> Commands<'a> {
-    /// Reads `frame`.
+    /// Iterates over the commands of `frame`.
     pub fn new(frame: &'a [u8]) -> Self {
         Commands { frame, consumed: 0, failed: false }
     }
@@ -65,13 +65,13 @@ impl<'a> Commands<'a> {
         Ok(Command { id: command.id, request: command.request() })
     }
 
-    /// How many bytes of the frame the commands so far took.
+    /// Bytes of the frame that the commands returned so far occupy.
     pub fn consumed(&self) -> usize {
         self.consumed
     }
 }
 
-/// Reads the body of a request that speaks for a stream's client, which has no length in front.
+/// Parses the body of an emulation request, which has no length prefix.
 pub fn read_emulation(body: &[u8]) -> Result<EmulationRequest, Malformed> {
     Ok(EmulationRequest::decode(body)?)
 }
@@ -83,29 +83,29 @@ pub fn write_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     out.delimited(&ReplyEnvelope { id, reply });
 }
 
-fn write_pushed(channel: &str, field: u32, body: impl Body, out: &mut Vec<u8>) {
-    out.delimited(&Pushed(PushBody { channel, field, body }));
+fn write_push_field(channel: &str, field: u32, body: impl Body, out: &mut Vec<u8>) {
+    out.delimited(&PushEnvelope(PushBody { channel, field, body }));
 }
 
-/// Appends a push as a bidirectional client gets it: within a reply to nothing.
+/// Appends a push inside a reply without an id.
 pub fn write_push(push: &Push<'_>, out: &mut Vec<u8>) {
     match *push {
-        Push::Connect(connected) => write_pushed("", 10, ConnectPush(connected), out),
+        Push::Connect(connected) => write_push_field("", 10, ConnectPush(connected), out),
         Push::Subscribe { channel, subscribed } => {
-            write_pushed(channel, 9, SubscribePush(subscribed), out);
+            write_push_field(channel, 9, SubscribePush(subscribed), out);
         }
         Push::Unsubscribe { channel, code, reason } => {
-            write_pushed(channel, 7, Reason { field: 2, code, reason }, out);
+            write_push_field(channel, 7, Reason { field: 2, code, reason }, out);
         }
         Push::Disconnect { code, reason } => {
-            write_pushed("", 11, Reason { field: 1, code: code.into(), reason }, out);
+            write_push_field("", 11, Reason { field: 1, code: code.into(), reason }, out);
         }
-        Push::Refresh(lease) => write_pushed("", 12, Renewed { field: 1, lease }, out),
+        Push::Refresh(ttl) => write_push_field("", 12, TtlBody { field: 1, ttl }, out),
     }
 }
 
-/// Appends a publication object alone, without a length in front: as answers embed it. `delta`
-/// says that the data is a difference to the publication before.
+/// Appends a publication object without a length prefix, as replies embed it. `delta`: the data is
+/// a delta to the previous publication.
 pub fn write_publication_object(
     data: &[u8],
     details: &PublicationFields<'_>,
@@ -115,8 +115,8 @@ pub fn write_publication_object(
     PublicationBody { data, details, delta }.write(out);
 }
 
-/// Appends the push of a publication as a bidirectional client gets it. `delta` says that the data
-/// is a difference to the publication before.
+/// Appends the push of a publication inside a reply. `delta`: the data is a delta to the previous
+/// publication.
 pub fn write_publication(
     channel: &str,
     data: &[u8],
@@ -124,20 +124,20 @@ pub fn write_publication(
     delta: bool,
     out: &mut Vec<u8>,
 ) {
-    write_pushed(channel, 4, PublicationBody { data, details, delta }, out);
+    write_push_field(channel, 4, PublicationBody { data, details, delta }, out);
 }
 
-/// Appends a member of a channel to a part of its roll.
+/// Appends a member of a channel to a part of a presence list.
 pub fn write_member(info: &ClientInfo, out: &mut Vec<u8>) {
     replies::write_member(info, out);
 }
 
-/// Appends the push that somebody has come to a channel, or has left it.
+/// Appends a join push, or a leave push.
 pub fn write_presence_change(channel: &str, joined: bool, info: &ClientInfo, out: &mut Vec<u8>) {
-    write_pushed(channel, if joined { 5 } else { 6 }, PresenceChange(info), out);
+    write_push_field(channel, if joined { 5 } else { 6 }, PresenceChange(info), out);
 }
 
-/// A ping, and a client's pong: an empty message behind its length.
+/// A ping of the server and a pong of the client: an empty message with its length.
 pub const PING: &[u8] = &[0];
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
     use super::super::reply::{
         ConnectResult, HistoryResult, PresenceList, PresenceStats, SubscribeResult, Ttl,
     };
-    use super::super::write::roll;
+    use super::super::write::presence_list;
     use super::super::{Epoch, Error, Position, VERSION, Wire};
     use super::*;
 
@@ -169,7 +169,7 @@ mod tests {
         Ok(command)
     }
 
-    /// Reads what prost has written.
+    /// Parses a command that prost has encoded.
     fn read_back(command: requests::Command) -> String {
         format!("{:?}", read(&command.encode_length_delimited_to_vec()).unwrap())
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_its_number() {
+    fn every_request_is_read_from_its_field_number() {
         let channel = |field: u8| vec![6, 0x08, 7, field, 3, 0x0a, 1, b'c'];
         let check = |mut frame: Vec<u8>, expected: &str| {
             frame[0] = (frame.len() - 1) as u8;
@@ -239,8 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn a_subscribe_says_all_it_can() {
-        // Fields 4, 5 and 16 to 19 are not served, and skipped.
+    fn all_fields_of_a_subscribe_request_are_read() {
+        // Fields 4, 5 and 16 to 19 are not supported and skipped.
         let request = b"\x0a\x01c\x12\x01t\x18\x01\x20\x01\x28\x01\x32\x04abcd\x38\xac\x02\
             \x42\x01d\x48\x01\x50\x01\x58\x01\x62\x06fossil\
             \x6a\x22\x0a\x03and\x32\x0b\x12\x01k\x1a\x02eq\x22\x02v1\
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_nothing_read() {
+    fn missing_fields_are_read_as_absent() {
         let empty = requests::Command {
             id: 1,
             connect: Some(Box::default()),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_request_of_the_protocols_order_wins() {
+    fn the_first_request_in_protocol_order_is_used() {
         let mut command = requests::Command {
             id: 1,
             connect: Some(Box::default()),
@@ -357,17 +357,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_malformed_and_ends_the_frame() {
+    fn malformed_commands_end_the_frame() {
         let check = |frame: &[u8]| {
             let mut commands = Commands::new(frame);
             assert_eq!(commands.next().unwrap().err(), Some(Malformed), "{frame:?}");
             assert_eq!(commands.consumed(), 0);
             assert!(commands.next().is_none());
         };
-        check(b"\x01"); // Less than it says.
+        check(b"\x01"); // Fewer bytes than the length.
         check(b"\x05\x08\x01"); // As above.
         check(b"\x80"); // A length that does not end.
-        check(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"); // As long as numbers get.
+        check(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"); // The largest length.
         check(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"); // A number over 64 bits.
         check(b"\x01\x08"); // A field without its value.
         check(b"\x02\x0a\x00"); // An id that is bytes.
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_nest_only_so_deep() {
+    fn filters_nested_too_deep_are_malformed() {
         let frame = |depth: usize| {
             let nest = |node, _| requests::FilterNode { nodes: vec![node], ..Default::default() };
             let filter = (1..depth).fold(requests::FilterNode::default(), nest);
@@ -418,7 +418,7 @@ mod tests {
         out.split_off(6)
     }
 
-    /// What a client reads of what is written, all of it.
+    /// The reply that a client decodes from the written bytes, which must be one reply.
     fn received(write: impl FnOnce(&mut Vec<u8>)) -> decoded::Reply {
         let bytes = bytes(write);
         let mut rest = &bytes[..];
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_have_the_protocols_bytes() {
+    fn replies_have_the_documented_bytes() {
         let check = |reply: Reply<'_>, expected: &[u8]| {
             assert_eq!(bytes(|out| write_reply(300, &reply, out)), expected);
         };
@@ -543,7 +543,7 @@ mod tests {
         );
         check(Reply::Rpc(Some(b"1")), b"\x08\x08\xac\x02\x6a\x03\x0a\x011");
         check(Reply::Rpc(None), b"\x05\x08\xac\x02\x6a\x00");
-        // Even at its least a connection has an id and knows what it is connected to.
+        // The smallest connect reply has a client id and the server version.
         let mut expected = vec![0, 0x08, 0xac, 0x02, 0x2a, 0, 0x0a, 2, b'i', b'd', 0x12];
         expected.push(VERSION.len() as u8);
         expected.extend_from_slice(VERSION.as_bytes());
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_as_they_were_meant() {
+    fn prost_decodes_every_reply() {
         let check = |reply: Reply<'_>, expected: decoded::Reply| {
             let expected = decoded::Reply { id: 7, ..expected };
             assert_eq!(received(|out| write_reply(7, &reply, out)), expected);
@@ -583,7 +583,7 @@ mod tests {
         let presence = Some(decoded::PresenceResult { presence: presence.into() });
         let members = [ClientInfo::default(), info()];
         check(
-            Reply::Presence(&roll(Wire::Protobuf, &members)),
+            Reply::Presence(&presence_list(Wire::Protobuf, &members)),
             decoded::Reply { presence, ..none() },
         );
         let history = Some(decoded::HistoryResult {
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn pushes_are_read_as_they_were_meant() {
+    fn prost_decodes_every_push() {
         let check = |push: Push<'_>, expected: decoded::Push| {
             assert_eq!(received_push(|out| write_push(&push, out)), expected);
         };
@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn pushes_have_the_protocols_bytes() {
+    fn pushes_have_the_documented_bytes() {
         let details = PublicationFields { offset: Some(5), ..PublicationFields::default() };
         assert_eq!(
             bytes(|out| write_publication("c", b"{}", &details, false, out)),
@@ -676,10 +676,10 @@ mod tests {
     }
 
     #[test]
-    fn who_moves_is_told_whole() {
+    fn a_join_push_has_all_client_info() {
         let joined = received_push(|out| write_presence_change("c", true, &info(), out));
-        let mover = Some(decoded::PresenceChange { info: Some(info_received()) });
-        let expected = decoded::Push { channel: "c".into(), join: mover, ..Default::default() };
+        let change = Some(decoded::PresenceChange { info: Some(info_received()) });
+        let expected = decoded::Push { channel: "c".into(), join: change, ..Default::default() };
         assert_eq!(joined, expected);
     }
 
@@ -697,19 +697,19 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_begin_well_never_panic(
+        fn arbitrary_request_bytes_never_panic(
             request in 4_u8..16,
             bytes in proptest::collection::vec(any::<u8>(), 0..120),
         ) {
             let mut frame = vec![bytes.len() as u8 + 4, 0x08, 1, request << 3 | 2, bytes.len() as u8];
             frame.extend_from_slice(&bytes);
             let mut commands = Commands::new(&frame);
-            let ended = commands.next().unwrap().is_ok();
-            prop_assert_eq!(commands.consumed(), if ended { frame.len() } else { 0 });
+            let is_valid = commands.next().unwrap().is_ok();
+            prop_assert_eq!(commands.consumed(), if is_valid { frame.len() } else { 0 });
         }
 
         #[test]
-        fn publications_are_read_as_they_were_meant(
+        fn prost_decodes_every_publication(
             channel in ".{0,200}",
             data in proptest::collection::vec(any::<u8>(), 0..400),
             user in proptest::option::of(".{0,20}"),

@@ -1,7 +1,7 @@
-//! What clients are told, as the fields of the protocol's messages.
+//! Replies and pushes as fields of protobuf messages.
 //!
-//! Owns nothing: everything is borrowed for as long as it takes to be written. Never decides what
-//! is said. Source of the numbers: centrifugal/protocol, `client.proto`.
+//! Owns no state: messages borrow their parts until they are written. Never decides what a reply
+//! contains. Source of the field numbers: centrifugal/protocol, `client.proto`.
 
 use super::fields::{Body, Fields};
 use crate::wire::protocol::encoding::VERSION;
@@ -16,9 +16,9 @@ use crate::wire::protocol::reply::{
 
 /// `Reply` to a command.
 pub(super) struct ReplyEnvelope<'a> {
-    /// The command's.
+    /// Id of the command.
     pub(super) id: u32,
-    /// What it is answered.
+    /// Content of the reply.
     pub(super) reply: &'a Reply<'a>,
 }
 
@@ -34,20 +34,20 @@ impl Body for ReplyEnvelope<'_> {
             Reply::Subscribe(subscribed) => fields.message(6, subscribed),
             Reply::Unsubscribe => fields.message(7, &()),
             Reply::Publish => fields.message(8, &()),
-            Reply::Presence(roll) => fields.message(9, roll),
+            Reply::Presence(members) => fields.message(9, members),
             Reply::PresenceStats(stats) => fields.message(10, stats),
             Reply::History(history) => fields.message(11, history),
-            Reply::Rpc(data) => fields.message(13, &Returned(data.unwrap_or_default())),
-            Reply::Refresh(lease) => fields.message(14, &Renewed { field: 3, lease: *lease }),
-            Reply::SubRefresh(lease) => fields.message(15, &Renewed { field: 1, lease: *lease }),
+            Reply::Rpc(data) => fields.message(13, &RpcResult(data.unwrap_or_default())),
+            Reply::Refresh(ttl) => fields.message(14, &TtlBody { field: 3, ttl: *ttl }),
+            Reply::SubRefresh(ttl) => fields.message(15, &TtlBody { field: 1, ttl: *ttl }),
         }
     }
 }
 
 /// `Reply` that carries a push.
-pub(super) struct Pushed<B>(pub(super) B);
+pub(super) struct PushEnvelope<B>(pub(super) B);
 
-impl<B: Body> Body for Pushed<B> {
+impl<B: Body> Body for PushEnvelope<B> {
     fn write(&self, fields: &mut impl Fields) {
         fields.message(4, &self.0);
     }
@@ -55,11 +55,11 @@ impl<B: Body> Body for Pushed<B> {
 
 /// `Push`.
 pub(super) struct PushBody<'a, B> {
-    /// Where it happened; empty: to the connection itself.
+    /// Channel of the push; empty if the push concerns the whole connection.
     pub(super) channel: &'a str,
-    /// Which field says what happened.
+    /// Number of the field that holds the body.
     pub(super) field: u32,
-    /// What happened.
+    /// Body of the push.
     pub(super) body: B,
 }
 
@@ -72,7 +72,8 @@ impl<B: Body> Body for PushBody<'_, B> {
 
 // ---- parts -----------------------------------------------------------------------------------
 
-/// An entry of a map of messages. Its key is there even if it is empty: old readers rely on it.
+/// An entry of a map of messages. The key is written even if it is empty, because old parsers
+/// require it.
 struct Entry<'a, B>(&'a str, &'a B);
 
 impl<B: Body> Body for Entry<'_, B> {
@@ -82,7 +83,7 @@ impl<B: Body> Body for Entry<'_, B> {
     }
 }
 
-/// An entry of a map of text.
+/// An entry of a map of strings.
 struct Tag<'a>(&'a str, &'a str);
 
 impl Body for Tag<'_> {
@@ -92,9 +93,9 @@ impl Body for Tag<'_> {
     }
 }
 
-/// `expires` in this field and `ttl` in the next, as wherever they stand.
-fn write_lease(field: u32, lease: Option<Ttl>, fields: &mut impl Fields) {
-    if let Some(Ttl(seconds)) = lease {
+/// Writes `expires` as this field and `ttl` as the next one.
+fn write_ttl(field: u32, ttl: Option<Ttl>, fields: &mut impl Fields) {
+    if let Some(Ttl(seconds)) = ttl {
         fields.flag(field, true);
         fields.number(field + 1, seconds.into());
     }
@@ -124,14 +125,14 @@ impl Body for ClientInfo {
     }
 }
 
-// ---- answers ---------------------------------------------------------------------------------
+// ---- results ---------------------------------------------------------------------------------
 
 /// `ConnectResult`.
 impl Body for ConnectResult<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.text(1, self.client);
         fields.text(2, VERSION);
-        write_lease(3, self.expires, fields);
+        write_ttl(3, self.expires, fields);
         fields.bytes(5, self.data.unwrap_or_default());
         for (channel, subscribed) in &self.subs {
             fields.message(6, &Entry(channel, subscribed));
@@ -140,13 +141,13 @@ impl Body for ConnectResult<'_> {
     }
 }
 
-/// What `ConnectResult` and `Connect` have in the same fields.
+/// Writes the fields that have the same numbers in `ConnectResult` and `Connect`.
 fn write_connection(connected: &ConnectResult<'_>, fields: &mut impl Fields) {
     fields.number(7, connected.ping.into());
     fields.flag(8, connected.pong);
     fields.text(9, connected.session);
     fields.text(10, connected.node);
-    // Two's complement, as int64 has it.
+    // An int64 is encoded in two's complement.
     fields.number(11, connected.time.unwrap_or(0) as u64);
 }
 
@@ -154,7 +155,7 @@ fn write_connection(connected: &ConnectResult<'_>, fields: &mut impl Fields) {
 impl Body for SubscribeResult<'_> {
     fn write(&self, fields: &mut impl Fields) {
         let position = self.position.unwrap_or_default();
-        write_lease(1, self.expires, fields);
+        write_ttl(1, self.expires, fields);
         fields.flag(3, self.recoverable);
         fields.text(6, position.epoch.as_str());
         for publication in &self.publications {
@@ -201,25 +202,25 @@ impl Body for HistoryResult<'_> {
 }
 
 /// `RPCResult`.
-struct Returned<'a>(&'a [u8]);
+struct RpcResult<'a>(&'a [u8]);
 
-impl Body for Returned<'_> {
+impl Body for RpcResult<'_> {
     fn write(&self, fields: &mut impl Fields) {
         fields.bytes(1, self.0);
     }
 }
 
-/// `RefreshResult`, `SubRefreshResult` and `Refresh`, which differ in where the lease stands.
-pub(super) struct Renewed {
-    /// Of `expires`.
+/// `RefreshResult`, `SubRefreshResult` and `Refresh`, which differ in their field numbers.
+pub(super) struct TtlBody {
+    /// Number of the field `expires`.
     pub(super) field: u32,
-    /// The new one.
-    pub(super) lease: Option<Ttl>,
+    /// The new time to live; `None`: no expiry.
+    pub(super) ttl: Option<Ttl>,
 }
 
-impl Body for Renewed {
+impl Body for TtlBody {
     fn write(&self, fields: &mut impl Fields) {
-        write_lease(self.field, self.lease, fields);
+        write_ttl(self.field, self.ttl, fields);
     }
 }
 
@@ -227,11 +228,11 @@ impl Body for Renewed {
 
 /// `Publication`.
 pub(super) struct PublicationBody<'a> {
-    /// The payload, or the difference to the one before.
+    /// The payload, or a delta to the previous payload.
     pub(super) data: &'a [u8],
-    /// The parts beside it.
+    /// The fields besides the data.
     pub(super) details: &'a PublicationFields<'a>,
-    /// Whether it is a difference.
+    /// Whether the data is a delta.
     pub(super) delta: bool,
 }
 
@@ -269,7 +270,7 @@ impl Body for ConnectPush<'_> {
         for (channel, subscribed) in &self.0.subs {
             fields.message(4, &Entry(channel, subscribed));
         }
-        write_lease(5, self.0.expires, fields);
+        write_ttl(5, self.0.expires, fields);
         write_connection(self.0, fields);
     }
 }
@@ -288,13 +289,13 @@ impl Body for SubscribePush<'_> {
     }
 }
 
-/// `Unsubscribe` and `Disconnect`, which differ in where the code stands.
+/// `Unsubscribe` and `Disconnect`, which differ in their field numbers.
 pub(super) struct Reason<'a> {
-    /// Of the code; the text is in the next.
+    /// Number of the field of the code. The reason is the next field.
     pub(super) field: u32,
-    /// Why, as a number.
+    /// Code of the reason.
     pub(super) code: u32,
-    /// Why, for people.
+    /// Reason for humans.
     pub(super) reason: &'a str,
 }
 

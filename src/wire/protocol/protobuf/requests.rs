@@ -1,8 +1,9 @@
-//! What clients send, as protocol buffers have it: read by prost, then moved into
-//! [`crate::wire::protocol::command`] without another copy.
+//! Protobuf commands: prost parses them, and they are moved into [`crate::wire::protocol::command`]
+//! without another copy.
 //!
-//! Owns what it read. Never judges. Source of the numbers: centrifugal/protocol, `client.proto`;
-//! fields that this server has no use for are left out, and so skipped.
+//! Owns the parsed messages. Never validates them. Source of the field numbers:
+//! centrifugal/protocol, `client.proto`. Fields that this server does not use are not declared, so
+//! prost skips them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use prost::Message;
 use crate::wire::filter;
 use crate::wire::protocol::command::{self, Payload, Request, RequestedSubs};
 
-/// Which request is present says what it is.
+/// One command; the field that is present names the request.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Command {
     #[prost(uint32, tag = "1")]
@@ -44,7 +45,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// The first that is there, in the order of the protocol.
+    /// The first request that is present, in protocol order.
     pub(super) fn request(self) -> Option<Request<'static>> {
         None.or(self.connect.map(|request| Request::Connect(Box::new((*request).into()))))
             .or(self.ping.map(|_| Request::Ping))
@@ -61,11 +62,11 @@ impl Command {
     }
 }
 
-/// A message of which nothing is read.
+/// A message whose fields are ignored.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Ignored {}
 
-/// Proto3 does not tell empty bytes from none.
+/// Empty bytes count as absent, because proto3 does not distinguish them.
 fn payload(bytes: Vec<u8>) -> Option<Payload<'static>> {
     (!bytes.is_empty()).then_some(Cow::Owned(bytes))
 }
@@ -76,7 +77,7 @@ pub(super) struct ConnectRequest {
     pub(super) token: String,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) data: Vec<u8>,
-    /// A map, read as the list that it is on the wire: so its order stays.
+    /// A map, parsed as a list to preserve its order on the wire.
     #[prost(message, repeated, tag = "3")]
     pub(super) subs: Vec<RequestedSubEntry>,
     #[prost(string, tag = "4")]
@@ -167,7 +168,7 @@ impl From<SubscribeRequest> for command::SubscribeRequest<'static> {
     }
 }
 
-/// Nests; prost reads a hundred messages within one another and no more.
+/// A node of a filter. Nodes nest; prost refuses messages nested deeper than 100 levels.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct FilterNode {
     #[prost(string, tag = "1")]
@@ -197,7 +198,7 @@ impl From<FilterNode> for filter::FilterNode {
     }
 }
 
-/// A request that only names a channel.
+/// A request that consists of a channel.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ChannelRequest {
     #[prost(string, tag = "1")]
