@@ -1,36 +1,38 @@
-//! Whether the server is open to everybody on its own machine, and what it serves then.
+//! Whether the server is open to everyone on its own machine, and which features it then enables.
 //!
-//! Owns the rule for "nothing was configured". Never serves a request. The invariant: a server is
-//! open only where no file, no variable and no flag about access was given, and only on loopback.
+//! Owns the rule for a server without configuration. Never serves a request. The invariant: a server
+//! is open only if no file, no environment variable and no flag about access is given, and it then
+//! listens on loopback only.
 
 use crate::base::sys;
 
 use super::key::{CENTRIFUGO_PREFIX, PREFIX};
 use super::sources::Sources;
 
-/// To whom the server is open.
+/// Whether the server is open to everyone on its own machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing was configured: everybody on this machine may connect, subscribe and publish.
+    /// Nothing is configured: everyone on this machine may connect, subscribe and publish.
     Open,
-    /// Only what the configuration allows. Names the setting that made it so.
+    /// The server allows only what the configuration allows. Names the setting that closed it.
     Closed(String),
 }
 
 impl Access {
-    /// Whether everybody on this machine is let in.
+    /// Whether everyone on this machine may connect.
     pub fn is_open(&self) -> bool {
         *self == Access::Open
     }
 }
 
-/// Sections and keys whose flags say who may do what. Any of them closes the server.
-const ABOUT_ACCESS: [&str; 6] =
+/// Sections and keys about permissions. A flag for any of them closes the server.
+const PERMISSION_KEYS: [&str; 6] =
     ["client", "channel", "rpc", "proxies", "http_api.key", "http_api.insecure"];
-/// Keys that name an address to listen on. An address that others reach closes the server.
+/// Keys that name an address to listen on. A flag with an address other than loopback closes the
+/// server.
 const ADDRESSES: [&str; 2] = ["http_server.address", "http_server.internal_address"];
 
-/// Switches that are on where the server is open.
+/// Boolean keys that an open server sets to true.
 pub(super) const OPEN_SWITCHES: [&str; 12] = [
     "client.allow_anonymous_connect_without_token",
     "channel.without_namespace.allow_subscribe_for_client",
@@ -49,12 +51,12 @@ pub(super) const OPEN_SWITCHES: [&str; 12] = [
 pub(super) const OPEN_ADDRESS: &str = "127.0.0.1";
 
 impl Sources {
-    /// Whether a server with these sources is open; `file` is the file that was read.
+    /// Whether a server with these sources is open. `file` is the file that was read, if any.
     pub(super) fn access(&self, file: Option<&str>) -> Access {
         let variable = || {
-            let told =
+            let ours =
                 |name: &&String| name.starts_with(PREFIX) || name.starts_with(CENTRIFUGO_PREFIX);
-            let name = self.environment.iter().map(|(name, _)| name).find(told)?;
+            let name = self.environment.iter().map(|(name, _)| name).find(ours)?;
             Some(format!("{name} in the environment"))
         };
         let flag = || {
@@ -72,9 +74,9 @@ fn closes(path: &str, text: &str) -> bool {
     let below = |section: &str| {
         path.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    let everybody = || !sys::listen_address(text, 0).is_ok_and(|found| found.ip().is_loopback());
-    // An empty internal address is the public one.
-    let same = path == "http_server.internal_address" && text.is_empty();
-    ABOUT_ACCESS.iter().any(|section| below(section))
-        || (ADDRESSES.contains(&path) && !same && everybody())
+    let is_reachable = || !sys::listen_address(text, 0).is_ok_and(|found| found.ip().is_loopback());
+    // With an empty internal address the internal port uses the public address.
+    let is_public_address = path == "http_server.internal_address" && text.is_empty();
+    PERMISSION_KEYS.iter().any(|section| below(section))
+        || (ADDRESSES.contains(&path) && !is_public_address && is_reachable())
 }

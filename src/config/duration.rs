@@ -1,6 +1,7 @@
-//! Lengths of time as a configuration writes them.
+//! Durations in configurations, such as `25s` and `1h30m`.
 //!
-//! Owns nothing. The invariant: what is written out reads back as the same length.
+//! Owns no state. The invariant: a duration of whole milliseconds that is printed parses as the
+//! same duration.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,17 +9,17 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A length of time, written like `25s`, `300ms`, `1h30m`.
+/// A duration, written like `25s`, `300ms` or `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigDuration(pub Duration);
 
 impl ConfigDuration {
-    /// So many seconds.
+    /// A duration of this many seconds.
     pub const fn seconds(seconds: u64) -> Self {
         ConfigDuration(Duration::from_secs(seconds))
     }
 
-    /// In milliseconds, as the data plane counts.
+    /// The duration in milliseconds, the unit of the data plane.
     pub fn millis(self) -> u64 {
         self.0.as_millis() as u64
     }
@@ -46,14 +47,14 @@ impl<'de> Deserialize<'de> for ConfigDuration {
         let text = String::deserialize(deserializer)?;
         parse_duration(&text)
             .map(ConfigDuration)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is no duration")))
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a duration")))
     }
 }
 
-/// A hundred years: sums of times and durations never overflow.
+/// Longest duration: a hundred years. Sums of times and durations then never overflow.
 const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
 
-/// Reads a duration of at most [`LONGEST`]: numbers with units, one behind the other; `0` needs no
+/// Parses a duration of at most [`LONGEST`]: one or more numbers, each with a unit. `0` needs no
 /// unit.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {

@@ -1,20 +1,20 @@
-//! How clients get in, as the start of the server prints it.
+//! The sentence of the startup banner that says how clients can connect and subscribe.
 //!
 //! Owns the sentence. Never decides about a client.
 
 use super::sections::{Config, Token};
 
 impl Config {
-    /// How clients get in, and what to set where they do not.
+    /// How clients can connect and subscribe, and which key to set if they cannot.
     pub fn entrance(&self) -> String {
         let (client, channel) = (&self.client, &self.channel);
         if client.insecure {
-            return "client.insecure lets everybody do everything".to_owned();
+            return "client.insecure is set: any client can connect and use any channel".to_owned();
         }
         let subscription = &client.subscription_token;
         let connects = [
             (client.token.verifies() || client.insecure_skip_token_signature_verify, "a token"),
-            (client.proxy.connect.enabled, "the connect proxy's consent"),
+            (client.proxy.connect.enabled, "the connect proxy"),
             (client.allow_anonymous_connect_without_token, "no token"),
         ];
         let connects: Vec<&str> =
@@ -37,8 +37,9 @@ impl Config {
         match (subscribes, tokens) {
             (true, _) => format!("clients connect with {by}"),
             (false, true) => format!(
-                "clients connect with {by} and subscribe with a token alone: set \
-                 channel.without_namespace.allow_subscribe_for_client to let all subscribe"
+                "clients connect with {by} and subscribe only with a token: set \
+                 channel.without_namespace.allow_subscribe_for_client to allow subscriptions \
+                 without one"
             ),
             (false, false) => format!(
                 "clients connect with {by}, but cannot subscribe: set \
@@ -50,7 +51,7 @@ impl Config {
 }
 
 impl Token {
-    /// Whether there is a key that tokens can be verified with.
+    /// Whether a key is configured that can verify tokens.
     fn verifies(&self) -> bool {
         let keys = [
             self.hmac_secret_key.is_empty(),

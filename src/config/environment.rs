@@ -1,24 +1,26 @@
-//! Environment variables: which ones belong to the configuration, and what Kubernetes adds.
+//! Environment variables: selects those of the configuration and recognises those that Kubernetes
+//! adds.
 //!
-//! Owns nothing. Never sets a key. The invariant: a variable with our prefix is read, warned of or
-//! refused; it is never ignored in silence.
+//! Owns no state. Never sets a key. The invariant: no variable with one of the two prefixes gets
+//! lost here, so that `load` can read it, warn about it or reject it.
 
 use std::ffi::OsString;
 
 use super::error::{Error, error};
 use super::key::{CENTRIFUGO_PREFIX, PREFIX};
 
-/// Variables of scripts/tune.sh, which an operator may have exported.
-const OF_SCRIPTS: &str = "DRUMLINE_TUNE_";
+/// Prefix of the variables of scripts/tune.sh, which an operator may have exported.
+const SCRIPT_PREFIX: &str = "DRUMLINE_TUNE_";
 
-/// The variables that configure, out of all that there are.
+/// Selects the variables with the prefix `DRUMLINE_` or `CENTRIFUGO_`.
 ///
 /// # Errors
-/// One of them is not UTF-8: its value cannot be used, and to leave it out could open the server.
+/// The value of such a variable is not UTF-8. Ignoring the variable could open the server to
+/// everyone on the machine.
 pub fn environment(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, Error> {
-    let mut ours = Vec::new();
+    let mut selected = Vec::new();
     for (name, value) in variables {
         let name = name.to_string_lossy().into_owned();
         if !name.starts_with(PREFIX) && !name.starts_with(CENTRIFUGO_PREFIX) {
@@ -27,17 +29,17 @@ pub fn environment(
         let value = value.into_string().map_err(|_| {
             error(format!("{name} in the environment is not UTF-8"), "set it to UTF-8 text")
         })?;
-        ours.push((name, value));
+        selected.push((name, value));
     }
-    Ok(ours)
+    Ok(selected)
 }
 
-/// Whether a variable belongs to a script of ours rather than to the configuration.
+/// Whether a variable belongs to a script of this project instead of the configuration.
 pub(super) fn is_of_scripts(name: &str) -> bool {
-    name.starts_with(OF_SCRIPTS)
+    name.starts_with(SCRIPT_PREFIX)
 }
 
-/// Whether Kubernetes has made a variable of a service's name: `..._SERVICE_HOST`,
+/// Whether a variable is one that Kubernetes sets for a service: `..._SERVICE_HOST`,
 /// `..._SERVICE_PORT_HTTP`, `..._PORT` with an address, `..._PORT_8000_TCP_ADDR`.
 pub(super) fn is_of_kubernetes(name: &str, text: &str) -> bool {
     let has_address = ["tcp://", "udp://", "sctp://"].iter().any(|kind| text.starts_with(kind));
@@ -48,7 +50,8 @@ pub(super) fn is_of_kubernetes(name: &str, text: &str) -> bool {
         || name.match_indices("_PORT_").any(|(at, part)| is_port(&name[at + part.len()..]))
 }
 
-/// `8000_TCP`, `8000_TCP_ADDR`, `8000_TCP_PORT` or `8000_TCP_PROTO`.
+/// Whether a text has one of the forms `8000_TCP`, `8000_TCP_ADDR`, `8000_TCP_PORT` and
+/// `8000_TCP_PROTO`.
 fn is_port(text: &str) -> bool {
     let mut parts = text.split('_');
     let number = parts.next().unwrap_or_default();
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_text_is_refused_unless_it_is_not_ours() {
+    fn a_variable_with_our_prefix_that_is_not_utf8_is_an_error() {
         let check = |name: &str, value: &[u8]| {
             let value = OsString::from_vec(value.to_vec());
             environment([(OsString::from(name), value)])

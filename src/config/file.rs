@@ -1,7 +1,7 @@
-//! Configuration files: which there are, and how they are written.
+//! Configuration files: finds the file to read and parses it as TOML, JSON or YAML.
 //!
-//! Owns nothing. Never knows a key. The invariant: whatever a file is written in, what comes out of
-//! it is a table.
+//! Owns no state. Never knows a key. The invariant: a file that was read is a table, whatever its
+//! format, and no error shows a value of the file.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use figment::value::{Dict, Value};
 use super::error::{Error, error};
 use super::value_kind::kind_of;
 
-/// The files of which the first that is there is read where none is named.
+/// Files to look for in the working folder if the command names no file. The server reads the first
+/// one that exists.
 pub const FILES: [&str; 4] = ["drumline.toml", "config.json", "config.yaml", "config.toml"];
 
-/// What a file is written in.
+/// Format of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// TOML.
@@ -26,7 +27,7 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
-    /// What a file of that name is written in; TOML where the name does not say.
+    /// The format that the file's extension names; TOML for any other extension.
     pub fn of(file: &Path) -> Self {
         let extension = file.extension().and_then(|found| found.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
@@ -44,64 +45,70 @@ impl FileFormat {
         }
     }
 
-    /// Reads a text. The error says where and why, and shows nothing of a value: it may be a key.
+    /// Parses a text. The error names the line and column and the cause. It shows no value, because
+    /// a value may be a secret.
     fn parse(self, text: &str) -> Result<Value, String> {
         match self {
             FileFormat::Toml => toml::from_str(text).map_err(|refused| {
                 let at = refused.span().map(|span| position(text, span.start));
-                told(text, at, refused.message())
+                describe_error(text, at, refused.message())
             }),
             FileFormat::Json => serde_json::from_str(text).map_err(|refused| {
                 let at = (refused.line(), refused.column());
-                let said = refused.to_string();
-                // It ends with the place, which is told anyway.
-                told(text, Some(at), said.rsplit_once(" at line ").map_or(&said, |(what, _)| what))
+                let message = refused.to_string();
+                // The message ends with the line and column, which the error names anyway.
+                let cause = message.rsplit_once(" at line ").map_or(&*message, |(cause, _)| cause);
+                describe_error(text, Some(at), cause)
             }),
             FileFormat::Yaml => {
-                // Only true and false are switches: a namespace may be named `on`.
+                // Only `true` and `false` are booleans: a namespace may be named `on`.
                 let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
                 serde_saphyr::from_str_with_options(text, options).map_err(|refused| {
                     let at = refused.location();
                     let at = at.map(|at| (at.line() as usize, at.column() as usize));
-                    told(text, at, refused.to_string().lines().next().unwrap_or_default())
+                    let message = refused.to_string();
+                    describe_error(text, at, message.lines().next().unwrap_or_default())
                 })
             }
         }
     }
 }
 
-/// Line and column, from 1, of a byte of a text.
+/// Line and column of the byte with index `byte`. Both count from 1.
 fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// What is wrong and where. A message that repeats a word of that line's value is left out.
-fn told(text: &str, at: Option<(usize, usize)>, message: &str) -> String {
-    const SHORTEST: usize = 3;
-    let Some((number, column)) = at else { return "the syntax is wrong".to_owned() };
+/// The place and cause of a syntax error. A parser message that repeats a word of that line's value
+/// is replaced, because it could show a secret.
+fn describe_error(text: &str, at: Option<(usize, usize)>, message: &str) -> String {
+    /// Shorter words are not compared: most messages contain them.
+    const COMPARED_CHARS_MIN: usize = 3;
+    let Some((number, column)) = at else { return "syntax error".to_owned() };
     let line = text.lines().nth(number.saturating_sub(1)).unwrap_or_default();
     let value = line.split_once(['=', ':']).map_or(line, |(_, value)| value);
     let message = message.to_ascii_lowercase();
     let value = value.to_ascii_lowercase();
     let mut words = value.split(|letter: char| !letter.is_alphanumeric());
-    let repeats = words.any(|word| word.chars().count() >= SHORTEST && message.contains(word));
-    let message = if repeats { "the syntax is wrong" } else { message.trim() };
+    let repeats =
+        words.any(|word| word.chars().count() >= COMPARED_CHARS_MIN && message.contains(word));
+    let message = if repeats { "syntax error" } else { message.trim() };
     format!("line {number}, column {column}: {message}")
 }
 
-/// What stands in the working folder where no file is named.
+/// Which configuration file to read.
 pub(super) enum FileChoice {
     /// The file to read.
     File(PathBuf),
-    /// None of [`FILES`].
+    /// The working folder has none of [`FILES`].
     Nothing,
-    /// The folder cannot be looked at, so that there may be one.
+    /// The working folder cannot be read, so it may have one of [`FILES`].
     Unknown,
 }
 
-/// Looks for the file that is read where none is named.
+/// Looks for one of [`FILES`] in the working folder.
 pub(super) fn find() -> FileChoice {
     for file in FILES.map(PathBuf::from) {
         match file.symlink_metadata() {
@@ -113,30 +120,30 @@ pub(super) fn find() -> FileChoice {
     FileChoice::Nothing
 }
 
-/// Reads a file.
+/// Reads and parses a file.
 pub(super) fn read(file: &Path) -> Result<Dict, Error> {
     let (name, format) = (file.display(), FileFormat::of(file));
     let text = std::fs::read_to_string(file).map_err(|refused| {
         error(
-            format!("{name} cannot be read: {refused}"),
-            "name a file that is there, or write one with \
+            format!("cannot read {name}: {refused}"),
+            "name a file that exists, or create one with \
              `drumline genconfig --config drumline.toml`",
         )
     })?;
-    // Some editors begin a file with a mark of its encoding.
+    // Some editors put a byte order mark at the start of a file.
     let text = text.trim_start_matches('\u{feff}');
     let value = format.parse(text).map_err(|cause| {
         error(
             format!("{name} is not {}: {cause}", format.name()),
-            "correct that line; `drumline genconfig` shows how every key is written",
+            "correct that line; `drumline genconfig` shows the syntax of every key",
         )
     })?;
     match value {
         Value::Dict(_, dict) => Ok(dict),
         Value::Empty(..) => Ok(Dict::new()),
         other => Err(error(
-            format!("{name}: {} stands where the sections should", kind_of(&other)),
-            "write sections with their keys; `drumline defaultconfig` shows them all",
+            format!("{name}: expected a table of sections, found {}", kind_of(&other)),
+            "write sections with their keys; `drumline defaultconfig` shows all of them",
         )),
     }
 }
@@ -146,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_place_and_shows_no_value() {
+    fn a_syntax_error_names_line_and_column_and_shows_no_value() {
         let check = |format: FileFormat, text: &str, place: &str| {
             let cause = format.parse(text).unwrap_err();
             assert!(cause.starts_with(place), "{text}: {cause}");

@@ -1,36 +1,39 @@
-//! One key of the configuration: its path, its variable, and the errors about its values.
+//! One key of the configuration: its path, environment variable, kind and default, and the errors
+//! about its values.
 //!
-//! Owns the type. Never keeps a value. A value that was taken is of its key's kind.
+//! Owns the type [`Key`]. Never keeps a configured value. The invariant: [`Key::take`] returns only
+//! values of the key's kind.
 
 use figment::value::Value;
 
 use super::error::{Error, error};
 use super::value_kind::{ValueKind, kind_of};
 
-/// What environment variables begin with.
+/// Prefix of the environment variables.
 pub const PREFIX: &str = "DRUMLINE_";
-/// What Centrifugo's environment variables begin with; they are read too, and ours win.
+/// Prefix of Centrifugo's environment variables. The server reads them too; a variable that starts
+/// with [`PREFIX`] overrides them.
 pub const CENTRIFUGO_PREFIX: &str = "CENTRIFUGO_";
 
-/// One key.
+/// A key of the configuration.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// Its path, such as `http_server.port`.
+    /// Path of the key, such as `http_server.port`.
     pub path: String,
-    /// What it means.
+    /// Description of the key.
     pub doc: &'static str,
-    /// What its value looks like.
+    /// Kind of the key's values.
     pub kind: ValueKind,
-    /// Its value where nobody gives one.
+    /// Value of the key when no source sets it.
     pub default: toml::Value,
-    /// The largest value of a number.
+    /// Largest value of a number.
     pub most: u64,
-    /// The keys of one table of a list of tables; empty for every other kind.
+    /// Keys of each table, for a list of tables; empty for every other kind.
     pub(super) options: Vec<Key>,
 }
 
 impl Key {
-    /// What to write, with its bounds.
+    /// Describes a valid value and its upper bound, for error messages.
     fn expected(&self) -> String {
         match self.kind {
             ValueKind::Number => format!("{} of at most {}", self.kind.expected(), self.most),
@@ -39,28 +42,28 @@ impl Key {
         }
     }
 
-    /// The environment variable that sets it.
+    /// Name of the environment variable that sets the key.
     pub fn variable(&self) -> String {
         self.variable_of(PREFIX)
     }
 
-    /// The environment variable with that beginning that sets it.
+    /// Name of the environment variable with this prefix that sets the key.
     pub(super) fn variable_of(&self, prefix: &str) -> String {
         format!("{prefix}{}", variable(&self.path))
     }
 
-    /// Its section, and its path without the section.
+    /// The key's section, and its name within the section.
     pub(super) fn split(&self) -> (&str, &str) {
         split(&self.path)
     }
 
-    /// An option of one table of a list, and its default.
+    /// An example key of a table in this list, other than `name`, and its default.
     fn option(&self) -> (&str, String) {
         let option = self.options.iter().find(|key| key.path != "name");
         option.map_or(("name", String::new()), |key| (&key.path, key.default.to_string()))
     }
 
-    /// A value of it, as it is written in a flag or the environment.
+    /// An example value, as written in a flag or an environment variable.
     pub(super) fn example(&self) -> String {
         match &self.default {
             _ if self.kind == ValueKind::Tables => {
@@ -74,7 +77,7 @@ impl Key {
         }
     }
 
-    /// Why a text at `place` is no value of it.
+    /// The error for a flag or environment variable (`place`) whose text is not a valid value.
     pub(super) fn refuse_text(&self, place: &str, text: &str) -> Error {
         let what = if self.kind.is_hidden() { "the value".into() } else { format!("`{text}`") };
         error(
@@ -83,7 +86,7 @@ impl Key {
         )
     }
 
-    /// Why what stands at `place` in a file is no value of it.
+    /// The error for an invalid value at `place` in a file; `what` says what is wrong.
     pub(super) fn refuse(&self, place: &str, what: &str) -> Error {
         let value = match self.kind {
             ValueKind::Tables => {
@@ -97,7 +100,7 @@ impl Key {
         error(format!("{place}: {what}"), cure)
     }
 
-    /// Takes a value of a file, or says why not.
+    /// Converts a value from a file to the key's kind. The error names the place and shows no secret.
     pub(super) fn take(&self, place: &str, value: &Value) -> Result<Value, Error> {
         self.kind.take(value).ok_or_else(|| {
             let hidden = self.kind.is_hidden();
@@ -108,22 +111,22 @@ impl Key {
     }
 }
 
-/// The path of a key in a section.
+/// The path of the key `name` in the section `path`.
 pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// The section of a path, and the rest.
+/// Splits a path into its section and the name within the section.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('.').unwrap_or(("", path))
 }
 
-/// How a part of a variable's name is written: `a-b.c` as `A_B_C`.
+/// Converts a name to the form used in environment variables: `a-b.c` becomes `A_B_C`.
 pub(super) fn variable(name: &str) -> String {
     name.replace(['.', '-'], "_").to_ascii_uppercase()
 }
 
-/// A value as an error shows it.
+/// The value as error messages show it. Of a table or list they show only the kind.
 fn shown(value: &Value) -> String {
     match value {
         Value::Dict(..) | Value::Array(..) => kind_of(value).to_owned(),

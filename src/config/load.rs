@@ -1,7 +1,7 @@
-//! Loading: defaults, a file, the environment and flags become one configuration.
+//! Loading: merges defaults, a file, environment variables and flags into one configuration.
 //!
-//! Owns what is builder on the way. Never reads anything twice. The invariant: a later source
-//! wins, and whatever cannot be used was either refused or is told of.
+//! Owns the builder of the configuration. Never reads a source twice. The invariant: a later source
+//! overrides an earlier one, and a value that cannot be used is an error or is named in a warning.
 
 use std::collections::HashMap;
 
@@ -23,16 +23,16 @@ use super::sources::Sources;
 use super::table_list::TableList;
 use super::value_kind::{ValueKind, kind_of};
 
-/// A configuration and how it came about.
+/// A loaded configuration, its file, its access mode and its warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What holds.
+    /// The merged configuration.
     pub config: Config,
-    /// The file that was read; `None`: there is none.
+    /// Path of the file that was read; `None`: no file.
     pub file: Option<String>,
-    /// To whom the server is open.
+    /// Whether the server is open to everyone on this machine.
     pub access: Access,
-    /// What should be told: a sentence each.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -57,7 +57,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     }
     for (path, text) in &sources.flags {
         let key = keys().iter().find(|key| key.path == *path);
-        let key = key.ok_or_else(|| error(format!("no flag --{path}"), "see --help"))?;
+        let key = key
+            .ok_or_else(|| error(format!("unknown flag --{path}"), "see drumline serve --help"))?;
         builder.add_text(key, text, &format!("--{path}"))?;
     }
     let unknown = builder.warning();
@@ -67,14 +68,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     Ok(Loaded { config, file, access, warnings })
 }
 
-/// What is builder on the way.
+/// The configuration while the sources are read.
 struct ConfigBuilder {
     figment: Figment,
-    /// Where a key was last set.
+    /// The source that set a key last, by the key's path.
     origins: HashMap<String, String>,
     /// Every list of tables.
     tables: Vec<TableList>,
-    /// Unknown keys, as they were written, and what they may have been meant for.
+    /// Unknown keys and variables, each with a suggestion if there is one.
     unknown: Vec<String>,
 }
 
@@ -106,16 +107,16 @@ impl ConfigBuilder {
         self.add_value(key, value, origin)
     }
 
-    /// Adds a table of a file: the section at `path`, or all of it.
+    /// Adds a table of a file: the section at `path`, or the whole file if `path` is empty.
     fn add_table(&mut self, path: &str, table: &Dict, origin: &str) -> Result<(), Error> {
         for (name, value) in table {
-            // A name with dots is the path that it looks like.
+            // A name may contain dots: `client.insecure` is the path of a key.
             let path = join(path, name);
             let key = keys().iter().find(|key| key.path == path);
             let known = key.is_some() || keys::is_section(&path);
             match (key, value) {
-                _ if !known => self.unknown.push(keys::unknown(&path, keys::meant(&path))),
-                // Nothing is as good as not there.
+                _ if !known => self.unknown.push(keys::unknown(&path, keys::suggest(&path))),
+                // A key without a value counts as unset.
                 (_, Value::Empty(..)) => {}
                 (Some(key), value) => {
                     let value = key.take(&format!("{path} in {origin}"), value)?;
@@ -124,7 +125,7 @@ impl ConfigBuilder {
                 (None, Value::Dict(_, table)) => self.add_table(&path, table, origin)?,
                 (None, other) => {
                     return Err(error(
-                        format!("{path} in {origin}: {} is no section", kind_of(other)),
+                        format!("{path} in {origin}: expected a section, found {}", kind_of(other)),
                         format!("write it as a section with its keys, in TOML below [{path}]"),
                     ));
                 }
@@ -133,8 +134,8 @@ impl ConfigBuilder {
         Ok(())
     }
 
-    /// The defaults of an open server: everybody on this machine may try everything out, and the
-    /// API gets a key of its own.
+    /// Adds the defaults of an open server: everyone on this machine can use every feature, and the
+    /// API gets a random key.
     fn add_open_defaults(&mut self) -> Result<(), Error> {
         let origin = "the defaults without a file";
         for path in OPEN_SWITCHES {
@@ -142,13 +143,13 @@ impl ConfigBuilder {
         }
         self.add("http_server.address", OPEN_ADDRESS, origin);
         let random = sys::random::<16>().map_err(|refused| {
-            error(format!("no randomness for a key: {refused}"), "set http_api.key")
+            error(format!("cannot generate an API key: {refused}"), "set http_api.key")
         })?;
         self.add("http_api.key", format!("{:032x}", u128::from_ne_bytes(random)), origin);
         Ok(())
     }
 
-    /// Adds the variables that begin with `prefix`.
+    /// Adds the environment variables that start with `prefix`.
     fn add_environment(
         &mut self,
         prefix: &str,
@@ -157,7 +158,7 @@ impl ConfigBuilder {
         // An empty variable counts as unset, as in Centrifugo.
         let ours = || environment.iter().filter(|(name, _)| name.starts_with(prefix));
         let key = |name: &str| keys().iter().find(|key| key.variable_of(prefix) == name);
-        let is_strange = |name: &str, text: &str| {
+        let needs_lookup = |name: &str, text: &str| {
             is_of_kubernetes(name, text) || (key(name).is_none() && !is_of_scripts(name))
         };
         for (name, text) in ours() {
@@ -168,16 +169,16 @@ impl ConfigBuilder {
                 _ => {}
             }
         }
-        // Variables of single tables come on top of their lists.
+        // Variables that set one option of a table apply after the variables that set whole lists.
         let lists: Vec<String> = lists().map(|key| key.variable_of(prefix)).collect();
-        for (name, text) in ours().filter(|(name, text)| is_strange(name, text)) {
-            self.add_strange_variable(prefix, &lists, (name, text))?;
+        for (name, text) in ours().filter(|(name, text)| needs_lookup(name, text)) {
+            self.add_option_or_unknown(prefix, &lists, (name, text))?;
         }
         Ok(())
     }
 
-    /// Adds a variable that is no key of its own: an option of one table of a list, or unknown.
-    fn add_strange_variable(
+    /// Adds a variable that does not name a key: it sets one option of a table, or is unknown.
+    fn add_option_or_unknown(
         &mut self,
         prefix: &str,
         lists: &[String],
@@ -193,17 +194,18 @@ impl ConfigBuilder {
             }
         }
         let known = keys().iter().map(|key| (variable_rest(key), key.variable_of(prefix)));
-        let meant = nearest(&name[prefix.len()..], known, 0.8);
+        let suggestion = nearest(&name[prefix.len()..], known, 0.8);
         let mut tables = self.tables.iter().zip(lists);
-        let meant = meant.or_else(|| tables.find_map(|(tables, list)| tables.meant(list, name)));
-        let told = keys::unknown(name, meant);
+        let suggestion =
+            suggestion.or_else(|| tables.find_map(|(tables, list)| tables.suggest(list, name)));
+        let described = keys::unknown(name, suggestion);
         if prefix == PREFIX {
             return Err(error(
-                format!("unknown environment variable {told}"),
+                format!("unknown environment variable {described}"),
                 "correct its name or unset it; `drumline configdoc` lists every variable",
             ));
         }
-        self.unknown.push(told);
+        self.unknown.push(described);
         Ok(())
     }
 
@@ -216,7 +218,7 @@ impl ConfigBuilder {
         figment.extract().map_err(|refused| refuse(&refused, &origins))
     }
 
-    /// What is told of unknown keys: one sentence for all of them.
+    /// The warning about unknown keys and variables: one sentence for all of them.
     fn warning(&self) -> Option<String> {
         (!self.unknown.is_empty()).then(|| {
             format!(
@@ -227,18 +229,18 @@ impl ConfigBuilder {
     }
 }
 
-/// The keys that hold tables.
+/// The keys whose value is a list of tables.
 fn lists() -> impl Iterator<Item = &'static Key> {
     keys().iter().filter(|key| key.kind == ValueKind::Tables)
 }
 
-/// A variable without what all begin with.
+/// The name of a key's variable without the prefix.
 fn variable_rest(key: &Key) -> String {
     key.variable_of("")
 }
 
-/// A value that is of the right kind, and yet cannot be: names the key, where it was set, and what
-/// it should be.
+/// The error for a value that has the right kind but cannot be converted, such as a number out of
+/// range. It names the key, the source that set it, and a valid value.
 fn refuse(refused: &figment::Error, origins: &HashMap<String, String>) -> Error {
     let path = refused.path.join(".");
     let origin = origins.get(&path).map_or("the configuration", String::as_str);

@@ -261,9 +261,9 @@ mod tests {
         let anonymous = "[client]\nallow_anonymous_connect_without_token = true\n";
         check("", "no client can connect");
         check(subscribe, "no client can connect");
-        check("[client]\ninsecure = true", "everybody do everything");
+        check("[client]\ninsecure = true", "any client can connect and use any channel");
         check(&format!("{token}{subscribe}"), "clients connect with a token");
-        check(token, "subscribe with a token alone: set channel.without_namespace.allow_sub");
+        check(token, "subscribe only with a token: set channel.without_namespace.allow_sub");
         check(anonymous, "but cannot subscribe: set channel.without_namespace.allow_subscribe");
         check(&format!("{anonymous}{subscribe}"), "clients connect with no token");
     }
@@ -602,7 +602,7 @@ http_api:
         let not = |name: &str, text: &str| load_file(name, text, &[], &[]).unwrap_err().cause;
         assert!(not("config.json", "{").contains("config.json is not JSON: "));
         assert!(not("config.yaml", "a: [").contains("config.yaml is not YAML: "));
-        assert!(not("config.json", "[]").contains("a list stands where the sections should"));
+        assert!(not("config.json", "[]").contains("expected a table of sections, found a list"));
     }
 
     #[test]
@@ -636,7 +636,7 @@ http_api:
             ("presence = \"yes\"", ": presence: \"yes\" is not true or false"),
             ("history_size = true", ": history_size: true is not a whole number"),
             ("history_ttl = 300", ": history_ttl: 300 is not a duration"),
-            ("channel_regex = []", ": channel_regex: a list is not text"),
+            ("channel_regex = []", ": channel_regex: a list is not a string"),
             ("history_size = 10", ": of history_size and history_ttl only one"),
             ("history_ttl = \"1s\"", ": of history_size and history_ttl only one"),
             ("history_size = 1\nhistory_ttl = \"721h\"", ": history_ttl 721h is over"),
@@ -660,8 +660,11 @@ http_api:
             (r#"[{"name":"a"}]"#, "[0] \"a\": that is no name"),
             (r#"[{"name":"ab"},{"name":"cd"},{"name":"ab"}]"#, "[2] \"ab\": channel.namespaces[0]"),
             (r#"[{"presence":true}]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES has no name"),
-            (r#"[{"name":true}]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES: name: true is not text"),
-            (r#"["chat"]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES: a text is no table"),
+            (
+                r#"[{"name":true}]"#,
+                "[0] in DRUMLINE_CHANNEL_NAMESPACES: name: true is not a string",
+            ),
+            (r#"["chat"]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES: expected a table, found a string"),
         ] {
             let found = whole(list);
             assert!(found.starts_with(&format!("channel.namespaces{cause}")), "{found}");

@@ -1,7 +1,7 @@
 //! Prints the configuration: a commented TOML file, the defaults as JSON, a Markdown description.
 //!
-//! Owns nothing: the table of keys goes in, text comes out. The invariant: each of the three texts
-//! contains every key once, and the two files can be loaded.
+//! Owns no state. Never reads a configured value. The invariant: each of the three texts contains
+//! every key once, and the two files can be loaded.
 
 use std::fmt::Write as _;
 
@@ -68,7 +68,7 @@ pub fn template() -> String {
 /// All default values as a JSON file.
 pub fn default_json() -> String {
     let text = serde_json::to_string_pretty(&Config::default());
-    text.expect("a configuration has nothing that JSON has not") + "\n"
+    text.expect("every value of a configuration can be written as JSON") + "\n"
 }
 
 /// Every key with its default, environment variable and description, in Markdown.
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::config::{Namespace, Sources, load};
 
-    /// A file with that text, loaded.
+    /// Loads a file that has this name and text.
     fn load_as(name: &str, text: &str) -> Config {
         let folder = tempfile::tempdir().unwrap();
         let file: PathBuf = folder.path().join(Path::new(name));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_holds_every_default() {
+    fn the_template_contains_every_key_with_its_default() {
         let text = template();
         let uncommented: String = text
             .lines()
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_a_namespace_is_one() {
+    fn the_example_namespace_of_the_template_loads() {
         let lines = template();
         let example: Vec<&str> = lines
             .lines()
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_a_file_and_every_key_is_described() {
+    fn the_default_json_loads_and_the_document_describes_every_key() {
         assert_eq!(load_as("config.json", &default_json()), Config::default());
         let text = document();
         for key in keys() {

@@ -1,23 +1,23 @@
-//! Where values come from, besides the defaults.
+//! Sources of configured values: a file, environment variables and flags.
 //!
-//! Owns what the sources gave, as text. Never shows a value.
+//! Owns the texts that the sources give. Never shows a value, because it may be a secret.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where values come from, besides the defaults; later ones win.
+/// The sources of values besides the defaults. A later field overrides an earlier one.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The file that `--config` names.
+    /// File that `--config` names. `None`: look for one in the working folder.
     pub file: Option<PathBuf>,
-    /// The environment, names and values.
+    /// Environment variables: name and value.
     pub environment: Vec<(String, String)>,
-    /// Flags: the key's path and its value.
+    /// Flags: path of the key and value.
     pub flags: Vec<(String, String)>,
 }
 
 impl fmt::Debug for Sources {
-    /// Says nothing of values: some are secrets.
+    /// Shows names without values, because some values are secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |pairs: &[(String, String)]| {
             pairs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()

@@ -1,7 +1,7 @@
-//! Lists of tables with names, such as namespaces, as sources give them.
+//! Lists of named tables, such as namespaces, while the sources are read.
 //!
-//! Owns them until the configuration is made. Never judges what options say together. The
-//! invariant: each has a name, and every option that is kept is of its kind.
+//! Owns the tables until the configuration is built. Never checks rules between options. The
+//! invariant: each table has a name, and every option in it has a value of the option's kind.
 
 use figment::value::{Dict, Value};
 
@@ -10,18 +10,18 @@ use super::key::{Key, join, variable};
 use super::keys::{nearest, table_keys, unknown};
 use super::value_kind::kind_of;
 
-/// The tables of one list that the last source gave.
+/// The tables of one list, as the last source that sets the list gives them.
 #[derive(Debug)]
 pub(super) struct TableList {
     /// Path of the list.
     list: &'static str,
-    given: Vec<Dict>,
+    tables: Vec<Dict>,
 }
 
 impl TableList {
-    /// An empty list at a path.
+    /// An empty list at this path.
     pub(super) fn new(list: &'static str) -> Self {
-        TableList { list, given: Vec::new() }
+        TableList { list, tables: Vec::new() }
     }
 
     /// Path of the list.
@@ -29,52 +29,53 @@ impl TableList {
         self.list
     }
 
-    /// Reads a list of tables instead. Says what is unknown in them.
+    /// Replaces the tables by those of `value`. Returns the unknown keys in them.
     pub(super) fn read(&mut self, value: &Value, origin: &str) -> Result<Vec<String>, Error> {
-        let mut strange = Vec::new();
-        self.given.clear();
+        let mut unknown_keys = Vec::new();
+        self.tables.clear();
         for (at, value) in value.as_array().unwrap_or_default().iter().enumerate() {
-            self.given.push(read(self.list, at, value, origin, &mut strange)?);
+            self.tables.push(read_table(self.list, at, value, origin, &mut unknown_keys)?);
         }
-        Ok(strange)
+        Ok(unknown_keys)
     }
 
-    /// Sets the option that a variable names, such as `DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE`
-    /// where `list` is `DRUMLINE_CHANNEL_NAMESPACES`. Says whether it names one.
+    /// Sets one option of one table from the environment variable `name`, for example
+    /// `DRUMLINE_CHANNEL_NAMESPACES_CHAT_PRESENCE` if `list` is `DRUMLINE_CHANNEL_NAMESPACES`.
+    /// Returns false if the variable names no option of a table in this list.
     pub(super) fn set(&mut self, list: &str, name: &str, text: &str) -> Result<bool, Error> {
-        let named = self.variables(list).find(|(_, _, found)| found == name);
-        let Some((at, key, _)) = named else { return Ok(false) };
+        let option = self.variables(list).find(|(_, _, variable)| variable == name);
+        let Some((at, key, _)) = option else { return Ok(false) };
         // An empty variable counts as unset.
         if text.is_empty() {
             return Ok(true);
         }
         let value = key.kind.read(text).ok_or_else(|| key.refuse_text(name, text))?;
-        insert(&mut self.given[at], &key.path, value);
+        insert(&mut self.tables[at], &key.path, value);
         Ok(true)
     }
 
-    /// The variable that an unknown one may have been meant for.
-    pub(super) fn meant(&self, list: &str, name: &str) -> Option<String> {
-        let known = self.variables(list).map(|(_, _, found)| (found.clone(), found));
+    /// The known variable that the unknown variable `name` resembles most, if any does.
+    pub(super) fn suggest(&self, list: &str, name: &str) -> Option<String> {
+        let known = self.variables(list).map(|(_, _, variable)| (variable.clone(), variable));
         nearest(name, known, 0.85)
     }
 
-    /// Each option of each table, and the variable that sets it.
+    /// Every option of every table: the table's index, the option, and its environment variable.
     fn variables(&self, list: &str) -> impl Iterator<Item = (usize, &'static Key, String)> {
-        self.given.iter().enumerate().flat_map(move |(at, given)| {
-            let name = variable(given.get("name").and_then(Value::as_str).unwrap_or_default());
+        self.tables.iter().enumerate().flat_map(move |(at, table)| {
+            let name = variable(table.get("name").and_then(Value::as_str).unwrap_or_default());
             let options = table_keys(self.list).iter().filter(|key| key.path != "name");
             options.map(move |key| (at, key, format!("{list}_{name}_{}", variable(&key.path))))
         })
     }
 
-    /// All of them, for the configuration.
+    /// The tables as values of the configuration.
     pub(super) fn into_values(self) -> Vec<Value> {
-        self.given.into_iter().map(Value::from).collect()
+        self.tables.into_iter().map(Value::from).collect()
     }
 }
 
-/// Sets what stands at a path below a table.
+/// Sets the value at `path` within a table.
 fn insert(table: &mut Dict, path: &str, value: Value) {
     let Some((section, rest)) = path.split_once('.') else {
         table.insert(path.to_owned(), value);
@@ -88,18 +89,19 @@ fn insert(table: &mut Dict, path: &str, value: Value) {
     table.insert(section.to_owned(), below.into());
 }
 
-/// Reads one table. What is unknown in it goes to `strange`.
-fn read(
+/// Reads the table with index `at`. Its unknown keys are added to `unknown_keys`.
+fn read_table(
     list: &'static str,
     at: usize,
     value: &Value,
     origin: &str,
-    strange: &mut Vec<String>,
+    unknown_keys: &mut Vec<String>,
 ) -> Result<Dict, Error> {
     let place = format!("{list}[{at}]");
-    let cure = format!("write a table with a name, in TOML name = \"chat\" below [[{list}]]");
+    let cure = format!("give each table a name, in TOML name = \"chat\" below [[{list}]]");
     let Some(table) = value.as_dict() else {
-        return Err(error(format!("{place} in {origin}: {} is no table", kind_of(value)), cure));
+        let cause = format!("{place} in {origin}: expected a table, found {}", kind_of(value));
+        return Err(error(cause, cure));
     };
     let key = table_keys(list).iter().find(|key| key.path == "name");
     let name = match (key, table.get("name")) {
@@ -115,7 +117,7 @@ fn read(
         let is_section = keys.iter().any(|key| key.path.starts_with(&format!("{path}.")));
         match (keys.iter().find(|key| key.path == path), value) {
             _ if path == "name" => {}
-            // Nothing is as good as not there.
+            // A key without a value counts as unset.
             (Some(_), Value::Empty(..)) => {}
             (Some(key), value) => {
                 insert(&mut options, &path, key.take(&format!("{place}: {path}"), value)?);
@@ -123,15 +125,15 @@ fn read(
             (None, Value::Dict(_, below)) if is_section => left.extend(entries(&path, below)),
             (None, _) => {
                 let known = keys.iter().map(|key| (key.path.clone(), &key.path));
-                let meant = nearest(&path, known, 0.6).cloned();
-                strange.push(unknown(&format!("{list}.{name}.{path}"), meant));
+                let suggestion = nearest(&path, known, 0.6).cloned();
+                unknown_keys.push(unknown(&format!("{list}.{name}.{path}"), suggestion));
             }
         }
     }
     Ok(options)
 }
 
-/// What stands in a section, by its path below the table.
+/// The keys of a section with their paths within the table, last key first.
 fn entries<'a>(section: &str, table: &'a Dict) -> impl Iterator<Item = (String, &'a Value)> {
     table.iter().rev().map(move |(option, value)| (join(section, option), value))
 }

@@ -1,58 +1,59 @@
-//! Kinds of values that a key may have, and how a value of each kind is read.
+//! Kinds of values that a key may have, and the conversion to each kind.
 //!
-//! Owns the kinds. Never knows a key. A value that was read or taken is of that kind.
+//! Owns the kinds. Never knows a key. The invariant: [`ValueKind::read`] and [`ValueKind::take`]
+//! return only values of their kind.
 
 use figment::value::{Dict, Num, Value};
 
 use super::duration::parse_duration;
 
-/// What a key's value looks like.
+/// Kind of a key's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueKind {
     /// `true` or `false`.
     Switch,
     /// A whole number.
     Number,
-    /// Text.
+    /// A string.
     Text,
-    /// Text that is never shown: a key or a password.
+    /// A string that is never shown: a key or a password.
     Secret,
-    /// A URL, of which user, password and query are never shown.
+    /// A URL, whose user, password and query are never shown.
     Address,
-    /// Texts; in a flag or the environment separated by spaces or commas.
+    /// A list of strings. In a flag or variable they are separated by spaces or commas.
     List,
-    /// Texts by their names; in a flag or the environment a JSON object.
+    /// A map of names to strings. In a flag or variable it is a JSON object.
     Map,
     /// A duration such as `25s`.
     Duration,
-    /// Tables with names; in a flag or the environment JSON, or names alone.
+    /// A list of named tables. In a flag or variable it is JSON, or names separated by spaces.
     Tables,
 }
 
 impl ValueKind {
-    /// What to write.
+    /// Describes a valid value, for error messages.
     pub fn expected(self) -> &'static str {
         match self {
             ValueKind::Switch => "true or false",
             ValueKind::Number => "a whole number",
-            ValueKind::Text | ValueKind::Secret | ValueKind::Address => "text in quotes",
-            ValueKind::List => "a list of texts",
-            ValueKind::Map => "a table of texts",
+            ValueKind::Text | ValueKind::Secret | ValueKind::Address => "a string in quotes",
+            ValueKind::List => "a list of strings",
+            ValueKind::Map => "a table of strings",
             ValueKind::Duration => "a duration such as \"25s\", \"300ms\" or \"720h\"",
             ValueKind::Tables => "a list of tables, each with a name",
         }
     }
 
-    /// Whether a value of it may hold a secret, so that no error shows it.
+    /// Whether a value of this kind may contain a secret. Errors never show such a value.
     pub(super) fn is_hidden(self) -> bool {
         matches!(self, ValueKind::Secret | ValueKind::Address | ValueKind::Map | ValueKind::Tables)
     }
 
-    /// Reads a value that came as text.
+    /// Parses the text of a flag or an environment variable. `None`: not a value of this kind.
     pub(super) fn read(self, text: &str) -> Option<Value> {
         let text = text.trim();
-        let between = |at: char| at == ',' || at.is_whitespace();
-        let parts = || text.split(between).filter(|part| !part.is_empty());
+        let is_separator = |at: char| at == ',' || at.is_whitespace();
+        let parts = || text.split(is_separator).filter(|part| !part.is_empty());
         Some(match self {
             ValueKind::Switch => match text {
                 "true" | "1" => true.into(),
@@ -78,8 +79,10 @@ impl ValueKind {
         })
     }
 
-    /// Takes a value of a file. What Centrifugo takes there is taken too: numbers and switches in
-    /// quotes, empty quotes for 0, a whole number for a text, one text for a list, 0 for no time.
+    /// Converts a value of a file to this kind. `None`: not a value of this kind.
+    ///
+    /// Like Centrifugo, it accepts numbers and booleans in quotes, an empty string for the number
+    /// 0, a whole number for a string, one string for a list, and the number 0 for a duration.
     pub(super) fn take(self, value: &Value) -> Option<Value> {
         let whole = value.to_num().and_then(Num::to_u128_lossy);
         let whole = whole.and_then(|number| u64::try_from(number).ok());
@@ -97,9 +100,10 @@ impl ValueKind {
                 parts.iter().all(|part| part.as_str().is_some()).then(|| value.clone())
             }
             (ValueKind::Map, Value::Dict(_, table), _) => {
-                let taken = |value: &Value| ValueKind::Text.take(value);
-                let texts = table.iter().map(|(name, value)| Some((name.clone(), taken(value)?)));
-                Some(texts.collect::<Option<Dict>>()?.into())
+                let string = |value: &Value| ValueKind::Text.take(value);
+                let entries =
+                    table.iter().map(|(name, value)| Some((name.clone(), string(value)?)));
+                Some(entries.collect::<Option<Dict>>()?.into())
             }
             (_, Value::String(_, text), _) => self.read(text),
             _ => None,
@@ -107,15 +111,15 @@ impl ValueKind {
     }
 }
 
-/// What a value is, as an error says it that must not show the value.
+/// The type of a value, for errors that must not show the value.
 pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Dict(..) => "a table",
         Value::Array(..) => "a list",
-        Value::String(..) | Value::Char(..) => "a text",
-        Value::Bool(..) => "true or false",
+        Value::String(..) | Value::Char(..) => "a string",
+        Value::Bool(..) => "a boolean",
         Value::Num(..) => "a number",
-        Value::Empty(..) => "nothing",
+        Value::Empty(..) => "no value",
     }
 }
 
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_from_a_file() {
+    fn values_of_a_file_convert_to_the_kind_of_their_key() {
         let check = |kind: ValueKind, json: &str, expected: Option<&str>| {
             let value: Value = serde_json::from_str(json).unwrap();
             let taken = kind.take(&value).map(|taken| serde_json::to_string(&taken).unwrap());
