@@ -74,8 +74,8 @@ pub fn listen_address(address: &str, port: u16) -> Result<SocketAddr, Failure> {
         "" => IpAddr::from([0, 0, 0, 0]),
         "localhost" => IpAddr::from([127, 0, 0, 1]),
         text => text.parse().map_err(|_| {
-            let cause = format!("http_server.address: `{text}` is no IP address");
-            Failure::new(cause, "use one, or leave it empty")
+            let cause = format!("`{text}` is not an IP address");
+            Failure::new(cause, "use an IP address, or leave the key empty")
         })?,
     };
     Ok(SocketAddr::new(ip, port))

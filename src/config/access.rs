@@ -1,8 +1,8 @@
 //! Whether the server is open to everyone on its own machine, and which features it then enables.
 //!
-//! Owns the rule for a server without configuration. Never serves a request. The invariant: a server
-//! is open only if no file, no environment variable and no flag about access is given, and it then
-//! listens on loopback only.
+//! Owns the rule for a server without configuration. Never serves a request. The invariant: a
+//! server is open only if no file, no environment variable and no flag about access is given. It
+//! then listens on loopback only.
 
 use crate::base::sys;
 

@@ -1,7 +1,7 @@
-//! What a configuration must be to work.
+//! Checks of a loaded configuration: ranges of single keys and rules between keys.
 //!
-//! Owns the rules between keys. Never changes a value. The invariant: whatever is refused is
-//! refused with its place, its cause and its cure, and the first of it alone.
+//! Owns the rules. Never changes a value. The invariant: an error names the key, the cause and what
+//! to do; only the first error is reported.
 
 use http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
@@ -15,13 +15,14 @@ use super::duration::ConfigDuration;
 use super::error::{Error, error};
 use super::sections::{ChannelOptions, Client, Config, Engine, HttpServer, Proxy, Token};
 
-/// Messages of one inbox: its slots are allocated at the start.
+/// Maximum number of messages in one inbox: the server allocates the slots at startup.
 const INBOX_MAX: usize = 1 << 20;
-/// Threads of the control plane.
+/// Maximum number of control plane threads.
 const CONTROL_THREADS_MAX: usize = 256;
-/// Bytes of a socket's buffer: the kernel takes an int, and doubles it.
+/// Maximum size of a socket buffer in bytes: the kernel stores it in an int and doubles it.
 const SOCKET_BUFFER_MAX: usize = 1 << 30;
 
+/// Returns an error unless the condition holds.
 fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Result<(), Error> {
     if holds { Ok(()) } else { Err(error(cause, cure)) }
 }
@@ -30,44 +31,47 @@ fn check_rings(engine: &Engine) -> Result<(), Error> {
     must(
         (1..=32_768).contains(&engine.ring_submissions),
         format!("engine.ring_submissions is {}", engine.ring_submissions),
-        "give it a number from 1 to 32768; 1024 is the default",
+        "use a number from 1 to 32768 (default 1024)",
     )?;
     must(
         (1..=65_536).contains(&engine.ring_completions),
         format!("engine.ring_completions is {}", engine.ring_completions),
-        "give it a number from 1 to 65536, the default",
+        "use a number from 1 to 65536 (default 65536)",
     )?;
     must(
         engine.ring_buffers.is_power_of_two() && engine.ring_buffers <= 32_768,
         format!("engine.ring_buffers is {}", engine.ring_buffers),
-        "give it a power of two from 1 to 32768; 128 is the default",
+        "use a power of two from 1 to 32768 (default 128)",
     )
 }
 
 impl Config {
-    /// What cannot work, the first of it.
+    /// Checks the whole configuration. Returns the first error.
     pub(super) fn check(&self) -> Result<(), Error> {
         let (client, server) = (&self.client, &self.http_server);
         must(
             client.ping_interval > client.pong_timeout,
-            "client.ping_interval is not longer than client.pong_timeout",
-            "lengthen the first or shorten the second",
+            "client.ping_interval must be longer than client.pong_timeout",
+            "lengthen ping_interval or shorten pong_timeout",
         )?;
         must(
             server.port == 0 || server.port != server.internal_port,
             "http_server.port and http_server.internal_port are the same",
-            "give the internal port another number, or 0 for none",
+            "set internal_port to another port, or to 0 for no internal port",
         )?;
         must(
             self.shards <= SHARDS_MAX,
-            format!("shards is over {SHARDS_MAX}"),
-            format!("use at most {SHARDS_MAX}, or 0 for as many as the box needs"),
+            format!("shards is {}, but the maximum is {SHARDS_MAX}", self.shards),
+            format!("use at most {SHARDS_MAX}, or 0 for one shard per processor"),
         )?;
         self.check_bounds()?;
         check_rings(&self.engine)?;
-        let addresses = [&server.address, &server.internal_address];
-        for address in addresses {
-            sys::listen_address(address, server.port)?;
+        let addresses =
+            [("address", &server.address), ("internal_address", &server.internal_address)];
+        for (name, address) in addresses {
+            sys::listen_address(address, server.port).map_err(|refused| {
+                error(format!("http_server.{name}: {}", refused.cause), refused.cure)
+            })?;
         }
         check_http_server(server)?;
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
@@ -80,17 +84,17 @@ impl Config {
             must(
                 (1..=9).contains(&level),
                 format!("{section}.compression_level is {level}"),
-                "use a level from 1, the quickest, to 9",
+                "use a level from 1 (fastest) to 9 (smallest)",
             )?;
         }
         check_token("client.token", &client.token)?;
         check_token("client.subscription_token", &client.subscription_token.token)?;
-        self.verifiers().map_err(|cause| error(cause, "mend it, or leave it empty"))?;
+        self.verifiers().map_err(|cause| error(cause, "correct the key, or leave it empty"))?;
         self.check_proxies()?;
         self.check_channels()
     }
 
-    /// Numbers that more than their type bounds.
+    /// Checks numbers whose range is narrower than that of their type.
     fn check_bounds(&self) -> Result<(), Error> {
         let engine = &self.engine;
         for (name, value, least, most) in [
@@ -103,7 +107,7 @@ impl Config {
             must(
                 (least..=most).contains(&value),
                 format!("{name} is {value}"),
-                format!("give it at least {least} and at most {most}"),
+                format!("set it to at least {least} and at most {most}"),
             )?;
         }
         Ok(())
@@ -146,9 +150,13 @@ impl Config {
             ]
         };
         let without = of_channels("channel.without_namespace".into(), &channel.without_namespace);
-        let named = channel.namespaces.iter();
-        let named = named.flat_map(|one| of_channels(one.name.clone(), &one.options));
-        let methods = rpc.namespaces.iter().map(|one| (one.name.clone(), &one.options));
+        let namespaces = channel.namespaces.iter().enumerate();
+        let named = namespaces.flat_map(|(at, one)| {
+            of_channels(format!("channel.namespaces[{at}] {:?}", one.name), &one.options)
+        });
+        let methods = rpc.namespaces.iter().enumerate();
+        let methods =
+            methods.map(|(at, one)| (format!("rpc.namespaces[{at}] {:?}", one.name), &one.options));
         let methods = methods.chain([("rpc.without_namespace".to_owned(), &rpc.without_namespace)]);
         let methods = methods
             .map(|(place, options)| (format!("{place}: proxy_name"), options.proxy_name.clone()));
@@ -182,7 +190,7 @@ impl Config {
         )
     }
 
-    /// Every path begins with a slash, and no two are the same.
+    /// Checks that every path starts with a slash and that no two paths are the same.
     fn check_paths(&self) -> Result<(), Error> {
         let paths = [
             ("http_api", &self.http_api.handler_prefix),
@@ -207,25 +215,27 @@ impl Config {
                     .all(|byte| byte.is_ascii_graphic() && !b"?#{}*%\"<>'\\".contains(&byte));
             if !plain {
                 return Err(error(
-                    format!("{section}.handler_prefix: `{path}` is no plain path"),
-                    "begin it with a slash, end it without one, and leave out `?#{}*%<>`, quotes and spaces",
+                    format!("{section}.handler_prefix: `{path}` is not a valid path"),
+                    "start it with a slash, end it without one, and use no `?#{}*%<>\\`, quotes or \
+                     spaces",
                 ));
             }
             if let Some((other, _)) = paths[..at].iter().find(|(_, before)| before == path) {
                 return Err(error(
                     format!("{other}.handler_prefix and {section}.handler_prefix are the same"),
-                    "give each a path of its own",
+                    "give each endpoint its own path",
                 ));
             }
         }
         Ok(())
     }
 
-    /// What works, but perhaps not as meant.
+    /// The warning about settings that are valid but probably unintended.
     pub(super) fn warnings(&self) -> Option<String> {
         let api = &self.http_api;
         (api.key.is_empty() && !api.insecure && !api.disabled).then(|| {
-            "http_api.key is not set, so every API request is refused; set it, or http_api.disabled"
+            "http_api.key is not set, so the server rejects every API request; set it, or set \
+             http_api.disabled"
                 .to_owned()
         })
     }
@@ -240,7 +250,7 @@ fn check_http_server(server: &HttpServer) -> Result<(), Error> {
         must(
             (100..=86_400_000).contains(&time.millis()),
             format!("http_server.{key} is {time}"),
-            "use a time from 100ms to 24h",
+            "use a duration from 100ms to 24h",
         )?;
     }
     let numbers = [
@@ -259,27 +269,27 @@ fn check_http_server(server: &HttpServer) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names of a list of tables.
+/// Checks the names in a list of tables: each is valid, and no two are the same.
 fn check_names(list: &str, names: &[&str]) -> Result<(), Error> {
     for (at, name) in names.iter().enumerate() {
         let place = format!("{list}[{at}] {name:?}");
         let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.".contains(&letter);
         must(
             name.len() >= 2 && name.bytes().all(is_plain),
-            format!("{place}: that is no name"),
-            "use at least two of letters, digits, `-`, `_` and `.`",
+            format!("{place}: not a valid name"),
+            "use two or more letters, digits, `-`, `_` or `.`",
         )?;
         if let Some(before) = names[..at].iter().position(|other| other == name) {
             return Err(error(
                 format!("{place}: {list}[{before}] has the same name"),
-                "name each of them once",
+                "give each table a different name",
             ));
         }
     }
     Ok(())
 }
 
-/// A key that holds one of a few words, or nothing.
+/// Checks a key that is empty or one of a few words.
 fn check_word(place: &str, name: &str, word: &str, words: &[&str]) -> Result<(), Error> {
     must(
         word.is_empty() || words.contains(&word),
@@ -288,14 +298,14 @@ fn check_word(place: &str, name: &str, word: &str, words: &[&str]) -> Result<(),
     )
 }
 
-/// A key that holds a regular expression, or nothing.
+/// Checks a key that is empty or a regular expression.
 fn check_regex(place: &str, name: &str, pattern: &str) -> Result<(), Error> {
     Regex::new(pattern).map(drop).map_err(|refused| {
         let refused = refused.to_string();
         let reason = refused.lines().last().unwrap_or_default().trim_start_matches("error: ");
         error(
-            format!("{place}: {name} `{pattern}` is no regular expression: {reason}"),
-            "mend it; neither look-around nor references back are known, as in Go",
+            format!("{place}: {name} `{pattern}` is not a valid regular expression: {reason}"),
+            "correct it; look-around and backreferences are not supported, as in Go",
         )
     })
 }
@@ -306,18 +316,19 @@ fn check_token(place: &str, token: &Token) -> Result<(), Error> {
     let claim = &token.user_id_claim;
     must(
         claim.bytes().all(|letter| letter.is_ascii_alphabetic() || letter == b'_'),
-        format!("{place}: user_id_claim {claim:?} is no plain name"),
-        "use letters and `_` alone",
+        format!("{place}: user_id_claim {claim:?} is not a valid claim name"),
+        "use only letters and `_`",
     )?;
     let endpoint = &token.jwks_public_endpoint;
     must(
-        endpoint.is_empty() || is_of_http(endpoint),
-        format!("{place}: jwks_public_endpoint {endpoint:?} is no URL"),
-        "begin it with https:// or http://",
+        endpoint.is_empty() || is_http_url(endpoint),
+        format!("{place}: jwks_public_endpoint {endpoint:?} is not an http or https URL"),
+        "start it with https:// or http://",
     )
 }
 
-/// Publications that wait do so for a time, and one that may be replaced is counted nowhere.
+/// Checks the batch options: the others require a delay, and `batch_flush_latest`, which drops
+/// publications, excludes all options that count publications.
 fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
     let waits = options.batch_max_delay > ConfigDuration::seconds(0);
     let latest = options.batch_flush_latest;
@@ -326,14 +337,14 @@ fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
     {
         must(
             waits || !set,
-            format!("{place}: {name} without batch_max_delay"),
+            format!("{place}: {name} requires batch_max_delay"),
             "set batch_max_delay too, for example to \"200ms\"",
         )?;
     }
     must(
         !latest || options.batch_max_size == 0,
-        format!("{place}: batch_flush_latest with batch_max_size"),
-        "leave one of them out: the latest goes out once in batch_max_delay, whatever the number",
+        format!("{place}: batch_flush_latest cannot be combined with batch_max_size"),
+        "remove one of them: with batch_flush_latest the number of publications has no effect",
     )?;
     let counted = [
         (options.history_size > 0, "history_size"),
@@ -346,18 +357,19 @@ fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
     ];
     match counted.into_iter().find(|(set, _)| latest && *set) {
         Some((_, name)) => Err(error(
-            format!("{place}: batch_flush_latest with {name}"),
-            "leave one of them out: who gets only the latest would seem to have missed the rest",
+            format!("{place}: batch_flush_latest cannot be combined with {name}"),
+            "remove one of them: a client that gets only the latest publication would appear to \
+             have missed the others",
         )),
         None => Ok(()),
     }
 }
 
-/// Headers that belong to a request to the backend itself.
+/// Headers that the server itself sets in requests to the backend.
 const OWN_HEADERS: [&str; 7] =
     ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
 
-fn is_of_http(address: &Address) -> bool {
+fn is_http_url(address: &Address) -> bool {
     ["http://", "https://"].iter().any(|scheme| address.reveal().starts_with(scheme))
 }
 
@@ -365,46 +377,48 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
     let endpoint = &proxy.endpoint;
     must(
         !used || !endpoint.is_empty(),
-        format!("{place}: it is used, and endpoint is empty"),
-        "set it to an address, for example \"http://localhost:3000/centrifugo\"",
+        format!("{place}: it is enabled, but endpoint is empty"),
+        "set endpoint, for example to \"http://localhost:3000/centrifugo\"",
     )?;
     must(
-        endpoint.is_empty() || (is_of_http(endpoint) && endpoint.reveal().parse::<Uri>().is_ok()),
-        format!("{place}: endpoint {endpoint:?} is no URL of HTTP"),
-        "begin it with http:// or https://; the backend is not spoken to otherwise",
+        endpoint.is_empty() || (is_http_url(endpoint) && endpoint.reveal().parse::<Uri>().is_ok()),
+        format!("{place}: endpoint {endpoint:?} is not an http or https URL"),
+        "use a URL that starts with http:// or https://; other protocols are not supported",
     )?;
     must(
         proxy.timeout > ConfigDuration::seconds(0),
         format!("{place}: timeout is 0s"),
-        "give the backend some time, for example \"1s\"",
+        "set a timeout above 0s, for example \"1s\"",
     )?;
     let given = [&proxy.http_headers, &proxy.emulated_headers].into_iter().flatten();
     for name in given.chain(proxy.http.static_headers.keys()) {
         let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         must(
             !own && HeaderName::try_from(name).is_ok(),
-            // What stands behind the name may be a secret.
+            // Text after the name may be a secret.
             format!(
-                "{place}: {:?} is no header that can be set",
+                "{place}: header {:?} cannot be set",
                 name.split([':', ' ']).next().unwrap_or_default()
             ),
-            "leave it out, or mend its name",
+            "remove it, or correct its name",
         )?;
     }
     for (name, value) in &proxy.http.static_headers {
         must(
             HeaderValue::try_from(value.reveal()).is_ok(),
-            format!("{place}: the value of {name} in http.static_headers is none of a header"),
-            "use visible ASCII alone",
+            format!(
+                "{place}: http.static_headers: the value of {name} is not a valid header value"
+            ),
+            "use only visible ASCII characters",
         )?;
     }
     Ok(())
 }
 
-/// Words of publication_data_format.
+/// Values of `publication_data_format`.
 const FORMATS: &[&str] = &["json", "json_object", "binary"];
 
-/// Options of a group of channels, whose positions are kept for `meta_ttl`.
+/// Checks the options of a group of channels, which keep their positions for `meta_ttl`.
 fn check_options(
     place: &str,
     options: &ChannelOptions,
@@ -413,18 +427,21 @@ fn check_options(
     let sized = options.history_size > 0;
     must(
         sized == (options.history_ttl > ConfigDuration::seconds(0)),
-        format!("{place}: of history_size and history_ttl only one is set"),
-        "set both, for example history_size = 100 and history_ttl = \"300s\", or none",
+        format!("{place}: only one of history_size and history_ttl is set"),
+        "set both, for example history_size = 100 and history_ttl = \"300s\", or neither",
     )?;
     must(
         options.history_ttl <= meta_ttl,
-        format!("{place}: history_ttl {} is over history_meta_ttl {meta_ttl}", options.history_ttl),
-        "shorten the first or lengthen the second, here or as channel.history_meta_ttl",
+        format!(
+            "{place}: history_ttl {} is longer than history_meta_ttl {meta_ttl}",
+            options.history_ttl
+        ),
+        "shorten history_ttl or lengthen history_meta_ttl (here or in channel.history_meta_ttl)",
     )?;
     must(
         sized || !options.force_recovery,
-        format!("{place}: force_recovery without history"),
-        "set history_size and history_ttl too, for example to 100 and \"300s\"",
+        format!("{place}: force_recovery requires history"),
+        "set history_size and history_ttl too, for example 100 and \"300s\"",
     )?;
     check_batch(place, options)?;
     check_word(place, "force_recovery_mode", &options.force_recovery_mode, &["stream", "cache"])?;

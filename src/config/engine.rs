@@ -1,7 +1,7 @@
-//! What the configuration says to the data plane, in the data plane's words.
+//! Settings of the data plane, derived from the configuration.
 //!
-//! Owns nothing. Never doubts a value: what was loaded was checked. The invariant: a setting of the
-//! data plane is a constant here or follows from keys.
+//! Owns no state. Never checks a value: `load` has checked it. The invariant: every setting of the
+//! data plane is a constant here or is derived from keys.
 
 use std::sync::Arc;
 
@@ -30,19 +30,19 @@ use super::sections::{
     UniHttpStream, UniSse,
 };
 
-/// Milliseconds for a request head.
+/// Milliseconds within which a client must send a request head.
 const HEAD_TIMEOUT: u64 = 10_000;
-/// Milliseconds for the peer's close frame.
+/// Milliseconds that the server waits for the client's close frame.
 const CLOSE_TIMEOUT: u64 = 5_000;
 
 impl Channel {
-    /// How long the position of a channel with these options outlives its last publication.
+    /// How long a channel with these options keeps its stream position after its last publication.
     pub fn meta_ttl(&self, options: &ChannelOptions) -> ConfigDuration {
         let own = options.history_meta_ttl;
         if own == ConfigDuration::seconds(0) { self.history_meta_ttl } else { own }
     }
 
-    /// What publications of a channel with these options must be.
+    /// Format of publications in channels with these options.
     fn format(&self, options: &ChannelOptions) -> PublicationFormat {
         let own = options.publication_data_format.as_str();
         match if own.is_empty() { self.publication_data_format.as_str() } else { own } {
@@ -53,7 +53,7 @@ impl Channel {
         }
     }
 
-    /// The same options as the data plane reads them.
+    /// Converts the options of a group of channels to those of the data plane.
     fn options(&self, options: &ChannelOptions, proxies: &[NamedProxy]) -> Options {
         let keeps = options.history_size > 0 && options.history_ttl > ConfigDuration::seconds(0);
         let upstreams = ChannelUpstreams::of(options, proxies);
@@ -115,7 +115,7 @@ impl Channel {
 }
 
 impl ChannelOptions {
-    /// How publications wait.
+    /// How publications wait for one another; `None`: they do not wait.
     fn pace(&self) -> Option<Pace> {
         let time = self.batch_max_delay.millis();
         let publications = match self.batch_max_size {
@@ -129,12 +129,13 @@ impl ChannelOptions {
     }
 }
 
+/// Compression settings with a level from 1 to 9.
 fn compression(level: u16, min_bytes: usize) -> Compression {
     Compression { level: level.clamp(1, 9) as u8, min_bytes }
 }
 
 impl Token {
-    /// What a verifier is made from.
+    /// Settings of the token verifier.
     fn settings(&self, skips_signature: bool) -> token::TokenSettings {
         token::TokenSettings {
             hmac_secret_key: self.hmac_secret_key.reveal().to_owned(),
@@ -154,7 +155,7 @@ impl Token {
 }
 
 impl Config {
-    /// Who may come.
+    /// Rules about which clients may connect.
     pub fn rules(&self) -> Rules {
         Rules {
             allowed_origins: self.client.allowed_origins.clone(),
@@ -165,7 +166,7 @@ impl Config {
         }
     }
 
-    /// What may be done in which channel.
+    /// Namespaces with their options and permissions.
     pub fn namespaces(&self) -> Arc<Namespaces> {
         let channel = &self.channel;
         let named = channel
@@ -183,7 +184,7 @@ impl Config {
         })
     }
 
-    /// What tokens for this are made and checked by.
+    /// Settings to create and verify tokens for this purpose.
     pub fn token_settings(&self, purpose: TokenPurpose) -> token::TokenSettings {
         let client = &self.client;
         let own = &client.subscription_token;
@@ -194,7 +195,7 @@ impl Config {
         token.settings(client.insecure_skip_token_signature_verify)
     }
 
-    /// What tokens are good for; the error names the key that is none.
+    /// Makes the token verifiers. The error names the key that is invalid.
     pub(super) fn verifiers(&self) -> Result<TokenVerifiers, String> {
         let verifier = |section: &str, purpose| {
             let verifier = Verifier::new(&self.token_settings(purpose));
@@ -205,12 +206,12 @@ impl Config {
         Ok(TokenVerifiers { connection, subscription })
     }
 
-    /// What tokens are good for.
+    /// The token verifiers of a checked configuration.
     pub fn tokens(&self) -> TokenVerifiers {
         self.verifiers().expect("a loaded configuration has been checked")
     }
 
-    /// Paths that the shards serve.
+    /// Endpoints that the shards serve.
     pub fn routes(&self) -> Routes {
         let mut routes = Routes::new();
         let mut serve = |enabled: bool, path: &str, service, body_max| {
@@ -250,7 +251,7 @@ impl Config {
         routes
     }
 
-    /// Whether messages may be compressed.
+    /// Whether this service may compress messages.
     fn compresses(&self, service: Service) -> bool {
         match service {
             Service::Transport(Transport::WebSocket | Transport::Echo) => {
@@ -261,18 +262,18 @@ impl Config {
         }
     }
 
-    /// Who may use the API.
+    /// API key, and whether the API accepts requests without one.
     pub fn api_key(&self) -> ApiKey {
         ApiKey { key: self.http_api.key.clone(), insecure: self.http_api.insecure }
     }
 
-    /// Path of the API where the public port has it.
+    /// Path prefix of the API if the public port serves it.
     fn public_api(&self) -> Option<&str> {
-        let here = !self.http_api.disabled && self.http_server.internal_port == 0;
-        here.then_some(&self.http_api.handler_prefix)
+        let is_public = !self.http_api.disabled && self.http_server.internal_port == 0;
+        is_public.then_some(&self.http_api.handler_prefix)
     }
 
-    /// How large a request head may be.
+    /// Maximum size of a request head and maximum number of its headers.
     pub fn head_limits(&self) -> HeadLimits {
         let server = &self.http_server;
         HeadLimits { bytes: server.head_size_limit, headers: server.headers_limit }
@@ -296,7 +297,7 @@ impl Config {
             routes: self.routes(),
             homes: home::HomeSettings {
                 recovery_limit: client.recovery_max_publication_limit,
-                // What does not fit an outbox could not be delivered.
+                // An answer larger than a client's outbox could not be delivered.
                 answer_bytes: client.queue_max_size,
                 streams_max: engine.streams_max,
             },
@@ -324,7 +325,7 @@ impl Config {
             position_check_delay: client.channel_position_check_delay.millis(),
             expired_close_delay: client.expired_close_delay.millis() / 1000,
             expired_sub_close_delay: client.expired_sub_close_delay.millis() / 1000,
-            // The data plane divides by it, and a millisecond is the least that it knows.
+            // The data plane divides by the interval. Its smallest unit is a millisecond.
             ping_interval: client.ping_interval.millis().max(1),
             pong_timeout: engine.pong.then(|| client.pong_timeout.millis()),
             head_timeout: HEAD_TIMEOUT,
@@ -339,14 +340,14 @@ impl Config {
     /// Sizes of each shard's ring.
     pub fn ring_sizes(&self) -> RingSettings {
         RingSettings {
-            // Both were checked to be at most 65536.
+            // Both are at most 65536: `check` verified it.
             submissions: self.engine.ring_submissions as u32,
             completions: self.engine.ring_completions as u32,
             buffers: self.engine.ring_buffers,
         }
     }
 
-    /// Bytes that the node may use, for each kind of memory.
+    /// Maximum number of bytes that the node may use for each kind of memory.
     pub fn budgets(&self) -> MemoryLimits {
         let engine = &self.engine;
         MemoryLimits::all(0)
@@ -376,7 +377,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_data_plane_gets_what_was_configured() {
+    fn settings_of_the_data_plane_follow_the_configuration() {
         let mut config = Config::default();
         assert!(!config.namespaces().keep_history());
         config.engine.pong = false;

@@ -100,7 +100,8 @@ impl Key {
         error(format!("{place}: {what}"), cure)
     }
 
-    /// Converts a value from a file to the key's kind. The error names the place and shows no secret.
+    /// Converts a value from a file to the key's kind. The error names the place and shows no
+    /// secret.
     pub(super) fn take(&self, place: &str, value: &Value) -> Result<Value, Error> {
         self.kind.take(value).ok_or_else(|| {
             let hidden = self.kind.is_hidden();

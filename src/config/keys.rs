@@ -47,15 +47,15 @@ pub(super) fn suggest(path: &str) -> Option<String> {
     let sections = near.iter().copied().flat_map(parents);
     let sections = sections.filter(|found| split(found).0 == section);
     let last = |path: &str| split(path).1.to_owned();
-    // Names of sections are short, so a suggestion must be more similar than for keys: http_stream
-    // must not suggest http_server.
+    // Names of sections are short, so a suggestion must be more similar than for keys:
+    // http_stream must not suggest http_server.
     let found = nearest(name, sections.map(|path| (last(path), path)), 0.75);
     let found = found.or_else(|| nearest(name, near.iter().map(|path| (last(path), *path)), 0.6));
     found.map(str::to_owned)
 }
 
-/// The value of the known name that is most similar to `unknown`, if its similarity (from 0 to 1) is
-/// above `least`.
+/// The value of the known name that is most similar to `unknown`, if its similarity (from 0 to 1)
+/// is above `least`.
 pub(super) fn nearest<T>(
     unknown: &str,
     known: impl IntoIterator<Item = (String, T)>,

@@ -1,7 +1,8 @@
-//! The configuration: every key with its meaning and default, and the sources of values. Owns the
-//! list of keys; flags, variables, files, everything printed and the settings of the data plane
-//! follow from it. Never reads a source again once the process runs. A configuration that was
-//! loaded works, and unknown names in its sources were warned about.
+//! The configuration: every key with its description and default, and the sources of values. Owns
+//! the list of keys, from which flags, environment variables, files, all printed texts and the
+//! settings of the data plane are derived. Never reads a source again after the start. The
+//! invariant: a loaded configuration has passed all checks, and unknown names in its sources are
+//! errors or warnings.
 
 mod access;
 mod check;
@@ -38,7 +39,7 @@ pub use self::value_kind::ValueKind;
 mod tests {
     use super::*;
 
-    /// A file of that name with that text, loaded with variables and flags.
+    /// Loads a file that has this name and text, together with variables and flags.
     fn load_file(
         name: &str,
         text: &str,
@@ -99,7 +100,7 @@ mod tests {
         load(&Sources { file: None, environment: own(environment), flags: own(flags) })
     }
 
-    /// What only an open server serves unasked.
+    /// The features that are enabled by default only on an open server.
     fn shown(config: &Config) -> [bool; 7] {
         [
             config.uni_websocket.enabled,
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_closes_the_server_and_only_what_it_names_is_served() {
+    fn a_file_closes_the_server_and_disables_optional_endpoints() {
         let closed = load_text("", &[], &[]).unwrap();
         assert_eq!(closed.config, Config::default());
         assert_eq!(closed.warnings.len(), 1, "no API key");
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_of_ours_is_refused() {
+    fn an_unknown_variable_with_our_prefix_is_an_error() {
         let check = |name: &str, meant: &str| {
             let refused = load_without_file(&[(name, "x")], &[]).unwrap_err();
             assert!(refused.cause.contains(name) && refused.cause.contains(meant), "{refused}");
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_screen_says_how_clients_get_in() {
+    fn the_startup_banner_says_how_clients_can_connect_and_subscribe() {
         let check = |text: &str, expected: &str| {
             let told = load_text(text, &[], &[]).unwrap().config.entrance();
             assert!(told.contains(expected), "{text}: {told}");
@@ -268,7 +269,7 @@ mod tests {
         check(&format!("{anonymous}{subscribe}"), "clients connect with no token");
     }
 
-    /// One configuration in three languages.
+    /// The same configuration in three formats.
     const TOML: &str = r#"
     [http_server]
     internal_port = "9000"
@@ -331,7 +332,7 @@ http_api:
 ";
 
     #[test]
-    fn one_configuration_in_three_languages() {
+    fn the_same_configuration_loads_from_toml_json_and_yaml() {
         let mut expected = Config::default();
         expected.http_server.internal_port = 9000;
         expected.http_api.key = "k".into();
@@ -363,7 +364,7 @@ http_api:
     }
 
     #[test]
-    fn namespaces_from_the_environment_and_flags() {
+    fn variables_and_flags_replace_the_namespaces_of_the_file() {
         let file = "[http_api]\nkey = \"k\"\n[[channel.namespaces]]\nname = \"old\"";
         let check = |environment: &[(&str, &str)], flag: Option<&str>, expected: &[Namespace]| {
             let flags: Vec<_> = flag.map(|flag| ("channel.namespaces", flag)).into_iter().collect();
@@ -385,7 +386,7 @@ http_api:
     }
 
     #[test]
-    fn variables_of_one_namespace() {
+    fn a_variable_sets_one_option_of_one_namespace() {
         let file = "[http_api]\nkey = \"k\"\n[[channel.namespaces]]\nname = \"a-b.c\"";
         let environment = [
             ("CENTRIFUGO_CHANNEL_NAMESPACES_A_B_C_HISTORY_SIZE", "10"),
@@ -403,7 +404,7 @@ http_api:
     }
 
     #[test]
-    fn unknown_keys_are_named_with_the_nearest() {
+    fn the_warning_about_unknown_keys_suggests_similar_names() {
         let file = "api_key = \"x\"\n[admin]\npassword = \"p\"\n[http_server]\nprot = 1\n\
                     [client]\npresence_update_interval = \"27s\"\n[http_api]\nkey = \"k\"\n\
                     [[channel.namespaces]]\nname = \"chat\"\nhistroy_size = 3\n\
@@ -443,7 +444,7 @@ http_api:
     }
 
     #[test]
-    fn the_latest_alone_goes_with_nothing_that_counts() {
+    fn batch_flush_latest_excludes_options_that_count_publications() {
         for option in [
             "history_size = 1\nhistory_ttl = \"1s\"",
             "force_positioning = true",
@@ -458,8 +459,12 @@ http_api:
             assert!(load_text(&text(false), &[], &[]).is_ok(), "{option}");
             let refused = load_text(&text(true), &[], &[]).unwrap_err();
             let name = option.split(' ').next().unwrap();
-            assert!(refused.cause.ends_with(&format!("batch_flush_latest with {name}")));
-            assert!(refused.cure.starts_with("leave one of them out"), "{refused}");
+            assert!(
+                refused
+                    .cause
+                    .ends_with(&format!("batch_flush_latest cannot be combined with {name}"))
+            );
+            assert!(refused.cure.starts_with("remove one of them"), "{refused}");
         }
     }
 
@@ -531,20 +536,22 @@ http_api:
             assert!(!shown.contains("hunter2"), "{shown}");
         }
         assert_eq!(loaded.config.rpc.proxy.endpoint.to_string(), "https://***@a/b?***");
-        // Each key whose name says that it holds a secret is one that is never shown.
+        // Every key whose name suggests a secret must be of a kind that is never shown.
         for key in keys() {
             let name = key.path.rsplit('.').next().unwrap();
             let hidden =
                 matches!(key.kind, ValueKind::Secret | ValueKind::Address | ValueKind::Map);
-            let tells = ["secret", "endpoint", "headers"].iter().any(|part| name.ends_with(part));
-            let tells = tells || name.ends_with("_secret_key") || key.path == "http_api.key";
+            let named_secret =
+                ["secret", "endpoint", "headers"].iter().any(|part| name.ends_with(part));
+            let named_secret =
+                named_secret || name.ends_with("_secret_key") || key.path == "http_api.key";
             let lists = ["http_headers", "emulated_headers"].contains(&name);
-            assert!(hidden || !tells || lists, "{}", key.path);
+            assert!(hidden || !named_secret || lists, "{}", key.path);
         }
     }
 
     #[test]
-    fn wrong_values_name_key_cause_and_cure() {
+    fn errors_about_values_name_key_cause_and_cure() {
         let check = |text: &str, environment: &[(&str, &str)], cause: &str, cure: &str| {
             let refused = load_text(text, environment, &[]).unwrap_err();
             assert!(refused.cause.contains(cause), "{refused:?}");
@@ -566,17 +573,17 @@ http_api:
             ("[client]\npong_timeout = \"25s\"", "client.ping_interval", "shorten"),
             ("[channel.without_namespace]\nhistory_size = 1", "history_ttl", "both"),
             ("[http_server]\ninternal_port = 8000", "internal_port", "another"),
-            ("[websocket]\ncompression_level = 0", "compression_level is 0", "1, the quickest"),
-            ("[channel.without_namespace]\nbatch_max_size = 9", "batch_max_size without", "200ms"),
+            ("[websocket]\ncompression_level = 0", "compression_level is 0", "1 (fastest)"),
+            ("[channel.without_namespace]\nbatch_max_size = 9", "batch_max_size requires", "200ms"),
             (
                 "[[channel.namespaces]]\nname = \"chat\"\nbatch_flush_latest = true",
-                "channel.namespaces[0] \"chat\": batch_flush_latest without",
+                "channel.namespaces[0] \"chat\": batch_flush_latest requires",
                 "batch_max_delay",
             ),
-            ("[http_server]\naddress = \"x\"", "http_server.address", "use one"),
-            ("[health]\nhandler_prefix = \"/api\"", "the same", "of its own"),
+            ("[http_server]\naddress = \"x\"", "http_server.address: `x`", "use an IP address"),
+            ("[health]\nhandler_prefix = \"/api\"", "the same", "its own path"),
             ("[http_api]\nerror_mode = \"http\"", "error_mode \"http\"", "use transport"),
-            ("[client.token]\nissuer_regex = \"(\"", "client.token: issuer_regex `(`", "mend"),
+            ("[client.token]\nissuer_regex = \"(\"", "client.token: issuer_regex `(`", "correct"),
             ("[client.token]\njwks_public_endpoint = \"a\"", "jwks_public_endpoint", "https://"),
             (
                 "[client.subscribe_to_user_personal_channel]\nenabled = true\n\
@@ -606,7 +613,7 @@ http_api:
     }
 
     #[test]
-    fn every_number_names_its_bound() {
+    fn an_error_about_a_number_names_its_maximum() {
         for key in keys().iter().filter(|key| key.kind == ValueKind::Number) {
             for value in ["-1", "99999999999999999999999", "x"] {
                 let refused = load_text("", &[(&key.variable(), value)], &[]).unwrap_err();
@@ -621,7 +628,7 @@ http_api:
     }
 
     #[test]
-    fn wrong_options_name_their_namespace() {
+    fn errors_about_options_name_their_namespace() {
         let check = |options: &str, cause: &str| {
             let text = format!(
                 "[[channel.namespaces]]\nname = \"news\"\n[[channel.namespaces]]\n\
@@ -637,17 +644,20 @@ http_api:
             ("history_size = true", ": history_size: true is not a whole number"),
             ("history_ttl = 300", ": history_ttl: 300 is not a duration"),
             ("channel_regex = []", ": channel_regex: a list is not a string"),
-            ("history_size = 10", ": of history_size and history_ttl only one"),
-            ("history_ttl = \"1s\"", ": of history_size and history_ttl only one"),
-            ("history_size = 1\nhistory_ttl = \"721h\"", ": history_ttl 721h is over"),
+            ("history_size = 10", ": only one of history_size and history_ttl"),
+            ("history_ttl = \"1s\"", ": only one of history_size and history_ttl"),
+            ("history_size = 1\nhistory_ttl = \"721h\"", ": history_ttl 721h is longer"),
             (
                 "history_size = 1\nhistory_ttl = \"2m\"\nhistory_meta_ttl = \"1m\"",
                 "history_meta_ttl 1m",
             ),
-            ("force_recovery = true", ": force_recovery without history"),
+            ("force_recovery = true", ": force_recovery requires history"),
             ("force_recovery_mode = \"all\"", ": force_recovery_mode \"all\" is unknown"),
             ("allowed_delta_types = [\"x\"]", ": allowed_delta_types: \"x\" is unknown"),
-            ("channel_regex = \"^(?=a)\"", ": channel_regex `^(?=a)` is no regular expression: "),
+            (
+                "channel_regex = \"^(?=a)\"",
+                ": channel_regex `^(?=a)` is not a valid regular expression: ",
+            ),
             ("publication_data_format = \"xml\"", ": publication_data_format \"xml\""),
         ] {
             check(options, cause);
@@ -656,8 +666,8 @@ http_api:
             load_text("", &[("DRUMLINE_CHANNEL_NAMESPACES", list)], &[]).unwrap_err().cause
         };
         for (list, cause) in [
-            (r#"[{"name":"ab"},{"name":"c d"}]"#, "[1] \"c d\": that is no name"),
-            (r#"[{"name":"a"}]"#, "[0] \"a\": that is no name"),
+            (r#"[{"name":"ab"},{"name":"c d"}]"#, "[1] \"c d\": not a valid name"),
+            (r#"[{"name":"a"}]"#, "[0] \"a\": not a valid name"),
             (r#"[{"name":"ab"},{"name":"cd"},{"name":"ab"}]"#, "[2] \"ab\": channel.namespaces[0]"),
             (r#"[{"presence":true}]"#, "[0] in DRUMLINE_CHANNEL_NAMESPACES has no name"),
             (
@@ -672,7 +682,7 @@ http_api:
     }
 
     #[test]
-    fn proxies_have_numbers_and_names() {
+    fn proxies_are_selected_by_section_and_by_name() {
         let file = r#"
         [http_api]
         key = "k"
@@ -726,28 +736,31 @@ http_api:
     }
 
     #[test]
-    fn wrong_proxies_are_refused() {
+    fn invalid_proxies_are_errors() {
         let check = |text: &str, cause: &str| {
             let refused = load_text(text, &[], &[]).unwrap_err();
             assert!(refused.cause.contains(cause), "{refused:?}");
         };
         let connect = |rest: &str| format!("[client.proxy.connect]\nenabled = true\n{rest}");
-        check(&connect(""), "client.proxy.connect: it is used, and endpoint is empty");
-        check(&connect("endpoint = \"grpc://a\""), "endpoint \"grpc://a\" is no URL");
+        check(&connect(""), "client.proxy.connect: it is enabled, but endpoint is empty");
+        check(
+            &connect("endpoint = \"grpc://a\""),
+            "endpoint \"grpc://a\" is not an http or https URL",
+        );
         let there = connect("endpoint = \"http://a\"\n");
         check(&format!("{there}timeout = \"0s\""), "timeout is 0s");
-        check(&format!("{there}http_headers = [\"Host\"]"), "\"Host\" is no header");
-        check(&format!("{there}http_headers = [\"a b\"]"), "\"a\" is no header");
+        check(&format!("{there}http_headers = [\"Host\"]"), "header \"Host\" cannot be set");
+        check(&format!("{there}http_headers = [\"a b\"]"), "header \"a\" cannot be set");
         check(&format!("{there}http.static_headers = {{ X = [] }}"), "a table is not a table of");
         let options = "[channel.without_namespace]\npublish_proxy_enabled = true\n";
-        check(options, "channel.proxy.publish: it is used");
+        check(options, "channel.proxy.publish: it is enabled");
         check(&format!("{options}publish_proxy_name = \"x1\""), "there is no proxy \"x1\"");
-        check("[[proxies]]\nname = \"x\"", "proxies[0] \"x\": that is no name");
-        check("[client.hook.disconnect]\nenabled = true", "client.hook.disconnect: it is used");
+        check("[[proxies]]\nname = \"x\"", "proxies[0] \"x\": not a valid name");
+        check("[client.hook.disconnect]\nenabled = true", "client.hook.disconnect: it is enabled");
     }
 
     #[test]
-    fn durations() {
+    fn durations_parse_and_print() {
         use super::duration::parse_duration;
         let check = |text: &str, expected: Option<u64>| {
             let millis = parse_duration(text).map(|found| found.as_millis() as u64);

@@ -1,13 +1,13 @@
-//! Where the backend is asked and told, as the data plane knows it: by numbers.
+//! Numbers of proxies and hooks, by which the data plane refers to backend endpoints.
 //!
-//! Owns the numbers. Never speaks to the backend. The invariant: a number that the data plane has
-//! stands for a proxy with an address.
+//! Owns the numbers. Never sends a request to the backend. The invariant: every number that the
+//! data plane gets belongs to a proxy whose endpoint is set.
 
 use crate::model::backend::{ContextFields, RpcUpstreams, Upstream, Upstreams};
 
 use super::sections::{ChannelOptions, Config, NamedProxy, Proxy, RpcOptions};
 
-/// The proxies that have a section of their own, in the order of their numbers.
+/// Proxies and hooks that have their own section, in the order of their numbers.
 #[derive(Clone, Copy)]
 enum ProxySection {
     Connect,
@@ -20,7 +20,7 @@ enum ProxySection {
     UnsubscribeHook,
 }
 
-/// How many those are.
+/// Number of proxies and hooks that have their own section.
 const SECTION_PROXIES: u16 = ProxySection::UnsubscribeHook as u16 + 1;
 
 impl ProxySection {
@@ -32,8 +32,8 @@ impl ProxySection {
         enabled.then(|| self.upstream())
     }
 
-    /// The same, or the proxy of that name instead, if there is a name. The named ones come behind
-    /// those with a section of their own.
+    /// The named proxy if `name` is not empty, else the proxy of this section; `None` unless
+    /// enabled. The numbers of named proxies follow those of the sections.
     fn or_named(self, enabled: bool, name: &str, named: &[NamedProxy]) -> Option<Upstream> {
         let found = named.iter().position(|proxy| proxy.name == name);
         let found = found.map(|at| Upstream(SECTION_PROXIES + at as u16));
@@ -41,7 +41,7 @@ impl ProxySection {
     }
 }
 
-/// Where the backend is asked about one group of channels.
+/// The proxies and the hook of one group of channels.
 pub(super) struct ChannelUpstreams {
     pub(super) subscribe: Option<Upstream>,
     pub(super) publish: Option<Upstream>,
@@ -79,7 +79,7 @@ impl ChannelUpstreams {
 }
 
 impl Config {
-    /// Every proxy and hook by its number, with its section.
+    /// Every proxy and hook with the path of its section. The index is its number.
     pub fn all_proxies(&self) -> Vec<(String, &Proxy)> {
         let (client, channel) = (&self.client, &self.channel);
         let own = [
@@ -98,7 +98,7 @@ impl Config {
         own.chain(named).collect()
     }
 
-    /// The numbers of those that are used.
+    /// The numbers of the proxies and hooks that are enabled.
     pub fn used_proxies(&self) -> Vec<Upstream> {
         let Upstreams { connect, refresh, calls, disconnect_hook, .. } = self.own_upstreams();
         let channel = &self.channel;
@@ -118,7 +118,7 @@ impl Config {
         used
     }
 
-    /// Where the backend is asked about what concerns no channel.
+    /// The proxies and hooks that concern no channel, without the context that they need.
     fn own_upstreams(&self) -> Upstreams {
         let (client, rpc) = (&self.client, &self.rpc);
         let upstream = |options: &RpcOptions| {
@@ -140,7 +140,8 @@ impl Config {
         }
     }
 
-    /// The same, with what any proxy wants to know of clients.
+    /// The proxies and hooks that concern no channel, with the headers and `meta` of clients that
+    /// any enabled proxy needs.
     pub fn upstreams(&self) -> Upstreams {
         let headers = self.wanted(|proxy| &proxy.http_headers);
         let emulated = self.wanted(|proxy| &proxy.emulated_headers);
@@ -148,11 +149,13 @@ impl Config {
         Upstreams { wants: ContextFields { headers, emulated, meta }, ..self.own_upstreams() }
     }
 
+    /// The proxies and hooks that are enabled.
     fn used(&self) -> impl Iterator<Item = &Proxy> {
         let proxies = self.all_proxies();
         self.used_proxies().into_iter().map(move |upstream| proxies[usize::from(upstream.0)].1)
     }
 
+    /// The names of the headers that any enabled proxy needs, in lower case.
     fn wanted(&self, headers: impl Fn(&Proxy) -> &Vec<String>) -> Vec<String> {
         let named = self.used().flat_map(|proxy| headers(proxy).iter());
         let mut names: Vec<String> = named.map(|name| name.to_ascii_lowercase()).collect();
