@@ -1,6 +1,6 @@
-//! What the backend answers, read from its JSON.
+//! Answers of the backend, read from JSON.
 //!
-//! Owns the shape of answers. Never carries one out.
+//! Owns the fields of answers. Never acts on an answer.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,59 +15,59 @@ use crate::model::token::payload_fields::{NotBase64, PayloadFields, json_text};
 use crate::model::token::{ConnectClaims, SubscribeOptions, claims};
 use crate::wire::lenient_json;
 
-/// What the backend answered.
+/// A successful answer of the backend.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ProxyAnswer {
-    /// To a connect; `None`: it says nothing about the client.
+    /// To a connect; `None`: the answer has no result, so it does not authenticate the client.
     Connect(Option<Box<ConnectAnswer>>),
-    /// To a refresh of a connection or subscription; `None`: it is over.
+    /// To a refresh of a connection or subscription; `None`: the connection or subscription ends.
     Refresh(Option<RefreshAnswer>),
-    /// To a subscribe.
+    /// To a subscribe: options, and the expiry as Unix time in seconds (`None`: no expiry).
     Subscribe(SubscribeOptions, Option<u64>),
     /// To a publish.
     Publish(Box<PublishAnswer>),
-    /// To a call.
+    /// To an RPC: the data for the client.
     Rpc(Option<Box<[u8]>>),
-    /// To news.
+    /// To a hook event.
     Acknowledged,
 }
 
-/// Who a client is, as the backend says.
+/// The backend's answer to a connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectAnswer {
-    /// The same that a token would say.
+    /// Claims about the client, as in a connection token.
     pub claims: ConnectClaims,
-    /// For the client.
+    /// Data for the client: JSON text, or the bytes of `b64data`.
     pub data: Option<Box<[u8]>>,
 }
 
-/// How much longer something holds.
+/// The backend's answer to the refresh of a connection or subscription.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RefreshAnswer {
-    /// Its new end, as unix time in seconds; `None`: it has none.
+    /// New expiry as Unix time in seconds; `None`: no expiry.
     pub expires: Option<u64>,
-    /// Shown to others: JSON text, or whatever bytes `b64info` held; `None`: as before.
+    /// Information for other clients: JSON text, or the bytes of `b64info`; `None`: unchanged.
     pub info: Option<Box<[u8]>>,
-    /// For the backend's eyes; `None`: as before.
+    /// JSON text that later requests to the backend include; `None`: unchanged.
     pub meta: Option<Box<[u8]>>,
 }
 
-/// What is published.
+/// The backend's answer to a publish.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PublishAnswer {
-    /// Instead of what the client sent.
+    /// Data to publish instead of the client's; `None`: publish the client's data.
     pub data: Option<Box<[u8]>>,
-    /// Whether it stays out of the history.
+    /// Do not add the publication to the history.
     pub skip_history: bool,
-    /// What tags it has.
+    /// Tags of the publication.
     pub tags: BTreeMap<Box<str>, Box<str>>,
-    /// It is published once under this key; empty: none.
+    /// Idempotency key: one publication per key is published. Empty: no key.
     pub idempotency_key: Box<str>,
-    /// Whether it may go out as a difference.
+    /// Allow the publication to be sent as a delta.
     pub delta: bool,
-    /// Only what is newer than the stream's last is published; 0: none.
+    /// Publish only if this is above the stream's last version; 0: no version.
     pub version: u64,
-    /// In which life of the versions.
+    /// Epoch of the version: versions of different epochs are not compared.
     pub version_epoch: Box<str>,
 }
 
@@ -129,7 +129,7 @@ struct MetaField<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct ConnectText<'a> {
+struct ConnectFields<'a> {
     #[serde(borrow, deserialize_with = "lenient_json::text")]
     user: Cow<'a, str>,
     #[serde(borrow)]
@@ -140,7 +140,7 @@ struct ConnectText<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct PublishText {
+struct PublishFields {
     #[serde(deserialize_with = "lenient_json::nullable")]
     skip_history: bool,
     #[serde(deserialize_with = "lenient_json::nullable")]
@@ -155,18 +155,18 @@ struct PublishText {
     version_epoch: Box<str>,
 }
 
-/// Why an answer leads to nothing.
+/// An answer that is a refusal or cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerError {
     /// The backend refused the request.
     Rejected(ProxyFailure),
-    /// The answer cannot be read: the cause, without any value of the answer.
+    /// The answer cannot be read. The text is the cause and contains no value of the answer.
     Unreadable(String),
 }
 
 impl From<ProxyFailure> for AnswerError {
-    fn from(refused: ProxyFailure) -> Self {
-        AnswerError::Rejected(refused)
+    fn from(failure: ProxyFailure) -> Self {
+        AnswerError::Rejected(failure)
     }
 }
 
@@ -196,18 +196,18 @@ fn result_of<'a, T: Deserialize<'a>>(result: &'a str) -> Result<T, AnswerError> 
     })
 }
 
-/// What the body of an answer says to a request about such an event.
+/// Parses the body of the backend's answer to a request about `event`.
 pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, AnswerError> {
     if matches!(event, ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. }) {
         return Ok(ProxyAnswer::Acknowledged);
     }
     let response: Response<'_> = lenient_json::read_object(body)?;
-    let renews = matches!(event, ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. });
+    let is_refresh = matches!(event, ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. });
     match (response.disconnect, response.error) {
-        // The time is over or it is not; nothing else can be said then.
-        _ if renews => {}
+        // As in Centrifugo, only the result of a refresh counts.
+        _ if is_refresh => {}
         (Some(DisconnectText { code, reason }), _) => {
-            // Close codes of applications and of the protocol; others may not be sent.
+            // WebSocket reserves all other close codes.
             if !(3000..5000).contains(&code) {
                 return Err(unreadable("the disconnect has no code from 3000 to 4999"));
             }
@@ -221,29 +221,29 @@ pub fn answer(event: &ProxyEvent, body: &[u8]) -> Result<ProxyAnswer, AnswerErro
         }
         (None, None) => {}
     }
-    let Some(result) = response.result.map(RawValue::get) else { return Ok(nothing(event)) };
+    let Some(result) = response.result.map(RawValue::get) else { return Ok(without_result(event)) };
     Ok(match event {
-        ProxyEvent::Connect { .. } => ProxyAnswer::Connect(Some(Box::new(introduction(result)?))),
+        ProxyEvent::Connect { .. } => ProxyAnswer::Connect(Some(Box::new(connect_answer(result)?))),
         ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. } => {
-            ProxyAnswer::Refresh(renewal(result)?)
+            ProxyAnswer::Refresh(refresh_answer(result)?)
         }
         ProxyEvent::Subscribe { .. } => {
             let expiry: ExpiryFields = result_of(result)?;
             let options = claims::subscribe_options(result);
             ProxyAnswer::Subscribe(options.map_err(|_| unreadable(BAD_OPTIONS))?, expiry.expires())
         }
-        ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::new(permission(result)?)),
+        ProxyEvent::Publish { .. } => ProxyAnswer::Publish(Box::new(publish_answer(result)?)),
         ProxyEvent::Rpc { .. } => ProxyAnswer::Rpc(result_of::<PayloadFields<'_>>(result)?.data()?),
         ProxyEvent::Disconnect { .. } | ProxyEvent::Unsubscribe { .. } => ProxyAnswer::Acknowledged,
     })
 }
 
-/// Why the options of a subscription cannot be read.
+/// Cause of an answer with invalid subscription options.
 const BAD_OPTIONS: &str = "info, data or override of a subscription in the result is not as \
                            documented";
 
-/// An answer that refuses nothing, and says nothing.
-fn nothing(event: &ProxyEvent) -> ProxyAnswer {
+/// The meaning of an answer without error, disconnect and result.
+fn without_result(event: &ProxyEvent) -> ProxyAnswer {
     match event {
         ProxyEvent::Connect { .. } => ProxyAnswer::Connect(None),
         ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. } => ProxyAnswer::Refresh(None),
@@ -254,17 +254,19 @@ fn nothing(event: &ProxyEvent) -> ProxyAnswer {
     }
 }
 
-fn introduction(result: &str) -> Result<ConnectAnswer, AnswerError> {
+fn connect_answer(result: &str) -> Result<ConnectAnswer, AnswerError> {
     let expiry: ExpiryFields = result_of(result)?;
     let payloads: PayloadFields<'_> = result_of(result)?;
     let MetaField { meta } = result_of(result)?;
-    let ConnectText { user, channels, subs } = result_of(result)?;
+    let ConnectFields { user, channels, subs } = result_of(result)?;
     let options = |_| unreadable(BAD_OPTIONS);
-    let mut wanted = claims::subs(subs, None).map_err(options)?;
-    let listed = claims::subs(None, channels);
-    for (channel, options) in listed.map_err(|_| unreadable("channels is no list of texts"))? {
-        if !wanted.iter().any(|(named, _)| *named == channel) {
-            wanted.push((channel, options));
+    let mut subs = claims::subs(subs, None).map_err(options)?;
+    let channels = claims::subs(None, channels);
+    for (channel, options) in
+        channels.map_err(|_| unreadable("channels of the result is not a list of strings"))?
+    {
+        if !subs.iter().any(|(present, _)| *present == channel) {
+            subs.push((channel, options));
         }
     }
     let claims = ConnectClaims {
@@ -272,13 +274,13 @@ fn introduction(result: &str) -> Result<ConnectAnswer, AnswerError> {
         expires: expiry.expires(),
         info: payloads.info()?,
         meta: meta.map(json_text),
-        subs: wanted,
+        subs,
         ..ConnectClaims::default()
     };
     Ok(ConnectAnswer { claims, data: payloads.data()? })
 }
 
-fn renewal(result: &str) -> Result<Option<RefreshAnswer>, AnswerError> {
+fn refresh_answer(result: &str) -> Result<Option<RefreshAnswer>, AnswerError> {
     let expiry: ExpiryFields = result_of(result)?;
     if expiry.expired {
         return Ok(None);
@@ -292,18 +294,18 @@ fn renewal(result: &str) -> Result<Option<RefreshAnswer>, AnswerError> {
     }))
 }
 
-fn permission(result: &str) -> Result<PublishAnswer, AnswerError> {
-    let text: PublishText = result_of(result)?;
+fn publish_answer(result: &str) -> Result<PublishAnswer, AnswerError> {
+    let fields: PublishFields = result_of(result)?;
     let payloads: PayloadFields<'_> = result_of(result)?;
-    let tags = text.tags.into_iter();
+    let tags = fields.tags.into_iter();
     Ok(PublishAnswer {
         // For this answer alone, Centrifugo prefers JSON to base64.
         data: payloads.data_json_first()?,
-        skip_history: text.skip_history,
+        skip_history: fields.skip_history,
         tags: tags.map(|(name, value)| (name, value.unwrap_or_default())).collect(),
-        idempotency_key: text.idempotency_key,
-        delta: text.delta,
-        version: text.version,
-        version_epoch: text.version_epoch,
+        idempotency_key: fields.idempotency_key,
+        delta: fields.delta,
+        version: fields.version,
+        version_epoch: fields.version_epoch,
     })
 }

@@ -1,28 +1,28 @@
-//! Why the backend gave no answer that counts.
+//! Failures of requests to the backend.
 //!
-//! Owns the reasons. Never tells a client.
+//! Owns the type. Never sends a failure to a client.
 
-/// Why a request leads to nothing.
+/// A request to the backend that failed or that the backend refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyFailure {
-    /// There is no answer, or none that can be understood.
+    /// The backend did not answer, or its answer cannot be read.
     Failed,
-    /// What the client sent cannot be passed on.
+    /// The client's data cannot be sent to the backend, because it is not JSON.
     Payload,
-    /// The client is told this.
+    /// The backend refused with an error for the client.
     Error {
         /// Error code.
         code: u32,
-        /// The same for people.
+        /// Message for people.
         message: Box<str>,
-        /// Whether it may try again.
+        /// Whether the client may try again.
         temporary: bool,
     },
-    /// The client is disconnected.
+    /// The backend refused and disconnects the client.
     Disconnect {
         /// Close code.
         code: u16,
-        /// Its reason.
+        /// Close reason.
         reason: Box<str>,
     },
 }

@@ -1,6 +1,8 @@
-//! What the backend is asked and told about clients, and what it answers. Owns the names of the
-//! fields, which are those of Centrifugo's proxies ("Proxy events to the backend"). Never sends
-//! anything. An answer that is not what it must be is a failure, never half of an answer.
+//! Requests to the backend about clients, and its answers.
+//!
+//! Owns the names of the JSON fields, which are those of Centrifugo ("Proxy events to the backend").
+//! Never sends a request. The invariant: an invalid answer is a failure as a whole; no part of the
+//! answer takes effect.
 
 mod answer;
 mod failure;
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_that_are_no_json_go_as_base64_or_not_at_all() {
+    fn binary_payloads_are_sent_as_base64_or_refused() {
         let binary = ProxyEvent::Publish { channel: "c".into(), data: [0xff].as_slice().into() };
         let mut request = request(binary);
         assert_eq!(request.body(false, false), Err(ProxyFailure::Payload));
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_is_answered_with_what_a_token_would_say() {
+    fn a_connect_answer_contains_the_claims_of_a_token() {
         let body = br#"{"result":{"user":"56","expire_at":9,"b64info":"eyJhIjoxfQ==",
             "data":{"x":1},"channels":["a","b"],"subs":{"b":{"data":2}},"meta":{"m":1}}}"#;
         let Ok(ProxyAnswer::Connect(Some(found))) = answer(&connect(), body) else { panic!() };
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_come_before_results() {
+    fn errors_and_disconnects_take_precedence_over_results() {
         let check = |body: &str, expected: ProxyFailure| {
             let expected = Err(AnswerError::Rejected(expected));
             assert_eq!(answer(&subscribe(), body.as_bytes()), expected, "{body}");
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_read_has_a_cause_without_its_values() {
+    fn the_cause_of_an_unreadable_answer_contains_no_value_of_the_answer() {
         for (body, cause) in [
             ("", "EOF while parsing a value at line 1 column 0"),
             ("[]", "invalid type: sequence, expected an object"),
@@ -139,7 +141,7 @@ mod tests {
             ("{\"result\":{}} s3cret", "trailing characters"),
         ] {
             let Err(AnswerError::Unreadable(found)) = answer(&subscribe(), body.as_bytes()) else {
-                panic!("{body} was read");
+                panic!("{body} is valid");
             };
             assert!(found.contains(cause) && !found.contains("s3cret"), "{body}: {found}");
         }
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn null_counts_as_absent_and_is_a_payload() {
+    fn null_is_an_absent_field_but_a_present_payload() {
         let null = || Some(b"null".as_slice().into());
         let body = br#"{"result":{"user":null,"expire_at":null,"channels":[null,"a"],"subs":null,
             "info":null,"b64info":null,"data":null,"b64data":null,"meta":null}}"#;
@@ -184,7 +186,7 @@ mod tests {
         let tags = [("a".into(), "".into())].into();
         let expected = PublishAnswer { tags, ..PublishAnswer::default() };
         assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(expected))));
-        // JSON wins over base64 here, and `null` is JSON.
+        // For a publish, JSON takes precedence over base64, and `null` is JSON.
         let body = br#"{"result":{"data":null,"b64data":"MQ=="}}"#;
         let expected = PublishAnswer { data: null(), ..PublishAnswer::default() };
         assert_eq!(answer(&publish(), body), Ok(ProxyAnswer::Publish(Box::new(expected))));
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_may_have_line_ends() {
+    fn base64_may_contain_line_ends() {
         let body = br#"{"result":{"b64data":"eyJk\r\nIjox\r\nfQ==\r\n","b64info":"MQ==\n"}}"#;
         let data = Some(br#"{"d":1}"#.as_slice().into());
         let info = Some(b"1".as_slice().into());
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_results() {
+    fn results_of_all_events_but_connect() {
         let check = |event: &ProxyEvent, result: &str, expected: ProxyAnswer| {
             let body = format!("{{\"result\":{result}}}");
             assert_eq!(answer(event, body.as_bytes()), Ok(expected), "{result}");
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_find_who_carries_them_out() {
+    fn the_namespace_of_a_method_selects_its_backend() {
         let named = [("on".into(), Some(Upstream(2))), ("off".into(), None)].into();
         let calls = RpcUpstreams { without: Some(Upstream(1)), named, boundary: ":".into() };
         let check = |method, expected| assert_eq!(calls.upstream(method), expected, "{method}");

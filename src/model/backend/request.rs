@@ -1,6 +1,6 @@
-//! What the backend is asked and told about clients, and the JSON that says so.
+//! Requests to the backend about clients, and their JSON.
 //!
-//! Owns the shape of requests. Never sends one.
+//! Owns the fields of requests. Never sends a request.
 
 use std::sync::Arc;
 
@@ -15,24 +15,24 @@ use crate::wire::http::{Header, Transport};
 use crate::wire::protocol::Wire;
 use crate::wire::protocol::command::ConnectRequest;
 
-/// What is kept of a client for the backend's eyes.
+/// Data of a client that the server keeps only for requests to the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendContext {
-    /// Headers of its HTTP request: names in lower case, and values.
+    /// Headers of the client's HTTP request: names in lower case, and values.
     pub headers: Vec<Header>,
-    /// Headers that it gave with its connect; nobody vouches for them.
+    /// Headers from the client's connect command. A client can send any value.
     pub emulated: Vec<(Box<str>, Box<str>)>,
-    /// JSON text of the backend's own.
+    /// JSON text from the backend or a token (`meta`).
     pub meta: Option<Box<[u8]>>,
 }
 
 impl BackendContext {
-    /// Whether there is nothing.
+    /// Whether there is no data.
     pub fn is_empty(&self) -> bool {
         *self == BackendContext::default()
     }
 
-    /// Bytes that it takes in memory.
+    /// Size in memory in bytes.
     fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
         let emulated = self.emulated.iter().map(|(name, value)| name.len() + value.len());
@@ -42,100 +42,101 @@ impl BackendContext {
     }
 }
 
-/// One question to the backend, or one piece of news for it.
+/// A request to a proxy or hook of the backend.
 #[derive(Debug)]
 pub struct ProxyRequest {
-    /// Where it goes.
+    /// The configured backend.
     pub upstream: Upstream,
-    /// The client's id.
+    /// Client ID.
     pub client: String,
-    /// Its user; empty: none.
+    /// User ID; empty: the client has no user.
     pub user: Box<str>,
-    /// How it is spoken to.
+    /// Transport of the client.
     pub transport: Transport,
-    /// In which encoding.
+    /// Encoding of the client's protocol.
     pub wire: Wire,
-    /// What is kept of it.
+    /// Data of the client for the backend.
     pub context: Option<Arc<BackendContext>>,
-    /// What it is about.
+    /// The event that the request is about.
     pub event: ProxyEvent,
-    /// Counts it while it waits.
+    /// Counts the request's memory while it waits.
     pub charge: Option<Charge>,
 }
 
-/// Bytes that a request takes beside its texts: records, queues, what HTTP needs for it.
-const REQUEST_BESIDE: usize = 1024;
+/// Estimate of the bytes of a request besides its texts: structs, queues, HTTP buffers.
+const REQUEST_OVERHEAD: usize = 1024;
 
 impl ProxyRequest {
-    /// Bytes that it takes in memory.
+    /// Size in memory in bytes.
     pub fn size(&self) -> usize {
         let context = self.context.as_deref().map_or(0, BackendContext::size);
-        REQUEST_BESIDE + self.client.len() + self.user.len() + context + self.event.size()
+        REQUEST_OVERHEAD + self.client.len() + self.user.len() + context + self.event.size()
     }
 }
 
-/// What the backend is asked or told about.
+/// Event of a client. Connect to Rpc are requests; Disconnect and Unsubscribe are hook events.
 #[derive(Debug)]
 pub enum ProxyEvent {
     /// A client without a token connects.
     Connect {
-        /// Name of its library.
+        /// Name of the client library.
         name: Box<str>,
-        /// Its version.
+        /// Version of the client library.
         version: Box<str>,
-        /// From the client.
+        /// Data from the client.
         data: Option<Box<[u8]>>,
-        /// Channels that it asks for.
+        /// Channels that the client requests.
         channels: Vec<Box<str>>,
     },
-    /// A connection's time is over.
+    /// A connection has expired.
     Refresh,
-    /// A client wants into a channel.
+    /// A client subscribes to a channel.
     Subscribe {
         /// The channel.
         channel: Box<str>,
-        /// From the client.
+        /// Data from the client.
         data: Option<Box<[u8]>>,
     },
-    /// A client wants to publish.
+    /// A client publishes.
     Publish {
         /// The channel.
         channel: Box<str>,
-        /// What it publishes.
+        /// Data to publish.
         data: Box<[u8]>,
     },
-    /// A subscription's time is over.
+    /// A subscription has expired.
     SubRefresh {
         /// The channel.
         channel: Arc<str>,
     },
-    /// A client calls a method.
+    /// A client calls a method (RPC).
     Rpc {
-        /// The method; empty: none in particular.
+        /// Name of the method; may be empty.
         method: Box<str>,
-        /// With what.
+        /// Data from the client.
         data: Option<Box<[u8]>>,
     },
-    /// A client is gone.
+    /// A client has disconnected.
     Disconnect {
-        /// Close code; 3000 where the peer went.
+        /// Close code; 3000: the client closed the connection.
         code: u16,
-        /// Its reason.
+        /// Close reason.
         reason: Box<str>,
     },
     /// A subscription has ended.
     Unsubscribe {
         /// The channel.
         channel: Arc<str>,
-        /// Why: 0 the client's wish, 1 its end, 2000 and above as the client was told.
+        /// Unsubscribe code: 0: the client unsubscribed; 1: the connection closed; 2000 and above:
+        /// the code that the server sent to the client.
         code: u32,
-        /// The same for people.
+        /// Reason for people.
         reason: Box<str>,
     },
 }
 
 impl ProxyEvent {
-    /// The name of the proxy or hook that is asked or told.
+    /// Name of the proxy or hook for the event.
     pub fn name(&self) -> &'static str {
         match self {
             ProxyEvent::Connect { .. } => "connect",
@@ -149,7 +150,7 @@ impl ProxyEvent {
         }
     }
 
-    /// Bytes of its texts.
+    /// Size of the event's texts in bytes.
     fn size(&self) -> usize {
         let data = |data: &Option<Box<[u8]>>| data.as_ref().map_or(0, |data| data.len());
         match self {
@@ -167,7 +168,7 @@ impl ProxyEvent {
         }
     }
 
-    /// A client's connect.
+    /// The event of a connect command.
     pub fn connect(request: &ConnectRequest<'_>) -> Self {
         let subs = request.subs.iter().flat_map(|subs| &subs.0);
         ProxyEvent::Connect {
@@ -210,7 +211,7 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// Adds what the event is about; returns the client's payload.
+    /// Sets the fields of the event and returns the client's data.
     fn describe(&mut self, event: &'a ProxyEvent) -> Option<&'a [u8]> {
         match event {
             ProxyEvent::Connect { name, version, data, channels } => {
@@ -248,9 +249,9 @@ impl<'a> Body<'a> {
 }
 
 impl ProxyRequest {
-    /// The request's body: payloads as base64 if `binary`, and the meta if `tells_meta`. An error
-    /// is a payload that is no JSON where it must be.
-    pub fn body(&self, binary: bool, tells_meta: bool) -> Result<Vec<u8>, ProxyFailure> {
+    /// The JSON body of the request: the client's data as base64 if `binary`, and `meta` if
+    /// `includes_meta`. Fails if the data is not JSON and `binary` is false.
+    pub fn body(&self, binary: bool, includes_meta: bool) -> Result<Vec<u8>, ProxyFailure> {
         let mut body = Body {
             client: &self.client,
             transport: self.transport.name(),
@@ -268,7 +269,7 @@ impl ProxyRequest {
             None => {}
         }
         let meta = self.context.as_ref().and_then(|context| context.meta.as_deref());
-        body.meta = meta.filter(|_| tells_meta).and_then(json);
+        body.meta = meta.filter(|_| includes_meta).and_then(json);
         serde_json::to_vec(&body).map_err(|_| ProxyFailure::Payload)
     }
 }

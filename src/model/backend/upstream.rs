@@ -1,45 +1,45 @@
-//! Where the backend is asked and told, as the data plane knows it: by numbers.
+//! The configured backends, as shards know them: by index.
 //!
-//! Owns the types. Never knows an address.
+//! Owns the types. Never knows a URL.
 
 use std::collections::HashMap;
 
 use crate::wire::protocol::Error;
 
-/// One of the configured places where the backend is asked.
+/// Index of a configured proxy or hook endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream(pub u16);
 
-/// Where the backend is asked about what concerns no channel, and what it wants to know.
+/// Backends for events that concern no channel, and what shards keep for requests to backends.
 #[derive(Clone, Debug, Default)]
 pub struct Upstreams {
-    /// Who may connect without a token.
+    /// Backend that authenticates clients without a token; `None`: no connect proxy.
     pub connect: Option<Upstream>,
-    /// How much longer a connection holds.
+    /// Backend that extends connections; `None`: no refresh proxy.
     pub refresh: Option<Upstream>,
-    /// Who carries out calls.
+    /// Backends that handle RPCs.
     pub calls: RpcUpstreams,
-    /// Who is told of clients that are gone.
+    /// Backend that receives disconnects; `None`: no disconnect hook.
     pub disconnect_hook: Option<Upstream>,
-    /// What is to be kept of clients.
+    /// Data of clients to keep for requests.
     pub wants: ContextFields,
-    /// What may wait on a shard to be told to the backend.
+    /// Maximum number of hook events that wait on a shard.
     pub waiting_max: usize,
 }
 
-/// Who carries out calls.
+/// Backends that handle RPCs.
 #[derive(Clone, Debug, Default)]
 pub struct RpcUpstreams {
-    /// Those of methods without a namespace.
+    /// Backend of methods without a namespace; `None`: such methods are not available.
     pub without: Option<Upstream>,
-    /// The others, by the name in front of the boundary.
+    /// Backend of each namespace, by its name.
     pub named: HashMap<Box<str>, Option<Upstream>>,
-    /// Behind a namespace's name; empty: there are none.
+    /// Separates the namespace from the rest of a method; empty: no namespaces.
     pub boundary: String,
 }
 
 impl RpcUpstreams {
-    /// Who carries a method out, or why nobody does.
+    /// The backend of a method, or the error for the client if there is none.
     pub fn upstream(&self, method: &str) -> Result<Upstream, Error> {
         let name = match self.boundary.as_str() {
             "" => None,
@@ -53,13 +53,13 @@ impl RpcUpstreams {
     }
 }
 
-/// What is to be kept of clients since some endpoint wants to see it.
+/// Data of clients to keep, because a configured endpoint receives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContextFields {
-    /// Headers of clients' HTTP requests, in lower case.
+    /// Names of headers of clients' HTTP requests, in lower case.
     pub headers: Vec<String>,
-    /// Headers that clients give with their connect, in lower case.
+    /// Names of headers in clients' connect commands, in lower case.
     pub emulated: Vec<String>,
-    /// What the backend or a token said for the backend's eyes.
+    /// Keep the `meta` of tokens and backend answers.
     pub meta: bool,
 }
