@@ -2,11 +2,11 @@
 //! its connect is answered, and is informed when the connection is gone.
 
 use crate::base::work_budget::cost;
-use crate::hub::commands::NoRoom;
+use crate::hub::command_failure::InboxFull;
 use crate::hub::connections::Admission;
 use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
-use crate::model::message::{Admit, Admitted, Depart, Message, Post, Rank};
+use crate::model::message::{Admit, Admitted, Message, Post, Rank};
 use crate::wire::protocol::Disconnect;
 
 impl Hub {
@@ -36,20 +36,20 @@ impl Hub {
         self.connections.holds.get(hold).is_some_and(|hold| hold.admission == Admission::Admitted)
     }
 
-    fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), NoRoom> {
+    fn ask_admission(&mut self, post: &mut impl Post, slot: u32) -> Result<(), InboxFull> {
         let user = self.names.hash(self.connections[slot].user());
         // The home must get earlier departures of the user before the new connection.
         self.send_departures(post);
         if self.departures.iter().any(|departure| departure.user == user) {
-            return Err(NoRoom);
+            return Err(InboxFull);
         }
         let admit = Admit { user, address: self.address(slot) };
         let home = self.names.home(user);
         if !post.reserve(home, Rank::Request) {
-            return Err(NoRoom);
+            return Err(InboxFull);
         }
         let hold = self.connections[slot].hold as usize;
-        self.connections.holds[hold].admission = Admission::RequestedOptions;
+        self.connections.holds[hold].admission = Admission::Requested;
         self.connections[slot].flags.set_admitted(true);
         post.send(home, Message::Admit(admit));
         Ok(())
@@ -71,16 +71,6 @@ impl Hub {
             self.pause(address.slot, PauseReason::Ready);
         } else {
             self.disconnect(address.slot, Disconnect::CONNECTION_LIMIT);
-        }
-    }
-
-    /// Queues the departure of a connection for the home of its user.
-    pub(super) fn queue_departure(&mut self, slot: u32, user: u64) {
-        let address = self.address(slot);
-        let flags = &mut self.connections[slot].flags;
-        if flags.admitted() {
-            flags.set_admitted(false);
-            self.departures.push_back(Depart { user, address });
         }
     }
 

@@ -1,23 +1,14 @@
-//! Requests to the backend: connects, commands, renewals, and hooks about ends.
-//!
-//! Renewals and hook events wait for room in the inbox of the control plane. The hook events of a
-//! connection keep their order.
+//! Requests to the backend for connects and commands, and the context that a connection keeps for
+//! them.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::base::memory::MemoryKind;
-use crate::base::planted_faults::{PlantedFault, planted};
-use crate::hub::commands::{CommandFailure, StopReason};
-use crate::hub::connections::{NONE, Phase};
+use crate::hub::command_failure::{CommandFailure, StopReason};
 use crate::hub::shard_state::Hub;
-use crate::model::backend::{
-    ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest, RefreshAnswer, Upstream,
-};
-use crate::model::message::{
-    Grant, HookEvent, Lookup, LookupOutcome, LookupRequest, Message, Post, Rank,
-};
+use crate::model::backend::{ProxyAnswer, ProxyEvent, ProxyFailure, Upstream};
+use crate::model::message::{Grant, Lookup, LookupOutcome, Post};
 use crate::model::namespaces::Options;
 use crate::model::token::SubscribeOptions;
 use crate::wire::http::Header;
@@ -25,40 +16,7 @@ use crate::wire::protocol::command::{RpcRequest, SubscribeRequest};
 use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error, Wire, json};
 
-/// Seconds until the backend is asked again for a renewal that it has not answered.
-const RENEWAL_PAUSE: u64 = 60;
-
-/// Why a subscription ended, for the backend: a code and a reason.
-pub(super) type UnsubscribeReason<'a> = (u32, &'a str);
-/// The client unsubscribed.
-pub(super) const CLIENT_UNSUBSCRIBED: UnsubscribeReason<'_> = (0, "client unsubscribed");
-/// The connection ended.
-const CLIENT_DISCONNECTED: UnsubscribeReason<'_> = (1, "client disconnected");
-
 impl Hub {
-    /// Creates a request to the backend, if the budget has room for it.
-    fn backend_request(
-        &self,
-        slot: u32,
-        upstream: Upstream,
-        event: ProxyEvent,
-        kind: MemoryKind,
-    ) -> Option<ProxyRequest> {
-        let connection = &self.connections[slot];
-        let mut request = ProxyRequest {
-            upstream,
-            client: self.client_id(slot),
-            user: connection.user().into(),
-            transport: connection.transport,
-            wire: connection.wire,
-            context: self.connections.context.get(&slot).cloned(),
-            event,
-            charge: None,
-        };
-        request.charge = Some(self.budgets[kind].charge(request.size())?);
-        Some(request)
-    }
-
     /// The answer of the backend to a command, or why the connection must wait.
     pub(super) fn ask_backend(
         &mut self,
@@ -95,8 +53,6 @@ impl Hub {
         }
     }
 
-    // ---- commands ------------------------------------------------------------------------
-
     /// Keeps headers of the HTTP request of a client.
     pub(super) fn keep_headers(&mut self, slot: u32, headers: Vec<Header>) {
         if !headers.is_empty() {
@@ -131,12 +87,6 @@ impl Hub {
         // The name of a user-limited channel determines its subscribers.
         let user_limited = options.user_limited && namespaces.users(channel).is_some();
         options.subscribe_proxy.filter(|_| !user_limited && !namespaces.is_private(channel))
-    }
-
-    /// The proxy that renews a subscription; `None`: the client renews it.
-    pub(super) fn sub_refresh_proxy(&self, key: u32) -> Option<Upstream> {
-        let options = self.settings.namespaces.of(self.locals.channel(key).0);
-        options.ok().and_then(|options| options.sub_refresh_proxy)
     }
 
     /// The grant of the subscribe proxy.
@@ -206,155 +156,6 @@ impl Hub {
                 Err(Disconnect::INAPPROPRIATE_PROTOCOL)
             }
             _ => Ok(()),
-        }
-    }
-
-    // ---- renewals ------------------------------------------------------------------------
-
-    /// Queues a renewal request; returns when to repeat it without an answer. `None`: the queue or
-    /// the budget is full.
-    fn ask_renewal(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) -> Option<u64> {
-        if self.outgoing.len() >= self.settings.proxies.waiting_max {
-            return None;
-        }
-        let request = self.backend_request(slot, upstream, event, MemoryKind::Questions)?;
-        let lookup = Lookup::Renewal(request);
-        let request = LookupRequest { address: self.address(slot), lookup };
-        self.outgoing.push_back(Message::LookupRequest(Box::new(request)));
-        Some(self.unix_time() + RENEWAL_PAUSE)
-    }
-
-    /// Asks the backend to renew an expired connection.
-    pub(super) fn renew(&mut self, slot: u32, upstream: Upstream) {
-        let again = self.ask_renewal(slot, upstream, ProxyEvent::Refresh);
-        if let (Some(identity), Some(again)) = (&mut self.connections[slot].identity, again) {
-            identity.expires = NonZeroU64::new(again);
-        }
-    }
-
-    /// Asks the backend to renew an expired subscription.
-    pub(super) fn renew_subscription(&mut self, slot: u32, key: u32, upstream: Upstream) {
-        let channel = self.locals.channel(key).0.clone();
-        let again = self.ask_renewal(slot, upstream, ProxyEvent::SubRefresh { channel });
-        if let (Some(grant), Some(_)) = (self.connections.grants.get_mut(&key), again) {
-            grant.expires = again;
-        }
-    }
-
-    /// Handles the answer to a renewal of a connection, or of its subscription to `channel`. A
-    /// failed request is repeated later.
-    pub(super) fn renewed(
-        &mut self,
-        slot: u32,
-        channel: Option<&str>,
-        told: Result<ProxyAnswer, ProxyFailure>,
-    ) {
-        let connected = self.connections[slot].phase == Phase::Connected;
-        let Ok(ProxyAnswer::Refresh(renewal)) = told else { return };
-        match channel {
-            _ if !connected => {}
-            None => self.renewed_connection(slot, renewal),
-            Some(channel) => {
-                let hash = self.names.hash(channel);
-                let head = self.connections[slot].subscriptions;
-                if let Some(key) = self.locals.find_subscription(head, hash, channel) {
-                    self.renewed_subscription(slot, key, renewal);
-                }
-            }
-        }
-    }
-
-    fn renewed_connection(&mut self, slot: u32, renewal: Option<RefreshAnswer>) {
-        let Some(RefreshAnswer { expires, info, meta }) = renewal else {
-            return self.disconnect(slot, Disconnect::EXPIRED);
-        };
-        // The connection has expired: an answer without a later expiry renews nothing.
-        if expires.is_none() || self.is_expired(expires) {
-            return self.disconnect(slot, Disconnect::EXPIRED);
-        }
-        if let Some(identity) = &mut self.connections[slot].identity {
-            identity.expires = expires.and_then(NonZeroU64::new);
-            identity.info = info.or(identity.info.take());
-        }
-        self.keep_meta(slot, meta);
-        self.watch_expiry(slot);
-    }
-
-    fn renewed_subscription(&mut self, slot: u32, key: u32, renewal: Option<RefreshAnswer>) {
-        let renewal = renewal.filter(|renewal| !self.is_expired(renewal.expires));
-        match (renewal, self.connections.grants.get_mut(&key)) {
-            (Some(RefreshAnswer { expires, info, .. }), Some(grant)) => {
-                grant.expires = expires;
-                grant.info = info.or(grant.info.take());
-                self.watch_expiry(slot);
-            }
-            (None, Some(_)) => self.expire_subscription(slot, key),
-            (_, None) => {}
-        }
-    }
-
-    // ---- news ----------------------------------------------------------------------------
-
-    /// Queues the unsubscribe hook of a subscription.
-    pub(super) fn queue_unsubscribe_hook(
-        &mut self,
-        slot: u32,
-        upstream: Upstream,
-        channel: &Arc<str>,
-        (code, reason): UnsubscribeReason<'_>,
-    ) {
-        if self.connections[slot].flags.counted() {
-            let (channel, reason) = (channel.clone(), reason.into());
-            self.queue_hook(slot, upstream, ProxyEvent::Unsubscribe { channel, code, reason });
-        }
-    }
-
-    /// Ends the session of a connection: it leaves its channels and is no longer counted, and the
-    /// disconnect hook is queued. A second call has no effect.
-    pub(super) fn end_session(&mut self, slot: u32, code: u16, reason: &str) {
-        while self.connections[slot].subscriptions != NONE {
-            self.leave(slot, self.connections[slot].subscriptions, CLIENT_DISCONNECTED);
-        }
-        if self.connections[slot].flags.counted() {
-            if let Some(upstream) = self.settings.proxies.disconnect_hook {
-                self.queue_hook(
-                    slot,
-                    upstream,
-                    ProxyEvent::Disconnect { code, reason: reason.into() },
-                );
-            }
-            self.count_disconnect(slot);
-        }
-        if !self.connections.context.is_empty() {
-            self.connections.context.remove(&slot);
-        }
-    }
-
-    fn queue_hook(&mut self, slot: u32, upstream: Upstream, event: ProxyEvent) {
-        self.metrics.hook_events.add(1);
-        let request = (self.outgoing.len() < self.settings.proxies.waiting_max)
-            .then(|| self.backend_request(slot, upstream, event, MemoryKind::Hooks))
-            .flatten();
-        let Some(request) = request else { return self.metrics.hook_events_dropped.add(1) };
-        let event = HookEvent { address: self.address(slot), request };
-        self.outgoing.push_back(Message::HookEvent(Box::new(event)));
-    }
-
-    /// Whether messages wait for the control plane.
-    pub fn has_outgoing(&self) -> bool {
-        !self.outgoing.is_empty()
-    }
-
-    /// Sends the waiting messages, while the inbox of the control plane has room.
-    pub(super) fn send_to_control(&mut self, post: &mut impl Post) {
-        while let Some(message) = self.outgoing.pop_front() {
-            if !post.reserve(self.control, Rank::Ingress) {
-                if !planted(PlantedFault::HookEventDropped) {
-                    self.outgoing.push_front(message);
-                }
-                return;
-            }
-            post.send(self.control, message);
         }
     }
 }

@@ -7,19 +7,16 @@
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::connections::{NONE, Phase};
-use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
 use crate::hub::publish::{PublishOptions, publication_kind};
 use crate::hub::settings::HubSettings;
 use crate::hub::shard_state::Hub;
-use crate::model::ids::Address;
-use crate::model::message::{Post, Published, ReplyTo};
+use crate::model::message::{Post, ReplyTo};
 use crate::model::namespaces::Options;
 use crate::model::publication::PublicationKind;
-use crate::wire::http::{self, PublishCall};
+use crate::wire::http::PublishCall;
 use crate::wire::lenient_json;
-use crate::wire::protocol::json::{self, PlainPublish};
-use crate::wire::protocol::{Error, Position};
+use crate::wire::protocol::json::PlainPublish;
 
 impl Hub {
     /// Whether the previous answer must be sent before the next request is read. If so, the
@@ -77,40 +74,6 @@ impl Hub {
         }
         self.metrics.calls.add(1);
         Some(used)
-    }
-
-    fn answer_call(&mut self, slot: u32, outcome: Result<Option<Position>, Error>) {
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        match outcome {
-            Ok(position) => json::write_published(position, &mut body),
-            Err(Error { code, message, .. }) => {
-                let refused =
-                    format!("{{\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}");
-                body.extend_from_slice(refused.as_bytes());
-            }
-        }
-        let last = self.is_last(slot);
-        let connection = &mut self.connections[slot];
-        self.turn
-            .write_head(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
-        keep_buffer(&mut self.body, body);
-        self.keep_alive(slot, last, self.settings.idle_timeout);
-    }
-
-    /// Handles the answer to a publish: the caller gets its response if its socket is still open.
-    pub(super) fn publish_answered(&mut self, published: Published) {
-        if let Some(publication) = &published.publication {
-            self.locals.append(publication);
-        }
-        let ReplyTo::ApiCaller(Address { slot, generation, .. }) = published.reply_to else {
-            return;
-        };
-        let caller = self.connection(slot, generation);
-        if caller.is_some_and(|caller| caller.phase == Phase::AwaitingAnswer) {
-            self.answer_call(slot, published.outcome);
-            self.resume_later(slot);
-        }
     }
 }
 

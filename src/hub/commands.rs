@@ -1,68 +1,11 @@
 //! Commands: which of them a client may send now, and their dispatch.
 
+use crate::hub::command_failure::{CommandFailure, StopReason};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
+use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::command::{Command, Request};
-use crate::wire::protocol::{Disconnect, Error};
-
-/// Why the commands of a connection stop, for now or for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StopReason {
-    /// The connection used its share of the turn.
-    Turn,
-    /// An inbox is full: the command is retried when there is room.
-    Room,
-    /// An earlier command or a lookup must be answered first.
-    Wait,
-    /// The client violated the protocol.
-    Disconnect(Disconnect),
-}
-
-/// An inbox that a message must go to is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoRoom;
-
-impl From<NoRoom> for StopReason {
-    fn from(_: NoRoom) -> Self {
-        StopReason::Room
-    }
-}
-
-/// Why a command was not executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CommandFailure {
-    /// The command must wait, or the connection ends.
-    Stop(StopReason),
-    /// The reply is this error.
-    Error(Error),
-    /// The reply was sent.
-    Answered,
-}
-
-impl From<Error> for CommandFailure {
-    fn from(error: Error) -> Self {
-        CommandFailure::Error(error)
-    }
-}
-
-impl From<NoRoom> for CommandFailure {
-    fn from(_: NoRoom) -> Self {
-        CommandFailure::Stop(StopReason::Room)
-    }
-}
-
-impl From<Disconnect> for CommandFailure {
-    fn from(disconnect: Disconnect) -> Self {
-        CommandFailure::Stop(StopReason::Disconnect(disconnect))
-    }
-}
-
-impl From<StopReason> for CommandFailure {
-    fn from(stop: StopReason) -> Self {
-        CommandFailure::Stop(stop)
-    }
-}
 
 const BAD_REQUEST: StopReason = StopReason::Disconnect(Disconnect::BAD_REQUEST);
 

@@ -1,47 +1,22 @@
 //! Deadlines, pings and the time of a turn.
 
-use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::Now;
 use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::settings::HubSettings;
 use crate::hub::shard_state::Hub;
+use crate::hub::time::{SPREAD, TICK};
 use crate::wire::framing::Framing;
 use crate::wire::http::{Status, Transport};
 use crate::wire::protocol::Disconnect;
 
-/// Milliseconds per tick of the deadline wheel.
-const TICK: u64 = 128;
 /// Maximum deadlines per turn: their sends take about a millisecond.
 const DEADLINES_PER_TURN: usize = 16;
-/// The ticks of this many shards are spread over one tick.
-const SPREAD: u64 = SHARDS_MAX as u64;
 
 /// A WebSocket ping frame.
 const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
 
 impl Hub {
-    /// Offset of the ticks of this shard, in milliseconds: if all shards ticked at once, a million
-    /// pings would be sent in bursts.
-    fn tick_offset(&self) -> u64 {
-        TICK * u64::from(self.shard) / SPREAD
-    }
-
-    pub(super) fn set_deadline(&mut self, slot: u32, after: u64) {
-        self.connections[slot].flags.set_listened(false);
-        self.connections.wheel.set(slot, self.tick_at(self.now + after) as u32);
-    }
-
-    /// The tick of a time in milliseconds.
-    pub(super) fn tick_at(&self, time: u64) -> u64 {
-        time.saturating_add(self.tick_offset()).div_ceil(TICK)
-    }
-
-    /// The current tick.
-    pub(super) fn tick(&self) -> u64 {
-        (self.now + self.tick_offset()) / TICK
-    }
-
     /// Closes a connection with code 3001 after a delay.
     pub fn disconnect_after(&mut self, slot: u32, after: u64) {
         if self.connections[slot].takes_output() {

@@ -8,7 +8,7 @@
 use crate::hub::connections::{NONE, Phase, ServerSubscription};
 use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
-use crate::hub::subscribe::RequestedOptions;
+use crate::hub::subscriptions::RequestedOptions;
 use crate::local::Delivery;
 use crate::model::message::{StreamAccess, Subscribed};
 use crate::wire::event_id::{CHANNELS_MAX, ChannelEventId, ConnectionEventId, EventIdMode};

@@ -1,7 +1,7 @@
 //! WebSocket frames, and the commands in them.
 
 use crate::base::work_budget::cost;
-use crate::hub::commands::StopReason;
+use crate::hub::command_failure::StopReason;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
@@ -10,9 +10,8 @@ use crate::model::message::Post;
 use crate::wire::frame::{self, Fragments, FrameEvent, FrameKind, Violation};
 use crate::wire::http::Transport;
 use crate::wire::lenient_json;
-use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::command::{Command, ConnectRequest};
-use crate::wire::protocol::{Wire, json, protobuf};
+use crate::wire::protocol::{Disconnect, Wire, json, protobuf};
 
 /// Maximum commands of a connection per turn.
 const COMMANDS_PER_TURN: usize = 64;
@@ -201,14 +200,6 @@ impl Hub {
             Some(StopReason::Wait) | None => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands = rest.to_vec();
-    }
-
-    /// Whether a frame, or the rest of one, contains no command.
-    pub(super) fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
-        match self.connections[slot].wire {
-            Wire::Json => frame.trim_ascii().is_empty(),
-            Wire::Protobuf => frame.is_empty(),
-        }
     }
 
     /// Runs the connect request of a unidirectional client, for the first time or again. While it

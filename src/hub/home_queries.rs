@@ -1,6 +1,6 @@
 //! Queries of clients to the homes of channels, and the answers.
 
-use crate::hub::commands::{CommandFailure, NoRoom, StopReason};
+use crate::hub::command_failure::{CommandFailure, InboxFull, StopReason};
 use crate::hub::settings::HubSettings;
 use crate::hub::shard_state::Hub;
 use crate::model::message::{
@@ -120,7 +120,7 @@ impl Hub {
         let home = self.names.home(hash);
         let reply_to = ReplyTo::Client { address: self.address(slot), command };
         if !post.reserve(home, Rank::Request) {
-            return Err(NoRoom.into());
+            return Err(InboxFull.into());
         }
         let question =
             HomeQuery { channel: self.shared_name(hash, channel), hash, reply_to, query };

@@ -1,8 +1,12 @@
 //! HTTP responses that a shard gives itself: health, refusals, and what follows a response.
 
 use crate::hub::connections::Phase;
+use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
+use crate::model::ids::Address;
+use crate::model::message::{Published, ReplyTo};
 use crate::wire::http::{self, Cors, Health, Requester, Status};
+use crate::wire::protocol::{Error, Position, json};
 
 /// Milliseconds that a refused connection has to send its request head and to take the answer.
 pub(super) const REFUSAL_TIME: u64 = 1000;
@@ -61,5 +65,39 @@ impl Hub {
         connection.phase = Phase::KeptAlive;
         connection.flags.set_end_when_flushed(last);
         self.set_deadline(slot, if last { self.settings.close_timeout } else { idle });
+    }
+
+    pub(super) fn answer_call(&mut self, slot: u32, outcome: Result<Option<Position>, Error>) {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        match outcome {
+            Ok(position) => json::write_published(position, &mut body),
+            Err(Error { code, message, .. }) => {
+                let refused =
+                    format!("{{\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}");
+                body.extend_from_slice(refused.as_bytes());
+            }
+        }
+        let last = self.is_last(slot);
+        let connection = &mut self.connections[slot];
+        self.turn
+            .write_head(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
+        keep_buffer(&mut self.body, body);
+        self.keep_alive(slot, last, self.settings.idle_timeout);
+    }
+
+    /// Handles the answer to a publish: the caller gets its response if its socket is still open.
+    pub(super) fn publish_answered(&mut self, published: Published) {
+        if let Some(publication) = &published.publication {
+            self.locals.append(publication);
+        }
+        let ReplyTo::ApiCaller(Address { slot, generation, .. }) = published.reply_to else {
+            return;
+        };
+        let caller = self.connection(slot, generation);
+        if caller.is_some_and(|caller| caller.phase == Phase::AwaitingAnswer) {
+            self.answer_call(slot, published.outcome);
+            self.resume_later(slot);
+        }
     }
 }

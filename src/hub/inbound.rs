@@ -2,11 +2,12 @@
 //! connection may continue; the rest is kept.
 
 use crate::base::buffer;
-use crate::base::work_budget::cost;
+use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
+use crate::wire::http::Upgrade;
 
 impl Hub {
     /// Handles bytes that a connection received.
@@ -121,5 +122,40 @@ impl Hub {
             }
         }
         used
+    }
+
+    /// Continues connections with left input: those that used their share, and those that found an
+    /// inbox full.
+    pub fn resume_paused(&mut self, post: &mut impl Post) {
+        self.inflater.renew();
+        self.budget.begin(Stage::Input);
+        if !self.blocked.is_empty() {
+            self.ready.extend(self.blocked.drain(..));
+        }
+        for _ in 0..self.ready.len() {
+            if self.is_spent() {
+                break;
+            }
+            let Some(slot) = self.ready.pop_front() else { break };
+            if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
+                // Charged afterwards, so that the first connection of a turn can always run a
+                // command.
+                self.resume(post, slot);
+                self.serve_own(post);
+                self.budget.charge(cost::CONNECTION);
+            }
+        }
+    }
+
+    /// Takes over a socket from the control plane. With `upgrade`, the control plane has checked
+    /// the connection limits and answered the upgrade; without, the request is still to come.
+    pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
+        let Some(upgrade) = upgrade else {
+            return self.connections[slot].flags.set_came_back(true);
+        };
+        let mut inbound = Inbound::default();
+        self.open(post, slot, upgrade, &mut inbound);
+        self.keep_inbound(slot, inbound);
+        self.serve_own(post);
     }
 }

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use crate::base::memory::MemoryKind;
-use crate::hub::commands::StopReason;
+use crate::hub::command_failure::StopReason;
 use crate::hub::shard_state::Hub;
 use crate::model::message::{
-    Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Rank, TokenPurpose,
+    Lookup, LookupOutcome, LookupRequest, Message, Post, Rank, TokenPurpose,
 };
 
 /// Bytes of memory of a waiting token beside its text.
@@ -46,20 +46,6 @@ impl Hub {
     pub(super) fn token_lookup(&self, token: &str, purpose: TokenPurpose) -> Option<Lookup> {
         let charge = self.budgets[MemoryKind::Questions].charge(TOKEN_OVERHEAD + token.len())?;
         Some(Lookup::Token { token: token.into(), purpose, charge })
-    }
-
-    /// Handles the outcome of a lookup; its connection continues if it is still there.
-    pub(super) fn lookup_answered(&mut self, reply: LookupReply) {
-        let LookupReply { address, outcome } = reply;
-        if self.connection(address.slot, address.generation).is_none() {
-            return;
-        }
-        if let LookupOutcome::Renewal(channel, told) = outcome {
-            self.renewed(address.slot, channel.as_deref(), told);
-        } else if let Some(awaited) = self.connections.awaited_answers.get_mut(&address.slot) {
-            *awaited = Some(Arc::new(outcome));
-            self.resume_later(address.slot);
-        }
     }
 
     /// Drops the outcome of a lookup after its command is done.

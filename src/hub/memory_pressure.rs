@@ -47,25 +47,6 @@ impl Hub {
         self.budgets.may_be_exceeded() && self.reliefs().contains(&ShardToFree::This)
     }
 
-    /// Closes the connection with the largest outbox if the budget demands it from this shard.
-    pub(super) fn close_largest_outbox(&mut self) -> bool {
-        let here = self.connections.outboxes.usage().shard_to_free() == ShardToFree::This;
-        let Some(slot) = here.then(|| self.connections.outboxes.largest()).flatten() else {
-            return false;
-        };
-        let connection = &mut self.connections[slot];
-        match connection.phase {
-            Phase::Ending | Phase::Leaving => self.connections.drop_outbox(slot),
-            _ if connection.takes_output() => self.close_slow(slot),
-            // It is closing already, and does not take its output.
-            _ => {
-                connection.flags.set_reset(true);
-                self.end(slot);
-            }
-        }
-        true
-    }
-
     /// Closes the connection with the most unread input if the budget demands it from this shard.
     pub(super) fn close_largest_unread(&mut self) -> bool {
         let here = self.connections.unread.usage().shard_to_free() == ShardToFree::This;

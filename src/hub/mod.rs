@@ -5,44 +5,55 @@
 //! passes bytes, messages, the time and a [`Post`], and takes lists of what the ring must do. The
 //! invariants: a connection gets bytes in the order of their events; nothing is written to a
 //! connection that takes no more output; whatever finds no room on the bus stays where it was.
+//!
+//! The files are listed from the ground up: a method calls methods of its own file and of files
+//! before it.
 
-mod admission;
-mod http_answers;
-mod backend;
-mod calls;
-mod commands;
+mod settings;
+mod command_failure;
+mod bounded_walks;
 pub mod connections;
-mod deadlines;
-mod frames;
-mod holds;
-pub mod resource_counts;
-mod requests;
-mod slots;
+pub mod turn_output;
 mod paused_input;
-mod inbound;
-mod token_expiry;
-mod messages;
-mod orders;
+mod shard_state;
+mod lookups;
+mod time;
+mod hook_events;
+mod subscriptions;
+mod connection_end;
 mod output;
+mod admission;
+mod backend;
+mod http_answers;
+mod slots;
+pub mod publish;
+mod subscription_end;
 mod position_checks;
 mod home_queries;
-mod refresh;
-mod memory_pressure;
-mod revocations;
-mod sending;
-mod session;
-mod settings;
-mod shard_state;
-mod emulation;
 mod event_ids;
-pub mod turn_output;
-mod lookups;
-mod bounded_walks;
+mod token_expiry;
+mod revocations;
+mod renewals;
+mod deadlines;
+mod results;
+mod subscribe_answers;
 mod surveys;
 mod subscribe;
-mod subscribe_answers;
-pub mod publish;
-mod subscriptions;
+mod orders;
+mod memory_pressure;
+mod emulation_commands;
+mod messages;
+mod calls;
+mod holds;
+mod session;
+mod refresh;
+mod commands;
+mod frames;
+mod emulation;
+mod requests;
+mod inbound;
+pub mod resource_counts;
+mod sending;
 
 use crate::base::work_budget::Stage;
 use crate::model::message::Post;

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use crate::base::work_budget::cost;
-use crate::hub::commands::NoRoom;
+use crate::hub::command_failure::InboxFull;
 use crate::hub::connections::ServerSubscription;
 use crate::hub::shard_state::Hub;
 use crate::model::message::{Action, Order, Post, Target};
@@ -14,20 +14,13 @@ use crate::wire::protocol::reply::Push;
 pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
 
 impl Hub {
-    /// Removes the identity of a connection and queues its departure.
-    pub(super) fn forget_user(&mut self, slot: u32) {
-        if let Some(user) = self.connections.forget_user(slot) {
-            self.queue_departure(slot, user);
-        }
-    }
-
     /// Applies an order. `Err`: an inbox or the budget is full, and the order must be tried again;
     /// what was done is not repeated.
     pub(super) fn apply_order(
         &mut self,
         post: &mut impl Post,
         order: &Order,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), InboxFull> {
         let Target { user, client, session } = &order.target;
         let mut begun = false;
         for slot in self.connections.of_user(user) {
@@ -40,7 +33,7 @@ impl Hub {
             // Each try serves at least one connection, so the order makes progress. A refresh only
             // sets a time.
             if begun && !matches!(order.action, Action::Refresh { .. }) && self.is_spent() {
-                return Err(NoRoom);
+                return Err(InboxFull);
             }
             begun = true;
             self.budget.charge(cost::LOOK);
@@ -60,7 +53,7 @@ impl Hub {
                         since: *since,
                         grant: grant.clone(),
                     };
-                    self.join_unasked(post, slot, server_sub).map_err(|_| NoRoom)?;
+                    self.join_unasked(post, slot, server_sub).map_err(|_| InboxFull)?;
                 }
                 Action::Refresh { expires, info } => {
                     self.set_expiry(slot, *expires, info.as_deref())

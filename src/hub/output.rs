@@ -1,7 +1,7 @@
-//! Output of a connection, wherever it is buffered at the moment, and the ways to end a connection.
+//! Output of a connection, wherever it is buffered at the moment, and closes that send a reason.
 
 use crate::base::work_budget::cost;
-use crate::hub::connections::{Connection, NONE, Phase};
+use crate::hub::connections::{Connection, NONE};
 use crate::hub::shard_state::Hub;
 use crate::wire::frame;
 use crate::wire::framing::Framing;
@@ -116,39 +116,6 @@ impl Hub {
         }
     }
 
-    /// Closes a slow consumer: the message that was begun is finished, the rest is dropped.
-    pub(super) fn close_slow(&mut self, slot: u32) {
-        if !self.connections[slot].takes_output() {
-            return;
-        }
-        if self.connections[slot].is_plain_http() {
-            return self.end(slot);
-        }
-        let last = self.closing_message(slot, Disconnect::SLOW);
-        let at = self.connections[slot].outbox;
-        self.connections.outboxes.change(at, |outbox| outbox.overflow(&last));
-        self.metrics.slow.add(1);
-        let Disconnect { code, reason } = Disconnect::SLOW;
-        self.end_session(slot, code, reason);
-        self.begin_closing(slot);
-    }
-
-    /// The last message of a connection: a close frame, or a disconnect push if the transport has
-    /// no close frames.
-    fn closing_message(&self, slot: u32, disconnect: Disconnect) -> Vec<u8> {
-        let Connection { wire, transport, .. } = self.connections[slot];
-        let Disconnect { code, reason } = disconnect;
-        let mut message = Vec::new();
-        if transport.is_websocket() {
-            frame::write_close(Some(code), reason, &mut message);
-            return message;
-        }
-        let (push, mut body) = (Push::Disconnect { code, reason }, Vec::new());
-        protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
-        Framing::of(transport).write(wire, &body, &mut message);
-        message
-    }
-
     /// Closes a connection with a code.
     pub fn disconnect(&mut self, slot: u32, disconnect: Disconnect) {
         let connection = &self.connections[slot];
@@ -192,93 +159,6 @@ impl Hub {
         if self.connections[slot].takes_output() {
             self.begin_closing(slot);
         }
-    }
-
-    /// Drops the hold of a connection with its output.
-    pub(super) fn drop_hold(&mut self, slot: u32) {
-        self.connections.take_hold(slot);
-    }
-
-    /// Charges the cost of ending a connection, which leaves every channel.
-    fn charge_close(&mut self, slot: u32) {
-        let subscribed = usize::from(self.connections[slot].subscribed);
-        self.budget.charge(cost::CLOSE + subscribed * cost::JOIN);
-    }
-
-    pub(super) fn begin_closing(&mut self, slot: u32) {
-        self.charge_close(slot);
-        self.drop_hold(slot);
-        let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
-        self.end_session(slot, code, reason);
-        self.forget_user(slot);
-        self.forget_answer(slot);
-        let at = self.connections[slot].inbound;
-        if let Some(inbound) = self.connections.unread.get_mut(at) {
-            // A partial frame is kept, because the close frame of the peer comes after it.
-            inbound.commands = Vec::new();
-            self.connections.unread.settle(at, true);
-        }
-        let connection = &mut self.connections[slot];
-        connection.phase = Phase::Closing;
-        connection.flags.set_paused(false);
-        // Emulation transports have no close frame of the peer to wait for.
-        let ends = !connection.transport.is_websocket() || connection.flags.end_when_flushed();
-        connection.flags.set_end_when_flushed(ends);
-        if connection.flags.readable() {
-            self.ring_requests.reads.push(slot);
-        }
-        self.set_deadline(slot, self.settings.close_timeout);
-    }
-
-    /// Ends a connection without further output: its socket is shut down.
-    pub fn end(&mut self, slot: u32) {
-        if matches!(self.connections[slot].phase, Phase::Ending | Phase::Leaving) {
-            return;
-        }
-        self.charge_close(slot);
-        self.drop_hold(slot);
-        let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
-        self.end_session(slot, code, reason);
-        self.forget_user(slot);
-        self.connections.empty(slot);
-        self.connections[slot].phase = Phase::Ending;
-        self.ring_requests.ends.push(slot);
-    }
-
-    /// Ends a connection as soon as its output is sent.
-    pub(super) fn end_when_flushed(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot];
-        connection.flags.set_end_when_flushed(true);
-        if connection.turn == NONE && connection.outbox == NONE {
-            self.end(slot);
-        }
-    }
-
-    /// Handles the end of input of the peer. An HTTP caller may still wait for its response.
-    pub fn peer_ended(&mut self, slot: u32) {
-        let connection = &self.connections[slot];
-        // A peer that has sent its whole request still gets the response.
-        if connection.phase == Phase::KeptAlive || connection.flags.lingering() {
-            self.end_when_flushed(slot);
-        } else {
-            self.connection_lost(slot);
-        }
-    }
-
-    /// Handles the loss of a connection without a close.
-    pub fn connection_lost(&mut self, slot: u32) {
-        let connection = &self.connections[slot];
-        if connection.takes_output() && connection.phase != Phase::KeptAlive {
-            self.metrics.lost.add(1);
-        }
-        self.end(slot);
-    }
-
-    /// Removes a client from the counts of connected clients.
-    pub(super) fn count_disconnect(&mut self, slot: u32) {
-        self.connections[slot].flags.set_counted(false);
-        self.connection_limits.client_disconnected();
-        self.metrics.clients.subtract(1);
     }
 
     pub(super) fn reply_error(&mut self, slot: u32, command: u32, error: Error) {

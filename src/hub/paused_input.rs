@@ -1,8 +1,7 @@
 //! Connections with left input: why each is paused, and when it continues.
 
-use crate::base::work_budget::{Stage, cost};
 use crate::hub::shard_state::Hub;
-use crate::model::message::Post;
+use crate::wire::protocol::Wire;
 
 /// Why a connection is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,26 +34,11 @@ impl Hub {
         }
     }
 
-    /// Continues connections with left input: those that used their share, and those that found an
-    /// inbox full.
-    pub fn resume_paused(&mut self, post: &mut impl Post) {
-        self.inflater.renew();
-        self.budget.begin(Stage::Input);
-        if !self.blocked.is_empty() {
-            self.ready.extend(self.blocked.drain(..));
-        }
-        for _ in 0..self.ready.len() {
-            if self.is_spent() {
-                break;
-            }
-            let Some(slot) = self.ready.pop_front() else { break };
-            if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
-                // Charged afterwards, so that the first connection of a turn can always run a
-                // command.
-                self.resume(post, slot);
-                self.serve_own(post);
-                self.budget.charge(cost::CONNECTION);
-            }
+    /// Whether a frame, or the rest of one, contains no command.
+    pub(super) fn is_blank(&self, slot: u32, frame: &[u8]) -> bool {
+        match self.connections[slot].wire {
+            Wire::Json => frame.trim_ascii().is_empty(),
+            Wire::Protobuf => frame.is_empty(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::hub::commands::{CommandFailure, NoRoom};
+use crate::hub::command_failure::{CommandFailure, InboxFull};
 use crate::hub::shard_state::Hub;
 use crate::model::backend::{ProxyAnswer, PublishAnswer};
 use crate::model::message::{DuplicateGuard, LookupOutcome, Message, Post, Publish, Rank, ReplyTo};
@@ -97,10 +97,10 @@ impl Hub {
         (data, kind, extra): (&[u8], PublicationKind, Option<Arc<PublicationExtra>>),
         terms: PublishOptions,
         reply_to: ReplyTo,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), InboxFull> {
         let home = self.names.home(hash);
         if !post.reserve(home, Rank::Request) {
-            return Err(NoRoom);
+            return Err(InboxFull);
         }
         let request = Publish {
             channel: self.shared_name(hash, channel),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use crate::base::work_budget::cost;
-use crate::hub::commands::CommandFailure;
+use crate::hub::command_failure::CommandFailure;
 use crate::hub::connections::NONE;
 use crate::hub::session::ConnectRefusal;
 use crate::hub::shard_state::Hub;

@@ -4,8 +4,7 @@ use crate::hub::connections::{Inbound, Phase};
 use crate::hub::shard_state::Hub;
 use crate::model::message::Post;
 use crate::wire::http::{self, Head, Requester, Status, Transport, Upgrade};
-use crate::wire::protocol::Disconnect;
-use crate::wire::protocol::Wire;
+use crate::wire::protocol::{Disconnect, Wire};
 
 impl Hub {
     pub(super) fn read_head(
@@ -72,20 +71,6 @@ impl Hub {
         }
     }
 
-    /// Hands the connection over to the control plane, which serves the request at the start of
-    /// `input` and all later ones. Without a free place there, answers 503. Returns the number of
-    /// bytes that are used up.
-    pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
-        if !self.connection_limits.reserve_control() {
-            self.refuse_to(slot, Status::Unavailable, Requester::of(input));
-            return Some(input.len());
-        }
-        self.connections.wheel.clear(slot);
-        self.connections[slot].phase = Phase::Leaving;
-        self.ring_requests.hand_overs.push(slot);
-        None
-    }
-
     fn upgrade(
         &mut self,
         post: &mut impl Post,
@@ -109,20 +94,14 @@ impl Hub {
         self.open(post, slot, upgrade, inbound);
     }
 
-    /// Takes over a socket from the control plane. With `upgrade`, the control plane has checked
-    /// the connection limits and answered the upgrade; without, the request is still to come.
-    pub fn adopt(&mut self, post: &mut impl Post, slot: u32, upgrade: Option<&Upgrade>) {
-        let Some(upgrade) = upgrade else {
-            return self.connections[slot].flags.set_came_back(true);
-        };
-        let mut inbound = Inbound::default();
-        self.open(post, slot, upgrade, &mut inbound);
-        self.keep_inbound(slot, inbound);
-        self.serve_own(post);
-    }
-
     /// Begins the transport after the upgrade was answered.
-    fn open(&mut self, post: &mut impl Post, slot: u32, upgrade: &Upgrade, inbound: &mut Inbound) {
+    pub(super) fn open(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        upgrade: &Upgrade,
+        inbound: &mut Inbound,
+    ) {
         let connection = &mut self.connections[slot];
         connection.transport = upgrade.transport;
         connection.flags.set_compressing(upgrade.compression.is_some());

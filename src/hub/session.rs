@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::hub::commands::{CommandFailure, StopReason};
+use crate::hub::command_failure::{CommandFailure, StopReason};
 use crate::hub::connections::{Identity, ServerSubscription};
 use crate::hub::holds::AcceptedConnect;
 use crate::hub::shard_state::Hub;

@@ -10,12 +10,11 @@ use crate::base::metrics::Metrics;
 use crate::base::work_budget::{Stage, WorkBudget};
 use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, SurveyWalk};
-use crate::hub::connections::{Connections, NONE};
+use crate::hub::connections::{Connection, Connections, NONE};
 use crate::hub::settings::HubSettings;
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
-use crate::local;
-use crate::local::{Delivery, LocalChannels};
-use crate::model::ids::Ids;
+use crate::local::{self, Delivery, LocalChannels};
+use crate::model::ids::{Address, Ids};
 use crate::model::message::{Depart, Endpoint, Leave, Message};
 use crate::model::names::Names;
 use crate::model::revocation::Revocations;
@@ -228,6 +227,27 @@ impl Hub {
     /// Whether the shard accepts publications: backlog and turn output are within their bounds.
     pub fn takes_deliveries(&self) -> bool {
         self.locals.backlog() <= self.settings.backlog_bytes && !self.turn.is_full()
+    }
+
+    /// The connection of a slot, if it has this generation.
+    pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+        self.connections.get_current(slot, generation)
+    }
+
+    /// The address of a connection.
+    pub(super) fn address(&self, slot: u32) -> Address {
+        let generation = self.connections[slot].generation;
+        Address { shard: self.shard, slot, generation }
+    }
+
+    /// The id of a client.
+    pub(super) fn client_id(&self, slot: u32) -> String {
+        self.ids.client(self.address(slot))
+    }
+
+    /// Number of free slots.
+    pub fn room(&self) -> usize {
+        self.settings.slots - self.connections.len()
     }
 }
 

@@ -4,7 +4,6 @@ use crate::base::connection_limits::ControlPermit;
 use crate::hub::connections::{Connection, Phase, SlotState};
 use crate::hub::http_answers::REFUSAL_TIME;
 use crate::hub::shard_state::Hub;
-use crate::model::ids::Address;
 use crate::wire::http::{Requester, Status};
 
 impl Hub {
@@ -14,11 +13,6 @@ impl Hub {
             return None;
         }
         Some(self.connections.reserve())
-    }
-
-    /// Number of free slots.
-    pub fn room(&self) -> usize {
-        self.settings.slots - self.connections.len()
     }
 
     /// Upper bound of the slots in use.
@@ -34,11 +28,6 @@ impl Hub {
     /// Whether no slot is in use.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
-    }
-
-    /// The connection of a slot, if it has this generation.
-    pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
-        self.connections.get_current(slot, generation)
     }
 
     /// Current generation of a slot.
@@ -93,14 +82,17 @@ impl Hub {
         (bytes, ControlPermit::from_reserved(&self.connection_limits))
     }
 
-    /// The address of a connection.
-    pub(super) fn address(&self, slot: u32) -> Address {
-        let generation = self.connections[slot].generation;
-        Address { shard: self.shard, slot, generation }
-    }
-
-    /// The id of a client.
-    pub(super) fn client_id(&self, slot: u32) -> String {
-        self.ids.client(self.address(slot))
+    /// Hands the connection over to the control plane, which serves the request at the start of
+    /// `input` and all later ones. Without a free place there, answers 503. Returns the number of
+    /// bytes that are used up.
+    pub(super) fn hand_over(&mut self, slot: u32, input: &[u8]) -> Option<usize> {
+        if !self.connection_limits.reserve_control() {
+            self.refuse_to(slot, Status::Unavailable, Requester::of(input));
+            return Some(input.len());
+        }
+        self.connections.wheel.clear(slot);
+        self.connections[slot].phase = Phase::Leaving;
+        self.ring_requests.hand_overs.push(slot);
+        None
     }
 }

@@ -4,18 +4,18 @@
 use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::hub::commands::{CommandFailure, NoRoom};
+use crate::hub::command_failure::{CommandFailure, InboxFull};
 use crate::hub::connections::ServerSubscription;
 use crate::hub::shard_state::Hub;
-use crate::hub::subscriptions::visibility;
+use crate::hub::subscriptions::{RequestedOptions, visibility};
 use crate::model::message::{
-    Grant, LookupOutcome, Message, Overrides, Post, Rank, StreamAccess, Subscribe, SubscribeTerms,
-    Subscribed, Subscriber, TokenPurpose,
+    Grant, LookupOutcome, Message, Post, Rank, StreamAccess, Subscribe, SubscribeTerms, Subscribed,
+    Subscriber, TokenPurpose,
 };
 use crate::model::namespaces::Options;
 use crate::model::publication::Encoding;
 use crate::model::token::{TokenError, VerifyOn};
-use crate::wire::filter::{self, Filter};
+use crate::wire::filter;
 use crate::wire::protocol::command::SubscribeRequest;
 use crate::wire::protocol::{Disconnect, Error, Position, Wire};
 
@@ -24,18 +24,6 @@ const COMPACTION: i64 = 1;
 /// Bit of the flags of a request: the client loads the state of the channel itself when a recovery
 /// is impossible, and wants error 112 instead of a subscription.
 const STRICT: i64 = 2;
-
-/// Options that a subscriber requests.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RequestedOptions {
-    since: Option<Position>,
-    strict: bool,
-    stream_access: StreamAccess,
-    joins: bool,
-    delta: bool,
-    compact: bool,
-    filter: Option<Filter>,
-}
 
 /// A subscription to be requested from the home.
 struct NewSubscription<'a> {
@@ -175,33 +163,7 @@ impl Hub {
         let grant = Some(server_sub.grant.clone());
         let subscription =
             NewSubscription { channel: &server_sub.channel, command: 0, asked, grant };
-        self.request_subscription(post, slot, options, subscription).map_err(|NoRoom| server_sub)
-    }
-
-    /// The options granted of those requested, and whether joins and leaves are pushed.
-    pub(super) fn granted_options(
-        &self,
-        slot: u32,
-        options: &Options,
-        asked: &RequestedOptions,
-        overrides: Overrides,
-    ) -> (StreamAccess, bool) {
-        let user = self.connections[slot].user();
-        let insecure = self.settings.rules.insecure;
-        let history = insecure || options.read_history.allows(user, true);
-        let seen = insecure || options.see_presence.allows(user, true);
-        let force_recovery = overrides.force_recovery.unwrap_or(options.force_recovery);
-        let force_positioning = overrides.force_positioning.unwrap_or(options.force_positioning);
-        let may_recover = options.allow_recovery || history;
-        let recoverable = force_recovery || (asked.stream_access.recoverable && may_recover);
-        let may_position = options.allow_positioning || history;
-        let positioned =
-            recoverable || force_positioning || (asked.stream_access.positioned && may_position);
-        let keeps = options.retention.is_some();
-        let stream_access =
-            StreamAccess { positioned: keeps && positioned, recoverable: keeps && recoverable };
-        let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
-        (stream_access, pushed || (asked.joins && options.join_leave && seen))
+        self.request_subscription(post, slot, options, subscription).map_err(|InboxFull| server_sub)
     }
 
     /// Sends the leave of a connection before its return to the same channel.
@@ -210,12 +172,12 @@ impl Hub {
         post: &mut impl Post,
         slot: u32,
         (channel, hash): (&str, u64),
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), InboxFull> {
         if planted(PlantedFault::JoinBeforeLeave) || !self.is_leaving(slot, hash, channel) {
             return Ok(());
         }
         self.send_leaves(post);
-        if self.is_leaving(slot, hash, channel) { Err(NoRoom) } else { Ok(()) }
+        if self.is_leaving(slot, hash, channel) { Err(InboxFull) } else { Ok(()) }
     }
 
     /// Adds a pending subscription.
@@ -245,7 +207,7 @@ impl Hub {
         slot: u32,
         options: &Options,
         subscription: NewSubscription<'_>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), InboxFull> {
         let NewSubscription { channel, command, asked, grant } = subscription;
         let hash = self.names.hash(channel);
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
@@ -259,7 +221,7 @@ impl Hub {
         let simple = !tracked && !stream_access.needs_stream();
         let at_once = simple && self.locals.is_confirmed(hash, channel);
         if !at_once && !post.reserve(home, Rank::Request) {
-            return Err(NoRoom);
+            return Err(InboxFull);
         }
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
         let (name, event_ids) =

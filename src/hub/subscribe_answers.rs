@@ -2,13 +2,12 @@
 //! reply.
 
 use crate::base::work_budget::cost;
-use crate::hub::backend::CLIENT_UNSUBSCRIBED;
 use crate::hub::connections::Connection;
+use crate::hub::hook_events::CLIENT_UNSUBSCRIBED;
 use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
 use crate::model::message::Subscribed;
-use crate::model::publication::Publication;
-use crate::wire::protocol::reply::{self, Push, Reply};
+use crate::wire::protocol::reply::{Push, Reply};
 use crate::wire::protocol::{self, Error, Position};
 
 impl Hub {
@@ -106,59 +105,9 @@ impl Hub {
         // The next command of the connection may have waited for this answer.
         self.resume_later(slot);
     }
-
-    /// The subscribe result for the client. If its encoding cannot carry the missed publications,
-    /// they count as not recovered.
-    pub(super) fn subscribe_result<'a>(
-        &'a self,
-        answer: &'a Subscribed,
-    ) -> reply::SubscribeResult<'a> {
-        let grant = self.connections.grants.get(&answer.subscriber.subscription);
-        // The backend renews this subscription, so the client gets no expiry.
-        let ends = |_: &u64| self.sub_refresh_proxy(answer.subscriber.subscription).is_none();
-        let expires = grant.and_then(|grant| grant.expires).filter(ends);
-        let passes = |missed: &&Publication| {
-            answer.filter.as_ref().is_none_or(|filter| filter.matches(missed.tags()))
-        };
-        let missed = answer.publications.iter().filter(passes);
-        let objects = missed.map(|missed| missed.object(answer.encoding));
-        let objects: Option<Vec<_>> = objects.collect();
-        reply::SubscribeResult {
-            expires: self.lease(expires),
-            recoverable: answer.stream_access.recoverable,
-            positioned: answer.stream_access.positioned,
-            was_recovering: answer.was_recovering,
-            recovered: answer.recovered && objects.is_some(),
-            position: answer.position,
-            publications: objects.unwrap_or_default(),
-            data: grant.and_then(|grant| grant.data.as_deref()),
-            delta: answer.encoding.delta,
-            number: match answer.encoding.compact {
-                true => self.locals.channel_number(answer.subscriber.subscription),
-                false => 0,
-            },
-        }
-    }
 }
 
 /// The position after the answer, if the position of the subscriber is checked.
 fn top(answer: &Subscribed) -> Option<Position> {
     answer.position_after().filter(|_| answer.stream_access.positioned)
-}
-
-impl Subscribed {
-    /// The position of the subscriber after the recovered publications.
-    pub(super) fn position_after(&self) -> Option<Position> {
-        let position = self.position?;
-        let last = self.publications.last().and_then(Publication::offset);
-        Some(Position { offset: last.unwrap_or(position.offset), ..position })
-    }
-
-    /// Turns the answer into one without recovery, at the current position: the missed publications
-    /// do not fit the outbox.
-    pub(super) fn give_up_recovery(&mut self) {
-        self.position = self.position_after();
-        self.publications = Vec::new();
-        self.recovered = false;
-    }
 }

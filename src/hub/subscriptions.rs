@@ -1,20 +1,35 @@
-//! Existing subscriptions: how they are found and ended, and what homes are sent about ends.
+//! Existing subscriptions: what they may read, how they are found, and how a home gets their leave.
 
 use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
-use crate::hub::backend::CLIENT_UNSUBSCRIBED;
-use crate::hub::backend::UnsubscribeReason;
-use crate::hub::commands::{CommandFailure, StopReason};
+use crate::hub::command_failure::StopReason;
 use crate::hub::connections::Connection;
+use crate::hub::hook_events::UnsubscribeReason;
 use crate::hub::shard_state::Hub;
-use crate::model::message::{Grant, Leave, Message, Overrides, Post, Rank, Release, Visibility};
+use crate::model::backend::Upstream;
+use crate::model::message::{
+    Grant, Leave, Message, Overrides, Post, Rank, Release, StreamAccess, Subscribed, Visibility,
+};
 use crate::model::namespaces::{Options, PublicationFormat};
-use crate::model::publication::Encoding;
+use crate::model::publication::{Encoding, Publication};
+use crate::wire::filter::Filter;
 use crate::wire::framing::Framing;
-use crate::wire::protocol::reply::{ClientInfo, Push, Reply};
-use crate::wire::protocol::{Disconnect, Error, Wire};
+use crate::wire::protocol::reply::ClientInfo;
+use crate::wire::protocol::{Error, Position, Wire};
+
+/// Options that a subscriber requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RequestedOptions {
+    pub(super) since: Option<Position>,
+    pub(super) strict: bool,
+    pub(super) stream_access: StreamAccess,
+    pub(super) joins: bool,
+    pub(super) delta: bool,
+    pub(super) compact: bool,
+    pub(super) filter: Option<Filter>,
+}
 
 impl Hub {
     pub(super) fn shared_name(&self, hash: u64, channel: &str) -> Arc<str> {
@@ -60,23 +75,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn unsubscribe(
-        &mut self,
-        slot: u32,
-        command: u32,
-        channel: &str,
-    ) -> Result<(), CommandFailure> {
-        if channel.is_empty() {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        let hash = self.names.hash(channel);
-        if let Some(key) = self.find_subscription(slot, hash, channel)? {
-            self.leave(slot, key, CLIENT_UNSUBSCRIBED);
-        }
-        self.reply(slot, command, &Reply::Unsubscribe);
-        Ok(())
-    }
-
     /// Ends a subscription, answered or pending.
     pub(super) fn leave(&mut self, slot: u32, key: u32, why: UnsubscribeReason<'_>) {
         let overrides =
@@ -106,22 +104,6 @@ impl Hub {
         self.leaves.iter().any(|leave| {
             leave.hash == hash && leave.address == address && *leave.channel == *channel
         })
-    }
-
-    /// Ends a subscription and sends an unsubscribe push.
-    pub(super) fn end_subscription(&mut self, slot: u32, key: u32, code: u32, reason: &str) {
-        let channel = self.locals.channel(key).0.clone();
-        self.leave(slot, key, (code, reason));
-        self.push(slot, &Push::Unsubscribe { channel: &channel, code, reason });
-    }
-
-    /// Ends an expired subscription; a server-side one ends the connection.
-    pub(super) fn expire_subscription(&mut self, slot: u32, key: u32) {
-        if self.connections.grants.get(&key).is_some_and(|grant| grant.server_side) {
-            self.disconnect(slot, Disconnect::SUBSCRIPTION_EXPIRED);
-        } else {
-            self.end_subscription(slot, key, 2501, "subscription expired");
-        }
     }
 
     /// Checks that the encoding of a connection can carry all publications of a channel: JSON
@@ -180,6 +162,38 @@ impl Hub {
             post.send(home, Message::Leave(Box::new(leave)));
         }
     }
+
+    /// The proxy that renews a subscription; `None`: the client renews it.
+    pub(super) fn sub_refresh_proxy(&self, key: u32) -> Option<Upstream> {
+        let options = self.settings.namespaces.of(self.locals.channel(key).0);
+        options.ok().and_then(|options| options.sub_refresh_proxy)
+    }
+
+    /// The options granted of those requested, and whether joins and leaves are pushed.
+    pub(super) fn granted_options(
+        &self,
+        slot: u32,
+        options: &Options,
+        asked: &RequestedOptions,
+        overrides: Overrides,
+    ) -> (StreamAccess, bool) {
+        let user = self.connections[slot].user();
+        let insecure = self.settings.rules.insecure;
+        let history = insecure || options.read_history.allows(user, true);
+        let seen = insecure || options.see_presence.allows(user, true);
+        let force_recovery = overrides.force_recovery.unwrap_or(options.force_recovery);
+        let force_positioning = overrides.force_positioning.unwrap_or(options.force_positioning);
+        let may_recover = options.allow_recovery || history;
+        let recoverable = force_recovery || (asked.stream_access.recoverable && may_recover);
+        let may_position = options.allow_positioning || history;
+        let positioned =
+            recoverable || force_positioning || (asked.stream_access.positioned && may_position);
+        let keeps = options.retention.is_some();
+        let stream_access =
+            StreamAccess { positioned: keeps && positioned, recoverable: keeps && recoverable };
+        let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
+        (stream_access, pushed || (asked.joins && options.join_leave && seen))
+    }
 }
 
 /// What other subscribers see of a subscriber.
@@ -187,5 +201,22 @@ pub(super) fn visibility(options: &Options, overrides: Overrides) -> Visibility 
     Visibility {
         listed: overrides.presence.unwrap_or(options.presence),
         announced: overrides.join_leave.unwrap_or(options.join_leave),
+    }
+}
+
+impl Subscribed {
+    /// The position of the subscriber after the recovered publications.
+    pub(super) fn position_after(&self) -> Option<Position> {
+        let position = self.position?;
+        let last = self.publications.last().and_then(Publication::offset);
+        Some(Position { offset: last.unwrap_or(position.offset), ..position })
+    }
+
+    /// Turns the answer into one without recovery, at the current position: the missed publications
+    /// do not fit the outbox.
+    pub(super) fn give_up_recovery(&mut self) {
+        self.position = self.position_after();
+        self.publications = Vec::new();
+        self.recovered = false;
     }
 }

@@ -1,4 +1,4 @@
-//! Expiry of the tokens of connections and subscriptions.
+//! When the tokens of connections and subscriptions expire.
 //!
 //! A connection has one deadline: its next ping, or the first expiry if that is sooner. So no
 //! expiry needs a timer of its own.
@@ -8,24 +8,11 @@ use crate::base::work_budget::cost;
 use crate::hub::bounded_walks::LOOKS_PER_TURN;
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::shard_state::Hub;
-use crate::wire::protocol::Disconnect;
-use crate::wire::protocol::reply::Ttl;
 
 /// Change of the wall clock, in milliseconds, from which expirations are computed again.
 const STEP: u64 = 500;
 
 impl Hub {
-    /// Whether an expiry, as unix time in seconds, has passed; `None` never does.
-    pub(super) fn is_expired(&self, expires: Option<u64>) -> bool {
-        expires.is_some_and(|end| end <= self.unix_time())
-    }
-
-    /// The remaining time until an expiry.
-    pub(super) fn lease(&self, expires: Option<u64>) -> Option<Ttl> {
-        let left = |end: u64| end.saturating_sub(self.unix_time()).min(u64::from(u32::MAX));
-        expires.map(|end| Ttl(left(end) as u32))
-    }
-
     /// Whether the wall clock was changed since expirations were turned into deadlines.
     pub fn clock_stepped(&self, now: Now) -> bool {
         self.clock_lead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)
@@ -83,46 +70,6 @@ impl Hub {
         Some(self.now.saturating_add(left))
     }
 
-    /// Handles expired tokens of a connection and its subscriptions; returns whether the connection
-    /// was closed. Called with every ping and at every expiry.
-    pub(super) fn expire_tokens(&mut self, slot: u32) -> bool {
-        let now = self.unix_time();
-        let over = |expires: Option<u64>, grace: u64| {
-            expires.is_some_and(|end| end.saturating_add(grace) <= now)
-        };
-        let connection = &self.connections[slot];
-        let expires = connection.expires();
-        match self.settings.proxies.refresh {
-            Some(upstream) if over(expires, 0) => self.renew(slot, upstream),
-            None if over(expires, self.settings.expired_close_delay) => {
-                self.disconnect(slot, Disconnect::EXPIRED);
-                return true;
-            }
-            _ => {}
-        }
-        if self.connections.grants.is_empty() {
-            return false;
-        }
-        let mut key = self.connections[slot].subscriptions;
-        while key != NONE {
-            let next = self.locals.next_subscription(key);
-            let expires = self.connections.grants.get(&key).and_then(|grant| grant.expires);
-            let proxy = expires.and_then(|_| self.sub_refresh_proxy(key));
-            match proxy {
-                Some(upstream) if over(expires, 0) => self.renew_subscription(slot, key, upstream),
-                None if over(expires, self.settings.expired_sub_close_delay) => {
-                    self.expire_subscription(slot, key);
-                    if !self.connections[slot].takes_output() {
-                        return true;
-                    }
-                }
-                _ => {}
-            }
-            key = next;
-        }
-        false
-    }
-
     /// Moves the deadline of a connection before its ping if something of it expires sooner. Called
     /// when its tokens or its deadline have changed.
     pub(super) fn watch_expiry(&mut self, slot: u32) {
@@ -152,11 +99,6 @@ impl Hub {
             self.watch_expiry(slot);
         }
         early
-    }
-
-    /// Unix time of this turn, in seconds.
-    pub(super) fn unix_time(&self) -> u64 {
-        self.unix / 1000
     }
 }
 

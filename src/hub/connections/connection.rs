@@ -2,7 +2,6 @@
 //!
 //! Owns only itself; what only some connections need (unread input, unsent output, holds) is in
 //! side tables. The invariant: an idle connection is this record alone, at most 128 bytes.
-
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -195,7 +194,7 @@ pub enum Admission {
     /// The home of the user must be asked.
     Unasked,
     /// The home of the user has been asked.
-    RequestedOptions,
+    Requested,
 }
 
 /// A connect that waits for its server-side subscriptions.
