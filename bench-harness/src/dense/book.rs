@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::counters::Counters;
+use super::options::{Channels, GREETING_BYTES, Mode, Plan};
 use super::unpack::{Unpacker, is_delta};
-use super::{Channels, Counters, GREETING_BYTES, Mode, Plan};
 use crate::dialect::{CONNECTED, Dialect, Heard, Packing, Part, SUBSCRIBED, Subscriber};
 use crate::latency::Recorder;
 use crate::wire::{self, Position, Stamp};

@@ -1,248 +1,39 @@
 //! The dense client: holds up to a million connections to a server in the process of the harness.
 //!
-//! Owns the ring threads and their counters. Never publishes. Invariant: a connection counts as up
+//! Owns the ring threads. Never publishes. Invariant: a connection counts as up
 //! only when the server has answered all its requests; every refused or lost connection is counted
 //! with its cause.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::clock::RunClock;
-use crate::dialect::Dialect;
 use crate::latency::Recorder;
 use crate::progress::Progress;
 
 mod book;
+mod counters;
+mod lane;
+mod options;
 mod unpack;
 mod worker;
 
+pub use counters::Counters;
+use counters::read;
+use lane::{Command, Lane};
+pub use options::{Channels, GREETING_BYTES, Mode, Plan};
 use worker::Start;
 
-/// Maximum number of connections to one loopback address. The kernel finds free local ports slowly
-/// when more than half of the range is in use.
-const PER_ADDRESS: u64 = 12_500;
 /// File descriptors reserved for files outside the rings' tables.
 const SPARE_DESCRIPTORS: u64 = 500;
-/// Bytes that the kernel baseline sends on each socket after accept. The TCP handshake alone does
-/// not show that the process accepted the socket.
-pub const GREETING_BYTES: u64 = 1;
 /// The ramp-up is aborted when no connection comes up or is refused for this long.
 const RAMP_STALL: Duration = Duration::from_secs(30);
-
-/// Assignment of connections to channels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Channels {
-    /// All connections subscribe to this channel.
-    Shared(String),
-    /// Each connection has a channel of its own: `c0`, `c1`, ...
-    Distinct,
-    /// The connections are spread over this many channels: `r0`, `r1`, ...
-    Rooms(u64),
-}
-
-impl Channels {
-    /// The channel of the connection with this index.
-    pub fn of(&self, index: u64) -> String {
-        match self {
-            Channels::Shared(name) => name.clone(),
-            Channels::Distinct => format!("c{index}"),
-            Channels::Rooms(rooms) => format!("r{}", index % rooms),
-        }
-    }
-
-    /// The channel with number `nth`.
-    pub fn nth(&self, nth: u64) -> String {
-        match self {
-            Channels::Rooms(_) => format!("r{nth}"),
-            other => other.of(nth),
-        }
-    }
-
-    /// Number of channels that `connections` connections use.
-    pub fn count(&self, connections: u64) -> u64 {
-        match self {
-            Channels::Shared(_) => 1,
-            Channels::Distinct => connections,
-            Channels::Rooms(rooms) => (*rooms).min(connections),
-        }
-    }
-}
-
-/// Behavior of each connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
-    /// Opens a TCP connection, waits for the greeting of the kernel baseline and counts all bytes
-    /// after it.
-    Raw,
-    /// Opens the transport, connects, subscribes and reads all publications.
-    Subscribe(Channels),
-    /// Like `Subscribe` with a small receive buffer, but stops reading after the subscription.
-    Stall(Channels),
-}
-
-/// Parameters of the dense client.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Total number of connections.
-    pub connections: u64,
-    /// Port of the server.
-    pub port: u16,
-    /// Use only 127.0.0.1, for a server that does not listen on every loopback address.
-    pub one_address: bool,
-    /// Protocol of the clients. Raw connections do not use it.
-    pub dialect: &'static dyn Dialect,
-    /// Maximum number of connections per ring that are being established at the same time.
-    pub in_flight: u32,
-    /// Behavior of each connection.
-    pub mode: Mode,
-}
-
-impl Plan {
-    /// The server address of the connection with this index.
-    fn peer(&self, index: u64) -> SocketAddrV4 {
-        let many = self.connections.div_ceil(PER_ADDRESS).max(1);
-        let addresses = if self.one_address { 1 } else { many };
-        let last = 1 + (index % addresses) as u32;
-        let ip = u32::from(Ipv4Addr::new(127, 0, 0, 0)) + last;
-        SocketAddrV4::new(Ipv4Addr::from(ip), self.port)
-    }
-}
-
-/// Counters shared by all threads.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections that came up, including those that ended later.
-    pub up: AtomicU64,
-    /// Connections that never came up.
-    pub refused: AtomicU64,
-    /// Connections that were up and ended.
-    pub lost: AtomicU64,
-    /// Bytes read in raw mode, without greetings.
-    pub bytes: AtomicU64,
-    /// Distinct deliveries of the current phase.
-    pub delivered: AtomicU64,
-    /// Deliveries received as a delta or compressed, since the start.
-    pub packed: AtomicU64,
-    /// Deliveries without a stamp, or with the stamp of another phase.
-    pub stray: AtomicU64,
-    /// Pings received, as protocol messages or as WebSocket frames.
-    pub pings: AtomicU64,
-    /// Pongs sent.
-    pub pongs: AtomicU64,
-    causes: Mutex<BTreeMap<String, u64>>,
-    codes: Mutex<BTreeMap<u16, u64>>,
-    /// The error of the first thread that failed.
-    death: Mutex<Option<String>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
-}
-
-impl Counters {
-    fn refuse(&self, cause: String) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        *locked(&self.causes).entry(cause).or_default() += 1;
-    }
-
-    fn lose(&self, code: u16) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        *locked(&self.codes).entry(code).or_default() += 1;
-    }
-
-    /// Causes of refused connections, with their counts.
-    pub fn causes(&self) -> BTreeMap<String, u64> {
-        locked(&self.causes).clone()
-    }
-
-    /// Close codes of lost connections, with their counts. 1006: the connection ended without a
-    /// close frame.
-    pub fn codes(&self) -> BTreeMap<u16, u64> {
-        locked(&self.codes).clone()
-    }
-
-    fn die(&self, error: &anyhow::Error) {
-        locked(&self.death).get_or_insert_with(|| format!("{error:#}"));
-    }
-
-    /// The error returned when a thread has ended and cannot execute a command.
-    fn dead(&self) -> anyhow::Error {
-        match &*locked(&self.death) {
-            Some(why) => anyhow!("a thread of the dense client failed: {why}"),
-            None => anyhow!("a thread of the dense client ended early"),
-        }
-    }
-
-    /// Deliveries received as a delta or compressed, since the start.
-    pub fn packed(&self) -> u64 {
-        read(&self.packed)
-    }
-
-    /// Pings received since the start.
-    pub fn pings(&self) -> u64 {
-        read(&self.pings)
-    }
-
-    /// Connections that were up and ended.
-    pub fn lost(&self) -> u64 {
-        read(&self.lost)
-    }
-
-    /// Connections that are up now.
-    pub fn standing(&self) -> u64 {
-        read(&self.up).saturating_sub(read(&self.lost))
-    }
-}
-
-/// A command to a lane.
-enum Command {
-    /// Begin a phase: reset the sequence numbers and start recording.
-    Begin(u16, Sender<()>),
-    /// End the phase and return its recorder.
-    Finish(Sender<Recorder>),
-    /// Let stalled connections read again.
-    Resume,
-    /// Count the connections that are not up yet as refused, with what they wait for as the cause.
-    GiveUp(Sender<()>),
-    /// Open the connections that were held back.
-    OpenRest,
-    /// Start to track the position of the shared channel.
-    Track,
-    /// Close every connection from the client side.
-    Cut,
-    /// Reconnect the connections that were cut. `true`: they request recovery.
-    ComeBack(bool),
-    /// End the lane.
-    Stop,
-}
-
-/// Handle to the connections of one ring.
-struct Lane {
-    commands: Sender<Command>,
-    /// Doorbell of the thread that runs the lane.
-    bell: OwnedFd,
-}
-
-impl Lane {
-    /// Sends a command and wakes the thread. Returns false if the lane has ended.
-    fn tell(&self, command: Command) -> bool {
-        let heard = self.commands.send(command).is_ok();
-        drumline::base::sys::ring_doorbell(&self.bell);
-        heard
-    }
-}
 
 /// Result of a ramp-up.
 #[derive(Debug, Clone, Copy)]
@@ -501,14 +292,5 @@ mod tests {
             assert_eq!(shares.iter().map(|(_, count)| u64::from(*count)).sum::<u64>(), connections);
             assert_eq!(shares[0].0, 0);
         }
-    }
-
-    #[test]
-    fn connections_are_assigned_to_channels() {
-        assert_eq!(Channels::Distinct.of(7), "c7");
-        assert_eq!(Channels::Rooms(10).of(17), "r7");
-        assert_eq!(Channels::Rooms(10).nth(7), "r7");
-        assert_eq!(Channels::Shared("all".into()).of(3), "all");
-        assert_eq!(Channels::Rooms(10).count(1000), 10);
     }
 }

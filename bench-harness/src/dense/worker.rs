@@ -15,7 +15,9 @@ use anyhow::{Context, Result};
 use drumline::engine::ring::{Completion, Op, Ring, RingSizes, Token};
 
 use super::book::{Book, Send};
-use super::{Command, Counters, Mode, Plan};
+use super::counters::Counters;
+use super::lane::Command;
+use super::options::{Mode, Plan};
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 

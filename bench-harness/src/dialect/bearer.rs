@@ -4,7 +4,8 @@
 //! counts as connected only if the server accepted its token, even if the server admits anonymous
 //! clients.
 
-use super::{CONNECTED, Dialect, Drumline, Heard, Subscriber};
+use super::drumline::Drumline;
+use super::interface::{CONNECTED, Dialect, Heard, Subscriber};
 use crate::wire;
 
 /// Clients that use the token with their index. A client whose index has no token sends none.

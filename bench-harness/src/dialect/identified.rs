@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drumline::model::token::{TokenSettings, make_connection};
 use drumline::wire::protocol::Wire;
 
-use super::{CONNECTED, Dialect, Drumline, Heard, SUBSCRIBED, Subscriber};
+use super::drumline::Drumline;
+use super::interface::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
 use crate::wire;
 
 /// Secret key that signs the tokens and that the server is configured with.

@@ -6,7 +6,8 @@
 
 use drumline::wire::protocol::Wire;
 
-use super::{Dialect, Heard, Identified, Packing, Subscriber, upgrade_refusal};
+use super::identified::Identified;
+use super::interface::{Dialect, Heard, Packing, Subscriber, upgrade_refusal};
 use crate::wire;
 
 /// The dialect of these clients without the packing.

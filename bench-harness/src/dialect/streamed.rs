@@ -6,7 +6,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Dialect, Drumline, Framing, Heard, Identified, Subscriber, first_line};
+use super::drumline::Drumline;
+use super::framing::Framing;
+use super::identified::Identified;
+use super::interface::{Dialect, Heard, Subscriber, first_line};
 use crate::wire;
 
 /// Clients of one transport, each with a user of its own.
