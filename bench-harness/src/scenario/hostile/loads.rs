@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::client::HostileClient;
 use super::keys::KeySets;
-use super::{Scene, watch};
+use super::scene::{FULL, Scene};
+use super::watch;
 use crate::wire;
 
 /// A load.
@@ -110,7 +111,7 @@ fn recoverable(size: u64, streams: u64) -> Vec<String> {
 
 /// Fewer streams than there are empty channels.
 fn streams_max(connections: u64) -> u64 {
-    (EMPTY * connections / super::FULL / 4).max(100)
+    (EMPTY * connections / FULL / 4).max(100)
 }
 
 /// Members of a channel.

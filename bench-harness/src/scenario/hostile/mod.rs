@@ -4,36 +4,31 @@
 //! fails a health or API request or uses more memory than its budgets is a fault.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use self::probe::PingProbes;
-use self::watch::{Seen, Watch};
+use self::scene::{FULL, Scene, values};
+use self::watch::Seen;
 use super::{Bench, Common};
-use crate::account::ProcessSample;
 use crate::grid::{Better, Column, Grid};
 use crate::latency::{Percentiles, Recorder};
 use crate::rows::{Row, value};
-use crate::server::Server;
 
 mod client;
 mod keys;
 mod loads;
 mod probe;
+mod scene;
 mod watch;
 
 /// Sizes: shards, and the bound on a pass in the thread's processor time, in us.
 const SIZES: [(u32, f64); 2] = [(2, 5_000.0), (60, 10_000.0)];
-/// Connections of a load that is not scaled down.
-const FULL: u64 = 9_000;
 /// The bound on the others' ping, in ns.
 const PING_P99: f64 = 20e6;
 /// With more shards than this each has slots for the load alone, and at least so many.
 const SMALL_RINGS: u32 = 8;
 const SLOTS_MIN: u64 = 500;
-/// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes for each shard, and the fewest.
 const PROBES_PER_SHARD: u64 = 2;
 const PROBES_MIN: u64 = 32;
@@ -60,66 +55,6 @@ pub struct Options {
     /// End with 1 where a pass takes more processor time than its bound.
     #[arg(long)]
     strict: bool,
-}
-
-/// A server under a load.
-pub struct Scene {
-    server: Server,
-    /// Where clients connect.
-    address: SocketAddr,
-    /// Where API, metrics and health are.
-    control: SocketAddr,
-    /// Connections of the run; loads are scaled by it.
-    connections: u64,
-    /// How long the load goes on once it is there.
-    lasts: Duration,
-    probes: u64,
-    clock: crate::clock::RunClock,
-    running: Option<(PingProbes, Watch, Instant)>,
-    /// What must not happen and did.
-    faults: Vec<String>,
-    remarks: Vec<String>,
-}
-
-impl Scene {
-    /// A number of the full load, scaled down as the connections are.
-    fn scaled(&self, full: u64) -> u64 {
-        (full * self.connections / FULL).max(2)
-    }
-
-    /// Waits until the server has started wholly: a port takes connections before that.
-    fn await_health(&self) -> Result<()> {
-        let begun = Instant::now();
-        while let Err(error) = watch::get(self.control, "/health") {
-            let running = ProcessSample::of_one(self.server.pid());
-            running.context("the server ended while it started: see its error above")?;
-            ensure!(begun.elapsed() < PATIENCE, "no health within {PATIENCE:?}: {error:#}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// The load begins: from now on the others are measured.
-    fn begin(&mut self) -> Result<()> {
-        let probes = PingProbes::start(self.address, self.probes, self.clock)?;
-        let watch = Watch::start(self.server.pid(), self.control)?;
-        self.running = Some((probes, watch, Instant::now()));
-        Ok(())
-    }
-
-    /// When the load is to end.
-    fn deadline(&self) -> Instant {
-        self.running.as_ref().map_or_else(Instant::now, |(_, _, begun)| *begun) + self.lasts
-    }
-
-    fn goes_on(&self) -> bool {
-        Instant::now() < self.deadline()
-    }
-
-    /// The largest value of a metric.
-    fn metric(&self, name: &str) -> Result<Option<f64>> {
-        Ok(values(&watch::get(self.control, "/metrics")?, name).max_by(f64::total_cmp))
-    }
 }
 
 /// What a load came to.
@@ -227,13 +162,6 @@ fn one(bench: &mut Bench, load: &loads::HostileLoad, grid: &mut Grid) -> Result<
     }
     scene.server.stop()?;
     Ok(Outcome { pass_cpu, pass_wall, ping: recorder.percentiles()?, recorder, seen, budgets })
-}
-
-/// The values of a metric in Prometheus' text.
-fn values<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
-    let ours =
-        move |line: &'a str| line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
-    text.lines().filter_map(ours).filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
 }
 
 /// Adds the rows and the line of a load.
