@@ -68,5 +68,5 @@ left=$(ps -eo pgid=,stat=,comm= | awk -v group="$nginx" '$1 == group && $2 !~ /^
 [[ -z $left ]] || fail "left behind: $left"
 grep -q "^  nchan  " "$WORK/out" || fail "who died has no line"
 
-(ulimit -n 1500 && refused "are more than a process may hold here" --connections 2000 --targets kernel-baseline) || exit 1
+(ulimit -n 1500 && refused "exceed what a process can hold here" --connections 2000 --targets kernel-baseline) || exit 1
 echo "a peer that is not set up, one that dies and too few descriptors are told"
