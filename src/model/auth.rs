@@ -1,31 +1,30 @@
-//! Who may come: origins, and who may use the API.
+//! Access rules: origins of browsers, anonymous clients, and API keys.
 //!
-//! Owns the rules as data. Never asks anybody. The invariant: what no rule allows is refused.
+//! Owns the rules as data. The invariant: access that no rule allows is refused.
 
 use std::hint::black_box;
 
 use crate::base::secret::Secret;
 use crate::wire::http::origin::is_own_page;
 
-/// Rules of a node.
+/// Access rules of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Origins that browsers may come from: globs, `*` for any. The server's own host always may.
+    /// Globs of allowed browser origins; `*`: all. The server's own origin is always allowed.
     pub allowed_origins: Vec<String>,
-    /// Connect without a token.
+    /// Allow clients to connect without a token.
     pub anonymous: bool,
-    /// A token must name a user.
+    /// Refuse tokens without a user ID.
     pub no_anonymous_tokens: bool,
-    /// Everybody may do everything.
+    /// Allow every client every operation. For development only.
     pub insecure: bool,
-    /// The server is open to its own machine alone: requests of others are refused.
+    /// Refuse requests that do not come from this machine.
     pub local: bool,
 }
 
 impl Rules {
-    /// Whether a browser page of `origin` may connect to a server that it calls `host`. Letters
-    /// count the same in both cases. The server's own page may, by whichever scheme: a proxy may
-    /// end TLS.
+    /// Whether a browser page of `origin` may connect to the server as `host`. Ignores case.
+    /// Pages of the server itself may connect with any scheme, because a proxy may terminate TLS.
     pub fn allows_origin(&self, origin: Option<&str>, host: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         if host.is_some_and(|host| is_own_page(origin, host)) {
@@ -36,32 +35,32 @@ impl Rules {
     }
 }
 
-/// Who may use the API.
+/// Access rule of the HTTP API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiKey {
-    /// The key to give; empty: nobody has it.
+    /// The API key; empty: no key is valid.
     pub key: Secret,
-    /// Whether everybody may without a key.
+    /// Allow requests without a key.
     pub insecure: bool,
 }
 
 impl ApiKey {
-    /// Whether a request that gives this key may go on.
+    /// Whether a request with this key is allowed.
     pub fn opens_for(&self, given: Option<&str>) -> bool {
         let key = self.key.reveal();
-        let right = |given: &str| !key.is_empty() && same(key.as_bytes(), given.as_bytes());
-        self.insecure || given.is_some_and(right)
+        let matches = |given: &str| !key.is_empty() && equal(key.as_bytes(), given.as_bytes());
+        self.insecure || given.is_some_and(matches)
     }
 }
 
-/// Whether two texts are the same, in a time that tells nothing but their lengths.
-fn same(one: &[u8], other: &[u8]) -> bool {
+/// Compares in constant time: the duration depends only on the lengths.
+fn equal(one: &[u8], other: &[u8]) -> bool {
     let differences =
         one.iter().zip(other).fold(0, |found, (one, other)| black_box(found | (one ^ other)));
     one.len() == other.len() && differences == 0
 }
 
-/// Whether `text` matches `glob`, in which `*` stands for any run of characters.
+/// Whether `text` matches `glob`. A `*` matches any sequence of characters.
 pub fn glob_matches(glob: &str, text: &str) -> bool {
     let Some((first, rest)) = glob.split_once('*') else { return glob == text };
     let Some(mut text) = text.strip_prefix(first) else { return false };
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_key_opens() {
+    fn only_the_configured_api_key_is_valid() {
         let key = |key: &str, insecure| ApiKey { key: key.into(), insecure };
         assert!(key("secret", false).opens_for(Some("secret")));
         for given in [None, Some(""), Some("secre"), Some("secret!"), Some("Secret")] {
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn globs() {
+    fn globs_match_whole_texts() {
         let check = |glob, text, expected| assert_eq!(glob_matches(glob, text), expected, "{glob}");
         check("*", "anything", true);
         check("https://*.example.com", "https://a.example.com", true);
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn origins() {
+    fn the_own_origin_and_allowed_origins_may_connect() {
         let rules = Rules { allowed_origins: vec!["https://*.a.com".into()], ..Rules::default() };
         let check = |origin, host, expected| {
             assert_eq!(rules.allows_origin(origin, host), expected, "{origin:?}");

@@ -1,38 +1,38 @@
-//! Names of connections that need no memory: keyed hashes of where they live.
+//! IDs of clients, sessions and the node, computed as keyed hashes of addresses instead of stored.
 //!
-//! Owns the node's key. The invariant: who does not have the key can neither guess a name nor
-//! tell from one where its connection is.
+//! Owns the node's key. The invariant: without the key, nobody can guess an ID or find the address
+//! from a client ID.
 
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// Where a connection lives.
+/// Address of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Its shard.
+    /// The shard.
     pub shard: u8,
-    /// Its slot there.
+    /// Slot on the shard.
     pub slot: u32,
-    /// Which life of the slot.
+    /// Generation of the slot: it changes when another connection takes the slot.
     pub generation: u32,
 }
 
-/// Makes names; the same on every shard of a node.
+/// Computes IDs. All shards of a node use the same key.
 #[derive(Clone, Copy, Debug)]
 pub struct Ids {
     key: [u8; 16],
 }
 
 impl Ids {
-    /// Names under `key`.
+    /// IDs under `key`.
     pub fn new(key: [u8; 16]) -> Self {
         Ids { key }
     }
 
-    fn hash(&self, what: Name, address: Address) -> (u64, u64) {
+    fn hash(&self, kind: IdKind, address: Address) -> (u64, u64) {
         let mut hasher = SipHasher13::new_with_key(&self.key);
-        hasher.write_u8(what as u8);
+        hasher.write_u8(kind as u8);
         hasher.write_u8(address.shard);
         hasher.write_u32(address.slot);
         hasher.write_u32(address.generation);
@@ -40,25 +40,25 @@ impl Ids {
         (hash.h1, hash.h2)
     }
 
-    /// A client's id, in the form of a version 4 UUID.
+    /// The ID of a client, in the form of a version 4 UUID.
     pub fn client(&self, address: Address) -> String {
-        uuid(self.hash(Name::Client, address))
+        uuid(self.hash(IdKind::Client, address))
     }
 
-    /// The node's id, in the same form.
+    /// The ID of the node, in the form of a version 4 UUID.
     pub fn node(&self) -> String {
-        uuid(self.hash(Name::Node, Address { shard: 0, slot: 0, generation: 0 }))
+        uuid(self.hash(IdKind::Node, Address { shard: 0, slot: 0, generation: 0 }))
     }
 
-    /// What the client of a stream shows when it says something by a request of its own: where
-    /// the stream lives, under a seal.
+    /// The session ID of a connection: its address and an authentication code. The client of an
+    /// HTTP transport sends it with /emulation requests.
     pub fn session(&self, address: Address) -> String {
         let Address { shard, slot, generation } = address;
-        let (high, low) = self.hash(Name::Session, address);
+        let (high, low) = self.hash(IdKind::Session, address);
         format!("{shard:02x}{slot:08x}{generation:08x}{high:016x}{low:016x}")
     }
 
-    /// Where the stream of a session lives; `None`: this node has given no such session out.
+    /// The address of a session's connection; `None`: this node did not issue the session ID.
     pub fn find(&self, session: &str) -> Option<Address> {
         let digits = |range| u32::from_str_radix(session.get(range)?, 16).ok();
         let shard = u8::try_from(digits(0..2)?).ok()?;
@@ -67,15 +67,15 @@ impl Ids {
     }
 }
 
-/// What a name is of: names of one kind tell nothing about those of another.
+/// Kind of an ID. It is part of the hash, so IDs of different kinds are independent.
 #[derive(Clone, Copy)]
-enum Name {
+enum IdKind {
     Client,
     Session,
     Node,
 }
 
-/// The form of a version 4 UUID.
+/// Formats a hash as a version 4 UUID.
 fn uuid((high, low): (u64, u64)) -> String {
     format!(
         "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_life_has_a_name_of_its_own_in_the_form_of_a_uuid() {
+    fn every_generation_of_a_slot_has_its_own_client_id() {
         let ids = Ids::new([7; 16]);
         let address = Address { shard: 1, slot: 2, generation: 3 };
         let name = ids.client(address);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_good_for_its_stream_alone() {
+    fn forged_session_ids_are_not_found() {
         let ids = Ids::new([7; 16]);
         let address = Address { shard: 63, slot: 1_000_000, generation: 0xff_ffff };
         let session = ids.session(address);

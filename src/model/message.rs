@@ -545,7 +545,7 @@ pub trait Post {
 pub(crate) mod tests {
     use super::*;
 
-    /// A bus that records sent messages and woken shards. It refuses reservations if `full`.
+    /// Bus that records sent messages and woken shards. It refuses reservations if `full`.
     #[derive(Default)]
     pub(crate) struct Recorder {
         pub(crate) full: bool,

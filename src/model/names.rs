@@ -1,6 +1,6 @@
-//! Channel names and user names: their hashes, and the shard that is their home.
+//! Hashes of channel names and user IDs, and the shards that are their homes.
 //!
-//! Owns the rule that every endpoint of a node shares. Never keeps a name.
+//! Owns the hash function that all endpoints of a node share. Never stores a name.
 
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
@@ -8,7 +8,7 @@ use std::hash::Hasher;
 use crate::model::message::Endpoint;
 use crate::model::revocation::RevocationScope;
 
-/// Hashes channel names and finds their homes; the same on every endpoint of a node.
+/// Hashes names and finds their homes. All endpoints of a node use the same key.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
     key: [u8; 16],
@@ -16,9 +16,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// Homes spread over `shards` by a hash under `key`, so that no client can aim at one shard.
+    /// Spreads homes over `shards` by a hash under the secret `key`, so clients cannot choose names
+    /// of one shard.
     pub fn new(key: [u8; 16], shards: u8) -> Self {
-        assert!(shards > 0, "a node has a shard");
+        assert!(shards > 0, "a node has at least one shard");
         Names { key, shards }
     }
 
@@ -29,23 +30,23 @@ impl Names {
         hasher.finish()
     }
 
-    /// The hash of what a revocation names. Each kind of name begins with a byte of its own; a
-    /// user's ends with one that no text has.
+    /// The hash of the scope of a revocation; never 0. The hashed bytes begin with the kind of
+    /// scope. The byte 0xff, which UTF-8 never contains, ends the first name.
     pub fn subject(&self, subject: RevocationScope<'_>) -> u64 {
-        let (kind, owner, channel) = match subject {
-            RevocationScope::Token(name) => (1, name, None),
+        let (kind, name, channel) = match subject {
+            RevocationScope::Token(id) => (1, id, None),
             RevocationScope::User(user) => (2, user, None),
             RevocationScope::Subscriber { user, channel } => (3, user, Some(channel)),
         };
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write_u8(kind);
-        hasher.write(owner.as_bytes());
+        hasher.write(name.as_bytes());
         hasher.write_u8(0xff);
         hasher.write(channel.unwrap_or_default().as_bytes());
         hasher.finish().max(1)
     }
 
-    /// The shard that a hash is at home on. Tables use the low bits, so this uses the high ones.
+    /// The home shard of a hash. It depends on the high bits, because hash tables use the low bits.
     pub fn home(&self, hash: u64) -> Endpoint {
         ((hash >> 32) % u64::from(self.shards)) as Endpoint
     }

@@ -1,63 +1,63 @@
-//! What the backend orders about the connections of a user.
+//! Orders of the backend for the connections of a user, from the HTTP API.
 //!
-//! Owns the types. Never finds a connection.
+//! Owns the types. Never looks up a connection.
 
 use std::sync::Arc;
 
 use crate::model::grant::Grant;
 use crate::wire::protocol::Position;
 
-/// What the backend wants of the connections of a user.
+/// An action for connections of a user.
 #[derive(Debug)]
 pub struct Order {
-    /// Target.
+    /// The connections.
     pub target: Target,
-    /// What is to be done.
+    /// The action.
     pub action: Action,
 }
 
-/// Some connections of a user.
+/// Selects connections of a user.
 #[derive(Debug, Default)]
 pub struct Target {
-    /// The user.
+    /// User ID.
     pub user: Box<str>,
-    /// Only this client, unless it is empty.
+    /// Client ID; empty: all clients.
     pub client: Box<str>,
-    /// Only the client of this session, unless it is empty.
+    /// Session ID; empty: all sessions.
     pub session: Box<str>,
 }
 
-/// What can be done to connections.
+/// An action for the selected connections.
 #[derive(Debug)]
 pub enum Action {
-    /// They are closed, except these clients.
+    /// Close the connections.
     Disconnect {
         /// Close code.
         code: u16,
-        /// Its reason.
+        /// Close reason.
         reason: Box<str>,
-        /// Clients that stay.
+        /// IDs of clients to keep connected.
         except: Vec<Box<str>>,
     },
-    /// They leave a channel.
+    /// Unsubscribe from a channel.
     Unsubscribe {
         /// The channel.
         channel: Arc<str>,
     },
-    /// They join a channel.
+    /// Subscribe to a channel.
     Subscribe {
         /// The channel.
         channel: Arc<str>,
-        /// What they have there.
+        /// Rights and properties of the subscriptions.
         grant: Grant,
-        /// Where they left off.
+        /// Recover publications after this position; `None`: no recovery.
         since: Option<Position>,
     },
-    /// Their connection has a new end, as unix time in seconds; `None`: it has none.
+    /// Set a new expiry.
     Refresh {
-        /// The new end.
+        /// Expiry as Unix time in seconds; `None`: no expiry.
         expires: Option<u64>,
-        /// JSON text about the client from now on; `None`: as before.
+        /// New JSON text about the client; `None`: unchanged.
         info: Option<Box<[u8]>>,
     },
 }

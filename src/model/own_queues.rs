@@ -1,15 +1,15 @@
-//! What a shard sends to itself: one bounded queue per rank.
+//! Messages of a shard to itself: one bounded queue per rank.
 //!
-//! Owns the messages until the shard takes them. Never grows: room is reserved before anything is
-//! sent, as in the inboxes of other shards. The invariant: messages of one rank come out in the
-//! order in which they were sent.
+//! Owns the messages until the shard takes them. Never exceeds its capacity: the shard reserves
+//! room before it sends, as for the inboxes of other shards. The invariant: messages of one rank
+//! leave in the order in which they were sent.
 
 use std::collections::VecDeque;
 
 use crate::model::message::{Message, RANKS, Rank};
 
-/// Messages of one rank that a shard may have sent to itself. The shard serves the queues after
-/// every command, so they are nearly always empty.
+/// Capacity of the queue of one rank. The shard serves the queues after every command, so they are
+/// nearly always empty.
 pub const OWN_MAX: usize = 256;
 
 /// The queues of one shard.
@@ -24,12 +24,12 @@ pub struct OwnQueues {
 }
 
 impl OwnQueues {
-    /// Empty queues, each for so many messages.
+    /// Empty queues with this capacity each.
     pub fn new(capacity: usize) -> Self {
         OwnQueues { queues: Default::default(), taken: [0; RANKS], capacity, refused: false }
     }
 
-    /// Reserves room for one message of a rank; `false` while the queue is full.
+    /// Reserves room for one message of a rank; `false`: the queue is full.
     pub fn reserve(&mut self, rank: Rank) -> bool {
         let taken = &mut self.taken[rank as usize];
         let room = *taken < self.capacity;
@@ -56,7 +56,7 @@ impl OwnQueues {
         Some(message)
     }
 
-    /// Puts a message that cannot be handled yet back in front of its queue.
+    /// Puts a message that cannot be handled yet back to the front of its queue.
     pub fn put_back(&mut self, message: Message) {
         let rank = message.rank() as usize;
         self.taken[rank] += 1;
@@ -68,7 +68,7 @@ impl OwnQueues {
         std::mem::take(&mut self.refused)
     }
 
-    /// Queued messages and reservations.
+    /// Number of queued messages and reservations.
     pub fn taken(&self) -> usize {
         self.taken.iter().sum()
     }
@@ -116,7 +116,7 @@ mod tests {
         }
         let first = own.take(Rank::Request).unwrap();
         own.put_back(first);
-        assert!(!own.reserve(Rank::Request), "it takes its room again");
+        assert!(!own.reserve(Rank::Request), "the message takes its room again");
         assert_eq!(shard(own.take(Rank::Request)), Some(1));
         assert_eq!(shard(own.take(Rank::Request)), Some(2));
         assert_eq!(own.taken(), 0);

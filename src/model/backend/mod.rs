@@ -1,8 +1,8 @@
 //! Requests to the backend about clients, and its answers.
 //!
-//! Owns the names of the JSON fields, which are those of Centrifugo ("Proxy events to the backend").
-//! Never sends a request. The invariant: an invalid answer is a failure as a whole; no part of the
-//! answer takes effect.
+//! Owns the names of the JSON fields, which are those of Centrifugo ("Proxy events to the
+//! backend"). Never sends a request. The invariant: an invalid answer is a failure as a whole; no
+//! part of the answer takes effect.
 
 mod answer;
 mod failure;

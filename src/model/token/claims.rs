@@ -1,8 +1,7 @@
-//! Claims: what a token says, read once and without copying, then kept as what it means.
+//! Claims of tokens: parsed without copying, then converted to owned values.
 //!
-//! Owns the claims' names and types. Never looks at a signature: whoever parses has verified. The
-//! invariant: a claim of the wrong type, or given twice, makes the token invalid; it is never
-//! skipped.
+//! Owns the names and types of the claims. Never checks a signature: the caller has verified it.
+//! The invariant: a known claim that has the wrong type or occurs twice makes the token invalid.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -27,68 +26,68 @@ pub enum TokenError {
     NoKey,
 }
 
-/// Channels that one token may name.
+/// Maximum number of channels in a token.
 const CHANNELS_MAX: usize = 10_000;
 
-/// What a connection token says.
+/// The claims of a connection token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectClaims {
-    /// Who the client is; empty: nobody in particular.
+    /// User ID; empty: an anonymous client.
     pub user: String,
-    /// The token's own name; empty: none.
+    /// ID of the token; empty: none.
     pub jti: String,
-    /// When it was made, in unix seconds.
+    /// Time at which the token was issued, as Unix time in seconds.
     pub issued_at: Option<u64>,
-    /// When the connection ends unless refreshed, in unix seconds.
+    /// Expiry of the connection unless it is refreshed, as Unix time in seconds.
     pub expires: Option<u64>,
-    /// Shown to others in the channels: JSON text, or whatever bytes `b64info` held.
+    /// Information for other clients in the channels: JSON text, or the bytes of `b64info`.
     pub info: Option<Box<[u8]>>,
-    /// For the backend's eyes: JSON text.
+    /// JSON text that requests to the backend include.
     pub meta: Option<Box<[u8]>>,
-    /// The channels that the server subscribes the client to, each once, in the token's order.
+    /// Channels to which the server subscribes the client: distinct, in the order of the token.
     pub subs: Vec<(String, SubscribeOptions)>,
 }
 
-/// What a subscription token says.
+/// The claims of a subscription token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeClaims {
-    /// Whom it is for.
+    /// User ID that the token is for.
     pub user: String,
-    /// The channel that it opens; never empty.
+    /// Channel that the token is for; never empty.
     pub channel: String,
-    /// The client that it is for; empty: any of the user's.
+    /// Client ID that the token is for; empty: all clients of the user.
     pub client: String,
-    /// The token's own name; empty: none.
+    /// ID of the token; empty: none.
     pub jti: String,
-    /// When it was made, in unix seconds.
+    /// Time at which the token was issued, as Unix time in seconds.
     pub issued_at: Option<u64>,
-    /// When the subscription ends unless refreshed, in unix seconds.
+    /// Expiry of the subscription unless it is refreshed, as Unix time in seconds.
     pub expires: Option<u64>,
-    /// How the subscription differs from the channel's rules.
+    /// Options of the subscription.
     pub options: SubscribeOptions,
 }
 
-/// How a subscription differs from its channel's rules.
+/// Options of one subscription. `None`: the option of the channel applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
-    /// Shown to others in the channel: JSON text, or whatever bytes `b64info` held.
+    /// Information for other clients in the channel: JSON text, or the bytes of `b64info`.
     pub info: Option<Box<[u8]>>,
-    /// Sent to the client with the answer: JSON text, or whatever bytes `b64data` held.
+    /// Data for the client, sent with the reply: JSON text, or the bytes of `b64data`.
     pub data: Option<Box<[u8]>>,
-    /// Whether the client is counted among those present.
+    /// Include the client in the channel's presence.
     pub presence: Option<bool>,
-    /// Whether others are told that it came and left.
+    /// Publish join and leave pushes for the client.
     pub join_leave: Option<bool>,
-    /// Whether it is told of others without asking.
+    /// Send join and leave pushes of others to the client without a request.
     pub force_push_join_leave: Option<bool>,
-    /// Whether its position is checked without asking.
+    /// Check the position of the client without a request.
     pub force_positioning: Option<bool>,
-    /// Whether it may recover without asking.
+    /// Allow recovery to the client without a request.
     pub force_recovery: Option<bool>,
 }
 
-/// The claims of both kinds of token. What only one kind knows is typed when it is asked for, since
-/// an application may use the name for something else in the other.
+/// The claims of both kinds of token. Claims that only one kind knows stay raw until that kind is
+/// read, because an application may use their names for other purposes in the other kind.
 #[derive(Deserialize)]
 pub(super) struct Claims<'a> {
     #[serde(borrow, default, deserialize_with = "lenient_json::text")]
@@ -129,39 +128,39 @@ pub(super) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// The claims of a payload's JSON text.
+    /// Parses the JSON text of a token's payload.
     pub(super) fn parse(payload: &'a [u8]) -> Result<Claims<'a>, TokenError> {
         object(payload)
     }
 
-    /// `sub`; empty: none.
+    /// The `sub` claim; empty: none.
     pub(super) fn subject(&self) -> &str {
         &self.sub
     }
 
-    /// `iss`; empty: none.
+    /// The `iss` claim; empty: none.
     pub(super) fn issuer(&self) -> &str {
         self.iss.as_ref().map_or("", |Text(issuer)| issuer)
     }
 
-    /// `channel`; empty: none.
+    /// The `channel` claim; empty: none.
     pub(super) fn channel(&self) -> &str {
         self.channel.as_ref().map_or("", |Text(channel)| channel)
     }
 
-    /// The texts of `aud`.
+    /// The strings of the `aud` claim.
     pub(super) fn audiences(&self) -> impl Iterator<Item = &str> {
         self.aud.iter().flat_map(|Audience(texts)| texts.iter().map(|Text(text)| &**text))
     }
 
-    /// Refuses a token whose time is over, or has not come.
-    pub(super) fn in_time(&self, now: u64) -> Result<(), TokenError> {
-        let over = self.exp.is_some_and(|Seconds(end)| end <= now as f64);
+    /// Refuses a token that has expired (`exp`) or is not valid yet (`nbf`).
+    pub(super) fn check_time(&self, now: u64) -> Result<(), TokenError> {
+        let expired = self.exp.is_some_and(|Seconds(end)| end <= now as f64);
         let early = self.nbf.is_some_and(|Seconds(start)| start > now as f64);
-        if over || early { Err(TokenError::Expired) } else { Ok(()) }
+        if expired || early { Err(TokenError::Expired) } else { Ok(()) }
     }
 
-    /// What they mean for a connection of `user`.
+    /// The claims of a connection token of `user`.
     pub(super) fn connect(self, user: String) -> Result<ConnectClaims, TokenError> {
         let expires = self.expires();
         let payloads =
@@ -177,7 +176,7 @@ impl<'a> Claims<'a> {
         })
     }
 
-    /// What they mean for a subscription of `user`.
+    /// The claims of a subscription token of `user`.
     pub(super) fn subscribe(self, user: String) -> Result<SubscribeClaims, TokenError> {
         let expires = self.expires();
         let payloads = PayloadFields {
@@ -198,7 +197,8 @@ impl<'a> Claims<'a> {
         })
     }
 
-    /// `expire_at` decides, and 0 or less there means never; without it, `exp` does.
+    /// Expiry of the connection or subscription: `expire_at` (0 or less: no expiry), otherwise
+    /// `exp`.
     fn expires(&self) -> Option<u64> {
         self.expire_at
             .map_or(self.exp, |at| Some(at).filter(|Seconds(at)| *at > 0.0))
@@ -206,13 +206,13 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A JSON object's text as a struct.
+/// Parses the text of a JSON object.
 pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, TokenError> {
     lenient_json::read_object(text).map_err(|_| TokenError::Invalid)
 }
 
-/// The user that the claim called `name` holds; empty: there is no such claim. Issuers that number
-/// their users may give the number.
+/// The user ID in the claim `name`; empty: the token lacks that claim. Accepts integers, because
+/// some issuers number their users.
 pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, TokenError> {
     let claims: HashMap<Text<'_>, &RawValue> = object(payload)?;
     let Some(value) = claims.get(&Text(name.into())) else { return Ok(String::new()) };
@@ -224,7 +224,7 @@ pub(super) fn user_of(payload: &[u8], name: &str) -> Result<String, TokenError> 
     user.map(Option::unwrap_or_default).map_err(|_| TokenError::Invalid)
 }
 
-/// A raw claim as the type that it must have.
+/// Parses a raw claim.
 fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, TokenError> {
     raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| TokenError::Invalid)
 }
@@ -322,12 +322,12 @@ fn options(
     })
 }
 
-/// Unix seconds, whole or not.
+/// Unix time in seconds, with or without a fraction.
 #[derive(Clone, Copy)]
 struct Seconds(f64);
 
 impl Seconds {
-    /// The whole seconds; 0 for what was before them.
+    /// The time without its fraction; 0: the time is negative.
     fn whole(self) -> u64 {
         self.0 as u64
     }
@@ -339,7 +339,7 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// Unix seconds that may stand in quotes.
+/// Reads Unix seconds that may be in quotes.
 fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
     struct Date(Seconds);
     impl<'de> Deserialize<'de> for Date {
@@ -352,7 +352,7 @@ fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D
 }
 
 struct Number {
-    /// Whether the number may stand in quotes.
+    /// Whether to accept a number in quotes.
     quoted: bool,
 }
 
@@ -377,11 +377,11 @@ impl Visitor<'_> for Number {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Seconds, E> {
         let number = text.parse().ok().filter(|number: &f64| self.quoted && number.is_finite());
-        number.map(Seconds).ok_or_else(|| E::custom("a text is no number of seconds"))
+        number.map(Seconds).ok_or_else(|| E::custom("a string is not a number of seconds"))
     }
 }
 
-/// Whom a token is meant for: one text, or a list of them.
+/// The `aud` claim: one string, or a list of strings.
 struct Audience<'a>(Vec<Text<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
@@ -391,7 +391,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
             type Value = Audience<'a>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a text or a list of texts")
+                formatter.write_str("a string or a list of strings")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Audience<'a>, E> {
@@ -432,7 +432,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
                 let mut entries = Vec::new();
                 while let Some((Text(channel), options)) = map.next_entry()? {
                     if !seen.insert(channel.clone()) {
-                        return Err(M::Error::custom("a channel is given twice"));
+                        return Err(M::Error::custom("a channel occurs twice"));
                     }
                     entries.push((channel, options));
                 }
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_everything() {
+    fn a_connection_token_with_all_claims() {
         let found = connect(
             r#"{"sub":"x","jti":"one","iat":5,"exp":10,"info":{"a": "\u00e4" },"meta":{"b":[1, 2]},
                 "subs":{"z":{"info":1},"a":null,"\u006d":{}},"channels":["unused"],
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn info_and_data() {
+    fn info_and_data_are_json_or_base64() {
         for (claims, expected) in [
             (r#"{}"#, Ok(None)),
             (r#"{"info":null}"#, Ok(Some("null"))),
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_a_connection() {
+    fn a_connection_token_names_channels_by_subs_or_by_channels() {
         let names = |claims: &str| {
             let found = connect(claims)?;
             Ok(found.subs.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" "))
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_channels_and_no_more() {
+    fn a_token_with_too_many_channels_is_invalid() {
         for (count, expected) in
             [(CHANNELS_MAX, Ok(CHANNELS_MAX)), (CHANNELS_MAX + 1, Err(TokenError::Invalid))]
         {
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn overrides() {
+    fn overrides_replace_channel_options() {
         let options = SubscribeOptions::default;
         for (overrides, expected) in [
             ("null", options()),
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_with_everything() {
+    fn a_subscription_token_with_all_claims() {
         let found = subscribe(
             r#"{"channel":"ne\u0077s","client":"c","jti":"one","iat":5,"exp":10,"info":1,
                 "b64data":"MQ==","subs":5,"channels":5,"meta":5,"override":{"presence":{}}}"#,
@@ -620,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_have_no_channel_but_may_say_so() {
+    fn an_empty_channel_claim_counts_as_none() {
         for (claims, expected) in [
             (r#"{"channel":"a"}"#, "a"),
             (r#"{"channel":""}"#, ""),

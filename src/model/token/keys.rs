@@ -1,7 +1,7 @@
-//! Algorithms and the keys that verify them.
+//! Signature algorithms and the keys that verify signatures.
 //!
-//! Owns the keys. Never signs and never fetches. The invariant: a key verifies only the algorithms
-//! of its own kind, so that a public key is never taken for a secret, nor a secret for a public
+//! Owns the keys. Never signs a token and never fetches a key. The invariant: a key verifies only
+//! algorithms of its own kind, so a public key is never used as a secret, or a secret as a public
 //! key.
 
 use std::borrow::Cow;
@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 
 use crate::wire::lenient_json::{self, Text};
 
-/// Bytes of the shortest RSA modulus that is verified with.
+/// Minimum length of an RSA modulus in bytes.
 const RSA_BYTES_MIN: usize = 2048 / 8;
 
-/// An algorithm that tokens may be signed with.
+/// A supported signature algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Algorithm(jsonwebtoken::Algorithm);
 
-/// What an algorithm needs and a key is.
+/// Kind of a key. An algorithm requires one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyKind {
     Secret,
@@ -31,7 +31,7 @@ pub(super) enum KeyKind {
 }
 
 impl Algorithm {
-    /// The algorithm by its name in a header. ES512 is not one: the library cannot verify it.
+    /// The algorithm with this name (`alg`). ES512 is missing: the library cannot verify it.
     pub(super) fn named(name: &str) -> Option<Algorithm> {
         use jsonwebtoken::Algorithm as Name;
         let name = match name {
@@ -49,7 +49,7 @@ impl Algorithm {
         Some(Algorithm(name))
     }
 
-    /// The kind of key that verifies it.
+    /// The kind of key that verifies the algorithm.
     pub(super) fn kind(self) -> KeyKind {
         use jsonwebtoken::Algorithm as Name;
         match self.0 {
@@ -62,16 +62,16 @@ impl Algorithm {
     }
 }
 
-/// A key and what kind it is.
+/// A key with its kind.
 pub(super) struct Key {
     kind: KeyKind,
-    /// The only algorithm it is for, where its set says so.
+    /// The only algorithm of the key, if its key set restricts it.
     only: Option<Algorithm>,
     key: DecodingKey,
 }
 
 impl Key {
-    /// A secret, for HMAC.
+    /// An HMAC secret.
     pub(super) fn secret(text: &str) -> Key {
         let key = DecodingKey::from_secret(text.as_bytes());
         Key { kind: KeyKind::Secret, only: None, key }
@@ -82,35 +82,35 @@ impl Key {
         public_bytes(pem)?;
         let key = DecodingKey::from_rsa_pem(pem.as_bytes())
             .map_err(|_| "it is in PEM, but not an RSA key".to_owned())?;
-        // The modulus is most of the key, so a shorter one cannot hold one that is long enough.
+        // The encoded key contains the modulus, so a shorter key has a shorter modulus.
         if key.as_bytes().len() < RSA_BYTES_MIN {
             return Err("it is shorter than 2048 bits".to_owned());
         }
         Ok(Key { kind: KeyKind::Rsa, only: None, key })
     }
 
-    /// A key of a curve, in PEM.
+    /// An ECDSA key in PEM.
     pub(super) fn ecdsa(pem: &str) -> Result<Key, String> {
-        // The curves' object identifiers, as they stand in the bytes.
+        // The DER encoded object identifiers of the curves.
         const P256: &[u8] = &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
         const P384: &[u8] = &[6, 5, 0x2b, 0x81, 4, 0, 0x22];
         let bytes = public_bytes(pem)?;
         let key = DecodingKey::from_ec_pem(pem.as_bytes())
             .map_err(|_| "it is in PEM, but not a key of an elliptic curve".to_owned())?;
-        let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+        let contains = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
         let curves = [(P256, KeyKind::P256), (P384, KeyKind::P384)];
-        let Some((_, kind)) = curves.into_iter().find(|(curve, _)| holds(curve)) else {
+        let Some((_, kind)) = curves.into_iter().find(|(curve, _)| contains(curve)) else {
             return Err("its curve is neither P-256 nor P-384".to_owned());
         };
         Ok(Key { kind, only: None, key })
     }
 
-    /// Whether it is of `kind`.
+    /// Whether the key is of this kind.
     pub(super) fn is(&self, kind: KeyKind) -> bool {
         self.kind == kind
     }
 
-    /// Whether this key's owner signed `message`. `signature` is encoded as in a token.
+    /// Whether `signature`, in base64 as in a token, is a signature of `message` for this key.
     pub(super) fn signed(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
         self.is(algorithm.kind())
             && self.only.is_none_or(|only| only == algorithm)
@@ -118,7 +118,7 @@ impl Key {
     }
 }
 
-/// The bytes within a PEM text of a public key.
+/// The decoded bytes of a public key in PEM.
 fn public_bytes(pem: &str) -> Result<Vec<u8>, String> {
     let parts = || {
         let (_, rest) = pem.split_once("-----BEGIN ")?;
@@ -133,7 +133,7 @@ fn public_bytes(pem: &str) -> Result<Vec<u8>, String> {
     BASE64.decode(body.as_bytes()).map_err(|_| "its PEM is not base64".to_owned())
 }
 
-/// The public keys that somebody else signs with: a JSON Web Key Set.
+/// A JSON Web Key Set: the public keys of a token issuer.
 pub struct KeySet {
     keys: Vec<(String, Key)>,
 }
@@ -167,8 +167,8 @@ struct KeyText<'a> {
 }
 
 impl KeySet {
-    /// The keys of a set's JSON text. Those that cannot verify a token here are left out, as the
-    /// standard asks: other kinds, other purposes, without a name, wrong numbers.
+    /// Parses the JSON text of a key set. Skips keys that cannot verify tokens, as the standard
+    /// requires: other kinds, other purposes, no ID, invalid numbers.
     pub fn parse(text: &[u8]) -> Result<KeySet, String> {
         let set: SetText<'_> = lenient_json::read_object(text).map_err(|error| {
             let cause = lenient_json::cause(&error);
@@ -182,17 +182,17 @@ impl KeySet {
         Ok(KeySet { keys: set.keys.iter().filter_map(read).collect() })
     }
 
-    /// Whether there is no key that can verify a token.
+    /// Whether the set has no key that can verify tokens.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Whether there is a key that is called `kid`.
+    /// Whether the set has a key with the ID `kid`.
     pub fn has(&self, kid: &str) -> bool {
         self.named(kid).next().is_some()
     }
 
-    /// The keys that are called `kid`: seldom more than one.
+    /// The keys with the ID `kid`. Key sets rarely have more than one.
     pub(super) fn named(&self, kid: &str) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(move |(name, _)| name == kid).map(|(_, key)| key)
     }
@@ -227,7 +227,7 @@ impl KeyText<'_> {
     }
 }
 
-/// How many bytes an encoded number has; `None`: it is not encoded.
+/// Length in bytes of a number in base64; `None`: the text is not base64.
 fn length(number: &str) -> Option<usize> {
     BASE64URL_NOPAD.decode(number.as_bytes()).ok().map(|bytes| bytes.len())
 }
@@ -243,8 +243,8 @@ mod tests {
 
     use super::*;
 
-    /// Public keys, tokens of `ann` with a `kid` each, and the keys as a set. Made, and signed,
-    /// with OpenSSL 3; the private keys were thrown away.
+    /// Public keys, tokens of `ann` with a `kid` each, and the keys as a set. OpenSSL 3 created the
+    /// keys and signed the tokens; the private keys no longer exist.
     static SAMPLES: LazyLock<Value> =
         LazyLock::new(|| serde_json::from_str(include_str!("samples.json")).unwrap());
     const NOW: u64 = 1_000;
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn each_algorithm_with_its_own_key_and_no_other() {
+    fn a_signature_is_valid_only_for_its_own_key() {
         let keys = ["rsa", "p256", "p384"];
         for (algorithm, own) in ALGORITHMS {
             for key in keys {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_keys_of_every_kind() {
+    fn a_key_set_verifies_all_public_key_algorithms() {
         let (verifier, set) = (with_set(), set());
         for (algorithm, kid) in ALGORITHMS {
             assert!(set.has(kid), "{kid}");
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_set_no_other_key_counts() {
+    fn a_verifier_with_a_key_set_accepts_no_other_key() {
         let (verifier, set) = (with_set(), set());
         for header in [
             r#"{"alg":"HS256"}"#,
@@ -382,13 +382,13 @@ mod tests {
                 assert_eq!(user(&verifier, &token, keys), Err(TokenError::Invalid), "{header}");
             }
         }
-        // A key of the set is not looked for where the settings' own keys count.
+        // A verifier with configured keys ignores key sets.
         let own = with_keys("", "p256");
         assert_eq!(user(&own, &token("RS256"), Some(&set)), Err(TokenError::Invalid));
     }
 
     #[test]
-    fn a_public_key_is_no_secret_nor_the_reverse() {
+    fn public_keys_and_secrets_are_not_interchangeable() {
         let public = pem("rsa");
         let modulus = SAMPLES["set"]["keys"][0]["n"].as_str().unwrap().to_owned();
         for secret in [public.as_str(), public.trim(), &modulus, ""] {
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_for_one_algorithm_serves_no_other() {
+    fn a_key_restricted_to_an_algorithm_verifies_no_other() {
         let mut keys = SAMPLES["set"]["keys"].as_array().unwrap().clone();
         keys.retain(|key| key["kid"] == "rsa");
         keys[0]["alg"] = json!("RS256");
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_name_are_all_tried() {
+    fn all_keys_with_the_id_of_the_token_are_tried() {
         let mut keys = SAMPLES["set"]["keys"].as_array().unwrap().clone();
         keys.iter_mut().for_each(|key| key["kid"] = json!("rsa"));
         keys.reverse();
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_verify_is_left_out_of_a_set() {
+    fn unusable_keys_of_a_set_are_skipped() {
         let mut set = SAMPLES["set"].clone();
         let keys = set["keys"].as_array_mut().unwrap();
         let sample = |kid: &str, name: &str, value: Value| {
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_is_named() {
+    fn an_invalid_key_set_is_an_error() {
         for text in ["", "[]", "{}", r#"{"keys":5}"#, r#"{"keys":{}}"#, "<html>"] {
             let error = KeySet::parse(text.as_bytes()).err().unwrap_or_default();
             assert!(error.starts_with("the key set is not JSON with a list of keys"), "{error}");
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_keys_are_named() {
+    fn errors_name_the_problem_of_an_invalid_key() {
         let rsa = |key: &str| Key::rsa(key).err().unwrap_or_default();
         let ecdsa = |key: &str| Key::ecdsa(key).err().unwrap_or_default();
         let broken = pem("rsa").replacen("MII", "AII", 1);

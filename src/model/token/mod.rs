@@ -1,9 +1,9 @@
-//! JSON Web Tokens: who a client is, and what it may without being asked again.
+//! JSON Web Tokens: they authenticate clients and authorize subscriptions.
 //!
-//! Owns the keys' settings and the rules for claims; `token::keys` owns the keys, `token::claims`
-//! the claims. Never reads a clock, fetches a key or knows a connection: the time and the fetched
-//! keys are brought to it. The invariant: no claim is read before a key of the algorithm's own
-//! kind has verified the signature, unless the settings say that nobody's signature counts.
+//! Owns the settings and the verification; `token::keys` owns the keys, `token::claims` the claims.
+//! Never reads a clock, fetches a key or knows a connection: the caller passes the time and the
+//! fetched keys. The invariant: no claim is read before a key of the algorithm's kind has verified
+//! the signature, unless the settings skip signature verification.
 
 pub(crate) mod claims;
 mod keys;
@@ -25,46 +25,46 @@ pub use claims::{ConnectClaims, SubscribeClaims, SubscribeOptions, TokenError};
 pub use keys::KeySet;
 use keys::{Algorithm, Key, KeyKind};
 
-/// A longer token is refused before anything of it is read.
+/// Maximum length of a token in bytes. Longer tokens are refused unread.
 pub const TOKEN_MAX: usize = 64 * 1024;
 
-/// What tokens are verified with. The names are Centrifugo's; empty means not set.
+/// Settings of token verification, with the names of Centrifugo. An empty string: not set.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// Verifies HS256, HS384 and HS512, and signs the tokens made here.
+    /// Secret that verifies HS256, HS384 and HS512, and signs generated tokens.
     pub hmac_secret_key: String,
-    /// The secret before it, for tokens still under way.
+    /// Previous secret, for tokens that were signed before a change of the secret.
     pub hmac_previous_secret_key: String,
-    /// The last unix second at which the previous secret verifies; 0 is forever.
+    /// Last Unix time in seconds at which the previous secret is valid; 0: no limit.
     pub hmac_previous_secret_key_valid_until: u64,
-    /// PEM. Verifies RS256, RS384 and RS512.
+    /// RSA public key in PEM. Verifies RS256, RS384 and RS512.
     pub rsa_public_key: String,
-    /// PEM. Verifies ES256 or ES384, as its curve says.
+    /// ECDSA public key in PEM. Its curve decides whether it verifies ES256 or ES384.
     pub ecdsa_public_key: String,
-    /// Where the key set is fetched from. Where it is set, the keys above are not used at all.
+    /// URL of the JSON Web Key Set. If it is set, the keys above are ignored.
     pub jwks_public_endpoint: String,
-    /// What `aud` must be or hold.
+    /// Required audience: `aud` must equal or contain it.
     pub audience: String,
-    /// What `aud`, or one of its texts, must match somewhere.
+    /// Pattern that `aud` or one of its strings must match, at any place.
     pub audience_regex: String,
-    /// What `iss` must be.
+    /// Required issuer (`iss`).
     pub issuer: String,
-    /// What `iss` must match somewhere.
+    /// Pattern that `iss` must match, at any place.
     pub issuer_regex: String,
-    /// The claim that holds the user, instead of `sub`.
+    /// Name of the claim that contains the user ID; empty: `sub`.
     pub user_id_claim: String,
-    /// Claims are believed without a signature. The time still counts.
+    /// Skip signature verification. Expiry is still checked.
     pub insecure_skip_signature_verify: bool,
 }
 
 impl fmt::Debug for TokenSettings {
-    /// Says nothing of its keys: some are secrets.
+    /// Prints no field, because some are secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("TokenSettings").finish_non_exhaustive()
     }
 }
 
-/// Where a token is verified.
+/// The place where a token is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyOn {
     /// The shard that received it: the check costs one hash.
@@ -73,29 +73,29 @@ pub enum VerifyOn {
     ControlPlane,
 }
 
-/// Verifies tokens. Made once; shared by all who verify.
+/// Verifies tokens. All threads share one verifier.
 pub struct Verifier {
     keys: Keys,
-    audience: Expected,
-    issuer: Expected,
+    audience: ClaimRule,
+    issuer: ClaimRule,
     user_id_claim: String,
     unsigned: bool,
 }
 
 impl fmt::Debug for Verifier {
-    /// Says nothing of its keys: some are secrets.
+    /// Prints no field, because some are secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Verifier").finish_non_exhaustive()
     }
 }
 
 impl Default for Verifier {
-    /// Has no keys: every token is refused.
+    /// A verifier without keys: it refuses every token.
     fn default() -> Self {
         Verifier {
-            keys: Keys::Own { secrets: Vec::new(), public: Vec::new() },
-            audience: Expected::Anything,
-            issuer: Expected::Anything,
+            keys: Keys::Configured { secrets: Vec::new(), public: Vec::new() },
+            audience: ClaimRule::Anything,
+            issuer: ClaimRule::Anything,
             user_id_claim: String::new(),
             unsigned: false,
         }
@@ -103,41 +103,41 @@ impl Default for Verifier {
 }
 
 enum Keys {
-    /// Those of the settings.
-    Own { secrets: Vec<Secret>, public: Vec<Key> },
-    /// Those of a key set that somebody fetches.
+    /// The keys of the settings.
+    Configured { secrets: Vec<Secret>, public: Vec<Key> },
+    /// The keys of a key set that the caller fetches.
     Fetched,
 }
 
 struct Secret {
     key: Key,
-    /// The last second at which it verifies.
+    /// Last Unix time in seconds at which the secret is valid.
     until: u64,
 }
 
 impl Verifier {
-    /// A verifier by `settings`. An error names the setting that is wrong, and why.
+    /// A verifier with `settings`. An error names the invalid setting and the cause.
     pub fn new(settings: &TokenSettings) -> Result<Verifier, String> {
         Ok(Verifier {
             keys: Keys::new(settings)?,
-            audience: Expected::new("audience", &settings.audience, &settings.audience_regex)?,
-            issuer: Expected::new("issuer", &settings.issuer, &settings.issuer_regex)?,
+            audience: ClaimRule::new("audience", &settings.audience, &settings.audience_regex)?,
+            issuer: ClaimRule::new("issuer", &settings.issuer, &settings.issuer_regex)?,
             user_id_claim: settings.user_id_claim.clone(),
             unsigned: settings.insecure_skip_signature_verify,
         })
     }
 
-    /// Where `token` is to be verified, by its header alone.
+    /// The place where `token` must be verified, by its header.
     pub fn verify_on(&self, token: &str) -> Result<VerifyOn, TokenError> {
         let header = Parts::of(token)?.header;
         if self.unsigned {
             return Ok(VerifyOn::Shard);
         }
         match (header.kind()?, &self.keys) {
-            (KeyKind::Secret, Keys::Own { secrets, .. }) if !secrets.is_empty() => {
+            (KeyKind::Secret, Keys::Configured { secrets, .. }) if !secrets.is_empty() => {
                 Ok(VerifyOn::Shard)
             }
-            (kind, Keys::Own { public, .. }) if public.iter().any(|key| key.is(kind)) => {
+            (kind, Keys::Configured { public, .. }) if public.iter().any(|key| key.is(kind)) => {
                 Ok(VerifyOn::ControlPlane)
             }
             (kind, Keys::Fetched) if kind != KeyKind::Secret && !header.kid.is_empty() => {
@@ -147,8 +147,8 @@ impl Verifier {
         }
     }
 
-    /// What a connection token says at `now`, in unix seconds. `keys` is the last key set fetched;
-    /// it matters only where the settings name an endpoint for one.
+    /// Verifies a connection token at `now`, in Unix seconds. `keys` is the last fetched key set,
+    /// which is used only if the settings have a `jwks_public_endpoint`.
     pub fn connection(
         &self,
         token: &str,
@@ -160,13 +160,13 @@ impl Verifier {
         if !claims.channel().is_empty() {
             return Err(TokenError::Invalid);
         }
-        claims.in_time(now)?;
+        claims.check_time(now)?;
         let user = self.user(&claims, &payload)?;
         claims.connect(user)
     }
 
-    /// What a subscription token says at `now`, in unix seconds. Whether it is for this user,
-    /// client and channel is for the caller to compare.
+    /// Verifies a subscription token at `now`, in Unix seconds. The caller must compare user,
+    /// client and channel.
     pub fn subscription(
         &self,
         token: &str,
@@ -178,12 +178,12 @@ impl Verifier {
         if claims.channel().is_empty() {
             return Err(TokenError::Invalid);
         }
-        claims.in_time(now)?;
+        claims.check_time(now)?;
         let user = self.user(&claims, &payload)?;
         claims.subscribe(user)
     }
 
-    /// The claims' JSON text, once the signature has been verified.
+    /// Verifies the signature and returns the JSON text of the claims.
     fn payload(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Result<Vec<u8>, TokenError> {
         let parts = Parts::of(token)?;
         if !self.unsigned {
@@ -202,10 +202,10 @@ impl Verifier {
         let algorithm = parts.header.algorithm.ok_or(TokenError::Invalid)?;
         let signed = |key: &Key| key.signed(algorithm, parts.message, parts.signature);
         let verified = match &self.keys {
-            Keys::Own { secrets, .. } if kind == KeyKind::Secret => {
+            Keys::Configured { secrets, .. } if kind == KeyKind::Secret => {
                 secrets.iter().any(|secret| now <= secret.until && signed(&secret.key))
             }
-            Keys::Own { public, .. } => public.iter().any(signed),
+            Keys::Configured { public, .. } => public.iter().any(signed),
             Keys::Fetched if kind == KeyKind::Secret || parts.header.kid.is_empty() => false,
             Keys::Fetched => match fetched.filter(|keys| keys.has(&parts.header.kid)) {
                 Some(keys) => keys.named(&parts.header.kid).any(signed),
@@ -215,14 +215,14 @@ impl Verifier {
         if verified { Ok(()) } else { Err(TokenError::Invalid) }
     }
 
-    /// The claims of a payload, if they are meant for this server.
+    /// Parses the claims and checks their audience and issuer.
     fn claims<'a>(&self, payload: &'a [u8]) -> Result<Claims<'a>, TokenError> {
         let claims = Claims::parse(payload)?;
-        let meant = match self.audience {
-            Expected::Anything => true,
-            _ => claims.audiences().any(|audience| self.audience.takes(audience)),
+        let audience_matches = match self.audience {
+            ClaimRule::Anything => true,
+            _ => claims.audiences().any(|audience| self.audience.accepts(audience)),
         };
-        if meant && self.issuer.takes(claims.issuer()) {
+        if audience_matches && self.issuer.accepts(claims.issuer()) {
             Ok(claims)
         } else {
             Err(TokenError::Invalid)
@@ -240,8 +240,8 @@ impl Verifier {
 impl Keys {
     fn new(settings: &TokenSettings) -> Result<Keys, String> {
         if settings.jwks_public_endpoint.contains("{{") {
-            return Err("jwks_public_endpoint: names in {{...}} are not filled in here; \
-                        it must be a whole address"
+            return Err("jwks_public_endpoint: templates ({{...}}) are not supported; \
+                        give the complete URL"
                 .to_owned());
         }
         if !settings.jwks_public_endpoint.is_empty() {
@@ -256,60 +256,60 @@ impl Keys {
         let secrets = secrets.into_iter().filter(|(secret, _)| !secret.is_empty());
         let read = |name, pem: &str, key: fn(&str) -> Result<Key, String>| match pem {
             "" => Ok(None),
-            pem => key(pem).map(Some).map_err(|why| format!("{name}: {why}")),
+            pem => key(pem).map(Some).map_err(|cause| format!("{name}: {cause}")),
         };
         let rsa = read("rsa_public_key", &settings.rsa_public_key, Key::rsa)?;
         let ecdsa = read("ecdsa_public_key", &settings.ecdsa_public_key, Key::ecdsa)?;
-        Ok(Keys::Own {
+        Ok(Keys::Configured {
             secrets: secrets.map(|(key, until)| Secret { key: Key::secret(key), until }).collect(),
             public: rsa.into_iter().chain(ecdsa).collect(),
         })
     }
 }
 
-/// What a claim must be.
-enum Expected {
+/// Requirement for a claim.
+enum ClaimRule {
     Anything,
     Exactly(String),
     Matching(Regex),
 }
 
-impl Expected {
-    fn new(name: &str, exact: &str, pattern: &str) -> Result<Expected, String> {
+impl ClaimRule {
+    fn new(name: &str, exact: &str, pattern: &str) -> Result<ClaimRule, String> {
         match (exact, pattern) {
-            ("", "") => Ok(Expected::Anything),
-            (exact, "") => Ok(Expected::Exactly(exact.to_owned())),
-            ("", pattern) => Regex::new(pattern).map(Expected::Matching).map_err(|error| {
+            ("", "") => Ok(ClaimRule::Anything),
+            (exact, "") => Ok(ClaimRule::Exactly(exact.to_owned())),
+            ("", pattern) => Regex::new(pattern).map(ClaimRule::Matching).map_err(|error| {
                 let text = error.to_string();
-                let why = text.lines().last().unwrap_or_default();
-                format!("{name}_regex: {}", why.trim_start_matches("error: "))
+                let cause = text.lines().last().unwrap_or_default();
+                format!("{name}_regex: {}", cause.trim_start_matches("error: "))
             }),
-            _ => Err(format!("{name}_regex: {name} is set too, and only one of them can be")),
+            _ => Err(format!("{name}_regex: {name} is set, too; set only one of them")),
         }
     }
 
-    fn takes(&self, text: &str) -> bool {
+    fn accepts(&self, text: &str) -> bool {
         match self {
-            Expected::Anything => true,
-            Expected::Exactly(exact) => exact == text,
-            Expected::Matching(pattern) => pattern.is_match(text),
+            ClaimRule::Anything => true,
+            ClaimRule::Exactly(exact) => exact == text,
+            ClaimRule::Matching(pattern) => pattern.is_match(text),
         }
     }
 }
 
-/// A token taken apart: its header read, the rest untouched.
+/// The parts of a token: the parsed header, and payload and signature in base64.
 struct Parts<'a> {
     header: Header,
-    /// What is signed: header and payload as they came.
+    /// The signed text: header and payload in base64.
     message: &'a [u8],
     payload: &'a str,
     signature: &'a str,
 }
 
 struct Header {
-    /// `None`: one that is not verified here.
+    /// `None`: an unsupported algorithm.
     algorithm: Option<Algorithm>,
-    /// Names a key of a set; empty: none.
+    /// ID of a key in a key set; empty: none.
     kid: String,
 }
 
@@ -319,7 +319,7 @@ struct HeaderText<'a> {
     alg: Cow<'a, str>,
     #[serde(borrow)]
     kid: Option<Text<'a>>,
-    /// Extensions that a verifier must know; this one knows none.
+    /// Extensions that a verifier must support. This verifier supports none.
     crit: Option<serde::de::IgnoredAny>,
 }
 
@@ -354,7 +354,7 @@ impl Header {
     }
 }
 
-/// The name of the key that a token says it is signed with (`kid`); empty: it says none.
+/// The ID of the key that signed a token, from its header (`kid`); empty: none.
 pub fn key_name(token: &str) -> Result<String, TokenError> {
     Ok(Parts::of(token)?.header.kid)
 }
@@ -363,8 +363,8 @@ fn decoded(part: &str) -> Result<Vec<u8>, TokenError> {
     BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| TokenError::Invalid)
 }
 
-/// A connection token for `user`, signed with HS256. Without `ttl`, in seconds, it does not
-/// expire. An error names the setting because of which the server would refuse any such token.
+/// Creates a connection token for `user`, signed with HS256. `ttl` is in seconds; `None`: the token
+/// does not expire. An error names the setting with which the server would refuse the token.
 pub fn make_connection(
     settings: &TokenSettings,
     user: &str,
@@ -374,7 +374,7 @@ pub fn make_connection(
     make(settings, user, None, ttl, now)
 }
 
-/// A subscription token for `user` in `channel`, otherwise like `make_connection`.
+/// Creates a subscription token for `user` and `channel`; see [`make_connection`].
 pub fn make_subscription(
     settings: &TokenSettings,
     user: &str,
@@ -398,11 +398,13 @@ fn make(
         ("issuer_regex", &settings.issuer_regex),
     ] {
         if !set.is_empty() {
-            return Err(format!("{name} is set: the server would refuse a token made here"));
+            return Err(format!(
+                "{name} is set: the server would refuse this token; sign it elsewhere"
+            ));
         }
     }
     if settings.hmac_secret_key.is_empty() {
-        return Err("hmac_secret_key is not set: it signs the token".to_owned());
+        return Err("hmac_secret_key is not set: no secret can sign the token".to_owned());
     }
     let user_claim = match settings.user_id_claim.as_str() {
         "" => "sub",
@@ -479,7 +481,7 @@ pub(crate) mod tests {
         Ok("ann".to_owned())
     }
 
-    /// What stands in a token in place of one of its three parts.
+    /// `token` with one of its three parts replaced.
     fn with_part(token: &str, index: usize, part: &str) -> String {
         let mut parts: Vec<&str> = token.split('.').collect();
         parts[index] = part;
@@ -487,13 +489,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn secrets_are_not_told() {
-        let told = format!("{:?} {:?}", settings(), verifier(&settings()));
-        assert!(!told.contains(SECRET), "{told}");
+    fn debug_output_contains_no_secret() {
+        let printed = format!("{:?} {:?}", settings(), verifier(&settings()));
+        assert!(!printed.contains(SECRET), "{printed}");
     }
 
     #[test]
-    fn only_what_the_secret_signed_counts() {
+    fn only_tokens_signed_with_the_secret_are_valid() {
         let right = token(r#"{"sub":"ann"}"#);
         let other = token(r#"{"sub":"bob"}"#);
         let payload = other.split('.').nth(1).unwrap();
@@ -532,7 +534,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn headers_that_never_pass() {
+    fn tokens_with_unsupported_headers_are_invalid() {
         let insecure = TokenSettings { insecure_skip_signature_verify: true, ..settings() };
         for header in [
             r#"{"alg":"none"}"#,
@@ -572,7 +574,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_longest_token_counts() {
+    fn a_token_of_the_maximum_length_is_valid() {
         let without = token(r#"{"sub":"ann","info":""}"#).len();
         let info = "i".repeat((TOKEN_MAX - without) / 4 * 3 - 3);
         let longest = token(&format!(r#"{{"sub":"ann","info":"{info}"}}"#));
@@ -581,7 +583,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_previous_secret_counts_until_its_end() {
+    fn the_previous_secret_is_valid_until_its_last_second() {
         let check = |until, now, expected: Result<(), TokenError>| {
             let settings = TokenSettings {
                 hmac_previous_secret_key: "previous".into(),
@@ -604,7 +606,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn time() {
+    fn tokens_are_valid_from_nbf_until_exp() {
         use TokenError::{Expired, Invalid};
         for (claims, expected) in [
             (r#""exp":1001"#, Ok(())),
@@ -653,7 +655,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ends_of_connections_and_subscriptions() {
+    fn expire_at_overrides_exp() {
         for (claims, issued_at, expires) in [
             (r#""jti":"a""#, None, None),
             (r#""exp":2000"#, None, Some(2000)),
@@ -675,7 +677,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn audiences_and_issuers() {
+    fn audience_and_issuer_must_match_the_settings() {
         let ok = |settings: &TokenSettings, claims: &str, expected: bool| {
             let expected = if expected { Ok(()) } else { Err(TokenError::Invalid) };
             let payload = format!(r#"{{"jti":"b"{claims}}}"#);
@@ -713,7 +715,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn users() {
+    fn the_user_is_read_from_the_configured_claim() {
         use TokenError::Invalid;
         let check = |claim: &str, payload, expected: Result<&str, TokenError>| {
             let settings = TokenSettings { user_id_claim: claim.into(), ..settings() };
@@ -742,7 +744,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn signatures_may_be_left_unread() {
+    fn signature_verification_can_be_skipped() {
         let insecure =
             TokenSettings { insecure_skip_signature_verify: true, ..TokenSettings::default() };
         let fetched =
@@ -761,7 +763,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_named() {
+    fn errors_name_the_invalid_setting() {
         let check = |settings: TokenSettings, expected: &str| {
             let error = Verifier::new(&settings).err().unwrap_or_default();
             assert!(error.starts_with(expected), "{error}");
@@ -772,11 +774,11 @@ pub(crate) mod tests {
         check(TokenSettings { issuer_regex: text("("), ..none() }, "issuer_regex: unclosed group");
         check(TokenSettings { audience_regex: text("[z-a]"), ..none() }, "audience_regex: invalid");
         let both = TokenSettings { issuer: text("a"), issuer_regex: text("a"), ..none() };
-        check(both, "issuer_regex: issuer is set too");
+        check(both, "issuer_regex: issuer is set, too");
         let both = TokenSettings { audience: text("a"), audience_regex: text("a"), ..none() };
-        check(both, "audience_regex: audience is set too");
+        check(both, "audience_regex: audience is set, too");
         let template = TokenSettings { jwks_public_endpoint: text("https://a/{{b}}"), ..none() };
-        check(template, "jwks_public_endpoint: names in {{...}}");
+        check(template, "jwks_public_endpoint: templates ({{...}})");
         check(
             TokenSettings { rsa_public_key: text("key"), ..none() },
             "rsa_public_key: it is not in",
@@ -789,14 +791,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn verifiers_are_shared() {
+    fn verifiers_can_be_shared_between_threads() {
         fn shared<T: Send + Sync>() {}
         shared::<Verifier>();
         shared::<KeySet>();
     }
 
     #[test]
-    fn tokens_made_here_count_here() {
+    fn created_tokens_are_valid() {
         let full = TokenSettings {
             audience: "push".into(),
             issuer: "us".into(),
@@ -828,7 +830,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn tokens_that_would_be_refused_are_not_made() {
+    fn tokens_that_the_server_would_refuse_are_not_created() {
         let some = || "a".to_owned();
         for (name, settings) in [
             ("hmac_secret_key", TokenSettings::default()),
