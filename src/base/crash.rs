@@ -1,8 +1,8 @@
-//! The end of the process by its own fault: a panic of any thread, or a ring that cannot serve.
+//! Ends the process after a fatal error: a panic of any thread, or an io_uring that fails.
 //!
-//! Owns the panic hook. Never waits for a standard error that takes nothing. The invariant: after
-//! a fault of any thread the whole process ends with [`STATUS`]; it never goes on without the
-//! thread.
+//! Owns the panic hook. Never waits longer than its time limits for a standard error that accepts
+//! no data. The invariant: after a fatal error of any thread the whole process exits with
+//! [`STATUS`]; it never continues without the thread.
 
 use std::backtrace::Backtrace;
 use std::io;
@@ -14,19 +14,19 @@ use rustix::io::Errno;
 
 use crate::base::log;
 
-/// Exit status of a process that ends by its own fault (EX_SOFTWARE of sysexits.h).
+/// Exit status after a fatal error (EX_SOFTWARE of sysexits.h).
 pub const STATUS: i32 = 70;
 
-/// How long standard error may take to accept the report.
+/// Time limit for writing the report to standard error.
 const REPORT_TIME: Duration = Duration::from_secs(1);
-/// How long lines of the log that are still queued may take.
+/// Time limit for writing log lines that are still queued.
 const LOG_TIME: Duration = Duration::from_millis(100);
-/// How long a second thread that fails waits for the report of the first one.
+/// Time for which a second failing thread waits for the report of the first one.
 const OTHERS_REPORT_TIME: Duration = Duration::from_secs(10);
 /// Bytes that a pipe accepts without blocking once poll says that it is writable (PIPE_BUF).
 const CHUNK_BYTES: usize = 4096;
 
-/// Makes every panic end the process, on whichever thread it happens.
+/// Installs the panic hook: a panic of any thread ends the process.
 pub fn install() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -34,27 +34,27 @@ pub fn install() {
     }));
 }
 
-/// Reports a fault with a backtrace on standard error and ends the process with [`STATUS`].
+/// Writes the cause and a backtrace to standard error and exits with [`STATUS`].
 pub fn end(cause: &str) -> ! {
     static ENDING: AtomicBool = AtomicBool::new(false);
     if ENDING.swap(true, Ordering::SeqCst) {
-        // Another thread reports its own fault and ends the process.
+        // Another thread is reporting its own error and will end the process.
         std::thread::sleep(OTHERS_REPORT_TIME);
         std::process::abort();
     }
     let deadline = Instant::now() + REPORT_TIME;
-    // The cause first: a backtrace takes time to make.
-    let cause = format!("drumline: a fault of the server ended it: {cause}\n");
+    // The cause is written first, because capturing a backtrace takes time.
+    let cause = format!("drumline: fatal error, the server exits: {cause}\n");
     if report(cause.as_bytes(), deadline).is_ok() {
         let backtrace = format!("{}\n", Backtrace::force_capture());
-        // A standard error that breaks meanwhile gets no more.
+        // If standard error fails now, the rest of the report is lost.
         let _ = report(backtrace.as_bytes(), deadline.max(Instant::now() + REPORT_TIME));
         log::flush(LOG_TIME);
     }
     std::process::exit(STATUS);
 }
 
-/// Writes to standard error without std's lock, which the failed thread may hold.
+/// Writes to standard error without the lock of [`io::stderr`], which the failing thread may hold.
 fn report(mut text: &[u8], deadline: Instant) -> rustix::io::Result<()> {
     let stderr = io::stderr();
     while !text.is_empty() {
@@ -84,10 +84,10 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
 
-    /// Names the thread that fails in the child process.
+    /// Environment variable that names the thread that fails in the child process.
     const FAILING: &str = "DRUMLINE_TEST_FAILING_THREAD";
 
-    /// Runs in a process of its own, which it ends. Without the variable it does nothing.
+    /// Runs in a child process and ends it. Does nothing if the variable is not set.
     #[test]
     fn child() {
         let Ok(failing) = std::env::var(FAILING) else { return };
@@ -96,13 +96,13 @@ mod tests {
             "worker" => {
                 let worker = std::thread::Builder::new().name("worker-7".into());
                 let worker = worker.spawn(|| panic!("planted in a worker")).unwrap();
-                // The join itself must not be what ends the process.
+                // The panic hook, not the join, must end the process.
                 let _ = worker.join();
                 std::thread::sleep(Duration::from_secs(60));
             }
             "task" => {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                // The runtime catches the panic of a task; the hook has run before that.
+                // The runtime catches the panic of a task, but the hook runs before.
                 let _ = runtime
                     .block_on(async { tokio::spawn(async { panic!("planted in a task") }).await });
                 std::thread::sleep(Duration::from_secs(60));
@@ -129,19 +129,19 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_any_thread_reports_itself_and_ends_the_process() {
+    fn a_panic_of_any_thread_is_reported_and_ends_the_process() {
         for failing in ["worker", "task", "two", "main", "ring"] {
             let mut child = start(failing, Stdio::piped());
             let mut told = String::new();
             child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
             assert_eq!(child.wait().unwrap().code(), Some(STATUS), "{failing}: {told}");
-            assert!(told.starts_with("drumline: a fault of the server ended it: "), "{told}");
+            assert!(told.starts_with("drumline: fatal error, the server exits: "), "{told}");
             assert!(told.contains("planted"), "{failing}: {told}");
             assert!(
                 told.contains("base::crash::tests::child"),
                 "{failing}: no backtrace in {told}"
             );
-            assert_eq!(told.matches("ended it").count(), 1, "one report: {told}");
+            assert_eq!(told.matches("fatal error").count(), 1, "one report: {told}");
             if failing == "worker" {
                 assert!(
                     told.contains("thread 'worker-7' panicked at src/base/crash.rs:"),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_a_broken_standard_error_ends_all_the_same() {
+    fn a_panic_ends_the_process_even_if_standard_error_is_broken() {
         let (reader, closed) = io::pipe().unwrap();
         drop(reader);
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -1,11 +1,11 @@
 //! An error that an operator can act on.
 //!
-//! Owns the two parts of such an error. Whoever prints the error decides how the parts are laid
-//! out; nobody takes a text apart to find them.
+//! Owns the two parts of the error: cause and cure. Never prints them: the caller that prints the
+//! error chooses the layout. No code splits a text to find the parts.
 
 use std::fmt;
 
-/// What failed, and what to do about it.
+/// An error: what failed, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// What failed and why: one sentence.
@@ -15,7 +15,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of these parts.
+    /// A failure with this cause and cure.
     pub fn new(cause: impl Into<String>, cure: impl Into<String>) -> Self {
         Failure { cause: cause.into(), cure: cure.into() }
     }

@@ -1,12 +1,12 @@
-//! Bounds that the design of the node sets, whatever the machine offers.
+//! Upper bounds that the design of the node sets, independent of the machine.
 //!
 //! Owns constants. Never reads a setting.
 
-/// Shards of a node at most: each has a bit in a word of 64 that says which endpoints of the bus
-/// have news, and the control plane has the last one.
+/// Maximum number of shards of a node. A word of 64 bits marks the endpoints of the bus that have
+/// waiting messages: one bit per shard, and the last bit for the control plane.
 pub const SHARDS_MAX: usize = 63;
 
-/// Slots of a ring at most: the kernel's table of direct descriptors has no more (2^20).
+/// Maximum number of slots of a ring: the kernel limits its table of direct descriptors to 2^20.
 pub const RING_SLOTS_MAX: usize = 1 << 20;
 
 #[cfg(test)]
@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scripts_know_the_same_number_of_shards() {
+    fn the_scripts_use_the_same_maximum_number_of_shards() {
         let line = format!("\nSHARDS_MAX={SHARDS_MAX}\n");
         for name in ["million.sh", "tune.sh"] {
             let path = format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR"));

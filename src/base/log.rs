@@ -1,11 +1,10 @@
-//! Log lines and the first screen: a bounded queue and a writer thread for stderr, and another
+//! Log lines and the startup banner: a bounded queue and a writer thread for stderr, and another
 //! pair for stdout.
 //!
-//! Owns the only writes to stderr and stdout, but for the last report of the process (`crash`).
-//! The invariants: logging neither fails nor blocks, whatever stderr is; a line that cannot be
-//! queued or written is counted, and the count is written as soon as a write succeeds again.
-//! Levels and targets are those of the `tracing` crate, so a subscriber of it needs no more than a
-//! call of [`write`].
+//! Owns all writes to stderr and stdout, except the crash report (`crash`). Never blocks or fails a
+//! caller that logs, whatever stderr is. The invariant: a line that cannot be queued or written is
+//! counted, and the count is logged as soon as a write succeeds again. Levels and targets are those
+//! of the `tracing` crate, so a `tracing` subscriber only needs to call [`write`].
 
 use std::fmt::{self, Display, Write as _};
 use std::fs::File;
@@ -18,23 +17,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Lines that wait for a writer at most.
+/// Maximum number of lines that wait for a writer thread.
 const QUEUE: usize = 1024;
-/// Bytes of one line at most.
+/// Maximum size of one line in bytes.
 const LINE_BYTES: usize = 4096;
-/// Between two reports of dropped lines while lines keep coming.
+/// Minimum time between two reports of dropped lines while more lines wait.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks at whether the queue is empty.
-const FLUSH_LOOK: Duration = Duration::from_millis(2);
+/// Time between two checks of [`flush`] whether all lines are written.
+const FLUSH_PAUSE: Duration = Duration::from_millis(2);
 
 /// How serious a log line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Something failed that an operator must mend.
+    /// A failure that the operator must fix.
     Error,
-    /// Something failed, and the server goes on without it.
+    /// A failure that the server continues after.
     Warn,
-    /// Something happened that an operator may want to know.
+    /// An event that the operator may want to know.
     Info,
 }
 
@@ -58,52 +57,53 @@ pub fn warn(target: &str, message: impl Display) {
     write(Level::Warn, target, &message);
 }
 
-/// Logs what an operator may want to know. `target` names the part of the server.
+/// Logs an event that the operator may want to know. `target` names the part of the server.
 pub fn info(target: &str, message: impl Display) {
     write(Level::Info, target, &message);
 }
 
-/// Queues one line for stderr. Control characters in the message are escaped, so that a message
-/// from outside cannot pretend to be another line.
+/// Queues one line for stderr. Control characters in the message are escaped, so that text from a
+/// client or backend cannot forge a log line.
 pub fn write(level: Level, target: &str, message: &dyn Display) {
     stderr().push(line(level, target, message).into_bytes());
 }
 
-/// Queues a text of several lines for stderr as it is.
+/// Queues a text of several lines for stderr, without escapes.
 pub fn text(text: impl Into<String>) {
     stderr().push(text.into().into_bytes());
 }
 
-/// Queues a text for stdout as it is: the first screen of the server.
+/// Queues a text for stdout, without escapes: the startup banner.
 pub fn screen(text: impl Into<String>) {
     stdout().push(text.into().into_bytes());
 }
 
-/// Writes the output of a command to stdout and waits for it.
+/// Writes the output of a command to stdout and waits until it is written.
 ///
 /// # Errors
-/// The kernel's, such as EPIPE where the reader has gone and ENOSPC where the device is full.
+/// The error of the kernel, such as EPIPE if the reader has closed the pipe, or ENOSPC if the
+/// device is full.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Starts the writer threads. Without this call they start with the first line, on whatever
-/// processor the caller is pinned to.
+/// Starts the writer threads. Without this call they start with the first line and run on the
+/// processor to which the caller of that moment is pinned.
 pub fn start() {
     stderr();
     stdout();
 }
 
-/// Waits until everything that was queued so far is written or has failed, at most this long;
-/// returns whether it is.
+/// Waits until every text queued so far is written or dropped, for at most `within`. Returns false
+/// if the time ran out.
 pub fn flush(within: Duration) -> bool {
     let end = Instant::now() + within;
     stderr().flush(end) & stdout().flush(end)
 }
 
-/// Lines that were dropped since the start: the queue was full, or the write failed.
+/// Number of lines dropped since the start because the queue was full or the write failed.
 pub fn dropped() -> u64 {
     stderr().counts.dropped.load(Ordering::Relaxed)
 }
@@ -118,17 +118,17 @@ fn stdout() -> &'static Sink {
     SINK.get_or_init(|| Sink::start("log-stdout", io::stdout().as_fd()))
 }
 
-/// The text of a line, its end included.
+/// The text of a line, including the line break.
 fn line(level: Level, target: &str, message: &dyn Display) -> String {
     let mut escaped = Escaped(format!("drumline [{level}] {target}: "));
-    // It refuses what is over the bound, and a message may fail to show itself: what is there by
-    // then is the line.
+    // `write!` fails if the line is too long or if the message's `Display` fails. The line then
+    // consists of the text written so far.
     let _ = write!(escaped, "{message}");
     escaped.0.push('\n');
     escaped.0
 }
 
-/// A line's text so far, which grows to its bound at most.
+/// Text of a line with control characters escaped, of at most [`LINE_BYTES`] and an ellipsis.
 struct Escaped(String);
 
 impl fmt::Write for Escaped {
@@ -148,13 +148,14 @@ impl fmt::Write for Escaped {
     }
 }
 
+/// Counts of texts that were passed to a sink.
 #[derive(Default)]
 struct Counts {
-    /// Texts that were to be queued.
+    /// Texts passed to the sink.
     accepted: AtomicU64,
-    /// Those of them that were written, or never will be.
+    /// Texts that were written or dropped.
     handled: AtomicU64,
-    /// Those of them that never will be.
+    /// Texts that were dropped.
     dropped: AtomicU64,
 }
 
@@ -168,21 +169,22 @@ impl Counts {
     }
 }
 
-/// The way to a descriptor.
+/// The queue of the writer thread of one descriptor.
 struct Sink {
     queue: Sender<Vec<u8>>,
     counts: Arc<Counts>,
 }
 
 impl Sink {
-    /// Starts a writer. Where there is no thread or descriptor for it, every line is dropped.
+    /// Starts a writer thread. If the thread or a copy of the descriptor cannot be made, the sink
+    /// drops every line.
     fn start(name: &str, descriptor: BorrowedFd<'_>) -> Self {
         let (queue, lines) = bounded(QUEUE);
         let counts = Arc::new(Counts::default());
         if let Ok(descriptor) = descriptor.try_clone_to_owned() {
             let writer = Writer::new(descriptor, lines, counts.clone());
             let thread = std::thread::Builder::new().name(name.to_owned());
-            // The queue of a thread that did not start is closed, and so refuses every line.
+            // If the thread does not start, the receiver is dropped, so the queue accepts no line.
             let _ = thread.spawn(move || writer.run());
         }
         Sink { queue, counts }
@@ -202,27 +204,27 @@ impl Sink {
             if Instant::now() >= end {
                 return false;
             }
-            std::thread::sleep(FLUSH_LOOK);
+            std::thread::sleep(FLUSH_PAUSE);
         }
         true
     }
 }
 
-/// The thread's part: what may block, blocks here.
+/// The writer thread: the only place where a write may block.
 struct Writer {
     file: File,
     lines: Receiver<Vec<u8>>,
     counts: Arc<Counts>,
-    /// Dropped lines that were reported.
+    /// Number of dropped lines that were reported.
     reported: u64,
     reported_at: Option<Instant>,
-    /// Whether the last write ended within a line.
+    /// Whether the last write stopped in the middle of a text.
     torn: bool,
 }
 
 impl Writer {
-    /// The descriptor is a copy: the locks of [`io::stderr`] stay free, so that a panic elsewhere
-    /// never waits for a write here.
+    /// The descriptor is a copy, so that the writer never holds the lock of [`io::stderr`] and a
+    /// panic in another thread never waits for it.
     fn new(descriptor: OwnedFd, lines: Receiver<Vec<u8>>, counts: Arc<Counts>) -> Self {
         let file = File::from(descriptor);
         Writer { file, lines, counts, reported: 0, reported_at: None, torn: false }
@@ -239,12 +241,12 @@ impl Writer {
         }
     }
 
-    /// Says how many lines were dropped since it was last said: once the queue is empty, and now
-    /// and then while it is not.
+    /// Logs how many lines were dropped since the last report: when the queue is empty, or after
+    /// [`REPORT_PAUSE`] while it is not.
     fn report(&mut self) {
         let dropped = self.counts.dropped.load(Ordering::Relaxed);
-        let soon = self.reported_at.is_some_and(|at| at.elapsed() < REPORT_PAUSE);
-        if dropped == self.reported || (soon && !self.lines.is_empty()) {
+        let reported_recently = self.reported_at.is_some_and(|at| at.elapsed() < REPORT_PAUSE);
+        if dropped == self.reported || (reported_recently && !self.lines.is_empty()) {
             return;
         }
         let count = dropped - self.reported;
@@ -272,7 +274,7 @@ impl Writer {
                     self.torn = !rest.is_empty();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Somebody who shares the descriptor has made it non-blocking.
+                // Another process that shares the descriptor has made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.await_room()?,
                 Err(error) => return Err(error),
             }
@@ -280,6 +282,7 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits until the descriptor can be written, for at most a second.
     fn await_room(&self) -> io::Result<()> {
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&second)) {
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_from_outside_stays_one_line_of_bounded_length() {
+    fn control_characters_are_escaped_and_long_lines_are_cut() {
         let forged = line(Level::Warn, "backend", &"a\nb\u{1b}[31m\r\u{85}");
         assert_eq!(forged, "drumline [warn] backend: a\\nb\\u{1b}[31m\\r\\u{85}\n");
         let long = line(Level::Error, "backend", &"\u{1F980}".repeat(10_000));
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_costs_lines_and_learns_how_many() {
+    fn a_slow_reader_loses_lines_and_gets_their_number() {
         let (near, mut far) = UnixStream::pair().unwrap();
         for nonblocking in [false, true] {
             near.set_nonblocking(nonblocking).unwrap();
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_and_a_full_descriptor_cost_lines_alone() {
+    fn a_closed_or_full_descriptor_only_loses_lines() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let (closed, other) = UnixStream::pair().unwrap();
         drop(other);
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_lost_to_a_full_device_are_reported_once_it_has_room() {
+    fn lines_lost_on_a_full_device_are_reported_after_the_next_write() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let full = File::options().write(true).open("/dev/full").unwrap();

@@ -1,5 +1,5 @@
 //! Tools that know nothing about push messaging: logging, metrics, memory budgets, timers, the
-//! operating system. Owns what a whole process shares. Never imports another layer.
+//! operating system. Owns state that the whole process shares. Never imports another layer.
 
 pub mod buffer;
 pub mod connection_limits;

@@ -1,13 +1,13 @@
-//! Values that must not be shown: keys, passwords, and addresses that may hold them.
+//! Values that must not be shown: keys, passwords, and URLs that may contain them.
 //!
-//! Owns the text. Never prints it: `Debug`, `Display` and serialisation redact, so a value can
-//! reach a log, an error or the first screen only by a call of `reveal`.
+//! Owns the text. Never prints it: `Debug`, `Display` and serialisation redact it, so a value can
+//! reach a log, an error or the startup banner only by a call of `reveal`.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What stands for a value that is not shown.
+/// Text shown instead of a secret.
 const REDACTED: &str = "***";
 
 /// A key or a password.
@@ -22,12 +22,12 @@ macro_rules! hidden {
     ($($name:ident),*) => {
         $(
             impl $name {
-                /// The text itself. Never for anything that an operator or a client reads.
+                /// The text itself. Callers must never show it to an operator or a client.
                 pub fn reveal(&self) -> &str {
                     &self.0
                 }
 
-                /// Whether it is not set.
+                /// Whether the value is not set.
                 pub fn is_empty(&self) -> bool {
                     self.0.is_empty()
                 }
@@ -75,7 +75,7 @@ impl fmt::Display for Secret {
 }
 
 impl fmt::Display for Address {
-    /// A password may hold any character, so everything up to the last `@` is hidden.
+    /// A password may contain any character, so everything up to the last `@` is hidden.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = match self.0.split_once("://") {
             Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
@@ -88,7 +88,7 @@ impl fmt::Display for Address {
         }
         let (before, shown) =
             rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
-        // An `@` behind a `?` may be one of the query, and then nothing is left to show.
+        // An `@` after a `?` or `#` may belong to the query. The whole rest is then hidden.
         if before.is_some_and(|before| before.contains(['?', '#'])) {
             return f.write_str(REDACTED);
         }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shown_without_what_it_may_hide() {
+    fn an_address_is_shown_without_user_password_query_and_fragment() {
         for (address, shown) in [
             ("", ""),
             ("http://a:3000/b/c", "http://a:3000/b/c"),

@@ -1,8 +1,7 @@
-//! What a shard needs of the operating system besides its ring: listeners, limits, pinning,
-//! doorbell descriptors, the clock.
+//! Thin, safe wrappers of the operating system, besides io_uring: listeners, resource limits,
+//! pinning to processors, doorbells (eventfd), randomness and clocks.
 //!
-//! Owns no state. Never touches a connection. Everything here is a thin, safe wrapper; an error
-//! is the kernel's own `io::Error` with the operation named.
+//! Owns no state. Never touches a connection. Errors are those of the kernel.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,25 +14,27 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::base::failure::Failure;
 
-/// Options that every accepted socket inherits from its listener.
+/// Options of a listener. Accepted sockets inherit all of them except the backlog.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerOptions {
-    /// Kernel send buffer in bytes (the kernel doubles it); bounds what a stalled reader pins.
+    /// Kernel send buffer in bytes (the kernel doubles it). It bounds the kernel memory that a
+    /// client that stops reading can hold.
     pub send_buffer: usize,
     /// Kernel receive buffer in bytes (the kernel doubles it).
     pub receive_buffer: usize,
-    /// Unacknowledged data older than this ends the connection (TCP_USER_TIMEOUT).
+    /// Time for which sent data may stay unacknowledged before the kernel closes the connection
+    /// (TCP_USER_TIMEOUT).
     pub user_timeout: Duration,
-    /// Length of the accept queue asked for; the kernel caps it at net.core.somaxconn.
+    /// Requested length of the accept queue. The kernel limits it to net.core.somaxconn.
     pub backlog: i32,
 }
 
-/// How long a start waits for a port that is in use.
+/// Time for which the start waits for a port that is in use.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two tries.
+/// Time between two attempts.
 const PORT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A listening TCP socket with SO_REUSEPORT, one of several on the same address.
+/// Opens a listening TCP socket with SO_REUSEPORT, so that several can share an address.
 pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -47,11 +48,13 @@ pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<So
     Ok(socket)
 }
 
-/// An error if `address` could not be listened on, as when something listens there already.
-/// SO_REUSEPORT would hide that: two servers of one user would silently share the port. Never
-/// listens itself: who connected meanwhile would be reset. Waits for up to [`PORT_PATIENCE`] where
-/// the address is in use: the kernel gives the listeners of a server's rings up only some time
-/// after the server has ended, so a quick restart would find its own port taken.
+/// Checks that the server can listen on `address`, for example that no other process does.
+///
+/// SO_REUSEPORT would hide another server: two servers of the same user would silently share the
+/// port. The check does not listen, because a client that connected during the check would be
+/// reset. If the address is in use, it retries for up to [`PORT_PATIENCE`]: the kernel closes the
+/// listeners of an io_uring some time after the process has ended, so a quick restart would find
+/// its own port in use.
 pub fn try_bind(address: SocketAddr) -> io::Result<()> {
     let begun = Instant::now();
     loop {
@@ -81,8 +84,8 @@ pub fn listen_address(address: &str, port: u16) -> Result<SocketAddr, Failure> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Raises the soft limit of open files to the hard one and returns it: the direct descriptor
-/// table of each ring is capped by the soft limit.
+/// Raises the soft limit of open files (RLIMIT_NOFILE) to the hard limit and returns it. The soft
+/// limit bounds the direct descriptor table of each ring.
 pub fn raise_open_files() -> io::Result<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -92,19 +95,20 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
-/// Number of descriptors that the process has open.
+/// Number of open descriptors of this process.
 pub fn open_descriptors() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count() as u64)
 }
 
-/// Raises the soft limit of locked memory to the hard one: rings count against it.
+/// Raises the soft limit of locked memory (RLIMIT_MEMLOCK) to the hard limit. The kernel counts the
+/// memory of rings against it.
 pub fn raise_locked_memory() -> io::Result<()> {
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     Ok(rustix::process::setrlimit(Resource::Memlock, wanted)?)
 }
 
-/// What `work` returns while this process may lock no memory.
+/// Runs `work` while this process may lock no memory, and returns its result.
 pub fn without_locked_memory<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
@@ -114,21 +118,21 @@ pub fn without_locked_memory<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result)
 }
 
-/// Number of processors this process may run on.
+/// Number of processors on which this process may run.
 pub fn processors() -> usize {
     core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1))
 }
 
-/// Pins the calling thread to the `nth` processor (modulo their number) that the process may use;
-/// returns which one, or `None` where the kernel refused.
+/// Pins the calling thread to the `nth` processor (modulo their number) of those that the process
+/// may use. Returns the processor, or `None` if the kernel refuses.
 pub fn pin(nth: usize) -> Option<usize> {
     let ids = core_affinity::get_core_ids()?;
     let id = *ids.get(nth % ids.len().max(1))?;
     core_affinity::set_for_current(id).then_some(id.id)
 }
 
-/// Holds every processor of the machine out of deep idle until the result is dropped: a sleeping
-/// thread's wake-up then takes microseconds, and the processors take more power. Needs root.
+/// Keeps every processor of the machine out of deep idle states until the result is dropped. A
+/// sleeping thread then wakes up within microseconds; the processors use more power. Requires root.
 ///
 /// Source: the kernel's documentation of PM QoS; tuned's profile `latency-performance` does the
 /// same.
@@ -138,41 +142,42 @@ pub fn hold_processors_awake() -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A doorbell: an eventfd, of which every ring is a fresh edge for a multishot poll.
+/// Makes a doorbell: an eventfd. Every call of [`ring_doorbell`] triggers a multishot poll of it.
 pub fn doorbell() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)
 }
 
-/// Rings a doorbell. A full counter still leaves it readable, so that error is no error.
+/// Rings a doorbell. The call ignores errors: if the counter is full, the doorbell is readable
+/// already.
 pub fn ring_doorbell(bell: impl AsFd) {
     let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
 
-/// Takes all rings of a doorbell back. None to take is no error.
+/// Resets a doorbell. The call ignores errors: a doorbell that was not rung has nothing to reset.
 pub fn silence_doorbell(bell: impl AsFd) {
     let _ = rustix::io::read(bell, &mut [0; 8]);
 }
 
-/// Fills `bytes` with randomness from the kernel.
+/// Returns random bytes from the kernel.
 pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
 }
 
-/// Processor time that the process has taken, by its own code and by the kernel for it.
+/// Processor time that the process has used, in user space and in the kernel.
 pub fn processor_time() -> Duration {
     let taken = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(taken.tv_sec as u64, taken.tv_nsec as u32)
 }
 
-/// Processor time that the calling thread has taken, in microseconds. A system call.
+/// Processor time that the calling thread has used, in microseconds. It costs a system call.
 pub fn thread_micros() -> u64 {
     let taken = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     taken.tv_sec as u64 * 1_000_000 + taken.tv_nsec as u64 / 1000
 }
 
-/// Bytes that a line of /proc/self/status says, such as `VmRSS:`.
+/// Value in bytes of a line of /proc/self/status, such as `VmRSS:`.
 pub fn memory(line: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let rest = status.lines().find_map(|found| found.strip_prefix(line))?;
@@ -185,23 +190,24 @@ pub fn unix_millis() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// What time it is, by both clocks at once: all the time that the data plane knows.
+/// The current time of the monotonic clock and of the wall clock. The data plane reads no clock
+/// itself; it gets this value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since the clock was made, by the monotonic clock: what durations count in.
+    /// Milliseconds of the monotonic clock since the [`Clock`] was made. Durations use it.
     pub millis: u64,
-    /// Unix time in milliseconds, by the wall clock, which may step: what tokens count in.
+    /// Unix time in milliseconds of the wall clock, which may step. Tokens use it.
     pub unix: u64,
 }
 
 impl Now {
-    /// How far the wall clock is ahead of the monotonic one, in milliseconds.
+    /// Difference between the wall clock and the monotonic clock in milliseconds.
     pub fn ahead(self) -> i64 {
         self.unix as i64 - self.millis as i64
     }
 }
 
-/// Counts milliseconds from when it was made, and reads the wall clock beside.
+/// Measures the time since it was made, and reads the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
@@ -212,13 +218,13 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Starts at zero.
+    /// A clock that starts at zero.
     pub fn new() -> Self {
         Clock(Instant::now())
     }
 
-    /// What both clocks say now, and the microseconds since the start. The wall clock is read where
-    /// its milliseconds can have changed since `last`.
+    /// The current time, and the microseconds since the start. Reads the wall clock only if the
+    /// monotonic milliseconds differ from those of `last`.
     pub fn now_after(&self, last: Now) -> (Now, u64) {
         let micros = self.micros();
         let millis = micros / 1000;

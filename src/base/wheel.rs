@@ -1,15 +1,17 @@
-//! A coarse timing wheel over slab indices: one deadline a slot, no allocation a timer.
+//! A coarse timing wheel over slab indices: one deadline per slot, no allocation per timer.
 //!
-//! Owns the deadlines. Never reads a clock: the caller brings the tick. The invariant: a slot is
-//! linked in exactly one bucket, the one of its deadline, or in none.
+//! Owns the deadlines. Never reads a clock: the caller passes the current tick. The invariant: a
+//! slot with a deadline is linked in exactly one bucket, that of its deadline; a slot without one
+//! is in no bucket.
 
 const NONE: u32 = u32::MAX;
 
+/// Entry of a slot in the list of its bucket.
 #[derive(Clone, Copy)]
 struct Link {
     next: u32,
     previous: u32,
-    /// Tick at which the slot is due; meaningful while linked.
+    /// Tick at which the slot is due; `NONE` if it has no deadline.
     deadline: u32,
 }
 
@@ -25,10 +27,10 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// A wheel of `buckets` (a power of two) that starts at tick 0. A deadline further away than
-    /// `buckets` ticks is passed over once a turn of the wheel.
+    /// A wheel with `buckets` buckets (a power of two) that starts at tick 0. If a deadline is more
+    /// than `buckets` ticks away, sweeps skip it once per turn of the wheel until it is due.
     pub fn new(buckets: usize) -> Self {
-        assert!(buckets.is_power_of_two(), "the tick is masked");
+        assert!(buckets.is_power_of_two(), "the number of buckets must be a power of two");
         Wheel {
             heads: vec![NONE; buckets].into_boxed_slice(),
             links: Vec::new(),
@@ -41,7 +43,7 @@ impl Wheel {
         deadline as usize & (self.heads.len() - 1)
     }
 
-    /// Sets the slot's deadline, replacing the one it had. A deadline in the past is due at the
+    /// Sets the slot's deadline and replaces the previous one. A deadline in the past is due at the
     /// next sweep.
     pub fn set(&mut self, slot: u32, deadline: u32) {
         self.clear(slot);
@@ -65,7 +67,7 @@ impl Wheel {
         Some(link.deadline).filter(|deadline| *deadline != NONE)
     }
 
-    /// Takes the slot's deadline away, if it has one.
+    /// Removes the slot's deadline, if it has one.
     pub fn clear(&mut self, slot: u32) {
         let Some(&link) = self.links.get(slot as usize) else { return };
         if link.deadline == NONE {
@@ -84,8 +86,8 @@ impl Wheel {
         self.linked -= 1;
     }
 
-    /// Unlinks every slot due at or before `now` and adds it to `due`, at most `limit` of them;
-    /// what is left comes at the next call.
+    /// Unlinks every slot that is due at or before `now` and adds it to `due`, until `due` has
+    /// `limit` entries. The next call returns the rest.
     pub fn sweep(&mut self, now: u32, limit: usize, due: &mut Vec<u32>) {
         if self.linked == 0 {
             self.now = self.now.max(now.saturating_add(1));
@@ -108,8 +110,8 @@ impl Wheel {
         }
     }
 
-    /// The earliest tick at which something may be due; `None` while nothing is set. Exact
-    /// within one turn of the wheel, early beyond it.
+    /// The earliest tick at which a slot may be due; `None` if no slot has a deadline. The tick is
+    /// exact within one turn of the wheel, and may be too early beyond it.
     pub fn next_due(&self) -> Option<u32> {
         if self.linked == 0 {
             return None;
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_come_due_once_and_in_time() {
+    fn a_deadline_is_due_once_and_at_its_tick() {
         let mut wheel = Wheel::new(8);
         wheel.set(5, 3);
         wheel.set(6, 3);
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn set_replaces_and_clear_removes() {
+    fn set_replaces_a_deadline_and_clear_removes_it() {
         let mut wheel = Wheel::new(8);
         for slot in 0..4 {
             wheel.set(slot, 2);
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_sweep_goes_on_where_it_stopped() {
+    fn a_limited_sweep_continues_where_it_stopped() {
         let mut wheel = Wheel::new(8);
         for slot in 0..5 {
             wheel.set(slot, 1);

@@ -1,24 +1,24 @@
 //! How much work one turn of a shard may do.
 //!
 //! Owns a number of units; a unit is about a nanosecond of processor time on a slow machine. Never
-//! reads a clock: whoever does work charges what the work costs by what it touches (members walked,
-//! bytes copied), and stops when the budget of the stage is spent. The invariants: no stage of a
-//! turn uses what is kept for the stages behind it but for its first piece of work, and each stage
-//! does at least one small piece.
+//! reads a clock: the code that does the work charges its cost, derived from what the work touches
+//! (members walked, bytes copied), and stops when the budget of the stage is spent. The invariants:
+//! only the first piece of work of a stage may use units that are reserved for later stages, and
+//! each stage can do at least one small piece of work.
 
-/// What the pieces of work cost, in units.
+/// Costs of the pieces of work, in units.
 pub mod cost {
-    /// One command of a client, beside its bytes.
+    /// One command of a client, without its bytes.
     pub const COMMAND: usize = 1_500;
     /// Resuming the input of one connection, and the send that answers it.
     pub const CONNECTION: usize = 4_000;
-    /// One message of the bus, beside what it carries.
+    /// One message of the bus, without its content.
     pub const MESSAGE: usize = 1_000;
-    /// A subscriber that joins or leaves.
+    /// One subscriber that joins or leaves.
     pub const JOIN: usize = 2_000;
-    /// One completion of the kernel.
+    /// One io_uring completion.
     pub const COMPLETION: usize = 500;
-    /// One deadline, which mostly is the send of a ping.
+    /// One deadline; most deadlines send a ping.
     pub const DEADLINE: usize = 8_000;
     /// Closing one connection: its last frame, its shutdown and the end of its subscriptions.
     pub const CLOSE: usize = 10_000;
@@ -26,38 +26,38 @@ pub mod cost {
     pub const LOOK: usize = 100;
     /// Encoding one member of a presence answer.
     pub const MEMBER: usize = 500;
-    /// A byte that is written and sent: it is copied about four times.
+    /// One byte that is written and sent: it is copied about four times.
     pub const BYTES: usize = 2;
-    /// One publication of an answer, beside its bytes.
+    /// One publication of an answer, without its bytes.
     pub const PUBLICATION: usize = 150;
 }
 
-/// The stages of a turn, in their order.
+/// The stages of a turn, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Deliveries of other shards.
+    /// Deliveries from other shards.
     Deliveries,
-    /// Requests to channels at home here.
+    /// Requests to channels whose home is this shard.
     Requests,
-    /// What comes from outside.
+    /// Messages from outside: accepted sockets, commands of the control plane.
     Ingress,
-    /// Completions of the kernel.
+    /// Completions of io_uring.
     Completions,
-    /// Deadlines, and walks over tables that go on each turn.
+    /// Deadlines, and walks over tables that continue in each turn.
     Deadlines,
-    /// Connections that were left with input.
+    /// Connections with input that an earlier turn left.
     Input,
-    /// Answers of homes that take many turns.
+    /// Answers of homes that take several turns.
     Answers,
-    /// What homes and the control plane are told.
+    /// Messages to homes and to the control plane.
     Rest,
-    /// Output that sockets did not take before.
+    /// Output that a socket did not accept earlier.
     Sends,
 }
 
 impl Stage {
-    /// Sixteenths of the budget that are kept for the stages behind this one.
-    fn kept(self) -> i64 {
+    /// Sixteenths of the budget that are reserved for the stages after this one.
+    fn reserved(self) -> i64 {
         match self {
             Stage::Deliveries => 12,
             Stage::Requests => 10,
@@ -77,27 +77,35 @@ impl Stage {
 pub struct WorkBudget {
     total: i64,
     left: i64,
-    /// What the stages behind this one are to have.
-    kept: i64,
-    /// The stage has done nothing yet.
+    /// Units that are reserved for the stages after the current one.
+    reserved: i64,
+    /// Whether the current stage has done no work yet.
     fresh: bool,
-    /// A piece of work may be larger than the whole budget, from this stage on.
+    /// First stage that may do one piece of work larger than the whole budget; `None`: no stage
+    /// may.
     large: Option<Stage>,
-    /// Such a piece may be done in this stage.
+    /// Whether the current stage may do such a piece of work.
     takes_large: bool,
 }
 
 impl WorkBudget {
-    /// The share of a turn. One of the shards of a worker gets a `large` one in each pass: only
-    /// there a piece of work may cost more than the share.
+    /// The budget of one shard for one turn. In each pass of a worker, one of its shards gets a
+    /// `large` budget: only that shard may do a piece of work that costs more than the budget.
     pub fn new(units: usize, large: bool) -> Self {
         let total = units as i64;
         let first = large.then_some(Stage::Deliveries);
-        WorkBudget { total, left: total, kept: 0, fresh: true, large: first, takes_large: large }
+        WorkBudget {
+            total,
+            left: total,
+            reserved: 0,
+            fresh: true,
+            large: first,
+            takes_large: large,
+        }
     }
 
-    /// The same, where the stages take turns to be the first that may do a large piece of work:
-    /// none takes it from the others for ever.
+    /// The same budget, with the first stage that may do a large piece of work chosen by the number
+    /// of the turn. Every stage becomes the first in some turn, so no stage can starve the others.
     pub fn in_turn(mut self, turn: u64) -> Self {
         let stages = [
             Stage::Deliveries,
@@ -112,38 +120,39 @@ impl WorkBudget {
         self
     }
 
-    /// Units of work that the stage may still do.
+    /// Units of work that the current stage may still do.
     pub fn left(&self) -> usize {
-        usize::try_from(self.left - self.kept).unwrap_or(0)
+        usize::try_from(self.left - self.reserved).unwrap_or(0)
     }
 
-    /// Units of work that were done.
+    /// Units of work done in this turn.
     pub fn used(&self) -> usize {
         usize::try_from(self.total - self.left).unwrap_or(0)
     }
 
-    /// A stage begins. What the stages before it left is for this one.
+    /// Begins a stage. The stage may also use the units that earlier stages left.
     pub fn begin(&mut self, stage: Stage) {
-        self.kept = self.total * stage.kept() / 16;
+        self.reserved = self.total * stage.reserved() / 16;
         self.fresh = true;
         self.takes_large = self.large.is_some_and(|first| stage >= first);
     }
 
-    /// Whether a piece of work of this cost may be done now. The first of a stage may go beyond the
-    /// stage's share if it is small; one that is not may do so once in a turn with a large share.
+    /// Whether the current stage may do a piece of work of this cost now. The first piece of a
+    /// stage may exceed the stage's share if the piece is small. A piece that is not small may
+    /// exceed it once per turn, if the turn has a large budget.
     pub fn affords(&self, units: usize) -> bool {
         let units = units as i64;
-        let fits = self.left - units >= self.kept;
-        let goes_on = self.fresh || self.left > self.kept;
-        fits || (self.fresh && units <= self.small()) || (self.takes_large && goes_on)
+        let fits = self.left - units >= self.reserved;
+        let has_share = self.fresh || self.left > self.reserved;
+        fits || (self.fresh && units <= self.small_max()) || (self.takes_large && has_share)
     }
 
-    /// The largest piece of work that is a small one.
-    fn small(&self) -> i64 {
+    /// Maximum cost of a small piece of work.
+    fn small_max(&self) -> i64 {
         self.total / 4
     }
 
-    /// How many pieces of work of this cost may be done now, at most so many.
+    /// Number of pieces of work of this cost that the current stage may do now, at most `most`.
     pub fn pieces(&self, units: usize, most: usize) -> usize {
         (1..=most).rev().find(|pieces| self.affords(pieces * units)).unwrap_or(0)
     }
@@ -153,11 +162,11 @@ impl WorkBudget {
         !self.affords(1)
     }
 
-    /// Some work was done.
+    /// Charges the cost of work that was done.
     pub fn charge(&mut self, units: usize) {
         self.left -= units as i64;
         self.fresh = false;
-        if units as i64 > self.small() {
+        if units as i64 > self.small_max() {
             (self.large, self.takes_large) = (None, false);
         }
     }
@@ -168,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_leaves_the_later_ones_their_share() {
+    fn a_stage_leaves_later_stages_their_share() {
         let mut budget = WorkBudget::new(1600, false);
         budget.begin(Stage::Deliveries);
         let mut done = 0;
@@ -182,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stage_does_one_small_piece_of_work() {
+    fn every_stage_can_do_one_small_piece_of_work() {
         let mut budget = WorkBudget::new(1600, false);
         budget.begin(Stage::Rest);
         budget.charge(1600);
@@ -195,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn one_piece_of_work_beyond_a_large_share_is_done_in_a_turn() {
+    fn a_large_budget_allows_one_large_piece_of_work_per_turn() {
         let mut budget = WorkBudget::new(1600, true);
         budget.begin(Stage::Deliveries);
         assert!(budget.affords(1_000_000));

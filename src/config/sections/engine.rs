@@ -21,11 +21,11 @@ section! {
         /// (TCP_USER_TIMEOUT).
         user_timeout: ConfigDuration = ConfigDuration::seconds(45),
         /// Maximum number of unsent bytes on the node, for all slow consumers together. Past it,
-        /// the server closes the client with the most unsent bytes (3008).
+        /// the server closes the client with the most unsent bytes (code 3008).
         outbox_budget: usize = 256 << 20,
         /// Maximum number of unprocessed input bytes on the node: partial requests, partial
         /// messages and waiting commands. Past it, the server closes the connection that holds the
-        /// most (3008, or HTTP status 503).
+        /// most (code 3008, or HTTP status 503).
         unread_budget: usize = 128 << 20,
         /// Maximum number of bytes of publications on the node that are not yet written to all
         /// subscribers, divided evenly among the shards. Past it, a shard accepts no more
@@ -59,7 +59,7 @@ section! {
         /// Time for which the server retries the delivery of a hook event. After it, the server
         /// drops the event and counts it.
         hook_ttl: ConfigDuration = ConfigDuration::seconds(3600),
-        /// Number of messages that each inbox between two shards holds.
+        /// Maximum number of messages in each inbox between two shards, from 1 to 1048576.
         inbox: usize = 4096,
         /// Submission queue entries of each io_uring ring, from 1 to 32768.
         ring_submissions: usize = 1024,
@@ -71,9 +71,10 @@ section! {
         /// Test mode: enable a WebSocket at `/echo` that sends back what it receives.
         echo: bool = false,
         /// Keep processors out of deep idle states while serving: lower latency for more power. It
-        /// requires root. Use it above all on virtual machines.
+        /// requires root. It helps most on virtual machines.
         force_latency: bool = false,
-        /// Number of threads of the HTTP side (API, metrics, proxies).
+        /// Number of threads that serve the HTTP API and metrics and send requests to the backend,
+        /// from 1 to 256.
         control_threads: usize = 1,
     }
 }

@@ -1,7 +1,7 @@
 //! Every key of the configuration: name, type, default and description. Owns the sections, from
-//! which flags, variables, files and everything printed about them are derived. Never says what a
-//! value does to the engine. A key that is not here cannot be configured. In a section plain keys
-//! come before subsections, as TOML requires.
+//! which flags, environment variables, files and all printed texts are derived. Never applies a
+//! value to the engine. The invariants: only keys of these sections can be configured, and in each
+//! section plain keys come before subsections, as TOML requires.
 
 mod backend;
 mod channel;

@@ -1,6 +1,6 @@
-//! The whole configuration: its sections in the order in which they are printed.
+//! The whole configuration: all sections in the order in which they are printed.
 //!
-//! Owns the list of sections. Never holds a rule between keys.
+//! Owns the list of sections. Never checks rules between keys.
 
 use super::backend::{NamedProxy, Rpc};
 use super::channel::Channel;
@@ -19,9 +19,9 @@ section! {
         /// the channels. 0: one per processor. At most one thread per processor runs shards. Raise
         /// it when RLIMIT_NOFILE cannot be raised: each shard has an open-file limit of its own.
         shards: usize = 0,
-        /// Named proxies, which namespaces select by `proxy_name`, `subscribe_proxy_name` and the
-        /// like. A list of tables, each with a `name` and the keys of `rpc.proxy`. As a flag or
-        /// variable: the same as JSON.
+        /// Named proxies, which namespaces select by `proxy_name`, `subscribe_proxy_name` and
+        /// similar keys. A list of tables, each with a `name` and the keys of `rpc.proxy`. As a
+        /// flag or variable: the same as JSON.
         proxies: Vec<NamedProxy> = Vec::new(),
         /// Addresses, ports and limits of the HTTP server.
         http_server: HttpServer = HttpServer::default(),

@@ -1,6 +1,6 @@
-//! How a section is declared: one macro writes its type, its defaults and the list of its keys.
+//! Declaration of sections: a macro generates the type, the defaults and the list of keys.
 //!
-//! Owns the macro and the trait that lists keys. Never names a section.
+//! Owns the macros and the trait that lists keys. Never names a section.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use crate::config::duration::ConfigDuration;
 use crate::config::key::Key;
 use crate::config::value_kind::ValueKind;
 
-/// A section of the configuration, or the value of a key: lists the keys that it consists of.
+/// A section of the configuration, or the value of a key. It lists its keys.
 pub(in crate::config) trait Node {
     fn describe(&self, path: &str, doc: &'static str, keys: &mut Vec<Key>);
 }
 
-/// All keys of a section, in order.
+/// All keys of a section, in the order of their declaration.
 pub(in crate::config) fn describe(node: &impl Node) -> Vec<Key> {
     let mut keys = Vec::new();
     node.describe("", "", &mut keys);
@@ -65,7 +65,7 @@ macro_rules! section {
 }
 pub(super) use section;
 
-/// Lets sections hold a list of tables, each of which is such a section with a name.
+/// Allows sections to have keys whose value is a list of named tables of these types.
 macro_rules! tables {
     ($($type:ty),*) => {
         $(impl $crate::config::sections::section::Node for Vec<$type> {
@@ -92,6 +92,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
+/// Implements [`Node`] for the types of plain values, with the kind of each type.
 macro_rules! values {
     ($($type:ty: $kind:ident,)*) => {
         $(impl Node for $type {
@@ -111,7 +112,7 @@ macro_rules! values {
     };
 }
 
-/// The largest number that a type of a key holds; no type takes more than TOML writes.
+/// The largest number that a key of this type accepts. TOML cannot write numbers above `i64::MAX`.
 fn most<T: 'static>() -> u64 {
     let small = TypeId::of::<T>() == TypeId::of::<u16>();
     if small { u16::MAX.into() } else { i64::MAX as u64 }

@@ -1,6 +1,6 @@
 //! Sections about the HTTP server, its endpoints for operators and backends, and the shutdown.
 //!
-//! Owns the keys of each endpoint that does not push. Never listens.
+//! Owns the keys of every endpoint other than the client transports. Never opens a socket.
 
 use crate::base::secret::Secret;
 
@@ -52,15 +52,15 @@ section! {
         /// Key that API requests must carry in the `X-API-Key` header. Empty: every API request is
         /// rejected.
         key: Secret = Secret::default(),
-        /// Accept API requests without a key. Development only, or when the API is reachable on a
-        /// private internal port alone.
+        /// Accept API requests without a key. Use it for development, or if the API is reachable
+        /// only on a private internal port.
         insecure: bool = false,
         /// Disable the HTTP API.
         disabled: bool = false,
         /// Path prefix of the HTTP API: `/api` serves `/api/publish` and so on.
         handler_prefix: String = "/api".to_owned(),
-        /// How the API reports errors: `transport` uses HTTP status codes. Empty: HTTP status 200
-        /// with an `error` object in the body.
+        /// How the HTTP API reports errors: `transport` uses HTTP status codes. Empty: HTTP status
+        /// 200 with an `error` object in the body.
         error_mode: String = String::new(),
     }
 }

@@ -1,6 +1,6 @@
-//! Sections about transports: WebSocket, and its emulation by HTTP.
+//! Sections about client transports: WebSocket and its emulation over HTTP.
 //!
-//! Owns the keys of each endpoint of clients. Never parses a request.
+//! Owns the keys of every client endpoint. Never parses a request.
 
 use super::section::section;
 
@@ -45,8 +45,9 @@ section! {
     }
 }
 
-/// Sections of streams, which differ in their paths and in whether they are on by default.
-macro_rules! streams {
+/// Declares the sections of the HTTP transports. They differ only in path and in whether they are
+/// enabled by default.
+macro_rules! http_transports {
     ($($(#[$meta:meta])* $name:ident $path:literal $enabled:literal;)*) => {
         $(section! {
             $(#[$meta])*
@@ -62,7 +63,7 @@ macro_rules! streams {
     };
 }
 
-streams! {
+http_transports! {
     /// Bidirectional HTTP streaming transport.
     HttpStream "/connection/http_stream" true;
     /// Bidirectional transport over server-sent events.
@@ -81,7 +82,7 @@ section! {
         /// Path of the emulation endpoint, which receives the commands of http_stream and sse
         /// clients.
         handler_prefix: String = "/emulation".to_owned(),
-        /// Maximum size of a request body in bytes.
+        /// Maximum size of an emulation request body in bytes.
         max_request_body_size: usize = 65_536,
     }
 }
