@@ -1,10 +1,10 @@
-//! permessage-deflate (RFC 7692) without context takeover: frames made smaller, and what clients
-//! made smaller read back.
+//! permessage-deflate (RFC 7692) without context takeover: compresses server frames and
+//! decompresses client messages.
 //!
-//! Owns one compressor and one decompressor, for all connections of a shard: no message refers to
-//! one before it. Neither is there before it is needed. The invariants: what would not get smaller
-//! goes as it is; a message takes no more memory than its limit, and no longer than a shard may be
-//! held up, however it was made.
+//! Owns one compressor and one decompressor for all connections of a shard, because no message
+//! refers to an earlier one. Both are allocated on first use. The invariants: a payload that would
+//! not get smaller is sent uncompressed. Decompressing a message is bounded in memory by the
+//! message limit and in time by the work of a turn, for any content.
 
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 
@@ -12,42 +12,43 @@ use crate::wire::frame::{self, FrameKind, Violation};
 
 /// The name of the extension.
 const NAME: &str = "permessage-deflate";
-/// What an offer is answered with, and one that names the largest window.
+/// The responses to an accepted offer, without and with the window size of the server.
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 const ACCEPTED_WINDOW: &str = "permessage-deflate; server_no_context_takeover; \
                                client_no_context_takeover; server_max_window_bits=15";
-/// The largest window, in bits: ours, and what any smaller one can be read with.
+/// Window size in bits of the server: the largest, which can also read smaller windows.
 const WINDOW_BITS: u8 = 15;
-/// What a sender leaves out behind a message: the length of an empty stored block.
+/// The end that a sender removes from each message: the length of an empty stored block.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// The same, and a last block, which ends the stream if the message was whole.
+/// The removed end and a final block, which ends the stream if the message is complete.
 const END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
-/// Payloads longer than this go out as they are: compressing them takes over a millisecond.
+/// Longer payloads are sent uncompressed, because compressing them takes over 1 ms.
 const DEFLATED_MAX: usize = 64 * 1024;
-/// The same for levels that take their time.
+/// The same limit for levels above [`QUICK_LEVEL`].
 const DEFLATED_MAX_THOROUGH: usize = 16 * 1024;
-/// The last level that is quick.
+/// The highest compression level that is quick.
 const QUICK_LEVEL: u8 = 6;
-/// Blocks of a message that are read whatever it holds, and bytes for which it may have one more. A
-/// block without content takes up to 4 us: a 64 KiB message of nothing else took 13 ms.
+/// Maximum blocks of a message, plus one block per `BLOCK_BYTES` of content. An empty block takes
+/// up to 4 us: a 64 KiB message of empty blocks took 13 ms.
 const BLOCKS: usize = 64;
 const BLOCK_BYTES: usize = 8 * 1024;
-/// What reading a message takes, in bytes that could be inflated meanwhile: a block past those of
-/// an ordinary message and its end, and the message itself.
+/// The cost of decompression, in bytes that could be inflated in the same time: `BLOCK_COST` per
+/// block after the first `FREE_BLOCKS`, which ordinary messages have, and `MESSAGE_COST` per
+/// message.
 const FREE_BLOCKS: usize = 8;
 const BLOCK_COST: usize = 2048;
 const MESSAGE_COST: usize = 512;
-/// Bytes inflated in a turn past which compressed messages wait for the next.
+/// Cost per turn in inflated bytes. After that, compressed messages wait for the next turn.
 const TURN_BYTES: usize = 64 * 1024;
-/// A buffer that grew beyond this is not kept.
+/// Maximum bytes of a buffer that is kept for the next message.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// How messages of a server are made smaller.
+/// Settings of the compression of server messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
-    /// From 1, the quickest, to 9.
+    /// Compression level from 1 (fastest) to 9 (smallest).
     pub level: u8,
-    /// Bytes below which a message goes as it is.
+    /// Messages with fewer bytes are sent uncompressed.
     pub min_bytes: usize,
 }
 
@@ -57,13 +58,13 @@ impl Default for Compression {
     }
 }
 
-/// The answer to a client's offers, the first that can be taken; `None`: none can. `offers` is the
-/// value of Sec-WebSocket-Extensions.
+/// The response to the first acceptable offer of a client; `None` if none is acceptable. `offers`
+/// is the value of Sec-WebSocket-Extensions.
 pub fn negotiate(offers: &str) -> Option<&'static str> {
     offers.split(',').find_map(accept)
 }
 
-/// The answer to one offer. One with a parameter that is unknown, wrong or given twice is none.
+/// The response to one offer; `None` if a parameter is unknown, invalid or repeated.
 fn accept(offer: &str) -> Option<&'static str> {
     let mut parts = offer.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(NAME) {
@@ -79,7 +80,7 @@ fn accept(offer: &str) -> Option<&'static str> {
             ("server_no_context_takeover" | "client_no_context_takeover", None) => true,
             ("client_max_window_bits", None) => true,
             ("client_max_window_bits", Some(bits)) => is_window(bits),
-            // A smaller window than the one that all share.
+            // Smaller windows are refused, because all connections share one compressor.
             ("server_max_window_bits", Some(bits)) => bits == "15",
             _ => false,
         };
@@ -88,16 +89,16 @@ fn accept(offer: &str) -> Option<&'static str> {
         }
         seen.push(name);
     }
-    let named = seen.contains(&"server_max_window_bits");
-    Some(if named { ACCEPTED_WINDOW } else { ACCEPTED })
+    let has_window = seen.contains(&"server_max_window_bits");
+    Some(if has_window { ACCEPTED_WINDOW } else { ACCEPTED })
 }
 
-/// Whether this is a window's size in bits, without zeros in front.
+/// Whether the text is a window size in bits, without leading zeros.
 fn is_window(bits: &str) -> bool {
     matches!(bits, "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15")
 }
 
-/// Makes frames smaller.
+/// Compresses frames.
 #[derive(Default)]
 pub struct Deflater {
     compression: Compression,
@@ -106,12 +107,12 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// One that has not been used yet.
+    /// A compressor, which allocates its state on first use.
     pub fn new(compression: Compression) -> Self {
         Deflater { compression, state: None, packed: Vec::new() }
     }
 
-    /// Compresses the frame that `out` has from `start` to its end, if that makes it smaller.
+    /// Compresses the last frame in `out`, which starts at `start`, if that makes it smaller.
     pub fn compress_frame(&mut self, out: &mut Vec<u8>, start: usize) {
         let Compression { level, min_bytes } = self.compression;
         let max = if level > QUICK_LEVEL { DEFLATED_MAX_THOROUGH } else { DEFLATED_MAX };
@@ -122,7 +123,7 @@ impl Deflater {
         let new = || Deflate::new(level.into(), false, WINDOW_BITS);
         let state = self.state.get_or_insert_with(new);
         state.reset();
-        // What fills this is no shorter, or is not all of it.
+        // Output that fills this buffer is not shorter than the payload, or is incomplete.
         self.packed.resize(payload.len() + TAIL.len(), 0);
         let status = state.compress(payload, &mut self.packed, DeflateFlush::SyncFlush);
         let packed = state.total_out() as usize;
@@ -132,7 +133,7 @@ impl Deflater {
     }
 }
 
-/// Reads compressed messages.
+/// Decompresses messages.
 #[derive(Default)]
 pub struct Inflater {
     state: Option<Inflate>,
@@ -141,18 +142,18 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// A new turn begins.
+    /// Starts a new turn.
     pub fn renew(&mut self) {
         self.spent = 0;
     }
 
-    /// Whether this turn has read as many compressed messages as it may.
+    /// Whether this turn has spent its work on compressed messages.
     pub fn is_spent(&self) -> bool {
         self.spent > TURN_BYTES
     }
 
-    /// What a compressed message says, of at most `limit` bytes. Give the bytes back when they
-    /// have been used.
+    /// Decompresses a message of at most `limit` bytes. Return the bytes with [`Self::recycle`]
+    /// after use.
     pub fn inflate(
         &mut self,
         kind: FrameKind,
@@ -169,14 +170,14 @@ impl Inflater {
         }
     }
 
-    /// Takes bytes back that a message was read into.
+    /// Keeps the buffer of a message for the next one.
     pub fn recycle(&mut self, bytes: Vec<u8>) {
         if bytes.capacity() <= KEPT_BYTES {
             self.spare = bytes;
         }
     }
 
-    /// Reads a message into `out`, which is as long as the message afterwards.
+    /// Decompresses a message into `out` and sets its length to that of the message.
     fn read(&mut self, message: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Violation> {
         const MALFORMED: Violation = Violation::Protocol("malformed compressed message");
         let state = self.state.get_or_insert_with(|| Inflate::new(false, WINDOW_BITS));
@@ -191,7 +192,7 @@ impl Inflater {
                 break Err(Violation::TooBig);
             }
             let before = (state.total_in(), state.total_out());
-            // One byte past the limit tells that there are more.
+            // At the limit, room for one more byte shows whether the message is longer.
             let (room, mut past) = (&mut out[filled..], [0]);
             let room = if filled == limit { &mut past[..] } else { room };
             let status = state.decompress(rest, room, InflateFlush::Block);
@@ -209,7 +210,7 @@ impl Inflater {
             blocks += 1;
             match status {
                 Err(_) => break Err(MALFORMED),
-                // The sender may say itself that this was the last block, and leave it at that.
+                // The sender may end the message with a final block of its own.
                 Ok(Status::StreamEnd) if rest.is_empty() => break Ok(()),
                 Ok(Status::StreamEnd) => state.reset(false),
                 Ok(_) if rest.is_empty() && used == 0 => match parts.next() {
@@ -225,7 +226,7 @@ impl Inflater {
     }
 }
 
-/// Makes room for `bytes`, and for no more than `limit`.
+/// Grows `out` to `bytes`, but not beyond `limit`.
 fn grow(out: &mut Vec<u8>, bytes: usize, limit: usize) {
     let bytes = bytes.min(limit);
     out.reserve_exact(bytes.saturating_sub(out.len()));
@@ -240,7 +241,7 @@ mod tests {
     const LIMIT: usize = 64 * 1024;
     const MALFORMED: Violation = Violation::Protocol("malformed compressed message");
 
-    /// A frame of this payload, and what compression makes of it.
+    /// A frame with this payload, uncompressed and compressed.
     fn compressed(payload: &[u8], compression: Compression) -> (Vec<u8>, Vec<u8>) {
         let mut plain = b"before".to_vec();
         frame::write_text(payload, &mut plain);
@@ -254,7 +255,7 @@ mod tests {
         Inflater::default().inflate(FrameKind::Binary, message, limit)
     }
 
-    /// Parts of a message, each written out by its own flush.
+    /// A compressed message with a flush after each part.
     fn flushed(parts: &[&[u8]], flush: DeflateFlush) -> Vec<u8> {
         let mut state = Deflate::new(9, false, WINDOW_BITS);
         let mut out = vec![0; parts.concat().len() * 2 + 100 * (parts.len() + 1)];
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_is_taken_or_passed_over() {
+    fn the_first_acceptable_offer_is_accepted() {
         let check = |offers: &str, expected: Option<&str>| {
             assert_eq!(negotiate(offers), expected, "{offers}");
         };
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_gets_smaller_or_stays_as_it_is() {
+    fn a_frame_is_compressed_only_if_it_gets_smaller() {
         let payload = b"{\"a\":1}".repeat(30);
         let (plain, packed) = compressed(&payload, Compression::default());
         assert!(packed.len() < 30, "{packed:?}");
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn other_senders_are_understood() {
+    fn messages_of_other_compressors_are_read() {
         let stored = [0, 2, 0, 0xfd, 0xff, b'h', b'i', 0];
         assert_eq!(inflate(&stored, LIMIT).unwrap(), b"hi");
         assert_eq!(inflate(&[0], LIMIT).unwrap(), b"");
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_refused() {
+    fn malformed_messages_are_refused() {
         for message in [&b""[..], b"\xff\xff\xff", b"\x06", &[0, 2, 0, 0xfd, 0xff, b'h']] {
             assert_eq!(inflate(message, LIMIT), Err(MALFORMED), "{message:?}");
         }
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_takes_no_more_memory_than_the_limit() {
+    fn a_decompression_bomb_is_refused_at_the_limit() {
         let bomb = flushed(&[&[b'0'; 1 << 20]], DeflateFlush::SyncFlush);
         assert!(bomb.len() < 2000);
         let mut inflater = Inflater::default();
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_reads_so_much_and_no_more() {
+    fn a_turn_is_spent_after_bounded_work() {
         let large = flushed(&[&[b'0'; LIMIT]], DeflateFlush::SyncFlush);
         let costly = [0, 0, 0, 0xff, 0xff].repeat(1000);
         for (message, times) in [(&large[..large.len() - 4], 1), (&costly, 1), (&[0], 120)] {
@@ -380,7 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_compressed_comes_back(text in "[a-f ]{0,4000}", level in 1u8..10) {
+        fn compressed_frames_decompress_to_their_payload(text in "[a-f ]{0,4000}", level in 1u8..10) {
             let compression = Compression { level, min_bytes: 0 };
             let (plain, packed) = compressed(text.as_bytes(), compression);
             prop_assert!(packed.len() <= plain.len());
@@ -390,7 +391,7 @@ mod tests {
         }
 
         #[test]
-        fn flushes_do_not_matter(parts in proptest::collection::vec("[a-f]{0,300}", 1..20)) {
+        fn flushes_inside_a_message_are_read(parts in proptest::collection::vec("[a-f]{0,300}", 1..20)) {
             let all: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
             for flush in [DeflateFlush::SyncFlush, DeflateFlush::FullFlush] {
                 let message = [flushed(&all, flush), vec![0]].concat();

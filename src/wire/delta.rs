@@ -1,56 +1,56 @@
-//! Fossil deltas: one document told as its difference from another.
+//! Fossil deltas: a delta describes a target document by its difference from a source document.
 //!
-//! Owns the format and the table that finds what two documents share. Never decides whether a
-//! delta is worth sending: it can be a little longer than the target, so whoever sends compares.
-//! The invariants: applied to its source a delta gives its target; where the target is UTF-8 so is
-//! the delta (JSON connections carry it as a string, so no character may be cut); the work is
-//! bounded by the two lengths, whatever the bytes are.
+//! Owns the format and the tables that find the bytes shared by two documents. Never decides
+//! whether to send a delta: it can be slightly longer than the target, so the sender must compare.
+//! The invariants: a delta applied to its source gives its target. If the target is UTF-8, so is
+//! the delta: JSON connections carry it as a string, so it never splits a character. The work is
+//! bounded by the lengths of the documents, for any content.
 //!
 //! Source of the format: fossil-scm.org, `www/delta_format.wiki`. A delta is the target's length
 //! and a newline, then copies (`length@offset,` of the source) and literals (`length:bytes`), then
-//! the target's checksum and a semicolon. Numbers have 64 digits. The page says that a copy of
-//! length 0 goes on to the end of the source; the SDKs take it for nothing, and so do we.
+//! the target's checksum and a semicolon. Numbers are written in base 64. According to the page, a
+//! copy of length 0 extends to the end of the source. The SDKs copy nothing, and so does this code.
 
 use std::ops::Range;
 
-/// Bytes that two documents must share before the search sees it.
+/// Length in bytes of a window: the search finds shared parts of at least one window.
 const WINDOW: usize = 16;
-/// The source is looked up by the windows that begin at multiples of this.
+/// The tables hold the windows of the source that begin at multiples of this.
 const STRIDE: usize = 16;
-/// Windows of one hash that are tried at one place of the target.
+/// Maximum number of windows with the same hash to compare at one position of the target.
 const PROBES_MAX: usize = 250;
-/// Tries, or windows compared, for each byte that the search goes through. At the bound the rest
-/// is a literal.
+/// Maximum number of attempts or compared windows per searched byte. When the search reaches it,
+/// the rest of the target becomes a literal.
 const WORK_PER_BYTE: usize = 8;
-/// Entries of a table that are kept from one delta to the next: a source of 1 MiB.
+/// Maximum entries of a table to keep between deltas: enough for a source of 1 MiB.
 const ENTRIES_KEPT: usize = 1 << 16;
-/// `apply` makes no target longer than this.
+/// Maximum bytes of a target that `apply` produces.
 pub const TARGET_MAX: usize = 64 << 20;
 
 const NONE: u32 = u32::MAX;
 const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
-/// Bytes that are no delta, or none of that source.
+/// The bytes are not a delta, or not a delta of that source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// Makes deltas, and keeps its tables from one to the next so that it seldom allocates.
+/// Creates deltas. Keeps its tables between deltas to avoid allocations.
 #[derive(Debug, Default)]
 pub struct Differ {
-    /// The first window of each chain; a chain is the windows whose hashes fall together.
+    /// The first window of each chain. A chain holds the windows with the same hash.
     heads: Vec<u32>,
-    /// For each window of the source the next of its chain, which stands behind it.
+    /// For each window of the source, the next window of its chain, which is later in the source.
     followers: Vec<u32>,
 }
 
-/// Appends the delta that makes `target` of `source`. Who makes many keeps a [`Differ`].
+/// Appends the delta from `source` to `target`. To create many deltas, keep a [`Differ`].
 pub fn create(source: &[u8], target: &[u8], out: &mut Vec<u8>) {
     Differ::default().create(source, target, out);
 }
 
 impl Differ {
-    /// Appends the delta that makes `target` of `source`. The target is shorter than 4 GiB, which
-    /// is all that the format can say.
+    /// Appends the delta from `source` to `target`. The target must be shorter than 4 GiB, the
+    /// limit of the format.
     pub fn create(&mut self, source: &[u8], target: &[u8], out: &mut Vec<u8>) {
         let sayable = |document: &[u8]| u32::try_from(document.len()).is_ok();
         assert!(sayable(target), "the format has 32 bits for a length");
@@ -67,16 +67,16 @@ impl Differ {
         out.push(b';');
     }
 
-    /// Writes what `target` holds from `from` on.
+    /// Writes the part of `target` that begins at `from`.
     fn write_between(&mut self, source: &[u8], target: &[u8], from: usize, out: &mut Vec<u8>) {
         let (mut written, mut at) = (from, from);
         let mut work = 0;
         if source.len() >= WINDOW && target.len() - from >= WINDOW {
-            self.note(source);
+            self.index(source);
             work = WORK_PER_BYTE * (target.len() - from);
         }
         while work > 0 && at + WINDOW <= target.len() {
-            match self.longest(source, target, written..at, &mut work) {
+            match self.longest_copy(source, target, written..at, &mut work) {
                 Some(copy) => {
                     write_literal(&target[written..copy.target], out);
                     copy.write(out);
@@ -92,12 +92,13 @@ impl Differ {
         self.followers.shrink_to(ENTRIES_KEPT);
     }
 
-    /// Notes the windows of `source`, which holds at least one.
-    fn note(&mut self, source: &[u8]) {
+    /// Adds the windows of `source` to the tables. The source holds at least one window.
+    fn index(&mut self, source: &[u8]) {
         let count = (source.len() - WINDOW) / STRIDE + 1;
         self.heads.resize(count.next_power_of_two(), NONE);
         self.followers.resize(count, NONE);
-        // From the end, so that a chain begins with what has most of the source behind it.
+        // Go backwards, so that a chain begins with the earliest window, which allows the longest
+        // copy.
         for nth in (0..count).rev() {
             let head = self.chain(&source[nth * STRIDE..][..WINDOW]);
             self.followers[nth] = self.heads[head];
@@ -105,25 +106,25 @@ impl Differ {
         }
     }
 
-    /// The chain of a window.
+    /// Index of the chain of a window.
     fn chain(&self, window: &[u8]) -> usize {
         let [first, second]: [u64; 2] = bytemuck::pod_read_unaligned(window);
         let first = first.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = first.wrapping_add(second.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
-        // The upper bits depend on all of the window.
+        // The upper bits depend on all bytes of the window.
         mixed.rotate_left(self.heads.len().trailing_zeros()) as usize & (self.heads.len() - 1)
     }
 
-    /// The longest copy around the window at the end of `open`, the part of the target that is
-    /// not written yet. None where no copy is shorter than its bytes.
-    fn longest(
+    /// The longest copy around the window at the end of `unwritten`, the part of the target that is
+    /// not written yet. `None` if no copy is shorter than a literal.
+    fn longest_copy(
         &self,
         source: &[u8],
         target: &[u8],
-        open: Range<usize>,
+        unwritten: Range<usize>,
         work: &mut usize,
     ) -> Option<Shared> {
-        let at = open.end;
+        let at = unwritten.end;
         let window = &target[at..][..WINDOW];
         let mut best = Shared::default();
         let mut next = self.heads[self.chain(window)];
@@ -131,27 +132,27 @@ impl Differ {
             if next == NONE || *work == 0 {
                 break;
             }
-            let place = next as usize * STRIDE;
+            let offset = next as usize * STRIDE;
             next = self.followers[next as usize];
             *work -= 1;
-            let ahead_most = (source.len() - place).min(target.len() - at);
-            let most = ahead_most + place.min(open.len());
-            if most <= best.length || source[place..][..WINDOW] != *window {
+            let ahead_max = (source.len() - offset).min(target.len() - at);
+            let length_max = ahead_max + offset.min(unwritten.len());
+            if length_max <= best.length || source[offset..][..WINDOW] != *window {
                 continue;
             }
-            let ahead = shared_start(&source[place..], &target[at..]);
-            let behind = shared_end(&source[..place], &target[open.clone()]);
+            let ahead = shared_start(&source[offset..], &target[at..]);
+            let behind = shared_end(&source[..offset], &target[unwritten.clone()]);
             *work = work.saturating_sub((ahead + behind) / WINDOW);
             if ahead + behind > best.length {
                 best =
-                    Shared { source: place - behind, target: at - behind, length: ahead + behind };
+                    Shared { source: offset - behind, target: at - behind, length: ahead + behind };
             }
         }
         best.between_characters(target).if_shorter()
     }
 }
 
-/// A part of the source that stands in the target too.
+/// A range of bytes that the source and the target share.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shared {
     source: usize,
@@ -160,32 +161,32 @@ struct Shared {
 }
 
 impl Shared {
-    /// Where it ends in the target.
+    /// End of the range in the target.
     fn end(&self) -> usize {
         self.target + self.length
     }
 
-    /// The same without the pieces of characters at its ends. A character that begins before has
-    /// at most three bytes here; if there are more, the target is no text.
+    /// Removes split characters at both ends of the range. A split character has at most three
+    /// bytes in the range; with more, the target is not UTF-8.
     fn between_characters(mut self, target: &[u8]) -> Self {
-        let is_inside = |at: usize| target.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+        let is_continuation = |at: usize| target.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
         for _ in 0..3 {
-            if self.length > 0 && is_inside(self.target) {
+            if self.length > 0 && is_continuation(self.target) {
                 self.source += 1;
                 self.target += 1;
                 self.length -= 1;
             }
         }
         for _ in 0..3 {
-            if self.length > 0 && is_inside(self.end()) {
+            if self.length > 0 && is_continuation(self.end()) {
                 self.length -= 1;
             }
         }
         self
     }
 
-    /// The same if it takes fewer bytes than what it stands for, with a literal begun anew behind
-    /// it.
+    /// The range if its copy is shorter than its bytes, including the header of a literal that
+    /// follows the copy.
     fn if_shorter(self) -> Option<Self> {
         let cost = digits(self.length) + digits(self.source) + "@,0:".len();
         Some(self).filter(|copy| copy.length > cost)
@@ -201,8 +202,8 @@ impl Shared {
     }
 }
 
-/// What both documents begin with, and what they end with behind that. Most documents that follow
-/// one another differ in one place, and the search between has little to do.
+/// The common beginning of both documents, and the common end after it. Most successive documents
+/// differ in one place, so the search between has little to do.
 fn shared_ends(source: &[u8], target: &[u8]) -> (Shared, Shared) {
     let head = Shared { source: 0, target: 0, length: shared_start(source, target) };
     let head = head.between_characters(target).if_shorter().unwrap_or_default();
@@ -211,7 +212,7 @@ fn shared_ends(source: &[u8], target: &[u8]) -> (Shared, Shared) {
     (head, tail.between_characters(target).if_shorter().unwrap_or_default())
 }
 
-/// How many bytes both begin with.
+/// Number of bytes at the beginning of both slices that are equal.
 fn shared_start(one: &[u8], other: &[u8]) -> usize {
     let pairs = one.chunks_exact(WINDOW).zip(other.chunks_exact(WINDOW));
     let whole = WINDOW * pairs.take_while(|(one, other)| one == other).count();
@@ -219,7 +220,7 @@ fn shared_start(one: &[u8], other: &[u8]) -> usize {
     whole + pairs.take_while(|(one, other)| one == other).count()
 }
 
-/// How many bytes both end with.
+/// Number of bytes at the end of both slices that are equal.
 fn shared_end(one: &[u8], other: &[u8]) -> usize {
     let pairs = one.rchunks_exact(WINDOW).zip(other.rchunks_exact(WINDOW));
     let whole = WINDOW * pairs.take_while(|(one, other)| one == other).count();
@@ -236,7 +237,7 @@ fn write_literal(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// How many digits a number has.
+/// Number of base-64 digits of a number.
 fn digits(number: usize) -> usize {
     number.max(1).ilog2() as usize / 6 + 1
 }
@@ -247,7 +248,7 @@ fn write_number(number: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The sum of the document's big-endian words, the last filled up with zeros.
+/// The sum of the document's big-endian 32-bit words; the last word is padded with zeros.
 fn checksum(document: &[u8]) -> u32 {
     let (words, rest) = document.as_chunks::<4>();
     let mut last = [0; 4];
@@ -256,45 +257,45 @@ fn checksum(document: &[u8]) -> u32 {
     words.iter().fold(u32::from_be_bytes(last), sum)
 }
 
-/// The target that `delta` makes of `source`, of at most [`TARGET_MAX`] bytes.
+/// Applies `delta` to `source`. The target has at most [`TARGET_MAX`] bytes.
 pub fn apply(source: &[u8], delta: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut rest = delta;
     let (length, b'\n') = read_number(&mut rest)? else {
-        return Err(Malformed("no newline behind the length"));
+        return Err(Malformed("no newline after the length"));
     };
     if length > TARGET_MAX {
-        return Err(Malformed("a target that is too long"));
+        return Err(Malformed("the target is too long"));
     }
     let mut target = Vec::new();
     loop {
         let piece = match read_number(&mut rest)? {
             (sum, b';') => {
                 let whole = target.len() == length && rest.is_empty();
-                let right = whole && sum == checksum(&target) as usize;
-                return right.then_some(target).ok_or(Malformed("not what was told"));
+                let is_correct = whole && sum == checksum(&target) as usize;
+                return is_correct.then_some(target).ok_or(Malformed("wrong length or checksum"));
             }
             (count, b':') => rest.split_off(..count),
             (count, b'@') => match read_number(&mut rest)? {
                 (offset, b',') => source.get(offset..).and_then(|source| source.get(..count)),
-                _ => return Err(Malformed("no comma behind a copy")),
+                _ => return Err(Malformed("no comma after a copy")),
             },
             _ => return Err(Malformed("neither a copy nor a literal")),
         };
-        let piece = piece.ok_or(Malformed("a piece from beyond the end"))?;
+        let piece = piece.ok_or(Malformed("a copy or a literal exceeds its input"))?;
         if piece.len() > length - target.len() {
-            return Err(Malformed("more than was told"));
+            return Err(Malformed("the target is longer than its length"));
         }
         target.extend_from_slice(piece);
     }
 }
 
-/// The number that `rest` begins with, and the byte behind it.
+/// Reads the number at the beginning of `rest` and the byte after it.
 fn read_number(rest: &mut &[u8]) -> Result<(usize, u8), Malformed> {
     let mut number: u32 = 0;
     for (nth, byte) in rest.iter().enumerate() {
         match DIGITS.iter().position(|digit| digit == byte) {
             Some(digit) if number.leading_zeros() >= 6 => number = number << 6 | digit as u32,
-            Some(_) => return Err(Malformed("a number of over 32 bits")),
+            Some(_) => return Err(Malformed("a number exceeds 32 bits")),
             None if nth == 0 => return Err(Malformed("no number")),
             None => {
                 *rest = &rest[nth + 1..];
@@ -302,7 +303,7 @@ fn read_number(rest: &mut &[u8]) -> Result<(usize, u8), Malformed> {
             }
         }
     }
-    Err(Malformed("ends too soon"))
+    Err(Malformed("the delta ends early"))
 }
 
 #[cfg(test)]
@@ -317,7 +318,7 @@ mod tests {
         out
     }
 
-    /// The delta, after it has been found right.
+    /// Creates a delta and checks that it gives the target, is short and splits no character.
     fn checked(differ: &mut Differ, source: &[u8], target: &[u8]) -> Vec<u8> {
         let mut out = b"before".to_vec();
         differ.create(source, target, &mut out);
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_checksums() {
+    fn numbers_and_checksums_match_the_format() {
         let check = |number, expected: &str| {
             let mut out = Vec::new();
             write_number(number, &mut out);
@@ -344,7 +345,7 @@ mod tests {
         check(0, "0");
         check(63, "~");
         check(64, "10");
-        // These two are from the format's page.
+        // The next two numbers are from the page of the format.
         check(6246, "1Xb");
         check(-1101438770i32 as u32 as usize, "2zMM3E");
         check(u32::MAX as usize, "3~~~~~");
@@ -354,7 +355,7 @@ mod tests {
         assert_eq!(checksum(&[0xff; 8]), 0xffff_fffe);
     }
 
-    /// The delta of these pieces that makes `target`.
+    /// Appends the checksum of `target` to the pieces of a delta.
     fn sealed(pieces: &str, target: &[u8]) -> Vec<u8> {
         let mut delta = pieces.as_bytes().to_vec();
         write_number(checksum(target) as usize, &mut delta);
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn deltas() {
+    fn deltas_consist_of_copies_and_literals() {
         let check = |source: &str, target: &str, expected: &str| {
             let expected = sealed(expected, target.as_bytes());
             let found = delta(source.as_bytes(), target.as_bytes());
@@ -379,15 +380,15 @@ mod tests {
         check(long, &format!("{long}, and more!"), "q\nf@0,B:, and more!");
         check(long, &format!("More: {long}"), "l\n6:More: f@0,");
         check(long, &long.replace("some", "any!"), "f\nE@0,4:any!O@I,");
-        // What has moved is found by the windows in it.
+        // The windows find text that has moved.
         let (before, after) = ("<".repeat(99), ">".repeat(99));
         let moved = format!("{before}{long}{after}");
         check(&format!("{long}, then"), &moved, &format!("3l\n1Z:{before}f@0,1Z:{after}"));
     }
 
     #[test]
-    fn no_character_is_cut() {
-        // Both differ in the last byte of a character, or in its first.
+    fn a_delta_never_splits_a_character() {
+        // The documents differ in the last or the first byte of a character.
         let mut differ = Differ::default();
         for (one, other) in [("ä", "ö"), ("ä", "ф"), ("€", "₭"), ("😀", "😁"), ("a", "é")]
         {
@@ -397,12 +398,12 @@ mod tests {
             let delta = checked(&mut differ, source.as_bytes(), target.as_bytes());
             assert!(delta.len() < 50, "{delta:?}");
         }
-        // Bytes of that kind that are no text.
+        // Continuation bytes that are not UTF-8.
         checked(&mut differ, &[0x80; 100], &[0x80; 90]);
     }
 
     #[test]
-    fn what_is_no_delta_is_refused() {
+    fn malformed_deltas_are_refused() {
         let source = b"0123456789";
         let check = |delta: &[u8], expected: Result<&[u8], Malformed>| {
             let found = apply(source, delta);
@@ -435,14 +436,14 @@ mod tests {
     }
 
     #[test]
-    fn a_small_delta_of_much_is_bounded() {
+    fn a_small_delta_of_a_huge_target_is_refused() {
         let source = vec![b'x'; 1 << 20];
         let mut delta = b"3~~~~~\n".to_vec();
         delta.extend(b"40000@0,".repeat(4000));
-        assert_eq!(apply(&source, &delta), Err(Malformed("a target that is too long")));
+        assert_eq!(apply(&source, &delta), Err(Malformed("the target is too long")));
     }
 
-    /// Documents that a search without bounds would take minutes or hours for.
+    /// Documents for which an unbounded search would take minutes or hours.
     fn hostile() -> Vec<(Vec<u8>, Vec<u8>)> {
         let length = 1 << 20;
         let same = |byte: u8| vec![byte; length];
@@ -450,7 +451,7 @@ mod tests {
         ending[length - 1] = b'b';
         let mut middle = same(b'a');
         middle[length / 2] = b'b';
-        // Windows that are all the same, each between others that are all different.
+        // Equal windows between windows that all differ.
         let between = |salt: u64| -> Vec<u8> {
             let unlike = |nth: u64| (nth ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
             let pair = |nth| [&[0; WINDOW][..], &unlike(nth), &unlike(nth + salt)].concat();
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_documents_take_no_longer() {
+    fn hostile_documents_take_bounded_work() {
         let mut differ = Differ::default();
         let begun = std::time::Instant::now();
         for (source, target) in hostile() {
@@ -480,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_differ_has_seen_changes_nothing() {
+    fn a_reused_differ_gives_the_same_deltas() {
         let mut differ = Differ::default();
         let documents = documents();
         for source in &documents {
@@ -491,7 +492,7 @@ mod tests {
         }
     }
 
-    /// Documents of many kinds; those of one kind resemble one another.
+    /// Documents of several kinds; documents of one kind are similar.
     fn documents() -> Vec<Vec<u8>> {
         let mut all = vec![Vec::new(), b"{}".to_vec(), b"null".to_vec(), b"[1,2,3]".to_vec()];
         for salt in 0..6u64 {
@@ -511,8 +512,8 @@ mod tests {
         all
     }
 
-    /// Writes the cases of tests/sdk/delta.mjs: source, target and delta as hexadecimal digits, a
-    /// line each.
+    /// Writes the cases of tests/sdk/delta.mjs, one per line: source, target and delta in
+    /// hexadecimal.
     #[test]
     #[ignore = "writes a file; tests/sdk/delta.mjs runs it"]
     fn cases_for_the_sdk() {
@@ -531,7 +532,7 @@ mod tests {
         std::fs::write(name, lines).unwrap();
     }
 
-    /// A document and one made of it by edits.
+    /// A document and an edited copy of it.
     fn similar() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         let bytes = || proptest::collection::vec(0u8..4, 0..400);
         let edits = proptest::collection::vec((any::<u16>(), 0usize..60, bytes()), 0..6);
@@ -562,17 +563,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_two_documents(source in any_bytes(), target in any_bytes()) {
+        fn a_delta_between_any_documents_gives_the_target(source in any_bytes(), target in any_bytes()) {
             checked(&mut Differ::default(), &source, &target);
         }
 
         #[test]
-        fn similar_documents((source, target) in similar()) {
+        fn a_delta_between_similar_documents_gives_the_target((source, target) in similar()) {
             checked(&mut Differ::default(), &source, &target);
         }
 
         #[test]
-        fn texts(source in text(), target in text()) {
+        fn a_delta_between_texts_gives_the_target(source in text(), target in text()) {
             checked(&mut Differ::default(), source.as_bytes(), target.as_bytes());
         }
 
@@ -589,11 +590,11 @@ mod tests {
         }
 
         #[test]
-        fn spoilt_deltas_never_panic((source, target) in similar(), at: u16, byte: u8) {
-            let mut spoilt = delta(&source, &target);
-            let at = at as usize % spoilt.len();
-            spoilt[at] = byte;
-            let _ = apply(&source, &spoilt);
+        fn corrupted_deltas_never_panic((source, target) in similar(), at: u16, byte: u8) {
+            let mut corrupted = delta(&source, &target);
+            let at = at as usize % corrupted.len();
+            corrupted[at] = byte;
+            let _ = apply(&source, &corrupted);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Event ids: what a browser gives back as `Last-Event-ID` when it comes again, so that it gets
-//! what it missed of every channel that it asks for.
+//! Event ids of server-sent events. A browser sends the last id as `Last-Event-ID` when it
+//! reconnects, and the server recovers the missed publications of the channels that it requests.
 //!
-//! Owns the places of one connection's channels. Never says which channels somebody may have. The
-//! invariant: an id says where the client stands, behind the event that carries it and all before.
+//! Owns the positions of one connection's channels. Never decides which channels a client may
+//! subscribe to. The invariant: an id holds the client's positions after the event that carries it.
 
 use crate::wire::protocol::{Epoch, Position};
 
-/// Channels of which one connection's ids say where it stands.
+/// Maximum number of channels whose positions an event id of a connection holds.
 pub const CHANNELS_MAX: usize = 32;
-/// Letters of a channel's tag and of its epoch, in front of the offset.
-const FRONT: usize = 16;
+/// Bytes of a channel's hash and epoch, which precede the offset.
+const PREFIX: usize = 16;
 
 /// What the event ids of a group contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,17 +26,17 @@ pub enum EventIdMode {
     Connection,
 }
 
-/// One channel's place: `OFFSET:EPOCH:CHANNEL`.
+/// The event id of a position in one channel: `OFFSET:EPOCH:CHANNEL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelEventId<'a> {
-    /// In its stream.
+    /// Position in the channel's stream.
     pub position: Position,
-    /// The stream's channel.
+    /// Name of the channel.
     pub channel: &'a str,
 }
 
 impl ChannelEventId<'_> {
-    /// Appends the line of an event; nothing where the channel's name does not fit a line.
+    /// Appends the `id` line of an event; nothing if the channel name has control characters.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         let ChannelEventId { position: Position { offset, epoch }, channel } = self;
         if !channel.bytes().any(|byte| byte.is_ascii_control()) {
@@ -46,55 +46,58 @@ impl ChannelEventId<'_> {
     }
 }
 
-/// What stands for a channel's name among several (FNV-1a). The same on every node, so that who
-/// comes to another one is told that it did not recover. Names that share one differ in the epoch.
-fn tag(channel: &str) -> u32 {
-    channel.bytes().fold(0x811c_9dc5, |tag, byte| (tag ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+/// The hash (FNV-1a) that replaces a channel name in ids of several channels. All nodes use the
+/// same hash, so a client that reconnects to another node learns that recovery failed. Channels
+/// with the same hash differ in the epoch.
+fn name_hash(channel: &str) -> u32 {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    channel.bytes().fold(0x811c_9dc5, step)
 }
 
-/// Where a connection stands in one of its channels.
+/// A connection's position in one of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    /// Hash of the channel's name on this node.
+struct ChannelPosition {
+    /// Hash of the channel name on this node.
     hash: u64,
     offset: u64,
-    /// Tag and epoch as they are written.
-    front: [u8; FRONT],
+    /// Name hash and epoch as they are written.
+    prefix: [u8; PREFIX],
 }
 
-/// Where a connection stands in all of its channels: `+` and, separated by commas, the tag of each
-/// in hexadecimal, its epoch and its offset.
+/// The event id of a connection's positions in all its channels: `+` and, separated by commas, the
+/// name hash of each channel in hexadecimal, its epoch and its offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionEventId(Vec<Place>);
+pub struct ConnectionEventId(Vec<ChannelPosition>);
 
 impl ConnectionEventId {
-    /// Adds a channel, or replaces it. Past [`CHANNELS_MAX`] it is left out.
+    /// Adds or replaces the position in a channel. Channels beyond [`CHANNELS_MAX`] are left out.
     pub fn set(&mut self, channel: &str, hash: u64, position: Position) {
-        let text = format!("{:08x}{}", tag(channel), position.epoch.as_str());
-        let Ok(front) = text.as_bytes().try_into() else { return };
-        let place = Place { hash, offset: position.offset, front };
-        let room = self.0.len() < CHANNELS_MAX;
-        match self.0.iter_mut().find(|place| place.hash == hash) {
-            Some(before) => *before = place,
-            None if room => self.0.push(place),
+        let text = format!("{:08x}{}", name_hash(channel), position.epoch.as_str());
+        let Ok(prefix) = text.as_bytes().try_into() else { return };
+        let channel = ChannelPosition { hash, offset: position.offset, prefix };
+        let has_room = self.0.len() < CHANNELS_MAX;
+        match self.0.iter_mut().find(|channel| channel.hash == hash) {
+            Some(previous) => *previous = channel,
+            None if has_room => self.0.push(channel),
             None => {}
         }
     }
 
-    /// The connection gets what a channel's stream holds up to a position.
+    /// Moves the position in a channel, after the connection has received its publications up to
+    /// there.
     pub fn follow(&mut self, hash: u64, position: Position) {
-        if let Some(place) = self.0.iter_mut().find(|place| place.hash == hash) {
-            place.offset = position.offset;
-            place.front[FRONT / 2..].copy_from_slice(position.epoch.as_bytes());
+        if let Some(channel) = self.0.iter_mut().find(|channel| channel.hash == hash) {
+            channel.offset = position.offset;
+            channel.prefix[PREFIX / 2..].copy_from_slice(position.epoch.as_bytes());
         }
     }
 
-    /// Appends the line of an event; nothing where there are no channels.
+    /// Appends the `id` line of an event; nothing if there are no channels.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        for (nth, place) in self.0.iter().enumerate() {
+        for (nth, channel) in self.0.iter().enumerate() {
             out.extend_from_slice(if nth == 0 { b"id: +" } else { b"," });
-            out.extend_from_slice(&place.front);
-            write_number(place.offset, out);
+            out.extend_from_slice(&channel.prefix);
+            write_number(channel.offset, out);
         }
         if !self.0.is_empty() {
             out.push(b'\n');
@@ -115,44 +118,44 @@ fn write_number(mut number: u64, out: &mut Vec<u8>) {
     out[start..].reverse();
 }
 
-/// What a client's `Last-Event-ID` says.
+/// The positions in a client's `Last-Event-ID`, by name hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastEventId(Vec<(u32, Position)>);
 
 impl LastEventId {
-    /// Reads an id that a [`ChannelEventId`] or a [`ConnectionEventId`] has written; `None`: the
-    /// text is no such id.
+    /// Parses an id of a [`ChannelEventId`] or a [`ConnectionEventId`]; `None` if the text is not
+    /// such an id.
     pub fn parse(text: &str) -> Option<Self> {
-        let Some(places) = text.strip_prefix('+') else {
+        let Some(channels) = text.strip_prefix('+') else {
             let (offset, rest) = text.split_once(':')?;
             let (letters, channel) = rest.split_once(':')?;
             let position = Position { offset: number(offset)?, epoch: epoch(letters)? };
-            return Some(LastEventId(vec![(tag(channel), position)]));
+            return Some(LastEventId(vec![(name_hash(channel), position)]));
         };
-        if places.len() > CHANNELS_MAX * (FRONT + 21) {
+        if channels.len() > CHANNELS_MAX * (PREFIX + 21) {
             return None;
         }
-        let place = |place: &str| {
-            let (front, offset) = place.split_at_checked(FRONT)?;
-            let (tag, letters) = front.split_at_checked(FRONT / 2)?;
-            let tag = u32::from_str_radix(tag, 16).ok()?;
-            Some((tag, Position { offset: number(offset)?, epoch: epoch(letters)? }))
+        let channel_position = |channel: &str| {
+            let (prefix, offset) = channel.split_at_checked(PREFIX)?;
+            let (hash, letters) = prefix.split_at_checked(PREFIX / 2)?;
+            let hash = u32::from_str_radix(hash, 16).ok()?;
+            Some((hash, Position { offset: number(offset)?, epoch: epoch(letters)? }))
         };
-        places.split(',').map(place).collect::<Option<_>>().map(LastEventId)
+        channels.split(',').map(channel_position).collect::<Option<_>>().map(LastEventId)
     }
 
-    /// Where the client stands in a channel, if the id says so.
+    /// The client's position in a channel; `None` if the id does not hold it.
     pub fn place(&self, channel: &str) -> Option<Position> {
-        let tag = tag(channel);
-        self.0.iter().find(|(other, _)| *other == tag).map(|(_, position)| *position)
+        let hash = name_hash(channel);
+        self.0.iter().find(|(other, _)| *other == hash).map(|(_, position)| *position)
     }
 }
 
-/// The epoch of eight letters; `None`: it is none.
+/// Parses an epoch; `None` if the text is not eight letters.
 fn epoch(letters: &str) -> Option<Epoch> {
-    let whole =
-        letters.len() == FRONT / 2 && letters.bytes().all(|byte| byte.is_ascii_alphabetic());
-    whole.then(|| Epoch::parse(letters))
+    let is_epoch =
+        letters.len() == PREFIX / 2 && letters.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_epoch.then(|| Epoch::parse(letters))
 }
 
 fn number(digits: &str) -> Option<u64> {
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_read_as_it_was_written() {
+    fn the_event_id_of_a_channel_is_parsed_back() {
         let position = at(7, "abcdefgh");
         let text = id(|out| ChannelEventId { position, channel: "a:b" }.write_line(out));
         assert_eq!(text, "7:abcdefgh:a:b");
@@ -189,16 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn a_trail_says_where_every_channel_stands() {
-        let mut trail = ConnectionEventId::default();
+    fn the_event_id_of_a_connection_holds_up_to_32_positions() {
+        let mut event_id = ConnectionEventId::default();
         let name = |nth: usize| format!("channel-{nth}");
         for nth in 0..40 {
-            trail.set(&name(nth), nth as u64, at(nth as u64, "abcdefgh"));
+            event_id.set(&name(nth), nth as u64, at(nth as u64, "abcdefgh"));
         }
-        trail.follow(3, at(u64::MAX, "ABCDEFGH"));
-        trail.follow(99, at(1, "ABCDEFGH"));
-        trail.set(&name(4), 4, at(44, "abcdefgh"));
-        let text = id(|out| trail.write_line(out));
+        event_id.follow(3, at(u64::MAX, "ABCDEFGH"));
+        event_id.follow(99, at(1, "ABCDEFGH"));
+        event_id.set(&name(4), 4, at(44, "abcdefgh"));
+        let text = id(|out| event_id.write_line(out));
         let last = LastEventId::parse(&text).unwrap();
         assert_eq!(last.place(&name(3)), Some(at(u64::MAX, "ABCDEFGH")));
         assert_eq!(last.place(&name(4)), Some(at(44, "abcdefgh")));
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_of_ours_is_not_read() {
+    fn foreign_ids_are_not_parsed() {
         for text in [
             "",
             "7",

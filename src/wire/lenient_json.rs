@@ -1,7 +1,7 @@
-//! How JSON of clients, backends and tokens is read: what writers of it do differently.
+//! Parses JSON of clients, backends and tokens, and tolerates the differences between its writers.
 //!
-//! Owns nothing. Never knows what is read. The invariants: `null` counts as an absent field, except
-//! for payloads, for which it is a value; an array never counts as an object.
+//! Owns no state. Never knows the meaning of a field. The invariants: a field that is `null` counts
+//! as absent, except for payloads, where `null` is a value. An array never counts as an object.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,11 +13,11 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// A text that is borrowed where it has no escapes, also within an `Option`.
+/// A string that is borrowed if it has no escapes, also inside an `Option`.
 #[derive(Debug, Deserialize, PartialEq, Eq, Hash)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// A field whose `null` counts as absent. Where the field is a text, [`text`] borrows it.
+/// A field that counts as absent if it is `null`. For strings use [`text`], which borrows.
 pub fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -26,7 +26,7 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// A text whose `null` counts as absent.
+/// A string that counts as absent if it is `null`.
 pub fn text<'de: 'a, 'a, D>(deserializer: D) -> Result<Cow<'a, str>, D::Error>
 where
     D: Deserializer<'de>,
@@ -43,7 +43,7 @@ where
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// An object, `null` for none, and no array of the object's fields.
+/// An object, or `None` for `null`. Unlike a derived parser, it refuses an array of the fields.
 pub fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -52,7 +52,7 @@ where
     deserializer.deserialize_any(Object(PhantomData))
 }
 
-/// Reads the text of an object.
+/// Parses the text of an object.
 pub fn read_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> serde_json::Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let read = object(&mut reader)?;
@@ -78,8 +78,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
     }
 }
 
-/// The bytes of base64 with padding. Line ends anywhere in it count for nothing: MIME, Ruby and
-/// Python's `encodebytes` write them.
+/// Decodes base64 with padding. Line ends anywhere are ignored, because MIME, Ruby and Python's
+/// `encodebytes` write them.
 pub fn base64(text: &str) -> Option<Vec<u8>> {
     let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
     if text.as_bytes().iter().any(is_line_end) {
@@ -89,10 +89,10 @@ pub fn base64(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.as_bytes()).ok()
 }
 
-/// Why JSON could not be read, without any value of it: values may be secrets.
+/// Why JSON could not be parsed, without its values, because values may be secrets.
 pub fn cause(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    // The expectation is the server's own text, and comes last.
+    // The expectation comes last. It is a text of the server, so it holds no value.
     match text.rsplit_once(", expected ") {
         Some((found, expected)) => {
             let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_an_absent_field_and_a_present_payload() {
+    fn a_null_field_is_absent_and_a_null_payload_is_a_value() {
         let read = |text| serde_json::from_str::<Outer<'_>>(text).unwrap();
         let outer = read(r#"{"name":null,"data":null,"inner":null}"#);
         assert_eq!((&*outer.name, outer.inner), ("", None));
@@ -134,13 +134,13 @@ mod tests {
         assert_eq!(outer.inner, Some(Inner { number: 0 }));
         assert!(outer.data.is_none());
         let outer = read(r#"{"name":"a","data":[1, 2],"inner":{"number":5}}"#);
-        assert!(matches!(outer.name, Cow::Borrowed("a")), "texts are not copied");
+        assert!(matches!(outer.name, Cow::Borrowed("a")), "strings are not copied");
         assert_eq!(outer.data.map(RawValue::get), Some("[1, 2]"));
         assert_eq!(outer.inner, Some(Inner { number: 5 }));
     }
 
     #[test]
-    fn an_array_is_no_object() {
+    fn an_array_is_refused_as_an_object() {
         for inner in ["[]", "[5]", "5", "\"\"", "true"] {
             let text = format!("{{\"inner\":{inner}}}");
             assert!(serde_json::from_str::<Outer<'_>>(&text).is_err(), "{inner}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_may_have_line_ends_and_nothing_else_between() {
+    fn base64_may_contain_line_ends_but_no_other_white_space() {
         for (text, expected) in [
             ("", Some("")),
             ("\n", Some("")),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_names_no_value() {
+    fn a_parse_error_contains_no_value() {
         for (text, expected) in [
             (r#"{"name":{"secret":1}}"#, "invalid type: map, expected a string at line 1 column 8"),
             (

@@ -1,14 +1,14 @@
-//! Filters by tags: a subscriber says which publications of a channel it wants, by their tags.
+//! Filters by tags: a subscriber receives only publications whose tags match its filter.
 //!
-//! Owns the rules of such a filter and its compiled form. Never knows a subscription or a
-//! publication. The invariant: what was compiled is well-formed and within the bounds, so that
-//! matching can neither fail nor take long, and equal filters are equal bytes.
+//! Owns the rules of filters and their compiled form. Never knows a subscription or a publication.
+//! The invariant: a compiled filter is well-formed and within the bounds, so matching cannot fail
+//! and takes bounded time, and equal filters have equal bytes.
 //!
 //! Source of names and rules: centrifugal/protocol (`FilterNode`) and centrifugal/centrifuge
-//! (`internal/filter`). What they say of a tag that is not there: `neq`, `nin` and `nex` hold, `in`
-//! and `nin` take it for an empty text, nothing else holds. Numbers are decimals of any size,
-//! compared exactly; a tag that is no number matches no comparison. Unlike there, a filter is
-//! refused where it compares with what is no number: it would never match.
+//! (`internal/filter`). For an absent tag, `neq` and `nex` hold, `in` and `nin` treat the tag as
+//! empty text, and no other comparison holds. Numbers are decimals of any size, compared exactly. A
+//! tag that is not a number matches no numeric comparison. Unlike Centrifuge, this server refuses a
+//! filter whose numeric comparison has an operand that is not a number: it would never match.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
@@ -24,46 +24,47 @@ const DEPTH_MAX: usize = 16;
 const VALUES_MAX: usize = 100;
 const TEXT_MAX: usize = 16 << 10;
 
-// Lengths in a filter have two bytes; a node and a text have at most two lengths and a name.
+// Lengths in a compiled filter have two bytes. The sum bounds the bytes of all nodes and texts.
 const _: () = assert!(TEXT_MAX + 5 * NODES_MAX + 2 * VALUES_MAX <= u16::MAX as usize);
 
-/// A filter as clients send it.
+/// A node of a filter, as clients send it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct FilterNode {
     /// `and`, `or` or `not`; empty for a comparison.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub op: String,
-    /// The tag that is compared.
+    /// Name of the tag to compare.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub key: String,
-    /// How it is compared.
+    /// Comparison operator, such as `eq`.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub cmp: String,
-    /// What it is compared with.
+    /// Value to compare with.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub val: String,
-    /// What it is compared with by `in` and `nin`.
+    /// Values to compare with for `in` and `nin`.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub vals: Vec<String>,
-    /// What `and`, `or` or `not` joins.
+    /// Operands of `and`, `or` or `not`.
     #[serde(deserialize_with = "lenient_json::nullable")]
     pub nodes: Vec<FilterNode>,
 }
 
-/// A filter, compiled: one allocation, which clones share.
+/// A compiled filter: one allocation, which clones share.
 ///
-/// Its bytes are nodes. A node is its test, the length of what follows, and that: further nodes,
-/// or the key as a text (its length, its bytes) and what the tag is compared with. That is the
-/// rest of the node, and for `in` and `nin` as many texts as there are.
+/// The bytes are a sequence of nodes. A node is the index of its test, the length of its body and
+/// the body. The body of `and`, `or` and `not` is a sequence of nodes. The body of a comparison is
+/// the key as a text (length and bytes) and the operand, which fills the rest of the node. For `in`
+/// and `nin` the operand is a sequence of texts.
 #[derive(Clone, Debug)]
 pub struct Filter(pub(super) Arc<Compiled>);
 
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) bytes: Box<[u8]>,
-    /// Counts the filter for as long as somebody has it.
-    #[expect(dead_code, reason = "its end is what counts")]
+    /// Counts the filter in the memory budget until it is dropped.
+    #[expect(dead_code, reason = "only its drop has an effect")]
     pub(super) charge: Option<Charge>,
 }
 
@@ -81,7 +82,7 @@ impl Hash for Filter {
     }
 }
 
-/// What a node says.
+/// The test of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Test {
     All,
@@ -102,7 +103,7 @@ enum Test {
     GreaterOrEqual,
 }
 
-/// Each test under its name; a compiled filter names it by its place here.
+/// Tests and their names. A compiled filter stores the index of a test in this table.
 const TESTS: [(&str, Test); 16] = [
     ("and", Test::All),
     ("or", Test::Any),
@@ -122,10 +123,10 @@ const TESTS: [(&str, Test); 16] = [
     ("gte", Test::GreaterOrEqual),
 ];
 
-/// How many of these join nodes; the others compare.
+/// Number of tests at the beginning of the table that join nodes; the others compare tags.
 const JOINING: usize = 3;
 
-/// Compiles a filter. The error is for people: what is wrong with it.
+/// Compiles a filter. The error describes for humans why the filter is invalid.
 pub fn compile(node: &FilterNode) -> Result<Filter, String> {
     let mut compiler = Compiler::default();
     compiler.node(node, 1)?;
@@ -148,16 +149,20 @@ impl Compiler {
         }
         let joins = !node.op.is_empty();
         let name = if joins { &node.op } else { &node.cmp };
-        let place = TESTS.iter().position(|(known, _)| known == name);
-        let Some(place) = place.filter(|place| (*place < JOINING) == joins) else {
+        let index = TESTS.iter().position(|(known, _)| known == name);
+        let Some(index) = index.filter(|index| (*index < JOINING) == joins) else {
             let shown: String = name.chars().take(20).collect();
-            return Err(format!("{} is unknown: {shown:?}", if joins { "op" } else { "cmp" }));
+            return Err(format!("unknown {}: {shown:?}", if joins { "op" } else { "cmp" }));
         };
-        self.bytes.extend([place as u8, 0, 0]);
+        self.bytes.extend([index as u8, 0, 0]);
         let start = self.bytes.len();
-        match TESTS[place].1 {
-            Test::Not if node.nodes.len() != 1 => return Err("not joins one node".into()),
-            _ if joins && node.nodes.is_empty() => return Err(format!("{name} joins no nodes")),
+        match TESTS[index].1 {
+            Test::Not if node.nodes.len() != 1 => {
+                return Err("not requires exactly one node".into());
+            }
+            _ if joins && node.nodes.is_empty() => {
+                return Err(format!("{name} requires at least one node"));
+            }
             _ if joins => node.nodes.iter().try_for_each(|node| self.node(node, depth + 1))?,
             test => self.comparison(node, test)?,
         }
@@ -168,18 +173,18 @@ impl Compiler {
 
     fn comparison(&mut self, node: &FilterNode, test: Test) -> Result<(), String> {
         let FilterNode { key, cmp, val, vals, .. } = node;
-        let wanted = match test {
+        let takes = match test {
             Test::In | Test::NotIn => (false, true),
             Test::Exists | Test::Missing => (false, false),
             _ => (true, false),
         };
-        if key.is_empty() && wanted != (false, false) {
-            return Err(format!("{cmp} has no key"));
+        if key.is_empty() && takes != (false, false) {
+            return Err(format!("{cmp} requires a key"));
         }
-        if wanted != (!val.is_empty(), !vals.is_empty()) {
-            let takes = match wanted {
-                (true, _) => "val alone",
-                (_, true) => "vals alone",
+        if takes != (!val.is_empty(), !vals.is_empty()) {
+            let takes = match takes {
+                (true, _) => "val and no vals",
+                (_, true) => "vals and no val",
                 _ => "neither val nor vals",
             };
             return Err(format!("{cmp} takes {takes}"));
@@ -210,29 +215,29 @@ impl Compiler {
 }
 
 impl Filter {
-    /// Whether a publication with these tags is wanted.
+    /// Whether a publication with these tags matches.
     pub fn matches(&self, tags: &[(Box<str>, Box<str>)]) -> bool {
         nodes(&self.0.bytes).all(|(test, body)| test.holds(body, tags))
     }
 }
 
-/// A length, and the bytes of that number behind it.
+/// Splits off a text: a length and that number of bytes.
 fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u16::from_le_bytes(*length).into())
 }
 
-/// Nodes that stand one behind the other.
+/// Iterates over a sequence of nodes.
 fn nodes(mut bytes: &[u8]) -> impl Iterator<Item = (Test, &[u8])> {
     std::iter::from_fn(move || {
-        let (place, rest) = bytes.split_first()?;
+        let (index, rest) = bytes.split_first()?;
         let (body, rest) = split_text(rest)?;
         bytes = rest;
-        Some((TESTS.get(usize::from(*place))?.1, body))
+        Some((TESTS.get(usize::from(*index))?.1, body))
     })
 }
 
-/// Texts that stand one behind the other.
+/// Iterates over a sequence of texts.
 fn texts(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (text, rest) = split_text(bytes)?;
@@ -259,12 +264,12 @@ impl Test {
         }
     }
 
-    /// Whether the comparison holds of a tag's value; None where there is no such tag.
+    /// Whether the comparison holds for a tag's value; `None`: the tag is absent.
     fn compares(self, value: Option<&str>, operand: &[u8]) -> bool {
-        let among = |value: &str| texts(operand).any(|text| text == value.as_bytes());
+        let is_listed = |value: &str| texts(operand).any(|text| text == value.as_bytes());
         match (self, value) {
-            (Test::In, _) => among(value.unwrap_or_default()),
-            (Test::NotIn, _) => !among(value.unwrap_or_default()),
+            (Test::In, _) => is_listed(value.unwrap_or_default()),
+            (Test::NotIn, _) => !is_listed(value.unwrap_or_default()),
             (_, None) => matches!(self, Test::Unequal | Test::Missing),
             (Test::Exists, Some(_)) => true,
             (Test::Equal, Some(value)) => value.as_bytes() == operand,
@@ -282,7 +287,7 @@ impl Test {
         }
     }
 
-    /// Whether a tag that stands so to a number is wanted.
+    /// Whether a numeric comparison holds for this ordering of the tag and the operand.
     fn admits(self, ordering: Ordering) -> bool {
         match self {
             Test::Less => ordering.is_lt(),
@@ -294,18 +299,19 @@ impl Test {
     }
 }
 
-/// A decimal number as digits, so that it is exact whatever its size.
+/// A decimal number as digits, exact for any size.
 #[derive(Debug)]
 struct Number<'a> {
     negative: bool,
-    /// Without leading zeros.
+    /// Digits before the point, without leading zeros.
     whole: &'a [u8],
-    /// Without trailing zeros.
+    /// Digits after the point, without trailing zeros.
     fraction: &'a [u8],
 }
 
 impl<'a> Number<'a> {
-    /// A sign or none, digits, and a point with 1 to 19 digits or none; 200 bytes at most.
+    /// Parses an optional sign, digits, and optionally a point with 1 to 19 digits; at most 200
+    /// bytes.
     fn parse(text: &'a [u8]) -> Option<Self> {
         let (signed, unsigned) = match text {
             [b'-', rest @ ..] => (true, rest),
@@ -328,7 +334,7 @@ impl<'a> Number<'a> {
         Some(Number { negative, whole, fraction })
     }
 
-    /// Appends the one way to write it.
+    /// Appends the canonical form of the number.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend(self.negative.then_some(b'-'));
         out.extend(self.whole.is_empty().then_some(b'0'));
@@ -387,14 +393,14 @@ mod tests {
     }
 
     #[test]
-    fn comparisons() {
+    fn comparisons_hold_for_their_tags_only() {
         let check = |filter: &str, given: &str, expected: bool| {
             let compiled = compile(&comparison(filter)).unwrap();
             assert_eq!(compiled.matches(&tags(given)), expected, "{filter}: {given}");
             let opposite = compile(&joined("not", vec![comparison(filter)])).unwrap();
             assert_eq!(opposite.matches(&tags(given)), !expected, "not {filter}: {given}");
         };
-        // The filter; tags that it matches; tags that it does not.
+        // Filter, matching tags, other tags.
         let table: [(&str, &[&str], &[&str]); 13] = [
             ("a eq x", &["a=x", "b=y a=x"], &["a=y", "b=x", "", "a=", "a=xx", "a=X"]),
             ("a neq x", &["a=y", "b=x", "", "a=xx"], &["a=x", "b=y a=x"]),
@@ -414,17 +420,17 @@ mod tests {
             matching.iter().for_each(|given| check(filter, given, true));
             others.iter().for_each(|given| check(filter, given, false));
         }
-        // A tag that is not there is an empty text to these two.
+        // `in` and `nin` treat an absent tag as empty text.
         check("a in  x", "", true);
         check("a nin  x", "", false);
-        // A key may be anything, and may be empty where only its presence matters.
+        // A key may be any text. It may be empty for `ex` and `nex`.
         check(" ex", "a=x", false);
         check(" ex", "=x", true);
         check("ключ ct ю", "ключ=люк", true);
     }
 
     #[test]
-    fn numbers() {
+    fn numbers_are_compared_exactly_and_written_canonically() {
         let ordered = [
             "-1000000000000000000000000000000000000000000000000000000000000000000.5",
             "-100",
@@ -477,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_join() {
+    fn and_or_and_not_combine_nodes() {
         let filter = r#"{"op":"or","nodes":[
             {"op":"and","nodes":[{"key":"env","cmp":"eq","val":"prod"},
                                  {"key":"region","cmp":"in","vals":["us","eu"]}]},
@@ -497,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_refused() {
+    fn invalid_filters_are_refused_with_a_short_error() {
         let check = |text: &str| {
             let found = parsed(text);
             assert!(found.as_ref().is_err_and(|error| error.len() < 100), "{text}: {found:?}");
@@ -537,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds() {
+    fn filters_over_the_bounds_are_refused() {
         let check = |node: FilterNode, expected: bool| {
             let compiled = compile(&node);
             assert_eq!(compiled.is_ok(), expected, "{:?}", compiled.err());
@@ -557,14 +563,14 @@ mod tests {
         let long = |length| FilterNode { val: "v".repeat(length), ..comparison("a eq") };
         check(joined("and", vec![long(1), long(TEXT_MAX - 3)]), true);
         check(joined("and", vec![long(1), long(TEXT_MAX - 2)]), false);
-        // All at once.
+        // All bounds at once.
         let mut all = vec![leaf(); NODES_MAX - 3];
         all.extend([among(VALUES_MAX), long(TEXT_MAX - NODES_MAX - VALUES_MAX)]);
         check(joined("and", all), true);
     }
 
     #[test]
-    fn what_is_not_there_and_what_is_null_are_the_same() {
+    fn null_fields_count_as_absent() {
         let plain = parsed(r#"{"key":"a","cmp":"eq","val":"x"}"#);
         let full = r#"{"op":null,"key":"a","cmp":"eq","val":"x","vals":null,"nodes":null,"more":{"op":1}}"#;
         assert_eq!(plain, parsed(full));
@@ -572,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_filters_are_equal() {
+    fn equal_filters_have_equal_bytes_and_hashes() {
         use std::hash::{BuildHasher, RandomState};
         let state = RandomState::new();
         let check = |one: &str, other: &str, expected: bool| {
@@ -610,7 +616,7 @@ mod tests {
         })
     }
 
-    /// The rules again, read off the tree.
+    /// The rules, evaluated on the uncompiled filter.
     fn expected(node: &FilterNode, tags: &[(Box<str>, Box<str>)]) -> bool {
         let mut below = node.nodes.iter().map(|node| expected(node, tags));
         match &*node.op {
@@ -643,7 +649,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_compiles_matches_as_its_tree_says(node in any_node()) {
+        fn a_compiled_filter_matches_like_its_tree(node in any_node()) {
             let compiled = compile(&node);
             if let Err(error) = &compiled {
                 prop_assert!(error.contains("at most"), "{error}");
@@ -656,7 +662,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_text_is_no_number_or_stays_itself(text in "[-+0-9.]{0,24}") {
+        fn a_parsed_number_keeps_its_value_when_written(text in "[-+0-9.]{0,24}") {
             if let Some(number) = Number::parse(text.as_bytes()) {
                 let mut again = Vec::new();
                 number.write(&mut again);

@@ -1,5 +1,7 @@
-//! Filters of publications by their tags: the compiled form of a filter, and the filters that the
-//! subscribers of a shard share. Owns no subscriber. Never reads the data of a publication.
+//! Filters of publications by tags: the compiled form of a filter, and the filters that the
+//! subscribers of a shard share.
+//!
+//! Owns no subscriber. Never reads the data of a publication.
 
 mod compiled;
 mod shared;

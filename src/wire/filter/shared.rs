@@ -1,7 +1,7 @@
-//! Filters that subscribers of a shard have, each kept and counted once.
+//! The filters of a shard's subscribers. Equal filters are stored and counted once.
 //!
-//! Owns no filter: it finds one that is in use by its bytes. The invariant: two filters in use that
-//! are equal are one allocation, which is counted in the node's budget until its last user is gone.
+//! Owns no filter: it finds a filter in use by its bytes. The invariant: equal filters in use share
+//! one allocation, which counts in the node's memory budget until its last user drops it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
@@ -11,52 +11,54 @@ use hashbrown::HashTable;
 use super::compiled::{Compiled, Filter};
 use crate::base::memory::MemoryBudget;
 
-/// Bytes that a filter takes beside its own: counts, lengths, and its place in the table.
-const BESIDE: usize = 96;
-/// Places of filters that are gone are kept until the table holds so many.
-const PLACES_MIN: usize = 64;
+/// Bytes per filter besides its own: counters, lengths and the table entry.
+const OVERHEAD: usize = 96;
+/// Entries of dropped filters are kept until the table has this many entries.
+const ENTRIES_MIN: usize = 64;
 
-struct Place {
+/// A table entry of a filter.
+struct FilterEntry {
     hash: u64,
     filter: Weak<Compiled>,
 }
 
 /// The filters in use on one shard.
 pub struct Filters {
-    places: HashTable<Place>,
-    /// Places past which those of filters that are gone are removed.
-    places_max: usize,
+    entries: HashTable<FilterEntry>,
+    /// Number of entries at which the entries of dropped filters are removed.
+    entries_max: usize,
     hasher: RandomState,
     budget: Arc<MemoryBudget>,
 }
 
 impl Filters {
-    /// None yet; `budget` counts them.
+    /// An empty collection; `budget` counts its filters.
     pub fn new(budget: Arc<MemoryBudget>) -> Self {
         let hasher = RandomState::new();
-        Filters { places: HashTable::new(), places_max: PLACES_MIN, hasher, budget }
+        Filters { entries: HashTable::new(), entries_max: ENTRIES_MIN, hasher, budget }
     }
 
-    /// Takes a compiled filter in: returns the equal one that is in use, or the filter itself,
-    /// which counts from now on. `None`: the budget has no room for it.
+    /// Returns the equal filter that is in use, or the filter itself after counting it. `None`: the
+    /// memory budget has no room for the filter.
     pub fn share(&mut self, filter: Filter) -> Option<Filter> {
         let hash = self.hasher.hash_one(&filter.0.bytes);
-        let equal = |place: &Place| {
-            let found = place.filter.upgrade().map(Filter);
+        let equal = |entry: &FilterEntry| {
+            let found = entry.filter.upgrade().map(Filter);
             found.is_some_and(|found| found == filter)
         };
-        if let Some(found) = self.places.find(hash, equal).and_then(|one| one.filter.upgrade()) {
+        if let Some(found) = self.entries.find(hash, equal).and_then(|entry| entry.filter.upgrade())
+        {
             return Some(Filter(found));
         }
-        let charge = self.budget.charge(BESIDE + filter.0.bytes.len())?;
+        let charge = self.budget.charge(OVERHEAD + filter.0.bytes.len())?;
         let filter = Arc::new(Compiled { bytes: filter.0.bytes.clone(), charge: Some(charge) });
-        if self.places.len() >= self.places_max {
-            self.places.retain(|place| place.filter.strong_count() > 0);
-            self.places.shrink_to(PLACES_MIN, |place| place.hash);
-            self.places_max = (2 * self.places.len()).max(PLACES_MIN);
+        if self.entries.len() >= self.entries_max {
+            self.entries.retain(|entry| entry.filter.strong_count() > 0);
+            self.entries.shrink_to(ENTRIES_MIN, |entry| entry.hash);
+            self.entries_max = (2 * self.entries.len()).max(ENTRIES_MIN);
         }
-        let place = Place { hash, filter: Arc::downgrade(&filter) };
-        self.places.insert_unique(hash, place, |place| place.hash);
+        let entry = FilterEntry { hash, filter: Arc::downgrade(&filter) };
+        self.entries.insert_unique(hash, entry, |entry| entry.hash);
         Some(Filter(filter))
     }
 }
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_filters_count_once_until_the_last_is_gone() {
+    fn equal_filters_count_once_until_the_last_is_dropped() {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(10_000), 1);
         let budget = &budgets[MemoryKind::Filters];
         let mut filters = Filters::new(budget.clone());
@@ -93,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_are_gone_leave_no_places() {
+    fn entries_of_dropped_filters_are_removed() {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
         let mut filters = Filters::new(budgets[MemoryKind::Filters].clone());
         let kept: Vec<_> = (0..100).map(|nth| filters.share(filter(&nth.to_string()))).collect();
         for nth in 100..10_000 {
             assert!(filters.share(filter(&nth.to_string())).is_some());
         }
-        assert!(filters.places.len() <= 200, "{}", filters.places.len());
+        assert!(filters.entries.len() <= 200, "{}", filters.entries.len());
         let budget = &budgets[MemoryKind::Filters];
         let used = budget.used();
         for (nth, one) in kept.iter().enumerate() {
