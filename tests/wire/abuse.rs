@@ -1,24 +1,24 @@
-//! Hostile input: the server refuses or bounds it, and other clients of the shard go on.
+//! Hostile input: the server refuses or bounds it, and serves the other clients of the shard.
 
 use std::io::Write;
 
 use crate::common::{Client, Server, api_request, client_frame};
 
-/// Processor time that a pass may take while others misbehave, in us: twice the bound of a release
-/// build, which DRUMLINE names, and far more in a build for debugging. Wall time says nothing where
-/// the machine has other work.
+/// Maximum processor time of a pass under hostile input, in us: twice the bound of a release build,
+/// and far more for a debug build. `DRUMLINE` names a release build. Wall time would depend on the
+/// other work of the machine.
 fn pass_max() -> u64 {
     if std::env::var_os("DRUMLINE").is_some() { 10_000 } else { 200_000 }
 }
 
-/// One shard, so that who misbehaves and who suffers are together.
+/// A server with one shard, which has both the hostile client and its neighbour.
 fn one_shard(flags: &[&str]) -> Server {
     let mut all = vec!["--shards", "1"];
     all.extend(flags);
     Server::on_one_port(&all)
 }
 
-/// Round trips of a neighbour, each behind a call of `misbehave`, and no long pass.
+/// Checks that a neighbour gets an answer after each call of `misbehave`, and that no pass is long.
 fn neighbour_suffers_little(server: &Server, mut misbehave: impl FnMut(usize)) {
     let mut neighbour = Client::connected(server);
     for nth in 0..40 {
@@ -34,7 +34,7 @@ fn nested(open: &str, close: &str, levels: usize) -> String {
     format!("{}1{}", open.repeat(levels), close.repeat(levels))
 }
 
-/// Calls a method of the API over a connection; the status and the body of the answer.
+/// Calls a method of the API over a connection. Returns status and body of the answer.
 fn post(client: &mut Client, method: &str, body: &str) -> (u16, String) {
     client.exchange(&api_request(method, "", body))
 }
@@ -46,7 +46,7 @@ fn a_frame_over_the_size_limit_is_refused_before_it_is_read() {
     let frame = client_frame(0x81, document.as_bytes());
     neighbour_suffers_little(&server, |_| {
         let mut client = Client::connected(&server);
-        // The server may end it in the middle.
+        // The server may close the connection in the middle of the message.
         let _ = client.stream.write_all(&frame);
         assert_eq!(client.closed().0, 1009);
     });
@@ -98,7 +98,7 @@ fn input_nested_too_deeply_is_refused() {
         let unknown = nested(r#"{"unknown":"#, "}", 30_000);
         assert_eq!(post(&mut api, "history", &unknown), answer);
         assert_eq!(client.ask(&filter(40)), bad(9));
-        // So deep that it is no command any more.
+        // The server refuses a command nested this deeply as malformed.
         let mut other = Client::connected(&server);
         other.send(&filter(2000));
         assert_eq!(other.closed().0, 3501);
@@ -113,7 +113,7 @@ fn input_nested_too_deeply_is_refused() {
 #[test]
 fn a_hundred_thousand_unknown_channels_leave_nothing_behind() {
     const CHANNELS: usize = 100_000;
-    // Slow machines take longer than a ping's interval, and this client answers none.
+    // This client sends no pongs, and a slow machine needs longer than a ping interval.
     let server = one_shard(&["--websocket.message_size_limit", "1000000", "--engine.pong=false"]);
     let mut client = Client::connected(&server);
     let ask = |client: &mut Client, command: &dyn Fn(usize) -> String, expected: &str| {
@@ -121,7 +121,7 @@ fn a_hundred_thousand_unknown_channels_leave_nothing_behind() {
             let commands: Vec<String> = (from..from + 1000).map(command).collect();
             client.send(&commands.join("\n"));
             for _ in 0..1000 {
-                // Pings may come between.
+                // Skips pings.
                 let reply = std::iter::repeat_with(|| client.text()).find(|text| text != "{}");
                 assert!(reply.is_some_and(|reply| reply.contains(expected)));
             }

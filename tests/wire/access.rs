@@ -1,4 +1,4 @@
-//! Open access: the first screen, the addresses, and the requests that an open server refuses.
+//! Open access: the start screen, the addresses, and the requests that an open server refuses.
 
 use std::fs::{File, read_to_string, write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,11 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Client, KEY, UNI_WEBSOCKET, WEBSOCKET, command, request, wait_for};
 
-/// A server in a folder of its own, on a port that the kernel chose.
+/// A server in its own folder, on a port that the kernel chose.
 pub struct Started {
     child: Child,
     pub address: SocketAddr,
-    /// The first screen.
+    /// The start screen.
     pub screen: String,
     folder: tempfile::TempDir,
 }
@@ -22,7 +22,7 @@ impl Started {
         Started::with_file(None, environment, flags)
     }
 
-    /// `file`: its name in the folder where the server starts, and its text.
+    /// `file`: name and text of a file in the folder where the server starts.
     pub fn with_file(
         file: Option<(&str, &str)>,
         environment: &[(&str, &str)],
@@ -69,12 +69,12 @@ impl Started {
         Client::dial(self.address)
     }
 
-    /// Status and body of a GET by a browser on this machine.
+    /// Sends a GET as a browser on this machine does. Returns status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.dial().exchange(&request("GET", path, &format!("Host: {}\r\n", self.address), ""))
     }
 
-    /// Ends it, and returns all that it wrote.
+    /// Ends the server and returns all its output.
     pub fn stop(mut self) -> String {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let child = &mut self.child;
@@ -85,7 +85,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The server may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -165,7 +165,7 @@ fn an_open_server_refuses_requests_of_others_on_every_path() {
         (format!("{host}X-Forwarded-For: 10.0.0.1\r\n"), "a proxy or a tunnel"),
     ];
     for (headers, cause) in refused {
-        // HTTP/1.1 asks for a Host: a server may find its absence wrong in itself.
+        // HTTP/1.1 requires a Host header, so 400 is a correct answer without one.
         let is_refusal = |status: u16, body: &str| {
             let told = body.contains(cause) && body.contains("drumline genconfig");
             (status == 403 && told) || (status == 400 && headers.is_empty())
@@ -173,7 +173,7 @@ fn an_open_server_refuses_requests_of_others_on_every_path() {
         for (request, _) in requests(key, &headers) {
             let (status, body) = server.dial().exchange(&request);
             assert!(is_refusal(status, &body), "{request}: {status} {body}");
-            // Behind a good request on the same connection.
+            // The same request after a good one on the same connection.
             let mut kept = server.dial();
             assert_eq!(kept.exchange(&crate::common::request("GET", "/health", &host, "")).0, 200);
             let (status, body) = kept.exchange(&request);

@@ -1,4 +1,4 @@
-//! API calls on the public port: those that a shard answers, and those for the control plane.
+//! API calls on the public port, answered by a shard or by the control plane.
 
 use crate::common::{
     API_KEY, Client, Server, WEBSOCKET, api_request, client_frame, upgrade_request, wait_for,
@@ -16,7 +16,7 @@ fn call(channel: &str, data: &str) -> String {
     api_request("publish", "", &format!(r#"{{"channel":"{channel}","data":{data}}}"#))
 }
 
-/// The answer's head and body.
+/// Reads the head and the body of an answer.
 fn answer(client: &mut Client) -> (String, String) {
     let head = client.read_head();
     let body = client.read_body(&head);
@@ -106,7 +106,8 @@ fn the_control_plane_answers_requests_that_a_shard_does_not() {
         let mut backend = Client::dial(&server);
         backend.send_raw(good.as_bytes());
         assert_eq!(backend.answer().0, 200);
-        // In one packet: the first goes to the control plane and takes the rest along.
+        // Both in one packet: the first moves the connection to the control plane, which answers
+        // the second too.
         backend.send_raw(format!("{request}{good}").as_bytes());
         let (found, body) = backend.answer();
         assert!(found == status && body.starts_with(expected), "{found} {body}");
@@ -230,7 +231,7 @@ fn calls_that_arrive_during_the_shutdown_are_answered() {
         let mut flags = flags.to_vec();
         flags.extend(["--shutdown.spread", "2s"]);
         let mut server = Server::on_one_port(&flags);
-        // Its end, an early one, says that the stop has begun.
+        // The server closes this connection early in its shutdown, which shows that it has begun.
         let mut witness = Client::connected(&server);
         let mut subscribers: Vec<Client> = (0..8).map(|_| Client::connected(&server)).collect();
         let mut backends: Vec<Client> = (0..24).map(|_| Client::dial(&server)).collect();
@@ -245,7 +246,7 @@ fn calls_that_arrive_during_the_shutdown_are_answered() {
         assert_eq!(witness.closed().0, 3001);
         let mut answered = 0;
         for (n, backend) in backends.iter_mut().enumerate() {
-            // Some were closed already; the others are answered and closed.
+            // The server has closed some connections already; it answers and closes the others.
             let request = call(&format!("c{}", n % 8), "1");
             let _ = std::io::Write::write_all(&mut backend.stream, request.as_bytes());
             let rest = String::from_utf8(backend.rest()).unwrap();

@@ -7,7 +7,7 @@ use crate::access::Started;
 use crate::common::backend::Backend;
 use crate::common::{API_KEY, Client, WEBSOCKET, wait_for};
 
-/// A server that asks `backend` about everything, with more flags.
+/// A server with every proxy enabled and `backend` as its endpoint, with more flags.
 fn server(backend: &Backend, more: &[&str]) -> Started {
     let mut flags = vec![format!("--http_api.key={API_KEY}")];
     for section in ["client.proxy.connect", "channel.proxy.subscribe", "channel.proxy.publish"] {
@@ -222,7 +222,7 @@ fn a_refresh_without_a_later_expiry_closes_the_connection() {
         let mut client = connected_until_soon(&backend, &server);
         assert_eq!(client.closed(), (3005, "connection expired".into()), "{answer}");
     }
-    // The client has no token to refresh with here.
+    // The connect proxy accepted this client, so the client cannot refresh with a token.
     backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
     let mut client = connected(&server);
     client.send(r#"{"id":3,"refresh":{"token":"x"}}"#);
@@ -267,8 +267,8 @@ fn a_connect_proxy_that_names_the_user_decides_the_server_side_subscriptions() {
         (r#"{"result":{"user":"ann"}}"#, &[][..]),
         (r#"{"result":{}}"#, &[]),
         (r#"{"result":{"user":"ann","channels":["x"]}}"#, &["x"]),
-        // Without a word about the client it is anonymous, and may join what anybody may; a
-        // channel of which the backend is to be asked is not among these.
+        // An answer without a result makes the client anonymous. It joins the channels open to
+        // everybody, but no channel with a subscribe proxy.
         ("{}", &["x", "y"]),
     ] {
         backend.answer("connect", answer);
@@ -280,7 +280,7 @@ fn a_connect_proxy_that_names_the_user_decides_the_server_side_subscriptions() {
     }
 }
 
-/// Public keys as a set, and tokens of `ann` by these.
+/// A set of public keys, and tokens of `ann` signed with them.
 fn samples() -> Value {
     serde_json::from_str(include_str!("../../src/model/token/samples.json")).unwrap()
 }
@@ -301,12 +301,12 @@ fn tokens_of_known_keys_are_verified_while_a_key_set_is_fetched() {
     known("RS256");
     // {"alg":"RS256","kid":"n"}
     let unknown = connect("eyJhbGciOiJSUzI1NiIsImtpZCI6Im4ifQ.e30.AA");
-    // Within the pause between two fetches the set may be older than the key: the client is told to
-    // try again, and not turned away for good.
+    // In the pause between two fetches the key may be newer than the set: the error is temporary,
+    // so the client tries again.
     let reply = opened(&server).ask(&unknown);
     assert!(reply.contains(r#""code":100"#) && reply.contains(r#""temporary":true"#), "{reply}");
     assert_eq!(backend.asked("keys").len(), 1);
-    // Then it is fetched again, once for all, and the answer is held back.
+    // After the pause the server fetches the set once for all clients. The backend waits.
     backend.hold(true);
     let mut waiting = wait_for("the next fetch", || {
         let mut client = opened(&server);

@@ -10,7 +10,7 @@ fn error(id: u32, code: u32, message: &str) -> String {
     format!(r#"{{"id":{id},"error":{{"code":{code},"message":"{message}"}}}}"#)
 }
 
-/// The texts of two pieces of work whose order is not promised.
+/// The next two pushes, sorted: the server does not guarantee their order.
 fn both(client: &mut Client) -> [String; 2] {
     let mut texts = [client.push(), client.push()];
     texts.sort();

@@ -14,7 +14,7 @@ const COMPRESSED: u8 = 0xc1;
 const FIRST: u8 = 0x41;
 const LAST: u8 = 0x80;
 
-/// Switched to a path's transport with this offer; and the head of the answer.
+/// Upgrades on a path with this extension offer. Returns the client and the head of the answer.
 fn open(server: &Server, path: &str, offer: &str) -> (Client, String) {
     let mut client = Client::dial(server);
     let offer = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
@@ -24,7 +24,7 @@ fn open(server: &Server, path: &str, offer: &str) -> (Client, String) {
     (client, head)
 }
 
-/// Connected and subscribed to `news`, with compression.
+/// A client with compression, connected and subscribed to `news`.
 fn subscribed(server: &Server) -> Client {
     let (mut client, head) = open(server, WEBSOCKET, "permessage-deflate; client_max_window_bits");
     assert!(head.contains(ANSWER), "{head}");
@@ -38,7 +38,7 @@ fn subscribed(server: &Server) -> Client {
     client
 }
 
-/// As a client compresses a message.
+/// Compresses a message as a client does.
 fn deflate(message: &[u8]) -> Vec<u8> {
     let mut out = vec![0; message.len() + 100];
     let mut state = Deflate::new(6, false, 15);
@@ -47,7 +47,7 @@ fn deflate(message: &[u8]) -> Vec<u8> {
     out
 }
 
-/// As a client reads one.
+/// Decompresses a message as a client does.
 fn inflate(payload: &[u8]) -> String {
     let mut out = vec![0; 100_000];
     let mut state = Inflate::new(false, 15);

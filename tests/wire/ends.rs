@@ -1,5 +1,5 @@
-//! Connections and subscriptions that the server ends: revoked and expired tokens, too many
-//! connections of a user, lost positions.
+//! Connections and subscriptions that the server ends because of revoked or expired tokens, too
+//! many connections of a user, or lost positions.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn token(claims: &Value) -> String {
     signed(claims, SECRET)
 }
 
-/// A server that asks for tokens, with these flags too. Clients land on any of its shards.
+/// A server that requires tokens, with more flags. The kernel spreads the clients over its shards.
 fn server(flags: &[&str]) -> Server {
     let mut all = vec!["--shards", "3", "--client.token.hmac_secret_key", SECRET];
     all.extend(["--channel.without_namespace.allow_subscribe_for_client", "--http_api.insecure"]);
@@ -31,7 +31,7 @@ fn connected(server: &Server, claims: &Value) -> Client {
     client
 }
 
-/// How a connect with these claims is refused.
+/// The close code and reason of a connect with these claims.
 fn refused(server: &Server, claims: &Value) -> (u16, String) {
     let mut client = Client::open(server, WEBSOCKET);
     client.send(&connect(claims));
@@ -59,7 +59,7 @@ fn a_revoked_token_closes_its_connections_and_admits_no_more() {
     assert_eq!(others[0].closed(), invalid_token());
     assert!(others[1].is_alive() && others[2].is_alive() && unnamed.is_alive());
     assert!(server.api("revoke_token", "{}").contains(r#""code":107"#));
-    // It has an end, and that is over.
+    // A revocation that has expired has no effect.
     let old = format!(r#"{{"uid":"fine","expire_at":{}}}"#, now() - 1);
     assert_eq!(server.api("revoke_token", &old), EMPTY);
     assert!(connected(&server, &fine).is_alive() && others[1].is_alive());
@@ -80,7 +80,7 @@ fn invalidated_user_tokens_end_by_their_issue_time() {
     }
     assert_eq!(refused(&server, &made("42", 1_999)), invalid_token());
     assert!(young.is_alive() && other.is_alive());
-    // Without a time: everything up to now.
+    // Without `issued_before` the call invalidates all tokens issued until now.
     assert_eq!(server.api("invalidate_user_tokens", r#"{"user":"42"}"#), EMPTY);
     assert_eq!(young.closed(), invalid_token());
     assert!(connected(&server, &made("42", now() + 60)).is_alive());
@@ -145,7 +145,7 @@ fn the_connection_limit_of_a_user_counts_over_all_shards() {
         assert_eq!(refused(&server, &user), connection_limit());
     }
     assert!(connected(&server, &other).is_alive());
-    // Nobody in particular may come as often as it likes.
+    // The limit does not apply to anonymous users.
     let _nobody: Vec<Client> = (0..6).map(|_| connected(&server, &json!({}))).collect();
     clients.pop().unwrap().vanish();
     wait_for("a place", || {
@@ -224,14 +224,14 @@ fn clients_that_ask_for_websocket_pings_get_them() {
     assert!(polite.is_alive());
     assert_eq!(silent.frame(), ping);
     assert_eq!(silent.closed(), (3012, "no pong".into()));
-    // The protocol's own pong answers nothing here.
+    // A JSON pong does not answer a WebSocket ping.
     let mut rude = open();
     assert_eq!(rude.frame(), ping);
     rude.send("{}");
     assert_eq!(rude.closed(), (3501, "bad request".into()));
 }
 
-/// A server whose shards keep one stream each, and so lose those before.
+/// A server whose shards keep one stream each, so each new stream evicts the one before.
 fn forgetful(delay: &str) -> Server {
     let of = |option: &str| format!("--channel.without_namespace.{option}");
     server(&[
@@ -252,7 +252,7 @@ fn publish(server: &Server, channel: &str) {
     assert!(reply.contains(r#""offset":"#), "{reply}");
 }
 
-/// Other channels take the place of every stream.
+/// Publishes to other channels, whose streams evict all earlier streams.
 fn forget(server: &Server) {
     (0..30).for_each(|nth| publish(server, &format!("other-{nth}")));
 }
@@ -284,7 +284,7 @@ fn subscribers_of_an_evicted_stream_are_notified_without_a_publication() {
         assert_eq!(client.text(), LOST);
     }
     assert_eq!(served.closed(), (3010, "insufficient state".into()));
-    // Who comes back is told the truth, and stays.
+    // A client that subscribes again with recovery gets a reply and stays connected.
     let again = clients[0].ask(r#"{"id":3,"subscribe":{"channel":"a","recover":true}}"#);
     assert!(again.contains(r#""was_recovering":true"#), "{again}");
 }
@@ -309,7 +309,7 @@ fn binary_info_of_a_token_keeps_json_valid() {
     let more = [of("allow_presence_for_subscriber"), of("allow_publish_for_subscriber")];
     let flags: Vec<&str> = flags.iter().chain(&more).map(String::as_str).collect();
     let server = server(&flags);
-    // No JSON, and what would end the object that it stands in.
+    // Base64 of an invalid byte, and of `}`, which would end the enclosing JSON object.
     for info in ["/w==", "fSw="] {
         let mut client = connected(&server, &json!({"sub": "42", "b64info": info}));
         let secret = json!({"sub": "42", "channel": "$a", "b64info": info, "b64data": info});
@@ -317,7 +317,7 @@ fn binary_info_of_a_token_keeps_json_valid() {
         client.send(&json!({"id": 2, "subscribe": subscribe}).to_string());
         client.send(r#"{"id":3,"publish":{"channel":"$a","data":1}}"#);
         client.send(r#"{"id":4,"presence":{"channel":"$a"}}"#);
-        // The answers, its own join and its own publication.
+        // Three replies, and the pushes of its own join and publication.
         let said: Vec<Value> =
             (0..5).map(|_| serde_json::from_str(&client.text()).expect("JSON")).collect();
         let joined = said.iter().find(|one| one["push"]["join"].is_object()).expect("a join");

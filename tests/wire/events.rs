@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::common::{API_KEY, Client, Server};
 
-/// What a browser knows of a stream: the data of its events and the last id.
+/// The state of a stream in a browser: the data of its events and the last id.
 #[derive(Clone, Debug, Default)]
 struct Heard {
     events: Vec<Value>,
@@ -14,7 +14,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Reads a stream by the rules of the HTML standard: an event counts from its empty line on.
+    /// Parses a stream by the rules of the HTML standard: an empty line completes an event.
     fn read(text: &[u8]) -> Heard {
         let (mut heard, mut data, mut id) = (Heard::default(), String::new(), String::new());
         for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -36,7 +36,7 @@ impl Heard {
         heard
     }
 
-    /// The publications of each channel, live and recovered.
+    /// The publications by channel, both live and recovered.
     fn publications(&self) -> BTreeMap<String, Vec<u64>> {
         let mut all = BTreeMap::<_, Vec<u64>>::new();
         let number = |publication: &Value| publication["data"].as_u64().expect("a number");
@@ -72,7 +72,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|nth| format!("channel-{nth}")).collect()
 }
 
-/// A stream that is in these channels and comes from an event.
+/// A stream subscribed to these channels that resumes from an event id.
 fn stream(server: &Server, channels: &[String], last_id: &str) -> Client {
     let subs: Vec<String> = channels.iter().map(|name| format!("%22{name}%22:%7B%7D")).collect();
     let connect = format!("%7B%22subs%22:%7B{}%7D%7D", subs.join(","));
@@ -92,7 +92,7 @@ fn stream(server: &Server, channels: &[String], last_id: &str) -> Client {
     client
 }
 
-/// What comes until so many events are whole.
+/// Reads until `count` events are complete.
 fn read_events(client: &mut Client, count: usize) -> Vec<u8> {
     let mut text = Vec::new();
     loop {
@@ -122,7 +122,7 @@ fn a_cut_event_stream_resumes_every_channel_exactly() {
         let mut text = read_events(&mut client, 1);
         let mut expected: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for number in 1..=40 {
-            // Some channels often, some not at all.
+            // Some channels get many publications, others none.
             let channel = &channels[(number * number) as usize % 7 % count];
             publish(&server, channel, number);
             text.extend(read_events(&mut client, 1));
@@ -145,13 +145,13 @@ fn a_cut_event_stream_resumes_every_channel_exactly() {
     }
 }
 
-/// Where the first event ends.
+/// Position of the end of the first event.
 fn read_first(text: &[u8]) -> usize {
     text.windows(2).position(|pair| pair == b"\n\n").expect("an event") + 2
 }
 
 impl Heard {
-    /// The same without channels of which there is nothing.
+    /// The publications by channel, without channels that have none.
     fn publications_with_news(&self) -> BTreeMap<String, Vec<u64>> {
         let mut all = self.publications();
         all.retain(|_, numbers| !numbers.is_empty());
@@ -173,7 +173,7 @@ fn a_resumed_event_stream_loses_nothing_under_load() {
             let number = 20 * round + number;
             server.api("broadcast", &format!(r#"{{"channels":[{all}],"data":{number}}}"#));
         }
-        // Some of it is read, the rest is on its way or with the kernel.
+        // The client reads only a part; the rest is in transit or in the kernel.
         text.extend(read_events(&mut client, 7 * round as usize + 1));
         heard = Heard::read(&text);
         drop(client);

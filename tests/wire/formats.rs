@@ -8,7 +8,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
 }
 
-/// A command behind its length, as a protobuf client sends it.
+/// A command with its length before it, as a protobuf client sends it.
 fn command(id: u8, request: u8, body: &[u8]) -> Vec<u8> {
     let command = [&[1 << 3, id][..], &field(request, body)].concat();
     [&[command.len() as u8], &*command].concat()
@@ -25,7 +25,7 @@ fn protobuf_client(server: &Server) -> Client {
     client
 }
 
-/// A protobuf client's frame, and the answer to it, as text with what is no text replaced.
+/// Sends a frame of a protobuf client. Returns the answer as text, with invalid UTF-8 replaced.
 fn ask(client: &mut Client, command: &[u8]) -> String {
     client.send_raw(&crate::common::client_frame(0x82, command));
     let (first, payload) = client.frame().expect("an answer");

@@ -15,7 +15,7 @@ fn idle(server: &Server, request: &str, status: u16) -> Client {
     client
 }
 
-/// Everything that a node still has to do for others.
+/// Checks that the node still answers health and API requests and serves clients.
 fn serves(server: &Server) {
     assert_eq!(Client::dial(server).exchange(HEALTH), (200, "{}".into()));
     let published = r#"{"channel":"a","data":1}"#;
@@ -31,7 +31,7 @@ fn the_longest_idle_http_connection_is_closed_for_a_new_one() {
     let server = Server::on_one_port(&["--http_server.connections_max", "32"]);
     let mut idlers: Vec<Client> = (0..200).map(|_| idle(&server, OTHER, 404)).collect();
     serves(&server);
-    // Those that came last are still there; the first are closed.
+    // The server has closed the oldest connections and kept the newest.
     assert!(idlers[0].rest().is_empty());
     let last = idlers.last_mut().unwrap();
     assert_eq!(last.exchange(OTHER).0, 404);
@@ -45,7 +45,7 @@ fn idle_connections_do_not_use_up_descriptors() {
     let server = Server::launch(&[&flags[..], &more].concat(), limit);
     wait_for("the server to listen", || TcpStream::connect(server.address()).ok());
     wait_for("the server to listen", || TcpStream::connect(server.internal_address()).ok());
-    // More than there are descriptors, on either port.
+    // Each port gets more connections than the process has descriptors.
     let _public: Vec<_> = (0..600).map(|_| idle(&server, OTHER, 404)).collect();
     let internal = server.internal_address();
     let _internal: Vec<_> = (0..600)
@@ -61,7 +61,7 @@ fn idle_connections_do_not_use_up_descriptors() {
     assert!(server.metric("process_open_fds") < 512);
 }
 
-/// Lets a server have 512 descriptors.
+/// Limits a server to 512 descriptors.
 fn limit(command: &mut Command) {
     let program = command.get_program().to_owned();
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
@@ -72,7 +72,7 @@ fn limit(command: &mut Command) {
 #[test]
 fn a_node_without_free_http_connections_answers_503_and_health() {
     let server = Server::on_one_port(&["--http_server.connections_max", "4"]);
-    // Requests whose bodies the control plane waits for.
+    // The control plane waits for the bodies of these requests.
     let begun = api_request("info", "Expect: 100-continue\r\n", "{}");
     let (head, body) = begun.split_at(begun.len() - 2);
     let begin = |_| {

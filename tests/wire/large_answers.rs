@@ -1,11 +1,11 @@
-//! Large answers: they fit the outbox of the client that asked, or they are an error.
+//! Large answers: each fits the outbox of its client, or the client gets an error.
 
 use crate::common::{Client, Server};
 
 const KEPT: &str = r#"[{"name":"kept","history_size":100,"history_ttl":"300s","force_recovery":true,
     "presence":true}]"#;
 
-/// A server whose clients may be 200,000 bytes behind, with 100,000 bytes of history in `kept:a`.
+/// A server with outboxes of 200,000 bytes and 100,000 bytes of history in `kept:a`.
 fn server() -> Server {
     let flags = ["--client.queue_max_size", "200000", "--channel.namespaces", KEPT];
     let server = Server::on_one_port(&flags);

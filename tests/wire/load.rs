@@ -8,7 +8,7 @@ fn publish(id: usize, channel: &str, data: &str) -> String {
     format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{data}}}}}"#)
 }
 
-/// Round trips of publications between two clients; each is bounded by the client's patience.
+/// Checks that publications pass between two clients, each within the time limit of a client.
 fn others_are_well(server: &Server) {
     let mut listener = Client::subscribed(server, "others");
     let mut speaker = Client::connected(server);
@@ -18,7 +18,7 @@ fn others_are_well(server: &Server) {
     }
 }
 
-/// A client whose kernel takes little and which subscribes and then reads nothing.
+/// A client with a small receive buffer that subscribes and then reads nothing.
 fn slow_reader(server: &Server) -> Client {
     Client::subscribed_with_buffer(server, "flood", 4096)
 }

@@ -1,6 +1,6 @@
 //! Tests of the server over its sockets: the real binary over TCP, byte for byte.
 //!
-//! One file per subject. Each test starts its own server, and every wait has an end.
+//! One file per subject. Each test starts its own server, and every wait has a time limit.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::common::{binary, command, wait_for};
 
-/// A folder that every user may read, with the binary in it.
+/// A folder with the binary that every user may read.
 struct Place {
     folder: tempfile::TempDir,
 }
@@ -26,8 +26,8 @@ impl Place {
         self.folder.path().join("drumline")
     }
 
-    /// The binary as another user, with so many KiB of locked memory. `nth`: each start has a user
-    /// of its own, since the kernel frees rings a little after the end of their process.
+    /// Starts the binary as another user with a limit of locked memory in KiB. Each `nth` has
+    /// its own user, because the kernel frees rings some time after the end of their process.
     fn run(&self, nth: u32, kib: u64, arguments: &[&str]) -> Command {
         let bytes = kib * 1024;
         let mut run = Command::new("prlimit");
@@ -67,7 +67,7 @@ fn too_little_locked_memory_prevents_the_start_with_advice() {
         }
     }
     assert!(told(&checked).contains("fatal: RLIMIT_MEMLOCK of 1024 KiB holds"));
-    // The cure that is named is enough, and a ring less is not.
+    // The limit that the error names is enough; a limit smaller by one ring is not.
     let text = told(&refused);
     let need: u64 =
         text.split("ulimit -l ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();

@@ -1,17 +1,17 @@
-//! Memory that clients use: it follows the bytes they sent, and has budgets.
+//! Memory that clients use: it grows with the bytes they send, and has budgets.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use crate::common::{Client, PATIENCE, Server, WEBSOCKET, client_frame};
 
-/// The header of a masked binary frame of so many bytes; the mask is 0.
+/// The header of a masked binary frame of a given length, with mask 0.
 fn frame_header(first: u8, bytes: u16) -> Vec<u8> {
     let length = bytes.to_be_bytes();
     vec![first, 0xfe, length[0], length[1], 0, 0, 0, 0]
 }
 
-/// A message of 65,536 bytes is the largest that the server takes.
+/// The maximum message size is 65,536 bytes.
 const LARGE: u16 = 65_535;
 
 fn anonymous_memory(server: &Server) -> u64 {
@@ -78,7 +78,7 @@ fn the_connection_with_most_unread_input_is_closed_over_the_budget() {
         .collect();
     let mut greedy: Vec<Client> = (0..30).map(|_| Client::open(&server, WEBSOCKET)).collect();
     for client in &mut greedy {
-        // The server may close it in the middle.
+        // The server may close the connection in the middle of the message.
         let part = [frame_header(0x01, LARGE), vec![b' '; LARGE.into()]].concat();
         if let Err(error) = client.stream.write_all(&part) {
             assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));

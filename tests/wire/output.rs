@@ -1,4 +1,5 @@
-//! Closed, full or unread stderr and stdout: the server goes on, commands fail with their status.
+//! Closed, full or unread stderr and stdout: the server keeps running, and commands exit with an
+//! error status.
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
@@ -13,7 +14,7 @@ fn closed() -> PipeWriter {
     pipe().unwrap().1
 }
 
-/// A pipe that is full and that nobody reads as long as its reader lives.
+/// A full pipe. Its reader reads nothing and keeps it open.
 fn full() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     fcntl_setfl(writer.as_fd(), OFlags::NONBLOCK).unwrap();
@@ -30,7 +31,7 @@ fn full_device() -> Stdio {
     std::fs::File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// A server that logs for every client: neither its connect proxy nor its key set answers.
+/// A server that logs an error for every client: its connect proxy and key set are unreachable.
 fn server_that_logs(stdout: Stdio, stderr: Stdio) -> Server {
     let nobody = format!("http://127.0.0.1:{}/", free_port());
     let flags = [
@@ -54,9 +55,9 @@ fn server_that_logs(stdout: Stdio, stderr: Stdio) -> Server {
     server
 }
 
-/// Has clients of a server cause log lines, and sees that everything goes on.
+/// Makes clients cause log lines, and checks that the server keeps working.
 fn goes_on(mut server: Server) {
-    // A token of a key that only the key set could hold: {"alg":"RS256","kid":"a"}.{"sub":"a"}.
+    // A token whose key must come from the key set: {"alg":"RS256","kid":"a"}.{"sub":"a"}.
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhIn0.c2ln";
     for connect in ["{}".to_owned(), format!(r#"{{"token":"{token}"}}"#)] {
         for _ in 0..3 {

@@ -1,10 +1,11 @@
-//! Rings with a small completion queue lose nothing, and late completions end nothing.
+//! Rings with a small completion queue: no operation is lost, and late completions close no
+//! connection.
 
 use rustix::process::Signal;
 
 use crate::common::{Client, Server, client_frame};
 
-/// The smallest rings, on one shard.
+/// Flags for one shard with the smallest rings.
 const SMALL: [&str; 10] = [
     "--shards",
     "1",
@@ -18,7 +19,7 @@ const SMALL: [&str; 10] = [
     "4",
 ];
 
-/// More than one turn of fan-out has completion entries for.
+/// More subscribers than the completion queue has entries for in one turn of fan-out.
 const SUBSCRIBERS: usize = 150;
 
 fn subscribed(server: &Server, receive_buffer: usize) -> Client {
@@ -36,8 +37,8 @@ fn a_publication_to_sockets_that_are_all_broken_does_not_end_the_server() {
     for round in 0..5 {
         let mut clients: Vec<Client> =
             (0..SUBSCRIBERS).map(|_| subscribed(&server, 65_536)).collect();
-        // While the server stands still a publication comes, then every subscriber floods it with
-        // pongs and resets: the server sends before it has read of the resets.
+        // While the server is stopped a publication arrives, then every subscriber sends many pongs
+        // and resets its connection: the server sends before it has seen the resets.
         server.signal(Signal::STOP);
         publisher.send(&publish(round, "1"));
         let flood = client_frame(0x8a, b"pong").repeat(100);
@@ -63,7 +64,7 @@ fn subscribers_that_all_fall_behind_at_once_get_every_byte() {
     let filler = "x".repeat(20_000);
     let pong = client_frame(0x8a, b"");
     for nth in 0..12 {
-        // While the server stands still all of them say something, which fills the queue.
+        // While the server is stopped every subscriber sends a pong, which fills the queue.
         server.signal(Signal::STOP);
         clients.iter_mut().for_each(|client| client.send_raw(&pong));
         server.signal(Signal::CONT);

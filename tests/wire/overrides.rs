@@ -12,7 +12,7 @@ fn token(claims: &Value) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-/// Who subscribes, and by what.
+/// How a client is subscribed.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     SubscriptionToken,
@@ -40,7 +40,7 @@ fn server() -> Server {
     ])
 }
 
-/// A client of `user` in `channel` with these overrides, and what it was told on the way.
+/// A client of `user` subscribed to `channel` with these overrides.
 fn join(server: &Server, way: Way, user: &str, channel: &str, overrides: &Value) -> Client {
     let values = overrides.as_object().unwrap().iter();
     let values = values.map(|(name, value)| (name.clone(), json!({"value": value})));
@@ -70,7 +70,7 @@ fn join(server: &Server, way: Way, user: &str, channel: &str, overrides: &Value)
     client
 }
 
-/// The kind of the next push, and of whom it is.
+/// The kind of the next push and the user that it names.
 fn news(client: &mut Client) -> (String, String) {
     let text: Value = serde_json::from_str(&client.text()).unwrap();
     let push = text["push"].as_object().unwrap();
@@ -90,7 +90,7 @@ fn join_leave_overrides_work_in_a_namespace_without_it() {
         let channel = format!("plain:{nth}");
         let mut watcher = join(&server, way, "watcher", &channel, &all);
         assert_eq!(news(&mut watcher), said("join", "watcher"), "{way:?}");
-        // One that is announced and told nothing, and one that is told and not announced.
+        // Others learn of `quiet`, which gets no pushes. `told` gets pushes and stays unannounced.
         let mut quiet = join(&server, way, "quiet", &channel, &json!({"join_leave": true}));
         assert_eq!(news(&mut watcher), said("join", "quiet"), "{way:?}");
         let told = json!({"force_push_join_leave": true});

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::common::{Client, Server, WEBSOCKET, wait_for};
 
-/// Longer than every timeout of the server.
+/// A pause longer than every timeout of the server.
 const PAUSE: Duration = Duration::from_millis(5500);
 
 fn server() -> Server {
@@ -20,7 +20,7 @@ fn server() -> Server {
     ])
 }
 
-/// What others say while the server is stopped for longer than it waits for anybody.
+/// Stops the server for longer than its timeouts, and runs `meanwhile` at the start of the pause.
 fn pause(server: &Server, meanwhile: impl FnOnce()) {
     server.signal(Signal::STOP);
     meanwhile();
@@ -32,7 +32,7 @@ fn pause(server: &Server, meanwhile: impl FnOnce()) {
 fn pongs_received_while_the_process_was_stopped_count() {
     let server = server();
     let mut clients: Vec<Client> = (0..60).map(|_| Client::connected(&server)).collect();
-    // Each is asked and answers nothing yet.
+    // Each client gets a ping and sends no pong yet.
     let mut asked: Vec<usize> = Vec::new();
     wait_for("enough clients that owe a pong", || {
         for (at, client) in clients.iter_mut().enumerate() {

@@ -19,7 +19,7 @@ fn subscription(user: &str, channel: &str) -> String {
     make_subscription(&settings(SECRET), user, channel, Some(600), now()).unwrap()
 }
 
-/// A server that asks for tokens, with these flags too.
+/// A server that requires tokens, with more flags.
 fn server(flags: &[&str]) -> Server {
     let mut all = vec!["--shards", "2", "--client.token.hmac_secret_key", SECRET];
     all.extend(["--channel.without_namespace.allow_subscribe_for_client", "--http_api.insecure"]);
@@ -242,7 +242,7 @@ fn the_node_limits_its_connections() {
         "--uni_http_stream.enabled",
         "--long_polling.enabled",
     ]);
-    // Let in before the node was full.
+    // The server accepted this connection before the node was full.
     let mut second = Client::open(&full, WEBSOCKET);
     let _first = connected(&full, "42");
     second.send(&connect(&user("43")));
@@ -263,7 +263,7 @@ fn the_node_limits_its_connections() {
     ] {
         let mut first = Client::dial(&full);
         first.send_raw(&request);
-        // On a connection that the control plane has.
+        // The same on a connection that has moved to the control plane.
         let mut later = Client::dial(&full);
         later.send_raw(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n");
         let head = later.read_head();

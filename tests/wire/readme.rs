@@ -9,14 +9,14 @@ use crate::common::{Client, wait_for};
 
 const README: &str = include_str!("../../README.md");
 
-/// The blocks of README in one language.
+/// The code blocks of README.md in one language.
 fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
     let start = format!("```{language}\n");
     let parts: Vec<_> = README.split(&start).skip(1).collect();
     parts.into_iter().map(|rest| rest.split("\n```").next().unwrap())
 }
 
-/// A line of README against a server.
+/// The command of a line of README.md, directed to a server.
 fn shell(line: &str, server: &Started) -> Command {
     let line = line.replace("localhost:8000", &server.address.to_string());
     let mut command = Command::new("sh");
@@ -63,7 +63,7 @@ fn the_examples_work_as_written() {
             hears.try_recv().ok()
         });
         assert!(found.is_some(), "{line}");
-        // A stream goes on for ever; a poll has ended.
+        // A stream never ends, so the test kills it; a long poll has ended.
         let _ = child.kill();
         let _ = child.wait();
         reader.join().unwrap();

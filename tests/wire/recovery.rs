@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::common::{API_KEY, Client, Server};
 
-/// One shard that keeps few streams, all of them recoverable.
+/// A server with one shard that keeps few streams, all recoverable.
 fn server() -> Server {
     let of = |option: &str| format!("--channel.without_namespace.{option}");
     Server::start(&[
@@ -29,7 +29,7 @@ fn publish(server: &Server, channel: &str) -> Value {
     serde_json::from_str::<Value>(&reply).expect("JSON")["result"].clone()
 }
 
-/// Subscribes as an SDK does: from the position that it knows, if any. Returns the answer.
+/// Subscribes as an SDK does, from its last position if it has one. Returns the answer.
 fn subscribe(client: &mut Client, channel: &str, since: Option<(u64, &str)>) -> Value {
     let since = since.map_or(String::new(), |(offset, epoch)| {
         format!(r#","recover":true,"offset":{offset},"epoch":"{epoch}""#)
@@ -148,7 +148,8 @@ fn a_strict_recovery_that_fails_leaves_no_subscription() {
         assert_eq!(presence, r#"{"result":{"num_clients":1,"num_users":1}}"#);
         publish(&server, "a");
         assert!(witness.text().contains(r#""offset":6"#), "no join, no leave");
-        // Nobody is subscribed; what can be recovered is, and without the flag it is told.
+        // The refused client is not subscribed. Its recovery succeeds, and without the flag a
+        // failed recovery is no error.
         let reply = client.ask(&recover(2, 5, &epoch));
         assert!(
             reply.contains(r#""recovered":true"#) && reply.contains(r#""offset":6"#),

@@ -1,4 +1,5 @@
-//! Request heads: the WebSocket upgrade, refusals, and connections that change planes.
+//! Request heads: the WebSocket upgrade, refusals, and connections that move between shards and
+//! the control plane.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn invalid_request_heads_get_an_error_status() {
     assert!(upgrade_required.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{upgrade_required}");
 }
 
-/// The head and the body of the answer to a request after which the connection ends.
+/// Sends a request that ends the connection. Returns head and body of the answer.
 fn refusal(server: &Server, request: &str) -> (String, String) {
     let mut client = Client::dial(server);
     client.send_raw(request.as_bytes());
@@ -96,7 +97,7 @@ fn a_head_over_a_limit_is_refused_with_the_name_of_the_limit() {
         assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
         assert!(cause.contains("over 32768 bytes") && cause.contains("head_size_limit"), "{cause}");
     }
-    // What follows on a connection of the control plane is held to the same limits.
+    // The same limits apply to later requests on a connection of the control plane.
     for (request, expected) in
         [(many(120, OTHER), "404"), (many(129, OTHER), "431"), (large(40_000, OTHER), "431")]
     {
@@ -227,7 +228,7 @@ fn a_head_that_never_ends_is_refused() {
     let mut client = Client::dial(&server);
     client.send_raw(b"GET /connection/websocket HTTP/1.1\r\nX: ");
     wait_for("431", || {
-        // The server stops reading at its bound; what comes behind may meet a closed socket.
+        // The server stops reading at its bound; a later write may meet a closed socket.
         match client.stream.write(&[b'a'; 1000]) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Some(()),
@@ -260,7 +261,7 @@ fn a_foreign_origin_is_refused() {
     assert_eq!(status_after(&server, &with_origin("")), "101");
 }
 
-/// A request that both ports answer, whichever plane has the API.
+/// A request that the control plane answers with 404 on both ports.
 const OTHER: &str = "GET /nothing-is-here HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]

@@ -28,7 +28,7 @@ fn a_configured_key_is_not_printed() {
 
 #[test]
 fn the_log_names_a_failing_backend_without_its_password_and_token() {
-    // Nothing listens there.
+    // No process listens on this port.
     let place = format!("127.0.0.1:{}", free_port());
     let address = format!("http://user:{SECRET}@{place}/connect?token={SECRET}");
     let shown = format!("http://***@{place}/connect?***");
@@ -52,7 +52,7 @@ fn the_log_names_a_failing_key_set_without_its_password_and_token() {
     let shown = format!("http://***@{place}/keys?***");
     let server = Started::with(&[], &[&format!("--client.token.jwks_public_endpoint={address}")]);
     let mut client = Client::open(server.address, WEBSOCKET);
-    // The key set is fetched for a token that names one of its keys.
+    // A token that names a key makes the server fetch the key set.
     let header = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ";
     client.send(&format!(r#"{{"id":1,"connect":{{"token":"{header}.e30.AA"}}}}"#));
     wait_for("the failure to be logged", || server.text("stderr").contains(&shown).then_some(()));

@@ -1,4 +1,4 @@
-//! Signals: which of them end the server, and from when on.
+//! Signals: which of them end the server, and signals during the start.
 
 use std::io::{Read, pipe};
 use std::net::TcpStream;
@@ -29,7 +29,7 @@ fn signals_other_than_stop_signals_do_not_end_the_server() {
     assert!(told.contains("[warn] signals: ") && told.contains("restart it"), "{told}");
 }
 
-/// The first shard listens well before the last one and the control plane are there.
+/// The first shard listens well before the last shard and the control plane have started.
 #[test]
 fn a_client_accepted_after_a_stop_signal_is_drained() {
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Slots of connections: each is given back, and a full node refuses with an answer.
+//! Slots of connections: each becomes free again, and a full node refuses with an answer.
 
 use std::net::{Shutdown, SocketAddr};
 
@@ -95,7 +95,8 @@ fn a_full_node_refuses_new_clients_and_keeps_the_others() {
     assert!(clients.iter_mut().all(Client::is_alive));
 }
 
-/// Shards of unequal size come about where limits differ; no flag asks for them.
+/// Limits can make shards of unequal size. No flag sets their sizes, so the test starts
+/// a node itself.
 #[test]
 fn a_full_shard_hands_new_sockets_to_another_shard() {
     drumline::base::sys::raise_open_files().unwrap();

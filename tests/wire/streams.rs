@@ -22,7 +22,7 @@ fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n").into_bytes()
 }
 
-/// A stream whose head has been read.
+/// Opens a stream and reads the head of its response.
 fn stream(server: &Server, request: &[u8]) -> Client {
     let mut client = Client::dial(server);
     client.send_raw(request);
@@ -67,13 +67,13 @@ fn emulation_requests_reach_a_stream_on_every_shard() {
     for (nth, stream) in streams.iter_mut().enumerate() {
         let connected = stream.line();
         assert_eq!(stream.line(), r#"{"id":2,"subscribe":{}}"#);
-        // A connection of its own each, so that they come to every shard.
+        // Each request has its own connection, so that requests reach every shard.
         for id in 3..13 {
             let frame = format!(r#"{{"id":{id},"subscribe":{{"channel":"{nth}-{id}"}}}}"#);
             assert_eq!(status(&server, &emulation(&connected, &frame)), "204");
             assert_eq!(stream.line(), format!(r#"{{"id":{id},"subscribe":{{}}}}"#));
         }
-        // And one connection for many requests, two of them at once.
+        // One connection carries many requests, two of them at once.
         let ask = |id: u32| format!(r#"{{"id":{id},"unsubscribe":{{"channel":"{nth}-3"}}}}"#);
         let frames = [ask(13), format!("{}\n{}", ask(14), ask(15))];
         kept.send_raw(&frames.map(|frame| emulation(&connected, &frame)).concat());
@@ -100,7 +100,7 @@ fn forged_and_ended_sessions_are_ignored() {
     let other = attacker.line();
     let order = r#"{"id":2,"subscribe":{"channel":"x"}}"#;
     let session = field(&connected, "session");
-    // The attacker's seal under the victim's place, a session cut short, none, nonsense.
+    // Forged sessions: the victim's slot with the attacker's seal, a short one, none, and nonsense.
     let sealed = format!("{}{}", &session[..18], &field(&other, "session")[18..]);
     for forged in [sealed.as_str(), &session[..49], "", "zz"] {
         let forged = connected.replace(&session, forged);
@@ -248,7 +248,7 @@ fn an_event_stream_resumes_after_its_last_event_id() {
     assert_eq!(again.line().split(':').nth(1), Some(" 3"), "behind what is recovered");
     assert!(connected.contains(r#""recovered":true"#) && connected.contains(r#""data":2"#));
     assert!(connected.contains(r#""data":3"#) && !connected.contains(r#""data":1"#), "{connected}");
-    // What is no id of ours is no place to go on from.
+    // The server ignores an id that it did not make.
     let mut strange = stream(&server, &get(path, "Last-Event-ID: nonsense\r\n"));
     assert!(!strange.line().contains("was_recovering"));
 }
@@ -320,7 +320,8 @@ fn stream_requests_through_the_control_plane_are_served() {
     let connected = client.line();
     assert!(connected.starts_with(r#"{"id":1,"connect":{"#), "{connected}");
 
-    // A target with scheme and host is told apart from one without, and goes round only once.
+    // A shard passes a target with scheme and host to the control plane, which returns it as a
+    // path.
     let absolute =
         get("http://test/connection/sse?cf_connect=%7B%22id%22:1,%22connect%22:%7B%7D%7D", "");
     let mut whole = Client::dial(&server);

@@ -1,5 +1,5 @@
-//! Lifetime of tokens: past expiries grant nothing, refreshed tokens must name the channels of the
-//! connection, and insecure mode refuses invalid tokens.
+//! Lifetime of tokens: expired tokens grant nothing, a refreshed token must name the channels of
+//! the connection, and insecure mode refuses invalid tokens.
 
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ fn a_past_expiry_grants_nothing() {
         let order = json!({"user": "ann", "channel": "other", "expire_at": end}).to_string();
         let refused = r#"{"error":{"code":100,"message":"internal server error"}}"#;
         assert_eq!(server.api("subscribe", &order), refused);
-        // The connection is still there, and in its own channel alone.
+        // The connection stays open, and the refused call has not subscribed it to `other`.
         let reply = client.ask(r#"{"id":5,"unsubscribe":{"channel":"other"}}"#);
         assert_eq!(reply, r#"{"id":5,"unsubscribe":{}}"#);
         let order = json!({"user": "ann", "expire_at": end}).to_string();
@@ -81,7 +81,7 @@ fn a_past_expiry_grants_nothing() {
         assert_eq!(client.closed(), (3005, "connection expired".into()));
     }
     assert_eq!(server.metric("drumline_clients"), 0);
-    // An end at 0 or before it is none.
+    // An `expire_at` of 0 or less means no expiry.
     let mut client = connected(&server, json!({"expire_at": -5, "exp": now() + 100}));
     let order = json!({"user": "ann", "channel": "other", "expire_at": -5}).to_string();
     assert_eq!(server.api("subscribe", &order), r#"{"result":{}}"#);
@@ -113,7 +113,7 @@ fn a_refreshed_token_with_other_channels_closes_the_connection() {
         let mut client = connected(&server, before);
         assert_eq!(client.ask(&refresh(&token(after.clone()))), refreshed, "{after}");
     }
-    // What the client or the API subscribed to stays, whether the token names it or not.
+    // Subscriptions by the client or the API stay, whether the token names them or not.
     let mut client = connected(&server, json!({"channels": ["a"]}));
     assert_eq!(client.ask(&subscribe("own", "")), r#"{"id":2,"subscribe":{}}"#);
     server.api("subscribe", r#"{"user":"ann","channel":"api"}"#);
@@ -151,7 +151,7 @@ fn an_expired_or_invalid_token_in_sub_refresh_closes_the_connection() {
             assert_eq!(client.closed(), *expected, "{given}");
         }
     }
-    // What the server has subscribed the client to is not the client's to refresh.
+    // A client cannot refresh a server-side subscription.
     let mut client = connected(&server, json!({"channels": ["news"]}));
     client.send(&sub_refresh("news", &good));
     assert_eq!(client.closed(), (3501, "bad request".into()));
@@ -172,7 +172,7 @@ fn insecure_mode_allows_missing_tokens_and_refuses_invalid_ones() {
     let old = token(json!({"exp": now() - 100}));
     let refused = Client::open(&server, WEBSOCKET).ask(&connect(&old));
     assert_eq!(refused, r#"{"id":1,"error":{"code":109,"message":"token expired"}}"#);
-    // The end of a connection token is ignored.
+    // The server ignores the expiry of a connection token.
     for claims in [json!({"exp": now() + 100}), json!({"expire_at": 5})] {
         let reply = Client::open(&server, WEBSOCKET).ask(&connect(&token(claims)));
         assert!(!reply.contains("expires") && !reply.contains("error"), "{reply}");
@@ -186,7 +186,7 @@ fn insecure_mode_allows_missing_tokens_and_refuses_invalid_ones() {
     assert_eq!(client.ask(&subscribe("x", "")), r#"{"id":2,"subscribe":{}}"#);
     client.send(&sub_refresh("x", &forged));
     assert_eq!(client.closed(), invalid);
-    // The client's own subs in its connect request are no way around that.
+    // The `subs` of a connect request are subject to the same checks.
     let own = r#"{"id":1,"connect":{"subs":{"$x":{},"y":{}}}}"#;
     let reply = Client::open(&server, WEBSOCKET).ask(own);
     assert!(reply.contains(r#""subs":{"y":{}}"#), "{reply}");
