@@ -6,63 +6,29 @@
 //! the signature, unless the settings skip signature verification.
 
 pub(crate) mod claims;
+mod create;
 mod keys;
 pub(crate) mod payload_fields;
+mod settings;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::{EncodingKey, encode};
 use regex::Regex;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use crate::wire::lenient_json::Text;
 
 use claims::Claims;
 pub use claims::{ConnectClaims, SubscribeClaims, SubscribeOptions, TokenError};
+pub use create::{make_connection, make_subscription};
 pub use keys::KeySet;
 use keys::{Algorithm, Key, KeyKind};
+pub use settings::TokenSettings;
 
 /// Maximum length of a token in bytes. Longer tokens are refused unread.
 pub const TOKEN_MAX: usize = 64 * 1024;
-
-/// Settings of token verification, with the names of Centrifugo. An empty string: not set.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct TokenSettings {
-    /// Secret that verifies HS256, HS384 and HS512, and signs generated tokens.
-    pub hmac_secret_key: String,
-    /// Previous secret, for tokens that were signed before a change of the secret.
-    pub hmac_previous_secret_key: String,
-    /// Last Unix time in seconds at which the previous secret is valid; 0: no limit.
-    pub hmac_previous_secret_key_valid_until: u64,
-    /// RSA public key in PEM. Verifies RS256, RS384 and RS512.
-    pub rsa_public_key: String,
-    /// ECDSA public key in PEM. Its curve decides whether it verifies ES256 or ES384.
-    pub ecdsa_public_key: String,
-    /// URL of the JSON Web Key Set. If it is set, the keys above are ignored.
-    pub jwks_public_endpoint: String,
-    /// Required audience: `aud` must equal or contain it.
-    pub audience: String,
-    /// Pattern that `aud` or one of its strings must match, at any place.
-    pub audience_regex: String,
-    /// Required issuer (`iss`).
-    pub issuer: String,
-    /// Pattern that `iss` must match, at any place.
-    pub issuer_regex: String,
-    /// Name of the claim that contains the user ID; empty: `sub`.
-    pub user_id_claim: String,
-    /// Skip signature verification. Expiry is still checked.
-    pub insecure_skip_signature_verify: bool,
-}
-
-impl fmt::Debug for TokenSettings {
-    /// Prints no field, because some are secrets.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TokenSettings").finish_non_exhaustive()
-    }
-}
 
 /// The place where a token is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,76 +329,10 @@ fn decoded(part: &str) -> Result<Vec<u8>, TokenError> {
     BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| TokenError::Invalid)
 }
 
-/// Creates a connection token for `user`, signed with HS256. `ttl` is in seconds; `None`: the token
-/// does not expire. An error names the setting with which the server would refuse the token.
-pub fn make_connection(
-    settings: &TokenSettings,
-    user: &str,
-    ttl: Option<u64>,
-    now: u64,
-) -> Result<String, String> {
-    make(settings, user, None, ttl, now)
-}
-
-/// Creates a subscription token for `user` and `channel`; see [`make_connection`].
-pub fn make_subscription(
-    settings: &TokenSettings,
-    user: &str,
-    channel: &str,
-    ttl: Option<u64>,
-    now: u64,
-) -> Result<String, String> {
-    make(settings, user, Some(channel), ttl, now)
-}
-
-fn make(
-    settings: &TokenSettings,
-    user: &str,
-    channel: Option<&str>,
-    ttl: Option<u64>,
-    now: u64,
-) -> Result<String, String> {
-    for (name, set) in [
-        ("jwks_public_endpoint", &settings.jwks_public_endpoint),
-        ("audience_regex", &settings.audience_regex),
-        ("issuer_regex", &settings.issuer_regex),
-    ] {
-        if !set.is_empty() {
-            return Err(format!(
-                "{name} is set: the server would refuse this token; sign it elsewhere"
-            ));
-        }
-    }
-    if settings.hmac_secret_key.is_empty() {
-        return Err("hmac_secret_key is not set: no secret can sign the token".to_owned());
-    }
-    let user_claim = match settings.user_id_claim.as_str() {
-        "" => "sub",
-        claim => claim,
-    };
-    let mut claims = Map::new();
-    claims.insert(user_claim.to_owned(), user.into());
-    claims.insert("iat".to_owned(), now.into());
-    let texts = [
-        ("aud", Some(settings.audience.as_str()).filter(|text| !text.is_empty())),
-        ("iss", Some(settings.issuer.as_str()).filter(|text| !text.is_empty())),
-        ("channel", channel),
-    ];
-    for (name, text) in texts {
-        if let Some(text) = text {
-            claims.insert(name.to_owned(), text.into());
-        }
-    }
-    if let Some(ttl) = ttl {
-        claims.insert("exp".to_owned(), now.saturating_add(ttl).into());
-    }
-    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
-    let key = EncodingKey::from_secret(settings.hmac_secret_key.as_bytes());
-    encode(&header, &Value::Object(claims), &key).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use jsonwebtoken::EncodingKey;
+
     use super::*;
 
     const NOW: u64 = 1_000;
