@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Room in one inbox. Reserved and queued messages together never exceed the capacity.
 #[derive(Debug)]
-pub struct InboxRoom {
+pub(super) struct InboxRoom {
     taken: AtomicUsize,
     capacity: usize,
     /// Bit n: endpoint n found no room and waits for a wake-up.
@@ -21,7 +21,7 @@ pub struct InboxRoom {
 
 impl InboxRoom {
     /// The room of an empty inbox.
-    pub fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         InboxRoom { taken: AtomicUsize::new(0), capacity, waiting: AtomicU64::new(0) }
     }
 
@@ -34,12 +34,12 @@ impl InboxRoom {
     }
 
     /// Whether the inbox has no messages and no reservations.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.taken.load(Ordering::SeqCst) == 0
     }
 
     /// Takes room for one message, or notes that `endpoint` waits for room.
-    pub fn reserve(&self, endpoint: Endpoint) -> bool {
+    pub(super) fn reserve(&self, endpoint: Endpoint) -> bool {
         if self.take() {
             return true;
         }
@@ -52,7 +52,7 @@ impl InboxRoom {
 
     /// Frees the room of one message. Returns the endpoints to wake once half of the capacity is
     /// free.
-    pub fn free(&self) -> u64 {
+    pub(super) fn free(&self) -> u64 {
         let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
         fence(Ordering::SeqCst);
         if left <= self.capacity / 2 && self.waiting.load(Ordering::SeqCst) != 0 {
@@ -68,7 +68,7 @@ impl InboxRoom {
 /// The consumer sets its sleep flag, looks for news once more, and then waits. The producer notes
 /// the news and then looks at the flag. One of the two sees the other.
 #[derive(Debug)]
-pub struct SleepState {
+pub(super) struct SleepState {
     asleep: AtomicBool,
     /// Bit n: endpoint n has a message, or room that it waited for.
     news: AtomicU64,
@@ -82,7 +82,7 @@ impl Default for SleepState {
 
 impl SleepState {
     /// Sets the sleep flag. Returns whether the consumer may wait.
-    pub fn prepare(&self) -> bool {
+    pub(super) fn prepare(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let sleeps = self.news.load(Ordering::SeqCst) == 0;
@@ -93,13 +93,13 @@ impl SleepState {
     }
 
     /// Clears the sleep flag.
-    pub fn wake_up(&self) {
+    pub(super) fn wake_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
     /// Takes the endpoints with news since the last call. The caller must look at their inboxes
     /// afterwards.
-    pub fn take_news(&self) -> u64 {
+    pub(super) fn take_news(&self) -> u64 {
         match self.news.load(Ordering::Relaxed) {
             0 => 0,
             _ => self.news.swap(0, Ordering::SeqCst),
@@ -108,7 +108,7 @@ impl SleepState {
 
     /// Notes news for an endpoint, after a message was pushed or room was freed. Returns whether
     /// the caller must wake the consumer; only one of several producers does.
-    pub fn notify(&self, endpoint: Endpoint) -> bool {
+    pub(super) fn notify(&self, endpoint: Endpoint) -> bool {
         self.news.fetch_or(1 << endpoint, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)

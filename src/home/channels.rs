@@ -385,12 +385,12 @@ pub(crate) mod tests {
                 .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, query })
                 .unwrap();
         }
-        let told = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
-        assert!(matches!(told, Ok(ChannelAnswer::Presence(roll)) if roll.parts().len() == 1));
+        let answer = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
+        assert!(matches!(answer, Ok(ChannelAnswer::Presence(roll)) if roll.parts().len() == 1));
         homes.drop_first();
         homes.settings.answer_bytes = 100;
-        let told = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
-        assert_eq!(told.unwrap_err(), Error::LIMIT_EXCEEDED, "two members take more");
+        let answer = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
+        assert_eq!(answer.unwrap_err(), Error::LIMIT_EXCEEDED, "two members take more");
         homes.drop_first();
         assert_eq!(homes.presence_queries(), 0);
         for shard in [1, 2] {
@@ -405,8 +405,8 @@ pub(crate) mod tests {
     #[test]
     fn a_presence_answer_over_the_limit_counts_member_infos() {
         let mut homes = homes(None, 10);
-        let mut ask = |members: u32, told: usize| {
-            let connection = Some(format!("\"{}\"", "i".repeat(told)).into_bytes().into());
+        let mut ask = |members: u32, info_bytes: usize| {
+            let connection = Some(format!("\"{}\"", "i".repeat(info_bytes)).into_bytes().into());
             let info = ClientInfo { connection, ..ClientInfo::default() };
             for slot in 0..members {
                 let request = request(0, None);
@@ -417,7 +417,7 @@ pub(crate) mod tests {
             let question =
                 HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
             homes.queue_presence_query(question).unwrap();
-            let told =
+            let answer =
                 homes.encode_first_presence(&mut WorkBudget::new(100_000_000, true)).unwrap();
             homes.drop_first();
             for slot in 0..members {
@@ -429,8 +429,8 @@ pub(crate) mod tests {
                     announced: true,
                 });
             }
-            told.map(
-                |told| matches!(told, ChannelAnswer::Presence(roll) if roll.bytes() <= 1 << 20),
+            answer.map(
+                |presence| matches!(presence, ChannelAnswer::Presence(roll) if roll.bytes() <= 1 << 20),
             )
         };
         assert_eq!(ask(600, 4096), Err(Error::LIMIT_EXCEEDED));
@@ -443,7 +443,7 @@ pub(crate) mod tests {
     fn history_is_answered_and_removed() {
         let mut homes = homes(Some(RETENTION), 10);
         (0..3).for_each(|_| _ = publish(&mut homes, "a", 0));
-        let told = |homes: &mut Homes, since| {
+        let history = |homes: &mut Homes, since| {
             let range = HistoryRange { limit: 10, since, reverse: false };
             match ask(homes, ChannelQuery::History(range)) {
                 Ok(ChannelAnswer::History(publications, at)) => Ok((publications.len(), at.offset)),
@@ -451,11 +451,11 @@ pub(crate) mod tests {
                 Err(error) => Err(error),
             }
         };
-        assert_eq!(told(&mut homes, None), Ok((2, 3)));
+        assert_eq!(history(&mut homes, None), Ok((2, 3)));
         let elsewhere = Position { offset: 1, epoch: Epoch::parse("aaaaaaaa") };
-        assert_eq!(told(&mut homes, Some(elsewhere)), Err(Error::UNRECOVERABLE_POSITION));
+        assert_eq!(history(&mut homes, Some(elsewhere)), Err(Error::UNRECOVERABLE_POSITION));
         ask(&mut homes, ChannelQuery::RemoveHistory).unwrap();
-        assert_eq!(told(&mut homes, None), Ok((0, 3)));
+        assert_eq!(history(&mut homes, None), Ok((0, 3)));
     }
 
     #[test]

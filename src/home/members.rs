@@ -56,7 +56,7 @@ impl PackedAddress {
 }
 
 struct Member {
-    place: PackedAddress,
+    address: PackedAddress,
     user: u32,
     /// Whether presence answers omit the member.
     hidden: bool,
@@ -91,7 +91,7 @@ struct HiddenCounts {
 /// The members of one channel.
 #[derive(Default)]
 pub struct Members {
-    by_place: HashTable<u32>,
+    by_address: HashTable<u32>,
     members: Slab<Member>,
     by_name: HashTable<u32>,
     users: Slab<MemberUser>,
@@ -109,8 +109,8 @@ impl Members {
     /// Adds a connection; `user_hash` is the hash of its user. A connection that is a member
     /// already stays unchanged. Presence answers omit it unless `listed`.
     pub fn insert(&mut self, address: Address, info: &ClientInfo, user_hash: u64, listed: bool) {
-        let place = PackedAddress::from(address);
-        if self.find(place).is_some() {
+        let address = PackedAddress::from(address);
+        if self.find(address).is_some() {
             return;
         }
         let user = self.user(&info.user, user_hash as u32);
@@ -118,17 +118,18 @@ impl Members {
         let infos =
             MemberInfo { connection: info.connection.clone(), channel: info.channel.clone() };
         let infos = (infos != MemberInfo::default()).then(|| Box::new(infos));
-        let at = self.members.insert(Member { place, user, hidden: !listed, infos }) as u32;
+        let at = self.members.insert(Member { address, user, hidden: !listed, infos }) as u32;
         self.end = self.end.max(at as usize + 1);
         self.bytes += self.member_bytes(at as usize);
         self.mark_changed(at as usize);
         let members = &self.members;
-        self.by_place.insert_unique(place.hash(), at, |at| members[*at as usize].place.hash());
+        self.by_address
+            .insert_unique(address.hash(), at, |at| members[*at as usize].address.hash());
     }
 
-    fn find(&self, place: PackedAddress) -> Option<u32> {
+    fn find(&self, address: PackedAddress) -> Option<u32> {
         let members = &self.members;
-        self.by_place.find(place.hash(), |at| members[*at as usize].place == place).copied()
+        self.by_address.find(address.hash(), |at| members[*at as usize].address == address).copied()
     }
 
     fn user(&mut self, name: &str, hash: u32) -> u32 {
@@ -174,9 +175,9 @@ impl Members {
 
     /// Removes a connection; returns its description.
     pub fn remove(&mut self, address: Address, ids: &Ids) -> Option<ClientInfo> {
-        let (place, members) = (PackedAddress::from(address), &self.members);
-        let same = |at: &u32| members[*at as usize].place == place;
-        let (at, _) = self.by_place.find_entry(place.hash(), same).ok()?.remove();
+        let (address, members) = (PackedAddress::from(address), &self.members);
+        let same = |at: &u32| members[*at as usize].address == address;
+        let (at, _) = self.by_address.find_entry(address.hash(), same).ok()?.remove();
         let info = self.info(&self.members[at as usize], ids);
         self.bytes -= self.member_bytes(at as usize);
         self.mark_changed(at as usize);
@@ -197,7 +198,7 @@ impl Members {
         let infos = member.infos.as_deref();
         ClientInfo {
             user: self.users[member.user as usize].name.as_str().into(),
-            client: ids.client(member.place.into()).into(),
+            client: ids.client(member.address.into()).into(),
             connection: infos.and_then(|infos| infos.connection.clone()),
             channel: infos.and_then(|infos| infos.channel.clone()),
         }
@@ -308,7 +309,7 @@ mod tests {
             members.insert(address(slot), &info("u"), 1, true);
         }
         let mut turns = 0;
-        let mut told = loop {
+        let mut presence = loop {
             turns += 1;
             // Some come and go meanwhile, those that are encoded already among them.
             members.remove(address(turns), &ids);
@@ -323,17 +324,18 @@ mod tests {
         };
         assert!(turns > 5, "{turns}");
         let mut out = Vec::new();
-        json::write_presence(&told, &mut out);
-        let told_json: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        let named = told_json["presence"].as_object().unwrap();
+        json::write_presence(&presence, &mut out);
+        let presence_json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let named = presence_json["presence"].as_object().unwrap();
         assert_eq!(named.len() as u32, members.stats().clients);
         for (slot, there) in [(0, true), (1, false), (turns, false), (2000 + turns, true)] {
             assert_eq!(named.contains_key(&ids.client(address(slot))), there, "{slot}");
         }
-        told = members.encode_presence(Wire::Json, &ids, &mut WorkBudget::new(1, false)).unwrap();
+        presence =
+            members.encode_presence(Wire::Json, &ids, &mut WorkBudget::new(1, false)).unwrap();
         let again =
             members.encode_presence(Wire::Json, &ids, &mut WorkBudget::new(1, true)).unwrap();
-        assert_eq!(told.bytes(), again.bytes());
+        assert_eq!(presence.bytes(), again.bytes());
     }
 
     #[test]

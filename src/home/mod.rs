@@ -77,8 +77,8 @@ pub struct HomeContext {
 
 impl Home {
     /// A home without channels and users.
-    pub fn new(settings: HomeSettings, user_limit: UserLimit, around: HomeContext) -> Self {
-        let HomeContext { control, names, ids, seed, history, keys, metrics } = around;
+    pub fn new(settings: HomeSettings, user_limit: UserLimit, context: HomeContext) -> Self {
+        let HomeContext { control, names, ids, seed, history, keys, metrics } = context;
         let channels = Channels::new(settings, (names, ids), seed, (history, keys));
         let (users, prepared) = (Users::default(), VecDeque::new());
         Home { control, channels, users, user_limit, prepared, metrics, now: 0 }

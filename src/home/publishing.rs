@@ -93,16 +93,16 @@ impl Home {
     ) -> Result<(), PreparedPublication> {
         let reply_to = prepared.reply_to;
         let interested = self.channels.interested(prepared.hash(), prepared.channel());
-        let asked = reply_to.shard();
-        let told = interested | asked.map_or(0, |shard| 1 << shard);
-        if reserve_all(post, told).is_err() {
+        let caller = reply_to.shard();
+        let recipients = interested | caller.map_or(0, |shard| 1 << shard);
+        if reserve_all(post, recipients).is_err() {
             return Err(prepared);
         }
         self.metrics.publications.add(1);
         let publication = self.channels.commit(prepared, self.now);
         let position = publication.position();
-        for shard in endpoints(told) {
-            let message = if asked == Some(shard) {
+        for shard in endpoints(recipients) {
+            let message = if caller == Some(shard) {
                 let wanted = interested & (1 << shard) != 0;
                 published(reply_to, Ok(position), wanted.then(|| publication.clone()))
             } else {
@@ -148,7 +148,7 @@ mod tests {
 
     fn home() -> Home {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
-        let around = HomeContext {
+        let context = HomeContext {
             control: CONTROL,
             names: Names::new([0; 16], 2),
             ids: Ids::new([0; 16]),
@@ -158,7 +158,7 @@ mod tests {
             metrics: Arc::default(),
         };
         let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
-        Home::new(settings, UserLimit::default(), around)
+        Home::new(settings, UserLimit::default(), context)
     }
 
     fn publish(channel: &str, key: &str, tag: u64) -> Message {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     /// The offset that an answer to a publish tells, or its error.
-    fn told((to, message): &(Endpoint, Message)) -> (Endpoint, u64, Result<u64, Error>) {
+    fn answer_of((to, message): &(Endpoint, Message)) -> (Endpoint, u64, Result<u64, Error>) {
         let Message::Published(published) = message else { panic!("{message:?}") };
         let ReplyTo::Control(tag) = published.reply_to else { panic!("{published:?}") };
         (*to, tag, published.outcome.map(|position| position.map_or(0, |at| at.offset)))
@@ -213,7 +213,7 @@ mod tests {
         });
         let expected = [(0, Some(2)), (1, Some(2)), (0, Some(3)), (1, Some(3))];
         assert_eq!(sent.collect::<Vec<_>>(), expected);
-        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(told);
+        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(answer_of);
         assert_eq!(answers.collect::<Vec<_>>(), [(CONTROL, 2, Ok(2)), (CONTROL, 3, Ok(3))]);
     }
 
@@ -225,11 +225,11 @@ mod tests {
         home.handle(publish("a", "k", 1), &mut bus).unwrap();
         home.handle(publish("a", "k", 2), &mut bus).unwrap();
         home.handle(publish("a", "l", 3), &mut bus).unwrap();
-        assert_eq!(told(&bus.sent[0]), (CONTROL, 2, Err(Error::INTERNAL)));
+        assert_eq!(answer_of(&bus.sent[0]), (CONTROL, 2, Err(Error::INTERNAL)));
         (bus.full, bus.sent) = (false, Vec::new());
         home.commit_prepared(&mut bus);
         home.handle(publish("a", "k", 4), &mut bus).unwrap();
-        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(told);
+        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(answer_of);
         let expected = [(CONTROL, 1, Ok(1)), (CONTROL, 3, Ok(2)), (CONTROL, 4, Ok(1))];
         assert_eq!(answers.collect::<Vec<_>>(), expected);
     }
@@ -244,7 +244,7 @@ mod tests {
         home.handle(publish("b", "", 2), &mut bus).unwrap();
         (bus.full, bus.sent) = (false, Vec::new());
         home.commit_prepared(&mut bus);
-        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(told);
+        let answers = bus.sent.iter().filter(|(to, _)| *to == CONTROL).map(answer_of);
         assert_eq!(answers.collect::<Vec<_>>(), [(CONTROL, 1, Ok(1)), (CONTROL, 2, Ok(1))]);
     }
 

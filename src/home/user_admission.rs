@@ -12,8 +12,8 @@ impl Home {
         let replaced = self.users.replaced(admit.user, self.user_limit);
         let reply_to = admit.address.shard;
         let other = replaced.map(|address| address.shard).filter(|shard| *shard != reply_to);
-        let told = 1 << reply_to | other.map_or(0, |shard| 1 << shard);
-        if reserve_all(post, told).is_err() {
+        let recipients = 1 << reply_to | other.map_or(0, |shard| 1 << shard);
+        if reserve_all(post, recipients).is_err() {
             return Err(Message::Admit(admit));
         }
         let admits = self.users.admit(admit.user, admit.address, self.user_limit);

@@ -104,8 +104,8 @@ impl Hub {
     }
 
     /// Answers a CORS preflight request.
-    pub(super) fn answer_preflight(&mut self, slot: u32, asked: &Preflight<'_>) {
-        let &Preflight { headers, origin, host, last } = asked;
+    pub(super) fn answer_preflight(&mut self, slot: u32, preflight: &Preflight<'_>) {
+        let &Preflight { headers, origin, host, last } = preflight;
         if !self.settings.rules.allows_origin(origin, host) {
             return self.refuse(slot, Status::Forbidden);
         }
@@ -116,13 +116,13 @@ impl Hub {
         &mut self,
         slot: u32,
         cors: Cors<'_>,
-        asked: Option<&str>,
+        allowed_headers: Option<&str>,
         last: bool,
     ) {
         let last = last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot];
         self.turn.write_head(&mut connection.turn, slot, |out| {
-            http::write_no_content(cors, asked, last, out);
+            http::write_no_content(cors, allowed_headers, last, out);
         });
         self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
     }

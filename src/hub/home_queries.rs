@@ -159,7 +159,7 @@ impl Hub {
         match answer.result {
             Err(error) => self.reply_error(slot, command, error),
             // Not written at all: that would cost as much as an answer.
-            Ok(told) if told.least() > self.room_for_answer(slot) => {
+            Ok(presence) if presence.least() > self.room_for_answer(slot) => {
                 self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
             }
             Ok(ChannelAnswer::Presence(roll)) => {

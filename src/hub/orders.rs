@@ -132,18 +132,18 @@ mod tests {
         );
         let head = format!("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         hub.receive(&mut post, slot, &mut [head.as_bytes(), body.as_bytes()].concat());
-        let Some((1, Message::Subscribe(asked))) = post.sent.pop() else {
+        let Some((1, Message::Subscribe(subscribe))) = post.sent.pop() else {
             panic!("the home is asked")
         };
         let key = hub.connections[slot].subscriptions;
         hub.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
         let answer = Subscribed {
-            channel: asked.channel.clone(),
-            hash: asked.hash,
-            subscriber: asked.subscriber,
-            encoding: asked.encoding,
+            channel: subscribe.channel.clone(),
+            hash: subscribe.hash,
+            subscriber: subscribe.subscriber,
+            encoding: subscribe.encoding,
             filter: None,
-            stream_access: asked.stream_access,
+            stream_access: subscribe.stream_access,
             was_recovering: false,
             recovered: false,
             strict: false,

@@ -59,17 +59,17 @@ impl Hub {
         let subscription = self.find_subscription(slot, hash, channel)?;
         let wire = self.connections[slot].wire;
         let is_json = |data: &[u8]| json::is_json(data);
-        let mut event =
-            publication_kind(options.format, data, wire == Wire::Json || is_json(data))?;
-        let (mut data, mut tags, mut terms) = (&**data, Box::default(), PublishOptions::default());
-        let asked;
+        let mut kind = publication_kind(options.format, data, wire == Wire::Json || is_json(data))?;
+        let (mut data, mut tags, mut publish_options) =
+            (&**data, Box::default(), PublishOptions::default());
+        let outcome;
         if let Some(upstream) = options.publish_proxy {
-            asked = self.ask_publish(post, (slot, command), upstream, (channel, data))?;
-            if let LookupOutcome::Command(Ok(ProxyAnswer::Publish(permission))) = &*asked {
-                (data, terms) =
+            outcome = self.ask_publish(post, (slot, command), upstream, (channel, data))?;
+            if let LookupOutcome::Command(Ok(ProxyAnswer::Publish(permission))) = &*outcome {
+                (data, publish_options) =
                     (permission.data.as_deref().unwrap_or(data), (&**permission).into());
                 tags = permission.tags.clone().into_iter().collect();
-                event = publication_kind(options.format, data, is_json(data))?;
+                kind = publication_kind(options.format, data, is_json(data))?;
             }
         } else {
             let user = self.connections[slot].user();
@@ -81,8 +81,8 @@ impl Hub {
         let grant = subscription.and_then(|key| self.connections.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(PublicationExtra { info, tags }));
-        let draft = (data, event, extra);
-        self.send_home(post, (channel, hash), options, draft, terms, ReplyTo::None)?;
+        let draft = (data, kind, extra);
+        self.send_home(post, (channel, hash), options, draft, publish_options, ReplyTo::None)?;
         self.reply(slot, command, &Reply::Publish);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Hub {
         (channel, hash): (&str, u64),
         options: &Options,
         (data, kind, extra): (&[u8], PublicationKind, Option<Arc<PublicationExtra>>),
-        terms: PublishOptions,
+        publish_options: PublishOptions,
         reply_to: ReplyTo,
     ) -> Result<(), InboxFull> {
         let home = self.names.home(hash);
@@ -107,10 +107,10 @@ impl Hub {
             hash,
             data: data.into(),
             kind,
-            delta: terms.delta || options.delta_publish,
+            delta: publish_options.delta || options.delta_publish,
             extra,
-            retention: options.retention.filter(|_| !terms.skip_history),
-            guard: terms.guard,
+            retention: options.retention.filter(|_| !publish_options.skip_history),
+            guard: publish_options.guard,
             reply_to,
         };
         post.send(home, Message::Publish(Box::new(request)));

@@ -90,8 +90,8 @@ impl Hub {
         if self.connection(address.slot, address.generation).is_none() {
             return;
         }
-        if let LookupOutcome::Renewal(channel, told) = outcome {
-            self.renewed(address.slot, channel.as_deref(), told);
+        if let LookupOutcome::Renewal(channel, answer) = outcome {
+            self.renewed(address.slot, channel.as_deref(), answer);
         } else if let Some(awaited) = self.connections.awaited_answers.get_mut(&address.slot) {
             *awaited = Some(Arc::new(outcome));
             self.resume_later(address.slot);
@@ -104,10 +104,10 @@ impl Hub {
         &mut self,
         slot: u32,
         channel: Option<&str>,
-        told: Result<ProxyAnswer, ProxyFailure>,
+        answer: Result<ProxyAnswer, ProxyFailure>,
     ) {
         let connected = self.connections[slot].phase == Phase::Connected;
-        let Ok(ProxyAnswer::Refresh(renewal)) = told else { return };
+        let Ok(ProxyAnswer::Refresh(renewal)) = answer else { return };
         match channel {
             _ if !connected => {}
             None => self.renewed_connection(slot, renewal),

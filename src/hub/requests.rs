@@ -50,8 +50,8 @@ impl Hub {
             Head::EmulationCommands(emulation, used) => {
                 self.forward_emulation_commands(post, slot, &emulation).then_some(used)
             }
-            Head::Preflight(asked, used) => {
-                self.answer_preflight(slot, &asked);
+            Head::Preflight(preflight, used) => {
+                self.answer_preflight(slot, &preflight);
                 Some(used)
             }
             Head::Upgrade(mut upgrade, used) => {

@@ -160,9 +160,10 @@ impl Hub {
         for (channel, grant) in granted {
             let options = self.settings.namespaces.of(&channel).map_err(ConnectRefusal::Error)?;
             self.check_readable(slot, options).map_err(ConnectRefusal::Error)?;
-            let asked = request.subs.iter().flat_map(|subs| &subs.0);
-            let mut asked = asked.filter(|(name, _)| **name == *channel).map(|(_, asked)| asked);
-            let since = asked.next_back().and_then(|asked| asked.since());
+            let requested = request.subs.iter().flat_map(|subs| &subs.0);
+            let mut requested =
+                requested.filter(|(name, _)| **name == *channel).map(|(_, request)| request);
+            let since = requested.next_back().and_then(|request| request.since());
             if !server_subs.iter().any(|server_sub| server_sub.channel == channel) {
                 let grant = Grant { server_side: true, ..grant };
                 server_subs.push(ServerSubscription { channel, since, grant });
@@ -185,8 +186,8 @@ impl Hub {
         upstream: Upstream,
         request: &ConnectRequest<'_>,
     ) -> Result<Option<ConnectAnswer>, ConnectRefusal> {
-        let asked = self.ask_backend(post, slot, upstream, || ProxyEvent::connect(request));
-        let outcome = asked.map_err(ConnectRefusal::Stop)?;
+        let outcome = self.ask_backend(post, slot, upstream, || ProxyEvent::connect(request));
+        let outcome = outcome.map_err(ConnectRefusal::Stop)?;
         self.use_up_answer(slot);
         match &*outcome {
             LookupOutcome::Command(Ok(ProxyAnswer::Connect(Some(introduction)))) => {
@@ -265,7 +266,7 @@ impl Hub {
         server_subs: &mut Vec<ServerSubscription>,
     ) -> Result<(), ConnectRefusal> {
         let user = self.connections[slot].user();
-        for (channel, asked) in request.subs.iter().flat_map(|subs| &subs.0) {
+        for (channel, requested) in request.subs.iter().flat_map(|subs| &subs.0) {
             let options = match self.settings.namespaces.of(channel) {
                 Ok(options) => options,
                 Err(Error::UNKNOWN_CHANNEL) => return Err(Disconnect::BAD_REQUEST.into()),
@@ -282,7 +283,7 @@ impl Hub {
                 self.check_readable(slot, options).map_err(ConnectRefusal::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
-                server_subs.push(ServerSubscription { channel, since: asked.since(), grant });
+                server_subs.push(ServerSubscription { channel, since: requested.since(), grant });
             }
         }
         Ok(())

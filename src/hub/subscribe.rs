@@ -29,7 +29,7 @@ const STRICT: i64 = 2;
 struct NewSubscription<'a> {
     channel: &'a str,
     command: u32,
-    asked: RequestedOptions,
+    requested: RequestedOptions,
     grant: Option<Grant>,
 }
 
@@ -104,9 +104,9 @@ impl Hub {
             && self.connections[slot].wire == Wire::Json;
         let strict = request.flag & STRICT != 0;
         let since = request.since();
-        let asked =
+        let requested =
             RequestedOptions { since, strict, stream_access, joins, delta, compact, filter };
-        let subscription = NewSubscription { channel, command, asked, grant };
+        let subscription = NewSubscription { channel, command, requested, grant };
         self.request_subscription(post, slot, options, subscription)?;
         Ok(())
     }
@@ -159,10 +159,10 @@ impl Hub {
     ) -> Result<(), ServerSubscription> {
         let settings = self.settings.clone();
         let Ok(options) = settings.namespaces.of(&server_sub.channel) else { return Ok(()) };
-        let asked = RequestedOptions { since: server_sub.since, ..RequestedOptions::default() };
+        let requested = RequestedOptions { since: server_sub.since, ..RequestedOptions::default() };
         let grant = Some(server_sub.grant.clone());
         let subscription =
-            NewSubscription { channel: &server_sub.channel, command: 0, asked, grant };
+            NewSubscription { channel: &server_sub.channel, command: 0, requested, grant };
         self.request_subscription(post, slot, options, subscription).map_err(|InboxFull| server_sub)
     }
 
@@ -208,10 +208,10 @@ impl Hub {
         options: &Options,
         subscription: NewSubscription<'_>,
     ) -> Result<(), InboxFull> {
-        let NewSubscription { channel, command, asked, grant } = subscription;
+        let NewSubscription { channel, command, requested, grant } = subscription;
         let hash = self.names.hash(channel);
         let overrides = grant.as_ref().map(|grant| grant.overrides).unwrap_or_default();
-        let (stream_access, joins) = self.granted_options(slot, options, &asked, overrides);
+        let (stream_access, joins) = self.granted_options(slot, options, &requested, overrides);
         let visibility = visibility(options, overrides);
         let tracked = visibility.is_any();
         if tracked {
@@ -227,9 +227,9 @@ impl Hub {
         let (name, event_ids) =
             (self.shared_name(hash, channel), self.event_ids_for(slot, stream_access));
         let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
-        let RequestedOptions { delta, compact, strict, .. } = asked;
+        let RequestedOptions { delta, compact, strict, .. } = requested;
         let encoding = Encoding { joins, delta, compact, event_ids, ..self.encoding(slot) };
-        let since = match asked.since {
+        let since = match requested.since {
             None if options.auto_cache_recover && stream_access.recoverable => {
                 Some(Position::default())
             }
@@ -240,7 +240,7 @@ impl Hub {
         if ends {
             self.watch_expiry(slot);
         }
-        let filter = asked.filter;
+        let filter = requested.filter;
         let request = Subscribe {
             channel: name,
             hash,

@@ -81,12 +81,12 @@ impl Hub {
         loop {
             body.clear();
             let command = answer.subscriber.command;
-            let told = self.subscribe_result(&answer);
+            let result = self.subscribe_result(&answer);
             if command == 0 {
-                let push = Push::Subscribe { channel: &answer.channel, subscribed: &told };
+                let push = Push::Subscribe { channel: &answer.channel, subscribed: &result };
                 protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
             } else {
-                protocol::write_reply(wire, command, &Reply::Subscribe(&told), &mut body);
+                protocol::write_reply(wire, command, &Reply::Subscribe(&result), &mut body);
             }
             if answer.publications.is_empty() || body.len() <= self.room_for_answer(slot) {
                 break;

@@ -84,11 +84,11 @@ impl Hub {
             let hook = options.unsubscribe_hook.filter(|_| !self.locals.is_pending(key));
             let seen = visibility(options, overrides);
             let (tracked, announced) = (seen.is_any(), seen.announced);
-            let told = (hook.is_some() || tracked).then(|| channel.clone());
-            if let (Some(upstream), Some(channel)) = (hook, &told) {
+            let name = (hook.is_some() || tracked).then(|| channel.clone());
+            if let (Some(upstream), Some(channel)) = (hook, &name) {
                 self.queue_unsubscribe_hook(slot, upstream, channel, why);
             }
-            if let Some(channel) = told.filter(|_| tracked) {
+            if let Some(channel) = name.filter(|_| tracked) {
                 let address = self.address(slot);
                 self.leaves.push_back(Leave { channel, hash, address, announced });
             }
@@ -174,7 +174,7 @@ impl Hub {
         &self,
         slot: u32,
         options: &Options,
-        asked: &RequestedOptions,
+        requested: &RequestedOptions,
         overrides: Overrides,
     ) -> (StreamAccess, bool) {
         let user = self.connections[slot].user();
@@ -184,15 +184,16 @@ impl Hub {
         let force_recovery = overrides.force_recovery.unwrap_or(options.force_recovery);
         let force_positioning = overrides.force_positioning.unwrap_or(options.force_positioning);
         let may_recover = options.allow_recovery || history;
-        let recoverable = force_recovery || (asked.stream_access.recoverable && may_recover);
+        let recoverable = force_recovery || (requested.stream_access.recoverable && may_recover);
         let may_position = options.allow_positioning || history;
-        let positioned =
-            recoverable || force_positioning || (asked.stream_access.positioned && may_position);
+        let positioned = recoverable
+            || force_positioning
+            || (requested.stream_access.positioned && may_position);
         let keeps = options.retention.is_some();
         let stream_access =
             StreamAccess { positioned: keeps && positioned, recoverable: keeps && recoverable };
         let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
-        (stream_access, pushed || (asked.joins && options.join_leave && seen))
+        (stream_access, pushed || (requested.joins && options.join_leave && seen))
     }
 }
 

@@ -90,13 +90,13 @@ impl PositionChecks {
     /// Appends the channels whose homes must be asked, with their serials; handles at most `most`
     /// due channels. Each is due again after the delay. A channel with a recent publication needs
     /// no check.
-    pub fn sweep(&mut self, most: usize, (now, delay): (u64, u64), asked: &mut Vec<(u32, u32)>) {
+    pub fn sweep(&mut self, most: usize, (now, delay): (u64, u64), to_check: &mut Vec<(u32, u32)>) {
         let mut swept = std::mem::take(&mut self.swept);
         self.due.sweep((now / TICK) as u32, most, &mut swept);
         for channel in swept.drain(..) {
             let Some(watch) = self.by_channel.get_mut(&channel) else { continue };
             if !std::mem::take(&mut watch.confirmed) {
-                asked.push((channel, watch.serial));
+                to_check.push((channel, watch.serial));
             }
             self.set_due(channel, now + delay);
         }
@@ -132,9 +132,9 @@ mod tests {
     }
 
     fn due(position_checks: &mut PositionChecks, now: u64) -> Vec<u32> {
-        let mut asked = Vec::new();
-        position_checks.sweep(100, (now, DELAY), &mut asked);
-        asked.into_iter().map(|(channel, _)| channel).collect()
+        let mut to_check = Vec::new();
+        position_checks.sweep(100, (now, DELAY), &mut to_check);
+        to_check.into_iter().map(|(channel, _)| channel).collect()
     }
 
     #[test]
@@ -162,9 +162,9 @@ mod tests {
         let mut position_checks = PositionChecks::default();
         position_checks.join(1, at(5), (0, DELAY));
         let (_, serial) = {
-            let mut asked = Vec::new();
-            position_checks.sweep(1, (2 * DELAY, DELAY), &mut asked);
-            asked[0]
+            let mut to_check = Vec::new();
+            position_checks.sweep(1, (2 * DELAY, DELAY), &mut to_check);
+            to_check[0]
         };
         assert!(position_checks.follow(1, at(6)) && position_checks.agrees(1, serial, at(6)));
         assert!(
