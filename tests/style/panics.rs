@@ -36,7 +36,7 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
     (
         "src/wire/delta.rs",
         "assert!(sayable(target)",
-        "callers take at most 64 KiB (DIFFERENCE_BYTES)",
+        "callers take at most 64 KiB (DELTA_DATA_MAX)",
     ),
     ("src/wire/frame.rs", ".expect(\"writing to a Vec cannot fail\")", "a Vec takes every byte"),
     (
