@@ -15,9 +15,8 @@ use crate::publish::Churn;
 use crate::rows::{Row, number};
 use crate::server::Server;
 
-/// Bytes that a process may take without connections, and in addition per shard.
-const FIXED_BYTES: f64 = 64.0 * 1_048_576.0;
-const FIXED_BYTES_A_SHARD: f64 = 2.0 * 1_048_576.0;
+/// Bytes that a process may take without connections, whatever its number of shards.
+const FIXED_BYTES: f64 = 16.0 * 1_048_576.0;
 /// Bytes per connection on a shared channel, and on a channel of its own.
 const SHARED_BYTES: f64 = 200.0;
 const DISTINCT_BYTES: f64 = 450.0;
@@ -174,9 +173,8 @@ pub fn measure(
 ) -> Result<(Dense, Ramp, f64)> {
     let target = if channels == Channels::Distinct { DISTINCT_BYTES } else { SHARED_BYTES };
     let empty = server.sample()?;
-    let fixed_target = FIXED_BYTES + FIXED_BYTES_A_SHARD * f64::from(bench.shards);
     let fixed = Row::new(format!("{name}: fixed memory"), empty.rss_anon as f64, "bytes");
-    bench.row(fixed.at_most(fixed_target).note("RssAnon without connections"));
+    bench.row(fixed.at_most(FIXED_BYTES).note("RssAnon without connections"));
     let port = server.address().port();
     let (dense, ramp) = bench.connect(bench.connections, port, Mode::Subscribe(channels))?;
     let full: ProcessSample = server.sample()?;
