@@ -114,8 +114,8 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::tests::{hub, transmit};
+    use crate::model::message::Message;
     use crate::model::message::tests::Recorder;
-    use crate::model::message::{Message, Subscribed};
     use crate::model::names::Names;
 
     #[test]
@@ -137,20 +137,7 @@ mod tests {
         };
         let key = hub.connections[slot].subscriptions;
         hub.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
-        let answer = Subscribed {
-            channel: subscribe.channel.clone(),
-            hash: subscribe.hash,
-            subscriber: subscribe.subscriber,
-            encoding: subscribe.encoding,
-            filter: None,
-            stream_access: subscribe.stream_access,
-            was_recovering: false,
-            recovered: false,
-            strict: false,
-            position: None,
-            publications: Vec::new(),
-            news: None,
-        };
+        let answer = subscribe.confirmed();
         hub.handle(&mut post, Message::Subscribed(Box::new(answer))).unwrap();
         hub.resume_paused(&mut post);
         assert!(matches!(post.sent.as_slice(), [(1, Message::Publish(_))]), "{:?}", post.sent);

@@ -1,4 +1,5 @@
-//! The dense client: holds up to a million connections to a server in the process of the harness.
+//! The dense client: holds as many connections to a server as the machine allows, in the process of
+//! the harness.
 //!
 //! Owns the ring threads. Never publishes. Invariant: a connection counts as up
 //! only when the server has answered all its requests; every refused or lost connection is counted

@@ -52,27 +52,19 @@ async fn call(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    let body = match api.open(&verb, query.as_deref(), &headers, body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
+) -> Result<Response, Response> {
+    let body = api.open(&verb, query.as_deref(), &headers, body).await?;
     if method == "batch" {
-        return match api.batch(&body).await {
-            Ok(result) => axum::Json(result).into_response(),
-            Err(refused) => refused.into_response(),
-        };
+        let result = api.batch(&body).await.map_err(IntoResponse::into_response)?;
+        return Ok(axum::Json(result).into_response());
     }
-    let command = match Command::read(&method, &body) {
-        Ok(command) => command,
-        Err(refused) => return refused.into_response(),
-    };
-    match api.run(command).await {
+    let command = Command::read(&method, &body).map_err(IntoResponse::into_response)?;
+    Ok(match api.run(command).await {
         Err(error) if api.answers_by_status(&headers) => {
             (error.status(), axum::Json(error)).into_response()
         }
         result => axum::Json(MethodReply::from(result)).into_response(),
-    }
+    })
 }
 
 /// A command that names its method in the body. Older libraries send one or more per request.
@@ -89,22 +81,19 @@ async fn call_named(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    let body = match api.open(&verb, query.as_deref(), &headers, body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
+) -> Result<Response, Response> {
+    let body = api.open(&verb, query.as_deref(), &headers, body).await?;
     let mut lines = Vec::new();
     for command in serde_json::Deserializer::from_slice(&body).into_iter::<NamedCommand>() {
         let NamedCommand { method, params } = match command {
             Ok(command) if lines.len() < BATCH_MAX => command,
             Ok(_) => {
                 let text = format!("more than {BATCH_MAX} commands; split the request\n");
-                return (StatusCode::BAD_REQUEST, text).into_response();
+                return Err((StatusCode::BAD_REQUEST, text).into_response());
             }
             Err(error) => {
                 let text = format!("invalid list of commands: {error}\n");
-                return (StatusCode::BAD_REQUEST, text).into_response();
+                return Err((StatusCode::BAD_REQUEST, text).into_response());
             }
         };
         let params = params.as_ref().map_or("{}", |params| params.get());
@@ -114,7 +103,7 @@ async fn call_named(
         };
         lines.push(raw_text(&MethodReply::from(result)).get().to_owned());
     }
-    ([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response())
 }
 
 /// Reads a body within the limits on size and time.
@@ -157,9 +146,7 @@ impl Api {
         let asked = headers.get("x-centrifugo-error-mode").and_then(|mode| mode.to_str().ok());
         asked.unwrap_or(&self.config.http_api.error_mode) == "transport"
     }
-}
 
-impl Api {
     /// Whether the request contains the right key. As in Centrifugo, wrong keys beside it do no
     /// harm.
     fn accepts_key(&self, headers: &HeaderMap, query: &str) -> bool {

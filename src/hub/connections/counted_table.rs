@@ -21,6 +21,14 @@ struct CountedItem<T> {
     item: T,
 }
 
+impl<T: Measured> CountedItem<T> {
+    /// Counts the memory of the item again; returns the bytes before and now.
+    fn recount(&mut self) -> (usize, usize) {
+        let now = size_of::<Self>() + self.item.trimmed_bytes();
+        (std::mem::replace(&mut self.counted, now), now)
+    }
+}
+
 /// The items of a shard, and their memory use.
 pub struct CountedTable<T> {
     items: Slab<CountedItem<T>>,
@@ -67,10 +75,9 @@ impl<T: Measured> CountedTable<T> {
     pub fn change<R>(&mut self, at: u32, change: impl FnOnce(&mut T) -> R) -> Option<R> {
         let found = self.items.get_mut(at as usize)?;
         let changed = change(&mut found.item);
-        let size = size_of::<CountedItem<T>>() + found.item.trimmed_bytes();
-        let before = std::mem::replace(&mut found.counted, size);
-        if before != size {
-            self.counted.change(at, before, size, true);
+        let (before, now) = found.recount();
+        if before != now {
+            self.counted.change(at, before, now, true);
         }
         Some(changed)
     }
@@ -79,9 +86,8 @@ impl<T: Measured> CountedTable<T> {
     /// candidate for [`CountedTable::largest`].
     pub fn settle(&mut self, at: u32, closable: bool) {
         let Some(found) = self.items.get_mut(at as usize) else { return };
-        let size = size_of::<CountedItem<T>>() + found.item.trimmed_bytes();
-        let before = std::mem::replace(&mut found.counted, size);
-        self.counted.change(at, before, size, closable);
+        let (before, now) = found.recount();
+        self.counted.change(at, before, now, closable);
     }
 
     /// The items of a slot; searches all of them.
