@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs every test of this repository. A fresh clone needs Rust, Node with npm, Python 3 and a Debian system.
 #
-# Usage: scripts/test.sh [NAME...]   run all steps, or only the named steps, in the order of the list
-#        scripts/test.sh --list      print the names of the steps
-#        scripts/test.sh --help      print this help and the purpose of each step
+# Usage: scripts/test.sh [NAME...]       run the steps of CI, or only the named steps, in the order of the list
+#        scripts/test.sh full [NAME...]  the same at full size, with the steps that are marked "full"
+#        scripts/test.sh --list          print the names of the steps
+#        scripts/test.sh --help          print this help and the purpose of each step
 #
 # Installs what the chosen steps need and what is missing: Debian packages (as root or with sudo), npm
 # packages into tests/node_modules, Python packages into .venv, cargo-fuzz, cargo-audit and cargo-deny.
@@ -13,9 +14,10 @@
 #
 # Variables:
 #   DRUMLINE                   binary under test (default: target/release/drumline)
-#   DRUMLINE_SIMULATION_SEEDS  seeds of the simulation (default: 200)
-#   FUZZ_SECONDS               processor time of all fuzz targets together (default: 120)
-#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 60)
+#   DRUMLINE_SIMULATION_SEEDS  seeds of the simulation (default: 200; full: 3000)
+#   FUZZ_SECONDS               processor time of all fuzz targets together (default: 120; full: 1800)
+#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 60; full: 600)
+#   BENCH_CONNECTIONS          connections of the step bench (default: 30000; full: 200000)
 #   ADVISORY_URL, ADVISORY_DB  advisory database to fetch, and a local copy for machines without network
 set -uo pipefail
 
@@ -24,8 +26,23 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR=$TARGET
 export DRUMLINE=${DRUMLINE:-$TARGET/release/drumline}
 LOGS=$TARGET/test-logs
+# A full run is longer, and so are its timeouts. The step that the script calls inherits SIZE.
+SIZE=${SIZE:-ci} SLOWER=1
+if [[ ${1:-} == full ]]; then
+    SIZE=full
+    shift
+fi
+if [[ $SIZE == full ]]; then
+    SLOWER=4
+    export DRUMLINE_SIMULATION_SEEDS=${DRUMLINE_SIMULATION_SEEDS:-3000}
+    FUZZ_SECONDS=${FUZZ_SECONDS:-1800}
+    FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-600}
+    BENCH_CONNECTIONS=${BENCH_CONNECTIONS:-200000}
+fi
+export SIZE
 FUZZ_SECONDS=${FUZZ_SECONDS:-120}
 FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-60}
+BENCH_CONNECTIONS=${BENCH_CONNECTIONS:-30000}
 ADVISORY_URL=${ADVISORY_URL:-https://github.com/RustSec/advisory-db}
 ADVISORY_DB=${ADVISORY_DB:-}
 # --dev builds quickly; --release suits longer runs.
@@ -33,6 +50,8 @@ FUZZ_BUILD=${FUZZ_BUILD:---dev}
 
 # Needs that take long to build. The script builds them in this order while the first steps run.
 BEHIND="release cargo-audit cargo-deny cargo-fuzz fuzzers"
+# Steps that run only when they are named or in a full run.
+ONLY_FULL="deny"
 
 # Name, timeout in seconds, needs | purpose. The style step runs first, before anything is installed.
 STEPS="
@@ -59,7 +78,8 @@ dead-peer   120    release npm nft ip curl | clients whose network drops every p
 histograms  900    release python          | histogram files by other implementations of HdrHistogram
 client      300    release                 | a client that sends valid, half-valid and invalid input
 hostile     600    release                 | loads of attackers, small, with the bound of a pass
-audit       300    cargo-audit cargo-deny  | advisories, licences and sources of dependencies
+audit       300    cargo-audit             | advisories of dependencies
+deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
 bench       900    release python          | the ramp of drumline-bench million, with 30,000 connections
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
@@ -146,12 +166,14 @@ step_client() {
         cargo test --test fuzz_client -- --nocapture
 }
 
+# A full run has the connections and seconds that RESULTS.md reports.
 step_hostile() {
-    "$TARGET/release/drumline-bench" hostile --connections 300 --seconds 1 --strict \
-        --results "$TARGET/bench-smoke"
+    local size=(--connections 300 --seconds 1)
+    if [[ $SIZE == full ]]; then size=(); fi
+    "$TARGET/release/drumline-bench" hostile "${size[@]}" --strict --results "$TARGET/bench-smoke"
 }
 
-# .cargo/audit.toml lists accepted advisories; deny.toml has the rules for licences, sources and bans.
+# .cargo/audit.toml lists accepted advisories.
 step_audit() {
     local database lock
     database=$(advisory_database) || return 1
@@ -159,8 +181,10 @@ step_audit() {
     for lock in Cargo.lock fuzz/Cargo.lock; do
         cargo audit --db "$database" --no-fetch --stale --deny warnings --color never --file "$lock" || return 1
     done
-    cargo deny --color never check bans licenses sources
 }
+
+# deny.toml has the rules.
+step_deny() { cargo deny --color never check bans licenses sources; }
 
 # advisory_database: fetches the database, or uses the copy in ADVISORY_DB; prints its folder.
 advisory_database() {
@@ -179,7 +203,7 @@ advisory_database() {
 # No connection may be refused or lost.
 step_bench() {
     # Longer than the ping interval, so that each connection gets one ping.
-    "$TARGET/release/drumline-bench" million --connections 30000 --seconds 25 --stages shared \
+    "$TARGET/release/drumline-bench" million --connections "$BENCH_CONNECTIONS" --seconds 25 --stages shared \
         --results "$TARGET/bench-smoke"
 }
 
@@ -274,7 +298,11 @@ for name in "$@"; do
 done
 CHOSEN=()
 for name in "${NAMES[@]}"; do
-    if (($# == 0)) || printf '%s\n' "$@" | grep -qxF -- "$name"; then CHOSEN+=("$name"); fi
+    if (($# == 0)); then
+        if [[ $SIZE == full || " $ONLY_FULL " != *" $name "* ]]; then CHOSEN+=("$name"); fi
+    elif printf '%s\n' "$@" | grep -qxF -- "$name"; then
+        CHOSEN+=("$name")
+    fi
 done
 
 mkdir -p "$LOGS"
@@ -298,7 +326,9 @@ run() {
 
 # run_step NAME: runs a step with its timeout.
 run_step() {
-    run "$1" timeout --kill-after=30 "$(field "$1" 2 | head -n 1)" "$PWD/scripts/test.sh" --step "$1"
+    local seconds
+    seconds=$(($(field "$1" 2 | head -n 1) * SLOWER))
+    run "$1" timeout --kill-after=30 "$seconds" "$PWD/scripts/test.sh" --step "$1"
 }
 if [[ ${CHOSEN[0]} == style ]]; then
     run_step style
