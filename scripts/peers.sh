@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
 # Installs the peers that `drumline-bench peers` measures beside Drumline.
 #
-# Usage: scripts/peers.sh setup [NAME...]   set up all peers, or only the named ones; safe to repeat
-#        scripts/peers.sh check             print what is missing
+# Usage: scripts/peers.sh setup             set up the usual peers; safe to repeat
+#        scripts/peers.sh setup all         the same with sockudo, which takes ten minutes to build
+#        scripts/peers.sh setup NAME...     set up only the named peers
+#        scripts/peers.sh check             print each peer with its version, and what is missing
 #
 # Installs Debian packages as root or with sudo, and everything else into target/peers.
-# Needs Cargo, a C++ compiler, Node with npm and Python 3 with pip.
+# Needs Cargo, a C++ compiler, Go, Node with npm and Python 3 with pip.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 PEERS=$TARGET/peers
-NAMES="uwebsockets nchan nats ws mosquitto"
+NAMES="centrifugo uwebsockets nchan nats ws mosquitto"
+# Peers that take long to build: only by name or with "all".
+SLOW="sockudo"
+CENTRIFUGO_VERSION=6.9.1
+# The checksum of the module in the Go checksum database; "go version -m" prints it from the binary.
+CENTRIFUGO_SUM=h1:JyYAxuwBvf5ox+3EW2agQJTxNG5axoRSOdvoA6qPAuo=
+SOCKUDO_VERSION=5.2.0
 WS_VERSION=8.23.0
 NATS_VERSION=2.15.1
 UWS_VERSION=0.0.10
@@ -42,6 +50,48 @@ needs() {
             return 1
         fi
     done
+}
+
+# Whether the binary of Centrifugo is of the pinned version, by the module data inside it.
+is_centrifugo() {
+    [[ -x $1 ]] && go version -m "$1" 2>/dev/null |
+        grep -qF "$(printf 'centrifugo/v6\tv%s\t%s' "$CENTRIFUGO_VERSION" "$CENTRIFUGO_SUM")"
+}
+
+setup_centrifugo() {
+    local work=$PEERS/centrifugo
+    needs go || return 1
+    if is_centrifugo "$work/centrifugo"; then return 0; fi
+    mkdir -p "$work" || return 1
+    # Outside of any module, so that no go.mod of another project has a say.
+    (cd "$work" && GOBIN=$work GOFLAGS=-mod=mod \
+        go install "github.com/centrifugal/centrifugo/v6@v$CENTRIFUGO_VERSION") || return 1
+    if ! is_centrifugo "$work/centrifugo"; then
+        echo "peers.sh: $work/centrifugo is not Centrifugo $CENTRIFUGO_VERSION with the checksum" \
+            "$CENTRIFUGO_SUM; see: go version -m $work/centrifugo" >&2
+        return 1
+    fi
+}
+
+# Whether Cargo's list of what it installed names Sockudo with the pinned version, from crates.io.
+is_sockudo() {
+    [[ -x $1/bin/sockudo ]] &&
+        grep -qF "\"sockudo $SOCKUDO_VERSION (registry+" "$1/.crates2.json" 2>/dev/null
+}
+
+setup_sockudo() {
+    local work=$PEERS/sockudo
+    if is_sockudo "$work"; then return 0; fi
+    needs cargo || return 1
+    needs protoc 2>/dev/null || debian protobuf-compiler || return 1
+    mkdir -p "$work" &&
+        cargo install --locked --quiet --force --root "$work" --target-dir "$work/build" \
+            "sockudo@=$SOCKUDO_VERSION" || return 1
+    rm -rf "$work/build"
+    if ! is_sockudo "$work"; then
+        echo "peers.sh: $work/.crates2.json does not name sockudo $SOCKUDO_VERSION" >&2
+        return 1
+    fi
 }
 
 setup_uwebsockets() {
@@ -108,39 +158,89 @@ setup_ws() {
     npm install --silent --no-audit --no-fund --prefix "$work" "ws@$WS_VERSION"
 }
 
+# debian_version PACKAGE: the installed version.
+debian_version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null; }
+
+# check [NAME...]: prints each named peer, all by default; fails if one is missing or of another
+# version. Slow peers may be missing unless they are named.
 check() {
-    local bad=0
+    local bad=0 names=("$@") name
+    if (($# == 0)); then read -ra names <<<"$NAMES $SLOW"; fi
+    # has NAME VERSION FILE [COMMAND...]: the file must exist, and the command succeed.
     has() {
-        if [[ -e $2 ]]; then echo "$1: $2"; else
-            echo "$1: missing, $2 (scripts/peers.sh setup $1)"
-            bad=1
+        local name=$1 version=$2 file=$3
+        shift 3
+        if [[ -e $file ]] && { (($# == 0)) || "$@"; }; then
+            echo "$name: $version, $file"
+            return
         fi
+        local what=missing
+        if [[ -e $file ]]; then what="not version $version"; fi
+        echo "$name: $what, $file (scripts/peers.sh setup $name)"
+        bad=1
     }
-    has uwebsockets "$PEERS/uwebsockets/server"
-    has nchan /usr/sbin/nginx
-    has nchan /usr/lib/nginx/modules/ngx_nchan_module.so
-    has nats "$PEERS/nats/nats-server"
-    has ws "$PEERS/ws/node_modules/ws"
-    has mosquitto /usr/sbin/mosquitto
+    local slow_are_needed=$#
+    for name in "${names[@]}"; do
+        case $name in
+        centrifugo)
+            has centrifugo "$CENTRIFUGO_VERSION" "$PEERS/centrifugo/centrifugo" \
+                is_centrifugo "$PEERS/centrifugo/centrifugo"
+            ;;
+        sockudo)
+            if [[ -e $PEERS/sockudo/bin/sockudo ]] || ((slow_are_needed > 0)); then
+                has sockudo "$SOCKUDO_VERSION" "$PEERS/sockudo/bin/sockudo" \
+                    is_sockudo "$PEERS/sockudo"
+            else
+                echo "sockudo: not built (scripts/peers.sh setup sockudo)"
+            fi
+            ;;
+        uwebsockets) has uwebsockets "$UWS_VERSION" "$PEERS/uwebsockets/server" ;;
+        nchan)
+            has nchan "$(debian_version nginx)" /usr/sbin/nginx
+            has nchan "$(debian_version libnginx-mod-nchan)" \
+                /usr/lib/nginx/modules/ngx_nchan_module.so
+            ;;
+        nats)
+            has nats "$NATS_VERSION" "$PEERS/nats/nats-server" \
+                is_version "$NATS_VERSION" "$PEERS/nats/nats-server" --version
+            ;;
+        ws)
+            has ws "$WS_VERSION" "$PEERS/ws/node_modules/ws" \
+                grep -q "\"version\": \"$WS_VERSION\"" "$PEERS/ws/node_modules/ws/package.json"
+            ;;
+        mosquitto) has mosquitto "$(debian_version mosquitto)" /usr/sbin/mosquitto ;;
+        esac
+    done
     return "$bad"
+}
+
+# is_version VERSION COMMAND...: whether the command prints the version.
+is_version() {
+    local version=$1
+    shift
+    "$@" 2>/dev/null | grep -qE "(^|[^0-9.])${version//./\\.}([^0-9.]|$)"
 }
 
 case ${1-} in
 setup)
     shift
     read -ra names <<<"$NAMES"
-    if (($# > 0)); then names=("$@"); fi
+    if [[ $# -eq 1 && $1 == all ]]; then
+        read -ra names <<<"$NAMES $SLOW"
+    elif (($# > 0)); then
+        names=("$@")
+    fi
     failed=()
     mkdir -p "$PEERS" || exit 1
     for name in "${names[@]}"; do
-        if [[ " $NAMES " != *" $name "* ]]; then
-            echo "peers.sh: there is no peer \"$name\"; there are $NAMES" >&2
+        if [[ " $NAMES $SLOW " != *" $name "* ]]; then
+            echo "peers.sh: there is no peer \"$name\"; there are $NAMES $SLOW" >&2
             exit 2
         fi
         echo "$name" >&2
         "setup_$name" || failed+=("$name")
     done
-    check
+    check "${names[@]}"
     if ((${#failed[@]} > 0)); then
         echo "peers.sh: could not set up ${failed[*]}" >&2
         exit 1
@@ -148,7 +248,7 @@ setup)
     ;;
 check) check ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
