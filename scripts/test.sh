@@ -70,6 +70,7 @@ delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
+conformance 600    release npm centrifugo  | a table of scripts against Drumline and against Centrifugo
 page        180    release npm chromium    | the server's page in a browser
 browser     180    release npm chromium    | centrifuge-js in a browser
 autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
@@ -120,6 +121,11 @@ step_delta() { node tests/sdk/delta.mjs; }
 step_keys() { node tests/sdk/keys.mjs; }
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }
+# The first run plants faults into Drumline's answers and must find each.
+step_conformance() {
+    export CENTRIFUGO=${CENTRIFUGO:-$TARGET/peers/centrifugo/centrifugo}
+    node tests/conformance/run.mjs --plants && node tests/conformance/run.mjs
+}
 step_page() { node tests/sdk/page.mjs; }
 step_browser() { node tests/sdk/browser.mjs; }
 step_autobahn() { tests/system/autobahn.sh; }
@@ -232,6 +238,7 @@ need_ip() { need_command ip iproute2; }
 need_faketime() { need_command faketime faketime; }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
+need_centrifugo() { if [[ ! -x ${CENTRIFUGO:-} ]]; then scripts/peers.sh setup centrifugo; fi; }
 need_peers() { scripts/peers.sh setup; }
 need_release() { cargo build --release --workspace; }
 # Sanitizer flags are unstable; RUSTC_BOOTSTRAP lets the stable compiler accept them.
