@@ -26,18 +26,26 @@ pub struct Post {
     pub headers: String,
     /// Whether the body is Drumline's JSON around channel and data, and not the bare payload.
     pub envelope: bool,
+    /// Maximum number of unanswered requests of a publisher. With 1, a publisher waits for each
+    /// answer; with more, it sends each request when it is due.
+    pub in_flight: u64,
 }
 
 impl Post {
     /// To Drumline, with this key of its API.
     pub fn drumline(key: &str) -> Self {
         let headers = format!("X-API-Key: {key}\r\nContent-Type: application/json\r\n");
-        Post { path: "/api/publish".to_owned(), headers, envelope: true }
+        Post { path: "/api/publish".to_owned(), headers, envelope: true, in_flight: 1 }
     }
 
     /// The bare payload to a path that names the channel.
     pub fn bare(path: &str) -> Self {
-        Post { path: path.to_owned(), headers: String::new(), envelope: false }
+        Post { path: path.to_owned(), headers: String::new(), envelope: false, in_flight: 1 }
+    }
+
+    /// The same with pipelining: up to `in_flight` requests of a publisher are unanswered.
+    pub fn pipelined(self, in_flight: u64) -> Self {
+        Post { in_flight, ..self }
     }
 }
 

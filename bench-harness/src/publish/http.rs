@@ -1,7 +1,7 @@
 //! Publishers over HTTP: one POST per publication, on kept-alive connections.
 //!
-//! Owns one connection per publisher. Never pipelines, except requests that are due together: any
-//! other request waits for the answer before it, and the delay shows in lateness and latency.
+//! Owns one connection per publisher. Without pipelining, a request waits for the answer before it,
+//! except requests that are due together, and the delay shows in lateness and latency.
 //! Invariant: an answer confirms a publication only with a status of success and, from Drumline,
 //! without an error in its body.
 
@@ -31,29 +31,50 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
         let due_ns = first.stamp.due_ns;
         pace.until(due_ns).await?;
         let mut requests = Vec::new();
-        client.request(post, &first, load.data, &mut requests);
+        request(&load, post, &first, &mut requests);
         published.note(&clock, due_ns)?;
         let mut count = 1;
         while let Some(message) =
             messages.next_if(|next| load.per_frame > 1 && next.stamp.due_ns == due_ns)
         {
-            client.request(post, &message, load.data, &mut requests);
+            request(&load, post, &message, &mut requests);
             published.note(&clock, due_ns)?;
             count += 1;
         }
         client.write(requests).await?;
         for _ in 0..count {
-            let (status, body) = client.answer().await?;
-            let error = post.envelope && wire::find(&body, b"\"error\"").is_some();
-            if (200..300).contains(&status) && !error {
-                published.confirmed += 1;
-            } else {
-                let told = || format!("{status} {}", String::from_utf8_lossy(&body));
-                published.refusal.get_or_insert_with(told);
+            match client.answer(post.envelope).await? {
+                None => published.confirmed += 1,
+                Some(refusal) => {
+                    published.refusal.get_or_insert(refusal);
+                }
             }
         }
     }
     Ok(published)
+}
+
+/// Connects a publisher.
+pub(super) async fn connect(server: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_addr(server)
+        .await
+        .with_context(|| format!("cannot connect to {server}"))?;
+    stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+    Ok(stream)
+}
+
+/// Appends the request of a publication.
+pub(super) fn request(load: &Load, post: &Post, message: &Message, out: &mut Vec<u8>) {
+    let body = body(post, message, load.data);
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: {}\r\n{}Content-Length: {}\r\n\r\n",
+        post.path.replace("{}", &message.channel),
+        load.server,
+        post.headers,
+        body.len()
+    );
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&body);
 }
 
 fn body(post: &Post, message: &Message, data: Data) -> Vec<u8> {
@@ -70,7 +91,6 @@ fn body(post: &Post, message: &Message, data: Data) -> Vec<u8> {
 
 struct ApiClient {
     stream: TcpStream,
-    server: SocketAddr,
     /// Read beyond the last answer.
     rest: Vec<u8>,
     /// What is read into.
@@ -79,25 +99,8 @@ struct ApiClient {
 
 impl ApiClient {
     async fn open(server: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_addr(server)
-            .await
-            .with_context(|| format!("cannot connect to {server}"))?;
-        stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-        Ok(ApiClient { stream, server, rest: Vec::new(), buffer: vec![0; READ_BYTES] })
-    }
-
-    /// Appends the request of a publication.
-    fn request(&self, post: &Post, message: &Message, data: Data, out: &mut Vec<u8>) {
-        let body = body(post, message, data);
-        let head = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\n{}Content-Length: {}\r\n\r\n",
-            post.path.replace("{}", &message.channel),
-            self.server,
-            post.headers,
-            body.len()
-        );
-        out.extend_from_slice(head.as_bytes());
-        out.extend_from_slice(&body);
+        let stream = connect(server).await?;
+        Ok(ApiClient { stream, rest: Vec::new(), buffer: vec![0; READ_BYTES] })
     }
 
     async fn write(&mut self, requests: Vec<u8>) -> Result<()> {
@@ -106,13 +109,13 @@ impl ApiClient {
         Ok(())
     }
 
-    async fn answer(&mut self) -> Result<(u16, Vec<u8>)> {
+    /// Waits for the next answer. Returns the refusal, if it is one.
+    async fn answer(&mut self, envelope: bool) -> Result<Option<String>> {
         let mut bytes = std::mem::take(&mut self.rest);
         loop {
-            if let Some((end, status, body)) = whole(&bytes)? {
-                let body = bytes[body..end].to_vec();
+            if let Some((end, refusal)) = next_answer(&bytes, envelope)? {
                 self.rest = bytes.split_off(end);
-                return Ok((status, body));
+                return Ok(refusal);
             }
             let (read, buffer) = self.stream.read(std::mem::take(&mut self.buffer)).await;
             let read = read.context("cannot read from the HTTP API")?;
@@ -121,6 +124,17 @@ impl ApiClient {
             self.buffer = buffer;
         }
     }
+}
+
+/// Length of the complete answer at the front of `bytes`, and the refusal that it states, if any.
+/// `None`: the answer is not complete.
+pub(super) fn next_answer(bytes: &[u8], envelope: bool) -> Result<Option<(usize, Option<String>)>> {
+    let Some((end, status, body)) = whole(bytes)? else { return Ok(None) };
+    let body = bytes.get(body..end).unwrap_or_default();
+    let error = envelope && wire::find(body, b"\"error\"").is_some();
+    let confirmed = (200..300).contains(&status) && !error;
+    let refusal = || format!("{status} {}", String::from_utf8_lossy(body));
+    Ok(Some((end, (!confirmed).then(refusal))))
 }
 
 /// End of the answer at the front, its status, and where its body starts; `None`: not whole yet.

@@ -16,6 +16,7 @@ mod churn;
 mod http;
 mod load;
 mod pace;
+mod pipeline;
 mod probe;
 mod published;
 mod running;
@@ -36,8 +37,9 @@ impl Load {
     pub fn start(self, clock: RunClock) -> Result<Running<Published>> {
         spawn("publishers", move || async move {
             let first_ns = self.first_ns;
-            let mut published = match self.api {
+            let mut published = match &self.api {
                 Api::WebSocket => each(self, clock, websocket::one).await,
+                Api::Http(post) if post.in_flight > 1 => each(self, clock, pipeline::one).await,
                 Api::Http(_) => each(self, clock, http::one).await,
                 Api::Stream(_) => each(self, clock, stream::one).await,
             }?;
