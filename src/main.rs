@@ -110,6 +110,7 @@ fn command() -> Command {
         .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
         .args(config::keys().iter().map(|key| flag(key).hide(true)))
+        .args(config::foreign_flags().map(foreign_flag))
 }
 
 /// Where the configuration keys are documented: the end of `drumline --help`.
@@ -163,16 +164,28 @@ fn listed_flag(key: &config::Key) -> Arg {
         .help_heading(heading.to_owned())
 }
 
+/// A flag of Centrifugo without a counterpart. It is accepted so that commands written for
+/// Centrifugo work; `config::load` decides about its value.
+fn foreign_flag((path, is_switch): (&'static str, bool)) -> Arg {
+    let flag = Arg::new(path).long(path).action(ArgAction::Set).global(true).hide(true);
+    if is_switch { switch(flag) } else { flag }
+}
+
+/// A flag whose value can be left out: `--client.insecure` means true.
+fn switch(flag: Arg) -> Arg {
+    flag.value_name("true|false").num_args(0..=1).require_equals(true).default_missing_value("true")
+}
+
+/// Short names of flags, as in Centrifugo.
+const SHORT: [(&str, char); 2] = [("http_server.address", 'a'), ("http_server.port", 'p')];
+
 /// The flag of a configuration key: `--http_server.port 8000`.
 fn flag(key: &config::Key) -> Arg {
+    let short = SHORT.iter().find(|(path, _)| *path == key.path).map(|(_, short)| *short);
     let flag = Arg::new(&key.path).long(&key.path).action(ArgAction::Set).global(true);
+    let flag = flag.short(short);
     match key.kind {
-        // `--client.insecure` without a value means true.
-        ValueKind::Switch => flag
-            .value_name("true|false")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
+        ValueKind::Switch => switch(flag),
         ValueKind::Number => flag.value_name("N"),
         ValueKind::Text | ValueKind::Secret => flag.value_name("TEXT"),
         ValueKind::Address => flag.value_name("URL"),
@@ -183,14 +196,16 @@ fn flag(key: &config::Key) -> Arg {
 }
 
 fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
-    let given = |key: &config::Key| {
-        let value = matches.get_one::<String>(&key.path)?;
-        Some((key.path.clone(), value.clone()))
+    let given = |path: &str| {
+        let value = matches.get_one::<String>(path)?;
+        Some((path.to_owned(), value.clone()))
     };
+    let own = config::keys().iter().map(|key| key.path.as_str());
+    let paths = own.chain(config::foreign_flags().map(|(path, _)| path));
     let sources = Sources {
         file: matches.get_one::<PathBuf>("config").cloned(),
         environment: config::environment(std::env::vars_os())?,
-        flags: config::keys().iter().filter_map(given).collect(),
+        flags: paths.filter_map(given).collect(),
     };
     config::load(&sources)
 }

@@ -13,6 +13,7 @@ use crate::wire::http::HEADERS_MOST;
 
 use super::duration::ConfigDuration;
 use super::error::{Error, error};
+use super::proxies::{OWN_PROXY, is_own_proxy};
 use super::sections::{ChannelOptions, Client, Config, Engine, HttpServer, Proxy, Token};
 
 /// Maximum number of messages in one inbox: the server allocates the slots at startup.
@@ -56,8 +57,8 @@ impl Config {
         )?;
         must(
             server.port == 0 || server.port != server.internal_port,
-            "http_server.port and http_server.internal_port are the same",
-            "set internal_port to another port, or to 0 for no internal port",
+            "http_server.port and http_server.internal_port are the same, but their addresses are not",
+            "set internal_port to another port, or remove internal_address",
         )?;
         must(
             self.shards <= SHARDS_MAX,
@@ -134,6 +135,11 @@ impl Config {
         let (channel, rpc) = (&self.channel, &self.rpc);
         let names: Vec<&str> = self.proxies.iter().map(|proxy| &*proxy.name).collect();
         check_names("proxies", &names)?;
+        must(
+            !names.contains(&OWN_PROXY),
+            format!("proxies: the name {OWN_PROXY:?} is reserved"),
+            "rename it: as a proxy name, it selects the proxy of the section, as an empty name does",
+        )?;
         let methods = rpc.namespaces.iter().map(|namespace| &*namespace.name);
         check_names("rpc.namespaces", &methods.collect::<Vec<_>>())?;
         let of_channels = |place: String, options: &ChannelOptions| {
@@ -162,7 +168,7 @@ impl Config {
             .map(|(place, options)| (format!("{place}: proxy_name"), options.proxy_name.clone()));
         for (place, name) in without.into_iter().chain(named).chain(methods) {
             must(
-                name.is_empty() || names.contains(&&*name),
+                is_own_proxy(&name) || names.contains(&&*name),
                 format!("{place}: there is no proxy {name:?}"),
                 "add it to proxies, or leave the key empty",
             )?;
@@ -207,17 +213,14 @@ impl Config {
             ("swagger", &self.swagger.handler_prefix),
         ];
         for (at, (section, path)) in paths.iter().enumerate() {
-            let plain = path.len() > 1
-                && path.starts_with('/')
-                && !path.ends_with('/')
+            let plain = path.starts_with('/')
                 && path
                     .bytes()
                     .all(|byte| byte.is_ascii_graphic() && !b"?#{}*%\"<>'\\".contains(&byte));
             if !plain {
                 return Err(error(
                     format!("{section}.handler_prefix: `{path}` is not a valid path"),
-                    "start it with a slash, end it without one, and use no `?#{}*%<>\\`, quotes or \
-                     spaces",
+                    "start it with a slash, and use no `?#{}*%<>\\`, quotes or spaces",
                 ));
             }
             if let Some((other, _)) = paths[..at].iter().find(|(_, before)| before == path) {
@@ -227,7 +230,15 @@ impl Config {
                 ));
             }
         }
-        Ok(())
+        // The API only takes POST at its own path, so it can share `/` with the page.
+        let at_root = paths.iter().skip(1).find(|(_, path)| *path == "/");
+        match at_root.filter(|_| self.page.enabled) {
+            Some((section, _)) => Err(error(
+                format!("{section}.handler_prefix is `/`, where the page is"),
+                "choose another path, or set page.enabled to false",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The warning about settings that are valid but probably unintended.

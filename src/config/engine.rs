@@ -242,7 +242,7 @@ impl Config {
         let Emulation { handler_prefix, max_request_body_size } = &self.emulation;
         serve(emulated, handler_prefix, Service::Emulation, *max_request_body_size);
         if let Some(prefix) = self.public_api() {
-            let path = format!("{prefix}/publish");
+            let path = format!("{}/publish", prefix.trim_end_matches('/'));
             serve(true, &path, Service::Publish, websocket.message_size_limit);
         }
         if self.health.enabled && self.http_server.internal_port == 0 {
@@ -269,7 +269,8 @@ impl Config {
 
     /// Path prefix of the API if the public port serves it.
     fn public_api(&self) -> Option<&str> {
-        let is_public = !self.http_api.disabled && self.http_server.internal_port == 0;
+        let api = &self.http_api;
+        let is_public = !api.disabled && (self.http_server.internal_port == 0 || api.external);
         is_public.then_some(&self.http_api.handler_prefix)
     }
 

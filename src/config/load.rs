@@ -16,6 +16,7 @@ use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
 use super::environment::{is_of_kubernetes, is_of_scripts};
 use super::error::{Error, error};
 use super::file::{self, FileChoice};
+use super::foreign::{self, ForeignValues};
 use super::key::{CENTRIFUGO_PREFIX, Key, PREFIX, join};
 use super::keys::{self, keys, nearest};
 use super::sections::Config;
@@ -56,13 +57,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         builder.add_environment(prefix, &sources.environment)?;
     }
     for (path, text) in &sources.flags {
-        let key = keys().iter().find(|key| key.path == *path);
-        let key = key
-            .ok_or_else(|| error(format!("unknown flag --{path}"), "see drumline serve --help"))?;
-        builder.add_text(key, text, &format!("--{path}"))?;
+        builder.add_flag(path, text)?;
     }
+    builder.foreign.check()?;
     let unknown = builder.warning();
-    let config = builder.finish()?;
+    let mut config = builder.finish()?;
+    config.normalize();
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
     Ok(Loaded { config, file, access, warnings })
@@ -77,6 +77,8 @@ struct ConfigBuilder {
     tables: Vec<TableList>,
     /// Unknown keys and variables, each with a suggestion if there is one.
     unknown: Vec<String>,
+    /// Values of Centrifugo's keys that this server does not carry.
+    foreign: ForeignValues,
 }
 
 impl ConfigBuilder {
@@ -86,6 +88,7 @@ impl ConfigBuilder {
             origins: HashMap::new(),
             tables: lists().map(|key| TableList::new(&key.path)).collect(),
             unknown: Vec::new(),
+            foreign: ForeignValues::default(),
         }
     }
 
@@ -107,15 +110,36 @@ impl ConfigBuilder {
         self.add_value(key, value, origin)
     }
 
+    fn add_flag(&mut self, path: &str, text: &str) -> Result<(), Error> {
+        let origin = format!("--{path}");
+        if let Some(key) = keys().iter().find(|key| key.path == path) {
+            return self.add_text(key, text, &origin);
+        }
+        let key = foreign::find(path)
+            .ok_or_else(|| error(format!("unknown flag {origin}"), "see drumline serve --help"))?;
+        self.foreign.set(key, text, &origin, &origin);
+        Ok(())
+    }
+
+    /// Adds a value of a file whose path is neither a key nor a section of this server.
+    fn add_foreign(&mut self, path: &str, value: &Value, origin: &str) {
+        let mut unknown = Vec::new();
+        for (key, text) in foreign::read(path, value, &mut unknown) {
+            self.foreign.set(key, &text, path, &format!("{} in {origin}", key.path));
+        }
+        self.unknown.extend(unknown.iter().map(|path| keys::unknown(path, keys::suggest(path))));
+    }
+
     /// Adds a table of a file: the section at `path`, or the whole file if `path` is empty.
     fn add_table(&mut self, path: &str, table: &Dict, origin: &str) -> Result<(), Error> {
         for (name, value) in table {
-            // A name may contain dots: `client.insecure` is the path of a key.
-            let path = join(path, name);
+            // A name may contain dots: `client.insecure` is the path of a key. The case of a name
+            // does not matter, as in Centrifugo.
+            let path = join(path, &name.to_ascii_lowercase());
             let key = keys().iter().find(|key| key.path == path);
             let known = key.is_some() || keys::is_section(&path);
             match (key, value) {
-                _ if !known => self.unknown.push(keys::unknown(&path, keys::suggest(&path))),
+                _ if !known => self.add_foreign(&path, value, origin),
                 // A key without a value counts as unset.
                 (_, Value::Empty(..)) => {}
                 (Some(key), value) => {
@@ -193,8 +217,18 @@ impl ConfigBuilder {
                 return Ok(());
             }
         }
+        let rest = &name[prefix.len()..];
+        if prefix == CENTRIFUGO_PREFIX
+            && let Some(key) = foreign::find_variable(rest)
+        {
+            // An empty variable counts as unset.
+            if !text.is_empty() {
+                self.foreign.set(key, text, name, name);
+            }
+            return Ok(());
+        }
         let known = keys().iter().map(|key| (variable_rest(key), key.variable_of(prefix)));
-        let suggestion = nearest(&name[prefix.len()..], known, 0.8);
+        let suggestion = nearest(rest, known, 0.8);
         let mut tables = self.tables.iter().zip(lists);
         let suggestion =
             suggestion.or_else(|| tables.find_map(|(tables, list)| tables.suggest(list, name)));
@@ -220,10 +254,11 @@ impl ConfigBuilder {
 
     /// The warning about unknown keys and variables: one sentence for all of them.
     fn warning(&self) -> Option<String> {
-        (!self.unknown.is_empty()).then(|| {
+        let names = [self.unknown.clone(), self.foreign.without_effect()].concat();
+        (!names.is_empty()).then(|| {
             format!(
                 "unknown keys and variables have no effect: {}; `drumline genconfig` lists all keys",
-                self.unknown.join(", ")
+                names.join(", ")
             )
         })
     }

@@ -11,11 +11,14 @@ mod entrance;
 mod environment;
 mod error;
 mod file;
+mod foreign;
+mod foreign_keys;
 mod key;
 mod keys;
 mod value_kind;
 mod table_list;
 mod load;
+mod normalize;
 mod print;
 mod proxies;
 mod sections;
@@ -27,6 +30,7 @@ pub use self::duration::ConfigDuration;
 pub use self::environment::environment;
 pub use self::error::Error;
 pub use self::file::{FILES, FileFormat};
+pub use self::foreign::foreign_flags;
 pub use self::key::{CENTRIFUGO_PREFIX, Key, PREFIX};
 pub use self::keys::keys;
 pub use self::load::{Loaded, load};
@@ -406,7 +410,7 @@ http_api:
     #[test]
     fn the_warning_about_unknown_keys_suggests_similar_names() {
         let file = "api_key = \"x\"\n[admin]\npassword = \"p\"\n[http_server]\nprot = 1\n\
-                    [client]\npresence_update_interval = \"27s\"\n[http_api]\nkey = \"k\"\n\
+                    [client]\npresence_update_interval = \"30s\"\n[http_api]\nkey = \"k\"\n\
                     [[channel.namespaces]]\nname = \"chat\"\nhistroy_size = 3\n\
                     subscription_type = \"map\"";
         let environment = [
@@ -567,12 +571,16 @@ http_api:
             ("[engine]\nsend_buffer = 9999999999", "send_buffer", "at most 1073741824"),
             ("[client]\nping_interval = \"876001h\"", "ping_interval", "at most 876000h"),
             ("[client]\nping_interval = \"25\"", "client.ping_interval", "\"25s\""),
-            ("[client.subscription_token]\nenabled = 1", "token.enabled in ", "true or false"),
+            ("[client.subscription_token]\nenabled = 2", "token.enabled in ", "true or false"),
             ("client = 3", "client in ", "[client]"),
             ("client = ", "is not TOML: line 1, column 10: ", "correct that line"),
             ("[client]\npong_timeout = \"25s\"", "client.ping_interval", "shorten"),
             ("[channel.without_namespace]\nhistory_size = 1", "history_ttl", "both"),
-            ("[http_server]\ninternal_port = 8000", "internal_port", "another"),
+            (
+                "[http_server]\ninternal_port = 8000\ninternal_address = \"10.0.0.1\"",
+                "internal_port",
+                "another",
+            ),
             ("[websocket]\ncompression_level = 0", "compression_level is 0", "1 (fastest)"),
             ("[channel.without_namespace]\nbatch_max_size = 9", "batch_max_size requires", "200ms"),
             (

@@ -20,6 +20,14 @@ enum ProxySection {
     UnsubscribeHook,
 }
 
+/// The name that selects the proxy of the section, as in Centrifugo, where it is the default.
+pub(super) const OWN_PROXY: &str = "default";
+
+/// Whether a name selects the proxy of the section instead of a named one.
+pub(super) fn is_own_proxy(name: &str) -> bool {
+    name.is_empty() || name == OWN_PROXY
+}
+
 /// Number of proxies and hooks that have their own section.
 const SECTION_PROXIES: u16 = ProxySection::UnsubscribeHook as u16 + 1;
 
@@ -32,12 +40,12 @@ impl ProxySection {
         enabled.then(|| self.upstream())
     }
 
-    /// The named proxy if `name` is not empty, else the proxy of this section; `None` unless
+    /// The named proxy, or the proxy of this section if `name` is empty or "default"; `None` unless
     /// enabled. The numbers of named proxies follow those of the sections.
     fn or_named(self, enabled: bool, name: &str, named: &[NamedProxy]) -> Option<Upstream> {
         let found = named.iter().position(|proxy| proxy.name == name);
         let found = found.map(|at| Upstream(SECTION_PROXIES + at as u16));
-        if name.is_empty() { self.when(enabled) } else { found.filter(|_| enabled) }
+        if is_own_proxy(name) { self.when(enabled) } else { found.filter(|_| enabled) }
     }
 }
 

@@ -6,6 +6,7 @@
 use figment::value::{Dict, Value};
 
 use super::error::{Error, error};
+use super::foreign;
 use super::key::{Key, join, variable};
 use super::keys::{nearest, table_keys, unknown};
 use super::value_kind::kind_of;
@@ -75,6 +76,15 @@ impl TableList {
     }
 }
 
+/// The section whose options the tables of this list have.
+fn template(list: &str) -> &'static str {
+    match list {
+        "channel.namespaces" => "channel.without_namespace",
+        "rpc.namespaces" => "rpc.without_namespace",
+        _ => "rpc.proxy",
+    }
+}
+
 /// Sets the value at `path` within a table.
 fn insert(table: &mut Dict, path: &str, value: Value) {
     let Some((section, rest)) = path.split_once('.') else {
@@ -104,7 +114,8 @@ fn read_table(
         return Err(error(cause, cure));
     };
     let key = table_keys(list).iter().find(|key| key.path == "name");
-    let name = match (key, table.get("name")) {
+    let given = table.iter().find(|(option, _)| option.eq_ignore_ascii_case("name"));
+    let name = match (key, given.map(|(_, name)| name)) {
         (Some(key), Some(name)) => key.take(&format!("{place} in {origin}: name"), name)?,
         _ => return Err(error(format!("{place} in {origin} has no name"), cure)),
     };
@@ -123,6 +134,8 @@ fn read_table(
                 insert(&mut options, &path, key.take(&format!("{place}: {path}"), value)?);
             }
             (None, Value::Dict(_, below)) if is_section => left.extend(entries(&path, below)),
+            (None, Value::Empty(..)) => {}
+            (None, value) if foreign::option_asks(template(list), &path, value) == Some(false) => {}
             (None, _) => {
                 let known = keys.iter().map(|key| (key.path.clone(), &key.path));
                 let suggestion = nearest(&path, known, 0.6).cloned();
@@ -135,5 +148,6 @@ fn read_table(
 
 /// The keys of a section with their paths within the table, last key first.
 fn entries<'a>(section: &str, table: &'a Dict) -> impl Iterator<Item = (String, &'a Value)> {
-    table.iter().rev().map(move |(option, value)| (join(section, option), value))
+    let path = move |option: &str| join(section, &option.to_ascii_lowercase());
+    table.iter().rev().map(move |(option, value)| (path(option), value))
 }

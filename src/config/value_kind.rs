@@ -56,8 +56,8 @@ impl ValueKind {
         let parts = || text.split(is_separator).filter(|part| !part.is_empty());
         Some(match self {
             ValueKind::Switch => match text {
-                "true" | "1" => true.into(),
-                "false" | "0" => false.into(),
+                "true" | "True" | "TRUE" | "t" | "T" | "1" => true.into(),
+                "false" | "False" | "FALSE" | "f" | "F" | "0" => false.into(),
                 _ => return None,
             },
             ValueKind::Number => text.parse::<u64>().ok()?.into(),
@@ -81,8 +81,8 @@ impl ValueKind {
 
     /// Converts a value of a file to this kind. `None`: not a value of this kind.
     ///
-    /// Like Centrifugo, it accepts numbers and booleans in quotes, an empty string for the number
-    /// 0, a whole number for a string, one string for a list, and the number 0 for a duration.
+    /// Like Centrifugo, it accepts numbers and booleans in quotes, 0 and 1 for a boolean, an empty
+    /// string for 0, a whole number for a string, one string for a list, and 0 for a duration.
     pub(super) fn take(self, value: &Value) -> Option<Value> {
         let whole = value.to_num().and_then(Num::to_u128_lossy);
         let whole = whole.and_then(|number| u64::try_from(number).ok());
@@ -90,6 +90,7 @@ impl ValueKind {
             (ValueKind::Switch, Value::Bool(..), _)
             | (ValueKind::Text | ValueKind::Secret | ValueKind::Address, Value::String(..), _)
             | (ValueKind::Tables, Value::Array(..), _) => Some(value.clone()),
+            (ValueKind::Switch, _, Some(number @ 0..=1)) => Some((number == 1).into()),
             (ValueKind::Number, _, Some(number)) => Some(number.into()),
             (ValueKind::Text | ValueKind::Secret, _, Some(number)) => {
                 Some(number.to_string().into())
@@ -138,7 +139,14 @@ mod tests {
             (ValueKind::Switch, "true", Some("true")),
             (ValueKind::Switch, "\"true\"", Some("true")),
             (ValueKind::Switch, "\"yes\"", None),
-            (ValueKind::Switch, "1", None),
+            (ValueKind::Switch, "1", Some("true")),
+            (ValueKind::Switch, "0", Some("false")),
+            (ValueKind::Switch, "2", None),
+            (ValueKind::Switch, "\"True\"", Some("true")),
+            (ValueKind::Switch, "\"TRUE\"", Some("true")),
+            (ValueKind::Switch, "\"t\"", Some("true")),
+            (ValueKind::Switch, "\"F\"", Some("false")),
+            (ValueKind::Switch, "\"0\"", Some("false")),
             (ValueKind::Number, "8000", Some("8000")),
             (ValueKind::Number, "\"8000\"", Some("8000")),
             (ValueKind::Number, "\"\"", Some("0")),

@@ -98,7 +98,13 @@ impl Control {
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend));
         let inner = inner_router(&config, &link, &proxies, &hooks);
-        let public = if internal.is_some() { Router::new() } else { inner.clone() };
+        let api = api::router(&config, &link);
+        let has_public_api = internal.is_none() || config.http_api.external;
+        let (public, inner) = match (internal.is_some(), has_public_api) {
+            (false, _) => (inner.clone().merge(api), inner),
+            (true, true) => (api, inner),
+            (true, false) => (Router::new(), inner.merge(api)),
+        };
         let public = with_push_routes(public, &config, &link, admission);
         let [public, inner] = [public, inner]
             .map(|router| if local { refuse_other_machines(router) } else { router });
@@ -171,13 +177,13 @@ fn http_options(config: &Config, router: Router, internal: bool) -> HttpOptions 
     let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
     HttpOptions {
         router,
-        api: config.http_api.handler_prefix.clone(),
         times: IdleTimes { idle: server.idle_timeout.0, anonymous: anonymous.0 },
         limits: config.head_limits(),
     }
 }
 
-/// The routes of the internal port. Without an internal port, the public port serves them.
+/// The routes of the internal port, except the API. Without an internal port, the public port
+/// serves them.
 fn inner_router(
     config: &Arc<Config>,
     link: &Arc<Link>,
@@ -186,8 +192,7 @@ fn inner_router(
 ) -> Router {
     let (proxies, hooks) = (proxies.clone(), hooks.clone());
     let own_metrics = move || [proxies.metrics(), hooks.metrics()].concat();
-    let router = api::router(config, link)
-        .merge(metrics::router(config, link, own_metrics))
+    let router = metrics::router(config, link, own_metrics)
         .merge(pages::swagger::router(config))
         .merge(pages::page::router(config));
     if config.health.enabled {

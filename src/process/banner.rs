@@ -19,6 +19,8 @@ pub struct Banner {
     pub websocket: Option<String>,
     /// Path of the API; `None`: it is disabled or refuses every request.
     pub api: Option<String>,
+    /// Whether the public port serves the API although there is an internal port.
+    pub api_is_public: bool,
     /// Key of the API.
     pub key: ShownKey,
     /// Whether the page is served.
@@ -62,7 +64,8 @@ pub fn banner(facts: &Banner) -> String {
     line("access", access(facts));
     let inner = url(facts.internal.unwrap_or(facts.address));
     if let Some(api) = &facts.api {
-        _ = write!(text, "\n  publish:\n    {}\n", curl(&inner, api, &facts.key));
+        let server = if facts.api_is_public { &url(facts.address) } else { &inner };
+        _ = write!(text, "\n  publish:\n    {}\n", curl(server, api, &facts.key));
     }
     if facts.page {
         _ = write!(text, "\n  page:\n    {inner}/\n");
@@ -160,6 +163,7 @@ mod tests {
             internal: None,
             websocket: Some("/connection/websocket".into()),
             api: Some("/api".into()),
+            api_is_public: false,
             key: ShownKey::Made("abc".into()),
             page: true,
             processors: vec![Some(0), Some(1), Some(3)],

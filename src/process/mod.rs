@@ -3,5 +3,6 @@
 //! Owns the order in which the parts start and stop. Never serves a client itself.
 
 pub mod banner;
+mod pid_file;
 pub mod preflight;
 pub mod server;

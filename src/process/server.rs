@@ -19,6 +19,7 @@ use crate::control::signals::Signals;
 use crate::engine::node::{Node, NodeSettings};
 use crate::model::message::RANKS;
 use crate::process::banner::{Banner, ShownKey, banner};
+use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
 
 /// Connections that a node is planned for, if no number is given.
@@ -82,6 +83,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
     let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
+    // Written once the port is bound, so that a second server does not overwrite it.
+    let _pid_file = PidFile::write(&config.pid_file)?;
     // The kernel has chosen a free port for port 0.
     config.http_server.port = node.address.port();
     let config = Arc::new(config);
@@ -116,7 +119,9 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
         address: node.address,
         internal: None,
         websocket: (!config.websocket.disabled).then(|| config.websocket.handler_prefix.clone()),
-        api: (!api.disabled && is_reachable).then(|| api.handler_prefix.clone()),
+        api: (!api.disabled && is_reachable)
+            .then(|| api.handler_prefix.trim_end_matches('/').to_owned()),
+        api_is_public: api.external,
         key: match access {
             _ if api.insecure => ShownKey::None,
             // No key is configured, so one was made for this run.

@@ -19,6 +19,8 @@ section! {
         /// the channels. 0: one per processor. At most one thread per processor runs shards. Raise
         /// it when RLIMIT_NOFILE cannot be raised: each shard has an open-file limit of its own.
         shards: usize = 0,
+        /// File to write the process ID to. The server removes it when it ends. Empty: no file.
+        pid_file: String = String::new(),
         /// Named proxies, which namespaces select by `proxy_name`, `subscribe_proxy_name` and
         /// similar keys. A list of tables, each with a `name` and the keys of `rpc.proxy`. As a
         /// flag or variable: the same as JSON.

@@ -19,7 +19,7 @@ section! {
         /// IP address of the internal port. Empty: the same as `address`.
         internal_address: String = String::new(),
         /// Internal port. When set, the API, metrics, health and the page are served on this port
-        /// and no longer on the public port. 0: no internal port.
+        /// and no longer on the public port. 0, or the public port: no internal port.
         internal_port: u16 = 0,
         /// Idle timeout of an HTTP connection between two requests, for clients that sent a valid
         /// API key and for the internal port. Behind a load balancer, set it above the load
@@ -57,7 +57,11 @@ section! {
         insecure: bool = false,
         /// Disable the HTTP API.
         disabled: bool = false,
-        /// Path prefix of the HTTP API: `/api` serves `/api/publish` and so on.
+        /// Serve the HTTP API on the public port although `http_server.internal_port` is set. The
+        /// internal port then does not serve it.
+        external: bool = false,
+        /// Path prefix of the HTTP API: `/api` serves `/api/publish` and so on. Empty or `/`: the
+        /// methods are at `/publish` and so on.
         handler_prefix: String = "/api".to_owned(),
         /// How the HTTP API reports errors: `transport` uses HTTP status codes. Empty: HTTP status
         /// 200 with an `error` object in the body.

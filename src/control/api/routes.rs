@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{any, post};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use super::node::Api;
 use super::reading::raw_text;
 use super::reply::MethodReply;
 use crate::config::Config;
+use crate::control::http::connections::AuthorizedResponse;
 use crate::link::Link;
 use crate::wire::http::query_value;
 
@@ -38,9 +39,11 @@ pub fn router(config: &Arc<Config>, link: &Arc<Link>) -> Router {
         return Router::new();
     }
     let api = Arc::new(Api::new(config, link));
-    let prefix = &config.http_api.handler_prefix;
+    let prefix = config.http_api.handler_prefix.trim_end_matches('/');
+    let named = if prefix.is_empty() { post(call_named) } else { any(call_named) };
     Router::new()
-        .route(prefix, any(call_named))
+        // At `/`, other methods are left to the page.
+        .route(&config.http_api.handler_prefix, named)
         .route(&format!("{prefix}/{{method}}"), any(call))
         .with_state(api)
 }
@@ -52,15 +55,34 @@ async fn call(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
+) -> Response {
+    match api.refusal(&verb, query.as_deref(), &headers) {
+        Some(refused) => refused,
+        None => authorized(answer(&api, &method, &headers, body).await),
+    }
+}
+
+/// Marks the answer to a request with a right key.
+fn authorized(answer: Result<Response, Response>) -> Response {
+    let mut response = answer.unwrap_or_else(|refused| refused);
+    response.extensions_mut().insert(AuthorizedResponse);
+    response
+}
+
+async fn answer(
+    api: &Api,
+    method: &str,
+    headers: &HeaderMap,
+    body: Body,
 ) -> Result<Response, Response> {
-    let body = api.open(&verb, query.as_deref(), &headers, body).await?;
+    let body = read(body).await?;
     if method == "batch" {
         let result = api.batch(&body).await.map_err(IntoResponse::into_response)?;
         return Ok(axum::Json(result).into_response());
     }
-    let command = Command::read(&method, &body).map_err(IntoResponse::into_response)?;
+    let command = Command::read(method, &body).map_err(IntoResponse::into_response)?;
     Ok(match api.run(command).await {
-        Err(error) if api.answers_by_status(&headers) => {
+        Err(error) if api.answers_by_status(headers) => {
             (error.status(), axum::Json(error)).into_response()
         }
         result => axum::Json(MethodReply::from(result)).into_response(),
@@ -81,8 +103,15 @@ async fn call_named(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Response> {
-    let body = api.open(&verb, query.as_deref(), &headers, body).await?;
+) -> Response {
+    match api.refusal(&verb, query.as_deref(), &headers) {
+        Some(refused) => refused,
+        None => authorized(answer_named(&api, body).await),
+    }
+}
+
+async fn answer_named(api: &Api, body: Body) -> Result<Response, Response> {
+    let body = read(body).await?;
     let mut lines = Vec::new();
     for command in serde_json::Deserializer::from_slice(&body).into_iter::<NamedCommand>() {
         let NamedCommand { method, params } = match command {
@@ -122,23 +151,17 @@ async fn read(body: Body) -> Result<Bytes, Response> {
 }
 
 impl Api {
-    /// The body of a request that may be made.
-    async fn open(
-        &self,
-        verb: &Method,
-        query: Option<&str>,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Bytes, Response> {
+    /// The refusal of a request with another method than POST or without a right key.
+    fn refusal(&self, verb: &Method, query: Option<&str>, headers: &HeaderMap) -> Option<Response> {
         if verb != Method::POST {
             let allow = [(header::ALLOW, "POST")];
-            return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
+            return Some((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
         }
         if !self.accepts_key(headers, query.unwrap_or_default()) {
             let text = "X-API-Key is missing or wrong; send http_api.key of the configuration\n";
-            return Err((StatusCode::UNAUTHORIZED, text).into_response());
+            return Some((StatusCode::UNAUTHORIZED, text).into_response());
         }
-        read(body).await
+        None
     }
 
     /// Whether errors of this request use HTTP status codes.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{Request, Response, StatusCode, Version, header};
+use axum::http::{Request, Response, Version, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -184,12 +184,14 @@ impl HttpBody for TrackedBody {
 #[derive(Clone)]
 pub struct EndlessResponse(pub Arc<OwnedSemaphorePermit>);
 
+/// Marks an answer to a request that contained a right API key.
+#[derive(Clone)]
+pub struct AuthorizedResponse;
+
 /// Options of HTTP connections.
 pub struct HttpOptions {
     /// Router that answers the requests.
     pub router: Router,
-    /// Path of the API. A client whose API request passes the key check counts as authenticated.
-    pub api: String,
     /// Idle times of connections.
     pub times: IdleTimes,
     /// Limits on request heads.
@@ -303,20 +305,11 @@ async fn answer(
         answer_body.body = body;
         return Ok(Response::from_parts(parts, answer_body));
     }
-    let rest = request.uri().path().strip_prefix(&options.api);
-    let is_api = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let Ok(response) = options.router.clone().oneshot(request.map(Body::new)).await;
-    // These statuses do not show that the request contained the right API key.
-    let refused = [
-        StatusCode::UNAUTHORIZED,
-        StatusCode::FORBIDDEN,
-        StatusCode::NOT_FOUND,
-        StatusCode::METHOD_NOT_ALLOWED,
-    ];
-    if is_api && !refused.contains(&response.status()) {
+    let (mut parts, body) = response.into_parts();
+    if parts.extensions.remove::<AuthorizedResponse>().is_some() {
         connection.set_authenticated();
     }
-    let (mut parts, body) = response.into_parts();
     answer_body.body = body;
     answer_body.endless = parts.extensions.remove::<EndlessResponse>();
     if answer_body.endless.is_some() {

@@ -22,13 +22,12 @@ pub fn router(config: &Config) -> Router {
     if !config.swagger.enabled || config.http_api.disabled {
         return Router::new();
     }
-    let prefix = &config.swagger.handler_prefix;
+    let prefix = config.swagger.handler_prefix.trim_end_matches('/');
     let path = format!("{prefix}/openapi.json");
     // The configuration check admits only paths without quotes and angle brackets.
     let page = served(&PAGE.replace(PATH, &path), POLICY);
-    let document = api::document(&config.http_api.handler_prefix);
-    Router::new()
-        .route(prefix, page.clone())
-        .route(&format!("{prefix}/"), page)
-        .route(&path, get(move || async move { axum::Json(document) }))
+    let document = api::document(config.http_api.handler_prefix.trim_end_matches('/'));
+    let router = Router::new().route(&format!("{prefix}/"), page.clone());
+    let router = if prefix.is_empty() { router } else { router.route(prefix, page) };
+    router.route(&path, get(move || async move { axum::Json(document) }))
 }
