@@ -65,12 +65,13 @@ simulation  900                            | seeded simulation of a node; finds 
 wire        900    release curl            | the server over its sockets, byte for byte
 tune        300    ip                      | scripts/tune.sh in a network namespace
 sdk         180    release npm             | centrifuge-js on every transport, bandwidth, EventSource
+go          300    release go              | the Go SDK, in both encodings, over a link that is cut
 protocol    300    release npm python      | Centrifuge protocol and HTTP API: JavaScript, Python SDK, schemathesis
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
-conformance 600    release npm centrifugo  | a table of scripts against Drumline and against Centrifugo
+conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
 page        180    release npm chromium    | the server's page in a browser
 browser     180    release npm chromium    | centrifuge-js in a browser
 autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
@@ -114,6 +115,8 @@ step_wire() { cargo test --no-fail-fast --test wire --test hostile --test leaks;
 
 step_tune() { tests/system/tune.sh; }
 step_sdk() { node tests/sdk/sdk.mjs && node tests/sdk/bandwidth.mjs && node tests/sdk/events.mjs; }
+# The variable stops the search for a workspace in the folders above.
+step_go() { cd tests/sdk/go && GOWORK=off go test -count=1 ./...; }
 step_protocol() {
     node tests/sdk/protocol.mjs && .venv/bin/python tests/sdk/protocol.py "$DRUMLINE"
 }
@@ -257,6 +260,25 @@ need_cargo-fuzz() { need_tool fuzz; }
 need_npm() {
     if [[ tests/node_modules/.package-lock.json -nt tests/package-lock.json ]]; then return; fi
     npm ci --prefix tests --ignore-scripts --no-audit --no-fund
+}
+
+# Debian's Go is older than the SDK needs. The module proxy has Go itself, as the module of a toolchain.
+GO_VERSION=1.25.5
+GO_SHA256=8cea6783dab64d68b38f5b81ecd38d45155a3c06638991acc6af19e0fca80edb
+GO_HOME=$TARGET/tools/golang.org/toolchain@v0.0.1-go$GO_VERSION.linux-amd64
+if [[ -x $GO_HOME/bin/go ]]; then PATH=$GO_HOME/bin:$PATH; fi
+
+# Go 1.21 and later fetch the toolchain that a module asks for.
+need_go() {
+    local minor archive=$TARGET/tools/go.zip
+    minor=$(go env GOVERSION 2>/dev/null | sed -E 's/^go1\.([0-9]+).*/\1/')
+    if ((${minor:-0} >= 21)); then return; fi
+    mkdir -p "$TARGET/tools"
+    need_command curl curl && curl -sSfL --max-time 300 -o "$archive" \
+        "https://proxy.golang.org/golang.org/toolchain/@v/v0.0.1-go$GO_VERSION.linux-amd64.zip" || return 1
+    sha256sum -c <<<"$GO_SHA256  $archive" && python3 -m zipfile -e "$archive" "$TARGET/tools" || return 1
+    # The archive keeps no permissions.
+    chmod +x "$GO_HOME"/bin/* "$GO_HOME"/pkg/tool/*/* && rm "$archive" && PATH=$GO_HOME/bin:$PATH
 }
 
 need_python() {
