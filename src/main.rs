@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 
 use drumline::base::crash;
 use drumline::base::failure::Failure;
@@ -38,8 +39,10 @@ fn main() -> ExitCode {
         "checkconfig" => check_config(matches),
         "checksubtoken" => check_token(matches, TokenPurpose::Subscription),
         "checktoken" => check_token(matches, TokenPurpose::Connection),
-        "configdoc" => say(config::document()),
-        "defaultconfig" => say(config::default_json()),
+        "completion" => complete(matches),
+        "configdoc" => say(config::document(text(matches, "section"))),
+        "defaultconfig" => default_config(matches),
+        "defaultenv" => say(config::default_environment()),
         "genconfig" => generate(matches),
         "gensubtoken" => make_token(matches, TokenPurpose::Subscription),
         "gentoken" => make_token(matches, TokenPurpose::Connection),
@@ -72,6 +75,7 @@ fn command() -> Command {
         .value_parser(value_parser!(u64))
         .help("Number of connections that this machine has to hold");
     let file = Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf));
+    let shell = Arg::new("shell").value_parser(value_parser!(Shell)).required(true);
     Command::new("drumline")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push engine for Linux: WebSocket connections by the million")
@@ -88,24 +92,45 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("checkconfig")
-                .about("Check a configuration file, without flags and environment variables")
-                .arg(file.help("File to check, if --config does not name it")),
+                .about("Check a configuration file, with the environment and flags")
+                .arg(file.help("File to check, if --config does not name it"))
+                .arg(option("strict", 's').help("Fail if a key or variable has no effect")),
         )
         .subcommand(Command::new("checktoken").about("Verify a connection token").arg(token()))
         .subcommand(Command::new("checksubtoken").about("Verify a subscription token").arg(token()))
-        .subcommand(Command::new("configdoc").about("Print a description of every key as Markdown"))
-        .subcommand(Command::new("defaultconfig").about("Print the default configuration as JSON"))
+        .subcommand(
+            Command::new("completion")
+                .about("Print a completion script for a shell")
+                .arg(shell.help("Shell to print the script for")),
+        )
+        .subcommand(
+            Command::new("configdoc")
+                .about("Print a description of every key as Markdown")
+                .arg(section())
+                .arg(option("markdown", 'm').help("Print Markdown (always so)")),
+        )
+        .subcommand(
+            Command::new("defaultconfig")
+                .about("Print the default configuration, or write it to the --config file")
+                .arg(option("dry-run", 'd').help("Print the file instead of writing it")),
+        )
+        .subcommand(
+            Command::new("defaultenv").about("Print every environment variable with its default"),
+        )
         .subcommand(
             Command::new("genconfig")
-                .about("Print a commented configuration file, or write it to the --config file"),
+                .about("Print a commented configuration file, or write one to the --config file"),
         )
-        .subcommand(
-            Command::new("gentoken").about("Print a new connection token").args([user(), ttl()]),
-        )
+        .subcommand(Command::new("gentoken").about("Print a new connection token").args([
+            user(),
+            ttl(),
+            quiet(),
+        ]))
         .subcommand(Command::new("gensubtoken").about("Print a new subscription token").args([
             user(),
             ttl(),
             channel(),
+            quiet(),
         ]))
         .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
@@ -143,6 +168,29 @@ fn ttl() -> Arg {
         .allow_negative_numbers(true)
         .value_parser(value_parser!(i64))
         .help("Lifetime of the token; negative: it does not expire")
+}
+
+/// An option without a value.
+fn option(name: &'static str, short: char) -> Arg {
+    Arg::new(name).long(name).short(short).action(ArgAction::SetTrue)
+}
+
+fn quiet() -> Arg {
+    option("quiet", 'q').help("Print the token without a line break")
+}
+
+fn section() -> Arg {
+    Arg::new("section")
+        .long("section")
+        .short('s')
+        .value_name("SECTION")
+        .default_value("")
+        .help("Describe only keys that begin with this text")
+}
+
+/// The text of an argument; empty if it is not given.
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
 fn channel() -> Arg {
@@ -196,18 +244,25 @@ fn flag(key: &config::Key) -> Arg {
 }
 
 fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
+    config::load(&sources(matches)?)
+}
+
+/// The file that --config names, the environment with the file `.env`, and the flags.
+fn sources(matches: &ArgMatches) -> Result<Sources, Failure> {
     let given = |path: &str| {
         let value = matches.get_one::<String>(path)?;
         Some((path.to_owned(), value.clone()))
     };
     let own = config::keys().iter().map(|key| key.path.as_str());
     let paths = own.chain(config::foreign_flags().map(|(path, _)| path));
-    let sources = Sources {
+    Ok(Sources {
         file: matches.get_one::<PathBuf>("config").cloned(),
-        environment: config::environment(std::env::vars_os())?,
+        environment: config::environment_with_file(
+            std::env::vars_os(),
+            Path::new(config::DOT_ENV),
+        )?,
         flags: paths.filter_map(given).collect(),
-    };
-    config::load(&sources)
+    })
 }
 
 /// Exit status 0: no finding; 1: fewer connections than wanted, or advice; 2: it cannot serve.
@@ -226,13 +281,19 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 /// Exit status 0: the file is valid; 2: it is not.
 fn check_config(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let file = matches.get_one("file").or_else(|| matches.get_one("config")).cloned();
-    let loaded = config::load(&Sources { file, ..Sources::default() })?;
+    let loaded = config::load(&Sources { file, ..sources(matches)? })?;
     let source = loaded.file.ok_or_else(|| Failure {
         cause: format!("no configuration file: found none of {}", config::FILES.join(", ")),
         cure: "name the file: `drumline checkconfig FILE`".into(),
     })?;
     for warning in &loaded.warnings {
         log::text(format!("drumline: {warning}\n"));
+    }
+    if matches.get_flag("strict") && loaded.has_unknown {
+        return Err(Failure {
+            cause: format!("{source} or the environment has keys without effect"),
+            cure: "remove the keys that the warning names".into(),
+        });
     }
     say(format!("{source} is valid\n"))
 }
@@ -244,17 +305,18 @@ fn of_token(cause: String) -> Failure {
 /// Prints a token signed with the configuration's secret.
 fn make_token(matches: &ArgMatches, purpose: TokenPurpose) -> Result<ExitCode, Failure> {
     let config = load(matches)?.config;
-    let text = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let ttl = matches.get_one("ttl").copied().unwrap_or(-1i64);
     let ttl = u64::try_from(ttl).ok();
-    let (user, settings, now) = (text("user"), config.token_settings(purpose), unix_time());
+    let (user, settings, now) =
+        (text(matches, "user"), config.token_settings(purpose), unix_time());
     let made = match purpose {
         TokenPurpose::Connection => token::make_connection(&settings, user, ttl, now),
         TokenPurpose::Subscription => {
-            token::make_subscription(&settings, user, text("channel"), ttl, now)
+            token::make_subscription(&settings, user, text(matches, "channel"), ttl, now)
         }
     };
-    say(made.map_err(of_token)? + "\n")
+    let end = if matches.get_flag("quiet") { "" } else { "\n" };
+    say(made.map_err(of_token)? + end)
 }
 
 /// Exit status 0: the server accepts the token; 2: it rejects the token.
@@ -296,18 +358,34 @@ fn unix_time() -> u64 {
 }
 
 fn generate(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let text = config::template();
-    let Some(file) = matches.get_one::<PathBuf>("config") else { return say(text) };
-    if FileFormat::of(file) != FileFormat::Toml {
-        return Err(Failure {
-            cause: format!(
-                "cannot write TOML to {}: the name means another format",
-                file.display()
-            ),
-            cure: "use the name drumline.toml; `drumline defaultconfig` prints JSON".into(),
-        });
+    match matches.get_one::<PathBuf>("config") {
+        Some(file) => save(file, &config::generated(FileFormat::of(file))?),
+        None => say(config::template()),
     }
-    write_new(file, &text).map(|()| ExitCode::SUCCESS).map_err(|error| Failure {
+}
+
+/// Writes or prints the defaults in the format of the --config file.
+fn default_config(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    match matches.get_one::<PathBuf>("config") {
+        Some(file) if !matches.get_flag("dry-run") => {
+            save(file, &config::default_file(FileFormat::of(file)))
+        }
+        Some(file) => say(config::default_file(FileFormat::of(file))),
+        None => say(config::default_file(FileFormat::Json)),
+    }
+}
+
+/// Prints a completion script.
+fn complete(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let shell = matches.get_one::<Shell>("shell").copied().unwrap_or(Shell::Bash);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "drumline", &mut script);
+    say(String::from_utf8_lossy(&script).into_owned())
+}
+
+/// Writes the output of a command to a new file.
+fn save(file: &Path, text: &str) -> Result<ExitCode, Failure> {
+    write_new(file, text).map(|()| ExitCode::SUCCESS).map_err(|error| Failure {
         cause: format!("cannot write {}: {error}", file.display()),
         cure: "choose a new file name in an existing folder".into(),
     })

@@ -35,6 +35,8 @@ pub struct Loaded {
     pub access: Access,
     /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
+    /// Whether a key, variable or flag has no effect.
+    pub has_unknown: bool,
 }
 
 /// Merges defaults, file, environment and flags.
@@ -60,12 +62,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         builder.add_flag(path, text)?;
     }
     builder.foreign.check()?;
-    let unknown = builder.warning();
+    let (unknown, has_unknown) = (builder.warning(), builder.has_unknown());
     let mut config = builder.finish()?;
     config.normalize();
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
-    Ok(Loaded { config, file, access, warnings })
+    Ok(Loaded { config, file, access, warnings, has_unknown })
 }
 
 /// The configuration while the sources are read.
@@ -77,6 +79,8 @@ struct ConfigBuilder {
     tables: Vec<TableList>,
     /// Unknown keys and variables, each with a suggestion if there is one.
     unknown: Vec<String>,
+    /// Variables of Kubernetes that have no effect.
+    of_kubernetes: Vec<String>,
     /// Values of Centrifugo's keys that this server does not carry.
     foreign: ForeignValues,
 }
@@ -88,6 +92,7 @@ impl ConfigBuilder {
             origins: HashMap::new(),
             tables: lists().map(|key| TableList::new(&key.path)).collect(),
             unknown: Vec::new(),
+            of_kubernetes: Vec::new(),
             foreign: ForeignValues::default(),
         }
     }
@@ -209,7 +214,7 @@ impl ConfigBuilder {
         (name, text): (&str, &str),
     ) -> Result<(), Error> {
         if is_of_kubernetes(name, text) {
-            self.unknown.push(name.to_owned());
+            self.of_kubernetes.push(name.to_owned());
             return Ok(());
         }
         for (tables, list) in self.tables.iter_mut().zip(lists) {
@@ -252,9 +257,15 @@ impl ConfigBuilder {
         figment.extract().map_err(|refused| refuse(&refused, &origins))
     }
 
+    /// Whether a key, variable or flag has no effect, besides variables that Kubernetes adds.
+    fn has_unknown(&self) -> bool {
+        !self.unknown.is_empty() || !self.foreign.without_effect().is_empty()
+    }
+
     /// The warning about unknown keys and variables: one sentence for all of them.
     fn warning(&self) -> Option<String> {
-        let names = [self.unknown.clone(), self.foreign.without_effect()].concat();
+        let foreign = self.foreign.without_effect();
+        let names = [self.unknown.clone(), self.of_kubernetes.clone(), foreign].concat();
         (!names.is_empty()).then(|| {
             format!(
                 "unknown keys and variables have no effect: {}; `drumline genconfig` lists all keys",

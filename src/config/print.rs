@@ -1,10 +1,18 @@
 //! Prints the configuration: a commented TOML file, the defaults as JSON, a Markdown description.
 //!
-//! Owns no state. Never reads a configured value. The invariant: each of the three texts contains
-//! every key once, and the two files can be loaded.
+//! Owns no state. Never reads a configured value. The invariant: each text about defaults contains
+//! every key once, and every file can be loaded.
 
 use std::fmt::Write as _;
 
+use data_encoding::BASE64URL_NOPAD;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::base::sys;
+
+use super::error::{Error, error};
+use super::file::FileFormat;
 use super::key::Key;
 use super::keys::keys;
 use super::sections::Config;
@@ -42,6 +50,11 @@ fn example(list: &str) -> &'static str {
 
 /// A commented `drumline.toml` that contains every key with its default value.
 pub fn template() -> String {
+    template_with(&[])
+}
+
+/// The commented file, in which these keys have values.
+fn template_with(values: &[(&str, String)]) -> String {
     let mut text = String::from(
         "# Drumline configuration: every key with its description and its default value.\n\
          # An environment variable (DRUMLINE_HTTP_SERVER_PORT=8000) overrides this file, and a\n\
@@ -59,20 +72,98 @@ pub fn template() -> String {
             ValueKind::Tables => {
                 example(&key.path).lines().for_each(|line| _ = writeln!(text, "# {line}"));
             }
-            _ => _ = writeln!(text, "#{name} = {}", key.default),
+            _ => match values.iter().find(|(path, _)| *path == key.path) {
+                Some((_, value)) => _ = writeln!(text, "{name} = \"{value}\""),
+                None => _ = writeln!(text, "#{name} = {}", key.default),
+            },
         }
     }
     text
 }
 
-/// All default values as a JSON file.
-pub fn default_json() -> String {
-    let text = serde_json::to_string_pretty(&Config::default());
+/// A file to start with in this format: a secret for tokens and an API key, both random. The TOML
+/// file also lists every key in comments.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn generated(format: FileFormat) -> Result<String, Error> {
+    let secret = || {
+        let random = sys::random::<48>().map_err(|refused| {
+            error(format!("cannot generate a secret: {refused}"), "run it again")
+        })?;
+        Ok(BASE64URL_NOPAD.encode(&random))
+    };
+    let (token, api) = (secret()?, secret()?);
+    let file = json!({
+        "client": { "allowed_origins": [], "token": { "hmac_secret_key": &token } },
+        "http_api": { "key": &api },
+    });
+    let values = [("client.token.hmac_secret_key", token), ("http_api.key", api)];
+    Ok(match format {
+        FileFormat::Toml => template_with(&values),
+        FileFormat::Json => json_text(&file),
+        FileFormat::Yaml => yaml_text("", &file),
+    })
+}
+
+/// All default values as a file in this format.
+pub fn default_file(format: FileFormat) -> String {
+    let config = Config::default();
+    let value = || {
+        serde_json::to_value(&config)
+            .expect("every value of a configuration can be written as JSON")
+    };
+    match format {
+        FileFormat::Toml => {
+            toml::to_string(&config).expect("every value of a configuration can be written as TOML")
+        }
+        // Not by way of a JSON value, which would sort the keys.
+        FileFormat::Json => json_text(&config),
+        FileFormat::Yaml => yaml_text("", &value()),
+    }
+}
+
+fn json_text(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value);
     text.expect("every value of a configuration can be written as JSON") + "\n"
 }
 
-/// Every key with its default, environment variable and description, in Markdown.
-pub fn document() -> String {
+/// A table as YAML. Values other than tables are written as in JSON, which YAML contains.
+fn yaml_text(indent: &str, value: &Value) -> String {
+    let mut text = String::new();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let is_section = value.as_object().is_some_and(|table| !table.is_empty());
+        _ = match is_section {
+            true => write!(text, "{indent}{name}:\n{}", yaml_text(&format!("{indent}  "), value)),
+            false => writeln!(text, "{indent}{name}: {value}"),
+        };
+    }
+    text
+}
+
+/// All environment variables with the default values, one a line, as in a file `.env`.
+pub fn default_environment() -> String {
+    let mut text = String::new();
+    for key in keys() {
+        let value = match &key.default {
+            toml::Value::String(value) => value.clone(),
+            toml::Value::Array(_) => String::new(),
+            toml::Value::Table(_) => "{}".to_owned(),
+            other => other.to_string(),
+        };
+        let is_plain =
+            value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte));
+        _ = match is_plain && !value.is_empty() {
+            true => writeln!(text, "{}={value}", key.variable()),
+            false => writeln!(text, "{}='{value}'", key.variable()),
+        };
+    }
+    text
+}
+
+/// Every key of the sections whose path begins with `section`, with its default, environment variable
+/// and description, in Markdown.
+pub fn document(section: &str) -> String {
     let mut text = String::from(
         "# Configuration\n\n\
          Every key can be set in a configuration file (in its section), as an environment\n\
@@ -85,7 +176,7 @@ pub fn document() -> String {
     );
     _ = writeln!(text, "```toml\n{NAMESPACE}```");
     let mut open = None;
-    for key in keys() {
+    for key in keys().iter().filter(|key| key.path.starts_with(section)) {
         let section = key.split().0;
         if open != Some(section) {
             let title = if section.is_empty() { "Top level" } else { section };
@@ -160,9 +251,41 @@ mod tests {
     }
 
     #[test]
-    fn the_default_json_loads_and_the_document_describes_every_key() {
-        assert_eq!(load_as("config.json", &default_json()), Config::default());
-        let text = document();
+    fn variables_of_the_default_values_load_from_the_environment_and_from_a_file() {
+        let text = default_environment();
+        assert_eq!(text.lines().count(), keys().len());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(".env");
+        std::fs::write(&file, &text).unwrap();
+        let environment = crate::config::environment_with_file([], &file).unwrap();
+        assert_eq!(environment.len(), keys().len());
+        let file = Some(PathBuf::from("/dev/null"));
+        let loaded = load(&Sources { file, environment, ..Sources::default() }).unwrap();
+        assert_eq!(loaded.config, Config::default());
+        assert!(!loaded.has_unknown);
+    }
+
+    #[test]
+    fn every_default_file_loads_and_the_document_describes_every_key() {
+        for (name, format) in [
+            ("config.json", FileFormat::Json),
+            ("config.yaml", FileFormat::Yaml),
+            ("config.toml", FileFormat::Toml),
+        ] {
+            assert_eq!(load_as(name, &default_file(format)), Config::default(), "{name}");
+            let config = load_as(name, &generated(format).unwrap());
+            let other = load_as(name, &generated(format).unwrap());
+            let secrets = |config: &Config| {
+                let token = &config.client.token.hmac_secret_key;
+                [token.reveal().to_owned(), config.http_api.key.reveal().to_owned()]
+            };
+            let [token, api] = secrets(&config);
+            assert!(token.len() == 64 && api.len() == 64 && token != api, "{name}");
+            assert_ne!([token, api], secrets(&other), "{name}");
+        }
+        let text = document("");
+        let part = document("client.token");
+        assert!(part.contains("`client.token.audience`") && !part.contains("`client.insecure`"));
         for key in keys() {
             let cell = format!("| `{}` |", key.path);
             assert_eq!(text.matches(&cell).count(), 1, "{}", key.path);

@@ -11,6 +11,7 @@ mod abuse;
 mod access;
 mod api_calls;
 mod backends;
+mod cli;
 mod closes;
 mod commands;
 mod deflate;
