@@ -75,7 +75,6 @@ fn command() -> Command {
         .value_parser(value_parser!(u64))
         .help("Number of connections that this machine has to hold");
     let file = Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf));
-    let shell = Arg::new("shell").value_parser(value_parser!(Shell)).required(true);
     Command::new("drumline")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push engine for Linux: WebSocket connections by the million")
@@ -98,29 +97,6 @@ fn command() -> Command {
         )
         .subcommand(Command::new("checktoken").about("Verify a connection token").arg(token()))
         .subcommand(Command::new("checksubtoken").about("Verify a subscription token").arg(token()))
-        .subcommand(
-            Command::new("completion")
-                .about("Print a completion script for a shell")
-                .arg(shell.help("Shell to print the script for")),
-        )
-        .subcommand(
-            Command::new("configdoc")
-                .about("Print a description of every key as Markdown")
-                .arg(section())
-                .arg(option("markdown", 'm').help("Print Markdown (always so)")),
-        )
-        .subcommand(
-            Command::new("defaultconfig")
-                .about("Print the default configuration, or write it to the --config file")
-                .arg(option("dry-run", 'd').help("Print the file instead of writing it")),
-        )
-        .subcommand(
-            Command::new("defaultenv").about("Print every environment variable with its default"),
-        )
-        .subcommand(
-            Command::new("genconfig")
-                .about("Print a commented configuration file, or write one to the --config file"),
-        )
         .subcommand(Command::new("gentoken").about("Print a new connection token").args([
             user(),
             ttl(),
@@ -132,10 +108,31 @@ fn command() -> Command {
             channel(),
             quiet(),
         ]))
+        .subcommands(printing_commands())
         .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
         .args(config::keys().iter().map(|key| flag(key).hide(true)))
         .args(config::foreign_flags().map(foreign_flag))
+}
+
+/// The commands that print or write texts about the configuration.
+fn printing_commands() -> [Command; 5] {
+    let shell = Arg::new("shell").value_parser(value_parser!(Shell)).required(true);
+    [
+        Command::new("completion")
+            .about("Print a completion script for a shell")
+            .arg(shell.help("Shell to print the script for")),
+        Command::new("configdoc")
+            .about("Print a description of every key as Markdown")
+            .arg(section())
+            .arg(option("markdown", 'm').help("Print Markdown (always so)")),
+        Command::new("defaultconfig")
+            .about("Print the default configuration, or write it to the --config file")
+            .arg(option("dry-run", 'd').help("Print the file instead of writing it")),
+        Command::new("defaultenv").about("Print every environment variable with its default"),
+        Command::new("genconfig")
+            .about("Print a commented configuration file, or write one to the --config file"),
+    ]
 }
 
 /// Where the configuration keys are documented: the end of `drumline --help`.

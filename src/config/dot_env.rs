@@ -37,19 +37,17 @@ pub fn environment_with_file(
 /// All variables of the file; none if there is no file.
 fn read(file: &Path) -> Result<Vec<(String, String)>, Error> {
     let name = file.display();
-    let lines = match dotenvy::from_path_iter(file) {
-        Ok(lines) => lines,
-        Err(dotenvy::Error::Io(refused)) if refused.kind() == ErrorKind::NotFound => {
-            return Ok(Vec::new());
-        }
-        Err(dotenvy::Error::Io(refused)) => {
-            let cure = "make it readable for the server, or remove it";
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(refused) if refused.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(refused) => {
+            let cure = "make it a text that the server can read, or remove it";
             return Err(error(format!("cannot read {name}: {refused}"), cure));
         }
-        Err(_) => return Err(error(format!("cannot read {name}"), "correct or remove it")),
     };
+    let text: String = text.lines().map(escape_dollars).collect();
     let mut found: Vec<(String, String)> = Vec::new();
-    for line in lines {
+    for line in dotenvy::from_read_iter(text.as_bytes()) {
         // The parser's error contains the line, which may hold a secret.
         let pair = line.map_err(|_| {
             let place = match found.last() {
@@ -62,6 +60,25 @@ fn read(file: &Path) -> Result<Vec<(String, String)>, Error> {
         found.push(pair);
     }
     Ok(found)
+}
+
+/// A line, with every dollar sign escaped that begins no variable. The parser takes each for one;
+/// `centrifugo defaultenv` writes `CENTRIFUGO_CHANNEL_PRIVATE_PREFIX="$"`.
+fn escape_dollars(line: &str) -> String {
+    let is_literal = line.split_once('=').is_some_and(|(_, value)| value.starts_with('\''));
+    let mut escaped = String::with_capacity(line.len() + 2);
+    let mut before = ' ';
+    for (at, letter) in line.char_indices() {
+        let next = line[at + letter.len_utf8()..].chars().next();
+        let begins = next.is_some_and(|next| next.is_alphanumeric() || next == '{');
+        if letter == '$' && !begins && !is_literal && before != '\\' {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+        before = letter;
+    }
+    escaped.push('\n');
+    escaped
 }
 
 #[cfg(test)]
@@ -89,6 +106,11 @@ mod tests {
             ("DRUMLINE_D", "a b"),
         ];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let dollars = b"CENTRIFUGO_A=\"$\"\nCENTRIFUGO_B=a$\nCENTRIFUGO_C='$'\nCENTRIFUGO_D=\\$\n\
+                        CENTRIFUGO_E=\"{\\\"a\\\":\\\"b\\\"}\"\n";
+        let values: Vec<_> =
+            load(dollars, &[]).unwrap().into_iter().map(|(_, text)| text).collect();
+        assert_eq!(values, ["$", "a$", "$", "$", r#"{"a":"b"}"#]);
         let missing = environment_with_file([], Path::new("/none/.env"));
         assert_eq!(missing, Ok(Vec::new()));
     }
@@ -107,6 +129,6 @@ mod tests {
         assert!(load(b"DRUMLINE_A=\xff\n", &[]).is_err());
         let folder = tempfile::tempdir().unwrap();
         let refused = environment_with_file([], folder.path()).unwrap_err();
-        assert!(refused.cause.starts_with("cannot read ") || refused.cause.contains("first line"));
+        assert!(refused.cause.starts_with("cannot read "), "{refused}");
     }
 }

@@ -151,8 +151,8 @@ pub fn default_environment() -> String {
             toml::Value::Table(_) => "{}".to_owned(),
             other => other.to_string(),
         };
-        let is_plain =
-            value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+        let is_plain = value.bytes().all(is_plain);
         _ = match is_plain && !value.is_empty() {
             true => writeln!(text, "{}={value}", key.variable()),
             false => writeln!(text, "{}='{value}'", key.variable()),
@@ -161,8 +161,8 @@ pub fn default_environment() -> String {
     text
 }
 
-/// Every key of the sections whose path begins with `section`, with its default, environment variable
-/// and description, in Markdown.
+/// Every key whose path begins with `section`, with its default, environment variable and
+/// description, in Markdown.
 pub fn document(section: &str) -> String {
     let mut text = String::from(
         "# Configuration\n\n\

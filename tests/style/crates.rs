@@ -34,7 +34,18 @@ const CRATES: &[(&str, &[&str])] = &[
     ("engine", &["crossbeam_channel", "io_uring", "libc", "loom", "rustix", "socket2"]),
     (
         "config",
-        &["figment", "http", "regex", "serde", "serde_json", "serde_saphyr", "strsim", "toml"],
+        &[
+            "data_encoding",
+            "dotenvy",
+            "figment",
+            "http",
+            "regex",
+            "serde",
+            "serde_json",
+            "serde_saphyr",
+            "strsim",
+            "toml",
+        ],
     ),
     ("link", &["tokio"]),
     (
