@@ -85,7 +85,7 @@ impl Hub {
     pub(super) fn subscribe_proxy(&self, options: &Options, channel: &str) -> Option<Upstream> {
         let namespaces = &self.settings.namespaces;
         // The name of a user-limited channel determines its subscribers.
-        let user_limited = options.user_limited && namespaces.users(channel).is_some();
+        let user_limited = namespaces.is_user_limited(options, channel);
         options.subscribe_proxy.filter(|_| !user_limited && !namespaces.is_private(channel))
     }
 

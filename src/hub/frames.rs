@@ -175,8 +175,13 @@ impl Hub {
                 }
                 Some(Ok(command)) => self.command(post, slot, &command),
             };
-            if let Err(stop) = result {
-                break Some(stop);
+            match result {
+                Ok(()) => {}
+                // The answers to earlier commands come first: the command is run again after them.
+                Err(StopReason::Disconnect(_)) if self.awaits_answers(slot) => {
+                    break Some(StopReason::Wait);
+                }
+                Err(stop) => break Some(stop),
             }
             self.serve_own_mid_input(post);
             let connection = &self.connections[slot];
@@ -200,6 +205,19 @@ impl Hub {
             Some(StopReason::Wait) | None => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands = rest.to_vec();
+    }
+
+    /// Whether homes have not answered all commands of a connection yet.
+    fn awaits_answers(&self, slot: u32) -> bool {
+        let connection = &self.connections[slot];
+        let mut key = connection.subscriptions;
+        while key != NONE {
+            if self.locals.is_pending(key) {
+                return true;
+            }
+            key = self.locals.next_subscription(key);
+        }
+        connection.flags.query_pending()
     }
 
     /// Runs the connect request of a unidirectional client, for the first time or again. While it

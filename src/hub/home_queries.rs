@@ -87,7 +87,7 @@ impl Hub {
         if channel.is_empty() {
             return Err(Disconnect::BAD_REQUEST.into());
         }
-        let options = settings.namespaces.of(channel)?;
+        let options = settings.namespaces.of_client(channel)?;
         if !offers(options) {
             return Err(Error::NOT_AVAILABLE.into());
         }

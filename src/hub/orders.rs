@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use crate::base::work_budget::cost;
 use crate::hub::command_failure::InboxFull;
-use crate::hub::connections::ServerSubscription;
+use crate::hub::connections::{Phase, ServerSubscription};
 use crate::hub::shard_state::Hub;
 use crate::model::message::{Action, Order, Post, Target};
 use crate::wire::protocol::Disconnect;
@@ -21,13 +21,9 @@ impl Hub {
         post: &mut impl Post,
         order: &Order,
     ) -> Result<(), InboxFull> {
-        let Target { user, client, session } = &order.target;
         let mut begun = false;
-        for slot in self.connections.of_user(user) {
-            let other_client = !client.is_empty() && **client != *self.client_id(slot);
-            let other_session =
-                !session.is_empty() && self.ids.find(session) != Some(self.address(slot));
-            if other_client || other_session || !self.order_applies(slot, &order.action) {
+        for slot in self.selected(&order.target) {
+            if !self.order_applies(slot, &order.action) {
                 continue;
             }
             // Each try serves at least one connection, so the order makes progress. A refresh only
@@ -63,6 +59,25 @@ impl Hub {
         Ok(())
     }
 
+    /// The connected clients of this shard that a target selects.
+    fn selected(&mut self, target: &Target) -> Vec<u32> {
+        let Target { user, client, session } = target;
+        let of_client = (!client.is_empty()).then(|| self.ids.find_client(client));
+        let of_session = (!session.is_empty()).then(|| self.ids.find(session));
+        let address = match (of_client, of_session) {
+            (None, None) => return self.connections.of_user(user),
+            (Some(client), Some(session)) if client != session => None,
+            (client, session) => client.or(session).flatten(),
+        };
+        let here = address.filter(|address| address.shard == self.shard);
+        let found = here.filter(|address| {
+            self.connection(address.slot, address.generation).is_some_and(|connection| {
+                connection.phase == Phase::Connected && connection.user() == &**user
+            })
+        });
+        found.map(|address| address.slot).into_iter().collect()
+    }
+
     /// Whether an order changes a connection. It does not if the connection is excepted, may not do
     /// what is ordered, or an earlier try has applied the order.
     fn order_applies(&self, slot: u32, action: &Action) -> bool {
@@ -96,17 +111,13 @@ impl Hub {
         if self.is_expired(expires) {
             return self.disconnect(slot, Disconnect::EXPIRED);
         }
-        if let Some(identity) = &mut self.connections[slot].identity {
-            identity.expires = expires.and_then(NonZeroU64::new);
-            if let Some(info) = info {
-                identity.info = Some(info.into());
-            }
+        let identity = self.connections[slot].identity.get_or_insert_default();
+        identity.expires = expires.and_then(NonZeroU64::new);
+        if let Some(info) = info {
+            identity.info = Some(info.into());
         }
         self.watch_expiry(slot);
-        let lease = self.lease(expires);
-        if self.connections[slot].transport.is_unidirectional() {
-            self.push(slot, &Push::Refresh(lease));
-        }
+        self.push(slot, &Push::Refresh(self.lease(expires)));
     }
 }
 

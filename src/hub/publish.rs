@@ -13,6 +13,9 @@ use crate::wire::protocol::command::PublishRequest;
 use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Disconnect, Error, Wire, json};
 
+/// Type of a publication that sets a key of a map, which this server does not have.
+const MAP: i32 = 1;
+
 /// Options that only few publications have.
 #[derive(Debug, Default)]
 pub(super) struct PublishOptions {
@@ -54,7 +57,10 @@ impl Hub {
         }
         let Some(data) = &request.data else { return Err(Error::BAD_REQUEST.into()) };
         let settings = self.settings.clone();
-        let options = settings.namespaces.of(channel)?;
+        let options = settings.namespaces.of_client(channel)?;
+        if request.kind == MAP {
+            return Err(Error::PERMISSION_DENIED.into());
+        }
         let hash = self.names.hash(channel);
         let subscription = self.find_subscription(slot, hash, channel)?;
         let wire = self.connections[slot].wire;

@@ -267,7 +267,8 @@ impl Hub {
     ) -> Result<(), ConnectRefusal> {
         let user = self.connections[slot].user();
         for (channel, requested) in request.subs.iter().flat_map(|subs| &subs.0) {
-            let options = match self.settings.namespaces.of(channel) {
+            let namespaces = &self.settings.namespaces;
+            let options = match namespaces.of_client(channel) {
                 Ok(options) => options,
                 Err(Error::UNKNOWN_CHANNEL) => return Err(Disconnect::BAD_REQUEST.into()),
                 Err(_) => continue,
@@ -281,6 +282,7 @@ impl Hub {
             let asks_backend = options.subscribe_proxy.is_some();
             if !named && !asks_backend && self.allows_subscribe(options, channel, user) {
                 self.check_readable(slot, options).map_err(ConnectRefusal::Error)?;
+                namespaces.of_subscriber(channel).map_err(ConnectRefusal::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
                 server_subs.push(ServerSubscription { channel, since: requested.since(), grant });

@@ -25,6 +25,11 @@ const COMPACTION: i64 = 1;
 /// is impossible, and wants error 112 instead of a subscription.
 const STRICT: i64 = 2;
 
+/// Type of a subscription to the stream of a channel.
+const STREAM: i32 = 0;
+/// Type of a subscription to keys that a backend is polled for, which this server does not have.
+const SHARED_POLL: i32 = 4;
+
 /// A subscription to be requested from the home.
 struct NewSubscription<'a> {
     channel: &'a str,
@@ -69,9 +74,12 @@ impl Hub {
             return Err(Disconnect::BAD_REQUEST.into());
         }
         let settings = self.settings.clone();
-        let options = settings.namespaces.of(channel)?;
-        if request.kind != 0 {
-            return Err(Error::PERMISSION_DENIED.into());
+        let options = settings.namespaces.of_subscriber(channel)?;
+        match request.kind {
+            // Centrifugo also handles unknown negative types as streams.
+            ..=STREAM => {}
+            SHARED_POLL => return Err(Error::NOT_AVAILABLE.into()),
+            _ => return Err(Error::PERMISSION_DENIED.into()),
         }
         self.check_readable(slot, options)?;
         let filter = match request.filter.as_deref() {

@@ -58,9 +58,9 @@ impl Hub {
         if rules.insecure {
             return true;
         }
-        match namespaces.users(channel) {
-            Some(_) => namespaces.is_for(options, channel, user),
-            None => options.subscribe.allows(user, false),
+        match namespaces.is_user_limited(options, channel) {
+            true => namespaces.lists(channel, user),
+            false => options.subscribe.allows(user, false),
         }
     }
 

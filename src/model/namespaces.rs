@@ -16,7 +16,7 @@ use crate::wire::protocol::Error;
 pub struct Permit {
     /// Allow clients with a user ID.
     pub client: bool,
-    /// Extend `client` to clients without a user ID.
+    /// Extend `client` and `subscriber` to clients without a user ID.
     pub anonymous: bool,
     /// Allow clients that are subscribed to the channel.
     pub subscriber: bool,
@@ -26,7 +26,7 @@ impl Permit {
     /// Whether the operation is allowed for a client with this user ID (empty: none) that is or is
     /// not subscribed to the channel.
     pub fn allows(self, user: &str, subscribed: bool) -> bool {
-        (self.client && (self.anonymous || !user.is_empty())) || (self.subscriber && subscribed)
+        (self.client || (self.subscriber && subscribed)) && (self.anonymous || !user.is_empty())
     }
 }
 
@@ -128,6 +128,10 @@ pub struct Options {
     pub unsubscribe_hook: Option<Upstream>,
 }
 
+/// Maximum length in bytes of a channel name that a backend gives, unless `max_length` is larger.
+/// `Error::NAME_TOO_LONG` states it.
+const BACKEND_NAME_BYTES: usize = 4096;
+
 /// All namespaces of a node.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
@@ -162,10 +166,39 @@ impl Default for Namespaces {
 }
 
 impl Namespaces {
-    /// Options of a channel, or an error if its name is invalid or its namespace unknown.
+    /// Options of a channel, or an error if its namespace is unknown. Does not check the rules for
+    /// names that clients give.
     pub fn of(&self, channel: &str) -> Result<&Options, Error> {
-        if channel.is_empty() || channel.len() > self.max_length {
+        Ok(self.split(channel)?.0)
+    }
+
+    /// Options of a channel that a client names, or an error if the name is invalid. Its length is
+    /// not checked.
+    pub fn of_client(&self, channel: &str) -> Result<&Options, Error> {
+        let (options, rest) = self.split(channel)?;
+        let legal = match &options.regex {
+            Some(regex) => regex.is_match(rest),
+            None => channel.is_ascii(),
+        };
+        if legal { Ok(options) } else { Err(Error::BAD_REQUEST) }
+    }
+
+    /// Options of a channel that a client subscribes to, or an error if the name is invalid or too
+    /// long.
+    pub fn of_subscriber(&self, channel: &str) -> Result<&Options, Error> {
+        if channel.len() > self.max_length {
             return Err(Error::BAD_REQUEST);
+        }
+        self.of_client(channel)
+    }
+
+    /// Options of a channel and the part of its name after the namespace.
+    fn split<'a>(&self, channel: &'a str) -> Result<(&Options, &'a str), Error> {
+        if channel.is_empty() {
+            return Err(Error::BAD_REQUEST);
+        }
+        if channel.len() > self.max_length.max(BACKEND_NAME_BYTES) {
+            return Err(Error::NAME_TOO_LONG);
         }
         let name = match self.is_private(channel) {
             true => channel.strip_prefix(&*self.private_prefix).unwrap_or(channel),
@@ -175,17 +208,13 @@ impl Namespaces {
             "" => None,
             boundary => name.split_once(boundary),
         };
-        let (options, rest) = match parts {
-            None => (&self.without, name),
+        match parts {
+            None => Ok((&self.without, channel)),
+            Some(("", rest)) => Ok((&self.without, rest)),
             Some((namespace, rest)) => {
-                (self.named.get(namespace).ok_or(Error::UNKNOWN_CHANNEL)?, rest)
+                Ok((self.named.get(namespace).ok_or(Error::UNKNOWN_CHANNEL)?, rest))
             }
-        };
-        let legal = match &options.regex {
-            Some(regex) => regex.is_match(rest),
-            None => channel.is_ascii(),
-        };
-        if legal { Ok(options) } else { Err(Error::BAD_REQUEST) }
+        }
     }
 
     /// Whether a channel needs a subscription token.
@@ -194,7 +223,7 @@ impl Namespaces {
     }
 
     /// The users listed in the name of a channel; `None`: the name has no user boundary.
-    pub fn users<'a>(&'a self, channel: &'a str) -> Option<impl Iterator<Item = &'a str>> {
+    fn users<'a>(&'a self, channel: &'a str) -> Option<impl Iterator<Item = &'a str>> {
         if self.user_boundary.is_empty() {
             return None;
         }
@@ -203,10 +232,18 @@ impl Namespaces {
         Some(users.split(separator))
     }
 
-    /// Whether the options allow user lists and the name of the channel lists this user.
-    pub fn is_for(&self, options: &Options, channel: &str, user: &str) -> bool {
+    /// Whether the name of the channel decides who may subscribe: the options allow user lists, and
+    /// the name has one.
+    pub fn is_user_limited(&self, options: &Options, channel: &str) -> bool {
+        options.user_limited
+            && !self.user_boundary.is_empty()
+            && channel.contains(&*self.user_boundary)
+    }
+
+    /// Whether the name of a user-limited channel lists this user.
+    pub fn lists(&self, channel: &str, user: &str) -> bool {
         let mut listed = self.users(channel).into_iter().flatten();
-        options.user_limited && !user.is_empty() && listed.any(|listed_user| listed_user == user)
+        !user.is_empty() && listed.any(|listed_user| listed_user == user)
     }
 
     /// Name of the personal channel of a user.
@@ -235,7 +272,7 @@ mod tests {
         let named = [("chat".into(), chat), ("strict".into(), strict)].into();
         let namespaces = Namespaces { named, ..Namespaces::default() };
         let check = |channel: &str, expected: Result<bool, Error>| {
-            let found = namespaces.of(channel).map(|options| options.presence);
+            let found = namespaces.of_subscriber(channel).map(|options| options.presence);
             assert_eq!(found, expected, "{channel}");
         };
         check("news", Ok(false));
@@ -243,6 +280,8 @@ mod tests {
         check("$chat:1", Ok(true));
         check("chat:a:b", Ok(true));
         check("chat", Ok(false));
+        check(":chat", Ok(false));
+        check("$:chat", Ok(false));
         check("chats:1", Err(Error::UNKNOWN_CHANNEL));
         check("strict:12", Ok(false));
         check("strict:x", Err(Error::BAD_REQUEST));
@@ -253,12 +292,39 @@ mod tests {
     }
 
     #[test]
+    fn names_from_a_backend_are_bound_by_their_own_limit() {
+        let strict = Options { regex: Regex::new("^[0-9]+$").ok(), ..Options::default() };
+        let named = [("strict".into(), strict)].into();
+        let namespaces = Namespaces { named, ..Namespaces::default() };
+        let long = "x".repeat(256);
+        for channel in ["n\u{e9}ws", "strict:x", &long] {
+            assert_eq!(namespaces.of(channel).map(|_| ()), Ok(()), "{channel}");
+            let found = namespaces.of_subscriber(channel).map(|_| ());
+            assert_eq!(found, Err(Error::BAD_REQUEST), "{channel}");
+        }
+        assert_eq!(namespaces.of_client(&long).map(|_| ()), Ok(()));
+        let longest = "x".repeat(BACKEND_NAME_BYTES);
+        assert!(namespaces.of(&longest).is_ok());
+        let over = namespaces.of(&(longest + "x")).map(|_| ());
+        assert_eq!(over, Err(Error::NAME_TOO_LONG));
+        assert!(Error::NAME_TOO_LONG.message.contains(&BACKEND_NAME_BYTES.to_string()));
+        let larger = Namespaces { max_length: 5000, ..namespaces };
+        assert!(larger.of_subscriber(&"x".repeat(5000)).is_ok());
+    }
+
+    #[test]
     fn users_are_listed_after_the_last_user_boundary() {
         let namespaces = Namespaces::default();
         let users = |channel| namespaces.users(channel).map(Iterator::collect::<Vec<_>>);
         assert_eq!(users("dialog#42,43"), Some(vec!["42", "43"]));
         assert_eq!(users("a#b#42"), Some(vec!["42"]));
         assert_eq!(users("dialog"), None);
+        let limited = Options { user_limited: true, ..Options::default() };
+        assert!(namespaces.is_user_limited(&limited, "dialog#"));
+        assert!(!namespaces.is_user_limited(&limited, "dialog"));
+        assert!(!namespaces.is_user_limited(&Options::default(), "dialog#42"));
+        assert!(namespaces.lists("dialog#42,43", "43") && !namespaces.lists("dialog#42", "4"));
+        assert!(!namespaces.lists("dialog#", ""));
         assert_eq!(namespaces.personal("", "42"), "#42");
         assert_eq!(namespaces.personal("user", "42"), "user:#42");
     }
@@ -272,6 +338,9 @@ mod tests {
         assert!(Permit { anonymous: true, ..client }.allows("", false));
         assert!(!Permit { anonymous: true, ..none }.allows("", false));
         let subscriber = Permit { subscriber: true, ..none };
-        assert!(subscriber.allows("", true) && !subscriber.allows("u", false));
+        assert!(subscriber.allows("u", true) && !subscriber.allows("u", false));
+        assert!(!subscriber.allows("", true));
+        let subscriber = Permit { anonymous: true, ..subscriber };
+        assert!(subscriber.allows("", true) && !subscriber.allows("", false));
     }
 }

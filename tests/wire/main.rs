@@ -9,9 +9,11 @@ mod common;
 
 mod abuse;
 mod access;
+mod anonymous_clients;
 mod api_calls;
 mod backends;
 mod cli;
+mod channel_names;
 mod closes;
 mod commands;
 mod deflate;

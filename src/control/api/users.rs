@@ -22,8 +22,8 @@ macro_rules! user_request {
         $(#[doc = $doc])+
         #[derive(Debug, Deserialize, JsonSchema)]
         pub(super) struct $name {
-            /// ID of the user.
-            #[schemars(required, length(min = 1))]
+            /// ID of the user. Empty or absent: clients without a user, one of which `client` or
+            /// `session` selects.
             user: Option<Box<str>>,
             /// Only the client with this ID; empty: all.
             client: Option<Box<str>>,
@@ -245,7 +245,8 @@ impl Api {
 
     /// Sends the order to every shard: the control plane does not know where the connections are.
     async fn order(&self, target: Target, action: Action) -> Result<EmptyResult, ApiError> {
-        if target.user.is_empty() {
+        // Without more, it would be all clients without a user.
+        if target.user.is_empty() && target.client.is_empty() && target.session.is_empty() {
             return Err(ApiError::bad_request());
         }
         let order = Arc::new(Order { target, action });

@@ -264,7 +264,7 @@ pub(crate) fn subs(
                 return Err(TokenError::Invalid);
             }
             let mut seen = HashSet::new();
-            channels.retain(|Text(channel)| seen.insert(channel.clone()));
+            channels.retain(|Text(channel)| !channel.is_empty() && seen.insert(channel.clone()));
             let channels = channels.into_iter();
             Ok(channels.map(|Text(channel)| (channel.into_owned(), Default::default())).collect())
         }
@@ -522,7 +522,7 @@ mod tests {
             (r#"{"channels":["b"],"subs":null}"#, Ok("b")),
             (r#"{"channels":5,"subs":{"c":{}}}"#, Ok("c")),
             (r#"{"channels":"b"}"#, Err(TokenError::Invalid)),
-            (r#"{"channels":[null,"a",null]}"#, Ok("a")),
+            (r#"{"channels":[null,"a",null,""]}"#, Ok("a")),
             (r#"{"subs":{"a":null,"b":{}}}"#, Ok("a b")),
             (r#"{"subs":{"b":[]}}"#, Err(TokenError::Invalid)),
             (r#"{"subs":[]}"#, Err(TokenError::Invalid)),

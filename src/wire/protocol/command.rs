@@ -184,6 +184,9 @@ pub struct PublishRequest<'a> {
     /// The data; in JSON any value, including `null`.
     #[serde(borrow, deserialize_with = "payload")]
     pub data: Option<Payload<'a>>,
+    /// The type of the channel that the client expects: 0 for a stream, 1 for a map.
+    #[serde(rename = "type")]
+    pub kind: i32,
 }
 
 /// A request for the publications of a channel's history.

@@ -37,6 +37,7 @@ errors! {
         "bad request: data is not JSON; set publication_data_format to binary to allow it", false;
     BINARY_CHANNEL = 107,
         "bad request: the channel carries binary data; connect with the protobuf protocol", false;
+    NAME_TOO_LONG = 107, "bad request: the channel name is longer than 4096 bytes", false;
     NOT_AVAILABLE = 108, "not available", false;
     TOKEN_EXPIRED = 109, "token expired", false;
     EXPIRED = 110, "expired", false;

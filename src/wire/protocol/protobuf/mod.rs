@@ -208,7 +208,7 @@ mod tests {
         check(channel(0x4a), &named("PresenceStats"));
         check(
             b"\x00\x08\x07\x3a\x06\x0a\x01c\x12\x01\x31".to_vec(),
-            "Some(Publish(PublishRequest { channel: \"c\", data: Some([49]) }))",
+            "Some(Publish(PublishRequest { channel: \"c\", data: Some([49]), kind: 0 }))",
         );
         check(
             b"\x00\x08\x07\x52\x12\x0a\x01c\x38\x05\x42\x09\x08\xac\x02\x12\x04abcd\x48\x01"
@@ -314,7 +314,7 @@ mod tests {
             "Command { id: 1, request: Some(Connect(ConnectRequest { token: \"\", data: None, \
              subs: None, name: \"\", version: \"\", headers: None })) }"
         );
-        let publish = requests::PublishRequest { channel: "c".into(), data: Vec::new() };
+        let publish = requests::PublishRequest { channel: "c".into(), ..Default::default() };
         let publish = requests::Command { publish: Some(publish), ..Default::default() };
         assert!(read_back(publish).contains("data: None"));
     }

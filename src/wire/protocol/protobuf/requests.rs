@@ -217,11 +217,17 @@ pub(super) struct PublishRequest {
     pub(super) channel: String,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) data: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    pub(super) r#type: i32,
 }
 
 impl From<PublishRequest> for command::PublishRequest<'static> {
     fn from(request: PublishRequest) -> Self {
-        command::PublishRequest { channel: request.channel.into(), data: payload(request.data) }
+        command::PublishRequest {
+            channel: request.channel.into(),
+            data: payload(request.data),
+            kind: request.r#type,
+        }
     }
 }
 
