@@ -20,7 +20,7 @@ export async function load() {
       if (names.has(name)) throw new Error(`two scripts are called "${name}"`);
       names.set(name, group);
       const content = JSON.stringify([group.name, steps], (_, value) =>
-        (typeof value === "function" ? `${value} ${value.of ?? ""}` : value));
+        (typeof value === "function" ? (value.of ?? String(value)) : value));
       if (contents.has(content)) {
         throw new Error(`scripts "${contents.get(content)}" and "${name}" do the same`);
       }
