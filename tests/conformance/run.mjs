@@ -17,7 +17,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
-import { sleep } from "../common/server.mjs";
+import { sleep, within } from "../common/server.mjs";
 import { startBackend } from "./backend.mjs";
 import { differences, normalize } from "./compare.mjs";
 import { ENTRIES } from "./differences.mjs";
@@ -34,6 +34,7 @@ const SCRIPTS = 24;
 const QUIET = 25;
 const LAST_QUIET = 120;
 const CATCH_UP = 3_000;
+const LONGEST_STEP = 40_000;
 /** Scripts in which each kind of fault is planted. */
 const SAMPLE = 6;
 
@@ -64,7 +65,7 @@ async function settle(sides, quiet) {
 }
 
 /** Runs a script once on both servers: {found: places that differ, sides}. */
-async function runOnce(group, [, ...steps], kind) {
+async function runOnce(group, [name, ...steps], kind) {
   const marker = newMarker();
   const plant = kind === undefined ? undefined : new Plant(kind);
   const sides = group.servers.map(({ server, backend }) => new Side({
@@ -72,16 +73,16 @@ async function runOnce(group, [, ...steps], kind) {
     plant: server.kind === "drumline" ? plant : undefined,
   }));
   for (const step of steps) {
-    await Promise.all(sides.map((side) => side.step(step)));
+    await within(LONGEST_STEP, `a step of ${name}`, Promise.all(sides.map((side) => side.step(step))));
     await settle(sides, QUIET);
   }
   await settle(sides, LAST_QUIET);
   const [centrifugo, drumline] = sides.map(normalize);
   for (const side of sides) side.close();
   const found = differences(centrifugo, drumline);
-  for (const [name, transcript] of [["centrifugo", centrifugo], ["drumline", drumline]]) {
+  for (const [who, transcript] of [["centrifugo", centrifugo], ["drumline", drumline]]) {
     for (const result of transcript.results) {
-      if (result.missing) found.push({ path: ".missing", [name]: result.missing });
+      if (result.missing) found.push({ path: ".missing", [who]: result.missing });
     }
   }
   return { found, centrifugo, drumline, planted: plant?.done ?? false };
@@ -144,7 +145,8 @@ async function runAll(groups, options, used) {
       return;
     }
     await each(group.scripts, group.serial ? 1 : SCRIPTS, async (script) => {
-      const result = await judge(group, script, options.plant, used);
+      const result = await judge(group, script, options.plant, used).catch((error) => (
+        { bad: [{ path: error.message }] }));
       totals.scripts += 1;
       totals.planted += result.planted ? 1 : 0;
       if (result.bad.length > 0) totals.failed.push(script[0]);
@@ -226,3 +228,5 @@ async function main() {
 }
 
 await main();
+// A server whose group failed to start may still run; the exit handler ends it.
+process.exit();

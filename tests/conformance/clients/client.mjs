@@ -14,10 +14,6 @@ const PATHS = {
   uni_sse: "/connection/uni_sse",
 };
 
-/** What a command asks for: its first request. */
-const METHODS = ["connect", "subscribe", "unsubscribe", "publish", "presence", "presence_stats",
-  "history", "rpc", "refresh", "sub_refresh", "ping"];
-
 /**
  * options: by (transport), protobuf (bool), query, headers, path, pong (false: leave pings alone),
  * protocols (subprotocols of the WebSocket), recordPings.
@@ -171,6 +167,10 @@ export class Client {
       const line = this.rest.subarray(0, at).toString().replace(/\r$/, "");
       this.rest = this.rest.subarray(at + 1);
       if (line === "") continue;
+      if (this.by.endsWith("sse") && line.startsWith("id:")) {
+        this.eventIds = true;
+        continue;
+      }
       this.#text(this.by.endsWith("sse") ? line.replace(/^data: ?/, "") : line);
     }
   }
@@ -254,8 +254,7 @@ export class Client {
     }
     const seen = { head: this.head, replies: this.replies, pushes: byChannel, end: this.end };
     if (this.options.recordPings) seen.pings = this.pings > 0;
+    if (this.eventIds) seen.eventIds = true;
     return seen;
   }
 }
-
-export { METHODS };
