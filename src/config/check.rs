@@ -13,7 +13,7 @@ use crate::wire::http::HEADERS_MOST;
 
 use super::duration::ConfigDuration;
 use super::error::{Error, error};
-use super::proxies::{OWN_PROXY, is_own_proxy};
+use super::proxies::{OWN_PROXY, is_own_header, is_own_proxy};
 use super::sections::{ChannelOptions, Client, Config, Engine, HttpServer, Proxy, Token};
 
 /// Maximum number of messages in one inbox: the server allocates the slots at startup.
@@ -241,13 +241,32 @@ impl Config {
         }
     }
 
-    /// The warning about settings that are valid but probably unintended.
-    pub(super) fn warnings(&self) -> Option<String> {
+    /// The warnings about settings that are valid but probably unintended.
+    pub(super) fn warnings(&self) -> Vec<String> {
         let api = &self.http_api;
-        (api.key.is_empty() && !api.insecure && !api.disabled).then(|| {
+        let without_key = (api.key.is_empty() && !api.insecure && !api.disabled).then(|| {
             "http_api.key is not set, so the server rejects every API request; set it, or set \
              http_api.disabled"
                 .to_owned()
+        });
+        without_key.into_iter().chain(self.own_headers()).collect()
+    }
+
+    /// The warning about headers that are not passed to the backend.
+    fn own_headers(&self) -> Option<String> {
+        let proxies = self.all_proxies();
+        let named = |(place, proxy): &(String, &Proxy)| {
+            let given = [&proxy.http_headers, &proxy.emulated_headers].into_iter().flatten();
+            let given = given.chain(proxy.http.static_headers.keys());
+            let own = given.filter(|name| is_own_header(name));
+            own.map(|name| format!("{name} in {place}")).collect::<Vec<_>>()
+        };
+        let names = proxies.iter().flat_map(named).collect::<Vec<_>>();
+        (!names.is_empty()).then(|| {
+            format!(
+                "headers that the server sets itself are not passed to the backend: {}; remove them",
+                names.join(", ")
+            )
         })
     }
 }
@@ -376,10 +395,6 @@ fn check_batch(place: &str, options: &ChannelOptions) -> Result<(), Error> {
     }
 }
 
-/// Headers that the server itself sets in requests to the backend.
-const OWN_HEADERS: [&str; 7] =
-    ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
-
 fn is_http_url(address: &Address) -> bool {
     ["http://", "https://"].iter().any(|scheme| address.reveal().starts_with(scheme))
 }
@@ -403,9 +418,8 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
     )?;
     let given = [&proxy.http_headers, &proxy.emulated_headers].into_iter().flatten();
     for name in given.chain(proxy.http.static_headers.keys()) {
-        let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         must(
-            !own && HeaderName::try_from(name).is_ok(),
+            HeaderName::try_from(name).is_ok(),
             // Text after the name may be a secret.
             format!(
                 "{place}: header {:?} cannot be set",

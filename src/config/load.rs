@@ -17,6 +17,7 @@ use super::environment::{is_of_kubernetes, is_of_scripts};
 use super::error::{Error, error};
 use super::file::{self, FileChoice};
 use super::foreign::{self, ForeignValues};
+use super::header_variables::is_for_headers;
 use super::key::{CENTRIFUGO_PREFIX, Key, PREFIX, join};
 use super::keys::{self, keys, nearest};
 use super::sections::Config;
@@ -65,6 +66,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let (unknown, has_unknown) = (builder.warning(), builder.has_unknown());
     let mut config = builder.finish()?;
     config.normalize();
+    config.fill_in_headers(&sources.environment)?;
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
     Ok(Loaded { config, file, access, warnings, has_unknown })
@@ -188,7 +190,8 @@ impl ConfigBuilder {
         let ours = || environment.iter().filter(|(name, _)| name.starts_with(prefix));
         let key = |name: &str| keys().iter().find(|key| key.variable_of(prefix) == name);
         let needs_lookup = |name: &str, text: &str| {
-            is_of_kubernetes(name, text) || (key(name).is_none() && !is_of_scripts(name))
+            let is_ours = key(name).is_none() && !is_of_scripts(name) && !is_for_headers(name);
+            is_of_kubernetes(name, text) || is_ours
         };
         for (name, text) in ours() {
             match key(name) {

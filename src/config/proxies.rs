@@ -20,6 +20,15 @@ enum ProxySection {
     UnsubscribeHook,
 }
 
+/// Whether the server itself sets a header in requests to the backend. Such a header is not passed.
+pub fn is_own_header(name: &str) -> bool {
+    OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Headers that the server itself sets in requests to the backend.
+const OWN_HEADERS: [&str; 7] =
+    ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
+
 /// The name that selects the proxy of the section, as in Centrifugo, where it is the default.
 pub(super) const OWN_PROXY: &str = "default";
 
@@ -166,7 +175,8 @@ impl Config {
     /// The names of the headers that any enabled proxy needs, in lower case.
     fn wanted(&self, headers: impl Fn(&Proxy) -> &Vec<String>) -> Vec<String> {
         let named = self.used().flat_map(|proxy| headers(proxy).iter());
-        let mut names: Vec<String> = named.map(|name| name.to_ascii_lowercase()).collect();
+        let passed = named.filter(|name| !is_own_header(name));
+        let mut names: Vec<String> = passed.map(|name| name.to_ascii_lowercase()).collect();
         names.sort_unstable();
         names.dedup();
         names

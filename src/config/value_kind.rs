@@ -100,6 +100,20 @@ impl ValueKind {
             (ValueKind::List, Value::Array(_, parts), _) => {
                 parts.iter().all(|part| part.as_str().is_some()).then(|| value.clone())
             }
+            // Centrifugo also takes a list of `{key, value}`.
+            (ValueKind::Map, Value::Array(_, entries), _) => {
+                let field = |entry: &Value, name: &str| {
+                    Some(entry.as_dict()?.get(name)?.as_str()?.to_owned())
+                };
+                let mut table = Dict::new();
+                for entry in entries {
+                    let (name, value) = (field(entry, "key")?, field(entry, "value")?);
+                    if table.insert(name, value.into()).is_some() {
+                        return None;
+                    }
+                }
+                Some(table.into())
+            }
             (ValueKind::Map, Value::Dict(_, table), _) => {
                 let string = |value: &Value| ValueKind::Text.take(value);
                 let entries =

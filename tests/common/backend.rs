@@ -17,6 +17,8 @@ struct State {
     /// Bodies of the answers, by path.
     answers: HashMap<String, String>,
     asked: Vec<Asked>,
+    /// Status lines of the answers, by path; without one: 200.
+    statuses: HashMap<String, String>,
     /// Whether answers are held back.
     held: bool,
 }
@@ -64,14 +66,20 @@ impl Backend {
         state.asked.push(Asked { path: path.clone(), headers });
         let state = released.wait_while(state, |state| state.held).unwrap();
         let answer = state.answers.get(&path).cloned().unwrap_or_default();
+        let status = state.statuses.get(&path).cloned().unwrap_or_else(|| "200 OK".to_owned());
         drop(state);
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", answer.len());
         socket.write_all((head + &answer).as_bytes()).ok()
     }
 
     /// Sets the body of a path's answers from now on.
     pub fn answer(&self, path: &str, body: &str) {
         self.state.0.lock().unwrap().answers.insert(path.to_owned(), body.to_owned());
+    }
+
+    /// Sets the status line of a path's answers from now on, with more headers after it.
+    pub fn status(&self, path: &str, status: &str) {
+        self.state.0.lock().unwrap().statuses.insert(path.to_owned(), status.to_owned());
     }
 
     /// Holds the answers back, or releases them.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::access::Started;
 use crate::common::backend::Backend;
-use crate::common::{API_KEY, Client, WEBSOCKET, wait_for};
+use crate::common::{API_KEY, Client, WEBSOCKET, upgrade_request, wait_for};
 
 /// A server with every proxy enabled and `backend` as its endpoint, with more flags.
 fn server(backend: &Backend, more: &[&str]) -> Started {
@@ -88,6 +88,39 @@ fn an_unreadable_backend_answer_is_logged_with_its_cause_and_without_values() {
     let told = server.stop();
     assert_eq!(told.matches(&connect).count(), 1, "once in a while: {told}");
     assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn a_redirect_of_the_backend_is_an_error_whose_log_line_names_the_cure() {
+    let backend = Backend::start();
+    let server = server(&backend, &[]);
+    backend.answer("other", r#"{"result":{"user":"ann"}}"#);
+    backend.status("connect", &format!("307 Elsewhere\r\nLocation: {}", backend.url("other")));
+    assert_eq!(opened(&server).ask(CONNECT), failed(1));
+    assert_eq!(backend.asked("other").len(), 0, "the redirect is not followed");
+    let line = "with a redirect (307 Temporary Redirect), which is not followed; set endpoint to";
+    wait_for("the line of the log", || server.text("stderr").contains(line).then_some(()));
+}
+
+#[test]
+fn headers_that_the_server_sets_itself_are_not_passed_to_the_backend() {
+    let backend = Backend::start();
+    let names = "--client.proxy.connect.http_headers=X-A Content-Type Host Connection Upgrade";
+    let server = server(&backend, &[names]);
+    backend.answer("connect", r#"{"result":{"user":"ann"}}"#);
+    let mut client = Client::dial(server.address);
+    let more = "\r\nX-A: a\r\nContent-Type: b\r\n";
+    client.send_raw(upgrade_request(WEBSOCKET).replacen("\r\n", more, 1).as_bytes());
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    assert!(client.ask(CONNECT).starts_with(r#"{"id":1,"connect":{"#));
+    let asked = &backend.asked("connect")[0].headers;
+    let header = |name: &str| asked.get(name).map(String::as_str);
+    assert_eq!(header("x-a"), Some("a"));
+    assert_eq!(header("content-type"), Some("application/json"));
+    assert_eq!(header("host"), Some(&*format!("127.0.0.1:{}", backend.port)));
+    assert_eq!(header("upgrade"), None);
+    let told = "Content-Type in client.proxy.connect, Host in client.proxy.connect";
+    assert!(server.text("stderr").contains(told));
 }
 
 #[test]

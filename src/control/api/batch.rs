@@ -23,7 +23,7 @@ pub(super) const BATCH_MAX: usize = 10_000;
 pub(super) struct Batch {
     /// Commands, each an object whose property name is the method.
     #[schemars(with = "Option<Vec<BatchCommand>>", length(max = BATCH_MAX))]
-    commands: Option<Vec<BTreeMap<String, Box<RawValue>>>>,
+    commands: Option<Vec<Option<Fields>>>,
     /// Run the commands concurrently, instead of one after the other.
     parallel: Option<bool>,
 }
@@ -36,6 +36,9 @@ pub(super) struct BatchResult {
     #[schemars(with = "Vec<BatchReply>")]
     replies: Vec<BTreeMap<String, Box<RawValue>>>,
 }
+
+/// An object of a batch: requests by method.
+type Fields = BTreeMap<String, Option<Box<RawValue>>>;
 
 /// Method and command, or the error that is the command's reply.
 pub(super) type BatchedCommand = (String, Result<Command, ApiError>);
@@ -53,19 +56,20 @@ pub(super) fn read_batch(body: &[u8]) -> Result<(Vec<BatchedCommand>, bool), Req
 }
 
 /// The command of an object of a batch, and its method. A known method with an unreadable request
-/// is an error of the whole batch; an object without a known method is an error in its reply.
-pub(super) fn only_command(
-    commands: BTreeMap<String, Box<RawValue>>,
-) -> Result<BatchedCommand, RequestError> {
+/// is an error of the whole batch; null, or an object without a known method, is an error in its
+/// reply.
+fn only_command(commands: Option<Fields>) -> Result<BatchedCommand, RequestError> {
+    let unnamed = |error| (String::new(), Err(error));
+    let Some(commands) = commands else { return Ok(unnamed(ApiError::bad_request())) };
     let mut known = Vec::new();
     for (method, params) in commands {
+        let Some(params) = params else { continue };
         match Command::read(&method, params.get().as_bytes()) {
             Ok(command) => known.push((method, Ok(command))),
             Err(RequestError::Unknown) => {}
             Err(malformed) => return Err(malformed),
         }
     }
-    let unnamed = |error| (String::new(), Err(error));
     Ok(match known.len() {
         0 => unnamed(ApiError::NOT_FOUND),
         1 => known.remove(0),

@@ -151,6 +151,7 @@ mod tests {
         check(wrong.header("Authorization", "apikey wrong"), 401).await;
         check(Request::get("/api/info?api_key=secret"), 405).await;
         check(Request::post("/api/other?api_key=secret"), 404).await;
+        check(Request::get("/api/other"), 404).await;
         let open = start(Config::default(), 64);
         let (status, _) =
             send(&open, info().header("X-API-Key", "").body("{}".into()).unwrap()).await;
@@ -211,6 +212,47 @@ mod tests {
         }
         let (_, text) = post(&router, "broadcast", r#"{"channels":[],"data":1}"#).await;
         assert!(text.contains("107"));
+        let error = r#"{"error":{"code":107,"message":"bad request"}}"#;
+        let (_, text) = post(&router, "broadcast", r#"{"channels":["a","a:b"]}"#).await;
+        assert_eq!(text, format!(r#"{{"result":{{"responses":[{error},{error}]}}}}"#));
+    }
+
+    #[tokio::test]
+    async fn the_error_about_too_much_data_names_the_key() {
+        let mut config = config();
+        config.client.queue_max_size = 10;
+        let router = start(config, 64);
+        let data = r#""data":"more than 10 bytes""#;
+        for (method, body) in [
+            ("publish", format!(r#"{{"channel":"plain",{data}}}"#)),
+            ("broadcast", format!(r#"{{"channels":["plain"],{data}}}"#)),
+        ] {
+            let (_, text) = post(&router, method, &body).await;
+            let told =
+                r#""code":107,"message":"bad request: data is larger than client.queue_max_"#;
+            assert!(text.contains(told), "{method}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn commands_that_name_their_method_are_answered_as_in_centrifugo() {
+        let router = start(config(), 64);
+        let check = async |body: &str, status: u16, expected: &str| {
+            let request = Request::post("/api").header("X-API-Key", "secret");
+            let (found, text) = send(&router, request.body(body.to_owned().into()).unwrap()).await;
+            assert_eq!((found, text.as_str()), (status, expected), "{body}");
+        };
+        let bad = r#"{"error":{"code":107,"message":"bad request"}}"#;
+        let publish = r#""method":"publish","params":{"channel":"plain","data":1}"#;
+        check(&format!("{{{publish}}}"), 200, r#"{"result":{}}"#).await;
+        check(&format!(r#"{{"id":3,{publish}}}"#), 200, r#"{"id":3,"result":{}}"#).await;
+        let two = format!("{{\"id\":1,{publish}}}\n{{\"method\":\"publish\"}}");
+        check(&two, 200, &format!("{{\"id\":1,\"result\":{{}}}}\n{bad}")).await;
+        check("{}", 200, bad).await;
+        let unknown = "a command names an unknown method\n";
+        check(r#"{"method":"bogus"}"#, 400, unknown).await;
+        let none = "the request has no command; send an object with method and params\n";
+        check("", 400, none).await;
     }
 
     #[tokio::test]
@@ -249,6 +291,10 @@ mod tests {
                 replies[1..].iter().map(|reply| reply["error"]["code"].as_u64()).collect();
             assert_eq!(codes, [Some(104), Some(107), Some(102)], "{text}");
         }
+        let (_, text) = post(&router, "batch", r#"{"commands":[{"publish":null},null]}"#).await;
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let code = |at: usize| answer["replies"][at]["error"]["code"].as_u64();
+        assert_eq!([code(0), code(1)], [Some(104), Some(107)], "{text}");
         let (_, text) = post(&router, "batch", "{}").await;
         assert_eq!(text, r#"{"replies":[]}"#);
         let before = offset(&router).await;

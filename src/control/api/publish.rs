@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use serde_json::value::RawValue;
 use super::node::Api;
 use super::reading::raw;
 use super::reply::{ApiError, MethodReply};
+use crate::base::log;
+use crate::base::sys;
 use crate::config::Config;
 use crate::hub::publish::publication_kind;
 use crate::link::Pending;
@@ -21,6 +24,18 @@ use crate::wire::protocol::{Position, json};
 /// Maximum size of a publication in bytes: a larger one would close every subscriber as slow.
 const fn publication_max(config: &Config) -> usize {
     config.client.queue_max_size
+}
+
+/// Logs a publication that is too large, at most once a minute.
+fn log_too_large(size: usize, max: usize) {
+    static LOGGED_MINUTE: AtomicU64 = AtomicU64::new(0);
+    let minute = sys::unix_millis() / 60_000;
+    if LOGGED_MINUTE.swap(minute, Ordering::Relaxed) != minute {
+        let what = "API: publication refused";
+        let cure = "raise the key or publish less data at once";
+        let cause = format_args!("{size} bytes are more than client.queue_max_size {max}");
+        log::warn("api", format_args!("{what}: {cause}; {cure}"));
+    }
 }
 
 /// Defines a request that publishes to the channels of one field.
@@ -69,7 +84,8 @@ macro_rules! publication {
                     (_, None) => return Err(ApiError::bad_request()),
                 };
                 if data.len() > max {
-                    return Err(ApiError::bad_request());
+                    log_too_large(data.len(), max);
+                    return Err(ApiError::TOO_LARGE);
                 }
                 let tags = self.tags.unwrap_or_default();
                 let extra = PublicationExtra { info: None, tags: tags.into_iter().collect() };
@@ -154,10 +170,18 @@ impl Api {
 
     /// Sends all publications before it waits for the first answer.
     pub(super) async fn broadcast(&self, request: Broadcast) -> Result<BroadcastResult, ApiError> {
-        let (channels, draft) = request.draft(publication_max(&self.config))?;
+        let channels = request.channels.clone().unwrap_or_default();
         if channels.is_empty() {
             return Err(ApiError::bad_request());
         }
+        let draft = match request.draft(publication_max(&self.config)) {
+            Ok((_, draft)) => draft,
+            // Data that cannot be published is an error of each channel, as in Centrifugo.
+            Err(error) => {
+                let responses = channels.iter().map(|_| MethodReply::Error(error)).collect();
+                return Ok(BroadcastResult { responses });
+            }
+        };
         let mut posted = Vec::with_capacity(channels.len());
         for channel in &channels {
             posted.push(self.post(channel, &draft).await);

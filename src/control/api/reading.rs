@@ -6,8 +6,12 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// Reads a JSON object. Serde alone would also accept an array of the field values.
+/// Reads a JSON object; null is an empty one. Serde alone would also accept an array of the field
+/// values.
 pub(super) fn read_object<Q: DeserializeOwned>(text: &[u8]) -> Result<Q, serde_json::Error> {
+    if text.trim_ascii() == b"null" {
+        return serde_json::from_slice(b"{}");
+    }
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err(serde_json::Error::custom("an object is expected"));
     }

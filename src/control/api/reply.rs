@@ -42,6 +42,13 @@ impl ApiError {
         protocol::Error::BAD_REQUEST.into()
     }
 
+    /// The data is larger than a client's queue.
+    pub(super) const TOO_LARGE: ApiError = ApiError {
+        code: 107,
+        message: "bad request: data is larger than client.queue_max_size, so no client could \
+                  receive it; raise the key or split the data",
+    };
+
     /// HTTP status for `http_api.error_mode: transport`.
     pub(super) fn status(self) -> StatusCode {
         match self.code {

@@ -13,15 +13,15 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::batch::BATCH_MAX;
-use super::methods::Command;
+use super::methods::{Command, METHODS};
 use super::node::Api;
 use super::reading::raw_text;
-use super::reply::MethodReply;
+use super::reply::{ApiError, MethodReply, RequestError};
 use crate::config::Config;
 use crate::control::http::connections::AuthorizedResponse;
 use crate::link::Link;
@@ -56,6 +56,9 @@ async fn call(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    if method != "batch" && !METHODS.contains(&method.as_str()) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     match api.refusal(&verb, query.as_deref(), &headers) {
         Some(refused) => refused,
         None => authorized(answer(&api, &method, &headers, body).await),
@@ -92,9 +95,26 @@ async fn answer(
 /// A command that names its method in the body. Older libraries send one or more per request.
 #[derive(Debug, Deserialize)]
 struct NamedCommand {
+    /// Number that the reply repeats.
+    #[serde(default)]
+    id: u32,
+    #[serde(default)]
     method: String,
     #[serde(default)]
     params: Option<Box<RawValue>>,
+}
+
+/// The reply to a command that names its method.
+#[derive(Serialize)]
+struct NamedReply {
+    #[serde(skip_serializing_if = "is_zero")]
+    id: u32,
+    #[serde(flatten)]
+    reply: MethodReply<Box<RawValue>>,
+}
+
+fn is_zero(id: &u32) -> bool {
+    *id == 0
 }
 
 async fn call_named(
@@ -114,7 +134,7 @@ async fn answer_named(api: &Api, body: Body) -> Result<Response, Response> {
     let body = read(body).await?;
     let mut lines = Vec::new();
     for command in serde_json::Deserializer::from_slice(&body).into_iter::<NamedCommand>() {
-        let NamedCommand { method, params } = match command {
+        let NamedCommand { id, method, params } = match command {
             Ok(command) if lines.len() < BATCH_MAX => command,
             Ok(_) => {
                 let text = format!("more than {BATCH_MAX} commands; split the request\n");
@@ -128,9 +148,18 @@ async fn answer_named(api: &Api, body: Body) -> Result<Response, Response> {
         let params = params.as_ref().map_or("{}", |params| params.get());
         let result = match Command::read(&method, params.as_bytes()) {
             Ok(command) => api.run(command).await,
-            Err(refused) => Err(refused.into()),
+            Err(RequestError::Unknown) if !method.is_empty() => {
+                let text = "a command names an unknown method\n";
+                return Err((StatusCode::BAD_REQUEST, text).into_response());
+            }
+            Err(_) => Err(ApiError::bad_request()),
         };
-        lines.push(raw_text(&MethodReply::from(result)).get().to_owned());
+        let reply = NamedReply { id, reply: MethodReply::from(result) };
+        lines.push(raw_text(&reply).get().to_owned());
+    }
+    if lines.is_empty() {
+        let text = "the request has no command; send an object with method and params\n";
+        return Err((StatusCode::BAD_REQUEST, text).into_response());
     }
     Ok(([(header::CONTENT_TYPE, "application/json")], lines.join("\n")).into_response())
 }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::base::log;
-use crate::config::{Config, Proxy};
+use crate::config::{Config, Proxy, is_own_header};
 use crate::control::backend::client::Client;
 use crate::control::backend::endpoint::{Endpoint, causes};
 use crate::model::backend::{
@@ -98,7 +98,8 @@ struct Target {
 impl Target {
     fn new(proxy: &Proxy, client: Client) -> Result<Self, String> {
         let names = |names: &[String]| {
-            names.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect()
+            let passed = names.iter().filter(|name| !is_own_header(name));
+            passed.filter_map(|name| HeaderName::try_from(name).ok()).collect()
         };
         let static_headers = proxy.http.static_headers.iter();
         Ok(Target {
@@ -108,6 +109,7 @@ impl Target {
             binary: proxy.binary_encoding,
             sends_meta: proxy.include_connection_meta,
             static_headers: static_headers
+                .filter(|(name, _)| !is_own_header(name))
                 .filter_map(|(name, value)| {
                     Some((
                         HeaderName::try_from(name).ok()?,
@@ -164,6 +166,14 @@ impl Target {
         (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.endpoint.uri());
         *request.headers_mut() = headers;
         let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
+        if answer.status().is_redirection() {
+            // The place of a redirect may contain a secret, so the log does not show it.
+            return Err(format!(
+                "the backend answered with a redirect ({}), which is not followed; set endpoint to \
+                 the address that the redirect leads to",
+                answer.status()
+            ));
+        }
         if !answer.status().is_success() {
             return Err(format!("the backend answered {}", answer.status()));
         }
