@@ -19,7 +19,7 @@ use crate::home::members::Members;
 use crate::home::presence_queries::PresenceQueries;
 use crate::home::streams::{NONE, Streams};
 use crate::model::ids::Ids;
-use crate::model::message::{Leave, Release, Subscribe};
+use crate::model::message::{Leave, MemberUpdate, Release, Subscribe};
 use crate::model::names::Names;
 use crate::wire::protocol::reply::ClientInfo;
 
@@ -185,6 +185,14 @@ impl Channels {
             self.remove_if_unused(at);
         }
         info
+    }
+
+    /// Replaces the information about a subscriber in the presence of its channel.
+    pub fn update_member(&mut self, update: &MemberUpdate) {
+        let at = self.find(update.hash, &update.channel);
+        if let Some(members) = at.and_then(|at| self.channels[at as usize].members.as_mut()) {
+            members.update(update.address, &update.info);
+        }
     }
 
     /// Removes the interest of a shard.

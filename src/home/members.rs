@@ -26,6 +26,15 @@ struct MemberInfo {
     channel: Option<Box<[u8]>>,
 }
 
+impl MemberInfo {
+    /// The infos of a member; `None`: it has none.
+    fn of(info: &ClientInfo) -> Option<Box<MemberInfo>> {
+        let infos =
+            MemberInfo { connection: info.connection.clone(), channel: info.channel.clone() };
+        (infos != MemberInfo::default()).then(|| Box::new(infos))
+    }
+}
+
 /// An address packed into eight bytes: a generation has 24 bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct PackedAddress {
@@ -115,9 +124,7 @@ impl Members {
         }
         let user = self.user(&info.user, user_hash as u32);
         self.count(user, 1, !listed);
-        let infos =
-            MemberInfo { connection: info.connection.clone(), channel: info.channel.clone() };
-        let infos = (infos != MemberInfo::default()).then(|| Box::new(infos));
+        let infos = MemberInfo::of(info);
         let at = self.members.insert(Member { address, user, hidden: !listed, infos }) as u32;
         self.end = self.end.max(at as usize + 1);
         self.bytes += self.member_bytes(at as usize);
@@ -171,6 +178,16 @@ impl Members {
         if kept.members == 0 {
             self.hidden = None;
         }
+    }
+
+    /// Replaces the infos of a connection, if it is a member.
+    pub fn update(&mut self, address: Address, info: &ClientInfo) {
+        let Some(at) = self.find(PackedAddress::from(address)) else { return };
+        let at = at as usize;
+        self.bytes -= self.member_bytes(at);
+        self.members[at].infos = MemberInfo::of(info);
+        self.bytes += self.member_bytes(at);
+        self.mark_changed(at);
     }
 
     /// Removes a connection; returns its description.
@@ -336,6 +353,20 @@ mod tests {
         let again =
             members.encode_presence(Wire::Json, &ids, &mut WorkBudget::new(1, true)).unwrap();
         assert_eq!(presence.bytes(), again.bytes());
+    }
+
+    #[test]
+    fn new_infos_of_a_member_replace_the_former() {
+        let mut members = Members::default();
+        members.insert(address(1), &info("a"), 7, true);
+        assert!(roll(&mut members).contains("\"conn_info\":1"));
+        let before = members.bytes();
+        let longer = ClientInfo { connection: Some(b"[1,2]"[..].into()), ..info("a") };
+        members.update(address(1), &longer);
+        members.update(address(2), &longer);
+        assert_eq!(members.bytes(), before + 4);
+        assert!(roll(&mut members).contains("\"conn_info\":[1,2]"));
+        assert_eq!(members.stats(), PresenceStats { clients: 1, users: 1 });
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Home {
             Message::Publish(request) => self.publish(post, request),
             Message::Subscribe(request) => self.subscribe(post, request),
             Message::Leave(leave) => self.leave(post, leave),
+            Message::MemberUpdate(update) => {
+                self.channels.update_member(&update);
+                Ok(())
+            }
             Message::HomeQuery(question) => self.answer(post, question),
             Message::Release(release) => {
                 self.channels.release(&release);

@@ -1,5 +1,6 @@
 //! Walks over all slots or channels of a shard, a bounded part per turn.
 
+use crate::model::ids::Address;
 use crate::model::message::{Survey, Surveyed};
 
 /// Slots and subscriptions visited per turn: about 100 us.
@@ -59,4 +60,12 @@ mod tests {
         assert_eq!(walk.step(0), None);
         assert!(!walk.goes_on());
     }
+}
+
+/// A connection whose new information its homes have not got yet.
+#[derive(Debug)]
+pub(super) struct StaleMember {
+    pub(super) address: Address,
+    /// Number of subscriptions whose homes have the new information.
+    pub(super) done: usize,
 }

@@ -35,7 +35,7 @@ impl Hub {
             Message::Publication(publication) => (publication.size(), 0),
             Message::Publish(request) => (request.data.len(), 0),
             Message::Subscribed(answer) => (cost::JOIN, bytes(&answer.publications)),
-            Message::Subscribe(_) | Message::Leave(_) => (cost::JOIN, 0),
+            Message::Subscribe(_) | Message::Leave(_) | Message::MemberUpdate(_) => (cost::JOIN, 0),
             Message::HomeAnswer(answer) if !self.is_listening(answer.reply_to) => (0, 0),
             Message::HomeAnswer(answer) => match &answer.result {
                 Ok(ChannelAnswer::History(publications, _)) => (0, bytes(publications)),
@@ -137,6 +137,7 @@ impl Hub {
             Message::Publish(_)
             | Message::Subscribe(_)
             | Message::Leave(_)
+            | Message::MemberUpdate(_)
             | Message::HomeQuery(_)
             | Message::Release(_)
             | Message::Admit(_)

@@ -20,6 +20,7 @@ mod lookups;
 mod time;
 mod hook_events;
 mod subscriptions;
+mod presence_updates;
 mod connection_end;
 mod output;
 mod admission;
@@ -82,6 +83,7 @@ impl Hub {
     pub fn send_waiting(&mut self, post: &mut impl Post) {
         let queries = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
+        let left = left || !self.stale_members.is_empty();
         let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
         let waits = queries || left || checks || !self.outgoing.is_empty();
         if waits || self.budgets.may_be_exceeded() {
@@ -100,6 +102,7 @@ impl Hub {
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.release_channels(post);
         }
+        self.send_member_updates(post);
         self.send_departures(post);
         self.relieve(post);
         self.check_positions(post);

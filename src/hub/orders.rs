@@ -116,6 +116,7 @@ impl Hub {
         if let Some(info) = info {
             identity.info = Some(info.into());
         }
+        self.info_changed(slot);
         self.watch_expiry(slot);
         self.push(slot, &Push::Refresh(self.lease(expires)));
     }

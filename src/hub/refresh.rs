@@ -62,6 +62,7 @@ impl Hub {
         identity.info = info.or(identity.info.take());
         identity.token = token;
         self.keep_meta(slot, meta);
+        self.info_changed(slot);
         self.watch_expiry(slot);
         self.reply(slot, command, &Reply::Refresh(self.lease(expires)));
         Ok(())
@@ -124,6 +125,7 @@ impl Hub {
         let expires = grant.expires;
         let kept = self.connections.grants.entry(key).or_default();
         (kept.expires, kept.info, kept.token) = (expires, grant.info, grant.token);
+        self.info_changed(slot);
         self.watch_expiry(slot);
         self.reply(slot, command, &Reply::SubRefresh(self.lease(expires)));
         Ok(())

@@ -134,6 +134,7 @@ impl Hub {
             identity.info = info.or(identity.info.take());
         }
         self.keep_meta(slot, meta);
+        self.info_changed(slot);
         self.watch_expiry(slot);
     }
 
@@ -143,6 +144,7 @@ impl Hub {
             (Some(RefreshAnswer { expires, info, .. }), Some(grant)) => {
                 grant.expires = expires;
                 grant.info = info.or(grant.info.take());
+                self.info_changed(slot);
                 self.watch_expiry(slot);
             }
             (None, Some(_)) => self.expire_subscription(slot, key),

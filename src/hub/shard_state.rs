@@ -9,7 +9,7 @@ use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
 use crate::base::metrics::Metrics;
 use crate::base::work_budget::{Stage, WorkBudget};
 use crate::home::{self, Home};
-use crate::hub::bounded_walks::{SlotWalk, SurveyWalk};
+use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
 use crate::hub::connections::{Connection, Connections, NONE};
 use crate::hub::settings::HubSettings;
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
@@ -62,6 +62,8 @@ pub struct Hub {
     pub(super) connections: Connections,
     /// Leaves of channels that their homes have not got yet.
     pub(super) leaves: VecDeque<Leave>,
+    /// Connections whose new information their homes have not got yet.
+    pub(super) stale_members: VecDeque<StaleMember>,
     /// Revoked tokens.
     pub(super) revocations: Arc<Revocations>,
     pub(super) revoked_walk: SlotWalk,
@@ -159,6 +161,7 @@ impl Hub {
                 share(MemoryKind::Outboxes),
             ),
             leaves: VecDeque::new(),
+            stale_members: VecDeque::new(),
             revocations: Arc::default(),
             revoked_walk: SlotWalk::default(),
             outgoing: VecDeque::new(),

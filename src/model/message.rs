@@ -87,6 +87,8 @@ pub enum Message {
     Publish(Box<Publish>),
     /// A connection has left a channel with presence or with join and leave pushes.
     Leave(Box<Leave>),
+    /// New information about a subscriber of a channel with presence or with join and leave pushes.
+    MemberUpdate(Box<MemberUpdate>),
     /// A shard asks the home of a user to admit one more connection of the user.
     Admit(Admit),
     /// An admitted connection of a user has closed.
@@ -133,6 +135,7 @@ impl Message {
             Message::Subscribe(_)
             | Message::Publish(_)
             | Message::Leave(_)
+            | Message::MemberUpdate(_)
             | Message::Admit(_)
             | Message::Depart(_)
             | Message::HomeQuery(_)
@@ -376,6 +379,19 @@ pub struct Leave {
     pub address: Address,
     /// Whether the home publishes a leave push.
     pub announced: bool,
+}
+
+/// New information about a subscriber of a channel.
+#[derive(Debug)]
+pub struct MemberUpdate {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The connection.
+    pub address: Address,
+    /// The information that other clients see.
+    pub info: ClientInfo,
 }
 
 /// A request to admit a connection of a user whose connections are limited.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::tokens::{SECRET, now, signed};
-use crate::common::{Client, Server, WEBSOCKET};
+use crate::common::{Client, Server, WEBSOCKET, wait_for};
 
 fn server() -> Server {
     Server::start(&["--client.token.hmac_secret_key", SECRET, "--http_api.key", "secret"])
@@ -82,6 +82,49 @@ fn a_token_without_a_user_refreshes_a_client_without_a_user() {
         let reply = client.ask(&format!(r#"{{"id":2,"refresh":{{"token":"{token}"}}}}"#));
         assert!(reply.starts_with(r#"{"id":2,"refresh":{"expires":true,"ttl":"#), "{reply}");
     }
+}
+
+#[test]
+fn new_information_of_a_client_reaches_presence() {
+    let presence = "--channel.without_namespace.presence";
+    let key = ["--http_api.key", "secret", "--client.token.hmac_secret_key", SECRET];
+    let server = Server::start(&[&[presence], &key[..]].concat());
+    let token = |claims: Value| signed(&claims, SECRET);
+    let mut client = Client::open(&server, WEBSOCKET);
+    let first = token(json!({"sub": "u", "exp": now() + 100, "info": 1}));
+    client.ask(&format!(r#"{{"id":1,"connect":{{"token":"{first}"}}}}"#));
+    let subscription = |channel: &str, info: u32| {
+        token(json!({"sub": "u", "channel": channel, "exp": now() + 100, "info": info}))
+    };
+    // The homes of the channels are on both shards.
+    let channels = ["a", "b", "c", "d", "e", "f"];
+    for channel in channels {
+        let token = subscription(channel, 2);
+        client
+            .ask(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}","token":"{token}"}}}}"#));
+    }
+    let mut observer = Client::connected(&server);
+    let mut wait_for_presence = |channel: &str, expected: &str| {
+        wait_for(expected, || {
+            let query = format!(r#"{{"id":2,"presence":{{"channel":"{channel}"}}}}"#);
+            observer.ask(&query).contains(expected).then_some(())
+        });
+    };
+    wait_for_presence("a", r#""conn_info":1,"chan_info":2"#);
+    let second = token(json!({"sub": "u", "exp": now() + 100, "info": 3}));
+    client.ask(&format!(r#"{{"id":3,"refresh":{{"token":"{second}"}}}}"#));
+    for channel in channels {
+        wait_for_presence(channel, r#""conn_info":3,"chan_info":2"#);
+        let token = subscription(channel, 4);
+        client.ask(&format!(
+            r#"{{"id":4,"sub_refresh":{{"channel":"{channel}","token":"{token}"}}}}"#
+        ));
+        wait_for_presence(channel, r#""conn_info":3,"chan_info":4"#);
+    }
+    server.api("refresh", &format!(r#"{{"user":"u","info":5,"expire_at":{}}}"#, now() + 50));
+    channels
+        .iter()
+        .for_each(|channel| wait_for_presence(channel, r#""conn_info":5,"chan_info":4"#));
 }
 
 #[test]

@@ -263,6 +263,26 @@ fn a_refresh_without_a_later_expiry_closes_the_connection() {
 }
 
 #[test]
+fn the_info_of_a_refresh_answer_reaches_presence() {
+    let backend = Backend::start();
+    let endpoint = format!("--client.proxy.refresh.endpoint={}", backend.url("refresh"));
+    let presence = "--channel.without_namespace.presence";
+    let key = "--channel.without_namespace.allow_presence_for_client";
+    let flags = ["--client.proxy.refresh.enabled", &endpoint, presence, key];
+    let server = server(&backend, &flags);
+    backend.answer("subscribe", r#"{"result":{}}"#);
+    let end = sys::unix_millis() / 1000 + 1000;
+    let renewed = json!({"result": {"expire_at": end, "info": {"renewed": true}}});
+    backend.answer("refresh", &renewed.to_string());
+    let mut client = connected_until_soon(&backend, &server);
+    assert_eq!(client.ask(&subscribe("a")), r#"{"id":2,"subscribe":{}}"#);
+    wait_for("the new info in presence", || {
+        let presence = client.ask(r#"{"id":3,"presence":{"channel":"a"}}"#);
+        presence.contains(r#""conn_info":{"renewed":true}"#).then_some(())
+    });
+}
+
+#[test]
 fn user_limited_channels_do_not_ask_the_subscribe_proxy() {
     let backend = Backend::start();
     let server = server(&backend, &["--channel.without_namespace.allow_user_limited_channels"]);

@@ -82,6 +82,7 @@ flags! {
     28 query_pending set_query_pending "a query to a home waits for its answer";
     20 came_back set_came_back "the control plane has already handled the connection";
     21 listened set_listened "input that arrived before its deadline has been requested from the socket";
+    22 info_changed set_info_changed "its new information is queued for presence";
     12 shutting_down set_shutting_down "its deadline closes it, because the node shuts down";
 }
 
