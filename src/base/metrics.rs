@@ -134,14 +134,20 @@ counters! {
     hook_events: Total,
     /// Hook events dropped because the shard had no room for them.
     hook_events_dropped: Total,
-    /// Turns of the event loop.
+    /// Calls of io_uring_enter.
+    enters: Total,
+    /// Sends submitted to io_uring.
+    sends: Total,
+    /// Turns of the event loop, counted on the worker's first shard.
     turns: Total,
-    /// Turns that took longer than a millisecond.
+    /// Turns that took longer than a millisecond. The time of a turn is that of its pass.
     long_turns: Total,
-    /// Duration of the longest turn since the start, in microseconds.
+    /// Duration of the longest turn since the start, in microseconds, as that of its pass.
     longest_turn_micros: Gauge,
     /// Passes of a worker over its shards, counted on the worker's first shard.
     passes: Total,
+    /// Wall-clock time of the passes, in microseconds, counted on the worker's first shard.
+    pass_micros: Total,
     /// Passes that used more than 5 milliseconds of CPU time.
     long_passes: Total,
     /// CPU time of the longest pass since the start, in microseconds.

@@ -30,6 +30,8 @@ pub enum PlantedFault {
     OwnMessageLost,
     /// A home drops a prepared publication for which there is no room.
     PreparedPublicationDropped,
+    /// A worker does not note that a shard became due earlier than the others.
+    EarlierDeadlineForgotten,
 }
 
 #[cfg(feature = "planted-faults")]

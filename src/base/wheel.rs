@@ -87,11 +87,11 @@ impl Wheel {
     }
 
     /// Unlinks every slot that is due at or before `now` and adds it to `due`, until `due` has
-    /// `limit` entries. The next call returns the rest.
-    pub fn sweep(&mut self, now: u32, limit: usize, due: &mut Vec<u32>) {
+    /// `limit` entries; returns whether these are all. The next call adds the rest.
+    pub fn sweep(&mut self, now: u32, limit: usize, due: &mut Vec<u32>) -> bool {
         if self.linked == 0 {
             self.now = self.now.max(now.saturating_add(1));
-            return;
+            return true;
         }
         while self.now <= now {
             let mut slot = self.heads[self.bucket(self.now)];
@@ -99,7 +99,7 @@ impl Wheel {
                 let link = self.links[slot as usize];
                 if link.deadline <= self.now {
                     if due.len() >= limit {
-                        return;
+                        return false;
                     }
                     self.clear(slot);
                     due.push(slot);
@@ -108,6 +108,7 @@ impl Wheel {
             }
             self.now += 1;
         }
+        true
     }
 
     /// The earliest tick at which a slot may be due; `None` if no slot has a deadline. The tick is

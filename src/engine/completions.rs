@@ -10,7 +10,28 @@ use crate::engine::shard::Shard;
 use crate::hub::connections::Phase;
 use crate::model::message::{HandOver, Message, Post, Rank};
 
+/// Maximum reads per turn that begin before the messages are taken.
+const READS_AHEAD: usize = 16;
+
 impl Shard {
+    /// Reads the sockets whose input was announced first, so that this turn can handle the input.
+    /// It begins before the messages are taken, as every completion of the turn must.
+    pub(super) fn read_ahead(&mut self) {
+        self.hub.begin(Stage::Completions);
+        let mut polls = 0;
+        while polls < READS_AHEAD
+            && let Some(completion) = self.ring.next_reaped_of(Op::Poll)
+        {
+            self.hub.charge(cost::COMPLETION);
+            self.complete(completion);
+            polls += 1;
+        }
+        if polls > 0 {
+            self.ring.poll();
+            self.ring.reap();
+        }
+    }
+
     pub(super) fn take_completions(&mut self) {
         self.hub.begin(Stage::Completions);
         while self.ring.has_reaped() && !self.hub.is_spent() {

@@ -6,6 +6,7 @@ pub mod bus;
 mod completions;
 mod moves;
 pub mod node;
+pub mod ready;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod shard;

@@ -19,7 +19,7 @@ use crate::base::metrics::Metrics;
 use crate::base::sys::Now;
 use crate::base::work_budget::Stage;
 use crate::engine::bus::BusPort;
-use crate::engine::ring::{Ring, RingHandle};
+use crate::engine::ring::{Ring, RingHandle, RingNews};
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
 use crate::model::message::{Endpoint, Message, RANKS, Rank, SlotRelease};
@@ -63,12 +63,16 @@ pub(super) struct ShutdownWalk {
 /// The budget of one turn of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnShare {
+    /// Whether the inboxes may have messages that arrived after the last turn.
+    pub messages: bool,
     /// Units of work.
     pub work: usize,
     /// Whether one piece of work may exceed the budget.
     pub large: bool,
     /// Sends of the fan-out.
     pub sends: usize,
+    /// Deadlines, if none of them is late.
+    pub deadlines: usize,
 }
 
 /// What a turn used of its budget. The last piece of work may have exceeded it.
@@ -78,6 +82,8 @@ pub struct TurnUsage {
     pub work: usize,
     /// Sends of the fan-out.
     pub sends: usize,
+    /// Deadlines.
+    pub deadlines: usize,
 }
 
 /// One shard of a worker.
@@ -110,6 +116,8 @@ pub struct Shard {
     pub(super) shutdown: Option<ShutdownWalk>,
     /// Whether the last turn left work for the next.
     pub(super) busy: bool,
+    /// Whether the last turn may have left messages in the inboxes.
+    pub(super) messages_left: bool,
     /// Time of the next turn without events, in milliseconds.
     pub(super) due: Option<u64>,
 }
@@ -149,14 +157,9 @@ impl Shard {
             draining: false,
             shutdown: None,
             busy: true,
+            messages_left: true,
             due: None,
         })
-    }
-
-    /// Whether a turn now would find work.
-    pub fn has_work(&mut self, now: Now) -> bool {
-        let due = self.due.is_some_and(|due| due <= now.millis);
-        self.busy || due || self.hub.clock_stepped(now) || self.ring.has_news()
     }
 
     /// Whether there are connections. Their tokens can expire by the wall clock.
@@ -189,10 +192,12 @@ impl Shard {
     pub fn turn(&mut self, now: Now, share: TurnShare) -> TurnUsage {
         self.now = now.millis;
         self.hub.set_share(share.work, share.large);
+        self.hub.set_deadline_share(share.deadlines);
         self.ring.poll();
         self.hub.begin_turn(now);
         self.ring.reap();
-        let mut goes_on = self.take_messages();
+        self.read_ahead();
+        let mut goes_on = self.take_messages(share.messages);
         self.take_completions();
         goes_on |= self.hub.expire();
         goes_on |= self.continue_shutdown();
@@ -209,7 +214,7 @@ impl Shard {
         self.busy = goes_on || self.hub.is_busy() || self.ring.has_reaped();
         let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
         self.due = self.hub.next_due().into_iter().chain(accept_after).min();
-        TurnUsage { work: self.hub.work_done(), sends }
+        TurnUsage { work: self.hub.work_done(), sends, deadlines: self.hub.deadlines_done() }
     }
 
     /// The counters of the shard.
@@ -227,9 +232,17 @@ impl Shard {
         self.ring.arm_doorbell();
     }
 
-    /// Whether the ring has completions for a turn.
-    pub fn has_news(&mut self) -> bool {
-        self.ring.has_news()
+    /// What the ring shows of its news. Errors are those of the kernel.
+    pub fn news(&self) -> std::io::Result<RingNews> {
+        RingNews::of(&self.ring)
+    }
+
+    /// Takes the completions of the ring, among them the wake-up of the worker; returns whether
+    /// others are left for a turn.
+    pub fn take_wake_up(&mut self) -> bool {
+        self.ring.poll();
+        self.ring.reap();
+        self.ring.has_reaped()
     }
 
     /// Waits for a completion, the eventfd or `timeout`; `None` waits without limit.
@@ -254,9 +267,8 @@ impl Shard {
         self.ring.ring_doorbell_on_news(doorbell)
     }
 
-    /// Updates the metrics of a turn that took this many microseconds.
+    /// Updates the metrics of a turn that took at most this many microseconds.
     pub fn report(&self, took: u64) {
-        self.metrics.turns.add(1);
         if took > LONG_TURN {
             self.metrics.long_turns.add(1);
         }
@@ -270,6 +282,8 @@ impl Shard {
         self.hub.measure();
         self.metrics.sockets.set(self.hub.len().saturating_sub(self.accepts) as u64);
         self.metrics.completion_overflows.set(self.ring.overflows());
+        self.metrics.enters.set(self.ring.enters());
+        self.metrics.sends.set(self.ring.sends());
         let free = if self.draining { 0 } else { self.free_slots() };
         let status = &self.statuses[usize::from(self.bus.endpoint())];
         status.free.store(free, Ordering::Relaxed);
@@ -315,11 +329,15 @@ impl Shard {
 
     // ---- messages ------------------------------------------------------------------------
 
-    /// Handles messages; returns whether some may be left.
-    fn take_messages(&mut self) -> bool {
+    /// Handles messages; returns whether some may be left. Looks at the inboxes only if `arrived`
+    /// or the last turn says that they may have messages.
+    fn take_messages(&mut self, arrived: bool) -> bool {
         let mut left = false;
         self.hub.begin(Stage::Deliveries);
         self.hub.serve_own(&mut self.bus);
+        if !arrived && !self.messages_left && self.stalled.iter().all(Option::is_none) {
+            return false;
+        }
         for rank in Rank::SERVED {
             self.hub.begin(match rank {
                 Rank::Delivery => Stage::Deliveries,
@@ -328,6 +346,7 @@ impl Shard {
             });
             left |= self.take_rank(rank);
         }
+        self.messages_left = left;
         left
     }
 

@@ -1,4 +1,5 @@
-//! The two protocols of the bus that lose no wake-up: room in an inbox, and sleep of a consumer.
+//! The protocols that lose no wake-up: room in an inbox, sleep of a consumer, and news of the rings
+//! of a consumer that sleeps on one of them.
 //!
 //! Owns the atomics. Never waits and never wakes by itself: each function returns whom the caller
 //! must wake.
@@ -115,6 +116,32 @@ impl SleepState {
     }
 }
 
+/// What a ring shows of its news in memory that the kernel shares.
+pub trait KernelNews {
+    /// Whether the ring has completions, or an enter would bring some.
+    fn has_news(&self) -> bool;
+
+    /// Makes the ring write to its eventfd when news comes, or keeps it from it.
+    fn set_eventfd(&self, writes: bool);
+}
+
+/// Makes rings write to their eventfd from now on, and looks at each once more. Returns whether the
+/// worker may wait: no ring has news.
+///
+/// The worker allows the writes and then looks. The kernel publishes the news and then looks at
+/// whether it may write. One of the two sees the other.
+pub(super) fn may_wait(rings: &[impl KernelNews]) -> bool {
+    rings.iter().for_each(|ring| ring.set_eventfd(true));
+    fence(Ordering::SeqCst);
+    !rings.iter().any(KernelNews::has_news)
+}
+
+/// Keeps rings from writing to their eventfd while their worker is awake: it looks at them in each
+/// pass, and each write would wake the ring that it sleeps on.
+pub(super) fn keep_silent(rings: &[impl KernelNews]) {
+    rings.iter().for_each(|ring| ring.set_eventfd(false));
+}
+
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;
@@ -158,6 +185,66 @@ mod loom_tests {
                 producer.join().unwrap();
             }
             assert!(!sleeps || wake_method.load(Ordering::Acquire), "asleep, and nobody rang");
+        });
+    }
+
+    /// A ring of a model kernel: it publishes its news, and then writes to the eventfd if it may.
+    #[derive(Clone, Default)]
+    struct ModelRing(Arc<ModelWords>);
+
+    #[derive(Default)]
+    struct ModelWords {
+        news: AtomicBool,
+        may_write: AtomicBool,
+        written: AtomicBool,
+    }
+
+    impl ModelRing {
+        fn complete(&self) {
+            self.0.news.store(true, Ordering::Release);
+            fence(Ordering::SeqCst);
+            if self.0.may_write.load(Ordering::Relaxed) {
+                self.0.written.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    impl KernelNews for ModelRing {
+        fn has_news(&self) -> bool {
+            self.0.news.load(Ordering::Acquire)
+        }
+
+        fn set_eventfd(&self, writes: bool) {
+            self.0.may_write.store(writes, Ordering::Release);
+        }
+    }
+
+    fn check_rings(may_wait: fn(&[ModelRing]) -> bool) {
+        model(move || {
+            let ring = ModelRing::default();
+            let kernel = ring.clone();
+            let kernel = thread::spawn(move || kernel.complete());
+            keep_silent(std::slice::from_ref(&ring));
+            let waits = may_wait(std::slice::from_ref(&ring));
+            kernel.join().unwrap();
+            assert!(!waits || ring.0.written.load(Ordering::Acquire), "asleep, and no write");
+        });
+    }
+
+    /// A worker that waits is woken by a completion that comes at any time.
+    #[test]
+    fn a_completion_before_a_sleep_is_seen_or_written() {
+        check_rings(may_wait);
+    }
+
+    /// The planted fault: a worker that looks before it allows the writes sleeps over a completion.
+    #[test]
+    #[should_panic = "asleep, and no write"]
+    fn a_look_before_the_writes_are_allowed_is_found() {
+        check_rings(|rings| {
+            let waits = !rings.iter().any(KernelNews::has_news);
+            rings.iter().for_each(|ring| ring.set_eventfd(true));
+            waits
         });
     }
 

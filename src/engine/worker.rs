@@ -1,16 +1,23 @@
 //! A worker: one pinned thread that runs its shards.
 //!
-//! Owns its shards and the only wait among them. Never waits while a shard has work. It waits on
-//! the ring of its first shard; the rings of the others write to an eventfd that this ring polls.
+//! Owns its shards and the only wait among them. Never waits while a shard has work. A pass turns
+//! only the shards that have work: those with news on the bus, those whose rings show news in
+//! memory, and those that [`ReadySet`] holds. The worker waits on the ring of its first shard; the
+//! rings of the others write to an eventfd that this ring polls, but only while the worker sleeps.
 //! RLIMIT_NOFILE bounds the table of direct descriptors of a ring, so a node may need more rings
 //! than it has processors; it never needs more threads.
 
 use std::time::Duration;
 
+use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::{self, Clock, Now};
 use crate::engine::bus::ConsumerHandle;
+use crate::engine::ready::ReadySet;
+use crate::engine::ring::RingNews;
 use crate::engine::shard::{Shard, TurnShare, TurnUsage};
-use crate::hub::{FANOUT_SENDS, WORK};
+use crate::engine::wakeups::{KernelNews, keep_silent, may_wait};
+use crate::hub::{FANOUT_SENDS, WORK, deadlines_of_pass};
+use crate::model::message::endpoints;
 
 /// Minimum number of sends per turn of a shard, however many laps are open: fewer are not worth a
 /// system call.
@@ -31,13 +38,18 @@ const WALL_CLOCK: Duration = Duration::from_secs(1);
 
 /// The shards of one thread.
 pub struct Worker {
-    /// The shard whose ring is waited on.
-    leader: Shard,
-    followers: Vec<Shard>,
+    /// The worker waits on the ring of the first shard, the leader.
+    shards: Vec<Shard>,
+    /// What the ring of each shard shows of its news.
+    rings: Vec<RingNews>,
+    ready: ReadySet,
+    /// Index of the shard of each endpoint.
+    places: [u8; SHARDS_MAX + 1],
     consumer: ConsumerHandle,
     clock: Clock,
-    /// Time at the start of the last pass.
+    /// The time and the microseconds of the clock, read at the end of a pass and of a wait.
     now: Now,
+    micros: u64,
     /// Clock and processor time in microseconds, read together.
     mark: (u64, u64),
     /// Number of passes; each gives the large share to another shard.
@@ -48,6 +60,7 @@ pub struct Worker {
 struct PassBudget {
     work: usize,
     sends: usize,
+    deadlines: usize,
     /// Number of turns left in the pass.
     turns: usize,
     /// The turn that gets the large share, counted from the last.
@@ -55,20 +68,30 @@ struct PassBudget {
 }
 
 impl PassBudget {
-    fn new(turns: usize, pass: usize) -> Self {
-        PassBudget { work: WORK, sends: FANOUT_SENDS, turns, large: 1 + pass % turns }
+    /// The budget of so many turns. If events wait, deadlines get what is left over.
+    fn new(turns: usize, pass: usize, events: bool) -> Self {
+        PassBudget {
+            work: WORK,
+            sends: FANOUT_SENDS,
+            deadlines: deadlines_of_pass(events),
+            turns,
+            large: 1 + pass % turns.max(1),
+        }
     }
 
     /// Runs one turn. Budget that earlier turns left is shared by the later ones.
-    fn run_turn(&mut self, turn: impl FnOnce(TurnShare) -> TurnUsage) {
+    fn run_turn(&mut self, messages: bool, turn: impl FnOnce(TurnShare) -> TurnUsage) {
         let turns = self.turns.max(1);
         let used = turn(TurnShare {
+            messages,
             work: (self.work / turns).max(WORK_MIN),
             large: self.turns == self.large,
             sends: (self.sends / turns).max(FANOUT_SENDS_MIN),
+            deadlines: self.deadlines,
         });
         self.work = self.work.saturating_sub(used.work);
         self.sends = self.sends.saturating_sub(used.sends);
+        self.deadlines = self.deadlines.saturating_sub(used.deadlines);
         self.turns = self.turns.saturating_sub(1);
     }
 }
@@ -76,7 +99,7 @@ impl PassBudget {
 impl Worker {
     /// Creates the worker of the shards that `consumer` serves. Errors are those of the kernel.
     pub fn new(
-        mut leader: Shard,
+        leader: Shard,
         mut followers: Vec<Shard>,
         consumer: ConsumerHandle,
         clock: Clock,
@@ -86,87 +109,111 @@ impl Worker {
             .ok_or_else(|| std::io::Error::other("the control plane has no eventfd"))?;
         let doorbell = doorbell.try_clone()?;
         followers.iter_mut().try_for_each(|shard| shard.ring_doorbell_on_news(&doorbell))?;
-        leader.watch_doorbell(doorbell);
-        Ok(Worker {
-            leader,
-            followers,
-            consumer,
-            clock,
-            now: Now::default(),
-            mark: (0, 0),
-            passes: 0,
-        })
+        let mut shards = vec![leader];
+        shards.append(&mut followers);
+        let rings = shards.iter().map(Shard::news).collect::<Result<Vec<_>, _>>()?;
+        keep_silent(&rings);
+        let mut places = [0; SHARDS_MAX + 1];
+        for (nth, shard) in shards.iter_mut().enumerate() {
+            places[usize::from(shard.endpoint())] = nth as u8;
+            if nth == 0 {
+                shard.watch_doorbell(doorbell.try_clone()?);
+            }
+        }
+        let (ready, now, micros) = (ReadySet::new(shards.len()), Now::default(), 0);
+        let (mark, passes) = ((0, 0), 0);
+        Ok(Worker { shards, rings, ready, places, consumer, clock, now, micros, mark, passes })
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.
     pub fn run(mut self) {
-        while !self.leader.is_node_done() {
+        self.read_clocks();
+        while !self.shards.first().is_none_or(Shard::is_node_done) {
             if !self.pass() {
                 self.sleep();
             }
         }
     }
 
-    fn shards(&self) -> impl Iterator<Item = &Shard> {
-        std::iter::once(&self.leader).chain(&self.followers)
+    fn is_done(&self) -> bool {
+        self.shards.iter().all(Shard::is_done)
     }
 
-    fn is_done(&self) -> bool {
-        self.shards().all(Shard::is_done)
+    /// Reads both clocks, once per pass and per wait.
+    fn read_clocks(&mut self) {
+        (self.now, self.micros) = self.clock.now_after(self.now);
+    }
+
+    /// The shards with messages, or with room on the bus that they waited for.
+    fn take_messages(&mut self) -> u64 {
+        let news = endpoints(self.consumer.take_news());
+        let places = news.map(|endpoint| self.places.get(usize::from(endpoint)));
+        places.fold(0, |all, place| all | 1 << place.copied().unwrap_or(0))
+    }
+
+    /// The shards whose rings have completions. A wake-up of the worker is a completion of the ring
+    /// of its leader, for which the leader needs no turn.
+    fn look_at_rings(&mut self) -> u64 {
+        let looks = self.rings.iter().enumerate();
+        let mut found = looks.fold(0, |all, (nth, ring)| all | u64::from(ring.has_news()) << nth);
+        if found & 1 != 0
+            && let Some(leader) = self.shards.first_mut()
+        {
+            found = found & !1 | u64::from(leader.take_wake_up());
+        }
+        found
     }
 
     /// Runs a turn of every shard that has work; returns whether one had.
     fn pass(&mut self) -> bool {
-        let news = self.consumer.take_news();
-        let (now, start) = self.clock.now_after(self.now);
-        self.now = now;
-        let has_work = |shard: &mut Shard| news >> shard.endpoint() & 1 != 0 || shard.has_work(now);
-        let mut working = 0u64;
-        for (nth, shard) in self.followers.iter_mut().enumerate() {
-            working |= u64::from(has_work(shard)) << nth;
-        }
-        let leads = has_work(&mut self.leader);
-        if working == 0 && !leads {
+        // Completions are taken before messages, as in a turn.
+        let completions = self.look_at_rings();
+        let messages = self.take_messages();
+        let working = completions | messages | self.ready.begin_pass(self.now);
+        if working == 0 {
             return false;
         }
+        let start = self.micros;
         if start.saturating_sub(self.mark.0) >= MARK_INTERVAL {
             self.mark = (start, sys::thread_micros());
         }
-        let mut end = start;
         self.passes = self.passes.wrapping_add(1);
-        let mut pool = PassBudget::new(working.count_ones() as usize + 1, self.passes);
-        for (nth, shard) in self.followers.iter_mut().enumerate() {
-            if working >> nth & 1 != 0 {
-                pool.run_turn(|share| shard.turn(now, share));
+        let turns = working.count_ones() as usize;
+        let mut pool = PassBudget::new(turns, self.passes, completions | messages != 0);
+        let (mut costliest, mut most) = (0, 0);
+        // The leader comes last: the wait submits the queue of its ring.
+        for nth in (1..self.shards.len()).chain([0]) {
+            if working >> nth & 1 == 0 {
+                continue;
+            }
+            let Some(shard) = self.shards.get_mut(nth) else { continue };
+            let work = pool.work;
+            pool.run_turn(messages >> nth & 1 != 0, |share| shard.turn(self.now, share));
+            if nth != 0 || shard.is_busy() || turns > 1 {
                 shard.submit();
-                let began = std::mem::replace(&mut end, self.clock.micros());
-                shard.report(end.saturating_sub(began));
+            }
+            self.ready.turned(nth, shard.is_busy(), shard.next_due());
+            let used = work - pool.work;
+            if used >= most {
+                (costliest, most) = (nth, used);
             }
         }
-        // The followers may have sent messages to the leader.
-        let leads = leads || has_work(&mut self.leader);
-        if leads {
-            pool.run_turn(|share| self.leader.turn(now, share));
-        }
-        // The wait submits the queue of the ring of the leader. Without a wait, submit it now.
-        if working != 0 || self.leader.is_busy() {
-            self.leader.submit();
-        }
-        let began = std::mem::replace(&mut end, self.clock.micros());
-        if leads {
-            self.leader.report(end.saturating_sub(began));
-        }
-        self.report(start, end);
+        self.read_clocks();
+        self.report(start, turns, costliest);
         true
     }
 
-    /// Updates the metrics of passes. Processor time is at most wall time, so only a pass that
-    /// could be the longest is measured; it includes the work between the last mark and the pass,
-    /// at most [`MARK_INTERVAL`].
-    fn report(&mut self, start: u64, end: u64) {
-        let metrics = self.leader.metrics();
-        metrics.passes.add(1);
+    /// Updates the metrics of a pass and its turns. The turns of a pass are not timed one by one:
+    /// the pass is the bound of its longest turn, and that is the turn with the most work.
+    /// Processor time is at most wall time, so only a pass that could be the longest is measured;
+    /// it includes the work between the last mark and the pass, at most [`MARK_INTERVAL`].
+    fn report(&mut self, start: u64, turns: usize, costliest: usize) {
+        let Some(leader) = self.shards.first() else { return };
+        let (metrics, end) = (leader.metrics(), self.micros);
         let took = end.saturating_sub(start);
+        metrics.passes.add(1);
+        metrics.pass_micros.add(took);
+        metrics.turns.add(turns as u64);
         let longest = metrics.longest_pass_cpu_micros.get();
         if took > longest.min(LONG_PASS) {
             let marked = std::mem::replace(&mut self.mark, (end, sys::thread_micros()));
@@ -174,22 +221,31 @@ impl Worker {
             metrics.longest_pass_cpu_micros.set(longest.max(took));
             metrics.long_passes.add(u64::from(took > LONG_PASS));
         }
+        if let Some(shard) = self.shards.get(costliest) {
+            shard.report(took);
+        }
     }
 
     fn sleep(&mut self) {
-        // Arm the eventfd before the last check for news, so that a later wake-up ends the wait.
-        self.leader.arm_doorbell();
+        let Some(leader) = self.shards.first_mut() else { return };
+        // Arm the eventfd before the last looks for news, so that a later wake-up ends the wait.
+        leader.arm_doorbell();
         if !self.consumer.prepare_to_sleep() {
             return;
         }
-        if self.followers.iter_mut().any(Shard::has_news) {
-            return self.consumer.wake_up();
+        // The ring of the leader is waited on, and needs no eventfd.
+        if may_wait(self.rings.get(1..).unwrap_or_default()) {
+            let due = self.ready.next_due();
+            let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now.millis)));
+            let looks = self.shards.iter().any(Shard::has_connections).then_some(WALL_CLOCK);
+            let due = due.into_iter().chain(looks).min();
+            let timeout = if self.is_done() { Some(OTHERS_DONE) } else { due };
+            if let Some(leader) = self.shards.first_mut() {
+                leader.wait(timeout);
+            }
         }
-        let due = self.shards().filter_map(Shard::next_due).min();
-        let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now.millis)));
-        let looks = self.shards().any(Shard::has_connections).then_some(WALL_CLOCK);
-        let due = due.into_iter().chain(looks).min();
-        self.leader.wait(if self.is_done() { Some(OTHERS_DONE) } else { due });
+        keep_silent(self.rings.get(1..).unwrap_or_default());
         self.consumer.wake_up();
+        self.read_clocks();
     }
 }

@@ -3,15 +3,13 @@
 use crate::base::sys::Now;
 use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{NONE, Phase};
+use crate::hub::deadline_share::deadlines_of_turn;
 use crate::hub::settings::HubSettings;
 use crate::hub::shard_state::Hub;
 use crate::hub::time::{SPREAD, TICK};
 use crate::wire::framing::Framing;
 use crate::wire::http::{Status, Transport};
 use crate::wire::protocol::Disconnect;
-
-/// Maximum deadlines per turn: their sends take about a millisecond.
-const DEADLINES_PER_TURN: usize = 16;
 
 /// A WebSocket ping frame.
 const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
@@ -34,6 +32,22 @@ impl Hub {
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
+    /// Sets the number of deadlines that this turn handles if none is late.
+    pub fn set_deadline_share(&mut self, deadlines: usize) {
+        self.deadline_share = deadlines;
+    }
+
+    /// Number of deadlines that this turn handled.
+    pub fn deadlines_done(&self) -> usize {
+        self.deadlines_done
+    }
+
+    /// How late the oldest deadline is, in milliseconds.
+    pub fn deadline_age(&self) -> u64 {
+        let first = self.connections.wheel.next_due().map_or(u64::MAX, u64::from);
+        self.tick().saturating_sub(first) * TICK
+    }
+
     /// Sets the time of this turn.
     pub fn begin_turn(&mut self, now: Now) {
         (self.now, self.unix) = (now.millis, now.unix);
@@ -51,9 +65,11 @@ impl Hub {
         // Each of these walks does at least one piece of work per turn.
         self.budget.begin(Stage::Deadlines);
         let mut due = std::mem::take(&mut self.due);
-        let most = self.budget.pieces(cost::DEADLINE, DEADLINES_PER_TURN);
-        self.connections.wheel.sweep(self.tick() as u32, most, &mut due);
-        let more = due.len() >= most || more_waits;
+        let most = deadlines_of_turn(self.deadline_share, self.deadline_age());
+        let most = self.budget.pieces(cost::DEADLINE, most);
+        let has_all = self.connections.wheel.sweep(self.tick() as u32, most, &mut due);
+        let more = !has_all || more_waits;
+        self.deadlines_done = due.len();
         due.sort_unstable();
         for slot in due.drain(..) {
             self.budget.charge(cost::DEADLINE);

@@ -35,6 +35,7 @@ mod event_ids;
 mod token_expiry;
 mod revocations;
 mod renewals;
+mod deadline_share;
 mod deadlines;
 mod results;
 mod subscribe_answers;
@@ -59,8 +60,10 @@ mod sending;
 use crate::base::work_budget::Stage;
 use crate::model::message::Post;
 
+pub use self::deadline_share::deadlines_of_pass;
 pub use self::sending::FANOUT_SENDS;
 pub use self::settings::{HubSettings, TokenVerifiers};
+pub use self::token_expiry::CLOCK_STEP;
 pub use self::shard_state::{Hub, RingRequests, ShardContext, WORK};
 pub use self::turn_output::Segments;
 

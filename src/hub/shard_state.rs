@@ -11,6 +11,7 @@ use crate::base::work_budget::{Stage, WorkBudget};
 use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
 use crate::hub::connections::{Connection, Connections, NONE};
+use crate::hub::deadline_share::deadlines_of_pass;
 use crate::hub::settings::HubSettings;
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
 use crate::local::{self, Delivery, LocalChannels};
@@ -85,6 +86,9 @@ pub struct Hub {
     pub(super) surveys: VecDeque<SurveyWalk>,
     /// Work budget of this turn.
     pub(super) budget: WorkBudget,
+    /// Deadlines that this turn may handle if none is late, and those that it handled.
+    pub(super) deadline_share: usize,
+    pub(super) deadlines_done: usize,
     /// Whether work was left for the next turn because the budget was used up.
     pub(super) unfinished: bool,
     /// Connections whose input continues in the next turn.
@@ -175,6 +179,8 @@ impl Hub {
             turns: 0,
             surveys: VecDeque::new(),
             budget: WorkBudget::new(WORK, true),
+            deadline_share: deadlines_of_pass(false),
+            deadlines_done: 0,
             unfinished: false,
             ready: VecDeque::new(),
             blocked: Vec::new(),

@@ -10,12 +10,12 @@ use crate::hub::connections::{NONE, Phase};
 use crate::hub::shard_state::Hub;
 
 /// Change of the wall clock, in milliseconds, from which expirations are computed again.
-const STEP: u64 = 500;
+pub const CLOCK_STEP: u64 = 500;
 
 impl Hub {
     /// Whether the wall clock was changed since expirations were turned into deadlines.
     pub fn clock_stepped(&self, now: Now) -> bool {
-        self.clock_lead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= STEP)
+        self.clock_lead.is_some_and(|ahead| now.ahead().abs_diff(ahead) >= CLOCK_STEP)
     }
 
     /// Begins a walk over all expirations if the wall clock was changed. A step back needs none,

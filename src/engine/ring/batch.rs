@@ -61,6 +61,7 @@ impl<'ring, 'bytes> SendBatch<'ring, 'bytes> {
             self.room = self.ring.room().max(1);
         }
         self.room -= 1;
+        self.ring.sends += 1;
     }
 
     /// Queues a send of one range.

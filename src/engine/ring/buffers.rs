@@ -5,36 +5,46 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-/// A private memory mapping; unmapped when dropped.
-struct Mapping {
+/// A memory mapping; unmapped when dropped.
+pub(super) struct Mapping {
     address: *mut u8,
     bytes: usize,
 }
 
 impl Mapping {
     fn new(bytes: usize) -> io::Result<Self> {
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
-        // memory of ours.
-        let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
+        Self::map(bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// The first bytes of what a descriptor shares.
+    pub(super) fn shared(descriptor: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::map(bytes, libc::MAP_SHARED | libc::MAP_POPULATE, descriptor.as_raw_fd())
+    }
+
+    fn map(bytes: usize, flags: libc::c_int, descriptor: RawFd) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let address =
+            unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, descriptor, 0) };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         Ok(Mapping { address: address.cast(), bytes })
+    }
+
+    /// The word at an offset in bytes; `None` if the mapping does not have it.
+    pub(super) fn word(&self, offset: u32) -> Option<*const AtomicU32> {
+        let offset = offset as usize;
+        let fits = offset.is_multiple_of(4) && offset < self.bytes && self.bytes - offset >= 4;
+        // SAFETY: the offset is inside the mapping.
+        fits.then(|| unsafe { self.address.add(offset) }.cast_const().cast())
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Ring {
     /// Refusals since the last successful enter.
     pub(super) refusals: u32,
     pub(super) overflows: u64,
+    /// Calls of io_uring_enter, and sends.
+    pub(super) enters: u64,
+    pub(super) sends: u64,
     /// The listener.
     pub(super) listener: Option<OwnedFd>,
     /// The eventfd that ends a wait, and whether it is polled.
@@ -105,6 +108,8 @@ impl Ring {
             unsent: Vec::new(),
             refusals: 0,
             overflows: 0,
+            enters: 0,
+            sends: 0,
             listener: None,
             doorbell: None,
             doorbell_watched: false,
@@ -147,6 +152,7 @@ impl Ring {
     pub fn submit(&mut self) {
         loop {
             let before = self.ring.submission().len();
+            self.enters += 1;
             match self.ring.submit() {
                 Ok(_) if self.ring.submission().is_empty() => break,
                 Ok(_) if self.ring.submission().len() < before => {}
@@ -215,6 +221,16 @@ impl Ring {
         self.overflows
     }
 
+    /// Number of calls of io_uring_enter.
+    pub fn enters(&self) -> u64 {
+        self.enters
+    }
+
+    /// Number of sends.
+    pub fn sends(&self) -> u64 {
+        self.sends
+    }
+
     /// Whether taken completions wait to be handled.
     pub fn has_reaped(&self) -> bool {
         !self.stash.is_empty()
@@ -223,6 +239,12 @@ impl Ring {
     /// Takes the next completion.
     pub fn next_reaped(&mut self) -> Option<Completion> {
         self.stash.pop_front()
+    }
+
+    /// Takes the next completion if it is of this operation.
+    pub fn next_reaped_of(&mut self, op: Op) -> Option<Completion> {
+        let is_next = self.stash.front().is_some_and(|next| next.token.op == op);
+        if is_next { self.stash.pop_front() } else { None }
     }
 
     /// Submits, then waits for a completion, the armed eventfd or `timeout`. `None` waits without
@@ -237,6 +259,7 @@ impl Ring {
             timespec = Timespec::from(timeout);
             arguments = arguments.timespec(&timespec);
         }
+        self.enters += 1;
         match self.ring.submitter().submit_with_args(1, &arguments) {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) => self.refused(&error),
             _ => self.refusals = 0,
