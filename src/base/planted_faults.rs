@@ -32,6 +32,8 @@ pub enum PlantedFault {
     PreparedPublicationDropped,
     /// A worker does not note that a shard became due earlier than the others.
     EarlierDeadlineForgotten,
+    /// A shard handles no deadlines while other shards of its worker leave none, however late.
+    LateDeadlinesStarve,
 }
 
 #[cfg(feature = "planted-faults")]

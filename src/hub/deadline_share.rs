@@ -4,6 +4,8 @@
 //! that a burst of pings does not delay a publication. A deadline that is late gets a share that
 //! grows with its age, so pings are late by little more than [`LATE`] under full load.
 
+use crate::base::planted_faults::{PlantedFault, planted};
+
 /// Deadlines of a pass with events: some 32 us of sends.
 const WITH_EVENTS: usize = 4;
 /// Deadlines of a pass without events: the next pass looks for events again.
@@ -23,7 +25,8 @@ pub fn deadlines_of_pass(events: bool) -> usize {
 /// Deadlines of a turn: what is left of the share of the pass, and more if the oldest deadline is
 /// late by `age` milliseconds.
 pub(super) fn deadlines_of_turn(left: usize, age: u64) -> usize {
-    let Some(late) = age.checked_sub(LATE) else { return left.min(MOST) };
+    let late = age.checked_sub(LATE).filter(|_| !planted(PlantedFault::LateDeadlinesStarve));
+    let Some(late) = late else { return left.min(MOST) };
     let doublings = (late / STEP).min(8) as u32;
     left.max(WITH_EVENTS << doublings).min(MOST)
 }

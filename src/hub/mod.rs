@@ -63,8 +63,8 @@ use crate::model::message::Post;
 pub use self::deadline_share::deadlines_of_pass;
 pub use self::sending::FANOUT_SENDS;
 pub use self::settings::{HubSettings, TokenVerifiers};
-pub use self::token_expiry::CLOCK_STEP;
 pub use self::shard_state::{Hub, RingRequests, ShardContext, WORK};
+pub use self::token_expiry::CLOCK_STEP;
 pub use self::turn_output::Segments;
 
 impl Hub {

@@ -117,6 +117,8 @@ fn every_fault_planted_in_the_hub_and_homes_is_found() {
         PlantedFault::SideTableNotFreed,
         PlantedFault::OwnMessageLost,
         PlantedFault::PreparedPublicationDropped,
+        PlantedFault::EarlierDeadlineForgotten,
+        PlantedFault::LateDeadlinesStarve,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

@@ -25,6 +25,8 @@ pub enum Event {
 
 /// Parts of a turn.
 const PARTS: usize = 9;
+/// How late a deadline may be, in milliseconds, when the shard looks at its deadlines often.
+const DEADLINE_AGE_MAX: u64 = 1_500;
 
 pub struct Shard {
     pub hub: Hub,
@@ -50,6 +52,10 @@ pub struct HomeContext<'a> {
     pub clients: &'a mut [Client],
     pub random: &'a mut Random,
     pub now: u64,
+    /// Whether other shards of the worker use up the deadlines of every pass.
+    pub pings_wait: bool,
+    /// Whether the node comes to rest, and time may leap.
+    pub settling: bool,
 }
 
 impl Shard {
@@ -79,8 +85,8 @@ impl Shard {
         Some((slot, generation))
     }
 
-    /// Runs the next part of the turn.
-    pub fn step(&mut self, around: &mut HomeContext<'_>) -> Result<(), String> {
+    /// Runs the next part of the turn. After the last one, returns whether work is left.
+    pub fn step(&mut self, around: &mut HomeContext<'_>) -> Result<Option<bool>, String> {
         let part = self.part;
         self.part = (part + 1) % PARTS;
         match part {
@@ -89,12 +95,19 @@ impl Shard {
                 // Small shares leave work for later turns. Some shares are large.
                 let (work, large) = (around.random.between(1000, 60_000), around.random.one_in(3));
                 self.hub.set_share(work, large);
+                // Other shards of the worker may leave no deadlines.
+                let share = around.random.between(0, 4);
+                self.hub.set_deadline_share(if around.pings_wait { 0 } else { share });
                 self.hub.begin_turn(Now { millis: around.now, unix: around.now });
             }
             1 => self.goes_on = self.take_messages(around),
             2 => {
                 self.take_events(around);
                 self.goes_on |= self.hub.expire();
+                let late = self.hub.deadline_age();
+                if late > DEADLINE_AGE_MAX && !around.settling {
+                    return Err(format!("a deadline is late by {late} ms"));
+                }
             }
             3 => self.hub.resume_paused(&mut around.bus.line(self.endpoint, &mut self.bells)),
             4 => self.hub.send_waiting(&mut around.bus.line(self.endpoint, &mut self.bells)),
@@ -107,17 +120,20 @@ impl Shard {
             7 => self.carry_out(around),
             _ => {
                 around.bus.ring(&mut self.bells);
-                self.sleep(around);
+                return Ok(Some(self.sleep(around)));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn sleep(&mut self, around: &mut HomeContext<'_>) {
+    /// Sleeps if no work is left; returns whether some is.
+    fn sleep(&mut self, around: &mut HomeContext<'_>) -> bool {
         let told = self.events.is_empty() && self.late.is_empty();
-        if !self.goes_on && !self.hub.is_busy() && told {
+        let busy = self.goes_on || self.hub.is_busy() || !told;
+        if !busy {
             around.bus.sleep(self.endpoint);
         }
+        busy
     }
 
     fn take_events(&mut self, around: &mut HomeContext<'_>) {

@@ -34,6 +34,7 @@ impl World {
 
     /// Lets all clients read and send nothing new, until nothing changes any more.
     pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.settling = true;
         for client in &mut self.clients {
             client.stalled = false;
         }
@@ -58,7 +59,7 @@ impl World {
             moved |= !self.bus.asleep[self.shards.len()];
             self.step_control()?;
             if !moved && self.is_waiting() {
-                self.pass_time(WINDOW_MAX);
+                self.pass_time(WINDOW_MAX)?;
             } else if !moved {
                 return Ok(());
             }
@@ -125,7 +126,7 @@ impl World {
         }
         self.settle()?;
         for by in [6_000, 200_000, 2_000, 2_000] {
-            self.pass_time(by);
+            self.pass_time(by)?;
             self.bus.asleep.fill(false);
             self.settle()?;
         }

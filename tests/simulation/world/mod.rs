@@ -11,6 +11,8 @@ use std::sync::Arc;
 use drumline::base::connection_limits::ConnectionLimits;
 use drumline::base::memory::MemoryBudgets;
 use drumline::base::metrics::Metrics;
+use drumline::base::sys::Now;
+use drumline::engine::ready::ReadySet;
 use drumline::home::users::UserLimit;
 use drumline::hub::{Hub, ShardContext};
 use drumline::model::ids::Ids;
@@ -42,6 +44,10 @@ pub struct World {
     steps: usize,
     bus: Bus,
     shards: Vec<Shard>,
+    ready: ReadySet,
+    /// Whether deadlines have no share of the passes except when the node comes to rest.
+    pings_wait: bool,
+    settling: bool,
     control: Control,
     metrics: Vec<Arc<Metrics>>,
     hooked: bool,
@@ -96,6 +102,9 @@ impl World {
             steps: 0,
             bus: Bus::new(shards, [capacity; 4], fault),
             shards: hubs.collect(),
+            ready: ReadySet::new(shards),
+            pings_wait: seed % 3 == 1,
+            settling: false,
             control: Control::new(shards as u8),
             proxied: settings.namespaces.without.subscribe_proxy.is_some(),
             hooked: settings.proxies.disconnect_hook.is_some(),
@@ -120,6 +129,7 @@ impl World {
                 self.happen()?;
             }
             self.settle()?;
+            self.settling = false;
             let is_done = |at: usize| self.clients[at].done || self.clients[at].closed.is_some();
             // A stream whose sender is closed may lack replies.
             let heard = self.clients.iter().filter(|client| !client.voice.is_some_and(is_done));
@@ -147,7 +157,7 @@ impl World {
         self.steps += 1;
         if self.random.one_in(20) {
             let by = self.random.pick(&[1, 20, 150]);
-            self.pass_time(by);
+            self.pass_time(by)?;
         }
         let live = self.clients.iter().filter(|client| !client.done).count();
         if live < self.clients_max && self.random.one_in(6) {
@@ -167,13 +177,19 @@ impl World {
         Ok(())
     }
 
-    fn pass_time(&mut self, by: u64) {
+    fn pass_time(&mut self, by: u64) -> Result<(), String> {
         self.now += by;
-        for (at, shard) in self.shards.iter().enumerate() {
-            if shard.hub.next_due().is_some_and(|due| due <= self.now) {
+        let ready = self.ready.begin_pass(Now { millis: self.now, unix: self.now });
+        for at in 0..self.shards.len() {
+            if ready >> at & 1 != 0 {
                 self.bus.asleep[at] = false;
             }
+            let due = self.shards[at].hub.next_due().is_some_and(|due| due <= self.now);
+            if due && self.bus.asleep[at] {
+                return Err(format!("shard {at} sleeps though a deadline is due"));
+            }
         }
+        Ok(())
     }
 
     fn step_control(&mut self) -> Result<(), String> {
@@ -192,7 +208,13 @@ impl World {
             clients: &mut self.clients,
             random: &mut self.random,
             now: self.now,
+            pings_wait: self.pings_wait && !self.settling,
+            settling: self.settling,
         };
-        self.shards[at].step(&mut around)
+        let shard = &mut self.shards[at];
+        if let Some(busy) = shard.step(&mut around)? {
+            self.ready.turned(at, busy, shard.hub.next_due());
+        }
+        Ok(())
     }
 }
