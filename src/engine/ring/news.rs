@@ -26,6 +26,8 @@ const PARAMETERS: usize = 30;
 /// and `cq_off.flags`.
 const OFFSETS: [usize; 4] = [14, 20, 21, 26];
 
+const _: () = assert!(size_of::<Parameters>() == PARAMETERS * size_of::<u32>());
+
 /// The words of a ring that show whether it has news.
 pub struct RingNews {
     sq_flags: *const AtomicU32,
@@ -39,7 +41,6 @@ impl RingNews {
     /// The words of a ring. Errors are those of the kernel.
     pub fn of(ring: &Ring) -> io::Result<Self> {
         let parameters: *const Parameters = ring.ring.params();
-        const { assert!(size_of::<Parameters>() == PARAMETERS * size_of::<u32>()) };
         // SAFETY: `Parameters` is a transparent `struct io_uring_params`, which consists of words
         // (and of aligned pairs of them) and is initialized by the kernel.
         let parameters: &[u32; PARAMETERS] = unsafe { &*parameters.cast() };
