@@ -31,7 +31,7 @@ export const ENTRIES = [
       + "event streams with a charset.",
     drumline: "answers `application/json`, and `text/event-stream` without a charset.",
     reason: "the body is JSON lines; both types define UTF-8, so a charset adds nothing. SDKs ignore the type.",
-    scripts: /^(http_stream|sse|uni_http_stream|uni_sse|origin:)/,
+    scripts: /^(http_stream|sse|uni_http_stream|uni_sse|origin:|client setting: pings of uni_sse)/,
     paths: /\.head\.type$/,
   },
   {
@@ -105,5 +105,42 @@ export const ENTRIES = [
     drumline: "disconnects with 3006.",
     reason: "an expired token must not prolong a subscription.",
     scripts: /^sub_refresh: expired$/,
+  },
+  {
+    section: "Client protocol",
+    title: "Order of replies and pushes",
+    centrifugo: "answers the commands of a connection one after the other, and pushes a client's own "
+      + "publication before the reply to it.",
+    drumline: "may answer a command before an earlier one that waits for another shard, and may send a "
+      + "push before or after a reply. Publications of a channel stay in order, and follow the reply to "
+      + "the subscribe command.",
+    reason: "clients match replies by id; waiting would delay commands that need no other shard.",
+    scripts: /^order of replies: /,
+    paths: /\.replies\[/,
+  },
+  {
+    section: "Client protocol",
+    title: "`cf_connect` of sse",
+    centrifugo: "takes any number of commands.",
+    drumline: "takes exactly one connect command first, otherwise 400; streams reject "
+      + "`Sec-Fetch-Mode: navigate` with 403, and a request with two Origin headers is rejected.",
+    reason: "a link to a stream would use the cookies of the user who follows it.",
+    why_unseen: "a navigation is the browser's; the wire tests send these requests.",
+  },
+  {
+    section: "Client protocol",
+    title: "A node that becomes full",
+    centrifugo: "admits a client beyond `client.connection_limit` that upgraded before the node was full.",
+    drumline: "closes the client with 3013, and the SDK reconnects.",
+    reason: "the limit bounds memory.",
+    why_unseen: "it needs a race between two upgrades; the wire tests force it.",
+  },
+  {
+    section: "Client protocol",
+    title: "uni_websocket clients that answer no ping",
+    centrifugo: "drops the socket without a close frame.",
+    drumline: "closes with 3012.",
+    reason: "the client and the metrics learn the cause.",
+    why_unseen: "it takes as long as the ping interval; the wire tests have it.",
   },
 ];

@@ -148,9 +148,9 @@ export class Client {
   }
 
   /** Resolves when the reply to this id has come, or the connection ended, or time is over. */
-  replied(id, milliseconds) {
+  replied(id) {
     const has = () => this.replies.some((reply) => reply.id === id) || this.end !== undefined;
-    return this.side.until(has, milliseconds);
+    return this.side.until(has);
   }
 
   #chunk(chunk) {
