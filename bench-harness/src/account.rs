@@ -95,6 +95,23 @@ impl ProcessSample {
         nicest.with_context(told)
     }
 
+    /// Time on a processor of the living threads of a process whose names start with `prefix`, in
+    /// ns.
+    pub fn of_threads(pid: u32, prefix: &str) -> Result<u64> {
+        let told = || format!("cannot list the threads of process {pid}");
+        let mut sum = 0;
+        for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(told)? {
+            let path = task?.path();
+            // One that ended since it was listed does not count.
+            let Ok(name) = fs::read_to_string(path.join("comm")) else { continue };
+            let Ok(text) = fs::read_to_string(path.join("schedstat")) else { continue };
+            if name.starts_with(prefix) {
+                sum += parse_schedstat(&text).context("schedstat: no number")?;
+            }
+        }
+        Ok(sum)
+    }
+
     fn add(&mut self, other: &Self) {
         self.pids.extend(&other.pids);
         self.user_ns += other.user_ns;
@@ -485,6 +502,8 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
         assert!(after.scheduled_ns.unwrap() > before.scheduled_ns.unwrap());
         assert!(after.rss_anon > 0 && before.pids.contains(&me));
         assert!(ProcessSample::of_tree(u32::MAX).is_err());
+        assert!(ProcessSample::of_threads(me, "").unwrap() >= before.scheduled_ns.unwrap());
+        assert_eq!(ProcessSample::of_threads(me, "no thread").unwrap(), 0);
         assert!(KernelSample::now().unwrap().s_unreclaim > 0);
     }
 }

@@ -231,6 +231,11 @@ impl Grid {
         self.lines.iter().flat_map(of).collect()
     }
 
+    /// Whether a quantity of the table is compared.
+    pub fn compares(&self) -> bool {
+        self.columns.iter().any(|column| column.better != Better::Neither)
+    }
+
     /// How to read a cell.
     pub fn legend(&self) -> String {
         let first = self.lines.first().map_or("", |line| line.target.as_str());

@@ -14,6 +14,8 @@ pub mod environment;
 
 pub mod account;
 
+pub mod namespace;
+
 pub mod latency;
 
 pub mod clock;

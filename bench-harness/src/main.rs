@@ -26,6 +26,10 @@ enum Command {
     KernelBaseline(Common),
     /// A million connections: ramp-up, memory, pings, a broadcast, rooms, a channel for each.
     Million(scenario::million::Options),
+    /// One publication to one subscriber, at a million connections: by HTTP and by WebSocket.
+    OneToOne(scenario::one_to_one::Options),
+    /// Kafkorama's published ladder: fan-out to 100 subscribers per channel, at rising rates.
+    Ladder(scenario::ladder::Options),
     /// Memory per connection: shared channel, one channel each, tokens, transports, presence.
     Memory(Common),
     /// CPU per delivery of one publication to many, against the kernel baseline.
@@ -100,6 +104,8 @@ fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::KernelBaseline(common) => scenario::kernel_baseline::run(&common),
         Command::Million(options) => scenario::million::run(&options),
+        Command::OneToOne(options) => scenario::one_to_one::run(&options),
+        Command::Ladder(options) => scenario::ladder::run(&options),
         Command::Memory(common) => scenario::memory::run(&common),
         Command::Fanout(common) => scenario::fanout::run(&common),
         Command::Latency(options) => scenario::latency::run(&options),

@@ -3,6 +3,7 @@
 //! Owns the child and its end. Never configures it except by its command line and one environment
 //! variable. Invariant: a server that does not end with status 0 after SIGTERM is an error.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -120,6 +121,11 @@ impl Server {
         Ok(metric(&self.get("/metrics")?, name, label))
     }
 
+    /// The sum of each counter over its label sets, by name.
+    pub fn totals(&self) -> Result<BTreeMap<String, f64>> {
+        Ok(totals(&self.get("/metrics")?))
+    }
+
     /// The body of a GET.
     fn get(&self, path: &str) -> Result<String> {
         let told = || format!("GET {path}");
@@ -183,6 +189,18 @@ pub fn arguments(options: &ServerOptions) -> Vec<String> {
     arguments
 }
 
+fn totals(text: &str) -> BTreeMap<String, f64> {
+    let mut sums = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        let value = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        if let Some(value) = value.filter(|_| name.ends_with("_total")) {
+            *sums.entry(name.to_owned()).or_default() += value;
+        }
+    }
+    sums
+}
+
 fn metric(text: &str, name: &str, label: &str) -> Option<f64> {
     let mut found = None;
     for line in text.lines() {
@@ -224,5 +242,7 @@ mod tests {
         assert_eq!(metric(text, "a", "code=\"3008\""), Some(3.0));
         assert_eq!(metric(text, "a", ""), Some(7.0));
         assert_eq!(metric(text, "c", ""), None);
+        let text = "# TYPE a_total counter\na_total{shard=\"0\"} 3\na_total{shard=\"1\"} 4\nb 5\n";
+        assert_eq!(totals(text), BTreeMap::from([("a_total".to_owned(), 7.0)]));
     }
 }

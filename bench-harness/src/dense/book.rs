@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::counters::Counters;
 use super::options::{Channels, GREETING_BYTES, Mode, Plan};
+use super::pings::Pings;
 use super::unpack::{Unpacker, is_delta};
 use crate::dialect::{CONNECTED, Dialect, Heard, Packing, Part, SUBSCRIBED, Subscriber};
 use crate::latency::Recorder;
@@ -104,6 +105,8 @@ pub(super) struct Book {
     duplicates: u64,
     raw_bytes: u64,
     closed: Option<u16>,
+    /// Pings by connection.
+    pub(super) pings: Pings,
     /// Connections being established.
     pub(super) in_flight: u32,
     /// Messages to send, with their slots.
@@ -141,6 +144,7 @@ impl Book {
             duplicates: 0,
             raw_bytes: 0,
             closed: None,
+            pings: Pings::new(if raw { 0 } else { count }),
             in_flight: 0,
             sends: Vec::new(),
             text: Vec::new(),
@@ -439,6 +443,7 @@ impl Book {
             }
             0x9 => {
                 self.tally.pings += 1;
+                self.pings.note(slot, now_ns);
                 self.tally.pongs += 1;
                 let start = self.text.len();
                 wire::client_frame(wire::PONG, payload, &mut self.text);
@@ -484,6 +489,7 @@ impl Book {
             }
             Heard::Ping => {
                 self.tally.pings += 1;
+                self.pings.note(slot, now_ns);
                 if self.socket(slot).flags & PONG != 0 {
                     self.tally.pongs += 1;
                     self.sends.push((slot, Send::Pong));

@@ -5,6 +5,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 
+use super::pings::{PingTally, PingWindow};
 use crate::latency::Recorder;
 
 /// A command to a lane.
@@ -13,6 +14,12 @@ pub(super) enum Command {
     Begin(u16, Sender<()>),
     /// End the phase and return its recorder.
     Finish(Sender<Recorder>),
+    /// Open a window of pings with this interval, in ms.
+    BeginPings(u64, Sender<()>),
+    /// Return the pings of the window until this moment, in ms.
+    CountPings(PingWindow, u64, Sender<PingTally>),
+    /// Close the window of pings.
+    EndPings(Sender<()>),
     /// Let stalled connections read again.
     Resume,
     /// Count the connections that are not up yet as refused, with what they wait for as the cause.

@@ -22,6 +22,7 @@ mod book;
 mod counters;
 mod lane;
 mod options;
+mod pings;
 mod unpack;
 mod worker;
 
@@ -29,6 +30,7 @@ pub use counters::Counters;
 use counters::read;
 use lane::{Command, Lane};
 pub use options::{Channels, GREETING_BYTES, Mode, Plan};
+pub use pings::{PingTally, PingWindow};
 use worker::Start;
 
 /// File descriptors reserved for files outside the rings' tables.
@@ -209,6 +211,30 @@ impl Dense {
         let mut sum = sum.context("the dense client has no threads")?;
         sum.expect(expected);
         Ok(sum)
+    }
+
+    /// Opens a window of pings with this interval.
+    pub fn begin_pings(&self, interval_ms: u64) -> Result<()> {
+        self.all_answer(|done| Command::BeginPings(interval_ms, done))
+    }
+
+    /// The pings of the window until `now_ms`.
+    pub fn count_pings(&self, window: PingWindow, now_ms: u64) -> Result<PingTally> {
+        let (out, outs) = channel();
+        for lane in &self.lanes {
+            self.tell(lane, Command::CountPings(window, now_ms, out.clone()))?;
+        }
+        drop(out);
+        let mut sum = PingTally::default();
+        for _ in &self.lanes {
+            sum += outs.recv().map_err(|_| self.counters.dead())?;
+        }
+        Ok(sum)
+    }
+
+    /// Closes the window of pings.
+    pub fn end_pings(&self) -> Result<()> {
+        self.all_answer(Command::EndPings)
     }
 
     /// Lets stalled connections read again.

@@ -156,6 +156,18 @@ impl Lane {
                     self.book.finish(&mut recorder);
                     let _ = out.send(recorder);
                 }
+                Ok(Command::BeginPings(interval_ms, done)) => {
+                    self.book.pings.begin(interval_ms);
+                    let _ = done.send(());
+                }
+                Ok(Command::CountPings(window, now_ms, out)) => {
+                    let live = |slot| self.book.is_live(slot);
+                    let _ = out.send(self.book.pings.tally(window, now_ms, live));
+                }
+                Ok(Command::EndPings(done)) => {
+                    self.book.pings.end();
+                    let _ = done.send(());
+                }
                 Ok(Command::GiveUp(done)) => {
                     self.opening.clear();
                     let held = self.held.len() as u32;

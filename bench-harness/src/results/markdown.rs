@@ -113,7 +113,7 @@ fn scenario(
             verdict_cell(row)
         );
     }
-    if let Some(first) = run.tables.first() {
+    if let Some(first) = run.tables.iter().find(|table| table.compares()) {
         let _ = writeln!(out, "\n{}", first.legend());
     }
     for table in &run.tables {

@@ -13,6 +13,7 @@ use super::kernel_baseline::{PING_BYTES, PING_SECONDS};
 use super::{Bench, Burst, Common, SECOND_NS, all, frame_bytes, memory, slab_growth, used};
 use crate::account::{KernelSample, per_connection};
 use crate::dense::{Channels, Dense, Mode};
+use crate::namespace;
 use crate::publish::Api;
 use crate::rows::Row;
 use crate::server::Server;
@@ -54,6 +55,10 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(default_values_t = Stage::value_variants().to_vec())]
     stages: Vec<Stage>,
+    /// Stay in the present network namespace. By default the run makes one with a larger table of
+    /// TCP connections, if it may.
+    #[arg(long)]
+    no_namespace: bool,
 }
 
 /// The cost of the bare kernel.
@@ -68,6 +73,9 @@ struct Floor {
 pub fn run(options: &Options) -> Result<()> {
     let title = "A million connections on one box";
     let mut bench = Bench::new(&options.common, "million", title, (1_000_000, 60))?;
+    if !options.no_namespace {
+        bench.note(namespace::enter_if_permitted());
+    }
     let quiet = KernelSample::now()?;
     let floor = baseline(&mut bench, &quiet)?;
     for stage in &options.stages {

@@ -33,10 +33,12 @@ pub mod flood;
 pub mod hostile;
 pub mod isolation;
 pub mod kernel_baseline;
+pub mod ladder;
 pub mod latency;
 pub mod memory;
 pub mod million;
 pub mod multi_core;
+pub mod one_to_one;
 pub mod peers;
 pub mod slow;
 pub mod storm;
@@ -107,6 +109,8 @@ pub struct Bench {
     pub shards: u32,
     /// Seconds over which a graceful shutdown of the server spreads its closes.
     pub spread_seconds: u64,
+    /// Seconds between two pings of a connection.
+    pub ping_seconds: u64,
     /// The clock of the run.
     pub clock: RunClock,
     run: Run,
@@ -205,6 +209,7 @@ impl Bench {
             seconds,
             shards,
             spread_seconds: 0,
+            ping_seconds: PING_SECONDS,
             clock: RunClock::start(),
             run,
             series: Vec::new(),
@@ -303,7 +308,7 @@ impl Bench {
             program: self.common.server.clone(),
             port: self.free_port()?,
             shards: self.shards,
-            ping_seconds: PING_SECONDS,
+            ping_seconds: self.ping_seconds,
             pong,
             spread_seconds: self.spread_seconds,
             arguments: [&self.common.server_arguments, arguments].concat(),
@@ -528,7 +533,7 @@ impl Bench {
         for table in &self.run.tables {
             println!("{}", table.text());
         }
-        if let Some(first) = self.run.tables.first() {
+        if let Some(first) = self.run.tables.iter().find(|table| table.compares()) {
             println!("{}\n", first.legend());
         }
         println!("{}", table::render(&self.run.title, &self.run.rows)?);
