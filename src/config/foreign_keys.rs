@@ -112,13 +112,14 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
     ),
     (
         "carried_proxy",
-        "grpc_metadata http.status_to_code_transforms http.tls.@tls grpc.tls.@tls \
+        "grpc_metadata http.tls.@tls grpc.tls.@tls \
          grpc.credentials_key grpc.credentials_value grpc.compression grpc.static_metadata",
     ),
     (
         "proxy",
         "endpoint timeout=1s http_headers emulated_headers binary_encoding \
-         include_connection_meta http.static_headers .@carried_proxy",
+         include_connection_meta http.static_headers http.status_to_code_transforms \
+         .@carried_proxy",
     ),
     ("buffers", "read_buffer_size use_write_buffer_pool write_buffer_size write_timeout=1s"),
 ];

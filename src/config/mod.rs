@@ -16,6 +16,7 @@ mod foreign_keys;
 mod header_variables;
 mod key;
 mod keys;
+mod status_transforms;
 mod value_kind;
 mod table_list;
 mod load;
@@ -40,6 +41,7 @@ pub use self::print::{default_environment, default_file, document, generated, te
 pub use self::proxies::is_own_header;
 pub use self::sections::*;
 pub use self::sources::Sources;
+pub use self::status_transforms::StatusTransform;
 pub use self::value_kind::ValueKind;
 
 #[cfg(test)]

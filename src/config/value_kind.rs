@@ -6,6 +6,7 @@
 use figment::value::{Dict, Num, Value};
 
 use super::duration::parse_duration;
+use super::status_transforms::StatusTransform;
 
 /// Kind of a key's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum ValueKind {
     List,
     /// A map of names to strings. In a flag or variable it is a JSON object.
     Map,
+    /// A list of statuses with an error or a disconnect each. In a flag or variable it is JSON.
+    Transforms,
     /// A duration such as `25s`.
     Duration,
     /// A list of named tables. In a flag or variable it is JSON, or names separated by spaces.
@@ -39,6 +42,11 @@ impl ValueKind {
             ValueKind::Text | ValueKind::Secret | ValueKind::Address => "a string in quotes",
             ValueKind::List => "a list of strings",
             ValueKind::Map => "a table of strings",
+            ValueKind::Transforms => {
+                "a list of {status_code, to_error: {code, message}} or {status_code, \
+                 to_disconnect: {code, reason}}, with ASCII texts of at most 123 bytes and close \
+                 codes from 3000 to 4999"
+            }
             ValueKind::Duration => "a duration such as \"25s\", \"300ms\" or \"720h\"",
             ValueKind::Tables => "a list of tables, each with a name",
         }
@@ -67,7 +75,9 @@ impl ValueKind {
                 text.into()
             }
             ValueKind::Map if text.is_empty() => Dict::new().into(),
-            ValueKind::Map => return self.take(&serde_json::from_str(text).ok()?),
+            ValueKind::Map | ValueKind::Transforms => {
+                return self.take(&serde_json::from_str(text).ok()?);
+            }
             ValueKind::List => parts().map(Value::from).collect::<Vec<_>>().into(),
             ValueKind::Tables if text.starts_with(['[', '{']) => {
                 serde_json::from_str::<Vec<Value>>(text).ok()?.into()
@@ -99,6 +109,10 @@ impl ValueKind {
             (ValueKind::Number, Value::String(_, text), _) if text.is_empty() => Some(0_u64.into()),
             (ValueKind::List, Value::Array(_, parts), _) => {
                 parts.iter().all(|part| part.as_str().is_some()).then(|| value.clone())
+            }
+            (ValueKind::Transforms, Value::Array(..), _) => {
+                let read: Vec<StatusTransform> = value.deserialize().ok()?;
+                read.iter().all(StatusTransform::is_valid).then(|| value.clone())
             }
             // Centrifugo also takes a list of `{key, value}`.
             (ValueKind::Map, Value::Array(_, entries), _) => {
@@ -183,6 +197,11 @@ mod tests {
             (ValueKind::Tables, "[{\"name\":\"a\"}]", Some("[{\"name\":\"a\"}]")),
             (ValueKind::Tables, "\"a b\"", Some("[{\"name\":\"a\"},{\"name\":\"b\"}]")),
             (ValueKind::Tables, "{\"name\":\"a\"}", None),
+            (ValueKind::Transforms, "\"[]\"", Some("[]")),
+            (ValueKind::Transforms, "[{\"status_code\":404}]", None),
+            (ValueKind::Transforms, "[{\"to_error\":{\"code\":4}}]", None),
+            (ValueKind::Transforms, "[{\"status_code\":404,\"to_disconnect\":{\"code\":4}}]", None),
+            (ValueKind::Transforms, "[{\"status_code\":404,\"to_error\":{\"code\":\"x\"}}]", None),
             (ValueKind::Tables, "\"{\"", None),
         ] {
             check(kind, json, expected);

@@ -103,6 +103,26 @@ fn a_redirect_of_the_backend_is_an_error_whose_log_line_names_the_cure() {
 }
 
 #[test]
+fn a_status_of_the_backend_becomes_the_configured_error_or_disconnect() {
+    let backend = Backend::start();
+    let transforms = r#"[{"status_code":404,"to_error":{"code":4004,"message":"none","temporary":true}},
+                         {"status_code":403,"to_disconnect":{"code":4403,"reason":"out"}}]"#;
+    let server = server(
+        &backend,
+        &[&format!("--client.proxy.connect.http.status_to_code_transforms={transforms}")],
+    );
+    backend.status("connect", "404 Not Found");
+    let expected = r#"{"id":1,"error":{"code":4004,"message":"none","temporary":true}}"#;
+    assert_eq!(opened(&server).ask(CONNECT), expected);
+    backend.status("connect", "500 Broken");
+    assert_eq!(opened(&server).ask(CONNECT), failed(1));
+    backend.status("connect", "403 Forbidden");
+    let mut client = opened(&server);
+    client.send(CONNECT);
+    assert_eq!(client.closed(), (4403, "out".to_owned()));
+}
+
+#[test]
 fn headers_that_the_server_sets_itself_are_not_passed_to_the_backend() {
     let backend = Backend::start();
     let names = "--client.proxy.connect.http_headers=X-A Content-Type Host Connection Upgrade";

@@ -8,6 +8,7 @@ use crate::base::secret::{Address, Secret};
 
 use super::section::{section, tables};
 use crate::config::duration::ConfigDuration;
+use crate::config::status_transforms::StatusTransform;
 
 section! {
     /// A proxy or hook that can be enabled.
@@ -59,6 +60,10 @@ section! {
         /// Headers to add to every request to the backend, as a map of names to values. A forwarded
         /// client header of the same name replaces the static one.
         static_headers: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// HTTP statuses of the backend that become an error or a disconnect for the client, as a
+        /// list of `{status_code, to_error: {code, message, temporary}}` and `{status_code,
+        /// to_disconnect: {code, reason}}`. Other statuses except 2xx are error 100.
+        status_to_code_transforms: Vec<StatusTransform> = Vec::new(),
     }
 }
 

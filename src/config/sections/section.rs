@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::base::secret::{Address, Secret};
 use crate::config::duration::ConfigDuration;
 use crate::config::key::Key;
+use crate::config::status_transforms::StatusTransform;
 use crate::config::value_kind::ValueKind;
 
 /// A section of the configuration, or the value of a key. It lists its keys.
@@ -128,5 +129,6 @@ values! {
     Secret: Secret,
     Address: Address,
     BTreeMap<String, Secret>: Map,
+    Vec<StatusTransform>: Transforms,
     ConfigDuration: Duration,
 }

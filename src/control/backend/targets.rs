@@ -16,11 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::base::log;
-use crate::config::{Config, Proxy, is_own_header};
+use crate::config::{Config, Proxy, StatusTransform, is_own_header};
 use crate::control::backend::client::Client;
 use crate::control::backend::endpoint::{Endpoint, causes};
 use crate::model::backend::{
-    self, AnswerError, BackendContext, ProxyAnswer, ProxyFailure, ProxyRequest, Upstream,
+    self, AnswerError, BackendContext, ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest,
+    Upstream,
 };
 
 /// Maximum size of an answer in bytes.
@@ -56,7 +57,15 @@ impl Backend {
 
     /// Sends a request and reads the answer.
     pub async fn ask(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
-        let body = self.post(request).await?;
+        let is_refresh =
+            matches!(request.event, ProxyEvent::Refresh | ProxyEvent::SubRefresh { .. });
+        let body = match self.post(request).await {
+            // As in Centrifugo, only the result of a refresh counts, and a transform has none.
+            Err(ProxyFailure::Error { .. } | ProxyFailure::Disconnect { .. }) if is_refresh => {
+                return Ok(ProxyAnswer::Refresh(None));
+            }
+            answer => answer?,
+        };
         backend::answer(&request.event, &body).map_err(|problem| match problem {
             AnswerError::Rejected(refused) => refused,
             AnswerError::Unreadable(cause) => {
@@ -73,10 +82,27 @@ impl Backend {
         let target = self.target(request)?;
         let body = request.body(target.binary, target.sends_meta)?;
         let headers = target.headers(request.context.as_deref());
-        target.post(headers, body).await.map_err(|cause| {
-            target.log_failure(request.event.name(), &cause);
-            ProxyFailure::Failed
+        target.post(headers, body).await.map_err(|problem| match problem {
+            PostError::Transformed(failure) => failure,
+            PostError::Failed(cause) => {
+                target.log_failure(request.event.name(), &cause);
+                ProxyFailure::Failed
+            }
         })
+    }
+}
+
+/// A request without an answer of status 200.
+enum PostError {
+    /// The status of the answer means this.
+    Transformed(ProxyFailure),
+    /// The request failed for this cause.
+    Failed(String),
+}
+
+impl From<String> for PostError {
+    fn from(cause: String) -> Self {
+        PostError::Failed(cause)
     }
 }
 
@@ -88,6 +114,7 @@ struct Target {
     binary: bool,
     sends_meta: bool,
     static_headers: HeaderMap,
+    transforms: Vec<StatusTransform>,
     http_headers: Vec<HeaderName>,
     emulated_headers: Vec<HeaderName>,
     permits: Semaphore,
@@ -117,6 +144,7 @@ impl Target {
                     ))
                 })
                 .collect(),
+            transforms: proxy.http.status_to_code_transforms.clone(),
             http_headers: names(&proxy.http_headers),
             emulated_headers: names(&proxy.emulated_headers),
             permits: Semaphore::new(REQUESTS_MAX),
@@ -153,29 +181,35 @@ impl Target {
         headers
     }
 
-    async fn post(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, String> {
+    async fn post(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, PostError> {
         match timeout(self.timeout, self.attempt(headers, body)).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+            Err(_) => Err(format!("no answer within {:?}", self.timeout).into()),
         }
     }
 
-    async fn attempt(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, String> {
+    async fn attempt(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, PostError> {
         let _permit = self.permits.acquire().await.map_err(|error| error.to_string())?;
         let mut request = HttpRequest::new(Full::from(body));
         (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.endpoint.uri());
         *request.headers_mut() = headers;
         let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
-        if answer.status().is_redirection() {
+        let status = answer.status();
+        let known = |transform: &&StatusTransform| transform.status_code == status.as_u16();
+        if let Some(transform) = self.transforms.iter().find(known).filter(|_| status != 200) {
+            return Err(PostError::Transformed(transform.failure()));
+        }
+        if status.is_redirection() {
             // The place of a redirect may contain a secret, so the log does not show it.
             return Err(format!(
                 "the backend answered with a redirect ({}), which is not followed; set endpoint to \
                  the address that the redirect leads to",
-                answer.status()
-            ));
+                status
+            )
+            .into());
         }
-        if !answer.status().is_success() {
-            return Err(format!("the backend answered {}", answer.status()));
+        if !status.is_success() {
+            return Err(format!("the backend answered {status}").into());
         }
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         Ok(body.map_err(|error| format!("cannot read the answer: {error}"))?.to_bytes())
