@@ -293,6 +293,7 @@ impl Config {
             personal_namespace: personal
                 .enabled
                 .then(|| personal.personal_channel_namespace.clone()),
+            uni_websocket_disconnect_push: !uni.disable_disconnect_push,
             proxies: self.upstreams(),
             api: self.api_key(),
             routes: self.routes(),

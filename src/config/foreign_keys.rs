@@ -24,7 +24,7 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
          grpc_api.reflection grpc_api.max_receive_message_size grpc_api.tls.@tls \
          websocket.@buffers uni_websocket.@buffers uni_websocket.message_size_limit=65536 \
          uni_websocket.decompressed_message_size_limit uni_websocket.disable_closing_handshake \
-         uni_websocket.disable_disconnect_push uni_websocket.join_push_messages \
+         uni_websocket.join_push_messages \
          uni_sse.connect_code_to_http_response.enabled \
          uni_sse.connect_code_to_http_response.transforms \
          uni_http_stream.connect_code_to_http_response.enabled \

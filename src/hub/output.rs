@@ -140,7 +140,8 @@ impl Hub {
             self.begin_closing(slot);
             return self.end_when_flushed(slot);
         }
-        if transport.is_unidirectional() || !transport.is_websocket() {
+        let pushes = transport.is_unidirectional() && self.settings.uni_websocket_disconnect_push;
+        if pushes || !transport.is_websocket() {
             self.push(slot, &Push::Disconnect { code, reason });
         }
         if transport.is_websocket() {

@@ -25,6 +25,8 @@ pub struct HubSettings {
     pub tokens: TokenVerifiers,
     /// Namespace of the personal channels of users, if they are enabled.
     pub personal_namespace: Option<String>,
+    /// Send a disconnect push to unidirectional WebSocket clients before the close frame.
+    pub uni_websocket_disconnect_push: bool,
     /// Proxies and hooks.
     pub proxies: Upstreams,
     /// Key of the API.
@@ -100,6 +102,7 @@ impl Default for HubSettings {
             rules: Rules::default(),
             tokens: TokenVerifiers::default(),
             personal_namespace: None,
+            uni_websocket_disconnect_push: true,
             proxies: Upstreams::default(),
             api: ApiKey::default(),
             routes: Routes::new(),

@@ -1,5 +1,8 @@
 //! Unidirectional clients over WebSocket.
 
+use serde_json::json;
+
+use crate::common::tokens::{SECRET, signed};
 use crate::common::{Client, Server, UNI_WEBSOCKET};
 
 fn check_connect(text: &str, subs: &str) {
@@ -71,4 +74,22 @@ fn a_uni_client_gets_an_application_ping_and_a_websocket_ping() {
     let end = r#"{"disconnect":{"code":3012,"reason":"no pong"}}"#;
     assert_eq!(client.text(), end, "silence does not");
     assert_eq!(client.closed(), (3012, "no pong".into()));
+}
+
+#[test]
+fn the_disconnect_push_of_a_uni_websocket_client_can_be_disabled() {
+    let key = ["--http_api.key", "secret", "--client.token.hmac_secret_key", SECRET];
+    let silent = "--uni_websocket.disable_disconnect_push";
+    for flags in [key.to_vec(), [&key[..], &[silent]].concat()] {
+        let server = Server::start(&flags);
+        let mut client = Client::open(&server, UNI_WEBSOCKET);
+        client.send(&format!(r#"{{"token":"{}"}}"#, signed(&json!({"sub": "u"}), SECRET)));
+        assert!(client.text().starts_with(r#"{"connect":{"#));
+        server.api("disconnect", r#"{"user":"u"}"#);
+        if flags.len() == key.len() {
+            let push = r#"{"disconnect":{"code":3503,"reason":"force disconnect"}}"#;
+            assert_eq!(client.text(), push);
+        }
+        assert_eq!(client.closed(), (3503, "force disconnect".to_owned()));
+    }
 }

@@ -42,6 +42,9 @@ section! {
         /// Minimum size in bytes of a publication that is compressed. 0: all publications are
         /// compressed.
         compression_min_size: usize = 0,
+        /// Close connections without a disconnect push: only the close frame has the code and the
+        /// reason.
+        disable_disconnect_push: bool = false,
     }
 }
 
