@@ -31,7 +31,10 @@ impl Channels {
                 (Some(since), RecoveryMode::Stream) => {
                     recovery = stream.recover(since, recovery_limit, answer_bytes);
                 }
-                (Some(since), RecoveryMode::Cache) => recovery = stream.recover_latest(since),
+                (Some(since), RecoveryMode::Cache) => {
+                    let filter = request.filter.as_ref();
+                    recovery = stream.recover_latest(since, filter, recovery_limit);
+                }
                 (None, _) => {}
             }
             stream.position()
@@ -43,15 +46,16 @@ impl Channels {
             encoding: request.encoding,
             filter: request.filter.clone(),
             stream_access: request.stream_access,
-            was_recovering: position.is_some() && request.since.is_some(),
+            was_recovering: request.was_recovering,
             recovered: recovery.recovered,
             strict,
             position: match request.since {
                 Some(since) if recovery.recovered => {
-                    position.map(|top| Position { offset: since.offset.min(top.offset), ..top })
+                    position.map(|top| Position { offset: since.offset, ..top })
                 }
                 _ => position,
             },
+            top: position,
             publications: recovery.publications,
             news: None,
         }

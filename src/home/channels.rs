@@ -290,6 +290,7 @@ pub(crate) mod tests {
             encoding: Encoding::default(),
             filter: None,
             since,
+            was_recovering: since.is_some(),
             strict: false,
             stream_access: StreamAccess { positioned: true, recoverable: true },
             terms: SubscribeTerms { presence: true, ..SubscribeTerms::default() },

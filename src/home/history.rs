@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use crate::model::message::HistoryRange;
 use crate::model::publication::Publication;
 use crate::model::retention::Retention;
+use crate::wire::filter::Filter;
 use crate::wire::protocol::{Epoch, Position};
 
 struct HistoryEntry {
@@ -134,14 +135,23 @@ impl Stream {
         self.kept.front().map_or(self.expires, |kept| kept.expires)
     }
 
-    /// Recovery in cache mode: the latest publication, or nothing if the subscriber is at the top
-    /// already.
-    pub fn recover_latest(&self, since: Position) -> Recovery {
+    /// Recovery in cache mode: the latest publication that passes the filter, or nothing if the
+    /// subscriber is at the top already. The search looks at no more than `limit` publications.
+    pub fn recover_latest(
+        &self,
+        since: Position,
+        filter: Option<&Filter>,
+        limit: usize,
+    ) -> Recovery {
         let same_life = since.epoch.is_unset() || since.epoch == self.epoch;
         if same_life && since.offset == self.top && self.top > 0 {
             return Recovery { recovered: true, publications: Vec::new() };
         }
-        let latest = self.kept.back().map(|kept| kept.publication.clone());
+        let passes = |publication: &&Publication| {
+            filter.is_none_or(|filter| filter.matches(publication.tags()))
+        };
+        let newest = self.kept.iter().rev().take(limit).map(|kept| &kept.publication);
+        let latest = newest.into_iter().find(passes).cloned();
         Recovery { recovered: latest.is_some(), publications: latest.into_iter().collect() }
     }
 
@@ -219,8 +229,11 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::model::publication::NewPublication;
+    use crate::model::publication::{NewPublication, PublicationExtra};
+    use crate::wire::filter::{self, FilterNode};
 
     const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000 };
 
@@ -284,7 +297,7 @@ mod tests {
     fn recovery_in_cache_mode_returns_the_latest_publication() {
         let since = |offset, epoch| Position { offset, epoch: Epoch::parse(epoch) };
         let latest = |since| {
-            let recovery = stream(5).recover_latest(since);
+            let recovery = stream(5).recover_latest(since, None, 1);
             (recovery.recovered, recovery.publications.len())
         };
         assert_eq!(latest(since(1, "aaaaaaaa")), (true, 1));
@@ -293,8 +306,46 @@ mod tests {
         let mut empty = stream(5);
         empty.clear();
         assert_eq!(empty.bytes(), 0);
-        assert!(!empty.recover_latest(since(1, "")).recovered);
+        assert!(!empty.recover_latest(since(1, ""), None, 1).recovered);
         assert_eq!(empty.position().offset, 5);
+    }
+
+    #[test]
+    fn recovery_in_cache_mode_searches_a_bounded_part_for_the_filter() {
+        let node = FilterNode {
+            key: "k".into(),
+            cmp: "eq".into(),
+            val: "a".into(),
+            ..FilterNode::default()
+        };
+        let filter = filter::compile(&node).unwrap();
+        let epoch = Epoch::parse("aaaaaaaa");
+        let retention = Retention { size: 10, ..RETENTION };
+        let mut stream = Stream::new(epoch, &retention, 0);
+        for (offset, tag) in (1..).zip(["a", "b", "a", "b", "b"]) {
+            let tags = [("k".into(), tag.into())].into();
+            let extra = Some(Arc::new(PublicationExtra { tags, ..PublicationExtra::default() }));
+            let position = Some(Position { offset, epoch });
+            let draft = NewPublication {
+                channel: "c",
+                data: b"1",
+                extra,
+                position,
+                ..NewPublication::default()
+            };
+            stream.push(Publication::new(draft), &retention, 0);
+        }
+        let latest = |offset, limit| {
+            let since = Position { offset, epoch };
+            let recovery = stream.recover_latest(since, Some(&filter), limit);
+            let offsets = recovery.publications.iter().map(|one| one.offset().unwrap());
+            (recovery.recovered, offsets.collect::<Vec<_>>())
+        };
+        assert_eq!(latest(0, 10), (true, vec![3]), "the latest that matches");
+        assert_eq!(latest(3, 10), (true, vec![3]));
+        assert_eq!(latest(5, 10), (true, vec![]), "the client is at the top");
+        assert_eq!(latest(0, 3), (true, vec![3]));
+        assert_eq!(latest(0, 2), (false, vec![]), "the search is bounded");
     }
 
     #[test]
@@ -306,14 +357,17 @@ mod tests {
 
     #[test]
     fn counted_bytes_are_those_of_the_kept_publications() {
-        assert_eq!(stream(5).bytes(), stream(3).bytes());
-        assert_eq!(stream(1).bytes() * 3, stream(3).bytes());
-        let mut stream = stream(3);
+        let three = stream(5).bytes();
+        assert_eq!(stream(6).bytes(), three);
+        // The first publication is larger, because it carries the epoch.
+        assert_eq!((stream(3).bytes() - stream(2).bytes()) * 3, three);
+        assert!(stream(3).bytes() > three);
+        let mut stream = stream(5);
         assert_eq!((stream.shed(0), stream.shed(1)), (0, 1));
-        assert_eq!(stream.bytes() * 3, self::stream(3).bytes() * 2);
-        assert!(stream.recover(Position { offset: 1, epoch: Epoch::default() }, 9, 9999).recovered);
+        assert_eq!(stream.bytes() * 3, three * 2);
+        assert!(stream.recover(Position { offset: 3, epoch: Epoch::default() }, 9, 9999).recovered);
         assert_eq!(stream.shed(usize::MAX), 2);
-        assert_eq!((stream.bytes(), stream.position().offset), (0, 3));
+        assert_eq!((stream.bytes(), stream.position().offset), (0, 5));
     }
 
     #[test]

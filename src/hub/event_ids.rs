@@ -72,7 +72,7 @@ impl Hub {
         let shared =
             answers.iter().find(|answer| answer.encoding.event_ids == EventIdMode::Channel);
         if let Some(answer) = shared
-            && let Some(position) = answer.position_after()
+            && let Some(position) = answer.top
         {
             ChannelEventId { position, channel: &answer.channel }.write_line(&mut line);
         }
@@ -117,7 +117,7 @@ impl Hub {
 /// Sets the position of a channel with own event ids after the answer of its home.
 fn set_position(trail: &mut ConnectionEventId, answer: &Subscribed) {
     if answer.encoding.event_ids == EventIdMode::Connection
-        && let Some(position) = answer.position_after()
+        && let Some(position) = answer.top
     {
         trail.set(&answer.channel, answer.hash, position);
     }

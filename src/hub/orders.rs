@@ -47,6 +47,7 @@ impl Hub {
                     let server_sub = ServerSubscription {
                         channel: channel.clone(),
                         since: *since,
+                        delta: false,
                         grant: grant.clone(),
                     };
                     self.join_unasked(post, slot, server_sub).map_err(|_| InboxFull)?;

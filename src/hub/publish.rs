@@ -86,7 +86,7 @@ impl Hub {
         }
         let grant = subscription.and_then(|key| self.connections.grants.get(&key));
         let info = Some(self.client_info(slot, grant));
-        let extra = Some(Arc::new(PublicationExtra { info, tags }));
+        let extra = Some(Arc::new(PublicationExtra { info, tags, version: 0 }));
         let draft = (data, kind, extra);
         self.send_home(post, (channel, hash), options, draft, publish_options, ReplyTo::None)?;
         self.reply(slot, command, &Reply::Publish);

@@ -36,7 +36,7 @@ impl Hub {
         }
         self.set_connected(slot);
         let has_news = |answer: &Subscribed| {
-            answer.was_recovering && !(answer.recovered && answer.publications.is_empty())
+            answer.tried_recovery() && !(answer.recovered && answer.publications.is_empty())
         };
         let has_news = hold.answers.iter().any(has_news) || !hold.output.is_empty();
         if transport == Transport::LongPolling && has_news {

@@ -11,7 +11,7 @@ use crate::model::backend::{self, ConnectAnswer, ProxyAnswer, ProxyEvent, Upstre
 use crate::model::message::{Grant, LookupOutcome, Overrides, Post, TokenPurpose};
 use crate::model::revocation::TokenFingerprint;
 use crate::model::token::{ConnectClaims, SubscribeOptions, TokenError, VerifyOn};
-use crate::wire::protocol::command::ConnectRequest;
+use crate::wire::protocol::command::{ConnectRequest, SubscribeRequest};
 use crate::wire::protocol::{Disconnect, Error};
 
 /// Why a connect is refused.
@@ -156,6 +156,7 @@ impl Hub {
         if let Some(channel) = self.personal_channel(slot) {
             granted.push((channel, Grant::default()));
         }
+        let bidirectional = !self.connections[slot].transport.is_unidirectional();
         let mut server_subs: Vec<ServerSubscription> = Vec::with_capacity(granted.len());
         for (channel, grant) in granted {
             let options = self.settings.namespaces.of(&channel).map_err(ConnectRefusal::Error)?;
@@ -163,10 +164,12 @@ impl Hub {
             let requested = request.subs.iter().flat_map(|subs| &subs.0);
             let mut requested =
                 requested.filter(|(name, _)| **name == *channel).map(|(_, request)| request);
-            let since = requested.next_back().and_then(|request| request.since());
+            let requested = requested.next_back();
+            let since = requested.and_then(SubscribeRequest::since);
+            let delta = bidirectional && requested.is_some_and(SubscribeRequest::requests_delta);
             if !server_subs.iter().any(|server_sub| server_sub.channel == channel) {
                 let grant = Grant { server_side: true, ..grant };
-                server_subs.push(ServerSubscription { channel, since, grant });
+                server_subs.push(ServerSubscription { channel, since, delta, grant });
             }
         }
         if !named_by_backend {
@@ -266,6 +269,7 @@ impl Hub {
         server_subs: &mut Vec<ServerSubscription>,
     ) -> Result<(), ConnectRefusal> {
         let user = self.connections[slot].user();
+        let bidirectional = !self.connections[slot].transport.is_unidirectional();
         for (channel, requested) in request.subs.iter().flat_map(|subs| &subs.0) {
             let namespaces = &self.settings.namespaces;
             let options = match namespaces.of_client(channel) {
@@ -285,7 +289,9 @@ impl Hub {
                 namespaces.of_subscriber(channel).map_err(ConnectRefusal::Error)?;
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
-                server_subs.push(ServerSubscription { channel, since: requested.since(), grant });
+                let since = requested.since();
+                let delta = bidirectional && requested.requests_delta();
+                server_subs.push(ServerSubscription { channel, since, delta, grant });
             }
         }
         Ok(())

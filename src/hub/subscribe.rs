@@ -90,7 +90,7 @@ impl Hub {
                 Some(self.filters.share(filter).ok_or(Error::LIMIT_EXCEEDED)?)
             }
         };
-        let delta = options.allow_delta && !request.delta.is_empty();
+        let delta = request.requests_delta();
         let hash = self.names.hash(channel);
         if self.find_subscription(slot, hash, channel)?.is_some() {
             return Err(Error::ALREADY_SUBSCRIBED.into());
@@ -167,7 +167,8 @@ impl Hub {
     ) -> Result<(), ServerSubscription> {
         let settings = self.settings.clone();
         let Ok(options) = settings.namespaces.of(&server_sub.channel) else { return Ok(()) };
-        let requested = RequestedOptions { since: server_sub.since, ..RequestedOptions::default() };
+        let ServerSubscription { since, delta, .. } = server_sub;
+        let requested = RequestedOptions { since, delta, ..RequestedOptions::default() };
         let grant = Some(server_sub.grant.clone());
         let subscription =
             NewSubscription { channel: &server_sub.channel, command: 0, requested, grant };
@@ -235,7 +236,8 @@ impl Hub {
         let (name, event_ids) =
             (self.shared_name(hash, channel), self.event_ids_for(slot, stream_access));
         let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
-        let RequestedOptions { delta, compact, strict, .. } = requested;
+        let RequestedOptions { compact, strict, .. } = requested;
+        let delta = options.allow_delta && requested.delta;
         let encoding = Encoding { joins, delta, compact, event_ids, ..self.encoding(slot) };
         let since = match requested.since {
             None if options.auto_cache_recover && stream_access.recoverable => {
@@ -243,6 +245,7 @@ impl Hub {
             }
             since => since.filter(|_| stream_access.recoverable),
         };
+        let was_recovering = since.is_some() || requested.since.is_some();
         let ends = grant.as_ref().is_some_and(|grant| grant.expires.is_some());
         self.connections.grants.extend(grant.map(|grant| (subscriber.subscription, grant)));
         if ends {
@@ -256,6 +259,7 @@ impl Hub {
             encoding,
             filter,
             since,
+            was_recovering,
             strict,
             stream_access,
             terms: subscribe_terms(options),
@@ -282,10 +286,11 @@ impl Subscribe {
             encoding: self.encoding,
             filter: self.filter,
             stream_access: self.stream_access,
-            was_recovering: false,
+            was_recovering: self.was_recovering,
             recovered: false,
             strict: false,
             position: None,
+            top: None,
             publications: Vec::new(),
             news: None,
         }

@@ -109,5 +109,5 @@ impl Hub {
 
 /// The position after the answer, if the position of the subscriber is checked.
 fn top(answer: &Subscribed) -> Option<Position> {
-    answer.position_after().filter(|_| answer.stream_access.positioned)
+    answer.top.filter(|_| answer.stream_access.positioned)
 }

@@ -13,7 +13,7 @@ use crate::model::message::{
     Grant, Leave, Message, Overrides, Post, Rank, Release, StreamAccess, Subscribed, Visibility,
 };
 use crate::model::namespaces::{Options, PublicationFormat};
-use crate::model::publication::{Encoding, Publication};
+use crate::model::publication::Encoding;
 use crate::wire::filter::Filter;
 use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::ClientInfo;
@@ -189,9 +189,8 @@ impl Hub {
         let positioned = recoverable
             || force_positioning
             || (requested.stream_access.positioned && may_position);
-        let keeps = options.retention.is_some();
-        let stream_access =
-            StreamAccess { positioned: keeps && positioned, recoverable: keeps && recoverable };
+        // A channel without history has a position too, at offset 0.
+        let stream_access = StreamAccess { positioned, recoverable };
         let pushed = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
         (stream_access, pushed || (requested.joins && options.join_leave && seen))
     }
@@ -206,17 +205,10 @@ pub(super) fn visibility(options: &Options, overrides: Overrides) -> Visibility 
 }
 
 impl Subscribed {
-    /// The position of the subscriber after the recovered publications.
-    pub(super) fn position_after(&self) -> Option<Position> {
-        let position = self.position?;
-        let last = self.publications.last().and_then(Publication::offset);
-        Some(Position { offset: last.unwrap_or(position.offset), ..position })
-    }
-
     /// Turns the answer into one without recovery, at the current position: the missed publications
     /// do not fit the outbox.
     pub(super) fn give_up_recovery(&mut self) {
-        self.position = self.position_after();
+        self.position = self.top;
         self.publications = Vec::new();
         self.recovered = false;
     }

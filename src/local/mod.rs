@@ -82,7 +82,8 @@ pub(crate) mod tests {
         pub(super) fn publish_tagged(&mut self, data: &str, key: &str, value: &str) {
             let data = data.as_bytes();
             let tags = [(key.into(), value.into())].into();
-            let extra = (!key.is_empty()).then(|| Arc::new(PublicationExtra { info: None, tags }));
+            let extra = (!key.is_empty())
+                .then(|| Arc::new(PublicationExtra { info: None, tags, version: 0 }));
             let draft = NewPublication {
                 channel: "c",
                 hash: HASH,

@@ -258,6 +258,8 @@ pub struct Subscribe {
     pub encoding: Encoding,
     /// Last position that the client has seen, if the client requests recovery.
     pub since: Option<Position>,
+    /// Whether the client requests recovery, granted or not.
+    pub was_recovering: bool,
     /// Refuse the subscription if recovery fails.
     pub strict: bool,
     /// Access to the stream of the channel.
@@ -320,6 +322,8 @@ pub struct Subscribed {
     pub strict: bool,
     /// Position of the stream; `None`: the channel keeps no history.
     pub position: Option<Position>,
+    /// Position of the stream after the missed publications; `None`: the channel keeps no history.
+    pub top: Option<Position>,
     /// Missed publications.
     pub publications: Vec<Publication>,
     /// The join push of this subscriber, if one is due. It travels here so that both take one
@@ -330,7 +334,12 @@ pub struct Subscribed {
 impl Subscribed {
     /// Whether the subscription is refused, because recovery was required and failed.
     pub fn is_refused(&self) -> bool {
-        self.strict && self.was_recovering && !self.recovered
+        self.strict && self.tried_recovery() && !self.recovered
+    }
+
+    /// Whether the home tried to recover: the client requested it, and it was granted.
+    pub fn tried_recovery(&self) -> bool {
+        self.was_recovering && self.stream_access.recoverable
     }
 }
 

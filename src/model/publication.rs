@@ -54,12 +54,14 @@ pub enum PublicationKind {
 }
 
 /// Parts that only few publications have.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublicationExtra {
     /// The client that published, joined or left.
     pub info: Option<ClientInfo>,
     /// Tags of the application: names and values.
     pub tags: Box<[(Box<str>, Box<str>)]>,
+    /// Version that the application gave the publication; 0: none.
+    pub version: u64,
 }
 
 /// Input of [`Publication::new`].
@@ -144,7 +146,7 @@ impl Publication {
         };
         match kind {
             PublicationKind::Data => {
-                let details = details(extra.as_deref(), offset);
+                let details = details(extra.as_deref(), position);
                 let places = json::write_publication(channel, Data::Plain(data), &details, bytes);
                 (header.object_start, header.object_end) =
                     (at(places.object.start), at(places.object.end));
@@ -218,7 +220,13 @@ impl Publication {
     }
 
     fn details(&self) -> PublicationFields<'_> {
-        details(self.extra.as_deref(), self.offset())
+        details(self.extra.as_deref(), self.position())
+    }
+
+    /// The fields for subscribers that receive deltas: as in Centrifugo, these get neither epoch
+    /// nor version.
+    fn delta_details(&self) -> PublicationFields<'_> {
+        PublicationFields { epoch: Epoch::default(), version: 0, ..self.details() }
     }
 
     /// Tags of the application.
@@ -234,7 +242,7 @@ impl Publication {
             Wire::Json if encoding.delta => {
                 let mut object = Vec::new();
                 let text = std::str::from_utf8(self.data()).ok()?;
-                json::write_object(Data::Text(text), &self.details(), &mut object);
+                json::write_object(Data::Text(text), &self.delta_details(), &mut object);
                 Some(Cow::Owned(object))
             }
             Wire::Json => {
@@ -243,12 +251,9 @@ impl Publication {
             }
             Wire::Protobuf => {
                 let mut object = Vec::new();
-                protobuf::write_publication_object(
-                    self.data(),
-                    &self.details(),
-                    false,
-                    &mut object,
-                );
+                let delta = encoding.delta;
+                let details = if delta { self.delta_details() } else { self.details() };
+                protobuf::write_publication_object(self.data(), &details, false, &mut object);
                 Some(Cow::Owned(object))
             }
         }
@@ -319,7 +324,7 @@ impl Publication {
         if encoding.wire == Wire::Protobuf {
             let mut message = Vec::with_capacity(self.bytes.len() + PUSH_OVERHEAD_BYTES);
             let bytes = if is_patch { &patch } else { data };
-            let (channel, details) = (self.channel(), self.details());
+            let (channel, details) = (self.channel(), self.delta_details());
             protobuf::write_publication(channel, bytes, &details, is_patch, &mut message);
             return encoding.framing.write(encoding.wire, &message, out);
         }
@@ -329,7 +334,7 @@ impl Publication {
         let text = String::from_utf8_lossy(data);
         let data = patch.map_or(Data::Text(&text), Data::Patch);
         let mut push = Vec::with_capacity(self.bytes.len() + PUSH_OVERHEAD_BYTES);
-        json::write_publication(self.channel(), data, &self.details(), &mut push);
+        json::write_publication(self.channel(), data, &self.delta_details(), &mut push);
         self.write_json(&push, encoding, number, out);
     }
 
@@ -396,11 +401,14 @@ impl Publication {
     }
 }
 
-fn details(extra: Option<&PublicationExtra>, offset: Option<u64>) -> PublicationFields<'_> {
+fn details(extra: Option<&PublicationExtra>, position: Option<Position>) -> PublicationFields<'_> {
+    let first = position.filter(|position| position.offset == 1);
     PublicationFields {
         info: extra.and_then(|extra| extra.info.as_ref()),
-        offset,
+        offset: position.map(|position| position.offset),
         tags: extra.map_or(&[], |extra| &extra.tags),
+        epoch: first.unwrap_or_default().epoch,
+        version: extra.map_or(0, |extra| extra.version),
     }
 }
 
@@ -503,7 +511,7 @@ mod tests {
             channel: None,
         };
         let tags = [("k".into(), "v".into())].into();
-        let extra = Some(Arc::new(PublicationExtra { info: Some(info), tags }));
+        let extra = Some(Arc::new(PublicationExtra { info: Some(info), tags, version: 0 }));
         let draft = NewPublication { channel: "a", extra, data: b"1", ..NewPublication::default() };
         let info = r#""info":{"user":"u","client":"c","conn_info":{"n":1}}"#;
         let leave =

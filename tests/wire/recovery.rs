@@ -213,3 +213,113 @@ fn the_first_publication_after_a_recovery_is_complete() {
         assert!(is_delta(&mut two));
     }
 }
+
+/// A server whose namespaces differ in what a subscriber recovers.
+fn server_with_namespaces() -> Server {
+    let namespaces = r#"[
+        {"name":"cache","history_size":10,"history_ttl":"300s","force_recovery":true,
+         "force_recovery_mode":"cache","allow_tags_filter":true},
+        {"name":"plain","allow_recovery":true,"allow_positioning":true},
+        {"name":"stream","history_size":10,"history_ttl":"300s","allow_recovery":true,
+         "allowed_delta_types":["fossil"],"allow_history_for_subscriber":true}]"#;
+    let namespaces = format!("--channel.namespaces={namespaces}");
+    Server::start(&[&namespaces, "--http_api.key", API_KEY])
+}
+
+/// The result of a subscribe with these fields beside the channel.
+fn subscribed(client: &mut Client, channel: &str, fields: &str) -> Value {
+    let command = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{fields}}}}}"#);
+    let reply: Value = serde_json::from_str(&client.ask(&command)).expect("JSON");
+    reply.get("subscribe").unwrap_or(&reply).clone()
+}
+
+/// The field of a publication, which `publish` sends with `fields`.
+fn publish_with(server: &Server, channel: &str, fields: &str) {
+    let reply = server.api("publish", &format!(r#"{{"channel":"{channel}","data":{{}}{fields}}}"#));
+    assert!(reply.contains("result"), "{reply}");
+}
+
+#[test]
+fn cache_recovery_with_a_filter_brings_the_latest_publication_that_matches() {
+    let server = server_with_namespaces();
+    for tag in ["a", "b", "a", "b"] {
+        publish_with(&server, "cache:x", &format!(r#","tags":{{"k":"{tag}"}}"#));
+    }
+    let recovered = |tag: &str, offset: u64| {
+        let mut client = Client::connected(&server);
+        let fields = format!(
+            r#","recover":true,"offset":{offset},"tf":{{"key":"k","cmp":"eq","val":"{tag}"}}"#
+        );
+        let answer = subscribed(&mut client, "cache:x", &fields);
+        let offsets = answer["publications"].as_array().map_or(Vec::new(), |publications| {
+            publications.iter().filter_map(|one| one["offset"].as_u64()).collect()
+        });
+        (answer["recovered"] == true, answer["offset"].as_u64().unwrap_or(0), offsets)
+    };
+    assert_eq!(recovered("b", 1), (true, 1, vec![4]));
+    assert_eq!(recovered("a", 1), (true, 1, vec![3]));
+    assert_eq!(recovered("a", 4), (true, 4, vec![]), "the client is at the top");
+    assert_eq!(recovered("z", 1), (false, 4, vec![]), "no publication matches");
+}
+
+#[test]
+fn a_channel_without_history_has_a_position() {
+    let server = server_with_namespaces();
+    let ask = |fields: &str| subscribed(&mut Client::connected(&server), "plain:x", fields);
+    let positioned = ask(r#","positioned":true"#);
+    assert_eq!(
+        (&positioned["positioned"], &positioned["recoverable"]),
+        (&true.into(), &Value::Null)
+    );
+    let epoch = positioned["epoch"].as_str().expect("an epoch");
+    let again = ask(&format!(r#","recoverable":true,"recover":true,"epoch":"{epoch}""#));
+    assert_eq!((&again["recovered"], &again["was_recovering"]), (&true.into(), &true.into()));
+    let other = ask(r#","recoverable":true,"recover":true,"epoch":"zz""#);
+    assert_eq!((&other["recovered"], &other["was_recovering"]), (&Value::Null, &true.into()));
+    let strict = ask(r#","recoverable":true,"recover":true,"epoch":"zz","flag":2"#);
+    assert_eq!(strict["error"]["code"], 112);
+    // Recovery is requested and not granted.
+    assert_eq!(ask(r#","recover":true"#).to_string(), r#"{"was_recovering":true}"#);
+    assert_eq!(ask(r#","recover":true,"epoch":"zz","flag":2"#)["was_recovering"], true);
+}
+
+#[test]
+fn versions_and_the_epoch_of_the_first_publication_reach_subscribers() {
+    let server = server_with_namespaces();
+    let mut client = Client::connected(&server);
+    let epoch = subscribed(&mut client, "stream:x", r#","recoverable":true"#)["epoch"].clone();
+    let mut with_deltas = Client::connected(&server);
+    subscribed(&mut with_deltas, "stream:x", r#","delta":"fossil""#);
+    for version in [7, 8] {
+        publish_with(&server, "stream:x", &format!(r#","version":{version}"#));
+    }
+    let first = format!(r#"{{"data":{{}},"offset":1,"epoch":{epoch},"version":7}}"#);
+    let second = r#"{"data":{},"offset":2,"version":8}"#;
+    for object in [&first, second] {
+        let push = format!(r#"{{"push":{{"channel":"stream:x","pub":{object}}}}}"#);
+        assert_eq!(client.text(), push);
+    }
+    let history = client.ask(r#"{"id":3,"history":{"channel":"stream:x","limit":9}}"#);
+    assert!(history.contains(&format!(r#"[{first},{second}]"#)), "{history}");
+    let push = r#"{"push":{"channel":"stream:x","pub":{"data":"{}","offset":1}}}"#;
+    assert_eq!(with_deltas.text(), push, "delta subscribers get neither");
+    let history = server.api("history", r#"{"channel":"stream:x","limit":9}"#);
+    let publications = r#""publications":[{"data":{},"offset":1},{"data":{},"offset":2}]"#;
+    assert!(history.contains(publications), "{history}");
+}
+
+#[test]
+fn a_connect_negotiates_deltas_of_its_subscriptions() {
+    let server = server_with_namespaces();
+    let connected = |delta: &str, channel: &str| {
+        let mut client = Client::open(&server, "/connection/websocket");
+        let reply = client.ask(&format!(
+            r#"{{"id":1,"connect":{{"subs":{{"{channel}":{{"delta":"{delta}"}}}}}}}}"#
+        ));
+        let reply: Value = serde_json::from_str(&reply).expect("JSON");
+        reply["connect"]["subs"][channel].clone()
+    };
+    assert_eq!(connected("fossil", "stream:y")["delta"], true);
+    assert_eq!(connected("other", "stream:y").to_string(), "{}", "an unknown format is ignored");
+    assert_eq!(connected("fossil", "plain:y").to_string(), "{}", "the namespace has no deltas");
+}

@@ -107,8 +107,9 @@ pub(super) struct HistoryResult {
 }
 
 /// A publication.
+// As in Centrifugo, the API leaves out the epoch and the version, which clients get.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 #[schemars(rename = "Publication")]
 struct PastPublication {
     /// Payload.

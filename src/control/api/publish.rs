@@ -88,16 +88,18 @@ macro_rules! publication {
                     return Err(ApiError::TOO_LARGE);
                 }
                 let tags = self.tags.unwrap_or_default();
-                let extra = PublicationExtra { info: None, tags: tags.into_iter().collect() };
+                let version = self.version.unwrap_or_default();
+                let extra =
+                    PublicationExtra { info: None, tags: tags.into_iter().collect(), version };
                 let guard = DuplicateGuard {
                     key: self.idempotency_key.unwrap_or_default(),
-                    version: self.version.unwrap_or_default(),
+                    version,
                     version_epoch: self.version_epoch.unwrap_or_default(),
                 };
                 let draft = Draft {
                     data,
                     is_json,
-                    extra: (!extra.tags.is_empty()).then(|| Arc::new(extra)),
+                    extra: (extra != PublicationExtra::default()).then(|| Arc::new(extra)),
                     guard: (guard != DuplicateGuard::default()).then(|| Box::new(guard)),
                     skip_history: self.skip_history.unwrap_or_default(),
                     delta: self.delta.unwrap_or_default(),

@@ -182,6 +182,8 @@ pub struct ServerSubscription {
     pub channel: Arc<str>,
     /// Position to recover from.
     pub since: Option<Position>,
+    /// Whether the client requests deltas.
+    pub delta: bool,
     /// Grant of the subscription.
     pub grant: Grant,
 }

@@ -159,6 +159,11 @@ pub struct SubscribeRequest<'a> {
 }
 
 impl SubscribeRequest<'_> {
+    /// Whether the client requests deltas in a format that this server has.
+    pub fn requests_delta(&self) -> bool {
+        self.delta == "fossil"
+    }
+
     /// The position to recover from; `None` if the client does not request recovery.
     pub fn since(&self) -> Option<Position> {
         self.recover.then(|| Position { offset: self.offset, epoch: Epoch::parse(&self.epoch) })

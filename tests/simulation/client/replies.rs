@@ -120,8 +120,7 @@ impl Client {
         if recovered && since != Some(offset) {
             return Err("recovered from another offset".into());
         }
-        if self.history == epoch.is_empty()
-            || (answer["was_recovering"] == true) != (self.history && since.is_some())
+        if self.history == epoch.is_empty() || (answer["was_recovering"] == true) != since.is_some()
         {
             return Err("not what was asked for".into());
         }

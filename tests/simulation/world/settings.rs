@@ -42,7 +42,7 @@ fn options(random: &mut Random, history: bool) -> Options {
     };
     Options {
         retention: history.then_some(retention),
-        force_recovery: true,
+        force_recovery: history,
         presence: random.one_in(2),
         join_leave: random.one_in(3),
         force_push_join_leave: random.one_in(2),

@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde::{Serialize, Serializer};
 
 use super::text::{Raw, write_json, write_number, write_payload};
+use crate::wire::protocol::position::Epoch;
 use crate::wire::protocol::reply::ClientInfo;
 
 #[derive(Serialize)]
@@ -40,6 +41,10 @@ pub struct PublicationFields<'a> {
     pub offset: Option<u64>,
     /// Tags.
     pub tags: &'a [(Box<str>, Box<str>)],
+    /// Epoch of the stream, in its first publication; unset in the others.
+    pub epoch: Epoch,
+    /// Version that the application gave the publication; 0: none.
+    pub version: u64,
 }
 
 /// Byte ranges of the parts of a written publication.
@@ -106,6 +111,14 @@ pub fn write_object(
     }
     if matches!(data, Data::Patch(_)) {
         out.extend_from_slice(b",\"delta\":true");
+    }
+    if !details.epoch.is_unset() {
+        out.extend_from_slice(b",\"epoch\":");
+        write_json(&details.epoch.as_str(), out);
+    }
+    if details.version != 0 {
+        out.extend_from_slice(b",\"version\":");
+        write_number(details.version, out);
     }
     out.push(b'}');
     let end = out.len();

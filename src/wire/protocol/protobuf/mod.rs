@@ -657,9 +657,20 @@ mod tests {
             bytes(|out| write_publication_object(b"{}", &details, true, out)),
             b"\x22\x02{}\x30\x05\x40\x01"
         );
+        let first = PublicationFields {
+            offset: Some(1),
+            epoch: Epoch::parse("abcdefgh"),
+            version: 9,
+            ..PublicationFields::default()
+        };
+        assert_eq!(
+            bytes(|out| write_publication_object(b"{}", &first, false, out)),
+            b"\x22\x02{}\x30\x01\x72\x08abcdefgh\x80\x01\x09"
+        );
         let tags = [("k".into(), "v".into()), ("".into(), "".into())];
         let info = ClientInfo { user: "u".into(), client: "i".into(), ..ClientInfo::default() };
-        let details = PublicationFields { info: Some(&info), offset: None, tags: &tags };
+        let details =
+            PublicationFields { info: Some(&info), tags: &tags, ..PublicationFields::default() };
         assert_eq!(
             bytes(|out| write_publication_object(b"1", &details, false, out)),
             b"\x22\x011\x2a\x06\x0a\x01u\x12\x01i\x3a\x06\x0a\x01k\x12\x01v\x3a\x04\x0a\x00\x12\x00"
@@ -722,7 +733,12 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
                 .collect();
-            let details = PublicationFields { info: info.as_ref(), offset, tags: &written };
+            let details = PublicationFields {
+                info: info.as_ref(),
+                offset,
+                tags: &written,
+                ..PublicationFields::default()
+            };
             let expected = decoded::Publication {
                 data: data.clone(),
                 info: info.as_ref().map(|info| decoded::ClientInfo {

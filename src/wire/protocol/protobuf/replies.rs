@@ -247,6 +247,8 @@ impl Body for PublicationBody<'_> {
             fields.message(7, &Tag(name, value));
         }
         fields.flag(8, self.delta);
+        fields.text(14, self.details.epoch.as_str());
+        fields.number(16, self.details.version);
     }
 }
 
