@@ -16,6 +16,8 @@ pub mod account;
 
 pub mod namespace;
 
+mod profile;
+
 pub mod latency;
 
 pub mod clock;

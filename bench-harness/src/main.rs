@@ -62,7 +62,7 @@ enum Command {
     Compare(compare::Options),
     /// Drumline and other servers in turn, under the same load.
     Peers(scenario::peers::Options),
-    /// Two builds of the server in turn: is the newer one slower or larger?
+    /// Two builds of the server in turn: shows whether the newer one is slower or larger.
     Versus(scenario::versus::Options),
     /// Writes RESULTS.md from all results.
     Report {

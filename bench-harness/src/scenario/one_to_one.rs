@@ -14,6 +14,7 @@ use super::{Bench, Burst, Common, LEAD_NS, SECOND_NS, used};
 use crate::account::{ProcessDelta, ProcessSample};
 use crate::dense::{Channels, Dense, Mode, PingTally, PingWindow};
 use crate::namespace;
+use crate::profile::Profile;
 use crate::publish::{Api, Post};
 use crate::rows::{Row, number, value};
 use crate::server::{API_KEY, PING_SECONDS, Server};
@@ -107,6 +108,10 @@ pub struct Options {
     /// TCP connections, if it may.
     #[arg(long)]
     no_namespace: bool,
+    /// Sample the server's workers with perf, and report their CPU per message by groups of
+    /// functions. Sampling costs the server some percent, so other numbers of the run rise too.
+    #[arg(long)]
+    perf: bool,
 }
 
 /// Connections of a stage, ready to be measured.
@@ -220,6 +225,7 @@ impl Standing<'_> {
         let before = Usage::now(&self.server)?;
         let pings = self.dense.counters().pings();
         let burst = self.burst(publisher, bench.seconds);
+        let profile = self.profile(bench);
         let delivered = bench.deliver(&self.server, &self.dense, burst)?;
         let usage = Usage::now(&self.server)?.since(&before)?;
         let pings = self.dense.counters().pings() - pings;
@@ -229,9 +235,19 @@ impl Standing<'_> {
         let messages = delivered.recorder.deliveries.delivered;
         self.cost(bench, &name, &usage, messages, pings)?;
         split(bench, &name, &work, messages);
+        if let Some(profile) = profile {
+            by_function(bench, &name, profile, usage.workers_ns as f64 / messages as f64);
+        }
         bench.lateness(&name, &delivered.published)?;
         bench.series(&name, delivered.recorder);
         Ok(())
+    }
+
+    /// perf for the time of a window, if it is asked for and runs.
+    fn profile(&self, bench: &mut Bench) -> Option<Profile> {
+        let time = Duration::from_secs(bench.seconds);
+        let started = self.options.perf.then(|| Profile::start(self.server.pid(), time))?;
+        started.inspect_err(|error| bench.note(format!("no profile: {error:#}"))).ok()
     }
 
     /// The rows of processor time.
@@ -371,5 +387,18 @@ fn split(bench: &mut Bench, name: &str, work: &BTreeMap<String, f64>, messages: 
     if let Some(micros) = work.get(PASS_MICROS) {
         let what = format!("{name}: time inside passes per message");
         bench.row(Row::new(what, each(micros * 1000.0), "ns").note("wall time, of all workers"));
+    }
+}
+
+/// Rows of the workers' processor time per message by groups of functions.
+fn by_function(bench: &mut Bench, name: &str, profile: Profile, workers_ns: f64) {
+    match profile.finish() {
+        Ok(shares) => {
+            for (group, share) in shares {
+                let what = format!("{name}: CPU of the workers per message, by perf: {group}");
+                bench.row(Row::new(what, share * workers_ns, "ns"));
+            }
+        }
+        Err(error) => bench.note(format!("{name}: no profile: {error:#}")),
     }
 }

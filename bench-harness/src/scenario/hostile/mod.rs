@@ -49,10 +49,10 @@ const COLUMNS: [(&str, &str); 9] = [
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// Loads to run, by name, with commas; all of them without it.
+    /// Names of the loads to run, separated by commas. By default all.
     #[arg(long, value_delimiter = ',')]
     loads: Vec<String>,
-    /// End with 1 where a pass takes more processor time than its bound.
+    /// Exit with status 1 if a pass takes more CPU time than its bound.
     #[arg(long)]
     strict: bool,
 }
