@@ -111,6 +111,11 @@ impl Wheel {
         true
     }
 
+    /// Whether everything that is due at or before `now` was swept, and nothing was due since.
+    pub fn is_swept(&self, now: u32) -> bool {
+        self.linked == 0 || self.now > now
+    }
+
     /// The earliest tick at which a slot may be due; `None` if no slot has a deadline. The tick is
     /// exact within one turn of the wheel, and may be too early beyond it.
     pub fn next_due(&self) -> Option<u32> {
@@ -143,6 +148,7 @@ mod tests {
         assert_eq!(wheel.next_due(), Some(3));
         assert_eq!((wheel.deadline(7), wheel.deadline(4)), (Some(20), None));
         assert_eq!(sweep(&mut wheel, 2), [0u32; 0]);
+        assert!(wheel.is_swept(2) && !wheel.is_swept(3));
         assert_eq!(sweep(&mut wheel, 3), [5, 6]);
         assert_eq!(sweep(&mut wheel, 19), [0u32; 0]);
         assert_eq!(sweep(&mut wheel, 25), [7]);

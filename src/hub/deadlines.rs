@@ -44,6 +44,10 @@ impl Hub {
 
     /// How late the oldest deadline is, in milliseconds.
     pub fn deadline_age(&self) -> u64 {
+        // Most turns have swept this tick already, and need no walk over the buckets.
+        if self.connections.wheel.is_swept(self.tick() as u32) {
+            return 0;
+        }
         let first = self.connections.wheel.next_due().map_or(u64::MAX, u64::from);
         self.tick().saturating_sub(first) * TICK
     }
