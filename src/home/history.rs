@@ -184,6 +184,8 @@ impl Stream {
         };
         let indexes = match range.since.map(|since| since.offset) {
             None => 0..kept,
+            // As in Centrifugo: a range before an offset that is not next begins nowhere.
+            Some(since) if range.reverse && since > self.next_offset() => 0..0,
             Some(since) if range.reverse => 0..from_first(since),
             Some(since) => from_first(since.saturating_add(1))..kept,
         };
@@ -286,7 +288,9 @@ mod tests {
         check(0, None, false, &[]);
         check(10, Some(1), false, &[3, 4, 5]);
         check(10, Some(9), false, &[]);
-        check(10, Some(9), true, &[5, 4, 3]);
+        check(10, Some(6), true, &[5, 4, 3]);
+        check(10, Some(7), true, &[]);
+        check(10, Some(9), true, &[]);
         check(10, Some(2), true, &[]);
         check(10, Some(u64::MAX), false, &[]);
         let all = HistoryRange { limit: 9, ..HistoryRange::default() };
