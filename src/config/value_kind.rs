@@ -92,7 +92,8 @@ impl ValueKind {
     /// Converts a value of a file to this kind. `None`: not a value of this kind.
     ///
     /// Like Centrifugo, it accepts numbers and booleans in quotes, 0 and 1 for a boolean, an empty
-    /// string for 0, a whole number for a string, one string for a list, and 0 for a duration.
+    /// string for 0 or false, a whole number for a string, one string for a list, and 0 for
+    /// a duration.
     pub(super) fn take(self, value: &Value) -> Option<Value> {
         let whole = value.to_num().and_then(Num::to_u128_lossy);
         let whole = whole.and_then(|number| u64::try_from(number).ok());
@@ -107,6 +108,7 @@ impl ValueKind {
             }
             (ValueKind::Duration, _, Some(0)) => Some("0s".into()),
             (ValueKind::Number, Value::String(_, text), _) if text.is_empty() => Some(0_u64.into()),
+            (ValueKind::Switch, Value::String(_, text), _) if text.is_empty() => Some(false.into()),
             (ValueKind::List, Value::Array(_, parts), _) => {
                 parts.iter().all(|part| part.as_str().is_some()).then(|| value.clone())
             }
@@ -167,6 +169,7 @@ mod tests {
             (ValueKind::Switch, "true", Some("true")),
             (ValueKind::Switch, "\"true\"", Some("true")),
             (ValueKind::Switch, "\"yes\"", None),
+            (ValueKind::Switch, "\"\"", Some("false")),
             (ValueKind::Switch, "1", Some("true")),
             (ValueKind::Switch, "0", Some("false")),
             (ValueKind::Switch, "2", None),

@@ -4,7 +4,7 @@
 use crate::base::work_budget::cost;
 use crate::hub::bounded_walks::SurveyWalk;
 use crate::hub::shard_state::Hub;
-use crate::model::auth::glob_matches;
+use crate::model::glob::glob_matches;
 use crate::model::message::{Message, Post, Survey, Surveyed};
 
 impl Hub {

@@ -5,6 +5,18 @@ import { createServer } from "node:http";
 /** The marker of a script, wherever it stands in a request. */
 export const MARKER = /q\d{5}/;
 
+/** Headers that an HTTP client adds by itself. */
+const OF_CLIENTS = ["host", "connection", "accept-encoding", "content-length", "accept",
+  "transfer-encoding"];
+/** Names under which clients of Go and of Rust call themselves. */
+const AGENT = /^(Go-http-client|centrifug[oe]|drumline|hyper|reqwest)/i;
+
+function comparable(headers) {
+  const kept = Object.entries(headers).filter(([name, value]) =>
+    !OF_CLIENTS.includes(name) && !(name === "user-agent" && AGENT.test(value)));
+  return Object.fromEntries(kept.sort());
+}
+
 export async function startBackend() {
   const requests = new Map();
   const answers = new Map();
@@ -21,7 +33,7 @@ export async function startBackend() {
     } catch {
       // Not JSON: recorded as text.
     }
-    const seen = { method: request.method, url: request.url, headers: { ...request.headers }, body };
+    const seen = { method: request.method, url: request.url, headers: comparable(request.headers), body };
     if (!requests.has(marker)) requests.set(marker, []);
     requests.get(marker).push(seen);
     const list = answers.get(`${marker} ${path}`) ?? [];

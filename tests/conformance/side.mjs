@@ -52,7 +52,7 @@ export class Side {
     try {
       body = JSON.parse(body);
     } catch {
-      // Not JSON: compared as text.
+      body = textOrLines(body, answer.status);
     }
     const result = { status: answer.status ?? answer.error, headers: kept, body };
     const planted = this.plant?.answer(result) ?? result;
@@ -134,6 +134,15 @@ export class Side {
 
   close() {
     for (const client of this.actors.values()) client.close();
+  }
+}
+
+/** JSON lines as a list. The words of a refusal are not compared: they are for people. */
+function textOrLines(text, status) {
+  try {
+    return text.trim().split("\n").map((line) => JSON.parse(line));
+  } catch {
+    return status >= 400 ? "<text>" : text;
   }
 }
 

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::node::Api;
 use super::reading::object;
 use super::reply::{ApiError, EmptyResult};
+use crate::model::glob::is_glob;
 use crate::model::message::{ChannelAnswer, ChannelQuery, HistoryRange};
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::protocol::{Epoch, Error, Position, Wire, json};
@@ -241,6 +242,9 @@ struct ChannelInfo {
 impl Api {
     pub(super) async fn channels(&self, request: Channels) -> Result<ChannelsResult, ApiError> {
         let pattern = request.pattern.filter(|pattern| !pattern.is_empty());
+        if pattern.as_deref().is_some_and(|pattern| !is_glob(pattern)) {
+            return Err(ApiError::bad_request());
+        }
         let mut asked = Vec::new();
         for shard in self.link.shards() {
             asked.push(self.link.survey(shard, pattern.clone()).await?);

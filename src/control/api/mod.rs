@@ -266,6 +266,12 @@ mod tests {
         let nothing = r#"{"channel":"plain","data":1,"tags":null,"delta":null,"version":null}"#;
         check("publish", nothing, 200, r#"{"result":{}}"#).await;
         check("channels", r#"{"pattern":null}"#, 200, r#"{"result":{"channels":{"a""#).await;
+        check("channels", r#"{"pattern":"{a,c}"}"#, 200, r#"{"result":{"channels":{"a""#).await;
+        check("channels", r#"{"pattern":"["}"#, 200, r#"{"error":{"code":107"#).await;
+        let no_value = r#"{"channel":"plain","data":1,"tags":{"a":null}}"#;
+        check("publish", no_value, 200, r#"{"result":{}}"#).await;
+        let no_value = r#"{"user":"u","channel":"plain","override":{"presence":{}}}"#;
+        check("subscribe", no_value, 200, r#"{"result":{}}"#).await;
         check("channels", "[null]", 400, "invalid request body for this method: an object").await;
         check("history", r#"{"channel":"a","since":[1,"e"]}"#, 400, "invalid request body").await;
         check("rpc", r#"{"method":"m","params":1}"#, 200, r#"{"error":{"code":104,"#).await;

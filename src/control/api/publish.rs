@@ -59,7 +59,7 @@ macro_rules! publication {
             /// Do not add the publication to the history.
             skip_history: Option<bool>,
             /// Tags of the publication. Subscribers can filter by them.
-            tags: Option<BTreeMap<Box<str>, Box<str>>>,
+            tags: Option<BTreeMap<Box<str>, Option<Box<str>>>>,
             /// Send a delta to subscribers that negotiated deltas.
             delta: Option<bool>,
             /// A second publication with the same key within five minutes is not published.
@@ -87,10 +87,10 @@ macro_rules! publication {
                     log_too_large(data.len(), max);
                     return Err(ApiError::TOO_LARGE);
                 }
-                let tags = self.tags.unwrap_or_default();
+                let tags = self.tags.unwrap_or_default().into_iter();
+                let tags = tags.map(|(key, value)| (key, value.unwrap_or_default())).collect();
                 let version = self.version.unwrap_or_default();
-                let extra =
-                    PublicationExtra { info: None, tags: tags.into_iter().collect(), version };
+                let extra = PublicationExtra { info: None, tags, version };
                 let guard = DuplicateGuard {
                     key: self.idempotency_key.unwrap_or_default(),
                     version,

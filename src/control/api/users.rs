@@ -98,7 +98,8 @@ struct Override {
 /// A Boolean option.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct BoolValue {
-    /// Value of the option.
+    /// Value of the option; `false` if absent.
+    #[serde(default)]
     value: bool,
 }
 
