@@ -4,7 +4,7 @@
 # Usage: scripts/peers.sh setup             set up the usual peers; safe to repeat
 #        scripts/peers.sh setup all         the same with sockudo, which takes ten minutes to build
 #        scripts/peers.sh setup NAME...     set up only the named peers
-#        scripts/peers.sh check             print each peer with its version, and what is missing
+#        scripts/peers.sh check [NAME...]   print each peer with its version, and what is missing
 #
 # Installs Debian packages as root or with sudo, and everything else into target/peers.
 # Needs Cargo, a C++ compiler, Go, Node with npm and Python 3 with pip.
@@ -246,7 +246,7 @@ setup)
         exit 1
     fi
     ;;
-check) check ;;
+check) check "${@:2}" ;;
 *)
     sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2

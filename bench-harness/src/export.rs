@@ -102,7 +102,7 @@ fn series(name: &str, entry: &Latency) -> Result<Series> {
 
 /// A series name as a file name: each run of characters other than letters, digits and dots
 /// becomes one dash.
-fn file_name(series: &str) -> String {
+pub fn file_name(series: &str) -> String {
     let mut out = String::new();
     for c in series.chars() {
         if c.is_ascii_alphanumeric() || c == '.' {

@@ -13,6 +13,11 @@ const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// Where a stamp begins.
 const STAMP: &[u8] = b"{\"t\":\"";
+/// The same in a string of JSON, as Pusher's protocol carries data, and what stands between the
+/// time and the phase in either.
+const ESCAPED: &[u8] = br#"{\"t\":\""#;
+const BETWEEN: &str = r#"","q":""#;
+const BETWEEN_ESCAPED: &str = r#"\",\"q\":\""#;
 /// Digits of the scheduled time: 14 of ns are 27 hours.
 const TIME_DIGITS: usize = 14;
 /// Digits of the phase and of the sequence number behind it.
@@ -230,9 +235,12 @@ impl Stamp {
 
     /// The stamp of the first payload in `text`.
     pub fn find(text: &[u8]) -> Option<Self> {
-        let at = find(text, STAMP)? + STAMP.len();
+        let (at, between) = match find(text, STAMP) {
+            Some(at) => (at + STAMP.len(), BETWEEN),
+            None => (find(text, ESCAPED)? + ESCAPED.len(), BETWEEN_ESCAPED),
+        };
         let time = text.get(at..at + TIME_DIGITS)?;
-        let at = at + TIME_DIGITS + "\",\"q\":\"".len();
+        let at = at + TIME_DIGITS + between.len();
         let phase = text.get(at..at + PHASE_DIGITS)?;
         let at = at + PHASE_DIGITS;
         let sequence = text.get(at..at + SEQUENCE_DIGITS)?;
@@ -303,6 +311,8 @@ mod tests {
             push.extend(br#","offset":5}}}"#);
             assert_eq!(Stamp::find(&push), Some(stamp));
             assert_eq!(data(&push), Some(&payload[..]));
+            let string = serde_json::to_vec(&String::from_utf8(payload).unwrap()).unwrap();
+            assert_eq!(Stamp::find(&string), Some(stamp), "in a string of JSON");
         }
         assert_eq!(Stamp::find(b"{\"t\":\"1"), None);
     }

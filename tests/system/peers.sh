@@ -10,7 +10,7 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 BENCH=$TARGET/release/drumline-bench
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-TARGETS="drumline kernel-baseline uwebsockets nchan nats ws mosquitto monoio tokio"
+TARGETS="drumline kernel-baseline centrifugo centrifugo-tuned uwebsockets nchan nats ws mosquitto monoio tokio"
 
 fail() {
     echo "peers: $*" >&2
@@ -31,12 +31,21 @@ refused() {
     grep -qF -- "$text" "$WORK/out" || fail "does not say: $text"
 }
 
-peers --connections 300 --seconds 1 --scenarios unicast,storm || fail "a run of all targets failed"
+# Sockudo takes ten minutes to build: it is measured where it is built.
+if scripts/peers.sh check sockudo >/dev/null; then TARGETS="$TARGETS sockudo"; fi
+peers --connections 300 --seconds 1 --scenarios unicast,storm --targets "${TARGETS// /,}" || fail "a run of all targets failed"
 for target in $TARGETS; do
     lines=$(grep -c "^  $target  " "$WORK/out")
     ((lines == 2)) || fail "$target stands in $lines of 2 tables"
 done
 peers --connections 300 --targets nchan --scenarios idle || fail "a run of idle connections failed"
+peers --connections 200 --seconds 1 --targets centrifugo \
+    --scenarios idle-distinct,publish,recovery,history,presence,members ||
+    fail "a run of what servers keep failed"
+for scenario in recovery history presence members; do
+    lines=$(sed -n "/^$scenario: /,/^$/p" "$WORK/out" | grep -cE '^  (drumline|centrifugo)  +[0-9]')
+    ((lines >= 2)) || fail "$scenario has values of $lines of 2 targets"
+done
 echo "every target is in every table, and nothing was lost"
 
 refused "scripts/peers.sh setup" --peers "$WORK" --connections 100 --targets ws --scenarios idle

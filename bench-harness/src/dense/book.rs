@@ -80,6 +80,8 @@ struct Tally {
     out_of_order: u64,
     duplicates: u64,
     stray: u64,
+    answers: u64,
+    items: u64,
     pings: u64,
     pongs: u64,
 }
@@ -109,6 +111,8 @@ pub(super) struct Book {
     pub(super) pings: Pings,
     /// Connections being established.
     pub(super) in_flight: u32,
+    /// Requests for items without an answer.
+    pub(super) asked: u32,
     /// Messages to send, with their slots.
     pub(super) sends: Vec<(u32, Send)>,
     pub(super) text: Vec<u8>,
@@ -146,6 +150,7 @@ impl Book {
             closed: None,
             pings: Pings::new(if raw { 0 } else { count }),
             in_flight: 0,
+            asked: 0,
             sends: Vec::new(),
             text: Vec::new(),
             pong,
@@ -212,6 +217,9 @@ impl Book {
             socket.state = State::Down;
             self.in_flight -= 1;
             counters.refuse(cause);
+        } else if socket.state == State::Up {
+            counters.note(cause);
+            self.answered(0);
         }
     }
 
@@ -272,10 +280,30 @@ impl Book {
         self.position = Some(Position::default());
     }
 
+    /// The slots of the connections that are up.
+    pub(super) fn standing(&self) -> Vec<u32> {
+        let up = |slot: &u32| self.sockets[*slot as usize].state == State::Up;
+        (0..self.sockets.len() as u32).filter(up).collect()
+    }
+
+    /// Queues the request of a connection for the items of its channel.
+    pub(super) fn ask(&mut self, slot: u32, index: u64) {
+        self.asked += 1;
+        self.say(slot, index, |dialect, who, out| dialect.ask(who, out));
+    }
+
+    /// Counts an answer or a push with so many items.
+    fn answered(&mut self, items: u64) {
+        self.tally.items += items;
+        if self.asked > 0 {
+            self.asked -= 1;
+            self.tally.answers += 1;
+        }
+    }
+
     /// Marks every connection that is up as cut. Returns their slots.
     pub(super) fn cut(&mut self) -> Vec<u32> {
-        let up = |slot: &u32| self.sockets[*slot as usize].state == State::Up;
-        let slots: Vec<u32> = (0..self.sockets.len() as u32).filter(up).collect();
+        let slots = self.standing();
         for slot in &slots {
             let socket = self.socket(*slot);
             (socket.state, socket.flags) = (State::Cut, 0);
@@ -322,6 +350,8 @@ impl Book {
             (&counters.delivered, tally.delivered),
             (&counters.packed, tally.packed),
             (&counters.stray, tally.stray),
+            (&counters.items, tally.items),
+            (&counters.answers, tally.answers),
             (&counters.pings, tally.pings),
             (&counters.pongs, tally.pongs),
         ] {
@@ -509,6 +539,7 @@ impl Book {
             Heard::Refused(answer) => {
                 return Ok(Err(format!("answered `{}`", String::from_utf8_lossy(answer))));
             }
+            Heard::Items(items) => self.answered(items),
             Heard::Other => {}
         }
         Ok(Ok(()))

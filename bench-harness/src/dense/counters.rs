@@ -26,6 +26,10 @@ pub struct Counters {
     pub packed: AtomicU64,
     /// Deliveries without a stamp, or with the stamp of another phase.
     pub stray: AtomicU64,
+    /// Answers to requests for items.
+    pub answers: AtomicU64,
+    /// Items of all answers and pushes.
+    pub items: AtomicU64,
     /// Pings received, as protocol messages or as WebSocket frames.
     pub pings: AtomicU64,
     /// Pongs sent.
@@ -50,12 +54,17 @@ impl Counters {
         *locked(&self.causes).entry(cause).or_default() += 1;
     }
 
+    /// Notes an answer with an error to a connection that stays up.
+    pub(super) fn note(&self, cause: String) {
+        *locked(&self.causes).entry(cause).or_default() += 1;
+    }
+
     pub(super) fn lose(&self, code: u16) {
         self.lost.fetch_add(1, Ordering::Relaxed);
         *locked(&self.codes).entry(code).or_default() += 1;
     }
 
-    /// Causes of refused connections, with their counts.
+    /// Causes of refused connections and requests, with their counts.
     pub fn causes(&self) -> BTreeMap<String, u64> {
         locked(&self.causes).clone()
     }

@@ -28,6 +28,8 @@ pub(super) enum Command {
     OpenRest,
     /// Start to track the position of the shared channel.
     Track,
+    /// Let every connection that is up ask for the items of its channel.
+    Ask,
     /// Close every connection from the client side.
     Cut,
     /// Reconnect the connections that were cut. `true`: they request recovery.

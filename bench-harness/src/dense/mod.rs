@@ -248,6 +248,24 @@ impl Dense {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Track))
     }
 
+    /// Lets every connection ask for the items of its channel, as many at the same time as may
+    /// connect at the same time. Returns the number of answers, which is too small only if none
+    /// arrives for `patience`, and the number of their items.
+    pub fn ask(&self, patience: Duration) -> Result<(u64, u64)> {
+        let (answers, items) = (read(&self.counters.answers), read(&self.counters.items));
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Ask))?;
+        let expected = answers + self.counters.standing();
+        let now = await_count(&self.counters.answers, expected, patience);
+        self.alive()?;
+        Ok((now - answers, read(&self.counters.items) - items))
+    }
+
+    /// Waits for `expected` items since the start, or until none arrives for `patience`. Returns
+    /// the number of items.
+    pub fn await_items(&self, expected: u64, patience: Duration) -> u64 {
+        await_count(&self.counters.items, expected, patience)
+    }
+
     /// Cuts all connections at the same time and waits until every socket is closed.
     pub fn cut(&self) -> Result<()> {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Cut))?;

@@ -82,6 +82,8 @@ struct Lane {
     /// Slots whose connections are held back.
     held: Range<u32>,
     book: Book,
+    /// Slots whose connections are to ask for items.
+    asking: VecDeque<u32>,
     /// Slots with something to read.
     ready: VecDeque<u32>,
     recorder: Option<Recorder>,
@@ -114,17 +116,19 @@ impl Lane {
             opening: (0..early).collect(),
             held: early..count,
             book,
+            asking: VecDeque::new(),
             ready: VecDeque::new(),
             recorder: None,
         })
     }
 
     fn has_work(&mut self) -> bool {
-        !self.ready.is_empty() || self.may_open() || self.ring.has_news()
+        !self.ready.is_empty() || self.may_open() || self.may_ask() || self.ring.has_news()
     }
 
     fn turn(&mut self) -> Result<()> {
         self.open();
+        self.ask();
         self.read();
         self.send();
         self.ring.poll();
@@ -177,6 +181,7 @@ impl Lane {
                 Ok(Command::Resume) => self.ready.extend(self.book.resume()),
                 Ok(Command::OpenRest) => self.opening.extend(std::mem::take(&mut self.held)),
                 Ok(Command::Track) => self.book.track(),
+                Ok(Command::Ask) => self.asking.extend(self.book.standing()),
                 Ok(Command::Cut) => self.cut(),
                 Ok(Command::ComeBack(recovers)) => {
                     self.opening.extend(self.book.come_back(recovers));
@@ -206,6 +211,18 @@ impl Lane {
             let Some(slot) = self.opening.pop_front() else { return };
             self.ring.socket(0, slot);
             self.book.in_flight += 1;
+        }
+    }
+
+    fn may_ask(&self) -> bool {
+        !self.asking.is_empty() && self.book.asked < self.plan.in_flight
+    }
+
+    /// Lets connections ask for items, up to the limit of requests without an answer.
+    fn ask(&mut self) {
+        while self.may_ask() {
+            let Some(slot) = self.asking.pop_front() else { return };
+            self.book.ask(slot, self.first + u64::from(slot));
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Heard<'a> {
     Subscribed(&'a [u8]),
     /// The server refused the client with this message.
     Refused(&'a [u8]),
+    /// So many items: those of the answer to [`Dialect::ask`], or of a push.
+    Items(u64),
     /// A message that the dense client ignores.
     Other,
 }
@@ -98,6 +100,9 @@ pub trait Dialect: Debug + Send + Sync {
 
     /// Appends the frame that acknowledges a delivery, if the server requires one.
     fn acknowledge(&self, _delivery: &[u8], _out: &mut Vec<u8>) {}
+
+    /// Appends the frame that asks for the items of the subscriber's channel.
+    fn ask(&self, _who: &Subscriber<'_>, _out: &mut Vec<u8>) {}
 
     /// Updates the channel's position from a delivery or a subscribe reply.
     fn note(&self, _heard: &[u8], _position: &mut Position) {}

@@ -11,9 +11,11 @@ use self::axes::{LatencyAxis, PercentileAxis, TimeAxis, milliseconds};
 use self::svg::{LEFT, RIGHT, Svg, WIDTH, document, line_class, wrap};
 
 mod axes;
+mod bars;
 mod series;
 mod svg;
 
+pub use self::bars::{Bar, Quantity, chart};
 pub use self::series::{Series, percentile_points};
 pub use self::svg::escape;
 

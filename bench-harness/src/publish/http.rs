@@ -5,6 +5,7 @@
 //! Invariant: an answer confirms a publication only with a status of success and, from Drumline,
 //! without an error in its body.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -17,7 +18,7 @@ use super::load::{Load, Message};
 use super::pace::Pace;
 use super::published::Published;
 use crate::clock::RunClock;
-use crate::wire::{self, Data};
+use crate::wire;
 
 const READ_BYTES: usize = 4096;
 
@@ -30,25 +31,21 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
     while let Some(first) = messages.next() {
         let due_ns = first.stamp.due_ns;
         pace.until(due_ns).await?;
-        let mut requests = Vec::new();
-        request(&load, post, &first, &mut requests);
+        let framed = |message: &Message| {
+            let mut bytes = Vec::new();
+            request(&load, post, message, &mut bytes);
+            bytes
+        };
+        let mut requests = VecDeque::from([framed(&first)]);
         published.note(&clock, due_ns)?;
-        let mut count = 1;
         while let Some(message) =
             messages.next_if(|next| load.per_frame > 1 && next.stamp.due_ns == due_ns)
         {
-            request(&load, post, &message, &mut requests);
+            requests.push_back(framed(&message));
             published.note(&clock, due_ns)?;
-            count += 1;
         }
-        client.write(requests).await?;
-        for _ in 0..count {
-            match client.answer(post.envelope).await? {
-                None => published.confirmed += 1,
-                Some(refusal) => {
-                    published.refusal.get_or_insert(refusal);
-                }
-            }
+        while !requests.is_empty() {
+            client.exchange(post, &mut requests, &mut published).await?;
         }
     }
     Ok(published)
@@ -65,10 +62,12 @@ pub(super) async fn connect(server: SocketAddr) -> Result<TcpStream> {
 
 /// Appends the request of a publication.
 pub(super) fn request(load: &Load, post: &Post, message: &Message, out: &mut Vec<u8>) {
-    let body = body(post, message, load.data);
+    let mut payload = Vec::new();
+    load.data.write(&message.stamp, &mut payload);
+    let body = post.body(&message.channel, &payload);
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {}\r\n{}Content-Length: {}\r\n\r\n",
-        post.path.replace("{}", &message.channel),
+        post.target(&message.channel, &body),
         load.server,
         post.headers,
         body.len()
@@ -77,30 +76,55 @@ pub(super) fn request(load: &Load, post: &Post, message: &Message, out: &mut Vec
     out.extend_from_slice(&body);
 }
 
-fn body(post: &Post, message: &Message, data: Data) -> Vec<u8> {
-    let mut body = Vec::new();
-    if post.envelope {
-        body.extend(format!("{{\"channel\":\"{}\",\"data\":", message.channel).into_bytes());
-    }
-    data.write(&message.stamp, &mut body);
-    if post.envelope {
-        body.push(b'}');
-    }
-    body
-}
-
 struct ApiClient {
     stream: TcpStream,
+    server: SocketAddr,
     /// Read beyond the last answer.
     rest: Vec<u8>,
     /// What is read into.
     buffer: Vec<u8>,
+    /// Whether the server closes this connection behind the last answer, and whether it has done
+    /// so before: requests then go out one at a time.
+    closed: bool,
+    closes: bool,
 }
 
 impl ApiClient {
     async fn open(server: SocketAddr) -> Result<Self> {
         let stream = connect(server).await?;
-        Ok(ApiClient { stream, rest: Vec::new(), buffer: vec![0; READ_BYTES] })
+        let (rest, buffer) = (Vec::new(), vec![0; READ_BYTES]);
+        Ok(ApiClient { stream, server, rest, buffer, closed: false, closes: false })
+    }
+
+    /// Sends requests and removes those that are answered. The others remain to be sent again,
+    /// on a new connection, where the server closes behind an answer.
+    async fn exchange(
+        &mut self,
+        post: &Post,
+        requests: &mut VecDeque<Vec<u8>>,
+        published: &mut Published,
+    ) -> Result<()> {
+        if self.closed {
+            let fresh = Self::open(self.server).await?;
+            *self = ApiClient { closes: true, ..fresh };
+        }
+        let together = if self.closes { 1 } else { requests.len() };
+        let bytes: Vec<u8> = requests.iter().take(together).flatten().copied().collect();
+        self.write(bytes).await?;
+        for _ in 0..together {
+            let refusal = self.answer(post.has_envelope()).await?;
+            requests.pop_front();
+            match refusal {
+                None => published.confirmed += 1,
+                Some(refusal) => {
+                    published.refusal.get_or_insert(refusal);
+                }
+            }
+            if self.closed {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn write(&mut self, requests: Vec<u8>) -> Result<()> {
@@ -114,6 +138,8 @@ impl ApiClient {
         let mut bytes = std::mem::take(&mut self.rest);
         loop {
             if let Some((end, refusal)) = next_answer(&bytes, envelope)? {
+                let head = bytes[..end].to_ascii_lowercase();
+                self.closed = wire::find(&head, b"\r\nconnection: close\r\n").is_some();
                 self.rest = bytes.split_off(end);
                 return Ok(refusal);
             }

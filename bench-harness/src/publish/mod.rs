@@ -19,6 +19,7 @@ mod pace;
 mod pipeline;
 mod probe;
 mod published;
+mod pusher;
 mod running;
 mod socket;
 mod stream;
@@ -29,6 +30,7 @@ pub use churn::Churn;
 pub use load::Load;
 pub use probe::{ProbePlan, Probed, probe};
 pub use published::Published;
+pub use pusher::PusherApp;
 pub use running::Running;
 use running::{each, spawn};
 

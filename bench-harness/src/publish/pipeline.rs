@@ -59,7 +59,7 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
     let stream = http::connect(load.server).await?;
     let (input, mut output) = stream.into_split();
     let answers = Rc::new(RefCell::new(Answers::default()));
-    let reader = monoio::spawn(read(input, post.envelope, answers.clone()));
+    let reader = monoio::spawn(read(input, post.has_envelope(), answers.clone()));
     let pace = Pace::new(clock)?;
     let mut messages = load.of(publisher).peekable();
     while let Some(first) = messages.next() {

@@ -13,6 +13,9 @@ use crate::headlines;
 use crate::rows::{Row, Verdict, number, value};
 use crate::run::Run;
 
+/// Start of the names of the runs that compare servers. Their tables come first.
+const PEERS: &str = "peers";
+
 /// Makes a path relative to RESULTS.md, if it is below its folder.
 type Link<'a> = dyn Fn(&Path) -> Option<String> + 'a;
 
@@ -29,12 +32,16 @@ pub fn render(runs: &[Found], causes: &Causes, cliffs: &Cliffs, link: &Link<'_>)
     );
     let reason = |scenario: &str, what: &str| Some(causes.get(scenario)?.get(what)?.as_str());
     let every: Vec<&Run> = runs.iter().map(|found| &found.run).collect();
+    let (peers, others): (Vec<&Found>, Vec<&Found>) =
+        runs.iter().partition(|found| found.run.scenario.starts_with(PEERS));
+    let write = |out: &mut String, found: &Found| {
+        scenario(out, found, causes.get(&found.run.scenario), link);
+    };
+    peers.into_iter().for_each(|found| write(&mut out, found));
     headlines::write(&mut out, &every, &reason, &cell);
     write_cliffs(&mut out, runs, cliffs)?;
     targets(&mut out, runs);
-    for found in runs {
-        scenario(&mut out, found, causes.get(&found.run.scenario), link);
-    }
+    others.into_iter().for_each(|found| write(&mut out, found));
     Ok(out)
 }
 
@@ -102,6 +109,12 @@ fn scenario(
 ) {
     let run = &found.run;
     let _ = writeln!(out, "\n## {}\n\n{}\n", run.title, run.load);
+    let compares = run.scenario.starts_with(PEERS);
+    if compares {
+        run_notes(out, run);
+        tables(out, found, link);
+        out.push('\n');
+    }
     out.push_str("| what | measured | target | verdict |\n|---|--:|--:|---|\n");
     for row in &run.rows {
         let _ = writeln!(
@@ -113,11 +126,8 @@ fn scenario(
             verdict_cell(row)
         );
     }
-    if let Some(first) = run.tables.iter().find(|table| table.compares()) {
-        let _ = writeln!(out, "\n{}", first.legend());
-    }
-    for table in &run.tables {
-        let _ = write!(out, "\n{}", table.markdown());
+    if !compares {
+        tables(out, found, link);
     }
     misses(out, run, causes);
     let e = &run.environment;
@@ -134,6 +144,20 @@ fn scenario(
         let _ = writeln!(out, "- result file with the histograms: [{name}]({file})");
     }
     out.push_str("\n</details>\n");
+}
+
+/// The tables of targets, each with its chart.
+fn tables(out: &mut String, found: &Found, link: &Link<'_>) {
+    if let Some(first) = found.run.tables.iter().find(|table| table.compares()) {
+        let _ = writeln!(out, "\n{}", first.legend());
+    }
+    for (nth, table) in found.run.tables.iter().enumerate() {
+        let _ = write!(out, "\n{}", table.markdown());
+        let chart = found.charts.get(nth).and_then(|chart| chart.as_deref());
+        if let Some(chart) = chart.and_then(link) {
+            let _ = writeln!(out, "\n![{}]({chart})", table.name);
+        }
+    }
 }
 
 fn command(run: &Run) -> String {
@@ -158,6 +182,13 @@ fn notes(out: &mut String, run: &Run) {
             let _ = writeln!(out, "- {}: {}", row.what, note.replace('\n', " "));
         }
     }
+    if !run.scenario.starts_with(PEERS) {
+        run_notes(out, run);
+    }
+}
+
+/// The notes of the run, which name the targets where servers are compared.
+fn run_notes(out: &mut String, run: &Run) {
     for note in &run.notes {
         let _ = writeln!(out, "- {}", note.replace('\n', " "));
     }

@@ -13,6 +13,7 @@ use self::inputs::{
 };
 use crate::export;
 
+mod charts;
 mod inputs;
 mod markdown;
 
@@ -45,6 +46,18 @@ fn draw(runs: &mut [Found], folder: &Path) -> Result<()> {
         let path = folder.join(format!("{}.svg", found.run.scenario));
         fs::write(&path, plot).with_context(context)?;
         found.plot = Some(path);
+    }
+    for found in runs.iter_mut() {
+        for table in &found.run.tables {
+            let drawn = charts::of(&found.run, table);
+            let drawn = drawn.with_context(|| format!("cannot draw {}", found.path.display()))?;
+            let name = format!("{} {}", found.run.scenario, table.name);
+            let path = folder.join(format!("{}.svg", export::file_name(&name)));
+            if let Some(drawn) = &drawn {
+                fs::write(&path, drawn).with_context(context)?;
+            }
+            found.charts.push(drawn.map(|_| path));
+        }
     }
     Ok(())
 }
@@ -139,8 +152,15 @@ mod tests {
         for part in [
             "**fanout**: one to many\n\n| target | CPU per delivery |\n|---|--:|\n",
             "| other | 1 us; 0.500x |\n| dead | - |\n\n- dead: ended with 1",
+            "![fanout](bench/plots/peers-fanout.svg)",
         ] {
             assert!(text.contains(part), "{part} not in\n{text}");
+        }
+        let at = |part: &str| text.find(part).unwrap();
+        assert!(at("**fanout**") < at("targets are met"), "the tables come first");
+        let chart = fs::read_to_string(root.path().join("bench/plots/peers-fanout.svg")).unwrap();
+        for part in ["CPU per delivery (less is better)", ">500 ns<", ">1 us<", ">no value<"] {
+            assert!(chart.contains(part), "{part} not in {chart}");
         }
     }
 

@@ -101,6 +101,7 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<ComparedServer> {
         workers: bench.shards,
         ping_seconds: None,
         recovers: false,
+        members: false,
     };
     let peer = Peer::start(adapter, options)?;
     let plan = Plan {

@@ -5,18 +5,13 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Adapter, Launch, Recovery, TargetOptions};
+use super::{Adapter, HISTORY, Launch, MEMBERS, Recovery, SILENT_SECONDS, TargetOptions};
 use crate::dialect::{self, Dialect};
 use crate::publish::{Api, Post};
 use crate::server::{self, API_KEY, arguments};
 
 #[derive(Debug)]
 pub(super) struct Drumline;
-
-/// Longer than any turn: like the peers, Drumline sends no pings where pings are not measured.
-const SILENT_SECONDS: u64 = 3_600;
-/// What keeps publications for those that come back.
-const HISTORY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
 
 impl Adapter for Drumline {
     fn name(&self) -> &'static str {
@@ -39,6 +34,10 @@ impl Adapter for Drumline {
         true
     }
 
+    fn answers_requests(&self) -> bool {
+        true
+    }
+
     fn recovery(&self) -> Option<Recovery> {
         let by = "from the channel's history, by epoch and offset";
         Some(Recovery { by, dialect: self.dialect(), api: self.api() })
@@ -54,6 +53,9 @@ impl Adapter for Drumline {
         let mut more = options.server_arguments.clone();
         if options.recovers {
             more.extend(HISTORY.map(|one| format!("--channel.without_namespace.{one}")));
+        }
+        if options.members {
+            more.extend(MEMBERS.map(|one| format!("--channel.without_namespace.{one}")));
         }
         let target = server::ServerOptions {
             program: program.clone(),

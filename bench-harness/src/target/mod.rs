@@ -13,12 +13,14 @@ use crate::dialect::Dialect;
 use crate::grid::KERNEL_BASELINE;
 use crate::publish::Api;
 
+mod centrifugo;
 mod drumline;
 mod mosquitto;
 mod nats;
 mod nchan;
 mod plain;
 mod process;
+mod sockudo;
 mod uwebsockets;
 mod ws;
 
@@ -48,7 +50,13 @@ pub trait Adapter: Debug + Sync {
         false
     }
 
-    /// How subscribers recover what they missed; `None`: it keeps no messages.
+    /// Whether clients can ask for the history and the presence of a channel, and are told when its
+    /// members join and leave, in the Centrifuge protocol.
+    fn answers_requests(&self) -> bool {
+        false
+    }
+
+    /// How subscribers recover what they missed; `None`: no subscriber of this adapter recovers.
     fn recovery(&self) -> Option<Recovery> {
         None
     }
@@ -86,7 +94,17 @@ pub struct TargetOptions {
     pub ping_seconds: Option<u64>,
     /// Keep messages for subscribers that reconnect, if the target can.
     pub recovers: bool,
+    /// Know the members of channels and tell subscribers who joins and leaves, if the target can.
+    pub members: bool,
 }
+
+/// Longer than any turn: no target sends pings where pings are not measured.
+const SILENT_SECONDS: u64 = 3_600;
+/// Options of the channels of Drumline and Centrifugo: what keeps publications for clients that
+/// come back or ask for them.
+const HISTORY: [&str; 3] = ["history_size=100", "history_ttl=600s", "force_recovery=true"];
+/// What makes the members known.
+const MEMBERS: [&str; 2] = ["presence=true", "join_leave=true"];
 
 /// How subscribers that reconnect recover the messages that they missed.
 #[derive(Debug)]
@@ -103,7 +121,12 @@ impl TargetOptions {
     /// A file that `scripts/peers.sh setup` made. The error for a missing file names that command.
     fn made(&self, file: &str) -> Result<PathBuf> {
         let path = self.peers.join(file);
-        ensure!(path.exists(), "{} does not exist; run `scripts/peers.sh setup`", path.display());
+        let peer = file.split('/').next().unwrap_or_default();
+        ensure!(
+            path.exists(),
+            "{} does not exist; run `scripts/peers.sh setup {peer}`",
+            path.display()
+        );
         Ok(path)
     }
 }
@@ -116,7 +139,7 @@ pub struct Launch {
     /// Its arguments.
     pub arguments: Vec<String>,
     /// Its environment, beside the harness's own.
-    pub environment: Vec<(&'static str, String)>,
+    pub environment: Vec<(String, String)>,
 }
 
 /// The first of these files that exists. The error names the package that has to be installed.
@@ -140,6 +163,9 @@ pub enum Target {
 pub const ALL: &[Target] = &[
     Target::Server(&drumline::Drumline),
     Target::Baseline,
+    Target::Server(&centrifugo::Centrifugo::AsItComes),
+    Target::Server(&centrifugo::Centrifugo::Tuned),
+    Target::Server(&sockudo::Sockudo),
     Target::Server(&uwebsockets::UWebSockets),
     Target::Server(&nchan::Nchan),
     Target::Server(&nats::Nats),

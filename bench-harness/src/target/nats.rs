@@ -219,7 +219,7 @@ impl Adapter for Nats {
         );
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         let arguments = vec!["-c".to_owned(), path.to_string_lossy().into_owned()];
-        let environment = vec![("GOMAXPROCS", options.workers.to_string())];
+        let environment = vec![("GOMAXPROCS".to_owned(), options.workers.to_string())];
         Ok(Launch { program, arguments, environment })
     }
 }

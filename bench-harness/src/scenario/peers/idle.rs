@@ -1,7 +1,9 @@
 //! Idle connections: their memory, and the cost of keeping them alive.
 //!
-//! Owns the numbers of `idle`. Never publishes. Invariant: only pings that the client has received
-//! count, whatever interval the target was configured with.
+//! Owns the numbers of `idle`, `idle-distinct` and `pings`. Never publishes. Invariant: only
+//! pings that the client has received count, whatever interval the target was configured with.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -33,25 +35,31 @@ impl Turn<'_> {
         Ok(Early { ramp, user })
     }
 
-    /// Memory, and connects per second.
-    pub(super) fn idle(&mut self, ramp: Ramp, early: &Early, empty: &Empty) -> Result<()> {
+    /// Memory, and connects per second; the slope only with an earlier sample.
+    pub(super) fn idle(
+        &mut self,
+        scenario: Scenario,
+        ramp: Ramp,
+        early: Option<&Early>,
+        empty: &Empty,
+    ) -> Result<()> {
         std::thread::sleep(SETTLE);
         let now = self.peer.sample()?;
         let user = now.since(&empty.user)?.pss.context(NO_PSS)?;
-        let rise = now.since(&early.user)?.pss.context(NO_PSS)?;
-        let took = (early.ramp.took + ramp.took).as_secs_f64();
+        let before = early.map_or(Duration::ZERO, |early| early.ramp.took);
         let fixed = empty.user.pss.unwrap_or(empty.user.rss_anon) as f64;
         let values = [
             (USER, per_connection(user, ramp.up)?),
             (KERNEL, per_connection(slab()? - empty.kernel, ramp.up)?),
-            (CONNECTS, ramp.up as f64 / took.max(1e-9)),
+            (CONNECTS, ramp.up as f64 / (before + ramp.took).as_secs_f64().max(1e-9)),
             (FIXED, fixed),
         ];
-        values.into_iter().for_each(|(column, v)| self.set(Scenario::Idle, column, v));
+        values.into_iter().for_each(|(column, v)| self.set(scenario, column, v));
         // A few connections may all be among the first.
-        if ramp.up > early.ramp.up {
+        if let Some(early) = early.filter(|early| ramp.up > early.ramp.up) {
+            let rise = now.since(&early.user)?.pss.context(NO_PSS)?;
             let slope = per_connection(rise, ramp.up - early.ramp.up)?;
-            self.set(Scenario::Idle, SLOPE, slope);
+            self.set(scenario, SLOPE, slope);
         }
         Ok(())
     }
@@ -64,8 +72,8 @@ impl Turn<'_> {
         let cpu = self.peer.sample()?.since(&server)?;
         let pings = self.dense.counters().pings() - seen;
         ensure!(pings > 0, "the target sent no ping in {PING_WINDOW:?}");
-        self.set(Scenario::Idle, CPU_PINGS, cpu.cpu_ns_per(pings)?);
-        self.set(Scenario::Idle, PINGS, pings as f64 / self.plan.connections as f64);
+        self.set(Scenario::Pings, CPU_PINGS, cpu.cpu_ns_per(pings)?);
+        self.set(Scenario::Pings, PINGS, pings as f64 / self.plan.connections as f64);
         Ok(())
     }
 }

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use super::idle;
 use super::quantities::{
-    BUSY, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, KERNEL, LATE, LOST, P50,
-    P99, P999, SPEED,
+    BUSY, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_UNHEARD, KERNEL, LATE, LOST, P50, P99, P999,
+    SPEED,
 };
 use super::scenarios::{BYTES, FANOUTS, Numbers, PING_SECONDS, Scenario, Stage};
 use super::tables::Tables;
-use super::turn::{Empty, PATIENCE, SETTLE, Turn, client, slab};
-use crate::account::{KernelSample, ProcessSample, per_connection};
+use super::turn::{Empty, PATIENCE, SETTLE, Turn, client, own, slab};
+use super::{asks, idle};
+use crate::account::{KernelSample, per_connection};
 use crate::dense::{Channels, Dense, Ramp};
 use crate::latency::Deliveries;
+use crate::publish::Api;
 use crate::scenario::{Bench, Burst, Delivered, frame_bytes};
 use crate::target::{Adapter, Peer, Target, TargetOptions};
 
@@ -41,16 +42,24 @@ pub(super) fn stage(
     plan: &Numbers,
 ) -> Result<()> {
     match target {
-        Target::Server(adapter) if stage == Stage::Pinged && !adapter.pings() => unpinged(tables),
+        Target::Server(adapter) if !can(adapter, stage) => {
+            scenarios.iter().for_each(|one| tables.remark(*one, one.absence()));
+            Ok(())
+        }
         Target::Server(adapter) => server(bench, tables, (adapter, stage), scenarios, plan),
-        Target::Baseline if stage == Stage::Pinged => unpinged(tables),
         Target::Baseline => baseline(bench, tables, scenarios, plan),
     }
 }
 
-fn unpinged(tables: &mut Tables) -> Result<()> {
-    tables.remark(Scenario::Idle, &format!("{CPU_PINGS} does not apply: it sends no pings"));
-    Ok(())
+/// Whether the target can do what a stage measures.
+fn can(adapter: &dyn Adapter, stage: Stage) -> bool {
+    match stage {
+        Stage::Pinged => adapter.pings(),
+        Stage::Publish => matches!(adapter.api(), Api::Http(_)),
+        Stage::Recovery => adapter.recovery().is_some(),
+        Stage::History | Stage::Presence | Stage::Members => adapter.answers_requests(),
+        Stage::Shared | Stage::Rooms | Stage::Distinct | Stage::Storm => true,
+    }
 }
 
 fn server(
@@ -68,7 +77,10 @@ fn server(
     // For the idle scenario some come early.
     let parted = stage == Stage::Shared && scenarios.contains(&Scenario::Idle);
     let of = if parted { idle::PART } else { 1 };
-    let client = client(bench, &peer, (adapter.dialect(), stage), plan);
+    if stage == Stage::History {
+        asks::keep(bench, &peer)?;
+    }
+    let client = client(bench, &peer, (asks::dialect(adapter, stage), stage), plan);
     let dense = Dense::start_part(client, bench.clock, of)?;
     let mut turn = Turn { bench, tables, plan, peer: &mut peer, dense };
     let empty = Empty { user: empty, kernel };
@@ -97,7 +109,8 @@ fn target_options(
         publish_port,
         workers: bench.shards,
         ping_seconds: (stage == Stage::Pinged).then_some(PING_SECONDS),
-        recovers: stage == Stage::Storm && adapter.recovery().is_some(),
+        recovers: stage.keeps() && adapter.recovery().is_some(),
+        members: stage.knows_members(),
     })
 }
 
@@ -107,10 +120,16 @@ impl Turn<'_> {
         let ramp = self.dense.ramp()?;
         self.up(ramp)?;
         for scenario in scenarios {
-            match (scenario, &early) {
-                (Scenario::Idle, Some(early)) => self.idle(ramp, early, empty)?,
-                (Scenario::Idle, None) => self.pings()?,
-                (Scenario::Storm, _) => self.storm()?,
+            match scenario {
+                Scenario::Idle | Scenario::IdleDistinct => {
+                    self.idle(*scenario, ramp, early.as_ref(), empty)?;
+                }
+                Scenario::Pings => self.pings()?,
+                Scenario::Publish => self.publish()?,
+                Scenario::Storm => self.storm()?,
+                Scenario::Recovery => self.recover(Scenario::Recovery)?,
+                Scenario::History | Scenario::Presence => self.ask(*scenario)?,
+                Scenario::Members => self.members()?,
                 _ => self.loaded(*scenario)?,
             }
             self.peer.alive()?;
@@ -253,7 +272,7 @@ fn baseline(
 ) -> Result<()> {
     let silent = |scenario: &Scenario| !matches!(scenario, Scenario::Idle | Scenario::Fanout);
     for scenario in scenarios.iter().filter(|scenario| silent(scenario)) {
-        tables.remark(*scenario, "does not apply: it takes no publications");
+        tables.remark(*scenario, "does not apply: a bare kernel has no channels");
     }
     if scenarios.iter().all(silent) {
         return Ok(());
@@ -290,11 +309,6 @@ fn baseline(
 /// Connections per second of a ramp.
 fn connects(ramp: Ramp) -> f64 {
     ramp.up as f64 / ramp.took.as_secs_f64().max(1e-9)
-}
-
-/// The client's own processor time.
-fn own() -> Result<ProcessSample> {
-    ProcessSample::of_one(std::process::id())
 }
 
 /// Waits until the sockets of the previous turn are gone and their memory is freed.

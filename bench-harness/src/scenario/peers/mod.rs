@@ -9,16 +9,18 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::{Bench, Common};
+use super::{Bench, Common, SECOND_NS};
 use crate::account::KernelSample;
 use crate::target::{ALL, Target};
 
+mod asks;
 mod idle;
 mod measure;
 mod quantities;
 mod scenarios;
 mod storm;
 mod tables;
+mod texts;
 mod turn;
 mod verdicts;
 
@@ -37,7 +39,8 @@ pub struct Options {
     /// Targets, in the order of their turns. Drumline is always included. By default all.
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
-    /// Scenarios to run.
+    /// Scenarios to run, by default all. The result file is `peers`, or `peers-state` if all of
+    /// them are about what servers keep: storm, recovery, history, presence, members.
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(default_values_t = Scenario::value_variants().to_vec())]
     scenarios: Vec<Scenario>,
@@ -57,8 +60,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let targets = chosen(&options.targets)?;
     ensure!(options.rounds > 0 && options.rate > 0, "--rounds and --rate must be 1 or more");
-    let title = "Drumline and its peers";
-    let mut bench = Bench::new(&options.common, "peers", title, (10_000, 5))?;
+    let (name, title) = match options.scenarios.iter().all(|one| one.is_stateful()) {
+        true => ("peers-state", "Drumline and its peers: recovery, history, members"),
+        false => ("peers", "Drumline and its peers"),
+    };
+    let mut bench = Bench::new(&options.common, name, title, (10_000, 5))?;
     let most = drumline::base::sys::raise_open_files()?.saturating_sub(SPARE);
     ensure!(
         bench.connections <= most,
@@ -109,7 +115,8 @@ fn turns(
         if tables.has_failed(name) {
             continue;
         }
-        eprintln!("round {}, {stage:?}, {name}", round + 1);
+        let seconds = bench.clock.now_ns() / SECOND_NS;
+        eprintln!("round {}, {stage:?}, {name}, after {seconds} s", round + 1);
         tables.turn(name, round);
         if let Err(error) = measure::stage(bench, tables, (*target, stage), &scenarios, plan) {
             let told = format!("failed in round {}: {error:#}", round + 1);

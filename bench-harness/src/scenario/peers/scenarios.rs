@@ -9,13 +9,13 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::quantities::{
-    BACK, BUSY, CLIENT_CPU, CONNECTS, CPU, CPU_BOTH, CPU_PINGS, CPU_UNHEARD, FIXED, KERNEL, LATE,
-    LOST, P50, P99, P999, PINGS, SLOPE, SPEED, USER, WHOLE,
+    BACK, BUSY, CLIENT_CPU, CLIENT_CPU_ANSWER, CLIENT_CPU_CLIENT, CLIENT_CPU_PUBLISH, CONNECTS,
+    CPU, CPU_ANSWER, CPU_BOTH, CPU_CLIENT, CPU_MEMBER, CPU_PINGS, CPU_PUBLISH, CPU_UNHEARD, FIXED,
+    KERNEL, LATE, LOST, P50, P99, P999, PINGS, PUBLISHES, SLOPE, SPEED, TOLD, TOOK, USER, WHOLE,
 };
 use crate::dense::Channels;
 use crate::grid::{Better, Column};
 use crate::publish::Api;
-use crate::rows::number;
 use crate::scenario::{Burst, SECOND_NS, all};
 use crate::wire::Data;
 
@@ -24,26 +24,41 @@ pub(super) const BYTES: usize = 128;
 /// Time per delivery in the schedule of fan-outs, in ns: each ends before the next is due.
 const ROOM_NS: u64 = 60_000;
 /// Members of a room, and publications per second in all rooms together.
-const ROOM: u64 = 100;
-const ROOMS_PER_SECOND: u64 = 50;
+pub(super) const ROOM: u64 = 100;
+pub(super) const ROOMS_PER_SECOND: u64 = 50;
 /// Kept-alive connections that publish at a rate.
 const PUBLISHERS: u64 = 8;
 /// Fan-outs of a turn, one after the other.
 pub(super) const FANOUTS: u64 = 8;
 /// Publications of a burst.
-const BURST: u64 = 100;
+pub(super) const BURST: u64 = 100;
 /// Keep-alive interval where pings are measured, in seconds.
 pub(super) const PING_SECONDS: u64 = 5;
 /// Time over which pings are counted.
 pub(super) const PING_WINDOW: Duration = Duration::from_secs(10);
 /// Publications that all connections of a storm miss.
 pub(super) const MISSED: u64 = 10;
+/// Publications that all connections of `recovery` miss, their bytes, and the connections at most.
+pub(super) const LARGE: (u64, usize) = (50, 4096);
+const LARGE_CLIENTS: u64 = 1_000;
+/// Kept publications that are asked for, their bytes, and the connections that ask at most.
+pub(super) const KEPT: (u32, usize) = (100, 1024);
+const READERS: u64 = 5_000;
+/// Members that all ask for the members, and members that join and leave, at most.
+const ASKING_MEMBERS: u64 = 1_000;
+const MEMBERS: u64 = 5_000;
+/// Kept-alive connections that publish as fast as they are answered.
+pub(super) const FAST_PUBLISHERS: u64 = 64;
 
 /// The scenarios, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// All connections idle on one channel: memory, connects per second, and cost of pings.
+    /// All connections idle on one channel: memory and connects per second.
     Idle,
+    /// All connections idle on a channel each: memory and connects per second.
+    IdleDistinct,
+    /// Cost of pings to idle connections.
+    Pings,
     /// Repeated publications to all connections.
     Fanout,
     /// A hundred publications at once to all.
@@ -52,8 +67,18 @@ pub enum Scenario {
     Rooms,
     /// A channel each, at a rate.
     Unicast,
+    /// Publications by HTTP without subscribers, as fast as they are answered.
+    Publish,
     /// All connections are cut and reconnect at once, without and with missed publications.
     Storm,
+    /// A thousand clients recover fifty publications of 4 KB each.
+    Recovery,
+    /// Five thousand clients read a history of a hundred publications.
+    History,
+    /// A thousand members ask for the members of their channel.
+    Presence,
+    /// Five thousand members join and leave, and one client is told.
+    Members,
 }
 
 /// The channels of the connections. Scenarios of the same stage share their connections.
@@ -67,30 +92,59 @@ pub(super) enum Stage {
     Rooms,
     /// A channel each.
     Distinct,
+    /// One connection, which hears nothing.
+    Publish,
     /// All connections on one channel, with recovery after a reconnect.
     Storm,
+    /// The same with fewer connections.
+    Recovery,
+    /// Connections that ask for history.
+    History,
+    /// Members that ask for presence.
+    Presence,
+    /// Members that join and leave.
+    Members,
 }
 
 impl Scenario {
     pub(super) fn name(self) -> &'static str {
         match self {
             Scenario::Idle => "idle",
+            Scenario::IdleDistinct => "idle-distinct",
+            Scenario::Pings => "pings",
             Scenario::Fanout => "fanout",
             Scenario::Burst => "burst",
             Scenario::Rooms => "rooms",
             Scenario::Unicast => "unicast",
+            Scenario::Publish => "publish",
             Scenario::Storm => "storm",
+            Scenario::Recovery => "recovery",
+            Scenario::History => "history",
+            Scenario::Presence => "presence",
+            Scenario::Members => "members",
         }
     }
 
-    pub(super) fn stages(self) -> &'static [Stage] {
+    pub(super) fn stage(self) -> Stage {
         match self {
-            Scenario::Idle => &[Stage::Shared, Stage::Pinged],
-            Scenario::Fanout | Scenario::Burst => &[Stage::Shared],
-            Scenario::Rooms => &[Stage::Rooms],
-            Scenario::Unicast => &[Stage::Distinct],
-            Scenario::Storm => &[Stage::Storm],
+            Scenario::Idle | Scenario::Fanout | Scenario::Burst => Stage::Shared,
+            Scenario::Pings => Stage::Pinged,
+            Scenario::Rooms => Stage::Rooms,
+            Scenario::IdleDistinct | Scenario::Unicast => Stage::Distinct,
+            Scenario::Publish => Stage::Publish,
+            Scenario::Storm => Stage::Storm,
+            Scenario::Recovery => Stage::Recovery,
+            Scenario::History => Stage::History,
+            Scenario::Presence => Stage::Presence,
+            Scenario::Members => Stage::Members,
         }
+    }
+
+    /// Whether the scenario is about what a server keeps, and not about what it delivers. Runs of
+    /// only such scenarios have a result of their own.
+    pub(super) fn is_stateful(self) -> bool {
+        use Scenario::{History, Members, Presence, Recovery, Storm};
+        matches!(self, Storm | Recovery | History | Presence | Members)
     }
 
     /// Whether messages come at a steady rate. Only then is latency meaningful.
@@ -111,7 +165,6 @@ impl Scenario {
         };
         let fanout_ns = plan.connections * ROOM_NS;
         let (warm, measured) = match self {
-            Scenario::Idle | Scenario::Storm => return None,
             Scenario::Fanout => {
                 (of(1, all(), 2, fanout_ns, 1), of(1, all(), FANOUTS, fanout_ns, 1))
             }
@@ -133,48 +186,9 @@ impl Scenario {
                 };
                 (at(1), at(plan.seconds))
             }
+            _ => return None,
         };
         Some((warm, measured))
-    }
-
-    pub(super) fn load_text(self, plan: &Numbers) -> String {
-        let n = number(plan.connections as f64);
-        let (rate, seconds) = (number(plan.rate as f64), plan.seconds);
-        match self {
-            Scenario::Idle => format!(
-                "{n} connections subscribed to one channel, nothing sent; slope: growth from a \
-                 third of the connections to all of them, which leaves out memory that is \
-                 allocated once; {CPU_PINGS}: processor time of the server per ping and answer, \
-                 in a separate launch with a ping about every {PING_SECONDS} s: all processor \
-                 time of {} s divided by the pings received",
-                PING_WINDOW.as_secs()
-            ),
-            Scenario::Fanout => {
-                format!(
-                    "one publication of {BYTES} bytes to {n} subscribers, {FANOUTS} times per round"
-                )
-            }
-            Scenario::Burst => {
-                format!(
-                    "{BURST} publications of {BYTES} bytes at once to {n} subscribers, so the \
-                     server is busy from the first to the last: {SPEED} are those at saturation"
-                )
-            }
-            Scenario::Rooms => format!(
-                "{n} connections in rooms of {ROOM}, {ROOMS_PER_SECOND} publications per second of \
-                 {BYTES} bytes, {seconds} s per round"
-            ),
-            Scenario::Unicast => format!(
-                "{n} connections with a channel each, {rate} publications per second of {BYTES} \
-                 bytes, {seconds} s per round"
-            ),
-            Scenario::Storm => format!(
-                "{n} connections of one channel are cut and reconnect at once; {BACK}: time until \
-                 all are subscribed again; {WHOLE}: time until all also have the {} publications \
-                 of {BYTES} bytes that they missed",
-                MISSED
-            ),
-        }
     }
 
     pub(super) fn columns(self) -> Vec<Column> {
@@ -182,13 +196,15 @@ impl Scenario {
         let list: &[(&str, &str, Better)] = match self {
             Scenario::Idle => &[
                 (USER, "bytes", Less),
-                (SLOPE, "bytes", Less),
-                (KERNEL, "bytes", Less),
                 (CONNECTS, "count", More),
+                (KERNEL, "bytes", Less),
+                (SLOPE, "bytes", Less),
                 (FIXED, "bytes", Neither),
-                (CPU_PINGS, "ns", Less),
-                (PINGS, "count", Neither),
             ],
+            Scenario::IdleDistinct => {
+                &[(USER, "bytes", Less), (KERNEL, "bytes", Less), (CONNECTS, "count", More)]
+            }
+            Scenario::Pings => &[(CPU_PINGS, "ns", Less), (PINGS, "count", Neither)],
             Scenario::Fanout => {
                 &[(CPU, "ns", Less), (CLIENT_CPU, "ns", Neither), (LOST, "count", Neither)]
             }
@@ -209,29 +225,87 @@ impl Scenario {
             ],
             Scenario::Unicast => &[
                 (CPU_BOTH, "ns", Less),
-                (CPU_UNHEARD, "ns", Less),
                 (P50, "ns", Less),
                 (P99, "ns", Less),
                 (P999, "ns", Less),
+                (CPU_UNHEARD, "ns", Less),
                 (LATE, "ns", Neither),
                 (LOST, "count", Neither),
             ],
-            Scenario::Storm => &[(BACK, "ns", Less), (WHOLE, "ns", Less), (LOST, "count", Neither)],
+            Scenario::Publish => &[
+                (CPU_PUBLISH, "ns", Less),
+                (PUBLISHES, "count", More),
+                (CLIENT_CPU_PUBLISH, "ns", Neither),
+            ],
+            Scenario::Storm => &[
+                (WHOLE, "ns", Less),
+                (CPU_CLIENT, "ns", Less),
+                (BACK, "ns", Less),
+                (CLIENT_CPU_CLIENT, "ns", Neither),
+                (LOST, "count", Neither),
+            ],
+            Scenario::Recovery => &[
+                (WHOLE, "ns", Less),
+                (CPU_CLIENT, "ns", Less),
+                (CLIENT_CPU_CLIENT, "ns", Neither),
+                (LOST, "count", Neither),
+            ],
+            Scenario::History | Scenario::Presence => &[
+                (CPU_ANSWER, "ns", Less),
+                (TOOK, "ns", Less),
+                (CLIENT_CPU_ANSWER, "ns", Neither),
+                (LOST, "count", Neither),
+            ],
+            Scenario::Members => {
+                &[(CPU_MEMBER, "ns", Less), (TOLD, "ns", Less), (LOST, "count", Neither)]
+            }
         };
         list.iter().map(|(name, unit, better)| Column::new(name, unit, *better)).collect()
     }
 }
 
 impl Stage {
-    pub(super) const ALL: [Stage; 5] =
-        [Stage::Shared, Stage::Pinged, Stage::Rooms, Stage::Distinct, Stage::Storm];
+    pub(super) const ALL: [Stage; 10] = [
+        Stage::Shared,
+        Stage::Pinged,
+        Stage::Rooms,
+        Stage::Distinct,
+        Stage::Publish,
+        Stage::Storm,
+        Stage::Recovery,
+        Stage::History,
+        Stage::Presence,
+        Stage::Members,
+    ];
 
     pub(super) fn channels(self, connections: u64) -> Channels {
         match self {
-            Stage::Shared | Stage::Pinged | Stage::Storm => all(),
             Stage::Rooms => Channels::Rooms((connections / ROOM).max(1)),
             Stage::Distinct => Channels::Distinct,
+            _ => all(),
         }
+    }
+
+    /// Connections of the stage, where the run has `most`.
+    pub(super) fn connections(self, most: u64) -> u64 {
+        match self {
+            Stage::Publish => 1,
+            Stage::Recovery => most.min(LARGE_CLIENTS),
+            Stage::History => most.min(READERS),
+            Stage::Presence => most.min(ASKING_MEMBERS),
+            Stage::Members => most.min(MEMBERS),
+            _ => most,
+        }
+    }
+
+    /// Whether the target keeps publications.
+    pub(super) fn keeps(self) -> bool {
+        matches!(self, Stage::Storm | Stage::Recovery | Stage::History)
+    }
+
+    /// Whether the target knows members.
+    pub(super) fn knows_members(self) -> bool {
+        matches!(self, Stage::Presence | Stage::Members)
     }
 }
 
@@ -263,9 +337,14 @@ mod tests {
         assert!(Scenario::Rooms.load_text(&plan).contains("1,000 connections in rooms of 100"));
         assert!(of(Scenario::Storm).is_none());
         assert!(Scenario::Storm.load_text(&plan).contains("the 10 publications of 128 bytes"));
+        let large = Scenario::Recovery.load_text(&Numbers { connections: 15_000, ..plan.clone() });
+        assert!(
+            large.contains("1,000 connections") && large.contains("50 publications"),
+            "{large}"
+        );
         for scenario in Scenario::value_variants() {
             assert!(!scenario.columns().is_empty());
-            assert!(scenario.stages().iter().all(|stage| Stage::ALL.contains(stage)));
+            assert!(Stage::ALL.contains(&scenario.stage()));
         }
     }
 }

@@ -47,7 +47,7 @@ impl Tables {
 
     /// The scenarios of a stage.
     pub(super) fn scenarios(&self, stage: Stage) -> Vec<Scenario> {
-        let is_of = |scenario: &Scenario| scenario.stages().contains(&stage);
+        let is_of = |scenario: &Scenario| scenario.stage() == stage;
         self.scenarios.iter().copied().filter(is_of).collect()
     }
 

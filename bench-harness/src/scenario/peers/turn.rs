@@ -48,9 +48,10 @@ pub(super) fn client(
     (dialect, stage): (&'static dyn Dialect, Stage),
     plan: &Numbers,
 ) -> Plan {
-    let at_once = if stage == Stage::Storm { STORM_IN_FLIGHT } else { 0 };
+    let storms = matches!(stage, Stage::Storm | Stage::Recovery);
+    let at_once = if storms { STORM_IN_FLIGHT } else { 0 };
     Plan {
-        connections: plan.connections,
+        connections: stage.connections(plan.connections),
         port: peer.port(),
         one_address: true,
         dialect,
@@ -64,4 +65,9 @@ pub(super) fn slab() -> Result<i64> {
     let now = KernelSample::now()?;
     let waits = time_waits()? as i64;
     Ok((now.s_unreclaim + now.s_reclaimable) as i64 - waits * TIME_WAIT_BYTES)
+}
+
+/// The client's own processor time.
+pub(super) fn own() -> Result<ProcessSample> {
+    ProcessSample::of_one(std::process::id())
 }
