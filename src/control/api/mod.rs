@@ -184,7 +184,7 @@ mod tests {
         check(r#"{"channel":"plain"}"#, 200, bad).await;
         check(r#"{"channel":"","data":1}"#, 200, bad).await;
         check(r#"{"channel":"a:b","data":1}"#, 200, unknown).await;
-        let long = format!(r#"{{"channel":"{}","data":1}}"#, "c".repeat(256));
+        let long = format!(r#"{{"channel":"{}","data":1}}"#, "c".repeat(70_000));
         check(&long, 200, bad).await;
         check("{", 400, "invalid request body").await;
         check(r#"{"channel":1}"#, 400, "invalid request body").await;
