@@ -36,6 +36,31 @@ impl Hub {
         }
     }
 
+    /// Takes the buffer that the next output of a connection without a hold is appended to, with
+    /// the offset of that output. [`Hub::end_output`] must follow before any other output.
+    pub(super) fn begin_output(&mut self, slot: u32) -> (Vec<u8>, usize) {
+        if self.connections[slot].outbox == NONE {
+            let bytes = self.turn.take_private();
+            let start = bytes.len();
+            return (bytes, start);
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.clear();
+        (frames, 0)
+    }
+
+    /// Returns the buffer of [`Hub::begin_output`]. Whole messages follow `start`, or nothing.
+    pub(super) fn end_output(&mut self, slot: u32, bytes: Vec<u8>, start: usize) {
+        let connection = &mut self.connections[slot];
+        if connection.outbox == NONE {
+            return self.turn.return_private(&mut connection.turn, slot, bytes, start);
+        }
+        if !bytes.is_empty() {
+            self.append_outbox(slot, &bytes);
+        }
+        keep_buffer(&mut self.frames, bytes);
+    }
+
     /// Appends a message, unless it has more than `most` bytes; returns whether it was appended.
     /// Charges its bytes.
     fn write_message(&mut self, slot: u32, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {

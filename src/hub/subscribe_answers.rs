@@ -4,9 +4,9 @@
 use crate::base::work_budget::cost;
 use crate::hub::connections::Connection;
 use crate::hub::hook_events::CLIENT_UNSUBSCRIBED;
-use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
 use crate::model::message::Subscribed;
+use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::{Push, Reply};
 use crate::wire::protocol::{self, Error, Position};
 
@@ -65,7 +65,7 @@ impl Hub {
         }
     }
 
-    fn reply_subscribed(&mut self, mut answer: Subscribed) {
+    fn reply_subscribed(&mut self, answer: Subscribed) {
         let slot = answer.subscriber.slot;
         self.note_event_position(&answer);
         if let Some(hold) = self.connections.hold_mut(slot) {
@@ -76,34 +76,40 @@ impl Hub {
             }
             return;
         }
-        let Connection { wire, transport, .. } = self.connections[slot];
-        let mut body = std::mem::take(&mut self.body);
-        loop {
-            body.clear();
-            let command = answer.subscriber.command;
-            let result = self.subscribe_result(&answer);
-            if command == 0 {
-                let push = Push::Subscribe { channel: &answer.channel, subscribed: &result };
-                protocol::write_push(wire, transport.is_unidirectional(), &push, &mut body);
-            } else {
-                protocol::write_reply(wire, command, &Reply::Subscribe(&result), &mut body);
-            }
-            if answer.publications.is_empty() || body.len() <= self.room_for_answer(slot) {
-                break;
-            }
-            self.budget.charge(body.len() * cost::BYTES);
-            answer.give_up_recovery();
-            if answer.is_refused() {
-                keep_buffer(&mut self.body, body);
-                self.leave(slot, answer.subscriber.subscription, CLIENT_UNSUBSCRIBED);
-                self.reply_error(slot, answer.subscriber.command, Error::UNRECOVERABLE_POSITION);
-                return self.resume_later(slot);
-            }
-        }
-        self.write_body(slot, &body);
-        keep_buffer(&mut self.body, body);
+        self.write_subscribed(slot, answer);
         // The next command of the connection may have waited for this answer.
         self.resume_later(slot);
+    }
+
+    /// Writes the reply, or the push of a subscription without a command. Recovered publications
+    /// are large, so they are written where they are sent from, without a buffer in between.
+    fn write_subscribed(&mut self, slot: u32, mut answer: Subscribed) {
+        let Connection { wire, transport, .. } = self.connections[slot];
+        let (room, command) = (self.room_for_answer(slot), answer.subscriber.command);
+        let (mut out, start) = self.begin_output(slot);
+        loop {
+            let result = self.subscribe_result(&answer);
+            Framing::of(transport).write_with(wire, &mut out, |out| {
+                if command == 0 {
+                    let push = Push::Subscribe { channel: &answer.channel, subscribed: &result };
+                    protocol::write_push(wire, transport.is_unidirectional(), &push, out);
+                } else {
+                    protocol::write_reply(wire, command, &Reply::Subscribe(&result), out);
+                }
+            });
+            let bytes = out.len() - start;
+            self.budget.charge(bytes * cost::BYTES);
+            if answer.publications.is_empty() || bytes <= room {
+                return self.end_output(slot, out, start);
+            }
+            out.truncate(start);
+            answer.give_up_recovery();
+            if answer.is_refused() {
+                self.end_output(slot, out, start);
+                self.leave(slot, answer.subscriber.subscription, CLIENT_UNSUBSCRIBED);
+                return self.reply_error(slot, command, Error::UNRECOVERABLE_POSITION);
+            }
+        }
     }
 }
 

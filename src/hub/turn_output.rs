@@ -123,6 +123,21 @@ impl TurnOutput {
         }
     }
 
+    /// Takes the private bytes, to append to them while the output cannot be borrowed.
+    /// [`TurnOutput::return_private`] must follow before any other call.
+    pub fn take_private(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Returns the private bytes. Those from `start` on are output of the socket.
+    pub fn return_private(&mut self, handle: &mut u32, slot: u32, bytes: Vec<u8>, start: usize) {
+        self.bytes = bytes;
+        let (start, end) = (start as u32, self.private_end());
+        if start < end {
+            self.add(handle, slot, PieceSource::Private { start, end });
+        }
+    }
+
     /// Adds a response head, which must be the first output of the socket in this turn.
     pub fn write_head(&mut self, handle: &mut u32, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
