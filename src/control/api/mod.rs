@@ -184,8 +184,8 @@ mod tests {
         check(r#"{"channel":"plain"}"#, 200, bad).await;
         check(r#"{"channel":"","data":1}"#, 200, bad).await;
         check(r#"{"channel":"a:b","data":1}"#, 200, unknown).await;
-        let long = format!(r#"{{"channel":"{}","data":1}}"#, "c".repeat(70_000));
-        check(&long, 200, bad).await;
+        let long = format!(r#"{{"channel":"{}","data":1}}"#, "c".repeat(4_097));
+        check(&long, 200, r#"{"error":{"code":107,"#).await;
         check("{", 400, "invalid request body").await;
         check(r#"{"channel":1}"#, 400, "invalid request body").await;
         let (_, text) = post(&start(config(), 64), "publish", r#"{"channel":"k","data":1}"#).await;
