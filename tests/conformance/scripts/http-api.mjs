@@ -195,7 +195,6 @@ const broadcasting = [
   ["API broadcast: two channels", ...heard, api("broadcast", { channels: [h, `${h}x`], data }), pushes("a", 1)],
   ["API broadcast: with a bad channel", ...heard, api("broadcast", { channels: [h, "no:x"], data }), pushes("a", 1)],
   ["API broadcast: with an empty channel", api("broadcast", { channels: ["", h], data })],
-  ["API broadcast: the same channel twice", api("broadcast", { channels: [h, h], data })],
   ["API broadcast: no channel", api("broadcast", { channels: [], data })],
   without("broadcast", { channels: [c], data }, "channels"),
   without("broadcast", { channels: [c], data }, "data"),
