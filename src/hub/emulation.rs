@@ -6,6 +6,7 @@
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::connections::{Inbound, Phase};
+use crate::hub::frames::parse_uni_connect;
 use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
 use crate::model::message::{EmulationFrame, Message, Post, Rank};
@@ -35,6 +36,9 @@ impl Hub {
         let requester = Requester { origin, host, bodiless: false };
         if opening.by_url && !transport.is_unidirectional() && !is_only_connect(&opening.opening) {
             return self.refuse_to(slot, Status::NotConnect, requester);
+        }
+        if transport.is_unidirectional() && parse_uni_connect(&opening.opening).is_none() {
+            return self.refuse_to(slot, Status::BadRequest, requester);
         }
         let full = self.connections[slot].flags.refusing();
         if full || !self.connection_limits.admit_connection(self.now) {

@@ -229,14 +229,12 @@ impl Hub {
         text: &[u8],
         inbound: &mut Inbound,
     ) {
-        let request = match text.trim_ascii() {
-            b"" => Ok(ConnectRequest::default()),
-            text => lenient_json::read_object(text),
+        let Some(request) = parse_uni_connect(text) else {
+            // A WebSocket that has not connected gets no push. The HTTP transports have refused it.
+            let Disconnect { code, reason } = Disconnect::BAD_REQUEST;
+            return self.write_close(slot, Some(code), reason);
         };
-        let result = match request {
-            Ok(request) => self.connect_unidirectional(post, slot, &request),
-            Err(_) => Err(StopReason::Disconnect(Disconnect::BAD_REQUEST)),
-        };
+        let result = self.connect_unidirectional(post, slot, &request);
         match result {
             Ok(()) => return,
             Err(StopReason::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
@@ -279,5 +277,14 @@ impl<'a> FrameCommands<'a> {
             FrameCommands::Json(commands) => commands.consumed(),
             FrameCommands::Protobuf(commands) => commands.consumed(),
         }
+    }
+}
+
+/// Reads the connect request of a unidirectional client; nothing is an empty request. `None`: it is
+/// not a JSON object of a connect request.
+pub(super) fn parse_uni_connect(text: &[u8]) -> Option<ConnectRequest<'_>> {
+    match text.trim_ascii() {
+        b"" => Some(ConnectRequest::default()),
+        text => lenient_json::read_object(text).ok(),
     }
 }

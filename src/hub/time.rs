@@ -9,6 +9,9 @@ pub(super) const TICK: u64 = 128;
 /// The ticks of this many shards are spread over one tick.
 pub(super) const SPREAD: u64 = SHARDS_MAX as u64;
 
+/// Maximum seconds until an expiry that a client is told, as in Centrifugo: a year.
+const TTL_MAX: u32 = 365 * 24 * 3600;
+
 impl Hub {
     /// Unix time of this turn, in seconds.
     pub(super) fn unix_time(&self) -> u64 {
@@ -20,9 +23,9 @@ impl Hub {
         expires.is_some_and(|end| end <= self.unix_time())
     }
 
-    /// The remaining time until an expiry.
+    /// The remaining time until an expiry, at most [`TTL_MAX`].
     pub(super) fn lease(&self, expires: Option<u64>) -> Option<Ttl> {
-        let left = |end: u64| end.saturating_sub(self.unix_time()).min(u64::from(u32::MAX));
+        let left = |end: u64| end.saturating_sub(self.unix_time()).min(u64::from(TTL_MAX));
         expires.map(|end| Ttl(left(end) as u32))
     }
 

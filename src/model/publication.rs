@@ -324,7 +324,9 @@ impl Publication {
         if encoding.wire == Wire::Protobuf {
             let mut message = Vec::with_capacity(self.bytes.len() + PUSH_OVERHEAD_BYTES);
             let bytes = if is_patch { &patch } else { data };
-            let (channel, details) = (self.channel(), self.delta_details());
+            // As in Centrifugo, a publication without one before it is sent as to everybody.
+            let details = if before.is_some() { self.delta_details() } else { self.details() };
+            let channel = self.channel();
             protobuf::write_publication(channel, bytes, &details, is_patch, &mut message);
             return encoding.framing.write(encoding.wire, &message, out);
         }
