@@ -236,7 +236,9 @@ fn flag(key: &config::Key) -> Arg {
         ValueKind::Address => flag.value_name("URL"),
         ValueKind::List => flag.value_name("LIST"),
         ValueKind::Duration => flag.value_name("TIME"),
-        ValueKind::Map | ValueKind::Tables | ValueKind::Transforms => flag.value_name("JSON"),
+        ValueKind::Map | ValueKind::Tables | ValueKind::Transforms | ValueKind::Responses => {
+            flag.value_name("JSON")
+        }
     }
 }
 

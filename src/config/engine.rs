@@ -12,7 +12,7 @@ use crate::base::sys;
 use crate::engine::node::RingSettings;
 use crate::home;
 use crate::home::users::UserLimit;
-use crate::hub::{self, TokenVerifiers};
+use crate::hub::{self, ConnectRefusalResponse, ConnectRefusalResponses, TokenVerifiers};
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::message::TokenPurpose;
 use crate::model::namespaces::{
@@ -25,9 +25,10 @@ use crate::wire::http::{HeadLimits, Route, Routes, Service, Transport};
 
 use super::duration::ConfigDuration;
 use super::proxies::ChannelUpstreams;
+use super::response_transforms::ResponseTransform;
 use super::sections::{
-    Channel, ChannelOptions, Config, Emulation, HttpStream, LongPolling, NamedProxy, Sse, Token,
-    UniHttpStream, UniSse,
+    Channel, ChannelOptions, Config, ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling,
+    NamedProxy, Sse, Token, UniHttpStream, UniSse,
 };
 
 /// Milliseconds within which a client must send a request head.
@@ -231,10 +232,10 @@ impl Config {
         transport(*enabled, handler_prefix, Transport::HttpStream, *max_request_body_size);
         let Sse { enabled, handler_prefix, max_request_body_size } = &self.sse;
         transport(*enabled, handler_prefix, Transport::Sse, *max_request_body_size);
-        let UniHttpStream { enabled, handler_prefix, max_request_body_size } =
+        let UniHttpStream { enabled, handler_prefix, max_request_body_size, .. } =
             &self.uni_http_stream;
         transport(*enabled, handler_prefix, Transport::UniHttpStream, *max_request_body_size);
-        let UniSse { enabled, handler_prefix, max_request_body_size } = &self.uni_sse;
+        let UniSse { enabled, handler_prefix, max_request_body_size, .. } = &self.uni_sse;
         transport(*enabled, handler_prefix, Transport::UniSse, *max_request_body_size);
         let LongPolling { enabled, handler_prefix, max_request_body_size } = &self.long_polling;
         transport(*enabled, handler_prefix, Transport::LongPolling, *max_request_body_size);
@@ -294,6 +295,10 @@ impl Config {
                 .enabled
                 .then(|| personal.personal_channel_namespace.clone()),
             uni_websocket_disconnect_push: !uni.disable_disconnect_push,
+            connect_refusals: ConnectRefusalResponses {
+                uni_sse: responses(&self.uni_sse.connect_code_to_http_response),
+                uni_http_stream: responses(&self.uni_http_stream.connect_code_to_http_response),
+            },
             proxies: self.upstreams(),
             api: self.api_key(),
             routes: self.routes(),
@@ -372,6 +377,11 @@ impl Config {
             backlog: i32::MAX,
         }
     }
+}
+
+/// The HTTP responses to refused connects of a transport, if they are enabled.
+fn responses(key: &ConnectCodeToHttpResponse) -> Option<Arc<[ConnectRefusalResponse]>> {
+    key.enabled.then(|| key.transforms.iter().map(ResponseTransform::response).collect())
 }
 
 #[cfg(test)]

@@ -25,10 +25,6 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
          websocket.@buffers uni_websocket.@buffers uni_websocket.message_size_limit=65536 \
          uni_websocket.decompressed_message_size_limit uni_websocket.disable_closing_handshake \
          uni_websocket.join_push_messages \
-         uni_sse.connect_code_to_http_response.enabled \
-         uni_sse.connect_code_to_http_response.transforms \
-         uni_http_stream.connect_code_to_http_response.enabled \
-         uni_http_stream.connect_code_to_http_response.transforms \
          webtransport.enabled webtransport.handler_prefix=/connection/webtransport \
          webtransport.message_size_limit=65536 uni_grpc.enabled uni_grpc.address \
          uni_grpc.port=11000 uni_grpc.max_receive_message_size uni_grpc.tls.@tls \

@@ -6,6 +6,7 @@
 use figment::value::{Dict, Num, Value};
 
 use super::duration::parse_duration;
+use super::response_transforms::ResponseTransform;
 use super::status_transforms::StatusTransform;
 
 /// Kind of a key's values.
@@ -27,6 +28,8 @@ pub enum ValueKind {
     Map,
     /// A list of statuses with an error or a disconnect each. In a flag or variable it is JSON.
     Transforms,
+    /// A list of codes with an HTTP response each. In a flag or variable it is JSON.
+    Responses,
     /// A duration such as `25s`.
     Duration,
     /// A list of named tables. In a flag or variable it is JSON, or names separated by spaces.
@@ -46,6 +49,9 @@ impl ValueKind {
                 "a list of {status_code, to_error: {code, message}} or {status_code, \
                  to_disconnect: {code, reason}}, with ASCII texts of at most 123 bytes and close \
                  codes from 3000 to 4999"
+            }
+            ValueKind::Responses => {
+                "a list of {code, to: {status_code, body}}, with statuses from 200 to 599"
             }
             ValueKind::Duration => "a duration such as \"25s\", \"300ms\" or \"720h\"",
             ValueKind::Tables => "a list of tables, each with a name",
@@ -75,7 +81,7 @@ impl ValueKind {
                 text.into()
             }
             ValueKind::Map if text.is_empty() => Dict::new().into(),
-            ValueKind::Map | ValueKind::Transforms => {
+            ValueKind::Map | ValueKind::Transforms | ValueKind::Responses => {
                 return self.take(&serde_json::from_str(text).ok()?);
             }
             ValueKind::List => parts().map(Value::from).collect::<Vec<_>>().into(),
@@ -115,6 +121,10 @@ impl ValueKind {
             (ValueKind::Transforms, Value::Array(..), _) => {
                 let read: Vec<StatusTransform> = value.deserialize().ok()?;
                 read.iter().all(StatusTransform::is_valid).then(|| value.clone())
+            }
+            (ValueKind::Responses, Value::Array(..), _) => {
+                let read: Vec<ResponseTransform> = value.deserialize().ok()?;
+                read.iter().all(ResponseTransform::is_valid).then(|| value.clone())
             }
             // Centrifugo also takes a list of `{key, value}`.
             (ValueKind::Map, Value::Array(_, entries), _) => {
@@ -205,6 +215,10 @@ mod tests {
             (ValueKind::Transforms, "[{\"to_error\":{\"code\":4}}]", None),
             (ValueKind::Transforms, "[{\"status_code\":404,\"to_disconnect\":{\"code\":4}}]", None),
             (ValueKind::Transforms, "[{\"status_code\":404,\"to_error\":{\"code\":\"x\"}}]", None),
+            (ValueKind::Responses, "\"[]\"", Some("[]")),
+            (ValueKind::Responses, "[{\"code\":109}]", None),
+            (ValueKind::Responses, "[{\"to\":{\"status_code\":401}}]", None),
+            (ValueKind::Responses, "[{\"code\":109,\"to\":{\"status_code\":101}}]", None),
             (ValueKind::Tables, "\"{\"", None),
         ] {
             check(kind, json, expected);

@@ -49,9 +49,7 @@ impl Hub {
         (connection.transport, connection.wire) = (transport, wire);
         connection.phase = Phase::Open;
         let shutting_down = connection.flags.shutting_down();
-        self.turn.write_head(&mut connection.turn, slot, |out| {
-            http::write_stream_head(transport, wire, Cors { origin }, out);
-        });
+        self.begin_stream(slot, origin);
         if shutting_down {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
         }

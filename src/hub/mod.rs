@@ -22,6 +22,7 @@ mod hook_events;
 mod subscriptions;
 mod presence_updates;
 mod connection_end;
+mod connect_refusals;
 mod output;
 mod admission;
 mod backend;
@@ -62,7 +63,9 @@ use crate::model::message::Post;
 
 pub use self::deadline_share::deadlines_of_pass;
 pub use self::sending::FANOUT_SENDS;
-pub use self::settings::{HubSettings, TokenVerifiers};
+pub use self::settings::{
+    ConnectRefusalResponse, ConnectRefusalResponses, HubSettings, TokenVerifiers,
+};
 pub use self::shard_state::{Hub, RingRequests, ShardContext, WORK};
 pub use self::token_expiry::CLOCK_STEP;
 pub use self::turn_output::Segments;

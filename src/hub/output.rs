@@ -159,6 +159,10 @@ impl Hub {
         let transport = self.connections[slot].transport;
         self.drop_hold(slot);
         self.end_session(slot, code, reason);
+        if self.write_refusal(slot, code.into(), reason) {
+            self.metrics.disconnects.add(1);
+            return self.begin_closing(slot);
+        }
         if code == Disconnect::CONNECTION_CLOSED.code {
             // This code means that the transport ended: as in Centrifugo, nothing is sent.
             self.metrics.disconnects.add(1);
@@ -174,6 +178,15 @@ impl Hub {
         }
         self.metrics.disconnects.add(1);
         if self.connections[slot].takes_output() {
+            self.begin_closing(slot);
+        }
+    }
+
+    /// Refuses a connect with an HTTP response, and ends the connection.
+    pub(super) fn refuse_connect(&mut self, slot: u32, code: u32, message: &str) {
+        self.drop_hold(slot);
+        if self.write_refusal(slot, code, message) {
+            self.metrics.errors.add(1);
             self.begin_closing(slot);
         }
     }

@@ -68,7 +68,8 @@ impl Hub {
             awaited_answers: self.connections.awaited_answers.len(),
             postponed_pings: self.connections.postponed_pings.len(),
             event_streams: self.connections.event_positions.len()
-                + self.connections.last_events.len(),
+                + self.connections.last_events.len()
+                + self.connections.pending_heads.len(),
             position_checks: self.locals.position_checks.len(),
             context: self.connections.context.len(),
             outgoing: self.outgoing.len(),

@@ -28,6 +28,7 @@ impl Hub {
             body.clear();
             self.write_connected(slot, &hold, &mut body);
         }
+        self.write_pending_head(slot);
         let id = self.first_event_id(slot, &hold.answers);
         self.write_event(slot, &body, &id);
         if !hold.output.is_empty() {

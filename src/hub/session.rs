@@ -95,11 +95,21 @@ impl Hub {
             Err(ConnectRefusal::Error(Error::BINARY_CHANNEL)) => {
                 return Err(StopReason::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
             }
-            Err(ConnectRefusal::Error(error)) => {
-                return Err(StopReason::Disconnect(disconnect_for(error.code)));
+            Err(ConnectRefusal::Error(Error { code, message, .. })) => {
+                if self.refuses_by_status(slot) {
+                    self.refuse_connect(slot, code, message);
+                    return Ok(());
+                }
+                return Err(StopReason::Disconnect(disconnect_for(code)));
             }
             Err(ConnectRefusal::Backend(outcome)) => match &*outcome {
-                LookupOutcome::Command(Err(backend::ProxyFailure::Error { code, .. })) => {
+                LookupOutcome::Command(Err(backend::ProxyFailure::Error {
+                    code, message, ..
+                })) => {
+                    if self.refuses_by_status(slot) {
+                        self.refuse_connect(slot, *code, message);
+                        return Ok(());
+                    }
                     return Err(StopReason::Disconnect(disconnect_for(*code)));
                 }
                 LookupOutcome::Command(Err(backend::ProxyFailure::Disconnect { code, reason })) => {

@@ -12,7 +12,7 @@ use crate::model::backend::Upstreams;
 use crate::model::namespaces::Namespaces;
 use crate::model::token::Verifier;
 use crate::wire::deflate::Compression;
-use crate::wire::http::{HeadLimits, Routes};
+use crate::wire::http::{HeadLimits, Routes, Transport};
 
 /// Settings of a shard.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct HubSettings {
     pub homes: home::HomeSettings,
     /// Maximum connections of the shard.
     pub slots: usize,
+    /// HTTP responses to refused connects.
+    pub connect_refusals: ConnectRefusalResponses,
     /// Maximum bytes of a message from a client.
     pub message_bytes: usize,
     /// Maximum bytes of a message from a client after decompression.
@@ -103,6 +105,7 @@ impl Default for HubSettings {
             tokens: TokenVerifiers::default(),
             personal_namespace: None,
             uni_websocket_disconnect_push: true,
+            connect_refusals: ConnectRefusalResponses::default(),
             proxies: Upstreams::default(),
             api: ApiKey::default(),
             routes: Routes::new(),
@@ -156,4 +159,35 @@ pub struct TokenVerifiers {
     pub connection: Arc<Verifier>,
     /// For subscriptions.
     pub subscription: Arc<Verifier>,
+}
+
+/// The HTTP response to a connect that is refused with a code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectRefusalResponse {
+    /// Code of the error or of the disconnect.
+    pub code: u32,
+    /// HTTP status.
+    pub status: u16,
+    /// Body; empty: the message of the error or the reason of the disconnect.
+    pub body: Box<str>,
+}
+
+/// The responses to refused connects by transport; `None`: a disconnect push in a stream.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectRefusalResponses {
+    /// For `uni_sse`.
+    pub uni_sse: Option<Arc<[ConnectRefusalResponse]>>,
+    /// For `uni_http_stream`.
+    pub uni_http_stream: Option<Arc<[ConnectRefusalResponse]>>,
+}
+
+impl ConnectRefusalResponses {
+    /// The responses of a transport.
+    pub(super) fn of(&self, transport: Transport) -> Option<&[ConnectRefusalResponse]> {
+        match transport {
+            Transport::UniSse => self.uni_sse.as_deref(),
+            Transport::UniHttpStream => self.uni_http_stream.as_deref(),
+            _ => None,
+        }
+    }
 }

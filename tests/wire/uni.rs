@@ -93,3 +93,55 @@ fn the_disconnect_push_of_a_uni_websocket_client_can_be_disabled() {
         assert_eq!(client.closed(), (3503, "force disconnect".to_owned()));
     }
 }
+
+#[test]
+fn a_refused_connect_is_answered_by_an_http_status_if_enabled() {
+    let enabled = ["uni_sse", "uni_http_stream"].map(|transport| {
+        let responses = r#"[{"code":3500,"to":{"status_code":401}},
+            {"code":109,"to":{"status_code":410,"body":"{\"renew\":true}"}}]"#;
+        let key = format!("--{transport}.connect_code_to_http_response");
+        [format!("{key}.enabled"), format!("{key}.transforms={responses}")]
+    });
+    let key =
+        ["--client.token.hmac_secret_key", SECRET, "--client.allowed_origins", "https://a.com"];
+    let flags = enabled.iter().flatten().map(String::as_str).chain(key);
+    let server = Server::start(&flags.collect::<Vec<_>>());
+    let ask = |transport: &str, connect: &str| {
+        let mut client = Client::dial(&server);
+        let head = "Host: test\r\nOrigin: https://a.com\r\nContent-Type: application/json";
+        let (path, length) = (format!("/connection/{transport}"), connect.len());
+        let request =
+            format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{connect}");
+        client.send_raw(request.as_bytes());
+        let head = client.read_head();
+        assert!(head.contains("Access-Control-Allow-Origin: https://a.com\r\n"), "{head}");
+        (head.lines().next().unwrap().to_owned(), client)
+    };
+    let connect = |claims| format!(r#"{{"token":"{}"}}"#, signed(&claims, SECRET));
+    let expired = connect(json!({"sub": "u", "exp": 1}));
+    for transport in ["uni_sse", "uni_http_stream"] {
+        for (connect, status, body) in [
+            (r#"{"token":"x"}"#, "HTTP/1.1 401 Unauthorized", "invalid token"),
+            (&*expired, "HTTP/1.1 410 Gone", r#"{"renew":true}"#),
+            (
+                r#"{"subs":{"none:x":{}}}"#,
+                "HTTP/1.1 500 Internal Server Error",
+                "Internal Server Error",
+            ),
+        ] {
+            let (line, mut client) = ask(transport, connect);
+            assert_eq!(line, status, "{transport} {connect}");
+            assert_eq!(String::from_utf8(client.rest()).unwrap(), body, "{transport} {connect}");
+        }
+        let (line, mut client) = ask(transport, r#"{"subs":{"news":{}}}"#);
+        assert_eq!(line, "HTTP/1.1 200 OK");
+        let line = client.line();
+        assert!(line.contains(r#""subs":{"news":{}}"#), "{line}");
+        server.publish("news", "1");
+        let mut lines = std::iter::from_fn(|| Some(client.line()));
+        assert!(lines.any(|line| line.contains(r#""pub":{"data":1,"#)));
+    }
+    let (line, mut client) = ask("long_polling", r#"{"token":"x"}"#);
+    assert_eq!(line, "HTTP/1.1 200 OK", "other transports keep the push");
+    assert!(String::from_utf8(client.rest()).unwrap().contains(r#""code":3500"#));
+}

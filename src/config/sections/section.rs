@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::base::secret::{Address, Secret};
 use crate::config::duration::ConfigDuration;
 use crate::config::key::Key;
+use crate::config::response_transforms::ResponseTransform;
 use crate::config::status_transforms::StatusTransform;
 use crate::config::value_kind::ValueKind;
 
@@ -130,5 +131,6 @@ values! {
     Address: Address,
     BTreeMap<String, Secret>: Map,
     Vec<StatusTransform>: Transforms,
+    Vec<ResponseTransform>: Responses,
     ConfigDuration: Duration,
 }

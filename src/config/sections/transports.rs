@@ -3,6 +3,7 @@
 //! Owns the keys of every client endpoint. Never parses a request.
 
 use super::section::section;
+use crate::config::response_transforms::ResponseTransform;
 
 section! {
     /// Bidirectional WebSocket transport.
@@ -48,10 +49,26 @@ section! {
     }
 }
 
-/// Declares the sections of the HTTP transports. They differ only in path and in whether they are
-/// enabled by default.
+section! {
+    /// HTTP responses to refused connects of a unidirectional transport.
+    ConnectCodeToHttpResponse {
+        /// Answer a refused connect with an HTTP status (500 for a code that is not in
+        /// `transforms`). Disabled: status 200 and a disconnect push.
+        enabled: bool = false,
+        /// HTTP responses by the code of the error or the disconnect, as a list of `{code, to:
+        /// {status_code, body}}`. An empty body is replaced by the message of the error or the
+        /// reason of the disconnect.
+        transforms: Vec<ResponseTransform> = Vec::new(),
+    }
+}
+
+/// Declares the sections of the HTTP transports. They differ in path, in whether they are enabled
+/// by default, and in keys of their own.
 macro_rules! http_transports {
-    ($($(#[$meta:meta])* $name:ident $path:literal $enabled:literal;)*) => {
+    ($(
+        $(#[$meta:meta])* $name:ident $path:literal $enabled:literal
+        $($(#[doc = $doc:literal])+ $field:ident: $type:ty)?;
+    )*) => {
         $(section! {
             $(#[$meta])*
             $name {
@@ -61,6 +78,7 @@ macro_rules! http_transports {
                 handler_prefix: String = $path.to_owned(),
                 /// Maximum size of a request body in bytes.
                 max_request_body_size: usize = 65_536,
+                $($(#[doc = $doc])+ $field: $type = <$type>::default(),)?
             }
         })*
     };
@@ -72,9 +90,13 @@ http_transports! {
     /// Bidirectional transport over server-sent events.
     Sse "/connection/sse" true;
     /// Unidirectional HTTP streaming transport.
-    UniHttpStream "/connection/uni_http_stream" false;
+    UniHttpStream "/connection/uni_http_stream" false
+        /// HTTP responses to refused connects.
+        connect_code_to_http_response: ConnectCodeToHttpResponse;
     /// Unidirectional transport over server-sent events.
-    UniSse "/connection/uni_sse" false;
+    UniSse "/connection/uni_sse" false
+        /// HTTP responses to refused connects.
+        connect_code_to_http_response: ConnectCodeToHttpResponse;
     /// Unidirectional long-polling transport.
     LongPolling "/connection/long_polling" false;
 }

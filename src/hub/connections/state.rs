@@ -35,6 +35,8 @@ pub struct SlotState<'a> {
     pub event_positions: Option<&'a ConnectionEventId>,
     /// Last event id that a unidirectional client sent.
     pub last_event: Option<&'a Result<LastEventId, Box<str>>>,
+    /// The origin of the page, if the head of its stream is not written.
+    pub pending_head: Option<&'a Option<Box<str>>>,
     /// Context for requests to the backend.
     pub context: Option<&'a BackendContext>,
     /// Whether the index of users contains the slot.
@@ -89,6 +91,7 @@ impl SlotState<'_> {
             awaited_answer,
             event_positions,
             last_event,
+            pending_head,
             context,
             is_indexed,
             deadline,
@@ -100,6 +103,7 @@ impl SlotState<'_> {
             && awaited_answer.is_none()
             && event_positions.is_none()
             && last_event.is_none()
+            && pending_head.is_none()
             && context.is_none();
         let times = deadline.is_none() && postponed_pings.is_none();
         record.is_none() && subscriptions.is_empty() && tables && times && !is_indexed
@@ -121,6 +125,7 @@ impl Connections {
             awaited_answers,
             event_positions,
             last_events,
+            pending_heads,
             context,
             users,
             different_users: _,
@@ -145,6 +150,7 @@ impl Connections {
             awaited_answer: awaited_answers.get(&slot),
             event_positions: event_positions.get(&slot),
             last_event: last_events.get(&slot),
+            pending_head: pending_heads.get(&slot),
             context: context.get(&slot).map(|context| &**context),
             is_indexed: users.iter().any(|indexed| *indexed == slot),
             deadline: wheel.deadline(slot),
@@ -223,6 +229,7 @@ mod tests {
         connections.awaited_answers.insert(slot, None);
         connections.event_positions.insert(slot, ConnectionEventId::default());
         connections.last_events.insert(slot, Err("?".into()));
+        connections.pending_heads.insert(slot, None);
         connections.context_mut(slot).meta = Some(Box::default());
         connections.wheel.set(slot, 5);
         connections.postponed_pings.insert(slot, 9);
@@ -243,6 +250,7 @@ mod tests {
             awaited_answers,
             event_positions,
             last_events,
+            pending_heads,
             context,
             users,
             different_users,
@@ -256,6 +264,7 @@ mod tests {
             awaited_answers.len(),
             event_positions.len(),
             last_events.len(),
+            pending_heads.len(),
             context.len(),
             postponed_pings.len(),
         ];

@@ -42,6 +42,8 @@ pub struct Connections {
     /// Last event ids that unidirectional clients sent; `Err` contains the beginning of an invalid
     /// id.
     pub(in crate::hub) last_events: HashMap<u32, Result<LastEventId, Box<str>>>,
+    /// Streams whose head is written with the answer to their connect: the origin of the page.
+    pub(in crate::hub) pending_heads: HashMap<u32, Option<Box<str>>>,
     /// Context for requests to the backend.
     pub(in crate::hub) context: HashMap<u32, Arc<BackendContext>>,
     /// Slots by the hash of their user.
@@ -86,6 +88,7 @@ impl Connections {
             awaited_answers: HashMap::new(),
             event_positions: HashMap::new(),
             last_events: HashMap::new(),
+            pending_heads: HashMap::new(),
             context: HashMap::new(),
             users: HashTable::new(),
             different_users: 0,
@@ -138,6 +141,7 @@ impl Connections {
             awaited_answers,
             event_positions,
             last_events,
+            pending_heads,
             context,
             // The user was removed above.
             users: _,
@@ -157,6 +161,7 @@ impl Connections {
         remove(awaited_answers, slot);
         remove(event_positions, slot);
         remove(last_events, slot);
+        remove(pending_heads, slot);
         remove(context, slot);
         remove(postponed_pings, slot);
     }

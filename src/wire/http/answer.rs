@@ -2,6 +2,7 @@
 //!
 //! Owns no state. The responses have no `Date` header, because this layer has no clock.
 
+use ::http::StatusCode;
 use tungstenite::handshake::derive_accept_key;
 
 use super::request::{Transport, Upgrade};
@@ -72,6 +73,24 @@ pub fn write_stream_head(transport: Transport, wire: Wire, cors: Cors<'_>, out: 
     );
     cors.write(out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the response to a refused connect, after which the connection closes.
+pub fn write_refused_connect(status: u16, body: &str, cors: Cors<'_>, out: &mut Vec<u8>) {
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let head = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or_default());
+    out.extend_from_slice(head.as_bytes());
+    cors.write(out);
+    out.extend_from_slice(b"Connection: close\r\n");
+    // Responses with these statuses have no body.
+    if matches!(status, 204 | 304) {
+        return out.extend_from_slice(b"\r\n");
+    }
+    let length = body.len();
+    let rest =
+        format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n");
+    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(body.as_bytes());
 }
 
 /// Appends a 204 response: to an emulation request or, with `requested_headers` (the headers that a
