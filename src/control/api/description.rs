@@ -73,6 +73,9 @@ fn keys() -> Value {
     })
 }
 
+/// Methods whose request may be empty. They also accept `null`, as in Centrifugo.
+const EMPTY_REQUESTS: [&str; 2] = ["channels", "info"];
+
 fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Value {
     let text = |description: &str| {
         let content = json!({ "text/plain": { "schema": { "type": "string" } } });
@@ -84,6 +87,10 @@ fn operation(name: &str, summary: &str, request: &Schema, answer: &Schema) -> Va
          and the error is 107 or 108"
             .into();
     malformed["content"]["text/plain"] = json!({ "schema": { "type": "string" } });
+    let mut request = json!(request);
+    if EMPTY_REQUESTS.contains(&name) {
+        request = json!({ "anyOf": [request, { "type": "null" }] });
+    }
     json!({
         "operationId": name,
         "summary": summary,
