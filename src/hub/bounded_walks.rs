@@ -43,6 +43,14 @@ pub(super) struct SurveyWalk {
     pub(super) found: Surveyed,
 }
 
+/// A connection whose new information its homes have not got yet.
+#[derive(Debug)]
+pub(super) struct StaleMember {
+    pub(super) address: Address,
+    /// Number of subscriptions whose homes have the new information.
+    pub(super) done: usize,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,12 +68,4 @@ mod tests {
         assert_eq!(walk.step(0), None);
         assert!(!walk.goes_on());
     }
-}
-
-/// A connection whose new information its homes have not got yet.
-#[derive(Debug)]
-pub(super) struct StaleMember {
-    pub(super) address: Address,
-    /// Number of subscriptions whose homes have the new information.
-    pub(super) done: usize,
 }

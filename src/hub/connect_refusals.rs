@@ -35,11 +35,6 @@ impl Hub {
         });
     }
 
-    /// Whether a refusal of the connect is an HTTP response.
-    pub(super) fn refuses_by_status(&self, slot: u32) -> bool {
-        self.connections.pending_heads.contains_key(&slot)
-    }
-
     /// Writes the HTTP response to a connect that is refused with this code, if the head of the
     /// stream is not written; returns whether it did. The connection must be closed then.
     pub(super) fn write_refusal(&mut self, slot: u32, code: u32, message: &str) -> bool {

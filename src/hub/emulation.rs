@@ -37,7 +37,9 @@ impl Hub {
         if opening.by_url && !transport.is_unidirectional() && !is_only_connect(&opening.opening) {
             return self.refuse_to(slot, Status::NotConnect, requester);
         }
-        if transport.is_unidirectional() && parse_uni_connect(&opening.opening).is_none() {
+        let uni_connect =
+            transport.is_unidirectional().then(|| parse_uni_connect(&opening.opening));
+        if uni_connect.as_ref().is_some_and(Option::is_none) {
             return self.refuse_to(slot, Status::BadRequest, requester);
         }
         let full = self.connections[slot].flags.refusing();
@@ -54,14 +56,14 @@ impl Hub {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
         }
         self.set_deadline(slot, self.settings.stale_close_delay);
-        if !transport.is_unidirectional() {
+        let Some(request) = uni_connect.flatten() else {
             return self.take_frame(post, slot, &opening.opening, inbound);
-        }
+        };
         if let Some(text) = opening.last_event {
             let shown = || text.chars().take(SHOWN_MAX).collect::<Box<str>>();
             self.connections.last_events.insert(slot, LastEventId::parse(text).ok_or_else(shown));
         }
-        self.read_uni_connect(post, slot, &opening.opening, inbound);
+        self.run_uni_connect(post, slot, (&opening.opening, &request), inbound);
     }
 
     /// Forwards the commands of an emulation request to the shard of the client; returns whether

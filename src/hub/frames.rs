@@ -220,8 +220,7 @@ impl Hub {
         connection.flags.query_pending()
     }
 
-    /// Runs the connect request of a unidirectional client, for the first time or again. While it
-    /// waits, it is kept where other clients have their commands.
+    /// Reads and runs the connect request of a unidirectional client, for the first time or again.
     pub(super) fn read_uni_connect(
         &mut self,
         post: &mut impl Post,
@@ -234,7 +233,19 @@ impl Hub {
             let Disconnect { code, reason } = Disconnect::BAD_REQUEST;
             return self.write_close(slot, Some(code), reason);
         };
-        let result = self.connect_unidirectional(post, slot, &request);
+        self.run_uni_connect(post, slot, (text, &request), inbound);
+    }
+
+    /// Runs a connect request that was read from `text`. While it waits, the text is kept where
+    /// other clients have their commands.
+    pub(super) fn run_uni_connect(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (text, request): (&[u8], &ConnectRequest<'_>),
+        inbound: &mut Inbound,
+    ) {
+        let result = self.connect_unidirectional(post, slot, request);
         match result {
             Ok(()) => return,
             Err(StopReason::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),

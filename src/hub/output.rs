@@ -182,13 +182,15 @@ impl Hub {
         }
     }
 
-    /// Refuses a connect with an HTTP response, and ends the connection.
-    pub(super) fn refuse_connect(&mut self, slot: u32, code: u32, message: &str) {
-        self.drop_hold(slot);
-        if self.write_refusal(slot, code, message) {
+    /// Refuses a connect with an HTTP response, if its transport does, and ends the connection.
+    /// Returns whether it did.
+    pub(super) fn refuse_connect(&mut self, slot: u32, code: u32, message: &str) -> bool {
+        let written = self.write_refusal(slot, code, message);
+        if written {
             self.metrics.errors.add(1);
             self.begin_closing(slot);
         }
+        written
     }
 
     pub(super) fn write_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {

@@ -16,9 +16,10 @@ impl Hub {
     pub(super) fn info_changed(&mut self, slot: u32) {
         let address = self.address(slot);
         if self.connections[slot].flags.info_changed() {
-            // Homes that have an earlier information get it again.
-            let queued = self.stale_members.iter_mut().find(|stale| stale.address == address);
-            if let Some(stale) = queued {
+            // Homes that have an earlier information get it again. Only the first of the queue can
+            // have such homes.
+            let first = self.stale_members.front_mut();
+            if let Some(stale) = first.filter(|stale| stale.address == address) {
                 stale.done = 0;
             }
             return;

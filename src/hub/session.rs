@@ -96,22 +96,12 @@ impl Hub {
                 return Err(StopReason::Disconnect(Disconnect::INAPPROPRIATE_PROTOCOL));
             }
             Err(ConnectRefusal::Error(Error { code, message, .. })) => {
-                if self.refuses_by_status(slot) {
-                    self.refuse_connect(slot, code, message);
-                    return Ok(());
-                }
-                return Err(StopReason::Disconnect(disconnect_for(code)));
+                return self.refuse_unidirectional(slot, code, message);
             }
             Err(ConnectRefusal::Backend(outcome)) => match &*outcome {
                 LookupOutcome::Command(Err(backend::ProxyFailure::Error {
                     code, message, ..
-                })) => {
-                    if self.refuses_by_status(slot) {
-                        self.refuse_connect(slot, *code, message);
-                        return Ok(());
-                    }
-                    return Err(StopReason::Disconnect(disconnect_for(*code)));
-                }
+                })) => return self.refuse_unidirectional(slot, *code, message),
                 LookupOutcome::Command(Err(backend::ProxyFailure::Disconnect { code, reason })) => {
                     self.disconnect_with(slot, *code, reason);
                 }
@@ -119,6 +109,20 @@ impl Hub {
             },
         }
         Ok(())
+    }
+
+    /// Refuses the connect of a unidirectional client with an error: by an HTTP response if its
+    /// transport does, else by a disconnect.
+    fn refuse_unidirectional(
+        &mut self,
+        slot: u32,
+        code: u32,
+        message: &str,
+    ) -> Result<(), StopReason> {
+        match self.refuse_connect(slot, code, message) {
+            true => Ok(()),
+            false => Err(StopReason::Disconnect(disconnect_for(code))),
+        }
     }
 
     /// Authenticates a connect and determines its server-side subscriptions.
@@ -166,7 +170,6 @@ impl Hub {
         if let Some(channel) = self.personal_channel(slot) {
             granted.push((channel, Grant::default()));
         }
-        let bidirectional = !self.connections[slot].transport.is_unidirectional();
         let mut server_subs: Vec<ServerSubscription> = Vec::with_capacity(granted.len());
         for (channel, grant) in granted {
             let options = self.settings.namespaces.of(&channel).map_err(ConnectRefusal::Error)?;
@@ -176,7 +179,7 @@ impl Hub {
                 requested.filter(|(name, _)| **name == *channel).map(|(_, request)| request);
             let requested = requested.next_back();
             let since = requested.and_then(SubscribeRequest::since);
-            let delta = bidirectional && requested.is_some_and(SubscribeRequest::requests_delta);
+            let delta = requested.is_some_and(SubscribeRequest::requests_delta);
             if !server_subs.iter().any(|server_sub| server_sub.channel == channel) {
                 let grant = Grant { server_side: true, ..grant };
                 server_subs.push(ServerSubscription { channel, since, delta, grant });
@@ -279,7 +282,6 @@ impl Hub {
         server_subs: &mut Vec<ServerSubscription>,
     ) -> Result<(), ConnectRefusal> {
         let user = self.connections[slot].user();
-        let bidirectional = !self.connections[slot].transport.is_unidirectional();
         for (channel, requested) in request.subs.iter().flat_map(|subs| &subs.0) {
             let namespaces = &self.settings.namespaces;
             let options = match namespaces.of_client(channel) {
@@ -300,7 +302,7 @@ impl Hub {
                 let grant = Grant { server_side: true, ..Grant::default() };
                 let channel = Arc::from(&**channel);
                 let since = requested.since();
-                let delta = bidirectional && requested.requests_delta();
+                let delta = requested.requests_delta();
                 server_subs.push(ServerSubscription { channel, since, delta, grant });
             }
         }

@@ -237,8 +237,9 @@ impl Hub {
             (self.shared_name(hash, channel), self.event_ids_for(slot, stream_access));
         let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
         let RequestedOptions { compact, strict, .. } = requested;
-        let delta = options.allow_delta && requested.delta;
-        let encoding = Encoding { joins, delta, compact, event_ids, ..self.encoding(slot) };
+        let encoding = self.encoding(slot);
+        let delta = options.allow_delta && requested.delta && !encoding.unidirectional;
+        let encoding = Encoding { joins, delta, compact, event_ids, ..encoding };
         let since = match requested.since {
             None if options.auto_cache_recover && stream_access.recoverable => {
                 Some(Position::default())

@@ -13,7 +13,7 @@ export const ENTRIES = [
     title: "Blank lines between commands",
     centrifugo: "ends the connection with 3501 when a frame holds an empty line before a command.",
     drumline: "skips empty lines.",
-    reason: "an empty line holds no command, and a client that joins commands with newlines may add one.",
+    reason: "An empty line holds no command, and a client that joins commands with newlines may add one.",
     scripts: /^JSON text: (newline at the start|two newlines between)$/,
   },
   {
@@ -21,7 +21,7 @@ export const ENTRIES = [
     title: "Keys in another case",
     centrifugo: "accepts JSON keys in any case, as Go's decoder does.",
     drumline: "accepts keys as the protocol spells them; another spelling is an unknown field.",
-    reason: "no SDK sends them, and comparing without regard to case costs time for each key.",
+    reason: "No SDK sends them, and comparing without regard to case costs time for each key.",
     scripts: /^JSON text: upper-case key$/,
   },
   {
@@ -30,7 +30,7 @@ export const ENTRIES = [
     centrifugo: "answers http_stream and uni_http_stream with Go's guess `text/plain; charset=utf-8`, and "
       + "event streams with a charset.",
     drumline: "answers `application/json`, and `text/event-stream` without a charset.",
-    reason: "the body is JSON lines; both types define UTF-8, so a charset adds nothing. SDKs ignore the type.",
+    reason: "The body is JSON lines; both types define UTF-8, so a charset adds nothing. SDKs ignore the type.",
     scripts: /^(http_stream|sse|uni_http_stream|uni_sse|origin:|client setting: pings of uni_sse|connect proxy request: by )/,
     paths: /\.head\.type$/,
   },
@@ -39,7 +39,7 @@ export const ENTRIES = [
     title: "Event ids of uni_sse",
     centrifugo: "sends no `id` lines.",
     drumline: "sends an `id` line before a publication of a channel with recovery.",
-    reason: "a browser's EventSource that lost its connection returns with Last-Event-ID and gets what it missed.",
+    reason: "A browser's EventSource that lost its connection returns with Last-Event-ID and gets what it missed.",
     scripts: /^uni_sse: /,
     paths: /\.eventIds$/,
   },
@@ -50,7 +50,7 @@ export const ENTRIES = [
       + "without an Origin.",
     drumline: "answers with one line of text that names the cause, and sends CORS headers only to requests "
       + "with an Origin. Allowed methods are listed per transport.",
-    reason: "the person who reads the answer learns what to change.",
+    reason: "The person who reads the answer learns what to change.",
     scripts: /^((request|disabled): |uni_(http_stream|sse): request that )/,
     paths: /\.(body|headers\.[-a-z]+|replies\[0\])$/,
   },
@@ -59,7 +59,7 @@ export const ENTRIES = [
     title: "Status of refused WebSocket upgrades",
     centrifugo: "answers 400 to a POST and to another version of the protocol.",
     drumline: "answers 405 to a POST, and 426 with the supported version as RFC 6455 asks.",
-    reason: "the exact status tells a proxy or a person what is wrong.",
+    reason: "The exact status tells a proxy or a person what is wrong.",
     scripts: /^request: websocket (POST|of another version)$/,
     paths: /\.status$/,
   },
@@ -68,7 +68,7 @@ export const ENTRIES = [
     title: "Health endpoint",
     centrifugo: "serves `/health` only with `health.enabled`.",
     drumline: "serves `/health` unless `health.enabled` is false.",
-    reason: "load balancers and the server's own tests need it, and it tells nothing about the users.",
+    reason: "Load balancers and the server's own tests need it, and it tells nothing about the users.",
     scripts: /^request: health$/,
   },
   {
@@ -76,7 +76,7 @@ export const ENTRIES = [
     title: "Reason of close code 1009",
     centrifugo: "closes with an empty reason when a message exceeds the limit.",
     drumline: "closes with the reason `message size limit exceeded`.",
-    reason: "the reason reaches the application's log.",
+    reason: "The reason reaches the application's log.",
     scripts: /^socket: message (of|over) 65536 bytes$/,
     paths: /\.end\.reason$/,
   },
@@ -86,7 +86,7 @@ export const ENTRIES = [
     centrifugo: "accepts them in every channel and disconnects each JSON subscriber with 3506.",
     drumline: "accepts them only in channels with `publication_data_format: binary`, which JSON clients "
       + "cannot subscribe to; elsewhere the publisher gets error 107, which names the option.",
-    reason: "a publisher must not be able to disconnect subscribers.",
+    reason: "A publisher must not be able to disconnect subscribers.",
     scripts: /^socket: protobuf: data that is not JSON for a JSON subscriber$/,
   },
   {
@@ -94,7 +94,7 @@ export const ENTRIES = [
     title: "Null as information about a connection",
     centrifugo: "carries `conn_info: null` for the claim `info: null`.",
     drumline: "leaves the field out.",
-    reason: "null says that there is no information, as the absent claim does.",
+    reason: "Null says that there is no information, as the absent claim does.",
     scripts: /^claim: info null$/,
   },
   {
@@ -103,7 +103,7 @@ export const ENTRIES = [
     centrifugo: "answers success to an expired subscription token, after which the subscription does not "
       + "expire (mended in 6.9.6, which disconnects with 3006).",
     drumline: "disconnects with 3006.",
-    reason: "an expired token must not prolong a subscription.",
+    reason: "An expired token must not prolong a subscription.",
     scripts: /^sub_refresh: expired$/,
   },
   {
@@ -114,7 +114,7 @@ export const ENTRIES = [
     drumline: "may answer a command before an earlier one that waits for another shard, and may send a "
       + "push before or after a reply. Publications of a channel stay in order, and follow the reply to "
       + "the subscribe command.",
-    reason: "clients match replies by id; waiting would delay commands that need no other shard.",
+    reason: "Clients match replies by id; waiting would delay commands that need no other shard.",
     scripts: /^order of replies: /,
     paths: /\.replies\[/,
   },
@@ -124,7 +124,7 @@ export const ENTRIES = [
     centrifugo: "takes any number of commands.",
     drumline: "takes exactly one connect command first, otherwise 400; streams reject "
       + "`Sec-Fetch-Mode: navigate` with 403, and a request with two Origin headers is rejected.",
-    reason: "a link to a stream would use the cookies of the user who follows it.",
+    reason: "A link to a stream would use the cookies of the user who follows it.",
     why_unseen: "a navigation is the browser's; the wire tests send these requests.",
   },
   {
@@ -132,7 +132,7 @@ export const ENTRIES = [
     title: "A node that becomes full",
     centrifugo: "admits a client beyond `client.connection_limit` that upgraded before the node was full.",
     drumline: "closes the client with 3013, and the SDK reconnects.",
-    reason: "the limit bounds memory.",
+    reason: "The limit bounds memory.",
     why_unseen: "it needs a race between two upgrades; the wire tests force it.",
   },
   {
@@ -140,7 +140,7 @@ export const ENTRIES = [
     title: "uni_websocket clients that answer no ping",
     centrifugo: "drops the socket without a close frame.",
     drumline: "closes with 3012.",
-    reason: "the client and the metrics learn the cause.",
+    reason: "The client and the metrics learn the cause.",
     why_unseen: "it takes as long as the ping interval; the wire tests have it.",
   },
   // --- HTTP API ----------------------------------------------------------------------------------

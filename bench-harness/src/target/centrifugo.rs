@@ -5,9 +5,10 @@
 
 use anyhow::Result;
 
+use super::drumline::Drumline;
 use super::{Adapter, HISTORY, Launch, MEMBERS, Recovery, SILENT_SECONDS, TargetOptions};
-use crate::dialect::{self, Dialect};
-use crate::publish::{Api, Post};
+use crate::dialect::Dialect;
+use crate::publish::Api;
 use crate::server::API_KEY;
 
 /// How Centrifugo is configured.
@@ -49,11 +50,11 @@ impl Adapter for Centrifugo {
     }
 
     fn dialect(&self) -> &'static dyn Dialect {
-        &dialect::Drumline
+        Drumline.dialect()
     }
 
     fn api(&self) -> Api {
-        Api::Http(Post::drumline(API_KEY))
+        Drumline.api()
     }
 
     fn pings(&self) -> bool {
@@ -65,8 +66,7 @@ impl Adapter for Centrifugo {
     }
 
     fn recovery(&self) -> Option<Recovery> {
-        let by = "from the channel's history, by epoch and offset";
-        Some(Recovery { by, dialect: self.dialect(), api: self.api() })
+        Drumline.recovery()
     }
 
     fn launch(&self, options: &TargetOptions) -> Result<Launch> {

@@ -72,7 +72,7 @@ macro_rules! publication {
         }
 
         impl $name {
-            fn draft(self, max: usize) -> Result<($type, Draft), ApiError> {
+            fn draft(self, max: usize) -> Result<Draft, ApiError> {
                 let (data, is_json) = match (self.b64data.unwrap_or_default(), self.data) {
                     (base64, _) if !base64.is_empty() => {
                         let bytes =
@@ -96,15 +96,14 @@ macro_rules! publication {
                     version,
                     version_epoch: self.version_epoch.unwrap_or_default(),
                 };
-                let draft = Draft {
+                Ok(Draft {
                     data,
                     is_json,
                     extra: (extra != PublicationExtra::default()).then(|| Arc::new(extra)),
                     guard: (guard != DuplicateGuard::default()).then(|| Box::new(guard)),
                     skip_history: self.skip_history.unwrap_or_default(),
                     delta: self.delta.unwrap_or_default(),
-                };
-                Ok((self.$target.unwrap_or_default(), draft))
+                })
             }
         }
     };
@@ -165,19 +164,23 @@ pub(super) struct BroadcastResult {
 }
 
 impl Api {
-    pub(super) async fn publish(&self, request: Publish) -> Result<PublishResult, ApiError> {
-        let (channel, draft) = request.draft(publication_max(&self.config))?;
+    pub(super) async fn publish(&self, mut request: Publish) -> Result<PublishResult, ApiError> {
+        let channel = request.channel.take().unwrap_or_default();
+        let draft = request.draft(publication_max(&self.config))?;
         settle(self.post(&channel, &draft).await).await
     }
 
     /// Sends all publications before it waits for the first answer.
-    pub(super) async fn broadcast(&self, request: Broadcast) -> Result<BroadcastResult, ApiError> {
-        let channels = request.channels.clone().unwrap_or_default();
+    pub(super) async fn broadcast(
+        &self,
+        mut request: Broadcast,
+    ) -> Result<BroadcastResult, ApiError> {
+        let channels = request.channels.take().unwrap_or_default();
         if channels.is_empty() {
             return Err(ApiError::bad_request());
         }
         let draft = match request.draft(publication_max(&self.config)) {
-            Ok((_, draft)) => draft,
+            Ok(draft) => draft,
             // Data that cannot be published is an error of each channel, as in Centrifugo.
             Err(error) => {
                 let responses = channels.iter().map(|_| MethodReply::Error(error)).collect();

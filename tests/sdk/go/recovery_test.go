@@ -24,6 +24,14 @@ func cutAndPublish(t *testing.T, c *client, l *link, channel string, first, last
 	next(t, "a new connection", c.connected)
 }
 
+// subscribedAgain waits for the subscription after a cut, and checks whether it recovered.
+func (s *subscription) subscribedAgain(t *testing.T, recovered bool) centrifuge.SubscribedEvent {
+	t.Helper()
+	event := next(t, "subscribed again", s.subscribed)
+	equal(t, "recovered", []bool{event.WasRecovering, event.Recovered}, []bool{true, recovered})
+	return event
+}
+
 func TestPublicationsMissedDuringCutsAreRecoveredInOrderAndOnce(t *testing.T) {
 	inBoth(t, func(t *testing.T, p protocol) {
 		channel, l := unique("stream:cut"), newLink(t)
@@ -36,8 +44,7 @@ func TestPublicationsMissedDuringCutsAreRecoveredInOrderAndOnce(t *testing.T) {
 			}
 			s.expect(t, from+1, from+10)
 			cutAndPublish(t, c, l, channel, from+11, from+50)
-			event := next(t, "subscribed again", s.subscribed)
-			equal(t, "recovered", []bool{event.WasRecovering, event.Recovered}, []bool{true, true})
+			s.subscribedAgain(t, true)
 			s.expect(t, from+11, from+50)
 		}
 		publish(t, channel, 151)
@@ -52,8 +59,7 @@ func TestGapsOfMoreThanTheHistoryAreReported(t *testing.T) {
 		c := p.connect(t, options{link: l})
 		s := c.subscribe(t, channel, centrifuge.SubscriptionConfig{})
 		cutAndPublish(t, c, l, channel, 1, 3)
-		event := next(t, "subscribed again", s.subscribed)
-		equal(t, "recovered", []bool{event.WasRecovering, event.Recovered}, []bool{true, false})
+		event := s.subscribedAgain(t, false)
 		equal(t, "offset", event.StreamPosition.Offset, 3)
 		publish(t, channel, 4)
 		s.expect(t, 4, 4)

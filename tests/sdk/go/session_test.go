@@ -176,20 +176,25 @@ func TestPresenceAndJoinsNameTheMembers(t *testing.T) {
 	})
 }
 
+// disconnected connects a client, which the API ends with a code.
+func (p protocol) disconnected(t *testing.T, code uint32) *client {
+	t.Helper()
+	c := p.connect(t, options{})
+	disconnect := object{"code": code, "reason": "for a test"}
+	api(t, "disconnect", object{"user": c.user, "disconnect": disconnect})
+	return c
+}
+
 func TestDisconnectCodesDecideWhetherTheClientReturns(t *testing.T) {
 	inBoth(t, func(t *testing.T, p protocol) {
 		for _, code := range []uint32{3010, 3011, 4000, 4499} {
-			c := p.connect(t, options{})
-			disconnect := object{"code": code, "reason": "for a test"}
-			api(t, "disconnect", object{"user": c.user, "disconnect": disconnect})
+			c := p.disconnected(t, code)
 			event := next(t, fmt.Sprintf("end with %d", code), c.connecting)
 			equal(t, "end", event, centrifuge.ConnectingEvent{Code: code, Reason: "for a test"})
 			next(t, fmt.Sprintf("return after %d", code), c.connected)
 		}
 		for _, code := range []uint32{3500, 3503, 4500, 4999} {
-			c := p.connect(t, options{})
-			disconnect := object{"code": code, "reason": "for a test"}
-			api(t, "disconnect", object{"user": c.user, "disconnect": disconnect})
+			c := p.disconnected(t, code)
 			event := next(t, fmt.Sprintf("end with %d", code), c.disconnected)
 			equal(t, "end", event, centrifuge.DisconnectedEvent{Code: code, Reason: "for a test"})
 		}
