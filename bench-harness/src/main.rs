@@ -64,6 +64,8 @@ enum Command {
     Peers(scenario::peers::Options),
     /// Two builds of the server in turn: shows whether the newer one is slower or larger.
     Versus(scenario::versus::Options),
+    /// What idle shards cost: many shards against few, in turn.
+    IdleShards(scenario::idle_shards::Options),
     /// Writes RESULTS.md from all results.
     Report {
         /// Folder of the results.
@@ -123,6 +125,7 @@ fn run() -> Result<()> {
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
         Command::Versus(options) => scenario::versus::run(&options),
+        Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),
         Command::PlainTokio(options) => plain::serve_tokio(&options),
         Command::Child(becoming) => target::become_child(&becoming),

@@ -281,7 +281,7 @@ pub fn data(push: &[u8]) -> Option<&[u8]> {
 
 /// The first place of `what` in `text`.
 pub fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
+    memchr::memmem::find(text, what)
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

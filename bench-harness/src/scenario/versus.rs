@@ -9,7 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Bench, Burst, Common, SECOND_NS, all};
+use super::pairs::{INTERVAL_MAX, PAIRS_MIN, interval, unicast};
+use super::{Bench, Burst, Common, all};
 use crate::account::per_connection;
 use crate::dense::{Channels, Mode};
 use crate::grid::{Better, Column, Grid, Spread};
@@ -20,10 +21,6 @@ use crate::wire::Data;
 
 /// Names of the two builds in the table; the newer one first.
 const BUILDS: [&str; 2] = ["new", "before"];
-/// Least number of pairs.
-const PAIRS_MIN: usize = 9;
-/// The pairs end once every interval is narrower than this.
-const INTERVAL_MAX: f64 = 0.10;
 /// The newer build is not slower if the interval of its ratio begins at or below this.
 const LOWER_END_MAX: f64 = 1.02;
 /// Bytes of data in a publication.
@@ -31,9 +28,6 @@ const BYTES: usize = 128;
 /// Publications of a fan-out, and the time for each delivery in the schedule, in ns.
 const FANOUTS: u64 = 4;
 const ROOM_NS: u64 = 30_000;
-/// Publications per second to one subscriber each, and the kept-alive connections that carry them.
-const UNICAST_RATE: u64 = 2_000;
-const UNICAST_PUBLISHERS: u64 = 8;
 /// Publications that nobody receives, and the kept-alive connections that carry them.
 const UNHEARD: u64 = 40_000;
 const UNHEARD_PUBLISHERS: u64 = 64;
@@ -152,9 +146,9 @@ fn have_a_channel_each(bench: &mut Bench, build: &Build) -> Result<[f64; 4]> {
     let mode = Mode::Subscribe(Channels::Distinct);
     let (dense, ramp) = bench.connect(bench.connections, port, mode)?;
     let bytes = per_connection(server.sample()?.since(&empty)?.rss_anon, ramp.up)?;
-    bench.deliver(&server, &dense, unicast(1))?;
+    bench.deliver(&server, &dense, unicast(1, Channels::Distinct))?;
     let before = server.sample()?;
-    let delivered = bench.deliver(&server, &dense, unicast(bench.seconds))?;
+    let delivered = bench.deliver(&server, &dense, unicast(bench.seconds, Channels::Distinct))?;
     bench.account("1:1", &delivered.recorder);
     let deliveries = delivered.recorder.deliveries.delivered;
     let cost = server.sample()?.since(&before)?.cpu_ns_per(deliveries)?;
@@ -166,18 +160,6 @@ fn have_a_channel_each(bench: &mut Bench, build: &Build) -> Result<[f64; 4]> {
     server.stop()?;
     dense.stop()?;
     Ok([bytes, cost, p50, publish])
-}
-
-fn unicast(seconds: u64) -> Burst {
-    Burst {
-        api: Api::Http(Post::drumline(API_KEY)),
-        publishers: UNICAST_PUBLISHERS,
-        channels: Channels::Distinct,
-        data: Data::Filled(BYTES),
-        messages: UNICAST_RATE * seconds,
-        interval_ns: SECOND_NS / UNICAST_RATE,
-        per_frame: 1,
-    }
 }
 
 fn unheard() -> Burst {
@@ -236,42 +218,4 @@ fn verdict(bench: &mut Bench, table: &Grid, what: &str, median_max: f64) -> Resu
     let row = Row::new(format!("{what}: lower end of the interval"), low, "ratio");
     bench.row(row.at_most(LOWER_END_MAX));
     Ok(())
-}
-
-/// The ends of an interval that holds the median with a probability of at least 95%, whatever the
-/// distribution: two order statistics, by the binomial distribution. An error below six values.
-fn interval(mut values: Vec<f64>) -> Result<(f64, f64)> {
-    values.sort_by(f64::total_cmp);
-    let count = values.len();
-    // The probability that at most `cut` of the values lie below the median.
-    let mut tail = 0.5f64.powi(count as i32);
-    let mut term = tail;
-    ensure!(2.0 * tail <= 0.05, "an interval of {count} values cannot be told");
-    let mut cut = 0;
-    loop {
-        term *= (count - cut) as f64 / (cut + 1) as f64;
-        if 2.0 * (tail + term) > 0.05 {
-            break;
-        }
-        tail += term;
-        cut += 1;
-    }
-    Ok((values[cut], values[count - 1 - cut]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_is_that_of_the_tables_for_the_sign_test() {
-        // Ranks (from 1) of the ends, from printed tables of the 95% interval of a median.
-        for (count, low, high) in
-            [(6, 1, 6), (9, 2, 8), (10, 2, 9), (12, 3, 10), (20, 6, 15), (25, 8, 18), (40, 14, 27)]
-        {
-            let values: Vec<f64> = (1..=count).rev().map(f64::from).collect();
-            assert_eq!(interval(values).unwrap(), (f64::from(low), f64::from(high)), "{count}");
-        }
-        assert!(interval(vec![1.0; 5]).is_err());
-    }
 }
