@@ -11,13 +11,20 @@ const SPARE_BYTES: usize = 64;
 /// Appends bytes and reserves little more room than they need. Returns the number of bytes copied,
 /// which includes the existing bytes if the buffer had to move.
 pub fn append(bytes: &mut Vec<u8>, more: &[u8]) -> usize {
-    let needed = bytes.len() + more.len();
-    let grows = needed > bytes.capacity();
-    if grows {
-        bytes.reserve_exact(more.len() + needed / SPARE);
-    }
+    let moved = reserve(bytes, more.len());
     bytes.extend_from_slice(more);
-    if grows { needed } else { more.len() }
+    moved + more.len()
+}
+
+/// Reserves room for `more` bytes and little more. Returns the number of existing bytes that had to
+/// move.
+pub fn reserve(bytes: &mut Vec<u8>, more: usize) -> usize {
+    let needed = bytes.len() + more;
+    if needed <= bytes.capacity() {
+        return 0;
+    }
+    bytes.reserve_exact(more + needed / SPARE);
+    bytes.len()
 }
 
 /// Frees the capacity that exceeds the allowed spare capacity.

@@ -295,6 +295,7 @@ impl Config {
                 .enabled
                 .then(|| personal.personal_channel_namespace.clone()),
             uni_websocket_disconnect_push: !uni.disable_disconnect_push,
+            joins_uni_messages: uni.join_push_messages,
             connect_refusals: ConnectRefusalResponses {
                 uni_sse: responses(&self.uni_sse.connect_code_to_http_response),
                 uni_http_stream: responses(&self.uni_http_stream.connect_code_to_http_response),

@@ -24,7 +24,6 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
          grpc_api.reflection grpc_api.max_receive_message_size grpc_api.tls.@tls \
          websocket.@buffers uni_websocket.@buffers uni_websocket.message_size_limit=65536 \
          uni_websocket.decompressed_message_size_limit uni_websocket.disable_closing_handshake \
-         uni_websocket.join_push_messages \
          webtransport.enabled webtransport.handler_prefix=/connection/webtransport \
          webtransport.message_size_limit=65536 uni_grpc.enabled uni_grpc.address \
          uni_grpc.port=11000 uni_grpc.max_receive_message_size uni_grpc.tls.@tls \

@@ -182,6 +182,7 @@ pub(crate) mod tests {
     ) -> Hub {
         let routes = [
             ("/w", Service::Transport(Transport::WebSocket)),
+            ("/u", Service::Transport(Transport::UniWebSocket)),
             ("/s", Service::Transport(Transport::HttpStream)),
             ("/e", Service::Emulation),
             ("/health", Service::Health),
@@ -229,15 +230,28 @@ pub(crate) mod tests {
 
     /// A connected client that is subscribed to channel `c`.
     pub(crate) fn subscriber(hub: &mut Hub) -> u32 {
-        let (slot, _) = hub.reserve().unwrap();
-        hub.socket_opened(slot);
-        let mut head = b"GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-            Sec-WebSocket-Version: 13\r\n\r\n"
-            .to_vec();
-        hub.receive(&mut LoneShardBus::default(), slot, &mut head);
+        let slot = upgraded(hub, "/w");
         let commands = r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#;
         say(hub, slot, commands);
+        slot
+    }
+
+    /// A unidirectional client that is subscribed to channel `c`.
+    pub(crate) fn uni_subscriber(hub: &mut Hub) -> u32 {
+        let slot = upgraded(hub, "/u");
+        say(hub, slot, r#"{"subs":{"c":{}}}"#);
+        slot
+    }
+
+    fn upgraded(hub: &mut Hub, path: &str) -> u32 {
+        let (slot, _) = hub.reserve().unwrap();
+        hub.socket_opened(slot);
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\n\r\n"
+        );
+        hub.receive(&mut LoneShardBus::default(), slot, &mut head.into_bytes());
         slot
     }
 

@@ -37,7 +37,28 @@ impl Hub {
     pub fn fan_out_up_to(&mut self, sends: usize) -> usize {
         let opens = self.locals.backlog() > self.settings.backlog_bytes;
         let walks = opens || self.locals.has_unsent() || !self.to_flush.is_empty();
-        if walks { self.walk_laps(opens, sends) } else { 0 }
+        let given = if walks { self.walk_laps(opens, sends) } else { 0 };
+        if self.settings.joins_uni_messages {
+            self.join_messages();
+        }
+        given
+    }
+
+    /// Joins the messages that unidirectional WebSocket clients get in this turn.
+    #[inline(never)]
+    fn join_messages(&mut self) {
+        for at in 0..self.turn.entries().len() {
+            if self.joins_messages(self.turn.entries()[at].slot) {
+                let copied = self.turn.join_messages(at, &self.locals);
+                self.budget.charge(copied * cost::BYTES);
+            }
+        }
+    }
+
+    fn joins_messages(&self, slot: u32) -> bool {
+        let connection = self.connections.get(slot);
+        self.settings.joins_uni_messages
+            && connection.is_some_and(|found| found.transport == Transport::UniWebSocket)
     }
 
     #[inline(never)]
@@ -149,7 +170,10 @@ impl Hub {
         let segments = self.turn.segments(&entry, &self.locals);
         let Connection { transport, wire, .. } = self.connections[slot];
         let framed = (Framing::of(transport), wire);
-        let outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
+        let mut outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
+        if self.joins_messages(slot) {
+            outbox.join_messages();
+        }
         self.connections.keep_outbox(slot, outbox);
         self.ring_requests.writable.push(slot);
     }
@@ -235,7 +259,10 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit};
+    use crate::hub::settings::HubSettings;
+    use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit, uni_subscriber};
+    use crate::wire::frame;
+    use std::sync::Arc;
 
     #[test]
     fn a_connection_that_ends_before_its_flush_is_not_sent_to() {
@@ -277,5 +304,50 @@ mod tests {
         transmit(&mut hub, &[two]);
         assert_eq!(hub.resource_counts().outboxes, 1, "only two is behind");
         assert_eq!(hub.connections[one].phase, Phase::Connected);
+    }
+
+    /// The number of messages of each text frame that was sent to a slot after the response head.
+    fn messages_of_frames(sent: &[(u32, Vec<u8>)], slot: u32) -> Vec<usize> {
+        let (_, bytes) = sent.iter().find(|(to, _)| *to == slot).unwrap();
+        let head = bytes.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
+        let (mut rest, mut counts) = (&bytes[head..], Vec::new());
+        while !rest.is_empty() {
+            let (first, others) = rest.split_at(frame::server_frame_bytes(rest).unwrap());
+            let payload = frame::server_payload(first).unwrap();
+            assert_eq!(first[0], 0x81);
+            assert!(payload.split(|byte| *byte == b'\n').all(|line| line.starts_with(b"{\"")));
+            counts.push(payload.split(|byte| *byte == b'\n').count());
+            rest = others;
+        }
+        counts
+    }
+
+    #[test]
+    fn messages_of_unidirectional_clients_join_if_enabled() {
+        for joins in [false, true] {
+            let mut hub = hub(ROOMY, ROOMY, ROOMY);
+            let settings = HubSettings { joins_uni_messages: joins, ..(*hub.settings).clone() };
+            hub.settings = Arc::new(settings);
+            let (uni, other) = (uni_subscriber(&mut hub), subscriber(&mut hub));
+            let mut publish_and_send = |times, short: &[u32]| {
+                (0..times).for_each(|_| publish(&mut hub, other, 5));
+                hub.fan_out();
+                let sent = transmit(&mut hub, short);
+                assert!(messages_of_frames(&sent, other).iter().all(|count| *count == 1));
+                messages_of_frames(&sent, uni)
+            };
+            let joined = |messages| if joins { vec![messages] } else { vec![1; messages] };
+            assert_eq!(publish_and_send(2, &[]), joined(3), "a connect and two publications");
+            assert_eq!(publish_and_send(1, &[]), [1]);
+            assert_eq!(publish_and_send(4, &[uni]), joined(4));
+            publish(&mut hub, other, 5);
+            publish(&mut hub, other, 5);
+            hub.fan_out();
+            transmit(&mut hub, &[]);
+            hub.writable(uni);
+            let later = messages_of_frames(&transmit(&mut hub, &[]), uni);
+            let expected = if joins { vec![4, 2] } else { vec![1; 6] };
+            assert_eq!(later, expected, "the outbox joins what it gets");
+        }
     }
 }

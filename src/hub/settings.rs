@@ -27,6 +27,8 @@ pub struct HubSettings {
     pub personal_namespace: Option<String>,
     /// Send a disconnect push to unidirectional WebSocket clients before the close frame.
     pub uni_websocket_disconnect_push: bool,
+    /// Join the messages of unidirectional WebSocket clients into frames.
+    pub joins_uni_messages: bool,
     /// Proxies and hooks.
     pub proxies: Upstreams,
     /// Key of the API.
@@ -105,6 +107,7 @@ impl Default for HubSettings {
             tokens: TokenVerifiers::default(),
             personal_namespace: None,
             uni_websocket_disconnect_push: true,
+            joins_uni_messages: false,
             connect_refusals: ConnectRefusalResponses::default(),
             proxies: Upstreams::default(),
             api: ApiKey::default(),

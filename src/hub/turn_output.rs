@@ -6,6 +6,8 @@
 //! one send per submission.
 
 use crate::local::{Delivery, LocalChannels};
+use crate::wire::frame;
+use crate::wire::joined_frames::FrameJoiner;
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
@@ -66,6 +68,8 @@ pub struct TurnOutput {
     entries: Vec<OutputEntry>,
     pieces: Vec<Piece>,
     bytes: Vec<u8>,
+    /// Scratch of [`TurnOutput::join_messages`].
+    joined: Vec<u8>,
 }
 
 impl TurnOutput {
@@ -161,6 +165,40 @@ impl TurnOutput {
         }
     }
 
+    /// Joins the messages of the entry at index `at` into as few WebSocket frames as possible.
+    /// Returns the number of bytes copied: a single message stays where it is.
+    pub fn join_messages(&mut self, at: usize, locals: &LocalChannels) -> usize {
+        let entry = self.entries[at];
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        if !self.is_single_message(&entry, locals) {
+            let (mut joiner, mut preface) = (FrameJoiner::default(), entry.preface as usize);
+            for piece in self.segments(&entry, locals) {
+                let (head, frames) = piece.split_at(preface.min(piece.len()));
+                preface -= head.len();
+                joined.extend_from_slice(head);
+                joiner.append(frames, &mut joined);
+            }
+            let start = self.private_end();
+            self.bytes.extend_from_slice(&joined);
+            let source = PieceSource::Private { start, end: self.private_end() };
+            let only = self.pieces.len() as u32;
+            self.pieces.push(Piece { source, next: NONE });
+            self.entries[at] = OutputEntry { pieces: 1, head: only, tail: only, ..entry };
+        }
+        let copied = 2 * joined.len();
+        keep_scratch(&mut joined);
+        self.joined = joined;
+        copied
+    }
+
+    fn is_single_message(&self, entry: &OutputEntry, locals: &LocalChannels) -> bool {
+        let first = self.segments(entry, locals).next().unwrap_or_default();
+        let first = first.get(entry.preface as usize..).unwrap_or_default();
+        entry.pieces <= 1
+            && frame::server_frame_bytes(first).is_none_or(|bytes| bytes >= first.len())
+    }
+
     /// The pieces of an entry, in order.
     pub fn segments<'a>(&'a self, entry: &OutputEntry, locals: &'a LocalChannels) -> Pieces<'a> {
         Pieces { turn: self, locals, next: entry.head, left: entry.pieces as usize }
@@ -177,9 +215,15 @@ impl TurnOutput {
         self.entries.clear();
         self.pieces.clear();
         self.bytes.clear();
-        if self.bytes.capacity() > 1 << 20 {
-            self.bytes.shrink_to(1 << 16);
-        }
+        keep_scratch(&mut self.bytes);
+    }
+}
+
+/// Frees most of the capacity of a large buffer that is used again.
+fn keep_scratch(bytes: &mut Vec<u8>) {
+    if bytes.capacity() > 1 << 20 {
+        bytes.clear();
+        bytes.shrink_to(1 << 16);
     }
 }
 

@@ -19,7 +19,7 @@ const ACCEPTED_WINDOW: &str = "permessage-deflate; server_no_context_takeover; \
 /// Window size in bits of the server: the largest, which can also read smaller windows.
 const WINDOW_BITS: u8 = 15;
 /// The end that a sender removes from each message: the length of an empty stored block.
-const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+pub(super) const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// The removed end and a final block, which ends the stream if the message is complete.
 const END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 /// Longer payloads are sent uncompressed, because compressing them takes over 1 ms.

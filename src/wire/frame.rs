@@ -339,6 +339,18 @@ pub fn replace_by_compressed(out: &mut Vec<u8>, start: usize, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Updates the length of the last frame in `out`, which starts at `start` and got more payload than
+/// its header of `header` bytes says, but at most 65,535 bytes.
+pub fn update_length(out: &mut Vec<u8>, start: usize, header: usize) {
+    let length = out.len() - start - header;
+    let [high, low] = (length as u16).to_be_bytes();
+    match (header, length) {
+        (2, ..=125) => out[start + 1] = low,
+        (2, _) => _ = out.splice(start + 1..start + 2, [126, high, low]),
+        _ => out[start + 2..start + 4].copy_from_slice(&[high, low]),
+    }
+}
+
 /// The payload of the server frame `bytes`; `None` if the header is incomplete.
 pub fn server_payload(bytes: &[u8]) -> Option<&[u8]> {
     let header = match bytes.get(1)? & 0x7f {

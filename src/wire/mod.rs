@@ -10,5 +10,6 @@ pub mod filter;
 pub mod frame;
 pub mod framing;
 pub mod http;
+pub mod joined_frames;
 pub mod protocol;
 pub mod lenient_json;

@@ -108,6 +108,25 @@ fn a_publication_is_compressed_for_clients_that_negotiated_it() {
 }
 
 #[test]
+fn compressed_publications_join_into_one_message() {
+    let joins =
+        ["--uni_websocket.join_push_messages", "--uni_websocket.compression_min_size", "99"];
+    let server = Server::start(&[&ON[..], &joins].concat());
+    let mut uni = open(&server, UNI_WEBSOCKET, "permessage-deflate").0;
+    uni.send(r#"{"subs":{"news":{}}}"#);
+    assert!(uni.text().starts_with(r#"{"connect":"#));
+    let mut publisher = Client::subscribed(&server, "news");
+    let data = ["short", &"a quote ".repeat(50), "short again", "and again", &"x".repeat(2_000)];
+    publisher.send(&data.map(publish).join("\n"));
+    let (first, payload) = uni.frame().unwrap();
+    let sizes = data.map(str::len).iter().sum::<usize>();
+    assert_eq!((first, payload.len() < sizes / 2), (COMPRESSED, true));
+    let text = inflate(&payload);
+    let pushes = text.lines().map(|line| without_publisher(&format!(r#"{{"push":{line}}}"#)));
+    assert_eq!(pushes.collect::<Vec<_>>(), data.map(push));
+}
+
+#[test]
 fn subscribers_with_different_filters_get_the_same_frame() {
     let flags = ["--channel.without_namespace.allow_tags_filter"];
     let server = Server::start(&[&ON[..], &flags].concat());

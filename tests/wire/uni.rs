@@ -1,6 +1,6 @@
 //! Unidirectional clients over WebSocket.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::tokens::{SECRET, signed};
 use crate::common::{Client, Server, UNI_WEBSOCKET};
@@ -91,6 +91,45 @@ fn the_disconnect_push_of_a_uni_websocket_client_can_be_disabled() {
             assert_eq!(client.text(), push);
         }
         assert_eq!(client.closed(), (3503, "force disconnect".to_owned()));
+    }
+}
+
+#[test]
+fn pushes_of_a_uni_websocket_client_share_frames_if_enabled() {
+    for (flags, expected) in [
+        (&["--shards", "1"][..], vec![1; 42]),
+        (&["--shards", "1", "--uni_websocket.join_push_messages"], vec![16, 16, 10]),
+    ] {
+        let server = Server::start(flags);
+        let mut uni = Client::open(&server, UNI_WEBSOCKET);
+        uni.send(r#"{"subs":{"a":{},"b":{}}}"#);
+        assert!(uni.text().starts_with(r#"{"connect":{"#));
+        let mut publisher = Client::connected(&server);
+        let commands: Vec<String> = (0..42)
+            .map(|n| {
+                let channel = ["a", "b"][n % 2];
+                format!(r#"{{"id":{},"publish":{{"channel":"{channel}","data":{n}}}}}"#, n + 2)
+            })
+            .collect();
+        publisher.send(&commands.join("\n"));
+        let (mut counts, mut data) = (Vec::new(), Vec::new());
+        while data.len() < 42 {
+            let (first, payload) = uni.frame().unwrap();
+            assert_eq!(first, 0x81);
+            let text = String::from_utf8(payload).unwrap();
+            counts.push(text.lines().count());
+            data.extend(text.lines().map(|line| {
+                let push: Value = serde_json::from_str(line).unwrap();
+                let n = push["pub"]["data"].as_u64().unwrap();
+                assert_eq!(push["channel"], ["a", "b"][n as usize % 2]);
+                n
+            }));
+        }
+        assert_eq!(counts, expected, "{flags:?}");
+        for parity in [0, 1] {
+            let of_channel = data.iter().copied().filter(|n| n % 2 == parity);
+            assert!(of_channel.is_sorted(), "publications of a channel keep their order: {data:?}");
+        }
     }
 }
 

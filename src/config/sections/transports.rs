@@ -46,6 +46,9 @@ section! {
         /// Close connections without a disconnect push: only the close frame has the code and the
         /// reason.
         disable_disconnect_push: bool = false,
+        /// Join messages that are sent at the same time into one WebSocket frame, at most 16 per
+        /// frame. The client must split each frame at newlines.
+        join_push_messages: bool = false,
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::base::buffer;
 use crate::hub::connections::counted_table::{CountedTable, Measured};
 use crate::wire::framing::Framing;
+use crate::wire::joined_frames::{FrameJoiner, JOINT_MAX};
 use crate::wire::protocol::Wire;
 
 /// Unsent output of one connection.
@@ -21,6 +22,8 @@ pub struct Outbox {
     wire: Wire,
     /// Whether the last message was added: nothing may follow.
     closed: bool,
+    /// Joins messages into frames.
+    joiner: Option<FrameJoiner>,
 }
 
 impl Outbox {
@@ -39,10 +42,23 @@ impl Outbox {
         outbox
     }
 
+    /// Joins messages that are added from now on into WebSocket frames.
+    pub fn join_messages(&mut self) {
+        self.joiner = Some(FrameJoiner::default());
+    }
+
     /// Adds whole messages; ignored after the last one. Returns the number of bytes that were
     /// copied.
     pub fn append(&mut self, messages: &[u8]) -> usize {
-        if self.closed { 0 } else { buffer::append(&mut self.bytes, messages) }
+        match &mut self.joiner {
+            _ if self.closed => 0,
+            None => buffer::append(&mut self.bytes, messages),
+            Some(joiner) => {
+                let moved = buffer::reserve(&mut self.bytes, messages.len() + JOINT_MAX);
+                joiner.append(messages, &mut self.bytes);
+                moved + messages.len()
+            }
+        }
     }
 
     /// The unsent bytes.
@@ -71,10 +87,14 @@ impl Outbox {
             // Bytes that are not a whole message count as one.
             self.begun = first.filter(|bytes| *bytes > 0).unwrap_or(unsent.len());
         }
+        let mut removed = 0;
         if self.start * 2 > self.bytes.len() {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+            removed = std::mem::take(&mut self.start);
+            self.bytes.drain(..removed);
             buffer::trim(&mut self.bytes);
+        }
+        if let Some(joiner) = &mut self.joiner {
+            joiner.advance(removed, self.start + self.begun);
         }
         sent
     }
@@ -151,6 +171,24 @@ mod tests {
         let mut outbox = Outbox::new([&b"{\"a\":1}\n{\"b\":2}\n"[..]].into_iter(), lines, 0, 3);
         outbox.overflow(b"{}\n");
         assert_eq!(outbox.unsent(), b"\":1}\n{}\n");
+    }
+
+    #[test]
+    fn messages_join_the_last_frame_unless_its_sending_began() {
+        let message = frames(&[10]);
+        let mut outbox = Outbox::new([&message[..]].into_iter(), FRAMES, 0, 5);
+        outbox.join_messages();
+        (0..3).for_each(|_| _ = outbox.append(&message));
+        let mut joined = Vec::new();
+        frame::write_text(b"xxxxxxxxxx\nxxxxxxxxxx\nxxxxxxxxxx", &mut joined);
+        assert_eq!(outbox.unsent(), [&message[5..], &joined].concat());
+
+        outbox.advance(7 + 10);
+        outbox.append(&message);
+        let last = [&joined[10..], &message].concat();
+        assert_eq!(outbox.unsent(), last, "the begun frame stays as it is");
+        outbox.overflow(b"CLOSE");
+        assert_eq!(outbox.unsent(), [&joined[10..], b"CLOSE"].concat());
     }
 
     proptest! {

@@ -16,7 +16,8 @@ const PATHS = {
 
 /**
  * options: by (transport), protobuf (bool), query, headers, path, pong (false: leave pings alone),
- * protocols (subprotocols of the WebSocket), recordPings.
+ * protocols (subprotocols of the WebSocket), recordPings, recordJoined (whether a frame had several
+ * messages).
  */
 export class Client {
   constructor(side, name, options) {
@@ -180,7 +181,9 @@ export class Client {
       this.replies.push({ "unexpected frame": binary ? "binary" : "text" });
     }
     if (!binary) {
-      for (const line of data.toString().split("\n")) if (line !== "") this.#text(line);
+      const lines = data.toString().split("\n").filter((line) => line !== "");
+      if (lines.length > 1) this.joined = true;
+      for (const line of lines) this.#text(line);
       return;
     }
     const [messages, rest] = unframe(data);
@@ -254,6 +257,7 @@ export class Client {
     }
     const seen = { head: this.head, replies: this.replies, pushes: byChannel, end: this.end };
     if (this.options.recordPings) seen.pings = this.pings > 0;
+    if (this.options.recordJoined) seen.joined = this.joined ?? false;
     if (this.eventIds) seen.eventIds = true;
     return seen;
   }

@@ -131,6 +131,24 @@ const sockets = [
     { close: "a", code: 1000, reason: "" }],
 ].map(([name, ...steps]) => [`socket: ${name}`, ...steps]);
 
+/**
+ * Many publications at once, so many that a server which joins messages joins some: each in a frame of
+ * its own, or several in one.
+ */
+const many = Array.from({ length: 100 }, (_, index) => `${c}-${index}`);
+const publishAll = (channelOf) =>
+  on("b", ...many.map((_, index) => ({ publish: { channel: channelOf(index), data: { index } } })));
+const bursts = (kind, deflates) => deflates.flatMap((deflate) => {
+  const me = { by: "uni_websocket", recordJoined: true, deflate };
+  const name = `uni_websocket, ${kind}${deflate ? ", compressed" : ""}`;
+  return [
+    [`${name}: burst to many channels`, open("a", subsOf(many), me), user("b"),
+      publishAll((index) => many[index]), pushes("a", 101)],
+    [`${name}: burst to one channel`, open("a", subsOf([c]), me), user("b"), publishAll(() => c),
+      pushes("a", 101)],
+  ];
+});
+
 export default [
   { name: "streams", config, scripts: streams },
   { name: "unidirectional", config, scripts: [...uni, ...requests] },
@@ -143,10 +161,12 @@ export default [
   { name: "uni options", config: { ...config,
     uni_http_stream: { enabled: true, connect_code_to_http_response: { enabled: true } },
     uni_sse: { enabled: true, connect_code_to_http_response: { enabled: true } },
-    uni_websocket: { enabled: true, disable_disconnect_push: true, join_push_messages: true } },
+    uni_websocket: { enabled: true, disable_disconnect_push: true, join_push_messages: true,
+      compression: true } },
     scripts: ["uni_http_stream", "uni_sse", "uni_websocket"].flatMap((by) => [
       [`${by} options: no token`, open("a", {}, { by }), end("a")],
       [`${by} options: bad token`, open("a", { token: "x" }, { by }), end("a")],
       [`${by} options: API disconnect`, open("a", { token }, { by }), api("disconnect", { user: "u{n}-a" }), end("a")],
-    ]) },
+    ]).concat(bursts("joined", [false, true])) },
+  { name: "frames that are not joined", config, scripts: bursts("not joined", [false]) },
 ];
