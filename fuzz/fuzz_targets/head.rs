@@ -16,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         ("/connection/uni_sse", Service::Transport(Transport::UniSse)),
         ("/emulation", Service::Emulation),
         ("/api/publish", Service::Publish),
+        ("/connection/polling", Service::Polling),
         ("/health", Service::Health),
     ];
     let route = |(path, service): (&str, _)| Route {
@@ -46,6 +47,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Head::EmulationCommands(emulation, used) => {
             assert!(emulation.body.len() <= BODY_MAX && bytes[..used].ends_with(emulation.body));
+        }
+        Head::Poll(_, used) => {
+            assert!(matches!(parse(&bytes[..used]), Head::Poll(_, same) if same == used));
+            assert!(matches!(parse(&bytes[..used - 1]), Head::Partial));
         }
         Head::Preflight(_, used) => assert!(used <= bytes.len()),
         Head::Control => {}

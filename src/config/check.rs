@@ -207,6 +207,7 @@ impl Config {
             ("uni_http_stream", &self.uni_http_stream.handler_prefix),
             ("uni_sse", &self.uni_sse.handler_prefix),
             ("long_polling", &self.long_polling.handler_prefix),
+            ("polling", &self.polling.handler_prefix),
             ("emulation", &self.emulation.handler_prefix),
             ("prometheus", &self.prometheus.handler_prefix),
             ("health", &self.health.handler_prefix),

@@ -239,6 +239,7 @@ impl Config {
         transport(*enabled, handler_prefix, Transport::UniSse, *max_request_body_size);
         let LongPolling { enabled, handler_prefix, max_request_body_size } = &self.long_polling;
         transport(*enabled, handler_prefix, Transport::LongPolling, *max_request_body_size);
+        serve(self.polling.enabled, &self.polling.handler_prefix, Service::Polling, 0);
         let emulated = self.http_stream.enabled || self.sse.enabled;
         let Emulation { handler_prefix, max_request_body_size } = &self.emulation;
         serve(emulated, handler_prefix, Service::Emulation, *max_request_body_size);

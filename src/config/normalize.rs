@@ -22,6 +22,7 @@ impl Config {
             &mut self.uni_http_stream.handler_prefix,
             &mut self.uni_sse.handler_prefix,
             &mut self.long_polling.handler_prefix,
+            &mut self.polling.handler_prefix,
             &mut self.emulation.handler_prefix,
             &mut self.prometheus.handler_prefix,
             &mut self.health.handler_prefix,

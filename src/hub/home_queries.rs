@@ -77,7 +77,7 @@ impl Hub {
     }
 
     /// The options of a channel, if it offers what a client queries and the client may query it.
-    fn permit<'a>(
+    pub(super) fn permit<'a>(
         &self,
         settings: &'a HubSettings,
         (slot, channel): (u32, &str),
@@ -146,6 +146,7 @@ impl Hub {
             (ReplyTo::PositionCheck { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
                 return self.position_answered((channel, serial), *top);
             }
+            (ReplyTo::ApiCaller(caller), _) => return self.poll_answered(caller, answer.result),
             // No other requester is served here.
             _ => return,
         };

@@ -4,7 +4,8 @@ use crate::hub::connections::Phase;
 use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
 use crate::model::ids::Address;
-use crate::model::message::{Published, ReplyTo};
+use crate::model::message::{ChannelAnswer, Published, ReplyTo};
+use crate::model::publication::PublicationKind;
 use crate::wire::http::{self, Cors, Health, Requester, Status};
 use crate::wire::protocol::{Error, Position, json};
 
@@ -84,6 +85,33 @@ impl Hub {
             .write_head(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
         keep_buffer(&mut self.body, body);
         self.keep_alive(slot, last, self.settings.idle_timeout);
+    }
+
+    /// Handles the answer to a poll: the latest publication of a channel, if it has one.
+    pub(super) fn poll_answered(&mut self, caller: Address, result: Result<ChannelAnswer, Error>) {
+        let Address { slot, generation, .. } = caller;
+        let poller = self.connection(slot, generation);
+        if poller.is_none_or(|poller| poller.phase != Phase::AwaitingAnswer) {
+            return;
+        }
+        let heads = &mut self.connections.pending_heads;
+        let origin = if heads.is_empty() { None } else { heads.remove(&slot).flatten() };
+        let cors = Cors { origin: origin.as_deref() };
+        let Ok(ChannelAnswer::History(publications, _)) = result else {
+            return self.refuse_to(slot, Status::Unreadable, Requester::default());
+        };
+        let last = self.connections[slot].flags.last_request();
+        let last = last || self.is_last(slot) || self.is_crowded();
+        let connection = &mut self.connections[slot];
+        self.turn.write_head(&mut connection.turn, slot, |out| match publications.first() {
+            Some(latest) => {
+                let binary = latest.kind() == PublicationKind::Binary;
+                http::write_latest(latest.data(), binary, cors, last, out);
+            }
+            None => http::write_no_content(cors, None, last, out),
+        });
+        self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
+        self.resume_later(slot);
     }
 
     /// Handles the answer to a publish: the caller gets its response if its socket is still open.

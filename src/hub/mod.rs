@@ -47,6 +47,7 @@ mod memory_pressure;
 mod emulation_commands;
 mod messages;
 mod calls;
+mod polls;
 mod holds;
 mod session;
 mod refresh;

@@ -42,6 +42,7 @@ impl Hub {
                 Some(used)
             }
             Head::PublishCall(call, used) => self.publish_call(post, slot, (&call, used), input),
+            Head::Poll(poll, used) => self.poll(post, slot, &poll).then_some(used),
             Head::OpenEmulation(stream, used) => {
                 self.keep_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
                 self.begin_emulation(post, slot, &stream, inbound);

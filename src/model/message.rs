@@ -459,7 +459,8 @@ pub enum ReplyTo {
     None,
     /// The control plane, under this tag. It has reserved room for the answer.
     Control(u64),
-    /// A connection of a shard that waits for the result of an API request.
+    /// A connection of a shard that waits for the answer to its HTTP request: an API call or a
+    /// poll.
     ApiCaller(Address),
     /// A shard that compares the positions of its subscribers with the answer.
     PositionCheck {

@@ -31,6 +31,7 @@ mod overflow;
 mod overrides;
 mod pauses;
 mod permissions;
+mod polling;
 mod readme;
 mod recovery;
 mod request_heads;

@@ -24,6 +24,6 @@ pub use self::root::Config;
 pub(super) use self::section::describe;
 pub use self::server::{Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
 pub use self::transports::{
-    ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling, Sse, UniHttpStream, UniSse,
-    UniWebSocket, WebSocket,
+    ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream,
+    UniSse, UniWebSocket, WebSocket,
 };

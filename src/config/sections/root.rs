@@ -9,7 +9,8 @@ use super::engine::Engine;
 use super::section::section;
 use super::server::{Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
 use super::transports::{
-    Emulation, HttpStream, LongPolling, Sse, UniHttpStream, UniSse, UniWebSocket, WebSocket,
+    Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream, UniSse, UniWebSocket,
+    WebSocket,
 };
 
 section! {
@@ -49,6 +50,8 @@ section! {
         uni_sse: UniSse = UniSse::default(),
         /// Unidirectional long-polling transport.
         long_polling: LongPolling = LongPolling::default(),
+        /// Endpoint that answers with the latest publication of a channel.
+        polling: Polling = Polling::default(),
         /// Endpoint that takes the commands of http_stream and sse clients.
         emulation: Emulation = Emulation::default(),
         /// Metrics endpoint.

@@ -105,6 +105,19 @@ http_transports! {
 }
 
 section! {
+    /// Endpoint that answers with the latest publication of a channel.
+    Polling {
+        /// Enable polling: `GET PATH?channel=NAME` returns the data of the latest publication, or
+        /// status 204 without one. The channel needs a history that anonymous clients may read
+        /// (`history_size`, `history_ttl`, `allow_history_for_client`,
+        /// `allow_history_for_anonymous`), and clients must be allowed to connect without a token.
+        enabled: bool = false,
+        /// Path of the polling endpoint.
+        handler_prefix: String = "/connection/polling".to_owned(),
+    }
+}
+
+section! {
     /// Endpoint that takes the commands of http_stream and sse clients.
     Emulation {
         /// Path of the emulation endpoint, which receives the commands of http_stream and sse

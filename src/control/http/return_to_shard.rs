@@ -83,7 +83,7 @@ pub fn with_push_routes(
                     forward_transport(&forwarder, request, body_max).await
                 }),
             ),
-            Service::Emulation => router.route(
+            Service::Emulation | Service::Polling => router.route(
                 &route.path,
                 any(
                     move |request| async move { forward(&forwarder.link, request, body_max).await },

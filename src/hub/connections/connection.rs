@@ -21,7 +21,7 @@ pub enum Phase {
     Reserved,
     /// The request head is arriving.
     Head,
-    /// An API call waits for the answer of the home.
+    /// An API call or a poll waits for the answer of the home.
     AwaitingAnswer,
     /// A request was answered; the next one may come.
     KeptAlive,
@@ -83,6 +83,7 @@ flags! {
     20 came_back set_came_back "the control plane has already handled the connection";
     21 listened set_listened "input that arrived before its deadline has been requested from the socket";
     22 info_changed set_info_changed "its new information is queued for presence";
+    23 last_request set_last_request "the peer closes after the answer to its poll";
     12 shutting_down set_shutting_down "its deadline closes it, because the node shuts down";
 }
 

@@ -42,7 +42,8 @@ pub struct Connections {
     /// Last event ids that unidirectional clients sent; `Err` contains the beginning of an invalid
     /// id.
     pub(in crate::hub) last_events: HashMap<u32, Result<LastEventId, Box<str>>>,
-    /// Streams whose head is written with the answer to their connect: the origin of the page.
+    /// Streams whose head is written with the answer to their connect, and polls of pages: the
+    /// origin of the page.
     pub(in crate::hub) pending_heads: HashMap<u32, Option<Box<str>>>,
     /// Context for requests to the backend.
     pub(in crate::hub) context: HashMap<u32, Arc<BackendContext>>,

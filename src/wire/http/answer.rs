@@ -46,6 +46,23 @@ pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(json);
 }
 
+/// Appends the response with the data of the latest publication of a channel. `last` announces that
+/// the connection closes after it.
+pub fn write_latest(data: &[u8], binary: bool, cors: Cors<'_>, last: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/");
+    out.extend_from_slice(if binary { b"octet-stream" } else { b"json" });
+    // A page that polls must not get an old answer from a cache.
+    out.extend_from_slice(b"\r\nCache-Control: no-store\r\n");
+    cors.write(out);
+    if last {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(data.len().to_string().as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(data);
+}
+
 /// Appends the response to a health check. `bodiless` leaves the body out (HEAD). `last` announces
 /// that the connection closes after it.
 pub fn write_health(bodiless: bool, last: bool, out: &mut Vec<u8>) {

@@ -13,14 +13,14 @@ mod requester;
 mod status;
 
 pub use self::answer::{
-    write_answer, write_health, write_no_content, write_refused_connect, write_stream_head,
-    write_switching,
+    write_answer, write_health, write_latest, write_no_content, write_refused_connect,
+    write_stream_head, write_switching,
 };
 pub use self::headers::query_value;
 pub use self::parse::{is_foreign, is_host_legal, kept_headers, parse};
 pub use self::request::{
-    EmulationCommands, HEADERS_MOST, Head, HeadLimits, Header, Health, OpenEmulation, Preflight,
-    PublishCall, Route, Routes, Service, Transport, Upgrade,
+    EmulationCommands, HEADERS_MOST, Head, HeadLimits, Header, Health, OpenEmulation, Poll,
+    Preflight, PublishCall, Route, Routes, Service, Transport, Upgrade,
 };
 pub use self::requester::Requester;
 pub use self::status::{Cors, Status};

@@ -10,8 +10,8 @@ use super::answer::accept_key;
 use super::headers::{count, has_token, header, headers, no_headers, origin, query_value, tokens};
 use super::loopback::foreign;
 use super::request::{
-    EmulationCommands, HEADERS_MOST, Head, HeadLimits, Header, Health, OpenEmulation, Preflight,
-    PublishCall, Route, Service, Transport, Upgrade,
+    EmulationCommands, HEADERS_MOST, Head, HeadLimits, Header, Health, OpenEmulation, Poll,
+    Preflight, PublishCall, Route, Service, Transport, Upgrade,
 };
 use super::status::Status;
 use crate::wire::deflate;
@@ -43,6 +43,7 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
     let body = body(bytes, head_bytes, route.body_max, &request);
     match route.service {
         Service::Health => health(&request, head_bytes),
+        Service::Polling => poll(query, &body, &request),
         Service::Publish if path.len() < target.len() => Head::Control,
         Service::Publish => publish_call(&body, &request),
         Service::Transport(transport) if transport.is_websocket() => {
@@ -89,6 +90,28 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
 /// Whether the number of Host headers is legal: one, or none with HTTP/1.0.
 pub fn is_host_legal(is_http11: bool, hosts: usize) -> bool {
     hosts == 1 || (hosts == 0 && !is_http11)
+}
+
+/// A poll, which has no body. The control plane takes what is no plain HTTP/1.1 request.
+fn poll<'a>(query: &str, body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Head<'a> {
+    let used = match *body {
+        _ if request.method != Some("GET") => {
+            return Head::Refused(Status::MethodNotAllowed("GET"));
+        }
+        Body::Whole(_, used) => used,
+        Body::Partial => return Head::Partial,
+        Body::TooLarge => return Head::Refused(Status::TooLarge),
+        Body::Special => return Head::Control,
+    };
+    let channel = query_value(query, "channel").filter(|channel| !channel.is_empty());
+    let Some(channel) = channel else { return Head::Refused(Status::NoChannel) };
+    let last = has_token(request, "connection", "close");
+    match origin(request) {
+        Ok(origin) => {
+            Head::Poll(Poll { channel, origin, host: header(request, "host"), last }, used)
+        }
+        Err(status) => Head::Refused(status),
+    }
 }
 
 fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize) -> Head<'a> {
@@ -308,6 +331,7 @@ mod tests {
             transport("/connection/uni_sse", Transport::UniSse),
             route("/emulation", Service::Emulation),
             route("/api/publish", Service::Publish),
+            route("/connection/polling", Service::Polling),
             route("/health", Service::Health),
         ]
     }
@@ -329,6 +353,33 @@ mod tests {
         assert_eq!(used, GOOD.len());
         assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(upgrade.transport, Transport::WebSocket);
+    }
+
+    #[test]
+    fn a_poll_names_a_channel_and_has_no_body() {
+        let request = |line: &str, headers: &str| {
+            format!("{line} HTTP/1.1\r\nHost: a\r\n{headers}\r\n").into_bytes()
+        };
+        let polled = |line: &str, headers: &str| match parse(&request(line, headers)) {
+            Head::Poll(poll, used) => {
+                assert_eq!(used, request(line, headers).len());
+                Ok((poll.channel, poll.last))
+            }
+            Head::Refused(status) => Err(Some(status)),
+            _ => Err(None),
+        };
+        const GET: &str = "GET /connection/polling?a=b&channel=news%20a";
+        assert_eq!(polled(GET, ""), Ok(("news a".to_owned(), false)));
+        assert_eq!(polled(GET, "Content-Length: 0\r\n"), Ok(("news a".to_owned(), false)));
+        assert_eq!(polled(GET, "Connection: close\r\n"), Ok(("news a".to_owned(), true)));
+        for line in ["GET /connection/polling", "GET /connection/polling?channel="] {
+            assert_eq!(polled(line, ""), Err(Some(Status::NoChannel)), "{line}");
+        }
+        let post = GET.replace("GET", "POST");
+        assert_eq!(polled(&post, ""), Err(Some(Status::MethodNotAllowed("GET"))));
+        assert_eq!(polled(GET, "Content-Length: 101\r\n"), Err(Some(Status::TooLarge)));
+        assert_eq!(polled(GET, "Transfer-Encoding: chunked\r\n"), Err(None));
+        assert_eq!(polled(GET, "Origin: a\r\nOrigin: b\r\n"), Err(Some(Status::Forbidden)));
     }
 
     #[test]

@@ -168,6 +168,19 @@ pub struct PublishCall<'a> {
     pub body: &'a [u8],
 }
 
+/// A request for the latest publication of a channel.
+#[derive(Debug)]
+pub struct Poll<'a> {
+    /// The channel, percent-decoded.
+    pub channel: String,
+    /// The Origin header.
+    pub origin: Option<&'a str>,
+    /// The Host header.
+    pub host: Option<&'a str>,
+    /// Whether the HTTP connection closes after this request.
+    pub last: bool,
+}
+
 /// A health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -193,6 +206,9 @@ pub enum Head<'a> {
     Preflight(Preflight<'a>, usize),
     /// The shard executes a publish call. The number is the bytes of head and body.
     PublishCall(PublishCall<'a>, usize),
+    /// The shard answers with the latest publication of a channel. The number is the bytes of the
+    /// head.
+    Poll(Poll<'a>, usize),
     /// A health check. The number is the bytes of the head.
     Health(Health, usize),
     /// The control plane serves the request.
@@ -210,6 +226,8 @@ pub enum Service {
     Emulation,
     /// The API's publish method.
     Publish,
+    /// The latest publication of a channel, one per request.
+    Polling,
     /// Health checks. The shard answers them, so they need no descriptor of the control plane and
     /// work on a full node too.
     Health,

@@ -11,8 +11,12 @@ pub enum Status {
     BadRequest,
     /// 400: `cf_connect` in the URL does not hold exactly one connect command.
     NotConnect,
+    /// 400: the URL names no channel.
+    NoChannel,
     /// 403: the origin is not allowed.
     Forbidden,
+    /// 403: anonymous clients may not read the history of the channel, or it has none.
+    Unreadable,
     /// 403: a browser navigates to the path of a transport as to a page.
     Navigation,
     /// 404: the emulation request names another node.
@@ -60,8 +64,8 @@ impl Status {
 
     fn line(self) -> &'static str {
         match self {
-            Status::BadRequest | Status::NotConnect => "400 Bad Request",
-            Status::Forbidden | Status::Navigation => "403 Forbidden",
+            Status::BadRequest | Status::NotConnect | Status::NoChannel => "400 Bad Request",
+            Status::Forbidden | Status::Navigation | Status::Unreadable => "403 Forbidden",
             Status::NotFound => "404 Not Found",
             Status::MethodNotAllowed(_) => "405 Method Not Allowed",
             Status::Timeout => "408 Request Timeout",
@@ -78,6 +82,10 @@ impl Status {
         Cow::Borrowed(match self {
             Status::BadRequest => "malformed request\n",
             Status::Forbidden => "origin not allowed: add it to client.allowed_origins\n",
+            Status::NoChannel => "the URL names no channel: add `?channel=NAME`\n",
+            Status::Unreadable => {
+                "channel not readable: it needs a history that anonymous clients may read\n"
+            }
             Status::NotConnect => {
                 "cf_connect must hold one connect command: send other commands by POST\n"
             }
