@@ -4,6 +4,8 @@
 //! slot with a deadline is linked in exactly one bucket, that of its deadline; a slot without one
 //! is in no bucket.
 
+use std::cell::Cell;
+
 const NONE: u32 = u32::MAX;
 
 /// Entry of a slot in the list of its bucket.
@@ -24,6 +26,8 @@ pub struct Wheel {
     /// The next tick that has not been swept.
     now: u32,
     linked: usize,
+    /// A tick before which no bucket has slots: where the search for the next one begins.
+    empty_until: Cell<u32>,
 }
 
 impl Wheel {
@@ -36,6 +40,7 @@ impl Wheel {
             links: Vec::new(),
             now: 0,
             linked: 0,
+            empty_until: Cell::new(0),
         }
     }
 
@@ -59,6 +64,9 @@ impl Wheel {
         }
         self.heads[bucket] = slot;
         self.linked += 1;
+        // The next tick of this bucket.
+        let ahead = (deadline - self.now) & (self.heads.len() as u32 - 1);
+        self.empty_until.set(self.empty_until.get().min(self.now.saturating_add(ahead)));
     }
 
     /// The slot's deadline, if it has one.
@@ -122,9 +130,11 @@ impl Wheel {
         if self.linked == 0 {
             return None;
         }
-        let buckets = self.heads.len() as u32;
-        let ahead = (0..buckets).find(|ahead| self.heads[self.bucket(self.now + ahead)] != NONE);
-        Some(self.now + ahead.unwrap_or(buckets))
+        let end = self.now.saturating_add(self.heads.len() as u32);
+        let mut ticks = self.empty_until.get().max(self.now)..end;
+        let next = ticks.find(|tick| self.heads[self.bucket(*tick)] != NONE).unwrap_or(end);
+        self.empty_until.set(next);
+        Some(next)
     }
 }
 
@@ -182,5 +192,30 @@ mod tests {
         assert_eq!(due, [0, 1, 2, 3, 4]);
         wheel.set(0, 1);
         assert_eq!(sweep(&mut wheel, 5), [0], "a deadline in the past is due at once");
+    }
+
+    #[test]
+    fn the_next_tick_agrees_with_a_search_of_all_buckets() {
+        let mut seed = 3u64;
+        let mut random = move |below: u32| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as u32 % below
+        };
+        let (mut wheel, mut now) = (Wheel::new(16), 0);
+        for _ in 0..50_000 {
+            match random(4) {
+                0 => wheel.set(random(6), now + random(40)),
+                1 => wheel.clear(random(6)),
+                2 => now += random(5),
+                _ => drop(wheel.sweep(now, random(3) as usize, &mut Vec::new())),
+            }
+            let buckets = 0..wheel.heads.len() as u32;
+            let mut ticks = buckets.map(|ahead| wheel.now + ahead);
+            let first = ticks.find(|tick| wheel.heads[wheel.bucket(*tick)] != NONE);
+            // The answer is not asked for after every step.
+            if random(2) == 0 {
+                assert_eq!(wheel.next_due(), first);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 pub mod bus;
 mod completions;
 mod moves;
+pub mod news_poll;
 pub mod node;
 pub mod ready;
 #[allow(unsafe_code)]

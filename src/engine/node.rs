@@ -224,14 +224,12 @@ fn run(nth: usize, starts: Vec<ShardStart>, ready: &mpsc::Sender<StartResult>) {
 }
 
 fn worker(starts: Vec<ShardStart>) -> Result<Worker, Failure> {
-    let mut starts = starts.into_iter();
-    let leader = starts
-        .next()
+    let first = starts
+        .first()
         .ok_or_else(|| Failure::new("a worker has no shards", "report this as a fault"))?;
-    let (consumer, clock) = (leader.bus.consumer(leader.context.shard), leader.clock);
-    let leader = shard(leader)?;
-    let followers = starts.map(shard).collect::<Result<_, _>>()?;
-    Worker::new(leader, followers, consumer, clock).map_err(|error| {
+    let (consumer, clock) = (first.bus.consumer(first.context.shard), first.clock);
+    let shards = starts.into_iter().map(shard).collect::<Result<_, _>>()?;
+    Worker::new(shards, consumer, clock).map_err(|error| {
         Failure::new(format!("cannot register an eventfd with a ring: {error}"), DESCRIPTORS_CURE)
     })
 }

@@ -197,7 +197,8 @@ impl Shard {
         self.hub.begin_turn(now);
         self.ring.reap();
         self.read_ahead();
-        let mut goes_on = self.take_messages(share.messages);
+        // Whatever was sent before a completion is in an inbox by now.
+        let mut goes_on = self.take_messages(share.messages || self.ring.has_reaped());
         self.take_completions();
         goes_on |= self.hub.expire();
         goes_on |= self.continue_shutdown();
@@ -247,7 +248,6 @@ impl Shard {
 
     /// Waits for a completion, the eventfd or `timeout`; `None` waits without limit.
     pub fn wait(&mut self, timeout: Option<Duration>) {
-        self.metrics.sleeps.add(1);
         self.ring.wait(timeout);
     }
 
@@ -261,8 +261,8 @@ impl Shard {
         self.ring.watch_doorbell(doorbell);
     }
 
-    /// Writes to the eventfd `doorbell` whenever this shard's ring has completions. Errors are
-    /// those of the kernel.
+    /// Writes to the eventfd `doorbell` whenever this shard's ring has news. Errors are those of
+    /// the kernel.
     pub fn ring_doorbell_on_news(&mut self, doorbell: &OwnedFd) -> std::io::Result<()> {
         self.ring.ring_doorbell_on_news(doorbell)
     }

@@ -1,5 +1,5 @@
-//! The protocols that lose no wake-up: room in an inbox, sleep of a consumer, and news of the rings
-//! of a consumer that sleeps on one of them.
+//! The protocols that lose no wake-up: room in an inbox, sleep of a consumer, and news of a ring
+//! that writes to an eventfd.
 //!
 //! Owns the atomics. Never waits and never wakes by itself: each function returns whom the caller
 //! must wake.
@@ -125,21 +125,15 @@ pub trait KernelNews {
     fn set_eventfd(&self, writes: bool);
 }
 
-/// Makes rings write to their eventfd from now on, and looks at each once more. Returns whether the
-/// worker may wait: no ring has news.
+/// Lets a ring write to its eventfd from now on, after a turn of its shard during which it could
+/// not. Returns whether it has news already, of which no write tells.
 ///
 /// The worker allows the writes and then looks. The kernel publishes the news and then looks at
 /// whether it may write. One of the two sees the other.
-pub(super) fn may_wait(rings: &[impl KernelNews]) -> bool {
-    rings.iter().for_each(|ring| ring.set_eventfd(true));
+pub(super) fn resume_writes(ring: &impl KernelNews) -> bool {
+    ring.set_eventfd(true);
     fence(Ordering::SeqCst);
-    !rings.iter().any(KernelNews::has_news)
-}
-
-/// Keeps rings from writing to their eventfd while their worker is awake: it looks at them in each
-/// pass, and each write would wake the ring that it sleeps on.
-pub(super) fn keep_silent(rings: &[impl KernelNews]) {
-    rings.iter().for_each(|ring| ring.set_eventfd(false));
+    ring.has_news()
 }
 
 #[cfg(all(test, feature = "loom"))]
@@ -219,32 +213,32 @@ mod loom_tests {
         }
     }
 
-    fn check_rings(may_wait: fn(&[ModelRing]) -> bool) {
+    fn check_ring(resume_writes: fn(&ModelRing) -> bool) {
         model(move || {
             let ring = ModelRing::default();
             let kernel = ring.clone();
             let kernel = thread::spawn(move || kernel.complete());
-            keep_silent(std::slice::from_ref(&ring));
-            let waits = may_wait(std::slice::from_ref(&ring));
+            ring.set_eventfd(false);
+            let has_news = resume_writes(&ring);
             kernel.join().unwrap();
-            assert!(!waits || ring.0.written.load(Ordering::Acquire), "asleep, and no write");
+            assert!(has_news || ring.0.written.load(Ordering::Acquire), "no news, and no write");
         });
     }
 
-    /// A worker that waits is woken by a completion that comes at any time.
+    /// A completion that comes at any time during or after a turn is seen or written.
     #[test]
-    fn a_completion_before_a_sleep_is_seen_or_written() {
-        check_rings(may_wait);
+    fn a_completion_around_a_turn_is_seen_or_written() {
+        check_ring(resume_writes);
     }
 
-    /// The planted fault: a worker that looks before it allows the writes sleeps over a completion.
+    /// The planted fault: a worker that looks before it allows the writes misses a completion.
     #[test]
-    #[should_panic = "asleep, and no write"]
+    #[should_panic = "no news, and no write"]
     fn a_look_before_the_writes_are_allowed_is_found() {
-        check_rings(|rings| {
-            let waits = !rings.iter().any(KernelNews::has_news);
-            rings.iter().for_each(|ring| ring.set_eventfd(true));
-            waits
+        check_ring(|ring| {
+            let has_news = ring.has_news();
+            ring.set_eventfd(true);
+            has_news
         });
     }
 

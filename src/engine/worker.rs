@@ -1,21 +1,22 @@
 //! A worker: one pinned thread that runs its shards.
 //!
 //! Owns its shards and the only wait among them. Never waits while a shard has work. A pass turns
-//! only the shards that have work: those with news on the bus, those whose rings show news in
-//! memory, and those that [`ReadySet`] holds. The worker waits on the ring of its first shard; the
-//! rings of the others write to an eventfd that this ring polls, but only while the worker sleeps.
-//! RLIMIT_NOFILE bounds the table of direct descriptors of a ring, so a node may need more rings
-//! than it has processors; it never needs more threads.
+//! only the shards that have work: those with news on the bus, those whose rings have news, and
+//! those that [`ReadySet`] holds. A worker with one shard waits on its ring, which polls the
+//! worker's doorbell. A worker with several waits on a [`NewsPoll`]. RLIMIT_NOFILE bounds the table
+//! of direct descriptors of a ring, so a node may need more rings than it has processors; it never
+//! needs more threads.
 
 use std::time::Duration;
 
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::{self, Clock, Now};
 use crate::engine::bus::ConsumerHandle;
+use crate::engine::news_poll::NewsPoll;
 use crate::engine::ready::ReadySet;
 use crate::engine::ring::RingNews;
 use crate::engine::shard::{Shard, TurnShare, TurnUsage};
-use crate::engine::wakeups::{KernelNews, keep_silent, may_wait};
+use crate::engine::wakeups::{KernelNews, resume_writes};
 use crate::hub::{FANOUT_SENDS, WORK, deadlines_of_pass};
 use crate::model::message::endpoints;
 
@@ -30,6 +31,10 @@ const MARK_INTERVAL: u64 = 2000;
 /// Microseconds of processor time from which a pass counts as long.
 const LONG_PASS: u64 = 5000;
 
+/// Microseconds between two looks at the rings of a worker with several shards while it has other
+/// work. A look is a system call.
+const LOOK_INTERVAL: u64 = 50;
+
 /// How often a worker that is done checks whether the others are.
 const OTHERS_DONE: Duration = Duration::from_millis(10);
 
@@ -38,10 +43,15 @@ const WALL_CLOCK: Duration = Duration::from_secs(1);
 
 /// The shards of one thread.
 pub struct Worker {
-    /// The worker waits on the ring of the first shard, the leader.
     shards: Vec<Shard>,
     /// What the ring of each shard shows of its news.
     rings: Vec<RingNews>,
+    /// How the worker learns of these news if it has several shards.
+    poll: Option<NewsPoll>,
+    /// Shards whose rings may have news, found since their last turns.
+    found: u64,
+    /// Microseconds of the clock at the last look at the rings.
+    looked: u64,
     ready: ReadySet,
     /// Index of the shard of each endpoint.
     places: [u8; SHARDS_MAX + 1],
@@ -99,30 +109,48 @@ impl PassBudget {
 impl Worker {
     /// Creates the worker of the shards that `consumer` serves. Errors are those of the kernel.
     pub fn new(
-        leader: Shard,
-        mut followers: Vec<Shard>,
+        mut shards: Vec<Shard>,
         consumer: ConsumerHandle,
         clock: Clock,
     ) -> std::io::Result<Self> {
         let doorbell = consumer
             .doorbell()
             .ok_or_else(|| std::io::Error::other("the control plane has no eventfd"))?;
-        let doorbell = doorbell.try_clone()?;
-        followers.iter_mut().try_for_each(|shard| shard.ring_doorbell_on_news(&doorbell))?;
-        let mut shards = vec![leader];
-        shards.append(&mut followers);
-        let rings = shards.iter().map(Shard::news).collect::<Result<Vec<_>, _>>()?;
-        keep_silent(&rings);
-        let mut places = [0; SHARDS_MAX + 1];
-        for (nth, shard) in shards.iter_mut().enumerate() {
-            places[usize::from(shard.endpoint())] = nth as u8;
-            if nth == 0 {
-                shard.watch_doorbell(doorbell.try_clone()?);
+        let poll = match &mut shards[..] {
+            [only] => {
+                only.watch_doorbell(doorbell.try_clone()?);
+                None
             }
+            several => {
+                let mut poll = NewsPoll::new(doorbell)?;
+                for shard in several {
+                    shard.ring_doorbell_on_news(poll.next_eventfd()?)?;
+                }
+                Some(poll)
+            }
+        };
+        let rings = shards.iter().map(Shard::news).collect::<Result<Vec<_>, _>>()?;
+        let mut places = [0; SHARDS_MAX + 1];
+        for (nth, shard) in shards.iter().enumerate() {
+            places[usize::from(shard.endpoint())] = nth as u8;
         }
         let (ready, now, micros) = (ReadySet::new(shards.len()), Now::default(), 0);
-        let (mark, passes) = ((0, 0), 0);
-        Ok(Worker { shards, rings, ready, places, consumer, clock, now, micros, mark, passes })
+        let (found, looked, mark, passes) = (0, 0, (0, 0), 0);
+        Ok(Worker {
+            shards,
+            rings,
+            poll,
+            found,
+            looked,
+            ready,
+            places,
+            consumer,
+            clock,
+            now,
+            micros,
+            mark,
+            passes,
+        })
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.
@@ -151,25 +179,33 @@ impl Worker {
         places.fold(0, |all, place| all | 1 << place.copied().unwrap_or(0))
     }
 
-    /// The shards whose rings have completions. A wake-up of the worker is a completion of the ring
-    /// of its leader, for which the leader needs no turn.
-    fn look_at_rings(&mut self) -> u64 {
-        let looks = self.rings.iter().enumerate();
-        let mut found = looks.fold(0, |all, (nth, ring)| all | u64::from(ring.has_news()) << nth);
-        if found & 1 != 0
-            && let Some(leader) = self.shards.first_mut()
-        {
-            found = found & !1 | u64::from(leader.take_wake_up());
+    /// The shards whose rings have news. Several rings are looked at only now and then while the
+    /// worker has other work; without it, the sleep that follows looks at them.
+    fn look_at_rings(&mut self, has_work: bool) -> u64 {
+        let Some(poll) = &mut self.poll else { return u64::from(self.look_at_ring()) };
+        if has_work && self.micros.saturating_sub(self.looked) >= LOOK_INTERVAL {
+            self.looked = self.micros;
+            self.found |= poll.wait(Some(Duration::ZERO));
         }
-        found
+        let found = endpoints(std::mem::take(&mut self.found));
+        // A turn for another reason may have taken the news that an event told of.
+        let has_news = |nth: &u8| self.rings.get(usize::from(*nth)).is_some_and(RingNews::has_news);
+        found.filter(has_news).fold(0, |all, nth| all | 1 << nth)
+    }
+
+    /// Whether the ring of a worker with one shard has completions. A wake-up of the worker is one
+    /// too, and needs no turn.
+    fn look_at_ring(&mut self) -> bool {
+        let has_news = self.rings.first().is_some_and(RingNews::has_news);
+        has_news && self.shards.first_mut().is_some_and(Shard::take_wake_up)
     }
 
     /// Runs a turn of every shard that has work; returns whether one had.
     fn pass(&mut self) -> bool {
-        // Completions are taken before messages, as in a turn.
-        let completions = self.look_at_rings();
         let messages = self.take_messages();
-        let working = completions | messages | self.ready.begin_pass(self.now);
+        let ready = self.ready.begin_pass(self.now);
+        let completions = self.look_at_rings(messages | ready != 0);
+        let working = completions | messages | ready;
         if working == 0 {
             return false;
         }
@@ -181,18 +217,9 @@ impl Worker {
         let turns = working.count_ones() as usize;
         let mut pool = PassBudget::new(turns, self.passes, completions | messages != 0);
         let (mut costliest, mut most) = (0, 0);
-        // The leader comes last: the wait submits the queue of its ring.
-        for nth in (1..self.shards.len()).chain([0]) {
-            if working >> nth & 1 == 0 {
-                continue;
-            }
-            let Some(shard) = self.shards.get_mut(nth) else { continue };
+        for nth in endpoints(working).map(usize::from) {
             let work = pool.work;
-            pool.run_turn(messages >> nth & 1 != 0, |share| shard.turn(self.now, share));
-            if nth != 0 || shard.is_busy() || turns > 1 {
-                shard.submit();
-            }
-            self.ready.turned(nth, shard.is_busy(), shard.next_due());
+            self.turn(nth, messages >> nth & 1 != 0, &mut pool);
             let used = work - pool.work;
             if used >= most {
                 (costliest, most) = (nth, used);
@@ -201,6 +228,26 @@ impl Worker {
         self.read_clocks();
         self.report(start, turns, costliest);
         true
+    }
+
+    /// Runs a turn of the nth shard.
+    fn turn(&mut self, nth: usize, messages: bool, pool: &mut PassBudget) {
+        let (Some(shard), Some(ring)) = (self.shards.get_mut(nth), self.rings.get(nth)) else {
+            return;
+        };
+        let has_eventfd = self.poll.is_some();
+        if has_eventfd {
+            ring.set_eventfd(false);
+        }
+        pool.run_turn(messages, |share| shard.turn(self.now, share));
+        // The wait of a worker with one shard submits.
+        if has_eventfd || shard.is_busy() {
+            shard.submit();
+        }
+        self.ready.turned(nth, shard.is_busy(), shard.next_due());
+        if has_eventfd && resume_writes(ring) {
+            self.found |= 1 << nth;
+        }
     }
 
     /// Updates the metrics of a pass and its turns. The turns of a pass are not timed one by one:
@@ -227,25 +274,36 @@ impl Worker {
     }
 
     fn sleep(&mut self) {
-        let Some(leader) = self.shards.first_mut() else { return };
-        // Arm the eventfd before the last looks for news, so that a later wake-up ends the wait.
-        leader.arm_doorbell();
+        if self.poll.is_none()
+            && let Some(only) = self.shards.first_mut()
+        {
+            // Arm the eventfd before the last look for news, so that a later wake-up ends the wait.
+            only.arm_doorbell();
+        }
         if !self.consumer.prepare_to_sleep() {
             return;
         }
-        // The ring of the leader is waited on, and needs no eventfd.
-        if may_wait(self.rings.get(1..).unwrap_or_default()) {
-            let due = self.ready.next_due();
-            let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now.millis)));
-            let looks = self.shards.iter().any(Shard::has_connections).then_some(WALL_CLOCK);
-            let due = due.into_iter().chain(looks).min();
-            let timeout = if self.is_done() { Some(OTHERS_DONE) } else { due };
-            if let Some(leader) = self.shards.first_mut() {
-                leader.wait(timeout);
+        let timeout = self.patience();
+        if let Some(first) = self.shards.first_mut() {
+            first.metrics().sleeps.add(1);
+            match &mut self.poll {
+                Some(poll) => self.found |= poll.wait(timeout),
+                None => first.wait(timeout),
             }
         }
-        keep_silent(self.rings.get(1..).unwrap_or_default());
         self.consumer.wake_up();
         self.read_clocks();
+        self.looked = self.micros;
+    }
+
+    /// How long the worker may sleep; `None`: without limit.
+    fn patience(&self) -> Option<Duration> {
+        if self.is_done() {
+            return Some(OTHERS_DONE);
+        }
+        let due = self.ready.next_due();
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(self.now.millis)));
+        let looks = self.shards.iter().any(Shard::has_connections).then_some(WALL_CLOCK);
+        due.into_iter().chain(looks).min()
     }
 }

@@ -10,6 +10,7 @@ mod batch;
 mod buffers;
 mod client;
 mod completion;
+mod enter;
 mod news;
 mod operations;
 mod sizes;

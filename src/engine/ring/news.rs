@@ -2,8 +2,8 @@
 //!
 //! Owns a mapping of these words, so a worker can keep the looks of all its rings in one array. A
 //! look reads three words: the flags of the submission queue, and both ends of the completion
-//! queue. A ring writes to its eventfd only while the worker sleeps; the order of the steps before
-//! a sleep is that of `may_wait` in `engine/wakeups.rs`.
+//! queue. If a worker has several rings, each writes to an eventfd, but not during a turn of its
+//! shard; the order of the steps after a turn is that of `resume_writes` in `engine/wakeups.rs`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -12,10 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{DestinationSlot, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use super::buffers::Buffers;
 use super::completion::{Completion, Unsent};
+use super::enter::RingIndex;
 use super::operations as opcode;
 use super::sizes::RingSizes;
 use super::token::{Op, Token};
@@ -39,6 +40,7 @@ pub struct RingHandle(pub(super) OwnedFd);
 /// The io_uring of one shard.
 pub struct Ring {
     pub(super) ring: IoUring,
+    index: RingIndex,
     pub(super) buffers: Rc<Buffers>,
     /// Completions taken from the kernel and not handled yet.
     pub(super) stash: VecDeque<Completion>,
@@ -95,13 +97,13 @@ impl Ring {
             // SAFETY: nothing refers to a buffer yet, and the kernel has none.
             unsafe { buffers.offer(buffer) };
         }
-        // Saves a descriptor look-up per enter. It is optional.
-        let _ = ring.submitter().register_ring_fd();
+        let index = RingIndex::register(&ring);
         let submissions = ring.submission().capacity();
         // SAFETY: sockaddr_in is plain data for which all zeroes is a value.
         let blank: libc::sockaddr_in = unsafe { std::mem::zeroed() };
         Ok(Ring {
             ring,
+            index,
             buffers: Rc::new(buffers),
             stash: VecDeque::new(),
             batch: 0,
@@ -148,12 +150,31 @@ impl Ring {
         unsafe { self.push(entry, token.to_user_data()) };
     }
 
+    /// Submits what is queued, runs deferred work of the kernel, and waits for so many completions.
+    fn enter(
+        &mut self,
+        completions: u32,
+        arguments: Option<&SubmitArgs<'_, '_>>,
+    ) -> io::Result<usize> {
+        let queue = self.ring.submission();
+        let submissions = queue.len() as u32;
+        let mut flags = EnterFlags::empty();
+        flags.set(EnterFlags::EXT_ARG, arguments.is_some());
+        // The kernel runs deferred work only for a call that asks for completions.
+        let wants = completions > 0 || queue.taskrun() || queue.cq_overflow();
+        flags.set(EnterFlags::GETEVENTS, wants);
+        drop(queue);
+        self.enters += 1;
+        // SAFETY: `push` and `queue` require that queued entries point to live memory, and the
+        // index is that of this ring.
+        unsafe { self.index.enter(&self.ring, submissions, completions, flags, arguments) }
+    }
+
     /// Submits everything queued, and runs deferred work of the kernel.
     pub fn submit(&mut self) {
         loop {
             let before = self.ring.submission().len();
-            self.enters += 1;
-            match self.ring.submit() {
+            match self.enter(0, None) {
                 Ok(_) if self.ring.submission().is_empty() => break,
                 Ok(_) if self.ring.submission().len() < before => {}
                 Ok(_) => self.refused(&io::ErrorKind::WouldBlock.into()),
@@ -259,8 +280,7 @@ impl Ring {
             timespec = Timespec::from(timeout);
             arguments = arguments.timespec(&timespec);
         }
-        self.enters += 1;
-        match self.ring.submitter().submit_with_args(1, &arguments) {
+        match self.enter(1, Some(&arguments)) {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) => self.refused(&error),
             _ => self.refusals = 0,
         }
