@@ -31,7 +31,7 @@ export const ENTRIES = [
       + "event streams with a charset.",
     drumline: "answers `application/json`, and `text/event-stream` without a charset.",
     reason: "The body is JSON lines; both types define UTF-8, so a charset adds nothing. SDKs ignore the type.",
-    scripts: /^(http_stream|sse|uni_http_stream|uni_sse|origin:|client setting: pings of uni_sse|connect proxy request: by )/,
+    scripts: /./,
     paths: /\.head\.type$/,
   },
   {
@@ -51,7 +51,7 @@ export const ENTRIES = [
     drumline: "answers with one line of text that names the cause, and sends CORS headers only to requests "
       + "with an Origin. Allowed methods are listed per transport.",
     reason: "The person who reads the answer learns what to change.",
-    scripts: /^((request|disabled): |uni_(http_stream|sse): request that )/,
+    scripts: /^((request|disabled|connection limit reached): |uni_(http_stream|sse): request that )/,
     paths: /\.(body|headers\.[-a-z]+|replies\[0\])$/,
   },
   {
