@@ -24,6 +24,8 @@ const COMPRESSED: u8 = 0x40;
 const _: () = assert!((CONNECTED | SUBSCRIBED) & (PONG | STALLED) == 0, "bits of their own");
 /// Close code recorded for a close frame without a code.
 const NO_CODE: u16 = 1005;
+/// Maximum number of empty buffers that are kept for later input.
+const SPARE_BUFFERS: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -89,6 +91,8 @@ struct Tally {
 pub(super) struct Book {
     sockets: Vec<Socket>,
     partial: HashMap<u32, Vec<u8>>,
+    /// Empty buffers for the next ones.
+    spare: Vec<Vec<u8>>,
     channels: Option<Channels>,
     dialect: &'static dyn Dialect,
     port: u16,
@@ -134,6 +138,7 @@ impl Book {
         Book {
             sockets: vec![blank; count as usize],
             partial: HashMap::new(),
+            spare: Vec::new(),
             channels,
             dialect: plan.dialect,
             port: plan.port,
@@ -387,7 +392,9 @@ impl Book {
         let Some(mut kept) = self.partial.remove(&slot) else {
             let (used, outcome) = self.parse(slot, index, input, now_ns, recorder)?;
             if used < input.len() {
-                self.partial.insert(slot, input[used..].to_vec());
+                let mut kept = self.spare.pop().unwrap_or_default();
+                kept.extend_from_slice(&input[used..]);
+                self.partial.insert(slot, kept);
             }
             return Ok(outcome);
         };
@@ -396,6 +403,9 @@ impl Book {
         if used < kept.len() {
             kept.drain(..used);
             self.partial.insert(slot, kept);
+        } else if self.spare.len() < SPARE_BUFFERS {
+            kept.clear();
+            self.spare.push(kept);
         }
         Ok(outcome)
     }

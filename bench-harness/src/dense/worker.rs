@@ -22,8 +22,8 @@ use crate::clock::RunClock;
 use crate::latency::Recorder;
 
 /// Number of receive buffers per ring, and the size of each in bytes.
-const BUFFERS: u16 = 256;
-const BUFFER_BYTES: u32 = 4096;
+const BUFFERS: u16 = 128;
+const BUFFER_BYTES: u32 = 16_384;
 /// errno values of a failed read: no data available, and no free buffer.
 const EAGAIN: i32 = 11;
 const ENOBUFS: i32 = 105;

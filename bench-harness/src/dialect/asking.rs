@@ -47,7 +47,7 @@ impl Dialect for Asking {
     }
 
     fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
-        let end = message.iter().position(|byte| *byte == b'\n').unwrap_or(message.len());
+        let end = memchr::memchr(b'\n', message).unwrap_or(message.len());
         match wire::line(&message[..end]) {
             Line::Reply(ASKS, answer) => (end + 1, Heard::Items(count(answer, self.item()))),
             _ => Drumline.hear(message),

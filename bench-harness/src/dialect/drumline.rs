@@ -26,7 +26,7 @@ impl Dialect for Drumline {
     }
 
     fn hear<'a>(&self, message: &'a [u8]) -> (usize, Heard<'a>) {
-        let end = message.iter().position(|byte| *byte == b'\n').unwrap_or(message.len());
+        let end = memchr::memchr(b'\n', message).unwrap_or(message.len());
         let heard = match wire::line(&message[..end]) {
             Line::Ping => Heard::Ping,
             Line::Push(push) => Heard::Delivery(push),

@@ -32,7 +32,7 @@ impl Framing {
             let length = server_frame_bytes(bytes)?;
             return Some((length, Part::Frame(bytes.get(..length)?)));
         }
-        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let end = memchr::memchr(b'\n', bytes)?;
         let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
         // Other lines of an event, and the empty line after it, become empty messages.
         let message = match self {
