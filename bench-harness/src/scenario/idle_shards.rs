@@ -18,6 +18,8 @@ use crate::server::Server;
 const IDLE_NS: f64 = 200.0;
 const RATIO: f64 = 1.10;
 
+/// Kept-alive connections that publish: enough that each worker has about half of them.
+const PUBLISHERS: u64 = 64;
 /// Measured quantities of a server, with their units.
 const QUANTITIES: [(&str, &str); 4] = [
     ("CPU per publish and delivery, 1:1 by HTTP", "ns"),
@@ -104,10 +106,10 @@ struct Load<'a> {
 impl Load<'_> {
     /// Per publication: CPU of the workers, CPU of the server, looks and calls of io_uring_enter.
     fn measure(&self, bench: &mut Bench, server: &Server) -> Result<[f64; 4]> {
-        bench.deliver(server, self.dense, unicast(1, self.channels.clone()))?;
+        bench.deliver(server, self.dense, unicast(1, PUBLISHERS, self.channels.clone()))?;
         let workers = || ProcessSample::of_threads(server.pid(), "worker-");
         let (counted, spent, before) = (server.totals()?, workers()?, server.sample()?);
-        let burst = unicast(bench.seconds, self.channels.clone());
+        let burst = unicast(bench.seconds, PUBLISHERS, self.channels.clone());
         let delivered = bench.deliver(server, self.dense, burst)?;
         let cost = server.sample()?.since(&before)?;
         let (spent, totals) = (workers()? - spent, server.totals()?);

@@ -18,15 +18,15 @@ pub const PAIRS_MIN: usize = 9;
 pub const INTERVAL_MAX: f64 = 0.10;
 /// Bytes of data in a publication.
 const BYTES: usize = 128;
-/// Publications per second, and the kept-alive HTTP connections that carry them.
+/// Publications per second.
 pub const UNICAST_RATE: u64 = 2_000;
-const UNICAST_PUBLISHERS: u64 = 8;
 
-/// Publications to one channel after the other, for so many seconds.
-pub fn unicast(seconds: u64, channels: Channels) -> Burst {
+/// Publications to one channel after the other, for so many seconds, by so many kept-alive HTTP
+/// connections.
+pub fn unicast(seconds: u64, publishers: u64, channels: Channels) -> Burst {
     Burst {
         api: Api::Http(Post::drumline(API_KEY)),
-        publishers: UNICAST_PUBLISHERS,
+        publishers,
         channels,
         data: Data::Filled(BYTES),
         messages: UNICAST_RATE * seconds,

@@ -28,6 +28,8 @@ const BYTES: usize = 128;
 /// Publications of a fan-out, and the time for each delivery in the schedule, in ns.
 const FANOUTS: u64 = 4;
 const ROOM_NS: u64 = 30_000;
+/// Kept-alive connections that carry publications to one subscriber each.
+const UNICAST_PUBLISHERS: u64 = 8;
 /// Publications that nobody receives, and the kept-alive connections that carry them.
 const UNHEARD: u64 = 40_000;
 const UNHEARD_PUBLISHERS: u64 = 64;
@@ -146,9 +148,10 @@ fn have_a_channel_each(bench: &mut Bench, build: &Build) -> Result<[f64; 4]> {
     let mode = Mode::Subscribe(Channels::Distinct);
     let (dense, ramp) = bench.connect(bench.connections, port, mode)?;
     let bytes = per_connection(server.sample()?.since(&empty)?.rss_anon, ramp.up)?;
-    bench.deliver(&server, &dense, unicast(1, Channels::Distinct))?;
+    bench.deliver(&server, &dense, unicast(1, UNICAST_PUBLISHERS, Channels::Distinct))?;
+    let burst = unicast(bench.seconds, UNICAST_PUBLISHERS, Channels::Distinct);
     let before = server.sample()?;
-    let delivered = bench.deliver(&server, &dense, unicast(bench.seconds, Channels::Distinct))?;
+    let delivered = bench.deliver(&server, &dense, burst)?;
     bench.account("1:1", &delivered.recorder);
     let deliveries = delivered.recorder.deliveries.delivered;
     let cost = server.sample()?.since(&before)?.cpu_ns_per(deliveries)?;
