@@ -40,6 +40,8 @@ pub mod verifier;
 
 pub mod publish;
 
+pub mod reader;
+
 pub mod server;
 
 pub mod plain;

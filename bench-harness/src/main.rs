@@ -62,6 +62,8 @@ enum Command {
     Compare(compare::Options),
     /// Drumline and other servers in turn, under the same load.
     Peers(scenario::peers::Options),
+    /// Polling, long-polling, streaming and WebSocket to the same clients: overhead, latency, cost.
+    Showdown(scenario::showdown::Options),
     /// Two builds of the server in turn: shows whether the newer one is slower or larger.
     Versus(scenario::versus::Options),
     /// What idle shards cost: many shards against few, in turn.
@@ -124,6 +126,7 @@ fn run() -> Result<()> {
         Command::Export(options) => export::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
+        Command::Showdown(options) => scenario::showdown::run(&options),
         Command::Versus(options) => scenario::versus::run(&options),
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),

@@ -37,13 +37,17 @@ pub const PATH: &str = "/connection/websocket";
 
 /// Appends an upgrade request for `path`; `headers` are more lines of it, each with its CRLF.
 pub fn upgrade(path: &str, port: u16, headers: &str, out: &mut Vec<u8>) {
-    let written = write!(
-        out,
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
-         {headers}\r\n"
-    );
-    debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
+    out.extend(bare_upgrade(path, &format!("Host: 127.0.0.1:{port}\r\n{headers}")));
+}
+
+/// An upgrade request for `path` with these header lines, each with its CRLF, and those of the
+/// upgrade.
+pub fn bare_upgrade(path: &str, headers: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\n{headers}Connection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// Bytes of the response head at the front of `bytes`; `None`: not whole yet.
@@ -94,6 +98,18 @@ pub fn hello_text(channel: &str) -> String {
     format!(
         "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"
     )
+}
+
+/// The connect request of a unidirectional client of one channel. With a position, it asks for what
+/// was published after that.
+pub fn uni_connect(channel: &str, position: Option<&Position>) -> String {
+    match position {
+        None => format!("{{\"subs\":{{\"{channel}\":{{}}}}}}"),
+        Some(Position { epoch, offset }) => format!(
+            "{{\"subs\":{{\"{channel}\":{{\"recover\":true,\"epoch\":\"{epoch}\",\
+             \"offset\":{offset}}}}}}}"
+        ),
+    }
 }
 
 /// Position of a subscriber in the stream of its channel.

@@ -82,6 +82,7 @@ struct Tally {
     out_of_order: u64,
     duplicates: u64,
     stray: u64,
+    framing: u64,
     answers: u64,
     items: u64,
     pings: u64,
@@ -355,6 +356,7 @@ impl Book {
             (&counters.delivered, tally.delivered),
             (&counters.packed, tally.packed),
             (&counters.stray, tally.stray),
+            (&counters.framing, tally.framing),
             (&counters.items, tally.items),
             (&counters.answers, tally.answers),
             (&counters.pings, tally.pings),
@@ -434,7 +436,10 @@ impl Book {
             used += length;
             let taken = match part {
                 Part::Frame(frame) => self.frame(slot, frame, now_ns, recorder)?,
-                Part::Message(message) => self.message(slot, message, now_ns, recorder)?,
+                Part::Message(message) => {
+                    self.tally.framing += (length - message.len()) as u64;
+                    self.message(slot, message, now_ns, recorder)?
+                }
             };
             if let Err(cause) = taken {
                 return Ok((bytes.len(), Err(cause)));
@@ -462,6 +467,7 @@ impl Book {
             _ => 2,
         };
         let payload = &frame[header..];
+        self.tally.framing += header as u64;
         match frame[0] & 0x0f {
             // Only unfragmented messages: no measured server sends fragments.
             0x1 | 0x2 if frame[0] & COMPRESSED != 0 => {

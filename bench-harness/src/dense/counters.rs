@@ -20,6 +20,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Bytes read in raw mode, without greetings.
     pub bytes: AtomicU64,
+    /// Bytes of frame headers and of other framing of messages, since the start.
+    pub framing: AtomicU64,
     /// Distinct deliveries of the current phase.
     pub delivered: AtomicU64,
     /// Deliveries received as a delta or compressed, since the start.
@@ -90,6 +92,11 @@ impl Counters {
     /// Deliveries received as a delta or compressed, since the start.
     pub fn packed(&self) -> u64 {
         read(&self.packed)
+    }
+
+    /// Bytes of framing received since the start.
+    pub fn framing(&self) -> u64 {
+        read(&self.framing)
     }
 
     /// Pings received since the start.

@@ -14,6 +14,7 @@ mod interface;
 mod packed;
 mod pusher;
 mod streamed;
+mod unidirectional;
 
 pub use asking::{Asking, Watching};
 pub use bearer::Bearer;
@@ -24,3 +25,4 @@ pub use interface::{CONNECTED, Dialect, Heard, Packing, SUBSCRIBED, Subscriber};
 pub use packed::Packed;
 pub use pusher::Pusher;
 pub use streamed::Streamed;
+pub use unidirectional::Unidirectional;

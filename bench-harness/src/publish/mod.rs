@@ -32,7 +32,8 @@ pub use probe::{ProbePlan, Probed, probe};
 pub use published::Published;
 pub use pusher::PusherApp;
 pub use running::Running;
-use running::{each, spawn};
+use running::each;
+pub(crate) use running::spawn;
 
 impl Load {
     /// Starts the publishers on a thread of their own.

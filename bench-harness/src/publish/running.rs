@@ -24,7 +24,7 @@ impl<T> Running<T> {
 }
 
 /// Runs `tasks` on a monoio runtime of its own thread.
-pub(super) fn spawn<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
+pub(crate) fn spawn<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
     name: &str,
     tasks: impl FnOnce() -> F + Send + 'static,
 ) -> Result<Running<T>> {

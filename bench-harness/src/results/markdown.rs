@@ -13,8 +13,12 @@ use crate::headlines;
 use crate::rows::{Row, Verdict, number, value};
 use crate::run::Run;
 
-/// Start of the names of the runs that compare servers. Their tables come first.
-const PEERS: &str = "peers";
+/// Starts of the names of the runs that compare servers or transports. Their tables come first.
+const COMPARING: [&str; 2] = ["peers", "showdown"];
+
+fn compares(run: &Run) -> bool {
+    COMPARING.iter().any(|start| run.scenario.starts_with(start))
+}
 
 /// Makes a path relative to RESULTS.md, if it is below its folder.
 type Link<'a> = dyn Fn(&Path) -> Option<String> + 'a;
@@ -33,7 +37,7 @@ pub fn render(runs: &[Found], causes: &Causes, cliffs: &Cliffs, link: &Link<'_>)
     let reason = |scenario: &str, what: &str| Some(causes.get(scenario)?.get(what)?.as_str());
     let every: Vec<&Run> = runs.iter().map(|found| &found.run).collect();
     let (peers, others): (Vec<&Found>, Vec<&Found>) =
-        runs.iter().partition(|found| found.run.scenario.starts_with(PEERS));
+        runs.iter().partition(|found| compares(&found.run));
     let write = |out: &mut String, found: &Found| {
         scenario(out, found, causes.get(&found.run.scenario), link);
     };
@@ -109,7 +113,7 @@ fn scenario(
 ) {
     let run = &found.run;
     let _ = writeln!(out, "\n## {}\n\n{}\n", run.title, run.load);
-    let compares = run.scenario.starts_with(PEERS);
+    let compares = compares(run);
     if compares {
         run_notes(out, run);
         tables(out, found, link);
@@ -182,7 +186,7 @@ fn notes(out: &mut String, run: &Run) {
             let _ = writeln!(out, "- {}: {}", row.what, note.replace('\n', " "));
         }
     }
-    if !run.scenario.starts_with(PEERS) {
+    if !compares(run) {
         run_notes(out, run);
     }
 }

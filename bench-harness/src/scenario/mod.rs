@@ -42,6 +42,7 @@ pub mod multi_core;
 pub mod one_to_one;
 mod pairs;
 pub mod peers;
+pub mod showdown;
 pub mod slow;
 pub mod storm;
 pub mod tokens;

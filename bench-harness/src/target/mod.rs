@@ -18,12 +18,15 @@ mod drumline;
 mod mosquitto;
 mod nats;
 mod nchan;
+mod nginx;
 mod plain;
 mod process;
 mod sockudo;
 mod uwebsockets;
 mod ws;
 
+pub use nchan::Nchan;
+pub use nginx::{FIXED, Nginx};
 pub use process::{Becoming, Peer, become_child};
 
 /// A server that can be measured.

@@ -14,7 +14,8 @@ use crate::publish::{Api, Post};
 use crate::wire::Position;
 
 #[derive(Debug)]
-pub(super) struct Nchan;
+/// nginx with nchan.
+pub struct Nchan;
 
 impl Dialect for Nchan {
     fn path(&self, who: &Subscriber<'_>) -> String {
@@ -127,7 +128,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} reuseport backlog=8192;
         location ~ ^/subscribe/(.+)$ {{
-            nchan_subscriber websocket;
+            nchan_subscriber websocket longpoll;
             nchan_channel_id $1;
             nchan_subscriber_timeout 0;
             nchan_websocket_ping_interval {ping_seconds};

@@ -111,6 +111,11 @@ impl Peer {
         self.adapter
     }
 
+    /// Its directory.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.options.dir
+    }
+
     /// Port of subscribers.
     pub fn port(&self) -> u16 {
         self.options.port
