@@ -101,6 +101,7 @@ impl Channels {
             self.streams.change(stream, push);
             self.schedule(at);
             self.make_room(Some(at));
+            self.show_latest(at);
             grown = self.stream_of(at);
         }
         if let Some(guard) = guard {

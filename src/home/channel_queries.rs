@@ -75,12 +75,14 @@ impl Channels {
             ChannelQuery::Position => {
                 Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
             }
+            ChannelQuery::Latest => Ok(self.latest(found, now)),
             ChannelQuery::History(range) => self.read_history(question, range, now),
             ChannelQuery::RemoveHistory => {
                 if let Some(at) = found
                     && let Some(stream) = self.stream_of(at)
                 {
                     self.streams.change(stream, Stream::clear);
+                    self.hide_latest(at);
                     self.history.set(self.streams.bytes());
                     self.schedule(at);
                 }

@@ -116,6 +116,7 @@ impl Channels {
             {
                 let over = self.history.excess();
                 self.shed += self.streams.change(stream, |stream| stream.shed(over)) as u64;
+                self.hide_latest(channel);
                 self.schedule(channel);
             }
         }
@@ -138,6 +139,7 @@ impl Channels {
 
     pub(super) fn drop_stream(&mut self, at: u32) {
         if let Some(stream) = self.stream_of(at) {
+            self.hide_latest(at);
             self.expiry.clear(at);
             self.streams.remove(stream);
             self.history.set(self.streams.bytes());
@@ -159,6 +161,9 @@ impl Channels {
             let is_over = self.streams.change(stream, |stream| stream.expire_some(now, DROPS_MAX));
             let dropped = before - self.streams.get(stream).len();
             budget.charge(cost::LOOK + dropped * cost::PUBLICATION);
+            if self.streams.get(stream).is_empty() {
+                self.hide_latest(at);
+            }
             if is_over && self.channels[at as usize].prepared == 0 {
                 self.drop_stream(at);
             } else {

@@ -15,6 +15,7 @@ use crate::base::metrics::Metrics;
 use crate::base::wheel::Wheel;
 use crate::home::epochs::Epochs;
 use crate::home::idempotency_keys::IdempotencyKeys;
+use crate::home::latest_cells::LatestCells;
 use crate::home::members::Members;
 use crate::home::presence_queries::PresenceQueries;
 use crate::home::streams::{NONE, Streams};
@@ -65,6 +66,7 @@ pub struct Channels {
     pub(super) idempotency_keys: IdempotencyKeys,
     pub(super) presence_queries: PresenceQueries,
     pub(super) epochs: Epochs,
+    pub(super) latest_cells: LatestCells,
     /// Memory use of the streams.
     pub(super) history: ShardUsage,
     pub(super) due: Vec<u32>,
@@ -94,6 +96,7 @@ impl Channels {
             idempotency_keys: IdempotencyKeys::new(keys),
             presence_queries: PresenceQueries::default(),
             epochs: Epochs::new(seed),
+            latest_cells: LatestCells::default(),
             history,
             due: Vec::new(),
             buffer: Vec::new(),

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::model::latest::Latest;
 use crate::model::message::HistoryRange;
 use crate::model::publication::Publication;
 use crate::model::retention::Retention;
@@ -100,6 +101,12 @@ impl Stream {
             self.drop_oldest();
         }
         false
+    }
+
+    /// The newest kept publication.
+    pub fn latest(&self) -> Option<Latest> {
+        let newest = self.kept.back()?;
+        Some(Latest { publication: newest.publication.clone(), expires: newest.expires })
     }
 
     /// Number of kept publications.

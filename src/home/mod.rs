@@ -14,6 +14,8 @@ mod epochs;
 pub mod history;
 pub mod members;
 mod publishing;
+mod latest_cells;
+mod polled;
 pub mod idempotency_keys;
 pub mod presence_parts;
 mod presence_queries;

@@ -170,7 +170,11 @@ impl Hub {
                 self.reply(slot, command, &Reply::PresenceStats(stats))
             }
             // Clients cannot query these.
-            Ok(ChannelAnswer::HistoryRemoved | ChannelAnswer::Position(_)) => {}
+            Ok(
+                ChannelAnswer::HistoryRemoved
+                | ChannelAnswer::Position(_)
+                | ChannelAnswer::Latest(..),
+            ) => {}
             Ok(ChannelAnswer::History(publications, position)) => {
                 let encoding = self.encoding(slot);
                 let objects = publications.iter().map(|one| one.object(encoding));

@@ -5,7 +5,7 @@ use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
 use crate::model::ids::Address;
 use crate::model::message::{ChannelAnswer, Published, ReplyTo};
-use crate::model::publication::PublicationKind;
+use crate::model::publication::{Publication, PublicationKind};
 use crate::wire::http::{self, Cors, Health, Requester, Status};
 use crate::wire::protocol::{Error, Position, json};
 
@@ -87,7 +87,7 @@ impl Hub {
         self.keep_alive(slot, last, self.settings.idle_timeout);
     }
 
-    /// Handles the answer to a poll: the latest publication of a channel, if it has one.
+    /// Handles the answer of a home to a poll.
     pub(super) fn poll_answered(&mut self, caller: Address, result: Result<ChannelAnswer, Error>) {
         let Address { slot, generation, .. } = caller;
         let poller = self.connection(slot, generation);
@@ -96,14 +96,28 @@ impl Hub {
         }
         let heads = &mut self.connections.pending_heads;
         let origin = if heads.is_empty() { None } else { heads.remove(&slot).flatten() };
-        let cors = Cors { origin: origin.as_deref() };
-        let Ok(ChannelAnswer::History(publications, _)) = result else {
+        let Ok(ChannelAnswer::Latest(latest, cell)) = result else {
             return self.refuse_to(slot, Status::Unreadable, Requester::default());
         };
+        if let Some((latest, cell)) = latest.as_ref().zip(cell) {
+            self.polled.keep(latest.hash(), latest.channel(), cell);
+        }
         let last = self.connections[slot].flags.last_request();
+        self.answer_poll(slot, latest.as_ref(), Cors { origin: origin.as_deref() }, last);
+        self.resume_later(slot);
+    }
+
+    /// Answers a poll with the latest publication of a channel, if it has one.
+    pub(super) fn answer_poll(
+        &mut self,
+        slot: u32,
+        latest: Option<&Publication>,
+        cors: Cors<'_>,
+        last: bool,
+    ) {
         let last = last || self.is_last(slot) || self.is_crowded();
         let connection = &mut self.connections[slot];
-        self.turn.write_head(&mut connection.turn, slot, |out| match publications.first() {
+        self.turn.write_head(&mut connection.turn, slot, |out| match latest {
             Some(latest) => {
                 let binary = latest.kind() == PublicationKind::Binary;
                 http::write_latest(latest.data(), binary, cors, last, out);
@@ -111,7 +125,6 @@ impl Hub {
             None => http::write_no_content(cors, None, last, out),
         });
         self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
-        self.resume_later(slot);
     }
 
     /// Handles the answer to a publish: the caller gets its response if its socket is still open.

@@ -12,6 +12,7 @@
 mod settings;
 mod command_failure;
 mod bounded_walks;
+mod polled_channels;
 pub mod connections;
 pub mod turn_output;
 mod paused_input;

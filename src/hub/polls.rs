@@ -6,16 +6,13 @@
 use crate::hub::connections::Phase;
 use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
-use crate::model::message::{ChannelQuery, HistoryRange, HomeQuery, Message, Post, Rank, ReplyTo};
+use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
 use crate::model::namespaces::Options;
-use crate::wire::http::{Poll, Requester, Status};
-
-/// The range of a history that a poll reads.
-const LATEST: HistoryRange = HistoryRange { limit: 1, since: None, reverse: true };
+use crate::wire::http::{Cors, Poll, Requester, Status};
 
 impl Hub {
-    /// Asks the home of the channel for its latest publication; returns whether the bytes of the
-    /// request are used up.
+    /// Answers with the latest publication of the channel, if its home shows it to this shard, or
+    /// asks the home. Returns whether the bytes of the request are used up.
     pub(super) fn poll(&mut self, post: &mut impl Post, slot: u32, poll: &Poll<'_>) -> bool {
         let &Poll { origin, host, last, .. } = poll;
         if !self.settings.rules.allows_origin(origin, host) {
@@ -32,6 +29,10 @@ impl Hub {
             return true;
         }
         let hash = self.names.hash(&poll.channel);
+        if let Some(latest) = self.polled.read(hash, &poll.channel, self.now) {
+            self.answer_poll(slot, latest.as_ref(), Cors { origin }, last);
+            return true;
+        }
         let home = self.names.home(hash);
         if !post.reserve(home, Rank::Request) {
             self.pause(slot, PauseReason::Blocked);
@@ -41,7 +42,7 @@ impl Hub {
             channel: self.shared_name(hash, &poll.channel),
             hash,
             reply_to: ReplyTo::ApiCaller(self.address(slot)),
-            query: ChannelQuery::History(LATEST),
+            query: ChannelQuery::Latest,
         };
         if let Some(origin) = origin {
             self.connections.pending_heads.insert(slot, Some(origin.into()));

@@ -12,6 +12,7 @@ use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
 use crate::hub::connections::{Connection, Connections, NONE};
 use crate::hub::deadline_share::deadlines_of_pass;
+use crate::hub::polled_channels::PolledChannels;
 use crate::hub::settings::HubSettings;
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
 use crate::local::{self, Delivery, LocalChannels};
@@ -82,6 +83,8 @@ pub struct Hub {
     pub(super) turn: TurnOutput,
     /// Number of turns with a large share.
     pub(super) turns: u64,
+    /// Channels that this shard was polled for.
+    pub(super) polled: PolledChannels,
     /// Surveys in progress.
     pub(super) surveys: VecDeque<SurveyWalk>,
     /// Work budget of this turn.
@@ -177,6 +180,7 @@ impl Hub {
             departures: VecDeque::new(),
             turn: TurnOutput::default(),
             turns: 0,
+            polled: PolledChannels::default(),
             surveys: VecDeque::new(),
             budget: WorkBudget::new(WORK, true),
             deadline_share: deadlines_of_pass(false),

@@ -2,6 +2,9 @@
 //!
 //! Owns the types. Never reads a history.
 
+use std::sync::Arc;
+
+use crate::model::latest::LatestCell;
 use crate::model::publication::Publication;
 use crate::wire::protocol::reply::{PresenceList, PresenceStats};
 use crate::wire::protocol::{Position, Wire};
@@ -19,6 +22,8 @@ pub enum ChannelQuery {
     Stats,
     /// Read the current position of the stream.
     Position,
+    /// Read the latest publication.
+    Latest,
 }
 
 /// Part of a history.
@@ -45,6 +50,8 @@ pub enum ChannelAnswer {
     Stats(PresenceStats),
     /// The current position of the stream.
     Position(Position),
+    /// The latest publication, if any, and the cell that shows the next ones.
+    Latest(Option<Publication>, Option<Arc<LatestCell>>),
 }
 
 impl ChannelAnswer {
@@ -57,6 +64,7 @@ impl ChannelAnswer {
             }
             ChannelAnswer::Stats(_)
             | ChannelAnswer::Position(_)
+            | ChannelAnswer::Latest(..)
             | ChannelAnswer::HistoryRemoved => 0,
         }
     }

@@ -14,6 +14,7 @@ pub mod namespaces;
 pub mod orders;
 pub mod own_queues;
 pub mod publication;
+pub mod latest;
 pub mod channel_query;
 pub mod retention;
 pub mod revocation;

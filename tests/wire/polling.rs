@@ -38,6 +38,8 @@ fn polls_on_one_connection_get_the_latest_publication() {
             assert_eq!(client.exchange(&request), (200, data.to_owned()));
         }
     }
+    server.api("history_remove", r#"{"channel":"c0"}"#);
+    assert_eq!(client.exchange(&poll("?channel=c0", "")), (204, String::new()));
     client.send_raw([poll("?channel=c1", ""), poll("?channel=c2", "")].concat().as_bytes());
     assert_eq!(client.answer(), (200, "[3]".to_owned()));
     assert_eq!(client.answer(), (200, "[3]".to_owned()), "the second request of one write");
