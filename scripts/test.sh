@@ -69,6 +69,7 @@ go          300    release go              | the Go SDK, in both encodings, over
 protocol    300    release npm python      | Centrifuge protocol and HTTP API: JavaScript, Python SDK, schemathesis
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
+feeds       900    rabbitmq                | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
@@ -122,6 +123,11 @@ step_protocol() {
 }
 step_delta() { node tests/sdk/delta.mjs; }
 step_keys() { node tests/sdk/keys.mjs; }
+# A full run kills the broker 20 times.
+step_feeds() {
+    if [[ $SIZE == full ]]; then export DRUMLINE_FEED_KILLS=20; fi
+    cargo test --test feeds
+}
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }
 # The first run plants faults into Drumline's answers and must find each.
@@ -243,6 +249,10 @@ need_chromium() { need_command chromium chromium; }
 need_nft() { need_command nft nftables; }
 need_ip() { need_command ip iproute2; }
 need_faketime() { need_command faketime faketime; }
+# The tests start brokers of their own, on free ports.
+need_rabbitmq() {
+    need_command openssl openssl && need_command rabbitmq-server rabbitmq-server
+}
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_centrifugo() { if [[ ! -x ${CENTRIFUGO:-} ]]; then scripts/peers.sh setup centrifugo; fi; }

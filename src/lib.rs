@@ -12,5 +12,6 @@ pub mod hub;
 pub mod engine;
 pub mod config;
 pub mod link;
+pub mod feeds;
 pub mod control;
 pub mod process;

@@ -92,6 +92,9 @@ impl Config {
         check_token("client.subscription_token", &client.subscription_token.token)?;
         self.verifiers().map_err(|cause| error(cause, "correct the key, or leave it empty"))?;
         self.check_proxies()?;
+        let consumers: Vec<&str> = self.consumers.iter().map(|one| &*one.name).collect();
+        check_names("consumers", &consumers)?;
+        self.check_consumers()?;
         self.check_channels()
     }
 

@@ -8,7 +8,7 @@
 pub(super) const GROUPS: [(&str, &str); 14] = [
     (
         "all",
-        "consumers enable_unreleased_features http_server.@http_server log.level=info log.file \
+        "enable_unreleased_features http_server.@http_server log.level=info log.file \
          engine.type=memory engine.redis.@redis engine.redis.@redis_presence \
          broker.enabled broker.type=memory broker.redis.@redis broker.nats.@nats \
          broker.postgres.@postgres broker.redisnats.nats.@nats broker.redisnats.redis.@redis \

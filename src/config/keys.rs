@@ -93,7 +93,6 @@ mod tests {
             "broker",
             "client.concurrency",
             "client.presence_update_interval",
-            "consumers",
             "debug",
             "dev",
             "engine.redis",

@@ -5,7 +5,9 @@
 //! errors or warnings.
 
 mod access;
+mod broker_url;
 mod check;
+mod consumers;
 mod engine;
 mod entrance;
 mod environment;
@@ -30,6 +32,8 @@ mod dot_env;
 mod duration;
 
 pub use self::access::Access;
+pub use self::broker_url::BrokerUrl;
+pub use self::consumers::STREAM_CURE;
 pub use self::dot_env::{DOT_ENV, environment_with_file};
 pub use self::duration::ConfigDuration;
 pub use self::error::Error;

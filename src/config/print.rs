@@ -13,7 +13,7 @@ use crate::base::sys;
 
 use super::error::{Error, error};
 use super::file::FileFormat;
-use super::key::Key;
+use super::key::{Key, variable};
 use super::keys::keys;
 use super::sections::Config;
 use super::value_kind::ValueKind;
@@ -39,11 +39,26 @@ name = \"chat\"
 endpoint = \"http://localhost:3000/chat\"
 ";
 
+const CONSUMER: &str = "[[consumers]]
+name = \"prices\"
+enabled = true
+type = \"rabbitmq\"
+[consumers.rabbitmq]
+url = \"amqp://localhost:5672\"
+queue = \"prices\"
+exchange = \"stocks\"
+bindings = [\"price.#\"]
+[consumers.rabbitmq.publication_data_mode]
+enabled = true
+channel_template = \"stock:{routing_key.1}\"
+";
+
 /// Example of a table in this list, for the commented file.
 fn example(list: &str) -> &'static str {
     match list {
         "proxies" => PROXY,
         "rpc.namespaces" => RPC_NAMESPACE,
+        "consumers" => CONSUMER,
         _ => NAMESPACE,
     }
 }
@@ -184,16 +199,30 @@ pub fn document(section: &str) -> String {
             text.push_str("|---|---|---|---|\n");
             open = Some(section);
         }
-        text.push_str(&row(key));
+        text.push_str(&row(key, &key.path, &key.variable()));
+    }
+    if "consumers".starts_with(section) || section.starts_with("consumers") {
+        document_consumer(&mut text);
     }
     text
 }
 
-fn row(key: &Key) -> String {
+/// Adds the keys of a consumer, which have no section of their own.
+fn document_consumer(text: &mut String) {
+    _ = write!(text, "\n## A consumer\n\n```toml\n{CONSUMER}```\n\n");
+    text.push_str("| key | default | variable | description |\n|---|---|---|---|\n");
+    let consumers = keys().iter().find(|key| key.path == "consumers");
+    for key in consumers.map_or(&[][..], |key| &key.options) {
+        let name = format!("DRUMLINE_CONSUMERS_NAME_{}", variable(&key.path));
+        text.push_str(&row(key, &format!("consumers[].{}", key.path), &name));
+    }
+}
+
+fn row(key: &Key, path: &str, variable: &str) -> String {
     let cells = [
-        format!("`{}`", key.path),
+        format!("`{path}`"),
         format!("`{}`", key.default),
-        format!("`{}`", key.variable()),
+        format!("`{variable}`"),
         key.doc.to_owned(),
     ];
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))

@@ -5,6 +5,7 @@
 
 use figment::value::{Dict, Value};
 
+use super::consumers::is_foreign_section;
 use super::error::{Error, error};
 use super::foreign;
 use super::key::{Key, join, variable};
@@ -81,6 +82,7 @@ fn template(list: &str) -> &'static str {
     match list {
         "channel.namespaces" => "channel.without_namespace",
         "rpc.namespaces" => "rpc.without_namespace",
+        "consumers" => "consumers",
         _ => "rpc.proxy",
     }
 }
@@ -135,6 +137,8 @@ fn read_table(
             }
             (None, Value::Dict(_, below)) if is_section => left.extend(entries(&path, below)),
             (None, Value::Empty(..)) => {}
+            // The section of another type: whether the table asks for that type, its type says.
+            (None, _) if list == "consumers" && is_foreign_section(&path) => {}
             (None, value) if foreign::option_asks(template(list), &path, value) == Some(false) => {}
             (None, _) => {
                 let known = keys.iter().map(|key| (key.path.clone(), &key.path));

@@ -15,6 +15,7 @@ use crate::base::memory::{MemoryBudget, MemoryBudgets, MemoryKind};
 use crate::base::metrics::{self, Metrics};
 use crate::base::sys;
 use crate::config::Config;
+use crate::feeds::feed::FeedState;
 use crate::link::Link;
 
 /// Route of the metrics.
@@ -22,13 +23,16 @@ pub fn router(
     config: &Config,
     link: &Arc<Link>,
     own_metrics: impl Fn() -> Vec<Metric> + Clone + Send + Sync + 'static,
+    consumers: Vec<Arc<FeedState>>,
 ) -> Router {
     if !config.prometheus.enabled {
         return Router::new();
     }
     let (link, started) = (link.clone(), Instant::now());
+    let consumers: Arc<[Arc<FeedState>]> = consumers.into();
     let serve = move || async move {
         let (shards, own) = (shards(link.metrics()), own(&own_metrics()));
+        let own = own + &feeds(&consumers);
         let text = format!("{shards}{own}{}{}", memory(link.budgets()), process(started));
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     };
@@ -77,6 +81,22 @@ fn shards(metrics: &[Arc<Metrics>]) -> String {
         head(&mut text, &format!("drumline_{name}{suffix}"), help, kind);
         for (shard, list) in lists.iter().enumerate() {
             _ = writeln!(text, "drumline_{name}{suffix}{{shard=\"{shard}\"}} {}", list[at].3);
+        }
+    }
+    text
+}
+
+/// Metrics of the feeds, with Centrifugo's label.
+fn feeds(states: &[Arc<FeedState>]) -> String {
+    let lists: Vec<_> = states.iter().map(|state| state.counters.list()).collect();
+    let mut text = String::new();
+    for at in 0..lists.first().map_or(0, Vec::len) {
+        let (name, help, kind, _) = lists[0][at];
+        let (suffix, kind) = kind_of(kind);
+        head(&mut text, &format!("drumline_{name}{suffix}"), help, kind);
+        for (state, list) in states.iter().zip(&lists) {
+            let label = format!("{{consumer_name=\"{}\"}}", state.name);
+            _ = writeln!(text, "drumline_{name}{suffix}{label} {}", list[at].3);
         }
     }
     text
@@ -169,6 +189,12 @@ mod tests {
         let text = memory(&budgets);
         assert!(text.contains("\ndrumline_memory_budget_bytes 750\n"), "{text}");
         assert!(text.contains("\ndrumline_memory_used_bytes{kind=\"unread\"} 7\n"), "{text}");
+        let states = ["prices", "news"].map(|name| Arc::new(FeedState::new(name, "rabbitmq")));
+        states[1].counters.processed.add(3);
+        let expected = "# TYPE drumline_consumers_messages_processed_total counter\n\
+            drumline_consumers_messages_processed_total{consumer_name=\"prices\"} 0\n\
+            drumline_consumers_messages_processed_total{consumer_name=\"news\"} 3\n";
+        assert!(feeds(&states).contains(expected), "{}", feeds(&states));
         assert!(process(Instant::now()).contains("\nprocess_resident_memory_bytes "));
     }
 }

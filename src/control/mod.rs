@@ -38,6 +38,8 @@ use crate::base::log;
 use crate::base::sys;
 use crate::config::Config;
 use crate::engine::node::Node;
+use crate::feeds::feed::{Destination, FeedState};
+use crate::feeds::start::PreparedFeeds;
 use crate::link::Link;
 use crate::model::message::{Lookup, LookupRequest, Message};
 use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
@@ -53,6 +55,7 @@ pub struct Control {
     link: Arc<Link>,
     admission: PushAdmission,
     internal: Option<TcpListener>,
+    feeds: PreparedFeeds,
     /// Refuse requests of other machines.
     local: bool,
 }
@@ -80,7 +83,14 @@ impl Control {
         let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
         let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), bell));
         let admission = PushAdmission { limits: node.connection_limits.clone(), clock: node.clock };
-        Ok(Control { config, link, admission, internal, local })
+        let feeds = PreparedFeeds::default();
+        Ok(Control { config, link, admission, internal, feeds, local })
+    }
+
+    /// Adds the feeds of the node, which begin to publish when the control plane runs.
+    pub fn with_feeds(mut self, feeds: PreparedFeeds) -> Self {
+        self.feeds = feeds;
+        self
     }
 
     /// Address of the internal port; `None`: the public port serves everything.
@@ -92,12 +102,13 @@ impl Control {
     /// `shutdown.timeout` is over. A second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, admission, internal, local } = self;
+        let Control { config, link, admission, internal, feeds, local } = self;
         let client = client();
         let backend = Arc::new(Backend::new(&config, &client));
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend));
-        let inner = inner_router(&config, &link, &proxies, &hooks);
+        let feeds = feeds.start(&destination(&config, &link));
+        let inner = inner_router(&config, &link, &proxies, &hooks, feeds.states());
         let api = api::router(&config, &link);
         let has_public_api = internal.is_none() || config.http_api.external;
         let (public, inner) = match (internal.is_some(), has_public_api) {
@@ -125,6 +136,7 @@ impl Control {
             std::process::exit(1);
         });
         let end = Instant::now() + config.shutdown.timeout.0;
+        feeds.stop().await;
         drain(&config, &link, end).await;
         let undelivered = hooks.wait_until_delivered(&link, end).await;
         if undelivered > 0 {
@@ -137,6 +149,16 @@ impl Control {
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
         dispatcher.abort();
         Ok(())
+    }
+}
+
+/// The node as its feeds use it.
+fn destination(config: &Arc<Config>, link: &Arc<Link>) -> Destination {
+    Destination {
+        link: link.clone(),
+        namespaces: config.namespaces(),
+        publication_max: config.client.queue_max_size,
+        commands: api::feed_commands(config, link),
     }
 }
 
@@ -189,10 +211,11 @@ fn inner_router(
     link: &Arc<Link>,
     proxies: &Proxies,
     hooks: &Arc<Hooks>,
+    feeds: Vec<Arc<FeedState>>,
 ) -> Router {
     let (proxies, hooks) = (proxies.clone(), hooks.clone());
     let own_metrics = move || [proxies.metrics(), hooks.metrics()].concat();
-    let router = metrics::router(config, link, own_metrics)
+    let router = metrics::router(config, link, own_metrics, feeds)
         .merge(pages::swagger::router(config))
         .merge(pages::page::router(config));
     if config.health.enabled {

@@ -4,6 +4,8 @@
 //! room. The invariant: a request first reserves room in the control plane's own inbox, so an
 //! answer always fits. An answer whose requester has given up is dropped.
 
+pub mod publishing;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +35,12 @@ const BATCH: usize = 512;
 /// There is no answer, because the node is overloaded or shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkBusy;
+
+impl From<LinkBusy> for Error {
+    fn from(_: LinkBusy) -> Self {
+        Error::INTERNAL
+    }
+}
 
 enum LinkAnswer {
     Published(Box<Published>),

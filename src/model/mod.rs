@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod backend;
+pub mod channel_template;
 pub mod glob;
 pub mod grant;
 pub mod ids;

@@ -17,6 +17,7 @@ use crate::control::Control;
 use crate::control::http::descriptor_shares;
 use crate::control::signals::Signals;
 use crate::engine::node::{Node, NodeSettings};
+use crate::feeds::start::PreparedFeeds;
 use crate::model::message::RANKS;
 use crate::process::banner::{Banner, ShownKey, banner};
 use crate::process::pid_file::PidFile;
@@ -80,6 +81,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
             cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
         })?
     };
+    let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
     let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
@@ -89,7 +91,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     config.http_server.port = node.address.port();
     let config = Arc::new(config);
     let control = Control::new(config.clone(), &node, bell, access.is_open())
-        .map_err(|error| internal_port_failure(&config, &error))?;
+        .map_err(|error| internal_port_failure(&config, &error))?
+        .with_feeds(feeds);
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
     runtime.block_on(control.run(signals)).map_err(|error| Failure {

@@ -39,6 +39,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "dotenvy",
             "figment",
             "http",
+            "percent_encoding",
             "regex",
             "serde",
             "serde_json",
@@ -48,6 +49,21 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("link", &["tokio"]),
+    (
+        "feeds",
+        &[
+            "async_rs",
+            "futures_io",
+            "futures_util",
+            "lapin",
+            "rustls_pki_types",
+            "serde",
+            "serde_json",
+            "tokio",
+            "tokio_rustls",
+            "webpki_roots",
+        ],
+    ),
     (
         "control",
         &[

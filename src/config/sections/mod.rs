@@ -6,6 +6,7 @@
 mod backend;
 mod channel;
 mod client;
+mod consumers;
 mod engine;
 mod root;
 mod section;
@@ -19,6 +20,7 @@ pub use self::channel::{Channel, ChannelHooks, ChannelOptions, ChannelProxies, N
 pub use self::client::{
     Client, ClientHooks, ClientProxies, PersonalChannel, SubscriptionToken, Token,
 };
+pub use self::consumers::{Consumer, DeadLetter, FeedTls, PublicationDataMode, RabbitMq};
 pub use self::engine::Engine;
 pub use self::root::Config;
 pub(super) use self::section::describe;

@@ -5,6 +5,7 @@
 use super::backend::{NamedProxy, Rpc};
 use super::channel::Channel;
 use super::client::Client;
+use super::consumers::Consumer;
 use super::engine::Engine;
 use super::section::section;
 use super::server::{Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
@@ -26,6 +27,10 @@ section! {
         /// similar keys. A list of tables, each with a `name` and the keys of `rpc.proxy`. As a
         /// flag or variable: the same as JSON.
         proxies: Vec<NamedProxy> = Vec::new(),
+        /// Consumers: queues of brokers whose messages the server publishes. A list of tables, each
+        /// with a `name`, `enabled`, `type` and a section of the name of the type. As a flag or
+        /// variable: the same as JSON, or names separated by spaces.
+        consumers: Vec<Consumer> = Vec::new(),
         /// Addresses, ports and limits of the HTTP server.
         http_server: HttpServer = HttpServer::default(),
         /// Client connections: authentication, timeouts and limits.

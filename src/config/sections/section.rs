@@ -56,7 +56,8 @@ macro_rules! section {
                 keys: &mut Vec<$crate::config::key::Key>,
             ) {
                 $(self.$field.describe(
-                    &$crate::config::key::join(path, stringify!($field)),
+                    // The keyword `type` is spelled `r#type` as a field.
+                    &$crate::config::key::join(path, stringify!($field).trim_start_matches("r#")),
                     concat!($($doc),+).trim_ascii(),
                     keys,
                 );)*

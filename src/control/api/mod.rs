@@ -5,6 +5,7 @@
 mod batch;
 mod channels;
 mod description;
+mod feed_commands;
 mod reply;
 mod info;
 mod methods;
@@ -19,6 +20,7 @@ mod users;
 
 pub use self::batch::reads;
 pub use self::description::document;
+pub use self::feed_commands::feed_commands;
 pub use self::methods::METHODS;
 pub use self::routes::{BODY_TIMEOUT, router};
 

@@ -14,9 +14,9 @@ use super::reply::{ApiError, MethodReply};
 use crate::base::log;
 use crate::base::sys;
 use crate::config::Config;
-use crate::hub::publish::publication_kind;
 use crate::link::Pending;
-use crate::model::message::{DuplicateGuard, Publish as Request};
+use crate::link::publishing::{self, Draft};
+use crate::model::message::DuplicateGuard;
 use crate::model::publication::PublicationExtra;
 use crate::wire::lenient_json;
 use crate::wire::protocol::{Position, json};
@@ -72,6 +72,12 @@ macro_rules! publication {
         }
 
         impl $name {
+            /// The target, and the publication for it.
+            pub(super) fn split(mut self, max: usize) -> Result<($type, Draft), ApiError> {
+                let target = self.$target.take().unwrap_or_default();
+                Ok((target, self.draft(max)?))
+            }
+
             fn draft(self, max: usize) -> Result<Draft, ApiError> {
                 let (data, is_json) = match (self.b64data.unwrap_or_default(), self.data) {
                     (base64, _) if !base64.is_empty() => {
@@ -125,16 +131,6 @@ publication! {
     }
 }
 
-/// A publication before its channel is known.
-struct Draft {
-    data: Box<[u8]>,
-    is_json: bool,
-    extra: Option<Arc<PublicationExtra>>,
-    guard: Option<Box<DuplicateGuard>>,
-    skip_history: bool,
-    delta: bool,
-}
-
 /// Position of the publication; empty if the channel has no history.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -164,9 +160,8 @@ pub(super) struct BroadcastResult {
 }
 
 impl Api {
-    pub(super) async fn publish(&self, mut request: Publish) -> Result<PublishResult, ApiError> {
-        let channel = request.channel.take().unwrap_or_default();
-        let draft = request.draft(publication_max(&self.config))?;
+    pub(super) async fn publish(&self, request: Publish) -> Result<PublishResult, ApiError> {
+        let (channel, draft) = request.split(publication_max(&self.config))?;
         settle(self.post(&channel, &draft).await).await
     }
 
@@ -200,22 +195,10 @@ impl Api {
 
     async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, ApiError> {
         let options = self.options(channel)?;
-        let kind = publication_kind(options.format, &draft.data, draft.is_json)?;
-        let request = |reply_to, hash| Request {
-            channel: channel.clone(),
-            hash,
-            data: draft.data.clone(),
-            kind,
-            delta: draft.delta || options.delta_publish,
-            extra: draft.extra.clone(),
-            retention: options.retention.filter(|_| !draft.skip_history),
-            guard: draft.guard.clone(),
-            reply_to,
-        };
-        Ok(self.link.publish(channel, request).await?)
+        Ok(publishing::post(&self.link, channel, options, draft).await?)
     }
 }
 
 async fn settle(pending: Result<Pending, ApiError>) -> Result<PublishResult, ApiError> {
-    Ok(pending?.published().await?.outcome?.into())
+    Ok(publishing::settle(Ok(pending?)).await?.into())
 }

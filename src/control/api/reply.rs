@@ -49,6 +49,11 @@ impl ApiError {
                   receive it; raise the key or split the data",
     };
 
+    /// Code and message.
+    pub(super) fn parts(self) -> (u32, &'static str) {
+        (self.code, self.message)
+    }
+
     /// HTTP status for `http_api.error_mode: transport`.
     pub(super) fn status(self) -> StatusCode {
         match self.code {
