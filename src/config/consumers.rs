@@ -213,11 +213,7 @@ fn check_dead_letter(place: &str, options: &DeadLetter) -> Result<(), Error> {
         format!("{place}.action {action:?} is unknown"),
         "use log, exchange or reject",
     )?;
-    must(
-        options.attempts > 0,
-        format!("{place}.attempts is 0"),
-        "use a number from 1 to 65535",
-    )?;
+    must(options.attempts > 0, format!("{place}.attempts is 0"), "use a number from 1 to 65535")?;
     must(
         action == "exchange" || (options.exchange.is_empty() && options.routing_key.is_empty()),
         format!("{place}.exchange or routing_key is set, but action is {action:?}"),
@@ -326,10 +322,7 @@ mod tests {
             (r#""queue":"q","url":"amqp://u:hunter2@""#, "names no host"),
             (r#""queue":"q","tls":{"server_name":"a"}"#, "TLS is not used"),
             (r#""queue":"q","url":"amqps://a","tls":{"cert_pem":"a"}"#, "only one of"),
-            (
-                r#""queue":"q","publication_data_mode":{"channel_template":"a"}"#,
-                "enabled is false",
-            ),
+            (r#""queue":"q","publication_data_mode":{"channel_template":"a"}"#, "enabled is false"),
             (
                 r#""queue":"q","publication_data_mode":{"enabled":true,"channel_template":"{"}"#,
                 "has no `}`",

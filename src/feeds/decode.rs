@@ -1,7 +1,7 @@
 //! From a message to what the node does: the two payload modes.
 //!
-//! Owns the options of the modes. Never publishes. The invariant: a message that is not what the mode
-//! expects is refused with the cause, and nothing of it is published.
+//! Owns the options of the modes. Never publishes. The invariant: a message that is not what the
+//! mode expects is refused with the cause, and nothing of it is published.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -155,7 +155,8 @@ fn publication(
 ) -> Result<Work, Refusal> {
     let header = |name: &str| message.header(name).unwrap_or_default();
     let listed = header(&mode.channels_header).split(',').map(str::trim);
-    let mut channels: Vec<Arc<str>> = listed.filter(|name| !name.is_empty()).map(Arc::from).collect();
+    let mut channels: Vec<Arc<str>> =
+        listed.filter(|name| !name.is_empty()).map(Arc::from).collect();
     if channels.is_empty() {
         let template = template.ok_or_else(|| {
             let name = &mode.channels_header;

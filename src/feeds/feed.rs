@@ -1,7 +1,7 @@
 //! One feed: what its messages need on their way to the node, and its log lines.
 //!
-//! Owns the parts that all sessions of a feed share. Never connects to a broker. The invariant: a log
-//! line names the feed and shows no credentials.
+//! Owns the parts that all sessions of a feed share. Never connects to a broker. The invariant: a
+//! log line names the feed and shows no credentials.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -79,7 +79,11 @@ impl FeedState {
 
     /// Logs what happened to the feed.
     pub fn log(&self, level: Level, what: impl Display) {
-        log::write(level, "feeds", &format_args!("consumer {:?} ({}): {what}", self.name, self.kind));
+        log::write(
+            level,
+            "feeds",
+            &format_args!("consumer {:?} ({}): {what}", self.name, self.kind),
+        );
     }
 
     /// Logs what happened to a message, unless there were many such lines in this second.

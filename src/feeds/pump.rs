@@ -1,10 +1,10 @@
 //! The loop of a session: messages in, publications out, acknowledgements back.
 //!
-//! Owns the messages that the session delivered and has not settled. Never connects. The invariants:
-//! a message is settled only after the node has answered for it, in the session that delivered it.
-//! The number of messages is bounded by the broker, which sends at most `prefetch` of them ahead. A
-//! message that waits delays only messages of its own channels; an API command runs alone, in the
-//! order of arrival.
+//! Owns the messages that the session delivered and has not settled. Never connects. The
+//! invariants: a message is settled only after the node has answered for it, in the session that
+//! delivered it. The number of messages is bounded by the broker, which sends at most `prefetch` of
+//! them ahead. A message that waits delays only messages of its own channels; an API command runs
+//! alone, in the order of arrival.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::decode::Work;
 use super::feed::Feed;
@@ -274,14 +274,22 @@ impl<O: Send> Pump<O> {
         self.steps.push(Box::pin(async move { Step::SetAside(number, set_aside.await) }));
     }
 
-    /// Finishes the messages that are on their way to the node, for a bounded time.
+    /// Finishes the messages that the broker has sent, for a bounded time. What the broker has sent
+    /// and the session does not settle counts as one more delivery of the message.
     async fn finish_all<S: Session<Origin = O>>(&mut self, session: &mut S) {
         let end = Instant::now() + LAST_MESSAGES;
-        self.backlog.clear();
-        while self.active > 0
-            && let Ok(Some(step)) = timeout_at(end, self.steps.next()).await
-        {
-            self.finish(session, step);
+        session.stop_receiving();
+        let mut is_receiving = true;
+        while is_receiving || self.active > 0 {
+            tokio::select! {
+                biased;
+                Some(step) = self.steps.next() => self.finish(session, step),
+                received = session.next(), if is_receiving => match received {
+                    Ok((origin, message)) => self.receive(session, origin, message),
+                    Err(_) => is_receiving = false,
+                },
+                () = sleep_until(end) => break,
+            }
         }
         // A broker that is gone delivers the messages again.
         let _ = session.flush();

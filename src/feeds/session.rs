@@ -32,9 +32,12 @@ pub trait Session: Send + 'static {
     /// What the session needs to settle a message.
     type Origin: Send;
 
+    /// Asks the broker to send no more. [`Session::next`] then returns the messages that are on their
+    /// way, and after them a fault.
+    fn stop_receiving(&mut self);
+
     /// Waits for a message. Dropping the future loses no message.
-    fn next(&mut self)
-    -> impl Future<Output = Result<(Self::Origin, Message), Fault>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<(Self::Origin, Message), Fault>> + Send;
 
     /// Notes that a message is settled. The broker learns it with the next flush.
     fn settle(&mut self, origin: &Self::Origin, verdict: Verdict);

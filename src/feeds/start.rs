@@ -1,8 +1,8 @@
 //! Starts and stops the feeds of a node.
 //!
-//! Owns the tasks of the feeds. The invariants: a consumer whose configuration contradicts its broker
-//! ends the start; a broker that cannot be reached does not. A stopped feed finishes the messages that
-//! are on their way to the node.
+//! Owns the tasks of the feeds. The invariants: a consumer whose configuration contradicts its
+//! broker ends the start; a broker that cannot be reached does not. A stopped feed finishes the
+//! messages that are on their way to the node.
 
 use std::sync::Arc;
 

@@ -1,12 +1,13 @@
-//! Publishing from the control plane: a publication whose channels are known only to the caller, sent
-//! to the home of each channel.
+//! Publishing from the control plane: a publication whose channels are known only to the caller,
+//! sent to the home of each channel.
 //!
-//! Owns no state. The invariant: the format and the options of the channel apply, whoever publishes.
+//! Owns no state. The invariant: the format and the options of the channel apply, whoever
+//! publishes.
 
 use std::sync::Arc;
 
-use crate::link::{Link, Pending};
 use crate::hub::publish::publication_kind;
+use crate::link::{Link, Pending};
 use crate::model::message::{DuplicateGuard, Publish};
 use crate::model::namespaces::Options;
 use crate::model::publication::PublicationExtra;

@@ -256,8 +256,7 @@ impl TestClient {
 
     /// Number of messages that wait in a queue.
     pub async fn waiting(&self, queue: &str) -> u32 {
-        let passive =
-            lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
+        let passive = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
         let found = self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
         found.unwrap().message_count()
     }

@@ -1,9 +1,9 @@
 //! Feeds against Debian's real RabbitMQ: `scripts/test.sh feeds`.
 //!
 //! Runs its cases one after the other against one broker, which the cases kill, freeze and restart.
-//! `cargo test --test feeds -- NAME` runs the cases whose name contains NAME. A case per entry of the
-//! public reports about consumers: a broker that falls silent, a queue that is deleted while it is
-//! consumed, an acknowledgement that takes too long, a poison message among good ones.
+//! `cargo test --test feeds -- NAME` runs the cases whose name contains NAME. A case per entry of
+//! the public reports about consumers: a broker that falls silent, a queue that is deleted while it
+//! is consumed, an acknowledgement that takes too long, a poison message among good ones.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -44,9 +44,10 @@ macro_rules! cases {
 mod list {
     //! All cases, in the order in which they run.
 
-    pub const CASES: [crate::Case; 26] = cases![
+    pub const CASES: [crate::Case; 27] = cases![
         end_to_end::a_message_reaches_a_subscriber,
         end_to_end::wrong_credentials_end_the_start_and_show_no_secret,
+        end_to_end::bad_messages_are_logged_with_consumer_id_and_cause,
         end_to_end::a_broker_that_is_not_there_does_not_end_the_start,
         modes::publications_are_addressed_by_headers_and_template,
         modes::api_commands_are_run,
@@ -76,9 +77,9 @@ mod list {
 
 fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let chosen = list::CASES.iter().filter(|case| {
-        filter.as_ref().is_none_or(|filter| case.name.contains(filter.as_str()))
-    });
+    let chosen = list::CASES
+        .iter()
+        .filter(|case| filter.as_ref().is_none_or(|filter| case.name.contains(filter.as_str())));
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(2).enable_all().build().unwrap()
@@ -89,9 +90,8 @@ fn main() -> ExitCode {
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| {
             let runtime = runtime();
-            let done = runtime.block_on(async {
-                tokio::time::timeout(CASE, (case.run)(&mut broker)).await
-            });
+            let done = runtime
+                .block_on(async { tokio::time::timeout(CASE, (case.run)(&mut broker)).await });
             runtime.shutdown_timeout(Duration::from_secs(1));
             done.expect("the case takes too long");
         }));

@@ -1,7 +1,7 @@
 //! A node of the tests: feeds of the real configuration over a bus whose shards the test controls.
 //!
-//! Owns the shards. They note each publication, know idempotency keys as homes do, and answer as the
-//! test says.
+//! Owns the shards. They note each publication, know idempotency keys as homes do, and answer as
+//! the test says.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -29,8 +29,6 @@ pub enum Answer {
     Publish,
     /// It is overloaded: error 100.
     Busy,
-    /// It does not answer.
-    Silence,
     /// It refuses it: error 107.
     Refuse,
 }
@@ -119,7 +117,6 @@ impl Shards {
         let mut ledger = self.ledger.lock().unwrap();
         ledger.requests += 1;
         match answer {
-            Answer::Silence => return None,
             Answer::Busy => return Some(Err(Error::INTERNAL)),
             Answer::Refuse => return Some(Err(Error::BAD_REQUEST)),
             Answer::Publish => {}
@@ -197,12 +194,7 @@ impl Node {
     }
 
     /// The same, for this time at most.
-    pub async fn within(
-        &self,
-        time: Duration,
-        what: &str,
-        mut holds: impl FnMut(&Node) -> bool,
-    ) {
+    pub async fn within(&self, time: Duration, what: &str, mut holds: impl FnMut(&Node) -> bool) {
         let began = std::time::Instant::now();
         while !holds(self) {
             assert!(began.elapsed() < time, "waited too long for {what}: {:?}", self.state);

@@ -1,7 +1,7 @@
 //! A relay between feed and broker that can stop delivering, as a network that drops packets.
 //!
-//! Owns the connections through it. The invariant: while it is cut, both ends stay connected and get
-//! no byte.
+//! Owns the connections through it. The invariant: while it is cut, both ends stay connected and
+//! get no byte.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! API commands that feeds run: the methods that Centrifugo's consumers run.
 //!
-//! Owns no state. The invariant: commands that publish become publications of the feed, so its order,
-//! its repetitions and its idempotency keys apply to them.
+//! Owns no state. The invariant: commands that publish become publications of the feed, so its
+//! order, its repetitions and its idempotency keys apply to them.
 
 use std::sync::Arc;
 
@@ -37,6 +37,18 @@ fn refused(error: ApiError) -> Refusal {
     Refusal::of_code(code, format!("error {code} ({message})"))
 }
 
+/// Reads a command that does not publish.
+fn read(method: &str, request: &[u8]) -> Result<Command, Refusal> {
+    let command = Command::read(method, request).map_err(|cause| unreadable(method, &cause))?;
+    match &command {
+        // Its error 100 would be repeated for ever.
+        Command::subscribe(request) if request.has_expired() => {
+            Err(Refusal::unreadable("subscribe: expire_at is in the past"))
+        }
+        _ => Ok(command),
+    }
+}
+
 impl Commands for Api {
     fn read(&self, method: &str, request: &[u8]) -> Result<Work, Refusal> {
         let malformed = |cause: serde_json::Error| unreadable(method, &cause.into());
@@ -56,7 +68,7 @@ impl Commands for Api {
                 Ok(Work::Publish { channels, draft })
             }
             _ if METHODS.contains(&method) => {
-                Command::read(method, request).map_err(|cause| unreadable(method, &cause))?;
+                read(method, request)?;
                 Ok(Work::Command { method: method.to_owned(), request: request.to_vec() })
             }
             _ => Err(Refusal::unreadable(format!("consumers cannot run the method {method:?}"))),
@@ -65,9 +77,7 @@ impl Commands for Api {
 
     fn run<'a>(&'a self, method: &'a str, request: &'a [u8]) -> CommandResult<'a> {
         Box::pin(async move {
-            let command = Command::read(method, request);
-            let command = command.map_err(|cause| unreadable(method, &cause))?;
-            Api::run(self, command).await.map(drop).map_err(refused)
+            Api::run(self, read(method, request)?).await.map(drop).map_err(refused)
         })
     }
 }

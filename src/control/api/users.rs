@@ -74,6 +74,13 @@ user_request! {
     }
 }
 
+impl Subscribe {
+    /// Whether the expiration is in the past.
+    pub(super) fn has_expired(&self) -> bool {
+        end(self.expire_at).is_some_and(|end| end <= sys::unix_millis() / 1000)
+    }
+}
+
 /// Options that override the channel's.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -182,11 +189,11 @@ impl Api {
     pub(super) async fn subscribe(&self, mut request: Subscribe) -> Result<EmptyResult, ApiError> {
         let (target, channel) = (request.target(), request.channel.unwrap_or_default());
         self.options(&channel)?;
-        let expires = end(request.expire_at);
-        if expires.is_some_and(|end| end <= sys::unix_millis() / 1000) {
+        if request.has_expired() {
             // Centrifugo answers the same to an expiration in the past.
             return Err(Error::INTERNAL.into());
         }
+        let expires = end(request.expire_at);
         let grant = Grant {
             expires,
             info: text(request.info, request.b64info)?,

@@ -1,7 +1,8 @@
 //! Messages that were set aside: published to the configured exchange, with a confirm.
 //!
-//! Owns a connection of its own, because the broker may block connections that publish. The invariant:
-//! a message counts as set aside only after the broker has confirmed that a queue has it.
+//! Owns a connection of its own, because the broker may block connections that publish. The
+//! invariant: a message counts as set aside only after the broker has confirmed that a queue has
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,12 @@ pub struct DeadLetter {
 
 impl DeadLetters {
     /// Publishes to this exchange, with this routing key or the message's own.
-    pub fn new(broker: &Arc<Broker>, exchange: &str, routing_key: &str, state: Arc<FeedState>) -> Self {
+    pub fn new(
+        broker: &Arc<Broker>,
+        exchange: &str,
+        routing_key: &str,
+        state: Arc<FeedState>,
+    ) -> Self {
         DeadLetters {
             broker: broker.clone(),
             exchange: exchange.to_owned(),
@@ -67,8 +73,8 @@ impl DeadLetters {
         let mut channel = self.channel.lock().await;
         let limit = self.broker.connect_timeout;
         let published = timeout(limit, self.once(&mut channel, letter)).await;
-        let published =
-            published.unwrap_or_else(|_| Err(faults::timed_out(&self.broker.url, limit, "dead letter")));
+        let published = published
+            .unwrap_or_else(|_| Err(faults::timed_out(&self.broker.url, limit, "dead letter")));
         if published.is_err() {
             *channel = None;
         }

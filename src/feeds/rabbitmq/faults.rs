@@ -76,7 +76,10 @@ pub fn cancelled(broker: &BrokerUrl, queue: &str) -> Fault {
 
 /// The queue is a stream.
 pub fn stream(broker: &BrokerUrl, queue: &str) -> Fault {
-    Fault::misconfigured(format!("{}: the queue {queue:?} is a stream", broker.shown()), STREAM_CURE)
+    Fault::misconfigured(
+        format!("{}: the queue {queue:?} is a stream", broker.shown()),
+        STREAM_CURE,
+    )
 }
 
 /// The fault of an error during a step.
@@ -95,9 +98,9 @@ pub fn of(broker: &BrokerUrl, step: &Step, error: &Error) -> Fault {
         (AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), _) => misconfigured(
             "give the user the permission (rabbitmqctl set_permissions), or set declare to false",
         ),
-        (AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), Step::Connect) => passing(
-            "create the virtual host and give the user its permissions, or correct vhost",
-        ),
+        (AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), Step::Connect) => {
+            passing("create the virtual host and give the user its permissions, or correct vhost")
+        }
         (AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), Step::Bind(..)) => {
             passing("create the exchange, or set declare to true")
         }
@@ -110,7 +113,7 @@ pub fn of(broker: &BrokerUrl, step: &Step, error: &Error) -> Fault {
         (
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED),
             Step::Queue(queue) | Step::Consume(queue),
-        ) if refused.get_message().as_str().contains("stream") => stream(broker, queue),
+        ) if is_about_stream(refused.get_message().as_str()) => stream(broker, queue),
         (AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED), Step::Exchange(_)) => {
             misconfigured("set exchange_type and durable as the exchange has them")
         }
@@ -129,6 +132,13 @@ pub fn of(broker: &BrokerUrl, step: &Step, error: &Error) -> Fault {
         }
         _ => passing("see the log of the broker"),
     }
+}
+
+/// Whether the broker says that a queue is a stream.
+fn is_about_stream(message: &str) -> bool {
+    ["queue type rabbit_stream_queue", "current is 'stream'", "current is the value 'stream'"]
+        .iter()
+        .any(|part| message.contains(part))
 }
 
 /// The fault of an error that is not the broker's answer.

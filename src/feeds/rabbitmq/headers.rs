@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use crate::feeds::message::Message;
 
 /// Header of every delivery of a stream.
-pub const STREAM_OFFSET: &str = "x-stream-offset";
+const STREAM_OFFSET: &str = "x-stream-offset";
 /// Headers of a dead letter: the feed that set it aside, why, and where it came from.
 const FEED: &str = "x-drumline-consumer";
 const CAUSE: &str = "x-drumline-cause";
@@ -22,9 +22,9 @@ pub fn message(delivery: &mut Delivery) -> Message {
     let properties = &delivery.properties;
     let id = properties.message_id().as_ref().map_or("", ShortString::as_str);
     let headers = properties.headers().as_ref().map(|table| {
-        let texts = table.into_iter().filter_map(|(name, value)| {
-            text(value).map(|value| (name.as_str().to_owned(), value))
-        });
+        let texts = table
+            .into_iter()
+            .filter_map(|(name, value)| text(value).map(|value| (name.as_str().to_owned(), value)));
         texts.collect()
     });
     Message {

@@ -1,8 +1,8 @@
 //! Delivery tags that the broker has to learn: which acknowledgements to send.
 //!
-//! Owns the tags of one channel. Never sends. The invariants: a tag is acknowledged once, after it was
-//! settled. One frame acknowledges all tags up to the first that is not settled; it names a tag that
-//! the broker has no acknowledgement of, because the broker refuses any other.
+//! Owns the tags of one channel. Never sends. The invariants: a tag is acknowledged once, after it
+//! was settled. One frame acknowledges all tags up to the first that is not settled; it names a tag
+//! that the broker has no acknowledgement of, because the broker refuses any other.
 
 use std::collections::BTreeSet;
 
@@ -75,11 +75,6 @@ impl Ledger {
         }
         found
     }
-
-    /// Whether settled tags wait behind an open one.
-    pub fn has_more(&self) -> bool {
-        !self.settled.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -97,9 +92,9 @@ mod tests {
             ledger.settle(tag);
         }
         assert_eq!(tags(&mut ledger, false), [(3, true)]);
-        assert!(ledger.has_more() && tags(&mut ledger, false).is_empty());
+        assert!(tags(&mut ledger, false).is_empty());
         assert_eq!(tags(&mut ledger, true), [(5, false)]);
-        assert!(!ledger.has_more() && tags(&mut ledger, true).is_empty());
+        assert!(tags(&mut ledger, true).is_empty());
         ledger.settle(4);
         // The broker refuses a frame with a tag that it has an acknowledgement of.
         assert_eq!(tags(&mut ledger, false), [(4, true)]);

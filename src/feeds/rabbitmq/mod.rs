@@ -71,7 +71,8 @@ pub fn source(
         attempts: dead.attempts,
         delay: dead.delay.0,
     };
-    let session = SessionOptions { broker, queue: options.queue.clone(), state: state.clone(), set_aside };
+    let session =
+        SessionOptions { broker, queue: options.queue.clone(), state: state.clone(), set_aside };
     Ok((RabbitSource { options: options.clone(), session }, feed))
 }
 
@@ -83,11 +84,14 @@ impl Source for RabbitSource {
         let open = async {
             let link = broker.connect().await?;
             let channel = link.connection.create_channel().await;
-            let channel = channel.map_err(|error| faults::of(&broker.url, &Step::Connect, &error))?;
+            let channel =
+                channel.map_err(|error| faults::of(&broker.url, &Step::Connect, &error))?;
             let consumer = topology::consume(broker, &self.options, &channel).await?;
             Ok(RabbitSession::new(self.session.clone(), link, channel, consumer))
         };
         let opened = timeout(broker.connect_timeout, open).await;
-        opened.unwrap_or_else(|_| Err(faults::timed_out(&broker.url, broker.connect_timeout, "connecting")))
+        opened.unwrap_or_else(|_| {
+            Err(faults::timed_out(&broker.url, broker.connect_timeout, "connecting"))
+        })
     }
 }

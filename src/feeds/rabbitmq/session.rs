@@ -1,15 +1,15 @@
 //! A session with a broker: deliveries of one channel and their acknowledgements.
 //!
-//! Owns connection, channel and ledger. Never publishes to the node. The invariants: an acknowledgement
-//! goes only to the channel that delivered the message, and a broker that is silent for two heartbeat
-//! intervals ends the session.
+//! Owns connection, channel and ledger. Never publishes to the node. The invariants: an
+//! acknowledgement goes only to the channel that delivered the message, and a broker that is silent
+//! for two heartbeat intervals ends the session.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -139,6 +139,12 @@ impl RabbitSession {
 impl Session for RabbitSession {
     type Origin = Origin;
 
+    fn stop_receiving(&mut self) {
+        let tag = self.consumer.tag();
+        // The first poll queues the frame.
+        let _ = self.channel.basic_cancel(tag, BasicCancelOptions::default()).now_or_never();
+    }
+
     async fn next(&mut self) -> Result<(Origin, Message), Fault> {
         loop {
             tokio::select! {
@@ -172,7 +178,8 @@ impl Session for RabbitSession {
 
     fn flush(&mut self) -> Result<(), Fault> {
         let all = std::mem::take(&mut self.flush_all);
-        let failed = |error| faults::of(&self.broker.url, &Step::Receive(self.queue.clone()), &error);
+        let failed =
+            |error| faults::of(&self.broker.url, &Step::Receive(self.queue.clone()), &error);
         for one in self.ledger.take(all) {
             let options = BasicAckOptions { multiple: one.multiple };
             // The first poll queues the frame. What becomes of it shows in the consumer.

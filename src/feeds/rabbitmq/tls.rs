@@ -1,7 +1,7 @@
 //! TLS to a broker.
 //!
-//! Owns the client's configuration of TLS. Never shows a key. The invariant: cryptography is aws-lc-rs,
-//! named here, so no other library in the process can decide it.
+//! Owns the client's configuration of TLS. Never shows a key. The invariant: cryptography is
+//! aws-lc-rs, named here, so no other library in the process can decide it.
 
 use std::io;
 use std::sync::Arc;
@@ -86,6 +86,7 @@ fn pem(key: &str, given: &str) -> Result<Vec<u8>, String> {
         return Ok(given.as_bytes().to_vec());
     }
     // The text is not shown, because it may be a damaged key.
-    std::fs::read(given)
-        .map_err(|refused| format!("tls.{key} is neither PEM nor a file that can be read: {refused}"))
+    std::fs::read(given).map_err(|refused| {
+        format!("tls.{key} is neither PEM nor a file that can be read: {refused}")
+    })
 }

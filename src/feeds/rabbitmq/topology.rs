@@ -14,7 +14,7 @@ use lapin::{Channel, Consumer, ExchangeKind};
 
 use super::connect::Broker;
 use super::faults::{self, Step};
-use super::headers::{STREAM_OFFSET, arguments};
+use super::headers::arguments;
 use crate::config::RabbitMq;
 use crate::feeds::message::Fault;
 
@@ -43,10 +43,10 @@ pub async fn consume(
     }
     let limited = channel.basic_qos(options.prefetch, BasicQosOptions::default()).await;
     limited.map_err(failed(Step::Consume(queue.clone())))?;
-    // A stream refuses this value of its argument. Other queues ignore the argument. So a stream is
-    // found without taking a message from the queue.
+    // The default priority: classic and quorum queues take the argument, and streams refuse it. So
+    // a stream is found without taking a message from the queue.
     let mut refused_by_streams = FieldTable::default();
-    refused_by_streams.insert(STREAM_OFFSET.into(), AMQPValue::Boolean(false));
+    refused_by_streams.insert("x-priority".into(), AMQPValue::LongInt(0));
     let consumer = channel
         .basic_consume(
             short(queue),
@@ -58,11 +58,7 @@ pub async fn consume(
     consumer.map_err(failed(Step::Consume(queue.clone())))
 }
 
-async fn declare(
-    broker: &Arc<Broker>,
-    options: &RabbitMq,
-    channel: &Channel,
-) -> Result<(), Fault> {
+async fn declare(broker: &Arc<Broker>, options: &RabbitMq, channel: &Channel) -> Result<(), Fault> {
     let (queue, exchange) = (&options.queue, &options.exchange);
     let failed = |step: Step| move |error| faults::of(&broker.url, &step, &error);
     if !exchange.is_empty() {
@@ -72,8 +68,10 @@ async fn declare(
             "headers" => ExchangeKind::Headers,
             _ => ExchangeKind::Topic,
         };
-        let durable =
-            ExchangeDeclareOptions { durable: options.durable, ..ExchangeDeclareOptions::default() };
+        let durable = ExchangeDeclareOptions {
+            durable: options.durable,
+            ..ExchangeDeclareOptions::default()
+        };
         let declared =
             channel.exchange_declare(short(exchange), kind, durable, FieldTable::default()).await;
         declared.map_err(failed(Step::Exchange(exchange.clone())))?;
@@ -84,8 +82,7 @@ async fn declare(
     let kind = kind.filter(|(_, kind)| !kind.is_empty());
     let durable =
         QueueDeclareOptions { durable: options.durable, ..QueueDeclareOptions::default() };
-    let declared =
-        channel.queue_declare(short(queue), durable, arguments(own.chain(kind))).await;
+    let declared = channel.queue_declare(short(queue), durable, arguments(own.chain(kind))).await;
     declared.map_err(failed(Step::Queue(queue.clone())))?;
     if exchange.is_empty() {
         return Ok(());

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_rs::traits::{Executor, Reactor, RuntimeKit};
+use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -55,8 +55,11 @@ impl Reactor for BrokerReactor {
         self.0.interval(time)
     }
 
-    async fn tcp_connect_addr(&self, _: SocketAddr) -> io::Result<Transport> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+    fn tcp_connect_addr(
+        &self,
+        _: SocketAddr,
+    ) -> impl Future<Output = io::Result<Transport>> + Send + 'static {
+        std::future::ready(Err(io::Error::from(io::ErrorKind::Unsupported)))
     }
 }
 

@@ -41,10 +41,7 @@ pub async fn a_queue_that_is_deleted_while_it_is_consumed_is_waited_for(broker: 
     node.until("a message", |node| node.count() == 1).await;
     let none = QueueDeleteOptions::default();
     client.channel.queue_delete("fleeting".into(), none).await.unwrap();
-    node.within(Duration::from_secs(2), "the loss", |node| {
-        node.state.counters.up.get() == 0
-    })
-    .await;
+    node.within(Duration::from_secs(2), "the loss", |node| node.state.counters.up.get() == 0).await;
     sleep(Duration::from_secs(5)).await;
     assert_eq!(node.state.counters.up.get(), 0, "there is no queue");
     let attempts = node.state.counters.reconnects.get();

@@ -77,9 +77,7 @@ pub async fn api_commands_are_run(broker: &mut Broker) {
     node.stop().await;
 }
 
-pub async fn messages_that_cannot_be_read_are_set_aside_and_the_feed_goes_on(
-    broker: &mut Broker,
-) {
+pub async fn messages_that_cannot_be_read_are_set_aside_and_the_feed_goes_on(broker: &mut Broker) {
     let template = json!({"publication_data_mode": {"channel_template": "{header.symbol}"}});
     let mut node = Node::start(options(broker, "bad", template)).await;
     let client = broker.client().await;
@@ -119,13 +117,14 @@ pub async fn messages_that_cannot_be_read_are_set_aside_and_the_feed_goes_on(
         r#"{"method":"publish","payload":{"channel":"a"}}"#,
         r#"{"method":"broadcast","payload":{"channels":[],"data":1}}"#,
         r#"{"method":"disconnect","payload":{}}"#,
+        r#"{"method":"subscribe","payload":{"user":"u","channel":"a","expire_at":1}}"#,
     ] {
         client.publish("", "bad-commands", "", body).await;
     }
     let good = r#"{"method":"publish","payload":{"channel":"a","data":1}}"#;
     client.publish("", "bad-commands", "", good).await;
     node.until("the good command", |node| node.published("a") == ["1"]).await;
-    node.until("the others", |node| node.state.counters.set_aside.get() == 11).await;
+    node.until("the others", |node| node.state.counters.set_aside.get() == 12).await;
     assert_eq!(client.waiting("bad-commands").await, 0);
     node.stop().await;
 }

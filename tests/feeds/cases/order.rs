@@ -8,9 +8,7 @@ use super::options;
 use crate::broker::Broker;
 use crate::node::{Answer, Node};
 
-pub async fn messages_of_a_channel_stay_in_order_while_the_node_is_overloaded(
-    broker: &mut Broker,
-) {
+pub async fn messages_of_a_channel_stay_in_order_while_the_node_is_overloaded(broker: &mut Broker) {
     let bound = json!({"exchange": "ordered", "bindings": ["#"]});
     let mut node = Node::start(options(broker, "ordered", bound)).await;
     // Each publication fails the first time it comes, and every third one also the second time.

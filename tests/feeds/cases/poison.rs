@@ -37,9 +37,7 @@ async fn bind(client: &TestClient, name: &str) {
     client.channel.queue_bind(name.into(), name.into(), "".into(), options, none()).await.unwrap();
 }
 
-pub async fn a_poison_message_among_good_ones_in_a_quorum_queue_is_set_aside(
-    broker: &mut Broker,
-) {
+pub async fn a_poison_message_among_good_ones_in_a_quorum_queue_is_set_aside(broker: &mut Broker) {
     let quorum = json!({
         "queue_type": "quorum",
         "queue_arguments": {"x-delivery-limit": "3"},
@@ -51,10 +49,8 @@ pub async fn a_poison_message_among_good_ones_in_a_quorum_queue_is_set_aside(
     let count = refusals.clone();
     node.decide(move |channel, data| {
         let answer = refuse_poison(channel, data);
-        count.fetch_add(
-            usize::from(answer == Answer::Refuse),
-            std::sync::atomic::Ordering::Relaxed,
-        );
+        count
+            .fetch_add(usize::from(answer == Answer::Refuse), std::sync::atomic::Ordering::Relaxed);
         answer
     });
     let client = broker.client().await;
