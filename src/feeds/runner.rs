@@ -70,3 +70,154 @@ pub async fn run<S: Source>(
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::base::memory::{MemoryBudgets, MemoryLimits};
+    use crate::config::{Config, PublicationDataMode};
+    use crate::engine::bus::Bus;
+    use crate::feeds::decode::{CommandResult, Commands, Decoder, Work};
+    use crate::feeds::feed::{Destination, FeedOptions, FeedState};
+    use crate::feeds::message::{Message, Refusal};
+    use crate::feeds::session::Verdict;
+    use crate::link::Link;
+    use crate::model::message::RANKS;
+    use crate::model::names::Names;
+
+    struct NoCommands;
+
+    impl Commands for NoCommands {
+        fn read(&self, _: &str, _: &[u8]) -> Result<Work, Refusal> {
+            Err(Refusal::unreadable("no commands"))
+        }
+
+        fn run<'a>(&'a self, _: &'a str, _: &'a [u8]) -> CommandResult<'a> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    /// A feed over a node without shards that answer.
+    fn feed() -> Arc<Feed> {
+        let bus = Bus::new(1, 1, [8; RANKS], Box::new(|| {})).unwrap();
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(0), 1);
+        let metrics: Arc<[_]> = Arc::new([Arc::default()]);
+        let names = Names::new([7; 16], 1);
+        let link = Arc::new(Link::new(bus, names, metrics, budgets, Arc::new(Notify::new())));
+        let decoder = Decoder::new("", &PublicationDataMode::default());
+        let namespaces = Config::default().namespaces();
+        let commands = Arc::new(NoCommands);
+        Arc::new(Feed {
+            state: Arc::new(FeedState::new("test", "fake")),
+            options: FeedOptions { decoder, attempts: 2, delay: Duration::from_secs(1) },
+            destination: Destination { link, namespaces, publication_max: 100, commands },
+        })
+    }
+
+    /// Delivers one message that cannot be read, and ends once it is settled.
+    struct FakeSession {
+        is_fresh: bool,
+        settled: Arc<Mutex<Vec<Verdict>>>,
+    }
+
+    impl Session for FakeSession {
+        type Origin = ();
+
+        fn stop_receiving(&mut self) {}
+
+        async fn next(&mut self) -> Result<((), Message), Fault> {
+            if std::mem::take(&mut self.is_fresh) {
+                return Ok(((), Message::default()));
+            }
+            if self.settled.lock().unwrap().is_empty() {
+                std::future::pending::<()>().await;
+            }
+            Err(Fault::passing("ended", "wait"))
+        }
+
+        fn settle(&mut self, (): &(), verdict: Verdict) {
+            self.settled.lock().unwrap().push(verdict);
+        }
+
+        fn flush(&mut self) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        async fn close(self) {}
+
+        fn set_aside(
+            &self,
+            (): &(),
+            _: &Message,
+            _: &str,
+        ) -> impl Future<Output = Verdict> + Send + 'static {
+            std::future::ready(Verdict::Reject)
+        }
+    }
+
+    /// Notes when it is opened.
+    struct FakeSource {
+        opened: Arc<Mutex<Vec<Instant>>>,
+        settled: Arc<Mutex<Vec<Verdict>>>,
+        open: fn(usize) -> Result<(), Fault>,
+    }
+
+    impl Source for FakeSource {
+        type Session = FakeSession;
+
+        async fn open(&self) -> Result<FakeSession, Fault> {
+            let mut opened = self.opened.lock().unwrap();
+            opened.push(Instant::now());
+            let settled = self.settled.clone();
+            settled.lock().unwrap().clear();
+            (self.open)(opened.len()).map(|()| FakeSession { is_fresh: true, settled })
+        }
+    }
+
+    /// Pauses in milliseconds between the connects of a feed, for a virtual time.
+    async fn pauses(time: Duration, open: fn(usize) -> Result<(), Fault>) -> (Vec<u64>, Arc<Feed>) {
+        let (opened, settled) = (Arc::default(), Arc::default());
+        let source = FakeSource { opened: Arc::clone(&opened), settled, open };
+        let (stop, stopped) = watch::channel(());
+        let feed = feed();
+        let first = Err(Fault::passing("first", "wait"));
+        let running = tokio::spawn(run(feed.clone(), source, first, stopped));
+        sleep(time).await;
+        drop(stop);
+        running.await.unwrap();
+        let opened: Vec<Instant> = opened.lock().unwrap().clone();
+        let pause = |pair: &[Instant]| (pair[1] - pair[0]).as_millis() as u64;
+        (opened.windows(2).map(pause).collect(), feed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_between_connects_grow_and_are_long_for_contradictions() {
+        let minutes = Duration::from_secs(120);
+        let refused = |_| Err(Fault::passing("refused", "wait"));
+        let (found, feed) = pauses(minutes, refused).await;
+        for (at, pause) in found.iter().enumerate() {
+            // The first pause, of 200 ms, comes before the first of these connects.
+            let whole = (400 << at.min(10)).min(10_000);
+            assert!((whole / 2..=whole + 2).contains(pause), "{at}: {pause} of {whole}");
+        }
+        assert!(found.len() > 10, "{found:?}");
+        assert_eq!(feed.state.counters.errors.get(), found.len() as u64 + 2);
+        let contradicts = |_| Err(Fault::misconfigured("contradicts", "correct it"));
+        let (found, _) = pauses(minutes, contradicts).await;
+        assert!(found.iter().all(|pause| (15_000..=30_002).contains(pause)), "{found:?}");
+        assert!((2..9).contains(&found.len()), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_settled_a_message_makes_the_next_pause_short() {
+        let (found, feed) = pauses(Duration::from_secs(5), |_| Ok(())).await;
+        assert!(found.iter().all(|pause| (100..=202).contains(pause)), "{found:?}");
+        let counters = &feed.state.counters;
+        assert!(counters.set_aside.get() > 10 && counters.set_aside.get() == counters.received.get());
+        assert_eq!((counters.up.get(), counters.in_flight.get()), (0, 0));
+    }
+}
