@@ -217,7 +217,9 @@ mod tests {
         let (found, feed) = pauses(Duration::from_secs(5), |_| Ok(())).await;
         assert!(found.iter().all(|pause| (100..=202).contains(pause)), "{found:?}");
         let counters = &feed.state.counters;
-        assert!(counters.set_aside.get() > 10 && counters.set_aside.get() == counters.received.get());
+        assert!(
+            counters.set_aside.get() > 10 && counters.set_aside.get() == counters.received.get()
+        );
         assert_eq!((counters.up.get(), counters.in_flight.get()), (0, 0));
     }
 }

@@ -32,8 +32,8 @@ pub trait Session: Send + 'static {
     /// What the session needs to settle a message.
     type Origin: Send;
 
-    /// Asks the broker to send no more. [`Session::next`] then returns the messages that are on their
-    /// way, and after them a fault.
+    /// Asks the broker to send no more. [`Session::next`] then returns the messages that are on
+    /// their way, and after them a fault.
     fn stop_receiving(&mut self);
 
     /// Waits for a message. Dropping the future loses no message.

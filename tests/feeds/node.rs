@@ -33,6 +33,9 @@ pub enum Answer {
     Refuse,
 }
 
+/// Tags, version and the request for a delta.
+pub type Extra = (Vec<(String, String)>, u64, bool);
+
 /// What the shards saw.
 #[derive(Default)]
 pub struct Ledger {
@@ -42,7 +45,7 @@ pub struct Ledger {
     pub requests: usize,
     keys: HashSet<(String, String)>,
     /// Tags and versions of publications, in the order of `published`.
-    pub extras: Vec<(Vec<(String, String)>, u64, bool)>,
+    pub extras: Vec<Extra>,
 }
 
 type Decide = Box<dyn FnMut(&str, &str) -> Answer + Send>;

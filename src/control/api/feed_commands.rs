@@ -42,7 +42,7 @@ fn read(method: &str, request: &[u8]) -> Result<Command, Refusal> {
     let command = Command::read(method, request).map_err(|cause| unreadable(method, &cause))?;
     match &command {
         // Its error 100 would be repeated for ever.
-        Command::subscribe(request) if request.has_expired() => {
+        Command::Subscribe(request) if request.has_expired() => {
             Err(Refusal::unreadable("subscribe: expire_at is in the past"))
         }
         _ => Ok(command),
@@ -76,8 +76,8 @@ impl Commands for Api {
     }
 
     fn run<'a>(&'a self, method: &'a str, request: &'a [u8]) -> CommandResult<'a> {
-        Box::pin(async move {
-            Api::run(self, read(method, request)?).await.map(drop).map_err(refused)
-        })
+        Box::pin(
+            async move { Api::run(self, read(method, request)?).await.map(drop).map_err(refused) },
+        )
     }
 }

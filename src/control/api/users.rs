@@ -187,7 +187,7 @@ fn text(
 
 impl Api {
     pub(super) async fn subscribe(&self, mut request: Subscribe) -> Result<EmptyResult, ApiError> {
-        let (target, channel) = (request.target(), request.channel.unwrap_or_default());
+        let (target, channel) = (request.target(), request.channel.take().unwrap_or_default());
         self.options(&channel)?;
         if request.has_expired() {
             // Centrifugo answers the same to an expiration in the past.

@@ -43,14 +43,19 @@ pub async fn publications_are_addressed_by_headers_and_template(broker: &mut Bro
     {
         assert_eq!(node.published(channel), [expected], "{channel}");
     }
-    let ledger = node.ledger();
-    let third = ledger.published.iter().position(|(channel, _)| channel == "three").unwrap();
-    let tags = vec![("kind".to_owned(), "bid".to_owned())];
-    assert_eq!(ledger.extras[third], (tags, 7, true));
-    let fifth = ledger.published.iter().position(|(channel, _)| channel == "by-N-x").unwrap();
-    assert_eq!(ledger.extras[fifth].1, 9, "numbers are versions too");
-    drop(ledger);
+    check_extras(&node);
     node.stop().await;
+}
+
+/// Checks version, tags and delta of two publications.
+fn check_extras(node: &Node) {
+    let ledger = node.ledger();
+    let extra = |channel: &str| {
+        let at = ledger.published.iter().position(|(name, _)| name == channel).unwrap();
+        ledger.extras[at].clone()
+    };
+    assert_eq!(extra("three"), (vec![("kind".to_owned(), "bid".to_owned())], 7, true));
+    assert_eq!(extra("by-N-x").1, 9, "numbers are versions too");
 }
 
 pub async fn api_commands_are_run(broker: &mut Broker) {
