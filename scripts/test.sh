@@ -75,6 +75,7 @@ proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
 page        180    release npm chromium    | the server's page in a browser
 browser     180    release npm chromium    | centrifuge-js in a browser
+ticker      480    release npm chromium rabbitmq | scripts/ticker.sh: its page by each transport, Ctrl-C, a broker that dies
 autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
 nginx       200    release npm nginx curl  | every transport behind nginx
 dead-peer   120    release npm nft ip curl | clients whose network drops every packet
@@ -137,6 +138,7 @@ step_conformance() {
 }
 step_page() { node tests/sdk/page.mjs; }
 step_browser() { node tests/sdk/browser.mjs; }
+step_ticker() { node tests/system/ticker.mjs; }
 step_autobahn() { tests/system/autobahn.sh; }
 step_nginx() { tests/system/nginx.sh; }
 step_dead-peer() { tests/system/dead-peer.sh; }

@@ -57,7 +57,7 @@ fn files(folders: &[&str], extension: &str) -> Vec<File> {
 }
 
 fn rust_files() -> Vec<File> {
-    files(&["src", "tests", "bench-harness", "fuzz"], "rs")
+    files(&["src", "tests", "bench-harness", "fuzz", "ticker"], "rs")
 }
 
 fn report(rule: &str, offences: &[String]) {
