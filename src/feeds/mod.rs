@@ -13,9 +13,13 @@ pub mod decode;
 pub mod feed;
 pub mod message;
 pub mod order;
+// A build without any kind of feed runs none.
+#[cfg_attr(not(feature = "rabbitmq"), allow(dead_code))]
 mod pump;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg_attr(not(feature = "rabbitmq"), allow(dead_code))]
 mod runner;
 pub mod session;
+#[cfg_attr(not(feature = "rabbitmq"), allow(dead_code, unused_imports))]
 pub mod start;

@@ -25,7 +25,8 @@ fn help_of_serve_lists_every_key_by_section() {
     let keys = print(&["configdoc"]);
     let keys = keys.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let mut count = 0;
-    for key in keys {
+    // Keys of a table in a list are not flags.
+    for key in keys.filter(|key| !key.contains("[]")) {
         assert!(help.contains(&format!("--{key}")), "{key} is missing in {help}");
         count += 1;
     }
