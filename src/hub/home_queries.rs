@@ -47,6 +47,7 @@ impl Hub {
         let offers = |options: &Options| options.presence;
         let settings = self.settings.clone();
         self.permit(&settings, (slot, channel), |options| options.see_presence, offers)?;
+        self.send_leave_first(post, slot, (channel, self.names.hash(channel)))?;
         self.ask(post, (slot, command), channel, query)
     }
 

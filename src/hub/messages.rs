@@ -159,7 +159,8 @@ impl Hub {
             | Message::SlotOffer(_)
             | Message::SlotRelease(_)
             // The shard or the control plane handles these.
-            | Message::Surveyed(_) => {}
+            | Message::Surveyed(_)
+            | Message::Ordered(_) => {}
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod settings;
 mod command_failure;
 mod bounded_walks;
 mod polled_channels;
+mod orders_in_progress;
 pub mod connections;
 pub mod turn_output;
 mod paused_input;
@@ -84,6 +85,7 @@ impl Hub {
             || self.expiry_walk.goes_on()
             || self.locals.has_out_of_sync()
             || self.must_relieve()
+            || self.orders.has_done()
     }
 
     /// Sends what waits for other endpoints, if anything does.
@@ -93,7 +95,8 @@ impl Hub {
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
         let left = left || !self.stale_members.is_empty();
         let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
-        let waits = queries || left || checks || !self.outgoing.is_empty();
+        let orders = self.orders.has_done();
+        let waits = queries || left || checks || orders || !self.outgoing.is_empty();
         if waits || self.budgets.may_be_exceeded() {
             self.send_all_waiting(post);
         }
@@ -116,6 +119,7 @@ impl Hub {
         self.check_positions(post);
         self.send_to_control(post);
         self.serve_own(post);
+        self.answer_orders(post);
     }
 }
 

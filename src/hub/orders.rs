@@ -6,7 +6,7 @@ use crate::base::work_budget::cost;
 use crate::hub::command_failure::InboxFull;
 use crate::hub::connections::{Phase, ServerSubscription};
 use crate::hub::shard_state::Hub;
-use crate::model::message::{Action, Order, Post, Target};
+use crate::model::message::{Action, Message, OrderRequest, Post, Target};
 use crate::wire::protocol::Disconnect;
 use crate::wire::protocol::reply::Push;
 
@@ -19,8 +19,9 @@ impl Hub {
     pub(super) fn apply_order(
         &mut self,
         post: &mut impl Post,
-        order: &Order,
+        request: &OrderRequest,
     ) -> Result<(), InboxFull> {
+        let OrderRequest { tag, order } = request;
         let mut begun = false;
         for slot in self.selected(&order.target) {
             if !self.order_applies(slot, &order.action) {
@@ -51,13 +52,26 @@ impl Hub {
                         grant: grant.clone(),
                     };
                     self.join_unasked(post, slot, server_sub).map_err(|_| InboxFull)?;
+                    if let Some(key) = self.subscription_to(slot, channel)
+                        && let Some(serial) = self.locals.pending_serial(key)
+                    {
+                        self.orders.begin(*tag, (key, serial));
+                    }
                 }
                 Action::Refresh { expires, info } => {
                     self.set_expiry(slot, *expires, info.as_deref())
                 }
             }
         }
+        self.orders.applied(*tag);
         Ok(())
+    }
+
+    /// Answers the orders that are done. The control plane has reserved room for the answers.
+    pub(super) fn answer_orders(&mut self, post: &mut impl Post) {
+        while let Some(tag) = self.orders.take_done() {
+            post.send(self.control, Message::Ordered(tag));
+        }
     }
 
     /// The connected clients of this shard that a target selects.
@@ -125,10 +139,12 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::hub::tests::{hub, transmit};
-    use crate::model::message::Message;
+    use crate::hub::tests::{hub, subscriber, transmit};
     use crate::model::message::tests::Recorder;
+    use crate::model::message::{Grant, Order};
     use crate::model::names::Names;
 
     #[test]
@@ -157,5 +173,38 @@ mod tests {
         let sent = String::from_utf8(transmit(&mut hub, &[]).remove(0).1).unwrap();
         assert!(sent.contains("{\"id\":2,\"error\":{\"code\":103,"), "{sent}");
         assert!(sent.ends_with("{\"id\":3,\"publish\":{}}\n"), "{sent}");
+    }
+
+    #[test]
+    fn an_order_to_subscribe_is_answered_after_the_home() {
+        let (mut hub, mut post) = (hub(1 << 20, 1 << 20, 1 << 20), Recorder::default());
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[]);
+        hub.names = Names::new([0; 16], 2);
+        let elsewhere = |name: &&str| hub.names.home(hub.names.hash(name)) == 1;
+        let channel = ["a", "b", "d", "e", "f", "g"].into_iter().find(elsewhere).unwrap();
+        let mut order = |hub: &mut Hub, tag, action| {
+            let target = Target { client: hub.client_id(slot).into(), ..Target::default() };
+            let request = OrderRequest { tag, order: Arc::new(Order { target, action }) };
+            hub.handle(&mut post, Message::Order(request)).unwrap();
+            hub.send_waiting(&mut post);
+            std::mem::take(&mut post.sent)
+        };
+        let grant = Grant { server_side: true, ..Grant::default() };
+        let action = Action::Subscribe { channel: channel.into(), grant, since: None };
+        let Ok([(1, Message::Subscribe(subscribe))]) =
+            <[_; 1]>::try_from(order(&mut hub, 7, action))
+        else {
+            panic!("the home is asked, and the order is not answered")
+        };
+        let answer = subscribe.confirmed();
+        hub.handle(&mut Recorder::default(), Message::Subscribed(Box::new(answer))).unwrap();
+        let action = Action::Unsubscribe { channel: channel.into() };
+        let mut answered: Vec<u64> = order(&mut hub, 8, action)
+            .into_iter()
+            .filter_map(|(_, sent)| if let Message::Ordered(tag) = sent { Some(tag) } else { None })
+            .collect();
+        answered.sort_unstable();
+        assert_eq!(answered, [7, 8]);
     }
 }

@@ -36,7 +36,7 @@ pub struct ResourceCounts {
     pub awaited_answers: usize,
     /// Connections with context for the backend.
     pub context: usize,
-    /// Messages that wait for the control plane.
+    /// Messages that wait for the control plane, and orders that it waits for.
     pub outgoing: usize,
     /// Connections whose ping was postponed for an expiry.
     pub postponed_pings: usize,
@@ -72,7 +72,7 @@ impl Hub {
                 + self.connections.pending_heads.len(),
             position_checks: self.locals.position_checks.len(),
             context: self.connections.context.len(),
-            outgoing: self.outgoing.len(),
+            outgoing: self.outgoing.len() + self.orders.len(),
             backlog: self.locals.backlog(),
         }
     }

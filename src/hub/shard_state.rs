@@ -12,6 +12,7 @@ use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
 use crate::hub::connections::{Connection, Connections, NONE};
 use crate::hub::deadline_share::deadlines_of_pass;
+use crate::hub::orders_in_progress::OrdersInProgress;
 use crate::hub::polled_channels::PolledChannels;
 use crate::hub::settings::HubSettings;
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
@@ -87,6 +88,8 @@ pub struct Hub {
     pub(super) polled: PolledChannels,
     /// Surveys in progress.
     pub(super) surveys: VecDeque<SurveyWalk>,
+    /// Orders that are not answered yet.
+    pub(super) orders: OrdersInProgress,
     /// Work budget of this turn.
     pub(super) budget: WorkBudget,
     /// Deadlines that this turn may handle if none is late, and those that it handled.
@@ -182,6 +185,7 @@ impl Hub {
             turns: 0,
             polled: PolledChannels::default(),
             surveys: VecDeque::new(),
+            orders: OrdersInProgress::default(),
             budget: WorkBudget::new(WORK, true),
             deadline_share: deadlines_of_pass(false),
             deadlines_done: 0,

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::base::planted_faults::{PlantedFault, planted};
 use crate::hub::command_failure::{CommandFailure, InboxFull};
 use crate::hub::connections::ServerSubscription;
 use crate::hub::shard_state::Hub;
@@ -173,20 +172,6 @@ impl Hub {
         let subscription =
             NewSubscription { channel: &server_sub.channel, command: 0, requested, grant };
         self.request_subscription(post, slot, options, subscription).map_err(|InboxFull| server_sub)
-    }
-
-    /// Sends the leave of a connection before its return to the same channel.
-    fn send_leave_first(
-        &mut self,
-        post: &mut impl Post,
-        slot: u32,
-        (channel, hash): (&str, u64),
-    ) -> Result<(), InboxFull> {
-        if planted(PlantedFault::JoinBeforeLeave) || !self.is_leaving(slot, hash, channel) {
-            return Ok(());
-        }
-        self.send_leaves(post);
-        if self.is_leaving(slot, hash, channel) { Err(InboxFull) } else { Ok(()) }
     }
 
     /// Adds a pending subscription.

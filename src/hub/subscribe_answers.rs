@@ -15,6 +15,7 @@ impl Hub {
     pub(super) fn subscribed(&mut self, mut answer: Subscribed) {
         let news = answer.news.take();
         let subscriber = answer.subscriber;
+        self.orders.answered((subscriber.subscription, subscriber.serial));
         let (hash, channel) = (answer.hash, answer.channel.clone());
         let still_wanted = self
             .connections

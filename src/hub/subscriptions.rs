@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
-use crate::hub::command_failure::StopReason;
+use crate::hub::command_failure::{InboxFull, StopReason};
 use crate::hub::connections::Connection;
 use crate::hub::hook_events::UnsubscribeReason;
 use crate::hub::shard_state::Hub;
@@ -161,6 +161,21 @@ impl Hub {
             }
             post.send(home, Message::Leave(Box::new(leave)));
         }
+    }
+
+    /// Sends the leave of a connection before its return to the same channel, and before
+    /// its query of the members.
+    pub(super) fn send_leave_first(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        (channel, hash): (&str, u64),
+    ) -> Result<(), InboxFull> {
+        if planted(PlantedFault::JoinBeforeLeave) || !self.is_leaving(slot, hash, channel) {
+            return Ok(());
+        }
+        self.send_leaves(post);
+        if self.is_leaving(slot, hash, channel) { Err(InboxFull) } else { Ok(()) }
     }
 
     /// The proxy that renews a subscription; `None`: the client renews it.

@@ -20,7 +20,7 @@ use crate::base::metrics::Metrics;
 use crate::engine::bus::{Bus, BusPort};
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, Endpoint, HandOver, HomeQuery, HookEvent, LookupRequest, Message,
-    Post, Publish, Published, Rank, ReplyTo, Survey, Surveyed,
+    Order, OrderRequest, Post, Publish, Published, Rank, ReplyTo, Survey, Surveyed,
 };
 use crate::model::names::Names;
 use crate::wire::protocol::Error;
@@ -46,6 +46,7 @@ enum LinkAnswer {
     Published(Box<Published>),
     Surveyed(Box<Surveyed>),
     ChannelAnswer(Result<ChannelAnswer, Error>),
+    Ordered,
 }
 
 /// A request whose answer is pending.
@@ -159,6 +160,12 @@ impl Link {
         pattern: Option<String>,
     ) -> Result<Pending, LinkBusy> {
         let message = |tag| Message::Survey(Box::new(Survey { tag, pattern }));
+        self.ask(shard, Rank::Ingress, message).await
+    }
+
+    /// Orders a shard to act on connections. It answers when the order is carried out.
+    pub async fn order(&self, shard: Endpoint, order: Arc<Order>) -> Result<Pending, LinkBusy> {
+        let message = |tag| Message::Order(OrderRequest { tag, order });
         self.ask(shard, Rank::Ingress, message).await
     }
 
@@ -289,6 +296,7 @@ impl Link {
             Message::Surveyed(surveyed) => {
                 self.answer(surveyed.tag, LinkAnswer::Surveyed(surveyed))
             }
+            Message::Ordered(tag) => self.answer(tag, LinkAnswer::Ordered),
             _ => misrouted(),
         }
     }
@@ -318,7 +326,7 @@ impl Pending {
     pub async fn published(self) -> Result<Published, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Published(published) => Ok(*published),
-            LinkAnswer::Surveyed(_) | LinkAnswer::ChannelAnswer(_) => Err(LinkBusy),
+            _ => Err(LinkBusy),
         }
     }
 
@@ -326,7 +334,15 @@ impl Pending {
     pub async fn surveyed(self) -> Result<Surveyed, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Surveyed(surveyed) => Ok(*surveyed),
-            LinkAnswer::Published(_) | LinkAnswer::ChannelAnswer(_) => Err(LinkBusy),
+            _ => Err(LinkBusy),
+        }
+    }
+
+    /// Answer of a shard to an order.
+    pub async fn ordered(self) -> Result<(), LinkBusy> {
+        match self.answer().await? {
+            LinkAnswer::Ordered => Ok(()),
+            _ => Err(LinkBusy),
         }
     }
 
@@ -334,7 +350,7 @@ impl Pending {
     pub async fn channel_answer(self) -> Result<Result<ChannelAnswer, Error>, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::ChannelAnswer(told) => Ok(told),
-            LinkAnswer::Published(_) | LinkAnswer::Surveyed(_) => Err(LinkBusy),
+            _ => Err(LinkBusy),
         }
     }
 }

@@ -50,6 +50,12 @@ impl LocalChannels {
         self.subscriptions[key as usize].is_pending()
     }
 
+    /// The serial of a subscription that waits for its home.
+    pub fn pending_serial(&self, key: u32) -> Option<u32> {
+        let found = &self.subscriptions[key as usize];
+        found.is_pending().then_some(found.serial)
+    }
+
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<u32> {
         let channels = &self.channels;
         self.table.find(hash, |at| *channels[*at as usize].name == *name).copied()

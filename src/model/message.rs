@@ -22,7 +22,7 @@ pub use crate::model::grant::{Grant, Overrides};
 pub use crate::model::lookup::{
     HookEvent, Lookup, LookupOutcome, LookupReply, LookupRequest, TokenPurpose,
 };
-pub use crate::model::orders::{Action, Order, Target};
+pub use crate::model::orders::{Action, Order, OrderRequest, Target};
 
 /// Number of ranks. Every endpoint has one inbox per rank.
 pub const RANKS: usize = 4;
@@ -76,7 +76,7 @@ pub enum Message {
     /// The control plane asks a shard for its channels and their subscriber counts.
     Survey(Box<Survey>),
     /// The backend disconnects, subscribes, unsubscribes or refreshes connections of a user.
-    Order(Arc<Order>),
+    Order(OrderRequest),
     /// The list of revoked tokens has changed.
     Revoke(Arc<Revocations>),
     /// Shutdown: stop accepting and close every connection within this many milliseconds.
@@ -117,6 +117,8 @@ pub enum Message {
     SlotOffer(SlotOffer),
     /// The answer to `Survey`.
     Surveyed(Box<Surveyed>),
+    /// The answer to `Order`, by its tag: the order is carried out.
+    Ordered(u64),
 }
 
 impl Message {
@@ -149,7 +151,8 @@ impl Message {
             | Message::Subscribed(_)
             | Message::Published(_)
             | Message::SlotOffer(_)
-            | Message::Surveyed(_) => Rank::Delivery,
+            | Message::Surveyed(_)
+            | Message::Ordered(_) => Rank::Delivery,
         }
     }
 }

@@ -16,6 +16,15 @@ pub struct Order {
     pub action: Action,
 }
 
+/// An order for a shard, which answers it when it is carried out.
+#[derive(Clone, Debug)]
+pub struct OrderRequest {
+    /// Identifies the request; the answer.
+    pub tag: u64,
+    /// The order.
+    pub order: Arc<Order>,
+}
+
 /// Selects connections of a user.
 #[derive(Debug, Default)]
 pub struct Target {

@@ -204,6 +204,30 @@ fn an_api_call_with_a_session_reaches_only_that_session() {
 }
 
 #[test]
+fn an_api_call_is_answered_when_its_subscriptions_have_changed() {
+    let server = server(&[]);
+    let mut client = connected(&server, "42");
+    for n in 0..40 {
+        let of_user = format!(r#"{{"user":"42","channel":"c{n}"}}"#);
+        let publish = |data| format!(r#"{{"publish":{{"channel":"c{n}","data":{data}}}}}"#);
+        let commands = [
+            format!(r#"{{"subscribe":{of_user}}}"#),
+            publish(1),
+            format!(r#"{{"unsubscribe":{of_user}}}"#),
+            publish(2),
+        ];
+        server.api("batch", &format!(r#"{{"commands":[{}]}}"#, commands.join(",")));
+        for push in [
+            r#""subscribe":{}"#,
+            r#""pub":{"data":1}"#,
+            r#""unsubscribe":{"code":2000,"reason":"server unsubscribe"}"#,
+        ] {
+            assert_eq!(client.text(), format!(r#"{{"push":{{"channel":"c{n}",{push}}}}}"#));
+        }
+    }
+}
+
+#[test]
 fn code_3000_closes_the_transport_without_a_message() {
     let server = server(&["--uni_sse.enabled"]);
     let disconnect = || {

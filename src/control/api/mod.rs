@@ -91,6 +91,7 @@ mod tests {
                 let channels = vec![("a".into(), 2), ("b".into(), 1)];
                 Some(Message::Surveyed(Box::new(Surveyed { tag: survey.tag, channels })))
             }
+            Message::Order(request) => Some(Message::Ordered(request.tag)),
             other => panic!("{other:?}"),
         }
     }

@@ -11,7 +11,7 @@ use super::node::Api;
 use super::reading::{object, raw};
 use super::reply::{ApiError, EmptyResult};
 use crate::base::sys;
-use crate::model::message::{Action, Grant, Message, Order, Overrides, Target};
+use crate::model::message::{Action, Grant, Order, Overrides, Target};
 use crate::model::revocation::TokenFingerprint;
 use crate::wire::lenient_json;
 use crate::wire::protocol::{self, Error, json};
@@ -251,16 +251,21 @@ impl Api {
         self.order(target, action).await
     }
 
-    /// Sends the order to every shard: the control plane does not know where the connections are.
+    /// Sends the order to every shard, because the control plane does not know where the connections
+    /// are, and waits until it is carried out: a publication that follows finds the subscribers as
+    /// the order left them.
     async fn order(&self, target: Target, action: Action) -> Result<EmptyResult, ApiError> {
         // Without more, it would be all clients without a user.
         if target.user.is_empty() && target.client.is_empty() && target.session.is_empty() {
             return Err(ApiError::bad_request());
         }
         let order = Arc::new(Order { target, action });
+        let mut asked = Vec::new();
         for shard in self.link.shards() {
-            let message = Message::Order(order.clone());
-            self.link.send(shard, message).await.map_err(|_| crate::link::LinkBusy)?;
+            asked.push(self.link.order(shard, order.clone()).await?);
+        }
+        for pending in asked {
+            pending.ordered().await?;
         }
         Ok(EmptyResult {})
     }
