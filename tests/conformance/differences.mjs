@@ -3,7 +3,8 @@
 //
 // An entry: section and title of the page, what each server does, the reason, the scripts it concerns
 // (a regular expression of their names) and the paths in their transcripts (likewise). An entry
-// without `scripts` is about something that no script can show; `why_unseen` says why.
+// without `scripts` is about something that no script can show; `why_unseen` says why. An entry with
+// `sometimes` is about a race of Centrifugo's, which a run may not show.
 
 export const SECTIONS = ["Client protocol", "HTTP API", "Proxies", "Configuration", "Commands"];
 
@@ -111,12 +112,38 @@ export const ENTRIES = [
     title: "Order of replies and pushes",
     centrifugo: "answers the commands of a connection one after the other, and pushes a client's own "
       + "publication before the reply to it.",
-    drumline: "may answer a command before an earlier one that waits for another shard, and may send a "
-      + "push before or after a reply. Publications of a channel stay in order, and follow the reply to "
-      + "the subscribe command.",
+    drumline: "may answer a command before an earlier one that waits for another shard. Replies and pushes "
+      + "of a channel are in Centrifugo's order, except the reply to a publish command.",
     reason: "Clients match replies by id; waiting would delay commands that need no other shard.",
-    scripts: /^order of replies: /,
-    paths: /\.replies\[/,
+    scripts: /^(order of replies: |order, \w+: questions: (presence before and after subscribe|history before and after publish|errors between)$)/,
+    paths: /\.(replies\[|order\.)/,
+  },
+  {
+    section: "Client protocol",
+    title: "Pushes between the replies of a frame",
+    centrifugo: "sends the pushes that a command causes before the replies to later commands of the frame.",
+    drumline: "sends the replies of the frame first, then the pushes.",
+    reason: "The server encodes a push once for all subscribers, after the commands of a turn.",
+    scripts: /^order, \w+: (questions: (history after publish|presence after subscribe|subscribe twice)|connect: subscribe to a channel of the token)$/,
+    paths: /\.order\./,
+  },
+  {
+    section: "Client protocol",
+    title: "Pushes in flight at an unsubscribe",
+    centrifugo: "sends a client its own publications and joins that precede an unsubscribe in the same frame.",
+    drumline: "sends none of a channel after the client unsubscribed, not even those in flight.",
+    reason: "Waiting for them would delay the unsubscribe, and the client wants no more pushes of the channel.",
+    scripts: /^order, \w+: ((?!batch)[\w ]+: (subscribe, )?publish, unsubscribe|questions: (subscribe, unsubscribe|presence after unsubscribe))/,
+    paths: /\.(pushes|order|publishes)\./,
+  },
+  {
+    section: "Client protocol",
+    title: "Order of an own publication and its reply",
+    centrifugo: "pushes a publication to the client that published it, then answers the command.",
+    drumline: "usually answers first, then pushes.",
+    reason: "A client waits for neither with the other: the reply says that the publication was accepted.",
+    scripts: /./,
+    paths: /\.publishes\./,
   },
   {
     section: "Client protocol",
@@ -238,7 +265,7 @@ export const ENTRIES = [
     drumline: "sends a push only when a subscription begins or ends",
     reason: "A push without a change makes the client report an event that did not happen.",
     scripts: /^API (subscribe: twice|unsubscribe: no (subscription|channel))$/,
-    paths: /\.pushes\./,
+    paths: /\.(pushes|order)\./,
   },
   {
     section: "HTTP API", title: "`recover_since` of subscribe",
@@ -405,6 +432,7 @@ export const ENTRIES = [
     drumline: "sends it to the new connection, which is subscribed already",
     reason: "Joins and leaves stay in pairs.",
     scripts: /^client setting: personal channel, single connection$/,
+    sometimes: true,
   },
   {
     section: "HTTP API", title: "Subscribing with an expiry",

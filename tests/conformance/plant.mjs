@@ -37,6 +37,9 @@ const KINDS = {
   },
   "dropped push": { message: (message) => (message.push === undefined ? false : "dropped") },
   "dropped reply": { message: (message) => (message.id === undefined ? false : "dropped") },
+  "reply after what follows it": {
+    message: (message) => (message.subscribe === undefined ? false : "late"),
+  },
   "push twice": { message: (message) => (message.push === undefined ? false : "twice") },
   "wrong offset": { message: (message) => changeNumber(message, "offset") },
   "close code": { end: (end) => changeNumber(end, "code") },
@@ -52,15 +55,27 @@ const KINDS = {
     answer: (answer) => answer.body !== null && typeof answer.body === "object"
       && removeField(answer.body),
   },
+  "request to the backend dropped": { requests: (requests) => requests.shift() !== undefined },
+  "request to the backend twice": {
+    requests: (requests) => requests.length > 0 && requests.push(structuredClone(requests[0])) > 0,
+  },
+  "field of a request to the backend": {
+    requests: (requests) => requests.some(({ body }) => typeof body === "object" && removeField(body)),
+  },
+  "header of a request to the backend": {
+    requests: (requests) => requests.some(({ headers }) => removeField(headers)),
+  },
 };
 
-export const PLANTED = Object.keys(KINDS);
+/** The kinds of faults for scripts with a backend, and for those without. */
+export const plantedIn = (backend) =>
+  Object.keys(KINDS).filter((kind) => backend || KINDS[kind].requests === undefined);
 
 /** A fault of this kind, planted once. `done` tells whether it was. */
 export class Plant {
   constructor(kind) {
     if (KINDS[kind] === undefined) {
-      throw new Error(`there is no fault "${kind}" to plant; there are ${PLANTED.join(", ")}`);
+      throw new Error(`there is no fault "${kind}" to plant; there are ${Object.keys(KINDS).join(", ")}`);
     }
     this.kind = kind;
     this.done = false;
@@ -71,10 +86,12 @@ export class Plant {
     const result = KINDS[this.kind][where](value);
     if (result) this.done = true;
     if (result === "twice") client.pushes.push(structuredClone(value.push));
-    return result === "dropped" ? "dropped" : value;
+    if (result === "late") client.late = [value];
+    return result === "dropped" || result === "late" ? "dropped" : value;
   }
 
   message(message, client) { return this.#apply("message", message, client); }
   end(end) { return this.#apply("end", end); }
   answer(answer) { return this.#apply("answer", answer); }
+  requests(requests) { return this.#apply("requests", requests); }
 }

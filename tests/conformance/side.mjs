@@ -127,7 +127,8 @@ export class Side {
     const clients = {};
     for (const [name, client] of this.actors) clients[name] = client.transcript();
     const transcript = { results: this.results, clients };
-    const requests = this.backend?.requests(this.marker) ?? [];
+    const requests = structuredClone(this.backend?.requests(this.marker) ?? []);
+    this.plant?.requests(requests);
     if (requests.length > 0) transcript.backend = requests;
     return transcript;
   }

@@ -28,6 +28,9 @@ export class Client {
     this.uni = this.by.startsWith("uni_");
     this.replies = [];
     this.pushes = [];
+    /** The commands by their ids, and what arrived, in order: {channel, what}. */
+    this.commands = new Map();
+    this.arrivals = [];
     this.pings = 0;
     this.nextId = 1;
     this.waiting = new Map();
@@ -144,8 +147,10 @@ export class Client {
 
   /** Gives a command its id. A command that holds an id, or only `send`, keeps it. */
   number(command) {
-    if ("id" in command || "send" in command) return command;
-    return { id: this.nextId++, ...command };
+    const numbered = "id" in command || "send" in command ? command : { id: this.nextId++, ...command };
+    const what = Object.keys(numbered).find((key) => key !== "id");
+    this.commands.set(numbered.id, { what, channel: numbered[what]?.channel });
+    return numbered;
   }
 
   /** Resolves when the reply to this id has come, or the connection ended, or time is over. */
@@ -206,13 +211,23 @@ export class Client {
     if (Object.keys(received).length === 0) return this.#ping();
     const message = this.side.receive(this, received);
     if (message === undefined) return undefined;
+    this.#keep(message);
+    // A planted fault: the message comes after the next one.
+    const late = this.late?.shift();
+    if (late !== undefined) this.#keep(late);
+    return undefined;
+  }
+
+  #keep(message) {
     const push = this.uni ? message : message.push;
     const connected = message.connect ?? push?.connect;
     if (connected !== undefined) this.#connected(connected);
     if (push !== undefined) this.pushes.push(push);
     else this.replies.push(message);
+    const command = connected === undefined ? this.commands.get(message.id) : { what: "connect" };
+    this.arrivals.push(push === undefined || connected !== undefined
+      ? { ...command } : { what: "pushes", channel: push.channel });
     this.side.changed();
-    return undefined;
   }
 
   #connected(connect) {
@@ -248,6 +263,24 @@ export class Client {
     this.request?.destroy();
   }
 
+  /**
+   * The order of replies and pushes, by channel: pushes that follow one another count once. The replies
+   * to publish commands, or all others, are left out: servers differ in how they order the former.
+   */
+  #order(publishes) {
+    const order = {};
+    const channels = new Set(this.arrivals.map(({ channel }) => channel).filter(Boolean));
+    for (const name of channels) {
+      const list = this.arrivals
+        .filter(({ channel, what }) => channel === name || (what === "connect" && !publishes))
+        .map(({ what }) => what)
+        .filter((what) => what === "pushes" || (what === "publish") === publishes)
+        .filter((what, index, all) => what !== "pushes" || all[index - 1] !== "pushes");
+      if (list.includes("pushes") && list.length > 1) order[name] = list;
+    }
+    return order;
+  }
+
   /** All that this client has seen, in the shape that is compared. */
   transcript() {
     const byChannel = {};
@@ -255,7 +288,8 @@ export class Client {
       const { channel = "", ...rest } = push;
       (byChannel[channel] ??= []).push(rest);
     }
-    const seen = { head: this.head, replies: this.replies, pushes: byChannel, end: this.end };
+    const seen = { head: this.head, replies: this.replies, pushes: byChannel, end: this.end,
+      order: this.#order(false), publishes: this.#order(true) };
     if (this.options.recordPings) seen.pings = this.pings > 0;
     if (this.options.recordJoined) seen.joined = this.joined ?? false;
     if (this.eventIds) seen.eventIds = true;
