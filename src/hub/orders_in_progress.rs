@@ -1,5 +1,6 @@
-//! Orders of the API that are not answered yet: a subscribe is answered when the homes have answered
-//! all its subscriptions, so a publication that follows the answer reaches the new subscribers.
+//! Orders of the API that are not answered yet: a subscribe is answered when the homes have
+//! answered all its subscriptions, so a publication that follows the answer reaches the new
+//! subscribers.
 //!
 //! Owns the counts. Never looks up a connection. The invariant: each order is answered once, after
 //! it was applied and its last subscription was answered.

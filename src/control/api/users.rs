@@ -251,9 +251,9 @@ impl Api {
         self.order(target, action).await
     }
 
-    /// Sends the order to every shard, because the control plane does not know where the connections
-    /// are, and waits until it is carried out: a publication that follows finds the subscribers as
-    /// the order left them.
+    /// Sends the order to every shard, because the control plane does not know where the
+    /// connections are, and waits until it is carried out: a publication that follows finds the
+    /// subscribers as the order left them.
     async fn order(&self, target: Target, action: Action) -> Result<EmptyResult, ApiError> {
         // Without more, it would be all clients without a user.
         if target.user.is_empty() && target.client.is_empty() && target.session.is_empty() {
