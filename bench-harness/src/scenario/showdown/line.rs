@@ -131,6 +131,11 @@ impl Line {
         if self == Line::Servlet { REQUEST_HEADERS } else { SMALLEST }
     }
 
+    /// Most clients: both ends of the article's server are descriptors of the harness.
+    pub(super) fn clients_max(self) -> u64 {
+        if self == Line::Servlet { 8_000 } else { u64::MAX }
+    }
+
     /// Whether clients get every price, so that a missing one is lost.
     pub(super) fn is_push(self) -> bool {
         self.way() != Way::Polling

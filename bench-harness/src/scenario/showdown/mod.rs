@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// The use cases.
 fn cases(bench: &mut Bench, tables: &mut Tables, options: &Options) -> Result<()> {
     let lines = options.lines()?;
-    let mut largest: (u64, Vec<(Line, Measured)>) = (0, Vec::new());
+    let mut largest: Vec<(Line, u64, Measured)> = Vec::new();
     for case in USE_CASES {
         let clients = options.only.unwrap_or(case.clients);
         tables.begin_case(&case, clients, &lines);
@@ -136,25 +136,34 @@ fn cases(bench: &mut Bench, tables: &mut Tables, options: &Options) -> Result<()
             eprintln!("use case {}, {}, {clients} clients", case.letter, line.name());
         };
         if clients > options.clients_max {
-            for (line, one) in &largest.1 {
+            for (line, few, one) in &largest {
                 told(*line);
                 match line.dialect() {
                     Some(dialect) => {
                         tables.measured(*line, &crowd::measure(bench, dialect, clients)?);
                     }
-                    None => tables.extrapolate(*line, one, (largest.0, clients)),
+                    None => tables.extrapolate(*line, one, (*few, clients)),
                 }
             }
             continue;
         }
         for _ in 0..options.rounds {
-            largest = (clients, Vec::new());
             for line in &lines {
+                let known = largest.iter().position(|(one, ..)| one == line);
+                if let Some((_, few, one)) = known.and_then(|at| largest.get(at))
+                    && clients > line.clients_max()
+                {
+                    tables.extrapolate(*line, one, (*few, clients));
+                    continue;
+                }
                 told(*line);
                 let load = Load { clients, seconds: bench.seconds, ..Load::of_case(*line) };
                 let one = measure::line(bench, *line, &load)?;
                 tables.measured(*line, &one);
-                largest.1.push((*line, one));
+                match known.and_then(|at| largest.get_mut(at)) {
+                    Some(place) => *place = (*line, clients, one),
+                    None => largest.push((*line, clients, one)),
+                }
             }
         }
         tables.judge_last();

@@ -119,7 +119,7 @@ impl Tables {
         let measured = mbps(from.readings.counts.framing as f64, from.seconds);
         set(grid, line.name(), OVERHEAD, measured * many as f64 / few as f64);
         let told = format!("extrapolated from {} clients, not measured", number(few as f64));
-        remark(grid, line.name(), &told);
+        remark_once(grid, line.name(), &told);
     }
 
     /// Adds a table.
@@ -164,6 +164,15 @@ pub(super) fn set(grid: &mut Grid, target: &str, column: &str, value: f64) {
     }
 }
 
+/// Adds a remark that other rounds may have added.
+fn remark_once(grid: &mut Grid, target: &str, text: &str) {
+    let told = |line: &crate::grid::Line| line.remarks.iter().any(|one| one == text);
+    if !grid.line(target).is_some_and(|line| told(line)) {
+        remark(grid, target, text);
+    }
+}
+
+/// Adds a remark to a line.
 pub(super) fn remark(grid: &mut Grid, target: &str, text: &str) {
     if let Some(line) = grid.line(target) {
         line.remarks.push(text.to_owned());
