@@ -69,7 +69,7 @@ go          300    release go              | the Go SDK, in both encodings, over
 protocol    300    release npm python      | Centrifuge protocol and HTTP API: JavaScript, Python SDK, schemathesis
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
-feeds       900    rabbitmq                | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
+feeds       900    release rabbitmq        | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
