@@ -255,8 +255,8 @@ impl Worker {
     /// Processor time is at most wall time, so only a pass that could be the longest is measured;
     /// it includes the work between the last mark and the pass, at most [`MARK_INTERVAL`].
     fn report(&mut self, start: u64, turns: usize, costliest: usize) {
-        let Some(leader) = self.shards.first() else { return };
-        let (metrics, end) = (leader.metrics(), self.micros);
+        let Some(first) = self.shards.first() else { return };
+        let (metrics, end) = (first.metrics(), self.micros);
         let took = end.saturating_sub(start);
         metrics.passes.add(1);
         metrics.pass_micros.add(took);

@@ -4,7 +4,6 @@
 //! of workers and the same client, which waits for an answer before it sends the next request of a
 //! connection. Each is compared at its own best number of connections.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +14,7 @@ use crate::dense::{Channels, Dense, Mode, Plan};
 use crate::grid::{Better, Column, Grid};
 use crate::publish::Published;
 use crate::rows::Row;
-use crate::target::{Adapter, Peer, Target, TargetOptions};
+use crate::target::{Adapter, Peer, Target};
 use crate::wire::Data;
 
 /// The measured targets, Drumline first.
@@ -90,19 +89,8 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<ComparedServer> {
     let Target::Server(adapter) = Target::named(name)? else {
         anyhow::bail!("{name} takes no publications");
     };
-    let port = bench.free_port()?;
-    let options = TargetOptions {
-        server: bench.common.server.clone(),
-        server_arguments: bench.common.server_arguments.clone(),
-        peers: PathBuf::new(),
-        dir: PathBuf::new(),
-        port,
-        publish_port: port,
-        workers: bench.shards,
-        ping_seconds: None,
-        recovers: false,
-        members: false,
-    };
+    let options = bench.target_options()?;
+    let port = options.port;
     let peer = Peer::start(adapter, options)?;
     let plan = Plan {
         connections: bench.connections,

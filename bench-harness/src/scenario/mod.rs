@@ -45,6 +45,7 @@ pub mod peers;
 pub mod showdown;
 pub mod slow;
 pub mod storm;
+mod targets;
 pub mod tokens;
 pub mod variants;
 pub mod versus;

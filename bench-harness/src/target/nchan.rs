@@ -4,11 +4,9 @@
 //! worker has not taken yet wait in the channel's buffer. Invariant: nchan subscribes the client
 //! before it answers the upgrade.
 
-use std::fs;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use super::{Adapter, Launch, Recovery, TargetOptions, installed};
+use super::{Adapter, Launch, Recovery, TargetOptions, installed, nginx};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 use crate::wire::Position;
@@ -78,25 +76,12 @@ impl Adapter for Nchan {
     }
 
     fn launch(&self, options: &TargetOptions) -> Result<Launch> {
-        let program = installed(&["/usr/sbin/nginx"], "Debian's nginx")?;
         let modules = [
             "/usr/lib/nginx/modules/ngx_nchan_module.so",
             "/usr/share/nginx/modules/ngx_nchan_module.so",
         ];
         let module = installed(&modules, "Debian's libnginx-mod-nchan")?;
-        let path = options.dir.join("nginx.conf");
-        let text = configuration(options, &module.to_string_lossy());
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        let told = |path: &std::path::Path| path.to_string_lossy().into_owned();
-        let arguments = vec![
-            "-p".to_owned(),
-            told(&options.dir),
-            "-c".to_owned(),
-            told(&path),
-            "-e".to_owned(),
-            told(&options.dir.join("error.log")),
-        ];
-        Ok(Launch { program, arguments, environment: Vec::new() })
+        nginx::launch(options, &configuration(options, &module.to_string_lossy()))
     }
 }
 

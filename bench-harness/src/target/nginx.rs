@@ -4,6 +4,7 @@
 //! reads a file anew for each request, so a client gets the latest content.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -45,21 +46,28 @@ impl Adapter for Nginx {
     }
 
     fn launch(&self, options: &TargetOptions) -> Result<Launch> {
-        let program = installed(&["/usr/sbin/nginx"], "Debian's nginx")?;
-        let path = options.dir.join("nginx.conf");
-        fs::write(&path, self.configuration(options))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        let told = |path: &std::path::Path| path.to_string_lossy().into_owned();
-        let arguments = vec![
-            "-p".to_owned(),
-            told(&options.dir),
-            "-c".to_owned(),
-            told(&path),
-            "-e".to_owned(),
-            told(&options.dir.join("error.log")),
-        ];
-        Ok(Launch { program, arguments, environment: Vec::new() })
+        launch(options, &self.configuration(options))
     }
+}
+
+/// Writes the configuration into the directory of a target, and starts Debian's nginx with it.
+///
+/// # Errors
+/// nginx is not installed, or the file cannot be written.
+pub(super) fn launch(options: &TargetOptions, configuration: &str) -> Result<Launch> {
+    let program = installed(&["/usr/sbin/nginx"], "Debian's nginx")?;
+    let path = options.dir.join("nginx.conf");
+    fs::write(&path, configuration).with_context(|| format!("cannot write {}", path.display()))?;
+    let told = |path: &Path| path.to_string_lossy().into_owned();
+    let arguments = vec![
+        "-p".to_owned(),
+        told(&options.dir),
+        "-c".to_owned(),
+        told(&path),
+        "-e".to_owned(),
+        told(&options.dir.join("error.log")),
+    ];
+    Ok(Launch { program, arguments, environment: Vec::new() })
 }
 
 impl Nginx {

@@ -37,13 +37,18 @@ pub fn write_switching(upgrade: &Upgrade, out: &mut Vec<u8>) {
 /// Appends the JSON response to an API call. `last` announces that the connection closes after it.
 pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
+    write_body(json, last, out);
+}
+
+/// Appends the last headers of a response, and its body.
+fn write_body(body: &[u8], last: bool, out: &mut Vec<u8>) {
     if last {
         out.extend_from_slice(b"Connection: close\r\n");
     }
     out.extend_from_slice(b"Content-Length: ");
-    out.extend_from_slice(json.len().to_string().as_bytes());
+    out.extend_from_slice(body.len().to_string().as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
-    out.extend_from_slice(json);
+    out.extend_from_slice(body);
 }
 
 /// Appends the response with the data of the latest publication of a channel. `last` announces that
@@ -54,13 +59,7 @@ pub fn write_latest(data: &[u8], binary: bool, cors: Cors<'_>, last: bool, out: 
     // A page that polls must not get an old answer from a cache.
     out.extend_from_slice(b"\r\nCache-Control: no-store\r\n");
     cors.write(out);
-    if last {
-        out.extend_from_slice(b"Connection: close\r\n");
-    }
-    out.extend_from_slice(b"Content-Length: ");
-    out.extend_from_slice(data.len().to_string().as_bytes());
-    out.extend_from_slice(b"\r\n\r\n");
-    out.extend_from_slice(data);
+    write_body(data, last, out);
 }
 
 /// Appends the response to a health check. `bodiless` leaves the body out (HEAD). `last` announces

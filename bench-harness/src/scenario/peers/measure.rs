@@ -98,19 +98,16 @@ fn target_options(
     (adapter, stage): (&dyn Adapter, Stage),
     plan: &Numbers,
 ) -> Result<TargetOptions> {
-    let port = bench.free_port()?;
-    let publish_port = if adapter.has_publish_port() { bench.free_port()? } else { port };
+    let options = bench.target_options()?;
+    let publish_port =
+        if adapter.has_publish_port() { bench.free_port()? } else { options.publish_port };
     Ok(TargetOptions {
-        server: bench.common.server.clone(),
-        server_arguments: bench.common.server_arguments.clone(),
         peers: std::path::absolute(&plan.peers)?,
-        dir: std::path::PathBuf::new(),
-        port,
         publish_port,
-        workers: bench.shards,
         ping_seconds: (stage == Stage::Pinged).then_some(PING_SECONDS),
         recovers: stage.keeps() && adapter.recovery().is_some(),
         members: stage.knows_members(),
+        ..options
     })
 }
 

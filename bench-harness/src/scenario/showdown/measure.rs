@@ -4,7 +4,6 @@
 //! over its server and its clients are gone, whatever has failed.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use crate::dense::Channels;
 use crate::reader::{ReaderPlan, Reading, Readings, Window, read};
 use crate::scenario::{Bench, SECOND_NS};
 use crate::server::Server;
-use crate::target::{Nchan, Nginx, Peer, TargetOptions};
+use crate::target::{Nchan, Nginx, Peer};
 
 /// Maximum time without another client that is up.
 const RAMP_PATIENCE: Duration = Duration::from_secs(30);
@@ -124,8 +123,8 @@ impl Running {
                 let arguments = ARGUMENTS.map(str::to_owned);
                 Running::Drumline(bench.server_with(false, &arguments)?)
             }
-            ServerKind::Nginx => Running::Nginx(Peer::start(&NGINX, options(bench)?)?),
-            ServerKind::Nchan => Running::Nchan(Peer::start(&Nchan, options(bench)?)?),
+            ServerKind::Nginx => Running::Nginx(Peer::start(&NGINX, bench.target_options()?)?),
+            ServerKind::Nchan => Running::Nchan(Peer::start(&Nchan, bench.target_options()?)?),
             ServerKind::Servlet => {
                 let latest = Latest::default();
                 Running::Servlet(servlet::start(latest.clone())?, latest)
@@ -171,22 +170,6 @@ impl Running {
             Running::Servlet(..) => Ok(()),
         }
     }
-}
-
-fn options(bench: &mut Bench) -> Result<TargetOptions> {
-    let port = bench.free_port()?;
-    Ok(TargetOptions {
-        server: PathBuf::new(),
-        server_arguments: Vec::new(),
-        peers: PathBuf::new(),
-        dir: PathBuf::new(),
-        port,
-        publish_port: port,
-        workers: bench.shards,
-        ping_seconds: None,
-        recovers: false,
-        members: false,
-    })
 }
 
 /// Measures a line.
