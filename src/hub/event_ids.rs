@@ -9,10 +9,10 @@ use crate::hub::connections::{NONE, Phase, ServerSubscription};
 use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
 use crate::hub::subscriptions::RequestedOptions;
-use crate::local::Delivery;
 use crate::model::message::{StreamAccess, Subscribed};
 use crate::wire::event_id::{CHANNELS_MAX, ChannelEventId, ConnectionEventId, EventIdMode};
 use crate::wire::http::Transport;
+use crate::wire::protocol::Position;
 
 impl Hub {
     /// Prepares own event ids if several server-side subscriptions of an SSE client are
@@ -89,9 +89,9 @@ impl Hub {
         self.write(slot, |out| out.extend_from_slice(&line));
     }
 
-    /// Closes the event of a delivery with the own id of the connection.
-    pub(super) fn write_event_id(&mut self, delivery: &Delivery) {
-        let slot = delivery.slot;
+    /// Closes an event with the own id of the connection. `place`: hash and position of its channel
+    /// after the event.
+    pub(super) fn write_event_id(&mut self, slot: u32, place: Option<(u64, Position)>) {
         let connection = &self.connections[slot];
         if !connection.takes_output() {
             return;
@@ -100,7 +100,7 @@ impl Hub {
         let mut line = std::mem::take(&mut self.body);
         line.clear();
         if let Some(trail) = self.connections.event_positions.get_mut(&slot)
-            && let Some((hash, position)) = self.locals.lap_position(delivery.lap)
+            && let Some((hash, position)) = place
         {
             trail.follow(hash, position);
             // While other answers are missing, an id would lack their positions.

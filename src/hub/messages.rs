@@ -3,7 +3,6 @@
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
-use crate::hub::command_failure::InboxFull;
 use crate::hub::shard_state::Hub;
 use crate::model::message::{ChannelAnswer, ChannelQuery, Message, Post, RANKS, Rank};
 use crate::model::publication::Publication;
@@ -130,9 +129,7 @@ impl Hub {
             Message::HomeAnswer(answer) => self.home_answered(*answer),
             Message::Survey(survey) => self.begin_survey(*survey),
             Message::Published(published) => self.publish_answered(*published),
-            Message::Order(order) => {
-                return self.apply_order(post, &order).map_err(|InboxFull| Message::Order(order));
-            }
+            Message::Order(request) => self.orders.queue(request),
             Message::Revoke(revocations) => self.set_revocations(revocations),
             Message::Publish(_)
             | Message::Subscribe(_)

@@ -95,7 +95,7 @@ impl Hub {
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
         let left = left || !self.stale_members.is_empty();
         let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
-        let orders = self.orders.has_done();
+        let orders = self.orders.has_work();
         let waits = queries || left || checks || orders || !self.outgoing.is_empty();
         if waits || self.budgets.may_be_exceeded() {
             self.send_all_waiting(post);
@@ -107,6 +107,7 @@ impl Hub {
     #[inline(never)]
     fn send_all_waiting(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
+        self.apply_orders(post);
         self.unfinished |= self.home.continue_work(post, &mut self.budget);
         self.continue_surveys(post);
         self.budget.begin(Stage::Rest);

@@ -14,9 +14,21 @@ use crate::wire::protocol::reply::Push;
 pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
 
 impl Hub {
+    /// Applies the queued orders. They wait while publications that arrived before them do.
+    pub(super) fn apply_orders(&mut self, post: &mut impl Post) {
+        while self.own_cost.is_none()
+            && self.takes_deliveries()
+            && let Some(request) = self.orders.take_queued()
+        {
+            if let Err(InboxFull) = self.apply_order(post, &request) {
+                return self.orders.put_back(request);
+            }
+        }
+    }
+
     /// Applies an order. `Err`: an inbox or the budget is full, and the order must be tried again;
     /// what was done is not repeated.
-    pub(super) fn apply_order(
+    fn apply_order(
         &mut self,
         post: &mut impl Post,
         request: &OrderRequest,
@@ -30,12 +42,14 @@ impl Hub {
             // Each try serves at least one connection, so the order makes progress. A refresh only
             // sets a time.
             if begun && !matches!(order.action, Action::Refresh { .. }) && self.is_spent() {
+                self.unfinished = true;
                 return Err(InboxFull);
             }
             begun = true;
             self.budget.charge(cost::LOOK);
             match &order.action {
                 Action::Disconnect { code, reason, .. } => {
+                    self.write_owed_of_all(slot);
                     self.disconnect_with(slot, *code, reason);
                 }
                 Action::Unsubscribe { channel } => {
@@ -142,7 +156,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::hub::tests::{hub, subscriber, transmit};
+    use crate::hub::tests::{hub, publish, subscriber, transmit};
     use crate::model::message::tests::Recorder;
     use crate::model::message::{Grant, Order};
     use crate::model::names::Names;
@@ -173,6 +187,29 @@ mod tests {
         let sent = String::from_utf8(transmit(&mut hub, &[]).remove(0).1).unwrap();
         assert!(sent.contains("{\"id\":2,\"error\":{\"code\":103,"), "{sent}");
         assert!(sent.ends_with("{\"id\":3,\"publish\":{}}\n"), "{sent}");
+    }
+
+    #[test]
+    fn publications_before_an_order_reach_the_client_before_its_end() {
+        let unsubscribe = Action::Unsubscribe { channel: "c".into() };
+        let disconnect = Action::Disconnect { code: 3503, reason: "told".into(), except: vec![] };
+        for action in [unsubscribe, disconnect] {
+            let (mut hub, mut post) = (hub(1 << 20, 1 << 20, 1 << 20), Recorder::default());
+            let (slot, other) = (subscriber(&mut hub), subscriber(&mut hub));
+            transmit(&mut hub, &[]);
+            let target = Target { client: hub.client_id(slot).into(), ..Target::default() };
+            let request = OrderRequest { tag: 1, order: Arc::new(Order { target, action }) };
+            publish(&mut hub, other, 3);
+            hub.handle(&mut post, Message::Order(request)).unwrap();
+            hub.send_waiting(&mut post);
+            publish(&mut hub, other, 5);
+            hub.fan_out();
+            let sent = transmit(&mut hub, &[]).into_iter().find(|(to, _)| *to == slot).unwrap().1;
+            let sent = String::from_utf8_lossy(&sent);
+            let before = sent.find("\"xxx\"").expect("the publication before the order");
+            let end = sent.find("unsubscribe").or(sent.find("told")).expect("the end");
+            assert!(before < end && !sent.contains("xxxxx"), "{sent}");
+        }
     }
 
     #[test]

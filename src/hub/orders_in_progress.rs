@@ -2,10 +2,13 @@
 //! answered all its subscriptions, so a publication that follows the answer reaches the new
 //! subscribers.
 //!
-//! Owns the counts. Never looks up a connection. The invariant: each order is answered once, after
-//! it was applied and its last subscription was answered.
+//! Owns the orders that are not applied yet, and the counts. Never looks up a connection. The
+//! invariant: each order is answered once, after it was applied and its last subscription was
+//! answered. The control plane bounds the orders: it reserves room for each answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+use crate::model::message::OrderRequest;
 
 /// A pending subscription: its index and the serial of that index.
 pub(super) type PendingSubscription = (u32, u32);
@@ -21,6 +24,8 @@ struct Progress {
 /// Orders in progress.
 #[derive(Default)]
 pub(super) struct OrdersInProgress {
+    /// Orders to apply, oldest first.
+    queued: VecDeque<OrderRequest>,
     by_tag: HashMap<u64, Progress>,
     /// Tags of the orders by their pending subscriptions.
     by_subscription: HashMap<PendingSubscription, u64>,
@@ -31,12 +36,32 @@ pub(super) struct OrdersInProgress {
 impl OrdersInProgress {
     /// Number of orders.
     pub(super) fn len(&self) -> usize {
-        self.by_tag.len() + self.done.len()
+        self.queued.len() + self.by_tag.len() + self.done.len()
     }
 
     /// Whether an order can be answered.
     pub(super) fn has_done(&self) -> bool {
         !self.done.is_empty()
+    }
+
+    /// Whether an order waits to be applied or can be answered.
+    pub(super) fn has_work(&self) -> bool {
+        !self.queued.is_empty() || !self.done.is_empty()
+    }
+
+    /// Queues an order.
+    pub(super) fn queue(&mut self, request: OrderRequest) {
+        self.queued.push_back(request);
+    }
+
+    /// Takes the oldest order that is not applied.
+    pub(super) fn take_queued(&mut self) -> Option<OrderRequest> {
+        self.queued.pop_front()
+    }
+
+    /// Puts an order that was not applied to all its connections back.
+    pub(super) fn put_back(&mut self, request: OrderRequest) {
+        self.queued.push_front(request);
     }
 
     /// Notes a subscription that an order has begun.

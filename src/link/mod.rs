@@ -166,7 +166,7 @@ impl Link {
     /// Orders a shard to act on connections. It answers when the order is carried out.
     pub async fn order(&self, shard: Endpoint, order: Arc<Order>) -> Result<Pending, LinkBusy> {
         let message = |tag| Message::Order(OrderRequest { tag, order });
-        self.ask(shard, Rank::Ingress, message).await
+        self.ask(shard, Rank::Delivery, message).await
     }
 
     async fn ask(

@@ -1,14 +1,15 @@
 //! Laps: publications that wait in a group, and the ranges that carry them to its members.
 //!
 //! Owns nothing: the tables are in `state`. Never sends. A lap gives one range to every member that
-//! was there when it began and has not left; a member gets nothing after it left.
+//! was there when it began and has not left; a member gets nothing after it left. Who removes a
+//! member asks first what the member is still owed.
 
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::state::{
-    Channel, Delivery, Fanout, Group, Lap, LocalChannels, Member, NONE, RangeStart, Subscription,
-    TOMBSTONE, number,
+    Channel, Delivery, Fanout, Group, Lap, LocalChannels, Member, NONE, Owed, RangeStart,
+    Subscription, TOMBSTONE, number,
 };
 use crate::model::publication::Publication;
 use crate::wire::event_id::EventIdMode;
@@ -22,6 +23,13 @@ const SPARE_MAX: usize = 16;
 
 /// Maximum capacity of a kept buffer.
 const SPARE_BYTES: usize = 256 * 1024;
+
+/// The bytes of a lap from the start of a member's range on.
+fn rest<'a>(bytes: &'a [u8], starts: &[RangeStart], member: u32) -> &'a [u8] {
+    let later = starts.partition_point(|start| start.member <= member);
+    let start = later.checked_sub(1).map_or(0, |at| starts[at].byte);
+    bytes.get(start as usize..).unwrap_or_default()
+}
 
 /// Removes the members that left and keeps the order of the others, because ranges start at some of
 /// them.
@@ -211,6 +219,35 @@ impl LocalChannels {
             bytes.clear();
             self.spare.push(bytes);
         }
+    }
+
+    /// What the subscription `key` has not got yet of the publications that were appended before
+    /// now, in order: the rest of a lap, and the publications that wait for the next.
+    pub fn owed(&self, key: u32) -> impl Iterator<Item = Owed<'_>> {
+        let subscription = self.subscriptions.get(key as usize).filter(|found| !found.is_pending());
+        let group = subscription.and_then(|found| self.groups.get(found.place as usize));
+        let fanout = group.and_then(|group| group.fanout.as_ref().map(|fanout| (group, fanout)));
+        let member = subscription.map_or(0, |found| found.position);
+        let parts = fanout.map(|(group, fanout)| {
+            let needs_event_id = group.encoding.event_ids == EventIdMode::Connection;
+            let hash = self.channels[group.channel as usize].hash;
+            let walks = (fanout.cursor..fanout.lap_members).contains(&member);
+            let lap = fanout.lap.filter(|_| walks).map(|lap| &self.laps[lap]);
+            let of_lap = lap.map(|lap| Owed {
+                bytes: rest(&lap.bytes, &fanout.lap_starts, member),
+                publications: lap.publications,
+                place: lap.place,
+                needs_event_id,
+            });
+            let waiting = Owed {
+                bytes: rest(&fanout.pending, &fanout.pending_starts, member),
+                publications: fanout.pending_publications,
+                place: fanout.pending_place.map(|position| (hash, position)),
+                needs_event_id,
+            };
+            of_lap.into_iter().chain([waiting])
+        });
+        parts.into_iter().flatten().filter(|owed| !owed.bytes.is_empty())
     }
 
     /// Hash of the channel and position after a lap, if event ids need them.

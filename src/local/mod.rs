@@ -10,7 +10,7 @@ mod pace_timers;
 mod state;
 pub mod position_checks;
 
-pub use self::state::{Delivery, LocalChannels, NONE, OutOfSyncSubscriber};
+pub use self::state::{Delivery, LocalChannels, NONE, OutOfSyncSubscriber, Owed};
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -126,6 +126,28 @@ pub(crate) mod tests {
 
     pub(super) fn given(expected: &[(u32, &str)]) -> Vec<(u32, String)> {
         expected.iter().map(|(slot, data)| (*slot, (*data).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_member_is_owed_the_rest_of_a_lap_and_what_waits_for_the_next() {
+        let mut channels = TestChannels::new();
+        (0..2).for_each(|slot| channels.join(slot));
+        channels.publish("one");
+        channels.join(2);
+        channels.publish("two");
+        let owed = |channels: &TestChannels, slot: usize| {
+            let parts = channels.locals.owed(channels.heads[slot]);
+            let text: Vec<u8> = parts.flat_map(|owed| owed.bytes.to_vec()).collect();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            ["one", "two", "three"].map(|data| text.contains(data))
+        };
+        assert_eq!(owed(&channels, 0), [true, true, false]);
+        assert_eq!(owed(&channels, 2), [false, true, false], "it joined after the first");
+        channels.locals.step_lap(1, &mut Vec::new());
+        channels.publish("three");
+        assert_eq!(owed(&channels, 0), [false, false, true], "the lap has passed it");
+        assert_eq!(owed(&channels, 1), [true, true, true]);
+        assert_eq!(owed(&channels, 2), [false, true, true]);
     }
 
     #[test]

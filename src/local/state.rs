@@ -138,6 +138,18 @@ pub struct Delivery {
     pub needs_event_id: bool,
 }
 
+/// Publications that a member has not got yet.
+pub struct Owed<'a> {
+    /// Their bytes.
+    pub bytes: &'a [u8],
+    /// Their number; fewer if the member joined after some of them.
+    pub publications: u32,
+    /// Hash of the channel and position after them, if event ids need them.
+    pub place: Option<(u64, Position)>,
+    /// Whether the last event must be closed with the connection's own event id.
+    pub needs_event_id: bool,
+}
+
 pub(super) struct Lap {
     pub(super) bytes: Vec<u8>,
     pub(super) publications: u32,

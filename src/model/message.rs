@@ -131,7 +131,6 @@ impl Message {
             | Message::HookEvent(_)
             | Message::EmulationFrame(_)
             | Message::Survey(_)
-            | Message::Order(_)
             | Message::Revoke(_)
             | Message::Drain(_) => Rank::Ingress,
             Message::Subscribe(_)
@@ -152,6 +151,8 @@ impl Message {
             | Message::Published(_)
             | Message::SlotOffer(_)
             | Message::Surveyed(_)
+            // An order comes after the publications that were sent before it.
+            | Message::Order(_)
             | Message::Ordered(_) => Rank::Delivery,
         }
     }

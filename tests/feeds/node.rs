@@ -106,7 +106,11 @@ fn link(shards: &Arc<Shards>, capacity: usize) -> Arc<Link> {
 
 impl Shards {
     fn answer(&self, message: Message) -> Option<Message> {
-        let Message::Publish(publish) = message else { return None };
+        let publish = match message {
+            Message::Publish(publish) => publish,
+            Message::Order(request) => return Some(Message::Ordered(request.tag)),
+            _ => return None,
+        };
         let reply_to = publish.reply_to;
         let outcome = self.publish(*publish)?;
         let published = Published { reply_to, outcome, publication: None };
