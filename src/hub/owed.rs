@@ -1,0 +1,58 @@
+//! Publications that a connection gets outside the walk of a lap: into its hold or outbox, and at
+//! the end of a subscription.
+//!
+//! Owns no state. The invariant: what ends a subscription comes behind the publications before it.
+
+use crate::base::work_budget::cost;
+use crate::hub::connections::NONE;
+use crate::hub::shard_state::Hub;
+use crate::wire::protocol::Disconnect;
+
+impl Hub {
+    /// Writes frames of publications into the output of one connection.
+    pub(super) fn write_publications(&mut self, slot: u32, frames: &[u8]) {
+        if let Some(hold) = self.connections.hold_mut(slot) {
+            hold.output.extend_from_slice(frames);
+            if hold.output.len() > self.settings.outbox_bytes {
+                self.metrics.slow.add(1);
+                self.disconnect(slot, Disconnect::SLOW);
+            }
+        } else if self.connections[slot].outbox == NONE {
+            let handle = &mut self.connections[slot].turn;
+            self.turn.write_private(handle, slot, |out| out.extend_from_slice(frames));
+        } else {
+            self.append_outbox(slot, frames);
+        }
+    }
+
+    /// Writes the publications that came before now and that the subscription `key` has not got
+    /// yet: its end would drop them.
+    pub(super) fn write_owed(&mut self, slot: u32, key: u32) {
+        // Nearly always empty, and then it takes no memory.
+        let parts: Vec<_> = self
+            .locals
+            .owed(key)
+            .map(|owed| (owed.bytes.to_vec(), owed.publications, owed.place, owed.needs_event_id))
+            .collect();
+        for (frames, publications, place, needs_event_id) in parts {
+            if !self.connections[slot].takes_output() {
+                return;
+            }
+            self.budget.charge(frames.len() * cost::BYTES);
+            self.metrics.deliveries.add(publications.into());
+            self.write_publications(slot, &frames);
+            if needs_event_id {
+                self.write_event_id(slot, place);
+            }
+        }
+    }
+
+    /// Does [`Hub::write_owed`] for every subscription of a connection.
+    pub(super) fn write_owed_of_all(&mut self, slot: u32) {
+        let mut key = self.connections[slot].subscriptions;
+        while key != NONE {
+            self.write_owed(slot, key);
+            key = self.locals.next_subscription(key);
+        }
+    }
+}
