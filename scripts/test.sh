@@ -85,7 +85,7 @@ hostile     600    release                 | loads of attackers, small, with the
 audit       300    cargo-audit             | advisories of dependencies
 deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
-bench       900    release python nginx    | drumline-bench million (ramp), one-to-one, ladder and showdown, small
+bench       900    release python nginx rabbitmq | drumline-bench million (ramp), one-to-one, ladder, showdown and feed, small
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
 "
 
@@ -225,7 +225,8 @@ step_bench() {
         "$bench" one-to-one --connections 2000 --seconds 2 --rate 2000 --shards 8 --ping-seconds 2 \
             --slow-ping-seconds 3 --results "$results" &&
         "$bench" ladder --connections 2000 --seconds 2 --results "$results" &&
-        "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --results "$results"
+        "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" feed --seconds 1 --rounds 1 --results "$results"
 }
 
 step_peers() { tests/system/peers.sh; }

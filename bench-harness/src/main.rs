@@ -64,6 +64,8 @@ enum Command {
     Peers(scenario::peers::Options),
     /// Polling, long-polling, streaming and WebSocket to the same clients: overhead, latency, cost.
     Showdown(scenario::showdown::Options),
+    /// The feed from RabbitMQ beside a bare consumer and the same publications by HTTP.
+    Feed(scenario::feed::Options),
     /// Two builds of the server in turn: shows whether the newer one is slower or larger.
     Versus(scenario::versus::Options),
     /// What idle shards cost: many shards against few, in turn.
@@ -83,6 +85,9 @@ enum Command {
     /// Verifies tokens: takes orders on standard input (started by `flood`).
     #[command(hide = true)]
     Verifier(verifier::Options),
+    /// Takes messages from RabbitMQ and acknowledges them (started by `feed`).
+    #[command(hide = true)]
+    BareConsumer(scenario::feed::Arguments),
     /// A plain broadcast server on monoio (started by `peers`).
     #[command(hide = true)]
     PlainMonoio(plain::Options),
@@ -127,6 +132,8 @@ fn run() -> Result<()> {
         Command::Compare(options) => compare::run(&options),
         Command::Peers(options) => scenario::peers::run(&options),
         Command::Showdown(options) => scenario::showdown::run(&options),
+        Command::Feed(options) => scenario::feed::run(&options),
+        Command::BareConsumer(arguments) => scenario::feed::serve(&arguments),
         Command::Versus(options) => scenario::versus::run(&options),
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),

@@ -18,6 +18,19 @@ pub enum Api {
     Http(Post),
     /// A protocol of its own over TCP.
     Stream(&'static dyn Feed),
+    /// Messages to an exchange of a broker, by one publisher.
+    Amqp(Amqp),
+}
+
+/// How a message is published to a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amqp {
+    /// URL of the broker.
+    pub url: String,
+    /// The exchange. The routing key of a message is its channel.
+    pub exchange: String,
+    /// Maximum number of messages without a confirm.
+    pub window: usize,
 }
 
 /// How a publication is posted.

@@ -60,7 +60,7 @@ impl Load {
     fn is_of(&self, index: u64, publisher: u64) -> bool {
         match self.api {
             Api::Http(_) => index % self.publishers == publisher,
-            Api::WebSocket | Api::Stream(_) => self.channel(index) % self.publishers == publisher,
+            _ => self.channel(index) % self.publishers == publisher,
         }
     }
 
@@ -79,7 +79,7 @@ impl Load {
         // Whose turn comes so regularly need not be asked about the turns of others.
         let (first, step) = match self.api {
             Api::Http(_) => (publisher, self.publishers as usize),
-            Api::WebSocket | Api::Stream(_) => (0, 1),
+            _ => (0, 1),
         };
         (first..self.messages)
             .step_by(step)

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use crate::clock::RunClock;
 
+mod amqp;
 mod api;
 mod churn;
 mod http;
@@ -25,7 +26,7 @@ mod socket;
 mod stream;
 mod websocket;
 
-pub use api::{Api, Feed, Post};
+pub use api::{Amqp, Api, Feed, Post};
 pub use churn::Churn;
 pub use load::Load;
 pub use probe::{ProbePlan, Probed, probe};
@@ -38,10 +39,14 @@ pub(crate) use running::spawn;
 impl Load {
     /// Starts the publishers on a thread of their own.
     pub fn start(self, clock: RunClock) -> Result<Running<Published>> {
+        if let Api::Amqp(amqp) = &self.api {
+            let amqp = amqp.clone();
+            return amqp::start(self, clock, amqp);
+        }
         spawn("publishers", move || async move {
             let first_ns = self.first_ns;
             let mut published = match &self.api {
-                Api::WebSocket => each(self, clock, websocket::one).await,
+                Api::WebSocket | Api::Amqp(_) => each(self, clock, websocket::one).await,
                 Api::Http(post) if post.in_flight > 1 => each(self, clock, pipeline::one).await,
                 Api::Http(_) => each(self, clock, http::one).await,
                 Api::Stream(_) => each(self, clock, stream::one).await,

@@ -1,4 +1,4 @@
-//! Tasks on a thread of their own, with a monoio runtime.
+//! Tasks on a thread of their own, most with a monoio runtime.
 //!
 //! Owns the thread and the start of all publishers of a load. Never knows how a message is sent.
 
@@ -16,6 +16,17 @@ pub struct Running<T> {
     handle: JoinHandle<Result<T>>,
 }
 
+impl<T: Send + 'static> Running<T> {
+    /// Runs `task` on a thread of its own.
+    pub(super) fn on_thread(
+        name: &str,
+        task: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<Self> {
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(task);
+        Ok(Running { handle: handle.context("cannot start the publishers' thread")? })
+    }
+}
+
 impl<T> Running<T> {
     /// Waits for their end.
     pub fn join(self) -> Result<T> {
@@ -28,17 +39,13 @@ pub(crate) fn spawn<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
     name: &str,
     tasks: impl FnOnce() -> F + Send + 'static,
 ) -> Result<Running<T>> {
-    let handle = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
-                .enable_timer()
-                .build()
-                .context("cannot set up the publishers' ring")?;
-            runtime.block_on(tasks())
-        })
-        .context("cannot start the publishers' thread")?;
-    Ok(Running { handle })
+    Running::on_thread(name, move || {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+            .enable_timer()
+            .build()
+            .context("cannot set up the publishers' ring")?;
+        runtime.block_on(tasks())
+    })
 }
 
 /// Runs all publishers of a load at the same time, each by `one`, and adds up their outcome.

@@ -29,6 +29,7 @@ use crate::wire::Data;
 pub mod api;
 pub mod drain;
 pub mod fanout;
+pub mod feed;
 pub mod flood;
 pub mod hostile;
 pub mod idle_shards;
