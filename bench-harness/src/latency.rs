@@ -49,7 +49,7 @@ impl Deliveries {
 }
 
 /// A distribution in numbers, all in ns except the count.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Latencies recorded.
     pub count: u64,

@@ -94,6 +94,9 @@ enum Command {
     /// A plain broadcast server on tokio-tungstenite (started by `peers`).
     #[command(hide = true)]
     PlainTokio(plain::Options),
+    /// The article's server (started by `showdown`).
+    #[command(hide = true)]
+    ShowdownServlet(scenario::showdown::servlet::Options),
     /// Becomes a target's process (started by `peers`).
     #[command(hide = true)]
     Child(target::Becoming),
@@ -138,6 +141,7 @@ fn run() -> Result<()> {
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),
         Command::PlainTokio(options) => plain::serve_tokio(&options),
+        Command::ShowdownServlet(options) => scenario::showdown::servlet::serve(&options),
         Command::Child(becoming) => target::become_child(&becoming),
         Command::Report { results, out } => results::write(&results, &out),
         Command::BaselineServer(options) => baseline::serve(&options),

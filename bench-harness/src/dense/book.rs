@@ -742,6 +742,8 @@ mod tests {
             assert_eq!(recorder.deliveries.duplicates, 1);
             assert_eq!(counters.standing(), 1);
             assert_eq!(counters.pongs.load(Ordering::Relaxed), 1);
+            let headers = 2 + 2 + 5 * 4 + 2;
+            assert_eq!(counters.framing(), headers, "two texts, five long ones, a close");
             assert_eq!(book.in_flight, 0);
             assert_eq!(book.sends.len(), 2, "one text with upgrade and hello, one pong");
             book.lose(0, 3008, &counters);
@@ -766,8 +768,8 @@ mod tests {
     #[test]
     fn streamed_responses_are_parsed_for_any_size_of_reads() {
         let replies = ["{\"id\":1,\"connect\":{}}", "{\"id\":2,\"subscribe\":{}}", "{}"];
-        for (dialect, before, after) in
-            [(&Streamed::HttpStream, "", "\n"), (&Streamed::Sse, "data: ", "\n\n")]
+        for (dialect, before, after, around) in
+            [(&Streamed::HttpStream, "", "\n", 1), (&Streamed::Sse, "data: ", "\n\n", 8)]
         {
             let body: String = replies.map(|reply| [before, reply, after].concat()).concat();
             let stream = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\r\n{body}");
@@ -779,6 +781,8 @@ mod tests {
                 }
                 book.publish(&counters);
                 assert_eq!((counters.standing(), counters.pings()), (1, 1), "{dialect:?} by {cut}");
+                let empty_line = 2;
+                assert_eq!(counters.framing(), empty_line + 3 * around, "{dialect:?} by {cut}");
                 assert_eq!((book.sends.len(), book.in_flight), (1, 0), "only the request is sent");
             }
         }

@@ -145,6 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_has_two_header_bytes_up_to_125_bytes_and_four_from_there_on() {
+        for (length, header) in [(125, 2), (126, 4), (65_535, 4)] {
+            let (message, mut frame) = (vec![b'x'; length], Vec::new());
+            drumline::wire::frame::write_text(&message, &mut frame);
+            let found = split(Way::UniWebSocket, Shape::Frames, &frame);
+            assert_eq!(found, [(header, message)]);
+        }
+    }
+
+    #[test]
     fn an_incomplete_part_waits_and_a_refusal_is_an_error() {
         let none = |way, shape, bytes: &[u8]| part(way, shape, bytes).unwrap().is_none();
         assert!(none(Way::Polling, Shape::Head, b"HTTP/1.1 200 OK\r\n"));

@@ -65,7 +65,7 @@ fn loaded(bench: &mut Bench, server: &Server, dense: &Dense, memory: f64) -> Res
         seconds: seconds as f64,
         cpu_ns: after.0.since(&before.0)?.cpu_ns_per(counts.prices)?,
         client_cpu_ns: after.1.since(&before.1)?.cpu_ns_per(counts.prices)?,
-        memory: Some(memory),
+        memory,
     })
 }
 

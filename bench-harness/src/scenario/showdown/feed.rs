@@ -1,4 +1,4 @@
-//! The feed of prices: a thread that publishes to a server, into files or into memory.
+//! The feed of prices: a thread that publishes to a server or into files.
 //!
 //! Owns the schedule. Never waits longer for a server than for one answer. Invariant: a price
 //! carries the time at which it was due.
@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -25,8 +25,6 @@ pub(super) enum Sink {
     Http(SocketAddr, Api),
     /// A file per channel in this folder, each replaced at once.
     Files(PathBuf),
-    /// The latest price of any channel.
-    Memory(Latest),
 }
 
 /// How a price is posted.
@@ -34,12 +32,9 @@ pub(super) enum Sink {
 pub(super) enum Api {
     /// As Drumline takes it.
     Drumline,
-    /// As nchan takes it.
-    Nchan,
+    /// The price alone is the body: nchan and the article's server.
+    Bare,
 }
-
-/// The latest price, shared with the server that answers with it.
-pub(super) type Latest = Arc<Mutex<Vec<u8>>>;
 
 /// The prices to publish.
 #[derive(Debug, Clone)]
@@ -75,7 +70,6 @@ impl Feed {
                     fs::create_dir_all(folder).context("cannot make the folder of prices")?;
                     None
                 }
-                Sink::Memory(_) => None,
             },
             sequences: vec![0; self.channel_count as usize],
             feed: self,
@@ -122,10 +116,6 @@ impl Publisher {
         let name = self.feed.channels.nth(channel);
         match (&self.feed.sink, &mut self.http) {
             (Sink::Files(folder), _) => replace(folder, &name, &price),
-            (Sink::Memory(latest), _) => {
-                *latest.lock().unwrap_or_else(PoisonError::into_inner) = price;
-                Ok(())
-            }
             (Sink::Http(..), Some(http)) => http.publish(&name, &price),
             (Sink::Http(..), None) => Err(anyhow!("the feed is not connected")),
         }
@@ -182,7 +172,7 @@ impl Api {
                 let body = [opening.as_bytes(), price, b"}"].concat();
                 ("/api/publish".to_owned(), headers, body)
             }
-            Api::Nchan => (format!("/publish/{channel}"), String::new(), price.to_vec()),
+            Api::Bare => (format!("/publish/{channel}"), String::new(), price.to_vec()),
         };
         let length = body.len();
         let head = format!(

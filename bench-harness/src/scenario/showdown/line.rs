@@ -68,8 +68,11 @@ impl Line {
             Line::Sse => "server-sent events, from Drumline (uni_sse)",
             Line::HttpStream => "a line per price in one response, from Drumline (uni_http_stream)",
             Line::LongPolling => {
-                "a response per price, from Drumline (long_polling), which closes the connection \
-                 after each"
+                "a response per price, from Drumline (long_polling). Each response ends with its \
+                 connection: a session of Drumline has the identity of its socket, in the ids of \
+                 clients, in presence and in messages between shards, so a second session on the \
+                 same socket could get what was meant for the first. The next request opens a \
+                 new connection"
             }
             Line::LongPollingNchan => {
                 "a response per price on a connection that stays open, from nginx with nchan"
@@ -78,8 +81,7 @@ impl Line {
             Line::Nginx => "the same to nginx, which reads the latest price from a file",
             Line::NginxFixed => "the same to nginx, which answers with a text of its configuration",
             Line::Servlet => {
-                "the article's request and response headers, from a server of the harness; its \
-                 processor time is the harness's own and is not measured"
+                "the article's request and response headers, from a small server on tokio"
             }
         }
     }
@@ -129,11 +131,6 @@ impl Line {
     /// Header lines of a request where the headers are not the subject: the smallest that work.
     pub(super) fn headers(self) -> &'static str {
         if self == Line::Servlet { REQUEST_HEADERS } else { SMALLEST }
-    }
-
-    /// Most clients: both ends of the article's server are descriptors of the harness.
-    pub(super) fn clients_max(self) -> u64 {
-        if self == Line::Servlet { 8_000 } else { u64::MAX }
     }
 
     /// Whether clients get every price, so that a missing one is lost.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::feed::{Api, Feed, Latest, Sink};
+use super::feed::{Api, Feed, Sink};
 use super::line::{Line, ServerKind};
 use super::prices::{BYTES, SYMBOLS};
+use super::relay::{self, Distance};
 use super::service::Service;
-use super::{relay, servlet};
+use super::servlet::Servlet;
 use crate::account::{ProcessSample, per_connection};
 use crate::dense::Channels;
 use crate::reader::{ReaderPlan, Reading, Readings, Window, read};
@@ -51,8 +52,8 @@ pub(super) struct Load {
     /// At random times instead of regular ones.
     pub(super) random: bool,
     pub(super) headers: &'static str,
-    /// Delay of the relay between clients and server; zero: no relay.
-    pub(super) delay: Duration,
+    /// The relay between clients and server, if any.
+    pub(super) distance: Option<Distance>,
 }
 
 impl Load {
@@ -69,7 +70,7 @@ impl Load {
             per_channel: 1.0,
             random: false,
             headers: line.headers(),
-            delay: Duration::ZERO,
+            distance: None,
         }
     }
 }
@@ -93,15 +94,26 @@ impl Load {
 pub(super) struct Measured {
     pub(super) readings: Readings,
     pub(super) seconds: f64,
-    /// Processor time of the server per price delivered; 0: not measured.
+    /// Processor time of the server per price delivered.
     pub(super) cpu_ns: f64,
     /// The same of the clients and the feed.
     pub(super) client_cpu_ns: f64,
-    /// Anonymous memory of the server per client; `None`: not measured.
-    pub(super) memory: Option<f64>,
+    /// Anonymous memory of the server per client.
+    pub(super) memory: f64,
 }
 
 impl Measured {
+    /// An outcome for tests of one second and one price.
+    #[cfg(test)]
+    pub(super) fn of(framing: u64, cpu_ns: f64, skipped: u64) -> Self {
+        use crate::latency::Recorder;
+        use crate::reader::Counts;
+        let recorder = || Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let counts = Counts { framing, prices: 1, skipped, ..Counts::default() };
+        let readings = Readings { counts, latency: recorder(), ages: recorder() };
+        Measured { readings, seconds: 1.0, cpu_ns, client_cpu_ns: 1.0, memory: 9.0 }
+    }
+
     /// Prices that clients should have got and did not.
     pub(super) fn lost(&self, line: Line) -> u64 {
         if line.is_push() { self.readings.counts.skipped } else { 0 }
@@ -111,9 +123,10 @@ impl Measured {
 /// The server of a line.
 enum Running {
     Drumline(Server),
+    /// It serves the files of a folder.
     Nginx(Peer),
-    Nchan(Peer),
-    Servlet(Service, Latest),
+    /// It takes prices as they are.
+    Bare(Peer),
 }
 
 impl Running {
@@ -124,50 +137,40 @@ impl Running {
                 Running::Drumline(bench.server_with(false, &arguments)?)
             }
             ServerKind::Nginx => Running::Nginx(Peer::start(&NGINX, bench.target_options()?)?),
-            ServerKind::Nchan => Running::Nchan(Peer::start(&Nchan, bench.target_options()?)?),
-            ServerKind::Servlet => {
-                let latest = Latest::default();
-                Running::Servlet(servlet::start(latest.clone())?, latest)
-            }
+            ServerKind::Nchan => Running::Bare(Peer::start(&Nchan, bench.target_options()?)?),
+            ServerKind::Servlet => Running::Bare(Peer::start(&Servlet, bench.target_options()?)?),
         })
     }
 
     fn address(&self) -> SocketAddr {
         match self {
             Running::Drumline(server) => server.address(),
-            Running::Nginx(peer) | Running::Nchan(peer) => {
+            Running::Nginx(peer) | Running::Bare(peer) => {
                 SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port()))
             }
-            Running::Servlet(service, _) => service.address(),
         }
     }
 
     fn sink(&self) -> Sink {
         match self {
             Running::Drumline(server) => Sink::Http(server.address(), Api::Drumline),
-            Running::Nchan(peer) => {
-                let server = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port()));
-                Sink::Http(server, Api::Nchan)
-            }
+            Running::Bare(_) => Sink::Http(self.address(), Api::Bare),
             Running::Nginx(peer) => Sink::Files(peer.dir().join("prices")),
-            Running::Servlet(_, latest) => Sink::Memory(latest.clone()),
         }
     }
 
-    /// Processor time and memory; `None`: it is a part of the harness.
-    fn sample(&self) -> Result<Option<ProcessSample>> {
+    /// Processor time and memory.
+    fn sample(&self) -> Result<ProcessSample> {
         match self {
-            Running::Drumline(server) => server.sample().map(Some),
-            Running::Nginx(peer) | Running::Nchan(peer) => peer.sample().map(Some),
-            Running::Servlet(..) => Ok(None),
+            Running::Drumline(server) => server.sample(),
+            Running::Nginx(peer) | Running::Bare(peer) => peer.sample(),
         }
     }
 
     fn stop(self) -> Result<()> {
         match self {
             Running::Drumline(server) => server.stop(),
-            Running::Nginx(peer) | Running::Nchan(peer) => peer.stop(),
-            Running::Servlet(..) => Ok(()),
+            Running::Nginx(peer) | Running::Bare(peer) => peer.stop(),
         }
     }
 }
@@ -176,10 +179,8 @@ impl Running {
 pub(super) fn line(bench: &mut Bench, line: Line, load: &Load) -> Result<Measured> {
     let server = Running::start(bench, line)?;
     let window = Arc::new(Window::default());
-    let relay = match load.delay.is_zero() {
-        true => None,
-        false => Some(relay::start(server.address(), load.delay)?),
-    };
+    let relay = load.distance.map(|distance| relay::start(server.address(), distance));
+    let relay = relay.transpose()?;
     let plan = ReaderPlan {
         server: relay.as_ref().map_or(server.address(), Service::address),
         way: line.way(),
@@ -214,7 +215,7 @@ pub(super) fn line(bench: &mut Bench, line: Line, load: &Load) -> Result<Measure
 /// Measures the clients once they are up.
 fn loaded(
     bench: &Bench,
-    (server, empty): (&Running, Option<ProcessSample>),
+    (server, empty): (&Running, ProcessSample),
     reading: &Reading,
     load: &Load,
     window: &Window,
@@ -235,22 +236,12 @@ fn loaded(
     let readings = reading.outcome()?;
     let prices = readings.counts.prices;
     ensure!(prices > 0, "no price was delivered");
-    let cpu = match (after.0, before.0) {
-        (Some(after), Some(before)) => after.since(&before)?.cpu_ns_per(prices)?,
-        _ => 0.0,
-    };
-    let memory = match (full, empty) {
-        (Some(full), Some(empty)) => {
-            Some(per_connection(full.since(&empty)?.rss_anon, load.clients)?)
-        }
-        _ => None,
-    };
     Ok(Measured {
         readings,
         seconds: load.seconds as f64,
-        cpu_ns: cpu,
+        cpu_ns: after.0.since(&before.0)?.cpu_ns_per(prices)?,
         client_cpu_ns: after.1.since(&before.1)?.cpu_ns_per(prices)?,
-        memory,
+        memory: per_connection(full.since(&empty)?.rss_anon, load.clients)?,
     })
 }
 

@@ -1,8 +1,10 @@
 //! A relay that delays every byte by a fixed time in both directions, like a long line.
 //!
 //! Owns its sockets. Never reorders or limits: bytes leave in order, each as long after its
-//! arrival as every other. Invariant: the relay delays bytes and ends, but not the opening of a
-//! connection, so a way that opens a connection per message looks faster than on a real line.
+//! arrival as every other. On a real line the opening of a connection takes a round trip before the
+//! first byte can leave. The kernel opens the client's connection to the relay at once, so the relay
+//! reads the first bytes of a client one round trip late instead: they reach the server at the
+//! same time. Invariant: with [`Opening::Free`] a new connection is as fast as one that was kept.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,25 +14,46 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::service::Service;
 
 const READ_BYTES: usize = 16_384;
 
+/// What the opening of a connection costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// A round trip, as on a real line.
+    RoundTrip,
+    /// Nothing, as if the client had kept its last connection.
+    Free,
+}
+
+/// The line that a relay is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Distance {
+    /// Delay in each direction.
+    pub(super) delay: Duration,
+    pub(super) opening: Opening,
+}
+
 /// Starts a relay to `server` on a port of its own.
-pub(super) fn start(server: SocketAddr, delay: Duration) -> Result<Service> {
+pub(super) fn start(server: SocketAddr, distance: Distance) -> Result<Service> {
     Service::start("relay", async move || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.context("the relay cannot listen")?;
         let address = listener.local_addr().context("the relay has no address")?;
-        Ok((address, serve(listener, server, delay)))
+        Ok((address, serve(listener, server, distance)))
     })
 }
 
-async fn serve(listener: TcpListener, server: SocketAddr, delay: Duration) {
+async fn serve(listener: TcpListener, server: SocketAddr, distance: Distance) {
+    let Distance { delay, opening } = distance;
     while let Ok((near, _)) = listener.accept().await {
         tokio::spawn(async move {
+            if opening == Opening::RoundTrip {
+                sleep(2 * delay).await;
+            }
             // A client whose server does not listen sees its connection end.
             let Ok(far) = TcpStream::connect(server).await else { return };
             if near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).is_err() {
@@ -72,14 +95,17 @@ async fn carry(mut input: OwnedReadHalf, mut output: OwnedWriteHalf, delay: Dura
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     use super::*;
 
-    #[test]
-    fn bytes_and_ends_are_delayed_in_both_directions() {
+    const DELAY: Duration = Duration::from_millis(40);
+
+    /// A connection to a server that returns every byte, over a relay.
+    fn echoed(opening: Opening) -> (Service, TcpStream, std::thread::JoinHandle<()>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let delay = Duration::from_millis(40);
-        let relay = start(listener.local_addr().unwrap(), delay).unwrap();
+        let distance = Distance { delay: DELAY, opening };
+        let relay = start(listener.local_addr().unwrap(), distance).unwrap();
         let echo = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut byte = [0];
@@ -87,19 +113,42 @@ mod tests {
                 stream.write_all(&byte).unwrap();
             }
         });
-        let mut stream = std::net::TcpStream::connect(relay.address()).unwrap();
+        let stream = TcpStream::connect(relay.address()).unwrap();
+        (relay, stream, echo)
+    }
+
+    /// Sends a byte and waits until it comes back.
+    fn exchange(stream: &mut TcpStream, letter: u8) -> Duration {
+        let begun = std::time::Instant::now();
+        stream.write_all(&[letter]).unwrap();
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [letter]);
+        begun.elapsed()
+    }
+
+    #[test]
+    fn bytes_and_ends_are_delayed_in_both_directions() {
+        let (_relay, mut stream, echo) = echoed(Opening::Free);
         for letter in *b"abc" {
-            let begun = std::time::Instant::now();
-            stream.write_all(&[letter]).unwrap();
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            assert_eq!(byte, [letter]);
-            assert!(begun.elapsed() >= 2 * delay);
+            assert!(exchange(&mut stream, letter) >= 2 * DELAY);
         }
         let begun = std::time::Instant::now();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-        assert!(begun.elapsed() >= 2 * delay);
+        assert!(begun.elapsed() >= 2 * DELAY);
+        echo.join().unwrap();
+    }
+
+    #[test]
+    fn the_first_byte_of_a_connection_waits_a_round_trip_longer() {
+        let (_relay, mut stream, echo) = echoed(Opening::RoundTrip);
+        let begun = std::time::Instant::now();
+        exchange(&mut stream, b'a');
+        // The connection was opened before `begun`, so the wait may have begun a little earlier.
+        assert!(begun.elapsed() >= 4 * DELAY - Duration::from_millis(20));
+        assert!(exchange(&mut stream, b'b') >= 2 * DELAY);
+        drop(stream);
         echo.join().unwrap();
     }
 }

@@ -1,31 +1,99 @@
-//! The article's server: it answers each request with the article's response head and a price.
+//! The article's server as a process: it answers each request with the article's response head and
+//! the latest price, which is posted to it.
 //!
-//! Owns its socket and thread. Never parses more of a request than its end.
+//! Owns its sockets and the price. Never parses more of a request than its kind and its end.
 
 use std::net::Ipv4Addr;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::article::RESPONSE_HEAD;
-use super::feed::Latest;
-use super::service::Service;
+use crate::dialect::{Dialect, Subscriber};
+use crate::publish::{Api, Post};
+use crate::target::{Adapter, Launch, TargetOptions};
 use crate::wire;
 
-/// Starts the server on a port of its own.
-pub(super) fn start(latest: Latest) -> Result<Service> {
-    Service::start("servlet", async || {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let listener = listener.context("the servlet cannot listen")?;
-        let address = listener.local_addr().context("the servlet has no address")?;
-        Ok((address, serve(listener, latest)))
-    })
+/// Length of the accept queue.
+const BACKLOG: u32 = 8192;
+/// The answer to a posted price.
+const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// Flags of the process.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Port on 127.0.0.1.
+    #[arg(long)]
+    port: u16,
+    /// Number of threads.
+    #[arg(long)]
+    workers: usize,
 }
 
-async fn serve(listener: TcpListener, latest: Latest) {
-    while let Ok((stream, _)) = listener.accept().await {
+/// Starts it.
+#[derive(Debug)]
+pub(super) struct Servlet;
+
+impl Dialect for Servlet {
+    fn path(&self, who: &Subscriber<'_>) -> String {
+        format!("/{}", who.channel)
+    }
+}
+
+impl Adapter for Servlet {
+    fn name(&self) -> &'static str {
+        "servlet"
+    }
+
+    fn about(&self) -> &'static str {
+        "the article's response head and the latest price, on tokio"
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        &Servlet
+    }
+
+    fn api(&self) -> Api {
+        Api::Http(Post::bare("/publish/{}"))
+    }
+
+    fn launch(&self, options: &TargetOptions) -> Result<Launch> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let arguments = vec![
+            "showdown-servlet".to_owned(),
+            format!("--port={}", options.port),
+            format!("--workers={}", options.workers),
+        ];
+        Ok(Launch { program, arguments, environment: Vec::new() })
+    }
+}
+
+/// The latest price of any channel.
+type Latest = Arc<Mutex<Vec<u8>>>;
+
+/// Serves until it is ended.
+pub fn serve(options: &Options) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.workers)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(run(options.port))
+}
+
+async fn run(port: u16) -> Result<()> {
+    let told = || format!("cannot listen on port {port}");
+    let socket = TcpSocket::new_v4().with_context(told)?;
+    socket.set_reuseaddr(true).with_context(told)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into()).with_context(told)?;
+    accept(socket.listen(BACKLOG).with_context(told)?, Latest::default()).await
+}
+
+async fn accept(listener: TcpListener, latest: Latest) -> Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await.context("the servlet cannot accept")?;
         tokio::spawn(answer(stream, latest.clone()));
     }
 }
@@ -35,9 +103,9 @@ async fn answer(mut stream: TcpStream, latest: Latest) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut heard = Vec::with_capacity(2048);
     loop {
-        while let Some(head) = wire::head_bytes(&heard) {
-            heard.drain(..head);
-            let response = response(&latest.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some((head, end)) = first_request(&heard) {
+            let response = take(&heard[..end], head, &latest);
+            heard.drain(..end);
             stream.write_all(&response).await.ok()?;
         }
         if stream.read_buf(&mut heard).await.ok()? == 0 {
@@ -46,37 +114,73 @@ async fn answer(mut stream: TcpStream, latest: Latest) -> Option<()> {
     }
 }
 
-/// The response with this price.
-fn response(price: &[u8]) -> Vec<u8> {
-    let head = RESPONSE_HEAD.replace("{}", &price.len().to_string());
-    [head.as_bytes(), price].concat()
+fn is_post(request: &[u8]) -> bool {
+    request.starts_with(b"POST ")
+}
+
+/// Where the head and the body of the first request end; `None`: the request is incomplete.
+fn first_request(heard: &[u8]) -> Option<(usize, usize)> {
+    let head = wire::head_bytes(heard)?;
+    let mut end = head;
+    if is_post(heard) {
+        let text = String::from_utf8_lossy(&heard[..head]).to_ascii_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+        end += length?.trim().parse::<usize>().ok()?;
+    }
+    (heard.len() >= end).then_some((head, end))
+}
+
+/// Keeps a posted price, or gives the latest one. Returns the response.
+fn take(request: &[u8], head: usize, latest: &Latest) -> Vec<u8> {
+    let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_post(request) {
+        *latest = request[head..].to_vec();
+        return TAKEN.to_vec();
+    }
+    let response = RESPONSE_HEAD.replace("{}", &latest.len().to_string());
+    [response.as_bytes(), &latest].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::SocketAddr;
-    use std::sync::{Arc, Mutex};
 
     use super::super::article::{PATH, REQUEST_HEADERS, WIRE_BYTES};
+    use super::super::service::Service;
     use super::*;
 
     #[test]
     fn a_request_and_its_response_have_the_bytes_of_the_article() {
-        let latest: Latest = Arc::new(Mutex::new(vec![b'x'; 21]));
-        let service = start(latest.clone()).unwrap();
-        let mut stream = std::net::TcpStream::connect(service.address()).unwrap();
+        let service = Service::start("servlet", async || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let address = listener.local_addr()?;
+            let serving = async { drop(accept(listener, Latest::default()).await) };
+            Ok((address, serving))
+        });
+        let address = service.as_ref().unwrap().address();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
         let request = format!("GET {PATH} HTTP/1.1\r\n{REQUEST_HEADERS}\r\n");
         for letter in *b"xy" {
-            *latest.lock().unwrap() = vec![letter; 21];
+            let price = [letter; 21];
+            stream.write_all(b"POST /publish/all HTTP/1.1\r\nContent-Length: 21\r\n\r\n").unwrap();
+            stream.write_all(&price).unwrap();
+            let mut taken = [0; TAKEN.len()];
+            stream.read_exact(&mut taken).unwrap();
+            assert_eq!(taken, TAKEN);
             stream.write_all(request.as_bytes()).unwrap();
             let mut response = vec![0; WIRE_BYTES as usize - request.len() + 21];
             stream.read_exact(&mut response).unwrap();
             assert!(response.starts_with(b"HTTP/1.1 200 OK\r\nX-Powered-By: Servlet/2.5\r\n"));
-            assert!(response.ends_with(&[letter; 21]));
+            assert!(response.ends_with(&price));
         }
-        drop(service);
-        let address: SocketAddr = stream.peer_addr().unwrap();
-        assert!(std::net::TcpStream::connect(address).is_err(), "it has ended");
+    }
+
+    #[test]
+    fn a_request_ends_with_its_body() {
+        assert_eq!(first_request(b"GET / HTTP/1.1\r\n\r\nGET"), Some((18, 18)));
+        let post = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(first_request(post), Some((post.len() - 3, post.len())));
+        assert_eq!(first_request(&post[..post.len() - 1]), None);
+        assert_eq!(first_request(b"GET / HTTP/1.1\r\n"), None);
     }
 }

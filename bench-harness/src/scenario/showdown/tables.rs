@@ -4,6 +4,7 @@
 //! Invariant: a value that is not measured has a remark that says where it comes from.
 
 use super::article::{FRAME_BYTES, POLL_BYTES, UseCase, mbps};
+use super::claims::Overhead;
 use super::line::Line;
 use super::measure::Measured;
 use super::prices::SYMBOLS;
@@ -12,7 +13,7 @@ use crate::rows::number;
 use crate::scenario::Bench;
 
 /// Lines with the numbers that the article prints.
-const PRINTED: [&str; 2] = ["article: polling", "article: WebSocket"];
+pub(super) const PRINTED: [&str; 2] = ["article: polling", "article: WebSocket"];
 /// Name of the table of header bytes.
 const HEADERS: &str = "header bytes";
 /// Columns of the table of header bytes.
@@ -32,6 +33,10 @@ const CLIENT_CPU: &str = "clients' CPU per message";
 #[derive(Default)]
 pub(super) struct Tables {
     grids: Vec<Grid>,
+    /// What was measured of the network overhead.
+    pub(super) overhead: Overhead,
+    /// Letter of the use case whose table was begun last; `None`: another part's table.
+    case: Option<char>,
     /// Place of the largest use case that was measured in every way.
     judged: Option<usize>,
     /// Prices that did not come in ways that deliver every price.
@@ -65,12 +70,14 @@ impl Tables {
             remark(&mut grid, name, "as printed");
         }
         self.grids.push(grid);
+        self.case = Some(case.letter);
     }
 
     /// Begins the table of a feed with so many prices per second on each channel.
     pub(super) fn begin_fast(&mut self, per_channel: f64, clients: u64, lines: &[Line]) {
         let rate = format!("{per_channel} prices per second, or the latest one per poll");
         self.grids.push(loaded("fast feed", &rate, clients, lines));
+        self.case = None;
     }
 
     /// Judges by the table that was begun last.
@@ -94,12 +101,14 @@ impl Tables {
         self.lost += measured.lost(line);
         let Some(grid) = self.grids.last_mut() else { return };
         let mut set = |column, value| set(grid, line.name(), column, value);
-        set(OVERHEAD, mbps(measured.readings.counts.framing as f64, measured.seconds));
-        if let Some(memory) = measured.memory {
-            set(CPU, measured.cpu_ns);
-            set(MEMORY, memory);
-            set(CLIENT_CPU, measured.client_cpu_ns);
+        let overhead = mbps(measured.readings.counts.framing as f64, measured.seconds);
+        set(OVERHEAD, overhead);
+        if let Some(letter) = self.case {
+            self.overhead.mbps(letter, line, overhead);
         }
+        set(CPU, measured.cpu_ns);
+        set(MEMORY, measured.memory);
+        set(CLIENT_CPU, measured.client_cpu_ns);
         if !line.is_live() {
             return;
         }
@@ -129,6 +138,7 @@ impl Tables {
 
     /// Adds all tables to the run.
     pub(super) fn finish(self, bench: &mut Bench) {
+        bench.tables(self.overhead.table().into_iter().collect());
         bench.tables(self.grids);
     }
 }
@@ -181,23 +191,11 @@ pub(super) fn remark(grid: &mut Grid, target: &str, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::super::article::USE_CASES;
     use super::*;
-    use crate::latency::Recorder;
-    use crate::reader::{Counts, Readings};
 
     fn measured(framing: u64, cpu_ns: f64) -> Measured {
-        let recorder = || Recorder::new(SystemTime::UNIX_EPOCH).unwrap();
-        let counts = Counts { framing, prices: 1, skipped: 2, ..Counts::default() };
-        Measured {
-            readings: Readings { counts, latency: recorder(), ages: recorder() },
-            seconds: 1.0,
-            cpu_ns,
-            client_cpu_ns: 1.0,
-            memory: Some(9.0),
-        }
+        Measured::of(framing, cpu_ns, 2)
     }
 
     #[test]
