@@ -90,8 +90,8 @@ fn table(rate: f64, (clients, delay_ms): (u64, u64)) -> Grid {
     let less = |name| Column::new(name, "ns", Better::Less);
     let columns = vec![less("mean"), less("p50"), less("p99.9"), less("largest")];
     let load = format!(
-        "{clients} clients with a channel each, {rate} prices per second for each at random \
-         times, {delay_ms} ms each way, and a round trip to open a connection; the article: 50 ms \
+        "{clients} clients with a channel each, prices at random times, {rate} per second for \
+         each, {delay_ms} ms each way, and a round trip to open a connection; the article: 50 ms \
          for WebSocket, 150 ms for polling"
     );
     let mut grid = Grid::new(&format!("latency, {rate} per second"), &load, columns);
