@@ -52,6 +52,8 @@ pub(super) struct UseCase {
     pub(super) printed: (f64, f64),
 }
 
+/// Lines of the tables with the numbers that the article prints.
+pub(super) const PRINTED: [&str; 2] = ["article: polling", "article: WebSocket"];
 /// The use cases.
 pub(super) const USE_CASES: [UseCase; 3] = [
     UseCase { letter: 'A', clients: 1_000, printed: (6.6, 0.015) },

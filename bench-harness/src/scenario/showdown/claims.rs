@@ -4,9 +4,9 @@
 //! Owns that table and its row. Never measures. Invariant: what is calculated and what was measured
 //! have columns of their own.
 
-use super::article::{FRAME_BYTES, POLL_BYTES, USE_CASES, UseCase, mbps};
+use super::article::{FRAME_BYTES, POLL_BYTES, PRINTED, USE_CASES, UseCase, mbps};
+use super::cells::{remark, set};
 use super::line::Line;
-use super::tables::{PRINTED, remark, set};
 use crate::grid::{Better, Column, Grid, Spread};
 use crate::rows::{Row, number};
 

@@ -6,10 +6,11 @@
 use anyhow::Result;
 
 use super::article::{POLL_BYTES, REQUEST_HEADERS, SMALLEST, WIRE_BYTES};
+use super::cells::set;
 use super::claims::RATIO_MIN;
 use super::line::Line;
 use super::measure::{self, Load};
-use super::tables::{self, ALL, ARTICLE, LEAST, Tables, set};
+use super::tables::{self, ALL, ARTICLE, LEAST, Tables};
 use crate::rows::Row;
 use crate::scenario::Bench;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::cells::{remark, set};
 use super::line::Line;
 use super::measure::{self, Load};
 use super::relay::{Distance, Opening};
-use super::tables::{Tables, remark, set};
+use super::tables::Tables;
 use crate::dense::Channels;
 use crate::grid::{Better, Column, Grid};
 use crate::latency::Percentiles;

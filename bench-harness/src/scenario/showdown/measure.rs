@@ -105,13 +105,13 @@ pub(super) struct Measured {
 impl Measured {
     /// An outcome for tests of one second and one price.
     #[cfg(test)]
-    pub(super) fn of(framing: u64, cpu_ns: f64, skipped: u64) -> Self {
+    pub(super) fn of(framing: u64, cpu_ns: f64, skipped: u64) -> Result<Self> {
         use crate::latency::Recorder;
         use crate::reader::Counts;
-        let recorder = || Recorder::new(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let recorder = || Recorder::new(std::time::SystemTime::UNIX_EPOCH);
         let counts = Counts { framing, prices: 1, skipped, ..Counts::default() };
-        let readings = Readings { counts, latency: recorder(), ages: recorder() };
-        Measured { readings, seconds: 1.0, cpu_ns, client_cpu_ns: 1.0, memory: 9.0 }
+        let readings = Readings { counts, latency: recorder()?, ages: recorder()? };
+        Ok(Measured { readings, seconds: 1.0, cpu_ns, client_cpu_ns: 1.0, memory: 9.0 })
     }
 
     /// Prices that clients should have got and did not.

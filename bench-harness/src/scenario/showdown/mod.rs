@@ -12,6 +12,7 @@ use super::{Bench, Common};
 use crate::rows::Row;
 
 mod article;
+mod cells;
 mod claims;
 mod crowd;
 mod feed;
@@ -217,7 +218,7 @@ mod tests {
         let mut tables = Tables::default();
         tables.begin_case(&USE_CASES[1], 10_000, &lines);
         for (line, cpu_ns) in lines.into_iter().zip([1_000.0, polling_ns, nginx_ns]) {
-            tables.measured(line, &Measured::of(1, cpu_ns, lost));
+            tables.measured(line, &Measured::of(1, cpu_ns, lost).unwrap());
         }
         tables.judge_last();
         rows(&tables)

@@ -1,10 +1,10 @@
 //! A relay that delays every byte by a fixed time in both directions, like a long line.
 //!
 //! Owns its sockets. Never reorders or limits: bytes leave in order, each as long after its
-//! arrival as every other. On a real line the opening of a connection takes a round trip before the
-//! first byte can leave. The kernel opens the client's connection to the relay at once, so the relay
-//! reads the first bytes of a client one round trip late instead: they reach the server at the
-//! same time. Invariant: with [`Opening::Free`] a new connection is as fast as one that was kept.
+//! arrival as every other. On a real line, the opening of a connection takes a round trip before
+//! the first byte can leave. Here the kernel opens the client's connection at once, so the relay
+//! reads the first bytes of a client one round trip late: they reach the server at the same time.
+//! Invariant: with [`Opening::Free`] a new connection is as fast as one that was kept.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

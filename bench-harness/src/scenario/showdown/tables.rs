@@ -3,7 +3,8 @@
 //! Owns the columns and the lines of the article beside the measured ones. Never measures.
 //! Invariant: a value that is not measured has a remark that says where it comes from.
 
-use super::article::{FRAME_BYTES, POLL_BYTES, UseCase, mbps};
+use super::article::{FRAME_BYTES, POLL_BYTES, PRINTED, UseCase, mbps};
+use super::cells::{remark, remark_once, set};
 use super::claims::Overhead;
 use super::line::Line;
 use super::measure::Measured;
@@ -12,8 +13,6 @@ use crate::grid::{Better, Column, Grid, Spread};
 use crate::rows::number;
 use crate::scenario::Bench;
 
-/// Lines with the numbers that the article prints.
-pub(super) const PRINTED: [&str; 2] = ["article: polling", "article: WebSocket"];
 /// Name of the table of header bytes.
 const HEADERS: &str = "header bytes";
 /// Columns of the table of header bytes.
@@ -166,36 +165,13 @@ fn loaded(name: &str, rate: &str, clients: u64, lines: &[Line]) -> Grid {
     grid
 }
 
-/// Adds the value of a round to a line.
-pub(super) fn set(grid: &mut Grid, target: &str, column: &str, value: f64) {
-    let Some(at) = grid.columns.iter().position(|one| one.name == column) else { return };
-    if let Some(line) = grid.line(target) {
-        line.values[at].push(Some(value));
-    }
-}
-
-/// Adds a remark that other rounds may have added.
-fn remark_once(grid: &mut Grid, target: &str, text: &str) {
-    let told = |line: &crate::grid::Line| line.remarks.iter().any(|one| one == text);
-    if !grid.line(target).is_some_and(|line| told(line)) {
-        remark(grid, target, text);
-    }
-}
-
-/// Adds a remark to a line.
-pub(super) fn remark(grid: &mut Grid, target: &str, text: &str) {
-    if let Some(line) = grid.line(target) {
-        line.remarks.push(text.to_owned());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::article::USE_CASES;
     use super::*;
 
     fn measured(framing: u64, cpu_ns: f64) -> Measured {
-        Measured::of(framing, cpu_ns, 2)
+        Measured::of(framing, cpu_ns, 2).unwrap()
     }
 
     #[test]
