@@ -27,6 +27,9 @@ const HAS_RABBITMQ: bool = cfg!(feature = "rabbitmq");
 /// Maximum length of a name in AMQP, in bytes.
 const AMQP_NAME_MAX: usize = 255;
 
+/// Minimum of `prefetch_bytes`: one read of the socket.
+const PREFETCH_BYTES_MIN: usize = 65_536;
+
 /// Whether a path within a consumer belongs to a type that Centrifugo has and this server does not.
 pub(super) fn is_foreign_section(path: &str) -> bool {
     FOREIGN_TYPES.contains(&path.split('.').next().unwrap_or_default())
@@ -100,6 +103,11 @@ fn check_rabbitmq(place: &str, options: &RabbitMq) -> Result<(), Error> {
         options.prefetch > 0,
         format!("{place}.prefetch is 0, which means no limit in AMQP"),
         "use a number from 1 to 65535",
+    )?;
+    must(
+        options.prefetch_bytes >= PREFETCH_BYTES_MIN,
+        format!("{place}.prefetch_bytes is {}", options.prefetch_bytes),
+        format!("use at least {PREFETCH_BYTES_MIN}"),
     )?;
     check_time(place, "heartbeat", options.heartbeat, 1_000, 3_600_000)?;
     check_time(place, "connect_timeout", options.connect_timeout, 100, 600_000)?;
@@ -318,6 +326,7 @@ mod tests {
             (r#""queue":"q","exchange":"e""#, "bindings is empty"),
             (r#""queue":"q","bindings":["a"]"#, "exchange is empty"),
             (r#""queue":"q","prefetch":0"#, "prefetch is 0"),
+            (r#""queue":"q","prefetch_bytes":65535"#, "prefetch_bytes is 65535"),
             (r#""queue":"q","heartbeat":"0s""#, "heartbeat is 0s"),
             (r#""queue":"q","url":"amqp://u:hunter2@""#, "names no host"),
             (r#""queue":"q","tls":{"server_name":"a"}"#, "TLS is not used"),

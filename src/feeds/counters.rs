@@ -46,6 +46,8 @@ counters! {
     set_aside: Total, "consumers_messages_set_aside";
     /// Connections to the broker after the first.
     reconnects: Total, "consumers_reconnects";
+    /// Pauses of reading because messages of `prefetch_bytes` waited.
+    pauses: Total, "consumers_pauses";
     /// Messages that are being handled.
     in_flight: Gauge, "consumers_messages_in_flight";
     /// Whether the consumer receives from the broker: 1 or 0.

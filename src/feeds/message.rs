@@ -7,6 +7,11 @@ use std::fmt;
 
 use crate::model::channel_template::TemplateFields;
 
+/// Memory of a message without its texts and of its place in the feed, in bytes.
+const MESSAGE: usize = 512;
+/// Memory of a header without its texts, in bytes.
+const ENTRY: usize = 2 * size_of::<String>();
+
 /// A message of a broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -23,6 +28,13 @@ pub struct Message {
 }
 
 impl Message {
+    /// Memory of the message in bytes, with the copy of its body that becomes a publication.
+    pub fn cost(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + ENTRY);
+        let texts = self.id.len() + self.routing_key.len() + self.exchange.len();
+        MESSAGE + texts + 2 * self.body.len() + headers.sum::<usize>()
+    }
+
     /// The message as logs name it.
     pub fn shown(&self) -> String {
         let Message { id, routing_key, .. } = self;

@@ -44,7 +44,7 @@ macro_rules! cases {
 mod list {
     //! All cases, in the order in which they run.
 
-    pub const CASES: [crate::Case; 27] = cases![
+    pub const CASES: [crate::Case; 28] = cases![
         end_to_end::a_message_reaches_a_subscriber,
         end_to_end::wrong_credentials_end_the_start_and_show_no_secret,
         end_to_end::bad_messages_are_logged_with_consumer_id_and_cause,
@@ -56,6 +56,7 @@ mod list {
         order::a_command_runs_after_the_messages_before_it,
         delivery::a_repeated_message_is_published_once,
         delivery::an_overloaded_node_stops_the_broker_and_loses_nothing,
+        delivery::large_messages_that_wait_stop_the_reading_and_none_is_lost,
         delivery::a_stopped_feed_leaves_nothing_unacknowledged,
         poison::a_poison_message_among_good_ones_in_a_quorum_queue_is_set_aside,
         poison::dead_letters_go_to_the_configured_exchange_with_their_cause,

@@ -56,8 +56,12 @@ section! {
         /// Routing keys that bind the queue to the exchange. Empty: bound once, with an empty key.
         bindings: Vec<String> = Vec::new(),
         /// Maximum number of messages that the broker sends ahead of their acknowledgements, from 1
-        /// to 65535. It bounds the memory of the consumer. Lower it for large messages.
+        /// to 65535.
         prefetch: u16 = 500,
+        /// Maximum memory of the messages that wait for their acknowledgement, in bytes, at least
+        /// 65536. Above it the consumer stops reading from the broker until messages are published.
+        /// Raise it if `drumline_consumers_pauses_total` grows and memory is free.
+        prefetch_bytes: usize = 64 << 20,
         /// Heartbeat interval. The consumer reconnects when the broker is silent for two intervals.
         heartbeat: ConfigDuration = ConfigDuration::seconds(10),
         /// Maximum time to connect, including TLS and the declarations.

@@ -6,6 +6,7 @@
 mod connect;
 mod dead_letters;
 mod faults;
+mod gate;
 mod headers;
 mod ledger;
 mod session;
@@ -71,8 +72,13 @@ pub fn source(
         attempts: dead.attempts,
         delay: dead.delay.0,
     };
-    let session =
-        SessionOptions { broker, queue: options.queue.clone(), state: state.clone(), set_aside };
+    let session = SessionOptions {
+        broker,
+        queue: options.queue.clone(),
+        bytes_max: options.prefetch_bytes,
+        state: state.clone(),
+        set_aside,
+    };
     Ok((RabbitSource { options: options.clone(), session }, feed))
 }
 

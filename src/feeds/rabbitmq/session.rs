@@ -47,6 +47,8 @@ pub struct RabbitSession {
     state: Arc<FeedState>,
     set_aside: SetAside,
     ledger: Ledger,
+    /// Bytes of the messages that are not settled.
+    held: usize,
     rejected: Vec<u64>,
     /// Silence that ends the session.
     silence_max: Duration,
@@ -59,6 +61,8 @@ pub struct RabbitSession {
 /// A delivery that is not settled.
 pub struct Origin {
     tag: u64,
+    /// Memory of the message, in bytes.
+    cost: usize,
     properties: BasicProperties,
 }
 
@@ -69,6 +73,8 @@ pub struct SessionOptions {
     pub broker: Arc<Broker>,
     /// Name of the queue.
     pub queue: String,
+    /// Maximum bytes of messages that are not settled.
+    pub bytes_max: usize,
     /// Where the feed logs.
     pub state: Arc<FeedState>,
     /// What happens to messages that cannot be published.
@@ -83,7 +89,8 @@ impl RabbitSession {
         channel: Channel,
         consumer: Consumer,
     ) -> RabbitSession {
-        let SessionOptions { broker, queue, state, set_aside } = options;
+        let SessionOptions { broker, queue, bytes_max, state, set_aside } = options;
+        link.wire.gate.set_limit(bytes_max);
         // The broker may have asked for a shorter interval, and never switches heartbeats off.
         let seconds = link.connection.configuration().heartbeat().max(1);
         let interval_of_heartbeats = Duration::from_secs(seconds.into());
@@ -99,6 +106,7 @@ impl RabbitSession {
             state,
             set_aside,
             ledger: Ledger::default(),
+            held: 0,
             rejected: Vec::new(),
             // Noticed within two intervals, whenever the tick comes.
             silence_max: 2 * interval_of_heartbeats - period,
@@ -118,7 +126,10 @@ impl RabbitSession {
         }
         let message = headers::message(&mut delivery);
         let Delivery { delivery_tag: tag, properties, .. } = delivery;
-        Ok((Origin { tag, properties }, message))
+        let cost = message.cost();
+        self.held += cost;
+        self.link.wire.gate.set_held(self.held);
+        Ok((Origin { tag, cost, properties }, message))
     }
 
     /// Looks whether the broker is there.
@@ -157,8 +168,15 @@ impl Session for RabbitSession {
                     }
                     None => Err(faults::cancelled(&self.broker.url, &self.queue)),
                 },
+                // Everything that was read has been seen, because the consumer has no more.
+                () = self.link.wire.gate.closed() => {
+                    if self.link.wire.gate.note_seen() {
+                        self.state.counters.pauses.add(1);
+                    }
+                }
                 _ = self.tick.tick() => {
                     self.check()?;
+                    self.link.wire.gate.let_sip();
                     self.flush_all = true;
                     self.flush()?;
                 }
@@ -167,6 +185,7 @@ impl Session for RabbitSession {
     }
 
     fn settle(&mut self, origin: &Origin, verdict: Verdict) {
+        self.held = self.held.saturating_sub(origin.cost);
         match verdict {
             Verdict::Acknowledge => self.ledger.settle(origin.tag),
             Verdict::Reject => {
@@ -177,6 +196,7 @@ impl Session for RabbitSession {
     }
 
     fn flush(&mut self) -> Result<(), Fault> {
+        self.link.wire.gate.set_held(self.held);
         let all = std::mem::take(&mut self.flush_all);
         let failed =
             |error| faults::of(&self.broker.url, &Step::Receive(self.queue.clone()), &error);

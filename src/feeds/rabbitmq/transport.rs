@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::gate::Gate;
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
@@ -80,9 +81,14 @@ impl futures_io::AsyncRead for Transport {
         context: &mut Context<'_>,
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(bytes);
+        let admitted = self.wire.gate.admits(context.waker()).min(bytes.len());
+        if admitted == 0 && !bytes.is_empty() {
+            return Poll::Pending;
+        }
+        let mut room = ReadBuf::new(&mut bytes[..admitted]);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut room))?;
         self.wire.note_bytes();
+        self.wire.gate.note_read(room.filled().len());
         Poll::Ready(Ok(room.filled().len()))
     }
 }
@@ -108,6 +114,8 @@ impl futures_io::AsyncWrite for Transport {
 /// What outlives lapin's hold of a socket.
 pub struct Wire {
     began: Instant,
+    /// Stops reading while too many bytes of messages wait.
+    pub gate: Gate,
     /// Milliseconds from `began` to the last byte of the broker.
     heard: AtomicU64,
     /// A second descriptor of the socket.
@@ -118,7 +126,7 @@ impl Wire {
     /// A wire without a socket.
     pub fn new() -> Arc<Self> {
         let (began, heard) = (Instant::now(), AtomicU64::new(0));
-        Arc::new(Wire { began, heard, socket: Mutex::new(None) })
+        Arc::new(Wire { began, gate: Gate::default(), heard, socket: Mutex::new(None) })
     }
 
     /// Connects to a broker, without TLS.
@@ -156,5 +164,6 @@ impl Wire {
             // A socket that the broker has reset is ended already.
             let _ = socket.shutdown(Shutdown::Both);
         }
+        self.gate.open();
     }
 }

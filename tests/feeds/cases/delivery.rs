@@ -45,6 +45,35 @@ pub async fn an_overloaded_node_stops_the_broker_and_loses_nothing(broker: &mut 
     node.stop().await;
 }
 
+pub async fn large_messages_that_wait_stop_the_reading_and_none_is_lost(broker: &mut Broker) {
+    // About five of these messages fill the bound, and lapin may have read as many again.
+    let few = json!({"prefetch": 500, "prefetch_bytes": 1 << 20});
+    let mut node = Node::start(options(broker, "large", few)).await;
+    node.decide(|_, _| Answer::Busy);
+    let client = broker.client().await;
+    let filling = "x".repeat(100_000);
+    for number in 0..200 {
+        client.publish("", "large", "", &format!("\"{number} {filling}\"")).await;
+    }
+    node.until("the feed to pause", |node| node.state.counters.pauses.get() > 0).await;
+    // Three heartbeats: the silence of a socket that nobody reads is not the broker's.
+    sleep(Duration::from_secs(3)).await;
+    let counters = &node.state.counters;
+    let received = counters.received.get();
+    assert!((5..60).contains(&received), "{received} messages are in memory");
+    assert_eq!((counters.up.get(), counters.processed.get()), (1, 0));
+    node.decide(|_, _| Answer::Publish);
+    node.until("all messages", |node| node.state.counters.processed.get() == 200).await;
+    let numbers = node.published("large");
+    let numbers: Vec<&str> =
+        numbers.iter().filter_map(|data| data[1..].split(' ').next()).collect();
+    let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+    assert_eq!(numbers, expected);
+    let counters = &node.state.counters;
+    assert_eq!((counters.redelivered.get(), counters.reconnects.get()), (0, 0));
+    node.stop().await;
+}
+
 pub async fn a_stopped_feed_leaves_nothing_unacknowledged(broker: &mut Broker) {
     let mut node = Node::start(options(broker, "stopped", json!({}))).await;
     let client = broker.client().await;
