@@ -132,6 +132,9 @@ section! {
         key_pem: Secret = Secret::default(),
         /// Name in the broker's certificate. Empty: the host of `url`.
         server_name: String = String::new(),
+        /// Accept any certificate of the broker. For tests only: whoever is between server and
+        /// broker can read and change messages.
+        insecure_skip_verify: bool = false,
     }
 }
 

@@ -79,8 +79,8 @@ impl Gate {
         self.unseen.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// Waits until the gate closes after a read. Then the session must look at what was read, and call
-    /// [`Gate::note_seen`].
+    /// Waits until the gate closes after a read. Then the session must look at what was read, and
+    /// call [`Gate::note_seen`].
     pub async fn closed(&self) {
         self.closed.notified().await;
     }

@@ -13,6 +13,7 @@ mod session;
 mod tls;
 mod topology;
 mod transport;
+mod unverified;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use super::decode::Decoder;
 use super::feed::{FeedOptions, FeedState};
 use super::message::Fault;
 use super::session::Source;
+use crate::base::log::Level;
 use crate::config::{BrokerUrl, RabbitMq};
 
 /// A queue of RabbitMQ.
@@ -48,6 +50,13 @@ pub fn source(
     let tls = url.tls.then(|| Tls::new(&options.tls)).transpose().map_err(|cause| {
         Fault::misconfigured(cause, "correct the PEM text or the path in the section tls")
     })?;
+    if options.tls.insecure_skip_verify {
+        state.log(
+            Level::Warn,
+            "tls.insecure_skip_verify is set: whoever is between server and broker can read and \
+             change messages",
+        );
+    }
     let heartbeat = options.heartbeat.millis().div_ceil(1000);
     let broker = Arc::new(Broker {
         url,

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::unverified::AnyCertificate;
 use crate::config::FeedTls;
 
 /// Connects with TLS.
@@ -31,10 +32,15 @@ impl Tls {
     pub fn new(options: &FeedTls) -> Result<Self, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let roots = roots(&options.server_ca_pem)?;
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| format!("tls: {error}"))?
-            .with_root_certificates(roots);
+            .map_err(|error| format!("tls: {error}"))?;
+        let builder = if options.insecure_skip_verify {
+            let any = Arc::new(AnyCertificate(provider));
+            builder.dangerous().with_custom_certificate_verifier(any)
+        } else {
+            builder.with_root_certificates(roots)
+        };
         let config = if options.cert_pem.is_empty() {
             builder.with_no_client_auth()
         } else {

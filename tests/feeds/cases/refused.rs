@@ -121,6 +121,8 @@ pub async fn certificates_that_nobody_trusts_end_the_start(broker: &mut Broker) 
     for own in [
         json!({"url": url, "tls": {"server_ca_pem": authority}}),
         json!({"url": other, "tls": {"server_ca_pem": text, "server_name": "localhost"}}),
+        // Neither the authority nor the name is right.
+        json!({"url": other, "tls": {"insecure_skip_verify": true}}),
     ] {
         let mut node = Node::start(options(broker, "secret", own)).await;
         broker.client().await.publish("", "secret", "", "1").await;
