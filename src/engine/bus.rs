@@ -186,6 +186,16 @@ impl BusPort {
         Some(message)
     }
 
+    /// The endpoints that are to be woken, a bit each. The caller owes them [`BusPort::add_wakes`].
+    pub fn take_wakes(&mut self) -> u64 {
+        std::mem::take(&mut self.to_wake)
+    }
+
+    /// Adds endpoints to those that the next [`BusPort::wake_receivers`] wakes.
+    pub fn add_wakes(&mut self, endpoints: u64) {
+        self.to_wake |= endpoints;
+    }
+
     /// Wakes the consumers of all endpoints that got a message or room since the last call.
     pub fn wake_receivers(&mut self) {
         for endpoint in endpoints(std::mem::take(&mut self.to_wake)) {

@@ -121,7 +121,8 @@ impl LineLimit {
 }
 
 impl Feed {
-    /// Publishes or runs what a message asks for. Repeats it for as long as the node is overloaded,
+    /// Publishes or runs what a message asks for. The caller must wake the shards of publications
+    /// ([`Link::wake_batch`]) before it waits. Repeats it for as long as the node is overloaded,
     /// so the broker gets no acknowledgement and sends at most `prefetch` messages meanwhile.
     ///
     /// # Errors
@@ -188,7 +189,7 @@ impl Feed {
     async fn attempt(&self, channel: &Arc<str>, draft: &Draft) -> Result<(), Error> {
         let Destination { link, namespaces, .. } = &self.destination;
         let options = namespaces.of(channel)?;
-        let pending = publishing::post(link, channel, options, draft).await;
+        let pending = publishing::post_in_batch(link, channel, options, draft).await;
         publishing::settle(pending).await.map(drop)
     }
 }

@@ -7,8 +7,10 @@
 //! alone, in the order of arrival.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -90,11 +92,14 @@ pub async fn pump<S: Session>(
                 received.map(|(origin, message)| pump.receive(session, origin, message))
             }
             _ = stop.changed() => break End::Stopped,
+            // Nothing is ready.
+            () = wake_shards(feed) => Ok(()),
         };
         let taken = match received {
             Ok(()) => pump.take_ready(session),
             Err(fault) => Err(fault),
         };
+        feed.destination.link.wake_batch();
         feed.state.counters.in_flight.set(pump.entries.len() as u64);
         match taken.and_then(|taken| session.flush().map(|()| taken)) {
             Ok(taken) if taken == BATCH => tokio::task::yield_now().await,
@@ -107,6 +112,15 @@ pub async fn pump<S: Session>(
     }
     feed.state.counters.in_flight.set(0);
     end
+}
+
+/// Wakes the shards that got publications, whenever the caller is about to wait. It never ends.
+async fn wake_shards(feed: &Feed) {
+    poll_fn(|_| {
+        feed.destination.link.wake_batch();
+        Poll::<()>::Pending
+    })
+    .await;
 }
 
 impl<O: Send> Pump<O> {
@@ -278,6 +292,7 @@ impl<O: Send> Pump<O> {
     /// and the session does not settle counts as one more delivery of the message.
     async fn finish_all<S: Session<Origin = O>>(&mut self, session: &mut S) {
         let end = Instant::now() + LAST_MESSAGES;
+        let feed = self.feed.clone();
         session.stop_receiving();
         let mut is_receiving = true;
         while is_receiving || self.active > 0 {
@@ -289,6 +304,7 @@ impl<O: Send> Pump<O> {
                     Err(_) => is_receiving = false,
                 },
                 () = sleep_until(end) => break,
+                () = wake_shards(&feed) => {}
             }
         }
         // A broker that is gone delivers the messages again.

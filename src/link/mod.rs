@@ -66,6 +66,8 @@ pub struct Link {
     room: Notify,
     waiting: Mutex<HashMap<u64, oneshot::Sender<LinkAnswer>>>,
     next_tag: AtomicU64,
+    /// Endpoints that got messages of a batch and that nobody has woken, a bit each.
+    owed_wakes: AtomicU64,
 }
 
 impl Link {
@@ -86,6 +88,7 @@ impl Link {
             room: Notify::new(),
             waiting: Mutex::default(),
             next_tag: AtomicU64::new(1),
+            owed_wakes: AtomicU64::new(0),
         }
     }
 
@@ -138,6 +141,31 @@ impl Link {
         self.ask(self.names.home(hash), Rank::Request, message).await
     }
 
+    /// Like [`Link::publish`], but leaves the shard asleep until [`Link::wake_batch`], so that it
+    /// wakes once for a batch of publications.
+    pub async fn publish_in_batch(
+        &self,
+        channel: &str,
+        request: impl FnOnce(ReplyTo, u64) -> Publish,
+    ) -> Result<Pending, LinkBusy> {
+        let hash = self.names.hash(channel);
+        let message = |tag| Message::Publish(Box::new(request(ReplyTo::Control(tag), hash)));
+        let to = self.names.home(hash);
+        let (mut line, pending) = self.ask_asleep(to, Rank::Request, message).await?;
+        self.owed_wakes.fetch_or(line.take_wakes(), Ordering::AcqRel);
+        Ok(pending)
+    }
+
+    /// Wakes the shards that got publications of a batch. The sender of a batch must call it before
+    /// it waits for an answer.
+    pub fn wake_batch(&self) {
+        if self.owed_wakes.load(Ordering::Acquire) != 0 {
+            let mut line = self.bus.port(self.bus.control());
+            line.add_wakes(self.owed_wakes.swap(0, Ordering::AcqRel));
+            line.wake_receivers();
+        }
+    }
+
     /// Asks the home of a channel about the channel.
     pub async fn ask_home(
         &self,
@@ -175,13 +203,24 @@ impl Link {
         rank: Rank,
         message: impl FnOnce(u64) -> Message,
     ) -> Result<Pending, LinkBusy> {
+        let (mut line, pending) = self.ask_asleep(to, rank, message).await?;
+        line.wake_receivers();
+        Ok(pending)
+    }
+
+    /// Sends a request. The caller must wake its receiver by the port.
+    async fn ask_asleep(
+        &self,
+        to: Endpoint,
+        rank: Rank,
+        message: impl FnOnce(u64) -> Message,
+    ) -> Result<(BusPort, Pending), LinkBusy> {
         let mut line = self.wait_for_room(to, rank, true).await?;
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(tag, sender);
         line.send(to, message(tag));
-        line.wake_receivers();
-        Ok(Pending { answer })
+        Ok((line, Pending { answer }))
     }
 
     /// Sends a message that has no answer. Returns the message if the inbox has no room in time.
