@@ -86,7 +86,8 @@ mod tests {
     use crate::feeds::message::{Message, Refusal};
     use crate::feeds::session::Verdict;
     use crate::link::Link;
-    use crate::model::message::RANKS;
+    use crate::link::publishing::{Draft, post, post_in_batch};
+    use crate::model::message::{RANKS, Rank};
     use crate::model::names::Names;
 
     struct NoCommands;
@@ -104,11 +105,15 @@ mod tests {
     /// A feed over a node without shards that answer.
     fn feed() -> Arc<Feed> {
         let bus = Bus::new(1, 1, [8; RANKS], Box::new(|| {})).unwrap();
+        feed_over(bus, Decoder::new("", &PublicationDataMode::default()))
+    }
+
+    /// A feed whose node has this bus.
+    fn feed_over(bus: Arc<Bus>, decoder: Decoder) -> Arc<Feed> {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(0), 1);
         let metrics: Arc<[_]> = Arc::new([Arc::default()]);
         let names = Names::new([7; 16], 1);
         let link = Arc::new(Link::new(bus, names, metrics, budgets, Arc::new(Notify::new())));
-        let decoder = Decoder::new("", &PublicationDataMode::default());
         let namespaces = Config::default().namespaces();
         let commands = Arc::new(NoCommands);
         Arc::new(Feed {
@@ -221,5 +226,87 @@ mod tests {
             counters.set_aside.get() > 10 && counters.set_aside.get() == counters.received.get()
         );
         assert_eq!((counters.up.get(), counters.in_flight.get()), (0, 0));
+    }
+
+    /// Delivers as many messages to channels of their own as it has numbers, and then none.
+    struct Deliveries(std::ops::Range<u8>);
+
+    impl Session for Deliveries {
+        type Origin = ();
+
+        fn stop_receiving(&mut self) {}
+
+        async fn next(&mut self) -> Result<((), Message), Fault> {
+            match self.0.next() {
+                Some(number) => {
+                    let (routing_key, body) = (format!("c{number}"), b"1".to_vec());
+                    Ok(((), Message { routing_key, body, ..Message::default() }))
+                }
+                None => std::future::pending().await,
+            }
+        }
+
+        fn settle(&mut self, (): &(), _: Verdict) {}
+
+        fn flush(&mut self) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        async fn close(self) {}
+
+        fn set_aside(
+            &self,
+            (): &(),
+            _: &Message,
+            _: &str,
+        ) -> impl Future<Output = Verdict> + Send + 'static {
+            std::future::ready(Verdict::Reject)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_sleeps_is_woken_for_the_messages_that_were_ready() {
+        let bus = Bus::new(1, 1, [8; RANKS], Box::new(|| {})).unwrap();
+        let mode = PublicationDataMode {
+            enabled: true,
+            channel_template: "{routing_key}".to_owned(),
+            ..PublicationDataMode::default()
+        };
+        let feed = feed_over(bus.clone(), Decoder::new("", &mode));
+        let shard = bus.consumer(0);
+        let doorbell = shard.doorbell().unwrap().try_clone().unwrap();
+        assert!(shard.prepare_to_sleep());
+        let (_stop, mut stopped) = watch::channel(());
+        let mut session = Deliveries(0..5);
+        let pumped = pump(&feed, &mut session, &mut stopped);
+        assert!(tokio::time::timeout(Duration::from_millis(1), pumped).await.is_err());
+        assert_eq!(shard.take_news(), 1);
+        let mut rings = [0; 8];
+        assert_eq!(rustix::io::read(&doorbell, &mut rings), Ok(8));
+        assert_eq!(u64::from_ne_bytes(rings), 1);
+        let mut port = bus.port(0);
+        let taken = std::iter::from_fn(|| port.take(Rank::Request)).count();
+        assert_eq!(taken, 5);
+    }
+
+    #[tokio::test]
+    async fn publications_of_a_batch_leave_the_shard_asleep_until_its_end() {
+        let bus = Bus::new(1, 1, [8; RANKS], Box::new(|| {})).unwrap();
+        let feed = feed_over(bus.clone(), Decoder::new("", &PublicationDataMode::default()));
+        let Destination { link, namespaces, .. } = &feed.destination;
+        let (shard, channel) = (bus.consumer(0), Arc::from("c"));
+        let data = b"1".as_slice().into();
+        let draft = Draft { data, is_json: true, ..Draft::default() };
+        let options = namespaces.of(&channel).unwrap();
+        for _ in 0..2 {
+            assert!(post_in_batch(link, &channel, options, &draft).await.is_ok());
+        }
+        assert_eq!(shard.take_news(), 0);
+        link.wake_batch();
+        assert_eq!(shard.take_news(), 1);
+        link.wake_batch();
+        assert_eq!(shard.take_news(), 0, "nothing is owed");
+        assert!(post(link, &channel, options, &draft).await.is_ok());
+        assert_eq!(shard.take_news(), 1, "other publishers wake it at once");
     }
 }
