@@ -52,8 +52,8 @@ impl Overhead {
                     the network throughput that they take when each client gets a message per \
                     second, in Mbps of 2^20 bits; calculated: bytes per message x clients, an \
                     extrapolation where no measured value stands beside it; measured: counted on \
-                    the sockets of so many clients. Smallest headers, apart from the line with the \
-                    article's";
+                    the sockets of so many clients, with pings. Smallest headers, apart from the \
+                    line with the article's";
         let mut grid = Grid::new("overhead beside the article's", load, all);
         for (line, bytes) in &self.bytes {
             grid.target(line.name());

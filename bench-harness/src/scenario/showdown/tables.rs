@@ -128,6 +128,11 @@ impl Tables {
         set(grid, line.name(), OVERHEAD, measured * many as f64 / few as f64);
         let told = format!("extrapolated from {} clients, not measured", number(few as f64));
         remark_once(grid, line.name(), &told);
+        // A chart shows no remarks.
+        let told = format!("; headers and framing of ways that poll are {told}");
+        if !grid.load.contains(&told) {
+            grid.load.push_str(&told);
+        }
     }
 
     /// Adds a table.
@@ -188,6 +193,8 @@ mod tests {
         assert_eq!(value("article: polling"), 665.0);
         let text = grid.text();
         assert!(text.contains("polling: extrapolated from 10,000 clients, not measured"), "{text}");
+        let told = "; headers and framing of ways that poll are extrapolated from 10,000 clients";
+        assert_eq!(grid.load.matches(told).count(), 1, "charts show it too");
     }
 
     #[test]
