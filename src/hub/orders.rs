@@ -50,7 +50,10 @@ impl Hub {
             match &order.action {
                 Action::Disconnect { code, reason, .. } => {
                     self.write_owed_of_all(slot);
-                    self.disconnect_with(slot, *code, reason);
+                    // What it was owed may have closed it as slow.
+                    if self.connections[slot].takes_output() {
+                        self.disconnect_with(slot, *code, reason);
+                    }
                 }
                 Action::Unsubscribe { channel } => {
                     if let Some(key) = self.subscription_to(slot, channel) {

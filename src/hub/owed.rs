@@ -26,8 +26,9 @@ impl Hub {
     }
 
     /// Writes the publications that came before now and that the subscription `key` has not got
-    /// yet: its end would drop them.
-    pub(super) fn write_owed(&mut self, slot: u32, key: u32) {
+    /// yet: its end would drop them. Returns whether the connection still has its subscriptions: it
+    /// may have been closed as slow.
+    pub(super) fn write_owed(&mut self, slot: u32, key: u32) -> bool {
         // Nearly always empty, and then it takes no memory.
         let parts: Vec<_> = self
             .locals
@@ -36,7 +37,7 @@ impl Hub {
             .collect();
         for (frames, publications, place, needs_event_id) in parts {
             if !self.connections[slot].takes_output() {
-                return;
+                break;
             }
             self.budget.charge(frames.len() * cost::BYTES);
             self.metrics.deliveries.add(publications.into());
@@ -45,14 +46,38 @@ impl Hub {
                 self.write_event_id(slot, place);
             }
         }
+        self.connections[slot].subscriptions != NONE
     }
 
     /// Does [`Hub::write_owed`] for every subscription of a connection.
     pub(super) fn write_owed_of_all(&mut self, slot: u32) {
         let mut key = self.connections[slot].subscriptions;
-        while key != NONE {
-            self.write_owed(slot, key);
+        while key != NONE && self.write_owed(slot, key) {
             key = self.locals.next_subscription(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hub::connections::NONE;
+    use crate::hub::orders::SERVER_UNSUBSCRIBE;
+    use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit};
+
+    #[test]
+    fn a_connection_that_is_too_slow_for_what_it_is_owed_ends_once() {
+        let outbox = 2_000;
+        let mut hub = hub(outbox, ROOMY, ROOMY);
+        let (slow, other) = (subscriber(&mut hub), subscriber(&mut hub));
+        transmit(&mut hub, &[]);
+        publish(&mut hub, other, 1_500);
+        hub.fan_out();
+        transmit(&mut hub, &[slow]);
+        publish(&mut hub, other, 1_500);
+        let key = hub.connections[slow].subscriptions;
+        hub.end_subscription(slow, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
+        assert_eq!(hub.metrics.slow.get(), 1);
+        assert_eq!(hub.connections[slow].subscriptions, NONE);
+        assert!(!hub.connections[slow].takes_output());
     }
 }

@@ -18,7 +18,9 @@ impl Hub {
         }
         let hash = self.names.hash(channel);
         if let Some(key) = self.find_subscription(slot, hash, channel)? {
-            self.write_owed(slot, key);
+            if !self.write_owed(slot, key) {
+                return Ok(());
+            }
             self.leave(slot, key, CLIENT_UNSUBSCRIBED);
         }
         self.reply(slot, command, &Reply::Unsubscribe);
@@ -28,7 +30,9 @@ impl Hub {
     /// Ends a subscription and sends an unsubscribe push.
     pub(super) fn end_subscription(&mut self, slot: u32, key: u32, code: u32, reason: &str) {
         let channel = self.locals.channel(key).0.clone();
-        self.write_owed(slot, key);
+        if !self.write_owed(slot, key) {
+            return;
+        }
         self.leave(slot, key, (code, reason));
         self.push(slot, &Push::Unsubscribe { channel: &channel, code, reason });
     }
