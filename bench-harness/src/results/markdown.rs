@@ -13,11 +13,13 @@ use crate::headlines;
 use crate::rows::{Row, Verdict, number, value};
 use crate::run::Run;
 
-/// Starts of the names of the runs that compare servers or transports. Their tables come first.
+/// Starts of the names of the runs that compare servers or transports. Their tables come first, in
+/// this order.
 const COMPARING: [&str; 2] = ["peers", "showdown"];
 
-fn compares(run: &Run) -> bool {
-    COMPARING.iter().any(|start| run.scenario.starts_with(start))
+/// The place of a run among those that compare.
+fn place(run: &Run) -> Option<usize> {
+    COMPARING.iter().position(|start| run.scenario.starts_with(start))
 }
 
 /// Makes a path relative to RESULTS.md, if it is below its folder.
@@ -36,8 +38,9 @@ pub fn render(runs: &[Found], causes: &Causes, cliffs: &Cliffs, link: &Link<'_>)
     );
     let reason = |scenario: &str, what: &str| Some(causes.get(scenario)?.get(what)?.as_str());
     let every: Vec<&Run> = runs.iter().map(|found| &found.run).collect();
-    let (peers, others): (Vec<&Found>, Vec<&Found>) =
-        runs.iter().partition(|found| compares(&found.run));
+    let (mut peers, others): (Vec<&Found>, Vec<&Found>) =
+        runs.iter().partition(|found| place(&found.run).is_some());
+    peers.sort_by_key(|found| place(&found.run));
     let write = |out: &mut String, found: &Found| {
         scenario(out, found, causes.get(&found.run.scenario), link);
     };
@@ -113,7 +116,7 @@ fn scenario(
 ) {
     let run = &found.run;
     let _ = writeln!(out, "\n## {}\n\n{}\n", run.title, run.load);
-    let compares = compares(run);
+    let compares = place(run).is_some();
     if compares {
         run_notes(out, run);
         tables(out, found, link);
@@ -186,7 +189,7 @@ fn notes(out: &mut String, run: &Run) {
             let _ = writeln!(out, "- {}: {}", row.what, note.replace('\n', " "));
         }
     }
-    if !compares(run) {
+    if place(run).is_none() {
         run_notes(out, run);
     }
 }

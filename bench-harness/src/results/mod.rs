@@ -148,6 +148,8 @@ mod tests {
         grid.line("dead").unwrap().remarks.push("ended with 1".to_owned());
         run.tables.push(grid);
         run.write(&root.path().join("bench"), &[]).unwrap();
+        let mut showdown = super::tests::run("showdown", "2026-11-22T10:00:00Z", 225.0);
+        showdown.write(&root.path().join("bench"), &[]).unwrap();
         let text = report(root.path()).unwrap();
         for part in [
             "**fanout**: one to many\n\n| target | CPU per delivery |\n|---|--:|\n",
@@ -158,6 +160,8 @@ mod tests {
         }
         let at = |part: &str| text.find(part).unwrap();
         assert!(at("**fanout**") < at("targets are met"), "the tables come first");
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("## ")).collect();
+        assert!(lines[0].contains("peers") && lines[1].contains("showdown"), "{lines:?}");
         let chart = fs::read_to_string(root.path().join("bench/plots/peers-fanout.svg")).unwrap();
         for part in ["CPU per delivery (less is better)", ">500 ns<", ">1 us<", ">no value<"] {
             assert!(chart.contains(part), "{part} not in {chart}");
