@@ -7,15 +7,17 @@ use anyhow::{Result, ensure};
 
 use super::svg::{Svg, WIDTH, document, escape, wrap};
 
-/// Where the bars start: names end before it.
-const BARS: f64 = 190.0;
 /// Where the longest bar ends: its value stands behind it.
 const END: f64 = WIDTH - 150.0;
 const MARGIN: f64 = 24.0;
 const HEIGHT: f64 = 18.0;
 const STEP: f64 = 26.0;
-/// Characters of a name and of the subtitle that fit on a line.
-const NAME_CHARS: usize = 22;
+/// Characters of the longest name that is shown whole, and width of a character.
+const NAME_CHARS: usize = 40;
+const CHAR: f64 = 7.1;
+/// Gap between names and bars.
+const GAP: f64 = 10.0;
+/// Characters of the subtitle that fit on a line.
 const SUBTITLE_CHARS: usize = 130;
 /// Fill of the bars, which only these charts need: a reference to the hatching is in it.
 const FILL: &str = "<style>.plot .bar{fill:#0b3f6b;stroke:#0b3f6b}\
@@ -55,14 +57,22 @@ pub fn chart(title: &str, subtitle: &str, quantities: &[Quantity]) -> Result<Str
         y += 18.0;
         svg.text(MARGIN, y, &line, "class='s'");
     }
+    let bars = bars_start(quantities);
     for quantity in quantities {
-        y = panel(&mut svg, y + 34.0, quantity);
+        y = panel(&mut svg, (bars, y + 34.0), quantity);
     }
     Ok(document(title, &svg.body, y + 16.0))
 }
 
-/// Draws a quantity with its title at `y`; returns the bottom.
-fn panel(svg: &mut Svg, mut y: f64, quantity: &Quantity) -> f64 {
+/// Where the bars of a chart start: its longest name ends before it.
+fn bars_start(quantities: &[Quantity]) -> f64 {
+    let names = quantities.iter().flat_map(|quantity| &quantity.bars).map(|bar| &bar.name);
+    let longest = names.map(|name| name.chars().count()).max().unwrap_or_default();
+    MARGIN + longest.min(NAME_CHARS) as f64 * CHAR + GAP
+}
+
+/// Draws a quantity with its title at `y` and its bars from `start` on; returns the bottom.
+fn panel(svg: &mut Svg, (start, mut y): (f64, f64), quantity: &Quantity) -> f64 {
     svg.text(MARGIN, y, &quantity.title, "class='b'");
     y += 12.0;
     let top = y;
@@ -70,21 +80,26 @@ fn panel(svg: &mut Svg, mut y: f64, quantity: &Quantity) -> f64 {
     let most = values.fold(0.0_f64, |most, (value, _)| most.max(*value));
     for (nth, bar) in quantity.bars.iter().enumerate() {
         let text_y = y + HEIGHT - 4.5;
-        svg.text(BARS - 10.0, text_y, &shortened(&bar.name), "text-anchor='end'");
+        svg.text(start - GAP, text_y, &shortened(&bar.name), "text-anchor='end'");
         match &bar.value {
             Some((value, text)) => {
                 let part = if most > 0.0 { value.max(0.0) / most } else { 0.0 };
                 // A value that is small beside the others stays visible as a line.
-                let width = (part * (END - BARS)).max(1.5);
+                let width = (part * (END - start)).max(1.5);
                 let class = if nth == 0 { "bar" } else { "bar other" };
-                svg.bar((BARS, y), (width, HEIGHT), class);
-                svg.text(BARS + width + 8.0, text_y, text, if nth == 0 { "class='b'" } else { "" });
+                svg.bar((start, y), (width, HEIGHT), class);
+                svg.text(
+                    start + width + 8.0,
+                    text_y,
+                    text,
+                    if nth == 0 { "class='b'" } else { "" },
+                );
             }
-            None => svg.text(BARS + 8.0, text_y, "no value", "class='s'"),
+            None => svg.text(start + 8.0, text_y, "no value", "class='s'"),
         }
         y += STEP;
     }
-    svg.line((BARS, top - 4.0), (BARS, y - STEP + HEIGHT + 4.0), "axis");
+    svg.line((start, top - 4.0), (start, y - STEP + HEIGHT + 4.0), "axis");
     y - STEP + HEIGHT
 }
 
@@ -119,12 +134,12 @@ mod tests {
         let bars = vec![
             bar("drumline", Some(25.0)),
             bar("a < b", Some(100.0)),
-            bar("a-name-that-is-longer-than-the-margin", Some(0.001)),
+            bar("a-name-that-is-longer-than-the-longest-one-shown", Some(0.001)),
             bar("absent", None),
         ];
         let quantity = Quantity { title: "CPU (less is better)".to_owned(), bars };
         let text = chart("fanout", "some load", std::slice::from_ref(&quantity)).unwrap();
-        let full = END - BARS;
+        let full = END - bars_start(std::slice::from_ref(&quantity));
         for part in [
             format!("width='{full:.1}' height='18.0' class='bar other'"),
             format!("width='{:.1}' height='18.0' class='bar'", full / 4.0),
@@ -133,7 +148,7 @@ mod tests {
             ">25 us<".to_owned(),
             ">100 us<".to_owned(),
             ">no value<".to_owned(),
-            "a-name-that-is-longer\u{2026}".to_owned(),
+            "a-name-that-is-longer-than-the-longest-\u{2026}".to_owned(),
         ] {
             assert!(text.contains(&part), "{part} not in {text}");
         }
