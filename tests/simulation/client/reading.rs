@@ -45,13 +45,14 @@ impl Client {
             return self.answer(ledger);
         }
         if !self.head_seen {
+            // The rest of a refusal may come later than its head.
+            if self.is_refused() {
+                return Ok(false);
+            }
             let end = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n");
             let Some(end) = end else { return Ok(false) };
             let status: &[u8] =
                 if self.voice.is_some() { b"HTTP/1.1 200 " } else { b"HTTP/1.1 101 " };
-            if self.is_refused() {
-                return Ok(false);
-            }
             if !self.received.starts_with(status) {
                 return Err("it was refused".into());
             }
