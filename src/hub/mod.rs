@@ -108,6 +108,10 @@ impl Hub {
     #[inline(never)]
     fn send_all_waiting(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Answers);
+        if self.orders.has_queued() {
+            // Large messages may have spent their stage before the publications that they cause.
+            self.serve_own(post);
+        }
         self.apply_orders(post);
         self.unfinished |= self.home.continue_work(post, &mut self.budget);
         self.continue_surveys(post);

@@ -16,11 +16,15 @@ pub(super) const SERVER_UNSUBSCRIBE: u32 = 2000;
 impl Hub {
     /// Applies the queued orders. They wait while publications that arrived before them do.
     pub(super) fn apply_orders(&mut self, post: &mut impl Post) {
-        while self.own_cost.is_none()
-            && self.takes_deliveries()
-            && let Some(request) = self.orders.take_queued()
-        {
-            if let Err(InboxFull) = self.apply_order(post, &request) {
+        while self.own_cost.is_none() && self.orders.has_queued() {
+            if !self.takes_deliveries() {
+                // Nobody wakes this shard when its own backlog is sent.
+                self.awaits_backlog = true;
+                return;
+            }
+            if let Some(request) = self.orders.take_queued()
+                && let Err(InboxFull) = self.apply_order(post, &request)
+            {
                 return self.orders.put_back(request);
             }
         }
@@ -36,7 +40,9 @@ impl Hub {
         let OrderRequest { tag, order } = request;
         let mut begun = false;
         for slot in self.selected(&order.target) {
-            if !self.order_applies(slot, &order.action) {
+            // The output of another connection may have closed this one, to free memory.
+            let is_open = self.connections[slot].takes_output();
+            if !is_open || !self.order_applies(slot, &order.action) {
                 continue;
             }
             // Each try serves at least one connection, so the order makes progress. A refresh only
@@ -159,10 +165,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::hub::tests::{hub, publish, subscriber, transmit};
+    use crate::base::sys::Now;
+    use crate::base::work_budget::Stage;
+    use crate::hub::connections::{Identity, NONE};
+    use crate::hub::tests::{LoneShardBus, ROOMY, hub, publish, say, subscriber, transmit};
     use crate::model::message::tests::Recorder;
-    use crate::model::message::{Grant, Order};
+    use crate::model::message::{Grant, Order, Publish, ReplyTo};
     use crate::model::names::Names;
+    use crate::model::publication::PublicationKind;
 
     #[test]
     fn ending_a_pending_subscription_lets_its_command_continue() {
@@ -213,6 +223,102 @@ mod tests {
             let end = sent.find("unsubscribe").or(sent.find("told")).expect("the end");
             assert!(before < end && !sent.contains("xxxxx"), "{sent}");
         }
+    }
+
+    fn disconnect(hub: &Hub, slot: u32) -> Message {
+        let action = Action::Disconnect { code: 3503, reason: "told".into(), except: vec![] };
+        let target = Target { client: hub.client_id(slot).into(), ..Target::default() };
+        Message::Order(OrderRequest { tag: 1, order: Arc::new(Order { target, action }) })
+    }
+
+    #[test]
+    fn an_order_that_waits_for_the_own_backlog_keeps_the_shard_busy() {
+        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, 0), LoneShardBus::default());
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[]);
+        let order = disconnect(&hub, slot);
+        hub.handle(&mut bus, order).unwrap();
+        publish(&mut hub, slot, 3);
+        hub.send_waiting(&mut bus);
+        assert!(hub.connections[slot].takes_output(), "the publication comes first");
+        hub.fan_out();
+        transmit(&mut hub, &[]);
+        assert!(hub.is_busy(), "the order can be applied now");
+        hub.begin_turn(Now::default());
+        hub.send_waiting(&mut bus);
+        assert!(!hub.connections[slot].takes_output());
+        hub.fan_out();
+        transmit(&mut hub, &[]);
+        assert!(!hub.is_busy());
+    }
+
+    #[test]
+    fn an_order_is_applied_while_large_publications_take_the_whole_share() {
+        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, ROOMY), LoneShardBus::default());
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[]);
+        let order = disconnect(&hub, slot);
+        hub.handle(&mut bus, order).unwrap();
+        let (hash, mut turns) = (hub.names.hash("c"), 0);
+        while hub.connections[slot].takes_output() {
+            turns += 1;
+            assert!(turns < 9, "the order starves");
+            hub.set_share(64_000, false);
+            hub.begin_turn(Now::default());
+            hub.begin(Stage::Deliveries);
+            hub.serve_own(&mut bus);
+            hub.begin(Stage::Requests);
+            let publish = Message::Publish(Box::new(Publish {
+                channel: "c".into(),
+                hash,
+                data: vec![b'1'; 22_950].into(),
+                kind: PublicationKind::Data,
+                delta: false,
+                extra: None,
+                retention: None,
+                guard: None,
+                reply_to: ReplyTo::None,
+            }));
+            assert!(hub.affords(&publish));
+            hub.handle(&mut bus, publish).unwrap();
+            hub.resume_paused(&mut bus);
+            hub.send_waiting(&mut bus);
+            hub.fan_out();
+            transmit(&mut hub, &[]);
+        }
+    }
+
+    #[test]
+    fn an_order_subscribes_no_connection_that_it_has_closed_for_the_budget() {
+        let behind = |budget| {
+            let mut hub = hub(ROOMY, budget, ROOMY);
+            let other = subscriber(&mut hub);
+            say(&mut hub, other, r#"{"id":3,"subscribe":{"channel":"d"}}"#);
+            for _ in 0..2 {
+                let slot = subscriber(&mut hub);
+                let identity = Identity { user: "u".into(), ..Identity::default() };
+                hub.connections[slot].identity = Some(Box::new(identity));
+                hub.connections.index_user(slot);
+            }
+            transmit(&mut hub, &[]);
+            let slots = hub.connections.of_user("u");
+            publish(&mut hub, other, 10);
+            hub.fan_out();
+            hub.write(slots[1], |out| out.extend_from_slice(&[b'x'; 2_000]));
+            transmit(&mut hub, &slots);
+            (hub, slots[1])
+        };
+        let budget = behind(ROOMY).0.resource_counts().outbox_bytes;
+        let (mut hub, largest) = behind(budget);
+        assert!(hub.connections[largest].takes_output());
+        let grant = Grant { server_side: true, ..Grant::default() };
+        let action = Action::Subscribe { channel: "d".into(), grant, since: None };
+        let target = Target { user: "u".into(), ..Target::default() };
+        let order = OrderRequest { tag: 1, order: Arc::new(Order { target, action }) };
+        hub.handle(&mut Recorder::default(), Message::Order(order)).unwrap();
+        hub.send_waiting(&mut Recorder::default());
+        assert!(!hub.connections[largest].takes_output());
+        assert_eq!(hub.connections[largest].subscriptions, NONE);
     }
 
     #[test]

@@ -44,9 +44,14 @@ impl OrdersInProgress {
         !self.done.is_empty()
     }
 
+    /// Whether an order waits to be applied.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
     /// Whether an order waits to be applied or can be answered.
     pub(super) fn has_work(&self) -> bool {
-        !self.queued.is_empty() || !self.done.is_empty()
+        self.has_queued() || self.has_done()
     }
 
     /// Queues an order.
