@@ -4,11 +4,20 @@
 //! Owns no state. The invariant: what ends a subscription comes behind the publications before it.
 
 use crate::base::work_budget::cost;
-use crate::hub::connections::NONE;
+use crate::hub::connections::{NONE, Phase};
 use crate::hub::shard_state::Hub;
+use crate::wire::http::Transport;
 use crate::wire::protocol::Disconnect;
 
 impl Hub {
+    /// A long poll ends with the publications that it gets.
+    pub(super) fn end_long_poll(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        if connection.transport == Transport::LongPolling && connection.phase == Phase::Connected {
+            connection.flags.set_end_when_flushed(true);
+        }
+    }
+
     /// Writes frames of publications into the output of one connection.
     pub(super) fn write_publications(&mut self, slot: u32, frames: &[u8]) {
         if let Some(hold) = self.connections.hold_mut(slot) {
@@ -41,6 +50,7 @@ impl Hub {
             }
             self.budget.charge(frames.len() * cost::BYTES);
             self.metrics.deliveries.add(publications.into());
+            self.end_long_poll(slot);
             self.write_publications(slot, &frames);
             if needs_event_id {
                 self.write_event_id(slot, place);
@@ -63,6 +73,7 @@ mod tests {
     use crate::hub::connections::NONE;
     use crate::hub::orders::SERVER_UNSUBSCRIBE;
     use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit};
+    use crate::wire::http::Transport;
 
     #[test]
     fn a_connection_that_is_too_slow_for_what_it_is_owed_ends_once() {
@@ -79,5 +90,18 @@ mod tests {
         assert_eq!(hub.metrics.slow.get(), 1);
         assert_eq!(hub.connections[slow].subscriptions, NONE);
         assert!(!hub.connections[slow].takes_output());
+    }
+
+    #[test]
+    fn a_long_poll_ends_with_what_it_is_owed() {
+        let mut hub = hub(ROOMY, ROOMY, ROOMY);
+        let (slot, other) = (subscriber(&mut hub), subscriber(&mut hub));
+        transmit(&mut hub, &[]);
+        hub.connections[slot].transport = Transport::LongPolling;
+        publish(&mut hub, other, 3);
+        let key = hub.connections[slot].subscriptions;
+        hub.end_subscription(slot, key, SERVER_UNSUBSCRIBE, "server unsubscribe");
+        transmit(&mut hub, &[]);
+        assert!(!hub.connections[slot].takes_output());
     }
 }

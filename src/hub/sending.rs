@@ -89,10 +89,8 @@ impl Hub {
 
     fn deliver(&mut self, delivery: &Delivery) {
         let slot = delivery.slot;
+        self.end_long_poll(slot);
         let connection = &mut self.connections[slot];
-        if connection.transport == Transport::LongPolling && connection.phase == Phase::Connected {
-            connection.flags.set_end_when_flushed(true);
-        }
         if connection.outbox == NONE && connection.hold == NONE {
             self.turn.push_delivery(&mut connection.turn, delivery, &self.locals);
         } else if connection.takes_output() {
