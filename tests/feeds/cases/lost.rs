@@ -9,7 +9,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptio
 use lapin::{Channel, Confirmation, Connection};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::options;
 use crate::broker::{Broker, properties};
@@ -145,6 +145,9 @@ pub async fn an_acknowledgement_that_takes_too_long_costs_no_message(broker: &mu
     broker.control(&["eval", "application:set_env(rabbit, consumer_timeout, 1800000)."]);
 }
 
+/// Maximum time for one answer of a broker.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A channel with confirms, once the broker takes connections.
 async fn confirming(broker_port: u16) -> Option<(Connection, Channel)> {
     let url = format!("amqp://127.0.0.1:{broker_port}/%2f?heartbeat=10");
@@ -159,24 +162,26 @@ async fn confirming(broker_port: u16) -> Option<(Connection, Channel)> {
 async fn publish_on(port: u16, stop: Arc<AtomicBool>, confirmed: mpsc::UnboundedSender<u64>) {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Some((_connection, channel)) = confirming(port).await else {
+        // A connection that is cut while it opens may never end.
+        let Ok(Some((_connection, channel))) = timeout(PATIENCE, confirming(port)).await else {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
         while !stop.load(Ordering::Relaxed) {
             number += 1;
-            let sent = channel
-                .basic_publish(
-                    "".into(),
-                    "killed".into(),
-                    BasicPublishOptions::default(),
-                    number.to_string().as_bytes(),
-                    properties(&format!("k{number}"), &[]),
-                )
-                .await;
-            let Ok(confirm) = sent else { break };
-            match confirm.await {
-                Ok(Confirmation::Ack(_)) => _ = confirmed.send(number),
+            // A message that no queue takes is confirmed too, but returned first.
+            let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+            let (data, properties) = (number.to_string(), properties(&format!("k{number}"), &[]));
+            let sent = channel.basic_publish(
+                "".into(),
+                "killed".into(),
+                options,
+                data.as_bytes(),
+                properties,
+            );
+            let Ok(Ok(confirm)) = timeout(PATIENCE, sent).await else { break };
+            match timeout(PATIENCE, confirm).await {
+                Ok(Ok(Confirmation::Ack(None))) => _ = confirmed.send(number),
                 _ => break,
             }
             sleep(Duration::from_millis(1)).await;
@@ -214,10 +219,14 @@ pub async fn killed_brokers_lose_no_confirmed_message(broker: &mut Broker) {
     let seen = |node: &Node| -> Vec<u64> {
         node.published("killed").iter().map(|number| number.parse().unwrap()).collect()
     };
-    node.until("every confirmed message", |node| {
-        confirmed.is_subset(&seen(node).into_iter().collect())
-    })
-    .await;
+    let missing = |node: &Node| -> Vec<u64> {
+        confirmed.difference(&seen(node).into_iter().collect()).copied().collect()
+    };
+    let began = Instant::now();
+    while !missing(&node).is_empty() && began.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(missing(&node), [0; 0], "every confirmed message");
     let all = seen(&node);
     let once: BTreeSet<u64> = all.iter().copied().collect();
     assert_eq!(once.len(), all.len(), "each message once");
