@@ -14,8 +14,8 @@ use super::decode::{Commands, Decoder, Work};
 use super::message::{Refusal, Retry};
 use crate::base::log::{self, Level};
 use crate::base::sys;
-use crate::link::Link;
 use crate::link::publishing::{self, Draft};
+use crate::link::{Link, Wake};
 use crate::model::namespaces::Namespaces;
 use crate::wire::protocol::Error;
 
@@ -189,7 +189,7 @@ impl Feed {
     async fn attempt(&self, channel: &Arc<str>, draft: &Draft) -> Result<(), Error> {
         let Destination { link, namespaces, .. } = &self.destination;
         let options = namespaces.of(channel)?;
-        let pending = publishing::post_in_batch(link, channel, options, draft).await;
+        let pending = publishing::post(link, channel, options, draft, Wake::WithBatch).await;
         publishing::settle(pending).await.map(drop)
     }
 }

@@ -85,8 +85,8 @@ mod tests {
     use crate::feeds::feed::{Destination, FeedOptions, FeedState};
     use crate::feeds::message::{Message, Refusal};
     use crate::feeds::session::Verdict;
-    use crate::link::Link;
-    use crate::link::publishing::{Draft, post, post_in_batch};
+    use crate::link::publishing::{Draft, post};
+    use crate::link::{Link, Wake};
     use crate::model::message::{RANKS, Rank};
     use crate::model::names::Names;
 
@@ -299,14 +299,14 @@ mod tests {
         let draft = Draft { data, is_json: true, ..Draft::default() };
         let options = namespaces.of(&channel).unwrap();
         for _ in 0..2 {
-            assert!(post_in_batch(link, &channel, options, &draft).await.is_ok());
+            assert!(post(link, &channel, options, &draft, Wake::WithBatch).await.is_ok());
         }
         assert_eq!(shard.take_news(), 0);
         link.wake_batch();
         assert_eq!(shard.take_news(), 1);
         link.wake_batch();
         assert_eq!(shard.take_news(), 0, "nothing is owed");
-        assert!(post(link, &channel, options, &draft).await.is_ok());
+        assert!(post(link, &channel, options, &draft, Wake::Now).await.is_ok());
         assert_eq!(shard.take_news(), 1, "other publishers wake it at once");
     }
 }

@@ -49,6 +49,15 @@ enum LinkAnswer {
     Ordered,
 }
 
+/// When a publication wakes the shard of its channel's home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// At once.
+    Now,
+    /// With the next [`Link::wake_batch`], so that the shard wakes once for a batch.
+    WithBatch,
+}
+
 /// A request whose answer is pending.
 pub struct Pending {
     answer: oneshot::Receiver<LinkAnswer>,
@@ -135,24 +144,16 @@ impl Link {
         &self,
         channel: &str,
         request: impl FnOnce(ReplyTo, u64) -> Publish,
+        wake: Wake,
     ) -> Result<Pending, LinkBusy> {
         let hash = self.names.hash(channel);
         let message = |tag| Message::Publish(Box::new(request(ReplyTo::Control(tag), hash)));
-        self.ask(self.names.home(hash), Rank::Request, message).await
-    }
-
-    /// Like [`Link::publish`], but leaves the shard asleep until [`Link::wake_batch`], so that it
-    /// wakes once for a batch of publications.
-    pub async fn publish_in_batch(
-        &self,
-        channel: &str,
-        request: impl FnOnce(ReplyTo, u64) -> Publish,
-    ) -> Result<Pending, LinkBusy> {
-        let hash = self.names.hash(channel);
-        let message = |tag| Message::Publish(Box::new(request(ReplyTo::Control(tag), hash)));
-        let to = self.names.home(hash);
-        let (mut line, pending) = self.ask_asleep(to, Rank::Request, message).await?;
-        self.owed_wakes.fetch_or(line.take_wakes(), Ordering::AcqRel);
+        let (mut line, pending) =
+            self.ask_asleep(self.names.home(hash), Rank::Request, message).await?;
+        match wake {
+            Wake::Now => line.wake_receivers(),
+            Wake::WithBatch => _ = self.owed_wakes.fetch_or(line.take_wakes(), Ordering::AcqRel),
+        }
         Ok(pending)
     }
 

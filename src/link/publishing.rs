@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use crate::hub::publish::publication_kind;
-use crate::link::{Link, Pending};
-use crate::model::message::{DuplicateGuard, Publish, ReplyTo};
+use crate::link::{Link, Pending, Wake};
+use crate::model::message::{DuplicateGuard, Publish};
 use crate::model::namespaces::Options;
 use crate::model::publication::PublicationExtra;
 use crate::wire::protocol::{Error, Position};
@@ -39,33 +39,10 @@ pub async fn post(
     channel: &Arc<str>,
     options: &Options,
     draft: &Draft,
+    wake: Wake,
 ) -> Result<Pending, Error> {
-    let request = request(channel, options, draft)?;
-    Ok(link.publish(channel, request).await?)
-}
-
-/// Like [`post`], but leaves the shard asleep until [`Link::wake_batch`].
-///
-/// # Errors
-/// The channel does not accept the data, or the home has no room.
-pub async fn post_in_batch(
-    link: &Link,
-    channel: &Arc<str>,
-    options: &Options,
-    draft: &Draft,
-) -> Result<Pending, Error> {
-    let request = request(channel, options, draft)?;
-    Ok(link.publish_in_batch(channel, request).await?)
-}
-
-/// The request that publishes a draft, once the endpoint and the hash are known.
-fn request(
-    channel: &Arc<str>,
-    options: &Options,
-    draft: &Draft,
-) -> Result<impl FnOnce(ReplyTo, u64) -> Publish, Error> {
     let kind = publication_kind(options.format, &draft.data, draft.is_json)?;
-    Ok(move |reply_to, hash| Publish {
+    let request = |reply_to, hash| Publish {
         channel: channel.clone(),
         hash,
         data: draft.data.clone(),
@@ -75,7 +52,8 @@ fn request(
         retention: options.retention.filter(|_| !draft.skip_history),
         guard: draft.guard.clone(),
         reply_to,
-    })
+    };
+    Ok(link.publish(channel, request, wake).await?)
 }
 
 /// Waits until the home has answered. Returns the position, if the channel has a history.

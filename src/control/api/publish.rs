@@ -14,8 +14,8 @@ use super::reply::{ApiError, MethodReply};
 use crate::base::log;
 use crate::base::sys;
 use crate::config::Config;
-use crate::link::Pending;
 use crate::link::publishing::{self, Draft};
+use crate::link::{Pending, Wake};
 use crate::model::message::DuplicateGuard;
 use crate::model::publication::PublicationExtra;
 use crate::wire::lenient_json;
@@ -195,7 +195,7 @@ impl Api {
 
     async fn post(&self, channel: &Arc<str>, draft: &Draft) -> Result<Pending, ApiError> {
         let options = self.options(channel)?;
-        Ok(publishing::post(&self.link, channel, options, draft).await?)
+        Ok(publishing::post(&self.link, channel, options, draft, Wake::Now).await?)
     }
 }
 
