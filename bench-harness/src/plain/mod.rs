@@ -10,4 +10,4 @@ mod tokio;
 
 pub use self::monoio::serve as serve_monoio;
 pub use self::options::Options;
-pub use self::tokio::serve as serve_tokio;
+pub use self::tokio::{listen, serve as serve_tokio};

@@ -53,7 +53,11 @@ pub fn serve(options: &Options) -> Result<()> {
         .block_on(run(options))
 }
 
-fn listen(port: u16) -> Result<TcpListener> {
+/// Listens on a port of 127.0.0.1. Must be called in a runtime of tokio.
+///
+/// # Errors
+/// The port is not free.
+pub fn listen(port: u16) -> Result<TcpListener> {
     let told = || format!("cannot listen on port {port}");
     let socket = TcpSocket::new_v4().with_context(told)?;
     socket.set_reuseaddr(true).with_context(told)?;

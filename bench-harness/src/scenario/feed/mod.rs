@@ -159,10 +159,16 @@ impl Scene {
     }
 }
 
-/// Messages to the broker, each to the channel of a subscriber.
+/// Messages to the broker.
 fn amqp_burst(scene: &Scene, exchange: String, messages: u64, interval_ns: u64) -> Burst {
+    let amqp = Amqp { url: scene.broker.url(), exchange, window: WINDOW };
+    burst(Api::Amqp(amqp), messages, interval_ns)
+}
+
+/// Messages of one publisher, each to the channel of a subscriber.
+fn burst(api: Api, messages: u64, interval_ns: u64) -> Burst {
     Burst {
-        api: Api::Amqp(Amqp { url: scene.broker.url(), exchange, window: WINDOW }),
+        api,
         publishers: 1,
         channels: Channels::Distinct,
         data: Data::Filled(BYTES),
@@ -272,15 +278,8 @@ fn to_bare(
 fn http_turns(bench: &mut Bench, scene: &Scene, table: &mut Grid, rate: f64) -> Result<()> {
     let messages = PER_SECOND * bench.seconds;
     for (name, interval_ns) in [(HTTP, (1e9 / rate) as u64), (HTTP_FAST, 0)] {
-        let burst = Burst {
-            api: Api::Http(Post::drumline(API_KEY).pipelined(IN_FLIGHT)),
-            publishers: 1,
-            channels: Channels::Distinct,
-            data: Data::Filled(BYTES),
-            messages,
-            interval_ns,
-            per_frame: 1,
-        };
+        let api = Api::Http(Post::drumline(API_KEY).pipelined(IN_FLIGHT));
+        let burst = burst(api, messages, interval_ns);
         let before = scene.server.sample()?;
         let delivered = bench.deliver_to(scene.server.address(), &scene.dense, burst, PATIENCE)?;
         let consumer = scene.server.sample()?.since(&before)?;

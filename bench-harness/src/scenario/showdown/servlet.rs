@@ -3,21 +3,19 @@
 //!
 //! Owns its sockets and the price. Never parses more of a request than its kind and its end.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::article::RESPONSE_HEAD;
 use crate::dialect::{Dialect, Subscriber};
+use crate::plain;
 use crate::publish::{Api, Post};
 use crate::target::{Adapter, Launch, TargetOptions};
 use crate::wire;
 
-/// Length of the accept queue.
-const BACKLOG: u32 = 8192;
 /// The answer to a posted price.
 const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -84,11 +82,7 @@ pub fn serve(options: &Options) -> Result<()> {
 }
 
 async fn run(port: u16) -> Result<()> {
-    let told = || format!("cannot listen on port {port}");
-    let socket = TcpSocket::new_v4().with_context(told)?;
-    socket.set_reuseaddr(true).with_context(told)?;
-    socket.bind((Ipv4Addr::LOCALHOST, port).into()).with_context(told)?;
-    accept(socket.listen(BACKLOG).with_context(told)?, Latest::default()).await
+    accept(plain::listen(port)?, Latest::default()).await
 }
 
 async fn accept(listener: TcpListener, latest: Latest) -> Result<()> {
@@ -147,6 +141,8 @@ mod tests {
 
     use super::super::article::{PATH, REQUEST_HEADERS, WIRE_BYTES};
     use super::super::service::Service;
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
