@@ -59,6 +59,7 @@ style       300                            | Rules for the source: layers, impor
 format      120                            | rustfmt
 clippy      900                            | clippy without warnings
 shellcheck  60     shellcheck              | shellcheck of every script
+book        60     python                  | the book in docs, built by mdBook
 unit        900                            | unit tests of the server, the harness and the style rules
 loom        900                            | wake-ups of the bus in every interleaving of threads
 simulation  900                            | seeded simulation of a node; finds every planted fault
@@ -102,6 +103,9 @@ step_shellcheck() {
     mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
     shellcheck -x "${scripts[@]}"
 }
+
+# A page that the summary names must exist; the style test checks the links.
+step_book() { .venv/bin/mdbook build docs --dest-dir "$TARGET/book"; }
 
 step_unit() { cargo test --workspace --lib --bins; }
 

@@ -244,6 +244,13 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_page_of_the_book_is_current() {
+        let page = include_str!("../../docs/src/configuration.md");
+        let cure = "run `cargo run -- configdoc >docs/src/configuration.md`";
+        assert!(page == document(""), "docs/src/configuration.md is stale: {cure}");
+    }
+
+    #[test]
     fn the_template_contains_every_key_with_its_default() {
         let text = template();
         let uncommented: String = text

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 import { ENTRIES, SECTIONS } from "./differences.mjs";
 
-const FILE = fileURLToPath(new URL("../../docs/differences.md", import.meta.url));
+const FILE = fileURLToPath(new URL("../../docs/src/differences.md", import.meta.url));
 
 export function text() {
   const lines = [
@@ -40,7 +40,7 @@ export function checkPage() {
   const problems = [];
   const committed = existsSync(FILE) ? readFileSync(FILE, "utf8") : "";
   if (committed !== text()) {
-    problems.push("docs/differences.md is stale: run node tests/conformance/run.mjs --page");
+    problems.push("docs/src/differences.md is stale: run node tests/conformance/run.mjs --page");
   }
   for (const entry of ENTRIES) {
     if (!SECTIONS.includes(entry.section)) problems.push(`"${entry.title}": no section ${entry.section}`);

@@ -10,7 +10,7 @@
 //   --plants      plant each kind of fault into a sample of the scripts without a backend, and of those with
 //                 one: each must be found
 //   --list        print the names of the scripts
-//   --page        write docs/differences.md
+//   --page        write docs/src/differences.md
 //
 // CENTRIFUGO and DRUMLINE name the binaries. The exit status is 1 when an unlisted difference was seen
 // twice, when a listed one was not seen, or when the page is stale.

@@ -7,6 +7,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod architecture;
+mod book;
 mod calls;
 mod crates;
 mod imports;
