@@ -6,6 +6,7 @@
 
 use crate::base::sys;
 
+use super::environment::is_of_kubernetes;
 use super::key::{CENTRIFUGO_PREFIX, PREFIX};
 use super::sources::Sources;
 
@@ -54,9 +55,11 @@ impl Sources {
     /// Whether a server with these sources is open. `file` is the file that was read, if any.
     pub(super) fn access(&self, file: Option<&str>) -> Access {
         let variable = || {
-            let ours =
-                |name: &&String| name.starts_with(PREFIX) || name.starts_with(CENTRIFUGO_PREFIX);
-            let name = self.environment.iter().map(|(name, _)| name).find(ours)?;
+            let ours = |name: &str| name.starts_with(PREFIX) || name.starts_with(CENTRIFUGO_PREFIX);
+            // An empty variable counts as unset, and Kubernetes sets variables for its services.
+            let sets = |name: &str, text: &str| !text.is_empty() && !is_of_kubernetes(name, text);
+            let mut set = self.environment.iter().filter(|(name, text)| sets(name, text));
+            let name = set.find(|(name, _)| ours(name)).map(|(name, _)| name)?;
             Some(format!("{name} in the environment"))
         };
         let flag = || {

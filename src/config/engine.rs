@@ -27,8 +27,8 @@ use super::duration::ConfigDuration;
 use super::proxies::ChannelUpstreams;
 use super::response_transforms::ResponseTransform;
 use super::sections::{
-    Channel, ChannelOptions, Config, ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling,
-    NamedProxy, Sse, Token, UniHttpStream, UniSse,
+    Channel, ChannelOptions, Config, ConnectCodeToHttpResponse, Emulation, HttpApi, HttpStream,
+    LongPolling, NamedProxy, Sse, Token, UniHttpStream, UniSse,
 };
 
 /// Milliseconds within which a client must send a request head.
@@ -264,9 +264,10 @@ impl Config {
         }
     }
 
-    /// API key, and whether the API accepts requests without one.
+    /// API keys, and whether the API accepts requests without one.
     pub fn api_key(&self) -> ApiKey {
-        ApiKey { key: self.http_api.key.clone(), insecure: self.http_api.insecure }
+        let HttpApi { key, previous_key, insecure, .. } = &self.http_api;
+        ApiKey { key: key.clone(), previous: previous_key.clone(), insecure: *insecure }
     }
 
     /// Path prefix of the API if the public port serves it.

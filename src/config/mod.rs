@@ -156,6 +156,16 @@ mod tests {
             let loaded = load_without_file(&[], &[(flag, value)]).unwrap();
             assert!(loaded.access.is_open(), "{flag}");
         }
+        for (name, value) in [
+            ("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", ""),
+            ("CENTRIFUGO_HTTP_SERVER_PORT", ""),
+            ("DRUMLINE_PORT", "tcp://10.0.0.1:8000"),
+            ("DRUMLINE_SERVICE_HOST", "10.0.0.1"),
+            ("CENTRIFUGO_SERVICE_HOST", "10.0.0.1"),
+        ] {
+            let loaded = load_without_file(&[(name, value)], &[]).unwrap();
+            assert!(loaded.access.is_open(), "{name}");
+        }
         let off = load_without_file(&[], &[("page.enabled", "false")]).unwrap();
         assert!(off.access.is_open() && !off.config.page.enabled, "flags win");
     }
@@ -188,11 +198,8 @@ mod tests {
         for (name, value) in [
             ("DRUMLINE_HTTP_SERVER_PORT", "8001"),
             ("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", "secret"),
-            ("DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY", ""),
-            ("DRUMLINE_PORT", "tcp://10.0.0.1:8000"),
             ("CENTRIFUGO_HTTP_SERVER_PORT", "8001"),
             ("CENTRIFUGO_TOKEN_HMAC_SECRET_KEY", "secret"),
-            ("CENTRIFUGO_SERVICE_HOST", "10.0.0.1"),
             ("DRUMLINE_TUNE_STATE", "/tmp/saved"),
         ] {
             check(&[(name, value)], &[], &format!("{name} in the environment"));

@@ -207,7 +207,7 @@ pub(crate) mod tests {
         });
         let settings = HubSettings {
             rules: Rules { insecure: true, ..Rules::default() },
-            api: ApiKey { key: "k".into(), insecure: false },
+            api: ApiKey { key: "k".into(), ..ApiKey::default() },
             routes: routes.into(),
             slots: 4,
             outbox_bytes,

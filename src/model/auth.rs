@@ -41,6 +41,8 @@ impl Rules {
 pub struct ApiKey {
     /// The API key; empty: no key is valid.
     pub key: Secret,
+    /// Another key that is valid too, while clients change from one key to the next; empty: none.
+    pub previous: Secret,
     /// Allow requests without a key.
     pub insecure: bool,
 }
@@ -48,8 +50,10 @@ pub struct ApiKey {
 impl ApiKey {
     /// Whether a request with this key is allowed.
     pub fn opens_for(&self, given: Option<&str>) -> bool {
-        let key = self.key.reveal();
-        let matches = |given: &str| !key.is_empty() && equal(key.as_bytes(), given.as_bytes());
+        let keys = [self.key.reveal(), self.previous.reveal()];
+        let matches = |given: &str| {
+            keys.iter().any(|key| !key.is_empty() && equal(key.as_bytes(), given.as_bytes()))
+        };
         self.insecure || given.is_some_and(matches)
     }
 }
@@ -67,13 +71,16 @@ mod tests {
 
     #[test]
     fn only_the_configured_api_key_is_valid() {
-        let key = |key: &str, insecure| ApiKey { key: key.into(), insecure };
+        let key = |key: &str, insecure| ApiKey { key: key.into(), insecure, ..ApiKey::default() };
         assert!(key("secret", false).opens_for(Some("secret")));
         for given in [None, Some(""), Some("secre"), Some("secret!"), Some("Secret")] {
             assert!(!key("secret", false).opens_for(given), "{given:?}");
             assert!(!key("", false).opens_for(given), "{given:?}");
             assert!(key("", true).opens_for(given), "{given:?}");
         }
+        let two = ApiKey { previous: "old".into(), ..key("new", false) };
+        assert!(two.opens_for(Some("new")) && two.opens_for(Some("old")));
+        assert!(!two.opens_for(Some("newold")) && !two.opens_for(Some("")));
     }
 
     #[test]

@@ -52,6 +52,10 @@ section! {
         /// Key that API requests must carry in the `X-API-Key` header. Empty: every API request is
         /// rejected.
         key: Secret = Secret::default(),
+        /// Second API key that is valid too. To change the key without a refused request, move the
+        /// old key here, set the new one as `key`, reload, and remove this key when every backend
+        /// uses the new one. Empty: only `key` is valid.
+        previous_key: Secret = Secret::default(),
         /// Accept API requests without a key. Use it for development, or if the API is reachable
         /// only on a private internal port.
         insecure: bool = false,

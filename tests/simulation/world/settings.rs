@@ -87,7 +87,7 @@ pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
                 compresses: false,
             })
             .into(),
-        api: ApiKey { key: "secret".into(), insecure: false },
+        api: ApiKey { key: "secret".into(), ..ApiKey::default() },
         homes: home::HomeSettings {
             recovery_limit: random.pick(&[3, 1000]),
             answer_bytes: 20_000,
