@@ -97,6 +97,12 @@ impl Ranking {
         sized.max_by_key(|(_, size)| *size)
     }
 
+    /// Keys of the items in the highest classes, at most `most`. An item that is left out is at
+    /// most half larger than one that is found.
+    pub fn highest(&self, most: usize) -> impl Iterator<Item = u32> {
+        self.classes.iter().rev().flat_map(|keys| keys.iter().rev()).copied().take(most)
+    }
+
     /// The lower bound of the highest class; 0: there are no items.
     pub fn largest_class(&self) -> usize {
         match self.filled.checked_ilog2() {
@@ -131,6 +137,11 @@ impl BudgetedSizes {
         self.usage.set_weight(self.ranking.largest_class());
     }
 
+    /// Keys of about the largest items, at most `most`, see [`Ranking::highest`].
+    pub fn highest(&self, most: usize) -> impl Iterator<Item = u32> {
+        self.ranking.highest(most)
+    }
+
     /// The key of the largest item.
     pub fn largest(&self) -> Option<u32> {
         self.ranking.largest().map(|(key, _)| key)
@@ -153,6 +164,7 @@ mod tests {
         assert_eq!(ranking.largest_class(), 65_536);
         ranking.set(0, 0);
         assert_eq!((ranking.largest(), ranking.largest_class()), (Some((9, 65_000)), 49_152));
+        assert_eq!(ranking.highest(2).collect::<Vec<_>>(), [9, 3]);
         ranking.set(9, 2);
         assert_eq!(ranking.largest(), Some((3, 10)));
         ranking.set(3, usize::MAX);

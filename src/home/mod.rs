@@ -26,6 +26,7 @@ pub mod users;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::base::busiest::Busiest;
 use crate::base::memory::{ShardToFree, ShardUsage};
 use crate::base::metrics::Metrics;
 use crate::base::work_budget::{WorkBudget, cost};
@@ -37,6 +38,7 @@ use crate::model::message::{
     ChannelQuery, Depart, Endpoint, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo, endpoints,
 };
 use crate::model::names::Names;
+use crate::model::watch::BusyChannel;
 use crate::wire::protocol::Error;
 
 pub use self::channels::HomeSettings;
@@ -55,6 +57,8 @@ pub struct Home {
     /// Prepared publications that wait for room in an inbox, in the order of their offsets.
     prepared: VecDeque<PreparedPublication>,
     metrics: Arc<Metrics>,
+    /// Channels with the most publications, while an operator watches.
+    busiest: Busiest,
     /// The time of this turn, in milliseconds of the monotonic clock.
     now: u64,
 }
@@ -83,12 +87,21 @@ impl Home {
         let HomeContext { control, names, ids, seed, history, keys, metrics } = context;
         let channels = Channels::new(settings, (names, ids), seed, (history, keys));
         let (users, prepared) = (Users::default(), VecDeque::new());
-        Home { control, channels, users, user_limit, prepared, metrics, now: 0 }
+        let busiest = Busiest::default();
+        Home { control, channels, users, user_limit, prepared, metrics, busiest, now: 0 }
     }
 
     /// Sets the time of this turn, in milliseconds of the monotonic clock.
     pub fn begin_turn(&mut self, now: u64) {
         self.now = now;
+    }
+
+    /// Takes the channels with the most publications since the last call, at most `most`. Counts
+    /// on if the watch `goes_on`.
+    pub fn take_busiest(&mut self, most: usize, goes_on: bool) -> Vec<BusyChannel> {
+        let found = self.busiest.take(most);
+        self.busiest.watch(goes_on);
+        found
     }
 
     /// Handles a message to this home. `Err` returns the message: an inbox that the result must go

@@ -99,6 +99,7 @@ impl Home {
             return Err(prepared);
         }
         self.metrics.publications.add(1);
+        self.busiest.note(prepared.hash(), prepared.channel(), 1);
         let publication = self.channels.commit(prepared, self.now);
         let position = publication.position();
         for shard in endpoints(recipients) {

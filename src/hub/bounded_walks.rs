@@ -1,7 +1,7 @@
 //! Walks over all slots or channels of a shard, a bounded part per turn.
 
 use crate::model::ids::Address;
-use crate::model::message::{Survey, Surveyed};
+use crate::model::message::{Scope, Survey, Surveyed};
 
 /// Slots and subscriptions visited per turn: about 100 us.
 pub(super) const LOOKS_PER_TURN: usize = 512;
@@ -38,9 +38,17 @@ impl SlotWalk {
 /// A survey of the channels in progress.
 pub(super) struct SurveyWalk {
     pub(super) survey: Survey,
-    /// The next channel.
+    /// The next channel, or the next name.
     pub(super) next: u32,
     pub(super) found: Surveyed,
+}
+
+impl SurveyWalk {
+    /// Whether the survey has found as many channels as it may.
+    pub(super) fn is_full(&self) -> bool {
+        let Scope::Matching { most, .. } = self.survey.scope else { return false };
+        self.found.channels.len() >= most
+    }
 }
 
 /// A connection whose new information its homes have not got yet.

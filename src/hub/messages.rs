@@ -128,6 +128,7 @@ impl Hub {
             Message::Subscribed(answer) => self.subscribed(*answer),
             Message::HomeAnswer(answer) => self.home_answered(*answer),
             Message::Survey(survey) => self.begin_survey(*survey),
+            Message::Watch(watch) => self.answer_watch(post, &watch),
             Message::Published(published) => self.publish_answered(*published),
             Message::Order(request) => self.orders.queue(request),
             Message::Revoke(revocations) => self.set_revocations(revocations),
@@ -157,6 +158,7 @@ impl Hub {
             | Message::SlotRelease(_)
             // The shard or the control plane handles these.
             | Message::Surveyed(_)
+            | Message::Watched(_)
             | Message::Ordered(_) => {}
         }
         Ok(())

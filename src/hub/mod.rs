@@ -44,6 +44,7 @@ mod deadlines;
 mod results;
 mod subscribe_answers;
 mod surveys;
+mod watch;
 mod subscribe;
 mod orders;
 mod memory_pressure;

@@ -20,7 +20,8 @@ use crate::base::metrics::Metrics;
 use crate::engine::bus::{Bus, BusPort};
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, Endpoint, HandOver, HomeQuery, HookEvent, LookupRequest, Message,
-    Order, OrderRequest, Post, Publish, Published, Rank, ReplyTo, Survey, Surveyed,
+    Order, OrderRequest, Post, Publish, Published, Rank, ReplyTo, Scope, Survey, Surveyed, Watch,
+    Watched,
 };
 use crate::model::names::Names;
 use crate::wire::protocol::Error;
@@ -45,6 +46,7 @@ impl From<LinkBusy> for Error {
 enum LinkAnswer {
     Published(Box<Published>),
     Surveyed(Box<Surveyed>),
+    Watched(Box<Watched>),
     ChannelAnswer(Result<ChannelAnswer, Error>),
     Ordered,
 }
@@ -183,12 +185,14 @@ impl Link {
     }
 
     /// Asks a shard for the channels that its clients are subscribed to.
-    pub async fn survey(
-        &self,
-        shard: Endpoint,
-        pattern: Option<String>,
-    ) -> Result<Pending, LinkBusy> {
-        let message = |tag| Message::Survey(Box::new(Survey { tag, pattern }));
+    pub async fn survey(&self, shard: Endpoint, scope: Scope) -> Result<Pending, LinkBusy> {
+        let message = |tag| Message::Survey(Box::new(Survey { tag, scope }));
+        self.ask(shard, Rank::Ingress, message).await
+    }
+
+    /// Asks a shard for its load. It counts on for the next call if the watch `goes_on`.
+    pub async fn watch(&self, shard: Endpoint, goes_on: bool) -> Result<Pending, LinkBusy> {
+        let message = |tag| Message::Watch(Watch { tag, goes_on });
         self.ask(shard, Rank::Ingress, message).await
     }
 
@@ -336,6 +340,7 @@ impl Link {
             Message::Surveyed(surveyed) => {
                 self.answer(surveyed.tag, LinkAnswer::Surveyed(surveyed))
             }
+            Message::Watched(watched) => self.answer(watched.tag, LinkAnswer::Watched(watched)),
             Message::Ordered(tag) => self.answer(tag, LinkAnswer::Ordered),
             _ => misrouted(),
         }
@@ -374,6 +379,14 @@ impl Pending {
     pub async fn surveyed(self) -> Result<Surveyed, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Surveyed(surveyed) => Ok(*surveyed),
+            _ => Err(LinkBusy),
+        }
+    }
+
+    /// Answer of a shard to a query for its load.
+    pub async fn watched(self) -> Result<Watched, LinkBusy> {
+        match self.answer().await? {
+            LinkAnswer::Watched(watched) => Ok(*watched),
             _ => Err(LinkBusy),
         }
     }

@@ -63,6 +63,7 @@ impl LocalChannels {
         if subscribers == 0 {
             return;
         }
+        self.busiest.note(publication.hash(), publication.channel(), subscribers.into());
         if position_checked
             && let Some(position) = publication.position()
             && !self.position_checks.follow(channel, position)

@@ -11,6 +11,7 @@ use super::state::{
 };
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::model::publication::Encoding;
+use crate::model::watch::BusyChannel;
 use crate::wire::deflate::{Compression, Deflater};
 use crate::wire::filter::Filter;
 use crate::wire::protocol::Position;
@@ -335,6 +336,19 @@ impl LocalChannels {
         let channel =
             self.channels.get(channel as usize).filter(|channel| channel.subscribers > 0)?;
         Some((&channel.name, channel.subscribers))
+    }
+
+    /// Shared name and number of subscribers of a channel, if it has subscribers.
+    pub fn subscribers_of(&self, hash: u64, name: &str) -> Option<(&Arc<str>, u32)> {
+        self.subscriber_count(self.find(hash, name)?)
+    }
+
+    /// Takes the channels with the most deliveries since the last call, at most `most`. Counts on
+    /// if the watch `goes_on`.
+    pub fn take_busiest(&mut self, most: usize, goes_on: bool) -> Vec<BusyChannel> {
+        let found = self.busiest.take(most);
+        self.busiest.watch(goes_on);
+        found
     }
 
     /// Number of channels known here.

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::pace_timers::PaceTimers;
 use super::position_checks::PositionChecks;
+use crate::base::busiest::Busiest;
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::deflate::Deflater;
 use crate::wire::delta::Differ;
@@ -188,6 +189,8 @@ pub struct LocalChannels {
     /// The last compressed frame: groups that differ only in their filter share it.
     pub(super) compressed: Option<(Publication, Encoding)>,
     pub(super) compressed_frame: Vec<u8>,
+    /// Channels with the most deliveries, while an operator watches.
+    pub(super) busiest: Busiest,
 }
 
 /// The filter of a group, and what is needed to find and unlink the group.

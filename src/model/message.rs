@@ -23,6 +23,7 @@ pub use crate::model::lookup::{
     HookEvent, Lookup, LookupOutcome, LookupReply, LookupRequest, TokenPurpose,
 };
 pub use crate::model::orders::{Action, Order, OrderRequest, Target};
+pub use crate::model::watch::{Scope, Watch, Watched};
 
 /// Number of ranks. Every endpoint has one inbox per rank.
 pub const RANKS: usize = 4;
@@ -75,6 +76,8 @@ pub enum Message {
     EmulationFrame(Box<EmulationFrame>),
     /// The control plane asks a shard for its channels and their subscriber counts.
     Survey(Box<Survey>),
+    /// The control plane asks a shard for its load.
+    Watch(Watch),
     /// The backend disconnects, subscribes, unsubscribes or refreshes connections of a user.
     Order(OrderRequest),
     /// The list of revoked tokens has changed.
@@ -117,6 +120,8 @@ pub enum Message {
     SlotOffer(SlotOffer),
     /// The answer to `Survey`.
     Surveyed(Box<Surveyed>),
+    /// The answer to `Watch`.
+    Watched(Box<Watched>),
     /// The answer to `Order`, by its tag: the order is carried out.
     Ordered(u64),
 }
@@ -131,6 +136,7 @@ impl Message {
             | Message::HookEvent(_)
             | Message::EmulationFrame(_)
             | Message::Survey(_)
+            | Message::Watch(_)
             | Message::Revoke(_)
             | Message::Drain(_) => Rank::Ingress,
             Message::Subscribe(_)
@@ -151,6 +157,7 @@ impl Message {
             | Message::Published(_)
             | Message::SlotOffer(_)
             | Message::Surveyed(_)
+            | Message::Watched(_)
             // An order comes after the publications that were sent before it.
             | Message::Order(_)
             | Message::Ordered(_) => Rank::Delivery,
@@ -196,8 +203,8 @@ pub struct EmulationFrame {
 pub struct Survey {
     /// Identifies the query; echoed in the answer.
     pub tag: u64,
-    /// Glob that the names of the channels must match; `None`: all channels.
-    pub pattern: Option<String>,
+    /// The channels that the query is about.
+    pub scope: Scope,
 }
 
 /// The channels of a shard: the answer to `Survey`.

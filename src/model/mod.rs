@@ -21,3 +21,4 @@ pub mod retention;
 pub mod revocation;
 pub mod token;
 pub mod lookup;
+pub mod watch;

@@ -11,7 +11,7 @@ use super::node::Api;
 use super::reading::object;
 use super::reply::{ApiError, EmptyResult};
 use crate::model::glob::is_glob;
-use crate::model::message::{ChannelAnswer, ChannelQuery, HistoryRange};
+use crate::model::message::{ChannelAnswer, ChannelQuery, HistoryRange, Scope};
 use crate::model::publication::{Encoding, Publication};
 use crate::wire::protocol::{Epoch, Error, Position, Wire, json};
 
@@ -247,7 +247,8 @@ impl Api {
         }
         let mut asked = Vec::new();
         for shard in self.link.shards() {
-            asked.push(self.link.survey(shard, pattern.clone()).await?);
+            let scope = Scope::Matching { pattern: pattern.clone(), most: usize::MAX };
+            asked.push(self.link.survey(shard, scope).await?);
         }
         let mut channels: BTreeMap<Arc<str>, ChannelInfo> = BTreeMap::new();
         for pending in asked {

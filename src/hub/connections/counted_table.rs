@@ -103,6 +103,12 @@ impl<T: Measured> CountedTable<T> {
         Some(found.item)
     }
 
+    /// Slots with about the largest items, at most `most`.
+    pub fn largest_slots(&self, most: usize) -> impl Iterator<Item = u32> {
+        let items = self.counted.highest(most);
+        items.filter_map(|at| self.items.get(at as usize).map(|found| found.slot))
+    }
+
     /// The slot with the largest item.
     pub fn largest(&self) -> Option<u32> {
         self.items.get(self.counted.largest()? as usize).map(|found| found.slot)
