@@ -20,9 +20,9 @@ const COUNT_BITS: u32 = 32;
 #[derive(Debug)]
 pub struct ConnectionLimits {
     /// Maximum number of clients; 0: no limit.
-    clients_max: u64,
+    clients_max: AtomicU64,
     /// Maximum number of new connections per second; 0: no limit.
-    connects_max: u64,
+    connects_max: AtomicU64,
     clients: AtomicU64,
     /// The current second and the number of connections admitted in it.
     connects: AtomicU64,
@@ -43,13 +43,20 @@ impl ConnectionLimits {
     pub fn new(clients_max: u64, connects_max: u64) -> Self {
         let (clients, connects, control_sockets) = Default::default();
         ConnectionLimits {
-            clients_max,
-            connects_max,
+            clients_max: AtomicU64::new(clients_max),
+            connects_max: AtomicU64::new(connects_max),
             clients,
             connects,
             control_max: u64::MAX,
             control_sockets,
         }
+    }
+
+    /// Changes the limits of clients and of new connections per second; 0: no limit. Clients above
+    /// a new limit stay connected.
+    pub fn set(&self, clients_max: u64, connects_max: u64) {
+        self.clients_max.store(clients_max, Ordering::Relaxed);
+        self.connects_max.store(connects_max, Ordering::Relaxed);
     }
 
     /// Limits the sockets that the control plane has, or that are on their way to it.
@@ -59,7 +66,8 @@ impl ConnectionLimits {
 
     /// Whether the node has as many clients as it accepts.
     pub fn is_full(&self) -> bool {
-        self.clients_max > 0 && self.clients.load(Ordering::Relaxed) >= self.clients_max
+        let most = self.clients_max.load(Ordering::Relaxed);
+        most > 0 && self.clients.load(Ordering::Relaxed) >= most
     }
 
     /// Counts a client that has connected.
@@ -79,13 +87,14 @@ impl ConnectionLimits {
         if self.is_full() {
             return false;
         }
-        if self.connects_max == 0 {
+        let most = self.connects_max.load(Ordering::Relaxed);
+        if most == 0 {
             return true;
         }
         let second = (now / 1000) << COUNT_BITS;
         let counted = self.connects.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let count = if word & !(u64::from(u32::MAX)) == second { word as u32 } else { 0 };
-            (u64::from(count) < self.connects_max).then_some(second | u64::from(count + 1))
+            (u64::from(count) < most).then_some(second | u64::from(count + 1))
         });
         counted.is_ok()
     }

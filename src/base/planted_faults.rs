@@ -18,6 +18,8 @@ pub enum PlantedFault {
     CallServedBeforeFlush,
     /// A connection that subscribes again is announced before its leave is.
     JoinBeforeLeave,
+    /// A leave is sent only if the present options of the channel make its subscribers visible.
+    LeaveByPresentOptions,
     /// A leave that finds no room in the home's inbox is dropped.
     LeaveDropped,
     /// A frame of an emulation request that finds no room is dropped.

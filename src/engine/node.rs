@@ -16,7 +16,7 @@ use crate::engine::bus::{Bus, Capacities};
 use crate::engine::ring::{Ring, RingSizes};
 use crate::engine::shard::{Shard, ShardStatus};
 use crate::engine::worker::Worker;
-use crate::hub::{Hub, HubSettings, ShardContext};
+use crate::hub::{Hub, HubSettings, NextSettings, ShardContext};
 use crate::model::ids::Ids;
 use crate::model::names::Names;
 
@@ -87,6 +87,10 @@ pub struct Node {
     pub connection_limits: Arc<ConnectionLimits>,
     /// The clock of the shards.
     pub clock: Clock,
+    /// Slots of each shard.
+    pub slots: Arc<[usize]>,
+    /// Where the next settings of each shard are put.
+    pub next_settings: Arc<[Arc<NextSettings>]>,
     /// Processor of the worker of each shard; `None` if pinning failed.
     pub processors: Vec<Option<usize>>,
     threads: Vec<JoinHandle<()>>,
@@ -128,6 +132,8 @@ impl Node {
             ConnectionLimits::new(connection_limit, connection_rate).with_control_max(places);
         let connection_limits = Arc::new(connection_limits);
         let budgets = MemoryBudgets::new(&settings.hub.budgets, shards);
+        let next_settings: Arc<[Arc<NextSettings>]> = (0..shards).map(|_| Arc::default()).collect();
+        let slots = settings.slots.clone().into();
         let mut starts_by_worker: Vec<Vec<ShardStart>> = (0..workers).map(|_| Vec::new()).collect();
         let mut address = settings.address;
         for shard in 0..shards {
@@ -140,6 +146,7 @@ impl Node {
                 connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
                 seed,
+                next_settings: next_settings[shard].clone(),
             };
             let refused = failed(&format!("cannot listen on {address}"), LISTEN_CURE);
             let listener = sys::listener(address, &settings.listener).map_err(&refused)?;
@@ -166,6 +173,8 @@ impl Node {
             names,
             connection_limits,
             clock,
+            slots,
+            next_settings,
             processors,
             threads,
         })

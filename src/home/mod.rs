@@ -91,6 +91,12 @@ impl Home {
         Home { control, channels, users, user_limit, prepared, metrics, busiest, now: 0 }
     }
 
+    /// Changes the limits. What the home keeps already stays as it is.
+    pub fn reconfigure(&mut self, settings: HomeSettings, user_limit: UserLimit) {
+        self.channels.settings = settings;
+        self.user_limit = user_limit;
+    }
+
     /// Sets the time of this turn, in milliseconds of the monotonic clock.
     pub fn begin_turn(&mut self, now: u64) {
         self.now = now;

@@ -131,6 +131,7 @@ impl Hub {
             Message::Watch(watch) => self.answer_watch(post, &watch),
             Message::Published(published) => self.publish_answered(*published),
             Message::Order(request) => self.orders.queue(request),
+            Message::Reconfigure(tag) => self.reconfigure(tag),
             Message::Revoke(revocations) => self.set_revocations(revocations),
             Message::Publish(_)
             | Message::Subscribe(_)

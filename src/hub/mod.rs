@@ -49,6 +49,7 @@ mod subscribe;
 mod orders;
 mod memory_pressure;
 mod emulation_commands;
+mod reconfigure;
 mod messages;
 mod calls;
 mod polls;
@@ -69,7 +70,7 @@ use crate::model::message::Post;
 pub use self::deadline_share::deadlines_of_pass;
 pub use self::sending::FANOUT_SENDS;
 pub use self::settings::{
-    ConnectRefusalResponse, ConnectRefusalResponses, HubSettings, TokenVerifiers,
+    ConnectRefusalResponse, ConnectRefusalResponses, HubSettings, NextSettings, TokenVerifiers,
 };
 pub use self::shard_state::{Hub, RingRequests, ShardContext, WORK};
 pub use self::token_expiry::CLOCK_STEP;
@@ -222,8 +223,16 @@ pub(crate) mod tests {
         let ids = Ids::new([0; 16]);
         let connection_limits = Arc::default();
         let budgets = budgets.clone();
-        let context =
-            ShardContext { shard, control: 9, names, ids, connection_limits, budgets, seed: 0 };
+        let context = ShardContext {
+            shard,
+            control: 9,
+            names,
+            ids,
+            connection_limits,
+            budgets,
+            seed: 0,
+            next_settings: Arc::default(),
+        };
         Hub::new(Arc::new(settings), &context, Arc::default())
     }
 

@@ -12,13 +12,21 @@ const CHECKS_PER_TURN: usize = 16;
 /// Maximum out-of-sync subscribers ended per turn.
 const OUT_OF_SYNC_PER_TURN: usize = 64;
 
+/// Milliseconds between two checks of channels whose checks were switched off by a reload.
+const UNCHECKED: u64 = 3_600_000;
+
 /// Unsubscribe code: the client resubscribes and recovers if possible.
 const INSUFFICIENT_STATE: u32 = 2500;
 
 impl Hub {
     /// Asks the homes of due channels for their positions, while inboxes have room.
     pub(super) fn check_positions(&mut self, post: &mut impl Post) {
-        let times = (self.now, self.settings.position_check_delay);
+        let delay = match self.settings.position_check_delay {
+            // Checks were switched off while subscribers had them.
+            0 => UNCHECKED,
+            delay => delay,
+        };
+        let times = (self.now, delay);
         let mut due = std::mem::take(&mut self.checks);
         self.locals.position_checks.sweep(CHECKS_PER_TURN, times, &mut due);
         for (channel, serial) in due.drain(..) {

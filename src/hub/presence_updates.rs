@@ -7,7 +7,6 @@ use crate::base::work_budget::cost;
 use crate::hub::bounded_walks::StaleMember;
 use crate::hub::connections::NONE;
 use crate::hub::shard_state::Hub;
-use crate::hub::subscriptions::visibility;
 use crate::model::ids::Address;
 use crate::model::message::{MemberUpdate, Message, Post, Rank};
 
@@ -46,17 +45,15 @@ impl Hub {
     /// Sends the information of a connection to the homes of its channels after the first `done`;
     /// returns whether all have it.
     fn update_member(&mut self, post: &mut impl Post, slot: u32, done: &mut usize) -> bool {
-        let (settings, mut position) = (self.settings.clone(), 0);
+        let mut position = 0;
         let mut key = self.connections[slot].subscriptions;
         while key != NONE {
             position += 1;
             if position > *done {
                 let (channel, hash) = self.locals.channel(key);
                 let channel = channel.clone();
-                let grant = self.connections.grants.get(&key);
-                let overrides = grant.map(|grant| grant.overrides).unwrap_or_default();
-                let options = settings.namespaces.of(&channel);
-                if options.is_ok_and(|options| visibility(options, overrides).is_any()) {
+                if self.locals.visibility(key).is_any() {
+                    let grant = self.connections.grants.get(&key);
                     let info = self.client_info(slot, grant);
                     let home = self.names.home(hash);
                     if !post.reserve(home, Rank::Request) {

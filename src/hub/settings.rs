@@ -2,7 +2,7 @@
 //!
 //! Owns the values of the configuration that the data plane needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::memory::MemoryLimits;
 use crate::home;
@@ -152,6 +152,23 @@ impl HubSettings {
         settings.homes.streams_max = (self.homes.streams_max / shards.max(1)).max(1);
         settings.backlog_bytes = self.backlog_bytes / shards.max(1);
         settings
+    }
+}
+
+/// Settings that a shard has not taken yet.
+#[derive(Debug, Default)]
+pub struct NextSettings(Mutex<Option<Arc<HubSettings>>>);
+
+impl NextSettings {
+    /// Puts settings here, in place of those that the shard has not taken. The caller then sends
+    /// the message `Reconfigure`.
+    pub fn put(&self, settings: Arc<HubSettings>) {
+        // The value is replaced as a whole, so a panic elsewhere leaves it valid.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
+    }
+
+    pub(super) fn take(&self) -> Option<Arc<HubSettings>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

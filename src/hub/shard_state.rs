@@ -14,7 +14,7 @@ use crate::hub::connections::{Connection, Connections, NONE};
 use crate::hub::deadline_share::deadlines_of_pass;
 use crate::hub::orders_in_progress::OrdersInProgress;
 use crate::hub::polled_channels::PolledChannels;
-use crate::hub::settings::HubSettings;
+use crate::hub::settings::{HubSettings, NextSettings};
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
 use crate::local::{self, Delivery, LocalChannels};
 use crate::model::ids::{Address, Ids};
@@ -43,6 +43,8 @@ pub struct RingRequests {
 /// The state of one shard.
 pub struct Hub {
     pub(super) settings: Arc<HubSettings>,
+    /// Where the control plane puts the next settings.
+    pub(super) next_settings: Arc<NextSettings>,
     pub(super) names: Names,
     pub(super) shard: Endpoint,
     pub(super) control: Endpoint,
@@ -136,6 +138,8 @@ pub struct ShardContext {
     pub budgets: MemoryBudgets,
     /// Seed of the epochs.
     pub seed: u64,
+    /// Where the control plane puts the next settings of this shard.
+    pub next_settings: Arc<NextSettings>,
 }
 
 impl Hub {
@@ -203,6 +207,7 @@ impl Hub {
             frames: Vec::new(),
             ring_requests: RingRequests::default(),
             settings,
+            next_settings: context.next_settings.clone(),
         }
     }
 

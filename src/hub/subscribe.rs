@@ -9,7 +9,7 @@ use crate::hub::shard_state::Hub;
 use crate::hub::subscriptions::{RequestedOptions, visibility};
 use crate::model::message::{
     Grant, LookupOutcome, Message, Post, Rank, StreamAccess, Subscribe, SubscribeTerms, Subscribed,
-    Subscriber, TokenPurpose,
+    Subscriber, TokenPurpose, Visibility,
 };
 use crate::model::namespaces::Options;
 use crate::model::publication::Encoding;
@@ -180,11 +180,11 @@ impl Hub {
         slot: u32,
         command: u32,
         options: &Options,
-        (name, hash): (&Arc<str>, u64),
+        (channel, seen): ((&Arc<str>, u64), Visibility),
     ) -> Subscriber {
         let connection = &mut self.connections[slot];
         let (subscription, serial) =
-            self.locals.begin_subscription(&mut connection.subscriptions, hash, name);
+            self.locals.begin_subscription(&mut connection.subscriptions, channel, seen);
         if let Some(pace) = options.pace {
             self.locals.set_pace(subscription, pace);
         }
@@ -220,7 +220,8 @@ impl Hub {
         let info = tracked.then(|| Box::new(self.client_info(slot, grant.as_ref())));
         let (name, event_ids) =
             (self.shared_name(hash, channel), self.event_ids_for(slot, stream_access));
-        let subscriber = self.begin_subscription(slot, command, options, (&name, hash));
+        let begun = ((&name, hash), visibility);
+        let subscriber = self.begin_subscription(slot, command, options, begun);
         let RequestedOptions { compact, strict, .. } = requested;
         let encoding = self.encoding(slot);
         let delta = options.allow_delta && requested.delta && !encoding.unidirectional;

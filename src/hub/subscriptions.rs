@@ -77,21 +77,26 @@ impl Hub {
 
     /// Ends a subscription, answered or pending.
     pub(super) fn leave(&mut self, slot: u32, key: u32, why: UnsubscribeReason<'_>) {
-        let overrides =
-            self.connections.grants.remove(&key).map(|grant| grant.overrides).unwrap_or_default();
+        self.connections.grants.remove(&key);
         let (channel, hash) = self.locals.channel(key);
-        if let Ok(options) = self.settings.namespaces.of(channel) {
-            let hook = options.unsubscribe_hook.filter(|_| !self.locals.is_pending(key));
-            let seen = visibility(options, overrides);
-            let (tracked, announced) = (seen.is_any(), seen.announced);
-            let name = (hook.is_some() || tracked).then(|| channel.clone());
-            if let (Some(upstream), Some(channel)) = (hook, &name) {
-                self.queue_unsubscribe_hook(slot, upstream, channel, why);
+        let options = self.settings.namespaces.of(channel).ok();
+        let hook = options.and_then(|options| options.unsubscribe_hook);
+        let hook = hook.filter(|_| !self.locals.is_pending(key));
+        // The options may have changed since: the home has what the subscribe told it.
+        let seen = match options {
+            Some(options) if planted(PlantedFault::LeaveByPresentOptions) => {
+                visibility(options, Overrides::default())
             }
-            if let Some(channel) = name.filter(|_| tracked) {
-                let address = self.address(slot);
-                self.leaves.push_back(Leave { channel, hash, address, announced });
-            }
+            _ => self.locals.visibility(key),
+        };
+        let (tracked, announced) = (seen.is_any(), seen.announced);
+        let name = (hook.is_some() || tracked).then(|| channel.clone());
+        if let (Some(upstream), Some(channel)) = (hook, &name) {
+            self.queue_unsubscribe_hook(slot, upstream, channel, why);
+        }
+        if let Some(channel) = name.filter(|_| tracked) {
+            let address = self.address(slot);
+            self.leaves.push_back(Leave { channel, hash, address, announced });
         }
         let connection = &mut self.connections[slot];
         self.locals.leave(&mut connection.subscriptions, key);

@@ -202,6 +202,11 @@ impl Link {
         self.ask(shard, Rank::Delivery, message).await
     }
 
+    /// Has a shard take its new settings. It answers when they are in force.
+    pub async fn reconfigure(&self, shard: Endpoint) -> Result<Pending, LinkBusy> {
+        self.ask(shard, Rank::Delivery, Message::Reconfigure).await
+    }
+
     async fn ask(
         &self,
         to: Endpoint,

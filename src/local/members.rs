@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::state::{
-    Channel, Group, LocalChannels, Member, NONE, OutOfSyncSubscriber, PENDING, POSITIONED,
-    RangeStart, Subscription, TOMBSTONE, number,
+    ANNOUNCED, Channel, Group, LISTED, LocalChannels, Member, NONE, OutOfSyncSubscriber, PENDING,
+    POSITIONED, RangeStart, Subscription, TOMBSTONE, number,
 };
 use crate::base::planted_faults::{PlantedFault, planted};
+use crate::model::message::Visibility;
 use crate::model::publication::Encoding;
 use crate::model::watch::BusyChannel;
 use crate::wire::deflate::{Compression, Deflater};
@@ -111,8 +112,20 @@ impl LocalChannels {
         None
     }
 
+    /// What the home of the channel was told about the visibility of a subscriber when it
+    /// subscribed. The options of the channel may have changed since.
+    pub fn visibility(&self, key: u32) -> Visibility {
+        let serial = self.subscriptions[key as usize].serial;
+        Visibility { listed: serial & LISTED != 0, announced: serial & ANNOUNCED != 0 }
+    }
+
     /// Adds a pending subscription at the front of the list at `head`; returns its key and serial.
-    pub fn begin_subscription(&mut self, head: &mut u32, hash: u64, name: &Arc<str>) -> (u32, u32) {
+    pub fn begin_subscription(
+        &mut self,
+        head: &mut u32,
+        (name, hash): (&Arc<str>, u64),
+        seen: Visibility,
+    ) -> (u32, u32) {
         let channel = self.find(hash, name).unwrap_or_else(|| {
             let channel = Channel {
                 name: name.clone(),
@@ -131,11 +144,12 @@ impl LocalChannels {
             at
         });
         self.channels[channel as usize].pending += 1;
-        self.serial = (self.serial + 1) % POSITIONED;
-        let subscription =
-            Subscription { place: channel, position: PENDING, next: *head, serial: self.serial };
+        self.serial = (self.serial + 1) % ANNOUNCED;
+        let listed = if seen.listed { LISTED } else { 0 };
+        let serial = self.serial | listed | if seen.announced { ANNOUNCED } else { 0 };
+        let subscription = Subscription { place: channel, position: PENDING, next: *head, serial };
         *head = self.subscriptions.insert(subscription) as u32;
-        (*head, self.serial)
+        (*head, serial)
     }
 
     /// Makes the pending subscription `key` a member. It gets only publications appended from now

@@ -18,6 +18,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::base::work_budget::WorkBudget;
+    use crate::model::message::Visibility;
     use crate::model::namespaces::Pace;
     use crate::model::publication::{Encoding, Publication};
     use crate::model::publication::{NewPublication, PublicationExtra};
@@ -43,9 +44,13 @@ pub(crate) mod tests {
             TestChannels { pace: Some(pace), ..TestChannels::new() }
         }
 
+        fn begin_subscription(&mut self, slot: u32) -> (u32, u32) {
+            let (head, channel) = (&mut self.heads[slot as usize], (&self.name, HASH));
+            self.locals.begin_subscription(head, channel, Visibility::default())
+        }
+
         pub(super) fn join(&mut self, slot: u32) {
-            let head = &mut self.heads[slot as usize];
-            let (key, serial) = self.locals.begin_subscription(head, HASH, &self.name);
+            let (key, serial) = self.begin_subscription(slot);
             assert!(self.locals.is_awaiting(key, serial));
             if let Some(pace) = self.pace {
                 self.locals.set_pace(key, pace);
@@ -59,8 +64,7 @@ pub(crate) mod tests {
             let (key, cmp, val) = ("k".to_owned(), "eq".to_owned(), value.to_owned());
             let node = FilterNode { key, cmp, val, ..FilterNode::default() };
             let filter = filter::compile(&node).unwrap();
-            let (key, _) =
-                self.locals.begin_subscription(&mut self.heads[slot as usize], HASH, &self.name);
+            let (key, _) = self.begin_subscription(slot);
             self.locals.join(key, slot, Encoding::default(), Some(&filter));
             self.locals.subscribe_answered(HASH, &self.name);
         }
@@ -216,8 +220,7 @@ pub(crate) mod tests {
         assert_eq!((channels.release(), channels.locals.len()), (1, 0));
         assert_eq!(channels.locals.backlog(), 0);
 
-        let (key, serial) =
-            channels.locals.begin_subscription(&mut channels.heads[1], HASH, &channels.name);
+        let (key, serial) = channels.begin_subscription(1);
         assert!(channels.locals.leave(&mut channels.heads[1], key));
         assert!(!channels.locals.is_awaiting(key, serial));
         assert_eq!(channels.release(), 0, "its answer is still to come");

@@ -28,6 +28,12 @@ pub(super) const PENDING: u32 = u32::MAX;
 /// Bit of a subscription's serial: its stream position is checked.
 pub(super) const POSITIONED: u32 = 1 << 31;
 
+/// Bit of a subscription's serial: the subscriber is part of the channel's presence.
+pub(super) const LISTED: u32 = 1 << 30;
+
+/// Bit of a subscription's serial: the home pushes the subscriber's join and leave.
+pub(super) const ANNOUNCED: u32 = 1 << 29;
+
 /// Slot of a member that left during a lap.
 pub(super) const TOMBSTONE: u32 = u32::MAX;
 
@@ -40,7 +46,8 @@ pub(super) struct Subscription {
     pub(super) position: u32,
     /// The next subscription of the connection.
     pub(super) next: u32,
-    /// Distinguishes successive subscriptions with this index; see [`POSITIONED`].
+    /// Distinguishes successive subscriptions with this index; see [`POSITIONED`], [`LISTED`] and
+    /// [`ANNOUNCED`].
     pub(super) serial: u32,
 }
 

@@ -80,6 +80,8 @@ pub enum Message {
     Watch(Watch),
     /// The backend disconnects, subscribes, unsubscribes or refreshes connections of a user.
     Order(OrderRequest),
+    /// The settings of the shard have changed: it takes the new ones and answers with this tag.
+    Reconfigure(u64),
     /// The list of revoked tokens has changed.
     Revoke(Arc<Revocations>),
     /// Shutdown: stop accepting and close every connection within this many milliseconds.
@@ -122,7 +124,7 @@ pub enum Message {
     Surveyed(Box<Surveyed>),
     /// The answer to `Watch`.
     Watched(Box<Watched>),
-    /// The answer to `Order`, by its tag: the order is carried out.
+    /// The answer to `Order` or `Reconfigure`, by its tag: it is carried out.
     Ordered(u64),
 }
 
@@ -160,6 +162,7 @@ impl Message {
             | Message::Watched(_)
             // An order comes after the publications that were sent before it.
             | Message::Order(_)
+            | Message::Reconfigure(_)
             | Message::Ordered(_) => Rank::Delivery,
         }
     }

@@ -25,6 +25,12 @@ pub struct Control {
     ended: HashMap<Life, bool>,
     /// Events received.
     pub told: u64,
+    /// Announcements of new settings that wait for room: shard and tag.
+    reloads: VecDeque<(usize, u64)>,
+    /// Announcements that wait for their answer, in the order in which they were sent.
+    unconfirmed: Vec<(usize, u64)>,
+    /// Answers that are not checked yet.
+    pub reloaded: Vec<(usize, u64)>,
 }
 
 impl Control {
@@ -35,13 +41,51 @@ impl Control {
             answers: VecDeque::new(),
             ended: HashMap::new(),
             told: 0,
+            reloads: VecDeque::new(),
+            unconfirmed: Vec::new(),
+            reloaded: Vec::new(),
         }
+    }
+
+    /// Announces new settings to a shard.
+    pub fn reload(&mut self, shard: usize, tag: u64) {
+        self.reloads.push_back((shard, tag));
+    }
+
+    /// Whether every announcement was answered.
+    pub fn is_confirmed(&self) -> bool {
+        self.reloads.is_empty() && self.unconfirmed.is_empty()
+    }
+
+    /// Sends an announcement, if there is room for it and for its answer.
+    fn announce(&mut self, bus: &mut Bus) {
+        let Some((shard, tag)) = self.reloads.front().copied() else { return };
+        let mut line = bus.line(self.endpoint, &mut self.bells);
+        if !line.reserve(self.endpoint, Rank::Delivery) {
+            return;
+        }
+        if !line.reserve(shard as Endpoint, Rank::Delivery) {
+            return line.cancel(self.endpoint, Rank::Delivery);
+        }
+        line.send(shard as Endpoint, Message::Reconfigure(tag));
+        self.reloads.pop_front();
+        self.unconfirmed.push((shard, tag));
     }
 
     /// Takes some messages, and sends some answers in random order.
     pub fn step(&mut self, bus: &mut Bus, random: &mut Random) -> Result<(), String> {
         bus.take_news(self.endpoint);
         let mut empty = false;
+        while let Some(message) = bus.take(self.endpoint, Rank::Delivery, &mut self.bells) {
+            let Message::Ordered(tag) = message else {
+                return Err(format!("the control plane was sent {message:?}"));
+            };
+            let Some(at) = self.unconfirmed.iter().position(|(_, sent)| *sent == tag) else {
+                return Err(format!("settings {tag} were confirmed too often"));
+            };
+            self.reloaded.push(self.unconfirmed.remove(at));
+        }
+        self.announce(bus);
         for _ in 0..random.between(0, 4) {
             match bus.take(self.endpoint, Rank::Ingress, &mut self.bells) {
                 None => empty = true,
@@ -66,7 +110,7 @@ impl Control {
             }
         }
         bus.ring(&mut self.bells);
-        if empty && self.answers.is_empty() {
+        if empty && self.answers.is_empty() && self.reloads.is_empty() {
             bus.sleep(self.endpoint);
         }
         Ok(())

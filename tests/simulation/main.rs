@@ -111,6 +111,7 @@ fn every_fault_planted_in_the_hub_and_homes_is_found() {
         PlantedFault::StaleAnswerJoins,
         PlantedFault::CallServedBeforeFlush,
         PlantedFault::JoinBeforeLeave,
+        PlantedFault::LeaveByPresentOptions,
         PlantedFault::LeaveDropped,
         PlantedFault::EmulationFrameDropped,
         PlantedFault::HookEventDropped,

@@ -138,6 +138,9 @@ impl World {
             }
         }
         self.check_told()?;
+        if !self.control.is_confirmed() {
+            return Err("a shard did not confirm its settings".into());
+        }
         match self.bus.taken() {
             0 => Ok(()),
             taken => Err(format!("{taken} messages or reservations are left on the bus")),

@@ -14,7 +14,7 @@ use drumline::base::metrics::Metrics;
 use drumline::base::sys::Now;
 use drumline::engine::ready::ReadySet;
 use drumline::home::users::UserLimit;
-use drumline::hub::{Hub, ShardContext};
+use drumline::hub::{Hub, HubSettings, NextSettings, ShardContext};
 use drumline::model::ids::Ids;
 use drumline::model::names::Names;
 use drumline::model::token::make_connection;
@@ -37,6 +37,9 @@ pub struct Account {
     pub told: u64,
 }
 
+/// Bound of the number of shards: the tag of an announcement names its settings and its shard.
+const SHARDS_MAX: u64 = 64;
+
 pub struct World {
     random: Random,
     now: u64,
@@ -49,6 +52,9 @@ pub struct World {
     pings_wait: bool,
     settling: bool,
     control: Control,
+    /// The settings of the last reload, and where those of each shard are put.
+    settings: Arc<HubSettings>,
+    next_settings: Vec<Arc<NextSettings>>,
     metrics: Vec<Arc<Metrics>>,
     hooked: bool,
     /// Whether a subscribe proxy decides: a unidirectional client then gets none of the channels
@@ -64,6 +70,8 @@ pub struct World {
     /// Tokens of the users.
     tokens: Vec<String>,
     clients_max: usize,
+    /// Whether the configuration is loaded again from time to time.
+    reloads: bool,
 }
 
 impl World {
@@ -82,6 +90,7 @@ impl World {
         let connection_limits = Arc::<ConnectionLimits>::default();
         let budgets = MemoryBudgets::new(&settings.budgets, shards);
         let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
+        let next_settings: Vec<_> = (0..shards).map(|_| Arc::<NextSettings>::default()).collect();
         let hubs = (0..shards as u8).map(|shard| {
             let place = ShardContext {
                 shard,
@@ -91,6 +100,7 @@ impl World {
                 connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
                 seed: seed + u64::from(shard),
+                next_settings: next_settings[usize::from(shard)].clone(),
             };
             let metrics = metrics[usize::from(shard)].clone();
             let hub = Hub::new(settings.clone(), &place, metrics);
@@ -106,8 +116,10 @@ impl World {
             pings_wait: seed % 3 == 1,
             settling: false,
             control: Control::new(shards as u8),
+            next_settings: next_settings.clone(),
             proxied: settings.namespaces.without.subscribe_proxy.is_some(),
             hooked: settings.proxies.disconnect_hook.is_some(),
+            settings,
             metrics,
             clients: Vec::new(),
             ledger: Ledger::new(channels),
@@ -118,6 +130,7 @@ impl World {
             limit,
             tokens: ["a", "b", ""].map(token).into(),
             clients_max: random.between(2, 12),
+            reloads: seed.is_multiple_of(2),
             random,
         }
     }
@@ -163,6 +176,9 @@ impl World {
         if live < self.clients_max && self.random.one_in(6) {
             self.come();
         }
+        if self.reloads && self.random.one_in(40) {
+            self.reload();
+        }
         let shard = self.random.below(self.shards.len());
         for _ in 0..self.random.between(0, 6) {
             self.step_shard(shard)?;
@@ -196,7 +212,32 @@ impl World {
         if self.bus.asleep[self.shards.len()] {
             return Ok(());
         }
-        self.control.step(&mut self.bus, &mut self.random)
+        self.control.step(&mut self.bus, &mut self.random)?;
+        // A shard that has answered a reload works with its settings, or with later ones.
+        for (at, tag) in self.control.reloaded.drain(..) {
+            let serial = self.shards[at].hub.settings().history_limit as u64;
+            let confirmed = tag / SHARDS_MAX;
+            if serial < confirmed {
+                return Err(format!("shard {at} has settings {serial} and confirmed {confirmed}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends other settings to all shards.
+    fn reload(&mut self) {
+        let settings = settings::changed(&mut self.random, &self.settings);
+        let presence = |settings: &HubSettings| settings.namespaces.without.presence;
+        // From now on some subscribers are listed and others are not.
+        self.presence &= presence(&settings) == presence(&self.settings);
+        self.settings = Arc::new(settings);
+        for (at, next) in self.next_settings.iter().enumerate() {
+            next.put(self.settings.clone());
+            let serial = self.settings.history_limit as u64;
+            self.control.reload(at, serial * SHARDS_MAX + at as u64);
+        }
+        let control = self.shards.len();
+        self.bus.asleep[control] = false;
     }
 
     fn step_shard(&mut self, at: usize) -> Result<(), String> {

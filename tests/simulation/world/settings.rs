@@ -58,6 +58,30 @@ fn options(random: &mut Random, history: bool) -> Options {
     }
 }
 
+/// Other settings for the same node. The serial of the settings stands in a limit that the clients
+/// of the simulation do not reach. What the checks of the simulation build on stays.
+pub fn changed(random: &mut Random, before: &HubSettings) -> HubSettings {
+    let kept = &before.namespaces.without;
+    let without = Options {
+        subscribe_proxy: kept.subscribe_proxy,
+        ..options(random, kept.retention.is_some())
+    };
+    HubSettings {
+        namespaces: Arc::new(Namespaces { without, ..Namespaces::default() }),
+        position_check_delay: random.pick(&[0, 1_000]),
+        homes: home::HomeSettings {
+            recovery_limit: random.pick(&[3, 1000]),
+            ..before.homes.clone()
+        },
+        // Of these, a shard keeps what it began with.
+        slots: 1,
+        backlog_bytes: 1,
+        ping_interval: 1,
+        history_limit: before.history_limit + 1,
+        ..before.clone()
+    }
+}
+
 /// Settings of a hub, and whether its clients may be too slow.
 pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
     let may_be_slow = random.one_in(3);
