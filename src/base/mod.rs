@@ -3,6 +3,7 @@
 
 pub mod buffer;
 pub mod busiest;
+pub mod cgroup;
 pub mod connection_limits;
 pub mod crash;
 pub mod failure;

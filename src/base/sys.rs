@@ -12,6 +12,7 @@ use rustix::event::EventfdFlags;
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::cgroup;
 use crate::base::failure::Failure;
 
 /// Options of a listener. Accepted sockets inherit all of them except the backlog.
@@ -118,15 +119,21 @@ pub fn without_locked_memory<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result)
 }
 
-/// Number of processors on which this process may run.
+/// Number of processors that this process may keep busy: those of its affinity and cpuset, and no
+/// more than the quota of its control groups.
 pub fn processors() -> usize {
-    core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1))
+    let allowed = core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1));
+    cgroup::processor_quota().map_or(allowed, |quota| quota.min(allowed))
 }
 
 /// Pins the calling thread to the `nth` processor (modulo their number) of those that the process
-/// may use. Returns the processor, or `None` if the kernel refuses.
+/// may use. Returns the processor, or `None` if the kernel refuses or a quota grants fewer
+/// processors: threads of several containers would then meet on the first ones.
 pub fn pin(nth: usize) -> Option<usize> {
     let ids = core_affinity::get_core_ids()?;
+    if processors() < ids.len() {
+        return None;
+    }
     let id = *ids.get(nth % ids.len().max(1))?;
     core_affinity::set_for_current(id).then_some(id.id)
 }

@@ -120,6 +120,9 @@ fn shards(processors: &[Option<usize>]) -> String {
     cores.sort_unstable();
     cores.dedup();
     let loose = processors.iter().filter(|processor| processor.is_none()).count();
+    if cores.is_empty() {
+        return format!("{} (not pinned to cores)", processors.len());
+    }
     let mut text = format!("{} on cores {}", processors.len(), ranges(&cores));
     if loose > 0 {
         _ = write!(text, ", {loose} of them not pinned");
@@ -208,6 +211,8 @@ mod tests {
         assert!(!text.contains("X-API-Key") && !text.contains("page:"), "{text}");
         assert!(text.contains("http://[::1]:9000/api/publish"), "{text}");
         assert!(text.contains("2 on cores 2, 1 of them not pinned"), "{text}");
+        let text_unpinned = banner(&Banner { processors: vec![None; 2], ..facts() });
+        assert!(text_unpinned.contains("2 (not pinned to cores)\n"), "{text_unpinned}");
         assert!(text.contains("3000 connections") && !text.contains("WebSocket"), "{text}");
         let told = "closed by drumline.toml\n  clients     clients connect with a token\n";
         assert!(text.contains(told), "{text}");

@@ -1,7 +1,11 @@
 //! Errors that prevent the start.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::common::{binary, free_port};
 
@@ -36,4 +40,77 @@ fn a_port_in_use_is_named_in_the_error() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{told}");
     assert!(told.contains(&port.to_string()), "{told}");
+}
+
+/// A group with a quota of processors, and a group inside it without one. Version 1 or version 2,
+/// where this machine lets the test make it.
+struct QuotaGroup {
+    outer: PathBuf,
+    inner: PathBuf,
+}
+
+impl QuotaGroup {
+    fn new(quota: u32) -> Option<QuotaGroup> {
+        let name = format!("drumline-test-{}", std::process::id());
+        let files: [(&str, &[(&str, String)]); 2] = [
+            ("/sys/fs/cgroup/cpu", &[("cpu.cfs_quota_us", quota.to_string())]),
+            ("/sys/fs/cgroup", &[("cpu.max", format!("{quota} 100000"))]),
+        ];
+        for (root, settings) in files {
+            let outer = Path::new(root).join(&name);
+            let group = QuotaGroup { inner: outer.join("inner"), outer };
+            let is_made = fs::create_dir(&group.outer).is_ok()
+                && settings.iter().all(|(file, text)| {
+                    group.outer.join(file).exists()
+                        && fs::write(group.outer.join(file), text).is_ok()
+                })
+                && fs::create_dir(&group.inner).is_ok();
+            if is_made {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for QuotaGroup {
+    fn drop(&mut self) {
+        for folder in [&self.inner, &self.outer] {
+            // The kernel keeps a group busy for a moment after its last process.
+            for _ in 0..100 {
+                match fs::remove_dir(folder) {
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// The line of `drumline check` about processors, for a process that a shell prepares.
+fn cores_line(prepare: &str) -> String {
+    let script = format!("{prepare} \"$0\" check --client.insecure --http_server.port 0");
+    let output = Command::new("sh").args(["-c", &script]).arg(binary()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    told.lines().find(|line| line.starts_with("cores ")).unwrap_or(&told).to_owned()
+}
+
+#[test]
+fn workers_follow_the_quota_of_a_parent_group_and_the_cpuset() {
+    let all = std::thread::available_parallelism().unwrap().get();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.split("Cpus_allowed_list:\t").nth(1).unwrap();
+    let first: String = allowed.chars().take_while(char::is_ascii_digit).collect();
+    let one = cores_line(&format!("exec taskset -c {first}"));
+    assert!(one.contains("cores        1,"), "{one}");
+    let unlimited = cores_line("exec");
+    assert!(unlimited.contains(&format!("cores        {all},")), "{unlimited}");
+    // One and a half processors: one worker, which the quota never stops.
+    let Some(group) = QuotaGroup::new(150_000) else {
+        return eprintln!("no group can be made here: nothing to see");
+    };
+    let enter = format!("echo $$ >{}/cgroup.procs && exec", group.inner.display());
+    assert!(cores_line(&enter).contains("cores        1,"), "{}", cores_line(&enter));
 }

@@ -8,10 +8,10 @@ use super::facts::{MachineFacts, Requirements, Ring};
 use super::fatal::Fatal;
 use super::memlock;
 use super::parse::{
-    cgroup_folders, number_at, parse_available, parse_inactive_file, parse_limit, parse_limits,
-    parse_may_raise,
+    number_at, parse_available, parse_inactive_file, parse_limit, parse_limits, parse_may_raise,
 };
 use super::report::{RING_SLOTS, Report, recommended_shards, ring_verdict};
+use crate::base::cgroup;
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys;
 use crate::engine::ring;
@@ -49,7 +49,7 @@ fn read_facts(port: u16) -> MachineFacts {
         may_raise: parse_may_raise(&status),
         nr_open: one("fs/nr_open"),
         files: one("fs/file-max").zip(one("fs/file-nr")),
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cores: sys::processors(),
         available: fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_available(&text)),
         cgroup_left: cgroup_left(),
         tcp_pages: sysctl("net/ipv4/tcp_mem", 2),
@@ -88,13 +88,11 @@ fn try_ring() -> Ring {
 /// Bytes left below the lowest memory limit of this process's cgroups. Page cache that the kernel
 /// can reclaim counts as free.
 fn cgroup_left() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let left = cgroup_folders(&text).into_iter().filter_map(|(folder, limit, usage)| {
-        let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
-        let limit = parse_limit(&read(limit)?)?;
-        let used = number_at(&read(usage)?, 0)?;
-        let cache = parse_inactive_file(&read("memory.stat").unwrap_or_default());
-        Some(limit.saturating_sub(used.saturating_sub(cache)))
+    let left = cgroup::groups("memory").into_iter().filter_map(|group| {
+        let limit = parse_limit(&group.read("memory.limit_in_bytes", "memory.max")?)?;
+        let used = number_at(&group.read("memory.usage_in_bytes", "memory.current")?, 0)?;
+        let stat = group.read("memory.stat", "memory.stat").unwrap_or_default();
+        Some(limit.saturating_sub(used.saturating_sub(parse_inactive_file(&stat))))
     });
     left.min()
 }

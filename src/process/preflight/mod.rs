@@ -371,23 +371,6 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_folders_go_up_to_the_root() {
-        let names = |text: &str| {
-            cgroup_folders(text).into_iter().map(|(folder, ..)| folder).collect::<Vec<_>>()
-        };
-        assert_eq!(names("0::/\n"), ["/sys/fs/cgroup"]);
-        assert_eq!(
-            names("0::/a/b\n"),
-            ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]
-        );
-        assert_eq!(
-            names("5:cpu,memory:/a\n2:cpu:/b\n"),
-            ["/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"]
-        );
-        assert_eq!(names("nonsense\n"), [""; 0]);
-    }
-
-    #[test]
     fn a_survey_of_this_machine_prints() {
         let report = survey(&Requirements { port: 0, ..request(0) });
         assert!((1..=SHARDS_MAX).contains(&report.request.shards));

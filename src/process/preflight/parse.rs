@@ -49,27 +49,3 @@ pub(super) fn parse_inactive_file(text: &str) -> u64 {
     };
     value("total_inactive_file").or_else(|| value("inactive_file")).unwrap_or(0)
 }
-
-/// Folders of the cgroups that contain the process, from `/proc/self/cgroup`: its own and all above
-/// it, with the names of the limit file and the usage file.
-pub(super) fn cgroup_folders(text: &str) -> Vec<(String, &'static str, &'static str)> {
-    let mut folders = Vec::new();
-    for line in text.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let (root, limit, usage) = if controllers.is_empty() {
-            ("/sys/fs/cgroup", "memory.max", "memory.current")
-        } else if controllers.split(',').any(|name| name == "memory") {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
-        } else {
-            continue;
-        };
-        let mut path = path.trim_end_matches('/');
-        loop {
-            folders.push((format!("{root}{path}"), limit, usage));
-            let Some(cut) = path.rfind('/') else { break };
-            path = &path[..cut];
-        }
-    }
-    folders
-}
