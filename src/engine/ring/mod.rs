@@ -25,7 +25,7 @@ pub use self::news::RingNews;
 pub use self::operations::{Version, count as operations, least_kernel};
 pub use self::sizes::RingSizes;
 pub use self::token::{Op, Token};
-pub use self::uring::{Ring, RingHandle, try_out};
+pub use self::uring::{Refusal, Ring, RingHandle, try_out};
 
 #[cfg(test)]
 mod tests {

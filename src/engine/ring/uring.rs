@@ -72,13 +72,11 @@ impl Ring {
     /// is missing, EINVAL if the kernel is too old for the flags, EMFILE if the slots exceed
     /// RLIMIT_NOFILE.
     pub fn new(sizes: &RingSizes) -> io::Result<Self> {
-        let mut ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_cqsize(sizes.completions)
-            .build(sizes.submissions)?;
+        Ring::register(set_up(sizes)?, sizes)
+    }
+
+    /// Registers the slots and receive buffers of a ring.
+    fn register(mut ring: IoUring, sizes: &RingSizes) -> io::Result<Self> {
         let buffers = Buffers::new(sizes.buffers, sizes.buffer_bytes)?;
         if sizes.slots > 0 {
             ring.submitter().register_files_sparse(sizes.slots)?;
@@ -343,12 +341,44 @@ pub(super) fn destination(slot: u32) -> DestinationSlot {
     named.unwrap_or(DestinationSlot::auto_target())
 }
 
-/// Sets up a small ring with the flags of a shard, and returns the names of the operations that a
-/// ring needs and the kernel lacks.
+/// Sets up a ring, without slots and receive buffers.
+fn set_up(sizes: &RingSizes) -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(sizes.completions)
+        .build(sizes.submissions)
+}
+
+/// A system call of io_uring that failed, and its error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Name of the system call.
+    pub call: &'static str,
+    /// Error number; 0: unknown.
+    pub errno: i32,
+}
+
+impl Refusal {
+    fn of(call: &'static str) -> impl Fn(io::Error) -> Refusal {
+        move |error| Refusal { call, errno: error.raw_os_error().unwrap_or(0) }
+    }
+}
+
+/// Sets up a small ring with the flags of a shard, enters it, and returns the names of the
+/// operations that a ring needs and the kernel lacks.
 ///
-/// # Errors Those of the kernel, as in [`Ring::new`].
-pub fn try_out() -> io::Result<Vec<&'static str>> {
+/// # Errors
+/// The first call that the kernel, or a filter before it, refuses.
+pub fn try_out() -> Result<Vec<&'static str>, Refusal> {
     let sizes =
         RingSizes { submissions: 8, completions: 16, slots: 1, buffers: 1, buffer_bytes: 64 };
-    opcode::missing(&Ring::new(&sizes)?.ring)
+    let registered = Refusal::of("io_uring_register");
+    let ring = set_up(&sizes).map_err(Refusal::of("io_uring_setup"))?;
+    let mut ring = Ring::register(ring, &sizes).map_err(&registered)?;
+    let missing = opcode::missing(&ring.ring).map_err(&registered)?;
+    ring.enter(0, None).map_err(Refusal::of("io_uring_enter"))?;
+    Ok(missing)
 }

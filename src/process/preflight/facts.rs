@@ -5,6 +5,7 @@
 use std::io;
 
 use crate::engine::node::RingSettings;
+use crate::engine::ring::Refusal;
 
 /// What the server is to do.
 #[derive(Clone, Debug)]
@@ -29,20 +30,29 @@ pub enum Ring {
         /// Names of needed operations that the kernel does not support.
         missing: Vec<&'static str>,
     },
-    /// The kernel refused it with this error number.
-    Refused(i32),
+    /// The kernel, or a filter before it, refused a system call.
+    Refused(Refusal),
+}
+
+/// The kernel, as far as io_uring depends on it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Release, such as `6.12.4-arch1`.
+    pub release: String,
+    /// `kernel.io_uring_disabled`; `None`: the kernel is older than 6.6, or lacks io_uring.
+    pub io_uring_disabled: Option<u64>,
+    /// Whether this process runs under a seccomp filter.
+    pub is_filtered: bool,
 }
 
 /// Facts of the machine. `None`: the value does not exist or cannot be read, so nothing follows
 /// from it.
 #[derive(Clone, Debug)]
 pub struct MachineFacts {
-    /// Kernel release, such as `6.12.4-arch1`.
-    pub release: String,
+    /// The kernel, and what stands before io_uring.
+    pub kernel: Kernel,
     /// Result of the trial ring.
     pub ring: Ring,
-    /// `kernel.io_uring_disabled`.
-    pub io_uring_disabled: Option<u64>,
     /// Soft and hard RLIMIT_NOFILE.
     pub nofile: Option<(u64, u64)>,
     /// RLIMIT_MEMLOCK.

@@ -5,18 +5,21 @@
 use std::fmt;
 use std::io;
 
+use super::facts::Kernel;
 use crate::base::failure::Failure;
-use crate::engine::ring;
+use crate::engine::ring::{self, Refusal};
 
 /// Why the server cannot run on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fatal {
-    /// ENOSYS: the system call does not exist.
-    Absent,
+    /// ENOSYS from a kernel that shows no sign of io_uring: it is too old, or built without it.
+    Absent(String),
     /// `kernel.io_uring_disabled` is not 0.
     Disabled(u64),
-    /// EPERM or EACCES although the sysctl allows it: a seccomp filter or a security module.
-    Filtered,
+    /// A seccomp filter stands before the system call that failed.
+    Filtered(Refusal),
+    /// The system call is not permitted, and there is no filter: a security module or a sandbox.
+    Denied(Refusal),
     /// EINVAL: the kernel does not support the flags of the ring.
     TooOld(String),
     /// The ring works, but the kernel lacks operations.
@@ -39,22 +42,27 @@ pub enum Fatal {
     /// EMFILE or ENFILE: no descriptor is left for the ring.
     NoDescriptor,
     /// Any other error number.
-    Other(i32),
+    Other(Refusal),
 }
 
 impl Fatal {
-    /// Reason for an error number of `io_uring_setup`.
-    pub(super) fn of_refusal(errno: i32, disabled: Option<u64>, release: &str) -> Fatal {
-        match errno {
-            libc::ENOSYS => Fatal::Absent,
-            libc::EPERM | libc::EACCES => match disabled {
-                Some(value) if value != 0 => Fatal::Disabled(value),
-                _ => Fatal::Filtered,
-            },
-            libc::EINVAL => Fatal::TooOld(release.to_owned()),
-            libc::ENOMEM => Fatal::NoMemory,
-            libc::EMFILE | libc::ENFILE => Fatal::NoDescriptor,
-            other => Fatal::Other(other),
+    /// Reason for a refused system call of io_uring.
+    pub(super) fn of_refusal(refusal: Refusal, kernel: &Kernel) -> Fatal {
+        let disabled = kernel.io_uring_disabled;
+        match (refusal.errno, disabled) {
+            (libc::EPERM, Some(value @ 1..)) if refusal.call == "io_uring_setup" => {
+                Fatal::Disabled(value)
+            }
+            // The sysctl exists only in a kernel that has io_uring.
+            (libc::ENOSYS, None) => Fatal::Absent(kernel.release.clone()),
+            (libc::ENOSYS | libc::EPERM | libc::EACCES, _) if kernel.is_filtered => {
+                Fatal::Filtered(refusal)
+            }
+            (libc::ENOSYS | libc::EPERM | libc::EACCES, _) => Fatal::Denied(refusal),
+            (libc::EINVAL, _) => Fatal::TooOld(kernel.release.clone()),
+            (libc::ENOMEM, _) => Fatal::NoMemory,
+            (libc::EMFILE | libc::ENFILE, _) => Fatal::NoDescriptor,
+            _ => Fatal::Other(refusal),
         }
     }
 
@@ -65,19 +73,25 @@ impl Fatal {
 
     fn cause(&self) -> String {
         match self {
-            Self::Absent => {
-                "io_uring is not available (ENOSYS): the kernel is too old or built without \
-                 CONFIG_IO_URING, or a sandbox blocks the system call"
-                    .to_owned()
-            }
+            Self::Absent(release) => format!(
+                "Linux {release} has no io_uring (ENOSYS): it is too old, built without \
+                 CONFIG_IO_URING, or emulated by a sandbox"
+            ),
             Self::Disabled(value) => {
                 format!("io_uring is disabled by kernel.io_uring_disabled = {value}")
             }
-            Self::Filtered => {
-                "io_uring is not permitted (EPERM), although kernel.io_uring_disabled \
-                 allows it: a seccomp filter or security module blocks it"
-                    .to_owned()
-            }
+            Self::Filtered(refusal) => format!(
+                "{} failed with {}: the seccomp filter of this process blocks it (the kernel has \
+                 io_uring, and kernel.io_uring_disabled allows it)",
+                refusal.call,
+                name(refusal.errno)
+            ),
+            Self::Denied(refusal) => format!(
+                "{} failed with {} although kernel.io_uring_disabled allows io_uring and no seccomp \
+                 filter is set: a security module (SELinux, AppArmor) or a sandbox denies it",
+                refusal.call,
+                name(refusal.errno)
+            ),
             Self::TooOld(release) => {
                 format!("Linux {release} does not support the flags of the ring (EINVAL)")
             }
@@ -90,22 +104,29 @@ impl Fatal {
             ),
             Self::NoMemory => "no memory for an io_uring ring (ENOMEM)".to_owned(),
             Self::NoDescriptor => "no descriptor is left for an io_uring ring (EMFILE)".to_owned(),
-            Self::Other(errno) => {
-                let error = io::Error::from_raw_os_error(*errno);
-                format!("cannot set up io_uring: {error}")
+            Self::Other(Refusal { call, errno }) => {
+                format!("{call} failed: {}", io::Error::from_raw_os_error(*errno))
             }
         }
     }
 
     fn cure(&self) -> String {
         match self {
-            Self::Absent => format!("{}, outside of such a sandbox", newer_kernel()),
+            Self::Absent(_) => newer_kernel(),
+            Self::Disabled(1) => "run `sysctl -w kernel.io_uring_disabled=0` on the host, or run \
+                 the server with the group that kernel.io_uring_group names"
+                .to_owned(),
             Self::Disabled(_) => {
                 "run `sysctl -w kernel.io_uring_disabled=0` on the host".to_owned()
             }
-            Self::Filtered => "in a container, use a seccomp profile that permits io_uring_setup, \
-                 io_uring_enter and io_uring_register (docker run --security-opt \
-                 seccomp=profile.json)"
+            Self::Filtered(_) => "permit io_uring_setup, io_uring_enter and io_uring_register: in \
+                 a container `docker run --security-opt seccomp=packaging/container/seccomp.json`, \
+                 in a systemd unit SystemCallFilter=. Some platforms (Docker Desktop, some \
+                 container services) block io_uring whatever the profile says: use a Linux host \
+                 or a virtual machine there"
+                .to_owned(),
+            Self::Denied(_) => "look for the denial in the kernel log (`journalctl -k | grep -i \
+                 -e avc -e apparmor`) and permit io_uring there, or run outside of the sandbox"
                 .to_owned(),
             Self::TooOld(_) | Self::Missing(..) => newer_kernel(),
             Self::Memlock { need, fits: 0, .. } => memlock_cure(*need),
@@ -130,6 +151,15 @@ pub(super) fn memlock_cure(kib: u64) -> String {
          unit, or give a container `--ulimit memlock={}`",
         kib * 1024
     )
+}
+
+/// Name of an error number that a filter may answer.
+fn name(errno: i32) -> &'static str {
+    match errno {
+        libc::ENOSYS => "ENOSYS",
+        libc::EACCES => "EACCES",
+        _ => "EPERM",
+    }
 }
 
 fn newer_kernel() -> String {

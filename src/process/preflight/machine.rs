@@ -4,11 +4,12 @@
 
 use std::fs;
 
-use super::facts::{MachineFacts, Requirements, Ring};
+use super::facts::{Kernel, MachineFacts, Requirements, Ring};
 use super::fatal::Fatal;
 use super::memlock;
 use super::parse::{
-    number_at, parse_available, parse_inactive_file, parse_limit, parse_limits, parse_may_raise,
+    number_at, parse_available, parse_inactive_file, parse_is_filtered, parse_limit, parse_limits,
+    parse_may_raise,
 };
 use super::report::{RING_SLOTS, Report, recommended_shards, ring_verdict};
 use crate::base::cgroup;
@@ -36,12 +37,8 @@ fn read_facts(port: u16) -> MachineFacts {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let one = |name| sysctl(name, 0);
     MachineFacts {
-        release: fs::read_to_string("/proc/sys/kernel/osrelease")
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
+        kernel: kernel(&status),
         ring: try_ring(),
-        io_uring_disabled: one("kernel/io_uring_disabled"),
         nofile: fs::read_to_string("/proc/self/limits")
             .ok()
             .and_then(|text| parse_limits(&text, "Max open files")),
@@ -70,8 +67,18 @@ fn read_facts(port: u16) -> MachineFacts {
 /// # Errors
 /// Why it cannot.
 pub fn permitted() -> Result<(), Fatal> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ring_verdict(&try_ring(), &kernel(&status))
+}
+
+/// `status`: text of /proc/self/status.
+fn kernel(status: &str) -> Kernel {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    ring_verdict(&try_ring(), sysctl("kernel/io_uring_disabled", 0), release.trim())
+    Kernel {
+        release: release.trim().to_owned(),
+        io_uring_disabled: sysctl("kernel/io_uring_disabled", 0),
+        is_filtered: parse_is_filtered(status),
+    }
 }
 
 fn sysctl(name: &str, place: usize) -> Option<u64> {
@@ -81,7 +88,7 @@ fn sysctl(name: &str, place: usize) -> Option<u64> {
 fn try_ring() -> Ring {
     match ring::try_out() {
         Ok(missing) => Ring::Ready { missing },
-        Err(error) => Ring::Refused(error.raw_os_error().unwrap_or(0)),
+        Err(refusal) => Ring::Refused(refusal),
     }
 }
 

@@ -30,6 +30,12 @@ pub(super) fn parse_may_raise(text: &str) -> bool {
     mask.is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
+/// Whether `/proc/self/status` shows a seccomp filter.
+pub(super) fn parse_is_filtered(text: &str) -> bool {
+    let mode = text.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() == "2")
+}
+
 /// The number at a position in a line of numbers, as sysctls print them.
 pub(super) fn number_at(text: &str, place: usize) -> Option<u64> {
     text.split_whitespace().nth(place)?.parse().ok()

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 
-use super::facts::{MachineFacts, Requirements, Ring};
+use super::facts::{Kernel, MachineFacts, Requirements, Ring};
 use super::fatal::Fatal;
 use crate::base::failure::Failure;
 use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
@@ -101,7 +101,7 @@ impl Report {
 
     pub(super) fn ring_verdict(&self) -> Result<(), Fatal> {
         let facts = &self.facts;
-        ring_verdict(&facts.ring, facts.io_uring_disabled, &facts.release)
+        ring_verdict(&facts.ring, &facts.kernel)
     }
 
     /// Limits on the number of connections, the lowest first.
@@ -280,11 +280,11 @@ impl Report {
     }
 }
 
-pub(super) fn ring_verdict(ring: &Ring, disabled: Option<u64>, release: &str) -> Result<(), Fatal> {
+pub(super) fn ring_verdict(ring: &Ring, kernel: &Kernel) -> Result<(), Fatal> {
     match ring {
         Ring::Ready { missing } if missing.is_empty() => Ok(()),
-        Ring::Ready { missing } => Err(Fatal::Missing(release.to_owned(), missing.clone())),
-        Ring::Refused(errno) => Err(Fatal::of_refusal(*errno, disabled, release)),
+        Ring::Ready { missing } => Err(Fatal::Missing(kernel.release.clone(), missing.clone())),
+        Ring::Refused(refusal) => Err(Fatal::of_refusal(*refusal, kernel)),
     }
 }
 
@@ -389,7 +389,7 @@ impl Report {
         };
         let (soft, hard) = facts.nofile.unzip();
         let (max, open) = facts.files.unzip();
-        writeln!(f, "kernel       {}", facts.release)?;
+        writeln!(f, "kernel       {}", facts.kernel.release)?;
         writeln!(f, "io_uring     {ring}")?;
         writeln!(f, "cores        {}, shards {}", facts.cores, self.request.shards)?;
         writeln!(
