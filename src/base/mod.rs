@@ -15,5 +15,6 @@ pub mod planted_faults;
 pub mod ranking;
 pub mod secret;
 pub mod sys;
+pub mod listeners;
 pub mod wheel;
 pub mod work_budget;

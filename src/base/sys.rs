@@ -38,6 +38,7 @@ const PORT_PAUSE: Duration = Duration::from_millis(20);
 /// Opens a listening TCP socket with SO_REUSEPORT, so that several can share an address.
 pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    serve_both_families(&socket, address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -47,6 +48,12 @@ pub fn listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<So
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket)
+}
+
+/// Makes an IPv6 socket serve IPv4 too, whatever the default of the machine is
+/// (net.ipv6.bindv6only).
+fn serve_both_families(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_only_v6(false) } else { Ok(()) }
 }
 
 /// Checks that the server can listen on `address`, for example that no other process does.
@@ -60,6 +67,7 @@ pub fn try_bind(address: SocketAddr) -> io::Result<()> {
     let begun = Instant::now();
     loop {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        serve_both_families(&socket, address)?;
         socket.set_reuse_address(true)?;
         match socket.bind(&address.into()) {
             Err(error)

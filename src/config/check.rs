@@ -75,6 +75,9 @@ impl Config {
             })?;
         }
         check_http_server(server)?;
+        let listeners: Vec<&str> = server.listeners.iter().map(|one| &*one.name).collect();
+        check_names("http_server.listeners", &listeners)?;
+        self.check_listeners()?;
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
         self.check_paths()?;
         let levels = [

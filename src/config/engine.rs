@@ -305,6 +305,7 @@ impl Config {
             proxies: self.upstreams(),
             api: self.api_key(),
             routes: self.routes(),
+            entrances: self.entrances(),
             homes: home::HomeSettings {
                 recovery_limit: client.recovery_max_publication_limit,
                 // An answer larger than a client's outbox could not be delivered.

@@ -18,6 +18,7 @@ mod foreign_keys;
 mod header_variables;
 mod key;
 mod keys;
+mod listeners;
 mod response_transforms;
 mod status_transforms;
 mod value_kind;

@@ -53,12 +53,18 @@ enabled = true
 channel_template = \"stock:{routing_key.1}\"
 ";
 
+const LISTENER: &str = "[[http_server.listeners]]
+name = \"local\"
+unix_socket = \"/run/drumline/edge.sock\"
+";
+
 /// Example of a table in this list, for the commented file.
 fn example(list: &str) -> &'static str {
     match list {
         "proxies" => PROXY,
         "rpc.namespaces" => RPC_NAMESPACE,
         "consumers" => CONSUMER,
+        "http_server.listeners" => LISTENER,
         _ => NAMESPACE,
     }
 }

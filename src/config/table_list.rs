@@ -83,6 +83,7 @@ fn template(list: &str) -> &'static str {
         "channel.namespaces" => "channel.without_namespace",
         "rpc.namespaces" => "rpc.without_namespace",
         "consumers" => "consumers",
+        "http_server.listeners" => "http_server.listeners",
         _ => "rpc.proxy",
     }
 }

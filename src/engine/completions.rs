@@ -120,7 +120,9 @@ impl Shard {
             None => {}
         }
         let flags = self.hub.connection(slot, generation).map(|found| found.flags);
+        // A Unix socket does not tell in every kernel whether it has more.
         let more = completion.socket_nonempty()
+            || u32::try_from(completion.result).is_ok_and(|read| read >= self.ring.buffer_bytes())
             || flags.is_some_and(|flags| flags.readable() || flags.peer_ended());
         if more {
             self.read(slot);
@@ -203,7 +205,11 @@ impl Shard {
             return self.hub.refuse_hand_over(slot);
         };
         let (bytes, permit) = self.hub.take_for_hand_over(slot);
+        let entrance = self.hub.entrance(slot);
         self.metrics.handed_over.add(1);
-        self.bus.send(control, Message::HandOver(Box::new(HandOver { socket, bytes, permit })));
+        self.bus.send(
+            control,
+            Message::HandOver(Box::new(HandOver { socket, entrance, bytes, permit })),
+        );
     }
 }

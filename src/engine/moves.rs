@@ -19,24 +19,32 @@ impl Shard {
     // ---- sockets that come ---------------------------------------------------------------
 
     pub(super) fn refill_accepts(&mut self) {
-        let wants_accepts = !self.draining && self.accepts < self.accepts_max;
+        let wants_accepts =
+            !self.draining && self.accepts < self.accepts_max * self.accepts_of.len();
         if !wants_accepts || (self.accept_after > 0 && self.now < self.accept_after) {
             return;
         }
         self.accept_after = 0;
-        while self.accepts < self.accepts_max {
-            let Some((slot, generation)) = self.hub.reserve() else { return };
-            if !self.ring.accept(generation, slot) {
-                return self.hub.free(slot);
+        for entrance in 0..self.accepts_of.len() {
+            while self.accepts_of[entrance] < self.accepts_max {
+                let Some((slot, generation)) = self.hub.reserve_for(entrance as u8) else { return };
+                if !self.ring.accept(generation, slot, entrance) {
+                    return self.hub.free(slot);
+                }
+                self.begin(slot, generation);
+                self.accepts += 1;
+                self.accepts_of[entrance] += 1;
             }
-            self.begin(slot, generation);
-            self.accepts += 1;
         }
     }
 
     pub(super) fn accepted(&mut self, completion: &Completion) {
         let Token { generation, slot, .. } = completion.token;
         self.accepts = self.accepts.saturating_sub(1);
+        let entrance = self.hub.entrance(slot);
+        if let Some(accepts) = self.accepts_of.get_mut(usize::from(entrance)) {
+            *accepts = accepts.saturating_sub(1);
+        }
         if completion.result < 0 {
             if let Some(connection) = self.hub.connection(slot, generation) {
                 connection.phase = Phase::Ending;
@@ -77,10 +85,11 @@ impl Shard {
                     let to = to as Endpoint;
                     if self.bus.reserve(to, Rank::Request) {
                         let MovingSocket { slot, generation } = socket;
+                        let entrance = self.hub.entrance(slot);
                         let shard = self.bus.endpoint();
                         self.bus.send(
                             to,
-                            Message::SlotRequest(SlotRequest { shard, slot, generation }),
+                            Message::SlotRequest(SlotRequest { shard, slot, generation, entrance }),
                         );
                     } else {
                         self.sockets_to_move.push(socket);
@@ -111,8 +120,9 @@ impl Shard {
         if !self.bus.reserve(request.shard, Rank::Delivery) {
             return false;
         }
-        let target = if self.free_slots() > 0 { self.hub.reserve() } else { None };
-        let SlotRequest { slot, generation, shard } = *request;
+        let SlotRequest { slot, generation, shard, entrance } = *request;
+        let has_room = self.free_slots() > 0;
+        let target = has_room.then(|| self.hub.reserve_for(entrance)).flatten();
         let offer = SlotOffer { slot, generation, shard: self.bus.endpoint(), target };
         self.bus.send(shard, Message::SlotOffer(offer));
         true
@@ -182,14 +192,14 @@ impl Shard {
     /// Takes over a socket from the control plane.
     pub(super) fn adopt(&mut self, adopt: Adopt) {
         let room = !self.draining && self.free_slots() > 0;
-        let Some((slot, _)) = room.then(|| self.hub.reserve()).flatten() else {
+        let Some((slot, _)) = room.then(|| self.hub.reserve_for(adopt.entrance)).flatten() else {
             return self.metrics.refused.add(1);
         };
         if self.ring.place(slot, &adopt.socket).is_err() {
             self.metrics.refused.add(1);
             return self.hub.free(slot);
         }
-        self.hub.socket_opened(slot);
+        self.hub.socket_returned(slot);
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::failure::Failure;
+use crate::base::listeners::{ListenAddress, Listeners, SocketFile};
 use crate::base::memory::MemoryBudgets;
 use crate::base::metrics::Metrics;
 use crate::base::sys::{self, Clock, ListenerOptions};
@@ -22,8 +23,6 @@ use crate::model::names::Names;
 
 /// Advice if descriptors are used up.
 const DESCRIPTORS_CURE: &str = "raise the limit on descriptors (`ulimit -n 1048576`)";
-/// Advice if a shard cannot listen.
-const LISTEN_CURE: &str = "choose another http_server.address or http_server.port";
 /// Advice if `drumline check` reports more.
 const CHECK_CURE: &str = "run `drumline check`";
 
@@ -57,8 +56,9 @@ impl RingSettings {
 /// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// Address to listen on.
-    pub address: SocketAddr,
+    /// Addresses to listen on, one for each entrance of the hub's settings; the first is a TCP
+    /// address.
+    pub listeners: Vec<ListenAddress>,
     /// Maximum connections of each shard; one entry per shard.
     pub slots: Vec<usize>,
     /// Options of accepted sockets.
@@ -73,8 +73,8 @@ pub struct NodeSettings {
 
 /// A running node.
 pub struct Node {
-    /// The bound address, with the port that the kernel chose if none was given.
-    pub address: SocketAddr,
+    /// The bound addresses, with the ports that the kernel chose.
+    pub listeners: Vec<ListenAddress>,
     /// The bus; its last endpoint is the control plane.
     pub bus: Arc<Bus>,
     /// The counters of each shard.
@@ -94,6 +94,8 @@ pub struct Node {
     /// Processor of the worker of each shard; `None` if pinning failed.
     pub processors: Vec<Option<usize>>,
     threads: Vec<JoinHandle<()>>,
+    /// Files of the Unix sockets; they are removed when the node is dropped.
+    _socket_files: Vec<SocketFile>,
 }
 
 /// What a shard needs to start.
@@ -104,10 +106,19 @@ struct ShardStart {
     metrics: Arc<Metrics>,
     statuses: Arc<[ShardStatus]>,
     clock: Clock,
-    listener: socket2::Socket,
+    listeners: Vec<socket2::Socket>,
 }
 
 impl Node {
+    /// The bound address of the first listener.
+    pub fn address(&self) -> SocketAddr {
+        let tcp = self.listeners.iter().find_map(|listener| match listener {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix { .. } => None,
+        });
+        tcp.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
     /// Starts every shard, or none. `control` wakes the control plane.
     pub fn start(
         settings: NodeSettings,
@@ -135,7 +146,9 @@ impl Node {
         let next_settings: Arc<[Arc<NextSettings>]> = (0..shards).map(|_| Arc::default()).collect();
         let slots = settings.slots.clone().into();
         let mut starts_by_worker: Vec<Vec<ShardStart>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut address = settings.address;
+        let listeners = Listeners::open(&settings.listeners, shards, &settings.listener)?;
+        let Listeners { of_shards, addresses: listeners, files } = listeners;
+        let mut of_shards = of_shards.into_iter();
         for shard in 0..shards {
             let seed = u64::from_ne_bytes(sys::random().map_err(&no_random)?);
             let context = ShardContext {
@@ -148,11 +161,6 @@ impl Node {
                 seed,
                 next_settings: next_settings[shard].clone(),
             };
-            let refused = failed(&format!("cannot listen on {address}"), LISTEN_CURE);
-            let listener = sys::listener(address, &settings.listener).map_err(&refused)?;
-            // The other shards use the port that the first one got.
-            let bound = listener.local_addr().map_err(&refused)?;
-            address = bound.as_socket().unwrap_or(address);
             starts_by_worker[shard % workers].push(ShardStart {
                 context,
                 settings: settings.clone(),
@@ -160,13 +168,13 @@ impl Node {
                 metrics: metrics[shard].clone(),
                 statuses: statuses.clone(),
                 clock,
-                listener,
+                listeners: of_shards.next().unwrap_or_default(),
             });
         }
         let (threads, pinned) = spawn(starts_by_worker)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
         Ok(Node {
-            address,
+            listeners,
             bus,
             metrics,
             budgets,
@@ -177,6 +185,7 @@ impl Node {
             next_settings,
             processors,
             threads,
+            _socket_files: files,
         })
     }
 
@@ -259,7 +268,7 @@ fn shard(start: ShardStart) -> Result<Shard, Failure> {
     let settings = Arc::new(start.settings.hub.of_shard(slots, start.settings.slots.len()));
     let hub = Hub::new(settings, &start.context, start.metrics.clone());
     let line = start.bus.port(shard);
-    Shard::new(ring, line, hub, start.listener, start.metrics, start.statuses).map_err(|error| {
+    Shard::new(ring, line, hub, start.listeners, start.metrics, start.statuses).map_err(|error| {
         Failure::new(
             format!("cannot duplicate the descriptor of a ring: {error}"),
             DESCRIPTORS_CURE,

@@ -97,9 +97,12 @@ pub struct Shard {
     pub(super) statuses: Arc<[ShardStatus]>,
     /// Number of slots for connections that stay.
     pub(super) kept_slots: usize,
+    /// Maximum accepts in progress for each listener.
     pub(super) accepts_max: usize,
     /// Accepts in progress.
     pub(super) accepts: usize,
+    /// Accepts in progress for each listener.
+    pub(super) accepts_of: Vec<usize>,
     /// Time before which no accept is started, in milliseconds.
     pub(super) accept_after: u64,
     /// Messages that wait because an inbox for their results is full, by rank.
@@ -123,21 +126,22 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Creates a shard that accepts from `listener`. Must be called on the worker's thread. Errors
-    /// are those of the kernel.
+    /// Creates a shard that accepts from `listeners`, one for each entrance. Must be called on the
+    /// worker's thread. Errors are those of the kernel.
     pub fn new(
         mut ring: Ring,
         bus: BusPort,
         hub: Hub,
-        listener: Socket,
+        listeners: Vec<Socket>,
         metrics: Arc<Metrics>,
         statuses: Arc<[ShardStatus]>,
     ) -> std::io::Result<Self> {
-        let accepts_max = ACCEPTS.min(hub.room() / 4).max(1);
-        let kept_slots = hub.room().saturating_sub(accepts_max);
+        let count = listeners.len();
+        let accepts_max = (ACCEPTS.min(hub.room() / 4) / count.max(1)).max(1);
+        let kept_slots = hub.room().saturating_sub(accepts_max * count);
         let handle = ring.handle()?;
         statuses[usize::from(bus.endpoint())].ring.get_or_init(|| handle);
-        ring.listen(listener);
+        ring.listen(listeners);
         Ok(Shard {
             ring,
             bus,
@@ -148,6 +152,7 @@ impl Shard {
             kept_slots,
             accepts_max,
             accepts: 0,
+            accepts_of: vec![0; count],
             accept_after: 0,
             stalled: Default::default(),
             sockets_to_move: Vec::new(),

@@ -9,6 +9,7 @@ use crate::home;
 use crate::home::users::UserLimit;
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::backend::Upstreams;
+use crate::model::entrance::Entrance;
 use crate::model::namespaces::Namespaces;
 use crate::model::token::Verifier;
 use crate::wire::deflate::Compression;
@@ -33,6 +34,8 @@ pub struct HubSettings {
     pub proxies: Upstreams,
     /// Key of the API.
     pub api: ApiKey,
+    /// What connections through each listener begin with; the first is that of the main address.
+    pub entrances: Arc<[Entrance]>,
     /// Paths that are served.
     pub routes: Routes,
     /// Limits of the home.
@@ -111,6 +114,7 @@ impl Default for HubSettings {
             connect_refusals: ConnectRefusalResponses::default(),
             proxies: Upstreams::default(),
             api: ApiKey::default(),
+            entrances: Arc::new([Entrance::default()]),
             routes: Routes::new(),
             slots: 1000,
             message_bytes: 1 << 16,

@@ -9,10 +9,22 @@ use crate::wire::http::{Requester, Status};
 impl Hub {
     /// Reserves a slot for a socket; returns it with its generation, `None` if all are in use.
     pub fn reserve(&mut self) -> Option<(u32, u32)> {
+        self.reserve_for(0)
+    }
+
+    /// Reserves a slot for a socket of this entrance.
+    pub fn reserve_for(&mut self, entrance: u8) -> Option<(u32, u32)> {
         if self.connections.len() >= self.settings.slots {
             return None;
         }
-        Some(self.connections.reserve())
+        let (slot, generation) = self.connections.reserve();
+        self.connections[slot].entrance = entrance;
+        Some((slot, generation))
+    }
+
+    /// Index of the listener of a slot in use.
+    pub fn entrance(&self, slot: u32) -> u8 {
+        self.connections.get(slot).map_or(0, |connection| connection.entrance)
     }
 
     /// Upper bound of the slots in use.
@@ -45,8 +57,13 @@ impl Hub {
         self.connections.state(slot, &self.locals)
     }
 
-    /// Starts a connection in a reserved slot; its request head is awaited.
+    /// Starts a connection in a reserved slot.
     pub fn socket_opened(&mut self, slot: u32) {
+        self.socket_returned(slot);
+    }
+
+    /// Starts a connection in a reserved slot; its request head is awaited.
+    pub fn socket_returned(&mut self, slot: u32) {
         self.connections[slot].phase = Phase::Head;
         self.set_deadline(slot, self.settings.head_timeout);
     }

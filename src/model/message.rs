@@ -173,6 +173,8 @@ impl Message {
 pub struct Adopt {
     /// The socket.
     pub socket: OwnedFd,
+    /// The listener that the client connected to.
+    pub entrance: u8,
     /// The request that was answered with 101; `None`: the first request is still to be read.
     pub upgrade: Option<Upgrade>,
     /// Bytes already read: those behind the upgrade request, or all without one.
@@ -186,6 +188,8 @@ pub struct Adopt {
 pub struct HandOver {
     /// The socket.
     pub socket: OwnedFd,
+    /// The listener that the client connected to.
+    pub entrance: u8,
     /// Bytes already read: at least one complete request head.
     pub bytes: Vec<u8>,
     /// Counts the socket among those of the control plane.
@@ -538,6 +542,8 @@ pub struct SlotRequest {
     pub slot: u32,
     /// Generation of that slot.
     pub generation: u32,
+    /// The listener that the client connected to.
+    pub entrance: u8,
 }
 
 /// The answer to `SlotRequest`.

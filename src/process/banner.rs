@@ -13,6 +13,8 @@ use crate::config::Access;
 pub struct Banner {
     /// Public address.
     pub address: SocketAddr,
+    /// Further listeners, each with its name.
+    pub listeners: Vec<String>,
     /// Address of the internal port; `None`: there is none.
     pub internal: Option<SocketAddr>,
     /// Path of the WebSocket; `None`: it is disabled.
@@ -53,6 +55,9 @@ pub fn banner(facts: &Banner) -> String {
     let mut text = format!("Drumline {}\n\n", env!("CARGO_PKG_VERSION"));
     let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<12}{value}");
     line("listens on", listens(facts));
+    for listener in &facts.listeners {
+        line("", listener.clone());
+    }
     if let Some(internal) = facts.internal {
         line(
             "internal",
@@ -163,6 +168,7 @@ mod tests {
     fn facts() -> Banner {
         Banner {
             address: "0.0.0.0:8000".parse().unwrap(),
+            listeners: vec!["unix:/run/edge.sock (local)".into()],
             internal: None,
             websocket: Some("/connection/websocket".into()),
             api: Some("/api".into()),
@@ -182,6 +188,7 @@ mod tests {
         let text = banner(&facts());
         let check = |part: &str| assert!(text.contains(part), "{part}\n{text}");
         check("0.0.0.0:8000 (WebSocket at /connection/websocket)");
+        check("\n              unix:/run/edge.sock (local)\n");
         check("3 on cores 0-1,3\n");
         check("500 connections, limited by memory: 2 MiB\n");
         check("everybody on this machine may\n              connect, subscribe");

@@ -3,13 +3,13 @@
 //! Owns the order of start and shutdown. Never serves a request itself. The invariant: either all
 //! parts run, or none does and the error names cause and cure.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use crate::base::failure::Failure;
 use crate::base::limits::SHARDS_MAX;
+use crate::base::listeners;
 use crate::base::log;
 use crate::base::sys;
 use crate::config::{Access, Config, HttpServer, Loaded};
@@ -38,21 +38,11 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     }
     let limit = sys::raise_open_files().unwrap_or(DESCRIPTORS);
     let _ = sys::raise_locked_memory();
-    let server = &config.http_server;
-    let address = sys::listen_address(&server.address, server.port)?;
+    let listeners = config.listen_addresses()?;
     let shards = if config.shards == 0 { sys::processors() } else { config.shards };
     let report = preflight::survey(&Requirements { shards, ..request(&config, CONNECTIONS) });
     report.verdict().map_err(|refused| refused.failure())?;
-    if sys::try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
-        return Err(Failure {
-            cause: format!("cannot bind {address}: address in use"),
-            cure: format!(
-                "find the process with `ss -ltnp 'sport = :{}'`, or choose another port with \
-                 --http_server.port",
-                server.port
-            ),
-        });
-    }
+    listeners::check_free(&listeners)?;
     let _awake = config.engine.force_latency.then(sys::hold_processors_awake).transpose().map_err(
         |error| Failure {
             cause: format!("engine.force_latency: cannot hold /dev/cpu_dma_latency: {error}"),
@@ -63,7 +53,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
     let plan = NodeSettings {
-        address,
+        listeners,
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
@@ -88,7 +78,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     // Written once the port is bound, so that a second server does not overwrite it.
     let _pid_file = PidFile::write(&config.pid_file)?;
     // The kernel has chosen a free port for port 0.
-    config.http_server.port = node.address.port();
+    config.http_server.port = node.address().port();
     let config = Arc::new(config);
     let control = Control::new(config.clone(), &node, bell, access.is_open())
         .map_err(|error| internal_port_failure(&config, &error))?
@@ -119,7 +109,8 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
     let is_reachable = api.insecure || !api.key.is_empty();
     let bound = report.bounds().into_iter().next();
     Banner {
-        address: node.address,
+        address: node.address(),
+        listeners: further_listeners(config, node),
         internal: None,
         websocket: (!config.websocket.disabled).then(|| config.websocket.handler_prefix.clone()),
         api: (!api.disabled && is_reachable)
@@ -138,6 +129,18 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
         access: access.clone(),
         entrance: config.entrance(),
     }
+}
+
+/// The listeners besides the first, as the banner shows them.
+fn further_listeners(config: &Config, node: &Node) -> Vec<String> {
+    let listeners = config.http_server.listeners.iter().zip(node.listeners.iter().skip(1));
+    listeners
+        .map(|(listener, address)| {
+            let tls = if listener.tls { ", TLS" } else { "" };
+            let proxy = if listener.proxy_protocol { ", PROXY protocol" } else { "" };
+            format!("{address} ({}{tls}{proxy})", listener.name)
+        })
+        .collect()
 }
 
 fn internal_port_failure(config: &Config, error: &std::io::Error) -> Failure {

@@ -51,7 +51,8 @@ impl Client {
     pub fn over(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        // A Unix socket has no such option.
+        let _ = stream.set_nodelay(true);
         Client { stream, bytes: Vec::new(), texts: Default::default() }
     }
 

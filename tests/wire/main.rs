@@ -23,6 +23,7 @@ mod formats;
 mod help;
 mod http_connections;
 mod large_answers;
+mod listeners;
 mod load;
 mod memlock;
 mod memory;

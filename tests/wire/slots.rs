@@ -2,6 +2,7 @@
 
 use std::net::{Shutdown, SocketAddr};
 
+use drumline::base::listeners::ListenAddress;
 use drumline::base::metrics::Metrics;
 use drumline::config::Config;
 use drumline::engine::node::{Node, NodeSettings};
@@ -104,7 +105,7 @@ fn a_full_shard_hands_new_sockets_to_another_shard() {
     let mut config = Config::default();
     config.client.insecure = true;
     let plan = NodeSettings {
-        address,
+        listeners: vec![ListenAddress::Tcp(address)],
         slots: vec![100, 1000],
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],

@@ -173,7 +173,7 @@ impl Start {
         };
         let ring = Ring::new(&sizes).context("the kernel baseline cannot set up a ring")?;
         let mut shard = Shard::new(ring, self.options.slots, self.accepted);
-        shard.ring.listen(listener);
+        shard.ring.listen([listener]);
         shard.ring.watch_doorbell(self.bell);
         for _ in 0..ACCEPTS {
             shard.accept();
@@ -222,7 +222,7 @@ impl Shard {
 
     fn accept(&mut self) {
         if self.next < self.slots {
-            self.ring.accept(0, self.next);
+            self.ring.accept(0, self.next, 0);
             self.next += 1;
         }
     }
@@ -260,7 +260,7 @@ impl Shard {
                 Op::Accept => {
                     let error = std::io::Error::from_raw_os_error(-completion.result);
                     eprintln!("the kernel baseline could not accept a socket: {error}");
-                    self.ring.accept(0, slot);
+                    self.ring.accept(0, slot, 0);
                 }
                 Op::Send => self.note_late(slot, completion.result),
                 _ => {}

@@ -24,7 +24,9 @@ pub use self::consumers::{Consumer, DeadLetter, FeedTls, PublicationDataMode, Ra
 pub use self::engine::Engine;
 pub use self::root::Config;
 pub(super) use self::section::describe;
-pub use self::server::{Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
+pub use self::server::{
+    Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
+};
 pub use self::transports::{
     ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream,
     UniSse, UniWebSocket, WebSocket,

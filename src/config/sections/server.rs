@@ -4,7 +4,7 @@
 
 use crate::base::secret::Secret;
 
-use super::section::section;
+use super::section::{section, tables};
 use crate::config::duration::ConfigDuration;
 
 section! {
@@ -43,8 +43,39 @@ section! {
         /// Maximum number of headers in a request, up to 256. The server answers a request with
         /// more headers with 431.
         headers_limit: usize = 128,
+        /// Require a PROXY protocol header (version 1 or 2) at the start of every connection to
+        /// `address` and `port`. Set it if a load balancer that sends such headers is the only
+        /// client of the port. Connections without a header are closed.
+        proxy_protocol: bool = false,
+        /// Further listeners of the public port: a list of tables, each with a `name`.
+        listeners: Vec<Listener> = Vec::new(),
     }
 }
+
+section! {
+    /// A further listener of the public port.
+    Listener {
+        /// Name of the listener, which the banner and errors show.
+        name: String = String::new(),
+        /// IP address to listen on. Empty: all IPv4 addresses. `::`: all IPv6 and IPv4 addresses.
+        address: String = String::new(),
+        /// TCP port. Required unless `unix_socket` is set.
+        port: u16 = 0,
+        /// Path of a Unix socket to listen on, instead of an address and a port. A file that an
+        /// ended process has left is replaced.
+        unix_socket: String = String::new(),
+        /// Permissions of the Unix socket's file, in octal. Clients need the permission to write.
+        unix_socket_mode: String = "0660".to_owned(),
+        /// Serve TLS on this listener, with the certificates of `http_server.tls`. Requires
+        /// `http_server.tls.enabled`. False: the listener serves without TLS.
+        tls: bool = false,
+        /// Require a PROXY protocol header (version 1 or 2) at the start of every connection to
+        /// this listener. Connections without one are closed.
+        proxy_protocol: bool = false,
+    }
+}
+
+tables!(Listener);
 
 section! {
     /// HTTP API for backends.

@@ -50,14 +50,28 @@ pub struct PrefixedSocket {
     bytes: Vec<u8>,
     used: usize,
     permit: ControlPermit,
+    entrance: u8,
     connection: Arc<HttpConnection>,
 }
 
+/// What is left of a [`PrefixedSocket`].
+pub struct PrefixedParts {
+    /// The socket.
+    pub socket: Arc<TcpStream>,
+    /// The listener that the client connected to.
+    pub entrance: u8,
+    /// The bytes that are left to read.
+    pub unread: Vec<u8>,
+    /// The permit of the connection.
+    pub permit: ControlPermit,
+}
+
 impl PrefixedSocket {
-    /// The socket, the bytes that are left to read, and the permit of the connection.
-    pub fn into_parts(mut self) -> (Arc<TcpStream>, Vec<u8>, ControlPermit) {
+    /// The socket and what belongs to it.
+    pub fn into_parts(mut self) -> PrefixedParts {
         self.bytes.drain(..self.used);
-        (self.socket, self.bytes, self.permit)
+        let PrefixedSocket { socket, entrance, bytes: unread, permit, .. } = self;
+        PrefixedParts { socket, entrance, unread, permit }
     }
 }
 
@@ -223,7 +237,7 @@ impl HttpConnections {
         let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         // Dropping a socket that cannot be served closes it.
         if let Ok(socket) = socket {
-            self.serve(socket, handed.bytes, handed.permit);
+            self.serve(socket, handed.entrance, handed.bytes, handed.permit);
         }
     }
 
@@ -232,7 +246,7 @@ impl HttpConnections {
         loop {
             match listener.accept().await {
                 Ok((socket, _)) => match ControlPermit::reserve(&limits) {
-                    Some(permit) => self.serve(socket, Vec::new(), permit),
+                    Some(permit) => self.serve(socket, 0, Vec::new(), permit),
                     None => refuse(socket).await,
                 },
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -241,7 +255,7 @@ impl HttpConnections {
     }
 
     /// Serves a socket from which `bytes` were already read.
-    fn serve(&self, socket: TcpStream, bytes: Vec<u8>, permit: ControlPermit) {
+    fn serve(&self, socket: TcpStream, entrance: u8, bytes: Vec<u8>, permit: ControlPermit) {
         if permit.limits().control_is_nearly_full() {
             self.idle.close_longest_idle();
         }
@@ -250,7 +264,8 @@ impl HttpConnections {
         let socket = Arc::new(socket);
         let peer_closed = peer_closed(Arc::downgrade(&socket), connection.clone());
         let served = connection.clone();
-        let io = PrefixedSocket { socket, bytes, used: 0, permit, connection: served.clone() };
+        let io =
+            PrefixedSocket { socket, bytes, used: 0, permit, entrance, connection: served.clone() };
         let (io, options) = (TokioIo::new(io), self.options.clone());
         let service = service_fn(move |request| answer(options.clone(), served.clone(), request));
         let buffer = self.options.limits.bytes + BUFFER_MORE;

@@ -25,7 +25,7 @@ use crate::base::connection_limits::ConnectionLimits;
 use crate::base::sys::Clock;
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
-use crate::control::http::connections::{EndlessResponse, PrefixedSocket};
+use crate::control::http::connections::{EndlessResponse, PrefixedParts, PrefixedSocket};
 use crate::control::http::refusal::refusal;
 use crate::link::Link;
 use crate::model::auth::Rules;
@@ -203,7 +203,7 @@ async fn forward(link: &Link, request: Request, body_max: usize) -> Response {
 async fn shard_answer(link: &Link, request: Request) -> Option<Response> {
     let (near, far) = UnixStream::pair().ok()?;
     let far = OwnedFd::from(far.into_std().ok()?);
-    let adopt = Adopt { socket: far, upgrade: None, bytes: Vec::new(), permit: None };
+    let adopt = Adopt { socket: far, entrance: 0, upgrade: None, bytes: Vec::new(), permit: None };
     link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await.ok()?;
     let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.ok()?;
     // The task ends with the answer, or when the client closes its connection.
@@ -245,7 +245,7 @@ fn switching_protocols(upgrade: &Upgrade) -> Result<Response, axum::http::Error>
 /// Takes the raw socket from hyper and sends it to the shard with the fewest sockets.
 async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
     let Ok(parts) = upgraded.downcast::<TokioIo<PrefixedSocket>>() else { return };
-    let (socket, unread, permit) = parts.io.into_inner().into_parts();
+    let PrefixedParts { socket, entrance, unread, permit } = parts.io.into_inner().into_parts();
     let mut bytes = parts.read_buf.to_vec();
     bytes.extend_from_slice(&unread);
     let socket = match Arc::try_unwrap(socket) {
@@ -253,7 +253,7 @@ async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
         Err(shared) => shared.as_fd().try_clone_to_owned(),
     };
     let Ok(socket) = socket else { return };
-    let adopt = Adopt { socket, upgrade: Some(upgrade), bytes, permit: Some(permit) };
+    let adopt = Adopt { socket, entrance, upgrade: Some(upgrade), bytes, permit: Some(permit) };
     // If the shard has no room, the socket is closed and the client connects again.
     let _ = link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await;
 }

@@ -72,12 +72,12 @@ mod tests {
     fn peers(ring: &mut Ring, count: u32) -> Vec<TcpStream> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        ring.listen(listener);
+        ring.listen([listener]);
         (0..count)
             .map(|slot| {
                 let peer = TcpStream::connect(address).unwrap();
                 peer.set_read_timeout(Some(PATIENCE)).unwrap();
-                assert!(ring.accept(1, slot));
+                assert!(ring.accept(1, slot, 0));
                 let accepted = next(ring);
                 assert_eq!((accepted.token, accepted.result), (Token::new(Op::Accept, 1, slot), 0));
                 peer

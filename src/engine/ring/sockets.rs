@@ -20,27 +20,35 @@ const READABLE: u32 =
 static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 impl Ring {
-    /// Sets the listener that [`Ring::accept`] accepts from.
-    pub fn listen(&mut self, listener: impl Into<OwnedFd>) {
+    /// Sets the listeners that [`Ring::accept`] accepts from.
+    pub fn listen<L: Into<OwnedFd>>(&mut self, listeners: impl IntoIterator<Item = L>) {
         self.stop_listening();
-        self.listener = Some(listener.into());
+        self.listeners = listeners.into_iter().map(Into::into).collect();
     }
 
-    /// Closes the listener. The caller must cancel accepts in progress.
+    /// Closes the listeners. The caller must cancel accepts in progress.
     pub fn stop_listening(&mut self) {
-        // Queued entries refer to the descriptor by number, so they are submitted first.
+        // Queued entries refer to the descriptors by number, so they are submitted first.
         self.submit();
-        self.listener = None;
+        self.listeners.clear();
     }
 
-    /// Accepts one connection into `slot`; returns whether there is a listener.
-    pub fn accept(&mut self, generation: u32, slot: u32) -> bool {
-        let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return false };
+    /// Accepts one connection of the listener with this index into `slot`; returns whether there
+    /// is such a listener.
+    pub fn accept(&mut self, generation: u32, slot: u32, listener: usize) -> bool {
+        let Some(listener) = self.listeners.get(listener).map(AsRawFd::as_raw_fd) else {
+            return false;
+        };
         let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
             .file_index(Some(destination(slot)))
             .build();
         self.queue(entry, Token::new(Op::Accept, generation, slot));
         true
+    }
+
+    /// Size of a receive buffer, which is the most that one [`Ring::receive`] reads.
+    pub fn buffer_bytes(&self) -> u32 {
+        self.buffers.buffer_bytes()
     }
 
     /// Polls a slot for input, end and error until cancelled; edge-triggered.

@@ -53,8 +53,8 @@ pub struct Ring {
     /// Calls of io_uring_enter, and sends.
     pub(super) enters: u64,
     pub(super) sends: u64,
-    /// The listener.
-    pub(super) listener: Option<OwnedFd>,
+    /// The listeners.
+    pub(super) listeners: Vec<OwnedFd>,
     /// The eventfd that ends a wait, and whether it is polled.
     pub(super) doorbell: Option<OwnedFd>,
     pub(super) doorbell_watched: bool,
@@ -110,7 +110,7 @@ impl Ring {
             overflows: 0,
             enters: 0,
             sends: 0,
-            listener: None,
+            listeners: Vec::new(),
             doorbell: None,
             doorbell_watched: false,
             addresses: vec![blank; submissions].into_boxed_slice(),

@@ -114,6 +114,8 @@ pub struct Connection {
     pub transport: Transport,
     /// Encoding of the protocol.
     pub wire: Wire,
+    /// Index of its listener among the entrances of the node.
+    pub entrance: u8,
     /// Identity; `None`: anonymous.
     pub identity: Option<Box<Identity>>,
 }
@@ -151,6 +153,7 @@ impl Connection {
             phase: Phase::Reserved,
             transport: Transport::WebSocket,
             wire: Wire::Json,
+            entrance: 0,
             identity: None,
         }
     }

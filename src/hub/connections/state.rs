@@ -60,6 +60,8 @@ pub struct ConnectionRecord<'a> {
     pub transport: Transport,
     /// Encoding of the protocol.
     pub wire: Wire,
+    /// Index of its listener.
+    pub entrance: u8,
     /// Number of operations in progress in the kernel.
     pub operations: u8,
     /// Number of its subscriptions.
@@ -174,6 +176,7 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         phase,
         transport,
         wire,
+        entrance,
         ref identity,
     } = connection;
     ConnectionRecord {
@@ -182,6 +185,7 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         flags,
         transport,
         wire,
+        entrance,
         operations,
         subscribed,
         has_output: turn != NONE,
