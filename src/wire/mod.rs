@@ -1,5 +1,5 @@
-//! Bytes on the wire: WebSocket frames, HTTP request heads, compression, deltas and the Centrifuge
-//! protocol.
+//! Bytes on the wire: WebSocket frames, HTTP request heads, compression, deltas, records of TLS and
+//! the Centrifuge protocol.
 //!
 //! Owns the parsers and the writers. Never does I/O and never decides what a client may do.
 
@@ -12,4 +12,5 @@ pub mod framing;
 pub mod http;
 pub mod joined_frames;
 pub mod protocol;
+pub mod tls;
 pub mod lenient_json;

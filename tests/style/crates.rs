@@ -12,6 +12,7 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         "wire",
         &[
+            "aws_lc_rs",
             "bytemuck",
             "data_encoding",
             "hashbrown",
@@ -21,6 +22,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "serde",
             "serde_json",
             "tungstenite",
+            "zeroize",
             "zlib_rs",
         ],
     ),

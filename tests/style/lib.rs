@@ -66,8 +66,11 @@ fn report(rule: &str, offences: &[String]) {
 }
 
 /// A file without its tests: everything before its `#[cfg(test)]` module, or
-/// `#[cfg(all(test, ...))]`.
+/// `#[cfg(all(test, ...))]`; nothing of a file that is compiled for tests alone.
 fn without_tests(text: &str) -> &str {
+    if text.contains("\n#![cfg(test)]\n") || text.contains("\n#![cfg(any(test, fuzzing))]\n") {
+        return "";
+    }
     let starts = ["\n#[cfg(test)]\nmod ", "\n#[cfg(test)]\npub(crate) mod ", "\n#[cfg(all(test"];
     let end = starts.iter().filter_map(|start| text.find(start)).min();
     &text[..end.unwrap_or(text.len())]

@@ -64,6 +64,10 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[
         ".expect(\"a turn's bytes are bounded\")",
         "4 MiB, and one answer beyond them",
     ),
+    ("src/wire/tls/suite.rs", ".expect(\"a key of the suite's", "`Pair` has its suite's lengths"),
+    ("src/wire/tls/suite.rs", ".expect(\"a short label", "three labels, 48 bytes at most"),
+    ("src/wire/tls/seal.rs", ".expect(\"`out` has the len", "callers take `sealed_len`"),
+    ("src/wire/tls/seal.rs", ".expect(\"a record is short", "at most 16 KiB and a type"),
     ("src/base/wheel.rs", "assert!(buckets.is_power_of_two()", "a constant; at the start only"),
 ];
 

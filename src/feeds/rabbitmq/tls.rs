@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::unverified::AnyCertificate;
@@ -30,7 +30,7 @@ impl Tls {
     /// # Errors
     /// A certificate or key cannot be read: the key of the configuration and the cause.
     pub fn new(options: &FeedTls) -> Result<Self, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let roots = roots(&options.server_ca_pem)?;
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
