@@ -199,6 +199,11 @@ pub fn memory(line: &str) -> Option<u64> {
     Some(rest.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
+/// Limit of open file descriptors; `None`: no limit.
+pub fn descriptor_limit() -> Option<u64> {
+    rustix::process::getrlimit(Resource::Nofile).current
+}
+
 /// Unix time in milliseconds.
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -273,6 +273,7 @@ mod tests {
         ] {
             assert_eq!(std::mem::take(name), "default");
         }
+        assert_eq!(std::mem::take(&mut config.prometheus.namespace), "centrifugo");
         assert_eq!(config, Config::default());
         let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
         assert!(warning.starts_with("http_api.key is not set"), "{warning}");

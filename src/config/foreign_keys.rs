@@ -29,8 +29,7 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
          uni_grpc.port=11000 uni_grpc.max_receive_message_size uni_grpc.tls.@tls \
          admin.enabled admin.handler_prefix admin.password admin.secret admin.insecure \
          admin.web_path admin.web_proxy_address admin.external \
-         prometheus.instrument_http_handlers prometheus.recovered_publications_histogram \
-         prometheus.native_histograms debug.enabled debug.handler_prefix=/debug/pprof \
+         prometheus.instrument_http_handlers debug.enabled debug.handler_prefix=/debug/pprof \
          init.enabled init.handler_prefix=/connection/init opentelemetry.enabled \
          opentelemetry.api opentelemetry.consuming opentelemetry.google_cloud_adc_auth \
          graphite.enabled graphite.host=localhost graphite.port=2003 graphite.prefix=centrifugo \

@@ -40,6 +40,9 @@ pub struct Loaded {
     pub has_unknown: bool,
 }
 
+/// Prefix of the names of metrics if the configuration is Centrifugo's.
+const CENTRIFUGO_NAMESPACE: &str = "centrifugo";
+
 /// Merges defaults, file, environment and flags.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let mut builder = ConfigBuilder::new();
@@ -64,8 +67,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     }
     builder.foreign.check()?;
     let (unknown, has_unknown) = (builder.warning(), builder.has_unknown());
+    let is_of_centrifugo = builder.is_of_centrifugo;
     let mut config = builder.finish()?;
     config.normalize();
+    if is_of_centrifugo && config.prometheus.namespace.is_empty() {
+        CENTRIFUGO_NAMESPACE.clone_into(&mut config.prometheus.namespace);
+    }
     config.fill_in_headers(&sources.environment)?;
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
@@ -85,6 +92,8 @@ struct ConfigBuilder {
     of_kubernetes: Vec<String>,
     /// Values of Centrifugo's keys that this server does not carry.
     foreign: ForeignValues,
+    /// Whether a variable of Centrifugo, or a key that only Centrifugo has, is set.
+    is_of_centrifugo: bool,
 }
 
 impl ConfigBuilder {
@@ -96,6 +105,7 @@ impl ConfigBuilder {
             unknown: Vec::new(),
             of_kubernetes: Vec::new(),
             foreign: ForeignValues::default(),
+            is_of_centrifugo: false,
         }
     }
 
@@ -132,6 +142,7 @@ impl ConfigBuilder {
     fn add_foreign(&mut self, path: &str, value: &Value, origin: &str) {
         let mut unknown = Vec::new();
         for (key, text) in foreign::read(path, value, &mut unknown) {
+            self.is_of_centrifugo = true;
             self.foreign.set(key, &text, path, &format!("{} in {origin}", key.path));
         }
         self.unknown.extend(unknown.iter().map(|path| keys::unknown(path, keys::suggest(path))));
@@ -196,6 +207,7 @@ impl ConfigBuilder {
         for (name, text) in ours() {
             match key(name) {
                 Some(key) if !text.is_empty() && !is_of_kubernetes(name, text) => {
+                    self.is_of_centrifugo |= prefix == CENTRIFUGO_PREFIX;
                     self.add_text(key, text, name)?;
                 }
                 _ => {}
@@ -231,6 +243,7 @@ impl ConfigBuilder {
         {
             // An empty variable counts as unset.
             if !text.is_empty() {
+                self.is_of_centrifugo = true;
                 self.foreign.set(key, text, name, name);
             }
             return Ok(());

@@ -86,6 +86,25 @@ mod tests {
     }
 
     #[test]
+    fn metrics_have_the_prefix_of_centrifugo_if_the_configuration_is_its() {
+        let namespace = |variables: &[(&str, &str)], flags: &[(&str, &str)]| {
+            let text = |pairs: &[(&str, &str)]| {
+                let pairs = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+                pairs.collect::<Vec<(String, String)>>()
+            };
+            let (environment, flags) = (text(variables), text(flags));
+            let file = Some("/dev/null".into());
+            let sources = Sources { file, environment, flags, ..Sources::default() };
+            load(&sources).unwrap().config.prometheus.namespace
+        };
+        let theirs = [("CENTRIFUGO_HTTP_API_KEY", "k")];
+        assert_eq!(namespace(&[("DRUMLINE_HTTP_API_KEY", "k")], &[]), "");
+        assert_eq!(namespace(&theirs, &[]), "centrifugo");
+        assert_eq!(namespace(&[("CENTRIFUGO_NODE_NAME", "n")], &[]), "centrifugo");
+        assert_eq!(namespace(&theirs, &[("prometheus.namespace", "edge")]), "edge");
+    }
+
+    #[test]
     fn later_sources_win() {
         let file = "shards = 3\n[http_server]\nport = 1\n[client]\nping_interval = \"1m\"\n";
         let both = [

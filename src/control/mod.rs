@@ -29,6 +29,8 @@ use self::backend::client::client;
 use self::backend::hooks::Hooks;
 use self::backend::proxies::Proxies;
 use self::backend::targets::Backend;
+use self::metrics::Source;
+use self::metrics::api_calls::ApiCalls;
 use self::http::connections::{HttpConnections, HttpOptions, IdleTimes};
 use self::http::return_to_shard::{PushAdmission, with_push_routes};
 use self::signals::Signals;
@@ -108,8 +110,10 @@ impl Control {
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend));
         let feeds = feeds.start(&destination(&config, &link));
-        let inner = inner_router(&config, &link, &proxies, &hooks, feeds.states());
-        let api = api::router(&config, &link);
+        let calls = Arc::new(ApiCalls::new(api::METHODS));
+        let sources = metric_sources(&link, &proxies, &hooks, &calls, feeds.states());
+        let inner = inner_router(&config, &link, sources);
+        let api = api::router(&config, &link, &calls);
         let has_public_api = internal.is_none() || config.http_api.external;
         let (public, inner) = match (internal.is_some(), has_public_api) {
             (false, _) => (inner.clone().merge(api), inner),
@@ -206,16 +210,8 @@ fn http_options(config: &Config, router: Router, internal: bool) -> HttpOptions 
 
 /// The routes of the internal port, except the API. Without an internal port, the public port
 /// serves them.
-fn inner_router(
-    config: &Arc<Config>,
-    link: &Arc<Link>,
-    proxies: &Proxies,
-    hooks: &Arc<Hooks>,
-    feeds: Vec<Arc<FeedState>>,
-) -> Router {
-    let (proxies, hooks) = (proxies.clone(), hooks.clone());
-    let own_metrics = move || [proxies.metrics(), hooks.metrics()].concat();
-    let router = metrics::router(config, link, own_metrics, feeds)
+fn inner_router(config: &Arc<Config>, link: &Arc<Link>, sources: Vec<Source>) -> Router {
+    let router = metrics::router(config, link, sources)
         .merge(pages::swagger::router(config))
         .merge(pages::page::router(config));
     if config.health.enabled {
@@ -224,6 +220,24 @@ fn inner_router(
     } else {
         router
     }
+}
+
+/// The metrics of the parts of the control plane.
+fn metric_sources(
+    link: &Arc<Link>,
+    proxies: &Proxies,
+    hooks: &Arc<Hooks>,
+    calls: &Arc<ApiCalls>,
+    feeds: Vec<Arc<FeedState>>,
+) -> Vec<Source> {
+    let (link, proxies, hooks, calls) =
+        (link.clone(), proxies.clone(), hooks.clone(), calls.clone());
+    vec![
+        Box::new(move |names| proxies.families(names)),
+        Box::new(move |names| names.families(&hooks.metrics())),
+        Box::new(move |names| calls.families(&link, names)),
+        Box::new(move |names| metrics::feeds(&feeds, names)),
+    ]
 }
 
 /// Refuses requests that do not come from this machine, see [`foreign`].

@@ -84,6 +84,12 @@ impl Bus {
         Ok(Arc::new(Bus { inboxes, consumers: consumers.into() }))
     }
 
+    /// Messages in the inboxes of a rank of all shards.
+    pub fn depth(&self, rank: Rank) -> usize {
+        let shards = self.inboxes.iter().take(usize::from(self.control()));
+        shards.map(|shard| shard.inboxes[rank as usize].room.taken()).sum()
+    }
+
     /// The control plane's endpoint.
     pub fn control(&self) -> Endpoint {
         (self.inboxes.len() - 1) as Endpoint

@@ -39,6 +39,11 @@ impl InboxRoom {
         self.taken.load(Ordering::SeqCst) == 0
     }
 
+    /// Messages and reservations.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Takes room for one message, or notes that `endpoint` waits for room.
     pub(super) fn reserve(&self, endpoint: Endpoint) -> bool {
         if self.take() {

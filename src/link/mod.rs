@@ -128,6 +128,12 @@ impl Link {
         self.metrics.iter().map(|metrics| of(metrics)).sum()
     }
 
+    /// Messages that wait in the inboxes of the shards, by rank.
+    pub fn inbox_depths(&self) -> [(&'static str, usize); 3] {
+        [("delivery", Rank::Delivery), ("request", Rank::Request), ("ingress", Rank::Ingress)]
+            .map(|(name, rank)| (name, self.bus.depth(rank)))
+    }
+
     /// The shard with the fewest sockets.
     pub fn least_loaded_shard(&self) -> Endpoint {
         let sockets = |shard: &Endpoint| self.metrics[usize::from(*shard)].sockets.get();

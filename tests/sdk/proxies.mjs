@@ -312,7 +312,7 @@ async function refusedConnects(backend) {
     await there;
     made.disconnect();
   }
-  assert.ok(await metric("proxy_failures_total") >= 3);
+  assert.ok(await metric("proxy_errors") >= 3);
   assert.equal(await metric("proxy_waiting"), 0);
 }
 

@@ -107,10 +107,19 @@ section! {
 section! {
     /// Metrics endpoint.
     Prometheus {
-        /// Enable the metrics endpoint (Prometheus text format).
+        /// Enable the metrics endpoint. It serves the text format of Prometheus, and the protobuf
+        /// format with native histograms to scrapers that accept it.
         enabled: bool = false,
         /// Path of the metrics endpoint.
         handler_prefix: String = "/metrics".to_owned(),
+        /// Prefix of the names of metrics. Empty: `centrifugo` if a variable beginning with
+        /// `CENTRIFUGO_` or a key that only Centrifugo has is set, otherwise `drumline`.
+        namespace: String = String::new(),
+        /// Export a histogram of the number of publications that each recovery sent.
+        recovered_publications_histogram: bool = false,
+        /// Export histograms without classic buckets, and no summaries. The buckets are then only
+        /// in the protobuf format.
+        native_histograms: bool = false,
     }
 }
 

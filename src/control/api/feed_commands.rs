@@ -11,16 +11,17 @@ use super::publish::{Broadcast, Publish};
 use super::reading::read_object;
 use super::reply::{ApiError, RequestError};
 use crate::config::Config;
+use crate::control::metrics::api_calls::ApiCalls;
 use crate::feeds::decode::{CommandResult, Commands, Work};
 use crate::feeds::message::Refusal;
 use crate::link::Link;
 
 /// Methods that do not publish.
-const METHODS: [&str; 5] = ["subscribe", "unsubscribe", "disconnect", "history_remove", "refresh"];
+static METHODS: [&str; 5] = ["subscribe", "unsubscribe", "disconnect", "history_remove", "refresh"];
 
 /// The API commands of a node, for its feeds.
 pub fn feed_commands(config: &Arc<Config>, link: &Arc<Link>) -> Arc<dyn Commands> {
-    Arc::new(Api::new(config, link))
+    Arc::new(Api::new(config, link, Arc::new(ApiCalls::new(&METHODS))))
 }
 
 fn unreadable(method: &str, refused: &RequestError) -> Refusal {

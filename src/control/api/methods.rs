@@ -4,6 +4,8 @@
 //! Owns the table alone. The invariant: a method outside the table is neither callable nor
 //! described.
 
+use std::time::Instant;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -44,11 +46,25 @@ macro_rules! methods {
                     _ => Err(RequestError::Unknown),
                 }
             }
+
+            /// Name of the method.
+            fn method(&self) -> &'static str {
+                match self {
+                    $(Command::$request(_) => stringify!($method),)*
+                }
+            }
         }
 
         impl Api {
-            /// Runs a request; returns its result as JSON.
+            /// Runs a request and counts it; returns its result as JSON.
             pub(super) async fn run(&self, command: Command) -> Result<Box<RawValue>, ApiError> {
+                let (method, began) = (command.method(), Instant::now());
+                let result = self.run_uncounted(command).await;
+                self.calls.ended(method, began, result.as_ref().err().map(|error| error.parts().0));
+                result
+            }
+
+            async fn run_uncounted(&self, command: Command) -> Result<Box<RawValue>, ApiError> {
                 match command {
                     $(Command::$request(request) => {
                         let result: $result = self.$method(request).await?;

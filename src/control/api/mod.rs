@@ -34,6 +34,7 @@ mod tests {
     use super::routes::router;
     use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::base::metrics::Metrics;
+    use crate::control::metrics::api_calls::ApiCalls;
     use crate::config::Config;
     use crate::engine::bus::Bus;
     use crate::link::Link;
@@ -106,7 +107,7 @@ mod tests {
         let link = link(capacity);
         let dispatched = link.clone();
         tokio::spawn(async move { dispatched.dispatch(|_| {}, |_| {}, |_| {}).await });
-        router(&Arc::new(config), &link)
+        router(&Arc::new(config), &link, &Arc::new(ApiCalls::new(super::METHODS)))
     }
 
     async fn send(router: &Router, request: Request<Body>) -> (u16, String) {

@@ -12,6 +12,7 @@ use super::reply::ApiError;
 use super::snapshots::Snapshots;
 use crate::base::sys;
 use crate::config::Config;
+use crate::control::metrics::api_calls::ApiCalls;
 use crate::link::Link;
 use crate::model::auth::ApiKey;
 use crate::model::namespaces::{Namespaces, Options};
@@ -27,6 +28,8 @@ pub struct Api {
     pub(super) revocations: Mutex<Arc<Revocations>>,
     pub(super) started: Instant,
     pub(super) snapshots: Snapshots,
+    /// Counts of the calls.
+    pub(super) calls: Arc<ApiCalls>,
     pub(super) uid: String,
     pub(super) name: String,
 }
@@ -42,7 +45,7 @@ fn name(config: &Config) -> String {
 
 impl Api {
     /// The API of the node that `link` leads to.
-    pub(super) fn new(config: &Arc<Config>, link: &Arc<Link>) -> Self {
+    pub(super) fn new(config: &Arc<Config>, link: &Arc<Link>, calls: Arc<ApiCalls>) -> Self {
         Api {
             config: config.clone(),
             namespaces: config.namespaces(),
@@ -51,6 +54,7 @@ impl Api {
             revocations: Mutex::default(),
             started: Instant::now(),
             snapshots: Snapshots::new(link),
+            calls,
             uid: uid().unwrap_or_default(),
             name: name(config),
         }

@@ -7,4 +7,5 @@ pub mod client;
 pub mod endpoint;
 pub mod hooks;
 pub mod proxies;
+pub mod proxy_calls;
 pub mod targets;

@@ -4,13 +4,13 @@
 //! requests wait or are in progress. Beyond that a client gets a temporary error.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
-use crate::base::metrics::MetricKind;
 use crate::control::backend::targets::Backend;
-use crate::control::metrics::Metric;
+use crate::control::backend::proxy_calls::ProxyCalls;
+use crate::control::metrics::family::Family;
+use crate::control::metrics::names::Names;
 use crate::link::Link;
 use crate::model::backend::{ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest};
 use crate::model::ids::Address;
@@ -25,20 +25,15 @@ pub struct Proxies {
     link: Arc<Link>,
     backend: Arc<Backend>,
     waiting: Arc<Semaphore>,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    requests: AtomicU64,
-    failures: AtomicU64,
+    calls: Arc<ProxyCalls>,
 }
 
 impl Proxies {
     /// Sends requests to `backend`, and the answers to shards by `link`.
     pub fn new(link: Arc<Link>, backend: Arc<Backend>) -> Self {
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
-        Proxies { link, backend, waiting, counts: Arc::default() }
+        let calls = Arc::new(ProxyCalls::new(backend.names()));
+        Proxies { link, backend, waiting, calls }
     }
 
     /// Asks the backend about a client's command, and sends the answer to the shard.
@@ -69,11 +64,9 @@ impl Proxies {
     }
 
     async fn answer(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
-        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let call = self.calls.begin(request);
         let answer = self.backend.ask(request).await;
-        if answer == Err(ProxyFailure::Failed) {
-            self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        }
+        call.end(answer == Err(ProxyFailure::Failed));
         answer
     }
 
@@ -83,29 +76,8 @@ impl Proxies {
     }
 
     /// Metrics of the proxies.
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn families(&self, names: &Names) -> Vec<Family> {
         let in_progress = WAITING_MAX - self.waiting.available_permits();
-        let Counts { requests, failures } = &*self.counts;
-        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        vec![
-            Metric {
-                name: "proxy_requests",
-                help: "Proxy requests sent to the backend.",
-                kind: MetricKind::Total,
-                value: number(requests),
-            },
-            Metric {
-                name: "proxy_failures",
-                help: "Proxy requests that got no valid answer from the backend.",
-                kind: MetricKind::Total,
-                value: number(failures),
-            },
-            Metric {
-                name: "proxy_waiting",
-                help: "Proxy requests that wait or are in progress.",
-                kind: MetricKind::Gauge,
-                value: in_progress as u64,
-            },
-        ]
+        self.calls.families(in_progress, names)
     }
 }

@@ -34,6 +34,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// The addresses of the backend, by number.
 pub struct Backend {
     addresses: Vec<Option<Target>>,
+    names: Vec<String>,
 }
 
 impl Backend {
@@ -46,7 +47,16 @@ impl Backend {
             let log_failure = |cause| log::error("backend", format_args!("{section}: {cause}"));
             target.map_err(log_failure).ok()
         };
-        Backend { addresses: config.all_proxies().into_iter().enumerate().map(address).collect() }
+        let proxies = config.all_proxies();
+        let without_name = proxies.len().saturating_sub(config.proxies.len());
+        let given = config.proxies.iter().map(|proxy| proxy.name.clone());
+        let names = vec!["default".to_owned(); without_name].into_iter().chain(given).collect();
+        Backend { addresses: proxies.into_iter().enumerate().map(address).collect(), names }
+    }
+
+    /// Names of the proxies, by number: `default`, or the name that the configuration gives.
+    pub fn names(&self) -> Vec<String> {
+        self.names.clone()
     }
 
     fn target(&self, request: &ProxyRequest) -> Result<&Target, ProxyFailure> {

@@ -47,6 +47,18 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every transport, in the order of the numbers.
+    pub const ALL: [Transport; 8] = [
+        Transport::WebSocket,
+        Transport::UniWebSocket,
+        Transport::HttpStream,
+        Transport::Sse,
+        Transport::UniHttpStream,
+        Transport::UniSse,
+        Transport::LongPolling,
+        Transport::Echo,
+    ];
+
     /// The name of the transport in requests to the backend.
     pub fn name(self) -> &'static str {
         match self {
