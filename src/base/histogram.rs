@@ -1,9 +1,9 @@
-//! Histograms that one thread writes and others read, with the buckets of both formats of Prometheus:
-//! classic buckets at chosen bounds, and native buckets, eight per power of two.
+//! Histograms that one thread writes and others read, with the buckets of both formats of
+//! Prometheus: classic buckets at chosen bounds, and native buckets, eight per power of two.
 //!
-//! Owns the cells. A cell lies between two neighbouring bounds of either kind, so each belongs to one
-//! classic and to one native bucket, and both are exact sums of cells. Never allocates when it counts:
-//! an observation is two relaxed writes, whatever number of equal values it stands for.
+//! Owns the cells. A cell lies between two neighbouring bounds of either kind, so each belongs to
+//! one classic and to one native bucket, and both are exact sums of cells. Never allocates when it
+//! counts: an observation is two relaxed writes, whatever number of equal values it stands for.
 
 use std::sync::LazyLock;
 

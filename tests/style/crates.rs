@@ -78,6 +78,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "hyper_rustls",
             "hyper_util",
             "percent_encoding",
+            "prost",
             "schemars",
             "serde",
             "serde_json",

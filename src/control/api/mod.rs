@@ -34,8 +34,8 @@ mod tests {
     use super::routes::router;
     use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::base::metrics::Metrics;
-    use crate::control::metrics::api_calls::ApiCalls;
     use crate::config::Config;
+    use crate::control::metrics::api_calls::ApiCalls;
     use crate::engine::bus::Bus;
     use crate::link::Link;
     use crate::model::message::{Message, Post, Published, RANKS, Rank, Surveyed};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::control::backend::targets::Backend;
 use crate::control::backend::proxy_calls::ProxyCalls;
+use crate::control::backend::targets::Backend;
 use crate::control::metrics::family::Family;
 use crate::control::metrics::names::Names;
 use crate::link::Link;

@@ -88,9 +88,9 @@ impl ProxyCalls {
         let number = |of: fn(&Calls) -> &Counter| {
             self.used().map(move |(labels, calls)| (labels, of(calls).get() as f64))
         };
-        let durations = self.used().map(|(labels, calls)| {
-            (labels, HistogramSnapshot::of(&REQUESTS, [&calls.durations]))
-        });
+        let durations = self
+            .used()
+            .map(|(labels, calls)| (labels, HistogramSnapshot::of(&REQUESTS, [&calls.durations])));
         vec![
             family(
                 "proxy_duration_seconds_histogram",

@@ -48,8 +48,7 @@ impl ApiCalls {
             let labels = vec![(*method).to_owned(), "http".to_owned()];
             (found.count() > 0).then_some((labels, found))
         });
-        let mut errors =
-            self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let publish = self.methods.iter().position(|method| *method == "publish").unwrap_or(0);
         for metrics in link.metrics().iter() {
             for (code, count) in metrics.by.api_publish_errors.list() {

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus: shards, control plane, memory budgets and process, in the text format or,
-//! if the request accepts it, in the protobuf format.
+//! Metrics for Prometheus: shards, control plane, memory budgets and process, in the text format
+//! or, if the request prefers it, in the protobuf format.
 //!
 //! Owns the sources of a scrape. Never asks a shard: it reads the counters that shards write.
 
@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use self::family::{Family, FamilyKind};
+pub use self::names::Metric;
 use self::names::Names;
 use self::process::Started;
 use self::shards::Shards;
@@ -50,19 +51,6 @@ pub fn router(config: &Config, link: &Arc<Link>, sources: Vec<Source>) -> Router
         async move { exporter.serve(&headers) }
     };
     Router::new().route(&config.prometheus.handler_prefix, get(serve))
-}
-
-/// A metric of the control plane without labels.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// Name without the prefix and the suffix `_total`.
-    pub name: &'static str,
-    /// Help text.
-    pub help: &'static str,
-    /// Kind.
-    pub kind: MetricKind,
-    /// Current value.
-    pub value: u64,
 }
 
 struct Exporter {

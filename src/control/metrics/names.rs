@@ -3,12 +3,24 @@
 //! Owns the prefix. Never changes after the start.
 
 use super::family::Family;
-use super::Metric;
 use crate::base::metrics::MetricKind;
 use crate::config::Config;
 
 /// Prefix unless the configuration chooses another one.
 const DEFAULT_PREFIX: &str = "drumline";
+
+/// A metric of the control plane without labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Name without the prefix and the suffix `_total`.
+    pub name: &'static str,
+    /// Help text.
+    pub help: &'static str,
+    /// Kind.
+    pub kind: MetricKind,
+    /// Current value.
+    pub value: u64,
+}
 
 /// How the metrics of a node are named.
 #[derive(Clone, Debug)]

@@ -5,8 +5,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::family::{Family, FamilyKind};
-use super::names::Names;
-use super::Metric;
+use super::names::{Metric, Names};
 use crate::base::log;
 use crate::base::memory::{MemoryBudget, MemoryBudgets, MemoryKind};
 use crate::base::metrics::MetricKind;

@@ -1,5 +1,5 @@
-//! The protobuf format of Prometheus (`io.prometheus.client.MetricFamily`, delimited by lengths), the
-//! only one that carries native histograms.
+//! The protobuf format of Prometheus (`io.prometheus.client.MetricFamily`, delimited by lengths),
+//! the only one that carries native histograms.
 //!
 //! Owns the messages of the format. Never reads a counter.
 
@@ -170,7 +170,8 @@ fn metric(family: &Family, (values, value): &(Vec<String>, Value), classic: bool
 }
 
 fn histogram(found: &HistogramSnapshot, classic: bool) -> HistogramMessage {
-    let bucket = |(bound, count)| Bucket { cumulative_count: Some(count), upper_bound: Some(bound) };
+    let bucket =
+        |(bound, count)| Bucket { cumulative_count: Some(count), upper_bound: Some(bound) };
     let native = found.native();
     let mut message = HistogramMessage {
         sample_count: Some(found.count()),
@@ -238,13 +239,18 @@ mod tests {
         let read = read(&[family(&[0, 1, 2, 3, 4, 4, 5, 10])], true);
         let histogram = read[0].metrics[0].histogram.as_ref().unwrap();
         assert_eq!((histogram.schema, histogram.zero_count), (Some(3), Some(2)));
-        let spans: Vec<_> = histogram.positive_spans.iter().map(|s| (s.offset(), s.length())).collect();
+        let spans: Vec<_> =
+            histogram.positive_spans.iter().map(|s| (s.offset(), s.length())).collect();
         assert_eq!(spans, [(8, 1), (4, 7), (7, 1)]);
         assert_eq!(histogram.positive_deltas, [1, 0, -1, 0, 2, -2, 0, 1, 0]);
-        let total: i64 = histogram.positive_deltas.iter().scan(0, |count, delta| {
-            *count += delta;
-            Some(*count)
-        }).sum();
+        let total: i64 = histogram
+            .positive_deltas
+            .iter()
+            .scan(0, |count, delta| {
+                *count += delta;
+                Some(*count)
+            })
+            .sum();
         assert_eq!(total as u64 + histogram.zero_count(), histogram.sample_count());
         assert_eq!(histogram.buckets.len(), 15);
         assert_eq!(read[0].kind, Some(4));

@@ -135,11 +135,15 @@ impl Shards<'_> {
             messages("node_messages_received_count", "Messages that left the node's channels."),
             self.counter("node_tags_filter_dropped_publications", filtered, &["channel_namespace"])
                 .with_numbers([(words(&[""]), self.sum(|metrics| &metrics.filtered))]),
-            self.histograms("node_broadcast_duration_seconds", laps, &["channel_namespace", "type"])
-                .with_histograms([(
-                    words(&["", "publication"]),
-                    self.histogram(&DURATIONS, |by| &by.laps),
-                )]),
+            self.histograms(
+                "node_broadcast_duration_seconds",
+                laps,
+                &["channel_namespace", "type"],
+            )
+            .with_histograms([(
+                words(&["", "publication"]),
+                self.histogram(&DURATIONS, |by| &by.laps),
+            )]),
         ]
     }
 
@@ -162,8 +166,19 @@ impl Shards<'_> {
     }
 
     fn clients(&self) -> Vec<Family> {
-        const CLIENT_LABELS: &[&str] =
+        let mut families = self.connections();
+        families.push(self.reply_errors());
+        families.extend(self.ends());
+        families.extend(self.recoveries());
+        families.push(self.pings());
+        families.push(self.commands());
+        families
+    }
+
+    fn connections(&self) -> Vec<Family> {
+        const CONNECTION: &[&str] =
             &["accept_protocol", "client_name", "client_version", "transport"];
+        const SUBSCRIPTION: &[&str] = &["channel_namespace", "client_name"];
         let accepted = self.by_client(|by| &by.connections_accepted);
         // As in Centrifugo, a series begins with the first client.
         let was_used: Vec<bool> = accepted.iter().map(|(_, number)| *number > 0.0).collect();
@@ -172,44 +187,37 @@ impl Shards<'_> {
             numbers.filter(|(_, used)| *used).map(|(number, _)| number).collect::<Vec<_>>()
         };
         let subscriptions = |of: fn(&Labelled) -> &[Counter; 2]| {
-            let one = |named: usize| {
+            [0, 1].map(|named| {
                 (words(&["", CLIENT[named]]), self.sum(|metrics| &of(&metrics.by)[named]))
-            };
-            [one(0), one(1)]
+            })
         };
-        let recoveries = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(recovered, some)| {
-            let said = ["no", "yes"];
-            let count = self.sum(|metrics| &metrics.by.recoveries[recovered][some]);
-            (words(&["", said[some], said[recovered]]), count)
-        });
-        let unsubscribes = self.codes(|by| &by.unsubscribes).into_iter();
-        let pings = Transport::ALL.iter().enumerate().map(|(at, transport)| {
-            (words(&[transport.name()]), self.histogram(&COMMAND_BOUNDS, |by| &by.pings[at]))
-        });
-        let publications = self.histogram(&NUMBERS, |by| &by.recovered_publications);
-        let mut families = vec![
-            self.counter("client_connections_accepted", "Accepted clients.", CLIENT_LABELS)
+        vec![
+            self.counter("client_connections_accepted", "Accepted clients.", CONNECTION)
                 .with_numbers(used(accepted)),
-            self.gauge("client_connections_inflight", "Connected clients.", CLIENT_LABELS)
+            self.gauge("client_connections_inflight", "Connected clients.", CONNECTION)
                 .with_numbers(used(self.by_client(|by| &by.connections_inflight))),
             self.counter(
                 "client_subscriptions_accepted",
                 "Subscriptions that clients got.",
-                &["channel_namespace", "client_name"],
+                SUBSCRIPTION,
             )
             .with_numbers(subscriptions(|by| &by.subscriptions_accepted)),
             self.gauge(
                 "client_subscriptions_inflight",
                 "Subscriptions of connected clients.",
-                &["channel_namespace", "client_name"],
+                SUBSCRIPTION,
             )
             .with_numbers(subscriptions(|by| &by.subscriptions_inflight)),
-            self.reply_errors(),
+        ]
+    }
+
+    fn ends(&self) -> [Family; 2] {
+        let disconnects = self.codes(|by| &by.disconnects).into_iter();
+        let unsubscribes = self.codes(|by| &by.unsubscribes).into_iter();
+        [
             self.counter("client_num_server_disconnects", "Disconnects by the server.", &["code"])
                 .with_numbers(
-                    self.codes(|by| &by.disconnects)
-                        .into_iter()
-                        .map(|(code, count)| (vec![code_label(code)], count as f64)),
+                    disconnects.map(|(code, count)| (vec![code_label(code)], count as f64)),
                 ),
             self.counter(
                 "client_num_server_unsubscribes",
@@ -220,31 +228,47 @@ impl Shards<'_> {
                 unsubscribes
                     .map(|(code, count)| (vec![String::new(), code_label(code)], count as f64)),
             ),
+        ]
+    }
+
+    fn recoveries(&self) -> Vec<Family> {
+        let recoveries = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(recovered, some)| {
+            let said = ["no", "yes"];
+            let count = self.sum(|metrics| &metrics.by.recoveries[recovered][some]);
+            (words(&["", said[some], said[recovered]]), count)
+        });
+        let mut families = vec![
             self.counter(
                 "client_recover",
                 "Recoveries, by whether they succeeded.",
                 &["channel_namespace", "has_recovered_publications", "recovered"],
             )
             .with_numbers(recoveries.into_iter().filter(|(_, count)| *count > 0.0)),
-            self.histograms(
-                "client_ping_pong_duration_seconds",
-                "Time between a ping and the pong of the client.",
-                &["transport"],
-            )
-            .with_histograms(pings.filter(|(_, found)| found.count() > 0)),
-            self.commands(),
         ];
         if self.names.has_recovered_publications() {
+            let found = self.histogram(&NUMBERS, |by| &by.recovered_publications);
             families.push(
                 self.histograms(
                     "client_recovered_publications",
                     "Publications that a successful recovery sent.",
                     &["channel_namespace"],
                 )
-                .with_histograms([(words(&[""]), publications)]),
+                .with_histograms([(words(&[""]), found)]),
             );
         }
         families
+    }
+
+    fn pings(&self) -> Family {
+        let pings = Transport::ALL.iter().enumerate().map(|(at, transport)| {
+            (words(&[transport.name()]), self.histogram(&COMMAND_BOUNDS, |by| &by.pings[at]))
+        });
+        self.histograms(
+            "client_ping_pong_duration_seconds",
+            "Time between a ping and the pong of the client.",
+            &["transport"],
+        )
+        .with_histograms(pings.filter(|(_, found)| found.count() > 0))
     }
 
     fn commands(&self) -> Family {

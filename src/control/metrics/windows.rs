@@ -58,8 +58,7 @@ impl Windows {
         while earlier.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW) {
             earlier.pop_front();
         }
-        let is_whole =
-            earlier.front().is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW);
+        let is_whole = earlier.front().is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW);
         let recent = match earlier.front() {
             Some((_, before)) if is_whole => found.since(before),
             _ => found.clone(),
@@ -82,8 +81,7 @@ mod tests {
         let start = Instant::now();
         let mut median = |minutes: u64, micros: u64| {
             histogram.observe(&COMMANDS, micros, 10);
-            let family =
-                Family::new("a_seconds_histogram".into(), "", FamilyKind::Histogram, &[]);
+            let family = Family::new("a_seconds_histogram".into(), "", FamilyKind::Histogram, &[]);
             let found = HistogramSnapshot::of(&COMMANDS, [&histogram]);
             let families = [family.with_histograms([(Vec::new(), found)])];
             let now = start + Duration::from_mins(minutes);
