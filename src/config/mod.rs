@@ -94,7 +94,7 @@ mod tests {
             };
             let (environment, flags) = (text(variables), text(flags));
             let file = Some("/dev/null".into());
-            let sources = Sources { file, environment, flags, ..Sources::default() };
+            let sources = Sources { file, environment, flags };
             load(&sources).unwrap().config.prometheus.namespace
         };
         let theirs = [("CENTRIFUGO_HTTP_API_KEY", "k")];

@@ -18,10 +18,13 @@ const SHARES: [f64; 3] = [0.5, 0.99, 0.999];
 /// End of the names of histograms that have a summary.
 const SUFFIX: &str = "_seconds_histogram";
 
+/// Name and labels of a series.
+type Key = (String, Vec<String>);
+
 /// Earlier snapshots of histograms.
 #[derive(Debug, Default)]
 pub struct Windows {
-    earlier: HashMap<(String, Vec<String>), VecDeque<(Instant, HistogramSnapshot)>>,
+    earlier: HashMap<Key, VecDeque<(Instant, HistogramSnapshot)>>,
 }
 
 impl Windows {
@@ -48,12 +51,7 @@ impl Windows {
     }
 
     /// What was observed within the window.
-    fn recent(
-        &mut self,
-        key: (String, Vec<String>),
-        found: &HistogramSnapshot,
-        now: Instant,
-    ) -> HistogramSnapshot {
+    fn recent(&mut self, key: Key, found: &HistogramSnapshot, now: Instant) -> HistogramSnapshot {
         let earlier = self.earlier.entry(key).or_default();
         while earlier.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW) {
             earlier.pop_front();
