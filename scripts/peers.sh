@@ -96,9 +96,10 @@ setup_sockudo() {
 
 setup_uwebsockets() {
     local work=$PEERS/uwebsockets source=bench-harness/peers/uwebsockets/server.cpp
-    if [[ $work/server -nt $source ]]; then return 0; fi
+    if [[ $work/server -nt $source && $work/server-tls -nt $source ]]; then return 0; fi
     needs cargo || return 1
     needs g++ || debian g++ || return 1
+    debian libssl-dev || return 1
     mkdir -p "$work/crate/src" && : >"$work/crate/src/lib.rs" || return 1
     cat >"$work/crate/Cargo.toml" <<TOML
 [package]
@@ -118,14 +119,25 @@ TOML
         return 1
     fi
     app=$(dirname "$app") sockets=$(dirname "$sockets")
-    local flags=(-O3 -DLIBUS_NO_SSL -DUWS_NO_ZLIB "-I$sockets" "-I$app")
-    local file
-    for file in "$sockets"/*.c "$sockets"/eventing/epoll_kqueue.c; do
-        object=$work/$(basename "$file" .c).o
+    build_uwebsockets server -DLIBUS_NO_SSL && build_uwebsockets server-tls -DLIBUS_USE_OPENSSL
+}
+
+# build_uwebsockets PROGRAM FLAG: builds the server; uses the variables of setup_uwebsockets.
+build_uwebsockets() {
+    local flags=(-O3 "$2" -DUWS_NO_ZLIB "-I$sockets" "-I$app") libraries=() file
+    local files=("$sockets"/*.c "$sockets"/eventing/epoll_kqueue.c)
+    if [[ $1 == server-tls ]]; then
+        files+=("$sockets"/crypto/openssl.c)
+        libraries=(-lssl -lcrypto)
+    fi
+    objects=()
+    for file in "${files[@]}"; do
+        object=$work/$1-$(basename "$file" .c).o
         gcc "${flags[@]}" -c "$file" -o "$object" || return 1
         objects+=("$object")
     done
-    g++ -std=c++20 "${flags[@]}" "$source" "${objects[@]}" -o "$work/server" -pthread
+    if [[ $1 == server-tls ]]; then objects+=("$sockets"/crypto/sni_tree.cpp); fi
+    g++ -std=c++20 "${flags[@]}" "$source" "${objects[@]}" -o "$work/$1" -pthread "${libraries[@]}"
 }
 
 setup_nchan() { debian nginx libnginx-mod-nchan; }
@@ -194,7 +206,10 @@ check() {
                 echo "sockudo: not built (scripts/peers.sh setup sockudo)"
             fi
             ;;
-        uwebsockets) has uwebsockets "$UWS_VERSION" "$PEERS/uwebsockets/server" ;;
+        uwebsockets)
+            has uwebsockets "$UWS_VERSION" "$PEERS/uwebsockets/server"
+            has uwebsockets "$UWS_VERSION" "$PEERS/uwebsockets/server-tls"
+            ;;
         nchan)
             has nchan "$(debian_version nginx)" /usr/sbin/nginx
             has nchan "$(debian_version libnginx-mod-nchan)" \

@@ -28,11 +28,15 @@ pub mod dialect;
 
 pub mod progress;
 
+pub mod tls;
+
 pub mod dense;
 
 pub mod subprocess;
 
 pub mod baseline;
+
+pub mod bare_tls;
 
 pub mod signer;
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use drumline_bench::scenario::{self, Common};
-use drumline_bench::{baseline, compare, export, plain, results, target, verifier};
+use drumline_bench::{bare_tls, baseline, compare, export, plain, results, target, verifier};
 
 /// Load generator and reports for Drumline.
 #[derive(Parser)]
@@ -70,6 +70,24 @@ enum Command {
     Versus(scenario::versus::Options),
     /// What idle shards cost: many shards against few, in turn.
     IdleShards(scenario::idle_shards::Options),
+    /// User memory of an idle TLS connection, above a plain one.
+    TlsMemory(Common),
+    /// A million TLS connections: handshake, connect, subscribe, one broadcast.
+    TlsMillion(Common),
+    /// CPU per delivery of one publication to many, over TLS and without.
+    TlsFanout(Common),
+    /// Full and resumed TLS handshakes per second and core, against a bare rustls accept loop.
+    TlsHandshakes(Common),
+    /// Thousands of TLS handshakes at once: effect on established clients.
+    TlsStorm(Common),
+    /// Drumline and other servers with TLS in turn.
+    PeersTls(scenario::tls::peers::Options),
+    /// Thousands of request heads that do not end: effect on established clients.
+    Slowloris(Common),
+    /// Reloads of certificate and configuration under load.
+    Reload(scenario::reload::Options),
+    /// Scrapes of the metrics at a million connections.
+    Scrape(Common),
     /// Writes RESULTS.md from all results.
     Report {
         /// Folder of the results.
@@ -85,6 +103,9 @@ enum Command {
     /// Verifies tokens: takes orders on standard input (started by `flood`).
     #[command(hide = true)]
     Verifier(verifier::Options),
+    /// Accepts connections and makes their TLS handshakes (started by the scenarios of TLS).
+    #[command(hide = true)]
+    BareTls(bare_tls::Options),
     /// Takes messages from RabbitMQ and acknowledges them (started by `feed`).
     #[command(hide = true)]
     BareConsumer(scenario::feed::Arguments),
@@ -139,12 +160,22 @@ fn run() -> Result<()> {
         Command::BareConsumer(arguments) => scenario::feed::serve(&arguments),
         Command::Versus(options) => scenario::versus::run(&options),
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
+        Command::TlsMemory(common) => scenario::tls::memory::run(&common),
+        Command::TlsMillion(common) => scenario::tls::million::run(&common),
+        Command::TlsFanout(common) => scenario::tls::fanout::run(&common),
+        Command::TlsHandshakes(common) => scenario::tls::handshakes::run(&common),
+        Command::TlsStorm(common) => scenario::tls::storm::run(&common),
+        Command::PeersTls(options) => scenario::tls::peers::run(&options),
+        Command::Slowloris(common) => scenario::slowloris::run(&common),
+        Command::Reload(options) => scenario::reload::run(&options),
+        Command::Scrape(common) => scenario::scrape::run(&common),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),
         Command::PlainTokio(options) => plain::serve_tokio(&options),
         Command::ShowdownServlet(options) => scenario::showdown::servlet::serve(&options),
         Command::Child(becoming) => target::become_child(&becoming),
         Command::Report { results, out } => results::write(&results, &out),
         Command::BaselineServer(options) => baseline::serve(&options),
+        Command::BareTls(options) => bare_tls::serve(&options),
         Command::Verifier(options) => verifier::serve(&options),
     }
 }

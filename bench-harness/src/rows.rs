@@ -211,6 +211,13 @@ fn nanoseconds(v: f64) -> String {
     format!("{} {unit}", number(scaled))
 }
 
+/// The names of the rows that miss their targets.
+#[cfg(test)]
+pub(crate) fn missed(rows: &[Row]) -> Vec<String> {
+    let misses = |row: &&Row| matches!(row.verdict(), Verdict::Missed(_));
+    rows.iter().filter(misses).map(|row| row.what.clone()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,8 @@ pub struct ServerOptions {
     pub program: PathBuf,
     /// Port of clients, API and metrics.
     pub port: u16,
+    /// Port of API and metrics, if they have one of their own.
+    pub internal_port: Option<u16>,
     /// Shards.
     pub shards: u32,
     /// Seconds between two pings of a connection, at least 2.
@@ -47,6 +49,7 @@ pub struct ServerOptions {
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    control: SocketAddr,
     stopped: bool,
 }
 
@@ -80,7 +83,9 @@ impl Server {
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", options.program.display()))?;
-        let mut server = Server { child, address, stopped: false };
+        let control = options.internal_port.unwrap_or(options.port);
+        let control = SocketAddr::from((Ipv4Addr::LOCALHOST, control));
+        let mut server = Server { child, address, control, stopped: false };
         server.await_port()?;
         Ok(server)
     }
@@ -106,6 +111,16 @@ impl Server {
         self.address
     }
 
+    /// Where it serves API and metrics.
+    pub fn control(&self) -> SocketAddr {
+        self.control
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot signal the server")
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -127,9 +142,9 @@ impl Server {
     }
 
     /// The body of a GET.
-    fn get(&self, path: &str) -> Result<String> {
+    pub fn get(&self, path: &str) -> Result<String> {
         let told = || format!("GET {path}");
-        let mut stream = TcpStream::connect(self.address).with_context(told)?;
+        let mut stream = TcpStream::connect(self.control).with_context(told)?;
         stream.set_read_timeout(Some(PATIENCE)).with_context(told)?;
         let head =
             format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
@@ -143,8 +158,7 @@ impl Server {
 
     /// Sends SIGTERM and waits. A server that does not end, or not with status 0, is an error.
     pub fn stop(mut self) -> Result<()> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).context("cannot signal the server")?;
+        self.signal(Signal::TERM)?;
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().context("cannot wait for the server")? {
@@ -185,8 +199,21 @@ pub fn arguments(options: &ServerOptions) -> Vec<String> {
     arguments.push("--client.insecure".to_owned());
     arguments.push(format!("--engine.pong={}", options.pong));
     arguments.push(format!("--shutdown.spread={}s", options.spread_seconds));
+    if let Some(port) = options.internal_port {
+        arguments.push(format!("--http_server.internal_port={port}"));
+    }
     arguments.extend(options.arguments.iter().cloned());
     arguments
+}
+
+/// Arguments with which the server has TLS on its public port, and none on the internal port.
+pub fn tls_arguments(certificate: &Path, key: &Path) -> Vec<String> {
+    vec![
+        "--http_server.tls.enabled".to_owned(),
+        "--http_server.tls_external".to_owned(),
+        format!("--http_server.tls.cert_pem={}", certificate.display()),
+        format!("--http_server.tls.key_pem={}", key.display()),
+    ]
 }
 
 fn totals(text: &str) -> BTreeMap<String, f64> {
@@ -225,6 +252,7 @@ mod tests {
             let arguments = arguments(&ServerOptions {
                 program: PathBuf::new(),
                 port: 1,
+                internal_port: None,
                 shards: 1,
                 ping_seconds,
                 pong: true,

@@ -3,6 +3,8 @@
 // goes to the others by Loop::defer.
 //
 // Usage: server PORT THREADS [PING_SECONDS]
+// Built with LIBUS_USE_OPENSSL it serves subscribers over TLS and publishers on a port without it:
+//        server-tls PORT THREADS PING_SECONDS PUBLISH_PORT CERTIFICATE KEY
 
 #include <App.h>
 
@@ -16,9 +18,18 @@
 
 struct Nothing {};
 
+#ifdef LIBUS_USE_OPENSSL
+using Service = uWS::SSLApp;
+#else
+using Service = uWS::App;
+#endif
+
+static int publishPort = 0;
+static uWS::SocketContextOptions options;
+
 struct Member {
     uWS::Loop *loop;
-    uWS::App *app;
+    Service *app;
 };
 
 static std::mutex mutex;
@@ -27,7 +38,7 @@ static std::vector<Member> members;
 // Between the upgrade and the opening of a socket, which follow each other at once.
 static thread_local std::string opening;
 
-static void publish(uWS::App *own, std::string_view topic, std::string_view message) {
+static void publish(Service *own, std::string_view topic, std::string_view message) {
     own->publish(topic, message, uWS::OpCode::TEXT, false);
     for (Member &member : members) {
         if (member.app == own) continue;
@@ -41,7 +52,12 @@ static void publish(uWS::App *own, std::string_view topic, std::string_view mess
 static constexpr unsigned PING_MARGIN = 4;
 
 static void serve(int port, unsigned threads, unsigned pingSeconds) {
-    uWS::App app;
+    Service app(options);
+#ifdef LIBUS_USE_OPENSSL
+    uWS::App publishers;
+#else
+    Service &publishers = app;
+#endif
     app.ws<Nothing>("/*", {
         .compression = uWS::DISABLED,
         .maxPayloadLength = 64 * 1024,
@@ -56,7 +72,7 @@ static void serve(int port, unsigned threads, unsigned pingSeconds) {
         },
         .open = [](auto *socket) { socket->subscribe(opening); },
     });
-    app.post("/publish/*", [&app](auto *response, auto *request) {
+    publishers.post("/publish/*", [&app](auto *response, auto *request) {
         std::string topic(request->getUrl().substr(sizeof("/publish/") - 1));
         response->onAborted([]() {});
         response->onData([&app, response, topic = std::move(topic), body = std::string()](
@@ -79,23 +95,37 @@ static void serve(int port, unsigned threads, unsigned pingSeconds) {
         std::lock_guard<std::mutex> lock(mutex);
         if (members.size() == threads) break;
     }
-    app.listen("127.0.0.1", port, [port](auto *listener) {
-        if (!listener) {
-            fprintf(stderr, "cannot listen on 127.0.0.1:%d\n", port);
-            exit(1);
-        }
-    });
+    auto listen = [](auto &one, int at) {
+        one.listen("127.0.0.1", at, [at](auto *listener) {
+            if (!listener) {
+                fprintf(stderr, "cannot listen on 127.0.0.1:%d\n", at);
+                exit(1);
+            }
+        });
+    };
+    listen(app, port);
+    if (publishPort) listen(publishers, publishPort);
     app.run();
 }
 
 int main(int count, char **arguments) {
+#ifdef LIBUS_USE_OPENSSL
+    if (count != 7) {
+        fprintf(stderr, "usage: %s PORT THREADS PING_SECONDS PUBLISH_PORT CERTIFICATE KEY\n", arguments[0]);
+        return 2;
+    }
+    publishPort = atoi(arguments[4]);
+    options.cert_file_name = arguments[5];
+    options.key_file_name = arguments[6];
+#else
     if (count != 3 && count != 4) {
         fprintf(stderr, "usage: %s PORT THREADS [PING_SECONDS]\n", arguments[0]);
         return 2;
     }
+#endif
     int port = atoi(arguments[1]);
     unsigned threads = atoi(arguments[2]);
-    unsigned pingSeconds = count == 4 ? atoi(arguments[3]) : 0;
+    unsigned pingSeconds = count >= 4 ? atoi(arguments[3]) : 0;
     std::vector<std::thread> others;
     for (unsigned nth = 1; nth < threads; ++nth) others.emplace_back(serve, port, threads, pingSeconds);
     serve(port, threads, pingSeconds);

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::counters::Counters;
 use super::options::{Channels, GREETING_BYTES, Mode, Plan};
 use super::pings::Pings;
+use super::state::{Socket, State};
 use super::unpack::{Unpacker, is_delta};
 use crate::dialect::{CONNECTED, Dialect, Heard, Packing, Part, SUBSCRIBED, Subscriber};
 use crate::latency::Recorder;
@@ -22,50 +23,13 @@ const STALLED: u8 = 8;
 /// The bit RSV1 in the first byte of a frame: the message is compressed.
 const COMPRESSED: u8 = 0x40;
 const _: () = assert!((CONNECTED | SUBSCRIBED) & (PONG | STALLED) == 0, "bits of their own");
+/// A request head without its end, and a line that prolongs it.
+const HALF_HEAD: &[u8] = b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\n";
+const DRIP: &[u8] = b"X: y\r\n";
 /// Close code recorded for a close frame without a code.
 const NO_CODE: u16 = 1005;
 /// Maximum number of empty buffers that are kept for later input.
 const SPARE_BUFFERS: usize = 64;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Opening,
-    Upgrading,
-    Joining,
-    Up,
-    /// Raw mode: the greeting of the kernel baseline has not arrived yet.
-    Greeting,
-    Raw,
-    /// Being closed by the client; it may reconnect.
-    Cut,
-    Down,
-}
-
-impl State {
-    /// What a connection that is not up yet waits for.
-    fn waits_for(self) -> Option<&'static str> {
-        match self {
-            State::Opening => Some("the TCP connection"),
-            State::Upgrading => Some("the answer to the upgrade"),
-            State::Joining => Some("the answer to connect or subscribe"),
-            State::Greeting => Some("the kernel baseline's greeting"),
-            State::Up | State::Raw | State::Cut | State::Down => None,
-        }
-    }
-}
-
-/// One connection.
-#[derive(Debug, Clone, Copy)]
-struct Socket {
-    /// The highest sequence number seen in this phase.
-    last: u32,
-    /// Bit set of the 32 sequence numbers before `last` that were seen.
-    seen: u32,
-    state: State,
-    flags: u8,
-}
-
-const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must stay small");
 
 /// A message to send.
 pub(super) enum Send {
@@ -89,6 +53,11 @@ struct Tally {
     pongs: u64,
 }
 
+/// Whether the connections subscribe, and so get pings.
+fn channels_are_used(plan: &Plan) -> bool {
+    matches!(plan.mode, Mode::Subscribe(_) | Mode::Stall(_))
+}
+
 pub(super) struct Book {
     sockets: Vec<Socket>,
     partial: HashMap<u32, Vec<u8>>,
@@ -98,6 +67,8 @@ pub(super) struct Book {
     dialect: &'static dyn Dialect,
     port: u16,
     raw: bool,
+    /// What each connection sends when it is open, instead of a dialect's words.
+    opening: Option<&'static [u8]>,
     stall: bool,
     unpacker: Unpacker,
     /// Position from which reconnecting clients recover; `None`: not tracked.
@@ -131,11 +102,16 @@ impl Book {
         let mut pong = Vec::new();
         plan.dialect.pong(&mut pong);
         let (channels, stall) = match &plan.mode {
-            Mode::Raw => (None, false),
+            Mode::Raw | Mode::Handshake | Mode::HalfHead => (None, false),
             Mode::Subscribe(channels) => (Some(channels.clone()), false),
             Mode::Stall(channels) => (Some(channels.clone()), true),
         };
         let raw = plan.mode == Mode::Raw;
+        let opening = match plan.mode {
+            Mode::Handshake => Some(&b""[..]),
+            Mode::HalfHead => Some(HALF_HEAD),
+            _ => None,
+        };
         Book {
             sockets: vec![blank; count as usize],
             partial: HashMap::new(),
@@ -144,6 +120,7 @@ impl Book {
             dialect: plan.dialect,
             port: plan.port,
             raw,
+            opening,
             stall,
             unpacker: Unpacker::default(),
             position: None,
@@ -154,7 +131,7 @@ impl Book {
             duplicates: 0,
             raw_bytes: 0,
             closed: None,
-            pings: Pings::new(if raw { 0 } else { count }),
+            pings: Pings::new(if channels_are_used(plan) { count } else { 0 }),
             in_flight: 0,
             asked: 0,
             sends: Vec::new(),
@@ -178,10 +155,22 @@ impl Book {
         socket.state != State::Down && socket.flags & STALLED == 0
     }
 
-    /// The TCP handshake is complete: send the upgrade, or wait for the greeting in raw mode.
+    /// The TLS handshake has begun.
+    pub(super) fn securing(&mut self, slot: u32) {
+        self.socket(slot).state = State::Securing;
+    }
+
+    /// The transport is open: send the upgrade, or wait for the greeting in raw mode.
     pub(super) fn connected(&mut self, slot: u32, index: u64) {
         if self.raw {
             self.socket(slot).state = State::Greeting;
+            return;
+        }
+        if let Some(opening) = self.opening {
+            self.socket(slot).state = State::Raw;
+            self.tally.up += 1;
+            self.in_flight -= 1;
+            self.put(slot, opening);
             return;
         }
         self.socket(slot).state = State::Upgrading;
@@ -202,6 +191,30 @@ impl Book {
         let start = self.text.len();
         words(self.dialect, &Subscriber { index, channel: &channel, position }, &mut self.text);
         self.queue(slot, start);
+    }
+
+    /// Queues these bytes.
+    fn put(&mut self, slot: u32, bytes: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        self.queue(slot, start);
+    }
+
+    /// The bytes of a queued message.
+    pub(super) fn bytes(&self, send: &Send) -> &[u8] {
+        match send {
+            Send::Pong => &self.pong,
+            Send::Text(range) => &self.text[range.clone()],
+        }
+    }
+
+    /// Queues one more line of the head for every connection whose head does not end.
+    pub(super) fn drip(&mut self) {
+        for slot in 0..self.sockets.len() as u32 {
+            if self.sockets[slot as usize].state == State::Raw {
+                self.put(slot, DRIP);
+            }
+        }
     }
 
     /// Queues the text from `start` on. It is merged with directly preceding text of the same slot.
@@ -695,8 +708,15 @@ mod tests {
     }
 
     fn book_of(dialect: &'static dyn Dialect, mode: Mode) -> Book {
-        let plan =
-            Plan { connections: 1, port: 1, one_address: false, dialect, in_flight: 1, mode };
+        let plan = Plan {
+            connections: 1,
+            port: 1,
+            one_address: false,
+            dialect,
+            in_flight: 1,
+            mode,
+            tls: None,
+        };
         let mut book = Book::new(&plan, 1);
         book.in_flight = 1;
         book.connected(0, 9);

@@ -30,6 +30,8 @@ pub(super) enum Command {
     Track,
     /// Let every connection that is up ask for the items of its channel.
     Ask,
+    /// Send one more line of a head that does not end, on every connection that began one.
+    Drip,
     /// Close every connection from the client side.
     Cut,
     /// Reconnect the connections that were cut. `true`: they request recovery.

@@ -23,6 +23,8 @@ mod counters;
 mod lane;
 mod options;
 mod pings;
+mod secured;
+mod state;
 mod unpack;
 mod worker;
 
@@ -240,6 +242,11 @@ impl Dense {
     /// Lets stalled connections read again.
     pub fn resume(&self) -> Result<()> {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Resume))
+    }
+
+    /// Prolongs the heads of [`Mode::HalfHead`] by a line each.
+    pub fn drip(&self) -> Result<()> {
+        self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Drip))
     }
 
     /// Starts to track the position of the shared channel. Call it before the connections are

@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::dialect::Dialect;
+use crate::tls::Client;
 
 /// Maximum number of connections to one loopback address. The kernel finds free local ports slowly
 /// when more than half of the range is in use.
@@ -58,6 +59,10 @@ pub enum Mode {
     /// Opens a TCP connection, waits for the greeting of the kernel baseline and counts all bytes
     /// after it.
     Raw,
+    /// Opens a TCP connection, and makes the TLS handshake if there is TLS. Sends nothing else.
+    Handshake,
+    /// Opens a TCP connection and sends the beginning of a request head, which never ends.
+    HalfHead,
     /// Opens the transport, connects, subscribes and reads all publications.
     Subscribe(Channels),
     /// Like `Subscribe` with a small receive buffer, but stops reading after the subscription.
@@ -79,6 +84,8 @@ pub struct Plan {
     pub in_flight: u32,
     /// Behavior of each connection.
     pub mode: Mode,
+    /// TLS of the connections; `None`: plain TCP.
+    pub tls: Option<Client>,
 }
 
 impl Plan {

@@ -14,10 +14,11 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use anyhow::{Context, Result};
 use drumline::engine::ring::{Completion, Op, Ring, RingSizes, Token};
 
-use super::book::{Book, Send};
+use super::book::Book;
 use super::counters::Counters;
 use super::lane::Command;
 use super::options::{Mode, Plan};
+use super::secured::Secured;
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 
@@ -82,6 +83,8 @@ struct Lane {
     /// Slots whose connections are held back.
     held: Range<u32>,
     book: Book,
+    /// TLS of the connections, if they have it.
+    secured: Option<Secured>,
     /// Slots whose connections are to ask for items.
     asking: VecDeque<u32>,
     /// Slots with something to read.
@@ -105,6 +108,7 @@ impl Lane {
             format!("cannot set up a ring of {count} slots{why}")
         })?;
         let book = Book::new(&plan, count);
+        let secured = plan.tls.clone().map(|client| Secured::new(client, count));
         Ok(Lane {
             ring,
             plan,
@@ -116,6 +120,7 @@ impl Lane {
             opening: (0..early).collect(),
             held: early..count,
             book,
+            secured,
             asking: VecDeque::new(),
             ready: VecDeque::new(),
             recorder: None,
@@ -182,6 +187,7 @@ impl Lane {
                 Ok(Command::OpenRest) => self.opening.extend(std::mem::take(&mut self.held)),
                 Ok(Command::Track) => self.book.track(),
                 Ok(Command::Ask) => self.asking.extend(self.book.standing()),
+                Ok(Command::Drip) => self.book.drip(),
                 Ok(Command::Cut) => self.cut(),
                 Ok(Command::ComeBack(recovers)) => {
                     self.opening.extend(self.book.come_back(recovers));
@@ -239,23 +245,33 @@ impl Lane {
     /// Sends the queued messages of the connections.
     fn send(&mut self) {
         let book = &mut self.book;
-        if book.sends.is_empty() {
-            return;
-        }
-        let (sends, text, pong) = (&book.sends, &book.text, &book.pong);
-        let unsent = self.ring.transmit(|batch| {
-            for (slot, send) in sends {
-                let bytes = match send {
-                    Send::Pong => &pong[..],
-                    Send::Text(range) => &text[range.clone()],
-                };
-                batch.send(0, *slot, bytes);
+        let unsent = match &mut self.secured {
+            Some(secured) => {
+                secured.seal(book);
+                if secured.is_empty() {
+                    return;
+                }
+                self.ring.transmit(|batch| {
+                    secured.sends().for_each(|(slot, bytes)| batch.send(0, slot, bytes));
+                })
             }
-        });
+            None if book.sends.is_empty() => return,
+            None => {
+                let book = &*book;
+                self.ring.transmit(|batch| {
+                    book.sends.iter().for_each(|(slot, send)| {
+                        batch.send(0, *slot, book.bytes(send));
+                    });
+                })
+            }
+        };
         // The messages are so short that an incomplete send means a broken connection.
         let unsent: Vec<u32> = unsent.iter().map(|send| send.slot).collect();
         book.sends.clear();
         book.text.clear();
+        if let Some(secured) = &mut self.secured {
+            secured.clear();
+        }
         unsent.into_iter().for_each(|slot| book.lose(slot, 1006, &self.counters));
     }
 
@@ -277,7 +293,7 @@ impl Lane {
             }
             Op::Connect => {
                 self.ring.watch(0, slot);
-                self.book.connected(slot, self.first + u64::from(slot));
+                self.connected(slot);
             }
             Op::Poll if self.book.is_cut(slot) && completion.more() => {}
             Op::Poll if self.book.is_cut(slot) => self.ring.close(0, slot),
@@ -300,6 +316,16 @@ impl Lane {
         Ok(())
     }
 
+    /// The TCP connection is there: the TLS handshake begins, or the connection's first words.
+    fn connected(&mut self, slot: u32) {
+        let index = self.first + u64::from(slot);
+        let Some(secured) = &mut self.secured else { return self.book.connected(slot, index) };
+        match secured.start(slot) {
+            Ok(()) => self.book.securing(slot),
+            Err(cause) => self.book.refuse(slot, cause, &self.counters),
+        }
+    }
+
     fn received(&mut self, mut completion: Completion) -> Result<()> {
         let slot = completion.token.slot;
         let Some(input) = completion.take_received() else {
@@ -317,9 +343,21 @@ impl Lane {
         }
         let now_ns = self.clock.now_ns();
         let index = self.first + u64::from(slot);
-        let result = self.book.consume(slot, index, &input, now_ns, &mut self.recorder);
+        let result = match &mut self.secured {
+            None => self.book.consume(slot, index, &input, now_ns, &mut self.recorder)?,
+            Some(secured) => match secured.receive(slot, index, &input, &mut self.book) {
+                Ok([]) => Ok(()),
+                Ok(plain) => {
+                    let taken =
+                        self.book.consume(slot, index, plain, now_ns, &mut self.recorder)?;
+                    secured.seal(&mut self.book);
+                    taken
+                }
+                Err(cause) => Err(cause),
+            },
+        };
         drop(input);
-        if let Err(cause) = result? {
+        if let Err(cause) = result {
             self.book.refuse(slot, cause, &self.counters);
         }
         let more = completion.socket_nonempty() || bytes == BUFFER_BYTES as usize;

@@ -99,6 +99,7 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<ComparedServer> {
         dialect: adapter.dialect(),
         in_flight: 1,
         mode: Mode::Subscribe(all()),
+        tls: None,
     };
     let dense = Dense::start(plan, bench.clock)?;
     let ramp = dense.ramp()?;

@@ -14,8 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::account::{KernelSample, ProcessDelta, ProcessSample};
 use crate::baseline::{Baseline, Exchange, Options, Outcome, Sent};
 use crate::clock::RunClock;
-use crate::dense::{Channels, Dense, Mode, Plan, Ramp};
-use crate::dialect::{self, Dialect};
+use crate::dense::{Channels, Dense, Mode, Ramp};
 use crate::environment::Environment;
 use crate::grid::Grid;
 use crate::latency::Recorder;
@@ -27,6 +26,7 @@ use crate::table;
 use crate::wire::Data;
 
 pub mod api;
+mod clients;
 pub mod drain;
 pub mod fanout;
 pub mod feed;
@@ -43,10 +43,14 @@ pub mod multi_core;
 pub mod one_to_one;
 mod pairs;
 pub mod peers;
+pub mod reload;
+pub mod scrape;
 pub mod showdown;
 pub mod slow;
+pub mod slowloris;
 pub mod storm;
 mod targets;
+pub mod tls;
 pub mod tokens;
 pub mod variants;
 pub mod versus;
@@ -309,9 +313,25 @@ impl Bench {
 
     /// Like [`Bench::server`], with additional arguments.
     pub fn server_with(&mut self, pong: bool, arguments: &[String]) -> Result<Server> {
+        self.server_on(None, pong, arguments)
+    }
+
+    /// Like [`Bench::server_with`], with API and metrics on a port of their own.
+    pub fn server_apart(&mut self, arguments: &[String]) -> Result<Server> {
+        let internal = self.free_port()?;
+        self.server_on(Some(internal), false, arguments)
+    }
+
+    fn server_on(
+        &mut self,
+        internal_port: Option<u16>,
+        pong: bool,
+        arguments: &[String],
+    ) -> Result<Server> {
         let options = ServerOptions {
             program: self.common.server.clone(),
             port: self.free_port()?,
+            internal_port,
             shards: self.shards,
             ping_seconds: self.ping_seconds,
             pong,
@@ -348,66 +368,10 @@ impl Bench {
         outcome.sent
     }
 
-    /// Connects the dense client. Refused and lost connections are faults.
-    pub fn connect(&mut self, connections: u64, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
-        self.connect_as(&dialect::Drumline, connections, port, mode)
-    }
-
-    /// Like [`Bench::connect`], with clients of another dialect.
-    pub fn connect_as(
-        &mut self,
-        dialect: &'static dyn Dialect,
-        connections: u64,
-        port: u16,
-        mode: Mode,
-    ) -> Result<(Dense, Ramp)> {
-        let plan = Plan { dialect, ..self.plan(connections, port, mode) };
-        let dense = Dense::start(plan, self.clock)?;
-        let ramp = self.ramp(&dense)?;
-        Ok((dense, ramp))
-    }
-
-    /// Connects all clients and tracks the position of the channel from the first answer on.
-    pub fn connect_tracked(&mut self, port: u16, mode: Mode) -> Result<(Dense, Ramp)> {
-        let dense = Dense::start(self.plan(self.connections, port, mode), self.clock)?;
-        dense.track()?;
-        let ramp = self.ramp(&dense)?;
-        Ok((dense, ramp))
-    }
-
-    fn plan(&self, connections: u64, port: u16, mode: Mode) -> Plan {
-        Plan {
-            connections,
-            port,
-            one_address: false,
-            dialect: &dialect::Drumline,
-            in_flight: self.common.in_flight,
-            mode,
-        }
-    }
-
-    fn ramp(&mut self, dense: &Dense) -> Result<Ramp> {
-        let ramp = dense.ramp()?;
-        if ramp.refused > 0 {
-            let causes = dense.counters().causes();
-            self.fault(format!("{} connections never came up: {causes:?}", ramp.refused));
-        }
-        self.check_standing(dense, "while connecting");
-        Ok(ramp)
-    }
-
-    /// Records a fault if connections were lost.
-    pub fn check_standing(&mut self, dense: &Dense, when: &str) {
-        let lost = dense.counters().lost();
-        if lost > 0 {
-            let codes = dense.counters().codes();
-            self.fault(format!("{lost} connections lost {when}, by close code: {codes:?}"));
-        }
-    }
-
     /// Publishes and waits for every delivery. A refused publication is a fault.
     pub fn deliver(&mut self, server: &Server, dense: &Dense, burst: Burst) -> Result<Delivered> {
-        let delivered = self.deliver_to(server.address(), dense, burst, PATIENCE)?;
+        // Without an internal port this is the public one, which WebSocket publishers need.
+        let delivered = self.deliver_to(server.control(), dense, burst, PATIENCE)?;
         self.check_refusal(&delivered.published);
         Ok(delivered)
     }

@@ -24,6 +24,7 @@ impl Bench {
             ping_seconds: None,
             recovers: false,
             members: false,
+            tls: None,
         })
     }
 }

@@ -96,6 +96,20 @@ impl Adapter for Centrifugo {
             let key = key.to_ascii_uppercase();
             Some((format!("CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_{key}"), value.to_owned()))
         }));
+        if let Some(tls) = &options.tls {
+            // Without `tls_external` the internal port, which publishers use, has TLS too.
+            let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+            environment.extend(
+                [
+                    ("CENTRIFUGO_HTTP_SERVER_TLS_ENABLED", "true".to_owned()),
+                    ("CENTRIFUGO_HTTP_SERVER_TLS_CERT_PEM", path(&tls.certificate)),
+                    ("CENTRIFUGO_HTTP_SERVER_TLS_KEY_PEM", path(&tls.key)),
+                    ("CENTRIFUGO_HTTP_SERVER_TLS_EXTERNAL", "true".to_owned()),
+                    ("CENTRIFUGO_HTTP_SERVER_INTERNAL_PORT", options.publish_port.to_string()),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            );
+        }
         if matches!(self, Centrifugo::Tuned) {
             environment.extend(TUNED.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
@@ -125,6 +139,7 @@ mod tests {
             ping_seconds: None,
             recovers: true,
             members: false,
+            tls: None,
         };
         let of = |target: Centrifugo| target.launch(&options).unwrap().environment;
         let (plain, tuned) = (of(Centrifugo::AsItComes), of(Centrifugo::Tuned));

@@ -5,10 +5,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Adapter, HISTORY, Launch, MEMBERS, Recovery, SILENT_SECONDS, TargetOptions};
+use super::{Adapter, HISTORY, Launch, MEMBERS, Recovery, SILENT_SECONDS, TargetOptions, TlsFiles};
 use crate::dialect::{self, Dialect};
 use crate::publish::{Api, Post};
-use crate::server::{self, API_KEY, arguments};
+use crate::server::{self, API_KEY, arguments, tls_arguments};
 
 #[derive(Debug)]
 pub(super) struct Drumline;
@@ -57,9 +57,13 @@ impl Adapter for Drumline {
         if options.members {
             more.extend(MEMBERS.map(|one| format!("--channel.without_namespace.{one}")));
         }
+        if let Some(TlsFiles { certificate, key }) = &options.tls {
+            more.extend(tls_arguments(certificate, key));
+        }
         let target = server::ServerOptions {
             program: program.clone(),
             port: options.port,
+            internal_port: options.tls.as_ref().map(|_| options.publish_port),
             shards: options.workers,
             ping_seconds: options.ping_seconds.unwrap_or(SILENT_SECONDS),
             pong: options.ping_seconds.is_some(),

@@ -99,6 +99,18 @@ pub struct TargetOptions {
     pub recovers: bool,
     /// Know the members of channels and tell subscribers who joins and leaves, if the target can.
     pub members: bool,
+    /// Serve subscribers over TLS 1.3, with AES-128 and X25519; publishers then have a port of
+    /// their own, without TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// The certificate of a target.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// File of the certificate, in PEM.
+    pub certificate: PathBuf,
+    /// File of its key, in PEM.
+    pub key: PathBuf,
 }
 
 /// Longer than any turn: no target sends pings where pings are not measured.

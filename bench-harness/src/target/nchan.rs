@@ -6,7 +6,7 @@
 
 use anyhow::Result;
 
-use super::{Adapter, Launch, Recovery, TargetOptions, installed, nginx};
+use super::{Adapter, Launch, Recovery, TargetOptions, TlsFiles, installed, nginx};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 use crate::wire::Position;
@@ -85,10 +85,29 @@ impl Adapter for Nchan {
     }
 }
 
+/// The listeners; with TLS, publishers have one without it.
+fn listen(options: &TargetOptions) -> String {
+    let (port, publish) = (options.port, options.publish_port);
+    let Some(TlsFiles { certificate, key }) = &options.tls else {
+        return format!("        listen 127.0.0.1:{port} reuseport backlog=8192;");
+    };
+    let (certificate, key) = (certificate.display(), key.display());
+    format!(
+        "        listen 127.0.0.1:{port} ssl reuseport backlog=8192;
+        listen 127.0.0.1:{publish} reuseport backlog=8192;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.3;
+        ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+        ssl_ecdh_curve X25519;"
+    )
+}
+
 fn configuration(options: &TargetOptions, module: &str) -> String {
-    let (dir, port, workers) = (options.dir.display(), options.port, options.workers);
+    let (dir, workers) = (options.dir.display(), options.workers);
     // 0: none.
     let ping_seconds = options.ping_seconds.unwrap_or(0);
+    let listen = listen(options);
     let kept = if options.recovers { "600s" } else { "10s" };
     format!(
         "load_module {module};
@@ -111,7 +130,7 @@ http {{
     scgi_temp_path {dir}/scgi;
     nchan_shared_memory_size 512m;
     server {{
-        listen 127.0.0.1:{port} reuseport backlog=8192;
+{listen}
         location ~ ^/subscribe/(.+)$ {{
             nchan_subscriber websocket longpoll;
             nchan_channel_id $1;

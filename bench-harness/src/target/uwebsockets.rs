@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::{Adapter, Launch, TargetOptions};
+use super::{Adapter, Launch, TargetOptions, TlsFiles};
 use crate::dialect::{Dialect, Subscriber};
 use crate::publish::{Api, Post};
 
@@ -41,6 +41,13 @@ impl Adapter for UWebSockets {
 
     fn launch(&self, options: &TargetOptions) -> Result<Launch> {
         let mut arguments = vec![options.port.to_string(), options.workers.to_string()];
+        if let Some(TlsFiles { certificate, key }) = &options.tls {
+            arguments.push(options.ping_seconds.unwrap_or(0).to_string());
+            arguments.push(options.publish_port.to_string());
+            arguments.extend([certificate, key].map(|path| path.to_string_lossy().into_owned()));
+            let program = options.made("uwebsockets/server-tls")?;
+            return Ok(Launch { program, arguments, environment: Vec::new() });
+        }
         arguments.extend(options.ping_seconds.map(|seconds| seconds.to_string()));
         let program = options.made("uwebsockets/server")?;
         Ok(Launch { program, arguments, environment: Vec::new() })

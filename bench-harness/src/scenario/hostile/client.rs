@@ -3,13 +3,14 @@
 //! Owns one socket. Never waits longer than its timeout. Invariant: it returns the server's frames
 //! unchanged and answers none of them.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::sockopt;
 
+use crate::tls::{Client, Stream};
 use crate::wire;
 
 /// How long one answer may take.
@@ -19,34 +20,45 @@ const PROTOBUF: &str = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
 
 /// A connection.
 pub struct HostileClient {
-    stream: TcpStream,
+    stream: Stream,
     input: Vec<u8>,
 }
 
 impl HostileClient {
     /// A TCP connection.
     pub fn dial(server: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(server).with_context(|| format!("connect to {server}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        Self::dial_over(server, None)
+    }
+
+    /// A TCP connection, over TLS if there is TLS.
+    pub fn dial_over(server: SocketAddr, tls: Option<&Client>) -> Result<Self> {
+        let stream = Stream::connect(server, tls, PATIENCE);
+        let stream = stream.with_context(|| format!("connect to {server}"))?;
         Ok(HostileClient { stream, input: Vec::new() })
     }
 
     /// A WebSocket without any command sent.
     pub fn open(server: SocketAddr, headers: &str) -> Result<Self> {
-        let mut client = Self::dial(server)?;
+        Self::dial(server)?.upgraded(server, headers)
+    }
+
+    fn upgraded(mut self, server: SocketAddr, headers: &str) -> Result<Self> {
         let mut upgrade = Vec::new();
         wire::upgrade(wire::PATH, server.port(), headers, &mut upgrade);
-        client.write(&upgrade)?;
-        let head = client.head()?;
+        self.write(&upgrade)?;
+        let head = self.head()?;
         ensure!(wire::accepted(&head), "refused: {}", String::from_utf8_lossy(&head));
-        Ok(client)
+        Ok(self)
     }
 
     /// A connected client of the JSON protocol.
     pub fn connected(server: SocketAddr) -> Result<Self> {
-        let mut client = Self::open(server, "")?;
+        Self::connected_over(server, None)
+    }
+
+    /// The same, over TLS if there is TLS.
+    pub fn connected_over(server: SocketAddr, tls: Option<&Client>) -> Result<Self> {
+        let mut client = Self::dial_over(server, tls)?.upgraded(server, "")?;
         let answer = client.ask("{\"id\":1,\"connect\":{}}")?;
         ensure!(answer.contains("\"connect\":{"), "a connect was answered `{answer}`");
         Ok(client)
@@ -105,12 +117,8 @@ impl HostileClient {
     }
 
     fn fill(&mut self) -> Result<usize> {
-        let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
-            Ok(count) => {
-                self.input.extend_from_slice(&chunk[..count]);
-                Ok(count)
-            }
+        match self.stream.read(&mut self.input) {
+            Ok(count) => Ok(count),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
             Err(error) => Err(error).context("read from the server"),
         }
@@ -131,7 +139,7 @@ impl HostileClient {
             if left.is_zero() {
                 bail!("no frame within {patience:?}");
             }
-            self.stream.set_read_timeout(Some(left))?;
+            self.stream.socket().set_read_timeout(Some(left))?;
             if self.fill()? == 0 {
                 return Ok(None);
             }
@@ -152,7 +160,7 @@ impl HostileClient {
     pub fn drain(&mut self, deadline: Instant) {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() || self.stream.socket().set_read_timeout(Some(left)).is_err() {
                 return;
             }
             self.input.clear();
@@ -165,14 +173,13 @@ impl HostileClient {
     /// Whether the server has closed the connection, or has said so, as far as can be seen without
     /// waiting.
     pub fn is_closed(&mut self) -> bool {
-        if self.stream.set_nonblocking(true).is_err() {
+        if self.stream.socket().set_nonblocking(true).is_err() {
             return true;
         }
-        let mut chunk = [0; 4096];
         let ended = loop {
-            match self.stream.read(&mut chunk) {
+            match self.stream.read(&mut self.input) {
                 Ok(0) => break true,
-                Ok(count) => self.input.extend_from_slice(&chunk[..count]),
+                Ok(_) => {}
                 Err(error) => break error.kind() != ErrorKind::WouldBlock,
             }
         };
@@ -180,16 +187,17 @@ impl HostileClient {
         while let Some((opcode, _)) = self.take_frame() {
             closes |= opcode == 8;
         }
-        ended || closes || self.stream.set_nonblocking(false).is_err()
+        ended || closes || self.stream.socket().set_nonblocking(false).is_err()
     }
 
-    /// The socket. Bytes that are already read are dropped.
-    pub fn into_stream(self) -> TcpStream {
+    /// The connection. Bytes that are already read are dropped.
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 
     /// Ends the connection with a reset.
     pub fn reset(self) -> Result<()> {
-        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).context("set SO_LINGER")
+        sockopt::set_socket_linger(self.stream.socket(), Some(Duration::ZERO))
+            .context("set SO_LINGER")
     }
 }

@@ -4,8 +4,8 @@
 //! loop). Invariant: the latency of a pong counts from the moment when its ping was due, and a ping
 //! without a pong is lost, never forgotten.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::client::HostileClient;
 use crate::clock::RunClock;
 use crate::latency::Recorder;
+use crate::tls::{Client, Stream};
 use crate::wire;
 
 /// From one ping of a probe to the next, in ns.
@@ -32,7 +33,7 @@ pub struct PingProbes {
 }
 
 struct Probe {
-    stream: TcpStream,
+    stream: Stream,
     input: Vec<u8>,
     /// When its next ping is due, in ns since the start of the run.
     due_ns: u64,
@@ -42,8 +43,18 @@ struct Probe {
 impl PingProbes {
     /// Connects so many and starts to ping.
     pub fn start(server: SocketAddr, count: u64, clock: RunClock) -> Result<Self> {
-        let streams: Vec<TcpStream> = (0..count)
-            .map(|_| Ok(HostileClient::connected(server)?.into_stream()))
+        Self::start_over(server, None, count, clock)
+    }
+
+    /// The same, over TLS if there is TLS.
+    pub fn start_over(
+        server: SocketAddr,
+        tls: Option<&Client>,
+        count: u64,
+        clock: RunClock,
+    ) -> Result<Self> {
+        let streams: Vec<Stream> = (0..count)
+            .map(|_| Ok(HostileClient::connected_over(server, tls)?.into_stream()))
             .collect::<Result<_>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
@@ -60,12 +71,12 @@ impl PingProbes {
     }
 }
 
-fn run(streams: Vec<TcpStream>, stop: &AtomicBool, clock: RunClock) -> Result<Recorder> {
+fn run(streams: Vec<Stream>, stop: &AtomicBool, clock: RunClock) -> Result<Recorder> {
     let mut recorder = Recorder::new(clock.started())?;
     let (first_ns, count) = (clock.now_ns(), streams.len() as u64);
     let mut probes = Vec::new();
     for (nth, stream) in (0..).zip(streams) {
-        stream.set_nonblocking(true)?;
+        stream.socket().set_nonblocking(true)?;
         let due_ns = first_ns + INTERVAL_NS * nth / count.max(1);
         probes.push(Probe { stream, input: Vec::new(), due_ns, waiting: 0 });
     }
@@ -92,7 +103,7 @@ fn run(streams: Vec<TcpStream>, stop: &AtomicBool, clock: RunClock) -> Result<Re
 /// Which probes have something to read, waiting for `wait_ns` at most.
 fn readable(probes: &[Probe], wait_ns: u64) -> Result<Vec<usize>> {
     let watched = |probe| PollFd::new(probe, PollFlags::IN);
-    let mut watched: Vec<_> = probes.iter().map(|probe| watched(&probe.stream)).collect();
+    let mut watched: Vec<_> = probes.iter().map(|probe| watched(probe.stream.socket())).collect();
     // One that is stopped pings no more: it looks for pongs once in a while.
     let wait = Timespec { tv_sec: 0, tv_nsec: wait_ns.clamp(1, 5_000_000) as i64 };
     match poll(&mut watched, Some(&wait)) {
@@ -119,10 +130,9 @@ impl Probe {
 
     /// Takes the pongs that have come.
     fn pongs(&mut self, clock: &RunClock, recorder: &mut Recorder) -> Result<()> {
-        let mut chunk = [0; 4096];
-        match self.stream.read(&mut chunk) {
+        match self.stream.read(&mut self.input) {
             Ok(0) => bail!("the server closed a probe"),
-            Ok(count) => self.input.extend_from_slice(&chunk[..count]),
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error).context("a probe cannot read"),
         }

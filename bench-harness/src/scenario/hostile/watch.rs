@@ -104,11 +104,16 @@ pub fn get(server: SocketAddr, path: &str) -> Result<String> {
 
 /// What the API answers.
 pub fn post(server: SocketAddr, method: &str, body: &str) -> Result<String> {
+    post_with(server, method, body, API_KEY)
+}
+
+/// What the API answers to a request with this key.
+pub fn post_with(server: SocketAddr, method: &str, body: &str, key: &str) -> Result<String> {
     let length = body.len();
     exchange(
         server,
         &format!(
-            "POST /api/{method} HTTP/1.1\r\nHost: {server}\r\nX-API-Key: {API_KEY}\r\n\
+            "POST /api/{method} HTTP/1.1\r\nHost: {server}\r\nX-API-Key: {key}\r\n\
              Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         ),
     )

@@ -143,7 +143,7 @@ fn chosen(names: &[String]) -> Result<Vec<Target>> {
 }
 
 /// `peers` in the build folder that this program lies in.
-fn beside() -> Result<PathBuf> {
+pub(super) fn beside() -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     match program.ancestors().nth(2) {
         Some(folder) => Ok(folder.join("peers")),

@@ -57,6 +57,7 @@ pub(super) fn client(
         dialect,
         in_flight: bench.common.in_flight.max(at_once),
         mode: Mode::Subscribe(stage.channels(plan.connections)),
+        tls: None,
     }
 }
 
