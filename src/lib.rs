@@ -11,6 +11,7 @@ pub mod local;
 pub mod hub;
 pub mod engine;
 pub mod config;
+pub mod tls;
 pub mod link;
 pub mod feeds;
 pub mod control;

@@ -15,6 +15,7 @@ use super::duration::ConfigDuration;
 use super::error::{Error, error};
 use super::proxies::{OWN_PROXY, is_own_header, is_own_proxy};
 use super::sections::{ChannelOptions, Client, Config, Engine, HttpServer, Proxy, Token};
+use super::tls;
 
 /// Maximum number of messages in one inbox: the server allocates the slots at startup.
 const INBOX_MAX: usize = 1 << 20;
@@ -78,6 +79,11 @@ impl Config {
         let listeners: Vec<&str> = server.listeners.iter().map(|one| &*one.name).collect();
         check_names("http_server.listeners", &listeners)?;
         self.check_listeners()?;
+        tls::check_ports(server)?;
+        for (list, tls) in [("tls", &server.tls), ("internal_tls", &server.internal_tls)] {
+            let names: Vec<&str> = tls.certificates.iter().map(|one| &*one.name).collect();
+            check_names(&format!("http_server.{list}.certificates"), &names)?;
+        }
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
         self.check_paths()?;
         let levels = [
@@ -256,7 +262,8 @@ impl Config {
              http_api.disabled"
                 .to_owned()
         });
-        without_key.into_iter().chain(self.own_headers()).collect()
+        let tls = tls::warning(&self.http_server);
+        without_key.into_iter().chain(self.own_headers()).chain(tls).collect()
     }
 
     /// The warning about headers that are not passed to the backend.
@@ -423,6 +430,7 @@ fn check_proxy(place: &str, proxy: &Proxy, used: bool) -> Result<(), Error> {
         format!("{place}: timeout is 0s"),
         "set a timeout above 0s, for example \"1s\"",
     )?;
+    tls::check_client(&format!("{place}.http.tls"), &proxy.http.tls)?;
     let given = [&proxy.http_headers, &proxy.emulated_headers].into_iter().flatten();
     for name in given.chain(proxy.http.static_headers.keys()) {
         must(

@@ -195,14 +195,12 @@ const USE_PROXY: &str = "set it to false, and end TLS in a reverse proxy such as
 
 /// Keys whose values other than the default are refused: path, the key that must be set too (empty:
 /// none), cause and cure.
-const REFUSALS: [(&str, &str, &str, &str); 7] = [
+const REFUSALS: [(&str, &str, &str, &str); 5] = [
     ("engine.type", "", MEMORY, USE_MEMORY),
     ("broker.type", "broker.enabled", MEMORY, USE_MEMORY),
     ("presence_manager.type", "presence_manager.enabled", MEMORY, USE_MEMORY),
     ("controller.enabled", "", "this server does not join a cluster", "set it to false"),
-    ("http_server.tls.enabled", "", PLAIN, USE_PROXY),
     ("http_server.tls_autocert.enabled", "", PLAIN, USE_PROXY),
-    ("http_server.internal_tls.enabled", "", PLAIN, USE_PROXY),
 ];
 
 #[cfg(test)]
@@ -349,7 +347,7 @@ mod tests {
         let refused = load_with(&variables, &[]).unwrap_err();
         assert!(refused.cause.starts_with("CENTRIFUGO_BROKER_TYPE: "), "{refused}");
         assert!(load_with(&variables, &[("broker.enabled", "false")]).is_ok(), "a flag wins");
-        for path in ["http_server.tls", "http_server.internal_tls", "http_server.tls_autocert"] {
+        for path in ["http_server.tls_autocert"] {
             let text = format!("[{path}]\nenabled = true");
             let refused = load_file("config.toml", &text).unwrap_err();
             assert!(refused.cause.starts_with(&format!("{path}.enabled in ")), "{refused}");

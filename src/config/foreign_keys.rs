@@ -5,7 +5,7 @@
 
 /// Groups of keys. A word is a key, a key with its default (`name=default`; without one the default
 /// is false, 0 or empty), or `section.@group`. The group `all` contains the other groups.
-pub(super) const GROUPS: [(&str, &str); 14] = [
+pub(super) const GROUPS: [(&str, &str); 16] = [
     (
         "all",
         "enable_unreleased_features http_server.@http_server log.level=info log.file \
@@ -38,7 +38,7 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
     ),
     (
         "http_server",
-        "tls_external h2c_external http3.enabled tls.@tls internal_tls.@tls tls_autocert.enabled \
+        "h2c_external http3.enabled tls.@server_tls internal_tls.@server_tls tls_autocert.enabled \
          tls_autocert.host_whitelist tls_autocert.cache_dir tls_autocert.email \
          tls_autocert.server_name tls_autocert.http tls_autocert.http_addr=:80",
     ),
@@ -46,6 +46,8 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
         "tls",
         "enabled cert_pem key_pem server_ca_pem client_ca_pem insecure_skip_verify server_name",
     ),
+    ("client_tls", "enabled cert_pem key_pem server_ca_pem insecure_skip_verify server_name"),
+    ("server_tls", "server_ca_pem insecure_skip_verify server_name"),
     (
         "redis",
         "prefix=centrifugo address=redis://127.0.0.1:6379 connect_timeout=1s io_timeout=4s db user \
@@ -106,14 +108,14 @@ pub(super) const GROUPS: [(&str, &str); 14] = [
     ),
     (
         "carried_proxy",
-        "grpc_metadata http.tls.@tls grpc.tls.@tls \
+        "grpc_metadata http.tls.client_ca_pem grpc.tls.@tls \
          grpc.credentials_key grpc.credentials_value grpc.compression grpc.static_metadata",
     ),
     (
         "proxy",
         "endpoint timeout=1s http_headers emulated_headers binary_encoding \
          include_connection_meta http.static_headers http.status_to_code_transforms \
-         .@carried_proxy",
+         http.tls.@client_tls .@carried_proxy",
     ),
     ("buffers", "read_buffer_size use_write_buffer_pool write_buffer_size write_timeout=1s"),
 ];

@@ -99,7 +99,6 @@ mod tests {
             "engine.type",
             "graphite",
             "grpc_api",
-            "http_server.tls",
             "init",
             "log",
             "map_broker",

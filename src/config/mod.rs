@@ -31,6 +31,7 @@ mod sections;
 mod sources;
 mod dot_env;
 mod duration;
+mod tls;
 
 pub use self::access::Access;
 pub use self::broker_url::BrokerUrl;

@@ -78,12 +78,13 @@ impl TableList {
 }
 
 /// The section whose options the tables of this list have.
-fn template(list: &str) -> &'static str {
+fn template(list: &'static str) -> &'static str {
     match list {
         "channel.namespaces" => "channel.without_namespace",
         "rpc.namespaces" => "rpc.without_namespace",
         "consumers" => "consumers",
         "http_server.listeners" => "http_server.listeners",
+        "http_server.tls.certificates" | "http_server.internal_tls.certificates" => list,
         _ => "rpc.proxy",
     }
 }

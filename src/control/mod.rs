@@ -44,6 +44,7 @@ use crate::feeds::feed::{Destination, FeedState};
 use crate::feeds::start::PreparedFeeds;
 use crate::link::Link;
 use crate::model::message::{Lookup, LookupRequest, Message};
+use crate::tls::Tls;
 use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
 /// Pause between two checks whether all sockets are closed.
@@ -58,6 +59,7 @@ pub struct Control {
     admission: PushAdmission,
     internal: Option<TcpListener>,
     feeds: PreparedFeeds,
+    tls: Tls,
     /// Refuse requests of other machines.
     local: bool,
 }
@@ -72,6 +74,7 @@ impl Control {
         config: Arc<Config>,
         node: &Node,
         bell: Arc<Notify>,
+        tls: Tls,
         local: bool,
     ) -> io::Result<Self> {
         let internal = match internal_address(&config) {
@@ -86,7 +89,7 @@ impl Control {
         let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), bell));
         let admission = PushAdmission { limits: node.connection_limits.clone(), clock: node.clock };
         let feeds = PreparedFeeds::default();
-        Ok(Control { config, link, admission, internal, feeds, local })
+        Ok(Control { config, link, admission, internal, feeds, tls, local })
     }
 
     /// Adds the feeds of the node, which begin to publish when the control plane runs.
@@ -104,9 +107,9 @@ impl Control {
     /// `shutdown.timeout` is over. A second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, admission, internal, feeds, local } = self;
-        let client = client();
-        let backend = Arc::new(Backend::new(&config, &client));
+        let Control { config, link, admission, internal, feeds, tls, local } = self;
+        let client = client(tls.clients.default.clone(), "");
+        let backend = Arc::new(Backend::new(&config, &client, &tls.clients));
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend));
         let feeds = feeds.start(&destination(&config, &link));

@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ServerConfig;
+
 use crate::base::memory::MemoryLimits;
 use crate::home;
 use crate::home::users::UserLimit;
@@ -36,6 +38,8 @@ pub struct HubSettings {
     pub api: ApiKey,
     /// What connections through each listener begin with; the first is that of the main address.
     pub entrances: Arc<[Entrance]>,
+    /// TLS of the public port; `None`: plain.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Paths that are served.
     pub routes: Routes,
     /// Limits of the home.
@@ -115,6 +119,7 @@ impl Default for HubSettings {
             proxies: Upstreams::default(),
             api: ApiKey::default(),
             entrances: Arc::new([Entrance::default()]),
+            tls: None,
             routes: Routes::new(),
             slots: 1000,
             message_bytes: 1 << 16,

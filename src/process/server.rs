@@ -22,6 +22,8 @@ use crate::model::message::RANKS;
 use crate::process::banner::{Banner, ShownKey, banner};
 use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
+use crate::tls::Tls;
+use crate::tls::provider;
 
 /// Connections that a node is planned for, if no number is given.
 pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
@@ -33,6 +35,7 @@ const DESCRIPTORS: u64 = 1024;
 pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let Loaded { mut config, access, warnings, .. } = loaded;
     log::start();
+    provider::install();
     for warning in &warnings {
         log::warn("config", warning);
     }
@@ -52,6 +55,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     fit_http_connections(&mut config.http_server, limit, shards);
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
+    let tls = Tls::new(&config)?;
+    settings.tls = tls.ports.public.as_ref().map(|port| port.config.clone());
     let plan = NodeSettings {
         listeners,
         listener: config.listener_options(),
@@ -80,7 +85,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     // The kernel has chosen a free port for port 0.
     config.http_server.port = node.address().port();
     let config = Arc::new(config);
-    let control = Control::new(config.clone(), &node, bell, access.is_open())
+    let control = Control::new(config.clone(), &node, bell, tls, access.is_open())
         .map_err(|error| internal_port_failure(&config, &error))?
         .with_feeds(feeds);
     let facts = facts(&config, &access, &node, &report);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::base::secret::{Address, Secret};
 
 use super::section::{section, tables};
+use super::tls::ClientTls;
 use crate::config::duration::ConfigDuration;
 use crate::config::status_transforms::StatusTransform;
 
@@ -64,6 +65,8 @@ section! {
         /// list of `{status_code, to_error: {code, message, temporary}}` and `{status_code,
         /// to_disconnect: {code, reason}}`. Other statuses except 2xx are error 100.
         status_to_code_transforms: Vec<StatusTransform> = Vec::new(),
+        /// TLS options of an https endpoint.
+        tls: ClientTls = ClientTls::default(),
     }
 }
 

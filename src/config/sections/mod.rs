@@ -11,6 +11,7 @@ mod engine;
 mod root;
 mod section;
 mod server;
+mod tls;
 mod transports;
 
 pub use self::backend::{
@@ -27,6 +28,7 @@ pub(super) use self::section::describe;
 pub use self::server::{
     Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
 };
+pub use self::tls::{Certificate, ClientTls, ServerTls};
 pub use self::transports::{
     ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream,
     UniSse, UniWebSocket, WebSocket,

@@ -5,6 +5,7 @@
 use crate::base::secret::Secret;
 
 use super::section::{section, tables};
+use super::tls::ServerTls;
 use crate::config::duration::ConfigDuration;
 
 section! {
@@ -43,12 +44,20 @@ section! {
         /// Maximum number of headers in a request, up to 256. The server answers a request with
         /// more headers with 431.
         headers_limit: usize = 128,
+        /// Serve the internal port without TLS, even if `tls` is enabled. The section
+        /// `internal_tls` still applies.
+        tls_external: bool = false,
         /// Require a PROXY protocol header (version 1 or 2) at the start of every connection to
         /// `address` and `port`. Set it if a load balancer that sends such headers is the only
         /// client of the port. Connections without a header are closed.
         proxy_protocol: bool = false,
         /// Further listeners of the public port: a list of tables, each with a `name`.
         listeners: Vec<Listener> = Vec::new(),
+        /// TLS of the public port. Without `tls_external` and `internal_tls`, the internal port is
+        /// served with the same certificates.
+        tls: ServerTls = ServerTls::default(),
+        /// TLS of the internal port, if it differs from that of the public port.
+        internal_tls: ServerTls = ServerTls::default(),
     }
 }
 

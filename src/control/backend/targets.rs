@@ -12,17 +12,19 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest};
 use http_body_util::{BodyExt, Full, Limited};
+use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::base::log;
 use crate::config::{Config, Proxy, StatusTransform, is_own_header};
-use crate::control::backend::client::Client;
+use crate::control::backend::client::{Client, client as new_client};
 use crate::control::backend::endpoint::{Endpoint, causes};
 use crate::model::backend::{
     self, AnswerError, BackendContext, ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest,
     Upstream,
 };
+use crate::tls::client::TlsClients;
 
 /// Maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -39,11 +41,13 @@ pub struct Backend {
 
 impl Backend {
     /// The addresses of a configuration.
-    pub fn new(config: &Config, client: &Client) -> Self {
+    pub fn new(config: &Config, client: &Client, tls: &TlsClients) -> Self {
         let used = config.used_proxies();
         let address = |(at, (section, proxy)): (usize, (String, &Proxy))| {
             let used = used.iter().any(|upstream| usize::from(upstream.0) == at);
-            let target = used.then(|| Target::new(proxy, client.clone()))?;
+            let own = |(tls, name): &(ClientConfig, String)| new_client(tls.clone(), name);
+            let client = || tls.backend(at).map_or_else(|| client.clone(), own);
+            let target = used.then(|| Target::new(proxy, client()))?;
             let log_failure = |cause| log::error("backend", format_args!("{section}: {cause}"));
             target.map_err(log_failure).ok()
         };

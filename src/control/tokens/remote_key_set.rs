@@ -189,7 +189,8 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio::time::advance;
 
-    use crate::control::backend::client::client;
+    use crate::control::backend::client;
+    use crate::tls::client::default_client;
 
     /// A server of a key set that answers as many requests as `allowed` has permits.
     struct Origin {
@@ -224,12 +225,16 @@ mod tests {
         }
 
         fn remote(&self) -> Arc<RemoteKeySet> {
-            Arc::new(RemoteKeySet::new(client(), &self.address))
+            Arc::new(RemoteKeySet::new(plain_client(), &self.address))
         }
 
         fn asked(&self) -> usize {
             self.asked.load(Ordering::SeqCst)
         }
+    }
+
+    fn plain_client() -> Client {
+        client::client(default_client().unwrap(), "")
     }
 
     fn set() -> String {
@@ -286,7 +291,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_fetch_is_repeated_after_a_pause() {
         let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let remote = Arc::new(RemoteKeySet::new(client(), &format!("http://{unused}/").into()));
+        let remote =
+            Arc::new(RemoteKeySet::new(plain_client(), &format!("http://{unused}/").into()));
         for round in 1..4 {
             for _ in 0..10 {
                 assert!(matches!(remote.look_up_after_fetch("rsa").await, KeyLookup::Unavailable));

@@ -171,7 +171,7 @@ fn of_connection(broker: &BrokerUrl, place: &str, error: &Error) -> Fault {
 
 /// Whether an error says that a certificate is not trusted. Others may come from a broken network.
 fn is_of_tls(error: &std::io::Error) -> bool {
-    use tokio_rustls::rustls::Error as TlsError;
+    use rustls::Error as TlsError;
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     matches!(inner, Some(TlsError::InvalidCertificate(_)))
 }

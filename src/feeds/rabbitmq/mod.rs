@@ -13,7 +13,6 @@ mod session;
 mod tls;
 mod topology;
 mod transport;
-mod unverified;
 
 use std::sync::Arc;
 
@@ -47,9 +46,8 @@ pub fn source(
 ) -> Result<(RabbitSource, FeedOptions), Fault> {
     let url = BrokerUrl::of(options)
         .map_err(|refused| Fault::misconfigured(refused.cause, refused.cure))?;
-    let tls = url.tls.then(|| Tls::new(&options.tls)).transpose().map_err(|cause| {
-        Fault::misconfigured(cause, "correct the PEM text or the path in the section tls")
-    })?;
+    let tls = url.tls.then(|| Tls::new(&options.tls)).transpose();
+    let tls = tls.map_err(|refused| Fault::misconfigured(refused.cause, refused.cure))?;
     if options.tls.insecure_skip_verify {
         state.log(
             Level::Warn,

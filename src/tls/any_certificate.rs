@@ -1,18 +1,15 @@
-//! TLS to a broker whose certificate nobody checks.
+//! TLS to a server whose certificate is not checked.
 //!
-//! Owns the decision to accept every certificate (`tls.insecure_skip_verify`). Never skips the
-//! handshake's signature: the broker proves that it has the key of the certificate that it shows.
+//! Owns the decision to accept every certificate (`insecure_skip_verify`). Never skips the
+//! signature of the handshake: the server proves that it has the key of the certificate that it
+//! shows.
 
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
-};
-use tokio_rustls::rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 /// Accepts every certificate.
 #[derive(Debug)]
