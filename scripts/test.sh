@@ -7,7 +7,7 @@
 #        scripts/test.sh --help          print this help and the purpose of each step
 #
 # Installs what the chosen steps need and what is missing: Debian packages (as root or with sudo), npm
-# packages into tests/node_modules, Python packages into .venv, cargo-fuzz, cargo-audit and cargo-deny.
+# packages into tests/node_modules, Python packages into .venv, cargo-fuzz, cargo-audit, cargo-deny, cargo-deb.
 # Each step writes its output to target/test-logs/NAME.log; the script prints it when the step fails.
 # Each step has a timeout and ends the processes that it started. The last line is 'N passed, N failed'.
 # The exit status is 1 if a step failed.
@@ -51,7 +51,7 @@ FUZZ_BUILD=${FUZZ_BUILD:---dev}
 # Needs that take long to build. The script builds them in this order while the first steps run.
 BEHIND="release cargo-audit cargo-deny cargo-fuzz fuzzers"
 # Steps that run only when they are named or in a full run.
-ONLY_FULL="deny"
+ONLY_FULL="deny deb"
 
 # Name, timeout in seconds, needs | purpose. The style step runs first, before anything is installed.
 STEPS="
@@ -65,6 +65,8 @@ loom        900                            | wake-ups of the bus in every interl
 simulation  900                            | seeded simulation of a node; finds every planted fault
 wire        900    release curl            | the server over its sockets, byte for byte
 tune        300    ip                      | scripts/tune.sh in a network namespace
+packaging   120    release curl systemd    | the unit's and the container's filters, install.sh, manual pages
+deb         900    release cargo-deb debootstrap | full: the Debian package, in a debootstrap folder
 sdk         180    release npm             | centrifuge-js on every transport, bandwidth, EventSource
 go          300    release go              | the Go SDK, in both encodings, over a link that is cut
 protocol    300    release npm python      | Centrifuge protocol and HTTP API: JavaScript, Python SDK, schemathesis
@@ -100,7 +102,7 @@ step_clippy() { cargo clippy --workspace --all-targets -- -D warnings; }
 
 step_shellcheck() {
     local scripts
-    mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+    mapfile -t scripts < <(git ls-files '*.sh' .ci/run packaging/debian)
     shellcheck -x "${scripts[@]}"
 }
 
@@ -120,6 +122,8 @@ step_simulation() { cargo test --test simulation --features planted-faults; }
 step_wire() { cargo test --no-fail-fast --test wire --test hostile --test leaks; }
 
 step_tune() { tests/system/tune.sh; }
+step_packaging() { tests/system/packaging.sh; }
+step_deb() { tests/system/packaging.sh deb; }
 step_sdk() { node tests/sdk/sdk.mjs && node tests/sdk/bandwidth.mjs && node tests/sdk/events.mjs; }
 # The variable stops the search for a workspace in the folders above.
 step_go() { cd tests/sdk/go && GOWORK=off go test -count=1 ./...; }
@@ -276,6 +280,9 @@ need_tool() {
 }
 need_cargo-audit() { need_tool audit; }
 need_cargo-deny() { need_tool deny; }
+need_cargo-deb() { need_tool deb; }
+need_debootstrap() { need_command debootstrap debootstrap; }
+need_systemd() { need_command systemd-analyze systemd; }
 need_cargo-fuzz() { need_tool fuzz; }
 
 need_npm() {

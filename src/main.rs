@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         "genconfig" => generate(matches),
         "gensubtoken" => make_token(matches, TokenPurpose::Subscription),
         "gentoken" => make_token(matches, TokenPurpose::Connection),
+        "man" => man_pages(matches),
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
     };
@@ -116,7 +117,8 @@ fn command() -> Command {
 }
 
 /// The commands that print or write texts about the configuration.
-fn printing_commands() -> [Command; 5] {
+fn printing_commands() -> [Command; 6] {
+    let folder = Arg::new("folder").value_name("FOLDER").value_parser(value_parser!(PathBuf));
     let shell = Arg::new("shell").value_parser(value_parser!(Shell)).required(true);
     [
         Command::new("completion")
@@ -132,6 +134,9 @@ fn printing_commands() -> [Command; 5] {
         Command::new("defaultenv").about("Print every environment variable with its default"),
         Command::new("genconfig")
             .about("Print a commented configuration file, or write one to the --config file"),
+        Command::new("man")
+            .about("Write the manual pages")
+            .arg(folder.required(true).help("Existing folder to write the pages to")),
     ]
 }
 
@@ -380,6 +385,17 @@ fn complete(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "drumline", &mut script);
     say(String::from_utf8_lossy(&script).into_owned())
+}
+
+/// Writes a manual page for the program and for each of its commands.
+fn man_pages(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let folder = matches.get_one::<PathBuf>("folder").cloned().unwrap_or_default();
+    clap_mangen::generate_to(command(), &folder).map(|()| ExitCode::SUCCESS).map_err(|error| {
+        Failure {
+            cause: format!("cannot write manual pages to {}: {error}", folder.display()),
+            cure: "name an existing folder that can be written".into(),
+        }
+    })
 }
 
 /// Writes the output of a command to a new file.

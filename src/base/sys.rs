@@ -146,6 +146,15 @@ pub fn pin(nth: usize) -> Option<usize> {
     core_affinity::set_for_current(id).then_some(id.id)
 }
 
+/// Whether this process runs in a container, as far as Docker, Podman, Kubernetes and
+/// systemd-nspawn show it.
+pub fn is_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|file| std::path::Path::new(file).exists())
+        || ["container", "KUBERNETES_SERVICE_HOST"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some())
+}
+
 /// Keeps every processor of the machine out of deep idle states until the result is dropped. A
 /// sleeping thread then wakes up within microseconds; the processors use more power. Requires root.
 ///

@@ -35,6 +35,8 @@ pub struct Banner {
     pub bound: Option<(u64, String, String)>,
     /// Whether the server is open, or what closed it.
     pub access: Access,
+    /// Whether the server runs in a container, where its loopback address is the container's own.
+    pub is_container: bool,
     /// How clients can connect, or what to set so that they can.
     pub entrance: String,
 }
@@ -85,9 +87,17 @@ fn listens(facts: &Banner) -> String {
     }
 }
 
+/// Access of an open server in a container.
+const IN_CONTAINER: &str = "open, because nothing is configured, and only to this container:\n\
+    \x20             nothing outside can reach its loopback address. To be reached, it needs a\n\
+    \x20             configuration: mount drumline.toml into the working folder, or set\n\
+    \x20             DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY and DRUMLINE_HTTP_API_KEY. It then\n\
+    \x20             listens on all addresses; publish the port (docker run -p 8000:8000)";
+
 /// Whether the server is open, or what closed it.
 fn access(facts: &Banner) -> String {
     match &facts.access {
+        Access::Open if facts.is_container => IN_CONTAINER.to_owned(),
         Access::Open => "open, because nothing is configured: everybody on this machine may\n\
              \x20             connect, subscribe and publish; other machines cannot reach it.\n\
              \x20             `drumline genconfig --config drumline.toml` writes a configuration file"
@@ -179,6 +189,7 @@ mod tests {
             slots: vec![1000; 3],
             bound: Some((500, "memory".into(), "2 MiB".into())),
             access: Access::Open,
+            is_container: false,
             entrance: "clients connect with a token".into(),
         }
     }
@@ -195,6 +206,18 @@ mod tests {
         check("-H 'X-API-Key: abc' -d '{\"channel\":\"news\"");
         check("http://127.0.0.1:8000/api/publish\n");
         check("    http://127.0.0.1:8000/\n");
+    }
+
+    #[test]
+    fn an_open_server_in_a_container_says_how_it_can_be_reached() {
+        let text = banner(&Banner { is_container: true, ..facts() });
+        assert!(
+            text.contains("set\n              DRUMLINE_CLIENT_TOKEN_HMAC_SECRET_KEY"),
+            "{text}"
+        );
+        let closed = Access::Closed("drumline.toml".into());
+        let text = banner(&Banner { is_container: true, access: closed, ..facts() });
+        assert!(!text.contains("container"), "{text}");
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
         slots: slots(report),
         bound: bound.map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
         access: access.clone(),
+        is_container: sys::is_container(),
         entrance: config.entrance(),
     }
 }
