@@ -6,6 +6,7 @@
 
 pub mod api;
 mod backend;
+mod certificates;
 pub mod http;
 mod metrics;
 mod pages;
@@ -114,7 +115,10 @@ impl Control {
         let hooks = Arc::new(Hooks::start(&config, backend));
         let feeds = feeds.start(&destination(&config, &link));
         let calls = Arc::new(ApiCalls::new(api::METHODS));
-        let sources = metric_sources(&link, &proxies, &hooks, &calls, feeds.states());
+        let mut sources = metric_sources(&link, &proxies, &hooks, &calls, feeds.states());
+        let stores = tls.ports.stores();
+        tokio::spawn(certificates::watch(stores.clone()));
+        sources.push(Box::new(move |names| certificates::families(&stores, names)));
         let inner = inner_router(&config, &link, sources);
         let api = api::router(&config, &link, &calls);
         let has_public_api = internal.is_none() || config.http_api.external;
@@ -135,7 +139,8 @@ impl Control {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let places = config.http_server.internal_connections_max as u64;
             let limits = Arc::new(ConnectionLimits::default().with_control_max(places));
-            tokio::spawn(inner.clone().listen(listener, limits));
+            let tls = tls.ports.internal.map(|port| port.config);
+            tokio::spawn(inner.clone().listen(listener, limits, tls));
         }
         signals.end().await;
         tokio::spawn(async move {

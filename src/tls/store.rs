@@ -181,6 +181,11 @@ impl CertificateStore {
         self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the files cannot be used, so that older certificates are served.
+    pub fn is_failing(&self) -> bool {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
+    }
+
     /// When the first certificate expires, in seconds since 1970.
     pub fn expires_at(&self) -> Option<i64> {
         self.served().expires_at()

@@ -6,6 +6,7 @@
 #![allow(dead_code, missing_docs, unused_imports, clippy::unwrap_used)]
 
 pub mod backend;
+pub mod certificates;
 mod client;
 mod http;
 mod server;

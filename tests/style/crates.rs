@@ -99,6 +99,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "serde_json",
             "socket2",
             "tokio",
+            "tokio_rustls",
             "tower",
         ],
     ),

@@ -1,4 +1,5 @@
-//! Ten thousand connections come and go; the kernel keeps nothing of them.
+//! Ten thousand connections come and go, and the kernel keeps nothing of them. Certificates are
+//! replaced two thousand times, and memory does not grow.
 //!
 //! A target of its own, so that no other test of this run holds sockets meanwhile.
 
@@ -7,11 +8,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use drumline::base::sys;
+use drumline::config::ServerTls;
+use drumline::tls::store::CertificateStore;
+
+use common::certificates::Authority;
 use common::{Client, Server, WEBSOCKET};
 
 const CYCLES: usize = 10_000;
+/// Certificates that are replaced.
+const RELOADS: usize = 2000;
 const WORKERS: usize = 4;
 /// What may stay: the kernel counts whole slabs as active, and the box has other work.
 const SLACK: i64 = 2000;
@@ -47,8 +56,43 @@ fn cycle(server: &Server, nth: usize) {
     }
 }
 
+/// The tests look at memory and sockets, so one runs after the other.
+static TURN: Mutex<()> = Mutex::new(());
+
+#[test]
+fn replaced_certificates_take_no_memory() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let authority = Authority::new();
+    let pairs = ["a.test", "b.test"].map(|host| authority.issue(host));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |nth: usize| {
+        std::fs::write(path("crt"), &pairs[nth % 2].certificate).unwrap();
+        std::fs::write(path("key"), &pairs[nth % 2].key).unwrap();
+    };
+    write(0);
+    let options = ServerTls {
+        cert_pem: path("crt"),
+        key_pem: path("key").into(),
+        client_ca_pem: authority.pem.clone(),
+        ..ServerTls::default()
+    };
+    let store = CertificateStore::new("tls", &options).unwrap();
+    let mut before = 0;
+    for nth in 1..=RELOADS + 100 {
+        write(nth);
+        assert_eq!(store.reload(), Ok(true), "another certificate");
+        if nth == 100 {
+            before = sys::memory("RssAnon:").unwrap();
+        }
+    }
+    let grown = sys::memory("RssAnon:").unwrap().saturating_sub(before);
+    assert!(grown <= 1 << 20, "{RELOADS} reloads took {grown} bytes");
+}
+
 #[test]
 fn closed_connections_leave_nothing_behind() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&[]);
     for nth in 0..500 {
         cycle(&server, nth);

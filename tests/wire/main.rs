@@ -41,5 +41,6 @@ mod signals;
 mod slots;
 mod start;
 mod streams;
+mod tls;
 mod token_lifetime;
 mod uni;

@@ -21,10 +21,12 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::base::connection_limits::{ConnectionLimits, ControlPermit};
@@ -241,12 +243,21 @@ impl HttpConnections {
         }
     }
 
-    /// Serves the connections of `listener`, as many as `limits` admits.
-    pub async fn listen(self, listener: TcpListener, limits: Arc<ConnectionLimits>) {
+    /// Serves the connections of `listener`, as many as `limits` admits, with TLS if `tls` is set.
+    pub async fn listen(
+        self,
+        listener: TcpListener,
+        limits: Arc<ConnectionLimits>,
+        tls: Option<Arc<ServerConfig>>,
+    ) {
+        let tls = tls.map(TlsAcceptor::from);
         loop {
             match listener.accept().await {
                 Ok((socket, _)) => match ControlPermit::reserve(&limits) {
-                    Some(permit) => self.serve(socket, 0, Vec::new(), permit),
+                    Some(permit) => match &tls {
+                        Some(tls) => self.serve_tls(socket, permit, tls.clone()),
+                        None => self.serve(socket, 0, Vec::new(), permit),
+                    },
                     None => refuse(socket).await,
                 },
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -256,50 +267,95 @@ impl HttpConnections {
 
     /// Serves a socket from which `bytes` were already read.
     fn serve(&self, socket: TcpStream, entrance: u8, bytes: Vec<u8>, permit: ControlPermit) {
+        let (io, serving) = self.prepare(socket, entrance, bytes, permit);
+        tokio::spawn(serving.serve(io));
+    }
+
+    /// Serves a socket after its TLS handshake. A client that is late with it is closed as one that
+    /// is late with a request head.
+    fn serve_tls(&self, socket: TcpStream, permit: ControlPermit, tls: TlsAcceptor) {
+        let (io, mut serving) = self.prepare(socket, 0, Vec::new(), permit);
+        tokio::spawn(async move {
+            let handshake = tls.accept(io);
+            let io = tokio::select! {
+                io = handshake => io,
+                _ = serving.stopped.changed() => return,
+                () = serving.connection.close_requested() => return,
+            };
+            // Errors of a connection concern its peer alone and are not logged.
+            if let Ok(io) = io {
+                serving.serve(io).await;
+            }
+        });
+    }
+
+    fn prepare(
+        &self,
+        socket: TcpStream,
+        entrance: u8,
+        bytes: Vec<u8>,
+        permit: ControlPermit,
+    ) -> (PrefixedSocket, Serving) {
         if permit.limits().control_is_nearly_full() {
             self.idle.close_longest_idle();
         }
         // A socket from a shard comes with a complete request head.
         let connection = self.idle.add(permit.limits().clone(), bytes.is_empty());
         let socket = Arc::new(socket);
-        let peer_closed = peer_closed(Arc::downgrade(&socket), connection.clone());
-        let served = connection.clone();
-        let io =
-            PrefixedSocket { socket, bytes, used: 0, permit, entrance, connection: served.clone() };
-        let (io, options) = (TokioIo::new(io), self.options.clone());
-        let service = service_fn(move |request| answer(options.clone(), served.clone(), request));
-        let buffer = self.options.limits.bytes + BUFFER_MORE;
-        let mut stopped = self.stopped.clone();
-        let open = self.open.subscribe();
-        tokio::spawn(async move {
-            let serving = http1::Builder::new()
-                .half_close(true)
-                .max_buf_size(buffer)
-                .max_headers(2 * HEADERS_MOST)
-                .serve_connection(io, service)
-                .with_upgrades();
-            let mut serving = pin!(serving);
-            // Errors of a connection concern its peer alone and are not logged.
-            tokio::select! {
-                _ = serving.as_mut() => {}
-                () = peer_closed => {}
-                _ = stopped.changed() => {
-                    serving.as_mut().graceful_shutdown();
-                    let _ = serving.await;
-                }
-                () = connection.close_requested() => if connection.is_busy() {
-                    // A request has arrived meanwhile. It is answered as the last one.
-                    serving.as_mut().graceful_shutdown();
-                    let _ = serving.await;
-                }
-            }
-            drop(open);
-        });
+        let serving = Serving {
+            options: self.options.clone(),
+            connection: connection.clone(),
+            socket: Arc::downgrade(&socket),
+            stopped: self.stopped.clone(),
+            _open: self.open.subscribe(),
+        };
+        (PrefixedSocket { socket, bytes, used: 0, permit, entrance, connection }, serving)
     }
 
     /// Waits until no connection is left.
     pub async fn closed(&self) {
         self.open.closed().await;
+    }
+}
+
+/// What serving a connection needs beside its bytes.
+struct Serving {
+    options: Arc<HttpOptions>,
+    connection: Arc<HttpConnection>,
+    socket: Weak<TcpStream>,
+    stopped: watch::Receiver<()>,
+    _open: watch::Receiver<()>,
+}
+
+impl Serving {
+    /// Serves the requests of a connection.
+    async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Serving { options, connection, socket, mut stopped, _open } = self;
+        let peer_closed = peer_closed(socket, connection.clone());
+        let buffer = options.limits.bytes + BUFFER_MORE;
+        let served = connection.clone();
+        let service = service_fn(move |request| answer(options.clone(), served.clone(), request));
+        let serving = http1::Builder::new()
+            .half_close(true)
+            .max_buf_size(buffer)
+            .max_headers(2 * HEADERS_MOST)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades();
+        let mut serving = pin!(serving);
+        // Errors of a connection concern its peer alone and are not logged.
+        tokio::select! {
+            _ = serving.as_mut() => {}
+            () = peer_closed => {}
+            _ = stopped.changed() => {
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+            }
+            () = connection.close_requested() => if connection.is_busy() {
+                // A request has arrived meanwhile. It is answered as the last one.
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+            }
+        }
     }
 }
 
