@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kernel settings and limits for a million sockets on one box: check, apply, restore, persist.
+# Kernel settings, limits and network cards for a million sockets on one box: check, apply, restore, persist.
 #
 # The table `knobs` lists the wanted value and the reason of each setting. The function `target` computes the value
 # that a setting would get; a setting is fine when it has that value. The script never lowers a better value. `apply`
@@ -10,6 +10,7 @@
 set -euo pipefail
 
 PROC=${DRUMLINE_TUNE_PROC:-/proc}
+SYS=${DRUMLINE_TUNE_SYS:-/sys}
 STATE=${DRUMLINE_TUNE_STATE:-/var/lib/drumline/tune.saved}
 ROOT=${DRUMLINE_TUNE_ROOT:-}
 CONNECTIONS=${DRUMLINE_TUNE_CONNECTIONS:-1000000}
@@ -40,16 +41,36 @@ die() {
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
-file_of() { printf '%s/sys/%s' "$PROC" "${1//.//}"; }
+# file_of NAME: the file of a sysctl, of an interrupt (irq/N/...) or of a network card (net/CARD/...).
+file_of() {
+    case $1 in
+    irq/*) printf '%s/%s' "$PROC" "$1" ;;
+    net/*) printf '%s/class/%s' "$SYS" "$1" ;;
+    *) printf '%s/sys/%s' "$PROC" "${1//.//}" ;;
+    esac
+}
 
-# The value as the kernel prints it, blanks folded to one space; empty if this kernel or namespace has no such setting.
+# folded NAME VALUE: blanks folded to one space; a mask of processors without leading zeros.
+folded() {
+    local words=() mask
+    read -r -a words <<<"$2"
+    if [[ $1 == */xps_cpus ]]; then
+        mask=${words[*]:-}
+        mask=${mask#"${mask%%[!0,]*}"}
+        printf '%s' "${mask:-0}"
+    else
+        printf '%s' "${words[*]:-}"
+    fi
+}
+
+# The value as the kernel prints it, folded; empty if this kernel or namespace has no such setting.
 now() {
-    local words=() file
+    local text='' file
     file=$(file_of "$1")
     if [[ -r $file ]]; then
-        read -r -a words <"$file" 2>/dev/null || true
+        read -r text <"$file" 2>/dev/null || true
     fi
-    printf '%s' "${words[*]:-}"
+    if [[ -n $text ]]; then folded "$1" "$text"; fi
 }
 
 ram_pages() {
@@ -119,6 +140,104 @@ knobs() {
         "Client side: ports toward one address and port; starts above the usual service ports." $ip
     knob vm.swappiness "max 1" "A swapped connection table turns one push into disk reads." kernel:admin-guide/sysctl/vm
     knob kernel.io_uring_disabled "exact 0" "Drumline is made of io_uring rings." kernel:admin-guide/sysctl/kernel
+    queues
+}
+
+# --- network cards ------------------------------------------------------------------------------------------------
+# Queue N of a card belongs to processor N: its interrupt is served there (IRQ affinity), and what that processor sends
+# leaves by it (XPS). The worker of each processor then finds its packets in its own cache. A card with one queue has
+# nothing to spread.
+
+PROCESSORS=${DRUMLINE_TUNE_PROCESSORS:-$(nproc --all)}
+CARDS=() SINGLE_CARDS=()
+
+# mask N: processor N as a mask, in groups of 32 bits.
+mask() {
+    local groups
+    printf '%x' $((1 << $1 % 32))
+    for ((groups = $1 / 32; groups > 0; groups--)); do printf ',00000000'; done
+}
+
+# interrupts CARD: "QUEUE IRQ" for each interrupt of a queue, by the number at the end of its name.
+interrupts() {
+    local irq action
+    for irq in "$SYS/class/net/$1/device/msi_irqs/"* "$SYS/class/net/$1/device/../msi_irqs/"*; do
+        irq=${irq##*/}
+        for action in "$PROC/irq/$irq/"*/; do
+            action=${action%/}
+            action=${action##*/}
+            if [[ $action =~ (rx|Rx|input|comp|"$1").*[^0-9]([0-9]+)$ ]]; then
+                printf '%s %s\n' "${BASH_REMATCH[2]}" "$irq"
+            fi
+        done
+    done | sort -nu
+}
+
+queues() {
+    local card name queue irq net=kernel:networking/scaling
+    for card in "$SYS"/class/net/*/device; do
+        [[ -e $card ]] || continue
+        name=$(basename "$(dirname "$card")")
+        if [[ ! -d $SYS/class/net/$name/queues/rx-1 ]]; then
+            SINGLE_CARDS+=("$name")
+            continue
+        fi
+        CARDS+=("$name")
+        while read -r queue irq; do
+            knob "irq/$irq/smp_affinity_list" "exact $((queue % PROCESSORS))" \
+                "The interrupt of queue $queue of $name, where its shard runs." $net
+        done < <(interrupts "$name")
+        for queue in "$SYS/class/net/$name/queues"/tx-*; do
+            queue=${queue##*-}
+            knob "net/$name/queues/tx-$queue/xps_cpus" "exact $(mask $((queue % PROCESSORS)))" \
+                "The processor that sends by queue $queue of $name (XPS)." $net
+        done
+    done
+}
+
+# report_cards: how to spread the packets of the cards; commands that reset a card are only printed.
+report_cards() {
+    local card count state
+    for card in "${CARDS[@]}"; do
+        count=$(find "$SYS/class/net/$card/queues" -name 'rx-*' | wc -l)
+        state=ok
+        if ((count < PROCESSORS)); then state=note; fi
+        line "$state" "$card (receive queues)" "$count" "$PROCESSORS" \
+            "One queue per shard: ethtool -L $card combined $PROCESSORS; ethtool -X $card equal $PROCESSORS. [kernel:networking/scaling]"
+    done
+    for card in "${SINGLE_CARDS[@]}"; do
+        line note "$card (receive queues)" 1 "$PROCESSORS" \
+            "One processor takes all packets of $card. [kernel:networking/scaling]"
+    done
+    if ((${#CARDS[@]} == 0)); then
+        printf '    No card with several queues is here. On one that has them, tune.sh apply gives each processor a queue:\n'
+        printf '    ethtool -L CARD combined N       a queue per processor (N processors); the link goes down for a moment\n'
+        printf '    ethtool -X CARD equal N          packets spread evenly over the queues (RSS)\n'
+        printf '    echo P >/proc/irq/I/smp_affinity_list                  the interrupt I of queue P, to processor P\n'
+        printf '    echo MASK >/sys/class/net/CARD/queues/tx-P/xps_cpus    processor P sends by queue P (XPS)\n'
+    fi
+    if grep -qxs irqbalance "$PROC"/[0-9]*/comm; then
+        harm irqbalance running "moves the interrupts of the cards away again: systemctl disable --now irqbalance" >>"$WARNINGS"
+    fi
+}
+
+# The kernel sizes its table of TCP connections at boot: 262,144 buckets on 24 GiB. At a million sockets the look-ups
+# take 17% of the server's processor time.
+report_tcp_table() {
+    local have want=1 state=ok
+    have=$(now net.ipv4.tcp_ehash_entries)
+    have=${have#-} # negative: this namespace uses the table of the machine
+    if [[ -z $have ]]; then return; fi
+    while ((want < CONNECTIONS)); do want=$((want * 2)); done
+    if ((have < want)); then state=note; fi
+    line "$state" "TCP table (buckets)" "$have" "$want" \
+        "Long chains make each look-up slow. [kernel:networking/ip-sysctl tcp_ehash_entries]"
+    if [[ $state == note ]]; then
+        printf '    At the next boot: thash_entries=%d on the kernel command line (GRUB_CMDLINE_LINUX, then update-grub).\n' $want
+        printf '    Without a boot, in a network namespace of its own:\n'
+        printf '    sysctl -w net.ipv4.tcp_child_ehash_entries=%d; ip netns add drumline\n' $want
+        printf '    then move the card into it, or connect it by a veth pair, and start the server with: ip netns exec drumline\n'
+    fi
 }
 
 at_least() { printf '%s' $(($1 > $2 ? $1 : $2)); }
@@ -244,15 +363,20 @@ report_conntrack() {
     fi
     line "$state" "nf_conntrack (tracked, max)" "${count:-0}, $max" "0 tracked" \
         "A tracked connection costs memory, a full table drops. [kernel:networking/nf_conntrack-sysctl]"
+    if ((${count:-0} > 0)); then
+        printf '    To exempt the listen port (here 8000), where no rule for it needs the state of connections:\n'
+        printf "    nft 'table inet drumline { chain in { type filter hook prerouting priority raw; tcp dport 8000 notrack; }\n"
+        printf "        chain out { type filter hook output priority raw; tcp sport 8000 notrack; }; }'\n"
+    fi
 }
 
 report_thp() {
-    local file=/sys/kernel/mm/transparent_hugepage/enabled mode state=ok
+    local file=$SYS/kernel/mm/transparent_hugepage/enabled mode state=ok
     [[ -r $file ]] || return 0
     mode=$(sed -n 's/.*\[\(.*\)\].*/\1/p' "$file")
     if [[ $mode == always ]]; then state=note; fi
     line "$state" transparent_hugepage "$mode" "madvise or never" \
-        "'always' inflates sparse memory and stalls on compaction. [kernel:admin-guide/mm/transhuge]"
+        "'always' inflates sparse memory and stalls on compaction; Drumline gains nothing. [kernel:admin-guide/mm/transhuge]"
 }
 
 # --- check --------------------------------------------------------------------------------------------------------
@@ -276,6 +400,8 @@ check() {
         line "$state" "${NAMES[i]}" "${have:--}" "$want" "${WHYS[i]} [${SOURCES[i]}]"
     done
     report_nofile
+    report_tcp_table
+    report_cards
     report_conntrack
     report_thp
     harms >>"$WARNINGS"
@@ -316,11 +442,10 @@ open_state() {
 
 # put NAME VALUE: write it and make sure that the kernel took it.
 put() {
-    local file words
+    local file
     file=$(file_of "$1")
     { printf '%s\n' "$2" >"$file"; } 2>/dev/null || return 1
-    read -r -a words <<<"$2"
-    [[ $(now "$1") == "${words[*]}" ]]
+    [[ $(now "$1") == "$(folded "$1" "$2")" ]]
 }
 
 apply_one() {
@@ -403,7 +528,8 @@ sysctl_text() {
     local i have
     for i in "${!NAMES[@]}"; do
         have=$(now "${NAMES[i]}")
-        [[ -n $have ]] || continue
+        # sysctl.d has no place for interrupts and cards.
+        if [[ -z $have || ${NAMES[i]} == */* ]]; then continue; fi
         printf '\n# %s [%s]\n%s = %s\n' "${WHYS[i]}" "${SOURCES[i]}" "${NAMES[i]}" "$(target "${RULES[i]}" "$have")"
     done
 }
@@ -415,6 +541,9 @@ persist() {
     # Only the hard limit: Drumline raises its own soft limit, other programs keep theirs.
     printf '* hard nofile %d\nroot hard nofile %d\n' $NOFILE $NOFILE | install_file $limits
     printf '[Service]\nLimitNOFILE=%d\n' $NOFILE | install_file $unit
+    if ((${#CARDS[@]} > 0)); then
+        printf '\nThe queues of %s are not kept: run tune.sh apply at each boot.\n' "${CARDS[*]}"
+    fi
     printf '\nTo load now:  sysctl --system; systemctl daemon-reload; log in again for the limit\n'
     printf 'To undo:      rm %s %s %s; then boot, or sysctl --system and tune.sh restore\n' \
         "$ROOT$sysctl" "$ROOT$limits" "$ROOT$unit"

@@ -9,7 +9,7 @@ WORK=$(mktemp -d)
 NETNS=drumline-tune-$$
 PASSED=0 FAILED=0 SKIPPED=0
 export DRUMLINE_TUNE_STATE=$WORK/state/tune.saved
-unset DRUMLINE_TUNE_ROOT DRUMLINE_TUNE_PROC DRUMLINE_TUNE_CONNECTIONS
+unset DRUMLINE_TUNE_ROOT DRUMLINE_TUNE_PROC DRUMLINE_TUNE_SYS DRUMLINE_TUNE_PROCESSORS DRUMLINE_TUNE_CONNECTIONS
 
 KNOBS="fs.file-max fs.nr_open net.core.somaxconn net.ipv4.tcp_max_syn_backlog net.core.netdev_max_backlog
 net.ipv4.tcp_mem net.ipv4.tcp_rmem net.ipv4.tcp_wmem net.ipv4.tcp_notsent_lowat net.ipv4.tcp_slow_start_after_idle
@@ -139,8 +139,77 @@ test_harms_on_a_fake() {
         says "check warns of $knob" "$out" "^WARNING: [a-z0-9.]*$knob = "
     done
     DRUMLINE_TUNE_PROC=$WORK/proc "$TUNE" apply >/dev/null
+    says "check prints how to exempt the port" "$out" 'tcp dport 8000 notrack'
     same "apply leaves a harmful switch alone" 1 "$(faked net.ipv4.tcp_tw_recycle)"
     DRUMLINE_TUNE_PROC=$WORK/proc "$TUNE" restore >/dev/null
+}
+
+# --- network cards and the table of TCP connections, on a made-up tree ---------------------------------------------
+
+# card NAME QUEUES: a network card in the made-up /sys, with interrupts 40 and up in the made-up /proc.
+card() {
+    local queue folder=$WORK/sys/class/net/$1
+    mkdir -p "$folder/device/msi_irqs"
+    for ((queue = 0; queue < $2; queue++)); do
+        mkdir -p "$folder/queues/rx-$queue" "$folder/queues/tx-$queue" "$WORK/proc/irq/$((40 + queue))/$1-TxRx-$queue"
+        printf '00000003\n' >"$folder/queues/tx-$queue/xps_cpus"
+        printf '0-1\n' >"$WORK/proc/irq/$((40 + queue))/smp_affinity_list"
+        touch "$folder/device/msi_irqs/$((40 + queue))"
+    done
+}
+
+# queues_of NAME QUEUES: interrupts and masks, each followed by a blank.
+queues_of() {
+    local queue
+    for ((queue = 0; queue < $2; queue++)); do
+        printf '%s %s ' "$(cat "$WORK/proc/irq/$((40 + queue))/smp_affinity_list")" \
+            "$(cat "$WORK/sys/class/net/$1/queues/tx-$queue/xps_cpus")"
+    done
+}
+
+test_cards() {
+    local out
+    export DRUMLINE_TUNE_PROC=$WORK/proc DRUMLINE_TUNE_SYS=$WORK/sys DRUMLINE_TUNE_PROCESSORS=40
+    mkdir -p "$WORK/sys/class/net/lo/queues/rx-0" "$WORK/sys/class/net/lo/queues/rx-1"
+    out=$("$TUNE" check)
+    says "without a card the commands are printed" "$out" '^    ethtool -L CARD combined N '
+    card nic0 3
+    out=$("$TUNE" check)
+    says "check shows the interrupt of a queue" "$out" '^would change +irq/42/smp_affinity_list +0-1 +2 '
+    says "check shows the queues" "$out" '^note +nic0 .receive queues. +3 +40 .*ethtool -L nic0 combined 40'
+    silent "the loopback interface is no card" "$out" '^[a-z ]+lo '
+    "$TUNE" apply >/dev/null
+    same "apply gives each queue a processor" '0 1 1 2 2 4 ' "$(queues_of nic0 3)"
+    out=$("$TUNE" check)
+    says "the queues are ok then" "$out" '^ok +net/nic0/queues/tx-2/xps_cpus +4 +4 '
+    "$TUNE" restore >/dev/null
+    same "restore gives them back" '0-1 00000003 0-1 00000003 0-1 00000003 ' "$(queues_of nic0 3)"
+    card nic0 34
+    "$TUNE" apply >/dev/null
+    same "a mask has groups of 32 bits" 2,00000000 "$(cat "$WORK/sys/class/net/nic0/queues/tx-33/xps_cpus")"
+    "$TUNE" restore >/dev/null
+    out=$(DRUMLINE_TUNE_ROOT=$WORK/cards "$TUNE" persist)
+    says "persist says that it keeps no queues" "$out" '^The queues of nic0 are not kept'
+    silent "persist writes no queues" "$(cat "$WORK/cards/etc/sysctl.d/90-drumline.conf")" 'xps|affinity'
+    mkdir -p "$WORK/proc/77" && echo irqbalance >"$WORK/proc/77/comm"
+    says "check warns of irqbalance" "$("$TUNE" check)" '^WARNING: irqbalance = running'
+    rm -r "$WORK/proc/77" "$WORK/sys/class/net/nic0"
+    card nic1 1
+    says "a card with one queue is noted" "$("$TUNE" check)" '^note +nic1 .receive queues. +1 +40 '
+    rm -r "$WORK/sys/class/net/nic1"
+    unset DRUMLINE_TUNE_PROC DRUMLINE_TUNE_SYS DRUMLINE_TUNE_PROCESSORS
+}
+
+test_tcp_table() {
+    local out
+    fake net.ipv4.tcp_ehash_entries 262144
+    out=$(DRUMLINE_TUNE_PROC=$WORK/proc "$TUNE" check)
+    says "a small table of connections is noted" "$out" '^note +TCP table .buckets. +262144 +1048576 '
+    says "with the boot option" "$out" 'thash_entries=1048576 on the kernel command line'
+    says "and the namespace" "$out" 'net.ipv4.tcp_child_ehash_entries=1048576'
+    fake net.ipv4.tcp_ehash_entries -4194304
+    out=$(DRUMLINE_TUNE_PROC=$WORK/proc "$TUNE" check)
+    says "a large table is ok" "$out" '^ok +TCP table .buckets. +4194304 '
 }
 
 test_state_of_another_boot() {
@@ -243,6 +312,8 @@ test_shellcheck
 test_rules
 test_second_apply
 test_harms_on_a_fake
+test_cards
+test_tcp_table
 test_state_of_another_boot
 test_round_trip
 test_read_only

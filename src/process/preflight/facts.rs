@@ -83,6 +83,10 @@ pub struct MachineFacts {
     pub local_ports: Option<(u64, u64)>,
     /// Number of tracked connections, and `nf_conntrack_max`.
     pub conntrack: Option<(u64, u64)>,
+    /// Buckets of the kernel's table of TCP connections (`net.ipv4.tcp_ehash_entries`).
+    pub tcp_buckets: Option<u64>,
+    /// Names of the network cards, and how many receive queues each has.
+    pub cards: Vec<(String, usize)>,
     /// Why the port cannot be bound; `None`: it can.
     pub port_refused: Option<io::ErrorKind>,
 }

@@ -3,13 +3,14 @@
 //! Owns no state. Never changes a setting, and keeps no ring or socket open.
 
 use std::fs;
+use std::path::Path;
 
 use super::facts::{Kernel, MachineFacts, Requirements, Ring};
 use super::fatal::Fatal;
 use super::memlock;
 use super::parse::{
-    number_at, parse_available, parse_inactive_file, parse_is_filtered, parse_limit, parse_limits,
-    parse_may_raise,
+    number_at, parse_available, parse_buckets, parse_inactive_file, parse_is_filtered, parse_limit,
+    parse_limits, parse_may_raise,
 };
 use super::report::{RING_SLOTS, Report, recommended_shards, ring_verdict};
 use crate::base::cgroup;
@@ -21,8 +22,9 @@ use crate::engine::ring;
 /// returns.
 pub fn survey(request: &Requirements) -> Report {
     let facts = read_facts(request.port);
-    let mut report = Report { request: request.clone(), facts };
+    let mut report = Report { request: request.clone(), facts, default_shards: None };
     if report.request.shards == 0 {
+        report.default_shards = Some(report.facts.cores.min(SHARDS_MAX));
         let facts = &report.facts;
         let hard = facts.nofile.map_or(RING_SLOTS, |(_, hard)| hard);
         report.request.shards = recommended_shards(facts.cores, hard, request.connections);
@@ -58,6 +60,10 @@ fn read_facts(port: u16) -> MachineFacts {
             .zip(sysctl("net/ipv4/ip_local_port_range", 1)),
         conntrack: one("net/netfilter/nf_conntrack_count")
             .zip(one("net/netfilter/nf_conntrack_max")),
+        tcp_buckets: fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries")
+            .ok()
+            .and_then(|text| parse_buckets(&text)),
+        cards: cards(),
         port_refused: sys::try_bind(([0, 0, 0, 0], port).into()).err().map(|error| error.kind()),
     }
 }
@@ -90,6 +96,25 @@ fn try_ring() -> Ring {
         Ok(missing) => Ring::Ready { missing },
         Err(refusal) => Ring::Refused(refusal),
     }
+}
+
+/// The network cards of the machine: interfaces with a device behind them.
+fn cards() -> Vec<(String, usize)> {
+    let count = |path: &Path| {
+        let names = fs::read_dir(path).into_iter().flatten().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-")).count()
+    };
+    let found = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut cards: Vec<(String, usize)> = found
+        .filter(|entry| entry.path().join("device").exists())
+        .map(|entry| {
+            let queues = count(&entry.path().join("queues"));
+            (entry.file_name().to_string_lossy().into_owned(), queues)
+        })
+        .filter(|(_, queues)| *queues > 0)
+        .collect();
+    cards.sort();
+    cards
 }
 
 /// Bytes left below the lowest memory limit of this process's cgroups. Page cache that the kernel

@@ -58,6 +58,8 @@ mod tests {
             wmem_default: Some(16_384),
             local_ports: Some((10_240, 65_535)),
             conntrack: None,
+            tcp_buckets: Some(1 << 20),
+            cards: vec![("eth0".to_owned(), 8)],
             port_refused: None,
         }
     }
@@ -69,7 +71,7 @@ mod tests {
     }
 
     fn report(change: impl FnOnce(&mut MachineFacts, &mut Requirements)) -> Report {
-        let mut report = Report { request: request(8), facts: facts() };
+        let mut report = Report { request: request(8), facts: facts(), default_shards: None };
         change(&mut report.facts, &mut report.request);
         report
     }
@@ -254,6 +256,22 @@ mod tests {
     }
 
     #[test]
+    fn the_report_says_how_to_hold_more_than_the_default() {
+        let text = |default_shards, nofile| {
+            let mut report = report(|facts, request| {
+                (facts.cores, facts.nofile) = (2, Some((1024, nofile)));
+                request.shards = recommended_shards(2, nofile, request.connections);
+            });
+            report.default_shards = default_shards;
+            report.to_string()
+        };
+        let more = "starts with 2 shards, one per core, which hold 40000. To hold 1120000, start it with --shards 56.";
+        assert!(text(Some(2), 20_000).contains(more), "{}", text(Some(2), 20_000));
+        assert!(!text(None, 20_000).contains("starts with"));
+        assert!(!text(Some(2), 1 << 20).contains("starts with"));
+    }
+
+    #[test]
     fn unreadable_facts_limit_nothing() {
         let report =
             report(|f, _| (f.nofile, f.available, f.files, f.tcp_pages) = (None, None, None, None));
@@ -302,7 +320,14 @@ mod tests {
     #[test]
     fn each_unfavourable_setting_gives_one_finding() {
         type ChangeReport = fn(&mut MachineFacts, &mut Requirements);
-        let table: [(ChangeReport, Severity, &str, &str); 8] = [
+        let table: [(ChangeReport, Severity, &str, &str); 10] = [
+            (|f, _| f.tcp_buckets = Some(262_144), Severity::Advice, "buckets", "thash_entries="),
+            (
+                |f, _| f.cards = vec![("eth0".to_owned(), 8), ("eth1".to_owned(), 1)],
+                Severity::Advice,
+                "eth1 has 1 receive queues for 8 cores",
+                "ethtool -L eth1 combined 8",
+            ),
             (|f, _| f.somaxconn = Some(4_096), Severity::Advice, "somaxconn", TUNE),
             (|f, _| f.syn_backlog = Some(2_048), Severity::Advice, "syn_backlog", TUNE),
             (|f, _| f.slow_start_after_idle = Some(1), Severity::Advice, "slow_start", TUNE),
@@ -367,6 +392,9 @@ mod tests {
         assert!(!parse_is_filtered("Seccomp:\t0\nSeccomp_filters:\t2\n"));
         assert_eq!(number_at("287901\t383868\t575802\n", 2), Some(575_802));
         assert_eq!(number_at("4096\n", 1), None);
+        assert_eq!(parse_buckets("262144\n"), Some(262_144));
+        assert_eq!(parse_buckets("-262144\n"), Some(262_144));
+        assert_eq!(parse_buckets("0\n"), None);
         assert_eq!(parse_inactive_file("inactive_file 7\ntotal_inactive_file 9\n"), 9);
         assert_eq!(parse_inactive_file("file 3\ninactive_file 7\n"), 7);
         assert_eq!(parse_inactive_file(""), 0);

@@ -41,6 +41,12 @@ pub(super) fn number_at(text: &str, place: usize) -> Option<u64> {
     text.split_whitespace().nth(place)?.parse().ok()
 }
 
+/// Number of buckets as `net.ipv4.tcp_ehash_entries` has it: negative in a network namespace that
+/// uses the table of the machine.
+pub(super) fn parse_buckets(text: &str) -> Option<u64> {
+    text.trim().parse::<i64>().ok().map(i64::unsigned_abs).filter(|buckets| *buckets > 0)
+}
+
 /// A memory limit as cgroups print it; `None`: `max`, or nearly 2^63, which means no limit in
 /// version 1.
 pub(super) fn parse_limit(text: &str) -> Option<u64> {

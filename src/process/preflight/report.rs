@@ -53,6 +53,8 @@ pub struct Report {
     pub request: Requirements,
     /// Facts of the machine.
     pub facts: MachineFacts,
+    /// Shards that the server starts without a configured number, if this report recommends more.
+    pub default_shards: Option<usize>,
 }
 
 /// Severity of a [`Finding`].
@@ -267,6 +269,11 @@ impl Report {
                 "add an nft rule 'notrack' for the public port, or sysctl -w net.netfilter.nf_conntrack_max=2097152",
             ),
             (
+                facts.tcp_buckets.is_some_and(|n| n < self.request.connections / 2),
+                "the kernel's table of TCP connections has fewer buckets than half the connections: look-ups cost processor time (17% of the server's at a million)",
+                "boot with thash_entries=1048576 on the kernel's command line, or start the server in a network namespace made with net.ipv4.tcp_child_ehash_entries",
+            ),
+            (
                 self.request.shards > facts.cores,
                 "there are more shards than cores: they hold more connections, but are not faster",
                 "raise RLIMIT_NOFILE, so that one shard per core holds as many: ulimit -n 1048576",
@@ -276,7 +283,24 @@ impl Report {
         rows.into_iter()
             .filter(|(applies, ..)| *applies)
             .map(|(_, cause, cure)| finding(Severity::Advice, cause, cure.replace("PORT", &port)))
+            .chain(self.queues())
             .collect()
+    }
+
+    /// Network cards with fewer receive queues than cores.
+    fn queues(&self) -> impl Iterator<Item = Finding> {
+        let cores = self.facts.cores;
+        let few = self.facts.cards.iter().filter(move |(_, queues)| *queues < cores);
+        few.map(move |(name, queues)| {
+            finding(
+                Severity::Advice,
+                format!(
+                    "{name} has {queues} receive queues for {cores} cores: the other cores take none of \
+                     its packets"
+                ),
+                format!("ethtool -L {name} combined {cores}, if the card has that many"),
+            )
+        })
     }
 }
 
@@ -369,6 +393,7 @@ impl fmt::Display for Report {
                 tightest.connections
             )?;
             writeln!(f, "The limit is {}.", tightest.name)?;
+            self.fmt_default(f, tightest.connections)?;
         }
         for finding in self.findings() {
             writeln!(f, "\n{}: {}", finding.severity, finding.cause)?;
@@ -381,6 +406,23 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// What the server holds as it starts by default, and the flag that makes it hold more.
+    fn fmt_default(&self, f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
+        let Some(shards) = self.default_shards else { return Ok(()) };
+        let request = Requirements { shards, ..self.request.clone() };
+        let by_default = Report { request, default_shards: None, facts: self.facts.clone() };
+        let holds = by_default.capacity().unwrap_or(capacity);
+        if holds >= capacity {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "The server starts with {shards} shards, one per core, which hold {holds}. To hold {capacity}, \
+             start it with --shards {}.",
+            self.request.shards
+        )
+    }
+
     pub(super) fn fmt_facts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts = &self.facts;
         let ring = match self.ring_verdict() {
@@ -416,7 +458,12 @@ impl Report {
             shown(facts.somaxconn),
             shown(facts.syn_backlog),
             shown(facts.wmem_default)
-        )
+        )?;
+        writeln!(f, "tcp table    {} buckets", shown(facts.tcp_buckets))?;
+        for (name, queues) in &facts.cards {
+            writeln!(f, "card         {name} with {queues} receive queues")?;
+        }
+        Ok(())
     }
 }
 
