@@ -316,6 +316,8 @@ counters! {
     passes: Total,
     /// Wall-clock time of the passes, in microseconds, counted on the worker's first shard.
     pass_micros: Total,
+    /// Passes that used more than 1 millisecond of CPU time.
+    slow_passes: Total,
     /// Passes that used more than 5 milliseconds of CPU time.
     long_passes: Total,
     /// CPU time of the longest pass since the start, in microseconds.

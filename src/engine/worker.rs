@@ -30,6 +30,8 @@ const WORK_MIN: usize = 50_000;
 const MARK_INTERVAL: u64 = 2000;
 /// Microseconds of processor time from which a pass counts as long.
 const LONG_PASS: u64 = 5000;
+/// Microseconds of processor time from which a pass delays a ping noticeably, and is counted apart.
+const SLOW_PASS: u64 = 1000;
 
 /// Microseconds between two looks at the rings of a worker with several shards while it has other
 /// work. A look is a system call.
@@ -252,8 +254,8 @@ impl Worker {
 
     /// Updates the metrics of a pass and its turns. The turns of a pass are not timed one by one:
     /// the pass is the bound of its longest turn, and that is the turn with the most work.
-    /// Processor time is at most wall time, so only a pass that could be the longest is measured;
-    /// it includes the work between the last mark and the pass, at most [`MARK_INTERVAL`].
+    /// Processor time is at most wall time, so only a pass that could be the longest or slow is
+    /// measured; it includes the work between the last mark and the pass, at most [`MARK_INTERVAL`].
     fn report(&mut self, start: u64, turns: usize, costliest: usize) {
         let Some(first) = self.shards.first() else { return };
         let (metrics, end) = (first.metrics(), self.micros);
@@ -262,11 +264,12 @@ impl Worker {
         metrics.pass_micros.add(took);
         metrics.turns.add(turns as u64);
         let longest = metrics.longest_pass_cpu_micros.get();
-        if took > longest.min(LONG_PASS) {
+        if took > longest.min(SLOW_PASS) {
             let marked = std::mem::replace(&mut self.mark, (end, sys::thread_micros()));
             let took = took.min(self.mark.1.saturating_sub(marked.1));
             metrics.longest_pass_cpu_micros.set(longest.max(took));
             metrics.long_passes.add(u64::from(took > LONG_PASS));
+            metrics.slow_passes.add(u64::from(took > SLOW_PASS));
         }
         if let Some(shard) = self.shards.get(costliest) {
             shard.report(took);

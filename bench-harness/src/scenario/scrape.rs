@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Longest time of a scrape, in ns.
 const LONGEST_NS: f64 = 20e6;
 /// Name of the metric that counts passes of more than 1 ms of the thread's processor time.
-const PASSES: &str = "drumline_passes_over_1ms_total";
+const PASSES: &str = "drumline_slow_passes_total";
 
 /// What was measured.
 #[derive(Debug, Clone, Default)]
