@@ -75,15 +75,15 @@ enum Command {
     /// A million TLS connections: handshake, connect, subscribe, one broadcast.
     TlsMillion(Common),
     /// CPU per delivery of one publication to many, over TLS and without.
-    TlsFanout(Common),
+    TlsFanout(scenario::InRounds),
     /// Full and resumed TLS handshakes per second and core, against a bare rustls accept loop.
-    TlsHandshakes(Common),
+    TlsHandshakes(scenario::InRounds),
     /// Thousands of TLS handshakes at once: effect on established clients.
-    TlsStorm(Common),
+    TlsStorm(scenario::InRounds),
     /// Drumline and other servers with TLS in turn.
     PeersTls(scenario::tls::peers::Options),
     /// Thousands of request heads that do not end: effect on established clients.
-    Slowloris(Common),
+    Slowloris(scenario::slowloris::Options),
     /// Reloads of certificate and configuration under load.
     Reload(scenario::reload::Options),
     /// Scrapes of the metrics at a million connections.
@@ -162,11 +162,11 @@ fn run() -> Result<()> {
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::TlsMemory(common) => scenario::tls::memory::run(&common),
         Command::TlsMillion(common) => scenario::tls::million::run(&common),
-        Command::TlsFanout(common) => scenario::tls::fanout::run(&common),
-        Command::TlsHandshakes(common) => scenario::tls::handshakes::run(&common),
-        Command::TlsStorm(common) => scenario::tls::storm::run(&common),
+        Command::TlsFanout(options) => scenario::tls::fanout::run(&options),
+        Command::TlsHandshakes(options) => scenario::tls::handshakes::run(&options),
+        Command::TlsStorm(options) => scenario::tls::storm::run(&options),
         Command::PeersTls(options) => scenario::tls::peers::run(&options),
-        Command::Slowloris(common) => scenario::slowloris::run(&common),
+        Command::Slowloris(options) => scenario::slowloris::run(&options),
         Command::Reload(options) => scenario::reload::run(&options),
         Command::Scrape(common) => scenario::scrape::run(&common),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),

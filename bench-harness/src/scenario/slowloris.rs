@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::hostile::PingProbes;
 use super::pairs::interval;
-use super::{Bench, Common, median};
+use super::{Bench, InRounds, median};
 use crate::dense::{Dense, Mode};
 use crate::latency::Recorder;
 use crate::rows::Row;
@@ -22,7 +22,7 @@ const PROBES: u64 = 64;
 /// From one line of a head to the next.
 const DRIP: Duration = Duration::from_secs(1);
 /// Time for a whole head, in seconds, and the time in which all late ones must be closed after it.
-const HEAD_SECONDS: u64 = 10;
+const HEAD_SECONDS: u32 = 10;
 const SPREAD_SECONDS: f64 = 2.0;
 /// The established clients are not slower if the interval of the ratio of their p99 begins at or
 /// below this.
@@ -32,10 +32,21 @@ const PER_ADDRESS: u64 = 200;
 /// Time in which a refused connection must be closed.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
+/// Flags of `slowloris`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    rounds: InRounds,
+    /// Seconds that the server gives a client for its whole head.
+    #[arg(long, default_value_t = HEAD_SECONDS)]
+    head_seconds: u32,
+}
+
 /// What was measured.
 #[derive(Debug, Clone, Default)]
 struct Measured {
     half_open: u64,
+    head_seconds: u32,
     /// p99 of the established clients in ns, by round.
     alone: Vec<f64>,
     beside: Vec<f64>,
@@ -47,14 +58,17 @@ struct Measured {
 }
 
 /// Runs it.
-pub fn run(common: &Common) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let title = "Request heads that do not end, beside established clients";
-    let mut bench = Bench::new(common, "slowloris", title, (15_000, 2))?;
-    let mut measured = Measured { half_open: bench.connections, ..Measured::default() };
-    let close = format!("--client.stale_close_delay={HEAD_SECONDS}s");
+    let mut bench = Bench::new(&options.rounds.common, "slowloris", title, (15_000, 2))?;
+    let head_seconds = options.head_seconds;
+    bench.parameter("head_seconds", head_seconds);
+    let mut measured =
+        Measured { half_open: bench.connections, head_seconds, ..Measured::default() };
+    let close = format!("--client.stale_close_delay={head_seconds}s");
     let server = bench.server_with(false, std::slice::from_ref(&close))?;
     let mut sums = [None, None];
-    for round in 0..ROUNDS {
+    for round in 0..options.rounds.or(ROUNDS)? {
         measured.alone.push(window(&mut bench, &server, None, &mut sums[0])?);
         let begun = Instant::now();
         let dense = half_open(&mut bench, &server)?;
@@ -117,7 +131,7 @@ fn window(
 
 /// Waits until the server has closed all of them, while every head goes on.
 fn reap(dense: &Dense, begun: Instant, measured: &mut Measured) -> Result<()> {
-    let patience = Duration::from_secs(2 * HEAD_SECONDS + 5);
+    let patience = Duration::from_secs(2 * u64::from(measured.head_seconds) + 5);
     let mut drip = Instant::now();
     while dense.counters().standing() > 0 && begun.elapsed() < patience {
         std::thread::sleep(Duration::from_millis(20));
@@ -134,13 +148,21 @@ fn reap(dense: &Dense, begun: Instant, measured: &mut Measured) -> Result<()> {
 fn rows(measured: &Measured) -> Result<Vec<Row>> {
     let Measured { half_open, alone, beside, .. } = measured;
     let ratios: Vec<f64> = beside.iter().zip(alone).map(|(beside, alone)| beside / alone).collect();
-    let (low, high) = interval(ratios.clone())?;
+    // Too few rounds for an interval have only their extremes.
+    let ends = || {
+        ratios
+            .iter()
+            .copied()
+            .min_by(f64::total_cmp)
+            .zip(ratios.iter().copied().max_by(f64::total_cmp))
+    };
+    let (low, high) = interval(ratios.clone()).ok().or_else(ends).context("no rounds")?;
     let note = format!(
         "95% interval {low:.3} to {high:.3} of {} pairs, median {:.3}",
         ratios.len(),
         median(ratios.clone())?
     );
-    let within = HEAD_SECONDS as f64 + SPREAD_SECONDS;
+    let within = f64::from(measured.head_seconds) + SPREAD_SECONDS;
     Ok(vec![
         Row::new("established clients' p99, alone", median(alone.clone())?, "ns"),
         Row::new("established clients' p99, beside half-open heads", median(beside.clone())?, "ns"),
@@ -151,7 +173,10 @@ fn rows(measured: &Measured) -> Result<Vec<Row>> {
             .at_least(*half_open as f64),
         Row::new("time from the first connect to the last close", measured.reaped_after, "s")
             .at_most(within)
-            .note(format!("client.stale_close_delay is {HEAD_SECONDS} s; the ramp is included")),
+            .note(format!(
+                "client.stale_close_delay is {} s; the ramp is included",
+                measured.head_seconds
+            )),
         Row::new(
             "half-open connections with the limit per address",
             measured.admitted as f64,
@@ -171,6 +196,7 @@ mod tests {
     fn slower_clients_a_late_close_and_too_many_connections_are_misses() {
         let good = Measured {
             half_open: 15_000,
+            head_seconds: 10,
             alone: vec![1e6; 9],
             beside: vec![1.05e6; 9],
             reaped: 15_000,

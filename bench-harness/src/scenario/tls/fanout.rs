@@ -9,7 +9,7 @@ use super::Secured;
 use crate::dense::{Dense, Mode};
 use crate::latency::Recorder;
 use crate::rows::Row;
-use crate::scenario::{Bench, Burst, Common, all, median};
+use crate::scenario::{Bench, Burst, InRounds, all, median};
 use crate::server::Server;
 use crate::tls::Identity;
 use crate::wire::Data;
@@ -34,9 +34,9 @@ struct Side {
 }
 
 /// Runs it.
-pub fn run(common: &Common) -> Result<()> {
+pub fn run(options: &InRounds) -> Result<()> {
     let title = "One publication to many over TLS, against plain";
-    let mut bench = Bench::new(common, "tls-fanout", title, (15_000, 1))?;
+    let mut bench = Bench::new(&options.common, "tls-fanout", title, (15_000, 1))?;
     let identity = Identity::new()?;
     let (connections, mode) = (bench.connections, || Mode::Subscribe(all()));
     let server = bench.server_apart(&[])?;
@@ -50,7 +50,7 @@ pub fn run(common: &Common) -> Result<()> {
     turn(&mut bench, &mut plain)?;
     turn(&mut bench, &mut tls)?;
     (plain.costs, tls.costs) = (Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
+    for pair in 0..options.or(PAIRS)? {
         // Each side comes first in every other pair.
         let sides = if pair % 2 == 0 { [&mut plain, &mut tls] } else { [&mut tls, &mut plain] };
         for side in sides {

@@ -12,7 +12,7 @@ use crate::account::ProcessSample;
 use crate::bare_tls::BareTls;
 use crate::dense::Mode;
 use crate::rows::Row;
-use crate::scenario::{Bench, Common, SECOND_NS, median};
+use crate::scenario::{Bench, InRounds, SECOND_NS, median};
 use crate::server::Server;
 use crate::tls::{Client, Identity};
 
@@ -55,9 +55,10 @@ struct Speeds {
 }
 
 /// Runs it.
-pub fn run(common: &Common) -> Result<()> {
+pub fn run(options: &InRounds) -> Result<()> {
+    let rounds = options.or(ROUNDS)?;
     let title = "TLS handshakes, against a bare rustls accept loop";
-    let mut bench = Bench::new(common, "tls-handshakes", title, (10_000, 1))?;
+    let mut bench = Bench::new(&options.common, "tls-handshakes", title, (10_000, 1))?;
     bench.note(format!("the bare loop accepts on {BARE_THREADS} blocking threads"));
     let identity = Identity::new()?;
     let port = bench.free_port()?;
@@ -71,13 +72,13 @@ pub fn run(common: &Common) -> Result<()> {
             turn(&mut bench, side, client)?;
         }
         let mut speeds = Speeds::default();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let [bare, drumline] = &mut sides;
             speeds.bare.push(turn(&mut bench, bare, &clients[0])?);
             speeds.drumline.push(turn(&mut bench, drumline, &clients[1])?);
         }
         if resumes {
-            let expected = bench.connections * ROUNDS as u64;
+            let expected = bench.connections * rounds as u64;
             for (name, client) in ["bare loop", "Drumline"].into_iter().zip(&clients) {
                 if let Some(fault) = unresumed(client.resumed(), expected) {
                     bench.fault(format!("{name}: {fault}"));

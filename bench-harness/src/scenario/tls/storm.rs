@@ -15,7 +15,7 @@ use crate::dense::{Dense, Mode, Ramp};
 use crate::latency::Recorder;
 use crate::rows::{Row, number};
 use crate::scenario::hostile::PingProbes;
-use crate::scenario::{Bench, Common, median};
+use crate::scenario::{Bench, InRounds, median};
 use crate::tls::{Client, Identity};
 
 /// Rounds of the storm and its control.
@@ -60,9 +60,9 @@ struct Side {
 }
 
 /// Runs it.
-pub fn run(common: &Common) -> Result<()> {
+pub fn run(options: &InRounds) -> Result<()> {
     let title = "TLS handshakes at once, beside established clients";
-    let mut bench = Bench::new(common, "tls-storm", title, (5_000, 4))?;
+    let mut bench = Bench::new(&options.common, "tls-storm", title, (5_000, 4))?;
     bench.common.in_flight = bench.connections as u32;
     let identity = Identity::new()?;
     let plain_port = bench.free_port()?;
@@ -75,7 +75,7 @@ pub fn run(common: &Common) -> Result<()> {
     let port = bench.free_port()?;
     let mut control = BareTls::start(port, &identity, CONTROL_THREADS, nice)?;
     let (mut beside_control, mut beside_storm) = (Side::default(), Side::default());
-    for _ in 0..ROUNDS {
+    for _ in 0..options.or(ROUNDS)? {
         round(&mut bench, (&secured, plain_port), control.port(), &mut beside_control)?;
         let made = control.close()?;
         if made.failed > 0 {
