@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::million::OWN_NAMESPACE;
 use super::{Bench, Common, all, median};
 use crate::dense::Mode;
 use crate::namespace;
@@ -37,9 +36,7 @@ struct Measured {
 pub fn run(common: &Common) -> Result<()> {
     let title = "Scrapes of the metrics at a million connections";
     let mut bench = Bench::new(common, "scrape", title, (1_000_000, 1))?;
-    if bench.connections > OWN_NAMESPACE {
-        bench.note(namespace::enter_if_permitted());
-    }
+    bench.note(namespace::enter_if_permitted());
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;

@@ -10,7 +10,6 @@ use crate::account::{KernelSample, ProcessSample, per_connection};
 use crate::dense::Mode;
 use crate::namespace;
 use crate::rows::Row;
-use crate::scenario::million::OWN_NAMESPACE;
 use crate::scenario::{Bench, Burst, Common, SECOND_NS, all, slab_growth};
 use crate::tls::Identity;
 use crate::wire::Data;
@@ -38,9 +37,7 @@ struct Measured {
 pub fn run(common: &Common) -> Result<()> {
     let title = "A million TLS connections";
     let mut bench = Bench::new(common, "tls-million", title, (1_000_000, 1))?;
-    if bench.connections > OWN_NAMESPACE {
-        bench.note(namespace::enter_if_permitted());
-    }
+    bench.note(namespace::enter_if_permitted());
     let identity = Identity::new()?;
     let quiet = KernelSample::now()?;
     let Secured { server, client } = Secured::start(&mut bench, &identity)?;
