@@ -75,11 +75,11 @@ enum Command {
     /// A million TLS connections: handshake, connect, subscribe, one broadcast.
     TlsMillion(Common),
     /// CPU per delivery of one publication to many, over TLS and without.
-    TlsFanout(scenario::InRounds),
+    TlsFanout(scenario::rounds::InRounds),
     /// Full and resumed TLS handshakes per second and core, against a bare rustls accept loop.
-    TlsHandshakes(scenario::InRounds),
+    TlsHandshakes(scenario::rounds::InRounds),
     /// Thousands of TLS handshakes at once: effect on established clients.
-    TlsStorm(scenario::InRounds),
+    TlsStorm(scenario::rounds::InRounds),
     /// Drumline and other servers with TLS in turn.
     PeersTls(scenario::tls::peers::Options),
     /// Thousands of request heads that do not end: effect on established clients.

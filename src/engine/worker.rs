@@ -255,7 +255,8 @@ impl Worker {
     /// Updates the metrics of a pass and its turns. The turns of a pass are not timed one by one:
     /// the pass is the bound of its longest turn, and that is the turn with the most work.
     /// Processor time is at most wall time, so only a pass that could be the longest or slow is
-    /// measured; it includes the work between the last mark and the pass, at most [`MARK_INTERVAL`].
+    /// measured; it includes the work between the last mark and the pass, at most
+    /// [`MARK_INTERVAL`].
     fn report(&mut self, start: u64, turns: usize, costliest: usize) {
         let Some(first) = self.shards.first() else { return };
         let (metrics, end) = (first.metrics(), self.micros);

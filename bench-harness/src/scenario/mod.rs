@@ -44,7 +44,7 @@ pub mod one_to_one;
 mod pairs;
 pub mod peers;
 pub mod reload;
-mod rounds;
+pub mod rounds;
 pub mod scrape;
 pub mod showdown;
 pub mod slow;
@@ -55,8 +55,6 @@ pub mod tls;
 pub mod tokens;
 pub mod variants;
 pub mod versus;
-
-pub use rounds::InRounds;
 
 /// Time between the start of publishers and their first message, in ns: they connect meanwhile.
 const LEAD_NS: u64 = 500_000_000;

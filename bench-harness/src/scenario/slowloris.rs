@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 
 use super::hostile::PingProbes;
 use super::pairs::interval;
-use super::{Bench, InRounds, median};
+use super::rounds::InRounds;
+use super::{Bench, median};
 use crate::dense::{Dense, Mode};
 use crate::latency::Recorder;
 use crate::rows::Row;

@@ -12,7 +12,8 @@ use crate::account::ProcessSample;
 use crate::bare_tls::BareTls;
 use crate::dense::Mode;
 use crate::rows::Row;
-use crate::scenario::{Bench, InRounds, SECOND_NS, median};
+use crate::scenario::rounds::InRounds;
+use crate::scenario::{Bench, SECOND_NS, median};
 use crate::server::Server;
 use crate::tls::{Client, Identity};
 

@@ -15,7 +15,8 @@ use crate::dense::{Dense, Mode, Ramp};
 use crate::latency::Recorder;
 use crate::rows::{Row, number};
 use crate::scenario::hostile::PingProbes;
-use crate::scenario::{Bench, InRounds, median};
+use crate::scenario::rounds::InRounds;
+use crate::scenario::{Bench, median};
 use crate::tls::{Client, Identity};
 
 /// Rounds of the storm and its control.
