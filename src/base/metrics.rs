@@ -239,6 +239,18 @@ counters! {
     clients: Gauge,
     /// Distinct users with a connection on the shard.
     users: Gauge,
+    /// TLS handshakes that were completed.
+    tls_handshakes: Total,
+    /// TLS handshakes that resumed an earlier session.
+    tls_resumptions: Total,
+    /// TLS handshakes that failed: by an alert, by the time limit, or because the client closed.
+    tls_handshakes_failed: Total,
+    /// TLS handshakes in progress.
+    tls_handshakes_open: Gauge,
+    /// Changes of the keys of TLS connections, by either side.
+    tls_key_updates: Total,
+    /// TLS connections that ended because of a faulty record.
+    tls_faults: Total,
     /// Subscriptions, including pending ones.
     subscriptions: Gauge,
     /// Channels whose home is the shard.

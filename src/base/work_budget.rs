@@ -24,6 +24,12 @@ pub mod cost {
     pub const CLOSE: usize = 10_000;
     /// Looking at one entry of a table.
     pub const LOOK: usize = 100;
+    /// One record of a TLS handshake: most of the first one is a signature and a key exchange.
+    pub const HANDSHAKE: usize = 100_000;
+    /// Opening one TLS record, without its bytes.
+    pub const RECORD: usize = 500;
+    /// New keys of a TLS connection.
+    pub const KEY_UPDATE: usize = 2_000;
     /// Encoding one member of a presence answer.
     pub const MEMBER: usize = 500;
     /// One byte that is written and sent: it is copied about four times.

@@ -314,6 +314,7 @@ impl Config {
                 answer_bytes: client.queue_max_size,
                 streams_max: engine.streams_max,
             },
+            tls: None,
             slots,
             message_bytes: websocket.message_size_limit,
             inflated_bytes: match websocket.decompressed_message_size_limit {

@@ -204,12 +204,10 @@ impl Shard {
             // Without a descriptor or room in the inbox, the hub answers 503.
             return self.hub.refuse_hand_over(slot);
         };
-        let (bytes, permit) = self.hub.take_for_hand_over(slot);
+        let (bytes, sealed, permit) = self.hub.take_for_hand_over(slot);
         let entrance = self.hub.entrance(slot);
         self.metrics.handed_over.add(1);
-        self.bus.send(
-            control,
-            Message::HandOver(Box::new(HandOver { socket, entrance, bytes, permit })),
-        );
+        let hand_over = HandOver { socket, entrance, bytes, sealed, permit };
+        self.bus.send(control, Message::HandOver(Box::new(hand_over)));
     }
 }

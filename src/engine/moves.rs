@@ -9,7 +9,7 @@ use crate::engine::ring::{Completion, Op, Token};
 use crate::engine::shard::{MovingSocket, Shard};
 use crate::hub::connections::Phase;
 use crate::model::message::{
-    Adopt, Endpoint, Message, Post, Rank, SlotOffer, SlotRelease, SlotRequest,
+    Adopt, Endpoint, Message, Post, Rank, SealedConnection, SlotOffer, SlotRelease, SlotRequest,
 };
 
 /// Milliseconds without accepts after a failed one: the kernel lacks a resource.
@@ -199,12 +199,19 @@ impl Shard {
             self.metrics.refused.add(1);
             return self.hub.free(slot);
         }
-        self.hub.socket_returned(slot);
+        let (session, mut unopened) = match adopt.sealed {
+            Some(SealedConnection { session, unopened }) => (Some(session), unopened),
+            None => (None, Vec::new()),
+        };
+        self.hub.socket_returned(slot, session);
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;
         if !bytes.is_empty() {
-            self.hub.receive(&mut self.bus, slot, &mut bytes);
+            self.hub.receive_opened(&mut self.bus, slot, &mut bytes);
+        }
+        if !unopened.is_empty() {
+            self.hub.receive(&mut self.bus, slot, &mut unopened);
         }
         self.read(slot);
     }

@@ -320,7 +320,8 @@ impl Shard {
     pub(super) fn read(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
-        if !connection.takes_output() && connection.phase != Phase::Closing {
+        let reads = matches!(connection.phase, Phase::Handshake | Phase::Closing);
+        if !connection.takes_output() && !reads {
             return;
         }
         let later = connection.flags.receiving() || connection.flags.paused();
@@ -396,10 +397,11 @@ impl Shard {
             // Laps without sends end here too.
             return self.hub.end_turn();
         }
+        self.hub.seal_output();
         let hub = &self.hub;
         let unsent = self.ring.transmit(|batch| {
             hub.for_each_send(|generation, slot, segments| match segments {
-                Segments::Outbox(bytes) => batch.send(generation, slot, bytes),
+                Segments::Whole(bytes) => batch.send(generation, slot, bytes),
                 Segments::Turn(pieces) => batch.send_segments(generation, slot, pieces),
             });
         });

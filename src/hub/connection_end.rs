@@ -49,7 +49,16 @@ impl Hub {
         message
     }
 
+    /// Counts a handshake that ends without a session.
+    fn give_up_handshake(&self, slot: u32) {
+        if self.connections[slot].phase == Phase::Handshake {
+            self.metrics.tls_handshakes_failed.add(1);
+            self.metrics.tls_handshakes_open.subtract(1);
+        }
+    }
+
     pub(super) fn begin_closing(&mut self, slot: u32) {
+        self.give_up_handshake(slot);
         self.charge_close(slot);
         self.drop_hold(slot);
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
@@ -79,6 +88,7 @@ impl Hub {
         if matches!(self.connections[slot].phase, Phase::Ending | Phase::Leaving) {
             return;
         }
+        self.give_up_handshake(slot);
         self.charge_close(slot);
         self.drop_hold(slot);
         let Disconnect { code, reason } = Disconnect::CONNECTION_CLOSED;
@@ -94,7 +104,11 @@ impl Hub {
         let connection = &mut self.connections[slot];
         connection.flags.set_end_when_flushed(true);
         if connection.turn == NONE && connection.outbox == NONE {
-            self.end(slot);
+            if self.connections.sessions.get(slot).is_none() {
+                return self.end(slot);
+            }
+            // The alert that ends the connection is its last output.
+            self.turn.add_empty(&mut self.connections[slot].turn, slot);
         }
     }
 

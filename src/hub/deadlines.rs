@@ -17,8 +17,9 @@ const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
 impl Hub {
     /// Closes a connection with code 3001 after a delay.
     pub fn disconnect_after(&mut self, slot: u32, after: u64) {
-        if self.connections[slot].takes_output() {
-            self.connections[slot].flags.set_shutting_down(true);
+        let connection = &mut self.connections[slot];
+        if connection.takes_output() || connection.phase == Phase::Handshake {
+            connection.flags.set_shutting_down(true);
             self.set_deadline(slot, after);
         }
     }
@@ -106,7 +107,7 @@ impl Hub {
     pub(super) fn deadline_reached(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         let silent = match connection.phase {
-            Phase::Head | Phase::Open => !connection.flags.shutting_down(),
+            Phase::Handshake | Phase::Head | Phase::Open => !connection.flags.shutting_down(),
             Phase::KeptAlive | Phase::Closing => true,
             _ => false,
         };
@@ -116,6 +117,7 @@ impl Hub {
         let connection = &self.connections[slot];
         match connection.phase {
             Phase::Head if connection.flags.shutting_down() => self.end(slot),
+            Phase::Handshake => self.connection_lost(slot),
             Phase::KeptAlive => self.end(slot),
             Phase::Head if connection.flags.refusing() => self.refuse(slot, Status::Unavailable),
             Phase::Head => self.refuse(slot, Status::Timeout),

@@ -6,18 +6,80 @@ use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
+use crate::hub::unsealing::Step;
 use crate::model::message::Post;
 use crate::wire::http::Upgrade;
 
 impl Hub {
     /// Handles bytes that a connection received.
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
+        self.metrics.received_bytes.add(bytes.len() as u64);
+        if self.connections[slot].flags.sealed() {
+            self.take_sealed(post, slot, bytes);
+        } else {
+            self.take_input(post, slot, bytes);
+        }
+        self.serve_own(post);
+    }
+
+    /// Handles bytes that the control plane received and, if the connection has TLS, opened.
+    pub fn receive_opened(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.take_input(post, slot, bytes);
         self.serve_own(post);
     }
 
+    /// Opens the records of a connection with TLS, and keeps what is left of them.
+    fn take_sealed(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
+        let inbound = self.connections.inbound_mut(slot);
+        let mut kept = inbound.map(|found| std::mem::take(&mut found.sealed)).unwrap_or_default();
+        let rest = if kept.is_empty() {
+            let used = self.open_records(post, slot, bytes);
+            bytes[used..].to_vec()
+        } else {
+            buffer::append(&mut kept, bytes);
+            let used = self.open_records(post, slot, &mut kept);
+            kept.drain(..used);
+            kept
+        };
+        if self.connections[slot].phase == Phase::Ending {
+            return;
+        }
+        match self.connections.inbound_mut(slot) {
+            None if rest.is_empty() => return,
+            None => _ = self.connections.inbound_or_insert(slot).map(|kept| kept.sealed = rest),
+            Some(inbound) => inbound.sealed = rest,
+        }
+        if self.connections.inbound_mut(slot).is_some_and(|inbound| inbound.is_empty()) {
+            self.connections.take_inbound(slot);
+        } else {
+            self.settle_inbound(slot);
+        }
+    }
+
+    /// Opens records as long as the connection may continue; returns how many bytes are used up.
+    fn open_records(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) -> usize {
+        let mut opened = 0;
+        while let Some(rest) = bytes.get_mut(opened..).filter(|rest| !rest.is_empty()) {
+            match self.unseal(slot, rest) {
+                Step::Waits => return opened,
+                Step::Used(used) => opened += used,
+                Step::Data { used, plain } => {
+                    if let Some(plain) = rest.get_mut(plain) {
+                        self.take_input(post, slot, plain);
+                    }
+                    opened += used;
+                }
+                Step::Closed => {
+                    self.peer_ended(slot);
+                    return bytes.len();
+                }
+                Step::Ignored => return bytes.len(),
+            }
+        }
+        bytes.len()
+    }
+
     fn take_input(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
-        self.metrics.received_bytes.add(bytes.len() as u64);
         if let Some(inbound) = self.connections.inbound_mut(slot) {
             buffer::append(&mut inbound.bytes, bytes);
             if self.connections[slot].flags.queued() {
@@ -40,6 +102,9 @@ impl Hub {
         connection.flags.set_paused(false);
         if connection.hold != NONE {
             self.ask_homes(post, slot);
+        }
+        if self.connections[slot].phase == Phase::Handshake {
+            self.take_sealed(post, slot, &mut []);
         }
         let transport = self.connections[slot].transport;
         if let Some(inbound) = self.connections.inbound_mut(slot) {
@@ -111,7 +176,7 @@ impl Hub {
                 Phase::Closing if connection.flags.lingering() => Some(rest.len()),
                 Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
                 Phase::AwaitingAnswer | Phase::Leaving => break,
-                Phase::Reserved | Phase::Ending => Some(rest.len()),
+                Phase::Handshake | Phase::Reserved | Phase::Ending => Some(rest.len()),
             };
             match step {
                 Some(step) => {

@@ -26,6 +26,7 @@ mod presence_updates;
 mod connection_end;
 mod connect_refusals;
 mod output;
+mod sealing;
 mod admission;
 mod backend;
 mod http_answers;
@@ -60,6 +61,7 @@ mod commands;
 mod frames;
 mod emulation;
 mod requests;
+mod unsealing;
 mod inbound;
 pub mod resource_counts;
 mod sending;
@@ -287,9 +289,10 @@ pub(crate) mod tests {
         let mut sent = Vec::new();
         hub.set_share(WORK, true);
         hub.choose_flushes();
+        hub.seal_output();
         hub.for_each_send(|_, slot, segments| {
             let bytes = match segments {
-                Segments::Outbox(bytes) => bytes.to_vec(),
+                Segments::Whole(bytes) => bytes.to_vec(),
                 Segments::Turn(pieces) => pieces.flatten().copied().collect(),
             };
             sent.push((slot, bytes));

@@ -87,7 +87,7 @@ impl Hub {
     /// unsent bytes.
     pub(super) fn room_for_answer(&self, slot: u32) -> usize {
         let unsent = match self.connections.outbox(slot) {
-            Some(outbox) => outbox.unsent().len(),
+            Some(outbox) => outbox.unsent_bytes(),
             None => self.turn.bytes_of(self.connections[slot].turn, &self.locals),
         };
         let held = self.connections.hold(slot).map_or(0, |hold| hold.output.len());

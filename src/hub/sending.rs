@@ -7,7 +7,7 @@ use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::shard_state::Hub;
-use crate::hub::turn_output::{OutboxFlush, OutputEntry, Segments};
+use crate::hub::turn_output::{OutboxFlush, OutputEntry, SealedBytes, Segments};
 use crate::local::Delivery;
 use crate::wire::framing::Framing;
 use crate::wire::http::Transport;
@@ -116,15 +116,23 @@ impl Hub {
     pub fn for_each_send<'a>(&'a self, mut send: impl FnMut(u32, u32, Segments<'a>)) {
         for entry in self.turn.entries() {
             let Some(connection) = self.connections.get(entry.slot) else { continue };
-            let segments = self.turn.segments(entry, &self.locals);
-            send(connection.generation, entry.slot, Segments::Turn(segments));
+            let segments = match connection.flags.sealed() {
+                true => Segments::Whole(self.turn.sealed(entry.sealed)),
+                false => Segments::Turn(self.turn.segments(entry, &self.locals)),
+            };
+            send(connection.generation, entry.slot, segments);
         }
         for flush in &self.flushes {
             let Some(connection) = self.connections.get(flush.slot) else { continue };
             // The connection may have ended, or its outbox may have been truncated.
             let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
-            let bytes = &outbox.unsent()[..flush.bytes.min(outbox.unsent().len())];
-            send(connection.generation, flush.slot, Segments::Outbox(bytes));
+            let front = |bytes: &'a [u8]| &bytes[..flush.bytes.min(bytes.len())];
+            let bytes = match connection.flags.sealed() {
+                true if !outbox.sealed().is_empty() => front(outbox.sealed()),
+                true => self.turn.sealed(flush.sealed),
+                false => front(outbox.unsent()),
+            };
+            send(connection.generation, flush.slot, Segments::Whole(bytes));
         }
     }
 
@@ -147,8 +155,15 @@ impl Hub {
             return self.connection_lost(slot);
         };
         flush.short = true;
+        let (sealed, plain) = (flush.sealed, flush.bytes);
         let at = self.connections[slot].outbox;
-        self.connections.outboxes.change(at, |outbox| outbox.advance(sent));
+        if !self.advance_sealed(slot, sent) {
+            let (sent, rest) = self.begun(slot, sealed, plain, sent);
+            self.connections.outboxes.change(at, |outbox| {
+                outbox.advance(sent);
+                outbox.append_sealed(&rest);
+            });
+        }
         self.metrics.short_sends.add(1);
         self.ring_requests.writable.push(slot);
     }
@@ -156,10 +171,13 @@ impl Hub {
     fn fell_behind(&mut self, slot: u32, turn: usize, sent: usize) {
         self.metrics.short_sends.add(1);
         let entry: OutputEntry = self.turn.entries()[turn];
+        let plain = self.turn.bytes_of(turn as u32, &self.locals);
+        let (sent, rest) = self.begun(slot, entry.sealed, plain, sent);
         let segments = self.turn.segments(&entry, &self.locals);
         let Connection { transport, wire, .. } = self.connections[slot];
         let framed = (Framing::of(transport), wire);
         let mut outbox = Outbox::new(segments, framed, entry.preface as usize, sent);
+        outbox.append_sealed(&rest);
         if self.joins_messages(slot) {
             outbox.join_messages();
         }
@@ -188,9 +206,13 @@ impl Hub {
                 continue;
             }
             let most = (self.budget.left() / cost::BYTES).clamp(FLUSH_MIN, FLUSH_BYTES);
-            let bytes = outbox.unsent().len().min(most);
+            let bytes = match outbox.sealed().len() {
+                0 => outbox.unsent().len().min(most),
+                sealed => sealed.min(most),
+            };
             self.budget.charge(cost::CONNECTION + bytes * cost::BYTES);
-            self.flushes.push(OutboxFlush { slot, bytes, short: false });
+            let sealed = SealedBytes::default();
+            self.flushes.push(OutboxFlush { slot, bytes, sealed, short: false });
         }
     }
 
@@ -206,6 +228,10 @@ impl Hub {
             let slot = self.turn.entries()[at].slot;
             let connection = &mut self.connections[slot];
             connection.turn = NONE;
+            if connection.flags.sealed() {
+                self.renew_old_keys(slot);
+            }
+            let connection = &self.connections[slot];
             if connection.flags.end_when_flushed() && connection.outbox == NONE {
                 self.end(slot);
             } else if connection.outbox != NONE {
@@ -232,14 +258,16 @@ impl Hub {
         if self.connections.outboxes.get(at).is_none() {
             return;
         }
-        self.connections.outboxes.change(at, |outbox| outbox.advance(bytes));
+        if !self.advance_sealed(slot, bytes) {
+            self.connections.outboxes.change(at, |outbox| outbox.advance(bytes));
+        }
         if self.connections.outboxes.unsent(at) > 0 {
             return self.writable(slot);
         }
         self.connections.drop_outbox(slot);
         if self.connections[slot].flags.end_when_flushed() {
             self.end(slot);
-        } else if self.connections[slot].phase == Phase::KeptAlive {
+        } else if matches!(self.connections[slot].phase, Phase::KeptAlive | Phase::Head) {
             self.resume_later(slot);
         }
     }

@@ -16,6 +16,7 @@ use crate::model::namespaces::Namespaces;
 use crate::model::token::Verifier;
 use crate::wire::deflate::Compression;
 use crate::wire::http::{HeadLimits, Routes, Transport};
+use crate::wire::tls::ServerConfig;
 
 /// Settings of a shard.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct HubSettings {
     pub routes: Routes,
     /// Limits of the home.
     pub homes: home::HomeSettings,
+    /// TLS of the public port; `None`: without TLS.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Maximum connections of the shard.
     pub slots: usize,
     /// HTTP responses to refused connects.
@@ -121,6 +124,7 @@ impl Default for HubSettings {
             entrances: Arc::new([Entrance::default()]),
             tls: None,
             routes: Routes::new(),
+            tls: None,
             slots: 1000,
             message_bytes: 1 << 16,
             inflated_bytes: 1 << 16,

@@ -1,10 +1,12 @@
 //! Slots: how a socket gets one and frees it.
 
 use crate::base::connection_limits::ControlPermit;
-use crate::hub::connections::{Connection, Phase, SlotState};
+use crate::hub::connections::{Connection, Inbound, Phase, SlotState};
 use crate::hub::http_answers::REFUSAL_TIME;
 use crate::hub::shard_state::Hub;
+use crate::model::message::SealedConnection;
 use crate::wire::http::{Requester, Status};
+use crate::wire::tls::TlsSession;
 
 impl Hub {
     /// Reserves a slot for a socket; returns it with its generation, `None` if all are in use.
@@ -57,15 +59,26 @@ impl Hub {
         self.connections.state(slot, &self.locals)
     }
 
-    /// Starts a connection in a reserved slot.
+    /// Starts a connection in a reserved slot; its TLS handshake or its request head is awaited.
     pub fn socket_opened(&mut self, slot: u32) {
-        self.socket_returned(slot);
+        let entrance = self.settings.entrances.get(usize::from(self.entrance(slot)));
+        let has_tls = entrance.is_some_and(|entrance| entrance.tls);
+        self.metrics.tls_handshakes_open.add(u64::from(has_tls));
+        let connection = &mut self.connections[slot];
+        connection.flags.set_sealed(has_tls);
+        connection.phase = if has_tls { Phase::Handshake } else { Phase::Head };
+        self.set_deadline(slot, self.settings.head_timeout);
     }
 
-    /// Starts a connection in a reserved slot; its request head is awaited.
-    pub fn socket_returned(&mut self, slot: u32) {
-        self.connections[slot].phase = Phase::Head;
+    /// Starts a connection that comes from the control plane; with a TLS session, it goes on.
+    pub fn socket_returned(&mut self, slot: u32, session: Option<TlsSession>) {
+        let connection = &mut self.connections[slot];
+        connection.flags.set_sealed(session.is_some());
+        connection.phase = Phase::Head;
         self.set_deadline(slot, self.settings.head_timeout);
+        if let Some(session) = session {
+            self.connections.sessions.insert(slot, session);
+        }
     }
 
     /// Starts a connection for which the node has no room. Its request is read and answered 503;
@@ -92,11 +105,16 @@ impl Hub {
         self.connections.iter()
     }
 
-    /// The received bytes of a connection that is handed over, and its permit on the control plane.
-    pub fn take_for_hand_over(&mut self, slot: u32) -> (Vec<u8>, ControlPermit) {
-        let inbound = self.connections.take_inbound(slot);
-        let bytes = inbound.map(|inbound| inbound.bytes).unwrap_or_default();
-        (bytes, ControlPermit::from_reserved(&self.connection_limits))
+    /// The received bytes of a connection that is handed over, its TLS session, and its permit on
+    /// the control plane.
+    pub fn take_for_hand_over(
+        &mut self,
+        slot: u32,
+    ) -> (Vec<u8>, Option<SealedConnection>, ControlPermit) {
+        let Inbound { bytes, sealed, .. } = self.connections.take_inbound(slot).unwrap_or_default();
+        let session = self.connections.sessions.remove(slot);
+        let session = session.map(|session| SealedConnection { session, unopened: sealed });
+        (bytes, session, ControlPermit::from_reserved(&self.connection_limits))
     }
 
     /// Hands the connection over to the control plane, which serves the request at the start of

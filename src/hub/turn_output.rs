@@ -8,6 +8,7 @@
 use crate::local::{Delivery, LocalChannels};
 use crate::wire::frame;
 use crate::wire::joined_frames::FrameJoiner;
+use crate::wire::tls::TlsSession;
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
@@ -40,16 +41,43 @@ pub struct OutputEntry {
     pub pieces: u32,
     /// Bytes of the response head at the front.
     pub preface: u32,
+    /// The sealed bytes that are sent in place of the pieces, if the connection has TLS.
+    pub sealed: SealedBytes,
     head: u32,
     tail: u32,
+}
+
+impl OutputEntry {
+    fn empty(slot: u32) -> Self {
+        let sealed = SealedBytes::default();
+        OutputEntry { slot, pieces: 0, preface: 0, sealed, head: NONE, tail: NONE }
+    }
+}
+
+/// A range of the sealed bytes of a turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SealedBytes {
+    start: u32,
+    end: u32,
+    /// Whether the last record is the alert that ends the connection.
+    pub closes: bool,
+}
+
+impl SealedBytes {
+    /// Number of bytes.
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
 }
 
 /// A send from the front of an outbox.
 pub struct OutboxFlush {
     /// The connection.
     pub slot: u32,
-    /// Bytes from its front.
+    /// Plain bytes from its front, or bytes of its sealed bytes if it has some.
     pub bytes: usize,
+    /// The sealed bytes that are sent in place of the plain ones, if the connection has TLS.
+    pub sealed: SealedBytes,
     /// Whether the send was short.
     pub short: bool,
 }
@@ -58,8 +86,8 @@ pub struct OutboxFlush {
 pub enum Segments<'a> {
     /// Pieces of the turn.
     Turn(Pieces<'a>),
-    /// The front of an outbox.
-    Outbox(&'a [u8]),
+    /// The front of an outbox, or sealed bytes.
+    Whole(&'a [u8]),
 }
 
 /// The output of a turn.
@@ -70,6 +98,8 @@ pub struct TurnOutput {
     bytes: Vec<u8>,
     /// Scratch of [`TurnOutput::join_messages`].
     joined: Vec<u8>,
+    /// Records of this turn.
+    sealed: Vec<u8>,
 }
 
 impl TurnOutput {
@@ -86,7 +116,7 @@ impl TurnOutput {
     fn add(&mut self, handle: &mut u32, slot: u32, source: PieceSource) {
         if *handle == NONE {
             *handle = self.entries.len() as u32;
-            self.entries.push(OutputEntry { slot, pieces: 0, preface: 0, head: NONE, tail: NONE });
+            self.entries.push(OutputEntry::empty(slot));
         }
         let entry = &mut self.entries[*handle as usize];
         if let (Some(tail), PieceSource::Private { start, end }) =
@@ -210,13 +240,74 @@ impl TurnOutput {
         entry.map_or(0, |entry| self.segments(entry, locals).map(<[u8]>::len).sum())
     }
 
+    /// Adds an entry without bytes, so that the socket gets the alert that ends its connection.
+    pub fn add_empty(&mut self, handle: &mut u32, slot: u32) {
+        if *handle == NONE {
+            *handle = self.entries.len() as u32;
+            self.entries.push(OutputEntry::empty(slot));
+        }
+    }
+
+    /// Seals the pieces of the entry at index `at`, and the alert that ends the connection if it
+    /// `closes`. Returns the number of plain bytes.
+    pub fn seal(
+        &mut self,
+        at: usize,
+        locals: &LocalChannels,
+        session: &mut TlsSession,
+        closes: bool,
+    ) -> usize {
+        let entry = self.entries[at];
+        let mut sealed = std::mem::take(&mut self.sealed);
+        let plain = self.segments(&entry, locals).map(<[u8]>::len).sum();
+        let pieces = self.segments(&entry, locals);
+        self.entries[at].sealed = seal(session, pieces, plain, closes, &mut sealed);
+        self.sealed = sealed;
+        plain
+    }
+
+    /// Seals bytes that a flush sends in place of the plain ones.
+    pub fn seal_flush(
+        &mut self,
+        plain: &[u8],
+        session: &mut TlsSession,
+        closes: bool,
+    ) -> SealedBytes {
+        seal(session, std::iter::once(plain), plain.len(), closes, &mut self.sealed)
+    }
+
+    /// Sealed bytes of this turn.
+    pub fn sealed(&self, range: SealedBytes) -> &[u8] {
+        self.sealed.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
     /// Clears the output after it was sent.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.pieces.clear();
         self.bytes.clear();
+        self.sealed.clear();
         keep_scratch(&mut self.bytes);
+        keep_scratch(&mut self.sealed);
     }
+}
+
+/// Appends records to the sealed bytes of a turn.
+fn seal<'a>(
+    session: &mut TlsSession,
+    pieces: impl Iterator<Item = &'a [u8]>,
+    plain: usize,
+    closes: bool,
+    sealed: &mut Vec<u8>,
+) -> SealedBytes {
+    let start = sealed.len();
+    if plain > 0 {
+        session.seal(pieces, plain, sealed);
+    }
+    if closes {
+        session.seal_close(sealed);
+    }
+    SealedBytes { start: start as u32, end: sealed.len() as u32, closes }
 }
 
 /// Frees most of the capacity of a large buffer that is used again.

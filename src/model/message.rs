@@ -16,6 +16,7 @@ use crate::wire::filter::Filter;
 use crate::wire::http::Upgrade;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
+use crate::wire::tls::TlsSession;
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
 pub use crate::model::grant::{Grant, Overrides};
@@ -168,6 +169,15 @@ impl Message {
     }
 }
 
+/// A TLS connection that changes between a shard and the control plane.
+#[derive(Debug)]
+pub struct SealedConnection {
+    /// Its keys.
+    pub session: TlsSession,
+    /// Records that are received and not opened.
+    pub unopened: Vec<u8>,
+}
+
 /// A socket that the control plane hands over to a shard.
 #[derive(Debug)]
 pub struct Adopt {
@@ -179,6 +189,8 @@ pub struct Adopt {
     pub upgrade: Option<Upgrade>,
     /// Bytes already read: those behind the upgrade request, or all without one.
     pub bytes: Vec<u8>,
+    /// The TLS session of the socket, if it has one.
+    pub sealed: Option<SealedConnection>,
     /// Counts the socket among those of the control plane until a shard takes it over.
     pub permit: Option<ControlPermit>,
 }
@@ -192,6 +204,8 @@ pub struct HandOver {
     pub entrance: u8,
     /// Bytes already read: at least one complete request head.
     pub bytes: Vec<u8>,
+    /// The TLS session of the socket, if it has one.
+    pub sealed: Option<SealedConnection>,
     /// Counts the socket among those of the control plane.
     pub permit: ControlPermit,
 }

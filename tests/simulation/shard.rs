@@ -266,7 +266,7 @@ impl Shard {
         let mut failure = None;
         self.hub.for_each_send(|generation, slot, segments| {
             let bytes: Vec<u8> = match segments {
-                Segments::Outbox(bytes) => bytes.to_vec(),
+                Segments::Whole(bytes) => bytes.to_vec(),
                 Segments::Turn(pieces) => pieces.flatten().copied().collect(),
             };
             if outcomes.iter().any(|(other, ..)| *other == slot) {

@@ -19,6 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "httparse",
             "memchr",
             "prost",
+            "rustls",
             "serde",
             "serde_json",
             "tungstenite",

@@ -33,7 +33,8 @@ use crate::base::connection_limits::{ConnectionLimits, ControlPermit};
 pub use crate::control::http::idle_connections::IdleTimes;
 use crate::control::http::idle_connections::{HttpConnection, IdleConnections};
 use crate::control::http::refusal::refusal;
-use crate::model::message::HandOver;
+use crate::control::http::sealed_stream::SealedStream;
+use crate::model::message::{HandOver, SealedConnection};
 use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
 
 /// Pause after an accept that failed, because descriptors or memory ran out.
@@ -42,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REFUSAL_TIME: Duration = Duration::from_millis(200);
 /// Pause between two checks whether a client that sent bytes after its request has closed.
 const PEER_CHECK_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that are received at once from a socket with TLS.
+const RECEIVED_MAX: usize = 4096;
 /// Size of the read buffer beyond the limit on request heads, in bytes. A head slightly over the
 /// limit is read and refused with its cause; hyper alone would name no cause.
 const BUFFER_MORE: usize = 16 * 1024;
@@ -51,6 +54,8 @@ pub struct PrefixedSocket {
     socket: Arc<TcpStream>,
     bytes: Vec<u8>,
     used: usize,
+    /// TLS of the socket, which then has its bytes.
+    sealed: Option<Box<SealedStream>>,
     permit: ControlPermit,
     entrance: u8,
     connection: Arc<HttpConnection>,
@@ -64,16 +69,78 @@ pub struct PrefixedParts {
     pub entrance: u8,
     /// The bytes that are left to read.
     pub unread: Vec<u8>,
+    /// TLS of the socket, if it has it.
+    pub sealed: Option<SealedConnection>,
     /// The permit of the connection.
     pub permit: ControlPermit,
 }
 
 impl PrefixedSocket {
-    /// The socket and what belongs to it.
+    /// The socket and what belongs to it. All output must be flushed.
     pub fn into_parts(mut self) -> PrefixedParts {
         self.bytes.drain(..self.used);
-        let PrefixedSocket { socket, entrance, bytes: unread, permit, .. } = self;
-        PrefixedParts { socket, entrance, unread, permit }
+        let PrefixedSocket { socket, entrance, bytes, sealed, permit, .. } = self;
+        let (sealed, unread) = match sealed {
+            Some(stream) => {
+                let (connection, unread) = stream.into_parts();
+                (Some(connection), unread)
+            }
+            None => (None, bytes),
+        };
+        PrefixedParts { socket, entrance, unread, sealed, permit }
+    }
+
+    /// Reads the data of a socket with TLS.
+    fn poll_read_sealed(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut received = [0; RECEIVED_MAX];
+        loop {
+            let Some(stream) = &mut self.sealed else { return Poll::Ready(Ok(())) };
+            let read = stream.read().map(|data| {
+                data.map(|data| {
+                    let taken = data.len().min(buffer.remaining());
+                    buffer.put_slice(&data[..taken]);
+                    taken
+                })
+            });
+            if let Ok(Some(taken)) = read {
+                stream.advance_read(taken);
+                return Poll::Ready(Ok(()));
+            }
+            // An alert, or the answer to a key update, goes out as far as the socket takes it.
+            let _ = self.poll_unsent(context);
+            read?;
+            ready!(self.socket.poll_read_ready(context))?;
+            match self.socket.try_read(&mut received) {
+                Ok(count) => {
+                    if count > 0 {
+                        self.connection.note_input();
+                    }
+                    if let Some(stream) = &mut self.sealed {
+                        stream.receive(&received[..count]);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Sends sealed bytes until none is left.
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let unsent = self.sealed.as_ref().map(|stream| stream.unsent()).unwrap_or_default();
+            if unsent.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let sent = ready!(self.poll_send(context, |socket| socket.try_write(unsent)))?;
+            if let Some(stream) = &mut self.sealed {
+                stream.advance_sent(sent);
+            }
+        }
     }
 }
 
@@ -84,6 +151,9 @@ impl AsyncRead for PrefixedSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.sealed.is_some() {
+            return this.poll_read_sealed(context, buffer);
+        }
         let left = &this.bytes[this.used..];
         if !left.is_empty() {
             let taken = left.len().min(buffer.remaining());
@@ -133,10 +203,17 @@ impl PrefixedSocket {
 
 impl AsyncWrite for PrefixedSocket {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.sealed.is_some() {
+            ready!(self.poll_unsent(context))?;
+            let written = self.sealed.as_mut().map_or(0, |stream| stream.write(bytes));
+            // The rest goes out with the next write or flush.
+            let _ = self.poll_unsent(context)?;
+            return Poll::Ready(Ok(written));
+        }
         self.poll_send(context, |socket| socket.try_write(bytes))
     }
 
@@ -149,16 +226,21 @@ impl AsyncWrite for PrefixedSocket {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.sealed.is_none()
     }
 
     /// Hyper calls this after the kernel has taken all output.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unsent(context))?;
         self.connection.note_output_flushed();
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(stream) = &mut self.sealed {
+            stream.close();
+        }
+        ready!(self.poll_unsent(context))?;
         Poll::Ready(socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write))
     }
 }
@@ -239,7 +321,7 @@ impl HttpConnections {
         let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         // Dropping a socket that cannot be served closes it.
         if let Ok(socket) = socket {
-            self.serve(socket, handed.entrance, handed.bytes, handed.permit);
+            self.serve(socket, handed.entrance, handed.bytes, handed.sealed, handed.permit);
         }
     }
 
@@ -256,7 +338,7 @@ impl HttpConnections {
                 Ok((socket, _)) => match ControlPermit::reserve(&limits) {
                     Some(permit) => match &tls {
                         Some(tls) => self.serve_tls(socket, permit, tls.clone()),
-                        None => self.serve(socket, 0, Vec::new(), permit),
+                        None => self.serve(socket, 0, Vec::new(), None, permit),
                     },
                     None => refuse(socket).await,
                 },
@@ -265,16 +347,23 @@ impl HttpConnections {
         }
     }
 
-    /// Serves a socket from which `bytes` were already read.
-    fn serve(&self, socket: TcpStream, entrance: u8, bytes: Vec<u8>, permit: ControlPermit) {
-        let (io, serving) = self.prepare(socket, entrance, bytes, permit);
+    /// Serves a socket from which `bytes` were already read, and opened if it has TLS.
+    fn serve(
+        &self,
+        socket: TcpStream,
+        entrance: u8,
+        bytes: Vec<u8>,
+        sealed: Option<SealedConnection>,
+        permit: ControlPermit,
+    ) {
+        let (io, serving) = self.prepare(socket, entrance, bytes, sealed, permit);
         tokio::spawn(serving.serve(io));
     }
 
     /// Serves a socket after its TLS handshake. A client that is late with it is closed as one that
     /// is late with a request head.
     fn serve_tls(&self, socket: TcpStream, permit: ControlPermit, tls: TlsAcceptor) {
-        let (io, mut serving) = self.prepare(socket, 0, Vec::new(), permit);
+        let (io, mut serving) = self.prepare(socket, 0, Vec::new(), None, permit);
         tokio::spawn(async move {
             let handshake = tls.accept(io);
             let io = tokio::select! {
@@ -293,7 +382,8 @@ impl HttpConnections {
         &self,
         socket: TcpStream,
         entrance: u8,
-        bytes: Vec<u8>,
+        mut bytes: Vec<u8>,
+        sealed: Option<SealedConnection>,
         permit: ControlPermit,
     ) -> (PrefixedSocket, Serving) {
         if permit.limits().control_is_nearly_full() {
@@ -309,7 +399,9 @@ impl HttpConnections {
             stopped: self.stopped.clone(),
             _open: self.open.subscribe(),
         };
-        (PrefixedSocket { socket, bytes, used: 0, permit, entrance, connection }, serving)
+        let sealed =
+            sealed.map(|sealed| Box::new(SealedStream::new(sealed, std::mem::take(&mut bytes))));
+        (PrefixedSocket { socket, bytes, used: 0, sealed, permit, entrance, connection }, serving)
     }
 
     /// Waits until no connection is left.

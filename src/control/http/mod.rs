@@ -7,3 +7,4 @@ pub mod descriptor_shares;
 mod idle_connections;
 pub mod refusal;
 pub mod return_to_shard;
+mod sealed_stream;

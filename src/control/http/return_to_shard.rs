@@ -4,8 +4,11 @@
 //! Never decides itself what an upgrade is: `wire::http::parse` does. The invariant: no byte that
 //! was read is lost.
 
+use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +20,7 @@ use axum::routing::any;
 use hyper::client::conn::http1 as client;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -32,6 +36,9 @@ use crate::model::auth::Rules;
 use crate::model::message::{Adopt, Message};
 use crate::wire::http::origin::origin;
 use crate::wire::http::{self, Head, HeadLimits, Routes, Service, Status, Upgrade};
+
+/// Time for a client to take what was written before its connection returns to a shard.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Limits of push connections that return from the control plane.
 pub struct PushAdmission {
@@ -203,7 +210,14 @@ async fn forward(link: &Link, request: Request, body_max: usize) -> Response {
 async fn shard_answer(link: &Link, request: Request) -> Option<Response> {
     let (near, far) = UnixStream::pair().ok()?;
     let far = OwnedFd::from(far.into_std().ok()?);
-    let adopt = Adopt { socket: far, entrance: 0, upgrade: None, bytes: Vec::new(), permit: None };
+    let adopt = Adopt {
+        socket: far,
+        entrance: 0,
+        upgrade: None,
+        bytes: Vec::new(),
+        sealed: None,
+        permit: None,
+    };
     link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await.ok()?;
     let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.ok()?;
     // The task ends with the answer, or when the client closes its connection.
@@ -245,7 +259,12 @@ fn switching_protocols(upgrade: &Upgrade) -> Result<Response, axum::http::Error>
 /// Takes the raw socket from hyper and sends it to the shard with the fewest sockets.
 async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
     let Ok(parts) = upgraded.downcast::<TokioIo<PrefixedSocket>>() else { return };
-    let PrefixedParts { socket, entrance, unread, permit } = parts.io.into_inner().into_parts();
+    let mut io = parts.io.into_inner();
+    let flush = poll_fn(|context| Pin::new(&mut io).poll_flush(context));
+    if !matches!(timeout(FLUSH_TIMEOUT, flush).await, Ok(Ok(()))) {
+        return;
+    }
+    let PrefixedParts { socket, entrance, unread, sealed, permit } = io.into_parts();
     let mut bytes = parts.read_buf.to_vec();
     bytes.extend_from_slice(&unread);
     let socket = match Arc::try_unwrap(socket) {
@@ -253,7 +272,8 @@ async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
         Err(shared) => shared.as_fd().try_clone_to_owned(),
     };
     let Ok(socket) = socket else { return };
-    let adopt = Adopt { socket, entrance, upgrade: Some(upgrade), bytes, permit: Some(permit) };
+    let upgrade = Some(upgrade);
+    let adopt = Adopt { socket, entrance, upgrade, bytes, sealed, permit: Some(permit) };
     // If the shard has no room, the socket is closed and the client connects again.
     let _ = link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await;
 }

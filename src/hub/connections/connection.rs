@@ -19,6 +19,8 @@ pub const NONE: u32 = u32::MAX;
 pub enum Phase {
     /// The slot is reserved for a socket.
     Reserved,
+    /// The TLS handshake is in progress.
+    Handshake,
     /// The request head is arriving.
     Head,
     /// An API call or a poll waits for the answer of the home.
@@ -84,6 +86,8 @@ flags! {
     21 listened set_listened "input that arrived before its deadline has been requested from the socket";
     22 info_changed set_info_changed "its new information is queued for presence";
     23 last_request set_last_request "the peer closes after the answer to its poll";
+    24 sealed set_sealed "its bytes are TLS records";
+    25 key_update_unsent set_key_update_unsent "a key update is among its unsent records";
     12 shutting_down set_shutting_down "its deadline closes it, because the node shuts down";
 }
 

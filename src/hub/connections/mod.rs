@@ -8,6 +8,7 @@
 mod connection;
 mod counted_table;
 mod outbox;
+mod sessions;
 mod state;
 mod tables;
 mod unread;
@@ -16,6 +17,7 @@ pub use self::connection::{
     Admission, Connection, Flags, Hold, Identity, NONE, Phase, ServerSubscription,
 };
 pub use self::outbox::{Outbox, Outboxes};
+pub use self::sessions::Sessions;
 pub use self::state::{ConnectionRecord, SlotState, SubscriptionState};
 pub use self::tables::Connections;
 pub use self::unread::{Inbound, Unread};

@@ -1,6 +1,7 @@
 //! The outbox of a connection whose socket is full.
 //!
-//! Owns copies of bytes that the socket did not take. Exists only while the socket is full. The
+//! Owns copies of bytes that the socket did not take. Exists only while the socket is full, or
+//! while sealed bytes (of a TLS handshake, or the rest of a record) come before other output. The
 //! invariant: the bytes are whole framed messages, except that the first may have been sent in
 //! part; a message that was begun is always finished.
 
@@ -13,6 +14,8 @@ use crate::wire::protocol::Wire;
 /// Unsent output of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Sealed bytes, which are sent before everything else and are never dropped.
+    sealed: Vec<u8>,
     bytes: Vec<u8>,
     /// Offset of the unsent bytes.
     start: usize,
@@ -42,6 +45,32 @@ impl Outbox {
         outbox
     }
 
+    /// Creates an outbox of sealed bytes alone.
+    pub fn of_sealed(sealed: Vec<u8>, (framing, wire): (Framing, Wire)) -> Self {
+        Outbox { sealed, framing, wire, ..Outbox::default() }
+    }
+
+    /// Adds sealed bytes behind those that are there, before all plain bytes.
+    pub fn append_sealed(&mut self, sealed: &[u8]) {
+        self.sealed.extend_from_slice(sealed);
+    }
+
+    /// The sealed bytes, which are sent first.
+    pub fn sealed(&self) -> &[u8] {
+        &self.sealed
+    }
+
+    /// Removes sealed bytes that the socket took.
+    pub fn advance_sealed(&mut self, sent: usize) {
+        self.sealed.drain(..sent.min(self.sealed.len()));
+        buffer::trim(&mut self.sealed);
+    }
+
+    /// Number of bytes to send.
+    pub fn unsent_bytes(&self) -> usize {
+        self.sealed.len() + self.unsent().len()
+    }
+
     /// Joins messages that are added from now on into WebSocket frames.
     pub fn join_messages(&mut self) {
         self.joiner = Some(FrameJoiner::default());
@@ -61,7 +90,7 @@ impl Outbox {
         }
     }
 
-    /// The unsent bytes.
+    /// The unsent plain bytes.
     pub fn unsent(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -110,7 +139,7 @@ impl Outbox {
 
 impl Measured for Outbox {
     fn trimmed_bytes(&mut self) -> usize {
-        self.bytes.capacity()
+        self.bytes.capacity() + self.sealed.capacity()
     }
 }
 
@@ -120,7 +149,7 @@ pub type Outboxes = CountedTable<Outbox>;
 impl Outboxes {
     /// Number of unsent bytes of an outbox.
     pub fn unsent(&self, at: u32) -> usize {
-        self.get(at).map_or(0, |outbox| outbox.unsent().len())
+        self.get(at).map_or(0, Outbox::unsent_bytes)
     }
 }
 

@@ -23,6 +23,8 @@ pub struct SlotState<'a> {
     pub record: Option<ConnectionRecord<'a>>,
     /// Subscriptions, answered and pending.
     pub subscriptions: Vec<SubscriptionState<'a>>,
+    /// Whether it has a TLS session.
+    pub has_session: bool,
     /// Unprocessed input.
     pub unread: Vec<&'a Inbound>,
     /// Outboxes.
@@ -87,6 +89,7 @@ impl SlotState<'_> {
         let SlotState {
             record,
             subscriptions,
+            has_session,
             unread,
             outboxes,
             hold,
@@ -108,7 +111,12 @@ impl SlotState<'_> {
             && pending_head.is_none()
             && context.is_none();
         let times = deadline.is_none() && postponed_pings.is_none();
-        record.is_none() && subscriptions.is_empty() && tables && times && !is_indexed
+        record.is_none()
+            && !has_session
+            && subscriptions.is_empty()
+            && tables
+            && times
+            && !is_indexed
     }
 }
 
@@ -120,6 +128,7 @@ impl Connections {
         let Connections {
             slab,
             generations: _,
+            sessions,
             unread,
             outboxes,
             holds,
@@ -146,6 +155,7 @@ impl Connections {
         SlotState {
             record: connection.map(record),
             subscriptions,
+            has_session: sessions.get(slot).is_some(),
             unread: unread.of_slot(slot).collect(),
             outboxes: outboxes.of_slot(slot).collect(),
             hold: holds.iter().map(|(_, hold)| hold).find(|hold| hold.slot == slot),
@@ -203,6 +213,7 @@ mod tests {
     use crate::base::planted_faults::{PlantedFault, plant};
     use crate::model::names::Names;
     use crate::wire::framing::Framing;
+    use crate::wire::tls::session::tests::session;
 
     fn connections() -> Connections {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
@@ -218,6 +229,7 @@ mod tests {
     /// A connection that has an entry in every table.
     fn with_everything(connections: &mut Connections) -> u32 {
         let (slot, _) = connections.reserve();
+        connections.sessions.insert(slot, session());
         let expires = NonZeroU64::new(1);
         let identity = Identity { user: "u".into(), expires, ..Identity::default() };
         connections[slot].identity = Some(Box::new(identity));
@@ -246,6 +258,7 @@ mod tests {
         let Connections {
             slab,
             generations: _,
+            sessions,
             unread,
             outboxes,
             holds,
@@ -263,7 +276,8 @@ mod tests {
             postponed_pings,
         } = connections;
         let bytes = [unread.usage().used(), outboxes.usage().used()].map(|bytes| bytes.min(1));
-        let tables = [slab.len(), unread.len(), outboxes.len(), holds.len(), users.len()];
+        let tables =
+            [slab.len(), sessions.len(), unread.len(), outboxes.len(), holds.len(), users.len()];
         let by_slot = [
             awaited_answers.len(),
             event_positions.len(),

@@ -12,6 +12,7 @@ use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::wheel::Wheel;
 use crate::hub::connections::connection::{Connection, Hold, NONE, Phase};
 use crate::hub::connections::outbox::{Outbox, Outboxes};
+use crate::hub::connections::sessions::Sessions;
 use crate::hub::connections::unread::{Inbound, Unread};
 use crate::model::backend::BackendContext;
 use crate::model::message::{Grant, LookupOutcome};
@@ -27,6 +28,8 @@ pub struct Connections {
     pub(in crate::hub) slab: Slab<Connection>,
     /// Current generation of each slot, or the next one of a free slot.
     pub(super) generations: Vec<u32>,
+    /// TLS sessions.
+    pub(in crate::hub) sessions: Sessions,
     /// Unprocessed input.
     pub(in crate::hub) unread: Unread,
     /// Outboxes.
@@ -82,6 +85,7 @@ impl Connections {
         Connections {
             slab: Slab::with_capacity(slots),
             generations: Vec::with_capacity(slots),
+            sessions: Sessions::new(slots),
             unread: Unread::new(unread),
             outboxes: Outboxes::new(outboxes),
             holds: Slab::new(),
@@ -120,6 +124,7 @@ impl Connections {
     /// would get what was meant for this one.
     pub fn free(&mut self, slot: u32) {
         self.empty(slot);
+        self.sessions.remove(slot);
         let connection = self.slab.remove(slot as usize);
         let is_unused = connection.subscriptions == NONE && connection.turn == NONE;
         assert!(is_unused, "nothing refers to a slot that is given back");
@@ -134,6 +139,8 @@ impl Connections {
         let Connections {
             slab,
             generations: _,
+            // The alert that ends the connection is sealed later; `free` removes the session.
+            sessions: _,
             unread,
             outboxes,
             holds,

@@ -5,10 +5,15 @@
 use crate::base::buffer;
 use crate::hub::connections::counted_table::{CountedTable, Measured};
 use crate::wire::frame::Fragments;
+use crate::wire::tls::Handshake;
 
 /// Unprocessed input of one connection.
 #[derive(Debug, Default)]
 pub struct Inbound {
+    /// Bytes that form no whole TLS record yet, or that wait.
+    pub sealed: Vec<u8>,
+    /// The TLS handshake, while it is in progress.
+    pub handshake: Option<Box<Handshake>>,
     /// Bytes that form no whole frame or request head yet, or that wait.
     pub bytes: Vec<u8>,
     /// A message of which some fragments have arrived.
@@ -21,7 +26,9 @@ pub struct Inbound {
 impl Inbound {
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.fragments.is_empty() && self.commands.is_empty()
+        let Inbound { sealed, handshake, bytes, fragments, commands } = self;
+        let waits = sealed.is_empty() && handshake.is_none();
+        waits && bytes.is_empty() && fragments.is_empty() && commands.is_empty()
     }
 }
 
@@ -29,7 +36,10 @@ impl Measured for Inbound {
     fn trimmed_bytes(&mut self) -> usize {
         buffer::trim(&mut self.bytes);
         buffer::trim(&mut self.commands);
-        self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity()
+        buffer::trim(&mut self.sealed);
+        let sealed = self.handshake.as_ref().map_or(0, |handshake| handshake.memory());
+        let opened = self.bytes.capacity() + self.fragments.capacity() + self.commands.capacity();
+        sealed + self.sealed.capacity() + opened
     }
 }
 

@@ -1,15 +1,19 @@
-//! TLS 1.3 after the handshake: seals and opens the records of an established connection.
+//! TLS: handshakes by rustls, and the records of established connections.
 //!
-//! Owns the traffic keys of a connection and the layout of a record. Never does I/O, never runs a
-//! handshake and never decides when to close. The invariant: a sequence number seals at most one
-//! record of which a byte leaves the process.
+//! Owns the traffic keys of a connection and the layout of a record. Never does I/O and never
+//! decides when to close. The invariant: a sequence number seals at most one record of which a byte
+//! leaves the process.
 
 pub mod alert;
+pub mod handshake;
 pub mod keys;
+pub mod legacy;
 pub mod open;
 pub mod record;
 pub mod seal;
+pub mod session;
 pub mod suite;
+pub mod unsealed;
 
 #[cfg(test)]
 mod rustls_peers;
@@ -19,7 +23,12 @@ pub mod test_peers;
 mod tests;
 
 pub use alert::AlertDescription;
+pub use handshake::{Handshake, HandshakeFault, record_bytes};
 pub use keys::{RecordKeys, StaleSecret, TrafficKeys};
+pub use legacy::LegacySession;
 pub use open::{Content, Opened};
+pub use rustls::ServerConfig;
 pub use seal::Begun;
+pub use session::TlsSession;
 pub use suite::Suite;
+pub use unsealed::Unsealed;

@@ -74,6 +74,12 @@ impl RecordKeys {
         self.append(ALERT, &alert.body(), out);
     }
 
+    /// Takes back the alert that was sealed last: no byte of it has left the process, so its
+    /// sequence number seals other data.
+    pub fn take_back_alert(&mut self) {
+        *self.side(Direction::Send).word -= 1;
+    }
+
     /// Appends a sealed KeyUpdate to `out` and changes the keys of what is sealed after it. The
     /// answer to the peer's request does not request one in turn.
     pub fn seal_key_update(&mut self, request_answer: bool, out: &mut Vec<u8>) {
