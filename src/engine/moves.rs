@@ -9,8 +9,9 @@ use crate::engine::ring::{Completion, Op, Token};
 use crate::engine::shard::{MovingSocket, Shard};
 use crate::hub::connections::Phase;
 use crate::model::message::{
-    Adopt, Endpoint, Message, Post, Rank, SealedConnection, SlotOffer, SlotRelease, SlotRequest,
+    Adopt, Endpoint, Message, Post, Rank, SlotOffer, SlotRelease, SlotRequest,
 };
+use crate::wire::tls::SealedConnection;
 
 /// Milliseconds without accepts after a failed one: the kernel lacks a resource.
 const ACCEPT_PAUSE: u64 = 20;

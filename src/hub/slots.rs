@@ -4,9 +4,8 @@ use crate::base::connection_limits::ControlPermit;
 use crate::hub::connections::{Connection, Inbound, Phase, SlotState};
 use crate::hub::http_answers::REFUSAL_TIME;
 use crate::hub::shard_state::Hub;
-use crate::model::message::SealedConnection;
 use crate::wire::http::{Requester, Status};
-use crate::wire::tls::TlsSession;
+use crate::wire::tls::{SealedConnection, TlsSession};
 
 impl Hub {
     /// Reserves a slot for a socket; returns it with its generation, `None` if all are in use.

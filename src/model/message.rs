@@ -16,7 +16,7 @@ use crate::wire::filter::Filter;
 use crate::wire::http::Upgrade;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
-use crate::wire::tls::TlsSession;
+use crate::wire::tls::SealedConnection;
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
 pub use crate::model::grant::{Grant, Overrides};
@@ -167,15 +167,6 @@ impl Message {
             | Message::Ordered(_) => Rank::Delivery,
         }
     }
-}
-
-/// A TLS connection that changes between a shard and the control plane.
-#[derive(Debug)]
-pub struct SealedConnection {
-    /// Its keys.
-    pub session: TlsSession,
-    /// Records that are received and not opened.
-    pub unopened: Vec<u8>,
 }
 
 /// A socket that the control plane hands over to a shard.

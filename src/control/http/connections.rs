@@ -34,8 +34,9 @@ pub use crate::control::http::idle_connections::IdleTimes;
 use crate::control::http::idle_connections::{HttpConnection, IdleConnections};
 use crate::control::http::refusal::refusal;
 use crate::control::http::sealed_stream::SealedStream;
-use crate::model::message::{HandOver, SealedConnection};
+use crate::model::message::HandOver;
 use crate::wire::http::{self, Cors, HEADERS_MOST, HeadLimits, Status};
+use crate::wire::tls::SealedConnection;
 
 /// Pause after an accept that failed, because descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

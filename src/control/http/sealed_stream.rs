@@ -5,8 +5,7 @@
 
 use std::io;
 
-use crate::model::message::SealedConnection;
-use crate::wire::tls::{TlsSession, Unsealed};
+use crate::wire::tls::{SealedConnection, TlsSession, Unsealed};
 
 /// Maximum plain bytes that are sealed at once.
 const PLAIN_MAX: usize = 1 << 14;

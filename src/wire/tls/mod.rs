@@ -29,6 +29,6 @@ pub use legacy::LegacySession;
 pub use open::{Content, Opened};
 pub use rustls::ServerConfig;
 pub use seal::Begun;
-pub use session::TlsSession;
+pub use session::{SealedConnection, TlsSession};
 pub use suite::Suite;
 pub use unsealed::Unsealed;

@@ -28,6 +28,15 @@ impl fmt::Debug for TlsSession {
     }
 }
 
+/// A TLS connection that changes between a shard and the control plane.
+#[derive(Debug)]
+pub struct SealedConnection {
+    /// Its keys.
+    pub session: TlsSession,
+    /// Records that are received and not opened.
+    pub unopened: Vec<u8>,
+}
+
 impl TlsSession {
     /// Opens the first record of `input` in place. An alert of TLS 1.2 that the peer must get is
     /// appended to `out`.
