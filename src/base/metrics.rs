@@ -239,18 +239,6 @@ counters! {
     clients: Gauge,
     /// Distinct users with a connection on the shard.
     users: Gauge,
-    /// TLS handshakes that were completed.
-    tls_handshakes: Total,
-    /// TLS handshakes that resumed an earlier session.
-    tls_resumptions: Total,
-    /// TLS handshakes that failed: by an alert, by the time limit, or because the client closed.
-    tls_handshakes_failed: Total,
-    /// TLS handshakes in progress.
-    tls_handshakes_open: Gauge,
-    /// Changes of the keys of TLS connections, by either side.
-    tls_key_updates: Total,
-    /// TLS connections that ended because of a faulty record.
-    tls_faults: Total,
     /// Subscriptions, including pending ones.
     subscriptions: Gauge,
     /// Channels whose home is the shard.
@@ -350,6 +338,8 @@ counters! {
     tls_handshakes_open: Gauge,
     /// TLS key updates, sent and received.
     tls_key_updates: Total,
+    /// TLS connections that ended because of a faulty record.
+    tls_faults: Total,
     /// Connections refused because of a limit per IP address.
     accepts_refused_by_address: Total,
     /// Connections refused because the node was overloaded.
