@@ -305,7 +305,6 @@ impl Config {
             proxies: self.upstreams(),
             api: self.api_key(),
             // Read from files, so the start adds it.
-            tls: None,
             routes: self.routes(),
             entrances: self.entrances(),
             homes: home::HomeSettings {

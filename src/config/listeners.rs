@@ -29,7 +29,8 @@ impl Config {
     /// What connections through each of these addresses begin with.
     pub(super) fn entrances(&self) -> Arc<[Entrance]> {
         let server = &self.http_server;
-        let first = Entrance { proxy_protocol: server.proxy_protocol, ..Entrance::default() };
+        let (proxy_protocol, tls) = (server.proxy_protocol, server.tls.enabled);
+        let first = Entrance { proxy_protocol, tls, ..Entrance::default() };
         let further = server.listeners.iter().map(|listener| Entrance {
             name: listener.name.clone(),
             unix: !listener.unix_socket.is_empty(),
@@ -49,7 +50,7 @@ impl Config {
         }
         for (at, listener) in listeners.iter().enumerate() {
             let place = format!("http_server.listeners[{at}] {:?}", listener.name);
-            listener.check(&place)?;
+            listener.check(&place, self.http_server.tls.enabled)?;
         }
         let addresses = self
             .listen_addresses()
@@ -80,7 +81,7 @@ impl Listener {
         Ok(ListenAddress::Unix { path, mode: self.mode().unwrap_or(0) })
     }
 
-    fn check(&self, place: &str) -> Result<(), Error> {
+    fn check(&self, place: &str, has_tls: bool) -> Result<(), Error> {
         let (path, is_tcp) = (&self.unix_socket, self.unix_socket.is_empty());
         let must = |holds: bool, cause: String, cure: &str| {
             if holds { Ok(()) } else { Err(error(format!("{place}: {cause}"), cure)) }
@@ -108,7 +109,7 @@ impl Listener {
         sys::listen_address(&self.address, self.port)
             .map_err(|refused| error(format!("{place}: {}", refused.cause), refused.cure))?;
         must(
-            !self.tls,
+            has_tls || !self.tls,
             "tls is set, but http_server.tls.enabled is not".to_owned(),
             "set tls to false, or configure http_server.tls",
         )

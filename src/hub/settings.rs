@@ -16,7 +16,6 @@ use crate::model::namespaces::Namespaces;
 use crate::model::token::Verifier;
 use crate::wire::deflate::Compression;
 use crate::wire::http::{HeadLimits, Routes, Transport};
-use crate::wire::tls::ServerConfig;
 
 /// Settings of a shard.
 #[derive(Clone, Debug)]
@@ -45,8 +44,6 @@ pub struct HubSettings {
     pub routes: Routes,
     /// Limits of the home.
     pub homes: home::HomeSettings,
-    /// TLS of the public port; `None`: without TLS.
-    pub tls: Option<Arc<ServerConfig>>,
     /// Maximum connections of the shard.
     pub slots: usize,
     /// HTTP responses to refused connects.
@@ -122,7 +119,6 @@ impl Default for HubSettings {
             proxies: Upstreams::default(),
             api: ApiKey::default(),
             entrances: Arc::new([Entrance::default()]),
-            tls: None,
             routes: Routes::new(),
             tls: None,
             slots: 1000,
