@@ -63,13 +63,6 @@ pub struct SealedBytes {
     pub closes: bool,
 }
 
-impl SealedBytes {
-    /// Number of bytes.
-    pub fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-}
-
 /// A send from the front of an outbox.
 pub struct OutboxFlush {
     /// The connection.
