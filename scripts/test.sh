@@ -76,7 +76,7 @@ feeds       900    release rabbitmq        | consumers with Debian's RabbitMQ, w
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
-page        180    release npm chromium    | the server's page in a browser
+page        180    release npm chromium    | the server's page and its admin page in a browser
 browser     180    release npm chromium    | centrifuge-js in a browser
 ticker      480    release npm chromium rabbitmq | scripts/ticker.sh: its page by each transport, Ctrl-C, a broker that dies
 autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
@@ -144,7 +144,7 @@ step_conformance() {
     export CENTRIFUGO=${CENTRIFUGO:-$TARGET/peers/centrifugo/centrifugo}
     node tests/conformance/run.mjs --plants && node tests/conformance/run.mjs
 }
-step_page() { node tests/sdk/page.mjs; }
+step_page() { node tests/sdk/page.mjs && node tests/sdk/admin.mjs; }
 step_browser() { node tests/sdk/browser.mjs; }
 step_ticker() { node tests/system/ticker.mjs; }
 step_autobahn() { tests/system/autobahn.sh; }

@@ -4,7 +4,7 @@
 //! command itself.
 
 use std::fs::Permissions;
-use std::io::{ErrorKind, Write as _};
+use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use clap_complete::Shell;
 use drumline::base::crash;
 use drumline::base::failure::Failure;
 use drumline::base::log;
+use drumline::base::password;
 use drumline::base::sys;
 use drumline::config::{self, FileFormat, Loaded, Sources, ValueKind};
 use drumline::model::message::TokenPurpose;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         "gensubtoken" => make_token(matches, TokenPurpose::Subscription),
         "gentoken" => make_token(matches, TokenPurpose::Connection),
         "man" => man_pages(matches),
+        "hash-password" => hash_password(),
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
     };
@@ -109,6 +111,9 @@ fn command() -> Command {
             channel(),
             quiet(),
         ]))
+        .subcommand(Command::new("hash-password").about(
+            "Print the hash of a password for admin.password; asks for it, or reads it from stdin",
+        ))
         .subcommands(printing_commands())
         .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
@@ -355,6 +360,32 @@ fn check_token(matches: &ArgMatches, purpose: TokenPurpose) -> Result<ExitCode, 
             Err(of_token("invalid token: wrong signature, claims or format".into()))
         }
     }
+}
+
+/// Prints the hash of the password that stdin contains, or that is typed at a terminal.
+fn hash_password() -> Result<ExitCode, Failure> {
+    let refused = |cause: String| Failure {
+        cause: format!("cannot hash the password: {cause}"),
+        cure: "give one line: `drumline hash-password <FILE`".into(),
+    };
+    let mut line = String::new();
+    let most = password::PASSWORD_MAX as u64 + 2;
+    let stdin = std::io::stdin();
+    let hidden = if stdin.is_terminal() {
+        log::text("Password: ");
+        log::flush(LAST_LINES);
+        sys::hide_typing(&stdin).ok()
+    } else {
+        None
+    };
+    let read = stdin.lock().take(most).read_line(&mut line);
+    drop(hidden);
+    read.map_err(|error| refused(error.to_string()))?;
+    let typed = line.trim_end_matches(['\r', '\n']);
+    if typed.is_empty() {
+        return Err(refused("it is empty".into()));
+    }
+    say(password::hash(typed.as_bytes()).map_err(refused)? + "\n")
 }
 
 fn unix_time() -> u64 {

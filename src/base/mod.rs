@@ -13,6 +13,7 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod password;
 pub mod planted_faults;
 pub mod ranking;
 pub mod secret;

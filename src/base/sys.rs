@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::EventfdFlags;
 use rustix::process::{Resource, Rlimit};
+use rustix::termios;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::base::cgroup;
@@ -187,6 +188,30 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
+}
+
+/// Stops a terminal from showing what is typed, until the returned value is dropped.
+pub fn hide_typing(terminal: &impl AsFd) -> io::Result<HiddenTyping> {
+    let terminal = terminal.as_fd().try_clone_to_owned()?;
+    let shown = termios::tcgetattr(&terminal)?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(termios::LocalModes::ECHO);
+    hidden.local_modes.insert(termios::LocalModes::ECHONL);
+    termios::tcsetattr(&terminal, termios::OptionalActions::Now, &hidden)?;
+    Ok(HiddenTyping { terminal, shown })
+}
+
+/// A terminal that does not show what is typed.
+pub struct HiddenTyping {
+    terminal: OwnedFd,
+    shown: termios::Termios,
+}
+
+impl Drop for HiddenTyping {
+    fn drop(&mut self) {
+        // Nothing is left to do if the terminal is gone.
+        let _ = termios::tcsetattr(&self.terminal, termios::OptionalActions::Now, &self.shown);
+    }
 }
 
 /// Processor time that the process has used, in user space and in the kernel.

@@ -86,6 +86,7 @@ impl Config {
         }
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
         self.check_paths()?;
+        self.check_admin()?;
         let levels = [
             ("websocket", self.websocket.compression_level),
             ("uni_websocket", self.uni_websocket.compression_level),
@@ -243,6 +244,7 @@ impl Config {
                 ));
             }
         }
+        self.check_admin_paths(&paths)?;
         // The API only takes POST at its own path, so it can share `/` with the page.
         let at_root = paths.iter().skip(1).find(|(_, path)| *path == "/");
         match at_root.filter(|_| self.page.enabled) {

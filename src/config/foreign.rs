@@ -190,16 +190,22 @@ impl ForeignValues {
 /// Causes and cures of refused values.
 const MEMORY: &str = "this server keeps all state in its own memory";
 const USE_MEMORY: &str = "set it to memory, or remove it";
+const NO_PASSWORD: &str = "the admin page always asks for its password";
+const USE_PASSWORD: &str = "set it to false, and set admin.password";
+const PUBLIC_ADMIN: &str = "the public port does not serve the admin page";
+const USE_INTERNAL: &str = "set it to false, and set http_server.internal_port";
 const PLAIN: &str = "this server does not serve TLS and would serve plain HTTP";
 const USE_PROXY: &str = "set it to false, and end TLS in a reverse proxy such as nginx";
 
 /// Keys whose values other than the default are refused: path, the key that must be set too (empty:
 /// none), cause and cure.
-const REFUSALS: [(&str, &str, &str, &str); 5] = [
+const REFUSALS: [(&str, &str, &str, &str); 7] = [
     ("engine.type", "", MEMORY, USE_MEMORY),
     ("broker.type", "broker.enabled", MEMORY, USE_MEMORY),
     ("presence_manager.type", "presence_manager.enabled", MEMORY, USE_MEMORY),
     ("controller.enabled", "", "this server does not join a cluster", "set it to false"),
+    ("admin.insecure", "", NO_PASSWORD, USE_PASSWORD),
+    ("admin.external", "", PUBLIC_ADMIN, USE_INTERNAL),
     ("http_server.tls_autocert.enabled", "", PLAIN, USE_PROXY),
 ];
 
@@ -315,7 +321,7 @@ mod tests {
             ("map_broker.type", "memory"),
             ("log.level", "info"),
             ("log.file", ""),
-            ("admin.enabled", "F"),
+            ("admin.insecure", "F"),
             ("grpc_api.enabled", "false"),
             ("grpc_api.port", "10000"),
             ("uni_grpc.port", "11000"),
@@ -326,7 +332,7 @@ mod tests {
             assert_eq!(unused.count(), expected, "--{path} {text}: {:?}", loaded.warnings);
         }
         for (path, text) in [
-            ("admin.enabled", "true"),
+            ("init.enabled", "true"),
             ("log.level", "debug"),
             ("grpc_api.port", "1"),
             ("init.enabled", "1"),
@@ -361,7 +367,7 @@ mod tests {
         let text = format!(
             r#"{{"http_api":{{"key":"k"}},"graphite":{{"interval":"10s","port":2003}},
                 "broker":{{"redis":{{"address":["redis://127.0.0.1:6379"],"tls":{{"a":0}}}}}},
-                "admin":{{"password":"hunter2"}},"CLIENT":{{"Channel_Limit":3,"concurrency":8}},
+                "admin":{{"secret":"hunter2"}},"CLIENT":{{"Channel_Limit":3,"concurrency":8}},
                 "channel":{{"namespaces":[{namespace},{asks}]}}}}"#
         );
         let loaded = load_file("config.json", &text).unwrap();
@@ -370,8 +376,12 @@ mod tests {
         let names = warning.split(": ").nth(1).unwrap().split(';').next().unwrap();
         let mut names: Vec<&str> = names.split(", ").collect();
         names.sort_unstable();
-        let expected =
-            ["admin", "broker.redis.tls.a", "channel.namespaces.news.map", "client.concurrency"];
+        let expected = [
+            "admin.secret",
+            "broker.redis.tls.a",
+            "channel.namespaces.news.map",
+            "client.concurrency",
+        ];
         assert_eq!(names, expected, "{warning}");
         assert!(!warning.contains("hunter2"));
     }

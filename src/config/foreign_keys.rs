@@ -27,8 +27,7 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
          webtransport.enabled webtransport.handler_prefix=/connection/webtransport \
          webtransport.message_size_limit=65536 uni_grpc.enabled uni_grpc.address \
          uni_grpc.port=11000 uni_grpc.max_receive_message_size uni_grpc.tls.@tls \
-         admin.enabled admin.handler_prefix admin.password admin.secret admin.insecure \
-         admin.web_path admin.web_proxy_address admin.external \
+         admin.secret admin.insecure admin.web_path admin.web_proxy_address admin.external \
          prometheus.instrument_http_handlers debug.enabled debug.handler_prefix=/debug/pprof \
          init.enabled init.handler_prefix=/connection/init opentelemetry.enabled \
          opentelemetry.api opentelemetry.consuming opentelemetry.google_cloud_adc_auth \
@@ -121,8 +120,7 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
 ];
 
 /// Keys of Centrifugo that are also flags of its command line.
-pub(super) const FLAGS: [&str; 17] = [
-    "admin.enabled",
+pub(super) const FLAGS: [&str; 16] = [
     "admin.external",
     "admin.insecure",
     "broker.enabled",

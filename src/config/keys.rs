@@ -89,7 +89,7 @@ mod tests {
         check("presence", Some("channel.without_namespace.presence"));
         // A Centrifugo key without a counterpart here gets no suggestion.
         for path in [
-            "admin",
+            "admin.web_path",
             "broker",
             "client.concurrency",
             "client.presence_update_interval",

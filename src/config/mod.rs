@@ -5,6 +5,7 @@
 //! errors or warnings.
 
 mod access;
+mod admin;
 mod broker_url;
 mod check;
 mod consumers;
@@ -448,7 +449,7 @@ http_api:
 
     #[test]
     fn the_warning_about_unknown_keys_suggests_similar_names() {
-        let file = "api_key = \"x\"\n[admin]\npassword = \"p\"\n[http_server]\nprot = 1\n\
+        let file = "api_key = \"x\"\n[admin]\nsecret = \"p\"\n[http_server]\nprot = 1\n\
                     [client]\npresence_update_interval = \"30s\"\n[http_api]\nkey = \"k\"\n\
                     [[channel.namespaces]]\nname = \"chat\"\nhistroy_size = 3\n\
                     subscription_type = \"map\"";
@@ -456,7 +457,7 @@ http_api:
             ("CENTRIFUGO_CLIENT_INSECUR", "true"),
             ("CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENSE", "true"),
             ("DRUMLINE_TUNE_STATE", "/tmp/saved"),
-            ("CENTRIFUGO_ADMIN_ENABLED", "true"),
+            ("CENTRIFUGO_ADMIN_WEB_PATH", "/a"),
             ("OTHER", "x"),
             ("DRUMLINE_SERVICE_PORT_HTTP", "8000"),
             ("DRUMLINE_PORT_8000_TCP_ADDR", "10.0.0.1"),
@@ -467,21 +468,21 @@ http_api:
         let told = |part: &str| warnings[0].contains(part);
         for part in [
             "api_key",
-            " admin,",
+            " admin.secret,",
             "http_server.prot (did you mean http_server.port?)",
             " client.presence_update_interval,",
             "channel.namespaces.chat.histroy_size (did you mean history_size?)",
             " channel.namespaces.chat.subscription_type,",
             "CENTRIFUGO_CLIENT_INSECUR (did you mean CENTRIFUGO_CLIENT_INSECURE?)",
             "_CHAT_PRESENSE (did you mean CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENCE?)",
-            " CENTRIFUGO_ADMIN_ENABLED",
+            " CENTRIFUGO_ADMIN_WEB_PATH",
             " DRUMLINE_SERVICE_PORT_HTTP,",
             " DRUMLINE_PORT_8000_TCP_ADDR",
             " CENTRIFUGO_PORT",
         ] {
             assert!(told(part), "{part}: {}", warnings[0]);
         }
-        for part in ["OTHER", "TUNE", "CENTRIFUGO_ADMIN_ENABLED ("] {
+        for part in ["OTHER", "TUNE", "CENTRIFUGO_ADMIN_WEB_PATH ("] {
             assert!(!told(part), "{part}: {}", warnings[0]);
         }
     }

@@ -4,6 +4,7 @@
 //! tokens, signals and the shutdown. Never touches a connection of a shard: it exchanges messages
 //! with shards over the bus. The invariant: the data plane never waits for the control plane.
 
+mod admin;
 pub mod api;
 mod backend;
 mod certificates;
@@ -119,7 +120,8 @@ impl Control {
         let stores = tls.ports.stores();
         tokio::spawn(certificates::watch(stores.clone()));
         sources.push(Box::new(move |names| certificates::families(&stores, names)));
-        let inner = inner_router(&config, &link, sources);
+        let inner = inner_router(&config, &link, sources)
+            .merge(admin::router(&config, &link, &calls, &stopped));
         let api = api::router(&config, &link, &calls);
         let has_public_api = internal.is_none() || config.http_api.external;
         let (public, inner) = match (internal.is_some(), has_public_api) {

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const binary =
+export const binary =
   process.env.DRUMLINE ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/release/drumline`;
 
 /** The environment without variables that configure the server. */
@@ -49,7 +49,9 @@ export async function freePort() {
 }
 
 export class Server {
-  constructor(port) {
+  /** `internal`: address of the internal port, where the health is served if it is set. */
+  constructor(port, internal) {
+    this.internal = internal;
     this.#listenOn(port);
   }
 
@@ -96,7 +98,7 @@ export class Server {
     this.ended.then((how) => { this.how = how; });
     await until("the server to answer", async () => {
       if (this.how !== undefined) return true;
-      return (await fetch(`${this.base}/health`).catch(() => undefined))?.ok;
+      return (await fetch(`${this.internal ?? this.base}/health`).catch(() => undefined))?.ok;
     });
     return this.how === undefined ? undefined : `the server ended at once: ${this.how}`;
   }

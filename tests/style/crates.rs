@@ -8,7 +8,18 @@ use crate::{report, root};
 
 /// The crates that each folder of src/ may use beside std, in the order of the folders.
 const CRATES: &[(&str, &[&str])] = &[
-    ("base", &["core_affinity", "crossbeam_channel", "getrandom", "rustix", "serde", "socket2"]),
+    (
+        "base",
+        &[
+            "argon2",
+            "core_affinity",
+            "crossbeam_channel",
+            "getrandom",
+            "rustix",
+            "serde",
+            "socket2",
+        ],
+    ),
     (
         "wire",
         &[

@@ -26,7 +26,7 @@ pub use self::engine::Engine;
 pub use self::root::Config;
 pub(super) use self::section::describe;
 pub use self::server::{
-    Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
+    Admin, Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
 };
 pub use self::tls::{Certificate, ClientTls, ServerTls};
 pub use self::transports::{

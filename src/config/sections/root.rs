@@ -8,7 +8,7 @@ use super::client::Client;
 use super::consumers::Consumer;
 use super::engine::Engine;
 use super::section::section;
-use super::server::{Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
+use super::server::{Admin, Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
 use super::transports::{
     Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream, UniSse, UniWebSocket,
     WebSocket,
@@ -67,6 +67,8 @@ section! {
         swagger: Swagger = Swagger::default(),
         /// Built-in page at `/`.
         page: Page = Page::default(),
+        /// Admin page for operators.
+        admin: Admin = Admin::default(),
         /// Graceful shutdown.
         shutdown: Shutdown = Shutdown::default(),
         /// Engine: memory budgets, buffers and io_uring.

@@ -161,6 +161,27 @@ section! {
 }
 
 section! {
+    /// Admin page for operators.
+    Admin {
+        /// Enable the admin page, which shows the load of the node, searches channels, publishes
+        /// and disconnects users. It is served on the internal port only; without an internal port,
+        /// `http_server.address` must be a loopback address.
+        enabled: bool = false,
+        /// Path prefix of the admin page: `/ops` serves the page at `/ops/`. Empty: the page is at
+        /// `/`.
+        handler_prefix: String = String::new(),
+        /// Password of the admin page, as the argon2 hash that `drumline hash-password` prints.
+        password: Secret = Secret::default(),
+        /// Time after a login until the password must be entered again.
+        session_ttl: ConfigDuration = ConfigDuration::seconds(12 * 3600),
+        /// Host names by which browsers reach the admin page, without ports. IP addresses and
+        /// `localhost` are always accepted; other names are refused, so that no foreign page can
+        /// reach the admin page by a name of its own (DNS rebinding).
+        allowed_hosts: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
     /// Graceful shutdown.
     Shutdown {
         /// Maximum duration of a graceful shutdown. After it, the server closes the remaining

@@ -10,6 +10,7 @@ mod reply;
 mod info;
 mod methods;
 mod node;
+pub mod operator;
 mod publish;
 mod reading;
 mod routes;

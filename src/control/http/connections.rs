@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Shutdown, TcpStream as StdStream};
+use std::net::{IpAddr, Shutdown, TcpStream as StdStream};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
@@ -283,6 +283,10 @@ impl HttpBody for TrackedBody {
 #[derive(Clone)]
 pub struct EndlessResponse(pub Arc<OwnedSemaphorePermit>);
 
+/// Address of the peer of a request's connection; `None`: it has no IP address.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub Option<IpAddr>);
+
 /// Marks an answer to a request that contained a right API key.
 #[derive(Clone)]
 pub struct AuthorizedResponse;
@@ -392,10 +396,12 @@ impl HttpConnections {
         }
         // A socket from a shard comes with a complete request head.
         let connection = self.idle.add(permit.limits().clone(), bytes.is_empty());
+        let peer = PeerAddress(socket.peer_addr().ok().map(|address| address.ip()));
         let socket = Arc::new(socket);
         let serving = Serving {
             options: self.options.clone(),
             connection: connection.clone(),
+            peer,
             socket: Arc::downgrade(&socket),
             stopped: self.stopped.clone(),
             _open: self.open.subscribe(),
@@ -415,6 +421,7 @@ impl HttpConnections {
 struct Serving {
     options: Arc<HttpOptions>,
     connection: Arc<HttpConnection>,
+    peer: PeerAddress,
     socket: Weak<TcpStream>,
     stopped: watch::Receiver<()>,
     _open: watch::Receiver<()>,
@@ -423,11 +430,12 @@ struct Serving {
 impl Serving {
     /// Serves the requests of a connection.
     async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Serving { options, connection, socket, mut stopped, _open } = self;
+        let Serving { options, connection, peer, socket, mut stopped, _open } = self;
         let peer_closed = peer_closed(socket, connection.clone());
         let buffer = options.limits.bytes + BUFFER_MORE;
         let served = connection.clone();
-        let service = service_fn(move |request| answer(options.clone(), served.clone(), request));
+        let service =
+            service_fn(move |request| answer(options.clone(), served.clone(), peer, request));
         let serving = http1::Builder::new()
             .half_close(true)
             .max_buf_size(buffer)
@@ -455,7 +463,8 @@ impl Serving {
 async fn answer(
     options: Arc<HttpOptions>,
     connection: Arc<HttpConnection>,
-    request: Request<Incoming>,
+    peer: PeerAddress,
+    mut request: Request<Incoming>,
 ) -> Result<Response<TrackedBody>, Infallible> {
     connection.begin_request();
     // Dropping the body ends the request, whatever happens to the answer.
@@ -469,6 +478,7 @@ async fn answer(
         answer_body.body = body;
         return Ok(Response::from_parts(parts, answer_body));
     }
+    request.extensions_mut().insert(peer);
     let Ok(response) = options.router.clone().oneshot(request.map(Body::new)).await;
     let (mut parts, body) = response.into_parts();
     if parts.extensions.remove::<AuthorizedResponse>().is_some() {
