@@ -24,6 +24,8 @@ WS_VERSION=8.23.0
 NATS_VERSION=2.15.1
 UWS_VERSION=0.0.10
 
+usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+
 as_root() {
     if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi
 }
@@ -262,8 +264,9 @@ setup)
     fi
     ;;
 check) check "${@:2}" ;;
+help | -h | --help) usage ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    usage >&2
     exit 2
     ;;
 esac

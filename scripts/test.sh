@@ -385,8 +385,33 @@ run() {
 run_step() {
     local seconds
     seconds=$(($(field "$1" 2 | head -n 1) * SLOWER))
-    run "$1" timeout --kill-after=30 "$seconds" "$PWD/scripts/test.sh" --step "$1"
+    run "$1" in_group timeout --kill-after=30 "$seconds" "$PWD/scripts/test.sh" --step "$1"
 }
+
+# Ctrl-C ends the step and the builds behind it. timeout makes a process group of its own, which Ctrl-C does not
+# reach, and bash would wait for the step. With job control a step in the background keeps SIGINT as it is by default.
+GROUP='' BUILDER=''
+
+# in_group COMMAND...: runs a command as a process group, which end_groups can end.
+in_group() {
+    local status
+    set -m
+    "$@" &
+    GROUP=$!
+    set +m
+    wait "$GROUP"
+    status=$?
+    GROUP=''
+    return "$status"
+}
+
+end_groups() {
+    if [[ -n $GROUP ]]; then kill -- "-$GROUP" 2>/dev/null; fi
+    if [[ -n $BUILDER ]]; then kill -- "-$BUILDER" 2>/dev/null; fi
+}
+trap end_groups EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 if [[ ${CHOSEN[0]} == style ]]; then
     run_step style
     CHOSEN=("${CHOSEN[@]:1}")
@@ -414,9 +439,10 @@ build_behind() {
     done
 }
 rm -f "$LOGS"/behind-*
+set -m
 build_behind &
 BUILDER=$!
-trap 'kill "$BUILDER" 2>/dev/null' EXIT
+set +m
 
 # await_built NEED: waits for a need that build_behind builds; prints its log, returns its status.
 await_built() {

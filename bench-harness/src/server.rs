@@ -51,6 +51,8 @@ pub struct Server {
     address: SocketAddr,
     control: SocketAddr,
     stopped: bool,
+    /// The server's configuration file, which a reload reads again.
+    _config: tempfile::NamedTempFile,
 }
 
 impl Server {
@@ -76,16 +78,21 @@ impl Server {
                 command.env_remove(&name);
             }
         }
+        // Without a file of its own, the server would read one in the present folder.
+        let config = tempfile::Builder::new().prefix("drumline-bench-").suffix(".toml").tempfile();
+        let config = config.context("cannot write an empty configuration")?;
         // Set by the environment: `versus` also starts builds that ignore this unknown key.
         let child = command
             .env("DRUMLINE_PROMETHEUS_ENABLED", "true")
+            .arg("--config")
+            .arg(config.path())
             .args(arguments(options))
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", options.program.display()))?;
         let control = options.internal_port.unwrap_or(options.port);
         let control = SocketAddr::from((Ipv4Addr::LOCALHOST, control));
-        let mut server = Server { child, address, control, stopped: false };
+        let mut server = Server { child, address, control, stopped: false, _config: config };
         server.await_port()?;
         Ok(server)
     }
