@@ -48,8 +48,9 @@ ADVISORY_DB=${ADVISORY_DB:-}
 # --dev builds quickly; --release suits longer runs.
 FUZZ_BUILD=${FUZZ_BUILD:---dev}
 
-# Needs that take long to build. The script builds them in this order while the first steps run.
-BEHIND="release cargo-audit cargo-deny cargo-fuzz fuzzers"
+# Needs that take long to build or to fetch. The script makes them in this order, that of the steps which need them,
+# while the first steps run. The other needs are there before the first step, so no two of them call apt at once.
+BEHIND="release python rabbitmq centrifugo chromium cargo-audit cargo-deny cargo-deb cargo-fuzz fuzzers peers"
 # Steps that run only when they are named or in a full run.
 ONLY_FULL="deny deb"
 
@@ -59,7 +60,6 @@ style       300                            | Rules for the source: layers, impor
 format      120                            | rustfmt
 clippy      900                            | clippy without warnings
 shellcheck  60     shellcheck              | shellcheck of every script
-book        60     python                  | the book in docs, built by mdBook
 unit        900                            | unit tests of the server, the harness and the style rules
 loom        900                            | wake-ups of the bus in every interleaving of threads
 simulation  900                            | seeded simulation of a node; finds every planted fault
@@ -70,6 +70,7 @@ deb         900    release cargo-deb debootstrap | full: the Debian package, in 
 sdk         180    release npm             | centrifuge-js on every transport, bandwidth, EventSource
 go          300    release go              | the Go SDK, in both encodings, over a link that is cut
 protocol    300    release npm python      | Centrifuge protocol and HTTP API: JavaScript, Python SDK, schemathesis
+book        60     python                  | the book in docs, built by mdBook
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
 feeds       900    release rabbitmq        | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
