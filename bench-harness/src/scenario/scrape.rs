@@ -13,8 +13,8 @@ use crate::namespace;
 use crate::rows::Row;
 use crate::server::Server;
 
-/// Scrapes, and from one to the next.
-const SCRAPES: u32 = 100;
+/// Seconds of each window, and from one scrape to the next.
+const SECONDS: u64 = 10;
 const EVERY: Duration = Duration::from_millis(100);
 /// Longest time of a scrape, in ns.
 const LONGEST_NS: f64 = 20e6;
@@ -35,7 +35,8 @@ struct Measured {
 /// Runs it.
 pub fn run(common: &Common) -> Result<()> {
     let title = "Scrapes of the metrics at a million connections";
-    let mut bench = Bench::new(common, "scrape", title, (1_000_000, 1))?;
+    let mut bench = Bench::new(common, "scrape", title, (1_000_000, SECONDS))?;
+    let scrapes = (bench.seconds * 1000 / EVERY.as_millis() as u64) as u32;
     bench.note(namespace::enter_if_permitted());
     let server = bench.server(false)?;
     let port = server.address().port();
@@ -44,16 +45,16 @@ pub fn run(common: &Common) -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     let mut measured = Measured::default();
     let before = passes(&server)?;
-    std::thread::sleep(EVERY * SCRAPES);
+    std::thread::sleep(EVERY * scrapes);
     let between = passes(&server)?;
     let begun = Instant::now();
-    for nth in 0..SCRAPES {
+    for nth in 0..scrapes {
         std::thread::sleep((EVERY * nth).saturating_sub(begun.elapsed()));
         let asked = Instant::now();
         measured.bytes = server.get("/metrics")?.len() as u64;
         measured.times.push(asked.elapsed().as_nanos() as f64);
     }
-    std::thread::sleep((EVERY * SCRAPES).saturating_sub(begun.elapsed()));
+    std::thread::sleep((EVERY * scrapes).saturating_sub(begun.elapsed()));
     (measured.quiet, measured.scraped) = (between - before, passes(&server)? - between);
     rows(&measured)?.into_iter().for_each(|row| bench.row(row));
     bench.check_standing(&dense, "while scraped");
