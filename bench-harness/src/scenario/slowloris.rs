@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
         dense.stop()?;
     }
     server.stop()?;
-    let limit = format!("--client.connection_limit_per_ip={PER_ADDRESS}");
+    let limit = format!("--client.address_connection_limit={PER_ADDRESS}");
     let server = bench.server_with(false, &[close, limit])?;
     let probes = PingProbes::start(server.address(), PROBES, bench.clock)?;
     let dense = half_open(&mut bench, &server)?;
