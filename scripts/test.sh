@@ -89,7 +89,7 @@ hostile     600    release                 | loads of attackers, small, with the
 audit       300    cargo-audit             | advisories of dependencies
 deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
-bench       900    release python nginx rabbitmq | drumline-bench million (ramp), one-to-one, ladder, showdown and feed, small
+bench       900    release python nginx rabbitmq | drumline-bench million (ramp), one-to-one, ladder, showdown, feed and TLS, small
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
 "
 
@@ -235,7 +235,21 @@ step_bench() {
             --slow-ping-seconds 3 --results "$results" &&
         "$bench" ladder --connections 2000 --seconds 2 --results "$results" &&
         "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --results "$results" &&
-        "$bench" feed --seconds 1 --rounds 1 --results "$results"
+        "$bench" feed --seconds 1 --rounds 1 --results "$results" &&
+        bench_tls "$bench" "$results"
+}
+
+# bench_tls PROGRAM RESULTS: TLS, half-open heads and scrapes, small.
+bench_tls() {
+    local bench=$1 results=$2
+    "$bench" tls-million --connections 1000 --results "$results" &&
+        "$bench" tls-fanout --connections 500 --rounds 1 --results "$results" &&
+        "$bench" tls-handshakes --connections 500 --rounds 1 --results "$results" &&
+        "$bench" tls-storm --connections 500 --rounds 1 --seconds 2 --results "$results" &&
+        "$bench" scrape --connections 1000 --seconds 1 --results "$results" || return 1
+    if [[ $SIZE == full ]]; then
+        "$bench" slowloris --connections 2000 --rounds 2 --results "$results"
+    fi
 }
 
 step_peers() { tests/system/peers.sh; }

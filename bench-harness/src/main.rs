@@ -83,7 +83,7 @@ enum Command {
     /// Drumline and other servers with TLS in turn.
     PeersTls(scenario::tls::peers::Options),
     /// Thousands of request heads that do not end: effect on established clients.
-    Slowloris(scenario::slowloris::Options),
+    Slowloris(scenario::rounds::InRounds),
     /// Reloads of certificate and configuration under load.
     Reload(scenario::reload::Options),
     /// Scrapes of the metrics at a million connections.

@@ -22,7 +22,8 @@ const ROUNDS: usize = 9;
 const PROBES: u64 = 64;
 /// From one line of a head to the next.
 const DRIP: Duration = Duration::from_secs(1);
-/// Time for a whole head, in seconds, and the time in which all late ones must be closed after it.
+/// Time that the server gives a client for its whole head, in seconds, and the time in which all
+/// late ones must be closed after it.
 const HEAD_SECONDS: u32 = 10;
 const SPREAD_SECONDS: f64 = 2.0;
 /// The established clients are not slower if the interval of the ratio of their p99 begins at or
@@ -33,21 +34,10 @@ const PER_ADDRESS: u64 = 200;
 /// Time in which a refused connection must be closed.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Flags of `slowloris`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Options {
-    #[command(flatten)]
-    rounds: InRounds,
-    /// Seconds that the server gives a client for its whole head.
-    #[arg(long, default_value_t = HEAD_SECONDS)]
-    head_seconds: u32,
-}
-
 /// What was measured.
 #[derive(Debug, Clone, Default)]
 struct Measured {
     half_open: u64,
-    head_seconds: u32,
     /// p99 of the established clients in ns, by round.
     alone: Vec<f64>,
     beside: Vec<f64>,
@@ -59,17 +49,13 @@ struct Measured {
 }
 
 /// Runs it.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &InRounds) -> Result<()> {
     let title = "Request heads that do not end, beside established clients";
-    let mut bench = Bench::new(&options.rounds.common, "slowloris", title, (15_000, 2))?;
-    let head_seconds = options.head_seconds;
-    bench.parameter("head_seconds", head_seconds);
-    let mut measured =
-        Measured { half_open: bench.connections, head_seconds, ..Measured::default() };
-    let close = format!("--client.stale_close_delay={head_seconds}s");
-    let server = bench.server_with(false, std::slice::from_ref(&close))?;
+    let mut bench = Bench::new(&options.common, "slowloris", title, (15_000, 2))?;
+    let mut measured = Measured { half_open: bench.connections, ..Measured::default() };
+    let server = bench.server(false)?;
     let mut sums = [None, None];
-    for round in 0..options.rounds.or(ROUNDS)? {
+    for round in 0..options.or(ROUNDS)? {
         measured.alone.push(window(&mut bench, &server, None, &mut sums[0])?);
         let begun = Instant::now();
         let dense = half_open(&mut bench, &server)?;
@@ -81,7 +67,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     server.stop()?;
     let limit = format!("--client.address_connection_limit={PER_ADDRESS}");
-    let server = bench.server_with(false, &[close, limit])?;
+    let server = bench.server_with(false, &[limit])?;
     let probes = PingProbes::start(server.address(), PROBES, bench.clock)?;
     let dense = half_open(&mut bench, &server)?;
     std::thread::sleep(REFUSED_WITHIN);
@@ -132,7 +118,7 @@ fn window(
 
 /// Waits until the server has closed all of them, while every head goes on.
 fn reap(dense: &Dense, begun: Instant, measured: &mut Measured) -> Result<()> {
-    let patience = Duration::from_secs(2 * u64::from(measured.head_seconds) + 5);
+    let patience = Duration::from_secs(2 * u64::from(HEAD_SECONDS) + 5);
     let mut drip = Instant::now();
     while dense.counters().standing() > 0 && begun.elapsed() < patience {
         std::thread::sleep(Duration::from_millis(20));
@@ -163,7 +149,7 @@ fn rows(measured: &Measured) -> Result<Vec<Row>> {
         ratios.len(),
         median(ratios.clone())?
     );
-    let within = f64::from(measured.head_seconds) + SPREAD_SECONDS;
+    let within = f64::from(HEAD_SECONDS) + SPREAD_SECONDS;
     Ok(vec![
         Row::new("established clients' p99, alone", median(alone.clone())?, "ns"),
         Row::new("established clients' p99, beside half-open heads", median(beside.clone())?, "ns"),
@@ -174,10 +160,7 @@ fn rows(measured: &Measured) -> Result<Vec<Row>> {
             .at_least(*half_open as f64),
         Row::new("time from the first connect to the last close", measured.reaped_after, "s")
             .at_most(within)
-            .note(format!(
-                "client.stale_close_delay is {} s; the ramp is included",
-                measured.head_seconds
-            )),
+            .note(format!("a head has {HEAD_SECONDS} s; the ramp is included")),
         Row::new(
             "half-open connections with the limit per address",
             measured.admitted as f64,
@@ -197,7 +180,6 @@ mod tests {
     fn slower_clients_a_late_close_and_too_many_connections_are_misses() {
         let good = Measured {
             half_open: 15_000,
-            head_seconds: 10,
             alone: vec![1e6; 9],
             beside: vec![1.05e6; 9],
             reaped: 15_000,
