@@ -64,6 +64,7 @@ unit        900                            | unit tests of the server, the harne
 loom        900                            | wake-ups of the bus in every interleaving of threads
 simulation  900                            | seeded simulation of a node; finds every planted fault
 wire        900    release curl            | the server over its sockets, byte for byte
+acme        300    release go pebble       | certificates from pebble, Let's Encrypt's server for tests
 tune        300    ip                      | scripts/tune.sh in a network namespace
 packaging   120    release curl systemd    | the unit's and the container's filters, install.sh, manual pages
 deb         900    release cargo-deb debootstrap | full: the Debian package, in a debootstrap folder
@@ -121,6 +122,10 @@ step_simulation() { cargo test --test simulation --features planted-faults; }
 
 # Cargo runs one test program after the other.
 step_wire() { cargo test --no-fail-fast --test wire --test hostile --test leaks; }
+
+step_acme() {
+    PEBBLE=$TARGET/tools/pebble cargo test --test wire -- --ignored certificates_are_issued
+}
 
 step_tune() { tests/system/tune.sh; }
 step_packaging() { tests/system/packaging.sh; }
@@ -281,6 +286,10 @@ need_rabbitmq() {
 }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
+need_pebble() {
+    [[ -x $TARGET/tools/pebble ]] ||
+        GOBIN=$TARGET/tools go install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.3
+}
 need_centrifugo() { if [[ ! -x ${CENTRIFUGO:-} ]]; then scripts/peers.sh setup centrifugo; fi; }
 need_peers() { scripts/peers.sh setup; }
 need_release() { cargo build --release --workspace; }

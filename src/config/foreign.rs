@@ -194,19 +194,16 @@ const NO_PASSWORD: &str = "the admin page always asks for its password";
 const USE_PASSWORD: &str = "set it to false, and set admin.password";
 const PUBLIC_ADMIN: &str = "the public port does not serve the admin page";
 const USE_INTERNAL: &str = "set it to false, and set http_server.internal_port";
-const PLAIN: &str = "this server does not serve TLS and would serve plain HTTP";
-const USE_PROXY: &str = "set it to false, and end TLS in a reverse proxy such as nginx";
 
 /// Keys whose values other than the default are refused: path, the key that must be set too (empty:
 /// none), cause and cure.
-const REFUSALS: [(&str, &str, &str, &str); 7] = [
+const REFUSALS: [(&str, &str, &str, &str); 6] = [
     ("engine.type", "", MEMORY, USE_MEMORY),
     ("broker.type", "broker.enabled", MEMORY, USE_MEMORY),
     ("presence_manager.type", "presence_manager.enabled", MEMORY, USE_MEMORY),
     ("controller.enabled", "", "this server does not join a cluster", "set it to false"),
     ("admin.insecure", "", NO_PASSWORD, USE_PASSWORD),
     ("admin.external", "", PUBLIC_ADMIN, USE_INTERNAL),
-    ("http_server.tls_autocert.enabled", "", PLAIN, USE_PROXY),
 ];
 
 #[cfg(test)]
@@ -353,11 +350,6 @@ mod tests {
         let refused = load_with(&variables, &[]).unwrap_err();
         assert!(refused.cause.starts_with("CENTRIFUGO_BROKER_TYPE: "), "{refused}");
         assert!(load_with(&variables, &[("broker.enabled", "false")]).is_ok(), "a flag wins");
-        let text = "[http_server.tls_autocert]\nenabled = true";
-        let refused = load_file("config.toml", text).unwrap_err();
-        assert!(refused.cause.starts_with("http_server.tls_autocert.enabled in "), "{refused}");
-        assert!(refused.cause.contains("plain HTTP"), "{refused}");
-        assert!(load_file("config.toml", &text.replace("true", "false")).is_ok());
     }
 
     #[test]

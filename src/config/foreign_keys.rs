@@ -35,12 +35,7 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
          graphite.interval=10s graphite.tags usage_stats.disabled node.name \
          node.info_metrics_aggregate_interval=1m",
     ),
-    (
-        "http_server",
-        "h2c_external http3.enabled tls.@server_tls internal_tls.@server_tls tls_autocert.enabled \
-         tls_autocert.host_whitelist tls_autocert.cache_dir tls_autocert.email \
-         tls_autocert.server_name tls_autocert.http tls_autocert.http_addr=:80",
-    ),
+    ("http_server", "h2c_external http3.enabled tls.@server_tls internal_tls.@server_tls"),
     (
         "tls",
         "enabled cert_pem key_pem server_ca_pem client_ca_pem insecure_skip_verify server_name",

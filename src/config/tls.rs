@@ -3,7 +3,7 @@
 //! Owns the rules. Never reads a certificate.
 
 use super::error::{Error, error};
-use super::sections::{ClientTls, HttpServer, ServerTls};
+use super::sections::{ClientTls, HttpServer, ServerTls, TlsAutocert};
 
 /// Returns an error unless the condition holds.
 fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Result<(), Error> {
@@ -22,7 +22,39 @@ fn check_pair(place: &str, has_certificate: bool, has_key: bool) -> Result<(), E
 /// Checks TLS of both ports.
 pub(super) fn check_ports(server: &HttpServer) -> Result<(), Error> {
     check_port("http_server.tls", &server.tls)?;
-    check_port("http_server.internal_tls", &server.internal_tls)
+    check_port("http_server.internal_tls", &server.internal_tls)?;
+    check_autocert(&server.tls_autocert)
+}
+
+fn check_autocert(options: &TlsAutocert) -> Result<(), Error> {
+    if !options.enabled {
+        return Ok(());
+    }
+    let place = "http_server.tls_autocert";
+    must(
+        !options.host_whitelist.is_empty(),
+        format!("{place}.host_whitelist is empty"),
+        "list the names of the hosts: certificates are not requested for every name that a client \
+         sends",
+    )?;
+    for host in &options.host_whitelist {
+        must(
+            is_host(host) && host.parse::<std::net::IpAddr>().is_err() && !host.is_empty(),
+            format!("{place}.host_whitelist: {host:?} is not the name of a host"),
+            "give names such as push.example.com, without scheme, port and wildcard",
+        )?;
+    }
+    must(
+        !options.cache_dir.is_empty(),
+        format!("{place}.cache_dir is empty"),
+        "name a folder that the server may write to: without it, every restart would request new \
+         certificates, and authorities limit their number",
+    )?;
+    must(
+        options.directory_url.starts_with("https://"),
+        format!("{place}.directory_url: {:?} is not an https URL", options.directory_url),
+        "use the URL of the directory of your authority, or remove the key",
+    )
 }
 
 fn check_port(place: &str, tls: &ServerTls) -> Result<(), Error> {
@@ -103,6 +135,23 @@ mod tests {
             assert!(refused.cause.contains(cause), "{refused}");
         }
         assert!(load_flags(&[enabled, certificate, key]).is_ok());
+        let autocert = |key: &'static str, value| {
+            let enabled = ("http_server.tls_autocert.enabled", "true");
+            let host = ("http_server.tls_autocert.host_whitelist", "a.test b.test");
+            let cache = ("http_server.tls_autocert.cache_dir", "/tmp/a");
+            load_flags(&[enabled, host, cache, (key, value)])
+        };
+        assert!(autocert("http_server.tls_autocert.email", "a@b.test").is_ok());
+        for (key, value) in [
+            ("http_server.tls_autocert.host_whitelist", ""),
+            ("http_server.tls_autocert.host_whitelist", "*.a.test"),
+            ("http_server.tls_autocert.host_whitelist", "10.0.0.1"),
+            ("http_server.tls_autocert.cache_dir", ""),
+            ("http_server.tls_autocert.directory_url", "http://a.test"),
+        ] {
+            let refused = autocert(key, value).unwrap_err();
+            assert!(refused.cause.starts_with(key), "{refused}");
+        }
         let twice = r#"[{"name":"aa","cert_pem":"a","key_pem":"b"},{"name":"aa","cert_pem":"a","key_pem":"b"}]"#;
         let refused = load_flags(&[("http_server.tls.certificates", twice)]).unwrap_err();
         assert!(refused.cause.contains("certificates[1] \"aa\""), "{refused}");

@@ -4,6 +4,7 @@
 //! tokens, signals and the shutdown. Never touches a connection of a shard: it exchanges messages
 //! with shards over the bus. The invariant: the data plane never waits for the control plane.
 
+pub mod acme;
 mod admin;
 pub mod api;
 mod backend;
@@ -27,6 +28,7 @@ use axum::response::IntoResponse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use self::acme::Acme;
 use self::backend::client::client;
 use self::backend::hooks::Hooks;
 use self::backend::proxies::Proxies;
@@ -62,6 +64,7 @@ pub struct Control {
     internal: Option<TcpListener>,
     feeds: PreparedFeeds,
     tls: Tls,
+    acme: Option<Acme>,
     /// Refuse requests of other machines.
     local: bool,
 }
@@ -91,12 +94,18 @@ impl Control {
         let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), bell));
         let admission = PushAdmission { limits: node.connection_limits.clone(), clock: node.clock };
         let feeds = PreparedFeeds::default();
-        Ok(Control { config, link, admission, internal, feeds, tls, local })
+        Ok(Control { config, link, admission, internal, feeds, tls, acme: None, local })
     }
 
     /// Adds the feeds of the node, which begin to publish when the control plane runs.
     pub fn with_feeds(mut self, feeds: PreparedFeeds) -> Self {
         self.feeds = feeds;
+        self
+    }
+
+    /// Adds the requests for certificates, which begin when the control plane runs.
+    pub fn with_acme(mut self, acme: Option<Acme>) -> Self {
+        self.acme = acme;
         self
     }
 
@@ -109,7 +118,7 @@ impl Control {
     /// `shutdown.timeout` is over. A second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, admission, internal, feeds, tls, local } = self;
+        let Control { config, link, admission, internal, feeds, tls, acme, local } = self;
         let client = client(tls.clients.default.clone(), "");
         let backend = Arc::new(Backend::new(&config, &client, &tls.clients));
         let proxies = Proxies::new(link.clone(), backend.clone());
@@ -120,6 +129,11 @@ impl Control {
         let stores = tls.ports.stores();
         tokio::spawn(certificates::watch(stores.clone()));
         sources.push(Box::new(move |names| certificates::families(&stores, names)));
+        if let Some(acme) = acme {
+            let counters = acme.counters();
+            sources.push(Box::new(move |names| names.families(&counters.metrics())));
+            acme.start(&config, stopped.clone())?;
+        }
         let inner = inner_router(&config, &link, sources)
             .merge(admin::router(&config, &link, &calls, &stopped));
         let api = api::router(&config, &link, &calls);

@@ -14,6 +14,7 @@ use crate::base::log;
 use crate::base::sys;
 use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::Control;
+use crate::control::acme::Acme;
 use crate::control::http::descriptor_shares;
 use crate::control::signals::Signals;
 use crate::engine::node::{Node, NodeSettings};
@@ -56,6 +57,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
     let tls = Tls::new(&config)?;
+    let acme = Acme::prepare(&config, &tls)?;
     settings.tls = tls.ports.public.as_ref().map(|port| port.config.clone());
     let plan = NodeSettings {
         listeners,
@@ -87,7 +89,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let config = Arc::new(config);
     let control = Control::new(config.clone(), &node, bell, tls, access.is_open())
         .map_err(|error| internal_port_failure(&config, &error))?
-        .with_feeds(feeds);
+        .with_feeds(feeds)
+        .with_acme(acme);
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
     runtime.block_on(control.run(signals)).map_err(|error| Failure {

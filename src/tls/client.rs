@@ -81,10 +81,19 @@ impl TlsClients {
 /// # Errors
 /// The provider lacks what TLS needs.
 pub fn default_client() -> Result<ClientConfig, Failure> {
-    let none = Secret::default();
-    let options =
-        ClientOptions { cert_pem: "", key_pem: &none, server_ca_pem: "", accepts_any: false };
-    client("tls", &options)
+    trusting("tls", "")
+}
+
+/// TLS that trusts the authority in `ca`, a value of the configuration key `key`. Empty: the
+/// authorities that browsers trust and those of the system.
+///
+/// # Errors
+/// A certificate cannot be read.
+pub fn trusting(key: &str, ca: &str) -> Result<ClientConfig, Failure> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|refused| unusable(key, &refused))?;
+    Ok(builder.with_root_certificates(authorities(key, ca)?).with_no_client_auth())
 }
 
 /// TLS with the options of the section at `place`.

@@ -9,6 +9,7 @@ mod certificate;
 pub mod client;
 mod client_authority;
 mod fingerprint;
+pub mod issued;
 mod pem;
 pub mod port;
 pub mod provider;

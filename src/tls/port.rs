@@ -10,11 +10,12 @@ use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
+use super::issued::{ACME, Issued};
 use super::provider::provider;
 use super::store::CertificateStore;
 use super::tickets::Tickets;
 use crate::base::failure::Failure;
-use crate::config::{HttpServer, ServerTls};
+use crate::config::{HttpServer, ServerTls, TlsAutocert};
 
 /// The protocol that clients and server agree on (ALPN).
 const HTTP: &[u8] = b"http/1.1";
@@ -34,7 +35,16 @@ impl TlsPort {
     /// # Errors
     /// A certificate, a key or the file of ticket keys cannot be used.
     pub fn new(place: &str, options: &ServerTls) -> Result<Self, Failure> {
-        let certificates = Arc::new(CertificateStore::new(place, options)?);
+        TlsPort::of(place, options, CertificateStore::new(place, options)?, &[HTTP])
+    }
+
+    fn of(
+        place: &str,
+        options: &ServerTls,
+        certificates: CertificateStore,
+        protocols: &[&[u8]],
+    ) -> Result<Self, Failure> {
+        let certificates = Arc::new(certificates);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|refused| {
@@ -47,7 +57,7 @@ impl TlsPort {
             None => builder.with_no_client_auth(),
         }
         .with_cert_resolver(certificates.clone());
-        config.alpn_protocols = vec![HTTP.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // Sessions are kept in tickets alone.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if is_mutual {
@@ -70,6 +80,27 @@ pub struct TlsPorts {
     pub public: Option<TlsPort>,
     /// The internal port; `None`: plain.
     pub internal: Option<TlsPort>,
+    /// Certificates of the public port from an ACME authority.
+    pub issued: Option<Arc<Issued>>,
+}
+
+/// The host whose issued certificate clients without a server name get. Empty: the certificate of
+/// the files.
+fn default_host(server: &HttpServer) -> &str {
+    let TlsAutocert { server_name, host_whitelist, .. } = &server.tls_autocert;
+    if !server_name.is_empty() || !server.tls.cert_pem.is_empty() {
+        return server_name;
+    }
+    host_whitelist.first().map_or("", String::as_str)
+}
+
+/// TLS of the public port with certificates of an ACME authority, beside those of files.
+fn issuing_port(server: &HttpServer, issued: &Arc<Issued>) -> Result<TlsPort, Failure> {
+    let place = "http_server.tls";
+    // Centrifugo ignores the files then. Here they serve the hosts that the authority does not.
+    let store = CertificateStore::new(place, &server.tls)?.with_issued(issued.clone());
+    let protocols = if server.tls_autocert.http { &[HTTP][..] } else { &[HTTP, ACME] };
+    TlsPort::of(place, &server.tls, store, protocols)
 }
 
 impl TlsPorts {
@@ -81,12 +112,17 @@ impl TlsPorts {
         let port = |place: &str, options: &ServerTls| {
             options.enabled.then(|| TlsPort::new(place, options)).transpose()
         };
-        let public = port("http_server.tls", &server.tls)?;
+        let autocert = &server.tls_autocert;
+        let issued = autocert.enabled.then(|| Arc::new(Issued::new(default_host(server))));
+        let public = match &issued {
+            None => port("http_server.tls", &server.tls)?,
+            Some(issued) => Some(issuing_port(server, issued)?),
+        };
         let internal = match port("http_server.internal_tls", &server.internal_tls)? {
             Some(own) => Some(own),
             None => public.clone().filter(|_| !server.tls_external),
         };
-        Ok(TlsPorts { public, internal })
+        Ok(TlsPorts { public, internal, issued })
     }
 
     /// The certificates of the ports, each store once.

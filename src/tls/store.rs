@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use super::certificate::{Certificate, duration, now};
 use super::client_authority::{ClientAuthority, verifier};
 use super::fingerprint::{Fingerprint, fingerprint};
+use super::issued::{ACME, Issued};
 use super::pem::PemSource;
 use super::served::Served;
 use crate::base::failure::Failure;
@@ -76,6 +77,7 @@ pub struct CertificateStore {
     sources: RwLock<Sources>,
     served: RwLock<Arc<Served>>,
     clients: Option<Arc<ClientAuthority>>,
+    issued: Option<Arc<Issued>>,
     watch: Mutex<Watch>,
 }
 
@@ -100,8 +102,15 @@ impl CertificateStore {
             sources: RwLock::new(sources),
             served: RwLock::new(Arc::new(served)),
             clients: clients.map(|verifier| Arc::new(ClientAuthority::new(verifier))),
+            issued: None,
             watch: Mutex::new(Watch { seen, failed: None }),
         })
+    }
+
+    /// The same store with certificates that an ACME authority issues.
+    #[must_use]
+    pub fn with_issued(self, issued: Arc<Issued>) -> Self {
+        CertificateStore { issued: Some(issued), ..self }
     }
 
     /// The authority of client certificates, if clients need one.
@@ -188,7 +197,8 @@ impl CertificateStore {
 
     /// When the first certificate expires, in seconds since 1970.
     pub fn expires_at(&self) -> Option<i64> {
-        self.served().expires_at()
+        let issued = self.issued.as_ref().and_then(|issued| issued.expires_at());
+        self.served().expires_at().into_iter().chain(issued).min()
     }
 
     /// Key of the section, for logs.
@@ -223,8 +233,13 @@ impl CertificateStore {
 
 impl ResolvesServerCert for CertificateStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let served = self.served();
-        served.find(hello.server_name(), hello.signature_schemes()).map(|one| one.key.clone())
+        let (name, schemes) = (hello.server_name(), hello.signature_schemes());
+        let find = || self.served().find(name, schemes).map(|one| one.key.clone());
+        let Some(issued) = &self.issued else { return find() };
+        if hello.alpn().is_some_and(|mut offered| offered.any(|one| one == ACME)) {
+            return issued.challenge(name?);
+        }
+        issued.find(name).or_else(find).or_else(|| issued.any())
     }
 }
 

@@ -117,7 +117,8 @@ impl Server {
         Server::launch_on(flags, free_port(), free_port(), prepare)
     }
 
-    fn launch_on(
+    /// The same on these ports.
+    pub fn launch_on(
         flags: &[&str],
         port: u16,
         internal: u16,

@@ -67,6 +67,7 @@ const CRATES: &[(&str, &[&str])] = &[
         &[
             "aws_lc_rs",
             "data_encoding",
+            "rcgen",
             "rustls",
             "rustls_native_certs",
             "rustls_pki_types",
@@ -102,6 +103,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "hyper",
             "hyper_rustls",
             "hyper_util",
+            "instant_acme",
             "percent_encoding",
             "prost",
             "rustls",
@@ -110,6 +112,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "serde",
             "serde_json",
             "socket2",
+            "tempfile",
             "tokio",
             "tokio_rustls",
             "tower",

@@ -9,6 +9,7 @@ mod common;
 
 mod abuse;
 mod access;
+mod acme;
 mod anonymous_clients;
 mod api_calls;
 mod backends;

@@ -28,7 +28,7 @@ pub(super) use self::section::describe;
 pub use self::server::{
     Admin, Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
 };
-pub use self::tls::{Certificate, ClientTls, ServerTls};
+pub use self::tls::{Certificate, ClientTls, ServerTls, TlsAutocert};
 pub use self::transports::{
     ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream,
     UniSse, UniWebSocket, WebSocket,

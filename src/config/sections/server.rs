@@ -5,7 +5,7 @@
 use crate::base::secret::Secret;
 
 use super::section::{section, tables};
-use super::tls::ServerTls;
+use super::tls::{ServerTls, TlsAutocert};
 use crate::config::duration::ConfigDuration;
 
 section! {
@@ -56,6 +56,8 @@ section! {
         /// TLS of the public port. Without `tls_external` and `internal_tls`, the internal port is
         /// served with the same certificates.
         tls: ServerTls = ServerTls::default(),
+        /// Certificates from an ACME authority, for the public port.
+        tls_autocert: TlsAutocert = TlsAutocert::default(),
         /// TLS of the internal port, if it differs from that of the public port.
         internal_tls: ServerTls = ServerTls::default(),
     }

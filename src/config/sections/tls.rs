@@ -35,6 +35,35 @@ section! {
 }
 
 section! {
+    /// Certificates from an ACME authority, such as Let's Encrypt.
+    TlsAutocert {
+        /// Serve the public port with TLS, and get the certificates from the authority.
+        enabled: bool = false,
+        /// Names of the hosts to get certificates for. Each name must lead to this server.
+        host_whitelist: Vec<String> = Vec::new(),
+        /// Folder for the account and the certificates. They survive a restart there. The server
+        /// makes the folder if it does not exist.
+        cache_dir: String = String::new(),
+        /// Address for notices of the authority. Empty: none.
+        email: String = String::new(),
+        /// Name of the host whose certificate clients get that send no server name. Empty: the
+        /// certificate of `tls.cert_pem`, or that of the first host.
+        server_name: String = String::new(),
+        /// Prove the ownership of hosts by http-01 at `http_addr`, instead of tls-alpn-01 at the
+        /// public port, which the authority reaches at port 443.
+        http: bool = false,
+        /// Address for http-01. The authority reaches it at port 80. Requests for other paths are
+        /// redirected to https.
+        http_addr: String = ":80".to_owned(),
+        /// URL of the authority's directory.
+        directory_url: String = "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+        /// Certificates of the authority that signs the certificate of the directory: the path of a
+        /// PEM file, PEM text, or PEM text in base64. Empty: the authorities that browsers trust.
+        directory_ca_pem: String = String::new(),
+    }
+}
+
+section! {
     /// A certificate for the server names that it contains.
     Certificate {
         /// Name of the entry, which logs and errors show.
