@@ -114,6 +114,18 @@ impl Histogram {
         }
     }
 
+    /// Counts observations with their numbers. The sum is written once.
+    pub fn observe_all(&self, layout: &Layout, observed: impl Iterator<Item = (u64, u64)>) {
+        let mut sum = 0u64;
+        for (value, times) in observed {
+            if let Some(cell) = self.cells.get(layout.cell(value)) {
+                cell.add(times);
+                sum = sum.wrapping_add(value.wrapping_mul(times));
+            }
+        }
+        self.sum.add(sum);
+    }
+
     /// Whether anything was counted.
     pub fn is_used(&self) -> bool {
         self.cells.iter().any(|cell| cell.get() > 0)

@@ -250,6 +250,8 @@ pub fn unix_millis() -> u64 {
 pub struct Now {
     /// Milliseconds of the monotonic clock since the [`Clock`] was made. Durations use it.
     pub millis: u64,
+    /// Microseconds of the same clock. Metrics use it.
+    pub micros: u64,
     /// Unix time in milliseconds of the wall clock, which may step. Tokens use it.
     pub unix: u64,
 }
@@ -283,7 +285,7 @@ impl Clock {
         let micros = self.micros();
         let millis = micros / 1000;
         let unix = if millis == last.millis { last.unix } else { unix_millis() };
-        (Now { millis, unix }, micros)
+        (Now { millis, micros, unix }, micros)
     }
 
     /// Milliseconds since the start.

@@ -223,6 +223,11 @@ impl Shard {
         TurnUsage { work: self.hub.work_done(), sends, deadlines: self.hub.deadlines_done() }
     }
 
+    /// Ends the pass of the last turn, at this time in microseconds.
+    pub fn end_pass(&mut self, micros: u64) {
+        self.hub.end_pass(micros);
+    }
+
     /// The counters of the shard.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics

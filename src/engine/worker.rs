@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use crate::base::histogram::DURATIONS;
 use crate::base::limits::SHARDS_MAX;
 use crate::base::sys::{self, Clock, Now};
 use crate::engine::bus::ConsumerHandle;
@@ -228,6 +229,11 @@ impl Worker {
             }
         }
         self.read_clocks();
+        for nth in endpoints(working).map(usize::from) {
+            if let Some(shard) = self.shards.get_mut(nth) {
+                shard.end_pass(self.micros);
+            }
+        }
         self.report(start, turns, costliest);
         true
     }
@@ -263,6 +269,7 @@ impl Worker {
         let took = end.saturating_sub(start);
         metrics.passes.add(1);
         metrics.pass_micros.add(took);
+        metrics.by.passes.observe(&DURATIONS, took, 1);
         metrics.turns.add(turns as u64);
         let longest = metrics.longest_pass_cpu_micros.get();
         if took > longest.min(SLOW_PASS) {

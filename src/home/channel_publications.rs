@@ -63,8 +63,18 @@ impl Channels {
     /// First step of publishing: encodes a publication and assigns its offset. The publication
     /// stays invisible until it is committed, which can be much later.
     pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
-        let Publish { channel, hash, data, kind, delta, extra, retention, guard, reply_to } =
-            request;
+        let Publish {
+            channel,
+            hash,
+            data,
+            kind,
+            delta,
+            extra,
+            retention,
+            guard,
+            reply_to,
+            accepted,
+        } = request;
         let position = retention.map(|retention| {
             let at = self.find_or_insert(hash, &channel);
             let stream = self.stream(at, &retention, now);
@@ -74,7 +84,7 @@ impl Channels {
             Position { offset: offset + u64::from(*prepared), epoch }
         });
         let (channel, data) = (&*channel, &*data);
-        let draft = NewPublication { channel, hash, kind, data, extra, position, delta };
+        let draft = NewPublication { channel, hash, kind, data, extra, position, delta, accepted };
         let publication = Publication::encode(draft, &mut self.buffer);
         if self.buffer.capacity() > BUFFER_MAX {
             self.buffer = Vec::new();

@@ -278,6 +278,7 @@ pub(crate) mod tests {
             retention: homes.retention,
             guard: None,
             reply_to: ReplyTo::None,
+            accepted: 0,
         };
         homes.publish(request, now)
     }
@@ -285,7 +286,7 @@ pub(crate) mod tests {
     /// A subscribe of a shard to channel "a".
     pub(crate) fn request(shard: u8, since: Option<Position>) -> Subscribe {
         let subscriber =
-            Subscriber { shard, slot: 0, generation: 0, subscription: 0, serial: 0, command: 1 };
+            Subscriber { shard, slot: 0, generation: 0, subscription: 0, serial: 0, command: 1, began: 0 };
         Subscribe {
             channel: "a".into(),
             hash: 7,
@@ -362,6 +363,7 @@ pub(crate) mod tests {
                 retention: homes.retention,
                 guard: Some(Box::new(guard)),
                 reply_to: ReplyTo::None,
+                accepted: 0,
             };
             let before = homes.published_before(&request, 0);
             let at = before.unwrap_or_else(|| homes.publish(request, 0));

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use crate::base::busiest::Busiest;
 use crate::base::memory::{ShardToFree, ShardUsage};
-use crate::base::metrics::Metrics;
+use crate::base::metrics::{Action, Metrics};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::channel_publications::PreparedPublication;
 use crate::home::channels::Channels;
@@ -138,6 +138,19 @@ impl Home {
 
     /// Answers a query at once. A presence query is queued, because its answer can take many turns.
     fn answer(&mut self, post: &mut impl Post, question: Box<HomeQuery>) -> Result<(), Message> {
+        let action = action_of(&question.query);
+        self.answer_or_queue(post, question)?;
+        if let Some(action) = action {
+            self.metrics.by.actions[action as usize].add(1);
+        }
+        Ok(())
+    }
+
+    fn answer_or_queue(
+        &mut self,
+        post: &mut impl Post,
+        question: Box<HomeQuery>,
+    ) -> Result<(), Message> {
         let reply_to = question.reply_to;
         if matches!(question.query, ChannelQuery::Presence(_)) {
             let Err(question) = self.channels.queue_presence_query(*question) else {
@@ -273,6 +286,17 @@ impl Home {
 /// Reserves room for an answer. The control plane has reserved room for its own answers.
 fn reserve_for(post: &mut impl Post, reply_to: ReplyTo) -> bool {
     reply_to.shard().is_none_or(|shard| post.reserve(shard, Rank::Delivery))
+}
+
+/// The action that a query is, for metrics.
+fn action_of(query: &ChannelQuery) -> Option<Action> {
+    match query {
+        ChannelQuery::Presence(_) => Some(Action::Presence),
+        ChannelQuery::Stats => Some(Action::PresenceStats),
+        ChannelQuery::History(_) => Some(Action::History),
+        ChannelQuery::RemoveHistory => Some(Action::HistoryRemove),
+        ChannelQuery::Position | ChannelQuery::Latest => None,
+    }
 }
 
 /// Reserves room for one delivery to each of these shards, or for none of them.

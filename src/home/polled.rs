@@ -76,6 +76,7 @@ mod tests {
             retention: Some(RETENTION),
             guard: None,
             reply_to: ReplyTo::None,
+            accepted: 0,
         };
         let prepared = channels.prepare(request, now);
         channels.commit(prepared, now);

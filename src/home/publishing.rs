@@ -174,6 +174,7 @@ mod tests {
             retention: Some(RETENTION),
             guard: (!key.is_empty()).then(|| Box::new(guard)),
             reply_to: ReplyTo::Control(tag),
+            accepted: 0,
         }))
     }
 

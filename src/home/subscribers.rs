@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::base::metrics::Action;
 use crate::home::{Home, cancel_all, reserve_all};
 use crate::model::message::{Leave, Message, Post, Rank, Subscribe, endpoints};
 use crate::model::publication::{NewPublication, Publication, PublicationExtra, PublicationKind};
@@ -35,6 +36,7 @@ impl Home {
         let mut answer = self.channels.subscribe(&request, self.now);
         let info = request.info.as_ref().filter(|_| !answer.is_refused());
         if let Some(info) = info {
+            self.metrics.by.actions[Action::AddPresence as usize].add(1);
             self.channels.add_member(&request, info);
         }
         let named = (&*request.channel, request.hash);
@@ -42,6 +44,7 @@ impl Home {
         let news =
             joins.map(|info| presence_change(PublicationKind::Join, named, (**info).clone()));
         answer.news = news.clone();
+        self.metrics.by.joins_and_leaves[0].add(u64::from(news.is_some()));
         post.send(shard, Message::Subscribed(Box::new(answer)));
         match news {
             Some(news) => spread(post, others, &news),
@@ -60,7 +63,10 @@ impl Home {
         if reserve_all(post, receivers).is_err() {
             return Err(Message::Leave(leave));
         }
-        match self.channels.remove_member(&leave) {
+        let left = self.channels.remove_member(&leave);
+        self.metrics.by.actions[Action::RemovePresence as usize].add(u64::from(left.is_some()));
+        self.metrics.by.joins_and_leaves[1].add(u64::from(left.is_some() && leave.announced));
+        match left {
             Some(info) if receivers != 0 => {
                 let news =
                     presence_change(PublicationKind::Leave, (&leave.channel, leave.hash), info);

@@ -39,7 +39,7 @@ impl Hub {
     ) -> CommandFailure {
         match outcome {
             LookupOutcome::Command(Err(ProxyFailure::Error { code, message, temporary })) => {
-                self.metrics.errors.add(1);
+                self.count_error(*code);
                 let (code, temporary) = (*code, *temporary);
                 self.reply(slot, command, &Reply::Refused { code, message, temporary });
                 CommandFailure::Answered

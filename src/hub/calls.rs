@@ -61,6 +61,7 @@ impl Hub {
             self.pause(slot, PauseReason::Blocked);
             return None;
         }
+        self.connections[slot].stamp = self.stamp();
         if waits {
             self.connections[slot].phase = Phase::AwaitingAnswer;
             self.serve_own_mid_input(post);

@@ -1,5 +1,6 @@
 //! Commands: which of them a client may send now, and their dispatch.
 
+use crate::base::metrics::FrameType;
 use crate::hub::command_failure::{CommandFailure, StopReason};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::shard_state::Hub;
@@ -25,6 +26,9 @@ impl Hub {
             return Err(BAD_REQUEST);
         }
         let connected = connection.phase == Phase::Connected;
+        let asked = self.connections.awaited_answers.contains_key(&slot);
+        let began = if asked { connection.stamp } else { self.stamp() };
+        self.answering = (frame_type(command), began);
         match &command.request {
             Some(Request::Connect(request)) if !connected && command.id != 0 => {
                 self.connect(post, slot, command.id, request)
@@ -80,6 +84,27 @@ impl Hub {
             return Err(BAD_REQUEST);
         }
         flags.set_pong_due(false);
+        self.count_pong(slot);
         Ok(())
+    }
+}
+
+/// The type of a command, for metrics.
+pub(super) fn frame_type(command: &Command<'_>) -> FrameType {
+    match &command.request {
+        Some(Request::Connect(_)) => FrameType::Connect,
+        Some(Request::Send) => FrameType::Send,
+        Some(Request::Ping) => FrameType::ClientPong,
+        _ if command.id == 0 => FrameType::ClientPong,
+        Some(Request::Subscribe(_)) => FrameType::Subscribe,
+        Some(Request::Unsubscribe(_)) => FrameType::Unsubscribe,
+        Some(Request::Publish(_)) => FrameType::Publish,
+        Some(Request::Presence(_)) => FrameType::Presence,
+        Some(Request::PresenceStats(_)) => FrameType::PresenceStats,
+        Some(Request::History(_)) => FrameType::History,
+        Some(Request::Rpc(_)) => FrameType::Rpc,
+        Some(Request::Refresh(_)) => FrameType::Refresh,
+        Some(Request::SubRefresh(_)) => FrameType::SubRefresh,
+        None => FrameType::Unknown,
     }
 }

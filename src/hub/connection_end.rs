@@ -1,6 +1,8 @@
 //! The end of a connection: what it held is released, and hooks and homes are informed.
 
 use crate::base::memory::ShardToFree;
+use crate::base::counter::Counter;
+use crate::base::metrics::{Action, ClientCounters, Labelled, TRANSPORTS};
 use crate::base::work_budget::cost;
 use crate::hub::connections::{Connection, NONE, Phase};
 use crate::hub::hook_events::UnsubscribeReason;
@@ -29,6 +31,10 @@ impl Hub {
         self.connections.outboxes.change(at, |outbox| outbox.overflow(&last));
         self.metrics.slow.add(1);
         let Disconnect { code, reason } = Disconnect::SLOW;
+        self.metrics.by.disconnects.add(code.into());
+        if self.connections[slot].transport.is_websocket() {
+            self.count_close(slot, code);
+        }
         self.end_session(slot, code, reason);
         self.begin_closing(slot);
     }
@@ -146,8 +152,22 @@ impl Hub {
     /// Removes a client from the counts of connected clients.
     pub(super) fn count_disconnect(&mut self, slot: u32) {
         self.connections[slot].flags.set_counted(false);
+        self.metrics.by.actions[Action::RemoveClient as usize].add(1);
+        self.clients_of(slot, |by| &by.connections_inflight).subtract(1);
         self.connection_limits.client_disconnected();
         self.metrics.clients.subtract(1);
+    }
+
+    /// The counter of the clients that are like the one of this connection.
+    pub(super) fn clients_of(
+        &self,
+        slot: u32,
+        of: fn(&Labelled) -> &[ClientCounters; TRANSPORTS],
+    ) -> &Counter {
+        let Connection { transport, wire, flags, .. } = &self.connections[slot];
+        let (wire, named) = (*wire as usize, usize::from(flags.named()));
+        let versioned = usize::from(flags.versioned());
+        &of(&self.metrics.by)[*transport as usize][wire][named][versioned]
     }
 
     /// Ends the session of a connection: it leaves its channels and is no longer counted, and the

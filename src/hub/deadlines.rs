@@ -1,5 +1,6 @@
 //! Deadlines, pings and the time of a turn.
 
+use crate::base::metrics::FrameType;
 use crate::base::sys::Now;
 use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{NONE, Phase};
@@ -55,7 +56,7 @@ impl Hub {
 
     /// Sets the time of this turn.
     pub fn begin_turn(&mut self, now: Now) {
-        (self.now, self.unix) = (now.millis, now.unix);
+        (self.now, self.micros, self.unix) = (now.millis, now.micros, now.unix);
         self.awaits_backlog = false;
         self.home.begin_turn(now.millis);
         self.follow_wall_clock(now);
@@ -171,6 +172,7 @@ impl Hub {
         }
         connection.flags.set_pong_due(pong_timeout.is_some());
         connection.flags.set_checking(pong_timeout.is_some());
+        connection.stamp = self.micros as u32;
         let ping = if connection.flags.frame_pings() {
             WEBSOCKET_PING
         } else {
@@ -185,6 +187,7 @@ impl Hub {
             self.append_outbox(slot, ping);
         }
         self.metrics.pings.add(1);
+        self.count_sent(slot, FrameType::ServerPing, ping.len());
         if self.connections[slot].phase == Phase::Connected {
             self.set_deadline(slot, pong_timeout.unwrap_or(ping_interval));
             self.watch_expiry(slot);

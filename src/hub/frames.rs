@@ -1,7 +1,9 @@
 //! WebSocket frames, and the commands in them.
 
+use crate::base::metrics::FrameType;
 use crate::base::work_budget::cost;
 use crate::hub::command_failure::StopReason;
+use crate::hub::commands::frame_type;
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::output::keep_buffer;
 use crate::hub::paused_input::PauseReason;
@@ -163,7 +165,7 @@ impl Hub {
         inbound: &mut Inbound,
     ) {
         let mut commands = FrameCommands::new(self.connections[slot].wire, frame);
-        let (mut done, mut count) = (0, 0);
+        let (mut done, mut count, mut received) = (0, 0, FrameType::Unknown);
         let stop = loop {
             if count == COMMANDS_PER_TURN || self.turn.is_full() || self.is_spent() {
                 break Some(StopReason::Turn);
@@ -173,7 +175,10 @@ impl Hub {
                 Some(Err(UnreadableCommand)) => {
                     Err(StopReason::Disconnect(Disconnect::BAD_REQUEST))
                 }
-                Some(Ok(command)) => self.command(post, slot, &command),
+                Some(Ok(command)) => {
+                    received = frame_type(&command);
+                    self.command(post, slot, &command)
+                }
             };
             match result {
                 Ok(()) => {}
@@ -186,6 +191,7 @@ impl Hub {
             self.serve_own_mid_input(post);
             let connection = &self.connections[slot];
             let (bytes, looks) = (commands.consumed() - done, usize::from(connection.subscribed));
+            self.count_received(slot, received, bytes);
             self.budget.charge(cost::COMMAND + bytes + looks);
             self.metrics.commands.add(1);
             if !self.connections[slot].takes_output() {
@@ -245,6 +251,7 @@ impl Hub {
         (text, request): (&[u8], &ConnectRequest<'_>),
         inbound: &mut Inbound,
     ) {
+        self.answering = (FrameType::Connect, self.stamp());
         let result = self.connect_unidirectional(post, slot, request);
         match result {
             Ok(()) => return,

@@ -46,6 +46,7 @@ impl Hub {
         let hold = Hold {
             slot,
             command,
+            began: self.answering.1,
             admission,
             to_request,
             pending,

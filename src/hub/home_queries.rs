@@ -119,7 +119,7 @@ impl Hub {
         }
         let hash = self.names.hash(channel);
         let home = self.names.home(hash);
-        let reply_to = ReplyTo::Client { address: self.address(slot), command };
+        let reply_to = ReplyTo::Client { address: self.address(slot), command, asked: self.answering };
         if !post.reserve(home, Rank::Request) {
             return Err(InboxFull.into());
         }
@@ -142,8 +142,8 @@ impl Hub {
 
     /// Handles the answer of a home; the client may be gone.
     pub(super) fn home_answered(&mut self, answer: HomeAnswer) {
-        let (address, command) = match (answer.reply_to, &answer.result) {
-            (ReplyTo::Client { address, command }, _) => (address, command),
+        let (address, command, asked) = match (answer.reply_to, &answer.result) {
+            (ReplyTo::Client { address, command, asked }, _) => (address, command, asked),
             (ReplyTo::PositionCheck { channel, serial, .. }, Ok(ChannelAnswer::Position(top))) => {
                 return self.position_answered((channel, serial), *top);
             }
@@ -157,6 +157,7 @@ impl Hub {
         }
         let slot = address.slot;
         self.connections[slot].flags.set_query_pending(false);
+        self.answering = asked;
         self.resume_later(slot);
         match answer.result {
             Err(error) => self.reply_error(slot, command, error),

@@ -69,6 +69,7 @@ impl Hub {
     }
 
     pub(super) fn answer_call(&mut self, slot: u32, outcome: Result<Option<Position>, Error>) {
+        self.count_call(slot, outcome.err().map(|error| error.code));
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         match outcome {

@@ -36,6 +36,7 @@ impl Hub {
                 };
                 let request = LookupRequest { address: self.address(slot), lookup };
                 post.send(self.control, Message::LookupRequest(Box::new(request)));
+                self.connections[slot].stamp = self.stamp();
             }
         }
         self.connections.awaited_answers.insert(slot, None);

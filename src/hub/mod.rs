@@ -35,6 +35,7 @@ pub mod publish;
 mod event_ids;
 mod owed;
 mod subscription_end;
+mod tally;
 mod position_checks;
 mod home_queries;
 mod token_expiry;
@@ -213,7 +214,7 @@ pub(crate) mod tests {
             rules: Rules { insecure: true, ..Rules::default() },
             api: ApiKey { key: "k".into(), ..ApiKey::default() },
             routes: routes.into(),
-            slots: 4,
+            slots: 128,
             outbox_bytes,
             backlog_bytes,
             channel_limit: 8,

@@ -278,6 +278,7 @@ mod tests {
                 retention: None,
                 guard: None,
                 reply_to: ReplyTo::None,
+                accepted: 0,
             }));
             assert!(hub.affords(&publish));
             hub.handle(&mut bus, publish).unwrap();

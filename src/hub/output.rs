@@ -1,5 +1,6 @@
 //! Output of a connection, wherever it is buffered at the moment, and closes that send a reason.
 
+use crate::base::metrics::FrameType;
 use crate::base::work_budget::cost;
 use crate::hub::connections::{Connection, NONE};
 use crate::hub::shard_state::Hub;
@@ -10,6 +11,8 @@ use crate::wire::protocol::{self, Disconnect, Error};
 
 /// Maximum capacity of a buffer that is kept for later messages.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// Code that stands for a close frame without a code.
+const NO_STATUS: u16 = 1005;
 /// Maximum bytes of framing around a message on any transport.
 const FRAMING_BYTES: usize = 32;
 
@@ -62,8 +65,14 @@ impl Hub {
     }
 
     /// Appends a message, unless it has more than `most` bytes; returns whether it was appended.
-    /// Charges its bytes.
-    fn write_message(&mut self, slot: u32, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+    /// Charges its bytes, and counts it as a message of this type.
+    fn write_message(
+        &mut self,
+        slot: u32,
+        most: usize,
+        frame_type: FrameType,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
         let Connection { wire, transport, .. } = self.connections[slot];
         let mut bytes = 0;
         self.write(slot, |out| {
@@ -73,14 +82,29 @@ impl Hub {
             out.truncate(if bytes <= most { out.len() } else { start });
         });
         self.budget.charge(bytes * cost::BYTES);
-        bytes <= most
+        let fits = bytes <= most;
+        if fits {
+            self.count_sent(slot, frame_type, bytes);
+        }
+        fits
+    }
+
+    /// Appends a reply of at most `most` bytes to the command that is being answered; returns
+    /// whether it was appended.
+    fn write_reply(&mut self, slot: u32, most: usize, command: u32, reply: &Reply<'_>) -> bool {
+        let wire = self.connections[slot].wire;
+        let (frame_type, began) = self.answering;
+        let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
+        let written = self.write_message(slot, most, frame_type, write);
+        if written {
+            self.command_answered(frame_type, began);
+        }
+        written
     }
 
     /// Appends a reply.
     pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
-        let wire = self.connections[slot].wire;
-        let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
-        self.write_message(slot, usize::MAX, write);
+        self.write_reply(slot, usize::MAX, command, reply);
     }
 
     /// Maximum bytes of an answer: the outbox of the connection must have room for it after all
@@ -96,9 +120,8 @@ impl Hub {
 
     /// Appends a reply, or error 106 if the outbox has no room for it.
     pub(super) fn reply_if_it_fits(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
-        let (wire, room) = (self.connections[slot].wire, self.room_for_answer(slot));
-        let write = |out: &mut Vec<u8>| protocol::write_reply(wire, command, reply, out);
-        if !self.write_message(slot, room, write) {
+        let room = self.room_for_answer(slot);
+        if !self.write_reply(slot, room, command, reply) {
             self.reply_error(slot, command, Error::LIMIT_EXCEEDED);
         }
     }
@@ -108,7 +131,14 @@ impl Hub {
         let Connection { wire, transport, .. } = self.connections[slot];
         let alone = transport.is_unidirectional();
         let write = |out: &mut Vec<u8>| protocol::write_push(wire, alone, push, out);
-        self.write_message(slot, usize::MAX, write);
+        let frame_type = match push {
+            Push::Connect(_) => FrameType::PushConnect,
+            Push::Subscribe { .. } => FrameType::PushSubscribe,
+            Push::Unsubscribe { .. } => FrameType::PushUnsubscribe,
+            Push::Disconnect { .. } => FrameType::PushDisconnect,
+            Push::Refresh(_) => FrameType::PushRefresh,
+        };
+        self.write_message(slot, usize::MAX, frame_type, write);
     }
 
     /// Appends an encoded reply or push.
@@ -158,6 +188,7 @@ impl Hub {
     pub(super) fn disconnect_with(&mut self, slot: u32, code: u16, reason: &str) {
         let transport = self.connections[slot].transport;
         self.drop_hold(slot);
+        self.metrics.by.disconnects.add(code.into());
         self.end_session(slot, code, reason);
         if self.write_refusal(slot, code.into(), reason) {
             self.metrics.disconnects.add(1);
@@ -187,7 +218,7 @@ impl Hub {
     pub(super) fn refuse_connect(&mut self, slot: u32, code: u32, message: &str) -> bool {
         let written = self.write_refusal(slot, code, message);
         if written {
-            self.metrics.errors.add(1);
+            self.count_error(code);
             self.begin_closing(slot);
         }
         written
@@ -197,13 +228,27 @@ impl Hub {
         self.drop_hold(slot);
         self.write(slot, |out| frame::write_close(code, reason, out));
         self.metrics.disconnects.add(1);
+        self.count_close(slot, code.unwrap_or(NO_STATUS));
         if self.connections[slot].takes_output() {
             self.begin_closing(slot);
         }
     }
 
-    pub(super) fn reply_error(&mut self, slot: u32, command: u32, error: Error) {
+    /// Counts a close frame with this code.
+    pub(super) fn count_close(&self, slot: u32, code: u16) {
+        let transport = self.connections[slot].transport as u64;
+        self.metrics.by.closes.add(transport << 16 | u64::from(code));
+    }
+
+    /// Counts an error reply to the command that is being answered.
+    pub(super) fn count_error(&self, code: u32) {
         self.metrics.errors.add(1);
+        let method = self.answering.0 as u64;
+        self.metrics.by.reply_errors.add(method << 16 | u64::from(code & 0xffff));
+    }
+
+    pub(super) fn reply_error(&mut self, slot: u32, command: u32, error: Error) {
+        self.count_error(error.code);
         self.reply(slot, command, &Reply::Error(error));
     }
 }

@@ -118,6 +118,7 @@ impl Hub {
             retention: options.retention.filter(|_| !publish_options.skip_history),
             guard: publish_options.guard,
             reply_to,
+            accepted: self.stamp(),
         };
         post.send(home, Message::Publish(Box::new(request)));
         Ok(())

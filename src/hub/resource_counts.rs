@@ -89,6 +89,7 @@ impl Hub {
         metrics.unread.set(self.connections.unread.len() as u64);
         metrics.unread_bytes.set(self.connections.unread.usage().used() as u64);
         metrics.backlog_bytes.set(self.locals.backlog() as u64);
+        metrics.filtered.set(self.locals.filtered_publications());
         metrics.replaced.set(self.locals.replaced_publications());
     }
 }

@@ -1,5 +1,6 @@
 //! The results of connects and subscribes, as the client gets them.
 
+use crate::base::metrics::{Action, FrameType};
 use crate::hub::connections::{Connection, Hold, NONE, Phase};
 use crate::hub::shard_state::Hub;
 use crate::model::message::Subscribed;
@@ -31,6 +32,7 @@ impl Hub {
         self.write_pending_head(slot);
         let id = self.first_event_id(slot, &hold.answers);
         self.write_event(slot, &body, &id);
+        self.count_connected(slot, &hold, body.len());
         if !hold.output.is_empty() {
             self.write(slot, |out| out.extend_from_slice(&hold.output));
             self.write_event_position(slot);
@@ -44,6 +46,17 @@ impl Hub {
             self.end_when_flushed(slot);
         }
         self.resume_later(slot);
+    }
+
+    /// Counts the answer to a connect, and its recoveries.
+    fn count_connected(&mut self, slot: u32, hold: &Hold, bytes: usize) {
+        let pushes = self.connections[slot].transport.is_unidirectional();
+        let frame_type = if pushes { FrameType::PushConnect } else { FrameType::Connect };
+        self.count_sent(slot, frame_type, bytes);
+        self.command_answered(FrameType::Connect, hold.began);
+        for answer in hold.answers.iter().filter(|answer| answer.tried_recovery()) {
+            self.count_recovery(answer.recovered, answer.publications.len());
+        }
     }
 
     /// Appends the connect result of a hold.
@@ -91,6 +104,9 @@ impl Hub {
         self.connection_limits.client_connected();
         self.metrics.clients.add(1);
         self.metrics.connects.add(1);
+        self.metrics.by.actions[Action::AddClient as usize].add(1);
+        self.clients_of(slot, |by| &by.connections_accepted).add(1);
+        self.clients_of(slot, |by| &by.connections_inflight).add(1);
         if !shutting_down {
             self.set_first_ping(slot);
         }

@@ -73,12 +73,20 @@ impl Hub {
             && self.turn.entries().len() < 2 * FANOUT_SENDS
             && bytes < FANOUT_BYTES
         {
-            self.locals.step_lap(FANOUT_QUANTUM.min(sends - given), &mut deliveries);
+            let quantum = FANOUT_QUANTUM.min(sends - given);
+            let over = self.locals.step_lap(self.stamp(), quantum, &mut deliveries);
             given += deliveries.len().max(1);
+            let (lap, mut direct) = (deliveries.first().map(|delivery| delivery.lap), 0);
             for delivery in deliveries.drain(..) {
                 bytes += (delivery.end - delivery.start) as usize;
                 publications += u64::from(delivery.publications);
-                self.deliver(&delivery);
+                direct += u64::from(self.deliver(&delivery));
+            }
+            if let Some(shape) = lap.and_then(|lap| self.locals.lap_shape(lap)) {
+                self.tally.end_step(shape, direct);
+            }
+            if let Some(began) = over {
+                self.tally.end_lap(began);
             }
         }
         self.deliveries = deliveries;
@@ -87,11 +95,14 @@ impl Hub {
         given
     }
 
-    fn deliver(&mut self, delivery: &Delivery) {
+    /// Gives a member its range of a lap. Returns whether it is sent in this turn.
+    fn deliver(&mut self, delivery: &Delivery) -> bool {
         let slot = delivery.slot;
         self.end_long_poll(slot);
         let connection = &mut self.connections[slot];
-        if connection.outbox == NONE && connection.hold == NONE {
+        self.tally.add_member(connection);
+        let direct = connection.outbox == NONE && connection.hold == NONE;
+        if direct {
             self.turn.push_delivery(&mut connection.turn, delivery, &self.locals);
         } else if connection.takes_output() {
             // A connection that was closed earlier in this step is skipped.
@@ -105,6 +116,7 @@ impl Hub {
         if delivery.needs_event_id {
             self.write_event_id(slot, self.locals.lap_position(delivery.lap));
         }
+        direct
     }
 
     /// Whether the turn has anything to send.

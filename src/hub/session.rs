@@ -136,6 +136,9 @@ impl Hub {
             // The node was not full when the connection was accepted: the client must retry.
             return Err(Disconnect::TOO_MANY_REQUESTS.into());
         }
+        let flags = &mut self.connections[slot].flags;
+        flags.set_named(!request.name.is_empty());
+        flags.set_versioned(!request.version.is_empty());
         if let Some(headers) = &request.headers {
             self.keep_emulated_headers(slot, headers);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
-use crate::base::metrics::Metrics;
+use crate::base::metrics::{FrameType, Metrics};
 use crate::base::work_budget::{Stage, WorkBudget};
 use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
@@ -15,6 +15,7 @@ use crate::hub::deadline_share::deadlines_of_pass;
 use crate::hub::orders_in_progress::OrdersInProgress;
 use crate::hub::polled_channels::PolledChannels;
 use crate::hub::settings::{HubSettings, NextSettings};
+use crate::hub::tally::TurnTally;
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
 use crate::local::{self, Delivery, LocalChannels};
 use crate::model::ids::{Address, Ids};
@@ -55,6 +56,12 @@ pub struct Hub {
     /// How much memory the node may use.
     pub(super) budgets: MemoryBudgets,
     pub(super) metrics: Arc<Metrics>,
+    /// What is counted at the end of the pass.
+    pub(super) tally: TurnTally,
+    /// The time of this turn in microseconds.
+    pub(super) micros: u64,
+    /// Type and beginning of the command that is being answered.
+    pub(super) answering: (FrameType, u32),
     /// The time of this turn, in milliseconds of the monotonic clock.
     pub(super) now: u64,
     /// The time of this turn by the wall clock: unix time in milliseconds.
@@ -164,6 +171,9 @@ impl Hub {
             connection_limits: context.connection_limits.clone(),
             budgets: context.budgets.clone(),
             metrics,
+            tally: TurnTally::default(),
+            micros: 0,
+            answering: (FrameType::Unknown, 0),
             now: 0,
             unix: 0,
             clock_lead: None,

@@ -1,6 +1,7 @@
 //! The answer of a channel's home to a subscribe: the subscriber joins the channel and gets its
 //! reply.
 
+use crate::base::metrics::{Action, FrameType};
 use crate::base::work_budget::cost;
 use crate::hub::connections::Connection;
 use crate::hub::hook_events::CLIENT_UNSUBSCRIBED;
@@ -15,6 +16,7 @@ impl Hub {
     pub(super) fn subscribed(&mut self, mut answer: Subscribed) {
         let news = answer.news.take();
         let subscriber = answer.subscriber;
+        self.answering = (FrameType::Subscribe, subscriber.began);
         self.orders.answered((subscriber.subscription, subscriber.serial));
         let (hash, channel) = (answer.hash, answer.channel.clone());
         let still_wanted = self
@@ -35,6 +37,7 @@ impl Hub {
                 self.locals.check_position(key, top, times);
             }
             self.locals.join(key, slot, *encoding, filter.as_ref());
+            self.count_subscription(slot);
         }
         self.locals.subscribe_answered(hash, &channel);
         if still_wanted && refused {
@@ -63,6 +66,29 @@ impl Hub {
                 self.reply_error(slot, command, Error::PERMISSION_DENIED);
             }
             self.resume_later(slot);
+        }
+    }
+
+    /// Counts a subscription that begins.
+    fn count_subscription(&self, slot: u32) {
+        let by = &self.metrics.by;
+        let named = usize::from(self.connections[slot].flags.named());
+        by.actions[Action::AddSubscription as usize].add(1);
+        by.subscriptions_accepted[named].add(1);
+        by.subscriptions_inflight[named].add(1);
+    }
+
+    /// Counts the answer to a subscribe.
+    fn count_subscribed(&mut self, answer: &Subscribed, bytes: usize) {
+        let (slot, (frame_type, began)) = (answer.subscriber.slot, self.answering);
+        if answer.subscriber.command > 0 {
+            self.count_sent(slot, frame_type, bytes);
+            self.command_answered(frame_type, began);
+        } else {
+            self.count_sent(slot, FrameType::PushSubscribe, bytes);
+        }
+        if answer.tried_recovery() {
+            self.count_recovery(answer.recovered, answer.publications.len());
         }
     }
 
@@ -101,7 +127,8 @@ impl Hub {
             let bytes = out.len() - start;
             self.budget.charge(bytes * cost::BYTES);
             if answer.publications.is_empty() || bytes <= room {
-                return self.end_output(slot, out, start);
+                self.end_output(slot, out, start);
+                return self.count_subscribed(&answer, bytes);
             }
             out.truncate(start);
             answer.give_up_recovery();

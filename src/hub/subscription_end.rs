@@ -33,6 +33,7 @@ impl Hub {
         if !self.write_owed(slot, key) {
             return;
         }
+        self.metrics.by.unsubscribes.add(code.into());
         self.leave(slot, key, (code, reason));
         self.push(slot, &Push::Unsubscribe { channel: &channel, code, reason });
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::metrics::Action;
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
 use crate::hub::command_failure::{InboxFull, StopReason};
@@ -97,6 +98,12 @@ impl Hub {
         if let Some(channel) = name.filter(|_| tracked) {
             let address = self.address(slot);
             self.leaves.push_back(Leave { channel, hash, address, announced });
+        }
+        if !self.locals.is_pending(key) {
+            let by = &self.metrics.by;
+            let named = usize::from(self.connections[slot].flags.named());
+            by.actions[Action::RemoveSubscription as usize].add(1);
+            by.subscriptions_inflight[named].subtract(1);
         }
         let connection = &mut self.connections[slot];
         self.locals.leave(&mut connection.subscriptions, key);

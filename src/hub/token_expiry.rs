@@ -115,7 +115,7 @@ mod tests {
     /// A hub at a time, with a client whose token ends an hour later.
     fn with_token() -> (Hub, u32) {
         let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
-        hub.begin_turn(Now { millis: 5_000, unix: START * 1000 });
+        hub.begin_turn(Now { millis: 5_000, micros: 5_000 * 1000, unix: START * 1000 });
         let slot = subscriber(&mut hub);
         let expires = NonZeroU64::new(START + 3600);
         let identity = Identity { expires, ..Identity::default() };
@@ -127,7 +127,7 @@ mod tests {
 
     /// What time brings: turns until nothing more is due.
     fn at(hub: &mut Hub, millis: u64, unix: u64) -> Phase {
-        hub.begin_turn(Now { millis, unix });
+        hub.begin_turn(Now { millis, micros: millis * 1000, unix });
         while hub.expire() || hub.expiry_walk.goes_on() {
             hub.resume_paused(&mut LoneShardBus::default());
         }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_step_of_the_wall_clock_expires_tokens_soon() {
         let (mut hub, _) = with_token();
-        let later = Now { millis: 6_000, unix: START * 1000 + 7_200_000 };
+        let later = Now { millis: 6_000, micros: 6_000 * 1000, unix: START * 1000 + 7_200_000 };
         assert!(hub.clock_stepped(later));
         at(&mut hub, later.millis, later.unix);
         assert_eq!(at(&mut hub, later.millis + 200, later.unix + 200), Phase::Closing);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn input_is_read_before_a_late_client_is_closed() {
         let mut hub = hub(1 << 20, 1 << 20, 1 << 20);
-        hub.begin_turn(Now { millis: 5_000, unix: 0 });
+        hub.begin_turn(Now { millis: 5_000, micros: 5_000 * 1000, unix: 0 });
         let (slot, _) = hub.reserve().unwrap();
         hub.socket_opened(slot);
         assert_eq!(at(&mut hub, 60_000, 0), Phase::Head);

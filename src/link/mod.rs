@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::base::log;
 use crate::base::memory::MemoryBudgets;
 use crate::base::metrics::Metrics;
+use crate::base::sys::Clock;
 use crate::engine::bus::{Bus, BusPort};
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, Endpoint, HandOver, HomeQuery, HookEvent, LookupRequest, Message,
@@ -73,6 +74,8 @@ pub struct Link {
     budgets: MemoryBudgets,
     /// The bus notifies it when messages or room arrive for the control plane.
     bell: Arc<Notify>,
+    /// The clock of the shards.
+    clock: Clock,
     /// Notified when an inbox may have room again.
     room: Notify,
     waiting: Mutex<HashMap<u64, oneshot::Sender<LinkAnswer>>>,
@@ -83,12 +86,13 @@ pub struct Link {
 
 impl Link {
     /// The control plane's end of `bus`. The bus must call `bell.notify_one()` to wake it.
+    /// The clock is that of the shards.
     pub fn new(
         bus: Arc<Bus>,
         names: Names,
         metrics: Arc<[Arc<Metrics>]>,
         budgets: MemoryBudgets,
-        bell: Arc<Notify>,
+        (bell, clock): (Arc<Notify>, Clock),
     ) -> Self {
         Link {
             bus,
@@ -96,11 +100,17 @@ impl Link {
             metrics,
             budgets,
             bell,
+            clock,
             room: Notify::new(),
             waiting: Mutex::default(),
             next_tag: AtomicU64::new(1),
             owed_wakes: AtomicU64::new(0),
         }
+    }
+
+    /// The low bits of the microseconds of the shards' clock.
+    pub fn stamp(&self) -> u32 {
+        self.clock.micros() as u32
     }
 
     /// The counters of each shard.

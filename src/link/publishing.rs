@@ -52,6 +52,7 @@ pub async fn post(
         retention: options.retention.filter(|_| !draft.skip_history),
         guard: draft.guard.clone(),
         reply_to,
+        accepted: link.stamp(),
     };
     Ok(link.publish(channel, request, wake).await?)
 }

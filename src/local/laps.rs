@@ -8,7 +8,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::state::{
-    Channel, Delivery, Fanout, Group, Lap, LocalChannels, Member, NONE, Owed, RangeStart,
+    Channel, Delivery, Fanout, Group, Lap, LapShape, LocalChannels, Member, NONE, Owed, RangeStart,
     Subscription, TOMBSTONE, number,
 };
 use crate::model::publication::Publication;
@@ -74,8 +74,10 @@ impl LocalChannels {
         while at != NONE {
             let group = &self.groups[at as usize];
             let next = group.next;
-            if group.members.is_empty() || !group.passes_filter(publication) {
+            if group.members.is_empty() {
                 // No member gets the publication.
+            } else if !group.passes_filter(publication) {
+                self.filtered_out += 1;
             } else if publication.concerns(group.encoding) {
                 if paced {
                     self.add_paced(at, channel, publication);
@@ -128,6 +130,7 @@ impl LocalChannels {
             publication.write(encoding, number, &mut fanout.pending);
         }
         fanout.pending_publications += 1;
+        fanout.pending_shape.add(publication, fanout.pending.len() - before);
         if encoding.event_ids == EventIdMode::Connection {
             fanout.pending_place = publication.position().or(fanout.pending_place);
         }
@@ -140,10 +143,16 @@ impl LocalChannels {
     }
 
     /// Walks at most `quota` members of the next group; appends what each gets to `deliveries`.
-    pub fn step_lap(&mut self, quota: usize, deliveries: &mut Vec<Delivery>) {
-        let Some(at) = self.unsent.pop_front() else { return };
+    /// `now` is any clock of the caller. Returns when the lap began, if it is over.
+    pub fn step_lap(
+        &mut self,
+        now: u32,
+        quota: usize,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Option<u32> {
+        let at = self.unsent.pop_front()?;
         let group = &mut self.groups[at as usize];
-        let Some(fanout) = group.fanout.as_mut() else { return };
+        let fanout = group.fanout.as_mut()?;
         let lap = *fanout.lap.get_or_insert_with(|| {
             let next = self.spare.pop().unwrap_or_default();
             let bytes = std::mem::replace(&mut fanout.pending, next);
@@ -152,7 +161,9 @@ impl LocalChannels {
             let publications = std::mem::take(&mut fanout.pending_publications);
             let hash = self.channels[group.channel as usize].hash;
             let place = fanout.pending_place.take().map(|position| (hash, position));
-            self.laps.insert(Lap { bytes, publications, place })
+            let shape = std::mem::take(&mut fanout.pending_shape);
+            fanout.lap_began = now;
+            self.laps.insert(Lap { bytes, publications, shape, place })
         });
         let needs_event_id = group.encoding.event_ids == EventIdMode::Connection;
         let (end, publications) = (self.laps[lap].bytes.len() as u32, self.laps[lap].publications);
@@ -178,9 +189,11 @@ impl LocalChannels {
         fanout.cursor = until;
         if until < fanout.lap_members {
             self.unsent.push_back(at);
-        } else {
-            self.close_lap(at);
+            return None;
         }
+        let began = fanout.lap_began;
+        self.close_lap(at);
+        Some(began)
     }
 
     pub(super) fn close_lap(&mut self, at: u32) {
@@ -254,6 +267,16 @@ impl LocalChannels {
     /// Hash of the channel and position after a lap, if event ids need them.
     pub fn lap_position(&self, lap: u32) -> Option<(u64, Position)> {
         self.laps.get(lap as usize).and_then(|lap| lap.place)
+    }
+
+    /// Publications that filters kept from the members of groups, once per group.
+    pub fn filtered_publications(&self) -> u64 {
+        self.filtered_out
+    }
+
+    /// What a lap gives to each member.
+    pub fn lap_shape(&self, lap: u32) -> Option<&LapShape> {
+        self.laps.get(lap as usize).map(|lap| &lap.shape)
     }
 
     /// The bytes of a lap.

@@ -10,7 +10,7 @@ mod pace_timers;
 mod state;
 pub mod position_checks;
 
-pub use self::state::{Delivery, LocalChannels, NONE, OutOfSyncSubscriber, Owed};
+pub use self::state::{Delivery, LapShape, LocalChannels, NONE, OutOfSyncSubscriber, Owed};
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -101,7 +101,7 @@ pub(crate) mod tests {
         /// Walks `quota` members; returns the data of the publications that each slot gets.
         pub(super) fn step(&mut self, quota: usize) -> Vec<(u32, String)> {
             let mut deliveries = Vec::new();
-            self.locals.step_lap(quota, &mut deliveries);
+            self.locals.step_lap(0, quota, &mut deliveries);
             deliveries
                 .iter()
                 .map(|delivery| {
@@ -147,7 +147,7 @@ pub(crate) mod tests {
         };
         assert_eq!(owed(&channels, 0), [true, true, false]);
         assert_eq!(owed(&channels, 2), [false, true, false], "it joined after the first");
-        channels.locals.step_lap(1, &mut Vec::new());
+        channels.locals.step_lap(0, 1, &mut Vec::new());
         channels.publish("three");
         assert_eq!(owed(&channels, 0), [false, false, true], "the lap has passed it");
         assert_eq!(owed(&channels, 1), [true, true, true]);

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::pace_timers::PaceTimers;
 use super::position_checks::PositionChecks;
 use crate::base::busiest::Busiest;
-use crate::model::publication::{Encoding, Publication};
+use crate::model::publication::{Encoding, Publication, PublicationKind};
 use crate::wire::deflate::Deflater;
 use crate::wire::delta::Differ;
 use crate::wire::filter::Filter;
@@ -113,6 +113,9 @@ pub(super) struct Fanout {
     /// Bytes of the next lap.
     pub(super) pending: Vec<u8>,
     pub(super) pending_publications: u32,
+    pub(super) pending_shape: LapShape,
+    /// When the lap began.
+    pub(super) lap_began: u32,
     /// Position after the pending publications, if event ids need it.
     pub(super) pending_place: Option<Position>,
     pub(super) pending_starts: Vec<RangeStart>,
@@ -158,9 +161,42 @@ pub struct Owed<'a> {
     pub needs_event_id: bool,
 }
 
+/// Times of acceptance that a lap tells apart. Later publications count as accepted with the last.
+const ACCEPTED_MAX: usize = 16;
+
+/// What a lap gives to each member that was there when it began, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct LapShape {
+    /// Publications, joins and leaves, each with its bytes.
+    pub messages: [(u32, u32); 3],
+    /// When publications were accepted, with their number.
+    pub accepted: SmallVec<[(u32, u32); 2]>,
+}
+
+impl LapShape {
+    /// Adds a publication that was encoded to so many bytes.
+    pub(super) fn add(&mut self, publication: &Publication, bytes: usize) {
+        let kind = match publication.kind() {
+            PublicationKind::Data | PublicationKind::Binary => 0,
+            PublicationKind::Join => 1,
+            PublicationKind::Leave => 2,
+        };
+        let (messages, sum) = &mut self.messages[kind];
+        (*messages, *sum) = (*messages + 1, sum.wrapping_add(bytes as u32));
+        if kind == 0 {
+            let (accepted, count) = (publication.accepted(), self.accepted.len());
+            match self.accepted.last_mut() {
+                Some((last, times)) if *last == accepted || count >= ACCEPTED_MAX => *times += 1,
+                _ => self.accepted.push((accepted, 1)),
+            }
+        }
+    }
+}
+
 pub(super) struct Lap {
     pub(super) bytes: Vec<u8>,
     pub(super) publications: u32,
+    pub(super) shape: LapShape,
     /// Hash of the channel and position after this lap.
     pub(super) place: Option<(u64, Position)>,
 }
@@ -169,6 +205,8 @@ pub(super) struct Lap {
 #[derive(Default)]
 pub struct LocalChannels {
     pub(super) table: HashTable<u32>,
+    /// Publications that the filter of a group kept from its members.
+    pub(super) filtered_out: u64,
     pub(super) channels: Slab<Channel>,
     pub(super) groups: Slab<Group>,
     /// Groups with a filter, by channel, encoding and filter.

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::base::metrics::FrameType;
 use crate::base::connection_limits::ControlPermit;
 use crate::model::ids::Address;
 use crate::model::namespaces::RecoveryMode;
@@ -243,6 +244,8 @@ pub struct Subscriber {
     pub serial: u32,
     /// Id of the command, echoed in the reply.
     pub command: u32,
+    /// When the command began: the low bits of the monotonic clock's microseconds.
+    pub began: u32,
 }
 
 impl Subscriber {
@@ -387,6 +390,8 @@ pub struct Publish {
     pub guard: Option<Box<DuplicateGuard>>,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
+    /// When the node accepted the request: the low bits of the monotonic clock's microseconds.
+    pub accepted: u32,
 }
 
 /// Detects repeated and outdated publications, so that each is published once.
@@ -500,6 +505,8 @@ pub enum ReplyTo {
         address: Address,
         /// Id of the command.
         command: u32,
+        /// Type of the command, and when it began.
+        asked: (FrameType, u32),
     },
 }
 

@@ -81,7 +81,14 @@ pub struct NewPublication<'a> {
     pub position: Option<Position>,
     /// Whether subscribers may receive the publication as a delta.
     pub delta: bool,
+    /// When the node accepted the publication: the low bits of the monotonic clock's microseconds.
+    pub accepted: u32,
 }
+
+/// Bits of [`Header::shape`] that hold the length of the channel's name, which is at most 4 KiB.
+const CHANNEL_BITS: u32 = 24;
+/// Bit of [`Header::shape`]: subscribers may receive the publication as a delta.
+const DELTA: u32 = 1 << 31;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -98,9 +105,24 @@ struct Header {
     /// The data, in bytes from the end of the channel's name.
     data_start: u32,
     data_end: u32,
-    channel_bytes: u32,
-    kind: u16,
-    delta: u16,
+    /// Length of the channel's name, kind, and [`DELTA`].
+    shape: u32,
+    /// When the node accepted the publication.
+    accepted: u32,
+}
+
+impl Header {
+    fn channel_bytes(self) -> usize {
+        (self.shape & ((1 << CHANNEL_BITS) - 1)) as usize
+    }
+
+    fn kind(self) -> usize {
+        ((self.shape & !DELTA) >> CHANNEL_BITS) as usize
+    }
+
+    fn allows_delta(self) -> bool {
+        self.shape & DELTA != 0
+    }
 }
 
 const HEADER_BYTES: usize = size_of::<Header>();
@@ -124,7 +146,7 @@ impl Publication {
 
     /// Encodes a publication with a scratch buffer that the caller reuses.
     pub fn encode(draft: NewPublication<'_>, bytes: &mut Vec<u8>) -> Self {
-        let NewPublication { channel, hash, kind, data, extra, position, delta } = draft;
+        let NewPublication { channel, hash, kind, data, extra, position, delta, accepted } = draft;
         let offset = position.map(|position| position.offset);
         bytes.clear();
         bytes.reserve(HEADER_BYTES + 2 * channel.len() + data.len() + PUSH_OVERHEAD_BYTES);
@@ -140,9 +162,10 @@ impl Publication {
             object_end: 0,
             data_start: 0,
             data_end: 0,
-            channel_bytes: channel.len() as u32,
-            kind: kind as u16,
-            delta: u16::from(delta),
+            shape: channel.len() as u32
+                | (kind as u32) << CHANNEL_BITS
+                | if delta { DELTA } else { 0 },
+            accepted,
         };
         match kind {
             PublicationKind::Data => {
@@ -180,6 +203,11 @@ impl Publication {
         self.header().hash
     }
 
+    /// When the node accepted the publication: the low bits of the monotonic clock's microseconds.
+    pub fn accepted(&self) -> u32 {
+        self.header().accepted
+    }
+
     /// Kind of the publication.
     pub fn kind(&self) -> PublicationKind {
         let kinds = [
@@ -188,7 +216,7 @@ impl Publication {
             PublicationKind::Join,
             PublicationKind::Leave,
         ];
-        kinds[self.header().kind as usize]
+        kinds[self.header().kind()]
     }
 
     /// Offset in the stream; `None`: the channel keeps no history.
@@ -204,13 +232,13 @@ impl Publication {
 
     /// The channel's name.
     pub fn channel(&self) -> &str {
-        let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes as usize];
+        let name = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header().channel_bytes()];
         // The bytes come from a str, so the default is never used.
         std::str::from_utf8(name).unwrap_or_default()
     }
 
     fn push(&self) -> &[u8] {
-        &self.bytes[HEADER_BYTES + self.header().channel_bytes as usize..]
+        &self.bytes[HEADER_BYTES + self.header().channel_bytes()..]
     }
 
     /// Published data.
@@ -316,7 +344,7 @@ impl Publication {
     ) {
         let mut patch = Vec::new();
         let data = self.data();
-        let before = before.filter(|_| self.header().delta != 0 && data.len() <= DELTA_DATA_MAX);
+        let before = before.filter(|_| self.header().allows_delta() && data.len() <= DELTA_DATA_MAX);
         if let Some(before) = before {
             differ.create(before.data(), data, &mut patch);
         }

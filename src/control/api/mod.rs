@@ -35,6 +35,7 @@ mod tests {
     use super::routes::router;
     use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::base::metrics::Metrics;
+    use crate::base::sys::Clock;
     use crate::config::Config;
     use crate::control::metrics::api_calls::ApiCalls;
     use crate::engine::bus::Bus;
@@ -75,7 +76,7 @@ mod tests {
         metrics[0].clients.set(3);
         metrics[1].clients.set(4);
         let budgets = MemoryBudgets::new(&MemoryLimits::all(0), 2);
-        Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, budgets, bell))
+        Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, budgets, (bell, Clock::new())))
     }
 
     fn answered(message: Message, offset: &mut u64) -> Option<Message> {

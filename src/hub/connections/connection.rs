@@ -81,6 +81,8 @@ flags! {
     17 admitted set_admitted "the home of its user counts it, or has been asked to";
     18 frame_pings set_frame_pings "its pings are WebSocket ping frames";
     19 compressing set_compressing "shared bytes are compressed for it, and its messages may be compressed";
+    26 named set_named "the client told the name of its library";
+    27 versioned set_versioned "the client told its version";
     28 query_pending set_query_pending "a query to a home waits for its answer";
     20 came_back set_came_back "the control plane has already handled the connection";
     21 listened set_listened "input that arrived before its deadline has been requested from the socket";
@@ -106,6 +108,9 @@ pub struct Connection {
     pub outbox: u32,
     /// Index of its hold, while its connect waits for server-side subscriptions.
     pub hold: u32,
+    /// When its last ping was sent, or its last question to the backend or call of the API began:
+    /// the low bits of the monotonic clock's microseconds.
+    pub stamp: u32,
     /// Number of its subscriptions.
     pub subscribed: u16,
     /// Flags.
@@ -151,6 +156,7 @@ impl Connection {
             inbound: NONE,
             outbox: NONE,
             hold: NONE,
+            stamp: 0,
             subscribed: 0,
             flags: Flags::default(),
             operations: 0,
@@ -215,6 +221,8 @@ pub struct Hold {
     pub slot: u32,
     /// Id of its connect command.
     pub command: u32,
+    /// When the connect command began.
+    pub began: u32,
     /// State of its admission.
     pub admission: Admission,
     /// Subscriptions not requested yet, last first.

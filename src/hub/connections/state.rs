@@ -176,6 +176,7 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
     let &Connection {
         generation,
         subscriptions: _,
+        stamp: _,
         turn,
         inbound: _,
         outbox: _,
