@@ -91,7 +91,8 @@ impl Control {
             None => None,
         };
         let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
-        let link = Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), (bell, node.clock)));
+        let link =
+            Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), (bell, node.clock)));
         let admission = PushAdmission { limits: node.connection_limits.clone(), clock: node.clock };
         let feeds = PreparedFeeds::default();
         Ok(Control { config, link, admission, internal, feeds, tls, acme: None, local })

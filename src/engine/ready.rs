@@ -127,7 +127,11 @@ mod tests {
     #[test]
     fn a_step_of_the_wall_clock_makes_every_shard_ready_once() {
         let mut ready = idle(2);
-        let step = |millis, ahead: u64| Now { millis, micros: millis * 1000, unix: 1_000_000 + millis + ahead };
+        let step = |millis, ahead: u64| Now {
+            millis,
+            micros: millis * 1000,
+            unix: 1_000_000 + millis + ahead,
+        };
         assert_eq!(ready.begin_pass(step(1, CLOCK_STEP - 1)), 0);
         assert_eq!(ready.begin_pass(step(2, CLOCK_STEP)), 0b11);
         assert_eq!(ready.begin_pass(step(3, CLOCK_STEP)), 0);

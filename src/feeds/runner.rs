@@ -75,7 +75,6 @@ pub async fn run<S: Source>(
 mod tests {
     use std::sync::Mutex;
 
-
     use super::*;
     use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::config::{Config, PublicationDataMode};
@@ -112,7 +111,13 @@ mod tests {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(0), 1);
         let metrics: Arc<[_]> = Arc::new([Arc::default()]);
         let names = Names::new([7; 16], 1);
-        let link = Arc::new(Link::new(bus, names, metrics, budgets, (Arc::default(), crate::base::sys::Clock::new())));
+        let link = Arc::new(Link::new(
+            bus,
+            names,
+            metrics,
+            budgets,
+            (Arc::default(), crate::base::sys::Clock::new()),
+        ));
         let namespaces = Config::default().namespaces();
         let commands = Arc::new(NoCommands);
         Arc::new(Feed {

@@ -285,8 +285,15 @@ pub(crate) mod tests {
 
     /// A subscribe of a shard to channel "a".
     pub(crate) fn request(shard: u8, since: Option<Position>) -> Subscribe {
-        let subscriber =
-            Subscriber { shard, slot: 0, generation: 0, subscription: 0, serial: 0, command: 1, began: 0 };
+        let subscriber = Subscriber {
+            shard,
+            slot: 0,
+            generation: 0,
+            subscription: 0,
+            serial: 0,
+            command: 1,
+            began: 0,
+        };
         Subscribe {
             channel: "a".into(),
             hash: 7,

@@ -1,7 +1,7 @@
 //! The end of a connection: what it held is released, and hooks and homes are informed.
 
-use crate::base::memory::ShardToFree;
 use crate::base::counter::Counter;
+use crate::base::memory::ShardToFree;
 use crate::base::metrics::{Action, ClientCounters, Labelled, TRANSPORTS};
 use crate::base::work_budget::cost;
 use crate::hub::connections::{Connection, NONE, Phase};

@@ -119,7 +119,8 @@ impl Hub {
         }
         let hash = self.names.hash(channel);
         let home = self.names.home(hash);
-        let reply_to = ReplyTo::Client { address: self.address(slot), command, asked: self.answering };
+        let reply_to =
+            ReplyTo::Client { address: self.address(slot), command, asked: self.answering };
         if !post.reserve(home, Rank::Request) {
             return Err(InboxFull.into());
         }

@@ -190,7 +190,15 @@ impl Hub {
         }
         connection.subscribed += 1;
         let (shard, generation) = (self.shard, connection.generation);
-        Subscriber { shard, slot, generation, subscription, serial, command, began: self.answering.1 }
+        Subscriber {
+            shard,
+            slot,
+            generation,
+            subscription,
+            serial,
+            command,
+            began: self.answering.1,
+        }
     }
 
     /// Requests a subscription from the home of the channel, or joins at once if no request is

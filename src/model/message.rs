@@ -6,8 +6,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::base::metrics::FrameType;
 use crate::base::connection_limits::ControlPermit;
+use crate::base::metrics::FrameType;
 use crate::model::ids::Address;
 use crate::model::namespaces::RecoveryMode;
 use crate::model::publication::{Encoding, Publication, PublicationExtra, PublicationKind};

@@ -344,7 +344,8 @@ impl Publication {
     ) {
         let mut patch = Vec::new();
         let data = self.data();
-        let before = before.filter(|_| self.header().allows_delta() && data.len() <= DELTA_DATA_MAX);
+        let before =
+            before.filter(|_| self.header().allows_delta() && data.len() <= DELTA_DATA_MAX);
         if let Some(before) = before {
             differ.create(before.data(), data, &mut patch);
         }

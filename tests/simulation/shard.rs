@@ -98,7 +98,11 @@ impl Shard {
                 // Other shards of the worker may leave no deadlines.
                 let share = around.random.between(0, 4);
                 self.hub.set_deadline_share(if around.pings_wait { 0 } else { share });
-                self.hub.begin_turn(Now { millis: around.now, micros: around.now * 1000, unix: around.now });
+                self.hub.begin_turn(Now {
+                    millis: around.now,
+                    micros: around.now * 1000,
+                    unix: around.now,
+                });
             }
             1 => self.goes_on = self.take_messages(around),
             2 => {

@@ -195,7 +195,11 @@ impl World {
 
     fn pass_time(&mut self, by: u64) -> Result<(), String> {
         self.now += by;
-        let ready = self.ready.begin_pass(Now { millis: self.now, micros: self.now * 1000, unix: self.now });
+        let ready = self.ready.begin_pass(Now {
+            millis: self.now,
+            micros: self.now * 1000,
+            unix: self.now,
+        });
         for at in 0..self.shards.len() {
             if ready >> at & 1 != 0 {
                 self.bus.asleep[at] = false;
