@@ -234,19 +234,6 @@ impl Hub {
         }
     }
 
-    /// Counts a close frame with this code.
-    pub(super) fn count_close(&self, slot: u32, code: u16) {
-        let transport = self.connections[slot].transport as u64;
-        self.metrics.by.closes.add(transport << 16 | u64::from(code));
-    }
-
-    /// Counts an error reply to the command that is being answered.
-    pub(super) fn count_error(&self, code: u32) {
-        self.metrics.errors.add(1);
-        let method = self.answering.0 as u64;
-        self.metrics.by.reply_errors.add(method << 16 | u64::from(code & 0xffff));
-    }
-
     pub(super) fn reply_error(&mut self, slot: u32, command: u32, error: Error) {
         self.count_error(error.code);
         self.reply(slot, command, &Reply::Error(error));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use drumline::base::failure::Failure;
 use drumline::base::memory::{MemoryBudgets, MemoryLimits};
 use drumline::base::metrics::Metrics;
+use drumline::base::sys::Clock;
 use drumline::config::{Config, Sources, load};
 use drumline::control::api::feed_commands;
 use drumline::engine::bus::Bus;
@@ -98,7 +99,8 @@ fn link(shards: &Arc<Shards>, capacity: usize) -> Arc<Link> {
     }
     let metrics: Arc<[Arc<Metrics>]> = (0..2).map(|_| Arc::default()).collect();
     let budgets = MemoryBudgets::new(&MemoryLimits::all(0), 2);
-    let link = Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, budgets, bell));
+    let link =
+        Arc::new(Link::new(bus, Names::new([7; 16], 2), metrics, budgets, (bell, Clock::new())));
     let dispatched = link.clone();
     tokio::spawn(async move { dispatched.dispatch(|_| {}, |_| {}, |_| {}).await });
     link
