@@ -148,7 +148,8 @@ step_proxies() { node tests/sdk/proxies.mjs; }
 # The first run plants faults into Drumline's answers and must find each.
 step_conformance() {
     export CENTRIFUGO=${CENTRIFUGO:-$TARGET/peers/centrifugo/centrifugo}
-    node tests/conformance/run.mjs --plants && node tests/conformance/run.mjs
+    node tests/conformance/run.mjs --plants && node tests/conformance/run.mjs &&
+        node tests/conformance/metrics.mjs
 }
 step_page() { node tests/sdk/page.mjs && node tests/sdk/admin.mjs; }
 step_browser() { node tests/sdk/browser.mjs; }

@@ -260,7 +260,7 @@ fn metric_sources(
     vec![
         Box::new(move |names| proxies.families(names)),
         Box::new(move |names| names.families(&hooks.metrics())),
-        Box::new(move |names| calls.families(&link, names)),
+        Box::new(move |names| calls.families(link.metrics(), names)),
         Box::new(move |names| metrics::feeds(&feeds, names)),
     ]
 }

@@ -11,8 +11,6 @@ use crate::wire::protocol::{self, Disconnect, Error};
 
 /// Maximum capacity of a buffer that is kept for later messages.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Code that stands for a close frame without a code.
-const NO_STATUS: u16 = 1005;
 /// Maximum bytes of framing around a message on any transport.
 const FRAMING_BYTES: usize = 32;
 
@@ -228,7 +226,10 @@ impl Hub {
         self.drop_hold(slot);
         self.write(slot, |out| frame::write_close(code, reason, out));
         self.metrics.disconnects.add(1);
-        self.count_close(slot, code.unwrap_or(NO_STATUS));
+        // Without a code it answers the close frame of the client.
+        if let Some(code) = code {
+            self.count_close(slot, code);
+        }
         if self.connections[slot].takes_output() {
             self.begin_closing(slot);
         }

@@ -1,26 +1,39 @@
 // Compares the metrics of both servers after the same traffic: every metric of Centrifugo that is not
-// listed here as missing has the same name, type, labels and buckets in Drumline's scrape.
+// listed as missing has the same name, type, labels and buckets in Drumline's scrape.
+//
+// Usage: node tests/conformance/metrics.mjs
+
+import { createHmac } from "node:crypto";
 
 import { Centrifuge } from "centrifuge";
 import { Centrifuge as Binary } from "centrifuge/build/protobuf";
 import { EventSource } from "eventsource";
 import WebSocket from "ws";
 
-import { until, within } from "../common/server.mjs";
+import { within } from "../common/server.mjs";
 import { startBackend } from "./backend.mjs";
 import { call } from "./clients/http.mjs";
 import { start } from "./servers.mjs";
 
 const KEY = "metrics-api-key";
+const SECRET = "metrics-secret";
+/** Metrics of parts that Drumline does not have. */
+const MISSING = /^(broker_|map_broker_|shared_poll_|node_survey_|node_pub_sub_lag_)/;
+
+/** A connection token of a user. */
+function token(user) {
+  const parts = [{ alg: "HS256", typ: "JWT" }, { sub: user }];
+  const text = parts.map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${text}.${createHmac("sha256", SECRET).update(text).digest("base64url")}`;
+}
 const CONFIG = {
   client: {
-    insecure: true, allow_anonymous_connect_without_token: true, ping_interval: "1s", pong_timeout: "900ms",
-    proxy: { connect: { enabled: false } },
+    token: { hmac_secret_key: SECRET }, allow_anonymous_connect_without_token: true, ping_interval: "1s", pong_timeout: "900ms",
   },
   channel: {
     without_namespace: {
       presence: true, join_leave: true, force_push_join_leave: true, history_size: 10, history_ttl: "60s",
-      force_recovery: true, allow_subscribe_for_client: true, allow_publish_for_client: true,
+      force_recovery: true, allow_subscribe_for_client: true, allow_subscribe_for_anonymous: true, allow_publish_for_client: true,
       allow_presence_for_client: true, allow_history_for_client: true, allow_tags_filter: true,
     },
   },
@@ -47,8 +60,6 @@ const once = (emitter, event) =>
 
 async function subscribed(made, channel, options) {
   const subscription = made.newSubscription(channel, options);
-  subscription.on("error", (e) => console.error(channel, e.error));
-  subscription.on("unsubscribed", (e) => console.error(channel, e));
   subscription.subscribe();
   await once(subscription, "subscribed");
   return subscription;
@@ -56,7 +67,7 @@ async function subscribed(made, channel, options) {
 
 /** Traffic that touches every metric of the shared list. */
 async function traffic(port) {
-  const one = client(Centrifuge, port);
+  const one = client(Centrifuge, port, { token: token("ann") });
   const two = client(Binary, port, { name: "", version: "" });
   for (const each of [one, two]) {
     each.connect();
@@ -84,11 +95,10 @@ async function traffic(port) {
   await once(news, "subscribed");
   news.unsubscribe();
   one.removeSubscription(news);
-  console.error("stale");
-  const stale = await within(20_000, "recovery", subscribed(one, "news", {
+  await within(20_000, "recovery", subscribed(one, "news", {
     since: { offset: 1, epoch: "other" },
   }));
-  await api(port, "unsubscribe", { user: "", channel: "news", client: "" });
+  await api(port, "unsubscribe", { user: "ann", channel: "news" });
   const stream = new EventSource(`http://127.0.0.1:${port}/connection/uni_sse?cf_connect=`
     + encodeURIComponent(JSON.stringify({ name: "page", subs: { news: {} } })));
   await within(20_000, "uni_sse", new Promise((resolve) => { stream.onmessage = resolve; }));
@@ -99,14 +109,13 @@ async function traffic(port) {
   await once(emulated, "connected");
   await api(port, "publish", { channel: "news", data: { nth: 5 } });
   await new Promise((resolve) => setTimeout(resolve, 2_200));
-  await api(port, "disconnect", { user: "" });
+  await api(port, "disconnect", { user: "ann" });
   for (const each of [one, two, emulated]) each.disconnect();
   stream.close();
-  void stale;
 }
 
-/** name -> {type, labels: Set of label names, values: label -> Set, les: Set}. */
-export function parse(text) {
+/** name -> {type, series: name and labels -> value}. */
+function parse(text) {
   const families = new Map();
   for (const line of text.split("\n")) {
     const type = /^# TYPE (\S+) (\S+)$/.exec(line);
@@ -123,13 +132,14 @@ export function parse(text) {
   return families;
 }
 
-export async function scrape(port) {
+async function scrape(port) {
   const answer = await call(port, { path: "/metrics" });
   return answer.body.toString();
 }
 
-export async function run(kind, backend) {
-  const group = { name: "metrics", config: CONFIG };
+async function run(kind, backend) {
+  const flags = kind === "drumline" ? ["--prometheus.namespace", "centrifugo"] : [];
+  const group = { name: "metrics", config: CONFIG, flags };
   const fill = (value) => JSON.parse(JSON.stringify(value).replaceAll("$BACKEND", backend.url));
   const server = await start(kind, group, fill);
   await traffic(server.port);
@@ -138,9 +148,36 @@ export async function run(kind, backend) {
   return text;
 }
 
-if (process.argv[2]) {
-  const backend = await startBackend();
-  console.log(await run(process.argv[2], backend));
-  process.exit();
+/** Names of series without the base, each with the names of its labels. */
+function shape(name, family) {
+  const shapes = new Set();
+  for (const series of family.series.keys()) {
+    const [, whole, labels] = /^([^{]*)\{(.*)\}$/.exec(series);
+    const found = [...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)];
+    const bound = found.find(([, label]) => label === "le" || label === "quantile")?.[2] ?? "";
+    shapes.add(`${whole.slice(name.length)} ${found.map(([, label]) => label).sort()} ${bound}`);
+  }
+  return shapes;
 }
-void until;
+
+const backend = await startBackend();
+const [theirs, ours] = (await Promise.all([run("centrifugo", backend), run("drumline", backend)])).map(parse);
+const problems = [];
+let compared = 0;
+for (const [name, family] of theirs) {
+  if (!name.startsWith("centrifugo_") || MISSING.test(name.slice("centrifugo_".length))) continue;
+  compared += 1;
+  const own = ours.get(name);
+  if (own === undefined) {
+    problems.push(`${name} is missing`);
+    continue;
+  }
+  if (own.type !== family.type) problems.push(`${name}: ${own.type} instead of ${family.type}`);
+  const [left, right] = [shape(name, family), shape(name, own)];
+  for (const one of left) if (!right.has(one)) problems.push(`${name}: no series like ${one}`);
+  for (const one of right) if (!left.has(one)) problems.push(`${name}: a series of its own: ${one}`);
+}
+if (compared < 25) problems.push(`only ${compared} metrics were compared`);
+for (const problem of problems) console.log(`PROBLEM: ${problem}`);
+console.log(`${compared} metrics compared, ${problems.length} problems`);
+process.exit(problems.length > 0 ? 1 : 0);

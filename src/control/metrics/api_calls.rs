@@ -3,13 +3,13 @@
 //! Owns the histograms of the control plane. Never blocks a shard.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::family::{Family, FamilyKind};
 use super::names::Names;
 use crate::base::histogram::{Histogram, HistogramSnapshot, REQUESTS};
-use crate::link::Link;
+use crate::base::metrics::Metrics;
 
 /// Durations and errors of API calls.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ impl ApiCalls {
     }
 
     /// The families, with Centrifugo's names and labels.
-    pub fn families(&self, link: &Link, names: &Names) -> Vec<Family> {
+    pub fn families(&self, shards: &[Arc<Metrics>], names: &Names) -> Vec<Family> {
         let durations = self.methods.iter().zip(&self.durations).filter_map(|(method, own)| {
-            let shards = link.metrics().iter().map(|metrics| &metrics.by.api_publish);
+            let shards = shards.iter().map(|metrics| &metrics.by.api_publish);
             let shards = shards.filter(|_| *method == "publish");
             let found = HistogramSnapshot::of(&REQUESTS, shards.chain([own]));
             let labels = vec![(*method).to_owned(), "http".to_owned()];
@@ -50,7 +50,7 @@ impl ApiCalls {
         });
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let publish = self.methods.iter().position(|method| *method == "publish").unwrap_or(0);
-        for metrics in link.metrics().iter() {
+        for metrics in shards {
             for (code, count) in metrics.by.api_publish_errors.list() {
                 *errors.entry((publish, code.unwrap_or(0) as u32)).or_default() += count;
             }

@@ -79,7 +79,7 @@ impl Exporter {
         let (link, names) = (&self.link, &self.names);
         let shards = Shards { metrics: link.metrics(), names };
         let mut families = [shards.of_centrifugo(), shards.own(), shards.plain()].concat();
-        families.push(inboxes(link, names));
+        families.push(inboxes(&link.inbox_depths(), names));
         families.extend(self.sources.iter().flat_map(|source| source(names)));
         families.extend(process::memory(link.budgets(), names));
         families.extend(process::process(self.started, names));
@@ -92,11 +92,11 @@ impl Exporter {
 }
 
 /// Messages that wait in the inboxes of the shards.
-fn inboxes(link: &Link, names: &Names) -> Family {
+fn inboxes(depths: &[(&str, usize)], names: &Names) -> Family {
     let help = "Messages that wait in the inboxes of the shards, by rank.";
     let family = Family::new(names.full("inbox_messages"), help, FamilyKind::Gauge, &["rank"]);
-    let depths = link.inbox_depths().into_iter();
-    family.with_numbers(depths.map(|(rank, depth)| (vec![rank.to_owned()], depth as f64)))
+    let numbers = depths.iter().map(|(rank, depth)| (vec![(*rank).to_owned()], *depth as f64));
+    family.with_numbers(numbers)
 }
 
 /// Metrics of the feeds, with Centrifugo's label.
@@ -137,6 +137,7 @@ mod tests {
     use super::*;
     use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     use crate::base::metrics::Metrics;
+    use crate::control::backend::proxy_calls::ProxyCalls;
 
     fn names() -> Names {
         Names::new(&Config::default())
@@ -161,6 +162,63 @@ mod tests {
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("\ndrumline_longest_turn_micros 50\n"), "{text}");
         assert_eq!(text.lines().count(), written(&metrics[2..]).lines().count());
+    }
+
+    /// Every family of the server, but those of hooks and consumers of the control plane's parts
+    /// that have no list.
+    fn catalogue() -> Vec<Family> {
+        let mut config = Config::default();
+        config.prometheus.recovered_publications_histogram = true;
+        let names = Names::new(&config);
+        let shards = Shards { metrics: &[], names: &names };
+        let budgets = MemoryBudgets::new(&MemoryLimits::all(1), 1);
+        let mut all = [shards.of_centrifugo(), shards.own(), shards.plain()].concat();
+        all.push(inboxes(&[], &names));
+        all.extend(api_calls::ApiCalls::new(&["publish"]).families(&[], &names));
+        all.extend(ProxyCalls::new(Vec::new()).families(0, &names));
+        all.extend(feeds(&[], &names));
+        all.extend(process::memory(&budgets, &names));
+        all.extend(process::process(Started::now(), &names));
+        all.extend(Windows::default().summaries(&all, Instant::now()));
+        all.sort_by(|one, two| one.name.cmp(&two.name));
+        all
+    }
+
+    #[test]
+    fn the_table_of_metrics_in_the_book_is_current() {
+        let mut table = String::from("| name | type | labels | meaning |\n|---|---|---|---|\n");
+        for Family { name, help, kind, labels, .. } in catalogue() {
+            let labels = labels.join(", ");
+            table += &format!("| `{name}` | {} | {labels} | {help} |\n", kind.name());
+        }
+        let page = include_str!("../../../docs/src/monitoring.md");
+        let is_current = page.contains(&table);
+        assert!(is_current, "put this table into docs/src/monitoring.md:\n{table}END");
+    }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
+        let texts = [
+            include_str!("../../../packaging/prometheus/rules.yml"),
+            include_str!("../../../packaging/grafana/dashboard.json"),
+        ];
+        let known: Vec<String> = catalogue().into_iter().map(|family| family.name).collect();
+        let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+        let (mut named, mut unknown) = (0, Vec::new());
+        for word in texts.iter().flat_map(|text| text.split(|byte| !is_name(byte))) {
+            if !word.starts_with("drumline_") && !word.starts_with("process_") {
+                continue;
+            }
+            named += 1;
+            let series = ["_bucket", "_count", "_sum"].map(|end| word.strip_suffix(end));
+            let of_hooks = word.starts_with("drumline_hooks_");
+            let exists = |name: &str| known.iter().any(|known| known == name);
+            if !of_hooks && !exists(word) && !series.iter().flatten().any(|name| exists(name)) {
+                unknown.push(word);
+            }
+        }
+        assert!(named > 50, "{named} names");
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 
     #[test]
