@@ -79,6 +79,8 @@ clock       180    release npm faketime    | tokens and revocations while the wa
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
 page        180    release npm chromium    | the server's page and its admin page in a browser
+page        180    release npm chromium    | the server's page in a browser
+tls         180    release npm python chromium openssl curl testssl | TLS with openssl, curl, tlslite-ng, sslyze, SDKs, Chromium; full: testssl.sh
 browser     180    release npm chromium    | centrifuge-js in a browser
 ticker      480    release npm chromium rabbitmq | scripts/ticker.sh: its page by each transport, Ctrl-C, a broker that dies
 autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
@@ -152,6 +154,8 @@ step_conformance() {
         node tests/conformance/metrics.mjs
 }
 step_page() { node tests/sdk/page.mjs && node tests/sdk/admin.mjs; }
+step_page() { node tests/sdk/page.mjs; }
+step_tls() { tests/system/tls.sh; }
 step_browser() { node tests/sdk/browser.mjs; }
 step_ticker() { node tests/system/ticker.mjs; }
 step_autobahn() { tests/system/autobahn.sh; }
@@ -285,6 +289,8 @@ need_faketime() { need_command faketime faketime; }
 need_rabbitmq() {
     need_command openssl openssl && need_command rabbitmq-server rabbitmq-server
 }
+need_openssl() { need_command openssl openssl; }
+need_testssl() { if [[ $SIZE == full ]]; then need_command testssl testssl.sh; fi; }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_pebble() {

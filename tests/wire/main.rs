@@ -43,5 +43,6 @@ mod slots;
 mod start;
 mod streams;
 mod tls;
+mod tls_connections;
 mod token_lifetime;
 mod uni;
