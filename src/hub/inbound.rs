@@ -70,7 +70,7 @@ impl Hub {
                     opened += used;
                 }
                 Step::Closed => {
-                    self.peer_ended(slot);
+                    self.answer_close(slot);
                     return bytes.len();
                 }
                 Step::Ignored => return bytes.len(),

@@ -20,15 +20,33 @@ impl Hub {
             return;
         }
         self.budget.charge(records.len() * cost::BYTES);
-        let Connection { outbox, transport, wire, .. } = self.connections[slot];
+        let Connection { outbox, .. } = self.connections[slot];
         if outbox == NONE {
-            let outbox = Outbox::of_sealed(records, (Framing::of(transport), wire));
+            let outbox = self.unsealed_outbox(slot, &records);
             self.connections.keep_outbox(slot, outbox);
             // The socket may well be writable.
             self.to_flush.push_back(slot);
         } else {
             self.connections.outboxes.change(outbox, |outbox| outbox.append_sealed(&records));
         }
+    }
+
+    /// An outbox that begins with `records`. The output of the turn, which is sealed after them,
+    /// follows them.
+    fn unsealed_outbox(&mut self, slot: u32, records: &[u8]) -> Outbox {
+        let Connection { transport, wire, turn, .. } = self.connections[slot];
+        let framed = (Framing::of(transport), wire);
+        let Some(entry) = self.turn.entries().get(turn as usize).copied() else {
+            return Outbox::of_sealed(records.to_vec(), framed);
+        };
+        let segments = self.turn.segments(&entry, &self.locals);
+        let mut outbox = Outbox::new(segments, framed, entry.preface as usize, 0);
+        if self.joins_messages(slot) {
+            outbox.join_messages();
+        }
+        outbox.append_sealed(records);
+        self.turn.withdraw(&mut self.connections[slot].turn);
+        outbox
     }
 
     /// Removes sealed bytes that the socket took from an outbox that has some; returns whether it
@@ -61,6 +79,19 @@ impl Hub {
         self.connections[slot].flags.set_lingering(true);
         self.begin_closing(slot);
         self.set_deadline(slot, ALERT_TIME);
+    }
+
+    /// Ends a connection whose peer has sent the alert that closes it: the same alert answers it,
+    /// behind the output that is left.
+    pub(super) fn answer_close(&mut self, slot: u32) {
+        let connection = &self.connections[slot];
+        if connection.phase == Phase::KeptAlive || connection.flags.lingering() {
+            return self.peer_ended(slot);
+        }
+        self.metrics.lost.add(u64::from(connection.takes_output()));
+        self.connections[slot].flags.set_lingering(true);
+        self.begin_closing(slot);
+        self.end_when_flushed(slot);
     }
 
     /// Seals the output of the turn for connections with TLS.

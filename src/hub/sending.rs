@@ -54,7 +54,7 @@ impl Hub {
         }
     }
 
-    fn joins_messages(&self, slot: u32) -> bool {
+    pub(super) fn joins_messages(&self, slot: u32) -> bool {
         let connection = self.connections.get(slot);
         self.settings.joins_uni_messages
             && connection.is_some_and(|found| found.transport == Transport::UniWebSocket)
@@ -238,6 +238,9 @@ impl Hub {
         }
         for at in 0..self.turn.entries().len() {
             let slot = self.turn.entries()[at].slot;
+            if slot == NONE {
+                continue;
+            }
             let connection = &mut self.connections[slot];
             connection.turn = NONE;
             if connection.flags.sealed() {

@@ -96,7 +96,7 @@ pub struct TurnOutput {
 }
 
 impl TurnOutput {
-    /// Entries of the sockets that get output.
+    /// Entries of the sockets that get output. The slot of a withdrawn entry is [`NONE`].
     pub fn entries(&self) -> &[OutputEntry] {
         &self.entries
     }
@@ -128,6 +128,13 @@ impl TurnOutput {
         }
         entry.tail = at;
         entry.pieces += 1;
+    }
+
+    /// Removes the entry of a connection, whose output is sent in another way.
+    pub fn withdraw(&mut self, handle: &mut u32) {
+        if let Some(entry) = self.entries.get_mut(std::mem::replace(handle, NONE) as usize) {
+            *entry = OutputEntry::empty(NONE);
+        }
     }
 
     /// Whether the private bytes reach their limit: commands and deliveries wait for the next turn.

@@ -21,6 +21,8 @@ pub struct SealedStream {
     /// Records that are not sent, and how much of them is.
     unsent: Vec<u8>,
     sent: usize,
+    /// Whether unsent records have a KeyUpdate, which answers all requests of the peer.
+    key_update_unsent: bool,
     /// Whether the peer sends nothing more.
     ended: bool,
     /// Whether the alert that ends the direction to the peer is sealed.
@@ -38,6 +40,7 @@ impl SealedStream {
             read: 0,
             unsent: Vec::new(),
             sent: 0,
+            key_update_unsent: false,
             ended: false,
             closed: false,
         }
@@ -85,9 +88,9 @@ impl SealedStream {
                 used
             }
             Unsealed::KeyUpdate { used, answer } => {
-                // Unsent records hold the answer to an earlier request already.
-                if answer && self.unsent.is_empty() {
+                if answer && !self.key_update_unsent {
                     self.session.seal_key_update(&mut self.unsent);
+                    self.key_update_unsent = true;
                 }
                 used
             }
@@ -134,6 +137,7 @@ impl SealedStream {
         self.sent += bytes;
         if self.sent >= self.unsent.len() {
             (self.unsent, self.sent) = (Vec::new(), 0);
+            self.key_update_unsent = false;
         }
     }
 }
