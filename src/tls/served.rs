@@ -35,7 +35,8 @@ impl Served {
     }
 
     /// The certificate for a server name in lower case, with a key that can sign by one of
-    /// `schemes`. An exact name comes before a wildcard, and a known name before the default.
+    /// `schemes` if there is one. An exact name comes before a wildcard, and a known name before
+    /// the default.
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Certificate> {
         let exact = name.and_then(|name| self.by_name.get(name));
         let wildcard = || {
@@ -45,7 +46,9 @@ impl Served {
         let named = exact.or_else(wildcard).map_or(&[][..], Vec::as_slice);
         let signs = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
         let mut candidates = named.iter().chain(&self.certificates);
-        candidates.find(|one| signs(&one.key)).map(|found| &**found)
+        // Without a match, the handshake fails for want of a common cipher suite.
+        let first = candidates.clone().next();
+        candidates.find(|one| signs(&one.key)).or(first).map(|found| &**found)
     }
 
     /// When the first of the certificates expires, in seconds since 1970.
