@@ -13,14 +13,14 @@ PYTHON=${PYTHON:-.venv/bin/python}
 PORT=$(free_port)
 
 # An authority, and a certificate of it for each name. The first one is the default.
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=An authority" \
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 300 -subj "/CN=An authority" \
     -keyout "$WORK/ca.key" -out "$WORK/ca.pem" 2>/dev/null || exit 1
 issue() {
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" \
         -keyout "$WORK/$1.key" -out "$WORK/$1.csr" 2>/dev/null &&
         printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n' "$2" >"$WORK/$1.ext" &&
         openssl x509 -req -in "$WORK/$1.csr" -CA "$WORK/ca.pem" -CAkey "$WORK/ca.key" -CAcreateserial \
-            -days 30 -extfile "$WORK/$1.ext" -out "$WORK/$1.pem" 2>/dev/null
+            -days 300 -extfile "$WORK/$1.ext" -out "$WORK/$1.pem" 2>/dev/null
 }
 issue localhost "DNS:localhost,IP:127.0.0.1" && issue second.test "DNS:second.test" || exit 1
 

@@ -338,6 +338,8 @@ fn a_stopping_server_closes_in_order() {
     server.signal_stop();
     for client in &mut clients {
         client.read_until("shutdown");
+        client.write(&client_frame(0x88, &3001u16.to_be_bytes()));
+        client.flush();
         assert_eq!(client.end(), None);
     }
     drop(clients);
@@ -351,16 +353,31 @@ fn parts_of_records_are_bounded_and_dropped_with_their_connection() {
     let config = config(&TLS13);
     let mut clients: Vec<Client> =
         (0..CONNECTIONS).map(|_| Client::connected(&server, &config)).collect();
-    let before = server.metric("drumline_inbound_bytes");
+    let before = server.metric("drumline_unread_bytes");
     for client in &mut clients {
         client.write(&client_frame(0x81, format!("{:16000}", "{}").as_bytes()));
         let records = client.records();
         client.socket.write_all(&records[..records.len() - 1]).unwrap();
     }
-    let kept = server.wait_metric("drumline_inbound_bytes", |kept| kept - before > 3_000_000);
+    let kept = server.wait_metric("drumline_unread_bytes", |kept| kept - before > 3_000_000);
     assert!(kept - before < CONNECTIONS as u64 * 20_000, "{kept}");
     drop(clients);
-    server.wait_metric("drumline_inbound_bytes", |kept| kept <= before);
+    server.wait_metric("drumline_unread_bytes", |kept| kept <= before);
+}
+
+#[test]
+fn a_key_update_between_messages_keeps_their_order() {
+    let server = server(&[]);
+    let mut client = Client::connected(&server, &config(&TLS13));
+    for round in 0..100 {
+        client.write(&client_frame(0x89, b"before"));
+        client.tls.refresh_traffic_keys().unwrap();
+        client.write(&client_frame(0x89, b"after"));
+        client.flush();
+        client.read_until("\u{6}before");
+        client.read_until("\u{5}after");
+        assert!(client.data.is_empty(), "round {round}");
+    }
 }
 
 #[test]
