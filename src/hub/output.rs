@@ -6,6 +6,7 @@ use crate::hub::connections::{Connection, NONE};
 use crate::hub::shard_state::Hub;
 use crate::wire::frame;
 use crate::wire::framing::Framing;
+use crate::wire::http::Transport;
 use crate::wire::protocol::reply::{Push, Reply};
 use crate::wire::protocol::{self, Disconnect, Error};
 
@@ -35,6 +36,13 @@ impl Hub {
             self.append_outbox(slot, &frames);
             keep_buffer(&mut self.frames, frames);
         }
+    }
+
+    /// Whether messages of the connection that are sent together share a frame.
+    pub(super) fn joins_messages(&self, slot: u32) -> bool {
+        let connection = self.connections.get(slot);
+        self.settings.joins_uni_messages
+            && connection.is_some_and(|found| found.transport == Transport::UniWebSocket)
     }
 
     /// Takes the buffer that the next output of a connection without a hold is appended to, with

@@ -10,7 +10,6 @@ use crate::hub::shard_state::Hub;
 use crate::hub::turn_output::{OutboxFlush, OutputEntry, SealedBytes, Segments};
 use crate::local::Delivery;
 use crate::wire::framing::Framing;
-use crate::wire::http::Transport;
 
 /// Maximum bytes of the fan-out per turn.
 const FANOUT_BYTES: usize = 4 << 20;
@@ -52,12 +51,6 @@ impl Hub {
                 self.budget.charge(copied * cost::BYTES);
             }
         }
-    }
-
-    pub(super) fn joins_messages(&self, slot: u32) -> bool {
-        let connection = self.connections.get(slot);
-        self.settings.joins_uni_messages
-            && connection.is_some_and(|found| found.transport == Transport::UniWebSocket)
     }
 
     #[inline(never)]
