@@ -79,7 +79,6 @@ clock       180    release npm faketime    | tokens and revocations while the wa
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
 page        180    release npm chromium    | the server's page and its admin page in a browser
-page        180    release npm chromium    | the server's page in a browser
 tls         180    release npm python chromium openssl curl testssl | TLS with openssl, curl, tlslite-ng, sslyze, SDKs, Chromium; full: testssl.sh
 browser     180    release npm chromium    | centrifuge-js in a browser
 ticker      480    release npm chromium rabbitmq | scripts/ticker.sh: its page by each transport, Ctrl-C, a broker that dies
@@ -154,7 +153,6 @@ step_conformance() {
         node tests/conformance/metrics.mjs
 }
 step_page() { node tests/sdk/page.mjs && node tests/sdk/admin.mjs; }
-step_page() { node tests/sdk/page.mjs; }
 step_tls() { tests/system/tls.sh; }
 step_browser() { node tests/sdk/browser.mjs; }
 step_ticker() { node tests/system/ticker.mjs; }
