@@ -308,7 +308,7 @@ fn request_and_upgrade(client: &mut Client) -> Vec<u8> {
 fn no_byte_is_lost_when_a_connection_moves_to_the_control_plane_and_back() {
     let server = server(&["--http_api.external", "--http_api.insecure"]);
     let config = config(&TLS13);
-    let mut expect = |client: &mut Client| {
+    let expect = |client: &mut Client| {
         client.read_until("HTTP/1.1 200 OK");
         client.read_until(r#"{"result":{}}"#);
         expect_connected(client);
