@@ -29,7 +29,7 @@ impl Config {
     /// What connections through each of these addresses begin with.
     pub(super) fn entrances(&self) -> Arc<[Entrance]> {
         let server = &self.http_server;
-        let (proxy_protocol, tls) = (server.proxy_protocol, server.tls.enabled);
+        let (proxy_protocol, tls) = (server.proxy_protocol, server.has_tls());
         let first = Entrance { proxy_protocol, tls, ..Entrance::default() };
         let further = server.listeners.iter().map(|listener| Entrance {
             name: listener.name.clone(),
@@ -50,7 +50,7 @@ impl Config {
         }
         for (at, listener) in listeners.iter().enumerate() {
             let place = format!("http_server.listeners[{at}] {:?}", listener.name);
-            listener.check(&place, self.http_server.tls.enabled)?;
+            listener.check(&place, self.http_server.has_tls())?;
         }
         let addresses = self
             .listen_addresses()
@@ -110,7 +110,7 @@ impl Listener {
             .map_err(|refused| error(format!("{place}: {}", refused.cause), refused.cure))?;
         must(
             has_tls || !self.tls,
-            "tls is set, but http_server.tls.enabled is not".to_owned(),
+            "tls is set, but neither http_server.tls nor tls_autocert is enabled".to_owned(),
             "set tls to false, or configure http_server.tls",
         )
     }

@@ -10,6 +10,14 @@ fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Resul
     if holds { Ok(()) } else { Err(error(cause, cure)) }
 }
 
+impl HttpServer {
+    /// Whether the public port is served with TLS: there are certificates of files or of an
+    /// authority.
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.enabled || self.tls_autocert.enabled
+    }
+}
+
 /// Checks that a certificate and its key are set together.
 fn check_pair(place: &str, has_certificate: bool, has_key: bool) -> Result<(), Error> {
     must(
@@ -141,7 +149,8 @@ mod tests {
             let cache = ("http_server.tls_autocert.cache_dir", "/tmp/a");
             load_flags(&[enabled, host, cache, (key, value)])
         };
-        assert!(autocert("http_server.tls_autocert.email", "a@b.test").is_ok());
+        let loaded = autocert("http_server.tls_autocert.email", "a@b.test").unwrap();
+        assert!(loaded.config.hub_settings(0).entrances[0].tls, "the public port is not plain");
         for (key, value) in [
             ("http_server.tls_autocert.host_whitelist", ""),
             ("http_server.tls_autocert.host_whitelist", "*.a.test"),
