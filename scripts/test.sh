@@ -15,8 +15,8 @@
 # Variables:
 #   DRUMLINE                   binary under test (default: target/release/drumline)
 #   DRUMLINE_SIMULATION_SEEDS  seeds of the simulation (default: 200; full: 3000)
-#   FUZZ_SECONDS               processor time of all fuzz targets together (default: 120; full: 1800)
-#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 60; full: 600)
+#   FUZZ_SECONDS               processor time of all fuzz targets together (default: 80; full: 1800)
+#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 40; full: 600)
 #   BENCH_CONNECTIONS          connections of the step bench (default: 30000; full: 200000)
 #   ADVISORY_URL, ADVISORY_DB  advisory database to fetch, and a local copy for machines without network
 set -uo pipefail
@@ -40,8 +40,8 @@ if [[ $SIZE == full ]]; then
     BENCH_CONNECTIONS=${BENCH_CONNECTIONS:-200000}
 fi
 export SIZE
-FUZZ_SECONDS=${FUZZ_SECONDS:-120}
-FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-60}
+FUZZ_SECONDS=${FUZZ_SECONDS:-80}
+FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-40}
 BENCH_CONNECTIONS=${BENCH_CONNECTIONS:-30000}
 ADVISORY_URL=${ADVISORY_URL:-https://github.com/RustSec/advisory-db}
 ADVISORY_DB=${ADVISORY_DB:-}
@@ -112,20 +112,23 @@ step_shellcheck() {
 # A page that the summary names must exist; the style test checks the links.
 step_book() { .venv/bin/mdbook build docs --dest-dir "$TARGET/book"; }
 
-step_unit() { cargo test --workspace --lib --bins; }
+# The same packages and features in every step, so that each test program is built once. The planted
+# faults do nothing before a test plants one.
+TESTS=(--workspace --features drumline/planted-faults)
+
+step_unit() { cargo test "${TESTS[@]}" --lib --bins; }
 
 step_loom() {
     cargo test --lib --features loom loom
 }
 
-# The feature compiles the faults inside the hub and the homes; without it only those outside are found.
-step_simulation() { cargo test --test simulation --features planted-faults; }
+step_simulation() { cargo test "${TESTS[@]}" --test simulation; }
 
 # Cargo runs one test program after the other.
-step_wire() { cargo test --no-fail-fast --test wire --test hostile --test leaks; }
+step_wire() { cargo test "${TESTS[@]}" --no-fail-fast --test wire --test hostile --test leaks; }
 
 step_acme() {
-    PEBBLE=$TARGET/tools/pebble cargo test --test wire -- --ignored certificates_are_issued
+    PEBBLE=$TARGET/tools/pebble cargo test "${TESTS[@]}" --test wire -- --ignored certificates_are_issued
 }
 
 step_tune() { tests/system/tune.sh; }
@@ -142,7 +145,7 @@ step_keys() { node tests/sdk/keys.mjs; }
 # A full run kills the broker 20 times.
 step_feeds() {
     if [[ $SIZE == full ]]; then export DRUMLINE_FEED_KILLS=20; fi
-    cargo test --test feeds
+    cargo test "${TESTS[@]}" --test feeds
 }
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }
@@ -163,7 +166,7 @@ step_dead-peer() { tests/system/dead-peer.sh; }
 # The Python port of HdrHistogram reads files of the harness, and the harness reads its files.
 step_histograms() {
     DRUMLINE_TEST_PYTHON=$PWD/.venv/bin/python \
-        cargo test --workspace --lib python_agrees || return 1
+        cargo test "${TESTS[@]}" --lib python_agrees || return 1
     .venv/bin/python tests/system/histograms.py "$TARGET/release/drumline-bench"
 }
 
@@ -197,7 +200,7 @@ fuzz_one() {
 # Prints its seed.
 step_client() {
     DRUMLINE_FUZZ_SECONDS=$FUZZ_CLIENT_SECONDS \
-        cargo test --test fuzz_client -- --nocapture
+        cargo test "${TESTS[@]}" --test fuzz_client -- --nocapture
 }
 
 # A full run has the connections and seconds that RESULTS.md reports.
