@@ -8,6 +8,7 @@ use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -19,6 +20,7 @@ use drumline::base::log;
 use drumline::base::password;
 use drumline::base::sys;
 use drumline::config::{self, FileFormat, Loaded, Sources, ValueKind};
+use drumline::control::reload::socket;
 use drumline::model::message::TokenPurpose;
 use drumline::model::token::{self, TokenError};
 use drumline::process::preflight::{self, Severity};
@@ -50,7 +52,8 @@ fn main() -> ExitCode {
         "man" => man_pages(matches),
         "hash-password" => hash_password(),
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
-        _ => load(matches).and_then(server::serve).map(|()| ExitCode::SUCCESS),
+        "reload" => reload(matches),
+        _ => serve(matches),
     };
     let code = done.unwrap_or_else(|Failure { cause, cure }| {
         log::text(format!("drumline: {cause}\n  cure: {cure}\n"));
@@ -114,6 +117,11 @@ fn command() -> Command {
         .subcommand(Command::new("hash-password").about(
             "Print the hash of a password for admin.password; asks for it, or reads it from stdin",
         ))
+        .subcommand(
+            Command::new("reload")
+                .about("Reload the configuration of the running server and wait for the outcome")
+                .arg(pid()),
+        )
         .subcommands(printing_commands())
         .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
@@ -164,6 +172,14 @@ fn user() -> Arg {
         .value_name("USER")
         .default_value("")
         .help("User ID in the token; empty: an anonymous user")
+}
+
+fn pid() -> Arg {
+    Arg::new("pid")
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32))
+        .help("Process ID of the server [default: $MAINPID, or the only server that runs]")
 }
 
 fn ttl() -> Arg {
@@ -250,6 +266,21 @@ fn flag(key: &config::Key) -> Arg {
             flag.value_name("JSON")
         }
     }
+}
+
+/// Runs the server. A reload reads the file and the file `.env` again; the environment and the
+/// flags of a process do not change.
+fn serve(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let matches = matches.clone();
+    server::serve(Arc::new(move || load(&matches))).map(|()| ExitCode::SUCCESS)
+}
+
+/// Exit status 0: the server has reloaded its configuration; 2: it has not.
+fn reload(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let given = matches.get_one("pid").copied();
+    let pid = given.or_else(|| std::env::var("MAINPID").ok()?.parse().ok());
+    let report = socket::request(pid)?;
+    say(format!("configuration reloaded: {report}\n"))
 }
 
 fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {

@@ -298,3 +298,7 @@ impl Clock {
         self.0.elapsed().as_micros() as u64
     }
 }
+/// ID of the user that the process acts as; 0: root.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

@@ -12,6 +12,8 @@ mod certificates;
 pub mod http;
 mod metrics;
 mod pages;
+pub mod reload;
+mod shutdown;
 pub mod signals;
 mod tokens;
 
@@ -25,8 +27,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use self::acme::Acme;
 use self::backend::client::client;
@@ -37,22 +38,24 @@ use self::http::connections::{HttpConnections, HttpOptions, IdleTimes};
 use self::http::return_to_shard::{PushAdmission, with_push_routes};
 use self::metrics::Source;
 use self::metrics::api_calls::ApiCalls;
+use self::reload::reloader::{Load, Parts, Reloader, Shards};
+use self::reload::socket::ReloadSocket;
 use self::signals::Signals;
 use self::tokens::verifier::TokenVerifier;
 use crate::base::connection_limits::ConnectionLimits;
+use crate::base::current::Current;
 use crate::base::log;
+use crate::base::notify;
 use crate::base::sys;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::engine::node::Node;
-use crate::feeds::feed::{Destination, FeedState};
+use crate::feeds::feed::{Destination, DestinationOptions, FeedState};
 use crate::feeds::start::PreparedFeeds;
 use crate::link::Link;
-use crate::model::message::{Lookup, LookupRequest, Message};
+use crate::model::message::{Lookup, LookupRequest};
 use crate::tls::Tls;
 use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
-/// Pause between two checks whether all sockets are closed.
-const DRAIN_CHECK_PAUSE: Duration = Duration::from_millis(50);
 /// Maximum time to finish HTTP requests after every push connection is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -67,6 +70,8 @@ pub struct Control {
     acme: Option<Acme>,
     /// Refuse requests of other machines.
     local: bool,
+    shards: Shards,
+    reload: Option<(Load, Loaded)>,
 }
 
 impl Control {
@@ -93,9 +98,21 @@ impl Control {
         let (bus, metrics) = (node.bus.clone(), node.metrics.clone());
         let link =
             Arc::new(Link::new(bus, node.names, metrics, node.budgets.clone(), (bell, node.clock)));
-        let admission = PushAdmission { limits: node.connection_limits.clone(), clock: node.clock };
-        let feeds = PreparedFeeds::default();
-        Ok(Control { config, link, admission, internal, feeds, tls, acme: None, local })
+        let endless = config.http_server.connections_max.div_ceil(2);
+        let admission = PushAdmission {
+            limits: node.connection_limits.clone(),
+            clock: node.clock,
+            endless_permits: Arc::new(Semaphore::new(endless)),
+        };
+        let (feeds, shards) = (PreparedFeeds::default(), Shards::of(node));
+        let (acme, reload) = (None, None);
+        Ok(Control { config, link, admission, internal, feeds, tls, acme, local, shards, reload })
+    }
+
+    /// Lets the node reload by `load` what was loaded at the start.
+    pub fn with_reload(mut self, load: Load, loaded: Loaded) -> Self {
+        self.reload = Some((load, loaded));
+        self
     }
 
     /// Adds the feeds of the node, which begin to publish when the control plane runs.
@@ -119,60 +136,65 @@ impl Control {
     /// `shutdown.timeout` is over. A second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
-        let Control { config, link, admission, internal, feeds, tls, acme, local } = self;
-        let client = client(tls.clients.default.clone(), "");
-        let backend = Arc::new(Backend::new(&config, &client, &tls.clients));
+        let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
+        let (shards, reload) = (self.shards, self.reload);
+        let (client, node) = (
+            client(tls.clients.default.clone(), ""),
+            Arc::new(api::NodeState::new(&link, api::METHODS)),
+        );
+        let running = Arc::new(Current::new(config.clone()));
+        let backend = Arc::new(Current::new(Backend::new(&config, &client, &tls.clients)));
         let proxies = Proxies::new(link.clone(), backend.clone());
-        let hooks = Arc::new(Hooks::start(&config, backend));
-        let feeds = feeds.start(&destination(&config, &link));
-        let calls = Arc::new(ApiCalls::new(api::METHODS));
-        let mut sources = metric_sources(&link, &proxies, &hooks, &calls, feeds.states());
-        let stores = tls.ports.stores();
-        tokio::spawn(certificates::watch(stores.clone()));
-        sources.push(Box::new(move |names| certificates::families(&stores, names)));
-        if let Some(acme) = acme {
-            let counters = acme.counters();
-            sources.push(Box::new(move |names| names.families(&counters.metrics())));
-            acme.start(&config, stopped.clone())?;
-        }
+        let hooks = Arc::new(Hooks::start(&config, backend.clone()));
+        let options = Arc::new(Current::new(destination_options(&config, &link, &node)));
+        let feeds = feeds.start(&Destination { link: link.clone(), options: options.clone() });
+        let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
+        sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
         let inner = inner_router(&config, &link, sources)
-            .merge(admin::router(&config, &link, &calls, &stopped));
-        let api = api::router(&config, &link, &calls);
-        let has_public_api = internal.is_none() || config.http_api.external;
-        let (public, inner) = match (internal.is_some(), has_public_api) {
-            (false, _) => (inner.clone().merge(api), inner),
-            (true, true) => (api, inner),
-            (true, false) => (Router::new(), inner.merge(api)),
+            .merge(admin::router(&config, &link, &node, &stopped));
+        let routers = Routers {
+            link: link.clone(),
+            node: node.clone(),
+            inner,
+            admission,
+            has_internal: internal.is_some(),
+            local,
         };
-        let public = with_push_routes(public, &config, &link, admission);
-        let [public, inner] = [public, inner]
-            .map(|router| if local { refuse_other_machines(router) } else { router });
+        let [public, inner] = routers.of(&config);
         let public = HttpConnections::new(http_options(&config, public, false), stopped.clone());
         let inner = HttpConnections::new(http_options(&config, inner, true), stopped);
-        let verifier = TokenVerifier::new(link.clone(), &config, &client);
+        let verifier = Arc::new(Current::new(TokenVerifier::new(link.clone(), &config, &client)));
+        let (used, hooked) = (verifier.clone(), hooks.clone());
         let dispatcher =
-            tokio::spawn(dispatch(link.clone(), public.clone(), verifier, proxies, hooks.clone()));
-        if let Some(listener) = internal {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let places = config.http_server.internal_connections_max as u64;
-            let limits = Arc::new(ConnectionLimits::default().with_control_max(places));
-            let tls = tls.ports.internal.map(|port| port.config);
-            tokio::spawn(inner.clone().listen(listener, limits, tls));
+            tokio::spawn(dispatch(link.clone(), public.clone(), used, proxies, hooked));
+        let remake_link = link.clone();
+        let parts = Parts {
+            running: running.clone(),
+            backend,
+            verifier,
+            client,
+            tls: tls.ports.clone(),
+            feeds: options,
+            connections: [public.clone(), inner.clone()],
+            remake: Box::new(move |config| {
+                (destination_options(config, &remake_link, &node), routers.of(config))
+            }),
+        };
+        if let Some(((load, loaded), hangups)) = reload.zip(signals.take_hangups()) {
+            let reloader = Reloader::new(load, loaded, shards, link.clone(), parts);
+            tokio::spawn(reload::requests::serve(reloader, hangups, reload_socket()));
         }
+        if let Some(listener) = internal {
+            listen_internal(&config, &tls, inner.clone(), listener)?;
+        }
+        notify::notify("READY=1");
         signals.end().await;
+        notify::notify("STOPPING=1");
         tokio::spawn(async move {
             signals.end().await;
             std::process::exit(1);
         });
-        let end = Instant::now() + config.shutdown.timeout.0;
-        feeds.stop().await;
-        drain(&config, &link, end).await;
-        let undelivered = hooks.wait_until_delivered(&link, end).await;
-        if undelivered > 0 {
-            let cause =
-                format_args!("{undelivered} hook events were not delivered before the timeout");
-            log::warn("hooks", format_args!("{cause}; raise shutdown.timeout"));
-        }
+        shutdown::drain(&running.get(), &link, feeds, &hooks).await;
         drop(stop);
         let answered = async { tokio::join!(public.closed(), inner.closed()) };
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
@@ -181,13 +203,88 @@ impl Control {
     }
 }
 
-/// The node as its feeds use it.
-fn destination(config: &Arc<Config>, link: &Arc<Link>) -> Destination {
-    Destination {
-        link: link.clone(),
+/// Watches the files of certificates and orders certificates by ACME. Returns the metrics of both.
+fn serve_certificates(
+    config: &Arc<Config>,
+    tls: &Tls,
+    acme: Option<Acme>,
+    stopped: &watch::Receiver<()>,
+) -> io::Result<Vec<Source>> {
+    let stores = tls.ports.stores();
+    tokio::spawn(certificates::watch(stores.clone()));
+    let mut sources: Vec<Source> =
+        vec![Box::new(move |names| certificates::families(&stores, names))];
+    if let Some(acme) = acme {
+        let counters = acme.counters();
+        sources.push(Box::new(move |names| names.families(&counters.metrics())));
+        acme.start(config, stopped.clone())?;
+    }
+    Ok(sources)
+}
+
+/// Serves the internal port.
+fn listen_internal(
+    config: &Config,
+    tls: &Tls,
+    connections: HttpConnections,
+    listener: TcpListener,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let places = config.http_server.internal_connections_max as u64;
+    let limits = Arc::new(ConnectionLimits::default().with_control_max(places));
+    let tls = tls.ports.internal.as_ref().map(|port| port.config.clone());
+    tokio::spawn(connections.listen(listener, limits, tls));
+    Ok(())
+}
+
+/// What a reload can change of the node as its feeds use it.
+fn destination_options(
+    config: &Arc<Config>,
+    link: &Arc<Link>,
+    node: &Arc<api::NodeState>,
+) -> DestinationOptions {
+    DestinationOptions {
         namespaces: config.namespaces(),
         publication_max: config.client.queue_max_size,
-        commands: api::feed_commands(config, link),
+        commands: api::feed_commands(config, link, node),
+    }
+}
+
+/// The socket of `drumline reload`; `None`: only SIGHUP reloads.
+fn reload_socket() -> Option<ReloadSocket> {
+    let refused = |error| {
+        let cause = format_args!("no socket for `drumline reload`: {error}; SIGHUP still reloads");
+        log::warn("reload", cause);
+    };
+    ReloadSocket::listen().map_err(refused).ok()
+}
+
+/// What the routers of both ports are made of.
+struct Routers {
+    link: Arc<Link>,
+    node: Arc<api::NodeState>,
+    /// Routes of the internal port without the API.
+    inner: Router,
+    admission: PushAdmission,
+    has_internal: bool,
+    /// Refuse requests of other machines.
+    local: bool,
+}
+
+impl Routers {
+    /// The routers of the public and of the internal port.
+    fn of(&self, config: &Arc<Config>) -> [Router; 2] {
+        let api = api::router(config, &self.link, &self.node);
+        let inner = self.inner.clone();
+        let has_public_api = !self.has_internal || config.http_api.external;
+        let (public, inner) = match (self.has_internal, has_public_api) {
+            (false, _) => (inner.clone().merge(api), inner),
+            (true, true) => (api, inner),
+            (true, false) => (Router::new(), inner.merge(api)),
+        };
+        let public = with_push_routes(public, config, &self.link, self.admission.clone());
+        [public, inner]
+            .map(|router| if self.local { refuse_other_machines(router) } else { router })
     }
 }
 
@@ -195,13 +292,13 @@ fn destination(config: &Arc<Config>, link: &Arc<Link>) -> Destination {
 async fn dispatch(
     link: Arc<Link>,
     public: HttpConnections,
-    verifier: TokenVerifier,
+    verifier: Arc<Current<TokenVerifier>>,
     proxies: Proxies,
     hooks: Arc<Hooks>,
 ) {
     let look_up = |LookupRequest { address, lookup }| match lookup {
         Lookup::Token { token, purpose, charge } => {
-            verifier.verify(address, token, purpose, charge);
+            verifier.get().verify(address, token, purpose, charge);
         }
         Lookup::Command(request) => proxies.ask(address, request),
         Lookup::Renewal(request) => proxies.renew(address, request),
@@ -227,7 +324,7 @@ fn http_options(config: &Config, router: Router, internal: bool) -> HttpOptions 
     let server = &config.http_server;
     let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
     HttpOptions {
-        router,
+        router: Current::new(router),
         times: IdleTimes { idle: server.idle_timeout.0, anonymous: anonymous.0 },
         limits: config.head_limits(),
     }
@@ -281,20 +378,4 @@ fn refuse_other_machines(router: Router) -> Router {
 
 async fn health() -> impl IntoResponse {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
-}
-
-/// Tells every shard to close its connections. Waits until they are closed, or until `end`.
-async fn drain(config: &Config, link: &Link, end: Instant) {
-    for shard in link.shards() {
-        let mut message = Message::Drain(config.shutdown.spread.millis());
-        while let Err(refused) = link.send(shard, message).await {
-            message = refused;
-            if Instant::now() >= end {
-                return;
-            }
-        }
-    }
-    while link.sum(|metrics| metrics.sockets.get()) > 0 && Instant::now() < end {
-        sleep(DRAIN_CHECK_PAUSE).await;
-    }
 }

@@ -1,4 +1,5 @@
-//! Signals: SIGTERM and SIGINT end the server, SIGHUP logs a line, SIGUSR1 and SIGUSR2 do nothing.
+//! Signals: SIGTERM and SIGINT end the server, SIGHUP reloads its configuration, SIGUSR1 and
+//! SIGUSR2 do nothing.
 //!
 //! Owns the handlers. The invariant: only SIGTERM and SIGINT end the process. A signal that arrives
 //! during the start takes effect once the server runs.
@@ -7,13 +8,11 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::log;
-
 /// The handlers of a process that serves.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    hangup: Option<Signal>,
     /// SIGUSR1 and SIGUSR2 have a handler only so that they do not end the process.
     _ignored: [Signal; 2],
 }
@@ -28,22 +27,21 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: Some(signal(SignalKind::hangup())?),
             _ignored: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. Logs that SIGHUP has no effect.
+    /// Takes the handler of SIGHUP, for the part that reloads.
+    pub fn take_hangups(&mut self) -> Option<Signal> {
+        self.hangup.take()
+    }
+
+    /// Waits for SIGTERM or SIGINT.
     pub async fn end(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    log::warn("signals", "SIGHUP: a running server does not reload its \
-                                          configuration; restart it to apply a changed one");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::counters::Counters;
 use super::decode::{Commands, Decoder, Work};
 use super::message::{Refusal, Retry};
+use crate::base::current::Current;
 use crate::base::log::{self, Level};
 use crate::base::sys;
 use crate::link::publishing::{self, Draft};
@@ -29,6 +30,12 @@ const MESSAGE_LINES_MAX: u64 = 10;
 pub struct Destination {
     /// The way to the homes of the channels.
     pub link: Arc<Link>,
+    /// What a reload can change.
+    pub options: Arc<Current<DestinationOptions>>,
+}
+
+/// The part of a node that a reload can change, as feeds use it.
+pub struct DestinationOptions {
     /// Options of the channels.
     pub namespaces: Arc<Namespaces>,
     /// Maximum size of a publication in bytes.
@@ -133,7 +140,8 @@ impl Feed {
             Work::Command { method, request } => {
                 let mut overload = Overload::default();
                 loop {
-                    match self.destination.commands.run(method, request).await {
+                    let commands = self.destination.options.get().commands.clone();
+                    match commands.run(method, request).await {
                         Err(refusal) if refusal.retry == Retry::Always => {
                             overload.wait(&self.state, &refusal.cause).await;
                         }
@@ -145,7 +153,7 @@ impl Feed {
     }
 
     async fn publish(&self, channels: &[Arc<str>], draft: &Draft) -> Result<(), Refusal> {
-        let max = self.destination.publication_max;
+        let max = self.destination.options.get().publication_max;
         if draft.data.len() > max {
             let size = draft.data.len();
             return Err(Refusal::unreadable(format!(
@@ -187,7 +195,8 @@ impl Feed {
     }
 
     async fn attempt(&self, channel: &Arc<str>, draft: &Draft) -> Result<(), Error> {
-        let Destination { link, namespaces, .. } = &self.destination;
+        let Destination { link, options } = &self.destination;
+        let namespaces = options.get().namespaces.clone();
         let options = namespaces.of(channel)?;
         let pending = publishing::post(link, channel, options, draft, Wake::WithBatch).await;
         publishing::settle(pending).await.map(drop)

@@ -157,7 +157,7 @@ impl<O: Send> Pump<O> {
         self.next_number += 1;
         self.feed.state.counters.received.add(1);
         let Feed { options, destination, .. } = &*self.feed;
-        let read = options.decoder.read(&message, &*destination.commands);
+        let read = options.decoder.read(&message, &*destination.options.get().commands);
         let (work, refused) = match read {
             Ok(work) => (Some(Arc::new(work)), None),
             Err(refusal) => (None, Some(refusal)),

@@ -76,11 +76,12 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::base::current::Current;
     use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::config::{Config, PublicationDataMode};
     use crate::engine::bus::Bus;
     use crate::feeds::decode::{CommandResult, Commands, Decoder, Work};
-    use crate::feeds::feed::{Destination, FeedOptions, FeedState};
+    use crate::feeds::feed::{Destination, DestinationOptions, FeedOptions, FeedState};
     use crate::feeds::message::{Message, Refusal};
     use crate::feeds::session::Verdict;
     use crate::link::publishing::{Draft, post};
@@ -120,10 +121,11 @@ mod tests {
         ));
         let namespaces = Config::default().namespaces();
         let commands = Arc::new(NoCommands);
+        let changeable = DestinationOptions { namespaces, publication_max: 100, commands };
         Arc::new(Feed {
             state: Arc::new(FeedState::new("test", "fake")),
             options: FeedOptions { decoder, attempts: 2, delay: Duration::from_secs(1) },
-            destination: Destination { link, namespaces, publication_max: 100, commands },
+            destination: Destination { link, options: Arc::new(Current::new(changeable)) },
         })
     }
 
@@ -297,7 +299,8 @@ mod tests {
     async fn publications_of_a_batch_leave_the_shard_asleep_until_its_end() {
         let bus = Bus::new(1, 1, [8; RANKS], Box::new(|| {})).unwrap();
         let feed = feed_over(bus.clone(), Decoder::new("", &PublicationDataMode::default()));
-        let Destination { link, namespaces, .. } = &feed.destination;
+        let Destination { link, options } = &feed.destination;
+        let namespaces = options.get().namespaces.clone();
         let (shard, channel) = (bus.consumer(0), Arc::from("c"));
         let data = b"1".as_slice().into();
         let draft = Draft { data, is_json: true, ..Draft::default() };

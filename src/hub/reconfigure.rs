@@ -25,6 +25,7 @@ impl Hub {
             let kept = &self.settings;
             let settings = HubSettings {
                 slots: kept.slots,
+                tls: kept.tls.clone(),
                 compression: kept.compression,
                 uni_compression: kept.uni_compression,
                 budgets: kept.budgets,

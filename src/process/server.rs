@@ -16,6 +16,7 @@ use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::Control;
 use crate::control::acme::Acme;
 use crate::control::http::descriptor_shares;
+use crate::control::reload::reloader::Load;
 use crate::control::signals::Signals;
 use crate::engine::node::{Node, NodeSettings};
 use crate::feeds::start::PreparedFeeds;
@@ -32,9 +33,10 @@ pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
 /// Limit on open files, if it cannot be read.
 const DESCRIPTORS: u64 = 1024;
 
-/// Runs the server until a signal ends it.
-pub fn serve(loaded: Loaded) -> Result<(), Failure> {
-    let Loaded { mut config, access, warnings, .. } = loaded;
+/// Runs the server until a signal ends it. `load` reads the configuration again for a reload.
+pub fn serve(load: Load) -> Result<(), Failure> {
+    let loaded = load()?;
+    let Loaded { mut config, access, warnings, .. } = loaded.clone();
     log::start();
     provider::install();
     for warning in &warnings {
@@ -90,7 +92,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Failure> {
     let control = Control::new(config.clone(), &node, bell, tls, access.is_open())
         .map_err(|error| internal_port_failure(&config, &error))?
         .with_feeds(feeds)
-        .with_acme(acme);
+        .with_acme(acme)
+        .with_reload(load, loaded);
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
     runtime.block_on(control.run(signals)).map_err(|error| Failure {

@@ -125,6 +125,26 @@ impl TlsPorts {
         Ok(TlsPorts { public, internal, issued })
     }
 
+    /// Serves the certificates of other options, and reads files again whose names are the same.
+    ///
+    /// # Errors
+    /// A certificate or key cannot be used. The old certificates of every port are served as
+    /// before.
+    pub fn reload(&self, old: &HttpServer, new: &HttpServer) -> Result<(), Failure> {
+        if let Some(public) = &self.public {
+            public.certificates.replace(&new.tls)?;
+        }
+        let Some(own) = self.internal.as_ref().filter(|_| new.internal_tls.enabled) else {
+            return Ok(());
+        };
+        own.certificates.replace(&new.internal_tls).map(drop).inspect_err(|_| {
+            if let Some(public) = &self.public {
+                // Its files may have changed too; then the new certificates stay.
+                let _ = public.certificates.replace(&old.tls);
+            }
+        })
+    }
+
     /// The certificates of the ports, each store once.
     pub fn stores(&self) -> Vec<Arc<CertificateStore>> {
         let ports = [&self.public, &self.internal];

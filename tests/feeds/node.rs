@@ -8,14 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use drumline::base::current::Current;
 use drumline::base::failure::Failure;
 use drumline::base::memory::{MemoryBudgets, MemoryLimits};
 use drumline::base::metrics::Metrics;
 use drumline::base::sys::Clock;
 use drumline::config::{Config, Sources, load};
-use drumline::control::api::feed_commands;
+use drumline::control::api::{NodeState, feed_commands};
 use drumline::engine::bus::Bus;
-use drumline::feeds::feed::{Destination, FeedState};
+use drumline::feeds::feed::{Destination, DestinationOptions, FeedState};
 use drumline::feeds::start::{Feeds, PreparedFeeds};
 use drumline::link::Link;
 use drumline::model::message::{Message, Post, Publish, Published, RANKS, Rank};
@@ -164,12 +165,13 @@ impl Node {
         config: Arc<Config>,
         prepared: PreparedFeeds,
     ) -> Node {
-        let destination = Destination {
-            link: link.clone(),
+        let options = DestinationOptions {
             namespaces: config.namespaces(),
             publication_max: config.client.queue_max_size,
-            commands: feed_commands(&config, &link),
+            commands: feed_commands(&config, &link, &Arc::new(NodeState::new(&link, &[]))),
         };
+        let options = Arc::new(Current::new(options));
+        let destination = Destination { link: link.clone(), options };
         let feeds = prepared.start(&destination);
         let state = feeds.states().remove(0);
         Node { shards, link, config, feeds: Some(feeds), state }

@@ -65,6 +65,23 @@ impl Started {
         read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
+    /// Changes the file in the folder where the server starts.
+    pub fn rewrite(&self, name: &str, text: &str) {
+        write(self.folder.path().join(name), text).unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Runs `drumline reload` for this server. Returns its exit status and all its output.
+    pub fn reload(&self) -> (Option<i32>, String) {
+        let pid = self.child.id().to_string();
+        let done = command().args(["reload", "--pid", &pid]).output().unwrap();
+        let text = [done.stdout, done.stderr].concat();
+        (done.status.code(), String::from_utf8(text).unwrap())
+    }
+
     fn dial(&self) -> Client {
         Client::dial(self.address)
     }

@@ -36,6 +36,7 @@ mod permissions;
 mod polling;
 mod readme;
 mod recovery;
+mod reload;
 mod request_heads;
 mod secrets;
 mod signals;

@@ -24,7 +24,7 @@ pub use self::client::{
 pub use self::consumers::{Consumer, DeadLetter, FeedTls, PublicationDataMode, RabbitMq};
 pub use self::engine::Engine;
 pub use self::root::Config;
-pub(super) use self::section::describe;
+pub(super) use self::section::{describe, differences};
 pub use self::server::{
     Admin, Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
 };

@@ -15,6 +15,16 @@ use crate::config::value_kind::ValueKind;
 /// A section of the configuration, or the value of a key. It lists its keys.
 pub(in crate::config) trait Node {
     fn describe(&self, path: &str, doc: &'static str, keys: &mut Vec<Key>);
+
+    /// Adds the paths of the keys whose values differ in `other`.
+    fn differences(&self, other: &Self, path: &str, found: &mut Vec<String>);
+}
+
+/// The paths of the keys whose values differ in two sections of one kind.
+pub(in crate::config) fn differences<T: Node>(one: &T, other: &T) -> Vec<String> {
+    let mut found = Vec::new();
+    one.differences(other, "", &mut found);
+    found
 }
 
 /// All keys of a section, in the order of their declaration.
@@ -63,6 +73,15 @@ macro_rules! section {
                 );)*
                 $(self.$part.describe(path, "", keys);)?
             }
+
+            fn differences(&self, other: &Self, path: &str, found: &mut Vec<String>) {
+                $(self.$field.differences(
+                    &other.$field,
+                    &$crate::config::key::join(path, stringify!($field).trim_start_matches("r#")),
+                    found,
+                );)*
+                $(self.$part.differences(&other.$part, path, found);)?
+            }
         }
     };
 }
@@ -90,6 +109,12 @@ macro_rules! tables {
                 };
                 keys.push(key);
             }
+
+            fn differences(&self, other: &Self, path: &str, found: &mut Vec<String>) {
+                if self != other {
+                    found.push(path.to_owned());
+                }
+            }
         })*
     };
 }
@@ -110,6 +135,12 @@ macro_rules! values {
                     most,
                     options,
                 });
+            }
+
+            fn differences(&self, other: &Self, path: &str, found: &mut Vec<String>) {
+                if self != other {
+                    found.push(path.to_owned());
+                }
             }
         })*
     };

@@ -16,6 +16,7 @@ use std::io;
 use tokio::sync::watch;
 
 use crate::base::connection_limits::ConnectionLimits;
+use crate::base::current::Current;
 use crate::base::failure::Failure;
 use crate::base::sys;
 use crate::control::http::connections::{HttpConnections, HttpOptions, IdleTimes};
@@ -88,7 +89,11 @@ pub fn serve(
     };
     let router =
         Router::new().route("/.well-known/acme-challenge/{token}", get(answer)).fallback(redirect);
-    let options = HttpOptions { router, times: IdleTimes { idle: IDLE, anonymous: IDLE }, limits };
+    let options = HttpOptions {
+        router: Current::new(router),
+        times: IdleTimes { idle: IDLE, anonymous: IDLE },
+        limits,
+    };
     let port = tokio::net::TcpListener::from_std(port)?;
     let limits = Arc::new(ConnectionLimits::default().with_control_max(CONNECTIONS_MAX));
     tokio::spawn(HttpConnections::new(options, stopped).listen(port, limits, None));

@@ -35,10 +35,9 @@ use self::logins::{Logins, Verdict};
 use self::sessions::{SessionId, Sessions, id_text, ids_in};
 use crate::base::{log, sys};
 use crate::config::Config;
-use crate::control::api::BODY_TIMEOUT;
 use crate::control::api::operator::{CallFailure, Operator};
+use crate::control::api::{BODY_TIMEOUT, NodeState};
 use crate::control::http::connections::{EndlessResponse, PeerAddress};
-use crate::control::metrics::api_calls::ApiCalls;
 use crate::link::Link;
 
 /// Pages that are live at once.
@@ -91,7 +90,7 @@ struct Admin {
 pub fn router(
     config: &Arc<Config>,
     link: &Arc<Link>,
-    calls: &Arc<ApiCalls>,
+    node: &Arc<NodeState>,
     stopped: &watch::Receiver<()>,
 ) -> Router {
     let Some(hash) = config.admin_password() else { return Router::new() };
@@ -99,7 +98,7 @@ pub fn router(
     let folder = format!("{}{}", path.trim_end_matches('/'), FOLDER);
     let admin = Arc::new(Admin {
         link: link.clone(),
-        operator: Operator::new(config, link, calls),
+        operator: Operator::new(config, link, node),
         monitor: Monitor::start(link.clone()),
         logins: Logins::new(hash),
         sessions: Sessions::new(config.admin.session_ttl.0),

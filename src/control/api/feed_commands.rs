@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::methods::Command;
-use super::node::Api;
+use super::node::{Api, NodeState};
 use super::publish::{Broadcast, Publish};
 use super::reading::read_object;
 use super::reply::{ApiError, RequestError};
@@ -20,8 +20,12 @@ use crate::link::Link;
 static METHODS: [&str; 5] = ["subscribe", "unsubscribe", "disconnect", "history_remove", "refresh"];
 
 /// The API commands of a node, for its feeds.
-pub fn feed_commands(config: &Arc<Config>, link: &Arc<Link>) -> Arc<dyn Commands> {
-    Arc::new(Api::new(config, link, Arc::new(ApiCalls::new(&METHODS))))
+pub fn feed_commands(
+    config: &Arc<Config>,
+    link: &Arc<Link>,
+    node: &Arc<NodeState>,
+) -> Arc<dyn Commands> {
+    Arc::new(Api::new(config, link, node, Arc::new(ApiCalls::new(&METHODS))))
 }
 
 fn unreadable(method: &str, refused: &RequestError) -> Refusal {

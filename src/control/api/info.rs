@@ -55,16 +55,16 @@ struct ProcessInfo {
 
 impl Api {
     pub(super) async fn info(&self, _: Info) -> Result<InfoResult, ApiError> {
-        let (metrics, cpu) = self.snapshots.compare(&self.link);
+        let (metrics, cpu) = self.node.snapshots.compare(&self.link);
         let node = NodeInfo {
-            uid: self.uid.clone(),
+            uid: self.node.uid.clone(),
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
             num_clients: self.link.sum(|metrics| metrics.clients.get()),
             num_users: self.link.sum(|metrics| metrics.users.get()),
             num_channels: self.link.sum(|metrics| metrics.channels.get()),
             num_subs: self.link.sum(|metrics| metrics.subscriptions.get()),
-            uptime: self.started.elapsed().as_secs(),
+            uptime: self.node.started.elapsed().as_secs(),
             metrics,
             process: ProcessInfo { cpu, rss: sys::memory("VmRSS:").unwrap_or(0) },
         };

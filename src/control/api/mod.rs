@@ -23,6 +23,7 @@ pub use self::batch::reads;
 pub use self::description::document;
 pub use self::feed_commands::feed_commands;
 pub use self::methods::METHODS;
+pub use self::node::NodeState;
 pub use self::routes::{BODY_TIMEOUT, router};
 
 #[cfg(test)]
@@ -32,12 +33,12 @@ mod tests {
     use axum::Router;
 
     use super::batch::BATCH_MAX;
+    use super::node::NodeState;
     use super::routes::router;
     use crate::base::memory::{MemoryBudgets, MemoryLimits};
     use crate::base::metrics::Metrics;
     use crate::base::sys::Clock;
     use crate::config::Config;
-    use crate::control::metrics::api_calls::ApiCalls;
     use crate::engine::bus::Bus;
     use crate::link::Link;
     use crate::model::message::{Message, Post, Published, RANKS, Rank, Surveyed};
@@ -109,7 +110,7 @@ mod tests {
         let link = link(capacity);
         let dispatched = link.clone();
         tokio::spawn(async move { dispatched.dispatch(|_| {}, |_| {}, |_| {}).await });
-        router(&Arc::new(config), &link, &Arc::new(ApiCalls::new(super::METHODS)))
+        router(&Arc::new(config), &link, &Arc::new(NodeState::new(&link, super::METHODS)))
     }
 
     async fn send(router: &Router, request: Request<Body>) -> (u16, String) {

@@ -1,6 +1,7 @@
 //! State of the API: configuration, link to the shards, key, revocations, name of the node.
 //!
-//! Owns the key, the revocations and the node's name. Never keeps state of a channel.
+//! Owns the key, the revocations and the node's name. A reload makes a new API over the same state
+//! of the node. Never keeps state of a channel.
 
 use std::io;
 use std::sync::Arc;
@@ -24,14 +25,39 @@ pub struct Api {
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) key: ApiKey,
     pub(super) link: Arc<Link>,
+    pub(super) node: Arc<NodeState>,
+    /// Counts of the calls.
+    pub(super) calls: Arc<ApiCalls>,
+    pub(super) name: String,
+}
+
+/// What the API knows about the node. It outlives a reload of the configuration.
+pub struct NodeState {
     /// Revoked tokens: the list that every shard got last.
     pub(super) revocations: Mutex<Arc<Revocations>>,
     pub(super) started: Instant,
     pub(super) snapshots: Snapshots,
-    /// Counts of the calls.
+    /// Counts of the HTTP calls.
     pub(super) calls: Arc<ApiCalls>,
     pub(super) uid: String,
-    pub(super) name: String,
+}
+
+impl NodeState {
+    /// The state of a node that has just started, whose HTTP API has these methods.
+    pub fn new(link: &Link, methods: &'static [&'static str]) -> Self {
+        NodeState {
+            revocations: Mutex::default(),
+            started: Instant::now(),
+            snapshots: Snapshots::new(link),
+            calls: Arc::new(ApiCalls::new(methods)),
+            uid: uid().unwrap_or_default(),
+        }
+    }
+
+    /// Counts of the HTTP calls.
+    pub fn calls(&self) -> &Arc<ApiCalls> {
+        &self.calls
+    }
 }
 
 fn uid() -> io::Result<String> {
@@ -45,17 +71,19 @@ fn name(config: &Config) -> String {
 
 impl Api {
     /// The API of the node that `link` leads to.
-    pub(super) fn new(config: &Arc<Config>, link: &Arc<Link>, calls: Arc<ApiCalls>) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        link: &Arc<Link>,
+        node: &Arc<NodeState>,
+        calls: Arc<ApiCalls>,
+    ) -> Self {
         Api {
             config: config.clone(),
             namespaces: config.namespaces(),
             key: config.api_key(),
             link: link.clone(),
-            revocations: Mutex::default(),
-            started: Instant::now(),
-            snapshots: Snapshots::new(link),
+            node: node.clone(),
             calls,
-            uid: uid().unwrap_or_default(),
             name: name(config),
         }
     }

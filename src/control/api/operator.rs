@@ -7,10 +7,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::methods::Command;
-use super::node::Api;
+use super::node::{Api, NodeState};
 use super::reply::{ApiError, RequestError};
 use crate::config::Config;
-use crate::control::metrics::api_calls::ApiCalls;
 use crate::link::Link;
 
 /// Methods that the admin page calls.
@@ -24,8 +23,8 @@ pub type CallFailure = (u32, String);
 
 impl Operator {
     /// The API of the node that `link` leads to.
-    pub fn new(config: &Arc<Config>, link: &Arc<Link>, calls: &Arc<ApiCalls>) -> Self {
-        Operator(Api::new(config, link, calls.clone()))
+    pub fn new(config: &Arc<Config>, link: &Arc<Link>, node: &Arc<NodeState>) -> Self {
+        Operator(Api::new(config, link, node, node.calls().clone()))
     }
 
     /// Name of the node.

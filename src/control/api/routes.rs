@@ -19,12 +19,11 @@ use tokio::time::timeout;
 
 use super::batch::BATCH_MAX;
 use super::methods::{Command, METHODS};
-use super::node::Api;
+use super::node::{Api, NodeState};
 use super::reading::raw_text;
 use super::reply::{ApiError, MethodReply, RequestError};
 use crate::config::Config;
 use crate::control::http::connections::AuthorizedResponse;
-use crate::control::metrics::api_calls::ApiCalls;
 use crate::link::Link;
 use crate::wire::http::query_value;
 
@@ -35,11 +34,11 @@ const BODY_MAX: usize = 16 << 20;
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Routes of the API.
-pub fn router(config: &Arc<Config>, link: &Arc<Link>, calls: &Arc<ApiCalls>) -> Router {
+pub fn router(config: &Arc<Config>, link: &Arc<Link>, node: &Arc<NodeState>) -> Router {
     if config.http_api.disabled {
         return Router::new();
     }
-    let api = Arc::new(Api::new(config, link, calls.clone()));
+    let api = Arc::new(Api::new(config, link, node, node.calls.clone()));
     let prefix = config.http_api.handler_prefix.trim_end_matches('/');
     let named = if prefix.is_empty() { post(call_named) } else { any(call_named) };
     Router::new()

@@ -81,7 +81,7 @@ impl Api {
         let new = Revocation { subject, issued_before, until };
         // Locked until all shards have the list, so that no shard gets an older list after a newer
         // one.
-        let mut revocations = self.revocations.lock().await;
+        let mut revocations = self.node.revocations.lock().await;
         let most = self.config.engine.revocations_max;
         let next = Arc::new(revocations.with(new, now(), most).ok_or(Error::LIMIT_EXCEEDED)?);
         *revocations = next.clone();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::base::current::Current;
 use crate::base::metrics::MetricKind;
 use crate::config::Config;
 use crate::control::backend::targets::Backend;
@@ -42,7 +43,7 @@ struct WaitingEvent {
 }
 
 struct Delivery {
-    backend: Arc<Backend>,
+    backend: Arc<Current<Backend>>,
     waiting_max: u64,
     lifetime: Duration,
     waiting: AtomicU64,
@@ -53,7 +54,7 @@ struct Delivery {
 
 impl Hooks {
     /// Starts a task for each lane. Call it in the context of the runtime.
-    pub fn start(config: &Config, backend: Arc<Backend>) -> Self {
+    pub fn start(config: &Config, backend: Arc<Current<Backend>>) -> Self {
         let delivery = Arc::new(Delivery {
             backend,
             waiting_max: config.engine.hooks_max as u64,
@@ -147,7 +148,7 @@ impl Delivery {
     async fn deliver(&self, waiting: &WaitingEvent) -> bool {
         let end = waiting.since + self.lifetime;
         let mut pause = PAUSE_MIN;
-        while self.backend.post(&waiting.request).await.is_err() {
+        while self.backend.get().post(&waiting.request).await.is_err() {
             let again = Instant::now() + pause;
             if again > end {
                 return false;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::base::current::Current;
 use crate::control::backend::proxy_calls::ProxyCalls;
 use crate::control::backend::targets::Backend;
 use crate::control::metrics::family::Family;
@@ -23,16 +24,16 @@ const WAITING_MAX: usize = 4096;
 #[derive(Clone)]
 pub struct Proxies {
     link: Arc<Link>,
-    backend: Arc<Backend>,
+    backend: Arc<Current<Backend>>,
     waiting: Arc<Semaphore>,
     calls: Arc<ProxyCalls>,
 }
 
 impl Proxies {
     /// Sends requests to `backend`, and the answers to shards by `link`.
-    pub fn new(link: Arc<Link>, backend: Arc<Backend>) -> Self {
+    pub fn new(link: Arc<Link>, backend: Arc<Current<Backend>>) -> Self {
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
-        let calls = Arc::new(ProxyCalls::new(backend.names()));
+        let calls = Arc::new(ProxyCalls::new(backend.get().names()));
         Proxies { link, backend, waiting, calls }
     }
 
@@ -65,7 +66,7 @@ impl Proxies {
 
     async fn answer(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
         let call = self.calls.begin(request);
-        let answer = self.backend.ask(request).await;
+        let answer = self.backend.get().ask(request).await;
         call.end(answer == Err(ProxyFailure::Failed));
         answer
     }

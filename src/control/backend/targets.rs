@@ -5,7 +5,7 @@
 //! answer has at most [`ANSWER_BYTES_MAX`] bytes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -35,27 +35,52 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// The addresses of the backend, by number.
 pub struct Backend {
-    addresses: Vec<Option<Target>>,
+    addresses: Vec<Option<KnownTarget>>,
+    client: Client,
     names: Vec<String>,
+}
+
+/// An address and the options that it was made of.
+#[derive(Clone)]
+struct KnownTarget {
+    options: Proxy,
+    target: Arc<Target>,
 }
 
 impl Backend {
     /// The addresses of a configuration.
     pub fn new(config: &Config, client: &Client, tls: &TlsClients) -> Self {
+        let (addresses, names) = (Vec::new(), Vec::new());
+        Backend { addresses, client: client.clone(), names }.reloaded(config, tls)
+    }
+
+    /// The addresses of a new configuration, whose proxies have the same numbers. An unchanged
+    /// address keeps its requests in progress. One that was in use stays, because requests may
+    /// still wait for it.
+    pub fn reloaded(&self, config: &Config, tls: &TlsClients) -> Self {
         let used = config.used_proxies();
         let address = |(at, (section, proxy)): (usize, (String, &Proxy))| {
-            let used = used.iter().any(|upstream| usize::from(upstream.0) == at);
+            let known = self.addresses.get(at).and_then(Option::as_ref);
+            let is_used = used.iter().any(|upstream| usize::from(upstream.0) == at);
             let own = |(tls, name): &(ClientConfig, String)| new_client(tls.clone(), name);
-            let client = || tls.backend(at).map_or_else(|| client.clone(), own);
-            let target = used.then(|| Target::new(proxy, client()))?;
+            let client = || tls.backend(at).map_or_else(|| self.client.clone(), own);
+            // Files with certificates may have changed.
+            let is_same = |known: &&KnownTarget| known.options == *proxy && !proxy.http.tls.enabled;
+            let target = match known.filter(|known| is_same(known) || !is_used) {
+                Some(known) => return Some(known.clone()),
+                None if !is_used => return None,
+                None => Target::new(proxy, client()),
+            };
             let log_failure = |cause| log::error("backend", format_args!("{section}: {cause}"));
-            target.map_err(log_failure).ok()
+            let target = Arc::new(target.map_err(log_failure).ok()?);
+            Some(KnownTarget { options: proxy.clone(), target })
         };
         let proxies = config.all_proxies();
         let without_name = proxies.len().saturating_sub(config.proxies.len());
         let given = config.proxies.iter().map(|proxy| proxy.name.clone());
         let names = vec!["default".to_owned(); without_name].into_iter().chain(given).collect();
-        Backend { addresses: proxies.into_iter().enumerate().map(address).collect(), names }
+        let addresses = proxies.into_iter().enumerate().map(address).collect();
+        Backend { addresses, client: self.client.clone(), names }
     }
 
     /// Names of the proxies, by number: `default`, or the name that the configuration gives.
@@ -65,8 +90,8 @@ impl Backend {
 
     fn target(&self, request: &ProxyRequest) -> Result<&Target, ProxyFailure> {
         let Upstream(number) = request.upstream;
-        let target = self.addresses.get(usize::from(number)).and_then(Option::as_ref);
-        target.ok_or(ProxyFailure::Failed)
+        let found = self.addresses.get(usize::from(number)).and_then(Option::as_ref);
+        found.map(|found| &*found.target).ok_or(ProxyFailure::Failed)
     }
 
     /// Sends a request and reads the answer.

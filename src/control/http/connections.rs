@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::base::connection_limits::{ConnectionLimits, ControlPermit};
+use crate::base::current::Current;
 pub use crate::control::http::idle_connections::IdleTimes;
 use crate::control::http::idle_connections::{HttpConnection, IdleConnections};
 use crate::control::http::refusal::refusal;
@@ -293,8 +294,8 @@ pub struct AuthorizedResponse;
 
 /// Options of HTTP connections.
 pub struct HttpOptions {
-    /// Router that answers the requests.
-    pub router: Router,
+    /// Router that answers the requests. A reload replaces it.
+    pub router: Current<Router>,
     /// Idle times of connections.
     pub times: IdleTimes,
     /// Limits on request heads.
@@ -318,6 +319,11 @@ impl HttpConnections {
         let idle = Arc::new(IdleConnections::new(options.times));
         tokio::spawn(idle.clone().close_late_connections());
         HttpConnections { options: Arc::new(options), idle, stopped, open: watch::Sender::new(()) }
+    }
+
+    /// Replaces the router. Requests in progress keep the earlier one.
+    pub fn set_router(&self, router: Router) {
+        self.options.router.set(router);
     }
 
     /// Serves a socket that a shard has handed over.
@@ -479,7 +485,7 @@ async fn answer(
         return Ok(Response::from_parts(parts, answer_body));
     }
     request.extensions_mut().insert(peer);
-    let Ok(response) = options.router.clone().oneshot(request.map(Body::new)).await;
+    let Ok(response) = Router::clone(&options.router.get()).oneshot(request.map(Body::new)).await;
     let (mut parts, body) = response.into_parts();
     if parts.extensions.remove::<AuthorizedResponse>().is_some() {
         connection.set_authenticated();

@@ -41,11 +41,15 @@ use crate::wire::http::{self, Head, HeadLimits, Routes, Service, Status, Upgrade
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Limits of push connections that return from the control plane.
+#[derive(Clone)]
 pub struct PushAdmission {
     /// Connection limits of the node.
     pub limits: Arc<ConnectionLimits>,
     /// The clock of the shards.
     pub clock: Clock,
+    /// A permit for each answer without end that the control plane forwards: at most half of its
+    /// connections, so that places are left for other requests.
+    pub endless_permits: Arc<Semaphore>,
 }
 
 struct PushForwarder {
@@ -55,9 +59,6 @@ struct PushForwarder {
     limits: HeadLimits,
     rules: Rules,
     kept_headers: Vec<String>,
-    /// A permit for each answer without end that the control plane forwards: at most half of its
-    /// connections, so that places are left for other requests.
-    endless_permits: Arc<Semaphore>,
 }
 
 /// Adds the paths of push transports to a router. Requests for them return to a shard.
@@ -74,7 +75,6 @@ pub fn with_push_routes(
         limits: config.head_limits(),
         rules: config.rules(),
         kept_headers: config.upstreams().wants.headers,
-        endless_permits: Arc::new(Semaphore::new(config.http_server.connections_max.div_ceil(2))),
     });
     let router = forwarder.routes.iter().fold(router, |router, route| {
         let (forwarder, body_max) = (forwarder.clone(), route.body_max);
@@ -169,7 +169,7 @@ async fn forward_transport(
     request: Request,
     body_max: usize,
 ) -> Response {
-    let Ok(permit) = forwarder.endless_permits.clone().try_acquire_owned() else {
+    let Ok(permit) = forwarder.admission.endless_permits.clone().try_acquire_owned() else {
         return refusal(Status::Unavailable);
     };
     let mut response = forward(&forwarder.link, request, body_max).await;

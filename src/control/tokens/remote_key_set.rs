@@ -59,7 +59,7 @@ struct FetchState {
 pub struct RemoteKeySet {
     client: Client,
     endpoint: Result<Endpoint, String>,
-    shown: String,
+    address: Address,
     state: Mutex<FetchState>,
     /// Number of fetches that have ended.
     fetches: watch::Sender<u64>,
@@ -71,10 +71,15 @@ impl RemoteKeySet {
         RemoteKeySet {
             client,
             endpoint: Endpoint::new(address),
-            shown: address.to_string(),
+            address: address.clone(),
             state: Mutex::default(),
             fetches: watch::Sender::new(0),
         }
+    }
+
+    /// Address of the set.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Looks the key `kid` up without waiting, and starts a fetch if one is due. `None`: the fetch
@@ -124,7 +129,7 @@ impl RemoteKeySet {
         tokio::spawn(async move {
             let fetched = remote.fetch().await;
             if let Err(cause) = &fetched {
-                let what = format_args!("cannot use the key set at {}: {cause}", remote.shown);
+                let what = format_args!("cannot use the key set at {}: {cause}", remote.address);
                 log::warn("tokens", what);
             }
             let mut state = remote.state();

@@ -64,6 +64,24 @@ impl TokenVerifier {
         }
     }
 
+    /// A verifier of a new configuration. A key set whose address is the same stays.
+    pub fn reloaded(&self, config: &Config, client: &Client) -> Self {
+        let new = TokenVerifier::new(self.link.clone(), config, client);
+        let kept = |old: &Option<Arc<RemoteKeySet>>, new: Option<Arc<RemoteKeySet>>| {
+            let same = old
+                .clone()
+                .filter(|old| new.as_ref().is_some_and(|new| new.address() == old.address()));
+            same.or(new)
+        };
+        TokenVerifier {
+            connection_keys: kept(&self.connection_keys, new.connection_keys),
+            subscription_keys: kept(&self.subscription_keys, new.subscription_keys),
+            waiting_bytes: self.waiting_bytes.clone(),
+            threads: self.threads.clone(),
+            ..new
+        }
+    }
+
     /// Verifies a token in a task of its own, and sends the outcome to the shard that asked. The
     /// charge counts the token's memory until then.
     pub fn verify(&self, address: Address, token: Box<str>, purpose: TokenPurpose, charge: Charge) {

@@ -1,0 +1,157 @@
+//! Reload: which keys of a new configuration take effect while the server runs.
+//!
+//! Owns the rule. Never reads a source. The invariant: every key either takes effect or is named as
+//! one that needs a restart, and the configuration in force has passed all checks.
+
+use super::error::{Error, error};
+use super::load::Loaded;
+use super::sections::{Config, NamedProxy, ServerTls, differences};
+
+/// The configuration after a reload.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// The configuration to apply: new values where they can change, the earlier ones elsewhere.
+    pub config: Config,
+    /// Paths of the keys that change.
+    pub changed: Vec<String>,
+    /// Paths of the keys that differ and need a restart.
+    pub restart: Vec<String>,
+}
+
+impl Loaded {
+    /// What a reload of `new` changes.
+    ///
+    /// # Errors
+    /// The server was open and the new sources close it, or the reverse, or keys that need a
+    /// restart contradict those that do not.
+    pub fn reload(&self, new: &Loaded) -> Result<Reload, Error> {
+        if self.access.is_open() != new.access.is_open() {
+            let (was, is) = match self.access.is_open() {
+                true => ("nothing was configured at the start", "there is a configuration now"),
+                false => ("it has a configuration", "nothing is configured now"),
+            };
+            return Err(error(
+                format!("who may use the server cannot change while it runs: {was}, and {is}"),
+                "restart the server",
+            ));
+        }
+        let mut wanted = new.config.clone();
+        if new.access.is_open() {
+            // Each load makes a new key.
+            wanted.http_api.key = self.config.http_api.key.clone();
+        }
+        let config = in_force(&self.config, &wanted);
+        let restart = differences(&config, &wanted);
+        config.check().map_err(|refused| {
+            let cause = format!("{} (until a restart, {} stay)", refused.cause, restart.join(", "));
+            error(cause, refused.cure)
+        })?;
+        let changed = differences(&self.config, &config);
+        Ok(Reload { config, changed, restart })
+    }
+}
+
+/// The configuration in force after a reload. Sections that are not listed here need a restart.
+fn in_force(running: &Config, new: &Config) -> Config {
+    let Config { client, channel, rpc, http_api, shutdown, .. } = new.clone();
+    let mut config = Config { client, channel, rpc, http_api, shutdown, ..running.clone() };
+    // Clients have been told the interval when they connected.
+    config.client.ping_interval = running.client.ping_interval;
+    config.client.pong_timeout = running.client.pong_timeout;
+    // Certificates. Whether a port has TLS is settled at the start, as are the keys of its tickets.
+    let tls = |running: &ServerTls, new: &ServerTls| ServerTls {
+        enabled: running.enabled,
+        session_ticket_key_file: running.session_ticket_key_file.clone(),
+        ..new.clone()
+    };
+    let (server, wanted) = (&running.http_server, &new.http_server);
+    config.http_server.tls = tls(&server.tls, &wanted.tls);
+    config.http_server.internal_tls = tls(&server.internal_tls, &wanted.internal_tls);
+    // Requests in progress name a proxy by its number.
+    let same = |(old, new): (&NamedProxy, &NamedProxy)| old.name == new.name;
+    let is_longer = running.proxies.len() <= new.proxies.len();
+    if is_longer && running.proxies.iter().zip(&new.proxies).all(same) {
+        config.proxies = new.proxies.clone();
+    }
+    // Bodies and messages of clients. The paths and the compressors exist since the start.
+    config.websocket.message_size_limit = new.websocket.message_size_limit;
+    config.websocket.decompressed_message_size_limit =
+        new.websocket.decompressed_message_size_limit;
+    config.uni_websocket.disable_disconnect_push = new.uni_websocket.disable_disconnect_push;
+    config.uni_sse.connect_code_to_http_response =
+        new.uni_sse.connect_code_to_http_response.clone();
+    config.uni_http_stream.connect_code_to_http_response =
+        new.uni_http_stream.connect_code_to_http_response.clone();
+    config.http_stream.max_request_body_size = new.http_stream.max_request_body_size;
+    config.sse.max_request_body_size = new.sse.max_request_body_size;
+    config.emulation.max_request_body_size = new.emulation.max_request_body_size;
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Access;
+
+    fn loaded(config: Config) -> Loaded {
+        let access = Access::Closed("a test".to_owned());
+        Loaded { config, file: None, access, warnings: Vec::new(), has_unknown: false }
+    }
+
+    fn proxy(name: &str) -> NamedProxy {
+        NamedProxy { name: name.to_owned(), ..NamedProxy::default() }
+    }
+
+    #[test]
+    fn each_key_applies_or_is_named_as_one_that_needs_a_restart() {
+        let running = loaded(Config::default());
+        let mut new = running.clone();
+        new.config.http_api.key = "new".into();
+        new.config.client.channel_limit += 1;
+        new.config.client.pong_timeout = new.config.client.ping_interval;
+        new.config.client.ping_interval.0 *= 2;
+        new.config.engine.backlog += 1;
+        new.config.websocket.compression = true;
+        let reload = running.reload(&new).unwrap();
+        assert_eq!(reload.changed, ["client.channel_limit", "http_api.key"]);
+        let restart = [
+            "client.ping_interval",
+            "client.pong_timeout",
+            "websocket.compression",
+            "engine.backlog",
+        ];
+        assert_eq!(reload.restart, restart);
+        assert_eq!(reload.config.http_api.key.reveal(), "new");
+        assert_eq!(reload.config.engine, running.config.engine);
+    }
+
+    #[test]
+    fn proxies_are_added_behind_those_that_requests_in_progress_name() {
+        let mut running = loaded(Config::default());
+        running.config.proxies = vec![proxy("one"), proxy("two")];
+        let mut new = running.clone();
+        new.config.proxies.push(proxy("three"));
+        assert_eq!(running.reload(&new).unwrap().changed, ["proxies"]);
+        for names in [&["one"][..], &["two", "one"], &["one", "three", "two"]] {
+            new.config.proxies = names.iter().map(|name| proxy(name)).collect();
+            let reload = running.reload(&new).unwrap();
+            assert_eq!((reload.changed.len(), reload.restart), (0, vec!["proxies".to_owned()]));
+        }
+        let options = &mut new.config.channel.without_namespace;
+        (options.subscribe_proxy_enabled, options.subscribe_proxy_name) = (true, "three".into());
+        let refused = running.reload(&new).unwrap_err();
+        assert!(refused.cause.contains("(until a restart, proxies stay)"), "{refused}");
+    }
+
+    #[test]
+    fn an_open_server_keeps_its_key_and_stays_open() {
+        let open = |key: &str| {
+            let mut open = loaded(Config::default());
+            (open.access, open.config.http_api.key) = (Access::Open, key.into());
+            open
+        };
+        let reload = open("first").reload(&open("second")).unwrap();
+        assert!(reload.changed.is_empty() && reload.restart.is_empty(), "{reload:?}");
+        assert!(open("first").reload(&loaded(Config::default())).is_err());
+    }
+}
