@@ -52,7 +52,7 @@ pub struct Server {
     control: SocketAddr,
     stopped: bool,
     /// The server's configuration file, which a reload reads again.
-    _config: tempfile::NamedTempFile,
+    config: tempfile::NamedTempFile,
 }
 
 impl Server {
@@ -92,7 +92,7 @@ impl Server {
             .with_context(|| format!("cannot start {}", options.program.display()))?;
         let control = options.internal_port.unwrap_or(options.port);
         let control = SocketAddr::from((Ipv4Addr::LOCALHOST, control));
-        let mut server = Server { child, address, control, stopped: false, _config: config };
+        let mut server = Server { child, address, control, stopped: false, config };
         server.await_port()?;
         Ok(server)
     }
@@ -121,6 +121,11 @@ impl Server {
     /// Where it serves API and metrics.
     pub fn control(&self) -> SocketAddr {
         self.control
+    }
+
+    /// Its configuration file, empty at the start.
+    pub fn config(&self) -> &Path {
+        self.config.path()
     }
 
     /// Sends it a signal.

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -69,7 +69,6 @@ struct Measured {
 struct Scene {
     server: Server,
     identity: Identity,
-    file: PathBuf,
     /// Number in the second API key of the configuration file.
     value: u32,
 }
@@ -80,9 +79,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut bench = Bench::new(&options.common, "reload", title, (1_000, 1))?;
     bench.parameter("reloads", options.reloads);
     bench.parameter("memory_reloads", options.memory_reloads);
-    let folder = tempfile::tempdir().context("cannot make a folder for the configuration")?;
     let identity = Identity::new()?;
-    let mut scene = start(&mut bench, identity, folder.path())?;
+    let server = bench.server_apart(&arguments(&identity))?;
+    let mut scene = Scene { server, identity, value: 0 };
     let client = Client::new(scene.identity.certificate())?;
     let (port, mode) = (scene.server.address().port(), Mode::Subscribe(all()));
     let (dense, _) = bench.connect_over(Some(&client), bench.connections, port, mode)?;
@@ -96,20 +95,11 @@ pub fn run(options: &Options) -> Result<()> {
     bench.finish()
 }
 
-fn start(bench: &mut Bench, identity: Identity, folder: &Path) -> Result<Scene> {
-    let file = folder.join("config.json");
-    write(&file, 0)?;
-    let mut flags = arguments(&identity);
-    flags.push(format!("--config={}", file.display()));
-    let server = bench.server_apart(&flags)?;
-    Ok(Scene { server, identity, file, value: 0 })
-}
-
 /// Writes the configuration file with this value in it. The file is renamed into its place.
 fn write(file: &Path, value: u32) -> Result<()> {
     let told = || format!("cannot write {}", file.display());
     let fresh = file.with_extension("new");
-    let text = format!("{{\"http_api\": {{\"previous_key\": \"{}\"}}}}\n", key(value));
+    let text = format!("[http_api]\nprevious_key = \"{}\"\n", key(value));
     fs::write(&fresh, text).with_context(told)?;
     fs::rename(&fresh, file).with_context(told)
 }
@@ -189,7 +179,7 @@ impl Scene {
     /// before no longer.
     fn reload_configuration(&mut self, errors: &mut u64) -> Result<bool> {
         self.value += 1;
-        write(&self.file, self.value)?;
+        write(self.server.config(), self.value)?;
         self.server.signal(Signal::HUP)?;
         let (control, new, old) = (self.server.control(), key(self.value), key(self.value - 1));
         Ok(until(errors, || Ok(accepts(control, &new)? && !accepts(control, &old)?)))
