@@ -7,7 +7,6 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,20 +22,6 @@ pub fn reloading() {
     let now = clock_gettime(ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
-}
-
-/// Asks for more time for a step of the start, and says which step it is.
-pub fn extend_start(by: Duration, step: &str) {
-    notify(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={step}", by.as_micros()));
-}
-
-/// Time within which the service manager wants a notification `WATCHDOG=1` again and again; `None`:
-/// it watches no process, or another one.
-pub fn watchdog() -> Option<Duration> {
-    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-    let time = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && is_ours)?;
-    manager().map(|_| Duration::from_micros(time))
 }
 
 fn manager() -> Option<&'static (UnixDatagram, SocketAddr)> {

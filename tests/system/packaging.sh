@@ -98,7 +98,7 @@ test_under_unit() {
     wait_until 10 test -S "$WORK/notify" && chmod 777 "$WORK/notify"
     cp "$CONFINED" "$UNIT" "$folder/"
     cd "$folder" || exit 2
-    UNIT=$folder/drumline.service CONFINED=$folder/confined.py PYTHON=$PYTHON start "$WORK/unit.log" env NOTIFY_SOCKET="$WORK/notify" WATCHDOG_USEC=10000000 \
+    UNIT=$folder/drumline.service CONFINED=$folder/confined.py PYTHON=$PYTHON start "$WORK/unit.log" env NOTIFY_SOCKET="$WORK/notify" \
         bash -c "$(declare -f as_unit limits); as_unit \"\$@\"" _ \
         "$folder/drumline" serve --config "$folder/drumline.toml" --client.allow_anonymous_connect_without_token \
         --client.proxy.connect.endpoint "http://localhost:$backend/connect" --client.proxy.connect.enabled
