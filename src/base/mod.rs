@@ -1,6 +1,7 @@
 //! Tools that know nothing about push messaging: logging, metrics, memory budgets, timers, the
 //! operating system. Owns state that the whole process shares. Never imports another layer.
 
+pub mod address_limits;
 pub mod buffer;
 pub mod busiest;
 pub mod cgroup;

@@ -3,6 +3,7 @@
 //!
 //! Owns the parsers and the writers. Never does I/O and never decides what a client may do.
 
+pub mod client_address;
 pub mod deflate;
 pub mod delta;
 pub mod event_id;
@@ -12,5 +13,6 @@ pub mod framing;
 pub mod http;
 pub mod joined_frames;
 pub mod protocol;
+pub mod proxy_protocol;
 pub mod tls;
 pub mod lenient_json;
