@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::address_limits::{AddressLimits, AddressRefused, NOT_COUNTED};
+
 /// The control plane closes idle connections when fewer sockets than this are free, or fewer than
 /// an eighth of its limit.
 const CONTROL_FREE_MAX: u64 = 64;
@@ -29,6 +31,8 @@ pub struct ConnectionLimits {
     /// Maximum number of sockets on the control plane.
     control_max: u64,
     control_sockets: AtomicU64,
+    /// Limits per client address; `None`: there are none.
+    addresses: Option<AddressLimits>,
 }
 
 impl Default for ConnectionLimits {
@@ -49,6 +53,31 @@ impl ConnectionLimits {
             connects,
             control_max: u64::MAX,
             control_sockets,
+            addresses: None,
+        }
+    }
+
+    /// Limits the connections of each client address, and its new ones per second; 0: no limit.
+    /// `slots` is the number of connections that the node has room for.
+    pub fn with_address_limits(self, connections: u64, rate: u64, slots: usize) -> Self {
+        ConnectionLimits { addresses: AddressLimits::new(connections, rate, slots), ..self }
+    }
+
+    /// Whether connections are counted by their address.
+    pub fn limits_addresses(&self) -> bool {
+        self.addresses.is_some()
+    }
+
+    /// Counts a connection of an address at `now`, in milliseconds; returns the place of its count.
+    pub fn admit_address(&self, address: u64, now: u64) -> Result<u32, AddressRefused> {
+        let addresses = self.addresses.as_ref();
+        addresses.map_or(Ok(NOT_COUNTED), |addresses| addresses.admit(address, now))
+    }
+
+    /// Ends the count of a connection at this place.
+    pub fn release_address(&self, place: u32) {
+        if let Some(addresses) = &self.addresses {
+            addresses.release(place);
         }
     }
 
@@ -124,30 +153,87 @@ impl ConnectionLimits {
     }
 }
 
-/// A socket that is reserved on the control plane until this is dropped.
+/// The count of a connection's address, which ends when this is dropped.
 #[derive(Debug)]
-pub struct ControlPermit(Arc<ConnectionLimits>);
+pub struct AddressPermit {
+    limits: Arc<ConnectionLimits>,
+    place: u32,
+}
+
+impl AddressPermit {
+    /// Counts a connection of an address at `now`, in milliseconds.
+    pub fn admit(
+        limits: &Arc<ConnectionLimits>,
+        address: u64,
+        now: u64,
+    ) -> Result<Self, AddressRefused> {
+        let place = limits.admit_address(address, now)?;
+        Ok(AddressPermit { limits: limits.clone(), place })
+    }
+}
+
+impl Drop for AddressPermit {
+    fn drop(&mut self) {
+        if self.place != NOT_COUNTED {
+            self.limits.release_address(self.place);
+        }
+    }
+}
+
+/// A socket that is reserved on the control plane until this is dropped, and the count of its
+/// address.
+#[derive(Debug)]
+pub struct ControlPermit {
+    limits: Arc<ConnectionLimits>,
+    address: AddressPermit,
+    forwarded: bool,
+}
 
 impl ControlPermit {
     /// Reserves a socket; `None`: the limit is reached.
     pub fn reserve(limits: &Arc<ConnectionLimits>) -> Option<Self> {
-        limits.reserve_control().then(|| ControlPermit(limits.clone()))
+        limits.reserve_control().then(|| ControlPermit::from_reserved(limits))
     }
 
     /// The permit of a socket that [`ConnectionLimits::reserve_control`] has reserved.
     pub fn from_reserved(limits: &Arc<ConnectionLimits>) -> Self {
-        ControlPermit(limits.clone())
+        let address = AddressPermit { limits: limits.clone(), place: NOT_COUNTED };
+        ControlPermit { limits: limits.clone(), address, forwarded: false }
+    }
+
+    /// Keeps the place of the socket's count, and whether a trusted peer is still to name the
+    /// client.
+    pub fn with_address(mut self, place: u32, forwarded: bool) -> Self {
+        self.address.place = place;
+        self.forwarded = forwarded;
+        self
+    }
+
+    /// Keeps the count of the client that a trusted peer has named.
+    pub fn set_address(&mut self, address: AddressPermit) {
+        self.address = address;
+        self.forwarded = false;
+    }
+
+    /// Takes the place of the socket's count.
+    pub fn take_address(&mut self) -> u32 {
+        std::mem::replace(&mut self.address.place, NOT_COUNTED)
+    }
+
+    /// Whether a trusted peer is still to name the client of the socket.
+    pub fn is_forwarded(&self) -> bool {
+        self.forwarded
     }
 
     /// The limits that count the socket.
     pub fn limits(&self) -> &Arc<ConnectionLimits> {
-        &self.0
+        &self.limits
     }
 }
 
 impl Drop for ControlPermit {
     fn drop(&mut self) {
-        self.0.release_control();
+        self.limits.release_control();
     }
 }
 

@@ -6,6 +6,7 @@
 use http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 
+use crate::base::address_limits;
 use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
 use crate::base::secret::Address;
 use crate::base::sys;
@@ -115,6 +116,18 @@ impl Config {
             ("engine.inbox", engine.inbox, 1, INBOX_MAX),
             ("engine.control_threads", engine.control_threads, 1, CONTROL_THREADS_MAX),
             ("engine.slots_per_shard", engine.slots_per_shard, 0, RING_SLOTS_MAX),
+            (
+                "client.address_connection_limit",
+                self.client.address_connection_limit,
+                0,
+                address_limits::CONNECTIONS_MAX as usize,
+            ),
+            (
+                "client.address_connection_rate_limit",
+                self.client.address_connection_rate_limit,
+                0,
+                address_limits::RATE_MAX as usize,
+            ),
             ("engine.send_buffer", engine.send_buffer, 1, SOCKET_BUFFER_MAX),
             ("engine.receive_buffer", engine.receive_buffer, 1, SOCKET_BUFFER_MAX),
         ] {

@@ -330,6 +330,9 @@ impl Config {
             connection_limit: client.connection_limit as u64,
             connection_rate: client.connection_rate_limit as u64,
             places: self.http_server.connections_max as u64,
+            address_limit: client.address_connection_limit as u64,
+            address_rate: client.address_connection_rate_limit as u64,
+            trusted_proxies: self.trusted_proxies(),
             user_limit: UserLimit {
                 most: client.user_connection_limit,
                 single: personal.enabled && personal.single_connection,

@@ -9,6 +9,7 @@ use crate::base::failure::Failure;
 use crate::base::listeners::ListenAddress;
 use crate::base::sys;
 use crate::model::entrance::{ENTRANCES_MAX, Entrance};
+use crate::wire::client_address::TrustedNetworks;
 
 use super::error::{Error, error};
 use super::sections::{Config, Listener};
@@ -40,6 +41,13 @@ impl Config {
         std::iter::once(first).chain(further).collect()
     }
 
+    /// Networks of the proxies whose reports are believed.
+    pub fn trusted_proxies(&self) -> TrustedNetworks {
+        let texts = self.http_server.trusted_proxies.iter().map(String::as_str);
+        // The check of the configuration refuses what is no network.
+        TrustedNetworks::read(texts).unwrap_or_default()
+    }
+
     pub(super) fn check_listeners(&self) -> Result<(), Error> {
         let listeners = &self.http_server.listeners;
         if listeners.len() >= ENTRANCES_MAX {
@@ -48,6 +56,13 @@ impl Config {
                 format!("use at most {}", ENTRANCES_MAX - 1),
             ));
         }
+        let trusted = self.http_server.trusted_proxies.iter().map(String::as_str);
+        TrustedNetworks::read(trusted).map_err(|text| {
+            error(
+                format!("http_server.trusted_proxies: {text:?} is not an address or a network"),
+                "use IP addresses and networks, for example 10.0.0.0/8",
+            )
+        })?;
         for (at, listener) in listeners.iter().enumerate() {
             let place = format!("http_server.listeners[{at}] {:?}", listener.name);
             listener.check(&place, self.http_server.has_tls())?;

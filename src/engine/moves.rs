@@ -5,6 +5,9 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::base::address_limits::NOT_COUNTED;
+use crate::base::connection_limits::ControlPermit;
+
 use crate::engine::ring::{Completion, Op, Token};
 use crate::engine::shard::{MovingSocket, Shard};
 use crate::hub::connections::Phase;
@@ -27,9 +30,10 @@ impl Shard {
         }
         self.accept_after = 0;
         for entrance in 0..self.accepts_of.len() {
+            let tells_peer = self.hub.wants_peer(entrance as u8);
             while self.accepts_of[entrance] < self.accepts_max {
                 let Some((slot, generation)) = self.hub.reserve_for(entrance as u8) else { return };
-                if !self.ring.accept(generation, slot, entrance) {
+                if !self.ring.accept(generation, slot, entrance, tells_peer) {
                     return self.hub.free(slot);
                 }
                 self.begin(slot, generation);
@@ -46,6 +50,7 @@ impl Shard {
         if let Some(accepts) = self.accepts_of.get_mut(usize::from(entrance)) {
             *accepts = accepts.saturating_sub(1);
         }
+        let peer = self.ring.accepted_peer(slot);
         if completion.result < 0 {
             if let Some(connection) = self.hub.connection(slot, generation) {
                 connection.phase = Phase::Ending;
@@ -55,8 +60,8 @@ impl Shard {
             return;
         }
         self.metrics.accepted.add(1);
-        if self.draining {
-            self.hub.socket_opened(slot);
+        if self.draining || !self.hub.admit_peer(slot, peer) {
+            self.hub.socket_returned(slot, None);
             return self.hub.end(slot);
         }
         if self.hub.len().saturating_sub(self.accepts) <= self.kept_slots {
@@ -87,10 +92,18 @@ impl Shard {
                     if self.bus.reserve(to, Rank::Request) {
                         let MovingSocket { slot, generation } = socket;
                         let entrance = self.hub.entrance(slot);
+                        let (address_place, forwarded) = self.hub.address_place(slot);
                         let shard = self.bus.endpoint();
                         self.bus.send(
                             to,
-                            Message::SlotRequest(SlotRequest { shard, slot, generation, entrance }),
+                            Message::SlotRequest(SlotRequest {
+                                shard,
+                                slot,
+                                generation,
+                                entrance,
+                                address_place,
+                                forwarded,
+                            }),
                         );
                     } else {
                         self.sockets_to_move.push(socket);
@@ -121,9 +134,12 @@ impl Shard {
         if !self.bus.reserve(request.shard, Rank::Delivery) {
             return false;
         }
-        let SlotRequest { slot, generation, shard, entrance } = *request;
+        let SlotRequest { slot, generation, shard, entrance, address_place, forwarded } = *request;
         let has_room = self.free_slots() > 0;
         let target = has_room.then(|| self.hub.reserve_for(entrance)).flatten();
+        if let Some((target, _)) = target {
+            self.hub.keep_address_place(target, address_place, forwarded);
+        }
         let offer = SlotOffer { slot, generation, shard: self.bus.endpoint(), target };
         self.bus.send(shard, Message::SlotOffer(offer));
         true
@@ -160,6 +176,10 @@ impl Shard {
             return self.refuse_socket(socket);
         }
         self.metrics.relayed.add(1);
+        if self.hub.connection(slot, generation).is_some() {
+            // The count has moved along.
+            self.hub.take_address_place(slot);
+        }
         if self.begin(slot, generation) {
             self.ring.close(generation, slot);
         }
@@ -173,6 +193,8 @@ impl Shard {
         if connection.phase == Phase::Reserved {
             connection.phase = Phase::Ending;
             connection.operations = connection.operations.saturating_add(1);
+            // The count has stayed with the socket.
+            self.hub.take_address_place(slot);
             self.ring.close(generation, slot);
         }
     }
@@ -205,6 +227,10 @@ impl Shard {
             None => (None, Vec::new()),
         };
         self.hub.socket_returned(slot, session);
+        let mut permit = adopt.permit;
+        let place = permit.as_mut().map_or(NOT_COUNTED, ControlPermit::take_address);
+        let forwarded = permit.as_ref().map_or(adopt.forwarded, ControlPermit::is_forwarded);
+        self.hub.keep_address_place(slot, place, forwarded);
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;

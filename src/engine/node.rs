@@ -141,6 +141,10 @@ impl Node {
         let HubSettings { connection_limit, connection_rate, places, .. } = settings.hub;
         let connection_limits =
             ConnectionLimits::new(connection_limit, connection_rate).with_control_max(places);
+        let HubSettings { address_limit, address_rate, .. } = settings.hub;
+        let room = settings.slots.iter().sum();
+        let connection_limits =
+            connection_limits.with_address_limits(address_limit, address_rate, room);
         let connection_limits = Arc::new(connection_limits);
         let budgets = MemoryBudgets::new(&settings.hub.budgets, shards);
         let next_settings: Arc<[Arc<NextSettings>]> = (0..shards).map(|_| Arc::default()).collect();

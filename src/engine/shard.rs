@@ -325,7 +325,8 @@ impl Shard {
     pub(super) fn read(&mut self, slot: u32) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
-        let reads = matches!(connection.phase, Phase::Handshake | Phase::Closing);
+        let reads =
+            matches!(connection.phase, Phase::ProxyHeader | Phase::Handshake | Phase::Closing);
         if !connection.takes_output() && !reads {
             return;
         }

@@ -19,7 +19,9 @@ impl Hub {
     /// Closes a connection with code 3001 after a delay.
     pub fn disconnect_after(&mut self, slot: u32, after: u64) {
         let connection = &mut self.connections[slot];
-        if connection.takes_output() || connection.phase == Phase::Handshake {
+        if connection.takes_output()
+            || matches!(connection.phase, Phase::ProxyHeader | Phase::Handshake)
+        {
             connection.flags.set_shutting_down(true);
             self.set_deadline(slot, after);
         }
@@ -108,7 +110,9 @@ impl Hub {
     pub(super) fn deadline_reached(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         let silent = match connection.phase {
-            Phase::Handshake | Phase::Head | Phase::Open => !connection.flags.shutting_down(),
+            Phase::ProxyHeader | Phase::Handshake | Phase::Head | Phase::Open => {
+                !connection.flags.shutting_down()
+            }
             Phase::KeptAlive | Phase::Closing => true,
             _ => false,
         };
@@ -118,6 +122,7 @@ impl Hub {
         let connection = &self.connections[slot];
         match connection.phase {
             Phase::Head if connection.flags.shutting_down() => self.end(slot),
+            Phase::ProxyHeader => self.end(slot),
             Phase::Handshake => self.connection_lost(slot),
             Phase::KeptAlive => self.end(slot),
             Phase::Head if connection.flags.refusing() => self.refuse(slot, Status::Unavailable),

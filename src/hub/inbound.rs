@@ -14,12 +14,26 @@ impl Hub {
     /// Handles bytes that a connection received.
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.metrics.received_bytes.add(bytes.len() as u64);
+        if self.awaits_proxy_header(slot) {
+            self.receive_proxy_header(post, slot, bytes);
+        } else {
+            self.receive_behind_header(post, slot, bytes);
+        }
+        self.serve_own(post);
+    }
+
+    /// Handles bytes behind the PROXY header, if the connection began with one.
+    pub(super) fn receive_behind_header(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        bytes: &mut [u8],
+    ) {
         if self.connections[slot].flags.sealed() {
             self.take_sealed(post, slot, bytes);
         } else {
             self.take_input(post, slot, bytes);
         }
-        self.serve_own(post);
     }
 
     /// Handles bytes that the control plane received and, if the connection has TLS, opened.
@@ -176,7 +190,8 @@ impl Hub {
                 Phase::Closing if connection.flags.lingering() => Some(rest.len()),
                 Phase::Closing => self.await_close(slot, rest, &mut inbound.fragments),
                 Phase::AwaitingAnswer | Phase::Leaving => break,
-                Phase::Handshake | Phase::Reserved | Phase::Ending => Some(rest.len()),
+                Phase::ProxyHeader | Phase::Handshake => Some(rest.len()),
+                Phase::Reserved | Phase::Ending => Some(rest.len()),
             };
             match step {
                 Some(step) => {

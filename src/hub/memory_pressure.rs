@@ -67,7 +67,7 @@ impl Hub {
         match connection.phase {
             // The answer that it waits for is its last.
             Phase::AwaitingAnswer => connection.flags.set_shutting_down(true),
-            Phase::Handshake => self.connection_lost(slot),
+            Phase::ProxyHeader | Phase::Handshake => self.connection_lost(slot),
             Phase::Head | Phase::KeptAlive if flushed => self.refuse(slot, Status::Unavailable),
             Phase::Head | Phase::KeptAlive => self.end_when_flushed(slot),
             _ => {

@@ -43,6 +43,13 @@ impl Hub {
             }
             Head::PublishCall(call, used) => self.publish_call(post, slot, (&call, used), input),
             Head::Poll(poll, used) => self.poll(post, slot, &poll).then_some(used),
+            Head::OpenEmulation(_, used) | Head::Upgrade(_, used)
+                if self.admit_forwarded(slot, input).is_err() =>
+            {
+                let requester = Requester::of(input);
+                self.refuse_to(slot, Status::TooManyConnections, requester);
+                Some(used)
+            }
             Head::OpenEmulation(stream, used) => {
                 self.keep_headers(slot, http::kept_headers(input, &settings.proxies.wants.headers));
                 self.begin_emulation(post, slot, &stream, inbound);

@@ -14,6 +14,7 @@ use crate::model::backend::Upstreams;
 use crate::model::entrance::Entrance;
 use crate::model::namespaces::Namespaces;
 use crate::model::token::Verifier;
+use crate::wire::client_address::TrustedNetworks;
 use crate::wire::deflate::Compression;
 use crate::wire::http::{HeadLimits, Routes, Transport};
 
@@ -72,6 +73,12 @@ pub struct HubSettings {
     pub connection_rate: u64,
     /// Maximum sockets that the control plane takes from the public port.
     pub places: u64,
+    /// Maximum connections of a client address on the node; 0: no limit.
+    pub address_limit: u64,
+    /// Maximum new connections of a client address per second; 0: no limit.
+    pub address_rate: u64,
+    /// Proxies whose reports about the address of their client are believed.
+    pub trusted_proxies: TrustedNetworks,
     /// Limit of connections per user on the node.
     pub user_limit: UserLimit,
     /// Send the time in the connect result.
@@ -134,6 +141,9 @@ impl Default for HubSettings {
             connection_limit: 0,
             connection_rate: 0,
             places: 1000,
+            address_limit: 0,
+            address_rate: 0,
+            trusted_proxies: TrustedNetworks::default(),
             user_limit: UserLimit::default(),
             tells_time: false,
             position_check_delay: 40_000,

@@ -50,6 +50,7 @@ impl Hub {
 
     /// Frees a slot; its next connection has another generation.
     pub fn free(&mut self, slot: u32) {
+        self.release_address(slot);
         self.connections.free(slot);
     }
 
@@ -58,15 +59,28 @@ impl Hub {
         self.connections.state(slot, &self.locals)
     }
 
-    /// Starts a connection in a reserved slot; its TLS handshake or its request head is awaited.
+    /// Starts a connection in a reserved slot; what its entrance begins with is awaited.
     pub fn socket_opened(&mut self, slot: u32) {
+        let entrance = self.settings.entrances.get(usize::from(self.entrance(slot)));
+        if !entrance.is_some_and(|entrance| entrance.proxy_protocol) {
+            return self.begin_entrance(slot);
+        }
+        self.connections[slot].phase = Phase::ProxyHeader;
+        self.set_deadline(slot, self.settings.head_timeout);
+    }
+
+    /// Starts a connection whose PROXY header, if it needs one, was read: its TLS handshake or its
+    /// request head is awaited.
+    pub(super) fn begin_entrance(&mut self, slot: u32) {
         let entrance = self.settings.entrances.get(usize::from(self.entrance(slot)));
         let has_tls = entrance.is_some_and(|entrance| entrance.tls);
         self.metrics.tls_handshakes_open.add(u64::from(has_tls));
         let connection = &mut self.connections[slot];
         connection.flags.set_sealed(has_tls);
         connection.phase = if has_tls { Phase::Handshake } else { Phase::Head };
-        self.set_deadline(slot, self.settings.head_timeout);
+        let refusing = connection.flags.refusing();
+        let time = if refusing { REFUSAL_TIME } else { self.settings.head_timeout };
+        self.set_deadline(slot, time);
     }
 
     /// Starts a connection that comes from the control plane; with a TLS session, it goes on.
@@ -113,7 +127,10 @@ impl Hub {
         let Inbound { bytes, sealed, .. } = self.connections.take_inbound(slot).unwrap_or_default();
         let session = self.connections.sessions.remove(slot);
         let session = session.map(|session| SealedConnection { session, unopened: sealed });
-        (bytes, session, ControlPermit::from_reserved(&self.connection_limits))
+        let forwarded = self.connections[slot].flags.forwarded();
+        let place = self.take_address_place(slot);
+        let permit = ControlPermit::from_reserved(&self.connection_limits);
+        (bytes, session, permit.with_address(place, forwarded))
     }
 
     /// Hands the connection over to the control plane, which serves the request at the start of

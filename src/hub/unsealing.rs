@@ -43,7 +43,7 @@ impl Hub {
             Phase::Handshake => return self.shake_hands(slot, input),
             // The control plane opens what is left.
             Phase::Leaving => return Step::Waits,
-            Phase::Ending | Phase::Reserved => return Step::Ignored,
+            Phase::Ending | Phase::Reserved | Phase::ProxyHeader => return Step::Ignored,
             Phase::Closing if connection.flags.lingering() => return Step::Ignored,
             _ => {}
         }

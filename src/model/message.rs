@@ -185,6 +185,8 @@ pub struct Adopt {
     pub sealed: Option<SealedConnection>,
     /// Counts the socket among those of the control plane until a shard takes it over.
     pub permit: Option<ControlPermit>,
+    /// Without a permit: whether a trusted peer is still to name the client.
+    pub forwarded: bool,
 }
 
 /// A socket that a shard hands over to the control plane.
@@ -556,6 +558,10 @@ pub struct SlotRequest {
     pub generation: u32,
     /// The listener that the client connected to.
     pub entrance: u8,
+    /// Place of the count of the client's address.
+    pub address_place: u32,
+    /// Whether a trusted peer is still to name the client.
+    pub forwarded: bool,
 }
 
 /// The answer to `SlotRequest`.

@@ -78,9 +78,10 @@ impl TrustedNetworks {
     /// X-Forwarded-For headers in their order. Each proxy appends the address of its peer, so the
     /// walk goes from the right past trusted proxies: the first other address is the client's.
     /// `None`: the headers name no address that can be believed.
-    pub fn client<'a>(&self, values: impl DoubleEndedIterator<Item = &'a str>) -> Option<IpAddr> {
+    pub fn client<'a>(&self, values: impl DoubleEndedIterator<Item = &'a [u8]>) -> Option<IpAddr> {
         let mut last_trusted = None;
-        for text in values.rev().flat_map(|value| value.rsplit(',')) {
+        for text in values.rev().flat_map(|value| value.rsplit(|byte| *byte == b',')) {
+            let Ok(text) = std::str::from_utf8(text) else { return last_trusted };
             let text = text.trim_matches([' ', '\t']);
             if text.is_empty() {
                 continue;
@@ -173,7 +174,7 @@ mod tests {
             (&[], None),
         ];
         for (values, expected) in table {
-            let found = networks.client(values.iter().copied());
+            let found = networks.client(values.iter().map(|value| value.as_bytes()));
             assert_eq!(found, expected.map(ip), "{values:?}");
         }
     }

@@ -15,6 +15,7 @@ mod api_calls;
 mod backends;
 mod cli;
 mod channel_names;
+mod client_addresses;
 mod closes;
 mod commands;
 mod deflate;

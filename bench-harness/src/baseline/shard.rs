@@ -222,7 +222,7 @@ impl Shard {
 
     fn accept(&mut self) {
         if self.next < self.slots {
-            self.ring.accept(0, self.next, 0);
+            self.ring.accept(0, self.next, 0, false);
             self.next += 1;
         }
     }
@@ -260,7 +260,7 @@ impl Shard {
                 Op::Accept => {
                     let error = std::io::Error::from_raw_os_error(-completion.result);
                     eprintln!("the kernel baseline could not accept a socket: {error}");
-                    self.ring.accept(0, slot, 0);
+                    self.ring.accept(0, slot, 0, false);
                 }
                 Op::Send => self.note_late(slot, completion.result),
                 _ => {}

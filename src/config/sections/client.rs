@@ -50,6 +50,13 @@ section! {
         connection_rate_limit: usize = 0,
         /// Maximum number of connections per user on this node. 0: unlimited.
         user_connection_limit: usize = 0,
+        /// Maximum number of connections to the public port per client address on this node, up to
+        /// 16383. An IPv6 client counts by its /64 network. Further connections are closed; behind a
+        /// trusted proxy they are answered with 429. 0: unlimited.
+        address_connection_limit: usize = 0,
+        /// Maximum number of new connections to the public port per client address and second, up
+        /// to 65535. Refused attempts do not count. 0: unlimited.
+        address_connection_rate_limit: usize = 0,
         /// Maximum number of subscriptions per client.
         channel_limit: u16 = 128,
         /// Maximum number of unsent bytes per client. The server closes a client that exceeds it as

@@ -51,6 +51,11 @@ section! {
         /// `address` and `port`. Set it if a load balancer that sends such headers is the only
         /// client of the port. Connections without a header are closed.
         proxy_protocol: bool = false,
+        /// Addresses and networks (`10.0.0.0/8`) of the proxies in front of the server. Only of
+        /// them the server believes which client a PROXY header or `X-Forwarded-For` names. Used by
+        /// `client.address_connection_limit` and `client.address_connection_rate_limit`. A proxy on
+        /// a Unix socket is always believed.
+        trusted_proxies: Vec<String> = Vec::new(),
         /// Further listeners of the public port: a list of tables, each with a `name`.
         listeners: Vec<Listener> = Vec::new(),
         /// TLS of the public port. Without `tls_external` and `internal_tls`, the internal port is

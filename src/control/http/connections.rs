@@ -292,6 +292,10 @@ pub struct PeerAddress(pub Option<IpAddr>);
 #[derive(Clone)]
 pub struct AuthorizedResponse;
 
+/// Marks a request of a trusted peer, which names its client in X-Forwarded-For.
+#[derive(Clone, Copy)]
+pub struct ForwardedClient;
+
 /// Options of HTTP connections.
 pub struct HttpOptions {
     /// Router that answers the requests. A reload replaces it.
@@ -409,6 +413,7 @@ impl HttpConnections {
             connection: connection.clone(),
             peer,
             socket: Arc::downgrade(&socket),
+            is_forwarded: permit.is_forwarded(),
             stopped: self.stopped.clone(),
             _open: self.open.subscribe(),
         };
@@ -429,6 +434,8 @@ struct Serving {
     connection: Arc<HttpConnection>,
     peer: PeerAddress,
     socket: Weak<TcpStream>,
+    /// Whether a trusted peer names the client of each request.
+    is_forwarded: bool,
     stopped: watch::Receiver<()>,
     _open: watch::Receiver<()>,
 }
@@ -436,12 +443,16 @@ struct Serving {
 impl Serving {
     /// Serves the requests of a connection.
     async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Serving { options, connection, peer, socket, mut stopped, _open } = self;
+        let Serving { options, connection, peer, socket, is_forwarded, mut stopped, _open } = self;
         let peer_closed = peer_closed(socket, connection.clone());
         let buffer = options.limits.bytes + BUFFER_MORE;
         let served = connection.clone();
-        let service =
-            service_fn(move |request| answer(options.clone(), served.clone(), peer, request));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if is_forwarded {
+                request.extensions_mut().insert(ForwardedClient);
+            }
+            answer(options.clone(), served.clone(), peer, request)
+        });
         let serving = http1::Builder::new()
             .half_close(true)
             .max_buf_size(buffer)

@@ -25,15 +25,19 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::base::connection_limits::ConnectionLimits;
+use crate::base::address_limits::AddressRefused;
+use crate::base::connection_limits::{AddressPermit, ConnectionLimits};
 use crate::base::sys::Clock;
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
-use crate::control::http::connections::{EndlessResponse, PrefixedParts, PrefixedSocket};
+use crate::control::http::connections::{
+    EndlessResponse, ForwardedClient, PrefixedParts, PrefixedSocket,
+};
 use crate::control::http::refusal::refusal;
 use crate::link::Link;
 use crate::model::auth::Rules;
 use crate::model::message::{Adopt, Message};
+use crate::wire::client_address::{TrustedNetworks, group};
 use crate::wire::http::origin::origin;
 use crate::wire::http::{self, Head, HeadLimits, Routes, Service, Status, Upgrade};
 
@@ -59,6 +63,7 @@ struct PushForwarder {
     limits: HeadLimits,
     rules: Rules,
     kept_headers: Vec<String>,
+    trusted_proxies: TrustedNetworks,
 }
 
 /// Adds the paths of push transports to a router. Requests for them return to a shard.
@@ -75,6 +80,7 @@ pub fn with_push_routes(
         limits: config.head_limits(),
         rules: config.rules(),
         kept_headers: config.upstreams().wants.headers,
+        trusted_proxies: config.trusted_proxies(),
     });
     let router = forwarder.routes.iter().fold(router, |router, route| {
         let (forwarder, body_max) = (forwarder.clone(), route.body_max);
@@ -131,6 +137,24 @@ async fn expose_errors_to_pages(rules: &Rules, request: Request, next: Next) -> 
     response
 }
 
+impl PushForwarder {
+    /// Counts the client that a trusted peer names; `Err`: its address has reached a limit.
+    fn admit_address(
+        &self,
+        request: &Request,
+        head: &[u8],
+    ) -> Result<Option<AddressPermit>, AddressRefused> {
+        if request.extensions().get::<ForwardedClient>().is_none() {
+            return Ok(None);
+        }
+        let values = http::kept_headers(head, &["x-forwarded-for".to_owned()]);
+        let client = self.trusted_proxies.client(values.iter().map(|(_, value)| &**value));
+        let PushAdmission { limits, clock } = &self.admission;
+        let admit = |client| AddressPermit::admit(limits, group(client), clock.millis());
+        client.map(admit).transpose()
+    }
+}
+
 fn return_websocket(forwarder: &Arc<PushForwarder>, mut request: Request) -> Response {
     if request.method() != Method::GET {
         return refusal(Status::MethodNotAllowed("GET"));
@@ -147,6 +171,9 @@ fn return_websocket(forwarder: &Arc<PushForwarder>, mut request: Request) -> Res
     if !forwarder.rules.allows_origin(upgrade.origin.as_deref(), upgrade.host.as_deref()) {
         return refusal(Status::Forbidden);
     }
+    let Ok(address) = forwarder.admit_address(&request, &head) else {
+        return refusal(Status::TooManyConnections);
+    };
     if !forwarder.admission.limits.admit_connection(forwarder.admission.clock.millis()) {
         return refusal(Status::Unavailable);
     }
@@ -157,7 +184,7 @@ fn return_websocket(forwarder: &Arc<PushForwarder>, mut request: Request) -> Res
     tokio::spawn(async move {
         // If the peer has closed the connection, nothing is left to do.
         if let Ok(upgraded) = upgraded.await {
-            adopt(&forwarder.link, upgraded, upgrade).await;
+            adopt(&forwarder.link, upgraded, upgrade, address).await;
         }
     });
     response
@@ -217,6 +244,7 @@ async fn shard_answer(link: &Link, request: Request) -> Option<Response> {
         bytes: Vec::new(),
         sealed: None,
         permit: None,
+        forwarded: request.extensions().get::<ForwardedClient>().is_some(),
     };
     link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await.ok()?;
     let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.ok()?;
@@ -257,14 +285,14 @@ fn switching_protocols(upgrade: &Upgrade) -> Result<Response, axum::http::Error>
 }
 
 /// Takes the raw socket from hyper and sends it to the shard with the fewest sockets.
-async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
+async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade, address: Option<AddressPermit>) {
     let Ok(parts) = upgraded.downcast::<TokioIo<PrefixedSocket>>() else { return };
     let mut io = parts.io.into_inner();
     let flush = poll_fn(|context| Pin::new(&mut io).poll_flush(context));
     if !matches!(timeout(FLUSH_TIMEOUT, flush).await, Ok(Ok(()))) {
         return;
     }
-    let PrefixedParts { socket, entrance, unread, sealed, permit } = io.into_parts();
+    let PrefixedParts { socket, entrance, unread, sealed, mut permit } = io.into_parts();
     let mut bytes = parts.read_buf.to_vec();
     bytes.extend_from_slice(&unread);
     let socket = match Arc::try_unwrap(socket) {
@@ -273,7 +301,11 @@ async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade) {
     };
     let Ok(socket) = socket else { return };
     let upgrade = Some(upgrade);
-    let adopt = Adopt { socket, entrance, upgrade, bytes, sealed, permit: Some(permit) };
+    if let Some(address) = address {
+        permit.set_address(address);
+    }
+    let adopt =
+        Adopt { socket, entrance, upgrade, bytes, sealed, permit: Some(permit), forwarded: false };
     // If the shard has no room, the socket is closed and the client connects again.
     let _ = link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await;
 }

@@ -13,6 +13,7 @@ mod completion;
 mod enter;
 mod news;
 mod operations;
+mod peers;
 mod sizes;
 mod sockets;
 mod token;
@@ -77,7 +78,7 @@ mod tests {
             .map(|slot| {
                 let peer = TcpStream::connect(address).unwrap();
                 peer.set_read_timeout(Some(PATIENCE)).unwrap();
-                assert!(ring.accept(1, slot, 0));
+                assert!(ring.accept(1, slot, 0, false));
                 let accepted = next(ring);
                 assert_eq!((accepted.token, accepted.result), (Token::new(Op::Accept, 1, slot), 0));
                 peer

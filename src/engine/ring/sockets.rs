@@ -3,6 +3,7 @@
 //! Owns nothing. Does not know connections: it takes slots and tokens.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
@@ -34,16 +35,33 @@ impl Ring {
     }
 
     /// Accepts one connection of the listener with this index into `slot`; returns whether there
-    /// is such a listener.
-    pub fn accept(&mut self, generation: u32, slot: u32, listener: usize) -> bool {
+    /// is such a listener. With `tells_peer`, [`Ring::accepted_peer`] returns the peer's address
+    /// afterwards.
+    pub fn accept(
+        &mut self,
+        generation: u32,
+        slot: u32,
+        listener: usize,
+        tells_peer: bool,
+    ) -> bool {
         let Some(listener) = self.listeners.get(listener).map(AsRawFd::as_raw_fd) else {
             return false;
         };
-        let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
+        let (address, length) = match tells_peer.then(|| self.peers.room_for(slot)) {
+            Some(peer) => peer.pointers(),
+            None => (ptr::null_mut(), ptr::null_mut()),
+        };
+        let entry = opcode::Accept::new(Fd(listener), address, length)
             .file_index(Some(destination(slot)))
             .build();
         self.queue(entry, Token::new(Op::Accept, generation, slot));
         true
+    }
+
+    /// Address of the peer that was accepted into `slot`; `None`: it was not asked for, or it is
+    /// not an IP address. Must be called once after each accept that asked for it, failed or not.
+    pub fn accepted_peer(&mut self, slot: u32) -> Option<IpAddr> {
+        self.peers.take(slot)
     }
 
     /// Size of a receive buffer, which is the most that one [`Ring::receive`] reads.

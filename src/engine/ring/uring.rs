@@ -18,6 +18,7 @@ use super::buffers::Buffers;
 use super::completion::{Completion, Unsent};
 use super::enter::RingIndex;
 use super::operations as opcode;
+use super::peers::Peers;
 use super::sizes::RingSizes;
 use super::token::{Op, Token};
 use crate::base::{crash, sys};
@@ -61,6 +62,8 @@ pub struct Ring {
     /// Peer addresses of queued connects; each stays until its submission is consumed.
     pub(super) addresses: Box<[libc::sockaddr_in]>,
     pub(super) next_address: usize,
+    /// Addresses that accepts in progress ask for. The ring is closed before they are freed.
+    pub(super) peers: Peers,
     /// Memory that queued vectored sends point to; cleared after their submission.
     pub(super) iovecs: Vec<libc::iovec>,
     pub(super) messages: Vec<libc::msghdr>,
@@ -115,6 +118,7 @@ impl Ring {
             doorbell_watched: false,
             addresses: vec![blank; submissions].into_boxed_slice(),
             next_address: 0,
+            peers: Peers::default(),
             iovecs: Vec::with_capacity((submissions * 4).max(SEGMENTS)),
             messages: Vec::with_capacity(submissions),
             copies: Vec::new(),

@@ -5,6 +5,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use crate::base::address_limits::NOT_COUNTED;
 use crate::model::message::{Grant, Subscribed};
 use crate::model::revocation::TokenFingerprint;
 use crate::wire::http::Transport;
@@ -21,6 +22,8 @@ pub enum Phase {
     Reserved,
     /// The TLS handshake is in progress.
     Handshake,
+    /// The PROXY header is arriving.
+    ProxyHeader,
     /// The request head is arriving.
     Head,
     /// An API call or a poll waits for the answer of the home.
@@ -90,6 +93,7 @@ flags! {
     23 last_request set_last_request "the peer closes after the answer to its poll";
     24 sealed set_sealed "its bytes are TLS records";
     25 key_update_unsent set_key_update_unsent "a key update is among its unsent records";
+    26 forwarded set_forwarded "a trusted peer is still to name its client, whose address is limited";
     12 shutting_down set_shutting_down "its deadline closes it, because the node shuts down";
 }
 
@@ -125,6 +129,8 @@ pub struct Connection {
     pub wire: Wire,
     /// Index of its listener among the entrances of the node.
     pub entrance: u8,
+    /// Place of the count of its address among those of the node.
+    pub address_place: u32,
     /// Identity; `None`: anonymous.
     pub identity: Option<Box<Identity>>,
 }
@@ -164,6 +170,7 @@ impl Connection {
             transport: Transport::WebSocket,
             wire: Wire::Json,
             entrance: 0,
+            address_place: NOT_COUNTED,
             identity: None,
         }
     }

@@ -64,6 +64,8 @@ pub struct ConnectionRecord<'a> {
     pub wire: Wire,
     /// Index of its listener.
     pub entrance: u8,
+    /// Place of the count of its address.
+    pub address_place: u32,
     /// Number of operations in progress in the kernel.
     pub operations: u8,
     /// Number of its subscriptions.
@@ -188,6 +190,7 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         transport,
         wire,
         entrance,
+        address_place,
         ref identity,
     } = connection;
     ConnectionRecord {
@@ -197,6 +200,7 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         transport,
         wire,
         entrance,
+        address_place,
         operations,
         subscribed,
         has_output: turn != NONE,

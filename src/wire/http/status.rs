@@ -29,6 +29,8 @@ pub enum Status {
     TooLarge,
     /// 426: the client requests another WebSocket version than 13.
     UpgradeRequired,
+    /// 429: the address of the client has reached a limit of connections.
+    TooManyConnections,
     /// 431: the head exceeds this many bytes.
     HeadTooLarge(usize),
     /// 431: the head has more than this many headers.
@@ -48,7 +50,9 @@ impl Status {
                 out.extend_from_slice(format!("Allow: {methods}\r\n").as_bytes());
             }
             Status::UpgradeRequired => out.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n"),
-            Status::Unavailable => out.extend_from_slice(b"Retry-After: 5\r\n"),
+            Status::Unavailable | Status::TooManyConnections => {
+                out.extend_from_slice(b"Retry-After: 5\r\n");
+            }
             _ => {}
         }
         cors.write(&mut out);
@@ -71,6 +75,7 @@ impl Status {
             Status::Timeout => "408 Request Timeout",
             Status::TooLarge => "413 Content Too Large",
             Status::UpgradeRequired => "426 Upgrade Required",
+            Status::TooManyConnections => "429 Too Many Requests",
             Status::HeadTooLarge(_) | Status::TooManyHeaders(_) => {
                 "431 Request Header Fields Too Large"
             }
@@ -99,6 +104,7 @@ impl Status {
             Status::Timeout => "the request did not arrive in time\n",
             Status::TooLarge => "the request body exceeds the limit of this path\n",
             Status::UpgradeRequired => "unsupported WebSocket version: use version 13\n",
+            Status::TooManyConnections => "too many connections from this address\n",
             Status::HeadTooLarge(limit) => {
                 let action = "raise http_server.head_size_limit";
                 return format!("request head over {limit} bytes; {action}\n").into();
