@@ -303,6 +303,7 @@ impl Config {
                 uni_http_stream: responses(&self.uni_http_stream.connect_code_to_http_response),
             },
             proxies: self.upstreams(),
+            user_header: self.user_header(),
             api: self.api_key(),
             // Read from files, so the start adds it.
             routes: self.routes(),

@@ -70,7 +70,7 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
     ),
     (
         "client",
-        "presence_update_interval=27s concurrency channel_position_max_time_lag user_id_http_header \
+        "presence_update_interval=27s concurrency channel_position_max_time_lag \
          connect_code_to_unidirectional_disconnect.enabled \
          connect_code_to_unidirectional_disconnect.transforms \
          token.insecure_skip_jwks_endpoint_safety_check \

@@ -160,10 +160,19 @@ impl Config {
     /// The proxies and hooks that concern no channel, with the headers and `meta` of clients that
     /// any enabled proxy needs.
     pub fn upstreams(&self) -> Upstreams {
-        let headers = self.wanted(|proxy| &proxy.http_headers);
+        let mut headers = self.wanted(|proxy| &proxy.http_headers);
+        if let Some(name) = self.user_header().filter(|name| !headers.contains(name)) {
+            headers.push(name);
+        }
         let emulated = self.wanted(|proxy| &proxy.emulated_headers);
         let meta = self.used().any(|proxy| proxy.include_connection_meta);
         Upstreams { wants: ContextFields { headers, emulated, meta }, ..self.own_upstreams() }
+    }
+
+    /// The header that contains the user's id, in lower case; `None`: there is none.
+    pub(super) fn user_header(&self) -> Option<String> {
+        let name = self.client.user_id_http_header.to_ascii_lowercase();
+        (!name.is_empty()).then_some(name)
     }
 
     /// The proxies and hooks that are enabled.

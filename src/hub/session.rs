@@ -25,6 +25,18 @@ pub(super) enum ConnectRefusal {
     Backend(Arc<LookupOutcome>),
 }
 
+/// Who a client is.
+#[derive(Default)]
+struct Introduction {
+    /// `None`: an anonymous client.
+    claims: Option<ConnectClaims>,
+    /// Data of the backend for the client.
+    data: Option<Box<[u8]>>,
+    /// Whether a header of the request names the user. As in Centrifugo, the user then gets no
+    /// personal channel and no channel that the connect requests.
+    by_header: bool,
+}
+
 impl From<Disconnect> for ConnectRefusal {
     fn from(disconnect: Disconnect) -> Self {
         ConnectRefusal::Stop(StopReason::Disconnect(disconnect))
@@ -143,13 +155,7 @@ impl Hub {
             self.keep_emulated_headers(slot, headers);
         }
         let by_token = !request.token.is_empty();
-        let (claims, data) = match self.settings.proxies.connect {
-            Some(upstream) if !by_token => {
-                let introduction = self.ask_connect_proxy(post, slot, upstream, request)?;
-                introduction.map(|found| (Some(found.claims), found.data)).unwrap_or_default()
-            }
-            _ => (self.connect_claims(post, slot, &request.token)?, None),
-        };
+        let Introduction { claims, data, by_header } = self.introduce(post, slot, request)?;
         // A backend that identifies the client also determines its server-side subscriptions.
         let named_by_backend = claims.is_some() && !by_token;
         let mut granted = Vec::new();
@@ -170,7 +176,7 @@ impl Hub {
             let token = if by_token { self.claims_mark(&claims) } else { TokenFingerprint::NONE };
             self.set_identity(slot, claims, token);
         }
-        if let Some(channel) = self.personal_channel(slot) {
+        if let Some(channel) = self.personal_channel(slot).filter(|_| !by_header) {
             granted.push((channel, Grant::default()));
         }
         let mut server_subs: Vec<ServerSubscription> = Vec::with_capacity(granted.len());
@@ -197,7 +203,34 @@ impl Hub {
         Ok(AcceptedConnect { server_subs, data, unknown_event_id: Box::default() })
     }
 
-    /// Asks the connect proxy about a client without a token.
+    /// Identifies a client: by its token, by the connect proxy, or by a header of its request.
+    fn introduce(
+        &mut self,
+        post: &mut impl Post,
+        slot: u32,
+        request: &ConnectRequest<'_>,
+    ) -> Result<Introduction, ConnectRefusal> {
+        if !request.token.is_empty() {
+            let claims = self.connect_claims(post, slot, &request.token)?;
+            return Ok(Introduction { claims, ..Introduction::default() });
+        }
+        if let Some(upstream) = self.settings.proxies.connect
+            && let Some(answer) = self.ask_connect_proxy(post, slot, upstream, request)?
+        {
+            let ConnectAnswer { claims, data } = answer;
+            return Ok(Introduction { claims: Some(claims), data, by_header: false });
+        }
+        match self.connect_claims(post, slot, "") {
+            Err(refused) => {
+                let claims = Some(self.claims_of_header(slot).ok_or(refused)?);
+                Ok(Introduction { claims, data: None, by_header: true })
+            }
+            Ok(claims) => Ok(Introduction { claims, ..Introduction::default() }),
+        }
+    }
+
+    /// Asks the connect proxy about a client without a token. `None`: it does not identify the
+    /// client.
     fn ask_connect_proxy(
         &mut self,
         post: &mut impl Post,
@@ -213,7 +246,7 @@ impl Hub {
                 self.fits_wire(slot, introduction.data.as_deref())?;
                 Ok(Some(ConnectAnswer::clone(introduction)))
             }
-            LookupOutcome::Command(Ok(_)) => self.connect_claims(post, slot, "").map(|_| None),
+            LookupOutcome::Command(Ok(_)) => Ok(None),
             _ => Err(ConnectRefusal::Backend(outcome)),
         }
     }
@@ -254,6 +287,15 @@ impl Hub {
             Err(TokenError::Expired) => Err(ConnectRefusal::Error(Error::TOKEN_EXPIRED)),
             Ok(_) | Err(_) => Err(Disconnect::INVALID_TOKEN.into()),
         }
+    }
+
+    /// The user that the gateway in front of the server names in a header of the request.
+    fn claims_of_header(&self, slot: u32) -> Option<ConnectClaims> {
+        let name = self.settings.user_header.as_deref()?;
+        let headers = &self.connections.context.get(&slot)?.headers;
+        let (_, value) = headers.iter().find(|(header, _)| **header == *name)?;
+        let user = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
+        (!user.is_empty()).then(|| ConnectClaims { user: user.to_owned(), ..Default::default() })
     }
 
     pub(super) fn claims_mark(&self, claims: &ConnectClaims) -> TokenFingerprint {

@@ -35,6 +35,8 @@ pub struct HubSettings {
     pub joins_uni_messages: bool,
     /// Proxies and hooks.
     pub proxies: Upstreams,
+    /// Header of the request that contains the user's id, in lower case; `None`: there is none.
+    pub user_header: Option<String>,
     /// Key of the API.
     pub api: ApiKey,
     /// What connections through each listener begin with; the first is that of the main address.
@@ -124,6 +126,7 @@ impl Default for HubSettings {
             joins_uni_messages: false,
             connect_refusals: ConnectRefusalResponses::default(),
             proxies: Upstreams::default(),
+            user_header: None,
             api: ApiKey::default(),
             entrances: Arc::new([Entrance::default()]),
             routes: Routes::new(),

@@ -420,13 +420,6 @@ export const ENTRIES = [
     scripts: /^claim: bad b64info$/,
   },
   {
-    section: "Client protocol", title: "The header of a user ID",
-    centrifugo: "takes the user's ID from the header that `client.user_id_http_header` names",
-    drumline: "warns that the key has no effect",
-    reason: "A client that reaches the port directly could name any user; a connect proxy can check the header.",
-    scripts: /^client setting: user_id_http_header$/,
-  },
-  {
     section: "Client protocol", title: "Leave of a replaced connection",
     centrifugo: "may leave out the leave of the connection that `single_connection` closes",
     drumline: "sends it to the new connection, which is subscribed already",

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use drumline::model::token::{TokenSettings, make_connection, make_subscription};
 
 use crate::common::tokens::{SECRET, now};
-use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
+use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET, request, upgrade_request};
 
 fn settings(secret: &str) -> TokenSettings {
     TokenSettings { hmac_secret_key: secret.to_owned(), ..TokenSettings::default() }
@@ -306,4 +306,53 @@ fn the_node_limits_its_connections() {
         client.read_head().starts_with("HTTP/1.1 503")
     });
     assert!(refused.count() >= 10, "two a second are let in");
+}
+
+/// A gateway in front of the server names the user in a header of the request.
+#[test]
+fn a_header_identifies_a_client_that_nothing_else_identifies() {
+    let flags = [
+        "--client.user_id_http_header",
+        "X-User-Id",
+        "--client.token.hmac_secret_key",
+        SECRET,
+        "--uni_sse.enabled",
+        "--channel.without_namespace.allow_subscribe_for_client",
+        "--channel.without_namespace.presence",
+        "--channel.without_namespace.allow_presence_for_subscriber",
+        "--client.subscribe_to_user_personal_channel.enabled",
+    ];
+    let server = Server::with(&flags);
+    let open = |header: &str| {
+        let mut client = Client::dial(&server);
+        let head = upgrade_request(WEBSOCKET).replacen("\r\n", &format!("\r\n{header}"), 1);
+        client.send_raw(head.as_bytes());
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        client
+    };
+    let mut client = open("x-user-id: u7\r\n");
+    // As in Centrifugo: without a personal channel and without requested channels.
+    let reply = client.ask(r#"{"id":1,"connect":{"subs":{"b":{}}}}"#);
+    assert!(reply.contains(r#""connect":{"client""#) && !reply.contains("subs"), "{reply}");
+    assert_eq!(client.ask(r#"{"id":2,"subscribe":{"channel":"a"}}"#), r#"{"id":2,"subscribe":{}}"#);
+    let presence = client.ask(r#"{"id":3,"presence":{"channel":"a"}}"#);
+    assert!(presence.contains(r#""user":"u7""#), "{presence}");
+    // A token wins over the header.
+    let token = user("u8");
+    let mut by_token = open("X-User-Id: u7\r\n");
+    let reply = by_token.ask(&format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
+    assert!(reply.contains("subs"), "the personal channel: {reply}");
+    // Without the header, or with an empty one, nothing identifies the client.
+    for header in ["", "X-User-Id: \r\n"] {
+        let mut client = open(header);
+        client.send(r#"{"id":1,"connect":{}}"#);
+        assert_eq!(client.closed().0, 3501, "{header:?}");
+    }
+    // A stream, also over a connection that the control plane had.
+    let mut stream = Client::dial(&server);
+    let (status, _) = stream.exchange("GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(status, 404);
+    let path = "/connection/uni_sse?cf_connect=%7B%7D";
+    stream.send_raw(request("GET", path, "Host: test\r\nX-User-Id: u9\r\n", "").as_bytes());
+    assert!(stream.read_head().starts_with("HTTP/1.1 200 "));
 }

@@ -43,6 +43,11 @@ section! {
         /// Grace period to refresh a subscription after its token expires. After it, the server
         /// ends the subscription.
         expired_sub_close_delay: ConfigDuration = ConfigDuration::seconds(25),
+        /// HTTP header that contains the user's id, for clients that no token and no connect proxy
+        /// identifies. Set it only behind a gateway that clients cannot bypass and that overwrites
+        /// the header: otherwise any client can claim to be any user. It has no effect with
+        /// `client.insecure` or `client.allow_anonymous_connect_without_token`. Empty: no header.
+        user_id_http_header: String = String::new(),
         /// Maximum number of client connections on this node. 0: as many as open files and memory
         /// allow.
         connection_limit: usize = 0,
