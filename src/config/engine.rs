@@ -150,6 +150,7 @@ impl Token {
             issuer: self.issuer.clone(),
             issuer_regex: self.issuer_regex.clone(),
             user_id_claim: self.user_id_claim.clone(),
+            insecure_skip_jwks_endpoint_safety_check: self.insecure_skip_jwks_endpoint_safety_check,
             insecure_skip_signature_verify: skips_signature,
         }
     }

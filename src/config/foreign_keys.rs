@@ -73,8 +73,6 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
         "presence_update_interval=27s concurrency channel_position_max_time_lag \
          connect_code_to_unidirectional_disconnect.enabled \
          connect_code_to_unidirectional_disconnect.transforms \
-         token.insecure_skip_jwks_endpoint_safety_check \
-         subscription_token.insecure_skip_jwks_endpoint_safety_check \
          proxy.connect.@carried_proxy proxy.refresh.@carried_proxy",
     ),
     (

@@ -138,14 +138,7 @@ impl Node {
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let statuses: Arc<[ShardStatus]> = (0..shards).map(|_| ShardStatus::default()).collect();
         let (settings, clock) = (Arc::new(settings), Clock::new());
-        let HubSettings { connection_limit, connection_rate, places, .. } = settings.hub;
-        let connection_limits =
-            ConnectionLimits::new(connection_limit, connection_rate).with_control_max(places);
-        let HubSettings { address_limit, address_rate, .. } = settings.hub;
-        let room = settings.slots.iter().sum();
-        let connection_limits =
-            connection_limits.with_address_limits(address_limit, address_rate, room);
-        let connection_limits = Arc::new(connection_limits);
+        let connection_limits = Arc::new(connection_limits(&settings));
         let budgets = MemoryBudgets::new(&settings.hub.budgets, shards);
         let next_settings: Arc<[Arc<NextSettings>]> = (0..shards).map(|_| Arc::default()).collect();
         let slots = settings.slots.clone().into();
@@ -200,6 +193,15 @@ impl Node {
             let _ = thread.join();
         }
     }
+}
+
+/// The limits of a node with these settings.
+fn connection_limits(settings: &NodeSettings) -> ConnectionLimits {
+    let HubSettings { connection_limit, connection_rate, places, .. } = settings.hub;
+    let HubSettings { address_limit, address_rate, .. } = settings.hub;
+    ConnectionLimits::new(connection_limit, connection_rate)
+        .with_control_max(places)
+        .with_address_limits(address_limit, address_rate, settings.slots.iter().sum())
 }
 
 /// The processor of a started worker, or why it did not start.

@@ -15,7 +15,10 @@ impl Hub {
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         self.metrics.received_bytes.add(bytes.len() as u64);
         if self.awaits_proxy_header(slot) {
-            self.receive_proxy_header(post, slot, bytes);
+            let mut rest = self.take_proxy_header(slot, bytes);
+            if !rest.is_empty() {
+                self.receive_behind_header(post, slot, &mut rest);
+            }
         } else {
             self.receive_behind_header(post, slot, bytes);
         }
@@ -23,12 +26,7 @@ impl Hub {
     }
 
     /// Handles bytes behind the PROXY header, if the connection began with one.
-    pub(super) fn receive_behind_header(
-        &mut self,
-        post: &mut impl Post,
-        slot: u32,
-        bytes: &mut [u8],
-    ) {
+    fn receive_behind_header(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         if self.connections[slot].flags.sealed() {
             self.take_sealed(post, slot, bytes);
         } else {

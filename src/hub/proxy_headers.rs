@@ -4,40 +4,36 @@
 //! connection without a valid header gets no answer and is closed.
 
 use crate::base::buffer;
-use crate::hub::connections::{Inbound, Phase};
+use crate::hub::connections::Phase;
 use crate::hub::shard_state::Hub;
-use crate::model::message::Post;
 use crate::wire::proxy_protocol::{self, ProxyHeader};
 
 impl Hub {
-    /// Handles bytes of a connection whose PROXY header is arriving.
-    pub(super) fn receive_proxy_header(
-        &mut self,
-        post: &mut impl Post,
-        slot: u32,
-        bytes: &mut [u8],
-    ) {
+    /// Handles bytes of a connection whose PROXY header is arriving; returns those behind it.
+    pub(super) fn take_proxy_header(&mut self, slot: u32, bytes: &[u8]) -> Vec<u8> {
         let kept = self.connections.take_inbound(slot);
         let mut input = kept.map(|inbound| inbound.bytes).unwrap_or_default();
         buffer::append(&mut input, bytes);
         match proxy_protocol::parse(&input) {
             ProxyHeader::Partial => {
-                self.keep_inbound(slot, Inbound { bytes: input, ..Inbound::default() });
+                if let Some(inbound) = self.connections.inbound_or_insert(slot) {
+                    inbound.bytes = input;
+                }
+                self.connections.unread.settle(self.connections[slot].inbound, true);
+                self.close_largest_unread();
+                return Vec::new();
             }
             ProxyHeader::Complete { used, source } => {
-                if !self.admit_proxied(slot, source.map(|source| source.ip())) {
-                    return self.end(slot);
-                }
-                self.begin_entrance(slot);
-                if let Some(rest) = input.get_mut(used..).filter(|rest| !rest.is_empty()) {
-                    self.receive_behind_header(post, slot, rest);
+                if self.admit_proxied(slot, source.map(|source| source.ip())) {
+                    self.begin_entrance(slot);
+                    input.drain(..used);
+                    return input;
                 }
             }
-            ProxyHeader::Invalid => {
-                self.metrics.proxy_headers_refused.add(1);
-                self.end(slot);
-            }
+            ProxyHeader::Invalid => self.metrics.proxy_headers_refused.add(1),
         }
+        self.end(slot);
+        Vec::new()
     }
 
     /// Whether a connection waits for its PROXY header.

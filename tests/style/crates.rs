@@ -40,7 +40,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     (
         "model",
-        &["bytemuck", "data_encoding", "jsonwebtoken", "regex", "serde", "serde_json", "siphasher"],
+        &[
+            "bytemuck",
+            "data_encoding",
+            "jsonwebtoken",
+            "regex",
+            "regex_syntax",
+            "serde",
+            "serde_json",
+            "siphasher",
+        ],
     ),
     ("home", &["compact_str", "hashbrown", "siphasher", "slab", "smallvec"]),
     ("local", &["hashbrown", "slab", "smallvec"]),

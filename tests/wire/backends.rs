@@ -1,5 +1,6 @@
 //! Answers of proxies and key sets, from fake backends.
 
+use data_encoding::BASE64URL_NOPAD;
 use drumline::base::sys;
 use serde_json::{Value, json};
 
@@ -398,4 +399,60 @@ fn tokens_of_known_keys_are_verified_while_a_key_set_is_fetched() {
     assert!(waiting.frame().is_some(), "it is answered");
     known("ES384");
     assert!(backend.asked("keys").len() <= 5);
+}
+
+/// A key of a tenant: its set, and tokens signed with it. All tenants use the same key ID.
+struct Tenant(aws_lc_rs::signature::EcdsaKeyPair);
+
+impl Tenant {
+    fn new() -> Tenant {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        Tenant(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    fn set(&self) -> String {
+        use aws_lc_rs::signature::KeyPair;
+        let point = self.0.public_key().as_ref();
+        let [x, y] = [&point[1..33], &point[33..65]].map(|part| BASE64URL_NOPAD.encode(part));
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "k", "x": x, "y": y}]})
+            .to_string()
+    }
+
+    fn token(&self, issuer: &str) -> String {
+        let header = BASE64URL_NOPAD.encode(br#"{"alg":"ES256","kid":"k"}"#);
+        let claims = json!({"sub": "ann", "iss": issuer}).to_string();
+        let message = format!("{header}.{}", BASE64URL_NOPAD.encode(claims.as_bytes()));
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let signature = self.0.sign(&random, message.as_bytes()).unwrap();
+        format!("{message}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
+    }
+}
+
+#[test]
+fn the_issuer_of_a_token_selects_its_key_set() {
+    let (backend, one, two) = (Backend::start(), Tenant::new(), Tenant::new());
+    backend.answer("keys-one", &one.set());
+    backend.answer("keys-two", &two.set());
+    let flags = [
+        format!("--client.token.jwks_public_endpoint={}", backend.url("keys-{{tenant}}")),
+        "--client.token.issuer_regex=^https://id/(?P<tenant>one|two)$".to_owned(),
+    ];
+    let server = Started::with(&[], &[&flags[0], &flags[1]]);
+    let connect = |token: &str| {
+        let mut client = opened(&server);
+        client.send(&json!({"id": 1, "connect": {"token": token}}).to_string());
+        client
+    };
+    for (tenant, name) in [(&one, "one"), (&two, "two")] {
+        let reply = connect(&tenant.token(&format!("https://id/{name}"))).text();
+        assert!(reply.starts_with(r#"{"id":1,"connect":{"client""#), "{name}: {reply}");
+    }
+    // The other tenant's key has the same ID and verifies nothing here.
+    assert_eq!(connect(&two.token("https://id/one")).closed().0, 3500);
+    // Other issuers lead nowhere.
+    for issuer in ["https://id/three", "https://id/one/../two", "https://evil/?https://id/one"] {
+        assert_eq!(connect(&one.token(issuer)).closed().0, 3500, "{issuer}");
+    }
+    assert_eq!((backend.asked("keys-one").len(), backend.asked("keys-two").len()), (1, 1));
+    assert!(backend.asked("keys-three").is_empty() && backend.asked("keys-").is_empty());
 }

@@ -56,8 +56,8 @@ section! {
         /// Maximum number of connections per user on this node. 0: unlimited.
         user_connection_limit: usize = 0,
         /// Maximum number of connections to the public port per client address on this node, up to
-        /// 16383. An IPv6 client counts by its /64 network. Further connections are closed; behind a
-        /// trusted proxy they are answered with 429. 0: unlimited.
+        /// 16383. An IPv6 client counts by its /64 network. Further connections are closed; behind
+        /// a trusted proxy they are answered with 429. 0: unlimited.
         address_connection_limit: usize = 0,
         /// Maximum number of new connections to the public port per client address and second, up
         /// to 65535. Refused attempts do not count. 0: unlimited.
@@ -137,6 +137,10 @@ section! {
         issuer_regex: String = String::new(),
         /// Claim that holds the user ID. Empty: `sub`.
         user_id_claim: String = String::new(),
+        /// Permit any pattern in the groups that `jwks_public_endpoint` names. Without it, they
+        /// must be lists of values, such as `(?P<tenant>one|two)`, because the claims of a token
+        /// that is not verified yet choose where its keys are fetched.
+        insecure_skip_jwks_endpoint_safety_check: bool = false,
     }
 }
 

@@ -4,4 +4,5 @@
 //! Owns the fetched key sets and the threads that verify. Never decides what a token permits.
 
 mod remote_key_set;
+mod remote_key_sets;
 pub mod verifier;

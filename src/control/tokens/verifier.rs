@@ -12,7 +12,8 @@ use crate::base::memory::Charge;
 use crate::base::sys;
 use crate::config::Config;
 use crate::control::backend::client::Client;
-use crate::control::tokens::remote_key_set::{KeyLookup, RemoteKeySet};
+use crate::control::tokens::remote_key_set::KeyLookup;
+use crate::control::tokens::remote_key_sets::{KeySetMissing, RemoteKeySets};
 use crate::hub::TokenVerifiers;
 use crate::link::Link;
 use crate::model::ids::Address;
@@ -36,8 +37,8 @@ struct UnverifiedToken {
 pub struct TokenVerifier {
     link: Arc<Link>,
     tokens: TokenVerifiers,
-    connection_keys: Option<Arc<RemoteKeySet>>,
-    subscription_keys: Option<Arc<RemoteKeySet>>,
+    connection_keys: Option<Arc<RemoteKeySets>>,
+    subscription_keys: Option<Arc<RemoteKeySets>>,
     waiting_bytes: Arc<Semaphore>,
     /// Permits to verify, one per concurrent token.
     threads: Arc<Semaphore>,
@@ -48,8 +49,7 @@ impl TokenVerifier {
     pub fn new(link: Arc<Link>, config: &Config, client: &Client) -> Self {
         let keys = |purpose| {
             let address = config.token_settings(purpose).jwks_public_endpoint;
-            (!address.is_empty())
-                .then(|| Arc::new(RemoteKeySet::new(client.clone(), &address.into())))
+            (!address.is_empty()).then(|| Arc::new(RemoteKeySets::new(client.clone(), address)))
         };
         // Half of the processors; the others are left for the shards.
         let threads = (sys::processors() / 2).max(1);
@@ -100,6 +100,16 @@ impl TokenVerifier {
             TokenPurpose::Subscription => self.subscription_keys.as_ref(),
         };
         let Some(remote) = remote else { return self.verify_with(token, None).await };
+        let verifier = match token.purpose {
+            TokenPurpose::Connection => &self.tokens.connection,
+            TokenPurpose::Subscription => &self.tokens.subscription,
+        };
+        let remote = match remote.of(|| verifier.key_address_values(&token.token)) {
+            Ok(remote) => remote,
+            Err(KeySetMissing::Full) => return LookupOutcome::Busy,
+            // No key verifies it.
+            Err(KeySetMissing::Invalid) => return self.verify_with(token, None).await,
+        };
         // Shards send no token without a key ID.
         let kid = token::key_name(&token.token).unwrap_or_default();
         let found = match remote.look_up(&kid) {

@@ -2,12 +2,13 @@
 //!
 //! Owns the settings and the verification; `token::keys` owns the keys, `token::claims` the claims.
 //! Never reads a clock, fetches a key or knows a connection: the caller passes the time and the
-//! fetched keys. The invariant: no claim is read before a key of the algorithm's kind has verified
-//! the signature, unless the settings skip signature verification.
+//! fetched keys. The invariant: no claim is believed before a key of the algorithm's kind has
+//! verified the signature, unless the settings skip signature verification.
 
 pub(crate) mod claims;
 mod create;
 mod keys;
+mod key_address;
 pub(crate) mod payload_fields;
 mod settings;
 
@@ -23,6 +24,7 @@ use crate::wire::lenient_json::Text;
 use claims::Claims;
 pub use claims::{ConnectClaims, SubscribeClaims, SubscribeOptions, TokenError};
 pub use create::{make_connection, make_subscription};
+pub use key_address::{is_template, resolve};
 pub use keys::KeySet;
 use keys::{Algorithm, Key, KeyKind};
 pub use settings::TokenSettings;
@@ -111,6 +113,16 @@ impl Verifier {
             }
             _ => Err(TokenError::Invalid),
         }
+    }
+
+    /// Values for the names in the address of the key set, from the claims of a token that is not
+    /// verified. The error is that of a token whose issuer or audience does not match.
+    pub fn key_address_values(&self, token: &str) -> Result<Vec<(String, String)>, TokenError> {
+        let payload = decoded(Parts::of(token)?.payload)?;
+        let claims = self.claims(&payload)?;
+        let issuer = self.issuer.groups([claims.issuer()]);
+        let audience = self.audience.groups(claims.audiences());
+        Ok(issuer.into_iter().chain(audience).collect())
     }
 
     /// Verifies a connection token at `now`, in Unix seconds. `keys` is the last fetched key set,
@@ -205,11 +217,7 @@ impl Verifier {
 
 impl Keys {
     fn new(settings: &TokenSettings) -> Result<Keys, String> {
-        if settings.jwks_public_endpoint.contains("{{") {
-            return Err("jwks_public_endpoint: templates ({{...}}) are not supported; \
-                        give the complete URL"
-                .to_owned());
-        }
+        key_address::check(settings)?;
         if !settings.jwks_public_endpoint.is_empty() {
             return Ok(Keys::Fetched);
         }
@@ -252,6 +260,16 @@ impl ClaimRule {
             }),
             _ => Err(format!("{name}_regex: {name} is set, too; set only one of them")),
         }
+    }
+
+    /// The named groups of the pattern in the first text that it matches.
+    fn groups<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
+        let ClaimRule::Matching(pattern) = self else { return Vec::new() };
+        let Some(found) = texts.into_iter().find_map(|text| pattern.captures(text)) else {
+            return Vec::new();
+        };
+        let value = |name: &str| found.name(name).map_or("", |value| value.as_str()).to_owned();
+        pattern.capture_names().flatten().map(|name| (name.to_owned(), value(name))).collect()
     }
 
     fn accepts(&self, text: &str) -> bool {
@@ -678,7 +696,7 @@ pub(crate) mod tests {
         let both = TokenSettings { audience: text("a"), audience_regex: text("a"), ..none() };
         check(both, "audience_regex: audience is set, too");
         let template = TokenSettings { jwks_public_endpoint: text("https://a/{{b}}"), ..none() };
-        check(template, "jwks_public_endpoint: templates ({{...}})");
+        check(template, "jwks_public_endpoint: no group of");
         check(
             TokenSettings { rsa_public_key: text("key"), ..none() },
             "rsa_public_key: it is not in",

@@ -29,6 +29,8 @@ pub struct TokenSettings {
     pub issuer_regex: String,
     /// Name of the claim that contains the user ID; empty: `sub`.
     pub user_id_claim: String,
+    /// Permit names in `jwks_public_endpoint` whose groups are not lists of fixed values.
+    pub insecure_skip_jwks_endpoint_safety_check: bool,
     /// Skip signature verification. Expiry is still checked.
     pub insecure_skip_signature_verify: bool,
 }
