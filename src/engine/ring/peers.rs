@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses for the accepts in progress that ask for one.
 #[derive(Default)]
+// The kernel has their addresses, so they must not move when the list grows.
+#[allow(clippy::vec_box)]
 pub(super) struct Peers(Vec<Box<Peer>>);
 
 /// Memory for one address.
