@@ -144,7 +144,7 @@ mod tests {
         let silent = opened(&mut hub);
         hub.receive(&mut bus, silent, &mut b"PROXY TCP4 ".to_vec());
         for millis in [500, 1100, 1300, 1500] {
-            hub.begin_turn(Now { millis, unix: millis });
+            hub.begin_turn(Now { millis, unix: millis, ..Now::default() });
             hub.expire();
         }
         assert_eq!(hub.connections[silent].phase, Phase::Ending);

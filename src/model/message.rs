@@ -3,10 +3,8 @@
 //! Owns the message types and no state. The invariant: handling a message of one rank sends only
 //! messages of higher ranks, so full inboxes cannot wait for each other in a circle.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::base::connection_limits::ControlPermit;
 use crate::base::metrics::FrameType;
 use crate::model::ids::Address;
 use crate::model::namespaces::RecoveryMode;
@@ -14,13 +12,12 @@ use crate::model::publication::{Encoding, Publication, PublicationExtra, Publica
 use crate::model::retention::Retention;
 use crate::model::revocation::Revocations;
 use crate::wire::filter::Filter;
-use crate::wire::http::Upgrade;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
-use crate::wire::tls::SealedConnection;
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
 pub use crate::model::grant::{Grant, Overrides};
+pub use crate::model::hand_over::{Adopt, HandOver};
 pub use crate::model::lookup::{
     HookEvent, Lookup, LookupOutcome, LookupReply, LookupRequest, TokenPurpose,
 };
@@ -168,40 +165,6 @@ impl Message {
             | Message::Ordered(_) => Rank::Delivery,
         }
     }
-}
-
-/// A socket that the control plane hands over to a shard.
-#[derive(Debug)]
-pub struct Adopt {
-    /// The socket.
-    pub socket: OwnedFd,
-    /// The listener that the client connected to.
-    pub entrance: u8,
-    /// The request that was answered with 101; `None`: the first request is still to be read.
-    pub upgrade: Option<Upgrade>,
-    /// Bytes already read: those behind the upgrade request, or all without one.
-    pub bytes: Vec<u8>,
-    /// The TLS session of the socket, if it has one.
-    pub sealed: Option<SealedConnection>,
-    /// Counts the socket among those of the control plane until a shard takes it over.
-    pub permit: Option<ControlPermit>,
-    /// Without a permit: whether a trusted peer is still to name the client.
-    pub forwarded: bool,
-}
-
-/// A socket that a shard hands over to the control plane.
-#[derive(Debug)]
-pub struct HandOver {
-    /// The socket.
-    pub socket: OwnedFd,
-    /// The listener that the client connected to.
-    pub entrance: u8,
-    /// Bytes already read: at least one complete request head.
-    pub bytes: Vec<u8>,
-    /// The TLS session of the socket, if it has one.
-    pub sealed: Option<SealedConnection>,
-    /// Counts the socket among those of the control plane.
-    pub permit: ControlPermit,
 }
 
 /// Commands from an /emulation request, for the connection of an HTTP transport.

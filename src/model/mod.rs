@@ -9,6 +9,7 @@ pub mod channel_template;
 pub mod entrance;
 pub mod glob;
 pub mod grant;
+pub mod hand_over;
 pub mod ids;
 pub mod message;
 pub mod names;

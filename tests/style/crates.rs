@@ -155,7 +155,7 @@ const OUTSIDE: [&[&str]; 13] = [
 ];
 /// State code that names them all the same, with the reason.
 const MAY_NAME: [(&str, &str, &str); 1] =
-    [("src/model/message.rs", "os::fd::OwnedFd", "a message carries a socket between planes")];
+    [("src/model/hand_over.rs", "os::fd::OwnedFd", "a message carries a socket between planes")];
 
 /// The crates that a Cargo.toml names as dependencies, as the code spells them.
 fn dependencies(manifest: &str) -> Vec<String> {
