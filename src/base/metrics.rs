@@ -261,10 +261,6 @@ counters! {
     accepted: Total,
     /// Connections refused with HTTP status 503.
     refused: Total,
-    /// Connections that were closed or refused because of a limit of their address.
-    addresses_refused: Total,
-    /// Connections that were closed because they did not begin with a PROXY header.
-    proxy_headers_refused: Total,
     /// Sockets moved to another shard because this one had no free slot.
     relayed: Total,
     /// Sockets handed to the control plane.

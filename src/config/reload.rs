@@ -58,6 +58,9 @@ fn in_force(running: &Config, new: &Config) -> Config {
     // Clients have been told the interval when they connected.
     config.client.ping_interval = running.client.ping_interval;
     config.client.pong_timeout = running.client.pong_timeout;
+    // The counts of addresses have a table that is made at the start.
+    config.client.address_connection_limit = running.client.address_connection_limit;
+    config.client.address_connection_rate_limit = running.client.address_connection_rate_limit;
     // Certificates. Whether a port has TLS is settled at the start, as are the keys of its tickets.
     let tls = |running: &ServerTls, new: &ServerTls| ServerTls {
         enabled: running.enabled,

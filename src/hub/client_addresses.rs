@@ -64,7 +64,7 @@ impl Hub {
         let place = self.connection_limits.admit_address(group, self.now);
         match place {
             Ok(place) => self.connections[slot].address_place = place,
-            Err(_) => self.metrics.addresses_refused.add(1),
+            Err(_) => self.metrics.accepts_refused_by_address.add(1),
         }
         place.is_ok()
     }

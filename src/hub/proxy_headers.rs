@@ -30,7 +30,7 @@ impl Hub {
                     return input;
                 }
             }
-            ProxyHeader::Invalid => self.metrics.proxy_headers_refused.add(1),
+            ProxyHeader::Invalid => self.metrics.proxy_protocol_errors.add(1),
         }
         self.end(slot);
         Vec::new()
@@ -140,7 +140,7 @@ mod tests {
         let slot = opened(&mut hub);
         hub.receive(&mut bus, slot, &mut REQUEST.to_vec());
         assert_eq!(hub.connections[slot].phase, Phase::Ending);
-        assert_eq!(hub.metrics.proxy_headers_refused.get(), 1);
+        assert_eq!(hub.metrics.proxy_protocol_errors.get(), 1);
         let silent = opened(&mut hub);
         hub.receive(&mut bus, silent, &mut b"PROXY TCP4 ".to_vec());
         for millis in [500, 1100, 1300, 1500] {

@@ -50,7 +50,7 @@ fn an_ipv4_client_of_a_dual_stack_listener_has_a_limit_of_its_own() {
     let mut clients: Vec<Client> = (0..4).map(|_| dial_from("::1", six)).collect();
     let count = clients.iter_mut().filter_map(|client| upgraded(client, "")).count();
     assert_eq!(count, 2);
-    assert_eq!(server.metric("drumline_addresses_refused_total"), 8);
+    assert_eq!(server.metric("drumline_accepts_refused_by_address_total"), 8);
     // The other listener counts the same addresses.
     assert_eq!(upgraded(&mut dial_from("127.0.0.1", server.address()), ""), None);
     kept.clear();

@@ -77,11 +77,6 @@ impl RemoteKeySet {
         }
     }
 
-    /// Address of the set.
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
     /// Looks the key `kid` up without waiting, and starts a fetch if one is due. `None`: the fetch
     /// in progress decides.
     pub fn look_up(self: &Arc<Self>, kid: &str) -> Option<KeyLookup> {

@@ -37,6 +37,11 @@ impl RemoteKeySets {
         RemoteKeySets { client, address, is_template, sets: Mutex::default() }
     }
 
+    /// The configured address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The set for a token whose claims have these values.
     pub fn of(
         &self,

@@ -67,7 +67,7 @@ impl TokenVerifier {
     /// A verifier of a new configuration. A key set whose address is the same stays.
     pub fn reloaded(&self, config: &Config, client: &Client) -> Self {
         let new = TokenVerifier::new(self.link.clone(), config, client);
-        let kept = |old: &Option<Arc<RemoteKeySet>>, new: Option<Arc<RemoteKeySet>>| {
+        let kept = |old: &Option<Arc<RemoteKeySets>>, new: Option<Arc<RemoteKeySets>>| {
             let same = old
                 .clone()
                 .filter(|old| new.as_ref().is_some_and(|new| new.address() == old.address()));
