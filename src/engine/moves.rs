@@ -125,6 +125,7 @@ impl Shard {
     }
 
     pub(super) fn refuse_socket(&mut self, socket: MovingSocket) {
+        self.metrics.accepts_shed.add(1);
         self.hub.socket_opened_without_room(socket.slot);
         self.watch(socket.slot);
     }

@@ -74,6 +74,7 @@ fn a_shard_that_is_full_moves_sockets_of_every_listener() {
         head.starts_with("HTTP/1.1 503 ")
     });
     assert!(refused.count() > 0, "a full node answers 503");
+    assert!(server.metric("drumline_accepts_shed_total") > 0);
     drop(clients);
     wait_for("free slots", || {
         let mut client = dial_unix(&path);
