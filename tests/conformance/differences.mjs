@@ -300,6 +300,16 @@ export const ENTRIES = [
 
   // --- Configuration -----------------------------------------------------------------------------
   {
+    section: "Configuration",
+    title: "An admin page without a password",
+    centrifugo: "starts with `admin.enabled` alone, and then lets nobody log in.",
+    drumline: "refuses to start with `admin.enabled` and without `admin.password`, and names the command that "
+      + "makes the hash.",
+    reason: "A page that nobody can use is a fault of the configuration, and the start is where it is seen.",
+    scripts: /^flag: --admin\.enabled$/,
+    paths: /\.server\.serves$/,
+  },
+  {
     section: "Configuration", title: "Numbers that a key cannot hold",
     centrifugo: "cuts a fraction off and takes negative numbers",
     drumline: "refuses to start and names the key",
