@@ -176,12 +176,10 @@ mod tests {
     use std::sync::Arc;
 
     use rcgen::{CertificateParams, KeyPair};
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+    use rustls::pki_types::PrivateKeyDer;
     use rustls::version::{TLS12, TLS13};
     use rustls::{
-        ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConfig,
-        SignatureScheme, SupportedProtocolVersion,
+        ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
     };
 
     use super::*;
@@ -191,46 +189,8 @@ mod tests {
     use crate::hub::turn_output::Segments;
     use crate::model::entrance::Entrance;
 
-    /// Trusts the certificate of the test.
-    #[derive(Debug)]
-    struct Trusting;
-
-    impl ServerCertVerifier for Trusting {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-        }
-    }
-
-    fn hub_with_tls() -> Hub {
+    /// A hub with TLS, and the certificate of its server as the only root.
+    fn hub_with_tls() -> (Hub, Arc<RootCertStore>) {
         let pair = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["a".into()]).unwrap().self_signed(&pair).unwrap();
@@ -246,7 +206,9 @@ mod tests {
         let tls = Some(Arc::new(config));
         let entrances = Arc::new([Entrance { tls: true, ..Entrance::default() }]);
         hub.settings = Arc::new(HubSettings { tls, entrances, ..(*hub.settings).clone() });
-        hub
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        (hub, Arc::new(roots))
     }
 
     /// A socket of the hub, and the client at its other end.
@@ -259,13 +221,16 @@ mod tests {
     }
 
     impl Client {
-        fn new(hub: &mut Hub, version: &'static SupportedProtocolVersion) -> Self {
+        fn new(
+            hub: &mut Hub,
+            roots: &Arc<RootCertStore>,
+            version: &'static SupportedProtocolVersion,
+        ) -> Self {
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
             let config = ClientConfig::builder_with_provider(provider)
                 .with_protocol_versions(&[version])
                 .unwrap()
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Trusting))
+                .with_root_certificates(roots.clone())
                 .with_no_client_auth();
             let tls = ClientConnection::new(Arc::new(config), "a".try_into().unwrap()).unwrap();
             let (slot, generation) = hub.reserve().unwrap();
@@ -372,8 +337,8 @@ mod tests {
             for (piece, most) in
                 [(usize::MAX, usize::MAX), (1, usize::MAX), (usize::MAX, 1), (7, 23)]
             {
-                let mut hub = hub_with_tls();
-                let mut client = Client::new(&mut hub, version);
+                let (mut hub, roots) = hub_with_tls();
+                let mut client = Client::new(&mut hub, &roots, version);
                 client.upgrade();
                 client.say(r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#);
                 client.exchange(&mut hub, piece, most);
@@ -395,8 +360,8 @@ mod tests {
         for (version, most) in
             [(&TLS13, usize::MAX), (&TLS13, 1), (&TLS12, usize::MAX), (&TLS12, 1)]
         {
-            let mut hub = hub_with_tls();
-            let mut client = Client::new(&mut hub, version);
+            let (mut hub, roots) = hub_with_tls();
+            let mut client = Client::new(&mut hub, &roots, version);
             client.tls.writer().write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
             client.exchange(&mut hub, usize::MAX, most);
             client.tls.send_close_notify();
@@ -407,8 +372,8 @@ mod tests {
 
     #[test]
     fn requested_key_updates_are_answered_once_while_the_answer_is_unsent() {
-        let mut hub = hub_with_tls();
-        let mut client = Client::new(&mut hub, &TLS13);
+        let (mut hub, roots) = hub_with_tls();
+        let mut client = Client::new(&mut hub, &roots, &TLS13);
         client.upgrade();
         client.say(r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#);
         client.exchange(&mut hub, usize::MAX, usize::MAX);
@@ -435,14 +400,14 @@ mod tests {
 
     #[test]
     fn a_handshake_that_fails_ends_with_an_alert_and_frees_its_memory() {
-        let mut hub = hub_with_tls();
+        let (mut hub, roots) = hub_with_tls();
         let before = hub.resource_counts();
         for input in [
             &b"\x16\x03\x01\x00\x05h\0\0\x01x"[..],
             b"\x17\x03\x03\x00\x01x",
             b"\x16\x03\x01\xff\xff\0",
         ] {
-            let client = Client::new(&mut hub, &TLS13);
+            let client = Client::new(&mut hub, &roots, &TLS13);
             hub.receive(&mut LoneShardBus::default(), client.slot, &mut input.to_vec());
             let sent = turn(&mut hub, usize::MAX);
             let bytes = sent.get(&client.slot).map(Vec::as_slice).unwrap_or_default();
@@ -456,8 +421,8 @@ mod tests {
 
     #[test]
     fn an_http_request_without_tls_is_told_so() {
-        let mut hub = hub_with_tls();
-        let client = Client::new(&mut hub, &TLS13);
+        let (mut hub, roots) = hub_with_tls();
+        let client = Client::new(&mut hub, &roots, &TLS13);
         let mut request = b"GET / HTTP/1.1\r\n".to_vec();
         hub.receive(&mut LoneShardBus::default(), client.slot, &mut request);
         let sent = turn(&mut hub, usize::MAX);

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { Centrifuge } from "centrifuge";
-import { chromium } from "playwright-core";
+import { startChromium } from "../common/chromium.mjs";
 import WebSocket from "ws";
 
 import { Server, binary, freePort, until, within } from "../common/server.mjs";
@@ -222,15 +222,7 @@ async function steps() {
     "--channel.without_namespace.allow_subscribe_for_client", "--channel.namespaces", namespaces,
   ]);
   await forged();
-  browser = await chromium.launchPersistentContext(join(folder, "profile"), {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    viewport: { width: 1200, height: 900 },
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ],
-  });
+  browser = await startChromium(folder, { viewport: { width: 1200, height: 900 } });
   const page = await browser.newPage();
   page.setDefaultTimeout(20_000);
   page.on("pageerror", (error) => complaints.push(String(error)));

@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { chromium } from "playwright-core";
+import { startChromium } from "../common/chromium.mjs";
 
 import { Server, freePort, within } from "../common/server.mjs";
 
@@ -149,14 +149,7 @@ async function steps() {
     "--channel.without_namespace.history_ttl", "60s",
     "--channel.without_namespace.force_recovery",
   ]);
-  browser = await chromium.launchPersistentContext(join(folder, "profile"), {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ],
-  });
+  browser = await startChromium(folder);
   const page = await browser.newPage();
   await transports(page);
   await resumed(page);

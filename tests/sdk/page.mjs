@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { chromium } from "playwright-core";
+import { startChromium } from "../common/chromium.mjs";
 
 import { KEY, Server, freePort, within } from "../common/server.mjs";
 
@@ -39,15 +39,7 @@ async function swagger() {
 
 async function steps() {
   await server.start(["--swagger.enabled"]);
-  browser = await chromium.launchPersistentContext(join(folder, "profile"), {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    viewport: { width: 1100, height: 800 },
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ],
-  });
+  browser = await startChromium(folder, { viewport: { width: 1100, height: 800 } });
   const page = await browser.newPage();
   page.setDefaultTimeout(20_000);
   page.on("pageerror", (error) => complaints.push(String(error)));

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { chromium } from "playwright-core";
+import { startChromium } from "../common/chromium.mjs";
 
 import { freePort, until, within } from "../common/server.mjs";
 
@@ -190,15 +190,7 @@ async function pictures(page) {
 }
 
 async function inBrowser(port) {
-  browser = await chromium.launchPersistentContext(join(folder, "profile"), {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    viewport: { width: 1280, height: 900 },
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ],
-  });
+  browser = await startChromium(folder, { viewport: { width: 1280, height: 900 } });
   const page = await browser.newPage();
   page.setDefaultTimeout(30_000);
   const complaints = [];

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { Centrifuge } from "centrifuge";
-import { chromium } from "playwright-core";
+import { startChromium } from "../common/chromium.mjs";
 import WebSocket from "ws";
 
 import { within } from "../common/server.mjs";
@@ -68,15 +68,7 @@ async function listen(channel) {
 
 async function browse() {
   const folder = await mkdtemp(join(tmpdir(), "drumline-tls-"));
-  const browser = await chromium.launchPersistentContext(join(folder, "profile"), {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    ignoreHTTPSErrors: true,
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--ignore-certificate-errors",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ],
-  });
+  const browser = await startChromium(folder, { ignoreHTTPSErrors: true, args: ["--ignore-certificate-errors"] });
   try {
     const page = await browser.newPage();
     page.setDefaultTimeout(20_000);

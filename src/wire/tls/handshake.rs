@@ -13,7 +13,7 @@ use rustls::{ConnectionTrafficSecrets, HandshakeKind, KeyLog, ProtocolVersion, S
 use zeroize::Zeroizing;
 
 use crate::wire::tls::keys::{RecordKeys, TrafficKeys};
-use crate::wire::tls::legacy::{LegacySession, encode};
+use crate::wire::tls::legacy::{LegacySession, encode, encode_alert};
 use crate::wire::tls::session::TlsSession;
 use crate::wire::tls::suite::Suite;
 
@@ -162,7 +162,7 @@ impl Handshake {
                 }
                 Err(error) => {
                     self.incoming.drain(..discard.min(self.incoming.len()));
-                    self.encode_alert(out);
+                    encode_alert(&mut self.connection, &mut self.incoming, out);
                     return Err(error);
                 }
                 // Early data is not offered. No record follows Finished here.
@@ -179,16 +179,6 @@ impl Handshake {
             if !goes_on {
                 return Ok(());
             }
-        }
-    }
-
-    /// Appends the alert of an error, if rustls has one. It may be asked once: to find the same
-    /// error again, it would owe a second alert, which it never sends.
-    fn encode_alert(&mut self, out: &mut Vec<u8>) {
-        let status = self.connection.process_tls_records(&mut self.incoming);
-        if let Ok(ConnectionState::EncodeTlsData(mut alert)) = status.state {
-            // Without the alert the connection ends all the same.
-            let _ = encode(out, |free| alert.encode(free));
         }
     }
 

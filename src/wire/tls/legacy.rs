@@ -101,7 +101,7 @@ impl LegacySession {
                 }
                 Err(_) => {
                     self.incoming.drain(..discard.min(self.incoming.len()));
-                    self.encode_alert(out);
+                    encode_alert(&mut self.connection, &mut self.incoming, out);
                     return Err(());
                 }
                 _ => false,
@@ -110,16 +110,6 @@ impl LegacySession {
             if !goes_on {
                 return Ok(closed);
             }
-        }
-    }
-
-    /// Appends the alert of an error, if rustls has one. It may be asked once: to find the same
-    /// error again, it would owe a second alert, which it never sends.
-    fn encode_alert(&mut self, out: &mut Vec<u8>) {
-        let status = self.connection.process_tls_records(&mut self.incoming);
-        if let Ok(ConnectionState::EncodeTlsData(mut alert)) = status.state {
-            // Without the alert the connection ends all the same.
-            let _ = encode(out, |free| alert.encode(free));
         }
     }
 
@@ -162,6 +152,20 @@ impl LegacySession {
             out.truncate(start + written.min(room));
         }
         self.incoming.drain(..discard.min(self.incoming.len()));
+    }
+}
+
+/// Appends the alert of an error, if rustls has one. It may be asked once: to find the same error
+/// again, it would owe a second alert, which it never sends.
+pub(super) fn encode_alert(
+    connection: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    out: &mut Vec<u8>,
+) {
+    let status = connection.process_tls_records(incoming);
+    if let Ok(ConnectionState::EncodeTlsData(mut alert)) = status.state {
+        // Without the alert the connection ends all the same.
+        let _ = encode(out, |free| alert.encode(free));
     }
 }
 
