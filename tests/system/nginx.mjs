@@ -66,8 +66,9 @@ class Client {
 
 async function metric(name) {
   const text = await (await fetch(`${direct}/metrics`, bound())).text();
-  const lines = text.split("\n").filter((line) => line.startsWith(`${name}{`));
-  return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+  const [line, ...others] = text.split("\n").filter((line) => line.startsWith(`${name} `));
+  assert.ok(line !== undefined && others.length === 0, `${name} is not one series`);
+  return Number(line.split(" ").at(-1));
 }
 
 let requests = 0;
@@ -100,11 +101,11 @@ for (let round = 0; round < ROUNDS; round++) {
     assert.equal(await client.text(), JSON.stringify({ push: { channel, pub: { data } } }));
   })]);
 }
-assert.equal(await metric("drumline_clients"), clients.length);
+assert.equal(await metric("drumline_node_num_clients"), clients.length);
 assert.equal((await api("channels", {})).result.channels["room-0-0"].num_clients, 1);
 const [handed, accepted] = [await metric("drumline_handed_over_total"), await metric("drumline_accepted_total")];
 assert.ok(requests >= 200);
 for (const { socket } of clients) socket.terminate();
-for (let tries = 0; (await metric("drumline_clients")) > 0; tries++) assert.ok(tries < 500);
+for (let tries = 0; (await metric("drumline_node_num_clients")) > 0; tries++) assert.ok(tries < 500);
 console.log(`${requests} requests and ${clients.length} upgrades over ${accepted} connections, ${handed} handed over`);
 process.exit(0);
