@@ -24,7 +24,7 @@ pub mod cost {
     pub const CLOSE: usize = 10_000;
     /// Looking at one entry of a table.
     pub const LOOK: usize = 100;
-    /// One record of a TLS handshake: most of the first one is a signature and a key exchange.
+    /// One record of a TLS handshake: the first one costs a signature and a key exchange.
     pub const HANDSHAKE: usize = 100_000;
     /// Opening one TLS record, without its bytes.
     pub const RECORD: usize = 500;
@@ -53,6 +53,8 @@ pub enum Stage {
     Deadlines,
     /// Connections with input that an earlier turn left.
     Input,
+    /// Records of TLS handshakes.
+    Handshakes,
     /// Answers of homes that take several turns.
     Answers,
     /// Messages to homes and to the control plane.
@@ -70,7 +72,8 @@ impl Stage {
             Stage::Ingress => 9,
             Stage::Completions => 7,
             Stage::Deadlines => 6,
-            Stage::Input => 4,
+            // Handshakes get what established connections leave, and one record in each turn.
+            Stage::Input | Stage::Handshakes => 4,
             Stage::Answers => 3,
             Stage::Rest => 2,
             Stage::Sends => 0,
@@ -83,6 +86,8 @@ impl Stage {
 pub struct WorkBudget {
     total: i64,
     left: i64,
+    /// The current stage.
+    stage: Option<Stage>,
     /// Units that are reserved for the stages after the current one.
     reserved: i64,
     /// Whether the current stage has done no work yet.
@@ -103,6 +108,7 @@ impl WorkBudget {
         WorkBudget {
             total,
             left: total,
+            stage: None,
             reserved: 0,
             fresh: true,
             large: first,
@@ -119,6 +125,7 @@ impl WorkBudget {
             Stage::Ingress,
             Stage::Completions,
             Stage::Input,
+            Stage::Handshakes,
             Stage::Answers,
         ];
         let first = stages.into_iter().nth((turn % stages.len() as u64) as usize);
@@ -138,9 +145,15 @@ impl WorkBudget {
 
     /// Begins a stage. The stage may also use the units that earlier stages left.
     pub fn begin(&mut self, stage: Stage) {
+        self.stage = Some(stage);
         self.reserved = self.total * stage.reserved() / 16;
         self.fresh = true;
         self.takes_large = self.large.is_some_and(|first| stage >= first);
+    }
+
+    /// Whether this is the current stage.
+    pub fn is_in(&self, stage: Stage) -> bool {
+        self.stage == Some(stage)
     }
 
     /// Whether the current stage may do a piece of work of this cost now. The first piece of a

@@ -202,8 +202,8 @@ impl Hub {
         used
     }
 
-    /// Continues connections with left input: those that used their share, and those that found an
-    /// inbox full.
+    /// Continues connections with left input: those that used their share, those that found an
+    /// inbox full, and then those in a TLS handshake.
     pub fn resume_paused(&mut self, post: &mut impl Post) {
         self.inflater.renew();
         self.budget.begin(Stage::Input);
@@ -221,6 +221,24 @@ impl Hub {
                 self.resume(post, slot);
                 self.serve_own(post);
                 self.budget.charge(cost::CONNECTION);
+            }
+        }
+        if !self.handshakes.is_empty() {
+            self.continue_handshakes(post);
+        }
+    }
+
+    /// Continues TLS handshakes in the order of their records, as far as the turn affords.
+    fn continue_handshakes(&mut self, post: &mut impl Post) {
+        self.budget.begin(Stage::Handshakes);
+        while self.budget.affords(cost::HANDSHAKE)
+            && let Some(slot) = self.handshakes.pop_front()
+        {
+            if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
+                self.resume(post, slot);
+                self.serve_own(post);
+            } else {
+                self.budget.charge(cost::LOOK);
             }
         }
     }

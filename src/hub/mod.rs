@@ -87,6 +87,7 @@ impl Hub {
     pub fn is_busy(&self) -> bool {
         self.unfinished
             || !self.ready.is_empty()
+            || !self.handshakes.is_empty()
             || self.locals.has_unsent()
             || !self.to_flush.is_empty()
             || (self.awaits_backlog && self.takes_deliveries())

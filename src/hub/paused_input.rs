@@ -10,6 +10,8 @@ pub(super) enum PauseReason {
     Ready,
     /// An inbox was full.
     Blocked,
+    /// The next record of its TLS handshake waits for the stage of handshakes.
+    Handshake,
 }
 
 impl Hub {
@@ -21,6 +23,7 @@ impl Hub {
             match pause {
                 PauseReason::Ready => self.ready.push_back(slot),
                 PauseReason::Blocked => self.blocked.push(slot),
+                PauseReason::Handshake => self.handshakes.push_back(slot),
             }
         }
     }

@@ -420,6 +420,39 @@ mod tests {
     }
 
     #[test]
+    fn many_handshakes_at_once_delay_no_established_client() {
+        let (mut hub, roots) = hub_with_tls();
+        let mut established = Client::new(&mut hub, &roots, &TLS13);
+        established.upgrade();
+        established.say(r#"{"id":1,"connect":{}} {"id":2,"subscribe":{"channel":"c"}}"#);
+        established.exchange(&mut hub, usize::MAX, usize::MAX);
+        let mut newcomers: Vec<Client> =
+            (0..40).map(|_| Client::new(&mut hub, &roots, &TLS13)).collect();
+        hub.set_share(WORK, true);
+        for newcomer in &mut newcomers {
+            let mut hello = newcomer.records();
+            hub.receive(&mut LoneShardBus::default(), newcomer.slot, &mut hello);
+        }
+        established.say(r#"{"id":3,"publish":{"channel":"c","data":1}}"#);
+        let mut command = established.records();
+        hub.receive(&mut LoneShardBus::default(), established.slot, &mut command);
+        let mut answered = Vec::new();
+        for nth in 0..40 {
+            let sent = turn(&mut hub, usize::MAX);
+            if nth == 0 {
+                established.take(&sent[&established.slot]);
+                assert_eq!(publications(&established.got), 1, "in the first turn");
+            }
+            let of_turn = sent.into_keys().filter(|slot| *slot != established.slot);
+            let before = answered.len();
+            answered.extend(of_turn);
+            assert!(answered.len() - before <= WORK / cost::HANDSHAKE, "{answered:?}");
+        }
+        let all: Vec<u32> = newcomers.iter().map(|newcomer| newcomer.slot).collect();
+        assert_eq!(answered, all, "in the order of their arrival");
+    }
+
+    #[test]
     fn an_http_request_without_tls_is_told_so() {
         let (mut hub, roots) = hub_with_tls();
         let client = Client::new(&mut hub, &roots, &TLS13);

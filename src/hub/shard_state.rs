@@ -108,6 +108,8 @@ pub struct Hub {
     pub(super) unfinished: bool,
     /// Connections whose input continues in the next turn.
     pub(super) ready: VecDeque<u32>,
+    /// Connections whose TLS handshake has a record to handle.
+    pub(super) handshakes: VecDeque<u32>,
     /// Connections that wait for room on the bus.
     pub(super) blocked: Vec<u32>,
     /// Whether work waits because the backlog of this shard exceeds its bound. No other shard wakes
@@ -205,6 +207,7 @@ impl Hub {
             deadlines_done: 0,
             unfinished: false,
             ready: VecDeque::new(),
+            handshakes: VecDeque::new(),
             blocked: Vec::new(),
             awaits_backlog: false,
             own_cost: None,

@@ -1,11 +1,13 @@
 //! TLS records that a connection receives: its handshake, and the data of its records.
 //!
 //! Takes one record at a time from the input. Never keeps input: what is left is the caller's. The
-//! invariant: what one record costs is charged before the next one is opened.
+//! invariants: what one record costs is charged before the next one is opened; the records of
+//! handshakes have a stage of their own, so established connections never wait for more of them
+//! than a turn affords.
 
 use std::ops::Range;
 
-use crate::base::work_budget::cost;
+use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::Phase;
 use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
@@ -84,8 +86,9 @@ impl Hub {
         }
         let Some(used) = tls::record_bytes(input) else { return Step::Waits };
         let Some(record) = input.get(..used) else { return Step::Waits };
-        if !self.budget.affords(cost::HANDSHAKE) {
-            self.pause(slot, PauseReason::Ready);
+        let is_spent = !self.budget.affords(cost::HANDSHAKE);
+        if is_spent || !self.budget.is_in(Stage::Handshakes) {
+            self.pause(slot, PauseReason::Handshake);
             return Step::Waits;
         }
         self.budget.charge(cost::HANDSHAKE);
