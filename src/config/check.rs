@@ -88,6 +88,7 @@ impl Config {
         check_word("http_api", "error_mode", &self.http_api.error_mode, &["transport"])?;
         self.check_paths()?;
         self.check_admin()?;
+        self.check_log()?;
         let levels = [
             ("websocket", self.websocket.compression_level),
             ("uni_websocket", self.uni_websocket.compression_level),

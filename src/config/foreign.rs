@@ -316,8 +316,6 @@ mod tests {
             ("broker.type", "redis"),
             ("presence_manager.type", "memory"),
             ("map_broker.type", "memory"),
-            ("log.level", "info"),
-            ("log.file", ""),
             ("admin.insecure", "F"),
             ("grpc_api.enabled", "false"),
             ("grpc_api.port", "10000"),
@@ -330,7 +328,6 @@ mod tests {
         }
         for (path, text) in [
             ("init.enabled", "true"),
-            ("log.level", "debug"),
             ("grpc_api.port", "1"),
             ("init.enabled", "1"),
             ("debug.enabled", "t"),

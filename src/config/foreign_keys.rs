@@ -8,8 +8,7 @@
 pub(super) const GROUPS: [(&str, &str); 16] = [
     (
         "all",
-        "enable_unreleased_features http_server.@http_server log.level=info log.file \
-         engine.type=memory engine.redis.@redis engine.redis.@redis_presence \
+        "enable_unreleased_features http_server.@http_server engine.type=memory engine.redis.@redis engine.redis.@redis_presence \
          broker.enabled broker.type=memory broker.redis.@redis broker.nats.@nats \
          broker.postgres.@postgres broker.redisnats.nats.@nats broker.redisnats.redis.@redis \
          presence_manager.enabled presence_manager.type=memory presence_manager.redis.@redis \
@@ -113,7 +112,7 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
 ];
 
 /// Keys of Centrifugo that are also flags of its command line.
-pub(super) const FLAGS: [&str; 16] = [
+pub(super) const FLAGS: [&str; 14] = [
     "admin.external",
     "admin.insecure",
     "broker.enabled",
@@ -123,8 +122,6 @@ pub(super) const FLAGS: [&str; 16] = [
     "grpc_api.enabled",
     "grpc_api.port",
     "init.enabled",
-    "log.file",
-    "log.level",
     "map_broker.type",
     "presence_manager.enabled",
     "presence_manager.type",

@@ -70,6 +70,7 @@ impl Key {
                 let (path, value) = self.option();
                 format!(r#"[{{"name":"chat","{path}":{value}}}]"#)
             }
+            _ if self.path == "log.levels" => r#"{"tls":"debug"}"#.to_owned(),
             _ if self.kind == ValueKind::Map => r#"{"X-Key":"some text"}"#.to_owned(),
             toml::Value::String(text) if text.is_empty() => "some text".to_owned(),
             toml::Value::String(text) => text.clone(),

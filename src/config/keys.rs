@@ -100,7 +100,6 @@ mod tests {
             "graphite",
             "grpc_api",
             "init",
-            "log",
             "map_broker",
             "node",
             "opentelemetry",

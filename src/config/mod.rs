@@ -20,6 +20,7 @@ mod header_variables;
 mod key;
 mod keys;
 mod listeners;
+mod log;
 mod response_transforms;
 mod status_transforms;
 mod value_kind;

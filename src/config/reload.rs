@@ -55,6 +55,10 @@ impl Loaded {
 fn in_force(running: &Config, new: &Config) -> Config {
     let Config { client, channel, rpc, http_api, shutdown, .. } = new.clone();
     let mut config = Config { client, channel, rpc, http_api, shutdown, ..running.clone() };
+    config.log.level = new.log.level.clone();
+    config.log.levels = new.log.levels.clone();
+    config.log.rate = new.log.rate;
+    config.log.access = new.log.access;
     // Clients have been told the interval when they connected.
     config.client.ping_interval = running.client.ping_interval;
     config.client.pong_timeout = running.client.pong_timeout;
@@ -115,9 +119,24 @@ mod tests {
         new.config.client.ping_interval.0 *= 2;
         new.config.engine.backlog += 1;
         new.config.websocket.compression = true;
+        new.config.log.level = "debug".into();
+        new.config.log.levels.insert("tls".into(), "trace".into());
+        new.config.log.rate += 1;
+        new.config.log.access = true;
+        (new.config.log.format, new.config.log.file) = ("json".into(), "new.log".into());
         let reload = running.reload(&new).unwrap();
-        assert_eq!(reload.changed, ["client.channel_limit", "http_api.key"]);
+        let changed = [
+            "log.level",
+            "log.access",
+            "log.rate",
+            "log.levels",
+            "client.channel_limit",
+            "http_api.key",
+        ];
+        assert_eq!(reload.changed, changed);
         let restart = [
+            "log.file",
+            "log.format",
             "client.ping_interval",
             "client.pong_timeout",
             "websocket.compression",

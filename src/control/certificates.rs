@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::base::failure::Failure;
-use crate::base::log;
 use crate::control::metrics::family::{Family, FamilyKind};
 use crate::control::metrics::names::Names;
 use crate::tls::store::CertificateStore;
@@ -39,12 +38,11 @@ fn report(store: &CertificateStore, found: Option<Result<(), Failure>>) {
     match found {
         None => {}
         Some(Ok(())) => {
-            log::info("tls", format_args!("{place}: now serving {}", store.describe()));
+            tracing::info!(target: "tls", "{place}: now serving {}", store.describe());
         }
-        Some(Err(refused)) => log::warn(
-            "tls",
-            format_args!("{refused}; until then the certificates read before stay in use"),
-        ),
+        Some(Err(refused)) => {
+            tracing::warn!(target: "tls", "{refused}; until then the certificates read before stay in use")
+        }
     }
 }
 

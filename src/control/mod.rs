@@ -44,7 +44,6 @@ use self::signals::Signals;
 use self::tokens::verifier::TokenVerifier;
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::current::Current;
-use crate::base::log;
 use crate::base::notify;
 use crate::base::sys;
 use crate::config::{Config, Loaded};
@@ -254,7 +253,7 @@ fn destination_options(
 fn reload_socket() -> Option<ReloadSocket> {
     let refused = |error| {
         let cause = format_args!("no socket for `drumline reload`: {error}; SIGHUP still reloads");
-        log::warn("reload", cause);
+        tracing::warn!(target: "reload", "{cause}");
     };
     ReloadSocket::listen().map_err(refused).ok()
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::base::log;
 use crate::config::Config;
 use crate::control::backend::hooks::Hooks;
 use crate::feeds::start::Feeds;
@@ -26,7 +25,7 @@ pub async fn drain(config: &Config, link: &Link, feeds: Feeds, hooks: &Hooks) {
     let undelivered = hooks.wait_until_delivered(link, end).await;
     if undelivered > 0 {
         let cause = format_args!("{undelivered} hook events were not delivered before the timeout");
-        log::warn("hooks", format_args!("{cause}; raise shutdown.timeout"));
+        tracing::warn!(target: "hooks", "{cause}; raise shutdown.timeout");
     }
 }
 

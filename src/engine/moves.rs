@@ -5,6 +5,8 @@
 
 use std::sync::atomic::Ordering;
 
+use socket2::SockRef;
+
 use crate::base::address_limits::NOT_COUNTED;
 use crate::base::connection_limits::ControlPermit;
 
@@ -93,6 +95,7 @@ impl Shard {
                         let MovingSocket { slot, generation } = socket;
                         let entrance = self.hub.entrance(slot);
                         let (address_place, forwarded) = self.hub.address_place(slot);
+                        let client = self.hub.noted_address(slot);
                         let shard = self.bus.endpoint();
                         self.bus.send(
                             to,
@@ -103,6 +106,7 @@ impl Shard {
                                 entrance,
                                 address_place,
                                 forwarded,
+                                client,
                             }),
                         );
                     } else {
@@ -135,11 +139,13 @@ impl Shard {
         if !self.bus.reserve(request.shard, Rank::Delivery) {
             return false;
         }
-        let SlotRequest { slot, generation, shard, entrance, address_place, forwarded } = *request;
+        let SlotRequest { slot, generation, shard, entrance, address_place, forwarded, client } =
+            *request;
         let has_room = self.free_slots() > 0;
         let target = has_room.then(|| self.hub.reserve_for(entrance)).flatten();
         if let Some((target, _)) = target {
             self.hub.keep_address_place(target, address_place, forwarded);
+            self.hub.note_address(target, client);
         }
         let offer = SlotOffer { slot, generation, shard: self.bus.endpoint(), target };
         self.bus.send(shard, Message::SlotOffer(offer));
@@ -232,6 +238,11 @@ impl Shard {
         let place = permit.as_mut().map_or(NOT_COUNTED, ControlPermit::take_address);
         let forwarded = permit.as_ref().map_or(adopt.forwarded, ControlPermit::is_forwarded);
         self.hub.keep_address_place(slot, place, forwarded);
+        if self.hub.settings().logs_access {
+            let peer = SockRef::from(&adopt.socket).peer_addr().ok();
+            let peer = peer.and_then(|peer| peer.as_socket());
+            self.hub.note_address(slot, peer.map(|peer| peer.ip().to_canonical()));
+        }
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
         let mut bytes = adopt.bytes;

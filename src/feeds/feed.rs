@@ -5,16 +5,15 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tracing::Level;
 
 use super::backoff::Backoff;
 use super::counters::Counters;
 use super::decode::{Commands, Decoder, Work};
 use super::message::{Refusal, Retry};
 use crate::base::current::Current;
-use crate::base::log::{self, Level};
-use crate::base::sys;
 use crate::link::publishing::{self, Draft};
 use crate::link::{Link, Wake};
 use crate::model::namespaces::Namespaces;
@@ -22,8 +21,6 @@ use crate::wire::protocol::Error;
 
 /// Pauses while the node is overloaded, as in Centrifugo.
 const OVERLOAD: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-/// Log lines about messages per second. Further ones are counted.
-const MESSAGE_LINES_MAX: u64 = 10;
 
 /// The node, as feeds use it.
 #[derive(Clone)]
@@ -64,7 +61,6 @@ pub struct FeedState {
     pub kind: &'static str,
     /// Its counters.
     pub counters: Counters,
-    lines: LineLimit,
 }
 
 /// A feed that publishes.
@@ -80,50 +76,23 @@ pub struct Feed {
 impl FeedState {
     /// The state of a feed before its first connection.
     pub fn new(name: &str, kind: &'static str) -> Self {
-        let (counters, lines) = (Counters::default(), LineLimit::default());
-        FeedState { name: name.to_owned(), kind, counters, lines }
+        FeedState { name: name.to_owned(), kind, counters: Counters::default() }
     }
 
     /// Logs what happened to the feed.
     pub fn log(&self, level: Level, what: impl Display) {
-        log::write(
-            level,
-            "feeds",
-            &format_args!("consumer {:?} ({}): {what}", self.name, self.kind),
-        );
+        let FeedState { name, kind, .. } = self;
+        match level {
+            Level::ERROR => tracing::error!(target: "feeds", "consumer {name:?} ({kind}): {what}"),
+            Level::WARN => tracing::warn!(target: "feeds", "consumer {name:?} ({kind}): {what}"),
+            _ => tracing::info!(target: "feeds", "consumer {name:?} ({kind}): {what}"),
+        }
     }
 
-    /// Logs what happened to a message, unless there were many such lines in this second.
+    /// Logs what happened to a message.
     pub fn log_message(&self, what: impl Display) {
-        match self.lines.admit(sys::unix_millis() / 1000) {
-            None => {}
-            Some(0) => self.log(Level::Warn, what),
-            Some(more) => {
-                self.log(Level::Warn, format_args!("{what} ({more} more lines were left out)"));
-            }
-        }
-    }
-}
-
-/// Bounds the lines of a second.
-#[derive(Debug, Default)]
-struct LineLimit {
-    second: AtomicU64,
-    lines: AtomicU64,
-    left_out: AtomicU64,
-}
-
-impl LineLimit {
-    /// `None`: too many lines in this second. Otherwise the number of lines left out before.
-    fn admit(&self, second: u64) -> Option<u64> {
-        if self.second.swap(second, Ordering::Relaxed) != second {
-            self.lines.store(0, Ordering::Relaxed);
-        }
-        if self.lines.fetch_add(1, Ordering::Relaxed) >= MESSAGE_LINES_MAX {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(self.left_out.swap(0, Ordering::Relaxed))
+        let FeedState { name, kind, .. } = self;
+        tracing::warn!(target: "feeds", "consumer {name:?} ({kind}): {what}");
     }
 }
 
@@ -229,19 +198,5 @@ impl Overload {
             ));
         }
         tokio::time::sleep(self.backoff.pause()).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_a_second_are_bounded_and_the_rest_is_counted() {
-        let limit = LineLimit::default();
-        let admitted = (0..25).filter(|_| limit.admit(7).is_some()).count();
-        assert_eq!(admitted as u64, MESSAGE_LINES_MAX);
-        assert_eq!(limit.admit(8), Some(25 - MESSAGE_LINES_MAX));
-        assert_eq!(limit.admit(8), Some(0));
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tracing::Level;
 
 use super::backoff::Backoff;
 use super::feed::Feed;
 use super::message::Fault;
 use super::pump::{End, pump};
 use super::session::{Session, Source};
-use crate::base::log::Level;
 
 /// Pauses between two connects.
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -37,7 +37,7 @@ pub async fn run<S: Source>(
         let fault = match opened {
             Ok(mut session) => {
                 counters.up.set(1);
-                feed.state.log(Level::Info, "receives messages");
+                feed.state.log(Level::INFO, "receives messages");
                 let began = Instant::now();
                 let end = pump(&feed, &mut session, &mut stop).await;
                 counters.up.set(0);
@@ -58,7 +58,7 @@ pub async fn run<S: Source>(
         let pause =
             if fault.is_misconfigured { MISCONFIGURED.clone().pause() } else { backoff.pause() };
         let millis = pause.as_millis();
-        feed.state.log(Level::Warn, format_args!("{fault} (connecting again in {millis} ms)"));
+        feed.state.log(Level::WARN, format_args!("{fault} (connecting again in {millis} ms)"));
         tokio::select! {
             () = sleep(pause) => {}
             _ = stop.changed() => return,

@@ -19,16 +19,22 @@ impl Hub {
     /// Whether the address of a peer is needed when a socket of this entrance is accepted.
     pub fn wants_peer(&self, entrance: u8) -> bool {
         let found = self.settings.entrances.get(usize::from(entrance));
-        self.connection_limits.limits_addresses() && found.is_some_and(|found| !found.unix)
+        self.uses_addresses() && found.is_some_and(|found| !found.unix)
+    }
+
+    /// Whether addresses of clients are limited or logged.
+    fn uses_addresses(&self) -> bool {
+        self.connection_limits.limits_addresses() || self.settings.logs_access
     }
 
     /// Counts the peer of an accepted socket; returns `false` if its address has reached a limit.
     /// A trusted peer is not counted: the client that it reports is. A Unix socket has no address
     /// and is trusted.
     pub fn admit_peer(&mut self, slot: u32, peer: Option<IpAddr>) -> bool {
-        if !self.connection_limits.limits_addresses() {
+        if !self.uses_addresses() {
             return true;
         }
+        self.note_address(slot, peer);
         let peer = peer.filter(|peer| !self.settings.trusted_proxies.contains(*peer));
         self.connections[slot].flags.set_forwarded(peer.is_none());
         peer.is_none_or(|peer| self.count_address(slot, peer))
@@ -50,7 +56,9 @@ impl Hub {
         }
         let values = http::kept_headers(head, &[FORWARDED_FOR.to_owned()]);
         let values = values.iter().map(|(_, value)| &**value);
-        match self.settings.trusted_proxies.client(values) {
+        let client = self.settings.trusted_proxies.client(values);
+        self.note_address(slot, client);
+        match client {
             Some(client) if !self.count_address(slot, client) => Err(AddressRefused),
             _ => {
                 self.connections[slot].flags.set_forwarded(false);
@@ -60,6 +68,9 @@ impl Hub {
     }
 
     fn count_address(&mut self, slot: u32, client: IpAddr) -> bool {
+        if !self.connection_limits.limits_addresses() {
+            return true;
+        }
         let group = client_address::group(client);
         let place = self.connection_limits.admit_address(group, self.now);
         match place {

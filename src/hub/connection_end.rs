@@ -185,6 +185,7 @@ impl Hub {
                 );
             }
             self.count_disconnect(slot);
+            self.log_disconnect(slot, code, reason);
         }
         if !self.connections.context.is_empty() {
             self.connections.context.remove(&slot);

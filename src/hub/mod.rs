@@ -23,6 +23,7 @@ mod tally;
 mod lookups;
 mod time;
 mod hook_events;
+mod access_log;
 mod subscriptions;
 mod presence_updates;
 mod connection_end;

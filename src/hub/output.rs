@@ -195,6 +195,9 @@ impl Hub {
         let transport = self.connections[slot].transport;
         self.drop_hold(slot);
         self.metrics.by.disconnects.add(code.into());
+        if !self.connections[slot].flags.counted() {
+            self.log_disconnect(slot, code, reason);
+        }
         self.end_session(slot, code, reason);
         if self.write_refusal(slot, code.into(), reason) {
             self.metrics.disconnects.add(1);

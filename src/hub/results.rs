@@ -110,6 +110,7 @@ impl Hub {
         if !shutting_down {
             self.set_first_ping(slot);
         }
+        self.log_connect(slot);
     }
 
     /// The subscribe result for the client. If its encoding cannot carry the missed publications,

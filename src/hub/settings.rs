@@ -83,6 +83,8 @@ pub struct HubSettings {
     pub trusted_proxies: TrustedNetworks,
     /// Limit of connections per user on the node.
     pub user_limit: UserLimit,
+    /// Log connects and disconnects of clients.
+    pub logs_access: bool,
     /// Send the time in the connect result.
     pub tells_time: bool,
     /// Milliseconds between two position checks of a channel; 0: no checks.
@@ -148,6 +150,7 @@ impl Default for HubSettings {
             address_rate: 0,
             trusted_proxies: TrustedNetworks::default(),
             user_limit: UserLimit::default(),
+            logs_access: false,
             tells_time: false,
             position_check_delay: 40_000,
             expired_close_delay: 25,

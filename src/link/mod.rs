@@ -14,7 +14,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use crate::base::log;
 use crate::base::memory::MemoryBudgets;
 use crate::base::metrics::Metrics;
 use crate::base::sys::Clock;
@@ -377,7 +376,10 @@ impl Link {
 
 /// Drops a message that only shards can handle. Its sender gets no answer.
 fn misrouted() {
-    log::error("control", "dropped a message that only shards can handle; please report this bug");
+    tracing::error!(
+        target: "control",
+        "dropped a message that only shards can handle; please report this bug"
+    );
 }
 
 impl Pending {

@@ -3,6 +3,7 @@
 //! Owns the message types and no state. The invariant: handling a message of one rank sends only
 //! messages of higher ranks, so full inboxes cannot wait for each other in a circle.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::metrics::FrameType;
@@ -525,6 +526,8 @@ pub struct SlotRequest {
     pub address_place: u32,
     /// Whether a trusted peer is still to name the client.
     pub forwarded: bool,
+    /// Address of the client, if the access log keeps it.
+    pub client: Option<IpAddr>,
 }
 
 /// The answer to `SlotRequest`.

@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 
 use crate::base::failure::Failure;
-use crate::base::log;
 
 /// The file with the ID of this process. It is removed when this value is dropped.
 pub struct PidFile(Option<PathBuf>);
@@ -36,7 +35,7 @@ impl Drop for PidFile {
             return;
         }
         if let Err(error) = std::fs::remove_file(path) {
-            log::warn("pid_file", format_args!("cannot remove {}: {error}", path.display()));
+            tracing::warn!(target: "control", "cannot remove {}: {error}", path.display());
         }
     }
 }

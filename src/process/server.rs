@@ -37,10 +37,10 @@ const DESCRIPTORS: u64 = 1024;
 pub fn serve(load: Load) -> Result<(), Failure> {
     let loaded = load()?;
     let Loaded { mut config, access, warnings, .. } = loaded.clone();
-    log::start();
+    log::start(&config.log_options())?;
     provider::install();
     for warning in &warnings {
-        log::warn("config", warning);
+        tracing::warn!(target: "config", "{warning}");
     }
     let limit = sys::raise_open_files().unwrap_or(DESCRIPTORS);
     let _ = sys::raise_locked_memory();
@@ -110,7 +110,7 @@ fn fit_http_connections(server: &mut HttpServer, limit: u64, shards: usize) {
             "only {connections_max} public and {internal_connections_max} internal HTTP connections"
         );
         let cure = "raise the limit, or lower http_server.connections_max";
-        log::info("http", format_args!("{what} fit into RLIMIT_NOFILE {limit}; {cure}"));
+        tracing::info!(target: "http", "{what} fit into RLIMIT_NOFILE {limit}; {cure}");
     }
 }
 

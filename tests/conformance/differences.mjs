@@ -338,11 +338,11 @@ export const ENTRIES = [
     scripts: /^configuration: connect proxy of an unknown scheme$/,
   },
   {
-    section: "Configuration", title: "Logs in a file",
-    centrifugo: "writes its log to `log.file`",
-    drumline: "warns that the key has no effect, and logs to stderr",
-    reason: "The service manager stores and rotates what the process writes.",
-    scripts: /^configuration: log file$/,
+    section: "Configuration", title: "Unknown log levels",
+    centrifugo: "logs at level `info` if `log.level` is unknown",
+    drumline: "refuses to start and names the levels",
+    reason: "The mistake shows at the start, not when a line is missing.",
+    scripts: /^(configuration: log level that is unknown|flag: --log.level of an unknown level)$/,
   },
   {
     section: "Configuration", title: "A flag for every key",

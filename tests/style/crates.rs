@@ -18,6 +18,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "rustix",
             "serde",
             "socket2",
+            "tracing",
         ],
     ),
     (
@@ -85,7 +86,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "x509_parser",
         ],
     ),
-    ("link", &["tokio"]),
+    ("link", &["tokio", "tracing"]),
     (
         "feeds",
         &[
@@ -99,6 +100,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "serde_json",
             "tokio",
             "tokio_rustls",
+            "tracing",
         ],
     ),
     (
@@ -125,9 +127,10 @@ const CRATES: &[(&str, &[&str])] = &[
             "tokio",
             "tokio_rustls",
             "tower",
+            "tracing",
         ],
     ),
-    ("process", &["libc", "tokio"]),
+    ("process", &["libc", "tokio", "tracing"]),
 ];
 
 /// Folders of the data plane. Their code blocks on nothing but the ring.

@@ -1,6 +1,6 @@
 //! Open access: the start screen, the addresses, and the requests that an open server refuses.
 
-use std::fs::{File, read_to_string, write};
+use std::fs::{File, read_to_string, rename, write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 
@@ -68,6 +68,11 @@ impl Started {
     /// Changes the file in the folder where the server starts.
     pub fn rewrite(&self, name: &str, text: &str) {
         write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// Renames a file in that folder.
+    pub fn rename(&self, from: &str, to: &str) {
+        rename(self.folder.path().join(from), self.folder.path().join(to)).unwrap();
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -27,6 +27,7 @@ mod http_connections;
 mod large_answers;
 mod listeners;
 mod load;
+mod logs;
 mod memlock;
 mod memory;
 mod output;

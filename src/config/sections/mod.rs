@@ -8,6 +8,7 @@ mod channel;
 mod client;
 mod consumers;
 mod engine;
+mod log;
 mod root;
 mod section;
 mod server;
@@ -23,6 +24,7 @@ pub use self::client::{
 };
 pub use self::consumers::{Consumer, DeadLetter, FeedTls, PublicationDataMode, RabbitMq};
 pub use self::engine::Engine;
+pub use self::log::Log;
 pub use self::root::Config;
 pub(super) use self::section::{describe, differences};
 pub use self::server::{

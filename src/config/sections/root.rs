@@ -7,6 +7,7 @@ use super::channel::Channel;
 use super::client::Client;
 use super::consumers::Consumer;
 use super::engine::Engine;
+use super::log::Log;
 use super::section::section;
 use super::server::{Admin, Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
 use super::transports::{
@@ -31,6 +32,8 @@ section! {
         /// with a `name`, `enabled`, `type` and a section of the name of the type. As a flag or
         /// variable: the same as JSON, or names separated by spaces.
         consumers: Vec<Consumer> = Vec::new(),
+        /// Log lines: levels, format and file.
+        log: Log = Log::default(),
         /// Addresses, ports and limits of the HTTP server.
         http_server: HttpServer = HttpServer::default(),
         /// Client connections: authentication, timeouts and limits.

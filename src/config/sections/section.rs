@@ -162,6 +162,7 @@ values! {
     Secret: Secret,
     Address: Address,
     BTreeMap<String, Secret>: Map,
+    BTreeMap<String, String>: Map,
     Vec<StatusTransform>: Transforms,
     Vec<ResponseTransform>: Responses,
     ConfigDuration: Duration,

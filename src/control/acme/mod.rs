@@ -22,7 +22,6 @@ use self::authority::Authority;
 use self::cache::Cache;
 use self::challenge_port::Tokens;
 use crate::base::failure::Failure;
-use crate::base::log;
 use crate::base::metrics::MetricKind;
 use crate::config::Config;
 use crate::control::metrics::Metric;
@@ -100,7 +99,7 @@ impl Acme {
             if path.exists()
                 && let Err(refused) = issued.load(host, &path)
             {
-                log::warn("acme", format_args!("{refused}; a new certificate is requested"));
+                tracing::warn!(target: "acme", "{refused}; a new certificate is requested");
             }
         }
         let port = options.http.then(|| challenge_port::bind(&options.http_addr)).transpose()?;
@@ -155,21 +154,17 @@ impl Acme {
             Ok(()) => {
                 self.counters.issued.fetch_add(1, Ordering::Relaxed);
                 *attempt = Attempts::default();
-                log::info("acme", format_args!("the authority issued a certificate for {host}"));
+                tracing::info!(target: "acme", "the authority issued a certificate for {host}");
             }
             Err(cause) => {
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 attempt.failed += 1;
                 let pause = pause(attempt.failed, self.issued.validity(host));
                 attempt.next = Some(Instant::now() + pause);
-                log::warn(
-                    "acme",
-                    format_args!(
-                        "cannot get a certificate for {host}: {cause} (attempt {}, the next one in \
+                tracing::warn!(target: "acme", "cannot get a certificate for {host}: {cause} (attempt {}, the next one in \
                          {} s); the certificate of before, if there is one, stays in use",
                         attempt.failed,
-                        pause.as_secs()
-                    ),
+                        pause.as_secs(),
                 );
             }
         }

@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::load::subscribers;
-use crate::base::log;
 use crate::control::api::operator::{CallFailure, Operator};
 use crate::link::Link;
 use crate::model::glob::is_glob;
@@ -187,7 +186,7 @@ pub(super) async fn publish(operator: &Operator, body: Publish) -> Result<Value,
     let Publish { channel, data } = body;
     let request = format!("{{\"channel\":{},\"data\":{data}}}", json!(channel));
     let result = operator.call("publish", &request).await?;
-    log::info("admin", format_args!("published {} bytes to {channel:?}", data.get().len()));
+    tracing::info!(target: "admin", "published {} bytes to {channel:?}", data.get().len());
     Ok(result)
 }
 
@@ -203,6 +202,6 @@ pub(super) async fn disconnect(
     let request = json!({ "user": user, "client": client }).to_string();
     let result = operator.call("disconnect", &request).await?;
     let one = if client.is_empty() { String::new() } else { format!(", client {client:?}") };
-    log::info("admin", format_args!("disconnected user {user:?}{one}"));
+    tracing::info!(target: "admin", "disconnected user {user:?}{one}");
     Ok(result)
 }

@@ -33,7 +33,7 @@ use self::guard::Caller;
 use self::load::Monitor;
 use self::logins::{Logins, Verdict};
 use self::sessions::{SessionId, Sessions, id_text, ids_in};
-use crate::base::{log, sys};
+use crate::base::sys;
 use crate::config::Config;
 use crate::control::api::operator::{CallFailure, Operator};
 use crate::control::api::{BODY_TIMEOUT, NodeState};
@@ -260,7 +260,7 @@ async fn login(
     match admin.logins.check(address, password.into_bytes()).await {
         Verdict::Right => begin_session(&admin, &caller, address),
         Verdict::Wrong => {
-            log::warn("admin", format_args!("wrong password from {address}"));
+            tracing::warn!(target: "admin", "wrong password from {address}");
             failure(StatusCode::FORBIDDEN, "wrong password")
         }
         Verdict::LockedOut(seconds) => {
@@ -282,7 +282,7 @@ fn begin_session(admin: &Admin, caller: &Caller, address: IpAddr) -> Response {
         return failure(StatusCode::SERVICE_UNAVAILABLE, "the system has no random bytes");
     };
     admin.sessions.begin(id);
-    log::info("admin", format_args!("login from {address}"));
+    tracing::info!(target: "admin", "login from {address}");
     let cookie = [(header::SET_COOKIE, admin.cookie(caller, Some(&id)))];
     (cookie, axum::Json(admin.node())).into_response()
 }

@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use super::node::Api;
 use super::reading::raw;
 use super::reply::{ApiError, MethodReply};
-use crate::base::log;
 use crate::base::sys;
 use crate::config::Config;
 use crate::link::publishing::{self, Draft};
@@ -34,7 +33,7 @@ fn log_too_large(size: usize, max: usize) {
         let what = "API: publication refused";
         let cure = "raise the key or publish less data at once";
         let cause = format_args!("{size} bytes are more than client.queue_max_size {max}");
-        log::warn("api", format_args!("{what}: {cause}; {cure}"));
+        tracing::warn!(target: "api", "{what}: {cause}; {cure}");
     }
 }
 

@@ -16,7 +16,6 @@ use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::base::log;
 use crate::config::{Config, Proxy, StatusTransform, is_own_header};
 use crate::control::backend::client::{Client, client as new_client};
 use crate::control::backend::endpoint::{Endpoint, causes};
@@ -71,7 +70,7 @@ impl Backend {
                 None if !is_used => return None,
                 None => Target::new(proxy, client()),
             };
-            let log_failure = |cause| log::error("backend", format_args!("{section}: {cause}"));
+            let log_failure = |cause| tracing::error!(target: "backend", "{section}: {cause}");
             let target = Arc::new(target.map_err(log_failure).ok()?);
             Some(KnownTarget { options: proxy.clone(), target })
         };
@@ -260,8 +259,8 @@ impl Target {
         let mut last = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
         if last.get(method).is_none_or(|last| last.elapsed() >= LOG_PAUSE) {
             last.insert(method, Instant::now());
-            let what = format_args!("{method} request to {} failed: {cause}", self.endpoint);
-            log::warn("backend", what);
+            let address = &self.endpoint;
+            tracing::warn!(target: "backend", "{method} request to {address} failed: {cause}");
         }
     }
 }

@@ -43,6 +43,19 @@ pub fn memory(budgets: &MemoryBudgets, names: &Names) -> Vec<Family> {
     ]
 }
 
+/// Log lines that were not written.
+fn log_lines() -> [Metric; 2] {
+    let total = |name, help, value| Metric { name, help, kind: MetricKind::Total, value };
+    [
+        total(
+            "log_lines_dropped",
+            "Log lines dropped because the output was full, slow or closed.",
+            log::dropped(),
+        ),
+        total("log_lines_suppressed", "Log lines left out because of log.rate.", log::suppressed()),
+    ]
+}
+
 /// The process: memory, descriptors, processor time, uptime and version.
 pub fn process(started: Started, names: &Names) -> Vec<Family> {
     let descriptors = std::fs::read_dir("/proc/self/fd").map(|found| found.count() as f64).ok();
@@ -95,12 +108,7 @@ pub fn process(started: Started, names: &Names) -> Vec<Family> {
         ),
         (names.full("uptime_seconds"), "Seconds since the process started.", gauge, Some(uptime)),
     ];
-    let mut families = names.families(&[Metric {
-        name: "log_lines_dropped",
-        help: "Log lines dropped because the output was full, slow or closed.",
-        kind: MetricKind::Total,
-        value: log::dropped(),
-    }]);
+    let mut families = names.families(&log_lines());
     for (name, help, kind, value) in numbers {
         families.extend(value.map(|value| Family::new(name, help, kind, &[]).with_number(value)));
     }

@@ -101,7 +101,7 @@ impl Reloader {
         })??;
         let reload = self.loaded.reload(&new)?;
         for warning in &new.warnings {
-            log::warn("config", warning);
+            tracing::warn!(target: "config", "{warning}");
         }
         self.apply(&reload.config).await?;
         let report = report(&reload);
@@ -130,6 +130,7 @@ impl Reloader {
         self.shards
             .limits
             .set(config.client.connection_limit as u64, config.client.connection_rate_limit as u64);
+        log::set(&config.log_options());
         let (feeds, [public, internal]) = (parts.remake)(&config);
         parts.feeds.set(feeds);
         parts.connections[0].set_router(public);

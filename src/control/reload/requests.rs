@@ -29,12 +29,14 @@ pub async fn serve(mut reloader: Reloader, mut hangups: Signal, socket: Option<R
             request = waiting.recv() => request,
         };
         notify::reloading();
+        // The file may have been renamed.
+        log::reopen();
         let outcome = reloader.reload().await;
         match &outcome {
-            Ok(report) => log::info("reload", format_args!("configuration reloaded: {report}")),
+            Ok(report) => tracing::info!(target: "reload", "configuration reloaded: {report}"),
             Err(Failure { cause, cure }) => {
                 let kept = "the configuration in force stays";
-                log::error("reload", format_args!("reload failed: {cause}; {cure}; {kept}"));
+                tracing::error!(target: "reload", "reload failed: {cause}; {cure}; {kept}");
             }
         }
         notify::notify("READY=1");

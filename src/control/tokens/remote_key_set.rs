@@ -15,7 +15,6 @@ use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::base::log;
 use crate::base::secret::Address;
 use crate::control::backend::client::Client;
 use crate::control::backend::endpoint::{Endpoint, causes};
@@ -124,8 +123,8 @@ impl RemoteKeySet {
         tokio::spawn(async move {
             let fetched = remote.fetch().await;
             if let Err(cause) = &fetched {
-                let what = format_args!("cannot use the key set at {}: {cause}", remote.address);
-                log::warn("tokens", what);
+                let address = &remote.address;
+                tracing::warn!(target: "tokens", "cannot use the key set at {address}: {cause}");
             }
             let mut state = remote.state();
             state.fetching = false;

@@ -11,11 +11,11 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
+use tracing::Level;
 
 use super::connect::{Broker, BrokerLink};
 use super::faults::{self, Step};
 use super::topology::short;
-use crate::base::log::Level;
 use crate::feeds::backoff::Backoff;
 use crate::feeds::feed::FeedState;
 use crate::feeds::message::Fault;
@@ -64,7 +64,7 @@ impl DeadLetters {
         let mut pauses = PAUSES;
         while let Err(fault) = self.attempt(letter).await {
             let what = "a message that cannot be published keeps its place in the queue";
-            self.state.log(Level::Warn, format_args!("{what}: {fault}"));
+            self.state.log(Level::WARN, format_args!("{what}: {fault}"));
             sleep(pauses.pause()).await;
         }
     }

@@ -17,6 +17,7 @@ mod transport;
 use std::sync::Arc;
 
 use tokio::time::timeout;
+use tracing::Level;
 
 use self::connect::Broker;
 use self::dead_letters::DeadLetters;
@@ -27,7 +28,6 @@ use super::decode::Decoder;
 use super::feed::{FeedOptions, FeedState};
 use super::message::Fault;
 use super::session::Source;
-use crate::base::log::Level;
 use crate::config::{BrokerUrl, RabbitMq};
 
 /// A queue of RabbitMQ.
@@ -50,7 +50,7 @@ pub fn source(
     let tls = tls.map_err(|refused| Fault::misconfigured(refused.cause, refused.cure))?;
     if options.tls.insecure_skip_verify {
         state.log(
-            Level::Warn,
+            Level::WARN,
             "tls.insecure_skip_verify is set: whoever is between server and broker can read and \
              change messages",
         );

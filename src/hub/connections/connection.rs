@@ -2,6 +2,7 @@
 //!
 //! Owns only itself; what only some connections need (unread input, unsent output, holds) is in
 //! side tables. The invariant: an idle connection is this record alone, at most 128 bytes.
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -194,6 +195,15 @@ impl Connection {
     pub fn is_plain_http(&self) -> bool {
         matches!(self.phase, Phase::Head | Phase::AwaitingAnswer | Phase::KeptAlive)
     }
+}
+
+/// What the access log keeps of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessEntry {
+    /// Address of the client.
+    pub address: Option<IpAddr>,
+    /// When it connected, in milliseconds of the monotonic clock.
+    pub connected: Option<u64>,
 }
 
 /// A server-side subscription to request.

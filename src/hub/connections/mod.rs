@@ -14,7 +14,7 @@ mod tables;
 mod unread;
 
 pub use self::connection::{
-    Admission, Connection, Flags, Hold, Identity, NONE, Phase, ServerSubscription,
+    AccessEntry, Admission, Connection, Flags, Hold, Identity, NONE, Phase, ServerSubscription,
 };
 pub use self::outbox::{Outbox, Outboxes};
 pub use self::sessions::Sessions;

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::hub::connections::connection::{Connection, Flags, Hold, Identity, NONE, Phase};
+use crate::hub::connections::connection::{
+    AccessEntry, Connection, Flags, Hold, Identity, NONE, Phase,
+};
 use crate::hub::connections::outbox::Outbox;
 use crate::hub::connections::tables::Connections;
 use crate::hub::connections::unread::Inbound;
@@ -39,6 +41,8 @@ pub struct SlotState<'a> {
     pub last_event: Option<&'a Result<LastEventId, Box<str>>>,
     /// The origin of the page, if the head of its stream is not written.
     pub pending_head: Option<&'a Option<Box<str>>>,
+    /// What the access log keeps.
+    pub access: Option<&'a AccessEntry>,
     /// Context for requests to the backend.
     pub context: Option<&'a BackendContext>,
     /// Whether the index of users contains the slot.
@@ -99,6 +103,7 @@ impl SlotState<'_> {
             event_positions,
             last_event,
             pending_head,
+            access,
             context,
             is_indexed,
             deadline,
@@ -111,6 +116,7 @@ impl SlotState<'_> {
             && event_positions.is_none()
             && last_event.is_none()
             && pending_head.is_none()
+            && access.is_none()
             && context.is_none();
         let times = deadline.is_none() && postponed_pings.is_none();
         record.is_none()
@@ -139,6 +145,7 @@ impl Connections {
             event_positions,
             last_events,
             pending_heads,
+            access,
             context,
             users,
             different_users: _,
@@ -165,6 +172,7 @@ impl Connections {
             event_positions: event_positions.get(&slot),
             last_event: last_events.get(&slot),
             pending_head: pending_heads.get(&slot),
+            access: access.get(&slot),
             context: context.get(&slot).map(|context| &**context),
             is_indexed: users.iter().any(|indexed| *indexed == slot),
             deadline: wheel.deadline(slot),
@@ -251,6 +259,7 @@ mod tests {
         connections.event_positions.insert(slot, ConnectionEventId::default());
         connections.last_events.insert(slot, Err("?".into()));
         connections.pending_heads.insert(slot, None);
+        connections.access.insert(slot, AccessEntry::default());
         connections.context_mut(slot).meta = Some(Box::default());
         connections.wheel.set(slot, 5);
         connections.postponed_pings.insert(slot, 9);
@@ -273,6 +282,7 @@ mod tests {
             event_positions,
             last_events,
             pending_heads,
+            access,
             context,
             users,
             different_users,
@@ -288,6 +298,7 @@ mod tests {
             event_positions.len(),
             last_events.len(),
             pending_heads.len(),
+            access.len(),
             context.len(),
             postponed_pings.len(),
         ];

@@ -10,7 +10,7 @@ use slab::Slab;
 use crate::base::memory::ShardUsage;
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::wheel::Wheel;
-use crate::hub::connections::connection::{Connection, Hold, NONE, Phase};
+use crate::hub::connections::connection::{AccessEntry, Connection, Hold, NONE, Phase};
 use crate::hub::connections::outbox::{Outbox, Outboxes};
 use crate::hub::connections::sessions::Sessions;
 use crate::hub::connections::unread::{Inbound, Unread};
@@ -48,6 +48,8 @@ pub struct Connections {
     /// Streams whose head is written with the answer to their connect, and polls of pages: the
     /// origin of the page.
     pub(in crate::hub) pending_heads: HashMap<u32, Option<Box<str>>>,
+    /// What the access log keeps of connections; empty while it is off.
+    pub(in crate::hub) access: HashMap<u32, AccessEntry>,
     /// Context for requests to the backend.
     pub(in crate::hub) context: HashMap<u32, Arc<BackendContext>>,
     /// Slots by the hash of their user.
@@ -94,6 +96,7 @@ impl Connections {
             event_positions: HashMap::new(),
             last_events: HashMap::new(),
             pending_heads: HashMap::new(),
+            access: HashMap::new(),
             context: HashMap::new(),
             users: HashTable::new(),
             different_users: 0,
@@ -150,6 +153,7 @@ impl Connections {
             event_positions,
             last_events,
             pending_heads,
+            access,
             context,
             // The user was removed above.
             users: _,
@@ -170,6 +174,7 @@ impl Connections {
         remove(event_positions, slot);
         remove(last_events, slot);
         remove(pending_heads, slot);
+        remove(access, slot);
         remove(context, slot);
         remove(postponed_pings, slot);
     }
