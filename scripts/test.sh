@@ -114,12 +114,12 @@ step_book() { .venv/bin/mdbook build docs --dest-dir "$TARGET/book"; }
 
 # The same packages and features in every step, so that each test program is built once. The planted
 # faults do nothing before a test plants one.
-TESTS=(--workspace --features drumline/planted-faults)
+TESTS=(--workspace --exclude drumline-loom --features drumline/planted-faults)
 
 step_unit() { cargo test "${TESTS[@]}" --lib --bins; }
 
 step_loom() {
-    cargo test --lib --features loom loom
+    cargo test -p drumline-loom
 }
 
 step_simulation() { cargo test "${TESTS[@]}" --test simulation; }

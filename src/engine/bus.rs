@@ -253,7 +253,7 @@ impl Post for BusPort {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::message::Release;

@@ -2,6 +2,7 @@
 //!
 //! Owns the sockets and threads of the data plane. Never decides what a client gets: the hub does.
 
+mod atomics;
 pub mod bus;
 mod completions;
 mod moves;

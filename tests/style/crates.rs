@@ -55,7 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("home", &["compact_str", "hashbrown", "siphasher", "slab", "smallvec"]),
     ("local", &["hashbrown", "slab", "smallvec"]),
     ("hub", &["hashbrown", "rustls", "slab"]),
-    ("engine", &["crossbeam_channel", "io_uring", "libc", "loom", "rustix", "socket2"]),
+    ("engine", &["crossbeam_channel", "io_uring", "libc", "rustix", "socket2"]),
     (
         "config",
         &[
