@@ -110,7 +110,7 @@ impl Hub {
         let connection = &mut self.connections[slot];
         connection.flags.set_end_when_flushed(true);
         if connection.turn == NONE && connection.outbox == NONE {
-            if self.connections.sessions.get(slot).is_none() {
+            if !self.owes_alert(slot) {
                 return self.end(slot);
             }
             // The alert that ends the connection is its last output.

@@ -76,7 +76,9 @@ impl Hub {
         }
         // Closing at once, with unread input, would reset the connection before the peer has the
         // alert.
-        self.connections[slot].flags.set_lingering(true);
+        let flags = &mut self.connections[slot].flags;
+        flags.set_lingering(true);
+        flags.set_alert_sealed(true);
         self.begin_closing(slot);
         self.set_deadline(slot, ALERT_TIME);
     }
@@ -94,6 +96,13 @@ impl Hub {
         self.end_when_flushed(slot);
     }
 
+    /// Whether a connection with TLS that ends still owes its peer the alert that says so.
+    pub(super) fn owes_alert(&self, slot: u32) -> bool {
+        let flags = self.connections[slot].flags;
+        let ends = flags.end_when_flushed() && !flags.alert_sealed();
+        ends && self.connections.sessions.get(slot).is_some()
+    }
+
     /// Seals the output of the turn for connections with TLS.
     #[inline]
     pub fn seal_output(&mut self) {
@@ -107,9 +116,11 @@ impl Hub {
         for at in 0..self.turn.entries().len() {
             let slot = self.turn.entries()[at].slot;
             let Some(session) = self.connections.sessions.get_mut(slot) else { continue };
-            let Some(connection) = self.connections.slab.get(slot as usize) else { continue };
-            let ends = connection.flags.end_when_flushed() && connection.outbox == NONE;
-            let closes = ends || connection.phase == Phase::Ending;
+            let Some(connection) = self.connections.slab.get_mut(slot as usize) else { continue };
+            let Connection { flags, outbox, phase, .. } = connection;
+            let ends = flags.end_when_flushed() && *outbox == NONE || *phase == Phase::Ending;
+            let closes = ends && !flags.alert_sealed();
+            flags.set_alert_sealed(flags.alert_sealed() || closes);
             self.turn.seal(at, &self.locals, session, closes);
         }
     }
@@ -117,12 +128,17 @@ impl Hub {
     fn seal_flushes(&mut self) {
         for flush in &mut self.flushes {
             let Some(session) = self.connections.sessions.get_mut(flush.slot) else { continue };
-            let Some(connection) = self.connections.slab.get(flush.slot as usize) else { continue };
-            let Some(outbox) = self.connections.outboxes.get(connection.outbox) else { continue };
+            let slot = flush.slot as usize;
+            let Some(Connection { flags, outbox, .. }) = self.connections.slab.get_mut(slot) else {
+                continue;
+            };
+            let Some(outbox) = self.connections.outboxes.get(*outbox) else { continue };
             if outbox.sealed().is_empty() {
                 let unsent = outbox.unsent();
                 flush.bytes = flush.bytes.min(unsent.len());
-                let closes = connection.flags.end_when_flushed() && flush.bytes == unsent.len();
+                let is_last = flags.end_when_flushed() && flush.bytes == unsent.len();
+                let closes = is_last && !flags.alert_sealed();
+                flags.set_alert_sealed(flags.alert_sealed() || closes);
                 flush.sealed = self.turn.seal_flush(&unsent[..flush.bytes], session, closes);
             }
         }
@@ -142,7 +158,11 @@ impl Hub {
             return (taken, Vec::new());
         };
         let bytes = self.turn.sealed(sealed);
-        let Begun { plain, rest } = session.take_back(bytes.len(), plain, sealed.closes, taken);
+        let Begun { plain, rest, closes } =
+            session.take_back(bytes.len(), plain, sealed.closes, taken);
+        if sealed.closes {
+            self.connections[slot].flags.set_alert_sealed(closes);
+        }
         (plain, bytes.get(rest).unwrap_or_default().to_vec())
     }
 
@@ -249,7 +269,7 @@ mod tests {
 
         fn take(&mut self, mut bytes: &[u8]) {
             while !bytes.is_empty() {
-                self.tls.read_tls(&mut bytes).unwrap();
+                assert!(self.tls.read_tls(&mut bytes).unwrap() > 0, "bytes behind the last alert");
                 self.tls.process_new_packets().unwrap();
                 let mut plain = Vec::new();
                 let _ = self.tls.reader().read_to_end(&mut plain);
@@ -287,6 +307,10 @@ mod tests {
             let head = "GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
             self.tls.writer().write_all(head.as_bytes()).unwrap();
+        }
+
+        fn has_closed(&mut self) -> bool {
+            self.tls.process_new_packets().unwrap().peer_has_closed()
         }
 
         fn phase(&self, hub: &mut Hub) -> Option<Phase> {
@@ -366,6 +390,63 @@ mod tests {
             client.exchange(&mut hub, usize::MAX, most);
             client.tls.send_close_notify();
             client.exchange(&mut hub, usize::MAX, most);
+            assert_eq!(client.phase(&mut hub), Some(Phase::Ending));
+        }
+    }
+
+    #[test]
+    fn a_close_is_answered_behind_records_that_are_unsent() {
+        for (version, most) in
+            [(&TLS13, usize::MAX), (&TLS13, 1), (&TLS12, usize::MAX), (&TLS12, 1)]
+        {
+            // The close arrives with the end of the handshake, before the tickets are sent.
+            let (mut hub, roots) = hub_with_tls();
+            let mut client = Client::new(&mut hub, &roots, version);
+            while client.tls.is_handshaking() {
+                let mut records = client.records();
+                hub.receive(&mut LoneShardBus::default(), client.slot, &mut records);
+                let sent = turn(&mut hub, usize::MAX);
+                client.take(&sent[&client.slot]);
+            }
+            client.tls.send_close_notify();
+            client.exchange(&mut hub, usize::MAX, most);
+            assert!(client.has_closed(), "{version:?} {most}");
+            assert_eq!(client.phase(&mut hub), Some(Phase::Ending));
+            // It arrives with a request for new keys.
+            let mut client = Client::new(&mut hub, &roots, version);
+            client.exchange(&mut hub, usize::MAX, usize::MAX);
+            let _ = client.tls.refresh_traffic_keys();
+            client.tls.send_close_notify();
+            client.exchange(&mut hub, usize::MAX, most);
+            assert!(client.has_closed(), "{version:?} {most}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_an_alert_that_tells_of_a_fault() {
+        use rustls::AlertDescription::{BadRecordMac, DecodeError, RecordOverflow};
+
+        let (mut hub, roots) = hub_with_tls();
+        let sealed = b"\x17\x03\x03\x00\x20................................";
+        let overlong = b"\x17\x03\x03\xff\xff";
+        for (version, fault, alert) in [
+            (&TLS13, &sealed[..], BadRecordMac),
+            (&TLS12, sealed, BadRecordMac),
+            (&TLS13, overlong, RecordOverflow),
+            (&TLS12, overlong, DecodeError),
+        ] {
+            let mut client = Client::new(&mut hub, &roots, version);
+            client.tls.writer().write_all(b"GET /health HTTP/1.0\r\n").unwrap();
+            client.exchange(&mut hub, usize::MAX, usize::MAX);
+            hub.receive(&mut LoneShardBus::default(), client.slot, &mut fault.to_vec());
+            let sent = turn(&mut hub, usize::MAX);
+            client.tls.read_tls(&mut &sent[&client.slot][..]).unwrap();
+            let expected = rustls::Error::AlertReceived(alert);
+            assert_eq!(client.tls.process_new_packets().unwrap_err(), expected, "{version:?}");
+            hub.peer_ended(client.slot);
+            for _ in 0..3 {
+                assert!(turn(&mut hub, usize::MAX).is_empty(), "{version:?}");
+            }
             assert_eq!(client.phase(&mut hub), Some(Phase::Ending));
         }
     }

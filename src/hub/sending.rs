@@ -269,7 +269,7 @@ impl Hub {
         if !self.advance_sealed(slot, bytes) {
             self.connections.outboxes.change(at, |outbox| outbox.advance(bytes));
         }
-        if self.connections.outboxes.unsent(at) > 0 {
+        if self.connections.outboxes.unsent(at) > 0 || self.owes_alert(slot) {
             return self.writable(slot);
         }
         self.connections.drop_outbox(slot);

@@ -357,7 +357,8 @@ def orderly_end():
         peer.tls.close()
     peer = Peer()
     peer.send(peer.sealed(bytes([1, 90, ALERT])) + peer.sealed(bytes([1, 0, ALERT])))
-    assert peer.end() == 0, "no close_notify in answer"
+    end = peer.end()
+    assert end == 0, f"no close_notify in answer: {end}"
 
 
 def legacy_malformed():
@@ -368,7 +369,8 @@ def legacy_malformed():
     assert peer.end() == 20, "TLS 1.2: no bad_record_mac"
     peer = Peer(TLS12)
     peer.send(bytes([DATA, 3, 3, 0xFF, 0xFF]))
-    assert peer.end() in (0, 22), "TLS 1.2: no alert"
+    # TLS 1.2 is left to rustls, which answers a header above the limit with decode_error.
+    assert peer.end() == 50, "TLS 1.2: no decode_error"
 
 
 # --- sslyze ----------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ pub struct Flags(u32);
 
 macro_rules! flags {
     ($($bit:literal $is:ident $set:ident $doc:literal;)*) => {
+        /// Each flag has a bit of its own.
+        const _: () = assert!((0u32 $(| 1 << $bit)*).count_ones() as usize == [$($bit),*].len());
+
         impl Flags {
             $(
                 #[doc = concat!("Whether ", $doc, ".")]
@@ -94,7 +97,8 @@ flags! {
     23 last_request set_last_request "the peer closes after the answer to its poll";
     24 sealed set_sealed "its bytes are TLS records";
     25 key_update_unsent set_key_update_unsent "a key update is among its unsent records";
-    26 forwarded set_forwarded "a trusted peer is still to name its client, whose address is limited";
+    29 forwarded set_forwarded "a trusted peer is still to name its client, whose address is limited";
+    30 alert_sealed set_alert_sealed "the alert that ends its output is sealed";
     12 shutting_down set_shutting_down "its deadline closes it, because the node shuts down";
 }
 

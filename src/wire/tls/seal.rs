@@ -24,6 +24,8 @@ pub struct Begun {
     pub plain: usize,
     /// The part of the buffer that must still be sent as it is: the rest of the last such record.
     pub rest: Range<usize>,
+    /// Whether the alert that ends the direction is among those records.
+    pub closes: bool,
 }
 
 impl RecordKeys {
@@ -66,7 +68,7 @@ impl RecordKeys {
         let (records, begun) = (out_len.div_ceil(FULL_RECORD), taken.div_ceil(FULL_RECORD));
         *self.side(Direction::Send).word -= (records - begun) as u64;
         let end = out_len.min(begun * FULL_RECORD);
-        Begun { plain: end - begun * OVERHEAD, rest: taken..end }
+        Begun { plain: end - begun * OVERHEAD, rest: taken..end, closes: false }
     }
 
     /// Appends a sealed alert, which may be the close_notify, to `out`.

@@ -95,11 +95,11 @@ impl TlsSession {
     /// to send. An alert that was not begun must be sealed again.
     pub fn take_back(&mut self, sealed: usize, plain: usize, closes: bool, taken: usize) -> Begun {
         let TlsSession::Keys(keys) = self else {
-            return Begun { plain, rest: taken.min(sealed)..sealed };
+            return Begun { plain, rest: taken.min(sealed)..sealed, closes };
         };
         let data = if closes { RecordKeys::sealed_len(plain) } else { sealed };
         if taken > data {
-            return Begun { plain, rest: taken.min(sealed)..sealed };
+            return Begun { plain, rest: taken.min(sealed)..sealed, closes };
         }
         if closes {
             keys.take_back_alert();

@@ -352,7 +352,7 @@ fn lengths_of_sealed_data() {
 fn nothing_to_seal_uses_no_sequence_number() {
     let (mut server, mut client) = pair(Suite::Aes128Gcm, 5, 0);
     server.seal([&b""[..], b""].into_iter(), &mut []);
-    assert_eq!(server.take_back(0, 0), Begun { plain: 0, rest: 0..0 });
+    assert_eq!(server.take_back(0, 0), Begun { plain: 0, rest: 0..0, closes: false });
     assert_eq!(open_all(&mut client, &mut seal(&mut server, &[b"x"])), b"x");
 }
 
@@ -364,10 +364,10 @@ fn a_short_record_is_taken_back_only_while_none_of_it_was_taken() {
         let out = seal(&mut server, &[plain]);
         let begun = server.take_back(out.len(), taken);
         if taken == 0 {
-            assert_eq!(begun, Begun { plain: 0, rest: 0..0 });
+            assert_eq!(begun, Begun { plain: 0, rest: 0..0, closes: false });
             assert_eq!(open_all(&mut client, &mut seal(&mut server, &[b"other"])), b"other");
         } else {
-            assert_eq!(begun, Begun { plain: plain.len(), rest: taken..out.len() });
+            assert_eq!(begun, Begun { plain: plain.len(), rest: taken..out.len(), closes: false });
             let mut wire = [&out[..taken], &out[begun.rest], &seal(&mut server, &[b"!"])].concat();
             assert_eq!(open_all(&mut client, &mut wire), b"a message!");
         }
