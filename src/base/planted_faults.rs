@@ -34,6 +34,14 @@ pub enum PlantedFault {
     PreparedPublicationDropped,
     /// A worker does not note that a shard became due earlier than the others.
     EarlierDeadlineForgotten,
+    /// Records of TLS that the socket has not begun to take keep their sequence numbers.
+    RecordsNotTakenBack,
+    /// The rest of a TLS record that the socket took in part is lost.
+    RestOfRecordLost,
+    /// Input that arrives together with the end of a TLS handshake is dropped.
+    InputBehindHandshakeDropped,
+    /// A connection with TLS that ends behind unsent records does not tell the peer so.
+    ClosingAlertForgotten,
     /// A shard handles no deadlines while other shards of its worker leave none, however late.
     LateDeadlinesStarve,
 }

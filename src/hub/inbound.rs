@@ -2,6 +2,7 @@
 //! connection may continue; the rest is kept.
 
 use crate::base::buffer;
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{Inbound, NONE, Phase};
 use crate::hub::paused_input::PauseReason;
@@ -74,6 +75,7 @@ impl Hub {
         while let Some(rest) = bytes.get_mut(opened..).filter(|rest| !rest.is_empty()) {
             match self.unseal(slot, rest) {
                 Step::Waits => return opened,
+                Step::Used(_) if planted(PlantedFault::InputBehindHandshakeDropped) => break,
                 Step::Used(used) => opened += used,
                 Step::Data { used, plain } => {
                     if let Some(plain) = rest.get_mut(plain) {
@@ -94,7 +96,9 @@ impl Hub {
     fn take_input(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
         if let Some(inbound) = self.connections.inbound_mut(slot) {
             buffer::append(&mut inbound.bytes, bytes);
-            if self.connections[slot].flags.queued() {
+            let flags = self.connections[slot].flags;
+            // One read may bring several records: what it waits for continues it.
+            if flags.queued() || flags.paused() {
                 self.settle_inbound(slot);
             } else {
                 self.resume(post, slot);

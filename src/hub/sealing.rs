@@ -3,6 +3,7 @@
 //! Owns no bytes: records are in the output of the turn until they are sent, and in an outbox when
 //! they must be kept. The invariant: no plain byte of a connection with TLS leaves the shard.
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
 use crate::hub::shard_state::Hub;
@@ -100,7 +101,8 @@ impl Hub {
     pub(super) fn owes_alert(&self, slot: u32) -> bool {
         let flags = self.connections[slot].flags;
         let ends = flags.end_when_flushed() && !flags.alert_sealed();
-        ends && self.connections.sessions.get(slot).is_some()
+        let forgotten = planted(PlantedFault::ClosingAlertForgotten);
+        ends && !forgotten && self.connections.sessions.get(slot).is_some()
     }
 
     /// Seals the output of the turn for connections with TLS.
@@ -163,7 +165,8 @@ impl Hub {
         if sealed.closes {
             self.connections[slot].flags.set_alert_sealed(closes);
         }
-        (plain, bytes.get(rest).unwrap_or_default().to_vec())
+        let rest = bytes.get(rest).filter(|_| !planted(PlantedFault::RestOfRecordLost));
+        (plain, rest.unwrap_or_default().to_vec())
     }
 
     /// Changes the keys of a connection that has sealed nearly as many records as one key may.

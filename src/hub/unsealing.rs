@@ -47,6 +47,11 @@ impl Hub {
             Phase::Leaving => return Step::Waits,
             Phase::Ending | Phase::Reserved | Phase::ProxyHeader => return Step::Ignored,
             Phase::Closing if connection.flags.lingering() => return Step::Ignored,
+            // A part of a record may have been dropped with the rest of the input.
+            _ if connection.is_plain_http() && connection.flags.end_when_flushed() => {
+                return Step::Ignored;
+            }
+            Phase::AwaitingAnswer if connection.flags.shutting_down() => return Step::Ignored,
             _ => {}
         }
         let Some(session) = self.connections.sessions.get_mut(slot) else { return Step::Ignored };

@@ -1,5 +1,6 @@
 //! A seeded simulation of a node: the state of several shards, a bus whose inboxes mostly hold one
-//! message, sockets that take a random part of each send, and model clients that check all input.
+//! message, sockets that take a random part of each send, and model clients, some with TLS, that
+//! check all input.
 //!
 //! `DRUMLINE_SIMULATION_SEEDS=n` runs n seeds instead of the default. `DRUMLINE_SIMULATION_SEED=s`
 //! runs only seed s, which a failure names. Planted faults prove that the checks work. Those inside
@@ -120,6 +121,10 @@ fn every_fault_planted_in_the_hub_and_homes_is_found() {
         PlantedFault::PreparedPublicationDropped,
         PlantedFault::EarlierDeadlineForgotten,
         PlantedFault::LateDeadlinesStarve,
+        PlantedFault::RecordsNotTakenBack,
+        PlantedFault::RestOfRecordLost,
+        PlantedFault::InputBehindHandshakeDropped,
+        PlantedFault::ClosingAlertForgotten,
     ] {
         plant(Some(fault));
         let found = (0..FAULT_SEEDS).find_map(|seed| Some((seed, run(seed, None).err()?)));

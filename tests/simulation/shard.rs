@@ -76,8 +76,8 @@ impl Shard {
     }
 
     /// A client's socket arrives.
-    pub fn accept(&mut self, client: usize) -> Option<(u32, u32)> {
-        let (slot, generation) = self.hub.reserve()?;
+    pub fn accept(&mut self, client: usize, entrance: u8) -> Option<(u32, u32)> {
+        let (slot, generation) = self.hub.reserve_for(entrance)?;
         self.hub.socket_opened(slot);
         let at = slot as usize;
         self.owners.resize(self.owners.len().max(at + 1), None);
@@ -197,7 +197,8 @@ impl Shard {
     fn read(&mut self, slot: u32, around: &mut HomeContext<'_>) {
         let generation = self.hub.generation(slot);
         let Some(connection) = self.hub.connection(slot, generation) else { return };
-        if !connection.takes_output() && connection.phase != Phase::Closing {
+        let reads = matches!(connection.phase, Phase::Handshake | Phase::Closing);
+        if !connection.takes_output() && !reads {
             return;
         }
         let later = connection.flags.paused();
@@ -268,6 +269,7 @@ impl Shard {
         let mut outcomes: Vec<(u32, u32, Taken)> = Vec::new();
         let (owners, fault) = (&self.owners, self.fault);
         let mut failure = None;
+        self.hub.seal_output();
         self.hub.for_each_send(|generation, slot, segments| {
             let bytes: Vec<u8> = match segments {
                 Segments::Whole(bytes) => bytes.to_vec(),

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::wire::tls::alert::AlertDescription;
 use crate::wire::tls::keys::{Direction, RecordKeys, Side};
 use crate::wire::tls::record::{
@@ -66,7 +67,9 @@ impl RecordKeys {
     pub fn take_back(&mut self, out_len: usize, taken: usize) -> Begun {
         let taken = taken.min(out_len);
         let (records, begun) = (out_len.div_ceil(FULL_RECORD), taken.div_ceil(FULL_RECORD));
-        *self.side(Direction::Send).word -= (records - begun) as u64;
+        if !planted(PlantedFault::RecordsNotTakenBack) {
+            *self.side(Direction::Send).word -= (records - begun) as u64;
+        }
         let end = out_len.min(begun * FULL_RECORD);
         Begun { plain: end - begun * OVERHEAD, rest: taken..end, closes: false }
     }

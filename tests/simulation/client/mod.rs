@@ -7,12 +7,16 @@ mod reading;
 mod replies;
 mod sending;
 mod socket;
+mod tls;
 
 use std::collections::{BTreeMap, VecDeque};
+
+use rustls::ClientConnection;
 
 use crate::ledger::Ledger;
 
 pub use socket::{Socket, Taken};
+pub use tls::Trust;
 
 /// A command that waits for its reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,10 @@ pub struct View {
 pub struct Manners {
     pub said_close: bool,
     pub rude: bool,
+    /// It sent a TLS record that cannot be opened.
+    pub broken: bool,
+    /// It ended its direction without an alert that says so.
+    pub abrupt: bool,
     /// The server may close it as a slow consumer.
     pub may_be_slow: bool,
     /// The server may close it because its user has too many connections.
@@ -73,6 +81,8 @@ pub struct Client {
     pub slot: u32,
     pub generation: u32,
     pub socket: Socket,
+    /// TLS over the socket; `None`: plain.
+    pub tls: Option<Box<ClientConnection>>,
     pub stalled: bool,
     pub views: Vec<View>,
     /// Channels of a unidirectional client's connect, each with the offset to recover from.
@@ -107,6 +117,7 @@ impl Client {
             slot: 0,
             generation: 0,
             socket: Socket { capacity, ..Socket::default() },
+            tls: None,
             stalled: false,
             views: vec![View::default(); channels],
             wanted: Vec::new(),

@@ -9,7 +9,8 @@ impl Client {
     /// Reads what the shard sent, at most `limit` bytes of it.
     pub fn read(&mut self, limit: usize, ledger: &mut Ledger, now: usize) -> Result<(), String> {
         let bytes = limit.min(self.socket.output.len());
-        self.received.extend(self.socket.output.drain(..bytes));
+        let bytes: Vec<u8> = self.socket.output.drain(..bytes).collect();
+        self.take(&bytes)?;
         while self.read_one(ledger, now)? {}
         if self.socket.output.is_empty() && self.socket.shut {
             self.done = true;
@@ -20,9 +21,14 @@ impl Client {
         Ok(())
     }
 
-    fn check_end(&self) -> Result<(), String> {
+    fn check_end(&mut self) -> Result<(), String> {
+        if !self.has_heard_end() {
+            return Err("the stream ends without an alert".into());
+        }
         // HTTP clients get no message when they are slow or close first.
-        let cut_off = self.backend && self.manners.may_be_slow
+        let cut_off = self.manners.broken
+            || self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+            || self.backend && self.manners.may_be_slow
             || self.voice.is_some() && self.manners.said_close;
         if cut_off {
             return Ok(());

@@ -17,7 +17,7 @@ impl Client {
         }
         frame.extend_from_slice(&mask);
         frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
-        self.socket.input.extend(frame);
+        self.put(&frame);
     }
 
     /// The text of a command, whose reply is then outstanding.
@@ -94,7 +94,7 @@ impl Client {
     fn post(&mut self, path: &str, body: &str) {
         let length = body.len();
         let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-        self.socket.input.extend(head.bytes().chain(body.bytes()));
+        self.put((head + body).as_bytes());
     }
 
     /// Calls the API's publish method; the answer is then outstanding.
@@ -104,7 +104,7 @@ impl Client {
             "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: secret\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        self.socket.input.extend(head.bytes().chain(body.bytes()));
+        self.put((head + &body).as_bytes());
         self.next_id += 1;
         let id = self.next_id;
         self.outstanding.push_back(Outstanding { id, channel, asked: Asked::Publish(n) });

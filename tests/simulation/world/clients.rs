@@ -14,7 +14,8 @@ impl World {
         let uni = self.random.one_in(4);
         let capacity = self.random.pick(&[150, 600, 5000, 100_000]);
         let mut client = Client::new(number, uni, self.channels, self.history, capacity);
-        let Some((slot, generation)) = self.shards[shard].accept(number) else { return };
+        let entrance = self.enter(&mut client);
+        let Some((slot, generation)) = self.shards[shard].accept(number, entrance) else { return };
         (client.shard, client.slot, client.generation) = (shard, slot, generation);
         client.manners.may_be_slow = self.may_be_slow;
         client.manners.may_be_refused = self.limit.counts();
@@ -39,7 +40,7 @@ impl World {
             "GET /connection/{path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\n{KEY}\r\n"
         );
-        client.socket.input.extend(head.bytes());
+        client.put(head.as_bytes());
         self.clients.push(client);
         if self.random.one_in(2) {
             self.connect(number);
@@ -47,12 +48,20 @@ impl World {
         self.tell(number, Event::Readable);
     }
 
+    /// Gives some clients TLS, of both versions; returns the entrance of the client.
+    fn enter(&mut self, client: &mut Client) -> u8 {
+        let has_tls = self.random.one_in(3);
+        client.tls = has_tls.then(|| self.trust.client(self.random.one_in(4)));
+        u8::from(has_tls)
+    }
+
     /// A client opens a stream, and another client sends its emulation requests.
     fn come_as_stream(&mut self, number: usize) {
         let shard = self.random.below(self.shards.len());
         let voice = self.clients.len();
         let mut other = Client::new(voice, false, self.channels, self.history, 100_000);
-        let Some((slot, generation)) = self.shards[shard].accept(voice) else {
+        let entrance = self.enter(&mut other);
+        let Some((slot, generation)) = self.shards[shard].accept(voice, entrance) else {
             return self.vanish(number);
         };
         (other.shard, other.slot, other.generation) = (shard, slot, generation);
@@ -142,7 +151,13 @@ impl World {
             21 if self.random.one_in(8) => self.be_rude(at),
             22 if !self.clients[at].backend && self.clients[at].voice.is_none() => {
                 let client = &mut self.clients[at];
+                client.renew_keys();
                 client.send_frame(9, b"p", &mut self.random);
+                self.tell(at, Event::Readable);
+            }
+            23 if self.random.one_in(8) && self.clients[at].tls.is_some() && !self.is_voice(at) => {
+                let filling = self.random.next() as u8;
+                self.clients[at].break_records(filling);
                 self.tell(at, Event::Readable);
             }
             _ => {}
@@ -204,6 +219,9 @@ impl World {
         let client = &mut self.clients[at];
         let result = client.read(limit, &mut self.ledger, self.steps);
         result.map_err(|error| self.of(at, &error))?;
+        if self.clients[at].put_records() {
+            self.tell(at, Event::Readable);
+        }
         let socket = &mut self.clients[at].socket;
         if socket.awaited && socket.output.len() * 3 <= socket.capacity * 2 {
             socket.awaited = false;
@@ -219,8 +237,9 @@ impl World {
     pub(super) fn close(&mut self, at: usize) {
         let client = &mut self.clients[at];
         if !std::mem::replace(&mut client.manners.said_close, true) {
-            if client.backend || client.voice.is_some() {
-                client.socket.ended = true;
+            if client.backend || client.voice.is_some() || client.manners.broken {
+                let announces = self.random.one_in(2);
+                client.end_input(announces);
             } else {
                 client.send_frame(8, &1000u16.to_be_bytes(), &mut self.random);
             }

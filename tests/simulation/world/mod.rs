@@ -15,13 +15,14 @@ use drumline::base::sys::Now;
 use drumline::engine::ready::ReadySet;
 use drumline::home::users::UserLimit;
 use drumline::hub::{Hub, HubSettings, NextSettings, ShardContext};
+use drumline::model::entrance::Entrance;
 use drumline::model::ids::Ids;
 use drumline::model::names::Names;
 use drumline::model::token::make_connection;
 
 use crate::Fault;
 use crate::bus::Bus;
-use crate::client::Client;
+use crate::client::{Client, Trust};
 use crate::control::Control;
 use crate::ledger::Ledger;
 use crate::random::Random;
@@ -60,6 +61,7 @@ pub struct World {
     /// Whether a subscribe proxy decides: a unidirectional client then gets none of the channels
     /// that its connect lists.
     proxied: bool,
+    trust: Trust,
     clients: Vec<Client>,
     ledger: Ledger,
     channels: usize,
@@ -86,7 +88,10 @@ impl World {
         let limit = settings.user_limit;
         let token =
             |user| make_connection(&settings::tokens(), user, None, 0).expect("there is a secret");
-        let settings = Arc::new(settings);
+        let trust = Trust::new();
+        let entrances = Arc::new([false, true].map(|tls| Entrance { tls, ..Entrance::default() }));
+        let tls = Some(trust.server.clone());
+        let settings = Arc::new(HubSettings { entrances, tls, ..settings });
         let connection_limits = Arc::<ConnectionLimits>::default();
         let budgets = MemoryBudgets::new(&settings.budgets, shards);
         let metrics: Vec<Arc<Metrics>> = (0..shards).map(|_| Arc::default()).collect();
@@ -121,6 +126,7 @@ impl World {
             hooked: settings.proxies.disconnect_hook.is_some(),
             settings,
             metrics,
+            trust,
             clients: Vec::new(),
             ledger: Ledger::new(channels),
             channels,
