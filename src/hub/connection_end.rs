@@ -3,6 +3,7 @@
 use crate::base::counter::Counter;
 use crate::base::memory::ShardToFree;
 use crate::base::metrics::{Action, ClientCounters, Labelled, TRANSPORTS};
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
 use crate::hub::connections::{Connection, NONE, Phase};
 use crate::hub::hook_events::UnsubscribeReason;
@@ -103,6 +104,14 @@ impl Hub {
         self.connections.empty(slot);
         self.connections[slot].phase = Phase::Ending;
         self.ring_requests.ends.push(slot);
+    }
+
+    /// Whether a connection with TLS that ends still owes its peer the alert that says so.
+    pub(super) fn owes_alert(&self, slot: u32) -> bool {
+        let flags = self.connections[slot].flags;
+        let ends = flags.end_when_flushed() && !flags.alert_sealed();
+        let forgotten = planted(PlantedFault::ClosingAlertForgotten);
+        ends && !forgotten && self.connections.sessions.get(slot).is_some()
     }
 
     /// Ends a connection as soon as its output is sent.

@@ -97,14 +97,6 @@ impl Hub {
         self.end_when_flushed(slot);
     }
 
-    /// Whether a connection with TLS that ends still owes its peer the alert that says so.
-    pub(super) fn owes_alert(&self, slot: u32) -> bool {
-        let flags = self.connections[slot].flags;
-        let ends = flags.end_when_flushed() && !flags.alert_sealed();
-        let forgotten = planted(PlantedFault::ClosingAlertForgotten);
-        ends && !forgotten && self.connections.sessions.get(slot).is_some()
-    }
-
     /// Seals the output of the turn for connections with TLS.
     #[inline]
     pub fn seal_output(&mut self) {
