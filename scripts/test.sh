@@ -85,6 +85,7 @@ ticker      480    release npm chromium rabbitmq | scripts/ticker.sh: its page b
 autobahn    400    release python curl     | the Autobahn suite of WebSocket tests
 nginx       200    release npm nginx curl  | every transport behind nginx
 dead-peer   120    release npm nft ip curl | clients whose network drops every packet
+traces      120    release python          | OpenTelemetry traces, decoded by the library of OpenTelemetry
 histograms  900    release python          | histogram files by other implementations of HdrHistogram
 client      300    release                 | a client that sends valid, half-valid and invalid input
 hostile     600    release                 | loads of attackers, small, with the bound of a pass
@@ -162,6 +163,8 @@ step_ticker() { node tests/system/ticker.mjs; }
 step_autobahn() { tests/system/autobahn.sh; }
 step_nginx() { tests/system/nginx.sh; }
 step_dead-peer() { tests/system/dead-peer.sh; }
+
+step_traces() { .venv/bin/python tests/system/traces.py "$DRUMLINE"; }
 
 # The Python port of HdrHistogram reads files of the harness, and the harness reads its files.
 step_histograms() {

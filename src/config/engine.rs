@@ -339,6 +339,7 @@ impl Config {
                 most: client.user_connection_limit,
                 single: personal.enabled && personal.single_connection,
             },
+            hands_over_calls: self.traces_api(),
             logs_access: self.log.access,
             tells_time: client.connect_include_server_time,
             position_check_delay: client.channel_position_check_delay.millis(),

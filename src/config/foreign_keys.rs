@@ -8,7 +8,8 @@
 pub(super) const GROUPS: [(&str, &str); 16] = [
     (
         "all",
-        "enable_unreleased_features http_server.@http_server engine.type=memory engine.redis.@redis engine.redis.@redis_presence \
+        "enable_unreleased_features http_server.@http_server engine.type=memory \
+         engine.redis.@redis engine.redis.@redis_presence \
          broker.enabled broker.type=memory broker.redis.@redis broker.nats.@nats \
          broker.postgres.@postgres broker.redisnats.nats.@nats broker.redisnats.redis.@redis \
          presence_manager.enabled presence_manager.type=memory presence_manager.redis.@redis \
@@ -28,11 +29,10 @@ pub(super) const GROUPS: [(&str, &str); 16] = [
          uni_grpc.port=11000 uni_grpc.max_receive_message_size uni_grpc.tls.@tls \
          admin.secret admin.insecure admin.web_path admin.web_proxy_address admin.external \
          prometheus.instrument_http_handlers debug.enabled debug.handler_prefix=/debug/pprof \
-         init.enabled init.handler_prefix=/connection/init opentelemetry.enabled \
-         opentelemetry.api opentelemetry.consuming opentelemetry.google_cloud_adc_auth \
-         graphite.enabled graphite.host=localhost graphite.port=2003 graphite.prefix=centrifugo \
-         graphite.interval=10s graphite.tags usage_stats.disabled node.name \
-         node.info_metrics_aggregate_interval=1m",
+         init.enabled init.handler_prefix=/connection/init opentelemetry.consuming \
+         opentelemetry.google_cloud_adc_auth graphite.enabled graphite.host=localhost \
+         graphite.port=2003 graphite.prefix=centrifugo graphite.interval=10s graphite.tags \
+         usage_stats.disabled node.name node.info_metrics_aggregate_interval=1m",
     ),
     ("http_server", "h2c_external http3.enabled tls.@server_tls internal_tls.@server_tls"),
     (

@@ -102,7 +102,6 @@ mod tests {
             "init",
             "map_broker",
             "node",
-            "opentelemetry",
             "presence_manager",
             "uni_grpc",
             "uni_websocket.message_size_limit",

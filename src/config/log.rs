@@ -1,4 +1,4 @@
-//! Log lines: the rules of the section, and its settings for the logger.
+//! Log lines and traces: the rules of the sections, and the settings for the logger.
 //!
 //! Owns the rules between its keys. Never writes a line.
 
@@ -24,6 +24,16 @@ impl Config {
             format: format.map_or(Format::Text, |(_, format)| *format),
             file: (!file.is_empty()).then(|| PathBuf::from(file)),
         }
+    }
+
+    /// Whether commands of the API are traced.
+    pub fn traces_api(&self) -> bool {
+        self.opentelemetry.enabled && self.opentelemetry.api
+    }
+
+    /// Whether requests to the backend are traced.
+    pub fn traces_backend(&self) -> bool {
+        self.opentelemetry.enabled && self.opentelemetry.backend
     }
 
     /// Checks the keys about log lines.

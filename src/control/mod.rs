@@ -16,6 +16,7 @@ pub mod reload;
 mod shutdown;
 pub mod signals;
 mod tokens;
+pub mod traces;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -42,6 +43,7 @@ use self::reload::reloader::{Load, Parts, Reloader, Shards};
 use self::reload::socket::ReloadSocket;
 use self::signals::Signals;
 use self::tokens::verifier::TokenVerifier;
+use self::traces::{TraceOptions, Tracer, Traces};
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::current::Current;
 use crate::base::notify;
@@ -57,6 +59,8 @@ use crate::wire::http::loopback::{Foreign, foreign, is_loopback};
 
 /// Maximum time to finish HTTP requests after every push connection is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Maximum time to send the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 /// The control plane of a node, ready to run.
 pub struct Control {
@@ -67,6 +71,7 @@ pub struct Control {
     feeds: PreparedFeeds,
     tls: Tls,
     acme: Option<Acme>,
+    traces: Option<TraceOptions>,
     /// Refuse requests of other machines.
     local: bool,
     shards: Shards,
@@ -104,8 +109,20 @@ impl Control {
             endless_permits: Arc::new(Semaphore::new(endless)),
         };
         let (feeds, shards) = (PreparedFeeds::default(), Shards::of(node));
-        let (acme, reload) = (None, None);
-        Ok(Control { config, link, admission, internal, feeds, tls, acme, local, shards, reload })
+        let (acme, traces, reload) = (None, None, None);
+        Ok(Control {
+            config,
+            link,
+            admission,
+            internal,
+            feeds,
+            tls,
+            acme,
+            traces,
+            local,
+            shards,
+            reload,
+        })
     }
 
     /// Lets the node reload by `load` what was loaded at the start.
@@ -126,6 +143,12 @@ impl Control {
         self
     }
 
+    /// Adds the exporter of traces.
+    pub fn with_traces(mut self, traces: Option<TraceOptions>) -> Self {
+        self.traces = traces;
+        self
+    }
+
     /// Address of the internal port; `None`: the public port serves everything.
     pub fn internal_address(&self) -> Option<SocketAddr> {
         self.internal.as_ref().and_then(|listener| listener.local_addr().ok())
@@ -136,19 +159,23 @@ impl Control {
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
-        let (shards, reload) = (self.shards, self.reload);
+        let (shards, reload, traces) = (self.shards, self.reload, self.traces);
         let (client, node) = (
             client(tls.clients.default.clone(), ""),
             Arc::new(api::NodeState::new(&link, api::METHODS)),
         );
         let running = Arc::new(Current::new(config.clone()));
-        let backend = Arc::new(Current::new(Backend::new(&config, &client, &tls.clients)));
+        let traces = Traces::start(traces, &client);
+        let backend = Backend::new(&config, &client, &tls.clients)
+            .with_tracer(traces.tracer(config.traces_backend()));
+        let backend = Arc::new(Current::new(backend));
         let proxies = Proxies::new(link.clone(), backend.clone());
         let hooks = Arc::new(Hooks::start(&config, backend.clone()));
         let options = Arc::new(Current::new(destination_options(&config, &link, &node)));
         let feeds = feeds.start(&Destination { link: link.clone(), options: options.clone() });
         let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
+        sources.extend(traces.source());
         let inner = inner_router(&config, &link, sources)
             .merge(admin::router(&config, &link, &node, &stopped));
         let routers = Routers {
@@ -158,6 +185,7 @@ impl Control {
             admission,
             has_internal: internal.is_some(),
             local,
+            tracer: traces.tracer(config.traces_api()),
         };
         let [public, inner] = routers.of(&config);
         let public = HttpConnections::new(http_options(&config, public, false), stopped.clone());
@@ -189,17 +217,21 @@ impl Control {
         notify::notify("READY=1");
         signals.end().await;
         notify::notify("STOPPING=1");
-        tokio::spawn(async move {
-            signals.end().await;
-            std::process::exit(1);
-        });
+        tokio::spawn(exit_at_signal(signals));
         shutdown::drain(&running.get(), &link, feeds, &hooks).await;
         drop(stop);
         let answered = async { tokio::join!(public.closed(), inner.closed()) };
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        traces.finish(LAST_SPANS).await;
         dispatcher.abort();
         Ok(())
     }
+}
+
+/// Ends the process at once when the next signal arrives.
+async fn exit_at_signal(mut signals: Signals) {
+    signals.end().await;
+    std::process::exit(1);
 }
 
 /// Watches the files of certificates and orders certificates by ACME. Returns the metrics of both.
@@ -268,12 +300,18 @@ struct Routers {
     has_internal: bool,
     /// Refuse requests of other machines.
     local: bool,
+    /// Traces the commands of the API.
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Routers {
     /// The routers of the public and of the internal port.
     fn of(&self, config: &Arc<Config>) -> [Router; 2] {
         let api = api::router(config, &self.link, &self.node);
+        let api = match &self.tracer {
+            Some(tracer) => traces::trace_requests(api, tracer),
+            None => api,
+        };
         let inner = self.inner.clone();
         let has_public_api = !self.has_internal || config.http_api.external;
         let (public, inner) = match (self.has_internal, has_public_api) {

@@ -32,6 +32,7 @@ impl Hub {
                 backlog_bytes: kept.backlog_bytes,
                 ping_interval: kept.ping_interval,
                 pong_timeout: kept.pong_timeout,
+                hands_over_calls: kept.hands_over_calls,
                 ..(*next).clone()
             };
             self.home.reconfigure(settings.homes.clone(), settings.user_limit);

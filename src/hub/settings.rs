@@ -83,6 +83,8 @@ pub struct HubSettings {
     pub trusted_proxies: TrustedNetworks,
     /// Limit of connections per user on the node.
     pub user_limit: UserLimit,
+    /// Hand every call of the API over to the control plane, which traces it.
+    pub hands_over_calls: bool,
     /// Log connects and disconnects of clients.
     pub logs_access: bool,
     /// Send the time in the connect result.
@@ -150,6 +152,7 @@ impl Default for HubSettings {
             address_rate: 0,
             trusted_proxies: TrustedNetworks::default(),
             user_limit: UserLimit::default(),
+            hands_over_calls: false,
             logs_access: false,
             tells_time: false,
             position_check_delay: 40_000,

@@ -18,6 +18,7 @@ use crate::control::acme::Acme;
 use crate::control::http::descriptor_shares;
 use crate::control::reload::reloader::Load;
 use crate::control::signals::Signals;
+use crate::control::traces::TraceOptions;
 use crate::engine::node::{Node, NodeSettings};
 use crate::feeds::start::PreparedFeeds;
 use crate::model::message::RANKS;
@@ -60,6 +61,8 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     settings.rules.local = access.is_open();
     let tls = Tls::new(&config)?;
     let acme = Acme::prepare(&config, &tls)?;
+    let traced = config.opentelemetry.enabled;
+    let traces = traced.then(|| TraceOptions::read(|name| std::env::var(name).ok())).transpose()?;
     settings.tls = tls.ports.public.as_ref().map(|port| port.config.clone());
     let plan = NodeSettings {
         listeners,
@@ -93,6 +96,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         .map_err(|error| internal_port_failure(&config, &error))?
         .with_feeds(feeds)
         .with_acme(acme)
+        .with_traces(traces)
         .with_reload(load, loaded);
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));

@@ -48,4 +48,5 @@ mod streams;
 mod tls;
 mod tls_connections;
 mod token_lifetime;
+mod traces;
 mod uni;

@@ -9,6 +9,7 @@ mod client;
 mod consumers;
 mod engine;
 mod log;
+mod opentelemetry;
 mod root;
 mod section;
 mod server;
@@ -25,6 +26,7 @@ pub use self::client::{
 pub use self::consumers::{Consumer, DeadLetter, FeedTls, PublicationDataMode, RabbitMq};
 pub use self::engine::Engine;
 pub use self::log::Log;
+pub use self::opentelemetry::OpenTelemetry;
 pub use self::root::Config;
 pub(super) use self::section::{describe, differences};
 pub use self::server::{

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::consumers::Consumer;
 use super::engine::Engine;
 use super::log::Log;
+use super::opentelemetry::OpenTelemetry;
 use super::section::section;
 use super::server::{Admin, Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
 use super::transports::{
@@ -64,6 +65,8 @@ section! {
         emulation: Emulation = Emulation::default(),
         /// Metrics endpoint.
         prometheus: Prometheus = Prometheus::default(),
+        /// OpenTelemetry traces.
+        opentelemetry: OpenTelemetry = OpenTelemetry::default(),
         /// Health endpoint.
         health: Health = Health::default(),
         /// OpenAPI description of the HTTP API.

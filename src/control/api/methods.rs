@@ -21,6 +21,7 @@ use super::reading::{raw_text, read_object};
 use super::reply::{ApiError, EmptyResult, MethodReply, RequestError};
 use super::tokens::{InvalidateUserTokens, RevokeToken};
 use super::users::{Disconnect, Refresh, Subscribe, Unsubscribe};
+use crate::control::traces::of_api_command;
 
 /// Description of a method.
 pub(super) struct Method {
@@ -59,7 +60,13 @@ macro_rules! methods {
             /// Runs a request and counts it; returns its result as JSON.
             pub(super) async fn run(&self, command: Command) -> Result<Box<RawValue>, ApiError> {
                 let (method, began) = (command.method(), Instant::now());
+                let span = of_api_command(method);
                 let result = self.run_uncounted(command).await;
+                if let (Some(mut span), Err(error)) = (span, &result) {
+                    let (code, message) = error.parts();
+                    span.set("error.type", code.to_string().as_str());
+                    span.fail(message);
+                }
                 self.calls.ended(method, began, result.as_ref().err().map(|error| error.parts().0));
                 result
             }

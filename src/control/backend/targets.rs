@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::config::{Config, Proxy, StatusTransform, is_own_header};
 use crate::control::backend::client::{Client, client as new_client};
 use crate::control::backend::endpoint::{Endpoint, causes};
+use crate::control::traces::{Span, SpanKind, TraceContext, Tracer};
 use crate::model::backend::{
     self, AnswerError, BackendContext, ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest,
     Upstream,
@@ -29,6 +30,8 @@ use crate::tls::client::TlsClients;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of concurrent requests to one address.
 const REQUESTS_MAX: usize = 256;
+/// Header that names the span of the sender.
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Minimum pause between two log lines about one address and method.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,8 @@ pub struct Backend {
     addresses: Vec<Option<KnownTarget>>,
     client: Client,
     names: Vec<String>,
+    /// Traces the requests.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// An address and the options that it was made of.
@@ -49,8 +54,15 @@ struct KnownTarget {
 impl Backend {
     /// The addresses of a configuration.
     pub fn new(config: &Config, client: &Client, tls: &TlsClients) -> Self {
-        let (addresses, names) = (Vec::new(), Vec::new());
-        Backend { addresses, client: client.clone(), names }.reloaded(config, tls)
+        let (addresses, names, tracer) = (Vec::new(), Vec::new(), None);
+        Backend { addresses, client: client.clone(), names, tracer }.reloaded(config, tls)
+    }
+
+    /// Traces the requests to the addresses.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Option<Arc<Tracer>>) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// The addresses of a new configuration, whose proxies have the same numbers. An unchanged
@@ -79,7 +91,8 @@ impl Backend {
         let given = config.proxies.iter().map(|proxy| proxy.name.clone());
         let names = vec!["default".to_owned(); without_name].into_iter().chain(given).collect();
         let addresses = proxies.into_iter().enumerate().map(address).collect();
-        Backend { addresses, client: self.client.clone(), names }
+        let (client, tracer) = (self.client.clone(), self.tracer.clone());
+        Backend { addresses, client, names, tracer }
     }
 
     /// Names of the proxies, by number: `default`, or the name that the configuration gives.
@@ -119,14 +132,43 @@ impl Backend {
     pub async fn post(&self, request: &ProxyRequest) -> Result<Bytes, ProxyFailure> {
         let target = self.target(request)?;
         let body = request.body(target.binary, target.sends_meta)?;
-        let headers = target.headers(request.context.as_deref());
-        target.post(headers, body).await.map_err(|problem| match problem {
+        let mut headers = target.headers(request.context.as_deref());
+        let mut span = self.span(request, target);
+        if let Some(span) = &span
+            && let Ok(context) = HeaderValue::try_from(span.context().to_string())
+        {
+            headers.insert(TRACE_PARENT, context);
+        }
+        let answer = target.post(headers, body, &mut span).await;
+        answer.map_err(|problem| match problem {
             PostError::Transformed(failure) => failure,
             PostError::Failed(cause) => {
+                if let Some(span) = &mut span {
+                    span.fail(&*cause);
+                }
                 target.log_failure(request.event.name(), &cause);
                 ProxyFailure::Failed
             }
         })
+    }
+}
+
+impl Backend {
+    /// The span of a request, if requests are traced. Its parent is the one that a header of the
+    /// client names, if the header is passed on to the backend.
+    fn span(&self, request: &ProxyRequest, target: &Target) -> Option<Span> {
+        let tracer = self.tracer.as_ref()?;
+        let context = request.context.as_deref();
+        let headers = context.into_iter().flat_map(|context| context.headers.iter());
+        let mut parents = headers.filter(|(name, _)| **name == *TRACE_PARENT.as_str());
+        let passes = target.http_headers.contains(&TRACE_PARENT);
+        let parent = parents.next().filter(|_| passes);
+        let parent = parent.and_then(|(_, value)| TraceContext::parse(value));
+        let name = request.event.name();
+        let mut span = tracer.start(SpanKind::Client, format!("backend {name}"), parent);
+        span.set("http.request.method", "POST");
+        span.set("url.full", &*target.endpoint.to_string());
+        Some(span)
     }
 }
 
@@ -219,20 +261,33 @@ impl Target {
         headers
     }
 
-    async fn post(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, PostError> {
-        match timeout(self.timeout, self.attempt(headers, body)).await {
+    async fn post(
+        &self,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        span: &mut Option<Span>,
+    ) -> Result<Bytes, PostError> {
+        match timeout(self.timeout, self.attempt(headers, body, span)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {:?}", self.timeout).into()),
         }
     }
 
-    async fn attempt(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Bytes, PostError> {
+    async fn attempt(
+        &self,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        span: &mut Option<Span>,
+    ) -> Result<Bytes, PostError> {
         let _permit = self.permits.acquire().await.map_err(|error| error.to_string())?;
         let mut request = HttpRequest::new(Full::from(body));
         (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.endpoint.uri());
         *request.headers_mut() = headers;
         let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
         let status = answer.status();
+        if let Some(span) = span {
+            span.set("http.response.status_code", u32::from(status.as_u16()));
+        }
         let known = |transform: &&StatusTransform| transform.status_code == status.as_u16();
         if let Some(transform) = self.transforms.iter().find(known).filter(|_| status != 200) {
             return Err(PostError::Transformed(transform.failure()));
