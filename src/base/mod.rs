@@ -21,6 +21,7 @@ pub mod planted_faults;
 pub mod ranking;
 pub mod secret;
 pub mod sys;
+pub mod vitals;
 pub mod listeners;
 pub mod wheel;
 pub mod work_budget;

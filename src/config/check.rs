@@ -258,6 +258,13 @@ impl Config {
                 ));
             }
         }
+        let ready = self.health.ready_path();
+        if let Some((section, _)) = paths.iter().find(|(_, path)| **path == ready) {
+            return Err(error(
+                format!("{section}.handler_prefix is `{ready}`, the path of the readiness check"),
+                "choose another path",
+            ));
+        }
         self.check_admin_paths(&paths)?;
         // The API only takes POST at its own path, so it can share `/` with the page.
         let at_root = paths.iter().skip(1).find(|(_, path)| *path == "/");

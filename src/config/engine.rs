@@ -27,8 +27,8 @@ use super::duration::ConfigDuration;
 use super::proxies::ChannelUpstreams;
 use super::response_transforms::ResponseTransform;
 use super::sections::{
-    Channel, ChannelOptions, Config, ConnectCodeToHttpResponse, Emulation, HttpApi, HttpStream,
-    LongPolling, NamedProxy, Sse, Token, UniHttpStream, UniSse,
+    Channel, ChannelOptions, Config, ConnectCodeToHttpResponse, Emulation, Health, HttpApi,
+    HttpStream, LongPolling, NamedProxy, Sse, Token, UniHttpStream, UniSse,
 };
 
 /// Milliseconds within which a client must send a request head.
@@ -133,6 +133,13 @@ impl ChannelOptions {
 /// Compression settings with a level from 1 to 9.
 fn compression(level: u16, min_bytes: usize) -> Compression {
     Compression { level: level.clamp(1, 9) as u8, min_bytes }
+}
+
+impl Health {
+    /// Path of the readiness check.
+    pub fn ready_path(&self) -> String {
+        format!("{}/ready", self.handler_prefix.trim_end_matches('/'))
+    }
 }
 
 impl Token {
@@ -250,6 +257,7 @@ impl Config {
         }
         if self.health.enabled && self.http_server.internal_port == 0 {
             serve(true, &self.health.handler_prefix, Service::Health, 0);
+            serve(true, &self.health.ready_path(), Service::Readiness, 0);
         }
         routes
     }
@@ -418,8 +426,8 @@ mod tests {
         assert_eq!(retention.meta_ttl, 720 * 3_600_000);
         let served: Vec<_> = settings.routes.iter().map(|route| route.service).collect();
         let streams = [Transport::HttpStream, Transport::Sse].map(Service::Transport);
-        let expected =
-            [&streams[..], &[Service::Emulation, Service::Publish, Service::Health]].concat();
+        let checks = [Service::Health, Service::Readiness];
+        let expected = [&streams[..], &[Service::Emulation, Service::Publish], &checks].concat();
         assert_eq!(served, expected, "neither the WebSocket nor unidirectional transports");
         config.channel.without_namespace.history_meta_ttl = ConfigDuration::seconds(120);
         let retention = config.namespaces().without.retention.unwrap();

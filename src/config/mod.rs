@@ -633,6 +633,7 @@ http_api:
             ),
             ("[http_server]\naddress = \"x\"", "http_server.address: `x`", "use an IP address"),
             ("[health]\nhandler_prefix = \"/api\"", "the same", "its own path"),
+            ("[sse]\nhandler_prefix = \"/health/ready\"", "readiness check", "another path"),
             ("[http_api]\nerror_mode = \"http\"", "error_mode \"http\"", "use transport"),
             ("[client.token]\nissuer_regex = \"(\"", "client.token: issuer_regex `(`", "correct"),
             ("[client.token]\njwks_public_endpoint = \"a\"", "jwks_public_endpoint", "https://"),

@@ -9,6 +9,7 @@ mod admin;
 pub mod api;
 mod backend;
 mod certificates;
+mod health;
 pub mod http;
 mod metrics;
 mod pages;
@@ -17,6 +18,7 @@ mod shutdown;
 pub mod signals;
 mod tokens;
 pub mod traces;
+mod watchdog;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -48,6 +50,7 @@ use crate::base::connection_limits::ConnectionLimits;
 use crate::base::current::Current;
 use crate::base::notify;
 use crate::base::sys;
+use crate::base::vitals::Vitals;
 use crate::config::{Config, Loaded};
 use crate::engine::node::Node;
 use crate::feeds::feed::{Destination, DestinationOptions, FeedState};
@@ -67,6 +70,7 @@ pub struct Control {
     config: Arc<Config>,
     link: Arc<Link>,
     admission: PushAdmission,
+    vitals: Arc<Vitals>,
     internal: Option<TcpListener>,
     feeds: PreparedFeeds,
     tls: Tls,
@@ -105,15 +109,18 @@ impl Control {
         let endless = config.http_server.connections_max.div_ceil(2);
         let admission = PushAdmission {
             limits: node.connection_limits.clone(),
+            vitals: node.vitals.clone(),
             clock: node.clock,
             endless_permits: Arc::new(Semaphore::new(endless)),
         };
         let (feeds, shards) = (PreparedFeeds::default(), Shards::of(node));
         let (acme, traces, reload) = (None, None, None);
+        let vitals = node.vitals.clone();
         Ok(Control {
             config,
             link,
             admission,
+            vitals,
             internal,
             feeds,
             tls,
@@ -159,7 +166,7 @@ impl Control {
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
-        let (shards, reload, traces) = (self.shards, self.reload, self.traces);
+        let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
         let (client, node) = (
             client(tls.clients.default.clone(), ""),
             Arc::new(api::NodeState::new(&link, api::METHODS)),
@@ -177,6 +184,7 @@ impl Control {
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
         sources.extend(traces.source());
         let inner = inner_router(&config, &link, sources)
+            .merge(health::router(&config.health, &link, &vitals))
             .merge(admin::router(&config, &link, &node, &stopped));
         let routers = Routers {
             link: link.clone(),
@@ -214,11 +222,13 @@ impl Control {
         if let Some(listener) = internal {
             listen_internal(&config, &tls, inner.clone(), listener)?;
         }
-        notify::notify("READY=1");
+        tokio::spawn(watchdog::watch(link.clone(), vitals.clone()));
+        notify::notify("READY=1\nSTATUS=Serving");
         signals.end().await;
-        notify::notify("STOPPING=1");
+        notify::stopping();
         tokio::spawn(exit_at_signal(signals));
-        shutdown::drain(&running.get(), &link, feeds, &hooks).await;
+        let node = shutdown::Node { config: &running, link: &link, vitals: &vitals, hooks: &hooks };
+        node.drain(feeds).await;
         drop(stop);
         let answered = async { tokio::join!(public.closed(), inner.closed()) };
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
@@ -370,15 +380,9 @@ fn http_options(config: &Config, router: Router, internal: bool) -> HttpOptions 
 /// The routes of the internal port, except the API. Without an internal port, the public port
 /// serves them.
 fn inner_router(config: &Arc<Config>, link: &Arc<Link>, sources: Vec<Source>) -> Router {
-    let router = metrics::router(config, link, sources)
+    metrics::router(config, link, sources)
         .merge(pages::swagger::router(config))
-        .merge(pages::page::router(config));
-    if config.health.enabled {
-        let path = config.health.handler_prefix.as_str();
-        router.route(path, axum::routing::get(health))
-    } else {
-        router
-    }
+        .merge(pages::page::router(config))
 }
 
 /// The metrics of the parts of the control plane.
@@ -411,8 +415,4 @@ fn refuse_other_machines(router: Router) -> Router {
             None => next.run(request).await,
         }
     }))
-}
-
-async fn health() -> impl IntoResponse {
-    ([(axum::http::header::CONTENT_TYPE, "application/json")], "{}")
 }

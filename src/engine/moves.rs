@@ -26,7 +26,7 @@ impl Shard {
 
     pub(super) fn refill_accepts(&mut self) {
         let wants_accepts =
-            !self.draining && self.accepts < self.accepts_max * self.accepts_of.len();
+            !self.stopping && self.accepts < self.accepts_max * self.accepts_of.len();
         if !wants_accepts || (self.accept_after > 0 && self.now < self.accept_after) {
             return;
         }
@@ -62,9 +62,13 @@ impl Shard {
             return;
         }
         self.metrics.accepted.add(1);
-        if self.draining || !self.hub.admit_peer(slot, peer) {
+        if self.stopping || !self.hub.admit_peer(slot, peer) {
             self.hub.socket_returned(slot, None);
             return self.hub.end(slot);
+        }
+        if self.draining {
+            self.hub.socket_opened_to_refuse(slot);
+            return self.watch(slot);
         }
         if self.hub.len().saturating_sub(self.accepts) <= self.kept_slots {
             self.hub.socket_opened(slot);
@@ -121,16 +125,23 @@ impl Shard {
 
     /// Keeps a socket for which a slot became free.
     pub(super) fn keep_socket(&mut self, socket: MovingSocket) {
-        self.hub.socket_opened(socket.slot);
+        self.open_socket(socket.slot);
+    }
+
+    /// Starts the connection of a socket that comes from another shard, or that has waited to move
+    /// there.
+    fn open_socket(&mut self, slot: u32) {
         if self.draining {
-            return self.hub.end(socket.slot);
+            self.hub.socket_opened_to_refuse(slot);
+        } else {
+            self.hub.socket_opened(slot);
         }
-        self.watch(socket.slot);
+        self.watch(slot);
     }
 
     pub(super) fn refuse_socket(&mut self, socket: MovingSocket) {
         self.metrics.accepts_shed.add(1);
-        self.hub.socket_opened_without_room(socket.slot);
+        self.hub.socket_opened_to_refuse(socket.slot);
         self.watch(socket.slot);
     }
 
@@ -212,16 +223,12 @@ impl Shard {
             return self.metrics.stale_completions.add(1);
         }
         self.metrics.accepted.add(1);
-        self.hub.socket_opened(slot);
-        if self.draining {
-            return self.hub.end(slot);
-        }
-        self.watch(slot);
+        self.open_socket(slot);
     }
 
     /// Takes over a socket from the control plane.
     pub(super) fn adopt(&mut self, adopt: Adopt) {
-        let room = !self.draining && self.free_slots() > 0;
+        let room = !self.stopping && self.free_slots() > 0;
         let Some((slot, _)) = room.then(|| self.hub.reserve_for(adopt.entrance)).flatten() else {
             return self.metrics.refused.add(1);
         };

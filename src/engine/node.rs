@@ -13,6 +13,7 @@ use crate::base::listeners::{ListenAddress, Listeners, SocketFile};
 use crate::base::memory::MemoryBudgets;
 use crate::base::metrics::Metrics;
 use crate::base::sys::{self, Clock, ListenerOptions};
+use crate::base::vitals::Vitals;
 use crate::engine::bus::{Bus, Capacities};
 use crate::engine::ring::{Ring, RingSizes};
 use crate::engine::shard::{Shard, ShardStatus};
@@ -89,6 +90,8 @@ pub struct Node {
     pub clock: Clock,
     /// Slots of each shard.
     pub slots: Arc<[usize]>,
+    /// The life of the node.
+    pub vitals: Arc<Vitals>,
     /// Where the next settings of each shard are put.
     pub next_settings: Arc<[Arc<NextSettings>]>,
     /// Processor of the worker of each shard; `None` if pinning failed.
@@ -141,6 +144,7 @@ impl Node {
         let connection_limits = Arc::new(connection_limits(&settings));
         let budgets = MemoryBudgets::new(&settings.hub.budgets, shards);
         let next_settings: Arc<[Arc<NextSettings>]> = (0..shards).map(|_| Arc::default()).collect();
+        let vitals = Arc::new(Vitals::new(shards));
         let slots = settings.slots.clone().into();
         let mut starts_by_worker: Vec<Vec<ShardStart>> = (0..workers).map(|_| Vec::new()).collect();
         let listeners = Listeners::open(&settings.listeners, shards, &settings.listener)?;
@@ -157,6 +161,7 @@ impl Node {
                 budgets: budgets.clone(),
                 seed,
                 next_settings: next_settings[shard].clone(),
+                vitals: vitals.clone(),
             };
             starts_by_worker[shard % workers].push(ShardStart {
                 context,
@@ -179,6 +184,7 @@ impl Node {
             connection_limits,
             clock,
             slots,
+            vitals,
             next_settings,
             processors,
             threads,
@@ -274,7 +280,8 @@ fn shard(start: ShardStart) -> Result<Shard, Failure> {
     let settings = Arc::new(start.settings.hub.of_shard(slots, start.settings.slots.len()));
     let hub = Hub::new(settings, &start.context, start.metrics.clone());
     let line = start.bus.port(shard);
-    Shard::new(ring, line, hub, start.listeners, start.metrics, start.statuses).map_err(|error| {
+    let shared = (start.statuses, start.context.vitals);
+    Shard::new(ring, line, hub, start.listeners, start.metrics, shared).map_err(|error| {
         Failure::new(
             format!("cannot duplicate the descriptor of a ring: {error}"),
             DESCRIPTORS_CURE,

@@ -17,6 +17,7 @@ use socket2::Socket;
 
 use crate::base::metrics::Metrics;
 use crate::base::sys::Now;
+use crate::base::vitals::Vitals;
 use crate::base::work_budget::Stage;
 use crate::engine::bus::BusPort;
 use crate::engine::ring::{Ring, RingHandle, RingNews};
@@ -52,7 +53,7 @@ pub(super) struct MovingSocket {
 pub(super) struct ShutdownWalk {
     /// The next slot.
     pub(super) next: u32,
-    /// Connections scheduled so far, and their total number.
+    /// Connections closed so far, and their number when the walk began.
     pub(super) nth: u64,
     pub(super) count: u64,
     /// Duration of the drain and its start, in milliseconds.
@@ -95,6 +96,7 @@ pub struct Shard {
     pub(super) now: u64,
     pub(super) metrics: Arc<Metrics>,
     pub(super) statuses: Arc<[ShardStatus]>,
+    vitals: Arc<Vitals>,
     /// Number of slots for connections that stay.
     pub(super) kept_slots: usize,
     /// Maximum accepts in progress for each listener.
@@ -114,7 +116,10 @@ pub struct Shard {
     /// offered.
     pub(super) sockets_in_transit: Vec<(MovingSocket, Endpoint, u32, u32)>,
     pub(super) awaiting_buffer: Vec<u32>,
+    /// Whether newcomers are refused and the others are closed.
     pub(super) draining: bool,
+    /// Whether no socket is accepted any more.
+    pub(super) stopping: bool,
     /// The walk of the shutdown, if one is in progress.
     pub(super) shutdown: Option<ShutdownWalk>,
     /// Whether the last turn left work for the next.
@@ -134,7 +139,7 @@ impl Shard {
         hub: Hub,
         listeners: Vec<Socket>,
         metrics: Arc<Metrics>,
-        statuses: Arc<[ShardStatus]>,
+        (statuses, vitals): (Arc<[ShardStatus]>, Arc<Vitals>),
     ) -> std::io::Result<Self> {
         let count = listeners.len();
         let accepts_max = (ACCEPTS.min(hub.room() / 4) / count.max(1)).max(1);
@@ -149,6 +154,7 @@ impl Shard {
             now: 0,
             metrics,
             statuses,
+            vitals,
             kept_slots,
             accepts_max,
             accepts: 0,
@@ -160,6 +166,7 @@ impl Shard {
             sockets_in_transit: Vec::new(),
             awaiting_buffer: Vec::new(),
             draining: false,
+            stopping: false,
             shutdown: None,
             busy: true,
             messages_left: true,
@@ -174,7 +181,7 @@ impl Shard {
 
     /// Whether the node shuts down and every connection here is closed.
     pub fn is_done(&self) -> bool {
-        self.draining && self.hub.is_empty() && !self.hub.has_outgoing()
+        self.stopping && self.hub.is_empty() && !self.hub.has_outgoing()
     }
 
     /// Whether every shard is done. Until then, this shard is still the home of channels of other
@@ -218,8 +225,9 @@ impl Shard {
         self.publish_status();
         self.bus.wake_receivers();
         self.busy = goes_on || self.hub.is_busy() || self.ring.has_reaped();
-        let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.draining);
-        self.due = self.hub.next_due().into_iter().chain(accept_after).min();
+        let accept_after = Some(self.accept_after).filter(|after| *after > 0 && !self.stopping);
+        let others = [accept_after, self.next_close()];
+        self.due = self.hub.next_due().into_iter().chain(others.into_iter().flatten()).min();
         TurnUsage { work: self.hub.work_done(), sends, deadlines: self.hub.deadlines_done() }
     }
 
@@ -295,7 +303,9 @@ impl Shard {
         self.metrics.enters.set(self.ring.enters());
         self.metrics.sends.set(self.ring.sends());
         let free = if self.draining { 0 } else { self.free_slots() };
-        let status = &self.statuses[usize::from(self.bus.endpoint())];
+        let endpoint = usize::from(self.bus.endpoint());
+        self.vitals.note_turn(endpoint, self.established() as u64);
+        let status = &self.statuses[endpoint];
         status.free.store(free, Ordering::Relaxed);
         status.done.store(self.is_done(), Ordering::Release);
     }
@@ -385,6 +395,7 @@ impl Shard {
         match message {
             Message::Adopt(adopt) => self.adopt(*adopt),
             Message::Drain(over) => self.drain(over),
+            Message::Stop => self.stop(),
             Message::SlotRequest(request) if !self.offer_slot(&request) => {
                 return Err(Message::SlotRequest(request));
             }

@@ -16,17 +16,6 @@ use crate::wire::protocol::Disconnect;
 const WEBSOCKET_PING: &[u8] = &[0x89, 0x00];
 
 impl Hub {
-    /// Closes a connection with code 3001 after a delay.
-    pub fn disconnect_after(&mut self, slot: u32, after: u64) {
-        let connection = &mut self.connections[slot];
-        if connection.takes_output()
-            || matches!(connection.phase, Phase::ProxyHeader | Phase::Handshake)
-        {
-            connection.flags.set_shutting_down(true);
-            self.set_deadline(slot, after);
-        }
-    }
-
     /// Time of the next deadline, in milliseconds.
     pub fn next_due(&self) -> Option<u64> {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.tick_offset());
@@ -110,9 +99,8 @@ impl Hub {
     pub(super) fn deadline_reached(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         let silent = match connection.phase {
-            Phase::ProxyHeader | Phase::Handshake | Phase::Head | Phase::Open => {
-                !connection.flags.shutting_down()
-            }
+            Phase::ProxyHeader | Phase::Handshake | Phase::Head => true,
+            Phase::Open => !connection.flags.shutting_down(),
             Phase::KeptAlive | Phase::Closing => true,
             _ => false,
         };
@@ -121,10 +109,10 @@ impl Hub {
         }
         let connection = &self.connections[slot];
         match connection.phase {
-            Phase::Head if connection.flags.shutting_down() => self.end(slot),
             Phase::ProxyHeader => self.end(slot),
             Phase::Handshake => self.connection_lost(slot),
             Phase::KeptAlive => self.end(slot),
+            Phase::Head if self.draining => self.refuse(slot, Status::ShuttingDown),
             Phase::Head if connection.flags.refusing() => self.refuse(slot, Status::Unavailable),
             Phase::Head => self.refuse(slot, Status::Timeout),
             Phase::Open | Phase::Connected if connection.flags.shutting_down() => {

@@ -15,7 +15,7 @@ use crate::wire::http::{
     self, Cors, EmulationCommands, OpenEmulation, Preflight, Requester, Status,
 };
 use crate::wire::protocol::command::{EmulationRequest, Request};
-use crate::wire::protocol::{Disconnect, Wire, json, protobuf};
+use crate::wire::protocol::{Wire, json, protobuf};
 
 /// Maximum characters of an invalid event id in the answer.
 const SHOWN_MAX: usize = 64;
@@ -50,11 +50,7 @@ impl Hub {
         let connection = &mut self.connections[slot];
         (connection.transport, connection.wire) = (transport, wire);
         connection.phase = Phase::Open;
-        let shutting_down = connection.flags.shutting_down();
         self.begin_stream(slot, origin);
-        if shutting_down {
-            return self.disconnect(slot, Disconnect::SHUTDOWN);
-        }
         self.set_deadline(slot, self.settings.stale_close_delay);
         let Some(request) = uni_connect.flatten() else {
             return self.take_frame(post, slot, &opening.opening, inbound);

@@ -23,7 +23,7 @@ impl Hub {
     pub(super) fn refuse_to(&mut self, slot: u32, status: Status, requester: Requester<'_>) {
         let Requester { origin, host, bodiless } = requester;
         let origin = origin.filter(|_| self.settings.rules.allows_origin(origin, host));
-        if status == Status::Unavailable {
+        if matches!(status, Status::Unavailable | Status::ShuttingDown) {
             self.metrics.refused.add(1);
         }
         let connection = &mut self.connections[slot];
@@ -40,9 +40,14 @@ impl Hub {
     /// Answers a health request.
     pub(super) fn answer_health(&mut self, slot: u32, health: Health) {
         let last = health.last || self.is_last(slot) || self.is_crowded();
+        let checked = match health.ready {
+            true => self.vitals.check_ready(self.now),
+            false => self.vitals.check_alive(self.now),
+        };
+        let fault = checked.err().map(|fault| fault.to_string());
         let connection = &mut self.connections[slot];
         self.turn.write_head(&mut connection.turn, slot, |out| {
-            http::write_health(health.bodiless, last, out);
+            http::write_health(fault.as_deref(), health.bodiless, last, out);
         });
         self.keep_alive(slot, last, self.settings.anonymous_idle_timeout);
     }
@@ -51,7 +56,7 @@ impl Hub {
     /// down or has no room.
     pub(super) fn is_last(&self, slot: u32) -> bool {
         let flags = self.connections[slot].flags;
-        flags.shutting_down() || flags.refusing()
+        self.draining || flags.shutting_down() || flags.refusing()
     }
 
     /// Whether too few slots are free to keep idle HTTP connections.

@@ -154,6 +154,7 @@ impl Hub {
             | Message::LookupRequest(_)
             | Message::HookEvent(_)
             | Message::Drain(_)
+            | Message::Stop
             | Message::SlotRequest(_)
             | Message::SlotOffer(_)
             | Message::SlotRelease(_)

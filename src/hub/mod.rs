@@ -35,6 +35,7 @@ mod backend;
 mod http_answers;
 mod client_addresses;
 mod slots;
+mod drain;
 pub mod publish;
 mod event_ids;
 mod owed;
@@ -240,6 +241,7 @@ pub(crate) mod tests {
             budgets,
             seed: 0,
             next_settings: Arc::default(),
+            vitals: Arc::default(),
         };
         Hub::new(Arc::new(settings), &context, Arc::default())
     }

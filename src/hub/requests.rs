@@ -19,7 +19,12 @@ impl Hub {
         }
         let settings = self.settings.clone();
         let flags = self.connections[slot].flags;
-        match http::parse(input, &settings.routes, settings.head_limits) {
+        let head = http::parse(input, &settings.routes, settings.head_limits);
+        if self.refuses_to_drain(slot, &head) {
+            self.refuse_to(slot, Status::ShuttingDown, Requester::of(input));
+            return Some(input.len());
+        }
+        match head {
             Head::Partial => {
                 self.begin_request(slot);
                 None
@@ -120,7 +125,8 @@ impl Hub {
         connection.flags.set_frame_pings(upgrade.frame_pings && bidirectional);
         connection.phase = Phase::Open;
         self.keep_headers(slot, upgrade.kept.clone());
-        if self.connections[slot].flags.shutting_down() {
+        // The control plane had answered the upgrade before it learned of the drain.
+        if self.draining {
             return self.disconnect(slot, Disconnect::SHUTDOWN);
         }
         self.set_deadline(slot, self.settings.stale_close_delay);

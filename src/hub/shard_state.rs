@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
 use crate::base::metrics::{FrameType, Metrics};
+use crate::base::vitals::Vitals;
 use crate::base::work_budget::{Stage, WorkBudget};
 use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
@@ -55,6 +56,11 @@ pub struct Hub {
     pub(super) connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     pub(super) budgets: MemoryBudgets,
+    pub(super) vitals: Arc<Vitals>,
+    /// Whether newcomers are refused, because the node shuts down.
+    pub(super) draining: bool,
+    /// Number of connections whose only answer is 503.
+    pub(super) refusals: usize,
     pub(super) metrics: Arc<Metrics>,
     /// What is counted at the end of the pass.
     pub(super) tally: TurnTally,
@@ -149,21 +155,31 @@ pub struct ShardContext {
     pub seed: u64,
     /// Where the control plane puts the next settings of this shard.
     pub next_settings: Arc<NextSettings>,
+    /// The life of the node.
+    pub vitals: Arc<Vitals>,
+}
+
+impl ShardContext {
+    /// What the home of the shard needs.
+    fn of_home(&self, metrics: &Arc<Metrics>) -> home::HomeContext {
+        let share = |kind| self.budgets.shard_usage(kind, usize::from(self.shard));
+        home::HomeContext {
+            control: self.control,
+            names: self.names,
+            ids: self.ids,
+            seed: self.seed,
+            history: share(MemoryKind::History),
+            keys: share(MemoryKind::Keys),
+            metrics: metrics.clone(),
+        }
+    }
 }
 
 impl Hub {
     /// Creates a shard without connections.
     pub fn new(settings: Arc<HubSettings>, context: &ShardContext, metrics: Arc<Metrics>) -> Self {
         let share = |kind| context.budgets.shard_usage(kind, usize::from(context.shard));
-        let home_context = home::HomeContext {
-            control: context.control,
-            names: context.names,
-            ids: context.ids,
-            seed: context.seed,
-            history: share(MemoryKind::History),
-            keys: share(MemoryKind::Keys),
-            metrics: metrics.clone(),
-        };
+        let home_context = context.of_home(&metrics);
         Hub {
             names: context.names,
             shard: context.shard,
@@ -172,6 +188,9 @@ impl Hub {
             node: context.ids.node().into(),
             connection_limits: context.connection_limits.clone(),
             budgets: context.budgets.clone(),
+            vitals: context.vitals.clone(),
+            draining: false,
+            refusals: 0,
             metrics,
             tally: TurnTally::default(),
             micros: 0,

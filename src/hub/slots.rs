@@ -7,6 +7,9 @@ use crate::hub::shard_state::Hub;
 use crate::wire::http::{Requester, Status};
 use crate::wire::tls::{SealedConnection, TlsSession};
 
+/// Milliseconds that a newcomer has during a drain for its handshake, its request and the answer.
+const NEWCOMER_TIME: u64 = 5000;
+
 impl Hub {
     /// Reserves a slot for a socket; returns it with its generation, `None` if all are in use.
     pub fn reserve(&mut self) -> Option<(u32, u32)> {
@@ -43,6 +46,22 @@ impl Hub {
         self.connections.is_empty()
     }
 
+    /// Number of slots in use whose connections are not refused.
+    pub fn established(&self) -> usize {
+        self.connections.len().saturating_sub(self.refusals)
+    }
+
+    /// Whether the only answer of a connection is 503.
+    pub fn is_refused(&self, slot: u32) -> bool {
+        self.connections.get(slot).is_some_and(|connection| connection.flags.refusing())
+    }
+
+    /// Milliseconds that a refused connection has for its request and the answer. A node that
+    /// drains has room for slow ones.
+    pub(super) fn refusal_time(&self) -> u64 {
+        if self.draining { NEWCOMER_TIME } else { REFUSAL_TIME }
+    }
+
     /// Current generation of a slot.
     pub fn generation(&self, slot: u32) -> u32 {
         self.connections.generation(slot)
@@ -51,6 +70,7 @@ impl Hub {
     /// Frees a slot; its next connection has another generation.
     pub fn free(&mut self, slot: u32) {
         self.release_address(slot);
+        self.refusals -= usize::from(self.is_refused(slot));
         self.connections.free(slot);
     }
 
@@ -79,7 +99,7 @@ impl Hub {
         connection.flags.set_sealed(has_tls);
         connection.phase = if has_tls { Phase::Handshake } else { Phase::Head };
         let refusing = connection.flags.refusing();
-        let time = if refusing { REFUSAL_TIME } else { self.settings.head_timeout };
+        let time = if refusing { self.refusal_time() } else { self.settings.head_timeout };
         self.set_deadline(slot, time);
     }
 
@@ -92,14 +112,6 @@ impl Hub {
         if let Some(session) = session {
             self.connections.sessions.insert(slot, session);
         }
-    }
-
-    /// Starts a connection for which the node has no room. Its request is read and answered 503;
-    /// without reading it, the close would reset the response.
-    pub fn socket_opened_without_room(&mut self, slot: u32) {
-        self.socket_opened(slot);
-        self.connections[slot].flags.set_refusing(true);
-        self.set_deadline(slot, REFUSAL_TIME);
     }
 
     /// Answers 503 to a request that could not be handed over.

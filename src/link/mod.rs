@@ -112,6 +112,18 @@ impl Link {
         self.clock.micros() as u32
     }
 
+    /// Milliseconds of the shards' clock.
+    pub fn millis(&self) -> u64 {
+        self.clock.millis()
+    }
+
+    /// Has these shards turn, a bit each, although there is no message for them.
+    pub fn wake_shards(&self, shards: u64) {
+        let mut line = self.bus.port(self.bus.control());
+        line.add_wakes(shards);
+        line.wake_receivers();
+    }
+
     /// The counters of each shard.
     pub fn metrics(&self) -> &Arc<[Arc<Metrics>]> {
         &self.metrics

@@ -84,8 +84,11 @@ pub enum Message {
     Reconfigure(u64),
     /// The list of revoked tokens has changed.
     Revoke(Arc<Revocations>),
-    /// Shutdown: stop accepting and close every connection within this many milliseconds.
+    /// Shutdown: answer newcomers with 503 and close every other connection within this many
+    /// milliseconds.
     Drain(u64),
+    /// End of the shutdown: stop accepting, and end when every connection is closed.
+    Stop,
     /// A shard subscribes one of its connections to a channel.
     Subscribe(Box<Subscribe>),
     /// A publication for the home of its channel.
@@ -140,7 +143,8 @@ impl Message {
             | Message::Survey(_)
             | Message::Watch(_)
             | Message::Revoke(_)
-            | Message::Drain(_) => Rank::Ingress,
+            | Message::Drain(_)
+            | Message::Stop => Rank::Ingress,
             Message::Subscribe(_)
             | Message::Publish(_)
             | Message::Leave(_)

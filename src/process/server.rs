@@ -11,6 +11,7 @@ use crate::base::failure::Failure;
 use crate::base::limits::SHARDS_MAX;
 use crate::base::listeners;
 use crate::base::log;
+use crate::base::notify;
 use crate::base::sys;
 use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::Control;
@@ -39,6 +40,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     let loaded = load()?;
     let Loaded { mut config, access, warnings, .. } = loaded.clone();
     log::start(&config.log_options())?;
+    notify::starting("checking the machine");
     provider::install();
     for warning in &warnings {
         tracing::warn!(target: "config", "{warning}");
@@ -83,7 +85,9 @@ pub fn serve(load: Load) -> Result<(), Failure> {
             cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
         })?
     };
+    notify::starting("connecting to brokers");
     let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
+    notify::starting("opening the rings");
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
     let node = Node::start(plan, Box::new(move || rung.notify_one()))?;

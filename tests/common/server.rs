@@ -218,6 +218,11 @@ impl Server {
         })
     }
 
+    /// ID of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal_stop(&self) {
         self.signal(Signal::TERM);
     }

@@ -99,6 +99,7 @@ test_under_unit() {
     cp "$CONFINED" "$UNIT" "$folder/"
     cd "$folder" || exit 2
     UNIT=$folder/drumline.service CONFINED=$folder/confined.py PYTHON=$PYTHON start "$WORK/unit.log" env NOTIFY_SOCKET="$WORK/notify" \
+        WATCHDOG_USEC=1000000 \
         bash -c "$(declare -f as_unit limits); as_unit \"\$@\"" _ \
         "$folder/drumline" serve --config "$folder/drumline.toml" --client.allow_anonymous_connect_without_token \
         --client.proxy.connect.endpoint "http://localhost:$backend/connect" --client.proxy.connect.enabled
@@ -122,13 +123,18 @@ test_under_unit() {
     # The name of the backend is resolved, and nothing answers: a temporary error, and no denied call.
     out=$(curl -sS --max-time 2 -N -d '{"id":1,"connect":{}}' "$url/connection/http_stream" 2>/dev/null)
     says "it asks a backend by name" "$out" '"code":100'
+    out=$(cd "$folder" && UNIT=$folder/drumline.service CONFINED=$folder/confined.py &&
+        as_unit "$folder/drumline" reload --pid "$pid" 2>&1)
+    same "drumline reload succeeds under the filter of the unit" 0 $?
+    says "and tells what has changed" "$out" 'nothing has changed'
+    succeeds "it feeds the watchdog of systemd" wait_until 5 grep -q '^WATCHDOG=1$' "$WORK/heard"
     kill -TERM "$pid"
     wait "$pid"
     same "it ends with status 0" 0 $?
-    if [[ -s $WORK/heard ]]; then
-        says "it told systemd that it is ready" "$(cat "$WORK/heard")" 'READY=1'
-        says "it told systemd that it stops" "$(cat "$WORK/heard")" 'STOPPING=1'
-    fi
+    says "it told systemd that it starts" "$(cat "$WORK/heard")" '^STATUS=Starting: '
+    says "it told systemd that it is ready" "$(cat "$WORK/heard")" '^READY=1$'
+    says "it told systemd that it reloads" "$(cat "$WORK/heard")" '^RELOADING=1$'
+    says "it told systemd that it stops" "$(cat "$WORK/heard")" '^STOPPING=1$'
 }
 
 test_install() {

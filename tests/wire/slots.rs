@@ -123,8 +123,10 @@ fn a_full_shard_hands_new_sockets_to_another_shard() {
     wait_for("no client", || (sum(|shard| shard.clients.get()) == 0).then_some(()));
     let mut line = node.bus.port(node.bus.control());
     for shard in 0..2 {
-        assert!(line.reserve(shard, Rank::Ingress));
-        line.send(shard, Message::Drain(0));
+        for message in [Message::Drain(0), Message::Stop] {
+            assert!(line.reserve(shard, Rank::Ingress));
+            line.send(shard, message);
+        }
     }
     line.wake_receivers();
     node.join();

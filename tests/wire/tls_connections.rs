@@ -347,6 +347,29 @@ fn a_stopping_server_closes_in_order() {
 }
 
 #[test]
+fn a_draining_server_completes_handshakes_of_newcomers_and_answers_503() {
+    let mut server = server(&["--shutdown.spread", "4s"]);
+    let open = |version| Client::connected(&server, &config(version));
+    let mut clients: Vec<Client> = VERSIONS.into_iter().cycle().take(6).map(open).collect();
+    let begun = VERSIONS.map(|version| Client::before_finished(&server, &config(version)));
+    server.signal_stop();
+    // One client of each shard is closed at once, and shows that the drain has begun.
+    std::thread::sleep(Duration::from_millis(500));
+    let newcomers = VERSIONS.map(|version| Client::open(&server, &config(version)));
+    for mut client in newcomers.into_iter().chain(begun) {
+        client.request(&upgrade_request(WEBSOCKET), "503", "Retry-After: 5");
+        client.read_until("the server shuts down");
+    }
+    for client in &mut clients {
+        client.read_until("shutdown");
+        client.write(&client_frame(0x88, &3001u16.to_be_bytes()));
+        client.flush();
+        assert_eq!(client.end(), None);
+    }
+    assert!(server.wait().success());
+}
+
+#[test]
 fn parts_of_records_are_bounded_and_dropped_with_their_connection() {
     const CONNECTIONS: usize = 200;
     let server = server(&[]);

@@ -144,7 +144,9 @@ section! {
     Health {
         /// Enable the health endpoint.
         enabled: bool = true,
-        /// Path of the health endpoint.
+        /// Path of the health endpoint. It answers 200 while the server is alive, and 503 with the
+        /// cause while a shard is stuck. The path with `/ready` behind it answers 200 while the
+        /// server is ready for new clients, and 503 from the beginning of a shutdown.
         handler_prefix: String = "/health".to_owned(),
     }
 }
@@ -191,11 +193,15 @@ section! {
 section! {
     /// Graceful shutdown.
     Shutdown {
-        /// Maximum duration of a graceful shutdown. After it, the server closes the remaining
-        /// connections without a close frame.
+        /// Time after a stop signal during which the server serves as before, except that
+        /// `/health/ready` answers 503. Set it to the time that load balancers need to notice that.
+        /// 0: the server refuses newcomers and closes its connections at once.
+        delay: ConfigDuration = ConfigDuration::seconds(0),
+        /// Maximum duration of a graceful shutdown, without `delay`. After it, the server closes
+        /// the remaining connections without a close frame.
         timeout: ConfigDuration = ConfigDuration::seconds(30),
         /// Time over which the server spreads the disconnects at shutdown, so that clients do not
-        /// all reconnect at once.
+        /// all reconnect at once. Newcomers get 503 with `Retry-After` meanwhile.
         spread: ConfigDuration = ConfigDuration::seconds(5),
     }
 }

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use crate::base::address_limits::AddressRefused;
 use crate::base::connection_limits::{AddressPermit, ConnectionLimits};
 use crate::base::sys::Clock;
+use crate::base::vitals::{LifeStage, Vitals};
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
 use crate::control::http::connections::{
@@ -49,6 +50,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct PushAdmission {
     /// Connection limits of the node.
     pub limits: Arc<ConnectionLimits>,
+    /// The life of the node.
+    pub vitals: Arc<Vitals>,
     /// The clock of the shards.
     pub clock: Clock,
     /// A permit for each answer without end that the control plane forwards: at most half of its
@@ -85,7 +88,7 @@ pub fn with_push_routes(
     let router = forwarder.routes.iter().fold(router, |router, route| {
         let (forwarder, body_max) = (forwarder.clone(), route.body_max);
         match route.service {
-            Service::Publish | Service::Health => router,
+            Service::Publish | Service::Health | Service::Readiness => router,
             Service::Transport(transport) if transport.is_websocket() => router.route(
                 &route.path,
                 any(move |request| async move { return_websocket(&forwarder, request) }),
@@ -174,6 +177,9 @@ fn return_websocket(forwarder: &Arc<PushForwarder>, mut request: Request) -> Res
     let Ok(address) = forwarder.admit_address(&request, &head) else {
         return refusal(Status::TooManyConnections);
     };
+    if forwarder.admission.vitals.stage() >= LifeStage::Draining {
+        return refusal(Status::ShuttingDown);
+    }
     if !forwarder.admission.limits.admit_connection(forwarder.admission.clock.millis()) {
         return refusal(Status::Unavailable);
     }

@@ -2,6 +2,8 @@
 //!
 //! Owns no state. The responses have no `Date` header, because this layer has no clock.
 
+use std::borrow::Cow;
+
 use ::http::StatusCode;
 use tungstenite::handshake::derive_accept_key;
 
@@ -62,13 +64,26 @@ pub fn write_latest(data: &[u8], binary: bool, cors: Cors<'_>, last: bool, out: 
     write_body(data, last, out);
 }
 
-/// Appends the response to a health check. `bodiless` leaves the body out (HEAD). `last` announces
-/// that the connection closes after it.
-pub fn write_health(bodiless: bool, last: bool, out: &mut Vec<u8>) {
-    const BODY: &[u8] = b"{}";
-    write_answer(BODY, last, out);
+/// Appends the response to a health check: 200, or 503 with the `fault` of the node, which must
+/// need no escaping in JSON. `bodiless` leaves the body out (HEAD). `last` announces that the
+/// connection closes after it.
+pub fn write_health(fault: Option<&str>, bodiless: bool, last: bool, out: &mut Vec<u8>) {
+    let body = health_body(fault);
+    let status = if fault.is_none() { "200 OK" } else { "503 Service Unavailable" };
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_bytes());
+    out.extend_from_slice(b"\r\nContent-Type: application/json\r\n");
+    write_body(body.as_bytes(), last, out);
     if bodiless {
-        out.truncate(out.len() - BODY.len());
+        out.truncate(out.len() - body.len());
+    }
+}
+
+/// Body of the response to a health check.
+pub fn health_body(fault: Option<&str>) -> Cow<'static, str> {
+    match fault {
+        None => "{}".into(),
+        Some(fault) => format!("{{\"error\":\"{fault}\"}}").into(),
     }
 }
 
@@ -167,6 +182,7 @@ mod tests {
             (Status::HeadTooLarge(100), 431, None),
             (Status::TooManyHeaders(100), 431, None),
             (Status::Unavailable, 503, Some(("Retry-After", "5"))),
+            (Status::ShuttingDown, 503, Some(("Retry-After", "5"))),
         ];
         for (status, code, expected) in table {
             for bodiless in [false, true] {

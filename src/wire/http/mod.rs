@@ -13,7 +13,7 @@ mod requester;
 mod status;
 
 pub use self::answer::{
-    write_answer, write_health, write_latest, write_no_content, write_refused_connect,
+    health_body, write_answer, write_health, write_latest, write_no_content, write_refused_connect,
     write_stream_head, write_switching,
 };
 pub use self::headers::query_value;

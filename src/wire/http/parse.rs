@@ -42,7 +42,8 @@ pub fn parse<'a>(bytes: &'a [u8], routes: &[Route], limits: HeadLimits) -> Head<
     let Some(route) = routes.iter().find(|route| route.path == path) else { return Head::Control };
     let body = body(bytes, head_bytes, route.body_max, &request);
     match route.service {
-        Service::Health => health(&request, head_bytes),
+        Service::Health => health(&request, head_bytes, false),
+        Service::Readiness => health(&request, head_bytes, true),
         Service::Polling => poll(query, &body, &request),
         Service::Publish if path.len() < target.len() => Head::Control,
         Service::Publish => publish_call(&body, &request),
@@ -114,7 +115,7 @@ fn poll<'a>(query: &str, body: &Body<'a>, request: &httparse::Request<'_, 'a>) -
     }
 }
 
-fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize) -> Head<'a> {
+fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize, ready: bool) -> Head<'a> {
     let special = ["content-length", "transfer-encoding", "expect", "upgrade"];
     let bodiless = match request.method {
         _ if count(request, &special) > 0 => return Head::Control,
@@ -123,7 +124,7 @@ fn health<'a>(request: &httparse::Request<'_, 'a>, head_bytes: usize) -> Head<'a
         _ => return Head::Control,
     };
     let last = request.version != Some(1) || has_token(request, "connection", "close");
-    Head::Health(Health { bodiless, last }, head_bytes)
+    Head::Health(Health { ready, bodiless, last }, head_bytes)
 }
 
 /// The body that follows a head.
@@ -333,6 +334,7 @@ mod tests {
             route("/api/publish", Service::Publish),
             route("/connection/polling", Service::Polling),
             route("/health", Service::Health),
+            route("/health/ready", Service::Readiness),
         ]
     }
 
@@ -471,7 +473,8 @@ mod tests {
     fn a_shard_answers_plain_health_checks() {
         let check = |request: &str, expected: Option<(bool, bool)>| match parse(request.as_bytes())
         {
-            Head::Health(Health { bodiless, last }, used) => {
+            Head::Health(Health { ready, bodiless, last }, used) => {
+                assert_eq!(ready, request.contains("/ready"), "{request}");
                 assert_eq!(Some((bodiless, last)), expected, "{request}");
                 assert_eq!(used, request.len());
             }
@@ -480,6 +483,7 @@ mod tests {
         };
         check("GET /health HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
         check("GET /health?a=b HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
+        check("GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n", Some((false, false)));
         check("HEAD /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some((true, true)));
         check("GET /health HTTP/1.0\r\n\r\n", Some((false, true)));
         check("POST /health HTTP/1.1\r\nHost: a\r\n\r\n", None);

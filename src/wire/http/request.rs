@@ -193,9 +193,11 @@ pub struct Poll<'a> {
     pub last: bool,
 }
 
-/// A health check.
+/// A check whether the node is alive, or ready for new clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
+    /// Whether the check asks for readiness.
+    pub ready: bool,
     /// Whether the response has no body (HEAD).
     pub bodiless: bool,
     /// Whether the HTTP connection closes after this request.
@@ -243,6 +245,8 @@ pub enum Service {
     /// Health checks. The shard answers them, so they need no descriptor of the control plane and
     /// work on a full node too.
     Health,
+    /// Checks whether the node is ready for new clients, answered like health checks.
+    Readiness,
 }
 
 /// A path that the shards serve.

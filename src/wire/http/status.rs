@@ -37,6 +37,8 @@ pub enum Status {
     TooManyHeaders(usize),
     /// 503: the node has reached a limit of connections or memory.
     Unavailable,
+    /// 503: the node shuts down.
+    ShuttingDown,
 }
 
 impl Status {
@@ -50,7 +52,7 @@ impl Status {
                 out.extend_from_slice(format!("Allow: {methods}\r\n").as_bytes());
             }
             Status::UpgradeRequired => out.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n"),
-            Status::Unavailable | Status::TooManyConnections => {
+            Status::Unavailable | Status::ShuttingDown | Status::TooManyConnections => {
                 out.extend_from_slice(b"Retry-After: 5\r\n");
             }
             _ => {}
@@ -79,7 +81,7 @@ impl Status {
             Status::HeadTooLarge(_) | Status::TooManyHeaders(_) => {
                 "431 Request Header Fields Too Large"
             }
-            Status::Unavailable => "503 Service Unavailable",
+            Status::Unavailable | Status::ShuttingDown => "503 Service Unavailable",
         }
     }
 
@@ -114,6 +116,7 @@ impl Status {
                 return format!("request head of more than {limit} headers; {action}\n").into();
             }
             Status::Unavailable => "no room for another connection\n",
+            Status::ShuttingDown => "the server shuts down: try again\n",
         })
     }
 }

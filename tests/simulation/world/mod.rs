@@ -106,6 +106,7 @@ impl World {
                 budgets: budgets.clone(),
                 seed: seed + u64::from(shard),
                 next_settings: next_settings[usize::from(shard)].clone(),
+                vitals: Arc::default(),
             };
             let metrics = metrics[usize::from(shard)].clone();
             let hub = Hub::new(settings.clone(), &place, metrics);
