@@ -4,9 +4,11 @@
 //! connections: a part of the address's hash and its count. So two addresses can share a count, one
 //! pair in 16,000, and no memory depends on how many addresses clients have. The hash is keyed, so
 //! no client can choose to share. The invariants: a count is raised only for a connection that is
-//! admitted, and lowered once for each; an attempt that is refused changes nothing.
+//! admitted, and lowered once for each; an attempt that is refused changes nothing; a table that a
+//! limit has needed stays, because connections have places in it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Maximum of a limit of connections per address.
@@ -35,9 +37,9 @@ pub struct AddressRefused;
 #[derive(Debug)]
 pub struct AddressLimits {
     /// Maximum connections of an address; 0: no limit.
-    connections_max: u32,
+    connections_max: AtomicU32,
     /// Maximum connects of an address per second; 0: no limit.
-    rate_max: u32,
+    rate_max: AtomicU32,
     hasher: RandomState,
     /// Entries of each part that count connections.
     entries: usize,
@@ -61,45 +63,66 @@ struct Recent {
 }
 
 impl AddressLimits {
-    /// Limits for a node with room for this many connections; `None`: both limits are 0.
-    pub fn new(connections_max: u64, rate_max: u64, slots: usize) -> Option<Self> {
-        if connections_max == 0 && rate_max == 0 {
-            return None;
-        }
+    /// Limits for a node with room for this many connections; 0: no limit.
+    pub fn new(connections_max: u64, rate_max: u64, slots: usize) -> Self {
         // Half as many entries more than connections: with two buckets for each address, hardly
         // any address finds both full.
-        let wanted = if connections_max == 0 { 0 } else { (slots + slots / 2).div_ceil(PARTS) };
-        let entries = wanted.div_ceil(BUCKET) * BUCKET;
-        let recent = if rate_max == 0 { 0 } else { RECENT };
-        let part = || {
-            Mutex::new(Part {
-                connections: vec![0; entries].into(),
-                recent: vec![Recent::default(); recent].into(),
-            })
-        };
-        Some(AddressLimits {
-            connections_max: connections_max.min(CONNECTIONS_MAX) as u32,
-            rate_max: rate_max.min(RATE_MAX) as u32,
+        let entries = (slots + slots / 2).div_ceil(PARTS).div_ceil(BUCKET) * BUCKET;
+        let limits = AddressLimits {
+            connections_max: AtomicU32::new(0),
+            rate_max: AtomicU32::new(0),
             hasher: RandomState::new(),
             entries,
-            parts: (0..PARTS).map(|_| part()).collect(),
-        })
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+        };
+        limits.set(connections_max, rate_max);
+        limits
+    }
+
+    /// Changes the limits; 0: no limit. Connections that were not counted stay so.
+    pub fn set(&self, connections_max: u64, rate_max: u64) {
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            if connections_max > 0 && part.connections.is_empty() {
+                part.connections = vec![0; self.entries].into();
+            }
+            if rate_max > 0 && part.recent.is_empty() {
+                part.recent = vec![Recent::default(); RECENT].into();
+            }
+        }
+        let connections_max = connections_max.min(CONNECTIONS_MAX) as u32;
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        self.rate_max.store(rate_max.min(RATE_MAX) as u32, Ordering::Relaxed);
+    }
+
+    /// Maximum connections of an address, and its connects per second; 0: no limit.
+    fn limits(&self) -> (u32, u32) {
+        let load = |limit: &AtomicU32| limit.load(Ordering::Relaxed);
+        (load(&self.connections_max), load(&self.rate_max))
+    }
+
+    /// Whether one of the limits is set.
+    pub fn is_on(&self) -> bool {
+        self.limits() != (0, 0)
     }
 
     /// Counts a connection of an address at `now`, in milliseconds. Returns the place of its count,
     /// which must be released when the connection ends.
     pub fn admit(&self, address: u64, now: u64) -> Result<u32, AddressRefused> {
+        let (connections_max, rate_max) = self.limits();
         let hash = self.hasher.hash_one(address);
         let index = hash as usize % PARTS;
         let Some(part) = self.parts.get(index) else { return Ok(NOT_COUNTED) };
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
         let Part { connections, recent } = &mut *part;
+        let recent = if rate_max == 0 { &mut [] } else { &mut recent[..] };
         let recent = self.recent(recent, hash, (now / 1000) as u16);
-        if recent.as_ref().is_some_and(|recent| u32::from(recent.count) >= self.rate_max) {
+        if recent.as_ref().is_some_and(|recent| u32::from(recent.count) >= rate_max) {
             return Err(AddressRefused);
         }
+        let connections = if connections_max == 0 { &mut [] } else { &mut connections[..] };
         let place = match self.entry(connections, hash) {
-            Some((_, entry)) if *entry & COUNT >= self.connections_max => {
+            Some((_, entry)) if *entry & COUNT >= connections_max => {
                 return Err(AddressRefused);
             }
             Some((at, entry)) => {
@@ -198,7 +221,7 @@ mod tests {
 
     #[test]
     fn connections_of_an_address_are_limited_until_one_is_released() {
-        let limits = AddressLimits::new(2, 0, 1000).unwrap();
+        let limits = AddressLimits::new(2, 0, 1000);
         let places = [limits.admit(7, 0), limits.admit(7, 0)].map(Result::unwrap);
         for _ in 0..1000 {
             assert_eq!(limits.admit(7, 0), Err(AddressRefused));
@@ -214,12 +237,12 @@ mod tests {
 
     #[test]
     fn attempts_that_are_refused_do_not_prolong_a_refusal() {
-        let limits = AddressLimits::new(0, 3, 1000).unwrap();
+        let limits = AddressLimits::new(0, 3, 1000);
         for second in [10u64, 11, 12, 65_546, 200_000] {
             let admitted = (0..1000).filter(|at| limits.admit(7, second * 1000 + at).is_ok());
             assert_eq!(admitted.count(), 3, "{second}");
         }
-        let both = AddressLimits::new(1, 2, 1000).unwrap();
+        let both = AddressLimits::new(1, 2, 1000);
         let place = both.admit(1, 5000).unwrap();
         // Refused because of the connection: that costs nothing of the rate.
         assert!((0..100).all(|_| both.admit(1, 5000).is_err()));
@@ -230,7 +253,7 @@ mod tests {
     #[test]
     fn a_full_node_of_different_addresses_is_counted_in_few_bytes() {
         let slots = 200_000;
-        let limits = AddressLimits::new(10, 0, slots).unwrap();
+        let limits = AddressLimits::new(10, 0, slots);
         let mut places = Vec::new();
         for address in 0..slots as u64 {
             places.push(limits.admit(address << 32, 0).unwrap());
@@ -256,7 +279,7 @@ mod tests {
 
     #[test]
     fn many_addresses_within_a_second_leave_the_busiest_limited() {
-        let limits = AddressLimits::new(0, 5, 1000).unwrap();
+        let limits = AddressLimits::new(0, 5, 1000);
         assert_eq!((0..100).filter(|_| limits.admit(1, 0).is_ok()).count(), 5);
         for address in 2..20_000 {
             assert!(limits.admit(address, 0).is_ok());
@@ -265,7 +288,25 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_needs_no_table() {
-        assert!(AddressLimits::new(0, 0, 1000).is_none());
+    fn limits_change_and_connections_without_a_count_stay_so() {
+        let limits = AddressLimits::new(0, 0, 1000);
+        let is_empty = |part: &Mutex<Part>| {
+            let part = part.lock().unwrap();
+            part.connections.is_empty() && part.recent.is_empty()
+        };
+        assert!(!limits.is_on() && limits.parts.iter().all(is_empty), "no limit needs no table");
+        assert_eq!(limits.admit(7, 0), Ok(NOT_COUNTED));
+        limits.set(1, 0);
+        let place = limits.admit(7, 0).unwrap();
+        assert!(limits.is_on() && place != NOT_COUNTED && limits.admit(7, 0).is_err());
+        limits.set(2, 1);
+        assert!(limits.admit(7, 0).is_ok() && limits.admit(7, 0).is_err(), "one per second");
+        assert!(limits.admit(7, 1000).is_err(), "two at a time");
+        limits.set(0, 0);
+        assert_eq!((limits.admit(7, 1000), limits.counted()), (Ok(NOT_COUNTED), 2));
+        limits.release(place);
+        limits.set(2, 0);
+        assert_eq!(limits.counted(), 1);
+        assert!(limits.admit(7, 1000).is_ok() && limits.admit(7, 1000).is_err());
     }
 }

@@ -31,7 +31,7 @@ pub struct ConnectionLimits {
     /// Maximum number of sockets on the control plane.
     control_max: u64,
     control_sockets: AtomicU64,
-    /// Limits per client address; `None`: there are none.
+    /// Limits per client address; `None`: there never are any.
     addresses: Option<AddressLimits>,
 }
 
@@ -60,12 +60,19 @@ impl ConnectionLimits {
     /// Limits the connections of each client address, and its new ones per second; 0: no limit.
     /// `slots` is the number of connections that the node has room for.
     pub fn with_address_limits(self, connections: u64, rate: u64, slots: usize) -> Self {
-        ConnectionLimits { addresses: AddressLimits::new(connections, rate, slots), ..self }
+        ConnectionLimits { addresses: Some(AddressLimits::new(connections, rate, slots)), ..self }
     }
 
     /// Whether connections are counted by their address.
     pub fn limits_addresses(&self) -> bool {
-        self.addresses.is_some()
+        self.addresses.as_ref().is_some_and(AddressLimits::is_on)
+    }
+
+    /// Changes the limits per client address; 0: no limit. They apply to new connections.
+    pub fn set_address_limits(&self, connections: u64, rate: u64) {
+        if let Some(addresses) = &self.addresses {
+            addresses.set(connections, rate);
+        }
     }
 
     /// Counts a connection of an address at `now`, in milliseconds; returns the place of its count.

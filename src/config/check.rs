@@ -310,6 +310,7 @@ impl Config {
 
 fn check_http_server(server: &HttpServer) -> Result<(), Error> {
     let times = [
+        ("head_timeout", server.head_timeout),
         ("idle_timeout", server.idle_timeout),
         ("anonymous_idle_timeout", server.anonymous_idle_timeout),
     ];

@@ -31,8 +31,6 @@ use super::sections::{
     HttpStream, LongPolling, NamedProxy, Sse, Token, UniHttpStream, UniSse,
 };
 
-/// Milliseconds within which a client must send a request head.
-const HEAD_TIMEOUT: u64 = 10_000;
 /// Milliseconds that the server waits for the client's close frame.
 const CLOSE_TIMEOUT: u64 = 5_000;
 
@@ -356,7 +354,7 @@ impl Config {
             // The data plane divides by the interval. Its smallest unit is a millisecond.
             ping_interval: client.ping_interval.millis().max(1),
             pong_timeout: engine.pong.then(|| client.pong_timeout.millis()),
-            head_timeout: HEAD_TIMEOUT,
+            head_timeout: self.http_server.head_timeout.millis(),
             head_limits: self.head_limits(),
             idle_timeout: self.http_server.idle_timeout.millis(),
             anonymous_idle_timeout: self.http_server.anonymous_idle_timeout.millis(),

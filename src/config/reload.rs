@@ -5,7 +5,7 @@
 
 use super::error::{Error, error};
 use super::load::Loaded;
-use super::sections::{Config, NamedProxy, ServerTls, differences};
+use super::sections::{Config, HttpServer, NamedProxy, ServerTls, differences};
 
 /// The configuration after a reload.
 #[derive(Clone, Debug)]
@@ -59,12 +59,6 @@ fn in_force(running: &Config, new: &Config) -> Config {
     config.log.levels = new.log.levels.clone();
     config.log.rate = new.log.rate;
     config.log.access = new.log.access;
-    // Clients have been told the interval when they connected.
-    config.client.ping_interval = running.client.ping_interval;
-    config.client.pong_timeout = running.client.pong_timeout;
-    // The counts of addresses have a table that is made at the start.
-    config.client.address_connection_limit = running.client.address_connection_limit;
-    config.client.address_connection_rate_limit = running.client.address_connection_rate_limit;
     // Certificates. Whether a port has TLS is settled at the start, as are the keys of its tickets.
     let tls = |running: &ServerTls, new: &ServerTls| ServerTls {
         enabled: running.enabled,
@@ -72,8 +66,11 @@ fn in_force(running: &Config, new: &Config) -> Config {
         ..new.clone()
     };
     let (server, wanted) = (&running.http_server, &new.http_server);
-    config.http_server.tls = tls(&server.tls, &wanted.tls);
-    config.http_server.internal_tls = tls(&server.internal_tls, &wanted.internal_tls);
+    config.http_server = HttpServer {
+        tls: tls(&server.tls, &wanted.tls),
+        internal_tls: tls(&server.internal_tls, &wanted.internal_tls),
+        ..server.with_limits_of(wanted)
+    };
     // Requests in progress name a proxy by its number.
     let same = |(old, new): (&NamedProxy, &NamedProxy)| old.name == new.name;
     let is_longer = running.proxies.len() <= new.proxies.len();
@@ -93,6 +90,20 @@ fn in_force(running: &Config, new: &Config) -> Config {
     config.sse.max_request_body_size = new.sse.max_request_body_size;
     config.emulation.max_request_body_size = new.emulation.max_request_body_size;
     config
+}
+
+impl HttpServer {
+    /// This section with the limits of request heads and the idle times of another one.
+    pub fn with_limits_of(&self, new: &HttpServer) -> HttpServer {
+        HttpServer {
+            head_timeout: new.head_timeout,
+            head_size_limit: new.head_size_limit,
+            headers_limit: new.headers_limit,
+            idle_timeout: new.idle_timeout,
+            anonymous_idle_timeout: new.anonymous_idle_timeout,
+            ..self.clone()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -115,8 +126,11 @@ mod tests {
         let mut new = running.clone();
         new.config.http_api.key = "new".into();
         new.config.client.channel_limit += 1;
-        new.config.client.pong_timeout = new.config.client.ping_interval;
         new.config.client.ping_interval.0 *= 2;
+        new.config.client.address_connection_limit = 7;
+        new.config.http_server.head_timeout.0 *= 2;
+        new.config.http_server.headers_limit += 1;
+        new.config.http_server.connections_max += 1;
         new.config.engine.backlog += 1;
         new.config.websocket.compression = true;
         new.config.log.level = "debug".into();
@@ -130,15 +144,22 @@ mod tests {
             "log.access",
             "log.rate",
             "log.levels",
+            "http_server.head_timeout",
+            "http_server.headers_limit",
+            "client.ping_interval",
             "client.channel_limit",
+            "client.address_connection_limit",
             "http_api.key",
         ];
-        assert_eq!(reload.changed, changed);
+        let sorted = |mut keys: Vec<String>| {
+            keys.sort();
+            keys
+        };
+        assert_eq!(sorted(reload.changed), sorted(changed.map(str::to_owned).to_vec()));
         let restart = [
             "log.file",
             "log.format",
-            "client.ping_interval",
-            "client.pong_timeout",
+            "http_server.connections_max",
             "websocket.compression",
             "engine.backlog",
         ];

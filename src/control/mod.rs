@@ -37,7 +37,7 @@ use self::backend::client::client;
 use self::backend::hooks::Hooks;
 use self::backend::proxies::Proxies;
 use self::backend::targets::Backend;
-use self::http::connections::{HttpConnections, HttpOptions, IdleTimes};
+use self::http::connections::{HttpConnections, HttpOptions};
 use self::http::return_to_shard::{PushAdmission, with_push_routes};
 use self::metrics::Source;
 use self::metrics::api_calls::ApiCalls;
@@ -196,8 +196,9 @@ impl Control {
             tracer: traces.tracer(config.traces_api()),
         };
         let [public, inner] = routers.of(&config);
-        let public = HttpConnections::new(http_options(&config, public, false), stopped.clone());
-        let inner = HttpConnections::new(http_options(&config, inner, true), stopped);
+        let public =
+            HttpConnections::new(HttpOptions::new(&config, public, false), stopped.clone());
+        let inner = HttpConnections::new(HttpOptions::new(&config, inner, true), stopped);
         let verifier = Arc::new(Current::new(TokenVerifier::new(link.clone(), &config, &client)));
         let (used, hooked) = (verifier.clone(), hooks.clone());
         let dispatcher =
@@ -219,9 +220,7 @@ impl Control {
             let reloader = Reloader::new(load, loaded, shards, link.clone(), parts);
             tokio::spawn(reload::requests::serve(reloader, hangups, reload_socket()));
         }
-        if let Some(listener) = internal {
-            listen_internal(&config, &tls, inner.clone(), listener)?;
-        }
+        listen_internal(&config, &tls, inner.clone(), internal)?;
         tokio::spawn(watchdog::watch(link.clone(), vitals.clone()));
         notify::notify("READY=1\nSTATUS=Serving");
         signals.end().await;
@@ -229,13 +228,18 @@ impl Control {
         tokio::spawn(exit_at_signal(signals));
         let node = shutdown::Node { config: &running, link: &link, vitals: &vitals, hooks: &hooks };
         node.drain(feeds).await;
-        drop(stop);
-        let answered = async { tokio::join!(public.closed(), inner.closed()) };
-        let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        end_http(stop, [public, inner]).await;
         traces.finish(LAST_SPANS).await;
         dispatcher.abort();
         Ok(())
     }
+}
+
+/// Ends the HTTP connections after their last answers.
+async fn end_http(stop: watch::Sender<()>, [public, inner]: [HttpConnections; 2]) {
+    drop(stop);
+    let answered = async { tokio::join!(public.closed(), inner.closed()) };
+    let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
 }
 
 /// Ends the process at once when the next signal arrives.
@@ -263,13 +267,14 @@ fn serve_certificates(
     Ok(sources)
 }
 
-/// Serves the internal port.
+/// Serves the internal port, if there is one.
 fn listen_internal(
     config: &Config,
     tls: &Tls,
     connections: HttpConnections,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
 ) -> io::Result<()> {
+    let Some(listener) = listener else { return Ok(()) };
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let places = config.http_server.internal_connections_max as u64;
     let limits = Arc::new(ConnectionLimits::default().with_control_max(places));
@@ -364,17 +369,6 @@ fn internal_address(config: &Config) -> Option<SocketAddr> {
     (server.internal_port != 0)
         .then(|| sys::listen_address(text, server.internal_port).ok())
         .flatten()
-}
-
-/// Options of the connections to a router, on the internal or the public port.
-fn http_options(config: &Config, router: Router, internal: bool) -> HttpOptions {
-    let server = &config.http_server;
-    let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
-    HttpOptions {
-        router: Current::new(router),
-        times: IdleTimes { idle: server.idle_timeout.0, anonymous: anonymous.0 },
-        limits: config.head_limits(),
-    }
 }
 
 /// The routes of the internal port, except the API. Without an internal port, the public port

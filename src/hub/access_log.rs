@@ -69,11 +69,9 @@ mod tests {
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let first = subscriber(&mut hub);
         hub.note_address(first, address);
-        assert!(!hub.wants_peer(0));
         assert_eq!(hub.connections.access.capacity(), 0);
         let settings = HubSettings { logs_access: true, ..(*hub.settings).clone() };
         hub.settings = Arc::new(settings);
-        assert!(hub.wants_peer(0));
         let second = subscriber(&mut hub);
         hub.note_address(second, address);
         assert_eq!(hub.noted_address(second), address);

@@ -16,10 +16,11 @@ use crate::wire::http;
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 impl Hub {
-    /// Whether the address of a peer is needed when a socket of this entrance is accepted.
+    /// Whether sockets of this entrance have a peer's address. It is asked for even without limits,
+    /// because a reload may set them while an accept is in progress.
     pub fn wants_peer(&self, entrance: u8) -> bool {
         let found = self.settings.entrances.get(usize::from(entrance));
-        self.uses_addresses() && found.is_some_and(|found| !found.unix)
+        found.is_some_and(|found| !found.unix)
     }
 
     /// Whether addresses of clients are limited or logged.

@@ -5,7 +5,7 @@ use crate::base::sys::Now;
 use crate::base::work_budget::{Stage, cost};
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::deadline_share::deadlines_of_turn;
-use crate::hub::settings::HubSettings;
+use crate::hub::ping_plans::PingTimes;
 use crate::hub::shard_state::Hub;
 use crate::hub::time::{SPREAD, TICK};
 use crate::wire::framing::Framing;
@@ -134,7 +134,8 @@ impl Hub {
         if self.expire_tokens(slot) || self.resume_ping(slot) {
             return;
         }
-        let HubSettings { ping_interval, pong_timeout, .. } = *self.settings;
+        let plan = self.connections[slot].ping_plan;
+        let PingTimes { interval: ping_interval, pong: pong_timeout } = self.ping_plans.of(plan);
         let connection = &mut self.connections[slot];
         let unidirectional = connection.transport.is_unidirectional();
         // A unidirectional client sends no pong, but its WebSocket answers ping frames.
@@ -192,7 +193,8 @@ impl Hub {
     /// ping is in the second half of the interval: a slot whose turn is sooner takes the opposite
     /// point.
     pub(super) fn set_first_ping(&mut self, slot: u32) {
-        let HubSettings { ping_interval, slots, .. } = *self.settings;
+        let ping_interval = self.ping_plans.of(self.connections[slot].ping_plan).interval;
+        let slots = self.settings.slots;
         let among_slots = ping_interval * u64::from(slot) / slots.max(1) as u64;
         let among_shards = ping_interval * u64::from(self.shard) / SPREAD;
         let ahead = among_slots + among_shards + ping_interval - self.now % ping_interval;

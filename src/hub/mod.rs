@@ -9,6 +9,7 @@
 //! The files are listed from the ground up: a method calls methods of its own file and of files
 //! before it.
 
+mod ping_plans;
 mod settings;
 mod command_failure;
 mod bounded_walks;

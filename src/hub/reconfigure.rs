@@ -2,8 +2,8 @@
 //!
 //! Owns no state: the control plane puts the settings into [`NextSettings`]. The message that
 //! announces them comes over the bus, so commands before it follow the old settings and commands
-//! after it the new ones. The invariant: subscriptions keep what they were granted, and slots,
-//! rings and memory budgets stay as they were at the start.
+//! after it the new ones. The invariant: subscriptions keep what they were granted, connections
+//! their ping times, and slots, rings and memory budgets stay as they were at the start.
 //!
 //! [`NextSettings`]: crate::hub::NextSettings
 
@@ -30,12 +30,11 @@ impl Hub {
                 uni_compression: kept.uni_compression,
                 budgets: kept.budgets,
                 backlog_bytes: kept.backlog_bytes,
-                ping_interval: kept.ping_interval,
-                pong_timeout: kept.pong_timeout,
                 hands_over_calls: kept.hands_over_calls,
                 ..(*next).clone()
             };
             self.home.reconfigure(settings.homes.clone(), settings.user_limit);
+            self.ping_plans.change(settings.ping_times());
             self.settings = Arc::new(settings);
         }
         self.orders.applied(tag);

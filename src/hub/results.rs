@@ -98,6 +98,7 @@ impl Hub {
         if !connection.takes_output() {
             return;
         }
+        connection.ping_plan = self.ping_plans.join();
         connection.phase = Phase::Connected;
         connection.flags.set_counted(true);
         let shutting_down = connection.flags.shutting_down();

@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use crate::base::memory::MemoryLimits;
 use crate::home;
 use crate::home::users::UserLimit;
+use crate::hub::ping_plans::PingTimes;
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::backend::Upstreams;
 use crate::model::entrance::Entrance;
@@ -95,7 +96,7 @@ pub struct HubSettings {
     pub expired_close_delay: u64,
     /// Seconds that a client has for a new subscription token after the old one has expired.
     pub expired_sub_close_delay: u64,
-    /// Milliseconds between pings.
+    /// Milliseconds between pings of a new connection.
     pub ping_interval: u64,
     /// Milliseconds within which a pong must follow; `None`: no pong is required.
     pub pong_timeout: Option<u64>,
@@ -171,6 +172,11 @@ impl Default for HubSettings {
 }
 
 impl HubSettings {
+    /// Ping times of new connections.
+    pub(super) fn ping_times(&self) -> PingTimes {
+        PingTimes { interval: self.ping_interval, pong: self.pong_timeout }
+    }
+
     /// The settings of one of `shards` shards, with `slots` connections. The bounds of streams and
     /// backlog are divided evenly: channels are spread evenly, and a publication with many
     /// subscribers goes to every shard.

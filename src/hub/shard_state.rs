@@ -14,6 +14,7 @@ use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
 use crate::hub::connections::{Connection, Connections, NONE};
 use crate::hub::deadline_share::deadlines_of_pass;
 use crate::hub::orders_in_progress::OrdersInProgress;
+use crate::hub::ping_plans::PingPlans;
 use crate::hub::polled_channels::PolledChannels;
 use crate::hub::settings::{HubSettings, NextSettings};
 use crate::hub::turn_output::{OutboxFlush, TurnOutput};
@@ -78,6 +79,8 @@ pub struct Hub {
     /// The walk that recomputes these deadlines.
     pub(super) expiry_walk: SlotWalk,
     pub(super) connections: Connections,
+    /// When connections get pings.
+    pub(super) ping_plans: PingPlans,
     /// Leaves of channels that their homes have not got yet.
     pub(super) leaves: VecDeque<Leave>,
     /// Connections whose new information their homes have not got yet.
@@ -205,6 +208,7 @@ impl Hub {
                 share(MemoryKind::Unread),
                 share(MemoryKind::Outboxes),
             ),
+            ping_plans: PingPlans::new(settings.ping_times()),
             leaves: VecDeque::new(),
             stale_members: VecDeque::new(),
             revocations: Arc::default(),

@@ -71,6 +71,7 @@ impl Hub {
     pub fn free(&mut self, slot: u32) {
         self.release_address(slot);
         self.refusals -= usize::from(self.is_refused(slot));
+        self.ping_plans.leave(self.connections[slot].ping_plan);
         self.connections.free(slot);
     }
 

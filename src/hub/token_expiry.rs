@@ -164,6 +164,8 @@ mod tests {
         let (mut hub, slot) = with_token();
         let settings = std::sync::Arc::make_mut(&mut hub.settings);
         settings.pong_timeout = Some(1_000);
+        hub.ping_plans.change(hub.settings.ping_times());
+        hub.connections[slot].ping_plan = hub.ping_plans.join();
         let unix = START * 1000;
         at(&mut hub, 31_000, unix);
         assert!(hub.connections[slot].flags.pong_due());

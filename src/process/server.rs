@@ -3,6 +3,7 @@
 //! Owns the order of start and shutdown. Never serves a request itself. The invariant: either all
 //! parts run, or none does and the error names cause and cure.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -52,12 +53,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     let report = preflight::survey(&Requirements { shards, ..request(&config, CONNECTIONS) });
     report.verdict().map_err(|refused| refused.failure())?;
     listeners::check_free(&listeners)?;
-    let _awake = config.engine.force_latency.then(sys::hold_processors_awake).transpose().map_err(
-        |error| Failure {
-            cause: format!("engine.force_latency: cannot hold /dev/cpu_dma_latency: {error}"),
-            cure: "start as root, or disable engine.force_latency".into(),
-        },
-    )?;
+    let _awake = stay_awake(&config)?;
     fit_http_connections(&mut config.http_server, limit, shards);
     let mut settings = config.hub_settings(0);
     settings.rules.local = access.is_open();
@@ -107,6 +103,15 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     runtime.block_on(control.run(signals)).map_err(|error| Failure {
         cause: format!("cannot run the control plane: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
+    })
+}
+
+/// Keeps the processors from deep idle until the result is dropped, if the configuration says so.
+fn stay_awake(config: &Config) -> Result<Option<OwnedFd>, Failure> {
+    let held = config.engine.force_latency.then(sys::hold_processors_awake).transpose();
+    held.map_err(|error| Failure {
+        cause: format!("engine.force_latency: cannot hold /dev/cpu_dma_latency: {error}"),
+        cure: "start as root, or disable engine.force_latency".into(),
     })
 }
 

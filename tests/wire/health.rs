@@ -105,11 +105,13 @@ fn a_stuck_shard_is_named_and_the_watchdog_is_not_fed() {
     {
         assert!(heard == "WATCHDOG=1" || heard.starts_with("STATUS="), "{heard}");
     }
-    let stuck_since = Instant::now();
     std::thread::sleep(Duration::from_secs(2));
     drop(stopped);
-    let told = next();
-    assert_eq!(told, "STATUS=every shard turns again", "{:?}", stuck_since.elapsed());
+    while let heard = next()
+        && heard != "STATUS=every shard turns again"
+    {
+        assert!(is_named(&heard), "the watchdog was fed: {heard}");
+    }
     assert_eq!(next(), "WATCHDOG=1");
     assert_eq!(health(), (200, "{}".to_owned()));
     server.signal_stop();

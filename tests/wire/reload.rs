@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::access::Started;
-use crate::common::{Client, PATIENCE, WEBSOCKET, request, wait_for};
+use crate::common::{Client, PATIENCE, WEBSOCKET, request, upgrade_request, wait_for};
 
 const FILE: &str = "drumline.toml";
 
@@ -95,7 +95,8 @@ fn a_hundred_reloads_under_load_change_values_and_disconnect_nobody() {
     assert!(published > 0);
     for client in &mut watchers {
         for number in 0..published {
-            let push = client.push();
+            // Where the test takes long, pings come in between.
+            let push = std::iter::repeat_with(|| client.push()).find(|push| push != "{}").unwrap();
             assert!(push.contains(&format!("\"data\":{number},")), "{number}: {push}");
         }
         assert!(client.is_alive());
@@ -206,4 +207,101 @@ fn the_service_manager_hears_of_every_reload_and_of_its_end() {
     std::thread::sleep(Duration::from_millis(1));
     server.stop();
     until("STOPPING=1");
+}
+
+/// An open configuration with more keys: lines of `client`, and lines of `http_server`.
+fn limited(client: &str, http_server: &str) -> String {
+    format!(
+        "[client]\nallow_anonymous_connect_without_token = true\n{client}\n\
+         [http_server]\n{http_server}\n[http_api]\nkey = \"k\"\n"
+    )
+}
+
+/// Reloads a configuration of which these keys must apply, and no other.
+fn apply(server: &Started, text: &str, keys: &[&str]) {
+    server.rewrite(FILE, text);
+    let (status, told) = server.reload();
+    assert_eq!(status, Some(0), "{told}");
+    assert!(keys.iter().all(|key| told.contains(key)) && !told.contains("restart"), "{told}");
+}
+
+#[test]
+fn limits_of_client_addresses_apply_to_new_connections() {
+    let server = started(&limited("", ""));
+    let upgraded = || {
+        let mut client = Client::dial(server.address);
+        client.send_raw(upgrade_request(WEBSOCKET).as_bytes());
+        let mut bytes = [0; 12];
+        std::io::Read::read_exact(&mut client.stream, &mut bytes).ok()?;
+        assert_eq!(&bytes, b"HTTP/1.1 101");
+        Some(client)
+    };
+    let mut early: Vec<Client> = (0..4).map(|_| connected(&server)).collect();
+    apply(&server, &limited("address_connection_limit = 2", ""), &["address_connection_limit"]);
+    // Connections of `drumline reload` and of the first screen have ended, or were not counted.
+    let kept = [upgraded().unwrap(), upgraded().unwrap()];
+    assert!(upgraded().is_none(), "a third connection of this address");
+    assert!(early.iter_mut().all(Client::is_alive), "the established ones stay");
+    drop(early);
+    assert!(upgraded().is_none(), "the end of a connection without a count gives none back");
+    drop(kept);
+    wait_for("room for a connection", || upgraded().map(drop));
+    apply(&server, &limited("", ""), &["address_connection_limit"]);
+    let several: Vec<_> = (0..5).map(|_| upgraded().unwrap()).collect();
+    let rate = "address_connection_rate_limit = 1";
+    apply(&server, &limited(rate, ""), &["address_connection_rate_limit"]);
+    assert!((0..5).any(|_| upgraded().is_none()), "more than one per second");
+    drop(several);
+}
+
+#[test]
+fn limits_of_request_heads_apply_on_shards_and_on_the_control_plane() {
+    let server = started(&limited("", ""));
+    let long = format!("Host: {}\r\nX-Long: {}\r\n", server.address, "x".repeat(2000));
+    let health = request("GET", "/health", &long, "");
+    let missing = request("GET", "/nothing-is-here", &long, "");
+    let statuses = |kept: &mut Client| {
+        let shard = Client::dial(server.address).exchange(&health).0;
+        (shard, kept.exchange(&missing).0)
+    };
+    // The first request takes this connection to the control plane.
+    let mut kept = Client::dial(server.address);
+    assert_eq!(statuses(&mut kept), (200, 404));
+    let mut slow = Client::dial(server.address);
+    slow.send_raw(&health.as_bytes()[..20]);
+    let limits = "head_size_limit = 1024\nhead_timeout = \"500ms\"";
+    apply(&server, &limited("", limits), &["head_size_limit", "head_timeout"]);
+    assert_eq!(statuses(&mut kept), (431, 431));
+    let mut late = Client::dial(server.address);
+    let begun = std::time::Instant::now();
+    late.send_raw(b"GET /health HTTP/1.1\r\nHo");
+    assert!(late.read_head().starts_with("HTTP/1.1 408 "));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // This one began when the time was longer.
+    slow.send_raw(&request("GET", "/health", "Host: a\r\n", "").as_bytes()[20..]);
+    assert!(slow.read_head().starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn clients_keep_the_ping_times_that_they_were_told() {
+    let server = started(&limited("", ""));
+    let connect = || {
+        let mut client = Client::open(server.address, WEBSOCKET);
+        let reply = client.ask(r#"{"id":1,"connect":{}}"#);
+        (client, reply)
+    };
+    let (mut early, told) = connect();
+    assert!(told.contains(r#""ping":25,"pong":true"#), "{told}");
+    let quick = "ping_interval = \"2s\"\npong_timeout = \"1s\"";
+    apply(&server, &limited(quick, ""), &["client.ping_interval", "client.pong_timeout"]);
+    let (mut answering, told) = connect();
+    assert!(told.contains(r#""ping":2,"pong":true"#), "{told}");
+    let (mut silent, _) = connect();
+    for _ in 0..2 {
+        assert_eq!(answering.frame(), Some((0x81, b"{}".to_vec())));
+        answering.send("{}");
+    }
+    assert_eq!(silent.closed(), (3012, "no pong".into()));
+    assert!(early.poll_text().is_none(), "the early client was told to expect pings every 25 s");
+    assert!(early.is_alive());
 }

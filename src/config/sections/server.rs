@@ -22,6 +22,9 @@ section! {
         /// Internal port. When set, the API, metrics, health and the page are served on this port
         /// and no longer on the public port. 0, or the public port: no internal port.
         internal_port: u16 = 0,
+        /// Time within which a client must send a request head. A TLS handshake and a PROXY header
+        /// have the same time. After it, the server answers 408 or closes the connection.
+        head_timeout: ConfigDuration = ConfigDuration::seconds(10),
         /// Idle timeout of an HTTP connection between two requests, for clients that sent a valid
         /// API key and for the internal port. Behind a load balancer, set it above the load
         /// balancer's own idle timeout (620s for Google Cloud).

@@ -26,6 +26,8 @@ use crate::wire::http::HeadLimits;
 const CONNECTIONS_MAX: u64 = 64;
 /// Idle time of a connection between two requests.
 const IDLE: Duration = Duration::from_secs(10);
+/// Maximum time for a request head to arrive.
+const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// The answers of the moment: each token with its text.
 #[derive(Clone, Debug, Default)]
@@ -91,8 +93,8 @@ pub fn serve(
         Router::new().route("/.well-known/acme-challenge/{token}", get(answer)).fallback(redirect);
     let options = HttpOptions {
         router: Current::new(router),
-        times: IdleTimes { idle: IDLE, anonymous: IDLE },
-        limits,
+        times: IdleTimes { head: HEAD_TIME, idle: IDLE, anonymous: IDLE },
+        limits: Current::new(limits),
     };
     let port = tokio::net::TcpListener::from_std(port)?;
     let limits = Arc::new(ConnectionLimits::default().with_control_max(CONNECTIONS_MAX));

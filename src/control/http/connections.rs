@@ -31,6 +31,7 @@ use tower::ServiceExt;
 
 use crate::base::connection_limits::{ConnectionLimits, ControlPermit};
 use crate::base::current::Current;
+use crate::config::Config;
 pub use crate::control::http::idle_connections::IdleTimes;
 use crate::control::http::idle_connections::{HttpConnection, IdleConnections};
 use crate::control::http::refusal::refusal;
@@ -300,10 +301,30 @@ pub struct ForwardedClient;
 pub struct HttpOptions {
     /// Router that answers the requests. A reload replaces it.
     pub router: Current<Router>,
-    /// Idle times of connections.
+    /// Idle times of connections. A reload replaces them.
     pub times: IdleTimes,
-    /// Limits on request heads.
-    pub limits: HeadLimits,
+    /// Limits on request heads. A reload replaces them.
+    pub limits: Current<HeadLimits>,
+}
+
+impl HttpOptions {
+    /// Options of the connections of the internal or of the public port.
+    pub fn new(config: &Config, router: Router, internal: bool) -> Self {
+        let (times, limits) = limits(config, internal);
+        HttpOptions { router: Current::new(router), times, limits: Current::new(limits) }
+    }
+}
+
+/// Idle times, and limits on request heads, of the internal or of the public port.
+fn limits(config: &Config, internal: bool) -> (IdleTimes, HeadLimits) {
+    let server = &config.http_server;
+    let anonymous = if internal { server.idle_timeout } else { server.anonymous_idle_timeout };
+    let times = IdleTimes {
+        head: server.head_timeout.0,
+        idle: server.idle_timeout.0,
+        anonymous: anonymous.0,
+    };
+    (times, config.head_limits())
 }
 
 /// The HTTP connections of a port. Each connection is a task.
@@ -328,6 +349,14 @@ impl HttpConnections {
     /// Replaces the router. Requests in progress keep the earlier one.
     pub fn set_router(&self, router: Router) {
         self.options.router.set(router);
+    }
+
+    /// Takes the idle times and limits of a configuration, as those of the internal or of the
+    /// public port. Requests in progress keep the earlier limits.
+    pub fn set_limits(&self, config: &Config, internal: bool) {
+        let (times, limits) = limits(config, internal);
+        self.idle.set_times(times);
+        self.options.limits.set(limits);
     }
 
     /// Serves a socket that a shard has handed over.
@@ -445,7 +474,7 @@ impl Serving {
     async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Serving { options, connection, peer, socket, is_forwarded, mut stopped, _open } = self;
         let peer_closed = peer_closed(socket, connection.clone());
-        let buffer = options.limits.bytes + BUFFER_MORE;
+        let buffer = options.limits.get().bytes + BUFFER_MORE;
         let served = connection.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             if is_forwarded {
@@ -490,7 +519,7 @@ async fn answer(
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let legal = http::is_host_legal(request.version() == Version::HTTP_11, hosts);
     let illegal = (!legal).then_some(Status::BadRequest);
-    if let Some(status) = illegal.or_else(|| over_limits(&request, options.limits)) {
+    if let Some(status) = illegal.or_else(|| over_limits(&request, *options.limits.get())) {
         let (parts, body) = refusal(status).into_parts();
         answer_body.body = body;
         return Ok(Response::from_parts(parts, answer_body));

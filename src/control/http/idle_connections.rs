@@ -13,9 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::base::connection_limits::ConnectionLimits;
+use crate::base::current::Current;
 
-/// Maximum time for a request head to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request head during which the connection is not closed in favour of another one.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// Minimum and maximum pause between two checks for late connections.
@@ -25,6 +24,8 @@ const CHECK_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Idle times of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct IdleTimes {
+    /// Maximum time for a request head to arrive.
+    pub head: Duration,
     /// Maximum time between two requests of a client that has sent the API key.
     pub idle: Duration,
     /// Maximum time between two requests of any other client.
@@ -72,7 +73,7 @@ struct Lists {
 
 /// The lists of the connections of one port.
 pub struct IdleConnections {
-    times: IdleTimes,
+    times: Current<IdleTimes>,
     lists: Mutex<Lists>,
 }
 
@@ -99,7 +100,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl IdleConnections {
     /// No connections yet.
     pub fn new(times: IdleTimes) -> Self {
-        IdleConnections { times, lists: Mutex::default() }
+        IdleConnections { times: Current::new(times), lists: Mutex::default() }
+    }
+
+    /// Changes the times, also of connections that are idle already.
+    pub fn set_times(&self, times: IdleTimes) {
+        self.times.set(times);
     }
 
     /// Adds a connection. Its first request head is `awaited`, or already read.
@@ -143,10 +149,10 @@ impl IdleConnections {
 
     /// Closes connections whose time is over, as long as the process runs.
     pub async fn close_late_connections(self: Arc<Self>) {
-        let shortest = self.times.idle.min(self.times.anonymous).min(HEAD_TIMEOUT);
-        let pause = (shortest / 8).clamp(CHECK_PAUSE_MIN, CHECK_PAUSE_MAX);
         loop {
-            sleep(pause).await;
+            let IdleTimes { head, idle, anonymous } = *self.times.get();
+            let shortest = idle.min(anonymous).min(head);
+            sleep((shortest / 8).clamp(CHECK_PAUSE_MIN, CHECK_PAUSE_MAX)).await;
             let now = Instant::now();
             for list in LISTS {
                 while let Some((connection, number)) = self.first_late(list, now) {
@@ -158,10 +164,11 @@ impl IdleConnections {
 
     /// The first connection of a list whose time is over, and the number of its entry.
     fn first_late(&self, list: List, now: Instant) -> Option<(Arc<HttpConnection>, u64)> {
+        let times = self.times.get();
         let limit = match list {
-            List::Reading => HEAD_TIMEOUT,
-            List::Anonymous => self.times.anonymous,
-            List::Authenticated => self.times.idle,
+            List::Reading => times.head,
+            List::Anonymous => times.anonymous,
+            List::Authenticated => times.idle,
         };
         let mut lists = lock(&self.lists);
         let entries = &mut lists.entries[list as usize];
@@ -304,7 +311,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn idle_connections() -> Arc<IdleConnections> {
-        Arc::new(IdleConnections::new(IdleTimes { idle: 60 * SECOND, anonymous: 5 * SECOND }))
+        let times = IdleTimes { head: 10 * SECOND, idle: 60 * SECOND, anonymous: 5 * SECOND };
+        Arc::new(IdleConnections::new(times))
     }
 
     fn is_close_requested(connection: &HttpConnection) -> bool {

@@ -114,7 +114,8 @@ impl Reloader {
         let running = parts.running.get();
         let HttpServer { tls, internal_tls, .. } = config.http_server.clone();
         // The rest was fitted to this machine at the start.
-        let http_server = HttpServer { tls, internal_tls, ..running.http_server.clone() };
+        let rest = running.http_server.with_limits_of(&config.http_server);
+        let http_server = HttpServer { tls, internal_tls, ..rest };
         let config = Arc::new(Config { http_server, ..config.clone() });
         let clients = TlsClients::new(&config)?;
         parts.tls.reload(&running.http_server, &config.http_server)?;
@@ -130,11 +131,18 @@ impl Reloader {
         self.shards
             .limits
             .set(config.client.connection_limit as u64, config.client.connection_rate_limit as u64);
+        self.shards.limits.set_address_limits(
+            config.client.address_connection_limit as u64,
+            config.client.address_connection_rate_limit as u64,
+        );
         log::set(&config.log_options());
         let (feeds, [public, internal]) = (parts.remake)(&config);
         parts.feeds.set(feeds);
         parts.connections[0].set_router(public);
         parts.connections[1].set_router(internal);
+        for (connections, internal) in parts.connections.iter().zip([false, true]) {
+            connections.set_limits(&config, internal);
+        }
         parts.running.set(config);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::base::address_limits::NOT_COUNTED;
+use crate::hub::ping_plans::NO_PLAN;
 use crate::model::message::{Grant, Subscribed};
 use crate::model::revocation::TokenFingerprint;
 use crate::wire::http::Transport;
@@ -134,6 +135,8 @@ pub struct Connection {
     pub wire: Wire,
     /// Index of its listener among the entrances of the node.
     pub entrance: u8,
+    /// Index of its ping times.
+    pub ping_plan: u8,
     /// Place of the count of its address among those of the node.
     pub address_place: u32,
     /// Identity; `None`: anonymous.
@@ -175,6 +178,7 @@ impl Connection {
             transport: Transport::WebSocket,
             wire: Wire::Json,
             entrance: 0,
+            ping_plan: NO_PLAN,
             address_place: NOT_COUNTED,
             identity: None,
         }

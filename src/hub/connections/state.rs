@@ -187,6 +187,7 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         generation,
         subscriptions: _,
         stamp: _,
+        ping_plan: _,
         turn,
         inbound: _,
         outbox: _,
