@@ -338,6 +338,20 @@ export const ENTRIES = [
     scripts: /^configuration: connect proxy of an unknown scheme$/,
   },
   {
+    section: "Configuration", title: "Format of log lines",
+    centrifugo: "logs text on a terminal, and JSON elsewhere",
+    drumline: "logs text, and JSON if `log.format` is `json`",
+    reason: "The format does not change with what stderr is connected to.",
+    why_unseen: "The scripts compare answers, not logs.",
+  },
+  {
+    section: "Configuration", title: "Traces of consumers",
+    centrifugo: "traces consumers if `opentelemetry.consuming` is set",
+    drumline: "warns that the key has no effect, and traces requests to the backend if `opentelemetry.backend` is set",
+    reason: "Consumers have metrics and log lines.",
+    why_unseen: "The scripts have no receiver of traces.",
+  },
+  {
     section: "Configuration", title: "Unknown log levels",
     centrifugo: "logs at level `info` if `log.level` is unknown",
     drumline: "refuses to start and names the levels",
