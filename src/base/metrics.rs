@@ -269,6 +269,8 @@ counters! {
     connects: Total,
     /// Commands of clients handled.
     commands: Total,
+    /// Times that a client's commands waited because of `client.command_rate_limit`.
+    rate_pauses: Total,
     /// HTTP API calls that the shard answered without the control plane.
     calls: Total,
     /// Error replies to clients.

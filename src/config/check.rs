@@ -10,6 +10,7 @@ use crate::base::address_limits;
 use crate::base::limits::{RING_SLOTS_MAX, SHARDS_MAX};
 use crate::base::secret::Address;
 use crate::base::sys;
+use crate::hub::COMMAND_RATE_MAX;
 use crate::wire::http::HEADERS_MOST;
 
 use super::duration::ConfigDuration;
@@ -129,6 +130,8 @@ impl Config {
                 0,
                 address_limits::RATE_MAX as usize,
             ),
+            ("client.command_rate_limit", self.client.command_rate_limit, 0, COMMAND_RATE_MAX),
+            ("client.command_rate_burst", self.client.command_rate_burst, 0, COMMAND_RATE_MAX),
             ("engine.send_buffer", engine.send_buffer, 1, SOCKET_BUFFER_MAX),
             ("engine.receive_buffer", engine.receive_buffer, 1, SOCKET_BUFFER_MAX),
         ] {
@@ -285,7 +288,7 @@ impl Config {
              http_api.disabled"
                 .to_owned()
         });
-        let tls = tls::warning(&self.http_server);
+        let tls = tls::warnings(&self.http_server);
         without_key.into_iter().chain(self.own_headers()).chain(tls).collect()
     }
 

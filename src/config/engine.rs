@@ -12,7 +12,9 @@ use crate::base::sys;
 use crate::engine::node::RingSettings;
 use crate::home;
 use crate::home::users::UserLimit;
-use crate::hub::{self, ConnectRefusalResponse, ConnectRefusalResponses, TokenVerifiers};
+use crate::hub::{
+    self, CommandLimit, ConnectRefusalResponse, ConnectRefusalResponses, TokenVerifiers,
+};
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::message::TokenPurpose;
 use crate::model::namespaces::{
@@ -27,12 +29,28 @@ use super::duration::ConfigDuration;
 use super::proxies::ChannelUpstreams;
 use super::response_transforms::ResponseTransform;
 use super::sections::{
-    Channel, ChannelOptions, Config, ConnectCodeToHttpResponse, Emulation, Health, HttpApi,
+    Channel, ChannelOptions, Client, Config, ConnectCodeToHttpResponse, Emulation, Health, HttpApi,
     HttpStream, LongPolling, NamedProxy, Sse, Token, UniHttpStream, UniSse,
 };
 
 /// Milliseconds that the server waits for the client's close frame.
 const CLOSE_TIMEOUT: u64 = 5_000;
+
+impl Client {
+    /// The limit of the connections of a user.
+    fn user_limit(&self) -> UserLimit {
+        let personal = &self.subscribe_to_user_personal_channel;
+        UserLimit {
+            most: self.user_connection_limit,
+            single: personal.enabled && personal.single_connection,
+        }
+    }
+
+    /// The limit of the commands of a client.
+    fn command_limit(&self) -> CommandLimit {
+        CommandLimit { rate: self.command_rate_limit as u64, burst: self.command_rate_burst as u64 }
+    }
+}
 
 impl Channel {
     /// How long a channel with these options keeps its stream position after its last publication.
@@ -334,6 +352,7 @@ impl Config {
             budgets: self.budgets(),
             backlog_bytes: engine.backlog,
             channel_limit: client.channel_limit,
+            command_limit: client.command_limit(),
             history_limit: client.history_max_publication_limit,
             connection_limit: client.connection_limit as u64,
             connection_rate: client.connection_rate_limit as u64,
@@ -341,10 +360,7 @@ impl Config {
             address_limit: client.address_connection_limit as u64,
             address_rate: client.address_connection_rate_limit as u64,
             trusted_proxies: self.trusted_proxies(),
-            user_limit: UserLimit {
-                most: client.user_connection_limit,
-                single: personal.enabled && personal.single_connection,
-            },
+            user_limit: client.user_limit(),
             hands_over_calls: self.traces_api(),
             logs_access: self.log.access,
             tells_time: client.connect_include_server_time,

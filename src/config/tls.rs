@@ -102,14 +102,29 @@ fn is_host(text: &str) -> bool {
         || text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
-/// The warning about an internal section that has no effect.
-pub(super) fn warning(server: &HttpServer) -> Option<String> {
-    let is_unused = server.internal_tls.enabled && server.internal_port == 0;
-    is_unused.then(|| {
-        "http_server.internal_tls has no effect, because http_server.internal_port is not set; set \
-         it, or set http_server.internal_tls.enabled to false"
-            .to_owned()
-    })
+/// The warnings about sections that have no effect.
+pub(super) fn warnings(server: &HttpServer) -> Vec<String> {
+    let HttpServer { tls, internal_tls, .. } = server;
+    let mut found = Vec::new();
+    if internal_tls.enabled && server.internal_port == 0 {
+        found.push(
+            "http_server.internal_tls has no effect, because http_server.internal_port is not set; \
+             set it, or set http_server.internal_tls.enabled to false"
+                .to_owned(),
+        );
+    }
+    for (section, port, options, is_off) in [
+        ("tls", "public", tls, !server.has_tls()),
+        ("internal_tls", "internal", internal_tls, !internal_tls.enabled),
+    ] {
+        if is_off && !(options.cert_pem.is_empty() && options.certificates.is_empty()) {
+            found.push(format!(
+                "the certificates of http_server.{section} are not used on the {port} port, because \
+                 http_server.{section}.enabled is false; set it to true, or remove the certificates"
+            ));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -179,5 +194,24 @@ mod tests {
         assert!(named(load_flags(&flags).unwrap()));
         let port = ("http_server.internal_port", "9000");
         assert!(!named(load_flags(&[&flags[..], &[port]].concat()).unwrap()));
+    }
+
+    #[test]
+    fn certificates_of_a_section_that_is_not_enabled_are_named_in_a_warning() {
+        let told = |flags: &[(&str, &str)]| {
+            let warnings = load_flags(flags).unwrap().warnings;
+            let unused = warnings.iter().filter(|told| told.contains("are not used on the"));
+            unused.cloned().collect::<Vec<_>>()
+        };
+        for section in ["http_server.tls", "http_server.internal_tls"] {
+            let [certificate, key, enabled] =
+                ["cert_pem", "key_pem", "enabled"].map(|key| format!("{section}.{key}"));
+            let pair = [(certificate.as_str(), "a"), (key.as_str(), "b")];
+            let unused = told(&pair);
+            assert!(
+                unused.len() == 1 && unused[0].contains(&format!("{section}.enabled is false"))
+            );
+            assert!(told(&[&pair[..], &[(enabled.as_str(), "true")]].concat()).is_empty());
+        }
     }
 }

@@ -7,6 +7,8 @@ use crate::wire::protocol::{Disconnect, Error};
 pub(super) enum StopReason {
     /// The connection used its share of the turn.
     Turn,
+    /// The connection has run as many commands as its rate permits.
+    Rate,
     /// An inbox is full: the command is retried when there is room.
     Room,
     /// An earlier command or a lookup must be answered first.

@@ -21,7 +21,8 @@ impl Hub {
         let at = |tick| (u64::from(tick) * TICK).saturating_sub(self.tick_offset());
         let deadline = self.connections.wheel.next_due().map(at);
         let (homes, locals) = (self.home.next_expiry(), self.locals.next_due());
-        let others = [homes, locals, self.locals.position_checks.next_due()];
+        let rates = self.connections.command_rates.next_due();
+        let others = [homes, locals, rates, self.locals.position_checks.next_due()];
         deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 

@@ -170,8 +170,10 @@ impl Hub {
             if count == COMMANDS_PER_TURN || self.turn.is_full() || self.is_spent() {
                 break Some(StopReason::Turn);
             }
+            let is_admitted = self.connections.command_rates.admits(slot, self.micros);
             let result = match commands.next() {
                 None => return,
+                Some(_) if !is_admitted => Err(StopReason::Rate),
                 Some(Err(UnreadableCommand)) => {
                     Err(StopReason::Disconnect(Disconnect::BAD_REQUEST))
                 }
@@ -194,6 +196,7 @@ impl Hub {
             self.count_received(slot, received, bytes);
             self.budget.charge(cost::COMMAND + bytes + looks);
             self.metrics.commands.add(1);
+            self.connections.command_rates.count(slot, self.micros);
             if !self.connections[slot].takes_output() {
                 return;
             }
@@ -208,6 +211,7 @@ impl Hub {
                 self.pause(slot, PauseReason::Ready);
             }
             Some(StopReason::Room) => self.pause(slot, PauseReason::Blocked),
+            Some(StopReason::Rate) => self.pause(slot, PauseReason::Rate),
             Some(StopReason::Wait) | None => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands = rest.to_vec();
@@ -256,7 +260,9 @@ impl Hub {
         match result {
             Ok(()) => return,
             Err(StopReason::Disconnect(disconnect)) => return self.disconnect(slot, disconnect),
-            Err(StopReason::Room | StopReason::Turn) => self.pause(slot, PauseReason::Blocked),
+            Err(StopReason::Room | StopReason::Turn | StopReason::Rate) => {
+                self.pause(slot, PauseReason::Blocked)
+            }
             Err(StopReason::Wait) => self.connections[slot].flags.set_paused(true),
         }
         inbound.commands =

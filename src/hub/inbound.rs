@@ -11,6 +11,9 @@ use crate::hub::unsealing::Step;
 use crate::model::message::Post;
 use crate::wire::http::Upgrade;
 
+/// Maximum connections per turn that continue because their rate permits a command.
+const RATE_RESUMPTIONS: usize = 512;
+
 impl Hub {
     /// Handles bytes that a connection received.
     pub fn receive(&mut self, post: &mut impl Post, slot: u32, bytes: &mut [u8]) {
@@ -214,6 +217,7 @@ impl Hub {
         if !self.blocked.is_empty() {
             self.ready.extend(self.blocked.drain(..));
         }
+        self.ready_within_rate();
         for _ in 0..self.ready.len() {
             if self.is_spent() {
                 break;
@@ -244,6 +248,15 @@ impl Hub {
             } else {
                 self.budget.charge(cost::LOOK);
             }
+        }
+    }
+
+    /// Queues the connections that may run a command by now. Those that are left are due in the
+    /// next turn.
+    fn ready_within_rate(&mut self) {
+        for _ in 0..RATE_RESUMPTIONS {
+            let Some(slot) = self.connections.command_rates.take_due(self.now) else { return };
+            self.ready.push_back(slot);
         }
     }
 

@@ -76,6 +76,7 @@ mod sending;
 use crate::base::work_budget::Stage;
 use crate::model::message::Post;
 
+pub use self::connections::{COMMAND_RATE_MAX, CommandLimit};
 pub use self::deadline_share::deadlines_of_pass;
 pub use self::sending::FANOUT_SENDS;
 pub use self::settings::{

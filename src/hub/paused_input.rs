@@ -12,6 +12,8 @@ pub(super) enum PauseReason {
     Blocked,
     /// The next record of its TLS handshake waits for the stage of handshakes.
     Handshake,
+    /// It ran as many commands as its rate permits.
+    Rate,
 }
 
 impl Hub {
@@ -24,6 +26,10 @@ impl Hub {
                 PauseReason::Ready => self.ready.push_back(slot),
                 PauseReason::Blocked => self.blocked.push(slot),
                 PauseReason::Handshake => self.handshakes.push_back(slot),
+                PauseReason::Rate => {
+                    self.metrics.rate_pauses.add(1);
+                    self.connections.command_rates.wait(slot);
+                }
             }
         }
     }

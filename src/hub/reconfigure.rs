@@ -33,6 +33,7 @@ impl Hub {
                 hands_over_calls: kept.hands_over_calls,
                 ..(*next).clone()
             };
+            self.connections.command_rates.set_limit(settings.command_limit, settings.slots);
             self.home.reconfigure(settings.homes.clone(), settings.user_limit);
             self.ping_plans.change(settings.ping_times());
             self.settings = Arc::new(settings);

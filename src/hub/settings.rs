@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use crate::base::memory::MemoryLimits;
 use crate::home;
 use crate::home::users::UserLimit;
+use crate::hub::connections::CommandLimit;
 use crate::hub::ping_plans::PingTimes;
 use crate::model::auth::{ApiKey, Rules};
 use crate::model::backend::Upstreams;
@@ -68,6 +69,8 @@ pub struct HubSettings {
     pub backlog_bytes: usize,
     /// Maximum subscriptions per connection.
     pub channel_limit: u16,
+    /// Limit of the commands of a connection.
+    pub command_limit: CommandLimit,
     /// Maximum publications per history answer.
     pub history_limit: usize,
     /// Maximum clients of the node; 0: no limit.
@@ -145,6 +148,7 @@ impl Default for HubSettings {
             budgets: MemoryLimits::all(1 << 30),
             backlog_bytes: 1 << 20,
             channel_limit: 128,
+            command_limit: CommandLimit::default(),
             history_limit: 300,
             connection_limit: 0,
             connection_rate: 0,

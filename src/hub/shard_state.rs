@@ -207,7 +207,8 @@ impl Hub {
                 context.names,
                 share(MemoryKind::Unread),
                 share(MemoryKind::Outboxes),
-            ),
+            )
+            .with_command_limit(settings.command_limit, settings.slots),
             ping_plans: PingPlans::new(settings.ping_times()),
             leaves: VecDeque::new(),
             stale_members: VecDeque::new(),

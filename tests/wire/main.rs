@@ -17,6 +17,7 @@ mod cli;
 mod channel_names;
 mod client_addresses;
 mod closes;
+mod command_rates;
 mod commands;
 mod deflate;
 mod drain;

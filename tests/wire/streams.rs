@@ -1,5 +1,7 @@
 //! HTTP streams, and the emulation requests of their clients.
 
+use std::time::{Duration, Instant};
+
 use crate::common::{Client, Server};
 
 const HISTORY: [&str; 5] = [
@@ -342,4 +344,26 @@ fn stream_requests_through_the_control_plane_are_served() {
     server.wait_metric("drumline_clients", |clients| clients == 1);
     drop(client);
     server.wait_metric("drumline_clients", |clients| clients == 0);
+}
+
+#[test]
+fn commands_of_an_emulation_client_wait_for_their_rate_up_to_a_bound() {
+    let server = Server::start(&["--client.command_rate_limit=5", "--client.command_rate_burst=1"]);
+    let mut stream = http_stream(&server, r#"{"id":1,"connect":{}}"#);
+    let connected = stream.line();
+    let begun = Instant::now();
+    for id in 2..6 {
+        let frame = format!(r#"{{"id":{id},"unsubscribe":{{"channel":"a"}}}}"#);
+        assert_eq!(status(&server, &emulation(&connected, &frame)), "204");
+    }
+    for id in 2..6 {
+        assert_eq!(stream.line(), format!(r#"{{"id":{id},"unsubscribe":{{}}}}"#));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(590), "{:?}", begun.elapsed());
+    let large = format!(r#"{{"id":9,"rpc":{{"data":"{}"}}}}"#, "x".repeat(60_000));
+    for _ in 0..8 {
+        assert_eq!(status(&server, &emulation(&connected, &large)), "204");
+    }
+    let push = r#"{"push":{"disconnect":{"code":3013,"reason":"too many requests"}}}"#;
+    assert!(String::from_utf8(stream.rest()).unwrap().contains(push));
 }

@@ -62,6 +62,15 @@ section! {
         /// Maximum number of new connections to the public port per client address and second, up
         /// to 65535. Refused attempts do not count. 0: unlimited.
         address_connection_rate_limit: usize = 0,
+        /// Maximum number of commands per client and second, up to 1000000. A command is a message
+        /// of a client: connect, subscribe, publish, a pong, and so on. The server reads the
+        /// further commands of a client later, and TCP then slows the client down; no command is
+        /// lost. 0: unlimited.
+        command_rate_limit: usize = 0,
+        /// Number of commands that a client may send at once after a pause, up to 1000000. Raise it
+        /// for clients that make many subscriptions when they connect. 0: as many as
+        /// `command_rate_limit`.
+        command_rate_burst: usize = 0,
         /// Maximum number of subscriptions per client.
         channel_limit: u16 = 128,
         /// Maximum number of unsent bytes per client. The server closes a client that exceeds it as

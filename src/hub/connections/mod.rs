@@ -5,6 +5,7 @@
 //! invariant: [`Connections::free`] leaves no entry of a slot in any table, so the next connection
 //! of the slot starts with none.
 
+mod command_rates;
 mod connection;
 mod counted_table;
 mod outbox;
@@ -13,6 +14,7 @@ mod state;
 mod tables;
 mod unread;
 
+pub use self::command_rates::{COMMAND_RATE_MAX, CommandLimit, CommandRates};
 pub use self::connection::{
     AccessEntry, Admission, Connection, Flags, Hold, Identity, NONE, Phase, ServerSubscription,
 };

@@ -49,6 +49,8 @@ pub struct SlotState<'a> {
     pub is_indexed: bool,
     /// Tick of its deadline.
     pub deadline: Option<u32>,
+    /// Time in nanoseconds until which it has used its rate of commands.
+    pub command_time: Option<u64>,
     /// Tick of its postponed ping.
     pub postponed_pings: Option<u32>,
 }
@@ -107,6 +109,7 @@ impl SlotState<'_> {
             context,
             is_indexed,
             deadline,
+            command_time,
             postponed_pings,
         } = self;
         let tables = unread.is_empty()
@@ -118,7 +121,7 @@ impl SlotState<'_> {
             && pending_head.is_none()
             && access.is_none()
             && context.is_none();
-        let times = deadline.is_none() && postponed_pings.is_none();
+        let times = deadline.is_none() && command_time.is_none() && postponed_pings.is_none();
         record.is_none()
             && !has_session
             && subscriptions.is_empty()
@@ -151,6 +154,7 @@ impl Connections {
             different_users: _,
             names: _,
             wheel,
+            command_rates,
             postponed_pings,
         } = self;
         let connection = slab.get(slot as usize);
@@ -176,6 +180,7 @@ impl Connections {
             context: context.get(&slot).map(|context| &**context),
             is_indexed: users.iter().any(|indexed| *indexed == slot),
             deadline: wheel.deadline(slot),
+            command_time: command_rates.time(slot),
             postponed_pings: postponed_pings.get(&slot).copied(),
         }
     }
@@ -225,6 +230,7 @@ mod tests {
     use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     #[cfg(feature = "planted-faults")]
     use crate::base::planted_faults::{PlantedFault, plant};
+    use crate::hub::connections::CommandLimit;
     use crate::model::names::Names;
     use crate::wire::framing::Framing;
     use crate::wire::tls::session::tests::session;
@@ -238,6 +244,7 @@ mod tests {
             share(MemoryKind::Unread),
             share(MemoryKind::Outboxes),
         )
+        .with_command_limit(CommandLimit { rate: 1, burst: 1 }, 4)
     }
 
     /// A connection that has an entry in every table.
@@ -263,6 +270,7 @@ mod tests {
         connections.access.insert(slot, AccessEntry::default());
         connections.context_mut(slot).meta = Some(Box::default());
         connections.wheel.set(slot, 5);
+        connections.command_rates.count(slot, 1);
         connections.postponed_pings.insert(slot, 9);
         slot
     }
@@ -289,6 +297,7 @@ mod tests {
             different_users,
             names: _,
             wheel,
+            command_rates,
             postponed_pings,
         } = connections;
         let bytes = [unread.usage().used(), outboxes.usage().used()].map(|bytes| bytes.min(1));
@@ -303,7 +312,8 @@ mod tests {
             context.len(),
             postponed_pings.len(),
         ];
-        let times = [*different_users as usize, usize::from(wheel.next_due().is_some())];
+        let rates = (0..4).filter(|slot| command_rates.time(*slot).is_some()).count();
+        let times = [*different_users as usize, usize::from(wheel.next_due().is_some()), rates];
         [&bytes[..], &tables, &by_slot, &times].concat()
     }
 

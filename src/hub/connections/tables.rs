@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::base::memory::ShardUsage;
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::wheel::Wheel;
+use crate::hub::connections::command_rates::{CommandLimit, CommandRates};
 use crate::hub::connections::connection::{AccessEntry, Connection, Hold, NONE, Phase};
 use crate::hub::connections::outbox::{Outbox, Outboxes};
 use crate::hub::connections::sessions::Sessions;
@@ -60,6 +61,8 @@ pub struct Connections {
     pub(super) names: Names,
     /// The deadline of each slot.
     pub(in crate::hub) wheel: Wheel,
+    /// The rate of commands of each slot.
+    pub(in crate::hub) command_rates: CommandRates,
     /// Ticks of postponed pings: the deadline of these slots is an earlier expiry.
     pub(in crate::hub) postponed_pings: HashMap<u32, u32>,
 }
@@ -102,8 +105,16 @@ impl Connections {
             different_users: 0,
             names,
             wheel: Wheel::new(BUCKETS),
+            command_rates: CommandRates::default(),
             postponed_pings: HashMap::new(),
         }
+    }
+
+    /// Limits the commands of each connection of `slots`.
+    #[must_use]
+    pub fn with_command_limit(mut self, limit: CommandLimit, slots: usize) -> Self {
+        self.command_rates.set_limit(limit, slots);
+        self
     }
 
     /// Reserves a slot; returns it with its generation.
@@ -160,6 +171,7 @@ impl Connections {
             different_users: _,
             names: _,
             wheel,
+            command_rates,
             postponed_pings,
         } = self;
         let connection = &mut slab[slot as usize];
@@ -170,6 +182,7 @@ impl Connections {
         outboxes.remove(take(&mut connection.outbox));
         holds.try_remove(take(&mut connection.hold) as usize);
         wheel.clear(slot);
+        command_rates.clear(slot);
         remove(awaited_answers, slot);
         remove(event_positions, slot);
         remove(last_events, slot);
