@@ -66,6 +66,7 @@ simulation  900                            | seeded simulation of a node; finds 
 wire        900    release curl            | the server over its sockets, byte for byte
 acme        300    release go pebble       | certificates from pebble, Let's Encrypt's server for tests
 tune        300    ip                      | scripts/tune.sh in a network namespace
+monitoring  120    release npm openssl prometheus | alerts and dashboard of packaging/, with Prometheus and promtool
 packaging   120    release curl systemd    | the unit's and the container's filters, install.sh, manual pages
 deb         900    release cargo-deb debootstrap | full: the Debian package, in a debootstrap folder
 sdk         180    release npm             | centrifuge-js on every transport, bandwidth, EventSource
@@ -133,6 +134,7 @@ step_acme() {
 }
 
 step_tune() { tests/system/tune.sh; }
+step_monitoring() { node tests/system/monitoring.mjs; }
 step_packaging() { tests/system/packaging.sh; }
 step_deb() { tests/system/packaging.sh deb; }
 step_sdk() { node tests/sdk/sdk.mjs && node tests/sdk/bandwidth.mjs && node tests/sdk/events.mjs; }
@@ -293,6 +295,7 @@ need_faketime() { need_command faketime faketime; }
 need_rabbitmq() {
     need_command openssl openssl && need_command rabbitmq-server rabbitmq-server
 }
+need_prometheus() { need_command prometheus prometheus; }
 need_openssl() { need_command openssl openssl; }
 need_testssl() { if [[ $SIZE == full ]]; then need_command testssl testssl.sh; fi; }
 need_curl() { need_command curl curl; }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::base::failure::Failure;
 use crate::control::metrics::family::{Family, FamilyKind};
 use crate::control::metrics::names::Names;
+use crate::tls::Validity;
 use crate::tls::store::CertificateStore;
 
 /// Pause between two looks at the files.
@@ -20,6 +21,13 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub async fn watch(stores: Vec<Arc<CertificateStore>>) {
     if stores.is_empty() {
         return;
+    }
+    for store in stores.iter().filter(|store| store.early() > 0) {
+        let (place, served) = (store.place(), store.describe());
+        log::warn(
+            "tls",
+            format_args!("{place}: clients refuse {served}; correct the clock of this machine"),
+        );
     }
     loop {
         sleep(PAUSE).await;
@@ -51,15 +59,24 @@ pub fn families(stores: &[Arc<CertificateStore>], names: &Names) -> Vec<Family> 
     let labels = &["section"];
     let gauge = |name, help| Family::new(names.full(name), help, FamilyKind::Gauge, labels);
     let section = |store: &CertificateStore| vec![store.place().to_owned()];
-    let expiry =
-        stores.iter().filter_map(|store| Some((section(store), store.expires_at()? as f64)));
+    let first = |of: fn(Validity) -> i64| {
+        let of_store = move |store: &Arc<CertificateStore>| {
+            Some((section(store), of(store.first_to_expire()?) as f64))
+        };
+        stores.iter().filter_map(of_store)
+    };
     let failing = stores.iter().map(|store| (section(store), f64::from(store.is_failing())));
     vec![
         gauge(
             "tls_certificate_expiry_timestamp_seconds",
             "When the first certificate of a section expires, in seconds since 1970.",
         )
-        .with_numbers(expiry),
+        .with_numbers(first(|validity| validity.not_after)),
+        gauge(
+            "tls_certificate_lifetime_seconds",
+            "Lifetime of the first certificate of a section that expires, in seconds.",
+        )
+        .with_numbers(first(Validity::lifetime)),
         gauge(
             "tls_certificate_unusable",
             "1 while the files of a section cannot be used and older certificates are served.",

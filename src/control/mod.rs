@@ -259,9 +259,9 @@ fn serve_certificates(
     tokio::spawn(certificates::watch(stores.clone()));
     let mut sources: Vec<Source> =
         vec![Box::new(move |names| certificates::families(&stores, names))];
+    let counters = acme.as_ref().map(Acme::counters).unwrap_or_default();
+    sources.push(Box::new(move |names| names.families(&counters.metrics())));
     if let Some(acme) = acme {
-        let counters = acme.counters();
-        sources.push(Box::new(move |names| names.families(&counters.metrics())));
         acme.start(config, stopped.clone())?;
     }
     Ok(sources)

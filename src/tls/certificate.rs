@@ -21,10 +21,24 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// Names of hosts in the certificate, in lower case.
     pub names: Vec<String>,
-    /// First second of its validity, since 1970.
+    /// When it is valid.
+    pub validity: Validity,
+}
+
+/// The time in which a certificate is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
     pub not_before: i64,
-    /// Last second of its validity, since 1970.
+    /// The last second.
     pub not_after: i64,
+}
+
+impl Validity {
+    /// Seconds from the first to the last.
+    pub fn lifetime(self) -> i64 {
+        self.not_after.saturating_sub(self.not_before)
+    }
 }
 
 impl Certificate {
@@ -50,7 +64,7 @@ impl Certificate {
                 "write the certificate again, in PEM",
             ),
         })?;
-        let late = now() - found.not_after;
+        let late = now() - found.validity.not_after;
         if late > 0 {
             return Err(Failure::new(
                 format!("{place}: the certificate expired {} ago", duration(late)),
@@ -81,8 +95,10 @@ impl Certificate {
         });
         let names = names.collect();
         let validity = parsed.validity();
-        let (not_before, not_after) =
-            (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let validity = Validity {
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+        };
         let key =
             CertifiedKey::from_der(chain, key, &provider()).map_err(|refused| match refused {
                 rustls::Error::InconsistentKeys(_) => Refusal::Mismatch,
@@ -91,7 +107,7 @@ impl Certificate {
                 }
                 other => Refusal::Key(other.to_string()),
             })?;
-        Ok(Certificate { key: Arc::new(key), names, not_before, not_after })
+        Ok(Certificate { key: Arc::new(key), names, validity })
     }
 }
 

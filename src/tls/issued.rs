@@ -11,7 +11,7 @@ use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 
-use super::certificate::{Certificate, now};
+use super::certificate::{Certificate, Validity, now};
 use super::pem::PemSource;
 use super::provider::provider;
 use crate::base::failure::Failure;
@@ -66,14 +66,21 @@ impl Issued {
         Ok(())
     }
 
-    /// First and last second of the validity of a host's certificate, since 1970.
-    pub fn validity(&self, host: &str) -> Option<(i64, i64)> {
-        self.read().certificates.get(host).map(|one| (one.not_before, one.not_after))
+    /// The validity of a host's certificate.
+    pub fn validity(&self, host: &str) -> Option<Validity> {
+        self.read().certificates.get(host).map(|one| one.validity)
     }
 
-    /// When the first certificate expires, in seconds since 1970.
-    pub fn expires_at(&self) -> Option<i64> {
-        self.read().certificates.values().map(|one| one.not_after).min()
+    /// The validity of the certificate that expires first.
+    pub fn first_to_expire(&self) -> Option<Validity> {
+        let all = self.read();
+        let validities = all.certificates.values().map(|one| one.validity);
+        validities.min_by_key(|found| found.not_after)
+    }
+
+    /// The host whose certificate clients without a server name get. Empty: none.
+    pub(super) fn default_host(&self) -> &str {
+        &self.default
     }
 
     /// Answers the challenge of a host with this digest.
@@ -122,13 +129,13 @@ impl Issued {
 
     /// Whether two thirds of the lifetime of a host's certificate are over, or there is none.
     pub fn is_due(&self, host: &str) -> bool {
-        self.validity(host).is_none_or(|(from, until)| now() >= renewal(from, until))
+        self.validity(host).is_none_or(|validity| now() >= renewal(validity))
     }
 }
 
 /// When a certificate is renewed: after two thirds of its own lifetime.
-fn renewal(from: i64, until: i64) -> i64 {
-    from.saturating_add(until.saturating_sub(from) / 3 * 2)
+fn renewal(validity: Validity) -> i64 {
+    validity.not_before.saturating_add(validity.lifetime() / 3 * 2)
 }
 
 #[cfg(test)]
@@ -138,6 +145,7 @@ mod tests {
     #[test]
     fn a_certificate_is_renewed_after_two_thirds_of_its_own_lifetime() {
         const DAY: i64 = 86_400;
+        let renewal = |not_before, not_after| renewal(Validity { not_before, not_after });
         assert_eq!(renewal(0, 90 * DAY), 60 * DAY);
         assert_eq!(renewal(100, 100 + 6 * DAY), 100 + 4 * DAY);
         assert_eq!(renewal(0, 600), 400);

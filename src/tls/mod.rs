@@ -17,6 +17,7 @@ mod served;
 pub mod store;
 mod tickets;
 
+pub use self::certificate::Validity;
 use self::client::TlsClients;
 use self::port::TlsPorts;
 use crate::base::failure::Failure;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, Validity};
 
 /// Certificates by name. The first one is served to clients that send no name, or an unknown one.
 #[derive(Debug, Default)]
@@ -51,8 +51,8 @@ impl Served {
         candidates.find(|one| signs(&one.key)).or(first).map(|found| &**found)
     }
 
-    /// When the first of the certificates expires, in seconds since 1970.
-    pub fn expires_at(&self) -> Option<i64> {
-        self.certificates.iter().map(|one| one.not_after).min()
+    /// The validity of the certificate that expires first.
+    pub fn first_to_expire(&self) -> Option<Validity> {
+        self.certificates.iter().map(|one| one.validity).min_by_key(|found| found.not_after)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::{Certificate, duration, now};
+use super::certificate::{Certificate, Validity, duration, now};
 use super::client_authority::{ClientAuthority, verifier};
 use super::fingerprint::{Fingerprint, fingerprint};
 use super::issued::{ACME, Issued};
@@ -195,10 +195,28 @@ impl CertificateStore {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
     }
 
-    /// When the first certificate expires, in seconds since 1970.
-    pub fn expires_at(&self) -> Option<i64> {
-        let issued = self.issued.as_ref().and_then(|issued| issued.expires_at());
-        self.served().expires_at().into_iter().chain(issued).min()
+    /// The validity of the certificate that expires first.
+    pub fn first_to_expire(&self) -> Option<Validity> {
+        let issued = self.issued.as_ref().and_then(|issued| issued.first_to_expire());
+        let served = self.served().first_to_expire();
+        served.into_iter().chain(issued).min_by_key(|found| found.not_after)
+    }
+
+    /// A host for which a certificate is served, the default one if there is one. Empty: no
+    /// certificate names a host without a wildcard.
+    pub fn host(&self) -> String {
+        let served = self.served();
+        let names = served.certificates().iter().flat_map(|one| &one.names);
+        let named = names.map(String::as_str).find(|name| !name.starts_with('*'));
+        let issued = self.issued.as_ref().map(|issued| issued.default_host());
+        named.or(issued).unwrap_or_default().to_owned()
+    }
+
+    /// Seconds until the last of the certificates becomes valid; 0 or less: all are valid.
+    pub fn early(&self) -> i64 {
+        let served = self.served();
+        let starts = served.certificates().iter().map(|one| one.validity.not_before);
+        starts.max().map_or(0, |start| start - now())
     }
 
     /// Key of the section, for logs.
@@ -214,9 +232,12 @@ impl CertificateStore {
                 true => "a certificate without names".to_owned(),
                 false => certificate.names.join(", "),
             };
-            match certificate.not_before - now() {
+            match certificate.validity.not_before - now() {
                 early @ 1.. => format!("{names} (not valid for another {})", duration(early)),
-                _ => format!("{names} (expires in {})", duration(certificate.not_after - now())),
+                _ => format!(
+                    "{names} (expires in {})",
+                    duration(certificate.validity.not_after - now())
+                ),
             }
         };
         served.certificates().iter().map(one).collect::<Vec<_>>().join("; ")
@@ -325,6 +346,22 @@ mod tests {
     /// The names of the certificate that a client gets.
     fn served(store: &CertificateStore, name: Option<&str>) -> Vec<String> {
         store.served().find(name, &SCHEMES).unwrap().names.clone()
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_yet_is_served_and_noticed() {
+        let mut params = params(&["*.a.test", "a.test"]);
+        params.not_before = (SystemTime::now() + Duration::from_secs(3 * 86_400 + 60)).into();
+        let files = Files::new(&signed(params));
+        let store = CertificateStore::new("tls", &files.options()).unwrap();
+        assert!((3 * 86_400..3 * 86_400 + 62).contains(&store.early()), "{}", store.early());
+        assert!(store.describe().contains("not valid for another 3 days"), "{}", store.describe());
+        assert_eq!(store.host(), "a.test", "no wildcard");
+        let now = Files::new(&pair(&[]));
+        let now = CertificateStore::new("tls", &now.options()).unwrap();
+        assert!(now.early() <= 0 && now.host().is_empty());
+        let validity = now.first_to_expire().unwrap();
+        assert_eq!(validity.lifetime(), validity.not_after - validity.not_before);
     }
 
     #[test]

@@ -310,6 +310,16 @@ export const ENTRIES = [
     paths: /\.server\.serves$/,
   },
   {
+    section: "Configuration", title: "Certificates by ACME without a list of hosts or a folder",
+    centrifugo: "requests a certificate for every name that a client sends if `tls_autocert.host_whitelist` is "
+      + "empty, and new ones at every restart if `cache_dir` is. Files of `http_server.tls` are then ignored.",
+    drumline: "refuses to start without `host_whitelist` or `cache_dir`, or if the folder cannot be written. Files "
+      + "of `http_server.tls` serve the other hosts.",
+    reason: "Authorities limit the number of certificates, so clients and restarts could use it up.",
+    why_unseen: "Centrifugo starts with such a configuration, and asks its authority only when a client connects; "
+      + "unit tests have Drumline's refusals.",
+  },
+  {
     section: "Configuration", title: "Numbers that a key cannot hold",
     centrifugo: "cuts a fraction off and takes negative numbers",
     drumline: "refuses to start and names the key",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::access::Started;
+use crate::common::backend::Backend;
 use crate::common::{Client, PATIENCE, WEBSOCKET, request, upgrade_request, wait_for};
 
 const FILE: &str = "drumline.toml";
@@ -304,4 +305,36 @@ fn clients_keep_the_ping_times_that_they_were_told() {
     assert_eq!(silent.closed(), (3012, "no pong".into()));
     assert!(early.poll_text().is_none(), "the early client was told to expect pings every 25 s");
     assert!(early.is_alive());
+}
+
+#[test]
+fn calls_of_a_proxy_that_a_reload_adds_are_counted() {
+    let backend = Backend::start();
+    backend.answer("rpc", r#"{"result":{"data":1}}"#);
+    let file = |more: &str| {
+        format!(
+            "[client]\nallow_anonymous_connect_without_token = true\n[http_api]\ninsecure = true\n\
+             [prometheus]\nenabled = true\n{more}"
+        )
+    };
+    let added = format!(
+        "[rpc.without_namespace]\nproxy_enabled = true\nproxy_name = \"late\"\n\
+         [[proxies]]\nname = \"late\"\nendpoint = \"{}\"\n",
+        backend.url("rpc")
+    );
+    let namespace = "[[channel.namespaces]]\nname = \"news\"\n";
+    let server = started(&file(""));
+    let mut client = connected(&server);
+    // The second reload keeps the counts.
+    for (calls, more) in [(1, added.clone()), (2, format!("{added}{namespace}"))] {
+        server.rewrite(FILE, &file(&more));
+        let (status, told) = server.reload();
+        assert_eq!(status, Some(0), "{told}");
+        let answer = client.ask(r#"{"id":2,"rpc":{"method":"m","data":{}}}"#);
+        assert_eq!(answer, r#"{"id":2,"rpc":{"data":1}}"#);
+        let series =
+            "proxy_duration_seconds_histogram_count{name=\"late\",protocol=\"http\",type=\"rpc\"}";
+        let metrics = server.get("/metrics").1;
+        assert!(metrics.contains(&format!("{series} {calls}\n")), "{metrics}");
+    }
 }

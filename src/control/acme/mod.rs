@@ -25,8 +25,8 @@ use crate::base::failure::Failure;
 use crate::base::metrics::MetricKind;
 use crate::config::Config;
 use crate::control::metrics::Metric;
-use crate::tls::Tls;
 use crate::tls::issued::Issued;
+use crate::tls::{Tls, Validity};
 
 /// Pause between two looks at the lifetimes.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -172,9 +172,9 @@ impl Acme {
 }
 
 /// Pause after the attempt number `failed`. It is a small part of a short lifetime.
-fn pause(failed: u32, validity: Option<(i64, i64)>) -> Duration {
+fn pause(failed: u32, validity: Option<Validity>) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(1 << failed.saturating_sub(1).min(10));
-    let lifetime = validity.map(|(from, until)| until.saturating_sub(from).max(0).cast_unsigned());
+    let lifetime = validity.map(|found| found.lifetime().max(0).cast_unsigned());
     let part = lifetime.map_or(LAST_RETRY, |lifetime| Duration::from_secs(lifetime / RETRY_PART));
     doubled.min(LAST_RETRY).min(part.max(PAUSE))
 }
@@ -187,9 +187,11 @@ mod tests {
     fn failed_attempts_are_repeated_with_growing_pauses_within_the_lifetime() {
         let pauses = [1, 2, 3, 6, 7, 100].map(|failed| pause(failed, None).as_secs());
         assert_eq!(pauses, [60, 120, 240, 1920, 3600, 3600]);
-        let short = [1, 2, 9].map(|failed| pause(failed, Some((1000, 1600))).as_secs());
+        let ten_minutes = Some(Validity { not_before: 1000, not_after: 1600 });
+        let short = [1, 2, 9].map(|failed| pause(failed, ten_minutes).as_secs());
         assert_eq!(short, [20, 20, 20], "ten attempts in the last third of ten minutes");
-        let long = pause(9, Some((0, 90 * 86_400))).as_secs();
+        let long = Validity { not_before: 0, not_after: 90 * 86_400 };
+        let long = pause(9, Some(long)).as_secs();
         assert_eq!(long, 3600);
     }
 }

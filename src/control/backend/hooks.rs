@@ -46,10 +46,48 @@ struct Delivery {
     backend: Arc<Current<Backend>>,
     waiting_max: u64,
     lifetime: Duration,
+    counters: HookCounters,
+}
+
+/// Counts of hook events.
+#[derive(Debug, Default)]
+pub struct HookCounters {
     waiting: AtomicU64,
     delivered: AtomicU64,
     retried: AtomicU64,
     dropped: AtomicU64,
+}
+
+impl HookCounters {
+    /// The metrics.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let total = |name, help, count| Metric {
+            name,
+            help,
+            kind: MetricKind::Total,
+            value: number(count),
+        };
+        vec![
+            total("hooks_delivered", "Hook events delivered to the backend.", &self.delivered),
+            total(
+                "hooks_retried",
+                "Failed attempts to deliver a hook event that were repeated.",
+                &self.retried,
+            ),
+            total(
+                "hooks_dropped",
+                "Hook events dropped because too many waited or they were too old.",
+                &self.dropped,
+            ),
+            Metric {
+                name: "hooks_waiting",
+                help: "Hook events that wait for delivery.",
+                kind: MetricKind::Gauge,
+                value: number(&self.waiting),
+            },
+        ]
+    }
 }
 
 impl Hooks {
@@ -59,10 +97,7 @@ impl Hooks {
             backend,
             waiting_max: config.engine.hooks_max as u64,
             lifetime: config.engine.hook_ttl.0,
-            waiting: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            retried: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            counters: HookCounters::default(),
         });
         let lane = |_| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -76,12 +111,12 @@ impl Hooks {
     pub fn enqueue(&self, event: HookEvent) {
         let delivery = &self.delivery;
         // Only the dispatcher adds events, so the bound holds.
-        if delivery.waiting.load(Ordering::Acquire) >= delivery.waiting_max {
-            delivery.dropped.fetch_add(1, Ordering::AcqRel);
+        if delivery.counters.waiting.load(Ordering::Acquire) >= delivery.waiting_max {
+            delivery.counters.dropped.fetch_add(1, Ordering::AcqRel);
             return;
         }
         let lane = event.address.slot as usize * 7 + usize::from(event.address.shard);
-        delivery.waiting.fetch_add(1, Ordering::AcqRel);
+        delivery.counters.waiting.fetch_add(1, Ordering::AcqRel);
         let waiting = WaitingEvent { request: event.request, since: Instant::now() };
         // A lane ends only with the runtime.
         let _ = self.lanes[lane % LANES].send(waiting);
@@ -91,8 +126,8 @@ impl Hooks {
     /// number of events that are left.
     pub async fn wait_until_delivered(&self, link: &Link, end: Instant) -> u64 {
         loop {
-            let done = self.delivery.delivered.load(Ordering::Acquire)
-                + self.delivery.dropped.load(Ordering::Acquire)
+            let done = self.delivery.counters.delivered.load(Ordering::Acquire)
+                + self.delivery.counters.dropped.load(Ordering::Acquire)
                 + link.sum(|metrics| metrics.hook_events_dropped.get());
             let left = link.sum(|metrics| metrics.hook_events.get()).saturating_sub(done);
             if left == 0 || Instant::now() >= end {
@@ -104,42 +139,20 @@ impl Hooks {
 
     /// Metrics of the hooks.
     pub fn metrics(&self) -> Vec<Metric> {
-        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let total = |name, help, count| Metric {
-            name,
-            help,
-            kind: MetricKind::Total,
-            value: number(count),
-        };
-        let delivery = &self.delivery;
-        vec![
-            total("hooks_delivered", "Hook events delivered to the backend.", &delivery.delivered),
-            total(
-                "hooks_retried",
-                "Failed attempts to deliver a hook event that were repeated.",
-                &delivery.retried,
-            ),
-            total(
-                "hooks_dropped",
-                "Hook events dropped because too many waited or they were too old.",
-                &delivery.dropped,
-            ),
-            Metric {
-                name: "hooks_waiting",
-                help: "Hook events that wait for delivery.",
-                kind: MetricKind::Gauge,
-                value: number(&delivery.waiting),
-            },
-        ]
+        self.delivery.counters.metrics()
     }
 }
 
 impl Delivery {
     async fn serve(self: Arc<Self>, mut lane: mpsc::UnboundedReceiver<WaitingEvent>) {
         while let Some(waiting) = lane.recv().await {
-            let count = if self.deliver(&waiting).await { &self.delivered } else { &self.dropped };
+            let count = if self.deliver(&waiting).await {
+                &self.counters.delivered
+            } else {
+                &self.counters.dropped
+            };
             count.fetch_add(1, Ordering::AcqRel);
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -153,7 +166,7 @@ impl Delivery {
             if again > end {
                 return false;
             }
-            self.retried.fetch_add(1, Ordering::Relaxed);
+            self.counters.retried.fetch_add(1, Ordering::Relaxed);
             sleep_until(again).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }

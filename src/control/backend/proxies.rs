@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::base::current::Current;
-use crate::control::backend::proxy_calls::ProxyCalls;
 use crate::control::backend::targets::Backend;
 use crate::control::metrics::family::Family;
 use crate::control::metrics::names::Names;
@@ -26,15 +25,12 @@ pub struct Proxies {
     link: Arc<Link>,
     backend: Arc<Current<Backend>>,
     waiting: Arc<Semaphore>,
-    calls: Arc<ProxyCalls>,
 }
 
 impl Proxies {
     /// Sends requests to `backend`, and the answers to shards by `link`.
     pub fn new(link: Arc<Link>, backend: Arc<Current<Backend>>) -> Self {
-        let waiting = Arc::new(Semaphore::new(WAITING_MAX));
-        let calls = Arc::new(ProxyCalls::new(backend.get().names()));
-        Proxies { link, backend, waiting, calls }
+        Proxies { link, backend, waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
     }
 
     /// Asks the backend about a client's command, and sends the answer to the shard.
@@ -65,8 +61,9 @@ impl Proxies {
     }
 
     async fn answer(&self, request: &ProxyRequest) -> Result<ProxyAnswer, ProxyFailure> {
-        let call = self.calls.begin(request);
-        let answer = self.backend.get().ask(request).await;
+        let backend = self.backend.get();
+        let call = backend.calls().begin(request);
+        let answer = backend.ask(request).await;
         call.end(answer == Err(ProxyFailure::Failed));
         answer
     }
@@ -79,6 +76,6 @@ impl Proxies {
     /// Metrics of the proxies.
     pub fn families(&self, names: &Names) -> Vec<Family> {
         let in_progress = WAITING_MAX - self.waiting.available_permits();
-        self.calls.families(in_progress, names)
+        self.backend.get().calls().families(in_progress, names)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the numbers. Never sends a request.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::counter::Counter;
@@ -21,13 +22,12 @@ struct Calls {
     in_progress: Counter,
 }
 
-/// The calls of each proxy.
-#[derive(Debug)]
-pub struct ProxyCalls {
-    names: Vec<String>,
-    /// By proxy and kind.
-    calls: Vec<[Calls; KINDS.len()]>,
-}
+/// The calls of a proxy, by kind.
+type CallsByKind = [Calls; KINDS.len()];
+
+/// The calls of each proxy, by number: the name of the proxy, and its counts.
+#[derive(Debug, Default)]
+pub struct ProxyCalls(Vec<(String, Arc<CallsByKind>)>);
 
 /// A call in progress.
 pub struct Call<'a> {
@@ -54,18 +54,24 @@ impl Drop for Call<'_> {
 }
 
 impl ProxyCalls {
-    /// Counts the calls of the proxies with these names, in the order of their numbers.
-    pub fn new(names: Vec<String>) -> Self {
-        let calls = names.iter().map(|_| std::array::from_fn(|_| Calls::default())).collect();
-        ProxyCalls { names, calls }
+    /// Counts the calls of the proxies with these names, in the order of their numbers. A proxy
+    /// that keeps its number and name keeps its counts.
+    #[must_use]
+    pub fn with_names(&self, names: Vec<String>) -> Self {
+        let proxy = |(at, name): (usize, String)| {
+            let known = self.0.get(at).filter(|(known, _)| *known == name);
+            let calls = known.map(|(_, calls)| calls.clone());
+            (name, calls.unwrap_or_default())
+        };
+        ProxyCalls(names.into_iter().enumerate().map(proxy).collect())
     }
 
     /// Begins a call.
     pub fn begin(&self, request: &ProxyRequest) -> Call<'_> {
         let Upstream(number) = request.upstream;
         let kind = KINDS.iter().position(|kind| *kind == request.event.name());
-        let calls = self.calls.get(usize::from(number)).zip(kind);
-        let calls = calls.and_then(|(calls, kind)| calls.get(kind));
+        let calls = self.0.get(usize::from(number)).zip(kind);
+        let calls = calls.and_then(|((_, calls), kind)| calls.get(kind));
         if let Some(calls) = calls {
             calls.in_progress.add_shared(1);
         }
@@ -73,8 +79,8 @@ impl ProxyCalls {
     }
 
     fn used(&self) -> impl Iterator<Item = (Vec<String>, &Calls)> {
-        let calls = self.names.iter().zip(&self.calls).flat_map(|(name, calls)| {
-            KINDS.iter().zip(calls).map(move |(kind, calls)| {
+        let calls = self.0.iter().flat_map(|(name, calls)| {
+            KINDS.iter().zip(&**calls).map(move |(kind, calls)| {
                 let labels = [name.as_str(), "http", kind].map(str::to_owned).to_vec();
                 (labels, calls)
             })

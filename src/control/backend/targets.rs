@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::config::{Config, Proxy, StatusTransform, is_own_header};
 use crate::control::backend::client::{Client, client as new_client};
 use crate::control::backend::endpoint::{Endpoint, causes};
+use crate::control::backend::proxy_calls::ProxyCalls;
 use crate::control::traces::{Span, SpanKind, TraceContext, Tracer};
 use crate::model::backend::{
     self, AnswerError, BackendContext, ProxyAnswer, ProxyEvent, ProxyFailure, ProxyRequest,
@@ -39,7 +40,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 pub struct Backend {
     addresses: Vec<Option<KnownTarget>>,
     client: Client,
-    names: Vec<String>,
+    calls: ProxyCalls,
     /// Traces the requests.
     tracer: Option<Arc<Tracer>>,
 }
@@ -54,8 +55,8 @@ struct KnownTarget {
 impl Backend {
     /// The addresses of a configuration.
     pub fn new(config: &Config, client: &Client, tls: &TlsClients) -> Self {
-        let (addresses, names, tracer) = (Vec::new(), Vec::new(), None);
-        Backend { addresses, client: client.clone(), names, tracer }.reloaded(config, tls)
+        let (addresses, calls, tracer) = (Vec::new(), ProxyCalls::default(), None);
+        Backend { addresses, client: client.clone(), calls, tracer }.reloaded(config, tls)
     }
 
     /// Traces the requests to the addresses.
@@ -92,12 +93,13 @@ impl Backend {
         let names = vec!["default".to_owned(); without_name].into_iter().chain(given).collect();
         let addresses = proxies.into_iter().enumerate().map(address).collect();
         let (client, tracer) = (self.client.clone(), self.tracer.clone());
-        Backend { addresses, client, names, tracer }
+        Backend { addresses, client, calls: self.calls.with_names(names), tracer }
     }
 
-    /// Names of the proxies, by number: `default`, or the name that the configuration gives.
-    pub fn names(&self) -> Vec<String> {
-        self.names.clone()
+    /// The calls of the proxies, with their names: `default`, or the one that the configuration
+    /// gives.
+    pub fn calls(&self) -> &ProxyCalls {
+        &self.calls
     }
 
     fn target(&self, request: &ProxyRequest) -> Result<&Target, ProxyFailure> {

@@ -137,7 +137,10 @@ mod tests {
     use super::*;
     use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
     use crate::base::metrics::Metrics;
+    use crate::control::acme::AcmeCounters;
+    use crate::control::backend::hooks::HookCounters;
     use crate::control::backend::proxy_calls::ProxyCalls;
+    use crate::control::certificates;
 
     fn names() -> Names {
         Names::new(&Config::default())
@@ -164,8 +167,7 @@ mod tests {
         assert_eq!(text.lines().count(), written(&metrics[2..]).lines().count());
     }
 
-    /// Every family of the server, but those of hooks and consumers of the control plane's parts
-    /// that have no list.
+    /// Every family of the server.
     fn catalogue() -> Vec<Family> {
         let mut config = Config::default();
         config.prometheus.recovered_publications_histogram = true;
@@ -175,8 +177,11 @@ mod tests {
         let mut all = [shards.of_centrifugo(), shards.own(), shards.plain()].concat();
         all.push(inboxes(&[], &names));
         all.extend(api_calls::ApiCalls::new(&["publish"]).families(&[], &names));
-        all.extend(ProxyCalls::new(Vec::new()).families(0, &names));
+        all.extend(ProxyCalls::default().families(0, &names));
         all.extend(feeds(&[], &names));
+        all.extend(names.families(&HookCounters::default().metrics()));
+        all.extend(names.families(&AcmeCounters::default().metrics()));
+        all.extend(certificates::families(&[], &names));
         all.extend(process::memory(&budgets, &names));
         all.extend(process::process(Started::now(), &names));
         all.extend(Windows::default().summaries(&all, Instant::now()));
@@ -211,9 +216,8 @@ mod tests {
             }
             named += 1;
             let series = ["_bucket", "_count", "_sum"].map(|end| word.strip_suffix(end));
-            let of_hooks = word.starts_with("drumline_hooks_");
             let exists = |name: &str| known.iter().any(|known| known == name);
-            if !of_hooks && !exists(word) && !series.iter().flatten().any(|name| exists(name)) {
+            if !exists(word) && !series.iter().flatten().any(|name| exists(name)) {
                 unknown.push(word);
             }
         }
