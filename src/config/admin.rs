@@ -23,6 +23,15 @@ impl Config {
         format!("{}/", self.admin.handler_prefix.trim_end_matches('/'))
     }
 
+    /// Gives the path of the page of an open server to the admin page if both would have it and
+    /// only the admin page was asked for.
+    pub(super) fn give_admin_the_start_page(&mut self, flags: &[(String, String)]) {
+        let is_asked_for = flags.iter().any(|(path, _)| path == "page.enabled");
+        if self.admin.enabled && self.admin_path() == "/" && !is_asked_for {
+            self.page.enabled = false;
+        }
+    }
+
     /// Checks the keys of the admin page.
     pub(super) fn check_admin(&self) -> Result<(), Error> {
         let (admin, server) = (&self.admin, &self.http_server);
@@ -149,5 +158,26 @@ mod tests {
         assert_eq!(inside.admin_path(), "/");
         let local = [on, set, ("http_server.address", "::1"), ("admin.handler_prefix", "/ops/")];
         assert_eq!(load_flags(&local).unwrap().admin_path(), "/ops/");
+    }
+
+    #[test]
+    fn the_admin_page_of_an_open_server_takes_the_place_of_the_start_page() {
+        let hash = password::hash(b"hunter2").unwrap();
+        let open = |flags: &[(&str, &str)]| {
+            let flags = flags.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
+            load(&Sources { flags, ..Sources::default() }).map(|loaded| {
+                assert!(loaded.access.is_open());
+                loaded.config
+            })
+        };
+        let (on, set) = (("admin.enabled", "true"), ("admin.password", hash.as_str()));
+        let told = open(&[on]).unwrap_err().to_string();
+        assert!(told.contains("password") && told.contains("drumline hash-password"), "{told}");
+        let config = open(&[on, set]).unwrap();
+        assert!(config.admin_path() == "/" && !config.page.enabled);
+        let apart = open(&[on, set, ("admin.handler_prefix", "/ops")]).unwrap();
+        assert!(apart.admin_path() == "/ops/" && apart.page.enabled);
+        let both = open(&[on, set, ("page.enabled", "true")]).unwrap_err().to_string();
+        assert!(both.contains("page.enabled needs a path of the admin page"), "{both}");
     }
 }

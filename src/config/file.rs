@@ -124,11 +124,16 @@ pub(super) fn find() -> FileChoice {
 pub(super) fn read(file: &Path) -> Result<Dict, Error> {
     let (name, format) = (file.display(), FileFormat::of(file));
     let text = std::fs::read_to_string(file).map_err(|refused| {
-        error(
-            format!("cannot read {name}: {refused}"),
-            "name a file that exists, or create one with \
-             `drumline genconfig --config drumline.toml`",
-        )
+        let cure = match refused.kind() {
+            ErrorKind::PermissionDenied => "let the user of the server read it",
+            ErrorKind::InvalidData => "write it in UTF-8",
+            ErrorKind::IsADirectory => "name the file in it",
+            _ => {
+                "name a file that exists, or create one with \
+                 `drumline genconfig --config drumline.toml`"
+            }
+        };
+        error(format!("cannot read {name}: {refused}"), cure)
     })?;
     // Some editors put a byte order mark at the start of a file.
     let text = text.trim_start_matches('\u{feff}');
@@ -151,6 +156,23 @@ pub(super) fn read(file: &Path) -> Result<Dict, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_a_cure_for_the_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("binary.toml");
+        std::fs::write(&binary, b"\xff\xfe").unwrap();
+        let missing = folder.path().join("missing.toml");
+        for (path, cure) in [
+            (binary.as_path(), "write it in UTF-8"),
+            (folder.path(), "name the file in it"),
+            (missing.as_path(), "name a file that exists"),
+        ] {
+            let refused = read(path).unwrap_err();
+            assert!(refused.cause.contains(&path.display().to_string()), "{refused}");
+            assert!(refused.cure.starts_with(cure), "{refused}");
+        }
+    }
 
     #[test]
     fn a_syntax_error_names_line_and_column_and_shows_no_value() {

@@ -70,6 +70,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let is_of_centrifugo = builder.is_of_centrifugo;
     let mut config = builder.finish()?;
     config.normalize();
+    if access.is_open() {
+        config.give_admin_the_start_page(&sources.flags);
+    }
     if is_of_centrifugo && config.prometheus.namespace.is_empty() {
         CENTRIFUGO_NAMESPACE.clone_into(&mut config.prometheus.namespace);
     }

@@ -53,20 +53,29 @@ enabled = true
 channel_template = \"stock:{routing_key.1}\"
 ";
 
+/// What follows the name of the list.
+const CERTIFICATE: &str = "
+name = \"shop\"
+cert_pem = \"/etc/drumline/shop.crt\"
+key_pem = \"/etc/drumline/shop.key\"
+";
+
 const LISTENER: &str = "[[http_server.listeners]]
 name = \"local\"
 unix_socket = \"/run/drumline/edge.sock\"
 ";
 
 /// Example of a table in this list, for the commented file.
-fn example(list: &str) -> &'static str {
-    match list {
+fn example(list: &str) -> String {
+    let known = match list {
         "proxies" => PROXY,
         "rpc.namespaces" => RPC_NAMESPACE,
         "consumers" => CONSUMER,
         "http_server.listeners" => LISTENER,
-        _ => NAMESPACE,
-    }
+        "channel.namespaces" => NAMESPACE,
+        _ => return format!("[[{list}]]{CERTIFICATE}"),
+    };
+    known.to_owned()
 }
 
 /// A commented `drumline.toml` that contains every key with its default value.
@@ -290,6 +299,19 @@ mod tests {
         };
         assert_eq!((name.as_str(), options.history_size), ("chat", 100));
         assert!(options.presence && options.force_recovery);
+    }
+
+    #[test]
+    fn the_example_of_every_list_is_one_of_that_list_and_loads() {
+        let lists = keys().iter().filter(|key| matches!(key.kind, ValueKind::Tables));
+        let mut count = 0;
+        for list in lists {
+            let example = example(&list.path);
+            assert!(example.starts_with(&format!("[[{}]]\n", list.path)), "{example}");
+            load_as("drumline.toml", &example);
+            count += 1;
+        }
+        assert!(count >= 7, "{count} lists");
     }
 
     #[test]

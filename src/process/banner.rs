@@ -8,15 +8,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Access;
 
+/// An address that the server listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The address.
+    pub address: SocketAddr,
+    /// TLS: a host of its certificate, empty if the certificate names none; `None`: plain.
+    pub tls: Option<String>,
+}
+
 /// Contents of the banner.
 #[derive(Clone, Debug)]
 pub struct Banner {
     /// Public address.
-    pub address: SocketAddr,
+    pub public: Port,
     /// Further listeners, each with its name.
     pub listeners: Vec<String>,
-    /// Address of the internal port; `None`: there is none.
-    pub internal: Option<SocketAddr>,
+    /// The internal port; `None`: there is none.
+    pub internal: Option<Port>,
     /// Path of the WebSocket; `None`: it is disabled.
     pub websocket: Option<String>,
     /// Path of the API; `None`: it is disabled or refuses every request.
@@ -27,6 +36,8 @@ pub struct Banner {
     pub key: ShownKey,
     /// Whether the page is served.
     pub page: bool,
+    /// Path of the admin page; `None`: it is disabled.
+    pub admin: Option<String>,
     /// Processor of each shard; `None`: the shard could not be pinned.
     pub processors: Vec<Option<usize>>,
     /// Slots of each shard.
@@ -52,6 +63,18 @@ pub enum ShownKey {
     Configured,
 }
 
+impl Banner {
+    /// The same with the address of the internal port, and with a host of the certificate of each
+    /// port that has TLS, the public one first.
+    #[must_use]
+    pub fn with_ports(mut self, internal: Option<SocketAddr>, hosts: [Option<String>; 2]) -> Self {
+        let [public, inner] = hosts;
+        self.public.tls = public;
+        self.internal = internal.map(|address| Port { address, tls: inner });
+        self
+    }
+}
+
 /// Text of the banner.
 pub fn banner(facts: &Banner) -> String {
     let mut text = format!("Drumline {}\n\n", env!("CARGO_PKG_VERSION"));
@@ -60,31 +83,42 @@ pub fn banner(facts: &Banner) -> String {
     for listener in &facts.listeners {
         line("", listener.clone());
     }
-    if let Some(internal) = facts.internal {
-        line(
-            "internal",
-            format!("{internal} (API, metrics, health and pages, which the public port lacks)"),
-        );
+    if let Some(internal) = &facts.internal {
+        line("internal", listens_internally(internal, facts.api_is_public));
     }
     line("shards", shards(&facts.processors));
     line("holds", holds(facts));
     line("access", access(facts));
-    let inner = url(facts.internal.unwrap_or(facts.address));
+    let inner = facts.internal.as_ref().unwrap_or(&facts.public);
+    let mut part = |name: &str, value: String| _ = write!(text, "\n  {name}:\n    {value}\n");
+    if let Some(path) = &facts.websocket {
+        part("connect", format!("{}{path}", url("ws", &facts.public)));
+    }
     if let Some(api) = &facts.api {
-        let server = if facts.api_is_public { &url(facts.address) } else { &inner };
-        _ = write!(text, "\n  publish:\n    {}\n", curl(server, api, &facts.key));
+        let port = if facts.api_is_public { &facts.public } else { inner };
+        part("publish", curl(port, api, &facts.key));
     }
     if facts.page {
-        _ = write!(text, "\n  page:\n    {inner}/\n");
+        part("page", format!("{}/", url("http", inner)));
+    }
+    if let Some(path) = &facts.admin {
+        part("admin page", format!("{}{path}", url("http", inner)));
     }
     text
 }
 
 fn listens(facts: &Banner) -> String {
-    match &facts.websocket {
-        Some(path) => format!("{} (WebSocket at {path})", facts.address),
-        None => facts.address.to_string(),
-    }
+    let Port { address, tls } = &facts.public;
+    let tls = tls.is_some().then(|| "TLS".to_owned());
+    let websocket = facts.websocket.as_ref().map(|path| format!("WebSocket at {path}"));
+    let more: Vec<String> = tls.into_iter().chain(websocket).collect();
+    if more.is_empty() { address.to_string() } else { format!("{address} ({})", more.join(", ")) }
+}
+
+fn listens_internally(Port { address, tls }: &Port, api_is_public: bool) -> String {
+    let tls = if tls.is_some() { "TLS; " } else { "" };
+    let api = if api_is_public { "" } else { "API, " };
+    format!("{address} ({tls}{api}metrics, health and pages, which the public port lacks)")
 }
 
 /// Access of an open server in a container.
@@ -108,26 +142,50 @@ fn access(facts: &Banner) -> String {
     }
 }
 
-/// Command that publishes a message.
-fn curl(url: &str, api: &str, key: &ShownKey) -> String {
+/// Command that publishes a message. It works on this machine, also if the name in the certificate
+/// leads elsewhere.
+fn curl(port: &Port, api: &str, key: &ShownKey) -> String {
     let key = match key {
         ShownKey::None => String::new(),
         ShownKey::Made(key) => format!(" -H 'X-API-Key: {key}'"),
         ShownKey::Configured => " -H 'X-API-Key: <http_api.key>'".to_owned(),
     };
     let body = r#"{"channel":"news","data":{"text":"hello"}}"#;
-    format!("curl{key} -d '{body}' {url}{api}/publish")
+    let here = here(port.address);
+    let (resolve, url) = match port.tls.as_deref() {
+        None | Some("") => (String::new(), url("http", port)),
+        Some(name) => {
+            let at = format!("{name}:{}", here.port());
+            let ip =
+                if here.is_ipv6() { format!("[{}]", here.ip()) } else { here.ip().to_string() };
+            (format!(" --resolve {at}:{ip}"), format!("https://{at}"))
+        }
+    };
+    format!("curl{resolve}{key} -d '{body}' {url}{api}/publish")
 }
 
-/// URL of an address, as seen from this machine.
-fn url(mut address: SocketAddr) -> String {
+/// URL of a port: its name where others can reach it, or its address as seen from this machine.
+/// `scheme` is that of a plain port.
+fn url(scheme: &str, port: &Port) -> String {
+    let Port { address, tls } = port;
+    match tls.as_deref() {
+        None => format!("{scheme}://{}", here(*address)),
+        Some(name) if !name.is_empty() && !address.ip().is_loopback() => {
+            format!("{scheme}s://{name}:{}", address.port())
+        }
+        Some(_) => format!("{scheme}s://{}", here(*address)),
+    }
+}
+
+/// An address as seen from this machine.
+fn here(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    format!("http://{address}")
+    address
 }
 
 fn shards(processors: &[Option<usize>]) -> String {
@@ -175,9 +233,13 @@ fn holds(facts: &Banner) -> String {
 mod tests {
     use super::*;
 
+    fn port(address: &str, tls: Option<&str>) -> Port {
+        Port { address: address.parse().unwrap(), tls: tls.map(str::to_owned) }
+    }
+
     fn facts() -> Banner {
         Banner {
-            address: "0.0.0.0:8000".parse().unwrap(),
+            public: port("0.0.0.0:8000", None),
             listeners: vec!["unix:/run/edge.sock (local)".into()],
             internal: None,
             websocket: Some("/connection/websocket".into()),
@@ -185,6 +247,7 @@ mod tests {
             api_is_public: false,
             key: ShownKey::Made("abc".into()),
             page: true,
+            admin: None,
             processors: vec![Some(0), Some(1), Some(3)],
             slots: vec![1000; 3],
             bound: Some((500, "memory".into(), "2 MiB".into())),
@@ -199,6 +262,7 @@ mod tests {
         let text = banner(&facts());
         let check = |part: &str| assert!(text.contains(part), "{part}\n{text}");
         check("0.0.0.0:8000 (WebSocket at /connection/websocket)");
+        check("\n  connect:\n    ws://127.0.0.1:8000/connection/websocket\n");
         check("\n              unix:/run/edge.sock (local)\n");
         check("3 on cores 0-1,3\n");
         check("500 connections, limited by memory: 2 MiB\n");
@@ -206,6 +270,44 @@ mod tests {
         check("-H 'X-API-Key: abc' -d '{\"channel\":\"news\"");
         check("http://127.0.0.1:8000/api/publish\n");
         check("    http://127.0.0.1:8000/\n");
+        assert!(!text.contains("admin"), "{text}");
+    }
+
+    #[test]
+    fn ports_with_tls_are_shown_with_secure_schemes_and_the_name_of_their_certificate() {
+        let text = banner(&Banner {
+            public: port("0.0.0.0:443", Some("push.example.com")),
+            internal: Some(port("127.0.0.1:9000", Some("push.example.com"))),
+            admin: Some("/ops/".into()),
+            ..facts()
+        });
+        let check = |part: &str| assert!(text.contains(part), "{part}\n{text}");
+        check("0.0.0.0:443 (TLS, WebSocket at /connection/websocket)");
+        check("wss://push.example.com:443/connection/websocket\n");
+        check("internal    127.0.0.1:9000 (TLS; API, metrics,");
+        check("curl --resolve push.example.com:9000:127.0.0.1 -H 'X-API-Key: abc' -d");
+        check(" https://push.example.com:9000/api/publish\n");
+        check("  page:\n    https://127.0.0.1:9000/\n");
+        check("  admin page:\n    https://127.0.0.1:9000/ops/\n");
+        assert!(!text.contains("http://") && !text.contains("ws://"), "{text}");
+        let nameless = banner(&Banner { public: port("[::]:443", Some("")), ..facts() });
+        assert!(nameless.contains("wss://[::1]:443/connection/websocket\n"), "{nameless}");
+        assert!(nameless.contains(" https://[::1]:443/api/publish\n"), "{nameless}");
+    }
+
+    #[test]
+    fn a_plain_internal_port_beside_tls_has_plain_addresses() {
+        let text = banner(&Banner {
+            public: port("10.0.0.5:443", Some("push.example.com")),
+            internal: Some(port("127.0.0.1:9000", None)),
+            api_is_public: true,
+            admin: Some("/".into()),
+            ..facts()
+        });
+        let check = |part: &str| assert!(text.contains(part), "{part}\n{text}");
+        check("internal    127.0.0.1:9000 (metrics, health and pages,");
+        check("curl --resolve push.example.com:443:10.0.0.5 -H");
+        check("  admin page:\n    http://127.0.0.1:9000/\n");
     }
 
     #[test]
@@ -229,7 +331,7 @@ mod tests {
     #[test]
     fn the_banner_omits_what_is_disabled() {
         let text = banner(&Banner {
-            internal: Some("[::]:9000".parse().unwrap()),
+            internal: Some(port("[::]:9000", None)),
             key: ShownKey::None,
             websocket: None,
             page: false,

@@ -24,7 +24,7 @@ use crate::control::traces::TraceOptions;
 use crate::engine::node::{Node, NodeSettings};
 use crate::feeds::start::PreparedFeeds;
 use crate::model::message::RANKS;
-use crate::process::banner::{Banner, ShownKey, banner};
+use crate::process::banner::{Banner, Port, ShownKey, banner};
 use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
 use crate::tls::Tls;
@@ -61,6 +61,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     let acme = Acme::prepare(&config, &tls)?;
     let traced = config.opentelemetry.enabled;
     let traces = traced.then(|| TraceOptions::read(|name| std::env::var(name).ok())).transpose()?;
+    let hosts = tls.ports.hosts();
     settings.tls = tls.ports.public.as_ref().map(|port| port.config.clone());
     let plan = NodeSettings {
         listeners,
@@ -99,7 +100,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         .with_traces(traces)
         .with_reload(load, loaded);
     let facts = facts(&config, &access, &node, &report);
-    log::screen(banner(&Banner { internal: control.internal_address(), ..facts }));
+    log::screen(banner(&facts.with_ports(control.internal_address(), hosts)));
     runtime.block_on(control.run(signals)).map_err(|error| Failure {
         cause: format!("cannot run the control plane: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
@@ -133,7 +134,7 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
     let is_reachable = api.insecure || !api.key.is_empty();
     let bound = report.bounds().into_iter().next();
     Banner {
-        address: node.address(),
+        public: Port { address: node.address(), tls: None },
         listeners: further_listeners(config, node),
         internal: None,
         websocket: (!config.websocket.disabled).then(|| config.websocket.handler_prefix.clone()),
@@ -147,6 +148,7 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
             Access::Closed(_) => ShownKey::Configured,
         },
         page: config.page.enabled,
+        admin: config.admin.enabled.then(|| config.admin_path()),
         processors: node.processors.clone(),
         slots: slots(report),
         bound: bound.map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),

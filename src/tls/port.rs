@@ -145,6 +145,12 @@ impl TlsPorts {
         })
     }
 
+    /// A host of the certificate of each port that has TLS, the public one first.
+    pub fn hosts(&self) -> [Option<String>; 2] {
+        [&self.public, &self.internal]
+            .map(|port| port.as_ref().map(|port| port.certificates.host()))
+    }
+
     /// The certificates of the ports, each store once.
     pub fn stores(&self) -> Vec<Arc<CertificateStore>> {
         let ports = [&self.public, &self.internal];
