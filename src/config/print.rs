@@ -308,7 +308,9 @@ mod tests {
         for list in lists {
             let example = example(&list.path);
             assert!(example.starts_with(&format!("[[{}]]\n", list.path)), "{example}");
-            load_as("drumline.toml", &example);
+            // The example of RPC namespaces uses the proxy of the section.
+            let proxy = "[rpc.proxy]\nendpoint = \"http://localhost:3000/rpc\"\n";
+            load_as("drumline.toml", &format!("{proxy}{example}"));
             count += 1;
         }
         assert!(count >= 7, "{count} lists");

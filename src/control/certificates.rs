@@ -24,9 +24,9 @@ pub async fn watch(stores: Vec<Arc<CertificateStore>>) {
     }
     for store in stores.iter().filter(|store| store.early() > 0) {
         let (place, served) = (store.place(), store.describe());
-        log::warn(
-            "tls",
-            format_args!("{place}: clients refuse {served}; correct the clock of this machine"),
+        tracing::warn!(
+            target: "tls",
+            "{place}: clients refuse {served}; if it is valid, correct the clock of this machine"
         );
     }
     loop {
