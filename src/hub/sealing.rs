@@ -206,17 +206,22 @@ mod tests {
 
     /// A hub with TLS, and the certificate of its server as the only root.
     fn hub_with_tls() -> (Hub, Arc<RootCertStore>) {
+        hub_with_protocols(&[])
+    }
+
+    fn hub_with_protocols(protocols: &[&[u8]]) -> (Hub, Arc<RootCertStore>) {
         let pair = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["a".into()]).unwrap().self_signed(&pair).unwrap();
         let key = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let mut hub = hub(ROOMY, ROOMY, ROOMY);
         let tls = Some(Arc::new(config));
         let entrances = Arc::new([Entrance { tls: true, ..Entrance::default() }]);
@@ -242,11 +247,12 @@ mod tests {
             version: &'static SupportedProtocolVersion,
         ) -> Self {
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = ClientConfig::builder_with_provider(provider)
+            let mut config = ClientConfig::builder_with_provider(provider)
                 .with_protocol_versions(&[version])
                 .unwrap()
                 .with_root_certificates(roots.clone())
                 .with_no_client_auth();
+            config.alpn_protocols = hub.settings.tls.as_ref().unwrap().alpn_protocols.clone();
             let tls = ClientConnection::new(Arc::new(config), "a".try_into().unwrap()).unwrap();
             let (slot, generation) = hub.reserve().unwrap();
             hub.socket_opened(slot);
@@ -414,6 +420,18 @@ mod tests {
             client.tls.send_close_notify();
             client.exchange(&mut hub, usize::MAX, most);
             assert!(client.has_closed(), "{version:?} {most}");
+        }
+    }
+
+    #[test]
+    fn the_handshake_of_a_challenge_is_followed_by_the_closing_alert_alone() {
+        for (version, most) in [(&TLS13, usize::MAX), (&TLS13, 1), (&TLS12, usize::MAX)] {
+            let (mut hub, roots) = hub_with_protocols(&[b"acme-tls/1"]);
+            let mut client = Client::new(&mut hub, &roots, version);
+            client.tls.writer().write_all(b"GET /health HTTP/1.1\r\n\r\n").unwrap();
+            client.exchange(&mut hub, usize::MAX, most);
+            assert!(client.has_closed() && client.got.is_empty(), "{version:?} {most}");
+            assert_eq!(client.phase(&mut hub), Some(Phase::Ending));
         }
     }
 

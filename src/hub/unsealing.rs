@@ -124,11 +124,15 @@ impl Hub {
         handshake: Box<Handshake>,
     ) -> Result<(), HandshakeFault> {
         self.metrics.tls_resumptions.add(u64::from(handshake.is_resumed()));
+        let is_challenge = handshake.is_challenge();
         let session = handshake.finish()?;
         self.metrics.tls_handshakes.add(1);
         self.metrics.tls_handshakes_open.subtract(1);
         self.connections.sessions.insert(slot, session);
         self.connections[slot].phase = Phase::Head;
+        if is_challenge {
+            self.end_when_flushed(slot);
+        }
         Ok(())
     }
 

@@ -16,8 +16,6 @@ use super::pem::PemSource;
 use super::provider::provider;
 use crate::base::failure::Failure;
 
-/// The protocol of a tls-alpn-01 challenge (ALPN).
-pub const ACME: &[u8] = b"acme-tls/1";
 /// Length of a challenge's digest in bytes.
 const DIGEST: usize = 32;
 

@@ -10,12 +10,13 @@ use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
-use super::issued::{ACME, Issued};
+use super::issued::Issued;
 use super::provider::provider;
 use super::store::CertificateStore;
 use super::tickets::Tickets;
 use crate::base::failure::Failure;
 use crate::config::{HttpServer, ServerTls, TlsAutocert};
+use crate::wire::tls::handshake::ACME;
 
 /// The protocol that clients and server agree on (ALPN).
 const HTTP: &[u8] = b"http/1.1";

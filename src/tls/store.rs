@@ -12,11 +12,12 @@ use rustls::sign::CertifiedKey;
 use super::certificate::{Certificate, Validity, duration, now};
 use super::client_authority::{ClientAuthority, verifier};
 use super::fingerprint::{Fingerprint, fingerprint};
-use super::issued::{ACME, Issued};
+use super::issued::Issued;
 use super::pem::PemSource;
 use super::served::Served;
 use crate::base::failure::Failure;
 use crate::config::ServerTls;
+use crate::wire::tls::handshake::ACME;
 
 /// What a port reads its certificates from.
 #[derive(Clone)]

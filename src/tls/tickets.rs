@@ -299,6 +299,105 @@ mod tests {
         assert_eq!(of_lines(&[old]).open(100, &renewed), None, "the first line encrypts");
     }
 
+    /// Tickets at a time that the test sets.
+    #[derive(Debug)]
+    struct AtPeriod(Tickets, std::sync::atomic::AtomicU64);
+
+    impl AtPeriod {
+        fn period(&self) -> u64 {
+            self.1.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl ProducesTickets for AtPeriod {
+        fn enabled(&self) -> bool {
+            true
+        }
+
+        fn lifetime(&self) -> u32 {
+            self.0.lifetime()
+        }
+
+        fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+            self.0.seal(self.period(), session)
+        }
+
+        fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+            self.0.open(self.period(), ticket)
+        }
+    }
+
+    /// Whether a handshake in memory resumes an earlier session; the client takes its tickets.
+    fn resumes(server: &Arc<rustls::ServerConfig>, client: &Arc<rustls::ClientConfig>) -> bool {
+        let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+        let name = "a".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(client.clone(), name).unwrap();
+        for _ in 0..6 {
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            while client.wants_write() {
+                client.write_tls(&mut up).unwrap();
+            }
+            let mut up = &up[..];
+            while !up.is_empty() {
+                server.read_tls(&mut up).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            while server.wants_write() {
+                server.write_tls(&mut down).unwrap();
+            }
+            let mut down = &down[..];
+            while !down.is_empty() {
+                client.read_tls(&mut down).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        client.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
+    #[test]
+    fn a_handshake_resumes_across_one_rotation_of_the_keys_and_not_across_two() {
+        use super::super::provider::provider;
+        use rustls::version::{TLS12, TLS13};
+
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["a".into()]).unwrap();
+        let certificate = certificate.self_signed(&key).unwrap().der().clone();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        for tickets in [Tickets::new("tls", None).unwrap(), of_lines(&[[7; KEY]])] {
+            let tickets = Arc::new(AtPeriod(tickets, 0.into()));
+            let mut server = rustls::ServerConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate.clone()],
+                    rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+                )
+                .unwrap();
+            server.ticketer = tickets.clone();
+            server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            let server = Arc::new(server);
+            for version in [&TLS13, &TLS12] {
+                let client = rustls::ClientConfig::builder_with_provider(provider())
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_root_certificates(roots.clone())
+                    .with_no_client_auth();
+                let client = Arc::new(client);
+                let at = |later: u64| {
+                    tickets.1.fetch_add(later, std::sync::atomic::Ordering::Relaxed);
+                    resumes(&server, &client)
+                };
+                assert!(!at(0) && at(0), "{version:?}");
+                assert!(at(1), "{version:?}: across a rotation");
+                // A resumed session got new tickets.
+                assert!(at(1) && !at(2), "{version:?}: across two rotations");
+            }
+        }
+    }
+
     #[test]
     fn a_changed_or_foreign_ticket_is_refused() {
         let tickets = of_lines(&[[1; KEY]]);

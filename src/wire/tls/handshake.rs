@@ -21,6 +21,9 @@ use crate::wire::tls::suite::Suite;
 /// with rustls 0.23 and aws-lc-rs), without the buffer of its input.
 pub const HANDSHAKE_BYTES: usize = 6 * 1024;
 
+/// The protocol of a tls-alpn-01 challenge (ALPN), which has no data behind its handshake.
+pub const ACME: &[u8] = b"acme-tls/1";
+
 /// Maximum bytes of handshake messages that wait for their rest, as rustls has it.
 const INCOMING_MAX: usize = 64 * 1024 + 16 * 1024;
 
@@ -130,6 +133,11 @@ impl Handshake {
     /// Whether the handshake, which is complete, resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Whether the handshake, which is complete, answered the challenge of an ACME authority.
+    pub fn is_challenge(&self) -> bool {
+        self.connection.alpn_protocol() == Some(ACME)
     }
 
     /// Handles one whole record of the client, and appends what the client must get to `out`, in
