@@ -75,7 +75,7 @@ protocol    300    release npm python      | Centrifuge protocol and HTTP API: J
 book        60     python                  | the book in docs, built by mdBook
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
-feeds       900    release rabbitmq        | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
+feeds       900    release rabbitmq go pebble | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
@@ -148,7 +148,7 @@ step_keys() { node tests/sdk/keys.mjs; }
 # A full run kills the broker 20 times.
 step_feeds() {
     if [[ $SIZE == full ]]; then export DRUMLINE_FEED_KILLS=20; fi
-    cargo test "${TESTS[@]}" --test feeds
+    PEBBLE=$TARGET/tools/pebble cargo test "${TESTS[@]}" --test feeds
 }
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }

@@ -5,6 +5,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use drumline::tls::provider::provider;
+
+use super::certificates::Pair;
+
 /// A request that a backend got.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -32,6 +38,28 @@ pub struct Backend {
 
 impl Backend {
     pub fn start() -> Backend {
+        Backend::listen(Ok)
+    }
+
+    /// The same with TLS.
+    pub fn start_with_tls(pair: &Pair) -> Backend {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(pair.chain(), pair.private_key())
+            .unwrap();
+        let config = Arc::new(config);
+        Backend::listen(move |socket| {
+            let connection = ServerConnection::new(config.clone())?;
+            Ok(StreamOwned::new(connection, socket))
+        })
+    }
+
+    /// Serves each connection over what `wrap` makes of its socket.
+    fn listen<S: Read + Write + Send + 'static>(
+        wrap: impl Fn(TcpStream) -> Result<S, rustls::Error> + Send + 'static,
+    ) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let backend = Backend { port, state: Arc::default() };
@@ -39,15 +67,16 @@ impl Backend {
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 let backend = serving.clone();
-                std::thread::spawn(move || while backend.serve(&socket).is_some() {});
+                let mut stream = wrap(socket).unwrap();
+                std::thread::spawn(move || while backend.serve(&mut stream).is_some() {});
             }
         });
         backend
     }
 
     /// Serves one request; `None`: the connection has ended.
-    fn serve(&self, mut socket: &TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(socket);
+    fn serve(&self, socket: &mut (impl Read + Write)) -> Option<()> {
+        let mut reader = BufReader::new(&mut *socket);
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let path = line.split(' ').nth(1)?.trim_start_matches('/').to_owned();

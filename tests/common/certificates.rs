@@ -91,6 +91,24 @@ pub fn connect(
     Ok(stream)
 }
 
+/// Writes a text, and reads until the answer contains another. Returns what was read.
+pub fn converse(stream: &mut TlsStream, text: &[u8], answer: &str) -> io::Result<String> {
+    stream.write_all(text)?;
+    stream.flush()?;
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if text.contains(answer) {
+            return Ok(text);
+        }
+        let mut part = [0; 4096];
+        match stream.read(&mut part)? {
+            0 => return Err(io::Error::other(format!("the connection ended after {text}"))),
+            count => bytes.extend_from_slice(&part[..count]),
+        }
+    }
+}
+
 /// Sends a GET on a connection that stays open. The head and the body of the answer.
 pub fn get(stream: &mut TlsStream, path: &str) -> io::Result<(String, String)> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")?;

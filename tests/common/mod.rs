@@ -9,6 +9,7 @@ pub mod backend;
 pub mod certificates;
 mod client;
 mod http;
+pub mod pebble;
 mod server;
 pub mod tokens;
 

@@ -44,8 +44,9 @@ macro_rules! cases {
 mod list {
     //! All cases, in the order in which they run.
 
-    pub const CASES: [crate::Case; 28] = cases![
+    pub const CASES: [crate::Case; 29] = cases![
         end_to_end::a_message_reaches_a_subscriber,
+        all_with_tls::ports_acme_key_set_backend_and_broker_use_tls_in_one_process,
         end_to_end::wrong_credentials_end_the_start_and_show_no_secret,
         end_to_end::bad_messages_are_logged_with_consumer_id_and_cause,
         end_to_end::a_broker_that_is_not_there_does_not_end_the_start,

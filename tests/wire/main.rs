@@ -50,6 +50,7 @@ mod start;
 mod streams;
 mod tls;
 mod tls_connections;
+mod tls_sessions;
 mod token_lifetime;
 mod traces;
 mod uni;

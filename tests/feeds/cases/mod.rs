@@ -1,5 +1,6 @@
 //! The cases, by what they are about.
 
+pub mod all_with_tls;
 pub mod delivery;
 pub mod end_to_end;
 pub mod lost;
