@@ -68,7 +68,8 @@ export const ENTRIES = [
     section: "Client protocol",
     title: "Health endpoint",
     centrifugo: "serves `/health` only with `health.enabled`.",
-    drumline: "serves `/health` unless `health.enabled` is false.",
+    drumline:
+      "serves `/health` unless `health.enabled` is false, and `/health/ready`, which answers 503 from the beginning of a shutdown. Both answer 503 if a shard is stuck.",
     reason: "Load balancers and the server's own tests need it, and it tells nothing about the users.",
     scripts: /^request: health$/,
   },
