@@ -46,6 +46,8 @@ pub struct ResourceCounts {
     pub position_checks: usize,
     /// Bytes of publications that wait for a lap or are in one.
     pub backlog: usize,
+    /// Times at which a connection may run its next command.
+    pub rate_waits: usize,
 }
 
 impl Hub {
@@ -74,6 +76,7 @@ impl Hub {
             context: self.connections.context.len(),
             outgoing: self.outgoing.len() + self.orders.len(),
             backlog: self.locals.backlog(),
+            rate_waits: self.connections.command_rates.waits(),
         }
     }
 

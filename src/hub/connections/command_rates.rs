@@ -75,6 +75,11 @@ impl CommandRates {
         self.waiting.push(Reverse((until, slot)));
     }
 
+    /// Number of entries in the queue.
+    pub fn waits(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Time in milliseconds when the first connection continues.
     pub fn next_due(&self) -> Option<u64> {
         self.waiting.peek().map(|Reverse((until, _))| *until)

@@ -27,9 +27,10 @@ impl World {
         Ok(())
     }
 
-    /// Whether publications wait in a batch.
+    /// Whether publications wait in a batch, or commands for their rate.
     fn is_waiting(&self) -> bool {
-        self.shards.iter().any(|shard| shard.hub.resource_counts().backlog > 0)
+        let counts = self.shards.iter().map(|shard| shard.hub.resource_counts());
+        counts.into_iter().any(|counts| counts.backlog > 0 || counts.rate_waits > 0)
     }
 
     /// Lets all clients read and send nothing new, until nothing changes any more.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use drumline::base::memory::{MemoryKind, MemoryLimits};
 use drumline::home;
 use drumline::home::users::UserLimit;
-use drumline::hub::{HubSettings, TokenVerifiers};
+use drumline::hub::{CommandLimit, HubSettings, TokenVerifiers};
 use drumline::model::auth::{ApiKey, Rules};
 use drumline::model::backend::{Upstream, Upstreams};
 use drumline::model::namespaces::{Namespaces, Options, Pace};
@@ -58,6 +58,13 @@ fn options(random: &mut Random, history: bool) -> Options {
     }
 }
 
+/// A limit of commands that delays the clients of the simulation by milliseconds, or none.
+fn command_limit(random: &mut Random) -> CommandLimit {
+    let limited = random.one_in(4);
+    let (rate, burst) = (random.pick(&[500, 5000]), random.pick(&[1, 5]));
+    if limited { CommandLimit { rate, burst } } else { CommandLimit::default() }
+}
+
 /// Other settings for the same node. The serial of the settings stands in a limit that the clients
 /// of the simulation do not reach. What the checks of the simulation build on stays.
 pub fn changed(random: &mut Random, before: &HubSettings) -> HubSettings {
@@ -78,6 +85,7 @@ pub fn changed(random: &mut Random, before: &HubSettings) -> HubSettings {
         backlog_bytes: 1,
         ping_interval: 1,
         history_limit: before.history_limit + 1,
+        command_limit: command_limit(random),
         ..before.clone()
     }
 }
@@ -134,6 +142,7 @@ pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
         head_timeout: 100_000,
         stale_close_delay: 100_000,
         close_timeout: 5_000,
+        command_limit: command_limit(random),
         ..HubSettings::default()
     };
     (settings, may_be_slow)
