@@ -171,7 +171,9 @@ impl Hub {
     /// Changes the keys that seal the output of a connection. A change that the peer has not got
     /// answers all its requests.
     pub(super) fn renew_keys(&mut self, slot: u32) {
-        if self.connections[slot].flags.key_update_unsent() {
+        let flags = self.connections[slot].flags;
+        // Nothing follows the alert that ends the output.
+        if flags.key_update_unsent() || flags.alert_sealed() {
             return;
         }
         if let Some(session) = self.connections.sessions.get_mut(slot) {

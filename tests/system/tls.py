@@ -275,7 +275,8 @@ def malformed():
             peer.send(records(peer))
             got = peer.end()
             assert got == alert, f"{name}, after a request: {earlier}: {got} instead of {alert}"
-    witness.health()
+        # Often enough that it is not closed as idle.
+        witness.health()
     assert metric("drumline_tls_faults_total") > faults
     # A record may have padding, and a record without data may come between others.
     peer = Peer()

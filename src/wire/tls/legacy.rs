@@ -130,6 +130,8 @@ impl LegacySession {
 
     /// Appends the alert that ends the direction to the peer.
     pub fn seal_close(&mut self, out: &mut Vec<u8>) {
+        // rustls must not find a fault behind this alert: it would owe a second one.
+        self.ended = true;
         self.write(out, OVERHEAD, |traffic, free| traffic.queue_close_notify(free).unwrap_or(0));
     }
 

@@ -58,8 +58,8 @@ pub struct Manners {
     pub rude: bool,
     /// It sent a TLS record that cannot be opened.
     pub broken: bool,
-    /// It ended its direction without an alert that says so.
-    pub abrupt: bool,
+    /// It ended its direction by an alert that says so.
+    pub announced: bool,
     /// The server may close it as a slow consumer.
     pub may_be_slow: bool,
     /// The server may close it because its user has too many connections.

@@ -27,6 +27,7 @@ impl Client {
         }
         // HTTP clients get no message when they are slow or close first.
         let cut_off = self.manners.broken
+            || self.tls.is_some() && self.manners.may_be_slow && !self.head_seen
             || self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
             || self.backend && self.manners.may_be_slow
             || self.voice.is_some() && self.manners.said_close;

@@ -98,9 +98,11 @@ impl Client {
 
     /// Ends the client's direction, perhaps after an alert that says so.
     pub fn end_input(&mut self, announces: bool) {
-        match self.tls.as_mut().filter(|tls| announces && !tls.is_handshaking()) {
-            Some(tls) => tls.send_close_notify(),
-            None => self.manners.abrupt = true,
+        let at_rest = self.socket.output.is_empty() && self.outstanding.is_empty();
+        let announces = announces && at_rest && !self.manners.broken;
+        if let Some(tls) = self.tls.as_mut().filter(|tls| announces && !tls.is_handshaking()) {
+            tls.send_close_notify();
+            self.manners.announced = true;
         }
         self.put_records();
         self.socket.ended = true;
@@ -114,13 +116,14 @@ impl Client {
         self.manners.broken = true;
     }
 
-    /// Whether the shard has announced that it sends nothing more, by an alert, if it must. A
-    /// handshake may end without one for lack of memory.
+    /// Whether the shard has announced its end by an alert, if it must: it answers the client's.
+    /// For lack of memory it may end a connection without one.
     pub(super) fn has_heard_end(&mut self) -> bool {
-        let Manners { abrupt, may_be_slow, .. } = self.manners;
-        let Some(tls) = self.tls.as_mut().filter(|_| !abrupt) else { return true };
+        let Manners { announced, may_be_slow, .. } = self.manners;
+        let Some(tls) = self.tls.as_mut().filter(|_| announced && !may_be_slow) else {
+            return true;
+        };
         match tls.process_new_packets() {
-            Ok(_) if tls.is_handshaking() && may_be_slow => true,
             Ok(state) => state.peer_has_closed(),
             Err(error) => matches!(error, Error::AlertReceived(_)),
         }
