@@ -135,7 +135,9 @@ impl Client {
             self.received.extend(bytes);
             return Ok(());
         };
-        while !bytes.is_empty() {
+        // What follows the alert of a fault means nothing.
+        let has_failed = self.manners.broken && self.closed.is_some();
+        while !bytes.is_empty() && !has_failed {
             if tls.read_tls(&mut bytes).map_err(|error| error.to_string())? == 0 {
                 return Err("bytes behind the alert that ends the connection".into());
             }
