@@ -123,7 +123,7 @@ test_under_unit() {
     # The name of the backend is resolved, and nothing answers: a temporary error, and no denied call.
     out=$(curl -sS --max-time 2 -N -d '{"id":1,"connect":{}}' "$url/connection/http_stream" 2>/dev/null)
     says "it asks a backend by name" "$out" '"code":100'
-    out=$(cd "$folder" && UNIT=$folder/drumline.service CONFINED=$folder/confined.py &&
+    out=$(cd "$folder" && UNIT=$folder/drumline.service CONFINED=$folder/confined.py \
         as_unit "$folder/drumline" reload --pid "$pid" 2>&1)
     same "drumline reload succeeds under the filter of the unit" 0 $?
     says "and tells what has changed" "$out" 'nothing has changed'

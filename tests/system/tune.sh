@@ -61,12 +61,6 @@ test_usage() {
     says "a wrong number says what to give" "$out" "'many': give a number"
 }
 
-test_shellcheck() {
-    local out
-    if ! command -v shellcheck >/dev/null; then skip "shellcheck is not installed" && return; fi
-    if out=$(shellcheck -x scripts/*.sh tests/system/*.sh); then pass "shellcheck"; else fail "shellcheck" "$out"; fi
-}
-
 # --- the rules, on a made-up tree ---------------------------------------------------------------------------------
 
 # fake NAME VALUE: a setting in the made-up /proc.
@@ -308,7 +302,6 @@ test_persist() {
 }
 
 test_usage
-test_shellcheck
 test_rules
 test_second_apply
 test_harms_on_a_fake
