@@ -245,8 +245,8 @@ advisory_database() {
 # No connection may be refused or lost.
 step_bench() {
     local bench=$TARGET/release/drumline-bench results=$TARGET/bench-smoke
-    # Each connection has had its first ping before the seconds are counted.
-    "$bench" million --connections "$BENCH_CONNECTIONS" --seconds 4 --stages shared --results "$results" &&
+    # As long as the ping interval, so that each connection gets a ping.
+    "$bench" million --connections "$BENCH_CONNECTIONS" --seconds 25 --stages shared --results "$results" &&
         "$bench" one-to-one --connections 2000 --seconds 2 --rate 2000 --shards 8 --ping-seconds 2 \
             --slow-ping-seconds 3 --results "$results" &&
         "$bench" ladder --connections 2000 --seconds 2 --results "$results" &&
