@@ -24,8 +24,9 @@ pub mod cost {
     pub const CLOSE: usize = 10_000;
     /// Looking at one entry of a table.
     pub const LOOK: usize = 100;
-    /// One record of a TLS handshake: the first one costs a signature and a key exchange.
-    pub const HANDSHAKE: usize = 100_000;
+    /// One record of a TLS handshake. It costs more than its signature and key exchange, about
+    /// 100,000 units, so that a turn has few of them and the next turn begins soon.
+    pub const HANDSHAKE: usize = 250_000;
     /// Opening one TLS record, without its bytes.
     pub const RECORD: usize = 500;
     /// New keys of a TLS connection.
