@@ -73,7 +73,8 @@ impl Stage {
             Stage::Ingress => 9,
             Stage::Completions => 7,
             Stage::Deadlines => 6,
-            // Handshakes get what established connections leave, and one record in each turn.
+            // Handshakes get what established connections leave, and one record in each turn of
+            // each shard, however many shards a worker has.
             Stage::Input | Stage::Handshakes => 4,
             Stage::Answers => 3,
             Stage::Rest => 2,
@@ -182,11 +183,17 @@ impl WorkBudget {
         !self.affords(1)
     }
 
+    /// Whether the current stage may do a piece of work of this cost, or has done nothing yet.
+    pub fn affords_or_begins(&self, units: usize) -> bool {
+        self.fresh || self.affords(units)
+    }
+
     /// Charges the cost of work that was done.
     pub fn charge(&mut self, units: usize) {
         self.left -= units as i64;
         self.fresh = false;
-        if units as i64 > self.small_max() {
+        // The stage that may do the large piece of this turn may still come.
+        if self.takes_large && units as i64 > self.small_max() {
             (self.large, self.takes_large) = (None, false);
         }
     }
@@ -221,6 +228,22 @@ mod tests {
             budget.charge(1);
             assert!(budget.is_spent());
         }
+    }
+
+    #[test]
+    fn a_stage_that_begins_with_a_large_piece_takes_none_from_later_stages() {
+        let mut budget = WorkBudget::new(1600, true).in_turn(6);
+        budget.begin(Stage::Handshakes);
+        assert!(!budget.affords(5000) && budget.affords_or_begins(5000));
+        budget.charge(5000);
+        assert!(!budget.affords_or_begins(1));
+        budget.begin(Stage::Answers);
+        assert!(budget.affords(400));
+        let mut budget = WorkBudget::new(1600, true).in_turn(6);
+        budget.begin(Stage::Handshakes);
+        budget.charge(500);
+        budget.begin(Stage::Answers);
+        assert!(budget.affords(5000), "the large piece of this turn is left");
     }
 
     #[test]

@@ -236,10 +236,11 @@ impl Hub {
         }
     }
 
-    /// Continues TLS handshakes in the order of their records, as far as the turn affords.
+    /// Continues TLS handshakes in the order of their records: one record, and more as far as the
+    /// turn affords them.
     fn continue_handshakes(&mut self, post: &mut impl Post) {
         self.budget.begin(Stage::Handshakes);
-        while self.budget.affords(cost::HANDSHAKE)
+        while self.budget.affords_or_begins(cost::HANDSHAKE)
             && let Some(slot) = self.handshakes.pop_front()
         {
             if self.connections.get(slot).is_some_and(|found| found.flags.queued()) {
