@@ -89,7 +89,8 @@ impl FeedState {
         }
     }
 
-    /// Logs what happened to a message.
+    /// Logs what happened to a message. Such lines are a kind of their own, so that many of them
+    /// suppress no other line of the feed.
     pub fn log_message(&self, what: impl Display) {
         let FeedState { name, kind, .. } = self;
         tracing::warn!(target: "feeds", "consumer {name:?} ({kind}): {what}");

@@ -233,6 +233,10 @@ mod tests {
         (hub, Arc::new(roots))
     }
 
+    /// Versions, and how many bytes a socket takes at most of one send.
+    const VERSIONS_AND_SENDS: [(&SupportedProtocolVersion, usize); 4] =
+        [(&TLS13, usize::MAX), (&TLS13, 1), (&TLS12, usize::MAX), (&TLS12, 1)];
+
     /// A socket of the hub, and the client at its other end.
     struct Client {
         slot: u32,
@@ -384,9 +388,7 @@ mod tests {
 
     #[test]
     fn the_last_response_is_followed_by_the_closing_alert() {
-        for (version, most) in
-            [(&TLS13, usize::MAX), (&TLS13, 1), (&TLS12, usize::MAX), (&TLS12, 1)]
-        {
+        for (version, most) in VERSIONS_AND_SENDS {
             let (mut hub, roots) = hub_with_tls();
             let mut client = Client::new(&mut hub, &roots, version);
             client.tls.writer().write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
@@ -399,9 +401,7 @@ mod tests {
 
     #[test]
     fn a_close_is_answered_behind_records_that_are_unsent() {
-        for (version, most) in
-            [(&TLS13, usize::MAX), (&TLS13, 1), (&TLS12, usize::MAX), (&TLS12, 1)]
-        {
+        for (version, most) in VERSIONS_AND_SENDS {
             // The close arrives with the end of the handshake, before the tickets are sent.
             let (mut hub, roots) = hub_with_tls();
             let mut client = Client::new(&mut hub, &roots, version);

@@ -13,9 +13,6 @@ use crate::hub::paused_input::PauseReason;
 use crate::hub::shard_state::Hub;
 use crate::wire::tls::{self, Handshake, HandshakeFault, Unsealed};
 
-/// Type of the record that some clients send before their Finished.
-const CHANGE_CIPHER_SPEC: u8 = 20;
-
 /// Answer to an HTTP request without TLS on a port with TLS.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 47\r\nConnection: close\r\n\r\n\
@@ -99,8 +96,8 @@ impl Hub {
             self.pause(slot, PauseReason::Handshake);
             return Step::Waits;
         }
-        // rustls takes few ChangeCipherSpecs, and the record behind them pays for them.
-        if record.first() != Some(&CHANGE_CIPHER_SPEC) {
+        // The record behind it pays for it.
+        if !tls::is_change_cipher_spec(record) {
             self.budget.charge(cost::HANDSHAKE);
         }
         let mut output = Vec::new();

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
+
 use crate::base::sys;
 
 /// Bit of the flags: the caller records its spans.
@@ -48,11 +50,8 @@ impl TraceContext {
 /// The header.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("00-")?;
-        self.trace.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("-")?;
-        self.span.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, "-{:02x}", if self.sampled { SAMPLED } else { 0 })
+        let (trace, span) = (HEXLOWER.encode(&self.trace), HEXLOWER.encode(&self.span));
+        write!(f, "00-{trace}-{span}-{:02x}", if self.sampled { SAMPLED } else { 0 })
     }
 }
 
@@ -63,20 +62,8 @@ fn has_end(header: &[u8]) -> bool {
 
 /// Bytes of lower-case hexadecimal digits.
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |at: u8| match at {
-        b'0'..=b'9' => Some(at - b'0'),
-        b'a'..=b'f' => Some(at - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    let (pairs, rest) = text.as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
+    let bytes = HEXLOWER.decode(text).ok()?;
+    bytes.try_into().ok()
 }
 
 /// Random bytes, not all of them zero.

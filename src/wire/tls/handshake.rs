@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::wire::tls::keys::{RecordKeys, TrafficKeys};
 use crate::wire::tls::legacy::{LegacySession, encode, encode_alert};
+use crate::wire::tls::record::{CHANGE_CIPHER_SPEC, HEADER};
 use crate::wire::tls::session::TlsSession;
 use crate::wire::tls::suite::Suite;
 
@@ -29,8 +30,6 @@ const INCOMING_MAX: usize = 64 * 1024 + 16 * 1024;
 
 /// Maximum bytes of a record's content in a handshake.
 const RECORD_MAX: usize = (1 << 14) + 2048;
-/// Bytes of a record's header.
-const HEADER: usize = 5;
 
 /// Bytes of the record at the start of `input`, once its header is there. A record that is too long
 /// ends with the input: rustls refuses what there is of it.
@@ -38,6 +37,11 @@ pub fn record_bytes(input: &[u8]) -> Option<usize> {
     let &[_, _, _, high, low] = input.get(..HEADER)? else { return None };
     let content = usize::from(u16::from_be_bytes([high, low]));
     Some(if content > RECORD_MAX { input.len() } else { HEADER + content })
+}
+
+/// Whether a record is a ChangeCipherSpec, which costs no computation. rustls takes few of them.
+pub fn is_change_cipher_spec(record: &[u8]) -> bool {
+    record.first() == Some(&CHANGE_CIPHER_SPEC)
 }
 
 /// Why a handshake ended without a connection.

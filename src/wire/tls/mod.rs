@@ -23,7 +23,7 @@ pub mod test_peers;
 mod tests;
 
 pub use alert::AlertDescription;
-pub use handshake::{Handshake, HandshakeFault, record_bytes};
+pub use handshake::{Handshake, HandshakeFault, is_change_cipher_spec, record_bytes};
 pub use keys::{RecordKeys, StaleSecret, TrafficKeys};
 pub use legacy::LegacySession;
 pub use open::{Content, Opened};

@@ -16,6 +16,8 @@ pub const RECORD_MAX: usize = HEADER + CONTENT_MAX + 256;
 /// Bytes of a sealed record of the greatest content, as this server sends it.
 pub const FULL_RECORD: usize = CONTENT_MAX + OVERHEAD;
 
+/// Type of the record that some clients send before their Finished.
+pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
 /// Type of a record with an alert, inside.
 pub(super) const ALERT: u8 = 21;
 /// Type of a record with messages of a handshake, inside.
