@@ -193,7 +193,7 @@ fuzz_one() {
     local log=$TARGET/test-logs/fuzz-$1.log
     mkdir -p "fuzz/corpus-work/$1"
     if in_fuzz run "$1" "fuzz/corpus-work/$1" "fuzz/seeds/$1" \
-        -- -max_total_time="$SHARE" -timeout=10 -rss_limit_mb=4096 >"$log" 2>&1; then
+        -- -max_total_time="$SHARE" -timeout=60 -print_funcs=0 -rss_limit_mb=4096 >"$log" 2>&1; then
         echo "$1: $(grep -Eo '^(Done|DONE).*' "$log" | tail -n 1)"
     else
         tail -n 60 "$log"
@@ -246,7 +246,8 @@ advisory_database() {
 step_bench() {
     local bench=$TARGET/release/drumline-bench results=$TARGET/bench-smoke
     # As long as the ping interval, so that each connection gets a ping.
-    "$bench" million --connections "$BENCH_CONNECTIONS" --seconds 25 --stages shared --results "$results" &&
+    "$bench" million --connections "$BENCH_CONNECTIONS" --seconds 5 --ping-seconds 5 --stages shared \
+        --results "$results" &&
         "$bench" one-to-one --connections 2000 --seconds 2 --rate 2000 --shards 8 --ping-seconds 2 \
             --slow-ping-seconds 3 --results "$results" &&
         "$bench" ladder --connections 2000 --seconds 2 --results "$results" &&

@@ -8,11 +8,10 @@ use anyhow::Result;
 use super::{Bench, Common, frame_bytes, slab_growth};
 use crate::account::{KernelSample, per_connection};
 use crate::rows::Row;
+use crate::server::PING_SECONDS;
 
 /// Bytes of a ping frame.
 pub const PING_BYTES: usize = 4;
-/// Seconds between two pings of a connection.
-pub const PING_SECONDS: u64 = 25;
 /// Sends to each socket for one row.
 const ROUNDS: u32 = 10;
 

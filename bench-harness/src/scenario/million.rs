@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::kernel_baseline::{PING_BYTES, PING_SECONDS};
+use super::kernel_baseline::PING_BYTES;
 use super::{Bench, Burst, Common, SECOND_NS, all, frame_bytes, memory, slab_growth, used};
 use crate::account::{KernelSample, per_connection};
 use crate::dense::{Channels, Dense, Mode};
 use crate::namespace;
 use crate::publish::Api;
 use crate::rows::Row;
-use crate::server::Server;
+use crate::server::{PING_SECONDS, Server};
 use crate::wire::Data;
 
 /// Bytes of data in the broadcast and in the messages at a rate.
@@ -59,6 +59,9 @@ pub struct Options {
     /// TCP connections, if it may.
     #[arg(long)]
     no_namespace: bool,
+    /// Seconds between two pings of a connection.
+    #[arg(long, default_value_t = PING_SECONDS, value_parser = clap::value_parser!(u64).range(2..))]
+    ping_seconds: u64,
 }
 
 /// The cost of the bare kernel.
@@ -73,6 +76,7 @@ struct Floor {
 pub fn run(options: &Options) -> Result<()> {
     let title = "A million connections on one box";
     let mut bench = Bench::new(&options.common, "million", title, (1_000_000, 60))?;
+    bench.ping_seconds = options.ping_seconds;
     if !options.no_namespace {
         bench.note(namespace::enter_if_permitted());
     }
@@ -107,7 +111,7 @@ fn baseline(bench: &mut Bench, quiet: &KernelSample) -> Result<Floor> {
     let broadcast_ns = (bench.clock.now_ns() - begun) as f64;
     bench.check(outcome);
     bench.row(Row::new("kernel baseline: one broadcast", broadcast_ns, "ns"));
-    let rate = bench.connections.div_ceil(PING_SECONDS);
+    let rate = bench.connections.div_ceil(bench.ping_seconds);
     let before = baseline.sample()?;
     let sent = bench.check(baseline.rate(rate, bench.seconds, PING_BYTES)?);
     let cpu = baseline.sample()?.since(&before)?;
@@ -165,7 +169,7 @@ fn idle(
 ) -> Result<()> {
     let pings = || dense.counters().pings();
     // Every connection's first ping comes within one interval.
-    std::thread::sleep(Duration::from_secs(PING_SECONDS + 1));
+    std::thread::sleep(Duration::from_secs(bench.ping_seconds + 1));
     let (lost, before) = (dense.counters().lost(), pings());
     let time = Duration::from_secs(bench.seconds);
     let cpu = used(
@@ -178,7 +182,7 @@ fn idle(
     let (came, lost) = (pings() - before, dense.counters().lost() - lost);
     let cores = cpu.cores(bench.seconds * SECOND_NS)?;
     bench.row(Row::new(format!("idle, {name}: cores"), cores, "cores"));
-    let due = bench.connections * bench.seconds / PING_SECONDS;
+    let due = bench.connections * bench.seconds / bench.ping_seconds;
     if came < due / 2 {
         bench.fault(format!("idle, {name}: {came} pings came, and about {due} were due"));
     }
