@@ -5,6 +5,7 @@
 //! exceeds its limit by at most the number of shards, because every shard may admit one client at
 //! the same moment; the control plane never has more sockets than its limit.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -160,22 +161,25 @@ impl ConnectionLimits {
     }
 }
 
-/// The count of a connection's address, which ends when this is dropped.
+/// The count of a connection's address, which ends when this is dropped, and the address.
 #[derive(Debug)]
 pub struct AddressPermit {
     limits: Arc<ConnectionLimits>,
     place: u32,
+    client: Option<IpAddr>,
 }
 
 impl AddressPermit {
-    /// Counts a connection of an address at `now`, in milliseconds.
+    /// Counts a connection of a client, whose address belongs to `group`, at `now`, in
+    /// milliseconds.
     pub fn admit(
         limits: &Arc<ConnectionLimits>,
-        address: u64,
+        client: IpAddr,
+        group: u64,
         now: u64,
     ) -> Result<Self, AddressRefused> {
-        let place = limits.admit_address(address, now)?;
-        Ok(AddressPermit { limits: limits.clone(), place })
+        let place = limits.admit_address(group, now)?;
+        Ok(AddressPermit { limits: limits.clone(), place, client: Some(client) })
     }
 }
 
@@ -204,14 +208,14 @@ impl ControlPermit {
 
     /// The permit of a socket that [`ConnectionLimits::reserve_control`] has reserved.
     pub fn from_reserved(limits: &Arc<ConnectionLimits>) -> Self {
-        let address = AddressPermit { limits: limits.clone(), place: NOT_COUNTED };
+        let address = AddressPermit { limits: limits.clone(), place: NOT_COUNTED, client: None };
         ControlPermit { limits: limits.clone(), address, forwarded: false }
     }
 
-    /// Keeps the place of the socket's count, and whether a trusted peer is still to name the
-    /// client.
-    pub fn with_address(mut self, place: u32, forwarded: bool) -> Self {
-        self.address.place = place;
+    /// Keeps the place of the socket's count, the client's address if the access log shows it, and
+    /// whether a trusted peer is still to name the client.
+    pub fn with_address(mut self, place: u32, client: Option<IpAddr>, forwarded: bool) -> Self {
+        (self.address.place, self.address.client) = (place, client);
         self.forwarded = forwarded;
         self
     }
@@ -225,6 +229,11 @@ impl ControlPermit {
     /// Takes the place of the socket's count.
     pub fn take_address(&mut self) -> u32 {
         std::mem::replace(&mut self.address.place, NOT_COUNTED)
+    }
+
+    /// The address of the client, if it is known.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.address.client
     }
 
     /// Whether a trusted peer is still to name the client of the socket.

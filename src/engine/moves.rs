@@ -3,13 +3,14 @@
 //! Owns nothing: the lists are the shard's. A socket without a free slot here moves to the shard
 //! with the most free slots. It is refused only if no shard has any.
 
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use socket2::SockRef;
 
 use crate::base::address_limits::NOT_COUNTED;
 use crate::base::connection_limits::ControlPermit;
-
 use crate::engine::ring::{Completion, Op, Token};
 use crate::engine::shard::{MovingSocket, Shard};
 use crate::hub::connections::Phase;
@@ -246,9 +247,8 @@ impl Shard {
         let forwarded = permit.as_ref().map_or(adopt.forwarded, ControlPermit::is_forwarded);
         self.hub.keep_address_place(slot, place, forwarded);
         if self.hub.settings().logs_access {
-            let peer = SockRef::from(&adopt.socket).peer_addr().ok();
-            let peer = peer.and_then(|peer| peer.as_socket());
-            self.hub.note_address(slot, peer.map(|peer| peer.ip().to_canonical()));
+            let client = permit.as_ref().and_then(ControlPermit::client);
+            self.hub.note_address(slot, client.or_else(|| peer_address(&adopt.socket)));
         }
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());
@@ -261,4 +261,10 @@ impl Shard {
         }
         self.read(slot);
     }
+}
+
+/// The address of a socket's peer. A Unix socket has none.
+fn peer_address(socket: &OwnedFd) -> Option<IpAddr> {
+    let peer = SockRef::from(socket).peer_addr().ok()?.as_socket()?;
+    Some(peer.ip().to_canonical())
 }

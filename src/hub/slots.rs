@@ -143,7 +143,7 @@ impl Hub {
         let forwarded = self.connections[slot].flags.forwarded();
         let place = self.take_address_place(slot);
         let permit = ControlPermit::from_reserved(&self.connection_limits);
-        (bytes, session, permit.with_address(place, forwarded))
+        (bytes, session, permit.with_address(place, self.noted_address(slot), forwarded))
     }
 
     /// Hands the connection over to the control plane, which serves the request at the start of

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::access::Started;
 use crate::common::tokens::signed;
-use crate::common::{Client, Server, WEBSOCKET, command, upgrade_request, wait_for};
+use crate::common::{Client, Server, WEBSOCKET, command, request, upgrade_request, wait_for};
 
 const FILE: &str = "drumline.toml";
 
@@ -126,24 +126,32 @@ fn the_access_log_has_a_line_for_each_connect_and_disconnect() {
     client.read_head();
     client.send(r#"{"id":1,"connect":{"token":"no token"}}"#);
     assert_eq!(client.closed().0, 3500);
+    // The control plane has the connection first, and hands it back with the client's address.
+    let mut client = Client::dial(&server);
+    assert_eq!(client.exchange(&request("GET", "/", "Host: test\r\n", "")).0, 404);
+    client.send_raw(upgrade.replace("192.0.2.7", "192.0.2.9").as_bytes());
+    client.read_head();
+    client.send(r#"{"id":1,"connect":{"token":"no token"}}"#);
+    assert_eq!(client.closed().0, 3500);
     server.signal_stop();
     assert_eq!(server.wait().code(), Some(0));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines.len(), 4, "{text}");
     for line in &lines {
         assert_eq!(line["part"], "access");
         assert_eq!((&line["transport"], &line["protocol"]), (&"websocket".into(), &"json".into()));
         assert!(line["client"].as_str().unwrap().len() >= 32, "{text}");
     }
-    let [connect, lost, refused] = &lines[..] else { unreachable!() };
+    let [connect, lost, refused, handed_back] = &lines[..] else { unreachable!() };
     assert_eq!(connect["message"], "connect");
     assert_eq!((&connect["user"], &connect["address"]), (&"".into(), &"127.0.0.1".into()));
     assert_eq!((&lost["message"], &lost["client"]), (&"disconnect".into(), &connect["client"]));
     assert_eq!((&lost["code"], &lost["reason"]), (&3000.into(), &"connection closed".into()));
     assert!(lost["duration_ms"].as_u64().unwrap() < 60_000);
     assert_eq!((&refused["code"], &refused["address"]), (&3500.into(), &"192.0.2.7".into()));
+    assert_eq!(handed_back["address"], "192.0.2.9");
     assert!(refused.get("duration_ms").is_none(), "{text}");
     assert!(!text.contains("no token"));
 }

@@ -153,7 +153,7 @@ impl PushForwarder {
         let values = http::kept_headers(head, &["x-forwarded-for".to_owned()]);
         let client = self.trusted_proxies.client(values.iter().map(|(_, value)| &**value));
         let PushAdmission { limits, clock, .. } = &self.admission;
-        let admit = |client| AddressPermit::admit(limits, group(client), clock.millis());
+        let admit = |client| AddressPermit::admit(limits, client, group(client), clock.millis());
         client.map(admit).transpose()
     }
 }
