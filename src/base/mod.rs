@@ -2,6 +2,7 @@
 //! operating system. Owns state that the whole process shares. Never imports another layer.
 
 pub mod address_limits;
+pub mod backoff;
 pub mod buffer;
 pub mod busiest;
 pub mod cgroup;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::backoff::Backoff;
 use super::counters::Counters;
 use super::decode::{Commands, Decoder, Work};
 use super::message::{Refusal, Retry};
+use crate::base::backoff::Backoff;
 use crate::base::current::Current;
 use crate::link::publishing::{self, Draft};
 use crate::link::{Link, Wake};

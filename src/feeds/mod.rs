@@ -7,7 +7,6 @@
 //!
 //! `session` is the seam: each kind of broker is one folder or file that implements it.
 
-pub mod backoff;
 pub mod counters;
 pub mod decode;
 pub mod feed;

@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::Level;
 
-use super::backoff::Backoff;
 use super::feed::Feed;
 use super::message::Fault;
 use super::pump::{End, pump};
 use super::session::{Session, Source};
+use crate::base::backoff::Backoff;
 
 /// Pauses between two connects.
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));

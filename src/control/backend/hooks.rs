@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::base::backoff::Backoff;
 use crate::base::current::Current;
 use crate::base::metrics::MetricKind;
 use crate::config::Config;
@@ -24,10 +25,8 @@ use crate::model::message::HookEvent;
 /// Number of lanes, which is the maximum number of requests in progress. An event that the backend
 /// does not accept delays only the events of its own lane.
 const LANES: usize = 64;
-/// Pause before the second attempt. It doubles after each further attempt.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Maximum pause between two attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pauses between two attempts.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// Pause between two checks whether all events are delivered.
 const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -160,15 +159,14 @@ impl Delivery {
     /// the backend accepted it.
     async fn deliver(&self, waiting: &WaitingEvent) -> bool {
         let end = waiting.since + self.lifetime;
-        let mut pause = PAUSE_MIN;
+        let mut pauses = PAUSES;
         while self.backend.get().post(&waiting.request).await.is_err() {
-            let again = Instant::now() + pause;
+            let again = Instant::now() + pauses.pause();
             if again > end {
                 return false;
             }
             self.counters.retried.fetch_add(1, Ordering::Relaxed);
             sleep_until(again).await;
-            pause = (2 * pause).min(PAUSE_MAX);
         }
         true
     }

@@ -21,14 +21,16 @@ use super::otlp::{
     ExportTraceServiceRequest, KeyValue, Kind, Resource, ResourceSpans, Scope, ScopeSpans, Span,
 };
 use super::span::{Counters, Tracer};
+use crate::base::backoff::Backoff;
 use crate::base::metrics::MetricKind;
 use crate::control::backend::client::Client;
 use crate::control::backend::endpoint::causes;
 use crate::control::metrics::Metric;
 
-/// Pauses before further attempts to send a batch.
-const PAUSES: [Duration; 3] =
-    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// Pauses between two attempts to send a batch.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(4));
+/// Most attempts to send a batch.
+const ATTEMPTS: usize = 4;
 /// Maximum size of an answer in bytes.
 const ANSWER_MAX: usize = 64 << 10;
 
@@ -144,16 +146,15 @@ impl Exporter {
     async fn export(&mut self, spans: Vec<Span>) {
         let count = spans.len() as u64;
         let body = Bytes::from(self.request(spans).encode_to_vec());
-        let mut pauses = PAUSES.into_iter();
-        let outcome = loop {
-            match self.send(body.clone()).await {
-                Err(error) if error.is_temporary && !self.is_ending => match pauses.next() {
-                    Some(pause) => self.pause(pause).await,
-                    None => break Err(error),
-                },
-                outcome => break outcome,
+        let mut pauses = PAUSES;
+        let mut outcome = self.send(body.clone()).await;
+        for _ in 1..ATTEMPTS {
+            if self.is_ending || !outcome.as_ref().is_err_and(|error| error.is_temporary) {
+                break;
             }
-        };
+            self.pause(pauses.pause()).await;
+            outcome = self.send(body.clone()).await;
+        }
         let address = &self.options.endpoint;
         match &outcome {
             Ok(()) if self.fails => {

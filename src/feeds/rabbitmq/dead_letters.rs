@@ -16,7 +16,7 @@ use tracing::Level;
 use super::connect::{Broker, BrokerLink};
 use super::faults::{self, Step};
 use super::topology::short;
-use crate::feeds::backoff::Backoff;
+use crate::base::backoff::Backoff;
 use crate::feeds::feed::FeedState;
 use crate::feeds::message::Fault;
 

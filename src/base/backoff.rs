@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::base::sys;
+use super::sys;
 
 /// Growing pauses.
 #[derive(Clone, Debug)]
