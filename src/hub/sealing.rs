@@ -3,6 +3,8 @@
 //! Owns no bytes: records are in the output of the turn until they are sent, and in an outbox when
 //! they must be kept. The invariant: no plain byte of a connection with TLS leaves the shard.
 
+use std::hint::black_box;
+
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::cost;
 use crate::hub::connections::{Connection, NONE, Outbox, Phase};
@@ -11,6 +13,8 @@ use crate::hub::turn_output::SealedBytes;
 use crate::wire::framing::Framing;
 use crate::wire::tls::{AlertDescription, Begun, TlsSession};
 
+/// Connections whose keys are read ahead of sealing.
+const READ_AHEAD: usize = 8;
 /// Milliseconds that a peer has to take the alert that ends its connection.
 const ALERT_TIME: u64 = 1000;
 
@@ -108,6 +112,9 @@ impl Hub {
 
     fn seal_entries(&mut self) {
         for at in 0..self.turn.entries().len() {
+            if at % READ_AHEAD == 0 {
+                self.read_keys_ahead(at);
+            }
             let slot = self.turn.entries()[at].slot;
             let Some(session) = self.connections.sessions.get_mut(slot) else { continue };
             let Some(connection) = self.connections.slab.get_mut(slot as usize) else { continue };
@@ -116,6 +123,17 @@ impl Hub {
             let closes = ends && !flags.alert_sealed();
             flags.set_alert_sealed(flags.alert_sealed() || closes);
             self.turn.seal(at, &self.locals, session, closes);
+        }
+    }
+
+    /// Reads what the next entries are sealed with. Most of it is not in a cache of the processor,
+    /// which waits for reads that do not depend on each other at the same time.
+    fn read_keys_ahead(&self, at: usize) {
+        for entry in self.turn.entries().iter().skip(at).take(READ_AHEAD) {
+            if let Some(session) = self.connections.sessions.get(entry.slot) {
+                session.read_ahead();
+                black_box(self.connections.slab.get(entry.slot as usize).map(|found| found.flags));
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! seals or opens: `seal` and `open` do.
 
 use std::fmt;
+use std::hint::black_box;
 
 use aws_lc_rs::aead::{LessSafeKey, Nonce};
 use zeroize::Zeroize;
@@ -104,6 +105,11 @@ impl<const SECRET: usize, const KEY: usize> Pair<SECRET, KEY> {
     fn boxed() -> Box<Self> {
         let empty = || Material { secret: [0; SECRET], key: [0; KEY], iv: [0; IV] };
         Box::new(Pair { sent: 0, received: 0, send: empty(), receive: empty() })
+    }
+
+    /// Reads the first and the last byte that seals a record.
+    fn read_ahead(&self) {
+        black_box((self.sent, self.send.iv[IV - 1]));
     }
 
     fn side(&mut self, suite: Suite, direction: Direction) -> Side<'_> {
@@ -232,6 +238,14 @@ impl RecordKeys {
             Keys::Aes128Gcm(pair) => pair.sent,
             Keys::Aes256Gcm(pair) => pair.sent,
             Keys::ChaCha20Poly1305(pair) => pair.sent,
+        }
+    }
+
+    pub(super) fn read_ahead(&self) {
+        match &self.0 {
+            Keys::Aes128Gcm(pair) => pair.read_ahead(),
+            Keys::Aes256Gcm(pair) => pair.read_ahead(),
+            Keys::ChaCha20Poly1305(pair) => pair.read_ahead(),
         }
     }
 

@@ -47,6 +47,13 @@ impl TlsSession {
         }
     }
 
+    /// Reads the memory that [`TlsSession::seal`] needs, so that a cache of the processor has it.
+    pub fn read_ahead(&self) {
+        if let TlsSession::Keys(keys) = self {
+            keys.read_ahead();
+        }
+    }
+
     /// Seals the pieces, together `plain` bytes, and appends the records to `out`.
     pub fn seal<'a>(
         &mut self,
