@@ -16,7 +16,7 @@
 #   DRUMLINE                   binary under test (default: target/release/drumline)
 #   DRUMLINE_SIMULATION_SEEDS  seeds of the simulation (default: 200; full: 3000)
 #   FUZZ_SECONDS               processor time of all fuzz targets together (default: 80; full: 1800)
-#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 40; full: 600)
+#   FUZZ_CLIENT_SECONDS        duration of the fuzzing client (default: 25; full: 600)
 #   BENCH_CONNECTIONS          connections of the step bench (default: 30000; full: 200000)
 #   ADVISORY_URL, ADVISORY_DB  advisory database to fetch, and a local copy for machines without network
 set -uo pipefail
@@ -41,7 +41,7 @@ if [[ $SIZE == full ]]; then
 fi
 export SIZE
 FUZZ_SECONDS=${FUZZ_SECONDS:-80}
-FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-40}
+FUZZ_CLIENT_SECONDS=${FUZZ_CLIENT_SECONDS:-25}
 BENCH_CONNECTIONS=${BENCH_CONNECTIONS:-30000}
 ADVISORY_URL=${ADVISORY_URL:-https://github.com/RustSec/advisory-db}
 ADVISORY_DB=${ADVISORY_DB:-}
@@ -251,7 +251,8 @@ step_bench() {
         "$bench" one-to-one --connections 2000 --seconds 2 --rate 2000 --shards 8 --ping-seconds 2 \
             --slow-ping-seconds 3 --results "$results" &&
         "$bench" ladder --connections 2000 --seconds 2 --results "$results" &&
-        "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --parts headers,cases,latency \
+            --results "$results" &&
         "$bench" feed --seconds 1 --rounds 1 --results "$results" &&
         bench_tls "$bench" "$results"
 }
@@ -315,7 +316,7 @@ need_fuzzers() { in_fuzz build; }
 # own keeps cargo's lock free for the steps.
 need_tool() {
     cargo "$1" --version >/dev/null 2>&1 ||
-        CARGO_TARGET_DIR=$TARGET/tools cargo install "cargo-$1" --locked --debug
+        CARGO_TARGET_DIR=$TARGET/tools CARGO_PROFILE_DEV_DEBUG=0 cargo install "cargo-$1" --locked --debug
 }
 need_cargo-audit() { need_tool audit; }
 need_cargo-deny() { need_tool deny; }
