@@ -1,10 +1,12 @@
 //! Passwords as argon2 hashes: made by a command, kept in the configuration, verified at a login.
 //!
-//! Owns no state. The invariant: a hash that [`PasswordHash::parse`] accepts costs at most
+//! Owns the memory that verifications use. The invariant: a hash that [`PasswordHash::parse`] accepts costs at most
 //! [`MEMORY_MAX`] and a few seconds to verify.
 
-use argon2::password_hash::{self, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::{Argon2, Params};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use argon2::password_hash::{self, Output, PasswordHasher, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 use crate::base::sys;
 
@@ -12,6 +14,12 @@ use crate::base::sys;
 const MEMORY_MAX: u32 = 256 * 1024;
 /// Maximum memory in KiB times passes over it: about two seconds of a slow processor.
 const WORK_MAX: u64 = 2 * 1024 * 1024;
+/// Maximum memory that a verification leaves for the next one, in KiB. The allocator returns larger
+/// allocations to the system by itself.
+const KEPT_MAX: usize = 32 * 1024;
+/// Memory for the next verifications, as much as ran at once. With memory from the allocator, every
+/// thread that ever verified a password would keep some.
+static MEMORY: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 /// Maximum length of a password in bytes.
 pub const PASSWORD_MAX: usize = 1024;
 
@@ -62,8 +70,37 @@ impl PasswordHash {
     /// the hash names.
     pub fn verifies(&self, password: &[u8]) -> bool {
         let hash = password_hash::PasswordHash::new(&self.0);
-        hash.is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+        hash.is_ok_and(|hash| verify(password, &hash).is_ok_and(|verifies| verifies))
     }
+}
+
+fn verify(password: &[u8], hash: &password_hash::PasswordHash<'_>) -> password_hash::Result<bool> {
+    let algorithm = Algorithm::try_from(hash.algorithm)?;
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from)?;
+    let params = Params::try_from(hash)?;
+    let (Some(salt), Some(expected)) = (hash.salt, hash.hash) else { return Ok(false) };
+    let mut buffer = [0; 64];
+    let salt = salt.decode_b64(&mut buffer)?;
+    let blocks = params.block_count();
+    let argon2 = Argon2::new(algorithm, version, params);
+    let mut memory = kept_memory().pop().unwrap_or_default();
+    memory.resize(blocks, Block::new());
+    let output = Output::init_with(expected.len(), |output| {
+        let done = argon2.hash_password_into_with_memory(password, salt, output, &mut memory);
+        done.map_err(password_hash::Error::from)
+    });
+    // It depends on the password.
+    memory.fill(Block::new());
+    if memory.len() <= KEPT_MAX {
+        kept_memory().push(memory);
+    }
+    // The library compares in constant time.
+    Ok(output? == expected)
+}
+
+fn kept_memory() -> MutexGuard<'static, Vec<Vec<Block>>> {
+    // A panic elsewhere leaves whole elements.
+    MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::common::{API_KEY, Client, Server, WEBSOCKET, free_port, request, upgr
 use crate::common::{api_request, client_frame, wait_for};
 
 /// A connection from an address of this machine that has sent nothing.
-fn dial_from(address: &str, server: SocketAddr) -> Client {
+pub fn dial_from(address: &str, server: SocketAddr) -> Client {
     let from: IpAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(from, 0).into()).unwrap();

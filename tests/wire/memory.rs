@@ -3,7 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use crate::common::{Client, PATIENCE, Server, WEBSOCKET, client_frame};
+use crate::client_addresses::dial_from;
+use crate::common::{Client, PATIENCE, Server, WEBSOCKET, client_frame, request};
 
 /// The header of a masked binary frame of a given length, with mask 0.
 fn frame_header(first: u8, bytes: u16) -> Vec<u8> {
@@ -23,6 +24,37 @@ fn sixty_shards_without_connections_take_little_memory() {
     let server = Server::on_one_port(&["--shards", "60", "--engine.slots_per_shard", "260"]);
     let used = anonymous_memory(&server);
     assert!(used <= 16 << 20, "{used} bytes");
+}
+
+#[test]
+fn logins_from_many_addresses_take_the_memory_of_two_hashes() {
+    // 16 MiB. No password has this hash.
+    const HASH: &str = "$argon2id$v=19$m=16384,t=2,p=1$c29tZXNhbHQ$\
+        CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+    let server = Server::start(&[
+        "--admin.enabled",
+        "--admin.handler_prefix=/ops",
+        "--admin.password",
+        HASH,
+    ]);
+    let address = server.internal_address();
+    let login = |host: u32| {
+        let mut client = dial_from(&format!("127.1.0.{host}"), address);
+        let headers = format!(
+            "Host: {address}\r\nOrigin: http://{address}\r\nContent-Type: application/json\r\n"
+        );
+        client.exchange(&request("POST", "/ops/admin/login", &headers, r#"{"password":"a"}"#)).0
+    };
+    assert_eq!(login(1), 403);
+    let before = anonymous_memory(&server);
+    // The runtime of the control plane starts threads for checks that come at once.
+    std::thread::scope(|scope| {
+        for from in 0..8 {
+            scope.spawn(move || (1..9).for_each(|nth| assert_eq!(login(10 + from * 8 + nth), 403)));
+        }
+    });
+    let grown = anonymous_memory(&server).saturating_sub(before);
+    assert!(grown < 40 << 20, "{grown} bytes");
 }
 
 #[test]
