@@ -372,6 +372,13 @@ def legacy_malformed():
     peer.send(bytes([DATA, 3, 3, 0xFF, 0xFF]))
     # TLS 1.2 is left to rustls, which answers a header above the limit with decode_error.
     assert peer.end() == 50, "TLS 1.2: no decode_error"
+    # The begin of a long ClientHello, whose end never comes.
+    peer = Peer(TLS12)
+    peer.health()
+    begin = bytearray([1, 0, 0xFF, 0xF0]) + bytes(1000)
+    body = peer.tls._recordLayer._encryptThenSeal(begin, HANDSHAKE)
+    peer.send(bytes([HANDSHAKE, 3, 3]) + len(body).to_bytes(2, "big") + bytes(body))
+    assert peer.end() == 0, "TLS 1.2: a message without an end is kept"
 
 
 # --- sslyze ----------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ use crate::wire::tls::unsealed::Unsealed;
 const HEADER: usize = 5;
 /// Maximum bytes of a record's content in TLS 1.2.
 const RECORD_MAX: usize = (1 << 14) + 2048;
-/// Maximum bytes of a handshake message that is not complete, as rustls has it, and one record.
-const INCOMING_MAX: usize = 64 * 1024 + HEADER + RECORD_MAX;
 /// Plain bytes of one record.
 const PLAIN_MAX: usize = 1 << 14;
 /// Maximum bytes that a record of TLS 1.2 has beyond its plain bytes.
@@ -23,7 +21,7 @@ const OVERHEAD: usize = 64;
 /// An established TLS 1.2 connection.
 pub struct LegacySession {
     connection: UnbufferedServerConnection,
-    /// Records that rustls refers to: a handshake message that is not complete.
+    /// The record that rustls handles; empty between two records.
     incoming: Vec<u8>,
     /// Whether it takes no more input.
     ended: bool,
@@ -48,10 +46,6 @@ impl LegacySession {
         if self.ended {
             return Unsealed::Closed;
         }
-        if self.incoming.len() + used > INCOMING_MAX {
-            (self.ended, self.failed) = (true, true);
-            return Unsealed::Fault(Some(AlertDescription::UnexpectedMessage));
-        }
         self.incoming.extend_from_slice(record);
         let mut plain = Vec::new();
         let ends = self.process(&mut plain, out);
@@ -62,6 +56,11 @@ impl LegacySession {
             Ok(true) => {
                 self.ended = true;
                 Unsealed::Closed
+            }
+            // The rest is the begin of a handshake message, which is never of use after the handshake.
+            Ok(false) if !self.incoming.is_empty() => {
+                (self.ended, self.failed, self.incoming) = (true, true, Vec::new());
+                Unsealed::Fault(Some(AlertDescription::UnexpectedMessage))
             }
             Ok(false) => Unsealed::Data { used, plain: 0..length },
             Err(()) => {
