@@ -247,7 +247,7 @@ impl Shard {
         let forwarded = permit.as_ref().map_or(adopt.forwarded, ControlPermit::is_forwarded);
         self.hub.keep_address_place(slot, place, forwarded);
         if self.hub.settings().logs_access {
-            let client = permit.as_ref().and_then(ControlPermit::client);
+            let client = permit.as_ref().map_or(adopt.client, ControlPermit::client);
             self.hub.note_address(slot, client.or_else(|| peer_address(&adopt.socket)));
         }
         self.watch(slot);

@@ -2,6 +2,7 @@
 //!
 //! Owns the types and no state.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use crate::base::connection_limits::ControlPermit;
@@ -25,6 +26,8 @@ pub struct Adopt {
     pub permit: Option<ControlPermit>,
     /// Without a permit: whether a trusted peer is still to name the client.
     pub forwarded: bool,
+    /// Without a permit: the address of the client, if the access log shows it.
+    pub client: Option<IpAddr>,
 }
 
 /// A socket that a shard hands over to the control plane.

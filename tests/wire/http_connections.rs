@@ -1,9 +1,13 @@
 //! HTTP connections: their maximum number, their idle time, and half-closed clients.
 
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use crate::common::{API_KEY, Client, Server, WEBSOCKET, api_request, upgrade_request, wait_for};
+use crate::common::{
+    API_KEY, Client, PATIENCE, Server, WEBSOCKET, api_request, upgrade_request, wait_for,
+};
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: test\r\n\r\n";
 /// A request that the control plane answers on every port.
@@ -221,5 +225,28 @@ fn a_stream_handed_over_by_the_control_plane_ends_with_its_client() {
             drop(client);
         }
         server.wait_metric("drumline_clients", |clients| clients == 0);
+    }
+}
+
+#[test]
+fn mute_connections_to_the_internal_port_delay_and_shut_out_nobody() {
+    let server = Server::start(&["--http_server.internal_connections_max", "50"]);
+    let address = server.internal_address();
+    let mut mute: Vec<TcpStream> = Vec::new();
+    for round in 0..3 {
+        // More than have a place, and than wait for one.
+        mute.extend((0..300).map(|_| TcpStream::connect(address).unwrap()));
+        let begun = Instant::now();
+        let answer = wait_for("an answer", || {
+            let mut stream = TcpStream::connect(address).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+                .write_all(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                .ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).ok()?;
+            text.starts_with("HTTP/1.1 200").then_some(begun.elapsed())
+        });
+        assert!(answer < Duration::from_secs(6), "round {round}: {answer:?}");
     }
 }

@@ -114,7 +114,7 @@ fn with_pipe(flags: &[&str]) -> (Server, PipeReader) {
 #[test]
 fn the_access_log_has_a_line_for_each_connect_and_disconnect() {
     let flags = ["--log.access", "--log.format", "json", "--log.level", "none"];
-    let trusts = ["--http_server.trusted_proxies", "127.0.0.0/8"];
+    let trusts = ["--http_server.trusted_proxies", "127.0.0.0/8", "--uni_sse.enabled"];
     let (mut server, mut reader) = with_pipe(&[&flags[..], &trusts].concat());
     let client = Client::connected(&server);
     client.vanish();
@@ -133,18 +133,25 @@ fn the_access_log_has_a_line_for_each_connect_and_disconnect() {
     client.read_head();
     client.send(r#"{"id":1,"connect":{"token":"no token"}}"#);
     assert_eq!(client.closed().0, 3500);
+    // A stream behind a request to the control plane, from the peer itself.
+    let mut client = Client::dial(&server);
+    assert_eq!(client.exchange(&request("GET", "/", "Host: test\r\n", "")).0, 404);
+    let query = "cf_connect=%7B%22token%22%3A%22no%20token%22%7D";
+    let path = format!("/connection/uni_sse?{query}");
+    client.exchange(&request("GET", &path, "Host: test\r\n", ""));
     server.signal_stop();
     assert_eq!(server.wait().code(), Some(0));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 4, "{text}");
-    for line in &lines {
+    assert_eq!(lines.len(), 5, "{text}");
+    for (line, nth) in lines.iter().zip(0..) {
         assert_eq!(line["part"], "access");
-        assert_eq!((&line["transport"], &line["protocol"]), (&"websocket".into(), &"json".into()));
+        let transport = if nth < 4 { "websocket" } else { "uni_sse" };
+        assert_eq!((&line["transport"], &line["protocol"]), (&transport.into(), &"json".into()));
         assert!(line["client"].as_str().unwrap().len() >= 32, "{text}");
     }
-    let [connect, lost, refused, handed_back] = &lines[..] else { unreachable!() };
+    let [connect, lost, refused, handed_back, stream] = &lines[..] else { unreachable!() };
     assert_eq!(connect["message"], "connect");
     assert_eq!((&connect["user"], &connect["address"]), (&"".into(), &"127.0.0.1".into()));
     assert_eq!((&lost["message"], &lost["client"]), (&"disconnect".into(), &connect["client"]));
@@ -152,6 +159,7 @@ fn the_access_log_has_a_line_for_each_connect_and_disconnect() {
     assert!(lost["duration_ms"].as_u64().unwrap() < 60_000);
     assert_eq!((&refused["code"], &refused["address"]), (&3500.into(), &"192.0.2.7".into()));
     assert_eq!(handed_back["address"], "192.0.2.9");
+    assert_eq!(stream["address"], "127.0.0.1");
     assert!(refused.get("duration_ms").is_none(), "{text}");
     assert!(!text.contains("no token"));
 }

@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -42,6 +42,12 @@ use crate::wire::tls::SealedConnection;
 
 /// Pause after an accept that failed, because descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Maximum number of accepted connections that wait for a place. Further ones are closed.
+const WAITING_MAX: usize = 64;
+/// How often a connection looks for a place before it is refused, and the pause between. Together
+/// they are longer than the time in which a new connection is not closed as idle.
+const PLACE_CHECKS: u32 = 30;
+const PLACE_PAUSE: Duration = Duration::from_millis(50);
 /// Maximum time for a refused connection to read the refusal.
 const REFUSAL_TIME: Duration = Duration::from_millis(200);
 /// Pause between two checks whether a client that sent bytes after its request has closed.
@@ -297,6 +303,10 @@ pub struct AuthorizedResponse;
 #[derive(Clone, Copy)]
 pub struct ForwardedClient;
 
+/// The address of a connection's client, which a shard has noted for the access log.
+#[derive(Clone, Copy)]
+pub struct NotedClient(pub IpAddr);
+
 /// Options of HTTP connections.
 pub struct HttpOptions {
     /// Router that answers the requests. A reload replaces it.
@@ -377,18 +387,47 @@ impl HttpConnections {
         tls: Option<Arc<ServerConfig>>,
     ) {
         let tls = tls.map(TlsAcceptor::from);
+        let waiting = Arc::new(Semaphore::new(WAITING_MAX));
         loop {
-            match listener.accept().await {
-                Ok((socket, _)) => match ControlPermit::reserve(&limits) {
-                    Some(permit) => match &tls {
-                        Some(tls) => self.serve_tls(socket, permit, tls.clone()),
-                        None => self.serve(socket, 0, Vec::new(), None, permit),
-                    },
-                    None => refuse(socket).await,
-                },
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+            let Ok((socket, _)) = listener.accept().await else {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            if let Some(permit) = ControlPermit::reserve(&limits) {
+                self.serve_accepted(socket, permit, tls.clone());
+            } else if let Ok(place) = waiting.clone().try_acquire_owned() {
+                let (connections, limits, tls) = (self.clone(), limits.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match connections.await_place(&limits).await {
+                        Some(permit) => connections.serve_accepted(socket, permit, tls),
+                        // A client of TLS would take the answer for a broken record.
+                        None if tls.is_some() => {}
+                        None => refuse(socket).await,
+                    }
+                    drop(place);
+                });
             }
         }
+    }
+
+    fn serve_accepted(&self, socket: TcpStream, permit: ControlPermit, tls: Option<TlsAcceptor>) {
+        match tls {
+            Some(tls) => self.serve_tls(socket, permit, tls),
+            None => self.serve(socket, 0, Vec::new(), None, permit),
+        }
+    }
+
+    /// Waits until a connection ends; closes the one that has been idle longest. `None`: all were
+    /// in use the whole time.
+    async fn await_place(&self, limits: &Arc<ConnectionLimits>) -> Option<ControlPermit> {
+        for _ in 0..PLACE_CHECKS {
+            self.idle.close_longest_idle();
+            sleep(PLACE_PAUSE).await;
+            if let Some(permit) = ControlPermit::reserve(limits) {
+                return Some(permit);
+            }
+        }
+        None
     }
 
     /// Serves a socket from which `bytes` were already read, and opened if it has TLS.
@@ -443,6 +482,7 @@ impl HttpConnections {
             peer,
             socket: Arc::downgrade(&socket),
             is_forwarded: permit.is_forwarded(),
+            client: permit.client().map(NotedClient),
             stopped: self.stopped.clone(),
             _open: self.open.subscribe(),
         };
@@ -465,6 +505,7 @@ struct Serving {
     socket: Weak<TcpStream>,
     /// Whether a trusted peer names the client of each request.
     is_forwarded: bool,
+    client: Option<NotedClient>,
     stopped: watch::Receiver<()>,
     _open: watch::Receiver<()>,
 }
@@ -472,13 +513,17 @@ struct Serving {
 impl Serving {
     /// Serves the requests of a connection.
     async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Serving { options, connection, peer, socket, is_forwarded, mut stopped, _open } = self;
+        let Serving { options, connection, peer, socket, is_forwarded, client, .. } = self;
+        let (mut stopped, _open) = (self.stopped, self._open);
         let peer_closed = peer_closed(socket, connection.clone());
         let buffer = options.limits.get().bytes + BUFFER_MORE;
         let served = connection.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             if is_forwarded {
                 request.extensions_mut().insert(ForwardedClient);
+            }
+            if let Some(client) = client {
+                request.extensions_mut().insert(client);
             }
             answer(options.clone(), served.clone(), peer, request)
         });

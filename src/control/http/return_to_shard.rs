@@ -32,7 +32,7 @@ use crate::base::vitals::{LifeStage, Vitals};
 use crate::config::Config;
 use crate::control::api::BODY_TIMEOUT;
 use crate::control::http::connections::{
-    EndlessResponse, ForwardedClient, PrefixedParts, PrefixedSocket,
+    EndlessResponse, ForwardedClient, NotedClient, PrefixedParts, PrefixedSocket,
 };
 use crate::control::http::refusal::refusal;
 use crate::link::Link;
@@ -251,6 +251,7 @@ async fn shard_answer(link: &Link, request: Request) -> Option<Response> {
         sealed: None,
         permit: None,
         forwarded: request.extensions().get::<ForwardedClient>().is_some(),
+        client: request.extensions().get::<NotedClient>().map(|client| client.0),
     };
     link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await.ok()?;
     let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.ok()?;
@@ -310,8 +311,16 @@ async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade, address: Optio
     if let Some(address) = address {
         permit.set_address(address);
     }
-    let adopt =
-        Adopt { socket, entrance, upgrade, bytes, sealed, permit: Some(permit), forwarded: false };
+    let adopt = Adopt {
+        socket,
+        entrance,
+        upgrade,
+        bytes,
+        sealed,
+        permit: Some(permit),
+        forwarded: false,
+        client: None,
+    };
     // If the shard has no room, the socket is closed and the client connects again.
     let _ = link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await;
 }
