@@ -79,9 +79,14 @@ impl Started {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// ID of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Runs `drumline reload` for this server. Returns its exit status and all its output.
     pub fn reload(&self) -> (Option<i32>, String) {
-        let pid = self.child.id().to_string();
+        let pid = self.id().to_string();
         let done = command().args(["reload", "--pid", &pid]).output().unwrap();
         let text = [done.stdout, done.stderr].concat();
         (done.status.code(), String::from_utf8(text).unwrap())

@@ -1,7 +1,8 @@
 //! Reload of the configuration: SIGHUP and the command `drumline reload`.
 
+use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::access::Started;
 use crate::common::backend::Backend;
-use crate::common::{Client, PATIENCE, WEBSOCKET, request, upgrade_request, wait_for};
+use crate::common::{Client, PATIENCE, WEBSOCKET, command, request, upgrade_request, wait_for};
 
 const FILE: &str = "drumline.toml";
 
@@ -337,4 +338,28 @@ fn calls_of_a_proxy_that_a_reload_adds_are_counted() {
         let metrics = server.get("/metrics").1;
         assert!(metrics.contains(&format!("{series} {calls}\n")), "{metrics}");
     }
+}
+
+#[test]
+fn a_socket_that_another_process_gave_the_name_of_a_server_is_not_asked() {
+    let server = started(&nth(0));
+    let name = |pid: u32| format!("drumline-reload-{pid}-0");
+    let bind = |pid| {
+        let address = SocketAddr::from_abstract_name(name(pid)).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                stream.unwrap().write_all(b"+forged\x1b[2J").unwrap();
+            }
+        });
+    };
+    bind(server.id());
+    let (status, told) = server.reload();
+    assert!(status == Some(0) && !told.contains("forged"), "{told}");
+    // The process with this ID listens nowhere.
+    let other = 1;
+    bind(other);
+    let done = command().args(["reload", "--pid", &other.to_string()]).output().unwrap();
+    let told = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+    assert!(!done.status.success() && told.contains("gave no answer"), "{told}");
 }

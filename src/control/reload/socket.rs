@@ -2,8 +2,8 @@
 //!
 //! Owns the socket: an abstract one, so no file is left behind, and it works without a folder that
 //! the server may write to. Its name contains the ID of the process and a random number. The
-//! invariant: only the user of the server and root are served, and the command believes only a
-//! process of its own user or of root.
+//! invariant: only the user of the server and root are served, and the command believes only the
+//! process whose ID the name has, of its own user or of root; root believes every user's.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -97,6 +97,13 @@ fn is_trusted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
 }
 
+/// Whether the process with this ID listens at the other end. Any process can choose the name of
+/// its socket, but not the ID that the kernel reports.
+fn is_process(stream: &UnixStream, pid: u32) -> bool {
+    let id = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    id.and_then(|id| u32::try_from(id).ok()) == Some(pid)
+}
+
 /// A running server, and the name of its socket.
 struct Found {
     pid: u32,
@@ -126,8 +133,10 @@ fn servers() -> Vec<Found> {
 pub fn request(pid: Option<u32>) -> Outcome {
     let found: Vec<Found> =
         servers().into_iter().filter(|found| pid.is_none_or(|pid| pid == found.pid)).collect();
-    let server = match (&found[..], pid) {
-        ([server], _) => server,
+    let mut ids: Vec<u32> = found.iter().map(|found| found.pid).collect();
+    ids.dedup();
+    let id = match (&ids[..], pid) {
+        ([id], _) => *id,
         ([], Some(pid)) => {
             return Err(Failure::new(
                 format!("no server with the process ID {pid} runs here"),
@@ -141,19 +150,30 @@ pub fn request(pid: Option<u32>) -> Outcome {
             ));
         }
         (several, _) => {
-            let ids: Vec<_> = several.iter().map(|found| found.pid.to_string()).collect();
+            let ids: Vec<_> = several.iter().map(u32::to_string).collect();
             return Err(Failure::new(
                 format!("several servers run here, with the process IDs {}", ids.join(", ")),
                 "choose one with --pid",
             ));
         }
     };
-    ask(server).map_err(|error| {
-        Failure::new(
-            format!("the server with the process ID {} gave no answer: {error}", server.pid),
-            "see its log, or run the command as its user or as root",
-        )
-    })?
+    // Another process may have sockets with names of the same ID. It is not asked.
+    let mut last = io::ErrorKind::NotFound.into();
+    for server in &found {
+        match ask(server) {
+            Ok(outcome) => return outcome,
+            Err(error) => last = error,
+        }
+    }
+    Err(Failure::new(
+        format!("the server with the process ID {id} gave no answer: {last}"),
+        "see its log, or run the command as its user or as root, in its container",
+    ))
+}
+
+/// Whether a character of an answer may reach the terminal.
+fn is_shown(letter: char) -> bool {
+    letter == '\n' || !letter.is_control()
 }
 
 fn ask(server: &Found) -> io::Result<Outcome> {
@@ -162,16 +182,17 @@ fn ask(server: &Found) -> io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut stream = UnixStream::from_std(stream)?;
-        if !is_trusted(&stream) && sys::user() != 0 {
+        let is_own = is_trusted(&stream) || sys::user() == 0;
+        if !is_own || !is_process(&stream, server.pid) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut answer = String::new();
         (&mut stream).take(ANSWER_MAX).read_to_string(&mut answer).await?;
-        let text = answer.get(1..).unwrap_or_default();
+        let text: String = answer.chars().skip(1).filter(|letter| is_shown(*letter)).collect();
         match answer.as_bytes().first() {
-            Some(&SUCCEEDED) => Ok(Ok(text.to_owned())),
+            Some(&SUCCEEDED) => Ok(Ok(text)),
             Some(&FAILED) => {
-                let (cause, cure) = text.split_once('\n').unwrap_or((text, ""));
+                let (cause, cure) = text.split_once('\n').unwrap_or((&text, ""));
                 Ok(Err(Failure::new(cause, cure)))
             }
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
