@@ -185,7 +185,10 @@ impl fmt::Write for Escaped<'_> {
 
 /// Whether a character controls a terminal, ends a line or changes the direction of a text.
 fn is_special(letter: char) -> bool {
-    let is_invisible = matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_invisible = matches!(
+        letter,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
     letter.is_control() || is_invisible
 }
 
@@ -267,8 +270,7 @@ mod tests {
 
     #[test]
     fn text_of_a_peer_cannot_forge_a_line_or_control_a_terminal() {
-        let forged =
-            "a\n2026 drumline [error] tls: b\r\u{1b}[31m\u{85}\u{9b}\u{2028}\u{202e}\"}\\\0";
+        let forged = "a\n2026 drumline [error] tls: b\r\u{1b}[31m\u{85}\u{9b}\u{2028}\u{202e}\u{200f}\u{61c}\"}\\\0";
         for style in [TEXT, JSON, Style { journal: true, ..TEXT }] {
             let line = line(style, forged);
             let special = line.trim_end_matches('\n').chars().filter(|at| is_special(*at));

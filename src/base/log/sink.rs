@@ -216,8 +216,10 @@ impl Output {
     /// Opens the file again by its name.
     fn reopen(&mut self) -> io::Result<()> {
         if let Some(LogFile { path, .. }) = &self.named {
-            self.file = open(path)?;
-            self.torn = false;
+            let file = open(path)?;
+            let identity = |file: &File| file.metadata().map(|data| (data.dev(), data.ino())).ok();
+            self.torn &= identity(&file) == identity(&self.file);
+            self.file = file;
         }
         Ok(())
     }
@@ -247,10 +249,12 @@ impl Output {
         Ok(())
     }
 
-    /// Waits until the descriptor can be written, for at most a second.
+    /// Waits until the descriptor can be written, for at most a second. A file with a name may be
+    /// replaced meanwhile, so the text is given up then.
     fn await_room(&self) -> io::Result<()> {
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&second)) {
+            Ok(0) if self.named.is_some() => Err(ErrorKind::TimedOut.into()),
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -452,6 +456,44 @@ mod tests {
         writer.report_dropped();
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.starts_with("\nhere\nlog: 1 lines were dropped"), "{text}");
+    }
+
+    #[test]
+    fn a_torn_line_ends_before_the_next_when_the_same_file_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let named = LogFile { path: path.clone(), complain: |_| {}, checked: Instant::now() };
+        let file = open(&path).unwrap();
+        let mut output = Output { file, named: Some(named), torn: false, fails: false };
+        output.write_all(b"to").unwrap();
+        output.torn = true;
+        output.reopen().unwrap();
+        output.write(b"next\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "to\nnext\n");
+        output.torn = true;
+        std::fs::rename(&path, folder.path().join("log.1")).unwrap();
+        output.reopen().unwrap();
+        output.write(b"first\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\n");
+    }
+
+    #[test]
+    fn a_named_pipe_whose_reader_hangs_can_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        let _reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+        let sink = Sink::of_file(&path, report(), |_| {}).unwrap();
+        (0..200).for_each(|_| push(&sink, &"x".repeat(1000)));
+        std::fs::remove_file(&path).unwrap();
+        let began = Instant::now();
+        while !std::fs::read_to_string(&path).is_ok_and(|text| text.contains("test: here\n")) {
+            assert!(began.elapsed() < PATIENCE, "the writer still waits for the pipe");
+            sink.reopen();
+            push(&sink, "here");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]
