@@ -62,10 +62,14 @@ impl Config {
             ListenAddress::Unix { .. } => false,
         };
         let is_local = self.listen_addresses().is_ok_and(|all| all.iter().all(is_loopback));
-        if server.internal_port == 0 && !is_local {
+        // A proxy before a loopback address serves others through it.
+        let is_proxied = self.entrances().iter().any(|entrance| entrance.proxy_protocol)
+            || !server.trusted_proxies.is_empty();
+        if server.internal_port == 0 && (!is_local || is_proxied) {
             return Err(error(
                 "admin.enabled is true, but the public port would serve the admin page",
-                "set http_server.internal_port, or listen on loopback addresses only",
+                "set http_server.internal_port, or listen on loopback addresses only, without a \
+                 proxy",
             ));
         }
         Ok(())
@@ -139,6 +143,8 @@ mod tests {
                 vec![on, set, here, ("http_server.listeners", further)],
                 "the public port would serve",
             ),
+            (vec![on, set, here, ("http_server.proxy_protocol", "true")], "the public port would"),
+            (vec![on, set, here, ("http_server.trusted_proxies", "::1")], "the public port would"),
             (vec![on, set, inside, ("page.enabled", "true")], "page.enabled needs a path"),
             (vec![on, set, inside, ("health.handler_prefix", "/")], "health.handler_prefix needs"),
             (vec![on, set, inside, ("sse.handler_prefix", "/admin/x")], "sse.handler_prefix needs"),

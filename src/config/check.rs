@@ -31,6 +31,18 @@ fn must(holds: bool, cause: impl Into<String>, cure: impl Into<String>) -> Resul
     if holds { Ok(()) } else { Err(error(cause, cure)) }
 }
 
+/// Checks that a namespace of metrics is the begin of a name that Prometheus reads.
+fn check_metrics_namespace(namespace: &str) -> Result<(), Error> {
+    let is_name =
+        namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
+            && !namespace.starts_with(|first: char| first.is_ascii_digit());
+    must(
+        is_name,
+        format!("prometheus.namespace: {namespace:?} cannot begin the name of a metric"),
+        "use letters, digits and underscores, and no digit at the begin",
+    )
+}
+
 fn check_rings(engine: &Engine) -> Result<(), Error> {
     must(
         (1..=32_768).contains(&engine.ring_submissions),
@@ -69,6 +81,7 @@ impl Config {
             format!("use at most {SHARDS_MAX}, or 0 for one shard per processor"),
         )?;
         self.check_bounds()?;
+        check_metrics_namespace(&self.prometheus.namespace)?;
         check_rings(&self.engine)?;
         let addresses =
             [("address", &server.address), ("internal_address", &server.internal_address)];

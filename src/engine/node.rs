@@ -21,6 +21,7 @@ use crate::engine::worker::Worker;
 use crate::hub::{Hub, HubSettings, NextSettings, ShardContext};
 use crate::model::ids::Ids;
 use crate::model::names::Names;
+use crate::wire::tls;
 
 /// Advice if descriptors are used up.
 const DESCRIPTORS_CURE: &str = "raise the limit on descriptors (`ulimit -n 1048576`)";
@@ -258,6 +259,9 @@ fn worker(starts: Vec<ShardStart>) -> Result<Worker, Failure> {
         .first()
         .ok_or_else(|| Failure::new("a worker has no shards", "report this as a fault"))?;
     let (consumer, clock) = (first.bus.consumer(first.context.shard), first.clock);
+    if first.settings.hub.tls.is_some() {
+        tls::seed_random_numbers();
+    }
     let shards = starts.into_iter().map(shard).collect::<Result<_, _>>()?;
     Worker::new(shards, consumer, clock).map_err(|error| {
         Failure::new(format!("cannot register an eventfd with a ring: {error}"), DESCRIPTORS_CURE)

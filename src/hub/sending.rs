@@ -228,6 +228,10 @@ impl Hub {
             if !flush.short {
                 self.flushed(flush.slot, flush.bytes);
             }
+            // A connection that never catches up has no entry below.
+            if self.connections.outbox(flush.slot).is_some() {
+                self.renew_old_keys(flush.slot);
+            }
         }
         for at in 0..self.turn.entries().len() {
             let slot = self.turn.entries()[at].slot;

@@ -32,3 +32,10 @@ pub use seal::Begun;
 pub use session::{SealedConnection, TlsSession};
 pub use suite::Suite;
 pub use unsealed::Unsealed;
+
+/// Seeds the random numbers of this thread. The library does it with the first number otherwise,
+/// which takes tens of milliseconds of the first handshake.
+pub fn seed_random_numbers() {
+    // A failure repeats itself in the handshake, which then fails.
+    let _ = aws_lc_rs::rand::fill(&mut [0]);
+}
