@@ -1,7 +1,7 @@
 //! Passwords as argon2 hashes: made by a command, kept in the configuration, verified at a login.
 //!
-//! Owns the memory that verifications use. The invariant: a hash that [`PasswordHash::parse`] accepts costs at most
-//! [`MEMORY_MAX`] and a few seconds to verify.
+//! Owns the memory that verifications use. The invariant: a hash that [`PasswordHash::parse`]
+//! accepts costs at most [`MEMORY_MAX`] and a few seconds to verify.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

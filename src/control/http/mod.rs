@@ -2,6 +2,7 @@
 //!
 //! Owns each connection from its hand-over to its end. Never answers a request itself: routers do.
 
+mod accepts;
 pub mod connections;
 pub mod descriptor_shares;
 mod idle_connections;

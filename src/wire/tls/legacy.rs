@@ -57,7 +57,7 @@ impl LegacySession {
                 self.ended = true;
                 Unsealed::Closed
             }
-            // The rest is the begin of a handshake message, which is never of use after the handshake.
+            // The begin of a handshake message, which is never of use after the handshake.
             Ok(false) if !self.incoming.is_empty() => {
                 (self.ended, self.failed, self.incoming) = (true, true, Vec::new());
                 Unsealed::Fault(Some(AlertDescription::UnexpectedMessage))
