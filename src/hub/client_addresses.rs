@@ -75,7 +75,7 @@ impl Hub {
         let group = client_address::group(client);
         let place = self.connection_limits.admit_address(group, self.now);
         match place {
-            Ok(place) => self.connections[slot].address_place = place,
+            Ok(place) => self.connections.address_places.set(slot, place),
             Err(_) => self.metrics.accepts_refused_by_address.add(1),
         }
         place.is_ok()
@@ -83,20 +83,20 @@ impl Hub {
 
     /// Takes the place of a connection's count: the caller keeps it with the socket.
     pub fn take_address_place(&mut self, slot: u32) -> u32 {
-        std::mem::replace(&mut self.connections[slot].address_place, NOT_COUNTED)
+        self.connections.address_places.take(slot)
     }
 
     /// Place of the count of a connection's address, and whether a trusted peer is still to name
     /// the client.
     pub fn address_place(&self, slot: u32) -> (u32, bool) {
-        let connection = &self.connections[slot];
-        (connection.address_place, connection.flags.forwarded())
+        let forwarded = self.connections[slot].flags.forwarded();
+        (self.connections.address_places.get(slot), forwarded)
     }
 
     /// Gives a connection the place of the count of its socket, and notes whether the client is
     /// still to be reported by a trusted peer.
     pub fn keep_address_place(&mut self, slot: u32, place: u32, forwarded: bool) {
-        self.connections[slot].address_place = place;
+        self.connections.address_places.set(slot, place);
         self.connections[slot].flags.set_forwarded(forwarded);
     }
 

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::base::address_limits::NOT_COUNTED;
 use crate::hub::ping_plans::NO_PLAN;
 use crate::model::message::{Grant, Subscribed};
 use crate::model::revocation::TokenFingerprint;
@@ -137,8 +136,6 @@ pub struct Connection {
     pub entrance: u8,
     /// Index of its ping times.
     pub ping_plan: u8,
-    /// Place of the count of its address among those of the node.
-    pub address_place: u32,
     /// Identity; `None`: anonymous.
     pub identity: Option<Box<Identity>>,
 }
@@ -156,7 +153,7 @@ pub struct Identity {
     pub token: TokenFingerprint,
 }
 
-const _: () = assert!(size_of::<Option<Connection>>() <= 128);
+const _: () = assert!(size_of::<Option<Connection>>() <= 48);
 // The C library then allocates 64 bytes, including 8 of its own.
 const _: () = assert!(size_of::<Identity>() <= 56);
 
@@ -179,7 +176,6 @@ impl Connection {
             wire: Wire::Json,
             entrance: 0,
             ping_plan: NO_PLAN,
-            address_place: NOT_COUNTED,
             identity: None,
         }
     }

@@ -5,6 +5,7 @@
 //! invariant: [`Connections::free`] leaves no entry of a slot in any table, so the next connection
 //! of the slot starts with none.
 
+mod address_places;
 mod command_rates;
 mod connection;
 mod counted_table;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::base::address_limits::NOT_COUNTED;
 use crate::hub::connections::connection::{
     AccessEntry, Connection, Flags, Hold, Identity, NONE, Phase,
 };
@@ -25,6 +26,8 @@ pub struct SlotState<'a> {
     pub record: Option<ConnectionRecord<'a>>,
     /// Subscriptions, answered and pending.
     pub subscriptions: Vec<SubscriptionState<'a>>,
+    /// Place of the count of its address.
+    pub address_place: Option<u32>,
     /// Whether it has a TLS session.
     pub has_session: bool,
     /// Unprocessed input.
@@ -70,8 +73,6 @@ pub struct ConnectionRecord<'a> {
     pub wire: Wire,
     /// Index of its listener.
     pub entrance: u8,
-    /// Place of the count of its address.
-    pub address_place: u32,
     /// Number of operations in progress in the kernel.
     pub operations: u8,
     /// Number of its subscriptions.
@@ -97,6 +98,7 @@ impl SlotState<'_> {
         let SlotState {
             record,
             subscriptions,
+            address_place,
             has_session,
             unread,
             outboxes,
@@ -123,6 +125,7 @@ impl SlotState<'_> {
             && context.is_none();
         let times = deadline.is_none() && command_time.is_none() && postponed_pings.is_none();
         record.is_none()
+            && address_place.is_none()
             && !has_session
             && subscriptions.is_empty()
             && tables
@@ -139,6 +142,7 @@ impl Connections {
         let Connections {
             slab,
             generations: _,
+            address_places,
             sessions,
             unread,
             outboxes,
@@ -168,6 +172,7 @@ impl Connections {
         SlotState {
             record: connection.map(record),
             subscriptions,
+            address_place: Some(address_places.get(slot)).filter(|place| *place != NOT_COUNTED),
             has_session: sessions.get(slot).is_some(),
             unread: unread.of_slot(slot).collect(),
             outboxes: outboxes.of_slot(slot).collect(),
@@ -204,7 +209,6 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         transport,
         wire,
         entrance,
-        address_place,
         ref identity,
     } = connection;
     ConnectionRecord {
@@ -214,7 +218,6 @@ fn record(connection: &Connection) -> ConnectionRecord<'_> {
         transport,
         wire,
         entrance,
-        address_place,
         operations,
         subscribed,
         has_output: turn != NONE,
@@ -250,6 +253,7 @@ mod tests {
     /// A connection that has an entry in every table.
     fn with_everything(connections: &mut Connections) -> u32 {
         let (slot, _) = connections.reserve();
+        connections.address_places.set(slot, 7);
         connections.sessions.insert(slot, session());
         let expires = NonZeroU64::new(1);
         let identity = Identity { user: "u".into(), expires, ..Identity::default() };
@@ -281,6 +285,7 @@ mod tests {
         let Connections {
             slab,
             generations: _,
+            address_places,
             sessions,
             unread,
             outboxes,
@@ -313,7 +318,9 @@ mod tests {
             postponed_pings.len(),
         ];
         let rates = (0..4).filter(|slot| command_rates.time(*slot).is_some()).count();
-        let times = [*different_users as usize, usize::from(wheel.next_due().is_some()), rates];
+        let places = (0..4).filter(|slot| address_places.get(*slot) != NOT_COUNTED).count();
+        let is_due = usize::from(wheel.next_due().is_some());
+        let times = [*different_users as usize, is_due, rates, places];
         [&bytes[..], &tables, &by_slot, &times].concat()
     }
 

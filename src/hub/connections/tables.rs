@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::base::memory::ShardUsage;
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::wheel::Wheel;
+use crate::hub::connections::address_places::AddressPlaces;
 use crate::hub::connections::command_rates::{CommandLimit, CommandRates};
 use crate::hub::connections::connection::{AccessEntry, Connection, Hold, NONE, Phase};
 use crate::hub::connections::outbox::{Outbox, Outboxes};
@@ -29,6 +30,8 @@ pub struct Connections {
     pub(in crate::hub) slab: Slab<Connection>,
     /// Current generation of each slot, or the next one of a free slot.
     pub(super) generations: Vec<u32>,
+    /// Places of the counts of addresses.
+    pub(in crate::hub) address_places: AddressPlaces,
     /// TLS sessions.
     pub(in crate::hub) sessions: Sessions,
     /// Unprocessed input.
@@ -90,6 +93,7 @@ impl Connections {
         Connections {
             slab: Slab::with_capacity(slots),
             generations: Vec::with_capacity(slots),
+            address_places: AddressPlaces::default(),
             sessions: Sessions::new(slots),
             unread: Unread::new(unread),
             outboxes: Outboxes::new(outboxes),
@@ -139,6 +143,7 @@ impl Connections {
     pub fn free(&mut self, slot: u32) {
         self.empty(slot);
         self.sessions.remove(slot);
+        self.address_places.take(slot);
         let connection = self.slab.remove(slot as usize);
         let is_unused = connection.subscriptions == NONE && connection.turn == NONE;
         assert!(is_unused, "nothing refers to a slot that is given back");
@@ -153,6 +158,8 @@ impl Connections {
         let Connections {
             slab,
             generations: _,
+            // A socket that stays is still counted; `free` removes the place.
+            address_places: _,
             // The alert that ends the connection is sealed later; `free` removes the session.
             sessions: _,
             unread,
