@@ -24,6 +24,7 @@ use super::cache::Cache;
 use super::challenge_port::Tokens;
 use crate::base::failure::Failure;
 use crate::config::TlsAutocert;
+use crate::control::backend::endpoint::causes;
 use crate::tls::client::trusting;
 use crate::tls::issued::Issued;
 
@@ -175,7 +176,7 @@ fn is_unknown_account(problem: &Problem) -> bool {
 
 /// Answers the challenges of an order.
 async fn answer(order: &mut Order, host: &str, challenges: &Challenges<'_>) -> Result<(), String> {
-    let text = |refused: Error| refused.to_string();
+    let text = |refused: Error| causes(&refused);
     let kind = if challenges.by_http { ChallengeType::Http01 } else { ChallengeType::TlsAlpn01 };
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {

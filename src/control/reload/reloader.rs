@@ -104,7 +104,10 @@ impl Reloader {
             tracing::warn!(target: "config", "{warning}");
         }
         self.apply(&reload.config).await?;
-        let report = report(&reload);
+        let mut report = report(&reload);
+        if new.has_unknown {
+            report.push_str("; some keys or variables have no effect: see the log");
+        }
         self.loaded.config = reload.config;
         Ok(report)
     }

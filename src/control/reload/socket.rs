@@ -167,7 +167,7 @@ pub fn request(pid: Option<u32>) -> Outcome {
     }
     Err(Failure::new(
         format!("the server with the process ID {id} gave no answer: {last}"),
-        "see its log, or run the command as its user or as root, in its container",
+        "run the command as root or as the server's user, in its container; or see its log",
     ))
 }
 
@@ -195,7 +195,7 @@ fn ask(server: &Found) -> io::Result<Outcome> {
                 let (cause, cure) = text.split_once('\n').unwrap_or((&text, ""));
                 Ok(Err(Failure::new(cause, cure)))
             }
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Err(io::Error::other("it closed the connection")),
         }
     })
 }
